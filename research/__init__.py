@@ -1,0 +1,3 @@
+"""Tandem: retrieve, rerank, generate, and the ablations around it."""
+
+__version__ = "0.1.0"

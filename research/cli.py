@@ -1,0 +1,83 @@
+"""`research <verb>`: finds the verb, turns errors into exit codes. Heavy imports happen inside a verb's run.
+
+Exit codes: 0 done · 2 the user's input is wrong · 1 a bug, or a check that did not hold · 130 interrupted.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+from research import __version__
+from research.errors import UserError, suggest
+
+VERBS = {
+    "encode": "texts of a data source → embedding store",
+    "retrieve": "encode → index → search → fuse → evaluate, on a data source and split",
+    "evaluate": "TREC runs against judgements, with paired significance between them",
+    "report": "run folders → one self-contained HTML page",
+    "quickstart": "the whole road on the embedded data and model",
+}
+"""verb → its line in the help; the code is research/verbs/<verb>.py."""
+
+EPILOG = "research <verb> --help shows a verb's options. Results go to stdout, progress to stderr."
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are UserErrors: one paragraph, with the cure."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. See `{self.prog} --help`.")
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: list[str]) -> int:
+    """Run one command line; returns its exit code."""
+    try:
+        args = _parse(argv)
+        if args is None:
+            return 0
+        args.command = ["research", *argv]
+        return args.run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; finished parts are kept, the same command goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our stdout (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        from research.runfolder import disk_error
+
+        mapped = disk_error(error, error.filename or "a file")
+        if not isinstance(mapped, UserError):
+            raise
+        print(f"error: {mapped}", file=sys.stderr)
+        return 2
+
+
+def _parse(argv: list[str]) -> argparse.Namespace | None:
+    if not argv or argv[0] in ("-h", "--help"):
+        width = max(map(len, VERBS))
+        print("usage: research <verb> [options]\n\nTandem: retrieve, rerank, generate, and the ablations around it.\n\nverbs:")
+        print("\n".join(f"  {verb:{width}}  {line}" for verb, line in VERBS.items()))
+        print(f"\n{EPILOG}")
+        return None
+    if argv[0] == "--version":
+        print(f"tandem {__version__}")
+        return None
+    if argv[0] not in VERBS:
+        raise UserError(f"unknown verb {argv[0]!r}; {suggest(argv[0], VERBS)}. See `research --help`.")
+    verb = importlib.import_module(f"research.verbs.{argv[0]}")
+    parser = Parser(prog=f"research {argv[0]}", description=verb.__doc__, allow_abbrev=False,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    verb.add_arguments(parser)
+    parser.set_defaults(run=verb.run)
+    return parser.parse_args(argv[1:])

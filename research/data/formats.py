@@ -1,0 +1,356 @@
+"""The field's file formats: BEIR folders, TREC qrels and runs, tevatron's triplet JSONL.
+
+Readers are strict: a row that is not what the format promises is refused with file, line, value and cure. With
+`BadRows(skip=True)` such rows are skipped instead, counted by reason, and the count goes into the run's notes.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from research.errors import UserError, suggest
+from research.progress import say
+from research.runfolder import atomic_write
+from research.types import Corpus, Document, Qrels, Queries, Run, Triplets
+
+BEIR_QRELS_HEADER = ["query-id", "corpus-id", "score"]
+
+
+class BadRows:
+    """What to do with a row that breaks its format: refuse it, or skip and count it.
+
+    Args:
+        skip: False raises UserError at the first bad row; True skips bad rows and counts them.
+    """
+
+    def __init__(self, skip: bool = False):
+        self.skip = skip
+        self.counts: Counter[str] = Counter()
+
+    def report(self, where: str, reason: str, detail: str, cure: str) -> None:
+        """Raise, or count under `reason` (the first of each reason is shown)."""
+        if not self.skip:
+            raise UserError(f"{where}: {detail}. {cure}, or pass --skip-bad-rows to leave such rows out, counted.")
+        if reason not in self.counts:
+            say(f"skipping {where}: {detail} (further rows of this kind are counted silently)")
+        self.counts[reason] += 1
+
+
+# ---- JSON lines -----------------------------------------------------------------------------------------------------
+
+
+def read_jsonl(path: Path, bad: BadRows) -> Iterator[tuple[str, dict]]:
+    """(`file:line`, object) for each non-blank line.
+
+    Raises:
+        UserError: the file is missing, not UTF-8, or (unless skipped) a line is not a JSON object.
+    """
+    for where, line in _lines(path):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            bad.report(where, "malformed JSON", f"{_short(line)} is not JSON ({error})", "Expected one JSON object a "
+                       "line; mend the line")  # fmt: skip
+            continue
+        if not isinstance(row, dict):
+            bad.report(where, "not an object", f"{_short(line)} is a JSON {type(row).__name__}, expected an object",
+                       "Mend the line")  # fmt: skip
+            continue
+        yield where, row
+
+
+def read_corpus(path: Path, bad: BadRows) -> Corpus:
+    """corpus.jsonl of a BEIR folder: {"_id", "title" (may be absent or empty), "text"}."""
+    return collect_corpus(read_jsonl(path, bad), bad)
+
+
+def collect_corpus(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Corpus:
+    """Checked documents from (where, row) pairs: unique ids, string fields, a title or a text."""
+    corpus: Corpus = {}
+    for where, row in rows:
+        doc_id = _identifier(row, ("_id", "id"), where, bad)
+        title = _string(row, "title", where, bad)
+        text = _string(row, "text", where, bad)
+        if doc_id is None or title is None or text is None:
+            continue
+        if not title.strip() and not text.strip():
+            bad.report(where, "empty document", f"document {doc_id!r} has neither title nor text",
+                       "Every document needs one of them; remove the row")  # fmt: skip
+        elif doc_id in corpus:
+            bad.report(where, "duplicate document id", f"document id {doc_id!r} was used before",
+                       "Ids must be unique; rename or remove one")  # fmt: skip
+        else:
+            corpus[doc_id] = Document(title, text)
+    return corpus
+
+
+def read_queries(path: Path, bad: BadRows) -> Queries:
+    """queries.jsonl of a BEIR folder: {"_id", "text"}."""
+    return collect_queries(read_jsonl(path, bad), bad)
+
+
+def collect_queries(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Queries:
+    """Checked queries from (where, row) pairs: unique ids, a text that is not empty."""
+    queries: Queries = {}
+    for where, row in rows:
+        query_id = _identifier(row, ("_id", "id"), where, bad)
+        text = _string(row, "text", where, bad)
+        if query_id is None or text is None:
+            continue
+        if not text.strip():
+            bad.report(where, "empty query", f"query {query_id!r} has no text", "Remove the row")
+        elif query_id in queries:
+            bad.report(where, "duplicate query id", f"query id {query_id!r} was used before",
+                       "Ids must be unique; rename or remove one")  # fmt: skip
+        else:
+            queries[query_id] = text
+    return queries
+
+
+def read_triplets(path: Path, bad: BadRows) -> Iterator[Triplets]:
+    """tevatron's training JSONL: {"query_id", "query", "positive_passages": [{"docid", "title", "text"}],
+    "negative_passages": […]}; at least one positive a row."""
+    seen: set[str] = set()
+    for where, row in read_jsonl(path, bad):
+        query_id = _identifier(row, ("query_id",), where, bad)
+        query = _string(row, "query", where, bad)
+        positives = _passages(row, "positive_passages", where, bad)
+        negatives = _passages(row, "negative_passages", where, bad)
+        if query_id is None or query is None or positives is None or negatives is None:
+            continue
+        if query_id in seen:
+            bad.report(where, "duplicate query id", f"query id {query_id!r} was used before",
+                       "Put all passages of a query in one row")  # fmt: skip
+        elif not query.strip() or not positives:
+            bad.report(where, "incomplete triplet", f"query {query_id!r} lacks a text or a positive passage",
+                       "Expected a query text and one or more positive_passages; mend or remove the row")  # fmt: skip
+        elif both := positives.keys() & negatives.keys():
+            bad.report(where, "contradiction", f"passage {min(both)!r} is both positive and negative",
+                       "Remove it from one of the lists")  # fmt: skip
+        else:
+            seen.add(query_id)
+            yield Triplets(query_id, query, positives, negatives)
+
+
+def write_triplets(path: Path, triplets: Iterable[Triplets]) -> None:
+    """Write tevatron's training JSONL, atomically."""
+
+    def passages(docs: dict[str, Document]) -> list[dict]:
+        return [{"docid": doc_id, "title": doc.title, "text": doc.text} for doc_id, doc in docs.items()]
+
+    with atomic_write(path) as stream:
+        for row in triplets:
+            stream.write(json.dumps({
+                "query_id": row.query_id, "query": row.query,
+                "positive_passages": passages(row.positives), "negative_passages": passages(row.negatives),
+            }, ensure_ascii=False) + "\n")  # fmt: skip
+
+
+def write_beir(folder: Path, corpus: Corpus, queries: Queries, qrels: dict[str, Qrels]) -> None:
+    """Write a BEIR folder: corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv."""
+    folder = Path(folder)
+    with atomic_write(folder / "corpus.jsonl") as stream:
+        for doc_id, doc in corpus.items():
+            row = {"_id": doc_id, "title": doc.title, "text": doc.text}
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    with atomic_write(folder / "queries.jsonl") as stream:
+        for query_id, text in queries.items():
+            stream.write(json.dumps({"_id": query_id, "text": text}, ensure_ascii=False) + "\n")
+    for split, judgements in qrels.items():
+        with atomic_write(folder / "qrels" / f"{split}.tsv") as stream:
+            stream.write("\t".join(BEIR_QRELS_HEADER) + "\n")
+            for query_id, docs in judgements.items():
+                stream.writelines(f"{query_id}\t{doc_id}\t{grade}\n" for doc_id, grade in docs.items())
+
+
+# ---- qrels and runs -------------------------------------------------------------------------------------------------
+
+
+def read_qrels(path: Path, bad: BadRows) -> Qrels:
+    """BEIR's three tab-separated columns with their header, or TREC's `query 0 doc grade` without one.
+
+    Raises:
+        UserError: the first line is neither, or (unless skipped) a row is malformed or judged twice.
+    """
+    lines = _lines(path)
+    where, first = next(lines, (str(path), ""))
+    if first.split("\t") == BEIR_QRELS_HEADER:
+        rows = ((where, line.split("\t")) for where, line in lines)
+        return collect_qrels(rows, bad)
+    fields = first.split()
+    if len(fields) == 4 and _integer(fields[3]) is not None:
+        rest = ((where, line.split()) for where, line in lines)
+        return collect_qrels(((w, [f[0], *f[2:]] if len(f) == 4 else f) for w, f in [(where, fields), *rest]), bad)
+    raise UserError(f"{where}: the first line is {_short(first)}; expected BEIR's header (query-id, corpus-id, score, "
+                    "tab-separated) or TREC's four columns (query 0 doc grade). Add the header line.")  # fmt: skip
+
+
+def collect_qrels(rows: Iterable[tuple[str, list]], bad: BadRows) -> Qrels:
+    """Checked judgements from (where, [query id, doc id, whole-number grade]) pairs."""
+    qrels: Qrels = {}
+    for where, fields in rows:
+        grade = _integer(fields[2]) if len(fields) == 3 else None
+        if grade is None or not fields[0] or not fields[1]:
+            bad.report(where, "malformed judgement", f"{_short(' '.join(map(str, fields)))} is not a judgement",
+                       "Expected query id, document id and a whole-number grade; mend the line")  # fmt: skip
+            continue
+        docs = qrels.setdefault(str(fields[0]), {})
+        doc_id = str(fields[1])
+        if doc_id in docs:
+            bad.report(where, "judged twice", f"document {doc_id!r} is judged twice for query {fields[0]!r}",
+                       "Keep one judgement")  # fmt: skip
+        else:
+            docs[doc_id] = grade
+    return qrels
+
+
+def check_qrels(where: str, qrels: Qrels, corpus: Corpus, queries: Queries, bad: BadRows) -> Qrels:
+    """`qrels` when every id is known; with skipping, without the rows that name unknown ones."""
+    known: Qrels = {}
+    for query_id, docs in qrels.items():
+        if query_id not in queries:
+            bad.report(where, "unknown query id", f"query id {query_id!r} is not among the {len(queries)} queries",
+                       "Add the query or remove its judgements")  # fmt: skip
+            continue
+        for doc_id, grade in docs.items():
+            if doc_id not in corpus:
+                bad.report(where, "unknown document id", f"document id {doc_id!r} (judged for query {query_id!r}) is "
+                           f"not in the corpus of {len(corpus)} documents", "Add the document or remove the "
+                           "judgement")  # fmt: skip
+            else:
+                known.setdefault(query_id, {})[doc_id] = grade
+    return known
+
+
+def read_run(path: Path, bad: BadRows | None = None) -> Run:
+    """A TREC run: `query Q0 doc rank score tag`, whitespace-separated; the rank column is not used (scores decide).
+
+    Raises:
+        UserError: missing file, a line without six fields, a score that is not a finite number, a document twice.
+    """
+    bad = bad or BadRows()
+    run: Run = {}
+    for where, line in _lines(path):
+        fields = line.split()
+        try:
+            query_id, _, doc_id, _, score_text, _ = fields
+            score = float(score_text)
+        except ValueError:
+            score = math.nan
+        if not math.isfinite(score):
+            bad.report(where, "malformed run line", f"{_short(line)} is not a run line", "Expected six columns (query Q0 "
+                       "doc rank score tag) with a finite score; mend the line")  # fmt: skip
+            continue
+        docs = run.setdefault(query_id, {})
+        if doc_id in docs:
+            bad.report(where, "duplicate document", f"document {doc_id!r} is ranked twice for query {query_id!r}",
+                       "Keep one line")  # fmt: skip
+        else:
+            docs[doc_id] = score
+    return run
+
+
+def check_run(path: Path, run: Run, qrels: Qrels, corpus: Corpus, queries: Queries) -> None:
+    """Refuse a run of another collection, whose numbers would be near 0 without a word.
+
+    Raises:
+        UserError: a query or document id that the collection does not have, or no query of the split.
+    """
+    for query_id, docs in run.items():
+        if query_id not in queries:
+            raise UserError(f"{path}: query id {query_id!r} is not in this collection; {suggest(query_id, queries)}. "
+                            "Evaluate a run on the data it was made from.")  # fmt: skip
+        for doc_id in docs:
+            if doc_id not in corpus:
+                raise UserError(f"{path}: document id {doc_id!r} (query {query_id!r}) is not in this corpus of "
+                                f"{len(corpus)} documents. Evaluate a run on the data it was made from.")  # fmt: skip
+    if not run.keys() & qrels.keys():
+        raise UserError(f"{path}: none of its {len(run)} queries is judged in this split ({len(qrels)} queries); is it "
+                        "a run of another split? Pass the --split it was made for.")  # fmt: skip
+
+
+def write_run(path: Path, run: Run, tag: str) -> None:
+    """Write a TREC run in rank order, atomically. Nine digits keep every float32 score as it is."""
+    with atomic_write(path) as stream:
+        for query_id, docs in run.items():
+            for position, (doc_id, score) in enumerate(docs.items(), 1):
+                stream.write(f"{query_id} Q0 {doc_id} {position} {score:.9g} {tag}\n")
+
+
+# ---- pieces ---------------------------------------------------------------------------------------------------------
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """(`file:line`, text) of each line that is not blank; \\r\\n ends and a byte-order mark are taken off."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="\n") as stream:
+            for number, line in enumerate(stream, 1):
+                text = line.rstrip("\r\n")
+                if text.strip():
+                    yield f"{path}:{number}", text
+    except (FileNotFoundError, NotADirectoryError):
+        _missing(path)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}); convert it first.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; expected a readable file. Check the path and its "
+                        "permissions.") from None  # fmt: skip
+
+
+def _missing(path: Path) -> NoReturn:
+    parent = Path(path).parent
+    there = suggest(Path(path).name, [p.name for p in parent.iterdir()]) if parent.is_dir() else f"{parent} is missing too"
+    raise UserError(f"{path} does not exist; {there}. Check the path.")
+
+
+def _identifier(row: dict, keys: tuple[str, ...], where: str, bad: BadRows) -> str | None:
+    """The row's id as a string; whole numbers are accepted, since datasets store numeric ids."""
+    value: Any = next((row[key] for key in keys if key in row), None)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value or value.split() != [value]:
+        # TREC files separate columns by blanks, so an id with a blank could not be written or read back
+        bad.report(where, "bad id", f"{keys[0]} is {value!r}, expected a string without blanks",
+                   f"Give every row an {keys[0]}")  # fmt: skip
+        return None
+    return value
+
+
+def _string(row: dict, key: str, where: str, bad: BadRows) -> str | None:
+    value = row.get(key)
+    if value is None:
+        value = ""
+    if not isinstance(value, str):
+        bad.report(where, "wrong type", f"{key} is {_short(repr(value))}, expected a string", "Mend the row")
+        return None
+    return value
+
+
+def _passages(row: dict, key: str, where: str, bad: BadRows) -> dict[str, Document] | None:
+    passages = row.get(key, [])
+    if not isinstance(passages, list) or not all(isinstance(p, dict) for p in passages):
+        bad.report(where, "wrong type", f"{key} is {_short(repr(passages))}, expected a list of objects", "Mend the row")
+        return None
+    docs: dict[str, Document] = {}
+    for passage in passages:
+        doc_id = _identifier(passage, ("docid",), where, bad)
+        title = _string(passage, "title", where, bad)
+        text = _string(passage, "text", where, bad)
+        if doc_id is None or title is None or text is None:
+            return None
+        docs[doc_id] = Document(title, text)
+    return docs
+
+
+def _integer(value: Any) -> int | None:
+    try:
+        return int(value) if str(value).strip() == str(int(value)) else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _short(text: str, limit: int = 60) -> str:
+    return repr(text if len(text) <= limit else text[:limit] + "…")

@@ -1,0 +1,228 @@
+"""One resolver for data: `builtin:stdlib`, `builtin:packages`, `beir:PATH`, `hf:NAME[@REVISION]` → Collection."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from research.data import stdlib
+from research.data.formats import (
+    BadRows,
+    check_qrels,
+    collect_corpus,
+    collect_qrels,
+    collect_queries,
+    read_corpus,
+    read_qrels,
+    read_queries,
+)
+from research.errors import UserError, suggest
+from research.progress import say
+from research.runfolder import hash_strings
+from research.types import Collection, Corpus, Qrels, Queries
+
+BUILTIN = {"stdlib": stdlib.stdlib_root, "packages": stdlib.packages_root}
+
+
+class Source(NamedTuple):
+    """Everything a source holds: corpus, all queries, and the judgements of every split."""
+
+    corpus: Corpus
+    queries: Queries
+    qrels: dict[str, Qrels]
+
+
+def parse_source(name: str) -> tuple[str, str]:
+    """`beir:PATH` → ("beir", PATH), checked as far as possible without reading the data.
+
+    Raises:
+        UserError: unknown kind, nothing after the colon, unknown builtin, or a BEIR folder that is not there.
+    """
+    kind, _, rest = name.partition(":")
+    if kind not in ("builtin", "beir", "hf") or not rest:
+        raise UserError(f"data source {name!r} is not known; expected builtin:stdlib, builtin:packages, beir:PATH or "
+                        "hf:NAME[@REVISION].")  # fmt: skip
+    if kind == "builtin" and rest not in BUILTIN:
+        raise UserError(f"builtin data {rest!r} is not known; {suggest(rest, BUILTIN)}.")
+    if kind == "beir" and not Path(rest).is_dir():
+        raise UserError(f"BEIR folder {rest!r} does not exist; expected a folder with corpus.jsonl, queries.jsonl and "
+                        "qrels/SPLIT.tsv. Check the path after beir: (it is taken from the folder you stand in).")  # fmt: skip
+    return kind, rest
+
+
+def check_split(name: str, split: str) -> None:
+    """Refuse a missing split before anything heavy is imported; `hf:` sources are only known once loaded.
+
+    Raises:
+        UserError: the source has no such split; those it has are listed.
+    """
+    kind, rest = parse_source(name)
+    splits = ["train", "dev", "test"] if kind == "builtin" else _beir_splits(Path(rest)) if kind == "beir" else [split]
+    if split not in splits:
+        raise _no_split(name, split, splits)
+
+
+def load(name: str, split: str, skip_bad_rows: bool = False) -> Collection:
+    """Read a source and take one split of it.
+
+    Args:
+        name: builtin:stdlib | builtin:packages | beir:PATH | hf:NAME[@REVISION].
+        split: a qrels file of the source.
+        skip_bad_rows: leave rows that break their format out (counted in `notes`) instead of refusing them.
+
+    Raises:
+        UserError: unknown source or split, missing file, bad row, no network for `hf:`.
+    """
+    bad = BadRows(skip_bad_rows)
+    source = load_source(name, bad)
+    if split not in source.qrels:
+        raise _no_split(name, split, source.qrels)
+    qrels = source.qrels[split]
+    queries = {query: text for query, text in source.queries.items() if query in qrels}
+    if not source.corpus or not queries:
+        raise UserError(f"{name} split {split!r} has {len(source.corpus)} documents and {len(queries)} judged queries; "
+                        "expected one of each or more.")  # fmt: skip
+    notes: dict = {"leaks": leaks(source, split)}
+    if bad.counts:
+        notes["skipped_rows"] = dict(bad.counts)
+        say(f"{name}: skipped rows: " + ", ".join(f"{n} {reason}" for reason, n in bad.counts.items()))
+    for other, found in notes["leaks"].items():
+        if found["query_ids"] or found["query_texts"]:
+            say(f"warning: splits {split} and {other} share {found['query_ids']} query ids and {found['query_texts']} "
+                f"query texts: nothing trained on one may be tested on the other")  # fmt: skip
+    return Collection(name, split, source.corpus, queries, qrels, _fingerprint(source.corpus, queries, qrels), notes)
+
+
+def load_texts(name: str, role: str, split: str | None, skip_bad_rows: bool = False) -> tuple[list[str], list[str]]:
+    """Ids and texts to encode: every document of a source, or the queries of a split.
+
+    Raises:
+        UserError: as `load`.
+    """
+    if split is not None:
+        data = load(name, split, skip_bad_rows)
+        corpus, queries = data.corpus, data.queries
+    else:
+        corpus, queries, _ = load_source(name, BadRows(skip_bad_rows))
+    if role == "query":
+        return list(queries), list(queries.values())
+    return list(corpus), [doc.content for doc in corpus.values()]
+
+
+def load_source(name: str, bad: BadRows) -> Source:
+    """Every split of a source, read and checked."""
+    kind, rest = parse_source(name)
+    if kind == "builtin":
+        return Source(*stdlib.collection(stdlib.cut(BUILTIN[rest]())))
+    source = _load_beir(Path(rest), bad) if kind == "beir" else _load_hub(rest, bad)
+    checked = {
+        split: check_qrels(f"{name} split {split}", qrels, source.corpus, source.queries, bad)
+        for split, qrels in source.qrels.items()
+    }
+    return source._replace(qrels=checked)
+
+
+def leaks(source: Source, split: str) -> dict[str, dict[str, int]]:
+    """What `split` shares with each other split: query ids, normalised query texts, relevant documents.
+
+    Shared documents are usual in retrieval (one corpus for all); shared queries make a test meaningless.
+    """
+
+    def texts(qrels: Qrels) -> set[str]:
+        return {stdlib.normalise(source.queries[query]) for query in qrels}
+
+    def relevant(qrels: Qrels) -> set[str]:
+        return {doc for docs in qrels.values() for doc, grade in docs.items() if grade > 0}
+
+    mine = source.qrels[split]
+    return {
+        other: {
+            "query_ids": len(mine.keys() & qrels.keys()),
+            "query_texts": len(texts(mine) & texts(qrels)),
+            "documents": len(relevant(mine) & relevant(qrels)),
+        }
+        for other, qrels in source.qrels.items()
+        if other != split
+    }
+
+
+# ---- BEIR folder ----------------------------------------------------------------------------------------------------
+
+
+def _beir_splits(folder: Path) -> list[str]:
+    return sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))
+
+
+def _load_beir(folder: Path, bad: BadRows) -> Source:
+    qrels = {split: read_qrels(folder / "qrels" / f"{split}.tsv", bad) for split in _beir_splits(folder)}
+    if not qrels:
+        raise UserError(f"{folder / 'qrels'} has no .tsv file; expected one qrels file a split (test.tsv, …).")
+    return Source(read_corpus(folder / "corpus.jsonl", bad), read_queries(folder / "queries.jsonl", bad), qrels)
+
+
+def _no_split(name: str, split: str, known: object) -> UserError:
+    return UserError(f"{name} has no split {split!r}; {suggest(split, list(known))}. Pass one of them as --split.")
+
+
+# ---- Hugging Face datasets ------------------------------------------------------------------------------------------
+
+
+def _load_hub(name: str, bad: BadRows) -> Source:
+    """Configurations `corpus` and `queries`, judgements in `default` or `qrels`, or in NAME-qrels, as BEIR publishes."""
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError
+
+    repo, _, revision = name.partition("@")
+
+    def table(repo: str, config: str | None) -> datasets.DatasetDict:
+        return datasets.load_dataset(repo, config, revision=revision or None)
+
+    def rows(table: datasets.Dataset, config: str) -> Iterator[tuple[str, dict]]:
+        return ((f"hf:{name} {config} row {number}", row) for number, row in enumerate(table, 1))
+
+    try:
+        configs = datasets.get_dataset_config_names(repo, revision=revision or None)
+        missing = {"corpus", "queries"} - set(configs)
+        if missing:
+            raise UserError(f"hf:{name} has no configuration {', '.join(sorted(missing))} (it has {', '.join(configs)}); "
+                            "expected BEIR's layout: corpus, queries, and judgements.")  # fmt: skip
+        judged = next((config for config in ("default", "qrels") if config in configs), None)
+        corpus = _only_table(table(repo, "corpus"))
+        queries = _only_table(table(repo, "queries"))
+        judgements = table(repo, judged) if judged else datasets.load_dataset(f"{repo}-qrels")
+    except (DatasetNotFoundError, FileNotFoundError, ConnectionError, HfHubHTTPError, OSError) as error:
+        raise UserError(f"hf:{name} could not be loaded ({type(error).__name__}: {_first_line(error)}); expected a "
+                        "dataset of the hub or a local folder in its layout. Check the name, the revision after @, and "
+                        "the network; without one use beir:PATH.") from None  # fmt: skip
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"hf:{name} could not be read: {_first_line(error)}; expected BEIR's layout.") from None
+
+    qrels = {}
+    for split, part in judgements.items():
+        if missing := {"query-id", "corpus-id", "score"} - set(part.column_names):
+            raise UserError(f"hf:{name} judgements of {split} lack the columns {', '.join(sorted(missing))} (they have "
+                            f"{', '.join(part.column_names)}); expected query-id, corpus-id, score.")  # fmt: skip
+        triples = ((w, [row["query-id"], row["corpus-id"], row["score"]]) for w, row in rows(part, split))
+        qrels[split] = collect_qrels(triples, bad)
+    return Source(collect_corpus(rows(corpus, "corpus"), bad), collect_queries(rows(queries, "queries"), bad), qrels)
+
+
+def _only_table(tables):
+    """BEIR keeps corpus and queries in one split each, named after themselves (or train)."""
+    return next(iter(tables.values()))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]
+
+
+def _fingerprint(corpus: Corpus, queries: Queries, qrels: Qrels) -> str:
+    def parts() -> Iterator[str]:
+        for doc_id, doc in corpus.items():
+            yield from (doc_id, *doc)
+        for query_id, text in queries.items():
+            yield from (query_id, text, repr(sorted(qrels[query_id].items())))
+
+    return hash_strings(parts())

@@ -1,0 +1,122 @@
+"""Retrieval metrics, per query, equal to trec_eval's.
+
+Ranking: by score rounded to float32, descending; ties by document id, descending (trec_eval's rule, not the order of
+insertion). Relevant: judged > 0. Gain of nDCG: linear, discount log2(i + 1), ideal over all judged documents of the
+query. An unjudged document counts as not relevant. A query that the run does not have counts 0. A query without any
+relevant document has no defined value: it is left out, and `unscorable` lists it so that a caller can report it.
+
+Source: trec_eval 9.0.8 (m_ndcg_cut.c, m_map_cut.c, m_recip_rank.c, m_recall.c, m_P.c).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from research.errors import UserError
+from research.types import Qrels, Run
+
+DEFAULT_METRICS = ("ndcg@10", "mrr@10", "map@100", "recall@10", "recall@100", "precision@10")
+
+
+def rank_documents(scores: dict[str, float]) -> list[str]:
+    """Document ids in trec_eval's order."""
+    rounded = np.fromiter(scores.values(), dtype=np.float64, count=len(scores)).astype(np.float32).tolist()
+    return [doc for _, doc in sorted(zip(rounded, scores, strict=True), reverse=True)]
+
+
+def ndcg(gains: Sequence[int], judged: Sequence[int], k: int) -> float:
+    """Σ_{i≤k} g_i / log2(i + 1), over the same sum of the best order of all judged documents (Järvelin & Kekäläinen 2002).
+
+    Args:
+        gains: judged relevance of the ranked documents, best rank first; 0 for unjudged.
+        judged: judged relevance of every judged document of the query.
+        k: the cut.
+    """
+    ideal = _dcg(sorted(judged, reverse=True)[:k])
+    return _dcg(gains[:k]) / ideal
+
+
+def mrr(gains: Sequence[int], judged: Sequence[int], k: int) -> float:
+    """1 / rank of the first relevant document, 0 if none is in the first k."""
+    return next((1 / i for i, gain in enumerate(gains[:k], 1) if gain > 0), 0.0)
+
+
+def average_precision(gains: Sequence[int], judged: Sequence[int], k: int) -> float:
+    """Precision at each relevant rank ≤ k, summed, over the number of all relevant documents."""
+    found, total = 0, 0.0
+    for i, gain in enumerate(gains[:k], 1):
+        if gain > 0:
+            found += 1
+            total += found / i
+    return total / _relevant(judged)
+
+
+def recall(gains: Sequence[int], judged: Sequence[int], k: int) -> float:
+    """Relevant documents in the first k, over all relevant documents."""
+    return _relevant(gains[:k]) / _relevant(judged)
+
+
+def precision(gains: Sequence[int], judged: Sequence[int], k: int) -> float:
+    """Relevant documents in the first k, over k (also when fewer than k were retrieved)."""
+    return _relevant(gains[:k]) / k
+
+
+METRICS: dict[str, Callable[[Sequence[int], Sequence[int], int], float]] = {
+    "ndcg": ndcg,
+    "mrr": mrr,
+    "map": average_precision,
+    "recall": recall,
+    "precision": precision,
+}
+
+
+def parse_metric(name: str) -> tuple[Callable[[Sequence[int], Sequence[int], int], float], int]:
+    """`ndcg@10` → (ndcg, 10).
+
+    Raises:
+        UserError: unknown name, or a cut that is not a positive whole number.
+    """
+    kind, _, cut = name.partition("@")
+    if kind not in METRICS or not cut.isdecimal() or int(cut) < 1:
+        raise UserError(f"metric {name!r} is not known; expected NAME@K with NAME one of {', '.join(METRICS)} and K ≥ 1, "
+                        "for example ndcg@10.")  # fmt: skip
+    return METRICS[kind], int(cut)
+
+
+def evaluate(qrels: Qrels, run: Run, metrics: Sequence[str] = DEFAULT_METRICS) -> dict[str, dict[str, float]]:
+    """Per-query values of each metric: {metric: {query id: value}}, over the scorable queries of `qrels`.
+
+    Neither argument is changed. Queries of the run that have no judgements are ignored, as trec_eval does.
+
+    Raises:
+        UserError: an unknown metric.
+    """
+    parsed = {name: parse_metric(name) for name in metrics}
+    values: dict[str, dict[str, float]] = {name: {} for name in metrics}
+    for query, judgements in qrels.items():
+        judged = list(judgements.values())
+        if not _relevant(judged):
+            continue
+        gains = [judgements.get(doc, 0) for doc in rank_documents(run.get(query, {}))]
+        for name, (function, k) in parsed.items():
+            values[name][query] = function(gains, judged, k)
+    return values
+
+
+def unscorable(qrels: Qrels) -> list[str]:
+    """Queries without a relevant document: no metric is defined on them."""
+    return [query for query, judgements in qrels.items() if not _relevant(list(judgements.values()))]
+
+
+def mean(values: dict[str, float]) -> float:
+    """The mean over queries; fsum, so that the order of queries does not matter."""
+    return math.fsum(values.values()) / len(values)
+
+
+def _dcg(gains: Sequence[int]) -> float:
+    return math.fsum(gain / math.log2(i + 1) for i, gain in enumerate(gains, 1) if gain > 0)
+
+
+def _relevant(gains: Sequence[int]) -> int:
+    return sum(gain > 0 for gain in gains)

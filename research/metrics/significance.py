@@ -1,0 +1,107 @@
+"""Do two systems differ on this population of queries? Paired permutation test and bootstrap intervals.
+
+Both answer for *these checkpoints* over queries like these. They say nothing of how a method would do with other seeds.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+EXACT_UP_TO = 16  # 2^16 sign patterns: below this the permutation distribution is enumerated, above it sampled
+CHUNK = 2**22  # at most this many signs or resampled indices in memory at once
+
+
+class Comparison(NamedTuple):
+    """System b against system a over the same queries."""
+
+    difference: float  # mean of b − a
+    low: float  # bootstrap interval of the mean difference
+    high: float
+    p: float  # two-sided paired permutation test
+    better: int  # queries on which b is higher
+    worse: int
+    queries: int
+
+
+def permutation_test(difference: np.ndarray, samples: int = 10_000, seed: int = 0) -> float:
+    """Two-sided p of the paired permutation (sign-flip) test on the mean.
+
+    Under the null that the two systems are exchangeable, each per-query difference is as likely as its negative.
+    p = share of sign patterns whose |mean| reaches the observed one; exact enumeration up to 16 non-zero differences,
+    else `samples` random patterns and p = (1 + hits) / (1 + samples), which is never 0.
+
+    Args:
+        difference: (Q,) per-query b − a.
+        samples: random sign patterns when enumeration is too long.
+        seed: of the random patterns.
+
+    Source: Fisher 1935; Smucker, Allan & Carterette 2007; the +1 is Phipson & Smyth 2010.
+    """
+    flips = difference[difference != 0].astype(np.float64)  # zeros do not move the statistic
+    if flips.size == 0:
+        return 1.0
+    observed = abs(flips.sum())
+    reached = observed - 1e-9 * max(1.0, observed)  # sums of the same numbers in another order must count as equal
+    if flips.size <= EXACT_UP_TO:
+        signs = np.array(list(itertools.product((1.0, -1.0), repeat=flips.size - 1)))  # the mirrored half is the same
+        totals = flips[0] + signs @ flips[1:]
+        return float(np.mean(np.abs(totals) >= reached))
+    rng = np.random.default_rng(seed)
+    hits = 0
+    for size in _chunks(samples, flips.size):
+        signs = rng.integers(0, 2, size=(size, flips.size), dtype=np.int8) * 2 - 1
+        hits += int((np.abs(signs @ flips) >= reached).sum())
+    return (1 + hits) / (1 + samples)
+
+
+def bootstrap_interval(
+    values: np.ndarray, level: float = 0.95, samples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean over queries (Efron & Tibshirani 1993, ch. 13).
+
+    Args:
+        values: (Q,) per-query values, or per-query differences.
+        level: coverage aimed at.
+        samples: resamples of the queries.
+        seed: of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    means = np.concatenate([
+        values[rng.integers(0, values.size, size=(size, values.size))].mean(axis=1)
+        for size in _chunks(samples, values.size)
+    ])  # fmt: skip
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def compare(a: dict[str, float], b: dict[str, float], samples: int = 10_000, seed: int = 0) -> Comparison:
+    """Compare two systems' per-query values of one metric.
+
+    Args:
+        a: {query id: value} of the baseline.
+        b: the same queries' values of the other system.
+
+    Raises:
+        ValueError: the two do not cover the same queries.
+    """
+    if a.keys() != b.keys():
+        raise ValueError(f"the systems cover different queries ({len(a.keys() - b.keys())} only in the first, "
+                         f"{len(b.keys() - a.keys())} only in the second)")  # fmt: skip
+    difference = np.array([b[query] - a[query] for query in a])
+    low, high = bootstrap_interval(difference, samples=samples, seed=seed)
+    return Comparison(
+        difference=float(difference.mean()),
+        low=low,
+        high=high,
+        p=permutation_test(difference, samples, seed),
+        better=int((difference > 0).sum()),
+        worse=int((difference < 0).sum()),
+        queries=difference.size,
+    )
+
+
+def _chunks(samples: int, width: int) -> list[int]:
+    """`samples` cut into pieces whose width × size fits CHUNK."""
+    size = max(1, CHUNK // width)
+    return [min(size, samples - start) for start in range(0, samples, size)]

@@ -1,0 +1,180 @@
+"""Two towers that turn queries and documents into vectors of one space; the towers may be one and the same."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from research.errors import UserError
+from research.models.pooling import pool
+from research.models.settings import NO_LIMIT, ROLES, EncoderSettings, read_settings
+from research.models.sources import weight_files
+
+ACTIVATIONS = {"identity": nn.Identity, "tanh": nn.Tanh, "gelu": nn.GELU, "relu": nn.ReLU}
+transformers_logging.disable_progress_bar()  # loading takes a tenth of a second
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class TextEncoder(nn.Module):
+    """A Hugging Face encoder (or decoder, with last-token pooling), pooled, projected, normalised.
+
+    Args:
+        transformer: any model whose output has `last_hidden_state`.
+        tokenizer: the model's own tokenizer.
+        settings: pooling, prompts, lengths; the lengths are filled in from the model where None.
+        dense: layers between pooling and normalisation.
+    """
+
+    def __init__(self, transformer: nn.Module, tokenizer, settings: EncoderSettings, dense: nn.Module | None = None):
+        super().__init__()
+        self.transformer = transformer
+        self.tokenizer = tokenizer
+        self.dense = dense or nn.Identity()
+        self.settings = _with_lengths(settings, transformer, tokenizer)
+
+    @property
+    def dim(self) -> int:
+        return self.settings.dense[-1].out_features if self.settings.dense else self.transformer.config.hidden_size
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, prompt_tokens: int = 0) -> Tensor:
+        """Embeddings of a batch.
+
+        Args:
+            input_ids: (B, T) padded on the right.
+            attention_mask: (B, T) 1 for real tokens, 0 for padding.
+            prompt_tokens: leading tokens to leave out of the pooling.
+
+        Returns:
+            (B, D) float32, of norm 1 where settings.normalize.
+        """
+        hidden = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, T, H)
+        if prompt_tokens:
+            attention_mask = attention_mask.clone()
+            attention_mask[:, :prompt_tokens] = 0
+        embedding = self.dense(pool(hidden, attention_mask, self.settings.pooling))  # (B, D)
+        return nn.functional.normalize(embedding, dim=-1) if self.settings.normalize else embedding
+
+    def tokenize(self, texts: list[str], role: str) -> list[list[int]]:
+        """Token ids with prompt and special tokens, cut to the role's length, not padded."""
+        prompt = self.settings.prompt(role)
+        texts = [prompt + text for text in texts]
+        if self.settings.lower_case:
+            texts = [text.lower() for text in texts]
+        encoded = self.tokenizer(texts, truncation=True, max_length=self.settings.max_length(role), padding=False,
+                                 return_attention_mask=False, return_token_type_ids=False)  # fmt: skip
+        return encoded["input_ids"]
+
+    def prompt_tokens(self, role: str) -> int:
+        """Leading tokens that pooling leaves out: the prompt and what the tokenizer puts before it."""
+        prompt = self.settings.prompt(role)
+        if self.settings.include_prompt or not prompt:
+            return 0
+        ids = self.tokenizer(prompt)["input_ids"]
+        return len(ids) - (ids[-1] in self.tokenizer.all_special_ids)  # a closing [SEP] is not part of the prompt
+
+    def collate(self, ids: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """(B, T) input_ids and attention_mask, padded on the right.
+
+        Always on the right, whatever the tokenizer prefers: absolute positions then count from the first real token,
+        and a causal model never sees the padding.
+        """
+        longest = max(map(len, ids))
+        pad = self.tokenizer.pad_token_id or 0
+        input_ids = torch.tensor([row + [pad] * (longest - len(row)) for row in ids])
+        lengths = torch.tensor([len(row) for row in ids]).unsqueeze(1)  # (B, 1)
+        return input_ids, (torch.arange(longest) < lengths).long()
+
+
+class DualEncoder(nn.Module):
+    """A query tower and a document tower. With one shared tower both attributes are the same module."""
+
+    def __init__(self, query: TextEncoder, doc: TextEncoder):
+        super().__init__()
+        self.query = query
+        self.doc = doc
+
+    @classmethod
+    def load(cls, folder: Path, precision: str = "fp32", **settings: object) -> "DualEncoder":
+        """Read a model folder; a folder with `query/` and `doc/` has separate towers.
+
+        Args:
+            folder: as `sources.resolve` gives it.
+            precision: "fp32" or "bf16", of the weights.
+            settings: values of EncoderSettings to use instead of the folder's (None keeps the folder's).
+
+        Raises:
+            UserError: the folder cannot be read, or a setting does not fit the model.
+        """
+        if all((folder / role).is_dir() for role in ROLES):
+            return cls(*(load_encoder(folder / role, precision, **settings) for role in ROLES))
+        shared = load_encoder(folder, precision, **settings)
+        return cls(shared, shared)
+
+    def tower(self, role: str) -> TextEncoder:
+        return self.query if role == "query" else self.doc
+
+
+def load_encoder(folder: Path, precision: str = "fp32", **settings: object) -> TextEncoder:
+    """One tower, in eval mode, on the CPU.
+
+    Raises:
+        UserError: no safetensors, damaged or incomplete weights, an unsupported module.
+    """
+    merged = read_settings(folder).override(**settings)
+    weight_files(folder)
+    try:
+        transformer, info = AutoModel.from_pretrained(
+            folder, dtype=DTYPES[precision], use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError, … for bad folders
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise UserError(f"model folder {folder} cannot be loaded ({type(error).__name__}: {reason}); expected a complete "
+                        "Hugging Face folder of a text encoder. Copy or download it again.") from error  # fmt: skip
+    missing = [name for name in info["missing_keys"] if not name.startswith("pooler.")]
+    if missing or info["mismatched_keys"]:
+        wrong = missing or [str(key) for key in info["mismatched_keys"]]
+        raise UserError(f"model folder {folder} lacks {len(wrong)} weights that its config.json asks for ({wrong[0]}, …); "
+                        "they would be random. Expected the weights of this architecture; save the model again.")  # fmt: skip
+    encoder = TextEncoder(transformer, tokenizer, merged, _load_dense(folder, merged))
+    return encoder.eval()
+
+
+def _load_dense(folder: Path, settings: EncoderSettings) -> nn.Module:
+    from safetensors.torch import load_file
+
+    layers: list[nn.Module] = []
+    for dense in settings.dense:
+        linear = nn.Linear(dense.in_features, dense.out_features, bias=dense.bias)
+        (file,) = weight_files(folder / dense.folder)
+        linear.load_state_dict({name.removeprefix("linear."): value.float() for name, value in load_file(file).items()})
+        layers += [linear, ACTIVATIONS[dense.activation]()]
+    return nn.Sequential(*layers)
+
+
+def _with_lengths(settings: EncoderSettings, transformer: nn.Module, tokenizer) -> EncoderSettings:
+    """Fill in the model's own limits; refuse lengths that its position table does not have."""
+    positions = _positions(transformer)
+    own = min(tokenizer.model_max_length, positions)
+    if own >= NO_LIMIT:
+        own = 512
+    lengths = {}
+    for role in ROLES:
+        asked = settings.max_length(role)
+        if asked is not None and not 4 <= asked <= positions:
+            raise UserError(f"max length {asked} ({role}) does not fit the model; expected 4 to {positions} tokens. Pass "
+                            "--max-length within that.")  # fmt: skip
+        lengths[f"{role}_max_length"] = asked or own
+    return settings.override(**lengths)
+
+
+def _positions(transformer: nn.Module) -> int:
+    """Tokens that the position table can hold."""
+    positions = getattr(transformer.config, "max_position_embeddings", None) or NO_LIMIT
+    for name, module in transformer.named_modules():
+        # RoBERTa and its kin count positions from padding_idx + 1, so the first rows of the table are never used
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return positions - module.padding_idx - 1
+    return positions

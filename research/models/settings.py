@@ -1,0 +1,146 @@
+"""How a folder's encoder is to be used: pooling, normalisation, prompts, lengths.
+
+Read from a sentence-transformers folder (modules.json and its neighbours), or the usual defaults for a plain Hugging
+Face folder. What cannot be honoured is refused: an ignored module would give other embeddings without a word.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from research.errors import UserError
+from research.models.pooling import POOLINGS
+from research.models.sources import read_config
+
+ROLES = ("query", "doc")
+DOC_PROMPT_NAMES = ("document", "passage", "corpus")  # the order in which sentence-transformers looks them up
+LEGACY_POOLING = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last",
+                  "pooling_mode_max_tokens": "max", "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+                  "pooling_mode_weightedmean_tokens": "weightedmean"}  # fmt: skip
+NO_LIMIT = 10**9  # tokenizers without a limit say 10^30
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """A linear layer after pooling, as sentence-transformers saves it in its own folder."""
+
+    folder: str
+    in_features: int
+    out_features: int
+    bias: bool
+    activation: str  # "identity" | "tanh" | "gelu" | "relu"
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderSettings:
+    """Args:
+    pooling: "mean" | "cls" | "last".
+    normalize: divide embeddings by their L2 norm.
+    similarity: "cosine" | "dot": how a query's and a document's embedding are compared.
+    query_prompt: put before every query.
+    doc_prompt: put before every document.
+    query_max_length: tokens of a query, prompt and special tokens included; longer texts are cut.
+    doc_max_length: likewise of a document.
+    include_prompt: False leaves the prompt's tokens out of the pooling.
+    lower_case: lower-case texts first (beside what the tokenizer does).
+    dense: linear layers between pooling and normalisation.
+    """
+
+    pooling: str = "mean"
+    normalize: bool = False
+    similarity: str = "cosine"
+    query_prompt: str = ""
+    doc_prompt: str = ""
+    query_max_length: int | None = None
+    doc_max_length: int | None = None
+    include_prompt: bool = True
+    lower_case: bool = False
+    dense: tuple[Dense, ...] = ()
+
+    def __post_init__(self):
+        if self.pooling not in POOLINGS:
+            raise UserError(f"pooling {self.pooling!r} is not supported; expected one of {', '.join(POOLINGS)}.")
+        if self.similarity not in ("cosine", "dot"):
+            raise UserError(f"similarity {self.similarity!r} is not supported; expected cosine or dot.")
+
+    def prompt(self, role: str) -> str:
+        return self.query_prompt if role == "query" else self.doc_prompt
+
+    def max_length(self, role: str) -> int | None:
+        return self.query_max_length if role == "query" else self.doc_max_length
+
+    def override(self, **changes: Any) -> "EncoderSettings":
+        """A copy with the values that are not None changed."""
+        return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+
+def read_settings(folder: Path) -> EncoderSettings:
+    """Settings of a model folder.
+
+    Raises:
+        UserError: a module or pooling that is not supported, or a damaged file.
+    """
+    if not (folder / "modules.json").exists():
+        config = read_config(folder / "config.json")
+        causal = any(name.endswith("ForCausalLM") for name in config.get("architectures") or [])
+        return EncoderSettings(pooling="last" if causal else "mean")
+
+    modules = read_config(folder / "modules.json")
+    values: dict[str, Any] = {}
+    dense = []
+    for module in modules:
+        kind, place = module["type"].rsplit(".", 1)[-1], folder / module["path"]
+        if kind == "Transformer":
+            values |= _transformer_settings(place)
+        elif kind == "Pooling":
+            values |= _pooling_settings(place)
+        elif kind == "Dense":
+            dense.append(_dense(place, module["path"]))
+        elif kind == "Normalize":
+            values["normalize"] = True
+        else:
+            raise UserError(f"{folder / 'modules.json'} has the module {kind}; supported are Transformer, Pooling, Dense "
+                            "and Normalize. Its embeddings cannot be reproduced here; name another model.")  # fmt: skip
+        if module["path"] and kind == "Transformer":
+            raise UserError(f"{folder}: the Transformer lies in {module['path']!r}; save the model again with a current "
+                            "sentence-transformers, which puts it at the top.")  # fmt: skip
+    return EncoderSettings(dense=tuple(dense), **values, **_prompt_settings(folder))
+
+
+def _transformer_settings(place: Path) -> dict:
+    path = place / "sentence_bert_config.json"
+    config = read_config(path) if path.exists() else {}
+    limit = config.get("max_seq_length")  # newer folders keep it as the tokenizer's model_max_length instead
+    return {"query_max_length": limit, "doc_max_length": limit, "lower_case": bool(config.get("do_lower_case", False))}
+
+
+def _pooling_settings(place: Path) -> dict:
+    config = read_config(place / "config.json")
+    mode = config.get("pooling_mode") or [name for key, name in LEGACY_POOLING.items() if config.get(key)] or ["mean"]
+    modes = [mode] if isinstance(mode, str) else list(mode)
+    if len(modes) > 1:
+        raise UserError(f"{place / 'config.json'} concatenates the poolings {', '.join(modes)}; one is supported.")
+    pooling = "last" if modes[0] == "lasttoken" else modes[0]
+    return {"pooling": pooling, "include_prompt": config.get("include_prompt", True)}
+
+
+def _dense(place: Path, path: str) -> Dense:
+    config = read_config(place / "config.json")
+    activation = config.get("activation_function", "torch.nn.modules.activation.Tanh").rsplit(".", 1)[-1].lower()
+    if activation not in ("identity", "tanh", "gelu", "relu") or config.get("use_residual"):
+        raise UserError(f"{place / 'config.json'}: a Dense module with {activation} and residual="
+                        f"{config.get('use_residual', False)} is not supported.")  # fmt: skip
+    return Dense(path, config["in_features"], config["out_features"], config.get("bias", True), activation)
+
+
+def _prompt_settings(folder: Path) -> dict:
+    path = folder / "config_sentence_transformers.json"
+    config = read_config(path) if path.exists() else {}
+    prompts = {name: text for name, text in (config.get("prompts") or {}).items() if text is not None}
+    default = prompts.get(config.get("default_prompt_name") or "", "")
+    doc = next((prompts[name] for name in DOC_PROMPT_NAMES if name in prompts), default)
+    return {
+        "query_prompt": prompts.get("query", default),
+        "doc_prompt": doc,
+        "similarity": config.get("similarity_fn_name") or "cosine",
+    }

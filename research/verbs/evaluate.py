@@ -1,0 +1,66 @@
+"""Measure TREC runs against a split's judgements, and test the differences between them.
+
+  research evaluate --data beir:my_folder --split test --runs bm25.trec dense.trec
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from research.errors import UserError
+from research.verbs import options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_data(parser)
+    parser.add_argument("--runs", nargs="+", required=True, type=Path, metavar="FILE", help="TREC run files")
+    options.add_metrics(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also write metrics.json (per query too) there")
+
+
+def run(args: argparse.Namespace) -> int:
+    from research.data.formats import check_run, read_run
+    from research.data.sources import check_split, load
+    from research.metrics.retrieval import DEFAULT_METRICS, parse_metric
+    from research.runfolder import MARKER, open_run_folder, provenance, write_json
+    from research.verbs import scoring
+
+    metrics = args.metrics or list(DEFAULT_METRICS)
+    for name in metrics:
+        parse_metric(name)
+    check_split(args.data, args.split)
+    if args.out:
+        open_run_folder(args.out)
+    runs = {label: read_run(path) for label, path in _labels(args.runs).items()}
+    data = load(args.data, args.split, args.skip_bad_rows)
+    for label, path in _labels(args.runs).items():
+        check_run(path, runs[label], data.qrels, data.corpus, data.queries)
+
+    left_out = scoring.report_unscorable(data.qrels)
+    scored = {label: scoring.score(data.qrels, found, metrics) for label, found in runs.items()}
+    pairs = scoring.comparisons(scored, metrics[0])
+    means = {label: values["metrics"] for label, values in scored.items()}
+    if args.out:
+        facts = {"verb": "evaluate", "source": args.data, "split": args.split, "data": data.fingerprint}
+        write_json(args.out / MARKER, provenance(args.command, **facts))
+        write_json(args.out / "metrics.json", {
+            **facts, "queries": len(data.queries), "documents": len(data.corpus), "unscorable": left_out,
+            "notes": data.notes, "metrics": means[list(means)[-1]], "comparisons": pairs,
+            "stages": {label: {**values, "facts": {"label": label}} for label, values in scored.items()},
+        })  # fmt: skip
+    if args.json:
+        print(json.dumps({"metrics": means[list(means)[-1]], "stages": means, "comparisons": pairs,
+                          "out": str(args.out) if args.out else None}))  # fmt: skip
+    else:
+        print(scoring.table(means))
+        if pairs:
+            print("\n" + scoring.comparison_lines(pairs))
+    return 0
+
+
+def _labels(paths: list[Path]) -> dict[str, Path]:
+    """File stems as names; whole paths where two stems are equal."""
+    if len(set(paths)) < len(paths):
+        raise UserError("--runs names a file twice; expected different runs. Remove one.")
+    stems = [path.stem for path in paths]
+    return {(path.stem if stems.count(path.stem) == 1 else str(path)): path for path in paths}

