@@ -66,7 +66,9 @@ def main(argv: list[str]) -> int:
 def _parse(argv: list[str]) -> argparse.Namespace | None:
     if not argv or argv[0] in ("-h", "--help"):
         width = max(map(len, VERBS))
-        print("usage: research <verb> [options]\n\nTandem: retrieve, rerank, generate, and the ablations around it.\n\nverbs:")
+        print(
+            "usage: research <verb> [options]\n\nTandem: retrieve, rerank, generate, and the ablations around it.\n\nverbs:"
+        )
         print("\n".join(f"  {verb:{width}}  {line}" for verb, line in VERBS.items()))
         print(f"\n{EPILOG}")
         return None

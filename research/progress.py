@@ -9,7 +9,7 @@ def bar(total: int, desc: str, unit: str, initial: int = 0) -> tqdm:
     """A tqdm bar. In a log file (no terminal) it prints a line every 30 s instead of redrawing."""
     interactive = sys.stderr.isatty()
     return tqdm(
-        total=total, desc=desc, unit=unit, initial=initial, file=sys.stderr, leave=interactive,
+        total=total, desc=desc, unit=unit, initial=initial, file=sys.stderr, leave=not interactive,
         mininterval=0.2 if interactive else 30, delay=0 if interactive else 30, ascii=not interactive, dynamic_ncols=True,
     )  # fmt: skip
 

@@ -46,7 +46,10 @@ class Tracker:
             settings = wandb.Settings(console="off", init_timeout=30, x_disable_stats=True)
             self.run = wandb.init(project=os.environ.get("WANDB_PROJECT", "tandem"), dir=folder, job_type=job,
                                   config=config, mode=mode, settings=settings, name=folder.name)  # fmt: skip
-            say(f"W&B: {mode}" + ("" if mode == "online" else f", files in {folder / 'wandb'} (wandb sync uploads them)"))
+            say(
+                f"W&B: {mode}"
+                + ("" if mode == "online" else f", files in {folder / 'wandb'} (wandb sync uploads them)")
+            )
         except Exception as error:  # wandb raises its own, requests' and OS errors
             self._lost(error)
 
@@ -68,7 +71,9 @@ class Tracker:
 
     def _lost(self, error: Exception) -> None:
         self.run = None
-        say(f"warning: W&B failed ({type(error).__name__}: {error}); the run goes on, its numbers are in the run folder")
+        say(
+            f"warning: W&B failed ({type(error).__name__}: {error}); the run goes on, its numbers are in the run folder"
+        )
 
 
 def _has_key() -> bool:

@@ -302,7 +302,9 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 
 def _missing(path: Path) -> NoReturn:
     parent = Path(path).parent
-    there = suggest(Path(path).name, [p.name for p in parent.iterdir()]) if parent.is_dir() else f"{parent} is missing too"
+    there = (
+        suggest(Path(path).name, [p.name for p in parent.iterdir()]) if parent.is_dir() else f"{parent} is missing too"
+    )
     raise UserError(f"{path} does not exist; {there}. Check the path.")
 
 
@@ -332,7 +334,9 @@ def _string(row: dict, key: str, where: str, bad: BadRows) -> str | None:
 def _passages(row: dict, key: str, where: str, bad: BadRows) -> dict[str, Document] | None:
     passages = row.get(key, [])
     if not isinstance(passages, list) or not all(isinstance(p, dict) for p in passages):
-        bad.report(where, "wrong type", f"{key} is {_short(repr(passages))}, expected a list of objects", "Mend the row")
+        bad.report(
+            where, "wrong type", f"{key} is {_short(repr(passages))}, expected a list of objects", "Mend the row"
+        )
         return None
     docs: dict[str, Document] = {}
     for passage in passages:

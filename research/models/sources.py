@@ -105,7 +105,9 @@ def read_config(path: Path) -> dict:
 
 
 def _is_path(name: str) -> bool:
-    return name.startswith(("/", "./", "../", "~")) or name in (".", "..") or name.count("/") > 1 or name.endswith(".gguf")
+    return (
+        name.startswith(("/", "./", "../", "~")) or name in (".", "..") or name.count("/") > 1 or name.endswith(".gguf")
+    )
 
 
 def _package_file(name: str) -> Path:

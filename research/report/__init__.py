@@ -1,0 +1,4 @@
+"""Run folders → what people read: a table, a plot, a page. Pure up to the verb, which writes the files.
+
+runs (folders → rows) → tables, figures, examples, notes (rows → what is shown) → markdown, html (shown → text).
+"""

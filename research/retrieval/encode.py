@@ -159,7 +159,9 @@ def open_store(folder: Path, key: str | None = None) -> Store:
     try:
         embeddings = np.load(folder / "embeddings.npy", mmap_mode="r")
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder / 'embeddings.npy'} cannot be read ({error}); delete {folder} and encode again.") from None
+        raise UserError(
+            f"{folder / 'embeddings.npy'} cannot be read ({error}); delete {folder} and encode again."
+        ) from None
     if embeddings.shape != (len(ids), meta["dim"]):
         raise UserError(f"{folder}: embeddings of shape {embeddings.shape} but {len(ids)} ids of dimension {meta['dim']}; "
                         f"the store is damaged. Delete {folder} and encode again.")  # fmt: skip

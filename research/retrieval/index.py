@@ -95,7 +95,9 @@ class HnswIndex:
         with exclusive(folder):
             if (folder / SIDECAR).exists():
                 return cls.load(folder, expected)
-            require_space(folder, len(docs) * (docs.shape[1] * 4 + M * 8 + 16), f"an HNSW index of {len(docs):,} documents")
+            require_space(
+                folder, len(docs) * (docs.shape[1] * 4 + M * 8 + 16), f"an HNSW index of {len(docs):,} documents"
+            )
             start = time.perf_counter()
             graph = hnswlib.Index(space=expected["space"], dim=docs.shape[1])
             graph.init_index(max_elements=len(docs), M=M, ef_construction=ef_construction, random_seed=seed)

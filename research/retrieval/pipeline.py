@@ -91,7 +91,9 @@ def stage_names(retrievers: list[str]) -> list[str]:
     return [*names, "fused"] if len(names) > 1 else names
 
 
-def retrieve(collection: Collection, retrievers: list[str], out: Path, cache: Path, options: Options) -> Iterator[Stage]:
+def retrieve(
+    collection: Collection, retrievers: list[str], out: Path, cache: Path, options: Options
+) -> Iterator[Stage]:
     """Run every stage, yielding each as it is finished.
 
     Args:

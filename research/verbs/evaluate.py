@@ -1,6 +1,6 @@
 """Measure TREC runs against a split's judgements, and test the differences between them.
 
-  research evaluate --data beir:my_folder --split test --runs bm25.trec dense.trec
+research evaluate --data beir:my_folder --split test --runs bm25.trec dense.trec
 """
 
 import argparse

@@ -108,7 +108,9 @@ def run(args: argparse.Namespace) -> int:
         stages = {name: s["metrics"] | _numbers(s["facts"]) for name, s in scored.items()}
         print(json.dumps({"metrics": last, "stages": stages, "out": str(out)}))
     else:
-        print(scoring.table({name: s["metrics"] | {"ms/query": s["facts"]["ms_per_query"]} for name, s in scored.items()}))
+        print(
+            scoring.table({name: s["metrics"] | {"ms/query": s["facts"]["ms_per_query"]} for name, s in scored.items()})
+        )
         pairs = scoring.comparisons(scored, metrics[0])
         print(("\n" + scoring.comparison_lines(pairs) + "\n" if pairs else "") + f"\nwritten to {out}")
     sys.stdout.flush()
@@ -151,7 +153,9 @@ def _examples(data: Collection, runs: dict[str, Run]) -> dict:
 
 
 def _numbers(facts: dict) -> dict:
-    return {name: value for name, value in facts.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+    return {
+        name: value for name, value in facts.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def _write_yaml(path: Path, value: dict) -> None:

