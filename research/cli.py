@@ -7,7 +7,8 @@ import argparse
 import importlib
 import os
 import sys
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from research import __version__
 from research.errors import UserError, suggest
@@ -27,8 +28,32 @@ EPILOG = "research <verb> --help shows a verb's options. Results go to stdout, p
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are UserErrors: one paragraph, with the cure."""
 
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.register("type", Path, _path)
+
+    def parse_args(self, args, namespace=None):
+        known = [option for action in self._actions for option in action.option_strings]
+        for arg in args:
+            option = arg.partition("=")[0]
+            if arg == "--":
+                break
+            if arg.startswith("--") and option not in known:  # before argparse says that the right one is missing
+                self.error(f"unknown option {option}; {suggest(option, known)}")
+        return super().parse_args(args, namespace)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"unknown choice {value!r}; {suggest(str(value), action.choices)}")
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}. See `{self.prog} --help`.")
+
+
+def _path(text: str) -> Path:
+    if not text.strip():  # Path("") would be the folder that the user stands in
+        raise argparse.ArgumentTypeError(f"{text!r} is empty; expected a path, for example ./out")
+    return Path(text)
 
 
 def entry() -> None:
@@ -39,6 +64,7 @@ def entry() -> None:
 def main(argv: list[str]) -> int:
     """Run one command line; returns its exit code."""
     try:
+        _check_encoding(argv)
         args = _parse(argv)
         if args is None:
             return 0
@@ -61,6 +87,15 @@ def main(argv: list[str]) -> int:
             raise
         print(f"error: {mapped}", file=sys.stderr)
         return 2
+
+
+def _check_encoding(argv: list[str]) -> None:
+    for arg in argv:
+        try:
+            arg.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"argument {arg!r} is not UTF-8; expected text that files can record. Rename the file or "
+                            "mend the argument.") from None  # fmt: skip
 
 
 def _parse(argv: list[str]) -> argparse.Namespace | None:

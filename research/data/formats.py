@@ -51,7 +51,7 @@ def read_jsonl(path: Path, bad: BadRows) -> Iterator[tuple[str, dict]]:
     for where, line in _lines(path):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # ValueError: not JSON, or a number of thousands of digits
             bad.report(where, "malformed JSON", f"{_short(line)} is not JSON ({error})", "Expected one JSON object a "
                        "line; mend the line")  # fmt: skip
             continue
@@ -237,7 +237,7 @@ def read_run(path: Path, bad: BadRows | None = None) -> Run:
         fields = line.split()
         try:
             query_id, _, doc_id, _, score_text, _ = fields
-            score = float(score_text)
+            score = math.nan if "_" in score_text else float(score_text)  # Python alone reads 1_000 as 1000
         except ValueError:
             score = math.nan
         if not math.isfinite(score):
@@ -253,23 +253,23 @@ def read_run(path: Path, bad: BadRows | None = None) -> Run:
     return run
 
 
-def check_run(path: Path, run: Run, qrels: Qrels, corpus: Corpus, queries: Queries) -> None:
+def check_run(path: Path, run: Run, qrels: Qrels, corpus: Corpus) -> None:
     """Refuse a run of another collection, whose numbers would be near 0 without a word.
 
     Raises:
-        UserError: a query or document id that the collection does not have, or no query of the split.
+        UserError: a query that the split does not judge, a document that the corpus does not have, or no line.
     """
+    if not run:
+        raise UserError(f"{path} holds no line; expected a TREC run. Make the run again, or leave it out.")
     for query_id, docs in run.items():
-        if query_id not in queries:
-            raise UserError(f"{path}: query id {query_id!r} is not in this collection; {suggest(query_id, queries)}. "
-                            "Evaluate a run on the data it was made from.")  # fmt: skip
+        if query_id not in qrels:
+            raise UserError(f"{path}: query id {query_id!r} is not among the {len(qrels)} judged queries of this split; "
+                            f"{suggest(query_id, qrels)}. Evaluate a run on the data and split it was made from (--data, "
+                            "--split).")  # fmt: skip
         for doc_id in docs:
             if doc_id not in corpus:
                 raise UserError(f"{path}: document id {doc_id!r} (query {query_id!r}) is not in this corpus of "
                                 f"{len(corpus)} documents. Evaluate a run on the data it was made from.")  # fmt: skip
-    if not run.keys() & qrels.keys():
-        raise UserError(f"{path}: none of its {len(run)} queries is judged in this split ({len(qrels)} queries); is it "
-                        "a run of another split? Pass the --split it was made for.")  # fmt: skip
 
 
 def write_run(path: Path, run: Run, tag: str) -> None:
@@ -285,16 +285,17 @@ def write_run(path: Path, run: Run, tag: str) -> None:
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """(`file:line`, text) of each line that is not blank; \\r\\n ends and a byte-order mark are taken off."""
+    number = 0
     try:
-        with open(path, encoding="utf-8-sig", newline="\n") as stream:
+        with open(path, "rb") as stream:  # decoded line by line, so that an error knows its line
             for number, line in enumerate(stream, 1):
-                text = line.rstrip("\r\n")
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 if text.strip():
                     yield f"{path}:{number}", text
     except (FileNotFoundError, NotADirectoryError):
         _missing(path)
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}); convert it first.") from None
+        raise UserError(f"{path}:{number}: not UTF-8 ({error}); expected UTF-8 text. Convert the file first.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; expected a readable file. Check the path and its "
                         "permissions.") from None  # fmt: skip
@@ -313,9 +314,9 @@ def _identifier(row: dict, keys: tuple[str, ...], where: str, bad: BadRows) -> s
     value: Any = next((row[key] for key in keys if key in row), None)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    if not isinstance(value, str) or not value or value.split() != [value]:
+    if not isinstance(value, str) or value.split() != [value] or _broken(value):
         # TREC files separate columns by blanks, so an id with a blank could not be written or read back
-        bad.report(where, "bad id", f"{keys[0]} is {value!r}, expected a string without blanks",
+        bad.report(where, "bad id", f"{keys[0]} is {value!r}, expected a string without blanks or half surrogate pairs",
                    f"Give every row an {keys[0]}")  # fmt: skip
         return None
     return value
@@ -328,7 +329,20 @@ def _string(row: dict, key: str, where: str, bad: BadRows) -> str | None:
     if not isinstance(value, str):
         bad.report(where, "wrong type", f"{key} is {_short(repr(value))}, expected a string", "Mend the row")
         return None
+    if _broken(value):
+        bad.report(where, "broken text", f"{key} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text",
+                   "Mend the row")  # fmt: skip
+        return None
     return value
+
+
+def _broken(text: str) -> bool:
+    """JSON can spell half a surrogate pair, which no tokenizer and no UTF-8 file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _passages(row: dict, key: str, where: str, bad: BadRows) -> dict[str, Document] | None:

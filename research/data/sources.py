@@ -80,7 +80,7 @@ def load(name: str, split: str, skip_bad_rows: bool = False) -> Collection:
     queries = {query: text for query, text in source.queries.items() if query in qrels}
     if not source.corpus or not queries:
         raise UserError(f"{name} split {split!r} has {len(source.corpus)} documents and {len(queries)} judged queries; "
-                        "expected one of each or more.")  # fmt: skip
+                        "expected one of each or more. Add them, or name another split.")  # fmt: skip
     notes: dict = {"leaks": leaks(source, split)}
     if bad.counts:
         notes["skipped_rows"] = dict(bad.counts)
@@ -90,6 +90,18 @@ def load(name: str, split: str, skip_bad_rows: bool = False) -> Collection:
             say(f"warning: splits {split} and {other} share {found['query_ids']} query ids and {found['query_texts']} "
                 f"query texts: nothing trained on one may be tested on the other")  # fmt: skip
     return Collection(name, split, source.corpus, queries, qrels, _fingerprint(source.corpus, queries, qrels), notes)
+
+
+def check_relevant(data: Collection) -> Collection:
+    """`data`, unless no query has a relevant document: then no metric is defined.
+
+    Raises:
+        UserError: every grade is 0 or less.
+    """
+    if not any(grade > 0 for docs in data.qrels.values() for grade in docs.values()):
+        raise UserError(f"{data.source} split {data.split!r} judges no document relevant for any of its {len(data.qrels)} "
+                        "queries; expected a grade above 0. Judge one, or name another split.")  # fmt: skip
+    return data
 
 
 def load_texts(name: str, role: str, split: str | None, skip_bad_rows: bool = False) -> tuple[list[str], list[str]]:
@@ -103,6 +115,8 @@ def load_texts(name: str, role: str, split: str | None, skip_bad_rows: bool = Fa
         corpus, queries = data.corpus, data.queries
     else:
         corpus, queries, _ = load_source(name, BadRows(skip_bad_rows))
+    if not corpus:
+        raise UserError(f"{name} has 0 documents; expected one or more to encode. Add rows to its corpus.")
     if role == "query":
         return list(queries), list(queries.values())
     return list(corpus), [doc.content for doc in corpus.values()]
@@ -155,7 +169,7 @@ def _beir_splits(folder: Path) -> list[str]:
 def _load_beir(folder: Path, bad: BadRows) -> Source:
     qrels = {split: read_qrels(folder / "qrels" / f"{split}.tsv", bad) for split in _beir_splits(folder)}
     if not qrels:
-        raise UserError(f"{folder / 'qrels'} has no .tsv file; expected one qrels file a split (test.tsv, …).")
+        raise UserError(f"{folder / 'qrels'} has no .tsv file; expected one qrels file a split. Add qrels/test.tsv, say.")
     return Source(read_corpus(folder / "corpus.jsonl", bad), read_queries(folder / "queries.jsonl", bad), qrels)
 
 

@@ -40,6 +40,9 @@ def check_name(name: str) -> None:
     Raises:
         UserError: a packaged model whose package is absent, a path that is not there, or no possible name.
     """
+    if not name.strip():
+        raise UserError(f"model name {name!r} is empty; expected a model folder, a run folder, a hub id (org/name) or "
+                        "pkg:PACKAGE/PATH. Name one.")  # fmt: skip
     if name.startswith("pkg:"):
         _package_file(name)
     elif _is_path(name) and not Path(name).expanduser().exists():
@@ -47,7 +50,7 @@ def check_name(name: str) -> None:
                         "pkg:PACKAGE/PATH. Check the path.")  # fmt: skip
     elif not _is_path(name) and not Path(name).exists() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?", name):
         raise UserError(f"model {name!r} is neither a folder here nor a possible hub id; expected a model folder, a run "
-                        "folder, a hub id (org/name[@revision]) or pkg:PACKAGE/PATH.")  # fmt: skip
+                        "folder, a hub id (org/name[@revision]) or pkg:PACKAGE/PATH. Check the spelling.")  # fmt: skip
 
 
 def resolve(name: str) -> Path:

@@ -102,8 +102,8 @@ def _read(path: Path, name: str) -> Folder:
     # `retrieve` writes the provenance again at its end, with `seconds`: without it metrics.json is an earlier command's
     unfinished = provenance.get("verb") == "retrieve" and "seconds" not in provenance
     if unfinished or provenance.get("data") != metrics["data"]:
-        raise UserError(f"run {path} is half-written: the command in its {MARKER} did not finish, so metrics.json is an "
-                        f"earlier one's. Finish it: {again}")  # fmt: skip
+        raise UserError(f"run {path} is half-written: the command in its {MARKER} did not finish, so metrics.json is "
+                        f"an earlier one's. Finish it: {again}")  # fmt: skip
     examples = path / "examples.json"
     return Folder(name, metrics, provenance, read_json(examples) if examples.exists() else {})
 
@@ -111,12 +111,13 @@ def _read(path: Path, name: str) -> Folder:
 def _check(path: Path, metrics: Any) -> dict:
     """metrics.json of a run that was evaluated stage by stage, or a refusal."""
     wanted = ("source", "split", "data", "queries", "documents", "stages")
-    missing = [key for key in wanted if key not in metrics] if isinstance(metrics, dict) else wanted
-    if missing or not metrics["stages"]:
-        raise UserError(f"{path} has no {', '.join(missing) or 'stage'}; expected the file of a finished `research "
+    missing = [key for key in wanted if not metrics.get(key)] if isinstance(metrics, dict) else wanted
+    if missing or not isinstance(metrics["stages"], dict):
+        raise UserError(f"{path} has no {', '.join(missing or ['stages'])}; expected the file of a finished `research "
                         "retrieve`. Make the run again, or leave it out.")  # fmt: skip
     for name, stage in metrics["stages"].items():
-        if not all(stage.get("per_query", {}).get(metric) for metric in stage.get("metrics", [None])):
+        parts = [stage.get(key) if isinstance(stage, dict) else None for key in ("metrics", "per_query", "facts")]
+        if not all(isinstance(part, dict) for part in parts) or not all(parts[1].get(metric) for metric in parts[0]):
             raise UserError(f"{path} has no per-query values for every metric of stage {name!r}, which the tests need. "
                             "Make the run again.")  # fmt: skip
     return metrics

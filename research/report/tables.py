@@ -1,5 +1,6 @@
 """Rows → tables of ready-made cells. Markdown, HTML (and LaTeX, later) only lay them out."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -115,7 +116,7 @@ def _plain(values: list[float | None], least_is_best: bool = False, decimals: in
     return _mark([NOTHING if value is None else next(texts) for value in values], values, min if least_is_best else max)
 
 
-def _mark(texts: list[str], values: list[float | None], choose: type(min)) -> list[Cell]:
+def _mark(texts: list[str], values: list[float | None], choose: Callable) -> list[Cell]:
     """Cells with the best marked: what looks equal to it is as good, and a column of one value has no best."""
     known = [value for value in values if value is not None]
     best = texts[values.index(choose(known))] if known else None

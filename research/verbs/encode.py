@@ -31,7 +31,9 @@ def run(args: argparse.Namespace) -> int:
     if args.tower == "query" and args.split is None:
         raise UserError("--tower query needs --split: the queries of which split? Pass --split test, say.")
     if args.token_budget is not None and args.token_budget < 1:
-        raise UserError(f"--token-budget {args.token_budget}; expected 1 or more tokens.")
+        raise UserError(f"--token-budget {args.token_budget}; expected 1 or more tokens. Leave it out to take the "
+                        "device's own.")  # fmt: skip
+    options.check_encoder(args)
     parse_source(args.data)
     if args.split:
         check_split(args.data, args.split)

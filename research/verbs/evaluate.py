@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from research.data.formats import check_run, read_run
-    from research.data.sources import check_split, load
+    from research.data.sources import check_relevant, check_split, load
     from research.metrics.retrieval import DEFAULT_METRICS, parse_metric
     from research.runfolder import MARKER, open_run_folder, provenance, write_json
     from research.verbs import scoring
@@ -32,9 +32,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         open_run_folder(args.out)
     runs = {label: read_run(path) for label, path in _labels(args.runs).items()}
-    data = load(args.data, args.split, args.skip_bad_rows)
+    data = check_relevant(load(args.data, args.split, args.skip_bad_rows))
     for label, path in _labels(args.runs).items():
-        check_run(path, runs[label], data.qrels, data.corpus, data.queries)
+        check_run(path, runs[label], data.qrels, data.corpus)
 
     left_out = scoring.report_unscorable(data.qrels)
     scored = {label: scoring.score(data.qrels, found, metrics) for label, found in runs.items()}
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
 def _labels(paths: list[Path]) -> dict[str, Path]:
     """File stems as names; whole paths where two stems are equal."""
     if len(set(paths)) < len(paths):
-        raise UserError("--runs names a file twice; expected different runs. Remove one.")
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise UserError(f"--runs names {twice} twice; expected different runs. Remove one.")
     stems = [path.stem for path in paths]
     return {(path.stem if stems.count(path.stem) == 1 else str(path)): path for path in paths}

@@ -3,6 +3,10 @@
 import argparse
 from pathlib import Path
 
+from research.errors import UserError
+
+MIN_LENGTH = 4  # tokens: less leaves no room for a text between the special tokens
+
 
 def add_data(parser: argparse.ArgumentParser, split: bool = True) -> None:
     group = parser.add_argument_group("data")
@@ -26,6 +30,15 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--similarity", choices=["cosine", "dot"])
     group.add_argument("--precision", choices=["fp32", "bf16"], default="fp32",
                        help="fp32 (default, for reported numbers) or bf16 (faster where the hardware has it)")  # fmt: skip
+
+
+def check_encoder(args: argparse.Namespace) -> None:
+    """What can be refused before a model is loaded; the upper limit is the model's."""
+    for name in ("max_length", "query_max_length", "doc_max_length"):
+        value = getattr(args, name)
+        if value is not None and value < MIN_LENGTH:
+            raise UserError(f"--{name.replace('_', '-')} {value}; expected {MIN_LENGTH} tokens or more. Leave it out to "
+                            "take the model's own.")  # fmt: skip
 
 
 def encoder_settings(args: argparse.Namespace) -> dict:

@@ -23,6 +23,13 @@ from research.verbs import options
 EXAMPLES = 50  # queries whose texts go into the run folder for the report
 EXAMPLE_DOCS = 3
 SNIPPET = 400  # characters
+BOUNDS = {
+    "top_k": (1, 10**9),
+    "ef": (1, 10**9),
+    "hnsw_m": (2, 10_000),  # hnswlib's own limit
+    "ef_construction": (1, 10**9),
+    "index_threads": (1, 1024),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from research.data.sources import check_split, load
+    from research.data.sources import check_relevant, check_split, load
     from research.metrics.retrieval import DEFAULT_METRICS, parse_metric
     from research.models.sources import check_name
     from research.runfolder import MARKER, cache_folder, open_run_folder, provenance, require_space, write_json
@@ -66,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     _check_numbers(args)
     out = open_run_folder(args.out)
     require_space(out, 2**20, "a run folder")
-    data = load(args.data, args.split, args.skip_bad_rows)
+    data = check_relevant(load(args.data, args.split, args.skip_bad_rows))
     say(f"{args.data} {args.split}: {len(data.queries):,} queries, {len(data.corpus):,} documents")
 
     from research.retrieval.pipeline import Options, retrieve
@@ -121,17 +128,26 @@ def _check_numbers(args: argparse.Namespace) -> None:
     """Ranges that need no model: refused before the seconds of heavy imports."""
     from research.errors import UserError
 
-    for name, least in (("top_k", 1), ("ef", 1), ("hnsw_m", 2), ("ef_construction", 1), ("index_threads", 1)):
-        if getattr(args, name) < least:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}; expected {least} or more.")
+    for name, (least, most) in BOUNDS.items():
+        if not least <= getattr(args, name) <= most:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}; expected {least} to {most:,}. Leave it "
+                            "out to take the default.")  # fmt: skip
+    options.check_encoder(args)
     if args.index == "hnsw" and args.ef < args.top_k:
         raise UserError(f"top_k={args.top_k} exceeds ef={args.ef}; pass --ef {args.top_k} or more.")
-    if args.bm25_k1 < 0 or not 0 <= args.bm25_b <= 1:
-        raise UserError(f"--bm25-k1 {args.bm25_k1} --bm25-b {args.bm25_b}; expected k1 ≥ 0 and b from 0 to 1.")
+    if not 0 <= args.bm25_k1 <= 1000 or not 0 <= args.bm25_b <= 1:  # NaN is in neither range
+        raise UserError(f"--bm25-k1 {args.bm25_k1} --bm25-b {args.bm25_b}; expected k1 from 0 to 1,000 and b from 0 to 1. "
+                        "Leave them out to take the defaults.")  # fmt: skip
     if args.embeddings is not None and sum(name != "bm25" for name in args.retriever) != 1:
-        raise UserError("--embeddings holds one model's documents; expected exactly one dense --retriever with it.")
-    if len(set(args.retriever)) < len(args.retriever):
-        raise UserError("--retriever names a model twice; fusing a run with itself changes nothing. Remove one.")
+        raise UserError(f"--embeddings {args.embeddings} holds one model's documents; expected exactly one dense "
+                        "--retriever with it. Remove the others, or --embeddings.")  # fmt: skip
+    seen = set()
+    for name in args.retriever:
+        model = Path(name).resolve() if Path(name).exists() else name
+        if model in seen:
+            raise UserError(f"--retriever {name} is given twice; expected different ones, since fusing a run with itself "
+                            "changes nothing. Remove one.")  # fmt: skip
+        seen.add(model)
 
 
 def _examples(data: Collection, runs: dict[str, Run]) -> dict:

@@ -1,0 +1,77 @@
+"""Words around the numbers: what was found, what each metric means, how interval and test are to be read."""
+
+from research.metrics.significance import compare
+from research.report.numbers import column, p_phrase, share, signed
+from research.report.tables import Line, title
+
+METRICS = {
+    "ndcg": "Credit for each relevant document among the first {k}, less the further down it stands, divided by the "
+    "credit of the best possible order. 1 is a perfect ranking, 0 has nothing relevant in the first {k}.",
+    "mrr": "One over the rank of the first relevant document: 1 if it is first, 1/2 if second, 0 if it is not among "
+    "the first {k}.",
+    "map": "The share of relevant documents seen so far, taken at each relevant document among the first {k} and "
+    "averaged over all relevant documents. It rewards finding all of them, early.",
+    "recall": "The share of a query’s relevant documents that are among the first {k}, in whatever order.",
+    "precision": "The share of the first {k} documents that are relevant. A query with one relevant document can reach "
+    "1/{k} at most.",
+}
+INTERVAL = (
+    "The queries are a sample of those one might ask. They are drawn again 10,000 times with repetition (bootstrap); "
+    "95% of the means so obtained lie within the interval. It says how far the mean would move with other queries like "
+    "these."
+)
+TEST = (
+    "Each query is answered by both systems. If they were equally good, swapping their values on any query would "
+    "change nothing; p is the share of random swaps whose mean difference is at least as large as the one observed "
+    "(paired permutation test, two-sided). A small p, below .05 by custom, means that chance alone rarely does this. "
+    "Testing many rows makes a small p by accident more likely; nothing here is corrected for that. Interval and test "
+    "speak of these trained models on queries like these, not of how a method would fare when trained again."
+)
+TIME = (
+    "Total time of answering all queries in one batch, encoding of the queries included, divided by their number. A "
+    "fused system needs all its parts, and its time is their sum. Encoding the documents and building the index come "
+    "before and are not in it."
+)
+ANN = (
+    "An HNSW index looks at part of the documents only. ANN recall is the share of the documents an exact search "
+    "returns that it returns too."
+)
+
+
+def finding(lines: list[Line], metric: str) -> str:
+    """One sentence for who reads no further: the best system, and whether the next best is really worse."""
+    name = title(metric)
+    best = max(lines, key=lambda line: line.mean)
+    interval = f"95% interval {share(best.low)} to {share(best.high)}"
+    ms = best.row.facts.get("ms_per_query")
+    time = f", at {column([ms])[0]} ms a query" if ms else ""
+    if len(lines) == 1:
+        return f"{best.row.label} reaches {name} {share(best.mean)} ({interval}){time}."
+    following = max((line for line in lines if line is not best), key=lambda line: line.mean)
+    test = compare(following.row.per_query[metric], best.row.per_query[metric])
+    verdict = "too little to tell the two apart" if test.p >= 0.05 else "more than chance would give"
+    return (
+        f"{best.row.label} has the highest {name} of {len(lines)} systems: {share(best.mean)} ({interval}){time}. "
+        f"Its lead over {following.row.label} is {signed(test.difference)} ({p_phrase(test.p)}), {verdict} on these "
+        "queries."
+    )
+
+
+def definitions(metrics: list[str], ann: bool) -> list[tuple[str, str]]:
+    """(term, explanation) of everything the page shows."""
+    terms = []
+    for name in metrics:
+        kind, _, k = name.partition("@")
+        if kind in METRICS:
+            terms.append((title(name), METRICS[kind].format(k=k)))
+    terms += [("95% interval", INTERVAL), ("Difference and p", TEST), ("ms a query", TIME)]
+    return [*terms, ("ANN recall", ANN)] if ann else terms
+
+
+def rank_phrase(metrics: dict[str, dict[str, float]], query: str) -> str:
+    """Where a system's first relevant document stands, read back from its reciprocal rank; "" without such a metric."""
+    name = max((name for name in metrics if name.startswith("mrr@")), key=lambda name: int(name[4:]), default=None)
+    value = metrics[name].get(query) if name else None
+    if value is None:
+        return ""
+    return f"first relevant at rank {round(1 / value)}" if value else f"nothing relevant in the first {name[4:]}"

@@ -1,0 +1,60 @@
+"""What a reader must know before trusting the numbers, in plain sentences."""
+
+from research.report.runs import Folder
+
+LISTED = 5  # ids named before the rest are counted
+
+
+def notes(folders: list[Folder]) -> list[str]:
+    """Notes of every run, each said once; what concerns single runs names them."""
+    said = [note for folder in folders for note in _data_notes(folder.metrics)]
+    return list(dict.fromkeys(said)) + _code_notes(folders)
+
+
+def _data_notes(metrics: dict) -> list[str]:
+    split, found = metrics["split"], []
+    if left_out := metrics.get("unscorable"):
+        more = f" and {len(left_out) - LISTED:,} more" if len(left_out) > LISTED else ""
+        found.append(f"{_count(len(left_out), 'query', 'queries')} of {metrics['queries']:,} without any relevant "
+                     f"document, left out of every mean: {', '.join(left_out[:LISTED])}{more}.")  # fmt: skip
+    for key, value in (metrics.get("notes") or {}).items():
+        if key == "leaks":
+            found += _leak_notes(split, value)
+        elif key == "skipped_rows":
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in value.items())
+            rows = _count(sum(value.values()), "row")
+            found.append(f"{rows} of the data broke the format, skipped as asked: {reasons}.")
+        else:
+            found.append(f"{key.replace('_', ' ')}: {value}")
+    return found
+
+
+def _leak_notes(split: str, leaks: dict[str, dict[str, int]]) -> list[str]:
+    found, clean = [], []
+    for other, shared in leaks.items():
+        ids, texts, documents = (shared.get(key, 0) for key in ("query_ids", "query_texts", "documents"))
+        if ids or texts:
+            found.append(f"Leak: {split} shares {_count(ids, 'query id')} and {_count(texts, 'query text')} with "
+                         f"{other}. What was trained on {other} may not be judged by these numbers.")  # fmt: skip
+        else:
+            clean.append(other)
+        if documents:
+            found.append(f"{_count(documents, 'document')} relevant in {split} also relevant to queries of {other}: "
+                         "usual where all splits search one corpus.")  # fmt: skip
+    return found + ([f"No query of {split} occurs in {' or '.join(clean)}."] if clean else [])
+
+
+def _code_notes(folders: list[Folder]) -> list[str]:
+    found = []
+    if dirty := [folder.name for folder in folders if folder.provenance.get("git_dirty")]:
+        found.append(f"Made from code with uncommitted changes, so the commit does not tell all: {', '.join(dirty)}.")
+    if unknown := [folder.name for folder in folders if not folder.provenance.get("git_commit")]:
+        found.append(f"Made from code outside a git repository, so no commit is known: {', '.join(unknown)}.")
+    machines = {tuple(folder.provenance.get(key) for key in ("platform", "cpus", "device")) for folder in folders}
+    if len(machines) > 1:
+        found.append("The runs were made on different machines or numbers of processors: their times do not compare.")
+    return found
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

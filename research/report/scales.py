@@ -1,0 +1,52 @@
+"""Data → px, and where the ticks stand."""
+
+import itertools
+import math
+from typing import NamedTuple
+
+from research.report.labels import Box
+
+
+class Scale(NamedTuple):
+    """Linear map from data (log10 of it for x) to px."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+def x_scale(times: list[float], plot: Box, room: float) -> Scale:
+    """Logarithmic, at least half a decade, with `room` px kept free right of the slowest for its name."""
+    low, high = math.log10(min(times)), math.log10(max(times))
+    if high - low < 0.5:
+        low, high = (low + high) / 2 - 0.25, (low + high) / 2 + 0.25
+    unit = (high - low) / (plot.right - room - plot.left - 28)  # decades a px
+    return Scale(low - 28 * unit, high + room * unit, plot.left, plot.right)
+
+
+def y_scale(intervals: list[tuple[float, float]], plot: Box) -> Scale:
+    """Around the intervals, not from 0: differences are what is looked at, and the axis has no bars to mislead."""
+    low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
+    pad = max(0.08 * (high - low), 0.01)
+    return Scale(low - pad, high + pad, plot.bottom, plot.top)
+
+
+def x_ticks(x: Scale, distance: float) -> list[float]:
+    for multiples in ((1, 2, 5), (1, 3), (1,)):
+        exponents = range(math.floor(x.low) - 1, math.ceil(x.high) + 1)
+        ticks = [m * 10.0**e for e in exponents for m in multiples if x.low <= math.log10(m * 10.0**e) <= x.high]
+        places = [x(math.log10(tick)) for tick in ticks]
+        if all(b - a >= distance for a, b in itertools.pairwise(places)):
+            return ticks
+    return ticks
+
+
+def y_ticks(y: Scale) -> list[float]:
+    rough = (y.high - y.low) / 7
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
+    return [k * step for k in range(math.ceil(y.low / step), math.floor(y.high / step) + 1)]

@@ -1,0 +1,200 @@
+"""Batches, and the store that survives a kill."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from research.errors import UserError
+from research.models.dual_encoder import load_encoder
+from research.retrieval import encode
+from research.retrieval.encode import build_store, encode_texts, hash_texts, open_store, plan_batches, store_key
+from tests.conftest import WORDS
+
+TEXTS = [" ".join(WORDS[i % 50 : i % 50 + 1 + i % 13]) for i in range(120)]
+IDS = [f"d{i}" for i in range(120)]
+BUDGET = 60
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_bert):
+    return load_encoder(tiny_bert)
+
+
+def build(folder, encoder, key="k", texts=TEXTS, **kwargs):
+    return build_store(folder, encoder, IDS[: len(texts)], texts, "doc", key, {}, BUDGET, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "budget", "batches"),
+    [
+        ([3, 1, 2], 6, [[0, 2], [1]]),  # longest first: 2 rows of 3 tokens fill the budget
+        ([2, 2, 2, 2], 4, [[0, 1], [2, 3]]),
+        ([9], 4, [[0]]),  # a row longer than the budget goes alone
+        ([], 4, []),
+        ([1, 5, 5], 10, [[1, 2], [0]]),  # equal lengths keep their order
+    ],
+)
+def test_plan_batches(lengths, budget, batches):
+    assert [batch.tolist() for batch in plan_batches(lengths, budget)] == batches
+
+
+def test_store_holds_the_embeddings_in_the_order_of_its_ids(tmp_path, encoder):
+    store = build(tmp_path / "s", encoder)
+    assert store.ids == IDS
+    np.testing.assert_array_equal(store.embeddings, encode_texts(encoder, TEXTS, "doc", BUDGET))
+    assert isinstance(store.embeddings, np.memmap)
+
+
+def test_token_budget_does_not_change_the_embeddings_beyond_rounding(encoder):
+    many, few = (encode_texts(encoder, TEXTS, "doc", budget) for budget in (1, 10_000))
+    np.testing.assert_allclose(many, few, atol=1e-5)
+
+
+def test_windows_join_without_a_seam(encoder, monkeypatch):
+    whole = encode_texts(encoder, TEXTS, "doc", BUDGET)
+    monkeypatch.setattr(encode, "WINDOW", 17)  # 120 texts are 7 windows and a rest
+    np.testing.assert_allclose(encode_texts(encoder, TEXTS, "doc", BUDGET), whole, atol=1e-5)
+
+
+def _encode_until_killed(folder, model):
+    """A child that is killed with SIGKILL once some of its batches are in the journal."""
+    encode.SYNC_SECONDS = 0.0
+    calls = iter(range(10**6))
+    real = encode.encode_batch
+
+    def slow(*args):
+        if next(calls) == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args)
+
+    encode.encode_batch = slow
+    build(folder, load_encoder(model))
+
+
+def test_killed_encode_resumes_and_gives_the_same_bits(tmp_path, encoder, tiny_bert, monkeypatch):
+    straight = build(tmp_path / "straight", encoder)
+    child = multiprocessing.get_context("spawn").Process(target=_encode_until_killed, args=(tmp_path / "s", tiny_bert))
+    child.start()
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
+    assert not (tmp_path / "s/store.json").exists()
+    finished = len((tmp_path / "s/journal.jsonl").read_text().splitlines()) - 1
+    assert finished == 9
+
+    calls = []
+    real = encode.encode_batch
+    monkeypatch.setattr(encode, "encode_batch", lambda *args: calls.append(1) or real(*args))
+    resumed = build(tmp_path / "s", encoder)
+    assert len(calls) == len(plan_batches([len(row) for row in encoder.tokenize(TEXTS, "doc")], BUDGET)) - finished
+    assert resumed.meta["resumed_batches"] == finished
+    assert (tmp_path / "s/embeddings.npy").read_bytes() == (tmp_path / "straight/embeddings.npy").read_bytes()
+    np.testing.assert_array_equal(resumed.embeddings, straight.embeddings)
+
+
+def test_finished_store_is_opened_not_encoded(tmp_path, encoder, monkeypatch):
+    build(tmp_path / "s", encoder)
+    monkeypatch.setattr(encode, "encode_batch", None)
+    assert build(tmp_path / "s", encoder).meta["count"] == 120
+
+
+def test_journal_line_cut_short_by_a_kill_is_done_again(tmp_path, encoder, monkeypatch):
+    straight = build(tmp_path / "straight", encoder).embeddings
+    stop_after(monkeypatch, 5)
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "s", encoder)
+    monkeypatch.undo()
+    with open(tmp_path / "s/journal.jsonl", "a") as stream:
+        stream.write("[5, 1")
+    np.testing.assert_array_equal(build(tmp_path / "s", encoder).embeddings, straight)
+
+
+def test_unfinished_work_of_other_threads_is_not_mixed_in(tmp_path, encoder, monkeypatch):
+    stop_after(monkeypatch, 5)
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "s", encoder)
+    monkeypatch.undo()
+    header, *rest = (tmp_path / "s/journal.jsonl").read_text().splitlines()
+    changed = json.loads(header)
+    changed["environment"]["threads"] += 1
+    (tmp_path / "s/journal.jsonl").write_text("\n".join([json.dumps(changed), *rest]) + "\n")
+    assert build(tmp_path / "s", encoder).meta["resumed_batches"] == 0
+
+
+def test_store_of_another_key_is_refused_and_kept(tmp_path, encoder):
+    before = build(tmp_path / "s", encoder, key="a").embeddings.copy()
+    with pytest.raises(UserError, match="expected key b"):
+        build(tmp_path / "s", encoder, key="b")
+    np.testing.assert_array_equal(open_store(tmp_path / "s", "a").embeddings, before)
+
+
+def test_folder_with_other_files_is_refused(tmp_path, encoder):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="holds other files"):
+        build(tmp_path, encoder)
+
+
+def test_two_processes_that_want_one_store_encode_it_once(tmp_path, tiny_bert):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    workers = [context.Process(target=_build_and_time, args=(tmp_path / "s", tiny_bert, queue)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    counts = sorted(queue.get(timeout=120) for _ in workers)
+    for worker in workers:
+        worker.join(30)
+    assert counts[0] == 0
+    assert counts[1] > 0
+
+
+def _build_and_time(folder, model, queue):
+    calls = []
+    real = encode.encode_batch
+
+    def slow(*args):
+        calls.append(1)
+        time.sleep(0.05)
+        return real(*args)
+
+    encode.encode_batch = slow
+    build(folder, load_encoder(model))
+    queue.put(len(calls))
+
+
+def stop_after(monkeypatch, batches):
+    """Interrupt the encoding after so many batches, with all of them in the journal."""
+    calls = iter(range(10**6))
+    real = encode.encode_batch
+
+    def stopping(*args):
+        if next(calls) == batches:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(encode, "SYNC_SECONDS", 0.0)
+    monkeypatch.setattr(encode, "encode_batch", stopping)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"doc_prompt": "x "}, {"doc_max_length": 8}, {"normalize": True}, {"pooling": "cls"}, {"lower_case": True}],
+)
+def test_key_depends_on_every_setting(tiny_bert, change):
+    keys = [store_key("m", load_encoder(tiny_bert, **settings), "doc", "fp32", "t") for settings in ({}, change)]
+    assert keys[0] != keys[1]
+
+
+def test_key_depends_on_weights_precision_and_texts_and_not_on_the_other_role(encoder, tiny_bert):
+    base = store_key("m", encoder, "doc", "fp32", "t")
+    assert base not in (store_key("n", encoder, "doc", "fp32", "t"), store_key("m", encoder, "doc", "bf16", "t"),
+                        store_key("m", encoder, "doc", "fp32", "u"))  # fmt: skip
+    assert base == store_key("m", load_encoder(tiny_bert, query_prompt="x"), "doc", "fp32", "t")
+
+
+def test_text_hash_sees_where_one_text_ends():
+    assert hash_texts(["a", "b"], ["xy", "z"]) != hash_texts(["a", "b"], ["x", "yz"])
+    assert hash_texts(["a", "b"], ["x", "y"]) != hash_texts(["b", "a"], ["x", "y"])

@@ -1,0 +1,105 @@
+"""Who may import whom (the table of the README), checked on the source; and every module imports."""
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import research
+
+PACKAGE = Path(research.__file__).parent
+EVERYWHERE = {"errors", "types", "runfolder", "progress", "prompts"}  # these import no room
+ROOMS = {
+    "losses": set(),
+    "models": set(),
+    "metrics": set(),
+    "data": set(),
+    "retrieval": {"models", "data.formats"},
+    "training": {"losses", "metrics", "models", "retrieval"},
+    "sweeps": set(),
+    "report": {"metrics"},
+}
+TOP = {"cli", "verbs", "tracking", "__main__", "__init__"}  # may import any room; nothing below imports them
+LIBRARIES = {
+    "lightning": {"data", "training", "cli", "verbs"},
+    "wandb": {"tracking", "sweeps", "report"},
+    "hnswlib": {"retrieval.index"},
+}
+MODULES = sorted(
+    path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".") for path in PACKAGE.rglob("*.py")
+)
+
+
+def imports(module: str) -> set[str]:
+    """Absolute names that a module imports, wherever in the file."""
+    tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def violations(module: str, imported: set[str]) -> list[str]:
+    room = module.split(".")[0]
+    wrong = []
+    for name in sorted(imported):
+        for library, homes in LIBRARIES.items():
+            if name.split(".")[0] == library and not any(module == h or module.startswith(h + ".") for h in homes):
+                wrong.append(f"{module} imports {library}")
+        if not name.startswith("research.") or room in TOP:
+            continue
+        target = name.removeprefix("research.")
+        allowed = {room} | ROOMS.get(room, set()) | (EVERYWHERE if room in ROOMS or room in EVERYWHERE else set())
+        if target != "__version__" and not any(target == a or target.startswith(a + ".") for a in allowed):
+            wrong.append(f"{module} imports {name}")
+    return wrong
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_imports_only_what_its_room_may(module):
+    assert violations(module, imports(module)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("metrics.retrieval", "research.data.formats.read_run"),
+        ("models.pooling", "research.retrieval.encode.encode_texts"),
+        ("retrieval.encode", "research.data.sources.load"),
+        ("retrieval.encode", "research.metrics.retrieval.evaluate"),
+        ("errors", "research.data.formats.read_run"),
+        ("data.formats", "research.cli.main"),
+        ("retrieval.encode", "hnswlib"),
+        ("models.pooling", "lightning.pytorch"),
+    ],
+)
+def test_the_rules_themselves_catch(module, imported):
+    assert violations(module, {imported}) != []
+
+
+def test_losses_and_metrics_do_not_import_what_they_must_not():
+    for module in MODULES:
+        if module.startswith("metrics."):
+            assert not any(name.split(".")[0] in ("torch", "transformers") for name in imports(module))
+        if module.startswith("losses."):
+            assert {name.split(".")[0] for name in imports(module)} <= {"torch", "research", "math"}
+
+
+def test_every_module_imports():
+    for info in pkgutil.walk_packages(research.__path__, "research."):
+        if not info.name.endswith("__main__"):
+            importlib.import_module(info.name)
+
+
+def test_data_and_metrics_load_without_torch():
+    code = ("import sys, research.cli, research.data.sources, research.metrics.significance, research.verbs.retrieve; "
+            "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)")  # fmt: skip
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,124 @@
+"""Exact search against a plain matrix product; HNSW, its sidecar and its recall."""
+
+import json
+
+import numpy as np
+import pytest
+
+from research.errors import UserError
+from research.retrieval import index
+from research.retrieval.index import HnswIndex, ann_recall, exact_search, to_run
+
+
+def vectors(count: int, dim: int = 16, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
+
+
+DOCS, QUERIES = vectors(700), vectors(40, seed=1)
+IDS = [f"d{i}" for i in range(700)]
+
+
+def brute(queries, docs, k, cosine):
+    if cosine:
+        queries, docs = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, docs))
+    scores = queries.astype(np.float64) @ docs.T.astype(np.float64)
+    order = np.argsort(-scores, axis=1)[:, :k]
+    return np.take_along_axis(scores, order, axis=1), order
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+@pytest.mark.parametrize(("block", "query_block"), [(64, 7), (699, 40), (10_000, 1)])
+def test_exact_search_equals_the_plain_product_whatever_the_blocks(monkeypatch, cosine, block, query_block):
+    monkeypatch.setattr(index, "BLOCK", block)
+    monkeypatch.setattr(index, "QUERY_BLOCK", query_block)
+    scores, positions = exact_search(QUERIES, DOCS, 25, cosine)
+    expected_scores, expected = brute(QUERIES, DOCS, 25, cosine)
+    np.testing.assert_array_equal(positions, expected)
+    np.testing.assert_allclose(scores, expected_scores, rtol=1e-5, atol=1e-5)
+
+
+def test_every_document_can_be_asked_for():
+    assert sorted(exact_search(QUERIES[:1], DOCS, 700)[1][0]) == list(range(700))
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_hnsw_scores_are_similarities_and_recall_is_high(tmp_path, cosine):
+    scores, positions = HnswIndex.build(tmp_path, DOCS, IDS, cosine=cosine).search(QUERIES, 10, ef=200)
+    exact_scores, exact = exact_search(QUERIES, DOCS, 10, cosine)
+    assert ann_recall(positions, exact) > 0.97
+    same = positions[:, 0] == exact[:, 0]
+    np.testing.assert_allclose(scores[same, 0], exact_scores[same, 0], atol=1e-4)
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_single_thread_builds_are_equal_byte_for_byte(tmp_path):
+    for name in "ab":
+        HnswIndex.build(tmp_path / name, DOCS, IDS)
+    assert (tmp_path / "a/index.bin").read_bytes() == (tmp_path / "b/index.bin").read_bytes()
+
+
+def test_loaded_index_answers_as_the_built_one(tmp_path):
+    built = HnswIndex.build(tmp_path, DOCS, IDS)
+    loaded = HnswIndex.build(tmp_path, DOCS, IDS)
+    np.testing.assert_array_equal(loaded.search(QUERIES, 10, ef=30)[1], built.search(QUERIES, 10, ef=30)[1])
+
+
+def test_ann_recall_by_hand():
+    assert ann_recall(np.array([[1, 2], [3, 4]]), np.array([[2, 9], [4, 3]])) == 3 / 4
+
+
+def test_to_run_keeps_the_order():
+    run = to_run(["q"], IDS, np.array([[0.5, 0.25]]), np.array([[7, 3]]))
+    assert list(run["q"].items()) == [("d7", 0.5), ("d3", 0.25)]
+
+
+def test_ef_below_top_k_is_refused(tmp_path):
+    with pytest.raises(UserError, match="top_k=10 exceeds ef=5; pass --ef 10 or more"):
+        HnswIndex.build(tmp_path, DOCS, IDS).search(QUERIES, 10, ef=5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"docs": DOCS[:600], "ids": IDS[:600]}, "count"),
+        ({"ids": IDS[::-1]}, "ids"),
+        ({"cosine": True}, "space"),
+        ({"M": 8}, "M is 16, expected 8"),
+        ({"ef_construction": 50}, "ef_construction"),
+        ({"seed": 1}, "seed"),
+        ({"threads": 2}, "threads"),
+        ({"docs": vectors(700, 8)}, "dim"),
+        ({"facts": {"model_hash": "other", "normalize": True, "prompt": "p"}}, "model_hash"),
+        ({"facts": {"model_hash": "m", "normalize": False, "prompt": "p"}}, "normalize"),
+        ({"facts": {"model_hash": "m", "normalize": True, "prompt": ""}}, "prompt"),
+    ],
+)
+def test_index_of_anything_else_is_refused(tmp_path, changed, named):
+    facts = {"model_hash": "m", "normalize": True, "prompt": "p"}
+    HnswIndex.build(tmp_path, DOCS, IDS, facts=facts)
+    arguments = {"docs": DOCS, "ids": IDS, "facts": facts} | changed
+    with pytest.raises(UserError, match=named):
+        HnswIndex.build(tmp_path, **arguments)
+
+
+def test_truncated_index_is_refused(tmp_path):
+    HnswIndex.build(tmp_path, DOCS, IDS)
+    data = (tmp_path / "index.bin").read_bytes()
+    (tmp_path / "index.bin").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match="another size"):
+        HnswIndex.build(tmp_path, DOCS, IDS)
+
+
+def test_sidecar_is_written_last_so_a_killed_build_is_done_again(tmp_path):
+    HnswIndex.build(tmp_path, DOCS, IDS)
+    (tmp_path / index.SIDECAR).unlink()
+    (tmp_path / "index.bin").write_bytes(b"half")
+    assert HnswIndex.build(tmp_path, DOCS, IDS).search(QUERIES, 1, ef=10)[1].shape == (40, 1)
+    assert json.loads((tmp_path / index.SIDECAR).read_text())["count"] == 700
+
+
+def test_queries_of_another_dimension_are_refused(tmp_path):
+    with pytest.raises(UserError, match="dimension 8"):
+        exact_search(vectors(3, 8), DOCS, 5)
+    with pytest.raises(UserError, match="dimension 8"):
+        HnswIndex.build(tmp_path, DOCS, IDS).search(vectors(3, 8), 5, ef=10)
