@@ -82,10 +82,11 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         from research.runfolder import disk_error
 
-        mapped = disk_error(error, error.filename or "a file")
-        if not isinstance(mapped, UserError):
+        if not isinstance(disk_error(error, ""), UserError):
             raise
-        print(f"error: {mapped}", file=sys.stderr)
+        print(f"error: cannot read or write {error.filename or 'a file'}: {error.strerror}; expected a path that this "
+              "user may use, on a disk with room. Check the path, its permissions and the free space, then run the same "
+              "command again.", file=sys.stderr)  # fmt: skip
         return 2
 
 

@@ -19,7 +19,8 @@ from typing import IO, Any
 from research.errors import UserError
 
 MARKER = "provenance.json"  # a folder that holds this file is a run folder: verbs may write into it again
-DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+STORE_FILES = ("lock", "journal.jsonl", "embeddings.npy", "ids.json", "store.json")
+DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 PACKAGES = "torch lightning transformers tokenizers sentence-transformers peft trl hnswlib bm25s numpy datasets".split()
 
 
@@ -160,6 +161,21 @@ def open_run_folder(out: Path) -> Path:
     except OSError as error:
         raise disk_error(error, out) from error
     return out
+
+
+def check_store_folder(out: Path) -> None:
+    """Refuse what cannot become an embedding store, before anything is computed or written.
+
+    Raises:
+        UserError: `out` is a file, or holds what is neither a store nor the unfinished part of one.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; expected a folder. Name another.")
+    for path in out.iterdir() if out.is_dir() else ():
+        temporary = path.name.startswith(".") and path.name.endswith(".tmp")  # a kill during atomic_write leaves one
+        if path.name not in STORE_FILES and not temporary:
+            raise UserError(f"{out} holds other files ({path.name}); expected a new or empty folder for embeddings. Name "
+                            "another.")  # fmt: skip
 
 
 def provenance(command: list[str], **extra: Any) -> dict:

@@ -4,6 +4,9 @@ import os
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["WANDB_MODE"] = "disabled"  # the tests of tracking choose their own
+os.environ["HF_HUB_OFFLINE"] = (
+    "1"  # read when huggingface_hub is imported: without it each refusal takes 20 s of retries
+)
 os.environ.pop("TANDEM_CACHE", None)
 
 import json

@@ -8,13 +8,11 @@ from research.data import stdlib
 from research.data.formats import (
     BadRows,
     check_qrels,
-    collect_corpus,
-    collect_qrels,
-    collect_queries,
     read_corpus,
     read_qrels,
     read_queries,
 )
+from research.data.hub import load_hub
 from research.errors import UserError, suggest
 from research.progress import say
 from research.runfolder import hash_strings
@@ -127,7 +125,7 @@ def load_source(name: str, bad: BadRows) -> Source:
     kind, rest = parse_source(name)
     if kind == "builtin":
         return Source(*stdlib.collection(stdlib.cut(BUILTIN[rest]())))
-    source = _load_beir(Path(rest), bad) if kind == "beir" else _load_hub(rest, bad)
+    source = _load_beir(Path(rest), bad) if kind == "beir" else Source(*load_hub(rest, bad))
     checked = {
         split: check_qrels(f"{name} split {split}", qrels, source.corpus, source.queries, bad)
         for split, qrels in source.qrels.items()
@@ -169,67 +167,14 @@ def _beir_splits(folder: Path) -> list[str]:
 def _load_beir(folder: Path, bad: BadRows) -> Source:
     qrels = {split: read_qrels(folder / "qrels" / f"{split}.tsv", bad) for split in _beir_splits(folder)}
     if not qrels:
-        raise UserError(f"{folder / 'qrels'} has no .tsv file; expected one qrels file a split. Add qrels/test.tsv, say.")
+        raise UserError(
+            f"{folder / 'qrels'} has no .tsv file; expected one qrels file a split. Add qrels/test.tsv, say."
+        )
     return Source(read_corpus(folder / "corpus.jsonl", bad), read_queries(folder / "queries.jsonl", bad), qrels)
 
 
 def _no_split(name: str, split: str, known: object) -> UserError:
     return UserError(f"{name} has no split {split!r}; {suggest(split, list(known))}. Pass one of them as --split.")
-
-
-# ---- Hugging Face datasets ------------------------------------------------------------------------------------------
-
-
-def _load_hub(name: str, bad: BadRows) -> Source:
-    """Configurations `corpus` and `queries`, judgements in `default` or `qrels`, or in NAME-qrels, as BEIR publishes."""
-    import datasets
-    from datasets.exceptions import DatasetNotFoundError
-    from huggingface_hub.errors import HfHubHTTPError
-
-    repo, _, revision = name.partition("@")
-
-    def table(repo: str, config: str | None) -> datasets.DatasetDict:
-        return datasets.load_dataset(repo, config, revision=revision or None)
-
-    def rows(table: datasets.Dataset, config: str) -> Iterator[tuple[str, dict]]:
-        return ((f"hf:{name} {config} row {number}", row) for number, row in enumerate(table, 1))
-
-    try:
-        configs = datasets.get_dataset_config_names(repo, revision=revision or None)
-        missing = {"corpus", "queries"} - set(configs)
-        if missing:
-            raise UserError(f"hf:{name} has no configuration {', '.join(sorted(missing))} (it has {', '.join(configs)}); "
-                            "expected BEIR's layout: corpus, queries, and judgements.")  # fmt: skip
-        judged = next((config for config in ("default", "qrels") if config in configs), None)
-        corpus = _only_table(table(repo, "corpus"))
-        queries = _only_table(table(repo, "queries"))
-        judgements = table(repo, judged) if judged else datasets.load_dataset(f"{repo}-qrels")
-    except (DatasetNotFoundError, FileNotFoundError, ConnectionError, HfHubHTTPError, OSError) as error:
-        raise UserError(f"hf:{name} could not be loaded ({type(error).__name__}: {_first_line(error)}); expected a "
-                        "dataset of the hub or a local folder in its layout. Check the name, the revision after @, and "
-                        "the network; without one use beir:PATH.") from None  # fmt: skip
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"hf:{name} could not be read: {_first_line(error)}; expected BEIR's layout.") from None
-
-    qrels = {}
-    for split, part in judgements.items():
-        if missing := {"query-id", "corpus-id", "score"} - set(part.column_names):
-            raise UserError(f"hf:{name} judgements of {split} lack the columns {', '.join(sorted(missing))} (they have "
-                            f"{', '.join(part.column_names)}); expected query-id, corpus-id, score.")  # fmt: skip
-        triples = ((w, [row["query-id"], row["corpus-id"], row["score"]]) for w, row in rows(part, split))
-        qrels[split] = collect_qrels(triples, bad)
-    return Source(collect_corpus(rows(corpus, "corpus"), bad), collect_queries(rows(queries, "queries"), bad), qrels)
-
-
-def _only_table(tables):
-    """BEIR keeps corpus and queries in one split each, named after themselves (or train)."""
-    return next(iter(tables.values()))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]
 
 
 def _fingerprint(corpus: Corpus, queries: Queries, qrels: Qrels) -> str:

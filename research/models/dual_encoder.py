@@ -10,7 +10,7 @@ from transformers.utils import logging as transformers_logging
 from research.errors import UserError
 from research.models.pooling import pool
 from research.models.settings import NO_LIMIT, ROLES, EncoderSettings, read_settings
-from research.models.sources import weight_files
+from research.models.sources import check_tokenizer, weight_files
 
 ACTIVATIONS = {"identity": nn.Identity, "tanh": nn.Tanh, "gelu": nn.GELU, "relu": nn.ReLU}
 transformers_logging.disable_progress_bar()  # loading takes a tenth of a second
@@ -131,13 +131,19 @@ def load_encoder(folder: Path, precision: str = "fp32", **settings: object) -> T
     """
     merged = read_settings(folder).override(**settings)
     weight_files(folder)
+    check_tokenizer(folder)
     try:
         transformer, info = AutoModel.from_pretrained(
-            folder, dtype=DTYPES[precision], use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
+            folder, dtype=DTYPES[precision], use_safetensors=True, local_files_only=True, output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are listed below, by name
+        )  # fmt: skip
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
+        dense = _load_dense(folder, merged)
+        rows, highest = transformer.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
+    except UserError:
+        raise
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError, … for bad folders
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        reason = " ".join(str(error).split())[:200]
         raise UserError(f"model folder {folder} cannot be loaded ({type(error).__name__}: {reason}); expected a complete "
                         "Hugging Face folder of a text encoder. Copy or download it again.") from error  # fmt: skip
     missing = [name for name in info["missing_keys"] if not name.startswith("pooler.")]
@@ -145,8 +151,10 @@ def load_encoder(folder: Path, precision: str = "fp32", **settings: object) -> T
         wrong = missing or [str(key) for key in info["mismatched_keys"]]
         raise UserError(f"model folder {folder} lacks {len(wrong)} weights that its config.json asks for ({wrong[0]}, …); "
                         "they would be random. Expected the weights of this architecture; save the model again.")  # fmt: skip
-    encoder = TextEncoder(transformer, tokenizer, merged, _load_dense(folder, merged))
-    return encoder.eval()
+    if highest >= rows:
+        raise UserError(f"model folder {folder} has a tokenizer with ids up to {highest}, expected below {rows}, the rows of "
+                        "the embedding table: it is another model's. Copy or download it again.")  # fmt: skip
+    return TextEncoder(transformer, tokenizer, merged, dense).eval()
 
 
 def _pad_right(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

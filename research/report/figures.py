@@ -40,7 +40,6 @@ LAYOUTS = (
     Layout("narrow", 360, 350, 40, 34, 4, 50, 12.5, 40),
 )
 
-
 Drawn = tuple[Scale, list[tuple[float, float]], list[Label] | None]  # x, points, and their labels if all have a place
 
 
@@ -65,7 +64,7 @@ def latency_plot(lines: list[Line], metric: str, layout: Layout) -> tuple[str, b
     y = y_scale([(lines[i].low, lines[i].high) for i in shown], layout.plot)
     drawn = _arrange(lines, shown, names, y, layout)
     texts = names if drawn else [str(i + 1) for i in shown]
-    x, points, placed = drawn or _spread(lines, shown, texts, y, layout, 20)
+    x, points, placed = drawn or _spread(lines, shown, texts, y, layout, room=20, reach=10)
     parts = [*_axes(x, y, layout, metric)]
     for k, i in enumerate(shown):
         parts.append(_point(lines[i], i, points[k], y, metric))
@@ -75,22 +74,23 @@ def latency_plot(lines: list[Line], metric: str, layout: Layout) -> tuple[str, b
 
 
 def _arrange(lines: list[Line], shown: list[int], names: list[str], y: Scale, layout: Layout) -> Drawn | None:
-    """The least room at the right that lets every name stand beside its point, else far from it, else None."""
+    """The least room at the right with which most names stand right beside their points; None if some find no place."""
     most = 0.4 * (layout.plot.right - layout.plot.left)
     rooms = sorted({20.0, *(text_width(name, layout.font) + 24 for name in names)})
-    tries = [_spread(lines, shown, names, y, layout, room) for room in rooms if room <= most]
+    tries = [_spread(lines, shown, names, y, layout, room, reach=2) for room in rooms if room <= most]
     found = [drawn for drawn in tries if drawn[2]]
     return min(found, key=lambda drawn: sum(label.leader is not None for label in drawn[2]), default=None)
 
 
-def _spread(lines: list[Line], shown: list[int], texts: list[str], y: Scale, layout: Layout, room: float) -> Drawn:
+def _spread(lines: list[Line], shown: list[int], texts: list[str], y: Scale, layout: Layout, room: float,
+            reach: float) -> Drawn:  # fmt: skip
     times = [lines[i].row.facts["ms_per_query"] for i in shown]
     x = x_scale(times, layout.plot, room)
     points = [(x(math.log10(ms)), y(lines[i].mean)) for i, ms in zip(shown, times, strict=True)]
     taken = [Box(px - 8, py - 8, px + 8, py + 8) for px, py in points]
     taken += [Box(px - 5, y(lines[i].high), px + 5, y(lines[i].low)) for i, (px, _) in zip(shown, points, strict=True)]
     sizes = [(text_width(text, layout.font), layout.font * 1.25) for text in texts]
-    return x, points, place(points, sizes, taken, layout.plot, gap=12)
+    return x, points, place(points, sizes, taken, layout.plot, gap=12, reach=reach)
 
 
 def marker(i: int, x: float = 8, y: float = 8, r: float = 5.5) -> str:

@@ -37,7 +37,7 @@ def text_width(text: str, size: float) -> float:
 
 
 def place(points: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, float]], taken: Sequence[Box], room: Box,
-          gap: float) -> list[Label] | None:  # fmt: skip
+          gap: float, reach: float) -> list[Label] | None:  # fmt: skip
     """Give every label a free place, trying three orders of the points; None if none works.
 
     Args:
@@ -46,6 +46,7 @@ def place(points: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, fl
         taken: what may not be covered: markers and whiskers.
         room: the box that labels stay within.
         gap: free space between a point and its label.
+        reach: how far up or down a label may go, in its heights; a name far from its point misleads.
     """
     indices = range(len(points))
     rightwards = sorted(indices, key=lambda i: points[i])
@@ -54,7 +55,7 @@ def place(points: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, fl
         for i in order:
             used = [*taken, *(label.box for label in placed.values())]
             lines = [label.leader for label in placed.values() if label.leader]
-            label = next((x for x in _places(points[i], sizes[i], gap) if _free(x, used, lines, room)), None)
+            label = next((x for x in _places(points[i], sizes[i], gap, reach) if _free(x, used, lines, room)), None)
             if label is None:
                 break
             placed[i] = label
@@ -63,11 +64,11 @@ def place(points: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, fl
     return None
 
 
-def _places(point: tuple[float, float], size: tuple[float, float], gap: float) -> Iterator[Label]:
+def _places(point: tuple[float, float], size: tuple[float, float], gap: float, reach: float) -> Iterator[Label]:
     """Candidates, nearest first: level with the point right and left, then in steps up and down, and further out."""
     (x, y), (width, height) = point, size
-    steps = sorted((k * height / 2 for k in range(-16, 17)), key=lambda dy: (abs(dy), dy))
-    for out, dy, side in itertools.product((gap, 3 * gap, 6 * gap), steps, (1, -1)):
+    steps = sorted((k * height / 2 for k in range(-int(2 * reach), int(2 * reach) + 1)), key=lambda dy: (abs(dy), dy))
+    for out, dy, side in itertools.product((gap, 3 * gap), steps, (1, -1)):
         left = x + out if side > 0 else x - out - width
         box = Box(left, y + dy - height / 2, left + width, y + dy + height / 2)
         near = abs(dy) <= LEADER_FROM and out == gap

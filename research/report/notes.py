@@ -16,7 +16,7 @@ def _data_notes(metrics: dict) -> list[str]:
     if left_out := metrics.get("unscorable"):
         more = f" and {len(left_out) - LISTED:,} more" if len(left_out) > LISTED else ""
         found.append(f"{_count(len(left_out), 'query', 'queries')} of {metrics['queries']:,} without any relevant "
-                     f"document, left out of every mean: {', '.join(left_out[:LISTED])}{more}.")  # fmt: skip
+                     f"document, so left out of every mean: {', '.join(left_out[:LISTED])}{more}.")  # fmt: skip
     for key, value in (metrics.get("notes") or {}).items():
         if key == "leaks":
             found += _leak_notes(split, value)
@@ -39,8 +39,9 @@ def _leak_notes(split: str, leaks: dict[str, dict[str, int]]) -> list[str]:
         else:
             clean.append(other)
         if documents:
-            found.append(f"{_count(documents, 'document')} relevant in {split} also relevant to queries of {other}: "
-                         "usual where all splits search one corpus.")  # fmt: skip
+            verb = "is" if documents == 1 else "are"
+            found.append(f"{_count(documents, 'document')} relevant in {split} {verb} also relevant to queries of "
+                         f"{other}, as is usual where all splits search one corpus.")  # fmt: skip
     return found + ([f"No query of {split} occurs in {' or '.join(clean)}."] if clean else [])
 
 

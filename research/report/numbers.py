@@ -27,8 +27,8 @@ def p_phrase(p: float) -> str:
 
 
 def column(values: Sequence[float], most: int = 2) -> list[str]:
-    """One column's numbers with the same decimals: `most`, or as many more as its smallest value needs to be seen."""
+    """One column's numbers with equal decimals: `most`, or up to 4 if its smallest value needs them for two digits."""
     decimals = most
-    while decimals < 4 and any(0 < value < 10**-decimals for value in values):
+    while decimals < 4 and any(0 < value < 10 ** (1 - decimals) for value in values):
         decimals += 1
     return [f"{value:,.{decimals}f}" for value in values]

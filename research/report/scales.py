@@ -36,6 +36,7 @@ def y_scale(intervals: list[tuple[float, float]], plot: Box) -> Scale:
 
 
 def x_ticks(x: Scale, distance: float) -> list[float]:
+    """1, 2, 5 of each power of ten, or fewer, so that ticks stand at least `distance` px apart."""
     for multiples in ((1, 2, 5), (1, 3), (1,)):
         exponents = range(math.floor(x.low) - 1, math.ceil(x.high) + 1)
         ticks = [m * 10.0**e for e in exponents for m in multiples if x.low <= math.log10(m * 10.0**e) <= x.high]
@@ -46,7 +47,8 @@ def x_ticks(x: Scale, distance: float) -> list[float]:
 
 
 def y_ticks(y: Scale) -> list[float]:
+    """About seven round values; none beyond 0 and 1, which no metric passes."""
     rough = (y.high - y.low) / 7
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
-    return [k * step for k in range(math.ceil(y.low / step), math.floor(y.high / step) + 1)]
+    return [k * step for k in range(math.ceil(max(y.low, 0) / step), math.floor(min(y.high, 1) / step + 1e-9) + 1)]

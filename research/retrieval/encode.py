@@ -20,7 +20,16 @@ import torch
 from research.errors import UserError
 from research.models.dual_encoder import TextEncoder
 from research.progress import bar, say
-from research.runfolder import disk_error, exclusive, hash_json, hash_strings, read_json, require_space, write_json
+from research.runfolder import (
+    check_store_folder,
+    disk_error,
+    exclusive,
+    hash_json,
+    hash_strings,
+    read_json,
+    require_space,
+    write_json,
+)
 
 WINDOW = 2**15  # texts tokenised and sorted together: bounds memory, and padding is already < 1% at this size
 TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}  # tokens of one batch, padding included
@@ -106,11 +115,10 @@ def build_store(
     Raises:
         UserError: the folder holds other embeddings, or the disk has no room.
     """
+    check_store_folder(folder)
     with exclusive(folder):  # two jobs of a sweep that want one store: the second waits and finds it finished
         if (folder / "store.json").exists():
             return open_store(folder, key)
-        if any(path.name not in ("lock", "journal.jsonl", "embeddings.npy") for path in folder.iterdir()):
-            raise UserError(f"{folder} holds other files; expected a new or empty folder for embeddings. Name another.")
         dim = encoder.dim
         require_space(folder, len(ids) * dim * 4, f"embeddings of {len(ids):,} texts")
         header = _journal_header(key, encoder, token_budget)
@@ -133,7 +141,7 @@ def build_store(
                 journal.add(batch, len(positions))
                 progress.update(len(positions))
         write_json(folder / "ids.json", list(ids), indent=None)
-        meta = {"key": key, "role": role, "count": len(ids), "dim": dim, "resumed_batches": finished,
+        meta = {"key": key, "ids": hash_strings(ids), "role": role, "count": len(ids), "dim": dim, "resumed_batches": finished,
                 "seconds": round(time.perf_counter() - start, 3), "environment": header["environment"], **facts}  # fmt: skip
         write_json(folder / "store.json", meta)
         (folder / "journal.jsonl").unlink()
@@ -151,20 +159,26 @@ def open_store(folder: Path, key: str | None = None) -> Store:
         UserError: unfinished, damaged, or of another model, data or setting.
     """
     meta = read_json(folder / "store.json")
+    if not isinstance(meta, dict) or not {"key", "ids", "count", "dim"} <= meta.keys():
+        raise UserError(f"{folder / 'store.json'} is not one this tool wrote; expected key, ids, count and dim. Delete "
+                        f"{folder} and encode again.")  # fmt: skip
     if key is not None and meta.get("key") != key:
         raise UserError(f"{folder} holds embeddings of model {meta.get('model')!r}, {meta.get('count')} texts, role "
                         f"{meta.get('role')} (key {str(meta.get('key'))[:12]}…), expected key {key[:12]}…: weights, "
                         "texts or settings differ. Name the folder made from these, or another to make it anew.")  # fmt: skip
     ids = read_json(folder / "ids.json")
+    if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids) or hash_strings(ids) != meta["ids"]:
+        raise UserError(f"{folder / 'ids.json'} does not hold the ids that the embeddings were made for, expected "
+                        f"{meta['count']} of sha256 {str(meta['ids'])[:12]}…; the store is damaged. Delete {folder} and encode "
+                        "again.")  # fmt: skip
     try:
         embeddings = np.load(folder / "embeddings.npy", mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder / 'embeddings.npy'} cannot be read ({error}); delete {folder} and encode again."
-        ) from None
-    if embeddings.shape != (len(ids), meta["dim"]):
-        raise UserError(f"{folder}: embeddings of shape {embeddings.shape} but {len(ids)} ids of dimension {meta['dim']}; "
-                        f"the store is damaged. Delete {folder} and encode again.")  # fmt: skip
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{folder / 'embeddings.npy'} cannot be read ({error}); expected {len(ids)} float32 rows of dimension "
+                        f"{meta['dim']}. Delete {folder} and encode again.") from None  # fmt: skip
+    if embeddings.shape != (len(ids), meta["dim"]) or embeddings.dtype != np.float32:
+        raise UserError(f"{folder / 'embeddings.npy'} holds {embeddings.dtype} of shape {embeddings.shape}, expected float32 "
+                        f"of {(len(ids), meta['dim'])}; the store is damaged. Delete {folder} and encode again.")  # fmt: skip
     return Store(folder, ids, embeddings, meta)
 
 
@@ -193,8 +207,17 @@ def _encode(
             for positions in plan_batches([len(row) for row in ids], budget):
                 if not skip(number):
                     embeddings = encode_batch(encoder, [ids[i] for i in positions], prompt_tokens)
+                    _check_finite(embeddings, positions + start, role)
                     yield (number, positions + start, embeddings) if numbered else (positions + start, embeddings)
                 number += 1
+
+
+def _check_finite(embeddings: np.ndarray, positions: np.ndarray, role: str) -> None:
+    wrong = ~np.isfinite(embeddings).all(1)
+    if wrong.any():
+        raise UserError(f"the {role} embedding of text {positions[wrong][0] + 1} holds nan or inf; expected finite numbers. "
+                        "The weights are damaged, or overflow in bf16: copy or download the model again, or pass "
+                        "--precision fp32.")  # fmt: skip
 
 
 # ---- the store on disk ----------------------------------------------------------------------------------------------
@@ -268,11 +291,19 @@ class _Journal:
         self.stream.close()
 
 
+def device_name(device: torch.device) -> str:
+    """What the numbers were computed on: the GPU's name, or the CPU's vector instructions."""
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU {torch.backends.cpu.get_cpu_capability()}"
+    )
+
+
 def _journal_header(key: str, encoder: TextEncoder, token_budget: int | None) -> dict:
     """Embeddings are bitwise the same only under the same batches, kernels and threads: all are in the header."""
     device = next(encoder.parameters()).device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    environment = {"torch": torch.__version__, "device": name, "threads": torch.get_num_threads(),
+    environment = {"torch": torch.__version__, "device": device_name(device), "threads": torch.get_num_threads(),
                    "token_budget": token_budget or TOKEN_BUDGET[device.type], "window": WINDOW}  # fmt: skip
     return {"key": key, "environment": environment}
 

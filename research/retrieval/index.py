@@ -3,6 +3,8 @@
 Scores are similarities (dot product or cosine, higher is better); hnswlib's distances do not leave this file.
 """
 
+import errno
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +16,7 @@ import torch
 
 from research.errors import UserError
 from research.progress import bar
-from research.runfolder import disk_error, exclusive, hash_strings, read_json, require_space, write_json
+from research.runfolder import disk_error, exclusive, hash_file, hash_strings, read_json, require_space, write_json
 from research.types import Run
 
 BLOCK = 2**16  # documents scored at once
@@ -109,13 +111,15 @@ class HnswIndex:
             temporary = folder / "index.bin.tmp"
             try:
                 graph.save_index(str(temporary))
+                size = temporary.stat().st_size if temporary.exists() else 0
+                if size != graph.index_file_size():  # hnswlib does not look whether its writes succeed
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                sidecar = {**expected, "bytes": size, "sha256": hash_file(temporary),
+                           "build_seconds": round(time.perf_counter() - start, 3)}  # fmt: skip
                 temporary.replace(folder / "index.bin")
-            except (OSError, RuntimeError) as error:  # hnswlib reports a failed write as RuntimeError
+            except OSError as error:
                 temporary.unlink(missing_ok=True)
-                known = error if isinstance(error, OSError) else OSError(28, str(error))
-                raise disk_error(known, folder / "index.bin") from error
-            size = (folder / "index.bin").stat().st_size
-            sidecar = {**expected, "bytes": size, "build_seconds": round(time.perf_counter() - start, 3)}
+                raise disk_error(error, folder / "index.bin") from error
             write_json(folder / SIDECAR, sidecar)
         return cls(graph, sidecar)
 
@@ -129,6 +133,9 @@ class HnswIndex:
             UserError: missing, damaged, or built from something else (the differing values are listed).
         """
         sidecar = read_json(folder / SIDECAR)
+        if not isinstance(sidecar, dict) or not {"bytes", "sha256", "build_seconds"} <= sidecar.keys():
+            raise UserError(f"{folder / SIDECAR} is not one this tool wrote; expected an object with bytes, sha256 and "
+                            f"build_seconds. Delete {folder} to build it again.")  # fmt: skip
         wrong = [f"{name} is {sidecar.get(name)!r}, expected {value!r}" for name, value in expected.items()
                  if sidecar.get(name) != value]  # fmt: skip
         if wrong:
@@ -137,6 +144,9 @@ class HnswIndex:
         binary = folder / "index.bin"
         if not binary.exists() or binary.stat().st_size != sidecar["bytes"]:
             raise UserError(f"{binary} is missing or has another size than its sidecar says ({sidecar['bytes']} bytes); "
+                            f"delete {folder} to build it again.")  # fmt: skip
+        if hash_file(binary) != sidecar["sha256"]:  # hnswlib would crash on some bytes and search others
+            raise UserError(f"{binary} has other bytes than its sidecar says, expected sha256 {sidecar['sha256'][:12]}…; "
                             f"delete {folder} to build it again.")  # fmt: skip
         graph = hnswlib.Index(space=sidecar["space"], dim=sidecar["dim"])
         graph.load_index(str(binary), max_elements=sidecar["count"])

@@ -19,7 +19,7 @@ from research.errors import UserError
 from research.models.dual_encoder import DualEncoder
 from research.models.sources import hash_model, resolve
 from research.progress import say
-from research.retrieval.encode import Store, build_store, encode_texts, hash_texts, open_store, store_key
+from research.retrieval.encode import Store, build_store, device_name, encode_texts, hash_texts, open_store, store_key
 from research.retrieval.fusion import reciprocal_rank_fusion
 from research.retrieval.index import HnswIndex, ann_recall, exact_search, to_run
 from research.retrieval.lexical import Bm25
@@ -184,7 +184,8 @@ class _Dense:
         folder = resolve(retriever)
         self.model_hash = hash_model(folder)
         self.model = DualEncoder.load(folder, options.precision, **options.settings)
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model.to(self.device)
         self.doc_key = self._store_key("doc", texts.docs_hash)
         query_key = self._store_key("query", texts.queries_hash)
         search = [options.index, options.top_k]
@@ -205,6 +206,7 @@ class _Dense:
             "model_hash": self.model_hash, "precision": options.precision, "index": options.index,
             "pooling": settings.pooling, "max_length": settings.doc_max_length, "store": self.doc_key,
             "encode_seconds": store.meta["seconds"], "documents": len(store.ids),
+            "device": device_name(self.device),
         }  # fmt: skip
         if options.index == "exact":
             start = time.perf_counter()

@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from research.data.sources import check_split, load_texts, parse_source
     from research.models.sources import check_name
+    from research.runfolder import check_store_folder
 
     if args.tower == "query" and args.split is None:
         raise UserError("--tower query needs --split: the queries of which split? Pass --split test, say.")
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.split:
         check_split(args.data, args.split)
     check_name(args.model)
+    check_store_folder(args.out)
     ids, texts = load_texts(args.data, args.tower, args.split, args.skip_bad_rows)
 
     import dataclasses

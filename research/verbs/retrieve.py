@@ -110,7 +110,8 @@ def run(args: argparse.Namespace) -> int:
     })  # fmt: skip
     models = {name: s["facts"].get("model_hash") for name, s in scored.items() if "model_hash" in s["facts"]}
     seconds = round(time.perf_counter() - started, 3)
-    write_json(out / MARKER, provenance(args.command, **facts, models=models, seconds=seconds))
+    device = next((s["facts"]["device"] for s in scored.values() if "device" in s["facts"]), None)
+    write_json(out / MARKER, provenance(args.command, **facts, models=models, device=device, seconds=seconds))
     if args.json:
         stages = {name: s["metrics"] | _numbers(s["facts"]) for name, s in scored.items()}
         print(json.dumps({"metrics": last, "stages": stages, "out": str(out)}))

@@ -37,8 +37,17 @@ def architecture(name: str, vocabulary: int) -> torch.nn.Module:
             return tf.DistilBertModel(tf.DistilBertConfig(vocab_size=vocabulary, dim=32, n_layers=2, n_heads=4,
                                                           hidden_dim=64, max_position_embeddings=64))  # fmt: skip
         case "modernbert":
-            return tf.ModernBertModel(tf.ModernBertConfig(max_position_embeddings=64, pad_token_id=0, cls_token_id=2,
-                                                          sep_token_id=3, bos_token_id=2, eos_token_id=3, **common))  # fmt: skip
+            return tf.ModernBertModel(
+                tf.ModernBertConfig(
+                    max_position_embeddings=64,
+                    pad_token_id=0,
+                    cls_token_id=2,
+                    sep_token_id=3,
+                    bos_token_id=2,
+                    eos_token_id=3,
+                    **common,
+                )
+            )
         case "gpt2":
             return tf.GPT2Model(tf.GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, n_positions=64))
         case "qwen3":

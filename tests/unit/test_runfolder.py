@@ -1,0 +1,142 @@
+"""Atomic files, finished stages, hashes, provenance, W&B's mode."""
+
+import errno
+import os
+
+import pytest
+
+from research import runfolder
+from research.errors import UserError, suggest
+from research.runfolder import (
+    Stages,
+    atomic_write,
+    hash_strings,
+    open_run_folder,
+    provenance,
+    require_space,
+    write_json,
+)
+from research.tracking import Tracker, wandb_mode
+
+
+def test_atomic_write_leaves_the_old_file_when_writing_fails(tmp_path):
+    path = tmp_path / "f"
+    path.write_text("old")
+
+    def fail_half_way():
+        with atomic_write(path) as stream:
+            stream.write("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_write_replaces_the_file_whole_and_readable_by_the_group(tmp_path):
+    with atomic_write(tmp_path / "new/f") as stream:
+        stream.write("é")
+        assert not (tmp_path / "new/f").exists()
+    assert (tmp_path / "new/f").read_text(encoding="utf-8") == "é"
+    assert (tmp_path / "new/f").stat().st_mode & 0o777 == 0o666 & ~runfolder._umask()
+
+
+def test_full_disk_is_a_user_error_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_json(tmp_path / "f.json", {"a": 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_space_is_refused_at_the_start(tmp_path):
+    with pytest.raises(UserError, match=r"embeddings needs .* MiB but .* MiB free"):
+        require_space(tmp_path / "not/yet", 2**60, "embeddings")
+
+
+def test_foreign_folder_is_not_written_into(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="not a run folder"):
+        open_run_folder(tmp_path)
+    (tmp_path / runfolder.MARKER).write_text("{}")
+    assert open_run_folder(tmp_path) == tmp_path
+
+
+def test_stage_is_finished_only_for_its_key_and_its_bytes(tmp_path):
+    stages = Stages(tmp_path)
+    (tmp_path / "a.trec").write_text("run")
+    stages.finish("a", "key", "a.trec", {"ms": 1})
+    assert Stages(tmp_path).finished("a", "key") == {"ms": 1}
+    assert Stages(tmp_path).finished("a", "other") is None
+    (tmp_path / "a.trec").write_text("changed")
+    assert Stages(tmp_path).finished("a", "key") is None
+
+
+def test_hash_of_strings_is_not_the_hash_of_their_join():
+    assert hash_strings(["ab", "c"]) != hash_strings(["a", "bc"])
+    assert hash_strings(["\ud800"])  # a lone surrogate in a text is data, not a crash
+
+
+def test_provenance_names_code_packages_and_command():
+    facts = provenance(["research", "x"], data="abc")
+    assert facts["command"] == ["research", "x"]
+    assert facts["data"] == "abc"
+    assert facts["packages"]["torch"]
+    assert facts["git_commit"] is None or len(facts["git_commit"]) == 40
+
+
+def test_suggestion_names_the_nearest_and_lists_the_known():
+    assert suggest("tset", ["train", "test"]) == "did you mean 'test'? known: test, train"
+
+
+# ---- W&B ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("choice", "environment", "expected"),
+    [
+        ("auto", {}, "offline"),
+        ("auto", {"WANDB_API_KEY": "k"}, "online"),
+        ("auto", {"WANDB_MODE": "disabled", "WANDB_API_KEY": "k"}, "disabled"),
+        ("offline", {"WANDB_API_KEY": "k"}, "offline"),
+        ("online", {}, "online"),
+    ],
+)
+def test_wandb_is_online_only_with_a_key(monkeypatch, tmp_path, choice, environment, expected):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert wandb_mode(choice) == expected
+
+
+def test_key_in_netrc_is_found(monkeypatch, tmp_path):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert wandb_mode() == "online"
+
+
+def test_wandb_that_fails_is_a_warning_not_the_end(monkeypatch, tmp_path, capsys):
+    import wandb
+
+    def broken(**_):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(wandb, "init", broken)
+    tracker = Tracker("offline", tmp_path, "retrieve", {})
+    tracker.log({"a": 1.0})
+    tracker.finish()
+    assert "warning: W&B failed (ConnectionError: no route)" in capsys.readouterr().err
+
+
+def test_offline_run_writes_its_log_into_the_run_folder(tmp_path):
+    tracker = Tracker("offline", tmp_path, "retrieve", {"top_k": 5})
+    tracker.log({"test/ndcg@10": 0.5})
+    tracker.finish()
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
