@@ -97,6 +97,15 @@ def read_json(path: Path) -> Any:
                         "again.") from None  # fmt: skip
 
 
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Errors of the disk below this line become UserErrors about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, path) from error
+
+
 def disk_error(error: OSError, path: Path) -> OSError | UserError:
     """A full, read-only or forbidden disk is the user's to mend; any other OSError is returned as it is."""
     if error.errno in DISK_ERRNOS or isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):

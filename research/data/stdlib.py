@@ -31,7 +31,7 @@ class Pair(NamedTuple):
 def cut(root: Path) -> list[Pair]:
     """Every usable function under `root`, in a stable order.
 
-    Kept: queries of 4 to 40 words, bodies of two or more non-blank lines. A query or a code that occurs more than once
+    Kept: queries of 4 to 40 words without doctest prompts, bodies of two or more non-blank lines. A query or a code that occurs more than once
     after normalising (lower case, words only) is dropped with all its copies: no copy is the right answer alone.
     """
     pairs = [pair for path in _files(root) for pair in _cut_file(path, _module(path.relative_to(root)))]
@@ -92,7 +92,7 @@ def _cut_file(path: Path, module: str) -> Iterator[Pair]:
         query = " ".join(re.split(r"\n\s*\n", docstring.strip())[0].split())
         head = lines[function.lineno - 1 : function.body[0].lineno - 1]
         body = lines[function.body[0].end_lineno : function.end_lineno]
-        words = len(query.split())
+        words = 0 if ">>>" in query else len(query.split())  # a doctest is not a question
         if QUERY_WORDS[0] <= words <= QUERY_WORDS[1] and sum(bool(line.strip()) for line in body) >= MIN_BODY_LINES:
             yield Pair(f"{module}:{name}", module, query, textwrap.dedent("\n".join(head + body)))
 

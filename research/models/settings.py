@@ -86,7 +86,8 @@ def read_settings(folder: Path) -> EncoderSettings:
         return _read_settings(folder)
     except (KeyError, TypeError, AttributeError) as error:  # valid JSON, yet not what sentence-transformers writes
         raise UserError(f"the JSON files of model folder {folder} are damaged ({type(error).__name__}: {error}); expected "
-                        "those that sentence-transformers or transformers wrote. Copy or download it again.") from None  # fmt: skip
+                        "those that sentence-transformers or transformers wrote. Copy or download it "
+                        "again.") from None  # fmt: skip
 
 
 def _read_settings(folder: Path) -> EncoderSettings:

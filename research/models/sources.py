@@ -57,7 +57,7 @@ def check_name(name: str) -> None:
 
 
 def resolve(name: str) -> Path:
-    """The local folder (or GGUF file) that `name` means; hub models are downloaded once into the hub's own cache.
+    """The local folder that `name` means; hub models are downloaded once into the hub's own cache.
 
     Raises:
         UserError: not found, no network, no safetensors, or a packaged file whose sha256 is not the pinned one.
@@ -66,7 +66,7 @@ def resolve(name: str) -> Path:
     if name.startswith("pkg:"):
         path = _package_file(name)
         _check_pinned(name, path)
-        return path
+        return _local_folder(path)
     local = Path(name).expanduser()
     if local.exists():
         return _local_folder(local)

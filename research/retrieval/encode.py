@@ -23,6 +23,7 @@ from research.progress import bar, say
 from research.runfolder import (
     check_store_folder,
     disk_error,
+    disk_errors,
     exclusive,
     hash_json,
     hash_strings,
@@ -126,6 +127,7 @@ def build_store(
         start = time.perf_counter()
         finished = len(done)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(disk_errors(folder))
             rows = stack.enter_context(_Rows(folder / "embeddings.npy", len(ids), dim, fresh=not done))
             journal = stack.enter_context(_Journal(folder / "journal.jsonl", header, rows, fresh=not done))
             progress = stack.enter_context(bar(len(ids), f"encode {role}", "text"))
@@ -204,7 +206,7 @@ def _encode(
             if start + WINDOW < len(texts):
                 upcoming = list(texts[start + WINDOW : start + 2 * WINDOW])
                 ahead.append(pool.submit(encoder.tokenize, upcoming, role))
-            for positions in plan_batches([len(row) for row in ids], budget):
+            for positions in plan_batches([encoder.padded_length(len(row)) for row in ids], budget):
                 if not skip(number):
                     embeddings = encode_batch(encoder, [ids[i] for i in positions], prompt_tokens)
                     _check_finite(embeddings, positions + start, role)
@@ -266,7 +268,12 @@ class _Journal:
         self.rows, self.waiting, self.synced = rows, [], time.monotonic()
         self.stream = open(path, "w" if fresh else "a", encoding="utf-8")
         if fresh:
-            self._append(header)
+            try:
+                self._append(header)
+            except OSError:
+                with contextlib.suppress(OSError):  # closing tries to write once more
+                    self.stream.close()
+                raise
 
     def add(self, batch: int, count: int) -> None:
         self.waiting.append([batch, count])
@@ -287,8 +294,8 @@ class _Journal:
         return self
 
     def __exit__(self, *_):
-        self.flush()
-        self.stream.close()
+        with self.stream:
+            self.flush()
 
 
 def device_name(device: torch.device) -> str:

@@ -17,6 +17,7 @@ import torch
 from research.data.formats import read_run, write_run
 from research.errors import UserError
 from research.models.dual_encoder import DualEncoder
+from research.models.inference import for_inference
 from research.models.sources import hash_model, resolve
 from research.progress import say
 from research.retrieval.encode import Store, build_store, device_name, encode_texts, hash_texts, open_store, store_key
@@ -185,7 +186,7 @@ class _Dense:
         self.model_hash = hash_model(folder)
         self.model = DualEncoder.load(folder, options.precision, **options.settings)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model.to(self.device)
+        for_inference(self.model, self.device)
         self.doc_key = self._store_key("doc", texts.docs_hash)
         query_key = self._store_key("query", texts.queries_hash)
         search = [options.index, options.top_k]

@@ -47,16 +47,18 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from research.models.dual_encoder import DualEncoder
+    from research.models.inference import for_inference
     from research.models.sources import hash_model, resolve
     from research.retrieval.encode import build_store, hash_texts, store_key
 
     folder = resolve(args.model)
     model_hash = hash_model(folder)
     model = DualEncoder.load(folder, args.precision, **options.encoder_settings(args))
-    encoder = model.tower(args.tower).to("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = model.tower(args.tower)
     key = store_key(model_hash, encoder, args.tower, args.precision, hash_texts(ids, texts))
     facts = {"model": args.model, "model_hash": model_hash, "source": args.data, "precision": args.precision,
              **dataclasses.asdict(encoder.settings)}  # fmt: skip
+    for_inference(encoder, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     store = build_store(args.out, encoder, ids, texts, args.tower, key, facts, args.token_budget)
     if args.json:
         summary = {name: store.meta[name] for name in ("count", "dim", "seconds", "resumed_batches", "key")}

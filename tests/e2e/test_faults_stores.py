@@ -16,7 +16,6 @@ from faults import (
     furnish,
     refuse,
     remove,
-    rename,
     replace,
     write,
 )
@@ -155,12 +154,13 @@ RUNS = [
     Row("mismatched store", "runs of different splits", "report", "split dev", "cannot be compared",
         "Make one report for each", "research report run run2 --out out",
         before=(MAKE_RUN, MAKE_RUN.replace("test", "dev") + "2")),
-    Row("mismatched store", "runs of different data", "report", "beir:other", "cannot be compared",
-        "Make one report for each", "research report run moved --out out", (
-            rename("run", "moved"), remove(CORPUS), write(CORPUS, ""), copy("moved", "run")), (MAKE_RUN,)),
+    Row("mismatched store", "runs of different data", "report", "(data f00", "cannot be compared",
+        "Make one report for each", "research report run run2 --out out", (
+            copy("run", "run2"), replace("run2/metrics.json", '"data": "', '"data": "f00'),
+            replace("run2/provenance.json", '"data": "', '"data": "f00')), (MAKE_RUN,)),
 ]  # fmt: skip
 
-ROWS = [*EMBEDDINGS, *INTO, *INDEXES, *RUNS[:1]]
+ROWS = [*EMBEDDINGS, *INTO, *INDEXES, *RUNS]
 
 
 @pytest.mark.parametrize("cell", cells(ROWS))

@@ -1,8 +1,11 @@
 """`research retrieve` as a user types it."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
+from sentence_transformers import SentenceTransformer
 
 from research.data.formats import read_run
 
@@ -118,3 +121,56 @@ def test_interrupt_is_130_and_the_next_run_finishes(retrieve, monkeypatch, tmp_p
     again = retrieve("--json")
     assert again.code == 0
     assert "bm25: unchanged" in again.err
+
+
+# ---- kinds of models ------------------------------------------------------------------------------------------------
+
+
+def test_run_folder_stands_for_the_model_inside_it(retrieve, tiny_bert, tmp_path):
+    shutil.copytree(tiny_bert, tmp_path / "run/model")
+    retrieve(retrievers=(tiny_bert,), out=tmp_path / "a")
+    result = retrieve(retrievers=(tmp_path / "run",), out=tmp_path / "b")
+    assert result.code == 0, result.err
+    assert read_run(tmp_path / "a/dense.trec") == read_run(tmp_path / "b/dense.trec")
+
+
+def test_separate_towers_encode_each_role_with_its_own(retrieve, research, collection, tiny_bert, tmp_path):
+    """Query and document tower differ in their prompts, so that each role's embeddings tell which tower made them."""
+    for role, prompt in (("query", "what is "), ("doc", "one of ")):
+        folder = shutil.copytree(tiny_bert, tmp_path / "towers" / role)
+        model = SentenceTransformer(str(folder), prompts={"query": prompt, "document": prompt}, device="cpu")
+        model.save(str(folder))
+    for role, prompt in (("query", "what is "), ("doc", "one of ")):
+        extra = ["--data", f"beir:{collection}", "--split", "test", "--tower", role]
+        research("encode", *extra, "--model", tmp_path / "towers", "--out", tmp_path / f"two-{role}")
+        research("encode", *extra, "--model", tiny_bert, f"--{role}-prompt", prompt, "--out", tmp_path / f"one-{role}")
+        two, one = (np.load(tmp_path / f"{kind}-{role}/embeddings.npy") for kind in ("two", "one"))
+        np.testing.assert_allclose(two, one, atol=1e-6)
+    assert retrieve(retrievers=(tmp_path / "towers",)).code == 0
+
+
+def test_two_dense_models_are_fused_under_names_of_their_own(retrieve, tiny_bert, tmp_path):
+    other = shutil.copytree(tiny_bert, tmp_path / "other")
+    result = retrieve("--json", "--query-prompt", "the ", retrievers=(tiny_bert, other))
+    assert list(result.json["stages"]) == ["dense", "dense2", "fused"]
+    assert result.json["stages"]["dense"]["ndcg@10"] == result.json["stages"]["dense2"]["ndcg@10"]
+
+
+def test_bf16_ranks_nearly_as_fp32(retrieve, tiny_bert, tmp_path):
+    runs = {}
+    for precision in ("fp32", "bf16"):
+        retrieve("--precision", precision, retrievers=(tiny_bert,), out=tmp_path / precision)
+        runs[precision] = read_run(tmp_path / precision / "dense.trec")
+    for query, scores in runs["fp32"].items():
+        assert runs["bf16"][query] == pytest.approx(scores, abs=0.02)
+    assert runs["bf16"] != runs["fp32"]
+
+
+def test_provenance_names_what_the_numbers_came_from(retrieve, tmp_path):
+    retrieve()
+    facts = json.loads((tmp_path / "out/provenance.json").read_text())
+    assert facts["command"][:2] == ["research", "retrieve"]
+    assert set(facts["models"]) == {"dense"}
+    assert facts["device"]
+    assert len(facts["data"]) == 64
+    assert facts["packages"]["transformers"]

@@ -12,6 +12,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from research.errors import UserError
 from research.models.dual_encoder import load_encoder
+from research.models.inference import PackedLinear, for_inference
 from research.models.sources import weight_files
 from research.retrieval.encode import encode_texts
 from tests.conftest import WORDS
@@ -184,3 +185,34 @@ def test_embedding_does_not_depend_on_padding_or_company(tmp_path, wordpiece, na
     mixed = encode_texts(encoder, ["so", "the time of day", " ".join(WORDS[:40])], "doc")[1:2]
     for other in (right, left, torch.from_numpy(mixed)):
         torch.testing.assert_close(other, alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "mpnet", "distilbert", "modernbert", "gpt2", "qwen3"])
+def test_layers_packed_for_inference_give_the_same_bf16_embeddings(tmp_path, wordpiece, name):
+    folder = folder_of(tmp_path, wordpiece, name, "lasttoken" if name in ("gpt2", "qwen3") else "mean")
+    plain = encode_texts(load_encoder(folder, "bf16", normalize=True), TEXTS, "doc")
+    packed = encode_texts(
+        for_inference(load_encoder(folder, "bf16", normalize=True), torch.device("cpu")), TEXTS, "doc"
+    )
+    exact = encode_texts(load_encoder(folder, normalize=True), TEXTS, "doc")
+    assert (packed * exact).sum(1).min() > (plain * exact).sum(1).min() - 1e-3
+    assert (packed * plain).sum(1).min() > 0.999
+
+
+def test_packing_leaves_fp32_models_as_they_are(tiny_bert):
+    plain, packed = load_encoder(tiny_bert), for_inference(load_encoder(tiny_bert), torch.device("cpu"))
+    np.testing.assert_array_equal(encode_texts(plain, TEXTS, "doc"), encode_texts(packed, TEXTS, "doc"))
+
+
+def test_gelu_is_fused_once_and_only_where_it_is_exact(tiny_bert):
+    from transformers.activations import ACT2FN
+
+    encoder = load_encoder(tiny_bert, "bf16")
+    encoder.transformer.encoder.layer[1].intermediate.intermediate_act_fn = ACT2FN["gelu_new"]
+    for_inference(encoder, torch.device("cpu"))
+    first, second = (layer.intermediate for layer in encoder.transformer.encoder.layer)
+    if isinstance(first.dense, PackedLinear):  # this CPU packs
+        assert first.dense.epilogue[0] == "gelu"
+        assert isinstance(first.intermediate_act_fn, torch.nn.Identity)
+        assert second.dense.epilogue[0] == "none"
+        assert not isinstance(second.intermediate_act_fn, torch.nn.Identity)

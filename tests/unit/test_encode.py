@@ -90,7 +90,8 @@ def test_killed_encode_resumes_and_gives_the_same_bits(tmp_path, encoder, tiny_b
     real = encode.encode_batch
     monkeypatch.setattr(encode, "encode_batch", lambda *args: calls.append(1) or real(*args))
     resumed = build(tmp_path / "s", encoder)
-    assert len(calls) == len(plan_batches([len(row) for row in encoder.tokenize(TEXTS, "doc")], BUDGET)) - finished
+    lengths = [encoder.padded_length(len(row)) for row in encoder.tokenize(TEXTS, "doc")]
+    assert len(calls) == len(plan_batches(lengths, BUDGET)) - finished
     assert resumed.meta["resumed_batches"] == finished
     assert (tmp_path / "s/embeddings.npy").read_bytes() == (tmp_path / "straight/embeddings.npy").read_bytes()
     np.testing.assert_array_equal(resumed.embeddings, straight.embeddings)

@@ -1,0 +1,61 @@
+"""The matrix of faults and verbs has no hole: every pair is tested, or is named here with the reason why it cannot be.
+
+Its rows are in test_faults_data, _options, _models, _stores, _disk and _surroundings.
+"""
+
+import test_faults_data
+import test_faults_disk
+import test_faults_models
+import test_faults_options
+import test_faults_stores
+import test_faults_surroundings
+
+from research.cli import VERBS
+
+FAULTS = (
+    "missing file", "malformed line", "unknown id", "duplicate", "wrong type", "wrong value", "mismatched store",
+    "unreadable model", "full disk", "no permission", "no network", "lost W&B", "interrupt", "help",
+)  # fmt: skip
+EMBEDDED = "reads the embedded data only, which is cut from the running Python"
+NO_MODEL = "loads no model"
+NO_WANDB = "does not speak to W&B"
+NOT_APPLICABLE = {
+    ("missing file", "quickstart"): f"{EMBEDDED}; its model is under `unreadable model`",
+    ("malformed line", "quickstart"): EMBEDDED,
+    ("unknown id", "quickstart"): EMBEDDED,
+    ("duplicate", "quickstart"): f"{EMBEDDED}; its only option is --out",
+    ("mismatched store", "evaluate"): "reads no store; a run of other data is under `unknown id`",
+    ("mismatched store", "quickstart"): "names no store; its stages are `retrieve`'s",
+    ("unreadable model", "evaluate"): NO_MODEL,
+    ("unreadable model", "report"): NO_MODEL,
+    ("no network", "report"): "reads local run folders only",
+    ("no network", "quickstart"): "needs none, by design; its package is under `unreadable model`",
+    ("lost W&B", "encode"): NO_WANDB,
+    ("lost W&B", "evaluate"): NO_WANDB,
+    ("lost W&B", "report"): NO_WANDB,
+    ("lost W&B", "quickstart"): "its stages are `retrieve`'s",
+}
+
+ROWS = [
+    *test_faults_data.ROWS, *test_faults_options.ROWS, *test_faults_models.ROWS, *test_faults_stores.ROWS,
+    *test_faults_surroundings.NETWORK,
+]  # fmt: skip
+COVERED = {(row.fault, verb) for row in ROWS for verb in row.verbs.split()}
+COVERED |= {*test_faults_disk.COVERED, *test_faults_surroundings.COVERED}
+
+
+def test_every_fault_meets_every_verb_or_has_a_reason():
+    matrix = {(fault, verb) for fault in FAULTS for verb in VERBS}
+    assert matrix - COVERED - NOT_APPLICABLE.keys() == set()
+    assert COVERED | NOT_APPLICABLE.keys() == matrix  # no misspelt class or verb
+    assert COVERED & NOT_APPLICABLE.keys() == set()
+    assert all(NOT_APPLICABLE.values())
+
+
+def test_every_row_says_value_expectation_and_cure():
+    assert [row.what for row in ROWS if not (row.value and row.expected and row.cure)] == []
+
+
+def test_no_cell_is_written_twice():
+    cells = [(row.what, verb, row.options) for row in ROWS for verb in row.verbs.split()]
+    assert [cell for cell in set(cells) if cells.count(cell) > 1] == []
