@@ -31,8 +31,9 @@ class Pair(NamedTuple):
 def cut(root: Path) -> list[Pair]:
     """Every usable function under `root`, in a stable order.
 
-    Kept: queries of 4 to 40 words without doctest prompts, bodies of two or more non-blank lines. A query or a code that occurs more than once
-    after normalising (lower case, words only) is dropped with all its copies: no copy is the right answer alone.
+    Kept: queries of 4 to 40 words without doctest prompts, bodies of two or more non-blank lines. A query or a code that
+    occurs more than once after normalising (lower case, words only) is dropped with all its copies: no copy is the right
+    answer alone.
     """
     pairs = [pair for path in _files(root) for pair in _cut_file(path, _module(path.relative_to(root)))]
     queries = Counter(normalise(pair.query) for pair in pairs)

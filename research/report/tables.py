@@ -81,7 +81,7 @@ def cost_table(rows: list[Row]) -> Table | None:
         "ms a query": _plain([row.facts.get("ms_per_query") for row in rows], least_is_best=True),
         "of which search": _plain([row.facts.get("search_ms_per_query") for row in rows], least_is_best=True),
         "Index build, s": _plain([row.facts.get("index_seconds") for row in rows], least_is_best=True),
-        "Encoding, documents/s": _plain([documents_per_second(row.facts) for row in rows], decimals=1),
+        "Encoding, documents/s": _plain([row.facts.get("documents_per_second") for row in rows], decimals=1),
     }
     recalls = list(dict.fromkeys(name for row in rows for name in row.facts if name.startswith("ann_recall@")))
     columns |= {
@@ -91,12 +91,6 @@ def cost_table(rows: list[Row]) -> Table | None:
     if not columns:
         return None
     return Table("Cost", list(columns), [list(cells) for cells in zip(*columns.values(), strict=True)])
-
-
-def documents_per_second(facts: dict) -> float | None:
-    """Of encoding the corpus; None for a stage that encodes none."""
-    seconds = facts.get("encode_seconds")
-    return facts["documents"] / seconds if seconds and "documents" in facts else None
 
 
 def _test(against: Comparison | None) -> list[Cell]:

@@ -1,17 +1,10 @@
-"""Texts → embeddings: length-sorted batches under a token budget, into a store that survives a kill.
+"""Texts → embeddings: length-sorted batches under a token budget.
 
-A store is a folder: `embeddings.npy` (N, D) float32 in the order of `ids.json`, and `store.json`, which is written last
-and says what the embeddings were made from. Without store.json the folder is unfinished work, and the journal says
-which batches are done. Batches are planned from the texts alone, so a resumed run computes what a straight one would.
+Batches are planned from the texts alone, so that a resumed run computes what a straight one would, bit for bit.
 """
 
-import contextlib
-import json
-import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,45 +12,18 @@ import torch
 
 from research.errors import UserError
 from research.models.dual_encoder import TextEncoder
-from research.progress import bar, say
-from research.runfolder import (
-    check_store_folder,
-    disk_error,
-    disk_errors,
-    exclusive,
-    hash_json,
-    hash_strings,
-    read_json,
-    require_space,
-    write_json,
-)
+from research.progress import bar
 
 WINDOW = 2**15  # texts tokenised and sorted together: bounds memory, and padding is already < 1% at this size
 TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}  # tokens of one batch, padding included
-SYNC_SECONDS = 2.0  # a batch counts as done once its rows are on the disk; a crash loses at most this much work
 
 
-class Store(NamedTuple):
-    """A finished embedding store, opened for reading."""
+class Batch(NamedTuple):
+    """Embeddings of some of the texts."""
 
-    folder: Path
-    ids: list[str]
-    embeddings: np.ndarray  # (N, D) float32, memory-mapped
-    meta: dict
-
-
-def store_key(model_hash: str, encoder: TextEncoder, role: str, precision: str, ids_hash: str) -> str:
-    """What a store's content depends on: weights, tokenizer, the role's settings, precision, ids and texts."""
-    settings = encoder.settings
-    return hash_json({
-        "model": model_hash, "pooling": settings.pooling, "normalize": settings.normalize,
-        "prompt": settings.prompt(role), "include_prompt": settings.include_prompt, "lower_case": settings.lower_case,
-        "max_length": settings.max_length(role), "precision": precision, "texts": ids_hash,
-    })  # fmt: skip
-
-
-def hash_texts(ids: Sequence[str], texts: Sequence[str]) -> str:
-    return hash_strings(part for pair in zip(ids, texts, strict=True) for part in pair)
+    number: int  # in the order of the plan
+    positions: np.ndarray  # (B,) in the sequence of texts
+    embeddings: np.ndarray  # (B, D) float32
 
 
 def plan_batches(lengths: Sequence[int], token_budget: int) -> list[np.ndarray]:
@@ -75,14 +41,6 @@ def plan_batches(lengths: Sequence[int], token_budget: int) -> list[np.ndarray]:
     return batches
 
 
-@torch.inference_mode()
-def encode_batch(encoder: TextEncoder, ids: list[list[int]], prompt_tokens: int = 0) -> np.ndarray:
-    """(B, D) float32 embeddings of tokenised texts."""
-    device = next(encoder.parameters()).device
-    input_ids, mask = encoder.collate(ids)
-    return encoder(input_ids.to(device), mask.to(device), prompt_tokens).cpu().numpy()
-
-
 def encode_texts(encoder: TextEncoder, texts: Sequence[str], role: str, token_budget: int | None = None) -> np.ndarray:
     """Embeddings in memory, in the order of `texts`: for queries and small corpora.
 
@@ -91,111 +49,24 @@ def encode_texts(encoder: TextEncoder, texts: Sequence[str], role: str, token_bu
     """
     out = np.empty((len(texts), encoder.dim), dtype=np.float32)
     with bar(len(texts), f"encode {role}", "text") as progress:
-        for positions, embeddings in _encode(encoder, texts, role, token_budget, lambda batch: False):
-            out[positions] = embeddings
-            progress.update(len(positions))
+        for batch in encode_batches(encoder, texts, role, token_budget):
+            out[batch.positions] = batch.embeddings
+            progress.update(len(batch.positions))
     return out
 
 
-def build_store(
-    folder: Path, encoder: TextEncoder, ids: Sequence[str], texts: Sequence[str], role: str, key: str,
-    facts: dict, token_budget: int | None = None,
-) -> Store:  # fmt: skip
-    """Encode into `folder`, or finish what an earlier process began there, or open what it finished.
-
-    Args:
-        folder: made if absent.
-        encoder: one tower, on its device.
-        ids: of the texts, in the order of the rows.
-        texts: one a row.
-        role: "query" or "doc".
-        key: as `store_key` gives it.
-        facts: further lines for store.json (model, settings), to be read by people and sidecars.
-        token_budget: tokens of one batch; None takes the device's default.
-
-    Raises:
-        UserError: the folder holds other embeddings, or the disk has no room.
-    """
-    check_store_folder(folder)
-    with exclusive(folder):  # two jobs of a sweep that want one store: the second waits and finds it finished
-        if (folder / "store.json").exists():
-            return open_store(folder, key)
-        dim = encoder.dim
-        require_space(folder, len(ids) * dim * 4, f"embeddings of {len(ids):,} texts")
-        header = _journal_header(key, encoder, token_budget)
-        done = _read_journal(folder, header)
-        start = time.perf_counter()
-        finished = len(done)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(disk_errors(folder))
-            rows = stack.enter_context(_Rows(folder / "embeddings.npy", len(ids), dim, fresh=not done))
-            journal = stack.enter_context(_Journal(folder / "journal.jsonl", header, rows, fresh=not done))
-            progress = stack.enter_context(bar(len(ids), f"encode {role}", "text"))
-
-            def skip(batch: int) -> bool:
-                if batch in done:
-                    progress.update(done[batch])
-                return batch in done
-
-            batches = _encode(encoder, texts, role, token_budget, skip, numbered=True)
-            for batch, positions, embeddings in batches:
-                rows.write(positions, embeddings)
-                journal.add(batch, len(positions))
-                progress.update(len(positions))
-        write_json(folder / "ids.json", list(ids), indent=None)
-        meta = {"key": key, "ids": hash_strings(ids), "role": role, "count": len(ids), "dim": dim, "resumed_batches": finished,
-                "seconds": round(time.perf_counter() - start, 3), "environment": header["environment"], **facts}  # fmt: skip
-        write_json(folder / "store.json", meta)
-        (folder / "journal.jsonl").unlink()
-    return open_store(folder, key)
-
-
-def open_store(folder: Path, key: str | None = None) -> Store:
-    """Open a finished store, memory-mapped.
-
-    Args:
-        folder: as `build_store` left it.
-        key: refuse the store if it was made from anything else; None takes it as it is.
-
-    Raises:
-        UserError: unfinished, damaged, or of another model, data or setting.
-    """
-    meta = read_json(folder / "store.json")
-    if not isinstance(meta, dict) or not {"key", "ids", "count", "dim"} <= meta.keys():
-        raise UserError(f"{folder / 'store.json'} is not one this tool wrote; expected key, ids, count and dim. Delete "
-                        f"{folder} and encode again.")  # fmt: skip
-    if key is not None and meta.get("key") != key:
-        raise UserError(f"{folder} holds embeddings of model {meta.get('model')!r}, {meta.get('count')} texts, role "
-                        f"{meta.get('role')} (key {str(meta.get('key'))[:12]}…), expected key {key[:12]}…: weights, "
-                        "texts or settings differ. Name the folder made from these, or another to make it anew.")  # fmt: skip
-    ids = read_json(folder / "ids.json")
-    if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids) or hash_strings(ids) != meta["ids"]:
-        raise UserError(f"{folder / 'ids.json'} does not hold the ids that the embeddings were made for, expected "
-                        f"{meta['count']} of sha256 {str(meta['ids'])[:12]}…; the store is damaged. Delete {folder} and encode "
-                        "again.")  # fmt: skip
-    try:
-        embeddings = np.load(folder / "embeddings.npy", mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{folder / 'embeddings.npy'} cannot be read ({error}); expected {len(ids)} float32 rows of dimension "
-                        f"{meta['dim']}. Delete {folder} and encode again.") from None  # fmt: skip
-    if embeddings.shape != (len(ids), meta["dim"]) or embeddings.dtype != np.float32:
-        raise UserError(f"{folder / 'embeddings.npy'} holds {embeddings.dtype} of shape {embeddings.shape}, expected float32 "
-                        f"of {(len(ids), meta['dim'])}; the store is damaged. Delete {folder} and encode again.")  # fmt: skip
-    return Store(folder, ids, embeddings, meta)
-
-
-# ---- batches --------------------------------------------------------------------------------------------------------
-
-
-def _encode(
-    encoder: TextEncoder, texts: Sequence[str], role: str, token_budget: int | None,
-    skip: Callable[[int], bool], numbered: bool = False,
-) -> Iterator[tuple]:  # fmt: skip
-    """(positions, embeddings) of every batch that `skip(batch number)` does not turn down.
+def encode_batches(
+    encoder: TextEncoder, texts: Sequence[str], role: str, token_budget: int | None = None,
+    skip: Callable[[int], bool] = lambda number: False,
+) -> Iterator[Batch]:  # fmt: skip
+    """Every batch of the plan but those whose number `skip` turns down.
 
     The next window is tokenised in a thread while the model works on this one; tokenizers release the interpreter lock.
+
+    Raises:
+        UserError: an embedding is not finite.
     """
-    budget = token_budget or TOKEN_BUDGET[next(encoder.parameters()).device.type]
+    budget = token_budget or default_budget(encoder)
     prompt_tokens = encoder.prompt_tokens(role)
     starts = range(0, len(texts), WINDOW)
     number = 0
@@ -210,8 +81,20 @@ def _encode(
                 if not skip(number):
                     embeddings = encode_batch(encoder, [ids[i] for i in positions], prompt_tokens)
                     _check_finite(embeddings, positions + start, role)
-                    yield (number, positions + start, embeddings) if numbered else (positions + start, embeddings)
+                    yield Batch(number, positions + start, embeddings)
                 number += 1
+
+
+@torch.inference_mode()
+def encode_batch(encoder: TextEncoder, ids: list[list[int]], prompt_tokens: int = 0) -> np.ndarray:
+    """(B, D) float32 embeddings of tokenised texts."""
+    device = next(encoder.parameters()).device
+    input_ids, mask = encoder.collate(ids)
+    return encoder(input_ids.to(device), mask.to(device), prompt_tokens).cpu().numpy()
+
+
+def default_budget(encoder: TextEncoder) -> int:
+    return TOKEN_BUDGET[next(encoder.parameters()).device.type]
 
 
 def _check_finite(embeddings: np.ndarray, positions: np.ndarray, role: str) -> None:
@@ -220,124 +103,3 @@ def _check_finite(embeddings: np.ndarray, positions: np.ndarray, role: str) -> N
         raise UserError(f"the {role} embedding of text {positions[wrong][0] + 1} holds nan or inf; expected finite numbers. "
                         "The weights are damaged, or overflow in bf16: copy or download the model again, or pass "
                         "--precision fp32.")  # fmt: skip
-
-
-# ---- the store on disk ----------------------------------------------------------------------------------------------
-
-
-class _Rows:
-    """embeddings.npy while it is written. The space is taken at the start, and rows go in by ordinary writes: a disk
-    that fills up under a memory map would kill the process with SIGBUS."""
-
-    def __init__(self, path: Path, count: int, dim: int, fresh: bool):
-        self.path, self.row_bytes = path, dim * 4
-        try:
-            if fresh:
-                with open(path, "wb") as stream:
-                    np.lib.format.write_array_header_1_0(
-                        stream, {"descr": "<f4", "fortran_order": False, "shape": (count, dim)}
-                    )
-                    self.offset = stream.tell()
-                    if count:
-                        os.posix_fallocate(stream.fileno(), self.offset, count * self.row_bytes)
-            else:
-                self.offset = path.stat().st_size - count * self.row_bytes
-            self.fd = os.open(path, os.O_WRONLY)
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            raise disk_error(error, path) from error
-
-    def write(self, positions: np.ndarray, embeddings: np.ndarray) -> None:
-        for position, row in zip(positions, embeddings.astype("<f4"), strict=True):
-            os.pwrite(self.fd, row.tobytes(), self.offset + int(position) * self.row_bytes)
-
-    def sync(self) -> None:
-        os.fsync(self.fd)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        os.close(self.fd)
-
-
-class _Journal:
-    """Numbers of finished batches, appended only after their rows were synced to the disk."""
-
-    def __init__(self, path: Path, header: dict, rows: _Rows, fresh: bool):
-        self.rows, self.waiting, self.synced = rows, [], time.monotonic()
-        self.stream = open(path, "w" if fresh else "a", encoding="utf-8")
-        if fresh:
-            try:
-                self._append(header)
-            except OSError:
-                with contextlib.suppress(OSError):  # closing tries to write once more
-                    self.stream.close()
-                raise
-
-    def add(self, batch: int, count: int) -> None:
-        self.waiting.append([batch, count])
-        if time.monotonic() - self.synced > SYNC_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        self.rows.sync()
-        for entry in self.waiting:
-            self._append(entry)
-        self.waiting, self.synced = [], time.monotonic()
-
-    def _append(self, entry: dict | list) -> None:
-        self.stream.write(json.dumps(entry) + "\n")
-        self.stream.flush()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        with self.stream:
-            self.flush()
-
-
-def device_name(device: torch.device) -> str:
-    """What the numbers were computed on: the GPU's name, or the CPU's vector instructions."""
-    return (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"CPU {torch.backends.cpu.get_cpu_capability()}"
-    )
-
-
-def _journal_header(key: str, encoder: TextEncoder, token_budget: int | None) -> dict:
-    """Embeddings are bitwise the same only under the same batches, kernels and threads: all are in the header."""
-    device = next(encoder.parameters()).device
-    environment = {"torch": torch.__version__, "device": device_name(device), "threads": torch.get_num_threads(),
-                   "token_budget": token_budget or TOKEN_BUDGET[device.type], "window": WINDOW}  # fmt: skip
-    return {"key": key, "environment": environment}
-
-
-def _read_journal(folder: Path, header: dict) -> dict[int, int]:
-    """{batch: rows} finished by an earlier process; empty if there was none or its batches cannot be continued.
-
-    Raises:
-        UserError: the folder holds unfinished embeddings of something else.
-    """
-    path = folder / "journal.jsonl"
-    if not path.exists() or not (folder / "embeddings.npy").exists():
-        return {}
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:  # the line that a kill cut short: its batch is done again
-            break
-    if not entries:
-        return {}
-    if entries[0]["key"] != header["key"]:
-        raise UserError(f"{folder} holds unfinished embeddings of another model, data or setting; finish those first, or "
-                        "name another folder, or delete it.")  # fmt: skip
-    if entries[0] != header:
-        say(f"{folder}: starting afresh, since the unfinished part was made elsewhere ({entries[0]['environment']})")
-        return {}
-    done = {batch: count for batch, count in entries[1:]}
-    say(f"{folder}: resuming after {len(done)} finished batches ({sum(done.values())} texts)")
-    return done

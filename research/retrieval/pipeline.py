@@ -20,10 +20,11 @@ from research.models.dual_encoder import DualEncoder
 from research.models.inference import for_inference
 from research.models.sources import hash_model, resolve
 from research.progress import say
-from research.retrieval.encode import Store, build_store, device_name, encode_texts, hash_texts, open_store, store_key
+from research.retrieval.encode import encode_texts
 from research.retrieval.fusion import reciprocal_rank_fusion
 from research.retrieval.index import HnswIndex, ann_recall, exact_search, to_run
 from research.retrieval.lexical import Bm25
+from research.retrieval.store import Store, build_store, device_name, hash_texts, open_store, store_key
 from research.runfolder import Stages, hash_json
 from research.types import Collection, Run
 
@@ -206,7 +207,7 @@ class _Dense:
             "label": f"{_short(self.retriever)} ({options.index})", "model": self.retriever,
             "model_hash": self.model_hash, "precision": options.precision, "index": options.index,
             "pooling": settings.pooling, "max_length": settings.doc_max_length, "store": self.doc_key,
-            "encode_seconds": store.meta["seconds"], "documents": len(store.ids),
+            "documents": len(store.ids), "documents_per_second": store.meta["texts_per_second"],
             "device": device_name(self.device),
         }  # fmt: skip
         if options.index == "exact":

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from research.models.dual_encoder import DualEncoder
     from research.models.inference import for_inference
     from research.models.sources import hash_model, resolve
-    from research.retrieval.encode import build_store, hash_texts, store_key
+    from research.retrieval.store import build_store, hash_texts, store_key
 
     folder = resolve(args.model)
     model_hash = hash_model(folder)

@@ -11,8 +11,9 @@ import pytest
 
 from research.errors import UserError
 from research.models.dual_encoder import load_encoder
-from research.retrieval import encode
-from research.retrieval.encode import build_store, encode_texts, hash_texts, open_store, plan_batches, store_key
+from research.retrieval import encode, store
+from research.retrieval.encode import encode_texts, plan_batches
+from research.retrieval.store import build_store, hash_texts, open_store, store_key
 from tests.conftest import WORDS
 
 TEXTS = [" ".join(WORDS[i % 50 : i % 50 + 1 + i % 13]) for i in range(120)]
@@ -44,10 +45,10 @@ def test_plan_batches(lengths, budget, batches):
 
 
 def test_store_holds_the_embeddings_in_the_order_of_its_ids(tmp_path, encoder):
-    store = build(tmp_path / "s", encoder)
-    assert store.ids == IDS
-    np.testing.assert_array_equal(store.embeddings, encode_texts(encoder, TEXTS, "doc", BUDGET))
-    assert isinstance(store.embeddings, np.memmap)
+    built = build(tmp_path / "s", encoder)
+    assert built.ids == IDS
+    np.testing.assert_array_equal(built.embeddings, encode_texts(encoder, TEXTS, "doc", BUDGET))
+    assert isinstance(built.embeddings, np.memmap)
 
 
 def test_token_budget_does_not_change_the_embeddings_beyond_rounding(encoder):
@@ -63,7 +64,7 @@ def test_windows_join_without_a_seam(encoder, monkeypatch):
 
 def _encode_until_killed(folder, model):
     """A child that is killed with SIGKILL once some of its batches are in the journal."""
-    encode.SYNC_SECONDS = 0.0
+    store.SYNC_SECONDS = 0.0
     calls = iter(range(10**6))
     real = encode.encode_batch
 
@@ -176,7 +177,7 @@ def stop_after(monkeypatch, batches):
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(encode, "SYNC_SECONDS", 0.0)
+    monkeypatch.setattr(store, "SYNC_SECONDS", 0.0)
     monkeypatch.setattr(encode, "encode_batch", stopping)
 
 

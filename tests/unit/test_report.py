@@ -50,7 +50,7 @@ def run_folder(path: Path, stages: dict[str, dict], data: str = "d1", split: str
 
 @pytest.fixture
 def two(tmp_path: Path) -> Path:
-    dense = stage(B, "Dense", 4.0, encode_seconds=2, documents=9)
+    dense = stage(B, "Dense", 4.0, documents_per_second=4.5)
     return run_folder(tmp_path / "two", {"bm25": stage(A, "BM25", 0.25), "dense": dense})
 
 
@@ -114,7 +114,7 @@ def test_markdown_escapes_names_that_would_break_the_table(tmp_path):
 
 
 def test_the_same_stage_of_two_runs_is_one_row(two, tmp_path):
-    again = run_folder(tmp_path / "again", {"dense": stage(B, "Dense", 5.0, encode_seconds=3, documents=9)})
+    again = run_folder(tmp_path / "again", {"dense": stage(B, "Dense", 5.0, documents_per_second=3.0)})
     rows = collect([two, again]).rows
     assert [(row.label, row.also) for row in rows] == [("BM25", ()), ("Dense", ("again/dense",))]
     assert rows[1].facts["ms_per_query"] == 4.0  # the first run's

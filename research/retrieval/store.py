@@ -1,0 +1,268 @@
+"""Embedding stores: a folder that survives a kill.
+
+`embeddings.npy` (N, D) float32 in the order of `ids.json`, and `store.json`, which is written last and says what the
+embeddings were made from. Without store.json the folder is unfinished work, and the journal says which batches are done.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from research.errors import UserError
+from research.models.dual_encoder import TextEncoder
+from research.progress import bar, say
+from research.retrieval import encode
+from research.runfolder import (
+    check_store_folder,
+    disk_error,
+    disk_errors,
+    exclusive,
+    hash_json,
+    hash_strings,
+    read_json,
+    require_space,
+    write_json,
+)
+
+SYNC_SECONDS = 2.0  # a batch counts as done once its rows are on the disk; a crash loses at most this much work
+
+
+class Store(NamedTuple):
+    """A finished embedding store, opened for reading."""
+
+    folder: Path
+    ids: list[str]
+    embeddings: np.ndarray  # (N, D) float32, memory-mapped
+    meta: dict
+
+
+def store_key(model_hash: str, encoder: TextEncoder, role: str, precision: str, ids_hash: str) -> str:
+    """What a store's content depends on: weights, tokenizer, the role's settings, precision, ids and texts."""
+    settings = encoder.settings
+    return hash_json({
+        "model": model_hash, "pooling": settings.pooling, "normalize": settings.normalize,
+        "prompt": settings.prompt(role), "include_prompt": settings.include_prompt, "lower_case": settings.lower_case,
+        "max_length": settings.max_length(role), "precision": precision, "texts": ids_hash,
+    })  # fmt: skip
+
+
+def hash_texts(ids: Sequence[str], texts: Sequence[str]) -> str:
+    return hash_strings(part for pair in zip(ids, texts, strict=True) for part in pair)
+
+
+def build_store(
+    folder: Path, encoder: TextEncoder, ids: Sequence[str], texts: Sequence[str], role: str, key: str,
+    facts: dict, token_budget: int | None = None,
+) -> Store:  # fmt: skip
+    """Encode into `folder`, or finish what an earlier process began there, or open what it finished.
+
+    Args:
+        folder: made if absent.
+        encoder: one tower, on its device.
+        ids: of the texts, in the order of the rows.
+        texts: one a row.
+        role: "query" or "doc".
+        key: as `store_key` gives it.
+        facts: further lines for store.json (model, settings), to be read by people and sidecars.
+        token_budget: tokens of one batch; None takes the device's default.
+
+    Raises:
+        UserError: the folder holds other embeddings, or the disk has no room.
+    """
+    check_store_folder(folder)
+    with exclusive(folder):  # two jobs of a sweep that want one store: the second waits and finds it finished
+        if (folder / "store.json").exists():
+            return open_store(folder, key)
+        dim = encoder.dim
+        require_space(folder, len(ids) * dim * 4, f"embeddings of {len(ids):,} texts")
+        header = _journal_header(key, encoder, token_budget)
+        done = _read_journal(folder, header)
+        start = time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(disk_errors(folder))
+            rows = stack.enter_context(_Rows(folder / "embeddings.npy", len(ids), dim, fresh=not done))
+            journal = stack.enter_context(_Journal(folder / "journal.jsonl", header, rows, fresh=not done))
+            progress = stack.enter_context(bar(len(ids), f"encode {role}", "text"))
+
+            def skip(batch: int) -> bool:
+                if batch in done:
+                    progress.update(done[batch])
+                return batch in done
+
+            for batch in encode.encode_batches(encoder, texts, role, token_budget, skip):
+                rows.write(batch.positions, batch.embeddings)
+                journal.add(batch.number, len(batch.positions))
+                progress.update(len(batch.positions))
+        seconds = time.perf_counter() - start
+        write_json(folder / "ids.json", list(ids), indent=None)
+        meta = {
+            "key": key, "ids": hash_strings(ids), "role": role, "count": len(ids), "dim": dim,
+            "resumed_batches": len(done), "seconds": round(seconds, 3),
+            "texts_per_second": round((len(ids) - sum(done.values())) / seconds, 2),  # of this process, not of earlier ones
+            "environment": header["environment"], **facts,
+        }  # fmt: skip
+        write_json(folder / "store.json", meta)
+        (folder / "journal.jsonl").unlink()
+    return open_store(folder, key)
+
+
+def open_store(folder: Path, key: str | None = None) -> Store:
+    """Open a finished store, memory-mapped.
+
+    Args:
+        folder: as `build_store` left it.
+        key: refuse the store if it was made from anything else; None takes it as it is.
+
+    Raises:
+        UserError: unfinished, damaged, or of another model, data or setting.
+    """
+    meta = read_json(folder / "store.json")
+    if not isinstance(meta, dict) or not {"key", "ids", "count", "dim"} <= meta.keys():
+        raise UserError(f"{folder / 'store.json'} is not one this tool wrote; expected key, ids, count and dim. Delete "
+                        f"{folder} and encode again.")  # fmt: skip
+    if key is not None and meta.get("key") != key:
+        raise UserError(f"{folder} holds embeddings of model {meta.get('model')!r}, {meta.get('count')} texts, role "
+                        f"{meta.get('role')} (key {str(meta.get('key'))[:12]}…), expected key {key[:12]}…: weights, "
+                        "texts or settings differ. Name the folder made from these, or another to make it anew.")  # fmt: skip
+    ids = read_json(folder / "ids.json")
+    if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids) or hash_strings(ids) != meta["ids"]:
+        raise UserError(f"{folder / 'ids.json'} does not hold the ids that the embeddings were made for, expected "
+                        f"{meta['count']} of sha256 {str(meta['ids'])[:12]}…; the store is damaged. Delete {folder} and encode "
+                        "again.")  # fmt: skip
+    try:
+        embeddings = np.load(folder / "embeddings.npy", mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{folder / 'embeddings.npy'} cannot be read ({error}); expected {len(ids)} float32 rows of dimension "
+                        f"{meta['dim']}. Delete {folder} and encode again.") from None  # fmt: skip
+    if embeddings.shape != (len(ids), meta["dim"]) or embeddings.dtype != np.float32:
+        raise UserError(f"{folder / 'embeddings.npy'} holds {embeddings.dtype} of shape {embeddings.shape}, expected float32 "
+                        f"of {(len(ids), meta['dim'])}; the store is damaged. Delete {folder} and encode again.")  # fmt: skip
+    return Store(folder, ids, embeddings, meta)
+
+
+def device_name(device: torch.device) -> str:
+    """What the numbers were computed on: the GPU's name, or the CPU's vector instructions."""
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU {torch.backends.cpu.get_cpu_capability()}"
+    )
+
+
+# ---- the store on disk -------------------------------------------------------------------------------------------------
+
+
+class _Rows:
+    """embeddings.npy while it is written. The space is taken at the start, and rows go in by ordinary writes: a disk
+    that fills up under a memory map would kill the process with SIGBUS."""
+
+    def __init__(self, path: Path, count: int, dim: int, fresh: bool):
+        self.path, self.row_bytes = path, dim * 4
+        try:
+            if fresh:
+                with open(path, "wb") as stream:
+                    np.lib.format.write_array_header_1_0(
+                        stream, {"descr": "<f4", "fortran_order": False, "shape": (count, dim)}
+                    )
+                    self.offset = stream.tell()
+                    if count:
+                        os.posix_fallocate(stream.fileno(), self.offset, count * self.row_bytes)
+            else:
+                self.offset = path.stat().st_size - count * self.row_bytes
+            self.fd = os.open(path, os.O_WRONLY)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise disk_error(error, path) from error
+
+    def write(self, positions: np.ndarray, embeddings: np.ndarray) -> None:
+        for position, row in zip(positions, embeddings.astype("<f4"), strict=True):
+            os.pwrite(self.fd, row.tobytes(), self.offset + int(position) * self.row_bytes)
+
+    def sync(self) -> None:
+        os.fsync(self.fd)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        os.close(self.fd)
+
+
+class _Journal:
+    """Numbers of finished batches, appended only after their rows were synced to the disk."""
+
+    def __init__(self, path: Path, header: dict, rows: _Rows, fresh: bool):
+        self.rows, self.waiting, self.synced = rows, [], time.monotonic()
+        self.stream = open(path, "w" if fresh else "a", encoding="utf-8")
+        if fresh:
+            try:
+                self._append(header)
+            except OSError:
+                with contextlib.suppress(OSError):  # closing tries to write once more
+                    self.stream.close()
+                raise
+
+    def add(self, batch: int, count: int) -> None:
+        self.waiting.append([batch, count])
+        if time.monotonic() - self.synced > SYNC_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        self.rows.sync()
+        for entry in self.waiting:
+            self._append(entry)
+        self.waiting, self.synced = [], time.monotonic()
+
+    def _append(self, entry: dict | list) -> None:
+        self.stream.write(json.dumps(entry) + "\n")
+        self.stream.flush()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with self.stream:
+            self.flush()
+
+
+def _journal_header(key: str, encoder: TextEncoder, token_budget: int | None) -> dict:
+    """Embeddings are bitwise the same only under the same batches, kernels and threads: all are in the header."""
+    device = next(encoder.parameters()).device
+    environment = {"torch": torch.__version__, "device": device_name(device), "threads": torch.get_num_threads(),
+                   "token_budget": token_budget or encode.default_budget(encoder), "window": encode.WINDOW}  # fmt: skip
+    return {"key": key, "environment": environment}
+
+
+def _read_journal(folder: Path, header: dict) -> dict[int, int]:
+    """{batch: rows} finished by an earlier process; empty if there was none or its batches cannot be continued.
+
+    Raises:
+        UserError: the folder holds unfinished embeddings of something else.
+    """
+    path = folder / "journal.jsonl"
+    if not path.exists() or not (folder / "embeddings.npy").exists():
+        return {}
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError:  # the line that a kill cut short: its batch is done again
+            break
+    if not entries:
+        return {}
+    if entries[0]["key"] != header["key"]:
+        raise UserError(f"{folder} holds unfinished embeddings of another model, data or setting; finish those first, or "
+                        "name another folder, or delete it.")  # fmt: skip
+    if entries[0] != header:
+        say(f"{folder}: starting afresh, since the unfinished part was made elsewhere ({entries[0]['environment']})")
+        return {}
+    done = {batch: count for batch, count in entries[1:]}
+    say(f"{folder}: resuming after {len(done)} finished batches ({sum(done.values())} texts)")
+    return done
