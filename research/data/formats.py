@@ -6,60 +6,18 @@ Readers are strict: a row that is not what the format promises is refused with f
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
 
+from research.data.rows import BadRows, identifier, integer, read_jsonl, read_lines, short, string
 from research.errors import UserError, suggest
-from research.progress import say
 from research.runfolder import atomic_write
 from research.types import Corpus, Document, Qrels, Queries, Run, Triplets
 
 BEIR_QRELS_HEADER = ["query-id", "corpus-id", "score"]
 
 
-class BadRows:
-    """What to do with a row that breaks its format: refuse it, or skip and count it.
-
-    Args:
-        skip: False raises UserError at the first bad row; True skips bad rows and counts them.
-    """
-
-    def __init__(self, skip: bool = False):
-        self.skip = skip
-        self.counts: Counter[str] = Counter()
-
-    def report(self, where: str, reason: str, detail: str, cure: str) -> None:
-        """Raise, or count under `reason` (the first of each reason is shown)."""
-        if not self.skip:
-            raise UserError(f"{where}: {detail}. {cure}, or pass --skip-bad-rows to leave such rows out, counted.")
-        if reason not in self.counts:
-            say(f"skipping {where}: {detail} (further rows of this kind are counted silently)")
-        self.counts[reason] += 1
-
-
 # ---- JSON lines -----------------------------------------------------------------------------------------------------
-
-
-def read_jsonl(path: Path, bad: BadRows) -> Iterator[tuple[str, dict]]:
-    """(`file:line`, object) for each non-blank line.
-
-    Raises:
-        UserError: the file is missing, not UTF-8, or (unless skipped) a line is not a JSON object.
-    """
-    for where, line in _lines(path):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:  # ValueError: not JSON, or a number of thousands of digits
-            bad.report(where, "malformed JSON", f"{_short(line)} is not JSON ({error})", "Expected one JSON object a "
-                       "line; mend the line")  # fmt: skip
-            continue
-        if not isinstance(row, dict):
-            bad.report(where, "not an object", f"{_short(line)} is a JSON {type(row).__name__}, expected an object",
-                       "Mend the line")  # fmt: skip
-            continue
-        yield where, row
 
 
 def read_corpus(path: Path, bad: BadRows) -> Corpus:
@@ -71,9 +29,9 @@ def collect_corpus(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Corpus:
     """Checked documents from (where, row) pairs: unique ids, string fields, a title or a text."""
     corpus: Corpus = {}
     for where, row in rows:
-        doc_id = _identifier(row, ("_id", "id"), where, bad)
-        title = _string(row, "title", where, bad)
-        text = _string(row, "text", where, bad)
+        doc_id = identifier(row, ("_id", "id"), where, bad)
+        title = string(row, "title", where, bad)
+        text = string(row, "text", where, bad)
         if doc_id is None or title is None or text is None:
             continue
         if not title.strip() and not text.strip():
@@ -96,8 +54,8 @@ def collect_queries(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Queries:
     """Checked queries from (where, row) pairs: unique ids, a text that is not empty."""
     queries: Queries = {}
     for where, row in rows:
-        query_id = _identifier(row, ("_id", "id"), where, bad)
-        text = _string(row, "text", where, bad)
+        query_id = identifier(row, ("_id", "id"), where, bad)
+        text = string(row, "text", where, bad)
         if query_id is None or text is None:
             continue
         if not text.strip():
@@ -115,8 +73,8 @@ def read_triplets(path: Path, bad: BadRows) -> Iterator[Triplets]:
     "negative_passages": […]}; at least one positive a row."""
     seen: set[str] = set()
     for where, row in read_jsonl(path, bad):
-        query_id = _identifier(row, ("query_id",), where, bad)
-        query = _string(row, "query", where, bad)
+        query_id = identifier(row, ("query_id",), where, bad)
+        query = string(row, "query", where, bad)
         positives = _passages(row, "positive_passages", where, bad)
         negatives = _passages(row, "negative_passages", where, bad)
         if query_id is None or query is None or positives is None or negatives is None:
@@ -175,16 +133,16 @@ def read_qrels(path: Path, bad: BadRows) -> Qrels:
     Raises:
         UserError: the first line is neither, or (unless skipped) a row is malformed or judged twice.
     """
-    lines = _lines(path)
+    lines = read_lines(path)
     where, first = next(lines, (str(path), ""))
     if first.split("\t") == BEIR_QRELS_HEADER:
         rows = ((where, line.split("\t")) for where, line in lines)
         return collect_qrels(rows, bad)
     fields = first.split()
-    if len(fields) == 4 and _integer(fields[3]) is not None:
+    if len(fields) == 4 and integer(fields[3]) is not None:
         rest = ((where, line.split()) for where, line in lines)
         return collect_qrels(((w, [f[0], *f[2:]] if len(f) == 4 else f) for w, f in [(where, fields), *rest]), bad)
-    raise UserError(f"{where}: the first line is {_short(first)}; expected BEIR's header (query-id, corpus-id, score, "
+    raise UserError(f"{where}: the first line is {short(first)}; expected BEIR's header (query-id, corpus-id, score, "
                     "tab-separated) or TREC's four columns (query 0 doc grade). Add the header line.")  # fmt: skip
 
 
@@ -192,9 +150,9 @@ def collect_qrels(rows: Iterable[tuple[str, list]], bad: BadRows) -> Qrels:
     """Checked judgements from (where, [query id, doc id, whole-number grade]) pairs."""
     qrels: Qrels = {}
     for where, fields in rows:
-        grade = _integer(fields[2]) if len(fields) == 3 else None
+        grade = integer(fields[2]) if len(fields) == 3 else None
         if grade is None or not fields[0] or not fields[1]:
-            bad.report(where, "malformed judgement", f"{_short(' '.join(map(str, fields)))} is not a judgement",
+            bad.report(where, "malformed judgement", f"{short(' '.join(map(str, fields)))} is not a judgement",
                        "Expected query id, document id and a whole-number grade; mend the line")  # fmt: skip
             continue
         docs = qrels.setdefault(str(fields[0]), {})
@@ -233,7 +191,7 @@ def read_run(path: Path, bad: BadRows | None = None) -> Run:
     """
     bad = bad or BadRows()
     run: Run = {}
-    for where, line in _lines(path):
+    for where, line in read_lines(path):
         fields = line.split()
         try:
             query_id, _, doc_id, _, score_text, _ = fields
@@ -241,7 +199,7 @@ def read_run(path: Path, bad: BadRows | None = None) -> Run:
         except ValueError:
             score = math.nan
         if not math.isfinite(score):
-            bad.report(where, "malformed run line", f"{_short(line)} is not a run line", "Expected six columns (query Q0 "
+            bad.report(where, "malformed run line", f"{short(line)} is not a run line", "Expected six columns (query Q0 "
                        "doc rank score tag) with a finite score; mend the line")  # fmt: skip
             continue
         docs = run.setdefault(query_id, {})
@@ -280,95 +238,17 @@ def write_run(path: Path, run: Run, tag: str) -> None:
                 stream.write(f"{query_id} Q0 {doc_id} {position} {score:.9g} {tag}\n")
 
 
-# ---- pieces ---------------------------------------------------------------------------------------------------------
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(`file:line`, text) of each line that is not blank; \\r\\n ends and a byte-order mark are taken off."""
-    number = 0
-    try:
-        with open(path, "rb") as stream:  # decoded line by line, so that an error knows its line
-            for number, line in enumerate(stream, 1):
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                if text.strip():
-                    yield f"{path}:{number}", text
-    except (FileNotFoundError, NotADirectoryError):
-        _missing(path)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}:{number}: not UTF-8 ({error}); expected UTF-8 text. Convert the file first.") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; expected a readable file. Check the path and its "
-                        "permissions.") from None  # fmt: skip
-
-
-def _missing(path: Path) -> NoReturn:
-    parent = Path(path).parent
-    there = (
-        suggest(Path(path).name, [p.name for p in parent.iterdir()]) if parent.is_dir() else f"{parent} is missing too"
-    )
-    raise UserError(f"{path} does not exist; {there}. Check the path.")
-
-
-def _identifier(row: dict, keys: tuple[str, ...], where: str, bad: BadRows) -> str | None:
-    """The row's id as a string; whole numbers are accepted, since datasets store numeric ids."""
-    value: Any = next((row[key] for key in keys if key in row), None)
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str) or value.split() != [value] or _broken(value):
-        # TREC files separate columns by blanks, so an id with a blank could not be written or read back
-        bad.report(where, "bad id", f"{keys[0]} is {value!r}, expected a string without blanks or half surrogate pairs",
-                   f"Give every row an {keys[0]}")  # fmt: skip
-        return None
-    return value
-
-
-def _string(row: dict, key: str, where: str, bad: BadRows) -> str | None:
-    value = row.get(key)
-    if value is None:
-        value = ""
-    if not isinstance(value, str):
-        bad.report(where, "wrong type", f"{key} is {_short(repr(value))}, expected a string", "Mend the row")
-        return None
-    if _broken(value):
-        bad.report(where, "broken text", f"{key} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text",
-                   "Mend the row")  # fmt: skip
-        return None
-    return value
-
-
-def _broken(text: str) -> bool:
-    """JSON can spell half a surrogate pair, which no tokenizer and no UTF-8 file can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
 def _passages(row: dict, key: str, where: str, bad: BadRows) -> dict[str, Document] | None:
     passages = row.get(key, [])
     if not isinstance(passages, list) or not all(isinstance(p, dict) for p in passages):
-        bad.report(
-            where, "wrong type", f"{key} is {_short(repr(passages))}, expected a list of objects", "Mend the row"
-        )
+        bad.report(where, "wrong type", f"{key} is {short(repr(passages))}, expected a list of objects", "Mend the row")
         return None
     docs: dict[str, Document] = {}
     for passage in passages:
-        doc_id = _identifier(passage, ("docid",), where, bad)
-        title = _string(passage, "title", where, bad)
-        text = _string(passage, "text", where, bad)
+        doc_id = identifier(passage, ("docid",), where, bad)
+        title = string(passage, "title", where, bad)
+        text = string(passage, "text", where, bad)
         if doc_id is None or title is None or text is None:
             return None
         docs[doc_id] = Document(title, text)
     return docs
-
-
-def _integer(value: Any) -> int | None:
-    try:
-        return int(value) if str(value).strip() == str(int(value)) else None
-    except (TypeError, ValueError):
-        return None
-
-
-def _short(text: str, limit: int = 60) -> str:
-    return repr(text if len(text) <= limit else text[:limit] + "…")

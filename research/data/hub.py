@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from research.data.formats import BadRows, collect_corpus, collect_qrels, collect_queries
+from research.data.formats import collect_corpus, collect_qrels, collect_queries
+from research.data.rows import BadRows
 from research.errors import UserError
 from research.types import Corpus, Qrels, Queries
 

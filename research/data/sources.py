@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from research.data import stdlib
 from research.data.formats import (
-    BadRows,
     check_qrels,
     read_corpus,
     read_qrels,
     read_queries,
 )
 from research.data.hub import load_hub
+from research.data.rows import BadRows
 from research.errors import UserError, suggest
 from research.progress import say
 from research.runfolder import hash_strings

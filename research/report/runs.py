@@ -8,7 +8,11 @@ from typing import Any, NamedTuple
 from research.errors import UserError
 from research.runfolder import MARKER, read_json
 
-MEASURED = ("seconds", "ms_per_query", "per_second")  # endings of facts that differ each time; the others decide what a stage is
+MEASURED = (
+    "seconds",
+    "ms_per_query",
+    "per_second",
+)  # endings of facts that differ each time; the others decide what a stage is
 
 
 class Folder(NamedTuple):

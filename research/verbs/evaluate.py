@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from research.errors import UserError
-from research.verbs import options
+from research.verbs import options, scoring
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,13 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from research.data.formats import check_run, read_run
     from research.data.sources import check_relevant, check_split, load
-    from research.metrics.retrieval import DEFAULT_METRICS, parse_metric
     from research.runfolder import MARKER, open_run_folder, provenance, write_json
-    from research.verbs import scoring
 
-    metrics = args.metrics or list(DEFAULT_METRICS)
-    for name in metrics:
-        parse_metric(name)
+    metrics = scoring.check_metrics(args.metrics)
     check_split(args.data, args.split)
     if args.out:
         open_run_folder(args.out)

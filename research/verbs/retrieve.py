@@ -10,7 +10,6 @@ changed are not computed again.
 import argparse
 import hashlib
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import yaml
 
 from research.progress import say
 from research.types import Collection, Run
-from research.verbs import options
+from research.verbs import options, scoring
 
 EXAMPLES = 50  # queries whose texts go into the run folder for the report
 EXAMPLE_DOCS = 3
@@ -57,15 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from research.data.sources import check_relevant, check_split, load
-    from research.metrics.retrieval import DEFAULT_METRICS, parse_metric
     from research.models.sources import check_name
     from research.runfolder import MARKER, cache_folder, open_run_folder, provenance, require_space, write_json
     from research.tracking import Tracker
-    from research.verbs import scoring
 
-    metrics = args.metrics or list(DEFAULT_METRICS)
-    for name in metrics:
-        parse_metric(name)
+    metrics = scoring.check_metrics(args.metrics)
     check_split(args.data, args.split)
     for name in args.retriever:
         if name != "bm25":
@@ -76,53 +71,65 @@ def run(args: argparse.Namespace) -> int:
     data = check_relevant(load(args.data, args.split, args.skip_bad_rows))
     say(f"{args.data} {args.split}: {len(data.queries):,} queries, {len(data.corpus):,} documents")
 
-    from research.retrieval.pipeline import Options, retrieve
+    from research.retrieval.pipeline import Pipeline
+    from research.retrieval.stages import Options
 
     started = time.perf_counter()
-    facts = {"verb": "retrieve", "source": args.data, "split": args.split, "data": data.fingerprint}
-    write_json(out / MARKER, provenance(args.command, **facts))
-    config = {name: str(value) if isinstance(value, Path) else value
-              for name, value in vars(args).items() if name not in ("run", "command", "json")}  # fmt: skip
-    _write_yaml(out / "config.yaml", config)
     settings = Options(
         top_k=args.top_k, index=args.index, ef=args.ef, M=args.hnsw_m, ef_construction=args.ef_construction,
         index_threads=args.index_threads, precision=args.precision, k1=args.bm25_k1, b=args.bm25_b,
         settings=options.encoder_settings(args), embeddings=args.embeddings,
     )  # fmt: skip
+    pipeline = Pipeline(data, args.retriever, cache_folder(args.cache), settings)
+    # from here on the folder is this command's: what was wrong with it has been said
+    facts = {"verb": "retrieve", "source": args.data, "split": args.split, "data": data.fingerprint}
+    write_json(out / MARKER, provenance(args.command, **facts))
+    config = {name: str(value) if isinstance(value, Path) else value
+              for name, value in vars(args).items() if name not in ("run", "command", "json")}  # fmt: skip
+    _write_yaml(out / "config.yaml", config)
     left_out = scoring.report_unscorable(data.qrels)
     tracker = Tracker(args.wandb, out, job="retrieve", config=config)
-    scored: dict[str, dict] = {}
-    runs: dict[str, Run] = {}
-    for stage in retrieve(data, args.retriever, out, cache_folder(args.cache), settings):
+    scored, runs = {}, {}
+    for stage in pipeline.run(out):
         scored[stage.name] = scoring.score(data.qrels, stage.run, metrics) | {"facts": stage.facts}
         runs[stage.name] = stage.run
         means = scored[stage.name]["metrics"]
         say(f"{stage.name}: {metrics[0]} {means[metrics[0]]:.4f}, {stage.facts['ms_per_query']:.2f} ms a query")
         tracker.log({f"{args.split}/{stage.name}/{name}": value for name, value in means.items()})
-    last = scored[stage.name]["metrics"]
-    tracker.summary({f"{args.split}/{name}": value for name, value in last.items()})
+    tracker.summary({f"{args.split}/{name}": value for name, value in means.items()})
     tracker.finish()
 
     write_json(out / "examples.json", _examples(data, runs))
     write_json(out / "metrics.json", {
         **facts, "queries": len(data.queries), "documents": len(data.corpus), "unscorable": left_out,
-        "notes": data.notes, "metrics": last, "stages": scored,
+        "notes": data.notes, "metrics": means, "stages": scored,
     })  # fmt: skip
-    models = {name: s["facts"].get("model_hash") for name, s in scored.items() if "model_hash" in s["facts"]}
-    seconds = round(time.perf_counter() - started, 3)
-    device = next((s["facts"]["device"] for s in scored.values() if "device" in s["facts"]), None)
-    write_json(out / MARKER, provenance(args.command, **facts, models=models, device=device, seconds=seconds))
-    if args.json:
-        stages = {name: s["metrics"] | _numbers(s["facts"]) for name, s in scored.items()}
-        print(json.dumps({"metrics": last, "stages": stages, "out": str(out)}))
-    else:
-        print(
-            scoring.table({name: s["metrics"] | {"ms/query": s["facts"]["ms_per_query"]} for name, s in scored.items()})
-        )
-        pairs = scoring.comparisons(scored, metrics[0])
-        print(("\n" + scoring.comparison_lines(pairs) + "\n" if pairs else "") + f"\nwritten to {out}")
-    sys.stdout.flush()
+    origin = _origin(scored) | {"seconds": round(time.perf_counter() - started, 3)}
+    write_json(out / MARKER, provenance(args.command, **facts, **origin))
+    _print(args, scored, metrics[0])
     return 0
+
+
+def _origin(scored: dict[str, dict]) -> dict:
+    """What the stages say of the models and the device that made them."""
+    facts = {name: stage["facts"] for name, stage in scored.items()}
+    return {
+        "models": {name: stage["model_hash"] for name, stage in facts.items() if "model_hash" in stage},
+        "device": next((stage["device"] for stage in facts.values() if "device" in stage), None),
+    }
+
+
+def _print(args: argparse.Namespace, scored: dict[str, dict], metric: str) -> None:
+    if args.json:
+        stages = {name: stage["metrics"] | _numbers(stage["facts"]) for name, stage in scored.items()}
+        last = scored[list(scored)[-1]]["metrics"]
+        print(json.dumps({"metrics": last, "stages": stages, "out": str(args.out)}))
+        return
+    milliseconds = {name: {"ms/query": stage["facts"]["ms_per_query"]} for name, stage in scored.items()}
+    print(scoring.table({name: stage["metrics"] | milliseconds[name] for name, stage in scored.items()}))
+    if pairs := scoring.comparisons(scored, metric):
+        print("\n" + scoring.comparison_lines(pairs))
+    print(f"\nwritten to {args.out}")
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

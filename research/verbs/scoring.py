@@ -3,10 +3,21 @@
 import itertools
 from collections.abc import Sequence
 
-from research.metrics.retrieval import evaluate, mean, unscorable
+from research.metrics.retrieval import DEFAULT_METRICS, evaluate, mean, parse_metric, unscorable
 from research.metrics.significance import compare
 from research.progress import say
 from research.types import Qrels, Run
+
+
+def check_metrics(names: Sequence[str] | None) -> list[str]:
+    """The metrics asked for, or the default ones.
+
+    Raises:
+        UserError: an unknown one.
+    """
+    for name in names or ():
+        parse_metric(name)
+    return list(names or DEFAULT_METRICS)
 
 
 def score(qrels: Qrels, run: Run, metrics: Sequence[str]) -> dict:

@@ -189,7 +189,6 @@ def test_unreadable_model_is_refused(cell, research, collection, tiny_bert, tmp_
     refuse(cell, research, monkeypatch)
 
 
-@pytest.mark.xfail(strict=True, reason="pipeline.retrieve loads a model only when the stages before it are computed")
 def test_model_is_refused_before_another_stage_is_computed(research, collection, tiny_bert, tmp_path, monkeypatch):
     furnish(tmp_path, tiny_bert, monkeypatch)
     cut(WEIGHTS, -100)(monkeypatch)
@@ -199,7 +198,6 @@ def test_model_is_refused_before_another_stage_is_computed(research, collection,
     assert_nothing_changed(before)
 
 
-@pytest.mark.xfail(strict=True, reason="retrieve writes config.yaml and provenance.json before it loads a model")
 def test_model_that_is_refused_leaves_an_earlier_run_as_it_was(research, collection, tiny_bert, tmp_path, monkeypatch):
     furnish(tmp_path, tiny_bert, monkeypatch)
     assert research(*MAKE_RUN.split()).code == 0

@@ -74,7 +74,7 @@ def test_unreachable_wandb_is_a_warning_and_the_run_goes_on(place):
 
 INTERRUPTED = {
     "encode": "research.retrieval.encode.encode_batch",
-    "retrieve": "research.retrieval.pipeline.exact_search",
+    "retrieve": "research.retrieval.stages.exact_search",
     "evaluate": "research.verbs.scoring.score",
     "report": "research.report.html.page",
     "quickstart": "research.models.sources.resolve",

@@ -41,7 +41,7 @@ def test_run_folder_holds_every_file_of_the_contract(retrieve, tmp_path):
 def test_second_run_computes_nothing(retrieve, tmp_path, monkeypatch):
     first = retrieve("--json").json
     files = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*.trec")}
-    monkeypatch.setattr("research.retrieval.pipeline.encode_texts", None)  # called, it would raise
+    monkeypatch.setattr("research.retrieval.stages.encode_texts", None)  # called, it would raise
     monkeypatch.setattr("research.retrieval.lexical.Bm25.build", None)
     second = retrieve("--json")
     assert second.json == first
@@ -115,7 +115,7 @@ def test_interrupt_is_130_and_the_next_run_finishes(retrieve, monkeypatch, tmp_p
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("research.retrieval.pipeline.exact_search", interrupt)
+        patch.setattr("research.retrieval.stages.exact_search", interrupt)
         assert retrieve().code == 130
     assert not (tmp_path / "out/dense.trec").exists()
     again = retrieve("--json")

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from research.data.formats import (
-    BadRows,
     check_qrels,
     check_run,
     read_corpus,
@@ -17,6 +16,7 @@ from research.data.formats import (
     write_run,
     write_triplets,
 )
+from research.data.rows import BadRows
 from research.errors import UserError
 from research.types import Document, Triplets
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from research.data import stdlib
-from research.data.formats import BadRows
+from research.data.rows import BadRows
 from research.data.sources import Source, check_split, leaks, load, load_source, load_texts
 from research.errors import UserError
 from research.types import Document

@@ -1,0 +1,123 @@
+"""Rows of a data file, one at a time, and what to do with a bad one: the readers of `formats` and `hub` stand on this."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from research.errors import UserError, suggest
+from research.progress import say
+
+
+class BadRows:
+    """What to do with a row that breaks its format: refuse it, or skip and count it.
+
+    Args:
+        skip: False raises UserError at the first bad row; True skips bad rows and counts them.
+    """
+
+    def __init__(self, skip: bool = False):
+        self.skip = skip
+        self.counts: Counter[str] = Counter()
+
+    def report(self, where: str, reason: str, detail: str, cure: str) -> None:
+        """Raise, or count under `reason` (the first of each reason is shown)."""
+        if not self.skip:
+            raise UserError(f"{where}: {detail}. {cure}, or pass --skip-bad-rows to leave such rows out, counted.")
+        if reason not in self.counts:
+            say(f"skipping {where}: {detail} (further rows of this kind are counted silently)")
+        self.counts[reason] += 1
+
+
+def read_jsonl(path: Path, bad: BadRows) -> Iterator[tuple[str, dict]]:
+    """(`file:line`, object) for each non-blank line.
+
+    Raises:
+        UserError: the file is missing, not UTF-8, or (unless skipped) a line is not a JSON object.
+    """
+    for where, line in read_lines(path):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:  # ValueError: not JSON, or a number of thousands of digits
+            bad.report(where, "malformed JSON", f"{short(line)} is not JSON ({error})", "Expected one JSON object a "
+                       "line; mend the line")  # fmt: skip
+            continue
+        if not isinstance(row, dict):
+            bad.report(where, "not an object", f"{short(line)} is a JSON {type(row).__name__}, expected an object",
+                       "Mend the line")  # fmt: skip
+            continue
+        yield where, row
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """(`file:line`, text) of each line that is not blank; \\r\\n ends and a byte-order mark are taken off."""
+    number = 0
+    try:
+        with open(path, "rb") as stream:  # decoded line by line, so that an error knows its line
+            for number, line in enumerate(stream, 1):
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                if text.strip():
+                    yield f"{path}:{number}", text
+    except (FileNotFoundError, NotADirectoryError):
+        _missing(path)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}:{number}: not UTF-8 ({error}); expected UTF-8 text. Convert the file first.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; expected a readable file. Check the path and its "
+                        "permissions.") from None  # fmt: skip
+
+
+def _missing(path: Path) -> NoReturn:
+    parent = Path(path).parent
+    there = (
+        suggest(Path(path).name, [p.name for p in parent.iterdir()]) if parent.is_dir() else f"{parent} is missing too"
+    )
+    raise UserError(f"{path} does not exist; {there}. Check the path.")
+
+
+def identifier(row: dict, keys: tuple[str, ...], where: str, bad: BadRows) -> str | None:
+    """The row's id as a string; whole numbers are accepted, since datasets store numeric ids."""
+    value: Any = next((row[key] for key in keys if key in row), None)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or value.split() != [value] or _broken(value):
+        # TREC files separate columns by blanks, so an id with a blank could not be written or read back
+        bad.report(where, "bad id", f"{keys[0]} is {value!r}, expected a string without blanks or half surrogate pairs",
+                   f"Give every row an {keys[0]}")  # fmt: skip
+        return None
+    return value
+
+
+def string(row: dict, key: str, where: str, bad: BadRows) -> str | None:
+    value = row.get(key)
+    if value is None:
+        value = ""
+    if not isinstance(value, str):
+        bad.report(where, "wrong type", f"{key} is {short(repr(value))}, expected a string", "Mend the row")
+        return None
+    if _broken(value):
+        bad.report(where, "broken text", f"{key} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text",
+                   "Mend the row")  # fmt: skip
+        return None
+    return value
+
+
+def _broken(text: str) -> bool:
+    """JSON can spell half a surrogate pair, which no tokenizer and no UTF-8 file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def integer(value: Any) -> int | None:
+    try:
+        return int(value) if str(value).strip() == str(int(value)) else None
+    except (TypeError, ValueError):
+        return None
+
+
+def short(text: str, limit: int = 60) -> str:
+    return repr(text if len(text) <= limit else text[:limit] + "…")

