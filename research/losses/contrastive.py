@@ -1,0 +1,80 @@
+"""Contrastive losses of a dual encoder. Pure functions: embeddings and ids in, per-example losses out."""
+
+import torch
+from torch import Tensor
+
+NO_ID = -1  # pads rows of positive ids; never the id of a document
+
+
+def known_positives(doc_ids: Tensor, positive_ids: Tensor, own: Tensor) -> Tensor:
+    """Columns that are no negatives of a query, though they are not its own positive: it is relevant to them as well.
+
+    A duplicate of the positive left among the negatives costs a perfect encoder ln 2 a query.
+
+    Args:
+        doc_ids: (M,) ids of all documents scored, gathered ones too; equal documents have equal ids.
+        positive_ids: (B, P) ids of every document judged relevant to each query, padded with NO_ID.
+        own: (B,) column of each query's own positive.
+
+    Returns:
+        (B, M) bool, True where the column is to be left out of the softmax. The own column is never True.
+    """
+    mask = (doc_ids[None, :, None] == positive_ids[:, None, :]).any(-1)  # (B, M)
+    return mask.scatter(1, own[:, None], False)
+
+
+def info_nce(
+    query: Tensor, docs: Tensor, own: Tensor, temperature: Tensor | float, masked: Tensor | None = None
+) -> Tensor:
+    """Softmax cross-entropy of each query's own document against every other that is not masked.
+
+    L_i = −log( exp(s_i,own / τ) / Σ_{j not masked} exp(s_ij / τ) ),  s = q dᵀ
+
+    Args:
+        query: (B, D) query embeddings, L2-normalised for cosine similarity.
+        docs: (M, D) document embeddings: positives, hard negatives and those gathered from other processes, in any order.
+        own: (B,) column of each query's own positive in `docs`.
+        temperature: τ > 0, usually 0.01 to 0.1; a tensor receives its gradient.
+        masked: (B, M) bool, as `known_positives` gives it; None masks nothing.
+
+    Returns:
+        (B,) float32 (float64 for float64 embeddings) losses: bf16 scores would tie, and their softmax lose 1e-2.
+
+    Source: InfoNCE, van den Oord et al. 2018, Eq. 4; in-batch negatives as Karpukhin et al. 2020, Eq. 2.
+    """
+    logits = _scores(query, docs) / temperature  # (B, M)
+    if masked is not None:
+        logits = logits.masked_fill(masked, -torch.inf)
+    return torch.logsumexp(logits, 1) - logits.gather(1, own[:, None]).squeeze(1)
+
+
+def symmetric_info_nce(
+    query: Tensor, docs: Tensor, own: Tensor, temperature: Tensor | float, masked: Tensor | None = None,
+    all_queries: Tensor | None = None, own_query: Tensor | None = None, masked_queries: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Mean of both directions: each query finds its document, and each such document its query.
+
+    Only the queries' own documents ask back; hard negatives have no query of their own.
+
+    Args:
+        query, docs, own, temperature, masked: as for `info_nce`.
+        all_queries: (N, D) the queries that documents are matched against, gathered ones too; None takes `query`.
+        own_query: (B,) row of each query in `all_queries`; None takes 0 … B−1.
+        masked_queries: (B, N) bool, queries to which the own document is relevant as well (`known_positives` with the
+            roles changed); None masks nothing.
+
+    Returns:
+        (B,) losses.
+
+    Source: CLIP, Radford et al. 2021, Fig. 3.
+    """
+    if all_queries is None:
+        all_queries, own_query = query, torch.arange(len(query), device=query.device)
+    forward = info_nce(query, docs, own, temperature, masked)
+    backward = info_nce(docs[own], all_queries, own_query, temperature, masked_queries)
+    return (forward + backward) / 2
+
+
+def _scores(query: Tensor, docs: Tensor) -> Tensor:
+    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    return query.to(dtype) @ docs.to(dtype).T
