@@ -3,19 +3,18 @@
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModel
 
 from research.errors import UserError
+from research.models.folder import load_transformer, own_length, padded_length, position_count, unreadable
 from research.models.pooling import pool
-from research.models.settings import NO_LIMIT, ROLES, EncoderSettings, read_settings
-from research.models.sources import check_tokenizer, weight_files
+from research.models.settings import ROLES, EncoderSettings, read_settings
+from research.models.sources import weight_files
 
 ACTIVATIONS = {"identity": nn.Identity, "tanh": nn.Tanh, "gelu": nn.GELU, "relu": nn.ReLU}
-transformers_logging.disable_progress_bar()  # loading takes a tenth of a second
-LENGTH_MULTIPLE = 16
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class TextEncoder(nn.Module):
@@ -33,7 +32,7 @@ class TextEncoder(nn.Module):
         self.transformer = transformer
         self.tokenizer = tokenizer
         self.dense = dense or nn.Identity()
-        self.positions = _positions(transformer)
+        self.positions = position_count(transformer)
         self.settings = _with_lengths(settings, self.positions, tokenizer)
 
     @property
@@ -78,8 +77,8 @@ class TextEncoder(nn.Module):
         return len(ids) - (ids[-1] in self.tokenizer.all_special_ids)  # a closing [SEP] is not part of the prompt
 
     def padded_length(self, length: int) -> int:
-        """The next multiple of 16 that the position table holds: bf16 attention on a CPU is 1.5× slower off it."""
-        return max(length, min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self.positions))
+        """Tokens that a row of `length` takes in a batch."""
+        return padded_length(length, self.positions)
 
     def collate(self, ids: list[list[int]]) -> tuple[Tensor, Tensor]:
         """(B, T) input_ids and attention_mask, padded on the right.
@@ -130,31 +129,8 @@ def load_encoder(folder: Path, precision: str = "fp32", **settings: object) -> T
         UserError: no safetensors, damaged or incomplete weights, an unsupported module.
     """
     merged = read_settings(folder).override(**settings)
-    weight_files(folder)
-    check_tokenizer(folder)
-    try:
-        transformer, info = AutoModel.from_pretrained(
-            folder, dtype=DTYPES[precision], use_safetensors=True, local_files_only=True, output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that they are listed below, by name
-        )  # fmt: skip
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
-        dense = _load_dense(folder, merged)
-        rows, highest = transformer.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
-    except UserError:
-        raise
-    except Exception as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError, … for bad folders
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"model folder {folder} cannot be loaded ({type(error).__name__}: {reason}); expected a complete "
-                        "Hugging Face folder of a text encoder. Copy or download it again.") from error  # fmt: skip
-    missing = [name for name in info["missing_keys"] if not name.startswith("pooler.")]
-    if missing or info["mismatched_keys"]:
-        wrong = missing or [str(key) for key in info["mismatched_keys"]]
-        raise UserError(f"model folder {folder} lacks {len(wrong)} weights that its config.json asks for ({wrong[0]}, …); "
-                        "they would be random. Expected the weights of this architecture; save the model again.")  # fmt: skip
-    if highest >= rows:
-        raise UserError(f"model folder {folder} has a tokenizer with ids up to {highest}, expected below {rows}, the rows of "
-                        "the embedding table: it is another model's. Copy or download it again.")  # fmt: skip
-    return TextEncoder(transformer, tokenizer, merged, dense).eval()
+    transformer, tokenizer = load_transformer(folder, AutoModel, precision)
+    return TextEncoder(transformer, tokenizer, merged, _load_dense(folder, merged)).eval()
 
 
 def _pad_right(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,22 +142,22 @@ def _pad_right(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _load_dense(folder: Path, settings: EncoderSettings) -> nn.Module:
-    from safetensors.torch import load_file
-
     layers: list[nn.Module] = []
     for dense in settings.dense:
         linear = nn.Linear(dense.in_features, dense.out_features, bias=dense.bias)
         (file,) = weight_files(folder / dense.folder)
-        linear.load_state_dict({name.removeprefix("linear."): value.float() for name, value in load_file(file).items()})
+        try:
+            weights = load_file(file)
+            linear.load_state_dict({name.removeprefix("linear."): value.float() for name, value in weights.items()})
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise unreadable(folder, error) from error
         layers += [linear, ACTIVATIONS[dense.activation]()]
     return nn.Sequential(*layers)
 
 
 def _with_lengths(settings: EncoderSettings, positions: int, tokenizer) -> EncoderSettings:
     """Fill in the model's own limits; refuse lengths that its position table does not have."""
-    own = min(tokenizer.model_max_length, positions)
-    if own >= NO_LIMIT:
-        own = 512
+    own = own_length(positions, tokenizer)
     lengths = {}
     for role in ROLES:
         asked = settings.max_length(role)
@@ -190,13 +166,3 @@ def _with_lengths(settings: EncoderSettings, positions: int, tokenizer) -> Encod
                             "--max-length within that.")  # fmt: skip
         lengths[f"{role}_max_length"] = asked or own
     return settings.override(**lengths)
-
-
-def _positions(transformer: nn.Module) -> int:
-    """Tokens that the position table can hold."""
-    positions = getattr(transformer.config, "max_position_embeddings", None) or NO_LIMIT
-    for name, module in transformer.named_modules():
-        # RoBERTa and its kin count positions from padding_idx + 1, so the first rows of the table are never used
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            return positions - module.padding_idx - 1
-    return positions

@@ -17,7 +17,6 @@ DOC_PROMPT_NAMES = ("document", "passage", "corpus")  # the order in which sente
 LEGACY_POOLING = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last",
                   "pooling_mode_max_tokens": "max", "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
                   "pooling_mode_weightedmean_tokens": "weightedmean"}  # fmt: skip
-NO_LIMIT = 10**9  # tokenizers without a limit say 10^30
 
 
 @dataclasses.dataclass(frozen=True)

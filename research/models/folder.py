@@ -1,0 +1,78 @@
+"""A Hugging Face folder → transformer and tokenizer, complete or refused; and the lengths that it can take."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from research.errors import UserError
+from research.models.sources import check_tokenizer, weight_files
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+NO_LIMIT = 10**9  # tokenizers without a limit say 10^30
+DEFAULT_LENGTH = 512  # of models without any limit
+LENGTH_MULTIPLE = 16
+
+transformers_logging.disable_progress_bar()  # loading takes a tenth of a second
+
+
+def load_transformer(folder: Path, auto_class, precision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model of a folder, on the CPU, and its tokenizer.
+
+    Args:
+        folder: as `sources.resolve` gives it.
+        auto_class: the transformers class to load with (AutoModel, AutoModelForSequenceClassification, …).
+        precision: "fp32" or "bf16", of the weights.
+
+    Raises:
+        UserError: no safetensors, no vocabulary, damaged or incomplete weights, a tokenizer of another model.
+    """
+    weight_files(folder)
+    check_tokenizer(folder)
+    try:
+        transformer, info = auto_class.from_pretrained(
+            folder, dtype=DTYPES[precision], use_safetensors=True, local_files_only=True, output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are listed below, by name
+        )  # fmt: skip
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
+        rows, highest = transformer.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError, … for bad folders
+        raise unreadable(folder, error) from error
+    missing = [name for name in info["missing_keys"] if not name.startswith("pooler.")]
+    if missing or info["mismatched_keys"]:
+        wrong = missing or [str(key) for key in info["mismatched_keys"]]
+        raise UserError(f"model folder {folder} lacks {len(wrong)} weights that its config.json asks for ({wrong[0]}, …); "
+                        "they would be random. Expected the weights of this architecture; save the model again.")  # fmt: skip
+    if highest >= rows:
+        raise UserError(f"model folder {folder} has a tokenizer with ids up to {highest}, expected below {rows}, the rows of "
+                        "the embedding table: it is another model's. Copy or download it again.")  # fmt: skip
+    return transformer, tokenizer
+
+
+def unreadable(folder: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    return UserError(f"model folder {folder} cannot be loaded ({type(error).__name__}: {reason}); expected a complete "
+                     "Hugging Face folder of a text encoder. Copy or download it again.")  # fmt: skip
+
+
+def position_count(transformer: nn.Module) -> int:
+    """Tokens that the position table can hold."""
+    positions = getattr(transformer.config, "max_position_embeddings", None) or NO_LIMIT
+    for name, module in transformer.named_modules():
+        # RoBERTa and its kin count positions from padding_idx + 1, so the first rows of the table are never used
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return positions - module.padding_idx - 1
+    return positions
+
+
+def own_length(positions: int, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The model's own limit in tokens: the tokenizer's, within what the position table holds."""
+    own = min(tokenizer.model_max_length, positions)
+    return DEFAULT_LENGTH if own >= NO_LIMIT else own
+
+
+def padded_length(length: int, positions: int) -> int:
+    """The next multiple of 16 that the position table holds: bf16 attention on a CPU is 1.5× slower off it."""
+    return max(length, min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, positions))
