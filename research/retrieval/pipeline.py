@@ -1,4 +1,4 @@
-"""Stages of retrieval over one collection, each a TREC run in the run folder: encode → index → search → fuse.
+"""Stages of retrieval over one collection, each a TREC run in the run folder: encode → index → search → fuse → rerank.
 
 A stage whose inputs hash to what they were is not computed again. Embeddings and HNSW graphs live in a cache that is
 addressed by content, so that every run with the same weights, texts and settings shares them.
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from research.data.formats import read_run, write_run
 from research.progress import say
-from research.retrieval.stages import Dense, Fused, Lexical, Options, Texts
+from research.retrieval.stages import Dense, Fused, Lexical, Options, Reranked, Texts
 from research.runfolder import Stages
 from research.types import Collection, Run
 
@@ -22,7 +22,7 @@ class Stage(NamedTuple):
     """One finished stage.
 
     Attributes:
-        name: bm25 | dense | dense2 … | fused; its file is `<name>.trec`.
+        name: bm25 | dense | dense2 … | fused | reranked; its file is `<name>.trec`.
         run: the ranking.
         facts: label, seconds, ms_per_query and what else its numbers depend on.
     """
@@ -40,12 +40,14 @@ class Pipeline:
         retrievers: "bm25" or model names, in order; several are fused.
         cache: of embeddings and indexes.
         options: see there.
+        reranker: a cross-encoder's name, which re-orders the top of the last stage; None leaves it out.
 
     Raises:
         UserError: a model that cannot be read, or does not fit the options.
     """
 
-    def __init__(self, collection: Collection, retrievers: list[str], cache: Path, options: Options):
+    def __init__(self, collection: Collection, retrievers: list[str], cache: Path, options: Options,
+                 reranker: str | None = None):  # fmt: skip
         texts = Texts(collection)
         options = _fit(options, len(texts.doc_ids))
         self.parts = {
@@ -53,6 +55,8 @@ class Pipeline:
             for name, retriever in zip(_names(retrievers), retrievers, strict=True)
         }
         self.fused = Fused(texts, options, list(self.parts.values())) if len(self.parts) > 1 else None
+        last = self.fused or list(self.parts.values())[-1]
+        self.reranked = Reranked(texts, options, reranker, last) if reranker else None
 
     def run(self, out: Path) -> Iterator[Stage]:
         """Compute every stage that is not finished in the run folder `out`, yielding each as it is there.
@@ -61,18 +65,26 @@ class Pipeline:
             UserError: an index or store that does not match, or a full disk.
         """
         stages = Stages(out)
-        stages.keep_only([*self.parts, *(["fused"] if self.fused else [])])
+        stages.keep_only([*self.parts, *(["fused"] if self.fused else []), *(["reranked"] if self.reranked else [])])
         done = []
         for name, part in self.parts.items():
             done.append(_stage(stages, out, name, part, part.compute))
             yield done[-1]
         if self.fused:
             runs, facts = [stage.run for stage in done], [stage.facts for stage in done]
-            yield _stage(stages, out, "fused", self.fused, lambda: self.fused.compute(runs, facts))
+            done.append(_stage(stages, out, "fused", self.fused, lambda: self.fused.compute(runs, facts)))
+            yield done[-1]
+        if self.reranked:
+            last = done[-1]
+            yield _stage(stages, out, "reranked", self.reranked, lambda: self.reranked.compute(last.run, last.facts))
 
 
 def _stage(
-    stages: Stages, out: Path, name: str, part: Lexical | Dense | Fused, compute: Callable[[], tuple[Run, dict]]
+    stages: Stages,
+    out: Path,
+    name: str,
+    part: Lexical | Dense | Fused | Reranked,
+    compute: Callable[[], tuple[Run, dict]],
 ) -> Stage:
     facts = stages.finished(name, part.key)
     file = f"{name}.trec"
@@ -100,6 +112,7 @@ def _fit(options: Options, documents: int) -> Options:
     if options.top_k > documents:
         say(f"top_k={options.top_k} exceeds the {documents} documents; every document is ranked")
         options = dataclasses.replace(options, top_k=documents)
+    options = dataclasses.replace(options, depth=min(options.depth, options.top_k))
     if options.index is None:
         index = "exact" if documents <= EXACT_UP_TO else "hnsw"
         say(f"index: {index}, the default for {documents:,} documents (exact up to {EXACT_UP_TO:,})")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from research.errors import UserError
+from research.models.cross_encoder import load_cross_encoder
 from research.models.dual_encoder import DualEncoder
 from research.models.inference import for_inference
 from research.models.sources import hash_model, resolve
@@ -16,6 +17,7 @@ from research.retrieval.encode import encode_texts
 from research.retrieval.fusion import reciprocal_rank_fusion
 from research.retrieval.index import HnswIndex, ann_recall, exact_search, to_run
 from research.retrieval.lexical import Bm25
+from research.retrieval.rerank import rerank, score_pairs, top_pairs
 from research.retrieval.store import Store, build_store, device_name, hash_texts, open_store, store_key
 from research.runfolder import hash_json
 from research.types import Collection, Run
@@ -38,6 +40,9 @@ class Options:
         k1, b: of BM25.
         settings: changes to the models' own EncoderSettings; None keeps a value.
         embeddings: folder of document embeddings made by `encode`, instead of the cache.
+        depth: documents a query that the reranker reads, 1 to top_k.
+        mix: λ of the retriever's score beside the reranker's, 0 to 1.
+        reranker_max_length: tokens of a pair; None takes the model's own.
     """
 
     top_k: int = 100
@@ -51,6 +56,9 @@ class Options:
     b: float = 0.75
     settings: dict = dataclasses.field(default_factory=dict)
     embeddings: Path | None = None
+    depth: int = 100
+    mix: float = 0.0
+    reranker_max_length: int | None = None
 
     def __post_init__(self):
         if self.top_k < 1:
@@ -101,7 +109,7 @@ class Dense:
         folder = resolve(retriever)
         self.model_hash = hash_model(folder)
         self.model = DualEncoder.load(folder, options.precision, **options.settings)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = best_device()
         for_inference(self.model, self.device)
         self.doc_key = self._store_key("doc", texts.docs_hash)
         query_key = self._store_key("query", texts.queries_hash)
@@ -182,6 +190,46 @@ class Fused:
         timing["ms_per_query"] = round(timing["ms_per_query"] + sum(part["ms_per_query"] for part in facts), 4)
         label = "Fused: " + " + ".join(part["label"] for part in facts)
         return run, {"label": label, "model": "reciprocal rank fusion, k=60"} | timing
+
+
+class Reranked:
+    """A cross-encoder over the top of the ranking before it. The model is loaded when the stage is made."""
+
+    why = "query and document read together by one model: slow, so only the top is read, and more exact"
+
+    def __init__(self, texts: Texts, options: Options, reranker: str, before: Lexical | Dense | Fused):
+        self.texts, self.options, self.reranker = texts, options, reranker
+        folder = resolve(reranker)
+        self.model_hash = hash_model(folder)
+        self.model = load_cross_encoder(folder, options.precision, options.reranker_max_length)
+        self.device = best_device()
+        for_inference(self.model, self.device)
+        self.key = hash_json(["rerank", before.key, self.model_hash, self.model.max_length, options.precision,
+                              options.depth, options.mix])  # fmt: skip
+
+    def compute(self, before: Run, facts: dict) -> tuple[Run, dict]:
+        options, docs = self.options, dict(zip(self.texts.doc_ids, self.texts.docs, strict=True))
+        pairs = top_pairs(before, options.depth)
+        start = time.perf_counter()
+        logits = score_pairs(
+            self.model, [self.texts.queries[query] for query, _ in pairs], [docs[doc] for _, doc in pairs]
+        )
+        scores: dict[str, dict[str, float]] = {}
+        for (query, doc), logit in zip(pairs, logits.tolist(), strict=True):
+            scores.setdefault(query, {})[doc] = logit
+        run = rerank(before, scores, options.mix)
+        timing = _timing(time.perf_counter() - start, len(before))
+        timing["ms_per_query"] = round(timing["ms_per_query"] + facts["ms_per_query"], 4)
+        return run, timing | {
+            "label": f"{facts['label']} → {_short(self.reranker)}", "model": self.reranker,
+            "model_hash": self.model_hash, "precision": options.precision, "max_length": self.model.max_length,
+            "depth": options.depth, "mix": options.mix, "pairs_per_second": round(len(pairs) / max(timing["seconds"], 1e-3), 1),
+            "device": device_name(self.device),
+        }  # fmt: skip
+
+
+def best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _timing(seconds: float, queries: int) -> dict:

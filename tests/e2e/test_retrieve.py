@@ -8,6 +8,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from research.data.formats import read_run
+from research.metrics.retrieval import rank_documents
 
 
 @pytest.fixture
@@ -174,3 +175,70 @@ def test_provenance_names_what_the_numbers_came_from(retrieve, tmp_path):
     assert facts["device"]
     assert len(facts["data"]) == 64
     assert facts["packages"]["transformers"]
+
+
+# ---- reranking ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny_reranker(tmp_path_factory, wordpiece):
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(1)
+    config = BertConfig(vocab_size=len(wordpiece), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                        intermediate_size=64, max_position_embeddings=64, num_labels=1, initializer_range=0.3)  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "tiny-reranker"
+    BertForSequenceClassification(config).eval().save_pretrained(folder)
+    wordpiece.save_pretrained(folder)
+    return folder
+
+
+def test_reranker_reorders_the_top_depth_and_keeps_the_tail(retrieve, tiny_reranker, tmp_path):
+    result = retrieve("--json", "--reranker", tiny_reranker, "--depth", 5)
+    assert result.code == 0, result.err
+    assert list(result.json["stages"]) == ["bm25", "dense", "fused", "reranked"]
+    before, after = (read_run(tmp_path / f"out/{name}.trec") for name in ("fused", "reranked"))
+    assert any(list(before[query])[:5] != list(after[query])[:5] for query in before)
+    for query in before:
+        assert set(list(before[query])[:5]) == set(list(after[query])[:5])
+        assert list(before[query])[5:] == list(after[query])[5:] == rank_documents(after[query])[5:]
+    assert result.json["stages"]["reranked"]["ms_per_query"] > result.json["stages"]["fused"]["ms_per_query"]
+
+
+def test_mix_of_one_is_the_ranking_before(retrieve, tiny_reranker, tiny_bert, tmp_path):
+    retrieve("--reranker", tiny_reranker, "--mix", 1, retrievers=(tiny_bert,))
+    before, after = (read_run(tmp_path / f"out/{name}.trec") for name in ("dense", "reranked"))
+    assert {q: list(docs) for q, docs in before.items()} == {q: list(docs) for q, docs in after.items()}
+
+
+def test_only_the_reranking_is_done_again_when_its_depth_changes(retrieve, tiny_reranker):
+    retrieve("--reranker", tiny_reranker, "--depth", 5)
+    err = retrieve("--reranker", tiny_reranker, "--depth", 6).err
+    assert err.count("unchanged") == 3
+    assert retrieve("--reranker", tiny_reranker, "--depth", 6).err.count("unchanged") == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--depth", 5], "--depth 5 is for a reranker, and there is none"),
+        (["--mix", 0.5], "--mix 0.5 is for a reranker"),
+        (["--reranker", "MODEL", "--depth", 200], "--depth 200 exceeds --top-k 100"),
+        (["--reranker", "MODEL", "--depth", 0], "--depth 0; expected 1"),
+        (["--reranker", "MODEL", "--mix", 1.5], "--mix 1.5; expected 0"),
+        (["--reranker", "MODEL", "--reranker-max-length", 65], "expected 8 to 64"),
+        (["--reranker", "./nowhere"], "'./nowhere' does not exist"),
+    ],
+)
+def test_wrong_reranking_is_refused_before_anything_is_computed(retrieve, tiny_reranker, tmp_path, arguments, says):
+    result = retrieve(*(tiny_reranker if part == "MODEL" else part for part in arguments))
+    assert (result.code, result.out) == (2, "")
+    assert says in result.err
+    assert not list(tmp_path.glob("out/*.trec"))
+
+
+def test_encoder_without_a_head_is_refused_as_a_reranker(retrieve, tiny_bert):
+    result = retrieve("--reranker", tiny_bert)
+    assert result.code == 2
+    assert "Traceback" not in result.err

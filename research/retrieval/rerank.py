@@ -1,0 +1,104 @@
+"""A cross-encoder re-orders the top of a ranking. It adds no document and drops none: what retrieval missed stays missed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from research.errors import UserError
+from research.models.cross_encoder import CrossEncoder
+from research.progress import bar
+from research.retrieval.encode import TOKEN_BUDGET, plan_batches
+from research.types import Run
+
+WINDOW = 2**14  # pairs tokenised and sorted by length together
+
+
+def score_pairs(
+    model: CrossEncoder, queries: Sequence[str], docs: Sequence[str], token_budget: int | None = None
+) -> np.ndarray:
+    """Logits of query-document pairs, in length-sorted batches under a token budget.
+
+    Args:
+        model: on its device, in eval mode.
+        queries: (N,) texts.
+        docs: (N,) texts, one a query.
+        token_budget: tokens of one batch, padding included; None takes the device's default.
+
+    Returns:
+        (N,) float32.
+
+    Raises:
+        UserError: a score is not finite.
+    """
+    device = next(model.parameters()).device
+    budget = token_budget or TOKEN_BUDGET[device.type]
+    scores = np.empty(len(queries), dtype=np.float32)
+    with bar(len(queries), "rerank", "pair") as progress, torch.inference_mode():
+        for start in range(0, len(queries), WINDOW):
+            pairs = model.tokenize(list(queries[start : start + WINDOW]), list(docs[start : start + WINDOW]))
+            for positions in plan_batches([model.padded_length(len(row)) for row in pairs["input_ids"]], budget):
+                batch = model.collate(pairs, positions.tolist())
+                scores[start + positions] = model(**{name: t.to(device) for name, t in batch.items()}).cpu().numpy()
+                progress.update(len(positions))
+    if not np.isfinite(scores).all():
+        raise UserError("the reranker gave nan or inf; expected finite scores. Its weights are damaged, or overflow in "
+                        "bf16: copy or download the model again, or pass --precision fp32.")  # fmt: skip
+    return scores
+
+
+def rerank(run: Run, scores: dict[str, dict[str, float]], mix: float = 0.0) -> Run:
+    """Re-order the scored top of each query; the tail below keeps its order.
+
+    final = λ · retriever + (1 − λ) · reranker, each scaled to [0, 1] over the query's scored documents; λ = 0 takes the
+    reranker's logits as they are.
+
+    Args:
+        run: the ranking to re-order, best first.
+        scores: {query: {doc: reranker's score}} for the first documents of each query.
+        mix: λ, 0 to 1.
+
+    Returns:
+        The same documents a query. Documents of the tail get scores below the lowest of the top, so that the file ranks
+        as it reads. Ties in the top go to the larger document id, as trec_eval ranks them.
+    """
+    return {query: _reorder(docs, scores.get(query, {}), mix) for query, docs in run.items()}
+
+
+def choose_mix(
+    run: Run, scores: dict[str, dict[str, float]], quality, grid: Sequence[float]
+) -> tuple[float, list[float]]:
+    """The λ of `grid` with the highest quality, the smallest of equals; and the quality of each.
+
+    Args:
+        run, scores: of a split that is not the one to be reported.
+        quality: function of a Run, higher is better.
+        grid: values of λ to try.
+    """
+    values = [quality(rerank(run, scores, mix)) for mix in grid]
+    return grid[int(np.argmax(values))], values
+
+
+def top_pairs(run: Run, depth: int) -> list[tuple[str, str]]:
+    """(query id, doc id) of the first `depth` documents of each query."""
+    return [(query, doc) for query, docs in run.items() for doc in list(docs)[:depth]]
+
+
+def _reorder(docs: dict[str, float], scores: dict[str, float], mix: float) -> dict[str, float]:
+    top = list(docs)[: len(scores)]
+    assert set(top) == set(scores), "the scored documents must be the first of the ranking"
+    if not top:
+        return dict(docs)
+    final = np.array([scores[doc] for doc in top], dtype=np.float32)
+    if mix:
+        retrieved = np.array([docs[doc] for doc in top], dtype=np.float32)
+        final = mix * _unit_interval(retrieved) + (1 - mix) * _unit_interval(final)
+    ranked = sorted(zip(final.tolist(), top, strict=True), reverse=True)
+    lowest = ranked[-1][0]
+    tail = {doc: lowest - position for position, doc in enumerate(list(docs)[len(top) :], 1)}
+    return {doc: score for score, doc in ranked} | tail
+
+
+def _unit_interval(values: np.ndarray) -> np.ndarray:
+    spread = values.max() - values.min()
+    return (values - values.min()) / spread if spread else np.zeros_like(values)
