@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Encoding speed against sentence-transformers: same weights, texts, lengths and precision, in one process, interleaved.
+"""Encoding and reranking speed against sentence-transformers: same weights, texts, lengths and precision, in one process,
+interleaved.
 
-  python scripts/bench_retrieval.py            passages of squad (TANDEM_DATA), all-MiniLM-L6-v2; about 5 minutes on 2 cores
+  python scripts/bench_retrieval.py            passages of squad (TANDEM_DATA), all-MiniLM-L6-v2; about 8 minutes on 2 cores
   python scripts/bench_retrieval.py --full     all passages, more rounds, and HNSW against exact search at 100,000 vectors
   python scripts/bench_retrieval.py --random-weights --device cuda     needs neither model file nor data
 
@@ -148,6 +149,55 @@ def bench_encode(folder: Path, texts: list[str], precision: str, device: str, ro
     }
 
 
+def reranker_of(folder: Path, target: Path) -> Path:
+    """A cross-encoder with the encoder's body and a random head: its speed is a trained one's."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(0)
+    AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1).save_pretrained(target)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(target)
+    return target
+
+
+def bench_rerank(folder: Path, texts: list[str], precision: str, device: str, rounds: int, sizes: list[int]) -> dict:
+    """Pairs of a ten-word query and a passage, at most 256 tokens, against CrossEncoder.predict."""
+    from sentence_transformers import CrossEncoder
+
+    from research.models.cross_encoder import load_cross_encoder
+    from research.retrieval.rerank import score_pairs
+
+    queries = [" ".join(texts[-i].split()[:10]) for i in range(len(texts))]
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    with tempfile.TemporaryDirectory() as scratch:
+        head = reranker_of(folder, Path(scratch) / "reranker")
+        peer = CrossEncoder(str(head), device=device, max_length=256, model_kwargs={"dtype": dtype})
+        ours = for_inference(load_cross_encoder(head, precision, max_length=256), torch.device(device))
+        exact = load_cross_encoder(head, max_length=256).to(device)
+    pairs = list(zip(queries, texts, strict=True))
+
+    def theirs(batch_size: int, some=pairs):
+        return peer.predict(some, batch_size=batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+
+    warm = pairs[:64]
+    theirs(32, warm)
+    mine = score_pairs(ours, queries[:64], texts[:64])
+    best = min(sizes, key={size: timed(lambda size=size: theirs(size)) for size in sizes}.get)
+    times = [(timed(lambda: theirs(best)), timed(lambda: score_pairs(ours, queries, texts))) for _ in range(rounds)]
+    ratios = [a / b for a, b in times]
+    reference = score_pairs(exact, queries[:64], texts[:64])
+    return {
+        f"ratio_rerank_{precision}": round(statistics.median(ratios), 3),
+        f"range_rerank_{precision}": [round(min(ratios), 3), round(max(ratios), 3)],
+        f"pairs_per_second_{precision}": round(len(pairs) / statistics.median(b for _, b in times), 1),
+        f"peer_pairs_per_second_{precision}": round(len(pairs) / statistics.median(a for a, _ in times), 1),
+        f"peer_rerank_batch_size_{precision}": best,
+        f"rerank_error_{precision}": round(float(np.abs(mine - reference).max()), 6),
+        f"peer_rerank_error_{precision}": round(
+            float(np.abs(theirs(32, warm).astype(np.float32) - reference).max()), 6
+        ),
+    }
+
+
 def bench_index(count: int, dim: int = 384, queries: int = 200) -> dict:
     """HNSW against exact search on clustered vectors: time a query, recall, build."""
     from research.retrieval.index import HnswIndex, ann_recall, exact_search
@@ -195,6 +245,7 @@ def main() -> None:
         texts = random_texts(count) if args.random_weights else texts_of_squad(count)
         for precision in args.precision:
             result |= bench_encode(folder, texts, precision, args.device, rounds, args.peer_batch_sizes)
+            result |= bench_rerank(folder, texts, precision, args.device, rounds, args.peer_batch_sizes)
     if args.full:
         result |= bench_index(100_000)
     if args.json:
