@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from research.errors import UserError
+from research.progress import say
 
 MARKER = "provenance.json"  # a folder that holds this file is a run folder: verbs may write into it again
 STORE_FILES = ("lock", "journal.jsonl", "embeddings.npy", "ids.json", "store.json")
@@ -130,15 +131,26 @@ def require_space(folder: Path, needed: int, what: str) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold `folder` (made if absent) for this process; another that asks for it waits until it is released."""
+def exclusive(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Hold `folder` (made if absent) for this process; another that asks for it waits until it is released.
+
+    Raises:
+        UserError: with wait=False, another process holds it.
+    """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         stream = open(Path(folder) / "lock", "w")
     except OSError as error:
         raise disk_error(error, folder) from error
     with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise UserError(f"another command is writing into {folder}; expected to be alone there. Wait for it, or name "
+                                "another --out.") from None  # fmt: skip
+            say(f"waiting for another process that makes {folder}")
+            fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
 
@@ -160,7 +172,7 @@ def open_run_folder(out: Path) -> Path:
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; expected a folder. Name another.")
-    if out.is_dir() and not (out / MARKER).exists() and any(out.iterdir()):
+    if out.is_dir() and not (out / MARKER).exists() and any(not _leftover(path) for path in out.iterdir()):
         raise UserError(f"--out {out} holds files but no {MARKER}, so it is not a run folder; nothing was touched. "
                         "Name a new or empty folder.")  # fmt: skip
     try:
@@ -181,10 +193,14 @@ def check_store_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; expected a folder. Name another.")
     for path in out.iterdir() if out.is_dir() else ():
-        temporary = path.name.startswith(".") and path.name.endswith(".tmp")  # a kill during atomic_write leaves one
-        if path.name not in STORE_FILES and not temporary:
+        if path.name not in STORE_FILES and not _leftover(path):
             raise UserError(f"{out} holds other files ({path.name}); expected a new or empty folder for embeddings. Name "
                             "another.")  # fmt: skip
+
+
+def _leftover(path: Path) -> bool:
+    """What a command that was killed at its start leaves: the lock, and a file that was not renamed yet."""
+    return path.name == "lock" or (path.name.startswith(".") and path.name.endswith(".tmp"))
 
 
 def provenance(command: list[str], **extra: Any) -> dict:
@@ -195,10 +211,15 @@ def provenance(command: list[str], **extra: Any) -> dict:
         **_git_state(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": cpu_count(),
         "packages": {name: _version(name) for name in PACKAGES},
         **extra,
     }
+
+
+def cpu_count() -> int | None:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _version(package: str) -> str | None:
@@ -235,6 +256,9 @@ class Stages:
         self.out = out
         path = out / self.FILE
         self.done: dict[str, dict] = read_json(path) if path.exists() else {}
+        if not isinstance(self.done, dict):
+            raise UserError(f"{path} is not one this tool wrote; expected an object. Delete it, and the stages are made "
+                            "again.")  # fmt: skip
 
     def finished(self, name: str, key: str) -> dict | None:
         """The recorded facts of stage `name` if it still stands for `key`, else None."""
@@ -245,13 +269,21 @@ class Stages:
         return entry["facts"] if path.exists() and hash_file(path) == entry["sha256"] else None
 
     def finish(self, name: str, key: str, file: str, facts: dict) -> None:
-        self.done[name] = {"key": key, "file": file, "sha256": hash_file(self.out / file), "facts": facts}
+        made = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "cpus": cpu_count(), **_git_state()}
+        digest = hash_file(self.out / file)
+        self.done[name] = {"key": key, "file": file, "sha256": digest, "facts": facts, "made": made}
         write_json(self.out / self.FILE, self.done)
+
+    def made(self) -> dict[str, dict]:
+        """When, by which commit and on how many processors each stage was computed: a later command may only keep it."""
+        return {name: entry.get("made", {}) for name, entry in self.done.items()}
 
     def keep_only(self, names: Iterable[str]) -> None:
         """Remove the files of stages that this command does not have: a stale run must not reach a report."""
-        for name in set(self.done) - set(names):
-            (self.out / self.done.pop(name)["file"]).unlink(missing_ok=True)
+        for name in sorted(set(self.done) - set(names)):
+            file = self.done.pop(name)["file"]
+            say(f"{name}: not part of this command; {file}, which an earlier one made, is removed")
+            (self.out / file).unlink(missing_ok=True)
         write_json(self.out / self.FILE, self.done)
 
 

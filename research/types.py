@@ -33,6 +33,7 @@ class Collection(NamedTuple):
         qrels: the judgements of this split.
         fingerprint: sha256 of corpus, queries and qrels as read.
         notes: what a reader of the numbers must know: skipped rows, leaks between splits.
+        unjudged: ids of the source's other queries, which this split does not judge.
     """
 
     source: str
@@ -42,6 +43,7 @@ class Collection(NamedTuple):
     qrels: Qrels
     fingerprint: str
     notes: dict
+    unjudged: frozenset[str] = frozenset()
 
 
 class Triplets(NamedTuple):

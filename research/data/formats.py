@@ -6,7 +6,7 @@ Readers are strict: a row that is not what the format promises is refused with f
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 from research.data.rows import BadRows, identifier, integer, read_jsonl, read_lines, short, string
@@ -151,7 +151,7 @@ def collect_qrels(rows: Iterable[tuple[str, list]], bad: BadRows) -> Qrels:
     qrels: Qrels = {}
     for where, fields in rows:
         grade = integer(fields[2]) if len(fields) == 3 else None
-        if grade is None or not fields[0] or not fields[1]:
+        if grade is None or "" in (str(fields[0]), str(fields[1])):
             bad.report(where, "malformed judgement", f"{short(' '.join(map(str, fields)))} is not a judgement",
                        "Expected query id, document id and a whole-number grade; mend the line")  # fmt: skip
             continue
@@ -211,23 +211,38 @@ def read_run(path: Path, bad: BadRows | None = None) -> Run:
     return run
 
 
-def check_run(path: Path, run: Run, qrels: Qrels, corpus: Corpus) -> None:
-    """Refuse a run of another collection, whose numbers would be near 0 without a word.
+def check_run(path: Path, run: Run, qrels: Qrels, corpus: Corpus, unjudged: Set[str] = frozenset()) -> int:
+    """Refuse a run of another collection or split, whose numbers would be near 0 without a word.
+
+    Args:
+        path: of the run, for the message.
+        run: as read.
+        qrels: judgements of the split.
+        corpus: every document.
+        unjudged: ids of the collection's queries that this split does not judge; such queries are ignored, as trec_eval
+            does.
+
+    Returns:
+        How many queries of the run are ignored.
 
     Raises:
-        UserError: a query that the split does not judge, a document that the corpus does not have, or no line.
+        UserError: a query or document that the collection does not have, no judged query, or no line.
     """
     if not run:
         raise UserError(f"{path} holds no line; expected a TREC run. Make the run again, or leave it out.")
+    strange = [
+        query for query in run if query not in qrels and (query not in unjudged or not run.keys() & qrels.keys())
+    ]
+    if strange:
+        raise UserError(f"{path}: query id {strange[0]!r} is not among the {len(qrels)} judged queries of this split; "
+                        f"{suggest(strange[0], qrels)}. Evaluate a run on the data and split it was made from (--data, "
+                        "--split).")  # fmt: skip
     for query_id, docs in run.items():
-        if query_id not in qrels:
-            raise UserError(f"{path}: query id {query_id!r} is not among the {len(qrels)} judged queries of this split; "
-                            f"{suggest(query_id, qrels)}. Evaluate a run on the data and split it was made from (--data, "
-                            "--split).")  # fmt: skip
         for doc_id in docs:
             if doc_id not in corpus:
                 raise UserError(f"{path}: document id {doc_id!r} (query {query_id!r}) is not in this corpus of "
                                 f"{len(corpus)} documents. Evaluate a run on the data it was made from.")  # fmt: skip
+    return len(run.keys() - qrels.keys())
 
 
 def write_run(path: Path, run: Run, tag: str) -> None:
@@ -249,6 +264,12 @@ def _passages(row: dict, key: str, where: str, bad: BadRows) -> dict[str, Docume
         title = string(passage, "title", where, bad)
         text = string(passage, "text", where, bad)
         if doc_id is None or title is None or text is None:
+            return None
+        if not title.strip() and not text.strip():
+            bad.report(where, "empty passage", f"passage {doc_id!r} of {key} has neither title nor text", "Remove it")
+            return None
+        if doc_id in docs:
+            bad.report(where, "duplicate passage", f"passage {doc_id!r} is in {key} twice", "Keep one")
             return None
         docs[doc_id] = Document(title, text)
     return docs

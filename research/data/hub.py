@@ -38,8 +38,8 @@ def load_hub(name: str, bad: BadRows) -> tuple[Corpus, Queries, dict[str, Qrels]
             judgements = (
                 tables.load(judged) if judged else _Tables(f"{repo}-qrels", qrels_revision or None, cache).load(None)
             )
-            corpus = collect_corpus(_rows(name, "corpus", _only(tables.load("corpus"))), bad)
-            queries = collect_queries(_rows(name, "queries", _only(tables.load("queries"))), bad)
+            corpus = collect_corpus(_rows(name, "corpus", _only(name, "corpus", tables.load("corpus"))), bad)
+            queries = collect_queries(_rows(name, "queries", _only(name, "queries", tables.load("queries"))), bad)
             return corpus, queries, {split: _qrels(name, split, part, bad) for split, part in judgements.items()}
     except (DatasetsError, OSError, ValueError) as error:  # ConnectionError and the hub's errors are OSErrors
         if isinstance(error, UserError):
@@ -78,8 +78,11 @@ def _cache_for(repo: str) -> contextlib.AbstractContextManager[str | None]:
     return tempfile.TemporaryDirectory() if Path(repo).exists() else contextlib.nullcontext()
 
 
-def _only(tables):
+def _only(name: str, config: str, tables):
     """BEIR keeps corpus and queries in one split each, named after themselves."""
+    if len(tables) != 1:
+        raise UserError(f"hf:{name} has its {config} in the splits {', '.join(tables)}; expected one, as BEIR publishes it. "
+                        "Download it and use beir:PATH.")  # fmt: skip
     return next(iter(tables.values()))
 
 

@@ -113,6 +113,8 @@ def _broken(text: str) -> bool:
 
 
 def integer(value: Any) -> int | None:
+    if isinstance(value, float) and value.is_integer():  # the hub keeps some grades as floats
+        return int(value)
     try:
         return int(value) if str(value).strip() == str(int(value)) else None
     except (TypeError, ValueError):

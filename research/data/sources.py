@@ -36,11 +36,16 @@ def parse_source(name: str) -> tuple[str, str]:
         UserError: unknown kind, nothing after the colon, unknown builtin, or a BEIR folder that is not there.
     """
     kind, _, rest = name.partition(":")
+    if name and Path(name).is_dir():
+        raise UserError(f"data source {name!r} is a folder without its kind; expected beir:{name} for a BEIR folder. Write "
+                        "that.")  # fmt: skip
     if kind not in ("builtin", "beir", "hf") or not rest:
         raise UserError(f"data source {name!r} is not known; expected builtin:stdlib, builtin:packages, beir:PATH or "
                         "hf:NAME[@REVISION].")  # fmt: skip
     if kind == "builtin" and rest not in BUILTIN:
         raise UserError(f"builtin data {rest!r} is not known; {suggest(rest, BUILTIN)}.")
+    if kind == "beir":
+        rest = str(Path(rest).expanduser())
     if kind == "beir" and not Path(rest).is_dir():
         raise UserError(f"BEIR folder {rest!r} does not exist; expected a folder with corpus.jsonl, queries.jsonl and "
                         "qrels/SPLIT.tsv. Check the path after beir: (it is taken from the folder you stand in).")  # fmt: skip
@@ -87,7 +92,9 @@ def load(name: str, split: str, skip_bad_rows: bool = False) -> Collection:
         if found["query_ids"] or found["query_texts"]:
             say(f"warning: splits {split} and {other} share {found['query_ids']} query ids and {found['query_texts']} "
                 f"query texts: nothing trained on one may be tested on the other")  # fmt: skip
-    return Collection(name, split, source.corpus, queries, qrels, _fingerprint(source.corpus, queries, qrels), notes)
+    fingerprint = _fingerprint(source.corpus, queries, qrels)
+    unjudged = frozenset(source.queries.keys() - queries.keys())
+    return Collection(name, split, source.corpus, queries, qrels, fingerprint, notes, unjudged)
 
 
 def check_relevant(data: Collection) -> Collection:
@@ -174,6 +181,9 @@ def _load_beir(folder: Path, bad: BadRows) -> Source:
 
 
 def _no_split(name: str, split: str, known: object) -> UserError:
+    if not list(known):
+        return UserError(f"{name} has no split {split!r}, nor any other; expected one .tsv file a split in its folder "
+                         f"qrels. Add qrels/{split}.tsv.")  # fmt: skip
     return UserError(f"{name} has no split {split!r}; {suggest(split, list(known))}. Pass one of them as --split.")
 
 

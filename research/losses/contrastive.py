@@ -69,7 +69,9 @@ def symmetric_info_nce(
     Source: CLIP, Radford et al. 2021, Fig. 3.
     """
     if all_queries is None:
-        all_queries, own_query = query, torch.arange(len(query), device=query.device)
+        all_queries = query
+    if own_query is None:
+        own_query = torch.arange(len(query), device=query.device)
     forward = info_nce(query, docs, own, temperature, masked)
     backward = info_nce(docs[own], all_queries, own_query, temperature, masked_queries)
     return (forward + backward) / 2

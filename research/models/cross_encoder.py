@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from research.errors import UserError
-from research.models.folder import load_transformer, own_length, padded_length, position_count
+from research.models.folder import load_transformer, own_length, padded_length, position_count, stretches
 
 
 class CrossEncoder(nn.Module):
@@ -54,8 +54,13 @@ class CrossEncoder(nn.Module):
 
     def tokenize(self, queries: list[str], docs: list[str]) -> dict[str, list[list[int]]]:
         """Token ids (and token types, where the tokenizer gives them) of query-document pairs, not padded."""
-        return dict(self.tokenizer(queries, docs, truncation="longest_first", max_length=self.max_length, padding=False,
-                                   return_attention_mask=False))  # fmt: skip
+        pairs: dict[str, list[list[int]]] = {}
+        for part in stretches([len(query) + len(doc) for query, doc in zip(queries, docs, strict=True)]):
+            encoded = self.tokenizer(queries[part], docs[part], truncation="longest_first", max_length=self.max_length,
+                                     padding=False, return_attention_mask=False)  # fmt: skip
+            for name, rows in encoded.items():
+                pairs.setdefault(name, []).extend(rows)
+        return pairs
 
     def padded_length(self, length: int) -> int:
         """Tokens that a pair of `length` takes in a batch."""

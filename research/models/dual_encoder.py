@@ -6,14 +6,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModel
+from transformers import AutoModel, MT5EncoderModel, T5EncoderModel, UMT5EncoderModel
 
 from research.errors import UserError
-from research.models.folder import load_transformer, own_length, padded_length, position_count, unreadable
+from research.models.folder import load_transformer, own_length, padded_length, position_count, stretches, unreadable
 from research.models.pooling import pool
 from research.models.settings import ROLES, EncoderSettings, read_settings
-from research.models.sources import weight_files
+from research.models.sources import read_config, weight_files
 
+ENCODER_HALVES = {"t5": T5EncoderModel, "mt5": MT5EncoderModel, "umt5": UMT5EncoderModel}
 ACTIVATIONS = {"identity": nn.Identity, "tanh": nn.Tanh, "gelu": nn.GELU, "relu": nn.ReLU}
 
 
@@ -64,9 +65,11 @@ class TextEncoder(nn.Module):
         texts = [prompt + text for text in texts]
         if self.settings.lower_case:
             texts = [text.lower() for text in texts]
-        encoded = self.tokenizer(texts, truncation=True, max_length=self.settings.max_length(role), padding=False,
-                                 return_attention_mask=False, return_token_type_ids=False)  # fmt: skip
-        return encoded["input_ids"]
+        ids: list[list[int]] = []
+        for part in stretches([len(text) for text in texts]):
+            ids += self.tokenizer(texts[part], truncation=True, max_length=self.settings.max_length(role), padding=False,
+                                  return_attention_mask=False, return_token_type_ids=False)["input_ids"]  # fmt: skip
+        return ids
 
     def prompt_tokens(self, role: str) -> int:
         """Leading tokens that pooling leaves out: the prompt and what the tokenizer puts before it."""
@@ -129,8 +132,20 @@ def load_encoder(folder: Path, precision: str = "fp32", **settings: object) -> T
         UserError: no safetensors, damaged or incomplete weights, an unsupported module.
     """
     merged = read_settings(folder).override(**settings)
-    transformer, tokenizer = load_transformer(folder, AutoModel, precision)
+    transformer, tokenizer = load_transformer(folder, _architecture(folder), precision)
     return TextEncoder(transformer, tokenizer, merged, _load_dense(folder, merged)).eval()
+
+
+def _architecture(folder: Path):
+    """AutoModel, or the encoder half of an encoder-decoder, as sentence-transformers takes it."""
+    config = read_config(folder / "config.json")
+    kind = config.get("model_type")
+    if kind not in ENCODER_HALVES:
+        if not config.get("is_encoder_decoder"):
+            return AutoModel
+        raise UserError(f"model folder {folder} is the encoder-decoder {kind!r}; supported of these are "
+                        f"{', '.join(ENCODER_HALVES)}. Name an encoder.")  # fmt: skip
+    return ENCODER_HALVES[kind]
 
 
 def _pad_right(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

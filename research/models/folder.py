@@ -1,5 +1,6 @@
 """A Hugging Face folder → transformer and tokenizer, complete or refused; and the lengths that it can take."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NO_LIMIT = 10**9  # tokenizers without a limit say 10^30
 DEFAULT_LENGTH = 512  # of models without any limit
 LENGTH_MULTIPLE = 16
+TOKENIZE_CHARACTERS = 2**22
 
 transformers_logging.disable_progress_bar()  # loading takes a tenth of a second
 
@@ -60,6 +62,8 @@ def unreadable(folder: Path, error: Exception) -> UserError:
 def position_count(transformer: nn.Module) -> int:
     """Tokens that the position table can hold."""
     positions = getattr(transformer.config, "max_position_embeddings", None) or NO_LIMIT
+    if positions < 1:  # XLNet says -1 for no limit
+        return NO_LIMIT
     for name, module in transformer.named_modules():
         # RoBERTa and its kin count positions from padding_idx + 1, so the first rows of the table are never used
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
@@ -71,6 +75,18 @@ def own_length(positions: int, tokenizer: PreTrainedTokenizerBase) -> int:
     """The model's own limit in tokens: the tokenizer's, within what the position table holds."""
     own = min(tokenizer.model_max_length, positions)
     return DEFAULT_LENGTH if own >= NO_LIMIT else own
+
+
+def stretches(sizes: Sequence[int], limit: int = TOKENIZE_CHARACTERS) -> Iterator[slice]:
+    """Consecutive slices whose sizes add up to `limit` at most (one item at least): a tokenizer keeps what it cuts off
+    from long texts until its call ends, so a call must not get many of them."""
+    start, total = 0, 0
+    for i, size in enumerate(sizes):
+        if i > start and total + size > limit:
+            yield slice(start, i)
+            start, total = i, 0
+        total += size
+    yield slice(start, len(sizes))
 
 
 def padded_length(length: int, positions: int) -> int:

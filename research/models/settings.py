@@ -5,6 +5,7 @@ Face folder. What cannot be honoured is refused: an ignored module would give ot
 """
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,28 +97,28 @@ def _read_settings(folder: Path) -> EncoderSettings:
         return EncoderSettings(pooling="last" if causal else "mean")
 
     modules = read_config(folder / "modules.json", list)
-    values: dict[str, Any] = {}
-    dense = []
-    for module in modules:
-        kind, place = module["type"].rsplit(".", 1)[-1], folder / module["path"]
-        if kind == "Transformer":
-            values |= _transformer_settings(place)
-        elif kind == "Pooling":
-            values |= _pooling_settings(place)
-        elif kind == "Dense":
-            dense.append(_dense(place, module["path"]))
-        elif kind == "Normalize":
-            values["normalize"] = True
-        else:
-            raise UserError(f"{folder / 'modules.json'} has the module {kind}; supported are Transformer, Pooling, Dense "
-                            "and Normalize. Its embeddings cannot be reproduced here; name another model.")  # fmt: skip
-        if module["path"] and kind == "Transformer":
+    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
+    for kind, module in zip(kinds, modules, strict=True):
+        if kind == "Transformer" and module["path"]:
             raise UserError(f"{folder}: the Transformer lies in {module['path']!r}; save the model again with a current "
                             "sentence-transformers, which puts it at the top.")  # fmt: skip
-    if not any(module["type"].endswith("Transformer") for module in modules):
-        raise UserError(f"{folder / 'modules.json'} has {len(modules)} modules, expected a Transformer among them; the "
-                        "model folder is damaged. Copy or download it again.")  # fmt: skip
+    _check_modules(folder / "modules.json", kinds)
+    places = {kind: folder / module["path"] for kind, module in zip(kinds, modules, strict=True)}
+    values = _transformer_settings(folder) | _pooling_settings(places["Pooling"]) | {"normalize": "Normalize" in kinds}
+    dense = [_dense(folder / m["path"], m["path"]) for kind, m in zip(kinds, modules, strict=True) if kind == "Dense"]
     return EncoderSettings(dense=tuple(dense), **values, **_prompt_settings(folder))
+
+
+def _check_modules(path: Path, kinds: list[str]) -> None:
+    """Refuse modules that are not known here, and any order in which they would give other embeddings."""
+    unknown = sorted(set(kinds) - {"Transformer", "Pooling", "Dense", "Normalize"})
+    if unknown:
+        raise UserError(f"{path} has the module {unknown[0]}; supported are Transformer, Pooling, Dense and Normalize. Its "
+                        "embeddings cannot be reproduced here; name another model.")  # fmt: skip
+    if not re.fullmatch("Transformer Pooling( Dense)*( Normalize)?", " ".join(kinds)):
+        raise UserError(f"{path} has the modules {', '.join(kinds) or 'none'}; expected Transformer, Pooling, any Dense, and "
+                        "Normalize last. The model folder is damaged, or of a kind that cannot be reproduced here; name "
+                        "another model.")  # fmt: skip
 
 
 def _transformer_settings(place: Path) -> dict:

@@ -51,8 +51,9 @@ def _code_notes(folders: list[Folder]) -> list[str]:
         found.append(f"Made from code with uncommitted changes, so the commit does not tell all: {', '.join(dirty)}.")
     if unknown := [folder.name for folder in folders if not folder.provenance.get("git_commit")]:
         found.append(f"Made from code outside a git repository, so no commit is known: {', '.join(unknown)}.")
-    machines = {tuple(folder.provenance.get(key) for key in ("platform", "cpus", "device")) for folder in folders}
-    if len(machines) > 1:
+    machines = {tuple(folder.provenance.get(key) for key in ("platform", "cpus")) for folder in folders}
+    devices = {folder.provenance.get("device") for folder in folders} - {None}  # a run without a model names none
+    if len(machines) > 1 or len(devices) > 1:
         found.append("The runs were made on different machines or numbers of processors: their times do not compare.")
     return found
 

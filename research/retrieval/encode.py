@@ -68,6 +68,10 @@ def encode_batches(
     """
     budget = token_budget or default_budget(encoder)
     prompt_tokens = encoder.prompt_tokens(role)
+    longest = encoder.settings.max_length(role)
+    if prompt_tokens >= longest - 1:
+        raise UserError(f"the {role} prompt takes {prompt_tokens} of {longest} tokens and is left out of the pooling, so "
+                        "nothing is left to pool; expected a shorter prompt. Pass a larger --max-length.")  # fmt: skip
     starts = range(0, len(texts), WINDOW)
     number = 0
     with ThreadPoolExecutor(1) as pool:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from research.types import Run
 
 
@@ -21,6 +23,7 @@ def reciprocal_rank_fusion(runs: Sequence[Run], top_k: int, k: int = 60) -> Run:
         for run in runs:
             for position, doc in enumerate(run.get(query, {}), 1):
                 scores[doc] = scores.get(doc, 0.0) + 1 / (k + position)
-        best = sorted(((score, doc) for doc, score in scores.items()), reverse=True)[:top_k]
+        # float32, as the run file holds them and trec_eval compares them: what ties there must tie here
+        best = sorted(((float(np.float32(score)), doc) for doc, score in scores.items()), reverse=True)[:top_k]
         fused[query] = {doc: score for score, doc in best}
     return fused

@@ -6,7 +6,7 @@ Scores are similarities (dot product or cosine, higher is better); hnswlib's dis
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ BLOCK = 2**16  # documents scored at once
 QUERY_BLOCK = 1024  # × BLOCK float32 scores = 256 MiB
 ADD_CHUNK = 1000  # vectors added between two updates of the progress bar
 SIDECAR = "index.json"
+HNSW_SEED = 100
+SCORE_ROUNDING = 1e-6  # by which hnswlib's float32 sums differ from the matrix product's
 
 
 def exact_search(
-    queries: np.ndarray, docs: np.ndarray, top_k: int, cosine: bool = False
+    queries: np.ndarray, docs: np.ndarray, top_k: int, cosine: bool = False, ids: Sequence[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The top_k documents of each query by float32 inner product (or cosine), computed block by block.
 
@@ -35,6 +37,8 @@ def exact_search(
         docs: (N, D), may be memory-mapped; a block at a time is read.
         top_k: 1 to N.
         cosine: divide by the norms.
+        ids: (N,) document ids. Of documents tied at the cut those with the larger ids are kept, as trec_eval ranks them;
+            without ids, those further down.
 
     Returns:
         scores (Q, top_k), descending, and positions (Q, top_k) in `docs`.
@@ -46,18 +50,22 @@ def exact_search(
     assert 1 <= top_k <= len(docs)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     q = _unit(torch.from_numpy(queries), cosine).to(device)
+    wanted = min(top_k + 1, len(docs))  # one more, to see whether the cut falls into a tie
     scores = torch.empty((len(q), 0), device=device)
     positions = torch.empty((len(q), 0), dtype=torch.long, device=device)
     with bar(len(docs), "exact search", "doc") as progress:
-        for start in range(0, len(docs), BLOCK):
-            block = _unit(torch.from_numpy(np.array(docs[start : start + BLOCK])), cosine).to(device)
-            found = [_top(part @ block.T, top_k) for part in q.split(QUERY_BLOCK)]
-            scores = torch.cat([scores, torch.cat([s for s, _ in found])], dim=1)  # (Q, ≤ 2·top_k)
+        for start, block in _blocks(docs, cosine, device):
+            found = [_top(part @ block.T, wanted) for part in q.split(QUERY_BLOCK)]
+            scores = torch.cat([scores, torch.cat([s for s, _ in found])], dim=1)  # (Q, ≤ 2 · wanted)
             positions = torch.cat([positions, torch.cat([p for _, p in found]) + start], dim=1)
-            scores, order = _top(scores, top_k)
+            scores, order = _top(scores, wanted)
             positions = positions.gather(1, order)
             progress.update(len(block))
-    return scores.cpu().numpy(), positions.cpu().numpy()
+    if wanted > top_k:
+        for row in (scores[:, top_k - 1] == scores[:, top_k]).nonzero().flatten().tolist():
+            settled = _settle_tie(q[row], docs, top_k, cosine, ids)
+            scores[row, :top_k], positions[row, :top_k] = (part.to(device) for part in settled)
+    return scores[:, :top_k].cpu().numpy(), positions[:, :top_k].cpu().numpy()
 
 
 class HnswIndex:
@@ -75,7 +83,7 @@ class HnswIndex:
     @classmethod
     def build(
         cls, folder: Path, docs: np.ndarray, ids: Sequence[str], *, cosine: bool = False, M: int = 16,
-        ef_construction: int = 200, seed: int = 100, threads: int = 1, facts: dict | None = None,
+        ef_construction: int = 200, seed: int = HNSW_SEED, threads: int = 1, facts: dict | None = None,
     ) -> "HnswIndex":  # fmt: skip
         """Build and save, or open what an earlier build of the same facts left in `folder`.
 
@@ -94,6 +102,8 @@ class HnswIndex:
             "space": "cosine" if cosine else "ip", "dim": docs.shape[1], "count": len(docs), "M": M,
             "ef_construction": ef_construction, "seed": seed, "threads": threads, "ids": hash_strings(ids), **(facts or {}),
         }  # fmt: skip
+        if (folder / SIDECAR).exists():  # finished work needs no lock: it may lie on a disk that cannot be written
+            return cls.load(folder, expected)
         with exclusive(folder):
             if (folder / SIDECAR).exists():
                 return cls.load(folder, expected)
@@ -171,22 +181,44 @@ class HnswIndex:
 
 
 def ann_recall(found: np.ndarray, exact: np.ndarray) -> float:
-    """Share of the exact top k that the approximate top k holds, over all queries.
+    """Share of the approximate top k that is as good as the exact top k, over all queries.
+
+    Scores are compared, not positions: of equal documents either is right.
 
     Args:
-        found: (Q, K) positions of the approximate search.
-        exact: (Q, K) positions of the exact search.
+        found: (Q, K) scores of the approximate search.
+        exact: (Q, K) scores of the exact search, descending.
+
+    Source: ann-benchmarks' recall by threshold, Aumüller et al. 2020, §2.2.
     """
-    hits = sum(len(np.intersect1d(a, b)) for a, b in zip(found, exact, strict=True))
-    return hits / exact.size
+    threshold = exact[:, -1:] - SCORE_ROUNDING * np.maximum(1, np.abs(exact[:, -1:]))
+    return float((found >= threshold).mean())
 
 
 def to_run(query_ids: Sequence[str], doc_ids: Sequence[str], scores: np.ndarray, positions: np.ndarray) -> Run:
-    """(Q, K) arrays → {query id: {doc id: score}}, best first."""
-    return {
-        query: {doc_ids[p]: float(s) for p, s in zip(row_positions, row_scores, strict=True)}
-        for query, row_positions, row_scores in zip(query_ids, positions, scores, strict=True)
-    }
+    """(Q, K) arrays → {query id: {doc id: score}}, best first, ties by descending id as trec_eval ranks them."""
+    run: Run = {}
+    for query, row_positions, row_scores in zip(query_ids, positions.tolist(), scores.tolist(), strict=True):
+        ranked = sorted(((s, doc_ids[p]) for s, p in zip(row_scores, row_positions, strict=True)), reverse=True)
+        run[query] = {doc: score for score, doc in ranked}
+    return run
+
+
+def _blocks(docs: np.ndarray, cosine: bool, device: str) -> Iterator[tuple[int, torch.Tensor]]:
+    for start in range(0, len(docs), BLOCK):
+        yield start, _unit(torch.from_numpy(np.array(docs[start : start + BLOCK])), cosine).to(device)
+
+
+def _settle_tie(
+    query: torch.Tensor, docs: np.ndarray, top_k: int, cosine: bool, ids: Sequence[str] | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores and positions of one query's top_k where documents tie at the cut: the larger ids are kept."""
+    scores = torch.cat([(block @ query).cpu() for _, block in _blocks(docs, cosine, query.device.type)])  # (N,)
+    floor = scores.topk(top_k).values[-1]
+    candidates = (scores >= floor).nonzero().flatten().tolist()
+    best = sorted(candidates, key=lambda p: (scores[p].item(), ids[p] if ids is not None else p), reverse=True)[:top_k]
+    chosen = torch.tensor(best)
+    return scores[chosen], chosen
 
 
 def _top(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

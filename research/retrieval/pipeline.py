@@ -12,7 +12,7 @@ from typing import NamedTuple
 from research.data.formats import read_run, write_run
 from research.progress import say
 from research.retrieval.stages import Dense, Fused, Lexical, Options, Reranked, Texts
-from research.runfolder import Stages
+from research.runfolder import Stages, hash_json
 from research.types import Collection, Run
 
 EXACT_UP_TO = 100_000  # documents; beyond, HNSW is the default
@@ -49,7 +49,8 @@ class Pipeline:
     def __init__(self, collection: Collection, retrievers: list[str], cache: Path, options: Options,
                  reranker: str | None = None):  # fmt: skip
         texts = Texts(collection)
-        options = _fit(options, len(texts.doc_ids))
+        dense = any(retriever != "bm25" for retriever in retrievers)
+        options = self.options = _fit(options, len(texts.doc_ids), dense)
         self.parts = {
             name: Lexical(texts, options) if retriever == "bm25" else Dense(texts, options, cache, retriever)
             for name, retriever in zip(_names(retrievers), retrievers, strict=True)
@@ -57,6 +58,11 @@ class Pipeline:
         self.fused = Fused(texts, options, list(self.parts.values())) if len(self.parts) > 1 else None
         last = self.fused or list(self.parts.values())[-1]
         self.reranked = Reranked(texts, options, reranker, last) if reranker else None
+
+    def encoders(self) -> dict[str, dict]:
+        """The settings that each dense retriever encodes with."""
+        dense = {name: part for name, part in self.parts.items() if isinstance(part, Dense)}
+        return {name: dataclasses.asdict(part.model.doc.settings) for name, part in dense.items()}
 
     def run(self, out: Path) -> Iterator[Stage]:
         """Compute every stage that is not finished in the run folder `out`, yielding each as it is there.
@@ -68,34 +74,35 @@ class Pipeline:
         stages.keep_only([*self.parts, *(["fused"] if self.fused else []), *(["reranked"] if self.reranked else [])])
         done = []
         for name, part in self.parts.items():
-            done.append(_stage(stages, out, name, part, part.compute))
+            done.append(self._stage(stages, out, name, part, part.compute))
             yield done[-1]
         if self.fused:
             runs, facts = [stage.run for stage in done], [stage.facts for stage in done]
-            done.append(_stage(stages, out, "fused", self.fused, lambda: self.fused.compute(runs, facts)))
+            done.append(self._stage(stages, out, "fused", self.fused, lambda: self.fused.compute(runs, facts)))
             yield done[-1]
         if self.reranked:
             last = done[-1]
-            yield _stage(stages, out, "reranked", self.reranked, lambda: self.reranked.compute(last.run, last.facts))
+            yield self._stage(
+                stages, out, "reranked", self.reranked, lambda: self.reranked.compute(last.run, last.facts)
+            )
 
-
-def _stage(
-    stages: Stages,
-    out: Path,
-    name: str,
-    part: Lexical | Dense | Fused | Reranked,
-    compute: Callable[[], tuple[Run, dict]],
-) -> Stage:
-    facts = stages.finished(name, part.key)
-    file = f"{name}.trec"
-    if facts is not None:
-        say(f"{name}: unchanged since it was computed; {file} is kept")
-        return Stage(name, read_run(out / file), facts)
-    say(f"{name}: {part.why}")
-    run, facts = compute()
-    write_run(out / file, run, tag=name)
-    stages.finish(name, part.key, file, facts)
-    return Stage(name, run, facts)
+    def _stage(
+        self, stages: Stages, out: Path, name: str, part: Lexical | Dense | Fused | Reranked,
+        compute: Callable[[], tuple[Run, dict]],
+    ) -> Stage:  # fmt: skip
+        key = hash_json([part.key, self.options.drop_self])
+        facts = stages.finished(name, key)
+        file = f"{name}.trec"
+        if facts is not None:
+            say(f"{name}: unchanged since it was computed; {file} is kept")
+            return Stage(name, read_run(out / file), facts)
+        say(f"{name}: {part.why}")
+        run, facts = compute()
+        if self.options.drop_self:
+            run = {query: {doc: score for doc, score in docs.items() if doc != query} for query, docs in run.items()}
+        write_run(out / file, run, tag=name)
+        stages.finish(name, key, file, facts)
+        return Stage(name, run, facts)
 
 
 def _names(retrievers: list[str]) -> list[str]:
@@ -107,7 +114,7 @@ def _names(retrievers: list[str]) -> list[str]:
     return names
 
 
-def _fit(options: Options, documents: int) -> Options:
+def _fit(options: Options, documents: int, dense: bool) -> Options:
     """Fill in what depends on the size of the corpus, and say so."""
     if options.top_k > documents:
         say(f"top_k={options.top_k} exceeds the {documents} documents; every document is ranked")
@@ -115,6 +122,7 @@ def _fit(options: Options, documents: int) -> Options:
     options = dataclasses.replace(options, depth=min(options.depth, options.top_k))
     if options.index is None:
         index = "exact" if documents <= EXACT_UP_TO else "hnsw"
-        say(f"index: {index}, the default for {documents:,} documents (exact up to {EXACT_UP_TO:,})")
+        if dense:
+            say(f"index: {index}, the default for {documents:,} documents (exact up to {EXACT_UP_TO:,})")
         options = dataclasses.replace(options, index=index)
     return options

@@ -5,6 +5,7 @@ embeddings were made from. Without store.json the folder is unfinished work, and
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import time
@@ -17,13 +18,16 @@ import torch
 
 from research.errors import UserError
 from research.models.dual_encoder import TextEncoder
+from research.models.settings import ROLES
 from research.progress import bar, say
 from research.retrieval import encode
 from research.runfolder import (
+    atomic_write,
     check_store_folder,
     disk_error,
     disk_errors,
     exclusive,
+    hash_file,
     hash_json,
     hash_strings,
     read_json,
@@ -31,6 +35,7 @@ from research.runfolder import (
     write_json,
 )
 
+FORMAT = 1  # to be raised when code changes what is encoded: older stores then no longer match
 SYNC_SECONDS = 2.0  # a batch counts as done once its rows are on the disk; a crash loses at most this much work
 
 
@@ -43,14 +48,12 @@ class Store(NamedTuple):
     meta: dict
 
 
-def store_key(model_hash: str, encoder: TextEncoder, role: str, precision: str, ids_hash: str) -> str:
-    """What a store's content depends on: weights, tokenizer, the role's settings, precision, ids and texts."""
-    settings = encoder.settings
-    return hash_json({
-        "model": model_hash, "pooling": settings.pooling, "normalize": settings.normalize,
-        "prompt": settings.prompt(role), "include_prompt": settings.include_prompt, "lower_case": settings.lower_case,
-        "max_length": settings.max_length(role), "precision": precision, "texts": ids_hash,
-    })  # fmt: skip
+def store_key(model_hash: str, encoder: TextEncoder, role: str, precision: str, texts_hash: str) -> str:
+    """What a store's content depends on: weights, tokenizer, every setting of the role, precision, ids and texts."""
+    settings = dataclasses.asdict(encoder.settings)
+    other = next(name for name in ROLES if name != role)
+    mine = {name: value for name, value in settings.items() if not name.startswith(f"{other}_")}
+    return hash_json([FORMAT, model_hash, role, mine, precision, texts_hash])
 
 
 def hash_texts(ids: Sequence[str], texts: Sequence[str]) -> str:
@@ -77,6 +80,9 @@ def build_store(
         UserError: the folder holds other embeddings, or the disk has no room.
     """
     check_store_folder(folder)
+    if (folder / "store.json").exists():  # finished work needs no lock: it may lie on a disk that cannot be written
+        say(f"{folder}: finished before; nothing is encoded again")
+        return open_store(folder, key)
     with exclusive(folder):  # two jobs of a sweep that want one store: the second waits and finds it finished
         if (folder / "store.json").exists():
             return open_store(folder, key)
@@ -84,6 +90,8 @@ def build_store(
         require_space(folder, len(ids) * dim * 4, f"embeddings of {len(ids):,} texts")
         header = _journal_header(key, encoder, token_budget)
         done = _read_journal(folder, header)
+        if not done:  # an old journal must not outlive its rows, or a later run would take zeros for finished work
+            (folder / "journal.jsonl").unlink(missing_ok=True)
         start = time.perf_counter()
         with contextlib.ExitStack() as stack:
             stack.enter_context(disk_errors(folder))
@@ -106,7 +114,7 @@ def build_store(
             "key": key, "ids": hash_strings(ids), "role": role, "count": len(ids), "dim": dim,
             "resumed_batches": len(done), "seconds": round(seconds, 3),
             "texts_per_second": round((len(ids) - sum(done.values())) / seconds, 2),  # of this process, not of earlier ones
-            "environment": header["environment"], **facts,
+            "sha256": hash_file(folder / "embeddings.npy"), "environment": header["environment"], **facts,
         }  # fmt: skip
         write_json(folder / "store.json", meta)
         (folder / "journal.jsonl").unlink()
@@ -124,8 +132,8 @@ def open_store(folder: Path, key: str | None = None) -> Store:
         UserError: unfinished, damaged, or of another model, data or setting.
     """
     meta = read_json(folder / "store.json")
-    if not isinstance(meta, dict) or not {"key", "ids", "count", "dim"} <= meta.keys():
-        raise UserError(f"{folder / 'store.json'} is not one this tool wrote; expected key, ids, count and dim. Delete "
+    if not isinstance(meta, dict) or not {"key", "ids", "count", "dim", "sha256"} <= meta.keys():
+        raise UserError(f"{folder / 'store.json'} is not one this tool wrote; expected key, ids, count, dim and sha256. Delete "
                         f"{folder} and encode again.")  # fmt: skip
     if key is not None and meta.get("key") != key:
         raise UserError(f"{folder} holds embeddings of model {meta.get('model')!r}, {meta.get('count')} texts, role "
@@ -144,6 +152,9 @@ def open_store(folder: Path, key: str | None = None) -> Store:
     if embeddings.shape != (len(ids), meta["dim"]) or embeddings.dtype != np.float32:
         raise UserError(f"{folder / 'embeddings.npy'} holds {embeddings.dtype} of shape {embeddings.shape}, expected float32 "
                         f"of {(len(ids), meta['dim'])}; the store is damaged. Delete {folder} and encode again.")  # fmt: skip
+    if hash_file(folder / "embeddings.npy") != meta["sha256"]:
+        raise UserError(f"{folder / 'embeddings.npy'} is not the file that was written (sha256 differs from store.json's); the "
+                        f"store is damaged. Delete {folder} and encode again.")  # fmt: skip
     return Store(folder, ids, embeddings, meta)
 
 
@@ -250,11 +261,18 @@ def _read_journal(folder: Path, header: dict) -> dict[int, int]:
     if not path.exists() or not (folder / "embeddings.npy").exists():
         return {}
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:  # a kill cut the last line short: its batch is done again
+        with atomic_write(path) as stream:
+            stream.write(whole)
+    for line in whole.splitlines():
         try:
             entries.append(json.loads(line))
-        except json.JSONDecodeError:  # the line that a kill cut short: its batch is done again
-            break
+        except json.JSONDecodeError:
+            raise UserError(
+                f"{path} is damaged ({line[:60]!r} is not JSON); delete {folder} and encode again."
+            ) from None
     if not entries:
         return {}
     if entries[0]["key"] != header["key"]:

@@ -19,7 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="run folder, model folder, hub id, or pkg:PACKAGE/PATH")
     parser.add_argument("--tower", choices=["doc", "query"], default="doc", help="which tower, and so which texts")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the store")
-    parser.add_argument("--token-budget", type=int, help="tokens of one batch, padding included (4096 on a CPU)")
     options.add_encoder(parser)
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
 
@@ -31,9 +30,6 @@ def run(args: argparse.Namespace) -> int:
 
     if args.tower == "query" and args.split is None:
         raise UserError("--tower query needs --split: the queries of which split? Pass --split test, say.")
-    if args.token_budget is not None and args.token_budget < 1:
-        raise UserError(f"--token-budget {args.token_budget}; expected 1 or more tokens. Leave it out to take the "
-                        "device's own.")  # fmt: skip
     options.check_encoder(args)
     parse_source(args.data)
     if args.split:

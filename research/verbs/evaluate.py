@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from research.errors import UserError
+from research.progress import say
 from research.verbs import options, scoring
 
 
@@ -30,7 +31,9 @@ def run(args: argparse.Namespace) -> int:
     runs = {label: read_run(path) for label, path in _labels(args.runs).items()}
     data = check_relevant(load(args.data, args.split, args.skip_bad_rows))
     for label, path in _labels(args.runs).items():
-        check_run(path, runs[label], data.qrels, data.corpus)
+        ignored = check_run(path, runs[label], data.qrels, data.corpus, data.unjudged)
+        if ignored:
+            say(f"{path}: {ignored} queries are not judged in split {args.split} and are ignored")
 
     left_out = scoring.report_unscorable(data.qrels)
     scored = {label: scoring.score(data.qrels, found, metrics) for label, found in runs.items()}

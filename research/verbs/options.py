@@ -28,12 +28,19 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--normalize", action=argparse.BooleanOptionalAction, default=None,
                        help="divide embeddings by their norm, or do not")  # fmt: skip
     group.add_argument("--similarity", choices=["cosine", "dot"])
+    group.add_argument(
+        "--token-budget", type=int, help="tokens of one batch, padding included (4096 on a CPU, 65536 on a GPU)"
+    )
     group.add_argument("--precision", choices=["fp32", "bf16"], default="fp32",
                        help="fp32 (default, for reported numbers) or bf16 (faster where the hardware has it)")  # fmt: skip
 
 
 def check_encoder(args: argparse.Namespace) -> None:
     """What can be refused before a model is loaded; the upper limit is the model's."""
+    if args.token_budget is not None and args.token_budget < 1:
+        raise UserError(
+            f"--token-budget {args.token_budget}; expected 1 or more tokens. Leave it out to take the default."
+        )
     for name in ("max_length", "query_max_length", "doc_max_length"):
         value = getattr(args, name)
         if value is not None and value < MIN_LENGTH:

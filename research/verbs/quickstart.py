@@ -46,5 +46,6 @@ def run(args: argparse.Namespace) -> int:
         code = main(argv)
         if code:
             return code
-    say(f"\ndone in {time.perf_counter() - started:.0f} s; open {args.out / 'report' / 'index.html'} in a browser")
+    say("\nthe commands above work as they stand after `source .venv/bin/activate`")
+    say(f"done in {time.perf_counter() - started:.0f} s; open {args.out / 'report' / 'index.html'} in a browser")
     return 0

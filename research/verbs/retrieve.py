@@ -8,16 +8,21 @@ changed are not computed again.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from research.progress import say
 from research.types import Collection, Run
 from research.verbs import options, scoring
+
+if TYPE_CHECKING:  # it imports torch
+    from research.retrieval.pipeline import Pipeline
 
 EXAMPLES = 50  # queries whose texts go into the run folder for the report
 EXAMPLE_DOCS = 3
@@ -39,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="bm25, run folder, model folder, hub id or pkg:PACKAGE/PATH; several are fused")  # fmt: skip
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the run folder")
     parser.add_argument("--top-k", type=int, default=100, help="documents kept a query (100)")
+    parser.add_argument("--drop-self", action="store_true",
+                        help="leave out the document whose id is the query's (ArguAna, Quora)")  # fmt: skip
     group = parser.add_argument_group("index")
     group.add_argument("--index", choices=["exact", "hnsw"], help="default: exact up to 100,000 documents, else hnsw")
     group.add_argument("--ef", type=int, default=200, help="width of HNSW's search, ≥ top-k (200)")
@@ -64,8 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from research.data.sources import check_relevant, check_split, load
     from research.models.sources import check_name
-    from research.runfolder import MARKER, cache_folder, open_run_folder, provenance, require_space, write_json
-    from research.tracking import Tracker
+    from research.runfolder import cache_folder, exclusive, open_run_folder, require_space
 
     metrics = scoring.check_metrics(args.metrics)
     check_split(args.data, args.split)
@@ -75,25 +81,38 @@ def run(args: argparse.Namespace) -> int:
     _check_numbers(args)
     out = open_run_folder(args.out)
     require_space(out, 2**20, "a run folder")
+    _check_same_data(args)
     data = check_relevant(load(args.data, args.split, args.skip_bad_rows))
     say(f"{args.data} {args.split}: {len(data.queries):,} queries, {len(data.corpus):,} documents")
 
     from research.retrieval.pipeline import Pipeline
     from research.retrieval.stages import Options
 
-    started = time.perf_counter()
     settings = Options(
         top_k=args.top_k, index=args.index, ef=args.ef, M=args.hnsw_m, ef_construction=args.ef_construction,
         index_threads=args.index_threads, precision=args.precision, k1=args.bm25_k1, b=args.bm25_b,
         settings=options.encoder_settings(args), embeddings=args.embeddings, depth=args.depth or DEPTH,
-        mix=args.mix or 0.0, reranker_max_length=args.reranker_max_length,
+        mix=args.mix or 0.0, reranker_max_length=args.reranker_max_length, drop_self=args.drop_self,
+        token_budget=args.token_budget,
     )  # fmt: skip
     pipeline = Pipeline(data, args.retriever, cache_folder(args.cache), settings, args.reranker)
-    # from here on the folder is this command's: what was wrong with it has been said
+    with exclusive(
+        out, wait=False
+    ):  # what was wrong with the command has been said: the folder is its own from here on
+        scored = _retrieve(args, data, pipeline, metrics)
+    _print(args, scored, metrics[0])
+    return 0
+
+
+def _retrieve(args: argparse.Namespace, data: Collection, pipeline: "Pipeline", metrics: list[str]) -> dict[str, dict]:
+    """Compute, measure and write everything; the scored stages."""
+    from research.runfolder import MARKER, Stages, provenance, write_json
+    from research.tracking import Tracker
+
+    out, started = args.out, time.perf_counter()
     facts = {"verb": "retrieve", "source": args.data, "split": args.split, "data": data.fingerprint}
     write_json(out / MARKER, provenance(args.command, **facts))
-    config = {name: str(value) if isinstance(value, Path) else value
-              for name, value in vars(args).items() if name not in ("run", "command", "json")}  # fmt: skip
+    config = _resolved(args, pipeline)
     _write_yaml(out / "config.yaml", config)
     left_out = scoring.report_unscorable(data.qrels)
     tracker = Tracker(args.wandb, out, job="retrieve", config=config)
@@ -102,7 +121,10 @@ def run(args: argparse.Namespace) -> int:
         scored[stage.name] = scoring.score(data.qrels, stage.run, metrics) | {"facts": stage.facts}
         runs[stage.name] = stage.run
         means = scored[stage.name]["metrics"]
-        say(f"{stage.name}: {metrics[0]} {means[metrics[0]]:.4f}, {stage.facts['ms_per_query']:.2f} ms a query")
+        recall = "".join(
+            f", {name.replace('_', ' ')} {value:.4f}" for name, value in stage.facts.items() if "recall@" in name
+        )
+        say(f"{stage.name}: {metrics[0]} {means[metrics[0]]:.4f}, {stage.facts['ms_per_query']:.2f} ms a query{recall}")
         tracker.log({f"{args.split}/{stage.name}/{name}": value for name, value in means.items()})
     tracker.summary({f"{args.split}/{name}": value for name, value in means.items()})
     tracker.finish()
@@ -110,19 +132,29 @@ def run(args: argparse.Namespace) -> int:
     write_json(out / "examples.json", _examples(data, runs))
     write_json(out / "metrics.json", {
         **facts, "queries": len(data.queries), "documents": len(data.corpus), "unscorable": left_out,
-        "notes": data.notes, "metrics": means, "stages": scored,
+        "notes": data.notes, "metrics": means, "stages": scored, "comparisons": scoring.comparisons(scored, metrics[0]),
     })  # fmt: skip
-    origin = _origin(scored) | {"seconds": round(time.perf_counter() - started, 3)}
+    origin = _origin(scored) | {"stages": Stages(out).made(), "seconds": round(time.perf_counter() - started, 3)}
     write_json(out / MARKER, provenance(args.command, **facts, **origin))
-    _print(args, scored, metrics[0])
-    return 0
+    return scored
+
+
+def _resolved(args: argparse.Namespace, pipeline: "Pipeline") -> dict:
+    """The command line with every default filled in, those that depend on model and corpus too."""
+    given = {name: value for name, value in vars(args).items() if name not in ("run", "command", "json")}
+    filled = dataclasses.asdict(pipeline.options)
+    given |= {name: filled[name] for name in ("top_k", "index", "depth", "mix")} | {"encoders": pipeline.encoders()}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
 
 
 def _origin(scored: dict[str, dict]) -> dict:
     """What the stages say of the models and the device that made them."""
+    from research.retrieval.index import HNSW_SEED
+
     facts = {name: stage["facts"] for name, stage in scored.items()}
     return {
         "models": {name: stage["model_hash"] for name, stage in facts.items() if "model_hash" in stage},
+        "seeds": {"hnsw": HNSW_SEED, "resampling": 0},
         "device": next((stage["device"] for stage in facts.values() if "device" in stage), None),
     }
 
@@ -140,6 +172,19 @@ def _print(args: argparse.Namespace, scored: dict[str, dict], metric: str) -> No
     print(f"\nwritten to {args.out}")
 
 
+def _check_same_data(args: argparse.Namespace) -> None:
+    """An earlier run on other data or another split is not replaced in passing."""
+    from research.errors import UserError
+    from research.runfolder import MARKER, read_json
+
+    if (args.out / MARKER).exists():
+        earlier = read_json(args.out / MARKER)
+        held = [earlier.get(name) for name in ("source", "split")] if isinstance(earlier, dict) else []
+        if all(held) and held != [args.data, args.split]:
+            raise UserError(f"--out {args.out} holds a run on {held[0]} split {held[1]}, expected one on {args.data} split "
+                            f"{args.split}; nothing was touched. Name another folder, or delete this one.")  # fmt: skip
+
+
 def _check_numbers(args: argparse.Namespace) -> None:
     """Ranges that need no model: refused before the seconds of heavy imports."""
     from research.errors import UserError
@@ -149,6 +194,11 @@ def _check_numbers(args: argparse.Namespace) -> None:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}; expected {least} to {most:,}. Leave it "
                             "out to take the default.")  # fmt: skip
     options.check_encoder(args)
+    for name in args.metrics or ():
+        cut = name.partition("@")[2]
+        if cut.isdecimal() and int(cut) > args.top_k:
+            say(f"warning: {name} looks further than the {args.top_k} documents that --top-k keeps; what lies beyond counts as "
+                "not found")  # fmt: skip
     if args.index == "hnsw" and args.ef < args.top_k:
         raise UserError(f"top_k={args.top_k} exceeds ef={args.ef}; pass --ef {args.top_k} or more.")
     if not 0 <= args.bm25_k1 <= 1000 or not 0 <= args.bm25_b <= 1:  # NaN is in neither range
@@ -167,8 +217,15 @@ def _check_numbers(args: argparse.Namespace) -> None:
     if args.embeddings is not None and sum(name != "bm25" for name in args.retriever) != 1:
         raise UserError(f"--embeddings {args.embeddings} holds one model's documents; expected exactly one dense "
                         "--retriever with it. Remove the others, or --embeddings.")  # fmt: skip
+    if args.embeddings is not None and not args.embeddings.is_dir():
+        raise UserError(f"--embeddings {args.embeddings} does not exist; expected a store that `research encode` made. "
+                        "Check the path.")  # fmt: skip
     seen = set()
     for name in args.retriever:
+        if name.lower() == "bm25" and name != "bm25":
+            raise UserError(
+                f"--retriever {name} is not known; expected bm25, in small letters, or a model. Write bm25."
+            )
         model = Path(name).resolve() if Path(name).exists() else name
         if model in seen:
             raise UserError(f"--retriever {name} is given twice; expected different ones, since fusing a run with itself "

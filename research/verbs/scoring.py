@@ -15,9 +15,10 @@ def check_metrics(names: Sequence[str] | None) -> list[str]:
     Raises:
         UserError: an unknown one.
     """
-    for name in names or ():
+    names = [name.lower() for name in names or DEFAULT_METRICS]  # reports write nDCG@10
+    for name in names:
         parse_metric(name)
-    return list(names or DEFAULT_METRICS)
+    return names
 
 
 def score(qrels: Qrels, run: Run, metrics: Sequence[str]) -> dict:

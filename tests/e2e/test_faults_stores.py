@@ -92,7 +92,7 @@ EMBEDDINGS = [
                unfinished),
     mismatched("store.json is not JSON", "store/store.json", "expected a file this tool wrote", "run again",
                cut("store/store.json", 40)),
-    mismatched("store.json is an array", "store/store.json", "expected key, ids, count and dim", AGAIN,
+    mismatched("store.json is an array", "store/store.json", "expected key, ids, count, dim and sha256", AGAIN,
                write("store/store.json", "[]")),
     mismatched("ids.json cut short", "store/ids.json", "expected a file this tool wrote", "run again",
                cut("store/ids.json", -5)),

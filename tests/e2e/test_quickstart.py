@@ -19,6 +19,6 @@ def test_quickstart_ends_in_a_page_and_a_second_one_skips_finished_stages(resear
     start = time.perf_counter()
     second = research_process("quickstart", "--out", tmp_path / "q")
     assert second.err.count("unchanged since") == 4
-    assert time.perf_counter() - start < 60  # 30 s on an idle machine; CI's is not
+    assert time.perf_counter() - start < 30
     assert (tmp_path / "q/report/index.html").exists()
     assert len(page) > 10_000

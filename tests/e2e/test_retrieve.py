@@ -5,10 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 from sentence_transformers import SentenceTransformer
 
 from research.data.formats import read_run
 from research.metrics.retrieval import rank_documents
+from research.runfolder import exclusive
 
 
 @pytest.fixture
@@ -122,6 +124,76 @@ def test_interrupt_is_130_and_the_next_run_finishes(retrieve, monkeypatch, tmp_p
     again = retrieve("--json")
     assert again.code == 0
     assert "bm25: unchanged" in again.err
+
+
+def test_stages_that_are_kept_stay_the_work_of_the_command_that_made_them(retrieve, tmp_path, monkeypatch):
+    retrieve()
+    before = json.loads((tmp_path / "out/provenance.json").read_text())["stages"]
+    assert before["dense"]["git_commit"] is None or len(before["dense"]["git_commit"]) == 40
+    monkeypatch.setattr("research.runfolder._git_state", lambda: {"git_commit": "later", "git_dirty": False})
+    retrieve()
+    after = json.loads((tmp_path / "out/provenance.json").read_text())
+    assert after["git_commit"] == "later"
+    assert after["stages"] == before
+
+
+def test_run_on_other_data_is_not_replaced_in_passing(retrieve, research, collection, tmp_path):
+    retrieve(retrievers=("bm25",))
+    other = ["--data", f"beir:{collection}", "--split", "dev", "--retriever", "bm25", "--out", tmp_path / "out"]
+    result = research("retrieve", *other)
+    assert result.code == 2
+    assert "holds a run on" in result.err
+
+
+def test_cut_beyond_what_is_kept_is_warned_of(retrieve):
+    assert "warning: recall@100 looks further" in retrieve("--top-k", 5, "--metrics", "nDCG@5", "recall@100").err
+
+
+@pytest.mark.parametrize(("data", "says"), [("{}", "expected beir:"), ("beir:{}/qrels", "nor any other")])
+def test_data_folder_named_wrongly_is_told_the_right_name(research, collection, tmp_path, data, says):
+    result = research("retrieve", "--data", data.format(collection), "--split", "test", "--retriever", "bm25",
+                      "--out", tmp_path / "out")  # fmt: skip
+    assert result.code == 2
+    assert says in result.err
+
+
+def test_capital_bm25_is_not_looked_up_on_the_hub(retrieve):
+    assert "Write bm25" in retrieve(retrievers=("BM25",)).err
+
+
+def test_two_commands_in_one_folder_do_not_mix(retrieve, tmp_path):
+    (tmp_path / "out").mkdir()
+    with exclusive(tmp_path / "out"):
+        (tmp_path / "out/provenance.json").write_text("{}")
+        result = retrieve()
+    assert result.code == 2
+    assert "another command is writing into" in result.err
+    assert not list(tmp_path.glob("out/*.trec"))
+
+
+def test_document_with_the_querys_own_id_is_left_out_when_asked(retrieve, collection, tmp_path):
+    rows = (collection / "corpus.jsonl").read_text() + json.dumps({"_id": "q0", "text": "the the of"}) + "\n"
+    (collection / "corpus.jsonl").write_text(rows)
+    retrieve()
+    assert "q0" in read_run(tmp_path / "out/dense.trec")["q0"]
+    result = retrieve("--drop-self")
+    assert "unchanged" not in result.err
+    for name in ("bm25", "dense", "fused"):
+        assert "q0" not in read_run(tmp_path / f"out/{name}.trec").get("q0", {})
+    assert "q0" in read_run(tmp_path / "out/dense.trec")["q2"]
+
+
+def test_resumed_fusion_has_the_numbers_of_the_first(retrieve, tmp_path):
+    first = retrieve("--json").json["metrics"]
+    (tmp_path / "out/fused.trec").unlink()
+    assert retrieve("--json").json["metrics"] == first
+
+
+def test_config_is_resolved(retrieve, tmp_path):
+    retrieve("--top-k", 500)
+    config = yaml.safe_load((tmp_path / "out/config.yaml").read_text())
+    assert (config["top_k"], config["index"]) == (30, "exact")
+    assert config["encoders"]["dense"]["doc_max_length"] == 64
 
 
 # ---- kinds of models ------------------------------------------------------------------------------------------------

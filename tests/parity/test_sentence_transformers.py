@@ -1,6 +1,7 @@
 """Embeddings equal SentenceTransformer.encode to 1e-5 in fp32, over architectures, poolings, prompts and modules."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -112,6 +113,38 @@ def test_dense_layer_and_normalisation(tmp_path, wordpiece):
     assert_same(folder)
 
 
+def test_modules_in_another_order_are_refused(tmp_path, wordpiece):
+    """sentence-transformers would normalise before the projection; to do it after gives other vectors."""
+    torch.manual_seed(1)
+    folder = folder_of(tmp_path, wordpiece, "bert", "mean", modules=[Normalize(), Dense(32, 32)])
+    with pytest.raises(UserError, match="Transformer, Pooling, Normalize, Dense; expected"):
+        load_encoder(folder)
+
+
+def test_encoder_half_of_t5(tmp_path, wordpiece):
+    torch.manual_seed(0)
+    config = tf.T5Config(vocab_size=len(wordpiece), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
+    tf.T5EncoderModel(config).eval().save_pretrained(tmp_path / "plain")
+    wordpiece.save_pretrained(tmp_path / "plain")
+    SentenceTransformer(modules=[Transformer(str(tmp_path / "plain")), Pooling(32, "mean")]).save(str(tmp_path / "st"))
+    assert_same(tmp_path / "st")
+
+
+def test_other_encoder_decoders_are_refused(tmp_path, tiny_bert):
+    folder = shutil.copytree(tiny_bert, tmp_path / "bart")
+    config = json.loads((folder / "config.json").read_text()) | {"is_encoder_decoder": True, "model_type": "bart"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="encoder-decoder 'bart'"):
+        load_encoder(folder)
+
+
+def test_prompt_that_leaves_nothing_to_pool_is_refused(tmp_path, wordpiece):
+    prompts = {"query": "the time of day " * 20, "document": ""}
+    folder = folder_of(tmp_path, wordpiece, "bert", "mean", prompts=prompts, include_prompt=False)
+    with pytest.raises(UserError, match="nothing is left to pool"):
+        encode_texts(load_encoder(folder), ["who"], "query")
+
+
 def test_max_length_of_the_folder(tmp_path, wordpiece):
     folder = folder_of(tmp_path, wordpiece, "bert", "mean", max_length=9)
     assert load_encoder(folder).settings.doc_max_length == 9
@@ -149,8 +182,6 @@ def test_module_that_is_not_supported_is_refused(tmp_path, wordpiece):
 
 
 def test_weights_that_the_file_lacks_are_refused_not_drawn_at_random(tmp_path, tiny_bert):
-    import shutil
-
     from safetensors.torch import load_file, save_file
 
     folder = shutil.copytree(tiny_bert, tmp_path / "bert")

@@ -21,6 +21,9 @@ GOLDEN = {
     "nothing relevant found": ({"q": {"b": 1}}, {"q": {"x": 3.0}}),
     "more relevant than the cut": ({"q": {f"d{i}": 1 for i in range(20)}}, {"q": {f"d{i}": -i for i in range(20)}}),
     "ids beyond ASCII": ({"q": {"é": 1, "z": 1}}, {"q": {"é": 1.0, "z": 1.0, "𝄞": 1.0, "\uffee": 1.0}}),
+    "empty run": ({"q": {"a": 1}}, {}),
+    "query missing from the run": ({"q": {"a": 1}, "r": {"b": 1}}, {"q": {"a": 1.0}}),
+    "query without a relevant document": ({"q": {"a": 1}, "none": {"b": 0}}, {"q": {"a": 1.0}, "none": {"b": 1.0}}),
     "negative scores": ({"q": {"a": 1}}, {"q": {"a": -5.0, "b": -4.0, "c": -6.0}}),
 }
 
@@ -40,7 +43,9 @@ def trec_eval(qrels, run):
 
 def assert_equal(qrels, run):
     ours, theirs = evaluate(qrels, run, OURS), trec_eval(qrels, run)
+    scorable = {query for query, docs in qrels.items() if any(grade > 0 for grade in docs.values())}
     for metric in OURS:
+        assert ours[metric].keys() == scorable
         for query, value in ours[metric].items():
             assert value == pytest.approx(theirs[metric].get(query, 0.0), abs=1e-6), (metric, query)
 

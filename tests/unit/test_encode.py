@@ -1,5 +1,6 @@
 """Batches, and the store that survives a kill."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import pytest
 
 from research.errors import UserError
 from research.models.dual_encoder import load_encoder
+from research.models.settings import Dense, EncoderSettings
 from research.retrieval import encode, store
 from research.retrieval.encode import encode_texts, plan_batches
 from research.retrieval.store import build_store, hash_texts, open_store, store_key
@@ -115,6 +117,73 @@ def test_journal_line_cut_short_by_a_kill_is_done_again(tmp_path, encoder, monke
     np.testing.assert_array_equal(build(tmp_path / "s", encoder).embeddings, straight)
 
 
+def test_journal_that_was_cut_short_serves_the_next_kill_too(tmp_path, encoder, monkeypatch):
+    """What is appended after a torn line must not be lost with it."""
+    for stop in (5, 4):
+        stop_after(monkeypatch, stop)
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path / "s", encoder)
+        monkeypatch.undo()
+        with open(tmp_path / "s/journal.jsonl", "a") as stream:
+            stream.write("[5, 1")
+    assert build(tmp_path / "s", encoder).meta["resumed_batches"] == 9
+
+
+def test_journal_does_not_outlive_the_rows_it_speaks_of(tmp_path, encoder, monkeypatch):
+    """A fresh start that is killed at once must leave nothing that a later run takes for finished work."""
+    straight = build(tmp_path / "straight", encoder).embeddings
+    stop_after(monkeypatch, 5)
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "s", encoder)
+    monkeypatch.undo()
+
+    def killed(*_, **__):
+        raise SystemExit
+
+    with monkeypatch.context() as patch:  # under other threads the work starts afresh, and dies while taking its space
+        patch.setattr(store.torch, "get_num_threads", lambda: 99)
+        patch.setattr(store.os, "posix_fallocate", killed)
+        with pytest.raises(SystemExit):
+            build(tmp_path / "s", encoder)
+    np.testing.assert_array_equal(build(tmp_path / "s", encoder).embeddings, straight)
+
+
+def test_finished_store_opens_where_nothing_can_be_written(tmp_path, encoder, monkeypatch):
+    build(tmp_path / "s", encoder)
+
+    def refused(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(store, "exclusive", refused)
+    assert build(tmp_path / "s", encoder).meta["count"] == 120
+
+
+def test_altered_embeddings_are_refused(tmp_path, encoder):
+    build(tmp_path / "s", encoder)
+    path = tmp_path / "s/embeddings.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="sha256 differs"):
+        open_store(tmp_path / "s", "k")
+
+
+def test_long_documents_are_tokenised_a_few_at_a_time(encoder, monkeypatch):
+    """A tokenizer keeps what it cuts off until its call ends: a window of long documents would fill the memory."""
+    calls = []
+    real = type(encoder.tokenizer).__call__
+
+    def counting(self, texts, **kwargs):
+        calls.append(sum(map(len, texts)))
+        return real(self, texts, **kwargs)
+
+    monkeypatch.setattr(type(encoder.tokenizer), "__call__", counting)
+    texts = ["word " * 200_000] * 9 + ["short"]
+    assert [len(row) for row in encoder.tokenize(texts, "doc")] == [64] * 9 + [3 + len("short") - 1]
+    assert max(calls) <= 2**22
+    assert len(calls) == 3
+
+
 def test_unfinished_work_of_other_threads_is_not_mixed_in(tmp_path, encoder, monkeypatch):
     stop_after(monkeypatch, 5)
     with pytest.raises(KeyboardInterrupt):
@@ -181,13 +250,15 @@ def stop_after(monkeypatch, batches):
     monkeypatch.setattr(encode, "encode_batch", stopping)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"doc_prompt": "x "}, {"doc_max_length": 8}, {"normalize": True}, {"pooling": "cls"}, {"lower_case": True}],
-)
-def test_key_depends_on_every_setting(tiny_bert, change):
-    keys = [store_key("m", load_encoder(tiny_bert, **settings), "doc", "fp32", "t") for settings in ({}, change)]
-    assert keys[0] != keys[1]
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(EncoderSettings)])
+def test_key_depends_on_every_setting_of_its_role_and_on_none_of_the_others(tiny_bert, field):
+    other = {"pooling": "cls", "normalize": True, "similarity": "dot", "query_prompt": "x", "doc_prompt": "x",
+             "query_max_length": 8, "doc_max_length": 8, "include_prompt": False, "lower_case": True,
+             "dense": (Dense("2_Dense", 32, 32, True, "tanh"),)}[field]  # fmt: skip
+    encoder = load_encoder(tiny_bert)
+    before = store_key("m", encoder, "doc", "fp32", "t")
+    encoder.settings = dataclasses.replace(encoder.settings, **{field: other})
+    assert (store_key("m", encoder, "doc", "fp32", "t") == before) == field.startswith("query_")
 
 
 def test_key_depends_on_weights_precision_and_texts_and_not_on_the_other_role(encoder, tiny_bert):

@@ -164,6 +164,16 @@ def test_run_of_another_collection_is_refused(tmp_path):
             check_run(tmp_path, run, qrels, corpus)
 
 
+def test_queries_that_the_split_does_not_judge_are_ignored_and_counted(tmp_path):
+    corpus, qrels = {"d": Document("", "x")}, {"q": {"d": 1}}
+    run = {"q": {"d": 1.0}, "other": {"d": 1.0}}
+    assert check_run(tmp_path, run, qrels, corpus, {"other"}) == 1
+    with pytest.raises(UserError, match="'other' is not among"):
+        check_run(tmp_path, run, qrels, corpus)
+    with pytest.raises(UserError, match="'other' is not among"):  # a run of another split alone
+        check_run(tmp_path, {"other": {"d": 1.0}}, qrels, corpus, {"other"})
+
+
 def test_triplets_round_trip(tmp_path):
     triplets = [Triplets("q", "what", {"p": Document("", "yes")}, {"n": Document("N", "no"), "m": Document("", "nor")}),
                 Triplets("r", "who", {"p": Document("", "yes")}, {})]  # fmt: skip
@@ -178,6 +188,8 @@ def test_triplets_round_trip(tmp_path):
         ({"query": ""}, "lacks a text or a positive"),
         ({"negative_passages": "no"}, "expected a list"),
         ({"negative_passages": [{"docid": "p", "text": "yes"}]}, "both positive and negative"),
+        ({"positive_passages": [{"docid": "p", "text": "a"}, {"docid": "p", "text": "b"}]}, "twice"),
+        ({"negative_passages": [{"docid": "n", "text": " "}]}, "neither title nor text"),
         ({"query_id": None}, "query_id is None"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from research.errors import UserError
@@ -11,15 +12,25 @@ from research.retrieval.lexical import Bm25
 
 def test_reciprocal_rank_fusion_by_hand():
     fused = reciprocal_rank_fusion([{"q": {"a": 9.0, "b": 8.0}}, {"q": {"b": 0.5, "c": 0.4}}], top_k=10)
-    assert fused == {"q": {"b": 1 / 62 + 1 / 61, "a": 1 / 61, "c": 1 / 62}}
+    assert fused["q"] == pytest.approx({"b": 1 / 62 + 1 / 61, "a": 1 / 61, "c": 1 / 62}, rel=1e-7)
     assert list(fused["q"]) == ["b", "a", "c"]
 
 
 def test_query_that_one_run_lacks_keeps_the_other_runs_ranking():
-    assert reciprocal_rank_fusion([{"q": {"a": 1.0}}, {"r": {"b": 1.0}}], top_k=1) == {
-        "q": {"a": 1 / 61},
-        "r": {"b": 1 / 61},
-    }
+    fused = reciprocal_rank_fusion([{"q": {"a": 1.0}}, {"r": {"b": 1.0}}], top_k=1)
+    assert {query: list(docs) for query, docs in fused.items()} == {"q": ["a"], "r": ["b"]}
+    assert fused["q"]["a"] == fused["r"]["b"] == pytest.approx(1 / 61)
+
+
+def test_scores_are_the_float32_that_the_run_file_holds():
+    """Else a run that was read back could rank sums in another order than the run in memory did."""
+    lists = [
+        {"q": {f"d{(7 * i) % 50}": float(-i) for i in range(50)}},
+        {"q": {f"d{(11 * i) % 50}": float(-i) for i in range(50)}},
+    ]
+    for score in reciprocal_rank_fusion(lists, top_k=50)["q"].values():
+        assert np.float32(float(f"{score:.9g}")) == np.float32(score)
+        assert float(np.float32(score)) == score
 
 
 def test_ties_at_the_cut_go_to_the_larger_id():

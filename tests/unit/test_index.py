@@ -37,6 +37,17 @@ def test_exact_search_equals_the_plain_product_whatever_the_blocks(monkeypatch, 
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-5, atol=1e-5)
 
 
+def test_ties_at_the_cut_go_to_the_larger_ids():
+    """300 equal documents and one better: whatever the blocks, the cut keeps the larger ids, as trec_eval would rank them."""
+    docs = np.repeat(vectors(1), 301, axis=0)
+    docs[17] *= 2
+    ids = [f"d{i:03}" for i in range(301)]
+    scores, positions = exact_search(docs[:1], docs, 5, ids=ids)
+    assert [ids[p] for p in positions[0]] == ["d017", "d300", "d299", "d298", "d297"]
+    assert scores[0, 0] == pytest.approx(2 * scores[0, 1])
+    assert (scores[0, 1:] == scores[0, 1]).all()
+
+
 def test_every_document_can_be_asked_for():
     assert sorted(exact_search(QUERIES[:1], DOCS, 700)[1][0]) == list(range(700))
 
@@ -45,7 +56,7 @@ def test_every_document_can_be_asked_for():
 def test_hnsw_scores_are_similarities_and_recall_is_high(tmp_path, cosine):
     scores, positions = HnswIndex.build(tmp_path, DOCS, IDS, cosine=cosine).search(QUERIES, 10, ef=200)
     exact_scores, exact = exact_search(QUERIES, DOCS, 10, cosine)
-    assert ann_recall(positions, exact) > 0.97
+    assert ann_recall(scores, exact_scores) > 0.97
     same = positions[:, 0] == exact[:, 0]
     np.testing.assert_allclose(scores[same, 0], exact_scores[same, 0], atol=1e-4)
     assert (np.diff(scores, axis=1) <= 0).all()
@@ -64,12 +75,23 @@ def test_loaded_index_answers_as_the_built_one(tmp_path):
 
 
 def test_ann_recall_by_hand():
-    assert ann_recall(np.array([[1, 2], [3, 4]]), np.array([[2, 9], [4, 3]])) == 3 / 4
+    exact = np.array([[0.9, 0.8], [0.7, 0.5]])
+    assert ann_recall(np.array([[0.9, 0.6], [0.7, 0.5]]), exact) == 3 / 4
+
+
+def test_ann_recall_counts_an_equal_document_as_found(tmp_path):
+    docs = np.repeat(vectors(40), 5, axis=0)
+    scores, _ = HnswIndex.build(tmp_path, docs, [f"d{i}" for i in range(200)]).search(docs[:20], 3, ef=200)
+    assert ann_recall(scores, exact_search(docs[:20], docs, 3)[0]) == 1.0
 
 
 def test_to_run_keeps_the_order():
     run = to_run(["q"], IDS, np.array([[0.5, 0.25]]), np.array([[7, 3]]))
     assert list(run["q"].items()) == [("d7", 0.5), ("d3", 0.25)]
+
+
+def test_to_run_ranks_ties_by_descending_id():
+    assert list(to_run(["q"], IDS, np.array([[0.5, 0.25, 0.25]]), np.array([[7, 3, 4]]))["q"]) == ["d7", "d4", "d3"]
 
 
 def test_ef_below_top_k_is_refused(tmp_path):

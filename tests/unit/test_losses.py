@@ -127,6 +127,13 @@ def test_symmetric_loss_against_gathered_queries_with_a_mask():
     assert losses.tolist() == pytest.approx([(a + b) / 2 for a, b in zip(there, back, strict=True)], abs=1e-12)
 
 
+def test_own_queries_stand_first_among_the_gathered_ones_unless_said():
+    query, docs, own = unit(2), unit(4, seed=1), torch.tensor([0, 1])
+    more = torch.cat([query, unit(2, seed=2)])
+    explicit = symmetric_info_nce(query, docs, own, 0.2, all_queries=more, own_query=torch.arange(2))
+    torch.testing.assert_close(symmetric_info_nce(query, docs, own, 0.2, all_queries=more), explicit)
+
+
 def test_gradients_of_the_symmetric_loss_equal_finite_differences():
     query, docs = unit(3).requires_grad_(), unit(7, seed=1).requires_grad_()
     temperature = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)

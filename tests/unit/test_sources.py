@@ -159,6 +159,38 @@ def test_hub_dataset(hub_folder):
     assert (data.queries, data.qrels) == ({"10": "which apple"}, {"10": {"1": 1}})
 
 
+def test_hub_grades_may_be_floats_and_ids_zero(hub_folder):
+    (hub_folder / "corpus.jsonl").write_text('{"_id": "0", "title": "", "text": "quince"}\n')
+    (hub_folder / "qrels/test.jsonl").write_text('{"query-id": 10, "corpus-id": 0, "score": 1.0}\n')
+    (hub_folder / "qrels/train.jsonl").write_text('{"query-id": 11, "corpus-id": 0, "score": 2.0}\n')
+    assert load(f"hf:{hub_folder}", "test").qrels == {"10": {"0": 1}}
+
+
+def test_hub_corpus_in_two_splits_is_refused_not_halved(hub_folder):
+    readme = hub_folder / "README.md"
+    more = "    path: corpus.jsonl\n  - split: more\n    path: corpus.jsonl\n"
+    readme.write_text(readme.read_text().replace("    path: corpus.jsonl\n", more))
+    with pytest.raises(UserError, match="corpus in the splits corpus, more"):
+        load(f"hf:{hub_folder}", "test")
+
+
+def test_judgements_in_a_dataset_of_their_own_with_a_revision_of_their_own(hub_folder, monkeypatch):
+    """BeIR/NAME and BeIR/NAME-qrels, as the hub holds them, each pinned."""
+    import datasets
+
+    asked = []
+    real = datasets.load_dataset
+
+    def hub(repo, config=None, revision=None, **kwargs):
+        asked.append((repo.removeprefix(str(hub_folder)), config, revision))
+        return real(str(hub_folder), config or "default", **kwargs)
+
+    monkeypatch.setattr(datasets, "load_dataset", hub)
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda repo, revision=None: ["corpus", "queries"])
+    assert load(f"hf:{hub_folder}@abc,def", "test").qrels == {"10": {"1": 1}}
+    assert asked == [("-qrels", None, "def"), ("", "corpus", "abc"), ("", "queries", "abc")]
+
+
 def test_hub_dataset_without_the_split_lists_those_there(hub_folder):
     with pytest.raises(UserError, match="known: test, train"):
         load(f"hf:{hub_folder}", "dev")
