@@ -107,7 +107,11 @@ def test_signal_to_a_process_is_130_without_a_traceback(place):
     (place / "pipe/qrels").mkdir()
     (place / "pipe/qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\n")
     command = [sys.executable, "-m", "research", *shlex.split(COMMANDS["encode"].replace("collection", "pipe"))]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    child = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # a shell's background job is born with SIGINT ignored, and so would its children be
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     with open("pipe/corpus.jsonl", "w"):  # opens once the process has
         child.send_signal(signal.SIGINT)
         _, err = child.communicate(timeout=60)

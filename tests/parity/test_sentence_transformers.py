@@ -16,6 +16,7 @@ from research.models.dual_encoder import load_encoder
 from research.models.inference import PackedLinear, for_inference
 from research.models.sources import weight_files
 from research.retrieval.encode import encode_texts
+from research.retrieval.index import exact_search
 from tests.conftest import WORDS
 
 TEXTS = [
@@ -247,3 +248,15 @@ def test_gelu_is_fused_once_and_only_where_it_is_exact(tiny_bert):
         assert isinstance(first.intermediate_act_fn, torch.nn.Identity)
         assert second.dense.epilogue[0] == "none"
         assert not isinstance(second.intermediate_act_fn, torch.nn.Identity)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.05)])
+def test_gpu_gives_the_embeddings_and_the_ranking_of_the_cpu(minilm, precision, tolerance):
+    device = torch.device("cuda")
+    there = encode_texts(for_inference(load_encoder(minilm, precision), device), TEXTS, "doc")
+    here = encode_texts(load_encoder(minilm), TEXTS, "doc")
+    np.testing.assert_allclose(there, here, atol=tolerance)
+    scores, positions = exact_search(there[:5], there, 3)
+    np.testing.assert_allclose(scores, np.sort(there[:5] @ there.T, axis=1)[:, ::-1][:, :3], atol=1e-3)
+    assert positions[:, 0].tolist() == list(range(5))
