@@ -122,7 +122,9 @@ def _retrieve(args: argparse.Namespace, data: Collection, pipeline: "Pipeline", 
         runs[stage.name] = stage.run
         means = scored[stage.name]["metrics"]
         recall = "".join(
-            f", {name.replace('_', ' ')} {value:.4f}" for name, value in stage.facts.items() if "recall@" in name
+            f", {name.replace('ann_recall', 'ANN recall')} {value:.4f}"
+            for name, value in stage.facts.items()
+            if "recall@" in name
         )
         say(f"{stage.name}: {metrics[0]} {means[metrics[0]]:.4f}, {stage.facts['ms_per_query']:.2f} ms a query{recall}")
         tracker.log({f"{args.split}/{stage.name}/{name}": value for name, value in means.items()})
