@@ -121,11 +121,8 @@ def _retrieve(args: argparse.Namespace, data: Collection, pipeline: "Pipeline", 
         scored[stage.name] = scoring.score(data.qrels, stage.run, metrics) | {"facts": stage.facts}
         runs[stage.name] = stage.run
         means = scored[stage.name]["metrics"]
-        recall = "".join(
-            f", {name.replace('ann_recall', 'ANN recall')} {value:.4f}"
-            for name, value in stage.facts.items()
-            if "recall@" in name
-        )
+        recalls = {name: value for name, value in stage.facts.items() if name.startswith("ann_recall@")}
+        recall = "".join(f", {name.replace('ann_recall', 'ANN recall')} {value:.4f}" for name, value in recalls.items())
         say(f"{stage.name}: {metrics[0]} {means[metrics[0]]:.4f}, {stage.facts['ms_per_query']:.2f} ms a query{recall}")
         tracker.log({f"{args.split}/{stage.name}/{name}": value for name, value in means.items()})
     tracker.summary({f"{args.split}/{name}": value for name, value in means.items()})
