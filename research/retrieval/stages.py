@@ -129,9 +129,8 @@ class Dense:
         options, query_ids = self.options, list(self.texts.queries)
         store = self._documents()
         texts = list(self.texts.queries.values())
-        encode_texts(
-            self.model.query, texts[:1], "query"
-        )  # the first call of a process pays for what later ones find ready
+        # the first call of a process pays for what later ones find ready: it is not timed
+        encode_texts(self.model.query, texts[:1], "query")
         start = time.perf_counter()
         queries = encode_texts(self.model.query, texts, "query", options.token_budget)
         encoded = time.perf_counter() - start
