@@ -14,6 +14,11 @@ FUSABLE = (("dense", "intermediate_act_fn"), ("lin1", "activation"))
 """(linear, activation that follows it) as the modules of BERT and its kin, and of DistilBERT, name them."""
 
 
+def best_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def for_inference(model: nn.Module, device: torch.device) -> nn.Module:
     """`model` on `device`, in eval mode, with its linear layers packed where that is possible. Not for training.
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from research.errors import UserError
+from research.models.inference import best_device
 from research.progress import bar
 from research.runfolder import disk_error, exclusive, hash_file, hash_strings, read_json, require_space, write_json
 from research.types import Run
@@ -48,7 +49,7 @@ def exact_search(
     """
     _check_dims(queries, docs)
     assert 1 <= top_k <= len(docs)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     q = _unit(torch.from_numpy(queries), cosine).to(device)
     wanted = min(top_k + 1, len(docs))  # one more, to see whether the cut falls into a tie
     scores = torch.empty((len(q), 0), device=device)
@@ -204,7 +205,7 @@ def to_run(query_ids: Sequence[str], doc_ids: Sequence[str], scores: np.ndarray,
     return run
 
 
-def _blocks(docs: np.ndarray, cosine: bool, device: str) -> Iterator[tuple[int, torch.Tensor]]:
+def _blocks(docs: np.ndarray, cosine: bool, device: torch.device) -> Iterator[tuple[int, torch.Tensor]]:
     for start in range(0, len(docs), BLOCK):
         yield start, _unit(torch.from_numpy(np.array(docs[start : start + BLOCK])), cosine).to(device)
 
@@ -213,7 +214,7 @@ def _settle_tie(
     query: torch.Tensor, docs: np.ndarray, top_k: int, cosine: bool, ids: Sequence[str] | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores and positions of one query's top_k where documents tie at the cut: the larger ids are kept."""
-    scores = torch.cat([(block @ query).cpu() for _, block in _blocks(docs, cosine, query.device.type)])  # (N,)
+    scores = torch.cat([(block @ query).cpu() for _, block in _blocks(docs, cosine, query.device)])  # (N,)
     floor = scores.topk(top_k).values[-1]
     candidates = (scores >= floor).nonzero().flatten().tolist()
     best = sorted(candidates, key=lambda p: (scores[p].item(), ids[p] if ids is not None else p), reverse=True)[:top_k]

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import bm25s
 import numpy as np
-import torch
 
 from research.errors import UserError
 from research.models.cross_encoder import load_cross_encoder
 from research.models.dual_encoder import DualEncoder
-from research.models.inference import for_inference
+from research.models.inference import best_device, for_inference
 from research.models.sources import hash_model, resolve
 from research.retrieval.encode import encode_texts
 from research.retrieval.fusion import reciprocal_rank_fusion
@@ -121,8 +120,8 @@ class Dense:
         if options.index == "hnsw":
             search += [options.ef, options.M, options.ef_construction, options.index_threads]
         self.cosine = self.model.doc.settings.similarity == "cosine" and not self.model.doc.settings.normalize
-        if options.embeddings is not None:
-            open_store(options.embeddings, self.doc_key)  # what does not fit is refused before anything is computed
+        # what does not fit is refused before anything is computed
+        self.given = open_store(options.embeddings, self.doc_key) if options.embeddings is not None else None
         self.key = hash_json(["dense", self.doc_key, query_key, *search, self.cosine])
 
     def compute(self) -> tuple[Run, dict]:
@@ -163,8 +162,8 @@ class Dense:
         return to_run(query_ids, store.ids, scores, positions), facts
 
     def _documents(self) -> Store:
-        if self.options.embeddings is not None:
-            return open_store(self.options.embeddings, self.doc_key)
+        if self.given is not None:
+            return self.given
         folder = self.cache / "embeddings" / self.doc_key[:32]
         facts = {"model": self.retriever, "model_hash": self.model_hash,
                  **dataclasses.asdict(self.model.doc.settings)}  # fmt: skip
@@ -247,10 +246,6 @@ class Reranked:
             "depth": options.depth, "mix": options.mix, "pairs_per_second": round(len(pairs) / max(timing["seconds"], 1e-3), 1),
             "device": device_name(self.device),
         }  # fmt: skip
-
-
-def best_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _timing(seconds: float, queries: int) -> dict:

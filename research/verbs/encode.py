@@ -40,10 +40,8 @@ def run(args: argparse.Namespace) -> int:
 
     import dataclasses
 
-    import torch
-
     from research.models.dual_encoder import DualEncoder
-    from research.models.inference import for_inference
+    from research.models.inference import best_device, for_inference
     from research.models.sources import hash_model, resolve
     from research.retrieval.store import build_store, hash_texts, store_key
 
@@ -54,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     key = store_key(model_hash, encoder, args.tower, args.precision, hash_texts(ids, texts))
     facts = {"model": args.model, "model_hash": model_hash, "source": args.data, "precision": args.precision,
              **dataclasses.asdict(encoder.settings)}  # fmt: skip
-    for_inference(encoder, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    for_inference(encoder, best_device())
     store = build_store(args.out, encoder, ids, texts, args.tower, key, facts, args.token_budget)
     if args.json:
         summary = {name: store.meta[name] for name in ("count", "dim", "seconds", "resumed_batches", "key")}
