@@ -76,7 +76,21 @@ def load(name: str, split: str, skip_bad_rows: bool = False) -> Collection:
         UserError: unknown source or split, missing file, bad row, no network for `hf:`.
     """
     bad = BadRows(skip_bad_rows)
-    source = load_source(name, bad)
+    return take(load_source(name, bad), name, split, bad)
+
+
+def take(source: Source, name: str, split: str, bad: BadRows) -> Collection:
+    """One split of a source that is read already.
+
+    Args:
+        source: as `load_source` read it.
+        name: of the source, for messages and facts.
+        split: a qrels file of the source.
+        bad: what was skipped while reading.
+
+    Raises:
+        UserError: no such split, or nothing in it.
+    """
     if split not in source.qrels:
         raise _no_split(name, split, source.qrels)
     qrels = source.qrels[split]

@@ -6,6 +6,12 @@ from pathlib import Path
 from research.errors import UserError
 
 MIN_LENGTH = 4  # tokens: less leaves no room for a text between the special tokens
+INDEX_BOUNDS = {
+    "ef": (1, 10**9),
+    "hnsw_m": (2, 10_000),  # hnswlib's own limit
+    "ef_construction": (1, 10**9),
+    "index_threads": (1, 1024),
+}
 
 
 def add_data(parser: argparse.ArgumentParser, split: bool = True) -> None:
@@ -59,6 +65,58 @@ def encoder_settings(args: argparse.Namespace) -> dict:
         "normalize": args.normalize,
         "similarity": args.similarity,
     }
+
+
+def add_index(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """How retrievers search; a verb may add options of its own to the group."""
+    group = parser.add_argument_group("index")
+    group.add_argument("--index", choices=["exact", "hnsw"], help="default: exact up to 100,000 documents, else hnsw")
+    group.add_argument("--ef", type=int, default=200, help="width of HNSW's search, ≥ the documents asked for (200)")
+    group.add_argument("--hnsw-m", type=int, default=16, help="links a node (16)")
+    group.add_argument("--ef-construction", type=int, default=200, help="width of HNSW's search while building (200)")
+    group.add_argument("--index-threads", type=int, default=1,
+                       help="threads that build HNSW; only 1 (default) gives the same index twice")  # fmt: skip
+    group.add_argument("--bm25-k1", type=float, default=1.2, help="saturation of the term frequency (1.2)")
+    group.add_argument("--bm25-b", type=float, default=0.75, help="normalisation by document length (0.75)")
+    return group
+
+
+def check_range(args: argparse.Namespace, bounds: dict[str, tuple[int, int]]) -> None:
+    """Refuse a number outside {argument: (least, most)}; what was not given is right."""
+    for name, (least, most) in bounds.items():
+        if getattr(args, name) is not None and not least <= getattr(args, name) <= most:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}; expected {least} to {most:,}. Leave it "
+                            "out to take the default.")  # fmt: skip
+
+
+def check_bm25(args: argparse.Namespace) -> None:
+    if not 0 <= args.bm25_k1 <= 1000 or not 0 <= args.bm25_b <= 1:  # NaN is in neither range
+        raise UserError(f"--bm25-k1 {args.bm25_k1} --bm25-b {args.bm25_b}; expected k1 from 0 to 1,000 and b from 0 to 1. "
+                        "Leave them out to take the defaults.")  # fmt: skip
+
+
+def check_retrievers(names: list[str]) -> None:
+    """Refuse a misspelt bm25, and a retriever that is given twice, under whatever spelling of its path."""
+    seen = set()
+    for name in names:
+        if name.lower() == "bm25" and name != "bm25":
+            raise UserError(
+                f"--retriever {name} is not known; expected bm25, in small letters, or a model. Write bm25."
+            )
+        model = Path(name).resolve() if Path(name).exists() else name
+        if model in seen:
+            raise UserError(f"--retriever {name} is given twice; expected different ones, since fusing a run with itself "
+                            "changes nothing. Remove one.")  # fmt: skip
+        seen.add(model)
+
+
+def retrieval_settings(args: argparse.Namespace) -> dict:
+    """The retrieval Options that the shared options of the command line give."""
+    return {
+        "index": args.index, "ef": args.ef, "M": args.hnsw_m, "ef_construction": args.ef_construction,
+        "index_threads": args.index_threads, "k1": args.bm25_k1, "b": args.bm25_b, "precision": args.precision,
+        "settings": encoder_settings(args), "token_budget": args.token_budget,
+    }  # fmt: skip
 
 
 def add_cache(parser: argparse.ArgumentParser) -> None:

@@ -28,14 +28,7 @@ EXAMPLES = 50  # queries whose texts go into the run folder for the report
 EXAMPLE_DOCS = 3
 SNIPPET = 400  # characters
 DEPTH = 100
-BOUNDS = {
-    "top_k": (1, 10**9),
-    "ef": (1, 10**9),
-    "hnsw_m": (2, 10_000),  # hnswlib's own limit
-    "ef_construction": (1, 10**9),
-    "index_threads": (1, 1024),
-    "depth": (1, 10**9),
-}
+BOUNDS = {"top_k": (1, 10**9), **options.INDEX_BOUNDS, "depth": (1, 10**9)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,16 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, default=100, help="documents kept a query (100)")
     parser.add_argument("--drop-self", action="store_true",
                         help="leave out the document whose id is the query's (ArguAna, Quora)")  # fmt: skip
-    group = parser.add_argument_group("index")
-    group.add_argument("--index", choices=["exact", "hnsw"], help="default: exact up to 100,000 documents, else hnsw")
-    group.add_argument("--ef", type=int, default=200, help="width of HNSW's search, ≥ top-k (200)")
-    group.add_argument("--hnsw-m", type=int, default=16, help="links a node (16)")
-    group.add_argument("--ef-construction", type=int, default=200, help="width of HNSW's search while building (200)")
-    group.add_argument("--index-threads", type=int, default=1,
-                       help="threads that build HNSW; only 1 (default) gives the same index twice")  # fmt: skip
+    group = options.add_index(parser)
     group.add_argument("--embeddings", type=Path, metavar="DIR", help="document embeddings that `encode` made")
-    group.add_argument("--bm25-k1", type=float, default=1.2, help="saturation of the term frequency (1.2)")
-    group.add_argument("--bm25-b", type=float, default=0.75, help="normalisation by document length (0.75)")
     group = parser.add_argument_group("reranking")
     group.add_argument("--reranker", metavar="MODEL", help="a cross-encoder that re-orders the top of the last ranking")
     group.add_argument("--depth", type=int, help="documents a query that it reads (100, at most top-k)")
@@ -89,11 +74,8 @@ def run(args: argparse.Namespace) -> int:
     from research.retrieval.stages import Options
 
     settings = Options(
-        top_k=args.top_k, index=args.index, ef=args.ef, M=args.hnsw_m, ef_construction=args.ef_construction,
-        index_threads=args.index_threads, precision=args.precision, k1=args.bm25_k1, b=args.bm25_b,
-        settings=options.encoder_settings(args), embeddings=args.embeddings, depth=args.depth or DEPTH,
-        mix=args.mix or 0.0, reranker_max_length=args.reranker_max_length, drop_self=args.drop_self,
-        token_budget=args.token_budget,
+        top_k=args.top_k, embeddings=args.embeddings, depth=args.depth or DEPTH, mix=args.mix or 0.0,
+        reranker_max_length=args.reranker_max_length, drop_self=args.drop_self, **options.retrieval_settings(args),
     )  # fmt: skip
     pipeline = Pipeline(data, args.retriever, cache_folder(args.cache), settings, args.reranker)
     with exclusive(
@@ -188,10 +170,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
     """Ranges that need no model: refused before the seconds of heavy imports."""
     from research.errors import UserError
 
-    for name, (least, most) in BOUNDS.items():
-        if getattr(args, name) is not None and not least <= getattr(args, name) <= most:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}; expected {least} to {most:,}. Leave it "
-                            "out to take the default.")  # fmt: skip
+    options.check_range(args, BOUNDS)
     options.check_encoder(args)
     for name in args.metrics or ():
         cut = name.partition("@")[2]
@@ -200,9 +179,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
                 "not found")  # fmt: skip
     if args.index == "hnsw" and args.ef < args.top_k:
         raise UserError(f"top_k={args.top_k} exceeds ef={args.ef}; pass --ef {args.top_k} or more.")
-    if not 0 <= args.bm25_k1 <= 1000 or not 0 <= args.bm25_b <= 1:  # NaN is in neither range
-        raise UserError(f"--bm25-k1 {args.bm25_k1} --bm25-b {args.bm25_b}; expected k1 from 0 to 1,000 and b from 0 to 1. "
-                        "Leave them out to take the defaults.")  # fmt: skip
+    options.check_bm25(args)
     alone = [f"--{name.replace('_', '-')} {value}" for name in ("depth", "mix", "reranker_max_length")
              if (value := getattr(args, name)) is not None]  # fmt: skip
     if alone and args.reranker is None:
@@ -219,17 +196,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
     if args.embeddings is not None and not args.embeddings.is_dir():
         raise UserError(f"--embeddings {args.embeddings} does not exist; expected a store that `research encode` made. "
                         "Check the path.")  # fmt: skip
-    seen = set()
-    for name in args.retriever:
-        if name.lower() == "bm25" and name != "bm25":
-            raise UserError(
-                f"--retriever {name} is not known; expected bm25, in small letters, or a model. Write bm25."
-            )
-        model = Path(name).resolve() if Path(name).exists() else name
-        if model in seen:
-            raise UserError(f"--retriever {name} is given twice; expected different ones, since fusing a run with itself "
-                            "changes nothing. Remove one.")  # fmt: skip
-        seen.add(model)
+    options.check_retrievers(args.retriever)
 
 
 def _examples(data: Collection, runs: dict[str, Run]) -> dict:
