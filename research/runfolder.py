@@ -1,6 +1,7 @@
 """Run folders: atomic files, content hashes, finished stages, provenance."""
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -81,6 +82,44 @@ def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
     with atomic_write(path) as stream:
         json.dump(value, stream, indent=indent, ensure_ascii=False)
         stream.write("\n")
+
+
+@contextlib.contextmanager
+def replace_folder(path: Path) -> Iterator[Path]:
+    """Fill a temporary neighbour; on success it becomes `path` in one step, and what was there is gone.
+
+    Raises:
+        OSError: the disk; what was there is kept.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        yield new
+        os.chmod(new, 0o777 & ~_umask())
+        for file in new.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as stream:
+                    os.fsync(stream.fileno())
+        if path.exists():
+            _exchange(new, path)
+        else:
+            new.rename(path)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _exchange(a: Path, b: Path) -> None:
+    """Swap two folders; in one step where the file system can (renameat2), else in three."""
+    try:
+        exchanged = ctypes.CDLL(None).renameat2(-100, os.fsencode(a), -100, os.fsencode(b), 2) == 0  # AT_FDCWD, RENAME_EXCHANGE
+    except (AttributeError, OSError):
+        exchanged = False
+    if not exchanged:
+        aside = a.with_suffix(".old.tmp")
+        b.rename(aside)
+        a.rename(b)
+        aside.rename(a)
 
 
 def read_json(path: Path) -> Any:

@@ -1,6 +1,9 @@
 """The nouns that rooms hand to each other. Plain dicts: any stage can be replaced, diffed or rerun alone."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # the nouns of retrieval are read without torch
+    from torch import Tensor
 
 
 class Document(NamedTuple):
@@ -47,9 +50,81 @@ class Collection(NamedTuple):
 
 
 class Triplets(NamedTuple):
-    """One training query with its judged passages, as tevatron's JSONL holds them (doc id → document)."""
+    """One training query with its judged passages, as tevatron's JSONL holds them (doc id → document).
+
+    Attributes:
+        query_id, query: id and text.
+        positives, negatives: passages; negatives best first.
+        scores: of the passages that have one, all by one scorer; None without any.
+        positions: of the negatives in the ranking they were mined from, from 1; None without any.
+    """
 
     query_id: str
     query: str
     positives: dict[str, Document]
     negatives: dict[str, Document]
+    scores: dict[str, float] | None = None
+    positions: dict[str, int] | None = None
+
+
+class Pair(NamedTuple):
+    """One training example of a dual encoder: a query, one document relevant to it, and hard negatives.
+
+    Documents are known by numbers; documents of equal text have the same one, so that none is ever the other's negative.
+    """
+
+    query: str
+    positive: int
+    negatives: list[int]
+    known: list[int]
+    """Every document known to be relevant to the query, `positive` among them."""
+
+
+class Candidates(NamedTuple):
+    """One training example of a cross-encoder: a query and a group of its candidates with their labels in [0, 1]."""
+
+    query: str
+    docs: list[str]
+    labels: list[float]
+
+
+class TokenBatch(NamedTuple):
+    """Texts as tensors, in chunks of similar length: the padding of one long text then costs its own chunk only.
+
+    Attributes:
+        chunks: model inputs, each of (b, T) tensors: input_ids, attention_mask, token_type_ids where the model has them.
+        rows: (B,) where text i stands in the chunks laid end to end.
+    """
+
+    chunks: "tuple[dict[str, Tensor], ...]"
+    rows: "Tensor"
+
+
+class PairBatch(NamedTuple):
+    """B queries and M ≥ B documents: the first B are the queries' own positives, the rest hard negatives.
+
+    Attributes:
+        queries: B texts.
+        docs: M texts.
+        doc_ids: (M,) numbers of the documents.
+        positive_ids: (B, P) numbers of all documents known to be relevant to each query, padded with −1.
+    """
+
+    queries: TokenBatch
+    docs: TokenBatch
+    doc_ids: "Tensor"
+    positive_ids: "Tensor"
+
+
+class CandidateBatch(NamedTuple):
+    """B queries with up to N candidates each.
+
+    Attributes:
+        pairs: B·N query-document pairs, those present only, query after query.
+        labels: (B, N), 0 where absent.
+        present: (B, N) bool.
+    """
+
+    pairs: TokenBatch
+    labels: "Tensor"
+    present: "Tensor"

@@ -70,13 +70,15 @@ def collect_queries(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Queries:
 
 def read_triplets(path: Path, bad: BadRows) -> Iterator[Triplets]:
     """tevatron's training JSONL: {"query_id", "query", "positive_passages": [{"docid", "title", "text"}],
-    "negative_passages": […]}; at least one positive a row."""
+    "negative_passages": […]}; at least one positive a row. A passage may have a `score`, and a `rank` from 1 up."""
     seen: set[str] = set()
     for where, row in read_jsonl(path, bad):
+        scores: dict[str, float] = {}
+        positions: dict[str, int] = {}
         query_id = identifier(row, ("query_id",), where, bad)
         query = string(row, "query", where, bad)
-        positives = _passages(row, "positive_passages", where, bad)
-        negatives = _passages(row, "negative_passages", where, bad)
+        positives = _passages(row, "positive_passages", where, bad, scores, {})
+        negatives = _passages(row, "negative_passages", where, bad, scores, positions)
         if query_id is None or query is None or positives is None or negatives is None:
             continue
         if query_id in seen:
@@ -90,20 +92,28 @@ def read_triplets(path: Path, bad: BadRows) -> Iterator[Triplets]:
                        "Remove it from one of the lists")  # fmt: skip
         else:
             seen.add(query_id)
-            yield Triplets(query_id, query, positives, negatives)
+            yield Triplets(query_id, query, positives, negatives, scores or None, positions or None)
 
 
 def write_triplets(path: Path, triplets: Iterable[Triplets]) -> None:
-    """Write tevatron's training JSONL, atomically."""
+    """Write tevatron's training JSONL, atomically. Nine digits keep every float32 score as it is."""
 
-    def passages(docs: dict[str, Document]) -> list[dict]:
-        return [{"docid": doc_id, "title": doc.title, "text": doc.text} for doc_id, doc in docs.items()]
+    def passages(docs: dict[str, Document], row: Triplets) -> list[dict]:
+        written = []
+        for doc_id, doc in docs.items():
+            passage: dict = {"docid": doc_id, "title": doc.title, "text": doc.text}
+            if row.positions and doc_id in row.positions:
+                passage["rank"] = row.positions[doc_id]
+            if row.scores and doc_id in row.scores:
+                passage["score"] = float(f"{row.scores[doc_id]:.9g}")
+            written.append(passage)
+        return written
 
     with atomic_write(path) as stream:
         for row in triplets:
             stream.write(json.dumps({
                 "query_id": row.query_id, "query": row.query,
-                "positive_passages": passages(row.positives), "negative_passages": passages(row.negatives),
+                "positive_passages": passages(row.positives, row), "negative_passages": passages(row.negatives, row),
             }, ensure_ascii=False) + "\n")  # fmt: skip
 
 
@@ -253,7 +263,10 @@ def write_run(path: Path, run: Run, tag: str) -> None:
                 stream.write(f"{query_id} Q0 {doc_id} {position} {score:.9g} {tag}\n")
 
 
-def _passages(row: dict, key: str, where: str, bad: BadRows) -> dict[str, Document] | None:
+def _passages(
+    row: dict, key: str, where: str, bad: BadRows, scores: dict[str, float], positions: dict[str, int]
+) -> dict[str, Document] | None:
+    """The passages of one list by id; their scores and ranks go into `scores` and `positions`."""
     passages = row.get(key, [])
     if not isinstance(passages, list) or not all(isinstance(p, dict) for p in passages):
         bad.report(where, "wrong type", f"{key} is {short(repr(passages))}, expected a list of objects", "Mend the row")
@@ -271,5 +284,24 @@ def _passages(row: dict, key: str, where: str, bad: BadRows) -> dict[str, Docume
         if doc_id in docs:
             bad.report(where, "duplicate passage", f"passage {doc_id!r} is in {key} twice", "Keep one")
             return None
+        score, position = passage.get("score"), passage.get("rank")
+        if score is not None and not _finite(score):
+            bad.report(where, "wrong type", f"score of passage {doc_id!r} is {short(repr(score))}, expected a finite "
+                       "number", "Mend the row")  # fmt: skip
+            return None
+        if position is not None and (type(position) is not int or position < 1):
+            bad.report(where, "wrong type", f"rank of passage {doc_id!r} is {short(repr(position))}, expected a whole "
+                       "number from 1 up", "Mend the row")  # fmt: skip
+            return None
+        if score is not None:
+            scores[doc_id] = float(score)
+        if position is not None:
+            positions[doc_id] = position
         docs[doc_id] = Document(title, text)
     return docs
+
+
+def _finite(value: object) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    )  # no inf, nan, huge int

@@ -8,12 +8,13 @@ from torch.utils.data import Sampler
 from research.errors import UserError
 
 
-class StatefulBatchSampler(Sampler[list[int]]):
-    """Index lists, the same global batches whatever the number of processes.
+class StatefulBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Lists of (epoch, index), the same global batches whatever the number of processes.
 
     Every epoch is a permutation drawn from its own generator, seeded by (seed, epoch) alone: nothing that the model or
     an adapter draws can change the order of the data. A global batch is a stretch of that permutation, and process
-    `global_rank` takes every `world_size`-th example of it.
+    `global_rank` takes every `world_size`-th example of it. The epoch goes with the index, so that a dataset can choose
+    other negatives in every epoch without a state of its own, in whatever worker process.
 
     Args:
         size: examples in the dataset.
@@ -46,11 +47,17 @@ class StatefulBatchSampler(Sampler[list[int]]):
         """Batches of the whole epoch, those already consumed included."""
         return self.size // self.global_batch if self.drop_last else -(-self.size // self.global_batch)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """The batches of this epoch that are not consumed yet."""
-        order = self._order()
+        order, epoch = self._order(), self.epoch
         for start in range(self.consumed, len(self) * self.global_batch, self.global_batch):
-            yield order[start : start + self.global_batch][self.global_rank :: self.world_size]
+            yield [(epoch, i) for i in order[start : start + self.global_batch][self.global_rank :: self.world_size]]
+
+    def advance(self, limit: int | None = None) -> None:
+        """One batch is finished; after the last one (of `limit`, where epochs are cut short) the next epoch begins."""
+        self.consumed += self.global_batch
+        if self.consumed >= min(len(self), limit or len(self)) * self.global_batch:
+            self.epoch, self.consumed = self.epoch + 1, 0
 
     def state_dict(self) -> dict:
         return {"epoch": self.epoch, "consumed": self.consumed, "seed": self.seed, "size": self.size,

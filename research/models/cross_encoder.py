@@ -46,11 +46,11 @@ class CrossEncoder(nn.Module):
             token_type_ids: (B, T) which text a token is of, for models that tell them apart.
 
         Returns:
-            (B,) float32 logits: a sigmoid would saturate into ties, and bf16 has them from the start.
+            (B,) float32 logits (float64 stays): a sigmoid would saturate into ties, and bf16 has them from the start.
         """
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         logits = self.transformer(input_ids=input_ids, attention_mask=attention_mask, **types).logits  # (B, 1)
-        return logits.float().squeeze(-1)
+        return (logits if logits.dtype == torch.float64 else logits.float()).squeeze(-1)
 
     def tokenize(self, queries: list[str], docs: list[str]) -> dict[str, list[list[int]]]:
         """Token ids (and token types, where the tokenizer gives them) of query-document pairs, not padded."""

@@ -105,12 +105,13 @@ class DualEncoder(nn.Module):
         self.doc = doc
 
     @classmethod
-    def load(cls, folder: Path, precision: str = "fp32", **settings: object) -> "DualEncoder":
+    def load(cls, folder: Path, precision: str = "fp32", separate: bool = False, **settings: object) -> "DualEncoder":
         """Read a model folder; a folder with `query/` and `doc/` has separate towers.
 
         Args:
             folder: as `sources.resolve` gives it.
             precision: "fp32" or "bf16", of the weights.
+            separate: make two towers of one folder, which start equal.
             settings: values of EncoderSettings to use instead of the folder's (None keeps the folder's).
 
         Raises:
@@ -119,7 +120,7 @@ class DualEncoder(nn.Module):
         if all((folder / role).is_dir() for role in ROLES):
             return cls(*(load_encoder(folder / role, precision, **settings) for role in ROLES))
         shared = load_encoder(folder, precision, **settings)
-        return cls(shared, shared)
+        return cls(shared, load_encoder(folder, precision, **settings) if separate else shared)
 
     def tower(self, role: str) -> TextEncoder:
         return self.query if role == "query" else self.doc

@@ -15,11 +15,11 @@ def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
         pooling: "mean" over real tokens, "cls" the first, "last" the last.
 
     Returns:
-        (B, D), float32: sums over hundreds of bfloat16 values lose digits.
+        (B, D), float32 (float64 stays): sums over hundreds of bfloat16 values lose digits.
 
     Source: Reimers & Gurevych 2019, §3 (mean, cls); Ma et al. 2023, RepLLaMA (last).
     """
-    hidden = hidden.float()
+    hidden = hidden if hidden.dtype == torch.float64 else hidden.float()
     if pooling == "mean":
         weights = mask.unsqueeze(-1).to(hidden.dtype)  # (B, T, 1)
         return (hidden * weights).sum(1) / weights.sum(1)

@@ -14,6 +14,7 @@ from research.models.pooling import POOLINGS
 from research.models.sources import read_config
 
 ROLES = ("query", "doc")
+LENGTHS_FILE = "tandem.json"  # lengths of the two roles; sentence-transformers knows one for both
 DOC_PROMPT_NAMES = ("document", "passage", "corpus")  # the order in which sentence-transformers looks them up
 LEGACY_POOLING = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last",
                   "pooling_mode_max_tokens": "max", "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
@@ -124,11 +125,14 @@ def _check_modules(path: Path, kinds: list[str]) -> None:
 def _transformer_settings(place: Path) -> dict:
     path = place / "sentence_bert_config.json"
     config = read_config(path) if path.exists() else {}
+    own = place / LENGTHS_FILE
+    lengths = read_config(own) if own.exists() else {}
     limit = config.get("max_seq_length")  # newer folders keep it as the tokenizer's model_max_length instead
     if limit is not None and not isinstance(limit, int):
         raise UserError(f"{path} has max_seq_length {limit!r}, expected a whole number; the model folder is damaged. Copy "
                         "or download it again.")  # fmt: skip
-    return {"query_max_length": limit, "doc_max_length": limit, "lower_case": bool(config.get("do_lower_case", False))}
+    lengths = {f"{role}_max_length": lengths.get(f"{role}_max_length", limit) for role in ROLES}
+    return lengths | {"lower_case": bool(config.get("do_lower_case", False))}
 
 
 def _pooling_settings(place: Path) -> dict:

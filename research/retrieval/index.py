@@ -69,6 +69,21 @@ def exact_search(
     return scores[:, :top_k].cpu().numpy(), positions[:, :top_k].cpu().numpy()
 
 
+def pair_scores(queries: np.ndarray, docs: np.ndarray, cosine: bool = False) -> np.ndarray:
+    """Inner product (or cosine) of each query with the document of the same row.
+
+    Args:
+        queries, docs: (N, D).
+        cosine: divide by the norms.
+
+    Returns:
+        (N,) float32, as `exact_search` scores them up to rounding.
+    """
+    _check_dims(queries, docs)
+    q, d = (_unit(torch.from_numpy(np.array(vectors)), cosine) for vectors in (queries, docs))
+    return (q * d).sum(dim=1).numpy()
+
+
 class HnswIndex:
     """A hnswlib graph and the facts it was built from.
 

@@ -1,5 +1,6 @@
 """BM25 by bm25s: Lucene's variant, k1 1.2, b 0.75, English stop words, no stemming."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -51,12 +52,25 @@ class Bm25(NamedTuple):
         with bar(len(queries), "bm25", "query") as progress:
             run: Run = {}
             for query_id, text in queries.items():
-                terms = self.tokenizer.tokenize(
-                    [text], return_as="ids", update_vocab="never", show_progress=False, allow_empty=False
-                )[0]
+                terms = self._terms(text)
                 run[query_id] = self._top(terms, top_k) if len(terms) else {}
                 progress.update(1)
         return run
+
+    def score_pairs(self, queries: Queries, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Scores of (query id, doc id) pairs, those of a query one after the other; 0 without a common term."""
+        rows = {doc: row for row, doc in enumerate(self.doc_ids)}
+        found: list[float] = []
+        for query, group in itertools.groupby(pairs, key=lambda pair: pair[0]):
+            terms = self._terms(queries[query])
+            scores = self.scorer.get_scores_from_ids(terms) if len(terms) else np.zeros(len(rows))  # (N,)
+            found += [float(scores[rows[doc]]) for _, doc in group]
+        return found
+
+    def _terms(self, text: str) -> list[int]:
+        return self.tokenizer.tokenize(
+            [text], return_as="ids", update_vocab="never", show_progress=False, allow_empty=False
+        )[0]
 
     def _top(self, terms: list[int], top_k: int) -> dict[str, float]:
         scores = self.scorer.get_scores_from_ids(terms)  # (N,) float32

@@ -59,6 +59,12 @@ class Pipeline:
         last = self.fused or list(self.parts.values())[-1]
         self.reranked = Reranked(texts, options, reranker, last) if reranker else None
 
+    @property
+    def key(self) -> str:
+        """What the last ranking before a reranker depends on."""
+        last = self.fused or list(self.parts.values())[-1]
+        return hash_json([last.key, self.options.drop_self])
+
     def encoders(self) -> dict[str, dict]:
         """The settings that each dense retriever encodes with."""
         dense = {name: part for name, part in self.parts.items() if isinstance(part, Dense)}

@@ -6,12 +6,42 @@ import numpy as np
 import torch
 
 from research.errors import UserError
-from research.models.cross_encoder import CrossEncoder
+from research.models.cross_encoder import CrossEncoder, load_cross_encoder
+from research.models.inference import best_device, for_inference
+from research.models.sources import hash_model, resolve
 from research.progress import bar
 from research.retrieval.encode import TOKEN_BUDGET, plan_batches
 from research.types import Run
 
 WINDOW = 2**14  # pairs tokenised and sorted by length together
+
+
+class Scorer:
+    """A cross-encoder by name, loaded: one that cannot be read is refused before anything is computed.
+
+    Args:
+        name: run folder, model folder, hub id or pkg:PACKAGE/PATH.
+        precision: "fp32" | "bf16".
+        max_length: tokens of a pair; None takes the model's own.
+        token_budget: tokens of one batch; None takes the device's default.
+    """
+
+    def __init__(self, name: str, precision: str, max_length: int | None, token_budget: int | None):
+        folder = resolve(name)
+        self.name, self.precision, self.token_budget = name, precision, token_budget
+        self.model_hash = hash_model(folder)
+        self.model = load_cross_encoder(folder, precision, max_length)
+        self.device = best_device()
+        for_inference(self.model, self.device)
+
+    @property
+    def identity(self) -> list:
+        """What a logit depends on, beside the two texts."""
+        return [self.model_hash, self.model.max_length, self.precision]
+
+    def score(self, queries: Sequence[str], docs: Sequence[str]) -> np.ndarray:
+        """As `score_pairs`."""
+        return score_pairs(self.model, queries, docs, self.token_budget)
 
 
 def score_pairs(

@@ -8,15 +8,14 @@ import bm25s
 import numpy as np
 
 from research.errors import UserError
-from research.models.cross_encoder import load_cross_encoder
 from research.models.dual_encoder import DualEncoder
 from research.models.inference import best_device, for_inference
 from research.models.sources import hash_model, resolve
 from research.retrieval.encode import encode_texts
 from research.retrieval.fusion import reciprocal_rank_fusion
-from research.retrieval.index import HnswIndex, ann_recall, exact_search, to_run
+from research.retrieval.index import HnswIndex, ann_recall, exact_search, pair_scores, to_run
 from research.retrieval.lexical import Bm25
-from research.retrieval.rerank import rerank, score_pairs, top_pairs
+from research.retrieval.rerank import Scorer, rerank, top_pairs
 from research.retrieval.store import Store, build_store, device_name, hash_texts, open_store, store_key
 from research.runfolder import hash_json
 from research.types import Collection, Run
@@ -93,12 +92,19 @@ class Lexical:
 
     def compute(self) -> tuple[Run, dict]:
         start = time.perf_counter()
-        index = Bm25.build(self.texts.doc_ids, self.texts.docs, self.options.k1, self.options.b)
+        index = self._index()
         built = time.perf_counter()
         run = index.search(self.texts.queries, self.options.top_k)
         seconds = time.perf_counter() - built
         facts = {"label": "BM25", "model": f"bm25 (lucene, k1={self.options.k1}, b={self.options.b})"}
         return run, facts | _timing(seconds, len(run)) | {"index_seconds": round(built - start, 3)}
+
+    def score(self, pairs: list[tuple[str, str]]) -> list[float]:
+        """Scores of (query id, doc id) pairs, retrieved or not; 0 without a common term."""
+        return self._index().score_pairs(self.texts.queries, pairs) if pairs else []
+
+    def _index(self) -> Bm25:
+        return Bm25.build(self.texts.doc_ids, self.texts.docs, self.options.k1, self.options.b)
 
 
 class Dense:
@@ -161,6 +167,18 @@ class Dense:
         facts["search_ms_per_query"] = round(1000 * searched / len(query_ids), 4)
         return to_run(query_ids, store.ids, scores, positions), facts
 
+    def score(self, pairs: list[tuple[str, str]]) -> list[float]:
+        """Scores of (query id, doc id) pairs, retrieved or not, as exact search gives them up to rounding."""
+        if not pairs:
+            return []
+        store = self._documents()
+        rows = {doc: row for row, doc in enumerate(store.ids)}
+        asked = {query: i for i, query in enumerate(dict.fromkeys(query for query, _ in pairs))}
+        texts = [self.texts.queries[query] for query in asked]
+        queries = encode_texts(self.model.query, texts, "query", self.options.token_budget)
+        docs = store.embeddings[[rows[doc] for _, doc in pairs]]  # (N, D)
+        return pair_scores(queries[[asked[query] for query, _ in pairs]], docs, self.cosine).tolist()
+
     def _documents(self) -> Store:
         if self.given is not None:
             return self.given
@@ -215,24 +233,16 @@ class Reranked:
     why = "query and document read together by one model: slow, so only the top is read, and more exact"
 
     def __init__(self, texts: Texts, options: Options, reranker: str, before: Lexical | Dense | Fused):
-        self.texts, self.options, self.reranker = texts, options, reranker
-        folder = resolve(reranker)
-        self.model_hash = hash_model(folder)
-        self.model = load_cross_encoder(folder, options.precision, options.reranker_max_length)
-        self.device = best_device()
-        for_inference(self.model, self.device)
-        self.key = hash_json(["rerank", before.key, self.model_hash, self.model.max_length, options.precision,
-                              options.depth, options.mix])  # fmt: skip
+        self.texts, self.options = texts, options
+        self.scorer = Scorer(reranker, options.precision, options.reranker_max_length, options.token_budget)
+        self.key = hash_json(["rerank", before.key, *self.scorer.identity, options.depth, options.mix])
 
     def compute(self, before: Run, facts: dict) -> tuple[Run, dict]:
-        options, corpus = self.options, self.texts.corpus
+        options, corpus, scorer = self.options, self.texts.corpus, self.scorer
         pairs = top_pairs(before, options.depth)
         start = time.perf_counter()
-        logits = score_pairs(
-            self.model,
-            [self.texts.queries[query] for query, _ in pairs],
-            [corpus[doc].content for _, doc in pairs],
-            options.token_budget,
+        logits = scorer.score(
+            [self.texts.queries[query] for query, _ in pairs], [corpus[doc].content for _, doc in pairs]
         )
         scores: dict[str, dict[str, float]] = {}
         for (query, doc), logit in zip(pairs, logits.tolist(), strict=True):
@@ -241,10 +251,10 @@ class Reranked:
         timing = _timing(time.perf_counter() - start, len(before))
         timing["ms_per_query"] = round(timing["ms_per_query"] + facts["ms_per_query"], 4)
         return run, timing | {
-            "label": f"{facts['label']} → {_short(self.reranker)}", "model": self.reranker,
-            "model_hash": self.model_hash, "precision": options.precision, "max_length": self.model.max_length,
+            "label": f"{facts['label']} → {_short(scorer.name)}", "model": scorer.name,
+            "model_hash": scorer.model_hash, "precision": options.precision, "max_length": scorer.model.max_length,
             "depth": options.depth, "mix": options.mix, "pairs_per_second": round(len(pairs) / max(timing["seconds"], 1e-3), 1),
-            "device": device_name(self.device),
+            "device": device_name(scorer.device),
         }  # fmt: skip
 
 

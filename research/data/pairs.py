@@ -1,0 +1,164 @@
+"""Query-document pairs for the dual encoder: one example a judged pair, in-batch ids for masking, hard negatives."""
+
+import random
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from research.data.sampler import StatefulBatchSampler
+from research.data.training import TrainingQuery, check_counts, chunked, load_training, load_validation, make_loader
+from research.errors import UserError
+from research.types import Collection, Corpus, Pair, PairBatch
+
+NO_ID = -1  # pads positive_ids; the loss knows it by the same value
+
+
+class PairDataset(Dataset):
+    """Pairs of a query and one of its relevant documents.
+
+    Args:
+        queries: with positives and negatives.
+        corpus: the documents they name.
+        hard_negatives: how many negatives an example takes, drawn anew in every epoch; fewer where a query has fewer.
+        seed: of that draw.
+    """
+
+    def __init__(self, queries: list[TrainingQuery], corpus: Corpus, hard_negatives: int, seed: int):
+        numbers: dict[str, int] = {}  # equal texts are one document: a copy of a positive is no negative
+        named = {doc for query in queries for doc in (*query.positives, *query.negatives)}
+        self.number = {doc: numbers.setdefault(corpus[doc].content, len(numbers)) for doc in corpus if doc in named}
+        self.texts = list(numbers)
+        self.queries, self.hard_negatives, self.seed = queries, hard_negatives, seed
+        self.examples = [(i, doc) for i, query in enumerate(queries) for doc in query.positives]
+        self.widest = max(len(query.positives) for query in queries)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, key: tuple[int, int]) -> Pair:
+        """The example `index` as it is in `epoch`: a function of (seed, epoch, index) alone."""
+        epoch, index = key
+        i, doc = self.examples[index]
+        query = self.queries[i]
+        known = [self.number[positive] for positive in query.positives]
+        negatives = [n for n in map(self.number.__getitem__, query.negatives) if n not in known]
+        draw = random.Random(f"negatives {self.seed} {epoch} {index}")
+        chosen = draw.sample(negatives, min(self.hard_negatives, len(negatives)))
+        return Pair(query.text, self.number[doc], chosen, known)
+
+
+class PairCollate:
+    """Pairs → PairBatch.
+
+    Args:
+        texts: of the documents, by number.
+        queries, docs: the towers (anything with tokenize, collate, padded_length).
+        widest: positives of the query that has most.
+        chunk_size: see `chunked`.
+    """
+
+    def __init__(self, texts: list[str], queries: Any, docs: Any, widest: int, chunk_size: int | None):
+        self.texts, self.queries, self.docs, self.widest, self.chunk_size = texts, queries, docs, widest, chunk_size
+
+    def __call__(self, pairs: list[Pair]) -> PairBatch:
+        numbers = [pair.positive for pair in pairs] + [n for pair in pairs for n in pair.negatives]
+        positive_ids = torch.full((len(pairs), self.widest), NO_ID)
+        for row, pair in zip(positive_ids, pairs, strict=True):
+            row[: len(pair.known)] = torch.tensor(pair.known)
+        return PairBatch(
+            queries=self._tokens(self.queries, [pair.query for pair in pairs], "query"),
+            docs=self._tokens(self.docs, [self.texts[n] for n in numbers], "doc"),
+            doc_ids=torch.tensor(numbers),
+            positive_ids=positive_ids,
+        )
+
+    def _tokens(self, tower: Any, texts: list[str], role: str):
+        def collate(ids: list[list[int]]) -> dict:
+            input_ids, attention_mask = tower.collate(ids)
+            return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+        return chunked(tower.tokenize(texts, role), len, collate, self.chunk_size)
+
+
+class PairData(L.LightningDataModule):
+    """Training pairs and the collections that the model is validated and tested on.
+
+    Args:
+        train: data source (builtin:stdlib, beir:PATH, hf:NAME) or triplets file (*.jsonl) of `research mine`.
+        train_split: of the source.
+        val: data source of the validation; None takes `train`.
+        val_split: None trains without validation.
+        test_split: for `research test`.
+        batch_size: queries a process and step; every other document of the (global) batch is a negative.
+        hard_negatives: negatives a query from the triplets file, 0 or more.
+        chunk_size: texts encoded together, sorted by length; exact, only faster or slower. None: the whole batch.
+        without_fold: "0/2" leaves out fold 0 of 2 (`research mine --folds`).
+        limit: train on that many queries, spread evenly.
+        val_documents: validate on that many documents; None on all.
+        drop_last: leave out the last, smaller batch of an epoch.
+        workers: processes that tokenise ahead; 0 tokenises between steps.
+        skip_bad_rows: leave malformed rows out, counted.
+        seed: of order and negatives.
+    """
+
+    def __init__(
+        self, train: str = "builtin:stdlib", train_split: str = "train", val: str | None = None,
+        val_split: str | None = "dev", test_split: str | None = "test", batch_size: int = 64, hard_negatives: int = 0,
+        chunk_size: int | None = 16, without_fold: str | None = None, limit: int | None = None,
+        val_documents: int | None = None, drop_last: bool = True, workers: int = 0, skip_bad_rows: bool = False,
+        seed: int = 0,
+    ):  # fmt: skip
+        super().__init__()
+        check_counts(batch_size=(batch_size, 2), hard_negatives=(hard_negatives, 0), workers=(workers, 0),
+                     chunk_size=(chunk_size or 1, 1))  # fmt: skip
+        if train.endswith(".jsonl") and val is None and (val_split or test_split):
+            raise UserError(f"train={train} is a triplets file, which has no splits to validate on; expected val=SOURCE "
+                            "with it, or val_split=null and test_split=null. Name the source.")  # fmt: skip
+        self.queries, self.corpus, self.fingerprint = load_training(
+            train, train_split, without_fold, limit, skip_bad_rows
+        )
+        if hard_negatives and not any(query.negatives for query in self.queries):
+            raise UserError(f"hard_negatives={hard_negatives}, but {train} holds none; expected a triplets file. Make one: "
+                            f"research mine --data {train} --split {train_split} --retriever MODEL --out negatives.jsonl; then "
+                            "train on it.")  # fmt: skip
+        self.val_source = val or train
+        self.val_split, self.test_split, self.val_documents = val_split, test_split, val_documents
+        self.skip_bad_rows, self.seed, self.workers = skip_bad_rows, seed, workers
+        self.batch_size, self.chunk_size, self.drop_last = batch_size, chunk_size, drop_last
+        self.dataset = PairDataset(self.queries, self.corpus, hard_negatives, seed)
+        self.collections: dict[str, Collection] = {}
+        if val_split is not None:
+            self.collections["val"] = load_validation(self.val_source, val_split, val_documents, seed, skip_bad_rows)
+        self.place: dict | None = None
+        self.sampler: StatefulBatchSampler | None = None
+
+    def train_dataloader(self) -> DataLoader:
+        model = self.trainer.lightning_module.model
+        collate = PairCollate(self.dataset.texts, model.query, model.doc, self.dataset.widest, self.chunk_size)
+        self.sampler = StatefulBatchSampler(
+            len(self.dataset), self.batch_size, self.seed, global_rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size, drop_last=self.drop_last,
+        )  # fmt: skip
+        if self.place is not None:
+            self.sampler.load_state_dict(self.place)
+        return make_loader(self.dataset, self.sampler, collate, self.workers)
+
+    def val_dataloader(self) -> list[str]:
+        """One batch, the name of a collection: the module encodes and searches all of it."""
+        return ["val"] if "val" in self.collections else []
+
+    def test_dataloader(self) -> list[str]:
+        if self.test_split is None:
+            raise UserError("test_split is null; expected a split to test on. Name one: --data.test_split test.")
+        self.collections["test"] = load_validation(
+            self.val_source, self.test_split, None, self.seed, self.skip_bad_rows
+        )
+        return ["test"]
+
+    def state_dict(self) -> dict:
+        return self.sampler.state_dict() if self.sampler else {}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self.place = state_dict or None

@@ -1,0 +1,149 @@
+"""What both retrieval trainers read: training queries with their documents, the collections to validate on, the loader."""
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from research.data.folds import fold_of, parse_fold
+from research.data.formats import read_triplets
+from research.data.rows import BadRows
+from research.data.sampler import StatefulBatchSampler
+from research.data.sources import check_relevant, load
+from research.errors import UserError
+from research.progress import say
+from research.types import Collection, Corpus, Document, TokenBatch, Triplets
+
+
+class TrainingQuery(NamedTuple):
+    """A query with the ids of its relevant documents and of its negatives, best first."""
+
+    query_id: str
+    text: str
+    positives: list[str]
+    negatives: list[str]
+
+
+def load_training(
+    train: str, split: str, without_fold: str | None, limit: int | None, skip_bad_rows: bool
+) -> tuple[list[TrainingQuery], Corpus, str | None]:
+    """Training queries and the documents that they name.
+
+    Args:
+        train: a data source, or a tevatron triplets file (`*.jsonl`), as `research mine` writes it.
+        split: of a source; a triplets file has none.
+        without_fold: "0/2" leaves out the queries of fold 0 of 2.
+        limit: keep this many queries, spread evenly; None keeps all.
+
+    Returns:
+        queries, documents by id, and the fingerprint of the collection (None for a file).
+
+    Raises:
+        UserError: as the readers do; or no query is left.
+    """
+    if train.endswith(".jsonl"):
+        queries, corpus = _from_triplets(Path(train), skip_bad_rows)
+        fingerprint = None
+    else:
+        data = check_relevant(load(train, split, skip_bad_rows))
+        queries, corpus, fingerprint = _from_collection(data), data.corpus, data.fingerprint
+    if without_fold is not None:
+        fold, folds = parse_fold(without_fold)
+        queries = [query for query in queries if fold_of(dict.fromkeys(query.positives, 1), folds) != fold]
+    if limit is not None:
+        if limit < 1:
+            raise UserError(f"limit={limit}; expected 1 training query or more. Leave it out to take all.")
+        queries = [queries[i * len(queries) // limit] for i in range(min(limit, len(queries)))]
+    if not queries:
+        raise UserError(
+            f"{train} leaves no training query; expected one or more. Name another split, or a smaller fold."
+        )
+    return queries, corpus, fingerprint
+
+
+def load_validation(source: str, split: str, documents: int | None, seed: int, skip_bad_rows: bool) -> Collection:
+    """The collection to validate on; `documents` keeps the judged ones and a sample of the others, up to that number.
+
+    Raises:
+        UserError: as `load`; or fewer documents than are judged.
+    """
+    data = check_relevant(load(source, split, skip_bad_rows))
+    if documents is None or documents >= len(data.corpus):
+        return data
+    judged = {doc for docs in data.qrels.values() for doc in docs}
+    if documents < len(judged):
+        raise UserError(f"val_documents={documents} is less than the {len(judged)} documents that {source} split {split!r} "
+                        f"judges; expected {len(judged)} or more. Raise it, or leave it out to take all.")  # fmt: skip
+    others = [doc for doc in data.corpus if doc not in judged]
+    kept = judged | set(random.Random(f"validation {seed}").sample(others, documents - len(judged)))
+    say(f"validation on {documents:,} of {len(data.corpus):,} documents: the judged ones and a sample of the others. Its "
+        "numbers are higher than on all of them, and compare only with each other")  # fmt: skip
+    return data._replace(corpus={doc: text for doc, text in data.corpus.items() if doc in kept})
+
+
+def chunked(
+    rows: Sequence[Any], length: Callable[[Any], int], collate: Callable[[list], dict], size: int | None
+) -> TokenBatch:
+    """Tokenised texts as chunks of similar length, longest first.
+
+    Args:
+        rows: one a text.
+        length: tokens of a row.
+        collate: rows → tensors, padded to the longest of them.
+        size: texts of a chunk; None makes one chunk in the given order.
+    """
+    if size is None:
+        return TokenBatch((collate(list(rows)),), torch.arange(len(rows)))
+    order = sorted(range(len(rows)), key=lambda i: -length(rows[i]))
+    chunks = tuple(collate([rows[i] for i in order[start : start + size]]) for start in range(0, len(order), size))
+    return TokenBatch(chunks, torch.tensor(order).argsort())
+
+
+def make_loader(
+    dataset: Dataset, sampler: StatefulBatchSampler, collate: Callable[[list], Any], workers: int
+) -> DataLoader:
+    """A loader whose batches are `sampler`'s; its own generator leaves the global ones alone."""
+    # fork: the dataset and the tokenizer are shared with the workers, not copied through a pipe
+    return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers,
+                      generator=torch.Generator(), multiprocessing_context="fork" if workers else None)  # fmt: skip
+
+
+def check_counts(**values: tuple[int, int]) -> None:
+    """name=(value, least).
+
+    Raises:
+        UserError: a value below its least.
+    """
+    for name, (value, least) in values.items():
+        if value < least:
+            raise UserError(f"{name}={value}; expected {least} or more. Correct it in the configuration.")
+
+
+def _from_collection(data: Collection) -> list[TrainingQuery]:
+    return [
+        TrainingQuery(query, text, positives, [])
+        for query, text in data.queries.items()
+        if (positives := [doc for doc, grade in data.qrels[query].items() if grade > 0])
+    ]
+
+
+def _from_triplets(path: Path, skip_bad_rows: bool) -> tuple[list[TrainingQuery], Corpus]:
+    bad = BadRows(skip_bad_rows)
+    corpus: dict[str, Document] = {}
+    queries = []
+    for row in read_triplets(path, bad):
+        _add(corpus, row, path)
+        queries.append(TrainingQuery(row.query_id, row.query, list(row.positives), list(row.negatives)))
+    if bad.counts:
+        say(f"{path}: skipped rows: " + ", ".join(f"{n} {reason}" for reason, n in bad.counts.items()))
+    return queries, corpus
+
+
+def _add(corpus: dict[str, Document], row: Triplets, path: Path) -> None:
+    for doc_id, doc in (row.positives | row.negatives).items():
+        if corpus.setdefault(doc_id, doc) != doc:
+            raise UserError(f"{path}: document {doc_id!r} has another text in query {row.query_id!r} than before; expected one "
+                            "text an id. Give different texts different ids.")  # fmt: skip

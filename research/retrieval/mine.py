@@ -1,0 +1,223 @@
+"""Hard negatives from a ranking: documents that a retriever ranks high and that are not known to be relevant.
+
+Plain functions over runs and judgements; models and files are the verb's. A candidate is left out when it is
+
+- `own_id`: the document whose id is the query's (left out of the ranking before positions are counted),
+- `relevant`: judged relevant to the query, in any split of the source,
+- `relevant_to_equal_query`: judged relevant, in any split, to another query of the same text,
+- `text_of_relevant`: another document whose text is that of one of those,
+- `margin`: scored too close to the query's best positive, or above it.
+"""
+
+import re
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from research.errors import UserError
+from research.types import Corpus, Document, Qrels, Queries, Run, Triplets
+
+
+class Candidate(NamedTuple):
+    """A document that may become a negative.
+
+    Attributes:
+        doc: its id.
+        position: in the query's ranking without the query's own document, from 1.
+        score: the retriever's, or the cross-encoder's logit once `rescored`.
+    """
+
+    doc: str
+    position: int
+    score: float
+
+
+class Known(NamedTuple):
+    """Documents known to be relevant to a query.
+
+    Attributes:
+        own: by judgements of the query itself.
+        shared: by judgements of other queries of equal text, where not in `own`.
+    """
+
+    own: frozenset[str]
+    shared: frozenset[str]
+
+
+Found = dict[str, list[Candidate]]
+"""query id → candidates in the order of their positions."""
+
+
+def parse_ranks(text: str) -> tuple[int, int]:
+    """`1-30` → (1, 30).
+
+    Raises:
+        UserError: not of that form, or empty.
+    """
+    match = re.fullmatch(r"(\d{1,9})-(\d{1,9})", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"--ranks {text!r}; expected FIRST-LAST, positions of the ranking counted from 1: 1-30 or 11-50, say. "
+                        "Correct it.")  # fmt: skip
+    return int(match[1]), int(match[2])
+
+
+def normalise(text: str) -> str:
+    """Without case, and with one blank for any white space: texts equal after this are one text."""
+    return " ".join(text.casefold().split())
+
+
+def known_relevant(chosen: Iterable[str], queries: Queries, splits: Iterable[Qrels]) -> dict[str, Known]:
+    """What is judged relevant (grade > 0) to each chosen query, or to a query of equal text, in any split.
+
+    Args:
+        chosen: query ids.
+        queries: all queries of the source.
+        splits: the judgements of every split.
+    """
+    own: dict[str, set[str]] = {}
+    by_text: dict[str, set[str]] = {}
+    for qrels in splits:
+        for query, docs in qrels.items():
+            relevant = {doc for doc, grade in docs.items() if grade > 0}
+            own.setdefault(query, set()).update(relevant)
+            by_text.setdefault(normalise(queries[query]), set()).update(relevant)
+    known = {}
+    for query in chosen:
+        mine, equal = own.get(query, set()), by_text.get(normalise(queries[query]), set())
+        known[query] = Known(frozenset(mine), frozenset(equal - mine))
+    return known
+
+
+def find_candidates(
+    run: Run, known: dict[str, Known], corpus: Corpus, first: int, last: int
+) -> tuple[Found, Counter[str]]:
+    """Documents at positions first to last that are not known to be relevant.
+
+    Args:
+        run: rankings, best first; a query may lack one.
+        known: of every query to mine, in the order of the result.
+        corpus: every document.
+        first, last: positions, from 1, both included.
+
+    Returns:
+        candidates, and how many documents were left out for which reason.
+    """
+    counts: Counter[str] = Counter()
+    found: Found = {}
+    forms: dict[str, frozenset[str]] = {}  # documents recur from query to query: each is normalised once
+
+    def texts(doc: str) -> frozenset[str]:
+        if doc not in forms:
+            forms[doc] = _texts(corpus[doc])
+        return forms[doc]
+
+    for query, (own, shared) in known.items():
+        ranked = list(run.get(query, {}).items())
+        if query in dict(ranked[:last]):
+            counts["own_id"] += 1
+        others = [pair for pair in ranked if pair[0] != query][first - 1 : last]
+        relevant_texts = frozenset[str]().union(*map(texts, own | shared))
+        found[query] = []
+        for position, (doc, score) in enumerate(others, first):
+            if doc in own:
+                counts["relevant"] += 1
+            elif doc in shared:
+                counts["relevant_to_equal_query"] += 1
+            elif texts(doc) & relevant_texts:
+                counts["text_of_relevant"] += 1
+            else:
+                found[query].append(Candidate(doc, position, score))
+    return found, counts
+
+
+def rescored(found: Found, scores: Run) -> Found:
+    """The same candidates with other scores; the order stays the retriever's.
+
+    Args:
+        found: candidates.
+        scores: {query: {doc: score}} of each of them.
+    """
+    return {query: [c._replace(score=scores[query][c.doc]) for c in row] for query, row in found.items()}
+
+
+def keep_below(
+    found: Found, best: dict[str, float], margin: float | None, relative_margin: float | None
+) -> tuple[Found, int]:
+    """Candidates that score clearly less than the query's best positive: those close to it may be relevant themselves.
+
+    Kept is n with s(n) ≤ s(p) − margin and s(n) ≤ relative_margin · s(p).
+
+    Args:
+        found: candidates.
+        best: {query: s(p)}, the highest score of the query's positives, by the same scorer.
+        margin: any finite number; None leaves the condition out.
+        relative_margin: 0 to 1, the share of s(p); None leaves it out. Where s(p) ≤ 0 a share means nothing, and no
+            candidate is kept.
+
+    Returns:
+        what is kept, and how many were not.
+
+    Source: TopK-MarginPos and TopK-PercPos of NV-Retriever, de Souza P. Moreira et al. 2024, §3.
+    """
+
+    def fits(score: float, positive: float) -> bool:
+        if margin is not None and score > positive - margin:
+            return False
+        return relative_margin is None or (positive > 0 and score <= relative_margin * positive)
+
+    kept = {query: [c for c in row if fits(c.score, best[query])] for query, row in found.items()}
+    return kept, sum(map(len, found.values())) - sum(map(len, kept.values()))
+
+
+def keep_first(found: Found, most: int | None) -> Found:
+    """At most that many candidates a query, those ranked highest; None keeps all."""
+    return {query: row[:most] for query, row in found.items()}
+
+
+def shortfall(found: Found, wanted: int) -> dict:
+    """How many negatives queries got, of those wanted.
+
+    Args:
+        found: negatives.
+        wanted: a query, ≥ 1.
+
+    Returns:
+        counts of queries, negatives, of queries with all, with fewer and with none of those wanted; mean, median and
+        least of the negatives a query; and {negatives: queries}.
+    """
+    sizes = [len(row) for row in found.values()]
+    return {
+        "queries": len(sizes), "negatives": sum(sizes), "wanted_a_query": wanted,
+        "queries_with_all": sum(size >= wanted for size in sizes),
+        "queries_with_fewer": sum(0 < size < wanted for size in sizes),
+        "queries_with_none": sizes.count(0),
+        "mean": round(statistics.fmean(sizes), 4), "median": statistics.median(sizes), "least": min(sizes),
+        "queries_by_negatives": {str(size): count for size, count in sorted(Counter(sizes).items())},
+    }  # fmt: skip
+
+
+def to_triplets(
+    found: Found, queries: Queries, positives: dict[str, Sequence[str]], corpus: Corpus, positive_scores: Run
+) -> Iterator[Triplets]:
+    """Rows of the file, query after query, with the scores that are known.
+
+    Args:
+        found: negatives.
+        queries: texts.
+        positives: of each query.
+        corpus: every document.
+        positive_scores: {query: {doc: score}} by what scored the negatives; empty where unknown.
+    """
+    for query, row in found.items():
+        scores = {doc: score for doc, score in positive_scores.get(query, {}).items() if doc in positives[query]}
+        yield Triplets(
+            query, queries[query],
+            {doc: corpus[doc] for doc in positives[query]}, {c.doc: corpus[c.doc] for c in row},
+            scores | {c.doc: c.score for c in row} or None, {c.doc: c.position for c in row} or None,
+        )  # fmt: skip
+
+
+def _texts(doc: Document) -> frozenset[str]:
+    """The texts by which a document is known again: with its title and without it."""
+    return frozenset(filter(None, (normalise(doc.content), normalise(doc.text))))

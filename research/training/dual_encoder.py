@@ -1,0 +1,130 @@
+"""The dual encoder's LightningModule: texts → embeddings → gathered → InfoNCE → one optimizer step."""
+
+import math
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from research.errors import UserError
+from research.losses.contrastive import info_nce, known_positives, symmetric_info_nce
+from research.metrics.retrieval import mean
+from research.models.dual_encoder import DualEncoder, TextEncoder
+from research.models.saving import save_dual_encoder
+from research.models.sources import MINILM, hash_model, resolve
+from research.models.training import freeze_pooler, set_dropout
+from research.training.curves import log_values
+from research.training.gather import gather_rows
+from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
+from research.training.validation import evaluate_retrieval
+from research.types import PairBatch, TokenBatch
+
+
+class DualEncoderModule(L.LightningModule):
+    """Contrastive training of a dual encoder.
+
+    Args:
+        model: folder, hub id, run folder or pkg:PACKAGE/PATH to start from.
+        towers: "shared": one encoder for both roles; "separate": two, which start equal.
+        temperature: τ of the softmax, above 0, usually 0.01 to 0.1; where it starts if it is learned.
+        learn_temperature: make log τ a parameter, clamped into `temperature_range` after every step.
+        temperature_range: least and largest learned τ.
+        temperature_lr: learning rate of log τ: the encoder's own would not move it.
+        symmetric: documents find their queries as well (CLIP).
+        gather: documents of all ranks are negatives; False keeps to the rank's own.
+        query_max_length, doc_max_length: tokens; null takes the model's own. Saved with the model.
+        query_prompt, doc_prompt, pooling: null takes the model's own. Saved with the model.
+        dropout: of every layer and of attention, 0 to below 1; null keeps the model's own.
+        optimisation: see Optimisation.
+        metrics: names@K, computed by exact search at validation.
+        seed: of dropout.
+    """
+
+    def __init__(
+        self, model: str = MINILM, towers: str = "shared", temperature: float = 0.05, learn_temperature: bool = False,
+        temperature_range: tuple[float, float] = (0.01, 0.5), temperature_lr: float = 1e-3, symmetric: bool = False,
+        gather: bool = True, query_max_length: int | None = None, doc_max_length: int | None = None,
+        query_prompt: str | None = None, doc_prompt: str | None = None, pooling: str | None = None,
+        dropout: float | None = None, optimisation: Optimisation = Optimisation(),  # noqa: B008 (jsonargparse's default)
+        metrics: list[str] = ["mrr@10", "ndcg@10", "recall@100"], seed: int = 0,  # noqa: B006
+    ):  # fmt: skip
+        super().__init__()
+        low, high = temperature_range
+        if not 0 < low <= temperature <= high:
+            raise UserError(f"temperature={temperature}, temperature_range=[{low}, {high}]; expected 0 < least ≤ temperature ≤ "
+                            "largest. Correct them in the configuration.")  # fmt: skip
+        if towers not in ("shared", "separate"):
+            raise UserError(f"towers={towers!r}; expected shared or separate. Correct it in the configuration.")
+        self.automatic_optimization = False
+        folder = resolve(model)
+        self.base_hash = hash_model(folder)
+        settings = {"query_max_length": query_max_length, "doc_max_length": doc_max_length, "query_prompt": query_prompt,
+                    "doc_prompt": doc_prompt, "pooling": pooling}  # fmt: skip
+        self.model = DualEncoder.load(folder, separate=towers == "separate", **settings)
+        set_dropout(self.model, dropout)
+        freeze_pooler(self.model)
+        self.model.train()
+        self.temperature_range, self.temperature_lr = temperature_range, temperature_lr
+        log_temperature = torch.tensor(math.log(temperature))
+        self.log_temperature = nn.Parameter(log_temperature, requires_grad=learn_temperature)
+        self.symmetric, self.gather = symmetric, gather
+        self.settings, self.metrics, self.seed = optimisation, metrics, seed
+        self.window = Window(self, optimisation)
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> None:
+        query = embed(self.model.query, batch.queries, "query")  # (B, D)
+        docs = embed(self.model.doc, batch.docs, "doc")  # (M, D), the queries' own first
+        losses, masked = self.contrast(query, docs, batch)  # (B,)
+        if done := self.window.add(losses, masked=masked):
+            self.clamp_temperature()
+            done["temperature"] = float(self.log_temperature.exp())
+            log_values(self, {f"train/{name}": value for name, value in done.items()})
+
+    def contrast(self, query: Tensor, docs: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """Losses (B,) of this rank's queries against the documents of all ranks, and how many columns were masked."""
+        temperature = self.log_temperature.exp()
+        own = torch.arange(len(query), device=query.device)
+        gather = self.rows if self.gather else lambda rows: (rows, 0)
+        doc_ids, start = gather(batch.doc_ids)
+        all_docs, _ = gather(docs)  # (ΣM, D)
+        masked = known_positives(doc_ids, batch.positive_ids, own + start)  # (B, ΣM)
+        if not self.symmetric:
+            return info_nce(query, all_docs, own + start, temperature, masked), masked.sum()
+        all_queries, first = gather(query)  # (ΣB, D)
+        positive_ids, _ = gather(batch.positive_ids)  # (ΣB, P)
+        mine = batch.doc_ids[: len(query)]  # (B,) the queries' own documents
+        asked = (positive_ids[None] == mine[:, None, None]).any(-1).scatter(1, (own + first)[:, None], False)  # (B, ΣB)
+        losses = symmetric_info_nce(query, all_docs, own + start, temperature, masked, all_queries, own + first, asked)
+        return losses, masked.sum() + asked.sum()
+
+    def rows(self, rows: Tensor) -> tuple[Tensor, int]:
+        return gather_rows(self, rows)
+
+    @torch.no_grad()
+    def clamp_temperature(self) -> None:
+        self.log_temperature.clamp_(*map(math.log, self.temperature_range))
+
+    def validation_step(self, name: str, batch_idx: int) -> None:
+        log_values(self, {f"{name}/{metric}": value for metric, value in self.evaluate(name).items()})
+
+    test_step = validation_step
+
+    def evaluate(self, name: str) -> dict[str, float]:
+        """Mean metrics on a collection of the DataModule, by exact search over all of its documents."""
+        self.per_query = evaluate_retrieval(self, self.trainer.datamodule.collections[name], self.metrics)
+        return {metric: mean(values) for metric, values in self.per_query.items()}
+
+    def configure_optimizers(self) -> dict:
+        steps = total_steps(self.trainer, self.settings.accumulate)
+        return build_optimizer(self, self.settings, steps, {"log_temperature": self.temperature_lr})
+
+    def save(self, folder: Path) -> None:
+        """The model as other verbs, and sentence-transformers, load it."""
+        save_dual_encoder(self.model, folder)
+
+
+def embed(encoder: TextEncoder, texts: TokenBatch, role: str) -> Tensor:
+    """(B, D) embeddings of B texts, chunk by chunk: what one big batch gives, with less padding."""
+    prompt_tokens = encoder.prompt_tokens(role)
+    return torch.cat([encoder(**chunk, prompt_tokens=prompt_tokens) for chunk in texts.chunks])[texts.rows]

@@ -1,0 +1,168 @@
+"""Stop at any step, go on there: the resumed training equals the straight one, bit for bit on one machine.
+
+What a step computes is a function of the weights, the optimizer's state, the batch and the random numbers of the step.
+Weights, optimizer, schedule and Lightning's loops are in the checkpoint. The batch is a function of (seed, epoch, consumed),
+see `StatefulBatchSampler`. The random numbers are drawn from generators that every micro-batch seeds anew from (seed, rank,
+micro-batch): no state of a generator is carried from step to step, so none can be lost, and a second pass over the same
+micro-batch (GradCache) can draw the same masks.
+
+Checkpoints are taken between optimizer steps only: what accumulated in an unfinished window is computed again.
+"""
+
+import hashlib
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Checkpoint  # Lightning runs these after all other callbacks
+
+from research.errors import UserError
+from research.progress import say
+from research.runfolder import hash_file, read_json, write_json
+
+LIST = "checkpoints.json"
+KEEP = 2  # the last one, and the one before in case the last is damaged
+
+
+class Stopped(Exception):
+    """Training was asked to stop, and its state is saved. `signal` is the number of the signal."""
+
+    def __init__(self, signal: int):
+        super().__init__(f"signal {signal}")
+        self.signal = signal
+
+
+def seed_step(seed: int, global_rank: int, micro: int) -> None:
+    """Seed every generator that a training step may draw from."""
+    digest = hashlib.sha256(f"{seed} {global_rank} {micro}".encode()).digest()
+    value = int.from_bytes(digest[:8], "big")
+    random.seed(value)
+    np.random.seed(value % 2**32)
+    torch.manual_seed(value % 2**63)  # CUDA's generators too
+
+
+class Resume(Checkpoint):
+    """Checkpoints in the run folder, and the place in data and random numbers that they need.
+
+    Args:
+        folder: the run folder.
+        every: optimizer steps between checkpoints, beside those after each validation and at the end.
+        stop_on: signals that end training at the next step with a checkpoint.
+    """
+
+    def __init__(self, folder: Path, every: int, stop_on: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)):
+        self.folder, self.every, self.stop_on = Path(folder), every, stop_on
+        self.micro = 0  # micro-batches that are finished
+        self.saved = -1  # optimizer step of the newest checkpoint
+        self.signal: int | None = None
+        self.previous: dict[int, Any] = {}
+        self.after_save: Callable[[], None] = lambda: None  # tests stop here
+
+    def state_dict(self) -> dict:
+        return {"micro": self.micro}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self.micro = state_dict["micro"]
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.saved = trainer.global_step
+        for number in self.stop_on:
+            self.previous[number] = signal.signal(number, self._asked)
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
+        seed_step(module.seed, trainer.global_rank, self.micro)
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        self.micro += 1
+        trainer.datamodule.sampler.advance(trainer.num_training_batches)
+        if not module.window.open and not self._validation_follows(trainer):
+            self._between_steps(trainer, due=trainer.global_step - self.saved >= self.every)
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and not module.window.open:
+            self._between_steps(trainer, due=True)
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.saved != trainer.global_step:
+            self._save(trainer)
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+        self.previous = {}
+
+    def _asked(self, number: int, frame) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt  # asked twice: at once, back to the checkpoint before
+        self.signal = number
+        say(f"signal {signal.Signals(number).name}: stopping after this step, with a checkpoint")
+
+    def _between_steps(self, trainer: L.Trainer, due: bool) -> None:
+        asked = self._any_rank(trainer)
+        if due or asked:
+            self._save(trainer)
+        if asked:
+            raise Stopped(asked)
+
+    def _any_rank(self, trainer: L.Trainer) -> int:
+        """The signal that any rank was sent: all stop at the same step."""
+        if trainer.world_size == 1:
+            return self.signal or 0
+        number = torch.tensor(self.signal or 0, device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
+        return int(number)
+
+    def _validation_follows(self, trainer: L.Trainer) -> bool:
+        loop = trainer.fit_loop
+        return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        self.saved = trainer.global_step
+        name = f"step-{trainer.global_step:08d}.ckpt"
+        try:
+            trainer.save_checkpoint(self.folder / name)
+            if trainer.is_global_zero:
+                _record(self.folder, name, trainer.global_step)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            # training is worth more than this checkpoint: the one before is still there
+            say(f"warning: {self.folder / name} cannot be written ({error}); training goes on, resuming would start at the "
+                "checkpoint before")  # fmt: skip
+        self.after_save()
+
+
+def _record(folder: Path, name: str, step: int) -> None:
+    """List the new checkpoint with its sha256, then remove the older ones."""
+    known = [entry for entry in _listed(folder) if entry["file"] != name]
+    known = [*known, {"file": name, "step": step, "sha256": hash_file(folder / name)}]
+    write_json(folder / LIST, known[-KEEP:])
+    for path in folder.glob("step-*.ckpt"):
+        if path.name not in [entry["file"] for entry in known[-KEEP:]]:
+            path.unlink()
+
+
+def _listed(folder: Path) -> list[dict]:
+    return read_json(folder / LIST) if (folder / LIST).exists() else []
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that is what was written; a damaged one is passed over, loudly.
+
+    Raises:
+        UserError: there are checkpoints, and all are damaged.
+    """
+    listed = _listed(folder)
+    for entry in reversed(listed):
+        path = folder / entry["file"]
+        if path.exists() and hash_file(path) == entry["sha256"]:
+            return path
+        say(f"warning: checkpoint {path} is {'damaged' if path.exists() else 'missing'} (sha256 differs from {LIST}'s); falling "
+            "back to the one before")  # fmt: skip
+    if listed:
+        raise UserError(f"{folder} lists {len(listed)} checkpoints, and none of them is what was written; expected one to resume "
+                        "from. Name a new --out, or delete this folder to train anew.")  # fmt: skip
+    return None
