@@ -1,6 +1,7 @@
 """`research <verb>`: finds the verb, turns errors into exit codes. Heavy imports happen inside a verb's run.
 
-Exit codes: 0 done · 2 the user's input is wrong · 1 a bug, or a check that did not hold · 130 interrupted.
+Exit codes: 0 done · 2 the user's input is wrong · 1 a bug, or a check that did not hold ·
+85 preempted, state saved, run me again · 130 interrupted.
 """
 
 import argparse
@@ -14,8 +15,12 @@ from research import __version__
 from research.errors import UserError, suggest
 
 VERBS = {
+    "fit": "train what a configuration says: dual encoder, cross-encoder",
+    "validate": "a trained run's model on its validation data",
+    "test": "a trained run's model on its test data",
     "encode": "texts of a data source → embedding store",
     "retrieve": "encode → index → search → fuse → evaluate, on a data source and split",
+    "mine": "hard negatives and candidate lists from any retriever",
     "evaluate": "TREC runs against judgements, with paired significance between them",
     "report": "run folders → one self-contained HTML page",
     "quickstart": "the whole road on the embedded data and model",
@@ -118,4 +123,6 @@ def _parse(argv: list[str]) -> argparse.Namespace | None:
                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     verb.add_arguments(parser)
     parser.set_defaults(run=verb.run)
+    if hasattr(verb, "parse"):  # its options come from the classes that its configuration names
+        return verb.parse(parser, argv[1:])
     return parser.parse_args(argv[1:])

@@ -112,7 +112,9 @@ def replace_folder(path: Path) -> Iterator[Path]:
 def _exchange(a: Path, b: Path) -> None:
     """Swap two folders; in one step where the file system can (renameat2), else in three."""
     try:
-        exchanged = ctypes.CDLL(None).renameat2(-100, os.fsencode(a), -100, os.fsencode(b), 2) == 0  # AT_FDCWD, RENAME_EXCHANGE
+        exchanged = (
+            ctypes.CDLL(None).renameat2(-100, os.fsencode(a), -100, os.fsencode(b), 2) == 0
+        )  # AT_FDCWD, RENAME_EXCHANGE
     except (AttributeError, OSError):
         exchanged = False
     if not exchanged:

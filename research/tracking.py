@@ -32,9 +32,10 @@ class Tracker:
         folder: the run folder; W&B's files go into its wandb/.
         job: job type, by which runs are grouped.
         config: what the run was asked to do.
+        id: of the W&B run that goes on; None begins a new one.
     """
 
-    def __init__(self, choice: str, folder: Path, job: str, config: dict):
+    def __init__(self, choice: str, folder: Path, job: str, config: dict, id: str | None = None):
         self.run = None
         mode = wandb_mode(choice)
         if mode == "disabled":
@@ -45,7 +46,8 @@ class Tracker:
 
             settings = wandb.Settings(console="off", init_timeout=30, x_disable_stats=True)
             self.run = wandb.init(project=os.environ.get("WANDB_PROJECT", "tandem"), dir=folder, job_type=job,
-                                  config=config, mode=mode, settings=settings, name=folder.name)  # fmt: skip
+                                  config=config, mode=mode, settings=settings, name=folder.name, id=id,
+                                  resume=None if id is None else "allow")  # fmt: skip
             say(
                 f"W&B: {mode}"
                 + ("" if mode == "online" else f", files in {folder / 'wandb'} (wandb sync uploads them)")
@@ -53,8 +55,8 @@ class Tracker:
         except Exception as error:  # wandb raises its own, requests' and OS errors
             self._lost(error)
 
-    def log(self, values: dict[str, float]) -> None:
-        self._try(lambda: self.run.log(values))
+    def log(self, values: dict[str, float], step: int | None = None) -> None:
+        self._try(lambda: self.run.log(values, step=step))
 
     def summary(self, values: dict[str, float]) -> None:
         self._try(lambda: self.run.summary.update(values))

@@ -134,6 +134,12 @@ class PairData(L.LightningDataModule):
         self.place: dict | None = None
         self.sampler: StatefulBatchSampler | None = None
 
+    def describe(self) -> dict:
+        """What the training reads, for provenance."""
+        return {"train": self.fingerprint, "queries": len(self.queries), "examples": len(self.dataset)} | {
+            name: data.fingerprint for name, data in self.collections.items()
+        }
+
     def train_dataloader(self) -> DataLoader:
         model = self.trainer.lightning_module.model
         collate = PairCollate(self.dataset.texts, model.query, model.doc, self.dataset.widest, self.chunk_size)

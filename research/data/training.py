@@ -15,6 +15,7 @@ from research.data.sampler import StatefulBatchSampler
 from research.data.sources import check_relevant, load
 from research.errors import UserError
 from research.progress import say
+from research.runfolder import hash_file
 from research.types import Collection, Corpus, Document, TokenBatch, Triplets
 
 
@@ -29,7 +30,7 @@ class TrainingQuery(NamedTuple):
 
 def load_training(
     train: str, split: str, without_fold: str | None, limit: int | None, skip_bad_rows: bool
-) -> tuple[list[TrainingQuery], Corpus, str | None]:
+) -> tuple[list[TrainingQuery], Corpus, str]:
     """Training queries and the documents that they name.
 
     Args:
@@ -39,14 +40,14 @@ def load_training(
         limit: keep this many queries, spread evenly; None keeps all.
 
     Returns:
-        queries, documents by id, and the fingerprint of the collection (None for a file).
+        queries, documents by id, and the fingerprint of what was read.
 
     Raises:
         UserError: as the readers do; or no query is left.
     """
     if train.endswith(".jsonl"):
         queries, corpus = _from_triplets(Path(train), skip_bad_rows)
-        fingerprint = None
+        fingerprint = hash_file(Path(train))
     else:
         data = check_relevant(load(train, split, skip_bad_rows))
         queries, corpus, fingerprint = _from_collection(data), data.corpus, data.fingerprint

@@ -79,4 +79,5 @@ def symmetric_info_nce(
 
 def _scores(query: Tensor, docs: Tensor) -> Tensor:
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-    return query.to(dtype) @ docs.to(dtype).T
+    with torch.autocast(query.device.type, enabled=False):  # it would make the product of float32 embeddings bf16
+        return query.to(dtype) @ docs.to(dtype).T

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from research.data.formats import read_run, write_run
 from research.progress import say
+from research.retrieval.rerank import Scorer
 from research.retrieval.stages import Dense, Fused, Lexical, Options, Reranked, Texts
-from research.runfolder import Stages, hash_json
+from research.runfolder import Stages, exclusive, hash_json, hash_strings
 from research.types import Collection, Run
 
 EXACT_UP_TO = 100_000  # documents; beyond, HNSW is the default
@@ -92,6 +93,16 @@ class Pipeline:
                 stages, out, "reranked", self.reranked, lambda: self.reranked.compute(last.run, last.facts)
             )
 
+    def rank(self, cache: Path) -> Stage:
+        """The last ranking, kept in the cache under what it depends on: other margins need no other retrieval.
+
+        Raises:
+            UserError: as `run`.
+        """
+        folder = cache / "rankings" / self.key[:32]
+        with exclusive(folder):
+            return list(self.run(folder))[-1]
+
     def _stage(
         self, stages: Stages, out: Path, name: str, part: Lexical | Dense | Fused | Reranked,
         compute: Callable[[], tuple[Run, dict]],
@@ -109,6 +120,31 @@ class Pipeline:
         write_run(out / file, run, tag=name)
         stages.finish(name, key, file, facts)
         return Stage(name, run, facts)
+
+
+def logits(scorer: Scorer, collection: Collection, pairs: list[tuple[str, str]], cache: Path) -> Run:
+    """A cross-encoder's scores of (query id, doc id) pairs, kept in the cache under what they depend on.
+
+    Raises:
+        UserError: as `score_pairs`, or a full disk.
+    """
+    queries = [collection.queries[query] for query, _ in pairs]
+    docs = [collection.corpus[doc].content for _, doc in pairs]
+    texts = hash_strings(part for pair, *both in zip(pairs, queries, docs, strict=True) for part in (*pair, *both))
+    key = hash_json(["logits", *scorer.identity, texts])
+    folder = cache / "rankings" / key[:32]
+    with exclusive(folder):
+        stages = Stages(folder)
+        if stages.finished("logits", key) is not None:
+            say("logits: unchanged since they were computed")
+            return read_run(folder / "logits.trec")
+        say(f"logits: {len(pairs):,} pairs of query and document, read by the cross-encoder")
+        run: Run = {}
+        for (query, doc), logit in zip(pairs, scorer.score(queries, docs).tolist(), strict=True):
+            run.setdefault(query, {})[doc] = logit
+        write_run(folder / "logits.trec", run, tag="logits")
+        stages.finish("logits", key, "logits.trec", {})
+    return run
 
 
 def _names(retrievers: list[str]) -> list[str]:

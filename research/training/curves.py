@@ -146,4 +146,6 @@ class BestModel(L.Callback):
                 "metrics": (self.best or {}).get("metrics", {}), "untrained": self.first, "per_query": per_query,
             })  # fmt: skip
         except OSError as error:
-            say(f"warning: {self.folder / 'model'} cannot be written ({error}); training goes on, the model before is kept")
+            say(
+                f"warning: {self.folder / 'model'} cannot be written ({error}); training goes on, the model before is kept"
+            )

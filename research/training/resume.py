@@ -55,7 +55,9 @@ class Resume(Checkpoint):
         stop_on: signals that end training at the next step with a checkpoint.
     """
 
-    def __init__(self, folder: Path, every: int, stop_on: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)):
+    def __init__(
+        self, folder: Path, every: int, stop_on: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    ):
         self.folder, self.every, self.stop_on = Path(folder), every, stop_on
         self.micro = 0  # micro-batches that are finished
         self.saved = -1  # optimizer step of the newest checkpoint
@@ -125,7 +127,7 @@ class Resume(Checkpoint):
         self.saved = trainer.global_step
         name = f"step-{trainer.global_step:08d}.ckpt"
         try:
-            trainer.save_checkpoint(self.folder / name)
+            trainer.save_checkpoint(self.folder / name, weights_only=False)
             if trainer.is_global_zero:
                 _record(self.folder, name, trainer.global_step)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
@@ -160,9 +162,9 @@ def last_checkpoint(folder: Path) -> Path | None:
         path = folder / entry["file"]
         if path.exists() and hash_file(path) == entry["sha256"]:
             return path
-        say(f"warning: checkpoint {path} is {'damaged' if path.exists() else 'missing'} (sha256 differs from {LIST}'s); falling "
-            "back to the one before")  # fmt: skip
+        say(f"warning: checkpoint {path} is {'damaged' if path.exists() else 'missing'} (sha256 differs from {LIST}'s); "
+            "falling back to the one before")  # fmt: skip
     if listed:
-        raise UserError(f"{folder} lists {len(listed)} checkpoints, and none of them is what was written; expected one to resume "
-                        "from. Name a new --out, or delete this folder to train anew.")  # fmt: skip
+        raise UserError(f"{folder} lists {len(listed)} checkpoints, and none of them is what was written; expected one to "
+                        "resume from. Name a new --out, or delete this folder to train anew.")  # fmt: skip
     return None

@@ -1,12 +1,13 @@
 """What a retriever's run folder says its model was trained on: a `research fit` writes it into config.yaml."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 
 from research.errors import UserError
+from research.progress import say
+from research.verbs.triplets import mined_from
 
 
 class Trained(NamedTuple):
@@ -55,21 +56,55 @@ def trained_on(name: str) -> Trained | None:
     values = values if isinstance(values, dict) else {}
     source, split, fold = (_text(values.get(key)) for key in ("train", "train_split", "without_fold"))
     if source is not None and source.endswith(".jsonl"):  # mined triplets say themselves what they were mined from
-        source, split = _mined_from(Path(source))
+        source, split = mined_from(Path(source))
     return Trained(source, split, fold)
 
 
-def _mined_from(triplets: Path) -> tuple[str | None, str | None]:
-    try:
-        facts = json.loads(sidecar(triplets).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None, None
-    return (_text(facts.get("source")), _text(facts.get("split"))) if isinstance(facts, dict) else (None, None)
+def check_training(retrievers: list[str], folds: bool, source: str, split: str) -> list[str]:
+    """Say which retrievers know the queries that they are to mine.
+
+    Args:
+        retrievers: in order.
+        folds: retriever i mines fold i.
+        source, split: of the queries.
+
+    Returns:
+        the warnings, which the facts of the file keep.
+
+    Raises:
+        UserError: a retriever that was trained without another fold.
+    """
+    warnings = []
+    for number, name in enumerate(retrievers):
+        trained = trained_on(name)
+        if folds:
+            warnings += _check_fold(name, f"{number}/{len(retrievers)}", trained, source, split)
+        elif trained is not None and trained.on(source, split):
+            warnings.append(f"{name} was trained on {source} split {split}: it ranks these queries better than those of a "
+                            "test. With --folds each query is mined by a retriever that has not seen it")  # fmt: skip
+    for warning in warnings:
+        say(f"warning: {warning}")
+    return warnings
 
 
-def sidecar(triplets: Path) -> Path:
-    """Where `mine` writes what a triplets file was made from."""
-    return triplets.with_name(f"{triplets.name}.json")
+def _check_fold(name: str, fold: str, trained: Trained | None, source: str, split: str) -> list[str]:
+    if trained is None or trained.without_fold is None:
+        say(f"{name} records no fold that it was trained without; it mines fold {fold} as it is")
+        seen = trained is not None and trained.on(source, split)
+        return (
+            [f"{name} was trained on all of {source} split {split}, so on the queries of fold {fold} too"]
+            if seen
+            else []
+        )
+    if trained.without_fold != fold:
+        raise UserError(f"--retriever {name} was trained without fold {trained.without_fold}, expected {fold}: retriever i "
+                        "mines fold i, counted from 0 in the order given. Reorder the retrievers, name one a fold, or train "
+                        f"one with --data.without_fold {fold}.")  # fmt: skip
+    if trained.source is not None and not trained.on(source, split):
+        return [
+            f"{name} left out fold {fold} of {trained.source} split {trained.split}, which are other queries than these"
+        ]
+    return []
 
 
 def _text(value: object) -> str | None:

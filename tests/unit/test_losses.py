@@ -176,3 +176,11 @@ def test_gradients_of_group_losses_equal_finite_differences(loss):
     assert torch.autograd.gradcheck(lambda s: loss(s, labels, present), (scores,))
     loss(scores, labels, present).sum().backward()
     assert scores.grad[~present].abs().sum() == 0
+
+
+def test_scores_stay_fp32_under_autocast():
+    query, docs = (torch.nn.functional.normalize(torch.randn(6, 32), dim=-1) for _ in range(2))
+    exact = info_nce(query, docs, torch.arange(6), 0.05)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = info_nce(query, docs, torch.arange(6), 0.05)
+    assert torch.equal(exact, mixed)

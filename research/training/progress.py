@@ -1,0 +1,34 @@
+"""A bar on stderr: Lightning's own write to stdout, which carries results only."""
+
+import lightning as L
+
+from research.progress import bar, say
+
+
+class Progress(L.Callback):
+    """One bar over all micro-batches of the training, and a line for every validation."""
+
+    def __init__(self):
+        self.bar = None
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 1
+            total = int(trainer.num_training_batches * epochs)
+            self.bar = bar(total, "train", "batch", initial=trainer.fit_loop.epoch_loop.total_batch_idx + 1)
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        if self.bar is not None:
+            if "train/loss" in trainer.callback_metrics:
+                self.bar.set_postfix(loss=f"{float(trainer.callback_metrics['train/loss']):.4f}", refresh=False)
+            self.bar.update()
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.is_global_zero and trainer.state.fn == "fit":
+            values = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
+            say(f"step {trainer.global_step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

