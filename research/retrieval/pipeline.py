@@ -101,7 +101,8 @@ class Pipeline:
         """
         folder = cache / "rankings" / self.key[:32]
         with exclusive(folder):
-            return list(self.run(folder))[-1]
+            *_, last = self.run(folder)
+            return last._replace(run=read_run(folder / f"{last.name}.trec"))  # the same to the bit when it is kept
 
     def _stage(
         self, stages: Stages, out: Path, name: str, part: Lexical | Dense | Fused | Reranked,
@@ -137,14 +138,14 @@ def logits(scorer: Scorer, collection: Collection, pairs: list[tuple[str, str]],
         stages = Stages(folder)
         if stages.finished("logits", key) is not None:
             say("logits: unchanged since they were computed")
-            return read_run(folder / "logits.trec")
-        say(f"logits: {len(pairs):,} pairs of query and document, read by the cross-encoder")
-        run: Run = {}
-        for (query, doc), logit in zip(pairs, scorer.score(queries, docs).tolist(), strict=True):
-            run.setdefault(query, {})[doc] = logit
-        write_run(folder / "logits.trec", run, tag="logits")
-        stages.finish("logits", key, "logits.trec", {})
-    return run
+        else:
+            say(f"logits: {len(pairs):,} pairs of query and document, read by the cross-encoder")
+            run: Run = {}
+            for (query, doc), logit in zip(pairs, scorer.score(queries, docs).tolist(), strict=True):
+                run.setdefault(query, {})[doc] = logit
+            write_run(folder / "logits.trec", run, tag="logits")
+            stages.finish("logits", key, "logits.trec", {})
+        return read_run(folder / "logits.trec")
 
 
 def _names(retrievers: list[str]) -> list[str]:

@@ -118,7 +118,7 @@ def _check_options(args: argparse.Namespace, first: int, last: int) -> None:
                         "Leave it out to keep all, or widen --ranks.")  # fmt: skip
     if args.index == "hnsw" and args.ef < needed:
         raise UserError(f"--ef {args.ef} is less than the {needed} documents that are retrieved; expected as many or more. "
-                        f"Pass --ef {needed + 1}.")  # fmt: skip
+                        f"Pass --ef {needed}.")  # fmt: skip
     if args.reranker_max_length is not None and args.reranker is None:
         raise UserError(f"--reranker-max-length {args.reranker_max_length} is for a reranker, and there is none; expected "
                         "--reranker MODEL with it. Name one, or leave it out.")  # fmt: skip

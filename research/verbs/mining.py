@@ -117,7 +117,7 @@ class Miner:
             facts["warnings"] += _shareless(best) if rules.relative_margin is not None else []
         found = keep_first(found, rules.negatives)
         counts = shortfall(found, rules.wanted)
-        _tell(excluded, counts)
+        _tell(excluded, counts, rules.negatives)
         facts = {
             "verb": "mine", "source": args.data, "split": args.split, "data": data.fingerprint, "key": self.key,
             **rules._asdict(), "folds": len(stages) if args.folds else None, "retrievers": self._retrievers(stages),
@@ -215,13 +215,14 @@ def _shareless(best: dict[str, float]) -> list[str]:
     return [warning]
 
 
-def _tell(excluded: Counter[str], counts: dict) -> None:
+def _tell(excluded: Counter[str], counts: dict, asked: int | None) -> None:
     for reason, why in REASONS.items():
         if excluded[reason]:
             say(f"left out: {excluded[reason]:,} documents that {why}")
-    if counts["queries_with_fewer"]:
-        say(f"{counts['queries_with_fewer']:,} of {counts['queries']:,} queries have fewer negatives than the "
-            f"{counts['wanted_a_query']} asked for")  # fmt: skip
+    if asked and counts["queries_with_fewer"]:
+        say(
+            f"{counts['queries_with_fewer']:,} of {counts['queries']:,} queries have fewer negatives than the {asked} asked for"
+        )
     if counts["queries_with_none"]:
         say(f"warning: {counts['queries_with_none']:,} of {counts['queries']:,} queries have no negative left; their lists "
             "are empty")  # fmt: skip
