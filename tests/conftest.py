@@ -93,6 +93,21 @@ def tiny_bert(tmp_path_factory, wordpiece) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_reranker(tmp_path_factory, wordpiece) -> Path:
+    """A plain Hugging Face folder of a random two-layer BERT that gives one logit a pair."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(1)
+    config = BertConfig(vocab_size=len(wordpiece), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                        intermediate_size=64, max_position_embeddings=64, num_labels=1, initializer_range=0.3)  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "tiny-reranker"
+    BertForSequenceClassification(config).eval().save_pretrained(folder)
+    wordpiece.save_pretrained(folder)
+    return folder
+
+
 def write_collection(folder: Path, documents: int = 30, queries: int = 8) -> Path:
     """A BEIR folder whose query i is about document i, which shares rare words with it."""
     (folder / "qrels").mkdir(parents=True)

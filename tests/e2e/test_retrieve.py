@@ -252,20 +252,6 @@ def test_provenance_names_what_the_numbers_came_from(retrieve, tmp_path):
 # ---- reranking ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def tiny_reranker(tmp_path_factory, wordpiece):
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification
-
-    torch.manual_seed(1)
-    config = BertConfig(vocab_size=len(wordpiece), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                        intermediate_size=64, max_position_embeddings=64, num_labels=1, initializer_range=0.3)  # fmt: skip
-    folder = tmp_path_factory.mktemp("models") / "tiny-reranker"
-    BertForSequenceClassification(config).eval().save_pretrained(folder)
-    wordpiece.save_pretrained(folder)
-    return folder
-
-
 def test_reranker_reorders_the_top_depth_and_keeps_the_tail(retrieve, tiny_reranker, tmp_path):
     result = retrieve("--json", "--reranker", tiny_reranker, "--depth", 5)
     assert result.code == 0, result.err

@@ -176,7 +176,9 @@ def test_queries_that_the_split_does_not_judge_are_ignored_and_counted(tmp_path)
 
 def test_triplets_round_trip(tmp_path):
     triplets = [Triplets("q", "what", {"p": Document("", "yes")}, {"n": Document("N", "no"), "m": Document("", "nor")}),
-                Triplets("r", "who", {"p": Document("", "yes")}, {})]  # fmt: skip
+                Triplets("r", "who", {"p": Document("", "yes")}, {}),
+                Triplets("s", "why", {"p": Document("", "yes")}, {"n": Document("", "no")},
+                         {"p": 0.5, "n": -2.0}, {"n": 7})]  # fmt: skip
     write_triplets(tmp_path / "t.jsonl", triplets)
     assert list(read_triplets(tmp_path / "t.jsonl", BadRows())) == triplets
 
@@ -191,6 +193,11 @@ def test_triplets_round_trip(tmp_path):
         ({"positive_passages": [{"docid": "p", "text": "a"}, {"docid": "p", "text": "b"}]}, "twice"),
         ({"negative_passages": [{"docid": "n", "text": " "}]}, "neither title nor text"),
         ({"query_id": None}, "query_id is None"),
+        ({"negative_passages": [{"docid": "n", "text": "no", "score": "high"}]}, "expected a finite number"),
+        ({"negative_passages": [{"docid": "n", "text": "no", "score": float("nan")}]}, "expected a finite number"),
+        ({"negative_passages": [{"docid": "n", "text": "no", "score": True}]}, "expected a finite number"),
+        ({"negative_passages": [{"docid": "n", "text": "no", "rank": 0}]}, "expected a whole number from 1 up"),
+        ({"negative_passages": [{"docid": "n", "text": "no", "rank": 1.5}]}, "expected a whole number from 1 up"),
     ],
 )
 def test_bad_triplet_is_refused(write, change, says):
