@@ -8,6 +8,7 @@ from transformers import AutoModelForSequenceClassification
 
 from research.errors import UserError
 from research.models.folder import load_transformer, own_length, padded_length, position_count, stretches
+from research.models.sources import read_config
 
 
 class CrossEncoder(nn.Module):
@@ -79,11 +80,26 @@ class CrossEncoder(nn.Module):
         return batch | {"attention_mask": (torch.arange(longest) < lengths).long()}
 
 
-def load_cross_encoder(folder: Path, precision: str = "fp32", max_length: int | None = None) -> CrossEncoder:
+def load_cross_encoder(
+    folder: Path, precision: str = "fp32", max_length: int | None = None, new_head: bool = False
+) -> CrossEncoder:
     """A reranker, in eval mode, on the CPU.
+
+    Args:
+        folder: as `sources.resolve` gives it.
+        precision: "fp32" or "bf16", of the weights.
+        max_length: see CrossEncoder.
+        new_head: an encoder without a head gets one of random weights, to be trained.
 
     Raises:
         UserError: the folder cannot be read, or holds no classifier of one label.
     """
-    transformer, tokenizer = load_transformer(folder, AutoModelForSequenceClassification, precision)
+    transformer, tokenizer = load_transformer(
+        folder, AutoModelForSequenceClassification, precision, new_head=new_head and not _has_head(folder)
+    )
     return CrossEncoder(transformer, tokenizer, max_length).eval()
+
+
+def _has_head(folder: Path) -> bool:
+    architectures = read_config(folder / "config.json").get("architectures") or []
+    return any(name.endswith("ForSequenceClassification") for name in architectures)

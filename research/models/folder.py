@@ -20,13 +20,16 @@ TOKENIZE_CHARACTERS = 2**22
 transformers_logging.disable_progress_bar()  # loading takes a tenth of a second
 
 
-def load_transformer(folder: Path, auto_class, precision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_transformer(
+    folder: Path, auto_class, precision: str, new_head: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model of a folder, on the CPU, and its tokenizer.
 
     Args:
         folder: as `sources.resolve` gives it.
         auto_class: the transformers class to load with (AutoModel, AutoModelForSequenceClassification, …).
         precision: "fp32" or "bf16", of the weights.
+        new_head: a classification head of one label is expected to be missing; it is drawn at random.
 
     Raises:
         UserError: no safetensors, no vocabulary, damaged or incomplete weights, a tokenizer of another model.
@@ -37,12 +40,15 @@ def load_transformer(folder: Path, auto_class, precision: str) -> tuple[PreTrain
         transformer, info = auto_class.from_pretrained(
             folder, dtype=DTYPES[precision], use_safetensors=True, local_files_only=True, output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are listed below, by name
+            **({"num_labels": 1} if new_head else {}),
         )  # fmt: skip
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
         rows, highest = transformer.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError, … for bad folders
         raise unreadable(folder, error) from error
-    missing = [name for name in info["missing_keys"] if not name.startswith("pooler.")]
+    body = f"{transformer.base_model_prefix}."  # the head is what lies beside the body
+    new = [name for name in info["missing_keys"] if not name.startswith(body) or "pooler." in name] if new_head else []
+    missing = [name for name in info["missing_keys"] if not name.startswith("pooler.") and name not in new]
     if missing or info["mismatched_keys"]:
         wrong = missing or [str(key) for key in info["mismatched_keys"]]
         raise UserError(f"model folder {folder} lacks {len(wrong)} weights that its config.json asks for ({wrong[0]}, …); "

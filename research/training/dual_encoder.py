@@ -78,7 +78,7 @@ class DualEncoderModule(L.LightningModule):
         losses, masked = self.contrast(query, docs, batch)  # (B,)
         if done := self.window.add(losses, masked=masked):
             self.clamp_temperature()
-            done["temperature"] = float(self.log_temperature.exp())
+            done["temperature"] = float(self.log_temperature.detach().exp())
             log_values(self, {f"train/{name}": value for name, value in done.items()})
 
     def contrast(self, query: Tensor, docs: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:

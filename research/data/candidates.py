@@ -1,0 +1,170 @@
+"""Candidate groups for the cross-encoder: a query, a relevant document, and what a retriever ranked high beside it."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from research.data.formats import check_run, read_run
+from research.data.sampler import StatefulBatchSampler
+from research.data.training import TrainingQuery, check_counts, chunked, load_training, load_validation, make_loader
+from research.errors import UserError
+from research.runfolder import hash_file
+from research.types import CandidateBatch, Candidates, Collection, Corpus, Run
+
+
+class CandidateDataset(Dataset):
+    """Queries with a positive first and negatives after it.
+
+    Args:
+        queries: with positives, and negatives as a retriever ranked them.
+        corpus: the documents they name.
+        group_size: candidates of a query, the positive among them; fewer where a query has fewer negatives.
+        seed: of the draws.
+    """
+
+    def __init__(self, queries: list[TrainingQuery], corpus: Corpus, group_size: int, seed: int):
+        self.queries, self.corpus, self.group_size, self.seed = queries, corpus, group_size, seed
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def __getitem__(self, key: tuple[int, int]) -> Candidates:
+        """The group of query `index` in `epoch`: a function of (seed, epoch, index) alone."""
+        epoch, index = key
+        query = self.queries[index]
+        draw = random.Random(f"candidates {self.seed} {epoch} {index}")
+        negatives = draw.sample(query.negatives, min(self.group_size - 1, len(query.negatives)))
+        docs = [draw.choice(query.positives), *negatives]
+        return Candidates(query.text, [self.corpus[doc].content for doc in docs], [1.0] + [0.0] * len(negatives))
+
+
+class CandidateCollate:
+    """Candidates → CandidateBatch.
+
+    Args:
+        model: anything with CrossEncoder's tokenize and collate.
+        group_size: N of the batch.
+        chunk_size: see `chunked`.
+    """
+
+    def __init__(self, model: Any, group_size: int, chunk_size: int | None):
+        self.model, self.group_size, self.chunk_size = model, group_size, chunk_size
+
+    def __call__(self, groups: list[Candidates]) -> CandidateBatch:
+        labels = torch.zeros(len(groups), self.group_size)
+        present = torch.zeros(len(groups), self.group_size, dtype=torch.bool)
+        for i, group in enumerate(groups):
+            labels[i, : len(group.docs)] = torch.tensor(group.labels)
+            present[i, : len(group.docs)] = True
+        queries = [group.query for group in groups for _ in group.docs]
+        tokens = self.model.tokenize(queries, [doc for group in groups for doc in group.docs])
+        pairs = chunked(range(len(queries)), lambda i: len(tokens["input_ids"][i]),
+                        lambda rows: self.model.collate(tokens, rows), self.chunk_size)  # fmt: skip
+        return CandidateBatch(pairs, labels, present)
+
+
+class CandidateData(L.LightningDataModule):
+    """Training groups, and runs that the model re-orders at validation and test.
+
+    Args:
+        train: triplets file of `research mine`: candidates of the current retriever, from the depth it will be reranked at.
+        val: data source of validation and test.
+        val_split, val_run: the split, and a TREC run of the current retriever on it (`research retrieve`); null trains
+            without validation.
+        test_split, test_run: for `research test`.
+        depth: documents a query that are re-ordered.
+        group_size: candidates a query and step, the positive among them, 2 or more.
+        batch_size: queries a process and step.
+        chunk_size: pairs scored together, sorted by length; exact, only faster or slower. None: the whole batch.
+        limit: train on that many queries, spread evenly.
+        val_queries: validate on that many queries, spread evenly; None on all.
+        drop_last: leave out the last, smaller batch of an epoch.
+        workers: processes that tokenise ahead; 0 tokenises between steps.
+        skip_bad_rows: leave malformed rows out, counted.
+        seed: of order and draws.
+    """
+
+    def __init__(
+        self, train: str, val: str = "builtin:stdlib", val_split: str | None = "dev", val_run: str | None = None,
+        test_split: str | None = "test", test_run: str | None = None, depth: int = 30, group_size: int = 8,
+        batch_size: int = 8, chunk_size: int | None = 16, limit: int | None = None, val_queries: int | None = None,
+        drop_last: bool = True, workers: int = 0, skip_bad_rows: bool = False, seed: int = 0,
+    ):  # fmt: skip
+        super().__init__()
+        check_counts(batch_size=(batch_size, 1), group_size=(group_size, 2), depth=(depth, 1), workers=(workers, 0),
+                     chunk_size=(chunk_size or 1, 1), val_queries=(val_queries or 1, 1))  # fmt: skip
+        if not Path(train).exists():
+            raise UserError(f"train={train} does not exist; expected candidates of the retriever to be reranked. Make them: "
+                            f"research mine --data {val} --split train --retriever MODEL --ranks 1-{depth} "
+                            f"--out {train}")  # fmt: skip
+        queries, self.corpus, self.fingerprint = load_training(train, "", None, limit, skip_bad_rows)
+        self.queries = [query for query in queries if query.negatives]
+        if not self.queries:
+            raise UserError(f"train={train} has no negative for any query; expected candidates to tell apart. Mine them with "
+                            "wider --ranks or without a margin.")  # fmt: skip
+        self.dataset = CandidateDataset(self.queries, self.corpus, group_size, seed)
+        self.source, self.depth, self.group_size = val, depth, group_size
+        self.val_split, self.test_split = val_split, test_split
+        self.files = {"val": val_run, "test": test_run}
+        self.batch_size, self.chunk_size, self.drop_last, self.workers = batch_size, chunk_size, drop_last, workers
+        self.skip_bad_rows, self.seed = skip_bad_rows, seed
+        self.collections: dict[str, Collection] = {}
+        self.runs: dict[str, Run] = {}
+        if val_split is not None:
+            self._load("val", val_split, val_queries)
+        self.place: dict | None = None
+        self.sampler: StatefulBatchSampler | None = None
+
+    def describe(self) -> dict:
+        """What the training reads, for provenance."""
+        facts = {"train": self.fingerprint, "queries": len(self.queries)}
+        for name, data in self.collections.items():
+            facts |= {name: data.fingerprint, f"{name}_run": hash_file(Path(self.files[name]))}
+        return facts
+
+    def train_dataloader(self) -> DataLoader:
+        collate = CandidateCollate(self.trainer.lightning_module.model, self.group_size, self.chunk_size)
+        self.sampler = StatefulBatchSampler(
+            len(self.dataset), self.batch_size, self.seed, global_rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size, drop_last=self.drop_last,
+        )  # fmt: skip
+        if self.place is not None:
+            self.sampler.load_state_dict(self.place)
+        return make_loader(self.dataset, self.sampler, collate, self.workers)
+
+    def val_dataloader(self) -> list[str]:
+        """One batch, the name of a collection: the module re-orders its whole run."""
+        return ["val"] if "val" in self.collections else []
+
+    def test_dataloader(self) -> list[str]:
+        if self.test_split is None:
+            raise UserError("test_split is null; expected a split to test on. Name one: --data.test_split test.")
+        self._load("test", self.test_split, None)
+        return ["test"]
+
+    def state_dict(self) -> dict:
+        return self.sampler.state_dict() if self.sampler else {}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self.place = state_dict or None
+
+    def _load(self, name: str, split: str, queries: int | None) -> None:
+        file = self.files[name]
+        if file is None or not Path(file).exists():
+            raise UserError(f"{name}_run={file} does not exist; expected the current retriever's run on split {split!r}. "
+                            f"Make it: research retrieve --data {self.source} --split {split} --retriever MODEL --out "
+                            f"runs/{split}; the run is runs/{split}/dense.trec")  # fmt: skip
+        data = load_validation(self.source, split, None, self.seed, self.skip_bad_rows)
+        run = read_run(Path(file))
+        check_run(Path(file), run, data.qrels, data.corpus, data.unjudged)
+        if queries is not None:
+            ids = list(data.queries)
+            chosen = {ids[i * len(ids) // queries] for i in range(min(queries, len(ids)))}
+            data = data._replace(queries={q: text for q, text in data.queries.items() if q in chosen},
+                                 qrels={q: docs for q, docs in data.qrels.items() if q in chosen})  # fmt: skip
+        self.collections[name] = data
+        self.runs[name] = {query: docs for query, docs in run.items() if query in data.queries}

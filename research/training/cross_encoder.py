@@ -1,0 +1,84 @@
+"""The cross-encoder's LightningModule: candidate groups → scores → pointwise or listwise loss → one optimizer step."""
+
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from research.errors import UserError
+from research.losses.ranking import listwise_softmax, pointwise_bce
+from research.metrics.retrieval import mean
+from research.models.cross_encoder import CrossEncoder, load_cross_encoder
+from research.models.saving import save_cross_encoder
+from research.models.sources import MINILM, hash_model, resolve
+from research.models.training import set_dropout
+from research.training.curves import log_values
+from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
+from research.training.validation import evaluate_reranking
+from research.types import CandidateBatch, TokenBatch
+
+LOSSES = {"softmax": listwise_softmax, "bce": pointwise_bce}
+
+
+class CrossEncoderModule(L.LightningModule):
+    """Training of a reranker on candidate groups.
+
+    Args:
+        model: folder, hub id, run folder or pkg:PACKAGE/PATH to start from; an encoder without a head of one label gets a
+            new one, drawn from the seed.
+        loss: "softmax": the positive against the query's other candidates; "bce": every candidate by itself.
+        max_length: tokens of a pair; null takes the model's own. Saved with the model.
+        dropout: of every layer and of attention, 0 to below 1; null keeps the model's own.
+        optimisation: see Optimisation.
+        metrics: names@K, of the re-ordered validation run.
+        seed: of dropout (and, by the verb, of a new head).
+    """
+
+    def __init__(
+        self, model: str = MINILM, loss: str = "softmax", max_length: int | None = None, dropout: float | None = None,
+        optimisation: Optimisation = Optimisation(),  # noqa: B008 (jsonargparse's default)
+        metrics: list[str] = ["mrr@10", "ndcg@10"], seed: int = 0,  # noqa: B006
+    ):  # fmt: skip
+        super().__init__()
+        if loss not in LOSSES:
+            raise UserError(f"loss={loss!r}; expected {' or '.join(LOSSES)}. Correct it in the configuration.")
+        self.automatic_optimization = False
+        folder = resolve(model)
+        self.base_hash = hash_model(folder)
+        self.model = load_cross_encoder(folder, max_length=max_length, new_head=True)
+        set_dropout(self.model, dropout)
+        self.model.train()
+        self.losses = LOSSES[loss]
+        self.settings, self.metrics, self.seed = optimisation, metrics, seed
+        self.window = Window(self, optimisation)
+
+    def training_step(self, batch: CandidateBatch, batch_idx: int) -> None:
+        scores = score(self.model, batch.pairs, batch.present)  # (B, N)
+        losses = self.losses(scores, batch.labels, batch.present)  # (B,)
+        if done := self.window.add(losses):
+            log_values(self, {f"train/{name}": value for name, value in done.items()})
+
+    def validation_step(self, name: str, batch_idx: int) -> None:
+        log_values(self, {f"{name}/{metric}": value for metric, value in self.evaluate(name).items()})
+
+    test_step = validation_step
+
+    def evaluate(self, name: str) -> dict[str, float]:
+        """Mean metrics of a run of the DataModule, its top re-ordered by the model as it is now."""
+        data = self.trainer.datamodule
+        self.per_query = evaluate_reranking(self, data.collections[name], data.runs[name], data.depth, self.metrics)
+        return {metric: mean(values) for metric, values in self.per_query.items()}
+
+    def configure_optimizers(self) -> dict:
+        return build_optimizer(self, self.settings, total_steps(self.trainer, self.settings.accumulate))
+
+    def save(self, folder: Path) -> None:
+        """The model as `retrieve --reranker`, and sentence-transformers' CrossEncoder, load it."""
+        save_cross_encoder(self.model, folder)
+
+
+def score(model: CrossEncoder, pairs: TokenBatch, present: Tensor) -> Tensor:
+    """(B, N) scores of the pairs that are present, query after query; 0 elsewhere."""
+    flat = torch.cat([model(**chunk) for chunk in pairs.chunks])[pairs.rows]  # (pairs,)
+    return flat.new_zeros(present.shape).masked_scatter(present, flat)

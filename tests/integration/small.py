@@ -1,0 +1,111 @@
+"""One small training, in this process or as a rank of DDP (`python -m tests.integration.small`)."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import lightning as L
+import torch
+
+
+class StopAt(L.Callback):
+    """Sends the stop signal during step `step`, as a cluster would."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
+        if trainer.global_step == self.step - 1:
+            signal.raise_signal(signal.SIGTERM)
+
+
+class Training:
+    """One small training that can be stopped and resumed.
+
+    Args:
+        kind: "dual_encoder" | "cross_encoder".
+        model: folder of the tiny model.
+        folder: `training_data`.
+        out: run folder.
+        options: `module`, `data`, `trainer`: changes to the arguments; accumulate.
+    """
+
+    def __init__(self, kind: str, model: Path, folder: Path, out: Path, **options):
+        self.kind, self.model, self.folder, self.out, self.options = kind, model, folder, out, options
+        self.out.mkdir(parents=True, exist_ok=True)
+
+    def parts(self) -> tuple[L.LightningModule, L.LightningDataModule]:
+        from research.training.optimisation import Optimisation
+
+        torch.manual_seed(0)
+        settings = {"optimisation": Optimisation(lr=1e-3, accumulate=self.options.get("accumulate", 1))}
+        settings |= self.options.get("module", {})
+        source = {"val": f"beir:{self.folder}", "val_split": "dev", "batch_size": 4, **self.options.get("data", {})}
+        if self.kind == "dual_encoder":
+            from research.data.pairs import PairData
+            from research.training.dual_encoder import DualEncoderModule
+
+            train = {"train": str(self.folder / "triplets.jsonl"), "hard_negatives": 1}
+            settings = {"learn_temperature": True} | settings
+            return DualEncoderModule(str(self.model), **settings), PairData(**(train | source))
+        from research.data.candidates import CandidateData
+        from research.training.cross_encoder import CrossEncoderModule
+
+        train = {
+            "train": str(self.folder / "triplets.jsonl"),
+            "val_run": str(self.folder / "dev.trec"),
+            "group_size": 4,
+        }
+        return CrossEncoderModule(str(self.model), **settings), CandidateData(**(train | source))
+
+    def run(self, stop: int | None = None, every: int = 10**9, callbacks: tuple = ()) -> L.LightningModule:
+        """Train (on from the last checkpoint, if there is one) to the end, or to step `stop`."""
+        from research.training.curves import BestModel, Curves
+        from research.training.resume import Resume, Stopped, last_checkpoint
+
+        module, data = self.parts()
+        checkpoint = last_checkpoint(self.out)
+        extra = [StopAt(stop)] if stop else []
+        trainer = L.Trainer(
+            accelerator="cpu", logger=[Curves(self.out)], enable_progress_bar=False, enable_model_summary=False,
+            num_sanity_val_steps=0, use_distributed_sampler=False,
+            callbacks=[*extra, *callbacks, BestModel(self.out, "val/mrr@10"), Resume(self.out, every)],
+            **({"max_epochs": 3, "val_check_interval": 3} | self.options.get("trainer", {})),
+        )  # fmt: skip
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint and str(checkpoint), weights_only=True)
+        except Stopped:
+            assert stop, "nobody asked to stop"
+            assert trainer.global_step == stop
+        else:
+            assert not stop, "it was to stop"
+        return module
+
+    def curve(self) -> list[dict]:
+        from research.training.curves import read_curves
+
+        return [{name: value for name, value in line.items() if name != "seconds"} for line in read_curves(self.out)]
+
+
+class KeepGradients(L.Callback):
+    """Writes the gradients of the first optimizer step, as the optimizer gets them."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
+        if trainer.is_global_zero and trainer.global_step == 0:
+            torch.save({name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}, self.path)
+
+
+def main(kind: str, model: str, folder: str, out: str, options: str, stop: str) -> None:
+    """A rank of DDP; Lightning starts the others with this same command line."""
+    training = Training(kind, Path(model), Path(folder), Path(out), **json.loads(options))
+    module = training.run(stop=int(stop) or None, callbacks=(KeepGradients(training.out / "gradients.pt"),))
+    if module.trainer.is_global_zero:
+        torch.save(module.state_dict(), training.out / "weights.pt")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,146 @@
+"""Stopped anywhere and resumed equals straight, bit for bit: weights, loss curve, metrics, best model."""
+
+import random
+
+import pytest
+import torch
+
+from research.errors import UserError
+from research.runfolder import hash_file
+from research.training.resume import last_checkpoint, seed_step
+
+KINDS = ["dual_encoder", "cross_encoder"]
+
+
+def same(a, b) -> None:
+    """Two trainings ended with the same weights, curves and best model."""
+    (module_a, training_a), (module_b, training_b) = a, b
+    assert training_b.curve() == training_a.curve()
+    for (name, value), other in zip(module_a.state_dict().items(), module_b.state_dict().values(), strict=True):
+        assert torch.equal(value, other), name
+    best = [hash_file(t.out / "model" / "model.safetensors") for t in (training_a, training_b)]
+    assert best[0] == best[1]
+
+
+def stopped_and_resumed(training, kind: str, stops: list[int], **options):
+    interrupted = training(kind, f"stopped-{'-'.join(map(str, stops))}", **options)
+    for stop in stops:
+        interrupted.run(stop=stop)
+    return interrupted.run(), interrupted
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_seed_twice_gives_the_same_curve_and_metrics(training, kind):
+    first, second = training(kind, "first"), training(kind, "second")
+    same((first.run(), first), (second.run(), second))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_seed_gives_another_curve(training, kind):
+    first, second = training(kind, "first"), training(kind, "second", module={"seed": 1})
+    first.run(), second.run()
+    assert first.curve() != second.curve()  # dropout alone differs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_resumed_at_random_steps_equals_straight(training, kind):
+    """15 steps in 3 epochs of 5, validation every 3: three stops drawn anew in every run, whatever they fall on."""
+    straight = training(kind, "straight")
+    expected = straight.run(), straight
+    steps = max(line["step"] for line in straight.curve())
+    for stop in random.sample(range(1, steps), 3):
+        same(expected, stopped_and_resumed(training, kind, [stop]))
+
+
+@pytest.mark.parametrize("stops", [[5], [3], [1, 6, 14]], ids=["epoch's end", "validation", "three times"])
+def test_resumed_at_awkward_steps_equals_straight(training, stops):
+    straight = training("dual_encoder", "straight")
+    same((straight.run(), straight), stopped_and_resumed(training, "dual_encoder", stops))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_resumed_with_workers_equals_straight_without(training, kind):
+    straight = training(kind, "straight")
+    same((straight.run(), straight), stopped_and_resumed(training, kind, [4], data={"workers": 2}))
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4])
+def test_resumed_with_accumulation_equals_straight(training, stop):
+    """Windows of two micro-batches, the last of an epoch of one: 3 steps an epoch."""
+    straight = training("cross_encoder", "straight", accumulate=2)
+    expected = straight.run(), straight
+    assert max(line["step"] for line in straight.curve()) == 9
+    same(expected, stopped_and_resumed(training, "cross_encoder", [stop], accumulate=2))
+
+
+class Killed(Exception):
+    pass
+
+
+def test_killed_inside_an_accumulation_window_computes_the_window_again(training):
+    """No checkpoint is taken within a window: the last one, from before it, leads to the straight result."""
+    import lightning as L
+
+    class KillAfterBatch(L.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if trainer.global_step == 4 and module.window.open:
+                raise Killed
+
+    straight = training("dual_encoder", "straight", accumulate=2)
+    expected = straight.run(), straight
+    killed = training("dual_encoder", "killed", accumulate=2)
+    with pytest.raises(Killed):
+        killed.run(every=1, callbacks=(KillAfterBatch(),))
+    assert last_checkpoint(killed.out).name == "step-00000004.ckpt"
+    same(expected, (killed.run(), killed))
+
+
+def test_damaged_last_checkpoint_falls_back_loudly(training, capsys):
+    straight = training("dual_encoder", "straight")
+    expected = straight.run(), straight
+    damaged = training("dual_encoder", "damaged")
+    damaged.run(stop=4)
+    damaged.run(stop=8)
+    newest = last_checkpoint(damaged.out)
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    capsys.readouterr()
+    module = damaged.run()
+    assert f"warning: checkpoint {newest} is damaged" in capsys.readouterr().err
+    same(expected, (module, damaged))
+
+
+def test_all_checkpoints_damaged_is_refused(training):
+    damaged = training("dual_encoder", "damaged")
+    damaged.run(stop=4)
+    for path in damaged.out.glob("*.ckpt"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="none of them is what was written"):
+        last_checkpoint(damaged.out)
+
+
+def test_checkpoint_of_another_seed_is_refused(training):
+    first = training("dual_encoder", "run")
+    first.run(stop=4)
+    other = training("dual_encoder", "run", data={"seed": 1})
+    with pytest.raises(UserError, match="seed 0, now 1"):
+        other.run()
+
+
+def test_no_more_than_two_checkpoints_are_kept(training):
+    run = training("cross_encoder", "run")
+    run.run(every=1)
+    assert len(list(run.out.glob("*.ckpt"))) == 2
+
+
+def test_every_generator_is_seeded_by_seed_rank_and_micro_batch():
+    import numpy as np
+
+    def draw(*key):
+        seed_step(*key)
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    assert draw(0, 0, 5) == draw(0, 0, 5)
+    values = [draw(*key) for key in [(0, 0, 5), (1, 0, 5), (0, 1, 5), (0, 0, 6)]]
+    assert len({number for triple in values for number in triple}) == 12
