@@ -45,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--reranker", metavar="MODEL", help="a cross-encoder that re-orders the top of the last ranking")
     group.add_argument("--depth", type=int, help="documents a query that it reads (100, at most top-k)")
     group.add_argument("--mix", type=float, help="λ: the retriever's share beside the reranker's score, 0 to 1 (0)")
+    group.add_argument(
+        "--mix-split", metavar="NAME", help="choose λ on this split, by the first metric, instead of --mix"
+    )
     group.add_argument("--reranker-max-length", type=int, help="tokens of a query-document pair (the model's own)")
     options.add_encoder(parser)
     options.add_cache(parser)
@@ -59,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     from research.runfolder import cache_folder, exclusive, open_run_folder, require_space
 
     metrics = scoring.check_metrics(args.metrics)
-    check_split(args.data, args.split)
+    for split in (args.split, args.mix_split or args.split):
+        check_split(args.data, split)
     for name in (*args.retriever, args.reranker):
         if name not in ("bm25", None):
             check_name(name)
@@ -73,20 +77,32 @@ def run(args: argparse.Namespace) -> int:
     from research.retrieval.pipeline import Pipeline
     from research.retrieval.stages import Options
 
+    dev = args.mix_split and check_relevant(load(args.data, args.mix_split, args.skip_bad_rows))
     settings = Options(
         top_k=args.top_k, embeddings=args.embeddings, depth=args.depth or DEPTH, mix=args.mix or 0.0,
         reranker_max_length=args.reranker_max_length, drop_self=args.drop_self, **options.retrieval_settings(args),
     )  # fmt: skip
-    pipeline = Pipeline(data, args.retriever, cache_folder(args.cache), settings, args.reranker)
-    with exclusive(
-        out, wait=False
-    ):  # what was wrong with the command has been said: the folder is its own from here on
-        scored = _retrieve(args, data, pipeline, metrics)
+
+    def build(collection: Collection, mix: float) -> Pipeline:
+        options = dataclasses.replace(settings, mix=mix)
+        return Pipeline(collection, args.retriever, cache_folder(args.cache), options, args.reranker)
+
+    pipeline = build(data, settings.mix)
+    # what was wrong with the command has been said: the folder is its own from here on
+    with exclusive(out, wait=False):
+        chosen = None
+        if dev:
+            from research.verbs import mixing
+
+            chosen = mixing.choose(dev, lambda other: build(other, 0.0), out / "mix", metrics[0])
+            pipeline = build(data, chosen["mix"])
+        scored = _retrieve(args, data, pipeline, metrics, chosen)
     _print(args, scored, metrics[0])
     return 0
 
 
-def _retrieve(args: argparse.Namespace, data: Collection, pipeline: "Pipeline", metrics: list[str]) -> dict[str, dict]:
+def _retrieve(args: argparse.Namespace, data: Collection, pipeline: "Pipeline", metrics: list[str],
+              chosen: dict | None) -> dict[str, dict]:  # fmt: skip
     """Compute, measure and write everything; the scored stages."""
     from research.runfolder import MARKER, Stages, provenance, write_json
     from research.tracking import Tracker
@@ -112,7 +128,7 @@ def _retrieve(args: argparse.Namespace, data: Collection, pipeline: "Pipeline", 
 
     write_json(out / "examples.json", _examples(data, runs))
     write_json(out / "metrics.json", {
-        **facts, "queries": len(data.queries), "documents": len(data.corpus), "unscorable": left_out,
+        **facts, "mix": chosen, "queries": len(data.queries), "documents": len(data.corpus), "unscorable": left_out,
         "notes": data.notes, "metrics": means, "stages": scored, "comparisons": scoring.comparisons(scored, metrics[0]),
     })  # fmt: skip
     origin = _origin(scored) | {"stages": Stages(out).made(), "seconds": round(time.perf_counter() - started, 3)}
@@ -180,11 +196,14 @@ def _check_numbers(args: argparse.Namespace) -> None:
     if args.index == "hnsw" and args.ef < args.top_k:
         raise UserError(f"top_k={args.top_k} exceeds ef={args.ef}; pass --ef {args.top_k} or more.")
     options.check_bm25(args)
-    alone = [f"--{name.replace('_', '-')} {value}" for name in ("depth", "mix", "reranker_max_length")
+    alone = [f"--{name.replace('_', '-')} {value}" for name in ("depth", "mix", "mix_split", "reranker_max_length")
              if (value := getattr(args, name)) is not None]  # fmt: skip
     if alone and args.reranker is None:
         raise UserError(f"{alone[0]} is for a reranker, and there is none; expected --reranker MODEL with it. Name one, or "
                         f"leave {alone[0].split()[0]} out.")  # fmt: skip
+    if args.mix_split is not None and (args.mix is not None or args.mix_split == args.split):
+        raise UserError(f"--mix-split {args.mix_split} chooses λ; expected another split than --split {args.split}, and no "
+                        "--mix beside it. Name a dev split, or give --mix alone.")  # fmt: skip
     if args.mix is not None and not 0 <= args.mix <= 1:
         raise UserError(f"--mix {args.mix}; expected 0 (reranker alone) to 1 (retriever alone). Pass --mix 0.2, say.")
     if (args.depth or 0) > args.top_k:

@@ -15,9 +15,9 @@ from research.runfolder import exclusive
 
 @pytest.fixture
 def retrieve(research, collection, tiny_bert, tmp_path):
-    def run(*extra, retrievers=("bm25", tiny_bert), out=tmp_path / "out"):
+    def run(*extra, retrievers=("bm25", tiny_bert), out=tmp_path / "out", split="test"):
         chosen = [part for name in retrievers for part in ("--retriever", name)]
-        return research("retrieve", "--data", f"beir:{collection}", "--split", "test", *chosen, "--out", out, *extra)
+        return research("retrieve", "--data", f"beir:{collection}", "--split", split, *chosen, "--out", out, *extra)
 
     return run
 
@@ -270,6 +270,21 @@ def test_mix_of_one_is_the_ranking_before(retrieve, tiny_reranker, tiny_bert, tm
     assert {q: list(docs) for q, docs in before.items()} == {q: list(docs) for q, docs in after.items()}
 
 
+def test_mix_is_chosen_on_dev_and_recorded(retrieve, tiny_reranker, tiny_bert, tmp_path):
+    """The λ on record is the best of all tried on dev, and the one that the reported split is ranked with."""
+    result = retrieve("--reranker", tiny_reranker, "--depth", 10, "--mix-split", "dev", retrievers=(tiny_bert,))
+    assert result.code == 0, result.err
+    facts = json.loads((tmp_path / "out/metrics.json").read_text())
+    mix = facts["mix"]
+    assert (mix["split"], mix["metric"], len(mix["tried"])) == ("dev", "ndcg@10", 21)
+    best = max(mix["tried"].values())
+    assert mix["mix"] == min(float(tried) for tried, value in mix["tried"].items() if value == best)
+    assert facts["stages"]["reranked"]["facts"]["mix"] == mix["mix"]
+    alone = retrieve("--json", "--reranker", tiny_reranker, "--depth", 10, "--mix", 0.3, retrievers=(tiny_bert,),
+                     split="dev", out=tmp_path / "dev")  # fmt: skip
+    assert alone.json["metrics"]["ndcg@10"] == pytest.approx(mix["tried"]["0.3"], abs=1e-6)
+
+
 def test_only_the_reranking_is_done_again_when_its_depth_changes(retrieve, tiny_reranker):
     retrieve("--reranker", tiny_reranker, "--depth", 5)
     err = retrieve("--reranker", tiny_reranker, "--depth", 6).err
@@ -285,6 +300,10 @@ def test_only_the_reranking_is_done_again_when_its_depth_changes(retrieve, tiny_
         (["--reranker", "MODEL", "--depth", 200], "--depth 200 exceeds --top-k 100"),
         (["--reranker", "MODEL", "--depth", 0], "--depth 0; expected 1"),
         (["--reranker", "MODEL", "--mix", 1.5], "--mix 1.5; expected 0"),
+        (["--mix-split", "dev"], "--mix-split dev is for a reranker"),
+        (["--reranker", "MODEL", "--mix-split", "test"], "expected another split than --split test"),
+        (["--reranker", "MODEL", "--mix-split", "dev", "--mix", 0.1], "no --mix beside it"),
+        (["--reranker", "MODEL", "--mix-split", "devel"], "'devel'"),
         (["--reranker", "MODEL", "--reranker-max-length", 65], "expected 8 to 64"),
         (["--reranker", "./nowhere"], "'./nowhere' does not exist"),
     ],

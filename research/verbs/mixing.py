@@ -1,0 +1,45 @@
+"""λ, the retriever's share beside the reranker's score, chosen on a split that is not the one reported."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from research.metrics.retrieval import evaluate, mean
+from research.progress import say
+from research.types import Collection
+
+if TYPE_CHECKING:
+    from research.retrieval.pipeline import Pipeline
+
+GRID = [round(0.05 * i, 2) for i in range(21)]
+
+
+def choose(data: Collection, build: "Callable[[Collection], Pipeline]", folder: Path, metric: str) -> dict:
+    """The λ of 0, .05, …, 1 that is best on `data`.
+
+    Args:
+        data: another split of the source to be reported on.
+        build: collection → Pipeline with a reranker and λ = 0.
+        folder: of the stages on this split; those already there are kept.
+        metric: name@k, its mean is maximised; the smallest of equal λ.
+
+    Returns:
+        {"mix": λ, "split", "metric", "tried": {λ: mean}}.
+    """
+    from research.retrieval.rerank import choose_mix
+    from research.runfolder import write_json
+
+    say(f"choosing the mix on split {data.split}: {len(data.queries):,} queries")
+    folder.mkdir(parents=True, exist_ok=True)
+    pipeline = build(data)
+    before, reranked = [stage.run for stage in pipeline.run(folder)][-2:]
+    # with λ = 0 the reranked run holds the reranker's own scores
+    scores = {query: {doc: reranked[query][doc] for doc in list(docs)[: pipeline.options.depth]}
+              for query, docs in before.items()}  # fmt: skip
+    mix, values = choose_mix(before, scores, lambda run: mean(evaluate(data.qrels, run, [metric])[metric]), GRID)
+    chosen = {"mix": mix, "split": data.split, "metric": metric,
+              "tried": {str(tried): round(value, 6) for tried, value in zip(GRID, values, strict=True)}}  # fmt: skip
+    write_json(folder / "mix.json", chosen)
+    alone = f"reranker alone {values[0]:.4f}, retriever alone {values[-1]:.4f}"
+    say(f"mix {mix}: {metric} {max(values):.4f} on {data.split} ({alone})")
+    return chosen
