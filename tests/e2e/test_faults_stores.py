@@ -74,7 +74,7 @@ def mismatched(what: str, value: str, expected: str, cure: str, *breaks, verb="r
 
 
 def index(what: str, value: str, expected: str, cure: str, *breaks) -> Row:
-    return Row("mismatched store", what, "retrieve", value, expected, cure, HNSW, breaks, (MAKE_INDEX,))
+    return Row("mismatched store", what, "retrieve mine", value, expected, cure, HNSW, breaks, (MAKE_INDEX,))
 
 
 EMBEDDINGS = [
@@ -145,7 +145,7 @@ INDEXES = [
     index("index cut short", "index.bin", "its sidecar says", REBUILD, in_index("index.bin", lambda p: cut(p, -8))),
     index("no index", "index.bin is missing", "its sidecar says", REBUILD, in_index("index.bin", remove)),
     index("index of other bytes", "index.bin", "expected sha256", REBUILD, in_index("index.bin", other_bytes)),
-    Row("mismatched store", "embeddings in the cache cut short", "retrieve", "embeddings.npy", "expected 30 float32 rows",
+    Row("mismatched store", "embeddings in the cache cut short", "retrieve mine", "embeddings.npy", "expected 30 float32 rows",
         AGAIN, "", (lambda patch: cut(str(next(Path("cache/embeddings").glob("*/embeddings.npy"))), -32)(patch),),
         (COMMANDS["retrieve"].replace("--out out", "--out other"),)),
 ]  # fmt: skip

@@ -19,7 +19,11 @@ NETWORK = [
         f"--model {HUB}"),
     Row("no network", "hub model", "retrieve", f"'{HUB}'", "Check the spelling and the network", "use a local folder",
         f"research retrieve --data beir:collection --split test --retriever {HUB} --out out"),
-    Row("no network", "hub data", "encode retrieve evaluate", f"hf:{HUB}", "expected a dataset of the hub",
+    Row("no network", "hub model", "mine", f"'{HUB}'", "Check the spelling and the network", "use a local folder",
+        f"research mine --data beir:collection --split test --retriever {HUB} --out out/negatives.jsonl"),
+    Row("no network", "hub reranker", "retrieve mine", f"'{HUB}'", "Check the spelling and the network", "use a local folder",
+        f"--reranker {HUB}"),
+    Row("no network", "hub data", "encode retrieve mine evaluate", f"hf:{HUB}", "expected a dataset of the hub",
         "without one use beir:PATH", f"--data hf:{HUB}"),
 ]  # fmt: skip
 COVERED = [("interrupt", verb) for verb in COMMANDS] + [("help", verb) for verb in COMMANDS]
@@ -75,6 +79,7 @@ def test_unreachable_wandb_is_a_warning_and_the_run_goes_on(place):
 INTERRUPTED = {
     "encode": "research.retrieval.encode.encode_batch",
     "retrieve": "research.retrieval.stages.exact_search",
+    "mine": "research.verbs.mining.to_triplets",
     "evaluate": "research.verbs.scoring.score",
     "report": "research.report.html.page",
     "quickstart": "research.models.sources.resolve",
