@@ -125,6 +125,10 @@ class DualEncoderModule(L.LightningModule):
 
 
 def embed(encoder: TextEncoder, texts: TokenBatch, role: str) -> Tensor:
-    """(B, D) embeddings of B texts, chunk by chunk: what one big batch gives, with less padding."""
+    """(B, D) embeddings of B texts, chunk by chunk: what one big batch gives, with less padding.
+
+    Of norm 1 wherever search will compare by cosine, also for models that leave the division to the search.
+    """
     prompt_tokens = encoder.prompt_tokens(role)
-    return torch.cat([encoder(**chunk, prompt_tokens=prompt_tokens) for chunk in texts.chunks])[texts.rows]
+    rows = torch.cat([encoder(**chunk, prompt_tokens=prompt_tokens) for chunk in texts.chunks])[texts.rows]
+    return nn.functional.normalize(rows, dim=-1) if encoder.settings.similarity == "cosine" else rows

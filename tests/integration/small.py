@@ -28,7 +28,7 @@ class Training:
         model: folder of the tiny model.
         folder: `training_data`.
         out: run folder.
-        options: `module`, `data`, `trainer`: changes to the arguments; accumulate.
+        options: `module`, `data`, `trainer`: changes to the arguments; `accumulate` and `clip` of the optimisation.
     """
 
     def __init__(self, kind: str, model: Path, folder: Path, out: Path, **options):
@@ -39,8 +39,12 @@ class Training:
         from research.training.optimisation import Optimisation
 
         torch.manual_seed(0)
-        settings = {"optimisation": Optimisation(lr=1e-3, accumulate=self.options.get("accumulate", 1))}
-        settings |= self.options.get("module", {})
+        settings = {
+            "optimisation": Optimisation(
+                lr=1e-3, accumulate=self.options.get("accumulate", 1), clip=self.options.get("clip", 1.0)
+            )
+        }
+        settings |= {"model": str(self.model)} | self.options.get("module", {})
         source = {"val": f"beir:{self.folder}", "val_split": "dev", "batch_size": 4, **self.options.get("data", {})}
         if self.kind == "dual_encoder":
             from research.data.pairs import PairData
@@ -48,7 +52,7 @@ class Training:
 
             train = {"train": str(self.folder / "triplets.jsonl"), "hard_negatives": 1}
             settings = {"learn_temperature": True} | settings
-            return DualEncoderModule(str(self.model), **settings), PairData(**(train | source))
+            return DualEncoderModule(**settings), PairData(**(train | source))
         from research.data.candidates import CandidateData
         from research.training.cross_encoder import CrossEncoderModule
 
@@ -57,7 +61,7 @@ class Training:
             "val_run": str(self.folder / "dev.trec"),
             "group_size": 4,
         }
-        return CrossEncoderModule(str(self.model), **settings), CandidateData(**(train | source))
+        return CrossEncoderModule(**settings), CandidateData(**(train | source))
 
     def run(self, stop: int | None = None, every: int = 10**9, callbacks: tuple = ()) -> L.LightningModule:
         """Train (on from the last checkpoint, if there is one) to the end, or to step `stop`."""

@@ -24,7 +24,7 @@ def run_ranks(training, world: int, stop: int = 0) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-EXACT = {"trainer": {"precision": "64-true", "max_steps": 1, "limit_val_batches": 0}}
+EXACT = {"clip": None, "trainer": {"precision": "64-true", "max_steps": 1, "limit_val_batches": 0}}
 CASES = {
     "hard negatives": ("dual_encoder", {"dropout": 0.0}),
     "symmetric": ("dual_encoder", {"dropout": 0.0, "symmetric": True}),
