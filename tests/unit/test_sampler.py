@@ -9,7 +9,10 @@ from research.errors import UserError
 
 
 def batches(sampler):
-    return list(sampler)
+    """Indices alone; the epoch that stands beside each is checked on the way."""
+    pairs = list(sampler)
+    assert {epoch for batch in pairs for epoch, _ in batch} <= {sampler.epoch}
+    return [[index for _, index in batch] for batch in pairs]
 
 
 def test_epoch_is_a_permutation_and_differs_by_epoch_and_seed():
@@ -87,3 +90,16 @@ def test_same_global_batch_on_other_processes_may_resume():
 def test_batch_that_does_not_fit_the_data_is_refused(arguments, says):
     with pytest.raises(UserError, match=says):
         StatefulBatchSampler(10, seed=0, **arguments)
+
+
+def test_advancing_past_the_last_batch_begins_the_next_epoch():
+    sampler = StatefulBatchSampler(10, 4, seed=0)  # two batches an epoch
+    places = []
+    for _ in range(5):
+        sampler.advance()
+        places.append((sampler.epoch, sampler.consumed))
+    assert places == [(0, 4), (1, 0), (1, 4), (2, 0), (2, 4)]
+    short = StatefulBatchSampler(10, 2, seed=0)  # epochs cut to two of five batches
+    for _ in range(2):
+        short.advance(limit=2)
+    assert (short.epoch, short.consumed) == (1, 0)

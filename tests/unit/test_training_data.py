@@ -1,0 +1,170 @@
+"""What the trainers read: pairs, groups, folds; numbers that a reader can check by hand."""
+
+import pytest
+import torch
+
+from research.data.candidates import CandidateCollate, CandidateData, CandidateDataset
+from research.data.folds import fold_of, parse_fold
+from research.data.pairs import NO_ID, PairCollate, PairData, PairDataset
+from research.data.training import TrainingQuery, chunked, load_validation
+from research.errors import UserError
+from research.types import Candidates, Document, Pair
+
+CORPUS = {name: Document("", text) for name, text in
+          {"a": "one", "b": "two", "c": "three", "d": "four", "copy": "one"}.items()}  # fmt: skip
+QUERIES = [
+    TrainingQuery("q1", "first", ["a"], ["b", "c", "copy"]),
+    TrainingQuery("q2", "second", ["b", "c"], ["d"]),
+]
+
+
+class Words:
+    """A tower whose tokens are the letters of a text."""
+
+    def tokenize(self, texts, role):
+        return [[ord(letter) for letter in text] for text in texts]
+
+    def collate(self, rows):
+        longest = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        return ids, (ids > 0).long()
+
+
+def test_one_example_a_judged_pair_and_equal_texts_are_one_document():
+    pairs = PairDataset(QUERIES, CORPUS, hard_negatives=5, seed=0)
+    assert len(pairs) == 3  # q1–a, q2–b, q2–c
+    assert pairs.texts == ["one", "two", "three", "four"]
+    first = pairs[0, 0]
+    assert (first.query, first.positive, first.known) == ("first", 0, [0])
+    assert sorted(first.negatives) == [1, 2]  # "copy" is the positive's text
+    assert pairs[0, 2] == Pair("second", 2, [3], [1, 2])
+
+
+def test_negatives_are_a_function_of_seed_epoch_and_index():
+    many = [TrainingQuery("q", "query", ["a"], [f"n{i}" for i in range(20)])]
+    corpus = CORPUS | {f"n{i}": Document("", f"negative {i}") for i in range(20)}
+
+    def drawn(seed, epoch):
+        return tuple(PairDataset(many, corpus, 3, seed)[epoch, 0].negatives)
+
+    assert drawn(0, 0) == drawn(0, 0)
+    assert len({drawn(0, 0), drawn(0, 1), drawn(1, 0)}) == 3
+    assert len(set(drawn(0, 0))) == 3
+
+
+def test_batch_lays_positives_first_and_pads_known_ids():
+    collate = PairCollate(["one", "two", "three", "four"], Words(), Words(), widest=2, chunk_size=None)
+    batch = collate([Pair("x", 0, [1, 2], [0]), Pair("y", 2, [3], [1, 2])])
+    assert batch.doc_ids.tolist() == [0, 2, 1, 2, 3]
+    assert batch.positive_ids.tolist() == [[0, NO_ID], [1, 2]]
+    (chunk,) = batch.docs.chunks
+    assert ["".join(map(chr, row[row > 0])) for row in chunk["input_ids"]] == ["one", "three", "two", "three", "four"]
+
+
+def test_no_id_is_the_loss_s_own():
+    from research.losses import contrastive
+
+    assert contrastive.NO_ID == NO_ID
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, None])
+def test_chunks_laid_end_to_end_hold_every_row_in_its_place(size):
+    rows = [[1] * n for n in (3, 9, 1, 4, 4)]
+    batch = chunked(rows, len, lambda some: {"length": torch.tensor([len(row) for row in some])}, size)
+    laid = torch.cat([chunk["length"] for chunk in batch.chunks])
+    assert laid[batch.rows].tolist() == [3, 9, 1, 4, 4]
+    if size is not None:
+        assert laid.tolist() == [9, 4, 4, 3, 1]
+        assert max(len(chunk["length"]) for chunk in batch.chunks) <= size
+
+
+def test_group_has_its_positive_first_and_as_many_candidates_as_there_are():
+    groups = CandidateDataset(QUERIES, CORPUS, group_size=3, seed=0)
+    assert len(groups) == 2
+    assert groups[0, 0].labels == [1.0, 0.0, 0.0]
+    assert groups[0, 0].docs[0] == "one"
+    assert {groups[epoch, 1].docs[0] for epoch in range(20)} == {"two", "three"}  # either positive
+    assert all(groups[epoch, 1].docs[1:] == ["four"] for epoch in range(20))
+
+
+def test_groups_of_unequal_size_are_padded_and_absent_pairs_are_not_computed():
+    class Pairs:
+        def tokenize(self, queries, docs):
+            return {"input_ids": [[len(q), len(d)] for q, d in zip(queries, docs, strict=True)]}
+
+        def collate(self, pairs, chosen):
+            return {"input_ids": torch.tensor([pairs["input_ids"][i] for i in chosen])}
+
+    batch = CandidateCollate(Pairs(), group_size=3, chunk_size=2)([
+        Candidates("q", ["aa", "b"], [1.0, 0.0]), Candidates("qq", ["a", "bb", "ccc"], [1.0, 0.0, 0.0]),
+    ])  # fmt: skip
+    assert batch.labels.tolist() == [[1, 0, 0], [1, 0, 0]]
+    assert batch.present.tolist() == [[True, True, False], [True, True, True]]
+    assert sum(len(chunk["input_ids"]) for chunk in batch.pairs.chunks) == 5
+    laid = torch.cat([chunk["input_ids"] for chunk in batch.pairs.chunks])
+    assert laid[batch.pairs.rows].tolist() == [[1, 2], [1, 1], [2, 1], [2, 2], [2, 3]]
+
+
+def test_queries_of_one_document_lie_in_one_fold():
+    assert fold_of({"d1": 1, "d2": 1}, 2) == fold_of({"d1": 2}, 2)
+    folds = [fold_of({f"d{i}": 1}, 2) for i in range(1000)]
+    assert 450 < sum(folds) < 550
+
+
+@pytest.mark.parametrize("text", ["2/2", "0/1", "-1/2", "half", "0/2/4", ""])
+def test_wrong_folds_are_refused(text):
+    with pytest.raises(UserError, match="expected FOLD/FOLDS"):
+        parse_fold(text)
+
+
+def test_training_without_a_fold_and_its_rest_make_the_whole(collection):
+    parts = [
+        PairData(f"beir:{collection}", "test", without_fold=f"{i}/2", batch_size=2, val_split=None) for i in (0, 1)
+    ]
+    whole = PairData(f"beir:{collection}", "test", batch_size=2, val_split=None)
+    ids = [{query.query_id for query in data.queries} for data in (*parts, whole)]
+    assert ids[0] | ids[1] == ids[2]
+    assert not ids[0] & ids[1]
+
+
+def test_validation_on_a_sample_keeps_every_judged_document(collection):
+    data = load_validation(f"beir:{collection}", "dev", 10, 0, False)
+    assert len(data.corpus) == 10
+    assert {doc for docs in data.qrels.values() for doc in docs} <= data.corpus.keys()
+    assert load_validation(f"beir:{collection}", "dev", 10, 0, False).corpus == data.corpus
+    with pytest.raises(UserError, match="val_documents=2 is less than the 4 documents"):
+        load_validation(f"beir:{collection}", "dev", 2, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"batch_size": 1}, "batch_size=1; expected 2 or more"),
+        ({"hard_negatives": -1}, "hard_negatives=-1; expected 0 or more"),
+        ({"hard_negatives": 2}, "holds none; expected a triplets file. Make one: research mine"),
+        ({"limit": 0}, "limit=0; expected 1"),
+        ({"train_split": "nowhere"}, "'nowhere'"),
+        ({"val_split": "nowhere"}, "'nowhere'"),
+        ({"train": "negatives.jsonl"}, "has no splits to validate on; expected val=SOURCE"),
+        ({"train": "negatives.jsonl", "val": "builtin:stdlib"}, "negatives.jsonl"),
+    ],
+)
+def test_wrong_pairs_are_refused_with_the_cure(collection, options, says):
+    with pytest.raises(UserError) as error:
+        PairData(
+            **({"train": f"beir:{collection}", "train_split": "test", "val_split": "dev", "batch_size": 2} | options)
+        )
+    assert says in str(error.value)
+
+
+def test_missing_candidates_name_the_command_that_makes_them(tmp_path, collection):
+    with pytest.raises(UserError, match=r"research mine --data beir:\S+ --split train .* --out \S+candidates.jsonl"):
+        CandidateData(str(tmp_path / "candidates.jsonl"), val=f"beir:{collection}")
+
+
+def test_missing_validation_run_names_the_command_that_makes_it(tmp_path, collection):
+    path = tmp_path / "candidates.jsonl"
+    path.write_text('{"query_id": "q", "query": "x", "positive_passages": [{"docid": "d", "title": "", "text": "t"}], '
+                    '"negative_passages": [{"docid": "e", "title": "", "text": "u"}]}\n')  # fmt: skip
+    with pytest.raises(UserError, match=r"val_run=None does not exist.*research retrieve .* --split dev"):
+        CandidateData(str(path), val=f"beir:{collection}")
