@@ -351,3 +351,20 @@ def test_mined_triplets_are_read_by_the_trainer(mine, tmp_path):
     mine("--negatives", 4)
     queries, *_ = load_training(str(tmp_path / "negatives.jsonl"), "", None, None, False)
     assert [(query.query_id, len(query.negatives)) for query in queries] == [("q0", 4), ("q2", 4), ("q4", 4), ("q6", 4)]
+
+
+def test_hnsw_mines_what_exact_search_does_here(mine, tmp_path):
+    mine(out=tmp_path / "exact.jsonl")
+    assert mine("--index", "hnsw", out=tmp_path / "hnsw.jsonl").code == 0
+    exact, hnsw = (triplets(tmp_path / f"{name}.jsonl") for name in ("exact", "hnsw"))
+    assert {query: row.positions for query, row in hnsw.items()} == {
+        query: row.positions for query, row in exact.items()
+    }
+
+
+def test_bad_rows_are_skipped_and_counted_when_asked(mine, collection, tmp_path):
+    with open(collection / "corpus.jsonl", "a") as stream:
+        stream.write("{oops\n")
+    assert mine().code == 2
+    assert mine("--skip-bad-rows").code == 0
+    assert facts(tmp_path / "negatives.jsonl")["notes"]["skipped_rows"] == {"malformed JSON": 1}
