@@ -1,0 +1,81 @@
+"""Faults that well-known libraries had, or that we nearly had: each planted here must turn its test red."""
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """Args:
+    name: what goes wrong.
+    file: under research/.
+    old, new: the patch; `old` stands once in the file.
+    test: of the test that must fail.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+DDP = "tests/integration/test_ddp.py::test_ranks_give_the_single_process_gradient[hard negatives-2]"
+ORACLE = "tests/integration/test_gradients.py"
+RESUME = "tests/integration/test_resume.py"
+PARTS = "tests/unit/test_training_parts.py"
+LOSSES = "tests/unit/test_losses.py"
+
+FAULTS = [
+    Fault("gradient W times too large", "training/optimisation.py", "trainer.world_size / count",
+          "trainer.world_size**2 / count", DDP),
+    Fault("gradient W times too small", "training/optimisation.py", "trainer.world_size / count", "1 / count", DDP),
+    Fault("detached gather", "training/gather.py", "sync_grads=rows.requires_grad", "sync_grads=False", DDP),
+    Fault("labels of rank 0 on every rank", "training/dual_encoder.py",
+          "info_nce(query, all_docs, own + start, temperature, masked)",
+          "info_nce(query, all_docs, own, temperature, masked)", DDP),
+    Fault("gathered padding scored as documents", "training/gather.py", "[part[:count] for part, count in",
+          "[part for part, count in", DDP),
+    Fault("lost temperature", "losses/contrastive.py", "_scores(query, docs) / temperature", "_scores(query, docs)",
+          f"{LOSSES}::test_info_nce_by_hand"),
+    Fault("unmasked duplicate", "losses/contrastive.py", "logits.masked_fill(masked, -torch.inf)", "logits",
+          f"{ORACLE}::test_dual_encoder_step_equals_the_oracle"),
+    Fault("duplicates known by id only, not by text", "data/pairs.py", "numbers.setdefault(corpus[doc].content, len(numbers))",
+          "numbers.setdefault(corpus[doc].content + doc, len(numbers))",
+          "tests/unit/test_training_data.py::test_one_example_a_judged_pair_and_equal_texts_are_one_document"),
+    Fault("bf16 similarities under autocast", "losses/contrastive.py",
+          "with torch.autocast(query.device.type, enabled=False):", "if True:",
+          f"{LOSSES}::test_scores_stay_fp32_under_autocast"),
+    Fault("reshape by batch size on a partial batch", "training/cross_encoder.py",
+          "flat.new_zeros(present.shape).masked_scatter(present, flat)", "flat.reshape(3, -1)",
+          f"{PARTS}::test_scores_of_a_partial_batch_stay_with_their_queries"),
+    Fault("chunks not put back in order", "training/dual_encoder.py",
+          "for chunk in texts.chunks])[texts.rows]", "for chunk in texts.chunks])",
+          f"{PARTS}::test_embeddings_in_chunks_are_those_of_each_text_alone"),
+    Fault("cosine model trained on dot products", "training/dual_encoder.py", 'encoder.settings.similarity == "cosine"',
+          'encoder.settings.similarity == "never"', f"{ORACLE}::test_dual_encoder_step_equals_the_oracle"),
+    Fault("negatives in the symmetric direction's way", "losses/contrastive.py", "return (forward + backward) / 2",
+          "return forward + backward", f"{ORACLE}::test_dual_encoder_step_equals_the_oracle"),
+    Fault("candidates of a group averaged over the padded size", "losses/ranking.py", "/ present.sum(1)", "/ present.shape[1]",
+          f"{ORACLE}::test_cross_encoder_step_equals_the_oracle"),
+    Fault("mean of means over unequal micro-batches", "training/optimisation.py", "self.module.manual_backward(losses.sum())",
+          "self.module.manual_backward(losses.mean() * 8)",
+          "tests/integration/test_ddp.py::test_last_smaller_batch_weighs_its_examples_on_every_rank"),
+    Fault("dropout not seeded by the step", "training/resume.py", "torch.manual_seed(value % 2**63)", "pass",
+          f"{RESUME}::test_resumed_at_awkward_steps_equals_straight"),
+    Fault("resumed at the epoch's first batch", "data/pairs.py", "self.place = state_dict or None", "self.place = None",
+          f"{RESUME}::test_resumed_at_awkward_steps_equals_straight"),
+    Fault("checkpoint inside an accumulation window", "training/resume.py",
+          "if not module.window.open and not self._validation_follows(trainer):", "if not self._validation_follows(trainer):",
+          f"{RESUME}::test_resumed_with_accumulation_equals_straight"),
+    Fault("damaged checkpoint taken for a good one", "training/resume.py", 'hash_file(path) == entry["sha256"]', "True",
+          f"{RESUME}::test_damaged_last_checkpoint_falls_back_loudly"),
+    Fault("curve's line lost at the stop", "training/curves.py", "lines = read_curves(self.path.parent)",
+          "lines = read_curves(self.path.parent)[:-1]", f"{RESUME}::test_resumed_at_awkward_steps_equals_straight"),
+    Fault("order of the data the same in every epoch", "data/sampler.py", "+ self.epoch) % 2**63", ") % 2**63",
+          "tests/unit/test_sampler.py::test_epoch_is_a_permutation_and_differs_by_epoch_and_seed"),
+    Fault("norms and biases decayed", "training/optimisation.py", "if parameter.ndim > 1 else 0.0",
+          "if parameter.ndim > 0 else 0.0", f"{PARTS}::test_norms_biases_and_temperature_are_not_decayed"),
+    Fault("pairs without token types", "models/cross_encoder.py", '{"token_type_ids": token_type_ids}', "{}",
+          "tests/parity/test_cross_encoder.py"),
+    Fault("reranker saturated by a sigmoid", "models/cross_encoder.py", ".logits  # (B, 1)", ".logits.sigmoid()  # (B, 1)",
+          "tests/parity/test_cross_encoder.py"),
+]  # fmt: skip
