@@ -8,9 +8,10 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from research.data.chunks import CHUNK_TOKENS, chunked
 from research.data.formats import check_run, read_run
 from research.data.sampler import StatefulBatchSampler
-from research.data.training import TrainingQuery, check_counts, chunked, load_training, load_validation, make_loader
+from research.data.training import TrainingQuery, check_counts, load_training, load_validation, make_loader
 from research.errors import UserError
 from research.runfolder import hash_file
 from research.types import CandidateBatch, Candidates, Collection, Corpus, Run
@@ -48,11 +49,11 @@ class CandidateCollate:
     Args:
         model: anything with CrossEncoder's tokenize and collate.
         group_size: N of the batch.
-        chunk_size: see `chunked`.
+        chunk_overhead: see `chunked`.
     """
 
-    def __init__(self, model: Any, group_size: int, chunk_size: int | None):
-        self.model, self.group_size, self.chunk_size = model, group_size, chunk_size
+    def __init__(self, model: Any, group_size: int, chunk_overhead: int | None):
+        self.model, self.group_size, self.chunk_overhead = model, group_size, chunk_overhead
 
     def __call__(self, groups: list[Candidates]) -> CandidateBatch:
         labels = torch.zeros(len(groups), self.group_size)
@@ -63,7 +64,7 @@ class CandidateCollate:
         queries = [group.query for group in groups for _ in group.docs]
         tokens = self.model.tokenize(queries, [doc for group in groups for doc in group.docs])
         pairs = chunked(range(len(queries)), lambda i: len(tokens["input_ids"][i]),
-                        lambda rows: self.model.collate(tokens, rows), self.chunk_size)  # fmt: skip
+                        lambda rows: self.model.collate(tokens, rows), self.chunk_overhead)  # fmt: skip
         return CandidateBatch(pairs, labels, present)
 
 
@@ -79,7 +80,8 @@ class CandidateData(L.LightningDataModule):
         depth: documents a query that are re-ordered.
         group_size: candidates a query and step, the positive among them, 2 or more.
         batch_size: queries a process and step.
-        chunk_size: pairs scored together, sorted by length; exact, only faster or slower. None: the whole batch.
+        chunk_overhead: a batch is scored in chunks of similar length; what one more costs, in tokens (192 suits a CPU, some
+            8,000 a GPU). Exact, only faster or slower. None: the whole batch at once.
         limit: train on that many queries, spread evenly.
         val_queries: validate on that many queries, spread evenly; None on all.
         drop_last: leave out the last, smaller batch of an epoch.
@@ -91,12 +93,12 @@ class CandidateData(L.LightningDataModule):
     def __init__(
         self, train: str, val: str = "builtin:stdlib", val_split: str | None = "dev", val_run: str | None = None,
         test_split: str | None = "test", test_run: str | None = None, depth: int = 30, group_size: int = 8,
-        batch_size: int = 8, chunk_size: int | None = 16, limit: int | None = None, val_queries: int | None = None,
-        drop_last: bool = True, workers: int = 0, skip_bad_rows: bool = False, seed: int = 0,
+        batch_size: int = 8, chunk_overhead: int | None = CHUNK_TOKENS, limit: int | None = None,
+        val_queries: int | None = None, drop_last: bool = True, workers: int = 0, skip_bad_rows: bool = False, seed: int = 0,
     ):  # fmt: skip
         super().__init__()
         check_counts(batch_size=(batch_size, 1), group_size=(group_size, 2), depth=(depth, 1), workers=(workers, 0),
-                     chunk_size=(chunk_size or 1, 1), val_queries=(val_queries or 1, 1))  # fmt: skip
+                     chunk_overhead=(chunk_overhead or 0, 0), val_queries=(val_queries or 1, 1))  # fmt: skip
         if not Path(train).exists():
             raise UserError(f"train={train} does not exist; expected candidates of the retriever to be reranked. Make them: "
                             f"research mine --data {val} --split train --retriever MODEL --ranks 1-{depth} "
@@ -110,7 +112,12 @@ class CandidateData(L.LightningDataModule):
         self.source, self.depth, self.group_size = val, depth, group_size
         self.val_split, self.test_split = val_split, test_split
         self.files = {"val": val_run, "test": test_run}
-        self.batch_size, self.chunk_size, self.drop_last, self.workers = batch_size, chunk_size, drop_last, workers
+        self.batch_size, self.chunk_overhead, self.drop_last, self.workers = (
+            batch_size,
+            chunk_overhead,
+            drop_last,
+            workers,
+        )
         self.skip_bad_rows, self.seed = skip_bad_rows, seed
         self.collections: dict[str, Collection] = {}
         self.runs: dict[str, Run] = {}
@@ -127,7 +134,7 @@ class CandidateData(L.LightningDataModule):
         return facts
 
     def train_dataloader(self) -> DataLoader:
-        collate = CandidateCollate(self.trainer.lightning_module.model, self.group_size, self.chunk_size)
+        collate = CandidateCollate(self.trainer.lightning_module.model, self.group_size, self.chunk_overhead)
         self.sampler = StatefulBatchSampler(
             len(self.dataset), self.batch_size, self.seed, global_rank=self.trainer.global_rank,
             world_size=self.trainer.world_size, drop_last=self.drop_last,

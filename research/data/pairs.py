@@ -7,8 +7,9 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from research.data.chunks import CHUNK_TOKENS, chunked
 from research.data.sampler import StatefulBatchSampler
-from research.data.training import TrainingQuery, check_counts, chunked, load_training, load_validation, make_loader
+from research.data.training import TrainingQuery, check_counts, load_training, load_validation, make_loader
 from research.errors import UserError
 from research.types import Collection, Corpus, Pair, PairBatch
 
@@ -56,11 +57,17 @@ class PairCollate:
         texts: of the documents, by number.
         queries, docs: the towers (anything with tokenize, collate, padded_length).
         widest: positives of the query that has most.
-        chunk_size: see `chunked`.
+        chunk_overhead: see `chunked`.
     """
 
-    def __init__(self, texts: list[str], queries: Any, docs: Any, widest: int, chunk_size: int | None):
-        self.texts, self.queries, self.docs, self.widest, self.chunk_size = texts, queries, docs, widest, chunk_size
+    def __init__(self, texts: list[str], queries: Any, docs: Any, widest: int, chunk_overhead: int | None):
+        self.texts, self.queries, self.docs, self.widest, self.chunk_overhead = (
+            texts,
+            queries,
+            docs,
+            widest,
+            chunk_overhead,
+        )
 
     def __call__(self, pairs: list[Pair]) -> PairBatch:
         numbers = [pair.positive for pair in pairs] + [n for pair in pairs for n in pair.negatives]
@@ -79,7 +86,7 @@ class PairCollate:
             input_ids, attention_mask = tower.collate(ids)
             return {"input_ids": input_ids, "attention_mask": attention_mask}
 
-        return chunked(tower.tokenize(texts, role), len, collate, self.chunk_size)
+        return chunked(tower.tokenize(texts, role), len, collate, self.chunk_overhead)
 
 
 class PairData(L.LightningDataModule):
@@ -93,7 +100,8 @@ class PairData(L.LightningDataModule):
         test_split: for `research test`.
         batch_size: queries a process and step; every other document of the (global) batch is a negative.
         hard_negatives: negatives a query from the triplets file, 0 or more.
-        chunk_size: texts encoded together, sorted by length; exact, only faster or slower. None: the whole batch.
+        chunk_overhead: a batch is encoded in chunks of similar length; what one more costs, in tokens (192 suits a CPU, some
+            8,000 a GPU). Exact, only faster or slower. None: the whole batch at once.
         without_fold: "0/2" leaves out fold 0 of 2 (`research mine --folds`).
         limit: train on that many queries, spread evenly.
         val_documents: validate on that many documents; None on all.
@@ -106,13 +114,13 @@ class PairData(L.LightningDataModule):
     def __init__(
         self, train: str = "builtin:stdlib", train_split: str = "train", val: str | None = None,
         val_split: str | None = "dev", test_split: str | None = "test", batch_size: int = 64, hard_negatives: int = 0,
-        chunk_size: int | None = 16, without_fold: str | None = None, limit: int | None = None,
+        chunk_overhead: int | None = CHUNK_TOKENS, without_fold: str | None = None, limit: int | None = None,
         val_documents: int | None = None, drop_last: bool = True, workers: int = 0, skip_bad_rows: bool = False,
         seed: int = 0,
     ):  # fmt: skip
         super().__init__()
         check_counts(batch_size=(batch_size, 2), hard_negatives=(hard_negatives, 0), workers=(workers, 0),
-                     chunk_size=(chunk_size or 1, 1))  # fmt: skip
+                     chunk_overhead=(chunk_overhead or 0, 0))  # fmt: skip
         if train.endswith(".jsonl") and val is None and (val_split or test_split):
             raise UserError(f"train={train} is a triplets file, which has no splits to validate on; expected val=SOURCE "
                             "with it, or val_split=null and test_split=null. Name the source.")  # fmt: skip
@@ -126,7 +134,7 @@ class PairData(L.LightningDataModule):
         self.val_source = val or train
         self.val_split, self.test_split, self.val_documents = val_split, test_split, val_documents
         self.skip_bad_rows, self.seed, self.workers = skip_bad_rows, seed, workers
-        self.batch_size, self.chunk_size, self.drop_last = batch_size, chunk_size, drop_last
+        self.batch_size, self.chunk_overhead, self.drop_last = batch_size, chunk_overhead, drop_last
         self.dataset = PairDataset(self.queries, self.corpus, hard_negatives, seed)
         self.collections: dict[str, Collection] = {}
         if val_split is not None:
@@ -142,7 +150,7 @@ class PairData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         model = self.trainer.lightning_module.model
-        collate = PairCollate(self.dataset.texts, model.query, model.doc, self.dataset.widest, self.chunk_size)
+        collate = PairCollate(self.dataset.texts, model.query, model.doc, self.dataset.widest, self.chunk_overhead)
         self.sampler = StatefulBatchSampler(
             len(self.dataset), self.batch_size, self.seed, global_rank=self.trainer.global_rank,
             world_size=self.trainer.world_size, drop_last=self.drop_last,

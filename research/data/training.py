@@ -1,7 +1,7 @@
 """What both retrieval trainers read: training queries with their documents, the collections to validate on, the loader."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from research.data.sources import check_relevant, load
 from research.errors import UserError
 from research.progress import say
 from research.runfolder import hash_file
-from research.types import Collection, Corpus, Document, TokenBatch, Triplets
+from research.types import Collection, Corpus, Document, Triplets
 
 
 class TrainingQuery(NamedTuple):
@@ -83,24 +83,6 @@ def load_validation(source: str, split: str, documents: int | None, seed: int, s
     say(f"validation on {documents:,} of {len(data.corpus):,} documents: the judged ones and a sample of the others. Its "
         "numbers are higher than on all of them, and compare only with each other")  # fmt: skip
     return data._replace(corpus={doc: text for doc, text in data.corpus.items() if doc in kept})
-
-
-def chunked(
-    rows: Sequence[Any], length: Callable[[Any], int], collate: Callable[[list], dict], size: int | None
-) -> TokenBatch:
-    """Tokenised texts as chunks of similar length, longest first.
-
-    Args:
-        rows: one a text.
-        length: tokens of a row.
-        collate: rows → tensors, padded to the longest of them.
-        size: texts of a chunk; None makes one chunk in the given order.
-    """
-    if size is None:
-        return TokenBatch((collate(list(rows)),), torch.arange(len(rows)))
-    order = sorted(range(len(rows)), key=lambda i: -length(rows[i]))
-    chunks = tuple(collate([rows[i] for i in order[start : start + size]]) for start in range(0, len(order), size))
-    return TokenBatch(chunks, torch.tensor(order).argsort())
 
 
 def make_loader(

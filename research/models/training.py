@@ -1,8 +1,23 @@
-"""Preparing a model for training: dropout is set, what never gets a gradient is frozen."""
+"""Preparing a model for training: dropout is set, what never gets a gradient is frozen, and on a CPU the same loss and the
+same gradients come from cheaper parts.
 
-from torch import nn
+Where the time of a plain step goes there (MiniLM, bf16 autocast, 64 question-passage pairs): padding, random masks drawn one
+number at a time, the backward of the fused attention kernel, and casts of one tensor again for each of its readers. What
+changes that stands here, in `attention` and in `dropout`, through transformers' attention registry, forward hooks and the
+exact types nn.Dropout and nn.Embedding; where it does not apply the plain path is taken.
+"""
+
+import ctypes
+import weakref
+
+import torch
+from torch import Tensor, nn
 
 from research.errors import UserError
+from research.models import attention
+from research.models.dropout import DropoutBits, FastDropout
+
+SPARSE_ROWS = 4096  # embedding tables from this size on get sparse gradients inside a backward
 
 
 def set_dropout(model: nn.Module, p: float | None) -> None:
@@ -31,3 +46,69 @@ def freeze_pooler(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if ".pooler." in f".{name}":
             parameter.requires_grad = False
+
+
+def for_training(model: nn.Module, sparse: bool) -> DropoutBits:
+    """Make `model` train faster on this CPU, in place; weights, names and state_dict stay as they are.
+
+    Args:
+        model: any Hugging Face model, or a module that holds some.
+        sparse: sum the gradients of large embedding tables as rows; not where DDP exchanges them.
+
+    Returns:
+        The generator of all its masks, to be seeded at every step.
+    """
+    keep_memory()
+    bits = DropoutBits()
+    cast = SharedCast()
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Dropout:
+                setattr(module, name, FastDropout(child.p, bits).train(child.training))
+        if type(module) is nn.Linear:
+            module.register_forward_pre_hook(cast)
+        if sparse and type(module) is nn.Embedding and module.num_embeddings >= SPARSE_ROWS:
+            _sum_sparse(module)
+        if hasattr(module, "set_attn_implementation") and module.config._attn_implementation == "sdpa":
+            module.set_attn_implementation(attention.NAME)
+        module.dropout_bits = bits  # attention functions get the module and a rate, not the generator
+    return bits
+
+
+class SharedCast:
+    """A forward pre-hook that casts an input for autocast once, for all layers that read it (query, key and value).
+
+    Their gradients are then summed before one cast back.
+    """
+
+    def __init__(self):
+        self.source, self.version, self.result = None, -1, None
+
+    def __call__(self, module: nn.Module, inputs: tuple) -> tuple | None:
+        x = inputs[0] if inputs else None
+        if not isinstance(x, Tensor) or x.dtype != torch.float32 or not torch.is_autocast_enabled(x.device.type):
+            return None
+        if self.source is None or self.source() is not x or self.version != x._version or self.result() is None:
+            cast = x.to(torch.get_autocast_dtype(x.device.type))
+            self.source, self.version, self.result = weakref.ref(x), x._version, weakref.ref(cast)
+            return (cast, *inputs[1:])
+        return (self.result(), *inputs[1:])
+
+
+def _sum_sparse(embedding: nn.Embedding) -> None:
+    """Sum a table's gradients over the chunks of one backward as rows, and make them dense once, at its end."""
+
+    def densify(weight: Tensor) -> None:
+        if weight.grad is not None and weight.grad.is_sparse:
+            weight.grad = weight.grad.to_dense()
+
+    embedding.sparse = True
+    embedding.weight.register_post_accumulate_grad_hook(densify)
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep freed memory: otherwise every large tensor pays page faults again. Harmless elsewhere."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(-4, 0)  # M_MMAP_MAX: no private mapping for a single tensor
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: give nothing back

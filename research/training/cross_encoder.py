@@ -12,7 +12,7 @@ from research.metrics.retrieval import mean
 from research.models.cross_encoder import CrossEncoder, load_cross_encoder
 from research.models.saving import save_cross_encoder
 from research.models.sources import MINILM, hash_model, resolve
-from research.models.training import set_dropout
+from research.models.training import for_training, set_dropout
 from research.training.curves import log_values
 from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
 from research.training.validation import evaluate_reranking
@@ -32,13 +32,15 @@ class CrossEncoderModule(L.LightningModule):
         dropout: of every layer and of attention, 0 to below 1; null keeps the model's own.
         optimisation: see Optimisation.
         metrics: names@K, of the re-ordered validation run.
+        fast: on a CPU, train through models/training.py's cheaper parts; False takes transformers' own.
         seed: of dropout (and, by the verb, of a new head).
     """
 
     def __init__(
         self, model: str = MINILM, loss: str = "softmax", max_length: int | None = None, dropout: float | None = None,
         optimisation: Optimisation = Optimisation(),  # noqa: B008 (jsonargparse's default)
-        metrics: list[str] = ["mrr@10", "ndcg@10"], seed: int = 0,  # noqa: B006
+        metrics: list[str] = ["mrr@10", "ndcg@10"], fast: bool = True,  # noqa: B006
+        seed: int = 0,
     ):  # fmt: skip
         super().__init__()
         if loss not in LOSSES:
@@ -51,7 +53,12 @@ class CrossEncoderModule(L.LightningModule):
         self.model.train()
         self.losses = LOSSES[loss]
         self.settings, self.metrics, self.seed = optimisation, metrics, seed
+        self.fast, self.bits = fast, None
         self.window = Window(self, optimisation)
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.trainer.strategy.root_device.type == "cpu" and self.fast:
+            self.bits = for_training(self.model, sparse=self.trainer.world_size == 1)
 
     def training_step(self, batch: CandidateBatch, batch_idx: int) -> None:
         scores = score(self.model, batch.pairs, batch.present)  # (B, N)

@@ -13,7 +13,7 @@ from research.metrics.retrieval import mean
 from research.models.dual_encoder import DualEncoder, TextEncoder
 from research.models.saving import save_dual_encoder
 from research.models.sources import MINILM, hash_model, resolve
-from research.models.training import freeze_pooler, set_dropout
+from research.models.training import for_training, freeze_pooler, set_dropout
 from research.training.curves import log_values
 from research.training.gather import gather_rows
 from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
@@ -38,6 +38,7 @@ class DualEncoderModule(L.LightningModule):
         dropout: of every layer and of attention, 0 to below 1; null keeps the model's own.
         optimisation: see Optimisation.
         metrics: names@K, computed by exact search at validation.
+        fast: on a CPU, train through models/training.py's cheaper parts; False takes transformers' own.
         seed: of dropout.
     """
 
@@ -47,7 +48,8 @@ class DualEncoderModule(L.LightningModule):
         gather: bool = True, query_max_length: int | None = None, doc_max_length: int | None = None,
         query_prompt: str | None = None, doc_prompt: str | None = None, pooling: str | None = None,
         dropout: float | None = None, optimisation: Optimisation = Optimisation(),  # noqa: B008 (jsonargparse's default)
-        metrics: list[str] = ["mrr@10", "ndcg@10", "recall@100"], seed: int = 0,  # noqa: B006
+        metrics: list[str] = ["mrr@10", "ndcg@10", "recall@100"], fast: bool = True,  # noqa: B006
+        seed: int = 0,
     ):  # fmt: skip
         super().__init__()
         low, high = temperature_range
@@ -70,7 +72,12 @@ class DualEncoderModule(L.LightningModule):
         self.log_temperature = nn.Parameter(log_temperature, requires_grad=learn_temperature)
         self.symmetric, self.gather = symmetric, gather
         self.settings, self.metrics, self.seed = optimisation, metrics, seed
+        self.fast, self.bits = fast, None
         self.window = Window(self, optimisation)
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.trainer.strategy.root_device.type == "cpu" and self.fast:
+            self.bits = for_training(self.model, sparse=self.trainer.world_size == 1)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> None:
         query = embed(self.model.query, batch.queries, "query")  # (B, D)

@@ -22,6 +22,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint  # Lightning runs these after all other callbacks
 
 from research.errors import UserError
+from research.models.dropout import DropoutBits
 from research.progress import say
 from research.runfolder import hash_file, read_json, write_json
 
@@ -37,13 +38,15 @@ class Stopped(Exception):
         self.signal = signal
 
 
-def seed_step(seed: int, global_rank: int, micro: int) -> None:
-    """Seed every generator that a training step may draw from."""
+def seed_step(seed: int, global_rank: int, micro: int, bits: DropoutBits | None = None) -> None:
+    """Seed every generator that a training step may draw from; `bits` is the one of the CPU's dropout masks."""
     digest = hashlib.sha256(f"{seed} {global_rank} {micro}".encode()).digest()
     value = int.from_bytes(digest[:8], "big")
     random.seed(value)
     np.random.seed(value % 2**32)
     torch.manual_seed(value % 2**63)  # CUDA's generators too
+    if bits is not None:
+        bits.seed(value)
 
 
 class Resume(Checkpoint):
@@ -77,7 +80,7 @@ class Resume(Checkpoint):
             self.previous[number] = signal.signal(number, self._asked)
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
-        seed_step(module.seed, trainer.global_rank, self.micro)
+        seed_step(module.seed, trainer.global_rank, self.micro, module.bits)
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         self.micro += 1

@@ -36,7 +36,7 @@ def embed(model, tokenizer, texts):
 def test_dual_encoder_step_equals_the_oracle(training, tiny_bert, training_data, hard_negatives, symmetric):
     """All 20 queries in one batch with all of their negatives, so that neither order nor draw has a say."""
     run = training("dual_encoder", "run", module={"dropout": 0.0, "symmetric": symmetric, "temperature": 0.07},
-                   data={"batch_size": 20, "hard_negatives": hard_negatives, "chunk_size": 7}, **EXACT)  # fmt: skip
+                   data={"batch_size": 20, "hard_negatives": hard_negatives, "chunk_overhead": 3}, **EXACT)  # fmt: skip
     run.run(callbacks=(KeepGradients(run.out / "gradients.pt"),))
     found = torch.load(run.out / "gradients.pt")
 
@@ -71,7 +71,7 @@ def test_dual_encoder_step_equals_the_oracle(training, tiny_bert, training_data,
 def test_cross_encoder_step_equals_the_oracle(training, tiny_reranker, training_data, loss):
     """Groups of 3 to 7 candidates, all of them in one batch."""
     run = training("cross_encoder", "run", module={"dropout": 0.0, "loss": loss, "model": str(tiny_reranker)},
-                   data={"batch_size": 20, "group_size": 9, "chunk_size": 11}, **EXACT)  # fmt: skip
+                   data={"batch_size": 20, "group_size": 9, "chunk_overhead": 3}, **EXACT)  # fmt: skip
     run.run(callbacks=(KeepGradients(run.out / "gradients.pt"),))
     found = torch.load(run.out / "gradients.pt")
 

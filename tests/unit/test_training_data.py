@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from research.data.candidates import CandidateCollate, CandidateData, CandidateDataset
+from research.data.chunks import chunked, plan_chunks
 from research.data.folds import fold_of, parse_fold
 from research.data.pairs import NO_ID, PairCollate, PairData, PairDataset
-from research.data.training import TrainingQuery, chunked, load_validation
+from research.data.training import TrainingQuery, load_validation
 from research.errors import UserError
 from research.types import Candidates, Document, Pair
 
@@ -53,7 +54,7 @@ def test_negatives_are_a_function_of_seed_epoch_and_index():
 
 
 def test_batch_lays_positives_first_and_pads_known_ids():
-    collate = PairCollate(["one", "two", "three", "four"], Words(), Words(), widest=2, chunk_size=None)
+    collate = PairCollate(["one", "two", "three", "four"], Words(), Words(), widest=2, chunk_overhead=None)
     batch = collate([Pair("x", 0, [1, 2], [0]), Pair("y", 2, [3], [1, 2])])
     assert batch.doc_ids.tolist() == [0, 2, 1, 2, 3]
     assert batch.positive_ids.tolist() == [[0, NO_ID], [1, 2]]
@@ -67,15 +68,22 @@ def test_no_id_is_the_loss_s_own():
     assert contrastive.NO_ID == NO_ID
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7, None])
-def test_chunks_laid_end_to_end_hold_every_row_in_its_place(size):
-    rows = [[1] * n for n in (3, 9, 1, 4, 4)]
-    batch = chunked(rows, len, lambda some: {"length": torch.tensor([len(row) for row in some])}, size)
+@pytest.mark.parametrize("overhead", [0, 4, 1000, None])
+def test_chunks_laid_end_to_end_hold_every_row_in_its_place(overhead):
+    rows = [[1] * n for n in (30, 9, 1, 40, 44)]
+    batch = chunked(rows, len, lambda some: {"length": torch.tensor([len(row) for row in some])}, overhead)
     laid = torch.cat([chunk["length"] for chunk in batch.chunks])
-    assert laid[batch.rows].tolist() == [3, 9, 1, 4, 4]
-    if size is not None:
-        assert laid.tolist() == [9, 4, 4, 3, 1]
-        assert max(len(chunk["length"]) for chunk in batch.chunks) <= size
+    assert laid[batch.rows].tolist() == [30, 9, 1, 40, 44]
+
+
+def test_chunks_weigh_padding_against_the_cost_of_one_more():
+    """Padded to 16: lengths 1, 9 take 16; 30 takes 32; 40, 44 take 48. In chunks of their own 2·16 + 32 + 2·48 = 160 tokens;
+    all in one 5·48 = 240; {1, 9, 30} and {40, 44} 3·32 + 2·48 = 192; {1, 9} and the rest 2·16 + 3·48 = 176."""
+    lengths = [30, 9, 1, 40, 44]
+    assert plan_chunks(lengths, overhead=0) == [[2, 1], [0], [3, 4]]  # 160
+    assert plan_chunks(lengths, overhead=15) == [[2, 1], [0], [3, 4]]  # 160 + 45 = 205 against 176 + 30 = 206
+    assert plan_chunks(lengths, overhead=17) == [[2, 1], [0, 3, 4]]  # 211 against 210, and 240 + 17
+    assert plan_chunks(lengths, overhead=65) == [[2, 1, 0, 3, 4]]  # 305 against 306
 
 
 def test_group_has_its_positive_first_and_as_many_candidates_as_there_are():
@@ -95,7 +103,7 @@ def test_groups_of_unequal_size_are_padded_and_absent_pairs_are_not_computed():
         def collate(self, pairs, chosen):
             return {"input_ids": torch.tensor([pairs["input_ids"][i] for i in chosen])}
 
-    batch = CandidateCollate(Pairs(), group_size=3, chunk_size=2)([
+    batch = CandidateCollate(Pairs(), group_size=3, chunk_overhead=0)([
         Candidates("q", ["aa", "b"], [1.0, 0.0]), Candidates("qq", ["a", "bb", "ccc"], [1.0, 0.0, 0.0]),
     ])  # fmt: skip
     assert batch.labels.tolist() == [[1, 0, 0], [1, 0, 0]]

@@ -64,7 +64,7 @@ def test_wrong_optimisation_is_refused_by_name(wrong):
 
 
 def test_embeddings_in_chunks_are_those_of_each_text_alone(tiny_bert):
-    from research.data.training import chunked
+    from research.data.chunks import chunked
 
     encoder = DualEncoder.load(tiny_bert).doc
     texts = ["the of", "a", "when we there can an your which their", "and to in", "water long little"]
@@ -73,7 +73,7 @@ def test_embeddings_in_chunks_are_those_of_each_text_alone(tiny_bert):
         input_ids, mask = encoder.collate(rows)
         return {"input_ids": input_ids, "attention_mask": mask}
 
-    batch = chunked(encoder.tokenize(texts, "doc"), len, collate, 2)
+    batch = chunked(encoder.tokenize(texts, "doc"), len, collate, 0)
     together = embed(encoder, batch, "doc")
     for text, row in zip(texts, together, strict=True):
         alone = nn.functional.normalize(encoder(*encoder.collate(encoder.tokenize([text], "doc"))), dim=-1)
