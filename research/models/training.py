@@ -85,7 +85,7 @@ class SharedCast:
         self.source, self.version, self.result = None, -1, None
 
     def __call__(self, module: nn.Module, inputs: tuple) -> tuple | None:
-        x = inputs[0] if inputs else None
+        x = inputs[0] if inputs and torch.is_grad_enabled() else None
         if not isinstance(x, Tensor) or x.dtype != torch.float32 or not torch.is_autocast_enabled(x.device.type):
             return None
         if self.source is None or self.source() is not x or self.version != x._version or self.result() is None:

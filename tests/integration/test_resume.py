@@ -64,6 +64,12 @@ def test_resumed_with_workers_equals_straight_without(training, kind):
     same((straight.run(), straight), stopped_and_resumed(training, kind, [4], data={"workers": 2}))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_resumed_in_bf16_equals_straight(training, kind):
+    straight = training(kind, "straight", trainer={"precision": "bf16-mixed"})
+    same((straight.run(), straight), stopped_and_resumed(training, kind, [4], trainer={"precision": "bf16-mixed"}))
+
+
 @pytest.mark.parametrize("stop", [1, 2, 4])
 def test_resumed_with_accumulation_equals_straight(training, stop):
     """Windows of two micro-batches, the last of an epoch of one: 3 steps an epoch."""
