@@ -166,7 +166,7 @@ def research_process(tmp_path):
     def run(*argv, env: dict | None = None, **options) -> Result:
         environment = {**os.environ, "TANDEM_CACHE": str(tmp_path / "cache"), **(env or {})}
         done = subprocess.run([sys.executable, "-m", "research", *map(str, argv)], cwd=ROOT, env=environment,
-                              capture_output=True, text=True, timeout=300, check=False, **options)  # fmt: skip
+                              capture_output=True, text=True, timeout=900, check=False, **options)  # fmt: skip
         return Result(done.returncode, done.stdout, done.stderr)
 
     return run

@@ -79,6 +79,30 @@ def test_resumed_with_accumulation_equals_straight(training, stop):
     same(expected, stopped_and_resumed(training, "cross_encoder", [stop], accumulate=2))
 
 
+def test_early_stopping_stops_and_a_resumed_run_stops_at_the_same_step(training):
+    """The metric cannot grow (rate 1e-12): with patience 1 the second validation after the first ends the training."""
+    from lightning.pytorch.callbacks import EarlyStopping
+
+    from research.training.optimisation import Optimisation
+
+    still = {"optimisation": Optimisation(lr=1e-12), "dropout": 0.0}
+
+    def stop_early():
+        return (EarlyStopping("val/mrr@10", mode="max", patience=1),)
+
+    straight, stopped = (
+        training("dual_encoder", "straight", module=still),
+        training("dual_encoder", "stopped", module=still),
+    )
+    straight.run(callbacks=stop_early())
+    stopped.run(stop=4, callbacks=stop_early())
+    stopped.run(callbacks=stop_early())
+    validated = [line["step"] for line in straight.curve() if "val/mrr@10" in line]
+    assert validated == [0, 3, 8]  # every third batch of an epoch of 5
+    assert max(line["step"] for line in straight.curve()) == 8
+    assert stopped.curve() == straight.curve()
+
+
 class Killed(Exception):
     pass
 
