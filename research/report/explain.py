@@ -3,6 +3,7 @@
 from research.metrics.significance import compare
 from research.report.numbers import column, p_phrase, share, signed
 from research.report.tables import Line, title
+from research.report.training import Training
 
 METRICS = {
     "ndcg": "Credit for each relevant document among the first {k}, less the further down it stands, divided by the "
@@ -54,6 +55,15 @@ def finding(lines: list[Line], metric: str) -> str:
         f"{best.row.label} has the highest {name} of {len(lines)} systems: {share(best.mean)} ({interval}){time}. "
         f"Its lead over {following.row.label} is {signed(test.difference)} ({p_phrase(test.p)}), {verdict} on these "
         "queries."
+    )
+
+
+def untested(trainings: list[Training]) -> str:
+    """The sentence of a page that has trainings and no test."""
+    models = "1 model" if len(trainings) == 1 else f"{len(trainings)} models"
+    return (
+        f"{models.capitalize()}, seen on validation splits only. For a test, run research retrieve with the run folder as "
+        "--retriever or --reranker, and name its folder beside."
     )
 
 

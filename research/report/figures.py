@@ -60,17 +60,22 @@ def latency_plot(lines: list[Line], metric: str, layout: Layout) -> tuple[str, b
         The SVG, and whether names stand beside the points; if not, the rows' numbers do and the page adds a legend.
     """
     shown = plotted(lines)
-    names = [_shorten(lines[i].row.label) for i in shown]
+    names = [shorten(lines[i].row.label) for i in shown]
     y = y_scale([(lines[i].low, lines[i].high) for i in shown], layout.plot)
     drawn = _arrange(lines, shown, names, y, layout)
     texts = names if drawn else [str(i + 1) for i in shown]
     x, points, placed = drawn or _spread(lines, shown, texts, y, layout, room=20, reach=10)
-    parts = [*_axes(x, y, layout, metric)]
+    times, shares = x_ticks(x, layout.ticks), y_ticks(y)
+    x_marks = [(x(math.log10(tick)), f"{tick:,.10g}") for tick in times]
+    y_marks = list(zip(map(y, shares), tick_texts(shares, least=2), strict=True))
+    parts = axes(layout, x_marks, y_marks, "milliseconds a query, log scale →", f"↑ {title(metric)}")
     for k, i in enumerate(shown):
         parts.append(_point(lines[i], i, points[k], y, metric))
-    for k, i in enumerate(shown if placed else []):
-        parts.append(_label(texts[k], placed[k], i, points[k]))
-    return _svg(parts, layout, metric, lines, shown), drawn is not None
+    for text, spot, point in zip(texts, placed or [], points, strict=False):
+        parts.append(label(text, spot, point))
+    described = "; ".join(f"{lines[i].row.label} {share(lines[i].mean)} at {_ms(lines[i])} ms" for i in shown)
+    heading = f"{title(metric)} against milliseconds a query"
+    return svg(parts, layout, f"plot-{layout.name}", heading, f"{described}."), drawn is not None
 
 
 def _arrange(lines: list[Line], shown: list[int], names: list[str], y: Scale, layout: Layout) -> Drawn | None:
@@ -118,24 +123,34 @@ _CROSS = [(-.4, -1.1), (.4, -1.1), (.4, -.4), (1.1, -.4), (1.1, .4), (.4, .4),
 # ---- drawing --------------------------------------------------------------------------------------------------------
 
 
-def _axes(x: Scale, y: Scale, layout: Layout, metric: str) -> list[str]:
+def axes(layout: Layout, x_ticks: list[tuple[float, str]], y_ticks: list[tuple[float, str]], x_name: str,
+         y_name: str) -> list[str]:  # fmt: skip
+    """Grid, axis, ticks as (px, text), and the names of both axes."""
     plot, parts = layout.plot, []
-    ticks = y_ticks(y)
-    decimals = max(2, -math.floor(math.log10(ticks[1] - ticks[0]))) if len(ticks) > 1 else 3
-    for tick in ticks:
-        at = y(tick)
+    for at, text in y_ticks:
         parts.append(f'<line class="grid" x1="{plot.left}" x2="{plot.right}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        text = f"{tick:.{decimals}f}".replace("0.", ".", 1)
         parts.append(f'<text class="tick" x="{plot.left - 8}" y="{at:.1f}" dy=".35em" text-anchor="end">{text}</text>')
     parts.append(f'<line class="axis" x1="{plot.left}" x2="{plot.right}" y1="{plot.bottom}" y2="{plot.bottom}"/>')
-    for tick in x_ticks(x, layout.ticks):
-        at = x(math.log10(tick))
+    for at, text in x_ticks:
         parts.append(f'<line class="axis" x1="{at:.1f}" x2="{at:.1f}" y1="{plot.bottom}" y2="{plot.bottom + 5}"/>')
-        parts.append(f'<text class="tick" x="{at:.1f}" y="{plot.bottom + 20}" text-anchor="middle">{tick:,.10g}</text>')
-    parts.append(f'<text class="name" x="2" y="16">↑ {escape(title(metric))}</text>')
-    parts.append(f'<text class="name" x="{plot.right}" y="{layout.height - 8}" text-anchor="end">'
-                 "milliseconds a query, log scale →</text>")  # fmt: skip
+        parts.append(f'<text class="tick" x="{at:.1f}" y="{plot.bottom + 20}" text-anchor="middle">{text}</text>')
+    parts.append(f'<text class="name" x="2" y="16">{escape(y_name)}</text>')
+    parts.append(
+        f'<text class="name" x="{plot.right}" y="{layout.height - 8}" text-anchor="end">{escape(x_name)}</text>'
+    )
     return parts
+
+
+def tick_texts(ticks: list[float], least: int = 0) -> list[str]:
+    """Ticks with the decimals that tell them apart, `least` or more; no zero before the point."""
+    apart = ticks[1] - ticks[0] if len(ticks) > 1 else 0.001
+    decimals = max(least, -math.floor(math.log10(apart * (1 + 1e-9))))
+    texts = [f"{tick:,.{decimals}f}" for tick in ticks]
+    texts = [
+        text.replace("-", "−").replace("0.", ".", 1) if abs(float(text.replace(",", ""))) < 1 else text
+        for text in texts
+    ]
+    return ["0" if not text.strip(".0") else text for text in texts]
 
 
 def _point(line: Line, i: int, point: tuple[float, float], y: Scale, metric: str) -> str:
@@ -147,11 +162,12 @@ def _point(line: Line, i: int, point: tuple[float, float], y: Scale, metric: str
     return f'<g><title>{escape(text)}</title><path class="bar s{i % 6}" d="{bar}"/>{marker(i, px, py)}</g>'
 
 
-def _label(text: str, label: Label, i: int, point: tuple[float, float]) -> str:
-    box, parts = label.box, ""
-    if label.leader:
-        x0, y0, x1, y1 = label.leader
-        parts = f'<line class="leader s{i % 6}" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>'
+def label(text: str, place: Label, point: tuple[float, float]) -> str:
+    """A placed label with its leader."""
+    box, parts = place.box, ""
+    if place.leader:
+        x0, y0, x1, y1 = place.leader
+        parts = f'<line class="leader" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>'
     left = box.left >= point[0]  # anchored at the point's side: the box is an upper estimate of the text
     at, anchor = (box.left, "start") if left else (box.right, "end")
     middle = (box.top + box.bottom) / 2
@@ -159,14 +175,13 @@ def _label(text: str, label: Label, i: int, point: tuple[float, float]) -> str:
             f"{escape(text)}</text>")  # fmt: skip
 
 
-def _svg(parts: list[str], layout: Layout, metric: str, lines: list[Line], shown: list[int]) -> str:
-    name = f"plot-{layout.name}"
-    described = "; ".join(f"{lines[i].row.label} {share(lines[i].mean)} at {_ms(lines[i])} ms" for i in shown)
+def svg(parts: list[str], layout: Layout, id: str, heading: str, described: str) -> str:
+    """The figure, with its heading and description for those who hear it."""
     return (
         f'<svg class="plot {layout.name}" viewBox="0 0 {layout.width} {layout.height}" role="img" '
-        f'aria-labelledby="{name}-title {name}-desc" font-size="{layout.font}">'
-        f'<title id="{name}-title">{escape(title(metric))} against milliseconds a query</title>'
-        f'<desc id="{name}-desc">{escape(described)}.</desc>{"".join(parts)}</svg>'
+        f'aria-labelledby="{id}-title {id}-desc" font-size="{layout.font}">'
+        f'<title id="{id}-title">{escape(heading)}</title>'
+        f'<desc id="{id}-desc">{escape(described)}</desc>{"".join(parts)}</svg>'
     )
 
 
@@ -174,5 +189,5 @@ def _ms(line: Line) -> str:
     return column([line.row.facts["ms_per_query"]])[0]
 
 
-def _shorten(label: str) -> str:
+def shorten(label: str) -> str:
     return label if len(label) <= LONGEST else label[: LONGEST - 1] + "…"

@@ -6,43 +6,74 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from research.report import examples, explain, figures, tables
+from research.report import curves, examples, explain, figures, tables, training_words
 from research.report.notes import notes
-from research.report.runs import Folder, Runs
+from research.report.numbers import plain
+from research.report.runs import Runs
 from research.report.tables import Line
+from research.report.training import Training
 
 HERE = Path(__file__).parent
 SETTINGS = {"precision": "{}", "pooling": "{} pooling", "max_length": "{} tokens", "ef": "ef {}", "M": "M {}"}
 QUERY_SHOWN = 260  # characters of a query before the rest folds away
 
 
-def heading(runs: Runs) -> str:
-    """`Retrieval on builtin:stdlib, test split`."""
+def heading(runs: Runs | None) -> str:
+    """`Retrieval on builtin:stdlib, test split`; `Training runs` where nothing was tested."""
+    if runs is None:
+        return "Training runs"
     return f"Retrieval on {runs.data['source']}, {runs.data['split']} split"
 
 
-def page(runs: Runs, lines: list[Line]) -> str:
+def page(runs: Runs | None, lines: list[Line], trainings: list[Training] = ()) -> str:
     """index.html as text.
 
     Args:
-        runs: as `runs.collect` read them.
+        runs: as `runs.collect` read them; None shows the trainings alone.
         lines: as `tables.measure` computed them.
+        trainings: as `training.read_training` read them.
     """
+    folders = runs.folders if runs else []
+    values = _tested(runs, lines) if runs else {"finding": explain.untested(trainings), "lines": lines}
+    text = _environment().get_template("page.html.j2").render(
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        tested=runs is not None, heading=heading(runs), notes=notes(folders, trainings), **values,
+        trainings=[_training(training, i, runs) for i, training in enumerate(trainings)],
+        folders=[(folder.name, _provenance(folder.provenance)) for folder in folders]
+        + [(training.name, _provenance(_as_run(training.provenance))) for training in trainings],
+    )  # fmt: skip
+    return text.encode("utf-8", "replace").decode()  # a lone surrogate in somebody's document cannot be written
+
+
+def _tested(runs: Runs, lines: list[Line]) -> dict:
+    """What the sections of a comparison are made from."""
     shown, rule = examples.examples(runs)
     metrics = list(dict.fromkeys(name for row in runs.rows for name in row.means))
     ann = any(name.startswith("ann_recall@") for row in runs.rows for name in row.facts)
-    untimed = [line.row.label for i, line in enumerate(lines) if i not in figures.plotted(lines)]
-    text = _environment().get_template("page.html.j2").render(
-        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        heading=heading(runs), data=runs.data, metric=tables.title(runs.metric),
-        finding=explain.finding(lines, runs.metric), notes=notes(runs.folders), lines=lines,
-        settings=[_settings(line.row.facts) for line in lines],
-        systems=tables.systems_table(lines, runs.metric), metrics=tables.metrics_table(runs.rows),
-        cost=tables.cost_table(runs.rows), plots=_plots(lines, runs.metric), untimed=untimed, examples=shown, rule=rule,
-        kinds=examples.KINDS, definitions=explain.definitions(metrics, ann),
-        folders=[(folder.name, _provenance(folder)) for folder in runs.folders], query_shown=QUERY_SHOWN,
-    )  # fmt: skip
-    return text.encode("utf-8", "replace").decode()  # a lone surrogate in somebody's document cannot be written
+    return {
+        "data": runs.data, "metric": tables.title(runs.metric), "finding": explain.finding(lines, runs.metric),
+        "lines": lines, "settings": [_settings(line.row.facts) for line in lines],
+        "systems": tables.systems_table(lines, runs.metric), "metrics": tables.metrics_table(runs.rows),
+        "cost": tables.cost_table(runs.rows), "plots": _plots(lines, runs.metric),
+        "untimed": [line.row.label for i, line in enumerate(lines) if i not in figures.plotted(lines)],
+        "examples": shown, "rule": rule, "kinds": examples.KINDS, "query_shown": QUERY_SHOWN,
+        "definitions": explain.definitions(metrics, ann),
+    }  # fmt: skip
+
+
+def _training(training: Training, i: int, runs: Runs | None) -> dict:
+    """One training's figures, in every layout, and its words."""
+    drawn = {"loss": curves.loss_figure if training.loss else None,
+             "value": curves.value_figure if training.values or training.best else None}  # fmt: skip
+    svgs = {
+        name: [Markup(draw(training, layout, f"{name}-{i}-{layout.name}")) for layout in curves.LAYOUTS] if draw else []
+        for name, draw in drawn.items()
+    }
+    return {
+        "name": training.name, "state": training_words.state(training), "result": training_words.result(training),
+        "facts": training_words.facts(training), "mean": curves.width(training.loss),
+        "used": training_words.used_in(training, runs.rows) if runs else [], **svgs,
+    }  # fmt: skip
 
 
 def _environment() -> Environment:
@@ -68,12 +99,29 @@ def _plots(lines: list[Line], metric: str) -> list[dict]:
 def _settings(facts: dict) -> str:
     """What tells this system from one with the same name, in a few words."""
     parts = [form.format(facts[name]) for name, form in SETTINGS.items() if name in facts]
+    if "depth" in facts:
+        parts.append(f"depth {facts['depth']}" + _mix(facts))
     return " · ".join(parts) or str(facts.get("model", ""))
 
 
-def _provenance(folder: Folder) -> list[tuple[str, str, bool]]:
+def _mix(facts: dict) -> str:
+    """`, λ .25 chosen on dev`: the retriever's share beside the reranker's score; "" where the reranker is alone."""
+    mix, split = facts.get("mix"), facts.get("mix_split")
+    if mix is None or not (mix or split):
+        return ""
+    return f", λ {plain(mix)}" + (f" chosen on {split}" if split else "")
+
+
+def _as_run(facts: dict) -> dict:
+    """A training's provenance under the names of a retrieval's; its time is that of the start."""
+    data = facts.get("data") if isinstance(facts.get("data"), dict) else {}
+    hashes = ", ".join(f"{name} {value}" for name, value in data.items() if isinstance(value, str))
+    return {**facts, "data": hashes, "models": {"base": facts.get("model_hash")}, "started": facts.get("time", ""),
+            "time": ""}  # fmt: skip
+
+
+def _provenance(facts: dict) -> list[tuple[str, str, bool]]:
     """(name, value, is it code) of where a run's numbers came from, in the order of asking."""
-    facts = folder.provenance
     commit = facts.get("git_commit")
     state = {True: " with uncommitted changes", False: "", None: ""}[facts.get("git_dirty")]
     packages = ", ".join(f"{name} {version}" for name, version in (facts.get("packages") or {}).items() if version)
@@ -81,6 +129,7 @@ def _provenance(folder: Folder) -> list[tuple[str, str, bool]]:
     seconds = facts.get("seconds")
     found = [
         ("Command", shlex.join(facts.get("command") or []), True),
+        ("Started", facts.get("started", ""), False),
         ("Finished", facts.get("time", ""), False),
         ("Took", f"{seconds:,.1f} s" if seconds is not None else "", False),
         ("Git commit", commit + state if commit else "none: not run from a git repository", bool(commit)),

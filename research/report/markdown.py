@@ -3,10 +3,12 @@
 from research.report.tables import Line, Table
 
 
-def document(heading: str, finding: str, notes: list[str], lines: list[Line], tables: list[Table]) -> str:
-    """The page without figure and examples: heading, finding, tables, notes."""
+def document(heading: str, finding: str, notes: list[str], lines: list[Line], tables: list[Table],
+             trainings: str) -> str:  # fmt: skip
+    """The page without figures and examples: heading, finding, tables, trainings (ready-made), notes."""
     parts = [f"# {escape(heading)}", escape(finding)]
     parts += [f"## {table.title}\n\n{render(table, lines)}" for table in tables]
+    parts += [f"## Training\n\n{trainings}"] if trainings else []
     parts += ["## Notes\n\n" + "\n".join(f"- {escape(note)}" for note in notes)] if notes else []
     return "\n\n".join(parts) + "\n"
 

@@ -1,14 +1,15 @@
 """What a reader must know before trusting the numbers, in plain sentences."""
 
 from research.report.runs import Folder
+from research.report.training import Training
 
 LISTED = 5  # ids named before the rest are counted
 
 
-def notes(folders: list[Folder]) -> list[str]:
+def notes(folders: list[Folder], trainings: list[Training]) -> list[str]:
     """Notes of every run, each said once; what concerns single runs names them."""
     said = [note for folder in folders for note in _data_notes(folder.metrics)]
-    return list(dict.fromkeys(said)) + _code_notes(folders)
+    return list(dict.fromkeys(said)) + _code_notes([*folders, *trainings]) + _machine_notes(folders)
 
 
 def _data_notes(metrics: dict) -> list[str]:
@@ -45,17 +46,21 @@ def _leak_notes(split: str, leaks: dict[str, dict[str, int]]) -> list[str]:
     return found + ([f"No query of {split} occurs in {' or '.join(clean)}."] if clean else [])
 
 
-def _code_notes(folders: list[Folder]) -> list[str]:
+def _code_notes(folders: list[Folder | Training]) -> list[str]:
     found = []
     if dirty := [folder.name for folder in folders if folder.provenance.get("git_dirty")]:
         found.append(f"Made from code with uncommitted changes, so the commit does not tell all: {', '.join(dirty)}.")
     if unknown := [folder.name for folder in folders if not folder.provenance.get("git_commit")]:
         found.append(f"Made from code outside a git repository, so no commit is known: {', '.join(unknown)}.")
+    return found
+
+
+def _machine_notes(folders: list[Folder]) -> list[str]:
     machines = {tuple(folder.provenance.get(key) for key in ("platform", "cpus")) for folder in folders}
     devices = {folder.provenance.get("device") for folder in folders} - {None}  # a run without a model names none
     if len(machines) > 1 or len(devices) > 1:
-        found.append("The runs were made on different machines or numbers of processors: their times do not compare.")
-    return found
+        return ["The runs were made on different machines or numbers of processors: their times do not compare."]
+    return []
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

@@ -32,3 +32,15 @@ def column(values: Sequence[float], most: int = 2) -> list[str]:
     while decimals < 4 and any(0 < value < 10 ** (1 - decimals) for value in values):
         decimals += 1
     return [f"{value:,.{decimals}f}" for value in values]
+
+
+def plain(value: float) -> str:
+    """Three digits that mean something: 0.0499999 → `.05`, 0.0001 → `1e−4`, 17.61 → `17.6`."""
+    if 0 < abs(value) < 0.001 or abs(value) >= 9999.5:
+        mantissa, _, exponent = f"{value:.2e}".partition("e")
+        text = f"{float(mantissa):g}e{int(exponent)}"
+    elif abs(value) >= 999.5:
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:.3g}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3g}"
+    return text.replace("-", "−")

@@ -60,20 +60,18 @@ class Runs(NamedTuple):
         return self.folders[0].metrics
 
 
-def collect(paths: list[Path]) -> Runs:
+def collect(paths: list[Path], names: dict[Path, str] | None = None) -> Runs:
     """Read run folders of `retrieve` (or `evaluate --out`) that hold the same data and split.
 
     Args:
         paths: run folders, in the order of the rows wanted.
+        names: as `name_folders` gave them to these and others.
 
     Raises:
         UserError: a folder that is missing, given twice, no run folder, half-written or damaged; different data.
     """
-    resolved = [path.resolve() for path in paths]
-    for path, times in Counter(resolved).items():
-        if times > 1:
-            raise UserError(f"run folder {path} is given {times} times; expected different runs. Name it once.")
-    folders = [_read(path, name) for path, name in zip(paths, _names(resolved), strict=True)]
+    names = names or name_folders(paths)
+    folders = [_read(path, names[path]) for path in paths]
     _refuse_mixed(folders)
     rows = _distinct_labels(_merge([row for folder in folders for row in _rows(folder)]))
     metric = next((name for name in rows[0].means if all(name in row.means for row in rows)), None)
@@ -87,15 +85,33 @@ def collect(paths: list[Path]) -> Runs:
     return Runs(folders, rows, metric)
 
 
+def name_folders(paths: list[Path]) -> dict[Path, str]:
+    """The shortest ends of the paths that tell them apart; where the caller stands does not change them.
+
+    Raises:
+        UserError: a folder is given twice.
+    """
+    resolved = [path.resolve() for path in paths]
+    for path, times in Counter(resolved).items():
+        if times > 1:
+            raise UserError(f"run folder {path} is given {times} times; expected different runs. Name it once.")
+    parts, length = [path.parts for path in resolved], 1
+    while len({part[-length:] for part in parts}) < len(parts):
+        length += 1
+    return {path: "/".join(part[-length:]) for path, part in zip(paths, parts, strict=True)}
+
+
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
 def _read(path: Path, name: str) -> Folder:
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
-        raise UserError(f"run folder {path} {what}; expected a folder that `research retrieve --out` wrote.")
+        raise UserError(f"run folder {path} {what}; expected a folder that `research retrieve --out` wrote, or `fit`.")
     if not (path / MARKER).exists():
-        raise UserError(f"{path} is not a run folder (no {MARKER}); expected one that `research retrieve --out` wrote.")
+        raise UserError(
+            f"{path} is not a run folder (no {MARKER}); expected one that `research retrieve --out` wrote, or `fit`."
+        )
     provenance = read_json(path / MARKER)
     if not isinstance(provenance, dict):
         raise UserError(f"{path / MARKER} is not one this tool wrote; expected an object. Make the run again.")
@@ -127,14 +143,6 @@ def _check(path: Path, metrics: Any) -> dict:
     return metrics
 
 
-def _names(paths: list[Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart; where the caller stands does not change them."""
-    parts, length = [path.parts for path in paths], 1
-    while len({path[-length:] for path in parts}) < len(parts):
-        length += 1
-    return ["/".join(path[-length:]) for path in parts]
-
-
 def _refuse_mixed(folders: list[Folder]) -> None:
     held: dict[tuple, list[str]] = {}
     for folder in folders:
@@ -151,9 +159,11 @@ def _refuse_mixed(folders: list[Folder]) -> None:
 
 
 def _rows(folder: Folder) -> list[Row]:
-    tops = folder.examples.get("top", {})
+    tops, chosen = folder.examples.get("top", {}), folder.metrics.get("mix")
+    chosen_on = {"mix_split": chosen["split"]} if isinstance(chosen, dict) and "split" in chosen else {}
     return [
-        Row(folder.name, name, stage["facts"].get("label", name), stage["facts"], stage["metrics"], stage["per_query"],
+        Row(folder.name, name, stage["facts"].get("label", name),
+            stage["facts"] | (chosen_on if "mix" in stage["facts"] else {}), stage["metrics"], stage["per_query"],
             tops.get(name, {}))
         for name, stage in folder.metrics["stages"].items()
     ]  # fmt: skip

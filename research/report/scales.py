@@ -28,10 +28,17 @@ def x_scale(times: list[float], plot: Box, room: float) -> Scale:
     return Scale(low - 28 * unit, high + room * unit, plot.left, plot.right)
 
 
-def y_scale(intervals: list[tuple[float, float]], plot: Box) -> Scale:
-    """Around the intervals, not from 0: differences are what is looked at, and the axis has no bars to mislead."""
+def y_scale(intervals: list[tuple[float, float]], plot: Box, room: float = 0) -> Scale:
+    """Around the intervals, not from 0: differences are what is looked at, and the axis has no bars to mislead.
+
+    Args:
+        intervals: (low, high) of what is drawn.
+        plot: where.
+        room: px kept free above and below, for labels.
+    """
     low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
-    pad = max(0.08 * (high - low), 0.01)
+    pad = max(0.08 * (high - low), 0.01 * max(1, abs(high)))
+    pad = max(pad, room * (high - low) / (plot.bottom - plot.top - 2 * room))
     return Scale(low - pad, high + pad, plot.bottom, plot.top)
 
 
@@ -46,9 +53,24 @@ def x_ticks(x: Scale, distance: float) -> list[float]:
     return ticks
 
 
-def y_ticks(y: Scale) -> list[float]:
-    """About seven round values; none beyond 0 and 1, which no metric passes."""
-    rough = (y.high - y.low) / 7
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
-    return [k * step for k in range(math.ceil(max(y.low, 0) / step), math.floor(min(y.high, 1) / step + 1e-9) + 1)]
+def y_ticks(y: Scale, least: float = 0, most: float = 1) -> list[float]:
+    """About seven round values; none beyond `least` and `most`: no metric passes 0 and 1."""
+    return round_values(max(y.low, least), min(y.high, most), (y.high - y.low) / 7)
+
+
+def step_scale(last: int, plot: Box, edge: float) -> Scale:
+    """Linear from the untrained model at step 0, with `edge` px at either end for markers and half a number."""
+    return Scale(0, max(last, 1), plot.left + edge, plot.right - edge)
+
+
+def step_ticks(x: Scale, distance: float) -> list[int]:
+    """Round numbers of steps, at least `distance` px apart."""
+    apart = distance * (x.high - x.low) / (x.end - x.start)
+    return [round(value) for value in round_values(x.low, x.high, max(apart, 1))]
+
+
+def round_values(low: float, high: float, distance: float) -> list[float]:
+    """The multiples of 1, 2 or 5 times a power of ten that are at least `distance` apart."""
+    power = 10.0 ** math.floor(math.log10(distance))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= distance)
+    return [k * step for k in range(math.ceil(low / step), math.floor(high / step + 1e-9) + 1)]

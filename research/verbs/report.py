@@ -1,8 +1,9 @@
-"""Run folders of `research retrieve` → one self-contained HTML page, and its tables as Markdown.
+"""Run folders of `research retrieve` and `fit` → one self-contained HTML page, and its tables as Markdown.
 
-  research report runs/first runs/hnsw --out report
+  research report runs/first runs/hnsw runs/dual_encoder --out report
 
-The runs must hold the same data and split. The page needs no network: open report/index.html in a browser.
+Retrievals must hold the same data and split; trainings get a section of their own. The page needs no network: open
+report/index.html in a browser.
 """
 
 import argparse
@@ -20,25 +21,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _require_jinja()
-    from research.report import explain, html, markdown, tables
+    from research.report import explain, html, markdown, tables, training_words
     from research.report.notes import notes
-    from research.report.runs import collect
+    from research.report.runs import collect, name_folders
+    from research.report.training import is_training, read_training
     from research.runfolder import atomic_write, write_json
 
-    runs = collect(args.runs)
+    names = name_folders(args.runs)
+    fits = [path for path in args.runs if is_training(path)]
+    tested = [path for path in args.runs if path not in fits]
+    trainings = [read_training(path, names[path]) for path in fits]
+    runs = collect(tested, names) if tested else None
     out = _open(args.out)
-    lines = tables.measure(runs)
-    shown = [tables.systems_table(lines, runs.metric), tables.metrics_table(runs.rows), tables.cost_table(runs.rows)]
-    text = markdown.document(html.heading(runs), explain.finding(lines, runs.metric), notes(runs.folders), lines,
-                             [table for table in shown if table])  # fmt: skip
-    page = html.page(runs, lines)
+    lines = tables.measure(runs) if runs else []
+    shown = [tables.systems_table(lines, runs.metric), tables.metrics_table(runs.rows),
+             tables.cost_table(runs.rows)] if runs else []  # fmt: skip
+    finding = explain.finding(lines, runs.metric) if runs else explain.untested(trainings)
+    text = markdown.document(html.heading(runs), finding, notes(runs.folders if runs else [], trainings), lines,
+                             [table for table in shown if table], training_words.table(trainings))  # fmt: skip
+    page = html.page(runs, lines, trainings)
 
-    write_json(out / MARKER, _summary(runs, lines))  # first: an interrupted report can be written again
+    write_json(out / MARKER, _summary(runs, lines, trainings))  # first: an interrupted report can be written again
     for name, content in (("report.md", text), ("index.html", page)):
         with atomic_write(out / name) as stream:
             stream.write(content)
     path = out / "index.html"
-    print(json.dumps({"out": str(out), "page": str(path), "rows": len(lines)}) if args.json else path)
+    counts = {"rows": len(lines), "trainings": len(trainings)}
+    print(json.dumps({"out": str(out), "page": str(path), **counts}) if args.json else path)
     return 0
 
 
@@ -75,8 +84,10 @@ def _is_report(marker: Path) -> bool:
         return False
 
 
-def _summary(runs, lines) -> dict:
+def _summary(runs, lines, trainings) -> dict:
     """The page's numbers for programs."""
+    from research.report.training_words import summary
+
     rows = [
         {"label": line.row.label, "run": line.row.run, "stage": line.row.stage, "also": line.row.also,
          "metrics": line.row.means, "interval": [line.low, line.high],
@@ -84,5 +95,6 @@ def _summary(runs, lines) -> dict:
          "ms_per_query": line.row.facts.get("ms_per_query")}
         for line in lines
     ]  # fmt: skip
-    data = {key: runs.data[key] for key in ("source", "split", "data", "queries", "documents")}
-    return {"verb": "report", **data, "metric": runs.metric, "rows": rows}
+    data = {key: runs.data[key] for key in ("source", "split", "data", "queries", "documents")} if runs else {}
+    return {"verb": "report", **data, "metric": runs.metric if runs else None, "rows": rows,
+            "trainings": [summary(training) for training in trainings]}  # fmt: skip

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.test_report_training import fit_folder
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"]  # fmt: skip
@@ -36,6 +38,12 @@ document.querySelector("iframe").onload = (event) => {
     names: [...plots[0].querySelectorAll(".label")].map((e) => e.textContent),
     marks: [...plots[0].querySelectorAll(".mark")].map(box),
     bars: [...plots[0].querySelectorAll(".bar")].map(box),
+    trainings: plots.filter((e) => e.closest(".training")).map((e) => ({
+      layout: e.classList[1], frame: box(e), texts: [...e.querySelectorAll("text")].map((t) => [t.textContent, ...box(t)]),
+      labels: [...e.querySelectorAll(".label")].map((t) => [t.textContent, ...box(t)]),
+      marks: [...e.querySelectorAll(".mark")].map(box),
+      heights: [...e.querySelectorAll("text")].map((t) => box(t)[3] - box(t)[1]),
+    })),
     font: Math.min(...[...plots[0].querySelectorAll("text")].map((e) => e.getBoundingClientRect().height)),
   });
 };
@@ -56,7 +64,7 @@ def report(tmp_path_factory) -> Path:
         research("retrieve", "--data", "builtin:stdlib", "--split", "dev", "--retriever", "bm25", "--bm25-k1", k1,
                  "--wandb", "disabled", "--out", folder / name)  # fmt: skip
     out = json.loads(research("report", folder / "usual", folder / "flat", "--out", folder / "out", "--json"))
-    assert out == {"out": str(folder / "out"), "page": str(folder / "out/index.html"), "rows": 2}
+    assert out == {"out": str(folder / "out"), "page": str(folder / "out/index.html"), "rows": 2, "trainings": 0}
     return folder / "out"
 
 
@@ -104,6 +112,64 @@ def test_nothing_overflows_and_labels_stand_free(report, tmp_path, width, layout
         others = seen["labels"][:i] + seen["marks"] + seen["bars"]
         assert not [other for other in others if meets(label, other)], seen["names"][i]
     assert seen["font"] >= 10
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_bert) -> Path:
+    """A page of a real training of four steps, and of others by hand: a long one, a harmful one, a young one."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = {
+        "out": str(folder / "real"), "wandb": "disabled",
+        "model": {"class_path": "research.training.dual_encoder.DualEncoderModule",
+                  "init_args": {"model": str(tiny_bert), "query_max_length": 16, "doc_max_length": 16}},
+        "data": {"class_path": "research.data.pairs.PairData",
+                 "init_args": {"train": "builtin:stdlib", "batch_size": 8, "limit": 32}},
+        "trainer": {"max_steps": 4, "accelerator": "cpu", "devices": 1, "val_check_interval": 2},
+    }  # fmt: skip
+    (folder / "tiny.yaml").write_text(json.dumps(config))  # JSON is YAML
+    research("fit", "-c", folder / "tiny.yaml")
+    long, falling = {50 * i: 0.7 - 0.6 * 0.9**i for i in range(41)}, [20 / (1 + i) for i in range(2000)]
+    paths = [
+        folder / "real",
+        fit_folder(folder / "long_name_without_any_space_that_goes_on_and_on_and_on", falling, long),
+        fit_folder(folder / "harm", [0.5, 0.4, 0.6, 0.2], {0: 0.7, 1: 0.6, 2: 0.62, 3: 0.55, 4: 0.5}),
+        fit_folder(folder / "flat", [12345.0], {0: 0.7, 1: 0.7}),
+        fit_folder(folder / "young", [0.5, 0.4], {0: 0.7}, finished=False),
+        fit_folder(folder / "blind", [0.5, 0.4], {}),
+    ]  # fmt: skip
+    research("report", *paths, "--out", folder / "out")
+    return folder / "out"
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "layout"), [(1400, "wide"), (810, "wide"), (390, "narrow"), (320, "narrow")])
+def test_trainings_figures_are_legible_and_nothing_in_them_overlaps(trained, tmp_path, width, layout):
+    seen, console = browse(trained, width, tmp_path)
+    assert seen["width"] <= width
+    assert seen["outside"] == []
+    assert "CONSOLE" not in console
+    assert [plot["layout"] for plot in seen["trainings"]] == [layout] * 11  # two each, one of what was not validated
+    for plot in seen["trainings"]:
+        left, top, right, bottom = plot["frame"]
+        for i, (text, *box) in enumerate(plot["texts"]):
+            assert left <= box[0] < box[2] <= right, text
+            assert top <= box[1] < box[3] <= bottom, text
+            assert not [other for other, *place in plot["texts"][:i] if meets(box, place)], text
+        for text, *box in plot["labels"]:
+            assert not [mark for mark in plot["marks"] if meets(box, mark)], text
+        assert min(plot["heights"]) >= 10
+    labels = [text for plot in seen["trainings"] for text, *_ in plot["labels"]]
+    assert {"best .6911", "untrained .1000", "best .6200", "untrained .7000"} <= {*labels}  # .7 − .6 · .9^40 = .6911
+
+
+def test_a_real_training_is_told_as_its_folder_has_it(trained):
+    metrics = json.loads((trained.parent / "real/metrics.json").read_text())
+    (first, *_) = json.loads((trained / "report.json").read_text())["trainings"]
+    assert (first["best"], first["step"]) == (metrics["metrics"]["mrr@10"], metrics["step"])
+    assert first["untrained"] == pytest.approx(metrics["untrained"]["mrr@10"], abs=1e-9)
+    page = (trained / "index.html").read_text(encoding="utf-8")
+    assert "on builtin:stdlib train, 32 examples\u00a0· 4 steps of 8" in page
+    assert "temperature .05\u00a0· seed 0" in page
 
 
 @needs_browser

@@ -181,7 +181,7 @@ def test_leaks_skipped_rows_and_unscorable_queries_are_told(tmp_path):
     leaks = {"train": {"query_ids": 0, "query_texts": 2, "documents": 5}, "dev": {"query_ids": 0, "query_texts": 0}}
     path = run_folder(tmp_path / "r", {"dense": stage(A, "Dense")}, unscorable=["q7"],
                       notes={"leaks": leaks, "skipped_rows": {"empty text": 3}})  # fmt: skip
-    said = " ".join(notes.notes(collect([path]).folders))
+    said = " ".join(notes.notes(collect([path]).folders, []))
     for part in ("1 query of 4 without any relevant document", "q7", "shares 0 query ids and 2 query texts with train",
                  "5 documents relevant", "No query of test occurs in dev", "3 rows", "3 empty text"):  # fmt: skip
         assert part in said
@@ -283,7 +283,8 @@ def test_the_same_runs_give_the_same_bytes(two, tmp_path, capsys, monkeypatch):
 def test_json_is_one_line_with_the_page(two, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["report", str(two), "--out", str(out), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"out": str(out), "page": str(out / "index.html"), "rows": 2}
+    said = json.loads(capsys.readouterr().out)
+    assert said == {"out": str(out), "page": str(out / "index.html"), "rows": 2, "trainings": 0}
 
 
 def test_an_earlier_report_is_written_over_and_other_folders_are_not(two, tmp_path, capsys):

@@ -1,0 +1,137 @@
+"""A training in words: what came of it, and what it was made of. One line on the page, one row in Markdown."""
+
+from pathlib import Path
+
+from research.report.markdown import escape
+from research.report.numbers import plain, share, signed
+from research.report.runs import Row
+from research.report.tables import NOTHING, title
+from research.report.training import Training
+
+
+def metric(training: Training) -> str:
+    """`MRR@10 on dev`."""
+    name = title(training.monitor) if "@" in training.monitor else training.monitor
+    split = training.setting("data", "val_split")
+    return f"{name} on {split}" if split else name
+
+
+def state(training: Training) -> str:
+    """What is to be known before the numbers are trusted; "" where nothing is."""
+    said = []
+    if not training.finished:
+        said.append(f"unfinished at step {training.steps:,}")
+    if training.drawn < training.steps:
+        said.append(f"its curves end at step {training.drawn:,} of {training.steps:,}")
+    if training.not_finite:
+        steps = "1 step" if training.not_finite == 1 else f"{training.not_finite:,} steps"
+        said.append(f"{steps} without a finite loss, not drawn")
+    return ", ".join(said)
+
+
+def result(training: Training) -> str:
+    """`MRR@10 on dev .5889 at step 84 of 84, untrained .4965 (+.0924).`"""
+    best, untrained = training.best, training.untrained
+    if best is None and untrained is None:
+        return "Trained without validation: nothing says how good it is, or which step was best."
+    if best is None:
+        return f"{metric(training)}: untrained {share(untrained)}; not validated since."
+    so_far = "" if training.finished else ", the best so far"
+    text = f"{metric(training)} {share(best[1])} at step {best[0]:,} of {training.steps:,}{so_far}"
+    if untrained is None:
+        return f"{text}; the untrained model was not validated."
+    return f"{text}; untrained {share(untrained)} ({signed(best[1] - untrained)})."
+
+
+def facts(training: Training) -> list[str]:
+    """Base model, data, steps, time, learning rate, temperature, seed; what the run does not say is left out."""
+    size, seed = training.setting("data", "batch_size"), training.provenance.get("seed")
+    found = [
+        f"from {base(training)}",
+        f"on {data(training)}",
+        f"validated on {training.setting('data', 'val')}" if training.setting("data", "val") else None,
+        f"{training.steps:,} step{'' if training.steps == 1 else 's'}"
+        + (f" of {size:,}" if isinstance(size, int) else ""),
+        _time(training.seconds),
+        f"{plain(training.per_second)} examples/s" if training.per_second else None,
+        f"lr peak {plain(training.lr)}" if training.lr else None,
+        f"temperature {temperature(training)}" if training.temperature else None,
+        None if seed is None else f"seed {seed}",
+    ]
+    return [fact for fact in found if fact]
+
+
+def base(training: Training) -> str:
+    return str(training.setting("model", "model") or "an unnamed model")
+
+
+def data(training: Training) -> str:
+    """`builtin:stdlib train, 1,814 examples`."""
+    source = " ".join(str(part) for key in ("train", "train_split") if (part := training.setting("data", key)))
+    counted = training.provenance.get("data")
+    counted = counted if isinstance(counted, dict) else {}
+    count = next((counted[name] for name in ("examples", "queries") if isinstance(counted.get(name), int)), None)
+    return (source or "unnamed data") + ("" if count is None else f", {count:,} examples")
+
+
+def temperature(training: Training) -> str:
+    """`.05`; `.05 to .031` where it was learned."""
+    if training.temperature is None:
+        return NOTHING
+    return " to ".join(dict.fromkeys(plain(value) for value in training.temperature))
+
+
+def used_in(training: Training, rows: list[Row]) -> list[int]:
+    """Positions of rows whose retriever or reranker is this folder by name: the end of its path, as it was typed."""
+    return [i for i, row in enumerate(rows) if _names(training.path, row.facts.get("model"))]
+
+
+def table(trainings: list[Training]) -> str:
+    """All trainings as one Markdown table; "" of none."""
+    if not trainings:
+        return ""
+    head = ["Training", "Metric", "Best", "Untrained", "At step", "Steps", "Base model", "Trained on", "lr peak",
+            "Temperature", "Seed"]  # fmt: skip
+    rows = []
+    for training in trainings:
+        step, value = training.best or (None, None)
+        name = f"{training.name} ({state(training)})" if state(training) else training.name
+        rows.append([
+            name, metric(training), NOTHING if value is None else share(value),
+            NOTHING if training.untrained is None else share(training.untrained),
+            NOTHING if step is None else f"{step:,}", f"{training.steps:,}", base(training), data(training),
+            NOTHING if training.lr is None else plain(training.lr), temperature(training),
+            str(training.provenance.get("seed", NOTHING)),
+        ])  # fmt: skip
+    align = [":--", ":--", "--:", "--:", "--:", "--:", ":--", ":--", "--:", "--:", "--:"]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, align, *([*map(escape, row)] for row in rows)])
+
+
+def summary(training: Training) -> dict:
+    """A training's numbers for programs."""
+    step, value = training.best or (None, None)
+    return {
+        "run": training.name, "finished": training.finished, "monitor": f"val/{training.monitor}", "best": value,
+        "step": step, "untrained": training.untrained, "steps": training.steps, "base_model": base(training),
+        "train": training.setting("data", "train"), "data": training.provenance.get("data"), "lr": training.lr,
+        "temperature": training.temperature and training.temperature[1], "seed": training.provenance.get("seed"),
+        "seconds": training.seconds,
+    }  # fmt: skip
+
+
+def _time(seconds: float) -> str:
+    """`48 s`, `4 min 56 s`, `2 h 5 min`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def _names(path: Path, model: object) -> bool:
+    """Does `model`, absolute or relative to wherever the user stood, end as the folder's path does?"""
+    if not isinstance(model, str) or ":" in model:
+        return False
+    parts = [part for part in Path(model).parts if part not in (".", "..")]
+    parts = parts[:-1] if parts[-1:] == ["model"] else parts
+    return bool(parts) and list(path.parts[-len(parts) :]) == parts
