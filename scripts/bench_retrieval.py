@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Encoding and reranking speed against sentence-transformers: same weights, texts, lengths and precision, in one process,
-interleaved.
+"""Encoding, reranking and training speed against sentence-transformers: same weights, texts, lengths and precision,
+interleaved; training in processes that take turns (bench_training.py).
 
-  python scripts/bench_retrieval.py            passages of squad (TANDEM_DATA), all-MiniLM-L6-v2; about 8 minutes on 2 cores
+  python scripts/bench_retrieval.py            passages of squad (TANDEM_DATA), all-MiniLM-L6-v2; about 13 minutes on 2 cores
   python scripts/bench_retrieval.py --full     all passages, more rounds, and HNSW against exact search at 100,000 vectors
   python scripts/bench_retrieval.py --random-weights --device cuda     needs neither model file nor data
 
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bench_training import TASKS, bench_training
 
 from research.models.dual_encoder import TextEncoder, load_encoder
 from research.models.inference import for_inference
@@ -226,26 +227,34 @@ def bench_index(count: int, dim: int = 384, queries: int = 200) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--tasks", nargs="+", default=["encode", "rerank", "train"], choices=["encode", "rerank", "train"]
+    )
     parser.add_argument("--full", action="store_true", help="the large sizes")
     parser.add_argument("--random-weights", action="store_true", help="no model file and no data needed")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", nargs="+", default=["bf16", "fp32"], choices=["bf16", "fp32"])
     parser.add_argument("--peer-batch-sizes", nargs="+", type=int, default=[16, 32, 64], metavar="N")
     parser.add_argument("--texts", type=int, help="how many (600; 2,067 with --full; 20,000 on a GPU)")
-    parser.add_argument("--rounds", type=int, help="interleaved pairs (5; 7 with --full)")
+    parser.add_argument("--rounds", type=int, help="interleaved pairs (4; 7 with --full)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     args = parser.parse_args()
 
     count = args.texts or (20_000 if args.device == "cuda" else 2067 if args.full else 600)
-    rounds = args.rounds or (7 if args.full else 5)
+    rounds = args.rounds or (7 if args.full else 4)
     device = torch.cuda.get_device_name() if args.device == "cuda" else torch.backends.cpu.get_cpu_capability()
     result: dict = {"torch": torch.__version__, "device": device, "threads": torch.get_num_threads(), "texts": count}
     with tempfile.TemporaryDirectory() as scratch:
         folder = random_model(Path(scratch)) if args.random_weights else resolve(MINILM)
         texts = random_texts(count) if args.random_weights else texts_of_squad(count)
         for precision in args.precision:
-            result |= bench_encode(folder, texts, precision, args.device, rounds, args.peer_batch_sizes)
-            result |= bench_rerank(folder, texts, precision, args.device, rounds, args.peer_batch_sizes)
+            if "encode" in args.tasks:
+                result |= bench_encode(folder, texts, precision, args.device, rounds, args.peer_batch_sizes)
+            if "rerank" in args.tasks:
+                result |= bench_rerank(folder, texts, precision, args.device, rounds, args.peer_batch_sizes)
+    if "train" in args.tasks:
+        precisions = args.precision if args.full else args.precision[:1]
+        result |= bench_training(list(TASKS), precisions, args.device, args.random_weights, args.full)
     if args.full:
         result |= bench_index(100_000)
     if args.json:

@@ -80,7 +80,7 @@ class CandidateData(L.LightningDataModule):
         depth: documents a query that are re-ordered.
         group_size: candidates a query and step, the positive among them, 2 or more.
         batch_size: queries a process and step.
-        chunk_overhead: a batch is scored in chunks of similar length; what one more costs, in tokens (192 suits a CPU, some
+        chunk_overhead: a batch is scored in chunks of similar length; what one more costs, in tokens (512 suits a CPU, some
             8,000 a GPU). Exact, only faster or slower. None: the whole batch at once.
         limit: train on that many queries, spread evenly.
         val_queries: validate on that many queries, spread evenly; None on all.

@@ -7,7 +7,7 @@ import torch
 
 from research.types import TokenBatch
 
-CHUNK_TOKENS = 192  # what one more chunk costs on a CPU, in tokens of work: its weight gradients are written and added
+CHUNK_TOKENS = 512  # what one more chunk costs on a CPU, in tokens of work: its weight gradients are written and added
 LENGTH_MULTIPLE = 16  # models/folder.py pads to it
 
 

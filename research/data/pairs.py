@@ -100,7 +100,7 @@ class PairData(L.LightningDataModule):
         test_split: for `research test`.
         batch_size: queries a process and step; every other document of the (global) batch is a negative.
         hard_negatives: negatives a query from the triplets file, 0 or more.
-        chunk_overhead: a batch is encoded in chunks of similar length; what one more costs, in tokens (192 suits a CPU, some
+        chunk_overhead: a batch is encoded in chunks of similar length; what one more costs, in tokens (512 suits a CPU, some
             8,000 a GPU). Exact, only faster or slower. None: the whole batch at once.
         without_fold: "0/2" leaves out fold 0 of 2 (`research mine --folds`).
         limit: train on that many queries, spread evenly.
