@@ -5,16 +5,29 @@ import sys
 from tqdm import tqdm
 
 
+class Lines:
+    """A log file's end of a bar: each state on a line of its own, where a terminal would redraw one."""
+
+    def write(self, text: str) -> None:
+        if state := text.strip():
+            sys.stderr.write(state + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def bar(total: int, desc: str, unit: str, initial: int = 0) -> tqdm:
     """A tqdm bar. In a log file (no terminal) it prints a line every 30 s instead of redrawing."""
-    interactive = sys.stderr.isatty()
-    return tqdm(
-        total=total, desc=desc, unit=unit, initial=initial, file=sys.stderr, leave=not interactive,
-        mininterval=0.2 if interactive else 30, delay=0 if interactive else 30, ascii=not interactive, dynamic_ncols=True,
-    )  # fmt: skip
+    if sys.stderr.isatty():
+        return tqdm(total=total, desc=desc, unit=unit, initial=initial, file=sys.stderr, leave=False, mininterval=0.2,
+                    dynamic_ncols=True)  # fmt: skip
+    return tqdm(total=total, desc=desc, unit=unit, initial=initial, file=Lines(), mininterval=30, delay=30, ascii=True)
 
 
 def say(message: str) -> None:
     """One line of the running statement of what is being done and why."""
-    tqdm.write(message, file=sys.stderr)
+    if sys.stderr.isatty():
+        tqdm.write(message, file=sys.stderr)
+    else:  # tqdm.write would draw the bar again after every message
+        print(message, file=sys.stderr)
     sys.stderr.flush()

@@ -1,5 +1,6 @@
 """A Hugging Face folder → transformer and tokenizer, complete or refused; and the lengths that it can take."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 from research.errors import UserError
 from research.models.sources import check_tokenizer, weight_files
+from research.progress import say
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NO_LIMIT = 10**9  # tokenizers without a limit say 10^30
@@ -37,11 +39,12 @@ def load_transformer(
     weight_files(folder)
     check_tokenizer(folder)
     try:
-        transformer, info = auto_class.from_pretrained(
-            folder, dtype=DTYPES[precision], use_safetensors=True, local_files_only=True, output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that they are listed below, by name
-            **({"num_labels": 1} if new_head else {}),
-        )  # fmt: skip
+        with _quiet():
+            transformer, info = auto_class.from_pretrained(
+                folder, dtype=DTYPES[precision], use_safetensors=True, local_files_only=True, output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that they are listed below, by name
+                **({"num_labels": 1} if new_head else {}),
+            )  # fmt: skip
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
         rows, highest = transformer.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError, … for bad folders
@@ -56,7 +59,20 @@ def load_transformer(
     if highest >= rows:
         raise UserError(f"model folder {folder} has a tokenizer with ids up to {highest}, expected below {rows}, the rows of "
                         "the embedding table: it is another model's. Copy or download it again.")  # fmt: skip
+    if new:
+        say(f"{folder} has no head that scores; a new one is drawn at random, to be trained")
     return transformer, tokenizer
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' tables of missing weights: what matters of them is said, or refused, by name."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
 
 
 def unreadable(folder: Path, error: Exception) -> UserError:
