@@ -8,7 +8,7 @@ from torch import Tensor
 
 from research.errors import UserError
 from research.losses.ranking import listwise_softmax, pointwise_bce
-from research.metrics.retrieval import mean
+from research.metrics.retrieval import mean, parse_metric
 from research.models.cross_encoder import CrossEncoder, load_cross_encoder
 from research.models.saving import save_cross_encoder
 from research.models.sources import MINILM, hash_model, resolve
@@ -45,6 +45,8 @@ class CrossEncoderModule(L.LightningModule):
         super().__init__()
         if loss not in LOSSES:
             raise UserError(f"loss={loss!r}; expected {' or '.join(LOSSES)}. Correct it in the configuration.")
+        for name in metrics:
+            parse_metric(name)
         self.automatic_optimization = False
         folder = resolve(model)
         self.base_hash = hash_model(folder)
@@ -75,6 +77,10 @@ class CrossEncoderModule(L.LightningModule):
         """Mean metrics of a run of the DataModule, its top re-ordered by the model as it is now."""
         data = self.trainer.datamodule
         self.per_query = evaluate_reranking(self, data.collections[name], data.runs[name], data.depth, self.metrics)
+        return self.means()
+
+    def means(self) -> dict[str, float]:
+        """Of the last evaluation, unrounded: what is logged goes through float32."""
         return {metric: mean(values) for metric, values in self.per_query.items()}
 
     def configure_optimizers(self) -> dict:

@@ -1,14 +1,17 @@
 """Numbers of a training run, in its folder: curves.jsonl, one line a logged step; the best model and its metrics."""
 
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import Logger
+from safetensors import SafetensorError
 
+from research.errors import UserError
 from research.progress import say
 from research.runfolder import atomic_write, replace_folder, write_json
 
@@ -90,6 +93,9 @@ def log_values(module: L.LightningModule, values: dict[str, float]) -> None:
 class BestModel(L.Callback):
     """Keeps the weights of the best validation as `model/`, and its metrics in metrics.json.
 
+    A disk that does not take them while training is a warning: they wait in memory, and are written at the end. Until
+    then no checkpoint may be taken (`pending`), since one would promise a model that is nowhere.
+
     Args:
         folder: the run folder.
         monitor: a validation metric, higher is better.
@@ -99,6 +105,7 @@ class BestModel(L.Callback):
         self.folder, self.monitor = Path(folder), monitor
         self.best: dict | None = None
         self.first: dict | None = None
+        self.pending: tuple[dict, dict] | None = None  # weights and metrics.json that the disk did not take
 
     def state_dict(self) -> dict:
         return {"best": self.best, "first": self.first}
@@ -118,34 +125,87 @@ class BestModel(L.Callback):
             values = module.evaluate("val")
         module.train()
         self.first = values
+        if trainer.is_global_zero:
+            say("untrained: " + ", ".join(f"val/{name} {value:.4f}" for name, value in values.items()))
         for logger in trainer.loggers if trainer.is_global_zero else []:
             logger.log_metrics({f"val/{name}": value for name, value in values.items()}, 0)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        values = {name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items()
-                  if name.startswith("val/")}  # fmt: skip
-        value = values[self.monitor.removeprefix("val/")]
-        if self.best is None or value > self.best["metrics"][self.monitor.removeprefix("val/")]:
+        values, name = module.means(), self.monitor.removeprefix("val/")
+        if self.best is None or values[name] > self.best["metrics"][name]:
             self.best = {"step": trainer.global_step, "metrics": values}
-            self._save(trainer, module, per_query=module.per_query)
+            if trainer.is_global_zero:
+                self._keep(module, None, self._facts(trainer.global_step, module.per_query))
+        elif self.pending is not None:
+            self._keep(module, *self.pending)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if self.best is None:  # nothing was validated: the last weights are the model
-            self._save(trainer, module, per_query=None)
+        self.finish(trainer, module)
 
-    def _save(self, trainer: L.Trainer, module: L.LightningModule, per_query: dict | None) -> None:
+    def finish(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Write what is not written yet: the best model that found no room, or the last where nothing was validated.
+
+        Lightning calls this at the end of a training; a run that is resumed at its very end has none.
+
+        Raises:
+            UserError: the disk does not take it now either.
+        """
         if not trainer.is_global_zero:
             return
+        if self.best is None:
+            self._write(module, None, self._facts(trainer.global_step, None))
+        elif self.pending is not None:
+            self._write(module, *self.pending)
+            self.pending = None
+
+    def _keep(self, module: L.LightningModule, weights: dict | None, facts: dict) -> None:
         try:
-            with replace_folder(self.folder / "model") as new:
-                module.save(new)
-            write_json(self.folder / "metrics.json", {
-                "kind": "fit", "monitor": self.monitor, "step": trainer.global_step,
-                "metrics": (self.best or {}).get("metrics", {}), "untrained": self.first, "per_query": per_query,
-            })  # fmt: skip
-        except OSError as error:
-            say(
-                f"warning: {self.folder / 'model'} cannot be written ({error}); training goes on, the model before is kept"
-            )
+            self._write(module, weights, facts)
+            self.pending = None
+        except UserError as error:
+            say(f"warning: the best model so far is not on the disk ({error}) Training goes on, and tries again later")
+            self.pending = weights or _copied(module), facts
+
+    def _write(self, module: L.LightningModule, weights: dict | None, facts: dict) -> None:
+        """model/, of `weights` or of the module's as they are, and metrics.json.
+
+        Raises:
+            UserError: they cannot be written.
+        """
+        now = weights and _copied(module)
+        if weights:
+            module.load_state_dict(weights)
+        try:
+            with writing(self.folder / "model"):
+                with replace_folder(self.folder / "model") as new:
+                    module.save(new)
+                write_json(self.folder / "metrics.json", facts)
+        finally:
+            if now:
+                module.load_state_dict(now)
+
+    def _facts(self, step: int, per_query: dict | None) -> dict:
+        return {"kind": "fit", "monitor": self.monitor, "step": step, "metrics": (self.best or {}).get("metrics", {}),
+                "untrained": self.first, "per_query": per_query}  # fmt: skip
+
+
+def _copied(module: L.LightningModule) -> dict:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Errors of writing a model or a checkpoint become UserErrors, whichever library meets the disk first."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # torch and safetensors have names of their own for a full disk
+        raise UserError(f"cannot write {path}: {' '.join(str(error).split())[:300]}; expected a writable place with room. "
+                        "Free space or name another folder, then run the same command again.") from error  # fmt: skip

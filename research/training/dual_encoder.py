@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from research.errors import UserError
 from research.losses.contrastive import info_nce, known_positives, symmetric_info_nce
-from research.metrics.retrieval import mean
+from research.metrics.retrieval import mean, parse_metric
 from research.models.dual_encoder import DualEncoder, TextEncoder
 from research.models.saving import save_dual_encoder
 from research.models.sources import MINILM, hash_model, resolve
@@ -58,6 +58,8 @@ class DualEncoderModule(L.LightningModule):
                             "largest. Correct them in the configuration.")  # fmt: skip
         if towers not in ("shared", "separate"):
             raise UserError(f"towers={towers!r}; expected shared or separate. Correct it in the configuration.")
+        for name in metrics:
+            parse_metric(name)
         self.automatic_optimization = False
         folder = resolve(model)
         self.base_hash = hash_model(folder)
@@ -120,6 +122,10 @@ class DualEncoderModule(L.LightningModule):
     def evaluate(self, name: str) -> dict[str, float]:
         """Mean metrics on a collection of the DataModule, by exact search over all of its documents."""
         self.per_query = evaluate_retrieval(self, self.trainer.datamodule.collections[name], self.metrics)
+        return self.means()
+
+    def means(self) -> dict[str, float]:
+        """Of the last evaluation, unrounded: what is logged goes through float32."""
         return {metric: mean(values) for metric, values in self.per_query.items()}
 
     def configure_optimizers(self) -> dict:

@@ -20,22 +20,17 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint  # Lightning runs these after all other callbacks
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from research.errors import UserError
 from research.models.dropout import DropoutBits
 from research.progress import say
-from research.runfolder import hash_file, read_json, write_json
+from research.runfolder import atomic_write, hash_file, read_json, write_json
+from research.training.curves import writing
+from research.training.stop import SIGNALS, Stopped
 
 LIST = "checkpoints.json"
 KEEP = 2  # the last one, and the one before in case the last is damaged
-
-
-class Stopped(Exception):
-    """Training was asked to stop, and its state is saved. `signal` is the number of the signal."""
-
-    def __init__(self, signal: int):
-        super().__init__(f"signal {signal}")
-        self.signal = signal
 
 
 def seed_step(seed: int, global_rank: int, micro: int, bits: DropoutBits | None = None) -> None:
@@ -58,14 +53,13 @@ class Resume(Checkpoint):
         stop_on: signals that end training at the next step with a checkpoint.
     """
 
-    def __init__(
-        self, folder: Path, every: int, stop_on: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    ):
+    def __init__(self, folder: Path, every: int, stop_on: tuple[int, ...] = SIGNALS):
         self.folder, self.every, self.stop_on = Path(folder), every, stop_on
         self.micro = 0  # micro-batches that are finished
         self.saved = -1  # optimizer step of the newest checkpoint
         self.signal: int | None = None
         self.previous: dict[int, Any] = {}
+        self.file = AtomicFile()
         self.after_save: Callable[[], None] = lambda: None  # tests stop here
 
     def state_dict(self) -> dict:
@@ -73,6 +67,9 @@ class Resume(Checkpoint):
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.micro = state_dict["micro"]
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        trainer.strategy.checkpoint_io = self.file
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.saved = trainer.global_step
@@ -103,7 +100,7 @@ class Resume(Checkpoint):
 
     def _asked(self, number: int, frame) -> None:
         if self.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt  # asked twice: at once, back to the checkpoint before
+            raise Stopped(number)  # asked twice: at once, back to the checkpoint before
         self.signal = number
         say(f"signal {signal.Signals(number).name}: stopping after this step, with a checkpoint")
 
@@ -129,15 +126,38 @@ class Resume(Checkpoint):
     def _save(self, trainer: L.Trainer) -> None:
         self.saved = trainer.global_step
         name = f"step-{trainer.global_step:08d}.ckpt"
+        trainer.save_checkpoint(self.folder / name, weights_only=False)
         try:
-            trainer.save_checkpoint(self.folder / name, weights_only=False)
+            if self.file.error is not None:
+                raise self.file.error
             if trainer.is_global_zero:
                 _record(self.folder, name, trainer.global_step)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        except UserError as error:
             # training is worth more than this checkpoint: the one before is still there
-            say(f"warning: {self.folder / name} cannot be written ({error}); training goes on, resuming would start at the "
-                "checkpoint before")  # fmt: skip
+            say(f"warning: {error} Training goes on; resuming would start at the checkpoint before")
         self.after_save()
+
+
+class AtomicFile(TorchCheckpointIO):
+    """Writes a checkpoint completely or not at all.
+
+    What the disk says is kept in `error` and not raised here: other ranks wait behind this call.
+    """
+
+    def __init__(self):
+        self.error: UserError | None = None
+        self.hold: Callable[[], bool] = lambda: False  # whether no checkpoint may be taken now
+
+    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: Any = None) -> None:
+        self.error = None
+        if self.hold():
+            self.error = UserError(f"{path} is not written, since the best model before it is not on the disk yet.")
+            return
+        try:
+            with writing(Path(path)), atomic_write(Path(path), "wb") as stream:
+                torch.save(checkpoint, stream)
+        except UserError as error:
+            self.error = error
 
 
 def _record(folder: Path, name: str, step: int) -> None:

@@ -1,18 +1,11 @@
-"""What fit, validate and test share: the configuration, the run folder, the trainer.
-
-The YAML is LightningCLI's (seed_everything, model, data, trainer, each class by class_path and init_args), parsed by
-jsonargparse, which it is built on: the typed `__init__` of a class is the schema of its section.
-"""
+"""What fit, validate and test do: the run folder around Lightning's Trainer."""
 
 import argparse
 import contextlib
 import json
-import logging
 import os
-import signal
 import time
 import uuid
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,86 +24,75 @@ from research.runfolder import (
     require_space,
     write_json,
 )
+from research.training.stop import Stopped, stop_at_once
+from research.verbs import configuration
 
 if TYPE_CHECKING:
-    import jsonargparse
     import lightning as L
 
-PREEMPTED = 85
-INSTEAD = {"gradient_clip_val": "model.optimisation.clip", "accumulate_grad_batches": "model.optimisation.accumulate",
-           "logger": "wandb", "default_root_dir": "out", "enable_checkpointing": "save_every"}  # fmt: skip
-"""Arguments of Lightning's Trainer that another part of the configuration has taken over."""
-OURS = {*INSTEAD, "gradient_clip_algorithm", "enable_progress_bar", "enable_model_summary", "num_sanity_val_steps",
-        "use_distributed_sampler"}  # fmt: skip
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-c", "--config", action="append", metavar="YAML", help="configuration, or an overlay on the one before"
-    )
-    parser.add_argument("--out", metavar="DIR", help="the run folder (the configuration's own)")
-    parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
-
-
-def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace | None:
-    """The short help, or the options as typed: what they may be depends on the classes that the configuration names."""
-    names = [arg.partition("=")[0] for arg in argv]
-    places = [i for i, name in enumerate(names) if name in ("-c", "--config")]
-    files = [argv[i].partition("=")[2] or (argv[i + 1] if i + 1 < len(argv) else "") for i in places]
-    if not files and {"-h", "--help"} & {*argv}:
-        parser.print_help()
-        return None
-    if not files:
-        raise UserError(f"no configuration; expected -c CONFIG.yaml. Try `{parser.prog} -c configs/dual_encoder.yaml`.")
-    for file in files:
-        if not Path(file).is_file():
-            raise UserError(f"configuration {file!r} does not exist; expected a YAML file. Check the path.")
-    options = [i for i, name in enumerate(names) if name.startswith("--") and name not in ("--config", "--json")]
-    if options and places[-1] > options[0]:
-        raise UserError(f"-c {files[-1]} comes after {argv[options[0]]}, and would silently win over it; expected every -c "
-                        "before the options. Move it to the front.")  # fmt: skip
-    return argparse.Namespace(run=parser.get_default("run"), argv=argv, json="--json" in argv, prog=parser.prog)
+HOW = ("out", "wandb", "save_every", "data.init_args.workers")
+"""Parts of a configuration that say how, not what: a run goes on with others."""
 
 
 def fit(args: argparse.Namespace) -> int:
-    config, parser = _configuration(args)
-    out = Path(config.out)
-    resolved = _resolved(parser, config)
+    """Train, or go on with a training; the exit code."""
+    if {*configuration.HELP} & {*args.argv}:
+        configuration.print_options(args)
+        return 0
+    with stop_at_once():
+        out = None
+        try:
+            config, resolved = configuration.read(args)
+            out = Path(config.out)
+            return _fit(args, config, resolved, out)
+        except Stopped as stopped:
+            _say_stopped(out)
+            return stopped.exit_code
+
+
+def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path) -> int:
     if _finished(out, resolved):
         say(f"{out}: finished before; nothing is trained again. Name another --out for another run")
-        return _print(args, out, read_json(out / "metrics.json"))
-    module, data = _instantiate(parser, config)
+        return _print(args, out, _metrics(out))
+    module, data = configuration.build(config)
     from research.training.curves import BestModel, Curves
-    from research.training.resume import Resume, Stopped, last_checkpoint
+    from research.training.resume import Resume, last_checkpoint
 
-    first = _is_first_process()
+    curves, best, resume = Curves(out), BestModel(out, config.monitor), Resume(out, config.save_every)
+    resume.file.hold = lambda: best.pending is not None
+    trainer = configuration.make_trainer(config, [best, resume], [curves])
     with contextlib.ExitStack() as stack:
+        first = _is_first_process()
         if first:
             open_run_folder(out)
             stack.enter_context(exclusive(out, wait=False))
             weights = sum(p.numel() * 4 for p in module.parameters())
             require_space(out, 8 * weights, f"two checkpoints and the best model in {out}")  # weights, two moments each
         checkpoint = last_checkpoint(out)
-        curves = Curves(out)
         if first:
-            _open(args, out, resolved, module, data, resumed=checkpoint is not None)
+            _open(args, out, resolved, module, data, trainer, resumed=checkpoint is not None)
             tracker = _tracker(config.wandb, out, resolved)
             stack.callback(tracker.finish)
             curves.send = tracker.log
-        resume = Resume(out, config.save_every)
-        trainer = _trainer(config, [BestModel(out, config.monitor), resume], [curves])
-        if checkpoint is not None:
-            say(f"{out}: going on from {checkpoint.name}")
+            _say_what(config, module, data, trainer)
+            if checkpoint is not None:
+                say(f"{out}: going on from {checkpoint.name}")
         started = time.perf_counter()
         try:
-            trainer.fit(
-                module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True
-            )
-        except Stopped as stopped:
-            say(f"stopped at step {trainer.global_step}; the same command goes on from there")
-            return 130 if stopped.signal == signal.SIGINT else PREEMPTED
+            with configuration.lightning_errors():
+                trainer.fit(
+                    module,
+                    datamodule=data,
+                    ckpt_path=None if checkpoint is None else str(checkpoint),
+                    weights_only=True,
+                )
+        except FloatingPointError as error:
+            say(f"error: the training diverged ({error}); expected finite numbers. Lower model.optimisation.lr, then name "
+                "another --out")  # fmt: skip
+            return 1
         if not trainer.is_global_zero:
             return 0
+        best.finish(trainer, module)
         metrics = read_json(out / "metrics.json")
         metrics |= {"finished": True, "steps": trainer.global_step, "seconds": round(time.perf_counter() - started, 3),
                     "temperature": _temperature(module)}  # fmt: skip
@@ -120,77 +102,36 @@ def fit(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace, verb: str) -> int:
     """validate, test: the run's best model, or the configuration's own where none was trained yet."""
-    config, parser = _configuration(args)
+    if {*configuration.HELP} & {*args.argv}:
+        configuration.print_options(args)
+        return 0
+    config, _ = configuration.read(args)
     out = Path(config.out)
-    trained = out / "model"
-    if trained.is_dir():
-        config.model.init_args.model = str(trained)
-        say(f"model: {trained}")
+    if (out / "model").is_dir():
+        config.model.init_args.model = str(out / "model")
+        say(f"model: {out / 'model'}")
     else:
-        say(f"model: {config.model.init_args.model}, since {trained} does not exist yet")
-    module, data = _instantiate(parser, config)
-    trainer = _trainer(config, [], [])
-    run = trainer.validate if verb == "validate" else trainer.test
-    (values,) = run(module, datamodule=data, verbose=False)
+        say(f"model: {config.model.init_args.model}, since {out / 'model'} does not exist yet")
+    split = "val_split" if verb == "validate" else "test_split"
+    if split in config.data.init_args and config.data.init_args[split] is None:
+        raise UserError(f"data.{split} is null; expected a split to {verb} on. Name one: --data.{split} NAME.")
+    module, data = configuration.build(config)
+    trainer = configuration.make_trainer(config, [], [])
+    with configuration.lightning_errors():
+        run = trainer.validate if verb == "validate" else trainer.test
+        run(module, datamodule=data, verbose=False)
     if not trainer.is_global_zero:
         return 0
-    means = {name.partition("/")[2]: value for name, value in values.items()}
-    result = {"kind": verb, "model": str(trained), "metrics": means, "per_query": module.per_query}
-    if (out / MARKER).exists():
+    result = {
+        "kind": verb,
+        "model": config.model.init_args.model,
+        "metrics": module.means(),
+        "per_query": module.per_query,
+    }
+    kept = (out / MARKER).exists()
+    if kept:
         write_json(out / f"{verb}.json", result)
-    return _print(args, out, result)
-
-
-def _configuration(args: argparse.Namespace) -> "tuple[jsonargparse.Namespace, jsonargparse.ArgumentParser]":
-    import jsonargparse
-    import lightning as L
-
-    parser = jsonargparse.ArgumentParser(
-        prog=args.prog, exit_on_error=False, description="every option of this configuration"
-    )
-    parser.add_argument("-c", "--config", action="config", help="configuration, or an overlay on the one before")
-    parser.add_argument("--out", type=str, required=True, help="the run folder")
-    parser.add_argument("--monitor", type=str, default="val/mrr@10", help="the best value of this metric makes model/")
-    parser.add_argument(
-        "--save_every", type=int, default=200, help="steps between checkpoints, beside those at validation"
-    )
-    parser.add_argument("--wandb", type=str, default="auto", help="auto | online | offline | disabled")
-    parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
-    parser.add_argument("--seed_everything", type=int, default=0, help="of initialisation, data order and dropout")
-    parser.add_subclass_arguments(L.LightningModule, "model", required=True)
-    parser.add_subclass_arguments(L.LightningDataModule, "data", required=True)
-    parser.add_class_arguments(L.Trainer, "trainer", skip=OURS, instantiate=False)
-    parser.link_arguments("seed_everything", "model.init_args.seed")
-    parser.link_arguments("seed_everything", "data.init_args.seed")
-    try:
-        config = parser.parse_args(args.argv)
-    except jsonargparse.ArgumentError as error:
-        raise UserError(_explained(str(error))) from None
-    if config.wandb not in ("auto", "online", "offline", "disabled"):
-        raise UserError(f"wandb={config.wandb!r}; expected auto, online, offline or disabled. Correct it.")
-    if config.save_every < 1:
-        raise UserError(f"save_every={config.save_every}; expected 1 step or more. Correct it.")
-    if config.trainer.precision not in (None, "32-true", "bf16-mixed", "64-true", 32, "32", 64, "64"):
-        raise UserError(f"trainer.precision={config.trainer.precision!r}; expected 32-true, bf16-mixed or 64-true: "
-                        "fp16 scales gradients, and clipping would see the scale. Choose one.")  # fmt: skip
-    return config, parser
-
-
-def _explained(message: str) -> str:
-    """jsonargparse's error in one paragraph, with the cure where another name has taken over."""
-    text = " ".join(message.split())
-    for name, instead in INSTEAD.items():
-        if f"trainer.{name}" in text or f"'{name}'" in text:
-            return f"trainer.{name} is not an option here; expected {instead}, which has taken its place. Use that."
-    return (
-        f"{text[:600]}. Expected what `research fit -c CONFIG --help` lists; correct the configuration or the option."
-    )
-
-
-def _resolved(parser: "jsonargparse.ArgumentParser", config: "jsonargparse.Namespace") -> dict:
-    """The configuration with every default filled in, as plain values."""
-    values = yaml.safe_load(parser.dump(config, skip_none=False))
-    return {name: value for name, value in values.items() if name not in ("config", "json")}
+    return _print(args, out if kept else None, result)
 
 
 def _finished(out: Path, resolved: dict) -> bool:
@@ -199,66 +140,51 @@ def _finished(out: Path, resolved: dict) -> bool:
     Raises:
         UserError: the folder holds another run.
     """
-    if not (out / "config.yaml").exists():
-        return False
-    earlier = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8")) or {}
-    changed = [f"{name} {old!r}, now {new!r}" for name, (old, new) in _differences(earlier, resolved).items()]
+    if not any((out / name).exists() for name in ("checkpoints.json", "metrics.json")):
+        return False  # nothing was trained yet: a configuration that was refused may be corrected
+    try:
+        earlier = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        earlier = None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{out / 'config.yaml'} is not readable YAML ({str(error).splitlines()[0]}); expected the "
+                        "configuration of this run. Name another --out, or delete this folder.") from None  # fmt: skip
+    found = differences(earlier if isinstance(earlier, dict) else {}, resolved)
+    changed = [f"{name} {old!r}, now {new!r}" for name, (old, new) in found.items()]
     if changed:
         raise UserError(f"--out {out} holds a run with another configuration ({'; '.join(changed[:5])}); expected the same, to "
                         "go on with it. Name another --out, or delete this folder.")  # fmt: skip
-    metrics = read_json(out / "metrics.json") if (out / "metrics.json").exists() else {}
-    return bool(metrics.get("finished"))
+    return (out / "metrics.json").exists() and bool(_metrics(out).get("finished"))
 
 
-def _differences(a: Any, b: Any, name: str = "") -> dict[str, tuple]:
+def _metrics(out: Path) -> dict:
+    """A run's metrics.json.
+
+    Raises:
+        UserError: it is not one that fit wrote.
+    """
+    metrics = read_json(out / "metrics.json")
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("metrics"), dict):
+        raise UserError(f"{out / 'metrics.json'} is not one that `research fit` wrote; expected an object with metrics. Name "
+                        "another --out, or delete this folder.")  # fmt: skip
+    return metrics
+
+
+def differences(a: Any, b: Any, name: str = "") -> dict[str, tuple]:
+    """Dotted name → (value in a, value in b), where two configurations differ in what is computed."""
+    if name.rstrip(".") in HOW:
+        return {}
     if isinstance(a, dict) and isinstance(b, dict):
         found = {}
         for key in sorted({*a, *b}):
-            if f"{name}{key}" not in ("out", "wandb", "save_every"):  # how, not what
-                found |= _differences(a.get(key), b.get(key), f"{name}{key}.")
+            found |= differences(a.get(key), b.get(key), f"{name}{key}.")
         return found
     return {} if a == b else {name.rstrip("."): (a, b)}
 
 
-def _instantiate(
-    parser: "jsonargparse.ArgumentParser", config: "jsonargparse.Namespace"
-) -> "tuple[L.LightningModule, Any]":
-    """Model and data, each refused before anything is written; the model's initialisation has a seed of its own."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed_everything)
-        built = parser.instantiate_classes(config)
-    if config.monitor and built.data.val_split is not None:
-        known = [f"val/{name}" for name in built.model.metrics]
-        if config.monitor not in known:
-            raise UserError(f"monitor={config.monitor!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
-                            "add it to model.metrics.")  # fmt: skip
-    return built.model, built.data
-
-
-def _trainer(config: "jsonargparse.Namespace", callbacks: list, loggers: list) -> "L.Trainer":
-    import jsonargparse
-    import lightning as L
-
-    from research.training.progress import Progress
-
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(L.Trainer, "trainer", skip=OURS, instantiate=False)
-    values = parser.instantiate_classes(jsonargparse.Namespace(trainer=config.trainer)).trainer.as_dict()
-    values["callbacks"] = [*(values.get("callbacks") or []), Progress(), *callbacks]
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its hints are not about this run
-    warnings.filterwarnings("ignore", module="lightning")
-    try:
-        return L.Trainer(**values, logger=loggers or False, default_root_dir=config.out, enable_progress_bar=False,
-                         enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False)  # fmt: skip
-    except (ValueError, TypeError, RuntimeError) as error:  # Lightning's MisconfigurationException is one
-        raise UserError(
-            f"the trainer section is wrong ({error}); expected arguments of lightning.Trainer. Correct it."
-        ) from None
-
-
-def _open(args: argparse.Namespace, out: Path, resolved: dict, module: Any, data: Any, resumed: bool) -> None:
+def _open(
+    args: argparse.Namespace, out: Path, resolved: dict, module: Any, data: Any, trainer: "L.Trainer", resumed: bool
+) -> None:
     """Write what the run is made of, or check that it still is.
 
     Raises:
@@ -266,13 +192,20 @@ def _open(args: argparse.Namespace, out: Path, resolved: dict, module: Any, data
     """
     facts = {"model_hash": module.base_hash, "data": data.describe()}
     made_of = hash_json(facts)
-    if resumed and (earlier := read_json(out / MARKER).get("made_of")) != made_of:
-        raise UserError(f"the data or the base model of {out} have changed since its checkpoint (hash {str(earlier)[:12]}…, "
-                        f"now {made_of[:12]}…); expected the same, to go on. Name another --out, or delete it.")  # fmt: skip
-    if not resumed:
-        with atomic_write(out / "config.yaml") as stream:
-            yaml.safe_dump(resolved, stream, sort_keys=False, allow_unicode=True)
-        write_json(out / MARKER, provenance(args.command, made_of=made_of, seed=resolved["seed_everything"], **facts))
+    if resumed:
+        marker = read_json(out / MARKER)
+        earlier = marker.get("made_of") if isinstance(marker, dict) else None
+        if earlier != made_of:
+            raise UserError(f"the data or the base model of {out} have changed since its checkpoint (hash "
+                            f"{str(earlier)[:12]}…, now {made_of[:12]}…); expected the same, to go on. Name another --out, "
+                            "or delete it.")  # fmt: skip
+        return
+    # the marker first: a folder that holds other files and no marker would be taken for somebody else's
+    device = str(trainer.strategy.root_device)
+    write_json(out / MARKER, provenance(args.command, made_of=made_of, seed=resolved["seed_everything"], device=device,
+                                        **facts))  # fmt: skip
+    with atomic_write(out / "config.yaml") as stream:
+        yaml.safe_dump(resolved, stream, sort_keys=False, allow_unicode=True)
 
 
 def _tracker(choice: str, out: Path, resolved: dict):
@@ -294,12 +227,34 @@ def _temperature(module: Any) -> float | None:
     return float(module.log_temperature.exp()) if hasattr(module, "log_temperature") else None
 
 
-def _print(args: argparse.Namespace, out: Path, result: dict) -> int:
+# ---- what the user reads --------------------------------------------------------------------------------------------
+
+
+def _say_what(config: Any, module: Any, data: Any, trainer: "L.Trainer") -> None:
+    facts = data.describe()
+    counts = ", ".join(f"{value:,} {name}" for name, value in facts.items() if isinstance(value, int))
+    validated = [
+        f"validation on {len(c.queries):,} queries and {len(c.corpus):,} documents" for c in data.collections.values()
+    ]
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    say(f"{config.model.init_args.model}: {trained:,} parameters to train; {config.data.init_args.train}: "
+        + "; ".join([counts, *validated, f"{trainer.world_size} × {trainer.strategy.root_device.type}, "
+                     f"{trainer.precision}"]))  # fmt: skip
+
+
+def _say_stopped(out: Path | None) -> None:
+    from research.training.resume import last_checkpoint
+
+    checkpoint = last_checkpoint(out) if out is not None else None
+    say("stopped; the same command " + ("begins anew" if checkpoint is None else f"goes on from {checkpoint.name}"))
+
+
+def _print(args: argparse.Namespace, out: Path | None, result: dict) -> int:
     if args.json:
-        print(json.dumps({"metrics": result["metrics"], "out": str(out)}))
+        print(json.dumps({"metrics": result["metrics"], "out": None if out is None else str(out)}))
         return 0
     for name, value in result["metrics"].items():
         before = (result.get("untrained") or {}).get(name)
         print(f"{name:14} {value:.4f}" + ("" if before is None else f"   untrained {before:.4f}"))
-    print(f"\nwritten to {out}")
+    print(f"\nwritten to {out}" if out is not None else "\nnothing is written: there is no run folder yet")
     return 0

@@ -5,10 +5,10 @@ research validate -c runs/dual_encoder/config.yaml
 
 import argparse
 
-from research.verbs import training
+from research.verbs import configuration, training
 
-parse = training.parse
-add_arguments = training.add_arguments
+parse = configuration.parse
+add_arguments = configuration.add_arguments
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,0 +1,280 @@
+"""The configuration of fit, validate and test: YAML files, options over them, and the classes that they name.
+
+The YAML is LightningCLI's (seed_everything, model, data, trainer, each class by class_path and init_args), parsed by
+jsonargparse, which it is built on: the typed `__init__` of a class is the schema of its section.
+"""
+
+import argparse
+import contextlib
+import importlib
+import inspect
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from research.errors import UserError, suggest
+
+if TYPE_CHECKING:
+    import jsonargparse
+    import lightning as L
+
+INSTEAD = {
+    "gradient_clip_val": "model.optimisation.clip", "accumulate_grad_batches": "model.optimisation.accumulate",
+    "logger": "wandb", "default_root_dir": "out", "enable_checkpointing": "save_every", "overfit_batches": "data.limit",
+    "fast_dev_run": "max_steps (configs/trainer/smoke.yaml is such an overlay)",
+}  # fmt: skip
+"""Arguments of Lightning's Trainer that another part of the configuration has taken over."""
+OURS = {*INSTEAD, "gradient_clip_algorithm", "enable_progress_bar", "enable_model_summary", "num_sanity_val_steps",
+        "use_distributed_sampler", "log_every_n_steps", "barebones", "reload_dataloaders_every_n_epochs",
+        "enable_autolog_hparams", "model_registry", "limit_predict_batches"}  # fmt: skip
+TOP = ("config", "out", "monitor", "save_every", "wandb", "json", "seed_everything", "model", "data", "trainer")
+HELP = ("-h", "--help")
+PRECISIONS = (None, "32-true", "bf16-mixed", "64-true", 32, "32", 64, "64")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-c", "--config", action="append", metavar="YAML", help="configuration, or an overlay on the one before"
+    )
+    parser.add_argument("--out", metavar="DIR", help="the run folder (the configuration's own)")
+    parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace | None:
+    """The short help, or the options as typed: what they may be depends on the classes that the configuration names."""
+    names = [arg.partition("=")[0] for arg in argv]
+    places = [i for i, name in enumerate(names) if name in ("-c", "--config")]
+    files = [argv[i].partition("=")[2] or (argv[i + 1] if i + 1 < len(argv) else "") for i in places]
+    if not files and {*HELP} & {*argv}:
+        parser.print_help()
+        return None
+    if not files:
+        raise UserError(f"no configuration; expected -c CONFIG.yaml. Try `{parser.prog} -c configs/dual_encoder.yaml`.")
+    for file in files:
+        _check_file(file)
+    options = [i for i, name in enumerate(names) if name.startswith("--") and name not in ("--config", "--json")]
+    if options and places[-1] > options[0]:
+        raise UserError(f"-c {files[-1]} comes after {argv[options[0]]}, and would silently win over it; expected every -c "
+                        "before the options. Move it to the front.")  # fmt: skip
+    return argparse.Namespace(run=parser.get_default("run"), argv=argv, json="--json" in argv, prog=parser.prog)
+
+
+def _check_file(file: str) -> None:
+    if not Path(file).is_file():
+        kind = "is a folder" if Path(file).is_dir() and file else "does not exist"
+        raise UserError(f"configuration {file!r} {kind}; expected a YAML file. Check the path.")
+    try:
+        value = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"configuration {file} cannot be read ({error.strerror}); expected a readable YAML file. Check its "
+                        "permissions.") from None  # fmt: skip
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"configuration {file} is not readable YAML ({' '.join(str(error).split())[:300]}); expected "
+                        "`name: value` lines. Mend the file.") from None  # fmt: skip
+    if not isinstance(value, dict):
+        raise UserError(f"configuration {file} holds {'nothing' if value is None else type(value).__name__}; expected sections "
+                        f"such as {', '.join(TOP[-3:])}. Mend the file.")  # fmt: skip
+
+
+def read(args: argparse.Namespace) -> "tuple[jsonargparse.Namespace, dict]":
+    """The configuration that files and options give together, and the same with every default as plain values.
+
+    Raises:
+        UserError: an unknown name, a value of a wrong type, or out of its range.
+    """
+    import jsonargparse
+    import lightning as L
+
+    parser = _parser(args.prog)
+    parser.add_subclass_arguments(L.LightningModule, "model", required=True)
+    parser.add_subclass_arguments(L.LightningDataModule, "data", required=True)
+    parser.link_arguments("seed_everything", "model.init_args.seed")
+    parser.link_arguments("seed_everything", "data.init_args.seed")
+    try:
+        config = parser.parse_args(_with_nulls(args.argv))
+    except jsonargparse.ArgumentError as error:
+        raise UserError(_explained(str(error), args.prog)) from None
+    _check_values(config)
+    values = yaml.safe_load(parser.dump(config, skip_unset=False))
+    return config, {name: value for name, value in values.items() if name not in ("config", "json")}
+
+
+def print_options(args: argparse.Namespace) -> None:
+    """Every option of the classes that the configuration names, with the values that it has there."""
+    config, _ = read(argparse.Namespace(argv=[arg for arg in args.argv if arg not in HELP], prog=args.prog))
+    parser = _parser(args.prog)
+    values = {name: config[name] for name in TOP if name not in ("config", "json", "model", "data", "trainer")}
+    values |= {f"trainer.{name}": value for name, value in config.trainer.items(nested=False)}
+    for name in ("model", "data"):
+        parser.add_class_arguments(_imported(config[name].class_path), name, skip={"seed"})
+        init_args = config[name].init_args.items(nested=False)
+        values |= {f"{name}.{key}": value for key, value in init_args if key != "seed"}
+    parser.set_defaults(values)
+    parser.print_help()
+
+
+def _parser(prog: str) -> "jsonargparse.ArgumentParser":
+    """All options but those of the classes that a configuration names."""
+    import jsonargparse
+    import lightning as L
+
+    parser = jsonargparse.ArgumentParser(
+        prog=prog, exit_on_error=False, description="every option of this configuration"
+    )
+    parser.add_argument("-c", "--config", action="config", help="configuration, or an overlay on the one before")
+    parser.add_argument("--out", type=str, required=True, help="the run folder")
+    parser.add_argument("--monitor", type=str, default="val/mrr@10", help="the best value of this metric makes model/")
+    parser.add_argument(
+        "--save_every", type=int, default=200, help="steps between checkpoints, beside those at validation"
+    )
+    parser.add_argument("--wandb", type=str, default="auto", help="auto | online | offline | disabled")
+    parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
+    parser.add_argument("--seed_everything", type=int, default=0, help="of initialisation, data order and dropout")
+    parser.add_class_arguments(L.Trainer, "trainer", skip=OURS, instantiate=False)
+    return parser
+
+
+def _with_nulls(argv: list[str]) -> list[str]:
+    """`--model.optimisation.clip null` as `--model.optimisation={clip: null}`: jsonargparse takes the null of a dataclass
+    within a class for the string "None"."""
+    joined: list[str] = []
+    for arg in argv:
+        if arg == "null" and joined and re.fullmatch(r"--[\w.]+", joined[-1]):
+            arg = f"{joined.pop()}=null"
+        nested = re.fullmatch(r"(--\w+\.(?:init_args\.)?\w+)\.(\w+)=null", arg)
+        inner = nested and not nested[1].endswith(".init_args")
+        joined.append(f"{nested[1]}={{{nested[2]}: null}}" if inner else arg)
+    return joined
+
+
+def _explained(message: str, prog: str) -> str:
+    """jsonargparse's error in one paragraph, with the cure where another name has taken over."""
+    text = " ".join(message.split())
+    for name, instead in INSTEAD.items():
+        if f"trainer.{name}" in text or f"'{name}'" in text:
+            return f"trainer.{name} is not an option here; expected {instead}, which has taken its place. Use that."
+    known = ""
+    if match := re.search(r"class_path '([\w.]+)':.*?Option '([\w.]+)' is not accepted", text):
+        known = suggest(match[2], inspect.signature(_imported(match[1]).__init__).parameters.keys() - {"self", "seed"})
+    elif match := re.search(r"(?:Option '|unrecognized arguments: )(--)?([^' =]+)", text):
+        known = suggest(f"{match[1] or ''}{match[2]}", [f"{match[1] or ''}{name}" for name in TOP])
+    given = re.search(r"Given value: ([^{]\S*)\.?$", text)
+    text = re.sub(r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - ", "", text)
+    text = re.sub(r"( - Expected a <class 'NoneType'>)?( Given value type:.*)?$", "", text)
+    text = re.sub(r"<class '(\w+)'>", r"\1", text).rstrip(".")
+    if given and not known and "Got value" not in text and "class_path" not in text:
+        text += f", not {given[1].rstrip('.')!r}"
+    return (
+        f"{text[:600]}; {known + '. Expected' if known else 'expected'} what `{prog} -c CONFIG --help` lists. Correct the "
+        "configuration or the option."
+    )
+
+
+def _check_values(config: "jsonargparse.Namespace") -> None:
+    trainer = config.trainer
+    if not config.out.strip():
+        raise UserError(f"--out: {config.out!r} is empty; expected a path, for example ./out")
+    if config.wandb not in ("auto", "online", "offline", "disabled"):
+        raise UserError(f"wandb={config.wandb!r}; expected auto, online, offline or disabled. Correct it.")
+    if config.save_every < 1:
+        raise UserError(f"save_every={config.save_every}; expected 1 step or more. Correct it.")
+    if not 0 <= config.seed_everything < 2**32:
+        raise UserError(f"seed_everything={config.seed_everything}; expected 0 to 4294967295. Correct it.")
+    if trainer.precision not in PRECISIONS:
+        raise UserError(f"trainer.precision={trainer.precision!r}; expected 32-true, bf16-mixed or 64-true: fp16 scales "
+                        "gradients, and clipping would see the scale. Choose one.")  # fmt: skip
+    for name in ("max_steps", "max_epochs", "limit_train_batches"):
+        if trainer[name] is not None and trainer[name] == 0:
+            raise UserError(f"trainer.{name}=0 trains nothing; expected more than 0. Correct it, or leave it out.")
+
+
+def build(config: "jsonargparse.Namespace") -> "tuple[L.LightningModule, Any]":
+    """Model and data, each refused before anything is written; the model's initialisation has a seed of its own.
+
+    Raises:
+        UserError: as their classes do.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed_everything)
+        module = _instance(config.model)
+    data = _instance(config.data)
+    known = [f"val/{name}" for name in module.metrics]
+    if config.monitor not in known and data.val_split is not None:
+        raise UserError(f"monitor={config.monitor!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
+                        "add it to model.metrics.")  # fmt: skip
+    return module, data
+
+
+def _instance(section: "jsonargparse.Namespace") -> Any:
+    """The object that a section describes.
+
+    Not by the parser that read it: for a class among several possible ones it makes a ValueError of its own of whatever
+    the class raises, and a UserError would lose its name.
+    """
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(_imported(section.class_path), "it")
+    return parser.instantiate(jsonargparse.Namespace(it=section.init_args)).it
+
+
+def _imported(class_path: str) -> type:
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def make_trainer(config: "jsonargparse.Namespace", callbacks: list, loggers: list) -> "L.Trainer":
+    """Lightning's Trainer; `callbacks` come after the configuration's own.
+
+    Raises:
+        UserError: arguments that do not go together, or a device that is not there.
+    """
+    import jsonargparse
+    import lightning as L
+
+    from research.training.progress import Progress
+
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(L.Trainer, "trainer", skip=OURS, instantiate=False)
+    values = parser.instantiate(jsonargparse.Namespace(trainer=config.trainer)).trainer.as_dict()
+    given = values.get("callbacks") or []
+    values["callbacks"] = [*(given if isinstance(given, list) else [given]), Progress(), *callbacks]
+    for name in ("lightning.pytorch", "lightning.fabric"):  # hints that are not about this run
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    with lightning_errors():
+        return L.Trainer(**values, logger=loggers or False, default_root_dir=config.out, enable_progress_bar=False,
+                         enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False)  # fmt: skip
+
+
+@contextlib.contextmanager
+def lightning_errors() -> Iterator[None]:
+    """What Lightning finds wrong with the configuration, as a UserError; Ctrl-C, which it makes exit code 1 of, as itself."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        if isinstance(error, UserError) or not _raised_in_lightning(error):
+            raise
+        raise UserError(f"the trainer section does not work ({' '.join(str(error).split())[:400]}); expected arguments of "
+                        "lightning.Trainer that go together here. Correct it.") from None  # fmt: skip
+
+
+def _raised_in_lightning(error: BaseException) -> bool:
+    """Whether it was Lightning itself that complained, and not something beneath it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("lightning.")

@@ -1,0 +1,350 @@
+"""fit, validate and test as a user types them, on a tiny model."""
+
+import json
+import re
+import signal
+from pathlib import Path
+
+import fitting
+import pytest
+import yaml
+from fitting import process, same_run, signalled
+
+FIT = "fit -c dual.yaml"
+LONG = "fit -c dual.yaml --trainer.max_epochs 40 --trainer.check_val_every_n_epoch 8"  # 200 steps, some seconds
+
+
+@pytest.fixture
+def place(tmp_path, tiny_bert, monkeypatch) -> Path:
+    fitting.furnish(tmp_path, tiny_bert, monkeypatch)
+    return tmp_path
+
+
+@pytest.fixture
+def typed(research, place):
+    """typed("fit -c dual.yaml") → Result, in this process; it must succeed unless a code is named."""
+
+    def run(line: str, code: int = 0):
+        result = research(*line.split())
+        assert result.code == code, result.err
+        assert "Traceback" not in result.err
+        return result
+
+    return run
+
+
+@pytest.fixture
+def candidates(typed) -> None:
+    """What the cross-encoder trains on and re-orders."""
+    typed(fitting.MINE)
+    typed(fitting.RETRIEVE.format(split="dev", out="first"))
+    typed(fitting.RETRIEVE.format(split="test", out="testrun"))
+
+
+def finished(folder: str) -> dict:
+    return json.loads(Path(folder, "metrics.json").read_text())
+
+
+# ---- what a run leaves ----------------------------------------------------------------------------------------------
+
+
+def test_fit_leaves_a_run_folder_that_explains_itself(typed):
+    result = typed(FIT)
+    assert {path.name for path in Path("run").iterdir()} >= {
+        "config.yaml", "model", "metrics.json", "curves.jsonl", "provenance.json", "checkpoints.json",
+        "step-00000015.ckpt",
+    }  # fmt: skip
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert config["model"]["init_args"]["temperature"] == 0.05  # a default that dual.yaml does not name
+    assert config["data"]["init_args"]["batch_size"] == 4
+    facts = json.loads(Path("run/provenance.json").read_text())
+    assert facts["command"] == ["research", *FIT.split()]
+    assert (facts["seed"], facts["device"]) == (0, "cpu")
+    assert facts["data"]["queries"] == 20
+    assert len(facts["model_hash"]) == 64
+    assert {"git_commit", "git_dirty", "packages"} <= facts.keys()
+    steps = [line["step"] for line in fitting.curve("run")]
+    assert steps == sorted(steps)
+    assert [line["step"] for line in fitting.curve("run") if "val/mrr@10" in line] == [0, 5, 10, 15]
+    assert [line["step"] for line in fitting.curve("run") if "train/loss" in line] == [*range(1, 16)]
+    assert "mrr@10" in result.out
+    assert result.out.rstrip().endswith("written to run")
+
+
+def test_json_is_one_line_of_the_best_validation(typed):
+    result = typed(FIT + " --json")
+    metrics = result.json["metrics"]
+    assert result.json == {"metrics": metrics, "out": "run"}
+    best = max((line for line in fitting.curve("run") if line.get("step") and "val/mrr@10" in line),
+               key=lambda line: line["val/mrr@10"])  # fmt: skip
+    assert metrics == {name.removeprefix("val/"): value for name, value in best.items() if name.startswith("val/")}
+    assert finished("run")["step"] == best["step"]
+
+
+def test_retriever_is_a_run_folder(typed):
+    metrics = typed(FIT + " --json").json["metrics"]
+    found = typed("retrieve --data beir:collection --split dev --retriever run --out found --json")
+    assert found.json["metrics"]["mrr@10"] == pytest.approx(metrics["mrr@10"], abs=1e-6)
+
+
+def test_reranker_is_a_run_folder(typed, candidates):
+    metrics = typed("fit -c cross.yaml --json").json["metrics"]
+    found = typed(
+        "retrieve --data beir:collection --split dev --retriever bm25 --reranker cross --depth 8 --out found --json"
+    )
+    assert found.json["metrics"]["mrr@10"] == pytest.approx(metrics["mrr@10"], abs=1e-6)
+
+
+def test_same_command_again_trains_nothing(typed, monkeypatch):
+    first = typed(FIT + " --json")
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    monkeypatch.setattr("lightning.Trainer.fit", None)
+    again = typed(FIT + " --json")
+    assert "run: finished before; nothing is trained again" in again.err
+    assert again.out == first.out
+    assert before == {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+
+
+def test_configuration_that_was_refused_can_be_corrected_in_its_folder(typed):
+    assert "batch_size=21" in typed(FIT + " --data.batch_size 21", code=2).err
+    typed(FIT)
+
+
+def test_training_that_diverges_says_so(typed):
+    result = typed(FIT + " --model.optimisation.lr 1e30 --model.optimisation.clip null", code=1)
+    assert "error: the training diverged" in result.err
+    assert result.out == ""
+
+
+# ---- validate, test -------------------------------------------------------------------------------------------------
+
+
+def test_validate_gives_the_numbers_of_the_best_validation(typed):
+    best = typed(FIT + " --json").json
+    result = typed("validate -c run/config.yaml --json")
+    assert result.json["metrics"] == pytest.approx(best["metrics"])
+    kept = json.loads(Path("run/validate.json").read_text())
+    assert (kept["metrics"], kept["model"]) == (result.json["metrics"], "run/model")
+    assert len(kept["per_query"]["mrr@10"]) == 20
+
+
+def test_test_measures_the_test_split(typed):
+    typed(FIT)
+    result = typed("test -c run/config.yaml --data.test_split test --json")
+    found = typed("retrieve --data beir:collection --split test --retriever run --out found --json")
+    kept = json.loads(Path("run/test.json").read_text())
+    assert kept["metrics"] == result.json["metrics"]
+    assert kept["metrics"]["mrr@10"] == pytest.approx(found.json["metrics"]["mrr@10"], abs=1e-6)
+
+
+def test_cross_encoder_is_validated_and_tested(typed, candidates):
+    best = typed("fit -c cross.yaml --json").json
+    assert typed("validate -c cross/config.yaml --json").json["metrics"] == pytest.approx(best["metrics"])
+    assert len(json.loads(Path("cross/validate.json").read_text())["per_query"]["mrr@10"]) == 20
+    typed("test -c cross/config.yaml")
+    assert Path("cross/test.json").exists()
+
+
+def test_validate_without_a_run_measures_the_model_that_would_be_trained(typed):
+    result = typed("validate -c dual.yaml --json")
+    assert "run/model does not exist yet" in result.err
+    assert result.json["out"] is None
+    assert not Path("run").exists()
+    typed(FIT)
+    assert finished("run")["untrained"] == pytest.approx(result.json["metrics"])
+
+
+# ---- stopped and resumed --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 85), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
+def test_signal_stops_with_a_checkpoint_and_the_same_command_goes_on(number, code, typed):
+    stopped = signalled(number, LONG, until="run/checkpoints.json")
+    assert (stopped.code, stopped.out) == (code, "")
+    assert re.search(r"stopped; the same command goes on from step-\d+\.ckpt$", stopped.err.rstrip())
+    assert "Traceback" not in stopped.err
+    resumed = process(*LONG.split())
+    assert re.search(r"run: going on from step-\d+\.ckpt", resumed.err)
+    assert resumed.code == 0
+    assert process(*LONG.split(), "--out", "straight").code == 0
+    same_run("run", "straight")
+
+
+def test_killed_after_a_checkpoint_the_same_command_equals_a_straight_run(typed):
+    killed = signalled(signal.SIGKILL, LONG, until="run/checkpoints.json")
+    assert killed.code == -signal.SIGKILL
+    resumed = process(*LONG.split())
+    assert resumed.code == 0, resumed.err
+    assert "going on from step-" in resumed.err
+    assert process(*LONG.split(), "--out", "straight").code == 0
+    same_run("run", "straight")
+
+
+def test_signal_before_the_first_step_stops_at_once(typed, monkeypatch):
+    monkeypatch.setattr(
+        "research.training.dual_encoder.evaluate_retrieval", lambda *_: signal.raise_signal(signal.SIGTERM)
+    )
+    result = typed(FIT, code=85)
+    assert "stopped; the same command begins anew" in result.err
+    monkeypatch.undo()
+
+
+def test_second_interrupt_stops_within_the_step(typed, monkeypatch):
+    def twice(*_):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("research.training.dual_encoder.embed", twice)
+    assert typed(FIT, code=130).out == ""
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_killed_between_the_last_checkpoint_and_the_end_finishes(validated, typed):
+    command = FIT + ("" if validated else " --data.val_split null")
+    typed(command + " --out straight")
+    typed(command)
+    if validated:
+        metrics = finished("run")
+        Path("run/metrics.json").write_text(json.dumps({n: v for n, v in metrics.items() if n != "finished"}))
+    else:
+        Path("run/metrics.json").unlink()  # it comes after the last checkpoint, with the model
+    typed(command)
+    assert finished("run")["finished"]
+    same_run("run", "straight")
+
+
+# ---- a world that breaks --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed")])
+def test_checkpoint_that_cannot_be_written_is_a_warning(error, typed, monkeypatch):
+    typed(FIT + " --out straight")
+
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr("torch.save", full)
+    result = typed(FIT)
+    assert "warning: cannot write run/step-00000004.ckpt" in result.err
+    assert "Training goes on" in result.err
+    assert not list(Path("run").glob("*.ckpt")) + list(Path("run").glob(".*.tmp"))
+    same_run("run", "straight")
+
+
+def test_list_of_checkpoints_that_cannot_be_written_is_a_warning(typed, monkeypatch):
+    from research.training import resume
+
+    write = resume.write_json
+
+    def full(path, value):
+        if path.name == "checkpoints.json":
+            from research.errors import UserError
+
+            raise UserError(f"cannot write {path}: No space left on device.")
+        write(path, value)
+
+    monkeypatch.setattr("research.training.resume.write_json", full)
+    assert "warning: cannot write run/checkpoints.json" in typed(FIT).err
+
+
+def test_best_model_that_finds_no_room_is_written_at_the_end(typed, monkeypatch):
+    typed(FIT + " --out straight --model.optimisation.lr 1e-9")  # the first validation stays the best
+    from research.training.dual_encoder import DualEncoderModule
+
+    save, calls = DualEncoderModule.save, []
+
+    def full(self, folder):
+        calls.append(folder)
+        if len(calls) < 3:
+            raise OSError(28, "No space left on device")
+        save(self, folder)
+
+    monkeypatch.setattr(DualEncoderModule, "save", full)
+    result = typed(FIT + " --model.optimisation.lr 1e-9")
+    assert result.err.count("warning: the best model so far is not on the disk (cannot write run/model") == 2
+    assert len(calls) == 3
+    same_run("run", "straight")
+
+
+def test_best_model_that_never_finds_room_is_refused_and_trained_again_with_room(typed, monkeypatch):
+    typed(FIT + " --out straight")
+    from research.training.dual_encoder import DualEncoderModule
+
+    def full(self, folder):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DualEncoderModule, "save", full)
+        result = typed(FIT, code=2)
+    assert result.err.splitlines()[-1].startswith("error: cannot write run/model: ")
+    assert not Path("run/metrics.json").exists()
+    typed(FIT)
+    same_run("run", "straight")
+
+
+def test_curves_that_cannot_be_written_are_one_warning(typed, monkeypatch):
+    from research.training import curves
+
+    def closed(path, *_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(curves, "open", closed, raising=False)
+    result = typed(FIT)
+    assert result.err.count("warning: run/curves.jsonl cannot be written") == 1
+
+
+def test_wandb_offline_keeps_its_files_in_the_run_folder(place):
+    result = process(*FIT.split(), "--wandb", "offline", env={"WANDB_MODE": "offline"})
+    assert result.code == 0, result.err
+    assert "W&B: offline, files in run/wandb" in result.err
+    assert list(Path("run/wandb").glob("offline-run-*"))
+
+
+def test_wandb_that_is_lost_on_the_way_does_not_end_training(typed, monkeypatch):
+    import wandb
+
+    class Run:
+        def log(self, values, step):
+            raise wandb.errors.CommError("gone")
+
+    monkeypatch.setattr(wandb, "init", lambda **_: Run())
+    result = typed(FIT + " --wandb online")
+    assert result.err.count("warning: W&B failed (CommError: gone); the run goes on") == 1
+    assert finished("run")["finished"]
+
+
+# ---- what the user reads --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test"])
+def test_help_with_a_configuration_lists_its_options_and_their_values(verb, typed):
+    text = typed(f"{verb} -c dual.yaml --help").out
+    assert not Path("run").exists()
+    for option in (
+        "--model.temperature",
+        "--model.optimisation.lr",
+        "--data.batch_size",
+        "--trainer.max_epochs",
+        "--out",
+    ):
+        assert option in text, option
+    assert re.search(r"AdamW and its schedule|above 0, usually 0.01 to 0.1", text)  # docstrings are the help
+    assert "default: 0.001" in text  # dual.yaml's lr
+    assert "--trainer.gradient_clip_val" not in text
+    assert "--trainer.fast_dev_run" not in text
+
+
+def test_every_line_of_stderr_says_something_of_this_run(typed, candidates):
+    """In a process of its own, where no other test has silenced anything."""
+    result = process("fit", "-c", "cross.yaml")
+    assert result.code == 0
+    expected = (
+        r"model has no head that scores; a new one is drawn at random, to be trained",
+        r"\./model: [\d,]+ parameters to train; candidates\.jsonl: \d+ queries; validation on 20 queries and 60 documents; 1 × "
+        r"cpu, 32-true",
+        r"untrained: val/mrr@10 \d\.\d{4}, val/ndcg@10 \d\.\d{4}",
+        r"step \d+: val/mrr@10 \d\.\d{4}, val/ndcg@10 \d\.\d{4}",
+        r"train: .*batch.*",
+    )
+    unexpected = [line for line in result.err.splitlines() if not any(re.fullmatch(one, line) for one in expected)]
+    assert unexpected == []
