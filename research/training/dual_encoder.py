@@ -53,9 +53,12 @@ class DualEncoderModule(L.LightningModule):
     ):  # fmt: skip
         super().__init__()
         low, high = temperature_range
-        if not 0 < low <= temperature <= high:
+        if not 0 < low <= temperature <= high < math.inf:
             raise UserError(f"temperature={temperature}, temperature_range=[{low}, {high}]; expected 0 < least ≤ temperature ≤ "
                             "largest. Correct them in the configuration.")  # fmt: skip
+        if not 0 < temperature_lr < math.inf:
+            raise UserError(f"temperature_lr={temperature_lr}; expected a finite number above 0. Correct it in the "
+                            "configuration.")  # fmt: skip
         if towers not in ("shared", "separate"):
             raise UserError(f"towers={towers!r}; expected shared or separate. Correct it in the configuration.")
         for name in metrics:

@@ -5,6 +5,7 @@ clipping and accumulation as soon as a step needs two passes (GradCache). Manual
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -41,13 +42,14 @@ class Optimisation:
 
     def __post_init__(self):
         ranges = {
-            "lr": (self.lr > 0, "above 0"), "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "lr": (0 < self.lr < math.inf, "a finite number above 0"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "a finite number, 0 or more"),
             "warmup": (0 <= self.warmup < 1, "0 to below 1, the share of all steps"),
             "decay": (self.decay in DECAYS, " | ".join(DECAYS)),
             "clip": (self.clip is None or self.clip > 0, "above 0, or null for no limit"),
             "accumulate": (self.accumulate >= 1, "1 or more"),
             "betas": (all(0 <= beta < 1 for beta in self.betas), "two numbers, 0 to below 1"),
-            "eps": (self.eps > 0, "above 0"),
+            "eps": (0 < self.eps < math.inf, "a finite number above 0"),
         }  # fmt: skip
         for name, (good, expected) in ranges.items():
             if not good:

@@ -13,8 +13,10 @@ class Progress(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 1
-            total = int(trainer.num_training_batches * epochs)
+            limits = [trainer.max_steps * module.settings.accumulate] if trainer.max_steps > 0 else []
+            if trainer.max_epochs and trainer.max_epochs > 0:
+                limits.append(trainer.num_training_batches * trainer.max_epochs)
+            total = int(min(limits))
             self.bar = bar(total, "train", "batch", initial=trainer.fit_loop.epoch_loop.total_batch_idx + 1)
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:

@@ -171,7 +171,13 @@ def _record(folder: Path, name: str, step: int) -> None:
 
 
 def _listed(folder: Path) -> list[dict]:
-    return read_json(folder / LIST) if (folder / LIST).exists() else []
+    listed = read_json(folder / LIST) if (folder / LIST).exists() else []
+    if not isinstance(listed, list) or not all(
+        isinstance(entry, dict) and {"file", "sha256"} <= {*entry} for entry in listed
+    ):
+        raise UserError(f"{folder / LIST} is not one this tool wrote; expected a list of checkpoints, each with file and "
+                        "sha256. Name a new --out, or delete this folder to train anew.")  # fmt: skip
+    return listed
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -33,6 +33,12 @@ OURS = {*INSTEAD, "gradient_clip_algorithm", "enable_progress_bar", "enable_mode
         "use_distributed_sampler", "log_every_n_steps", "barebones", "reload_dataloaders_every_n_epochs",
         "enable_autolog_hparams", "model_registry", "limit_predict_batches"}  # fmt: skip
 TOP = ("config", "out", "monitor", "save_every", "wandb", "json", "seed_everything", "model", "data", "trainer")
+OWN_NAMES = {
+    "--skip-bad-rows": "--data.skip_bad_rows true", "--reranker-max-length": "--model.max_length",
+    "--max-length": "--model.query_max_length or --model.doc_max_length",
+    "Pass one of them as --split": "Name one of them as data.train_split, data.val_split or data.test_split",
+}  # fmt: skip
+"""What other verbs call an option, in messages of the rooms below → its name here."""
 HELP = ("-h", "--help")
 PRECISIONS = (None, "32-true", "bf16-mixed", "64-true", 32, "32", 64, "64")
 
@@ -163,11 +169,11 @@ def _explained(message: str, prog: str) -> str:
         known = suggest(match[2], inspect.signature(_imported(match[1]).__init__).parameters.keys() - {"self", "seed"})
     elif match := re.search(r"(?:Option '|unrecognized arguments: )(--)?([^' =]+)", text):
         known = suggest(f"{match[1] or ''}{match[2]}", [f"{match[1] or ''}{name}" for name in TOP])
-    given = re.search(r"Given value: ([^{]\S*)\.?$", text)
+    given = re.search(r"Given value: (?!NestedArg|Namespace|\{)(\S+)", text)
     text = re.sub(r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - ", "", text)
     text = re.sub(r"( - Expected a <class 'NoneType'>)?( Given value type:.*)?$", "", text)
     text = re.sub(r"<class '(\w+)'>", r"\1", text).rstrip(".")
-    if given and not known and "Got value" not in text and "class_path" not in text:
+    if given and not known and "Got value" not in text:
         text += f", not {given[1].rstrip('.')!r}"
     return (
         f"{text[:600]}; {known + '. Expected' if known else 'expected'} what `{prog} -c CONFIG --help` lists. Correct the "
@@ -205,6 +211,8 @@ def build(config: "jsonargparse.Namespace") -> "tuple[L.LightningModule, Any]":
         torch.manual_seed(config.seed_everything)
         module = _instance(config.model)
     data = _instance(config.data)
+    if not module.metrics:
+        raise UserError("model.metrics is empty; expected one or more, for example mrr@10. Name one.")
     known = [f"val/{name}" for name in module.metrics]
     if config.monitor not in known and data.val_split is not None:
         raise UserError(f"monitor={config.monitor!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
@@ -270,6 +278,18 @@ def lightning_errors() -> Iterator[None]:
             raise
         raise UserError(f"the trainer section does not work ({' '.join(str(error).split())[:400]}); expected arguments of "
                         "lightning.Trainer that go together here. Correct it.") from None  # fmt: skip
+
+
+@contextlib.contextmanager
+def own_names() -> Iterator[None]:
+    """Cures in messages name the options of these verbs."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        for theirs, ours in OWN_NAMES.items():
+            text = text.replace(theirs, ours)
+        raise UserError(text) from error
 
 
 def _raised_in_lightning(error: BaseException) -> bool:

@@ -62,8 +62,9 @@ def run(args: argparse.Namespace) -> int:
     from research.runfolder import cache_folder, exclusive, open_run_folder, require_space
 
     metrics = scoring.check_metrics(args.metrics)
-    for split in (args.split, args.mix_split or args.split):
-        check_split(args.data, split)
+    for split in (args.split, args.mix_split):
+        if split is not None:
+            check_split(args.data, split)
     for name in (*args.retriever, args.reranker):
         if name not in ("bm25", None):
             check_name(name)

@@ -39,7 +39,7 @@ def fit(args: argparse.Namespace) -> int:
     if {*configuration.HELP} & {*args.argv}:
         configuration.print_options(args)
         return 0
-    with stop_at_once():
+    with stop_at_once(), configuration.own_names():
         out = None
         try:
             config, resolved = configuration.read(args)
@@ -105,6 +105,11 @@ def evaluate(args: argparse.Namespace, verb: str) -> int:
     if {*configuration.HELP} & {*args.argv}:
         configuration.print_options(args)
         return 0
+    with configuration.own_names():
+        return _evaluate(args, verb)
+
+
+def _evaluate(args: argparse.Namespace, verb: str) -> int:
     config, _ = configuration.read(args)
     out = Path(config.out)
     if (out / "model").is_dir():
@@ -122,6 +127,10 @@ def evaluate(args: argparse.Namespace, verb: str) -> int:
         run(module, datamodule=data, verbose=False)
     if not trainer.is_global_zero:
         return 0
+    if not hasattr(module, "per_query"):
+        raise UserError(
+            f"trainer.limit_{split[:-6]}_batches=0: nothing was measured; expected 1 or more. Leave it out."
+        )
     result = {
         "kind": verb,
         "model": config.model.init_args.model,
@@ -214,7 +223,11 @@ def _tracker(choice: str, out: Path, resolved: dict):
     path = out / "wandb.json"
     if not path.exists():
         write_json(path, {"id": uuid.uuid4().hex[:12]})
-    return Tracker(choice, out, "fit", resolved, id=read_json(path)["id"])
+    known = read_json(path)
+    if not isinstance(known, dict) or not isinstance(known.get("id"), str):
+        raise UserError(f"{path} is not one this tool wrote; expected an object with the id of the W&B run. Delete it, and "
+                        "a new W&B run begins.")  # fmt: skip
+    return Tracker(choice, out, "fit", resolved, id=known["id"])
 
 
 def _is_first_process() -> bool:

@@ -1,8 +1,8 @@
 """What the fault tests share: a place to break things in, rows of the matrix, and what a refusal must look like.
 
 Every test stands in a folder of its own with collection/ (BEIR: 30 documents d0…, 8 queries q0…, splits test and dev),
-model/ (a tiny BERT of 64 positions) and good.trec (a run of split test); where a test asks for it, also reranker/ (a tiny
-cross-encoder). Paths in the tables are relative to it.
+model/ (a tiny BERT of 64 positions), good.trec (a run of split test), dual.yaml (a training of four steps) and, where a test
+asks for it, reranker/ (a tiny cross-encoder). Paths in the tables are relative to it.
 """
 
 import os
@@ -21,13 +21,45 @@ COMMANDS = {
     "evaluate": "evaluate --data beir:collection --split test --runs good.trec --out out",
     "report": "report run --out out",
     "quickstart": "quickstart --out out",
+    "fit": "fit -c dual.yaml --out out",
+    "validate": "validate -c dual.yaml --out out",
+    "test": "test -c dual.yaml --out out",
 }
 """verb → a command that works once `run` is made; a row's options are added, and the last value of an option wins."""
 
 MAKE_RUN = "retrieve --data beir:collection --split test --retriever bm25 --out run"
 MAKE_NEGATIVES = "mine --data beir:collection --split test --retriever bm25 --out out/negatives.jsonl"
+MAKE_FIT = COMMANDS["fit"]
 MAKE_STORE = "encode --data beir:collection --model ./model --out store"
-RESULTS = ("metrics.json", "store.json", "*.trec", "*.html", "negatives.jsonl")
+RESULTS = (
+    "metrics.json",
+    "store.json",
+    "*.trec",
+    "*.html",
+    "negatives.jsonl",
+    "validate.json",
+    "test.json",
+    "*.ckpt",
+    "model",
+)
+DUAL = """
+out: out
+save_every: 1
+model:
+  class_path: research.training.dual_encoder.DualEncoderModule
+  init_args:
+    model: ./model
+data:
+  class_path: research.data.pairs.PairData
+  init_args:
+    train: beir:collection
+    train_split: test
+    val_split: dev
+    batch_size: 2
+trainer:
+  accelerator: cpu
+  max_epochs: 2
+"""
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -126,7 +158,18 @@ def furnish(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, reranker:
     if reranker is not None:
         shutil.copytree(reranker, place / "reranker")
     (place / "good.trec").write_text("".join(f"q{i} Q0 d{i} 1 1.5 good\nq{i} Q0 d9 2 0.5 good\n" for i in (0, 2, 4, 6)))
+    (place / "dual.yaml").write_text(DUAL)
     monkeypatch.chdir(place)
+
+
+def shorten_quickstart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`quickstart` on ./collection and ./model instead of minutes of data, without its trainings: these are `fit`'s."""
+    from research.verbs import quickstart
+
+    report = ("Show them.", "report {out}/exact {out}/hnsw --out {out}/report")
+    monkeypatch.setattr(quickstart, "STEPS", (*quickstart.STEPS[:2], report))
+    monkeypatch.setattr(quickstart, "DATA", "beir:collection")
+    monkeypatch.setattr("research.models.sources.MINILM", "./model")
 
 
 def refuse(cell: Cell, research, monkeypatch: pytest.MonkeyPatch) -> None:

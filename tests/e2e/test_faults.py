@@ -1,6 +1,6 @@
 """The matrix of faults and verbs has no hole: every pair is tested, or is named here with the reason why it cannot be.
 
-Its rows are in test_faults_data, _options, _models, _stores, _disk and _surroundings.
+Its rows are in test_faults_data, _options, _models, _stores, _training, _disk and _surroundings.
 """
 
 import test_faults_data
@@ -9,6 +9,7 @@ import test_faults_models
 import test_faults_options
 import test_faults_stores
 import test_faults_surroundings
+import test_faults_training
 
 from research.cli import VERBS
 
@@ -34,15 +35,17 @@ NOT_APPLICABLE = {
     ("lost W&B", "mine"): NO_WANDB,
     ("lost W&B", "evaluate"): NO_WANDB,
     ("lost W&B", "report"): NO_WANDB,
+    ("lost W&B", "validate"): NO_WANDB,
+    ("lost W&B", "test"): NO_WANDB,
     ("lost W&B", "quickstart"): "its stages are `retrieve`'s",
 }
 
 ROWS = [
     *test_faults_data.ROWS, *test_faults_options.ROWS, *test_faults_models.ROWS, *test_faults_stores.ROWS,
-    *test_faults_surroundings.NETWORK,
+    *test_faults_training.ROWS, *test_faults_surroundings.NETWORK,
 ]  # fmt: skip
 COVERED = {(row.fault, verb) for row in ROWS for verb in row.verbs.split()}
-COVERED |= {*test_faults_disk.COVERED, *test_faults_surroundings.COVERED}
+COVERED |= {*test_faults_disk.COVERED, *test_faults_training.COVERED, *test_faults_surroundings.COVERED}
 
 
 def test_every_fault_meets_every_verb_or_has_a_reason():

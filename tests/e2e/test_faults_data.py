@@ -21,6 +21,8 @@ MISSING = [
         "Check the path", breaks=(remove(QUERIES),)),
     Row("missing file", "no such split", READERS, "'tset'", "did you mean 'test'? known: dev, test", "--split",
         "--split tset"),
+    Row("missing file", "no such split to choose the mix on", "retrieve", "'devel'", "did you mean 'dev'? known: dev, test",
+        "--split", "--reranker ./model --mix-split devel"),
     Row("missing file", "no qrels folder", "encode", "collection/qrels", "expected one qrels file a split", "Add",
         breaks=(remove("collection/qrels"),)),
     Row("missing file", "no qrels folder", "retrieve mine evaluate", "'test'", "expected one .tsv file a split",
@@ -84,6 +86,19 @@ MALFORMED = [
         "Copy the run folder again", RUN_FOLDER, breaks=(copy("model", "run/model"), write("run/config.yaml", "a: ["))),
     Row("malformed line", "config.yaml of a run folder is not UTF-8", "mine", "run/config.yaml", "expected the configuration",
         "Copy the run folder again", RUN_FOLDER, breaks=(copy("model", "run/model"), write("run/config.yaml", b"\xff"))),
+]  # fmt: skip
+
+DEV = "collection/qrels/dev.tsv"
+MIX = "--reranker ./reranker --mix-split dev"
+MIXED = [
+    Row("malformed line", "row of the split that chooses the mix", "retrieve", f"{DEV}:6: 'q1 d1'", "Expected query id",
+        "mend the line", MIX, breaks=(append(DEV, "q1\td1"),)),
+    Row("unknown id", "unknown document in the split that chooses the mix", "retrieve", "'d99'", "not in the corpus of 30",
+        "remove the judgement", MIX, breaks=(append(DEV, "q1\td99\t1"),)),
+    Row("duplicate", "judged twice in the split that chooses the mix", "retrieve", f"{DEV}:6: document 'd1'",
+        "judged twice for query 'q1'", "Keep one judgement", MIX, breaks=(append(DEV, "q1\td1\t2"),)),
+    Row("wrong value", "nothing to choose the mix on", "retrieve", "0 judged queries", "expected one of each", "Add", MIX,
+        breaks=(write(DEV, HEADER),)),
 ]  # fmt: skip
 
 UNKNOWN = [
@@ -175,10 +190,10 @@ WRONG_VALUE = [
         "`research retrieve --out`", "research report collection --out out"),
 ]  # fmt: skip
 
-ROWS = [*MISSING, *MALFORMED, *UNKNOWN, *DUPLICATE, *WRONG_TYPE, *WRONG_VALUE]
+ROWS = [*MISSING, *MALFORMED, *MIXED, *UNKNOWN, *DUPLICATE, *WRONG_TYPE, *WRONG_VALUE]
 
 
 @pytest.mark.parametrize("cell", cells(ROWS))
-def test_fault_in_the_data_is_refused(cell, research, collection, tiny_bert, tmp_path, monkeypatch):
-    furnish(tmp_path, tiny_bert, monkeypatch)
+def test_fault_in_the_data_is_refused(cell, research, collection, tiny_bert, tiny_reranker, tmp_path, monkeypatch):
+    furnish(tmp_path, tiny_bert, monkeypatch, tiny_reranker)
     refuse(cell, research, monkeypatch)

@@ -9,7 +9,18 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import COMMANDS, MAKE_RUN, Row, assert_nothing_changed, assert_refused, cells, furnish, snapshot
+from faults import (
+    COMMANDS,
+    MAKE_FIT,
+    MAKE_RUN,
+    Row,
+    assert_nothing_changed,
+    assert_refused,
+    cells,
+    furnish,
+    shorten_quickstart,
+    snapshot,
+)
 
 from tests.conftest import ROOT, Result
 
@@ -23,11 +34,15 @@ NETWORK = [
         f"research mine --data beir:collection --split test --retriever {HUB} --out out/negatives.jsonl"),
     Row("no network", "hub reranker", "retrieve mine", f"'{HUB}'", "Check the spelling and the network", "use a local folder",
         f"--reranker {HUB}"),
+    Row("no network", "hub model", "fit validate test", f"'{HUB}'", "Check the spelling and the network", "use a local folder",
+        f"--model.model {HUB}"),
+    Row("no network", "hub training data", "fit", f"hf:{HUB}", "expected a dataset of the hub", "without one use beir:PATH",
+        f"--data.train hf:{HUB}"),
     Row("no network", "hub data", "encode retrieve mine evaluate", f"hf:{HUB}", "expected a dataset of the hub",
         "without one use beir:PATH", f"--data hf:{HUB}"),
 ]  # fmt: skip
 COVERED = [("interrupt", verb) for verb in COMMANDS] + [("help", verb) for verb in COMMANDS]
-COVERED += [("lost W&B", "retrieve")]
+COVERED += [("lost W&B", "retrieve"), ("lost W&B", "fit")]
 
 
 def process(argv: str, env: dict | None = None) -> Result:
@@ -61,11 +76,12 @@ def test_unreachable_hub_is_refused_within_half_a_minute(verb, place):
     assert time.monotonic() - started < 30
 
 
-def test_unreachable_wandb_is_a_warning_and_the_run_goes_on(place):
+@pytest.mark.parametrize("command", [MAKE_RUN, MAKE_FIT.replace("--out out", "--out run")], ids=["retrieve", "fit"])
+def test_unreachable_wandb_is_a_warning_and_the_run_goes_on(command, place):
     nowhere = {"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9",
                "WANDB_DIR": str(place / "cache")}  # fmt: skip
     started = time.monotonic()
-    result = process(MAKE_RUN + " --json --wandb online", nowhere)
+    result = process(command + " --json --wandb online", nowhere)
     assert time.monotonic() - started < 60
     assert result.code == 0, result.err
     assert "warning: W&B failed" in result.err
@@ -83,6 +99,9 @@ INTERRUPTED = {
     "evaluate": "research.verbs.scoring.score",
     "report": "research.report.html.page",
     "quickstart": "research.models.sources.resolve",
+    "fit": "research.training.dual_encoder.embed",
+    "validate": "research.training.validation.exact_search",
+    "test": "research.training.validation.exact_search",
 }
 """verb → a function in its middle."""
 
@@ -92,8 +111,7 @@ def test_interrupt_is_130_leaves_no_result_and_the_same_command_finishes(verb, p
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("research.verbs.quickstart.DATA", "beir:collection")
-    monkeypatch.setattr("research.models.sources.MINILM", "./model")
+    shorten_quickstart(monkeypatch)
     assert research(*MAKE_RUN.split()).code == 0
     before = snapshot()
     with monkeypatch.context() as patch:

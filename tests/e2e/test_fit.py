@@ -334,6 +334,25 @@ def test_help_with_a_configuration_lists_its_options_and_their_values(verb, type
     assert "--trainer.fast_dev_run" not in text
 
 
+@pytest.mark.parametrize(
+    ("options", "batches"),
+    [("", 15), ("--trainer.max_steps 4", 4), ("--trainer.max_steps 4 --model.optimisation.accumulate 2", 8),
+     ("--trainer.max_epochs -1 --trainer.max_steps 7", 7)],
+)  # fmt: skip
+def test_bar_knows_how_long_the_training_is(options, batches, typed, monkeypatch):
+    totals = []
+
+    def bar(total, *args, **kwargs):
+        totals.append(total)
+        return tqdm(total=total, disable=True)
+
+    from tqdm import tqdm
+
+    monkeypatch.setattr("research.training.progress.bar", bar)
+    typed(f"{FIT} {options}")
+    assert totals == [batches]
+
+
 def test_every_line_of_stderr_says_something_of_this_run(typed, candidates):
     """In a process of its own, where no other test has silenced anything."""
     result = process("fit", "-c", "cross.yaml")
