@@ -94,9 +94,9 @@ def total_steps(trainer: L.Trainer, accumulate: int) -> int:
         raise UserError("trainer.max_epochs=-1 and trainer.max_steps=-1; expected a limit, since warmup and decay are shares "
                         "of it. Set one.")  # fmt: skip
     epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
-    if epochs is None:
+    if epochs is None or trainer.num_training_batches == float("inf"):  # a stream has no epochs
         return trainer.max_steps
-    steps = epochs * -(-trainer.num_training_batches // accumulate)
+    steps = epochs * -(-int(trainer.num_training_batches) // accumulate)
     return steps if trainer.max_steps < 0 else min(steps, trainer.max_steps)
 
 
