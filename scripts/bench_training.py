@@ -284,7 +284,12 @@ def compare(options: dict, rounds: int, steps: int) -> dict:
     ours, theirs = (Side(side, options | {"dropout": None}) for side in ("ours", "theirs"))
     for side in (theirs, ours):
         side.run(2)  # the first steps pay for what later ones find ready
-    turns = [(theirs.run(steps), ours.run(steps)) for _ in range(rounds)]
+    turns = []
+    for turn in range(rounds):
+        turns.append((theirs.run(steps), ours.run(steps)))
+        a, b = turns[-1]
+        print(f"{name}: turn {turn + 1}/{rounds}, theirs {a['seconds'] / steps:.2f} s a step, {a['gib']:.2f} GiB; ours "
+              f"{b['seconds'] / steps:.2f} s, {b['gib']:.2f} GiB", file=sys.stderr, flush=True)  # fmt: skip
     theirs.close()
     ours.close()
     ratios = [a["seconds"] / b["seconds"] for a, b in turns]
