@@ -64,6 +64,12 @@ def test_resumed_with_workers_equals_straight_without(training, kind):
     same((straight.run(), straight), stopped_and_resumed(training, kind, [4], data={"workers": 2}))
 
 
+def test_resumed_with_torch_s_own_dropout_equals_straight(training):
+    """As on a GPU: the masks come from torch's generator."""
+    straight = training("dual_encoder", "straight", module={"fast": False})
+    same((straight.run(), straight), stopped_and_resumed(training, "dual_encoder", [4], module={"fast": False}))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_resumed_in_bf16_equals_straight(training, kind):
     straight = training(kind, "straight", trainer={"precision": "bf16-mixed"})
