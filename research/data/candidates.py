@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from research.data.chunks import CHUNK_TOKENS, chunked
 from research.data.formats import check_run, read_run
 from research.data.sampler import StatefulBatchSampler
-from research.data.training import TrainingQuery, check_counts, load_training, load_validation, make_loader
+from research.data.training import TrainingQuery, check_counts, load_training, load_validation, spread, training_loader
 from research.errors import UserError
 from research.runfolder import hash_file
 from research.types import CandidateBatch, Candidates, Collection, Corpus, Run
@@ -137,13 +137,7 @@ class CandidateData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         collate = CandidateCollate(self.trainer.lightning_module.model, self.group_size, self.chunk_overhead)
-        self.sampler = StatefulBatchSampler(
-            len(self.dataset), self.batch_size, self.seed, global_rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size, drop_last=self.drop_last,
-        )  # fmt: skip
-        if self.place is not None:
-            self.sampler.load_state_dict(self.place)
-        return make_loader(self.dataset, self.sampler, collate, self.workers)
+        return training_loader(self, collate)
 
     def val_dataloader(self) -> list[str]:
         """One batch, the name of a collection: the module re-orders its whole run."""
@@ -172,8 +166,7 @@ class CandidateData(L.LightningDataModule):
         run = read_run(Path(file))
         check_run(Path(file), run, data.qrels, data.corpus, data.unjudged)
         if queries is not None:
-            ids = list(data.queries)
-            chosen = {ids[i * len(ids) // queries] for i in range(min(queries, len(ids)))}
+            chosen = {*spread(list(data.queries), queries)}
             data = data._replace(queries={q: text for q, text in data.queries.items() if q in chosen},
                                  qrels={q: docs for q, docs in data.qrels.items() if q in chosen})  # fmt: skip
         self.collections[name] = data

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from research.data.chunks import CHUNK_TOKENS, chunked
 from research.data.sampler import StatefulBatchSampler
-from research.data.training import TrainingQuery, check_counts, load_training, load_validation, make_loader
+from research.data.training import TrainingQuery, check_counts, load_training, load_validation, training_loader
 from research.errors import UserError
 from research.types import Collection, Corpus, Pair, PairBatch
 
@@ -151,13 +151,7 @@ class PairData(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         model = self.trainer.lightning_module.model
         collate = PairCollate(self.dataset.texts, model.query, model.doc, self.dataset.widest, self.chunk_overhead)
-        self.sampler = StatefulBatchSampler(
-            len(self.dataset), self.batch_size, self.seed, global_rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size, drop_last=self.drop_last,
-        )  # fmt: skip
-        if self.place is not None:
-            self.sampler.load_state_dict(self.place)
-        return make_loader(self.dataset, self.sampler, collate, self.workers)
+        return training_loader(self, collate)
 
     def val_dataloader(self) -> list[str]:
         """One batch, the name of a collection: the module encodes and searches all of it."""

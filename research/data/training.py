@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightning as L
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from research.data.folds import fold_of, parse_fold
 from research.data.formats import read_triplets
@@ -57,7 +58,7 @@ def load_training(
     if limit is not None:
         if limit < 1:
             raise UserError(f"limit={limit}; expected 1 training query or more. Leave it out to take all.")
-        queries = [queries[i * len(queries) // limit] for i in range(min(limit, len(queries)))]
+        queries = spread(queries, limit)
     if not queries:
         raise UserError(
             f"{train} leaves no training query; expected one or more. Name another split, or a smaller fold."
@@ -85,13 +86,26 @@ def load_validation(source: str, split: str, documents: int | None, seed: int, s
     return data._replace(corpus={doc: text for doc, text in data.corpus.items() if doc in kept})
 
 
-def make_loader(
-    dataset: Dataset, sampler: StatefulBatchSampler, collate: Callable[[list], Any], workers: int
-) -> DataLoader:
-    """A loader whose batches are `sampler`'s; its own generator leaves the global ones alone."""
+def training_loader(data: L.LightningDataModule, collate: Callable[[list], Any]) -> DataLoader:
+    """The loader of a DataModule's dataset, from its place on; the new sampler, which says where that is, becomes its own.
+
+    A generator of its own leaves the global ones alone.
+    """
+    trainer = data.trainer
+    data.sampler = StatefulBatchSampler(
+        len(data.dataset), data.batch_size, data.seed, global_rank=trainer.global_rank, world_size=trainer.world_size,
+        drop_last=data.drop_last,
+    )  # fmt: skip
+    if data.place is not None:
+        data.sampler.load_state_dict(data.place)
     # fork: the dataset and the tokenizer are shared with the workers, not copied through a pipe
-    return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers,
-                      generator=torch.Generator(), multiprocessing_context="fork" if workers else None)  # fmt: skip
+    return DataLoader(data.dataset, batch_sampler=data.sampler, collate_fn=collate, num_workers=data.workers,
+                      generator=torch.Generator(), multiprocessing_context="fork" if data.workers else None)  # fmt: skip
+
+
+def spread(items: list, count: int) -> list:
+    """`count` of the items (all, where there are fewer), evenly over their order."""
+    return [items[i * len(items) // count] for i in range(min(count, len(items)))]
 
 
 def check_counts(**values: tuple[int, int]) -> None:
