@@ -66,6 +66,11 @@ class EncoderSettings:
             raise UserError(f"similarity {self.similarity!r} is not supported; expected cosine or dot. Name "
                             "another model.")  # fmt: skip
 
+    @property
+    def normalize_outside(self) -> bool:
+        """Whether who compares the embeddings must divide them by their norms: compared by cosine, and not divided here."""
+        return self.similarity == "cosine" and not self.normalize
+
     def prompt(self, role: str) -> str:
         return self.query_prompt if role == "query" else self.doc_prompt
 

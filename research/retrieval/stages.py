@@ -125,7 +125,7 @@ class Dense:
         search = [options.index, options.top_k]
         if options.index == "hnsw":
             search += [options.ef, options.M, options.ef_construction, options.index_threads]
-        self.cosine = self.model.doc.settings.similarity == "cosine" and not self.model.doc.settings.normalize
+        self.cosine = self.model.doc.settings.normalize_outside
         # what does not fit is refused before anything is computed
         self.given = open_store(options.embeddings, self.doc_key) if options.embeddings is not None else None
         self.key = hash_json(["dense", self.doc_key, query_key, *search, self.cosine])

@@ -147,4 +147,4 @@ def embed(encoder: TextEncoder, texts: TokenBatch, role: str) -> Tensor:
     """
     prompt_tokens = encoder.prompt_tokens(role)
     rows = torch.cat([encoder(**chunk, prompt_tokens=prompt_tokens) for chunk in texts.chunks])[texts.rows]
-    return nn.functional.normalize(rows, dim=-1) if encoder.settings.similarity == "cosine" else rows
+    return nn.functional.normalize(rows, dim=-1) if encoder.settings.normalize_outside else rows

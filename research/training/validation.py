@@ -19,8 +19,7 @@ def evaluate_retrieval(module: L.LightningModule, data: Collection, metrics: lis
     docs = _encode(module, module.model.doc, [doc.content for doc in data.corpus.values()], "doc")
     queries = _encode(module, module.model.query, list(data.queries.values()), "query")
     settings, doc_ids = module.model.doc.settings, list(data.corpus)
-    cosine = settings.similarity == "cosine" and not settings.normalize
-    found = exact_search(queries, docs, min(TOP_K, len(doc_ids)), cosine, doc_ids)
+    found = exact_search(queries, docs, min(TOP_K, len(doc_ids)), settings.normalize_outside, doc_ids)
     return evaluate(data.qrels, to_run(list(data.queries), doc_ids, *found), metrics)
 
 
