@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from research.errors import UserError
+from research.models.first_token import keep_first_token
 from research.models.folder import load_transformer, own_length, padded_length, position_count, stretches
 from research.models.sources import read_config
 
@@ -34,6 +35,7 @@ class CrossEncoder(nn.Module):
         if max_length is not None and not 8 <= max_length <= self.positions:
             raise UserError(f"max length {max_length} of a pair does not fit the reranker; expected 8 to {self.positions} "
                             "tokens. Pass a --reranker-max-length within that.")  # fmt: skip
+        keep_first_token(transformer)
         self.transformer = transformer
         self.tokenizer = tokenizer
         self.max_length = max_length or own_length(self.positions, tokenizer)

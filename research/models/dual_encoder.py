@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, MT5EncoderModel, T5EncoderModel, UMT5EncoderModel
 
 from research.errors import UserError
+from research.models.first_token import keep_first_token
 from research.models.folder import load_transformer, own_length, padded_length, position_count, stretches, unreadable
 from research.models.pooling import pool
 from research.models.settings import ROLES, EncoderSettings, read_settings
@@ -35,6 +36,8 @@ class TextEncoder(nn.Module):
         self.dense = dense or nn.Identity()
         self.positions = position_count(transformer)
         self.settings = _with_lengths(settings, self.positions, tokenizer)
+        if settings.pooling == "cls" and settings.include_prompt:
+            keep_first_token(transformer)
 
     @property
     def dim(self) -> int:
@@ -52,7 +55,7 @@ class TextEncoder(nn.Module):
             (B, D) float32, of norm 1 where settings.normalize.
         """
         input_ids, attention_mask = _pad_right(input_ids, attention_mask)
-        hidden = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, T, H)
+        hidden = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, T or 1, H)
         if prompt_tokens:
             attention_mask = attention_mask.clone()
             attention_mask[:, :prompt_tokens] = 0

@@ -4,7 +4,7 @@ same gradients come from cheaper parts.
 Where the time of a plain step goes there (MiniLM, bf16 autocast, 64 question-passage pairs): padding, random masks drawn one
 number at a time, the backward of the fused attention kernel, and casts of one tensor again for each of its readers. What
 changes that stands here, in `attention` and in `dropout`, through transformers' attention registry, forward hooks and the
-exact types nn.Dropout and nn.Embedding; where it does not apply the plain path is taken.
+exact type nn.Dropout; where it does not apply the plain path is taken.
 """
 
 import ctypes
@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from research.errors import UserError
 from research.models import attention
 from research.models.dropout import DropoutBits, FastDropout
-
-SPARSE_ROWS = 4096  # embedding tables from this size on get sparse gradients inside a backward
 
 
 def set_dropout(model: nn.Module, p: float | None) -> None:
@@ -49,12 +47,11 @@ def freeze_pooler(model: nn.Module) -> None:
             parameter.requires_grad = False
 
 
-def for_training(model: nn.Module, sparse: bool) -> DropoutBits:
+def for_training(model: nn.Module) -> DropoutBits:
     """Make `model` train faster on this CPU, in place; weights, names and state_dict stay as they are.
 
     Args:
         model: any Hugging Face model, or a module that holds some.
-        sparse: sum the gradients of large embedding tables as rows; not where DDP exchanges them.
 
     Returns:
         The generator of all its masks, to be seeded at every step.
@@ -68,8 +65,6 @@ def for_training(model: nn.Module, sparse: bool) -> DropoutBits:
                 setattr(module, name, FastDropout(child.p, bits).train(child.training))
         if type(module) is nn.Linear:
             module.register_forward_pre_hook(cast)
-        if sparse and type(module) is nn.Embedding and module.num_embeddings >= SPARSE_ROWS:
-            _sum_sparse(module)
         if hasattr(module, "set_attn_implementation") and module.config._attn_implementation == "sdpa":
             module.set_attn_implementation(attention.NAME)
         module.dropout_bits = bits  # attention functions get the module and a rate, not the generator
@@ -94,17 +89,6 @@ class SharedCast:
             self.source, self.version, self.result = weakref.ref(x), x._version, weakref.ref(cast)
             return (cast, *inputs[1:])
         return (self.result(), *inputs[1:])
-
-
-def _sum_sparse(embedding: nn.Embedding) -> None:
-    """Sum a table's gradients over the chunks of one backward as rows, and make them dense once, at its end."""
-
-    def densify(weight: Tensor) -> None:
-        if weight.grad is not None and weight.grad.is_sparse:
-            weight.grad = weight.grad.to_dense()
-
-    embedding.sparse = True
-    embedding.weight.register_post_accumulate_grad_hook(densify)
 
 
 def bound_memory() -> None:

@@ -60,7 +60,7 @@ class CrossEncoderModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.trainer.strategy.root_device.type == "cpu" and self.fast:
-            self.bits = for_training(self.model, sparse=self.trainer.world_size == 1)
+            self.bits = for_training(self.model)
 
     def training_step(self, batch: CandidateBatch, batch_idx: int) -> None:
         scores = score(self.model, batch.pairs, batch.present)  # (B, N)

@@ -82,7 +82,7 @@ class DualEncoderModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.trainer.strategy.root_device.type == "cpu" and self.fast:
-            self.bits = for_training(self.model, sparse=self.trainer.world_size == 1)
+            self.bits = for_training(self.model)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> None:
         query = embed(self.model.query, batch.queries, "query")  # (B, D)
