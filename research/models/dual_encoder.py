@@ -55,7 +55,9 @@ class TextEncoder(nn.Module):
             (B, D) float32, of norm 1 where settings.normalize.
         """
         input_ids, attention_mask = _pad_right(input_ids, attention_mask)
-        hidden = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, T or 1, H)
+        hidden = self.transformer(
+            input_ids=input_ids, attention_mask=attention_mask
+        ).last_hidden_state  # (B, T or 1, H)
         if prompt_tokens:
             attention_mask = attention_mask.clone()
             attention_mask[:, :prompt_tokens] = 0

@@ -8,8 +8,10 @@ import transformers as tf
 
 from research.models.first_token import keep_first_token
 
-SHAPE = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
-         "max_position_embeddings": 40, "num_labels": 1, **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)}  # fmt: skip
+SHAPE = {
+    "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "max_position_embeddings": 40, "num_labels": 1, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+}  # fmt: skip
 KINDS = ["Bert", "Roberta", "XLMRoberta", "Camembert", "Electra"]
 
 
