@@ -11,7 +11,15 @@ from torch.utils.data import DataLoader, Dataset
 from research.data.chunks import CHUNK_TOKENS, chunked
 from research.data.formats import check_run, read_run
 from research.data.sampler import StatefulBatchSampler
-from research.data.training import TrainingQuery, check_counts, load_training, load_validation, spread, training_loader
+from research.data.training import (
+    TrainingQuery,
+    check_counts,
+    count_shared,
+    load_training,
+    load_validation,
+    spread,
+    training_loader,
+)
 from research.errors import UserError
 from research.runfolder import hash_file
 from research.types import CandidateBatch, Candidates, Collection, Corpus, Run
@@ -92,6 +100,8 @@ class CandidateData(L.LightningDataModule):
         seed: of order and draws.
     """
 
+    gives = CandidateBatch
+
     def __init__(
         self, train: str, val: str = "builtin:stdlib", val_split: str | None = "dev", val_run: str | None = None,
         test_split: str | None = "test", test_run: str | None = None, depth: int = 30, group_size: int = 8,
@@ -100,16 +110,19 @@ class CandidateData(L.LightningDataModule):
     ):  # fmt: skip
         super().__init__()
         check_counts(batch_size=(batch_size, 1), group_size=(group_size, 2), depth=(depth, 1), workers=(workers, 0),
-                     chunk_overhead=(chunk_overhead or 0, 0), val_queries=(val_queries or 1, 1))  # fmt: skip
+                     chunk_overhead=(chunk_overhead or 0, 0), val_queries=(val_queries or 1, 1),
+                     limit=(1 if limit is None else limit, 1))  # fmt: skip
         if not Path(train).exists():
-            raise UserError(f"train={train} does not exist; expected candidates of the retriever to be reranked. Make them: "
-                            f"research mine --data {val} --split train --retriever {RETRIEVER} --ranks 1-{depth} "
-                            f"--out {train}")  # fmt: skip
-        queries, self.corpus, self.fingerprint = load_training(train, "", None, limit, skip_bad_rows)
-        self.queries = [query for query in queries if query.negatives]
-        if not self.queries:
+            out = train if train.endswith(".jsonl") else "runs/candidates.jsonl"
+            raise UserError(f"train={train} does not exist; expected a triplets file, the candidates of the retriever to be "
+                            f"reranked. Make it: research mine --data {val} --split train --retriever {RETRIEVER} "
+                            f"--ranks 1-{depth} --out {out}")  # fmt: skip
+        queries, self.corpus, self.fingerprint = load_training(train, "", None, None, skip_bad_rows)
+        usable = [query for query in queries if query.negatives]
+        if not usable:
             raise UserError(f"train={train} has no negative for any query; expected candidates to tell apart. Mine them with "
                             "wider --ranks or without a margin.")  # fmt: skip
+        self.queries = spread(usable, limit or len(usable))
         self.dataset = CandidateDataset(self.queries, self.corpus, group_size, seed)
         self.source, self.depth, self.group_size = val, depth, group_size
         self.val_split, self.test_split = val_split, test_split
@@ -125,12 +138,13 @@ class CandidateData(L.LightningDataModule):
         self.runs: dict[str, Run] = {}
         if val_split is not None:
             self._load("val", val_split, val_queries)
+        self.shared = count_shared(self.queries, self.collections)
         self.place: dict | None = None
         self.sampler: StatefulBatchSampler | None = None
 
     def describe(self) -> dict:
         """What the training reads, for provenance."""
-        facts = {"train": self.fingerprint, "queries": len(self.queries)}
+        facts = {"train": self.fingerprint, "queries": len(self.queries)} | self.shared
         for name, data in self.collections.items():
             facts |= {name: data.fingerprint, f"{name}_run": hash_file(Path(self.files[name]))}
         return facts
@@ -162,7 +176,7 @@ class CandidateData(L.LightningDataModule):
             raise UserError(f"{name}_run={file} does not exist; expected the current retriever's run on split {split!r}. "
                             f"Make it: research retrieve --data {self.source} --split {split} --retriever {RETRIEVER} "
                             f"--out {out}; the run is {out}/dense.trec")  # fmt: skip
-        data = load_validation(self.source, split, None, self.seed, self.skip_bad_rows)
+        data = load_validation(self.source, split, None, self.skip_bad_rows)
         run = read_run(Path(file))
         check_run(Path(file), run, data.qrels, data.corpus, data.unjudged)
         if queries is not None:

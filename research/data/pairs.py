@@ -9,7 +9,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from research.data.chunks import CHUNK_TOKENS, chunked
 from research.data.sampler import StatefulBatchSampler
-from research.data.training import TrainingQuery, check_counts, load_training, load_validation, training_loader
+from research.data.training import (
+    TrainingQuery,
+    check_counts,
+    count_shared,
+    load_training,
+    load_validation,
+    training_loader,
+)
 from research.errors import UserError
 from research.types import Collection, Corpus, Pair, PairBatch
 
@@ -111,6 +118,8 @@ class PairData(L.LightningDataModule):
         seed: of order and negatives.
     """
 
+    gives = PairBatch
+
     def __init__(
         self, train: str = "builtin:stdlib", train_split: str = "train", val: str | None = None,
         val_split: str | None = "dev", test_split: str | None = "test", batch_size: int = 64, hard_negatives: int = 0,
@@ -128,8 +137,9 @@ class PairData(L.LightningDataModule):
             train, train_split, without_fold, limit, skip_bad_rows
         )
         if hard_negatives and not any(query.negatives for query in self.queries):
-            raise UserError(f"hard_negatives={hard_negatives}, but {train} holds none; expected a triplets file. Make one: "
-                            f"research mine --data {train} --split {train_split} --retriever MODEL --out negatives.jsonl; then "
+            data, split = ("SOURCE", "NAME") if train.endswith(".jsonl") else (train, train_split)
+            raise UserError(f"hard_negatives={hard_negatives}, but {train} holds none; expected a triplets file. Make "
+                            f"one: research mine --data {data} --split {split} --retriever MODEL --out negatives.jsonl; then "
                             "train on it.")  # fmt: skip
         self.val_source = val or train
         self.val_split, self.test_split, self.val_documents = val_split, test_split, val_documents
@@ -138,15 +148,15 @@ class PairData(L.LightningDataModule):
         self.dataset = PairDataset(self.queries, self.corpus, hard_negatives, seed)
         self.collections: dict[str, Collection] = {}
         if val_split is not None:
-            self.collections["val"] = load_validation(self.val_source, val_split, val_documents, seed, skip_bad_rows)
+            self.collections["val"] = load_validation(self.val_source, val_split, val_documents, skip_bad_rows)
+        self.shared = count_shared(self.queries, self.collections)
         self.place: dict | None = None
         self.sampler: StatefulBatchSampler | None = None
 
     def describe(self) -> dict:
         """What the training reads, for provenance."""
-        return {"train": self.fingerprint, "queries": len(self.queries), "examples": len(self.dataset)} | {
-            name: data.fingerprint for name, data in self.collections.items()
-        }
+        facts = {"train": self.fingerprint, "queries": len(self.queries), "examples": len(self.dataset)}
+        return facts | {name: data.fingerprint for name, data in self.collections.items()} | self.shared
 
     def train_dataloader(self) -> DataLoader:
         model = self.trainer.lightning_module.model
@@ -160,9 +170,7 @@ class PairData(L.LightningDataModule):
     def test_dataloader(self) -> list[str]:
         if self.test_split is None:
             raise UserError("test_split is null; expected a split to test on. Name one: --data.test_split test.")
-        self.collections["test"] = load_validation(
-            self.val_source, self.test_split, None, self.seed, self.skip_bad_rows
-        )
+        self.collections["test"] = load_validation(self.val_source, self.test_split, None, self.skip_bad_rows)
         return ["test"]
 
     def state_dict(self) -> dict:

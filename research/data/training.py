@@ -1,6 +1,7 @@
 """What both retrieval trainers read: training queries with their documents, the collections to validate on, the loader."""
 
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,8 +67,10 @@ def load_training(
     return queries, corpus, fingerprint
 
 
-def load_validation(source: str, split: str, documents: int | None, seed: int, skip_bad_rows: bool) -> Collection:
+def load_validation(source: str, split: str, documents: int | None, skip_bad_rows: bool) -> Collection:
     """The collection to validate on; `documents` keeps the judged ones and a sample of the others, up to that number.
+
+    The sample is the same for all seeds, so that their validations compare.
 
     Raises:
         UserError: as `load`; or fewer documents than are judged.
@@ -80,7 +83,7 @@ def load_validation(source: str, split: str, documents: int | None, seed: int, s
         raise UserError(f"val_documents={documents} is less than the {len(judged)} documents that {source} split {split!r} "
                         f"judges; expected {len(judged)} or more. Raise it, or leave it out to take all.")  # fmt: skip
     others = [doc for doc in data.corpus if doc not in judged]
-    kept = judged | set(random.Random(f"validation {seed}").sample(others, documents - len(judged)))
+    kept = judged | set(random.Random("validation 0").sample(others, documents - len(judged)))
     say(f"validation on {documents:,} of {len(data.corpus):,} documents: the judged ones and a sample of the others. Its "
         "numbers are higher than on all of them, and compare only with each other")  # fmt: skip
     return data._replace(corpus={doc: text for doc, text in data.corpus.items() if doc in kept})
@@ -100,7 +103,27 @@ def training_loader(data: L.LightningDataModule, collate: Callable[[list], Any])
         data.sampler.load_state_dict(data.place)
     # fork: the dataset and the tokenizer are shared with the workers, not copied through a pipe
     return DataLoader(data.dataset, batch_sampler=data.sampler, collate_fn=collate, num_workers=data.workers,
-                      generator=torch.Generator(), multiprocessing_context="fork" if data.workers else None)  # fmt: skip
+                      generator=torch.Generator(), multiprocessing_context="fork" if data.workers else None,
+                      worker_init_fn=ignore_signals)  # fmt: skip
+
+
+def ignore_signals(_worker: int) -> None:
+    """A cluster signals every process of a job: workers outlive it, so that the step can end and be saved."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def count_shared(queries: list[TrainingQuery], collections: dict[str, Collection]) -> dict[str, int]:
+    """How many queries of each collection are trained on too, said where there are any: its numbers are too high then."""
+    texts = {query.text for query in queries}
+    shared = {
+        f"{name}_trained": sum(text in texts for text in data.queries.values()) for name, data in collections.items()
+    }
+    for name, data in collections.items():
+        if count := shared[f"{name}_trained"]:
+            say(f"warning: {count:,} of the {len(data.queries):,} queries of {data.source} split {data.split!r} ({name}) are "
+                "trained on too; its numbers are too high")  # fmt: skip
+    return {name: count for name, count in shared.items() if count}
 
 
 def spread(items: list, count: int) -> list:
@@ -133,7 +156,9 @@ def _from_triplets(path: Path, skip_bad_rows: bool) -> tuple[list[TrainingQuery]
     queries = []
     for row in read_triplets(path, bad):
         _add(corpus, row, path)
-        queries.append(TrainingQuery(row.query_id, row.query, list(row.positives), list(row.negatives)))
+        relevant = {doc.content for doc in row.positives.values()}  # a copy of a positive is no negative
+        negatives = [doc_id for doc_id, doc in row.negatives.items() if doc.content not in relevant]
+        queries.append(TrainingQuery(row.query_id, row.query, list(row.positives), negatives))
     if bad.counts:
         say(f"{path}: skipped rows: " + ", ".join(f"{n} {reason}" for reason, n in bad.counts.items()))
     return queries, corpus

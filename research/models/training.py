@@ -18,6 +18,9 @@ from research.errors import UserError
 from research.models import attention
 from research.models.dropout import DropoutBits, FastDropout
 
+RATES = ("attention_dropout", "dropout_prob", "dropout_p", "dropout", "hidden_dropout", "activation_dropout")
+"""Attributes of modules that call functional dropout."""
+
 
 def set_dropout(model: nn.Module, p: float | None) -> None:
     """Give every dropout layer, and attention, the probability `p`; None leaves the model's own.
@@ -34,7 +37,7 @@ def set_dropout(model: nn.Module, p: float | None) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = p
-        for name in ("attention_dropout", "dropout_prob", "dropout_p"):  # models that call functional dropout
+        for name in RATES:
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, p)
 

@@ -36,6 +36,8 @@ class CrossEncoderModule(L.LightningModule):
         seed: of dropout (and, by the verb, of a new head).
     """
 
+    reads = CandidateBatch
+
     def __init__(
         self, model: str = MINILM, loss: str = "softmax", max_length: int | None = None, dropout: float | None = None,
         optimisation: Optimisation = Optimisation(),  # noqa: B008 (jsonargparse's default)

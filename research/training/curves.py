@@ -22,7 +22,7 @@ class Curves(Logger):
     """Writes every logged number to curves.jsonl, and hands it to W&B.
 
     A line is {"step": optimizer steps taken, name: value, …, "seconds": since the process began}. On resuming, lines
-    after the checkpoint's step are dropped: they are computed again.
+    after the checkpoint are dropped: they are computed again.
 
     Args:
         folder: the run folder.
@@ -34,6 +34,8 @@ class Curves(Logger):
         self.path, self.send = Path(folder) / FILE, send
         self.started = time.perf_counter()
         self.lost = False
+        self.lines = 0  # in the file
+        self.trainer: L.Trainer | None = None  # says the step; callbacks that log would give micro-batches
 
     @property
     def name(self) -> str:
@@ -48,20 +50,23 @@ class Curves(Logger):
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         values = {name: float(value) for name, value in metrics.items()}
+        step = (step or 0) if self.trainer is None else self.trainer.global_step
         seconds = round(time.perf_counter() - self.started, 3)
         try:
             with open(self.path, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"step": step or 0, **values, "seconds": seconds}) + "\n")
+                stream.write(json.dumps({"step": step, **values, "seconds": seconds}) + "\n")
+            self.lines += 1
         except OSError as error:
             if not self.lost:
                 say(f"warning: {self.path} cannot be written ({error}); training goes on without its curves")
             self.lost = True
-        self.send(values, step or 0)
+        self.send(values, step)
 
-    def rewind(self, step: int) -> None:
-        """Drop what was logged after `step`."""
+    def rewind(self, count: int) -> None:
+        """Drop what was logged after the first `count` lines."""
         lines = read_curves(self.path.parent)
-        kept = [line for line in lines if line["step"] <= step]
+        kept = lines[:count]
+        self.lines = len(kept)
         if len(kept) < len(lines) or self.path.exists():
             with atomic_write(self.path) as stream:
                 stream.writelines(json.dumps(line) + "\n" for line in kept)
@@ -114,10 +119,7 @@ class BestModel(L.Callback):
         self.best, self.first = state_dict["best"], state_dict["first"]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Curves go on from the checkpoint's step; a new one begins with the untrained model."""
-        for logger in trainer.loggers if trainer.is_global_zero else []:
-            if isinstance(logger, Curves):
-                logger.rewind(trainer.global_step or -1)
+        """A new curve begins with the untrained model."""
         if trainer.global_step or "val" not in trainer.datamodule.collections or not trainer.limit_val_batches:
             return
         module.eval()

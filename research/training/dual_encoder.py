@@ -42,6 +42,8 @@ class DualEncoderModule(L.LightningModule):
         seed: of dropout.
     """
 
+    reads = PairBatch
+
     def __init__(
         self, model: str = MINILM, towers: str = "shared", temperature: float = 0.05, learn_temperature: bool = False,
         temperature_range: tuple[float, float] = (0.01, 0.5), temperature_lr: float = 1e-3, symmetric: bool = False,

@@ -69,13 +69,15 @@ def build_optimizer(
         rates: learning rates of single parameters, by name.
     """
     rates = rates or {}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {
+        (settings.lr, settings.weight_decay): []
+    }  # the first is logged
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             decay = settings.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rates.get(name, settings.lr), decay), []).append(parameter)
     optimizer = torch.optim.AdamW(
-        [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()],
+        [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items() if params],
         betas=settings.betas, eps=settings.eps, fused=True,
     )  # fmt: skip
     warmup = round(settings.warmup * steps)
@@ -132,8 +134,10 @@ class Window:
             over all ranks.
         """
         last = self._is_last()
-        with self._synchronised(last):
-            self.module.manual_backward(losses.sum())
+        total = losses.sum()
+        # under autocast the gradients of what is computed in fp32 on purpose (scores) would be rounded to bf16
+        with self._synchronised(last), torch.autocast(total.device.type, enabled=False):
+            self.module.manual_backward(total)
         self.micro += 1
         self.count += len(losses)
         for name, value in ({"loss": losses.detach().sum()} | sums).items():

@@ -26,7 +26,7 @@ from research.errors import UserError
 from research.models.dropout import DropoutBits
 from research.progress import say
 from research.runfolder import atomic_write, hash_file, read_json, write_json
-from research.training.curves import writing
+from research.training.curves import Curves, writing
 from research.training.stop import SIGNALS, Stopped
 
 LIST = "checkpoints.json"
@@ -58,20 +58,29 @@ class Resume(Checkpoint):
         self.micro = 0  # micro-batches that are finished
         self.saved = -1  # optimizer step of the newest checkpoint
         self.signal: int | None = None
+        self.ended = False  # an early stop came before the signal
+        self.lines = 0  # of the curves
         self.previous: dict[int, Any] = {}
         self.file = AtomicFile()
 
     def state_dict(self) -> dict:
-        return {"micro": self.micro}
+        return {"micro": self.micro, "ended": self.ended, "lines": self.lines}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        self.micro = state_dict["micro"]
+        self.micro, self.ended, self.lines = (state_dict[name] for name in ("micro", "ended", "lines"))
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = self.file
 
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Curves go on from the checkpoint's place."""
+        for curves in _curves(trainer):
+            curves.trainer = trainer
+            curves.rewind(self.lines)
+
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.saved = trainer.global_step
+        trainer.should_stop = trainer.should_stop or self.ended
         for number in self.stop_on:
             self.previous[number] = signal.signal(number, self._asked)
 
@@ -123,7 +132,8 @@ class Resume(Checkpoint):
         return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
 
     def _save(self, trainer: L.Trainer) -> None:
-        self.saved = trainer.global_step
+        self.saved, self.ended = trainer.global_step, trainer.should_stop
+        self.lines = max((curves.lines for curves in _curves(trainer)), default=0)
         name = f"step-{trainer.global_step:08d}.ckpt"
         trainer.save_checkpoint(self.folder / name, weights_only=False)
         try:
@@ -134,6 +144,10 @@ class Resume(Checkpoint):
         except UserError as error:
             # training is worth more than this checkpoint: the one before is still there
             say(f"warning: {error} Training goes on; resuming would start at the checkpoint before")
+
+
+def _curves(trainer: L.Trainer) -> list[Curves]:
+    return [logger for logger in trainer.loggers if isinstance(logger, Curves)] if trainer.is_global_zero else []
 
 
 class AtomicFile(TorchCheckpointIO):
@@ -159,8 +173,8 @@ class AtomicFile(TorchCheckpointIO):
 
 
 def _record(folder: Path, name: str, step: int) -> None:
-    """List the new checkpoint with its sha256, then remove the older ones."""
-    known = [entry for entry in _listed(folder) if entry["file"] != name]
+    """List the new checkpoint with its sha256, then remove the older ones, and later ones that were passed over."""
+    known = [entry for entry in _listed(folder) if entry["step"] < step]
     known = [*known, {"file": name, "step": step, "sha256": hash_file(folder / name)}]
     write_json(folder / LIST, known[-KEEP:])
     for path in folder.glob("step-*.ckpt"):
@@ -171,10 +185,10 @@ def _record(folder: Path, name: str, step: int) -> None:
 def _listed(folder: Path) -> list[dict]:
     listed = read_json(folder / LIST) if (folder / LIST).exists() else []
     if not isinstance(listed, list) or not all(
-        isinstance(entry, dict) and {"file", "sha256"} <= {*entry} for entry in listed
+        isinstance(entry, dict) and {"file", "step", "sha256"} <= {*entry} for entry in listed
     ):
-        raise UserError(f"{folder / LIST} is not one this tool wrote; expected a list of checkpoints, each with file and "
-                        "sha256. Name a new --out, or delete this folder to train anew.")  # fmt: skip
+        raise UserError(f"{folder / LIST} is not one this tool wrote; expected a list of checkpoints, each with file, step "
+                        "and sha256. Name a new --out, or delete this folder to train anew.")  # fmt: skip
     return listed
 
 

@@ -4,14 +4,14 @@ import lightning as L
 import numpy as np
 import torch
 
-from research.metrics.retrieval import evaluate
+from research.metrics.retrieval import evaluate, parse_metric
 from research.models.dual_encoder import TextEncoder
 from research.retrieval.encode import encode_batches
 from research.retrieval.index import exact_search, to_run
 from research.retrieval.rerank import rerank, score_pairs, top_pairs
 from research.types import Collection, Run
 
-TOP_K = 100  # documents ranked a query
+TOP_K = 100  # documents ranked a query, at least
 
 
 def evaluate_retrieval(module: L.LightningModule, data: Collection, metrics: list[str]) -> dict[str, dict[str, float]]:
@@ -19,7 +19,8 @@ def evaluate_retrieval(module: L.LightningModule, data: Collection, metrics: lis
     docs = _encode(module, module.model.doc, [doc.content for doc in data.corpus.values()], "doc")
     queries = _encode(module, module.model.query, list(data.queries.values()), "query")
     settings, doc_ids = module.model.doc.settings, list(data.corpus)
-    found = exact_search(queries, docs, min(TOP_K, len(doc_ids)), settings.normalize_outside, doc_ids)
+    top_k = max(TOP_K, *(parse_metric(name)[1] for name in metrics))
+    found = exact_search(queries, docs, min(top_k, len(doc_ids)), settings.normalize_outside, doc_ids)
     return evaluate(data.qrels, to_run(list(data.queries), doc_ids, *found), metrics)
 
 

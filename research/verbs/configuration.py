@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import importlib
 import inspect
+import itertools
 import logging
 import re
 import warnings
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from research.errors import UserError, suggest
+from research.runfolder import MARKER
 
 if TYPE_CHECKING:
     import jsonargparse
@@ -40,6 +42,7 @@ OWN_NAMES = {
 }  # fmt: skip
 """What other verbs call an option, in messages of the rooms below → its name here."""
 HELP = ("-h", "--help")
+EXAMPLE = "research.training.dual_encoder.DualEncoderModule"
 PRECISIONS = (None, "32-true", "bf16-mixed", "64-true", 32, "32", 64, "64")
 
 
@@ -63,6 +66,8 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
         raise UserError(f"no configuration; expected -c CONFIG.yaml. Try `{parser.prog} -c configs/dual_encoder.yaml`.")
     for file in files:
         _check_file(file)
+    if given := [name for name in names if re.fullmatch(r"--(model|data)\.(init_args\.)?seed", name)]:
+        _refuse_seed(given[0])
     options = [i for i, name in enumerate(names) if name.startswith("--") and name not in ("--config", "--json")]
     if options and places[-1] > options[0]:
         raise UserError(f"-c {files[-1]} comes after {argv[options[0]]}, and would silently win over it; expected every -c "
@@ -85,6 +90,15 @@ def _check_file(file: str) -> None:
     if not isinstance(value, dict):
         raise UserError(f"configuration {file} holds {'nothing' if value is None else type(value).__name__}; expected sections "
                         f"such as {', '.join(TOP[-3:])}. Mend the file.")  # fmt: skip
+    for name in ("model", "data"):
+        section = value.get(name)
+        if isinstance(section, dict) and "seed" in {**section, **(section.get("init_args") or {})}:
+            _refuse_seed(f"{name}.init_args.seed in {file}")
+
+
+def _refuse_seed(name: str) -> None:
+    raise UserError(f"{name} is not an option; expected seed_everything, one seed that data order, initialisation and "
+                    "dropout derive generators of their own from. Set that.")  # fmt: skip
 
 
 def read(args: argparse.Namespace) -> "tuple[jsonargparse.Namespace, dict]":
@@ -105,9 +119,20 @@ def read(args: argparse.Namespace) -> "tuple[jsonargparse.Namespace, dict]":
         config = parser.parse_args(_with_nulls(args.argv))
     except jsonargparse.ArgumentError as error:
         raise UserError(_explained(str(error), args.prog)) from None
+    if (home := _run_folder(args.argv)) is not None:
+        config.out = str(home)
     _check_values(config)
     values = yaml.safe_load(parser.dump(config, skip_unset=False))
     return config, {name: value for name, value in values.items() if name not in ("config", "json")}
+
+
+def _run_folder(argv: list[str]) -> Path | None:
+    """The folder whose own config.yaml is named, wherever it lies now; not where --out says another."""
+    if any(arg.partition("=")[0] == "--out" for arg in argv):
+        return None
+    files = [Path(value) for flag, value in itertools.pairwise(argv) if flag in ("-c", "--config")]
+    homes = [file.parent for file in files if file.name == "config.yaml" and (file.parent / MARKER).exists()]
+    return homes[-1] if homes else None
 
 
 def print_options(args: argparse.Namespace) -> None:
@@ -194,6 +219,10 @@ def _check_values(config: "jsonargparse.Namespace") -> None:
     if trainer.precision not in PRECISIONS:
         raise UserError(f"trainer.precision={trainer.precision!r}; expected 32-true, bf16-mixed or 64-true: fp16 scales "
                         "gradients, and clipping would see the scale. Choose one.")  # fmt: skip
+    strategy = trainer.strategy if isinstance(trainer.strategy, str) else trainer.strategy.get("class_path", "")
+    if not re.fullmatch(r"auto|ddp(_find_unused_parameters_(true|false))?|.*\bDDPStrategy", strategy):
+        raise UserError(f"trainer.strategy={strategy!r}; expected auto, ddp or ddp_find_unused_parameters_true: gradients are "
+                        "summed, counted and clipped whole here, and processes start as commands. Choose one.")  # fmt: skip
     for name in ("max_steps", "max_epochs", "limit_train_batches"):
         if trainer[name] is not None and trainer[name] == 0:
             raise UserError(f"trainer.{name}=0 trains nothing; expected more than 0. Correct it, or leave it out.")
@@ -210,6 +239,13 @@ def build(config: "jsonargparse.Namespace") -> "tuple[L.LightningModule, Any]":
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed_everything)
         module = _instance(config.model)
+    reads = getattr(module, "reads", None)
+    if reads is None:
+        raise UserError(f"model.class_path={config.model.class_path} is not a training of this tool; expected one of "
+                        f"research.training, for example {EXAMPLE}. Name one, or a subclass.")  # fmt: skip
+    if getattr(_imported(config.data.class_path), "gives", None) != reads:
+        raise UserError(f"data.class_path={config.data.class_path} does not give what {config.model.class_path} reads; "
+                        f"expected a DataModule of {reads.__name__}. configs/ has one.")  # fmt: skip
     data = _instance(config.data)
     if not module.metrics:
         raise UserError("model.metrics is empty; expected one or more, for example mrr@10. Name one.")

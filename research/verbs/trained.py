@@ -16,11 +16,13 @@ class Trained(NamedTuple):
     Attributes:
         source, split: as `--data` and `--split` name them; None where config.yaml does not say.
         without_fold: "0/2" where fold 0 of 2 was left out, else None.
+        model: what the training started from.
     """
 
     source: str | None
     split: str | None
     without_fold: str | None
+    model: str | None = None
 
     def on(self, source: str, split: str) -> bool:
         """Whether that is the training data, under whatever spelling of its path."""
@@ -57,7 +59,18 @@ def trained_on(name: str) -> Trained | None:
     source, split, fold = (_text(values.get(key)) for key in ("train", "train_split", "without_fold"))
     if source is not None and source.endswith(".jsonl"):  # mined triplets say themselves what they were mined from
         source, split = mined_from(Path(source))
-    return Trained(source, split, fold)
+    model = config.get("model")
+    model = model.get("init_args", model) if isinstance(model, dict) else {}
+    return Trained(source, split, fold, _text(model.get("model")) if isinstance(model, dict) else None)
+
+
+def ancestors(trained: Trained | None) -> list[Trained]:
+    """The trainings before it, newest first: what its model started from, and that model's, …"""
+    found: list[Trained] = []
+    while trained is not None and trained.model is not None and len(found) < 100:  # a folder may start from itself
+        trained = trained_on(trained.model)
+        found += [trained] if trained is not None else []
+    return found
 
 
 def check_training(retrievers: list[str], folds: bool, source: str, split: str) -> list[str]:
@@ -77,9 +90,14 @@ def check_training(retrievers: list[str], folds: bool, source: str, split: str) 
     warnings = []
     for number, name in enumerate(retrievers):
         trained = trained_on(name)
+        before = [one for one in ancestors(trained) if one.on(source, split)]
         if folds:
-            warnings += _check_fold(name, f"{number}/{len(retrievers)}", trained, source, split)
-        elif trained is not None and trained.on(source, split):
+            fold = f"{number}/{len(retrievers)}"
+            warnings += _check_fold(name, fold, trained, source, split)
+            if any(one.without_fold != fold for one in before):
+                warnings.append(f"{name} started from a model that was trained on {source} split {split}, fold {fold} "
+                                "included: leaving the fold out of the last training does not hide it")  # fmt: skip
+        elif before or (trained is not None and trained.on(source, split)):
             warnings.append(f"{name} was trained on {source} split {split}: it ranks these queries better than those of a "
                             "test. With --folds each query is mined by a retriever that has not seen it")  # fmt: skip
     for warning in warnings:

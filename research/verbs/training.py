@@ -46,6 +46,8 @@ def fit(args: argparse.Namespace) -> int:
             out = Path(config.out)
             return _fit(args, config, resolved, out)
         except Stopped as stopped:
+            if not _is_first_process():
+                return 0  # Lightning kills the first process, which is still saving, when another one fails
             _say_stopped(out)
             return stopped.exit_code
 
@@ -87,6 +89,8 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path) -> in
                     weights_only=True,
                 )
         except FloatingPointError as error:
+            if not trainer.is_global_zero:
+                return 0
             say(f"error: the training diverged ({error}); expected finite numbers. Lower model.optimisation.lr, then name "
                 "another --out")  # fmt: skip
             return 1
@@ -232,12 +236,12 @@ def _tracker(choice: str, out: Path, resolved: dict):
 
 def _is_first_process() -> bool:
     """Only one process writes: DDP's other ranks run this very code."""
-    ranks = [os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK")]
+    ranks = [os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")]
     return all(value == "0" for value in ranks)
 
 
 def _temperature(module: Any) -> float | None:
-    return float(module.log_temperature.exp()) if hasattr(module, "log_temperature") else None
+    return float(module.log_temperature.detach().exp()) if hasattr(module, "log_temperature") else None
 
 
 # ---- what the user reads --------------------------------------------------------------------------------------------

@@ -96,19 +96,19 @@ def process(*argv: str, **options) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def signalled(number: int, argv: str, until: str) -> Result:
-    """A process of its own that gets the signal as soon as the file `until` is there."""
+def signalled(number: int, argv: str, until: str, group: bool = False) -> Result:
+    """A process of its own that gets the signal as soon as the file `until` is there; with `group`, its children too."""
     child = subprocess.Popen(
         [sys.executable, "-m", "research", *argv.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=environment(),
         # a shell's background job is born with SIGINT ignored, and so would its children be
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), process_group=0,
     )  # fmt: skip
     started = time.monotonic()
     while not Path(until).exists():
         assert child.poll() is None, child.communicate()[1]
         assert time.monotonic() - started < 120, f"{until} has not come"
         time.sleep(0.005)
-    child.send_signal(number)
+    os.killpg(child.pid, number) if group else child.send_signal(number)
     out, err = child.communicate(timeout=120)
     return Result(child.returncode, out, err)

@@ -154,6 +154,45 @@ def test_validate_without_a_run_measures_the_model_that_would_be_trained(typed):
     assert finished("run")["untrained"] == pytest.approx(result.json["metrics"])
 
 
+def test_config_of_a_run_folder_means_that_folder_from_anywhere(typed, place, monkeypatch):
+    typed(FIT)
+    trained = finished("run")["metrics"]
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
+    config["data"]["init_args"]["train"] = f"beir:{place}/collection"
+    Path("run/config.yaml").write_text(yaml.safe_dump(config))
+    Path("run").rename("moved")
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    result = typed("validate -c ../moved/config.yaml --json")
+    assert result.json["metrics"] == pytest.approx(trained)
+    assert Path(result.json["out"]).resolve() == place / "moved"
+
+
+def test_queries_that_are_trained_and_validated_on_are_counted(typed):
+    result = typed(f"{FIT} --data.val_split test")
+    count = json.loads(Path("run/provenance.json").read_text())["data"]["val_trained"]
+    assert count > 0
+    assert (
+        f"warning: {count} of the {count} queries of beir:collection split 'test' (val) are trained on too"
+        in result.err
+    )
+
+
+def test_learned_temperature_does_not_stand_in_for_the_learning_rate(typed):
+    typed(f"{FIT} --model.learn_temperature true --model.temperature_lr 0.5 --model.optimisation.lr 1e-4")
+    rates = [line["train/lr"] for line in fitting.curve("run") if "train/lr" in line]
+    assert rates
+    assert max(rates) <= 1e-4
+
+
+def test_metrics_deeper_than_a_hundred_are_of_as_many_documents(typed, monkeypatch):
+    from research.training import validation
+
+    monkeypatch.setattr(validation, "TOP_K", 2)  # the collection has 60 documents
+    typed(f"{FIT} --model.metrics [mrr@10,recall@60]")
+    assert finished("run")["metrics"]["recall@60"] == 1.0
+
+
 # ---- stopped and resumed --------------------------------------------------------------------------------------------
 
 
@@ -168,6 +207,16 @@ def test_signal_stops_with_a_checkpoint_and_the_same_command_goes_on(number, cod
     assert resumed.code == 0
     assert process(*LONG.split(), "--out", "straight").code == 0
     same_run("run", "straight")
+
+
+@pytest.mark.parametrize("more", ["", " --model.optimisation.accumulate 2"])
+def test_signal_to_all_processes_of_a_job_leaves_the_workers_to_the_last_step(more, typed):
+    """A cluster signals every process; a data worker that dies first would take the checkpoint with it."""
+    line = f"{LONG} --data.workers 2{more}"
+    stopped = signalled(signal.SIGTERM, line, until="run/checkpoints.json", group=True)
+    assert stopped.code == 85, stopped.err
+    assert "Traceback" not in stopped.err
+    assert "goes on from step-" in stopped.err
 
 
 def test_killed_after_a_checkpoint_the_same_command_equals_a_straight_run(typed):

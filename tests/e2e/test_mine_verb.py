@@ -257,12 +257,18 @@ def trained(tiny_bert, collection, tmp_path):
     """trained(name, …) → a run folder as `research fit` leaves it."""
 
     def make(
-        name: str, fold: str | None = None, split: str = "test", source: str | None = None, pooling="mean"
+        name: str,
+        fold: str | None = None,
+        split: str = "test",
+        source: str | None = None,
+        pooling="mean",
+        model: str | None = None,
     ) -> Path:
         shutil.copytree(tiny_bert, tmp_path / name / "model")
         config = {"class_path": "research.data.pairs.PairData", "init_args": {
             "train": source or f"beir:{collection}", "train_split": split, "without_fold": fold}}  # fmt: skip
-        (tmp_path / name / "config.yaml").write_text(json.dumps({"data": config}))  # JSON is YAML
+        text = json.dumps({"data": config, "model": {"init_args": {"model": model}}})  # JSON is YAML
+        (tmp_path / name / "config.yaml").write_text(text)
         return tmp_path / name
 
     return make
@@ -329,6 +335,16 @@ def test_retriever_that_was_trained_on_these_queries_is_warned_of(mine, trained,
     assert "With --folds" in result.err
     assert len(facts(tmp_path / "negatives.jsonl")["warnings"]) == 1
     assert "was trained on" in mine("--folds", retrievers=(tmp_path / "run", "bm25"), out=tmp_path / "f.jsonl").err
+
+
+def test_what_the_starting_model_was_trained_on_counts_too(mine, trained, tmp_path):
+    """Leaving a fold out of a second training does not hide it from a model that saw it in the first."""
+    first = trained("first")
+    second = trained("second", "0/2", model=str(first))
+    result = mine("--folds", retrievers=(second, "bm25"))
+    assert "second started from a model that was trained on beir:" in result.err
+    result = mine("--folds", retrievers=(trained("clean", "0/2"), "bm25"), out=tmp_path / "b.jsonl")
+    assert "started from" not in result.err
 
 
 def test_retriever_that_was_trained_on_another_split_is_not(mine, trained, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from research.errors import UserError
-from research.runfolder import hash_file
+from research.runfolder import hash_file, read_json
 from research.training.resume import last_checkpoint, seed_step
 
 KINDS = ["dual_encoder", "cross_encoder"]
@@ -107,10 +107,55 @@ def test_early_stopping_stops_and_a_resumed_run_stops_at_the_same_step(training)
     assert validated == [0, 3, 8]  # every third batch of an epoch of 5
     assert max(line["step"] for line in straight.curve()) == 8
     assert stopped.curve() == straight.curve()
+    # the signal comes in the very step whose validation ends the training: it is over, not to be gone on with
+    late = training("dual_encoder", "late", module=still)
+    late.run(stop=8, callbacks=stop_early())
+    late.run(callbacks=stop_early())
+    assert late.curve() == straight.curve()
 
 
 class Killed(Exception):
     pass
+
+
+def test_validation_inside_a_window_is_logged_once_after_a_resume(training):
+    """Validation every 3 micro-batches, steps of 2: a checkpoint is older than the validation after it."""
+    import lightning as L
+
+    class KillAfterValidation(L.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            if batch_idx == 3:
+                raise Killed
+
+    straight = training("dual_encoder", "straight", accumulate=2)
+    expected = straight.run(), straight
+    killed = training("dual_encoder", "killed", accumulate=2)
+    with pytest.raises(Killed):
+        killed.run(every=1, callbacks=(KillAfterValidation(),))
+    same(expected, (killed.run(), killed))
+
+
+def test_after_a_damaged_checkpoint_the_good_ones_are_kept(training):
+    run = training("dual_encoder", "damaged")
+    run.run(stop=4)
+    run.run(stop=8)
+    (run.out / "step-00000008.ckpt").write_bytes(b"torn")
+    run.run(stop=5)
+    listed = [entry["step"] for entry in read_json(run.out / "checkpoints.json")]
+    assert listed[-1] == 5
+    assert 8 not in listed
+    assert not (run.out / "step-00000008.ckpt").exists()
+
+
+def test_a_callback_s_numbers_stand_at_optimizer_steps(training):
+    """Lightning counts micro-batches where optimisation is manual."""
+    from lightning.pytorch.callbacks import LearningRateMonitor
+
+    run = training("dual_encoder", "monitored", accumulate=2, trainer={"log_every_n_steps": 1})
+    run.run(callbacks=(LearningRateMonitor("step"),))
+    steps = [line["step"] for line in run.curve()]
+    assert steps == sorted(steps)
+    assert any("lr-AdamW" in name for line in run.curve() for name in line)
 
 
 def test_killed_inside_an_accumulation_window_computes_the_window_again(training):

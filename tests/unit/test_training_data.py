@@ -1,5 +1,7 @@
 """What the trainers read: pairs, groups, folds; numbers that a reader can check by hand."""
 
+import json
+
 import pytest
 import torch
 
@@ -119,6 +121,18 @@ def test_queries_of_one_document_lie_in_one_fold():
     assert 450 < sum(folds) < 550
 
 
+def test_copies_of_a_positive_are_no_negatives_in_triplets(tmp_path):
+    from research.data.training import load_training
+
+    same, copy, other = (
+        {"docid": i, "title": "", "text": text} for i, text in zip("abc", ("x", "x", "y"), strict=True)
+    )
+    row = {"query_id": "q", "query": "x", "positive_passages": [same], "negative_passages": [copy, other]}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row))
+    (query,), _, _ = load_training(str(tmp_path / "t.jsonl"), "", None, None, False)
+    assert query.negatives == ["c"]
+
+
 @pytest.mark.parametrize("text", ["2/2", "0/1", "-1/2", "half", "0/2/4", ""])
 def test_wrong_folds_are_refused(text):
     with pytest.raises(UserError, match="expected FOLD/FOLDS"):
@@ -136,12 +150,12 @@ def test_training_without_a_fold_and_its_rest_make_the_whole(collection):
 
 
 def test_validation_on_a_sample_keeps_every_judged_document(collection):
-    data = load_validation(f"beir:{collection}", "dev", 10, 0, False)
+    data = load_validation(f"beir:{collection}", "dev", 10, False)
     assert len(data.corpus) == 10
     assert {doc for docs in data.qrels.values() for doc in docs} <= data.corpus.keys()
-    assert load_validation(f"beir:{collection}", "dev", 10, 0, False).corpus == data.corpus
+    assert load_validation(f"beir:{collection}", "dev", 10, False).corpus == data.corpus
     with pytest.raises(UserError, match="val_documents=2 is less than the 4 documents"):
-        load_validation(f"beir:{collection}", "dev", 2, 0, False)
+        load_validation(f"beir:{collection}", "dev", 2, False)
 
 
 @pytest.mark.parametrize(
