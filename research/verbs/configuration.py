@@ -236,16 +236,16 @@ def build(config: "jsonargparse.Namespace") -> "tuple[L.LightningModule, Any]":
     """
     import torch
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed_everything)
-        module = _instance(config.model)
-    reads = getattr(module, "reads", None)
+    reads = getattr(_imported(config.model.class_path), "reads", None)
     if reads is None:
         raise UserError(f"model.class_path={config.model.class_path} is not a training of this tool; expected one of "
                         f"research.training, for example {EXAMPLE}. Name one, or a subclass.")  # fmt: skip
     if getattr(_imported(config.data.class_path), "gives", None) != reads:
         raise UserError(f"data.class_path={config.data.class_path} does not give what {config.model.class_path} reads; "
                         f"expected a DataModule of {reads.__name__}. configs/ has one.")  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed_everything)
+        module = _instance(config.model)
     data = _instance(config.data)
     if not module.metrics:
         raise UserError("model.metrics is empty; expected one or more, for example mrr@10. Name one.")

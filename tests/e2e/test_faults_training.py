@@ -115,8 +115,9 @@ CONFIGURATIONS = [
     Row("wrong value", "seed in a section", ALL, "data.init_args.seed in seed.yaml", "expected seed_everything", "Set that",
         "research {verb} -c dual.yaml -c seed.yaml", breaks=(write("seed.yaml", "data: {init_args: {seed: 5}}"),)),
     Row("wrong value", "data of another training", ALL, "CandidateData does not give", "expected a DataModule of PairBatch",
-        "configs/", breaks=(replace("dual.yaml", "research.data.pairs.PairData", "research.data.candidates.CandidateData"),
-                            replace("dual.yaml", "hard_negatives", "group_size"))),
+        "configs/", "research {verb} -c dual.yaml -c other.yaml",
+        breaks=(write("other.yaml", "data: "
+                                    "{class_path: research.data.candidates.CandidateData, init_args: {train: x.jsonl}}"),)),
     Row("wrong value", "not a training", ALL, "BoringModel is not a training", "expected one of research.training", "Name one",
         "research {verb} -c boring.yaml --out out",
         breaks=(write("boring.yaml", "model: {class_path: lightning.pytorch.demos.boring_classes.BoringModel}\n"
