@@ -48,6 +48,9 @@ class Collection(NamedTuple):
     notes: dict
     unjudged: frozenset[str] = frozenset()
 
+    def __str__(self) -> str:
+        return f"{len(self.queries):,} queries and {len(self.corpus):,} documents"
+
 
 class Triplets(NamedTuple):
     """One training query with its judged passages, as tevatron's JSONL holds them (doc id → document).
@@ -128,3 +131,18 @@ class CandidateBatch(NamedTuple):
     pairs: TokenBatch
     labels: "Tensor"
     present: "Tensor"
+
+
+class InstructionBatch(NamedTuple):
+    """B token rows of a causal language model, in chunks of similar length.
+
+    Attributes:
+        chunks: each of (b, T) tensors: input_ids, labels (-100 where nothing is learned), and attention_mask, or
+            position_ids where a row holds several texts.
+        rows: (B,) where row i stands in the chunks laid end to end.
+        tokens: real tokens, padding not counted.
+    """
+
+    chunks: "tuple[dict[str, Tensor], ...]"
+    rows: "Tensor"
+    tokens: int

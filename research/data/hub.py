@@ -11,7 +11,7 @@ from pathlib import Path
 
 from research.data.formats import collect_corpus, collect_qrels, collect_queries
 from research.data.rows import BadRows
-from research.errors import UserError
+from research.errors import UserError, suggest
 from research.types import Corpus, Qrels, Queries
 
 QRELS_COLUMNS = ("query-id", "corpus-id", "score")
@@ -48,6 +48,39 @@ def load_hub(name: str, bad: BadRows) -> tuple[Corpus, Queries, dict[str, Qrels]
         raise UserError(f"hf:{name} could not be loaded ({type(error).__name__}: {reason}); expected a dataset of the hub "
                         "or a local folder in its layout. Check the name, the revision after @, and the network; without "
                         "one use beir:PATH.") from None  # fmt: skip
+
+
+def read_rows(name: str, split: str | None) -> Iterator[tuple[str, dict]]:
+    """(`hf:NAME row N`, row) of one split of any dataset.
+
+    Args:
+        name: what stands after `hf:`, NAME[@REVISION].
+        split: None takes the only one.
+
+    Raises:
+        UserError: not found, no network, or no such split.
+    """
+    from datasets.exceptions import DatasetsError
+
+    repo, _, revision = name.partition("@")
+    try:
+        with _cache_for(repo) as cache:
+            tables = _Tables(repo, revision or None, cache)
+            splits = tables.load(None if "default" in tables.configs else tables.configs[0])
+            if split is None and len(splits) == 1:
+                split = next(iter(splits))
+            if split not in splits:
+                raise UserError(
+                    f"hf:{name} has no split {split!r}; {suggest(str(split), list(splits))}. Name one of them."
+                )
+            yield from ((f"hf:{name} {split} row {number}", dict(row)) for number, row in enumerate(splits[split], 1))
+    except (DatasetsError, OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise UserError(f"hf:{name} could not be loaded ({type(error).__name__}: {reason}); expected a dataset of the hub "
+                        "or a local folder in its layout. Check the name, the revision after @, and the network; without "
+                        "one use a JSONL file.") from None  # fmt: skip
 
 
 class _Tables:

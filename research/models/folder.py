@@ -39,7 +39,7 @@ def load_transformer(
     weight_files(folder)
     check_tokenizer(folder)
     try:
-        with _quiet():
+        with quiet():
             transformer, info = auto_class.from_pretrained(
                 folder, dtype=DTYPES[precision], use_safetensors=True, local_files_only=True, output_loading_info=True,
                 ignore_mismatched_sizes=True,  # so that they are listed below, by name
@@ -65,7 +65,7 @@ def load_transformer(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' tables of missing weights: what matters of them is said, or refused, by name."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()

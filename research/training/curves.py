@@ -103,11 +103,12 @@ class BestModel(L.Callback):
 
     Args:
         folder: the run folder.
-        monitor: a validation metric, higher is better.
+        monitor: a validation metric.
+        lower: whether lower is better.
     """
 
-    def __init__(self, folder: Path, monitor: str):
-        self.folder, self.monitor = Path(folder), monitor
+    def __init__(self, folder: Path, monitor: str, lower: bool = False):
+        self.folder, self.monitor, self.sign = Path(folder), monitor, -1 if lower else 1
         self.best: dict | None = None
         self.first: dict | None = None
         self.pending: tuple[dict, dict] | None = None  # weights and metrics.json that the disk did not take
@@ -136,7 +137,7 @@ class BestModel(L.Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         values, name = module.means(), self.monitor.removeprefix("val/")
-        if self.best is None or values[name] > self.best["metrics"][name]:
+        if self.best is None or self.sign * (values[name] - self.best["metrics"][name]) > 0:
             self.best = {"step": trainer.global_step, "metrics": values}
             if trainer.is_global_zero:
                 self._keep(module, None, self._facts(trainer.global_step, module.per_query))

@@ -6,7 +6,7 @@ clipping and accumulation as soon as a step needs two passes (GradCache). Manual
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import lightning as L
@@ -116,6 +116,7 @@ class Window:
     def __init__(self, module: L.LightningModule, settings: Optimisation):
         self.module, self.settings = module, settings
         self.micro, self.count, self.sums = 0, 0, {}
+        self.counted = 0.0  # losses of the last step, over all ranks
 
     @property
     def open(self) -> bool:
@@ -133,21 +134,34 @@ class Window:
             None within the window; at its end loss (mean over examples), grad_norm (before clipping), lr, and the sums;
             over all ranks.
         """
+        return self.add_parts([lambda: (losses, sums)])
+
+    def add_parts(self, parts: Sequence[Callable[[], tuple[Tensor, dict]]]) -> dict[str, float] | None:
+        """`add` for a micro-batch in parts that do not depend on each other: only one part's graph is held at a time.
+
+        Args:
+            parts: each computes its losses (b,) and its sums.
+        """
         last = self._is_last()
-        total = losses.sum()
-        # under autocast the gradients of what is computed in fp32 on purpose (scores) would be rounded to bf16
-        with self._synchronised(last), torch.autocast(total.device.type, enabled=False):
-            self.module.manual_backward(total)
+        for number, part in enumerate(parts, 1):
+            losses, sums = part()
+            total = losses.sum()
+            # under autocast the gradients of what is computed in fp32 on purpose (scores) would be rounded to bf16
+            with (
+                self._synchronised(last and number == len(parts)),
+                torch.autocast(total.device.type, enabled=False),
+            ):
+                self.module.manual_backward(total)
+            self.count += len(losses)
+            for name, value in ({"loss": losses.detach().sum()} | sums).items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
         self.micro += 1
-        self.count += len(losses)
-        for name, value in ({"loss": losses.detach().sum()} | sums).items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
         return self._step() if last else None
 
     def _step(self) -> dict[str, float]:
         trainer, optimizer = self.module.trainer, self.module.optimizers()
         totals = self._totals()
-        count = totals.pop("count")
+        count = self.counted = totals.pop("count")
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         # DDP has averaged the ranks' sums, hence the world size: what is left is the sum over all ranks
         torch._foreach_mul_([p.grad for p in parameters], trainer.world_size / count)

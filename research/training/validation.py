@@ -31,7 +31,7 @@ def evaluate_reranking(
     pairs = top_pairs(run, depth)
     mine = pairs[module.trainer.global_rank :: module.trainer.world_size]
     texts = [data.queries[query] for query, _ in mine], [data.corpus[doc].content for _, doc in mine]
-    logits = _together(module, score_pairs(module.model, *texts), len(pairs))
+    logits = together(module, score_pairs(module.model, *texts), len(pairs))
     scores: dict[str, dict[str, float]] = {}
     for (query, doc), logit in zip(pairs, logits.tolist(), strict=True):
         scores.setdefault(query, {})[doc] = logit
@@ -44,10 +44,10 @@ def _encode(module: L.LightningModule, encoder: TextEncoder, texts: list[str], r
     out = np.empty((len(mine), encoder.dim), np.float32)
     for batch in encode_batches(encoder, mine, role):
         out[batch.positions] = batch.embeddings
-    return _together(module, out, len(texts))
+    return together(module, out, len(texts))
 
 
-def _together(module: L.LightningModule, mine: np.ndarray, count: int) -> np.ndarray:
+def together(module: L.LightningModule, mine: np.ndarray, count: int) -> np.ndarray:
     """All ranks' rows in their common order."""
     world = module.trainer.world_size
     if world == 1:

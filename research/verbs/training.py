@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 HOW = ("out", "wandb", "save_every", "data.init_args.workers")
 """Parts of a configuration that say how, not what: a run goes on with others."""
+LOWER = ("val/loss", "val/perplexity")  # of these the lowest is the best
 
 
 def fit(args: argparse.Namespace) -> int:
@@ -60,7 +61,11 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path) -> in
     from research.training.curves import BestModel, Curves
     from research.training.resume import Resume, last_checkpoint
 
-    curves, best, resume = Curves(out), BestModel(out, config.monitor), Resume(out, config.save_every)
+    curves, best, resume = (
+        Curves(out),
+        BestModel(out, config.monitor, config.monitor in LOWER),
+        Resume(out, config.save_every),
+    )
     resume.file.hold = lambda: best.pending is not None
     trainer = configuration.make_trainer(config, [best, resume], [curves])
     with contextlib.ExitStack() as stack:
@@ -250,9 +255,7 @@ def _temperature(module: Any) -> float | None:
 def _say_what(config: Any, module: Any, data: Any, trainer: "L.Trainer") -> None:
     facts = data.describe()
     counts = ", ".join(f"{value:,} {name}" for name, value in facts.items() if isinstance(value, int))
-    validated = [
-        f"validation on {len(c.queries):,} queries and {len(c.corpus):,} documents" for c in data.collections.values()
-    ]
+    validated = [f"validation on {collection}" for collection in data.collections.values()]
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     say(f"{config.model.init_args.model}: {trained:,} parameters to train; {config.data.init_args.train}: "
         + "; ".join([counts, *validated, f"{trainer.world_size} × {trainer.strategy.root_device.type}, "

@@ -1,0 +1,123 @@
+"""Next-token loss of a causal language model, from hidden states: only labelled positions meet the output layer."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+IGNORE_INDEX = -100
+CHUNK_LOGITS = 2**24  # logits held at a time: 64 MiB in float32
+
+
+class TokenLosses(NamedTuple):
+    """Of N labelled tokens.
+
+    Attributes:
+        losses: (N,) float32 (float64 stays), differentiable; label-smoothed where asked.
+        nll: (N,) negative log-likelihood of the label, without smoothing and without gradient.
+        correct: (N,) bool, the label is the most likely token.
+    """
+
+    losses: Tensor
+    nll: Tensor
+    correct: Tensor
+
+
+def token_losses(
+    hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None = None, smoothing: float = 0.0,
+    scale: float = 1.0, softcap: float | None = None,
+) -> TokenLosses:  # fmt: skip
+    """−(1 − ε) log p(label) − ε/V Σ_v log p(v) with p = softmax(z), z = scale · (W h + b), then softcap · tanh(z / softcap).
+
+    The (N, V) logits are never held at once, forward or backward. Where the output layer is frozen, the forward already
+    computes ∂loss/∂h, (N, H): the loss of a token depends on its own h alone, so the backward is a multiplication.
+
+    Args:
+        hidden: (N, H) last hidden states, of the positions that predict the labels.
+        weight, bias: (V, H) and (V,) of the output layer.
+        labels: (N,) token ids.
+        smoothing: ε in [0, 1), spread evenly over the vocabulary.
+        scale, softcap: as some models (Granite, Cohere; Gemma 2) treat their logits; softcap > 0.
+
+    Returns:
+        TokenLosses. In bf16 the logits are rounded to bf16 as anywhere, and the softmax is float32: a bf16 log-softmax
+        loses 1e-2.
+
+    Source: label smoothing, Szegedy et al. 2016, §7.
+    """
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    return TokenLosses(*_TokenLosses.apply(hidden, weight.to(hidden.dtype), bias, labels, smoothing, scale, softcap))
+
+
+class _TokenLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, labels, smoothing, scale, softcap):
+        head_frozen = not (weight.requires_grad or (bias is not None and bias.requires_grad))
+        wanted = hidden.requires_grad and head_frozen
+        per_token = torch.empty_like(hidden) if wanted else None
+        losses, nll, correct = [], [], []
+        for part in _parts(len(hidden), len(weight)):
+            z, capped = _logits(hidden[part], weight, bias, scale, softcap)
+            log_p = capped.log_softmax(-1)
+            own = -log_p.gather(1, labels[part, None]).squeeze(1)
+            nll.append(own)
+            losses.append(own if not smoothing else (1 - smoothing) * own - smoothing * log_p.mean(-1))
+            correct.append(capped.argmax(-1) == labels[part])
+            if wanted:
+                grad = _grad_logits(log_p, labels[part], smoothing, scale, softcap, z)
+                per_token[part] = grad.to(weight.dtype) @ weight
+        ctx.settings = smoothing, scale, softcap
+        ctx.save_for_backward(*((per_token,) if head_frozen else (hidden, weight, bias, labels)))
+        ctx.head_frozen = head_frozen
+        result = torch.cat(losses), torch.cat(nll), torch.cat(correct)
+        ctx.mark_non_differentiable(result[1], result[2])
+        return result
+
+    @staticmethod
+    def backward(ctx, grad_losses, *_):
+        if ctx.head_frozen:
+            (per_token,) = ctx.saved_tensors
+            grad = None if per_token is None else (per_token * grad_losses[:, None]).to(per_token.dtype)
+            return grad, None, None, None, None, None, None
+        hidden, weight, bias, labels = ctx.saved_tensors
+        smoothing, scale, softcap = ctx.settings
+        grad_hidden = torch.empty_like(hidden)
+        # summed in float32: parts of a batch must not round a weight's gradient once each
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        grad_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device)
+        grad_bias = None if bias is None else torch.zeros_like(bias, dtype=wide)
+        for part in _parts(len(hidden), len(weight)):
+            z, capped = _logits(hidden[part], weight, bias, scale, softcap)
+            grad = _grad_logits(capped.log_softmax(-1), labels[part], smoothing, scale, softcap, z)
+            grad = (grad * grad_losses[part, None]).to(weight.dtype)
+            grad_hidden[part] = grad @ weight
+            grad_weight += grad.T @ hidden[part]
+            if bias is not None:
+                grad_bias += grad.sum(0)
+        grad_bias = None if bias is None else grad_bias.to(bias.dtype)
+        return grad_hidden, grad_weight.to(weight.dtype), grad_bias, None, None, None, None
+
+
+def _parts(tokens: int, vocabulary: int) -> list[slice]:
+    size = max(1, CHUNK_LOGITS // vocabulary)
+    return [slice(start, start + size) for start in range(0, tokens, size)] or [slice(0, 0)]
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None):
+    z = torch.nn.functional.linear(hidden, weight, None if bias is None else bias.to(weight.dtype))
+    z = z if z.dtype == torch.float64 else z.float()
+    z = z if scale == 1 else z * scale
+    return z, z if softcap is None else softcap * torch.tanh(z / softcap)
+
+
+def _grad_logits(log_p, labels, smoothing, scale, softcap, z) -> Tensor:
+    """∂loss/∂(W h + b), (n, V); `log_p` is overwritten."""
+    grad = log_p.exp_()
+    if smoothing:
+        grad -= smoothing / grad.shape[1]
+    grad[torch.arange(len(labels), device=labels.device), labels] -= 1 - smoothing
+    if softcap is not None:
+        grad *= 1 - torch.tanh(z / softcap) ** 2
+    return grad if scale == 1 else grad.mul_(scale)

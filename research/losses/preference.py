@@ -1,0 +1,49 @@
+"""Losses on preference pairs, from the log-probabilities of whole completions under the policy and the reference.
+
+h = (log π(y_w) − log π_ref(y_w)) − (log π(y_l) − log π_ref(y_l)), with y_w the chosen and y_l the rejected completion.
+Everywhere: chosen, rejected: (B,) log-ratios log π − log π_ref, summed over the completion's tokens; beta > 0; returns (B,).
+"""
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid, relu
+
+
+def sigmoid(chosen: Tensor, rejected: Tensor, beta: float, smoothing: float = 0.0) -> Tensor:
+    """−(1 − ε) log σ(β h) − ε log σ(−β h).
+
+    Args:
+        smoothing: ε in [0, 0.5), the share of pairs believed to be labelled the wrong way round; 0 is DPO, above it cDPO.
+
+    Source: DPO, Rafailov et al. 2023, Eq. 7; cDPO, Mitchell 2023 (TRL's sigmoid loss ignores label_smoothing).
+    """
+    margin = beta * (chosen - rejected)
+    return -(1 - smoothing) * logsigmoid(margin) - smoothing * logsigmoid(-margin)
+
+
+def hinge(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
+    """max(0, 1 − β h).
+
+    Source: SLiC-HF, Zhao et al. 2023, on the pairs of DPO.
+    """
+    return relu(1 - beta * (chosen - rejected))
+
+
+def ipo(chosen: Tensor, rejected: Tensor, beta: float, chosen_tokens: Tensor, rejected_tokens: Tensor) -> Tensor:
+    """(h̄ − 1 / (2 β))², h̄ of log-ratios divided by their completion's tokens.
+
+    Args:
+        chosen_tokens, rejected_tokens: (B,) lengths of the completions, 1 or more.
+
+    Source: IPO, Azar et al. 2023, Eq. 17 (τ is beta); its authors average over tokens.
+    """
+    return (chosen / chosen_tokens - rejected / rejected_tokens - 1 / (2 * beta)) ** 2
+
+
+def sigmoid_norm(
+    chosen: Tensor, rejected: Tensor, beta: float, chosen_tokens: Tensor, rejected_tokens: Tensor
+) -> Tensor:
+    """−log σ(β h̄), h̄ of log-ratios divided by their completion's tokens: length-normalised DPO.
+
+    Source: Tülu 3, Lambert et al. 2024, Eq. 6.
+    """
+    return -logsigmoid(beta * (chosen / chosen_tokens - rejected / rejected_tokens))

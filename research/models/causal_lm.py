@@ -1,0 +1,173 @@
+"""A causal language model, with or without a PEFT adapter: token ids and labels in, losses of the labelled tokens out."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from research.errors import UserError
+from research.models.adapters import PREFIX, plain
+from research.models.folder import load_transformer, own_length, position_count
+
+IGNORE = -100  # a label that is none, as transformers has it
+
+
+class Labelled(NamedTuple):
+    """N positions of a batch that predict a label.
+
+    Attributes:
+        hidden: (N, H).
+        labels: (N,) token ids.
+        rows: (N,) the row of the batch that each is of, ascending.
+    """
+
+    hidden: Tensor
+    labels: Tensor
+    rows: Tensor
+
+
+class CausalLM(nn.Module):
+    """A Hugging Face causal language model.
+
+    The body is run without its output layer, which `losses.language.token_losses` applies to labelled positions only. A
+    model whose logits are something else than a linear layer on the last hidden states is refused at the start, by a
+    comparison with its own forward.
+
+    Args:
+        transformer: the model, or a peft.PeftModel around it.
+        tokenizer: the model's own.
+
+    Raises:
+        UserError: the model's logits cannot be had that way.
+    """
+
+    def __init__(self, transformer: nn.Module, tokenizer):
+        super().__init__()
+        self.transformer, self.tokenizer = transformer, tokenizer
+        self.positions = position_count(self.base)
+        self.own_length = own_length(self.positions, tokenizer)
+        self.off = False
+
+    @property
+    def base(self) -> nn.Module:
+        """The language model itself; LoRA's layers are inside it."""
+        return self.transformer.get_base_model() if self.adapted else self.transformer
+
+    @property
+    def adapted(self) -> bool:
+        return hasattr(self.transformer, "peft_config")
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Tokens of the context that the adapter takes."""
+        if not self.adapted or self.off:
+            return 0
+        config = self.transformer.active_peft_config
+        return config.num_virtual_tokens if config.is_prompt_learning else 0
+
+    @contextlib.contextmanager
+    def adapter_off(self) -> Iterator[None]:
+        """The model as it is without its adapter."""
+        self.off = True
+        try:
+            with self.transformer.disable_adapter() if self.adapted else contextlib.nullcontext():
+                yield
+        finally:
+            self.off = False
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor | None = None, **more: Tensor) -> Tensor:
+        """Last hidden states of the real tokens.
+
+        Args:
+            input_ids: (B, T) padded on the right.
+            attention_mask: (B, T) 1 for real tokens; (B, 1, T, T), or None for rows of several texts whose position_ids
+                begin anew: neither goes with virtual tokens.
+            more: position_ids (B, T).
+
+        Returns:
+            (B, T, H), after the final norm.
+        """
+        body = self.base.base_model
+        count = self.virtual_tokens
+        if not count:
+            return body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **more).last_hidden_state
+        peft, rows = self.transformer, len(input_ids)
+        attention_mask = torch.cat([attention_mask.new_ones(rows, count), attention_mask], 1)  # (B, n + T)
+        if plain(peft.active_peft_config)["peft_type"] == PREFIX:
+            past = peft.get_prompt(rows, max_cache_len=attention_mask.shape[1])
+            return body(input_ids=input_ids, attention_mask=attention_mask, past_key_values=past,
+                        use_cache=False).last_hidden_state  # fmt: skip
+        words = self.base.get_input_embeddings()(input_ids)
+        embedded = torch.cat([peft.get_prompt(rows).to(words.dtype), words], 1)  # (B, n + T, H)
+        states = body(inputs_embeds=embedded, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        return states[:, count:]
+
+    def labelled(self, input_ids: Tensor, labels: Tensor, **inputs: Tensor) -> Labelled:
+        """Hidden states of the positions that predict a label.
+
+        Args:
+            input_ids: (B, T).
+            labels: (B, T), IGNORE where nothing is to be predicted. The first token of a row is predicted by nothing, the
+                virtual tokens before it included: else prompt tuning would count one token more than other methods.
+            inputs: attention_mask (B, T), or position_ids (B, T) where a row holds several texts, as in `hidden`.
+        """
+        chosen = labels[:, 1:] != IGNORE  # (B, T − 1)
+        return Labelled(self.hidden(input_ids, **inputs)[:, :-1][chosen], labels[:, 1:][chosen], chosen.nonzero()[:, 0])
+
+    @property
+    def head(self) -> dict:
+        """What token_losses needs of the output layer."""
+        layer, config = self.base.get_output_embeddings(), self.base.config.get_text_config()
+        if type(layer) is not nn.Linear:
+            layer = getattr(layer, "modules_to_save", {}).get("default", layer)  # trained beside an adapter
+        scale = next((v for name in ("logit_scale", "lm_head_multiplier", "output_multiplier")
+                      if (v := getattr(config, name, None)) is not None), 1.0)  # fmt: skip
+        if (division := getattr(config, "logits_scaling", None)) is not None:
+            scale = division if config.model_type == "hyperclovax" else 1 / division
+        return {"weight": layer.weight, "bias": layer.bias, "scale": scale,
+                "softcap": getattr(config, "final_logit_softcapping", None)}  # fmt: skip
+
+    @torch.no_grad()
+    def check_head(self) -> None:
+        """Compare with the model's own logits, on a few tokens.
+
+        Raises:
+            UserError: they are not what `head` says.
+        """
+        from torch.nn.functional import linear
+
+        was_training = self.training
+        self.eval()
+        vocabulary = self.base.get_input_embeddings().num_embeddings
+        ids = torch.arange(3, 9, device=next(self.parameters()).device)[None] % vocabulary
+        head = self.head
+        ours = linear(self.hidden(ids, torch.ones_like(ids)), head["weight"], head["bias"]).float() * head["scale"]
+        if head["softcap"] is not None:
+            ours = head["softcap"] * torch.tanh(ours / head["softcap"])
+        theirs = self.transformer(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, -ids.shape[1] :].float()
+        self.train(was_training)
+        if not torch.allclose(ours, theirs, atol=1e-2 * float(theirs.abs().max())):
+            raise UserError(f"{type(self.base).__name__} does more to its logits than a linear layer, a scale and a cap "
+                            f"(difference {float((ours - theirs).abs().max()):.3g}); expected a model without. Name another "
+                            "model.")  # fmt: skip
+
+
+def load_causal_lm(folder: Path, precision: str = "fp32") -> CausalLM:
+    """A language model without adapter, in eval mode, on the CPU.
+
+    Args:
+        folder: as `sources.resolve` gives it.
+        precision: "fp32" or "bf16", of the weights.
+
+    Raises:
+        UserError: the folder cannot be read, or holds no causal language model.
+    """
+    transformer, tokenizer = load_transformer(folder, AutoModelForCausalLM, precision)
+    if tokenizer.pad_token_id is None:
+        # padding is masked by the attention mask, never by this id
+        tokenizer.pad_token = tokenizer.eos_token
+    return CausalLM(transformer, tokenizer).eval()

@@ -1,0 +1,128 @@
+"""A language model by name, with the adapter that lies in its folder; and back into a folder."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from research.errors import UserError
+from research.models.adapters import LORA, plain
+from research.models.causal_lm import CausalLM, load_causal_lm
+from research.models.sources import ADAPTER_CONFIG, hash_model, read_config, resolve
+from research.runfolder import hash_json, write_json
+
+FILE = "tandem.json"  # beside an adapter: its base, by name and hash
+
+
+class Policy(NamedTuple):
+    """A loaded language model.
+
+    Attributes:
+        model: with its adapter attached, or merged.
+        base: the name that its base was found by.
+        base_folder: where the base lies.
+        base_hash: sha256 of the base, and of what was merged into it.
+        merged: the folder of an adapter that is part of the weights now, or None.
+    """
+
+    model: CausalLM
+    base: str
+    base_folder: Path
+    base_hash: str
+    merged: Path | None = None
+
+
+def load_policy(name: str, precision: str = "fp32", merge: bool = False, trainable: bool = False) -> Policy:
+    """A base model, or an adapter on its base.
+
+    Args:
+        name: as `sources.resolve` takes it; an adapter's folder brings its base along.
+        precision: "fp32" or "bf16", of the base.
+        merge: make an adapter part of the weights.
+        trainable: go on training an adapter that is not merged.
+
+    Raises:
+        UserError: not found, another base than the adapter was trained on, or an adapter that cannot be merged.
+    """
+    folder = resolve(name)
+    if not (folder / ADAPTER_CONFIG).exists():
+        model = load_causal_lm(folder, precision)
+        model.check_head()
+        return Policy(model, name, folder, hash_model(folder))
+    base, base_folder, base_hash = base_of(folder)
+    model = load_causal_lm(base_folder, precision)
+    model.check_head()
+    attach_saved(model, folder, trainable=trainable and not merge)
+    if not merge:
+        return Policy(model, base, base_folder, base_hash)
+    kind = plain(model.transformer.active_peft_config)["peft_type"]
+    if kind != LORA:
+        raise UserError(f"the adapter in {folder} is of type {kind}, which cannot become part of the weights; expected {LORA} "
+                        "for that. Leave adapter out to train it on, or start from its base.")  # fmt: skip
+    model.transformer = model.transformer.merge_and_unload()
+    return Policy(model, name, base_folder, hash_json([base_hash, hash_model(folder)]), folder)
+
+
+def base_of(folder: Path) -> tuple[str, Path, str]:
+    """Name, folder and hash of the base that an adapter was trained on.
+
+    Raises:
+        UserError: it cannot be found, or is another model now.
+    """
+    config = read_config(folder / ADAPTER_CONFIG)
+    facts = read_config(folder / FILE) if (folder / FILE).exists() else {}
+    name = facts.get("base") or config.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{folder / ADAPTER_CONFIG} names no base_model_name_or_path; expected the model that the adapter was "
+                        "trained on. Add it.")  # fmt: skip
+    base_folder = resolve(name)
+    if (base_folder / ADAPTER_CONFIG).exists():
+        raise UserError(f"the adapter in {folder} stands on {name}, which is an adapter itself; expected a whole model. Merge "
+                        f"that one first: research export {name} --merge --out FOLDER, and name the folder.")  # fmt: skip
+    found = hash_model(base_folder)
+    expected = facts.get("base_hash", found)
+    if found != expected:
+        raise UserError(f"the adapter in {folder} was trained on {name} of hash {str(expected)[:12]}…, and what is there now "
+                        f"has {found[:12]}…; expected the same weights, or its numbers mean nothing. Bring them back, or "
+                        "train again.")  # fmt: skip
+    return name, base_folder, found
+
+
+def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable: bool = False) -> None:
+    """Put the adapter of a folder on a model, or beside the adapters that it has.
+
+    Raises:
+        UserError: it is damaged, or does not fit the model.
+    """
+    import peft
+
+    try:
+        if model.adapted:
+            model.transformer.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
+        else:
+            model.transformer = peft.PeftModel.from_pretrained(model.transformer, str(folder), adapter_name=name,
+                                                               is_trainable=trainable)  # fmt: skip
+    except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"the adapter in {folder} cannot be put on its base ({type(error).__name__}: {reason}); expected "
+                        f"{ADAPTER_CONFIG} and adapter_model.safetensors of PEFT for this model. Copy it again, or name "
+                        "another.") from error  # fmt: skip
+
+
+def save_policy(model: CausalLM, folder: Path, policy: Policy) -> None:
+    """An adapter as PEFT loads it, with the base's name and hash; a whole model as transformers does.
+
+    Args:
+        folder: made if absent; its files are replaced.
+        policy: what the model was loaded as.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model.transformer.save_pretrained(folder, safe_serialization=True)
+    model.tokenizer.save_pretrained(folder)
+    if model.adapted:
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        facts = {"base": policy.base, "base_hash": policy.base_hash}
+        if policy.merged is not None:
+            facts["merged"] = str(policy.merged)
+        write_json(folder / FILE, facts)
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        write_json(folder / ADAPTER_CONFIG, config | {"base_model_name_or_path": str(policy.base_folder)})

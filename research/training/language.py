@@ -1,0 +1,184 @@
+"""What the trainings of causal language models share: the policy on its base, checkpoints without frozen weights, "
+"validation."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from research.errors import UserError
+from research.losses.language import token_losses
+from research.models import adapters
+from research.models.dropout import DropoutBits
+from research.models.policy import load_policy, save_policy
+from research.models.training import for_training
+from research.progress import say
+from research.training.validation import together
+
+PRECISIONS = ("auto", "fp32", "bf16")
+BATCH_TOKENS = 4096  # padded tokens of a validation batch
+
+
+class Language:
+    """A causal language model with what is trained of it.
+
+    Args:
+        model: see SFTModule.
+        adapter: peft.PeftConfig or None.
+        train_layers, train_pattern: partial fine-tuning; see models.adapters.freeze.
+        frozen_precision: of weights that are not trained: "auto", "fp32" or "bf16".
+
+    Raises:
+        UserError: a model that cannot be read, or a combination that the guard refuses.
+    """
+
+    def __init__(
+        self, model: str, adapter: Any, train_layers: int | None, train_pattern: str | None, frozen_precision: str
+    ):
+        if frozen_precision not in PRECISIONS:
+            raise UserError(f"frozen_precision={frozen_precision!r}; expected {' | '.join(PRECISIONS)}. Correct it.")
+        self.adapter, self.frozen_precision = adapter, frozen_precision
+        self.whole = adapter is None and train_layers is None and train_pattern is None
+        adapters.check(adapters.plain(adapter), train_layers=train_layers, train_pattern=train_pattern)
+        self.policy = load_policy(model, merge=adapter is not None or not self.whole, trainable=True)
+        self.model, self.base_hash = self.policy.model, self.policy.base_hash
+        if adapter is not None:
+            self.model.transformer = adapters.attach(self.model.transformer, adapter, str(self.policy.base_folder))
+        elif not self.model.adapted:
+            adapters.freeze(self.model.transformer, train_layers, train_pattern)
+        self.model.train()
+
+    def check(self, max_length: int, packing: bool) -> None:
+        """The guard, with what the data are.
+
+        Raises:
+            UserError: lengths beyond the context, or packing with virtual tokens.
+        """
+        config = self.model.transformer.active_peft_config if self.model.adapted else None
+        positions = self.model.positions
+        if max_length > positions:
+            raise UserError(f"max_length={max_length} does not fit the model's context of {positions} tokens; expected that "
+                            "or fewer. Lower data.max_length.")  # fmt: skip
+        adapters.check(adapters.plain(config), context=positions, max_length=max_length, packing=packing)
+
+    def place(self, trainer: L.Trainer, stage: str, fast: bool) -> DropoutBits | None:
+        """Frozen weights in their precision, and the CPU's cheaper parts; the generator of its dropout masks."""
+        bf16 = self.frozen_precision == "bf16" or (
+            self.frozen_precision == "auto" and trainer.precision == "bf16-mixed"
+        )
+        if bf16:
+            for parameter in self.model.parameters():
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(torch.bfloat16)
+        if stage != "fit" or trainer.strategy.root_device.type != "cpu" or not fast:
+            return None
+        return for_training(self.model)
+
+    def describe(self) -> dict:
+        """Trained parameters by kind, effective scale, virtual tokens, and bytes of the adapter."""
+        counted = adapters.parts(self.model.transformer)
+        kept = counted.adapter + counted.saved_modules
+        return {"trained_parameters": counted.trained, "adapter_parameters": counted.adapter,
+                "saved_module_parameters": counted.saved_modules, "base_parameters_trained": counted.base,
+                "parameters": counted.total, "effective_scale": adapters.effective_scale(self.adapter),
+                "virtual_tokens": self.model.virtual_tokens, "adapter_bytes": 4 * kept}  # fmt: skip
+
+    def shrink(self, checkpoint: dict, module: nn.Module) -> None:
+        """Leave frozen weights out of a checkpoint: they are the base's, whose hash stands in for them."""
+        trained = {name for name, p in module.named_parameters() if p.requires_grad}
+        checkpoint["state_dict"] = {name: v for name, v in checkpoint["state_dict"].items() if name in trained}
+        checkpoint["base_hash"] = self.base_hash
+
+    def accept(self, checkpoint: dict) -> None:
+        """
+        Raises:
+            UserError: the checkpoint was trained on another base.
+        """
+        if checkpoint.get("base_hash") != self.base_hash:
+            raise UserError(f"the checkpoint was trained on a base of hash {str(checkpoint.get('base_hash'))[:12]}…, expected "
+                            f"{self.base_hash[:12]}…, this model's. Name the model that it was trained on.")  # fmt: skip
+
+    def save(self, folder: Path) -> None:
+        save_policy(self.model, folder, self.policy)
+
+
+class Measured(NamedTuple):
+    """Of E examples: negative log-likelihood, labelled tokens, and how many of them are the most likely token.
+
+    Attributes:
+        nll, tokens, correct: (E,).
+        ids: what each example is called.
+    """
+
+    nll: np.ndarray
+    tokens: np.ndarray
+    correct: np.ndarray
+    ids: list[str]
+
+    @property
+    def loss(self) -> float:
+        """Mean over all labelled tokens."""
+        return float(self.nll.sum() / self.tokens.sum())
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.correct.sum() / self.tokens.sum())
+
+    def per_example(self) -> dict[str, dict[str, float]]:
+        """{metric: {example: value}}; an example's loss is the mean over its own tokens."""
+        values = {"loss": self.nll / self.tokens, "token_accuracy": self.correct / self.tokens}
+        return {name: dict(zip(self.ids, map(float, column), strict=True)) for name, column in values.items()}
+
+
+@torch.no_grad()
+def evaluate_tokens(module: L.LightningModule, data: Any) -> Measured:
+    """Losses of tokenised examples, without label smoothing; ranks share them.
+
+    Args:
+        module: with a CausalLM as `model`.
+        data: data.instructions.Tokenised.
+    """
+    rank, world, device = module.trainer.global_rank, module.trainer.world_size, module.device
+    mine = data.rows[rank::world]
+    out = np.zeros((len(mine), 3))
+    order = sorted(range(len(mine)), key=lambda i: -len(mine[i]["input_ids"]))
+    pad = module.model.tokenizer.pad_token_id
+    while order:
+        longest = -(-len(mine[order[0]]["input_ids"]) // 16) * 16
+        count = max(1, BATCH_TOKENS // longest)
+        chosen, order = order[:count], order[count:]
+        batch = {name: value.to(device) for name, value in padded([mine[i] for i in chosen], pad, longest).items()}
+        at = module.model.labelled(**batch)
+        tokens = token_losses(at.hidden, labels=at.labels, **module.model.head)
+        columns = torch.stack([tokens.nll.double(), torch.ones_like(tokens.nll).double(), tokens.correct.double()], 1)
+        sums = torch.zeros(len(chosen), 3, dtype=torch.float64, device=device).index_add_(0, at.rows, columns)
+        out[chosen] = sums.cpu().numpy()
+    rows = together(module, out, len(data.rows))
+    return Measured(rows[:, 0], rows[:, 1], rows[:, 2], [str(i) for i in data.index])
+
+
+def padded(rows: list[dict], pad: int, length: int) -> dict[str, Tensor]:
+    """Token rows as (b, length) tensors, padded on the right."""
+    ids = torch.tensor([row["input_ids"] + [pad] * (length - len(row["input_ids"])) for row in rows])
+    labels = torch.tensor([row["labels"] + [-100] * (length - len(row["labels"])) for row in rows])
+    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+    return {"input_ids": ids, "labels": labels, "attention_mask": (torch.arange(length) < lengths[:, None]).long()}
+
+
+def real_tokens(chunk: dict[str, Tensor]) -> Tensor:
+    """Tokens of a chunk, padding not counted."""
+    return chunk["attention_mask"].sum() if "attention_mask" in chunk else torch.tensor(chunk["input_ids"].numel())
+
+
+def say_trained(facts: dict) -> None:
+    """One line of what is trained."""
+    kinds = {"adapter": facts["adapter_parameters"], "saved modules": facts["saved_module_parameters"],
+             "the model's own": facts["base_parameters_trained"]}  # fmt: skip
+    counted = ", ".join(f"{count:,} {name}" for name, count in kinds.items() if count)
+    more = [f"update × {facts['effective_scale']:g}"] if facts["effective_scale"] is not None else []
+    more += [f"{facts['virtual_tokens']} virtual tokens of the context"] if facts["virtual_tokens"] else []
+    say(f"trained: {counted} ({facts['trained_parameters'] / facts['parameters']:.2%} of {facts['parameters']:,} parameters)"
+        + "".join(f"; {part}" for part in more))  # fmt: skip
