@@ -146,3 +146,20 @@ class InstructionBatch(NamedTuple):
     chunks: "tuple[dict[str, Tensor], ...]"
     rows: "Tensor"
     tokens: int
+
+
+class PreferenceBatch(NamedTuple):
+    """B preference pairs, in chunks of similar length.
+
+    Attributes:
+        chunks: each of b pairs: input_ids (R, T), attention_mask (R, T) or (R, 1, T, T), position_ids (R, T) where a row
+            holds both completions; row, place, label, sequence (N,): where the hidden state stands that predicts each
+            completion token, the token, and its completion (2i chosen and 2i + 1 rejected of pair i); number (b,) of the
+            pair in the batch; reference_chosen, reference_rejected (b,) float64 where they are cached.
+        tokens: that are computed, padding not counted.
+        plain_tokens: what they would be with every prompt computed twice.
+    """
+
+    chunks: "tuple[dict[str, Tensor], ...]"
+    tokens: int
+    plain_tokens: int

@@ -134,7 +134,7 @@ def _problem(row: dict) -> str | None:
     for name, value in row.items():
         if isinstance(value, str) and name != "messages":
             empty = not value.strip()
-        elif isinstance(value, list) and value and all(_is_message(m) for m in value):
+        elif isinstance(value, list) and value and all(is_message(m) for m in value):
             empty = not any(m["content"].strip() for m in value)
         else:
             return f"{name} is {str(value)[:60]!r}, expected a text or a list of {{role, content}}"
@@ -145,7 +145,7 @@ def _problem(row: dict) -> str | None:
     return None
 
 
-def _is_message(value: Any) -> bool:
+def is_message(value: Any) -> bool:
     return (isinstance(value, dict) and value.get("role") in ("system", "user", "assistant", "tool")
             and isinstance(value.get("content"), str))  # fmt: skip
 
@@ -227,7 +227,7 @@ def tokenise(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, 
     return Tokenised(rows, index, truncated, dropped)
 
 
-class InstructionDataset(Dataset):
+class TokenRows(Dataset):
     """Token rows, by (epoch, index); every epoch has the same."""
 
     def __init__(self, rows: list[dict]):
@@ -338,7 +338,7 @@ class InstructionData(L.LightningDataModule):
                 if done.truncated or done.dropped:
                     say(f"{name}: {done.truncated:,} of {len(examples.rows):,} examples are cut at "
                         f"max_length={self.max_length}, {done.dropped:,} have no label left and are dropped")  # fmt: skip
-        self.dataset = InstructionDataset(self.tokens["train"].rows)
+        self.dataset = TokenRows(self.tokens["train"].rows)
 
     def train_dataloader(self) -> DataLoader:
         tokenizer = self.trainer.lightning_module.model.tokenizer

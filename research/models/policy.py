@@ -22,6 +22,7 @@ class Policy(NamedTuple):
         base_folder: where the base lies.
         base_hash: sha256 of the base, and of what was merged into it.
         merged: the folder of an adapter that is part of the weights now, or None.
+        adapter_hash: sha256 of an adapter that is not.
     """
 
     model: CausalLM
@@ -29,6 +30,7 @@ class Policy(NamedTuple):
     base_folder: Path
     base_hash: str
     merged: Path | None = None
+    adapter_hash: str | None = None
 
 
 def load_policy(name: str, precision: str = "fp32", merge: bool = False, trainable: bool = False) -> Policy:
@@ -53,7 +55,7 @@ def load_policy(name: str, precision: str = "fp32", merge: bool = False, trainab
     model.check_head()
     attach_saved(model, folder, trainable=trainable and not merge)
     if not merge:
-        return Policy(model, base, base_folder, base_hash)
+        return Policy(model, base, base_folder, base_hash, adapter_hash=hash_model(folder))
     kind = plain(model.transformer.active_peft_config)["peft_type"]
     if kind != LORA:
         raise UserError(f"the adapter in {folder} is of type {kind}, which cannot become part of the weights; expected {LORA} "

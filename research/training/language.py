@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from research.errors import UserError
 from research.losses.language import token_losses
 from research.models import adapters
+from research.models.causal_lm import load_causal_lm
 from research.models.dropout import DropoutBits
-from research.models.policy import load_policy, save_policy
+from research.models.policy import attach_saved, load_policy, save_policy
 from research.models.training import for_training
 from research.progress import say
+from research.runfolder import hash_json
 from research.training.validation import together
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -30,19 +32,28 @@ class Language:
         adapter: peft.PeftConfig or None.
         train_layers, train_pattern: partial fine-tuning; see models.adapters.freeze.
         frozen_precision: of weights that are not trained: "auto", "fp32" or "bf16".
+        reference: of DPO; see there.
 
     Raises:
         UserError: a model that cannot be read, or a combination that the guard refuses.
     """
 
     def __init__(
-        self, model: str, adapter: Any, train_layers: int | None, train_pattern: str | None, frozen_precision: str
+        self,
+        model: str,
+        adapter: Any,
+        train_layers: int | None,
+        train_pattern: str | None,
+        frozen_precision: str,
+        reference: str | None = None,
     ):
         if frozen_precision not in PRECISIONS:
             raise UserError(f"frozen_precision={frozen_precision!r}; expected {' | '.join(PRECISIONS)}. Correct it.")
         self.adapter, self.frozen_precision = adapter, frozen_precision
         self.whole = adapter is None and train_layers is None and train_pattern is None
-        adapters.check(adapters.plain(adapter), train_layers=train_layers, train_pattern=train_pattern)
+        adapters.check(
+            adapters.plain(adapter), train_layers=train_layers, train_pattern=train_pattern, reference=reference
+        )
         self.policy = load_policy(model, merge=adapter is not None or not self.whole, trainable=True)
         self.model, self.base_hash = self.policy.model, self.policy.base_hash
         if adapter is not None:
@@ -50,6 +61,34 @@ class Language:
         elif not self.model.adapted:
             adapters.freeze(self.model.transformer, train_layers, train_pattern)
         self.model.train()
+        self.continued = adapter is None and self.model.adapted
+        self.restored: Path | None = None
+
+    def restore(self, folder: Path) -> None:
+        """Have `go_on` take the weights of a saved policy: what was loaded before it is still needed for a reference."""
+        self.restored = folder
+
+    def go_on(self) -> None:
+        """
+        Raises:
+            UserError: the saved policy does not fit.
+        """
+        if self.restored is None:
+            return
+        transformer = self.model.transformer
+        if self.model.adapted:
+            kind = adapters.plain(transformer.active_peft_config)["peft_type"]
+            self.model.transformer = transformer.unload() if kind == adapters.LORA else transformer.get_base_model()
+            attach_saved(self.model, self.restored)
+        else:
+            saved = load_causal_lm(self.restored).transformer.state_dict()
+            transformer.load_state_dict({name: saved[name] for name in transformer.state_dict()})
+        self.model.to(next(transformer.parameters()).device)
+
+    @property
+    def reference_hash(self) -> str:
+        """Of the model as it was loaded: the base, and the adapter that is trained on."""
+        return hash_json([self.base_hash, self.policy.adapter_hash if self.continued else None])
 
     def check(self, max_length: int, packing: bool) -> None:
         """The guard, with what the data are.

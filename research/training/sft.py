@@ -68,6 +68,11 @@ class SFTModule(L.LightningModule):
         self.trainer.datamodule.prepare(self.model.tokenizer)
         self.language.check(self.trainer.datamodule.max_length, self.trainer.datamodule.packing)
         self.bits = self.language.place(self.trainer, stage, self.fast)
+        self.language.go_on()
+
+    def restore(self, folder: Path) -> None:
+        """Take the trained weights of a run's model/."""
+        self.language.restore(folder)
 
     def training_step(self, batch: InstructionBatch, batch_idx: int) -> None:
         if done := self.window.add_parts([partial(self.part, chunk) for chunk in batch.chunks]):

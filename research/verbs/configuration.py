@@ -142,7 +142,7 @@ def print_options(args: argparse.Namespace) -> None:
     values = {name: config[name] for name in TOP if name not in ("config", "json", "model", "data", "trainer")}
     values |= {f"trainer.{name}": value for name, value in config.trainer.items(nested=False)}
     for name in ("model", "data"):
-        parser.add_class_arguments(_imported(config[name].class_path), name, skip={"seed"})
+        parser.add_class_arguments(imported(config[name].class_path), name, skip={"seed"})
         init_args = config[name].init_args.items(nested=False)
         values |= {f"{name}.{key}": value for key, value in init_args if key != "seed"}
     parser.set_defaults(values)
@@ -191,7 +191,7 @@ def _explained(message: str, prog: str) -> str:
             return f"trainer.{name} is not an option here; expected {instead}, which has taken its place. Use that."
     known = ""
     if match := re.search(r"class_path '([\w.]+)':.*?Option '([\w.]+)' is not accepted", text):
-        known = suggest(match[2], inspect.signature(_imported(match[1]).__init__).parameters.keys() - {"self", "seed"})
+        known = suggest(match[2], inspect.signature(imported(match[1]).__init__).parameters.keys() - {"self", "seed"})
     elif match := re.search(r"(?:Option '|unrecognized arguments: )(--)?([^' =]+)", text):
         known = suggest(f"{match[1] or ''}{match[2]}", [f"{match[1] or ''}{name}" for name in TOP])
     given = re.search(r"Given value: (?!NestedArg|Namespace|\{)(\S+)", text)
@@ -236,11 +236,11 @@ def build(config: "jsonargparse.Namespace") -> "tuple[L.LightningModule, Any]":
     """
     import torch
 
-    reads = getattr(_imported(config.model.class_path), "reads", None)
+    reads = getattr(imported(config.model.class_path), "reads", None)
     if reads is None:
         raise UserError(f"model.class_path={config.model.class_path} is not a training of this tool; expected one of "
                         f"research.training, for example {EXAMPLE}. Name one, or a subclass.")  # fmt: skip
-    if getattr(_imported(config.data.class_path), "gives", None) != reads:
+    if getattr(imported(config.data.class_path), "gives", None) != reads:
         raise UserError(f"data.class_path={config.data.class_path} does not give what {config.model.class_path} reads; "
                         f"expected a DataModule of {reads.__name__}. configs/ has one.")  # fmt: skip
     with torch.random.fork_rng(devices=[]):
@@ -265,11 +265,11 @@ def _instance(section: "jsonargparse.Namespace") -> Any:
     import jsonargparse
 
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(_imported(section.class_path), "it")
+    parser.add_class_arguments(imported(section.class_path), "it")
     return parser.instantiate(jsonargparse.Namespace(it=section.init_args)).it
 
 
-def _imported(class_path: str) -> type:
+def imported(class_path: str) -> type:
     module, _, name = class_path.rpartition(".")
     return getattr(importlib.import_module(module), name)
 

@@ -121,8 +121,11 @@ def evaluate(args: argparse.Namespace, verb: str) -> int:
 def _evaluate(args: argparse.Namespace, verb: str) -> int:
     config, _ = configuration.read(args)
     out = Path(config.out)
-    if (out / "model").is_dir():
-        config.model.init_args.model = str(out / "model")
+    trained = (out / "model").is_dir()
+    restores = hasattr(configuration.imported(config.model.class_path), "restore")
+    if trained:
+        if not restores:
+            config.model.init_args.model = str(out / "model")
         say(f"model: {out / 'model'}")
     else:
         say(f"model: {config.model.init_args.model}, since {out / 'model'} does not exist yet")
@@ -130,6 +133,8 @@ def _evaluate(args: argparse.Namespace, verb: str) -> int:
     if split in config.data.init_args and config.data.init_args[split] is None:
         raise UserError(f"data.{split} is null; expected a split to {verb} on. Name one: --data.{split} NAME.")
     module, data = configuration.build(config)
+    if trained and restores:  # adapters go onto the model that the configuration names
+        module.restore(out / "model")
     trainer = configuration.make_trainer(config, [], [])
     with configuration.lightning_errors():
         run = trainer.validate if verb == "validate" else trainer.test
@@ -142,7 +147,7 @@ def _evaluate(args: argparse.Namespace, verb: str) -> int:
         )
     result = {
         "kind": verb,
-        "model": config.model.init_args.model,
+        "model": str(out / "model") if trained else config.model.init_args.model,
         "metrics": module.means(),
         "per_query": module.per_query,
     }

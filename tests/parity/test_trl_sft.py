@@ -99,6 +99,8 @@ def test_five_steps_are_those_of_trl(name, folder, data_file, tmp_path):
     assert losses == pytest.approx(expected, abs=2e-6)
     trained = {n: p for n, p in module.model.transformer.named_parameters() if p.requires_grad}
     assert start.keys() == trained.keys()
-    assert any(float((value - start[parameter]).abs().max()) > LR for parameter, value in trained.items())  # it did learn
+    assert any(
+        float((value - start[parameter]).abs().max()) > LR for parameter, value in trained.items()
+    )  # it did learn
     for parameter, value in trained.items():
         torch.testing.assert_close(value, named[parameter], rtol=0, atol=1e-4, msg=parameter)

@@ -1,0 +1,233 @@
+"""Direct preference optimisation: pairs → log-probabilities under policy and reference → preference losses → one step."""
+
+import copy
+from functools import partial
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import peft
+import torch
+from torch import Tensor
+
+from research.errors import UserError
+from research.losses import preference
+from research.losses.language import token_losses
+from research.models.causal_lm import CausalLM
+from research.training.curves import log_values
+from research.training.language import Language
+from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
+from research.training.reference import attach_reference
+from research.training.sft import SMOLLM2
+from research.training.validation import together
+from research.types import PreferenceBatch
+
+LOSSES = ("sigmoid", "hinge", "ipo", "sigmoid_norm")
+REFERENCES = ("adapter_off", "copy", "cached")
+METRICS = ("loss", "reward_accuracy", "reward_margin", "reward_chosen", "reward_rejected", "logps_chosen", "logps_rejected",
+           "tokens_chosen", "tokens_rejected")  # fmt: skip
+VAL_PAIRS = 8  # a validation batch
+
+
+class DPOModule(L.LightningModule):
+    """Preference tuning of a causal language model against a reference.
+
+    Rewards are β (log π − log π_ref) of whole completions; reward_margin is the chosen one's minus the rejected one's, and
+    reward_accuracy the share of pairs where it is positive.
+
+    Args:
+        model: folder, hub id, run folder, pkg:PACKAGE/PATH, or an adapter's folder (an SFT run): with an `adapter` it is
+            merged first, and what it was is the reference; without one it is trained on.
+        adapter: a PEFT configuration by class_path; null trains the model itself.
+        train_layers, train_pattern: see SFTModule.
+        loss: sigmoid (DPO; with label_smoothing cDPO) | hinge | ipo | sigmoid_norm (length-normalised).
+        beta: > 0, how strongly the policy is held to the reference.
+        label_smoothing: ε in [0, .5), of the sigmoid loss.
+        sft_weight: adds that many times the chosen completion's mean negative log-likelihood (RPO).
+        reference: "adapter_off": the model without its adapter, computed at every step; "copy": a frozen copy of the model as
+            it was loaded; "cached": that copy's log-probabilities, computed once and kept on disk for every run on the same
+            weights and data.
+        frozen_precision: see SFTModule.
+        optimisation: see Optimisation.
+        metrics: of validation.
+        fast: on a CPU, train through models/training.py's cheaper parts; False takes transformers' own.
+        seed: of dropout (and, by the verb, of the adapter's initialisation).
+    """
+
+    reads = PreferenceBatch
+
+    def __init__(
+        self, model: str = SMOLLM2, adapter: peft.PeftConfig | None = None, train_layers: int | None = None,
+        train_pattern: str | None = None, loss: str = "sigmoid", beta: float = 0.1, label_smoothing: float = 0.0,
+        sft_weight: float = 0.0, reference: str = "cached", frozen_precision: str = "auto",
+        optimisation: Optimisation = Optimisation(lr=5e-5),  # noqa: B008 (jsonargparse's default)
+        metrics: list[str] = list(METRICS), fast: bool = True,  # noqa: B006
+        seed: int = 0,
+    ):  # fmt: skip
+        super().__init__()
+        _check(loss, beta, label_smoothing, sft_weight, reference, metrics)
+        self.automatic_optimization = False
+        self.strict_loading = False  # frozen weights are not in the checkpoint
+        self.language = Language(model, adapter, train_layers, train_pattern, frozen_precision, reference)
+        self.model, self.base_hash = self.language.model, self.language.base_hash
+        self.loss, self.beta, self.smoothing, self.sft_weight = loss, beta, label_smoothing, sft_weight
+        self.reference = reference
+        self.settings, self.metrics, self.seed = optimisation, metrics, seed
+        self.fast, self.bits = fast, None
+        self.frozen: list[CausalLM] = []  # the copy; in a list, so that it is no submodule and in no checkpoint
+        if reference == "copy":
+            self.frozen = [copy.deepcopy(self.model).requires_grad_(False).eval()]
+        self.window = Window(self, optimisation)
+
+    def setup(self, stage: str) -> None:
+        data = self.trainer.datamodule
+        data.prepare(self.model.tokenizer)
+        self.language.check(data.max_length, packing=False)
+        self.bits = self.language.place(self.trainer, stage, self.fast)
+        self.to(self.trainer.strategy.root_device)
+        for model in self.frozen:
+            model.to(self.device)
+        if self.reference == "cached":  # now: the weights are still as they were loaded
+            attach_reference(self, (["train"] if stage == "fit" else []) + list(data.collections))
+        self.language.go_on()
+
+    def restore(self, folder: Path) -> None:
+        """Take the trained weights of a run's model/, once the reference is known."""
+        self.language.restore(folder)
+
+    def training_step(self, batch: PreferenceBatch, batch_idx: int) -> None:
+        if done := self.window.add_parts([partial(self.part, chunk) for chunk in batch.chunks]):
+            pairs = self.window.counted
+            log_values(self, {f"train/{name}": value if name in ("loss", "grad_norm", "lr") else value / pairs
+                              for name, value in done.items()})  # fmt: skip
+
+    def part(self, chunk: dict[str, Tensor]) -> tuple[Tensor, dict]:
+        """Losses (b,) of a chunk's pairs, and the sums of what is reported."""
+        logps, tokens = sequence_logps(self.model, chunk)  # (b, 2)
+        return self.losses(logps, self.reference_logps(chunk), tokens)
+
+    def losses(self, logps: Tensor, reference: Tensor, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses (b,), and numbers (b,) to report, from (b, 2) log-probabilities, chosen first."""
+        chosen, rejected = (logps - reference).unbind(1)
+        lengths = tokens.unbind(1)
+        if self.loss == "sigmoid":
+            losses = preference.sigmoid(chosen, rejected, self.beta, self.smoothing)
+        elif self.loss == "hinge":
+            losses = preference.hinge(chosen, rejected, self.beta)
+        else:
+            losses = getattr(preference, self.loss)(chosen, rejected, self.beta, *lengths)
+        if self.sft_weight:
+            losses = losses - self.sft_weight * logps[:, 0] / lengths[0]
+        rewards = self.beta * torch.stack([chosen, rejected], 1).detach()
+        margin = rewards[:, 0] - rewards[:, 1]
+        reported = {"reward_accuracy": (margin > 0).to(margin.dtype), "reward_margin": margin}
+        for i, side in enumerate(("chosen", "rejected")):
+            reported |= {
+                f"reward_{side}": rewards[:, i],
+                f"logps_{side}": logps[:, i].detach(),
+                f"tokens_{side}": lengths[i],
+            }
+        return losses, {name: value.sum() for name, value in reported.items()} if self.training else reported
+
+    @torch.no_grad()
+    def reference_logps(self, chunk: dict[str, Tensor]) -> Tensor:
+        """(b, 2) of the chunk's pairs under the reference."""
+        if "reference_chosen" in chunk:
+            return torch.stack([chunk["reference_chosen"], chunk["reference_rejected"]], 1).float()
+        if self.frozen:
+            return sequence_logps(self.frozen[0], chunk)[0]
+        was_training = self.model.training
+        self.model.eval()  # the reference has no dropout
+        with self.model.adapter_off():
+            logps = sequence_logps(self.model, chunk)[0]
+        self.model.train(was_training)
+        return logps
+
+    def validation_step(self, name: str, batch_idx: int) -> None:
+        log_values(self, {f"{name}/{metric}": value for metric, value in self.evaluate(name).items()})
+
+    test_step = validation_step
+
+    @torch.no_grad()
+    def evaluate(self, name: str) -> dict[str, float]:
+        """Means over the named pairs; ranks share them."""
+        data = self.trainer.datamodule
+        data.prepare(self.model.tokenizer)
+        pairs = data.tokens[name]
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        mine = pairs.rows[rank::world]
+        names, out = ("loss", *METRICS[1:]), np.zeros((len(mine), len(METRICS)))
+        order = sorted(range(len(mine)), key=lambda i: -sum(map(len, (mine[i]["prompt_ids"], mine[i]["chosen_ids"]))))
+        collate = data.collate(self.model)
+        for start in range(0, len(order), VAL_PAIRS):
+            some = order[start : start + VAL_PAIRS]
+            for chunk in collate([mine[i] for i in some]).chunks:
+                chunk = {key: value.to(self.device) for key, value in chunk.items()}
+                logps, tokens = sequence_logps(self.model, chunk)
+                losses, reported = self.losses(logps, self.reference_logps(chunk), tokens)
+                columns = [losses, *(reported[key] for key in names[1:])]
+                out[[some[i] for i in chunk["number"].tolist()]] = torch.stack(columns, 1).double().cpu().numpy()
+        rows = together(self, out, len(pairs.rows))
+        ids = [str(i) for i in pairs.index]
+        self.per_query = {key: dict(zip(ids, map(float, rows[:, i]), strict=True)) for i, key in enumerate(names)
+                          if key in self.metrics}  # fmt: skip
+        return self.means()
+
+    def means(self) -> dict[str, float]:
+        """Of the last evaluation."""
+        return {name: float(np.mean(list(values.values()))) for name, values in self.per_query.items()}
+
+    def configure_optimizers(self) -> dict:
+        return build_optimizer(self, self.settings, total_steps(self.trainer, self.settings.accumulate))
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        self.language.shrink(checkpoint, self)
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.language.accept(checkpoint)
+
+    def save(self, folder: Path) -> None:
+        """The adapter as PEFT loads it, or the whole model as transformers does."""
+        self.language.save(folder)
+
+
+def sequence_logps(model: CausalLM, chunk: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of a chunk's completions.
+
+    Args:
+        model: policy or reference.
+        chunk: of PreferenceBatch, b pairs.
+
+    Returns:
+        (b, 2) sums over the completion's tokens, chosen first; and (b, 2) how many tokens there are.
+    """
+    places = {name: chunk[name] for name in ("attention_mask", "position_ids") if name in chunk}
+    hidden = model.hidden(chunk["input_ids"], **places)[chunk["row"], chunk["place"]]  # (N, H)
+    losses = token_losses(hidden, labels=chunk["label"], **model.head).losses
+    pairs = len(chunk["number"])
+    sums = losses.new_zeros(2 * pairs).index_add(0, chunk["sequence"], -losses)
+    counts = torch.bincount(chunk["sequence"], minlength=2 * pairs).to(losses.dtype)
+    return sums.view(pairs, 2), counts.view(pairs, 2)
+
+
+def _check(loss: str, beta: float, smoothing: float, sft_weight: float, reference: str, metrics: list[str]) -> None:
+    ranges = {
+        "loss": (loss in LOSSES, loss, " | ".join(LOSSES)),
+        "beta": (0 < beta < float("inf"), beta, "a finite number above 0"),
+        "label_smoothing": (
+            0 <= smoothing < 0.5,
+            smoothing,
+            "0 to below .5: the share of pairs labelled the wrong way round",
+        ),
+        "sft_weight": (0 <= sft_weight < float("inf"), sft_weight, "a finite number, 0 or more"),
+        "reference": (reference in REFERENCES, reference, " | ".join(REFERENCES)),
+    }
+    for name, (good, value, expected) in ranges.items():
+        if not good:
+            raise UserError(f"{name}={value}; expected {expected}. Correct it in the configuration.")
+    if smoothing and loss != "sigmoid":
+        raise UserError(f"label_smoothing={smoothing} with loss={loss}; expected it with sigmoid only, elsewhere it changes "
+                        "nothing. Leave it out, or choose sigmoid.")  # fmt: skip
+    for name in metrics:
+        if name not in METRICS:
+            raise UserError(f"metric {name!r} is not known here; expected {', '.join(METRICS)}. Correct model.metrics.")

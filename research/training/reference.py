@@ -1,0 +1,100 @@
+"""Log-probabilities of preference pairs under the reference, on disk: one computation for every run and sweep cell.
+
+The key is what they are a function of: the reference's weights, the token rows, and the precision. They lie in the cache in
+parts, each written whole, so that an interrupted computation goes on at its last part.
+"""
+
+import contextlib
+import io
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+
+from research.progress import bar, say
+from research.runfolder import atomic_write, cache_folder, exclusive, hash_json
+from research.training.validation import together
+
+PART = 256  # pairs of one file
+BATCH = 8
+
+
+def attach_reference(module: L.LightningModule, names: list[str]) -> None:
+    """Give every row of the named pairs its reference_chosen and reference_rejected.
+
+    Args:
+        module: a DPOModule whose model is as it was loaded: without a new adapter it is the reference.
+        names: of the DataModule's `tokens`.
+    """
+    for name in names:
+        pairs = module.trainer.datamodule.tokens[name]
+        if pairs.rows and "reference_chosen" in pairs.rows[0]:
+            continue
+        for row, (chosen, rejected) in zip(pairs.rows, reference_of(module, name, pairs), strict=True):
+            row["reference_chosen"], row["reference_rejected"] = float(chosen), float(rejected)
+
+
+def reference_of(module: L.LightningModule, name: str, pairs) -> np.ndarray:
+    """(P, 2) float64, chosen first."""
+    precision = f"{module.trainer.precision} {module.language.frozen_precision}"
+    made_of = {
+        "weights": module.language.reference_hash,
+        "rows": pairs.fingerprint,
+        "precision": precision,
+        "version": 1,
+    }
+    key = hash_json(made_of)
+    folder = cache_folder() / "reference" / key[:32]
+    world = module.trainer.world_size
+    if world > 1:
+        folder = folder.with_name(f"{folder.name}.rank-{module.trainer.global_rank}-of-{world}")
+    mine = pairs.rows[module.trainer.global_rank :: world]
+    with exclusive(folder):
+        parts = [_part(module, mine[start : start + PART], folder / f"{start // PART:05d}.npy", name, len(mine))
+                 for start in range(0, len(mine), PART)]  # fmt: skip
+    return together(module, np.concatenate(parts) if parts else np.zeros((0, 2)), len(pairs.rows))
+
+
+def _part(module: L.LightningModule, rows: list[dict], path: Path, name: str, total: int) -> np.ndarray:
+    if path.exists():
+        return np.load(path, allow_pickle=False)
+    if path.name == "00000.npy":
+        say(
+            f"log-probabilities of {total:,} {name} pairs under the reference, once for these weights and data: {path.parent}"
+        )
+    values = _compute(module, rows)
+    stream = io.BytesIO()
+    np.save(stream, values)
+    with atomic_write(path, "wb") as file:
+        file.write(stream.getvalue())
+    return values
+
+
+@torch.no_grad()
+def _compute(module: L.LightningModule, rows: list[dict]) -> np.ndarray:
+    from research.training.dpo import sequence_logps
+
+    collate = module.trainer.datamodule.collate(module.model)
+    if module.model.virtual_tokens and not module.language.continued:
+        collate.shared = True  # the reference has no virtual tokens
+    order = sorted(range(len(rows)), key=lambda i: -sum(map(len, (rows[i]["prompt_ids"], rows[i]["chosen_ids"]))))
+    out = np.zeros((len(rows), 2))
+    was_training = module.model.training
+    module.model.eval()
+    progress = bar(len(rows), "reference", "pair")
+    fresh = not module.language.continued  # an adapter that is trained on is part of its own reference
+    with (
+        module.model.adapter_off() if fresh else contextlib.nullcontext(),
+        module.trainer.precision_plugin.forward_context(),
+    ):
+        for start in range(0, len(order), BATCH):
+            some = order[start : start + BATCH]
+            for chunk in collate([rows[i] for i in some]).chunks:
+                chunk = {key: value.to(module.device) for key, value in chunk.items()}
+                logps, _ = sequence_logps(module.model, chunk)
+                out[[some[i] for i in chunk["number"].tolist()]] = logps.double().cpu().numpy()
+            progress.update(len(some))
+    progress.close()
+    module.model.train(was_training)
+    return out
