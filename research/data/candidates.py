@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import yaml
 from torch.utils.data import DataLoader, Dataset
 
 from research.data.chunks import CHUNK_TOKENS, chunked
@@ -115,8 +116,8 @@ class CandidateData(L.LightningDataModule):
         if not Path(train).exists():
             out = train if train.endswith(".jsonl") else "runs/candidates.jsonl"
             raise UserError(f"train={train} does not exist; expected a triplets file, the candidates of the retriever to be "
-                            f"reranked. Make it: research mine --data {val} --split train --retriever {RETRIEVER} "
-                            f"--ranks 1-{depth} --out {out}")  # fmt: skip
+                            f"reranked. Make it: research mine --data {val} --split train --retriever {RETRIEVER} --ranks "
+                            f"1-{depth} --out {out}")  # fmt: skip
         queries, self.corpus, self.fingerprint = load_training(train, "", None, None, skip_bad_rows)
         usable = [query for query in queries if query.negatives]
         if not usable:
@@ -169,13 +170,23 @@ class CandidateData(L.LightningDataModule):
     def load_state_dict(self, state_dict: dict) -> None:
         self.place = state_dict or None
 
+    def _retriever(self) -> str:
+        """What made the validation's run, where its folder says so."""
+        config = Path(self.files["val"]).parent / "config.yaml" if self.files["val"] else None
+        if config is None or not config.exists():
+            return RETRIEVER
+        made = yaml.safe_load(config.read_text(encoding="utf-8"))
+        names = made.get("retriever") if isinstance(made, dict) else None
+        return " --retriever ".join(map(str, names)) if isinstance(names, list) and names else RETRIEVER
+
     def _load(self, name: str, split: str, queries: int | None) -> None:
         file = self.files[name]
         if file is None or not Path(file).exists():
             out = Path("runs", split) if file is None else Path(file).parent
-            raise UserError(f"{name}_run={file} does not exist; expected the current retriever's run on split {split!r}. "
-                            f"Make it: research retrieve --data {self.source} --split {split} --retriever {RETRIEVER} "
-                            f"--out {out}; the run is {out}/dense.trec")  # fmt: skip
+            found = f"{name}_run is null" if file is None else f"{name}_run={file} does not exist"
+            raise UserError(f"{found}; expected the current retriever's run on split {split!r}. Make it: research retrieve "
+                            f"--data {self.source} --split {split} --retriever {self._retriever()} --out {out}; then name its "
+                            f"last .trec: --data.{name}_run {out}/dense.trec")  # fmt: skip
         data = load_validation(self.source, split, None, self.skip_bad_rows)
         run = read_run(Path(file))
         check_run(Path(file), run, data.qrels, data.corpus, data.unjudged)

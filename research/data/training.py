@@ -128,7 +128,8 @@ def count_shared(queries: list[TrainingQuery], collections: dict[str, Collection
 
 def spread(items: list, count: int) -> list:
     """`count` of the items (all, where there are fewer), evenly over their order."""
-    return [items[i * len(items) // count] for i in range(min(count, len(items)))]
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def check_counts(**values: tuple[int, int]) -> None:

@@ -96,12 +96,17 @@ def load_cross_encoder(
     Raises:
         UserError: the folder cannot be read, or holds no classifier of one label.
     """
+    if not new_head and not has_head(folder):
+        raise UserError(f"model folder {folder} has no head that scores pairs: it is an encoder, for --retriever; expected a "
+                        "cross-encoder (…ForSequenceClassification in config.json). Name one, or train one from it with "
+                        "`research fit -c configs/cross_encoder.yaml`.")  # fmt: skip
     transformer, tokenizer = load_transformer(
-        folder, AutoModelForSequenceClassification, precision, new_head=new_head and not _has_head(folder)
+        folder, AutoModelForSequenceClassification, precision, new_head=new_head and not has_head(folder)
     )
     return CrossEncoder(transformer, tokenizer, max_length).eval()
 
 
-def _has_head(folder: Path) -> bool:
+def has_head(folder: Path) -> bool:
+    """Whether the folder's model is a sequence classifier."""
     architectures = read_config(folder / "config.json").get("architectures") or []
     return any(name.endswith("ForSequenceClassification") for name in architectures)

@@ -137,6 +137,10 @@ def load_encoder(folder: Path, precision: str = "fp32", **settings: object) -> T
     Raises:
         UserError: no safetensors, damaged or incomplete weights, an unsupported module.
     """
+    architectures = read_config(folder / "config.json").get("architectures") or []
+    if any(name.endswith("ForSequenceClassification") for name in architectures):
+        raise UserError(f"model folder {folder} is a cross-encoder ({architectures[0]}): it scores pairs and has no "
+                        "embeddings of its own; expected an encoder here. Name it as --reranker.")  # fmt: skip
     merged = read_settings(folder).override(**settings)
     transformer, tokenizer = load_transformer(folder, _architecture(folder), precision)
     return TextEncoder(transformer, tokenizer, merged, _load_dense(folder, merged)).eval()

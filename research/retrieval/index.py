@@ -54,7 +54,8 @@ def exact_search(
     wanted = min(top_k + 1, len(docs))  # one more, to see whether the cut falls into a tie
     scores = torch.empty((len(q), 0), device=device)
     positions = torch.empty((len(q), 0), dtype=torch.long, device=device)
-    with bar(len(docs), "exact search", "doc") as progress:
+    # validation calls this inside Lightning's bf16 context, which would round the scores to bf16 and rank by their ties
+    with bar(len(docs), "exact search", "doc") as progress, torch.autocast(device.type, enabled=False):
         for start, block in _blocks(docs, cosine, device):
             found = [_top(part @ block.T, wanted) for part in q.split(QUERY_BLOCK)]
             scores = torch.cat([scores, torch.cat([s for s, _ in found])], dim=1)  # (Q, ≤ 2 · wanted)

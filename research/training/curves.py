@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.loggers import Logger
 from safetensors import SafetensorError
 
@@ -110,32 +111,30 @@ class BestModel(L.Callback):
     def __init__(self, folder: Path, monitor: str, lower: bool = False):
         self.folder, self.monitor, self.sign = Path(folder), monitor, -1 if lower else 1
         self.best: dict | None = None
+        self.validated = -1  # optimizer step of the last validation
         self.first: dict | None = None
         self.pending: tuple[dict, dict] | None = None  # weights and metrics.json that the disk did not take
 
     def state_dict(self) -> dict:
-        return {"best": self.best, "first": self.first}
+        return {"best": self.best, "first": self.first, "validated": self.validated}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        self.best, self.first = state_dict["best"], state_dict["first"]
+        self.best, self.first, self.validated = (state_dict[name] for name in ("best", "first", "validated"))
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """A new curve begins with the untrained model."""
-        if trainer.global_step or "val" not in trainer.datamodule.collections or not trainer.limit_val_batches:
+        if trainer.global_step or not self._can_validate(trainer):
             return
-        module.eval()
-        with trainer.precision_plugin.val_step_context():
-            values = module.evaluate("val")
-        module.train()
-        self.first = values
-        if trainer.is_global_zero:
-            say("untrained: " + ", ".join(f"val/{name} {value:.4f}" for name, value in values.items()))
-        for logger in trainer.loggers if trainer.is_global_zero else []:
-            logger.log_metrics({f"val/{name}": value for name, value in values.items()}, 0)
+        self.first = self._validate(trainer, module, "untrained")
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
+        self._judge(trainer, module)
+
+    def _judge(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Keep the model if the last validation is the best."""
+        self.validated = trainer.global_step
         values, name = module.means(), self.monitor.removeprefix("val/")
         if self.best is None or self.sign * (values[name] - self.best["metrics"][name]) > 0:
             self.best = {"step": trainer.global_step, "metrics": values}
@@ -145,7 +144,28 @@ class BestModel(L.Callback):
             self._keep(module, *self.pending)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """A training that ends between two validations is validated where it ends."""
+        if self.validated != trainer.global_step and self._can_validate(trainer):
+            self._validate(trainer, module, f"step {trainer.global_step}")
+            self._judge(trainer, module)
         self.finish(trainer, module)
+
+    @staticmethod
+    def _can_validate(trainer: L.Trainer) -> bool:
+        return "val" in trainer.datamodule.collections and bool(trainer.limit_val_batches)
+
+    @staticmethod
+    def _validate(trainer: L.Trainer, module: L.LightningModule, when: str) -> dict[str, float]:
+        """A validation outside Lightning's own: said, and logged at this step."""
+        module.eval()
+        with torch.no_grad(), trainer.precision_plugin.val_step_context():
+            values = module.evaluate("val")
+        module.train()
+        if trainer.is_global_zero:
+            say(f"{when}: " + ", ".join(f"val/{name} {value:.4f}" for name, value in values.items()))
+            for logger in trainer.loggers:
+                logger.log_metrics({f"val/{name}": value for name, value in values.items()}, trainer.global_step)
+        return values
 
     def finish(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Write what is not written yet: the best model that found no room, or the last where nothing was validated.

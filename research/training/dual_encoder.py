@@ -55,7 +55,11 @@ class DualEncoderModule(L.LightningModule):
     ):  # fmt: skip
         super().__init__()
         low, high = temperature_range
-        if not 0 < low <= temperature <= high < math.inf:
+        if not learn_temperature and not 0 < temperature < math.inf:
+            raise UserError(
+                f"temperature={temperature}; expected a finite number above 0, usually .01 to .1. Correct it."
+            )
+        if learn_temperature and not 0 < low <= temperature <= high < math.inf:
             raise UserError(f"temperature={temperature}, temperature_range=[{low}, {high}]; expected 0 < least ≤ temperature ≤ "
                             "largest. Correct them in the configuration.")  # fmt: skip
         if not 0 < temperature_lr < math.inf:

@@ -56,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace | None:
     """The short help, or the options as typed: what they may be depends on the classes that the configuration names."""
+    if argv and (Path(argv[0]) / "config.yaml").is_file():  # a run folder
+        argv = ["-c", str(Path(argv[0]) / "config.yaml"), *argv[1:]]
     names = [arg.partition("=")[0] for arg in argv]
     places = [i for i, name in enumerate(names) if name in ("-c", "--config")]
     files = [argv[i].partition("=")[2] or (argv[i + 1] if i + 1 < len(argv) else "") for i in places]

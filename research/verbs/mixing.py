@@ -41,5 +41,6 @@ def choose(data: Collection, build: "Callable[[Collection], Pipeline]", folder: 
               "tried": {str(tried): round(value, 6) for tried, value in zip(GRID, values, strict=True)}}  # fmt: skip
     write_json(folder / "mix.json", chosen)
     alone = f"reranker alone {values[0]:.4f}, retriever alone {values[-1]:.4f}"
-    say(f"mix {mix}: {metric} {max(values):.4f} on {data.split} ({alone})")
+    say(f"mix {mix}: {metric} {max(values):.4f} on {data.split} ({alone})"
+        + ("; the reranker is ignored: no share of its score helps there" if mix == 1 else ""))  # fmt: skip
     return chosen

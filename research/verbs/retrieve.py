@@ -58,13 +58,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from research.data.sources import check_relevant, check_split, load
+    from research.errors import UserError
     from research.models.sources import check_name
     from research.runfolder import cache_folder, exclusive, open_run_folder, require_space
 
     metrics = scoring.check_metrics(args.metrics)
-    for split in (args.split, args.mix_split):
-        if split is not None:
-            check_split(args.data, split)
+    check_split(args.data, args.split)
+    if args.mix_split is not None:
+        try:
+            check_split(args.data, args.mix_split)
+        except UserError as error:
+            raise UserError(str(error).replace("as --split", "as --mix-split")) from None
     for name in (*args.retriever, args.reranker):
         if name not in ("bm25", None):
             check_name(name)

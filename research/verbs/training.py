@@ -58,6 +58,7 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path) -> in
         say(f"{out}: finished before; nothing is trained again. Name another --out for another run")
         return _print(args, out, _metrics(out))
     module, data = configuration.build(config)
+    from research.data.sampler import StatefulBatchSampler
     from research.training.curves import BestModel, Curves
     from research.training.resume import Resume, last_checkpoint
 
@@ -75,6 +76,10 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path) -> in
             stack.enter_context(exclusive(out, wait=False))
             weights = sum(p.numel() * 4 for p in module.parameters())
             require_space(out, 8 * weights, f"two checkpoints and the best model in {out}")  # weights, two moments each
+        if hasattr(data, "dataset"):  # refused here, a batch that is too large leaves nothing behind
+            StatefulBatchSampler(
+                len(data.dataset), data.batch_size, 0, world_size=trainer.world_size, drop_last=data.drop_last
+            )
         checkpoint = last_checkpoint(out)
         if first:
             _open(args, out, resolved, module, data, trainer, resumed=checkpoint is not None)

@@ -147,7 +147,7 @@ CONFIGURATIONS = [
           ("data.val_documents", "1", "1 ", "4 or more", "Raise it"),
           ("data.val_documents", "0", "0 ", "4 or more", "Raise it"),
           ("data.chunk_overhead", "-1", "-1", "0 or more"),
-          ("model.temperature", "0", "0.0", "0 < least"), ("model.temperature", ".nan", "nan", "0 < least"),
+          ("model.temperature", "0", "0.0", "a finite number"), ("model.temperature", ".nan", "nan", "a finite"),
           ("model.temperature_lr", "0", "0.0", "a finite number"), ("model.temperature_lr", ".nan", "nan", "a"),
           ("model.towers", "both", "'both'", "shared or separate"), ("model.dropout", "1", "1.0", "0 to below 1"),
           ("model.optimisation.lr", "0", "0.0", "a finite"), ("model.optimisation.lr", ".nan", "nan", "a"),

@@ -1,5 +1,6 @@
 """Tiny trainings: a two-layer BERT on forty queries, a second each."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.conftest import WORDS, write_collection
 from tests.integration.small import Training
+from tests.lm import rows, save_tiny
 
 
 @pytest.fixture(scope="session")
@@ -34,11 +36,31 @@ def training_data(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_lm(tmp_path_factory) -> Path:
+    """A two-layer language model with a byte tokenizer."""
+    return save_tiny(tmp_path_factory.mktemp("lm") / "model")
+
+
+@pytest.fixture(scope="session")
+def language_data(tmp_path_factory) -> Path:
+    """Twenty instructions and twenty preference pairs to train on, eight of each to validate on."""
+    folder = tmp_path_factory.mktemp("language")
+    made = rows(60)
+    pairs = [{"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]}
+             for a, b in itertools.pairwise(made)]  # fmt: skip
+    for name, some in {"sft": made[:20], "sft-val": made[20:28], "dpo": pairs[:20], "dpo-val": pairs[20:28]}.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    return folder
+
+
 @pytest.fixture
-def training(tiny_bert, training_data, tmp_path):
+def training(tiny_bert, tiny_lm, training_data, language_data, tmp_path, monkeypatch):
     """training(kind, name, **options) → Training in a run folder of that name."""
+    monkeypatch.setenv("TANDEM_CACHE", str(tmp_path / "cache"))
 
     def make(kind: str, name: str, **options) -> Training:
-        return Training(kind, tiny_bert, training_data, tmp_path / name, **options)
+        model, data = (tiny_lm, language_data) if kind in ("sft", "dpo") else (tiny_bert, training_data)
+        return Training(kind, model, data, tmp_path / name, **options)
 
     return make

@@ -24,11 +24,12 @@ class Training:
     """One small training that can be stopped and resumed.
 
     Args:
-        kind: "dual_encoder" | "cross_encoder".
+        kind: "dual_encoder" | "cross_encoder" | "sft" | "dpo".
         model: folder of the tiny model.
         folder: `training_data`.
         out: run folder.
-        options: `module`, `data`, `trainer`: changes to the arguments; `accumulate` and `clip` of the optimisation.
+        options: `module`, `data`, `trainer`: changes to the arguments; `accumulate`, `clip` of the optimisation; of a language
+            model its `adapter`.
     """
 
     def __init__(self, kind: str, model: Path, folder: Path, out: Path, **options):
@@ -45,6 +46,8 @@ class Training:
             )
         }
         settings |= {"model": str(self.model)} | self.options.get("module", {})
+        if self.kind in ("sft", "dpo"):
+            return self.language(settings)
         source = {"val": f"beir:{self.folder}", "val_split": "dev", "batch_size": 4, **self.options.get("data", {})}
         if self.kind == "dual_encoder":
             from research.data.pairs import PairData
@@ -63,6 +66,40 @@ class Training:
         }
         return CrossEncoderModule(**settings), CandidateData(**(train | source))
 
+    def language(self, settings: dict) -> tuple[L.LightningModule, L.LightningDataModule]:
+        import peft
+
+        # a configuration of its own for each run: PEFT writes into it
+        adapters = {
+            "lora": lambda: peft.LoraConfig(r=4, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM"),
+            "prefix": lambda: peft.PrefixTuningConfig(num_virtual_tokens=3, prefix_projection=True, encoder_hidden_size=8,
+                                                      task_type="CAUSAL_LM"),
+            "full": lambda: None,
+        }  # fmt: skip
+        settings = {"adapter": adapters[self.options.get("adapter", "lora")]()} | settings
+        files = {name: str(self.folder / f"{self.kind}{part}.jsonl") for name, part in (("train", ""), ("val", "-val"))}
+        files |= {
+            "train_split": None,
+            "val_split": None,
+            "max_length": 256,
+            "batch_size": 4,
+            **self.options.get("data", {}),
+        }
+        if self.kind == "sft":
+            from research.data.instructions import InstructionData
+            from research.training.sft import SFTModule
+
+            return SFTModule(**settings), InstructionData(**files)
+        from research.data.preferences import PreferenceData
+        from research.training.dpo import DPOModule
+
+        return DPOModule(**settings), PreferenceData(**files)
+
+    @property
+    def monitor(self) -> tuple[str, bool]:
+        """What the best model is chosen by, and whether lower is better."""
+        return {"sft": ("val/loss", True), "dpo": ("val/reward_margin", False)}.get(self.kind, ("val/mrr@10", False))
+
     def run(self, stop: int | None = None, every: int = 10**9, callbacks: tuple = ()) -> L.LightningModule:
         """Train (on from the last checkpoint, if there is one) to the end, or to step `stop`."""
         from research.training.curves import BestModel, Curves
@@ -74,7 +111,7 @@ class Training:
         trainer = L.Trainer(
             accelerator="cpu", logger=[Curves(self.out)], enable_progress_bar=False, enable_model_summary=False,
             num_sanity_val_steps=0, use_distributed_sampler=False,
-            callbacks=[*extra, *callbacks, BestModel(self.out, "val/mrr@10"), Resume(self.out, every)],
+            callbacks=[*extra, *callbacks, BestModel(self.out, *self.monitor), Resume(self.out, every)],
             **({"max_epochs": 3, "val_check_interval": 3} | self.options.get("trainer", {})),
         )  # fmt: skip
         try:

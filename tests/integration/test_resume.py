@@ -9,7 +9,7 @@ from research.errors import UserError
 from research.runfolder import hash_file, read_json
 from research.training.resume import last_checkpoint, seed_step
 
-KINDS = ["dual_encoder", "cross_encoder"]
+KINDS = ["dual_encoder", "cross_encoder", "sft", "dpo"]
 
 
 def same(a, b) -> None:
@@ -18,7 +18,7 @@ def same(a, b) -> None:
     assert training_b.curve() == training_a.curve()
     for (name, value), other in zip(module_a.state_dict().items(), module_b.state_dict().values(), strict=True):
         assert torch.equal(value, other), name
-    best = [hash_file(t.out / "model" / "model.safetensors") for t in (training_a, training_b)]
+    best = [hash_file(next((t.out / "model").glob("*model.safetensors"))) for t in (training_a, training_b)]
     assert best[0] == best[1]
 
 
@@ -68,6 +68,31 @@ def test_resumed_with_torch_s_own_dropout_equals_straight(training):
     """As on a GPU: the masks come from torch's generator."""
     straight = training("dual_encoder", "straight", module={"fast": False})
     same((straight.run(), straight), stopped_and_resumed(training, "dual_encoder", [4], module={"fast": False}))
+
+
+@pytest.mark.parametrize(("kind", "adapter", "reference"), [("sft", "prefix", {}), ("sft", "full", {}),
+                                                            ("dpo", "full", {"reference": "copy"}),
+                                                            ("dpo", "lora", {"reference": "adapter_off"})])  # fmt: skip
+def test_resumed_language_model_equals_straight(training, kind, adapter, reference):
+    """Prefix projection, which PEFT's own export drops; full fine-tuning, whose reference is the model before the first "
+    "step."""
+    straight = training(kind, "straight", adapter=adapter, module=reference)
+    expected = straight.run(), straight
+    same(expected, stopped_and_resumed(training, kind, [4, 7], adapter=adapter, module=reference))
+
+
+def test_checkpoint_of_an_adapter_holds_no_frozen_weight_and_another_base_is_refused(training, tmp_path):
+    from tests.lm import save_tiny
+
+    run = training("sft", "run")
+    run.run(stop=3)
+    path = last_checkpoint(run.out)
+    names = torch.load(path, weights_only=True)["state_dict"]
+    assert names
+    assert all("lora_" in name for name in names)
+    other = training("sft", "run", module={"model": str(save_tiny(tmp_path / "other", seed=1))})
+    with pytest.raises(UserError, match="was trained on a base of hash"):
+        other.run()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -133,6 +158,14 @@ def test_validation_inside_a_window_is_logged_once_after_a_resume(training):
     with pytest.raises(Killed):
         killed.run(every=1, callbacks=(KillAfterValidation(),))
     same(expected, (killed.run(), killed))
+
+
+def test_training_that_ends_between_validations_is_validated_where_it_ends(training):
+    run = training("dual_encoder", "short", trainer={"max_steps": 2, "val_check_interval": 5})
+    run.run()
+    assert [line["step"] for line in run.curve() if "val/mrr@10" in line] == [0, 2]
+    assert read_json(run.out / "metrics.json")["step"] == 2
+    assert read_json(run.out / "metrics.json")["metrics"]
 
 
 def test_after_a_damaged_checkpoint_the_good_ones_are_kept(training):

@@ -84,7 +84,7 @@ def test_classifier_of_several_labels_is_refused(tmp_path, wordpiece):
 
 
 def test_plain_encoder_has_no_head_and_is_refused(tiny_bert):
-    with pytest.raises(UserError, match=r"2 labels|lacks .* weights"):
+    with pytest.raises(UserError, match="has no head that scores pairs"):
         load_cross_encoder(tiny_bert)
 
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from research.errors import UserError
 from research.retrieval import index
@@ -144,3 +145,15 @@ def test_queries_of_another_dimension_are_refused(tmp_path):
         exact_search(vectors(3, 8), DOCS, 5)
     with pytest.raises(UserError, match="dimension 8"):
         HnswIndex.build(tmp_path, DOCS, IDS).search(vectors(3, 8), 5, ef=10)
+
+
+def test_exact_search_is_float32_under_autocast():
+    """Lightning validates inside its bf16 context, where scores would be rounded and ranked by their ties."""
+    draw = np.random.default_rng(0)
+    docs = draw.normal(size=(200, 32)).astype(np.float32)
+    queries = draw.normal(size=(5, 32)).astype(np.float32)
+    plain = exact_search(queries, docs, 50)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores, positions = exact_search(queries, docs, 50)
+    np.testing.assert_array_equal(scores, plain[0])
+    np.testing.assert_array_equal(positions, plain[1])

@@ -9,7 +9,7 @@ from research.data.candidates import CandidateCollate, CandidateData, CandidateD
 from research.data.chunks import chunked, plan_chunks
 from research.data.folds import fold_of, parse_fold
 from research.data.pairs import NO_ID, PairCollate, PairData, PairDataset
-from research.data.training import TrainingQuery, load_validation
+from research.data.training import TrainingQuery, load_validation, spread
 from research.errors import UserError
 from research.types import Candidates, Document, Pair
 
@@ -121,6 +121,13 @@ def test_queries_of_one_document_lie_in_one_fold():
     assert 450 < sum(folds) < 550
 
 
+@pytest.mark.parametrize(("size", "count"), [(15, 150), (50, 512), (500, 512), (7, 7), (100, 3), (1, 9)])
+def test_spread_repeats_nothing(size, count):
+    kept = spread(list(range(size)), count)
+    assert len({*kept}) == len(kept) == min(size, count)
+    assert kept == sorted(kept)
+
+
 def test_copies_of_a_positive_are_no_negatives_in_triplets(tmp_path):
     from research.data.training import load_training
 
@@ -188,5 +195,5 @@ def test_missing_validation_run_names_the_command_that_makes_it(tmp_path, collec
     path = tmp_path / "candidates.jsonl"
     path.write_text('{"query_id": "q", "query": "x", "positive_passages": [{"docid": "d", "title": "", "text": "t"}], '
                     '"negative_passages": [{"docid": "e", "title": "", "text": "u"}]}\n')  # fmt: skip
-    with pytest.raises(UserError, match=r"val_run=None does not exist.*research retrieve .* --split dev"):
+    with pytest.raises(UserError, match=r"val_run is null.*research retrieve .* --split dev.*--data.val_run"):
         CandidateData(str(path), val=f"beir:{collection}")

@@ -177,7 +177,7 @@ def test_new_head_is_drawn_from_the_seed_and_saved(tiny_bert, tmp_path):
     ("options", "says"),
     [
         ({"temperature": 0.0}, "temperature=0.0"),
-        ({"temperature": 0.6}, r"temperature_range=\[0.01, 0.5\]"),
+        ({"temperature": 0.6, "learn_temperature": True}, r"temperature_range=\[0.01, 0.5\]"),
         ({"towers": "three"}, "expected shared or separate"),
         ({"query_max_length": 1000}, "expected 4 to 64 tokens"),
         ({"pooling": "max"}, "'max' is not supported"),
@@ -195,6 +195,14 @@ def test_learned_temperature_is_clamped(tiny_bert):
         module.log_temperature.data.fill_(math.log(value))
         module.clamp_temperature()
         assert module.log_temperature.exp().item() == pytest.approx(expected)
+
+
+def test_cross_encoder_is_no_retriever_and_an_encoder_no_reranker(tiny_bert, tmp_path):
+    save_cross_encoder(load_cross_encoder(tiny_bert, new_head=True), tmp_path / "cross")
+    with pytest.raises(UserError, match=r"is a cross-encoder .* Name it as --reranker"):
+        DualEncoder.load(tmp_path / "cross")
+    with pytest.raises(UserError, match="it is an encoder, for --retriever"):
+        load_cross_encoder(tiny_bert)
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
