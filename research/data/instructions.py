@@ -274,7 +274,7 @@ class InstructionData(L.LightningDataModule):
         train_split: of a hub dataset or a builtin source; null for a file.
         val: source of validation and test; null takes `train`.
         val_split: of `val`; null trains without validation, unless `val` is a file.
-        test_split: for `research test`.
+        test, test_split: for `research test`; null takes `val`, unless that is a file.
         max_length: tokens of prompt and completion; longer rows are cut at the end, and counted.
         loss_on: completion | assistant | all: the tokens that are learned.
         packing: whole texts fill rows of max_length (LoRA and full fine-tuning only; exact).
@@ -293,7 +293,8 @@ class InstructionData(L.LightningDataModule):
 
     def __init__(
         self, train: str = "builtin:stdlib", train_split: str | None = "train", val: str | None = None,
-        val_split: str | None = "dev", test_split: str | None = "test", max_length: int = 512, loss_on: str = "completion",
+        val_split: str | None = "dev", test: str | None = None, test_split: str | None = "test",
+        max_length: int = 512, loss_on: str = "completion",
         packing: bool = False, batch_size: int = 8, chunk_overhead: int | None = CHUNK_TOKENS, limit: int | None = None,
         val_limit: int | None = None, drop_last: bool = True, workers: int = 0, skip_bad_rows: bool = False, seed: int = 0,
     ):  # fmt: skip
@@ -303,7 +304,8 @@ class InstructionData(L.LightningDataModule):
         if loss_on not in LOSS_ON:
             raise UserError(f"loss_on={loss_on!r}; expected {' | '.join(LOSS_ON)}. Correct it in the configuration.")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or tokenizers warns of every fork
-        self.source, self.test_split, self.val_split = val or train, test_split, val_split
+        self.source, self.val_split = val or train, val_split
+        self.test, self.test_split = test, test_split
         self.max_length, self.loss_on, self.packing = max_length, loss_on, packing
         self.batch_size, self.chunk_overhead, self.drop_last, self.workers = (
             batch_size,
@@ -350,9 +352,11 @@ class InstructionData(L.LightningDataModule):
         return ["val"] if "val" in self.collections else []
 
     def test_dataloader(self) -> list[str]:
-        if self.test_split is None:
-            raise UserError("test_split is null; expected a split to test on. Name one: --data.test_split test.")
-        self.collections["test"] = read_examples(self.source, self.test_split, None, self.skip_bad_rows)
+        if self.test is None and (self.test_split is None or self.source.endswith((".jsonl", ".json"))):
+            raise UserError(f"{self.source} has no test split {self.test_split!r}; expected a file or a source to test on. "
+                            "Name "
+                            "one: --data.test FILE.jsonl.")  # fmt: skip
+        self.collections["test"] = read_examples(self.test or self.source, self.test_split, None, self.skip_bad_rows)
         return ["test"]
 
     def state_dict(self) -> dict:

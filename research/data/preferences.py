@@ -268,7 +268,7 @@ class PreferenceData(L.LightningDataModule):
         train_split: of a hub dataset or a builtin source; null for a file.
         val: source of validation and test; null takes `train`.
         val_split: of `val`; null trains without validation, unless `val` is a file.
-        test_split: for `research test`.
+        test, test_split: for `research test`; null takes `val`, unless that is a file.
         max_length: tokens of prompt and completion; longer completions are cut at the end, and counted.
         batch_size: pairs a process and step.
         share_prompt: compute a prompt once for both of its completions (exact; not with virtual tokens, where null, the
@@ -288,7 +288,8 @@ class PreferenceData(L.LightningDataModule):
 
     def __init__(
         self, train: str = "builtin:stdlib", train_split: str | None = "train", val: str | None = None,
-        val_split: str | None = "dev", test_split: str | None = "test", max_length: int = 512, batch_size: int = 8,
+        val_split: str | None = "dev", test: str | None = None, test_split: str | None = "test",
+        max_length: int = 512, batch_size: int = 8,
         share_prompt: bool | None = None, chunk_overhead: int | None = CHUNK_TOKENS, noise: float = 0.0,
         limit: int | None = None, val_limit: int | None = None, drop_last: bool = True, workers: int = 0,
         skip_bad_rows: bool = False, seed: int = 0,
@@ -300,7 +301,8 @@ class PreferenceData(L.LightningDataModule):
         if not 0 <= noise <= 1:
             raise UserError(f"noise={noise}; expected 0 to 1, a share of the pairs. Correct it in the configuration.")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or tokenizers warns of every fork
-        self.source, self.test_split, self.val_split = val or train, test_split, val_split
+        self.source, self.val_split = val or train, val_split
+        self.test, self.test_split = test, test_split
         self.max_length, self.share_prompt, self.noise = max_length, share_prompt, noise
         self.batch_size, self.chunk_overhead, self.drop_last, self.workers = (
             batch_size,
@@ -356,9 +358,11 @@ class PreferenceData(L.LightningDataModule):
         return ["val"] if "val" in self.collections else []
 
     def test_dataloader(self) -> list[str]:
-        if self.test_split is None:
-            raise UserError("test_split is null; expected a split to test on. Name one: --data.test_split test.")
-        self.collections["test"] = read_preferences(self.source, self.test_split, None, self.skip_bad_rows)
+        if self.test is None and (self.test_split is None or self.source.endswith((".jsonl", ".json"))):
+            raise UserError(f"{self.source} has no test split {self.test_split!r}; expected a file or a source to test on. "
+                            "Name "
+                            "one: --data.test FILE.jsonl.")  # fmt: skip
+        self.collections["test"] = read_preferences(self.test or self.source, self.test_split, None, self.skip_bad_rows)
         return ["test"]
 
     def state_dict(self) -> dict:

@@ -15,6 +15,7 @@ from research.errors import UserError
 
 LORA, PROMPT, PREFIX, P_TUNING = "LORA", "PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING"
 VIRTUAL = (PROMPT, PREFIX, P_TUNING)  # methods that put virtual tokens before the text
+OWN = "model"  # as tokenizer_name_or_path: the tokenizer of the model that the adapter is put on
 BASE_CHANGING = (
     "pissa",
     "olora",
@@ -203,7 +204,7 @@ def attach(model: nn.Module, config: Any, tokenizer_folder: str | None = None) -
     import peft
 
     check(plain(config), layers=layer_count(model), context=context_of(model), modules=linear_names(model))
-    if plain(config).get("prompt_tuning_init") == "TEXT" and config.tokenizer_name_or_path is None:
+    if plain(config).get("prompt_tuning_init") == "TEXT" and config.tokenizer_name_or_path in (None, OWN):
         config.tokenizer_name_or_path = tokenizer_folder
     try:
         return peft.get_peft_model(model, config)

