@@ -259,8 +259,8 @@ def loss_of(model, options: dict, pairs: list, step: int) -> float | None:
 class Side:
     """A process that trains in turns."""
 
-    def __init__(self, name: str, options: dict):
-        self.process = subprocess.Popen([sys.executable, __file__, "--side", name, json.dumps(options)], text=True,
+    def __init__(self, name: str, options: dict, script: str = __file__):
+        self.process = subprocess.Popen([sys.executable, script, "--side", name, json.dumps(options)], text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
 
     def run(self, steps: int) -> dict:
