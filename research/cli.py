@@ -15,13 +15,15 @@ from research import __version__
 from research.errors import UserError, suggest
 
 VERBS = {
-    "fit": "train what a configuration says: dual encoder, cross-encoder",
+    "fit": "train what a configuration says: dual encoder, cross-encoder, SFT, DPO",
     "validate": "a trained run's model on its validation data",
     "test": "a trained run's model on its test data",
     "encode": "texts of a data source → embedding store",
     "retrieve": "encode → index → search → fuse → evaluate, on a data source and split",
     "mine": "hard negatives and candidate lists from any retriever",
     "evaluate": "TREC runs against judgements, with paired significance between them",
+    "generate": "answers of language models, with any adapter, side by side",
+    "tokenize": "text → ids → tensors → text of a language model, made visible",
     "report": "run folders → one self-contained HTML page",
     "quickstart": "the whole road on the embedded data and model",
 }

@@ -1,5 +1,9 @@
 """Prompts of the tasks: what a language model is asked, in one place for training, generation and pages."""
 
+from typing import Any
+
+from research.errors import UserError
+
 DOCSTRING = "Write the first sentence of this Python function's docstring.\n\n```python\n{code}\n```"
 INSTRUCTION = "{instruction}\n\n{context}"
 
@@ -23,3 +27,21 @@ def user(text: str) -> Message:
 
 def assistant(text: str) -> Message:
     return {"role": "assistant", "content": text}
+
+
+def prompt_ids(tokenizer: Any, prompt: str | list[Message], model: str) -> list[int]:
+    """Token ids of a prompt that is to be answered: a text as it is, messages by the chat template.
+
+    Raises:
+        UserError: messages without a template, or one that fails on them.
+    """
+    if isinstance(prompt, str):
+        return tokenizer(prompt)["input_ids"]
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(f"{model} has no chat template; expected one for prompts that are conversations. Name an "
+                        "instruction-tuned model, or data with plain prompts.")  # fmt: skip
+    try:
+        return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+    except Exception as error:  # jinja's errors, KeyError of the template's own fields
+        raise UserError(f"the chat template of {model} fails ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+                        "expected messages that it takes. Correct the prompt's roles, or the template.") from error  # fmt: skip
