@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from safetensors import SafetensorError
+
 from research.errors import UserError
 from research.models.adapters import LORA, plain
 from research.models.causal_lm import CausalLM, load_causal_lm
@@ -103,7 +105,7 @@ def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable
         else:
             model.transformer = peft.PeftModel.from_pretrained(model.transformer, str(folder), adapter_name=name,
                                                                is_trainable=trainable)  # fmt: skip
-    except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the adapter in {folder} cannot be put on its base ({type(error).__name__}: {reason}); expected "
                         f"{ADAPTER_CONFIG} and adapter_model.safetensors of PEFT for this model. Copy it again, or name "

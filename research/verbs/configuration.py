@@ -279,11 +279,13 @@ def _instance(section: "jsonargparse.Namespace") -> Any:
     try:
         return parser.instantiate(jsonargparse.Namespace(it=section.init_args)).it
     except (ValueError, TypeError) as error:
-        if isinstance(error, UserError) or not _raised_in(error, "peft."):
+        # jsonargparse raises an error of its own where a class of several possible ones cannot be made
+        chain = [error, error.__cause__, error.__context__]
+        reason = next((e for e in chain if e is not None and _raised_in(e, "peft.")), None)
+        if isinstance(error, UserError) or reason is None:
             raise
-        raise UserError(f"the adapter is refused by PEFT ({' '.join(str(error).split())[:300]}); expected arguments of its "
-                        "class "
-                        "that go together. Correct model.adapter.") from error  # fmt: skip
+        raise UserError(f"the adapter is refused by PEFT ({' '.join(str(reason).split())[:300]}); expected arguments of its "
+                        "class that go together. Correct model.adapter.") from error  # fmt: skip
 
 
 def imported(class_path: str) -> type:

@@ -60,14 +60,15 @@ def run(args: argparse.Namespace) -> int:
         means = {metric: sum(values.values()) / len(values) for metric, values in per_example.items() if values}
         found[_label(name, found)] = {"metrics": means, "per_query": per_example, "answers": answers, "facts": facts}
     if args.out is not None:
+        # the marker first: a folder of other files without it would be taken for somebody else's
+        write_json(
+            args.out / MARKER, provenance(args.command, models={n: o["facts"]["hash"] for n, o in found.items()})
+        )
         _write_answers(args.out, examples, found)
         write_json(args.out / "metrics.json", {
             "kind": "generate", "source": args.data or str(args.prompts), "split": args.split, "examples": len(examples),
             "models": {label: {key: one[key] for key in ("metrics", "per_query", "facts")} for label, one in found.items()},
         })  # fmt: skip
-        write_json(
-            args.out / MARKER, provenance(args.command, models={n: o["facts"]["hash"] for n, o in found.items()})
-        )
     _print(args, examples, found)
     return 0
 

@@ -1,18 +1,25 @@
 """What the fault tests share: a place to break things in, rows of the matrix, and what a refusal must look like.
 
 Every test stands in a folder of its own with collection/ (BEIR: 30 documents d0…, 8 queries q0…, splits test and dev),
-model/ (a tiny BERT of 64 positions), good.trec (a run of split test), dual.yaml (a training of four steps) and, where a test
-asks for it, reranker/ (a tiny cross-encoder). Paths in the tables are relative to it.
+model/ (a tiny BERT of 64 positions), good.trec (a run of split test), dual.yaml (a training of four steps), lm/ (a tiny
+language model of 512 positions), rows.jsonl (six instructions) and, where a test asks for it, reranker/ (a tiny
+cross-encoder). Paths in the tables are relative to it.
 """
 
+import atexit
+import functools
+import json
 import os
 import shlex
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from tests.lm import rows, save_tiny
 
 COMMANDS = {
     "encode": "encode --data beir:collection --model ./model --out out",
@@ -24,6 +31,8 @@ COMMANDS = {
     "fit": "fit -c dual.yaml --out out",
     "validate": "validate -c dual.yaml --out out",
     "test": "test -c dual.yaml --out out",
+    "generate": "generate --model ./lm --data rows.jsonl --max-new-tokens 2 --out out",
+    "tokenize": "tokenize --model ./lm --data rows.jsonl",
 }
 """verb → a command that works once `run` is made; a row's options are added, and the last value of an option wins."""
 
@@ -159,7 +168,16 @@ def furnish(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, reranker:
         shutil.copytree(reranker, place / "reranker")
     (place / "good.trec").write_text("".join(f"q{i} Q0 d{i} 1 1.5 good\nq{i} Q0 d9 2 0.5 good\n" for i in (0, 2, 4, 6)))
     (place / "dual.yaml").write_text(DUAL)
+    shutil.copytree(_language_model(), place / "lm")
+    (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(6)))
     monkeypatch.chdir(place)
+
+
+@functools.cache
+def _language_model() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="tandem-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return save_tiny(folder / "lm")
 
 
 def shorten_quickstart(monkeypatch: pytest.MonkeyPatch) -> None:

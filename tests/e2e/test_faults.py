@@ -1,10 +1,11 @@
 """The matrix of faults and verbs has no hole: every pair is tested, or is named here with the reason why it cannot be.
 
-Its rows are in test_faults_data, _options, _models, _stores, _training, _disk and _surroundings.
+Its rows are in test_faults_data, _options, _models, _stores, _training, _language, _disk and _surroundings.
 """
 
 import test_faults_data
 import test_faults_disk
+import test_faults_language
 import test_faults_models
 import test_faults_options
 import test_faults_stores
@@ -19,6 +20,7 @@ FAULTS = (
 )  # fmt: skip
 EMBEDDED = "reads the embedded data only, which is cut from the running Python"
 NO_MODEL = "loads no model"
+NO_IDS = "instructions have no ids; two equal ones are two examples"
 NO_WANDB = "does not speak to W&B"
 NOT_APPLICABLE = {
     ("missing file", "quickstart"): f"{EMBEDDED}; its model is under `unreadable model`",
@@ -38,11 +40,19 @@ NOT_APPLICABLE = {
     ("lost W&B", "validate"): NO_WANDB,
     ("lost W&B", "test"): NO_WANDB,
     ("lost W&B", "quickstart"): "its stages are `retrieve`'s",
+    ("unknown id", "generate"): NO_IDS,
+    ("unknown id", "tokenize"): NO_IDS,
+    ("duplicate", "generate"): NO_IDS,
+    ("duplicate", "tokenize"): NO_IDS,
+    ("lost W&B", "generate"): NO_WANDB,
+    ("lost W&B", "tokenize"): NO_WANDB,
+    ("full disk", "tokenize"): "writes nothing",
+    ("no permission", "tokenize"): "writes nothing",
 }
 
 ROWS = [
     *test_faults_data.ROWS, *test_faults_options.ROWS, *test_faults_models.ROWS, *test_faults_stores.ROWS,
-    *test_faults_training.ROWS, *test_faults_surroundings.NETWORK,
+    *test_faults_training.ROWS, *test_faults_language.ROWS, *test_faults_surroundings.NETWORK,
 ]  # fmt: skip
 COVERED = {(row.fault, verb) for row in ROWS for verb in row.verbs.split()}
 COVERED |= {*test_faults_disk.COVERED, *test_faults_training.COVERED, *test_faults_surroundings.COVERED}

@@ -102,6 +102,8 @@ INTERRUPTED = {
     "fit": "research.training.dual_encoder.embed",
     "validate": "research.training.validation.exact_search",
     "test": "research.training.validation.exact_search",
+    "generate": "research.retrieval.generate.generate",
+    "tokenize": "research.models.policy.load_policy",
 }
 """verb → a function in its middle."""
 
