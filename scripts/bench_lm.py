@@ -30,7 +30,7 @@ SIDES = ("ours", "trl", "plain")
 DPO_SIDES = ("ours", "trl")  # a plain loop of DPO would be TRL's
 
 
-def rows_of(task: str, count: int = 400) -> list[dict]:
+def rows_of(task: str, count: int = 160) -> list[dict]:
     """Rows whose prompt leaves room for a completion; TANDEM_DATA's dolly and hh-helpful, else the embedded data."""
     folder = Path(os.environ.get("TANDEM_DATA", ROOT.parent / "shared" / "data"))
     if task == "sft":

@@ -23,9 +23,14 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, atte
     """
     query, key, value = _one_dtype(query, key, value)
     bits = getattr(module, "dropout_bits", None)
-    if not _applies(module, query, key, value, attention_mask, kwargs) or (dropout and bits is None):
+    if not _applies(module, query, key, value, kwargs) or (dropout and bits is None):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if key.shape[1] < query.shape[1]:  # grouped queries
+        key, value = (x.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for x in (key, value))
+    if attention_mask is None and _is_causal(module, kwargs):
+        length = query.shape[2]
+        attention_mask = torch.ones(length, length, dtype=torch.bool).tril_()[None, None]
     mask = None if attention_mask is None else _additive(attention_mask, query.dtype)
     if dropout:
         out = _DroppedAttention.apply(query, key, value, mask, scaling, dropout, bits)
@@ -135,14 +140,18 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
-def _applies(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: dict) -> bool:
+def _is_causal(module: nn.Module, options: dict) -> bool:
     causal = options.get("is_causal")
-    causal = getattr(module, "is_causal", True) if causal is None else causal
+    return getattr(module, "is_causal", True) if causal is None else causal
+
+
+def _applies(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, options: dict) -> bool:
     return (
         query.device.type == "cpu"
-        and query.shape == key.shape == value.shape
+        and key.shape == value.shape
+        and (*query.shape[:1], *query.shape[2:]) == (*key.shape[:1], *key.shape[2:])
+        and query.shape[1] % key.shape[1] == 0
         and query.dtype == key.dtype == value.dtype
         and query.dtype in BITS
-        and not (causal and mask is None)
         and all(options.get(name) is None for name in ("position_bias", "cache", "softcap", "s_aux"))
     )

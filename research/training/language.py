@@ -14,6 +14,7 @@ from research.losses.language import token_losses
 from research.models import adapters
 from research.models.causal_lm import load_causal_lm
 from research.models.dropout import DropoutBits
+from research.models.lora import faster_lora
 from research.models.policy import attach_saved, load_policy, save_policy
 from research.models.training import for_training
 from research.progress import say
@@ -112,6 +113,8 @@ class Language:
             for parameter in self.model.parameters():
                 if not parameter.requires_grad:
                     parameter.data = parameter.data.to(torch.bfloat16)
+        if self.model.adapted:
+            faster_lora(self.model)
         if stage != "fit" or trainer.strategy.root_device.type != "cpu" or not fast:
             return None
         return for_training(self.model)

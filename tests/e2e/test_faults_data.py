@@ -22,7 +22,7 @@ MISSING = [
     Row("missing file", "no such split", READERS, "'tset'", "did you mean 'test'? known: dev, test", "--split",
         "--split tset"),
     Row("missing file", "no such split to choose the mix on", "retrieve", "'devel'", "did you mean 'dev'? known: dev, test",
-        "--split", "--reranker ./model --mix-split devel"),
+        "--mix-split", "--reranker ./model --mix-split devel"),
     Row("missing file", "no qrels folder", "encode", "collection/qrels", "expected one qrels file a split", "Add",
         breaks=(remove("collection/qrels"),)),
     Row("missing file", "no qrels folder", "retrieve mine evaluate", "'test'", "expected one .tsv file a split",

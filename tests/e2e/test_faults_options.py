@@ -147,7 +147,7 @@ RERANKING = [
         "give --mix alone", "--reranker ./reranker --mix-split dev --mix 0.5"),
     Row("wrong value", "--mix-split is the split itself", "retrieve", "--mix-split test", "expected another split than",
         "Name a dev split", "--reranker ./reranker --mix-split test"),
-    Row("wrong value", "empty --mix-split", "retrieve", "''", "known: dev, test", "--split",
+    Row("wrong value", "empty --mix-split", "retrieve", "''", "known: dev, test", "--mix-split",
         "--reranker ./reranker --mix-split ''"),
     Row("wrong value", "--reranker-max-length without a reranker", RETRIEVERS, "--reranker-max-length 32",
         "expected --reranker MODEL", "Name one", "--reranker-max-length 32"),
