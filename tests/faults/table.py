@@ -20,6 +20,7 @@ class Fault(NamedTuple):
 
 DDP = "tests/integration/test_ddp.py::test_ranks_give_the_single_process_gradient[hard negatives-2]"
 ORACLE = "tests/integration/test_gradients.py"
+SFT, DPO = "tests/parity/test_trl_sft.py", "tests/parity/test_trl_dpo.py"
 RESUME = "tests/integration/test_resume.py"
 PARTS = "tests/unit/test_training_parts.py"
 LOSSES = "tests/unit/test_losses.py"
@@ -63,6 +64,29 @@ FAULTS = [
     Fault("mean of means over unequal micro-batches", "training/optimisation.py", "total = losses.sum()",
           "total = losses.mean() * 8",
           "tests/integration/test_ddp.py::test_last_smaller_batch_weighs_its_examples_on_every_rank"),
+    Fault("labels not shifted", "models/causal_lm.py", "self.hidden(input_ids, **inputs)[:, :-1][chosen]",
+          "self.hidden(input_ids, **inputs)[:, 1:][chosen]", f"{SFT}::test_five_steps_are_those_of_trl"),
+    Fault("virtual tokens not cut off", "models/causal_lm.py", "return states[:, count:]", "return states[:, :-count]",
+          "tests/unit/test_adapters.py::test_hidden_states_give_the_model_s_own_logits_with_any_padding"),
+    Fault("packed texts see each other", "data/instructions.py", "self.collate = DataCollatorForLanguageModeling(pad_token_id, "
+          "padding_free=packed,", "self.collate = DataCollatorForLanguageModeling(pad_token_id, padding_free=False,",
+          "tests/unit/test_adapters.py::test_packed_rows_have_the_losses_of_their_texts"),
+    Fault("reference with the adapter on", "training/dpo.py", "with self.model.adapter_off():", "if True:",
+          f"{DPO}::test_five_steps_are_those_of_trl"),
+    Fault("rejected completion sees the chosen one", "data/preferences.py", " & ~hidden & ", " & ",
+          f"{DPO}::test_five_steps_are_those_of_trl"),
+    Fault("rejected completion placed after the chosen one", "data/preferences.py",
+          "torch.where(rejected, place - second + prompt, place)", "place.expand(len(rows), -1)",
+          f"{DPO}::test_five_steps_are_those_of_trl"),
+    Fault("first rejected token predicted by the chosen "
+          "one", "data/preferences.py", "p + c - 1 + k if k else p - 1", "p + c - 1 + k",
+          f"{DPO}::test_five_steps_are_those_of_trl"),
+    Fault("reference of trained weights", "training/reference.py", '"weights": module.language.reference_hash', '"weights": 0',
+          f"{DPO}::test_cached_reference_is_of_these_weights"),
+    Fault("lost scale of LoRA", "models/lora.py", "out.addmm_(inner, up.T, alpha=scaling)", "out.addmm_(inner, up.T)",
+          "tests/parity/test_fast_training.py::test_faster_lora_is_peft_s"),
+    Fault("frozen base unchecked on resume", "training/language.py", 'checkpoint.get("base_hash") != self.base_hash', "False",
+          f"{RESUME}::test_checkpoint_of_an_adapter_holds_no_frozen_weight_and_another_base_is_refused"),
     Fault("dropout not seeded by the step", "training/resume.py", "bits.seed(value)", "pass",
           f"{RESUME}::test_resumed_at_awkward_steps_equals_straight"),
     Fault("torch's generator not seeded by the step", "training/resume.py", "torch.manual_seed(value % 2**63)", "pass",

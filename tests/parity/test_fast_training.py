@@ -144,3 +144,66 @@ def test_model_trained_fast_is_saved_as_an_ordinary_one(tiny_bert, tmp_path):
     save_dual_encoder(model, tmp_path / "saved")
     assert attention.NAME not in (tmp_path / "saved" / "config.json").read_text()
     assert DualEncoder.load(tmp_path / "saved").doc.transformer.config._attn_implementation != attention.NAME
+
+
+LORA = {"target_modules": ["q_proj", "v_proj", "down_proj"], "r": 4, "lora_alpha": 12, "init_lora_weights": False}
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"use_rslora": True}, {"use_dora": True}, {"lora_bias": True}, {"lora_dropout": 0.5}], ids=str
+)
+@pytest.mark.parametrize("precision", ["float64", "bf16 autocast"])
+def test_faster_lora_is_peft_s(batch, more, precision):
+    """Values and every gradient; variants that the short path does not cover go PEFT's own way."""
+    import peft
+
+    from research.models.lora import faster_lora
+
+    torch.manual_seed(0)
+    plain = peft.get_peft_model(MODELS["qwen3"](), peft.LoraConfig(**(LORA | more))).train()
+    plain = plain.double() if precision == "float64" else plain
+    fast = copy.deepcopy(plain)
+    assert faster_lora(fast) == 6  # three modules of two layers
+    results = []
+    for model in (plain, fast):
+        torch.manual_seed(1)  # of lora_dropout
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision != "float64"):
+            hidden = model(**batch).last_hidden_state
+        (hidden * batch["attention_mask"][:, :, None]).pow(2).sum().backward()
+        results.append([hidden, *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(results[0]) == len(results[1]) > 6
+    for theirs, ours in zip(*results, strict=True):
+        limit = 1e-10 if precision == "float64" else 0.06  # bf16: sums in another order
+        assert (ours - theirs).norm() <= limit * theirs.norm()
+
+
+def test_faster_lora_is_the_base_when_the_adapter_is_off_or_merged(batch):
+    import peft
+
+    from research.models.lora import faster_lora
+
+    model = peft.get_peft_model(MODELS["qwen3"](), peft.LoraConfig(**LORA)).eval()
+    faster_lora(model)
+    with torch.no_grad():
+        trained = model(**batch).last_hidden_state
+        with model.disable_adapter():
+            off = model(**batch).last_hidden_state
+        model.merge_adapter()
+        merged = model(**batch).last_hidden_state
+        model.unmerge_adapter()
+        base = model.unload()(**batch).last_hidden_state
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(off[real], base[real])
+    torch.testing.assert_close(merged[real], trained[real], rtol=0, atol=1e-4)
+    assert (off - trained)[real].abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["bert", "qwen3"])
+def test_our_attention_runs_for_encoders_and_grouped_causal_decoders(name, batch, monkeypatch):
+    ran = []
+    monkeypatch.setattr(attention._Attention, "apply", lambda *args: ran.append(1) or args[0])
+    for mask in (batch["attention_mask"], torch.ones_like(batch["attention_mask"])):  # padded, and without any padding
+        model = MODELS[name]()
+        for_training(model)
+        model(input_ids=batch["input_ids"], attention_mask=mask)
+    assert len(ran) == 4  # two layers each

@@ -152,3 +152,10 @@ def test_virtual_tokens_have_one_reference(adapter, folder, data_file):
     assert values[1] == pytest.approx(values[0], abs=1e-6)
     assert values[0][0] != pytest.approx(math.log(2), abs=1e-4)
     assert values[2][0] == pytest.approx(math.log(2), abs=1e-6)  # the copy has the virtual tokens too
+
+
+def test_cached_reference_is_of_these_weights(folder, data_file, tmp_path):
+    """Another base on the same rows has a reference of its own: its step 0 is ln 2 as well."""
+    ours(folder, data_file, lora(), reference="cached")
+    _, losses, _ = ours(save_tiny(tmp_path / "other", seed=4), data_file, lora(), reference="cached")
+    assert losses.values[0] == pytest.approx(math.log(2), abs=1e-6)
