@@ -3,6 +3,7 @@
 The guard works on plain values, so that a sweep can check every point of a grid before any compute is spent.
 """
 
+import copy
 import difflib
 import math
 import re
@@ -211,6 +212,59 @@ def attach(model: nn.Module, config: Any, tokenizer_folder: str | None = None) -
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"the adapter does not fit the model ({' '.join(str(error).split())[:300]}); expected a configuration "
                         "that PEFT accepts for it. Correct adapter in the configuration.") from error  # fmt: skip
+
+
+def inject(model: nn.Module, config: Any, trained: tuple[str, ...] = ()) -> None:
+    """LoRA inside an encoder, in place, all else frozen; the model stays of its class.
+
+    Args:
+        model: a transformers encoder or classifier.
+        config: peft.LoraConfig.
+        trained: beginnings of names of parameters that are trained whole, as a new head is.
+
+    Raises:
+        UserError: `check`; or another method than LoRA, whose virtual tokens would be pooled with the text.
+    """
+    import peft
+
+    check(plain(config), layers=layer_count(model), modules=linear_names(model))
+    if plain(config)["peft_type"] != LORA:
+        raise UserError(f"adapter of type {plain(config)['peft_type']} on an encoder; expected {LORA}: virtual tokens would be "
+                        "pooled with the text. Use peft.LoraConfig.")  # fmt: skip
+    try:
+        peft.inject_adapter_in_model(config, model)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"the adapter does not fit the model ({' '.join(str(error).split())[:300]}); expected a configuration "
+                        "that PEFT accepts for it. Correct adapter in the configuration.") from error  # fmt: skip
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = "lora_" in name or name.startswith(trained)
+
+
+def keep_trained(checkpoint: dict, module: nn.Module) -> None:
+    """Leave frozen weights out of a Lightning checkpoint where an adapter is trained: they are the base's."""
+    names = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    if any("lora_" in name for name in names):
+        checkpoint["state_dict"] = {
+            n: v for n, v in checkpoint["state_dict"].items() if n in names or "temperature" in n
+        }
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """A copy of the model with its injected adapter as part of the weights; the model itself where it has none."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        return model
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, BaseTunerLayer):
+                child.merge(safe_merge=True)
+                setattr(parent, name, child.get_base_layer())
+    for name in ("peft_config", "_hf_peft_config_loaded"):
+        if name in vars(model):
+            delattr(model, name)
+    return model
 
 
 def freeze(model: nn.Module, train_layers: int | None, train_pattern: str | None) -> None:

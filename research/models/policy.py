@@ -80,8 +80,8 @@ def base_of(folder: Path) -> tuple[str, Path, str]:
                         "trained on. Add it.")  # fmt: skip
     base_folder = resolve(name)
     if (base_folder / ADAPTER_CONFIG).exists():
-        raise UserError(f"the adapter in {folder} stands on {name}, which is an adapter itself; expected a whole model. Merge "
-                        f"that one first: research export {name} --merge --out FOLDER, and name the folder.")  # fmt: skip
+        raise UserError(f"the adapter in {folder} stands on {name}, which is an adapter itself; expected a whole model. Train "
+                        "it from a merged one: `fit` merges what model names where an adapter is given.")  # fmt: skip
     found = hash_model(base_folder)
     expected = facts.get("base_hash", found)
     if found != expected:

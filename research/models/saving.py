@@ -5,6 +5,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from research.models.adapters import merged
 from research.models.cross_encoder import CrossEncoder
 from research.models.dual_encoder import DualEncoder, TextEncoder
 from research.models.settings import LENGTHS_FILE
@@ -31,7 +32,7 @@ def save_text_encoder(encoder: TextEncoder, folder: Path) -> None:
     """Transformer, tokenizer, and sentence-transformers' modules: Pooling, Dense, Normalize."""
     settings = encoder.settings
     folder.mkdir(parents=True, exist_ok=True)
-    encoder.transformer.save_pretrained(folder, safe_serialization=True)
+    merged(encoder.transformer).save_pretrained(folder, safe_serialization=True)
     encoder.tokenizer.save_pretrained(folder)
     longest = max(settings.query_max_length, settings.doc_max_length)
     kinds = [
@@ -71,6 +72,6 @@ def save_text_encoder(encoder: TextEncoder, folder: Path) -> None:
 def save_cross_encoder(model: CrossEncoder, folder: Path) -> None:
     """A Hugging Face sequence classifier, which sentence-transformers' CrossEncoder loads too."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.transformer.save_pretrained(folder, safe_serialization=True)
+    merged(model.transformer).save_pretrained(folder, safe_serialization=True)
     model.tokenizer.model_max_length = model.max_length
     model.tokenizer.save_pretrained(folder)

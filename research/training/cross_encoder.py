@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import lightning as L
+import peft
 import torch
 from torch import Tensor
 
 from research.errors import UserError
 from research.losses.ranking import listwise_softmax, pointwise_bce
 from research.metrics.retrieval import mean, parse_metric
+from research.models.adapters import inject, keep_trained
 from research.models.cross_encoder import CrossEncoder, load_cross_encoder
 from research.models.saving import save_cross_encoder
 from research.models.sources import MINILM, hash_model, resolve
@@ -30,6 +32,8 @@ class CrossEncoderModule(L.LightningModule):
         loss: "softmax": the positive against the query's other candidates; "bce": every candidate by itself.
         max_length: tokens of a pair; null takes the model's own. Saved with the model.
         dropout: of every layer and of attention, 0 to below 1; null keeps the model's own.
+        adapter: peft.LoraConfig by class_path: the update is trained, the encoder frozen (and a new head trained); model/ is
+            saved with the update merged.
         optimisation: see Optimisation.
         metrics: names@K, of the re-ordered validation run.
         fast: on a CPU, train through models/training.py's cheaper parts; False takes transformers' own.
@@ -40,6 +44,7 @@ class CrossEncoderModule(L.LightningModule):
 
     def __init__(
         self, model: str = MINILM, loss: str = "softmax", max_length: int | None = None, dropout: float | None = None,
+        adapter: peft.LoraConfig | None = None,
         optimisation: Optimisation = Optimisation(),  # noqa: B008 (jsonargparse's default)
         metrics: list[str] = ["mrr@10", "ndcg@10"], fast: bool = True,  # noqa: B006
         seed: int = 0,
@@ -54,6 +59,13 @@ class CrossEncoderModule(L.LightningModule):
         self.base_hash = hash_model(folder)
         self.model = load_cross_encoder(folder, max_length=max_length, new_head=True)
         set_dropout(self.model, dropout)
+        if adapter is not None:
+            body = f"{self.model.transformer.base_model_prefix}."
+            heads = {
+                name.split(".")[0] for name, _ in self.model.transformer.named_parameters() if not name.startswith(body)
+            }
+            inject(self.model.transformer, adapter, tuple(f"{head}." for head in heads))
+        self.strict_loading = adapter is None  # frozen weights are not in the checkpoint
         self.model.train()
         self.losses = LOSSES[loss]
         self.settings, self.metrics, self.seed = optimisation, metrics, seed
@@ -84,6 +96,9 @@ class CrossEncoderModule(L.LightningModule):
     def means(self) -> dict[str, float]:
         """Of the last evaluation, unrounded: what is logged goes through float32."""
         return {metric: mean(values) for metric, values in self.per_query.items()}
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        keep_trained(checkpoint, self)
 
     def configure_optimizers(self) -> dict:
         return build_optimizer(self, self.settings, total_steps(self.trainer, self.settings.accumulate))

@@ -4,12 +4,14 @@ import math
 from pathlib import Path
 
 import lightning as L
+import peft
 import torch
 from torch import Tensor, nn
 
 from research.errors import UserError
 from research.losses.contrastive import info_nce, known_positives, symmetric_info_nce
 from research.metrics.retrieval import mean, parse_metric
+from research.models.adapters import inject, keep_trained
 from research.models.dual_encoder import DualEncoder, TextEncoder
 from research.models.saving import save_dual_encoder
 from research.models.sources import MINILM, hash_model, resolve
@@ -36,6 +38,8 @@ class DualEncoderModule(L.LightningModule):
         query_max_length, doc_max_length: tokens; null takes the model's own. Saved with the model.
         query_prompt, doc_prompt, pooling: null takes the model's own. Saved with the model.
         dropout: of every layer and of attention, 0 to below 1; null keeps the model's own.
+        adapter: peft.LoraConfig by class_path: the update is trained, the encoder frozen (and a new head trained); model/ is
+            saved with the update merged.
         optimisation: see Optimisation.
         metrics: names@K, computed by exact search at validation.
         fast: on a CPU, train through models/training.py's cheaper parts; False takes transformers' own.
@@ -49,7 +53,7 @@ class DualEncoderModule(L.LightningModule):
         temperature_range: tuple[float, float] = (0.01, 0.5), temperature_lr: float = 1e-3, symmetric: bool = False,
         gather: bool = True, query_max_length: int | None = None, doc_max_length: int | None = None,
         query_prompt: str | None = None, doc_prompt: str | None = None, pooling: str | None = None,
-        dropout: float | None = None, optimisation: Optimisation = Optimisation(),  # noqa: B008 (jsonargparse's default)
+        dropout: float | None = None, adapter: peft.LoraConfig | None = None, optimisation: Optimisation = Optimisation(),  # noqa: B008 (jsonargparse's default)
         metrics: list[str] = ["mrr@10", "ndcg@10", "recall@100"], fast: bool = True,  # noqa: B006
         seed: int = 0,
     ):  # fmt: skip
@@ -77,6 +81,10 @@ class DualEncoderModule(L.LightningModule):
         self.model = DualEncoder.load(folder, separate=towers == "separate", **settings)
         set_dropout(self.model, dropout)
         freeze_pooler(self.model)
+        if adapter is not None:
+            for tower in dict.fromkeys((self.model.query, self.model.doc)):  # once, where it is shared
+                inject(tower.transformer, adapter)
+        self.strict_loading = adapter is None  # frozen weights are not in the checkpoint
         self.model.train()
         self.temperature_range, self.temperature_lr = temperature_range, temperature_lr
         log_temperature = torch.tensor(math.log(temperature))
@@ -136,6 +144,9 @@ class DualEncoderModule(L.LightningModule):
     def means(self) -> dict[str, float]:
         """Of the last evaluation, unrounded: what is logged goes through float32."""
         return {metric: mean(values) for metric, values in self.per_query.items()}
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        keep_trained(checkpoint, self)
 
     def configure_optimizers(self) -> dict:
         steps = total_steps(self.trainer, self.settings.accumulate)

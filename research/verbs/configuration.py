@@ -277,7 +277,9 @@ def _instance(section: "jsonargparse.Namespace") -> Any:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(imported(section.class_path), "it")
     try:
-        return parser.instantiate(jsonargparse.Namespace(it=section.init_args)).it
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="peft")  # of fields that are at their defaults
+            return parser.instantiate(jsonargparse.Namespace(it=section.init_args)).it
     except (ValueError, TypeError) as error:
         # jsonargparse raises an error of its own where a class of several possible ones cannot be made
         chain = [error, error.__cause__, error.__context__]

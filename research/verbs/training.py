@@ -87,6 +87,10 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path) -> in
             stack.callback(tracker.finish)
             curves.send = tracker.log
             _say_what(config, module, data, trainer)
+            if hasattr(module, "language"):
+                from research.training.language import say_trained
+
+                say_trained(module.language.describe())
             if checkpoint is not None:
                 say(f"{out}: going on from {checkpoint.name}")
         started = time.perf_counter()
@@ -110,6 +114,8 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path) -> in
         metrics = read_json(out / "metrics.json")
         metrics |= {"finished": True, "steps": trainer.global_step, "seconds": round(time.perf_counter() - started, 3),
                     "temperature": _temperature(module)}  # fmt: skip
+        if hasattr(module, "language"):
+            metrics["trained"] = module.language.describe()
         write_json(out / "metrics.json", metrics)
         return _print(args, out, metrics)
 

@@ -105,9 +105,33 @@ def test_configuration_trains(pair, research, small, tmp_path):
 
 
 ADAPTED = [(config, adapter) for config in CONFIGS if config.stem in LANGUAGE for adapter in ADAPTERS
-           if (adapter.stem == "lora_c_attn") == (config.stem == "gpt2")]  # fmt: skip
+           if adapter.stem != "lora_encoder" and (adapter.stem == "lora_c_attn") == (config.stem == "gpt2")]  # fmt: skip
 FITTING = {"lora_last_layers": "--model.adapter.layers_to_transform [1]", "last_layers": "--model.train_layers 1"}
 """Overlays made for SmolLM2's 30 layers, on a model of two."""
+
+
+@pytest.mark.parametrize("kind", ["dual_encoder", "cross_encoder"])
+def test_lora_on_an_encoder_trains_and_is_saved_merged(kind, research, small, tmp_path):
+    import torch
+
+    config = ROOT / f"configs/{kind}.yaml"
+    argv = [
+        *command(config, ROOT / "configs/adapter/lora_encoder.yaml"),
+        *small(config),
+        "--trainer.precision",
+        "32-true",
+    ]
+    result = research("fit", *argv, "--json")
+    assert result.code == 0, result.err
+    (checkpoint,) = sorted((tmp_path / "run").glob("step-*.ckpt"))[-1:]
+    names = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert any("lora_A" in name for name in names)
+    assert all("lora_" in name or "classifier" in name or name == "log_temperature" for name in names)
+    assert "lora" not in " ".join(path.name for path in (tmp_path / "run/model").iterdir())
+    # the folder is an ordinary model, whose merged weights give the numbers of the adapter
+    again = research("validate", tmp_path / "run", "--model.adapter", "null", "--json")
+    assert again.code == 0, again.err
+    assert again.json["metrics"] == pytest.approx(result.json["metrics"], abs=1e-5)
 
 
 @pytest.mark.parametrize("pair", ADAPTED, ids=named)

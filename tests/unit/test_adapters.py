@@ -225,3 +225,30 @@ def test_parameters_are_counted_by_kind():
     assert adapters.effective_scale(lora(r=4, lora_alpha=8, use_rslora=True)) == 4.0
     assert adapters.effective_scale(prompt()) is None
     assert adapters.parts(tiny_llama()).base == sum(p.numel() for p in tiny_llama().parameters())
+
+
+def test_merged_encoder_is_the_unmerged_one(tiny_bert):
+    from research.models.dual_encoder import DualEncoder
+
+    encoder = DualEncoder.load(tiny_bert).doc
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=4, target_modules=["query", "dense"], init_lora_weights=False)
+    before = encoder(**batch_of(encoder))
+    adapters.inject(encoder.transformer, config)
+    after = encoder(**batch_of(encoder))
+    assert (after - before).abs().max() > 1e-2
+    encoder.transformer = adapters.merged(encoder.transformer)
+    assert not [name for name, _ in encoder.named_parameters() if "lora" in name]
+    torch.testing.assert_close(encoder(**batch_of(encoder)), after, rtol=0, atol=1e-5)
+
+
+def batch_of(encoder) -> dict:
+    ids, mask = encoder.collate(encoder.tokenize(["the time", "of people who say"], "doc"))
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def test_virtual_tokens_on_an_encoder_are_refused(tiny_bert):
+    from research.models.dual_encoder import DualEncoder
+
+    with pytest.raises(UserError, match="on an encoder; expected LORA"):
+        adapters.inject(DualEncoder.load(tiny_bert).doc.transformer, prompt())
