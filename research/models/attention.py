@@ -23,7 +23,7 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, atte
     """
     query, key, value = _one_dtype(query, key, value)
     bits = getattr(module, "dropout_bits", None)
-    if not _applies(module, query, key, value, kwargs) or (dropout and bits is None):
+    if not _applies(module, query, key, value, attention_mask, kwargs) or (dropout and bits is None):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if key.shape[1] < query.shape[1]:  # grouped queries
@@ -48,7 +48,7 @@ class _Attention(torch.autograd.Function):
     def forward(ctx, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
         out = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
         ctx.save_for_backward(query, key, value, mask)
-        ctx.scaling = scaling
+        ctx.scaling, ctx.key_shape = scaling, key.shape
         return out
 
     @staticmethod
@@ -59,26 +59,22 @@ class _Attention(torch.autograd.Function):
         probabilities = _probabilities(query, key, mask, ctx.scaling, shape)
         grad_value = torch.bmm(probabilities.transpose(1, 2), grad)
         grad_probabilities = torch.bmm(grad, value.transpose(1, 2))
-        return (
-            *_grads(query, key, probabilities, grad_probabilities, ctx.scaling, shape),
-            grad_value.view(shape),
-            None,
-            None,
-        )
+        grads = _grads(query, key, probabilities, grad_probabilities, ctx.scaling, shape, ctx.key_shape)
+        return *grads, grad_value.view(ctx.key_shape), None, None
 
 
 class _DroppedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, p: float,
                 bits: DropoutBits) -> Tensor:  # fmt: skip
-        shape = query.shape
+        shape, key_shape = query.shape, key.shape
         query, key, value = map(_flat, (query, key, value))
         signed = _probabilities(query, key, mask, scaling, shape)  # (B·H, T, T)
         as_int = BITS[signed.dtype]
         dropped, factor = bits.dropped(signed.shape, p)
         signed.view(as_int).bitwise_or_(dropped.to(as_int).bitwise_left_shift_(torch.iinfo(as_int).bits - 1))
         ctx.save_for_backward(query, key, value, signed)
-        ctx.scaling, ctx.factor, ctx.shape = scaling, factor, shape
+        ctx.scaling, ctx.factor, ctx.shapes = scaling, factor, (shape, key_shape)
         return _scaled_bmm(signed.clamp_min(0), value, factor).view(shape)
 
     @staticmethod
@@ -90,12 +86,12 @@ class _DroppedAttention(torch.autograd.Function):
         kept = (bits >> torch.iinfo(bits.dtype).bits - 1).bitwise_not_()
         grad_probabilities.view(bits.dtype).bitwise_and_(kept)
         probabilities = bits.bitwise_and(torch.iinfo(bits.dtype).max).view(signed.dtype)
-        grads = _grads(query, key, probabilities, grad_probabilities, ctx.scaling, ctx.shape)
-        return *grads, grad_value.view(ctx.shape), None, None, None, None
+        grads = _grads(query, key, probabilities, grad_probabilities, ctx.scaling, *ctx.shapes)
+        return *grads, grad_value.view(ctx.shapes[1]), None, None, None, None
 
 
 def _probabilities(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, shape: torch.Size) -> Tensor:
-    """softmax(q kᵀ · scaling + mask), (B·H, T, T)."""
+    """softmax(q kᵀ · scaling + mask), (B·H, T, S)."""
     scores = _scaled_bmm(query, key.transpose(1, 2), scaling)
     if mask is not None:
         scores.view(*shape[:2], *scores.shape[1:]).add_(mask)
@@ -103,14 +99,14 @@ def _probabilities(query: Tensor, key: Tensor, mask: Tensor | None, scaling: flo
 
 
 def _grads(query: Tensor, key: Tensor, probabilities: Tensor, grad_probabilities: Tensor, scaling: float,
-           shape: torch.Size) -> tuple[Tensor, Tensor]:  # fmt: skip
+           shape: torch.Size, key_shape: torch.Size) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients of query and key, (B, H, T, D), from those of the probabilities (overwritten)."""
     grad_scores = torch.ops.aten._softmax_backward_data.out(
         grad_probabilities, probabilities, -1, probabilities.dtype, grad_input=grad_probabilities
     )
     grad_query = _scaled_bmm(grad_scores, key, scaling)
     grad_key = _scaled_bmm(grad_scores.transpose(1, 2), query, scaling)
-    return grad_query.view(shape), grad_key.view(shape)
+    return grad_query.view(shape), grad_key.view(key_shape)
 
 
 def _scaled_bmm(a: Tensor, b: Tensor, factor: float) -> Tensor:
@@ -145,11 +141,12 @@ def _is_causal(module: nn.Module, options: dict) -> bool:
     return getattr(module, "is_causal", True) if causal is None else causal
 
 
-def _applies(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, options: dict) -> bool:
+def _applies(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: dict) -> bool:
     return (
         query.device.type == "cpu"
         and key.shape == value.shape
-        and (*query.shape[:1], *query.shape[2:]) == (*key.shape[:1], *key.shape[2:])
+        and (query.shape[0], query.shape[3]) == (key.shape[0], key.shape[3])
+        and (query.shape[2] == key.shape[2] or mask is not None)
         and query.shape[1] % key.shape[1] == 0
         and query.dtype == key.dtype == value.dtype
         and query.dtype in BITS

@@ -20,18 +20,16 @@ class Policy(NamedTuple):
 
     Attributes:
         model: with its adapter attached, or merged.
-        base: the name that its base was found by.
+        base: the name that its base was found by; an adapter's folder where that was merged.
         base_folder: where the base lies.
         base_hash: sha256 of the base, and of what was merged into it.
-        merged: the folder of an adapter that is part of the weights now, or None.
-        adapter_hash: sha256 of an adapter that is not.
+        adapter_hash: sha256 of an adapter that is attached.
     """
 
     model: CausalLM
     base: str
     base_folder: Path
     base_hash: str
-    merged: Path | None = None
     adapter_hash: str | None = None
 
 
@@ -51,23 +49,22 @@ def load_policy(name: str, precision: str = "fp32", merge: bool = False, trainab
     if not (folder / ADAPTER_CONFIG).exists():
         model = load_causal_lm(folder, precision)
         model.check_head()
-        return Policy(model, name, folder, hash_model(folder))
-    base, base_folder, base_hash = base_of(folder)
-    model = load_causal_lm(base_folder, precision)
-    model.check_head()
+        return Policy(model, _absolute(name), folder, hash_model(folder))
+    base = _base_of(folder, precision)
+    model = base.model
     attach_saved(model, folder, trainable=trainable and not merge)
     if not merge:
-        return Policy(model, base, base_folder, base_hash, adapter_hash=hash_model(folder))
+        return base._replace(adapter_hash=hash_model(folder))
     kind = plain(model.transformer.active_peft_config)["peft_type"]
     if kind != LORA:
         raise UserError(f"the adapter in {folder} is of type {kind}, which cannot become part of the weights; expected {LORA} "
                         "for that. Leave adapter out to train it on, or start from its base.")  # fmt: skip
     model.transformer = model.transformer.merge_and_unload()
-    return Policy(model, name, base_folder, hash_json([base_hash, hash_model(folder)]), folder)
+    return Policy(model, _absolute(name), folder, hash_json([base.base_hash, hash_model(folder)]))
 
 
-def base_of(folder: Path) -> tuple[str, Path, str]:
-    """Name, folder and hash of the base that an adapter was trained on.
+def _base_of(folder: Path, precision: str) -> Policy:
+    """What an adapter was trained on; a base that is an adapter itself (SFT before DPO) is merged.
 
     Raises:
         UserError: it cannot be found, or is another model now.
@@ -78,17 +75,19 @@ def base_of(folder: Path) -> tuple[str, Path, str]:
     if not isinstance(name, str) or not name:
         raise UserError(f"{folder / ADAPTER_CONFIG} names no base_model_name_or_path; expected the model that the adapter was "
                         "trained on. Add it.")  # fmt: skip
-    base_folder = resolve(name)
-    if (base_folder / ADAPTER_CONFIG).exists():
-        raise UserError(f"the adapter in {folder} stands on {name}, which is an adapter itself; expected a whole model. Train "
-                        "it from a merged one: `fit` merges what model names where an adapter is given.")  # fmt: skip
-    found = hash_model(base_folder)
-    expected = facts.get("base_hash", found)
-    if found != expected:
-        raise UserError(f"the adapter in {folder} was trained on {name} of hash {str(expected)[:12]}…, and what is there now "
-                        f"has {found[:12]}…; expected the same weights, or its numbers mean nothing. Bring them back, or "
+    base = load_policy(name, precision, merge=True)
+    expected = facts.get("base_hash", base.base_hash)
+    if base.base_hash != expected:
+        raise UserError(f"the adapter in {folder} was trained on {name} of hash {str(expected)[:12]}…, and what is there "
+                        "now has "
+                        f"{base.base_hash[:12]}…; expected the same weights, or its numbers mean nothing. Bring them back, or "
                         "train again.")  # fmt: skip
-    return name, base_folder, found
+    return base
+
+
+def _absolute(name: str) -> str:
+    """A local folder by its whole path: an adapter remembers its base by it."""
+    return str(Path(name).expanduser().resolve()) if Path(name).expanduser().is_dir() else name
 
 
 def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable: bool = False) -> None:
@@ -124,9 +123,6 @@ def save_policy(model: CausalLM, folder: Path, policy: Policy) -> None:
     model.tokenizer.save_pretrained(folder)
     if model.adapted:
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-        facts = {"base": policy.base, "base_hash": policy.base_hash}
-        if policy.merged is not None:
-            facts["merged"] = str(policy.merged)
-        write_json(folder / FILE, facts)
+        write_json(folder / FILE, {"base": policy.base, "base_hash": policy.base_hash})
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         write_json(folder / ADAPTER_CONFIG, config | {"base_model_name_or_path": str(policy.base_folder)})

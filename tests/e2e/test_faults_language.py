@@ -111,7 +111,7 @@ GENERATE = [
     row("wrong value", "row out of range", "tokenize", "--row 99", "expected 0 to 5", "Correct it", "--row 99"),
     row("wrong value", "prompts without room", "generate", "no prompt fits", "expected one or more", "Raise",
         "--max-prompt-tokens 1"),
-    row("mismatched store", "adapter for another base", BOTH, "was trained on ./lm of hash", "expected the same weights",
+    row("mismatched store", "adapter for another base", BOTH, "/lm of hash", "expected the same weights",
         "Bring them back", "--model ./adapter", made_adapter(), another_base),
     row("unreadable model", "adapter cut short", BOTH, "adapter", "expected", "Copy it again", "--model ./adapter",
         made_adapter(), cut("adapter/adapter_model.safetensors", -50)),

@@ -1,5 +1,6 @@
 """generate and tokenize as a user types them, on a tiny language model and adapters trained on it."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -150,3 +151,35 @@ def test_metrics_by_hand():
     assert rouge_l("police killed the gunman", ["police kill the gunman"]) == 1.0  # stemming
     assert rouge_l("the gunman killed police", ["police killed the gunman"]) == pytest.approx(0.5)
     assert evaluate({"1": "x"}, {"1": ["x"], "2": ["y"]})["exact_match"] == {"1": 1.0, "2": 0.0}
+
+
+def test_sft_then_dpo_is_one_road(research, models, data, tmp_path, monkeypatch):
+    """DPO from an SFT run starts at ln 2 (its reference is the merged SFT model), and what it saves goes on."""
+    import math
+
+    from test_faults_language import DPO, SFT
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TANDEM_CACHE", str(tmp_path / "cache"))
+    made = rows(9)
+    pairs = [{"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]}
+             for a, b in itertools.pairwise(made)]  # fmt: skip
+    Path("pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    Path("sft.yaml").write_text(SFT.replace("./lm", str(models / "base")))
+    Path("dpo.yaml").write_text(DPO.replace("./lm", "sft"))
+    lora = ("--model.adapter", "{class_path: peft.LoraConfig, init_args: {task_type: CAUSAL_LM, target_modules: all-linear}}",
+            "--model.optimisation.lr", "0.05", "--wandb", "disabled")  # fmt: skip
+    assert research("fit", "-c", "sft.yaml", "--out", "sft", *lora).code == 0
+    result = research("fit", "-c", "dpo.yaml", "--out", "dpo", *lora, "--json")
+    assert result.code == 0, result.err
+    curve = [json.loads(line) for line in Path("dpo/curves.jsonl").read_text().splitlines()]
+    assert curve[0]["val/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert result.json["metrics"]["reward_margin"] > 0
+    again = research("validate", "dpo", "--json")
+    assert again.json["metrics"] == pytest.approx(result.json["metrics"], abs=1e-4)
+    answers = research("generate", "--model", "sft", "--model", "dpo", "--data", data, "--max-new-tokens", 6, "--json")
+    assert answers.code == 0, answers.err
+    assert list(answers.json["models"]) == ["sft", "dpo"]
+    facts = json.loads(Path("sft/model/tandem.json").read_text())
+    Path("sft/model/tandem.json").write_text(json.dumps(facts | {"base_hash": "0" * 64}))
+    assert "expected the same weights" in research("generate", "--model", "dpo", "--data", data).err

@@ -104,6 +104,10 @@ def test_attention_s_hand_written_backward_is_its_derivative(masked):
 
     assert torch.autograd.gradcheck(lambda q, k, v: attention._Attention.apply(q, k, v, mask, 0.5), inputs)
     assert torch.autograd.gradcheck(dropped, inputs)
+    # fewer queries than keys: a prefix, or the first token alone
+    inputs[0] = torch.randn(2, 3, 2, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda q, k, v: attention._Attention.apply(q, k, v, mask, 0.5), inputs)
+    assert torch.autograd.gradcheck(dropped, inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
