@@ -133,6 +133,24 @@ class CandidateBatch(NamedTuple):
     present: "Tensor"
 
 
+class Examples(NamedTuple):
+    """Rows of one split.
+
+    Attributes:
+        source, split: as the user named them.
+        rows: TRL's forms: {"prompt", "completion"} (texts, or lists of messages), {"messages"} or {"text"}.
+        fingerprint: sha256 of the rows.
+    """
+
+    source: str
+    split: str | None
+    rows: list[dict]
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return f"{len(self.rows):,} examples"
+
+
 class InstructionBatch(NamedTuple):
     """B token rows of a causal language model, in chunks of similar length.
 

@@ -4,15 +4,14 @@ import random
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 import yaml
 from torch.utils.data import DataLoader, Dataset
 
 from research.data.chunks import CHUNK_TOKENS, chunked
 from research.data.formats import check_run, read_run
-from research.data.sampler import StatefulBatchSampler
 from research.data.training import (
+    ResumableData,
     TrainingQuery,
     check_counts,
     count_shared,
@@ -79,7 +78,7 @@ class CandidateCollate:
         return CandidateBatch(pairs, labels, present)
 
 
-class CandidateData(L.LightningDataModule):
+class CandidateData(ResumableData):
     """Training groups, and runs that the model re-orders at validation and test.
 
     Args:
@@ -135,13 +134,10 @@ class CandidateData(L.LightningDataModule):
             workers,
         )
         self.skip_bad_rows, self.seed = skip_bad_rows, seed
-        self.collections: dict[str, Collection] = {}
         self.runs: dict[str, Run] = {}
         if val_split is not None:
-            self._load("val", val_split, val_queries)
+            self.collections["val"] = self._load("val", val_split, val_queries)
         self.shared = count_shared(self.queries, self.collections)
-        self.place: dict | None = None
-        self.sampler: StatefulBatchSampler | None = None
 
     def describe(self) -> dict:
         """What the training reads, for provenance."""
@@ -154,21 +150,10 @@ class CandidateData(L.LightningDataModule):
         collate = CandidateCollate(self.trainer.lightning_module.model, self.group_size, self.chunk_overhead)
         return training_loader(self, collate)
 
-    def val_dataloader(self) -> list[str]:
-        """One batch, the name of a collection: the module re-orders its whole run."""
-        return ["val"] if "val" in self.collections else []
-
-    def test_dataloader(self) -> list[str]:
+    def load_test(self) -> Collection:
         if self.test_split is None:
             raise UserError("test_split is null; expected a split to test on. Name one: --data.test_split test.")
-        self._load("test", self.test_split, None)
-        return ["test"]
-
-    def state_dict(self) -> dict:
-        return self.sampler.state_dict() if self.sampler else {}
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        self.place = state_dict or None
+        return self._load("test", self.test_split, None)
 
     def _retriever(self) -> str:
         """What made the validation's run, where its folder says so."""
@@ -179,7 +164,7 @@ class CandidateData(L.LightningDataModule):
         names = made.get("retriever") if isinstance(made, dict) else None
         return " --retriever ".join(map(str, names)) if isinstance(names, list) and names else RETRIEVER
 
-    def _load(self, name: str, split: str, queries: int | None) -> None:
+    def _load(self, name: str, split: str, queries: int | None) -> Collection:
         file = self.files[name]
         if file is None or not Path(file).exists():
             out = Path("runs", split) if file is None else Path(file).parent
@@ -194,5 +179,5 @@ class CandidateData(L.LightningDataModule):
             chosen = {*spread(list(data.queries), queries)}
             data = data._replace(queries={q: text for q, text in data.queries.items() if q in chosen},
                                  qrels={q: docs for q, docs in data.qrels.items() if q in chosen})  # fmt: skip
-        self.collections[name] = data
         self.runs[name] = {query: docs for query, docs in run.items() if query in data.queries}
+        return data

@@ -3,13 +3,12 @@
 import random
 from typing import Any
 
-import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from research.data.chunks import CHUNK_TOKENS, chunked
-from research.data.sampler import StatefulBatchSampler
 from research.data.training import (
+    ResumableData,
     TrainingQuery,
     check_counts,
     count_shared,
@@ -96,7 +95,7 @@ class PairCollate:
         return chunked(tower.tokenize(texts, role), len, collate, self.chunk_overhead)
 
 
-class PairData(L.LightningDataModule):
+class PairData(ResumableData):
     """Training pairs and the collections that the model is validated and tested on.
 
     Args:
@@ -146,12 +145,9 @@ class PairData(L.LightningDataModule):
         self.skip_bad_rows, self.seed, self.workers = skip_bad_rows, seed, workers
         self.batch_size, self.chunk_overhead, self.drop_last = batch_size, chunk_overhead, drop_last
         self.dataset = PairDataset(self.queries, self.corpus, hard_negatives, seed)
-        self.collections: dict[str, Collection] = {}
         if val_split is not None:
             self.collections["val"] = load_validation(self.val_source, val_split, val_documents, skip_bad_rows)
         self.shared = count_shared(self.queries, self.collections)
-        self.place: dict | None = None
-        self.sampler: StatefulBatchSampler | None = None
 
     def describe(self) -> dict:
         """What the training reads, for provenance."""
@@ -163,18 +159,7 @@ class PairData(L.LightningDataModule):
         collate = PairCollate(self.dataset.texts, model.query, model.doc, self.dataset.widest, self.chunk_overhead)
         return training_loader(self, collate)
 
-    def val_dataloader(self) -> list[str]:
-        """One batch, the name of a collection: the module encodes and searches all of it."""
-        return ["val"] if "val" in self.collections else []
-
-    def test_dataloader(self) -> list[str]:
+    def load_test(self) -> Collection:
         if self.test_split is None:
             raise UserError("test_split is null; expected a split to test on. Name one: --data.test_split test.")
-        self.collections["test"] = load_validation(self.val_source, self.test_split, None, self.skip_bad_rows)
-        return ["test"]
-
-    def state_dict(self) -> dict:
-        return self.sampler.state_dict() if self.sampler else {}
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        self.place = state_dict or None
+        return load_validation(self.val_source, self.test_split, None, self.skip_bad_rows)

@@ -89,7 +89,46 @@ def load_validation(source: str, split: str, documents: int | None, skip_bad_row
     return data._replace(corpus={doc: text for doc, text in data.corpus.items() if doc in kept})
 
 
-def training_loader(data: L.LightningDataModule, collate: Callable[[list], Any]) -> DataLoader:
+class ResumableData(L.LightningDataModule):
+    """A DataModule whose place in its data is in the checkpoint; validation and test are one batch, the name of what the
+    module evaluates as a whole.
+
+    Attributes:
+        collections: name ("val", "test") → what is evaluated.
+        sampler: of the running epoch; says the place.
+        place: where a resumed training begins.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.collections: dict[str, Any] = {}
+        self.sampler: StatefulBatchSampler | None = None
+        self.place: dict | None = None
+
+    def val_dataloader(self) -> list[str]:
+        return ["val"] if "val" in self.collections else []
+
+    def test_dataloader(self) -> list[str]:
+        if "test" not in self.collections:
+            self.collections["test"] = self.load_test()
+        return ["test"]
+
+    def load_test(self) -> Any:
+        """What `research test` measures on.
+
+        Raises:
+            UserError: none is named.
+        """
+        raise NotImplementedError
+
+    def state_dict(self) -> dict:
+        return self.sampler.state_dict() if self.sampler else {}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self.place = state_dict or None
+
+
+def training_loader(data: ResumableData, collate: Callable[[list], Any]) -> DataLoader:
     """The loader of a DataModule's dataset, from its place on; the new sampler, which says where that is, becomes its own.
 
     A generator of its own leaves the global ones alone.

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 def _tokens(args: argparse.Namespace, model, examples) -> tuple[list[int], list[int] | None]:
     """Ids, and labels where an example of training data is shown."""
     from research import prompts
-    from research.data.instructions import tokenise
+    from research.data.instruction_tokens import tokenise
 
     if examples is not None:
         row = tokenise(examples, model.tokenizer, args.max_length, args.loss_on).rows[0]

@@ -6,10 +6,11 @@ import peft
 import pytest
 import torch
 
-from research.data.instructions import Examples, InstructionCollate, tokenise
+from research.data.instruction_tokens import InstructionCollate, tokenise
 from research.errors import UserError
 from research.models import adapters
 from research.models.causal_lm import CausalLM
+from research.types import Examples
 from tests.lm import byte_tokenizer, rows, tiny_llama
 
 CAUSAL = {"task_type": "CAUSAL_LM"}

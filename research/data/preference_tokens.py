@@ -1,0 +1,157 @@
+"""Preference rows → token ids by TRL's own preparation → batches that hold each prompt once."""
+
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from research.data.chunks import chunked
+from research.errors import UserError
+from research.runfolder import hash_json
+from research.types import Examples, PreferenceBatch
+
+SIDES = ("chosen", "rejected")
+
+
+class PreferenceRows(NamedTuple):
+    """Token rows and what was lost on the way.
+
+    Attributes:
+        rows: {"prompt_ids", "chosen_ids", "rejected_ids"}.
+        index: which example each row is of.
+        truncated: pairs with a completion cut at max_length.
+        dropped: pairs whose prompt leaves no room.
+        fingerprint: sha256 of the rows.
+    """
+
+    rows: list[dict]
+    index: list[int]
+    truncated: int
+    dropped: int
+    fingerprint: str
+
+
+def tokenise_preferences(examples: Examples, tokenizer: Any, max_length: int) -> PreferenceRows:
+    """Token ids of prompts and completions, by TRL's own preparation of preference data.
+
+    Args:
+        examples: rows.
+        tokenizer: of the model; conversational rows need its chat template.
+        max_length: tokens of prompt and completion; longer completions are cut at the end, and counted.
+
+    Raises:
+        UserError: the template is missing or fails, or nothing is left.
+    """
+    from datasets import Dataset as Table
+    from datasets.utils.logging import disable_progress_bar
+    from trl.trainer.dpo_trainer import DPOTrainer
+
+    if any(isinstance(value, list) for value in examples.rows[0].values()) and not tokenizer.chat_template:
+        raise UserError(f"{examples.source} holds conversations and the tokenizer has no chat template; expected one, or rows "
+                        "of plain texts. Name an instruction-tuned model, or write the prompts out.")  # fmt: skip
+    disable_progress_bar()
+    stub = SimpleNamespace(_tokenizer=tokenizer)
+    options = SimpleNamespace(dataset_num_proc=None, max_length=None, truncation_mode="keep_start")
+    table = Table.from_list([{**row, "example": i} for i, row in enumerate(examples.rows)])
+    try:
+        table = DPOTrainer._prepare_dataset(stub, table, tokenizer, options, "the")
+    except Exception as error:  # jinja's errors, KeyError of a template's own fields
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"rows of {examples.source} cannot be tokenised ({type(error).__name__}: {reason}); expected what the "
+                        "model's chat template takes. Correct the rows or the template.") from error  # fmt: skip
+    rows, index, truncated = [], [], 0
+    for row in table:
+        room = max_length - len(row["prompt_ids"])
+        if room < 1 or not row["prompt_ids"] or not all(row[f"{side}_ids"] for side in SIDES):
+            continue
+        truncated += any(len(row[f"{side}_ids"]) > room for side in SIDES)
+        rows.append({"prompt_ids": row["prompt_ids"]} | {f"{side}_ids": row[f"{side}_ids"][:room] for side in SIDES})
+        index.append(row["example"])
+    if not rows:
+        raise UserError(f"max_length={max_length} leaves no completion in any of the {len(table):,} pairs of "
+                        f"{examples.source}; expected room for prompt and completion. Raise data.max_length.")  # fmt: skip
+    return PreferenceRows(rows, index, truncated, len(table) - len(rows), hash_json(rows))
+
+
+class PreferenceCollate:
+    """Token rows → PreferenceBatch, in chunks of similar length.
+
+    Args:
+        pad_token_id: what padding is filled with; the attention mask hides it.
+        chunk_overhead: see `chunked`.
+        shared: a row is prompt, chosen, rejected, the prompt computed once; the rejected completion does not see the chosen
+            one, and its positions begin where the prompt ends. Else each completion has a row of its own with the prompt.
+        multiple: rows are padded to a multiple of this.
+    """
+
+    def __init__(self, pad_token_id: int, chunk_overhead: int | None, shared: bool, multiple: int = 16):
+        self.pad, self.chunk_overhead, self.shared, self.multiple = pad_token_id, chunk_overhead, shared, multiple
+
+    def __call__(self, rows: list[dict]) -> PreferenceBatch:
+        sizes = [{name: len(row[f"{name}_ids"]) for name in ("prompt", *SIDES)} for row in rows]
+        lengths = [s["prompt"] + (s["chosen"] + s["rejected"] if self.shared else max(s["chosen"], s["rejected"]))
+                   for s in sizes]  # fmt: skip
+        # rows and their places in the batch, so that a cached reference finds them
+        numbered = list(zip(range(len(rows)), rows, strict=True))
+        batch = chunked(numbered, lambda item: lengths[item[0]], self.collate, self.chunk_overhead)
+        tokens = sum(s["prompt"] * (1 if self.shared else 2) + s["chosen"] + s["rejected"] for s in sizes)
+        return PreferenceBatch(batch.chunks, tokens, sum(2 * s["prompt"] + s["chosen"] + s["rejected"] for s in sizes))
+
+    def collate(self, numbered: list[tuple[int, dict]]) -> dict[str, Tensor]:
+        rows = [row for _, row in numbered]
+        chunk = self._shared(rows) if self.shared else self._apart(rows)
+        chunk["number"] = torch.tensor([number for number, _ in numbered])
+        for side in SIDES:
+            if f"reference_{side}" in rows[0]:
+                chunk[f"reference_{side}"] = torch.tensor(
+                    [row[f"reference_{side}"] for row in rows], dtype=torch.float64
+                )
+        return chunk
+
+    def _apart(self, rows: list[dict]) -> dict[str, Tensor]:
+        """Two rows a pair, chosen first."""
+        layout = [(row["prompt_ids"], row[f"{side}_ids"]) for row in rows for side in SIDES]
+        texts = [prompt + answer for prompt, answer in layout]
+        at = [
+            (i, len(prompt) - 1 + k, token, i)
+            for i, (prompt, answer) in enumerate(layout)
+            for k, token in enumerate(answer)
+        ]
+        ids, lengths = self._padded(texts)
+        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+        return {"input_ids": ids, "attention_mask": mask, **_targets(at)}
+
+    def _shared(self, rows: list[dict]) -> dict[str, Tensor]:
+        """One row a pair."""
+        ids, lengths = self._padded([row["prompt_ids"] + row["chosen_ids"] + row["rejected_ids"] for row in rows])
+        total = ids.shape[1]
+        prompt = torch.tensor([len(row["prompt_ids"]) for row in rows])[:, None]
+        second = (
+            prompt + torch.tensor([len(row["chosen_ids"]) for row in rows])[:, None]
+        )  # where the rejected one begins
+        place = torch.arange(total)[None]  # (1, T)
+        rejected = place >= second  # (b, T), padding too
+        positions = torch.where(rejected, place - second + prompt, place)
+        hidden = (
+            rejected[:, :, None] & ((place >= prompt) & ~rejected)[:, None, :]
+        )  # (b, T, T): the chosen from the rejected
+        real = place < lengths[:, None]
+        mask = (place[:, :, None] >= place[:, None, :]) & ~hidden & real[:, None, :]
+        mask |= torch.eye(total, dtype=torch.bool)  # padding sees itself: a row of no key has no softmax
+        at = []
+        for i, row in enumerate(rows):
+            p, c = len(row["prompt_ids"]), len(row["chosen_ids"])
+            at += [(i, p - 1 + k, token, 2 * i) for k, token in enumerate(row["chosen_ids"])]
+            at += [(i, p + c - 1 + k if k else p - 1, token, 2 * i + 1) for k, token in enumerate(row["rejected_ids"])]
+        return {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": positions, **_targets(at)}
+
+    def _padded(self, texts: list[list[int]]) -> tuple[Tensor, Tensor]:
+        longest = -(-max(map(len, texts)) // self.multiple) * self.multiple
+        ids = torch.tensor([text + [self.pad] * (longest - len(text)) for text in texts])
+        return ids, torch.tensor([len(text) for text in texts])
+
+
+def _targets(at: list[tuple[int, int, int, int]]) -> dict[str, Tensor]:
+    columns = torch.tensor(at).T
+    return {"row": columns[0], "place": columns[1], "label": columns[2], "sequence": columns[3]}
