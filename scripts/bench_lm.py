@@ -159,7 +159,8 @@ def trl(options: dict, turns: Turns) -> None:
     table = Dataset.from_list([kept[i] for i in rows.index])
     common = {
         "output_dir": tempfile.mkdtemp(), "per_device_train_batch_size": BATCH, "num_train_epochs": 1000,
-        "learning_rate": LR[options["task"]][options["adapter"]], "lr_scheduler_type": "constant", "weight_decay": 0.0, "max_grad_norm": 1.0,
+        "learning_rate": LR[options["task"]][options["adapter"]],
+        "lr_scheduler_type": "constant", "weight_decay": 0.0, "max_grad_norm": 1.0,
         "bf16": options["precision"] == "bf16", "gradient_checkpointing": False, "save_strategy": "no", "logging_steps": 1,
         "report_to": "none", "disable_tqdm": True, "use_cpu": options["device"] == "cpu", "max_length": LENGTH, "seed": 0,
         "dataloader_pin_memory": False, "dataloader_drop_last": True,
