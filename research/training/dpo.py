@@ -87,6 +87,8 @@ class DPOModule(L.LightningModule):
         self.to(self.trainer.strategy.root_device)
         for model in self.frozen:
             model.to(self.device)
+            for own, policy in zip(model.parameters(), self.model.parameters(), strict=True):
+                own.data = own.data.to(policy.dtype)  # or step 0 would differ by the rounding of the policy's base
         if self.reference == "cached":  # now: the weights are still as they were loaded
             attach_reference(self, (["train"] if stage == "fit" else []) + list(data.collections))
         self.language.go_on()

@@ -32,7 +32,7 @@ class Language:
         model: see SFTModule.
         adapter: peft.PeftConfig or None.
         train_layers, train_pattern: partial fine-tuning; see models.adapters.freeze.
-        frozen_precision: of weights that are not trained: "auto", "fp32" or "bf16".
+        frozen_precision: of the weights under an adapter: "auto", "fp32" or "bf16".
         reference: of DPO; see there.
 
     Raises:
@@ -105,11 +105,14 @@ class Language:
         adapters.check(adapters.plain(config), context=positions, max_length=max_length, packing=packing)
 
     def place(self, trainer: L.Trainer, stage: str, fast: bool) -> DropoutBits | None:
-        """Frozen weights in their precision, and the CPU's cheaper parts; the generator of its dropout masks."""
+        """The base under an adapter in its precision, and the CPU's cheaper parts; the generator of its dropout masks.
+
+        Only under an adapter: a partly trained model is saved whole, and must not lose digits where it is frozen.
+        """
         bf16 = self.frozen_precision == "bf16" or (
             self.frozen_precision == "auto" and trainer.precision == "bf16-mixed"
         )
-        if bf16:
+        if bf16 and self.model.adapted:
             for parameter in self.model.parameters():
                 if not parameter.requires_grad:
                     parameter.data = parameter.data.to(torch.bfloat16)

@@ -32,7 +32,7 @@ class SFTModule(L.LightningModule):
         train_layers: of the model itself train the last so many blocks and the final norm only.
         train_pattern: of the model itself train the parameters whose name holds this regular expression.
         label_smoothing: ε in [0, 1).
-        frozen_precision: of weights that are not trained: "auto" (bf16 under bf16-mixed), "fp32" or "bf16".
+        frozen_precision: of the weights under an adapter: "auto" (bf16 under bf16-mixed), "fp32" or "bf16".
         optimisation: see Optimisation.
         metrics: loss, perplexity, token_accuracy of validation, over all of its labelled tokens.
         fast: on a CPU, train through models/training.py's cheaper parts; False takes transformers' own.

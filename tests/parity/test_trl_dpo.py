@@ -53,7 +53,7 @@ class Losses(L.Callback):
         self.margins.append(float(trainer.callback_metrics["train/reward_margin"]))
 
 
-def ours(folder, data_file, adapter, data=None, **options):
+def ours(folder, data_file, adapter, data=None, precision="32-true", **options):
     torch.manual_seed(3)
     settings = Optimisation(lr=LR, weight_decay=0.0, warmup=0.0, decay="constant", clip=1.0)
     module = DPOModule(str(folder), adapter=adapter, optimisation=settings, **options)
@@ -62,7 +62,8 @@ def ours(folder, data_file, adapter, data=None, **options):
         str(data_file), train_split=None, val_split=None, batch_size=BATCH, max_length=256, **(data or {})
     )
     losses = Losses()
-    trainer = L.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[losses],
+    trainer = L.Trainer(accelerator="cpu", max_epochs=1, logger=False, precision=precision,
+                        enable_checkpointing=False, callbacks=[losses],
                         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False)  # fmt: skip
     pairs.train_dataloader, made = lambda: in_order(made()), pairs.train_dataloader
     trainer.fit(module, datamodule=pairs)
@@ -173,3 +174,11 @@ def test_five_steps_with_virtual_tokens_are_those_of_trl(name, folder, data_file
     _, losses, start = ours(folder, data_file, VIRTUAL[name](), reference="adapter_off")
     _, expected, _ = theirs(folder, data_file, start, tmp_path, VIRTUAL[name]())
     assert losses.values == pytest.approx(expected, abs=2e-6)
+
+
+@pytest.mark.parametrize("adapter", [lora, lambda: None], ids=["lora", "full"])
+@pytest.mark.parametrize("reference", ["copy", "cached"])
+def test_step_0_is_ln_2_in_bf16_too(reference, adapter, folder, data_file):
+    """The reference is rounded as the policy is."""
+    _, losses, _ = ours(folder, data_file, adapter(), reference=reference, precision="bf16-mixed")
+    assert losses.values[0] == pytest.approx(math.log(2), abs=1e-6)
