@@ -1,5 +1,6 @@
 """What both retrieval trainers read: training queries with their documents, the collections to validate on, the loader."""
 
+import abc
 import random
 import signal
 from collections.abc import Callable
@@ -113,13 +114,13 @@ class ResumableData(L.LightningDataModule):
             self.collections["test"] = self.load_test()
         return ["test"]
 
+    @abc.abstractmethod
     def load_test(self) -> Any:
         """What `research test` measures on.
 
         Raises:
             UserError: none is named.
         """
-        raise NotImplementedError
 
     def state_dict(self) -> dict:
         return self.sampler.state_dict() if self.sampler else {}
