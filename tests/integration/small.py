@@ -74,6 +74,7 @@ class Training:
             "lora": lambda: peft.LoraConfig(r=4, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM"),
             "prefix": lambda: peft.PrefixTuningConfig(num_virtual_tokens=3, prefix_projection=True, encoder_hidden_size=8,
                                                       task_type="CAUSAL_LM"),
+            "still": lambda: peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"),
             "full": lambda: None,
         }  # fmt: skip
         settings = {"adapter": adapters[self.options.get("adapter", "lora")]()} | settings

@@ -31,19 +31,25 @@ CASES = {
     "separate towers": ("dual_encoder", {"dropout": 0.0, "towers": "separate"}),
     "softmax": ("cross_encoder", {"dropout": 0.0}),
     "bce": ("cross_encoder", {"dropout": 0.0, "loss": "bce"}),
+    "sft, whole": ("sft", {}),
+    "sft, LoRA": ("sft", {"label_smoothing": 0.1}),
+    "dpo, LoRA": ("dpo", {"reference": "adapter_off", "sft_weight": 0.5}),
 }
 
 
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("case", CASES)
 def test_ranks_give_the_single_process_gradient(training, case, world):
-    """A global batch of 12; the queries' negatives differ in number, so the ranks' rows do too."""
+    """A global batch of 12; the queries' negatives and the completions' tokens differ in number, so the ranks' rows do too."""
     kind, module = CASES[case]
-    alone = training(kind, "alone", module=module, data={"batch_size": 12, "hard_negatives": 5} if kind == "dual_encoder" else
-                     {"batch_size": 12}, **EXACT)  # fmt: skip
+    data = {"dual_encoder": {"hard_negatives": 5}, "sft": {"chunk_overhead": 16}, "dpo": {"chunk_overhead": 16}}.get(
+        kind, {}
+    )
+    more = {"adapter": "full" if "whole" in case else "still", **EXACT}
+    alone = training(kind, "alone", module=module, data={"batch_size": 12, **data}, **more)
     alone.run(callbacks=(KeepGradients(alone.out / "gradients.pt"),))
     expected = torch.load(alone.out / "gradients.pt")
-    ranks = training(kind, "ranks", module=module, data=alone.options["data"] | {"batch_size": 12 // world}, **EXACT)
+    ranks = training(kind, "ranks", module=module, data=alone.options["data"] | {"batch_size": 12 // world}, **more)
     run_ranks(ranks, world)
     found = torch.load(ranks.out / "gradients.pt")
     assert found.keys() == expected.keys()
