@@ -198,7 +198,7 @@ class InstructionData(ResumableData):
             if name not in self.tokens:
                 done = tokenise(examples, tokenizer, self.max_length, self.loss_on, self.packing and name == "train")
                 self.tokens[name] = done
-                if done.truncated or done.dropped:
+                if (done.truncated or done.dropped) and getattr(self.trainer, "is_global_zero", True):
                     say(f"{name}: {done.truncated:,} of {len(examples.rows):,} examples are cut at "
                         f"max_length={self.max_length}, {done.dropped:,} have no label left and are dropped")  # fmt: skip
         self.dataset = TokenRows(self.tokens["train"].rows)

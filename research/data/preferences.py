@@ -183,7 +183,7 @@ class PreferenceData(ResumableData):
         for name, examples in {"train": self.examples, **self.collections}.items():
             if name not in self.tokens:
                 done = self.tokens[name] = tokenise_preferences(examples, tokenizer, self.max_length)
-                if done.truncated or done.dropped:
+                if (done.truncated or done.dropped) and getattr(self.trainer, "is_global_zero", True):
                     say(f"{name}: {done.truncated:,} of {len(examples.rows):,} pairs are cut at max_length={self.max_length}, "
                         f"{done.dropped:,} have no room for a completion and are dropped")  # fmt: skip
         self.dataset = TokenRows(self.tokens["train"].rows)

@@ -59,7 +59,7 @@ def reference_of(module: L.LightningModule, name: str, pairs) -> np.ndarray:
 def _part(module: L.LightningModule, rows: list[dict], path: Path, name: str, total: int) -> np.ndarray:
     if path.exists():
         return np.load(path, allow_pickle=False)
-    if path.name == "00000.npy":
+    if path.name == "00000.npy" and module.trainer.is_global_zero:
         say(
             f"log-probabilities of {total:,} {name} pairs under the reference, once for these weights and data: {path.parent}"
         )
@@ -82,7 +82,9 @@ def _compute(module: L.LightningModule, rows: list[dict]) -> np.ndarray:
     out = np.zeros((len(rows), 2))
     was_training = module.model.training
     module.model.eval()
-    progress = bar(len(rows), "reference", "pair")
+    progress = (
+        bar(len(rows), "reference", "pair") if module.trainer.is_global_zero else None
+    )  # ranks share one terminal
     fresh = not module.language.continued  # an adapter that is trained on is part of its own reference
     with (
         module.model.adapter_off() if fresh else contextlib.nullcontext(),
@@ -94,7 +96,9 @@ def _compute(module: L.LightningModule, rows: list[dict]) -> np.ndarray:
                 chunk = {key: value.to(module.device) for key, value in chunk.items()}
                 logps, _ = sequence_logps(module.model, chunk)
                 out[[some[i] for i in chunk["number"].tolist()]] = logps.double().cpu().numpy()
-            progress.update(len(some))
-    progress.close()
+            if progress is not None:
+                progress.update(len(some))
+    if progress is not None:
+        progress.close()
     module.model.train(was_training)
     return out
