@@ -157,13 +157,9 @@ class InstructionBatch(NamedTuple):
     Attributes:
         chunks: each of (b, T) tensors: input_ids, labels (-100 where nothing is learned), and attention_mask, or
             position_ids where a row holds several texts.
-        rows: (B,) where row i stands in the chunks laid end to end.
-        tokens: real tokens, padding not counted.
     """
 
     chunks: "tuple[dict[str, Tensor], ...]"
-    rows: "Tensor"
-    tokens: int
 
 
 class PreferenceBatch(NamedTuple):
@@ -174,10 +170,6 @@ class PreferenceBatch(NamedTuple):
             holds both completions; row, place, label, sequence (N,): where the hidden state stands that predicts each
             completion token, the token, and its completion (2i chosen and 2i + 1 rejected of pair i); number (b,) of the
             pair in the batch; reference_chosen, reference_rejected (b,) float64 where they are cached.
-        tokens: that are computed, padding not counted.
-        plain_tokens: what they would be with every prompt computed twice.
     """
 
     chunks: "tuple[dict[str, Tensor], ...]"
-    tokens: int
-    plain_tokens: int

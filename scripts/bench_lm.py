@@ -56,7 +56,7 @@ def adapter_of(name: str):
     )
 
 
-def data_of(options: dict, tokenizer, trainer=None):
+def data_of(options: dict, tokenizer):
     """Our DataModule on the rows, in their order; the rows that every side trains on come from it."""
     from research.data.instructions import InstructionData
     from research.data.preferences import PreferenceData

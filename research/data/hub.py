@@ -27,27 +27,17 @@ def load_hub(name: str, bad: BadRows) -> tuple[Corpus, Queries, dict[str, Qrels]
     Raises:
         UserError: not found, no network, another layout, a bad row.
     """
-    from datasets.exceptions import DatasetsError
-
     repo, _, revisions = name.partition("@")
     revision, _, qrels_revision = revisions.partition(",")
-    try:
-        with _cache_for(repo) as cache:
-            tables = _Tables(repo, revision or None, cache)
-            judged = next((config for config in ("default", "qrels") if config in tables.configs), None)
-            judgements = (
-                tables.load(judged) if judged else _Tables(f"{repo}-qrels", qrels_revision or None, cache).load(None)
-            )
-            corpus = collect_corpus(_rows(name, "corpus", _only(name, "corpus", tables.load("corpus"))), bad)
-            queries = collect_queries(_rows(name, "queries", _only(name, "queries", tables.load("queries"))), bad)
-            return corpus, queries, {split: _qrels(name, split, part, bad) for split, part in judgements.items()}
-    except (DatasetsError, OSError, ValueError) as error:  # ConnectionError and the hub's errors are OSErrors
-        if isinstance(error, UserError):
-            raise
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
-        raise UserError(f"hf:{name} could not be loaded ({type(error).__name__}: {reason}); expected a dataset of the hub "
-                        "or a local folder in its layout. Check the name, the revision after @, and the network; without "
-                        "one use beir:PATH.") from None  # fmt: skip
+    with _errors(name, "beir:PATH"), _cache_for(repo) as cache:
+        tables = _Tables(repo, revision or None, cache)
+        judged = next((config for config in ("default", "qrels") if config in tables.configs), None)
+        judgements = (
+            tables.load(judged) if judged else _Tables(f"{repo}-qrels", qrels_revision or None, cache).load(None)
+        )
+        corpus = collect_corpus(_rows(name, "corpus", _only(name, "corpus", tables.load("corpus"))), bad)
+        queries = collect_queries(_rows(name, "queries", _only(name, "queries", tables.load("queries"))), bad)
+        return corpus, queries, {split: _qrels(name, split, part, bad) for split, part in judgements.items()}
 
 
 def read_rows(name: str, split: str | None) -> Iterator[tuple[str, dict]]:
@@ -60,27 +50,31 @@ def read_rows(name: str, split: str | None) -> Iterator[tuple[str, dict]]:
     Raises:
         UserError: not found, no network, or no such split.
     """
+    repo, _, revision = name.partition("@")
+    with _errors(name, "a JSONL file"), _cache_for(repo) as cache:
+        tables = _Tables(repo, revision or None, cache)
+        splits = tables.load(None if "default" in tables.configs else tables.configs[0])
+        if split is None and len(splits) == 1:
+            split = next(iter(splits))
+        if split not in splits:
+            raise UserError(f"hf:{name} has no split {split!r}; {suggest(str(split), list(splits))}. Name one of them.")
+        yield from ((f"hf:{name} {split} row {number}", dict(row)) for number, row in enumerate(splits[split], 1))
+
+
+@contextlib.contextmanager
+def _errors(name: str, instead: str) -> Iterator[None]:
+    """What the hub's libraries raise, as a UserError that names what works without a network."""
     from datasets.exceptions import DatasetsError
 
-    repo, _, revision = name.partition("@")
     try:
-        with _cache_for(repo) as cache:
-            tables = _Tables(repo, revision or None, cache)
-            splits = tables.load(None if "default" in tables.configs else tables.configs[0])
-            if split is None and len(splits) == 1:
-                split = next(iter(splits))
-            if split not in splits:
-                raise UserError(
-                    f"hf:{name} has no split {split!r}; {suggest(str(split), list(splits))}. Name one of them."
-                )
-            yield from ((f"hf:{name} {split} row {number}", dict(row)) for number, row in enumerate(splits[split], 1))
-    except (DatasetsError, OSError, ValueError) as error:
+        yield
+    except (DatasetsError, OSError, ValueError) as error:  # ConnectionError and the hub's errors are OSErrors
         if isinstance(error, UserError):
             raise
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise UserError(f"hf:{name} could not be loaded ({type(error).__name__}: {reason}); expected a dataset of the hub "
                         "or a local folder in its layout. Check the name, the revision after @, and the network; without "
-                        "one use a JSONL file.") from None  # fmt: skip
+                        f"one use {instead}.") from None  # fmt: skip
 
 
 class _Tables:

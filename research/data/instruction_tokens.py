@@ -120,4 +120,4 @@ class InstructionCollate:
             return {name: value for name, value in self.collate(group).items() if name in keep}
 
         batch = chunked(rows, lambda row: len(row["input_ids"]), collate, None if self.packed else self.chunk_overhead)
-        return InstructionBatch(batch.chunks, batch.rows, sum(len(row["input_ids"]) for row in rows))
+        return InstructionBatch(batch.chunks)

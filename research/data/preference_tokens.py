@@ -95,8 +95,7 @@ class PreferenceCollate:
         # rows and their places in the batch, so that a cached reference finds them
         numbered = list(zip(range(len(rows)), rows, strict=True))
         batch = chunked(numbered, lambda item: lengths[item[0]], self.collate, self.chunk_overhead)
-        tokens = sum(s["prompt"] * (1 if self.shared else 2) + s["chosen"] + s["rejected"] for s in sizes)
-        return PreferenceBatch(batch.chunks, tokens, sum(2 * s["prompt"] + s["chosen"] + s["rejected"] for s in sizes))
+        return PreferenceBatch(batch.chunks)
 
     def collate(self, numbered: list[tuple[int, dict]]) -> dict[str, Tensor]:
         rows = [row for _, row in numbered]

@@ -24,7 +24,6 @@ BASE_CHANGING = (
     "loftq",
     "lora_ga",
 )  # LoRA inits that move part of the base into the adapter
-IDENTITY_AT_INIT = (True, "gaussian", "orthogonal", "eva")  # LoRA inits whose adapter is a no-op at first
 
 
 class Parts(NamedTuple):
@@ -174,12 +173,8 @@ def _check_virtual(adapter: dict, context: int | None, max_length: int | None, p
     if padding_side != "right":
         raise UserError(f"padding_side={padding_side!r} with {kind}: padding would stand between the virtual tokens and the "
                         "text; expected right. Pad on the right.")  # fmt: skip
-    if kind == PROMPT and adapter.get("prompt_tuning_init") in ("TEXT", "SAMPLE_VOCAB"):
-        _check_text(adapter)
-
-
-def _check_text(adapter: dict) -> None:
-    if adapter.get("prompt_tuning_init") == "TEXT" and not (adapter.get("prompt_tuning_init_text") or "").strip():
+    text = (adapter.get("prompt_tuning_init_text") or "").strip()
+    if kind == PROMPT and adapter.get("prompt_tuning_init") == "TEXT" and not text:
         raise UserError("adapter.prompt_tuning_init=TEXT without prompt_tuning_init_text; expected the text that the virtual "
                         "tokens start from. Set it, or choose RANDOM or SAMPLE_VOCAB.")  # fmt: skip
 

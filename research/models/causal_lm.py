@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from research.errors import UserError
 from research.models.adapters import PREFIX, plain
-from research.models.folder import load_transformer, own_length, position_count
+from research.models.folder import load_transformer, position_count
 
 IGNORE = -100  # a label that is none, as transformers has it
 
@@ -49,7 +49,6 @@ class CausalLM(nn.Module):
         super().__init__()
         self.transformer, self.tokenizer = transformer, tokenizer
         self.positions = position_count(self.base)
-        self.own_length = own_length(self.positions, tokenizer)
         self.off = False
 
     @property
