@@ -11,7 +11,7 @@ from research import prompts
 from research.data.chunks import CHUNK_TOKENS
 from research.data.instruction_tokens import InstructionCollate, Tokenised, TokenRows, tokenise
 from research.data.rows import BadRows, read_jsonl
-from research.data.stdlib import cut, packages_root, split_of, stdlib_root
+from research.data.stdlib import cut, packages_root, reference_pages, split_of, stdlib_root
 from research.data.training import ResumableData, check_counts, spread, training_loader
 from research.errors import UserError, suggest
 from research.progress import say
@@ -19,6 +19,7 @@ from research.runfolder import hash_json
 from research.types import Examples, InstructionBatch
 
 BUILTIN = {"builtin:stdlib": stdlib_root, "builtin:packages": packages_root}
+REFERENCE = "builtin:reference"
 SPLITS = ("train", "dev", "test")
 LOSS_ON = ("completion", "assistant", "all")
 ROW_FORMS = "prompt and completion, messages, instruction and response, or text"
@@ -29,7 +30,7 @@ def read_examples(source: str, split: str | None, limit: int | None = None, skip
 
     Args:
         source: a JSONL file, hf:NAME[@REVISION], builtin:stdlib or builtin:packages (code → first docstring paragraph,
-            splits by module).
+            splits by module), or builtin:reference (plain text: the pages of Python's language reference; no split).
         split: of a hub dataset or a builtin source; a file has none.
         limit: keep this many, spread evenly; None keeps all.
         skip_bad_rows: leave malformed rows out, counted.
@@ -37,14 +38,16 @@ def read_examples(source: str, split: str | None, limit: int | None = None, skip
     Raises:
         UserError: the source or split is not there, a row is in none of the forms, or nothing is left.
     """
-    if source in BUILTIN:
+    if source == REFERENCE:
+        rows = [{"text": text} for text in reference_pages()]
+    elif source in BUILTIN:
         rows = _builtin(source, split)
     elif source.startswith("hf:"):
         rows = list(_forms(_hub(source, split), skip_bad_rows))
     else:
         if not source.endswith((".jsonl", ".json")):
-            raise UserError(f"{source!r} is not instruction data; expected a .jsonl file, hf:NAME, or {' or '.join(BUILTIN)}. "
-                            "Name one.")  # fmt: skip
+            raise UserError(f"{source!r} is not instruction data; expected a .jsonl file, hf:NAME, or "
+                            f"{', '.join((*BUILTIN, REFERENCE))}. Name one.")  # fmt: skip
         bad = BadRows(skip_bad_rows)
         rows = list(_forms(read_jsonl(Path(source), bad), skip_bad_rows, bad))
     rows = rows if limit is None else spread(rows, limit)
@@ -139,6 +142,10 @@ class InstructionData(ResumableData):
         val: source of validation and test; null takes `train`.
         val_split: of `val`; null trains without validation, unless `val` is a file.
         test, test_split: for `research test`; null takes `val`, unless that is a file.
+        other: text that is not trained, to measure forgetting on (metric other_loss; with a prompt its completions, else all
+            tokens count): as `train`, or builtin:reference.
+        other_split: of it.
+        other_limit: that many of its examples, spread evenly.
         max_length: tokens of prompt and completion; longer rows are cut at the end, and counted.
         loss_on: completion | assistant | all: the tokens that are learned.
         packing: whole texts fill rows of max_length (LoRA and full fine-tuning only; exact).
@@ -158,13 +165,15 @@ class InstructionData(ResumableData):
     def __init__(
         self, train: str = "builtin:stdlib", train_split: str | None = "train", val: str | None = None,
         val_split: str | None = "dev", test: str | None = None, test_split: str | None = "test",
+        other: str | None = None, other_split: str | None = None, other_limit: int | None = 64,
         max_length: int = 512, loss_on: str = "completion",
         packing: bool = False, batch_size: int = 8, chunk_overhead: int | None = CHUNK_TOKENS, limit: int | None = None,
         val_limit: int | None = None, drop_last: bool = True, workers: int = 0, skip_bad_rows: bool = False, seed: int = 0,
     ):  # fmt: skip
         super().__init__()
         check_counts(batch_size=(batch_size, 1), max_length=(max_length, 2), workers=(workers, 0), limit=(_or_one(limit), 1),
-                     chunk_overhead=(chunk_overhead or 0, 0), val_limit=(_or_one(val_limit), 1))  # fmt: skip
+                     chunk_overhead=(chunk_overhead or 0, 0), val_limit=(_or_one(val_limit), 1),
+                     other_limit=(_or_one(other_limit), 1))  # fmt: skip
         if loss_on not in LOSS_ON:
             raise UserError(f"loss_on={loss_on!r}; expected {' | '.join(LOSS_ON)}. Correct it in the configuration.")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or tokenizers warns of every fork
@@ -181,6 +190,8 @@ class InstructionData(ResumableData):
         self.examples = read_examples(train, train_split, limit, skip_bad_rows)
         if val_split is not None or (val is not None and val.endswith(".jsonl")):
             self.collections["val"] = read_examples(self.source, val_split, val_limit, skip_bad_rows)
+        if other is not None:
+            self.collections["other"] = read_examples(other, other_split, other_limit, skip_bad_rows)
         self.tokens: dict[str, Tokenised] = {}
 
     def describe(self) -> dict:
@@ -196,12 +207,28 @@ class InstructionData(ResumableData):
         """
         for name, examples in {"train": self.examples, **self.collections}.items():
             if name not in self.tokens:
-                done = tokenise(examples, tokenizer, self.max_length, self.loss_on, self.packing and name == "train")
+                loss_on = self.loss_on
+                if name == "other":  # whatever is learned of the training text
+                    loss_on = "completion" if "prompt" in examples.rows[0] else "all"
+                done = tokenise(examples, tokenizer, self.max_length, loss_on, self.packing and name == "train")
                 self.tokens[name] = done
                 if (done.truncated or done.dropped) and getattr(self.trainer, "is_global_zero", True):
                     say(f"{name}: {done.truncated:,} of {len(examples.rows):,} examples are cut at "
                         f"max_length={self.max_length}, {done.dropped:,} have no label left and are dropped")  # fmt: skip
         self.dataset = TokenRows(self.tokens["train"].rows)
+
+    def questions(self, name: str, count: int) -> list[tuple[str, str | list[dict], str]]:
+        """(example, prompt, reference) of up to `count` of the named examples, spread evenly over those that fit max_length.
+
+        Raises:
+            UserError: rows without a prompt.
+        """
+        rows = self.collections[name].rows
+        if "prompt" not in rows[0]:
+            raise UserError(f"rows of {self.collections[name].source} have no prompt ({', '.join(rows[0])}); expected prompt "
+                            "and completion to measure answers. Leave rouge_l, token_f1 and exact_match out of "
+                            "model.metrics.")  # fmt: skip
+        return [(str(i), rows[i]["prompt"], reference(rows[i])) for i in spread(self.tokens[name].index, count)]
 
     def train_dataloader(self) -> DataLoader:
         tokenizer = self.trainer.lightning_module.model.tokenizer
@@ -213,6 +240,12 @@ class InstructionData(ResumableData):
             raise UserError(f"{self.source} has no test split {self.test_split!r}; expected a file or a source to test on. "
                             "Name one: --data.test FILE.jsonl.")  # fmt: skip
         return read_examples(self.test or self.source, self.test_split, None, self.skip_bad_rows)
+
+
+def reference(row: dict) -> str:
+    """The text of a row's completion."""
+    completion = row["completion"]
+    return completion if isinstance(completion, str) else completion[-1]["content"]
 
 
 def _or_one(value: int | None) -> int:

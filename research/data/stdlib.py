@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from research.errors import UserError
 from research.types import Corpus, Document, Qrels, Queries
 
 SKIPPED = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "tkinter", "distutils", "site-packages", "__pycache__"}
@@ -55,6 +56,20 @@ def collection(pairs: list[Pair]) -> tuple[Corpus, Queries, dict[str, Qrels]]:
 def split_of(module: str) -> str:
     percent = int(hashlib.sha1(module.encode(), usedforsecurity=False).hexdigest(), 16) % 100
     return "train" if percent < 60 else "dev" if percent < 70 else "test"
+
+
+def reference_pages() -> list[str]:
+    """Pages of the running Python's language reference, English prose about what the functions are not.
+
+    Raises:
+        UserError: this Python was installed without them.
+    """
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        raise UserError("this Python has no pydoc_data.topics; expected the language reference that CPython installs. Name "
+                        "other text.") from None  # fmt: skip
+    return [topics[name] for name in sorted(topics)]
 
 
 def stdlib_root() -> Path:

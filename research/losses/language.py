@@ -51,6 +51,26 @@ def token_losses(
     return TokenLosses(*_TokenLosses.apply(hidden, weight.to(hidden.dtype), bias, labels, smoothing, scale, softcap))
 
 
+@torch.no_grad()
+def kl_divergence(hidden: Tensor, head: dict, reference_hidden: Tensor, reference_head: dict) -> Tensor:
+    """(N,) KL(p ‖ p_ref) over the vocabulary at each position, in nats; without gradient.
+
+    Args:
+        hidden, reference_hidden: (N, H) last hidden states of both models at the same positions.
+        head, reference_head: weight, bias, scale and softcap of each, as `token_losses` takes them.
+    """
+    out = []
+    for part in _parts(len(hidden), len(head["weight"])):
+        log_p, log_ref = (
+            _logits(h[part].to(top["weight"].dtype), top["weight"], top["bias"], top["scale"], top["softcap"])[
+                1
+            ].log_softmax(-1)
+            for h, top in ((hidden, head), (reference_hidden, reference_head))
+        )
+        out.append((log_p.exp() * (log_p - log_ref)).sum(-1))
+    return torch.cat(out)
+
+
 class _TokenLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, bias, labels, smoothing, scale, softcap):

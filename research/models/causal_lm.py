@@ -68,6 +68,11 @@ class CausalLM(nn.Module):
         config = self.transformer.active_peft_config
         return config.num_virtual_tokens if config.is_prompt_learning else 0
 
+    @property
+    def prefix(self) -> bool:
+        """Whether the virtual tokens are keys and values of every layer."""
+        return bool(self.virtual_tokens) and plain(self.transformer.active_peft_config)["peft_type"] == PREFIX
+
     @contextlib.contextmanager
     def adapter_off(self) -> Iterator[None]:
         """The model as it is without its adapter."""
@@ -96,7 +101,7 @@ class CausalLM(nn.Module):
             return body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **more).last_hidden_state
         peft, rows = self.transformer, len(input_ids)
         attention_mask = torch.cat([attention_mask.new_ones(rows, count), attention_mask], 1)  # (B, n + T)
-        if plain(peft.active_peft_config)["peft_type"] == PREFIX:
+        if self.prefix:
             past = peft.get_prompt(rows, max_cache_len=attention_mask.shape[1])
             return body(input_ids=input_ids, attention_mask=attention_mask, past_key_values=past,
                         use_cache=False).last_hidden_state  # fmt: skip

@@ -1,6 +1,5 @@
 """Answers of a causal language model, with any adapter: token ids in, texts out."""
 
-from collections import defaultdict
 from typing import NamedTuple
 
 import torch
@@ -39,8 +38,8 @@ class Answer(NamedTuple):
 def generate(model: CausalLM, prompts: list[list[int]], decoding: Decoding, batch_size: int = BATCH) -> list[Answer]:
     """One answer a prompt.
 
-    Prompts of equal length are generated together, without any padding: padding on the left would stand between virtual
-    tokens and text, and this way every method decodes alike.
+    Prompts of similar length are generated together, padded on the left; virtual tokens stand where each method was
+    trained with them, and positions are counted from the mask: an answer does not depend on its neighbours.
 
     Args:
         model: on its device, in eval mode.
@@ -48,31 +47,59 @@ def generate(model: CausalLM, prompts: list[list[int]], decoding: Decoding, batc
         decoding: see there.
         batch_size: prompts at a time.
     """
-    device = next(model.parameters()).device
-    by_length = defaultdict(list)
-    for i, prompt in enumerate(prompts):
-        by_length[len(prompt)].append(i)
-    answers: list[Answer | None] = [None] * len(prompts)
     tokenizer = model.tokenizer
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    answers: list[Answer | None] = [None] * len(prompts)
     drawn = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
     settings = (
         drawn if decoding.temperature else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     )
     with bar(len(prompts), "generate", "answer") as progress:
-        for _, group in sorted(by_length.items()):
-            for start in range(0, len(group), batch_size):
-                some = group[start : start + batch_size]
-                ids = torch.tensor([prompts[i] for i in some], device=device)
-                if decoding.temperature:
-                    torch.manual_seed(decoding.seed * 1_000_003 + some[0])
-                out = model.transformer.generate(
-                    input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=decoding.max_new_tokens,
-                    pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, **settings,
-                )  # fmt: skip
-                for i, row in zip(some, out.tolist(), strict=True):
-                    answers[i] = _answer(row[ids.shape[1] :], tokenizer)
-                progress.update(len(some))
+        for start in range(0, len(order), batch_size):
+            some = order[start : start + batch_size]
+            inputs, before = prompt_inputs(model, [prompts[i] for i in some])
+            if decoding.temperature:
+                torch.manual_seed(decoding.seed * 1_000_003 + some[0])
+            out = model.base.generate(
+                **inputs, max_new_tokens=decoding.max_new_tokens, pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.eos_token_id, **settings,
+            )  # fmt: skip
+            for i, row in zip(some, out.tolist(), strict=True):
+                answers[i] = _answer(row[before:], tokenizer)
+            progress.update(len(some))
     return answers
+
+
+def prompt_inputs(model: CausalLM, prompts: list[list[int]]) -> tuple[dict, int]:
+    """What transformers' generate takes for prompts behind the model's virtual tokens.
+
+    Returns:
+        its arguments, and how many tokens its rows begin with before the new ones.
+    """
+    device, rows = next(model.parameters()).device, len(prompts)
+    longest = max(map(len, prompts))
+    ids = torch.full((rows, longest), model.tokenizer.pad_token_id)
+    mask = torch.zeros(rows, longest, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    ids, mask = ids.to(device), mask.to(device)
+    count = model.virtual_tokens
+    if not count:
+        return {"input_ids": ids, "attention_mask": mask}, longest
+    if model.prefix:  # generate takes the first tokens for those of the cache
+        standing = torch.cat([ids.new_zeros(rows, count), ids], 1)
+        return {"input_ids": standing, "attention_mask": torch.cat([mask.new_ones(rows, count), mask], 1),
+                "past_key_values": model.transformer.get_prompt(rows)}, count + longest  # fmt: skip
+    # padding, then virtual tokens, then the text: between the latter two it would move the text's positions
+    words = model.base.get_input_embeddings()(ids)
+    virtual = model.transformer.get_prompt(rows).to(words.dtype)  # (B, n, H)
+    embedded, wide = words.new_zeros(rows, count + longest, words.shape[2]), mask.new_zeros(rows, count + longest)
+    for row, prompt in enumerate(prompts):
+        padding = longest - len(prompt)
+        embedded[row, padding:] = torch.cat([virtual[row], words[row, padding:]])
+        wide[row, padding:] = 1
+    return {"inputs_embeds": embedded, "attention_mask": wide}, 0
 
 
 def _answer(row: list[int], tokenizer) -> Answer:

@@ -139,7 +139,7 @@ class BestModel(L.Callback):
         if self.best is None or self.sign * (values[name] - self.best["metrics"][name]) > 0:
             self.best = {"step": trainer.global_step, "metrics": values}
             if trainer.is_global_zero:
-                self._keep(module, None, self._facts(trainer.global_step, module.per_query))
+                self._keep(module, None, self._facts(trainer.global_step, module))
         elif self.pending is not None:
             self._keep(module, *self.pending)
 
@@ -209,9 +209,11 @@ class BestModel(L.Callback):
             if now:
                 module.load_state_dict(now)
 
-    def _facts(self, step: int, per_query: dict | None) -> dict:
-        return {"kind": "fit", "monitor": self.monitor, "step": step, "metrics": (self.best or {}).get("metrics", {}),
-                "untrained": self.first, "per_query": per_query}  # fmt: skip
+    def _facts(self, step: int, module: L.LightningModule | None) -> dict:
+        facts = {"kind": "fit", "monitor": self.monitor, "step": step, "metrics": (self.best or {}).get("metrics", {}),
+                 "untrained": self.first, "per_query": module and module.per_query}  # fmt: skip
+        answers = getattr(module, "answers", None)
+        return facts if answers is None else facts | {"answers": answers}
 
 
 def _copied(module: L.LightningModule) -> dict:

@@ -1,6 +1,8 @@
 """Direct preference optimisation: pairs → log-probabilities under policy and reference → preference losses → one step."""
 
+import contextlib
 import copy
+import math
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +14,10 @@ from torch import Tensor
 
 from research.errors import UserError
 from research.losses import preference
-from research.losses.language import token_losses
+from research.losses.language import kl_divergence, token_losses
+from research.models import adapters
 from research.models.causal_lm import CausalLM
+from research.progress import say
 from research.training.curves import log_values
 from research.training.language import Language
 from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
@@ -25,15 +29,17 @@ from research.types import PreferenceBatch
 LOSSES = ("sigmoid", "hinge", "ipo", "sigmoid_norm")
 REFERENCES = ("adapter_off", "copy", "cached")
 METRICS = ("loss", "reward_accuracy", "reward_margin", "reward_chosen", "reward_rejected", "logps_chosen", "logps_rejected",
-           "tokens_chosen", "tokens_rejected")  # fmt: skip
+           "tokens_chosen", "tokens_rejected", "kl")  # fmt: skip
 VAL_PAIRS = 8  # a validation batch
+KL_PAIRS = 64  # of a validation, for kl
 
 
 class DPOModule(L.LightningModule):
     """Preference tuning of a causal language model against a reference.
 
     Rewards are β (log π − log π_ref) of whole completions; reward_margin is the chosen one's minus the rejected one's, and
-    reward_accuracy the share of pairs where it is positive.
+    reward_accuracy the share of pairs where it is positive. kl is KL(π ‖ π_ref) over the vocabulary, mean over the tokens of
+    the validation completions (a sample of them); it needs the reference itself, not only its cached log-probabilities.
 
     Args:
         model: folder, hub id, run folder, pkg:PACKAGE/PATH, or an adapter's folder (an SFT run): with an `adapter` it is
@@ -48,6 +54,7 @@ class DPOModule(L.LightningModule):
             it was loaded; "cached": that copy's log-probabilities, computed once and kept on disk for every run on the same
             weights and data.
         frozen_precision: see SFTModule.
+        init_scale: factor on the virtual tokens as PEFT draws them; null: .1 for prefix tuning without projection, else 1.
         optimisation: see Optimisation.
         metrics: of validation.
         fast: on a CPU, train through models/training.py's cheaper parts; False takes transformers' own.
@@ -60,6 +67,7 @@ class DPOModule(L.LightningModule):
         self, model: str = SMOLLM2, adapter: peft.PeftConfig | None = None, train_layers: int | None = None,
         train_pattern: str | None = None, loss: str = "sigmoid", beta: float = 0.1, label_smoothing: float = 0.0,
         sft_weight: float = 0.0, reference: str = "cached", frozen_precision: str = "auto",
+        init_scale: float | None = None,
         optimisation: Optimisation = Optimisation(lr=5e-5),  # noqa: B008 (jsonargparse's default)
         metrics: list[str] = list(METRICS), fast: bool = True,  # noqa: B006
         seed: int = 0,
@@ -68,7 +76,9 @@ class DPOModule(L.LightningModule):
         _check(loss, beta, label_smoothing, sft_weight, reference, metrics)
         self.automatic_optimization = False
         self.strict_loading = False  # frozen weights are not in the checkpoint
-        self.language = Language(model, adapter, train_layers, train_pattern, frozen_precision, reference)
+        self.language = Language(
+            model, adapter, train_layers, train_pattern, frozen_precision, reference, init_scale=init_scale
+        )
         self.model, self.base_hash = self.language.model, self.language.base_hash
         self.loss, self.beta, self.smoothing, self.sft_weight = loss, beta, label_smoothing, sft_weight
         self.reference = reference
@@ -91,6 +101,9 @@ class DPOModule(L.LightningModule):
                 own.data = own.data.to(policy.dtype)  # or step 0 would differ by the rounding of the policy's base
         if self.reference == "cached":  # now: the weights are still as they were loaded
             attach_reference(self, (["train"] if stage == "fit" else []) + list(data.collections))
+        if "kl" in self.metrics and self.reference_model() is None and self.trainer.is_global_zero:
+            say("kl is not measured: without an adapter to switch off only the reference's log-probabilities are kept; "
+                "reference: copy keeps the model")  # fmt: skip
         self.language.go_on()
 
     def restore(self, folder: Path) -> None:
@@ -145,6 +158,14 @@ class DPOModule(L.LightningModule):
         self.model.train(was_training)
         return logps
 
+    def reference_model(self) -> tuple[CausalLM, contextlib.AbstractContextManager] | None:
+        """The reference as a model, to be run in the context; None where only its log-probabilities are there."""
+        if self.frozen:
+            return self.frozen[0], contextlib.nullcontext()
+        if self.model.adapted and not self.language.continued and not adapters.changes_base(self.language.adapter):
+            return self.model, self.model.adapter_off()
+        return None
+
     def validation_step(self, name: str, batch_idx: int) -> None:
         log_values(self, {f"{name}/{metric}": value for metric, value in self.evaluate(name).items()})
 
@@ -158,7 +179,8 @@ class DPOModule(L.LightningModule):
         pairs = data.tokens[name]
         rank, world = self.trainer.global_rank, self.trainer.world_size
         mine = pairs.rows[rank::world]
-        names, out = ("loss", *METRICS[1:]), np.zeros((len(mine), len(METRICS)))
+        names, out = METRICS, np.full((len(mine), len(METRICS)), np.nan)
+        every = -(-len(pairs.rows) // KL_PAIRS) if "kl" in self.metrics and self.reference_model() is not None else 0
         order = sorted(range(len(mine)), key=lambda i: -sum(map(len, (mine[i]["prompt_ids"], mine[i]["chosen_ids"]))))
         collate = data.collate(self.model)
         for start in range(0, len(order), VAL_PAIRS):
@@ -167,13 +189,27 @@ class DPOModule(L.LightningModule):
                 chunk = {key: value.to(self.device) for key, value in chunk.items()}
                 logps, tokens = sequence_logps(self.model, chunk)
                 losses, reported = self.losses(logps, self.reference_logps(chunk), tokens)
-                columns = [losses, *(reported[key] for key in names[1:])]
-                out[[some[i] for i in chunk["number"].tolist()]] = torch.stack(columns, 1).double().cpu().numpy()
+                columns = [losses, *(reported[key] for key in names[1:-1])]
+                at = [some[i] for i in chunk["number"].tolist()]
+                out[at, :-1] = torch.stack(columns, 1).double().cpu().numpy()
+                if every and start // VAL_PAIRS % every == 0:
+                    out[at, -1] = self.kl(chunk).double().cpu().numpy()
         rows = together(self, out, len(pairs.rows))
         ids = [str(i) for i in pairs.index]
-        self.per_query = {key: dict(zip(ids, map(float, rows[:, i]), strict=True)) for i, key in enumerate(names)
-                          if key in self.metrics}  # fmt: skip
+        values = {key: dict(zip(ids, map(float, rows[:, i]), strict=True)) for i, key in enumerate(names)}
+        values["kl"] = {pair: value for pair, value in values["kl"].items() if every and not math.isnan(value)}
+        self.per_query = {key: values[key] for key in names if key in self.metrics and values[key]}
         return self.means()
+
+    def kl(self, chunk: dict[str, Tensor]) -> Tensor:
+        """(b,) KL(π ‖ π_ref), mean over the tokens of both completions of each pair."""
+        ours, head = completion_hidden(self.model, chunk), self.model.head
+        model, off = self.reference_model()
+        with off:
+            theirs, reference_head = completion_hidden(model, chunk), model.head
+        divergence, pair = kl_divergence(ours, head, theirs, reference_head), chunk["sequence"] // 2
+        sums = divergence.new_zeros(len(chunk["number"])).index_add(0, pair, divergence)
+        return sums / torch.bincount(pair, minlength=len(sums))
 
     def means(self) -> dict[str, float]:
         """Of the last evaluation."""
@@ -203,13 +239,17 @@ def sequence_logps(model: CausalLM, chunk: dict[str, Tensor]) -> tuple[Tensor, T
     Returns:
         (b, 2) sums over the completion's tokens, chosen first; and (b, 2) how many tokens there are.
     """
-    places = {name: chunk[name] for name in ("attention_mask", "position_ids") if name in chunk}
-    hidden = model.hidden(chunk["input_ids"], **places)[chunk["row"], chunk["place"]]  # (N, H)
-    losses = token_losses(hidden, labels=chunk["label"], **model.head).losses
+    losses = token_losses(completion_hidden(model, chunk), labels=chunk["label"], **model.head).losses
     pairs = len(chunk["number"])
     sums = losses.new_zeros(2 * pairs).index_add(0, chunk["sequence"], -losses)
     counts = torch.bincount(chunk["sequence"], minlength=2 * pairs).to(losses.dtype)
     return sums.view(pairs, 2), counts.view(pairs, 2)
+
+
+def completion_hidden(model: CausalLM, chunk: dict[str, Tensor]) -> Tensor:
+    """(N, H) where each completion token is predicted."""
+    places = {name: chunk[name] for name in ("attention_mask", "position_ids") if name in chunk}
+    return model.hidden(chunk["input_ids"], **places)[chunk["row"], chunk["place"]]
 
 
 def _check(loss: str, beta: float, smoothing: float, sft_weight: float, reference: str, metrics: list[str]) -> None:

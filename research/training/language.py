@@ -34,6 +34,7 @@ class Language:
         train_layers, train_pattern: partial fine-tuning; see models.adapters.freeze.
         frozen_precision: of the weights under an adapter: "auto", "fp32" or "bf16".
         reference: of DPO; see there.
+        init_scale: see models.adapters.attach.
 
     Raises:
         UserError: a model that cannot be read, or a combination that the guard refuses.
@@ -47,18 +48,24 @@ class Language:
         train_pattern: str | None,
         frozen_precision: str,
         reference: str | None = None,
+        init_scale: float | None = None,
     ):
         if frozen_precision not in PRECISIONS:
             raise UserError(f"frozen_precision={frozen_precision!r}; expected {' | '.join(PRECISIONS)}. Correct it.")
         self.adapter, self.frozen_precision = adapter, frozen_precision
         self.whole = adapter is None and train_layers is None and train_pattern is None
         adapters.check(
-            adapters.plain(adapter), train_layers=train_layers, train_pattern=train_pattern, reference=reference
+            adapters.plain(adapter),
+            train_layers=train_layers,
+            train_pattern=train_pattern,
+            reference=reference,
+            init_scale=init_scale,
         )
         self.policy = load_policy(model, merge=adapter is not None or not self.whole, trainable=True)
         self.model, self.base_hash = self.policy.model, self.policy.base_hash
         if adapter is not None:
-            self.model.transformer = adapters.attach(self.model.transformer, adapter, str(self.policy.base_folder))
+            folder = str(self.policy.base_folder)
+            self.model.transformer = adapters.attach(self.model.transformer, adapter, folder, init_scale)
         elif not self.model.adapted:
             adapters.freeze(self.model.transformer, train_layers, train_pattern)
         self.model.train()

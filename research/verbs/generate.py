@@ -94,7 +94,7 @@ def _check(args: argparse.Namespace) -> None:
 def _examples(args: argparse.Namespace) -> list[dict]:
     """{"prompt": text or messages, "reference": text or None} of every example."""
     from research import prompts
-    from research.data.instructions import read_examples
+    from research.data.instructions import read_examples, reference
     from research.data.rows import read_lines
     from research.data.training import spread
 
@@ -108,11 +108,7 @@ def _examples(args: argparse.Namespace) -> list[dict]:
         raise UserError(f"rows of {args.data} have no prompt ({', '.join(found[0])}); expected prompt and completion, or "
                         "instruction and response. Name other data, or write the prompts into a file for "
                         "--prompts.")  # fmt: skip
-    return [{"prompt": row["prompt"], "reference": _text(row["completion"])} for row in found]
-
-
-def _text(completion: str | list[dict]) -> str:
-    return completion if isinstance(completion, str) else completion[-1]["content"]
+    return [{"prompt": row["prompt"], "reference": reference(row)} for row in found]
 
 
 def _answer(args: argparse.Namespace, name: str, examples: list[dict]) -> tuple[dict[str, dict], dict]:

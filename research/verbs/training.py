@@ -166,6 +166,8 @@ def _evaluate(args: argparse.Namespace, verb: str) -> int:
         "metrics": module.means(),
         "per_query": module.per_query,
     }
+    if hasattr(module, "answers"):
+        result["answers"] = module.answers
     kept = (out / MARKER).exists()
     if kept:
         write_json(out / f"{verb}.json", result)
@@ -275,7 +277,7 @@ def _temperature(module: Any) -> float | None:
 def _say_what(config: Any, module: Any, data: Any, trainer: "L.Trainer") -> None:
     facts = data.describe()
     counts = ", ".join(f"{value:,} {name}" for name, value in facts.items() if isinstance(value, int))
-    validated = [f"validation on {collection}" for collection in data.collections.values()]
+    validated = [f"{'validation' if name == 'val' else name} on {one}" for name, one in data.collections.items()]
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     say(f"{config.model.init_args.model}: {trained:,} parameters to train; {config.data.init_args.train}: "
         + "; ".join([counts, *validated, f"{trainer.world_size} × {trainer.strategy.root_device.type}, "

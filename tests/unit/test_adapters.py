@@ -46,6 +46,8 @@ def prefix(**more):
     (prompt(num_virtual_tokens=100), {"context": 512, "max_length": 500}, "make 600 tokens"),
     (prompt(num_virtual_tokens=0), {}, "num_virtual_tokens=0; expected 1"),
     (peft.IA3Config(**CAUSAL), {}, "adapter of type IA3"),
+    (lora(), {"init_scale": 0.1}, "init_scale=0.1 with LORA; .*LoRA has init_lora_weights"),
+    (prefix(), {"init_scale": 0.0}, "init_scale=0.0 with PREFIX_TUNING; expected a number above 0"),
 ], ids=str)  # fmt: skip
 def test_combination_is_refused_with_reason_and_cure(config, facts, says):
     with pytest.raises(UserError, match=says):
@@ -253,3 +255,24 @@ def test_virtual_tokens_on_an_encoder_are_refused(tiny_bert):
 
     with pytest.raises(UserError, match="on an encoder; expected LORA"):
         adapters.inject(DualEncoder.load(tiny_bert).doc.transformer, prompt())
+
+
+def test_initial_prefix_is_scaled_down_unless_told_otherwise():
+    """PEFT draws N(0, 1): keys and values that no text has, whose damage to the output is shown here."""
+    base, ids = tiny_llama(), ids_of(6)
+
+    def given(**more) -> tuple[torch.Tensor, float]:
+        torch.manual_seed(0)
+        model = adapters.attach(tiny_llama(), prefix(**more.pop("config", {})), **more).eval()
+        distance = (model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits - base(ids).logits).abs().mean()
+        return model.prompt_encoder["default"].embedding.weight.detach(), float(distance)
+
+    theirs, damage = given(init_scale=1.0)
+    ours, less = given()
+    torch.testing.assert_close(ours, theirs * adapters.PREFIX_SCALE)
+    assert less < damage / 2
+    torch.testing.assert_close(given(init_scale=0.5)[0], theirs * 0.5)
+    torch.testing.assert_close(  # with a projection PEFT's own is mild, and stays
+        given(config={"prefix_projection": True, "encoder_hidden_size": 8})[0],
+        given(config={"prefix_projection": True, "encoder_hidden_size": 8}, init_scale=1.0)[0],
+    )

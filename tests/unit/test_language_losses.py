@@ -127,3 +127,19 @@ def test_preference_losses_by_hand(losses, expected):
 def test_preference_gradients_by_finite_differences(loss):
     sides = [side.double().requires_grad_() for side in (CHOSEN, REJECTED)]
     assert torch.autograd.gradcheck(loss, sides)
+
+
+@pytest.mark.parametrize("chunk", [1, 33, 10**6])
+def test_kl_is_torch_s_and_0_of_a_model_with_itself(chunk, monkeypatch):
+    monkeypatch.setattr(language, "CHUNK_LOGITS", chunk)
+    hidden, weight, _, bias = inputs(bias=True)
+    other = hidden.detach() + 0.3
+    head = {"weight": weight, "bias": bias, "scale": 0.7, "softcap": 3.0}
+    plain = {"weight": weight * 1.2, "bias": None, "scale": 1.0, "softcap": None}
+    ours = language.kl_divergence(hidden, head, other, plain)
+    log_p = (3 * torch.tanh(0.7 * (hidden @ weight.T + bias) / 3)).log_softmax(-1)
+    log_ref = (other @ plain["weight"].T).log_softmax(-1)
+    expected = torch.nn.functional.kl_div(log_ref, log_p, reduction="none", log_target=True).sum(-1)
+    torch.testing.assert_close(ours, expected.detach(), rtol=0, atol=1e-12)
+    assert not ours.requires_grad
+    assert float(language.kl_divergence(hidden, head, hidden, head).abs().max()) == 0

@@ -1,0 +1,58 @@
+"""Answers of a language model in training to a fixed sample of validation prompts, and how they are measured."""
+
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+
+from research.errors import UserError
+from research.metrics import generation
+from research.prompts import prompt_ids
+from research.retrieval.generate import Decoding, generate
+from research.training.validation import together
+
+METRICS = tuple(generation.METRICS)  # exact_match, token_f1, rouge_l
+
+
+class Answered(NamedTuple):
+    """Answers to the sample.
+
+    Attributes:
+        per_example: {metric: {example: value}}.
+        texts: example → {"prompt", "reference", "answer"}.
+    """
+
+    per_example: dict[str, dict[str, float]]
+    texts: dict[str, dict[str, Any]]
+
+
+def answer_sample(module: L.LightningModule, questions: list[tuple[str, Any, str]], max_new_tokens: int) -> Answered:
+    """Greedy answers, the same decoding for every method; ranks share the prompts.
+
+    Args:
+        module: with a CausalLM as `model`.
+        questions: (example, prompt, reference).
+        max_new_tokens: the longest answer.
+
+    Raises:
+        UserError: no prompt leaves room for an answer.
+    """
+    model = module.model
+    room = model.positions - model.virtual_tokens - max_new_tokens
+    tokens = [prompt_ids(model.tokenizer, prompt, "the model") for _, prompt, _ in questions]
+    kept = [i for i, ids in enumerate(tokens) if 0 < len(ids) <= room]
+    if not kept:
+        raise UserError(f"none of the {len(questions)} prompts of the validation sample leaves room for "
+                        f"max_new_tokens={max_new_tokens} in {model.positions} positions; expected one or more. Lower "
+                        "model.max_new_tokens, or leave rouge_l, token_f1 and exact_match out of model.metrics.")  # fmt: skip
+    questions = [questions[i] for i in kept]
+    mine = list(range(module.trainer.global_rank, len(kept), module.trainer.world_size))
+    answers = generate(model, [tokens[kept[i]] for i in mine], Decoding(max_new_tokens))
+    texts = np.array([answer.text for answer in answers], dtype=object)
+    texts = together(module, texts, len(kept))
+    names = [example for example, _, _ in questions]
+    found = generation.evaluate(
+        dict(zip(names, texts, strict=True)), {example: [reference] for example, _, reference in questions}
+    )
+    return Answered(found, {example: {"prompt": prompt, "reference": reference, "answer": text}
+                            for (example, prompt, reference), text in zip(questions, texts, strict=True)})  # fmt: skip
