@@ -21,7 +21,7 @@ from research.progress import say
 from research.training.curves import log_values
 from research.training.language import Language
 from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
-from research.training.reference import attach_reference
+from research.training.reference import BATCH, attach_reference, by_length
 from research.training.sft import SMOLLM2
 from research.training.validation import together
 from research.types import PreferenceBatch
@@ -30,7 +30,6 @@ LOSSES = ("sigmoid", "hinge", "ipo", "sigmoid_norm")
 REFERENCES = ("adapter_off", "copy", "cached")
 METRICS = ("loss", "reward_accuracy", "reward_margin", "reward_chosen", "reward_rejected", "logps_chosen", "logps_rejected",
            "tokens_chosen", "tokens_rejected", "kl")  # fmt: skip
-VAL_PAIRS = 8  # a validation batch
 KL_PAIRS = 64  # of a validation, for kl
 
 
@@ -181,10 +180,10 @@ class DPOModule(L.LightningModule):
         mine = pairs.rows[rank::world]
         names, out = METRICS, np.full((len(mine), len(METRICS)), np.nan)
         every = -(-len(pairs.rows) // KL_PAIRS) if "kl" in self.metrics and self.reference_model() is not None else 0
-        order = sorted(range(len(mine)), key=lambda i: -sum(map(len, (mine[i]["prompt_ids"], mine[i]["chosen_ids"]))))
+        order = by_length(mine)
         collate = data.collate(self.model)
-        for start in range(0, len(order), VAL_PAIRS):
-            some = order[start : start + VAL_PAIRS]
+        for start in range(0, len(order), BATCH):
+            some = order[start : start + BATCH]
             for chunk in collate([mine[i] for i in some]).chunks:
                 chunk = {key: value.to(self.device) for key, value in chunk.items()}
                 logps, tokens = sequence_logps(self.model, chunk)
@@ -192,7 +191,7 @@ class DPOModule(L.LightningModule):
                 columns = [losses, *(reported[key] for key in names[1:-1])]
                 at = [some[i] for i in chunk["number"].tolist()]
                 out[at, :-1] = torch.stack(columns, 1).double().cpu().numpy()
-                if every and start // VAL_PAIRS % every == 0:
+                if every and start // BATCH % every == 0:
                     out[at, -1] = self.kl(chunk).double().cpu().numpy()
         rows = together(self, out, len(pairs.rows))
         ids = [str(i) for i in pairs.index]

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from pathlib import Path
 
 import lightning as L
@@ -180,6 +181,32 @@ def test_kl_of_a_base_that_the_init_moved_is_not_measured(folder, tmp_path):
     moved = peft.LoraConfig(**LORA, init_lora_weights="pissa")
     assert "kl" not in dpo(folder, tmp_path, moved, reference="cached")[2]["metrics"]
     assert dpo(folder, tmp_path, moved, reference="copy")[2]["untrained"]["kl"] == pytest.approx(0, abs=1e-7)
+
+
+def test_untrained_validation_has_the_batches_of_the_reference(folder, tmp_path, monkeypatch):
+    """In bf16 a sequence's sum moves with its neighbours' lengths (SmolLM2: .2 nats): cached or computed now, it has the same,
+    over the cache's parts too."""
+    from research.training import dpo as trainer
+
+    seen = []
+    monkeypatch.setattr("research.training.reference.PART", 16)
+    plain = trainer.sequence_logps
+
+    def recorded(model, chunk):
+        if not model.training:
+            seen.append(chunk["input_ids"].tolist())
+        return plain(model, chunk)
+
+    monkeypatch.setattr(trainer, "sequence_logps", recorded)
+    module = DPOModule(str(folder), adapter=peft.LoraConfig(**LORA), optimisation=Optimisation(lr=3e-3))
+    pairs = [{"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]}
+             for a, b in itertools.pairwise(rows(41))]  # fmt: skip
+    train, val = written(tmp_path / "pairs.jsonl", pairs[:4]), written(tmp_path / "val.jsonl", pairs)
+    data = PreferenceData(train, None, val, None, batch_size=4, max_length=256)
+    found = fitted(module, data, tmp_path / "run", precision="bf16-mixed")
+    assert found["untrained"]["loss"] == pytest.approx(math.log(2), abs=1e-7)
+    count = (len(seen) - 1) // 3  # of the reference, before and after the one step; the training pairs' is the first
+    assert seen[1 : 1 + count] == seen[1 + count : 1 + 2 * count] == seen[1 + 2 * count :]
 
 
 # ---- decoding --------------------------------------------------------------------------------------------------------
