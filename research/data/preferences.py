@@ -69,10 +69,11 @@ def read_preferences(
         raise UserError(f"{source}{f' split {split!r}' if split else ''} has no usable pair; expected one or more. Name "
                         "another.")  # fmt: skip
     if noise:
-        draw = random.Random(f"noise {seed}")
+        # so many exactly: a coin for each pair would leave one order in the majority, which is something to learn
+        swapped = {*random.Random(f"noise {seed}").sample(range(len(rows)), round(noise * len(rows)))}
         rows = [
-            row | {"chosen": row["rejected"], "rejected": row["chosen"]} if draw.random() < noise else row
-            for row in rows
+            row | {"chosen": row["rejected"], "rejected": row["chosen"]} if i in swapped else row
+            for i, row in enumerate(rows)
         ]
     return Examples(source, split, rows, hash_json(rows))
 

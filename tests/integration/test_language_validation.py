@@ -183,6 +183,23 @@ def test_kl_of_a_base_that_the_init_moved_is_not_measured(folder, tmp_path):
     assert dpo(folder, tmp_path, moved, reference="copy")[2]["untrained"]["kl"] == pytest.approx(0, abs=1e-7)
 
 
+def test_noise_swaps_exactly_its_share_of_the_training_pairs(tmp_path):
+    pairs = [{"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]}
+             for a, b in itertools.pairwise(rows(31))]  # fmt: skip
+    file = written(tmp_path / "pairs.jsonl", pairs)
+
+    def swapped(noise: float, seed: int = 0) -> list[bool]:
+        data = PreferenceData(file, None, file, None, batch_size=4, noise=noise, seed=seed)
+        assert [row["chosen"] for row in data.collections["val"].rows] == [row["chosen"] for row in pairs]
+        assert all({str(a[s]) for s in ("chosen", "rejected")} == {str(b[s]) for s in ("chosen", "rejected")}
+                   for a, b in zip(pairs, data.examples.rows, strict=True))  # fmt: skip
+        return [a["chosen"] != b["chosen"] for a, b in zip(pairs, data.examples.rows, strict=True)]
+
+    assert [sum(swapped(noise)) for noise in (0.0, 0.1, 0.5, 1.0)] == [0, 3, 15, 30]
+    assert swapped(0.5) == swapped(0.5)
+    assert swapped(0.5) != swapped(0.5, seed=1)
+
+
 def test_untrained_validation_has_the_batches_of_the_reference(folder, tmp_path, monkeypatch):
     """In bf16 a sequence's sum moves with its neighbours' lengths (SmolLM2: .2 nats): cached or computed now, it has the same,
     over the cache's parts too."""
