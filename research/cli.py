@@ -24,6 +24,7 @@ VERBS = {
     "evaluate": "TREC runs against judgements, with paired significance between them",
     "generate": "answers of language models, with any adapter, side by side",
     "tokenize": "text → ids → tensors → text of a language model, made visible",
+    "export": "a trained model as a folder for sentence-transformers, transformers or PEFT, with a card",
     "report": "run folders → one self-contained HTML page",
     "quickstart": "the whole road on the embedded data and model",
 }

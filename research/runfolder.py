@@ -99,6 +99,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
         os.chmod(new, 0o777 & ~_umask())
         for file in new.rglob("*"):
             if file.is_file():
+                os.chmod(file, 0o666 & ~_umask())  # safetensors makes its files for the owner alone
                 with open(file, "rb") as stream:
                     os.fsync(stream.fileno())
         if path.exists():

@@ -7,12 +7,16 @@ import copy
 import difflib
 import math
 import re
+import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from research.errors import UserError
+
+# PEFT reads it of every model that it wraps; nothing here or in a user's hands can change that
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 LORA, PROMPT, PREFIX, P_TUNING = "LORA", "PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING"
 VIRTUAL = (PROMPT, PREFIX, P_TUNING)  # methods that put virtual tokens before the text

@@ -1,0 +1,89 @@
+"""Model cards: what a model is, how it is loaded, what it was trained on, and what it measured."""
+
+from typing import Any
+
+import yaml
+
+LOADING = {
+    "adapter": "from peft import AutoPeftModelForCausalLM\n\nmodel = AutoPeftModelForCausalLM.from_pretrained({name!r})",
+    "causal-lm": "from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained({name!r})",
+    "sentence-transformers": "from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer({name!r})",
+    "two-towers": "from sentence_transformers import SentenceTransformer\n\n"
+    "queries, docs = SentenceTransformer({name!r} + '/query'), SentenceTransformer({name!r} + '/doc')",
+    "cross-encoder": "from sentence_transformers import CrossEncoder\n\nmodel = CrossEncoder({name!r})",
+    "transformers": "from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained({name!r})",
+}
+LIBRARIES = {"adapter": "peft", "causal-lm": "transformers", "transformers": "transformers"}
+TAGS = {"adapter": "text-generation", "causal-lm": "text-generation", "cross-encoder": "text-ranking",
+        "sentence-transformers": "sentence-similarity", "two-towers": "sentence-similarity"}  # fmt: skip
+
+
+def model_card(kind: str, name: str, base: str | None, run: dict[str, Any]) -> str:
+    """Markdown with the hub's header.
+
+    Args:
+        kind: adapter | causal-lm | sentence-transformers | two-towers | cross-encoder | transformers.
+        name: of the folder.
+        base: what an adapter was trained on.
+        run: config, metrics and provenance of the training; {} where they are not known.
+    """
+    config = run.get("config") or {}
+    module = (config.get("model") or {}).get("init_args", {})
+    base = base or module.get("model")
+    header: dict[str, Any] = {"library_name": LIBRARIES.get(kind, "sentence-transformers")}
+    if base is not None and not str(base).startswith(("pkg:", "random:", "/", "./", "../")):
+        header["base_model"] = base
+    header["tags"] = ["tandem"]
+    if kind in TAGS:
+        header["pipeline_tag"] = TAGS[kind]
+    parts = [f"---\n{yaml.safe_dump(header, sort_keys=False)}---", f"# {name}"]
+    if base is not None:
+        parts.append(f"Trained from `{base}`.")
+    parts.append(f"```python\n{LOADING[kind].format(name=name)}\n```")
+    if kind == "adapter" and "base_model" not in header:
+        parts.append("`adapter_config.json` names the base by a folder of the machine that exported it: elsewhere, load the "
+                     "base yourself and put the adapter on it with `PeftModel.from_pretrained(base, ...)`.")  # fmt: skip
+    if run:
+        parts += [_data(config), _metrics(run.get("metrics") or {}), _training(config), _provenance(run["provenance"])]
+    else:
+        parts.append("No run folder lay beside this model: its training is not known.")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _data(config: dict) -> str:
+    values = (config.get("data") or {}).get("init_args", {})
+    named = [f"- {name}: `{values[name]}`" + (f", split `{values[f'{name}_split']}`" if values.get(f"{name}_split") else "")
+             for name in ("train", "val") if values.get(name)]  # fmt: skip
+    return "\n".join(["## Data", "", *named]) if named else ""
+
+
+def _metrics(metrics: dict) -> str:
+    found, before = metrics.get("metrics") or {}, metrics.get("untrained") or {}
+    if not found:
+        return ""
+    rows = [f"| {name} | {before[name]:.4f} | {value:.4f} |" if name in before else f"| {name} | | {value:.4f} |"
+            for name, value in found.items()]  # fmt: skip
+    return "\n".join(["## On the validation data", "", "| metric | before | after |", "| --- | --- | --- |", *rows, "",
+                      f"Measured at step {metrics.get('step')}, the best of this run by `{metrics.get('monitor')}`: "
+                      "chosen on these data, so a test on others will be a little worse."])  # fmt: skip
+
+
+def _training(config: dict) -> str:
+    shown = {name: config.get(name) for name in ("seed_everything", "model", "data", "trainer")}
+    return f"## Configuration\n\n```yaml\n{yaml.safe_dump(_set(shown), sort_keys=False, allow_unicode=True)}```"
+
+
+def _set(value: Any) -> Any:
+    """Without what is null."""
+    if not isinstance(value, dict):
+        return value
+    return {name: _set(inner) for name, inner in value.items() if inner is not None}
+
+
+def _provenance(facts: dict) -> str:
+    packages = ", ".join(f"{name} {version}" for name, version in (facts.get("packages") or {}).items() if version)
+    commit = facts.get("git_commit")
+    code = f"Code: commit {commit}{' with local changes' if facts.get('git_dirty') else ''}." if commit else ""
+    return f"## Provenance\n\n{code} Base weights: sha256 of {str(facts.get('model_hash'))[:16]}…. {packages}.".replace(
+        "  ", " "
+    )

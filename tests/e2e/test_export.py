@@ -1,0 +1,168 @@
+"""export as a user types it: what plain libraries load is the model that was trained."""
+
+import json
+import os
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM
+
+from research.models import adapters
+from research.models.policy import load_policy, save_policy
+from tests.e2e.fitting import MINE, RETRIEVE, furnish
+from tests.lm import rows, save_tiny
+
+CAUSAL = {"task_type": "CAUSAL_LM"}
+METHODS = {
+    "lora": lambda: peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, **CAUSAL),
+    "dora": lambda: peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, use_dora=True, **CAUSAL),
+    "prompt": lambda: peft.PromptTuningConfig(num_virtual_tokens=4, **CAUSAL),
+    "prefix": lambda: peft.PrefixTuningConfig(num_virtual_tokens=4, prefix_projection=True, encoder_hidden_size=8, **CAUSAL),
+}  # fmt: skip
+
+
+def adapter_on(base: Path, method: str, folder: Path) -> Path:
+    torch.manual_seed(1)
+    policy = load_policy(str(base), merge=True)
+    policy.model.transformer = adapters.attach(policy.model.transformer, METHODS[method]())
+    save_policy(policy.model, folder, policy)
+    return folder
+
+
+def logits(model) -> torch.Tensor:
+    ids = torch.randint(4, 260, (2, 17), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, -17:]
+
+
+@pytest.fixture
+def base(tmp_path) -> Path:
+    return save_tiny(tmp_path / "base")
+
+
+def header(card: str) -> dict:
+    return yaml.safe_load(card.split("---")[1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_exported_adapter_has_the_same_logits_in_plain_peft(method, base, research, tmp_path):
+    adapter = adapter_on(base, method, tmp_path / "adapter")
+    result = research("export", adapter, "--out", tmp_path / "out", "--json")
+    assert result.code == 0, result.err
+    assert (result.json["kind"], result.json["difference"]) == ("adapter", 0)
+    theirs = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(logits(theirs), logits(load_policy(str(adapter)).model.transformer), rtol=0, atol=0)
+    card = (tmp_path / "out/README.md").read_text()
+    assert header(card)["library_name"] == "peft"
+    assert "PeftModel.from_pretrained(base" in card  # the base is a folder of this machine
+    assert "training is not known" in card
+    assert not (tmp_path / "out/tandem.json").exists()
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_merged_export_is_an_ordinary_model(method, base, research, tmp_path):
+    adapter = adapter_on(base, method, tmp_path / "adapter")
+    result = research("export", adapter, "--merge", "--out", tmp_path / "out", "--json")
+    assert result.code == 0, result.err
+    assert result.json["kind"] == "causal-lm"
+    theirs = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out"))
+    ours = logits(load_policy(str(adapter)).model.transformer)
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5 * float(ours.abs().max()))
+    assert float((theirs - logits(AutoModelForCausalLM.from_pretrained(base))).abs().max()) > 1e-2
+    assert not any("adapter" in path.name for path in (tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("method", ["prompt", "prefix"])
+def test_virtual_tokens_cannot_be_merged(method, base, research, tmp_path):
+    result = research("export", adapter_on(base, method, tmp_path / "adapter"), "--merge", "--out", tmp_path / "out")
+    assert result.code == 2
+    assert "cannot become part of the weights; expected LORA. Export it without --merge" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_on_an_adapter_is_exported_merged(base, research, tmp_path):
+    """SFT, then DPO on it: plain PEFT would find the base without the first adapter."""
+    sft = adapter_on(base, "lora", tmp_path / "sft")
+    dpo = adapter_on(sft, "lora", tmp_path / "dpo")
+    refused = research("export", dpo, "--out", tmp_path / "out")
+    assert refused.code == 2
+    assert "with an adapter of its own" in refused.err
+    assert "Export this one with --merge" in refused.err
+    assert not (tmp_path / "out").exists()
+    result = research("export", dpo, "--merge", "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    ours = logits(load_policy(str(dpo)).model.transformer)
+    theirs = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out"))
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5 * float(ours.abs().max()))
+
+
+def test_an_export_that_is_another_model_is_not_written(base, research, tmp_path, monkeypatch):
+    """The check after the copy: here PEFT finds another base under the name."""
+    adapter = adapter_on(base, "lora", tmp_path / "adapter")
+    other = save_tiny(tmp_path / "other", seed=5)
+    from research.models import policy
+
+    plain = policy.load_policy
+    monkeypatch.setattr(policy, "load_policy", lambda *a, **k: plain(*a, **k)._replace(base_folder=other))
+    result = research("export", adapter, "--out", tmp_path / "out")
+    assert result.code == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_s_card_says_data_metrics_and_configuration(base, research, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(16)))
+    Path("sft.yaml").write_text(
+        "seed_everything: 0\nout: run\nmonitor: val/loss\n"
+        "model:\n  class_path: research.training.sft.SFTModule\n  init_args:\n    model: ./base\n"
+        "    adapter:\n      class_path: peft.LoraConfig\n      init_args:\n        r: 2\n        target_modules: all-linear\n"
+        "data:\n  class_path: research.data.instructions.InstructionData\n  init_args:\n    train: rows.jsonl\n"
+        "    train_split: null\n    val: rows.jsonl\n    val_split: null\n    batch_size: 4\n    max_length: 256\n"
+        "trainer:\n  accelerator: cpu\n  max_epochs: 1\n"
+    )
+    assert research("fit", "-c", "sft.yaml", "--wandb", "disabled").code == 0
+    result = research("export", "run", "--out", "out")
+    assert result.code == 0, result.err
+    card = Path("out/README.md").read_text()
+    found = json.loads(Path("run/metrics.json").read_text())["metrics"]
+    assert f"| {found['loss']:.4f} |" in card
+    assert "- train: `rows.jsonl`" in card
+    assert "r: 2" in card
+    assert "null" not in card
+    assert oct(os.stat("run/model/adapter_model.safetensors").st_mode & 0o777) != "0o600"  # others of the group read it
+
+
+def test_retrieval_models_are_loaded_by_sentence_transformers(tiny_bert, research, tmp_path, monkeypatch):
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
+    from research.models.dual_encoder import load_encoder
+    from research.retrieval.encode import encode_texts
+
+    furnish(tmp_path, tiny_bert, monkeypatch)
+    assert research("fit", "-c", "dual.yaml", "--trainer.max_epochs", "1", "--wandb", "disabled").code == 0
+    assert research("export", "run", "--out", "retriever").code == 0
+    texts = ["a text", "another one of more words"]
+    ours = encode_texts(load_encoder(Path("run/model")), texts, "query")
+    assert abs(SentenceTransformer("retriever").encode(texts) - ours).max() < 1e-5
+    assert header(Path("retriever/README.md").read_text())["pipeline_tag"] == "sentence-similarity"
+    for line in (MINE, RETRIEVE.format(split="dev", out="first"), RETRIEVE.format(split="test", out="testrun")):
+        assert research(*line.split()).code == 0
+    assert research("fit", "-c", "cross.yaml", "--trainer.max_epochs", "1", "--wandb", "disabled").code == 0
+    result = research("export", "cross", "--out", "reranker", "--json")
+    assert result.json["kind"] == "cross-encoder"
+    assert len(CrossEncoder("reranker").predict([("a", "b")])) == 1
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    (("base", "--merge"), "holds no adapter"), (("nowhere/at/all",), "does not exist"),
+    (("base", "--out", "base"), "not an empty"),
+])  # fmt: skip
+def test_wrong_options_are_refused(options, says, base, research, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    result = research("export", *options, *(() if "--out" in options else ("--out", "out")))
+    assert result.code == 2
+    assert says in result.err
+    assert not Path("out").exists()
