@@ -11,7 +11,7 @@ from torch.utils.data import SequentialSampler
 from research.data.instructions import InstructionData
 from research.training.optimisation import Optimisation
 from research.training.sft import SFTModule
-from tests.lm import rows, save_tiny
+from tests.lm import MARKED, rows, save_tiny
 
 STEPS, BATCH, ACCUMULATE, LR = 5, 4, 2, 1e-2
 ADAPTERS = {
@@ -46,12 +46,14 @@ class Losses(L.Callback):
             self.values.append(float(trainer.callback_metrics["train/loss"]))
 
 
-def ours(folder, data_file, adapter, **options):
+def ours(folder, data_file, adapter, accumulate=ACCUMULATE, loss_on="completion", **options):
     torch.manual_seed(3)
-    settings = Optimisation(lr=LR, weight_decay=0.0, warmup=0.0, decay="constant", clip=1.0, accumulate=ACCUMULATE)
+    settings = Optimisation(lr=LR, weight_decay=0.0, warmup=0.0, decay="constant", clip=1.0, accumulate=accumulate)
     module = SFTModule(str(folder), adapter=adapter, optimisation=settings, **options)
     start = {name: p.detach().clone() for name, p in module.model.transformer.named_parameters() if p.requires_grad}
-    data = InstructionData(str(data_file), train_split=None, val_split=None, batch_size=BATCH, max_length=256)
+    data = InstructionData(
+        str(data_file), train_split=None, val_split=None, batch_size=BATCH, max_length=256, loss_on=loss_on
+    )
     losses = Losses()
     trainer = L.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[losses],
                         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False)  # fmt: skip
@@ -65,7 +67,7 @@ def in_order(loader):
     return loader
 
 
-def theirs(folder, data_file, adapter, start, tmp_path):
+def theirs(folder, data_file, adapter, start, tmp_path, **options):
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
@@ -74,11 +76,11 @@ def theirs(folder, data_file, adapter, start, tmp_path):
         def _get_train_sampler(self, dataset=None):
             return SequentialSampler(self.train_dataset)
 
+    options = {"gradient_accumulation_steps": ACCUMULATE, "completion_only_loss": True} | options
     args = SFTConfig(
-        output_dir=str(tmp_path / "trl"), per_device_train_batch_size=BATCH, gradient_accumulation_steps=ACCUMULATE,
-        max_steps=STEPS, learning_rate=LR, lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, bf16=False,
-        gradient_checkpointing=False, completion_only_loss=True, max_length=256, logging_steps=1, report_to="none",
-        use_cpu=True, save_strategy="no", disable_tqdm=True,
+        output_dir=str(tmp_path / "trl"), per_device_train_batch_size=BATCH, max_steps=STEPS, learning_rate=LR,
+        lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, bf16=False, gradient_checkpointing=False,
+        max_length=256, logging_steps=1, report_to="none", use_cpu=True, save_strategy="no", disable_tqdm=True, **options,
     )  # fmt: skip
     table = Dataset.from_list([json.loads(line) for line in data_file.read_text().splitlines()])
     trainer = InOrder(AutoModelForCausalLM.from_pretrained(folder), args, train_dataset=table, peft_config=adapter,
@@ -104,3 +106,33 @@ def test_five_steps_are_those_of_trl(name, folder, data_file, tmp_path):
     )  # it did learn
     for parameter, value in trained.items():
         torch.testing.assert_close(value, named[parameter], rtol=0, atol=1e-4, msg=parameter)
+
+
+def test_label_smoothing_is_that_of_the_trainer_under_trl(folder, data_file, tmp_path):
+    """Without accumulation: there transformers takes a mean of micro-batches' means."""
+    lora = ADAPTERS["lora"]
+    _, losses, start = ours(folder, data_file, lora(), accumulate=1, label_smoothing=0.2)
+    _, expected = theirs(
+        folder, data_file, lora(), start, tmp_path, gradient_accumulation_steps=1, label_smoothing_factor=0.2
+    )
+    assert losses[:STEPS] == pytest.approx(expected, abs=2e-6)
+    _, plain, _ = ours(folder, data_file, lora(), accumulate=1)
+    assert plain[0] != pytest.approx(losses[0], abs=1e-3)
+
+
+def conversations(count: int) -> list[dict]:
+    """Two turns each: what the assistant says is learned, both times."""
+    made = rows(2 * count)
+    return [{"messages": made[2 * i]["prompt"] + made[2 * i]["completion"] + made[2 * i + 1]["prompt"]
+             + made[2 * i + 1]["completion"]} for i in range(count)]  # fmt: skip
+
+
+@pytest.mark.parametrize("loss_on", ["assistant", "all"])
+def test_conversations_are_learned_as_trl_does(loss_on, tmp_path):
+    folder, data_file = save_tiny(tmp_path / "marked", template=MARKED), tmp_path / "talk.jsonl"
+    data_file.write_text("".join(json.dumps(row) + "\n" for row in conversations(STEPS * BATCH * ACCUMULATE)))
+    lora = ADAPTERS["lora"]
+    _, losses, start = ours(folder, data_file, lora(), loss_on=loss_on)
+    options = {"completion_only_loss": None, "assistant_only_loss": loss_on == "assistant"}
+    _, expected = theirs(folder, data_file, lora(), start, tmp_path, **options)
+    assert losses == pytest.approx(expected, abs=2e-6)
