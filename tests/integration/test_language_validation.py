@@ -249,6 +249,22 @@ def tiny(architecture: str):
                                       bos_token_id=0, initializer_range=0.2)).eval()  # fmt: skip
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_loss_does_not_depend_on_padding(method):
+    """A row alone, and beside a longer one, in training's layout."""
+    torch.manual_seed(1)
+    config = METHODS[method]()
+    transformer = tiny_llama() if config is None else adapters.attach(tiny_llama(), config)
+    model = CausalLM(transformer, byte_tokenizer()).eval()
+    ids = torch.randint(4, 260, (2, 12), generator=torch.Generator().manual_seed(3))
+    mask = torch.ones_like(ids)
+    mask[0, 7:] = 0
+    labels = ids.masked_fill(mask == 0, -100)
+    together = model.labelled(ids, labels, attention_mask=mask)
+    alone = model.labelled(ids[:1, :7], labels[:1, :7], attention_mask=mask[:1, :7])
+    torch.testing.assert_close(together.hidden[together.rows == 0], alone.hidden, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 @pytest.mark.parametrize("method", METHODS)
 def test_an_answer_does_not_depend_on_its_neighbours(method, architecture):
