@@ -33,9 +33,12 @@ class Tracker:
         job: job type, by which runs are grouped.
         config: what the run was asked to do.
         id: of the W&B run that goes on; None begins a new one.
+        group: of runs that belong together, as a sweep's.
     """
 
-    def __init__(self, choice: str, folder: Path, job: str, config: dict, id: str | None = None):
+    def __init__(
+        self, choice: str, folder: Path, job: str, config: dict, id: str | None = None, group: str | None = None
+    ):
         self.run = None
         mode = wandb_mode(choice)
         if mode == "disabled":
@@ -46,7 +49,7 @@ class Tracker:
 
             settings = wandb.Settings(console="off", init_timeout=30, x_disable_stats=True)
             self.run = wandb.init(project=os.environ.get("WANDB_PROJECT", "tandem"), dir=folder, job_type=job,
-                                  config=config, mode=mode, settings=settings, name=folder.name, id=id,
+                                  config=config, mode=mode, settings=settings, name=folder.name, id=id, group=group,
                                   resume=None if id is None else "allow")  # fmt: skip
             say(
                 f"W&B: {mode}"

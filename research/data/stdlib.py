@@ -5,12 +5,13 @@ thousands of functions, for training and for tests of scale). No network, no acc
 """
 
 import ast
+import functools
 import hashlib
 import re
 import sysconfig
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,8 @@ class Pair(NamedTuple):
     code: str
 
 
-def cut(root: Path) -> list[Pair]:
+@functools.lru_cache(maxsize=2)
+def cut(root: Path) -> tuple[Pair, ...]:
     """Every usable function under `root`, in a stable order.
 
     Kept: queries of 4 to 40 words without doctest prompts, bodies of two or more non-blank lines. A query or a code that
@@ -40,10 +42,10 @@ def cut(root: Path) -> list[Pair]:
     queries = Counter(normalise(pair.query) for pair in pairs)
     codes = Counter(normalise(pair.code) for pair in pairs)
     unique = [p for p in pairs if queries[normalise(p.query)] == 1 and codes[normalise(p.code)] == 1]
-    return _with_unique_ids(unique)
+    return tuple(_with_unique_ids(unique))
 
 
-def collection(pairs: list[Pair]) -> tuple[Corpus, Queries, dict[str, Qrels]]:
+def collection(pairs: Sequence[Pair]) -> tuple[Corpus, Queries, dict[str, Qrels]]:
     """One corpus of all functions; qrels split by the module's sha1, about 60/10/30: no module is in two splits."""
     corpus = {pair.id: Document("", pair.code) for pair in pairs}
     queries = {f"q:{pair.id}": pair.query for pair in pairs}

@@ -228,6 +228,11 @@ def attach(
         config.tokenizer_name_or_path = tokenizer_folder
     if init_scale is None and values["peft_type"] == PREFIX and not values["prefix_projection"]:
         init_scale = PREFIX_SCALE
+    if next(model.parameters()).is_meta and changes_base(
+        config
+    ):  # its decomposition needs numbers; the shapes are LoRA's
+        config = copy.copy(config)
+        config.init_lora_weights = True
     try:
         adapted = peft.get_peft_model(model, config)
         if init_scale is not None:

@@ -144,6 +144,8 @@ class CausalLM(nn.Module):
         """
         from torch.nn.functional import linear
 
+        if next(self.parameters()).is_meta:
+            return
         was_training = self.training
         self.eval()
         vocabulary = self.base.get_input_embeddings().num_embeddings

@@ -1,12 +1,13 @@
 """A Hugging Face folder → transformer and tokenizer, complete or refused; and the lengths that it can take."""
 
 import contextlib
+import contextvars
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from research.errors import UserError
@@ -19,7 +20,29 @@ DEFAULT_LENGTH = 512  # of models without any limit
 LENGTH_MULTIPLE = 16
 TOKENIZE_CHARACTERS = 2**22
 
+_META = contextvars.ContextVar("meta", default=False)
+
 transformers_logging.disable_progress_bar()  # loading takes a tenth of a second
+
+
+@contextlib.contextmanager
+def without_weights() -> Iterator[None]:
+    """Models that are loaded inside have shapes and no numbers (torch's meta device): to count, not to compute."""
+    token = _META.set(True)
+    try:
+        yield
+    finally:
+        _META.reset(token)
+
+
+def _shapes_of(folder: Path, auto_class, changes: dict) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, **changes)
+        with quiet(), torch.device("meta"):
+            transformer = getattr(auto_class, "from_config", auto_class)(config)
+        return transformer, AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
+    except Exception as error:  # as below
+        raise unreadable(folder, error) from error
 
 
 def load_transformer(
@@ -38,6 +61,8 @@ def load_transformer(
     """
     weight_files(folder)
     check_tokenizer(folder)
+    if _META.get():
+        return _shapes_of(folder, auto_class, {"num_labels": 1} if new_head else {})
     try:
         with quiet():
             transformer, info = auto_class.from_pretrained(

@@ -5,10 +5,12 @@ jsonargparse, which it is built on: the typed `__init__` of a class is the schem
 """
 
 import argparse
+import ast
 import contextlib
 import importlib
 import inspect
 import itertools
+import json
 import logging
 import re
 import warnings
@@ -118,7 +120,7 @@ def read(args: argparse.Namespace) -> "tuple[jsonargparse.Namespace, dict]":
     parser.link_arguments("seed_everything", "model.init_args.seed")
     parser.link_arguments("seed_everything", "data.init_args.seed")
     try:
-        config = parser.parse_args(_with_nulls(args.argv))
+        config = parser.parse_args(_with_nulls(_unfolded(args.argv)))
     except jsonargparse.ArgumentError as error:
         raise UserError(_explained(str(error), args.prog)) from None
     if (home := _run_folder(args.argv)) is not None:
@@ -170,6 +172,37 @@ def _parser(prog: str) -> "jsonargparse.ArgumentParser":
     parser.add_argument("--seed_everything", type=int, default=0, help="of initialisation, data order and dropout")
     parser.add_class_arguments(L.Trainer, "trainer", skip=OURS, instantiate=False)
     return parser
+
+
+def _unfolded(argv: list[str]) -> list[str]:
+    """`--model.adapter={'r': 4, 'lora_alpha': 8}`, as a sweep's agent writes options that hang together, as the two options.
+
+    Python's notation is read as well as YAML's. A mapping with a class_path stays whole: it replaces what was there.
+    """
+    out: list[str] = []
+    for arg in argv:
+        name, equals, text = arg.partition("=")
+        if equals and re.fullmatch(r"--[\w.]+", name) and text.startswith("{"):
+            out += _leaves(name, _read(text))
+        else:
+            out.append(arg)
+    return out
+
+
+def _read(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)  # None and True, which YAML takes for texts or not at all
+    except (ValueError, SyntaxError):
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError:
+            return text
+
+
+def _leaves(name: str, value: Any) -> list[str]:
+    if isinstance(value, dict) and value and "class_path" not in value:
+        return [leaf for key, inner in value.items() for leaf in _leaves(f"{name}.{key}", inner)]
+    return [f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
 
 
 def _with_nulls(argv: list[str]) -> list[str]:

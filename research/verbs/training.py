@@ -54,10 +54,19 @@ def fit(args: argparse.Namespace) -> int:
 
 
 def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path) -> int:
+    from research.verbs.identity import PLACE, point_of
+
+    module = data = None
+    if PLACE in config.out:  # a point of a sweep: its folder is named by what it computes
+        module, data = configuration.build(config)
+        config.out = config.out.replace(PLACE, point_of(resolved, module.base_hash, data.describe()))
+        resolved["out"], out = config.out, Path(config.out)
     if _finished(out, resolved):
         say(f"{out}: finished before; nothing is trained again. Name another --out for another run")
         return _print(args, out, _metrics(out))
-    module, data = configuration.build(config)
+    if module is None:
+        module, data = configuration.build(config)
+    point = point_of(resolved, module.base_hash, data.describe())
     from research.data.sampler import StatefulBatchSampler
     from research.training.curves import BestModel, Curves
     from research.training.resume import Resume, last_checkpoint
@@ -82,8 +91,8 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path) -> in
             )
         checkpoint = last_checkpoint(out)
         if first:
-            _open(args, out, resolved, module, data, trainer, resumed=checkpoint is not None)
-            tracker = _tracker(config.wandb, out, resolved)
+            _open(args, out, resolved, module, data, trainer, resumed=checkpoint is not None, point=point)
+            tracker = _tracker(config.wandb, out, resolved, point)
             stack.callback(tracker.finish)
             curves.send = tracker.log
             _say_what(config, module, data, trainer)
@@ -223,8 +232,9 @@ def differences(a: Any, b: Any, name: str = "") -> dict[str, tuple]:
 
 
 def _open(
-    args: argparse.Namespace, out: Path, resolved: dict, module: Any, data: Any, trainer: "L.Trainer", resumed: bool
-) -> None:
+    args: argparse.Namespace, out: Path, resolved: dict, module: Any, data: Any, trainer: "L.Trainer", resumed: bool,
+    point: str,
+) -> None:  # fmt: skip
     """Write what the run is made of, or check that it still is.
 
     Raises:
@@ -241,24 +251,30 @@ def _open(
                             "or delete it.")  # fmt: skip
         return
     # the marker first: a folder that holds other files and no marker would be taken for somebody else's
+    from research.verbs.identity import code_fingerprint
+
     device = str(trainer.strategy.root_device)
     write_json(out / MARKER, provenance(args.command, made_of=made_of, seed=resolved["seed_everything"], device=device,
-                                        **facts))  # fmt: skip
+                                        point=point, fingerprint=code_fingerprint(), **facts))  # fmt: skip
     with atomic_write(out / "config.yaml") as stream:
         yaml.safe_dump(resolved, stream, sort_keys=False, allow_unicode=True)
 
 
-def _tracker(choice: str, out: Path, resolved: dict):
+def _tracker(choice: str, out: Path, resolved: dict, point: str):
     from research.tracking import Tracker
 
     path = out / "wandb.json"
+    group = os.environ.get("TANDEM_SWEEP")  # of our own executors
     if not path.exists():
-        write_json(path, {"id": uuid.uuid4().hex[:12]})
+        # W&B's agent has made a run already; a sweep's point is one run wherever it is started; else a new one
+        agents = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+        write_json(path, {"id": agents or (point if group else uuid.uuid4().hex[:12])})
     known = read_json(path)
     if not isinstance(known, dict) or not isinstance(known.get("id"), str):
         raise UserError(f"{path} is not one this tool wrote; expected an object with the id of the W&B run. Delete it, and "
                         "a new W&B run begins.")  # fmt: skip
-    return Tracker(choice, out, "fit", resolved, id=known["id"])
+    resolved = resolved | {"sweep": {"name": group or os.environ.get("WANDB_SWEEP_ID"), "point": point}}
+    return Tracker(choice, out, "fit", resolved, id=known["id"], group=group)
 
 
 def _is_first_process() -> bool:

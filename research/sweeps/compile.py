@@ -1,0 +1,246 @@
+"""Sources with ties and conditions → plain W&B sweeps.
+
+A W&B grid is a product of independent lists: it cannot say alpha = 2r, nor virtual tokens for prompt tuning only. A source can:
+
+  let        variables that are no options: {scale: [1, 2]}
+  tie        options that follow from others: {model.adapter.lora_alpha: scale * model.adapter.r}
+  zip        lists that go together, value by value: [{data.max_length: [128, 256], data.batch_size: [32, 16]}]
+  cases      alternatives, each with options of its own; a list in a case is an axis within it
+  sizes      further sizes of the same question: {quick: {configs: [configs/trainer/quick.yaml]}}
+  configs    what the command names by -c, in order
+
+Options that hang together become one parameter, named by what their names have in common, whose values are mappings:
+`model.adapter: [{r: 4, lora_alpha: 8}, {r: 8, lora_alpha: 16}]`. W&B shows a mapping's keys as model.adapter.r and
+model.adapter.lora_alpha, and `fit` takes `--model.adapter={'r': 4, 'lora_alpha': 8}` for the two options.
+"""
+
+import ast
+import itertools
+import operator
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from research.errors import UserError, suggest
+
+OWN = ("let", "tie", "zip", "cases", "sizes", "configs")
+"""Keys of a source that a plain sweep has not."""
+OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+             ast.Pow: operator.pow, ast.FloorDiv: operator.floordiv}  # fmt: skip
+HEAD = "# Made by `research sweep compile {source}`: change that file, not this one.\n"
+
+
+def compile_source(path: Path) -> dict[str, dict]:
+    """The plain sweeps of a source: {"": the full size, "quick": …}.
+
+    Raises:
+        UserError: it cannot be read, or says something that no sweep can.
+    """
+    source = read_yaml(path)
+    sizes = {"": {}, **_mapping(source.get("sizes") or {}, "sizes", path)}
+    return {size: _plain(path, source | (extra or {}), size, source) for size, extra in sizes.items()}
+
+
+def text_of(path: Path, sweep: dict) -> str:
+    """A plain sweep as YAML, with a head that says what it was made from."""
+    return HEAD.format(source=path.as_posix()) + yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _plain(path: Path, source: dict, size: str, full: dict) -> dict:
+    configs = list(full.get("configs") or [])
+    if size:
+        configs += [config for config in source.get("configs") or [] if config not in configs]
+    parameters = _mapping(source.get("parameters") or {}, "parameters", path)
+    groups = [_tied(source, parameters, path)] if source.get("tie") or source.get("let") else []
+    groups += [_zipped(group, path) for group in source.get("zip") or []]
+    if source.get("cases"):
+        groups.append(_cases(source["cases"], path))
+    used: set[str] = set()
+    joined: dict[str, dict] = {}
+    for rows in groups:
+        name, values = _join(rows, path)
+        if name in joined or name in parameters:
+            raise UserError(f"{path}: two groups of options are both called {name}; expected groups of different sections. Put "
+                            "them into one (cases takes lists).")  # fmt: skip
+        joined[name] = {"values": values}
+        used |= {option for row in rows for option in row}
+    kept = {name: value for name, value in parameters.items() if name not in used}
+    for name in kept:
+        if any(option == name or option.startswith(f"{name}.") or name.startswith(f"{option}.") for option in used):
+            raise UserError(
+                f"{path}: {name} is an axis of its own and part of a group; expected one place for it. Leave one out."
+            )
+    title = path.stem
+    place = f"{title}-{size}" if size else title
+    plain = {key: value for key, value in source.items() if key not in (*OWN, "parameters")}
+    command = plain.pop("command", None) or _command(configs, place, path)
+    return {"name": place, **{k: v for k, v in plain.items() if k != "name"}, "command": command,
+            "parameters": {**joined, **kept}}  # fmt: skip
+
+
+def _command(configs: list[str], name: str, path: Path) -> list[str]:
+    if not configs:
+        raise UserError(
+            f"{path} has neither configs nor a command; expected the configurations that fit takes by -c. Name them."
+        )
+    named = [part for config in configs for part in ("-c", config)]
+    return ["research", "fit", *named, "--out", f"runs/sweeps/{name}/{{point}}", "${args}"]
+
+
+# ---- groups ---------------------------------------------------------------------------------------------------------
+
+
+def _tied(source: dict, parameters: dict, path: Path) -> list[dict[str, Any]]:
+    """Rows of the options that a tie joins: the product of what drives it, with what follows."""
+    let = _mapping(source.get("let") or {}, "let", path)
+    ties = _mapping(source.get("tie") or {}, "tie", path)
+    trees = {name: _expression(text, name, path) for name, text in ties.items()}
+    names = {inner for tree in trees.values() for inner in _names(tree)}
+    unknown = [name for name in names if name not in let and name not in parameters]
+    if unknown:
+        raise UserError(f"{path}: tie names {unknown[0]!r}, which is neither in let nor in parameters; "
+                        f"{suggest(unknown[0], [*let, *parameters])}. Correct it.")  # fmt: skip
+    if idle := [name for name in let if name not in names]:
+        raise UserError(f"{path}: let has {idle[0]!r}, which no tie uses; expected a variable of one. Leave it out.")
+    axes = {name: _list(let[name], name, path) for name in let}
+    axes |= {name: _values(parameters[name], name, path) for name in parameters if name in names}
+    rows = []
+    for values in itertools.product(*axes.values()):
+        known = dict(zip(axes, values, strict=True))
+        row = {name: value for name, value in known.items() if name not in let}
+        row |= {name: _evaluated(tree, known, name, path) for name, tree in trees.items()}
+        if row not in rows:
+            rows.append(row)
+    return rows
+
+
+def _zipped(group: Any, path: Path) -> list[dict[str, Any]]:
+    lists = {name: _list(values, name, path) for name, values in _mapping(group, "zip", path).items()}
+    if len({len(values) for values in lists.values()}) != 1:
+        counts = ", ".join(f"{name} {len(values)}" for name, values in lists.items())
+        raise UserError(
+            f"{path}: zip joins lists of different lengths ({counts}); expected as many values of each. Correct them."
+        )
+    return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+
+
+def _cases(cases: Any, path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for case in _list(cases, "cases", path):
+        axes = {
+            name: value if isinstance(value, list) else [value] for name, value in _mapping(case, "cases", path).items()
+        }
+        rows += [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    return rows
+
+
+def _join(rows: list[dict[str, Any]], path: Path) -> tuple[str, list]:
+    """One parameter for options that hang together: their common section, and a mapping for each row."""
+    options = sorted({option for row in rows for option in row})
+    if len(options) == 1:
+        return options[0], [row[options[0]] for row in rows]
+    sections = [option.split(".") for option in options]
+    shared = [parts[0] for parts in itertools.takewhile(lambda parts: len({*parts}) == 1, zip(*sections, strict=False))]
+    shared = shared[: min(map(len, sections)) - 1]
+    if not shared:
+        raise UserError(f"{path}: {', '.join(options[:3])} hang together and have no section in common; expected options of "
+                        "one (model, data or trainer), since they become one parameter. Split the sweep.")  # fmt: skip
+    prefix = ".".join(shared)
+    return prefix, [{option[len(prefix) + 1 :]: value for option, value in row.items()} for row in rows]
+
+
+# ---- expressions ----------------------------------------------------------------------------------------------------
+
+
+def _expression(text: Any, name: str, path: Path) -> ast.expr:
+    try:
+        return ast.parse(str(text), mode="eval").body
+    except SyntaxError:
+        raise UserError(f"{path}: tie {name}: {text!r} is no expression; expected arithmetic over options, such as "
+                        "`2 * model.adapter.r`. Correct it.") from None  # fmt: skip
+
+
+def _names(tree: ast.expr) -> Iterable[str]:
+    if isinstance(tree, ast.Name | ast.Attribute):
+        yield ast.unparse(tree)
+    else:
+        for child in ast.iter_child_nodes(tree):
+            if isinstance(child, ast.expr):
+                yield from _names(child)
+
+
+def _evaluated(tree: ast.expr, known: dict[str, Any], name: str, path: Path) -> int | float:
+    def value(node: ast.expr) -> Any:
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+            return node.value
+        if isinstance(node, ast.Name | ast.Attribute):
+            return known[ast.unparse(node)]
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -value(node.operand)
+        if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
+            return OPERATORS[type(node.op)](value(node.left), value(node.right))
+        raise UserError(
+            f"{path}: tie {name} has {ast.unparse(node)!r}; expected numbers, options, + - * / // and **. Correct it."
+        )
+
+    try:
+        result = value(tree)
+    except (TypeError, ZeroDivisionError, OverflowError) as error:
+        raise UserError(f"{path}: tie {name}: {ast.unparse(tree)} fails for {known} ({error}); expected numbers. Correct "
+                        "it.") from None  # fmt: skip
+    return int(result) if isinstance(result, float) and result.is_integer() else result
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def read_yaml(path: Path) -> dict:
+    """
+    Raises:
+        UserError: not there, or no mapping.
+    """
+    try:
+        value = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise UserError(
+            f"sweep {path} cannot be read ({error.strerror}); expected a YAML file. Check the path."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"sweep {path} is not readable YAML ({' '.join(str(error).split())[:300]}); expected `name: value` "
+                        "lines. Mend the file.") from None  # fmt: skip
+    return _mapping(value, "the file", path)
+
+
+class _Loader(yaml.SafeLoader):
+    """A name given twice is an error, not the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if doubled := [name for i, name in enumerate(names) if name in names[:i]]:
+            raise yaml.constructor.ConstructorError(None, None, f"{doubled[0]!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _mapping(value: Any, what: str, path: Path) -> dict:
+    if not isinstance(value, dict):
+        raise UserError(
+            f"{path}: {what} is {'nothing' if value is None else type(value).__name__}; expected a mapping. Correct it."
+        )
+    return value
+
+
+def _list(value: Any, what: str, path: Path) -> list:
+    if not isinstance(value, list) or not value:
+        raise UserError(f"{path}: {what} is {str(value)[:60]!r}; expected a list of values. Correct it.")
+    return value
+
+
+def _values(parameter: Any, name: str, path: Path) -> list:
+    if isinstance(parameter, dict) and set(parameter) == {"value"}:
+        return [parameter["value"]]
+    if not isinstance(parameter, dict) or set(parameter) != {"values"}:
+        raise UserError(f"{path}: {name} drives a tie and is no list of values; expected `values: […]`, since each of them "
+                        "makes a value of what follows. Correct it.")  # fmt: skip
+    return _list(parameter["values"], name, path)

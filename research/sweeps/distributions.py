@@ -1,0 +1,189 @@
+"""The distributions of W&B's sweep parameters, by their quantile functions: one uniform number → one value.
+
+Source: the schema and the percentage points of W&B's package `sweeps` (tests/parity/test_wandb_sweeps.py compares them).
+"""
+
+import math
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+from research.errors import UserError, suggest
+
+BOUNDED = ("uniform", "q_uniform", "int_uniform", "log_uniform", "q_log_uniform", "inv_log_uniform", "log_uniform_values",
+           "q_log_uniform_values", "inv_log_uniform_values")  # fmt: skip
+NORMAL = ("normal", "q_normal", "log_normal", "q_log_normal")
+FIELDS = {
+    "constant": {"value"}, "categorical": {"values"}, "categorical_w_probabilities": {"values", "probabilities"},
+    **{name: {"min", "max"} | ({"q"} if name.startswith("q_") else set()) for name in BOUNDED},
+    **{name: {"mu", "sigma"} | ({"q"} if name.startswith("q_") else set()) for name in NORMAL},
+    "beta": {"a", "b"}, "q_beta": {"a", "b", "q"},
+}  # fmt: skip
+"""distribution → the fields that describe it."""
+EDGE = 1e-3  # quantiles at which an unbounded distribution counts as extreme
+
+
+class Parameter(NamedTuple):
+    """One parameter of a sweep.
+
+    Attributes:
+        name: dotted, as an option.
+        distribution: a key of FIELDS.
+        facts: its fields.
+    """
+
+    name: str
+    distribution: str
+    facts: dict[str, Any]
+
+    @property
+    def values(self) -> list | None:
+        """All of them, where it is a list."""
+        if self.distribution == "constant":
+            return [self.facts["value"]]
+        return list(self.facts["values"]) if self.distribution.startswith("categorical") else None
+
+    def quantile(self, u: float) -> Any:
+        """The value below which a share u of the draws lies, 0 ≤ u ≤ 1; of a list, the value whose turn it is."""
+        facts, kind = self.facts, self.distribution
+        if (values := self.values) is not None:
+            if kind != "categorical_w_probabilities":
+                return values[min(int(u * len(values)), len(values) - 1)]
+            total, below = sum(facts["probabilities"]), 0.0
+            for value, probability in zip(values, facts["probabilities"], strict=True):
+                below += probability / total
+                if u <= below:
+                    return value
+            return values[-1]
+        if kind == "int_uniform":
+            return min(facts["min"] + int(u * (facts["max"] - facts["min"] + 1)), facts["max"])
+        plain = kind.removeprefix("q_")
+        value = (
+            _normal(plain, facts, u)
+            if plain in NORMAL
+            else _beta(facts, u)
+            if plain == "beta"
+            else _bounded(plain, facts, u)
+        )
+        if not kind.startswith("q_"):
+            return value
+        q = facts.get("q", 1.0)
+        value = round(value / q) * q
+        return int(value) if isinstance(q, int) or float(q).is_integer() else value
+
+    def extremes(self) -> list:
+        """Every value of a list; else the lowest, the middle and the highest."""
+        if self.values is not None:
+            return self.values
+        bounded = self.distribution in BOUNDED
+        return [self.quantile(u) for u in ((0.0, 0.5, 1.0) if bounded else (EDGE, 0.5, 1 - EDGE))]
+
+
+def parameter(name: str, facts: Any, where: str) -> Parameter:
+    """A parameter as the YAML has it.
+
+    Raises:
+        UserError: no distribution of W&B's, fields that it has not, or values out of order.
+    """
+    if not isinstance(facts, dict):
+        raise UserError(
+            f"{where}: {name} is {str(facts)[:60]!r}; expected `values: […]`, `value: …` or a distribution. Correct it."
+        )
+    if "parameters" in facts:
+        raise UserError(f"{where}: {name} is nested; expected flat dotted names ({name}.…), which every executor passes as "
+                        "options. Write them out.")  # fmt: skip
+    facts = dict(facts)
+    kind = facts.pop("distribution", None) or _implied(facts)
+    if kind not in FIELDS:
+        raise UserError(
+            f"{where}: {name} has the distribution {kind!r}; {suggest(str(kind), list(FIELDS))}. Correct it."
+        )
+    if unknown := facts.keys() - FIELDS[kind]:
+        raise UserError(
+            f"{where}: {name} ({kind}) has {sorted(unknown)[0]!r}; expected {', '.join(sorted(FIELDS[kind]))}. Correct it."
+        )
+    defaults = {"mu": 0.0, "sigma": 1.0, "a": 1.0, "b": 1.0, "q": 1.0}
+    if missing := FIELDS[kind] - facts.keys() - defaults.keys():
+        raise UserError(
+            f"{where}: {name} ({kind}) lacks {sorted(missing)[0]}; expected {', '.join(sorted(FIELDS[kind]))}. Add it."
+        )
+    made = Parameter(name, kind, facts)
+    _check(made, where)
+    made.facts.update(
+        {field: value for field, value in defaults.items() if field in FIELDS[kind] and field not in facts}
+    )
+    return made
+
+
+def _implied(facts: dict) -> str | None:
+    if "value" in facts:
+        return "constant"
+    if "values" in facts:
+        return "categorical_w_probabilities" if "probabilities" in facts else "categorical"
+    if {"min", "max"} <= facts.keys():
+        whole = all(isinstance(facts[name], int) and not isinstance(facts[name], bool) for name in ("min", "max"))
+        return "int_uniform" if whole else "uniform"
+    return None
+
+
+def _check(made: Parameter, where: str) -> None:
+    facts, name, kind = made.facts, made.name, made.distribution
+    for field in ("min", "max", "q", "mu", "sigma", "a", "b"):
+        value = facts.get(field)
+        if field in facts and (
+            not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value)
+        ):
+            raise UserError(
+                f"{where}: {name}.{field}={value!r}; expected a number. YAML reads 1e-4 as a text: write 1.0e-4."
+            )
+    if "values" in facts and (not isinstance(facts["values"], list) or not facts["values"]):
+        raise UserError(
+            f"{where}: {name}.values={facts['values']!r}; expected a list of one value or more. Correct it."
+        )
+    if kind == "categorical_w_probabilities":
+        odds = facts["probabilities"]
+        if (
+            len(odds) != len(facts["values"])
+            or not all(isinstance(p, int | float) and p >= 0 for p in odds)
+            or sum(odds) <= 0
+        ):
+            raise UserError(f"{where}: {name}.probabilities={odds}; expected one of 0 or more for each of the "
+                            f"{len(facts['values'])} values. Correct them.")  # fmt: skip
+    if kind in BOUNDED:
+        if facts["min"] >= facts["max"]:
+            raise UserError(
+                f"{where}: {name} goes from {facts['min']} to {facts['max']}; expected min below max. Correct it."
+            )
+        if kind.endswith("_values") and facts["min"] <= 0:
+            raise UserError(f"{where}: {name} ({kind}) starts at {facts['min']}; expected above 0, since it is uniform in the "
+                            "logarithm. Raise min, or choose uniform.")  # fmt: skip
+        if kind in ("log_uniform", "q_log_uniform", "inv_log_uniform") and facts["max"] > 50:
+            raise UserError(f"{where}: {name} ({kind}) goes up to e^{facts['max']}: W&B takes min and max of it as exponents; "
+                            f"expected log_uniform_values for plain numbers. Correct it.")  # fmt: skip
+    for field in ("q", "sigma", "a", "b"):
+        if field in facts and facts[field] <= 0:
+            raise UserError(f"{where}: {name}.{field}={facts[field]}; expected above 0. Correct it.")
+
+
+def _bounded(kind: str, facts: dict, u: float) -> float:
+    low, high = facts["min"], facts["max"]
+    if kind == "uniform":
+        return low + u * (high - low)
+    if kind == "log_uniform":
+        return math.exp(low + u * (high - low))
+    if kind == "log_uniform_values":
+        return math.exp(math.log(low) + u * (math.log(high) - math.log(low)))
+    if kind == "inv_log_uniform":  # uniform in the logarithm of 1/x
+        return math.exp(-(high - u * (high - low)))
+    return math.exp(math.log(low) + u * (math.log(high) - math.log(low)))  # inv_log_uniform_values
+
+
+def _normal(kind: str, facts: dict, u: float) -> float:
+    mu, sigma = facts.get("mu", 0.0), facts.get("sigma", 1.0)
+    value = NormalDist(mu, sigma).inv_cdf(min(max(u, 1e-12), 1 - 1e-12))
+    return math.exp(value) if kind == "log_normal" else value
+
+
+def _beta(facts: dict, u: float) -> float:
+    from scipy.stats import beta
+
+    return float(beta.ppf(u, facts.get("a", 1.0), facts.get("b", 1.0)))

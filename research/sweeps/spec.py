@@ -1,0 +1,214 @@
+"""A W&B sweep YAML, read and checked: what is swept, and the command of a point as W&B's agent would write it."""
+
+import itertools
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.errors import UserError, suggest
+from research.sweeps.compile import OWN, read_yaml
+from research.sweeps.distributions import Parameter, parameter
+
+KEYS = ("apiVersion", "kind", "controller", "description", "program", "job", "image_uri", "entity", "project", "method",
+        "command", "name", "run_cap", "metric", "metrics", "scheduler", "early_terminate", "parameters")  # fmt: skip
+METHODS = ("grid", "random", "bayes")
+COMMAND = ["${env}", "${interpreter}", "${program}", "${args}"]  # W&B's own
+MACROS = ("env", "interpreter", "program", "args", "args_no_hyphens", "args_no_equals", "args_no_boolean_flags", "args_json",
+          "args_append_hydra", "args_override_hydra")  # fmt: skip
+HYPERBAND = {"type", "min_iter", "max_iter", "s", "eta", "strict"}
+
+Point = dict[str, Any]
+"""Parameter → value."""
+
+
+class Sweep(NamedTuple):
+    """A W&B sweep.
+
+    Attributes:
+        path: its file.
+        name: of the sweep, and of its folder.
+        method: grid | random | bayes.
+        parameters: in the YAML's order.
+        metric, goal: what bayes and early termination look at; goal is minimize or maximize.
+        command: with W&B's macros.
+        run_cap: trials at most.
+        early_terminate: W&B's hyperband settings.
+        facts: the whole YAML.
+    """
+
+    path: Path
+    name: str
+    method: str
+    parameters: tuple[Parameter, ...]
+    metric: str | None
+    goal: str
+    command: tuple[str, ...]
+    run_cap: int | None
+    early_terminate: dict | None
+    facts: dict
+
+    @property
+    def size(self) -> int | None:
+        """Points of a grid; trials of the others, where they are limited."""
+        if self.method != "grid":
+            return self.run_cap
+        count = 1
+        for one in self.parameters:
+            count *= len(one.values)
+        return count if self.run_cap is None else min(count, self.run_cap)
+
+
+def read_sweep(path: Path) -> Sweep:
+    """
+    Raises:
+        UserError: no W&B sweep, or one that cannot be run.
+    """
+    facts = read_yaml(path)
+    if own := [key for key in OWN if key in facts]:
+        raise UserError(f"{path} has {own[0]!r}: it is a source; expected a plain W&B sweep. Run `research sweep compile "
+                        f"{path}` and name the file that it makes.")  # fmt: skip
+    if unknown := [key for key in facts if key not in KEYS]:
+        raise UserError(f"{path}: unknown key {unknown[0]!r}; {suggest(unknown[0], KEYS)}. Correct it.")
+    method = facts.get("method")
+    if method not in METHODS:
+        raise UserError(f"{path}: method is {method!r}; expected {', '.join(METHODS)}. Correct it.")
+    if not isinstance(facts.get("parameters"), dict) or not facts["parameters"]:
+        raise UserError(f"{path} has no parameters; expected dotted names with values or distributions. Add some.")
+    parameters = tuple(parameter(str(name), value, str(path)) for name, value in facts["parameters"].items())
+    if method == "grid" and (
+        endless := [one for one in parameters if one.values is None and one.distribution != "int_uniform"]
+    ):
+        raise UserError(f"{path}: {endless[0].name} is {endless[0].distribution}, and a grid has no end over it; expected "
+                        "`values: […]`. List them, or choose method: random.")  # fmt: skip
+    if method == "grid":
+        parameters = tuple(map(_listed, parameters))
+    cap = facts.get("run_cap")
+    if cap is not None and (not isinstance(cap, int) or cap < 1):
+        raise UserError(f"{path}: run_cap={cap!r}; expected 1 trial or more. Correct it.")
+    metric = facts.get("metric") or {}
+    goal = metric.get("goal", "minimize")
+    if method == "bayes" and not metric.get("name"):
+        raise UserError(f"{path}: bayes without a metric; expected metric: {{name: val/loss, goal: minimize}}. Add it.")
+    if goal not in ("minimize", "maximize"):
+        raise UserError(f"{path}: metric.goal is {goal!r}; expected minimize or maximize. Correct it.")
+    return Sweep(Path(path), str(facts.get("name") or Path(path).stem), method, parameters, metric.get("name"), goal,
+                 _command(facts, path), cap, _hyperband(facts, metric, path), facts)  # fmt: skip
+
+
+def _listed(one: Parameter) -> Parameter:
+    """Whole numbers of a range as a list: so W&B's grid takes them."""
+    if one.values is not None:
+        return one
+    return Parameter(one.name, "categorical", {"values": list(range(one.facts["min"], one.facts["max"] + 1))})
+
+
+def _command(facts: dict, path: Path) -> tuple[str, ...]:
+    command = facts.get("command") or COMMAND
+    if not isinstance(command, list):
+        raise UserError(f"{path}: command is {str(command)[:60]!r}; expected a list of words. Correct it.")
+    words = [str(word) for word in command]
+    if "${program}" in words and not facts.get("program"):
+        raise UserError(f"{path}: the command has ${{program}} and there is no program; expected one of them. Name the "
+                        "program, or write the command out.")  # fmt: skip
+    for word in words:
+        for macro in re.findall(r"\$\{(\w+)\}", word):
+            if macro not in MACROS and word == f"${{{macro}}}":
+                raise UserError(f"{path}: command has ${{{macro}}}; {suggest(macro, MACROS)}. Correct it.")
+    if not any(word.startswith("${args") for word in words):
+        raise UserError(
+            f"{path}: the command has no ${{args}}: every point would be the same; expected it at its end. Add it."
+        )
+    return tuple(words)
+
+
+def _hyperband(facts: dict, metric: dict, path: Path) -> dict | None:
+    rule = facts.get("early_terminate")
+    if rule is None:
+        return None
+    if not isinstance(rule, dict) or rule.get("type") != "hyperband":
+        raise UserError(
+            f"{path}: early_terminate.type is {(rule or {}).get('type')!r}; expected hyperband. Correct it."
+        )
+    if unknown := rule.keys() - HYPERBAND:
+        raise UserError(
+            f"{path}: early_terminate has {sorted(unknown)[0]!r}; expected {', '.join(sorted(HYPERBAND))}. Correct it."
+        )
+    if ("min_iter" in rule) == ("max_iter" in rule):
+        raise UserError(f"{path}: early_terminate has {'both' if 'min_iter' in rule else 'neither'} of min_iter and max_iter; "
+                        "expected one (max_iter with s). Correct it.")  # fmt: skip
+    if not metric.get("name"):
+        raise UserError(
+            f"{path}: early_terminate without a metric; expected metric: {{name: val/loss, goal: minimize}}. Add it."
+        )
+    return dict(rule)
+
+
+# ---- points ---------------------------------------------------------------------------------------------------------
+
+
+def grid(sweep: Sweep) -> Iterator[Point]:
+    """Every combination, the last parameter fastest; no more than run_cap."""
+    names = [one.name for one in sweep.parameters]
+    product = itertools.product(*(one.values for one in sweep.parameters))
+    for values in itertools.islice(product, sweep.run_cap):
+        yield dict(zip(names, values, strict=True))
+
+
+def drawn(sweep: Sweep, seed: int, count: int) -> list[Point]:
+    """The seeded static plan of a random sweep; a longer one begins with a shorter one."""
+    points = []
+    for i in range(count):
+        draw = random.Random(f"sweep {sweep.name} {seed} {i}")
+        points.append({one.name: one.quantile(draw.random()) for one in sweep.parameters})
+    return points
+
+
+def probes(sweep: Sweep, seed: int, count: int = 8) -> list[Point]:
+    """Points that show what a sweep without an end can ask for: each parameter's extremes, and some draws."""
+    middle = {one.name: one.quantile(0.5) for one in sweep.parameters}
+    points = [middle]
+    for one in sweep.parameters:
+        points += [middle | {one.name: value} for value in one.extremes()]
+    points += drawn(sweep, seed, count)
+    unique: list[Point] = []
+    for point in points:
+        if point not in unique:
+            unique.append(point)
+    return unique
+
+
+# ---- commands -------------------------------------------------------------------------------------------------------
+
+
+def argv_of(sweep: Sweep, point: Point) -> list[str]:
+    """The command of a point, as W&B's agent renders it: values by Python's str(), in the sweep's order."""
+    flags = [f"{name}={value}" for name, value in point.items()]
+    booleans = [name if value is True else f"{name}={value}" for name, value in point.items() if value is not False]
+    expanded = {
+        "env": ["/usr/bin/env"], "interpreter": ["python"], "program": [str(sweep.facts.get("program", ""))],
+        "args": [f"--{flag}" for flag in flags], "args_no_hyphens": flags,
+        "args_no_equals": [part for name, value in point.items() for part in (f"--{name}", str(value))],
+        "args_no_boolean_flags": [f"--{flag}" for flag in booleans], "args_json": [json.dumps(point)],
+        "args_append_hydra": [f"+{flag}" for flag in flags], "args_override_hydra": [f"++{flag}" for flag in flags],
+    }  # fmt: skip
+    argv: list[str] = []
+    for word in sweep.command:
+        argv += expanded.get(word[2:-1], [word]) if word.startswith("${") and word.endswith("}") else [word]
+    return argv
+
+
+def ours(argv: list[str]) -> list[str] | None:
+    """The arguments of our own verb in a command (`fit -c …`); None of a foreign one."""
+    words = argv[1:] if argv and argv[0].endswith("/env") else argv
+    if words and Path(words[0]).name == "research":
+        return words[1:]
+    python = bool(words) and re.fullmatch(r"python[\d.]*", Path(words[0]).name) is not None
+    return words[3:] if python and words[1:3] == ["-m", "research"] else None
+
+
+def lost_in_text(point: Point) -> list[str]:
+    """Parameters whose value is another one once it is a word of a command: None, which becomes the text "None"."""
+    return [name for name, value in point.items() if value is None]
