@@ -1,5 +1,6 @@
 """Instruction rows → token ids and labels, by TRL's own preparation, padded by TRL's collator."""
 
+import functools
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -8,6 +9,8 @@ from torch.utils.data import Dataset
 from research.data.chunks import chunked
 from research.errors import UserError
 from research.types import Examples, InstructionBatch
+
+MULTIPLE = 16  # tokens that rows are padded to a multiple of
 
 
 class Tokenised(NamedTuple):
@@ -103,21 +106,26 @@ class InstructionCollate:
     Args:
         pad_token_id: what padding is filled with; the attention mask hides it.
         chunk_overhead: see `chunked`.
+        room: positions of the model that are left for a text: no padding beyond.
         packed: rows hold several texts: one row without padding, its positions begin anew with each text.
     """
 
-    def __init__(self, pad_token_id: int, chunk_overhead: int | None, packed: bool = False):
+    def __init__(self, pad_token_id: int, chunk_overhead: int | None, packed: bool = False, room: int = 2**31):
         from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-        self.chunk_overhead, self.packed = chunk_overhead, packed
-        self.collate = DataCollatorForLanguageModeling(pad_token_id, padding_free=packed,
-                                                       pad_to_multiple_of=None if packed else 16)  # fmt: skip
+        self.chunk_overhead, self.packed, self.room = chunk_overhead, packed, room
+        make = functools.partial(DataCollatorForLanguageModeling, pad_token_id, padding_free=packed)
+        self.tight, self.rounded = make(pad_to_multiple_of=None), make(pad_to_multiple_of=MULTIPLE)
 
     def __call__(self, rows: list[dict]) -> InstructionBatch:
         keep = ("input_ids", "labels", "attention_mask", "position_ids")
 
         def collate(group: list[dict]) -> dict:
-            return {name: value for name, value in self.collate(group).items() if name in keep}
+            longest = max(len(row["input_ids"]) for row in group)
+            tight = self.packed or -(-longest // MULTIPLE) * MULTIPLE > self.room
+            return {
+                name: value for name, value in (self.tight if tight else self.rounded)(group).items() if name in keep
+            }
 
         batch = chunked(rows, lambda row: len(row["input_ids"]), collate, None if self.packed else self.chunk_overhead)
         return InstructionBatch(batch.chunks)

@@ -1,5 +1,6 @@
 """Instruction data for supervised fine-tuning: rows in any of the field's forms → TRL's forms; the DataModule."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader
 from research import prompts
 from research.data.chunks import CHUNK_TOKENS
 from research.data.instruction_tokens import InstructionCollate, Tokenised, TokenRows, tokenise
-from research.data.rows import BadRows, read_jsonl
+from research.data.rows import BadRows, broken, read_jsonl
 from research.data.stdlib import cut, packages_root, reference_pages, split_of, stdlib_root
 from research.data.training import ResumableData, check_counts, spread, training_loader
 from research.errors import UserError, suggest
@@ -45,7 +46,7 @@ def read_examples(source: str, split: str | None, limit: int | None = None, skip
     elif source.startswith("hf:"):
         rows = list(_forms(_hub(source, split), skip_bad_rows))
     else:
-        if not source.endswith((".jsonl", ".json")):
+        if not is_file(source):
             raise UserError(f"{source!r} is not instruction data; expected a .jsonl file, hf:NAME, or "
                             f"{', '.join((*BUILTIN, REFERENCE))}. Name one.")  # fmt: skip
         bad = BadRows(skip_bad_rows)
@@ -123,6 +124,8 @@ def _problem(row: dict) -> str | None:
             return f"{name} is {str(value)[:60]!r}, expected a text or a list of {{role, content}}"
         if empty and name != "prompt":
             return f"{name} is empty, expected some text to learn"
+        if broken(json.dumps(value, ensure_ascii=False)):
+            return f"{name} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text"
     if isinstance(row.get("prompt", ""), str) != isinstance(row.get("completion", ""), str):
         return "prompt and completion are of two kinds, expected both texts or both lists of messages"
     return None
@@ -139,7 +142,7 @@ class InstructionData(ResumableData):
     Args:
         train: JSONL file, hf:NAME[@REVISION], builtin:stdlib or builtin:packages.
         train_split: of a hub dataset or a builtin source; null for a file.
-        val: source of validation and test; null takes `train`.
+        val: source of validation and test; null takes `train`, unless that is a file, whose rows are all trained on.
         val_split: of `val`; null trains without validation, unless `val` is a file.
         test, test_split: for `research test`; null takes `val`, unless that is a file.
         other: text that is not trained, to measure forgetting on (metric other_loss; with a prompt its completions, else all
@@ -188,8 +191,8 @@ class InstructionData(ResumableData):
         )
         self.skip_bad_rows, self.seed = skip_bad_rows, seed
         self.examples = read_examples(train, train_split, limit, skip_bad_rows)
-        if val_split is not None or (val is not None and val.endswith(".jsonl")):
-            self.collections["val"] = read_examples(self.source, val_split, val_limit, skip_bad_rows)
+        if (source := held_out(train, val, val_split)) is not None:
+            self.collections["val"] = read_examples(source, val_split, val_limit, skip_bad_rows)
         if other is not None:
             self.collections["other"] = read_examples(other, other_split, other_limit, skip_bad_rows)
         self.tokens: dict[str, Tokenised] = {}
@@ -231,15 +234,34 @@ class InstructionData(ResumableData):
         return [(str(i), rows[i]["prompt"], reference(rows[i])) for i in spread(self.tokens[name].index, count)]
 
     def train_dataloader(self) -> DataLoader:
-        tokenizer = self.trainer.lightning_module.model.tokenizer
-        self.prepare(tokenizer)
-        return training_loader(self, InstructionCollate(tokenizer.pad_token_id, self.chunk_overhead, self.packing))
+        model = self.trainer.lightning_module.model
+        self.prepare(model.tokenizer)
+        room = model.positions - model.virtual_tokens
+        collate = InstructionCollate(model.tokenizer.pad_token_id, self.chunk_overhead, self.packing, room)
+        return training_loader(self, collate)
 
     def load_test(self) -> Examples:
-        if self.test is None and (self.test_split is None or self.source.endswith((".jsonl", ".json"))):
+        if self.test is None and (self.test_split is None or is_file(self.source)):
             raise UserError(f"{self.source} has no test split {self.test_split!r}; expected a file or a source to test on. "
                             "Name one: --data.test FILE.jsonl.")  # fmt: skip
         return read_examples(self.test or self.source, self.test_split, None, self.skip_bad_rows)
+
+
+def is_file(source: str) -> bool:
+    """Whether it is a JSONL file, which has no splits."""
+    return source.endswith((".jsonl", ".json"))
+
+
+def held_out(train: str, val: str | None, val_split: str | None) -> str | None:
+    """The source to validate on; None where there is none: rows that are trained on would choose the best model by heart."""
+    source = val or train
+    if val is None and (is_file(train) or train == REFERENCE):
+        if val_split is not None:
+            say(
+                f"no validation: {train} has no splits, and its own rows are trained on. Name others by --data.val FILE.jsonl"
+            )
+        return None
+    return source if val_split is not None or is_file(source) or source == REFERENCE else None
 
 
 def reference(row: dict) -> str:

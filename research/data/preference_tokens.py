@@ -82,11 +82,13 @@ class PreferenceCollate:
         chunk_overhead: see `chunked`.
         shared: a row is prompt, chosen, rejected, the prompt computed once; the rejected completion does not see the chosen
             one, and its positions begin where the prompt ends. Else each completion has a row of its own with the prompt.
+        room: positions of the model that are left for a text.
         multiple: rows are padded to a multiple of this.
     """
 
-    def __init__(self, pad_token_id: int, chunk_overhead: int | None, shared: bool, multiple: int = 16):
+    def __init__(self, pad_token_id: int, chunk_overhead: int | None, shared: bool, room: int, multiple: int = 16):
         self.pad, self.chunk_overhead, self.shared, self.multiple = pad_token_id, chunk_overhead, shared, multiple
+        self.room = room
 
     def __call__(self, rows: list[dict]) -> PreferenceBatch:
         sizes = [{name: len(row[f"{name}_ids"]) for name in ("prompt", *SIDES)} for row in rows]
@@ -117,7 +119,7 @@ class PreferenceCollate:
             for i, (prompt, answer) in enumerate(layout)
             for k, token in enumerate(answer)
         ]
-        ids, lengths = self._padded(texts)
+        ids, lengths = self._padded(texts, self.room)
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
         return {"input_ids": ids, "attention_mask": mask, **_targets(at)}
 
@@ -131,11 +133,12 @@ class PreferenceCollate:
         )  # where the rejected one begins
         place = torch.arange(total)[None]  # (1, T)
         rejected = place >= second  # (b, T), padding too
-        positions = torch.where(rejected, place - second + prompt, place)
+        real = place < lengths[:, None]
+        # padding too has a position, which must be one of the model's
+        positions = torch.where(rejected, place - second + prompt, place).where(real, 0)
         hidden = (
             rejected[:, :, None] & ((place >= prompt) & ~rejected)[:, None, :]
         )  # (b, T, T): the chosen from the rejected
-        real = place < lengths[:, None]
         mask = (place[:, :, None] >= place[:, None, :]) & ~hidden & real[:, None, :]
         mask |= torch.eye(total, dtype=torch.bool)  # padding sees itself: a row of no key has no softmax
         at = []
@@ -145,8 +148,8 @@ class PreferenceCollate:
             at += [(i, p + c - 1 + k if k else p - 1, token, 2 * i + 1) for k, token in enumerate(row["rejected_ids"])]
         return {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": positions, **_targets(at)}
 
-    def _padded(self, texts: list[list[int]]) -> tuple[Tensor, Tensor]:
-        longest = -(-max(map(len, texts)) // self.multiple) * self.multiple
+    def _padded(self, texts: list[list[int]], most: int = 2**31) -> tuple[Tensor, Tensor]:
+        longest = min(-(-max(map(len, texts)) // self.multiple) * self.multiple, most)
         ids = torch.tensor([text + [self.pad] * (longest - len(text)) for text in texts])
         return ids, torch.tensor([len(text) for text in texts])
 

@@ -1,5 +1,6 @@
 """Preference pairs for DPO: rows in TRL's forms, and the DataModule."""
 
+import json
 import os
 import random
 from collections import defaultdict
@@ -11,9 +12,9 @@ from torch.utils.data import DataLoader
 from research import prompts
 from research.data.chunks import CHUNK_TOKENS
 from research.data.instruction_tokens import TokenRows
-from research.data.instructions import BUILTIN, SPLITS, is_message
+from research.data.instructions import BUILTIN, SPLITS, held_out, is_file, is_message
 from research.data.preference_tokens import SIDES, PreferenceCollate, PreferenceRows, tokenise_preferences
-from research.data.rows import BadRows, read_jsonl
+from research.data.rows import BadRows, broken, read_jsonl
 from research.data.stdlib import cut, normalise, split_of
 from research.data.training import ResumableData, check_counts, spread, training_loader
 from research.errors import UserError, suggest
@@ -51,7 +52,7 @@ def read_preferences(
             from research.data.hub import read_rows
 
             found = read_rows(source.removeprefix("hf:"), split)
-        elif source.endswith((".jsonl", ".json")):
+        elif is_file(source):
             found = read_jsonl(Path(source), bad)
         else:
             raise UserError(f"{source!r} is not preference data; expected a .jsonl file, hf:NAME, or {' or '.join(BUILTIN)}. "
@@ -108,6 +109,8 @@ def _problem(row: dict) -> str | None:
             return f"{name} is {str(value)[:60]!r}, expected a text or a list of {{role, content}}"
         if name != "prompt" and not (value.strip() if isinstance(value, str) else value[-1]["content"].strip()):
             return f"{name} is empty, expected an answer"
+        if broken(json.dumps(value, ensure_ascii=False)):
+            return f"{name} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text"
         kinds.add(talk)
     if len(kinds) > 1:
         return "prompt, chosen and rejected are of two kinds, expected all texts or all lists of messages"
@@ -120,7 +123,7 @@ class PreferenceData(ResumableData):
     Args:
         train: JSONL file, hf:NAME[@REVISION], builtin:stdlib or builtin:packages.
         train_split: of a hub dataset or a builtin source; null for a file.
-        val: source of validation and test; null takes `train`.
+        val: source of validation and test; null takes `train`, unless that is a file, whose rows are all trained on.
         val_split: of `val`; null trains without validation, unless `val` is a file.
         test, test_split: for `research test`; null takes `val`, unless that is a file.
         max_length: tokens of prompt and completion; longer completions are cut at the end, and counted.
@@ -166,8 +169,8 @@ class PreferenceData(ResumableData):
         )
         self.skip_bad_rows, self.seed = skip_bad_rows, seed
         self.examples = read_preferences(train, train_split, limit, skip_bad_rows, noise, seed)
-        if val_split is not None or (val is not None and val.endswith(".jsonl")):
-            self.collections["val"] = read_preferences(self.source, val_split, val_limit, skip_bad_rows)
+        if (source := held_out(train, val, val_split)) is not None:
+            self.collections["val"] = read_preferences(source, val_split, val_limit, skip_bad_rows)
         self.tokens: dict[str, PreferenceRows] = {}
 
     def describe(self) -> dict:
@@ -199,13 +202,14 @@ class PreferenceData(ResumableData):
         if shared and model.virtual_tokens:
             raise UserError(f"share_prompt=true with {model.virtual_tokens} virtual tokens; expected false or null: they "
                             "stand before a row, and a row would hold two texts. Leave data.share_prompt out.")  # fmt: skip
-        return PreferenceCollate(model.tokenizer.pad_token_id, self.chunk_overhead, shared)
+        room = model.positions - model.virtual_tokens
+        return PreferenceCollate(model.tokenizer.pad_token_id, self.chunk_overhead, shared, room)
 
     def train_dataloader(self) -> DataLoader:
         return training_loader(self, self.collate(self.trainer.lightning_module.model))
 
     def load_test(self) -> Examples:
-        if self.test is None and (self.test_split is None or self.source.endswith((".jsonl", ".json"))):
+        if self.test is None and (self.test_split is None or is_file(self.source)):
             raise UserError(f"{self.source} has no test split {self.test_split!r}; expected a file or a source to test on. "
                             "Name one: --data.test FILE.jsonl.")  # fmt: skip
         return read_preferences(self.test or self.source, self.test_split, None, self.skip_bad_rows)

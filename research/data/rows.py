@@ -81,7 +81,7 @@ def identifier(row: dict, keys: tuple[str, ...], where: str, bad: BadRows) -> st
     value: Any = next((row[key] for key in keys if key in row), None)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    if not isinstance(value, str) or value.split() != [value] or _broken(value):
+    if not isinstance(value, str) or value.split() != [value] or broken(value):
         # TREC files separate columns by blanks, so an id with a blank could not be written or read back
         bad.report(where, "bad id", f"{keys[0]} is {value!r}, expected a string without blanks or half surrogate pairs",
                    f"Give every row an {keys[0]}")  # fmt: skip
@@ -96,14 +96,14 @@ def string(row: dict, key: str, where: str, bad: BadRows) -> str | None:
     if not isinstance(value, str):
         bad.report(where, "wrong type", f"{key} is {short(repr(value))}, expected a string", "Mend the row")
         return None
-    if _broken(value):
+    if broken(value):
         bad.report(where, "broken text", f"{key} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text",
                    "Mend the row")  # fmt: skip
         return None
     return value
 
 
-def _broken(text: str) -> bool:
+def broken(text: str) -> bool:
     """JSON can spell half a surrogate pair, which no tokenizer and no UTF-8 file can hold."""
     try:
         text.encode()

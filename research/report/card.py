@@ -32,7 +32,7 @@ def model_card(kind: str, name: str, base: str | None, run: dict[str, Any]) -> s
     base = base or module.get("model")
     header: dict[str, Any] = {"library_name": LIBRARIES.get(kind, "sentence-transformers")}
     if base is not None and not str(base).startswith(("pkg:", "random:", "/", "./", "../")):
-        header["base_model"] = base
+        header["base_model"] = str(base).partition("@")[0]
     header["tags"] = ["tandem"]
     if kind in TAGS:
         header["pipeline_tag"] = TAGS[kind]

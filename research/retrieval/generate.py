@@ -1,8 +1,11 @@
 """Answers of a causal language model, with any adapter: token ids in, texts out."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+from transformers import GenerationConfig
 
 from research.models.causal_lm import CausalLM
 from research.progress import bar
@@ -17,7 +20,7 @@ class Decoding(NamedTuple):
         max_new_tokens: the longest answer.
         temperature: 0 takes the most likely token; above it tokens are drawn.
         top_p: of a draw: the smallest set of tokens with that much probability.
-        seed: of the draws of each answer.
+        seed: of the draws, which depend on the batch too.
     """
 
     max_new_tokens: int = 64
@@ -50,22 +53,22 @@ def generate(model: CausalLM, prompts: list[list[int]], decoding: Decoding, batc
     tokenizer = model.tokenizer
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[Answer | None] = [None] * len(prompts)
+    ends = _ends(model)
     drawn = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
-    settings = (
-        drawn if decoding.temperature else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    )
+    settings = GenerationConfig(
+        max_new_tokens=decoding.max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=ends,
+        **(drawn if decoding.temperature else {}),
+    )  # fmt: skip
     with bar(len(prompts), "generate", "answer") as progress:
         for start in range(0, len(order), batch_size):
             some = order[start : start + batch_size]
             inputs, before = prompt_inputs(model, [prompts[i] for i in some])
             if decoding.temperature:
                 torch.manual_seed(decoding.seed * 1_000_003 + some[0])
-            out = model.base.generate(
-                **inputs, max_new_tokens=decoding.max_new_tokens, pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id, **settings,
-            )  # fmt: skip
+            with _instead(model.base, settings):
+                out = model.base.generate(**inputs, generation_config=settings)
             for i, row in zip(some, out.tolist(), strict=True):
-                answers[i] = _answer(row[before:], tokenizer)
+                answers[i] = _answer(row[before:], tokenizer, ends)
             progress.update(len(some))
     return answers
 
@@ -102,6 +105,24 @@ def prompt_inputs(model: CausalLM, prompts: list[list[int]]) -> tuple[dict, int]
     return {"inputs_embeds": embedded, "attention_mask": wide}, 0
 
 
-def _answer(row: list[int], tokenizer) -> Answer:
-    end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else len(row)
+def _ends(model: CausalLM) -> list[int]:
+    """Tokens that end an answer: the tokenizer's, and those that the model's own settings name (an end of turn, say)."""
+    own = model.base.generation_config.eos_token_id
+    own = own if isinstance(own, list) else [] if own is None else [own]
+    ends = {*own, model.tokenizer.eos_token_id} - {None}
+    return sorted(ends)
+
+
+@contextlib.contextmanager
+def _instead(base, settings: GenerationConfig) -> Iterator[None]:
+    """Without the model's own penalties and temperatures: decoding is the same for every model."""
+    kept, base.generation_config = base.generation_config, settings
+    try:
+        yield
+    finally:
+        base.generation_config = kept
+
+
+def _answer(row: list[int], tokenizer, ends: list[int]) -> Answer:
+    end = next((i for i, token in enumerate(row) if token in ends), len(row))
     return Answer(tokenizer.decode(row[:end], skip_special_tokens=True).strip(), end, end < len(row))

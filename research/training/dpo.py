@@ -20,6 +20,7 @@ from research.models.causal_lm import CausalLM
 from research.progress import say
 from research.training.curves import log_values
 from research.training.language import Language
+from research.training.layouts import sharing_is_exact
 from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
 from research.training.reference import BATCH, attach_reference, by_length
 from research.training.sft import SMOLLM2
@@ -37,8 +38,9 @@ class DPOModule(L.LightningModule):
     """Preference tuning of a causal language model against a reference.
 
     Rewards are β (log π − log π_ref) of whole completions; reward_margin is the chosen one's minus the rejected one's, and
-    reward_accuracy the share of pairs where it is positive. kl is KL(π ‖ π_ref) over the vocabulary, mean over the tokens of
-    the validation completions (a sample of them); it needs the reference itself, not only its cached log-probabilities.
+    reward_accuracy the share of pairs where it is positive. kl is KL(π ‖ π_ref) over the vocabulary, a mean over pairs (a
+    sample) of the mean over the tokens of both completions; it needs the reference itself, not only its cached numbers. The
+    policy keeps its dropout while it trains (TRL switches it off); the reference has none.
 
     Args:
         model: folder, hub id, run folder, pkg:PACKAGE/PATH, or an adapter's folder (an SFT run): with an `adapter` it is
@@ -78,7 +80,7 @@ class DPOModule(L.LightningModule):
         self.language = Language(
             model, adapter, train_layers, train_pattern, frozen_precision, reference, init_scale=init_scale
         )
-        self.model, self.base_hash = self.language.model, self.language.base_hash
+        self.model, self.base_hash = self.language.model, self.language.reference_hash
         self.loss, self.beta, self.smoothing, self.sft_weight = loss, beta, label_smoothing, sft_weight
         self.reference = reference
         self.settings, self.metrics, self.seed = optimisation, metrics, seed
@@ -90,8 +92,11 @@ class DPOModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule
+        if stage == "test":
+            data.test_dataloader()  # reads the test pairs, which need their reference before weights are restored
         data.prepare(self.model.tokenizer)
         self.language.check(data.max_length, packing=False)
+        data.share_prompt = self.layout()
         self.bits = self.language.place(self.trainer, stage, self.fast)
         self.to(self.trainer.strategy.root_device)
         for model in self.frozen:
@@ -103,7 +108,42 @@ class DPOModule(L.LightningModule):
         if "kl" in self.metrics and self.reference_model() is None and self.trainer.is_global_zero:
             say("kl is not measured: without an adapter to switch off only the reference's log-probabilities are kept; "
                 "reference: copy keeps the model")  # fmt: skip
+            if any(getattr(callback, "monitor", None) == "val/kl" for callback in self.trainer.callbacks):
+                raise UserError("monitor=val/kl, which is not measured here; expected a metric that is, such as "
+                                "val/reward_margin. "
+                                "Choose one, or reference: copy.")  # fmt: skip
         self.language.go_on()
+
+    def layout(self) -> bool:
+        """Whether a pair's prompt is computed once, as data.share_prompt says; null asks the model whether that is exact.
+
+        Raises:
+            UserError: true, where it is not.
+        """
+        data, asked = self.trainer.datamodule, self.trainer.datamodule.share_prompt
+        if asked is False or (asked is None and self.model.virtual_tokens):
+            return False
+
+        def logps(rows: list[dict], shared: bool) -> Tensor:
+            data.share_prompt = shared
+            chunk = {k: v.to(self.device) for k, v in data.collate(self.model).collate(list(enumerate(rows))).items()}
+            return sequence_logps(self.model, chunk)[0]
+
+        pairs = [row for tokens in data.tokens.values() for row in tokens.rows]
+        longest = max(len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in pairs)
+        data.share_prompt = True
+        data.collate(self.model)  # refuses virtual tokens
+        exact = sharing_is_exact(self.model, logps, longest)
+        data.share_prompt = asked
+        if asked and not exact:
+            raise UserError(f"share_prompt=true: {type(self.model.base).__name__} does not give a pair of {longest} tokens "
+                            "the same "
+                            "log-probabilities with its prompt computed once; expected false or null. Leave it "
+                            "out.")  # fmt: skip
+        if not exact and self.trainer.is_global_zero:
+            say(f"{type(self.model.base).__name__} gives other numbers where a prompt is computed once for both answers: it is "
+                "computed twice")  # fmt: skip
+        return exact
 
     def restore(self, folder: Path) -> None:
         """Take the trained weights of a run's model/, once the reference is known."""
@@ -150,6 +190,7 @@ class DPOModule(L.LightningModule):
             return torch.stack([chunk["reference_chosen"], chunk["reference_rejected"]], 1).float()
         if self.frozen:
             return sequence_logps(self.frozen[0], chunk)[0]
+        assert self.reference != "cached", "pairs without their reference's log-probabilities"
         was_training = self.model.training
         self.model.eval()  # the reference has no dropout
         with self.model.adapter_off():
@@ -161,7 +202,8 @@ class DPOModule(L.LightningModule):
         """The reference as a model, to be run in the context; None where only its log-probabilities are there."""
         if self.frozen:
             return self.frozen[0], contextlib.nullcontext()
-        if self.model.adapted and not self.language.continued and not adapters.changes_base(self.language.adapter):
+        config = adapters.plain(self.language.adapter)
+        if config and self.language.moved is None and config.get("bias", "none") == "none":
             return self.model, self.model.adapter_off()
         return None
 

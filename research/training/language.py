@@ -15,10 +15,11 @@ from research.models import adapters
 from research.models.causal_lm import load_causal_lm
 from research.models.dropout import DropoutBits
 from research.models.lora import faster_lora
-from research.models.policy import attach_saved, load_policy, save_policy
+from research.models.policy import attach_saved, check_base, load_policy, save_policy, take_saved
 from research.models.training import for_training
 from research.progress import say
 from research.runfolder import hash_json
+from research.training.layouts import packing_is_exact
 from research.training.validation import together
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -68,12 +69,21 @@ class Language:
             self.model.transformer = adapters.attach(self.model.transformer, adapter, folder, init_scale)
         elif not self.model.adapted:
             adapters.freeze(self.model.transformer, train_layers, train_pattern)
+        if self.model.adapted:
+            self.model.check_head()  # an adapter can change the output layer too
         self.model.train()
         self.continued = adapter is None and self.model.adapted
+        # the initialisation that has moved a part of the base into the adapter, where there is one
+        self.moved = str(adapter.init_lora_weights) if adapter is not None and adapters.changes_base(adapter) else None
         self.restored: Path | None = None
 
     def restore(self, folder: Path) -> None:
-        """Have `go_on` take the weights of a saved policy: what was loaded before it is still needed for a reference."""
+        """Have `go_on` take the weights of a saved policy: what was loaded before it is still needed for a reference.
+
+        Raises:
+            UserError: an adapter that was trained on another base.
+        """
+        check_base(folder, self.base_hash)
         self.restored = folder
 
     def go_on(self) -> None:
@@ -85,9 +95,11 @@ class Language:
             return
         transformer = self.model.transformer
         if self.model.adapted:
-            kind = adapters.plain(transformer.active_peft_config)["peft_type"]
-            self.model.transformer = transformer.unload() if kind == adapters.LORA else transformer.get_base_model()
-            attach_saved(self.model, self.restored)
+            if adapters.plain(transformer.active_peft_config)["peft_type"] == adapters.LORA:
+                take_saved(self.model, self.restored)  # the base stays as the initialisation left it
+            else:
+                self.model.transformer = transformer.get_base_model()
+                attach_saved(self.model, self.restored)
         else:
             saved = load_causal_lm(self.restored).transformer.state_dict()
             transformer.load_state_dict({name: saved[name] for name in transformer.state_dict()})
@@ -110,6 +122,12 @@ class Language:
             raise UserError(f"max_length={max_length} does not fit the model's context of {positions} tokens; expected that "
                             "or fewer. Lower data.max_length.")  # fmt: skip
         adapters.check(adapters.plain(config), context=positions, max_length=max_length, packing=packing)
+        if packing and not packing_is_exact(self.model):
+            raise UserError(f"packing: in {type(self.model.base).__name__} a text in one row with another has other numbers "
+                            "than "
+                            "alone (its positions or its memory do not begin anew); expected packing: false. Batches are "
+                            "sorted "
+                            "by length, so little is lost.")  # fmt: skip
 
     def place(self, trainer: L.Trainer, stage: str, fast: bool) -> DropoutBits | None:
         """The base under an adapter in its precision, and the CPU's cheaper parts; the generator of its dropout masks.
@@ -119,6 +137,16 @@ class Language:
         bf16 = self.frozen_precision == "bf16" or (
             self.frozen_precision == "auto" and trainer.precision == "bf16-mixed"
         )
+        if (
+            bf16
+            and trainer.precision != "bf16-mixed"
+            and (self.adapter and getattr(self.adapter, "modules_to_save", None))
+        ):
+            raise UserError(f"frozen_precision=bf16 with modules_to_save under {trainer.precision}: the saved modules are "
+                            "float32, "
+                            "and nothing casts between them; expected trainer.precision: bf16-mixed, or frozen_precision: "
+                            "fp32. "
+                            "Choose one.")  # fmt: skip
         if bf16 and self.model.adapted:
             for parameter in self.model.parameters():
                 if not parameter.requires_grad:
@@ -142,16 +170,16 @@ class Language:
         """Leave frozen weights out of a checkpoint: they are the base's, whose hash stands in for them."""
         trained = {name for name, p in module.named_parameters() if p.requires_grad}
         checkpoint["state_dict"] = {name: v for name, v in checkpoint["state_dict"].items() if name in trained}
-        checkpoint["base_hash"] = self.base_hash
+        checkpoint["base_hash"] = self.reference_hash
 
     def accept(self, checkpoint: dict) -> None:
         """
         Raises:
             UserError: the checkpoint was trained on another base.
         """
-        if checkpoint.get("base_hash") != self.base_hash:
+        if checkpoint.get("base_hash") != self.reference_hash:
             raise UserError(f"the checkpoint was trained on a base of hash {str(checkpoint.get('base_hash'))[:12]}…, expected "
-                            f"{self.base_hash[:12]}…, this model's. Name the model that it was trained on.")  # fmt: skip
+                            f"{self.reference_hash[:12]}…, this model's. Name the model that it was trained on.")  # fmt: skip
 
     def save(self, folder: Path) -> None:
         save_policy(self.model, folder, self.policy)
@@ -199,7 +227,9 @@ def evaluate_tokens(module: L.LightningModule, data: Any) -> Measured:
     order = sorted(range(len(mine)), key=lambda i: -len(mine[i]["input_ids"]))
     pad = module.model.tokenizer.pad_token_id
     while order:
-        longest = -(-len(mine[order[0]]["input_ids"]) // 16) * 16
+        longest = min(
+            -(-len(mine[order[0]]["input_ids"]) // 16) * 16, module.model.positions - module.model.virtual_tokens
+        )
         count = max(1, BATCH_TOKENS // longest)
         chosen, order = order[:count], order[count:]
         batch = {name: value.to(device) for name, value in padded([mine[i] for i in chosen], pad, longest).items()}

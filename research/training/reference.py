@@ -42,7 +42,8 @@ def reference_of(module: L.LightningModule, name: str, pairs) -> np.ndarray:
         "weights": module.language.reference_hash,
         "rows": pairs.fingerprint,
         "precision": precision,
-        "version": 2,
+        "adapter": None if _off(module) else module.language.moved,  # rounded as the base with its part moved out
+        "version": 3,
     }
     key = hash_json(made_of)
     folder = cache_folder() / "reference" / key[:32]
@@ -61,14 +62,25 @@ def reference_of(module: L.LightningModule, name: str, pairs) -> np.ndarray:
     return together(module, out, len(pairs.rows))
 
 
+def _off(module: L.LightningModule) -> bool:
+    """Whether the reference is the model without its adapter.
+
+    Not where an adapter is trained on, which is part of its own reference; nor where the adapter's initialisation has moved a
+    part of the base into it: there the base is both of them, as long as nothing is trained.
+    """
+    return not module.language.continued and module.language.moved is None
+
+
 def by_length(rows: list[dict]) -> list[int]:
     """Positions of the pairs, the longest first."""
     return sorted(range(len(rows)), key=lambda i: -sum(map(len, (rows[i]["prompt_ids"], rows[i]["chosen_ids"]))))
 
 
 def _part(module: L.LightningModule, rows: list[dict], path: Path, name: str, total: int) -> np.ndarray:
-    if path.exists():
-        return np.load(path, allow_pickle=False)
+    with contextlib.suppress(OSError, ValueError):  # absent, or damaged: it is computed again
+        kept = np.load(path, allow_pickle=False)
+        if kept.shape == (len(rows), 2) and np.isfinite(kept).all():
+            return kept
     if path.name == "00000.npy" and module.trainer.is_global_zero:
         say(
             f"log-probabilities of {total:,} {name} pairs under the reference, once for these weights and data: {path.parent}"
@@ -86,7 +98,7 @@ def _compute(module: L.LightningModule, rows: list[dict]) -> np.ndarray:
     from research.training.dpo import sequence_logps
 
     collate = module.trainer.datamodule.collate(module.model)
-    if module.model.virtual_tokens and not module.language.continued:
+    if module.model.virtual_tokens and _off(module):
         collate.shared = True  # the reference has no virtual tokens
     out = np.zeros((len(rows), 2))
     was_training = module.model.training
@@ -94,9 +106,8 @@ def _compute(module: L.LightningModule, rows: list[dict]) -> np.ndarray:
     progress = (
         bar(len(rows), "reference", "pair") if module.trainer.is_global_zero else None
     )  # ranks share one terminal
-    fresh = not module.language.continued  # an adapter that is trained on is part of its own reference
     with (
-        module.model.adapter_off() if fresh else contextlib.nullcontext(),
+        module.model.adapter_off() if _off(module) else contextlib.nullcontext(),
         module.trainer.precision_plugin.forward_context(),
     ):
         for start in range(0, len(rows), BATCH):

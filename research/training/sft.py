@@ -69,7 +69,7 @@ class SFTModule(L.LightningModule):
         self.automatic_optimization = False
         self.strict_loading = False  # frozen weights are not in the checkpoint
         self.language = Language(model, adapter, train_layers, train_pattern, frozen_precision, init_scale=init_scale)
-        self.model, self.base_hash = self.language.model, self.language.base_hash
+        self.model, self.base_hash = self.language.model, self.language.reference_hash
         self.smoothing, self.settings, self.metrics, self.seed = label_smoothing, optimisation, metrics, seed
         self.sample, self.max_new_tokens = answers, max_new_tokens
         self.fast, self.bits = fast, None

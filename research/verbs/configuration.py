@@ -293,7 +293,7 @@ def build(config: "jsonargparse.Namespace") -> "tuple[L.LightningModule, Any]":
     if not module.metrics:
         raise UserError("model.metrics is empty; expected one or more, for example mrr@10. Name one.")
     known = [f"val/{name}" for name in module.metrics]
-    if config.monitor not in known and data.val_split is not None:
+    if config.monitor not in known and "val" in data.collections:
         raise UserError(f"monitor={config.monitor!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
                         "add it to model.metrics.")  # fmt: skip
     return module, data

@@ -95,9 +95,9 @@ def _copy(folder: Path, new: Path, adapter: str | None) -> str | None:
     policy = load_policy(adapter)
     # a name that others can resolve where there is one; a package or a merged adapter is a folder of this machine
     hub = not policy.base.startswith(("pkg:", "random:")) and not Path(policy.base).exists()
-    base = policy.base if hub else str(policy.base_folder)
+    base, _, revision = policy.base.partition("@") if hub else (str(policy.base_folder.resolve()), "", "")
     config = json.loads((new / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    write_json(new / ADAPTER_CONFIG, config | {"base_model_name_or_path": base})
+    write_json(new / ADAPTER_CONFIG, config | {"base_model_name_or_path": base, "revision": revision or None})
     if (policy.base_folder / ADAPTER_CONFIG).exists():
         raise UserError(f"{folder} was trained on a base with an adapter of its own ({policy.base}); expected a base that "
                         "plain PEFT finds. Export this one with --merge.")  # fmt: skip

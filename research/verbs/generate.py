@@ -77,6 +77,8 @@ def _check(args: argparse.Namespace) -> None:
     if (args.data is None) == (args.prompts is None):
         given = "both --data and --prompts" if args.data is not None else "neither --data nor --prompts"
         raise UserError(f"{given}; expected one of them, the prompts to answer. Name one.")
+    if args.split is not None and args.data is not None and args.data.endswith((".jsonl", ".json")):
+        raise UserError(f"--split {args.split} of {args.data}, a file without splits; expected none. Leave it out.")
     least = {"limit": 1, "max_new_tokens": 1, "max_prompt_tokens": 1, "batch_size": 1}
     for name, low in least.items():
         value = getattr(args, name)

@@ -32,7 +32,13 @@ if TYPE_CHECKING:
 
 HOW = ("out", "wandb", "save_every", "data.init_args.workers")
 """Parts of a configuration that say how, not what: a run goes on with others."""
-LOWER = ("val/loss", "val/perplexity")  # of these the lowest is the best
+LOWER = (
+    "val/loss",
+    "val/perplexity",
+    "val/other_loss",
+    "val/kl",
+    "val/reward_rejected",
+)  # of these the lowest is the best
 
 
 def fit(args: argparse.Namespace) -> int:

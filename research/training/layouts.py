@@ -1,0 +1,71 @@
+"""Layouts that save time, and whether a model gives a text the same numbers in them.
+
+Several texts in one row need attention that can be masked at will and positions that are given: most decoders have both; ALiBi,
+recurrent states, convolutions and attention sinks do not. So it is asked of the model itself, on a few tokens, before training.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from research.models.causal_lm import CausalLM
+
+TOLERANCE = 1e-3  # of the largest value: rounding is 1e-6 in float32, a token too many seen 1e-1
+
+
+@torch.no_grad()
+def packing_is_exact(model: CausalLM) -> bool:
+    """Whether two texts in one row have the hidden states that they have alone."""
+    first, second = _ids(model, 12, 0), _ids(model, 9, 1)
+    positions = torch.cat([torch.arange(12), torch.arange(9)])[None].to(first.device)
+
+    def alone(ids: Tensor) -> Tensor:
+        return model.hidden(ids, torch.ones_like(ids))[0]
+
+    return _same(
+        model,
+        lambda: torch.cat([alone(first), alone(second)]),
+        lambda: model.hidden(torch.cat([first, second], 1), position_ids=positions)[0],
+    )
+
+
+def sharing_is_exact(model: CausalLM, logps: Callable[[list[dict], bool], Tensor], longest: int) -> bool:
+    """Whether a pair has the log-probabilities with its prompt computed once that it has with the prompt computed twice.
+
+    Args:
+        model: in float32.
+        logps: rows of a pair's token ids, and whether they share their prompt → their log-probabilities.
+        longest: tokens of the longest row of prompt, chosen and rejected.
+    """
+    window = getattr(model.base.config.get_text_config(), "sliding_window", None)
+    if window is not None and window < longest:
+        return False  # a mask of one's own takes the window's place
+    sizes = [
+        {"prompt_ids": 9, "chosen_ids": 7, "rejected_ids": 5},
+        {"prompt_ids": 4, "chosen_ids": 3, "rejected_ids": 8},
+    ]
+    rows = [{name: _ids(model, count, 3 * i + k)[0].tolist() for k, (name, count) in enumerate(size.items())}
+            for i, size in enumerate(sizes)]  # fmt: skip
+    return _same(model, lambda: logps(rows, False), lambda: logps(rows, True))
+
+
+def _ids(model: CausalLM, count: int, seed: int) -> Tensor:
+    vocabulary = model.base.get_input_embeddings().num_embeddings
+    ids = torch.randint(vocabulary, (1, count), generator=torch.Generator().manual_seed(seed))
+    return ids.to(next(model.parameters()).device)
+
+
+@torch.no_grad()
+def _same(model: CausalLM, plain: Callable[[], Tensor], saving: Callable[[], Tensor]) -> bool:
+    was_training = model.training
+    model.eval()
+    try:
+        expected = plain()
+        try:
+            found = saving()
+        except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError):
+            return False  # the model does not take such a mask, or such positions
+        return float((found - expected).abs().max()) <= TOLERANCE * max(1.0, float(expected.abs().max()))
+    finally:
+        model.train(was_training)
