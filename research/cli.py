@@ -25,6 +25,7 @@ VERBS = {
     "generate": "answers of language models, with any adapter, side by side",
     "tokenize": "text → ids → tensors → text of a language model, made visible",
     "export": "a trained model as a folder for sentence-transformers, transformers or PEFT, with a card",
+    "sweep": "a W&B sweep YAML: compile it, check every point, run it, see where it stands",
     "report": "run folders → one self-contained HTML page",
     "quickstart": "the whole road on the embedded data and model",
 }

@@ -61,6 +61,8 @@ def tokenise(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, 
     stub = SimpleNamespace(_tokenizer=tokenizer, chat_template=None, completion_only_loss=loss_on == "completion")
     options = SimpleNamespace(dataset_num_proc=None, dataset_text_field="text", assistant_only_loss=loss_on == "assistant",
                               max_length=None, shuffle_dataset=False, seed=0)  # fmt: skip
+    if isinstance(said := getattr(tokenizer, "deprecation_warnings", None), dict):
+        said["sequence-length-is-longer-than-the-specified-maximum"] = True  # not said: rows are cut below
     table = Table.from_list([{**row, "example": i} for i, row in enumerate(examples.rows)])
     try:
         table = SFTTrainer._prepare_dataset(stub, table, tokenizer, options, False, None, "the")

@@ -366,8 +366,12 @@ def kind_of(parameter: str) -> str:
 
 
 def effective_scale(config: Any) -> float | None:
-    """What LoRA's update is multiplied by: lora_alpha / r, or lora_alpha / √r for rsLoRA. None for other methods."""
-    values = plain(config)
+    """What LoRA's update is multiplied by: lora_alpha / r, or lora_alpha / √r for rsLoRA. None for other methods.
+
+    Args:
+        config: peft.PeftConfig, or its `plain` values.
+    """
+    values = config if isinstance(config, dict) else plain(config)
     if values.get("peft_type") != LORA:
         return None
     return values["lora_alpha"] / (math.sqrt(values["r"]) if values.get("use_rslora") else values["r"])

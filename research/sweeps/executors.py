@@ -1,0 +1,131 @@
+"""Who runs a sweep's points: worker processes on this machine. A table shows where they stand."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from research.progress import say
+from research.sweeps.ledger import AGAIN, STATES, Ledger, Standing
+from research.sweeps.plan import Planned
+
+POLL = 0.5  # seconds
+
+
+def run_local(
+    folder: Path, points: list[Planned], command: list[str], workers: int, gpus: list[str], threads: int
+) -> int:
+    """Run what is to be run with `workers` processes; 0 when all points are done, 85 when stopped, else 1.
+
+    Args:
+        folder: of the sweep.
+        points: all of them.
+        command: what a worker is.
+        workers: how many at a time.
+        gpus: ids, shared out among the workers; empty on a CPU.
+        threads: of each worker on a CPU.
+    """
+    ledger = Ledger(folder)
+    todo = [one for one in points if ledger.standings([one.point])[one.point].state in AGAIN]
+    if not todo:
+        return _ended(ledger, points)
+    children = [_start(command, i, gpus, threads, folder) for i in range(min(workers, len(todo)))]
+    stopped = False
+
+    def stop(number: int, _frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+
+    with _signals(stop), _table(ledger, points) as draw:
+        while any(child.poll() is None for child in children):
+            draw()
+            time.sleep(POLL)
+        draw()
+    return 85 if stopped else _ended(ledger, points)
+
+
+def _start(command: list[str], i: int, gpus: list[str], threads: int, folder: Path) -> subprocess.Popen:
+    variables = {"OMP_NUM_THREADS": str(threads)} if not gpus else {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]}
+    log = folder / "logs" / f"worker-{i}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a", encoding="utf-8") as stream:
+        # a session of its own: Ctrl-C reaches the runner, which tells the workers once
+        return subprocess.Popen(command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True,
+                                env=os.environ | variables)  # fmt: skip
+
+
+def _ended(ledger: Ledger, points: list[Planned]) -> int:
+    counts = count(ledger, points)
+    say(", ".join(f"{n} {state}" for state, n in counts.items()))
+    return 0 if set(counts) <= {"done", "pruned"} else 1
+
+
+def count(ledger: Ledger, points: list[Planned]) -> dict[str, int]:
+    """State → how many points, in the order of STATES."""
+    found = Counter(standing.state for standing in ledger.standings([one.point for one in points]).values())
+    return {state: found[state] for state in STATES if found[state]}
+
+
+@contextlib.contextmanager
+def _signals(handler) -> Iterator[None]:
+    kept = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, old in kept.items():
+            signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def _table(ledger: Ledger, points: list[Planned]) -> Iterator:
+    """A live table on a terminal; elsewhere a line for each point that ends."""
+    from rich.console import Console
+    from rich.live import Live
+
+    ids = [one.point for one in points]
+    if sys.stderr.isatty():
+        with Live(console=Console(stderr=True), refresh_per_second=2) as live:
+            yield lambda: live.update(table(points, ledger.standings(ids)))
+        return
+    said: dict[str, int] = {}
+
+    def lines() -> None:
+        for one in points:
+            standing = ledger.standings([one.point])[one.point]
+            if standing.state not in ("missing", "running") and said.get(one.point) != standing.attempts:
+                said[one.point] = standing.attempts
+                say(
+                    f"{one.point} {standing.state}"
+                    + (f": {standing.last['error']}" if standing.last.get("error") else "")
+                )
+
+    lines_before = {
+        point: s.attempts for point, s in ledger.standings(ids).items() if s.state not in ("missing", "running")
+    }
+    said.update(lines_before)
+    yield lines
+
+
+def table(points: list[Planned], standings: dict[str, Standing]):
+    """rich's table of points and where they stand."""
+    from rich.table import Table
+
+    out = Table(box=None, pad_edge=False)
+    names = list(points[0].values) if points else []
+    varied = [name for name in names if len({str(one.values.get(name)) for one in points}) > 1]
+    for name in ("point", *varied, "state", "attempts", "seconds", ""):
+        out.add_column(name, overflow="fold")
+    for one in points:
+        standing = standings[one.point]
+        seconds = standing.last.get("seconds")
+        out.add_row(one.point, *(str(one.values.get(name)) for name in varied), standing.state, str(standing.attempts),
+                    "" if seconds is None else f"{seconds:.1f}", str(standing.last.get("error") or ""))  # fmt: skip
+    return out

@@ -1,0 +1,125 @@
+"""What became of each point: an append-only file that any number of processes on one file system write.
+
+A line is an event: {"point", "state", "attempt", "time", "host", "job", "pid", "error"}. It is appended whole, under a lock,
+and flushed to the disk; a line that a killed writer left unfinished is closed by the next one, and not read. Who runs a point
+holds a lock on its claim, which the kernel takes back when the process dies: a point whose last event is `running` and
+whose claim is free was killed.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+STATES = ("missing", "running", "preempted", "failed", "killed", "pruned", "done", "stale")
+AGAIN = ("missing", "preempted", "failed", "killed")
+"""States in which a point is run when the sweep is run again."""
+FILE = "ledger.jsonl"
+
+
+class Standing(NamedTuple):
+    """Where a point stands.
+
+    Attributes:
+        state: one of STATES.
+        attempts: how often it was begun.
+        last: its last event; {} of none.
+    """
+
+    state: str
+    attempts: int
+    last: dict[str, Any]
+
+
+class Ledger:
+    """Args:
+    folder: of the sweep.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self.path = Path(folder), Path(folder) / FILE
+
+    def append(self, point: str, state: str, **more: Any) -> None:
+        """
+        Raises:
+            OSError: the disk.
+        """
+        event = {"point": point, "state": state, "time": round(time.time(), 3), "host": socket.gethostname(),
+                 "job": job_id(), "pid": os.getpid(), **more}  # fmt: skip
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "ab+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            size = stream.seek(0, os.SEEK_END)
+            torn = False
+            if size:
+                stream.seek(size - 1)
+                torn = stream.read(1) != b"\n"
+            stream.write((b"\n" if torn else b"") + json.dumps(event).encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def events(self) -> list[dict[str, Any]]:
+        """All whole lines, in order."""
+        found = []
+        for line in self.path.read_bytes().splitlines() if self.path.exists() else ():
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict) and "point" in event:
+                    found.append(event)
+        return found
+
+    def standings(self, points: list[str]) -> dict[str, Standing]:
+        """Where each of the points stands now."""
+        last: dict[str, dict] = {}
+        attempts = dict.fromkeys(points, 0)
+        for event in self.events():
+            point = event["point"]
+            last[point] = event
+            attempts[point] = attempts.get(point, 0) + (event["state"] == "running")
+        out = {}
+        for point in points:
+            event = last.get(point, {})
+            state = event.get("state", "missing")
+            if state == "running" and not self.is_claimed(point):
+                state = "killed"
+            out[point] = Standing(state, attempts[point], event)
+        return out
+
+    @contextlib.contextmanager
+    def claim(self, point: str) -> Iterator[bool]:
+        """Hold the point for this process; False where another one does."""
+        path = self._claim(point)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def is_claimed(self, point: str) -> bool:
+        path = self._claim(point)
+        if not path.exists():
+            return False
+        with open(path) as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def _claim(self, point: str) -> Path:
+        return self.folder / "claims" / f"{point}.lock"
+
+
+def job_id() -> str | None:
+    """Of SLURM, with the array's task."""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"
+    return os.environ.get("SLURM_JOB_ID")

@@ -1,0 +1,118 @@
+"""One process that runs points of a sweep, one after the other, and writes down what becomes of them.
+
+It keeps its process between points of our own verbs (importing torch takes longer than a small training); a foreign command is
+a process of its own.
+"""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from research.errors import UserError
+from research.sweeps.ledger import AGAIN, Ledger
+from research.sweeps.plan import Planned, placed
+from research.sweeps.spec import ours
+
+PREEMPTED, WRONG_INPUT, INTERRUPTED = 85, 2, 130
+ATTEMPTS = 3  # of a point that crashes
+ERROR_CHARACTERS = 400
+
+
+def run_point(ledger: Ledger, one: Planned, run: Callable[[list[str]], int], sweep: str) -> int | None:
+    """Run a point that nobody else runs and that is not done.
+
+    Args:
+        ledger: of the sweep.
+        one: the point.
+        run: our verbs: arguments → exit code.
+        sweep: name, which W&B groups its runs by.
+
+    Returns:
+        The exit code; None where there was nothing to do.
+    """
+    with ledger.claim(one.point) as mine:
+        if not mine:
+            return None
+        standing = ledger.standings([one.point])[one.point]  # the claim is ours: a `running` here was killed
+        state = "killed" if standing.state == "running" else standing.state
+        if state not in AGAIN or (state in ("failed", "killed") and standing.attempts >= ATTEMPTS):
+            return None
+        ledger.append(one.point, "running", attempt=standing.attempts + 1)
+        started = time.perf_counter()
+        log = ledger.folder / "logs" / f"{one.point}.log"
+        code, error = _run(placed(one.argv, one.point), log, run, {"TANDEM_SWEEP": sweep, "TANDEM_POINT": one.point})
+        state = "done" if code == 0 else "preempted" if code in (PREEMPTED, INTERRUPTED) else "failed"
+        more = {} if code == 0 else {"code": code, "error": error}
+        ledger.append(one.point, state, seconds=round(time.perf_counter() - started, 3), **more)
+        return code
+
+
+def work(ledger: Ledger, points: list[Planned], run: Callable[[list[str]], int], sweep: str) -> int:
+    """Run all that is to be run, until nothing is left or this process is told to stop; the exit code."""
+    for one in points:
+        code = run_point(ledger, one, run, sweep)
+        while code not in (None, 0, WRONG_INPUT, PREEMPTED, INTERRUPTED):  # a crash: again, up to ATTEMPTS times
+            code = run_point(ledger, one, run, sweep)
+        if code in (PREEMPTED, INTERRUPTED):
+            return code
+    return 0
+
+
+def _run(argv: list[str], log: Path, run: Callable[[list[str]], int], variables: dict[str, str]) -> tuple[int, str]:
+    """Exit code, and the last line of what the command said."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    own = ours(argv)
+    with open(log, "a", encoding="utf-8") as stream:
+        stream.write(f"$ {' '.join(argv)}\n")
+        stream.flush()
+        if own is None:
+            code = subprocess.run(argv, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, check=False,
+                                  env=os.environ | variables).returncode  # fmt: skip
+            code = 128 - code if code < 0 else code
+        else:
+            code = _in_process(own, stream, run, variables)
+    return code, _last_line(log)
+
+
+def _in_process(
+    argv: list[str], stream: io.TextIOBase, run: Callable[[list[str]], int], variables: dict[str, str]
+) -> int:
+    with _environment(variables), contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+        try:
+            return run(argv)
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else 1
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return WRONG_INPUT
+        except Exception:  # the point failed; the worker goes on
+            traceback.print_exc(file=stream)
+            return 1
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """With these variables, and afterwards as it was: a point must not see what the one before has set."""
+    kept = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - kept.keys():
+            del os.environ[name]
+        os.environ.update(kept)
+
+
+def _last_line(log: Path) -> str:
+    with open(log, "rb") as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - 4096))
+        lines = stream.read().decode("utf-8", "replace").replace("\r", "\n").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")[:ERROR_CHARACTERS]
