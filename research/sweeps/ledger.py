@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,11 +29,13 @@ class Standing(NamedTuple):
     Attributes:
         state: one of STATES.
         attempts: how often it was begun.
+        failures: how often it has failed since the user asked for it.
         last: its last event; {} of none.
     """
 
     state: str
     attempts: int
+    failures: int
     last: dict[str, Any]
 
 
@@ -76,18 +79,20 @@ class Ledger:
     def standings(self, points: list[str]) -> dict[str, Standing]:
         """Where each of the points stands now."""
         last: dict[str, dict] = {}
-        attempts = dict.fromkeys(points, 0)
+        attempts: Counter[str] = Counter()
+        failures: Counter[str] = Counter()
         for event in self.events():
-            point = event["point"]
+            point, state = event["point"], event["state"]
             last[point] = event
-            attempts[point] = attempts.get(point, 0) + (event["state"] == "running")
+            attempts[point] += state == "running"
+            failures[point] = 0 if state == "missing" else failures[point] + (state == "failed")
         out = {}
         for point in points:
             event = last.get(point, {})
             state = event.get("state", "missing")
             if state == "running" and not self.is_claimed(point):
                 state = "killed"
-            out[point] = Standing(state, attempts[point], event)
+            out[point] = Standing(state, attempts[point], failures[point], event)
         return out
 
     @contextlib.contextmanager

@@ -5,8 +5,10 @@ a process of its own.
 """
 
 import contextlib
+import ctypes
 import io
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -41,7 +43,9 @@ def run_point(ledger: Ledger, one: Planned, run: Callable[[list[str]], int], swe
             return None
         standing = ledger.standings([one.point])[one.point]  # the claim is ours: a `running` here was killed
         state = "killed" if standing.state == "running" else standing.state
-        if state not in AGAIN or (state in ("failed", "killed") and standing.attempts >= ATTEMPTS):
+        if state not in AGAIN or (
+            state == "failed" and (standing.failures >= ATTEMPTS or standing.last.get("code") == WRONG_INPUT)
+        ):
             return None
         ledger.append(one.point, "running", attempt=standing.attempts + 1)
         started = time.perf_counter()
@@ -55,12 +59,13 @@ def run_point(ledger: Ledger, one: Planned, run: Callable[[list[str]], int], swe
 
 def work(ledger: Ledger, points: list[Planned], run: Callable[[list[str]], int], sweep: str) -> int:
     """Run all that is to be run, until nothing is left or this process is told to stop; the exit code."""
-    for one in points:
-        code = run_point(ledger, one, run, sweep)
-        while code not in (None, 0, WRONG_INPUT, PREEMPTED, INTERRUPTED):  # a crash: again, up to ATTEMPTS times
+    with _stoppable() as stopped:
+        for one in points:
             code = run_point(ledger, one, run, sweep)
-        if code in (PREEMPTED, INTERRUPTED):
-            return code
+            while code not in (None, 0, WRONG_INPUT, PREEMPTED, INTERRUPTED):  # a crash: again, up to ATTEMPTS times
+                code = run_point(ledger, one, run, sweep)
+            if code in (PREEMPTED, INTERRUPTED) or stopped:
+                return PREEMPTED
     return 0
 
 
@@ -72,12 +77,56 @@ def _run(argv: list[str], log: Path, run: Callable[[list[str]], int], variables:
         stream.write(f"$ {' '.join(argv)}\n")
         stream.flush()
         if own is None:
-            code = subprocess.run(argv, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, check=False,
-                                  env=os.environ | variables).returncode  # fmt: skip
-            code = 128 - code if code < 0 else code
+            code = _foreign(argv, stream, variables)
         else:
             code = _in_process(own, stream, run, variables)
     return code, _last_line(log)
+
+
+_children: list[subprocess.Popen] = []
+
+
+def _foreign(argv: list[str], stream: io.TextIOBase, variables: dict[str, str]) -> int:
+    try:
+        child = subprocess.Popen(argv, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, env=os.environ | variables,
+                                 preexec_fn=_die_with_parent)  # fmt: skip
+    except OSError as error:
+        print(
+            f"error: {argv[0]} cannot be started ({error.strerror}); expected a command. Correct the sweep's.",
+            file=stream,
+        )
+        return WRONG_INPUT
+    _children.append(child)
+    try:
+        code = child.wait()
+    finally:
+        _children.remove(child)
+    # told to stop, as this worker was
+    return PREEMPTED if code in (-signal.SIGTERM, -signal.SIGUSR1, -signal.SIGINT) else 128 - code if code < 0 else code
+
+
+def _die_with_parent() -> None:
+    """A worker that is killed takes its command along (Linux): else the point would be run twice at a time."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[list[int]]:
+    """Signals go to the command that runs, and end the work after it; our own trainings catch them themselves."""
+    stopped: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        stopped.append(number)
+        for child in _children:
+            child.send_signal(number)
+
+    kept = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def _in_process(

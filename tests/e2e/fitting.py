@@ -92,7 +92,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def process(*argv: str, **options) -> Result:
     done = subprocess.run([sys.executable, "-m", "research", *argv], env=environment(**options.pop("env", {})), text=True,
-                          capture_output=True, timeout=300, check=False, **options)  # fmt: skip
+                          capture_output=True, timeout=options.pop("timeout", 300), check=False, **options)  # fmt: skip
     return Result(done.returncode, done.stdout, done.stderr)
 
 

@@ -1,0 +1,185 @@
+"""sweep plan, run and status as a user types them, on a tiny language model."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.e2e.fitting import process
+from tests.lm import rows, save_tiny
+
+CONFIG = """
+seed_everything: 0
+out: run
+monitor: val/loss
+wandb: disabled
+model:
+  class_path: research.training.sft.SFTModule
+  init_args:
+    model: ./lm
+    adapter:
+      class_path: peft.LoraConfig
+      init_args:
+        task_type: CAUSAL_LM
+        r: 2
+        lora_alpha: 4
+        target_modules: all-linear
+    optimisation:
+      lr: 1.0e-2
+data:
+  class_path: research.data.instructions.InstructionData
+  init_args:
+    train: rows.jsonl
+    val: val.jsonl
+    val_split: null
+    batch_size: 4
+    max_length: 128
+trainer:
+  accelerator: cpu
+  max_steps: 2
+"""
+COMMAND = ["research", "fit", "-c", "sft.yaml", "--out", "runs/{point}", "${args}"]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TANDEM_CACHE", str(tmp_path / "cache"))
+    save_tiny(tmp_path / "lm")
+    Path("sft.yaml").write_text(CONFIG)
+    for name, count in (("rows", 16), ("val", 5)):
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(count)))
+    return tmp_path
+
+
+def sweep(parameters: dict, **more) -> str:
+    value = {"method": "grid", "name": "tiny", "command": COMMAND, "parameters": parameters} | more
+    Path("sweep.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
+    return "sweep.yaml"
+
+
+R_ALPHA = {
+    "model.adapter": {"values": [{"r": r, "lora_alpha": 2 * r} for r in (2, 4)]},
+    "seed_everything": {"values": [0, 1]},
+}
+
+
+def metrics(folder: Path) -> dict:
+    found = json.loads((folder / "metrics.json").read_text())
+    return {name: value for name, value in found.items() if name != "seconds"}
+
+
+def test_points_are_planned_run_once_and_are_those_of_fit(place, research):
+    file = sweep(R_ALPHA)
+    planned = research("sweep", "plan", file, "--json").json["points"]
+    assert [p["values"]["model.adapter"]["r"] for p in planned] == [2, 2, 4, 4]
+    result = process("sweep", "run", file, "--workers", "2", "--threads", "1", "--json", env={"TANDEM_CACHE": "cache"})
+    assert result.code == 0, result.err
+    assert result.json["states"] == {"done": 4}
+    for one in planned:
+        folder = Path("runs") / one["point"]
+        facts = json.loads((folder / "provenance.json").read_text())
+        assert facts["point"] == one["point"]
+        found = metrics(folder)
+        assert found["trained"]["trained_parameters"] == one["trained_parameters"]  # the built model's, exactly
+        assert found["trained"]["adapter_bytes"] == one["adapter_bytes"]
+        adapter, seed = one["values"]["model.adapter"], one["values"]["seed_everything"]
+        options = [f"--model.adapter.{name}={value}" for name, value in adapter.items()] + [f"--seed_everything={seed}"]
+        alone = process(
+            "fit", "-c", "sft.yaml", "--out", f"alone/{one['point']}", *options, env={"OMP_NUM_THREADS": "1"}
+        )
+        assert alone.code == 0, alone.err
+        assert metrics(Path("alone") / one["point"]) == found
+        name = "model/adapter_model.safetensors"
+        assert (Path("alone") / one["point"] / name).read_bytes() == (
+            folder / name
+        ).read_bytes()  # a kept process changes nothing
+    again = research("sweep", "run", file, "--json")
+    assert again.json["states"] == {"done": 4}
+    states = research("sweep", "status", file, "--json").json
+    assert {p["attempts"] for p in states["points"]} == {1}
+    assert "4" in research("sweep", "status", file).out
+
+
+def test_what_has_failed_or_is_gone_is_run_again_alone(place, research):
+    file = sweep({"seed_everything": {"values": [0, 1, 2]}})
+    points = [p["point"] for p in research("sweep", "plan", file, "--json").json["points"]]
+    Path("runs").mkdir(exist_ok=True)
+    (Path("runs") / points[1]).write_text("in the way")  # --out is a file: wrong input, not tried again
+    first = process("sweep", "run", file, "--threads", "1", env={"TANDEM_CACHE": "cache"})
+    assert first.code == 1
+    states = {p["point"]: p for p in research("sweep", "status", file, "--json").json["points"]}
+    assert [states[p]["state"] for p in points] == ["done", "failed", "done"]
+    assert "is a file" in states[points[1]]["last"]["error"]
+    (Path("runs") / points[1]).unlink()
+    import shutil
+
+    shutil.rmtree(Path("runs") / points[2])
+    second = process("sweep", "run", file, "--threads", "1", "--retry", "--json", env={"TANDEM_CACHE": "cache"})
+    assert second.code == 0, second.err
+    assert second.json["states"] == {"done": 3}
+    states = {p["point"]: p for p in research("sweep", "status", file, "--json").json["points"]}
+    assert [states[p]["attempts"] for p in points] == [1, 2, 2]
+
+
+def test_points_of_other_code_are_stale_and_kept(place, research, monkeypatch):
+    file = sweep({"seed_everything": {"values": [0]}})
+    assert process("sweep", "run", file, "--threads", "1", env={"TANDEM_CACHE": "cache"}).code == 0
+    (folder,) = [path for path in Path("runs").iterdir() if len(path.name) == 16]
+    facts = json.loads((folder / "provenance.json").read_text())
+    (folder / "provenance.json").write_text(json.dumps(facts | {"fingerprint": "0" * 16}))
+    assert research("sweep", "status", file, "--json").json["points"][0]["state"] == "stale"
+    assert "--rerun-stale" in process("sweep", "run", file, "--threads", "1", env={"TANDEM_CACHE": "cache"}).err
+    assert process("sweep", "run", file, "--threads", "1", "--rerun-stale", env={"TANDEM_CACHE": "cache"}).code == 0
+    assert research("sweep", "status", file, "--json").json["points"][0]["state"] == "done"
+    assert Path(f"{folder}.stale-1/metrics.json").exists()
+
+
+@pytest.mark.parametrize(("parameters", "says"), [
+    ({"model.adapter.rr": {"values": [1]}}, "'rr'|rr"), ({"model.adapter.r": {"values": ["many"]}}, "many"),
+    ({"model.adapter.r": {"values": [0]}}, "adapter.r=0; expected 1 or more"),
+    ({"data.limit": {"values": [None, 4]}}, "carries as the text None"),
+    ({"seed_everything": {"values": [1, 1]}}, "expected each point once"),
+    ({"model.adapter": {"values": [{"class_path": "peft.PromptTuningConfig",
+                                    "init_args": {"task_type": "CAUSAL_LM", "num_virtual_tokens": 600}}]}}, "does not fit"),
+    ({"model.train_layers": {"values": [1]}}, r"an adapter \(LORA\) with train_layers"),
+])  # fmt: skip
+def test_each_planted_fault_is_refused_by_the_plan(parameters, says, place, research):
+    import re
+
+    result = research("sweep", "plan", sweep(parameters))
+    assert result.code == 2
+    assert re.search(says, result.err), result.err
+    assert not Path("runs/plan.jsonl").exists()
+
+
+def test_another_spelling_of_one_scale_is_warned_of(place, research):
+    values = [{"r": 4, "lora_alpha": 4, "use_rslora": False}, {"r": 4, "lora_alpha": 2, "use_rslora": True}]
+    result = research("sweep", "plan", sweep({"model.adapter": {"values": values}}))
+    assert result.code == 0
+    assert "computes what model.adapter={'r': 4, 'lora_alpha': 4, 'use_rslora': False} computes" in result.err
+
+
+def test_a_plan_of_36_points_is_quick(place, research):
+    file = sweep({"model.adapter.r": {"values": [1, 2, 3, 4, 5, 6]}, "seed_everything": {"values": list(range(6))}})
+    started = time.monotonic()
+    assert len(research("sweep", "plan", file, "--json").json["points"]) == 36
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.slow
+def test_two_hundred_points_in_a_kept_worker_cost_little_each(place, research):
+    """Beside what the training itself takes: less than .3 s a point."""
+    Path("sft.yaml").write_text(CONFIG.replace("max_steps: 2", "max_steps: 1"))
+    file = sweep({"seed_everything": {"values": list(range(200))}})
+    started = time.monotonic()
+    result = process("sweep", "run", file, "--threads", "1", "--json", env={"TANDEM_CACHE": "cache"}, timeout=600)
+    total = time.monotonic() - started
+    assert result.json["states"] == {"done": 200}
+    trained = sum(json.loads(path.read_text())["seconds"] for path in Path("runs").glob("*/metrics.json"))
+    print(
+        f"200 points: {total:.1f} s, of which training {trained:.1f} s: {(total - trained) / 200:.3f} s overhead a point"
+    )
+    assert (total - trained) / 200 < 0.3

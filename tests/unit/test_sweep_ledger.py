@@ -1,0 +1,158 @@
+"""The ledger under many writers, torn lines and kills; a point is run once."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from research.sweeps.ledger import Ledger
+from research.sweeps.plan import Planned, write_plan
+from research.sweeps.worker import ATTEMPTS, run_point, work
+
+
+def append_many(folder: str, who: int) -> None:
+    for i in range(50):
+        Ledger(Path(folder)).append(f"p{who}", "running", attempt=i, text="x" * 300)
+
+
+def test_lines_of_many_writers_are_whole(tmp_path):
+    writers = [multiprocessing.Process(target=append_many, args=(str(tmp_path), i)) for i in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    events = Ledger(tmp_path).events()
+    assert len(events) == 200
+    for i in range(4):  # each one's in its order
+        assert [e["attempt"] for e in events if e["point"] == f"p{i}"] == list(range(50))
+
+
+def test_a_torn_line_loses_itself_alone(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.append("a", "running")
+    ledger.append("a", "done")
+    with open(ledger.path, "ab") as stream:
+        stream.write(b'{"point": "b", "sta')
+    assert ledger.standings(["a", "b"])["a"].state == "done"
+    ledger.append("b", "running")
+    assert [event["point"] for event in ledger.events()] == ["a", "a", "b"]
+
+
+def test_running_without_a_claim_was_killed(tmp_path):
+    ledger = Ledger(tmp_path)
+    with ledger.claim("a") as mine:
+        assert mine
+        ledger.append("a", "running")
+        assert ledger.standings(["a"])["a"].state == "running"
+        with Ledger(tmp_path).claim("a") as second:
+            assert not second
+    assert ledger.standings(["a"])["a"].state == "killed"
+
+
+def planned(point: str, argv: list[str]) -> Planned:
+    return Planned(point, {}, argv, {})
+
+
+def fail(_argv: list[str]) -> int:
+    raise ZeroDivisionError("a bug")
+
+
+@pytest.mark.parametrize(("run", "attempts", "state", "error"), [
+    (lambda argv: 0, 1, "done", None), (fail, ATTEMPTS, "failed", "ZeroDivisionError: a bug"),
+    (lambda argv: 2, 1, "failed", "$ research fit"), (lambda argv: 85, 1, "preempted", "$ research fit"),
+])  # fmt: skip
+def test_a_crash_is_tried_again_and_wrong_input_is_not(run, attempts, state, error, tmp_path):
+    ledger = Ledger(tmp_path)
+    work(ledger, [planned("a", ["research", "fit"])], run, "s")
+    standing = ledger.standings(["a"])["a"]
+    assert (standing.state, standing.attempts) == (state, attempts)
+    assert standing.last.get("error") == error
+    work(ledger, [planned("a", ["research", "fit"])], run, "s")
+    assert ledger.standings(["a"])["a"].attempts == attempts + (state == "preempted")
+    ledger.append("a", "missing")  # the user asks for it
+    run_point(ledger, planned("a", ["research", "fit"]), lambda argv: 0, "s")
+    assert ledger.standings(["a"])["a"].state == "done"
+
+
+def test_a_point_sees_its_own_variables_and_leaves_none(tmp_path):
+    seen = []
+
+    def run(argv: list[str]) -> int:
+        seen.append((argv, os.environ["TANDEM_SWEEP"], os.environ["TANDEM_POINT"], os.environ.get("LEFT")))
+        os.environ["LEFT"] = "behind"
+        return 0
+
+    points = [planned(name, ["research", "fit", "--out", "x/{point}"]) for name in ("a", "b")]
+    work(Ledger(tmp_path), points, run, "s")
+    assert seen == [(["fit", "--out", f"x/{name}"], "s", name, None) for name in ("a", "b")]
+    assert "LEFT" not in os.environ
+
+
+def test_a_foreign_command_has_its_output_and_its_failure_noted(tmp_path):
+    ledger = Ledger(tmp_path)
+    speaks = planned("a", ["sh", "-c", "echo hello; echo no such thing >&2; exit 3"])
+    work(ledger, [speaks, planned("b", ["nowhere-to-be-found"])], lambda argv: 0, "s")
+    standings = ledger.standings(["a", "b"])
+    assert standings["a"].last["error"] == "no such thing"
+    assert standings["a"].last["code"] == 3
+    assert "hello" in (tmp_path / "logs/a.log").read_text()
+    assert standings["b"].last["code"] == 2
+    assert "cannot be started" in standings["b"].last["error"]
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from research.sweeps.ledger import Ledger
+from research.sweeps.plan import read_plan
+from research.sweeps.worker import work
+folder = Path(sys.argv[1])
+sys.exit(work(Ledger(folder), read_plan(folder), lambda argv: 0, "s"))
+"""
+
+
+def test_fifty_kills_lose_no_point_and_run_none_twice(tmp_path):
+    """Workers are killed at random moments, some while they run a command, some while they write."""
+    import random
+
+    draw = random.Random(0)
+    script = "echo begin >> {0}.txt; sleep 0.02; echo end >> {0}.txt"
+    points = [planned(f"p{i:02d}", ["sh", "-c", script.format(tmp_path / f"p{i:02d}")]) for i in range(60)]
+    write_plan(tmp_path, points)
+    ledger = Ledger(tmp_path)
+
+    def start() -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    workers = [start() for _ in range(3)]
+    for _ in range(50):
+        time.sleep(draw.uniform(0.02, 0.25))
+        victim = draw.randrange(3)
+        workers[victim].send_signal(draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+        workers[victim].wait()
+        workers[victim] = start()
+    for _ in range(20):
+        for worker in workers:
+            worker.wait(timeout=60)
+        if all(s.state == "done" for s in ledger.standings([p.point for p in points]).values()):
+            break
+        workers = [start() for _ in range(3)]
+    events = ledger.events()
+    for one in points:
+        mine = [event["state"] for event in events if event["point"] == one.point]
+        assert mine.count("done") == 1, mine
+        assert mine[-1] == "done"
+        text = (tmp_path / f"{one.point}.txt").read_text().split()
+        assert text.count("end") == 1 or mine.count("running") > 1  # ended once, or killed between its end and its note
+        assert text[-1] == "end"
+    assert sum(event["state"] == "running" for event in events) > 60  # some were killed
+    for line in ledger.path.read_text().splitlines():
+        json.loads(line)

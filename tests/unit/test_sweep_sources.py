@@ -1,0 +1,199 @@
+"""Sources → plain sweeps: ties, conditions, zips and sizes, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from research.errors import UserError
+from research.sweeps.compile import compile_source
+from research.sweeps.spec import argv_of, drawn, grid, lost_in_text, ours, probes, read_sweep
+from tests.conftest import ROOT
+
+BASE = "method: grid\nconfigs: [a.yaml, b.yaml]\n"
+
+
+def source(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "question.yaml"
+    path.write_text(BASE + text)
+    return path
+
+
+def points(tmp_path: Path, text: str, size: str = "") -> list[dict]:
+    made = compile_source(source(tmp_path, text))[size]
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(made, sort_keys=False))
+    return list(grid(read_sweep(tmp_path / "plain.yaml")))
+
+
+def test_alpha_is_twice_r(tmp_path):
+    found = points(tmp_path, "parameters: {model.adapter.r: {values: [4, 8]}, seed_everything: {values: [0, 1]}}\n"
+                             "tie: {model.adapter.lora_alpha: 2 * model.adapter.r}\n")  # fmt: skip
+    assert found == [
+        {"model.adapter": {"r": r, "lora_alpha": 2 * r}, "seed_everything": seed} for r in (4, 8) for seed in (0, 1)
+    ]
+
+
+def test_a_variable_that_is_no_option_is_an_axis_of_the_tie(tmp_path):
+    found = points(tmp_path, "let: {scale: [1, 2]}\nparameters: {model.adapter.r: {values: [4, 8]}}\n"
+                             "tie: {model.adapter.lora_alpha: scale * model.adapter.r}\n")  # fmt: skip
+    pairs = [(p["model.adapter"]["r"], p["model.adapter"]["lora_alpha"]) for p in found]
+    assert pairs == [(4, 4), (8, 8), (4, 8), (8, 16)]
+
+
+def test_values_that_a_tie_makes_twice_are_one_point(tmp_path):
+    found = points(
+        tmp_path,
+        "let: {x: [0, 1]}\nparameters: {data.limit: {values: [4, 8]}}\ntie: {data.val_limit: data.limit * 0 + 8 * x ** 0}\n",
+    )
+    assert [p["data"] for p in found] == [{"limit": 4, "val_limit": 8}, {"limit": 8, "val_limit": 8}]
+
+
+def test_conditions_give_each_case_its_own_options(tmp_path):
+    found = points(tmp_path, """
+parameters: {seed_everything: {values: [0]}}
+cases:
+  - model.adapter: {class_path: peft.PromptTuningConfig}
+    model.adapter.init_args.num_virtual_tokens: [4, 8]
+  - {model.train_layers: 2, model.optimisation.lr: 1.0e-4}
+""")  # fmt: skip
+    assert [p["model"] for p in found] == [
+        {"adapter": {"class_path": "peft.PromptTuningConfig"}, "adapter.init_args.num_virtual_tokens": 4},
+        {"adapter": {"class_path": "peft.PromptTuningConfig"}, "adapter.init_args.num_virtual_tokens": 8},
+        {"train_layers": 2, "optimisation.lr": 1e-4},
+    ]
+
+
+def test_zip_joins_lists_value_by_value(tmp_path):
+    found = points(tmp_path, "zip: [{data.max_length: [128, 256], data.batch_size: [32, 16]}]\n")
+    assert [p["data"] for p in found] == [{"batch_size": 32, "max_length": 128}, {"batch_size": 16, "max_length": 256}]
+
+
+def test_a_size_overlays_configurations_and_lists(tmp_path):
+    text = ("parameters: {data.limit: {values: [1, 2, 3]}}\n"
+            "sizes: {quick: {configs: [quick.yaml], parameters: {data.limit: {values: [1]}}}}\n")  # fmt: skip
+    assert len(points(tmp_path, text)) == 3
+    assert len(points(tmp_path, text, "quick")) == 1
+    made = compile_source(source(tmp_path, text))
+    assert made[""]["command"] == ["research", "fit", "-c", "a.yaml", "-c", "b.yaml", "--out",
+                                   "runs/sweeps/question/{point}", "${args}"]  # fmt: skip
+    assert made["quick"]["command"][6:8] == ["-c", "quick.yaml"]
+    assert made["quick"]["name"] == "question-quick"
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("parameters: {a.r: {values: [1]}}\ntie: {a.b: 2 * a.q}\n", "'a.q', which is neither"),
+    ("parameters: {a.r: {values: [1]}}\ntie: {a.b: 2 *}\n", "is no expression"),
+    ("parameters: {a.r: {values: [1]}}\ntie: {a.b: a.r % 2}\n", "expected numbers, options"),
+    ("parameters: {a.r: {values: [0]}}\ntie: {a.b: 1 / a.r}\n", "division by zero"),
+    ("parameters: {a.r: {values: [x]}}\ntie: {a.b: a.r / 2}\n", "expected numbers"),
+    ("parameters: {a.r: {min: 1, max: 4}}\ntie: {a.b: a.r}\n", "drives a tie and is no list"),
+    ("let: {s: [1]}\nparameters: {a.r: {values: [1]}}\n", "'s', which no tie uses"),
+    ("zip: [{a.x: [1, 2], a.y: [1]}]\n", "different lengths (a.x 2, a.y 1)"),
+    ("zip: [{a.x: [1], b.y: [1]}]\n", "no section in common"),
+    ("zip: [{a.x: [1], a.y: [1]}, {a.z: [1], a.u: [2]}]\n", "two groups of options are both called a"),
+    ("zip: [{a.x: [1], a.y: [1]}]\nparameters: {a.x.z: {values: [1]}}\n", "an axis of its own and part of a group"),
+    ("parameters: {a: {values: [1]}}\nparameters: {b: {values: [1]}}\n", "'parameters' is there twice"),
+    ("cases: {a: 1}\n", "expected a list"),
+])  # fmt: skip
+def test_a_source_that_no_sweep_can_say_is_refused(text, says, tmp_path):
+    with pytest.raises(UserError) as error:
+        compile_source(source(tmp_path, text))
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("method: grid\n", "has no parameters"), ("method: gird\nparameters: {a: {values: [1]}}\n", "method is 'gird'"),
+    ("method: grid\nparamters: {}\n", "unknown key 'paramters'"), ("method: grid\ntie: {}\n", "it is a source"),
+    ("method: grid\nparameters: {a: {min: 0.0, max: 1.0}}\n", "a grid has no end over it"),
+    ("method: grid\nparameters: {a: [1, 2]}\n", "expected `values"),
+    ("method: grid\nparameters: {a: {parameters: {b: {values: [1]}}}}\n", "expected flat dotted names"),
+    ("method: grid\nparameters: {a: {vales: [1]}}\n", "distribution None"),
+    ("method: random\nparameters: {a: {distribution: log_uniform_values, min: 0.0, max: 1.0}}\n", "expected above 0"),
+    ("method: random\nparameters: {a: {distribution: log_uniform, min: 1.0, max: "
+     "1000.0}}\n", "takes min and max of it as exponents"),
+    ("method: random\nparameters: {a: {min: 1e-4, max: 1.0}}\n", "write 1.0e-4"),
+    ("method: random\nparameters: {a: {min: 2, max: 1}}\n", "expected min below max"),
+    ("method: random\nparameters: {a: {values: [1, 2], probabilities: [1.0]}}\n", "for each of the 2 values"),
+    ("method: bayes\nparameters: {a: {min: 0.0, max: 1.0}}\n", "bayes without a metric"),
+    ("method: grid\nrun_cap: 0\nparameters: {a: {values: [1]}}\n", "run_cap=0"),
+    ("method: grid\ncommand: [research, fit]\nparameters: {a: {values: [1]}}\n", "no ${args}"),
+    ("method: grid\ncommand: [x, '${arsg}']\nparameters: {a: {values: [1]}}\n", "${arsg}"),
+    ("method: grid\nparameters: {a: {values: [1]}}\n", "there is no program"),
+    ("method: grid\ncommand: [x, '${args}']\nmetric: {name: l}\nearly_terminate: {type: hyperband}\nparameters: {a: {values: "
+     "[1]}}\n",
+     "neither of min_iter and max_iter"),
+])  # fmt: skip
+def test_a_sweep_that_is_none_is_refused(text, says, tmp_path):
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        read_sweep(tmp_path / "s.yaml")
+    assert says in str(error.value)
+
+
+def sweep(tmp_path: Path, text: str):
+    (tmp_path / "s.yaml").write_text(text)
+    return read_sweep(tmp_path / "s.yaml")
+
+
+def test_a_random_sweep_is_a_function_of_its_seed_and_longer_ones_begin_alike(tmp_path):
+    one = sweep(tmp_path, "method: random\nname: n\ncommand: [x, '${args}']\n"
+                          "parameters: {a: {min: 0.0, max: 1.0}, b: {values: [1, 2, 3]}}\n")  # fmt: skip
+    assert drawn(one, 0, 5) == drawn(one, 0, 9)[:5]
+    assert drawn(one, 0, 5) != drawn(one, 1, 5)
+    assert len({p["a"] for p in drawn(one, 0, 20)}) == 20
+
+
+def test_probes_hold_the_extremes_of_each_parameter(tmp_path):
+    one = sweep(
+        tmp_path,
+        "method: random\ncommand: [x, '${args}']\nparameters: {a: {min: 0.0, max: 2.0}, b: {values: [1, 2]}}\n",
+    )
+    found = probes(one, 0, 3)
+    assert {0.0, 1.0, 2.0} <= {p["a"] for p in found}
+    assert {1, 2} <= {p["b"] for p in found}
+
+
+def test_null_is_lost_in_a_command():
+    assert lost_in_text({"a": None, "b": "null", "c": 1}) == ["a"]
+
+
+@pytest.mark.parametrize(("argv", "expected"), [
+    (["research", "fit", "-c", "x"], ["fit", "-c", "x"]), (["/usr/bin/env", "python", "-m", "research", "fit"], ["fit"]),
+    (["python3.11", "-m", "research", "fit"], ["fit"]), (["python", "train.py"], None), (["/usr/bin/env", "bash"], None),
+])  # fmt: skip
+def test_our_own_verbs_are_told_from_foreign_commands(argv, expected):
+    assert ours(argv) == expected
+
+
+SHIPPED = sorted((ROOT / "sweeps/src").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_sweeps_are_what_their_sources_make(path, research):
+    result = research("sweep", "compile", path, "--check")
+    assert result.code == 0, result.err
+
+
+PLAIN = sorted([*(ROOT / "sweeps").glob("*.yaml"), *(ROOT / "sweeps/quick").glob("*.yaml")])
+
+
+@pytest.mark.parametrize("path", PLAIN, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_shipped_sweeps_are_w_and_b_s_and_of_a_size_to_finish(path):
+    pytest.importorskip("sweeps", reason="the package sweeps, which has W&B's schema, is not installed")
+    from sweeps.config import schema_violations_from_proposed_config
+
+    assert schema_violations_from_proposed_config(yaml.safe_load(path.read_text())) == []
+    one = read_sweep(path)
+    assert one.size <= 36
+    seeds = next(p for p in one.parameters if p.name == "seed_everything")
+    assert 2 <= len(seeds.values) <= 3
+
+
+@pytest.mark.parametrize("macro", ["args", "args_no_hyphens", "args_no_equals", "args_no_boolean_flags", "args_json"])
+def test_commands_are_those_of_w_and_b_s_agent(macro, tmp_path):
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+    point = {"a.b": 1e-05, "c": True, "d": False, "e": {"r": 4, "x": None}, "f": "text", "g": 3}
+    one = sweep(tmp_path, f"method: grid\ncommand: [x, '${{{macro}}}']\nparameters: {{a: {{values: [1]}}}}\n")
+    theirs = create_sweep_command_args({"args": {name: {"value": value} for name, value in point.items()}})[macro]
+    assert argv_of(one, point) == ["x", *theirs]
