@@ -12,7 +12,7 @@ from research import prompts
 from research.data.chunks import CHUNK_TOKENS
 from research.data.instruction_tokens import InstructionCollate, Tokenised, TokenRows, tokenise
 from research.data.rows import BadRows, broken, read_jsonl
-from research.data.stdlib import cut, packages_root, reference_pages, split_of, stdlib_root
+from research.data.stdlib import cut_once, packages_root, reference_pages, split_of, stdlib_root
 from research.data.training import ResumableData, check_counts, spread, training_loader
 from research.errors import UserError, suggest
 from research.progress import say
@@ -63,7 +63,7 @@ def _builtin(source: str, split: str | None) -> list[dict]:
     if split not in SPLITS:
         raise UserError(f"{source} has no split {split!r}; {suggest(str(split), list(SPLITS))}. Name one of them.")
     return [{"prompt": prompts.docstring(pair.code), "completion": [prompts.assistant(pair.query)]}
-            for pair in cut(BUILTIN[source]()) if split_of(pair.module) == split]  # fmt: skip
+            for pair in cut_once(BUILTIN[source]()) if split_of(pair.module) == split]  # fmt: skip
 
 
 def _hub(source: str, split: str | None) -> Iterator[tuple[str, dict]]:

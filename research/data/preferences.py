@@ -15,7 +15,7 @@ from research.data.instruction_tokens import TokenRows
 from research.data.instructions import BUILTIN, SPLITS, held_out, is_file, is_message
 from research.data.preference_tokens import SIDES, PreferenceCollate, PreferenceRows, tokenise_preferences
 from research.data.rows import BadRows, broken, read_jsonl
-from research.data.stdlib import cut, normalise, split_of
+from research.data.stdlib import cut_once, normalise, split_of
 from research.data.training import ResumableData, check_counts, spread, training_loader
 from research.errors import UserError, suggest
 from research.progress import say
@@ -81,7 +81,7 @@ def read_preferences(
 
 def _builtin(source: str, split: str) -> list[dict]:
     """The true docstring against the one that shares most words with it, of the same module where it has another."""
-    pairs = [pair for pair in cut(BUILTIN[source]()) if split_of(pair.module) == split]
+    pairs = [pair for pair in cut_once(BUILTIN[source]()) if split_of(pair.module) == split]
     words = {pair.id: {*normalise(pair.query).split()} for pair in pairs}
     modules = defaultdict(list)
     for pair in pairs:

@@ -145,7 +145,7 @@ def load_source(name: str, bad: BadRows) -> Source:
     """Every split of a source, read and checked."""
     kind, rest = parse_source(name)
     if kind == "builtin":
-        return Source(*stdlib.collection(stdlib.cut(BUILTIN[rest]())))
+        return Source(*stdlib.collection(stdlib.cut_once(BUILTIN[rest]())))
     source = _load_beir(Path(rest), bad) if kind == "beir" else Source(*load_hub(rest, bad))
     checked = {
         split: check_qrels(f"{name} split {split}", qrels, source.corpus, source.queries, bad)

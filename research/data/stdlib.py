@@ -31,7 +31,12 @@ class Pair(NamedTuple):
 
 
 @functools.lru_cache(maxsize=2)
-def cut(root: Path) -> tuple[Pair, ...]:
+def cut_once(root: Path) -> tuple[Pair, ...]:
+    """`cut`, kept for this process: the files of a Python do not change while it runs."""
+    return tuple(cut(root))
+
+
+def cut(root: Path) -> list[Pair]:
     """Every usable function under `root`, in a stable order.
 
     Kept: queries of 4 to 40 words without doctest prompts, bodies of two or more non-blank lines. A query or a code that
@@ -42,7 +47,7 @@ def cut(root: Path) -> tuple[Pair, ...]:
     queries = Counter(normalise(pair.query) for pair in pairs)
     codes = Counter(normalise(pair.code) for pair in pairs)
     unique = [p for p in pairs if queries[normalise(p.query)] == 1 and codes[normalise(p.code)] == 1]
-    return tuple(_with_unique_ids(unique))
+    return _with_unique_ids(unique)
 
 
 def collection(pairs: Sequence[Pair]) -> tuple[Corpus, Queries, dict[str, Qrels]]:

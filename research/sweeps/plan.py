@@ -10,7 +10,7 @@ from research.runfolder import atomic_write
 from research.sweeps.spec import Point, Sweep, argv_of, drawn, grid, lost_in_text, ours, probes
 
 PLACE = "{point}"
-FILE = "plan.jsonl"
+FILE, KEY = "plan.jsonl", "plan.key"
 
 
 class Planned(NamedTuple):
@@ -101,9 +101,26 @@ def shown(values: Point) -> str:
     return " ".join(f"{name}={value}" for name, value in values.items()) or "the only point"
 
 
-def write_plan(folder: Path, points: list[Planned]) -> None:
+def write_plan(folder: Path, points: list[Planned], key: str = "") -> None:
+    """
+    Args:
+        folder: of the sweep.
+        points: all of them.
+        key: hash of what the plan was made from, beside the data.
+    """
+    (folder / KEY).unlink(missing_ok=True)  # first: a key beside another plan would be believed
     with atomic_write(folder / FILE) as stream:
         stream.writelines(json.dumps(one._asdict()) + "\n" for one in points)
+    with atomic_write(folder / KEY) as stream:
+        stream.write(key)
+
+
+def is_planned(folder: Path, key: str) -> bool:
+    """Whether the plan there was made from what hashes to `key`."""
+    try:
+        return (folder / KEY).read_text(encoding="utf-8") == key and (folder / FILE).exists()
+    except OSError:
+        return False
 
 
 def read_plan(folder: Path) -> list[Planned]:

@@ -7,6 +7,7 @@ jsonargparse, which it is built on: the typed `__init__` of a class is the schem
 import argparse
 import ast
 import contextlib
+import functools
 import importlib
 import inspect
 import itertools
@@ -112,13 +113,8 @@ def read(args: argparse.Namespace) -> "tuple[jsonargparse.Namespace, dict]":
         UserError: an unknown name, a value of a wrong type, or out of its range.
     """
     import jsonargparse
-    import lightning as L
 
-    parser = _parser(args.prog)
-    parser.add_subclass_arguments(L.LightningModule, "model", required=True)
-    parser.add_subclass_arguments(L.LightningDataModule, "data", required=True)
-    parser.link_arguments("seed_everything", "model.init_args.seed")
-    parser.link_arguments("seed_everything", "data.init_args.seed")
+    parser = _whole_parser(args.prog)
     try:
         config = parser.parse_args(_with_nulls(_unfolded(args.argv)))
     except jsonargparse.ArgumentError as error:
@@ -126,7 +122,7 @@ def read(args: argparse.Namespace) -> "tuple[jsonargparse.Namespace, dict]":
     if (home := _run_folder(args.argv)) is not None:
         config.out = str(home)
     _check_values(config)
-    values = yaml.safe_load(parser.dump(config, skip_unset=False))
+    values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))  # it was validated just now
     return config, {name: value for name, value in values.items() if name not in ("config", "json")}
 
 
@@ -151,6 +147,19 @@ def print_options(args: argparse.Namespace) -> None:
         values |= {f"{name}.{key}": value for key, value in init_args if key != "seed"}
     parser.set_defaults(values)
     parser.print_help()
+
+
+@functools.lru_cache(maxsize=4)
+def _whole_parser(prog: str) -> "jsonargparse.ArgumentParser":
+    """Kept: a sweep's worker reads hundreds of configurations."""
+    import lightning as L
+
+    parser = _parser(prog)
+    parser.add_subclass_arguments(L.LightningModule, "model", required=True)
+    parser.add_subclass_arguments(L.LightningDataModule, "data", required=True)
+    parser.link_arguments("seed_everything", "model.init_args.seed")
+    parser.link_arguments("seed_everything", "data.init_args.seed")
+    return parser
 
 
 def _parser(prog: str) -> "jsonargparse.ArgumentParser":

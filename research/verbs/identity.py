@@ -1,5 +1,6 @@
 """What a training computes, as one name: the same configuration on the same data and base model has the same point id."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def point_of(resolved: dict, base_hash: str, data: dict) -> str:
     return hash_json([_what(resolved), base_hash, data])[:LENGTH]
 
 
+@functools.cache
 def code_fingerprint() -> str:
     """Hash of this package's code: a finished point of other code is stale."""
     root = Path(__file__).parents[1]

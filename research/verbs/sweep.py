@@ -93,7 +93,7 @@ def _plan(args: argparse.Namespace) -> int:
         say(f"warning: {shown(b.values)} computes what {shown(a.values)} computes, spelled otherwise")
     folder = _folder(sweep)
     if is_exhaustive(sweep):
-        write_plan(folder, points)
+        write_plan(folder, points, _key(args, sweep))
     if args.json:
         rows = [{"point": one.point, "values": one.values, **one.facts} for one in points]
         print(json.dumps({"sweep": sweep.name, "method": sweep.method, "points": rows, "out": str(folder)}))
@@ -196,18 +196,30 @@ def _canonical(resolved: dict) -> dict:
 
 def _planned(args: argparse.Namespace, sweep: Any) -> list:
     """The points, checked: from the plan where it is this sweep's, else planned now."""
-    from research.sweeps.plan import is_exhaustive, plan, write_plan
+    from research.sweeps.plan import is_exhaustive, is_planned, plan, read_plan, write_plan
 
     if not is_exhaustive(sweep):
         raise UserError(f"{args.file}: {sweep.method}{' without run_cap' if sweep.method == 'random' else ''} has no list of "
                         "points; "
                         "expected a grid, or method: random with run_cap. Change the method, or run it by `wandb "
                         "agent`.")  # fmt: skip
+    folder, key = _folder(sweep), _key(args, sweep)
+    if is_planned(folder, key):  # fit refuses a point whose data have changed since
+        return read_plan(folder)
     points, problems = plan(sweep, describe, args.seed, _watched)
     if problems:
         raise UserError(f"{args.file}: {len(problems)} points cannot be run, the first: {problems[0].reason}")
-    write_plan(_folder(sweep), points)
+    write_plan(folder, points, key)
     return points
+
+
+def _key(args: argparse.Namespace, sweep: Any) -> str:
+    """Hash of the sweep, the configurations that its command names, the seed and the code."""
+    from research.runfolder import hash_json
+    from research.verbs.identity import code_fingerprint
+
+    files = [Path(word) for word in sweep.command if word.endswith((".yaml", ".yml")) and Path(word).is_file()]
+    return hash_json([sweep.facts, args.seed, code_fingerprint(), [path.read_text(encoding="utf-8") for path in files]])
 
 
 def _run(args: argparse.Namespace) -> int:

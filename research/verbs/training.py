@@ -73,6 +73,9 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path) -> in
     if module is None:
         module, data = configuration.build(config)
     point = point_of(resolved, module.base_hash, data.describe())
+    if (expected := os.environ.get("TANDEM_POINT", point)) != point:
+        raise UserError(f"this is point {point}, and the sweep's plan has {expected} for it: data, model or configuration have "
+                        "changed since; expected what was planned. Plan the sweep again.")  # fmt: skip
     from research.data.sampler import StatefulBatchSampler
     from research.training.curves import BestModel, Curves
     from research.training.resume import Resume, last_checkpoint

@@ -174,6 +174,7 @@ def test_two_hundred_points_in_a_kept_worker_cost_little_each(place, research):
     """Beside what the training itself takes: less than .3 s a point."""
     Path("sft.yaml").write_text(CONFIG.replace("max_steps: 2", "max_steps: 1"))
     file = sweep({"seed_everything": {"values": list(range(200))}})
+    assert research("sweep", "plan", file).code == 0
     started = time.monotonic()
     result = process("sweep", "run", file, "--threads", "1", "--json", env={"TANDEM_CACHE": "cache"}, timeout=600)
     total = time.monotonic() - started
@@ -183,3 +184,14 @@ def test_two_hundred_points_in_a_kept_worker_cost_little_each(place, research):
         f"200 points: {total:.1f} s, of which training {trained:.1f} s: {(total - trained) / 200:.3f} s overhead a point"
     )
     assert (total - trained) / 200 < 0.3
+
+
+def test_data_that_changed_since_the_plan_are_not_trained_on(place, research):
+    file = sweep({"seed_everything": {"values": [0]}})
+    assert research("sweep", "plan", file).code == 0
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(20)))
+    result = process("sweep", "run", file, "--threads", "1", env={"TANDEM_CACHE": "cache"})
+    assert result.code == 1
+    assert "have changed since; expected what was planned" in result.err
+    assert research("sweep", "plan", file).code == 0
+    assert process("sweep", "run", file, "--threads", "1", env={"TANDEM_CACHE": "cache"}).code == 0
