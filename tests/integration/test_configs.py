@@ -15,8 +15,8 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 ADAPTERS = sorted((ROOT / "configs/adapter").glob("*.yaml"))
 LANGUAGE = ("sft", "dpo", "gpt2")
 OVERLAYS = sorted((ROOT / "configs/trainer").glob("*.yaml"))
-METRIC_OF = {"early_stopping": ("dual_encoder", "cross_encoder"), "early_stopping_loss": LANGUAGE}
-"""Overlays that name a metric, and the configurations that have it."""
+METRIC_OF = {"quick_language": LANGUAGE, "early_stopping": ("dual_encoder", "cross_encoder"), "early_stopping_loss": LANGUAGE}
+"""Overlays that name a metric or an option, and the configurations that have it."""
 PAIRS = [(config, None) for config in CONFIGS] + [
     (config, overlay)
     for config in CONFIGS
