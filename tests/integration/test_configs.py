@@ -15,7 +15,11 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 ADAPTERS = sorted((ROOT / "configs/adapter").glob("*.yaml"))
 LANGUAGE = ("sft", "dpo", "gpt2")
 OVERLAYS = sorted((ROOT / "configs/trainer").glob("*.yaml"))
-METRIC_OF = {"quick_language": LANGUAGE, "early_stopping": ("dual_encoder", "cross_encoder"), "early_stopping_loss": LANGUAGE}
+METRIC_OF = {
+    "quick_language": LANGUAGE,
+    "early_stopping": ("dual_encoder", "cross_encoder"),
+    "early_stopping_loss": LANGUAGE,
+}
 """Overlays that name a metric or an option, and the configurations that have it."""
 PAIRS = [(config, None) for config in CONFIGS] + [
     (config, overlay)
