@@ -17,13 +17,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from research.errors import UserError
-from research.sweeps.ledger import AGAIN, Ledger
+from research.sweeps.ledger import AGAIN, Ledger, Standing
 from research.sweeps.plan import Planned, placed
 from research.sweeps.spec import ours
 
 PREEMPTED, WRONG_INPUT, INTERRUPTED = 85, 2, 130
 ATTEMPTS = 3  # of a point that crashes
 ERROR_CHARACTERS = 400
+
+
+def is_due(standing: Standing) -> bool:
+    """Whether a point is to be run: not done, and not one that would only fail again."""
+    if standing.state == "failed":
+        return standing.failures < ATTEMPTS and standing.last.get("code") != WRONG_INPUT
+    return standing.state in AGAIN
 
 
 def run_point(ledger: Ledger, one: Planned, run: Callable[[list[str]], int], sweep: str) -> int | None:
@@ -43,9 +50,7 @@ def run_point(ledger: Ledger, one: Planned, run: Callable[[list[str]], int], swe
             return None
         standing = ledger.standings([one.point])[one.point]  # the claim is ours: a `running` here was killed
         state = "killed" if standing.state == "running" else standing.state
-        if state not in AGAIN or (
-            state == "failed" and (standing.failures >= ATTEMPTS or standing.last.get("code") == WRONG_INPUT)
-        ):
+        if not is_due(standing._replace(state=state)):
             return None
         ledger.append(one.point, "running", attempt=standing.attempts + 1)
         started = time.perf_counter()

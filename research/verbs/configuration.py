@@ -345,20 +345,29 @@ def make_trainer(config: "jsonargparse.Namespace", callbacks: list, loggers: lis
     """
     import jsonargparse
     import lightning as L
+    from lightning.pytorch.plugins.environments import SLURMEnvironment
 
     from research.training.progress import Progress
 
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(L.Trainer, "trainer", skip=OURS, instantiate=False)
     values = parser.instantiate(jsonargparse.Namespace(trainer=config.trainer)).trainer.as_dict()
+    if (
+        SLURMEnvironment.detect()
+    ):  # the batch script requeues, and our own handlers save: Lightning's would do both again
+        values["plugins"] = [*_listed(values.get("plugins")), SLURMEnvironment(auto_requeue=False)]
     given = values.get("callbacks") or []
-    values["callbacks"] = [*(given if isinstance(given, list) else [given]), Progress(), *callbacks]
+    values["callbacks"] = [*_listed(given), Progress(), *callbacks]
     for name in ("lightning.pytorch", "lightning.fabric"):  # hints that are not about this run
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     with lightning_errors():
         return L.Trainer(**values, logger=loggers or False, default_root_dir=config.out, enable_progress_bar=False,
                          enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False)  # fmt: skip
+
+
+def _listed(value: Any) -> list:
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
 @contextlib.contextmanager

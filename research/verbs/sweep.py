@@ -11,6 +11,7 @@ The same file serves W&B: `wandb sweep sweeps/lora_r_alpha.yaml`, then `wandb ag
 import argparse
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,11 +20,11 @@ from typing import Any
 from research.errors import UserError
 from research.progress import bar, say
 
-STEPS = ("compile", "plan", "run", "status", "worker")
+STEPS = ("compile", "plan", "run", "submit", "status", "worker", "finish")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("step", choices=STEPS, metavar="STEP", help="compile | plan | run | status")
+    parser.add_argument("step", choices=STEPS, metavar="STEP", help="compile | plan | run | submit | status")
     parser.add_argument("file", type=Path, metavar="FILE", help="a sweep's YAML")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="compile: where the plain sweeps go (sweeps/ beside src/)"
@@ -37,11 +38,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of a random sweep's draws (0)")
     parser.add_argument("--rerun-stale", action="store_true", help="run: points that were done by other code, again")
     parser.add_argument("--retry", action="store_true", help="run: points that have failed three times, again")
+    cluster = parser.add_argument_group("submit, to SLURM")
+    cluster.add_argument("--dry-run", action="store_true", help="print the scripts, and submit nothing")
+    cluster.add_argument("--throttle", type=int, default=0, help="tasks at a time (as many as there is room for)")
+    cluster.add_argument("--time", help="limit of a point, as SLURM writes it: 2:00:00")
+    cluster.add_argument("--partition")
+    cluster.add_argument("--account")
+    cluster.add_argument("--cpus", type=int, help="of a task")
+    cluster.add_argument("--gpus-per-node", type=int, dest="slurm_gpus", help="of a point, on each of its nodes")
+    cluster.add_argument("--mem", help="of a point, on each of its nodes: 16G")
+    cluster.add_argument("--nodes", type=int, default=1, help="of a point that DDP trains (1)")
+    cluster.add_argument("--tasks-per-node", type=int, default=1, help="processes of DDP on a node (1)")
+    cluster.add_argument(
+        "--warning", type=int, default=120, help="seconds before the limit at which a point saves (120)"
+    )
+    cluster.add_argument(
+        "--sbatch", action="append", default=[], metavar="OPTION", help="a further #SBATCH line, such as --qos=x"
+    )
+    cluster.add_argument("--setup", action="append", default=[], metavar="LINE", help="a shell line before the command")
+    for name in ("--index", "--round", "--folder", "--options"):  # of the scripts that submit writes
+        parser.add_argument(name, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
-    return {"compile": _compile, "plan": _plan, "run": _run, "status": _status, "worker": _worker}[args.step](args)
+    steps = {"compile": _compile, "plan": _plan, "run": _run, "submit": _submit, "status": _status, "worker": _worker,
+             "finish": _finish}  # fmt: skip
+    return steps[args.step](args)
 
 
 # ---- compile --------------------------------------------------------------------------------------------------------
@@ -223,8 +246,6 @@ def _key(args: argparse.Namespace, sweep: Any) -> str:
 
 
 def _run(args: argparse.Namespace) -> int:
-    import os
-
     from research.sweeps.executors import count, run_local
     from research.sweeps.ledger import Ledger
     from research.sweeps.spec import read_sweep
@@ -306,8 +327,95 @@ def _worker(args: argparse.Namespace) -> int:
     from research.sweeps.worker import work
 
     sweep = read_sweep(args.file)
-    folder = _folder(sweep)
-    return work(Ledger(folder), read_plan(folder), cli.main, sweep.name)
+    folder = Path(args.folder) if args.folder else _folder(sweep)
+    points = read_plan(folder)
+    if args.index is not None:
+        points = [points[int(args.index)]]
+        if int(os.environ.get("SLURM_PROCID", "0")):  # another rank of this point: the first one keeps the books
+            from research.sweeps.plan import placed
+            from research.sweeps.spec import ours
+
+            own = ours(placed(points[0].argv, points[0].point))
+            done = _is_done(folder / points[0].point)
+            return 0 if done or own is None else cli.main(own)
+    code = work(Ledger(folder), points, cli.main, sweep.name)
+    if code or args.index is None:
+        return code
+    last = Ledger(folder).standings([points[0].point])[points[0].point]
+    return int(last.last.get("code") or 1) if last.state == "failed" else 0
+
+
+# ---- SLURM ----------------------------------------------------------------------------------------------------------
+
+
+def _options(args: argparse.Namespace) -> Any:
+    from research.sweeps.slurm import Options
+
+    for name, least in {
+        "throttle": 0,
+        "nodes": 1,
+        "tasks_per_node": 1,
+        "warning": 1,
+        "cpus": 1,
+        "slurm_gpus": 0,
+    }.items():
+        if (value := getattr(args, name)) is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} {value}; expected {least} or more. Correct it.")
+    return Options(args.throttle, args.time, args.partition, args.account, args.cpus, args.slurm_gpus, args.mem, args.nodes,
+                   args.tasks_per_node, tuple(args.sbatch), tuple(args.setup), args.warning)  # fmt: skip
+
+
+def _submit(args: argparse.Namespace) -> int:
+    from research.sweeps.ledger import AGAIN, Ledger
+    from research.sweeps.slurm import array_script, finish_script, submit
+    from research.sweeps.spec import read_sweep
+
+    sweep, options = read_sweep(args.file), _options(args)
+    folder = _folder(sweep).resolve()
+    points = _planned(args, sweep)
+    ledger = Ledger(folder)
+    for one in _again(args, ledger, points, folder):
+        ledger.append(one.point, "missing", reason="run again")
+    standings = ledger.standings([one.point for one in points])
+    todo = [i for i, one in enumerate(points) if standings[one.point].state in AGAIN]
+    if not todo:
+        print(f"all {len(points)} points are done or running")
+        return 0
+    if args.dry_run:
+        print(array_script(sweep.name, args.file, folder, todo, options))
+        print(finish_script(sweep.name, args.file, folder, "ARRAY", 1, options))
+        return 0
+    array, after = submit(sweep.name, args.file, folder, todo, options)
+    facts = {"array": array, "finish": after, "points": len(todo), "out": str(folder)}
+    print(json.dumps(facts) if args.json else f"{len(todo)} points are array {array}; job {after} follows it; `research sweep "
+          f"status {args.file}` shows where they stand")  # fmt: skip
+    return 0
+
+
+def _finish(args: argparse.Namespace) -> int:
+    """After an array: again what is missing, a few times; then what there is."""
+    from research.runfolder import write_json
+    from research.sweeps.executors import count
+    from research.sweeps.ledger import Ledger
+    from research.sweeps.plan import read_plan
+    from research.sweeps.slurm import ROUNDS, Options, submit
+    from research.sweeps.spec import read_sweep
+    from research.sweeps.worker import is_due
+
+    sweep, folder, round = read_sweep(args.file), Path(args.folder), int(args.round)
+    points, ledger = read_plan(folder), Ledger(folder)
+    standings = ledger.standings([one.point for one in points])
+    todo = [i for i, one in enumerate(points) if is_due(standings[one.point])]
+    if todo and round < ROUNDS:
+        values = json.loads(args.options)
+        options = Options(**values | {"sbatch": tuple(values["sbatch"]), "setup": tuple(values["setup"])})
+        array, _ = submit(sweep.name, args.file, folder, todo, options, round + 1)
+        say(f"{len(todo)} of {len(points)} points are missing: submitted again as array {array}")
+        return 0
+    counts = count(ledger, points)
+    write_json(folder / "finished.json", {"states": counts, "rounds": round})
+    say(", ".join(f"{n} {state}" for state, n in counts.items()))
+    return 0 if set(counts) <= {"done", "pruned"} else 1
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -1,0 +1,129 @@
+"""A sweep as a SLURM array: one point a task, requeued by its own script; a job after it submits again what is missing."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from research.errors import UserError
+from research.runfolder import atomic_write
+from research.sweeps.worker import ATTEMPTS
+
+TEMPLATES = Path(__file__).parents[2] / "scripts" / "slurm"
+ROUNDS = 3  # submissions of what is missing
+
+
+class Options(NamedTuple):
+    """What the user says of the cluster.
+
+    Attributes:
+        throttle: tasks that run at a time; 0 for as many as there is room for.
+        time: limit of a task, as SLURM writes it.
+        partition, account: where, and on whose account.
+        cpus, gpus, mem: of a task.
+        nodes, tasks_per_node: of a point that is trained by DDP: one process a task.
+        sbatch: further lines, without #SBATCH.
+        setup: shell lines before the command, such as `module load cuda`.
+        warning: seconds before the time limit at which a task saves.
+    """
+
+    throttle: int = 0
+    time: str | None = None
+    partition: str | None = None
+    account: str | None = None
+    cpus: int | None = None
+    gpus: int | None = None
+    mem: str | None = None
+    nodes: int = 1
+    tasks_per_node: int = 1
+    sbatch: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    warning: int = 120
+
+
+def array_script(name: str, file: Path, folder: Path, indices: Iterable[int], options: Options) -> str:
+    """The script of the points with these numbers."""
+    chosen = ranges(indices) + (f"%{options.throttle}" if options.throttle else "")
+    many = options.nodes * options.tasks_per_node > 1
+    return _filled("array.sh", options.setup, name=name, indices=chosen, file=file, folder=folder, attempts=ATTEMPTS,
+                   warning=options.warning, resources=_resources(options, whole=True),
+                   launch="srun --kill-on-bad-exit=1" if many else "")  # fmt: skip
+
+
+def finish_script(name: str, file: Path, folder: Path, array: str, round: int, options: Options) -> str:
+    """The script of the job after an array."""
+    return _filled("finish.sh", options.setup, name=name, array=array, file=file, folder=folder, round=round,
+                   options=shlex.quote(json.dumps(options._asdict())), resources=_resources(options, whole=False))  # fmt: skip
+
+
+def submit(
+    name: str, file: Path, folder: Path, indices: list[int], options: Options, round: int = 1
+) -> tuple[str, str]:
+    """Hand both scripts to SLURM; the job ids.
+
+    Raises:
+        UserError: there is no sbatch, or it refuses.
+    """
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    array = _sbatch(folder / "submit" / f"array-{round}.sh", array_script(name, file, folder, indices, options))
+    after = _sbatch(folder / "submit" / f"finish-{round}.sh", finish_script(name, file, folder, array, round, options))
+    return array, after
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """0-3,7 of 0, 1, 2, 3, 7."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def _filled(template: str, setup: tuple[str, ...], **values: object) -> str:
+    text = (TEMPLATES / template).read_text(encoding="utf-8")
+    values |= {"python": sys.executable, "here": Path.cwd(), "setup": "\n".join(setup)}
+    for place in ("file", "folder", "here", "python"):
+        values[place] = shlex.quote(
+            str(Path(str(values[place])) if place == "python" else Path(str(values[place])).resolve())
+        )
+    text = re.sub(r"@(\w+)@", lambda match: str(values[match[1]]) if match[1] in values else match[0], text)
+    return text.replace("B:USR1@@", "B:USR1@")
+
+
+def _resources(options: Options, whole: bool) -> str:
+    lines = {"partition": options.partition, "account": options.account}
+    if whole:
+        lines |= {"time": options.time, "cpus-per-task": options.cpus, "gres": options.gpus and f"gpu:{options.gpus}",
+                  "mem": options.mem, "nodes": options.nodes, "ntasks-per-node": options.tasks_per_node}  # fmt: skip
+    text = [f"#SBATCH --{name}={value}" for name, value in lines.items() if value]
+    return "\n".join([*text, *(f"#SBATCH {line}" for line in options.sbatch)])
+
+
+def _sbatch(path: Path, text: str) -> str:
+    with atomic_write(path) as stream:
+        stream.write(text)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SBATCH_"))
+    }
+    try:
+        done = subprocess.run(
+            ["sbatch", "--parsable", str(path)], capture_output=True, text=True, check=False, env=environment
+        )
+    except FileNotFoundError:
+        raise UserError("there is no sbatch here; expected SLURM's commands on the PATH. Submit from a login node, or look at "
+                        "the "
+                        "scripts with --dry-run.") from None  # fmt: skip
+    if done.returncode:
+        raise UserError(f"sbatch refuses {path} ({' '.join(done.stderr.split())[:300]}); expected a job that this cluster "
+                        "takes. "
+                        "Correct the options (--partition, --time, --gpus, …).")  # fmt: skip
+    return done.stdout.strip().partition(";")[0]

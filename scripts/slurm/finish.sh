@@ -1,0 +1,10 @@
+#!/bin/bash
+# After a sweep's array: submits again what is missing, and when nothing is, writes the report.
+#SBATCH --job-name=@name@-finish
+#SBATCH --dependency=afterany:@array@
+#SBATCH --output=@folder@/logs/slurm-finish-%j.log
+#SBATCH --open-mode=append
+@resources@
+cd @here@ || exit 1
+@setup@
+exec @python@ -m research sweep finish @file@ --folder @folder@ --round @round@ --options @options@
