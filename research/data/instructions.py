@@ -208,6 +208,9 @@ class InstructionData(ResumableData):
         Raises:
             UserError: as `tokenise`.
         """
+        first = getattr(self.trainer, "is_global_zero", True)
+        if not self.tokens and first:
+            say_form(self.examples, tokenizer)
         for name, examples in {"train": self.examples, **self.collections}.items():
             if name not in self.tokens:
                 loss_on = self.loss_on
@@ -215,9 +218,10 @@ class InstructionData(ResumableData):
                     loss_on = "completion" if "prompt" in examples.rows[0] else "all"
                 done = tokenise(examples, tokenizer, self.max_length, loss_on, self.packing and name == "train")
                 self.tokens[name] = done
-                if (done.truncated or done.dropped) and getattr(self.trainer, "is_global_zero", True):
-                    say(f"{name}: {done.truncated:,} of {len(examples.rows):,} examples are cut at "
-                        f"max_length={self.max_length}, {done.dropped:,} have no label left and are dropped")  # fmt: skip
+                if (done.truncated or done.dropped) and first:
+                    say_cut(
+                        name, done.truncated, done.dropped, len(examples.rows), self.max_length, "have no label left"
+                    )
         self.dataset = TokenRows(self.tokens["train"].rows)
 
     def questions(self, name: str, count: int) -> list[tuple[str, str | list[dict], str]]:
@@ -245,6 +249,24 @@ class InstructionData(ResumableData):
             raise UserError(f"{self.source} has no test split {self.test_split!r}; expected a file or a source to test on. "
                             "Name one: --data.test FILE.jsonl.")  # fmt: skip
         return read_examples(self.test or self.source, self.test_split, None, self.skip_bad_rows)
+
+
+def say_form(examples: Examples, tokenizer: Any) -> None:
+    """Say where texts are trained as they stand although the model has a chat template: it answers another form then."""
+    texts = [value for value in examples.rows[0].values() if isinstance(value, str)]
+    if texts and "prompt" in examples.rows[0] and getattr(tokenizer, "chat_template", None):
+        begin, end = repr(" ".join(texts[0].split())[-40:]), repr(" ".join(texts[1].split())[:40])
+        say(f"prompts are raw text, without the model's chat template, and nothing stands between {begin} and {end}; for the "
+            'template write them as messages ("prompt": [{"role": "user", "content": …}]), or as instruction and '
+            "response")  # fmt: skip
+
+
+def say_cut(name: str, cut: int, dropped: int, count: int, max_length: int, why: str) -> None:
+    """What max_length does to the rows of `name`; a warning where it is most of what is learned."""
+    parts = [f"{cut:,} of {count:,} are cut at max_length={max_length}"] if cut else []
+    parts += [f"{dropped:,} of {count:,} {why} at max_length={max_length} and are dropped"] if dropped else []
+    most = "warning: " if name != "other" and 2 * (cut + dropped) > count else ""
+    say(f"{most}{name}: {', '.join(parts)}" + ("; raise data.max_length" if most else ""))
 
 
 def is_file(source: str) -> bool:

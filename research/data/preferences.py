@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from research import prompts
 from research.data.chunks import CHUNK_TOKENS
 from research.data.instruction_tokens import TokenRows
-from research.data.instructions import BUILTIN, SPLITS, held_out, is_file, is_message
+from research.data.instructions import BUILTIN, SPLITS, held_out, is_file, is_message, say_cut, say_form
 from research.data.preference_tokens import SIDES, PreferenceCollate, PreferenceRows, tokenise_preferences
 from research.data.rows import BadRows, broken, read_jsonl
 from research.data.stdlib import cut_once, normalise, split_of
@@ -184,12 +184,21 @@ class PreferenceData(ResumableData):
         Raises:
             UserError: as `tokenise_preferences`.
         """
+        first = getattr(self.trainer, "is_global_zero", True)
+        if not self.tokens and first:
+            say_form(self.examples, tokenizer)
         for name, examples in {"train": self.examples, **self.collections}.items():
             if name not in self.tokens:
                 done = self.tokens[name] = tokenise_preferences(examples, tokenizer, self.max_length)
-                if (done.truncated or done.dropped) and getattr(self.trainer, "is_global_zero", True):
-                    say(f"{name}: {done.truncated:,} of {len(examples.rows):,} pairs are cut at max_length={self.max_length}, "
-                        f"{done.dropped:,} have no room for a completion and are dropped")  # fmt: skip
+                if (done.truncated or done.dropped) and first:
+                    say_cut(
+                        name,
+                        done.truncated,
+                        done.dropped,
+                        len(examples.rows),
+                        self.max_length,
+                        "have no room for a completion",
+                    )
         self.dataset = TokenRows(self.tokens["train"].rows)
 
     def collate(self, model: Any) -> PreferenceCollate:

@@ -52,8 +52,12 @@ def model_card(kind: str, name: str, base: str | None, run: dict[str, Any]) -> s
 
 def _data(config: dict) -> str:
     values = (config.get("data") or {}).get("init_args", {})
-    named = [f"- {name}: `{values[name]}`" + (f", split `{values[f'{name}_split']}`" if values.get(f"{name}_split") else "")
-             for name in ("train", "val") if values.get(name)]  # fmt: skip
+    named = []
+    for name in ("train", "val"):
+        source, split = values.get(name), values.get(f"{name}_split")
+        if source:
+            file = str(source).endswith((".jsonl", ".json"))  # which has no splits
+            named.append(f"- {name}: `{source}`" + (f", split `{split}`" if split and not file else ""))
     return "\n".join(["## Data", "", *named]) if named else ""
 
 

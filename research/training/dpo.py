@@ -19,7 +19,7 @@ from research.models import adapters
 from research.models.causal_lm import CausalLM
 from research.progress import say
 from research.training.curves import log_values
-from research.training.language import Language
+from research.training.language import Language, say_steps
 from research.training.layouts import sharing_is_exact
 from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
 from research.training.reference import BATCH, attach_reference, by_length
@@ -96,6 +96,8 @@ class DPOModule(L.LightningModule):
             data.test_dataloader()  # reads the test pairs, which need their reference before weights are restored
         data.prepare(self.model.tokenizer)
         self.language.check(data.max_length, packing=False)
+        if stage == "fit":
+            say_steps(self.trainer, data)
         data.share_prompt = self.layout()
         self.bits = self.language.place(self.trainer, stage, self.fast)
         self.to(self.trainer.strategy.root_device)

@@ -255,12 +255,25 @@ def real_tokens(chunk: dict[str, Tensor]) -> Tensor:
     return chunk["attention_mask"].sum() if "attention_mask" in chunk else torch.tensor(chunk["input_ids"].numel())
 
 
+def say_steps(trainer: L.Trainer, data: Any) -> None:
+    """Say how many steps the rows make, where a good part of them is left out of each epoch."""
+    rows, step = len(data.dataset), data.batch_size * trainer.world_size
+    if data.drop_last and rows % step and trainer.is_global_zero and rows % step > rows / 10:
+        say(f"{rows} rows make {rows // step} micro-batches of {step} an epoch, and {rows % step} are left out "
+            "(data.drop_last); lower "
+            "data.batch_size to use more")  # fmt: skip
+
+
 def say_trained(facts: dict) -> None:
     """One line of what is trained."""
     kinds = {"adapter": facts["adapter_parameters"], "saved modules": facts["saved_module_parameters"],
              "the model's own": facts["base_parameters_trained"]}  # fmt: skip
     counted = ", ".join(f"{count:,} {name}" for name, count in kinds.items() if count)
-    more = [f"update × {facts['effective_scale']:g}"] if facts["effective_scale"] is not None else []
+    more = (
+        [f"update scaled by {facts['effective_scale']:g} (lora_alpha over r)"]
+        if facts["effective_scale"] is not None
+        else []
+    )
     more += [f"{facts['virtual_tokens']} virtual tokens of the context"] if facts["virtual_tokens"] else []
     say(f"trained: {counted} ({facts['trained_parameters'] / facts['parameters']:.2%} of {facts['parameters']:,} parameters)"
         + "".join(f"; {part}" for part in more))  # fmt: skip

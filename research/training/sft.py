@@ -10,10 +10,11 @@ from torch import Tensor
 
 from research.errors import UserError
 from research.losses.language import token_losses
+from research.progress import say
 from research.training.answers import METRICS as ANSWERED
 from research.training.answers import answer_sample
 from research.training.curves import log_values
-from research.training.language import Language, evaluate_tokens, real_tokens
+from research.training.language import Language, evaluate_tokens, real_tokens, say_steps
 from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
 from research.types import InstructionBatch
 
@@ -60,7 +61,8 @@ class SFTModule(L.LightningModule):
             raise UserError(f"label_smoothing={label_smoothing}; expected 0 to below 1. Correct it.")
         for name, value in {"answers": answers, "max_new_tokens": max_new_tokens}.items():
             if value < 1:
-                raise UserError(f"{name}={value}; expected 1 or more. Correct it in the configuration.")
+                raise UserError(f"{name}={value}; expected 1 or more. Correct it in the configuration; without answers leave "
+                                f"{', '.join(ANSWERED)} out of model.metrics.")  # fmt: skip
         for name in metrics:
             if name not in METRICS:
                 raise UserError(
@@ -79,9 +81,12 @@ class SFTModule(L.LightningModule):
         data = self.trainer.datamodule
         data.prepare(self.model.tokenizer)
         if "other_loss" in self.metrics and "other" not in data.collections:
-            raise UserError("metric other_loss without data.other; expected the text to measure forgetting on. Name some "
-                            "(builtin:reference, a .jsonl file), or leave the metric out.")  # fmt: skip
+            self.metrics = [name for name in self.metrics if name != "other_loss"]
+            if self.trainer.is_global_zero:
+                say("forgetting is not measured (other_loss): data.other names no text that is not trained")
         self.language.check(data.max_length, data.packing)
+        if stage == "fit":
+            say_steps(self.trainer, data)
         self.bits = self.language.place(self.trainer, stage, self.fast)
         self.language.go_on()
 

@@ -59,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace | None:
     """The short help, or the options as typed: what they may be depends on the classes that the configuration names."""
-    if argv and (Path(argv[0]) / "config.yaml").is_file():  # a run folder
+    if argv and not argv[0].startswith("-"):  # a run folder
+        _check_run(argv[0])
         argv = ["-c", str(Path(argv[0]) / "config.yaml"), *argv[1:]]
     names = [arg.partition("=")[0] for arg in argv]
     places = [i for i, name in enumerate(names) if name in ("-c", "--config")]
@@ -78,6 +79,21 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
         raise UserError(f"-c {files[-1]} comes after {argv[options[0]]}, and would silently win over it; expected every -c "
                         "before the options. Move it to the front.")  # fmt: skip
     return argparse.Namespace(run=parser.get_default("run"), argv=argv, json="--json" in argv, prog=parser.prog)
+
+
+def _check_run(folder: str) -> None:
+    path = Path(folder)
+    if (path / "config.yaml").is_file():
+        return
+    if path.is_dir():
+        raise UserError(
+            f"{folder} holds no config.yaml; expected a run folder that `research fit` wrote. Name one, or -c CONFIG.yaml."
+        )
+    there = sorted(p.name for p in path.parent.iterdir() if p.is_dir()) if path.parent.is_dir() else []
+    near = f"; {suggest(path.name, there)}" if there else ""
+    raise UserError(
+        f"run folder {folder!r} does not exist{near}. Check the path, or name a configuration: -c CONFIG.yaml."
+    )
 
 
 def _check_file(file: str) -> None:
@@ -234,7 +250,7 @@ def _explained(message: str, prog: str) -> str:
         if f"trainer.{name}" in text or f"'{name}'" in text:
             return f"trainer.{name} is not an option here; expected {instead}, which has taken its place. Use that."
     known = ""
-    if match := re.search(r"class_path '([\w.]+)':.*?Option '([\w.]+)' is not accepted", text):
+    if match := re.search(r".*class_path '([\w.]+)':.*?Option '([\w.]+)' is not accepted", text):
         known = suggest(match[2], inspect.signature(imported(match[1]).__init__).parameters.keys() - {"self", "seed"})
     elif match := re.search(r"(?:Option '|unrecognized arguments: )(--)?([^' =]+)", text):
         known = suggest(f"{match[1] or ''}{match[2]}", [f"{match[1] or ''}{name}" for name in TOP])
@@ -352,6 +368,7 @@ def make_trainer(config: "jsonargparse.Namespace", callbacks: list, loggers: lis
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(L.Trainer, "trainer", skip=OURS, instantiate=False)
     values = parser.instantiate(jsonargparse.Namespace(trainer=config.trainer)).trainer.as_dict()
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # where every login node has it
     if (
         SLURMEnvironment.detect()
     ):  # the batch script requeues, and our own handlers save: Lightning's would do both again

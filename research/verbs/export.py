@@ -106,10 +106,25 @@ def _copy(folder: Path, new: Path, adapter: str | None) -> str | None:
 
 def _merge(name: str, new: Path) -> str:
     from research.models.policy import load_policy, save_policy
+    from research.models.sources import resolve
 
     policy = load_policy(name, merge=True)
     save_policy(policy.model, new, policy)
-    return policy.base
+    return _trained_from(resolve(name))
+
+
+def _trained_from(folder: Path) -> str:
+    """The model at the bottom of a chain of adapters (SFT, then DPO)."""
+    from research.models.policy import FILE
+    from research.models.sources import ADAPTER_CONFIG, read_config
+
+    while (folder / ADAPTER_CONFIG).exists():
+        facts = read_config(folder / FILE) if (folder / FILE).exists() else {}
+        name = facts.get("base") or read_config(folder / ADAPTER_CONFIG)["base_model_name_or_path"]
+        if not Path(name).is_dir() or not (Path(name) / ADAPTER_CONFIG).exists():
+            return name
+        folder = Path(name)
+    return str(folder)
 
 
 def _check(name: str, new: Path, kind: str, merged: bool) -> float | None:

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="SOURCE", help="instruction data: FILE.jsonl | hf:NAME | builtin:stdlib")
     parser.add_argument("--split", help="of a hub dataset or a builtin source")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt a line, each a user's turn")
+    parser.add_argument("--raw", action="store_true", help="--prompts as they stand, without the chat template")
     parser.add_argument("--limit", type=int, help="so many examples, spread evenly")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="the longest answer (64)")
     parser.add_argument(
@@ -101,7 +102,10 @@ def _examples(args: argparse.Namespace) -> list[dict]:
     from research.data.training import spread
 
     if args.prompts is not None:
-        rows = [{"prompt": [prompts.user(line)], "reference": None} for _, line in read_lines(args.prompts)]
+        rows = [
+            {"prompt": line if args.raw else [prompts.user(line)], "reference": None}
+            for _, line in read_lines(args.prompts)
+        ]
         if not rows:
             raise UserError(f"{args.prompts} has no line; expected one prompt a line. Add some.")
         return rows if args.limit is None else spread(rows, args.limit)
@@ -140,7 +144,9 @@ def _answer(args: argparse.Namespace, name: str, examples: list[dict]) -> tuple[
     facts = {"model": name, "base": policy.base, "hash": hash_model(resolve(name)), "virtual_tokens": model.virtual_tokens,
              "precision": args.precision, **decoding._asdict(), "left_out": len(ids) - len(kept), "tokens": made,
              "seconds": round(seconds, 3)}  # fmt: skip
-    say(f"{name}: {len(answers):,} answers of {made / len(answers):.1f} tokens, {made / seconds:.1f} tokens/s")
+    empty = sum(not answer.text for answer in answers)
+    say(f"{name}: {len(answers):,} answers of {made / len(answers):.1f} tokens, {made / seconds:.1f} tokens/s"
+        + (f"; {empty} are empty: it ends at once on these prompts" if empty else ""))  # fmt: skip
     return {str(i): answer._asdict() for i, answer in zip(kept, answers, strict=True)}, facts
 
 
@@ -171,7 +177,8 @@ def _print(args: argparse.Namespace, examples: list[dict], found: dict[str, dict
         if row["reference"] is not None:
             print(f"  reference: {' '.join(row['reference'].split())[:100]}")
         for label, one in found.items():
-            print(f"  {label}: {' '.join(one['answers'].get(str(i), {}).get('text', '').split())[:200]}")
+            text = " ".join(one["answers"].get(str(i), {}).get("text", "").split())
+            print(f"  {label}: {text[:200] or '(empty)'}")
     if any(one["metrics"] for one in found.values()):
         print("\n" + scoring.table({label: one["metrics"] for label, one in found.items()}))
     if args.out is not None:

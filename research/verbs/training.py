@@ -165,7 +165,10 @@ def _evaluate(args: argparse.Namespace, verb: str) -> int:
         "val" in data.collections if verb == "validate" else data.test_split is not None or getattr(data, "test", None)
     )
     if not named:
-        raise UserError(f"data.{split} is null; expected a split to {verb} on. Name one: --data.{split} NAME.")
+        cure = f"--data.{'val' if verb == 'validate' else 'test'} FILE.jsonl, or for a source with splits --data.{split} NAME"
+        raise UserError(f"there is nothing to {verb} on (data.{split}={getattr(data, split)}, and a file has no splits); "
+                        "expected "
+                        f"data that are not trained on. Name some: {cure}.")  # fmt: skip
     if trained and restores:  # adapters go onto the model that the configuration names
         module.restore(out / "model")
     trainer = configuration.make_trainer(config, [], [])
@@ -320,8 +323,9 @@ def _print(args: argparse.Namespace, out: Path | None, result: dict) -> int:
     if args.json:
         print(json.dumps({"metrics": result["metrics"], "out": None if out is None else str(out)}))
         return 0
+    width = max(map(len, result["metrics"]), default=0)
     for name, value in result["metrics"].items():
         before = (result.get("untrained") or {}).get(name)
-        print(f"{name:14} {value:.4f}" + ("" if before is None else f"   untrained {before:.4f}"))
+        print(f"{name:{width}} {value:.4f}" + ("" if before is None else f"   untrained {before:.4f}"))
     print(f"\nwritten to {out}" if out is not None else "\nnothing is written: there is no run folder yet")
     return 0

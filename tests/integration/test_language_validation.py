@@ -119,9 +119,9 @@ def test_forgetting_is_the_loss_on_other_text(folder, tmp_path):
     assert abs(found["metrics"]["other_loss"] - found["untrained"]["other_loss"]) > 1e-3
 
 
-def test_forgetting_without_other_text_is_refused(folder, tmp_path):
-    with pytest.raises(UserError, match=r"other_loss without data\.other.*builtin:reference"):
-        sft(folder, tmp_path, ["loss", "other_loss"])
+def test_forgetting_without_other_text_is_not_measured_and_said(folder, tmp_path, capfd):
+    assert set(sft(folder, tmp_path, ["loss", "other_loss"])[2]["metrics"]) == {"loss"}
+    assert "forgetting is not measured" in capfd.readouterr().err
 
 
 def test_python_s_reference_is_text():
