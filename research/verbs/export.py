@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from research.models.sources import ADAPTER_CONFIG, check_name, read_config, resolve
     from research.report.card import model_card
     from research.runfolder import atomic_write, replace_folder, require_space
+    from research.training.curves import writing
 
     check_name(args.model)
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     require_space(args.out.parent, 2 * _size(folder), "the exported model")
     kind = "causal-lm" if adapter else _kind(folder)
     try:
-        with replace_folder(args.out) as new:
+        with writing(args.out), replace_folder(args.out) as new:
             base = _merge(args.model, new) if args.merge else _copy(folder, new, args.model if adapter else None)
             kind = "adapter" if adapter and not args.merge else kind
             difference = _check(args.model, new, kind, args.merge)
@@ -87,9 +88,16 @@ def _copy(folder: Path, new: Path, adapter: str | None) -> str | None:
     from research.models.sources import ADAPTER_CONFIG
     from research.runfolder import write_json
 
-    shutil.copytree(
-        folder, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md", ".*", FILE if adapter else "")
-    )
+    for path in sorted(folder.rglob("*")):
+        place = path.relative_to(folder)
+        if (
+            path.is_file()
+            and path.name != "README.md"
+            and not (adapter and path.name == FILE)
+            and place.parts[0][0] != "."
+        ):
+            (new / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, new / place)
     if adapter is None:
         return None
     policy = load_policy(adapter)

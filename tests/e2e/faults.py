@@ -1,9 +1,9 @@
 """What the fault tests share: a place to break things in, rows of the matrix, and what a refusal must look like.
 
 Every test stands in a folder of its own with collection/ (BEIR: 30 documents d0…, 8 queries q0…, splits test and dev),
-model/ (a tiny BERT of 64 positions), good.trec (a run of split test), dual.yaml (a training of four steps), lm/ (a tiny
-language model of 512 positions), rows.jsonl (six instructions) and, where a test asks for it, reranker/ (a tiny
-cross-encoder). Paths in the tables are relative to it.
+model/ (a tiny BERT of 64 positions), good.trec (a run of split test), dual.yaml (a training of four steps), sweep.yaml (two
+points of it), lm/ (a tiny language model of 512 positions), rows.jsonl (six instructions) and, where a test asks for it,
+reranker/ (a tiny cross-encoder). Paths in the tables are relative to it.
 """
 
 import atexit
@@ -33,6 +33,8 @@ COMMANDS = {
     "test": "test -c dual.yaml --out out",
     "generate": "generate --model ./lm --data rows.jsonl --max-new-tokens 2 --out out",
     "tokenize": "tokenize --model ./lm --data rows.jsonl",
+    "export": "export ./lm --out out",
+    "sweep": "sweep plan sweep.yaml",
 }
 """verb → a command that works once `run` is made; a row's options are added, and the last value of an option wins."""
 
@@ -49,6 +51,7 @@ RESULTS = (
     "validate.json",
     "test.json",
     "*.ckpt",
+    "plan.jsonl",
     "model",
 )
 DUAL = """
@@ -68,6 +71,13 @@ data:
 trainer:
   accelerator: cpu
   max_epochs: 2
+"""
+
+SWEEP = """
+method: grid
+command: [research, fit, -c, dual.yaml, --out, "out/{point}", "${args}"]
+parameters:
+  seed_everything: {values: [0, 1]}
 """
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -168,6 +178,7 @@ def furnish(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, reranker:
         shutil.copytree(reranker, place / "reranker")
     (place / "good.trec").write_text("".join(f"q{i} Q0 d{i} 1 1.5 good\nq{i} Q0 d9 2 0.5 good\n" for i in (0, 2, 4, 6)))
     (place / "dual.yaml").write_text(DUAL)
+    (place / "sweep.yaml").write_text(SWEEP)
     shutil.copytree(_language_model(), place / "lm")
     (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(6)))
     monkeypatch.chdir(place)

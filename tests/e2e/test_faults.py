@@ -1,6 +1,6 @@
 """The matrix of faults and verbs has no hole: every pair is tested, or is named here with the reason why it cannot be.
 
-Its rows are in test_faults_data, _options, _models, _stores, _training, _language, _disk and _surroundings.
+Its rows are in test_faults_data, _options, _models, _stores, _training, _language, _sweeps, _disk and _surroundings.
 """
 
 import test_faults_data
@@ -10,6 +10,7 @@ import test_faults_models
 import test_faults_options
 import test_faults_stores
 import test_faults_surroundings
+import test_faults_sweeps
 import test_faults_training
 
 from research.cli import VERBS
@@ -21,6 +22,7 @@ FAULTS = (
 EMBEDDED = "reads the embedded data only, which is cut from the running Python"
 NO_MODEL = "loads no model"
 NO_IDS = "instructions have no ids; two equal ones are two examples"
+NO_ROWS = "reads no rows of data"
 NO_WANDB = "does not speak to W&B"
 NOT_APPLICABLE = {
     ("missing file", "quickstart"): f"{EMBEDDED}; its model is under `unreadable model`",
@@ -46,6 +48,14 @@ NOT_APPLICABLE = {
     ("duplicate", "tokenize"): NO_IDS,
     ("lost W&B", "generate"): NO_WANDB,
     ("lost W&B", "tokenize"): NO_WANDB,
+    ("malformed line", "export"): NO_ROWS,
+    ("unknown id", "export"): NO_ROWS,
+    ("duplicate", "export"): NO_ROWS,
+    ("mismatched store", "export"): "reads no store",
+    ("lost W&B", "export"): NO_WANDB,
+    ("unknown id", "sweep"): "has options, no ids; unknown ones are under `wrong value`",
+    ("mismatched store", "sweep"): "reads no store; a plan whose data have changed is in test_sweep",
+    ("lost W&B", "sweep"): "does not speak to W&B; its points do, as `fit`",
     ("full disk", "tokenize"): "writes nothing",
     ("no permission", "tokenize"): "writes nothing",
 }
@@ -53,6 +63,7 @@ NOT_APPLICABLE = {
 ROWS = [
     *test_faults_data.ROWS, *test_faults_options.ROWS, *test_faults_models.ROWS, *test_faults_stores.ROWS,
     *test_faults_training.ROWS, *test_faults_language.ROWS, *test_faults_surroundings.NETWORK,
+    *test_faults_sweeps.ROWS,
 ]  # fmt: skip
 COVERED = {(row.fault, verb) for row in ROWS for verb in row.verbs.split()}
 COVERED |= {*test_faults_disk.COVERED, *test_faults_training.COVERED, *test_faults_surroundings.COVERED}

@@ -132,7 +132,7 @@ def test_disk_that_fills_up_after_the_check_is_refused_and_goes_through_later(co
     usage = shutil.disk_usage(place)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)  # what was free at the check is taken by others later
     monkeypatch.setenv("TANDEM_CACHE", str(disk / "cache"))
-    argv = WRITERS[command].replace("--out out", "--out disk/out").split()
+    argv = onto_disk(WRITERS[command])
     refused, finished = 0, {}
     for free in range(0, 64 * step, step):
         (disk / "others").write_bytes(b"\1" * PAGE * max(0, _free_pages(disk) + _pages(disk / "others") - free))
@@ -144,6 +144,13 @@ def test_disk_that_fills_up_after_the_check_is_refused_and_goes_through_later(co
     assert result.code == 0
     assert all(path.read_bytes() == content for path, content in finished.items())
     assert refused > 1
+
+
+def onto_disk(command: str) -> list[str]:
+    """The command with its results in disk/out; a sweep's YAML says where they go."""
+    sweep = Path("sweep.yaml")
+    sweep.write_text(sweep.read_text().replace('"out/', '"disk/out/'))
+    return command.replace("--out out", "--out disk/out").split()
 
 
 def _free_pages(disk: Path) -> int:
@@ -167,7 +174,7 @@ def test_disk_without_room_is_refused_before_anything_is_computed(command, resea
 @pytest.mark.parametrize("command", VERBS)
 def test_read_only_disk_is_refused(command, research, place, tmpfs):
     disk = tmpfs("ro")
-    result = research(*COMMANDS[command].replace("--out out", "--out disk/out").split())
+    result = research(*onto_disk(COMMANDS[command]))
     assert_fails_cleanly(result, command, disk / "out", "disk/out", "Read-only file system", *CURE)
 
 

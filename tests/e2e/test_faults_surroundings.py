@@ -104,6 +104,8 @@ INTERRUPTED = {
     "test": "research.training.validation.exact_search",
     "generate": "research.retrieval.generate.generate",
     "tokenize": "research.models.policy.load_policy",
+    "export": "research.verbs.export._check",
+    "sweep": "research.sweeps.plan.points_of",
 }
 """verb → a function in its middle."""
 

@@ -70,7 +70,7 @@ FAULTS = [
           "self.hidden(input_ids, **inputs)[:, 1:][chosen]", f"{SFT}::test_five_steps_are_those_of_trl"),
     Fault("virtual tokens not cut off", "models/causal_lm.py", "return states[:, count:]", "return states[:, :-count]",
           "tests/unit/test_adapters.py::test_hidden_states_give_the_model_s_own_logits_with_any_padding"),
-    Fault("packed texts see each other", "data/instruction_tokens.py", "padding_free=packed,", "padding_free=False,",
+    Fault("packed texts see each other", "data/instruction_tokens.py", "padding_free=packed)", "padding_free=False)",
           "tests/unit/test_adapters.py::test_packed_rows_have_the_losses_of_their_texts"),
     Fault("reference with the adapter on", "training/dpo.py", "with self.model.adapter_off():", "if True:",
           f"{DPO}::test_five_steps_are_those_of_trl"),
@@ -99,7 +99,8 @@ FAULTS = [
           f"{VALIDATION}::test_kl_is_that_of_the_whole_vocabulary"),
     Fault("forgetting on the trained text", "training/sft.py", 'data.tokens["other"]', "data.tokens[name]",
           f"{VALIDATION}::test_forgetting_is_the_loss_on_other_text"),
-    Fault("frozen base unchecked on resume", "training/language.py", 'checkpoint.get("base_hash") != self.base_hash', "False",
+    Fault("frozen base unchecked on "
+          "resume", "training/language.py", 'checkpoint.get("base_hash") != self.reference_hash', "False",
           f"{RESUME}::test_checkpoint_of_an_adapter_holds_no_frozen_weight_and_another_base_is_refused"),
     Fault("dropout not seeded by the step", "training/resume.py", "bits.seed(value)", "pass",
           f"{RESUME}::test_resumed_at_awkward_steps_equals_straight"),
