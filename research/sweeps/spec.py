@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import re
 from collections.abc import Iterator
@@ -196,6 +197,7 @@ def argv_of(sweep: Sweep, point: Point) -> list[str]:
     }  # fmt: skip
     argv: list[str] = []
     for word in sweep.command:
+        word = re.sub(r"\$\{envvar:([A-Z0-9_]*)\}", lambda match: os.environ.get(match[1], match[1]), word)
         argv += expanded.get(word[2:-1], [word]) if word.startswith("${") and word.endswith("}") else [word]
     return argv
 

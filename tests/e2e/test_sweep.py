@@ -195,3 +195,21 @@ def test_data_that_changed_since_the_plan_are_not_trained_on(place, research):
     assert "have changed since; expected what was planned" in result.err
     assert research("sweep", "plan", file).code == 0
     assert process("sweep", "run", file, "--threads", "1", env={"TANDEM_CACHE": "cache"}).code == 0
+
+
+def test_a_random_sweep_with_four_workers_has_exactly_run_cap_trials(place, research):
+    rates = {"model.optimisation.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}}
+    file = sweep(rates | {"seed_everything": {"values": [0, 1]}}, method="random", run_cap=6)
+    planned = research("sweep", "plan", file, "--json").json["points"]
+    assert planned == research("sweep", "plan", file, "--json").json["points"]  # a function of the seed
+    other = research("sweep", "plan", file, "--seed", 1, "--json").json["points"]
+    assert not {p["point"] for p in planned} & {p["point"] for p in other}
+    assert research("sweep", "plan", file, "--json").code == 0
+    result = process("sweep", "run", file, "--workers", "4", "--threads", "1", "--json", env={"TANDEM_CACHE": "cache"})
+    assert result.json["states"] == {"done": 6}
+    assert sorted(path.parent.name for path in Path("runs").glob("*/metrics.json")) == sorted(
+        p["point"] for p in planned
+    )
+    for one in planned:
+        config = yaml.safe_load((Path("runs") / one["point"] / "config.yaml").read_text())
+        assert config["model"]["init_args"]["optimisation"]["lr"] == one["values"]["model.optimisation.lr"]

@@ -276,3 +276,33 @@ def test_initial_prefix_is_scaled_down_unless_told_otherwise():
         given(config={"prefix_projection": True, "encoder_hidden_size": 8})[0],
         given(config={"prefix_projection": True, "encoder_hidden_size": 8}, init_scale=1.0)[0],
     )
+
+
+@pytest.mark.parametrize(("options", "expected"), [
+    ({"target_modules": ["q_proj"]}, {"0.self_attn.q_proj", "1.self_attn.q_proj"}),
+    ({"target_modules": r".*\.1\.self_attn\.(q|v)_proj"}, {"1.self_attn.q_proj", "1.self_attn.v_proj"}),
+    ({"target_modules": ["q_proj"], "layers_to_transform": [1]}, {"1.self_attn.q_proj"}),
+    ({"target_modules": "all-linear", "layers_to_transform": None},
+     {f"{i}.{name}" for i in (0, 1) for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+                                                 "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")}),
+])  # fmt: skip
+def test_lora_is_where_names_expressions_and_layers_say(options, expected):
+    model = adapters.attach(tiny_llama(), lora(**options))
+    found = {name.partition(".layers.")[2].removesuffix(".lora_A.default") for name, _ in model.named_modules()
+             if name.endswith("lora_A.default")}  # fmt: skip
+    assert found == expected
+    assert {name for name, p in model.named_parameters() if p.requires_grad and "lora_" not in name} == set()
+
+
+def test_prompts_from_sampled_words_are_embeddings_of_words():
+    model = adapters.attach(tiny_llama(), prompt(prompt_tuning_init="SAMPLE_VOCAB"))
+    words = tiny_llama().get_input_embeddings().weight
+    drawn = model.prompt_encoder["default"].embedding.weight
+    assert all(bool((words == row).all(1).any()) for row in drawn)
+    torch.manual_seed(0)
+    first = (
+        adapters.attach(tiny_llama(), prompt(prompt_tuning_init="SAMPLE_VOCAB"))
+        .prompt_encoder["default"]
+        .embedding.weight
+    )
+    assert not torch.equal(first, drawn)

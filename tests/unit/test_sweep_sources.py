@@ -157,6 +157,13 @@ def test_null_is_lost_in_a_command():
     assert lost_in_text({"a": None, "b": "null", "c": 1}) == ["a"]
 
 
+def test_variables_of_the_environment_are_filled_in(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLACE", "here")
+    one = sweep(tmp_path, "method: grid\ncommand: [x, '${envvar:PLACE}/a', '${envvar:NOWHERE}', '${args}']\n"
+                          "parameters: {a: {values: [1]}}\n")  # fmt: skip
+    assert argv_of(one, {"a": 1}) == ["x", "here/a", "NOWHERE", "--a=1"]  # as W&B's agent does
+
+
 @pytest.mark.parametrize(("argv", "expected"), [
     (["research", "fit", "-c", "x"], ["fit", "-c", "x"]), (["/usr/bin/env", "python", "-m", "research", "fit"], ["fit"]),
     (["python3.11", "-m", "research", "fit"], ["fit"]), (["python", "train.py"], None), (["/usr/bin/env", "bash"], None),
