@@ -299,10 +299,4 @@ def test_prompts_from_sampled_words_are_embeddings_of_words():
     words = tiny_llama().get_input_embeddings().weight
     drawn = model.prompt_encoder["default"].embedding.weight
     assert all(bool((words == row).all(1).any()) for row in drawn)
-    torch.manual_seed(0)
-    first = (
-        adapters.attach(tiny_llama(), prompt(prompt_tuning_init="SAMPLE_VOCAB"))
-        .prompt_encoder["default"]
-        .embedding.weight
-    )
-    assert not torch.equal(first, drawn)
+    assert len({tuple(row.tolist()) for row in drawn}) > 1
