@@ -22,7 +22,7 @@ def point_of(resolved: dict, base_hash: str, data: dict) -> str:
         base_hash: of the model that is trained.
         data: the DataModule's describe(): fingerprints and counts of what is read.
     """
-    return hash_json([_what(resolved), base_hash, data])[:LENGTH]
+    return hash_json([what_is_computed(resolved), base_hash, data])[:LENGTH]
 
 
 @functools.cache
@@ -33,10 +33,12 @@ def code_fingerprint() -> str:
     return hash_strings(f"{path.relative_to(root)}\n{path.read_text(encoding='utf-8')}" for path in files)[:LENGTH]
 
 
-def _what(value: Any, name: str = "") -> Any:
+def what_is_computed(value: Any, name: str = "") -> Any:
     """Without what says where or how."""
     if isinstance(value, dict):
         return {
-            key: _what(inner, f"{name}{key}.") for key, inner in value.items() if f"{name}{key}" not in (*HOW, *PATHS)
+            key: what_is_computed(inner, f"{name}{key}.")
+            for key, inner in value.items()
+            if f"{name}{key}" not in (*HOW, *PATHS)
         }
     return value

@@ -1,0 +1,80 @@
+"""`sweep submit` and `sweep finish`: a sweep as a SLURM array, and what follows it."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from research.errors import UserError
+from research.progress import say
+from research.verbs.points import due_again, folder_of, planned_points
+
+
+def cluster_options(args: argparse.Namespace) -> Any:
+    from research.sweeps.slurm import Options
+
+    for name, least in {
+        "throttle": 0,
+        "nodes": 1,
+        "tasks_per_node": 1,
+        "warning": 1,
+        "cpus": 1,
+        "slurm_gpus": 0,
+    }.items():
+        if (value := getattr(args, name)) is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} {value}; expected {least} or more. Correct it.")
+    return Options(args.throttle, args.time, args.partition, args.account, args.cpus, args.slurm_gpus, args.mem, args.nodes,
+                   args.tasks_per_node, tuple(args.sbatch), tuple(args.setup), args.warning)  # fmt: skip
+
+
+def submit_points(args: argparse.Namespace) -> int:
+    from research.sweeps.ledger import AGAIN, Ledger
+    from research.sweeps.slurm import array_script, finish_script, submit
+    from research.sweeps.spec import read_sweep
+
+    sweep, options = read_sweep(args.file), cluster_options(args)
+    folder = folder_of(sweep).resolve()
+    points = planned_points(args, sweep)
+    ledger = Ledger(folder)
+    for one in due_again(args, ledger, points, folder):
+        ledger.append(one.point, "missing", reason="run again")
+    standings = ledger.standings([one.point for one in points])
+    todo = [i for i, one in enumerate(points) if standings[one.point].state in AGAIN]
+    if not todo:
+        print(f"all {len(points)} points are done or running")
+        return 0
+    if args.dry_run:
+        print(array_script(sweep.name, args.file, folder, todo, options))
+        print(finish_script(sweep.name, args.file, folder, "ARRAY", 1, options))
+        return 0
+    array, after = submit(sweep.name, args.file, folder, todo, options)
+    facts = {"array": array, "finish": after, "points": len(todo), "out": str(folder)}
+    print(json.dumps(facts) if args.json else f"{len(todo)} points are array {array}; job {after} follows it; `research sweep "
+          f"status {args.file}` shows where they stand")  # fmt: skip
+    return 0
+
+
+def finish(args: argparse.Namespace) -> int:
+    """After an array: again what is missing, a few times; then what there is."""
+    from research.runfolder import write_json
+    from research.sweeps.executors import count
+    from research.sweeps.ledger import Ledger
+    from research.sweeps.plan import read_plan
+    from research.sweeps.slurm import ROUNDS, Options, submit
+    from research.sweeps.spec import read_sweep
+    from research.sweeps.worker import is_due
+
+    sweep, folder, round = read_sweep(args.file), Path(args.folder), int(args.round)
+    points, ledger = read_plan(folder), Ledger(folder)
+    standings = ledger.standings([one.point for one in points])
+    todo = [i for i, one in enumerate(points) if is_due(standings[one.point])]
+    if todo and round < ROUNDS:
+        values = json.loads(args.options)
+        options = Options(**values | {"sbatch": tuple(values["sbatch"]), "setup": tuple(values["setup"])})
+        array, _ = submit(sweep.name, args.file, folder, todo, options, round + 1)
+        say(f"{len(todo)} of {len(points)} points are missing: submitted again as array {array}")
+        return 0
+    counts = count(ledger, points)
+    write_json(folder / "finished.json", {"states": counts, "rounds": round})
+    say(", ".join(f"{n} {state}" for state, n in counts.items()))
+    return 0 if set(counts) <= {"done", "pruned"} else 1

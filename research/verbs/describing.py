@@ -1,0 +1,62 @@
+"""What a command would compute, without computing it: for the plan of a sweep."""
+
+import json
+from typing import Any
+
+
+def describe(argv: list[str]) -> dict[str, Any]:
+    """What a command would compute, without computing it: its models are built without weights.
+
+    Raises:
+        UserError: the command would end in one.
+    """
+    from research.runfolder import hash_json
+    from research.sweeps.spec import ours
+    from research.verbs.identity import LENGTH
+
+    words = ours(argv)
+    if words is None or words[:1] != ["fit"]:
+        return {"point": hash_json(argv)[:LENGTH]}  # somebody else's program: the command is all that is known
+    from research import cli
+    from research.models.folder import without_weights
+    from research.verbs import configuration
+    from research.verbs.identity import point_of
+
+    args = cli._parse(words)
+    with configuration.own_names():
+        config, resolved = configuration.read(args)
+        with without_weights():
+            module, data = configuration.build(config)
+    sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    trained = sum(n for n, wanted in sizes if wanted)
+    frozen = sum(n for n, wanted in sizes if not wanted)
+    narrow = (
+        config.trainer.precision == "bf16-mixed" and frozen and hasattr(module, "language") and module.model.adapted
+    )
+    facts = (
+        module.language.describe()
+        if hasattr(module, "language")
+        else {"trained_parameters": trained, "adapter_bytes": 0}
+    )
+    inputs = data.describe()
+    return {
+        "point": point_of(resolved, module.base_hash, inputs),
+        "computes": hash_json([_canonical(resolved), module.base_hash, inputs])[:LENGTH],
+        "trained_parameters": trained, "adapter_bytes": facts["adapter_bytes"],
+        # weights, gradients and two moments; activations come on top
+        "memory": trained * 16 + frozen * (2 if narrow else 4), "base_hash": module.base_hash, "data": inputs,
+    }  # fmt: skip
+
+
+def _canonical(resolved: dict) -> dict:
+    """The configuration with LoRA's alpha and rsLoRA as the one number that they make: the scale of the update."""
+    from research.models.adapters import LORA, effective_scale
+    from research.verbs.identity import what_is_computed
+
+    values = what_is_computed(json.loads(json.dumps(resolved)))
+    adapter = values["model"]["init_args"].get("adapter")
+    if isinstance(adapter, dict) and adapter.get("class_path") == "peft.LoraConfig":
+        inner = adapter["init_args"]
+        inner["scale"] = effective_scale({**inner, "peft_type": LORA})
+        inner.pop("lora_alpha"), inner.pop("use_rslora", None)
+    return values
