@@ -173,7 +173,7 @@ def test_two_processes_train_with_the_ddp_overlay(config, research_process, smal
     assert list((tmp_path / "run/model").glob("*model.safetensors"))
     expected = re.compile(
         r"train:|step |untrained: |trained: |.* parameters to train|.* has no "
-        "head|log-probabilities|reference:|generate:|other: |kl is not measured|\d+ rows make"
+        r"head|log-probabilities|reference:|generate:|other: |kl is not measured|\d+ rows make"
     )
     assert [line for line in result.err.splitlines() if not expected.match(line)] == []
 
