@@ -165,10 +165,9 @@ def _evaluate(args: argparse.Namespace, verb: str) -> int:
         "val" in data.collections if verb == "validate" else data.test_split is not None or getattr(data, "test", None)
     )
     if not named:
-        cure = f"--data.{'val' if verb == 'validate' else 'test'} FILE.jsonl, or for a source with splits --data.{split} NAME"
-        raise UserError(f"there is nothing to {verb} on (data.{split}={getattr(data, split)}, and a file has no splits); "
-                        "expected "
-                        f"data that are not trained on. Name some: {cure}.")  # fmt: skip
+        value = "is null" if getattr(data, split) is None else f"is {getattr(data, split)!r}, and a file has no splits"
+        cure = f"--data.{split} NAME, or other data by --data.{'val' if verb == 'validate' else 'test'} FILE.jsonl"
+        raise UserError(f"data.{split} {value}; expected a split to {verb} on. Name one: {cure}.")
     if trained and restores:  # adapters go onto the model that the configuration names
         module.restore(out / "model")
     trainer = configuration.make_trainer(config, [], [])
