@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from research.progress import say
@@ -18,23 +18,26 @@ POLL = 0.5  # seconds
 
 
 def run_local(
-    folder: Path, points: list[Planned], command: list[str], workers: int, gpus: list[str], threads: int
-) -> int:
+    folder: Path, points: Callable[[], list[Planned]], cap: int, command: list[str], workers: int, gpus: list[str],
+    threads: int,
+) -> int:  # fmt: skip
     """Run what is to be run with `workers` processes; 0 when all points are done, 85 when stopped, else 1.
 
     Args:
         folder: of the sweep.
-        points: all of them.
+        points: all of them; of a search, those so far.
+        cap: how many they will be, at most.
         command: what a worker is.
         workers: how many at a time.
         gpus: ids, shared out among the workers; empty on a CPU.
         threads: of each worker on a CPU.
     """
     ledger = Ledger(folder)
-    todo = [one for one in points if ledger.standings([one.point])[one.point].state in AGAIN]
+    standings = ledger.standings([one.point for one in points()]).values()
+    todo = cap - sum(standing.state not in AGAIN for standing in standings)
     if not todo:
-        return _ended(ledger, points)
-    children = [_start(command, i, gpus, threads, folder) for i in range(min(workers, len(todo)))]
+        return _ended(ledger, points())
+    children = [_start(command, i, gpus, threads, folder) for i in range(min(workers, todo))]
     stopped = False
 
     def stop(number: int, _frame: object) -> None:
@@ -49,7 +52,7 @@ def run_local(
             draw()
             time.sleep(POLL)
         draw()
-    return 85 if stopped else _ended(ledger, points)
+    return 85 if stopped else _ended(ledger, points())
 
 
 def _start(command: list[str], i: int, gpus: list[str], threads: int, folder: Path) -> subprocess.Popen:
@@ -85,32 +88,27 @@ def _signals(handler) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _table(ledger: Ledger, points: list[Planned]) -> Iterator:
+def _table(ledger: Ledger, points: Callable[[], list[Planned]]) -> Iterator:
     """A live table on a terminal; elsewhere a line for each point that ends."""
     from rich.console import Console
     from rich.live import Live
 
-    ids = [one.point for one in points]
+    def standings() -> dict[str, Standing]:
+        return ledger.standings([one.point for one in points()])
+
     if sys.stderr.isatty():
         with Live(console=Console(stderr=True), refresh_per_second=2) as live:
-            yield lambda: live.update(table(points, ledger.standings(ids)))
+            yield lambda: live.update(table(points(), standings()))
         return
     said: dict[str, int] = {}
 
     def lines() -> None:
-        for one in points:
-            standing = ledger.standings([one.point])[one.point]
-            if standing.state not in ("missing", "running") and said.get(one.point) != standing.attempts:
-                said[one.point] = standing.attempts
-                say(
-                    f"{one.point} {standing.state}"
-                    + (f": {standing.last['error']}" if standing.last.get("error") else "")
-                )
+        for point, standing in standings().items():
+            if standing.state not in ("missing", "running") and said.get(point) != standing.attempts:
+                said[point] = standing.attempts
+                say(f"{point} {standing.state}" + (f": {standing.last['error']}" if standing.last.get("error") else ""))
 
-    lines_before = {
-        point: s.attempts for point, s in ledger.standings(ids).items() if s.state not in ("missing", "running")
-    }
-    said.update(lines_before)
+    said.update({point: s.attempts for point, s in standings().items() if s.state not in ("missing", "running")})
     yield lines
 
 
@@ -121,11 +119,19 @@ def table(points: list[Planned], standings: dict[str, Standing]):
     out = Table(box=None, pad_edge=False)
     names = list(points[0].values) if points else []
     varied = [name for name in names if len({str(one.values.get(name)) for one in points}) > 1]
-    for name in ("point", *varied, "state", "attempts", "seconds", ""):
+    measured = any(standing.last.get("value") is not None for standing in standings.values())
+    for name in ("point", *varied, "state", "attempts", "seconds", *(["value"] if measured else []), ""):
         out.add_column(name, overflow="fold")
     for one in points:
         standing = standings[one.point]
-        seconds = standing.last.get("seconds")
-        out.add_row(one.point, *(str(one.values.get(name)) for name in varied), standing.state, str(standing.attempts),
-                    "" if seconds is None else f"{seconds:.1f}", str(standing.last.get("error") or ""))  # fmt: skip
+        seconds, value = standing.last.get("seconds"), standing.last.get("value")
+        out.add_row(one.point, *(_short(one.values.get(name)) for name in varied), standing.state, str(standing.attempts),
+                    "" if seconds is None else f"{seconds:.1f}",
+                    *([("" if value is None else f"{value:.4f}")] if measured else []),
+                    str(standing.last.get("error") or ""))  # fmt: skip
     return out
+
+
+def _short(value: object) -> str:
+    """A drawn rate has more digits than a table needs."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -19,6 +19,7 @@ METHODS = ("grid", "random", "bayes")
 COMMAND = ["${env}", "${interpreter}", "${program}", "${args}"]  # W&B's own
 MACROS = ("env", "interpreter", "program", "args", "args_no_hyphens", "args_no_equals", "args_no_boolean_flags", "args_json",
           "args_append_hydra", "args_override_hydra")  # fmt: skip
+DRAWS = 100  # for each point of a random sweep
 HYPERBAND = {"type", "min_iter", "max_iter", "s", "eta", "strict"}
 
 Point = dict[str, Any]
@@ -140,6 +141,22 @@ def _hyperband(facts: dict, metric: dict, path: Path) -> dict | None:
     if ("min_iter" in rule) == ("max_iter" in rule):
         raise UserError(f"{path}: early_terminate has {'both' if 'min_iter' in rule else 'neither'} of min_iter and max_iter; "
                         "expected one (max_iter with s). Correct it.")  # fmt: skip
+    numbers = {"min_iter": 1, "max_iter": 1, "s": 1, "eta": 1}
+    for name, least in numbers.items():
+        value = rule.get(name, least + 1)
+        whole = isinstance(value, int) or (name == "eta" and isinstance(value, float))
+        if isinstance(value, bool) or not whole or value < least or (name == "eta" and value <= 1):
+            raise UserError(f"{path}: early_terminate.{name}={value!r}; expected "
+                            f"{'above 1' if name == 'eta' else 'a whole number of 1 or more'}. Correct it.")  # fmt: skip
+    if "max_iter" in rule and "s" not in rule:
+        raise UserError(
+            f"{path}: early_terminate has max_iter without s; expected how many bands lie below it. Add s: 2."
+        )
+    if "max_iter" in rule and rule["max_iter"] < rule.get("eta", 3):
+        raise UserError(f"{path}: early_terminate.max_iter={rule['max_iter']} is below eta={rule.get('eta', 3)}: there would "
+                        "be no band; expected eta or more. Raise it.")  # fmt: skip
+    if not isinstance(rule.get("strict", True), bool):
+        raise UserError(f"{path}: early_terminate.strict={rule['strict']!r}; expected true or false. Correct it.")
     if not metric.get("name"):
         raise UserError(
             f"{path}: early_terminate without a metric; expected metric: {{name: val/loss, goal: minimize}}. Add it."
@@ -159,11 +176,17 @@ def grid(sweep: Sweep) -> Iterator[Point]:
 
 
 def drawn(sweep: Sweep, seed: int, count: int) -> list[Point]:
-    """The seeded static plan of a random sweep; a longer one begins with a shorter one."""
-    points = []
-    for i in range(count):
+    """The seeded static plan of a random sweep, each point once; a longer one begins with a shorter one."""
+    points: list[Point] = []
+    seen = set()
+    for i in range(DRAWS * count):  # of lists alone there may be fewer points than that
         draw = random.Random(f"sweep {sweep.name} {seed} {i}")
-        points.append({one.name: one.quantile(draw.random()) for one in sweep.parameters})
+        point = {one.name: one.quantile(draw.random()) for one in sweep.parameters}
+        if (text := repr(point)) not in seen:
+            seen.add(text)
+            points.append(point)
+        if len(points) == count:
+            break
     return points
 
 

@@ -13,8 +13,9 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from research.errors import UserError
 from research.sweeps.ledger import AGAIN, Ledger, Standing
@@ -33,14 +34,19 @@ def is_due(standing: Standing) -> bool:
     return standing.state in AGAIN
 
 
-def run_point(ledger: Ledger, one: Planned, run: Callable[[list[str]], int], sweep: str) -> int | None:
+def run_point(
+    ledger: Ledger, one: Planned, run: Callable[[list[str]], int], variables: dict[str, str],
+    outcome: Callable[[Planned], dict[str, Any]] = lambda one: {},
+) -> int | None:  # fmt: skip
     """Run a point that nobody else runs and that is not done.
 
     Args:
         ledger: of the sweep.
         one: the point.
         run: our verbs: arguments → exit code.
-        sweep: name, which W&B groups its runs by.
+        variables: of the environment that the point gets, beside its own id.
+        outcome: what a point that ended well adds to its event: the value of the sweep's metric; `state`, where it is another
+            than done.
 
     Returns:
         The exit code; None where there was nothing to do.
@@ -55,20 +61,23 @@ def run_point(ledger: Ledger, one: Planned, run: Callable[[list[str]], int], swe
         ledger.append(one.point, "running", attempt=standing.attempts + 1)
         started = time.perf_counter()
         log = ledger.folder / "logs" / f"{one.point}.log"
-        code, error = _run(placed(one.argv, one.point), log, run, {"TANDEM_SWEEP": sweep, "TANDEM_POINT": one.point})
+        code, error = _run(placed(one.argv, one.point), log, run, variables | {"TANDEM_POINT": one.point})
         state = "done" if code == 0 else "preempted" if code in (PREEMPTED, INTERRUPTED) else "failed"
-        more = {} if code == 0 else {"code": code, "error": error}
-        ledger.append(one.point, state, seconds=round(time.perf_counter() - started, 3), **more)
+        more = {"state": state} | (outcome(one) if code == 0 else {"code": code, "error": error})
+        ledger.append(one.point, seconds=round(time.perf_counter() - started, 3), **more)
         return code
 
 
-def work(ledger: Ledger, points: list[Planned], run: Callable[[list[str]], int], sweep: str) -> int:
+def work(
+    ledger: Ledger, points: Iterable[Planned], run: Callable[[list[str]], int], variables: dict[str, str],
+    outcome: Callable[[Planned], dict[str, Any]] = lambda one: {},
+) -> int:  # fmt: skip
     """Run all that is to be run, until nothing is left or this process is told to stop; the exit code."""
     with _stoppable() as stopped:
         for one in points:
-            code = run_point(ledger, one, run, sweep)
+            code = run_point(ledger, one, run, variables, outcome)
             while code not in (None, 0, WRONG_INPUT, PREEMPTED, INTERRUPTED):  # a crash: again, up to ATTEMPTS times
-                code = run_point(ledger, one, run, sweep)
+                code = run_point(ledger, one, run, variables, outcome)
             if code in (PREEMPTED, INTERRUPTED) or stopped:
                 return PREEMPTED
     return 0

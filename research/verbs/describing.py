@@ -3,12 +3,18 @@
 import json
 from typing import Any
 
+from research.errors import UserError
 
-def describe(argv: list[str]) -> dict[str, Any]:
+
+def describe(argv: list[str], metric: str | None = None) -> dict[str, Any]:
     """What a command would compute, without computing it: its models are built without weights.
 
+    Args:
+        argv: the command.
+        metric: that it must measure.
+
     Raises:
-        UserError: the command would end in one.
+        UserError: the command would end in one, or does not measure the metric.
     """
     from research.runfolder import hash_json
     from research.sweeps.spec import ours
@@ -16,6 +22,9 @@ def describe(argv: list[str]) -> dict[str, Any]:
 
     words = ours(argv)
     if words is None or words[:1] != ["fit"]:
+        if metric is not None:
+            raise UserError(f"{argv[0]}: bayes and early_terminate need to see {metric} while the command runs; expected "
+                            "`research fit`. Leave them to W&B's agents.")  # fmt: skip
         return {"point": hash_json(argv)[:LENGTH]}  # somebody else's program: the command is all that is known
     from research import cli
     from research.models.folder import without_weights
@@ -27,6 +36,10 @@ def describe(argv: list[str]) -> dict[str, Any]:
         config, resolved = configuration.read(args)
         with without_weights():
             module, data = configuration.build(config)
+    known = [f"val/{name}" for name in module.metrics]
+    if metric is not None and metric not in known:
+        raise UserError(f"the sweep's metric {metric!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
+                        "add it to model.metrics.")  # fmt: skip
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
     trained = sum(n for n, wanted in sizes if wanted)
     frozen = sum(n for n, wanted in sizes if not wanted)

@@ -9,7 +9,6 @@ from typing import Any
 
 from research.errors import UserError
 from research.progress import bar, say
-from research.verbs.describing import describe
 
 
 def folder_of(sweep: Any) -> Path:
@@ -24,20 +23,26 @@ def folder_of(sweep: Any) -> Path:
 
 
 def planned_points(args: argparse.Namespace, sweep: Any) -> list:
-    """The points, checked: from the plan where it is this sweep's, else planned now."""
+    """The points, checked: from the plan where it is this sweep's, else planned now; of a search, those so far."""
     from research.sweeps.plan import is_exhaustive, is_planned, plan, read_plan, write_plan
+    from research.sweeps.search import open_search, points_so_far
+    from research.verbs.searching import describe_for, is_searched
 
-    if not is_exhaustive(sweep):
-        raise UserError(f"{args.file}: {sweep.method}{' without run_cap' if sweep.method == 'random' else ''} has no list of "
-                        "points; "
-                        "expected a grid, or method: random with run_cap. Change the method, or run it by `wandb "
-                        "agent`.")  # fmt: skip
+    if not is_exhaustive(sweep) and not is_searched(sweep):
+        raise UserError(f"{args.file}: random without run_cap has no end; expected a number of trials. Add run_cap: 24, or "
+                        "run it by `wandb agent`.")  # fmt: skip
     folder, key = folder_of(sweep), plan_key(args, sweep)
-    if is_planned(folder, key):  # fit refuses a point whose data have changed since
+    if is_searched(sweep):
+        open_search(folder, sweep, args.seed)
+        if points := points_so_far(folder):
+            return points
+    elif is_planned(folder, key):  # fit refuses a point whose data have changed since
         return read_plan(folder)
-    points, problems = plan(sweep, describe, args.seed, watched)
+    points, problems = plan(sweep, describe_for(sweep), args.seed, watched)
     if problems:
         raise UserError(f"{args.file}: {len(problems)} points cannot be run, the first: {problems[0].reason}")
+    if is_searched(sweep):
+        return []  # those were its extremes; its points are proposed one by one
     write_plan(folder, points, key)
     return points
 

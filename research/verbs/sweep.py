@@ -12,13 +12,14 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from research.errors import UserError
 from research.progress import say
 from research.verbs.cluster import finish, submit_points
-from research.verbs.describing import describe
 from research.verbs.points import (
     due_again,
     folder_of,
@@ -29,6 +30,7 @@ from research.verbs.points import (
     planned_points,
     watched,
 )
+from research.verbs.searching import describe_for, due, is_searched, outcome_of, variables_of
 
 STEPS = ("compile", "plan", "run", "submit", "status", "worker", "finish")
 
@@ -109,7 +111,7 @@ def _plan(args: argparse.Namespace) -> int:
     from research.sweeps.spec import read_sweep
 
     sweep = read_sweep(args.file)
-    points, problems = plan(sweep, describe, args.seed, watched)
+    points, problems = plan(sweep, describe_for(sweep), args.seed, watched)
     if problems:
         for problem in problems[:10]:
             say(f"{shown(problem.values)}: {problem.reason}")
@@ -144,6 +146,7 @@ def _facts(facts: dict[str, Any]) -> list[str]:
 def _run(args: argparse.Namespace) -> int:
     from research.sweeps.executors import count, run_local
     from research.sweeps.ledger import Ledger
+    from research.sweeps.search import points_so_far
     from research.sweeps.spec import read_sweep
 
     if args.workers < 1:
@@ -157,9 +160,10 @@ def _run(args: argparse.Namespace) -> int:
     gpus = [gpu for gpu in args.gpus.split(",") if gpu]
     threads = args.threads or max(1, len(os.sched_getaffinity(0)) // args.workers)
     command = [sys.executable, "-m", "research", "sweep", "worker", str(args.file), "--seed", str(args.seed)]
-    code = run_local(folder, points, command, args.workers, gpus, threads)
+    now, cap = (partial(points_so_far, folder), sweep.run_cap) if is_searched(sweep) else (lambda: points, len(points))
+    code = run_local(folder, now, cap, command, args.workers, gpus, threads)
     if args.json:
-        print(json.dumps({"out": str(folder), "states": count(ledger, points)}))
+        print(json.dumps({"out": str(folder), "states": count(ledger, now())}))
     return code
 
 
@@ -172,6 +176,9 @@ def _worker(args: argparse.Namespace) -> int:
 
     sweep = read_sweep(args.file)
     folder = Path(args.folder) if args.folder else folder_of(sweep)
+    if is_searched(sweep):
+        points: Iterable = due(folder, sweep, args.seed, once=args.index is not None)
+        return work(Ledger(folder), points, cli.main, variables_of(folder, sweep), outcome_of(folder, sweep))
     points = read_plan(folder)
     if args.index is not None:
         points = [points[int(args.index)]]
@@ -182,7 +189,7 @@ def _worker(args: argparse.Namespace) -> int:
             own = ours(placed(points[0].argv, points[0].point))
             done = is_done(folder / points[0].point)
             return 0 if done or own is None else cli.main(own)
-    code = work(Ledger(folder), points, cli.main, sweep.name)
+    code = work(Ledger(folder), points, cli.main, variables_of(folder, sweep), outcome_of(folder, sweep))
     if code or args.index is None:
         return code
     last = Ledger(folder).standings([points[0].point])[points[0].point]

@@ -61,6 +61,7 @@ def fit(args: argparse.Namespace) -> int:
 
 def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path) -> int:
     from research.verbs.identity import PLACE, point_of
+    from research.verbs.searching import pruning
 
     module = data = None
     if PLACE in config.out:  # a point of a sweep: its folder is named by what it computes
@@ -86,7 +87,8 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path) -> in
         Resume(out, config.save_every),
     )
     resume.file.hold = lambda: best.pending is not None
-    trainer = configuration.make_trainer(config, [best, resume], [curves])
+    pruned = pruning(out)
+    trainer = configuration.make_trainer(config, [best, *pruned, resume], [curves])
     with contextlib.ExitStack() as stack:
         first = _is_first_process()
         if first:
@@ -132,6 +134,8 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path) -> in
         metrics = read_json(out / "metrics.json")
         metrics |= {"finished": True, "steps": trainer.global_step, "seconds": round(time.perf_counter() - started, 3),
                     "temperature": _temperature(module)}  # fmt: skip
+        if pruned and pruned[0].pruned is not None:
+            metrics["pruned"] = pruned[0].pruned
         if hasattr(module, "language"):
             metrics["trained"] = module.language.describe()
         write_json(out / "metrics.json", metrics)

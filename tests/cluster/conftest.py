@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAMS = ("sbatch", "slurmctld", "slurmd", "munged", "scontrol", "squeue", "scancel")
+PROGRAMS = ("sbatch", "slurmctld", "slurmd", "munge", "munged", "scontrol", "squeue", "scancel")
 CONF = """
 ClusterName=tandem
 SlurmctldHost={host}(127.0.0.1)
@@ -82,12 +82,13 @@ class Slurm:
         self.conf, self.children = conf, []
 
     def start(self) -> None:
-        if not Path("/run/munge/munge.socket.2").exists():
+        # asked, not looked for: a daemon that was killed leaves its socket behind
+        if subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode:
             for folder in ("/run/munge", "/var/lib/munge", "/var/log/munge"):
                 Path(folder).mkdir(parents=True, exist_ok=True)
                 shutil.chown(folder, "munge", "munge")
             os.chmod("/run/munge", 0o755)
-            subprocess.run(["runuser", "-u", "munge", "--", "/usr/sbin/munged"], check=True)
+            subprocess.run(["runuser", "-u", "munge", "--", "/usr/sbin/munged", "--force"], check=True)
         for command in (["slurmctld", "-D", "-c"], ["slurmd", "-D", "-N", "n1"], ["slurmd", "-D", "-N", "n2"]):
             log = open(self.conf.parent / f"{'-'.join(c.strip('-') for c in command)}.out", "w")
             with log:
@@ -121,5 +122,7 @@ class Slurm:
     def until(self, true, seconds: float, what: str) -> None:
         limit = time.monotonic() + seconds
         while not true():
-            assert time.monotonic() < limit, f"{what} after {seconds} s\n{self.ask('squeue', '-r', '-t', 'all')}"
+            queue = self.ask("squeue", "-r", "-t", "all")
+            logs = "".join(f"{file}: {file.read_text()[-500:]}\n" for file in sorted(self.conf.parent.glob("*.log")))
+            assert time.monotonic() < limit, f"{what} after {seconds} s\n{queue}{logs}"
             time.sleep(1)

@@ -213,3 +213,82 @@ def test_a_random_sweep_with_four_workers_has_exactly_run_cap_trials(place, rese
     for one in planned:
         config = yaml.safe_load((Path("runs") / one["point"] / "config.yaml").read_text())
         assert config["model"]["init_args"]["optimisation"]["lr"] == one["values"]["model.optimisation.lr"]
+
+
+RATES = {"model.optimisation.lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-1},
+         "model.adapter.r": {"values": [1, 2, 4]}}  # fmt: skip
+BAYES = {"method": "bayes", "metric": {"name": "val/loss", "goal": "minimize"}}
+
+
+def searched(folder: str, workers: int, **more) -> list[dict]:
+    """The points of a bayes sweep, run in a folder of its own."""
+    file = sweep(RATES, **BAYES, **more, command=[word.replace("runs", folder) for word in COMMAND], name=folder)
+    result = process("sweep", "run", file, "--workers", str(workers), "--threads", "1", "--json",
+                     env={"TANDEM_CACHE": "cache"})  # fmt: skip
+    assert result.code == 0, result.err
+    lines = (Path(folder) / "plan.jsonl").read_text().splitlines()
+    assert result.json["states"] == {"done": len(lines)}
+    return [json.loads(line) for line in lines]
+
+
+def test_bayes_with_four_workers_has_exactly_run_cap_trials(place, research):
+    points = searched("four", 4, run_cap=6)
+    assert len({one["point"] for one in points}) == 6
+    assert sorted(path.parent.name for path in Path("four").glob("*/metrics.json")) == sorted(
+        one["point"] for one in points
+    )
+    rows = research("sweep", "status", "sweep.yaml", "--json").json["points"]
+    for one in rows:  # what the search learned from is what the run has measured
+        history = [json.loads(line) for line in (Path("four") / one["point"] / "curves.jsonl").read_text().splitlines()]
+        assert one["last"]["value"] == min(line["val/loss"] for line in history if "val/loss" in line)
+        assert one["attempts"] == 1
+
+
+def test_bayes_with_one_worker_is_reproducible(place, research):
+    first = searched("first", 1, run_cap=4)
+    again = [one["values"] for one in searched("again", 1, run_cap=4)]
+    assert [one["values"] for one in first] == again
+    assert len({json.dumps(values) for values in again}) == 4
+    longer = [one["values"] for one in searched("first", 1, run_cap=5)]  # a longer search goes on with the shorter one
+    assert longer[:4] == again
+    assert len(longer) == 5
+
+
+def test_hyperband_prunes_what_lags_behind_and_says_so(place, research):
+    Path("sft.yaml").write_text(CONFIG.replace("max_steps: 2", "max_steps: 8\n  val_check_interval: 1"))
+    rates = [3e-2, 1e-2, 1e-9, 1e-8]  # the last two do not learn
+    file = sweep({"model.optimisation.lr": {"values": rates}}, metric={"name": "val/loss", "goal": "minimize"},
+                 early_terminate={"type": "hyperband", "min_iter": 3, "eta": 2})  # fmt: skip
+    result = process("sweep", "run", file, "--threads", "1", "--json", env={"TANDEM_CACHE": "cache"})
+    assert result.code == 0, result.err
+    assert result.json["states"] == {"pruned": 2, "done": 2}
+    rows = research("sweep", "status", file, "--json").json["points"]
+    assert [one["state"] for one in rows] == ["done", "done", "pruned", "pruned"]
+    # the third is behind the second at three values (the untrained model's is the first); the fourth is as good as the third
+    # there, and behind both others at six
+    steps, pruned = [8, 8, 2, 5], [None, None, {"step": 2, "values": 3}, {"step": 5, "values": 6}]
+    for one, taken, why in zip(rows, steps, pruned, strict=True):
+        facts = json.loads((Path("runs") / one["point"] / "metrics.json").read_text())
+        assert (facts["finished"], facts["steps"], facts.get("pruned")) == (True, taken, why)
+    assert process("sweep", "run", file, "--threads", "1", "--json", env={"TANDEM_CACHE": "cache"}).json["states"] == {
+        "pruned": 2, "done": 2}  # fmt: skip
+    assert {one["attempts"] for one in research("sweep", "status", file, "--json").json["points"]} == {1}
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    ({**BAYES}, "bayes without run_cap has no end"),
+    ({**BAYES, "run_cap": 2, "metric": {"name": "val/lss"}}, r"metric 'val/lss' is not computed; expected one of val/loss"),
+    ({"metric": {"name": "val/lss"}, "method": "random", "run_cap": 2,
+      "early_terminate": {"type": "hyperband", "min_iter": 2}}, r"metric 'val/lss' is not computed"),
+    ({**BAYES, "run_cap": 2, "command": ["python", "train.py", "${args}"]}, "need to see val/loss while the command runs"),
+    ({"method": "random"}, "random without run_cap has no end"),
+    ({**BAYES, "run_cap": 2, "early_terminate": {"type": "hyperband", "max_iter": 9}}, "max_iter without s"),
+    ({**BAYES, "run_cap": 2, "early_terminate": {"type": "hyperband", "min_iter": 0}}, "early_terminate.min_iter=0"),
+])  # fmt: skip
+def test_a_search_that_cannot_be_run_here_is_refused(more, says, place, research):
+    import re
+
+    result = research("sweep", "run", sweep(RATES, **more))
+    assert result.code == 2
+    assert re.search(says, result.err), result.err
+    assert not Path("runs/plan.jsonl").exists()

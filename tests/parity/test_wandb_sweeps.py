@@ -32,3 +32,33 @@ def test_quantiles_are_w_and_b_s(facts):
         found = ours.quantile(float(u))
         assert found == (expected if isinstance(expected, str) else pytest.approx(expected, rel=1e-9, abs=1e-12))
         assert isinstance(found, int) or not isinstance(expected, int)
+
+
+@pytest.mark.parametrize("rule", [
+    {"min_iter": 1}, {"min_iter": 2, "eta": 2}, {"min_iter": 1, "eta": 2, "strict": False}, {"min_iter": 3, "eta": 1.5},
+    {"max_iter": 9, "s": 2}, {"max_iter": 27, "s": 2, "eta": 3, "strict": False}, {"max_iter": 8, "s": 3, "eta": 2},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("goal", ["minimize", "maximize"])
+def test_hyperband_stops_the_runs_that_w_and_b_would_stop(rule, goal):
+    import warnings
+
+    from research.sweeps.hyperband import is_stopped
+
+    run, hyperband = pytest.importorskip("sweeps.run"), pytest.importorskip("sweeps.hyperband_stopping")
+    rule = {"type": "hyperband", **rule}
+    config = {"method": "grid", "parameters": {"a": {"values": [1]}}, "metric": {"name": "loss", "goal": goal},
+              "early_terminate": rule}  # fmt: skip
+    dice = np.random.default_rng(0)
+    stopped = 0
+    for _ in range(150):
+        histories = [list(dice.normal(size=dice.integers(0, 12)).round(1)) for _ in range(dice.integers(1, 9))]
+        runs = [run.SweepRun(name=str(i), state=run.RunState.running, history=[{"loss": value} for value in values])
+                for i, values in enumerate(histories)]  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            theirs = {int(one.name) for one in hyperband.hyperband_stop_runs(runs, config)}
+        ours = {i for i, own in enumerate(histories)
+                if is_stopped(own, histories[:i] + histories[i + 1 :], rule, goal)}  # fmt: skip
+        assert ours == theirs
+        stopped += len(ours)
+    assert stopped > 5

@@ -69,14 +69,14 @@ def fail(_argv: list[str]) -> int:
 ])  # fmt: skip
 def test_a_crash_is_tried_again_and_wrong_input_is_not(run, attempts, state, error, tmp_path):
     ledger = Ledger(tmp_path)
-    work(ledger, [planned("a", ["research", "fit"])], run, "s")
+    work(ledger, [planned("a", ["research", "fit"])], run, {})
     standing = ledger.standings(["a"])["a"]
     assert (standing.state, standing.attempts) == (state, attempts)
     assert standing.last.get("error") == error
-    work(ledger, [planned("a", ["research", "fit"])], run, "s")
+    work(ledger, [planned("a", ["research", "fit"])], run, {})
     assert ledger.standings(["a"])["a"].attempts == attempts + (state == "preempted")
     ledger.append("a", "missing")  # the user asks for it
-    run_point(ledger, planned("a", ["research", "fit"]), lambda argv: 0, "s")
+    run_point(ledger, planned("a", ["research", "fit"]), lambda argv: 0, {})
     assert ledger.standings(["a"])["a"].state == "done"
 
 
@@ -89,7 +89,7 @@ def test_a_point_sees_its_own_variables_and_leaves_none(tmp_path):
         return 0
 
     points = [planned(name, ["research", "fit", "--out", "x/{point}"]) for name in ("a", "b")]
-    work(Ledger(tmp_path), points, run, "s")
+    work(Ledger(tmp_path), points, run, {"TANDEM_SWEEP": "s"})
     assert seen == [(["fit", "--out", f"x/{name}"], "s", name, None) for name in ("a", "b")]
     assert "LEFT" not in os.environ
 
@@ -97,7 +97,7 @@ def test_a_point_sees_its_own_variables_and_leaves_none(tmp_path):
 def test_a_foreign_command_has_its_output_and_its_failure_noted(tmp_path):
     ledger = Ledger(tmp_path)
     speaks = planned("a", ["sh", "-c", "echo hello; echo no such thing >&2; exit 3"])
-    work(ledger, [speaks, planned("b", ["nowhere-to-be-found"])], lambda argv: 0, "s")
+    work(ledger, [speaks, planned("b", ["nowhere-to-be-found"])], lambda argv: 0, {})
     standings = ledger.standings(["a", "b"])
     assert standings["a"].last["error"] == "no such thing"
     assert standings["a"].last["code"] == 3
@@ -113,7 +113,7 @@ from research.sweeps.ledger import Ledger
 from research.sweeps.plan import read_plan
 from research.sweeps.worker import work
 folder = Path(sys.argv[1])
-sys.exit(work(Ledger(folder), read_plan(folder), lambda argv: 0, "s"))
+sys.exit(work(Ledger(folder), read_plan(folder), lambda argv: 0, {}))
 """
 
 

@@ -1,0 +1,183 @@
+"""Bayes without a server: Optuna's TPE proposes the next point from what became of the points before it.
+
+A sweep that is searched has a plan that grows: a proposed point is appended to plan.jsonl, and from there on it is a point as
+any other, with the same ledger. The plan and the ledger are all that a proposal depends on (Optuna's study is built anew from
+them each time), so that there is no second journal that could disagree with them after a crash, one worker's search is a
+function of its seed, and an interrupted one goes on as if it had not been. Proposals are made one at a time, under a lock: no
+more than run_cap points are ever begun, however many workers there are.
+"""
+
+import contextlib
+import fcntl
+import json
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.errors import UserError
+from research.progress import say
+from research.runfolder import atomic_write, hash_json
+from research.sweeps.distributions import Parameter
+from research.sweeps.ledger import Ledger, Standing
+from research.sweeps.plan import FILE, Planned, read_plan
+from research.sweeps.spec import Sweep, argv_of, lost_in_text
+
+KEY, LOCK = "search.key", "search.lock"
+STARTUP = 10  # points that are drawn at random before the first is proposed, as Optuna's default
+TRIES = 100  # draws for one point that is new and can be run
+
+Draw = dict[str, float | int]
+"""Parameter → its quantile, or the number of its value in the list."""
+
+
+class Tried(NamedTuple):
+    """A point as the proposal sees it.
+
+    Attributes:
+        draw: what its values were made from.
+        state: of the ledger.
+        value: of the sweep's metric; None where there is none yet.
+    """
+
+    draw: Draw
+    state: str
+    value: float | None
+
+
+def open_search(folder: Path, sweep: Sweep, seed: int) -> None:
+    """Begin a search in this folder, or go on with it.
+
+    Raises:
+        UserError: it cannot be searched here, or the folder holds another search.
+    """
+    if sweep.run_cap is None:
+        raise UserError(
+            f"{sweep.path}: bayes without run_cap has no end; expected a number of trials. Add run_cap: 24."
+        )
+    kept = {
+        name: sweep.facts.get(name)
+        for name in ("method", "metric", "parameters", "command", "program", "early_terminate")
+    }
+    key = hash_json([kept, seed])
+    path = folder / KEY
+    if path.exists() and path.read_text(encoding="utf-8") != key:
+        raise UserError(f"{folder} holds another search than {sweep.path} with --seed {seed}: its points were proposed for "
+                        "other parameters; expected the same, to go on. Give the sweep another name, or move that "
+                        "folder.")  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as stream:
+        stream.write(key)
+
+
+def points_so_far(folder: Path) -> list[Planned]:
+    """The points that were proposed, in order."""
+    return read_plan(folder) if (folder / FILE).exists() else []
+
+
+def grow(folder: Path, sweep: Sweep, seed: int, describe: Callable[[list[str]], dict[str, Any]]) -> Planned | None:
+    """Propose one more point and write it into the plan; None where run_cap is reached, or nothing new is left.
+
+    Args:
+        folder: of the sweep.
+        sweep: method bayes, with a run_cap.
+        seed: of the search.
+        describe: as in plan.
+    """
+    with _alone(folder):
+        points = points_so_far(folder)
+        if len(points) >= sweep.run_cap:
+            return None
+        standings = Ledger(folder).standings([one.point for one in points])
+        tried = [_tried(one, standings[one.point]) for one in points]
+        known = {one.point for one in points}
+        for attempt in range(TRIES):
+            # the first try is the proposal; after one that is not new, or that the guard refuses, the dice decide
+            draw = propose(sweep, seed, tried) if attempt == 0 else rolled(sweep, f"{seed} {len(points)} {attempt}")
+            values = values_of(sweep, draw)
+            try:
+                if lost := lost_in_text(values):
+                    raise UserError(f"{lost[0]} is null, which a command cannot carry; expected another value.")
+                argv = argv_of(sweep, values)
+                facts = describe(argv)
+            except UserError as error:
+                say(f"not tried: {values} ({error})")
+                continue
+            one = Planned(facts.pop("point"), values, argv, facts | {"draw": draw})
+            if one.point not in known:
+                with atomic_write(folder / FILE) as stream:
+                    stream.writelines(json.dumps(planned._asdict()) + "\n" for planned in [*points, one])
+                return one
+        say(f"nothing new was found in {TRIES} draws: the search ends after {len(points)} of {sweep.run_cap} points")
+        return None
+
+
+def propose(sweep: Sweep, seed: int, tried: list[Tried]) -> Draw:
+    """TPE's next point (Bergstra et al. 2011), over the quantiles of each parameter.
+
+    Args:
+        sweep: parameters, goal and run_cap.
+        seed: of the search; with as many points before, the same proposal.
+        tried: the points before, those that are running too.
+    """
+    import optuna
+    from optuna.trial import TrialState, create_trial
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    spaces = {one.name: _space(one) for one in sweep.parameters}
+    startup = max(1, min(STARTUP, (sweep.run_cap or STARTUP) // 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # multivariate is called experimental
+        sampler = optuna.samplers.TPESampler(
+            n_startup_trials=startup, multivariate=True, seed=random.Random(f"{seed} {len(tried)}").getrandbits(31)
+        )
+    study = optuna.create_study(direction=sweep.goal, sampler=sampler)
+    for one in tried:
+        facts: dict[str, Any] = {"params": one.draw, "distributions": spaces}
+        if one.state == "done" and one.value is not None:
+            study.add_trial(create_trial(value=one.value, **facts))
+        elif one.state == "pruned" and one.value is not None:  # ranked below those that were not
+            study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={1: one.value}, **facts))
+        elif one.state in ("failed", "done", "pruned"):
+            study.add_trial(create_trial(state=TrialState.FAIL, **facts))
+        else:  # running, or to be run again: the next proposals keep away from it
+            study.add_trial(create_trial(state=TrialState.RUNNING, **facts))
+    return dict(study.ask(spaces).params)
+
+
+def rolled(sweep: Sweep, name: str) -> Draw:
+    """A draw by the dice."""
+    dice = random.Random(f"search {sweep.name} {name}")
+    return {one.name: dice.randrange(len(one.values)) if _is_listed(one) else dice.random() for one in sweep.parameters}
+
+
+def values_of(sweep: Sweep, draw: Draw) -> dict[str, Any]:
+    """Parameter → value."""
+    return {
+        one.name: one.values[int(draw[one.name])] if _is_listed(one) else one.quantile(draw[one.name])
+        for one in sweep.parameters
+    }
+
+
+def _tried(one: Planned, standing: Standing) -> Tried:
+    return Tried(one.facts["draw"], standing.state, standing.last.get("value"))
+
+
+def _is_listed(one: Parameter) -> bool:
+    """Values that are told apart, and have no order; with odds, the quantile carries them."""
+    return one.distribution in ("categorical", "constant")
+
+
+def _space(one: Parameter) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    return CategoricalDistribution(tuple(range(len(one.values)))) if _is_listed(one) else FloatDistribution(0.0, 1.0)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

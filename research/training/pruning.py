@@ -1,0 +1,41 @@
+"""A training that somebody else ends after a validation: the early termination of a sweep."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+
+from research.progress import say
+from research.training.curves import read_curves
+
+
+class Pruning(L.Callback):
+    """Asks after each validation whether the training is to go on.
+
+    Args:
+        folder: the run folder, whose curves hold the values so far.
+        metric: a validation metric, such as val/loss.
+        is_stopped: values of the metric so far, in order → whether to stop.
+    """
+
+    def __init__(self, folder: Path, metric: str, is_stopped: Callable[[list[float]], bool]):
+        self.folder, self.metric, self.is_stopped = Path(folder), metric, is_stopped
+        self.pruned: dict | None = None  # the step and the number of values at which it was stopped
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        stop = False
+        if trainer.is_global_zero:
+            # the curves get the value of this step only after this hook
+            earlier = [
+                line for line in read_curves(self.folder) if self.metric in line and line["step"] < trainer.global_step
+            ]
+            values = [line[self.metric] for line in earlier] + [module.means()[self.metric.removeprefix("val/")]]
+            stop = self.is_stopped(values)
+            if stop:
+                self.pruned = {"step": trainer.global_step, "values": len(values)}
+                say(f"step {trainer.global_step}: {self.metric} {values[-1]:.4f} is too far behind the sweep's other points; "
+                    "pruned")  # fmt: skip
+        if trainer.strategy.broadcast(stop):  # all ranks, or the others wait for ever
+            trainer.should_stop = True

@@ -1,0 +1,108 @@
+"""What a sweep's metric decides: the points that a search proposes, and the trainings that end early."""
+
+import functools
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from research.verbs.describing import describe
+from research.verbs.points import is_fit
+
+RULE = "TANDEM_PRUNE"
+"""Variable that tells a point's training how the sweep ends it early."""
+
+
+def is_searched(sweep: Any) -> bool:
+    """Whether the points depend on what became of others."""
+    return sweep.method == "bayes"
+
+
+def describe_for(sweep: Any) -> Callable[[list[str]], dict[str, Any]]:
+    """describe, for a sweep whose metric decides something: its commands must measure it."""
+    decides = is_searched(sweep) or sweep.early_terminate is not None
+    return functools.partial(describe, metric=sweep.metric) if decides else describe
+
+
+def variables_of(folder: Path, sweep: Any) -> dict[str, str]:
+    """What the environment tells a point of its sweep."""
+    variables = {"TANDEM_SWEEP": sweep.name}
+    if sweep.early_terminate is not None:
+        rule = {"folder": str(Path(folder).resolve()), "metric": sweep.metric, "goal": sweep.goal}
+        variables[RULE] = json.dumps(rule | {"rule": sweep.early_terminate})
+    return variables
+
+
+def outcome_of(folder: Path, sweep: Any) -> Callable[[Any], dict[str, Any]]:
+    """What a point that ended well adds to its event: the best value of the sweep's metric, and whether it was pruned."""
+
+    def outcome(one: Any) -> dict[str, Any]:
+        if sweep.metric is None or not is_fit(one):
+            return {}
+        run = folder / one.point
+        values = [value for value in history(run, sweep.metric) if math.isfinite(value)]
+        if not values:
+            if not is_searched(sweep):
+                return {}
+            return {"state": "failed", "code": 2, "error": f"{run} has no value of {sweep.metric}"}
+        pruned = json.loads((run / "metrics.json").read_text(encoding="utf-8")).get("pruned")
+        value = (max if sweep.goal == "maximize" else min)(values)
+        return {"value": value} | ({"state": "pruned", "pruned": pruned} if pruned else {})
+
+    return outcome
+
+
+def due(folder: Path, sweep: Any, seed: int, once: bool = False) -> Iterator[Any]:
+    """Points of a search that are to be run, proposed as they are needed.
+
+    Args:
+        folder: of the sweep.
+        sweep: method bayes.
+        seed: of the search.
+        once: no more than one.
+    """
+    from research.sweeps.ledger import Ledger
+    from research.sweeps.search import grow, points_so_far
+    from research.sweeps.worker import is_due
+
+    ledger, given = Ledger(folder), set()
+    while True:
+        points = points_so_far(folder)
+        standings = ledger.standings([one.point for one in points])
+        left = [one for one in points if is_due(standings[one.point]) and one.point not in given]
+        one = left[0] if left else grow(folder, sweep, seed, describe_for(sweep))
+        if one is None:
+            return
+        given.add(one.point)
+        yield one
+        if once and ledger.standings([one.point])[one.point].last.get("pid") == os.getpid():
+            return
+
+
+def pruning(out: Path) -> list:
+    """The callback of a training that its sweep may end early; none elsewhere."""
+    if RULE not in os.environ:
+        return []
+    from research.sweeps.hyperband import is_stopped
+    from research.training.pruning import Pruning
+
+    facts = json.loads(os.environ[RULE])
+
+    def stopped(own: list[float]) -> bool:
+        runs = [path.parent for path in Path(facts["folder"]).glob("*/curves.jsonl")]
+        others = [
+            run for run in runs if run.name != Path(out).name and "." not in run.name
+        ]  # a dot: put aside as stale
+        others = [history(run, facts["metric"]) for run in others]
+        return is_stopped(own, others, facts["rule"], facts["goal"])
+
+    return [Pruning(out, facts["metric"], stopped)]
+
+
+def history(run: Path, metric: str) -> list[float]:
+    """A run's values of a metric, in order, as its curves have them."""
+    from research.training.curves import read_curves
+
+    return [line[metric] for line in read_curves(run) if metric in line]
