@@ -2,12 +2,14 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from research.errors import UserError
 from research.progress import say
-from research.verbs.points import due_again, folder_of, planned_points
+from research.verbs.points import due_again, folder_of, planned_points, write_report
+from research.verbs.searching import is_searched
 
 
 def cluster_options(args: argparse.Namespace) -> Any:
@@ -39,7 +41,11 @@ def submit_points(args: argparse.Namespace) -> int:
     for one in due_again(args, ledger, points, folder):
         ledger.append(one.point, "missing", reason="run again")
     standings = ledger.standings([one.point for one in points])
-    todo = [i for i, one in enumerate(points) if standings[one.point].state in AGAIN]
+    todo = _numbers(sweep, points, lambda one: standings[one.point].state in AGAIN)
+    if is_searched(sweep) and options.nodes * options.tasks_per_node > 1:
+        raise UserError(f"{args.file}: bayes with --nodes {options.nodes} --tasks-per-node {options.tasks_per_node}: each task "
+                        "would propose a point of its own; expected one task a point. Use the GPUs of one task, or a grid or "
+                        "random sweep.")  # fmt: skip
     if not todo:
         print(f"all {len(points)} points are done or running")
         return 0
@@ -54,20 +60,27 @@ def submit_points(args: argparse.Namespace) -> int:
     return 0
 
 
+def _numbers(sweep: Any, points: list, is_wanted: Callable[[Any], bool]) -> list[int]:
+    """Numbers of the array's tasks: of the points that are wanted; of a search, as many as are wanted or not proposed yet."""
+    wanted = [i for i, one in enumerate(points) if is_wanted(one)]
+    return list(range(len(wanted) + sweep.run_cap - len(points))) if is_searched(sweep) else wanted
+
+
 def finish(args: argparse.Namespace) -> int:
     """After an array: again what is missing, a few times; then what there is."""
     from research.runfolder import write_json
     from research.sweeps.executors import count
     from research.sweeps.ledger import Ledger
     from research.sweeps.plan import read_plan
+    from research.sweeps.search import points_so_far
     from research.sweeps.slurm import ROUNDS, Options, submit
     from research.sweeps.spec import read_sweep
     from research.sweeps.worker import is_due
 
     sweep, folder, round = read_sweep(args.file), Path(args.folder), int(args.round)
-    points, ledger = read_plan(folder), Ledger(folder)
+    points, ledger = points_so_far(folder) if is_searched(sweep) else read_plan(folder), Ledger(folder)
     standings = ledger.standings([one.point for one in points])
-    todo = [i for i, one in enumerate(points) if is_due(standings[one.point])]
+    todo = _numbers(sweep, points, lambda one: is_due(standings[one.point]))
     if todo and round < ROUNDS:
         values = json.loads(args.options)
         options = Options(**values | {"sbatch": tuple(values["sbatch"]), "setup": tuple(values["setup"])})
@@ -75,6 +88,7 @@ def finish(args: argparse.Namespace) -> int:
         say(f"{len(todo)} of {len(points)} points are missing: submitted again as array {array}")
         return 0
     counts = count(ledger, points)
-    write_json(folder / "finished.json", {"states": counts, "rounds": round})
-    say(", ".join(f"{n} {state}" for state, n in counts.items()))
+    page = write_report(folder, points)
+    write_json(folder / "finished.json", {"states": counts, "rounds": round, "report": page and str(page)})
+    say(", ".join(f"{n} {state}" for state, n in counts.items()) + (f"; {page}" if page else ""))
     return 0 if set(counts) <= {"done", "pruned"} else 1

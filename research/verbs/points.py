@@ -1,6 +1,8 @@
 """Points of a sweep as its verbs see them: where they lie, which of them are to be run, and which were made by other code."""
 
 import argparse
+import contextlib
+import io
 import itertools
 import json
 from collections.abc import Iterable
@@ -108,6 +110,23 @@ def _move_aside(run: Path) -> None:
     while (aside := run.with_name(f"{run.name}.stale-{n}")).exists():
         n += 1
     run.rename(aside)
+
+
+def write_report(folder: Path, points: list) -> Path | None:
+    """The page of a sweep's finished trainings, in the order of the plan; None where there is none, or it cannot be made."""
+    from research import cli
+
+    runs = [str(folder / one.point) for one in points if is_fit(one) and is_done(folder / one.point)]
+    out = folder / "report"
+    if not runs:
+        return None
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            code = cli.main(["report", *runs, "--out", str(out)])
+    except UserError as error:  # the points are done whatever becomes of their page
+        say(f"warning: no report ({error})")
+        return None
+    return out / "index.html" if code == 0 else None
 
 
 def watched(points: Iterable) -> Iterable:

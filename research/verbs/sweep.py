@@ -29,6 +29,7 @@ from research.verbs.points import (
     plan_key,
     planned_points,
     watched,
+    write_report,
 )
 from research.verbs.searching import describe_for, due, is_searched, outcome_of, variables_of
 
@@ -148,6 +149,7 @@ def _run(args: argparse.Namespace) -> int:
     from research.sweeps.ledger import Ledger
     from research.sweeps.search import points_so_far
     from research.sweeps.spec import read_sweep
+    from research.sweeps.worker import PREEMPTED
 
     if args.workers < 1:
         raise UserError(f"--workers {args.workers}; expected 1 or more. Correct it.")
@@ -162,8 +164,11 @@ def _run(args: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "research", "sweep", "worker", str(args.file), "--seed", str(args.seed)]
     now, cap = (partial(points_so_far, folder), sweep.run_cap) if is_searched(sweep) else (lambda: points, len(points))
     code = run_local(folder, now, cap, command, args.workers, gpus, threads)
+    page = None if code == PREEMPTED else write_report(folder, now())
+    if page is not None and not args.json:
+        print(page)
     if args.json:
-        print(json.dumps({"out": str(folder), "states": count(ledger, now())}))
+        print(json.dumps({"out": str(folder), "states": count(ledger, now()), "report": page and str(page)}))
     return code
 
 
@@ -178,6 +183,7 @@ def _worker(args: argparse.Namespace) -> int:
     folder = Path(args.folder) if args.folder else folder_of(sweep)
     if is_searched(sweep):
         points: Iterable = due(folder, sweep, args.seed, once=args.index is not None)
+        # on a cluster, a task is one point: whichever is to be run, or the next to be proposed
         return work(Ledger(folder), points, cli.main, variables_of(folder, sweep), outcome_of(folder, sweep))
     points = read_plan(folder)
     if args.index is not None:

@@ -84,6 +84,8 @@ def test_twelve_points_disturbed_are_those_of_an_undisturbed_run(slurm, place, r
 
     slurm.until(finished, 480, "the last job has not come")
     assert json.loads(Path("cluster/finished.json").read_text())["states"] == {"done": 12}
+    report = json.loads(Path("cluster/report/report.json").read_text())  # after the last point, and of all of them
+    assert [one["run"] for one in report["trainings"]] == points
     status = research("sweep", "status", cluster, "--json").json
     assert [p["state"] for p in status["points"]] == ["done"] * 12
     events = [json.loads(line) for line in Path("cluster/ledger.jsonl").read_text().splitlines()]
@@ -121,6 +123,26 @@ def test_a_point_out_of_time_saves_and_goes_on(slurm, place, research):
     lines = [json.loads(line) for line in (folder / "curves.jsonl").read_text().splitlines()]
     train = [line["step"] for line in lines if "train/loss" in line]
     assert train == list(range(1, len(train) + 1))  # each step once
+
+
+def test_a_search_through_an_array_has_exactly_run_cap_points(slurm, place, research):
+    """Tasks propose their points themselves, two at a time."""
+    Path("sft.yaml").write_text(CONFIG)
+    value = {"method": "bayes", "name": "search", "run_cap": 4, "metric": {"name": "val/loss"},
+             "parameters": {"model.optimisation.lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-1}},
+             "command": ["research", "fit", "-c", "sft.yaml", "--out", "search/{point}", "${args}"]}  # fmt: skip
+    Path("search.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
+    refused = research("sweep", "submit", "search.yaml", "--nodes", "2")
+    assert refused.code == 2
+    assert "expected one task a point" in refused.err
+    submitted = research("sweep", "submit", "search.yaml", "--throttle", "2", "--json")
+    assert submitted.json["points"] == 4, submitted.err
+    slurm.until(lambda: slurm.hurry() or Path("search/finished.json").exists(), 240, "the last job has not come")
+    facts = json.loads(Path("search/finished.json").read_text())
+    assert (facts["states"], facts["rounds"]) == ({"done": 4}, 1)
+    rows = research("sweep", "status", "search.yaml", "--json").json["points"]
+    assert len({one["last"]["job"] for one in rows}) == 4
+    assert research("sweep", "submit", "search.yaml").out.startswith("all 4 points")
 
 
 def test_submit_shows_its_scripts_and_refuses_what_slurm_refuses(slurm, place, research):
