@@ -15,23 +15,21 @@ import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from research.errors import UserError
 from research.progress import say
 from research.verbs.cluster import finish, submit_points
+from research.verbs.planning import plan_points
 from research.verbs.points import (
     due_again,
     folder_of,
     is_done,
     is_fit,
     is_stale,
-    plan_key,
     planned_points,
-    watched,
     write_report,
 )
-from research.verbs.searching import describe_for, due, is_searched, outcome_of, variables_of
+from research.verbs.searching import due, is_searched, outcome_of, variables_of
 
 STEPS = ("compile", "plan", "run", "submit", "status", "worker", "finish")
 
@@ -45,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="compile: say what differs from the files there, and write nothing"
     )
+    parser.add_argument("--measure", nargs="?", type=int, const=8, metavar="STEPS",
+                        help="plan: time some steps of each kind of point (8), and say what the sweep costs")  # fmt: skip
     parser.add_argument("--workers", type=int, default=1, help="run: processes at a time (1)")
     parser.add_argument("--gpus", default="", metavar="IDS", help="run: GPUs to share out among them, as 0,1")
     parser.add_argument("--threads", type=int, help="run: threads of each worker on a CPU (the processors, shared out)")
@@ -75,8 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    steps = {"compile": _compile, "plan": _plan, "run": _run, "submit": submit_points, "status": _status, "worker": _worker,
-             "finish": finish}  # fmt: skip
+    steps = {"compile": _compile, "plan": plan_points, "run": _run, "submit": submit_points, "status": _status,
+             "worker": _worker, "finish": finish}  # fmt: skip
     return steps[args.step](args)
 
 
@@ -105,43 +105,6 @@ def _compile(args: argparse.Namespace) -> int:
         count = read_sweep(Path(path)).size
         print(f"{path}  {'no end' if count is None else f'{count} points'}")
     return 0
-
-
-def _plan(args: argparse.Namespace) -> int:
-    from research.sweeps.plan import equivalents, is_exhaustive, plan, shown, write_plan
-    from research.sweeps.spec import read_sweep
-
-    sweep = read_sweep(args.file)
-    points, problems = plan(sweep, describe_for(sweep), args.seed, watched)
-    if problems:
-        for problem in problems[:10]:
-            say(f"{shown(problem.values)}: {problem.reason}")
-        first = problems[0]
-        raise UserError(f"{args.file}: {len(problems)} of {len(points) + len(problems)} points cannot be run, the first "
-                        f"{shown(first.values)}: {first.reason}")  # fmt: skip
-    for a, b in equivalents(points):
-        say(f"warning: {shown(b.values)} computes what {shown(a.values)} computes, spelled otherwise")
-    folder = folder_of(sweep)
-    if is_exhaustive(sweep):
-        write_plan(folder, points, plan_key(args, sweep))
-    if args.json:
-        rows = [{"point": one.point, "values": one.values, **one.facts} for one in points]
-        print(json.dumps({"sweep": sweep.name, "method": sweep.method, "points": rows, "out": str(folder)}))
-        return 0
-    for one in points:
-        print(f"{one.point}  {shown(one.values)}" + "".join(f"  {text}" for text in _facts(one.facts)))
-    what = f"{len(points)} points" if is_exhaustive(sweep) else f"{len(points)} samples of an endless sweep"
-    print(f"\n{what}, all can be run" + (f"; {folder / 'plan.jsonl'}" if is_exhaustive(sweep) else ""))
-    return 0
-
-
-def _facts(facts: dict[str, Any]) -> list[str]:
-    if "trained_parameters" not in facts:
-        return []
-    out = [f"{facts['trained_parameters']:,} parameters"]
-    if facts.get("adapter_bytes"):
-        out.append(f"adapter {facts['adapter_bytes'] / 2**20:.2f} MiB")
-    return [*out, f"≥ {facts['memory'] / 2**30:.2f} GiB"]
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -41,8 +41,13 @@ LOWER = (
 )  # of these the lowest is the best
 
 
-def fit(args: argparse.Namespace) -> int:
-    """Train, or go on with a training; the exit code."""
+def fit(args: argparse.Namespace, callbacks: "list[L.Callback] | None" = None) -> int:
+    """Train, or go on with a training; the exit code.
+
+    Args:
+        args: as configuration.parse gives them.
+        callbacks: that come after all others.
+    """
     if {*configuration.HELP} & {*args.argv}:
         configuration.print_options(args)
         return 0
@@ -51,7 +56,7 @@ def fit(args: argparse.Namespace) -> int:
         try:
             config, resolved = configuration.read(args)
             out = Path(config.out)
-            return _fit(args, config, resolved, out)
+            return _fit(args, config, resolved, out, callbacks or [])
         except Stopped as stopped:
             if not _is_first_process():
                 return 0  # Lightning kills the first process, which is still saving, when another one fails
@@ -59,7 +64,7 @@ def fit(args: argparse.Namespace) -> int:
             return stopped.exit_code
 
 
-def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path) -> int:
+def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callbacks: list) -> int:
     from research.verbs.identity import PLACE, point_of
     from research.verbs.searching import pruning
 
@@ -88,7 +93,7 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path) -> in
     )
     resume.file.hold = lambda: best.pending is not None
     pruned = pruning(out)
-    trainer = configuration.make_trainer(config, [best, *pruned, resume], [curves])
+    trainer = configuration.make_trainer(config, [best, *pruned, resume, *callbacks], [curves])
     with contextlib.ExitStack() as stack:
         first = _is_first_process()
         if first:

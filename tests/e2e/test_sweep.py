@@ -292,3 +292,39 @@ def test_a_search_that_cannot_be_run_here_is_refused(more, says, place, research
     assert result.code == 2
     assert re.search(says, result.err), result.err
     assert not Path("runs/plan.jsonl").exists()
+
+
+def test_measured_steps_say_what_the_sweep_costs(place, research):
+    values = [{"r": r, "lora_alpha": alpha} for r in (2, 4) for alpha in (2, 4)]
+    file = sweep({"model.adapter": {"values": values}, "seed_everything": {"values": [0, 1]}})
+    found = research("sweep", "plan", file, "--measure", "1", "--json").json
+    assert found["cost"]["measured"] == 2  # alpha and seed cost nothing
+    seconds = [one["seconds"] for one in found["points"]]
+    assert len({*seconds}) <= 2
+    assert found["cost"]["hours_in_kept_workers"] == pytest.approx(sum(seconds) / 3600)
+    assert found["cost"]["hours"] == pytest.approx((sum(seconds) + 8 * found["cost"]["start_seconds"]) / 3600)
+    assert not Path("runs").exists() or not list(Path("runs").glob("*/metrics.json"))
+    assert "device-hours" in research("sweep", "plan", file, "--measure").out
+    assert research("sweep", "plan", file, "--measure", "0").code == 2
+    foreign = research("sweep", "plan", sweep({"a": {"values": [1]}}, command=["true", "${args}"]), "--measure")
+    assert foreign.code == 2
+    assert "is no `research fit`" in foreign.err
+
+
+@pytest.mark.slow
+def test_the_measured_cost_of_twelve_points_is_theirs_within_a_quarter(place, research):
+    """r × alpha × seed, 400 steps a point, a validation every 40."""
+    Path("sft.yaml").write_text(
+        CONFIG.replace("max_steps: 2", "max_steps: 400\n  max_epochs: -1\n  check_val_every_n_epoch: 10")
+    )
+    values = [{"r": r, "lora_alpha": alpha} for r in (2, 4) for alpha in (2, 4, 8)]
+    file = sweep({"model.adapter": {"values": values}, "seed_everything": {"values": [0, 1]}})
+    env = {"TANDEM_CACHE": "cache"}
+    cost = process("sweep", "plan", file, "--measure", "20", "--threads", "1", "--json", env=env, timeout=300).json["cost"]
+    result = process("sweep", "run", file, "--threads", "1", "--json", env=env, timeout=600)
+    assert result.json["states"] == {"done": 12}
+    rows = research("sweep", "status", file, "--json").json["points"]
+    taken = sum(one["last"]["seconds"] for one in rows)
+    expected = cost["hours_in_kept_workers"] * 3600 + cost["start_seconds"]
+    print(f"12 points: {taken:.1f} s, expected {expected:.1f} s")
+    assert abs(expected / taken - 1) < 0.25

@@ -1,0 +1,73 @@
+"""How long a training would take, from its first steps."""
+
+import math
+import time
+
+import lightning as L
+
+WARM = 2  # steps before the clock: kernels are chosen, memory is taken
+
+
+class Measuring(L.Callback):
+    """Times some steps and a validation, and ends the training there. It comes after the other callbacks, whose work counts.
+
+    Args:
+        steps: to time, 1 or more.
+    """
+
+    def __init__(self, steps: int):
+        self.wanted = WARM + steps
+        self.marks: list[float] = []  # when each step ended, without the validations between
+        self.validating, self.validation = 0.0, 0.0  # all of them, one
+        self.begun = 0.0
+        self.steps, self.validations, self.devices = 0, 0, 1  # of the whole training
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        from research.training.optimisation import total_steps
+
+        accumulate = module.settings.accumulate
+        self.steps, self.devices = int(total_steps(trainer, accumulate)), trainer.world_size
+        self.validations = self._validations(trainer, self.steps, accumulate)
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: object) -> None:
+        if trainer.global_step > len(self.marks):
+            self.marks.append(time.perf_counter() - self.validating)
+            if len(self.marks) >= self.wanted:
+                trainer.should_stop = True  # and Lightning validates
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.begun = time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.validation = time.perf_counter() - self.begun
+        self.validating += self.validation
+
+    def whole(self, seconds: float) -> float:
+        """Seconds of the whole training.
+
+        Args:
+            seconds: of this one, from its command to its end: start, untrained model, the timed steps, one validation.
+        """
+        done = len(self.marks)
+        if self.steps <= done:
+            return seconds
+        timed = self.marks[WARM - 1 :] if done > WARM else self.marks
+        step = (timed[-1] - timed[0]) / max(1, len(timed) - 1)
+        more = max(0, self.validations - (1 if self.validating else 0))
+        return seconds + (self.steps - done) * step + more * self.validation
+
+    @staticmethod
+    def _validations(trainer: L.Trainer, steps: int, accumulate: int) -> int:
+        """Validations of the whole training, but for the untrained model's."""
+        if "val" not in trainer.datamodule.collections or not trainer.limit_val_batches:
+            return 0
+        epoch, every = trainer.num_training_batches, trainer.check_val_every_n_epoch
+        if math.isinf(epoch) or every is None:  # counted over all of the training
+            batches, between = steps * accumulate, trainer.val_check_batch
+            return max(1, math.ceil(batches / between)) if between and not math.isinf(between) else 1
+        a_epoch = -(-int(epoch) // accumulate)  # steps
+        whole, rest = divmod(steps, a_epoch)
+        if trainer.val_check_batch > epoch or every > 1:
+            return max(1, whole // every + (steps % (a_epoch * every) > 0))
+        between = int(trainer.val_check_batch)
+        return whole * (int(epoch) // between) + math.ceil(rest * accumulate / between)
