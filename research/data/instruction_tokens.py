@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch.utils.data import Dataset
 
 from research.data.chunks import chunked
+from research.data.token_cache import Made, cached
 from research.errors import UserError
 from research.types import Examples, InstructionBatch
 
@@ -43,11 +44,6 @@ def tokenise(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, 
     Raises:
         UserError: the template is missing or fails, or cannot do what `loss_on` asks for.
     """
-    from datasets import Dataset as Table
-    from datasets.utils.logging import disable_progress_bar
-    from trl.data_utils import pack_dataset
-    from trl.trainer.sft_trainer import SFTTrainer
-
     first = examples.rows[0]
     conversational = any(isinstance(value, list) for value in first.values())
     if conversational and not getattr(tokenizer, "chat_template", None):
@@ -57,6 +53,18 @@ def tokenise(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, 
     if loss_on == "completion" and "prompt" not in first:
         raise UserError(f"loss_on='completion', but rows of {examples.source} have no prompt ({', '.join(first)}); expected "
                         "assistant or all for such rows. Set data.loss_on.")  # fmt: skip
+    made = functools.partial(_made, examples, tokenizer, max_length, loss_on, packing)
+    rows, index, counts = cached(made, tokenizer, len(examples.rows), form="instructions", texts=examples.fingerprint,
+                                 max_length=max_length, loss_on=loss_on, packing=packing)  # fmt: skip
+    return Tokenised(rows, index, **counts)
+
+
+def _made(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, packing: bool) -> Made:
+    from datasets import Dataset as Table
+    from datasets.utils.logging import disable_progress_bar
+    from trl.data_utils import pack_dataset
+    from trl.trainer.sft_trainer import SFTTrainer
+
     disable_progress_bar()
     stub = SimpleNamespace(_tokenizer=tokenizer, chat_template=None, completion_only_loss=loss_on == "completion")
     options = SimpleNamespace(dataset_num_proc=None, dataset_text_field="text", assistant_only_loss=loss_on == "assistant",
@@ -86,7 +94,7 @@ def tokenise(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, 
     if packing:
         packed = pack_dataset(Table.from_list(rows), max_length, "bfd")
         rows, index = [dict(row) for row in packed], []
-    return Tokenised(rows, index, truncated, dropped)
+    return rows, index, {"truncated": truncated, "dropped": dropped}
 
 
 class TokenRows(Dataset):

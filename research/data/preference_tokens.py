@@ -1,5 +1,6 @@
 """Preference rows → token ids by TRL's own preparation → batches that hold each prompt once."""
 
+import functools
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from research.data.chunks import chunked
+from research.data.token_cache import Made, cached
 from research.errors import UserError
 from research.runfolder import hash_json
 from research.types import Examples, PreferenceBatch
@@ -43,13 +45,20 @@ def tokenise_preferences(examples: Examples, tokenizer: Any, max_length: int) ->
     Raises:
         UserError: the template is missing or fails, or nothing is left.
     """
+    if any(isinstance(value, list) for value in examples.rows[0].values()) and not tokenizer.chat_template:
+        raise UserError(f"{examples.source} holds conversations and the tokenizer has no chat template; expected one, or rows "
+                        "of plain texts. Name an instruction-tuned model, or write the prompts out.")  # fmt: skip
+    made = functools.partial(_made, examples, tokenizer, max_length)
+    rows, index, counts = cached(made, tokenizer, len(examples.rows), form="preferences", texts=examples.fingerprint,
+                                 max_length=max_length)  # fmt: skip
+    return PreferenceRows(rows, index, **counts, fingerprint=hash_json(rows))
+
+
+def _made(examples: Examples, tokenizer: Any, max_length: int) -> Made:
     from datasets import Dataset as Table
     from datasets.utils.logging import disable_progress_bar
     from trl.trainer.dpo_trainer import DPOTrainer
 
-    if any(isinstance(value, list) for value in examples.rows[0].values()) and not tokenizer.chat_template:
-        raise UserError(f"{examples.source} holds conversations and the tokenizer has no chat template; expected one, or rows "
-                        "of plain texts. Name an instruction-tuned model, or write the prompts out.")  # fmt: skip
     disable_progress_bar()
     stub = SimpleNamespace(_tokenizer=tokenizer)
     options = SimpleNamespace(dataset_num_proc=None, max_length=None, truncation_mode="keep_start")
@@ -71,7 +80,7 @@ def tokenise_preferences(examples: Examples, tokenizer: Any, max_length: int) ->
     if not rows:
         raise UserError(f"max_length={max_length} leaves no completion in any of the {len(table):,} pairs of "
                         f"{examples.source}; expected room for prompt and completion. Raise data.max_length.")  # fmt: skip
-    return PreferenceRows(rows, index, truncated, len(table) - len(rows), hash_json(rows))
+    return rows, index, {"truncated": truncated, "dropped": len(table) - len(rows)}
 
 
 class PreferenceCollate:

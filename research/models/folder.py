@@ -35,6 +35,10 @@ def without_weights() -> Iterator[None]:
         _META.reset(token)
 
 
+def is_without_weights() -> bool:
+    return _META.get()
+
+
 def _shapes_of(folder: Path, auto_class, changes: dict) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, **changes)

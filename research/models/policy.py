@@ -1,5 +1,6 @@
 """A language model by name, with the adapter that lies in its folder; and back into a folder."""
 
+import functools
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,8 @@ from safetensors import SafetensorError
 from research.errors import UserError
 from research.models.adapters import LORA
 from research.models.causal_lm import CausalLM, load_causal_lm
+from research.models.folder import is_without_weights
+from research.models.kept import load_kept, own
 from research.models.sources import ADAPTER_CONFIG, hash_model, read_config, resolve
 from research.runfolder import hash_json, write_json
 
@@ -50,9 +53,11 @@ def load_policy(
     """
     folder = resolve(name)
     if not (folder / ADAPTER_CONFIG).exists():
-        model = load_causal_lm(folder, precision)
-        model.check_head()
-        return Policy(model, _absolute(name), folder, hash_model(folder))
+        base_hash = hash_model(folder)
+        load = functools.partial(_checked, folder, precision)
+        key = (str(folder.resolve()), base_hash, precision)
+        model = load() if is_without_weights() else load_kept(key, load)
+        return Policy(model, _absolute(name), folder, base_hash)
     if folder.resolve() in above:
         raise UserError(f"the adapter in {folder} is its own base ({FILE} or {ADAPTER_CONFIG}); expected the model that it was "
                         "trained on. Correct base_model_name_or_path.")  # fmt: skip
@@ -66,8 +71,15 @@ def load_policy(
     attach_saved(model, folder, trainable=trainable and not merge)
     if not merge:
         return base._replace(adapter_hash=hash_model(folder))
+    own(model)
     model.transformer = model.transformer.merge_and_unload()
     return Policy(model, _absolute(name), folder, hash_json([base.base_hash, hash_model(folder)]))
+
+
+def _checked(folder: Path, precision: str) -> CausalLM:
+    model = load_causal_lm(folder, precision)
+    model.check_head()
+    return model
 
 
 def check_base(folder: Path, base_hash: str) -> None:

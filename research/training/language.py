@@ -14,6 +14,7 @@ from research.losses.language import token_losses
 from research.models import adapters
 from research.models.causal_lm import load_causal_lm
 from research.models.dropout import DropoutBits
+from research.models.kept import own
 from research.models.lora import faster_lora
 from research.models.policy import attach_saved, check_base, load_policy, save_policy, take_saved
 from research.models.training import for_training
@@ -71,6 +72,7 @@ class Language:
             adapters.freeze(self.model.transformer, train_layers, train_pattern)
         if self.model.adapted:
             self.model.check_head()  # an adapter can change the output layer too
+        own(self.model, changed=False)
         self.model.train()
         self.continued = adapter is None and self.model.adapted
         # the initialisation that has moved a part of the base into the adapter, where there is one

@@ -320,7 +320,9 @@ def test_the_measured_cost_of_twelve_points_is_theirs_within_a_quarter(place, re
     values = [{"r": r, "lora_alpha": alpha} for r in (2, 4) for alpha in (2, 4, 8)]
     file = sweep({"model.adapter": {"values": values}, "seed_everything": {"values": [0, 1]}})
     env = {"TANDEM_CACHE": "cache"}
-    cost = process("sweep", "plan", file, "--measure", "20", "--threads", "1", "--json", env=env, timeout=300).json["cost"]
+    cost = process("sweep", "plan", file, "--measure", "20", "--threads", "1", "--json", env=env, timeout=300).json[
+        "cost"
+    ]
     result = process("sweep", "run", file, "--threads", "1", "--json", env=env, timeout=600)
     assert result.json["states"] == {"done": 12}
     rows = research("sweep", "status", file, "--json").json["points"]
