@@ -13,6 +13,7 @@ from pathlib import Path
 from research.progress import say
 from research.sweeps.ledger import AGAIN, STATES, Ledger, Standing
 from research.sweeps.plan import Planned
+from research.sweeps.worker import PREEMPTED, last_line
 
 POLL = 0.5  # seconds
 
@@ -52,17 +53,24 @@ def run_local(
             draw()
             time.sleep(POLL)
         draw()
-    return 85 if stopped else _ended(ledger, points())
+    for i, child in enumerate(children):
+        if not stopped and child.returncode not in (0, PREEMPTED):
+            say(f"worker {i} ended with {child.returncode}: {last_line(worker_log(folder, i))}")
+    return PREEMPTED if stopped else _ended(ledger, points())
 
 
 def _start(command: list[str], i: int, gpus: list[str], threads: int, folder: Path) -> subprocess.Popen:
     variables = {"OMP_NUM_THREADS": str(threads)} if not gpus else {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]}
-    log = folder / "logs" / f"worker-{i}.log"
+    log = worker_log(folder, i)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf-8") as stream:
         # a session of its own: Ctrl-C reaches the runner, which tells the workers once
         return subprocess.Popen(command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True,
                                 env=os.environ | variables)  # fmt: skip
+
+
+def worker_log(folder: Path, i: int) -> Path:
+    return folder / "logs" / f"worker-{i}.log"
 
 
 def _ended(ledger: Ledger, points: list[Planned]) -> int:

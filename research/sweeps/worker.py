@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import UserError
+from research.progress import say
+from research.runfolder import disk_errors
 from research.sweeps.ledger import AGAIN, Ledger, Standing
 from research.sweeps.plan import Planned, placed
 from research.sweeps.spec import ours
@@ -58,13 +60,17 @@ def run_point(
         state = "killed" if standing.state == "running" else standing.state
         if not is_due(standing._replace(state=state)):
             return None
-        ledger.append(one.point, "running", attempt=standing.attempts + 1)
+        with disk_errors(ledger.path):  # at its start a point costs nothing yet
+            ledger.append(one.point, "running", attempt=standing.attempts + 1)
         started = time.perf_counter()
         log = ledger.folder / "logs" / f"{one.point}.log"
         code, error = _run(placed(one.argv, one.point), log, run, variables | {"TANDEM_POINT": one.point})
         state = "done" if code == 0 else "preempted" if code in (PREEMPTED, INTERRUPTED) else "failed"
         more = {"state": state} | (outcome(one) if code == 0 else {"code": code, "error": error})
-        ledger.append(one.point, seconds=round(time.perf_counter() - started, 3), **more)
+        try:
+            ledger.append(one.point, seconds=round(time.perf_counter() - started, 3), **more)
+        except OSError as error:  # it counts as killed, and is found finished when the sweep is run again
+            say(f"warning: {ledger.path} does not take what became of {one.point} ({error.strerror})")
         return code
 
 
@@ -87,14 +93,39 @@ def _run(argv: list[str], log: Path, run: Callable[[list[str]], int], variables:
     """Exit code, and the last line of what the command said."""
     log.parent.mkdir(parents=True, exist_ok=True)
     own = ours(argv)
-    with open(log, "a", encoding="utf-8") as stream:
+    with disk_errors(log):
+        stream = open(log, "a", encoding="utf-8")
         stream.write(f"$ {' '.join(argv)}\n")
         stream.flush()
-        if own is None:
-            code = _foreign(argv, stream, variables)
-        else:
-            code = _in_process(own, stream, run, variables)
-    return code, _last_line(log)
+    try:
+        code = _foreign(argv, stream, variables) if own is None else _in_process(own, _Lossy(stream), run, variables)
+    finally:
+        with contextlib.suppress(OSError):
+            stream.close()
+    return code, last_line(log)
+
+
+class _Lossy:
+    """A log that a full disk cuts short: what a training says must not end it.
+
+    Args:
+        stream: the file.
+    """
+
+    def __init__(self, stream: io.TextIOBase):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self.stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 _children: list[subprocess.Popen] = []
@@ -174,7 +205,8 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
         os.environ.update(kept)
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
+    """What a program said last."""
     with open(log, "rb") as stream:
         stream.seek(max(0, stream.seek(0, os.SEEK_END) - 4096))
         lines = stream.read().decode("utf-8", "replace").replace("\r", "\n").split("\n")

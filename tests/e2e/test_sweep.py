@@ -330,3 +330,44 @@ def test_the_measured_cost_of_twelve_points_is_theirs_within_a_quarter(place, re
     expected = cost["hours_in_kept_workers"] * 3600 + cost["start_seconds"]
     print(f"12 points: {taken:.1f} s, expected {expected:.1f} s")
     assert abs(expected / taken - 1) < 0.25
+
+
+def test_a_sweep_goes_on_without_w_and_b_s_process(place, research):
+    """The service that wandb starts beside a training is killed on the way: the point is done, with the same numbers."""
+    import os
+    import signal
+    import subprocess
+    import sys
+
+    killed: list[int] = []
+
+    def services() -> list[int]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                if b"wandb-core" in (path / "cmdline").read_bytes() and (path / "cwd").resolve() == place:
+                    found.append(int(path.name))
+            except OSError:
+                continue
+        return found
+
+    def run(folder: str, tracked: str) -> list[dict]:
+        steps = f"max_steps: 150\n  max_epochs: -1\nwandb: {tracked}"
+        Path("sft.yaml").write_text(CONFIG.replace("wandb: disabled\n", "").replace("max_steps: 2", steps))
+        file = sweep({"seed_everything": {"values": [0]}}, name=folder,
+                     command=[word.replace("runs", folder) for word in COMMAND])  # fmt: skip
+        child = subprocess.Popen([sys.executable, "-m", "research", "sweep", "run", file, "--threads", "1"],
+                                 env=os.environ | {"TANDEM_CACHE": "cache"}, stderr=subprocess.DEVNULL)  # fmt: skip
+        while tracked == "offline" and child.poll() is None:
+            begun = [path for path in Path(folder).glob("*/curves.jsonl") if len(path.read_text().splitlines()) > 5]
+            for service in services() if begun else []:
+                os.kill(service, signal.SIGKILL)
+                killed.append(service)
+            time.sleep(0.02)
+        assert child.wait(200) == 0
+        plan = [json.loads(line)["point"] for line in (Path(folder) / "plan.jsonl").read_text().splitlines()]
+        return [metrics(Path(folder) / point) for point in plan]
+
+    quiet, disturbed = run("quiet", "disabled"), run("killed", "offline")
+    assert killed
+    assert disturbed == quiet

@@ -25,6 +25,8 @@ VALIDATION = "tests/integration/test_language_validation.py"
 SFT, DPO = "tests/parity/test_trl_sft.py", "tests/parity/test_trl_dpo.py"
 RESUME = "tests/integration/test_resume.py"
 PARTS = "tests/unit/test_training_parts.py"
+LEDGER, SEARCH = "tests/unit/test_sweep_ledger.py", "tests/unit/test_sweep_search.py"
+SWEEP = "tests/e2e/test_sweep.py"
 LOSSES = "tests/unit/test_losses.py"
 
 FAULTS = [
@@ -123,4 +125,31 @@ FAULTS = [
           "tests/parity/test_cross_encoder.py"),
     Fault("reranker saturated by a sigmoid", "models/cross_encoder.py", ".logits  # (B, 1)", ".logits.sigmoid()  # (B, 1)",
           "tests/parity/test_cross_encoder.py"),
+    Fault("two workers on one point", "sweeps/ledger.py", "fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass",
+          f"{LEDGER}::test_fifty_kills_lose_no_point_and_run_none_twice"),
+    Fault("a point that was killed is forgotten", "sweeps/ledger.py", 'state = "killed"', 'state = "done"',
+          f"{LEDGER}::test_running_without_a_claim_was_killed"),
+    Fault("wrong input tried again", "sweeps/worker.py", 'and standing.last.get("code") != WRONG_INPUT', "",
+          f"{LEDGER}::test_a_crash_is_tried_again_and_wrong_input_is_not"),
+    Fault("a full disk ends a training through its log", "sweeps/worker.py", "_in_process(own, _Lossy(stream), run, variables)",
+          "_in_process(own, stream, run, variables)", f"{LEDGER}::test_a_full_disk_ends_no_point_and_no_worker"),
+    Fault("one trial more than run_cap", "sweeps/search.py", "if len(points) >= sweep.run_cap:",
+          "if len(points) > sweep.run_cap:", f"{SEARCH}::test_workers_that_grow_a_search_together_do_not_overshoot"),
+    Fault("proposals without a lock", "sweeps/search.py", "fcntl.flock(stream, fcntl.LOCK_EX)", "pass",
+          f"{SEARCH}::test_workers_that_grow_a_search_together_do_not_overshoot"),
+    Fault("a search away from its goal", "sweeps/search.py", "create_study(direction=sweep.goal,",
+          'create_study(direction="maximize",', f"{SEARCH}::test_the_search_finds_the_valley_and_dice_do_not"),
+    Fault("hyperband on the wrong side", "sweeps/hyperband.py", "sign = -1 if goal", "sign = 1 if goal",
+          "tests/parity/test_wandb_sweeps.py::test_hyperband_stops_the_runs_that_w_and_b_would_stop"),
+    Fault("a pruned training called done", "verbs/training.py", 'metrics["pruned"] = pruned[0].pruned', "pass",
+          f"{SWEEP}::test_hyperband_prunes_what_lags_behind_and_says_so"),
+    Fault("null that becomes the text None", "sweeps/spec.py", "[name for name, value in point.items() if value is None]", "[]",
+          "tests/unit/test_sweep_sources.py::test_null_is_lost_in_a_command"),
+    Fault("the seed left out of a point's name", "verbs/identity.py", "return hash_json([what_is_computed(resolved), ",
+          'return hash_json([{**what_is_computed(resolved), "seed_everything": 0}, ',
+          f"{SWEEP}::test_points_are_planned_run_once_and_are_those_of_fit"),
+    Fault("tokens of another loss from the disk", "data/instruction_tokens.py", "max_length=max_length, loss_on=loss_on, ",
+          "max_length=max_length, ", "tests/unit/test_token_cache.py::test_whatever_changes_the_tokens_is_another_file"),
+    Fault("a changed base kept for the next point", "models/kept.py", "last.sums != _sums(last.model)", "False",
+          "tests/unit/test_kept.py::test_a_change_that_nobody_announced_is_noticed"),
 ]  # fmt: skip

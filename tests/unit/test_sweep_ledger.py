@@ -1,5 +1,6 @@
 """The ledger under many writers, torn lines and kills; a point is run once."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -155,4 +156,114 @@ def test_fifty_kills_lose_no_point_and_run_none_twice(tmp_path):
         assert text[-1] == "end"
     assert sum(event["state"] == "running" for event in events) > 60  # some were killed
     for line in ledger.path.read_text().splitlines():
+        json.loads(line)
+
+
+def test_a_full_disk_ends_no_point_and_no_worker(tmp_path, monkeypatch, capsys):
+    """The log and the ledger's last line find no room: the command goes on, and so does the worker."""
+    import errno
+
+    ledger, said = Ledger(tmp_path), []
+    append, full = Ledger.append, OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse(self, point: str, state: str, **more) -> None:
+        if state == "done" and point == "a":
+            raise full
+        append(self, point, state, **more)
+
+    def speak(argv: list[str]) -> int:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.stderr.stream, "write", lambda text: (_ for _ in ()).throw(full), raising=False)
+            print("hello", file=sys.stderr, flush=True)
+        said.append(argv)
+        return 0
+
+    monkeypatch.setattr(Ledger, "append", refuse)
+    points = [planned(name, ["research", "fit", name]) for name in ("a", "b")]
+    monkeypatch.setattr("research.sweeps.worker.open", lambda *a, **k: Stream(*a, **k), raising=False)
+    assert work(ledger, points, speak, {}) == 0
+    assert said == [["fit", "a"], ["fit", "b"]]
+    assert "does not take what became of a (No space left on device)" in capsys.readouterr().err
+    assert [s.state for s in ledger.standings(["a", "b"]).values()] == ["killed", "done"]
+
+
+class Stream:
+    """A file whose write can be replaced."""
+
+    def __init__(self, *args, **more):
+        self.file = open(*args, **more)
+
+    def write(self, text: str) -> int:
+        return self.file.write(text)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def __getattr__(self, name: str):
+        return getattr(self.file, name)
+
+
+RUNNER = ("-m", "research", "sweep", "run", "s.yaml", "--workers", "3")
+
+
+def test_fifty_kills_of_workers_and_runner_leave_a_right_ledger(tmp_path, monkeypatch):
+    """`sweep run` itself, and the workers that it starts, are killed at random moments; another `sweep run` goes on."""
+    import random
+
+    import yaml
+
+    monkeypatch.chdir(tmp_path)
+    script = "echo begin >> $0.txt; sleep 0.05; echo end >> $0.txt"  # $0: the first argument after the script
+    value = {"method": "grid", "name": "s", "command": ["sh", "-c", script, "${args_no_hyphens}"],
+             "parameters": {"p": {"values": list(range(150))}}}  # fmt: skip
+    Path("s.yaml").write_text(yaml.safe_dump(value))
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    draw = random.Random(0)
+
+    def start() -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, *RUNNER], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                env=environment)  # fmt: skip
+
+    def workers() -> list[int]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (path / "cmdline").read_bytes().split(b"\0")
+                if b"worker" in words and (path / "cwd").resolve() == tmp_path:
+                    found.append(int(path.name))
+        return found
+
+    runner, kills, runners = start(), 0, 0
+    while kills < 50:
+        time.sleep(draw.uniform(0.05, 0.4))
+        if runner.poll() is not None:
+            runner = start()
+        alive = workers()
+        if not alive:
+            continue
+        with contextlib.suppress(ProcessLookupError):
+            victim = draw.choice([runner.pid, *alive])
+            os.kill(victim, draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+            kills += 1
+            if victim == runner.pid:
+                runner.wait(30)
+                runner, runners = start(), runners + 1
+    runner.wait(120)
+    final = subprocess.run([sys.executable, *RUNNER, "--json"], capture_output=True, text=True, env=environment,
+                           timeout=120, check=False)  # fmt: skip
+    assert json.loads(final.stdout)["states"] == {"done": 150}, final.stderr
+    assert runners > 3
+    events = Ledger(Path("runs/sweeps/s")).events()
+    for point in {event["point"] for event in events}:
+        mine = [event["state"] for event in events if event["point"] == point]
+        assert mine.count("done") == 1, mine
+        assert mine[-1] == "done"
+    for path in Path().glob("p=*.txt"):
+        text = path.read_text().split()
+        assert text[-1] == "end"
+    assert len(list(Path().glob("p=*.txt"))) == 150
+    for line in Path("runs/sweeps/s/ledger.jsonl").read_text().splitlines():
         json.loads(line)

@@ -3,6 +3,8 @@
 import json
 import math
 import multiprocessing
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -82,21 +84,31 @@ def test_a_search_of_fewer_points_than_run_cap_ends(tmp_path, capsys):
     assert "ends after 2 of 9 points" in capsys.readouterr().err
 
 
-def _grow(folder: str) -> None:
+def _grow(folder: str, barrier) -> None:
     path = Path(folder)
-    while grow(path, read_sweep(path / "s.yaml"), 0, describe) is not None:
-        pass
+    propose(read_sweep(path / "s.yaml"), 0, [])  # imports
+    barrier.wait(60)
+
+    def slowly(argv: list[str]) -> dict:
+        time.sleep(0.02)
+        return {"point": f"{os.getpid()}-{time.monotonic_ns()}"}
+
+    while grow(path, read_sweep(path / "s.yaml"), 0, slowly) is not None:
+        Ledger(path).append(f"by {os.getpid()}", "running")
 
 
 def test_workers_that_grow_a_search_together_do_not_overshoot(tmp_path):
     folder, _, _ = search(tmp_path, run_cap=10)
-    workers = [multiprocessing.get_context("spawn").Process(target=_grow, args=(str(folder),)) for _ in range(4)]
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(4)
+    workers = [context.Process(target=_grow, args=(str(folder), barrier)) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(60)
     points = [one.point for one in points_so_far(folder)]
     assert len(points) == len({*points}) == 10
+    assert len(Ledger(folder).events()) == 10  # as many as were written were proposed: none was overwritten
 
 
 def test_a_point_that_the_guard_refuses_is_not_tried(tmp_path, capsys):
