@@ -10,7 +10,7 @@ method) as fixed; `significance.compare` sees MQ and e, and takes S (this traini
 Not offered, after simulation: the hierarchical bootstrap (seeds drawn again, within them queries, percentile interval).
 Where seeds spread widely its 95% interval holds the truth in 81%, 88% and 92% of repetitions at n = 3, 5 and 10 seeds,
 since n values drawn again spread by only (n − 1) / n of what they should, and a percentile knows no t. Nor Satterthwaite's
-df for the sum of all components: up to 8% false positives at n = 3 when one method spreads and the other does not.
+df for the sum of all components: up to 8% false positives at n = 3 when one method spreads and the other has no seeds.
 """
 
 import math

