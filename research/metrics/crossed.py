@@ -20,6 +20,7 @@ from scipy import optimize, special
 
 from research.errors import UserError
 from research.metrics.seeds import (
+    NAN,
     NO_SPREAD,
     ONE_SEED,
     MethodComparison,
@@ -93,8 +94,8 @@ def seeds_and_queries_test(a: np.ndarray, b: np.ndarray, level: float = 0.95) ->
         high=difference + critical * error,
         p=_p(abs(difference) / error, weights),
         error=error,
-        df=float("nan"),
-        g=standardised(*means) if spread else float("nan"),
+        df=NAN,
+        g=standardised(*means) if spread else NAN,
         seeds=seeds,
         note=note,
     )

@@ -14,8 +14,9 @@ import numpy as np
 
 from research.errors import UserError, suggest
 from research.metrics.crossed import seeds_and_queries_test
+from research.metrics.equivalence import Equivalence, equivalence_test
 from research.metrics.planning import seeds_needed
-from research.metrics.seeds import Equivalence, MethodComparison, equivalence_test, fraction, paired_test, welch_test
+from research.metrics.seeds import MethodComparison, fraction, paired_test, welch_test
 
 DIFFERS, UNRESOLVED, UNTESTABLE = "differs", "unresolved", "not estimable"
 EQUIVALENT, NOT_SHOWN = "equivalent", "not shown"

@@ -18,9 +18,10 @@ import pytest
 from scipy import special
 
 from research.metrics.crossed import seeds_and_queries_test
+from research.metrics.equivalence import equivalence_test
 from research.metrics.families import DIFFERS, compare_methods
 from research.metrics.planning import detectable_difference, seeds_needed, spread_interval
-from research.metrics.seeds import equivalence_test, hedges_g, paired_test, welch_test
+from research.metrics.seeds import hedges_g, paired_test, welch_test
 from research.metrics.significance import bootstrap_interval, permutation_test
 
 QUERIES, QUERY, METHOD_QUERY, NOISE = 50, 0.3, 0.1, 0.15
