@@ -333,7 +333,7 @@ def test_seeds_needed_is_the_smallest_number():
     for difference, a, b in [(1.0, 1.0, 1.0), (0.5, 0.2, 1.3), (3.0, 0.0, 1.0), (100.0, 1.0, 1.0)]:
         n = seeds_needed(difference, a, b)
         assert power(difference, a, b, n) >= 0.8
-        assert n == 2 or power(difference, a, b, n - 1) < 0.8
+        assert n == 3 or power(difference, a, b, n - 1) < 0.8
     assert seeds_needed(-1.0, 1.0, 1.0) == seeds_needed(1.0, 1.0, 1.0)
 
 
