@@ -59,7 +59,7 @@ def seeds_and_queries_test(a: np.ndarray, b: np.ndarray, level: float = 0.95) ->
         UserError: other numbers of queries, fewer than 2, or a value that is not finite.
 
     Source: components, Cornfield & Tukey 1956; as a test with two random factors, Clark 1973 (F'); weights of the critical
-    value, Cochran & Cox 1957, sec. 4.14.
+    value, Cochran & Cox 1957.
     """
     a, b = checked(a), checked(b)
     queries = a.shape[-1] if a.ndim else 0

@@ -109,7 +109,7 @@ def welch_test(a: Sequence[float] | float, b: Sequence[float] | float, level: fl
     Raises:
         UserError: an empty group, or a value that is not finite.
 
-    Source: Welch 1947; Satterthwaite 1946, Eq. 17.
+    Source: Welch 1947; Satterthwaite 1946.
     """
     a, b = checked(a), checked(b)
     parts = [(float(x.var(ddof=1)) / x.size, x.size - 1) for x in (a, b) if x.ndim and x.size > 1]
@@ -164,7 +164,7 @@ def hedges_g(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Eff
     Raises:
         UserError: fewer than two runs on a side, or no spread at all.
 
-    Source: Hedges 1981, Eqs. 6d and 6e; interval: Cumming & Finch 2001.
+    Source: Hedges 1981 (his exact J); interval: Cumming & Finch 2001.
     """
     a, b = checked(a), checked(b)
     if min(a.size, b.size) < 2 or math.isnan(g := standardised(a, b)):
