@@ -1,6 +1,8 @@
 """Do two systems differ on this population of queries? Paired permutation test and bootstrap intervals.
 
-Both answer for *these checkpoints* over queries like these. They say nothing of how a method would do with other seeds.
+Both answer for *these checkpoints* over queries like these. They say nothing of how a method would do with other seeds:
+used for that claim, this test rejected 82% of true nulls in simulation, where three seeds spread widely. That claim is
+seeds.py's.
 """
 
 import itertools
@@ -22,6 +24,14 @@ class Comparison(NamedTuple):
     better: int  # queries on which b is higher
     worse: int
     queries: int
+
+    @property
+    def share_better(self) -> float:
+        """Probability that b is higher on a query, ties counted half: .5 for none better, 1 for better on every one.
+
+        The effect size to stand beside `difference`: a mean can be moved by a few queries. Vargha & Delaney 2000, paired.
+        """
+        return (self.better + 0.5 * (self.queries - self.better - self.worse)) / self.queries
 
 
 def permutation_test(difference: np.ndarray, samples: int = 10_000, seed: int = 0) -> float:

@@ -1,0 +1,181 @@
+"""All comparisons that a table makes, with Holm's correction over them.
+
+A family is what one reader scans for small p: the pairs of one table on one metric. A table that draws conclusions from
+several metrics is one larger family: collect its p and pass them to `holm` once. Difference and equivalence are two
+claims and two families.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from research.errors import UserError, suggest
+from research.metrics.crossed import seeds_and_queries_test
+from research.metrics.equivalence import Equivalence, equivalence_test
+from research.metrics.planning import seeds_needed
+from research.metrics.seeds import MethodComparison, fraction, paired_test, welch_test
+
+DIFFERS, UNRESOLVED, UNTESTABLE = "differs", "unresolved", "not estimable"
+EQUIVALENT, NOT_SHOWN = "equivalent", "not shown"
+
+Means = Mapping[str, Mapping | float]  # {method: {seed: mean over queries}}; a number for a method without seeds
+Values = Mapping[str, Mapping]  # {method: {seed: {query: value}}}; {query: value} for a method without seeds
+
+
+class Pair(NamedTuple):
+    """One line of a table: b against a."""
+
+    a: str
+    b: str
+    comparison: MethodComparison
+    p_holm: float  # adjusted over the family; NaN where p is
+    verdict: str  # differs: p_holm < alpha. unresolved: not so, which does not mean equal. not estimable: see the note
+    seeds_needed: (
+        int | None
+    )  # of each method, for power .8 at the observed difference and spread and alpha / family size;
+    # None if beyond 10,000, not estimable, or on new queries, where more seeds leave the queries' part
+
+
+class EquivalentPair(NamedTuple):
+    """One line of a table of equivalences."""
+
+    a: str
+    b: str
+    test: Equivalence
+    p_holm: float
+    verdict: str  # equivalent: p_holm < alpha; else not shown; not estimable
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Step-down adjusted p, in the order given: p̃_(i) = max_{j ≤ i} min(1, (m − j + 1) · p_(j)).
+
+    Rejecting every p̃ < alpha keeps the probability of any false rejection at alpha or below, however the tests depend on
+    each other (pairs of a table share methods).
+
+    Args:
+        p: values in [0, 1]. NaN is a planned comparison that could not be tested: it stays NaN and counts in m, as a p of
+            1 would. So a finding cannot vanish when a missing run arrives, nor appear by leaving out a failed one.
+            (R's p.adjust leaves NA out of m.)
+
+    Source: Holm 1979; adjusted p, Wright 1992.
+    """
+    p = np.asarray(p, dtype=np.float64)
+    if ((p < 0) | (p > 1)).any():
+        raise UserError(f"p of {p[(p < 0) | (p > 1)][0]}: every p lies in [0, 1], or is NaN where nothing was tested")
+    order = np.argsort(p)  # NaN last, where the factors that it leaves to the others are the largest
+    steps = np.minimum(1.0, p[order] * np.arange(p.size, 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(steps)
+    return adjusted.tolist()
+
+
+def compare_methods(groups: Means, baseline: str | None = None, alpha: float = 0.05) -> list[Pair]:
+    """`welch_test` on every pair of methods, or on each against the baseline: these queries, other seeds.
+
+    Args:
+        groups: {method: {seed: mean}}; a number in place of {seed: mean} for a method without seeds.
+        baseline: compare only with this method; it is `a` in every pair.
+        alpha: of the family.
+
+    Returns:
+        A Pair for each two methods, in the order of `groups`; b is the later, or the one that is not the baseline.
+    """
+    return _family(groups, baseline, alpha, lambda a, b: welch_test(_plain(a), _plain(b)), _needed_by_welch)
+
+
+def compare_paired_methods(groups: Means, baseline: str | None = None, alpha: float = 0.05) -> list[Pair]:
+    """`paired_test` likewise, for methods whose runs share something by seed; every method has the same seeds.
+
+    Against a method without seeds there is nothing to pair: that line is `welch_test`'s.
+    """
+    return _family(groups, baseline, alpha, _paired_or_one_sample, _needed_by_pairs)
+
+
+def compare_methods_on_new_queries(groups: Values, baseline: str | None = None, alpha: float = 0.05) -> list[Pair]:
+    """`seeds_and_queries_test` likewise, from per-query values: other queries, other seeds.
+
+    Args:
+        groups: {method: {seed: {query: value}}}; {query: value} for a method without seeds.
+        baseline, alpha: as in `compare_methods`.
+
+    Raises:
+        UserError: the runs do not all cover the same queries.
+    """
+    return _family(_tables(groups), baseline, alpha, seeds_and_queries_test, lambda *_: None)
+
+
+def equivalences(
+    groups: Means, margin: float, baseline: str | None = None, alpha: float = 0.05
+) -> list[EquivalentPair]:
+    """`equivalence_test` on the same pairs as `compare_methods`: a family of its own, adjusted apart."""
+    tested = [
+        (a, b, equivalence_test(_plain(groups[a]), _plain(groups[b]), margin, alpha))
+        for a, b in _pairs(groups, baseline)
+    ]
+    rows = zip(tested, holm([test.p for *_, test in tested]), strict=True)
+    return [EquivalentPair(a, b, test, p, _verdict(p, alpha, EQUIVALENT, NOT_SHOWN)) for (a, b, test), p in rows]
+
+
+def _family(groups: Mapping, baseline: str | None, alpha: float, test: Callable, needed: Callable) -> list[Pair]:
+    fraction(alpha, "alpha")
+    tested = [(a, b, test(groups[a], groups[b])) for a, b in _pairs(groups, baseline)]
+    adjusted = holm([result.p for *_, result in tested])
+    return [
+        Pair(a, b, result, p, _verdict(p, alpha, DIFFERS, UNRESOLVED),
+             None if math.isnan(p) else needed(groups[a], groups[b], result.difference, alpha / len(tested)))
+        for (a, b, result), p in zip(tested, adjusted, strict=True)
+    ]  # fmt: skip
+
+
+def _pairs(groups: Mapping, baseline: str | None) -> list[tuple[str, str]]:
+    if baseline is None:
+        return list(itertools.combinations(groups, 2))
+    if baseline not in groups:
+        raise UserError(f"no method {baseline!r} to compare with; {suggest(baseline, groups)}")
+    return [(baseline, name) for name in groups if name != baseline]
+
+
+def _verdict(p: float, alpha: float, shown: str, otherwise: str) -> str:
+    return UNTESTABLE if math.isnan(p) else shown if p < alpha else otherwise
+
+
+def _paired_or_one_sample(a: Mapping | float, b: Mapping | float) -> MethodComparison:
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return paired_test(a, b)
+    return welch_test(_plain(a), _plain(b))
+
+
+def _plain(method: Mapping | float) -> list[float] | float:
+    return list(method.values()) if isinstance(method, Mapping) else method
+
+
+def _needed_by_welch(a: Mapping | float, b: Mapping | float, difference: float, alpha: float) -> int | None:
+    spreads = [float(np.std(list(x.values()), ddof=1)) if isinstance(x, Mapping) else 0.0 for x in (a, b)]
+    return seeds_needed(difference, *spreads, alpha=alpha)
+
+
+def _needed_by_pairs(a: Mapping | float, b: Mapping | float, difference: float, alpha: float) -> int | None:
+    if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
+        return _needed_by_welch(a, b, difference, alpha)
+    return seeds_needed(difference, float(np.std([b[seed] - a[seed] for seed in a], ddof=1)), 0.0, alpha=alpha)
+
+
+def _tables(groups: Values) -> dict[str, np.ndarray]:
+    """{method: (seeds, queries) or (queries,)}, the queries in one order."""
+    queries: list | None = None
+    tables = {}
+    for method, runs in groups.items():
+        seeded = any(isinstance(run, Mapping) for run in runs.values())
+        rows = []
+        for name, run in runs.items() if seeded else [(None, runs)]:
+            queries = list(run) if queries is None else queries
+            if run.keys() != set(queries):
+                label = method if name is None else f"{method}, seed {name}"
+                raise UserError(f"{label} covers {len(run)} queries, of which {len(run.keys() & set(queries))} are among the "
+                                f"{len(queries)} of the first run; score every run on the same queries")  # fmt: skip
+            rows.append([run[query] for query in queries])
+        tables[method] = np.array(rows if seeded else rows[0], dtype=np.float64)
+    return tables

@@ -1,0 +1,242 @@
+"""Does this method differ, trained again with other seeds? Tests on one value a seed, on a fixed set of queries.
+
+Three claims, three populations; a test of one says nothing of another (tests/parity/test_claims_simulated.py):
+
+    claim                              drawn again         fixed          test
+    these checkpoints differ           queries             checkpoints    significance.compare
+    this method differs (this page)    seeds               queries        welch_test, paired_test
+    this method differs anywhere       seeds and queries   –              crossed.seeds_and_queries_test
+
+The second is the claim of most tables: the benchmark's test set is what it is, and someone else trains the method again.
+A value is a run's mean over the same queries in every run. A method without seeds (BM25, an untrained model) is a plain
+number in place of its sequence of values: it is known without error.
+
+`welch_test` is for runs whose seeds have nothing in common across methods, and stays below its level when they have.
+`paired_test` is for runs that were launched in pairs: run i of both methods shares something that its seed fixes, such as
+the initial weights or the order of the data. Which of the two applies is a fact of the launch, settled before any value
+is seen; to compute both and keep the smaller p makes 6.6% false positives at three seeds, not 5%.
+
+Simulated false positives of welch_test at a nominal 5% (normal seeds, 400,000 repetitions; rows: seeds of a and of b;
+columns: spread of b over spread of a). Equal numbers of seeds keep the level to within .008, unequal ones do not, which is
+why an unequal comparison carries a note.
+
+                 .1     .5     1      2      10
+    3 and 3     .057   .042   .035   .043   .057
+    5 and 5     .052   .049   .043   .050   .052
+    10 and 10   .050   .050   .049   .051   .051
+    3 and 5     .057   .061   .046   .041   .052
+    3 and 10    .055   .073   .064   .050   .050
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import optimize, special
+
+from research.errors import UserError
+
+NAN = float("nan")
+ROUNDING = (
+    1e-12  # of the largest value: a spread below it is the rounding of sums, and would give p = 1e-9 from nothing
+)
+NO_SPREAD = "not estimable: no spread over seeds on either side (every run gave the same value)"
+ONE_SEED = "not estimable: one seed gives no spread; train at least 3"
+
+
+class SeedSummary(NamedTuple):
+    """One method over its seeds, in the metric's units."""
+
+    n: int  # seeds; below 3 the interval says little (n = 2: 12.7 standard errors to each side)
+    mean: float
+    sd: float  # between runs, with n − 1; NaN at n = 1
+    low: float  # t interval of the mean; NaN at n = 1
+    high: float
+
+
+class MethodComparison(NamedTuple):
+    """Method b against method a. `p`, interval, error and df are NaN when `note` begins with `not estimable`."""
+
+    difference: float  # mean of b − mean of a
+    low: float  # interval of the difference, for this comparison alone: a Holm-adjusted p may disagree with it
+    high: float
+    p: float  # two-sided
+    error: float  # standard error of the difference
+    df: float  # of the t distribution
+    g: float  # Hedges' g of the runs; NaN without spread
+    seeds: tuple[int, int]  # runs of a and of b; 0: a method without seeds
+    note: str  # "", what weakens the result, or why there is none
+
+
+class EffectSize(NamedTuple):
+    """A difference in standard deviations between runs. At n = 3 the interval is wide: it is no ranking of methods."""
+
+    g: float
+    low: float
+    high: float
+
+
+def summarise(values: Sequence[float], level: float = 0.95) -> SeedSummary:
+    """n, mean, sd and mean ± t_{n−1} · sd / √n.
+
+    Args:
+        values: one finite value a seed, at least one.
+        level: coverage of the interval.
+    """
+    values = checked(values)
+    n, mean = values.size, float(values.mean())
+    if n == 1:
+        return SeedSummary(1, mean, NAN, NAN, NAN)
+    sd = float(values.std(ddof=1))
+    half = t_quantile(level, n - 1) * sd / math.sqrt(n)
+    return SeedSummary(n, mean, sd, mean - half, mean + half)
+
+
+def welch_test(a: Sequence[float] | float, b: Sequence[float] | float, level: float = 0.95) -> MethodComparison:
+    """t with Satterthwaite's degrees of freedom over two independent groups of seeds.
+
+    t = (b̄ − ā) / √(u_a + u_b),  u = s² / n,  df = (u_a + u_b)² / (u_a² / (n_a − 1) + u_b² / (n_b − 1)).
+    Against a method without seeds its u is 0, and this is the one-sample t test with n − 1 degrees of freedom.
+
+    Claims: trained again with other seeds, the methods' mean values on these queries would differ. Not: on other queries.
+
+    Args:
+        a: the baseline, one value a seed; or one number for a method without seeds.
+        b: the other method.
+        level: coverage of the interval.
+
+    Raises:
+        UserError: an empty group, or a value that is not finite.
+
+    Source: Welch 1947; Satterthwaite 1946.
+    """
+    a, b = checked(a), checked(b)
+    parts = [(float(x.var(ddof=1)) / x.size, x.size - 1) for x in (a, b) if x.ndim and x.size > 1]
+    difference = float(b.mean() - a.mean())
+    seeds = tuple(x.size if x.ndim else 0 for x in (a, b))
+    if 1 in seeds:
+        return untestable(difference, seeds, ONE_SEED)
+    error = math.sqrt(sum(u for u, _ in parts))
+    if negligible(error, a, b):
+        return untestable(difference, seeds, NO_SPREAD)
+    df = error**4 / sum(u**2 / nu for u, nu in parts)
+    return _from_t(difference, error, df, level, standardised(a, b), seeds, unequal(seeds))
+
+
+def paired_test(a: Mapping, b: Mapping, level: float = 0.95) -> MethodComparison:
+    """t test on the differences of runs that share a seed: d_i = b_i − a_i, t = d̄ / (s_d / √n), n − 1 degrees of freedom.
+
+    Same claim as `welch_test`. Keeps its level whatever the correlation within pairs, also none, and whatever the two
+    spreads; pays with half the degrees of freedom, so it gains only if the shared seed explains much of the spread.
+
+    Args:
+        a: {seed: value} of the baseline.
+        b: the same seeds' values of the other method. Runs belong together by their seed, never by their rank.
+        level: coverage of the interval.
+
+    Raises:
+        UserError: the seeds differ, none, or a value that is not finite.
+
+    Source: Student 1908.
+    """
+    if a.keys() != b.keys():
+        raise UserError(f"unpaired seeds: only in the first {sorted(map(str, a.keys() - b.keys()))}, only in the second "
+                        f"{sorted(map(str, b.keys() - a.keys()))}; train the missing runs, or use welch_test if the "
+                        "methods share nothing by seed")  # fmt: skip
+    first, second = checked(list(a.values())), checked([b[seed] for seed in a])
+    d = second - first
+    n, difference = d.size, float(d.mean())
+    if n == 1:
+        return untestable(difference, (n, n), ONE_SEED)
+    error = float(d.std(ddof=1)) / math.sqrt(n)
+    if negligible(error, first, second):
+        return untestable(difference, (n, n), "not estimable: every pair of runs has the same difference")
+    return _from_t(difference, error, n - 1, level, standardised(first, second), (n, n), "")
+
+
+def hedges_g(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> EffectSize:
+    """g = J(ν) · (b̄ − ā) / s_pooled, ν = n_a + n_b − 2, with the interval of the noncentral t.
+
+    J(ν) = Γ(ν/2) / (√(ν/2) · Γ((ν − 1)/2)) makes it unbiased (J(4) = .80: at 3 + 3 runs the plain d is a quarter too
+    large). Supposes equal spreads; the interval is exact then, and only then.
+
+    Raises:
+        UserError: fewer than two runs on a side, or no spread at all.
+
+    Source: Hedges 1981 (his exact J); interval: Cumming & Finch 2001.
+    """
+    a, b = checked(a), checked(b)
+    if min(a.size, b.size) < 2 or math.isnan(g := standardised(a, b)):
+        raise UserError(f"an effect size needs two runs a side and some spread between them, not {a.size} and {b.size} "
+                        "values with none")  # fmt: skip
+    nu, scale = a.size + b.size - 2, math.sqrt(a.size * b.size / (a.size + b.size))
+    t, tail = g / _correction(nu) * scale, (1 - fraction(level, "level")) / 2
+    reach = abs(t) * 10 + 100  # noncentralities beyond any interval's end
+    ends = [optimize.brentq(lambda delta, p=p: noncentral_t(t, nu, delta) - p, -reach, reach) for p in (1 - tail, tail)]
+    return EffectSize(g, ends[0] / scale, ends[1] / scale)
+
+
+def checked(values: Sequence[float] | float) -> np.ndarray:
+    """float64, finite, not empty; a plain number stays 0-dimensional."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0:
+        raise UserError("a method without any run; train it, or leave it out of the comparison")
+    if not np.isfinite(array).all():
+        raise UserError(f"{(~np.isfinite(array)).sum()} of {array.size} values are not finite; a failed run is a result to "
+                        "report: give it the value that it earned, or leave out the method")  # fmt: skip
+    return array
+
+
+def fraction(value: float, name: str, below: float = 1.0) -> float:
+    """`value` if it lies strictly between 0 and `below`."""
+    if not 0 < value < below:
+        raise UserError(f"{name}={value} must lie between 0 and {below}")
+    return value
+
+
+def negligible(error: float, *values: np.ndarray) -> bool:
+    """Whether a standard error is only the rounding of the values that it was computed from."""
+    return error <= ROUNDING * max(float(np.abs(x).max()) for x in values)
+
+
+def t_quantile(level: float, df: float) -> float:
+    """The t that a two-sided interval of this level reaches to."""
+    return float(special.stdtrit(df, (1 + fraction(level, "level")) / 2))
+
+
+def noncentral_t(t: float, df: float, delta: float) -> float:
+    """P(T ≤ t) of the noncentral t; scipy gives NaN far in a tail, where the answer is 0 or 1."""
+    p = float(special.nctdtr(df, delta, t))
+    return float(t > delta) if math.isnan(p) else p
+
+
+def untestable(difference: float, seeds: tuple[int, int], note: str) -> MethodComparison:
+    return MethodComparison(difference, NAN, NAN, NAN, NAN, NAN, NAN, seeds, note)
+
+
+def _from_t(difference, error, df, level, g, seeds, note) -> MethodComparison:
+    half = t_quantile(level, df) * error
+    p = 2 * float(special.stdtr(df, -abs(difference) / error))
+    return MethodComparison(difference, difference - half, difference + half, p, error, float(df), g, seeds, note)
+
+
+def unequal(seeds: tuple[int, int]) -> str:
+    if 0 in seeds or seeds[0] == seeds[1]:
+        return ""
+    return (
+        f"{seeds[0]} and {seeds[1]} seeds: unequal numbers make up to 7% false positives at a nominal 5%; even them out"
+    )
+
+
+def standardised(a: np.ndarray, b: np.ndarray) -> float:
+    """Hedges' g by the pooled spread of the sides that have one; NaN without any."""
+    spread = [x for x in (a, b) if x.ndim and x.size > 1]
+    nu = sum(x.size - 1 for x in spread)
+    pooled = math.sqrt(sum(float(x.var(ddof=1)) * (x.size - 1) for x in spread) / nu)
+    return NAN if negligible(pooled, a, b) else _correction(nu) * float(b.mean() - a.mean()) / pooled
+
+
+def _correction(nu: int) -> float:
+    """J(ν), through logarithms; 0 at ν = 1, where no multiple of d is unbiased."""
+    return math.exp(math.lgamma(nu / 2) - math.lgamma((nu - 1) / 2)) / math.sqrt(nu / 2) if nu > 1 else 0.0
