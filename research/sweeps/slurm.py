@@ -52,7 +52,8 @@ def array_script(name: str, file: Path, folder: Path, indices: Iterable[int], op
     many = options.nodes * options.tasks_per_node > 1
     return _filled("array.sh", options.setup, name=name, indices=chosen, file=file, folder=folder, attempts=ATTEMPTS,
                    warning=options.warning, resources=_resources(options, whole=True),
-                   launch="srun --kill-on-bad-exit=1" if many else "")  # fmt: skip
+                   launch="srun --kill-on-bad-exit=1" if many else "",
+                   term="USR1" if many else "TERM")  # srun passes USR1 on, and makes KILL of TERM  # fmt: skip
 
 
 def finish_script(name: str, file: Path, folder: Path, array: str, round: int, options: Options) -> str:
