@@ -1,4 +1,4 @@
-"""`sweep submit` and `sweep finish`: a sweep as a SLURM array, and what follows it."""
+"""`sweep submit` and `sweep finish`: a sweep as a SLURM array, and what follows it; or as agents, or a Kubernetes Job."""
 
 import argparse
 import json
@@ -7,7 +7,15 @@ from typing import Any
 
 from research.errors import UserError
 from research.progress import say
-from research.verbs.points import due_again, folder_of, planned_points
+from research.verbs.agents import submit_trials
+from research.verbs.kubernetes import submit_job
+from research.verbs.points import folder_of, planned_points, to_do
+
+SLURM, JOBS = ("time", "partition", "account", "sbatch"), ("image", "claim", "namespace", "env", "secret", "max_failed")
+RANKS, POINTS, TRIALS = ("nodes", "tasks_per_node"), ("rerun_stale", "retry"), ("count",)
+OTHERS = {"--kubernetes": (*SLURM, *RANKS, *TRIALS), "--wandb": (*JOBS, *RANKS, *POINTS), "SLURM": (*JOBS, *TRIALS)}
+"""Where the points go → options that would change nothing there."""
+NEUTRAL = dict.fromkeys(RANKS, 1)
 
 
 def cluster_options(args: argparse.Namespace) -> Any:
@@ -27,19 +35,38 @@ def cluster_options(args: argparse.Namespace) -> Any:
                    args.tasks_per_node, tuple(args.sbatch), tuple(args.setup), args.warning)  # fmt: skip
 
 
+def _refuse_others(args: argparse.Namespace) -> None:
+    """
+    Raises:
+        UserError: options of two places.
+    """
+    if args.kubernetes and args.wandb:
+        raise UserError(
+            f"--kubernetes with --wandb {args.wandb}; expected one of them: agents run on SLURM. Leave one out."
+        )
+    place = "--kubernetes" if args.kubernetes else "--wandb" if args.wandb else "SLURM"
+    for name in OTHERS[place]:
+        if getattr(args, name) not in (None, False, [], NEUTRAL.get(name)):
+            why = "a trial is one process there" if place == "--wandb" and name in RANKS else "it would change nothing"
+            raise UserError(
+                f"--{name.replace('_', '-')} with {place}; expected options of {place}: {why}. Leave it out."
+            )
+
+
 def submit_points(args: argparse.Namespace) -> int:
-    from research.sweeps.ledger import AGAIN, Ledger
     from research.sweeps.slurm import array_script, finish_script, submit
     from research.sweeps.spec import read_sweep
 
-    sweep, options = read_sweep(args.file), cluster_options(args)
+    _refuse_others(args)
+    options = cluster_options(args)
+    if args.kubernetes:
+        return submit_job(args)
+    if args.wandb:
+        return submit_trials(args, options)
+    sweep = read_sweep(args.file)
     folder = folder_of(sweep).resolve()
     points = planned_points(args, sweep)
-    ledger = Ledger(folder)
-    for one in due_again(args, ledger, points, folder):
-        ledger.append(one.point, "missing", reason="run again")
-    standings = ledger.standings([one.point for one in points])
-    todo = [i for i, one in enumerate(points) if standings[one.point].state in AGAIN]
+    todo = to_do(args, points, folder)
     if not todo:
         print(f"all {len(points)} points are done or running")
         return 0

@@ -69,6 +69,17 @@ def due_again(args: argparse.Namespace, ledger: Any, points: list, folder: Path)
     return [*again, *gone, *failed]
 
 
+def to_do(args: argparse.Namespace, points: list, folder: Path) -> list[int]:
+    """Numbers of the points that are to be run, after the ledger was told of those that the user asks for again."""
+    from research.sweeps.ledger import AGAIN, Ledger
+
+    ledger = Ledger(folder)
+    for one in due_again(args, ledger, points, folder):
+        ledger.append(one.point, "missing", reason="run again")
+    standings = ledger.standings([one.point for one in points])
+    return [i for i, one in enumerate(points) if standings[one.point].state in AGAIN]
+
+
 def is_fit(one: Any) -> bool:
     """Whether the point is a training of ours."""
     from research.sweeps.spec import ours
