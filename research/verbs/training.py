@@ -55,7 +55,7 @@ def fit(args: argparse.Namespace) -> int:
         except Stopped as stopped:
             if not _is_first_process():
                 return 0  # Lightning kills the first process, which is still saving, when another one fails
-            _say_stopped(out)
+            _say_stopped(out and Path(config.out))  # where the point's id is in its place by now
             return stopped.exit_code
 
 

@@ -10,7 +10,7 @@ from tests.e2e.fitting import process
 from tests.e2e.test_sweep import CONFIG
 from tests.slow import CALLBACK
 
-STEPS = 30
+STEPS = 20
 CASES = {"tasks": (1, 2), "nodes": (2, 1)}
 
 

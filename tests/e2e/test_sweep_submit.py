@@ -209,6 +209,7 @@ def test_a_task_that_is_stopped_goes_on_with_its_trial(place, research, serve, t
     task.send_signal(signal.SIGUSR1)  # as SLURM does before the time limit
     assert task.wait(60) == 0, Path("first.log").read_text()
     assert (tmp_path / "asked").read_text() == "requeue 71_0\n"
+    assert "the same command goes on from step-" in Path("first.log").read_text()
     run = Path("agent") / point
     assert not is_done(run), "it was too quick to be stopped"
     again = subprocess.run(["bash", script], env=variables | {"SLURM_RESTART_COUNT": "1"}, capture_output=True, text=True,
