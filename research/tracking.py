@@ -48,7 +48,8 @@ class Tracker:
             import wandb
 
             settings = wandb.Settings(console="off", init_timeout=30, x_disable_stats=True)
-            self.run = wandb.init(project=os.environ.get("WANDB_PROJECT", "tandem"), dir=folder, job_type=job,
+            # an absolute path: wandb's service may be an older process with another working folder
+            self.run = wandb.init(project=os.environ.get("WANDB_PROJECT", "tandem"), dir=folder.resolve(), job_type=job,
                                   config=config, mode=mode, settings=settings, name=folder.name, id=id, group=group,
                                   resume=None if id is None else "allow")  # fmt: skip
             say(
@@ -64,8 +65,13 @@ class Tracker:
     def summary(self, values: dict[str, float]) -> None:
         self._try(lambda: self.run.summary.update(values))
 
-    def finish(self) -> None:
-        self._try(lambda: self.run.finish())
+    def finish(self, code: int = 0) -> None:
+        """End the W&B run: finished where the code is 0, else failed, until a process goes on with it.
+
+        A sweep's search takes a finished run's numbers for its result; those of a training that was stopped are none.
+        """
+        self._try(lambda: self.run.finish(exit_code=code))
+        self.run = None
 
     def _try(self, action) -> None:
         if self.run is not None:

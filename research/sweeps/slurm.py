@@ -1,4 +1,7 @@
-"""A sweep as a SLURM array: one point a task, requeued by its own script; a job after it submits again what is missing."""
+"""A sweep as a SLURM array: one point a task, requeued by its own script; a job after it submits again what is missing.
+
+Or an array of W&B's agents, one trial a task.
+"""
 
 import json
 import os
@@ -12,6 +15,7 @@ from typing import NamedTuple
 
 from research.errors import UserError
 from research.runfolder import atomic_write
+from research.sweeps.agents import Target, kept_sweep
 from research.sweeps.worker import ATTEMPTS
 
 TEMPLATES = Path(__file__).parents[2] / "scripts" / "slurm"
@@ -52,7 +56,26 @@ def array_script(name: str, file: Path, folder: Path, indices: Iterable[int], op
     many = options.nodes * options.tasks_per_node > 1
     return _filled("array.sh", options.setup, name=name, indices=chosen, file=file, folder=folder, attempts=ATTEMPTS,
                    warning=options.warning, resources=_resources(options, whole=True),
-                   launch="srun --kill-on-bad-exit=1" if many else "")  # fmt: skip
+                   launch="srun --kill-on-bad-exit=1" if many else "",
+                   term="USR1" if many else "TERM")  # srun passes USR1 on, and makes KILL of TERM  # fmt: skip
+
+
+def agents_script(name: str, file: Path, folder: Path, target: Target, count: int, options: Options) -> str:
+    """The script of `count` W&B agents, each of which runs one trial.
+
+    Args:
+        name: of the sweep.
+        file: the sweep as it was handed to W&B: a trial that goes on takes its command from there.
+        folder: of the sweep.
+        target: the sweep on the server.
+        count: tasks.
+        options: see there.
+    """
+    chosen = ranges(range(count)) + (f"%{options.throttle}" if options.throttle else "")
+    programs = shlex.quote(str(Path(sys.executable).parent))
+    return _filled("agent.sh", options.setup, name=name, indices=chosen, file=file, folder=folder, attempts=ATTEMPTS,
+                   warning=options.warning, resources=_resources(options, whole=True), programs=programs,
+                   entity=shlex.quote(target.entity), project=shlex.quote(target.project), sweep=target.sweep)  # fmt: skip
 
 
 def finish_script(name: str, file: Path, folder: Path, array: str, round: int, options: Options) -> str:
@@ -75,6 +98,20 @@ def submit(
     return array, after
 
 
+def submit_agents(name: str, file: Path, folder: Path, target: Target, count: int, options: Options) -> str:
+    """Hand the script of the agents to SLURM; the job's id.
+
+    Raises:
+        UserError: there is no sbatch, or it refuses.
+    """
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    kept = kept_sweep(folder, target)
+    with atomic_write(kept) as stream:
+        stream.write(Path(file).read_text(encoding="utf-8"))
+    text = agents_script(name, kept, folder, target, count, options)
+    return _sbatch(folder / "submit" / f"agents-{target.sweep}.sh", text)
+
+
 def ranges(numbers: Iterable[int]) -> str:
     """0-3,7 of 0, 1, 2, 3, 7."""
     parts: list[list[int]] = []
@@ -84,6 +121,12 @@ def ranges(numbers: Iterable[int]) -> str:
         else:
             parts.append([number, number])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def numbers(text: str) -> list[int]:
+    """0, 1, 2, 3, 7 of 0-3,7."""
+    pairs = [part.partition("-") for part in text.split(",")]
+    return [n for a, _, b in pairs for n in range(int(a), int(b or a) + 1)]
 
 
 def _filled(template: str, setup: tuple[str, ...], **values: object) -> str:

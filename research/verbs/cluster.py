@@ -1,15 +1,22 @@
-"""`sweep submit` and `sweep finish`: a sweep as a SLURM array, and what follows it."""
+"""`sweep submit` and `sweep finish`: a sweep as a SLURM array, and what follows it; or as agents, or a Kubernetes Job."""
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from research.errors import UserError
 from research.progress import say
-from research.verbs.points import due_again, folder_of, planned_points, write_report
+from research.verbs.agents import submit_trials
+from research.verbs.kubernetes import submit_job
+from research.verbs.points import folder_of, planned_points, task_numbers, to_do, write_report
 from research.verbs.searching import is_searched
+
+SLURM, JOBS = ("time", "partition", "account", "sbatch"), ("image", "claim", "namespace", "env", "secret", "max_failed")
+RANKS, POINTS, TRIALS = ("nodes", "tasks_per_node"), ("rerun_stale", "retry"), ("count",)
+OTHERS = {"--kubernetes": (*SLURM, *RANKS, *TRIALS), "--wandb": (*JOBS, *RANKS, *POINTS), "SLURM": (*JOBS, *TRIALS)}
+"""Where the points go → options that would change nothing there."""
+NEUTRAL = dict.fromkeys(RANKS, 1)
 
 
 def cluster_options(args: argparse.Namespace) -> Any:
@@ -29,23 +36,42 @@ def cluster_options(args: argparse.Namespace) -> Any:
                    args.tasks_per_node, tuple(args.sbatch), tuple(args.setup), args.warning)  # fmt: skip
 
 
+def _refuse_others(args: argparse.Namespace) -> None:
+    """
+    Raises:
+        UserError: options of two places.
+    """
+    if args.kubernetes and args.wandb:
+        raise UserError(
+            f"--kubernetes with --wandb {args.wandb}; expected one of them: agents run on SLURM. Leave one out."
+        )
+    place = "--kubernetes" if args.kubernetes else "--wandb" if args.wandb else "SLURM"
+    for name in OTHERS[place]:
+        if getattr(args, name) not in (None, False, [], NEUTRAL.get(name)):
+            why = "a trial is one process there" if place == "--wandb" and name in RANKS else "it would change nothing"
+            raise UserError(
+                f"--{name.replace('_', '-')} with {place}; expected options of {place}: {why}. Leave it out."
+            )
+
+
 def submit_points(args: argparse.Namespace) -> int:
-    from research.sweeps.ledger import AGAIN, Ledger
     from research.sweeps.slurm import array_script, finish_script, submit
     from research.sweeps.spec import read_sweep
 
-    sweep, options = read_sweep(args.file), cluster_options(args)
+    _refuse_others(args)
+    options = cluster_options(args)
+    if args.kubernetes:
+        return submit_job(args)
+    if args.wandb:
+        return submit_trials(args, options)
+    sweep = read_sweep(args.file)
     folder = folder_of(sweep).resolve()
     points = planned_points(args, sweep)
-    ledger = Ledger(folder)
-    for one in due_again(args, ledger, points, folder):
-        ledger.append(one.point, "missing", reason="run again")
-    standings = ledger.standings([one.point for one in points])
-    todo = _numbers(sweep, points, lambda one: standings[one.point].state in AGAIN)
     if is_searched(sweep) and options.nodes * options.tasks_per_node > 1:
         raise UserError(f"{args.file}: bayes with --nodes {options.nodes} --tasks-per-node {options.tasks_per_node}: each task "
                         "would propose a point of its own; expected one task a point. Use the GPUs of one task, or a grid or "
                         "random sweep.")  # fmt: skip
+    todo = to_do(args, sweep, points, folder)
     if not todo:
         print(f"all {len(points)} points are done or running")
         return 0
@@ -58,12 +84,6 @@ def submit_points(args: argparse.Namespace) -> int:
     print(json.dumps(facts) if args.json else f"{len(todo)} points are array {array}; job {after} follows it; `research sweep "
           f"status {args.file}` shows where they stand")  # fmt: skip
     return 0
-
-
-def _numbers(sweep: Any, points: list, is_wanted: Callable[[Any], bool]) -> list[int]:
-    """Numbers of the array's tasks: of the points that are wanted; of a search, as many as are wanted or not proposed yet."""
-    wanted = [i for i, one in enumerate(points) if is_wanted(one)]
-    return list(range(len(wanted) + sweep.run_cap - len(points))) if is_searched(sweep) else wanted
 
 
 def finish(args: argparse.Namespace) -> int:
@@ -80,7 +100,7 @@ def finish(args: argparse.Namespace) -> int:
     sweep, folder, round = read_sweep(args.file), Path(args.folder), int(args.round)
     points, ledger = points_so_far(folder) if is_searched(sweep) else read_plan(folder), Ledger(folder)
     standings = ledger.standings([one.point for one in points])
-    todo = _numbers(sweep, points, lambda one: is_due(standings[one.point]))
+    todo = task_numbers(sweep, points, lambda one: is_due(standings[one.point]))
     if todo and round < ROUNDS:
         values = json.loads(args.options)
         options = Options(**values | {"sbatch": tuple(values["sbatch"]), "setup": tuple(values["setup"])})

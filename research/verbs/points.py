@@ -5,7 +5,7 @@ import contextlib
 import io
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,25 @@ def due_again(args: argparse.Namespace, ledger: Any, points: list, folder: Path)
     for one in again:
         _move_aside(folder / one.point)
     return [*again, *gone, *failed]
+
+
+def to_do(args: argparse.Namespace, sweep: Any, points: list, folder: Path) -> list[int]:
+    """Numbers of the points that are to be run, after the ledger was told of those that the user asks for again."""
+    from research.sweeps.ledger import AGAIN, Ledger
+
+    ledger = Ledger(folder)
+    for one in due_again(args, ledger, points, folder):
+        ledger.append(one.point, "missing", reason="run again")
+    standings = ledger.standings([one.point for one in points])
+    return task_numbers(sweep, points, lambda one: standings[one.point].state in AGAIN)
+
+
+def task_numbers(sweep: Any, points: list, is_wanted: Callable[[Any], bool]) -> list[int]:
+    """Numbers of an array's tasks: of the points that are wanted; of a search, as many as are wanted or not proposed yet."""
+    from research.verbs.searching import is_searched
+
+    wanted = [i for i, one in enumerate(points) if is_wanted(one)]
+    return list(range(len(wanted) + sweep.run_cap - len(points))) if is_searched(sweep) else wanted
 
 
 def is_fit(one: Any) -> bool:

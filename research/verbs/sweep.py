@@ -3,6 +3,9 @@
   research sweep compile sweeps/src/lora_r_alpha.yaml       # ties and conditions → sweeps/lora_r_alpha.yaml, a plain W&B sweep
   research sweep plan sweeps/lora_r_alpha.yaml              # every point through the parser and the adapters' guard
   research sweep run sweeps/lora_r_alpha.yaml --workers 2   # what is missing, failed or was stopped, and nothing twice
+  research sweep submit sweeps/lora_r_alpha.yaml --throttle 8 --time 2:00:00      # to SLURM
+  research sweep submit sweeps/lora_r_alpha.yaml --wandb ME/PROJECT/SWEEP_ID      # W&B's agents, on SLURM
+  research sweep submit sweeps/lora_r_alpha.yaml --kubernetes --image IMAGE --claim NAME:/path
   research sweep status sweeps/lora_r_alpha.yaml
 
 The same file serves W&B: `wandb sweep sweeps/lora_r_alpha.yaml`, then `wandb agent`.
@@ -15,9 +18,11 @@ import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from research.errors import UserError
 from research.progress import say
+from research.verbs.agents import go_on
 from research.verbs.cluster import finish, submit_points
 from research.verbs.planning import plan_points
 from research.verbs.points import (
@@ -31,7 +36,7 @@ from research.verbs.points import (
 )
 from research.verbs.searching import due, is_searched, outcome_of, variables_of
 
-STEPS = ("compile", "plan", "run", "submit", "status", "worker", "finish")
+STEPS = ("compile", "plan", "run", "submit", "status", "worker", "trial", "finish")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,32 +56,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of a random sweep's draws (0)")
     parser.add_argument("--rerun-stale", action="store_true", help="run: points that were done by other code, again")
     parser.add_argument("--retry", action="store_true", help="run: points that have failed three times, again")
-    cluster = parser.add_argument_group("submit, to SLURM")
-    cluster.add_argument("--dry-run", action="store_true", help="print the scripts, and submit nothing")
-    cluster.add_argument("--throttle", type=int, default=0, help="tasks at a time (as many as there is room for)")
-    cluster.add_argument("--time", help="limit of a point, as SLURM writes it: 2:00:00")
-    cluster.add_argument("--partition")
-    cluster.add_argument("--account")
-    cluster.add_argument("--cpus", type=int, help="of a task")
-    cluster.add_argument("--gpus-per-node", type=int, dest="slurm_gpus", help="of a point, on each of its nodes")
-    cluster.add_argument("--mem", help="of a point, on each of its nodes: 16G")
-    cluster.add_argument("--nodes", type=int, default=1, help="of a point that DDP trains (1)")
-    cluster.add_argument("--tasks-per-node", type=int, default=1, help="processes of DDP on a node (1)")
-    cluster.add_argument(
-        "--warning", type=int, default=120, help="seconds before the limit at which a point saves (120)"
-    )
-    cluster.add_argument(
-        "--sbatch", action="append", default=[], metavar="OPTION", help="a further #SBATCH line, such as --qos=x"
-    )
-    cluster.add_argument("--setup", action="append", default=[], metavar="LINE", help="a shell line before the command")
-    for name in ("--index", "--round", "--folder", "--options"):  # of the scripts that submit writes
+    _add_submit(parser)
+    for name in ("--index", "--of", "--round", "--folder", "--options"):  # of the scripts that submit writes
         parser.add_argument(name, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
 
 
+def _add_submit(parser: argparse.ArgumentParser) -> None:
+    common = parser.add_argument_group("submit")
+    common.add_argument("--dry-run", action="store_true", help="print the scripts, and submit nothing")
+    common.add_argument("--throttle", type=int, default=0, help="tasks at a time (as many as there is room for)")
+    common.add_argument("--cpus", type=int, help="of a task")
+    common.add_argument("--gpus-per-node", type=int, dest="slurm_gpus", help="of a point, on each of its nodes")
+    common.add_argument("--mem", help="of a point, on each of its nodes: 16G")
+    common.add_argument(
+        "--warning", type=int, default=120, help="seconds before the limit or the end at which a point saves (120)"
+    )
+    common.add_argument("--setup", action="append", default=[], metavar="LINE", help="a shell line before the command")
+    cluster = parser.add_argument_group("submit, to SLURM")
+    cluster.add_argument("--time", help="limit of a point, as SLURM writes it: 2:00:00")
+    cluster.add_argument("--partition")
+    cluster.add_argument("--account")
+    cluster.add_argument("--nodes", type=int, default=1, help="of a point that DDP trains (1)")
+    cluster.add_argument("--tasks-per-node", type=int, default=1, help="processes of DDP on a node (1)")
+    cluster.add_argument(
+        "--sbatch", action="append", default=[], metavar="OPTION", help="a further #SBATCH line, such as --qos=x"
+    )
+    agents = (
+        "W&B's agents instead, one trial a task: the server chooses. A stopped task goes on with its trial and W&B run"
+    )
+    cluster.add_argument("--wandb", metavar="ENTITY/PROJECT/SWEEP_ID", help=agents)
+    cluster.add_argument("--count", type=int, metavar="N", help="trials, with --wandb (the sweep's grid or run_cap)")
+    pods = parser.add_argument_group("submit, to Kubernetes")
+    pods.add_argument(
+        "--kubernetes", action="store_true", help="write an Indexed Job, one point an index, for kubectl apply"
+    )
+    pods.add_argument("--image", help="with this package; `python -m research` runs there")
+    pods.add_argument(
+        "--claim", metavar="NAME:/path", help="PersistentVolumeClaim (NAME/folder: of it) that holds this folder"
+    )
+    pods.add_argument("--namespace")
+    pods.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="of the pods")
+    pods.add_argument("--secret", action="append", default=[], metavar="NAME", help="a Secret, as variables: W&B's key")
+    pods.add_argument(
+        "--max-failed", type=int, metavar="N", help="points that may fail before the others are given up (all)"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     steps = {"compile": _compile, "plan": plan_points, "run": _run, "submit": submit_points, "status": _status,
-             "worker": _worker, "finish": finish}  # fmt: skip
+             "worker": _worker, "trial": go_on, "finish": finish}  # fmt: skip
     return steps[args.step](args)
 
 
@@ -152,7 +181,7 @@ def _worker(args: argparse.Namespace) -> int:
         return work(Ledger(folder), points, cli.main, variables_of(folder, sweep), outcome_of(folder, sweep))
     points = read_plan(folder)
     if args.index is not None:
-        points = [points[int(args.index)]]
+        points = [_numbered(points, int(args.index), args.of)]
         if int(os.environ.get("SLURM_PROCID", "0")):  # another rank of this point: the first one keeps the books
             from research.sweeps.plan import placed
             from research.sweeps.spec import ours
@@ -165,6 +194,17 @@ def _worker(args: argparse.Namespace) -> int:
         return code
     last = Ledger(folder).standings([points[0].point])[points[0].point]
     return int(last.last.get("code") or 1) if last.state == "failed" else 0
+
+
+def _numbered(points: list, index: int, of: str | None) -> Any:
+    """The point of a task: `index` counts the plan's points, or those that `of` lists (0-3,7), as Kubernetes numbers them."""
+    from research.sweeps.slurm import numbers
+
+    try:
+        return points[index if of is None else numbers(of)[index]]
+    except IndexError:
+        raise UserError(f"--index {index}{f' --of {of}' if of else ''}: the plan has {len(points)} points; expected one of "
+                        "them. It was made anew since: submit again.") from None  # fmt: skip
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -60,7 +60,7 @@ def fit(args: argparse.Namespace, callbacks: "list[L.Callback] | None" = None) -
         except Stopped as stopped:
             if not _is_first_process():
                 return 0  # Lightning kills the first process, which is still saving, when another one fails
-            _say_stopped(out)
+            _say_stopped(out and Path(config.out))  # where the point's id is in its place by now
             return stopped.exit_code
 
 
@@ -109,7 +109,7 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
         if first:
             _open(args, out, resolved, module, data, trainer, resumed=checkpoint is not None, point=point)
             tracker = _tracker(config.wandb, out, resolved, point)
-            stack.callback(tracker.finish)
+            stack.push(lambda kind, error, trace: tracker.finish(_code(error)))
             curves.send = tracker.log
             _say_what(config, module, data, trainer)
             if hasattr(module, "language"):
@@ -132,6 +132,7 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
                 return 0
             say(f"error: the training diverged ({error}); expected finite numbers. Lower model.optimisation.lr, then name "
                 "another --out")  # fmt: skip
+            tracker.finish(1)
             return 1
         if not trainer.is_global_zero:
             return 0
@@ -285,16 +286,22 @@ def _tracker(choice: str, out: Path, resolved: dict, point: str):
 
     path = out / "wandb.json"
     group = os.environ.get("TANDEM_SWEEP")  # of our own executors
+    theirs = os.environ.get("WANDB_SWEEP_ID") or os.environ.get("TANDEM_TRIAL")  # of W&B's agent, or a trial it began
     if not path.exists():
         # W&B's agent has made a run already; a sweep's point is one run wherever it is started; else a new one
-        agents = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+        agents = os.environ.get("WANDB_RUN_ID") if theirs else None
         write_json(path, {"id": agents or (point if group else uuid.uuid4().hex[:12])})
     known = read_json(path)
     if not isinstance(known, dict) or not isinstance(known.get("id"), str):
         raise UserError(f"{path} is not one this tool wrote; expected an object with the id of the W&B run. Delete it, and "
                         "a new W&B run begins.")  # fmt: skip
-    resolved = resolved | {"sweep": {"name": group or os.environ.get("WANDB_SWEEP_ID"), "point": point}}
+    resolved = resolved | {"sweep": {"name": group or theirs, "point": point}}
     return Tracker(choice, out, "fit", resolved, id=known["id"], group=group)
+
+
+def _code(error: BaseException | None) -> int:
+    """The exit code that a training ends with, which W&B is told."""
+    return error.exit_code if isinstance(error, Stopped) else 0 if error is None else 1
 
 
 def _is_first_process() -> bool:

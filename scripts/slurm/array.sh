@@ -16,8 +16,9 @@ echo "== $(date -Is) $job on $(hostname), start $((${SLURM_RESTART_COUNT:-0} + 1
 @launch@ @python@ -m research sweep worker @file@ --folder @folder@ --index "$SLURM_ARRAY_TASK_ID" &
 child=$!
 # before its time limit (USR1) and when it is preempted (TERM) the training saves and exits with 85
-trap 'kill -USR1 $child 2>/dev/null' USR1
-trap 'kill -TERM $child 2>/dev/null' TERM
+told=
+trap 'told=1; kill -USR1 $child 2>/dev/null' USR1
+trap 'told=1; kill -@term@ $child 2>/dev/null' TERM
 while true; do # a trapped signal interrupts wait
   wait $child
   code=$?
@@ -25,7 +26,7 @@ while true; do # a trapped signal interrupts wait
 done
 echo "== $(date -Is) $job ends with $code"
 restarts=${SLURM_RESTART_COUNT:-0}
-if [ $code -eq 85 ] || { [ $code -gt 128 ] && [ "$restarts" -lt @attempts@ ]; }; then
+if [ $code -eq 85 ] || { [ $code -gt 128 ] && { [ $told ] || [ "$restarts" -lt @attempts@ ]; }; }; then
   # preempted, out of time, or killed: this very task again, which goes on from its checkpoint
   scontrol requeue "$job" && exit 0
 fi

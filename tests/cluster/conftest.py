@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -15,7 +16,8 @@ PROGRAMS = ("sbatch", "slurmctld", "slurmd", "munge", "munged", "scontrol", "squ
 CONF = """
 ClusterName=tandem
 SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort=16817
+SlurmctldPort={ports[0]}
+FirstJobId={first}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -44,11 +46,18 @@ SlurmdSpoolDir={root}/spool-%n
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmdParameters=config_overrides
-NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[17001-17002] CPUs=2 \\
-  SocketsPerBoard=1 CoresPerSocket=2 ThreadsPerCore=1 RealMemory=8000 State=UNKNOWN
+NodeName=DEFAULT CPUs=2 SocketsPerBoard=1 CoresPerSocket=2 ThreadsPerCore=1 RealMemory=8000 State=UNKNOWN
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]}
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]}
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
 PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("slurm"))  # one SLURM for all of them, in one process
 
 
 @pytest.fixture(scope="session")
@@ -62,15 +71,25 @@ def slurm(tmp_path_factory) -> Iterator["Slurm"]:
     for name in ("state", "spool-n1", "spool-n2"):
         (root / name).mkdir()
     conf = root / "slurm.conf"
-    conf.write_text(CONF.format(host=socket.gethostname(), root=root))
+    # ports of its own, and other job ids (DDP makes its port of them): several sessions may run at a time
+    first = random.SystemRandom().randrange(1000, 9000)
+    conf.write_text(CONF.format(host=socket.gethostname(), root=root, ports=free_ports(3), first=first))
     cluster = Slurm(conf)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(conf))
-        cluster.start()
         try:
+            cluster.start()
             yield cluster
         finally:
             cluster.stop()
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 class Slurm:
@@ -82,6 +101,12 @@ class Slurm:
         self.conf, self.children = conf, []
 
     def start(self) -> None:
+        named = {
+            word for line in Path("/etc/hosts").read_text().splitlines() for word in line.partition("#")[0].split()
+        }
+        if not {"n1", "n2"} <= named:  # the ranks of DDP meet at the name of their first node
+            with open("/etc/hosts", "a") as stream:
+                stream.write("\n127.0.0.1 n1 n2\n")
         # asked, not looked for: a daemon that was killed leaves its socket behind
         if subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode:
             for folder in ("/run/munge", "/var/lib/munge", "/var/log/munge"):
@@ -102,8 +127,13 @@ class Slurm:
         for child in reversed(self.children):
             child.terminate()
         for child in self.children:
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            try:
                 child.wait(20)
+            except (
+                subprocess.TimeoutExpired
+            ):  # it waits for a step that hangs, and would keep the port of the next cluster
+                child.kill()
+                child.wait()
 
     def ask(self, *command: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout

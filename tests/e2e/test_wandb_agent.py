@@ -94,17 +94,19 @@ def serve() -> Iterator:
         server.shutdown()
 
 
+def agents_environment(base: str) -> dict[str, str]:
+    """Of an agent of the server at `base`."""
+    return os.environ | {"WANDB_BASE_URL": base, "WANDB_API_KEY": "0" * 40, "WANDB_AGENT_REPORT_INTERVAL": "1",
+                         "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # fmt: skip
+
+
 def test_the_agent_runs_the_points_of_the_plan_under_the_server_s_runs(place, research, serve):  # noqa: F811
     Path("sft.yaml").write_text(CONFIG.replace("wandb: disabled", "wandb: offline"))
     sweep = {"method": "grid", "name": "tiny", "command": COMMAND, "parameters": R_ALPHA}
     Path("sweep.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
     planned = [one["point"] for one in research("sweep", "plan", "sweep.yaml", "--json").json["points"]]
-    base = serve(StandIn(Path("sweep.yaml")))
     programs = Path(sys.executable).parent
-    environment = os.environ | {
-        "WANDB_BASE_URL": base, "WANDB_API_KEY": "0" * 40, "WANDB_AGENT_REPORT_INTERVAL": "1", "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1", "PATH": f"{programs}:{os.environ['PATH']}",
-    }  # fmt: skip
+    environment = agents_environment(serve(StandIn(Path("sweep.yaml")))) | {"PATH": f"{programs}:{os.environ['PATH']}"}
     command = [programs / "wandb", "agent", "--forward-signals", "me/project/sw"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     folders = sorted(

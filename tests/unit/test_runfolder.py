@@ -17,6 +17,7 @@ from research.runfolder import (
     write_json,
 )
 from research.tracking import Tracker, wandb_mode
+from tests.wandb_log import exit_codes
 
 
 def test_atomic_write_leaves_the_old_file_when_writing_fails(tmp_path):
@@ -140,3 +141,13 @@ def test_offline_run_writes_its_log_into_the_run_folder(tmp_path):
     tracker.log({"test/ndcg@10": 0.5})
     tracker.finish()
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
+@pytest.mark.parametrize("code", [0, 1, 85])
+def test_wandb_is_told_how_a_run_ended(code, tmp_path):
+    """A sweep's search would take the numbers of a stopped training for its result, were the run finished."""
+    tracker = Tracker("offline", tmp_path, "fit", {})
+    tracker.finish(code)
+    tracker.finish()  # the first one counts
+    (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert exit_codes(log) == [code]

@@ -1,0 +1,268 @@
+"""Claims that a paper makes of a study, written down and checked: held, broken, or underpowered.
+
+  metric: val/loss                       # of claims that name none
+  claims:
+    - r=16 beats r=4 on val/loss
+    - r=16 beats r=4 by .01, p < .01
+    - lora_alpha/r=1 is equivalent to lora_alpha/r=2 within .005
+
+A side names settings by conditions on factors (short or whole names; arithmetic over them), joined by `and`. Where it names
+several, each seed's value is its mean over them, and both sides must have the same settings of all other factors.
+"""
+
+import ast
+import math
+import operator
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from research.errors import UserError, suggest
+from research.metrics.equivalence import equivalence_test
+from research.metrics.families import holm
+from research.metrics.planning import seeds_needed
+from research.metrics.seeds import summarise, welch_test
+from research.report.groups import Group, Study, short_names, shown
+from research.report.sheets import Cell, Sheet, marginal
+
+HELD, BROKEN, UNDERPOWERED = "held", "broken", "underpowered"
+ALPHA = 0.05
+NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+TAIL = rf"(?:\s+on\s+(?P<metric>\S+?))?(?:\s+(?P<kind>by|within)\s+(?P<margin>{NUMBER}))?(?:\s*,\s*p\s*<\s*(?P<p>{NUMBER}))?"
+CLAIM = re.compile(rf"(?P<a>.+?)\s+(?P<verb>beats|is equivalent to)\s+(?P<b>.+?){TAIL}\s*")
+EXAMPLE = "`r=16 beats r=4 on val/loss, p < .05` or `r=8 is equivalent to r=16 within .005`"
+OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+
+
+class Claim(NamedTuple):
+    """One claim as it is written.
+
+    Attributes:
+        text: the line.
+        a, b: conditions of its sides.
+        equivalent: whether it claims no difference; else that a is better.
+        metric: that it is about.
+        margin: by how much better; within what equivalent.
+        alpha: level.
+    """
+
+    text: str
+    a: str
+    b: str
+    equivalent: bool
+    metric: str | None
+    margin: float
+    alpha: float
+
+
+class Verdict(NamedTuple):
+    """What became of a claim.
+
+    Attributes:
+        claim: see there.
+        state: held: shown at its level, after Holm over the claims of the file. broken: the opposite is shown. underpowered:
+            neither.
+        words: the numbers.
+    """
+
+    claim: Claim
+    state: str
+    words: str
+
+
+def read_claims(path: Path) -> list[Claim]:
+    """
+    Raises:
+        UserError: no claims, or one that cannot be read.
+    """
+    try:
+        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"claims {path} cannot be read ({error.strerror}); expected a YAML file. Check the path."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not readable YAML ({' '.join(str(error).split())[:200]}); expected `claims: […]`. Mend "
+                        "it.") from None  # fmt: skip
+    lines = value.get("claims") if isinstance(value, dict) else None
+    if not isinstance(lines, list) or not lines:
+        raise UserError(f"{path} has no claims; expected `claims:` and a list of lines such as {EXAMPLE}. Add some.")
+    if unknown := set(value) - {"claims", "metric"}:
+        raise UserError(f"{path} has {sorted(map(str, unknown))[0]!r}; expected claims and metric. Correct it.")
+    return [parse(str(line), value.get("metric"), str(path)) for line in lines]
+
+
+def parse(text: str, metric: str | None, where: str) -> Claim:
+    """
+    Raises:
+        UserError: no claim.
+    """
+    found = CLAIM.fullmatch(text.strip())
+    if found is None:
+        raise UserError(f"{where}: {text!r} is no claim; expected {EXAMPLE}. Correct it.")
+    equivalent = found["verb"] != "beats"
+    if (equivalent and found["kind"] != "within") or (not equivalent and found["kind"] == "within"):
+        raise UserError(f"{where}: {text!r}: expected `within` a margin for an equivalence and `by` one for a difference: no "
+                        "difference at all can never be shown. Correct it.")  # fmt: skip
+    alpha = float(found["p"]) if found["p"] else ALPHA
+    if not 0 < alpha < 1:
+        raise UserError(f"{where}: {text!r}: p < {alpha:g}; expected between 0 and 1. Correct it.")
+    margin = float(found["margin"]) if found["margin"] else 0.0
+    if margin < 0 or (equivalent and margin == 0):
+        raise UserError(f"{where}: {text!r}: margin {margin:g}; expected above 0. Correct it.")
+    return Claim(text.strip(), found["a"], found["b"], equivalent, found["metric"] or metric, margin, alpha)
+
+
+def check(claims: list[Claim], studies: dict[str, Study], where: str = "claims") -> list[Verdict]:
+    """
+    Args:
+        claims: as read_claims gives them.
+        studies: metric → the same runs, grouped for it.
+        where: for messages.
+
+    Raises:
+        UserError: a claim's sides are not there, or cannot be compared.
+    """
+    tested = []
+    for claim in claims:
+        study = studies[claim.metric]
+        a, b = sides(claim, study, where)
+        if claim.equivalent:
+            test = equivalence_test(list(b.values()), list(a.values()), claim.margin, claim.alpha)
+            tested.append((claim, study, a, b, test, test.p))
+        else:
+            # better by `margin`: shift the other side by it
+            shift = claim.margin if study.higher else -claim.margin
+            test = welch_test([value + shift for value in b.values()], list(a.values()))
+            tested.append((claim, study, a, b, test, test.p))
+    adjusted = holm([row[-1] for row in tested])
+    return [_verdict(*row[:-1], p) for row, p in zip(tested, adjusted, strict=True)]
+
+
+def _verdict(claim: Claim, study: Study, a: dict, b: dict, test: Any, p: float) -> Verdict:
+    counts = f"n = {len(a)} and {len(b)}"
+    means = [summarise(list(side.values())).mean for side in (a, b)]
+    difference = means[0] - means[1]
+    words = f"{study.metric} {means[0]:.4f} and {means[1]:.4f}, difference {difference:+.4f}"
+    if math.isnan(p):
+        return Verdict(claim, UNDERPOWERED, f"{words}, {counts}: {getattr(test, 'note', '') or 'not estimable'}")
+    words += f", p = {p:.3g} after Holm, {counts}"
+    if claim.equivalent:
+        inside = f"90% interval [{test.low:+.4f}, {test.high:+.4f}]"
+        if p < claim.alpha:
+            return Verdict(claim, HELD, f"{words}; {inside}")
+        apart = test.low > claim.margin or test.high < -claim.margin
+        return Verdict(claim, BROKEN if apart else UNDERPOWERED, f"{words}; {inside}, margin {claim.margin:g}")
+    right = (test.difference > 0) == study.higher
+    if p < claim.alpha:
+        return Verdict(claim, HELD if right else BROKEN, words)
+    spreads = [summarise(list(side.values())).sd for side in (a, b)]
+    needed = seeds_needed(test.difference, *spreads, alpha=claim.alpha) if right and test.difference else None
+    more = f"; about {needed} seeds each would show it" if needed else ""
+    return Verdict(claim, UNDERPOWERED, words + more)
+
+
+def sheet(verdicts: list[Verdict]) -> Sheet:
+    """Claims as a table."""
+    rows = [
+        [Cell(one.claim.text, one.claim.text), Cell(one.state, one.state), Cell(one.words, one.words)]
+        for one in verdicts
+    ]
+    notes = ["Held: shown at its level, after Holm over these claims. Broken: the opposite is shown. Underpowered: "
+             "neither; more "
+             "seeds are needed. Tests are over seeds (Welch; two one-sided tests for equivalence)."]  # fmt: skip
+    return Sheet("claims", "Claims", ["claim", "state", "numbers"], rows, notes, 3)
+
+
+# ---- sides ----------------------------------------------------------------------------------------------------------
+
+
+def sides(claim: Claim, study: Study, where: str) -> tuple[dict[int, float], dict[int, float]]:
+    """Seed → value of both sides."""
+    found = []
+    for text in (claim.a, claim.b):
+        conditions = [
+            _condition(part, study, f"{where}: {claim.text!r}") for part in re.split(r"\s+and\s+|\s*&\s*", text)
+        ]
+        groups = [g for g in study.groups if g.values and all(_holds(one, g) for one in conditions)]
+        if not groups:
+            known = "; ".join(g.label for g in study.groups if g.values)
+            raise UserError(f"{where}: {claim.text!r}: no setting has {text!r}; expected one of {known}. Correct it.")
+        found.append((groups, {name for one in conditions for name in one.names}))
+    (a, names_a), (b, names_b) = found
+    rest = [name for name in study.factors if name not in names_a | names_b]
+    settings = [sorted(str([shown(g.factors[name]) for name in rest]) for g in groups) for groups in (a, b)]
+    if settings[0] != settings[1] and (len(a) > 1 or len(b) > 1):
+        raise UserError(f"{where}: {claim.text!r}: the sides differ in other factors too ({len(a)} and {len(b)} settings of "
+                        f"{', '.join(short_names(study.factors)[name] for name in rest)}); expected the same. Name more "
+                        "conditions, joined by `and`.")  # fmt: skip
+    if {g.label for g in a} & {g.label for g in b}:
+        raise UserError(
+            f"{where}: {claim.text!r}: both sides have {a[0].label}; expected different settings. Correct it."
+        )
+    values = [marginal(groups) for groups in (a, b)]
+    if not all(values):
+        raise UserError(
+            f"{where}: {claim.text!r}: the settings of a side have no seed in common. Train the missing runs."
+        )
+    return values[0], values[1]
+
+
+class Condition(NamedTuple):
+    """`lora_alpha / r = 2`: an expression over factors, the names in it, and its value as text."""
+
+    tree: ast.expr
+    names: dict[str, str]  # as written → factor
+    value: str
+
+
+def _condition(text: str, study: Study, where: str) -> Condition:
+    left, equals, right = text.partition("=")
+    known = {short: name for name, short in short_names(study.factors).items()} | {name: name for name in study.factors}
+    whole = left.strip()
+    if any(name.endswith("lora_alpha") or "lora_alpha/" in name for name in known):
+        whole = re.sub(r"\balpha\b", "lora_alpha", whole)
+    whole = next((name for name in known if name == whole.replace(" ", "")), whole)
+    if not equals:  # a kind, such as LoRA
+        for name in study.factors:
+            if any(shown(g.factors[name]) == whole for g in study.groups):
+                return Condition(ast.Name(name), {name: name}, whole)
+        raise UserError(f"{where}: {whole!r} is no condition; expected factor=value ({', '.join(known)}). Correct it.")
+    if whole in known:  # also names that hold a slash, such as lora_alpha/r
+        return Condition(ast.Name(known[whole]), {known[whole]: known[whole]}, right.strip())
+    try:
+        tree = ast.parse(whole, mode="eval").body
+    except SyntaxError:
+        raise UserError(f"{where}: {whole!r} is no factor; {suggest(whole, list(known))}. Correct it.") from None
+    names = {ast.unparse(node): "" for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute)}
+    names = {name: "" for name in names if not any(other != name and other.startswith(f"{name}.") for other in names)}
+    for name in names:
+        if name not in known:
+            raise UserError(f"{where}: {name!r} is no factor of these runs; {suggest(name, list(known))}. Correct it.")
+        names[name] = known[name]
+    return Condition(tree, names, right.strip())
+
+
+def _holds(condition: Condition, group: Group) -> bool:
+    if isinstance(condition.tree, ast.Name):
+        value = group.factors.get(next(iter(condition.names.values())))
+    else:
+        value = _computed(condition.tree, {name: group.factors.get(factor) for name, factor in condition.names.items()})
+    try:
+        return value is not None and math.isclose(float(value), float(condition.value), rel_tol=1e-9)
+    except (TypeError, ValueError):
+        return shown(value) == condition.value
+
+
+def _computed(tree: ast.expr, known: dict[str, Any]) -> float | None:
+    if isinstance(tree, ast.Name | ast.Attribute):
+        return known[ast.unparse(tree)]
+    if isinstance(tree, ast.Constant):
+        return tree.value
+    if isinstance(tree, ast.BinOp) and type(tree.op) in OPERATORS:
+        sides = [_computed(side, known) for side in (tree.left, tree.right)]
+        if all(isinstance(side, int | float) for side in sides) and not (isinstance(tree.op, ast.Div) and not sides[1]):
+            return OPERATORS[type(tree.op)](*sides)
+    return None

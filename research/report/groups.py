@@ -1,0 +1,221 @@
+"""Runs that differ by their seed alone → groups, whose values over seeds are compared."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from research.errors import UserError
+from research.report.study import Run
+
+KINDS = {"LoraConfig": "LoRA", "PromptTuningConfig": "prompt tuning", "PrefixTuningConfig": "prefix tuning",
+         "PromptEncoderConfig": "P-tuning"}  # fmt: skip
+"""PEFT's classes as papers call the methods."""
+LOWER = ("loss", "perplexity", "kl", "reward_rejected", "other_loss")
+"""Metrics of which the lowest value is the best, without their split."""
+ENOUGH = 3  # seeds
+
+
+class Group(NamedTuple):
+    """Runs of one setting.
+
+    Attributes:
+        label: unlike every other group's.
+        factors: option → value, of the options that differ between groups.
+        runs: all of them, finished or not, in the order of the table.
+        values: seed → value of the metric, of the runs that are done.
+        numbers: run facts that all its runs share or that are averaged (trained_parameters, seconds).
+    """
+
+    label: str
+    factors: dict[str, Any]
+    runs: list[Run]
+    values: dict[int, float]
+    numbers: dict[str, float]
+
+    @property
+    def missing(self) -> list[Run]:
+        """Runs that have no value in the group."""
+        return [run for run in self.runs if run.state != "done"]
+
+
+class Study(NamedTuple):
+    """Groups and what is to be said of them.
+
+    Attributes:
+        metric: such as val/loss.
+        higher: whether more of it is better.
+        groups: in the order of their first runs.
+        factors: options that tell them apart, in the order of the configuration.
+        warnings: what a reader must know before the numbers.
+    """
+
+    metric: str
+    higher: bool
+    groups: list[Group]
+    factors: list[str]
+    warnings: list[str]
+
+
+def study(runs: Sequence[Run], metric: str, factors: Sequence[str], higher: bool | None = None) -> Study:
+    """Group the runs by everything but the seed.
+
+    Args:
+        runs: as study.collect gives them.
+        metric: that groups are compared by.
+        factors: options that differ.
+        higher: whether more of the metric is better; None decides by its name.
+
+    Raises:
+        UserError: no finished run has the metric, or two runs of one setting and seed have different values.
+    """
+    measured = [run for run in runs if metric in run.metrics]
+    if not measured:
+        known = sorted({name for run in runs for name in run.metrics})
+        raise UserError(f"no finished run has {metric}; expected one of {', '.join(known) or 'nothing: no run is finished'}. "
+                        "Name another by --metric, or run `research test` on the runs.")  # fmt: skip
+    buckets: dict[str, list[Run]] = {}
+    for run in runs:
+        buckets.setdefault(_key([run.options.get(name) for name in factors]), []).append(run)
+    warnings: list[str] = []
+    split: list[list[Run]] = []
+    for bucket in buckets.values():
+        split += _same_origin(bucket, warnings)
+    telling = _telling([part[0] for part in split], factors)
+    labels = _labels(split, telling, factors)
+    groups = [_group(label, part, metric, factors, warnings) for label, part in zip(labels, split, strict=True)]
+    warnings += _doubts(groups, metric)
+    kind = metric.partition("/")[2].partition("@")[0]
+    return Study(metric, kind not in LOWER if higher is None else higher, groups, telling, warnings)
+
+
+def _same_origin(bucket: list[Run], warnings: list[str]) -> list[list[Run]]:
+    """Runs of other data, code or base model are groups of their own: they are never averaged."""
+    parts: dict[tuple, list[Run]] = {}
+    unknown = []  # points that were never begun
+    for run in bucket:
+        parts.setdefault(run.made_of, []).append(run) if any(run.made_of) else unknown.append(run)
+    found = list(parts.values()) or [[]]
+    if len(found) > 1:
+        what = [name for i, name in enumerate(("data", "code", "base model")) if len({one[i] for one in parts}) > 1]
+        warnings.append(f"runs of one setting have other {' and '.join(what)} ({'; '.join(_names(part) for part in found)}): "
+                        "they are shown as groups of their own, and not averaged")  # fmt: skip
+    found[0] += unknown
+    return found
+
+
+def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], warnings: list[str]) -> Group:
+    values: dict[int, float] = {}
+    owner: dict[int, Run] = {}
+    for run in runs:
+        if run.state != "done" or metric not in run.metrics:
+            continue
+        if run.seed in owner:
+            if run.metrics[metric] != values[run.seed]:
+                raise UserError(f"{owner[run.seed].name} and {run.name} are of one setting and seed ({label}, seed {run.seed}) "
+                                f"and have different {metric} ({values[run.seed]:g}, {run.metrics[metric]:g}); expected one "
+                                "run a seed. Leave one out.")  # fmt: skip
+            warnings.append(
+                f"{run.name} is a copy of {owner[run.seed].name} (same setting, seed and {metric}): counted once"
+            )
+            continue
+        values[run.seed], owner[run.seed] = run.metrics[metric], run
+    names = dict.fromkeys(name for run in owner.values() for name in run.facts)
+    numbers = {}
+    for name in names:
+        found = [run.facts[name] for run in owner.values() if name in run.facts]
+        numbers[name] = sum(found) / len(found)
+    return Group(label, {name: runs[0].options.get(name) for name in factors}, runs, values, numbers)
+
+
+def _doubts(groups: list[Group], metric: str) -> list[str]:
+    """What makes the numbers weaker than they look."""
+    found = []
+    few = [group for group in groups if 0 < len(group.values) < ENOUGH]
+    if few:
+        found.append(f"{len(few)} of {len(groups)} groups have fewer than {ENOUGH} seeds ({_some([g.label for g in few])}): "
+                     "their spread says little")  # fmt: skip
+    if empty := [group for group in groups if not group.values]:
+        found.append(
+            f"{len(empty)} of {len(groups)} groups have no value of {metric} ({_some([g.label for g in empty])})"
+        )
+    for state in dict.fromkeys(run.state for group in groups for run in group.missing):
+        rows = [run for group in groups for run in group.missing if run.state == state]
+        why = {run.error for run in rows if run.error}
+        found.append(f"{len(rows)} runs are {state} and are in no mean: {_some([run.name for run in rows])}"
+                     + (f" ({_some(sorted(why))})" if why else ""))  # fmt: skip
+    if bare := [run for group in groups for run in group.runs if run.state == "done" and metric not in run.metrics]:
+        found.append(f"{len(bare)} finished runs have no {metric}: {_some([run.name for run in bare])}")
+    return found
+
+
+# ---- labels ---------------------------------------------------------------------------------------------------------
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """The shortest end of each dotted name that no other one has: model.adapter.r → r."""
+    parts = {name: name.split(".") for name in names}
+    out = {}
+    for name, words in parts.items():
+        for length in range(1, len(words) + 1):
+            end = words[-length:]
+            if sum(other[-length:] == end for other in parts.values()) == 1:
+                break
+        out[name] = ".".join(end)
+    return out
+
+
+def shown(value: Any) -> str:
+    """A factor's value as a table has it."""
+    if isinstance(value, str):
+        return KINDS.get(value, value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "–" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _telling(firsts: list[Run], factors: Sequence[str]) -> list[str]:
+    """Few options that tell all settings apart: classes first, then whatever splits most."""
+    chosen: list[str] = []
+    settings = [{name: _key(run.options.get(name)) for name in factors} for run in firsts]
+
+    def parts(names: list[str]) -> int:
+        return len({tuple(one[name] for name in names) for one in settings})
+
+    wanted = parts(list(factors))
+    classes = [name for name in factors if any(run.options.get(name) in KINDS for run in firsts)]
+    chosen += [name for name in classes if parts([*chosen, name]) > max(1, parts(chosen))]
+    while parts(chosen) < wanted:
+        rest = [name for name in factors if name not in chosen]
+        chosen.append(max(rest, key=lambda name: (parts([*chosen, name]), -factors.index(name))))
+    return [name for name in factors if name in chosen]
+
+
+def _labels(split: list[list[Run]], telling: list[str], factors: Sequence[str]) -> list[str]:
+    short = short_names(factors)
+    labels = []
+    for runs in split:
+        words = []
+        for name in telling:
+            value = runs[0].options.get(name)
+            if value is None:
+                continue
+            words.append(shown(value) if value in KINDS else f"{short[name]}={shown(value)}")
+        absent = [f"no {short[name]}" for name in telling if runs[0].options.get(name) is None]
+        labels.append(" ".join(words) or ", ".join(absent[:1]) or "all runs")
+    for i, label in enumerate(labels):
+        if labels.count(label) > 1:  # other data or code
+            code = split[i][0].made_of[1][:6] or "not begun"
+            labels[i] = f"{label} · {code}" if f"{label} · {code}" not in labels else f"{label} · {split[i][0].name}"
+    return labels
+
+
+def _names(runs: list[Run]) -> str:
+    return _some([run.name for run in runs])
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

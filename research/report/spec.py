@@ -1,0 +1,68 @@
+"""report.yaml: what a study's report compares; all of it may be left out."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from research.errors import UserError, suggest
+
+GOALS = ("maximize", "minimize")
+
+
+class Spec(NamedTuple):
+    """What to compare.
+
+    Attributes:
+        title: of the page.
+        metric: val/… or test/…; None: what the trainings were monitored by.
+        goal: maximize | minimize; None: by the metric's name.
+        baseline: label of the group that the others are compared with; None: the first.
+        pair_by_seed: whether runs of one seed share what it fixes, so that differences are taken seed by seed.
+        factors: options that tell groups apart, in this order; None: all that differ.
+    """
+
+    title: str | None = None
+    metric: str | None = None
+    goal: str | None = None
+    baseline: str | None = None
+    pair_by_seed: bool = False
+    factors: tuple[str, ...] | None = None
+
+
+TYPES: dict[str, tuple[type, str]] = {
+    "title": (str, "a text"), "metric": (str, "a metric, such as val/loss"), "goal": (str, "maximize or minimize"),
+    "baseline": (str, "the label of a setting"), "pair_by_seed": (bool, "true or false"),
+    "factors": (list, "a list of options"),
+}  # fmt: skip
+
+
+def read_spec(path: Path | None) -> Spec:
+    """
+    Raises:
+        UserError: not there, no YAML, or a key or value that a spec has not.
+    """
+    if path is None:
+        return Spec()
+    try:
+        value: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UserError(
+            f"spec {path} cannot be read ({error.strerror}); expected a YAML file. Check the path."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not readable YAML ({' '.join(str(error).split())[:200]}); expected `metric: …`. Mend "
+                        "it.") from None  # fmt: skip
+    if not isinstance(value, dict):
+        raise UserError(
+            f"{path} holds {type(value).__name__}; expected a mapping such as `metric: val/loss`. Correct it."
+        )
+    for name, one in value.items():
+        if name not in TYPES:
+            raise UserError(f"{path} has {str(name)!r}; {suggest(str(name), list(TYPES))}. Correct it.")
+        kind, expected = TYPES[name]
+        if not isinstance(one, kind) or (name == "goal" and one not in GOALS):
+            raise UserError(f"{path}: {name} is {str(one)[:60]!r}; expected {expected}. Correct it.")
+    if "factors" in value:
+        value["factors"] = tuple(map(str, value["factors"]))
+    return Spec(**value)

@@ -1,0 +1,247 @@
+"""Trainings of a sweep, or of several → one tidy table: a row a run, with its state, factors, seed and metrics.
+
+A run that failed, was pruned, or is missing is a row as well: a table that leaves it out would average what survived.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from research.errors import UserError
+from research.report.runs import name_folders
+from research.runfolder import MARKER, read_json
+
+PLAN, LEDGER = "plan.jsonl", "ledger.jsonl"
+SEED = "seed_everything"
+NO_FACTORS = ("out", "wandb", "save_every", "monitor", "data.workers", "trainer.default_root_dir", "trainer.logger")
+"""Options that say how or where, not what is computed."""
+FACTS = ("trained_parameters", "adapter_parameters", "adapter_bytes", "effective_scale", "virtual_tokens", "parameters")
+FINISHED = ("done", "pruned")
+
+
+class Run(NamedTuple):
+    """One row of a study.
+
+    Attributes:
+        name: the folder, by the shortest end of its path that tells it from the others.
+        path: resolved; of a point that was never begun, where it would lie.
+        state: done | pruned | failed | killed | preempted | running | missing | half-written.
+        error: why, of one that is not done.
+        sweep: name of the sweep's folder; "" of a run alone.
+        point: its id.
+        seed: of the training.
+        options: every option of its configuration by dotted name, as a user types it; of a point never begun, its sweep's.
+        metrics: {"val/loss": …, "test/rouge_l": …}: of the best model on the validation split, and of `research test`.
+        facts: parameters, bytes, seconds, steps.
+        examples: {"val/loss": {example or query id: value}}.
+        made_of: (data, code, base model) by hash: only runs of one may be averaged.
+    """
+
+    name: str
+    path: Path
+    state: str
+    error: str
+    sweep: str
+    point: str
+    seed: int | None
+    options: dict[str, Any]
+    metrics: dict[str, float]
+    facts: dict[str, float]
+    examples: dict[str, dict[str, dict[str, float]]]
+    made_of: tuple[str, str, str]
+
+
+def collect(paths: Sequence[Path]) -> list[Run]:
+    """Runs of `research fit`, and all points of sweeps.
+
+    Args:
+        paths: run folders, and folders of sweeps (they hold a plan.jsonl), in the order wanted.
+
+    Raises:
+        UserError: a folder that is neither, is given twice, or is damaged.
+    """
+    found: list[tuple[Path, dict[str, Any]]] = []  # a folder, and what its sweep knows of it
+    for path in paths:
+        if (path / PLAN).is_file():
+            found += [(path / one["point"], one) for one in points_of(path)]
+        elif (path / MARKER).is_file():
+            found.append((path, {}))
+        else:
+            what = "does not exist" if not path.exists() else "is no folder of a run or a sweep"
+            raise UserError(f"{path} {what}; expected what `research fit` or `research sweep` wrote. Check the path.")
+    if not found:
+        raise UserError("no runs; expected folders of `research fit` or `research sweep`. Name one.")
+    names = name_folders([path for path, _ in found])
+    return [read(path, names[path], known) for path, known in found]
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether the folder is a sweep's."""
+    return (path / PLAN).is_file()
+
+
+def points_of(folder: Path) -> list[dict[str, Any]]:
+    """The points of a sweep: values from its plan, state and error from its ledger.
+
+    Raises:
+        UserError: the plan is damaged.
+    """
+    try:
+        plan = [json.loads(line) for line in (folder / PLAN).read_text(encoding="utf-8").splitlines()]
+        points = [{"point": one["point"], "values": one["values"], "sweep": folder.resolve().name} for one in plan]
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{folder / PLAN} is damaged ({error}); expected a point a line. Plan the sweep again."
+        ) from None
+    last: dict[str, dict] = {}
+    lines = (folder / LEDGER).read_bytes().splitlines() if (folder / LEDGER).exists() else []
+    for line in lines:
+        try:
+            event = json.loads(line)
+            last[event["point"]] = event
+        except (ValueError, TypeError, KeyError):  # a line that a killed process left unfinished
+            continue
+    return [one | {"event": last.get(one["point"], {})} for one in points]
+
+
+def read(path: Path, name: str, known: dict[str, Any]) -> Run:
+    """One run.
+
+    Args:
+        path: its folder.
+        name: of the row.
+        known: what its sweep says: values, event, sweep, point.
+
+    Raises:
+        UserError: a file of it is damaged.
+    """
+    event = known.get("event", {})
+    begun = (path / MARKER).is_file()
+    provenance = _object(path / MARKER) if begun else {}
+    metrics = _object(path / "metrics.json") if begun and (path / "metrics.json").exists() else {}
+    config = _config(path / "config.yaml") if begun else {}
+    options = flat(config) if config else options_of(known.get("values", {}))
+    data = provenance.get("data") if isinstance(provenance.get("data"), dict) else {}
+    made_of = (json.dumps(data, sort_keys=True), str(provenance.get("fingerprint") or provenance.get("git_commit") or ""),
+               str(provenance.get("model_hash") or ""))  # fmt: skip
+    state, error = _state(begun, metrics, event)
+    numbers, examples = _measured(path, metrics) if state in FINISHED else ({}, {})
+    facts = {name: metrics["trained"][name] for name in FACTS
+             if isinstance(metrics.get("trained"), dict) and metrics["trained"].get(name) is not None}  # fmt: skip
+    facts |= {name: metrics[name] for name in ("seconds", "steps", "temperature") if metrics.get(name) is not None}
+    return Run(name, path.resolve(), state, error, known.get("sweep", ""), known.get("point") or provenance.get("point") or "",
+               options.get(SEED), options, numbers, facts, examples, made_of)  # fmt: skip
+
+
+def _state(begun: bool, metrics: dict, event: dict) -> tuple[str, str]:
+    if metrics.get("finished"):
+        return ("pruned" if metrics.get("pruned") else "done"), ""
+    state = event.get("state", "half-written" if begun else "missing")
+    if state in FINISHED:  # the ledger says so, and the folder does not
+        return "missing", "its folder is gone or half-written"
+    return state, str(event.get("error") or "")
+
+
+def _measured(path: Path, metrics: dict) -> tuple[dict[str, float], dict]:
+    numbers, examples = {}, {}
+    tested = _object(path / "test.json") if (path / "test.json").exists() else {}
+    for split, result in (("val", metrics), ("test", tested)):
+        numbers |= {
+            f"{split}/{name}": value for name, value in (result.get("metrics") or {}).items() if value is not None
+        }
+        examples |= {f"{split}/{name}": values for name, values in (result.get("per_query") or {}).items()}
+    return numbers, examples
+
+
+# ---- configurations -------------------------------------------------------------------------------------------------
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options by dotted name, as a user types them: `model.adapter.r`; a class is its own option (`model.adapter`)."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if key == "class_path":
+            found[prefix] = str(value).rpartition(".")[2]
+        elif key == "init_args":
+            found |= flat(value or {}, prefix)
+        elif isinstance(value, dict):
+            found |= flat(value, name)
+        else:
+            found[name] = value
+    return {name: value for name, value in found.items() if name not in NO_FACTORS}
+
+
+def options_of(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a sweep's point as options: a mapping stands for the options under its name."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat({name: value}) if isinstance(value, dict) else {name: value}
+    return found
+
+
+def factors(runs: Iterable[Run]) -> list[str]:
+    """Options that differ between the runs, but for the seed, in the order of the first configuration that has each.
+
+    An option that only follows from another kind of class (r of LoRA beside num_virtual_tokens of a prompt) differs too: it
+    has a value here and none there.
+    """
+    runs = [run for run in runs if run.options]
+    names = list(dict.fromkeys(name for run in runs for name in run.options))
+    unstarted = [run for run in runs if not run.made_of[0]]  # these have the options of their sweep only
+    full = [run for run in runs if run not in unstarted] or runs
+    varied = [name for name in names if len({_key(run.options.get(name)) for run in full}) > 1]
+    swept = [name for name in names if len({_key(run.options[name]) for run in runs if name in run.options}) > 1]
+    return [name for name in names if name in {*varied, *swept} and name != SEED]
+
+
+def with_scale(runs: list[Run], names: list[str]) -> tuple[list[Run], list[str]]:
+    """LoRA's alpha as alpha / r, where the runs tie the two: the axes of such a sweep are r and the scale.
+
+    Args:
+        runs: of a study.
+        names: its factors.
+    """
+    for alpha in [name for name in names if name.endswith("lora_alpha")]:
+        r = f"{alpha.removesuffix('lora_alpha')}r"
+        ratios = [_ratio(run.options.get(alpha), run.options.get(r)) for run in runs]
+        known = {run.options.get(alpha) for run in runs} - {None}
+        if r in names and len({*ratios} - {None}) < len(known):
+            scale = f"{alpha}/r"
+            runs = [run._replace(options=run.options | {scale: ratio}) for run, ratio in zip(runs, ratios, strict=True)]
+            names = [scale if name == alpha else name for name in names]
+            if len({*ratios} - {None}) < 2:  # a fixed ratio is no factor
+                names.remove(scale)
+    return runs, names
+
+
+def _ratio(alpha: Any, r: Any) -> float | int | None:
+    if not isinstance(alpha, int | float) or not isinstance(r, int | float) or not r:
+        return None
+    ratio = alpha / r
+    return int(ratio) if ratio == int(ratio) else ratio
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _object(path: Path) -> dict:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is not one this tool wrote; expected an object. Make the run again, or leave it out.")
+    return value
+
+
+def _config(path: Path) -> dict:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not readable YAML ({str(error).splitlines()[0]}); expected the configuration that "
+                        "`research fit` wrote. Copy the run folder again, or leave it out.") from None  # fmt: skip
+    return config if isinstance(config, dict) else {}

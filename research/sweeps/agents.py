@@ -1,0 +1,82 @@
+"""A trial that W&B's agent was handed, run again without the agent.
+
+W&B's server hands a run out once. A run that calls `mark_preempting` is handed out again, but with its whole configuration as
+arguments, not the sweep's parameters alone (wandb/wandb#9143), which no typed command takes. So nothing here calls it: who
+was stopped goes on with the trial that it has, from what the agent wrote down, as the same W&B run.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.errors import UserError
+from research.sweeps.compile import read_yaml
+from research.sweeps.spec import Sweep, argv_of
+
+
+class Target(NamedTuple):
+    """A sweep on W&B's server."""
+
+    entity: str
+    project: str
+    sweep: str
+
+    def __str__(self) -> str:
+        return "/".join(self)
+
+
+class Trial(NamedTuple):
+    """What the agent was handed.
+
+    Attributes:
+        run: id of the W&B run.
+        argv: the command, as the agent started it.
+    """
+
+    run: str
+    argv: list[str]
+
+
+def target(text: str) -> Target:
+    """ENTITY/PROJECT/SWEEP_ID, taken apart.
+
+    Raises:
+        UserError: it is not that.
+    """
+    parts = text.split("/")
+    if len(parts) != 3 or not all(part.strip() for part in parts) or not re.fullmatch(r"[\w-]+", parts[2]):
+        raise UserError(
+            f"--wandb {text!r}; expected ENTITY/PROJECT/SWEEP_ID, as `wandb sweep FILE` prints it. Correct it."
+        )
+    return Target(*parts)
+
+
+def kept_sweep(folder: Path, of: Target) -> Path:
+    """The copy of a sweep's file that its trials go on by."""
+    return folder / "submit" / f"agents-{of.sweep}.yaml"
+
+
+def handed_out(folder: Path, of: Target, sweep: Sweep) -> Trial:
+    """The trial whose parameters the agent wrote into its folder (WANDB_DIR).
+
+    Args:
+        folder: where the agent ran.
+        of: the sweep on the server.
+        sweep: the same, as its file says.
+
+    Raises:
+        UserError: there is none, or its parameters are not the sweep's.
+    """
+    files = sorted(folder.glob(f"wandb/sweep-{of.sweep}/config-*.yaml"), key=lambda path: path.stat().st_mtime)
+    if not files:
+        raise UserError(
+            f"{folder} holds no trial of {of.sweep}; expected what `wandb agent` leaves there. Run the agent."
+        )
+    facts = {name: entry for name, entry in read_yaml(files[-1]).items() if name != "wandb_version"}
+    names = [one.name for one in sweep.parameters]
+    if set(facts) != set(names):
+        other = sorted(set(facts) ^ set(names))
+        raise UserError(f"{files[-1]} and {sweep.path} differ in {', '.join(other)}; expected the file that `wandb sweep` was "
+                        "given. Submit that one.")  # fmt: skip
+    values: dict[str, Any] = {name: facts[name]["value"] for name in names}
+    return Trial(files[-1].stem.removeprefix("config-"), argv_of(sweep, values))

@@ -1,0 +1,198 @@
+"""A sweep as a Kubernetes Indexed Job: one point a completion index. Rendered, never applied."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from research.errors import UserError
+from research.runfolder import atomic_write
+from research.sweeps.slurm import ranges
+from research.sweeps.worker import ATTEMPTS, PREEMPTED, WRONG_INPUT
+
+CONTAINER, FOLDER = "point", "work"
+NAME = 52  # characters of a Job's name: a pod's host is the name and its index, and has 63 at most
+QUANTITIES = {"": "Mi", "K": "Ki", "M": "Mi", "G": "Gi", "T": "Ti"}
+"""SLURM's units of memory → the same in Kubernetes, whose own M and G are decimal."""
+
+
+class Claim(NamedTuple):
+    """A PersistentVolumeClaim that every pod mounts.
+
+    Attributes:
+        name: of the claim.
+        within: folder of the claim that is mounted; "" for all of it.
+        path: where pods see it.
+    """
+
+    name: str
+    within: str
+    path: str
+
+
+class Options(NamedTuple):
+    """What the user says of the cluster.
+
+    Attributes:
+        image: with this package and its dependencies.
+        claim: holds the folder that the command is typed in.
+        throttle: pods at a time; 0 for as many as there are points.
+        cpus, gpus, mem: of a pod; mem as SLURM writes it (16G), or Kubernetes (16Gi).
+        namespace: of the Job; None leaves it to kubectl.
+        env: NAME=VALUE.
+        secrets: names of Secrets whose keys become variables.
+        setup: shell lines before the command.
+        warning: seconds from SIGTERM to SIGKILL, in which a training saves.
+        max_failed: points that may fail before the others are given up; None lets all of them run.
+    """
+
+    image: str
+    claim: Claim
+    throttle: int = 0
+    cpus: int | None = None
+    gpus: int | None = None
+    mem: str | None = None
+    namespace: str | None = None
+    env: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    warning: int = 120
+    max_failed: int | None = None
+
+
+def claim(text: str) -> Claim:
+    """NAME:/path or NAME/folder:/path, taken apart.
+
+    Raises:
+        UserError: it is not that.
+    """
+    match = re.fullmatch(r"([a-z0-9][a-z0-9.-]*)(?:/([^:]*[^:/]))?:(/[^:]+)", text)
+    if not match or ".." in (match[2] or "").split("/"):
+        raise UserError(
+            f"--claim {text!r}; expected NAME:/path, or NAME/folder:/path for a folder of the claim. Correct it."
+        )
+    return Claim(match[1], match[2] or "", match[3])
+
+
+def job(name: str, file: Path, folder: Path, indices: Iterable[int], options: Options) -> dict[str, Any]:
+    """The Job that runs the points with these numbers; the n-th completion index is the n-th of them.
+
+    Args:
+        name: of the Job.
+        file: the sweep, relative to the folder that the command is typed in, which the claim holds.
+        folder: of the sweep, relative to the same.
+        indices: numbers of points in the plan.
+        options: see there.
+
+    Raises:
+        UserError: an option that Kubernetes would not take.
+    """
+    chosen = sorted(indices)
+    command = ["python", "-m", "research", "sweep", "worker", str(file), "--folder", str(folder),
+               "--of", ranges(chosen), "--index", "$(JOB_COMPLETION_INDEX)"]  # fmt: skip
+    if options.setup:  # exec: the signal before the end must reach Python
+        command = ["/bin/bash", "-c", "\n".join(["set -e", *options.setup, 'exec "$@"']), "bash", *command]
+    mount = {"name": FOLDER, "mountPath": options.claim.path}
+    if options.claim.within:
+        mount["subPath"] = options.claim.within
+    container = {
+        "name": CONTAINER, "image": options.image, "command": command, "workingDir": options.claim.path,
+        "env": _variables(options), "resources": _resources(options),
+        # what DataLoader's workers hand over goes through /dev/shm, of which a pod has 64 MB
+        "volumeMounts": [mount, {"name": "shm", "mountPath": "/dev/shm"}],
+    }  # fmt: skip
+    if options.secrets:
+        container["envFrom"] = [{"secretRef": {"name": secret}} for secret in options.secrets]
+    pod = {
+        "restartPolicy": "Never", "terminationGracePeriodSeconds": options.warning, "automountServiceAccountToken": False,
+        "containers": [container],
+        "volumes": [{"name": FOLDER, "persistentVolumeClaim": {"claimName": options.claim.name}},
+                    {"name": "shm", "emptyDir": {"medium": "Memory"}}],
+    }  # fmt: skip
+    spec = {
+        "completionMode": "Indexed", "completions": len(chosen),
+        "parallelism": min(options.throttle or len(chosen), len(chosen)),
+        "backoffLimitPerIndex": ATTEMPTS - 1,
+        "podReplacementPolicy": "Failed",  # not while the pod before still saves
+        "podFailurePolicy": {"rules": [_ignored(), _on_exit("Ignore", PREEMPTED), _on_exit("FailIndex", WRONG_INPUT)]},
+        "template": {"metadata": {"labels": {"app": "tandem", "sweep": _label(name)}}, "spec": pod},
+    }  # fmt: skip
+    if options.max_failed is not None:
+        spec["maxFailedIndexes"] = min(options.max_failed, len(chosen))
+    metadata = {"name": name, "labels": {"app": "tandem"}}
+    if options.namespace:
+        metadata["namespace"] = options.namespace
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+def text_of(job: dict[str, Any]) -> str:
+    """As `kubectl apply` takes it."""
+    return yaml.safe_dump(job, sort_keys=False, width=1000)
+
+
+def write(folder: Path, job: dict[str, Any]) -> Path:
+    """Its file, beside what else was submitted."""
+    path = folder / "submit" / f"{job['metadata']['name']}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as stream:
+        stream.write(text_of(job))
+    return path
+
+
+def name_of(sweep: str, folder: Path) -> str:
+    """A name for the sweep's next Job: a Job of the same name could not be changed."""
+    n = 1
+    while (folder / "submit" / f"{(name := _named(sweep, n))}.yaml").exists():
+        n += 1
+    return name
+
+
+def _named(sweep: str, n: int) -> str:
+    words = re.sub(r"[^a-z0-9]+", "-", sweep.lower()).strip("-") or "sweep"
+    words = words if words[0].isalpha() else f"s-{words}"
+    return f"{words[: NAME - len(str(n)) - 1].rstrip('-')}-{n}"
+
+
+def _label(name: str) -> str:
+    return name.rpartition("-")[0]
+
+
+def _ignored() -> dict[str, Any]:
+    """Evicted, preempted, or its node drained: the pod comes again, and the point goes on."""
+    return {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+
+
+def _on_exit(action: str, code: int) -> dict[str, Any]:
+    return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [code]}}
+
+
+def _variables(options: Options) -> list[dict[str, str]]:
+    given = []
+    for text in options.env:
+        name, equals, value = text.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+            raise UserError(
+                f"--env {text!r}; expected NAME=VALUE. Correct it; a key belongs in a Secret (--secret NAME)."
+            )
+        given.append({"name": name, "value": value})
+    ours = {"PYTHONUNBUFFERED": "1"}
+    if options.cpus and not options.gpus:
+        ours["OMP_NUM_THREADS"] = str(options.cpus)  # torch would count the node's processors
+    names = {one["name"] for one in given}
+    return [{"name": name, "value": value} for name, value in ours.items() if name not in names] + given
+
+
+def _resources(options: Options) -> dict[str, dict[str, str]]:
+    asked = {}
+    if options.cpus:
+        asked["cpu"] = str(options.cpus)
+    if options.mem:
+        match = re.fullmatch(r"([1-9]\d*)([KMGT]?)(i?)", options.mem)
+        if not match or (match[3] and not match[2]):
+            raise UserError(f"--mem {options.mem!r}; expected a number with K, M, G or T, such as 16G. Correct it.")
+        asked["memory"] = match[1] + QUANTITIES[match[2]]
+    if options.gpus:
+        asked["nvidia.com/gpu"] = str(options.gpus)
+    return {"requests": asked, "limits": dict(asked)} if asked else {}

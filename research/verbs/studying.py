@@ -1,0 +1,126 @@
+"""The study of a report: trainings that differ by options and seeds, compared."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.errors import UserError, suggest
+
+DRAWN = 60  # trainings whose curves a page draws one by one
+
+
+class Found(NamedTuple):
+    """What a study adds to a report.
+
+    Attributes:
+        title, finding: of the page.
+        sheets, warnings: its tables, and what to know before them.
+        runs: the tidy table.
+        trainings: (folder, name) of the runs whose curves are drawn.
+        summary, counts: for programs.
+        exit_code: 1 where a claim is broken.
+    """
+
+    title: str
+    finding: str
+    sheets: list
+    warnings: list[str]
+    runs: list
+    trainings: list[tuple[Path, str]]
+    summary: dict[str, Any]
+    counts: dict[str, Any]
+    exit_code: int
+
+
+def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None) -> Found | None:
+    """The study of these runs and sweeps; None where there is nothing to compare: runs of one setting, and no sweep.
+
+    Raises:
+        UserError: a metric, baseline, factor or claim that is not there; runs that cannot be read.
+    """
+    from research.report import claims as claiming
+    from research.report import sheets
+    from research.report.groups import study
+    from research.report.study import collect, factors, with_scale
+
+    asked = any(value is not None for value in (spec.metric, spec.baseline, spec.factors, claims))
+    if not paths:
+        if asked:
+            raise UserError("--metric, --baseline, --claims and a spec's factors are about trainings, and none is given; "
+                            "expected folders of `research fit` or `research sweep`. Name some.")  # fmt: skip
+        return None
+    runs = collect(paths)
+    names = factors(runs)
+    if not (names or has_sweep or asked) or (not has_sweep and not asked and not _shares(runs, names)):
+        return None
+    runs, names = with_scale(runs, names)
+    names = _chosen(spec.factors, runs, names)
+    metric = spec.metric or _monitored(runs, paths)
+    higher = None if spec.goal is None else spec.goal == "maximize"
+    main = study(runs, metric, names, higher)
+    if spec.baseline is not None and spec.baseline not in {group.label for group in main.groups if group.values}:
+        labels = [group.label for group in main.groups if group.values]
+        raise UserError(f"baseline {spec.baseline!r} is no setting with a value; {suggest(spec.baseline, labels)}. Name one of "
+                        "them.")  # fmt: skip
+    made = [sheets.results(main, spec.baseline, spec.pair_by_seed), sheets.grid(main),
+            *(sheets.by_factor(main, name) for name in main.factors), sheets.matched(main)]  # fmt: skip
+    made = [sheet for sheet in made if sheet is not None]
+    verdicts = []
+    if claims is not None:
+        stated = [one._replace(metric=one.metric or metric) for one in claiming.read_claims(claims)]
+        studies = {name: study(runs, name, names) for name in dict.fromkeys(one.metric for one in stated)}
+        verdicts = claiming.check(stated, studies, str(claims))
+        made.append(claiming.sheet(verdicts))
+    made.append(sheets.runs_sheet(main))
+    states: dict[str, int] = {}
+    for run in runs:
+        states[run.state] = states.get(run.state, 0) + 1
+    drawn = [(run.path, run.name) for run in runs if run.state in ("done", "pruned")]
+    stated = [{"claim": one.claim.text, "state": one.state, "words": one.words} for one in verdicts]
+    summary = {
+        "study": {"metric": metric, "factors": names, "states": states, "warnings": main.warnings, "claims": stated}
+    }
+    broken = sum(v.state == claiming.BROKEN for v in verdicts)
+    counts = {"runs": len(runs), "states": states, **({"broken": broken} if verdicts else {})}
+    return Found(_title(paths), sheets.finding(main), made, main.warnings, runs, drawn if len(drawn) <= DRAWN else [],
+                 summary, counts, int(broken > 0))  # fmt: skip
+
+
+def _shares(runs: list, names: list[str]) -> bool:
+    """Whether plain run folders are an ablation: some setting has two seeds or more."""
+    settings = [str([run.options.get(name) for name in names]) for run in runs]
+    return len({*settings}) < len(settings)
+
+
+def _chosen(wanted: tuple[str, ...] | None, runs: list, names: list[str]) -> list[str]:
+    """The factors that the spec asks for, by whole or short name."""
+    if wanted is None:
+        return names
+    known = list(dict.fromkeys([*names, *(name for run in runs for name in run.options)]))
+    found = []
+    for name in wanted:
+        matches = [one for one in known if one == name or one.endswith(f".{name}")]
+        if len(matches) != 1:
+            what = "is an option of no run" if not matches else f"is {len(matches)} options ({', '.join(matches[:3])})"
+            raise UserError(f"factor {name!r} {what}; {suggest(name, known)}. Correct the spec.")
+        found += matches
+    return found
+
+
+def _monitored(runs: list, paths: list[Path]) -> str:
+    """The metric that the runs' best models were chosen by; of a sweep that never got so far, none."""
+    from research.runfolder import read_json
+
+    for run in runs:
+        if run.metrics:
+            monitor = read_json(run.path / "metrics.json").get("monitor")
+            if monitor:
+                return monitor
+    states = ", ".join(f"{run.name} {run.state}" for run in runs[:3])
+    raise UserError(f"none of {len(runs)} runs in {', '.join(map(str, paths[:3]))} is finished ({states}); expected one or "
+                    "more. Run the sweep, or wait for it.")  # fmt: skip
+
+
+def _title(paths: list[Path]) -> str:
+    return ", ".join(path.resolve().name for path in paths[:3]) + (
+        f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    )

@@ -1,0 +1,238 @@
+"""sweep submit as a user types it, without a cluster: what is rendered is run here as the cluster would."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from research.sweeps.ledger import Ledger
+from research.verbs.points import is_done
+from tests.e2e.fitting import environment, signalled
+from tests.e2e.test_sweep import CONFIG, metrics, place, sweep  # noqa: F401 (a fixture)
+from tests.e2e.test_wandb_agent import COMMAND, StandIn, agents_environment, serve  # noqa: F401 (a fixture)
+from tests.slow import CALLBACK
+from tests.wandb_log import exit_codes
+
+SEEDS = {"seed_everything": {"values": [0, 1, 2, 3]}}
+JOB = ("--kubernetes", "--image", "tandem:1", "--claim", "team:/work")
+SLOW = CONFIG.replace("max_steps: 2", "max_steps: 4000\n  max_epochs: -1").replace(
+    "out: run\n", "out: run\nsave_every: 50\n"
+)
+
+
+def events(folder: str) -> list[dict]:
+    return [json.loads(line) for line in Path(folder, "ledger.jsonl").read_text().splitlines()]
+
+
+def as_kubelet(job: dict, index: int) -> list[str]:
+    """The command of a completion index's pod."""
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["command"][0] == "python"
+    return [word.replace("$(JOB_COMPLETION_INDEX)", str(index)) for word in container["command"][1:]]
+
+
+def test_the_job_is_written_for_the_points_that_are_left(place, research):  # noqa: F811
+    file = sweep(SEEDS)
+    points = [one["point"] for one in research("sweep", "plan", file, "--json").json["points"]]
+    Ledger(Path("runs")).append(points[1], "pruned")
+    options = (*JOB, "--throttle", 2)
+    shown = research("sweep", "submit", file, *options, "--dry-run")
+    assert shown.code == 0, shown.err
+    assert not Path("runs/submit").exists()
+    told = research("sweep", "submit", file, *options, "--json").json
+    assert told["apply"] == f"kubectl apply -f {told['file']}"
+    assert told["points"] == 3
+    assert Path(told["file"]).read_text() == shown.out
+    job = yaml.safe_load(shown.out)
+    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (3, 2)
+    command = ["-m", "research", "sweep", "worker", file, "--folder", "runs", "--of", "0,2-3", "--index", "2"]
+    assert as_kubelet(job, 2) == command  # paths from the folder that the claim holds
+    second = research("sweep", "submit", file, *JOB).out
+    assert "3 points are in runs/submit/tiny-2.yaml; start them: kubectl apply -f runs/submit/tiny-2.yaml" in second
+
+
+def test_paths_that_pods_cannot_see_are_refused(place, research, tmp_path, monkeypatch):  # noqa: F811
+    file = sweep(SEEDS)
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    result = research("sweep", "submit", f"../{file}", *JOB)
+    assert result.code == 2
+    assert "which the claim holds; expected a path that pods can see" in result.err
+
+
+def test_a_pod_trains_its_point_and_ends_as_the_policy_expects(place, research):  # noqa: F811
+    file = sweep(SEEDS)
+    points = [one["point"] for one in research("sweep", "plan", file, "--json").json["points"]]
+    (Path("runs") / points[3]).write_text("in the way")  # --out is a file: wrong input
+    Ledger(Path("runs")).append(
+        points[0], "pruned"
+    )  # is not run again: the completion indices are 0, 1, 2 of points 1, 2, 3
+    job = yaml.safe_load(research("sweep", "submit", file, *JOB, "--dry-run").out)
+
+    def pod(index: int) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, *as_kubelet(job, index)], env=environment(JOB_COMPLETION_INDEX=str(index)),
+                              capture_output=True, text=True, timeout=200, check=False)  # fmt: skip
+
+    assert job["spec"]["completions"] == 3
+    second, third = pod(1), pod(2)
+    assert second.returncode == 0, second.stderr
+    assert third.returncode == 2, third.stderr  # FailIndex
+    assert pod(2).returncode == 2  # and again, were it asked
+    assert {event["point"]: event["state"] for event in events("runs")} == {
+        points[0]: "pruned", points[2]: "done", points[3]: "failed"}  # fmt: skip
+    assert metrics(Path("runs") / points[2])["finished"]
+    beyond = pod(3)
+    assert beyond.returncode == 2
+    assert "--index 3 --of 1-3: the plan has 4 points" in beyond.stderr
+
+
+def test_a_pod_that_is_told_to_stop_saves_and_ends_with_85(place, research):  # noqa: F811
+    Path("sft.yaml").write_text(SLOW)
+    file = sweep({"seed_everything": {"values": [0]}})
+    (point,) = [one["point"] for one in research("sweep", "plan", file, "--json").json["points"]]
+    job = yaml.safe_load(research("sweep", "submit", file, *JOB, "--dry-run").out)
+    argv = as_kubelet(job, 0)
+    assert argv[:2] == ["-m", "research"]
+    result = signalled(signal.SIGTERM, " ".join(argv[2:]), until=f"runs/{point}/curves.jsonl")
+    assert result.code == 85, result.err  # Ignore
+    assert [event["state"] for event in events("runs")] == ["running", "preempted"]
+
+
+TARGET = "me/project/sw"
+ENDLESS = {"method": "random"}
+BAYES = {"method": "bayes", "metric": {"name": "val/loss", "goal": "minimize"}}
+REFUSED = {
+    "no image": (("--kubernetes", "--claim", "a:/b"), "--kubernetes without --image"),
+    "no claim": (("--kubernetes", "--image", "x"), "--kubernetes without --claim"),
+    "claim": (("--kubernetes", "--image", "x", "--claim", "here"), "expected NAME:/path"),
+    "failures": ((*JOB, "--max-failed", -1), "--max-failed -1; expected 0 or more"),
+    "memory": ((*JOB, "--mem", "much"), "--mem 'much'; expected a number with K, M, G or T"),
+    "variable": ((*JOB, "--env", "KEY"), "--env 'KEY'; expected NAME=VALUE"),
+    "partition of pods": ((*JOB, "--partition", "gpu"), "--partition with --kubernetes"),
+    "ranks of pods": ((*JOB, "--nodes", 2), "--nodes with --kubernetes"),
+    "limit of pods": ((*JOB, "--time", "1:00"), "--time with --kubernetes"),
+    "both": ((*JOB, "--wandb", TARGET), "--kubernetes with --wandb me/project/sw; expected one of them"),
+    "image on SLURM": (("--image", "x"), "--image with SLURM"),
+    "count on SLURM": (("--count", 2), "--count with SLURM"),
+    "image of agents": (("--wandb", TARGET, "--image", "x"), "--image with --wandb"),
+    "ranks of agents": (("--wandb", TARGET, "--tasks-per-node", 2), "--tasks-per-node with --wandb; expected options of "
+                        "--wandb: a trial is one process there"),
+    "retry of agents": (("--wandb", TARGET, "--retry"), "--retry with --wandb"),
+    "id alone": (("--wandb", "sw"), "--wandb 'sw'; expected ENTITY/PROJECT/SWEEP_ID"),
+    "address": (("--wandb", "https://wandb.ai/me/project/sw"), "expected ENTITY/PROJECT/SWEEP_ID"),
+    "id with a shell in it": (("--wandb", "me/project/$(x)"), "expected ENTITY/PROJECT/SWEEP_ID"),
+    "no trials": (("--wandb", TARGET, "--count", 0), "--count 0; expected 1 to 4"),
+    "more than there are": (("--wandb", TARGET, "--count", 5), "--count 5; expected 1 to 4, the trials of sweep.yaml"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_options_that_do_not_go_together_are_refused(case, place, research):  # noqa: F811
+    options, says = REFUSED[case]
+    result = research("sweep", "submit", sweep(SEEDS), "--dry-run", *options)
+    assert result.code == 2
+    assert says in result.err
+    assert result.out == ""
+    assert not Path("runs/submit").exists()
+
+
+@pytest.mark.parametrize("more", [ENDLESS, BAYES], ids=["random", "bayes"])
+def test_an_endless_sweep_needs_a_number_of_agents(more, place, research):  # noqa: F811
+    file = sweep({"model.optimisation.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}}, **more)
+    result = research("sweep", "submit", file, "--wandb", TARGET, "--dry-run")
+    assert result.code == 2
+    assert f"{more['method']} without run_cap has no end" in result.err
+    assert "Pass --count N" in result.err
+    result = research("sweep", "submit", file, "--wandb", TARGET, "--dry-run", "--count", 7, "--throttle", 3)
+    assert result.code == 0, result.err
+    assert "#SBATCH --array=0-6%3\n" in result.out
+
+
+def test_agents_are_not_submitted_for_points_that_cannot_be_run(place, research):  # noqa: F811
+    more = {**BAYES, "run_cap": 3}
+    file = sweep({"model.adapter.r": {"distribution": "int_uniform", "min": 0, "max": 4}}, **more)
+    result = research("sweep", "submit", file, "--wandb", TARGET, "--dry-run")
+    assert result.code == 2
+    assert "adapter.r=0; expected 1 or more" in result.err
+
+
+def test_the_script_of_agents_is_sound(place, research):  # noqa: F811
+    file = sweep(SEEDS)
+    options = ("--throttle", 2, "--time", "2:00:00", "--gpus-per-node", 1, "--warning", 60, "--sbatch=--qos=x")
+    result = research("sweep", "submit", file, "--wandb", "me/my project/sw", "--dry-run", *options, "--setup", "true")
+    assert result.code == 0, result.err
+    head = ("array=0-3%2", "time=2:00:00", "gres=gpu:1", "qos=x", "requeue", "signal=B:USR1@60")
+    for line in (*(f"#SBATCH --{option}\n" for option in head), "\ntrue\n",
+                 "-m wandb agent --count 1 --forward-signals me/'my project'/sw &\n"):  # fmt: skip
+        assert line in result.out, line
+    checked = subprocess.run(["bash", "-n"], input=result.out, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert re.findall(r"@\w+@", result.out) == []
+    assert not Path("runs/submit").exists()
+
+
+def test_a_task_that_is_stopped_goes_on_with_its_trial(place, research, serve, tmp_path):  # noqa: F811
+    """The script of a task, run by bash as SLURM would; `scontrol` writes down what it is asked."""
+    Path("sft.yaml").write_text(
+        SLOW.replace("max_steps: 4000", f"max_steps: 30{CALLBACK}").replace("disabled", "offline")
+    )
+    file = sweep({"seed_everything": {"values": [7]}}, command=COMMAND)
+    (point,) = [one["point"] for one in research("sweep", "plan", file, "--json").json["points"]]
+    for name, text in (("scontrol", 'echo "$@" >> "$SCONTROL_LOG"'), ("sbatch", "echo 71")):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    variables = agents_environment(serve(StandIn(Path(file)))) | {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SCONTROL_LOG": str(tmp_path / "asked"),
+        "SLURM_ARRAY_JOB_ID": "71", "SLURM_ARRAY_TASK_ID": "0", "TANDEM_CACHE": "cache",
+    }  # fmt: skip
+    told = subprocess.run([sys.executable, "-m", "research", "sweep", "submit", file, "--wandb", TARGET, "--json"],
+                          env=variables, capture_output=True, text=True, timeout=100, check=False)  # fmt: skip
+    assert json.loads(told.stdout)["trials"] == 1, told.stderr
+    script = "agent/submit/agents-sw.sh"
+    Path(file).write_text("changed: since")  # a trial goes on by the copy
+    started = time.monotonic()
+    with open("first.log", "w") as log:
+        task = subprocess.Popen(["bash", script], env=variables, stdout=log, stderr=log)
+    curves = Path(f"agent/{point}/curves.jsonl")
+    while not (curves.exists() and "train/loss" in curves.read_text()):
+        assert task.poll() is None, Path("first.log").read_text()
+        assert time.monotonic() - started < 120, Path("first.log").read_text()
+        time.sleep(0.05)
+    task.send_signal(signal.SIGUSR1)  # as SLURM does before the time limit
+    assert task.wait(60) == 0, Path("first.log").read_text()
+    assert (tmp_path / "asked").read_text() == "requeue 71_0\n"
+    assert "the same command goes on from step-" in Path("first.log").read_text()
+    run = Path("agent") / point
+    assert not is_done(run), "it was too quick to be stopped"
+    again = subprocess.run(["bash", script], env=variables | {"SLURM_RESTART_COUNT": "1"}, capture_output=True, text=True,
+                           timeout=200, check=False)  # fmt: skip
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "going on from" in again.stdout + again.stderr
+    assert (tmp_path / "asked").read_text() == "requeue 71_0\n"  # it has ended: not asked again
+    assert metrics(run)["finished"]
+    assert json.loads((run / "wandb.json").read_text())["id"] == "server0"
+    logs = sorted(run.glob("wandb/offline-run-*-server0/*.wandb"))  # both processes are the server's one run
+    assert [exit_codes(log) for log in logs] == [[85], [0]]  # failed, then finished
+    steps = [json.loads(line)["step"] for line in curves.read_text().splitlines() if "train/loss" in line]
+    assert steps == list(range(1, 31))
+
+
+def test_a_trial_that_is_none_is_refused(place, research):  # noqa: F811
+    file = sweep(SEEDS)
+    result = research("sweep", "trial", file, "--folder", "nowhere", "--wandb", TARGET)
+    assert result.code == 2
+    assert "nowhere holds no trial of sw" in result.err
+    folder = Path("task/wandb/sweep-sw")
+    folder.mkdir(parents=True)
+    (folder / "config-abc.yaml").write_text("wandb_version: 1\n\nmodel.adapter.r:\n  value: 4\n")
+    result = research("sweep", "trial", file, "--folder", "task", "--wandb", TARGET)
+    assert result.code == 2
+    assert "differ in model.adapter.r, seed_everything" in result.err
