@@ -24,8 +24,8 @@ from research.metrics.equivalence import equivalence_test
 from research.metrics.families import holm
 from research.metrics.planning import seeds_needed
 from research.metrics.seeds import summarise, welch_test
-from research.report.groups import Group, Study, short_names, shown
-from research.report.sheets import Cell, Sheet, marginal
+from research.report.groups import Group, Study, marginal, short_names, shown
+from research.report.sheets import Cell, Sheet
 
 HELD, BROKEN, UNDERPOWERED = "held", "broken", "underpowered"
 ALPHA = 0.05

@@ -148,6 +148,12 @@ def _doubts(groups: list[Group], metric: str) -> list[str]:
     return found
 
 
+def marginal(groups: Sequence[Group]) -> dict[int, float]:
+    """Seed → mean of these groups' values; of the seeds that all of them have."""
+    seeds = [seed for seed in groups[0].values if all(seed in group.values for group in groups)]
+    return {seed: sum(group.values[seed] for group in groups) / len(groups) for seed in seeds}
+
+
 # ---- labels ---------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from research.report import curves, examples, explain, figures, tables, training
 from research.report.notes import notes
 from research.report.numbers import plain
 from research.report.runs import Runs
+from research.report.sheets import Sheet
 from research.report.tables import Line
 from research.report.training import Training
 
@@ -25,19 +26,27 @@ def heading(runs: Runs | None) -> str:
     return f"Retrieval on {runs.data['source']}, {runs.data['split']} split"
 
 
-def page(runs: Runs | None, lines: list[Line], trainings: list[Training] = ()) -> str:
+def page(
+    runs: Runs | None, lines: list[Line], trainings: list[Training] = (), sheets: list[Sheet] = (),
+    warnings: list[str] = (), title: str | None = None, found: str | None = None,
+) -> str:  # fmt: skip
     """index.html as text.
 
     Args:
         runs: as `runs.collect` read them; None shows the trainings alone.
         lines: as `tables.measure` computed them.
         trainings: as `training.read_training` read them.
+        sheets: tables of a study.
+        warnings: what must be known before its numbers.
+        title: of the page; None: by what is in it.
+        found: the sentence at its head; None: by what is in it.
     """
     folders = runs.folders if runs else []
     values = _tested(runs, lines) if runs else {"finding": explain.untested(trainings), "lines": lines}
     text = _environment().get_template("page.html.j2").render(
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        tested=runs is not None, heading=heading(runs), notes=notes(folders, trainings), **values,
+        tested=runs is not None, heading=title or heading(runs), notes=[*warnings, *notes(folders, trainings)],
+        sheets=sheets, warnings=warnings, **(values | ({"finding": found} if found else {})),
         trainings=[_training(training, i, runs) for i, training in enumerate(trainings)],
         folders=[(folder.name, _provenance(folder.provenance)) for folder in folders]
         + [(training.name, _provenance(_as_run(training.provenance))) for training in trainings],

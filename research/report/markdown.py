@@ -4,10 +4,11 @@ from research.report.tables import Line, Table
 
 
 def document(heading: str, finding: str, notes: list[str], lines: list[Line], tables: list[Table],
-             trainings: str) -> str:  # fmt: skip
-    """The page without figures and examples: heading, finding, tables, trainings (ready-made), notes."""
+             trainings: str, sheets: list[tuple[str, str]] = ()) -> str:  # fmt: skip
+    """The page without figures and examples: heading, finding, tables, a study's sheets and trainings (ready-made), notes."""
     parts = [f"# {escape(heading)}", escape(finding)]
     parts += [f"## {table.title}\n\n{render(table, lines)}" for table in tables]
+    parts += [f"## {escape(title)}\n\n{sheet}" for title, sheet in sheets]
     parts += [f"## Training\n\n{trainings}"] if trainings else []
     parts += ["## Notes\n\n" + "\n".join(f"- {escape(note)}" for note in notes)] if notes else []
     return "\n\n".join(parts) + "\n"

@@ -1,0 +1,92 @@
+"""Tables of cells, which Markdown, LaTeX, HTML and CSV only lay out; and how a study's numbers look in them."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from research.metrics.families import Pair
+from research.metrics.seeds import SeedSummary, summarise
+from research.report.groups import Group
+from research.report.numbers import p_value
+
+NOTHING = "–"
+MARK = "†"
+
+
+class Cell(NamedTuple):
+    """One cell.
+
+    Attributes:
+        text: as it is read; a true minus sign.
+        value: the number behind it, for CSV; an interval is a list of two.
+        rank: 1 the best of its column, 2 the second; 0 neither.
+        mark: of significance, after the text.
+    """
+
+    text: str
+    value: Any = None
+    rank: int = 0
+    mark: str = ""
+
+
+class Sheet(NamedTuple):
+    """One table.
+
+    Attributes:
+        name: of its files.
+        title: above it.
+        columns: headings.
+        rows: as many cells as columns each.
+        notes: below it: what the numbers are, which test, what the marks mean.
+        texts: how many columns from the left hold words.
+    """
+
+    name: str
+    title: str
+    columns: list[str]
+    rows: list[list[Cell]]
+    notes: list[str]
+    texts: int = 1
+
+
+def decimals(groups: Sequence[Group]) -> int:
+    """Digits after the point that show the smallest spread with two of its own: 1 to 5."""
+    spreads = [summarise(list(g.values.values())).sd for g in groups if len(g.values) > 1]
+    spreads = [spread for spread in spreads if spread > 0]
+    return min(5, max(1, 1 - math.floor(math.log10(min(spreads))))) if spreads else 4
+
+
+def number(value: float, digits: int, plus: bool = False) -> str:
+    return f"{value:{'+' if plus else ''}.{digits}f}".replace("-", "−")
+
+
+def mean_cells(mean: SeedSummary | None, digits: int, rank: int = 0, mark: str = "") -> list[Cell]:
+    """Mean ± standard deviation, and the interval of the mean."""
+    if mean is None:
+        return [Cell(NOTHING)] * 2
+    alone = math.isnan(mean.sd)
+    spread = "" if alone else f" ± {number(mean.sd, digits)}"
+    interval = NOTHING if alone else f"[{number(mean.low, digits)}, {number(mean.high, digits)}]"
+    return [Cell(f"{number(mean.mean, digits)}{spread}", mean.mean, rank, mark),
+            Cell(interval, None if alone else [mean.low, mean.high])]  # fmt: skip
+
+
+def difference_cells(pair: Pair | None, digits: int, is_baseline: bool) -> list[Cell]:
+    """Difference from the baseline, and its p."""
+    if pair is None:
+        return [Cell("baseline" if is_baseline else NOTHING), Cell(NOTHING)]
+    unknown = math.isnan(pair.p_holm)
+    return [Cell(number(pair.comparison.difference, digits, plus=True), pair.comparison.difference),
+            Cell(NOTHING, None) if unknown else Cell(p_value(pair.p_holm), pair.p_holm)]  # fmt: skip
+
+
+def count_cell(value: float | None) -> Cell:
+    return Cell(NOTHING) if value is None else Cell(f"{value:,.0f}", round(value))
+
+
+def ranks(values: Sequence[float | None], higher: bool) -> list[int]:
+    """1 for the best value, 2 for the second; what looks equal is equal, and a column of one value has no best."""
+    order = sorted({value for value in values if value is not None}, reverse=higher)
+    if len(order) < 2:
+        return [0] * len(values)
+    return [order.index(value) + 1 if value in order[:2] else 0 for value in values]

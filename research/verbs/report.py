@@ -1,6 +1,7 @@
-"""Run folders of `research retrieve` and `fit` → one self-contained HTML page, and its tables as Markdown.
+"""Run folders of `research retrieve` and `fit`, and sweeps → one self-contained HTML page, and tables for a paper.
 
   research report runs/first runs/hnsw runs/dual_encoder --out report
+  research report runs/sweeps/lora_r_alpha --out report      # groups over seeds: tables/*.tex, *.csv, *.md, runs.parquet
 
 Retrievals must hold the same data and split; trainings get a section of their own. The page needs no network: open
 report/index.html in a browser.
@@ -10,45 +11,72 @@ import argparse
 import json
 from pathlib import Path
 
+from research.verbs.studying import study_of
+
 MARKER = "report.json"  # a folder that holds this file is a report: the verb may write into it again
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, in the order of the rows")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="new or empty, or an earlier report")
+    parser.add_argument(
+        "--spec", type=Path, metavar="YAML", help="what to compare: metric, goal, baseline, factors, title"
+    )
+    parser.add_argument("--metric", help="of a study: val/loss, test/ndcg@10 (what the trainings were monitored by)")
+    parser.add_argument(
+        "--baseline", metavar="LABEL", help="of a study: the setting that others are compared with (the first)"
+    )
+    parser.add_argument("--claims", type=Path, metavar="YAML", help="claims to check; exit code 1 if one is broken")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout instead of the page's path")
 
 
 def run(args: argparse.Namespace) -> int:
     _require_jinja()
     from research.report import explain, html, markdown, tables, training_words
+    from research.report.export import as_markdown, write_sheets, write_tidy
     from research.report.notes import notes
     from research.report.runs import collect, name_folders
+    from research.report.spec import read_spec
+    from research.report.study import is_sweep
     from research.report.training import is_training, read_training
     from research.runfolder import atomic_write, write_json
 
-    names = name_folders(args.runs)
-    fits = [path for path in args.runs if is_training(path)]
-    tested = [path for path in args.runs if path not in fits]
-    trainings = [read_training(path, names[path]) for path in fits]
+    spec = read_spec(args.spec)
+    spec = spec._replace(
+        **{name: value for name in ("metric", "baseline") if (value := getattr(args, name)) is not None}
+    )
+    sweeps = [path for path in args.runs if is_sweep(path)]
+    fits = [path for path in args.runs if path not in sweeps and is_training(path)]
+    tested = [path for path in args.runs if path not in fits and path not in sweeps]
+    names = name_folders([*fits, *tested]) if fits or tested else {}
+    found = study_of([path for path in args.runs if path not in tested], spec, bool(sweeps), args.claims)
+    shown = found.trainings if found else [(path, names[path]) for path in fits]
+    trainings = [read_training(path, name) for path, name in shown]
     runs = collect(tested, names) if tested else None
     out = _open(args.out)
     lines = tables.measure(runs) if runs else []
-    shown = [tables.systems_table(lines, runs.metric), tables.metrics_table(runs.rows),
+    grids = [tables.systems_table(lines, runs.metric), tables.metrics_table(runs.rows),
              tables.cost_table(runs.rows)] if runs else []  # fmt: skip
-    finding = explain.finding(lines, runs.metric) if runs else explain.untested(trainings)
-    text = markdown.document(html.heading(runs), finding, notes(runs.folders if runs else [], trainings), lines,
-                             [table for table in shown if table], training_words.table(trainings))  # fmt: skip
-    page = html.page(runs, lines, trainings)
+    sheets, warnings = (found.sheets, found.warnings) if found else ([], [])
+    finding = explain.finding(lines, runs.metric) if runs else found.finding if found else explain.untested(trainings)
+    title = spec.title or (html.heading(runs) if runs or not found else found.title)
+    text = markdown.document(title, finding, [*warnings, *notes(runs.folders if runs else [], trainings)], lines,
+                             [table for table in grids if table], training_words.table(trainings) if trainings else "",
+                             [(sheet.title, as_markdown(sheet)) for sheet in sheets])  # fmt: skip
+    page = html.page(runs, lines, trainings, sheets, warnings, title, finding)
 
-    write_json(out / MARKER, _summary(runs, lines, trainings))  # first: an interrupted report can be written again
+    summary = _summary(runs, lines, trainings) | (found.summary if found else {})
+    write_json(out / MARKER, summary)  # first: an interrupted report can be written again
+    if found:
+        write_tidy(out, found.runs)
+        write_sheets(out, sheets)
     for name, content in (("report.md", text), ("index.html", page)):
         with atomic_write(out / name) as stream:
             stream.write(content)
     path = out / "index.html"
-    counts = {"rows": len(lines), "trainings": len(trainings)}
+    counts = {"rows": len(lines), "trainings": len(trainings)} | (found.counts if found else {})
     print(json.dumps({"out": str(out), "page": str(path), **counts}) if args.json else path)
-    return 0
+    return found.exit_code if found else 0
 
 
 def _require_jinja() -> None:

@@ -38,7 +38,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
         UserError: a metric, baseline, factor or claim that is not there; runs that cannot be read.
     """
     from research.report import claims as claiming
-    from research.report import sheets
+    from research.report import study_sheets as sheets
     from research.report.groups import study
     from research.report.study import collect, factors, with_scale
 
@@ -70,7 +70,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
         studies = {name: study(runs, name, names) for name in dict.fromkeys(one.metric for one in stated)}
         verdicts = claiming.check(stated, studies, str(claims))
         made.append(claiming.sheet(verdicts))
-    made.append(sheets.runs_sheet(main))
+    made.append(sheets.every_run(main))
     states: dict[str, int] = {}
     for run in runs:
         states[run.state] = states.get(run.state, 0) + 1

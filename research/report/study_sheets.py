@@ -1,0 +1,221 @@
+"""A study's groups → the tables of a paper: main results, one factor at a time, two factors, matched parameters, all runs."""
+
+import itertools
+import math
+
+from research.metrics.families import DIFFERS, Pair, compare_methods, compare_paired_methods
+from research.metrics.planning import noise_floor, pooled_spread
+from research.metrics.seeds import summarise
+from research.report.groups import Group, Study, marginal, short_names, shown
+from research.report.numbers import p_phrase
+from research.report.sheets import (
+    MARK,
+    NOTHING,
+    Cell,
+    Sheet,
+    count_cell,
+    decimals,
+    difference_cells,
+    mean_cells,
+    number,
+    ranks,
+)
+
+MATCHED = 0.1  # trainable parameters within a tenth of each other count as equal
+
+
+def results(study: Study, baseline: str | None = None, paired: bool = False, alpha: float = 0.05) -> Sheet:
+    """Mean ± spread over seeds of each group, its interval, and its difference from the baseline.
+
+    Args:
+        study: groups.
+        baseline: label that the others are compared with; None: the first with a value.
+        paired: runs of one seed belong together (see metrics.seeds.paired_test).
+        alpha: of the table's family of comparisons.
+    """
+    pairs = against(study, baseline, paired, alpha)
+    first = next(iter(pairs.values())).a if pairs else None
+    names, digits = short_names(study.factors), decimals(study.groups)
+    means = [summarise(list(group.values.values())) if group.values else None for group in study.groups]
+    places = ranks([None if mean is None else round(mean.mean, digits) for mean in means], study.higher)
+    columns = [*(names[name] for name in study.factors), "seeds", study.metric, "95% interval", "difference", "p (Holm)",
+               "parameters", "seconds"]  # fmt: skip
+    rows = []
+    for group, mean, place in zip(study.groups, means, places, strict=True):
+        pair = pairs.get(group.label)
+        counted = str(len(group.values)) if not group.missing else f"{len(group.values)} of {len(group.runs)}"
+        mark = MARK if pair is not None and pair.verdict == DIFFERS else ""
+        rows.append([*(Cell(shown(group.factors[name]), group.factors[name]) for name in study.factors),
+                     Cell(counted, len(group.values)), *mean_cells(mean, digits, place, mark),
+                     *difference_cells(pair, digits, group.label == first),
+                     count_cell(group.numbers.get("trained_parameters")), count_cell(group.numbers.get("seconds"))])  # fmt: skip
+    always = len(study.factors) + 2
+    keep = [i for i in range(len(columns)) if i < always or any(row[i].text != NOTHING for row in rows)]
+    return Sheet("results", f"{study.metric} by setting", [columns[i] for i in keep], [[row[i] for i in keep] for row in rows],
+                 _notes(study, pairs, first, paired, alpha, digits), len(study.factors))  # fmt: skip
+
+
+def against(study: Study, baseline: str | None, paired: bool, alpha: float) -> dict[str, Pair]:
+    """Label → its comparison with the baseline, over the seeds."""
+    compared = {group.label: group.values for group in study.groups if group.values}
+    if len(compared) < 2:
+        return {}
+    baseline = baseline or next(iter(compared))
+    if not paired:
+        return {pair.b: pair for pair in compare_methods(compared, baseline, alpha)}
+    seeds = compared[baseline].keys()
+    whole = {label: values for label, values in compared.items() if values.keys() == seeds}
+    return {pair.b: pair for pair in compare_paired_methods(whole, baseline, alpha)}
+
+
+def finding(study: Study) -> str:
+    """One sentence: the best setting, over how many seeds, and whether they resolve it from the second."""
+    known = [(summarise(list(group.values.values())), group) for group in study.groups if group.values]
+    known.sort(key=lambda one: one[0].mean, reverse=study.higher)
+    digits, (mean, best) = decimals(study.groups), known[0]
+    spread = "" if math.isnan(mean.sd) else f" ± {number(mean.sd, digits)}"
+    seeds = "1 seed" if mean.n == 1 else f"{mean.n} seeds"
+    text = f"{best.label} has the best {study.metric} of {len(known)} settings: {number(mean.mean, digits)}{spread} over {seeds}"
+    if len(known) < 2:
+        return text.replace("the best ", "").replace(" of 1 settings", "") + "."
+    second = known[1][1]
+    pairs = compare_methods({group.label: group.values for _, group in known})
+    pair = next(pair for pair in pairs if {pair.a, pair.b} == {best.label, second.label})
+    verdict = "resolved" if pair.verdict == DIFFERS else "not resolved by these seeds"
+    gap = number(abs(pair.comparison.difference), digits)
+    p = "" if math.isnan(pair.p_holm) else f" ({p_phrase(pair.p_holm)} after Holm over all {len(pairs)} pairs)"
+    return f"{text}. Its lead of {gap} over {second.label} is {verdict}{p}."
+
+
+def by_factor(study: Study, factor: str) -> Sheet | None:
+    """One factor at a time: its marginal means over all settings of the others; None where the design is not full.
+
+    A value is, for each seed, the mean over the other factors' settings, so that seeds stay the unit of the spread.
+    """
+    levels, others = _design(study, factor)
+    if levels is None:
+        return None
+    values = {level: marginal([cells[other] for other in others]) for level, cells in levels.items()}
+    if not all(values.values()):
+        return None
+    names, digits = short_names(study.factors), decimals(study.groups)
+    means = [summarise(list(found.values())) for found in values.values()]
+    places = ranks([round(mean.mean, digits) for mean in means], study.higher)
+    first = next(iter(values))
+    pairs = {pair.b: pair for pair in compare_methods(values, first)}
+    rows = []
+    for level, mean, place in zip(values, means, places, strict=True):
+        mark = MARK if level in pairs and pairs[level].verdict == DIFFERS else ""
+        rows.append([Cell(level, levels[level][others[0]].factors[factor]), Cell(str(mean.n), mean.n),
+                     *mean_cells(mean, digits, place, mark),
+                     *difference_cells(pairs.get(level), digits, level == first)])  # fmt: skip
+    columns = [names[factor], "seeds", study.metric, "95% interval", "difference", "p (Holm)"]
+    rest = ", ".join(names[name] for name in study.factors if name != factor)
+    notes = [f"Each seed's value is its mean over the {len(others)} settings of {rest}; ± is the standard deviation over "
+             f"seeds. Difference from {names[factor]} = {first} by Welch's t test over seeds, p after Holm; {MARK} p < .05."]  # fmt: skip
+    return Sheet(f"by_{names[factor]}", f"{study.metric} by {names[factor]} alone", columns, rows, notes)
+
+
+def grid(study: Study) -> Sheet | None:
+    """Two factors, one down and one across; None where they are not two."""
+    if len(study.factors) != 2:
+        return None
+    down, across = study.factors
+    names, digits = short_names(study.factors), decimals(study.groups)
+    cells = {(shown(g.factors[down]), shown(g.factors[across])): g for g in study.groups}
+    lines, heads = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
+    if len(cells) != len(study.groups) or len(lines) < 2 or len(heads) < 2:
+        return None
+    keys = list(itertools.product(lines, heads))
+    means = [
+        summarise(list(cells[key].values.values())) if key in cells and cells[key].values else None for key in keys
+    ]
+    places = ranks([None if mean is None else round(mean.mean, digits) for mean in means], study.higher)
+    found = {key: mean_cells(mean, digits, place)[0] for key, mean, place in zip(keys, means, places, strict=True)}
+    rows = [[Cell(line, line), *(found[line, head] for head in heads)] for line in lines]
+    return Sheet("grid", f"{study.metric} by {names[down]} and {names[across]}",
+                 [f"{names[down]} ↓  {names[across]} →", *heads], rows,
+                 ["Mean ± standard deviation over seeds; – where nothing was trained. Best bold, second underlined."])  # fmt: skip
+
+
+def matched(study: Study) -> Sheet | None:
+    """Groups in blocks of about equal trainable parameters; None where no block has two."""
+    known = [group for group in study.groups if group.values and "trained_parameters" in group.numbers]
+    known.sort(key=lambda group: group.numbers["trained_parameters"])
+    blocks: list[list[Group]] = []
+    for group in known:
+        size = group.numbers["trained_parameters"]
+        if blocks and size <= blocks[-1][0].numbers["trained_parameters"] * (1 + MATCHED):
+            blocks[-1].append(group)
+        else:
+            blocks.append([group])
+    sizes = [{group.numbers["trained_parameters"] for group in block} for block in blocks]
+    # settings that differ in nothing that has parameters (alpha, a rate) are not matched, they are the same model
+    blocks = [block for block, different in zip(blocks, sizes, strict=True) if len(different) > 1]
+    if not blocks:
+        return None
+    digits, rows = decimals(known), []
+    for block in blocks:
+        means = [summarise(list(group.values.values())) for group in block]
+        places = ranks([round(mean.mean, digits) for mean in means], study.higher)
+        rows += [[Cell(group.label, group.label), count_cell(group.numbers["trained_parameters"]), Cell(str(mean.n), mean.n),
+                  *mean_cells(mean, digits, place)]
+                 for group, mean, place in zip(block, means, places, strict=True)]  # fmt: skip
+    columns = ["setting", "parameters", "seeds", study.metric, "95% interval"]
+    note = f"Blocks of settings whose trainable parameters lie within {MATCHED:.0%} of the smallest; best and second of each."
+    return Sheet("matched", f"{study.metric} at matched trainable parameters", columns, rows, [note])
+
+
+def every_run(study: Study) -> Sheet:
+    """Every run, finished or not."""
+    names = short_names(study.factors)
+    metrics = list(dict.fromkeys(name for g in study.groups for run in g.runs for name in run.metrics))
+    rows = []
+    for group in study.groups:
+        factors = [Cell(shown(group.factors[name]), group.factors[name]) for name in study.factors]
+        for run in group.runs:
+            values = [Cell(f"{run.metrics[name]:.4f}", run.metrics[name]) if name in run.metrics else Cell(NOTHING)
+                      for name in metrics]  # fmt: skip
+            rows.append(
+                [Cell(run.name, run.name), *factors, Cell(str(run.seed), run.seed), Cell(run.state, run.state), *values]
+            )
+    columns = ["run", *(names[name] for name in study.factors), "seed", "state", *metrics]
+    return Sheet("runs", "Every run", columns, rows, [], 1 + len(study.factors))
+
+
+def _notes(
+    study: Study, pairs: dict[str, Pair], first: str | None, paired: bool, alpha: float, digits: int
+) -> list[str]:
+    better = "higher" if study.higher else "lower"
+    notes = [f"Mean ± standard deviation over seeds ({better} is better), 95% t interval of the mean. Best bold, second "
+             "underlined."]  # fmt: skip
+    if not pairs:
+        return notes
+    test = "the paired t test over seeds" if paired else "Welch's t test over seeds"
+    notes.append(f"Difference from {first} by {test}, p after Holm over {len(pairs)} comparisons; {MARK} p < {alpha:g}. It "
+                 "speaks of the method trained again with other seeds, on these examples.")  # fmt: skip
+    weak = dict.fromkeys(pair.comparison.note for pair in pairs.values() if pair.comparison.note)
+    notes += [f"{note[0].upper()}{note[1:]}." for note in weak]
+    spread = [list(group.values.values()) for group in study.groups if len(group.values) > 1]
+    sd = pooled_spread(spread)[0] if spread else 0.0
+    if sd > 0:
+        n = min(map(len, spread))
+        floor = noise_floor(sd, n, len(pairs), alpha=alpha)
+        notes.append(f"Noise floor at n = {n} (spread {number(sd, digits)}): observed differences below "
+                     f"{number(floor.critical, digits)} are not resolved; a true one of {number(floor.detectable, digits)} is "
+                     "found in 4 of 5 such studies.")  # fmt: skip
+    return notes
+
+
+def _design(study: Study, factor: str) -> tuple[dict | None, list]:
+    """Level → setting of the other factors → group, of a full factorial design; (None, []) of another."""
+    rest = [name for name in study.factors if name != factor]
+    levels: dict[str, dict] = {}
+    for group in study.groups:
+        other = tuple(shown(group.factors[name]) for name in rest)
+        if not group.values or other in levels.setdefault(shown(group.factors[factor]), {}):
+            return None, []
+        levels[shown(group.factors[factor])][other] = group
+    others = list(next(iter(levels.values()), {}))
+    full = len(levels) > 1 and len(others) > 1 and all(list(cells) == others for cells in levels.values())
+    return (levels, others) if full else (None, [])
