@@ -48,7 +48,7 @@ def results(study: Study, baseline: str | None = None, paired: bool = False, alp
         rows.append([*(Cell(shown(group.factors[name]), group.factors[name]) for name in study.factors),
                      Cell(counted, len(group.values)), *mean_cells(mean, digits, place, mark),
                      *difference_cells(pair, digits, group.label == first),
-                     count_cell(group.numbers.get("trained_parameters")), count_cell(group.numbers.get("seconds"))])  # fmt: skip
+                     *(count_cell(group.numbers.get(name)) for name in ("trained_parameters", "seconds"))])  # fmt: skip
     always = len(study.factors) + 2
     keep = [i for i in range(len(columns)) if i < always or any(row[i].text != NOTHING for row in rows)]
     return Sheet("results", f"{study.metric} by setting", [columns[i] for i in keep], [[row[i] for i in keep] for row in rows],
@@ -75,9 +75,10 @@ def finding(study: Study) -> str:
     digits, (mean, best) = decimals(study.groups), known[0]
     spread = "" if math.isnan(mean.sd) else f" ± {number(mean.sd, digits)}"
     seeds = "1 seed" if mean.n == 1 else f"{mean.n} seeds"
-    text = f"{best.label} has the best {study.metric} of {len(known)} settings: {number(mean.mean, digits)}{spread} over {seeds}"
+    value = f"{number(mean.mean, digits)}{spread} over {seeds}"
     if len(known) < 2:
-        return text.replace("the best ", "").replace(" of 1 settings", "") + "."
+        return f"{best.label} has {study.metric} {value}."
+    text = f"{best.label} has the best {study.metric} of {len(known)} settings: {value}"
     second = known[1][1]
     pairs = compare_methods({group.label: group.values for _, group in known})
     pair = next(pair for pair in pairs if {pair.a, pair.b} == {best.label, second.label})
@@ -111,8 +112,10 @@ def by_factor(study: Study, factor: str) -> Sheet | None:
                      *difference_cells(pairs.get(level), digits, level == first)])  # fmt: skip
     columns = [names[factor], "seeds", study.metric, "95% interval", "difference", "p (Holm)"]
     rest = ", ".join(names[name] for name in study.factors if name != factor)
-    notes = [f"Each seed's value is its mean over the {len(others)} settings of {rest}; ± is the standard deviation over "
-             f"seeds. Difference from {names[factor]} = {first} by Welch's t test over seeds, p after Holm; {MARK} p < .05."]  # fmt: skip
+    notes = [
+        f"Each seed's value is its mean over the {len(others)} settings of {rest}; ± is the standard deviation over seeds.",
+        f"Difference from {names[factor]} = {first} by Welch's t test over seeds, p after Holm; {MARK} p < .05.",
+    ]
     return Sheet(f"by_{names[factor]}", f"{study.metric} by {names[factor]} alone", columns, rows, notes)
 
 
@@ -133,9 +136,9 @@ def grid(study: Study) -> Sheet | None:
     places = ranks([None if mean is None else round(mean.mean, digits) for mean in means], study.higher)
     found = {key: mean_cells(mean, digits, place)[0] for key, mean, place in zip(keys, means, places, strict=True)}
     rows = [[Cell(line, line), *(found[line, head] for head in heads)] for line in lines]
-    return Sheet("grid", f"{study.metric} by {names[down]} and {names[across]}",
-                 [f"{names[down]} ↓  {names[across]} →", *heads], rows,
-                 ["Mean ± standard deviation over seeds; – where nothing was trained. Best bold, second underlined."])  # fmt: skip
+    note = "Mean ± standard deviation over seeds; – where nothing was trained. Best bold, second underlined."
+    columns = [f"{names[down]} ↓  {names[across]} →", *heads]
+    return Sheet("grid", f"{study.metric} by {names[down]} and {names[across]}", columns, rows, [note])
 
 
 def matched(study: Study) -> Sheet | None:
