@@ -3,6 +3,7 @@
 Source: the schema and the percentage points of W&B's package `sweeps` (tests/parity/test_wandb_sweeps.py compares them).
 """
 
+import json
 import math
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -93,7 +94,7 @@ def parameter(name: str, facts: Any, where: str) -> Parameter:
                         "options. Write them out.")  # fmt: skip
     facts = dict(facts)
     kind = facts.pop("distribution", None) or _implied(facts)
-    if kind not in FIELDS:
+    if not isinstance(kind, str) or kind not in FIELDS:
         raise UserError(
             f"{where}: {name} has the distribution {kind!r}; {suggest(str(kind), list(FIELDS))}. Correct it."
         )
@@ -139,15 +140,25 @@ def _check(made: Parameter, where: str) -> None:
         raise UserError(
             f"{where}: {name}.values={facts['values']!r}; expected a list of one value or more. Correct it."
         )
+    for value in facts.get("values", [facts["value"]] if "value" in facts else []):
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            raise UserError(f"{where}: {name} has the value {value} ({type(value).__name__}); expected numbers, texts, "
+                            "booleans, lists or mappings. Write a text in quotes.") from None  # fmt: skip
     if kind == "categorical_w_probabilities":
         odds = facts["probabilities"]
         if (
-            len(odds) != len(facts["values"])
+            not isinstance(odds, list)
+            or len(odds) != len(facts["values"])
             or not all(isinstance(p, int | float) and p >= 0 for p in odds)
             or sum(odds) <= 0
         ):
             raise UserError(f"{where}: {name}.probabilities={odds}; expected one of 0 or more for each of the "
                             f"{len(facts['values'])} values. Correct them.")  # fmt: skip
+    if kind == "int_uniform" and not all(isinstance(facts[end], int) for end in ("min", "max")):
+        raise UserError(f"{where}: {name} (int_uniform) goes from {facts['min']} to {facts['max']}; expected whole numbers. "
+                        "Correct it, or choose uniform.")  # fmt: skip
     if kind in BOUNDED:
         if facts["min"] >= facts["max"]:
             raise UserError(

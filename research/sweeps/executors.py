@@ -13,7 +13,7 @@ from pathlib import Path
 from research.progress import say
 from research.sweeps.ledger import AGAIN, STATES, Ledger, Standing
 from research.sweeps.plan import Planned
-from research.sweeps.worker import PREEMPTED, last_line
+from research.sweeps.worker import INTERRUPTED, PREEMPTED, last_line
 
 POLL = 0.5  # seconds
 
@@ -22,7 +22,7 @@ def run_local(
     folder: Path, points: Callable[[], list[Planned]], cap: int, command: list[str], workers: int, gpus: list[str],
     threads: int,
 ) -> int:  # fmt: skip
-    """Run what is to be run with `workers` processes; 0 when all points are done, 85 when stopped, else 1.
+    """Run what is to be run with `workers` processes; 0 when all points are done, 85 or 130 when stopped, else 1.
 
     Args:
         folder: of the sweep.
@@ -35,15 +35,14 @@ def run_local(
     """
     ledger = Ledger(folder)
     standings = ledger.standings([one.point for one in points()]).values()
-    todo = cap - sum(standing.state not in AGAIN for standing in standings)
+    todo = sum(standing.state in AGAIN for standing in standings) + max(0, cap - len(standings))
     if not todo:
         return _ended(ledger, points())
     children = [_start(command, i, gpus, threads, folder) for i in range(min(workers, todo))]
-    stopped = False
+    stopped: list[int] = []
 
     def stop(number: int, _frame: object) -> None:
-        nonlocal stopped
-        stopped = True
+        stopped.append(number)
         for child in children:
             if child.poll() is None:
                 child.send_signal(signal.SIGTERM)
@@ -56,7 +55,9 @@ def run_local(
     for i, child in enumerate(children):
         if not stopped and child.returncode not in (0, PREEMPTED):
             say(f"worker {i} ended with {child.returncode}: {last_line(worker_log(folder, i))}")
-    return PREEMPTED if stopped else _ended(ledger, points())
+    if stopped:
+        return INTERRUPTED if stopped[0] == signal.SIGINT else PREEMPTED
+    return _ended(ledger, points())
 
 
 def _start(command: list[str], i: int, gpus: list[str], threads: int, folder: Path) -> subprocess.Popen:
@@ -81,7 +82,12 @@ def _ended(ledger: Ledger, points: list[Planned]) -> int:
 
 def count(ledger: Ledger, points: list[Planned]) -> dict[str, int]:
     """State → how many points, in the order of STATES."""
-    found = Counter(standing.state for standing in ledger.standings([one.point for one in points]).values())
+    return counted(ledger.standings([one.point for one in points]))
+
+
+def counted(standings: dict[str, Standing]) -> dict[str, int]:
+    """State → how many points, in the order of STATES."""
+    found = Counter(standing.state for standing in standings.values())
     return {state: found[state] for state in STATES if found[state]}
 
 
@@ -122,6 +128,7 @@ def _table(ledger: Ledger, points: Callable[[], list[Planned]]) -> Iterator:
 
 def table(points: list[Planned], standings: dict[str, Standing]):
     """rich's table of points and where they stand."""
+    from rich.markup import escape
     from rich.table import Table
 
     out = Table(box=None, pad_edge=False)
@@ -129,14 +136,15 @@ def table(points: list[Planned], standings: dict[str, Standing]):
     varied = [name for name in names if len({str(one.values.get(name)) for one in points}) > 1]
     measured = any(standing.last.get("value") is not None for standing in standings.values())
     for name in ("point", *varied, "state", "attempts", "seconds", *(["value"] if measured else []), ""):
-        out.add_column(name, overflow="fold")
+        out.add_column(escape(name), overflow="fold")
     for one in points:
         standing = standings[one.point]
         seconds, value = standing.last.get("seconds"), standing.last.get("value")
-        out.add_row(one.point, *(_short(one.values.get(name)) for name in varied), standing.state, str(standing.attempts),
+        values = [escape(_short(one.values.get(name))) for name in varied]
+        out.add_row(one.point, *values, standing.state, str(standing.attempts),
                     "" if seconds is None else f"{seconds:.1f}",
                     *([("" if value is None else f"{value:.4f}")] if measured else []),
-                    str(standing.last.get("error") or ""))  # fmt: skip
+                    escape(str(standing.last.get("error") or "")))  # gloo's have brackets  # fmt: skip
     return out
 
 

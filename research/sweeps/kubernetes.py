@@ -9,7 +9,7 @@ import yaml
 
 from research.errors import UserError
 from research.runfolder import atomic_write
-from research.sweeps.slurm import ranges
+from research.sweeps.slurm import Submission, ranges
 from research.sweeps.worker import ATTEMPTS, PREEMPTED, WRONG_INPUT
 
 CONTAINER, FOLDER = "point", "work"
@@ -76,13 +76,12 @@ def claim(text: str) -> Claim:
     return Claim(match[1], match[2] or "", match[3])
 
 
-def job(name: str, file: Path, folder: Path, indices: Iterable[int], options: Options) -> dict[str, Any]:
+def job(name: str, of: Submission, indices: Iterable[int], options: Options) -> dict[str, Any]:
     """The Job that runs the points with these numbers; the n-th completion index is the n-th of them.
 
     Args:
         name: of the Job.
-        file: the sweep, relative to the folder that the command is typed in, which the claim holds.
-        folder: of the sweep, relative to the same.
+        of: what the pods read, relative to the folder that the command is typed in, which the claim holds.
         indices: numbers of points in the plan.
         options: see there.
 
@@ -90,7 +89,8 @@ def job(name: str, file: Path, folder: Path, indices: Iterable[int], options: Op
         UserError: an option that Kubernetes would not take.
     """
     chosen = sorted(indices)
-    command = ["python", "-m", "research", "sweep", "worker", str(file), "--folder", str(folder),
+    command = ["python", "-m", "research", "sweep", "worker", str(of.file), "--folder", str(of.folder),
+               "--plan", str(of.plan), "--seed", str(of.seed),
                "--of", ranges(chosen), "--index", "$(JOB_COMPLETION_INDEX)"]  # fmt: skip
     if options.setup:  # exec: the signal before the end must reach Python
         command = ["/bin/bash", "-c", "\n".join(["set -e", *options.setup, 'exec "$@"']), "bash", *command]

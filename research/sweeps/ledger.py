@@ -72,7 +72,7 @@ class Ledger:
         for line in self.path.read_bytes().splitlines() if self.path.exists() else ():
             with contextlib.suppress(ValueError):
                 event = json.loads(line)
-                if isinstance(event, dict) and "point" in event:
+                if isinstance(event, dict) and {"point", "state"} <= event.keys():
                     found.append(event)
         return found
 

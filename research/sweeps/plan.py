@@ -123,12 +123,16 @@ def is_planned(folder: Path, key: str) -> bool:
         return False
 
 
-def read_plan(folder: Path) -> list[Planned]:
+def read_plan(folder: Path, path: Path | None = None) -> list[Planned]:
     """
+    Args:
+        folder: of the sweep.
+        path: of the plan; None: the folder's own.
+
     Raises:
         UserError: there is none, or it is damaged.
     """
-    path = folder / FILE
+    path = path or folder / FILE
     try:
         return [Planned(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from research.errors import UserError
 from research.runfolder import atomic_write
 from research.sweeps.agents import Target, kept_sweep
+from research.sweeps.plan import FILE as PLAN
 from research.sweeps.worker import ATTEMPTS
 
 TEMPLATES = Path(__file__).parents[2] / "scripts" / "slurm"
@@ -50,11 +51,47 @@ class Options(NamedTuple):
     warning: int = 120
 
 
-def array_script(name: str, file: Path, folder: Path, indices: Iterable[int], options: Options) -> str:
+class Submission(NamedTuple):
+    """What the tasks of one submission read, whatever becomes of the sweep's file and its plan in the meantime.
+
+    Attributes:
+        name: of the sweep.
+        file: a copy of its YAML.
+        plan: a copy of its points.
+        folder: of the sweep.
+        seed: of its draws.
+    """
+
+    name: str
+    file: Path
+    plan: Path
+    folder: Path
+    seed: int
+
+
+def submission(name: str, file: Path, folder: Path, seed: int, write: bool = True) -> Submission:
+    """Keep a copy of the sweep and its plan for the tasks of a submission.
+
+    Args:
+        name, file, folder, seed: of the sweep.
+        write: False names the places only.
+    """
+    n = 1
+    while (place := folder / "submit" / str(n)).exists():
+        n += 1
+    kept = Submission(name, place / Path(file).name, place / PLAN, folder, seed)
+    for source, copy in ((Path(file), kept.file), (folder / PLAN, kept.plan)) if write else ():
+        if source.exists():  # a search has no plan yet
+            with atomic_write(copy) as stream:
+                stream.write(source.read_text(encoding="utf-8"))
+    return kept
+
+
+def array_script(of: Submission, indices: Iterable[int], options: Options) -> str:
     """The script of the points with these numbers."""
     chosen = ranges(indices) + (f"%{options.throttle}" if options.throttle else "")
     many = options.nodes * options.tasks_per_node > 1
-    return _filled("array.sh", options.setup, name=name, indices=chosen, file=file, folder=folder, attempts=ATTEMPTS,
+    return _filled("array.sh", options.setup, **of._asdict(), indices=chosen, attempts=ATTEMPTS,
                    warning=options.warning, resources=_resources(options, whole=True),
                    launch="srun --kill-on-bad-exit=1" if many else "",
                    term="USR1" if many else "TERM")  # srun passes USR1 on, and makes KILL of TERM  # fmt: skip
@@ -78,23 +115,21 @@ def agents_script(name: str, file: Path, folder: Path, target: Target, count: in
                    entity=shlex.quote(target.entity), project=shlex.quote(target.project), sweep=target.sweep)  # fmt: skip
 
 
-def finish_script(name: str, file: Path, folder: Path, array: str, round: int, options: Options) -> str:
+def finish_script(of: Submission, array: str, round: int, options: Options) -> str:
     """The script of the job after an array."""
-    return _filled("finish.sh", options.setup, name=name, array=array, file=file, folder=folder, round=round,
+    return _filled("finish.sh", options.setup, **of._asdict(), array=array, round=round,
                    options=shlex.quote(json.dumps(options._asdict())), resources=_resources(options, whole=False))  # fmt: skip
 
 
-def submit(
-    name: str, file: Path, folder: Path, indices: list[int], options: Options, round: int = 1
-) -> tuple[str, str]:
+def submit(of: Submission, indices: list[int], options: Options, round: int = 1) -> tuple[str, str]:
     """Hand both scripts to SLURM; the job ids.
 
     Raises:
         UserError: there is no sbatch, or it refuses.
     """
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
-    array = _sbatch(folder / "submit" / f"array-{round}.sh", array_script(name, file, folder, indices, options))
-    after = _sbatch(folder / "submit" / f"finish-{round}.sh", finish_script(name, file, folder, array, round, options))
+    (of.folder / "logs").mkdir(parents=True, exist_ok=True)
+    array = _sbatch(of.file.parent / f"array-{round}.sh", array_script(of, indices, options))
+    after = _sbatch(of.file.parent / f"finish-{round}.sh", finish_script(of, array, round, options))
     return array, after
 
 
@@ -132,7 +167,9 @@ def numbers(text: str) -> list[int]:
 def _filled(template: str, setup: tuple[str, ...], **values: object) -> str:
     text = (TEMPLATES / template).read_text(encoding="utf-8")
     values |= {"python": sys.executable, "here": Path.cwd(), "setup": "\n".join(setup)}
-    for place in ("file", "folder", "here", "python"):
+    values["name"] = re.sub(r"[^\w.-]+", "-", str(values["name"]))  # a space would end the directive
+    values["logs"] = str(Path(str(values["folder"])).resolve() / "logs").replace("\\", "\\\\")
+    for place in {"file", "folder", "plan", "here", "python"} & values.keys():
         values[place] = shlex.quote(
             str(Path(str(values[place])) if place == "python" else Path(str(values[place])).resolve())
         )

@@ -79,6 +79,9 @@ def read_sweep(path: Path) -> Sweep:
         raise UserError(f"{path}: method is {method!r}; expected {', '.join(METHODS)}. Correct it.")
     if not isinstance(facts.get("parameters"), dict) or not facts["parameters"]:
         raise UserError(f"{path} has no parameters; expected dotted names with values or distributions. Add some.")
+    name = str(facts.get("name") or Path(path).stem)
+    if re.search(r"[/\x00-\x1f]", name) or name in (".", ".."):
+        raise UserError(f"{path}: name {name!r}; expected a name that a folder can have. Correct it.")
     parameters = tuple(parameter(str(name), value, str(path)) for name, value in facts["parameters"].items())
     if method == "grid" and (
         endless := [one for one in parameters if one.values is None and one.distribution != "int_uniform"]
@@ -88,15 +91,19 @@ def read_sweep(path: Path) -> Sweep:
     if method == "grid":
         parameters = tuple(map(_listed, parameters))
     cap = facts.get("run_cap")
-    if cap is not None and (not isinstance(cap, int) or cap < 1):
+    if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
         raise UserError(f"{path}: run_cap={cap!r}; expected 1 trial or more. Correct it.")
     metric = facts.get("metric") or {}
+    if not isinstance(metric, dict) or not isinstance(metric.get("name", ""), str):
+        raise UserError(
+            f"{path}: metric is {str(metric)[:60]!r}; expected {{name: val/loss, goal: minimize}}. Correct it."
+        )
     goal = metric.get("goal", "minimize")
     if method == "bayes" and not metric.get("name"):
         raise UserError(f"{path}: bayes without a metric; expected metric: {{name: val/loss, goal: minimize}}. Add it.")
     if goal not in ("minimize", "maximize"):
         raise UserError(f"{path}: metric.goal is {goal!r}; expected minimize or maximize. Correct it.")
-    return Sweep(Path(path), str(facts.get("name") or Path(path).stem), method, parameters, metric.get("name"), goal,
+    return Sweep(Path(path), name, method, parameters, metric.get("name"), goal,
                  _command(facts, path), cap, _hyperband(facts, metric, path), facts)  # fmt: skip
 
 
@@ -131,9 +138,8 @@ def _hyperband(facts: dict, metric: dict, path: Path) -> dict | None:
     if rule is None:
         return None
     if not isinstance(rule, dict) or rule.get("type") != "hyperband":
-        raise UserError(
-            f"{path}: early_terminate.type is {(rule or {}).get('type')!r}; expected hyperband. Correct it."
-        )
+        given = rule.get("type") if isinstance(rule, dict) else rule
+        raise UserError(f"{path}: early_terminate.type is {given!r}; expected hyperband. Correct it.")
     if unknown := rule.keys() - HYPERBAND:
         raise UserError(
             f"{path}: early_terminate has {sorted(unknown)[0]!r}; expected {', '.join(sorted(HYPERBAND))}. Correct it."

@@ -27,6 +27,7 @@ from research.sweeps.spec import ours
 PREEMPTED, WRONG_INPUT, INTERRUPTED = 85, 2, 130
 ATTEMPTS = 3  # of a point that crashes
 ERROR_CHARACTERS = 400
+GRACE = 60  # seconds that what a foreign command has started gets to end, once it was told to
 
 
 def is_due(standing: Standing) -> bool:
@@ -64,7 +65,7 @@ def run_point(
             ledger.append(one.point, "running", attempt=standing.attempts + 1)
         started = time.perf_counter()
         log = ledger.folder / "logs" / f"{one.point}.log"
-        code, error = _run(placed(one.argv, one.point), log, run, variables | {"TANDEM_POINT": one.point})
+        code, error = _run(placed(one.argv, one.point), log, run, variables, one.point)
         state = "done" if code == 0 else "preempted" if code in (PREEMPTED, INTERRUPTED) else "failed"
         more = {"state": state} | (outcome(one) if code == 0 else {"code": code, "error": error})
         try:
@@ -79,20 +80,25 @@ def work(
     outcome: Callable[[Planned], dict[str, Any]] = lambda one: {},
 ) -> int:  # fmt: skip
     """Run all that is to be run, until nothing is left or this process is told to stop; the exit code."""
-    with _stoppable() as stopped:
+    with _stoppable():
         for one in points:
-            code = run_point(ledger, one, run, variables, outcome)
-            while code not in (None, 0, WRONG_INPUT, PREEMPTED, INTERRUPTED):  # a crash: again, up to ATTEMPTS times
+            code = None if _stopped else run_point(ledger, one, run, variables, outcome)
+            # a crash: again, up to ATTEMPTS times
+            while code not in (None, 0, WRONG_INPUT, PREEMPTED, INTERRUPTED) and not _stopped:
                 code = run_point(ledger, one, run, variables, outcome)
-            if code in (PREEMPTED, INTERRUPTED) or stopped:
+            if code in (PREEMPTED, INTERRUPTED) or _stopped:
                 return PREEMPTED
     return 0
 
 
-def _run(argv: list[str], log: Path, run: Callable[[list[str]], int], variables: dict[str, str]) -> tuple[int, str]:
+def _run(
+    argv: list[str], log: Path, run: Callable[[list[str]], int], variables: dict[str, str], point: str
+) -> tuple[int, str]:
     """Exit code, and the last line of what the command said."""
     log.parent.mkdir(parents=True, exist_ok=True)
     own = ours(argv)
+    if own is not None:  # of a foreign command the id is that of its words, which a `fit` within it cannot know
+        variables = variables | {"TANDEM_POINT": point}
     with disk_errors(log):
         stream = open(log, "a", encoding="utf-8")
         stream.write(f"$ {' '.join(argv)}\n")
@@ -129,12 +135,13 @@ class _Lossy:
 
 
 _children: list[subprocess.Popen] = []
+_stopped: list[int] = []  # signals that this worker got
 
 
 def _foreign(argv: list[str], stream: io.TextIOBase, variables: dict[str, str]) -> int:
     try:
         child = subprocess.Popen(argv, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, env=os.environ | variables,
-                                 preexec_fn=_die_with_parent)  # fmt: skip
+                                 preexec_fn=_die_with_parent, start_new_session=True)  # fmt: skip
     except OSError as error:
         print(
             f"error: {argv[0]} cannot be started ({error.strerror}); expected a command. Correct the sweep's.",
@@ -143,11 +150,32 @@ def _foreign(argv: list[str], stream: io.TextIOBase, variables: dict[str, str]) 
         return WRONG_INPUT
     _children.append(child)
     try:
+        if _stopped:  # before it was there
+            _tell(child, _stopped[-1])
         code = child.wait()
+        if _stopped:
+            _await_group(child.pid)
     finally:
         _children.remove(child)
-    # told to stop, as this worker was
-    return PREEMPTED if code in (-signal.SIGTERM, -signal.SIGUSR1, -signal.SIGINT) else 128 - code if code < 0 else code
+    if (_stopped and code) or code in (-signal.SIGTERM, -signal.SIGUSR1, -signal.SIGINT):
+        return PREEMPTED  # told to stop, as this worker was
+    return 128 - code if code < 0 else code
+
+
+def _tell(child: subprocess.Popen, number: int) -> None:
+    """A signal to the command and to all that it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, number)
+
+
+def _await_group(group: int) -> None:
+    """What the command has started ends with it, or the point would be run twice at a time."""
+    limit = time.monotonic() + GRACE
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        while time.monotonic() < limit:
+            os.killpg(group, 0)
+            time.sleep(0.05)
+        os.killpg(group, signal.SIGKILL)
 
 
 def _die_with_parent() -> None:
@@ -157,18 +185,18 @@ def _die_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[list[int]]:
+def _stoppable() -> Iterator[None]:
     """Signals go to the command that runs, and end the work after it; our own trainings catch them themselves."""
-    stopped: list[int] = []
+    _stopped.clear()
 
     def stop(number: int, _frame: object) -> None:
-        stopped.append(number)
+        _stopped.append(number)
         for child in _children:
-            child.send_signal(number)
+            _tell(child, number)
 
     kept = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
-        yield stopped
+        yield
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
@@ -178,6 +206,8 @@ def _in_process(
     argv: list[str], stream: io.TextIOBase, run: Callable[[list[str]], int], variables: dict[str, str]
 ) -> int:
     with _environment(variables), contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+        # the ranks of DDP are started by this process's own command line: it must be the point's, not the worker's
+        kept, sys.argv = sys.argv, [sys.argv[0], *argv]
         try:
             return run(argv)
         except KeyboardInterrupt:
@@ -190,6 +220,8 @@ def _in_process(
         except Exception:  # the point failed; the worker goes on
             traceback.print_exc(file=stream)
             return 1
+        finally:
+            sys.argv = kept
 
 
 @contextlib.contextmanager

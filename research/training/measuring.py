@@ -63,11 +63,24 @@ class Measuring(L.Callback):
             return 0
         epoch, every = trainer.num_training_batches, trainer.check_val_every_n_epoch
         if math.isinf(epoch) or every is None:  # counted over all of the training
-            batches, between = steps * accumulate, trainer.val_check_batch
+            # a window ends with its epoch, where that has an end
+            batches = steps * accumulate if math.isinf(epoch) else _batches(steps, int(epoch), accumulate)
+            between = trainer.val_check_batch
             return max(1, math.ceil(batches / between)) if between and not math.isinf(between) else 1
         a_epoch = -(-int(epoch) // accumulate)  # steps
         whole, rest = divmod(steps, a_epoch)
-        if trainer.val_check_batch > epoch or every > 1:
-            return max(1, whole // every + (steps % (a_epoch * every) > 0))
+        if trainer.val_check_batch > epoch:
+            return 1
         between = int(trainer.val_check_batch)
-        return whole * (int(epoch) // between) + math.ceil(rest * accumulate / between)
+        checked = whole // every * (int(epoch) // between)  # within the epochs that validate at all
+        if rest and (whole + 1) % every == 0:
+            checked += rest * accumulate // between
+        ends_on_one = whole % every == 0 and not rest and not int(epoch) % between
+        ends_on_one |= bool(rest) and (whole + 1) % every == 0 and not rest * accumulate % between
+        return checked + (not ends_on_one)  # a training that ends elsewhere is validated there
+
+
+def _batches(steps: int, epoch: int, accumulate: int) -> int:
+    """Micro-batches of that many steps."""
+    whole, rest = divmod(steps, -(-epoch // accumulate))
+    return whole * epoch + min(rest * accumulate, epoch)

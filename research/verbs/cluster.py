@@ -55,7 +55,7 @@ def _refuse_others(args: argparse.Namespace) -> None:
 
 
 def submit_points(args: argparse.Namespace) -> int:
-    from research.sweeps.slurm import array_script, finish_script, submit
+    from research.sweeps.slurm import array_script, finish_script, submission, submit
     from research.sweeps.spec import read_sweep
 
     _refuse_others(args)
@@ -75,11 +75,12 @@ def submit_points(args: argparse.Namespace) -> int:
     if not todo:
         print(f"all {len(points)} points are done or running")
         return 0
+    kept = submission(sweep.name, args.file, folder, args.seed, write=not args.dry_run)
     if args.dry_run:
-        print(array_script(sweep.name, args.file, folder, todo, options))
-        print(finish_script(sweep.name, args.file, folder, "ARRAY", 1, options))
+        print(array_script(kept, todo, options))
+        print(finish_script(kept, "ARRAY", 1, options))
         return 0
-    array, after = submit(sweep.name, args.file, folder, todo, options)
+    array, after = submit(kept, todo, options)
     facts = {"array": array, "finish": after, "points": len(todo), "out": str(folder)}
     print(json.dumps(facts) if args.json else f"{len(todo)} points are array {array}; job {after} follows it; `research sweep "
           f"status {args.file}` shows where they stand")  # fmt: skip
@@ -93,18 +94,23 @@ def finish(args: argparse.Namespace) -> int:
     from research.sweeps.ledger import Ledger
     from research.sweeps.plan import read_plan
     from research.sweeps.search import points_so_far
-    from research.sweeps.slurm import ROUNDS, Options, submit
+    from research.sweeps.slurm import ROUNDS, Options, Submission, submit
     from research.sweeps.spec import read_sweep
     from research.sweeps.worker import is_due
 
+    if None in (args.folder, args.plan, args.round, args.options):
+        raise UserError(f"sweep finish {args.file} without what `sweep submit` tells it; expected the job after an array. Run "
+                        f"`research sweep run` or `submit`.")  # fmt: skip
     sweep, folder, round = read_sweep(args.file), Path(args.folder), int(args.round)
-    points, ledger = points_so_far(folder) if is_searched(sweep) else read_plan(folder), Ledger(folder)
+    points = points_so_far(folder) if is_searched(sweep) else read_plan(folder, Path(args.plan))
+    ledger = Ledger(folder)
     standings = ledger.standings([one.point for one in points])
     todo = task_numbers(sweep, points, lambda one: is_due(standings[one.point]))
     if todo and round < ROUNDS:
         values = json.loads(args.options)
         options = Options(**values | {"sbatch": tuple(values["sbatch"]), "setup": tuple(values["setup"])})
-        array, _ = submit(sweep.name, args.file, folder, todo, options, round + 1)
+        kept = Submission(sweep.name, args.file, Path(args.plan), folder, args.seed)
+        array, _ = submit(kept, todo, options, round + 1)
         say(f"{len(todo)} of {len(points)} points are missing: submitted again as array {array}")
         return 0
     counts = count(ledger, points)

@@ -45,6 +45,8 @@ OWN_NAMES = {
 }  # fmt: skip
 """What other verbs call an option, in messages of the rooms below → its name here."""
 HELP = ("-h", "--help")
+MAPPINGS = ("_pattern", "_config", "_kwargs")
+"""Ends of options whose values are mappings: PEFT's rank_pattern, loftq_config, …"""
 EXAMPLE = "research.training.dual_encoder.DualEncoderModule"
 PRECISIONS = (None, "32-true", "bf16-mixed", "64-true", 32, "32", 64, "64")
 
@@ -202,12 +204,13 @@ def _parser(prog: str) -> "jsonargparse.ArgumentParser":
 def _unfolded(argv: list[str]) -> list[str]:
     """`--model.adapter={'r': 4, 'lora_alpha': 8}`, as a sweep's agent writes options that hang together, as the two options.
 
-    Python's notation is read as well as YAML's. A mapping with a class_path stays whole: it replaces what was there.
+    Python's notation is read as well as YAML's. A mapping with a class_path stays whole: as from a configuration after others,
+    its class takes the place of another one, and over the same class it changes the options that it names.
     """
     out: list[str] = []
     for arg in argv:
         name, equals, text = arg.partition("=")
-        if equals and re.fullmatch(r"--[\w.]+", name) and text.startswith("{"):
+        if equals and re.fullmatch(r"--[\w.]+", name) and text.startswith(("{", "[")):
             out += _leaves(name, _read(text))
         else:
             out.append(arg)
@@ -225,7 +228,7 @@ def _read(text: str) -> Any:
 
 
 def _leaves(name: str, value: Any) -> list[str]:
-    if isinstance(value, dict) and value and "class_path" not in value:
+    if isinstance(value, dict) and value and "class_path" not in value and not name.endswith(MAPPINGS):
         return [leaf for key, inner in value.items() for leaf in _leaves(f"{name}.{key}", inner)]
     return [f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
 

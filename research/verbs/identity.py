@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from research.runfolder import hash_json, hash_strings
-from research.verbs.training import HOW
 
+HOW = ("out", "wandb", "save_every", "data.init_args.workers")
+"""Parts of a configuration that say how, not what: a run goes on with others."""
 PLACE = "{point}"  # in --out: becomes the point id
 LENGTH = 16  # hexadecimal digits
 PATHS = ("model.init_args.model", "data.init_args.train", "data.init_args.val", "data.init_args.test",

@@ -12,6 +12,7 @@ from research.verbs.points import folder_of, planned_points, to_do
 def submit_job(args: argparse.Namespace) -> int:
     """Render the Job of what is to be run; the exit code."""
     from research.sweeps.kubernetes import job, name_of, text_of, write
+    from research.sweeps.slurm import submission
     from research.sweeps.spec import read_sweep
 
     options = _options(args)
@@ -22,7 +23,8 @@ def submit_job(args: argparse.Namespace) -> int:
     if not todo:
         print(f"all {len(points)} points are done or running")
         return 0
-    rendered = job(name_of(sweep.name, folder), file, folder, todo, options)
+    kept = submission(sweep.name, file, folder, args.seed, write=not args.dry_run)
+    rendered = job(name_of(sweep.name, folder), kept, todo, options)
     if args.dry_run:
         print(text_of(rendered), end="")
         return 0

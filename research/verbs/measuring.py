@@ -26,13 +26,16 @@ FREE = (
 """Last parts of option names that change what is computed and not how long it takes: one point stands for all of them."""
 
 
-def measure(points: list[Planned], steps: int, start: float) -> tuple[list[Planned], dict[str, Any]]:
+def measure(
+    points: list[Planned], steps: int, start: float, trials: int | None = None
+) -> tuple[list[Planned], dict[str, Any]]:
     """The points with `seconds`, and what they come to.
 
     Args:
         points: of a plan, trainings of ours.
         steps: to time of each kind of point.
         start: seconds that a new process needs before its first point.
+        trials: of a sweep whose points are samples of what it will run; None: they are all.
 
     Raises:
         UserError: a point is no training of ours, or its first steps end in an error.
@@ -49,10 +52,11 @@ def measure(points: list[Planned], steps: int, start: float) -> tuple[list[Plann
     for kind in watched(kinds):
         found[kind] = _timed(kinds[kind][0], steps)
     timed = [one._replace(facts=one.facts | found[_kind(one)]) for one in points]
-    hours = sum((one.facts["seconds"] + start) * one.facts["devices"] for one in timed) / 3600
-    kept = sum(one.facts["seconds"] * one.facts["devices"] for one in timed) / 3600
+    share = 1 if trials is None else trials / len(timed)
+    hours = share * sum((one.facts["seconds"] + start) * one.facts["devices"] for one in timed) / 3600
+    kept = share * sum(one.facts["seconds"] * one.facts["devices"] for one in timed) / 3600
     return timed, {"hours": hours, "hours_in_kept_workers": kept, "start_seconds": start, "measured": len(kinds),
-                   "steps": steps}  # fmt: skip
+                   "steps": steps, "trials": trials or len(timed)}  # fmt: skip
 
 
 def _timed(one: Planned, steps: int) -> dict[str, Any]:

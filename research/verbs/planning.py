@@ -10,7 +10,7 @@ from typing import Any
 from research.errors import UserError
 from research.progress import say
 from research.verbs.measuring import measure
-from research.verbs.points import folder_of, plan_key, watched
+from research.verbs.points import folder_of, plan_key, refuse_other, take_folder, watched
 from research.verbs.searching import describe_for
 
 
@@ -21,6 +21,7 @@ def plan_points(args: argparse.Namespace) -> int:
     if args.measure is not None and args.measure < 1:
         raise UserError(f"--measure {args.measure}; expected 1 step or more. Correct it.")
     sweep = read_sweep(args.file)
+    refuse_other(folder_of(sweep), sweep)
     described: list[float] = []
     points, problems = plan(sweep, _clocked(describe_for(sweep), described), args.seed, watched)
     if problems:
@@ -38,9 +39,11 @@ def plan_points(args: argparse.Namespace) -> int:
 
             torch.set_num_threads(args.threads)
         # the first point also paid for the imports, which every new process pays
-        points, cost = measure(points, args.measure, max(0.0, described[0] - statistics.median(described)))
+        trials = None if is_exhaustive(sweep) else sweep.run_cap
+        points, cost = measure(points, args.measure, max(0.0, described[0] - statistics.median(described)), trials)
     if is_exhaustive(sweep):
         write_plan(folder, points, plan_key(args, sweep))
+        take_folder(folder, sweep)
     if args.json:
         rows = [{"point": one.point, "values": one.values, **one.facts} for one in points]
         print(
@@ -52,8 +55,9 @@ def plan_points(args: argparse.Namespace) -> int:
     what = f"{len(points)} points" if is_exhaustive(sweep) else f"{len(points)} samples of an endless sweep"
     print(f"\n{what}, all can be run" + (f"; {folder / 'plan.jsonl'}" if is_exhaustive(sweep) else ""))
     if cost is not None:
-        print(f"{cost['hours']:.2f} device-hours with a process a point, {cost['hours_in_kept_workers']:.2f} in workers that "
-              f"are kept ({cost['measured']} of {len(points)} points timed, {cost['steps']} steps each)")  # fmt: skip
+        print(f"at most {cost['hours']:.2f} device-hours for {cost['trials']} points with a process each, "
+              f"{cost['hours_in_kept_workers']:.2f} in workers that are kept ({cost['measured']} points timed, "
+              f"{cost['steps']} steps each)")  # fmt: skip
     return 0
 
 

@@ -11,17 +11,26 @@ from typing import Any
 
 from research.errors import UserError
 from research.progress import bar, say
+from research.verbs.describing import describe
+
+OWNER = "sweep.json"  # says whose folder it is
 
 
 def folder_of(sweep: Any) -> Path:
     """Where a sweep's points lie: what --out of its command says before {point}; else runs/sweeps/NAME."""
     from research.sweeps.plan import PLACE
+    from research.sweeps.spec import ours
 
     words = list(sweep.command)
-    for flag, value in itertools.pairwise(words):
-        if flag == "--out" and PLACE in value:
-            return Path(value.partition(PLACE)[0])
-    return Path("runs/sweeps") / sweep.name
+    if (ours(words) or [""])[0] != "fit":
+        return Path("runs/sweeps") / sweep.name
+    given = [value for flag, value in itertools.pairwise(words) if flag == "--out"]
+    given += [word.partition("=")[2] for word in words if word.startswith("--out=")]
+    if not given or not given[-1].endswith(f"/{PLACE}"):
+        what = f"--out {given[-1]}" if given else "no --out"
+        raise UserError(f"{sweep.path}: the command has {what}; expected a folder for each point: --out "
+                        f"runs/sweeps/{sweep.name}/{PLACE}. Correct it.")  # fmt: skip
+    return Path(given[-1].removesuffix(f"/{PLACE}"))
 
 
 def planned_points(args: argparse.Namespace, sweep: Any) -> list:
@@ -34,57 +43,102 @@ def planned_points(args: argparse.Namespace, sweep: Any) -> list:
         raise UserError(f"{args.file}: random without run_cap has no end; expected a number of trials. Add run_cap: 24, or "
                         "run it by `wandb agent`.")  # fmt: skip
     folder, key = folder_of(sweep), plan_key(args, sweep)
+    refuse_other(folder, sweep)
     if is_searched(sweep):
         open_search(folder, sweep, args.seed)
         if points := points_so_far(folder):
+            if not _are_current(points):
+                raise UserError(f"{folder} holds a search over other data or another model than are there now; expected the "
+                                "same, to go on. Give the sweep another name, or move that folder.")  # fmt: skip
             return points
-    elif is_planned(folder, key):  # fit refuses a point whose data have changed since
-        return read_plan(folder)
+    elif is_planned(folder, key):
+        if _are_current(points := read_plan(folder)):
+            return points
+        say("data or model have changed since the plan: it is made anew, and its points are others")
     points, problems = plan(sweep, describe_for(sweep), args.seed, watched)
     if problems:
         raise UserError(f"{args.file}: {len(problems)} points cannot be run, the first: {problems[0].reason}")
+    take_folder(folder, sweep)
     if is_searched(sweep):
         return []  # those were its extremes; its points are proposed one by one
     write_plan(folder, points, key)
     return points
 
 
+def take_folder(folder: Path, sweep: Any) -> None:
+    """Note whose folder it is."""
+    from research.runfolder import write_json
+
+    write_json(folder / OWNER, {"name": sweep.name})
+
+
+def refuse_other(folder: Path, sweep: Any) -> None:
+    """
+    Raises:
+        UserError: the folder is another sweep's, whose plan and ledger would be mixed with this one's.
+    """
+    try:
+        name = json.loads((folder / OWNER).read_text(encoding="utf-8"))["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if name != sweep.name:
+        raise UserError(f"{folder} is the folder of the sweep {name}, and {sweep.path} is {sweep.name}; expected a folder "
+                        "each. Change --out in its command.")  # fmt: skip
+
+
+def _are_current(points: list) -> bool:
+    """Whether the data and models that a plan was made of are still there: one point of each kind is described again."""
+    kinds = {json.dumps([one.facts.get("base_hash"), one.facts.get("data")]): one for one in points if is_fit(one)}
+    try:
+        return all(describe(one.argv)["point"] == one.point for one in kinds.values())
+    except UserError:
+        return False  # planning says what is wrong
+
+
 def plan_key(args: argparse.Namespace, sweep: Any) -> str:
-    """Hash of the sweep, the configurations that its command names, the seed and the code."""
+    """Hash of the sweep, its command as it stands now, the configurations that this names, the seed and the code."""
     from research.runfolder import hash_json
+    from research.sweeps.spec import argv_of
     from research.verbs.identity import code_fingerprint
 
     files = [Path(word) for word in sweep.command if word.endswith((".yaml", ".yml")) and Path(word).is_file()]
-    return hash_json([sweep.facts, args.seed, code_fingerprint(), [path.read_text(encoding="utf-8") for path in files]])
+    command = argv_of(sweep, {})  # with the variables of the environment
+    texts = [path.read_text(encoding="utf-8") for path in files]
+    return hash_json([sweep.facts, command, args.seed, code_fingerprint(), texts])
+
+
+def tell_again(args: argparse.Namespace, ledger: Any, points: list, folder: Path) -> list:
+    """Tell the ledger of the points that are run again because the user asks for it, or because what they made is gone."""
+    again = due_again(args, ledger, points, folder)
+    for one in again:
+        if is_stale(folder / one.point):
+            _move_aside(folder / one.point)
+        ledger.append(one.point, "missing", reason="run again")
+    return again
 
 
 def due_again(args: argparse.Namespace, ledger: Any, points: list, folder: Path) -> list:
-    """Points that are run again because the user asks for it, or because what they made is gone."""
+    """Those points; nothing is changed."""
     standings = ledger.standings([one.point for one in points])
     stale = [one for one in points if is_stale(folder / one.point)]
     if stale and not args.rerun_stale:
         say(f"{len(stale)} points were done by other code; --rerun-stale runs them again")
     again = stale if args.rerun_stale else []
-    gone = [
-        one
-        for one in points
-        if standings[one.point].state == "done" and is_fit(one) and not is_done(folder / one.point)
-    ]
+    ended = [one for one in points if standings[one.point].state in ("done", "pruned")]
+    gone = [one for one in ended if is_fit(one) and not is_done(folder / one.point)]
     failed = [one for one in points if standings[one.point].state in ("failed", "killed")] if args.retry else []
-    for one in again:
-        _move_aside(folder / one.point)
     return [*again, *gone, *failed]
 
 
 def to_do(args: argparse.Namespace, sweep: Any, points: list, folder: Path) -> list[int]:
-    """Numbers of the points that are to be run, after the ledger was told of those that the user asks for again."""
+    """Numbers of the points that are to be run, after the ledger was told of those again; a dry run tells it nothing."""
     from research.sweeps.ledger import AGAIN, Ledger
 
     ledger = Ledger(folder)
-    for one in due_again(args, ledger, points, folder):
-        ledger.append(one.point, "missing", reason="run again")
+    tell = due_again if args.dry_run else tell_again
+    again = {one.point for one in tell(args, ledger, points, folder)}
     standings = ledger.standings([one.point for one in points])
-    return task_numbers(sweep, points, lambda one: standings[one.point].state in AGAIN)
+    return task_numbers(sweep, points, lambda one: standings[one.point].state in AGAIN or one.point in again)
 
 
 def task_numbers(sweep: Any, points: list, is_wanted: Callable[[Any], bool]) -> list[int]:
@@ -92,7 +146,7 @@ def task_numbers(sweep: Any, points: list, is_wanted: Callable[[Any], bool]) -> 
     from research.verbs.searching import is_searched
 
     wanted = [i for i, one in enumerate(points) if is_wanted(one)]
-    return list(range(len(wanted) + sweep.run_cap - len(points))) if is_searched(sweep) else wanted
+    return list(range(len(wanted) + max(0, sweep.run_cap - len(points)))) if is_searched(sweep) else wanted
 
 
 def is_fit(one: Any) -> bool:
@@ -118,7 +172,9 @@ def is_stale(run: Path) -> bool:
     if not is_done(run):
         return False
     try:
-        return json.loads((run / MARKER).read_text(encoding="utf-8")).get("fingerprint") != code_fingerprint()
+        facts = json.loads((run / MARKER).read_text(encoding="utf-8"))
+        # a training that other code began is stale as well
+        return {facts.get("fingerprint"), *facts.get("earlier_fingerprints", [])} != {code_fingerprint()}
     except (OSError, ValueError):
         return True
 

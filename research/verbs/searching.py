@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from research.verbs.describing import describe
-from research.verbs.points import is_fit
+from research.verbs.points import is_done, is_fit
 
 RULE = "TANDEM_PRUNE"
 """Variable that tells a point's training how the sweep ends it early."""
@@ -39,9 +39,13 @@ def outcome_of(folder: Path, sweep: Any) -> Callable[[Any], dict[str, Any]]:
     """What a point that ended well adds to its event: the best value of the sweep's metric, and whether it was pruned."""
 
     def outcome(one: Any) -> dict[str, Any]:
-        if sweep.metric is None or not is_fit(one):
+        if not is_fit(one):
             return {}
         run = folder / one.point
+        if not is_done(run):
+            return {"state": "failed", "code": 1, "error": f"it ended with 0, and {run} holds no finished training"}
+        if sweep.metric is None:
+            return {}
         values = [value for value in history(run, sweep.metric) if math.isfinite(value)]
         if not values:
             if not is_searched(sweep):
@@ -86,16 +90,15 @@ def pruning(out: Path) -> list:
     if RULE not in os.environ:
         return []
     from research.sweeps.hyperband import is_stopped
+    from research.sweeps.search import points_so_far
     from research.training.pruning import Pruning
 
     facts = json.loads(os.environ[RULE])
 
     def stopped(own: list[float]) -> bool:
-        runs = [path.parent for path in Path(facts["folder"]).glob("*/curves.jsonl")]
-        others = [
-            run for run in runs if run.name != Path(out).name and "." not in run.name
-        ]  # a dot: put aside as stale
-        others = [history(run, facts["metric"]) for run in others]
+        # of this plan alone: the folder may hold points of an earlier one, measured on other data
+        names = [one.point for one in points_so_far(Path(facts["folder"])) if one.point != Path(out).name]
+        others = [history(Path(facts["folder"]) / name, facts["metric"]) for name in names]
         return is_stopped(own, others, facts["rule"], facts["goal"])
 
     return [Pruning(out, facts["metric"], stopped)]

@@ -26,12 +26,12 @@ from research.verbs.agents import go_on
 from research.verbs.cluster import finish, submit_points
 from research.verbs.planning import plan_points
 from research.verbs.points import (
-    due_again,
     folder_of,
     is_done,
     is_fit,
     is_stale,
     planned_points,
+    tell_again,
     write_report,
 )
 from research.verbs.searching import due, is_searched, outcome_of, variables_of
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rerun-stale", action="store_true", help="run: points that were done by other code, again")
     parser.add_argument("--retry", action="store_true", help="run: points that have failed three times, again")
     _add_submit(parser)
-    for name in ("--index", "--of", "--round", "--folder", "--options"):  # of the scripts that submit writes
+    for name in ("--index", "--plan", "--of", "--round", "--folder", "--options"):  # of the scripts that submit writes
         parser.add_argument(name, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
 
@@ -149,8 +149,7 @@ def _run(args: argparse.Namespace) -> int:
     folder = folder_of(sweep)
     points = planned_points(args, sweep)
     ledger = Ledger(folder)
-    for one in due_again(args, ledger, points, folder):
-        ledger.append(one.point, "missing", reason="run again")
+    tell_again(args, ledger, points, folder)
     gpus = [gpu for gpu in args.gpus.split(",") if gpu]
     threads = args.threads or max(1, len(os.sched_getaffinity(0)) // args.workers)
     command = [sys.executable, "-m", "research", "sweep", "worker", str(args.file), "--seed", str(args.seed)]
@@ -179,7 +178,7 @@ def _worker(args: argparse.Namespace) -> int:
         points: Iterable = due(folder, sweep, args.seed, once=args.index is not None)
         # on a cluster, a task is one point: whichever is to be run, or the next to be proposed
         return work(Ledger(folder), points, cli.main, variables_of(folder, sweep), outcome_of(folder, sweep))
-    points = read_plan(folder)
+    points = read_plan(folder, args.plan and Path(args.plan))
     if args.index is not None:
         points = [_numbered(points, int(args.index), args.of)]
         if int(os.environ.get("SLURM_PROCID", "0")):  # another rank of this point: the first one keeps the books
@@ -210,7 +209,7 @@ def _numbered(points: list, index: int, of: str | None) -> Any:
 def _status(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from research.sweeps.executors import count, table
+    from research.sweeps.executors import counted, table
     from research.sweeps.ledger import Ledger
     from research.sweeps.plan import read_plan
     from research.sweeps.spec import read_sweep
@@ -219,12 +218,13 @@ def _status(args: argparse.Namespace) -> int:
     points, ledger = read_plan(folder), Ledger(folder)
     standings = ledger.standings([one.point for one in points])
     for one in points:
-        if standings[one.point].state == "done" and is_fit(one):
-            state = "stale" if is_stale(folder / one.point) else "done" if is_done(folder / one.point) else "missing"
+        ended = standings[one.point].state
+        if ended in ("done", "pruned") and is_fit(one):
+            state = "stale" if is_stale(folder / one.point) else ended if is_done(folder / one.point) else "missing"
             standings[one.point] = standings[one.point]._replace(state=state)
     if args.json:
         rows = [{"point": one.point, "values": one.values, **standings[one.point]._asdict()} for one in points]
-        print(json.dumps({"out": str(folder), "states": count(ledger, points), "points": rows}))
+        print(json.dumps({"out": str(folder), "states": counted(standings), "points": rows}))
         return 0
     Console(soft_wrap=True).print(table(points, standings))
     return 0

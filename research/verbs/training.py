@@ -6,6 +6,7 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,11 @@ from research.runfolder import (
 )
 from research.training.stop import Stopped, stop_at_once
 from research.verbs import configuration
+from research.verbs.identity import HOW, PATHS, PLACE, code_fingerprint, point_of
 
 if TYPE_CHECKING:
     import lightning as L
 
-HOW = ("out", "wandb", "save_every", "data.init_args.workers")
-"""Parts of a configuration that say how, not what: a run goes on with others."""
 LOWER = (
     "val/loss",
     "val/perplexity",
@@ -51,12 +51,14 @@ def fit(args: argparse.Namespace, callbacks: "list[L.Callback] | None" = None) -
     if {*configuration.HELP} & {*args.argv}:
         configuration.print_options(args)
         return 0
+    code_fingerprint()  # of the code that is about to be imported, not of what it is edited to meanwhile
     with stop_at_once(), configuration.own_names():
         out = None
         try:
             config, resolved = configuration.read(args)
             out = Path(config.out)
-            return _fit(args, config, resolved, out, callbacks or [])
+            with _own_process():
+                return _fit(args, config, resolved, out, callbacks or [])
         except Stopped as stopped:
             if not _is_first_process():
                 return 0  # Lightning kills the first process, which is still saving, when another one fails
@@ -65,7 +67,6 @@ def fit(args: argparse.Namespace, callbacks: "list[L.Callback] | None" = None) -
 
 
 def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callbacks: list) -> int:
-    from research.verbs.identity import PLACE, point_of
     from research.verbs.searching import pruning
 
     module = data = None
@@ -148,6 +149,25 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
         return _print(args, out, metrics)
 
 
+@contextlib.contextmanager
+def _own_process() -> Iterator[None]:
+    """What a training sets for its whole process is put back: a sweep's worker trains other points after it."""
+    import torch
+    from torch import distributed
+
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    backend, matmul = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    kept = backend.benchmark, backend.deterministic
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        torch.set_float32_matmul_precision(matmul)
+        backend.benchmark, backend.deterministic = kept
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
 def evaluate(args: argparse.Namespace, verb: str) -> int:
     """validate, test: the run's best model, or the configuration's own where none was trained yet."""
     if {*configuration.HELP} & {*args.argv}:
@@ -220,6 +240,8 @@ def _finished(out: Path, resolved: dict) -> bool:
         raise UserError(f"{out / 'config.yaml'} is not readable YAML ({str(error).splitlines()[0]}); expected the "
                         "configuration of this run. Name another --out, or delete this folder.") from None  # fmt: skip
     found = differences(earlier if isinstance(earlier, dict) else {}, resolved)
+    if "TANDEM_POINT" in os.environ:  # the point's id stands for what lies there, however its place is spelled
+        found = {name: values for name, values in found.items() if name not in PATHS}
     changed = [f"{name} {old!r}, now {new!r}" for name, (old, new) in found.items()]
     if changed:
         raise UserError(f"--out {out} holds a run with another configuration ({'; '.join(changed[:5])}); expected the same, to "
@@ -270,10 +292,12 @@ def _open(
             raise UserError(f"the data or the base model of {out} have changed since its checkpoint (hash "
                             f"{str(earlier)[:12]}…, now {made_of[:12]}…); expected the same, to go on. Name another --out, "
                             "or delete it.")  # fmt: skip
+        if (before := marker.get("fingerprint")) not in (None, code_fingerprint()):
+            say(f"warning: {out} was begun by other code; it goes on with this one, and counts as stale")
+            earlier = sorted({*marker.get("earlier_fingerprints", []), before})
+            write_json(out / MARKER, marker | {"fingerprint": code_fingerprint(), "earlier_fingerprints": earlier})
         return
     # the marker first: a folder that holds other files and no marker would be taken for somebody else's
-    from research.verbs.identity import code_fingerprint
-
     device = str(trainer.strategy.root_device)
     write_json(out / MARKER, provenance(args.command, made_of=made_of, seed=resolved["seed_everything"], device=device,
                                         point=point, fingerprint=code_fingerprint(), **facts))  # fmt: skip

@@ -2,7 +2,7 @@
 # One trial of a W&B sweep a task; `research sweep submit --wandb` fills in what stands between @ signs.
 #SBATCH --job-name=@name@
 #SBATCH --array=@indices@
-#SBATCH --output=@folder@/logs/slurm-%A_%a.log
+#SBATCH --output="@logs@/slurm-%A_%a.log"
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@@warning@

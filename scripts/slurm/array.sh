@@ -2,7 +2,7 @@
 # One point of a sweep a task; `research sweep submit` fills in what stands between @ signs.
 #SBATCH --job-name=@name@
 #SBATCH --array=@indices@
-#SBATCH --output=@folder@/logs/slurm-%A_%a.log
+#SBATCH --output="@logs@/slurm-%A_%a.log"
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@@warning@
@@ -13,7 +13,7 @@ export SLURM_EXPORT_ENV=ALL
 job="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
 echo "== $(date -Is) $job on $(hostname), start $((${SLURM_RESTART_COUNT:-0} + 1))"
 
-@launch@ @python@ -m research sweep worker @file@ --folder @folder@ --index "$SLURM_ARRAY_TASK_ID" &
+@launch@ @python@ -m research sweep worker @file@ --folder @folder@ --plan @plan@ --seed @seed@ --index "$SLURM_ARRAY_TASK_ID" &
 child=$!
 # before its time limit (USR1) and when it is preempted (TERM) the training saves and exits with 85
 told=

@@ -187,14 +187,16 @@ def test_two_hundred_points_in_a_kept_worker_cost_little_each(place, research):
 
 
 def test_data_that_changed_since_the_plan_are_not_trained_on(place, research):
+    """While the sweep runs, say: a worker has its plan already."""
     file = sweep({"seed_everything": {"values": [0]}})
     assert research("sweep", "plan", file).code == 0
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(20)))
-    result = process("sweep", "run", file, "--threads", "1", env={"TANDEM_CACHE": "cache"})
-    assert result.code == 1
-    assert "have changed since; expected what was planned" in result.err
-    assert research("sweep", "plan", file).code == 0
-    assert process("sweep", "run", file, "--threads", "1", env={"TANDEM_CACHE": "cache"}).code == 0
+    process("sweep", "worker", file, env={"TANDEM_CACHE": "cache"})
+    (one,) = research("sweep", "status", file, "--json").json["points"]
+    assert (one["state"], one["attempts"], one["last"]["code"]) == ("failed", 1, 2)
+    assert "have changed since; expected what was planned" in one["last"]["error"]
+    result = process("sweep", "run", file, "--threads", "1", "--json", env={"TANDEM_CACHE": "cache"})
+    assert result.json["states"] == {"done": 1}  # planned anew
 
 
 def test_a_random_sweep_with_four_workers_has_exactly_run_cap_trials(place, research):
@@ -371,3 +373,177 @@ def test_a_sweep_goes_on_without_w_and_b_s_process(place, research):
     quiet, disturbed = run("quiet", "disabled"), run("killed", "offline")
     assert killed
     assert disturbed == quiet
+
+
+def states(research, file: str) -> list[str]:
+    return [one["state"] for one in research("sweep", "status", file, "--json").json["points"]]
+
+
+def run_sweep(file: str, *options: str, **more):
+    return process("sweep", "run", file, "--threads", "1", "--json", *options, env={"TANDEM_CACHE": "cache"}, **more)
+
+
+def test_points_of_two_processes_are_those_of_fit(place, research):
+    """DDP's second rank is started by the worker's own process: it must train the worker's point, not a point of its own."""
+    Path("sft.yaml").write_text(CONFIG.replace("accelerator: cpu", "accelerator: cpu\n  devices: 2\n  strategy: ddp"))
+    result = run_sweep(sweep({"seed_everything": {"values": [0, 1]}}))
+    assert result.json["states"] == {"done": 2}, result.err
+    for seed, line in enumerate(Path("runs/plan.jsonl").read_text().splitlines()):
+        point = json.loads(line)["point"]
+        options = ("-c", "sft.yaml", "--out", f"alone/{point}", f"--seed_everything={seed}")
+        assert process("fit", *options, env={"OMP_NUM_THREADS": "1"}).code == 0
+        assert metrics(Path("alone") / point) == metrics(Path("runs") / point)
+
+
+def test_a_done_point_over_other_data_is_another_point(place, research):
+    file = sweep({"seed_everything": {"values": [0]}})
+    assert run_sweep(file).json["states"] == {"done": 1}
+    first = json.loads(Path("runs/plan.jsonl").read_text())["point"]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(20)))
+    again = run_sweep(file)
+    assert again.json["states"] == {"done": 1}
+    assert "changed since the plan" in again.err
+    second = json.loads(Path("runs/plan.jsonl").read_text())["point"]
+    assert second != first
+    assert (Path("runs") / second / "metrics.json").exists()
+
+
+def test_a_variable_of_the_environment_is_part_of_the_plan(place, research):
+    value = sweep({"a": {"values": [1]}}, command=["sh", "-c", "echo $0 >> said.txt", "${envvar:WHAT}", "${args}"])
+    for what in ("one", "two"):
+        assert process("sweep", "run", value, env={"WHAT": what}).code == 0
+    assert Path("said.txt").read_text().split() == ["one", "two"]
+
+
+@pytest.mark.parametrize("out", [["--out", "runs/{point}/fit"], ["--out", "runs/exp-{point}"], ["--out", "runs"], []])
+def test_a_command_without_a_folder_for_each_point_is_refused(out, place, research):
+    result = research("sweep", "plan", sweep({"seed_everything": {"values": [0]}},
+                                             command=["research", "fit", "-c", "sft.yaml", *out, "${args}"]))  # fmt: skip
+    assert result.code == 2
+    assert "expected a folder for each point: --out runs/sweeps/tiny/{point}" in result.err
+
+
+def test_a_folder_has_one_sweep(place, research):
+    assert research("sweep", "plan", sweep({"seed_everything": {"values": [0]}})).code == 0
+    result = research("sweep", "run", sweep({"seed_everything": {"values": [1]}}, name="other"))
+    assert result.code == 2
+    assert "is the folder of the sweep tiny" in result.err
+    assert research("sweep", "plan", sweep({"seed_everything": {"values": [2]}})).code == 0  # the same, changed
+
+
+def test_hyperband_compares_points_of_this_plan_alone(place, research):
+    Path("sft.yaml").write_text(CONFIG.replace("max_steps: 2", "max_steps: 4\n  val_check_interval: 1"))
+    rule = {"metric": {"name": "val/loss"}, "early_terminate": {"type": "hyperband", "min_iter": 3, "eta": 2}}
+    assert run_sweep(sweep({"model.optimisation.lr": {"values": [3e-2, 2e-2]}}, **rule)).json["states"] == {"done": 2}
+    result = run_sweep(sweep({"model.optimisation.lr": {"values": [1e-9]}}, **rule))
+    assert result.json["states"] == {"done": 1}
+
+
+def test_a_dry_run_changes_nothing(place, research):
+    file = sweep({"seed_everything": {"values": [0]}})
+    assert run_sweep(file).code == 0
+    (folder,) = [path for path in Path("runs").iterdir() if len(path.name) == 16]
+    facts = json.loads((folder / "provenance.json").read_text())
+    (folder / "provenance.json").write_text(json.dumps(facts | {"fingerprint": "0" * 16}))
+    before = sorted(Path().rglob("*")), Path("runs/ledger.jsonl").read_text()
+    shown = research("sweep", "submit", file, "--rerun-stale", "--dry-run", "--seed", "7")
+    assert "--seed 7" in shown.out
+    assert "array=0" in shown.out
+    assert (sorted(Path().rglob("*")), Path("runs/ledger.jsonl").read_text()) == before
+
+
+def test_a_pruned_point_whose_folder_is_gone_is_made_again(place, research):
+    import shutil
+
+    file = sweep({"seed_everything": {"values": [0]}})
+    assert run_sweep(file).code == 0
+    point = json.loads(Path("runs/plan.jsonl").read_text())["point"]
+    from research.sweeps.ledger import Ledger
+
+    Ledger(Path("runs")).append(point, "pruned")
+    shutil.rmtree(Path("runs") / point)
+    assert states(research, file) == ["missing"]
+    assert run_sweep(file).json["states"] == {"done": 1}
+
+
+def test_an_error_with_brackets_does_not_end_the_table(place, research):
+    file = sweep({"seed_everything": {"values": [0]}})
+    assert research("sweep", "plan", file).code == 0
+    from research.sweeps.ledger import Ledger
+
+    point = json.loads(Path("runs/plan.jsonl").read_text())["point"]
+    Ledger(Path("runs")).append(point, "failed", error="[/__w/pytorch/gloo/pair.cc:534] [bold]Connection closed")
+    shown = research("sweep", "status", file)
+    assert shown.code == 0
+    assert "/__w/pytorch/gloo/pair.cc:534]" in shown.out
+    assert "[bold]Connection closed" in shown.out
+
+
+def test_a_mapping_that_is_an_option_s_own_value_can_be_swept(place, research):
+    values = [{"r": 2, "alpha_pattern": {"q_proj": 64}}, {"r": 2, "target_modules": [r".*\.q_proj", "v_proj"]}]
+    found = research("sweep", "plan", sweep({"model.adapter": {"values": values[:1]}}), "--json")
+    assert found.code == 0, found.err
+    result = run_sweep("sweep.yaml")
+    assert result.code == 0, result.err
+    point = found.json["points"][0]["point"]
+    config = yaml.safe_load((Path("runs") / point / "config.yaml").read_text())
+    assert config["model"]["init_args"]["adapter"]["init_args"]["alpha_pattern"] == {"q_proj": 64}
+
+
+def test_what_one_point_sets_for_its_process_is_not_there_for_the_next(place, research):
+    Path("told.py").write_text(
+        "import lightning as L, torch\n\n\nclass Told(L.Callback):\n    def on_train_start(self, trainer, module):\n"
+        "        with open('flags.txt', 'a') as stream:\n"
+        "            print(torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, file=stream)\n"
+    )
+    text = CONFIG.replace("accelerator: cpu", "accelerator: cpu\n  callbacks: [{class_path: told.Told}]")
+    Path("sft.yaml").write_text(text)
+    values = [{"max_steps": 1}, {"deterministic": True, "benchmark": True, "max_steps": 2}, {"max_steps": 3}]
+    result = process("sweep", "run", sweep({"trainer": {"values": values}}), "--threads", "1",
+                     env={"TANDEM_CACHE": "cache", "PYTHONPATH": f"{place}:{Path(__file__).parents[2]}"})  # fmt: skip
+    assert result.code == 0, result.err
+    assert Path("flags.txt").read_text().splitlines() == ["False False", "True True", "False False"]
+
+
+def test_a_point_that_other_code_finished_is_stale(place, research):
+    import signal
+    import subprocess
+    import sys
+
+    Path("sft.yaml").write_text(CONFIG.replace("max_steps: 2", "max_steps: 3000\n  max_epochs: -1"))
+    file = sweep({"seed_everything": {"values": [0]}})
+    child = subprocess.Popen([sys.executable, "-m", "research", "sweep", "run", file, "--threads", "1"],
+                             stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # fmt: skip
+    limit = time.monotonic() + 120
+    while time.monotonic() < limit and not list(Path("runs").glob("*/curves.jsonl")):
+        time.sleep(0.1)
+    time.sleep(0.5)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(120) == 85
+    assert states(research, file) == ["preempted"]
+    (folder,) = [path for path in Path("runs").iterdir() if len(path.name) == 16]
+    facts = json.loads((folder / "provenance.json").read_text())
+    (folder / "provenance.json").write_text(json.dumps(facts | {"fingerprint": "0" * 16}))
+    # and the data, spelled otherwise, are the same data
+    Path("sft.yaml").write_text(Path("sft.yaml").read_text().replace("train: rows.jsonl", f"train: {place}/rows.jsonl"))
+    result = run_sweep(file)
+    assert result.code == 0, result.err
+    assert "begun by other code" in next(Path("runs/logs").glob("????????????????.log")).read_text()
+    assert states(research, file) == ["stale"]
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("parameters: {a: {values: [2024-01-01]}}", "has the value 2024-01-01"), ("metric: loss", "metric is 'loss'"),
+    ("early_terminate: 3", "early_terminate.type is 3"), ("run_cap: true", "run_cap=True"), ("name: ../../evil", "expected a name"),
+    ("parameters: {a: {values: [1], probabilities: 3}}", "probabilities=3"),
+    ("parameters: {a: {distribution: [x]}}", r"the distribution \['x'\]"),
+    ("parameters: {a: {distribution: int_uniform, min: 0.5, max: 2}}", "expected whole numbers"),
+])  # fmt: skip
+def test_malformed_sweeps_are_refused_in_words(text, says, place, research):
+    import re
+
+    value = {"method": "grid", "name": "tiny", "command": COMMAND, "parameters": {"a": {"values": [1]}}}
+    Path("sweep.yaml").write_text(yaml.safe_dump(value | yaml.safe_load(text)))
+    result = research("sweep", "plan", "sweep.yaml")
+    assert result.code == 2
+    assert re.search(says, result.err), result.err

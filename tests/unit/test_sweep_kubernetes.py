@@ -10,7 +10,7 @@ import yaml
 
 from research.errors import UserError
 from research.sweeps.kubernetes import Claim, Options, claim, job, name_of, text_of, write
-from research.sweeps.slurm import numbers, ranges
+from research.sweeps.slurm import Submission, numbers, ranges
 
 VERSIONS = ("1.29", "1.33", kubernetes_validate.latest_version())  # failures per index: on by default, final, now
 FULL = Options("registry.example/tandem:1", Claim("team", "me/tandem", "/work"), throttle=2, cpus=4, gpus=1, mem="16G",
@@ -19,9 +19,13 @@ FULL = Options("registry.example/tandem:1", Claim("team", "me/tandem", "/work"),
 LEAST = Options("tandem", Claim("team", "", "/work"))
 
 
+def kept(file: str, folder: str) -> Submission:
+    return Submission("lora", Path(file), Path(folder) / "plan.jsonl", Path(folder), 0)
+
+
 def made(options: Options = FULL, indices: tuple[int, ...] = (0, 2, 3)) -> dict:
     """As kubectl reads it."""
-    return yaml.safe_load(text_of(job("lora-1", Path("sweeps/lora.yaml"), Path("runs/lora"), indices, options)))
+    return yaml.safe_load(text_of(job("lora-1", kept("sweeps/lora.yaml", "runs/lora"), indices, options)))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -158,7 +162,7 @@ def test_names_are_dns_labels_and_new_ones(tmp_path):
         # a pod's host name is the Job's name, a dash and the index: 63 characters at most
         assert re.fullmatch(r"[a-z]([-a-z0-9]{0,51})", name), name
         assert not name.endswith("-")
-        found = job(name, Path("s.yaml"), Path("runs"), [0], LEAST)
+        found = job(name, kept("s.yaml", "runs"), [0], LEAST)
         label = found["spec"]["template"]["metadata"]["labels"]["sweep"]
         assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", label), label
         write(tmp_path, found)
