@@ -534,7 +534,8 @@ def test_a_point_that_other_code_finished_is_stale(place, research):
 
 @pytest.mark.parametrize(("text", "says"), [
     ("parameters: {a: {values: [2024-01-01]}}", "has the value 2024-01-01"), ("metric: loss", "metric is 'loss'"),
-    ("early_terminate: 3", "early_terminate.type is 3"), ("run_cap: true", "run_cap=True"), ("name: ../../evil", "expected a name"),
+    ("early_terminate: 3", "early_terminate.type is 3"), ("run_cap: true", "run_cap=True"),
+    ("name: ../../evil", "expected a name"),
     ("parameters: {a: {values: [1], probabilities: 3}}", "probabilities=3"),
     ("parameters: {a: {distribution: [x]}}", r"the distribution \['x'\]"),
     ("parameters: {a: {distribution: int_uniform, min: 0.5, max: 2}}", "expected whole numbers"),
