@@ -53,7 +53,7 @@ def decimals(groups: Sequence[Group]) -> int:
     """Digits after the point that show the smallest spread with two of its own: 1 to 5."""
     spreads = [summarise(list(g.values.values())).sd for g in groups if len(g.values) > 1]
     spreads = [spread for spread in spreads if spread > 0]
-    return min(5, max(1, 1 - math.floor(math.log10(min(spreads))))) if spreads else 4
+    return min(5, max(1, 1 - math.floor(math.log10(min(spreads) * (1 + 1e-9))))) if spreads else 4  # .00999… is .01
 
 
 def number(value: float, digits: int, plus: bool = False) -> str:

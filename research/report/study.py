@@ -125,8 +125,8 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     config = _config(path / "config.yaml") if begun else {}
     options = flat(config) if config else options_of(known.get("values", {}))
     data = provenance.get("data") if isinstance(provenance.get("data"), dict) else {}
-    made_of = (json.dumps(data, sort_keys=True), str(provenance.get("fingerprint") or provenance.get("git_commit") or ""),
-               str(provenance.get("model_hash") or ""))  # fmt: skip
+    code = provenance.get("fingerprint") or provenance.get("git_commit") or ""
+    made_of = (json.dumps(data, sort_keys=True) if data else "", str(code), str(provenance.get("model_hash") or ""))
     state, error = _state(begun, metrics, event)
     numbers, examples = _measured(path, metrics) if state in FINISHED else ({}, {})
     facts = {name: metrics["trained"][name] for name in FACTS
@@ -191,7 +191,7 @@ def factors(runs: Iterable[Run]) -> list[str]:
     """
     runs = [run for run in runs if run.options]
     names = list(dict.fromkeys(name for run in runs for name in run.options))
-    unstarted = [run for run in runs if not run.made_of[0]]  # these have the options of their sweep only
+    unstarted = [run for run in runs if not any(run.made_of)]  # these have the options of their sweep only
     full = [run for run in runs if run not in unstarted] or runs
     varied = [name for name in names if len({_key(run.options.get(name)) for run in full}) > 1]
     swept = [name for name in names if len({_key(run.options[name]) for run in runs if name in run.options}) > 1]

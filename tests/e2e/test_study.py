@@ -1,0 +1,116 @@
+"""A sweep to a table: `research sweep run`, then `research report` with a spec and claims, as a user types them."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.e2e.fitting import process
+from tests.e2e.test_sweep import CONFIG, sweep
+from tests.lm import rows, save_tiny
+
+POINTS = {"model.adapter": {"values": [{"r": r, "lora_alpha": r * scale} for r in (2, 4) for scale in (1, 2)]},
+          "seed_everything": {"values": [0, 1, 2]}}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A finished sweep of twelve points."""
+    import os
+
+    place, here = tmp_path_factory.mktemp("study"), Path.cwd()
+    os.chdir(place)
+    try:
+        save_tiny(place / "lm")
+        Path("sft.yaml").write_text(CONFIG)
+        for name, count in (("rows", 16), ("val", 5)):
+            Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(count)))
+        result = process("sweep", "run", sweep(POINTS), "--threads", "1", "--json", env={"TANDEM_CACHE": "cache"})
+        assert result.json["states"] == {"done": 12}, result.err
+        assert Path(result.json["report"]).name == "index.html"
+    finally:
+        os.chdir(here)
+    return place
+
+
+@pytest.fixture
+def place(made, tmp_path, monkeypatch) -> Path:
+    shutil.copytree(made, tmp_path / "study")
+    monkeypatch.chdir(tmp_path / "study")
+    return tmp_path / "study"
+
+
+def test_a_sweep_becomes_tables_a_page_and_a_tidy_table(place, research):
+    result = research("report", "runs", "--out", "out", "--json")
+    assert result.code == 0, result.err
+    assert (result.json["runs"], result.json["states"]) == (12, {"done": 12})
+    names = {path.name for path in Path("out/tables").glob("*.tex")}
+    assert names == {"results.tex", "grid.tex", "by-r.tex", "by-lora-alpha-r.tex", "runs.tex"}
+    lines = list(csv.DictReader(Path("out/tables/results.csv").open()))
+    tidy = list(csv.DictReader(Path("out/runs.csv").open()))
+    assert len(tidy) == 12
+    for line in lines:  # the table is what the runs say
+        mine = [float(one["val/loss"]) for one in tidy if one["option.model.adapter.r"] == line["r"]
+                and float(one["option.model.adapter.lora_alpha/r"]) == float(line["lora_alpha/r"])]  # fmt: skip
+        assert float(line["val/loss"]) == pytest.approx(sum(mine) / 3)
+        assert line["seeds"] == "3"
+    page = Path("out/index.html").read_text()
+    assert "val/loss by r and lora_alpha/r" in page
+    assert page.count('<article class="training">') == 12
+    files = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+    assert research("report", "runs", "--out", "out").code == 0
+    assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == files
+
+
+def test_claims_decide_the_exit_code(place, research):
+    Path("c.yaml").write_text("claims:\n  - r=4 beats r=2\n  - alpha/r=1 is equivalent to alpha/r=2 within 2\n")
+    result = research("report", "runs", "--out", "out", "--claims", "c.yaml", "--json")
+    assert (result.code, result.json["broken"]) == (0, 0)
+    Path("c.yaml").write_text("claims:\n  - r=2 beats r=4 by 5\n")
+    result = research("report", "runs", "--out", "out", "--claims", "c.yaml", "--json")
+    assert (result.code, result.json["broken"]) == (1, 1)
+    assert "| broken |" in Path("out/report.md").read_text()
+    assert json.loads(Path("out/report.json").read_text())["study"]["claims"][0]["state"] == "broken"
+
+
+def test_a_spec_says_what_is_compared(place, research):
+    Path("report.yaml").write_text(yaml.safe_dump({"metric": "val/token_accuracy", "goal": "maximize", "title": "My study",
+                                                   "baseline": "r=4 lora_alpha/r=1", "pair_by_seed": True}))  # fmt: skip
+    assert research("report", "runs", "--out", "out", "--spec", "report.yaml").code == 0
+    text = Path("out/report.md").read_text()
+    assert text.startswith("# My study")
+    assert "higher is better" in text
+    assert "paired t test over seeds" in text
+    assert next(line for line in text.splitlines() if "baseline" in line).startswith("| 4 | 1 | 3 |")
+
+
+def test_missing_and_failed_points_are_in_the_report(place, research):
+    points = [json.loads(line)["point"] for line in Path("runs/plan.jsonl").read_text().splitlines()]
+    shutil.rmtree(Path("runs") / points[0])
+    (Path("runs") / points[4] / "metrics.json").unlink()
+    from research.sweeps.ledger import Ledger
+
+    shutil.rmtree(Path("runs") / points[7])
+    Ledger(Path("runs")).append(points[7], "failed", error="no [room]")
+    result = research("report", "runs", "--out", "out", "--json")
+    assert result.code == 0, result.err
+    assert result.json["states"] == {"missing": 2, "done": 9, "failed": 1}
+    text = Path("out/report.md").read_text()
+    assert "no \\[room\\]" in text
+    assert "2 of 3" in text
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    (("nowhere",), "does not exist"), (("runs", "--metric", "val/x"), "no finished run has val/x; expected one of"),
+    (("runs", "--baseline", "r=9"), "baseline 'r=9' is no setting"), (("runs", "--claims", "no.yaml"), "cannot be read"),
+    (("runs", "--spec", "no.yaml"), "spec no.yaml cannot be read"), (("runs", "--spec", "sft.yaml"), "sft.yaml has"),
+    (("lm",), "is not a run folder"),
+])  # fmt: skip
+def test_wrong_input_is_refused_and_nothing_is_written(options, says, place, research):
+    result = research("report", *options, "--out", "new")
+    assert result.code == 2
+    assert says in result.err, result.err
+    assert not Path("new").exists()

@@ -1,0 +1,256 @@
+"""Runs → groups over seeds → tables and claims, on made-up runs whose arithmetic can be checked by hand."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from research.errors import UserError
+from research.report import latex, study_sheets
+from research.report.claims import BROKEN, HELD, UNDERPOWERED, check, parse, read_claims
+from research.report.export import as_csv, as_markdown, tidy, write_sheets, write_tidy
+from research.report.groups import short_names, study
+from research.report.study import Run, factors, flat, options_of, with_scale
+
+NOISE = (-0.01, 0.0, 0.01)
+
+
+def run(r: int, alpha: int, seed: int, loss: float | None = None, state: str = "done", code: str = "c1", **more) -> Run:
+    options = {"model.adapter": "LoraConfig", "model.adapter.r": r, "model.adapter.lora_alpha": alpha, "seed_everything": seed,
+               "data.batch_size": 8} | more.pop("options", {})  # fmt: skip
+    metrics = {} if loss is None else {"val/loss": loss}
+    facts = {"trained_parameters": 100 * r, "seconds": 60.0}
+    return Run(f"r{r}a{alpha}s{seed}{more.pop('name', '')}", Path("x"), state, more.pop("error", ""), "s", "p", seed, options,
+               metrics, facts, {}, ("data", code, "base"))  # fmt: skip
+
+
+def grid(losses: dict[tuple[int, int], float] | None = None) -> list[Run]:
+    """r × alpha, three seeds each, whose values are a loss and −.01, 0, +.01."""
+    losses = losses or {(4, 4): 2.0, (4, 8): 1.9, (8, 8): 1.8, (8, 16): 1.5}
+    return [run(r, a, s, round(loss + NOISE[s], 4)) for (r, a), loss in losses.items() for s in range(3)]
+
+
+def made(runs: list[Run], **more):
+    runs, names = with_scale(runs, factors(runs))
+    return study(runs, "val/loss", names, **more)
+
+
+def test_options_are_named_as_a_user_types_them():
+    adapter = {"class_path": "peft.LoraConfig", "init_args": {"r": 4}}
+    model = {"class_path": "a.SFT", "init_args": {"adapter": adapter, "optimisation": {"lr": 0.1}}}
+    config = {"model": model, "seed_everything": 3, "out": "runs/x"}
+    assert flat(config) == {"model": "SFT", "model.adapter": "LoraConfig", "model.adapter.r": 4, "model.optimisation.lr": 0.1,
+                            "seed_everything": 3}  # fmt: skip
+    values = {"model.adapter": {"class_path": "peft.LoraConfig", "init_args": {"r": 4}}, "seed_everything": 0}
+    assert options_of(values) == {"model.adapter": "LoraConfig", "model.adapter.r": 4, "seed_everything": 0}
+    assert short_names(["model.adapter.r", "data.r", "seed"]) == {
+        "model.adapter.r": "adapter.r",
+        "data.r": "data.r",
+        "seed": "seed",
+    }
+
+
+def test_alpha_that_is_tied_to_r_becomes_their_ratio():
+    runs, names = with_scale(grid(), factors(grid()))
+    assert names == ["model.adapter.r", "model.adapter.lora_alpha/r"]
+    assert [run.options[names[1]] for run in runs[::3]] == [1, 2, 1, 2]
+    # a full grid of r and alpha stays what it is, and a fixed ratio is no factor
+    full = [run(r, a, 0, 1.0) for r in (4, 8) for a in (8, 16)]
+    assert with_scale(full, factors(full))[1] == ["model.adapter.r", "model.adapter.lora_alpha"]
+    tied = [run(r, 2 * r, 0, 1.0) for r in (4, 8, 16)]
+    assert with_scale(tied, factors(tied))[1] == ["model.adapter.r"]
+
+
+def test_groups_are_everything_but_the_seed():
+    found = made(grid())
+    assert [group.label for group in found.groups] == ["r=4 lora_alpha/r=1", "r=4 lora_alpha/r=2", "r=8 lora_alpha/r=1",
+                                                       "r=8 lora_alpha/r=2"]  # fmt: skip
+    assert found.groups[3].values == {0: 1.49, 1: 1.5, 2: 1.51}
+    assert found.groups[3].numbers == {"trained_parameters": 800, "seconds": 60}
+    assert (found.higher, found.warnings) == (False, [])
+    assert made(grid(), higher=True).higher
+
+
+def test_what_has_no_value_is_shown_and_not_averaged():
+    runs = grid()
+    runs[2] = run(4, 4, 2, state="failed", error="out of memory")
+    runs[4] = run(4, 8, 1, 9.0, state="pruned")
+    runs[5] = run(4, 8, 2, state="missing")._replace(made_of=("", "", ""))
+    found = made(runs)
+    assert found.groups[0].values == {0: 1.99, 1: 2.0}
+    assert found.groups[1].values == {0: 1.89}  # not the pruned run's 9
+    text = "; ".join(found.warnings)
+    assert "2 of 4 groups have fewer than 3 seeds" in text
+    assert "1 runs are failed and are in no mean: r4a4s2 (out of memory)" in text
+    assert "1 runs are pruned" in text
+    sheet = study_sheets.results(found)
+    assert [row[2].text for row in sheet.rows] == ["2 of 3", "1 of 3", "3", "3"]
+    assert len(study_sheets.every_run(found).rows) == 12
+
+
+def test_runs_of_other_code_or_data_are_never_averaged():
+    runs = grid()
+    runs[1] = run(4, 4, 1, 5.0, code="c2")
+    found = made(runs)
+    assert [len(group.values) for group in found.groups] == [2, 1, 3, 3, 3]
+    assert found.groups[0].label != found.groups[1].label
+    assert "runs of one setting have other code" in found.warnings[0]
+    assert "r4a4s1" in found.warnings[0]
+
+
+def test_a_copy_counts_once_and_a_contradiction_is_refused():
+    found = made([*grid(), run(4, 4, 0, 1.99, name="copy")])
+    assert "r4a4s0copy is a copy of r4a4s0" in found.warnings[0]
+    assert found.groups[0].values == {0: 1.99, 1: 2.0, 2: 2.01}
+    with pytest.raises(UserError, match=r"are of one setting and seed .* and have different val/loss"):
+        made([*grid(), run(4, 4, 0, 1.5, name="again")])
+
+
+def test_a_metric_that_no_run_has_is_refused_with_those_there():
+    with pytest.raises(UserError, match="no finished run has test/loss; expected one of val/loss"):
+        study(grid(), "test/loss", ["model.adapter.r"])
+    with pytest.raises(UserError, match="no run is finished"):
+        study([run(4, 4, 0, state="running")], "val/loss", [])
+
+
+def test_results_by_hand():
+    """Means 2.0, 1.9, 1.8, 1.5; sd .01 each; Welch at 3 + 3 with equal spreads: t = −.1 / (.01 √(2/3)) = −12.247, df = 4."""
+    from scipy import stats
+
+    sheet = study_sheets.results(made(grid()))
+    assert sheet.columns == ["r", "lora_alpha/r", "seeds", "val/loss", "95% interval", "difference", "p (Holm)", "parameters",
+                             "seconds"]  # fmt: skip
+    texts = [[cell.text for cell in row] for row in sheet.rows]
+    assert texts[0][:6] == ["4", "1", "3", "2.000 ± 0.010", "[1.975, 2.025]", "baseline"]
+    assert texts[1][3:6] == ["1.900 ± 0.010", "[1.875, 1.925]", "−0.100"]
+    assert [row[3].rank for row in sheet.rows] == [0, 0, 2, 1]
+    assert [row[3].mark for row in sheet.rows] == ["", "†", "†", "†"]
+    p = 2 * stats.t.sf(0.1 / (0.01 * (2 / 3) ** 0.5), 4)
+    assert sheet.rows[1][6].value == pytest.approx(p)  # the largest of three: Holm leaves it as it is
+    assert any(note.startswith("Noise floor at n = 3") for note in sheet.notes)
+    finding = study_sheets.finding(made(grid()))
+    assert finding.startswith(
+        "r=8 lora_alpha/r=2 has the best val/loss of 4 settings: 1.500 ± 0.010 over 3 seeds. Its lead of 0.300"
+    )
+
+
+def test_one_factor_at_a_time_is_a_mean_within_each_seed():
+    sheet = study_sheets.by_factor(made(grid()), "model.adapter.r")
+    # seed 0: (1.99 + 1.89) / 2 = 1.94; so 1.94, 1.95, 1.96 against 1.64, 1.65, 1.66
+    texts = [[cell.text for cell in row][:4] for row in sheet.rows]
+    assert texts == [["4", "3", "1.950 ± 0.010", "[1.925, 1.975]"], ["8", "3", "1.650 ± 0.010", "[1.625, 1.675]"]]
+    assert study_sheets.by_factor(made(grid()[:-3]), "model.adapter.r") is None  # not a full design
+
+
+def test_two_factors_make_a_grid():
+    sheet = study_sheets.grid(made(grid()))
+    assert sheet.columns == ["r ↓  lora_alpha/r →", "1", "2"]
+    assert [[cell.text for cell in row] for row in sheet.rows] == [["4", "2.000 ± 0.010", "1.900 ± 0.010"],
+                                                                   ["8", "1.800 ± 0.010", "1.500 ± 0.010"]]  # fmt: skip
+
+
+def test_matched_parameters_are_different_methods_of_one_size():
+    other = [run(7, 7, s, 1.7 + NOISE[s])._replace(facts={"trained_parameters": 810}) for s in range(3)]
+    sheet = study_sheets.matched(made([*grid(), *other]))
+    assert {row[1].text for row in sheet.rows} == {"800", "810"}
+    assert study_sheets.matched(made(grid())) is None  # r alone has parameters
+
+
+CLAIMS = [
+    ("r=8 beats r=4", HELD), ("r=4 beats r=8", BROKEN), ("r=8 and lora_alpha/r=2 beats r=8 and lora_alpha/r=1 by .25", HELD),
+    ("r=8 and alpha/r=2 beats r=8 and alpha/r=1 by .35, p < .01", BROKEN),
+    ("alpha/r=1 is equivalent to alpha/r=2 within .5", HELD),
+    ("alpha/r=1 is equivalent to alpha/r=2 within .1", BROKEN), ("r=8 beats r=4 on val/loss, p < .001", HELD),
+    ("model.adapter.r=8 beats model.adapter.r=4", HELD),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "state"), CLAIMS)
+def test_claims(text, state):
+    claim = parse(text, "val/loss", "f")
+    (verdict,) = check([claim], {"val/loss": made(grid())})
+    assert verdict.state == state, verdict.words
+
+
+def test_a_claim_that_the_seeds_cannot_decide_is_underpowered():
+    losses = [1.0, 1.4, 1.2, 1.1, 1.5, 1.0]
+    runs = [run(r, 8, s, losses[3 * i + s]) for i, r in enumerate((4, 8)) for s in range(3)]
+    for text in ("r=8 beats r=4", "r=4 beats r=8", "r=8 is equivalent to r=4 within .05"):
+        (verdict,) = check([parse(text, "val/loss", "f")], {"val/loss": made(runs)})
+        assert verdict.state == UNDERPOWERED
+    single = [run(r, 8, 0, float(r)) for r in (4, 8)]
+    (verdict,) = check([parse("r=4 beats r=8", "val/loss", "f")], {"val/loss": made(single)})
+    assert verdict.state == UNDERPOWERED
+    assert "not estimable" in verdict.words
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("r=8 is better than r=4", "is no claim; expected `r=16 beats"), ("q=8 beats r=4", "'q' is no factor|q"),
+    ("r=7 beats r=4", "no setting has 'r=7'"), ("r=8 is equivalent to r=4", "expected `within`"),
+    ("r=8 beats r=4 within .1", "expected `within` a margin for an equivalence"), ("r=8 beats r=8", "both sides have"),
+    ("r=8 and lora_alpha/r=2 beats r=4", "differ in other factors too"), ("r=8 beats r=4, p < 2", "expected between 0 and 1"),
+])  # fmt: skip
+def test_claims_that_cannot_be_checked_are_refused(text, says):
+    with pytest.raises(UserError, match=says):
+        check([parse(text, "val/loss", "f")], {"val/loss": made(grid())})
+
+
+def test_claims_are_read_from_a_file(tmp_path):
+    (tmp_path / "c.yaml").write_text("metric: val/loss\nclaims:\n  - r=8 beats r=4\n")
+    assert [claim.metric for claim in read_claims(tmp_path / "c.yaml")] == ["val/loss"]
+    for text, says in (("claims: 3", "has no claims"), ("a: [", "not readable YAML"), ("claim: [a]", "has no claims"),
+                       ("claims: [r=1 beats r=2]\nx: 1", "has 'x'")):  # fmt: skip
+        (tmp_path / "c.yaml").write_text(text)
+        with pytest.raises(UserError, match=says):
+            read_claims(tmp_path / "c.yaml")
+
+
+def test_tables_are_written_in_three_forms(tmp_path):
+    found = made(grid())
+    write_sheets(tmp_path, [study_sheets.results(found)])
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "tables/results.csv").read_text())))
+    assert float(rows[3]["val/loss"]) == pytest.approx(1.5)
+    assert float(rows[3]["95% interval low"]) == pytest.approx(1.4752, abs=1e-4)
+    assert "**1.500** ± 0.010†" in (tmp_path / "tables/results.md").read_text()
+    text = (tmp_path / "tables/results.tex").read_text()
+    assert r"\textbf{1.500} $\pm$ 0.010$^{\dagger}$" in text
+    assert r"\underline{1.800}" in text
+    assert r"lora\_alpha/r" in text
+    assert as_csv(study_sheets.results(found)) == (tmp_path / "tables/results.csv").read_text()
+    assert as_markdown(study_sheets.results(found)).count("\n") >= 5
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
+def test_latex_compiles_with_hostile_names(tmp_path):
+    hostile = r"50% of_$all & {co\mmand} #1 ~^ <|> ±−† é “”"
+    runs = [run(4, 4, s, 1.0 + NOISE[s], options={"data.train": name}) for name in (hostile, "plain") for s in range(3)]
+    sheet = study_sheets.results(made(runs))
+    body = latex.render(sheet)
+    (tmp_path / "t.tex").write_text("\\documentclass{article}\\usepackage{booktabs}\\usepackage[T1]{fontenc}\\begin{document}\n"
+                                    f"{body}\n\\end{{document}}\n", encoding="utf-8")  # fmt: skip
+    done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_the_tidy_table_holds_every_run(tmp_path):
+    import pyarrow.parquet
+
+    runs = [*grid(), run(16, 16, 0, state="failed", error="no room", options={"data.batch_size": "auto"})]
+    columns = tidy(runs)
+    assert columns["state"][-1] == "failed"
+    assert columns["val/loss"][-1] is None
+    write_tidy(tmp_path, runs)
+    table = pyarrow.parquet.read_table(tmp_path / "runs.parquet")
+    assert table.num_rows == 13
+    assert table.column("option.data.batch_size").to_pylist()[-2:] == ["8", "auto"]
+    assert table.column("option.model.adapter.r").to_pylist()[0] == 4
+    first = (tmp_path / "runs.parquet").read_bytes()
+    write_tidy(tmp_path, runs)
+    assert (tmp_path / "runs.parquet").read_bytes() == first
+    assert len((tmp_path / "runs.csv").read_text().splitlines()) == 14
+    json.dumps(columns)
