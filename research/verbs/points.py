@@ -19,9 +19,9 @@ OWNER = "sweep.json"  # says whose folder it is
 def folder_of(sweep: Any) -> Path:
     """Where a sweep's points lie: what --out of its command says before {point}; else runs/sweeps/NAME."""
     from research.sweeps.plan import PLACE
-    from research.sweeps.spec import ours
+    from research.sweeps.spec import argv_of, ours
 
-    words = list(sweep.command)
+    words = argv_of(sweep, {})
     if (ours(words) or [""])[0] != "fit":
         return Path("runs/sweeps") / sweep.name
     given = [value for flag, value in itertools.pairwise(words) if flag == "--out"]
