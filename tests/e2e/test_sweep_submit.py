@@ -38,10 +38,22 @@ def as_kubelet(job: dict, index: int) -> list[str]:
     return [word.replace("$(JOB_COMPLETION_INDEX)", str(index)) for word in container["command"][1:]]
 
 
+def end(point: str) -> None:
+    """As if the point had been pruned."""
+    (Path("runs") / point).mkdir(parents=True)
+    (Path("runs") / point / "metrics.json").write_text('{"finished": true}')
+    Ledger(Path("runs")).append(point, "pruned")
+
+
+def submitted(research, file: str) -> dict:
+    """The Job."""
+    return yaml.safe_load(Path(research("sweep", "submit", file, *JOB, "--json").json["file"]).read_text())
+
+
 def test_the_job_is_written_for_the_points_that_are_left(place, research):  # noqa: F811
     file = sweep(SEEDS)
     points = [one["point"] for one in research("sweep", "plan", file, "--json").json["points"]]
-    Ledger(Path("runs")).append(points[1], "pruned")
+    end(points[1])
     options = (*JOB, "--throttle", 2)
     shown = research("sweep", "submit", file, *options, "--dry-run")
     assert shown.code == 0, shown.err
@@ -52,8 +64,11 @@ def test_the_job_is_written_for_the_points_that_are_left(place, research):  # no
     assert Path(told["file"]).read_text() == shown.out
     job = yaml.safe_load(shown.out)
     assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (3, 2)
-    command = ["-m", "research", "sweep", "worker", file, "--folder", "runs", "--of", "0,2-3", "--index", "2"]
-    assert as_kubelet(job, 2) == command  # paths from the folder that the claim holds
+    kept = ["runs/submit/1/sweep.yaml", "--folder", "runs", "--plan", "runs/submit/1/plan.jsonl", "--seed", "0"]
+    # paths from the folder that the claim holds, to copies of what was submitted
+    assert as_kubelet(job, 2) == ["-m", "research", "sweep", "worker", *kept, "--of", "0,2-3", "--index", "2"]
+    assert Path("runs/submit/1/sweep.yaml").read_text() == Path(file).read_text()
+    assert Path("runs/submit/1/plan.jsonl").read_text() == Path("runs/plan.jsonl").read_text()
     second = research("sweep", "submit", file, *JOB).out
     assert "3 points are in runs/submit/tiny-2.yaml; start them: kubectl apply -f runs/submit/tiny-2.yaml" in second
 
@@ -71,10 +86,10 @@ def test_a_pod_trains_its_point_and_ends_as_the_policy_expects(place, research):
     file = sweep(SEEDS)
     points = [one["point"] for one in research("sweep", "plan", file, "--json").json["points"]]
     (Path("runs") / points[3]).write_text("in the way")  # --out is a file: wrong input
-    Ledger(Path("runs")).append(
-        points[0], "pruned"
-    )  # is not run again: the completion indices are 0, 1, 2 of points 1, 2, 3
-    job = yaml.safe_load(research("sweep", "submit", file, *JOB, "--dry-run").out)
+    end(points[0])  # is not run again: the completion indices are 0, 1, 2 of points 1, 2, 3
+    job = submitted(research, file)
+    # what becomes of the sweep's file and its plan does not concern what was submitted
+    research("sweep", "plan", sweep({"seed_everything": {"values": [9]}}))
 
     def pod(index: int) -> subprocess.CompletedProcess:
         return subprocess.run([sys.executable, *as_kubelet(job, index)], env=environment(JOB_COMPLETION_INDEX=str(index)),
@@ -97,8 +112,7 @@ def test_a_pod_that_is_told_to_stop_saves_and_ends_with_85(place, research):  # 
     Path("sft.yaml").write_text(SLOW)
     file = sweep({"seed_everything": {"values": [0]}})
     (point,) = [one["point"] for one in research("sweep", "plan", file, "--json").json["points"]]
-    job = yaml.safe_load(research("sweep", "submit", file, *JOB, "--dry-run").out)
-    argv = as_kubelet(job, 0)
+    argv = as_kubelet(submitted(research, file), 0)
     assert argv[:2] == ["-m", "research"]
     result = signalled(signal.SIGTERM, " ".join(argv[2:]), until=f"runs/{point}/curves.jsonl")
     assert result.code == 85, result.err  # Ignore
