@@ -267,3 +267,37 @@ def test_fifty_kills_of_workers_and_runner_leave_a_right_ledger(tmp_path, monkey
     assert len(list(Path().glob("p=*.txt"))) == 150
     for line in Path("runs/sweeps/s/ledger.jsonl").read_text().splitlines():
         json.loads(line)
+
+
+def test_a_stop_while_a_point_is_proposed_begins_none(tmp_path):
+    def proposed():
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield planned("a", ["research", "fit"])
+
+    assert work(Ledger(tmp_path), proposed(), lambda argv: 0, {}) == 85
+    assert Ledger(tmp_path).events() == []
+
+
+@pytest.mark.parametrize(
+    "script", ["trap 'exit 143' TERM; sleep 30 & wait", "trap 'exit 1' TERM; sleep 30 & wait", "sleep 30"]
+)
+def test_a_foreign_command_that_is_told_to_stop_is_preempted_with_all_that_it_started(script, tmp_path):
+    """Whatever its exit code, it has not crashed; and its children are gone when another worker may begin."""
+    write_plan(tmp_path, [planned("a", ["bash", "-c", f"echo begun; {script}"])])
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path)])
+    limit = time.monotonic() + 30
+    log = tmp_path / "logs/a.log"
+    while time.monotonic() < limit and not (log.exists() and "\nbegun" in log.read_text()):
+        time.sleep(0.05)
+    group = next(int(path.name) for path in Path("/proc").glob("[0-9]*") if _parent(path) == worker.pid)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 85
+    assert [event["state"] for event in Ledger(tmp_path).events()] == ["running", "preempted"]
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group, 0)
+
+
+def _parent(process: Path) -> int:
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    return -1
