@@ -1,5 +1,8 @@
 """Words around the numbers: what was found, what each metric means, how interval and test are to be read."""
 
+import itertools
+
+from research.metrics.families import holm
 from research.metrics.significance import compare
 from research.report.numbers import column, p_phrase, share, signed
 from research.report.tables import Line, title
@@ -25,7 +28,7 @@ TEST = (
     "Each query is answered by both systems. If they were equally good, swapping their values on any query would "
     "change nothing; p is the share of random swaps whose mean difference is at least as large as the one observed "
     "(paired permutation test, two-sided). A small p, below .05 by custom, means that chance alone rarely does this. "
-    "Testing many rows makes a small p by accident more likely; nothing here is corrected for that. Interval and test "
+    "Testing many rows makes a small p by accident more likely: the table's are corrected for that (Holm). Interval and test "
     "speak of these trained models on queries like these, not of how a method would fare when trained again."
 )
 TIME = (
@@ -50,10 +53,15 @@ def finding(lines: list[Line], metric: str) -> str:
         return f"{best.row.label} reaches {name} {share(best.mean)} ({interval}){time}."
     following = max((line for line in lines if line is not best), key=lambda line: line.mean)
     test = compare(following.row.per_query[metric], best.row.per_query[metric])
-    verdict = "too little to tell the two apart" if test.p >= 0.05 else "more than chance would give"
+    # the two were chosen by their values: their p is one of all pairs'
+    others = [compare(a.row.per_query[metric], b.row.per_query[metric]).p
+              for a, b in itertools.combinations(lines, 2) if {id(a), id(b)} != {id(best), id(following)}]  # fmt: skip
+    p = holm([test.p, *others])[0]
+    phrase = p_phrase(p) + (" after Holm over all pairs" if others else "")
+    verdict = "too little to tell the two apart" if p >= 0.05 else "more than chance would give"
     return (
         f"{best.row.label} has the highest {name} of {len(lines)} systems: {share(best.mean)} ({interval}){time}. "
-        f"Its lead over {following.row.label} is {signed(test.difference)} ({p_phrase(test.p)}), {verdict} on these "
+        f"Its lead over {following.row.label} is {signed(test.difference)} ({phrase}), {verdict} on these "
         "queries."
     )
 

@@ -179,6 +179,10 @@ def shown(value: Any) -> str:
     return "–" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+def _is_kind(value: Any) -> bool:
+    return isinstance(value, str) and value in KINDS
+
+
 def _telling(firsts: list[Run], factors: Sequence[str]) -> list[str]:
     """Few options that tell all settings apart: classes first, then whatever splits most."""
     chosen: list[str] = []
@@ -188,7 +192,7 @@ def _telling(firsts: list[Run], factors: Sequence[str]) -> list[str]:
         return len({tuple(one[name] for name in names) for one in settings})
 
     wanted = parts(list(factors))
-    classes = [name for name in factors if any(run.options.get(name) in KINDS for run in firsts)]
+    classes = [name for name in factors if any(_is_kind(run.options.get(name)) for run in firsts)]
     chosen += [name for name in classes if parts([*chosen, name]) > max(1, parts(chosen))]
     while parts(chosen) < wanted:
         rest = [name for name in factors if name not in chosen]
@@ -205,7 +209,7 @@ def _labels(split: list[list[Run]], telling: list[str], factors: Sequence[str]) 
             value = runs[0].options.get(name)
             if value is None:
                 continue
-            words.append(shown(value) if value in KINDS else f"{short[name]}={shown(value)}")
+            words.append(shown(value) if _is_kind(value) else f"{short[name]}={shown(value)}")
         absent = [f"no {short[name]}" for name in telling if runs[0].options.get(name) is None]
         labels.append(" ".join(words) or ", ".join(absent[:1]) or "all runs")
     for i, label in enumerate(labels):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from research.metrics.families import holm
 from research.metrics.significance import Comparison, bootstrap_interval, compare
 from research.report.numbers import column, p_value, share, signed
 from research.report.runs import Row, Runs
@@ -21,6 +22,7 @@ class Line(NamedTuple):
     low: float
     high: float
     against: Comparison | None  # the row above; None in the first
+    p_holm: float | None = None  # its p, after Holm over the page's rows
 
 
 class Cell(NamedTuple):
@@ -47,7 +49,8 @@ def measure(runs: Runs) -> list[Line]:
         low, high = bootstrap_interval(np.array(list(values.values())))
         against = compare(lines[-1].row.per_query[runs.metric], values) if lines else None
         lines.append(Line(row, row.means[runs.metric], low, high, against))
-    return lines
+    adjusted = holm([line.against.p for line in lines if line.against])
+    return lines[:1] + [line._replace(p_holm=p) for line, p in zip(lines[1:], adjusted, strict=True)]
 
 
 def title(metric: str) -> str:
@@ -62,9 +65,9 @@ def systems_table(lines: list[Line], metric: str) -> Table:
         cell._replace(detail=f"[{share(line.low)}, {share(line.high)}]")
         for cell, line in zip(_shares([line.mean for line in lines]), lines, strict=True)
     ]
-    tests = [_test(line.against) for line in lines]
+    tests = [_test(line) for line in lines]
     times = _plain([line.row.facts.get("ms_per_query") for line in lines], least_is_best=True)
-    columns = [title(metric), "Difference from row above", "p", "Queries better / worse", "ms a query"]
+    columns = [title(metric), "Difference from row above", "p (Holm)", "Queries better / worse", "ms a query"]
     return Table("Systems", columns, [[a, *b, c] for a, b, c in zip(means, tests, times, strict=True)])
 
 
@@ -93,12 +96,13 @@ def cost_table(rows: list[Row]) -> Table | None:
     return Table("Cost", list(columns), [list(cells) for cells in zip(*columns.values(), strict=True)])
 
 
-def _test(against: Comparison | None) -> list[Cell]:
+def _test(line: Line) -> list[Cell]:
+    against = line.against
     if against is None:
         return [Cell(NOTHING)] * 3
     interval = f"[{signed(against.low)}, {signed(against.high)}]"
     counts = f"{against.better:,} / {against.worse:,}"
-    return [Cell(signed(against.difference), interval), Cell(p_value(against.p)), Cell(counts)]
+    return [Cell(signed(against.difference), interval), Cell(p_value(line.p_holm)), Cell(counts)]
 
 
 def _shares(values: list[float | None]) -> list[Cell]:

@@ -119,7 +119,7 @@ def _summary(runs, lines, trainings) -> dict:
     rows = [
         {"label": line.row.label, "run": line.row.run, "stage": line.row.stage, "also": line.row.also,
          "metrics": line.row.means, "interval": [line.low, line.high],
-         "against_row_above": line.against._asdict() if line.against else None,
+         "against_row_above": line.against._asdict() | {"p_holm": line.p_holm} if line.against else None,
          "ms_per_query": line.row.facts.get("ms_per_query")}
         for line in lines
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
+from research.metrics.families import holm
 from research.metrics.retrieval import DEFAULT_METRICS, evaluate, mean, parse_metric, unscorable
 from research.metrics.significance import compare
 from research.progress import say
@@ -36,12 +37,13 @@ def report_unscorable(qrels: Qrels) -> list[str]:
 
 
 def comparisons(scored: dict[str, dict], metric: str) -> list[dict]:
-    """Every pair of systems on one metric: paired permutation test, bootstrap interval of the difference."""
-    return [
+    """Every pair of systems on one metric: paired permutation test (p, and p_holm over all pairs), bootstrap interval."""
+    pairs = [
         {"a": a, "b": b, "metric": metric,
          **compare(scored[a]["per_query"][metric], scored[b]["per_query"][metric])._asdict()}
         for a, b in itertools.combinations(scored, 2)
     ]  # fmt: skip
+    return [pair | {"p_holm": p} for pair, p in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True)]
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
@@ -56,8 +58,9 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 
 
 def comparison_lines(pairs: list[dict]) -> str:
+    after = [f", {pair['p_holm']:.4f} after Holm" if len(pairs) > 1 else "" for pair in pairs]
     return "\n".join(
         f"{p['b']} − {p['a']}: {p['metric']} {p['difference']:+.4f} [{p['low']:+.4f}, {p['high']:+.4f}], "
-        f"p = {p['p']:.4f} (better on {p['better']}, worse on {p['worse']} of {p['queries']} queries)"
-        for p in pairs
+        f"p = {p['p']:.4f}{holm} (better on {p['better']}, worse on {p['worse']} of {p['queries']} queries)"
+        for p, holm in zip(pairs, after, strict=True)
     )

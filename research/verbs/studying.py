@@ -86,9 +86,10 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
 
 
 def _shares(runs: list, names: list[str]) -> bool:
-    """Whether plain run folders are an ablation: some setting has two seeds or more."""
-    settings = [str([run.options.get(name) for name in names]) for run in runs]
-    return len({*settings}) < len(settings)
+    """Whether plain run folders are an ablation: some setting has two seeds or more, and each seed is there once."""
+    settings = [(str([run.options.get(name) for name in names]), run.seed) for run in runs]
+    known = [setting for setting, seed in settings if seed is not None]
+    return len(known) == len(runs) and len({*settings}) == len(runs) and len({*known}) < len(runs)
 
 
 def _chosen(wanted: tuple[str, ...] | None, runs: list, names: list[str]) -> list[str]:

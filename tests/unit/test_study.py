@@ -75,6 +75,19 @@ def test_groups_are_everything_but_the_seed():
     assert made(grid(), higher=True).higher
 
 
+def test_options_may_be_lists_and_mappings():
+    kinds = [
+        {"model.adapter.target_modules": modules, "data.extra": {"a": 1}}
+        for modules in (["q"], ["q", "v"], "all-linear")
+    ]
+    found = made([run(4, 4, s, 1.0 + NOISE[s], options=one) for one in kinds for s in range(3)])
+    assert [group.label for group in found.groups] == [
+        "target_modules=q",
+        "target_modules=q, v",
+        "target_modules=all-linear",
+    ]
+
+
 def test_what_has_no_value_is_shown_and_not_averaged():
     runs = grid()
     runs[2] = run(4, 4, 2, state="failed", error="out of memory")
