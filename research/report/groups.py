@@ -81,11 +81,13 @@ def study(runs: Sequence[Run], metric: str, factors: Sequence[str], higher: bool
     for bucket in buckets.values():
         split += _same_origin(bucket, warnings)
     telling = _telling([part[0] for part in split], factors)
+    # draws of a random sweep tell each other by accident: what was swept for itself is shown
+    swept = {name for run in runs for name in run.swept}
+    telling = [name for name in factors if name in telling or name in swept]
     labels = _labels(split, telling, factors)
     groups = [_group(label, part, metric, factors, warnings) for label, part in zip(labels, split, strict=True)]
     warnings += _doubts(groups, metric)
-    kind = metric.partition("/")[2].partition("@")[0]
-    return Study(metric, kind not in LOWER if higher is None else higher, groups, telling, warnings)
+    return Study(metric, not is_lower(metric) if higher is None else higher, groups, telling, warnings)
 
 
 def _same_origin(bucket: list[Run], warnings: list[str]) -> list[list[Run]]:
@@ -146,6 +148,11 @@ def _doubts(groups: list[Group], metric: str) -> list[str]:
     if bare := [run for group in groups for run in group.runs if run.state == "done" and metric not in run.metrics]:
         found.append(f"{len(bare)} finished runs have no {metric}: {_some([run.name for run in bare])}")
     return found
+
+
+def is_lower(metric: str) -> bool:
+    """Whether less of a metric is better, by its name, with its split or without."""
+    return metric.rpartition("/")[2].partition("@")[0] in LOWER
 
 
 def marginal(groups: Sequence[Group]) -> dict[int, float]:

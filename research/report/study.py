@@ -38,6 +38,7 @@ class Run(NamedTuple):
         facts: parameters, bytes, seconds, steps.
         examples: {"val/loss": {example or query id: value}}.
         made_of: (data, code, base model) by hash: only runs of one may be averaged.
+        swept: parameters of its sweep that stand alone, not tied to others.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Run(NamedTuple):
     facts: dict[str, float]
     examples: dict[str, dict[str, dict[str, float]]]
     made_of: tuple[str, str, str]
+    swept: tuple[str, ...] = ()
 
 
 def collect(paths: Sequence[Path]) -> list[Run]:
@@ -133,7 +135,8 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
              if isinstance(metrics.get("trained"), dict) and metrics["trained"].get(name) is not None}  # fmt: skip
     facts |= {name: metrics[name] for name in ("seconds", "steps", "temperature") if metrics.get(name) is not None}
     return Run(name, path.resolve(), state, error, known.get("sweep", ""), known.get("point") or provenance.get("point") or "",
-               options.get(SEED), options, numbers, facts, examples, made_of)  # fmt: skip
+               options.get(SEED), options, numbers, facts, examples, made_of,
+               tuple(name for name, value in known.get("values", {}).items() if not isinstance(value, dict)))  # fmt: skip
 
 
 def _state(begun: bool, metrics: dict, event: dict) -> tuple[str, str]:

@@ -29,7 +29,8 @@ OWN = ("let", "tie", "zip", "cases", "sizes", "configs")
 """Keys of a source that a plain sweep has not."""
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
              ast.Pow: operator.pow, ast.FloorDiv: operator.floordiv}  # fmt: skip
-HEAD = "# Made by `research sweep compile {source}`: change that file, not this one.\n"
+MADE = "# Made by `research sweep compile "
+HEAD = MADE + "{source}`: change that file, not this one.\n"
 
 
 def compile_source(path: Path) -> dict[str, dict]:

@@ -38,6 +38,9 @@ def run_local(
     todo = sum(standing.state in AGAIN for standing in standings) + max(0, cap - len(standings))
     if not todo:
         return _ended(ledger, points())
+    known = len(standings)
+    say(f"{todo} of {max(cap, known)} points are to be run, by {min(workers, todo)} processes; what they say is in "
+        f"{folder / 'logs'}")  # fmt: skip
     children = [_start(command, i, gpus, threads, folder) for i in range(min(workers, todo))]
     stopped: list[int] = []
 
@@ -55,7 +58,10 @@ def run_local(
     for i, child in enumerate(children):
         if not stopped and child.returncode not in (0, PREEMPTED):
             say(f"worker {i} ended with {child.returncode}: {last_line(worker_log(folder, i))}")
+    _repeat_warnings(folder, points())
     if stopped:
+        _ended(ledger, points())
+        say("stopped; the same command goes on")
         return INTERRUPTED if stopped[0] == signal.SIGINT else PREEMPTED
     return _ended(ledger, points())
 
@@ -68,6 +74,18 @@ def _start(command: list[str], i: int, gpus: list[str], threads: int, folder: Pa
         # a session of its own: Ctrl-C reaches the runner, which tells the workers once
         return subprocess.Popen(command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True,
                                 env=os.environ | variables)  # fmt: skip
+
+
+def _repeat_warnings(folder: Path, points: list[Planned]) -> None:
+    """What points were warned of, once each: nobody reads the logs of points that went well."""
+    found: dict[str, int] = {}
+    for one in points:
+        log = folder / "logs" / f"{one.point}.log"
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+        for line in dict.fromkeys(line.strip() for line in lines if "warning:" in line):
+            found[line] = found.get(line, 0) + 1
+    for line, count in found.items():
+        say(f"{count} of {len(points)} points: {line}")
 
 
 def worker_log(folder: Path, i: int) -> Path:
@@ -136,7 +154,7 @@ def table(points: list[Planned], standings: dict[str, Standing]):
     varied = [name for name in names if len({str(one.values.get(name)) for one in points}) > 1]
     measured = any(standing.last.get("value") is not None for standing in standings.values())
     for name in ("point", *varied, "state", "attempts", "seconds", *(["value"] if measured else []), ""):
-        out.add_column(escape(name), overflow="fold")
+        out.add_column(escape(name), overflow="fold", no_wrap=name in ("point", "state"))  # an id is there to be copied
     for one in points:
         standing = standings[one.point]
         seconds, value = standing.last.get("seconds"), standing.last.get("value")

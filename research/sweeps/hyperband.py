@@ -9,7 +9,7 @@ one bracket.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 DEFAULTS = {"eta": 3, "strict": True}
 BANDS = 100
@@ -28,8 +28,32 @@ def bands(rule: dict[str, Any]) -> list[int]:
     return sorted(int(share) for share in shares if share >= 1)
 
 
-def is_stopped(own: list[float], others: list[list[float]], rule: dict[str, Any], goal: str) -> bool:
-    """Whether a run is to be stopped now.
+class Judged(NamedTuple):
+    """A run at the last band that it has reached.
+
+    Attributes:
+        band: number of values.
+        value: of the run, that is compared.
+        threshold: that it may not be worse than.
+        runs: how many have reached the band.
+        eta: the best 1/eta of them go on.
+        stop: whether this one is stopped.
+    """
+
+    band: int
+    value: float
+    threshold: float
+    runs: int
+    eta: float
+    stop: bool
+
+    def __str__(self) -> str:
+        return (f"{self.value:.4f} is worse than {self.threshold:.4f}, the threshold of the best 1/{self.eta:g} of {self.runs} "
+                f"points at {self.band} values (early_terminate)")  # fmt: skip
+
+
+def judged(own: list[float], others: list[list[float]], rule: dict[str, Any], goal: str) -> Judged | None:
+    """A run as the rule sees it now; None before the first band.
 
     Args:
         own: its values of the metric so far, in order.
@@ -43,9 +67,15 @@ def is_stopped(own: list[float], others: list[list[float]], rule: dict[str, Any]
     histories = [[sign * value for value in history if math.isfinite(value)] for history in (own, *others)]
     reached = [band for band in bands(rule) if band <= len(histories[0])]
     if not reached:
-        return False
+        return None
     band = reached[-1]
     values = sorted(history[band - 1] for history in histories if len(history) >= band)
     threshold = values[int(1 / rule["eta"] * len(values))]
-    judged = histories[0][band - 1] if rule["strict"] else min(histories[0])
-    return judged > threshold
+    value = histories[0][band - 1] if rule["strict"] else min(histories[0])
+    return Judged(band, sign * value, sign * threshold, len(values), rule["eta"], value > threshold)
+
+
+def is_stopped(own: list[float], others: list[list[float]], rule: dict[str, Any], goal: str) -> bool:
+    """Whether a run is to be stopped now; see `judged`."""
+    found = judged(own, others, rule, goal)
+    return found is not None and found.stop

@@ -98,7 +98,8 @@ def equivalents(points: list[Planned]) -> list[tuple[Planned, Planned]]:
 
 def shown(values: Point) -> str:
     """A point as a user reads it."""
-    return " ".join(f"{name}={value}" for name, value in values.items()) or "the only point"
+    words = (f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items())
+    return " ".join(words) or "the only point"
 
 
 def write_plan(folder: Path, points: list[Planned], key: str = "") -> None:

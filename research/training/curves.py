@@ -150,6 +150,13 @@ class BestModel(L.Callback):
             self._judge(trainer, module)
         self.finish(trainer, module)
 
+    def catch_up(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Validate where a training ended that was stopped after its last step and before its last validation: going on from
+        there, Lightning trains nothing, and validates nothing."""
+        if trainer.global_step and self.validated != trainer.global_step and self._can_validate(trainer):
+            trainer.validate(module, datamodule=trainer.datamodule, verbose=False)
+            self._judge(trainer, module)
+
     @staticmethod
     def _can_validate(trainer: L.Trainer) -> bool:
         return "val" in trainer.datamodule.collections and bool(trainer.limit_val_batches)

@@ -15,10 +15,10 @@ class Pruning(L.Callback):
     Args:
         folder: the run folder, whose curves hold the values so far.
         metric: a validation metric, such as val/loss.
-        is_stopped: values of the metric so far, in order → whether to stop.
+        is_stopped: values of the metric so far, in order → why to stop, or None.
     """
 
-    def __init__(self, folder: Path, metric: str, is_stopped: Callable[[list[float]], bool]):
+    def __init__(self, folder: Path, metric: str, is_stopped: Callable[[list[float]], str | None]):
         self.folder, self.metric, self.is_stopped = Path(folder), metric, is_stopped
         self.pruned: dict | None = None  # the step and the number of values at which it was stopped
 
@@ -32,10 +32,10 @@ class Pruning(L.Callback):
                 line for line in read_curves(self.folder) if self.metric in line and line["step"] < trainer.global_step
             ]
             values = [line[self.metric] for line in earlier] + [module.means()[self.metric.removeprefix("val/")]]
-            stop = self.is_stopped(values)
+            why = self.is_stopped(values)
+            stop = why is not None
             if stop:
-                self.pruned = {"step": trainer.global_step, "values": len(values)}
-                say(f"step {trainer.global_step}: {self.metric} {values[-1]:.4f} is too far behind the sweep's other points; "
-                    "pruned")  # fmt: skip
+                self.pruned = {"step": trainer.global_step, "values": len(values), "why": why}
+                say(f"step {trainer.global_step}: pruned, {self.metric} {why}")
         if trainer.strategy.broadcast(stop):  # all ranks, or the others wait for ever
             trainer.should_stop = True

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import UserError
-from research.sweeps.plan import Planned, placed
+from research.sweeps.plan import Planned, placed, shown
 
 FREE = (
     "seed_everything",
@@ -72,8 +72,11 @@ def _timed(one: Planned, steps: int) -> dict[str, Any]:
         args: argparse.Namespace = cli._parse([*ours(placed(one.argv, one.point)), "--out", out, "--wandb", "disabled"])
         args.command = ["research", *ours(one.argv)]
         started = time.perf_counter()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            code = training.fit(args, [clock])
+        try:
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                code = training.fit(args, [clock])
+        except UserError as error:
+            raise UserError(f"{shown(one.values)}: {error}") from None
         seconds = time.perf_counter() - started
     if code:
         last = [line for line in said.getvalue().splitlines() if line.strip()][-1:]

@@ -52,7 +52,10 @@ def plan_points(args: argparse.Namespace) -> int:
         return 0
     for one in points:
         print(f"{one.point}  {shown(one.values)}" + "".join(f"  {text}" for text in _facts(one.facts)))
-    what = f"{len(points)} points" if is_exhaustive(sweep) else f"{len(points)} samples of an endless sweep"
+    most = "without end" if sweep.run_cap is None else f"of at most {sweep.run_cap} points"
+    what = (
+        f"{len(points)} points" if is_exhaustive(sweep) else f"{len(points)} samples of a {sweep.method} sweep {most}"
+    )
     print(f"\n{what}, all can be run" + (f"; {folder / 'plan.jsonl'}" if is_exhaustive(sweep) else ""))
     if cost is not None:
         print(f"at most {cost['hours']:.2f} device-hours for {cost['trials']} points with a process each, "

@@ -188,16 +188,15 @@ def _move_aside(run: Path) -> None:
 
 
 def write_report(folder: Path, points: list) -> Path | None:
-    """The page of a sweep's finished trainings, in the order of the plan; None where there is none, or it cannot be made."""
+    """The page of a sweep, as `research report FOLDER` makes it; None where nothing is finished, or it cannot be made."""
     from research import cli
 
-    runs = [str(folder / one.point) for one in points if is_fit(one) and is_done(folder / one.point)]
     out = folder / "report"
-    if not runs:
+    if not any(is_fit(one) and is_done(folder / one.point) for one in points):
         return None
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            code = cli.main(["report", *runs, "--out", str(out)])
+            code = cli.main(["report", str(folder), "--out", str(out)])
     except UserError as error:  # the points are done whatever becomes of their page
         say(f"warning: no report ({error})")
         return None

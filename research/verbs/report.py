@@ -20,13 +20,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, in the order of the rows")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="new or empty, or an earlier report")
     parser.add_argument(
-        "--spec", type=Path, metavar="YAML", help="what to compare: metric, goal, baseline, factors, title"
+        "--spec",
+        type=Path,
+        metavar="YAML",
+        help="what to compare: metric, goal, baseline, factors, pair_by_seed, title",
     )
     parser.add_argument("--metric", help="of a study: val/loss, test/ndcg@10 (what the trainings were monitored by)")
     parser.add_argument(
         "--baseline", metavar="LABEL", help="of a study: the setting that others are compared with (the first)"
     )
-    parser.add_argument("--claims", type=Path, metavar="YAML", help="claims to check; exit code 1 if one is broken")
+    parser.add_argument(
+        "--claims",
+        type=Path,
+        metavar="YAML",
+        help="claims to check, as `claims: [r=16 beats r=4 on val/loss, r=8 is equivalent to r=16 within .01]`; "
+        "exit code 1 if one is broken",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout instead of the page's path")
 
 
@@ -75,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
             stream.write(content)
     path = out / "index.html"
     counts = {"rows": len(lines), "trainings": len(trainings)} | (found.counts if found else {})
+    for one in found.summary["study"]["claims"] if found and not args.json else ():
+        print(f"{one['state']}: {one['claim']} ({one['words']})")
     print(json.dumps({"out": str(out), "page": str(path), **counts}) if args.json else path)
     return found.exit_code if found else 0
 

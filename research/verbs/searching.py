@@ -22,7 +22,7 @@ def is_searched(sweep: Any) -> bool:
 
 def describe_for(sweep: Any) -> Callable[[list[str]], dict[str, Any]]:
     """describe, for a sweep whose metric decides something: its commands must measure it."""
-    decides = is_searched(sweep) or sweep.early_terminate is not None
+    decides = is_searched(sweep) or sweep.early_terminate is not None or str(sweep.metric).startswith("val/")
     return functools.partial(describe, metric=sweep.metric) if decides else describe
 
 
@@ -46,7 +46,7 @@ def outcome_of(folder: Path, sweep: Any) -> Callable[[Any], dict[str, Any]]:
             return {"state": "failed", "code": 1, "error": f"it ended with 0, and {run} holds no finished training"}
         if sweep.metric is None:
             return {}
-        values = [value for value in history(run, sweep.metric) if math.isfinite(value)]
+        values = [value for value in history(run, sweep.metric, trained=True) if math.isfinite(value)]
         if not values:
             if not is_searched(sweep):
                 return {}
@@ -89,23 +89,24 @@ def pruning(out: Path) -> list:
     """The callback of a training that its sweep may end early; none elsewhere."""
     if RULE not in os.environ:
         return []
-    from research.sweeps.hyperband import is_stopped
+    from research.sweeps.hyperband import judged
     from research.sweeps.search import points_so_far
     from research.training.pruning import Pruning
 
     facts = json.loads(os.environ[RULE])
 
-    def stopped(own: list[float]) -> bool:
+    def stopped(own: list[float]) -> str | None:
         # of this plan alone: the folder may hold points of an earlier one, measured on other data
         names = [one.point for one in points_so_far(Path(facts["folder"])) if one.point != Path(out).name]
         others = [history(Path(facts["folder"]) / name, facts["metric"]) for name in names]
-        return is_stopped(own, others, facts["rule"], facts["goal"])
+        found = judged(own, others, facts["rule"], facts["goal"])
+        return str(found) if found is not None and found.stop else None
 
     return [Pruning(out, facts["metric"], stopped)]
 
 
-def history(run: Path, metric: str) -> list[float]:
-    """A run's values of a metric, in order, as its curves have them."""
+def history(run: Path, metric: str, trained: bool = False) -> list[float]:
+    """A run's values of a metric, in order, as its curves have them; the first is the untrained model's, unless `trained`."""
     from research.training.curves import read_curves
 
-    return [line[metric] for line in read_curves(run) if metric in line]
+    return [line[metric] for line in read_curves(run) if metric in line and (line["step"] or not trained)]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import UserError, suggest
+from research.runfolder import read_json
 
 DRAWN = 60  # trainings whose curves a page draws one by one
 
@@ -39,7 +40,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     """
     from research.report import claims as claiming
     from research.report import study_sheets as sheets
-    from research.report.groups import study
+    from research.report.groups import short_names, study
     from research.report.study import collect, factors, with_scale
 
     asked = any(value is not None for value in (spec.metric, spec.baseline, spec.factors, claims))
@@ -57,6 +58,8 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     metric = spec.metric or _monitored(runs, paths)
     higher = None if spec.goal is None else spec.goal == "maximize"
     main = study(runs, metric, names, higher)
+    for name, short in short_names(names).items() if spec.baseline else ():
+        spec = spec._replace(baseline=spec.baseline.replace(f"{name}=", f"{short}="))
     if spec.baseline is not None and spec.baseline not in {group.label for group in main.groups if group.values}:
         labels = [group.label for group in main.groups if group.values]
         raise UserError(f"baseline {spec.baseline!r} is no setting with a value; {suggest(spec.baseline, labels)}. Name one of "
@@ -66,7 +69,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     made = [sheet for sheet in made if sheet is not None]
     verdicts = []
     if claims is not None:
-        stated = [one._replace(metric=one.metric or metric) for one in claiming.read_claims(claims)]
+        stated = [one._replace(metric=one.metric or metric) for one in dict.fromkeys(claiming.read_claims(claims))]
         studies = {name: study(runs, name, names) for name in dict.fromkeys(one.metric for one in stated)}
         verdicts = claiming.check(stated, studies, str(claims))
         made.append(claiming.sheet(verdicts))
@@ -109,8 +112,6 @@ def _chosen(wanted: tuple[str, ...] | None, runs: list, names: list[str]) -> lis
 
 def _monitored(runs: list, paths: list[Path]) -> str:
     """The metric that the runs' best models were chosen by; of a sweep that never got so far, none."""
-    from research.runfolder import read_json
-
     for run in runs:
         if run.metrics:
             monitor = read_json(run.path / "metrics.json").get("monitor")
@@ -122,6 +123,8 @@ def _monitored(runs: list, paths: list[Path]) -> str:
 
 
 def _title(paths: list[Path]) -> str:
+    if len(paths) == 1 and (paths[0] / "sweep.json").is_file():
+        return str(read_json(paths[0] / "sweep.json").get("name") or paths[0].resolve().name)
     return ", ".join(path.resolve().name for path in paths[:3]) + (
         f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     )

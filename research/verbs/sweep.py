@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from research.verbs.points import (
     is_done,
     is_fit,
     is_stale,
+    plan_key,
     planned_points,
     tell_again,
     write_report,
@@ -111,9 +113,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _compile(args: argparse.Namespace) -> int:
     from research.runfolder import atomic_write
-    from research.sweeps.compile import compile_source, text_of
+    from research.sweeps.compile import MADE, compile_source, text_of
     from research.sweeps.spec import read_sweep
 
+    if args.file.is_file() and args.file.read_text(encoding="utf-8", errors="replace").startswith(MADE):
+        raise UserError(f"{args.file} was made by compile itself; expected its source, which its first line names.")
+    if args.out is None and args.file.resolve().parent.name != "src":
+        raise UserError(
+            f"{args.file} is in no folder src/, beside which the plain sweeps would go; expected --out DIR. Name it."
+        )
     out = args.out or args.file.parent.parent
     made: list[str] = []
     differs: list[str] = []
@@ -123,10 +131,10 @@ def _compile(args: argparse.Namespace) -> int:
         if args.check:
             differs += [str(path)] if not path.exists() or path.read_text(encoding="utf-8") != text else []
             continue
+        _check(text, args.file)
         with atomic_write(path) as stream:
             stream.write(text)
         made.append(str(path))
-        read_sweep(path)
     if differs:
         say(f"{', '.join(differs)}: not what {args.file} makes; run `research sweep compile {args.file}`")
         return 1
@@ -136,6 +144,22 @@ def _compile(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check(text: str, source: Path) -> None:
+    """
+    Raises:
+        UserError: what the source makes is no sweep.
+    """
+    from research.sweeps.spec import read_sweep
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / source.name
+        path.write_text(text, encoding="utf-8")
+        try:
+            read_sweep(path)
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), str(source))) from None
+
+
 def _run(args: argparse.Namespace) -> int:
     from research.sweeps.executors import count, run_local
     from research.sweeps.ledger import Ledger
@@ -143,8 +167,9 @@ def _run(args: argparse.Namespace) -> int:
     from research.sweeps.spec import read_sweep
     from research.sweeps.worker import PREEMPTED
 
-    if args.workers < 1:
-        raise UserError(f"--workers {args.workers}; expected 1 or more. Correct it.")
+    for name in ("workers", "threads"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise UserError(f"--{name} {value}; expected 1 or more. Correct it.")
     sweep = read_sweep(args.file)
     folder = folder_of(sweep)
     points = planned_points(args, sweep)
@@ -211,11 +236,16 @@ def _status(args: argparse.Namespace) -> int:
 
     from research.sweeps.executors import counted, table
     from research.sweeps.ledger import Ledger
-    from research.sweeps.plan import read_plan
+    from research.sweeps.plan import is_planned, read_plan
     from research.sweeps.spec import read_sweep
 
-    folder = folder_of(read_sweep(args.file))
+    sweep = read_sweep(args.file)
+    folder = folder_of(sweep)
     points, ledger = read_plan(folder), Ledger(folder)
+    if not is_searched(sweep) and not is_planned(folder, plan_key(args, sweep)):
+        say(
+            f"{args.file}, its configurations or the code have changed since the plan that is shown; plan or run it again"
+        )
     standings = ledger.standings([one.point for one in points])
     for one in points:
         ended = standings[one.point].state

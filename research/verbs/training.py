@@ -135,6 +135,7 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
                 "another --out")  # fmt: skip
             tracker.finish(1)
             return 1
+        best.catch_up(trainer, module)
         if not trainer.is_global_zero:
             return 0
         best.finish(trainer, module)

@@ -242,7 +242,8 @@ def test_bayes_with_four_workers_has_exactly_run_cap_trials(place, research):
     rows = research("sweep", "status", "sweep.yaml", "--json").json["points"]
     for one in rows:  # what the search learned from is what the run has measured
         history = [json.loads(line) for line in (Path("four") / one["point"] / "curves.jsonl").read_text().splitlines()]
-        assert one["last"]["value"] == min(line["val/loss"] for line in history if "val/loss" in line)
+        trained = [line["val/loss"] for line in history if "val/loss" in line and line["step"]]
+        assert one["last"]["value"] == min(trained)  # the untrained model's is none of this point's doing
         assert one["attempts"] == 1
 
 
@@ -271,7 +272,9 @@ def test_hyperband_prunes_what_lags_behind_and_says_so(place, research):
     steps, pruned = [8, 8, 2, 5], [None, None, {"step": 2, "values": 3}, {"step": 5, "values": 6}]
     for one, taken, why in zip(rows, steps, pruned, strict=True):
         facts = json.loads((Path("runs") / one["point"] / "metrics.json").read_text())
-        assert (facts["finished"], facts["steps"], facts.get("pruned")) == (True, taken, why)
+        said = facts.get("pruned") and {name: facts["pruned"][name] for name in ("step", "values")}
+        assert (facts["finished"], facts["steps"], said) == (True, taken, why)
+    assert "is worse than" in facts["pruned"]["why"]
     assert process("sweep", "run", file, "--threads", "1", "--json", env={"TANDEM_CACHE": "cache"}).json["states"] == {
         "pruned": 2, "done": 2}  # fmt: skip
     assert {one["attempts"] for one in research("sweep", "status", file, "--json").json["points"]} == {1}
@@ -548,3 +551,54 @@ def test_malformed_sweeps_are_refused_in_words(text, says, place, research):
     result = research("sweep", "plan", "sweep.yaml")
     assert result.code == 2
     assert re.search(says, result.err), result.err
+
+
+def test_a_point_that_is_stopped_after_its_last_step_is_validated_when_it_goes_on(place, research, monkeypatch):
+    """As straight: the same best model and metrics."""
+    import signal
+
+    Path("stop.py").write_text(
+        "import os, signal, lightning as L\n\n\nclass Stop(L.Callback):\n    def on_train_batch_end(self, trainer, *_):\n"
+        "        if trainer.global_step == 2 and os.environ.get('STOP'):\n            os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    Path("sft.yaml").write_text(
+        CONFIG.replace("accelerator: cpu", "accelerator: cpu\n  callbacks: [{class_path: stop.Stop}]")
+    )
+    path = {"PYTHONPATH": f"{place}:{Path(__file__).parents[2]}"}
+    assert process("fit", "-c", "sft.yaml", "--out", "straight", env=path).code == 0
+    assert process("fit", "-c", "sft.yaml", "--out", "stopped", env=path | {"STOP": "1"}).code == 85
+    assert "going on from" in process("fit", "-c", "sft.yaml", "--out", "stopped", env=path).err
+    assert metrics(Path("stopped")) == metrics(Path("straight"))
+    assert metrics(Path("stopped"))["metrics"]
+    assert signal.SIGTERM
+
+
+def test_a_sweep_says_what_its_points_were_warned_of(place, research):
+    Path("sft.yaml").write_text(CONFIG.replace("max_length: 128", "max_length: 34"))
+    result = run_sweep(sweep({"seed_everything": {"values": [0, 1]}}))
+    assert result.code == 0, result.err
+    assert "2 of 2 points: warning: train" in result.err
+    assert "2 of 2 points are to be run, by 1 processes" in result.err
+
+
+def test_status_says_that_the_sweep_has_changed(place, research):
+    assert research("sweep", "plan", sweep({"seed_everything": {"values": [0]}})).code == 0
+    assert "have changed since the plan" not in research("sweep", "status", "sweep.yaml").err
+    sweep({"seed_everything": {"values": [1]}})
+    assert "have changed since the plan" in research("sweep", "status", "sweep.yaml").err
+
+
+def test_what_a_source_makes_is_checked_before_it_is_written(tmp_path, research, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("sweeps/src").mkdir(parents=True)
+    source = Path("sweeps/src/a.yaml")
+    source.write_text("method: bayes\nrun_cap: 3\nconfigs: [c.yaml]\nparameters: {lr: {values: [1]}}\n")
+    result = research("sweep", "compile", source)
+    assert result.code == 2
+    assert "sweeps/src/a.yaml: bayes without a metric" in result.err
+    assert not Path("sweeps/a.yaml").exists()
+    source.write_text(source.read_text().replace("method: bayes", "method: grid"))
+    assert research("sweep", "compile", source).code == 0
+    assert "was made by compile itself" in research("sweep", "compile", "sweeps/a.yaml").err
+    Path("b.yaml").write_text(source.read_text())
+    assert "is in no folder src/" in research("sweep", "compile", "b.yaml").err

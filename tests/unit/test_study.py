@@ -88,6 +88,16 @@ def test_options_may_be_lists_and_mappings():
     ]
 
 
+def test_what_was_swept_is_shown_though_another_option_tells_the_runs_apart():
+    """Draws of a random sweep: lr alone would tell them apart, r differs as well."""
+    draws = [(4, 0.1), (8, 0.2), (8, 0.3)]
+    swept = ("model.adapter.r", "model.optimisation.lr")
+    runs = [run(r, 2 * r, 0, 1.0, options={"model.optimisation.lr": lr})._replace(swept=swept) for r, lr in draws]
+    found = made(runs)
+    assert found.factors == ["model.adapter.r", "model.optimisation.lr"]
+    assert found.groups[0].label == "r=4 lr=0.1"
+
+
 def test_what_has_no_value_is_shown_and_not_averaged():
     runs = grid()
     runs[2] = run(4, 4, 2, state="failed", error="out of memory")
@@ -144,7 +154,8 @@ def test_results_by_hand():
     assert [row[3].mark for row in sheet.rows] == ["", "†", "†", "†"]
     p = 2 * stats.t.sf(0.1 / (0.01 * (2 / 3) ** 0.5), 4)
     assert sheet.rows[1][6].value == pytest.approx(p)  # the largest of three: Holm leaves it as it is
-    assert any(note.startswith("Noise floor at n = 3") for note in sheet.notes)
+    floor = next(note for note in sheet.notes if note.startswith("Noise floor at n = 3"))
+    assert "is found in 4 of 5" not in floor  # at three seeds it would be 7 of 10
     finding = study_sheets.finding(made(grid()))
     assert finding.startswith(
         "r=8 lora_alpha/r=2 has the best val/loss of 4 settings: 1.500 ± 0.010 over 3 seeds. Its lead of 0.300"
