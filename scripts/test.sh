@@ -6,6 +6,6 @@ scripts/setup.sh report,test
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 # a process a core, each with one thread: tiny models gain nothing from a second one, and two times two would wait for each other
+cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) # which would take that number for the cores
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-cores=$(nproc)
 exec .venv/bin/python -m pytest -n $((cores < 4 ? cores : 4)) --dist loadgroup "$@"

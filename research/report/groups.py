@@ -216,7 +216,7 @@ def _labels(split: list[list[Run]], telling: list[str], factors: Sequence[str]) 
             value = runs[0].options.get(name)
             if value is None:
                 continue
-            words.append(shown(value) if _is_kind(value) else f"{short[name]}={shown(value)}")
+            words.append(shown(value) if name.endswith("adapter") else f"{short[name]}={shown(value)}")
         absent = [f"no {short[name]}" for name in telling if runs[0].options.get(name) is None]
         labels.append(" ".join(words) or ", ".join(absent[:1]) or "all runs")
     for i, label in enumerate(labels):

@@ -1,6 +1,7 @@
 """Tables of cells, which Markdown, LaTeX, HTML and CSV only lay out; and how a study's numbers look in them."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -50,10 +51,13 @@ class Sheet(NamedTuple):
 
 
 def decimals(groups: Sequence[Group]) -> int:
-    """Digits after the point that show the smallest spread with two of its own: 1 to 5."""
+    """Digits after the point that show a usual spread (the median) with two of its own: 1 to 5."""
     spreads = [summarise(list(g.values.values())).sd for g in groups if len(g.values) > 1]
     spreads = [spread for spread in spreads if spread > 0]
-    return min(5, max(1, 1 - math.floor(math.log10(min(spreads) * (1 + 1e-9))))) if spreads else 4  # .00999… is .01
+    if not spreads:
+        return 4
+    usual = statistics.median_low(spreads) * (1 + 1e-9)  # .00999… is .01
+    return min(5, max(1, 1 - math.floor(math.log10(usual))))
 
 
 def number(value: float, digits: int, plus: bool = False) -> str:

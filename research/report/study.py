@@ -20,6 +20,7 @@ NO_FACTORS = ("out", "wandb", "save_every", "monitor", "data.workers", "trainer.
 """Options that say how or where, not what is computed."""
 FACTS = ("trained_parameters", "adapter_parameters", "adapter_bytes", "effective_scale", "virtual_tokens", "parameters")
 FINISHED = ("done", "pruned")
+ADAPTER = "model.adapter"
 
 
 class Run(NamedTuple):
@@ -93,7 +94,8 @@ def points_of(folder: Path) -> list[dict[str, Any]]:
     """
     try:
         plan = [json.loads(line) for line in (folder / PLAN).read_text(encoding="utf-8").splitlines()]
-        points = [{"point": one["point"], "values": one["values"], "sweep": folder.resolve().name} for one in plan]
+        points = [{"point": one["point"], "values": one["values"], "facts": one.get("facts") or {},
+                   "sweep": folder.resolve().name} for one in plan]  # fmt: skip
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{folder / PLAN} is damaged ({error}); expected a point a line. Plan the sweep again."
@@ -126,6 +128,8 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     metrics = _object(path / "metrics.json") if begun and (path / "metrics.json").exists() else {}
     config = _config(path / "config.yaml") if begun else {}
     options = flat(config) if config else options_of(known.get("values", {}))
+    if options.get(ADAPTER, "") is None:
+        options[ADAPTER] = _without_adapter(options)
     data = provenance.get("data") if isinstance(provenance.get("data"), dict) else {}
     code = provenance.get("fingerprint") or provenance.get("git_commit") or ""
     made_of = (json.dumps(data, sort_keys=True) if data else "", str(code), str(provenance.get("model_hash") or ""))
@@ -133,10 +137,22 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     numbers, examples = _measured(path, metrics) if state in FINISHED else ({}, {})
     facts = {name: metrics["trained"][name] for name in FACTS
              if isinstance(metrics.get("trained"), dict) and metrics["trained"].get(name) is not None}  # fmt: skip
+    for fact in ("trained_parameters", "adapter_bytes"):  # what the plan has counted, of trainings that do not say it
+        if state in FINISHED and known.get("facts", {}).get(fact):
+            facts.setdefault(fact, known["facts"][fact])
     facts |= {name: metrics[name] for name in ("seconds", "steps", "temperature") if metrics.get(name) is not None}
     return Run(name, path.resolve(), state, error, known.get("sweep", ""), known.get("point") or provenance.get("point") or "",
                options.get(SEED), options, numbers, facts, examples, made_of,
                tuple(name for name, value in known.get("values", {}).items() if not isinstance(value, dict)))  # fmt: skip
+
+
+def _without_adapter(options: dict[str, Any]) -> str:
+    """What is trained where there is no adapter."""
+    if options.get("model.train_layers") is not None:
+        return f"last {options['model.train_layers']} layers"
+    if options.get("model.train_pattern") is not None:
+        return f"weights {options['model.train_pattern']}"
+    return "full fine-tuning"
 
 
 def _state(begun: bool, metrics: dict, event: dict) -> tuple[str, str]:

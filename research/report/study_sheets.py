@@ -129,7 +129,8 @@ def grid(study: Study) -> Sheet | None:
     names, digits = short_names(study.factors), decimals(study.groups)
     cells = {(shown(g.factors[down]), shown(g.factors[across])): g for g in study.groups}
     lines, heads = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
-    if len(cells) != len(study.groups) or len(lines) < 2 or len(heads) < 2:
+    # an option that some settings have not (r of what has no adapter) spans no grid with another
+    if len(cells) != len(study.groups) or len(lines) < 2 or len(heads) < 2 or NOTHING in (*lines, *heads):
         return None
     keys = list(itertools.product(lines, heads))
     means = [

@@ -88,6 +88,34 @@ def test_options_may_be_lists_and_mappings():
     ]
 
 
+def test_methods_are_called_by_what_they_train(tmp_path):
+    import yaml
+
+    from research.report.study import collect
+
+    (tmp_path / "s").mkdir()
+    kinds = {"a": {"model.adapter": None}, "b": {"model.adapter": None, "model.train_layers": 4},
+             "c": {"model.adapter": None, "model.train_pattern": "attn"}}  # fmt: skip
+    lines = [{"point": name, "values": {}, "argv": [], "facts": {"trained_parameters": 7}} for name in kinds]
+    (tmp_path / "s/plan.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for name, options in kinds.items():
+        folder = tmp_path / "s" / name
+        folder.mkdir()
+        model = {
+            "class_path": "x.Y",
+            "init_args": {key.removeprefix("model."): value for key, value in options.items()},
+        }
+        (folder / "config.yaml").write_text(yaml.safe_dump({"seed_everything": 0, "model": model}))
+        made_of = {"made_of": "x", "model_hash": "h", "fingerprint": "f", "data": {"train": "t"}}
+        (folder / "provenance.json").write_text(json.dumps(made_of))
+        metrics = {"finished": True, "metrics": {"loss": 1.0}, "monitor": "val/loss"}
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    runs = collect([tmp_path / "s"])
+    assert [one.options["model.adapter"] for one in runs] == ["full fine-tuning", "last 4 layers", "weights attn"]
+    assert [one.facts["trained_parameters"] for one in runs] == [7, 7, 7]
+    assert [group.label for group in made(runs).groups] == ["full fine-tuning", "last 4 layers", "weights attn"]
+
+
 def test_what_was_swept_is_shown_though_another_option_tells_the_runs_apart():
     """Draws of a random sweep: lr alone would tell them apart, r differs as well."""
     draws = [(4, 0.1), (8, 0.2), (8, 0.3)]
