@@ -9,6 +9,7 @@ from markupsafe import Markup
 from research.report import curves, examples, explain, figures, tables, training_words
 from research.report.notes import notes
 from research.report.numbers import plain
+from research.report.plots import Figure
 from research.report.runs import Runs
 from research.report.sheets import Sheet
 from research.report.tables import Line
@@ -29,6 +30,7 @@ def heading(runs: Runs | None) -> str:
 def page(
     runs: Runs | None, lines: list[Line], trainings: list[Training] = (), sheets: list[Sheet] = (),
     warnings: list[str] = (), title: str | None = None, found: str | None = None,
+    drawn: list[tuple[Figure, str]] = (),
 ) -> str:  # fmt: skip
     """index.html as text.
 
@@ -40,13 +42,15 @@ def page(
         warnings: what must be known before its numbers.
         title: of the page; None: by what is in it.
         found: the sentence at its head; None: by what is in it.
+        drawn: figures of a study, with their SVG.
     """
     folders = runs.folders if runs else []
     values = _tested(runs, lines) if runs else {"finding": explain.untested(trainings), "lines": lines}
     text = _environment().get_template("page.html.j2").render(
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         tested=runs is not None, heading=title or heading(runs), notes=[*warnings, *notes(folders, trainings)],
-        sheets=sheets, warnings=warnings, **(values | ({"finding": found} if found else {})),
+        sheets=sheets, drawn=[(figure, Markup(svg)) for figure, svg in drawn], warnings=warnings,
+        **(values | ({"finding": found} if found else {})),
         trainings=[_training(training, i, runs) for i, training in enumerate(trainings)],
         folders=[(folder.name, _provenance(folder.provenance)) for folder in folders]
         + [(training.name, _provenance(_as_run(training.provenance))) for training in trainings],

@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from research.report import explain, html, markdown, tables, training_words
     from research.report.export import as_markdown, write_sheets, write_tidy
     from research.report.notes import notes
+    from research.report.render import svg, write_figures
     from research.report.runs import collect, name_folders
     from research.report.spec import read_spec
     from research.report.study import is_sweep
@@ -67,18 +68,20 @@ def run(args: argparse.Namespace) -> int:
     grids = [tables.systems_table(lines, runs.metric), tables.metrics_table(runs.rows),
              tables.cost_table(runs.rows)] if runs else []  # fmt: skip
     sheets, warnings = (found.sheets, found.warnings) if found else ([], [])
+    drawn = [(figure, svg(figure)) for figure in found.figures] if found else []
     finding = explain.finding(lines, runs.metric) if runs else found.finding if found else explain.untested(trainings)
     title = spec.title or (html.heading(runs) if runs or not found else found.title)
     text = markdown.document(title, finding, [*warnings, *notes(runs.folders if runs else [], trainings)], lines,
                              [table for table in grids if table], training_words.table(trainings) if trainings else "",
                              [(sheet.title, as_markdown(sheet)) for sheet in sheets])  # fmt: skip
-    page = html.page(runs, lines, trainings, sheets, warnings, title, finding)
+    page = html.page(runs, lines, trainings, sheets, warnings, title, finding, drawn)
 
     summary = _summary(runs, lines, trainings) | (found.summary if found else {})
     write_json(out / MARKER, summary)  # first: an interrupted report can be written again
     if found:
         write_tidy(out, found.runs)
         write_sheets(out, sheets)
+        write_figures(out, found.figures)
     for name, content in (("report.md", text), ("index.html", page)):
         with atomic_write(out / name) as stream:
             stream.write(content)

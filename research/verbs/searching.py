@@ -107,6 +107,11 @@ def pruning(out: Path) -> list:
 
 def history(run: Path, metric: str, trained: bool = False) -> list[float]:
     """A run's values of a metric, in order, as its curves have them; the first is the untrained model's, unless `trained`."""
+    return [value for step, value in history_by_step(run, metric) if step or not trained]
+
+
+def history_by_step(run: Path, metric: str) -> list[tuple[int, float]]:
+    """(optimizer step, value) of a metric, as a run's curves have them."""
     from research.training.curves import read_curves
 
-    return [line[metric] for line in read_curves(run) if metric in line and (line["step"] or not trained)]
+    return [(line["step"], line[metric]) for line in read_curves(run) if metric in line]

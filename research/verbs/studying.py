@@ -1,9 +1,11 @@
 """The study of a report: trainings that differ by options and seeds, compared."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import UserError, suggest
+from research.progress import say
 from research.runfolder import read_json
 
 DRAWN = 60  # trainings whose curves a page draws one by one
@@ -15,6 +17,7 @@ class Found(NamedTuple):
     Attributes:
         title, finding: of the page.
         sheets, warnings: its tables, and what to know before them.
+        figures: of the paper and the page; none where they cannot be drawn here.
         runs: the tidy table.
         trainings: (folder, name) of the runs whose curves are drawn.
         summary, counts: for programs.
@@ -24,6 +27,7 @@ class Found(NamedTuple):
     title: str
     finding: str
     sheets: list
+    figures: list
     warnings: list[str]
     runs: list
     trainings: list[tuple[Path, str]]
@@ -41,6 +45,8 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     from research.report import claims as claiming
     from research.report import study_sheets as sheets
     from research.report.groups import short_names, study
+    from research.report.plots import figures
+    from research.report.render import MISSING, can_draw
     from research.report.study import collect, factors, with_scale
 
     asked = any(value is not None for value in (spec.metric, spec.baseline, spec.factors, claims))
@@ -84,8 +90,18 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     }
     broken = sum(v.state == claiming.BROKEN for v in verdicts)
     counts = {"runs": len(runs), "states": states, **({"broken": broken} if verdicts else {})}
-    return Found(_title(paths), sheets.finding(main), made, main.warnings, runs, drawn if len(drawn) <= DRAWN else [],
+    drawings = figures(main, partial(_curve, metric)) if can_draw() else []
+    if not can_draw():
+        say(f"warning: {MISSING}")
+    return Found(_title(paths), sheets.finding(main), made, drawings, main.warnings, runs, drawn if len(drawn) <= DRAWN else [],
                  summary, counts, int(broken > 0))  # fmt: skip
+
+
+def _curve(metric: str, run: Any) -> list[tuple[int, float]]:
+    """(step, value) of a run's validations."""
+    from research.verbs.searching import history_by_step
+
+    return history_by_step(run.path, metric)
 
 
 def _shares(runs: list, names: list[str]) -> bool:

@@ -1,0 +1,74 @@
+"""A study's figures: what is drawn, by hand; and the same bytes each time."""
+
+import pytest
+
+from research.report import plots, render
+from tests.unit.test_study import grid, made, run
+
+
+def values(figure) -> list[dict]:
+    return figure.spec["data"]["values"]
+
+
+def test_a_heatmap_of_two_factors_frames_the_best():
+    cells = {(cell["down"], cell["across"]): cell for cell in values(plots.heatmap(made(grid())))}
+    assert {key: cell["text"] for key, cell in cells.items()} == {("4", "1"): "2.000", ("4", "2"): "1.900", ("8", "1"): "1.800",
+                                                                 ("8", "2"): "1.500"}  # fmt: skip
+    assert [key for key, cell in cells.items() if cell["best"]] == [("8", "2")]
+    assert cells["8", "2"]["spread"] == "± 0.010"
+    assert plots.heatmap(made([r for r in grid() if r.options["model.adapter.r"] == 4])) is None  # one factor
+
+
+def test_a_factor_s_lines_are_the_settings_of_the_others():
+    rows = values(plots.against_factor(made(grid()), "model.adapter.r"))
+    drawn = {(row["x"], row["line"].partition("=")[2]): round(row["mean"], 3) for row in rows}
+    assert drawn == {(4, "1"): 2.0, (8, "1"): 1.8, (4, "2"): 1.9, (8, "2"): 1.5}
+    assert rows[0]["high"] - rows[0]["mean"] == pytest.approx(0.01)
+
+
+def test_the_front_holds_what_nothing_smaller_beats():
+    """Of 400 parameters 2.0 and 1.9, of 800 1.8 and 1.5, of 1,600 1.7: that one is larger and worse than 1.5."""
+    runs = [*grid(), *(run(16, 16, s, 1.7) for s in range(3))]
+    rows = values(plots.against_parameters(made(runs)))
+    assert {(row["x"], round(row["mean"], 2)) for row in rows if row["front"]} == {(400, 1.9), (800, 1.5)}
+    higher = values(plots.against_parameters(made(runs, higher=True)))
+    assert {(row["x"], round(row["mean"], 2)) for row in higher if row["front"]} == {(400, 2.0)}
+
+
+def test_curves_are_means_over_the_seeds_that_have_a_step():
+    curves = {
+        0: [(0, 3.0), (5, 2.0), (10, 1.0)],
+        1: [(0, 3.0), (5, 2.2), (10, 1.2)],
+        2: [(0, 3.0), (5, 2.4), (11, 1.0)],
+    }
+    found = made(grid())
+    figure = plots.learning_curves(found, lambda one: curves[one.seed])
+    assert figure is None  # two steps that all seeds have
+    curves[2][2] = (10, 1.4)
+    rows = [
+        row
+        for row in values(plots.learning_curves(found, lambda one: curves[one.seed]))
+        if row["line"] == "r=4 lora_alpha/r=1"
+    ]
+    assert [(row["x"], round(row["mean"], 2), row["low"], row["high"]) for row in rows] == [
+        (0, 3.0, 3.0, 3.0), (5, 2.2, 2.0, 2.4), (10, 1.2, 1.0, 1.4)]  # fmt: skip
+
+
+def test_colours_and_shapes_share_one_legend():
+    colour, shape = plots._told_apart("line", [{"line": name} for name in "abba"])
+    assert colour["color"]["scale"]["domain"] == shape["shape"]["scale"]["domain"] == ["a", "b"]
+    assert len({*plots.COLOURS}) == len({*plots.SHAPES}) == plots.MOST_LINES
+
+
+@pytest.mark.skipif(not render.can_draw(), reason="vl-convert-python is not installed")
+def test_figures_are_the_same_bytes_each_time(tmp_path):
+    figures = plots.figures(made(grid()), lambda one: [(0, 3.0), (5, 2.0), (10, 1.0)])
+    assert [figure.name for figure in figures] == ["heatmap", "by-r", "by-lora_alpha/r", "parameters", "curves"]
+    render.write_figures(tmp_path, figures)
+    first = {path: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
+    assert {path.suffix for path in first} == {".svg", ".pdf", ".json"}
+    render.write_figures(tmp_path, figures)
+    assert {path: path.read_bytes() for path in (tmp_path / "figures").iterdir()} == first
+    text = (tmp_path / "figures/heatmap.svg").read_text()
+    for words in ("2.000", "± 0.010", "lora_alpha/r"):
+        assert words in text
