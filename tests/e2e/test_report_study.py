@@ -49,8 +49,8 @@ def test_a_sweep_becomes_tables_a_page_and_a_tidy_table(place, research):
     assert (result.json["runs"], result.json["states"]) == (12, {"done": 12})
     names = {path.name for path in Path("out/tables").glob("*.tex")}
     assert names == {"results.tex", "grid.tex", "by-r.tex", "by-lora-alpha-r.tex", "runs.tex"}
-    lines = list(csv.DictReader(Path("out/tables/results.csv").open()))
-    tidy = list(csv.DictReader(Path("out/runs.csv").open()))
+    lines = list(csv.DictReader(Path("out/tables/results.csv").read_text().splitlines()))
+    tidy = list(csv.DictReader(Path("out/runs.csv").read_text().splitlines()))
     assert len(tidy) == 12
     for line in lines:  # the table is what the runs say
         mine = [float(one["val/loss"]) for one in tidy if one["option.model.adapter.r"] == line["r"]
