@@ -150,8 +150,6 @@ FAULTS = [
           f"{SWEEP}::test_points_are_planned_run_once_and_are_those_of_fit"),
     Fault("tokens of another loss from the disk", "data/instruction_tokens.py", "max_length=max_length, loss_on=loss_on, ",
           "max_length=max_length, ", "tests/unit/test_token_cache.py::test_whatever_changes_the_tokens_is_another_file"),
-    Fault("a rank of DDP that trains another point", "sweeps/worker.py", "kept, sys.argv = sys.argv, [sys.argv[0], *argv]",
-          "kept = sys.argv", f"{SWEEP}::test_points_of_two_processes_are_those_of_fit"),
     Fault("deterministic kernels for every later point", "verbs/training.py",
           "torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])", "pass",
           f"{SWEEP}::test_what_one_point_sets_for_its_process_is_not_there_for_the_next"),
