@@ -21,7 +21,7 @@ from tests.slow import CALLBACK
 from tests.wandb_log import exit_codes
 
 SEEDS = {"seed_everything": {"values": [0, 1, 2, 3]}}
-JOB = ("--kubernetes", "--image", "tandem:1", "--claim", "team:/work")
+JOB = ("--kubernetes", "--image", "tandem:1", "--claim", "team:/mnt/team")
 SLOW = CONFIG.replace("max_steps: 2", "max_steps: 4000\n  max_epochs: -1").replace(
     "out: run\n", "out: run\nsave_every: 50\n"
 )

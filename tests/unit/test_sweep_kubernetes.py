@@ -13,10 +13,10 @@ from research.sweeps.kubernetes import Claim, Options, claim, job, name_of, text
 from research.sweeps.slurm import Submission, numbers, ranges
 
 VERSIONS = ("1.29", "1.33", kubernetes_validate.latest_version())  # failures per index: on by default, final, now
-FULL = Options("registry.example/tandem:1", Claim("team", "me/tandem", "/work"), throttle=2, cpus=4, gpus=1, mem="16G",
+FULL = Options("registry.example/tandem:1", Claim("team", "me/tandem", "/mnt/team"), throttle=2, cpus=4, gpus=1, mem="16G",
                namespace="research", env=("HF_HUB_OFFLINE=1", "EMPTY="), secrets=("wandb",), setup=("source env.sh",),
                warning=90, max_failed=5)  # fmt: skip
-LEAST = Options("tandem", Claim("team", "", "/work"))
+LEAST = Options("tandem", Claim("team", "", "/mnt/team"))
 
 
 def kept(file: str, folder: str) -> Submission:
@@ -100,8 +100,8 @@ def test_options_arrive_in_the_pod():
     assert {one["name"]: one["value"] for one in container["env"]} == {
         "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "EMPTY": ""}  # fmt: skip
     assert container["envFrom"] == [{"secretRef": {"name": "wandb"}}]
-    assert container["volumeMounts"][0] == {"name": "work", "mountPath": "/work", "subPath": "me/tandem"}
-    assert container["workingDir"] == "/work"
+    assert container["volumeMounts"][0] == {"name": "work", "mountPath": "/mnt/team", "subPath": "me/tandem"}
+    assert container["workingDir"] == "/mnt/team"
     assert container["command"][:3] == ["/bin/bash", "-c", 'set -e\nsource env.sh\nexec "$@"']
     assert made()["metadata"]["namespace"] == "research"
     least = made(LEAST)["spec"]
@@ -141,14 +141,14 @@ def test_variables_without_a_name_are_refused(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "parts"), [("team:/work", ("team", "", "/work")), ("a.b/me/x:/w/y", ("a.b", "me/x", "/w/y"))]
+    ("text", "parts"), [("team:/mnt/team", ("team", "", "/mnt/team")), ("a.b/me/x:/w/y", ("a.b", "me/x", "/w/y"))]
 )
 def test_claims_are_taken_apart(text, parts):
     assert claim(text) == parts
 
 
 @pytest.mark.parametrize(
-    "text", ["team", "team:work", ":/work", "Team:/work", "team/:/work", "team/../x:/work", "team:/"]
+    "text", ["team", "team:work", ":/data", "Team:/data", "team/:/data", "team/../x:/data", "team:/"]
 )
 def test_other_claims_are_refused(text):
     with pytest.raises(UserError, match="expected NAME:/path"):
