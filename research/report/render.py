@@ -28,11 +28,11 @@ def svg(figure: Figure) -> str:
     return text
 
 
-def pdf(figure: Figure) -> bytes:
-    """The figure as PDF, without the time that it was made."""
+def pdf(drawing: str) -> bytes:
+    """An SVG as PDF, without the time that it was made."""
     import vl_convert
 
-    made = vl_convert.svg_to_pdf(svg(figure))
+    made = vl_convert.svg_to_pdf(drawing)
     # entries of a dictionary come in any order; sorted they take as many bytes, so that the table of offsets stays right
     made = re.sub(
         rb"(?:^ +/\w+ \d+ 0 R\n){2,}", lambda match: b"".join(sorted(match[0].splitlines(True))), made, flags=re.M
@@ -44,13 +44,13 @@ def pdf(figure: Figure) -> bytes:
     )
 
 
-def write_figures(out: Path, figures: list[Figure]) -> None:
-    """figures/NAME.svg, .pdf and .vl.json."""
-    for figure in figures:
+def write_figures(out: Path, drawn: list[tuple[Figure, str]]) -> None:
+    """figures/NAME.svg, .pdf and .vl.json, of figures and their SVG."""
+    for figure, drawing in drawn:
         path = out / "figures" / slug(figure.name)
         with atomic_write(path.with_suffix(".svg")) as stream:
-            stream.write(svg(figure))
+            stream.write(drawing)
         with atomic_write(path.with_suffix(".pdf"), "wb") as stream:
-            stream.write(pdf(figure))
+            stream.write(pdf(drawing))
         with atomic_write(path.with_suffix(".vl.json")) as stream:
             json.dump(figure.spec, stream, indent=1, ensure_ascii=False)

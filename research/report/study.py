@@ -8,10 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from research.errors import UserError
 from research.report.runs import name_folders
+from research.report.training import read_config
 from research.runfolder import MARKER, read_json
 
 PLAN, LEDGER = "plan.jsonl", "ledger.jsonl"
@@ -126,7 +125,7 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     begun = (path / MARKER).is_file()
     provenance = _object(path / MARKER) if begun else {}
     metrics = _object(path / "metrics.json") if begun and (path / "metrics.json").exists() else {}
-    config = _config(path / "config.yaml") if begun else {}
+    config = read_config(path / "config.yaml") if begun and (path / "config.yaml").exists() else {}
     options = flat(config) if config else options_of(known.get("values", {}))
     if options.get(ADAPTER, "") is None:
         options[ADAPTER] = _without_adapter(options)
@@ -253,14 +252,3 @@ def _object(path: Path) -> dict:
     if not isinstance(value, dict):
         raise UserError(f"{path} is not one this tool wrote; expected an object. Make the run again, or leave it out.")
     return value
-
-
-def _config(path: Path) -> dict:
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable YAML ({str(error).splitlines()[0]}); expected the configuration that "
-                        "`research fit` wrote. Copy the run folder again, or leave it out.") from None  # fmt: skip
-    return config if isinstance(config, dict) else {}

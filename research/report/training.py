@@ -79,7 +79,7 @@ def read_training(path: Path, name: str) -> Training:
         UserError: config, curves or metrics are missing, damaged, or of different runs.
     """
     provenance = read_json(path / MARKER)
-    config = _config(path / "config.yaml")
+    config = read_config(path / "config.yaml")
     metrics = _metrics(path / "metrics.json")
     finished = bool(metrics.get("finished"))
     lines = _lines(path, finished, shlex.join(provenance.get("command") or ["research", "fit", "…"]))
@@ -100,7 +100,7 @@ def read_training(path: Path, name: str) -> Training:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def _config(path: Path) -> dict:
+def read_config(path: Path) -> dict:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

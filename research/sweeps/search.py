@@ -46,9 +46,8 @@ class Tried(NamedTuple):
     value: float | None
 
 
-def open_search(folder: Path, sweep: Sweep, seed: int) -> None:
-    """Begin a search in this folder, or go on with it.
-
+def refuse_other_search(folder: Path, sweep: Sweep, seed: int) -> None:
+    """
     Raises:
         UserError: it cannot be searched here, or the folder holds another search.
     """
@@ -56,19 +55,27 @@ def open_search(folder: Path, sweep: Sweep, seed: int) -> None:
         raise UserError(
             f"{sweep.path}: bayes without run_cap has no end; expected a number of trials. Add run_cap: 24."
         )
-    kept = {
-        name: sweep.facts.get(name)
-        for name in ("method", "metric", "parameters", "command", "program", "early_terminate")
-    }
-    key = hash_json([kept, seed])
     path = folder / KEY
-    if path.exists() and path.read_text(encoding="utf-8") != key:
+    if path.exists() and path.read_text(encoding="utf-8") != _key(sweep, seed):
         raise UserError(f"{folder} holds another search than {sweep.path} with --seed {seed}: its points were proposed for "
                         "other parameters; expected the same, to go on. Give the sweep another name, or move that "
                         "folder.")  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as stream:
-        stream.write(key)
+
+
+def open_search(folder: Path, sweep: Sweep, seed: int) -> None:
+    """Begin a search in this folder, or go on with it.
+
+    Raises:
+        UserError: as refuse_other_search.
+    """
+    refuse_other_search(folder, sweep, seed)
+    with atomic_write(folder / KEY) as stream:
+        stream.write(_key(sweep, seed))
+
+
+def _key(sweep: Sweep, seed: int) -> str:
+    names = ("method", "metric", "parameters", "command", "program", "early_terminate")
+    return hash_json([{name: sweep.facts.get(name) for name in names}, seed])
 
 
 def points_so_far(folder: Path) -> list[Planned]:

@@ -36,7 +36,7 @@ def folder_of(sweep: Any) -> Path:
 def planned_points(args: argparse.Namespace, sweep: Any) -> list:
     """The points, checked: from the plan where it is this sweep's, else planned now; of a search, those so far."""
     from research.sweeps.plan import is_exhaustive, is_planned, plan, read_plan, write_plan
-    from research.sweeps.search import open_search, points_so_far
+    from research.sweeps.search import open_search, points_so_far, refuse_other_search
     from research.verbs.searching import describe_for, is_searched
 
     if not is_exhaustive(sweep) and not is_searched(sweep):
@@ -45,7 +45,7 @@ def planned_points(args: argparse.Namespace, sweep: Any) -> list:
     folder, key = folder_of(sweep), plan_key(args, sweep)
     refuse_other(folder, sweep)
     if is_searched(sweep):
-        open_search(folder, sweep, args.seed)
+        refuse_other_search(folder, sweep, args.seed)
         if points := points_so_far(folder):
             if not _are_current(points):
                 raise UserError(f"{folder} holds a search over other data or another model than are there now; expected the "
@@ -60,6 +60,7 @@ def planned_points(args: argparse.Namespace, sweep: Any) -> list:
         raise UserError(f"{args.file}: {len(problems)} points cannot be run, the first: {problems[0].reason}")
     take_folder(folder, sweep)
     if is_searched(sweep):
+        open_search(folder, sweep, args.seed)
         return []  # those were its extremes; its points are proposed one by one
     write_plan(folder, points, key)
     return points
@@ -111,7 +112,7 @@ def tell_again(args: argparse.Namespace, ledger: Any, points: list, folder: Path
     """Tell the ledger of the points that are run again because the user asks for it, or because what they made is gone."""
     again = due_again(args, ledger, points, folder)
     for one in again:
-        if is_stale(folder / one.point):
+        if args.rerun_stale and is_stale(folder / one.point):
             _move_aside(folder / one.point)
         ledger.append(one.point, "missing", reason="run again")
     return again

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if found:
         write_tidy(out, found.runs)
         write_sheets(out, sheets)
-        write_figures(out, found.figures)
+        write_figures(out, drawn)
     for name, content in (("report.md", text), ("index.html", page)):
         with atomic_write(out / name) as stream:
             stream.write(content)

@@ -76,7 +76,8 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     verdicts = []
     if claims is not None:
         stated = [one._replace(metric=one.metric or metric) for one in dict.fromkeys(claiming.read_claims(claims))]
-        studies = {name: study(runs, name, names) for name in dict.fromkeys(one.metric for one in stated)}
+        others = dict.fromkeys(one.metric for one in stated if one.metric != metric)
+        studies = {metric: main} | {name: study(runs, name, names) for name in others}
         verdicts = claiming.check(stated, studies, str(claims))
         made.append(claiming.sheet(verdicts))
     made.append(sheets.every_run(main))

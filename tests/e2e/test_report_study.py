@@ -87,6 +87,15 @@ def test_a_spec_says_what_is_compared(place, research):
     assert next(line for line in text.splitlines() if "baseline" in line).startswith("| 4 | 1 | 3 |")
 
 
+def test_claims_have_the_goal_of_the_spec(place, research):
+    """A higher loss is r=2's: to be high it is better, to be low it is not."""
+    Path("c.yaml").write_text("claims:\n  - r=2 beats r=4\n")
+    for goal, state in (("maximize", "held"), ("minimize", "broken")):
+        Path("report.yaml").write_text(yaml.safe_dump({"metric": "val/loss", "goal": goal}))
+        found = research("report", "runs", "--out", "out", "--spec", "report.yaml", "--claims", "c.yaml")
+        assert found.out.startswith(f"{state}: r=2 beats r=4"), found.out
+
+
 def test_missing_and_failed_points_are_in_the_report(place, research):
     points = [json.loads(line)["point"] for line in Path("runs/plan.jsonl").read_text().splitlines()]
     shutil.rmtree(Path("runs") / points[0])

@@ -378,6 +378,14 @@ def test_a_sweep_goes_on_without_w_and_b_s_process(place, research):
     assert disturbed == quiet
 
 
+def test_a_search_that_was_refused_may_be_corrected(place, research):
+    wrong = {"model.adapter.r": {"values": [0, 2]}}
+    assert research("sweep", "run", sweep(wrong, **BAYES, run_cap=1)).code == 2
+    assert not Path("runs").exists()
+    result = run_sweep(sweep({"model.adapter.r": {"values": [1, 2]}}, **BAYES, run_cap=1))
+    assert result.code == 0, result.err
+
+
 def states(research, file: str) -> list[str]:
     return [one["state"] for one in research("sweep", "status", file, "--json").json["points"]]
 
@@ -553,10 +561,8 @@ def test_malformed_sweeps_are_refused_in_words(text, says, place, research):
     assert re.search(says, result.err), result.err
 
 
-def test_a_point_that_is_stopped_after_its_last_step_is_validated_when_it_goes_on(place, research, monkeypatch):
+def test_a_point_that_is_stopped_after_its_last_step_is_validated_when_it_goes_on(place):
     """As straight: the same best model and metrics."""
-    import signal
-
     Path("stop.py").write_text(
         "import os, signal, lightning as L\n\n\nclass Stop(L.Callback):\n    def on_train_batch_end(self, trainer, *_):\n"
         "        if trainer.global_step == 2 and os.environ.get('STOP'):\n            os.kill(os.getpid(), signal.SIGTERM)\n"
@@ -570,7 +576,6 @@ def test_a_point_that_is_stopped_after_its_last_step_is_validated_when_it_goes_o
     assert "going on from" in process("fit", "-c", "sft.yaml", "--out", "stopped", env=path).err
     assert metrics(Path("stopped")) == metrics(Path("straight"))
     assert metrics(Path("stopped"))["metrics"]
-    assert signal.SIGTERM
 
 
 def test_a_sweep_says_what_its_points_were_warned_of(place, research):

@@ -64,10 +64,10 @@ def test_colours_and_shapes_share_one_legend():
 def test_figures_are_the_same_bytes_each_time(tmp_path):
     figures = plots.figures(made(grid()), lambda one: [(0, 3.0), (5, 2.0), (10, 1.0)])
     assert [figure.name for figure in figures] == ["heatmap", "by-r", "by-lora_alpha/r", "parameters", "curves"]
-    render.write_figures(tmp_path, figures)
+    render.write_figures(tmp_path, [(figure, render.svg(figure)) for figure in figures])
     first = {path: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     assert {path.suffix for path in first} == {".svg", ".pdf", ".json"}
-    render.write_figures(tmp_path, figures)
+    render.write_figures(tmp_path, [(figure, render.svg(figure)) for figure in figures])
     assert {path: path.read_bytes() for path in (tmp_path / "figures").iterdir()} == first
     text = (tmp_path / "figures/heatmap.svg").read_text()
     for words in ("2.000", "± 0.010", "lora_alpha/r"):
