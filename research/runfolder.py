@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
 from research.errors import UserError
 from research.progress import say
 
@@ -146,6 +148,37 @@ def read_json(path: Path) -> Any:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not readable JSON ({error}); expected a file this tool wrote. Delete it and run "
                         "again.") from None  # fmt: skip
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """Read a YAML file that a user has written.
+
+    Args:
+        path: of the file.
+        what: it is, for messages.
+
+    Raises:
+        UserError: it cannot be read, is no YAML, or gives a name twice, of which the last would silently win.
+    """
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Unique)
+    except OSError as error:
+        raise UserError(
+            f"{what} {path} cannot be read ({error.strerror}); expected a YAML file. Check the path."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{what} {path} is not readable YAML ({' '.join(str(error).split())[:300]}); expected `name: value` "
+                        "lines. Mend the file.") from None  # fmt: skip
+
+
+class _Unique(yaml.SafeLoader):
+    """A name given twice is an error, not the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if doubled := [name for i, name in enumerate(names) if name in names[:i]]:
+            raise yaml.constructor.ConstructorError(None, None, f"{doubled[0]!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 @contextlib.contextmanager

@@ -17,8 +17,6 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from research.errors import UserError, suggest
 from research.metrics.equivalence import equivalence_test
 from research.metrics.families import holm
@@ -26,6 +24,7 @@ from research.metrics.planning import seeds_needed
 from research.metrics.seeds import summarise, welch_test
 from research.report.groups import Group, Study, marginal, short_names, shown
 from research.report.sheets import Cell, Sheet
+from research.runfolder import read_yaml
 
 HELD, BROKEN, UNDERPOWERED = "held", "broken", "underpowered"
 ALPHA = 0.05
@@ -77,15 +76,7 @@ def read_claims(path: Path) -> list[Claim]:
     Raises:
         UserError: no claims, or one that cannot be read.
     """
-    try:
-        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"claims {path} cannot be read ({error.strerror}); expected a YAML file. Check the path."
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable YAML ({' '.join(str(error).split())[:200]}); expected `claims: […]`. Mend "
-                        "it.") from None  # fmt: skip
+    value = read_yaml(path, "claims")
     lines = value.get("claims") if isinstance(value, dict) else None
     if not isinstance(lines, list) or not lines:
         raise UserError(f"{path} has no claims; expected `claims:` and a list of lines such as {EXAMPLE}. Add some.")

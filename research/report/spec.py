@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from research.errors import UserError, suggest
+from research.runfolder import read_yaml
 
 GOALS = ("maximize", "minimize")
 
@@ -44,15 +43,7 @@ def read_spec(path: Path | None) -> Spec:
     """
     if path is None:
         return Spec()
-    try:
-        value: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise UserError(
-            f"spec {path} cannot be read ({error.strerror}); expected a YAML file. Check the path."
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable YAML ({' '.join(str(error).split())[:200]}); expected `metric: …`. Mend "
-                        "it.") from None  # fmt: skip
+    value: Any = read_yaml(path, "spec") or {}
     if not isinstance(value, dict):
         raise UserError(
             f"{path} holds {type(value).__name__}; expected a mapping such as `metric: val/loss`. Correct it."

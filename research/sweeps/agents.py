@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import UserError
-from research.sweeps.compile import read_yaml
+from research.sweeps.compile import read_mapping
 from research.sweeps.spec import Sweep, argv_of
 
 
@@ -72,7 +72,7 @@ def handed_out(folder: Path, of: Target, sweep: Sweep) -> Trial:
         raise UserError(
             f"{folder} holds no trial of {of.sweep}; expected what `wandb agent` leaves there. Run the agent."
         )
-    facts = {name: entry for name, entry in read_yaml(files[-1]).items() if name != "wandb_version"}
+    facts = {name: entry for name, entry in read_mapping(files[-1]).items() if name != "wandb_version"}
     names = [one.name for one in sweep.parameters]
     if set(facts) != set(names):
         other = sorted(set(facts) ^ set(names))

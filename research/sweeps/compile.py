@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from research.errors import UserError, suggest
+from research.runfolder import read_yaml
 
 OWN = ("let", "tie", "zip", "cases", "sizes", "configs")
 """Keys of a source that a plain sweep has not."""
@@ -39,7 +40,7 @@ def compile_source(path: Path) -> dict[str, dict]:
     Raises:
         UserError: it cannot be read, or says something that no sweep can.
     """
-    source = read_yaml(path)
+    source = read_mapping(path)
     sizes = {"": {}, **_mapping(source.get("sizes") or {}, "sizes", path)}
     return {size: _plain(path, source | (extra or {}), size, source) for size, extra in sizes.items()}
 
@@ -197,31 +198,12 @@ def _evaluated(tree: ast.expr, known: dict[str, Any], name: str, path: Path) -> 
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
-def read_yaml(path: Path) -> dict:
+def read_mapping(path: Path) -> dict:
     """
     Raises:
         UserError: not there, or no mapping.
     """
-    try:
-        value = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise UserError(
-            f"sweep {path} cannot be read ({error.strerror}); expected a YAML file. Check the path."
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"sweep {path} is not readable YAML ({' '.join(str(error).split())[:300]}); expected `name: value` "
-                        "lines. Mend the file.") from None  # fmt: skip
-    return _mapping(value, "the file", path)
-
-
-class _Loader(yaml.SafeLoader):
-    """A name given twice is an error, not the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if doubled := [name for i, name in enumerate(names) if name in names[:i]]:
-            raise yaml.constructor.ConstructorError(None, None, f"{doubled[0]!r} is there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+    return _mapping(read_yaml(path, "sweep"), "the file", path)
 
 
 def _mapping(value: Any, what: str, path: Path) -> dict:

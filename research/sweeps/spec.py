@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import UserError, suggest
-from research.sweeps.compile import OWN, read_yaml
+from research.sweeps.compile import OWN, read_mapping
 from research.sweeps.distributions import Parameter, parameter
 
 KEYS = ("apiVersion", "kind", "controller", "description", "program", "job", "image_uri", "entity", "project", "method",
@@ -68,7 +68,7 @@ def read_sweep(path: Path) -> Sweep:
     Raises:
         UserError: no W&B sweep, or one that cannot be run.
     """
-    facts = read_yaml(path)
+    facts = read_mapping(path)
     if own := [key for key in OWN if key in facts]:
         raise UserError(f"{path} has {own[0]!r}: it is a source; expected a plain W&B sweep. Run `research sweep compile "
                         f"{path}` and name the file that it makes.")  # fmt: skip
