@@ -1,12 +1,12 @@
 """The page: one self-contained HTML file made by jinja2 with autoescape, the same bytes for the same runs."""
 
-import shlex
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from research.report import curves, examples, explain, figures, tables, training_words
+from research.report import curves, examples, explain, figures, provenance, tables, training_words
+from research.report.explorer import Explorer
 from research.report.notes import notes
 from research.report.numbers import plain
 from research.report.plots import Figure
@@ -15,7 +15,7 @@ from research.report.sheets import Sheet
 from research.report.tables import Line
 from research.report.training import Training
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "page"
 SETTINGS = {"precision": "{}", "pooling": "{} pooling", "max_length": "{} tokens", "ef": "ef {}", "M": "M {}"}
 QUERY_SHOWN = 260  # characters of a query before the rest folds away
 
@@ -30,7 +30,7 @@ def heading(runs: Runs | None) -> str:
 def page(
     runs: Runs | None, lines: list[Line], trainings: list[Training] = (), sheets: list[Sheet] = (),
     warnings: list[str] = (), title: str | None = None, found: str | None = None,
-    drawn: list[tuple[Figure, str]] = (),
+    drawn: list[tuple[Figure, str]] = (), explorer: Explorer | None = None,
 ) -> str:  # fmt: skip
     """index.html as text.
 
@@ -43,17 +43,18 @@ def page(
         title: of the page; None: by what is in it.
         found: the sentence at its head; None: by what is in it.
         drawn: figures of a study, with their SVG.
+        explorer: of all runs; None where there is nothing to compare.
     """
     folders = runs.folders if runs else []
     values = _tested(runs, lines) if runs else {"finding": explain.untested(trainings), "lines": lines}
     text = _environment().get_template("page.html.j2").render(
-        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        css=Markup("".join((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "explorer.css"))),
+        explorer=explorer,
         tested=runs is not None, heading=title or heading(runs), notes=[*warnings, *notes(folders, trainings)],
         sheets=sheets, drawn=[(figure, Markup(svg)) for figure, svg in drawn], warnings=warnings,
         **(values | ({"finding": found} if found else {})),
         trainings=[_training(training, i, runs) for i, training in enumerate(trainings)],
-        folders=[(folder.name, _provenance(folder.provenance)) for folder in folders]
-        + [(training.name, _provenance(_as_run(training.provenance))) for training in trainings],
+        folders=[(one.name, provenance.facts(one.provenance)) for one in [*folders, *trainings]],
     )  # fmt: skip
     return text.encode("utf-8", "replace").decode()  # a lone surrogate in somebody's document cannot be written
 
@@ -123,33 +124,3 @@ def _mix(facts: dict) -> str:
     if mix is None or not (mix or split):
         return ""
     return f", λ {plain(mix)}" + (f" chosen on {split}" if split else "")
-
-
-def _as_run(facts: dict) -> dict:
-    """A training's provenance under the names of a retrieval's; its time is that of the start."""
-    data = facts.get("data") if isinstance(facts.get("data"), dict) else {}
-    hashes = ", ".join(f"{name} {value}" for name, value in data.items() if isinstance(value, str))
-    return {**facts, "data": hashes, "models": {"base": facts.get("model_hash")}, "started": facts.get("time", ""),
-            "time": ""}  # fmt: skip
-
-
-def _provenance(facts: dict) -> list[tuple[str, str, bool]]:
-    """(name, value, is it code) of where a run's numbers came from, in the order of asking."""
-    commit = facts.get("git_commit")
-    state = {True: " with uncommitted changes", False: "", None: ""}[facts.get("git_dirty")]
-    packages = ", ".join(f"{name} {version}" for name, version in (facts.get("packages") or {}).items() if version)
-    models = ", ".join(f"{name} {value}" for name, value in (facts.get("models") or {}).items() if value)
-    seconds = facts.get("seconds")
-    found = [
-        ("Command", shlex.join(facts.get("command") or []), True),
-        ("Started", facts.get("started", ""), False),
-        ("Finished", facts.get("time", ""), False),
-        ("Took", f"{seconds:,.1f} s" if seconds is not None else "", False),
-        ("Git commit", commit + state if commit else "none: not run from a git repository", bool(commit)),
-        ("Data, sha256", facts.get("data") or "", True),
-        ("Model, sha256", models, True),
-        ("Packages", packages, False),
-        ("Python", facts.get("python", ""), False),
-        ("Machine", f"{facts.get('platform', '')}, {facts.get('cpus', '?')} processors", False),
-    ]
-    return [entry for entry in found if entry[1]]

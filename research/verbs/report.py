@@ -10,10 +10,17 @@ report/index.html in a browser.
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from research.verbs.studying import study_of
+from research.verbs.studying import Found, study_of
+
+if TYPE_CHECKING:
+    from research.report.explorer import Explorer
+    from research.report.runs import Runs
 
 MARKER = "report.json"  # a folder that holds this file is a report: the verb may write into it again
+EVERY_RUN = "runs"
+ANSWERED = 60  # trainings of which a page holds what they answered
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +81,10 @@ def run(args: argparse.Namespace) -> int:
     text = markdown.document(title, finding, [*warnings, *notes(runs.folders if runs else [], trainings)], lines,
                              [table for table in grids if table], training_words.table(trainings) if trainings else "",
                              [(sheet.title, as_markdown(sheet)) for sheet in sheets])  # fmt: skip
-    page = html.page(runs, lines, trainings, sheets, warnings, title, finding, drawn)
+    on_page = [sheet for sheet in sheets if sheet.name != EVERY_RUN]  # the explorer has them
+    page = html.page(
+        runs, lines, trainings, on_page, warnings, title, finding, drawn, _explorer(found, fits, names, runs)
+    )
 
     summary = _summary(runs, lines, trainings) | (found.summary if found else {})
     write_json(out / MARKER, summary)  # first: an interrupted report can be written again
@@ -91,6 +101,32 @@ def run(args: argparse.Namespace) -> int:
         print(f"{one['state']}: {one['claim']} ({one['words']})")
     print(json.dumps({"out": str(out), "page": str(path), **counts}) if args.json else path)
     return found.exit_code if found else 0
+
+
+def _explorer(found: Found | None, fits: list[Path], names: dict[Path, str], runs: "Runs | None") -> "Explorer | None":
+    """All trainings and systems of the report, where there are two or more."""
+    from research.report.entries import of_row, of_run
+    from research.report.explorer import explorer
+    from research.report.groups import is_lower
+    from research.report.provenance import facts
+    from research.report.study import read
+    from research.training.curves import read_curves
+
+    trained = found.runs if found else [read(path, names[path], {}) for path in fits]
+    answered = len(trained) <= ANSWERED
+    entries = [of_run(run, read_curves, answered) for run in trained]
+    entries += [of_row(row, runs) for row in runs.rows] if runs else []
+    if len(entries) < 2:
+        return None
+    metric = (
+        runs.metric
+        if runs
+        else found.metric
+        if found
+        else next((name for one in trained for name in one.metrics), None)
+    )
+    higher = found.higher if found and not runs else not is_lower(metric or "")
+    return explorer(entries, metric, higher, found.factors if found else (), [facts(one.provenance) for one in entries])
 
 
 def _require_jinja() -> None:

@@ -8,7 +8,7 @@ from research.errors import UserError, suggest
 from research.progress import say
 from research.runfolder import read_json
 
-DRAWN = 60  # trainings whose curves a page draws one by one
+DRAWN = 12  # trainings whose curves a page draws one by one; of more, its explorer does
 
 
 class Found(NamedTuple):
@@ -20,6 +20,7 @@ class Found(NamedTuple):
         figures: of the paper and the page; none where they cannot be drawn here.
         runs: the tidy table.
         trainings: (folder, name) of the runs whose curves are drawn.
+        metric, higher, factors: what it is about.
         summary, counts: for programs.
         exit_code: 1 where a claim is broken.
     """
@@ -31,6 +32,9 @@ class Found(NamedTuple):
     warnings: list[str]
     runs: list
     trainings: list[tuple[Path, str]]
+    metric: str
+    higher: bool
+    factors: list[str]
     summary: dict[str, Any]
     counts: dict[str, Any]
     exit_code: int
@@ -95,7 +99,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     if not can_draw():
         say(f"warning: {MISSING}")
     return Found(_title(paths), sheets.finding(main), made, drawings, main.warnings, runs, drawn if len(drawn) <= DRAWN else [],
-                 summary, counts, int(broken > 0))  # fmt: skip
+                 metric, main.higher, names, summary, counts, int(broken > 0))  # fmt: skip
 
 
 def _curve(metric: str, run: Any) -> list[tuple[int, float]]:

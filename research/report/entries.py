@@ -1,0 +1,132 @@
+"""What the page's explorer lists: trainings of a study, and systems of a comparison, in one shape."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.report.examples import SNIPPET
+from research.report.runs import Row, Runs
+from research.report.study import FINISHED, Run
+from research.report.training import Curve
+from research.runfolder import MARKER, read_json
+
+Lines = Callable[[Path], list[dict[str, Any]]]
+
+
+class Shown(NamedTuple):
+    """What was asked, and what is right.
+
+    Attributes:
+        text: query or prompt.
+        reference: expected answer, or titles of the relevant documents.
+    """
+
+    text: str
+    reference: str
+
+
+class Entry(NamedTuple):
+    """One line of the explorer.
+
+    Attributes:
+        name: unlike every other's.
+        kind: training | system.
+        state, error, seed: of a training; "" and None of a system.
+        options: what it was made with, by dotted name.
+        metrics: {"val/loss": …} of a training, {"ndcg@10": …} of a system.
+        facts: parameters, seconds, milliseconds a query.
+        examples: {metric: {query or example id: value}}.
+        asked: {id: what was asked}, of the examples whose texts were kept.
+        answers: {id: what it answered, or ranked first}.
+        curves: {metric: (step, value)}, a step once.
+        provenance: as its folder recorded it.
+    """
+
+    name: str
+    kind: str
+    state: str
+    error: str
+    seed: int | None
+    options: dict[str, Any]
+    metrics: dict[str, float]
+    facts: dict[str, float]
+    examples: dict[str, dict[str, float]]
+    asked: dict[str, Shown]
+    answers: dict[str, str]
+    curves: dict[str, Curve]
+    provenance: dict[str, Any]
+
+
+def of_run(run: Run, lines: Lines, answered: bool) -> Entry:
+    """A training.
+
+    Args:
+        run: as study.read has it.
+        lines: a run folder → lines of its curves, `{"step": 3, "train/loss": 2.1, …}`.
+        answered: whether its answers are read.
+    """
+    examples = {metric: values for metric, values in run.examples.items() if values}
+    asked, answers = _answers(run.path) if answered and run.state in FINISHED else ({}, {})
+    marker = run.path / MARKER
+    return Entry(run.name, "training", run.state, run.error, run.seed, run.options, run.metrics, run.facts, examples, asked,
+                 answers, curves_of(lines(run.path)), read_json(marker) if marker.is_file() else {})  # fmt: skip
+
+
+def curves_of(lines: list[dict[str, Any]]) -> dict[str, Curve]:
+    """{metric: (step, value)}; of a step that a resumed run took again, the last."""
+    found: dict[str, dict[int, float]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if "/" in name and isinstance(value, int | float):
+                found.setdefault(name, {})[line["step"]] = value
+    return {name: sorted(values.items()) for name, values in found.items()}
+
+
+def _answers(path: Path) -> tuple[dict[str, Shown], dict[str, str]]:
+    """Generated answers of a run's validation, and of its test where there was one."""
+    asked, answers = {}, {}
+    for name in ("metrics.json", "test.json"):
+        if not (path / name).is_file():
+            continue
+        for example, one in (read_json(path / name).get("answers") or {}).items():
+            asked[example] = Shown(_text(one.get("prompt")), str(one.get("reference") or ""))
+            answers[example] = str(one.get("answer") or "")
+    return asked, answers
+
+
+def _text(prompt: Any) -> str:
+    """A prompt as it is read: turns of a conversation below each other."""
+    if not isinstance(prompt, list):
+        return str(prompt or "")
+    if len(prompt) == 1:
+        return str(prompt[0].get("content", ""))
+    return "\n\n".join(f"{turn.get('role', '')}: {turn.get('content', '')}" for turn in prompt)
+
+
+def of_row(row: Row, runs: Runs) -> Entry:
+    """A system: a stage of a retrieval."""
+    folder = next(folder for folder in runs.folders if folder.name == row.run)
+    kept = folder.examples or {"queries": {}, "docs": {}, "relevant": {}}
+    asked, answers = {}, {}
+    for query, found in row.top.items():
+        relevant = kept["relevant"].get(query, [])
+        titles = [_document(doc, kept["docs"]) for doc in relevant[:3]]
+        asked[query] = Shown(kept["queries"].get(query, ""), "\n".join(titles))
+        first = next(iter(found), None)
+        verdict = "✓ relevant" if first in relevant else "✗ not relevant"
+        answers[query] = f"{verdict}: {_document(first, kept['docs'])}" if first is not None else "found no document"
+    options = {name: value for name, value in row.facts.items() if not _measured(name)}
+    facts = {name: value for name, value in row.facts.items() if _measured(name) and isinstance(value, int | float)}
+    return Entry(f"{row.run}/{row.stage}", "system", "", "", None, {"system": row.label, **options}, row.means, facts,
+                 row.per_query, asked, answers, {}, folder.provenance)  # fmt: skip
+
+
+def _measured(name: str) -> bool:
+    return name.endswith(("seconds", "ms_per_query", "per_second"))
+
+
+def _document(doc: str, docs: dict[str, dict[str, str]]) -> str:
+    """A document in a line or two."""
+    known = docs.get(doc, {"title": "", "text": ""})
+    text = known["text"][: SNIPPET // 2]
+    return " – ".join(part for part in (known["title"], text) if part) or doc

@@ -1,0 +1,187 @@
+"""The page's explorer: runs to sort, filter, group, draw and compare, as data and the scripts that show it."""
+
+import base64
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.report.entries import Entry
+from research.report.groups import is_lower, short_names, shown
+from research.report.outputs import outputs
+from research.report.plots import COLOURS, CONFIG, SHAPES
+from research.report.render import can_draw
+from research.report.study import SEED
+from research.report.training import Curve
+
+SCRIPTS = ("elements", "data", "view", "filter", "table", "chart", "run", "compare", "main")
+"""Files of page/, in the order in which each needs the one before; they share one scope."""
+VERSION, SCHEMA = "6.4", "https://vega.github.io/schema/vega-lite/v6.json"  # the newest that vl-convert carries
+CURVES = 1_600_000  # bytes of a page for learning curves
+POINTS = (200, 100, 60, 40, 25, 15)  # of a curve; the first number with which all of them fit
+FIRST = ("train/loss",)
+
+
+class Explorer(NamedTuple):
+    """What the page's template sets in.
+
+    Attributes:
+        data: JSON, safe inside a script element.
+        library: of the charts; "" where vl-convert is not installed.
+        script: of the explorer.
+        hashes: of both scripts, for the page's Content-Security-Policy: no other script runs.
+        fields: how many entries there are of each kind.
+    """
+
+    data: str
+    library: str
+    script: str
+    hashes: list[str]
+    count: int
+
+
+def explorer(
+    entries: Sequence[Entry], metric: str | None, higher: bool, factors: Sequence[str], facts: list[list]
+) -> Explorer:
+    """The explorer of these runs.
+
+    Args:
+        entries: lines, in the order of the report.
+        metric: that they are judged by.
+        higher: whether its highest value is the best.
+        factors: options that the study varies.
+        facts: (name, value, is it code) of each entry's provenance.
+    """
+    text = json.dumps(data(entries, metric, higher, factors, facts), ensure_ascii=False, separators=(",", ":"))
+    scripts = [library(), script()]
+    hashes = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts if one]
+    return Explorer(text.replace("<", "\\u003c"), *scripts, hashes, len(entries))
+
+
+def data(entries: Sequence[Entry], metric: str | None, higher: bool, factors: Sequence[str], facts: list[list]) -> dict:
+    """What the scripts read; see page/data.js for its use."""
+    columns, same = _columns(entries, factors)
+    return {
+        "metric": metric, "higher": higher, "factors": [name for name in factors if any(c["id"] == name for c in columns)],
+        "names": [entry.name for entry in entries], "columns": columns, "same": same, **_curves(entries, metric),
+        "provenance": _provenance(facts), "outputs": outputs(entries, metric),
+        "style": {"colours": COLOURS, "shapes": SHAPES, "config": CONFIG, "schema": SCHEMA},
+    }  # fmt: skip
+
+
+def _columns(entries: Sequence[Entry], factors: Sequence[str]) -> tuple[list[dict], dict[str, Any]]:
+    """Columns of the table, the options that vary first; and the options that all entries have in common."""
+    options = list(dict.fromkeys([*factors, *(name for entry in entries for name in entry.options)]))
+    varied, same = [], {}
+    for name in options:
+        values = [_plain(entry.options.get(name)) for entry in entries]
+        if len(entries) > 1 and len({json.dumps(value) for value in values}) > 1:
+            varied.append((name, values))
+        else:
+            same[name] = values[0] if entries else None
+    labels = short_names([name for name, _ in varied]) | {SEED: "seed"}
+    columns: list[dict] = []
+    for kind in ("kind", "state", "error"):
+        values = [getattr(entry, kind) for entry in entries]
+        if len(set(values)) > 1 or (kind == "state" and any(values)):
+            columns.append({"id": kind, "label": kind, "kind": "state", "values": values})
+    columns += [{"id": name, "label": labels[name], "kind": "option", "values": values} for name, values in varied]
+    for kind, field in (("metric", "metrics"), ("fact", "facts")):
+        for name in dict.fromkeys(name for entry in entries for name in getattr(entry, field)):
+            values = [_number(getattr(entry, field).get(name)) for entry in entries]
+            label = name.replace("_", " ") if kind == "fact" else name
+            columns.append({"id": name, "label": label, "kind": kind, "values": values,
+                            **({"lower": is_lower(name)} if kind == "metric" else {})})  # fmt: skip
+    return columns, same
+
+
+def _plain(value: Any) -> Any:
+    """An option as the table has it: a number, a truth value, or a text."""
+    if value is None or isinstance(value, bool | str):
+        return shown(value) if isinstance(value, str) else value
+    return _number(value) if isinstance(value, int | float) else json.dumps(value, ensure_ascii=False)
+
+
+def _number(value: Any) -> Any:
+    """JSON has no nan and no infinity; ten digits are as many as a table can show."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.10g}") if math.isfinite(value) else None
+
+
+# ---- curves ---------------------------------------------------------------------------------------------------------
+
+
+def _curves(entries: Sequence[Entry], metric: str | None) -> dict[str, Any]:
+    """{"curves": {metric: for each entry [number of its steps, values] or null}, "steps": …, "thinned": points of the longest}.
+
+    Steps that many curves share are there once. What does not fit with the fewest points is left out, the least asked for
+    first.
+    """
+    names = list(dict.fromkeys(name for entry in entries for name in entry.curves))
+    names.sort(key=lambda name: (name != metric, name not in FIRST, not name.startswith("val/"), name))
+    for most in POINTS:
+        made = _thinned(entries, names, most)
+        if _size(made) <= CURVES:
+            return made | {"thinned": most}
+    while names and _size(made) > CURVES:
+        names = names[:-1]
+        made = _thinned(entries, names, POINTS[-1])
+    return made | {"thinned": POINTS[-1]}
+
+
+def _thinned(entries: Sequence[Entry], names: list[str], most: int) -> dict[str, Any]:
+    grids: dict[tuple[int, ...], int] = {}
+    found: dict[str, list] = {}
+    for name in names:
+        found[name] = []
+        for entry in entries:
+            curve = thin(entry.curves[name], most) if name in entry.curves else []
+            steps = tuple(step for step, _ in curve)
+            found[name].append([grids.setdefault(steps, len(grids)), [value for _, value in curve]] if curve else None)
+    return {"curves": found, "steps": [list(steps) for steps in grids]}
+
+
+def thin(curve: Curve, most: int) -> list[tuple[int, float]]:
+    """At most so many points: the mean of each of `most` equal stretches, at its last step; values to four digits."""
+    curve = [(step, value) for step, value in curve if math.isfinite(value)]
+    if len(curve) > most:
+        edges = [len(curve) * i // most for i in range(most + 1)]
+        parts = [curve[a:b] for a, b in itertools.pairwise(edges)]
+        curve = [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
+    return [(step, float(f"{value:.4g}")) for step, value in curve]
+
+
+def _size(value: Any) -> int:
+    return len(json.dumps(value, separators=(",", ":")))
+
+
+def _provenance(facts: list[list]) -> dict[str, Any]:
+    """{"values": …, "runs": for each entry (name, number of its value, is it code)}: what many runs share is there once."""
+    values: dict[str, int] = {}
+    runs = [[[term, values.setdefault(value, len(values)), code] for term, value, code in one] for one in facts]
+    return {"values": list(values), "runs": runs}
+
+
+# ---- scripts --------------------------------------------------------------------------------------------------------
+
+
+def script() -> str:
+    """The explorer's own script: the files of page/ in one scope."""
+    here = Path(__file__).parent / "page"
+    parts = [f"// {name}.js\n{(here / f'{name}.js').read_text(encoding='utf-8')}" for name in SCRIPTS]
+    return '(() => {\n"use strict";\n' + "\n".join(parts) + "})();\n"
+
+
+def library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, from vl-convert: the page draws with what drew the paper's figures."""
+    if not can_draw():
+        return ""
+    import vl_convert
+
+    text = vl_convert.javascript_bundle(vl_version=VERSION)
+    # neither may stand in a script element: they would end it, or hide its end
+    return text.replace("</script", "<\\/script").replace("<!--", "\\x3c!--")

@@ -1,0 +1,114 @@
+"""Per-example values and answers of runs, as many as a page can carry."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from research.report.entries import Entry
+
+VALUES = 1_400_000  # bytes of a page for values, and
+TEXTS = 1_000_000  # for texts
+LONGEST = 1_200  # characters of a text
+DIGITS = 4  # significant
+
+
+def outputs(entries: Sequence[Entry], metric: str | None) -> dict[str, Any]:
+    """What the explorer compares example by example.
+
+    All examples of the first metric where they fit; else those that come first by a hash of their id, so that no result
+    decides. Other metrics have the same examples, as many metrics as fit. Texts of the examples on which the runs differ most
+    and of others in turn.
+
+    Args:
+        entries: of the explorer.
+        metric: that stands first.
+
+    Returns:
+        {"ids": …, "of": how many there are, "metrics": {metric: for each entry a value for each id, or null},
+        "asked": {position of an id: [text, reference]}, "answers": for each entry {position: text's number}, "texts": …,
+        "left": metrics that did not fit}; {} where no run has examples.
+    """
+    names = list(dict.fromkeys(name for entry in entries for name in entry.examples))
+    names.sort(key=lambda name: name != metric)  # stable: the others as the runs have them
+    if not names:
+        return {}
+    every = list(
+        dict.fromkeys(example for entry in entries for values in entry.examples.values() for example in values)
+    )
+    known = set(entries[0].examples.get(names[0], {})).union(*(entry.examples.get(names[0], {}) for entry in entries))
+    ids = [example for example in every if example in known]
+    cost = _size(_values(entries, names[0], ids))
+    if cost > VALUES:
+        keep = set(sorted(ids, key=_hash)[: max(1, len(ids) * VALUES // cost)])
+        ids = [example for example in ids if example in keep]
+    found, left, spent = {}, [], 0
+    for name in names:
+        values = _values(entries, name, ids)
+        spent += _size(values)
+        if spent > VALUES and found:
+            left.append(name)
+            spent -= _size(values)
+        else:
+            found[name] = values
+    texts = _texts(entries, ids, found[names[0]])
+    return {"ids": ids, "of": len(known), "metrics": found, "left": left, **texts}
+
+
+def _values(entries: Sequence[Entry], name: str, ids: list[str]) -> list[list[float | None] | None]:
+    return [
+        [_round(entry.examples[name].get(example)) for example in ids] if entry.examples.get(name) else None
+        for entry in entries
+    ]
+
+
+def _texts(entries: Sequence[Entry], ids: list[str], values: list) -> dict[str, Any]:
+    """Questions and answers, each text once."""
+    asked: dict[int, list[str]] = {}
+    answers: list[dict[int, int]] = [{} for _ in entries]
+    texts: dict[str, int] = {}
+    spent = 0
+    for i in _in_turn(ids, values):
+        shown = next((entry.asked[ids[i]] for entry in entries if ids[i] in entry.asked), None)
+        if shown is None:
+            continue
+        mine = [(k, _cut(entry.answers[ids[i]])) for k, entry in enumerate(entries) if ids[i] in entry.answers]
+        new = dict.fromkeys(text for _, text in mine if text not in texts)
+        question = [_cut(shown.text), _cut(shown.reference)]
+        spent += _size(question) + sum(map(_size, new)) + 10 * len(mine)
+        if spent > TEXTS:
+            break
+        asked[i] = question
+        for text in new:
+            texts[text] = len(texts)
+        for k, text in mine:
+            answers[k][i] = texts[text]
+    return {"asked": asked, "answers": answers, "texts": list(texts)}
+
+
+def _in_turn(ids: list[str], values: list) -> list[int]:
+    """Positions: that on which the runs differ most, the first by hash, the second most, …"""
+    columns = [[line[i] for line in values if line is not None and line[i] is not None] for i in range(len(ids))]
+    spread = [max(column) - min(column) if column else 0.0 for column in columns]
+    differing = sorted(range(len(ids)), key=lambda i: (-spread[i], _hash(ids[i])))
+    hashed = sorted(range(len(ids)), key=lambda i: _hash(ids[i]))
+    return list(dict.fromkeys(i for pair in zip(differing, hashed, strict=True) for i in pair))
+
+
+def _round(value: float | None) -> float | None:
+    if value is None or value != value or value in (float("inf"), float("-inf")):
+        return None
+    rounded = float(f"{value:.{DIGITS}g}")
+    return int(rounded) if rounded == int(rounded) else rounded
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else text[:LONGEST] + "…"
+
+
+def _hash(example: str) -> str:
+    return hashlib.sha256(example.encode("utf-8", "replace")).hexdigest()
+
+
+def _size(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
