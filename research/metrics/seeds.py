@@ -112,16 +112,48 @@ def welch_test(a: Sequence[float] | float, b: Sequence[float] | float, level: fl
     Source: Welch 1947; Satterthwaite 1946.
     """
     a, b = checked(a), checked(b)
-    parts = [(float(x.var(ddof=1)) / x.size, x.size - 1) for x in (a, b) if x.ndim and x.size > 1]
-    difference = float(b.mean() - a.mean())
-    seeds = tuple(x.size if x.ndim else 0 for x in (a, b))
-    if 1 in seeds:
-        return untestable(difference, seeds, ONE_SEED)
-    error = math.sqrt(sum(u for u, _ in parts))
-    if negligible(error, a, b):
-        return untestable(difference, seeds, NO_SPREAD)
-    df = error**4 / sum(u**2 / nu for u, nu in parts)
+    first, second = moments(a), moments(b)
+    difference, seeds = second.mean - first.mean, (first.n, second.n)
+    error, df, why = _welch(first, second)
+    if why:
+        return untestable(difference, seeds, why)
     return _from_t(difference, error, df, level, standardised(a, b), seeds, unequal(seeds))
+
+
+class Moments(NamedTuple):
+    """What Welch's test takes of one method."""
+
+    n: int  # seeds; 0: a method without seeds
+    mean: float
+    part: float  # s² / n, its share of the squared standard error; 0 without seeds, NaN at one
+    largest: float  # absolute value
+
+
+def moments(values: Sequence[float] | float) -> Moments:
+    """
+    Raises:
+        UserError: no value, or one that is not finite.
+    """
+    x = checked(values)
+    n = x.size if x.ndim else 0
+    part = 0.0 if n == 0 else NAN if n == 1 else float(x.var(ddof=1)) / n
+    return Moments(n, float(x.mean()), part, float(np.abs(x).max()))
+
+
+def welch_p(a: Moments, b: Moments) -> float:
+    """The p of `welch_test`, alone: for the thousands of pairs of a large table. NaN where nothing can be tested."""
+    error, df, why = _welch(a, b)
+    return NAN if why else _two_sided(b.mean - a.mean, error, df)
+
+
+def _welch(a: Moments, b: Moments) -> tuple[float, float, str]:
+    """Standard error, degrees of freedom, and why there are none."""
+    if 1 in (a.n, b.n):
+        return NAN, NAN, ONE_SEED
+    error = math.sqrt(a.part + b.part)
+    if error <= ROUNDING * max(a.largest, b.largest):
+        return NAN, NAN, NO_SPREAD
+    return error, error**4 / sum(x.part**2 / (x.n - 1) for x in (a, b) if x.n), ""
 
 
 def paired_test(a: Mapping, b: Mapping, level: float = 0.95) -> MethodComparison:
@@ -217,8 +249,12 @@ def untestable(difference: float, seeds: tuple[int, int], note: str) -> MethodCo
 
 def _from_t(difference, error, df, level, g, seeds, note) -> MethodComparison:
     half = t_quantile(level, df) * error
-    p = 2 * float(special.stdtr(df, -abs(difference) / error))
+    p = _two_sided(difference, error, df)
     return MethodComparison(difference, difference - half, difference + half, p, error, float(df), g, seeds, note)
+
+
+def _two_sided(difference: float, error: float, df: float) -> float:
+    return 2 * float(special.stdtr(df, -abs(difference) / error))
 
 
 def unequal(seeds: tuple[int, int]) -> str:

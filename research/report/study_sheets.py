@@ -3,7 +3,7 @@
 import itertools
 import math
 
-from research.metrics.families import DIFFERS, Pair, compare_methods, compare_paired_methods
+from research.metrics.families import DIFFERS, Pair, compare_methods, compare_pair, compare_paired_methods
 from research.metrics.planning import noise_floor, pooled_spread
 from research.metrics.seeds import summarise
 from research.report.groups import Group, Study, marginal, short_names, shown
@@ -81,11 +81,11 @@ def finding(study: Study) -> str:
         return f"{best.label} has {study.metric} {value}."
     text = f"{best.label} has the best {study.metric} of {len(known)} settings: {value}"
     second = known[1][1]
-    pairs = compare_methods({group.label: group.values for _, group in known})
-    pair = next(pair for pair in pairs if {pair.a, pair.b} == {best.label, second.label})
+    pair = compare_pair({group.label: group.values for _, group in known}, best.label, second.label)
+    pairs = math.comb(len(known), 2)
     verdict = "resolved" if pair.verdict == DIFFERS else "not resolved by these seeds"
     gap = number(abs(pair.comparison.difference), digits)
-    after = f" after Holm over all {len(pairs)} pairs" if len(pairs) > 1 else ""
+    after = f" after Holm over all {pairs} pairs" if pairs > 1 else ""
     p = "" if math.isnan(pair.p_holm) else f" ({p_phrase(pair.p_holm)}{after})"
     return f"{text}. Its lead of {gap} over {second.label} is {verdict}{p}."
 

@@ -104,9 +104,9 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
 
 def _curve(metric: str, run: Any) -> list[tuple[int, float]]:
     """(step, value) of a run's validations."""
-    from research.verbs.searching import history_by_step
+    from research.report.training import history
 
-    return history_by_step(run.path, metric)
+    return history(run.path, metric)
 
 
 def _shares(runs: list, names: list[str]) -> bool:

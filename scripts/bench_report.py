@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""How long a report of a large sweep takes, stage by stage, and how much memory: run folders are made up on the spot.
+
+  python scripts/bench_report.py                  1,000 points of four factors; 4 s on one core
+  python scripts/bench_report.py --points 3000 --outputs 32 --json
+
+A stage's seconds are those in the functions of its line of STAGES while `research report` runs, in a process of its own.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+STAGES = {
+    "read": ["research.report.study.collect"],
+    "group": ["research.report.study.factors", "research.report.groups.study"],
+    "tables": [f"research.report.study_sheets.{name}"
+               for name in ("results", "grid", "by_factor", "matched", "every_run", "finding")],
+    "figures": ["research.report.plots.figures", "research.report.render.svg", "research.report.render.write_figures"],
+    "curves": ["research.report.training.read_training"],
+    "markdown": ["research.report.markdown.document"],
+    "page": ["research.report.html.page"],
+    "write": ["research.report.export.write_tidy", "research.report.export.write_sheets", "research.runfolder.write_json"],
+}  # fmt: skip
+"""Stage → the functions that it consists of."""
+
+
+def measure(sweep: Path, out: Path) -> dict[str, float]:
+    """Seconds by stage and peak MiB of one report, made in this process."""
+    import importlib
+
+    started = time.perf_counter()
+    seconds = dict.fromkeys(["import", *STAGES], 0.0)
+    for stage, functions in STAGES.items():
+        for function in functions:
+            module, _, name = function.rpartition(".")
+            room = importlib.import_module(module)
+            setattr(room, name, timed(getattr(room, name), seconds, stage))
+    from research.cli import main
+
+    seconds["import"] = time.perf_counter() - started
+    code = main(["report", str(sweep), "--out", str(out), "--json"])
+    if code:
+        sys.exit(code)
+    found = {name: round(value, 3) for name, value in seconds.items()}
+    total = time.perf_counter() - started
+    found |= {"other": round(total - sum(seconds.values()), 3), "seconds": round(total, 3)}
+    return found | {"peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)}
+
+
+def timed(function: Callable, seconds: dict[str, float], stage: str) -> Callable:
+    def wrapped(*args, **options):
+        started = time.perf_counter()
+        try:
+            return function(*args, **options)
+        finally:
+            seconds[stage] += time.perf_counter() - started
+
+    return wrapped
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", type=int, default=1000)
+    parser.add_argument("--outputs", type=int, default=0, help="answers that each run keeps (0)")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.add_argument("--measure", nargs=2, type=Path, metavar=("SWEEP", "OUT"), help="of a sweep that is there")
+    args = parser.parse_args()
+    if args.measure:
+        print(json.dumps(measure(*args.measure)))
+        return
+    sys.path.insert(0, str(ROOT))
+    from tests.synthetic_runs import write_study
+
+    with tempfile.TemporaryDirectory() as scratch:
+        sweep, out = Path(scratch) / "sweep", Path(scratch) / "out"
+        write_study(sweep, args.points, args.outputs)
+        command = [sys.executable, __file__, "--measure", str(sweep), str(out)]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        result = {"points": args.points, "outputs": args.outputs, **json.loads(done.stdout.splitlines()[-1])}
+        result["page_kib"] = round((out / "index.html").stat().st_size / 1024)
+    print(json.dumps(result) if args.json else "\n".join(f"{name:12} {value}" for name, value in result.items()))
+
+
+if __name__ == "__main__":
+    main()
