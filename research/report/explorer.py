@@ -22,6 +22,7 @@ SCRIPTS = ("elements", "data", "view", "filter", "table", "chart", "run", "compa
 VERSION, SCHEMA = "6.4", "https://vega.github.io/schema/vega-lite/v6.json"  # the newest that vl-convert carries
 CURVES = 1_600_000  # bytes of a page for learning curves
 POINTS = (200, 100, 60, 40, 25, 15)  # of a curve; the first number with which all of them fit
+LEAST = 4  # bytes of a value, or more
 FIRST = ("train/loss",)
 
 
@@ -76,12 +77,14 @@ def _columns(entries: Sequence[Entry], factors: Sequence[str]) -> tuple[list[dic
     """Columns of the table, the options that vary first; and the options that all entries have in common."""
     options = list(dict.fromkeys([*factors, *(name for entry in entries for name in entry.options)]))
     varied, same = [], {}
+    # of a point that was never begun only the sweep's options are known: that the others are absent is no difference
+    known = [i for i, entry in enumerate(entries) if entry.provenance or entry.metrics] or range(len(entries))
     for name in options:
         values = [_plain(entry.options.get(name)) for entry in entries]
-        if len(entries) > 1 and len({json.dumps(value) for value in values}) > 1:
+        if name in factors or len({json.dumps(values[i]) for i in known}) > 1:
             varied.append((name, values))
         else:
-            same[name] = values[0] if entries else None
+            same[name] = values[known[0]]
     labels = short_names([name for name, _ in varied]) | {SEED: "seed"}
     columns: list[dict] = []
     for kind in ("kind", "state", "error"):
@@ -123,10 +126,15 @@ def _curves(entries: Sequence[Entry], metric: str | None) -> dict[str, Any]:
     """
     names = list(dict.fromkeys(name for entry in entries for name in entry.curves))
     names.sort(key=lambda name: (name != metric, name not in FIRST, not name.startswith("val/"), name))
+    lengths = [len(curve) for entry in entries for curve in entry.curves.values()]
+    made: dict[str, Any] = {}
     for most in POINTS:
+        if sum(min(length, most) for length in lengths) * LEAST > CURVES:  # not even so many values fit
+            continue
         made = _thinned(entries, names, most)
         if _size(made) <= CURVES:
             return made | {"thinned": most}
+    made = made or _thinned(entries, names, POINTS[-1])
     while names and _size(made) > CURVES:
         names = names[:-1]
         made = _thinned(entries, names, POINTS[-1])

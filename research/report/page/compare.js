@@ -86,7 +86,9 @@ function drawOutputs() {
   const change = (i) => gain(values[last][i], values[0][i]);
   const spread = (i) => Math.max(...values.map((line) => line[i])) - Math.min(...values.map((line) => line[i]));
   const key = { differ: spread, better: change, worse: (i) => -change(i), id: () => 0 }[view.order] || spread;
-  const order = common.map((i) => [i, key(i)]).sort((a, b) => b[1] - a[1] || a[0] - b[0]).map(([i]) => i);
+  const told = common.filter((i) => outputs.asked[i]);
+  const some = told.length > 0 && told.length < common.length; // a run keeps the texts of some of its examples
+  const order = (some && view.texts ? told : common).map((i) => [i, key(i)]).sort((a, b) => b[1] - a[1] || a[0] - b[0]).map(([i]) => i);
   const counts = within.slice(1).map((run, k) => {
     const better = common.filter((i) => gain(values[k + 1][i], values[0][i]) > 0).length;
     const worse = common.filter((i) => gain(values[k + 1][i], values[0][i]) < 0).length;
@@ -97,7 +99,8 @@ function drawOutputs() {
   const redraw = (name) => (value) => { view[name] = value; examplesShown = EXAMPLES; render("outputs"); };
   place.replaceChildren(element("h4", { id: "outputs" }, "Example by example"),
     element("div", { class: "controls" }, choice("Metric", "output-metric", metrics.map((name) => [name, name]), metric, redraw("output")),
-      choice("Order", "output-order", ORDERS, view.order, redraw("order"))),
+      choice("Order", "output-order", ORDERS, view.order, redraw("order")),
+      ...(some ? [tick(`only the ${told.length} whose texts were kept`, "output-texts", view.texts, redraw("texts"))] : [])),
     element("ul", { class: "counts" }, counts),
     element("p", { class: "caption" }, `Improved and worsened: the last chosen run against the first; ${lower ? "lower" : "higher"} is better.${sampled}${left}`),
     element("ol", { class: "outputs" }, order.slice(0, examplesShown).map((i) => example(i, within, values, gain))),

@@ -36,7 +36,7 @@ const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 function show(value, column = {}) {
   if (value === null || value === undefined || value === "") return NOTHING;
   if (!isNumber(value)) return String(value);
-  const digits = column.digits ?? (Number.isInteger(value) ? 0 : 4);
+  const digits = column.digits === undefined ? (Number.isInteger(value) ? 0 : 4) : column.digits;
   if (digits === null) return minus(String(Number(value.toPrecision(4))));
   const separate = Math.abs(value) >= 10000 || digits > 0;
   return minus(value.toLocaleString("en", { useGrouping: separate, minimumFractionDigits: digits, maximumFractionDigits: digits }));

@@ -1,7 +1,7 @@
 // What is shown, kept in the address behind #view? so that a link shows the same again.
 
 function firstColumns() {
-  const shown = data.columns.filter((column) => column.kind === "run" || (column.kind === "state" && isVaried(column)) || data.factors.includes(column.id)
+  const shown = data.columns.filter((column) => column.kind === "run" || (["kind", "state"].includes(column.id) && isVaried(column)) || data.factors.includes(column.id)
     || column.id === SEED || column.id === "system");
   const metrics = data.columns.filter((column) => column.kind === "metric");
   const judged = metrics.filter((column) => column.id === data.metric);
@@ -28,12 +28,12 @@ function firstAxis() {
 const FIRST = {
   q: "", sort: "", down: false, group: [], columns: firstColumns(),
   x: firstAxis(), y: columnOf.has(data.metric) ? data.metric : (numericColumns[0] || { id: "" }).id,
-  colour: (factors.find((column) => column.id !== firstAxis()) || { id: "" }).id, logx: spans(firstAxis()), logy: false,
-  pick: [], open: "", curve: "", output: "", order: "differ",
+  colour: (factors.find((column) => column.id !== firstAxis()) || columnOf.get("system") || { id: "" }).id, logx: spans(firstAxis()), logy: false,
+  pick: [], open: "", curve: "", output: "", order: "differ", texts: true,
 };
 const view = structuredClone(FIRST);
 const LISTS = new Set(["group", "columns", "pick"]);
-const FLAGS = new Set(["down", "logx", "logy"]);
+const FLAGS = new Set(["down", "logx", "logy", "texts"]);
 
 function writeView() {
   const parts = new URLSearchParams();
