@@ -168,20 +168,30 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def history(path: Path, name: str) -> Curve:
-    """(step, value) of one logged number of a run; a line that a killed process left unfinished is dropped."""
-    file, key = path / CURVES, json.dumps(name)
+def read_lines(path: Path, about: str = "") -> list[dict[str, Any]]:
+    """The lines of a run's curves, in order; one that a killed process left unfinished is dropped.
+
+    Args:
+        path: the run folder.
+        about: a name; only the lines that have it, without parsing the others.
+    """
+    file, key = path / CURVES, json.dumps(about) if about else ""
     found = []
     for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
-        if key not in text:  # most lines are a step's loss: to parse them would take most of the time
+        if key not in text:
             continue
         try:
             line = json.loads(text)
         except ValueError:
             continue
-        if isinstance(line, dict) and name in line:
-            found.append((line["step"], line[name]))
+        if isinstance(line, dict) and "step" in line and (not about or about in line):
+            found.append(line)
     return found
+
+
+def history(path: Path, name: str) -> Curve:
+    """(step, value) of one logged number of a run."""
+    return [(line["step"], line[name]) for line in read_lines(path, name)]
 
 
 # ---- values ---------------------------------------------------------------------------------------------------------

@@ -110,11 +110,11 @@ def _explorer(found: Found | None, fits: list[Path], names: dict[Path, str], run
     from research.report.groups import is_lower
     from research.report.provenance import facts
     from research.report.study import read
-    from research.training.curves import read_curves
+    from research.report.training import read_lines
 
     trained = found.runs if found else [read(path, names[path], {}) for path in fits]
     answered = len(trained) <= ANSWERED
-    entries = [of_run(run, read_curves, answered) for run in trained]
+    entries = [of_run(run, read_lines, answered) for run in trained]
     entries += [of_row(row, runs) for row in runs.rows] if runs else []
     if len(entries) < 2:
         return None
