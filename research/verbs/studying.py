@@ -99,7 +99,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     if not can_draw():
         say(f"warning: {MISSING}")
     return Found(_title(paths), sheets.finding(main), made, drawings, main.warnings, runs, drawn if len(drawn) <= DRAWN else [],
-                 metric, main.higher, names, summary, counts, int(broken > 0))  # fmt: skip
+                 metric, main.higher, main.factors, summary, counts, int(broken > 0))  # fmt: skip
 
 
 def _curve(metric: str, run: Any) -> list[tuple[int, float]]:
