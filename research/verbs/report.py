@@ -126,7 +126,8 @@ def _explorer(found: Found | None, fits: list[Path], names: dict[Path, str], run
         else next((name for one in trained for name in one.metrics), None)
     )
     higher = found.higher if found and not runs else not is_lower(metric or "")
-    return explorer(entries, metric, higher, found.factors if found else (), [facts(one.provenance) for one in entries])
+    return explorer(entries, metric, higher, found.factors if found else (),
+                    [facts(one.provenance) for one in entries], found.figures if found else ())  # fmt: skip
 
 
 def _require_jinja() -> None:

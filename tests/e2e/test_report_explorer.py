@@ -140,6 +140,21 @@ def test_the_chart_has_a_sign_for_each_run_with_values(page, tidy):
     assert page.locator("#explorer-run h3").inner_text() in {row["run"] for row in done}
 
 
+def test_a_pointer_wakes_the_paper_s_figures(page):
+    figures = page.locator("[data-figure]")
+    assert figures.count() >= 3
+    for i in range(figures.count()):
+        texts = figures.nth(i).locator("svg text").all_text_contents()
+        figures.nth(i).hover()
+        page.wait_for_function(f"document.querySelectorAll('[data-figure]')[{i}].querySelector('.vega-embed')")
+        assert sorted(figures.nth(i).locator("svg text").all_text_contents()) == sorted(texts)  # the same drawing
+    figure = page.locator("[data-figure='parameters']")
+    sign = figure.locator(".mark-symbol.role-mark path").last
+    sign.hover()
+    page.wait_for_selector("#vg-tooltip-element.visible")
+    assert "label" in page.locator("#vg-tooltip-element").inner_text()
+
+
 def test_a_run_opens_with_its_options_values_curve_and_provenance(page, study, tidy):
     row = next(row for row in tidy if row["state"] == "pruned")
     button = page.get_by_role("button", name=row["run"])
