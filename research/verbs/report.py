@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--spec",
         type=Path,
         metavar="YAML",
-        help="what to compare: metric, goal, baseline, factors, pair_by_seed, title",
+        help="what to compare: metric, goal, baseline, factors, metrics (columns of the main table), pair_by_seed, title",
     )
     parser.add_argument("--metric", help="of a study: val/loss, test/ndcg@10 (what the trainings were monitored by)")
     parser.add_argument(
