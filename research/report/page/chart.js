@@ -2,12 +2,16 @@
 
 const drawn = new Map(); // place → what Vega made there, to be ended before the next
 
+const DARK = ["#5ab2ee", "#f58b4c", "#38c79a", "#e288bd", "#dfbe3b", "#9ad0f5", "#e9e7e2", "#b9b6af"];
+const colourRange = () => (matchMedia("(prefers-color-scheme: dark)").matches ? DARK : data.style.colours);
+
 function ink() {
   const style = getComputedStyle(document.documentElement);
   const [text, soft, line, paper] = ["--ink", "--soft", "--line", "--paper"].map((name) => style.getPropertyValue(name).trim());
   const axis = { ...data.style.config.axis, labelColor: soft, titleColor: text, domainColor: soft, tickColor: soft, gridColor: line };
   const legend = { ...data.style.config.legend, labelColor: text, titleColor: text };
-  return { ...data.style.config, background: paper, axis, legend, mark: { tooltip: true } };
+  const range = { category: colourRange() };
+  return { ...data.style.config, range, background: paper, axis, legend, mark: { tooltip: true } };
 }
 
 async function draw(place, spec, said) {
@@ -41,7 +45,8 @@ function axis(column, log, direction = "") {
 // Colour by a column: steps of a scale where it has many numbers, else a sign and a colour each.
 function colouring(column, rows) {
   const values = [...new Set(rows.map((row) => row.colour))];
-  const { colours, shapes } = data.style;
+  const { shapes } = data.style;
+  const colours = colourRange(); // black signs would be lost on a dark page
   if (values.length > colours.length) {
     if (!column.numeric) return null;
     return { color: { field: "colour", type: "quantitative", title: column.label, scale: { scheme: "viridis" } } };

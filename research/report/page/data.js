@@ -29,7 +29,10 @@ const SEED = "seed_everything";
 
 // What a run is called beside others: what it was made with, and its seed.
 function title(run) {
-  const parts = factors.filter((column) => column.values[run] !== null).map((column) => `${column.label}=${show(column.values[run], column)}`);
+  const parts = factors.filter((column) => column.values[run] !== null).map((column) => {
+    const value = show(column.values[run], column);
+    return column.id.endsWith("adapter") ? value : `${column.label}=${value}`; // a method is its own name, as in the tables
+  });
   const seed = columnOf.get(SEED);
   if (parts.length && seed) parts.push(`seed ${seed.values[run]}`);
   const system = columnOf.get("system");
