@@ -19,6 +19,7 @@ class Spec(NamedTuple):
         baseline: label of the group that the others are compared with; None: the first.
         pair_by_seed: whether runs of one seed share what it fixes, so that differences are taken seed by seed.
         factors: options that tell groups apart, in this order; None: all that differ.
+        seed: the option of W&B's runs that holds the seed; None: seed_everything or seed.
     """
 
     title: str | None = None
@@ -27,12 +28,13 @@ class Spec(NamedTuple):
     baseline: str | None = None
     pair_by_seed: bool = False
     factors: tuple[str, ...] | None = None
+    seed: str | None = None
 
 
 TYPES: dict[str, tuple[type, str]] = {
     "title": (str, "a text"), "metric": (str, "a metric, such as val/loss"), "goal": (str, "maximize or minimize"),
     "baseline": (str, "the label of a setting"), "pair_by_seed": (bool, "true or false"),
-    "factors": (list, "a list of options"),
+    "factors": (list, "a list of options"), "seed": (str, "the option that holds the seed"),
 }  # fmt: skip
 
 
