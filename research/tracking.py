@@ -6,6 +6,7 @@ Everything a report needs is in the run folder as well; W&B is a second place to
 import netrc
 import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 from research.progress import say
@@ -62,7 +63,9 @@ class Tracker:
     def log(self, values: dict[str, float], step: int | None = None) -> None:
         self._try(lambda: self.run.log(values, step=step))
 
-    def summary(self, values: dict[str, float]) -> None:
+    def summary(self, values: dict[str, Any]) -> None:
+        """What W&B's table shows of the run, whatever was logged last."""
+        self._try(lambda: self.run.log({}, commit=True))  # the last step is else written after it, and over it
         self._try(lambda: self.run.summary.update(values))
 
     def finish(self, code: int = 0) -> None:

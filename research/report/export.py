@@ -28,6 +28,8 @@ def tidy(runs: list[Run]) -> dict[str, list[Any]]:
     columns |= {f"fact.{name}": [run.facts.get(name) for run in runs] for name in facts}
     for i, name in enumerate(("data", "code", "base")):
         columns[f"made_of.{name}"] = [run.made_of[i] for run in runs]
+    if any(run.host for run in runs):  # only W&B says it
+        columns["host"] = [run.host for run in runs]
     return columns
 
 

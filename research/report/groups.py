@@ -1,17 +1,17 @@
 """Runs that differ by their seed alone → groups, whose values over seeds are compared."""
 
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from research.errors import UserError
-from research.report.study import Run
+from research.report.study import Run, as_key
 
 KINDS = {"LoraConfig": "LoRA", "PromptTuningConfig": "prompt tuning", "PrefixTuningConfig": "prefix tuning",
          "PromptEncoderConfig": "P-tuning"}  # fmt: skip
 """PEFT's classes as papers call the methods."""
-LOWER = ("loss", "perplexity", "kl", "reward_rejected", "other_loss")
-"""Metrics of which the lowest value is the best, without their split."""
+LOWER = ("loss", "perplexity", "kl", "reward_rejected", "other_loss", "error", "nll", "mse", "rmse", "mae", "wer",
+         "cer")  # fmt: skip
+"""Metrics of which the lowest value is the best, without their split; the last are other programs'."""
 ENOUGH = 3  # seeds
 
 
@@ -75,7 +75,7 @@ def study(runs: Sequence[Run], metric: str, factors: Sequence[str], higher: bool
                         "Name another by --metric, or run `research test` on the runs.")  # fmt: skip
     buckets: dict[str, list[Run]] = {}
     for run in runs:
-        buckets.setdefault(_key([run.options.get(name) for name in factors]), []).append(run)
+        buckets.setdefault(as_key([run.options.get(name) for name in factors]), []).append(run)
     warnings: list[str] = []
     split: list[list[Run]] = []
     for bucket in buckets.values():
@@ -115,7 +115,7 @@ def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], war
             if run.metrics[metric] != values[run.seed]:
                 raise UserError(f"{owner[run.seed].name} and {run.name} are of one setting and seed ({label}, seed {run.seed}) "
                                 f"and have different {metric} ({values[run.seed]:g}, {run.metrics[metric]:g}); expected one "
-                                "run a seed. Leave one out.")  # fmt: skip
+                                f"run a seed. {_apart(run)}.")  # fmt: skip
             warnings.append(
                 f"{run.name} is a copy of {owner[run.seed].name} (same setting, seed and {metric}): counted once"
             )
@@ -127,6 +127,13 @@ def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], war
         found = [run.facts[name] for run in owner.values() if name in run.facts]
         numbers[name] = sum(found) / len(found)
     return Group(label, {name: runs[0].options.get(name) for name in factors}, runs, values, numbers)
+
+
+def _apart(run: Run) -> str:
+    """How two runs of one setting become two."""
+    if run.seed is None and run.history is not None:
+        return "If an option holds the seed, name it as `seed: OPTION` in --spec; else leave one out"
+    return "Leave one out"
 
 
 def _doubts(groups: list[Group], metric: str) -> list[str]:
@@ -151,8 +158,10 @@ def _doubts(groups: list[Group], metric: str) -> list[str]:
 
 
 def is_lower(metric: str) -> bool:
-    """Whether less of a metric is better, by its name, with its split or without."""
-    return metric.rpartition("/")[2].partition("@")[0] in LOWER
+    """Whether less of a metric is better, by its name, with its split or without: val/loss, eval_loss, val.loss, loss.min."""
+    name = metric.lower().rpartition("/")[2].partition("@")[0]
+    words = [word for word in name.split(".") if word not in ("min", "max", "mean", "best", "last")]
+    return any(words[-1] == low or words[-1].endswith(f"_{low}") for low in LOWER) if words else False
 
 
 def marginal(groups: Sequence[Group]) -> dict[int, float]:
@@ -193,7 +202,7 @@ def _is_kind(value: Any) -> bool:
 def _telling(firsts: list[Run], factors: Sequence[str]) -> list[str]:
     """Few options that tell all settings apart: classes first, then whatever splits most."""
     chosen: list[str] = []
-    settings = [{name: _key(run.options.get(name)) for name in factors} for run in firsts]
+    settings = [{name: as_key(run.options.get(name)) for name in factors} for run in firsts]
 
     def parts(names: list[str]) -> int:
         return len({tuple(one[name] for name in names) for one in settings})
@@ -232,7 +241,3 @@ def _names(runs: list[Run]) -> str:
 
 def _some(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)

@@ -20,6 +20,7 @@ class Spec(NamedTuple):
         pair_by_seed: whether runs of one seed share what it fixes, so that differences are taken seed by seed.
         metrics: of the main table, one a column; the first is the metric, where that is not named.
         factors: options that tell groups apart, in this order; None: all that differ.
+        seed: the option of W&B's runs that holds the seed; None: seed_everything or seed.
     """
 
     title: str | None = None
@@ -29,12 +30,14 @@ class Spec(NamedTuple):
     baseline: str | None = None
     pair_by_seed: bool = False
     factors: tuple[str, ...] | None = None
+    seed: str | None = None
 
 
 TYPES: dict[str, tuple[type, str]] = {
     "title": (str, "a text"), "metric": (str, "a metric, such as val/loss"), "goal": (str, "maximize or minimize"),
     "baseline": (str, "the label of a setting"), "pair_by_seed": (bool, "true or false"),
     "factors": (list, "a list of options"), "metrics": (list, "a list of metrics"),
+    "seed": (str, "the option that holds the seed"),
 }  # fmt: skip
 
 

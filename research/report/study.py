@@ -4,7 +4,7 @@ A run that failed, was pruned, or is missing is a row as well: a table that leav
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +39,10 @@ class Run(NamedTuple):
         examples: {"val/loss": {example or query id: value}}.
         made_of: (data, code, base model) by hash: only runs of one may be averaged.
         swept: parameters of its sweep that stand alone, not tied to others.
+        monitor: the metric that chose its model, or that its sweep is about; "" of one that does not say.
+        goal: maximize | minimize, where its sweep says it.
+        host: the machine, where it is known.
+        history: metric → (step, value), of a run whose curves are not in a folder of `research fit`.
     """
 
     name: str
@@ -54,30 +58,42 @@ class Run(NamedTuple):
     examples: dict[str, dict[str, dict[str, float]]]
     made_of: tuple[str, str, str]
     swept: tuple[str, ...] = ()
+    monitor: str = ""
+    goal: str | None = None
+    host: str = ""
+    history: Callable[[str], list[tuple[int, float]]] | None = None
 
 
-def collect(paths: Sequence[Path]) -> list[Run]:
-    """Runs of `research fit`, and all points of sweeps.
+def collect(paths: Sequence[Path], seed: str | None = None) -> list[Run]:
+    """Runs of `research fit`, all points of sweeps, and then the runs of W&B.
 
     Args:
-        paths: run folders, and folders of sweeps (they hold a plan.jsonl), in the order wanted.
+        paths: run folders, folders of sweeps (they hold a plan.jsonl), W&B's logs and folders, and wandb:ENTITY/PROJECT.
+        seed: the option of W&B's runs that holds the seed; None: seed_everything or seed.
 
     Raises:
-        UserError: a folder that is neither, is given twice, or is damaged.
+        UserError: a folder that is none of them, is given twice, or is damaged; runs that W&B does not give.
     """
+    from research.report.wandb_runs import is_wandb, read_wandb
+
     found: list[tuple[Path, dict[str, Any]]] = []  # a folder, and what its sweep knows of it
+    wandb = []
     for path in paths:
         if (path / PLAN).is_file():
             found += [(path / one["point"], one) for one in points_of(path)]
         elif (path / MARKER).is_file():
             found.append((path, {}))
+        elif is_wandb(path):
+            wandb.append(path)
         else:
-            what = "does not exist" if not path.exists() else "is no folder of a run or a sweep"
-            raise UserError(f"{path} {what}; expected what `research fit` or `research sweep` wrote. Check the path.")
-    if not found:
-        raise UserError("no runs; expected folders of `research fit` or `research sweep`. Name one.")
-    names = name_folders([path for path, _ in found])
-    return [read(path, names[path], known) for path, known in found]
+            what = "is no folder of a run or a sweep, and holds no log of W&B" if path.exists() else "does not exist"
+            raise UserError(f"{path} {what}; expected what `research fit` or `research sweep` wrote, or W&B. Check the "
+                            "path.")  # fmt: skip
+    if not found and not wandb:
+        raise UserError("no runs; expected folders of `research fit` or `research sweep`, or of W&B. Name one.")
+    names = name_folders([path for path, _ in found]) if found else {}
+    runs = [read(path, names[path], known) for path, known in found]
+    return runs + (read_wandb(wandb, seed, names.values()) if wandb else [])
 
 
 def is_sweep(path: Path) -> bool:
@@ -126,9 +142,7 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     provenance = _object(path / MARKER) if begun else {}
     metrics = _object(path / "metrics.json") if begun and (path / "metrics.json").exists() else {}
     config = read_config(path / "config.yaml") if begun and (path / "config.yaml").exists() else {}
-    options = flat(config) if config else options_of(known.get("values", {}))
-    if options.get(ADAPTER, "") is None:
-        options[ADAPTER] = _without_adapter(options)
+    options = options_from(config) if config else _named(options_of(known.get("values", {})))
     data = provenance.get("data") if isinstance(provenance.get("data"), dict) else {}
     code = provenance.get("fingerprint") or provenance.get("git_commit") or ""
     made_of = (json.dumps(data, sort_keys=True) if data else "", str(code), str(provenance.get("model_hash") or ""))
@@ -142,7 +156,19 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     facts |= {name: metrics[name] for name in ("seconds", "steps", "temperature") if metrics.get(name) is not None}
     return Run(name, path.resolve(), state, error, known.get("sweep", ""), known.get("point") or provenance.get("point") or "",
                options.get(SEED), options, numbers, facts, examples, made_of,
-               tuple(name for name, value in known.get("values", {}).items() if not isinstance(value, dict)))  # fmt: skip
+               tuple(name for name, value in known.get("values", {}).items() if not isinstance(value, dict)),
+               monitor=str(metrics.get("monitor") or ""))  # fmt: skip
+
+
+def options_from(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration's options by dotted name; a training without an adapter says what it trains."""
+    return _named(flat(config))
+
+
+def _named(options: dict[str, Any]) -> dict[str, Any]:
+    if options.get(ADAPTER, "") is None:
+        options[ADAPTER] = _without_adapter(options)
+    return options
 
 
 def _without_adapter(options: dict[str, Any]) -> str:
@@ -211,8 +237,8 @@ def factors(runs: Iterable[Run]) -> list[str]:
     names = list(dict.fromkeys(name for run in runs for name in run.options))
     unstarted = [run for run in runs if not any(run.made_of)]  # these have the options of their sweep only
     full = [run for run in runs if run not in unstarted] or runs
-    varied = [name for name in names if len({_key(run.options.get(name)) for run in full}) > 1]
-    swept = [name for name in names if len({_key(run.options[name]) for run in runs if name in run.options}) > 1]
+    varied = [name for name in names if len({as_key(run.options.get(name)) for run in full}) > 1]
+    swept = [name for name in names if len({as_key(run.options[name]) for run in runs if name in run.options}) > 1]
     return [name for name in names if name in {*varied, *swept} and name != SEED]
 
 
@@ -243,8 +269,15 @@ def _ratio(alpha: Any, r: Any) -> float | int | None:
     return int(ratio) if ratio == int(ratio) else ratio
 
 
-def _key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
+def as_key(value: Any) -> str:
+    """Equal for equal values: W&B's server gives a 1.0 of a configuration back as 1."""
+    return json.dumps(_whole(value), sort_keys=True, default=str)
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return [_whole(one) for one in value] if isinstance(value, list) else value
 
 
 def _object(path: Path) -> dict:

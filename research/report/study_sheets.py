@@ -233,5 +233,5 @@ def _design(study: Study, factor: str) -> tuple[dict | None, list]:
             return None, []
         levels[shown(group.factors[factor])][other] = group
     others = list(next(iter(levels.values()), {}))
-    full = len(levels) > 1 and len(others) > 1 and all(list(cells) == others for cells in levels.values())
+    full = len(levels) > 1 and len(others) > 1 and all(cells.keys() == {*others} for cells in levels.values())
     return (levels, others) if full else (None, [])

@@ -2,6 +2,8 @@
 
   research report runs/first runs/hnsw runs/dual_encoder --out report
   research report runs/sweeps/lora_r_alpha --out report      # groups over seeds: tables/*.tex, *.csv, *.md, runs.parquet
+  research report wandb --out report                         # W&B's offline logs, of any program
+  research report wandb:ME/PROJECT/SWEEP --out report        # W&B's server: a project, or a sweep or group of it
 
 Retrievals must hold the same data and split; trainings get a section of their own. The page needs no network: open
 report/index.html in a browser.
@@ -24,7 +26,8 @@ ANSWERED = 60  # trainings of which a page holds what they answered
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, in the order of the rows")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, in the order of the rows; W&B's logs; "
+                        "wandb:ENTITY/PROJECT[/SWEEP_OR_GROUP]")  # fmt: skip
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="new or empty, or an earlier report")
     parser.add_argument(
         "--spec",
@@ -56,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from research.report.spec import read_spec
     from research.report.study import is_sweep
     from research.report.training import is_training, read_training
+    from research.report.wandb_runs import is_wandb
     from research.runfolder import atomic_write, write_json
 
     spec = read_spec(args.spec)
@@ -64,9 +68,11 @@ def run(args: argparse.Namespace) -> int:
     )
     sweeps = [path for path in args.runs if is_sweep(path)]
     fits = [path for path in args.runs if path not in sweeps and is_training(path)]
-    tested = [path for path in args.runs if path not in fits and path not in sweeps]
+    wandb = [path for path in args.runs if is_wandb(path)]
+    tested = [path for path in args.runs if path not in [*fits, *sweeps, *wandb]]
     names = name_folders([*fits, *tested]) if fits or tested else {}
-    found = study_of([path for path in args.runs if path not in tested], spec, bool(sweeps), args.claims)
+    found = study_of([path for path in args.runs if path not in tested], spec, bool(sweeps or wandb),
+                     args.claims)  # fmt: skip
     shown = found.trainings if found else [(path, names[path]) for path in fits]
     trainings = [read_training(path, name) for path, name in shown]
     runs = collect(tested, names) if tested else None

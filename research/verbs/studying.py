@@ -60,14 +60,16 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
             raise UserError("--metric, --baseline, --claims and a spec's factors are about trainings, and none is given; "
                             "expected folders of `research fit` or `research sweep`. Name some.")  # fmt: skip
         return None
-    runs = collect(paths)
+    runs = collect(paths, spec.seed)
     names = factors(runs)
     if not (names or has_sweep or asked) or (not has_sweep and not asked and not _shares(runs, names)):
         return None
     runs, names = with_scale(runs, names)
     names = _chosen(spec.factors, runs, names)
     metric = spec.metric or _monitored(runs, paths)
-    higher = None if spec.goal is None else spec.goal == "maximize"
+    goals = [run.goal for run in runs if run.goal and run.monitor == metric]  # of W&B's sweeps
+    goal = spec.goal or next(iter(goals), None)
+    higher = None if goal is None else goal == "maximize"
     main = study(runs, metric, names, higher)
     for name, short in short_names(names).items() if spec.baseline else ():
         spec = spec._replace(baseline=spec.baseline.replace(f"{name}=", f"{short}="))
@@ -95,7 +97,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     states: dict[str, int] = {}
     for run in runs:
         states[run.state] = states.get(run.state, 0) + 1
-    drawn = [(run.path, run.name) for run in runs if run.state in ("done", "pruned")]
+    drawn = [(run.path, run.name) for run in runs if run.state in ("done", "pruned") and run.history is None]
     stated = [{"claim": one.claim.text, "state": one.state, "words": one.words} for one in verdicts]
     summary = {
         "study": {"metric": metric, "factors": names, "states": states, "warnings": main.warnings, "claims": stated}
@@ -105,7 +107,8 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     drawings = figures(main, partial(_curve, metric)) if can_draw() else []
     if not can_draw():
         say(f"warning: {MISSING}")
-    return Found(_title(paths), sheets.finding(main), made, drawings, main.warnings, runs, drawn if len(drawn) <= DRAWN else [],
+    return Found(_title(paths, runs), sheets.finding(main), made, drawings, main.warnings, runs,
+                 drawn if len(drawn) <= DRAWN else [],
                  metric, main.higher, main.factors, summary, counts, int(broken > 0))  # fmt: skip
 
 
@@ -113,6 +116,8 @@ def _curve(metric: str, run: Any) -> list[tuple[int, float]]:
     """(step, value) of a run's validations."""
     from research.report.training import history
 
+    if run.history is not None:  # W&B's
+        return run.history(metric)
     return history(run.path, metric)
 
 
@@ -140,19 +145,29 @@ def _chosen(wanted: tuple[str, ...] | None, runs: list, names: list[str]) -> lis
 
 def _monitored(runs: list, paths: list[Path]) -> str:
     """The metric that the runs' best models were chosen by; of a sweep that never got so far, none."""
-    for run in runs:
-        if run.metrics:
-            monitor = read_json(run.path / "metrics.json").get("monitor")
-            if monitor:
-                return monitor
+    finished = [run for run in runs if run.metrics]
+    for run in finished:
+        if run.monitor:
+            return run.monitor
+    if finished:  # W&B's, of a program that does not say it
+        common = [name for name in finished[0].metrics if all(name in run.metrics for run in finished)]
+        if len(common) == 1:
+            return common[0]
+        known = ", ".join(sorted(common)[:20]) or "none that all of them have"
+        raise UserError(f"the runs have several metrics and do not say which one they are about; expected one of {known}. Name "
+                        "it by --metric.")  # fmt: skip
     states = ", ".join(f"{run.name} {run.state}" for run in runs[:3])
     raise UserError(f"none of {len(runs)} runs in {', '.join(map(str, paths[:3]))} is finished ({states}); expected one or "
                     "more. Run the sweep, or wait for it.")  # fmt: skip
 
 
-def _title(paths: list[Path]) -> str:
+def _title(paths: list[Path], runs: list) -> str:
+    from research.report.wandb_runs import is_wandb
+
     if len(paths) == 1 and (paths[0] / "sweep.json").is_file():
         return str(read_json(paths[0] / "sweep.json").get("name") or paths[0].resolve().name)
-    return ", ".join(path.resolve().name for path in paths[:3]) + (
-        f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-    )
+    # a folder of W&B's is called wandb, or by a time: its runs' sweep or group says more
+    groups = dict.fromkeys(run.sweep for run in runs if run.history is not None and run.sweep)
+    names = [*(path.resolve().name for path in paths if not is_wandb(path)), *groups]
+    names = names or [path.resolve().name for path in paths]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

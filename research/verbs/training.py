@@ -109,7 +109,8 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
         checkpoint = last_checkpoint(out)
         if first:
             _open(args, out, resolved, module, data, trainer, resumed=checkpoint is not None, point=point)
-            tracker = _tracker(config.wandb, out, resolved, point)
+            made_of = {"data": data.describe(), "code": code_fingerprint(), "base_model": module.base_hash}
+            tracker = _tracker(config.wandb, out, resolved | {"made_of": made_of}, point)
             stack.push(lambda kind, error, trace: tracker.finish(_code(error)))
             curves.send = tracker.log
             _say_what(config, module, data, trainer)
@@ -147,7 +148,18 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
         if hasattr(module, "language"):
             metrics["trained"] = module.language.describe()
         write_json(out / "metrics.json", metrics)
+        tracker.summary(_summary(metrics))
         return _print(args, out, metrics)
+
+
+def _summary(metrics: dict) -> dict[str, Any]:
+    """What W&B's table shows of a training that is done: the kept model's values, not the last ones; and facts."""
+    facts = (metrics.get("trained") or {}) | {
+        name: metrics.get(name) for name in ("seconds", "steps", "temperature", "pruned")
+    }
+    values = {f"val/{name}": value for name, value in metrics["metrics"].items()}
+    found = values | {"tandem": {name: value for name, value in facts.items() if value is not None}}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 @contextlib.contextmanager
