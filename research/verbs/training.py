@@ -147,6 +147,7 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
         if hasattr(module, "language"):
             metrics["trained"] = module.language.describe()
         write_json(out / "metrics.json", metrics)
+        _summarise(tracker, out, metrics, module)
         return _print(args, out, metrics)
 
 
@@ -322,6 +323,20 @@ def _tracker(choice: str, out: Path, resolved: dict, point: str):
                         "a new W&B run begins.")  # fmt: skip
     resolved = resolved | {"sweep": {"name": group or theirs, "point": point}}
     return Tracker(choice, out, "fit", resolved, id=known["id"], group=group)
+
+
+def _summarise(tracker: Any, out: Path, metrics: dict, module: Any) -> None:
+    """What W&B's table and plots take from a finished run, and in wandb.json the names of it, for a W&B report.
+
+    W&B's own summary holds the last validation; results are about the kept model, which may be an earlier one.
+    """
+    counted = metrics.get("trained") or {}
+    trained = counted.get("trained_parameters", sum(p.numel() for p in module.parameters() if p.requires_grad))
+    values = {f"best/val/{name}": value for name, value in metrics["metrics"].items() if value is not None}
+    values["trained_parameters"] = trained
+    tracker.summary(values)
+    if tracker.run is not None:  # W&B has taken them
+        write_json(out / "wandb.json", read_json(out / "wandb.json") | {"summary": sorted(values)})
 
 
 def _code(error: BaseException | None) -> int:
