@@ -11,6 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
+from research.verbs import publishing
 from research.verbs.studying import study_of
 
 MARKER = "report.json"  # a folder that holds this file is a report: the verb may write into it again
@@ -36,11 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="claims to check, as `claims: [r=16 beats r=4 on val/loss, r=8 is equivalent to r=16 within .01]`; "
         "exit code 1 if one is broken",
     )
+    publishing.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout instead of the page's path")
 
 
 def run(args: argparse.Namespace) -> int:
     _require_jinja()
+    place = publishing.check(args)
     from research.report import explain, html, markdown, tables, training_words
     from research.report.export import as_markdown, write_sheets, write_tidy
     from research.report.notes import notes
@@ -49,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from research.report.spec import read_spec
     from research.report.study import is_sweep
     from research.report.training import is_training, read_training
+    from research.report.wandb_report import Content
     from research.runfolder import atomic_write, write_json
 
     spec = read_spec(args.spec)
@@ -71,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
     drawn = [(figure, svg(figure)) for figure in found.figures] if found else []
     finding = explain.finding(lines, runs.metric) if runs else found.finding if found else explain.untested(trainings)
     title = spec.title or (html.heading(runs) if runs or not found else found.title)
-    text = markdown.document(title, finding, [*warnings, *notes(runs.folders if runs else [], trainings)], lines,
+    said = [*warnings, *notes(runs.folders if runs else [], trainings)]
+    text = markdown.document(title, finding, said, lines,
                              [table for table in grids if table], training_words.table(trainings) if trainings else "",
                              [(sheet.title, as_markdown(sheet)) for sheet in sheets])  # fmt: skip
     page = html.page(runs, lines, trainings, sheets, warnings, title, finding, drawn)
@@ -85,11 +90,22 @@ def run(args: argparse.Namespace) -> int:
     for name, content in (("report.md", text), ("index.html", page)):
         with atomic_write(out / name) as stream:
             stream.write(content)
+    content = Content(
+        title, finding, said, [(table.title, markdown.render(table, lines)) for table in grids if table],
+        [(sheet, as_markdown(sheet)) for sheet in sheets], [(one.name, one.title, one.caption) for one, _ in drawn],
+        found.study if found else None, [*(run.path for run in found.runs), *tested] if found else [*fits, *tested],
+        list(dict.fromkeys([*(f"val/{one.monitor}" for one in trainings), "train/loss"])),
+    )  # fmt: skip
+    sent, refused = publishing.send(args, place, out, content, drawn)
     path = out / "index.html"
-    counts = {"rows": len(lines), "trainings": len(trainings)} | (found.counts if found else {})
+    counts = {"rows": len(lines), "trainings": len(trainings)} | (found.counts if found else {}) | sent
     for one in found.summary["study"]["claims"] if found and not args.json else ():
         print(f"{one['state']}: {one['claim']} ({one['words']})")
     print(json.dumps({"out": str(out), "page": str(path), **counts}) if args.json else path)
+    for where in sent.values() if not args.json else ():
+        print(where)
+    if refused is not None:  # the local report is written, and said
+        raise refused
     return found.exit_code if found else 0
 
 

@@ -22,6 +22,7 @@ class Found(NamedTuple):
         trainings: (folder, name) of the runs whose curves are drawn.
         summary, counts: for programs.
         exit_code: 1 where a claim is broken.
+        study: its groups.
     """
 
     title: str
@@ -34,6 +35,7 @@ class Found(NamedTuple):
     summary: dict[str, Any]
     counts: dict[str, Any]
     exit_code: int
+    study: Any
 
 
 def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None) -> Found | None:
@@ -95,7 +97,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     if not can_draw():
         say(f"warning: {MISSING}")
     return Found(_title(paths), sheets.finding(main), made, drawings, main.warnings, runs, drawn if len(drawn) <= DRAWN else [],
-                 summary, counts, int(broken > 0))  # fmt: skip
+                 summary, counts, int(broken > 0), main)  # fmt: skip
 
 
 def _curve(metric: str, run: Any) -> list[tuple[int, float]]:
