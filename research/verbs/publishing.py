@@ -65,12 +65,12 @@ def send(args: argparse.Namespace, place: Any, out: Path, content: Any, drawn: l
     from research.runfolder import provenance as of_this
     from research.runfolder import write_json
 
-    write_json(out / DRY, serialised(build(content, place)))
-    if args.dry_run:
-        return {"wandb": str(out / DRY)}, None
-    mine = of_this(args.command)
-    facts = {name: mine[name] for name in ("command", "git_commit", "git_dirty")} | provenance(content.folders)
     try:
+        write_json(out / DRY, serialised(build(content, place)))
+        if args.dry_run:
+            return {"wandb": str(out / DRY)}, None
+        mine = of_this(args.command)
+        facts = {name: mine[name] for name in ("command", "git_commit", "git_dirty")} | provenance(content.folders)
         return _publish(place, out, content, drawn, facts), None
     except UserError as error:
         return {}, error

@@ -2,6 +2,7 @@
 
   research report runs/first runs/hnsw runs/dual_encoder --out report
   research report runs/sweeps/lora_r_alpha --out report      # groups over seeds: tables/*.tex, *.csv, *.md, runs.parquet
+  research report runs/sweeps/lora_r_alpha --out report --wandb ME/PROJECT    # and publish it as a W&B Report
 
 Retrievals must hold the same data and split; trainings get a section of their own. The page needs no network: open
 report/index.html in a browser.
