@@ -55,25 +55,39 @@ def publish(
         raise UserError(
             f"this W&B account has no default entity; expected one. Name one by --wandb ENTITY/PROJECT. {kept}."
         )
-    try:
-        check_runs(api, content, place, kept)
-        report = build(content, place, online=True)
-        report.id = _earlier(out, place)
-        report.save()
-        url = report.url  # asks the server once more
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"nothing was published: W&B refused the report ({_why(error)}). {kept}; run the same command again, "
-                        f"or delete {out / FILE} if that report was deleted in W&B.") from error  # fmt: skip
-    write_json(out / FILE, {"entity": place.entity, "project": place.project, "report": report.id, "url": url})
+    url = _save(out, content, place, kept, api)
     try:
         artifact = log_files(out, content, place, files, drawn, facts)
     except Exception as error:
-        raise UserError(f"published: the report, {url}. Not published: its artifact and the figures that its panels "
-                        f"show ({_why(error)}). {kept}; run the same command again, which replaces that "
-                        "report.") from error  # fmt: skip
+        raise _without_files(url, error, kept) from error
     return Published(url, artifact)
+
+
+def _save(out: Path, content: Content, place: Place, kept: str, api: Any) -> str:
+    """Save the report, keep its id in the report folder, and give its address."""
+    report, earlier = None, _earlier(out, place)
+    known = {"entity": place.entity, "project": place.project}
+    try:
+        check_runs(api, content, place, kept)
+        report = build(content, place, online=True)
+        report.id = earlier
+        report.save()
+        url = report.url  # asks the server once more, as save does for its own last words
+    except UserError:
+        raise
+    except Exception as error:
+        if report is not None and report.id != earlier:
+            write_json(out / FILE, known | {"report": report.id})
+            raise _without_files(f"({report.id})", error, kept) from error
+        raise UserError(f"nothing was published: W&B refused the report ({_why(error)}). {kept}; run the same command again, "
+                        f"or delete {out / FILE} if that report was deleted in W&B.") from error  # fmt: skip
+    write_json(out / FILE, known | {"report": report.id, "url": url})
+    return url
+
+
+def _without_files(report: str, error: Exception, kept: str) -> UserError:
+    return UserError(f"published: the report {report}. Not published: its artifact and the figures that its panels show "
+                     f"({_why(error)}). {kept}; run the same command again, which replaces that report.")  # fmt: skip
 
 
 def connect(kept: str) -> Any:

@@ -210,10 +210,24 @@ def test_half_way_the_local_report_stays_and_it_is_said_what_was_published(refus
     with serving(StandIn(ids(), refuses=(refused,))) as base:
         result = report("--wandb", "me/tandem", base=base)
     assert (result.code, says in result.err) == (2, True), result.err
-    assert (f"published: the report, {base}/me/tandem/reports" in result.err) == bool(reports)
+    assert (f"published: the report {base}/me/tandem/reports" in result.err) == bool(reports)
     assert "The local report in out is whole" in result.err
     assert everything() == local
     assert "Traceback" not in result.err
+
+
+def test_a_report_that_was_saved_before_the_network_went_is_said_to_be(place):
+    class Gone(StandIn):
+        def answer(self, operation: str, asked: dict) -> dict:
+            if operation == "upsertView":
+                self.refuses = ("Viewer",)  # the client asks who it is before every question
+            return super().answer(operation, asked)
+
+    with serving(Gone(ids())) as base:
+        result = report("--wandb", "me/tandem", base=base)
+    assert (result.code, "published: the report (view1)" in result.err) == (2, True), result.err
+    assert "Not published: its artifact" in result.err
+    assert json.loads(Path("out/wandb_published.json").read_text())["report"] == "view1"
 
 
 def test_without_a_key_or_a_server_the_local_report_stays(place, research):
