@@ -16,7 +16,7 @@ from tests.e2e.fitting import process
 from tests.e2e.test_sweep import CONFIG, R_ALPHA, sweep
 from tests.lm import rows, save_tiny
 from tests.wandb_log import records
-from tests.wandb_server import StandIn, serving
+from tests.wandb_publishing_server import StandIn, serving
 
 KEY = "0" * 40
 
