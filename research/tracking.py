@@ -22,7 +22,7 @@ def wandb_mode(choice: str = "auto") -> str:
         return choice
     if os.environ.get("WANDB_MODE") in ("online", "offline", "disabled"):
         return os.environ["WANDB_MODE"]
-    return "online" if _has_key() else "offline"
+    return "online" if has_key() else "offline"
 
 
 class Tracker:
@@ -90,12 +90,22 @@ class Tracker:
         )
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
+    """Whether W&B's key is in the environment or where `wandb login` leaves it; nothing is asked."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
     path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
     try:
-        return netrc.netrc(path).authenticators(host or "") is not None
+        keys = netrc.netrc(path)
     except (OSError, netrc.NetrcParseError):
         return False
+    return any(keys.authenticators(host) is not None for host in _hosts())
+
+
+def _hosts() -> list[str]:
+    """Names under which `wandb login` may have left the key: the address of W&B's cloud has changed between versions."""
+    if base := os.environ.get("WANDB_BASE_URL"):
+        return [urlparse(base).hostname or ""]
+    import wandb
+
+    return [urlparse(wandb.Settings().base_url).hostname or "", "api.wandb.ai"]

@@ -57,14 +57,20 @@ class Entry(NamedTuple):
     provenance: dict[str, Any]
 
 
-def of_run(run: Run, lines: Lines, answered: bool) -> Entry:
+def of_run(run: Run, lines: Lines, answered: bool, metric: str = "") -> Entry:
     """A training.
 
     Args:
         run: as study.read has it.
         lines: a run folder → lines of its curves, `{"step": 3, "train/loss": 2.1, …}`.
         answered: whether its answers are read.
+        metric: of which a run that W&B keeps has a curve; each one more would be asked for.
     """
+    if run.history is not None:
+        curve = run.history(metric) if metric else []
+        facts = {"git_commit": run.made_of[1], "host": run.host}
+        return Entry(run.name, "training", run.state, run.error, run.seed, run.options, run.metrics, run.facts, {}, {}, {},
+                     {metric: curve} if curve else {}, {name: value for name, value in facts.items() if value})  # fmt: skip
     examples = {metric: values for metric, values in run.examples.items() if values}
     asked, answers = _answers(run.path) if answered and run.state in FINISHED else ({}, {})
     marker = run.path / MARKER

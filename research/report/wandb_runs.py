@@ -179,7 +179,7 @@ def _row(known: Known, name: str, seed: str | None) -> Run:
     ours = ours if isinstance(ours, dict) else {}
     # sorted: W&B writes its tables in no order; of our own trainings the folder's table has no last step either
     metrics = {metric: value for metric, value in sorted(_numbers(summary))
-               if known.state in FINISHED and not (ours and metric.startswith("train/"))}  # fmt: skip
+               if known.state in FINISHED and not (ours and (metric in ours or metric.startswith("train/")))}  # fmt: skip
     facts = {name: value for name, value in ours.items() if is_number(value)}
     if not facts and is_number(runtime := summary.get("_runtime")):
         facts = {"seconds": runtime}

@@ -4,6 +4,7 @@
   research report runs/sweeps/lora_r_alpha --out report      # groups over seeds: tables/*.tex, *.csv, *.md, runs.parquet
   research report wandb --out report                         # W&B's offline logs, of any program
   research report wandb:ME/PROJECT/SWEEP --out report        # W&B's server: a project, or a sweep or group of it
+  research report runs/sweeps/lora_r_alpha --out report --wandb ME/PROJECT    # and publish it as a W&B Report
 
 Retrievals must hold the same data and split; trainings get a section of their own. The page needs no network: open
 report/index.html in a browser.
@@ -14,6 +15,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from research.verbs import publishing
 from research.verbs.studying import Found, study_of
 
 if TYPE_CHECKING:
@@ -46,11 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="claims to check, as `claims: [r=16 beats r=4 on val/loss, r=8 is equivalent to r=16 within .01]`; "
         "exit code 1 if one is broken",
     )
+    publishing.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout instead of the page's path")
 
 
 def run(args: argparse.Namespace) -> int:
     _require_jinja()
+    place = publishing.check(args)
     from research.report import explain, html, markdown, tables, training_words
     from research.report.export import as_markdown, write_sheets, write_tidy
     from research.report.notes import notes
@@ -59,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from research.report.spec import read_spec
     from research.report.study import is_sweep
     from research.report.training import is_training, read_training
+    from research.report.wandb_report import Content
     from research.report.wandb_runs import is_wandb
     from research.runfolder import atomic_write, write_json
 
@@ -84,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
     drawn = [(figure, svg(figure)) for figure in found.figures] if found else []
     finding = explain.finding(lines, runs.metric) if runs else found.finding if found else explain.untested(trainings)
     title = spec.title or (html.heading(runs) if runs or not found else found.title)
-    text = markdown.document(title, finding, [*warnings, *notes(runs.folders if runs else [], trainings)], lines,
+    said = [*warnings, *notes(runs.folders if runs else [], trainings)]
+    text = markdown.document(title, finding, said, lines,
                              [table for table in grids if table], training_words.table(trainings) if trainings else "",
                              [(sheet.title, as_markdown(sheet)) for sheet in sheets])  # fmt: skip
     on_page = [sheet for sheet in sheets if sheet.name != EVERY_RUN]  # the explorer has them
@@ -101,11 +107,22 @@ def run(args: argparse.Namespace) -> int:
     for name, content in (("report.md", text), ("index.html", page)):
         with atomic_write(out / name) as stream:
             stream.write(content)
+    content = Content(
+        title, finding, said, [(table.title, markdown.render(table, lines)) for table in grids if table],
+        [(sheet, as_markdown(sheet)) for sheet in sheets], [(one.name, one.title, one.caption) for one, _ in drawn],
+        found.study if found else None, [*(run.path for run in found.runs), *tested] if found else [*fits, *tested],
+        list(dict.fromkeys([*(f"val/{one.monitor}" for one in trainings), "train/loss"])),
+    )  # fmt: skip
+    sent, refused = publishing.send(args, place, out, content, drawn)
     path = out / "index.html"
-    counts = {"rows": len(lines), "trainings": len(trainings)} | (found.counts if found else {})
+    counts = {"rows": len(lines), "trainings": len(trainings)} | (found.counts if found else {}) | sent
     for one in found.summary["study"]["claims"] if found and not args.json else ():
         print(f"{one['state']}: {one['claim']} ({one['words']})")
     print(json.dumps({"out": str(out), "page": str(path), **counts}) if args.json else path)
+    for where in sent.values() if not args.json else ():
+        print(where)
+    if refused is not None:  # the local report is written, and said
+        raise refused
     return found.exit_code if found else 0
 
 
@@ -120,20 +137,16 @@ def _explorer(found: Found | None, fits: list[Path], names: dict[Path, str], run
 
     trained = found.runs if found else [read(path, names[path], {}) for path in fits]
     answered = len(trained) <= ANSWERED
-    entries = [of_run(run, read_lines, answered) for run in trained]
+    entries = [of_run(run, read_lines, answered, found.study.metric if found else "") for run in trained]
     entries += [of_row(row, runs) for row in runs.rows] if runs else []
     if len(entries) < 2:
         return None
-    metric = (
-        runs.metric
-        if runs
-        else found.metric
-        if found
-        else next((name for one in trained for name in one.metrics), None)
-    )
-    higher = found.higher if found and not runs else not is_lower(metric or "")
-    return explorer(entries, metric, higher, found.factors if found else (),
-                    [facts(one.provenance) for one in entries], found.figures if found else ())  # fmt: skip
+    if runs or not found:
+        metric = runs.metric if runs else next((name for one in trained for name in one.metrics), None)
+        return explorer(entries, metric, not is_lower(metric or ""), (), [facts(one.provenance) for one in entries])
+    study = found.study
+    return explorer(entries, study.metric, study.higher, study.factors, [facts(one.provenance) for one in entries],
+                    found.figures)  # fmt: skip
 
 
 def _require_jinja() -> None:

@@ -20,9 +20,9 @@ class Found(NamedTuple):
         figures: of the paper and the page; none where they cannot be drawn here.
         runs: the tidy table.
         trainings: (folder, name) of the runs whose curves are drawn.
-        metric, higher, factors: what it is about.
         summary, counts: for programs.
         exit_code: 1 where a claim is broken.
+        study: its groups.
     """
 
     title: str
@@ -32,12 +32,10 @@ class Found(NamedTuple):
     warnings: list[str]
     runs: list
     trainings: list[tuple[Path, str]]
-    metric: str
-    higher: bool
-    factors: list[str]
     summary: dict[str, Any]
     counts: dict[str, Any]
     exit_code: int
+    study: Any
 
 
 def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None) -> Found | None:
@@ -108,8 +106,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     if not can_draw():
         say(f"warning: {MISSING}")
     return Found(_title(paths, runs), sheets.finding(main), made, drawings, main.warnings, runs,
-                 drawn if len(drawn) <= DRAWN else [],
-                 metric, main.higher, main.factors, summary, counts, int(broken > 0))  # fmt: skip
+                 drawn if len(drawn) <= DRAWN else [], summary, counts, int(broken > 0), main)  # fmt: skip
 
 
 def _curve(metric: str, run: Any) -> list[tuple[int, float]]:

@@ -148,18 +148,8 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
         if hasattr(module, "language"):
             metrics["trained"] = module.language.describe()
         write_json(out / "metrics.json", metrics)
-        tracker.summary(_summary(metrics))
+        _summarise(tracker, out, metrics, module)
         return _print(args, out, metrics)
-
-
-def _summary(metrics: dict) -> dict[str, Any]:
-    """What W&B's table shows of a training that is done: the kept model's values, not the last ones; and facts."""
-    facts = (metrics.get("trained") or {}) | {
-        name: metrics.get(name) for name in ("seconds", "steps", "temperature", "pruned")
-    }
-    values = {f"val/{name}": value for name, value in metrics["metrics"].items()}
-    found = values | {"tandem": {name: value for name, value in facts.items() if value is not None}}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 @contextlib.contextmanager
@@ -334,6 +324,22 @@ def _tracker(choice: str, out: Path, resolved: dict, point: str):
                         "a new W&B run begins.")  # fmt: skip
     resolved = resolved | {"sweep": {"name": group or theirs, "point": point}}
     return Tracker(choice, out, "fit", resolved, id=known["id"], group=group)
+
+
+def _summarise(tracker: Any, out: Path, metrics: dict, module: Any) -> None:
+    """What W&B's table and plots take from a finished run, and in wandb.json the names of it, for a W&B report.
+
+    W&B's own summary holds the last validation; results are about the kept model, which may be an earlier one.
+    """
+    facts = (metrics.get("trained") or {}) | {
+        name: metrics.get(name) for name in ("seconds", "steps", "temperature", "pruned")
+    }
+    size = facts.get("trained_parameters", sum(p.numel() for p in module.parameters() if p.requires_grad))
+    values = {f"val/{name}": value for name, value in metrics["metrics"].items() if value is not None}
+    values["trained_parameters"] = size  # by itself too: an axis of W&B's plots
+    tracker.summary(values | {"tandem": {name: value for name, value in facts.items() if value is not None}})
+    if tracker.run is not None:  # W&B has taken them
+        write_json(out / "wandb.json", read_json(out / "wandb.json") | {"summary": sorted(values)})
 
 
 def _code(error: BaseException | None) -> int:

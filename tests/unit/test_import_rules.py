@@ -27,6 +27,7 @@ TOP = {"cli", "verbs", "tracking", "__main__", "__init__"}  # may import any roo
 LIBRARIES = {
     "lightning": {"data", "training", "cli", "verbs"},
     "wandb": {"tracking", "sweeps", "report"},
+    "wandb_workspaces": {"report"},
     "hnswlib": {"retrieval.index"},
 }
 MODULES = sorted(

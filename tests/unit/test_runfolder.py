@@ -115,10 +115,14 @@ def test_wandb_is_online_only_with_a_key(monkeypatch, tmp_path, choice, environm
     assert wandb_mode(choice) == expected
 
 
-def test_key_in_netrc_is_found(monkeypatch, tmp_path):
+@pytest.mark.parametrize("host", ["api.wandb.ai", "that of the installed wandb"])
+def test_key_in_netrc_is_found(monkeypatch, tmp_path, host):
+    import wandb
+
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+    host = host if "." in host else wandb.Settings().base_url.removeprefix("https://")
+    (tmp_path / "netrc").write_text(f"machine {host} login user password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert wandb_mode() == "online"
 
