@@ -2,6 +2,7 @@
 
   research report runs/first runs/hnsw runs/dual_encoder --out report
   research report runs/sweeps/lora_r_alpha --out report      # groups over seeds: tables/*.tex, *.csv, *.md, runs.parquet
+  research report --diff report_of_may report                # what changed, and whether a conclusion did
 
 Retrievals must hold the same data and split; trainings get a section of their own. The page needs no network: open
 report/index.html in a browser.
@@ -12,7 +13,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from research.verbs.studying import Found, study_of
+from research.errors import UserError
+from research.verbs.studying import Found, kept_of, study_of
 
 if TYPE_CHECKING:
     from research.report.explorer import Explorer
@@ -25,7 +27,13 @@ ANSWERED = 60  # trainings of which a page holds what they answered
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, in the order of the rows")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="new or empty, or an earlier report")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="new or empty, or an earlier report")
+    parser.add_argument(
+        "--diff",
+        action="store_true",
+        help="what changed between two: RUN RUN are an earlier and a later report, sweep or run; exit code 1 if a claim that "
+        "held is broken, or a value of an identical run is another",
+    )
     parser.add_argument(
         "--spec",
         type=Path,
@@ -47,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.diff:
+        from research.verbs import differing
+
+        return differing.run(args)
+    if args.out is None:
+        raise UserError("the following arguments are required: --out. See `research report --help`.")
     _require_jinja()
     from research.report import explain, html, markdown, tables, training_words
     from research.report.export import as_markdown, write_sheets, write_tidy
@@ -86,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
         runs, lines, trainings, on_page, warnings, title, finding, drawn, _explorer(found, fits, names, runs)
     )
 
-    summary = _summary(runs, lines, trainings) | (found.summary if found else {})
+    kept = found.summary if found else {"study": kept_of(fits, spec)} if any(one.finished for one in trainings) else {}
+    summary = _summary(runs, lines, trainings) | kept
     write_json(out / MARKER, summary)  # first: an interrupted report can be written again
     if found:
         write_tidy(out, found.runs)
@@ -132,8 +147,6 @@ def _explorer(found: Found | None, fits: list[Path], names: dict[Path, str], run
 def _require_jinja() -> None:
     import importlib.util
 
-    from research.errors import UserError
-
     if importlib.util.find_spec("jinja2") is None:
         raise UserError("research report needs jinja2, which is not installed. Install it with pip install "
                         "'tandem-research[report]', or in this repository pip install '.[report]'.")  # fmt: skip
@@ -145,8 +158,6 @@ def _open(out: Path) -> Path:
     Raises:
         UserError: a file, or a folder that holds something else.
     """
-    from research.errors import UserError
-
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; expected a folder. Name another.")
     if out.is_dir() and any(out.iterdir()) and not _is_report(out / MARKER):
@@ -162,15 +173,31 @@ def _is_report(marker: Path) -> bool:
         return False
 
 
+def rows_of(paths: list[Path]) -> dict:
+    """What report.json would hold of these retrievals.
+
+    Raises:
+        UserError: they cannot be read or compared.
+    """
+    from research.report import tables
+    from research.report.runs import collect
+
+    runs = collect(paths)
+    return _summary(runs, tables.measure(runs), [])
+
+
 def _summary(runs, lines, trainings) -> dict:
     """The page's numbers for programs."""
+    from research.report.runs import code_of, settings
     from research.report.training_words import summary
 
+    folders = {folder.name: folder for folder in runs.folders} if runs else {}
     rows = [
         {"label": line.row.label, "run": line.row.run, "stage": line.row.stage, "also": line.row.also,
          "metrics": line.row.means, "interval": [line.low, line.high],
          "against_row_above": line.against._asdict() | {"p_holm": line.p_holm} if line.against else None,
-         "ms_per_query": line.row.facts.get("ms_per_query")}
+         "ms_per_query": line.row.facts.get("ms_per_query"), "settings": settings(line.row.facts),
+         "code": code_of(folders[line.row.run], line.row.stage)}
         for line in lines
     ]  # fmt: skip
     data = {key: runs.data[key] for key in ("source", "split", "data", "queries", "documents")} if runs else {}

@@ -50,8 +50,9 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     from research.report import study_sheets as sheets
     from research.report.groups import short_names, study
     from research.report.plots import figures
+    from research.report.record import record
     from research.report.render import MISSING, can_draw
-    from research.report.study import collect, factors, with_scale
+    from research.report.study import collect, factors
 
     asked = any(value is not None for value in (spec.metric, spec.baseline, spec.factors, claims))
     if not paths:
@@ -63,11 +64,8 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     names = factors(runs)
     if not (names or has_sweep or asked) or (not has_sweep and not asked and not _shares(runs, names)):
         return None
-    runs, names = with_scale(runs, names)
-    names = _chosen(spec.factors, runs, names)
-    metric = spec.metric or _monitored(runs, paths)
-    higher = None if spec.goal is None else spec.goal == "maximize"
-    main = study(runs, metric, names, higher)
+    runs, names, main = grouped(runs, paths, spec)
+    metric = main.metric
     for name, short in short_names(names).items() if spec.baseline else ():
         spec = spec._replace(baseline=spec.baseline.replace(f"{name}=", f"{short}="))
     if spec.baseline is not None and spec.baseline not in {group.label for group in main.groups if group.values}:
@@ -90,9 +88,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
         states[run.state] = states.get(run.state, 0) + 1
     drawn = [(run.path, run.name) for run in runs if run.state in ("done", "pruned")]
     stated = [{"claim": one.claim.text, "state": one.state, "words": one.words} for one in verdicts]
-    summary = {
-        "study": {"metric": metric, "factors": names, "states": states, "warnings": main.warnings, "claims": stated}
-    }
+    summary = {"study": {**record(main, stated), "states": states, "warnings": main.warnings}}
     broken = sum(v.state == claiming.BROKEN for v in verdicts)
     counts = {"runs": len(runs), "states": states, **({"broken": broken} if verdicts else {})}
     drawings = figures(main, partial(_curve, metric)) if can_draw() else []
@@ -100,6 +96,34 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
         say(f"warning: {MISSING}")
     return Found(_title(paths), sheets.finding(main), made, drawings, main.warnings, runs, drawn if len(drawn) <= DRAWN else [],
                  metric, main.higher, names, summary, counts, int(broken > 0))  # fmt: skip
+
+
+def grouped(runs: list, paths: list[Path], spec: Any) -> tuple[list, list[str], Any]:
+    """The runs with alpha / r where it is a factor, the options that differ, and the study of the spec's metric or the one that
+    the runs were monitored by.
+
+    Raises:
+        UserError: a metric or factor that is not there.
+    """
+    from research.report.groups import study
+    from research.report.study import factors, with_scale
+
+    runs, names = with_scale(runs, factors(runs))
+    names = _chosen(spec.factors, runs, names)
+    higher = None if spec.goal is None else spec.goal == "maximize"
+    return runs, names, study(runs, spec.metric or _monitored(runs, paths), names, higher)
+
+
+def kept_of(paths: list[Path], spec: Any) -> dict[str, Any]:
+    """What report.json keeps of trainings, also of those that are no study (see report.record).
+
+    Raises:
+        UserError: they cannot be read, or none is finished.
+    """
+    from research.report.record import record
+    from research.report.study import collect
+
+    return record(grouped(collect(paths), paths, spec)[2])
 
 
 def _curve(metric: str, run: Any) -> list[tuple[int, float]]:
