@@ -56,7 +56,7 @@ class Setting(NamedTuple):
         """Seed → value, of the runs that are done; of copies the first, as a study counts them."""
         found: dict[Any, float] = {}
         for run in self.runs:
-            if run.state == "done" and metric in run.metrics:
+            if run.state == "done" and math.isfinite(run.metrics.get(metric, math.nan)):
                 found.setdefault(run.seed, run.metrics[metric])
         return found
 
@@ -137,7 +137,8 @@ def _own(group: Group, alike: dict[str, Any]) -> dict[str, Any]:
 
 def _kept(run: Run, origins: list[tuple[str, ...]]) -> dict[str, Any]:
     return {"run": run.name, "id": run.point or run.name, "seed": run.seed, "state": run.state, "error": run.error,
-            "metrics": run.metrics, "made_of": origins.index(run.made_of)}  # fmt: skip
+            "metrics": {name: value if math.isfinite(value) else None for name, value in run.metrics.items()},
+            "made_of": origins.index(run.made_of)}  # fmt: skip
 
 
 def read_record(value: Any, where: str) -> Record:
@@ -166,10 +167,11 @@ def read_record(value: Any, where: str) -> Record:
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
+    """JSON has no nan: what is not finite is null there."""
     for name, value in metrics.items():
-        if not isinstance(value, int | float):
+        if not isinstance(value, int | float | None):
             raise ValueError(f"{name} is {json.dumps(value)[:40]}")
-    return dict(metrics)
+    return {name: math.nan if value is None else value for name, value in metrics.items()}
 
 
 def equal(a: float, b: float) -> bool:

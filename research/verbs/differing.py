@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from research.errors import UserError
 from research.runfolder import MARKER as RUN_MARKER
-from research.runfolder import atomic_write, read_json, write_json
+from research.runfolder import atomic_write, leftover, read_json, replace_files, write_json
 
 if TYPE_CHECKING:
     from research.report.claims import Claim
@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from research.report.diff_systems import compare_systems, system_facts, system_sheet
     from research.report.export import write_sheets
     from research.report.spec import read_spec
+    from research.verbs.report import files_of
 
     if len(args.runs) != 2:
         raise UserError(f"--diff has {len(args.runs)} folder{'s' * (len(args.runs) != 1)}; expected two, the earlier and the "
@@ -74,10 +75,12 @@ def run(args: argparse.Namespace) -> int:
                "study": diff_words.summary(found) if found else None,
                "systems": _systems(systems) if systems else None}  # fmt: skip
     if args.out is not None:
-        write_json(args.out / OURS, summary)
-        with atomic_write(args.out / "diff.md") as stream:
-            stream.write(text)
-        write_sheets(args.out, tables)
+        with replace_files(args.out, OURS, files_of(args.out / OURS)) as folder:
+            with atomic_write(folder / "diff.md") as stream:
+                stream.write(text)
+            write_sheets(folder, tables)
+            files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+            write_json(folder / OURS, summary | {"files": files})
     print(json.dumps({**summary, "out": str(args.out) if args.out else None}) if args.json else text.rstrip("\n"))
     return 0 if same else 1
 
@@ -122,7 +125,7 @@ def check_out(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; expected a folder. Name another.")
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and not all(map(leftover, out.iterdir())):
         try:
             ours = json.loads((out / OURS).read_text(encoding="utf-8"))["verb"] == VERB
         except (OSError, ValueError, KeyError, TypeError):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from research.errors import UserError
+from research.runfolder import leftover
 from research.verbs.studying import Found, kept_of, study_of
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from research.report.spec import read_spec
     from research.report.study import is_sweep
     from research.report.training import is_training, read_training
-    from research.runfolder import atomic_write, write_json
+    from research.runfolder import atomic_write, replace_files, write_json
 
     spec = read_spec(args.spec)
     spec = spec._replace(
@@ -102,14 +103,16 @@ def run(args: argparse.Namespace) -> int:
 
     kept = found.summary if found else {"study": kept_of(fits, spec)} if any(one.finished for one in trainings) else {}
     summary = _summary(runs, lines, trainings) | kept
-    write_json(out / MARKER, summary)  # first: an interrupted report can be written again
-    if found:
-        write_tidy(out, found.runs)
-        write_sheets(out, sheets)
-        write_figures(out, drawn)
-    for name, content in (("report.md", text), ("index.html", page)):
-        with atomic_write(out / name) as stream:
-            stream.write(content)
+    with replace_files(out, MARKER, files_of(out / MARKER)) as new:
+        if found:
+            write_tidy(new, found.runs)
+            write_sheets(new, sheets)
+            write_figures(new, drawn)
+        for name, content in (("report.md", text), ("index.html", page)):
+            with atomic_write(new / name) as stream:
+                stream.write(content)
+        files = sorted(str(path.relative_to(new)) for path in new.rglob("*") if path.is_file())
+        write_json(new / MARKER, summary | {"files": files})
     path = out / "index.html"
     counts = {"rows": len(lines), "trainings": len(trainings)} | (found.counts if found else {})
     for one in found.summary["study"]["claims"] if found and not args.json else ():
@@ -160,7 +163,7 @@ def _open(out: Path) -> Path:
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; expected a folder. Name another.")
-    if out.is_dir() and any(out.iterdir()) and not _is_report(out / MARKER):
+    if out.is_dir() and not all(map(leftover, out.iterdir())) and not _is_report(out / MARKER):
         raise UserError(f"--out {out} holds files but no {MARKER} of a report; nothing was touched. Name a new or "
                         "empty folder, or an earlier report.")  # fmt: skip
     return out
@@ -171,6 +174,14 @@ def _is_report(marker: Path) -> bool:
         return json.loads(marker.read_text(encoding="utf-8"))["verb"] == "report"
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def files_of(marker: Path) -> list[str]:
+    """What an earlier command wrote beside its marker: a table that the new one has not must not stay beside it."""
+    try:
+        return [str(name) for name in json.loads(marker.read_text(encoding="utf-8"))["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def rows_of(paths: list[Path]) -> dict:

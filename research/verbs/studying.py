@@ -111,7 +111,26 @@ def grouped(runs: list, paths: list[Path], spec: Any) -> tuple[list, list[str], 
     runs, names = with_scale(runs, factors(runs))
     names = _chosen(spec.factors, runs, names)
     higher = None if spec.goal is None else spec.goal == "maximize"
+    if spec.metric is None:
+        _refuse_mixed(runs)
     return runs, names, study(runs, spec.metric or _monitored(runs, paths), names, higher)
+
+
+def _refuse_mixed(runs: list) -> None:
+    """Trainings that were judged by different metrics have no order, unless the user names one."""
+    by: dict[str, list[str]] = {}
+    for run in runs:
+        if run.metrics and run.monitor:
+            by.setdefault(run.monitor, []).append(run.name)
+    if len(by) > 1:
+        shown = (
+            ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") for names in by.values()
+        )
+        parts = ", ".join(
+            f"{len(names)} by {metric} ({some})" for (metric, names), some in zip(by.items(), shown, strict=True)
+        )
+        raise UserError(f"the runs were monitored by different metrics: {parts}; expected one metric for all. Name it by "
+                        "--metric, or leave some runs out.")  # fmt: skip
 
 
 def kept_of(paths: list[Path], spec: Any) -> dict[str, Any]:
@@ -162,7 +181,9 @@ def _monitored(runs: list, paths: list[Path]) -> str:
             monitor = read_json(run.path / "metrics.json").get("monitor")
             if monitor:
                 return monitor
-    states = ", ".join(f"{run.name} {run.state}" for run in runs[:3])
+    states = ", ".join(f"{run.name} {run.state}" for run in runs[:3]) + (
+        f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+    )
     raise UserError(f"none of {len(runs)} runs in {', '.join(map(str, paths[:3]))} is finished ({states}); expected one or "
                     "more. Run the sweep, or wait for it.")  # fmt: skip
 

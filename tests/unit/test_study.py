@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import shutil
 import subprocess
 from pathlib import Path
@@ -306,3 +307,20 @@ def test_the_tidy_table_holds_every_run(tmp_path):
     assert (tmp_path / "runs.parquet").read_bytes() == first
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 14
     json.dumps(columns)
+
+
+def test_a_diverged_run_is_shown_and_in_no_mean(tmp_path):
+    runs = grid()
+    runs[1] = run(4, 4, 1, math.nan)
+    found = made(runs)
+    assert found.groups[0].values == {0: 1.99, 2: 2.01}
+    assert "1 finished runs have a val/loss that is not finite and are in no mean: r4a4s1" in found.warnings
+    assert study_sheets.results(found).rows[0][2].text == "2 of 3"
+    with pytest.raises(UserError, match="no finished run has val/loss"):
+        made([run(4, 4, s, math.inf) for s in range(3)])
+
+
+def test_runs_that_differ_by_more_than_the_factors_are_refused_with_the_option():
+    runs = grid()
+    with pytest.raises(UserError, match=r"they differ in model.adapter.lora_alpha \(4, 8\).*Name it among the factors"):
+        study(runs, "val/loss", ["model.adapter.r"])
