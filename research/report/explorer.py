@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from research.report.entries import Entry
 from research.report.groups import is_lower, short_names, shown
 from research.report.outputs import outputs
-from research.report.plots import COLOURS, CONFIG, SHAPES
+from research.report.plots import COLOURS, CONFIG, SHAPES, Figure
 from research.report.render import can_draw
 from research.report.study import SEED
 from research.report.training import Curve
 
-SCRIPTS = ("elements", "data", "view", "filter", "table", "chart", "run", "compare", "main")
+SCRIPTS = ("elements", "data", "view", "filter", "table", "chart", "figures", "run", "compare", "main")
 """Files of page/, in the order in which each needs the one before; they share one scope."""
 VERSION, SCHEMA = "6.4", "https://vega.github.io/schema/vega-lite/v6.json"  # the newest that vl-convert carries
 CURVES = 1_600_000  # bytes of a page for learning curves
@@ -45,7 +45,12 @@ class Explorer(NamedTuple):
 
 
 def explorer(
-    entries: Sequence[Entry], metric: str | None, higher: bool, factors: Sequence[str], facts: list[list]
+    entries: Sequence[Entry],
+    metric: str | None,
+    higher: bool,
+    factors: Sequence[str],
+    facts: list[list],
+    figures: Sequence[Figure] = (),
 ) -> Explorer:
     """The explorer of these runs.
 
@@ -55,8 +60,10 @@ def explorer(
         higher: whether its highest value is the best.
         factors: options that the study varies.
         facts: (name, value, is it code) of each entry's provenance.
+        figures: of the page, that a pointer wakes.
     """
-    text = json.dumps(data(entries, metric, higher, factors, facts), ensure_ascii=False, separators=(",", ":"))
+    specs = {"figures": {figure.name: figure.spec for figure in figures}}
+    text = json.dumps(data(entries, metric, higher, factors, facts) | specs, ensure_ascii=False, separators=(",", ":"))
     scripts = [library(), script()]
     hashes = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts if one]
     return Explorer(text.replace("<", "\\u003c"), *scripts, hashes, len(entries))

@@ -18,11 +18,13 @@ class Spec(NamedTuple):
         goal: maximize | minimize; None: by the metric's name.
         baseline: label of the group that the others are compared with; None: the first.
         pair_by_seed: whether runs of one seed share what it fixes, so that differences are taken seed by seed.
+        metrics: of the main table, one a column; the first is the metric, where that is not named.
         factors: options that tell groups apart, in this order; None: all that differ.
     """
 
     title: str | None = None
     metric: str | None = None
+    metrics: tuple[str, ...] = ()
     goal: str | None = None
     baseline: str | None = None
     pair_by_seed: bool = False
@@ -32,7 +34,7 @@ class Spec(NamedTuple):
 TYPES: dict[str, tuple[type, str]] = {
     "title": (str, "a text"), "metric": (str, "a metric, such as val/loss"), "goal": (str, "maximize or minimize"),
     "baseline": (str, "the label of a setting"), "pair_by_seed": (bool, "true or false"),
-    "factors": (list, "a list of options"),
+    "factors": (list, "a list of options"), "metrics": (list, "a list of metrics"),
 }  # fmt: skip
 
 
@@ -54,6 +56,9 @@ def read_spec(path: Path | None) -> Spec:
         kind, expected = TYPES[name]
         if not isinstance(one, kind) or (name == "goal" and one not in GOALS):
             raise UserError(f"{path}: {name} is {str(one)[:60]!r}; expected {expected}. Correct it.")
-    if "factors" in value:
-        value["factors"] = tuple(map(str, value["factors"]))
+    for name in ("factors", "metrics"):
+        if name in value:
+            value[name] = tuple(dict.fromkeys(map(str, value[name])))
+    if value.get("metrics"):
+        value.setdefault("metric", value["metrics"][0])
     return Spec(**value)

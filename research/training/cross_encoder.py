@@ -90,7 +90,8 @@ class CrossEncoderModule(L.LightningModule):
     def evaluate(self, name: str) -> dict[str, float]:
         """Mean metrics of a run of the DataModule, its top re-ordered by the model as it is now."""
         data = self.trainer.datamodule
-        self.per_query = evaluate_reranking(self, data.collections[name], data.runs[name], data.depth, self.metrics)
+        found = evaluate_reranking(self, data.collections[name], data.runs[name], data.depth, self.metrics)
+        self.per_query, self.answers = found
         return self.means()
 
     def means(self) -> dict[str, float]:

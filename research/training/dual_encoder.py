@@ -138,7 +138,7 @@ class DualEncoderModule(L.LightningModule):
 
     def evaluate(self, name: str) -> dict[str, float]:
         """Mean metrics on a collection of the DataModule, by exact search over all of its documents."""
-        self.per_query = evaluate_retrieval(self, self.trainer.datamodule.collections[name], self.metrics)
+        self.per_query, self.answers = evaluate_retrieval(self, self.trainer.datamodule.collections[name], self.metrics)
         return self.means()
 
     def means(self) -> dict[str, float]:

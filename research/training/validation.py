@@ -1,5 +1,8 @@
 """Validation of the retrieval trainers: exact search and the house's metrics, on the weights as they are now."""
 
+import hashlib
+from typing import NamedTuple
+
 import lightning as L
 import numpy as np
 import torch
@@ -12,21 +15,36 @@ from research.retrieval.rerank import rerank, score_pairs, top_pairs
 from research.types import Collection, Run
 
 TOP_K = 100  # documents ranked a query, at least
+TOLD = 32  # queries of which a run keeps what it ranked first
+SNIPPET = 240  # characters of a document
 
 
-def evaluate_retrieval(module: L.LightningModule, data: Collection, metrics: list[str]) -> dict[str, dict[str, float]]:
+class Retrieved(NamedTuple):
+    """A validation.
+
+    Attributes:
+        per_query: {metric: {query: value}}.
+        texts: query → {"prompt", "reference", "answer"}: the query, a relevant document, the one ranked first.
+    """
+
+    per_query: dict[str, dict[str, float]]
+    texts: dict[str, dict[str, str]]
+
+
+def evaluate_retrieval(module: L.LightningModule, data: Collection, metrics: list[str]) -> Retrieved:
     """Metrics per query of a dual encoder over all documents of a collection; ranks share the encoding."""
     docs = _encode(module, module.model.doc, [doc.content for doc in data.corpus.values()], "doc")
     queries = _encode(module, module.model.query, list(data.queries.values()), "query")
     settings, doc_ids = module.model.doc.settings, list(data.corpus)
     top_k = max(TOP_K, *(parse_metric(name)[1] for name in metrics))
     found = exact_search(queries, docs, min(top_k, len(doc_ids)), settings.normalize_outside, doc_ids)
-    return evaluate(data.qrels, to_run(list(data.queries), doc_ids, *found), metrics)
+    run = to_run(list(data.queries), doc_ids, *found)
+    return Retrieved(evaluate(data.qrels, run, metrics), first_documents(data, run))
 
 
 def evaluate_reranking(
     module: L.LightningModule, data: Collection, run: Run, depth: int, metrics: list[str]
-) -> dict[str, dict[str, float]]:
+) -> Retrieved:
     """Metrics per query of a run whose top `depth` the cross-encoder re-orders; ranks share the pairs."""
     pairs = top_pairs(run, depth)
     mine = pairs[module.trainer.global_rank :: module.trainer.world_size]
@@ -35,7 +53,31 @@ def evaluate_reranking(
     scores: dict[str, dict[str, float]] = {}
     for (query, doc), logit in zip(pairs, logits.tolist(), strict=True):
         scores.setdefault(query, {})[doc] = logit
-    return evaluate(data.qrels, rerank(run, scores), metrics)
+    reranked = rerank(run, scores)
+    return Retrieved(evaluate(data.qrels, reranked, metrics), first_documents(data, reranked))
+
+
+def first_documents(data: Collection, run: Run) -> dict[str, dict[str, str]]:
+    """What a run ranks first, for reports: of the queries that come first by a hash of their id, the same in every run."""
+    chosen = sorted(data.qrels, key=lambda query: hashlib.sha256(query.encode("utf-8", "surrogatepass")).digest())[
+        :TOLD
+    ]
+    texts = {}
+    for query in chosen:
+        relevant = [doc for doc, grade in data.qrels[query].items() if grade > 0]
+        ranked = run.get(query) or {}
+        first = max(ranked, key=ranked.__getitem__, default=None)
+        verdict = "found no document" if first is None else "✓ relevant: " if first in relevant else "✗ not relevant: "
+        texts[query] = {"prompt": data.queries[query], "reference": _snippet(data, next(iter(relevant), None)),
+                        "answer": verdict + _snippet(data, first)}  # fmt: skip
+    return texts
+
+
+def _snippet(data: Collection, doc: str | None) -> str:
+    if doc is None or doc not in data.corpus:
+        return doc or ""
+    content = data.corpus[doc].content
+    return content if len(content) <= SNIPPET else content[:SNIPPET] + "…"
 
 
 def _encode(module: L.LightningModule, encoder: TextEncoder, texts: list[str], role: str) -> np.ndarray:

@@ -20,6 +20,7 @@ from research.verbs.studying import Found, kept_of, study_of
 if TYPE_CHECKING:
     from research.report.explorer import Explorer
     from research.report.runs import Runs
+    from research.report.spec import Spec
 
 MARKER = "report.json"  # a folder that holds this file is a report: the verb may write into it again
 EVERY_RUN = "runs"
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--spec",
         type=Path,
         metavar="YAML",
-        help="what to compare: metric, goal, baseline, factors, pair_by_seed, title",
+        help="what to compare: metric, goal, baseline, factors, metrics (columns of the main table), pair_by_seed, title",
     )
     parser.add_argument("--metric", help="of a study: val/loss, test/ndcg@10 (what the trainings were monitored by)")
     parser.add_argument(
@@ -101,8 +102,7 @@ def run(args: argparse.Namespace) -> int:
         runs, lines, trainings, on_page, warnings, title, finding, drawn, _explorer(found, fits, names, runs)
     )
 
-    kept = found.summary if found else {"study": kept_of(fits, spec)} if any(one.finished for one in trainings) else {}
-    summary = _summary(runs, lines, trainings) | kept
+    summary = _summary(runs, lines, trainings) | (found.summary if found else _kept(fits, spec))
     with replace_files(out, MARKER, files_of(out / MARKER)) as new:
         if found:
             write_tidy(new, found.runs)
@@ -144,7 +144,8 @@ def _explorer(found: Found | None, fits: list[Path], names: dict[Path, str], run
         else next((name for one in trained for name in one.metrics), None)
     )
     higher = found.higher if found and not runs else not is_lower(metric or "")
-    return explorer(entries, metric, higher, found.factors if found else (), [facts(one.provenance) for one in entries])
+    return explorer(entries, metric, higher, found.factors if found else (),
+                    [facts(one.provenance) for one in entries], found.figures if found else ())  # fmt: skip
 
 
 def _require_jinja() -> None:
@@ -174,6 +175,14 @@ def _is_report(marker: Path) -> bool:
         return json.loads(marker.read_text(encoding="utf-8"))["verb"] == "report"
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _kept(fits: list[Path], spec: "Spec") -> dict:
+    """For a later --diff, of trainings that are no study; nothing where they cannot be compared at all."""
+    try:
+        return {"study": kept_of(fits, spec)} if fits else {}
+    except UserError:  # unfinished, of different metrics, or one seed twice: the page shows each for itself
+        return {}
 
 
 def files_of(marker: Path) -> list[str]:

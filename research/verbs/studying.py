@@ -49,6 +49,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     from research.report import claims as claiming
     from research.report import study_sheets as sheets
     from research.report.groups import short_names, study
+    from research.report.main_table import main_results
     from research.report.plots import figures
     from research.report.record import record
     from research.report.render import MISSING, can_draw
@@ -75,6 +76,12 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     made = [sheets.results(main, spec.baseline, spec.pair_by_seed), sheets.grid(main),
             *(sheets.by_factor(main, name) for name in main.factors), sheets.matched(main)]  # fmt: skip
     made = [sheet for sheet in made if sheet is not None]
+    if len(spec.metrics) > 1:
+        columns = [main if name == metric else study(runs, name, names) for name in spec.metrics]
+        made.insert(0, main_results(columns, spec.baseline, spec.pair_by_seed))
+        main.warnings.extend(
+            dict.fromkeys(one for other in columns for one in other.warnings if one not in main.warnings)
+        )
     verdicts = []
     if claims is not None:
         stated = [one._replace(metric=one.metric or metric) for one in dict.fromkeys(claiming.read_claims(claims))]
@@ -95,7 +102,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     if not can_draw():
         say(f"warning: {MISSING}")
     return Found(_title(paths), sheets.finding(main), made, drawings, main.warnings, runs, drawn if len(drawn) <= DRAWN else [],
-                 metric, main.higher, names, summary, counts, int(broken > 0))  # fmt: skip
+                 metric, main.higher, main.factors, summary, counts, int(broken > 0))  # fmt: skip
 
 
 def grouped(runs: list, paths: list[Path], spec: Any) -> tuple[list, list[str], Any]:

@@ -46,8 +46,8 @@ class Page:
 
     def lines(self) -> list[list[str]]:
         """The table's cells as read."""
-        script = "[...document.querySelectorAll('.lines tbody tr')].map(r => [...r.cells].slice(1).map(c => c.innerText.trim()))"
-        return self.page.evaluate(script)
+        rows = "[...document.querySelectorAll('.lines tbody tr')]"
+        return self.page.evaluate(f"{rows}.map(row => [...row.cells].slice(1).map(cell => cell.innerText.trim()))")
 
     def heads(self) -> list[str]:
         script = "[...document.querySelectorAll('.lines thead button')].map(b => b.title)"

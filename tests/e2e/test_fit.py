@@ -71,6 +71,21 @@ def test_fit_leaves_a_run_folder_that_explains_itself(typed):
     assert result.out.rstrip().endswith("written to run")
 
 
+@pytest.mark.parametrize("line", [FIT, "fit -c cross.yaml"])
+def test_a_run_keeps_what_the_best_model_ranked_first(typed, candidates, line):
+    """For reports: the verdicts are those of the metric, and `research test` keeps its own."""
+    typed(f"{line} --out run")
+    found = finished("run")
+    assert found["answers"].keys() == found["per_query"]["mrr@10"].keys()  # no more than 32 queries here
+    for query, told in found["answers"].items():
+        assert told["answer"].startswith("✓ relevant: ") == (found["per_query"]["mrr@10"][query] == 1.0), told
+        assert told["reference"]
+        assert told["prompt"]
+    typed(f"{line.replace('fit', 'test')} --out run")
+    tested = json.loads(Path("run/test.json").read_text())
+    assert tested["answers"].keys() == tested["per_query"]["mrr@10"].keys()
+
+
 def test_json_is_one_line_of_the_best_validation(typed):
     result = typed(FIT + " --json")
     metrics = result.json["metrics"]

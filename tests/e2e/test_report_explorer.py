@@ -1,6 +1,7 @@
 """The page's explorer in a browser: what it shows is what the runs hold, by mouse, by keyboard and by link."""
 
 import csv
+import itertools
 import json
 import re
 import statistics
@@ -128,18 +129,30 @@ def test_the_chart_has_a_sign_for_each_run_with_values(page, tidy):
     done = [row for row in tidy if row["val/loss"]]
     signs = page.locator("#explorer-chart .mark-symbol.role-mark path")
     assert signs.count() == len(done)
-    assert f"{60 - len(done)} without a value are not drawn" in page.locator(
-        "#explorer-chart-note"
-    ).inner_text().replace("above 0 ", "")
+    note = page.locator("#explorer-chart-note").inner_text()
+    assert f"{60 - len(done)} without a value above 0 are not drawn" in note
     page.select_option("#axis-x", "seconds")
     page.select_option("#axis-y", "val/rouge_l")
     page.select_option("#axis-colour", "")
-    page.wait_for_function(
-        "document.querySelector('#explorer-chart').getAttribute('aria-label').startsWith('val/rouge_l against seconds')"
-    )
+    page.wait_for_selector("#explorer-chart[aria-label^='val/rouge_l against seconds']")
     assert page.locator("#explorer-chart .role-legend").count() == 0
     page.locator("#explorer-chart .mark-symbol.role-mark path").last.click()  # that lies on top
     assert page.locator("#explorer-run h3").inner_text() in {row["run"] for row in done}
+
+
+def test_a_pointer_wakes_the_paper_s_figures(page):
+    figures = page.locator("[data-figure]")
+    assert figures.count() >= 3
+    for i in range(figures.count()):
+        texts = figures.nth(i).locator("svg text").all_text_contents()
+        figures.nth(i).hover()
+        page.wait_for_function(f"document.querySelectorAll('[data-figure]')[{i}].querySelector('.vega-embed')")
+        assert sorted(figures.nth(i).locator("svg text").all_text_contents()) == sorted(texts)  # the same drawing
+    figure = page.locator("[data-figure='parameters']")
+    sign = figure.locator(".mark-symbol.role-mark path").last
+    sign.hover()
+    page.wait_for_selector("#vg-tooltip-element.visible")
+    assert "label" in page.locator("#vg-tooltip-element").inner_text()
 
 
 def test_a_run_opens_with_its_options_values_curve_and_provenance(page, study, tidy):
@@ -160,7 +173,7 @@ def test_a_run_opens_with_its_options_values_curve_and_provenance(page, study, t
     assert "trainer.max_epochs" in text
     page.wait_for_selector("#run-curves svg")
     page.select_option("#run-curve", "train/loss")
-    page.wait_for_function("document.querySelector('#run-curves').getAttribute('aria-label').startsWith('train/loss')")
+    page.wait_for_selector("#run-curves[aria-label^='train/loss']")
     part.get_by_role("button", name="Close").click()
     assert part.is_hidden()
 
@@ -271,8 +284,10 @@ def test_nothing_leaves_the_window(chromium, study, tidy, width, dark):
     page.locator(".lines button.open").first.click()
     page.wait_for_selector("#compare-curves svg")
     page.locator("summary", has_text="Columns").click()
-    outside = page.evaluate("""() => [...document.querySelectorAll('.explorer *')].filter(e => !e.closest('.scroll, .lines, pre, svg')
-      && e.getBoundingClientRect().right > innerWidth + .5 && e.getBoundingClientRect().width > 1).map(e => e.tagName + '.' + e.className)""")
+    outside = page.evaluate("""() => [...document.querySelectorAll('.explorer *')].filter((e) => {
+      const { right, width } = e.getBoundingClientRect();
+      return !e.closest('.scroll, .lines, pre, svg') && right > innerWidth + .5 && width > 1;
+    }).map((e) => e.outerHTML.slice(0, 80))""")
     assert outside == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
@@ -280,15 +295,18 @@ def test_nothing_leaves_the_window(chromium, study, tidy, width, dark):
 
 def test_a_keyboard_and_a_screen_reader_reach_everything(page):
     page.locator(".lines button.open").first.click()
-    unnamed = page.evaluate("""() => [...document.querySelectorAll('.explorer :is(button, input, select, table, [role=region], [role=img])')]
-      .filter(e => !(e.innerText || '').trim() && !e.labels?.length && !e.getAttribute('aria-label')
-        && !document.getElementById(e.getAttribute('aria-labelledby') || '')).map(e => e.outerHTML.slice(0, 80))""")
+    unnamed = page.evaluate("""() => {
+      const wanted = '.explorer :is(button, input, select, table, [role=region], [role=img])';
+      const named = (e) => (e.innerText || '').trim() || e.labels?.length || e.getAttribute('aria-label')
+        || document.getElementById(e.getAttribute('aria-labelledby') || '');
+      return [...document.querySelectorAll(wanted)].filter((e) => !named(e)).map((e) => e.outerHTML.slice(0, 80));
+    }""")
     assert unnamed == []
     levels = page.evaluate(
         "[...document.querySelectorAll('h1, h2, h3, h4')].filter(e => e.offsetParent).map(e => +e.tagName[1])"
     )
     assert levels[0] == 1
-    assert all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False)), levels  # no level is skipped
+    assert all(b <= a + 1 for a, b in itertools.pairwise(levels)), levels  # no level is skipped
     page.locator("#explorer-filter").focus()
     reached = set()
     for _ in range(200):  # sixty lines have two each

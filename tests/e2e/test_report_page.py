@@ -30,7 +30,7 @@ document.querySelector("iframe").onload = (event) => {
   const plots = [...page.querySelectorAll("svg.plot")].filter((e) => e.getBoundingClientRect().width > 0);
   document.title = JSON.stringify({
     width: page.documentElement.scrollWidth,
-    outside: [...page.querySelectorAll("main *")].filter((e) => !e.closest(".scroll, pre, .cards thead")
+    outside: [...page.querySelectorAll("main *")].filter((e) => !e.closest(".scroll, .lines, pre, .cards thead")
       && e.getBoundingClientRect().right > WIDTH + 0.5).map((e) => e.tagName + "." + e.className),
     plots: plots.map((e) => e.classList[1]),
     frame: box(plots[0]),

@@ -87,6 +87,22 @@ def test_a_spec_says_what_is_compared(place, research):
     assert next(line for line in text.splitlines() if "baseline" in line).startswith("| 4 | 1 | 3 |")
 
 
+def test_a_spec_s_metrics_are_the_columns_of_the_main_table(place, research):
+    Path("report.yaml").write_text("metrics: [val/loss, val/token_accuracy]\n")
+    assert research("report", "runs", "--out", "out", "--spec", "report.yaml").code == 0
+    main = list(csv.reader(Path("out/tables/main.csv").read_text().splitlines()))
+    single = list(csv.reader(Path("out/tables/results.csv").read_text().splitlines()))
+    assert main[0] == ["r", "lora_alpha/r", "seeds", "val/loss ↓", "val/token_accuracy ↑"]
+    assert [row[3] for row in main[1:]] == [row[3] for row in single[1:]]
+    assert "Main results" in Path("out/index.html").read_text()
+    refused = research("report", "runs", "--out", "new", "--spec", "wrong.yaml")
+    assert refused.code == 2
+    Path("wrong.yaml").write_text("metrics: [val/loss, val/bleu]\n")
+    refused = research("report", "runs", "--out", "new", "--spec", "wrong.yaml")
+    assert (refused.code, Path("new").exists()) == (2, False)
+    assert "no finished run has val/bleu" in refused.err
+
+
 def test_claims_have_the_goal_of_the_spec(place, research):
     """A higher loss is r=2's: to be high it is better, to be low it is not."""
     Path("c.yaml").write_text("claims:\n  - r=2 beats r=4\n")

@@ -105,12 +105,13 @@ def test_curves_least_asked_for_are_left_out_first(monkeypatch):
         for name in ("train/a", "train/b", "val/loss", "train/loss", "val/f1")
     }
     found = data([entry("a", curves=curves), entry("b", curves=curves)], "val/loss", False, [], [[], []])
-    assert list(found["curves"])[0] == "val/loss"
+    assert next(iter(found["curves"])) == "val/loss"
     assert not {"train/a", "train/b"} & set(found["curves"])
 
 
 def test_options_that_vary_are_columns_and_the_others_are_said_once():
-    runs = [entry("a", options={"r": 4, "lr": 1e-3, "targets": ["q", "v"]}), entry("b", options={"r": 8, "lr": 1e-3, "targets": ["q"]}),
+    runs = [entry("a", options={"r": 4, "lr": 1e-3, "targets": ["q", "v"]}),
+            entry("b", options={"r": 8, "lr": 1e-3, "targets": ["q"]}),
             entry("c", options={"r": 8}, state="missing", metrics={}, provenance={})]  # fmt: skip
     found = data(runs, "val/loss", False, ["r"], [[], [], []])
     columns = {column["id"]: column["values"] for column in found["columns"]}

@@ -246,6 +246,19 @@ def test_systems_are_compared_by_number_and_identical_ones_to_the_last_bit(tmp_p
     assert difference(research, "report_old", "report_new")["systems"] == systems
 
 
+def test_trainings_that_are_no_study_still_make_a_report(place, research):
+    """Monitored by different metrics, or one setting and seed twice: nothing to compare, and a page all the same."""
+    one, two = (Path("new", name) for name in points()[:2])
+    edit(two / "metrics.json", monitor="val/rouge_l")
+    assert research("report", one, two, "--out", "out").code == 0
+    assert json.loads(Path("out/report.json").read_text()).get("study") is None
+    result = research("report", "--diff", "out", "out")
+    assert (result.code, "says nothing of its runs" in result.err) == (2, True)
+    # one run is a study of one setting
+    assert research("report", one, "--out", "single").code == 0
+    assert difference(research, "single", one)["study"]["identical"] == 1
+
+
 # ---- what is written, and what is refused ---------------------------------------------------------------------------
 
 

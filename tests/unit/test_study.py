@@ -356,3 +356,46 @@ def test_runs_that_differ_by_more_than_the_factors_are_refused_with_the_option()
     runs = grid()
     with pytest.raises(UserError, match=r"they differ in model.adapter.lora_alpha \(4, 8\).*Name it among the factors"):
         study(runs, "val/loss", ["model.adapter.r"])
+
+
+def test_the_main_table_marks_after_holm_over_all_its_comparisons():
+    """Two metrics, three settings: four comparisons; p are those of scipy, adjusted by statsmodels."""
+    from scipy.stats import ttest_ind
+    from statsmodels.stats.multitest import multipletests
+
+    from research.report.main_table import main_results
+
+    values = {"val/loss": {4: [2.0, 2.1, 1.9], 8: [1.7, 1.9, 1.8], 16: [1.2, 1.3, 1.25]},
+              "val/rouge_l": {4: [0.2, 0.21, 0.22], 8: [0.5, 0.52, 0.51], 16: [0.24, 0.22, 0.23]}}  # fmt: skip
+    runs = [run(r, r, seed, values["val/loss"][r][seed]) for r in (4, 8, 16) for seed in range(3)]
+    runs = [one._replace(metrics=one.metrics | {"val/rouge_l": values["val/rouge_l"][one.options["model.adapter.r"]][one.seed]})
+            for one in runs]  # fmt: skip
+    runs, names = with_scale(runs, factors(runs))
+    sheet = main_results([study(runs, name, names) for name in values])
+    places = [(name, r) for name in values for r in (8, 16)]
+    p = [ttest_ind(values[name][r], values[name][4], equal_var=False).pvalue for name, r in places]
+    wrong = multipletests(p, method="holm")[0]
+    marked = {
+        (name, r): bool(row[2 + i].mark)
+        for r, row in zip((4, 8, 16), sheet.rows, strict=True)
+        for i, name in enumerate(values)
+    }
+    assert marked == {("val/loss", 4): False, ("val/rouge_l", 4): False} | dict(
+        zip(places, wrong.tolist(), strict=True)
+    )
+    assert 0 < sum(wrong) < 4
+    assert sheet.columns == ["r", "seeds", "val/loss ↓", "val/rouge_l ↑"]
+    assert [[cell.rank for cell in row[2:]] for row in sheet.rows] == [[0, 0], [2, 1], [1, 2]]
+    assert "over the 4 comparisons" in sheet.notes[1]
+
+
+def test_the_main_table_shows_what_a_metric_lacks():
+    from research.report.main_table import main_results
+
+    runs = [run(r, r, seed, 2.0 - r / 10 + seed / 100) for r in (4, 8) for seed in range(3)]
+    runs = [one if one.options["model.adapter.r"] == 4 else one._replace(metrics=one.metrics | {"test/f1": 0.5 + one.seed})
+            for one in runs]  # fmt: skip
+    runs, names = with_scale(runs, factors(runs))
+    sheet = main_results([study(runs, name, names) for name in ("val/loss", "test/f1")])
+    assert [row[-1].text for row in sheet.rows] == ["–", "1.5 ± 1.0"]
+    assert not sheet.rows[1][-1].mark  # the baseline has nothing to differ from

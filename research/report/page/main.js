@@ -112,6 +112,7 @@ async function start() {
   controls();
   render("all");
   complain(unknown);
+  wakeFigures();
   await lastChart;
   document.documentElement.dataset.explorer = "ready";
   performance.mark("explorer-ready");

@@ -20,7 +20,7 @@ function spans(id) {
 }
 
 function firstAxis() {
-  const factor = factors.find((column) => column.numeric);
+  const factor = factors.find((column) => column.numeric && isVaried(column) && !column.values.includes(null));
   const time = ["trained_parameters", "ms_per_query", "seconds"].find((id) => columnOf.has(id));
   return factor ? factor.id : time || (numericColumns[0] && numericColumns[0].id) || "";
 }
