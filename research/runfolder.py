@@ -120,6 +120,44 @@ def replace_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def replace_files(out: Path, first: str, former: Iterable[str] = ()) -> Iterator[Path]:
+    """Fill a temporary folder inside `out`; on success its files take their places in `out`, a rename each.
+
+    Until all of them are on the disk nothing in `out` has changed: a full disk leaves what was there. `out` itself stays, be it
+    a mount or where the user stands.
+
+    Args:
+        out: made if absent.
+        first: the file that is placed first: by it the next command knows the folder as its own.
+        former: files that an earlier command wrote, relative to `out`; those that are not written again are removed.
+
+    Raises:
+        UserError: the disk.
+    """
+    fresh = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=".new.", suffix=".tmp", dir=out))
+    except OSError as error:
+        raise disk_error(error, out) from error
+    try:
+        yield new
+        made = [path.relative_to(new) for path in sorted(new.rglob("*")) if path.is_file()]
+        with disk_errors(out):
+            for name in sorted(made, key=lambda name: (name != Path(first), name)):
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(new / name, out / name)
+            for name in {Path(one) for one in former} - {*made}:
+                if not name.is_absolute() and ".." not in name.parts:
+                    (out / name).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        if fresh:
+            with contextlib.suppress(OSError):
+                out.rmdir()  # if nothing came of it
+
+
 def _exchange(a: Path, b: Path) -> None:
     """Swap two folders; in one step where the file system can (renameat2), else in three."""
     try:
@@ -255,7 +293,7 @@ def open_run_folder(out: Path) -> Path:
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; expected a folder. Name another.")
-    if out.is_dir() and not (out / MARKER).exists() and any(not _leftover(path) for path in out.iterdir()):
+    if out.is_dir() and not (out / MARKER).exists() and any(not leftover(path) for path in out.iterdir()):
         raise UserError(f"--out {out} holds files but no {MARKER}, so it is not a run folder; nothing was touched. "
                         "Name a new or empty folder.")  # fmt: skip
     try:
@@ -276,12 +314,12 @@ def check_store_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; expected a folder. Name another.")
     for path in out.iterdir() if out.is_dir() else ():
-        if path.name not in STORE_FILES and not _leftover(path):
+        if path.name not in STORE_FILES and not leftover(path):
             raise UserError(f"{out} holds other files ({path.name}); expected a new or empty folder for embeddings. Name "
                             "another.")  # fmt: skip
 
 
-def _leftover(path: Path) -> bool:
+def leftover(path: Path) -> bool:
     """What a command that was killed at its start leaves: the lock, and a file that was not renamed yet."""
     return path.name == "lock" or (path.name.startswith(".") and path.name.endswith(".tmp"))
 

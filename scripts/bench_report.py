@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How long a report of a large sweep takes, stage by stage, and how much memory: run folders are made up on the spot.
 
-  python scripts/bench_report.py                  1,000 points of four factors; 4 s on one core
+  python scripts/bench_report.py                  1,000 points of four factors; a quarter of a minute on one core
   python scripts/bench_report.py --points 3000 --outputs 32 --json
 
 A stage's seconds are those in the functions of its line of STAGES while `research report` runs, in a process of its own.
@@ -26,6 +26,7 @@ STAGES = {
     "figures": ["research.report.plots.figures", "research.report.render.svg", "research.report.render.write_figures"],
     "curves": ["research.report.training.read_training"],
     "markdown": ["research.report.markdown.document"],
+    "explorer": ["research.report.entries.of_run", "research.report.explorer.explorer"],
     "page": ["research.report.html.page"],
     "write": ["research.report.export.write_tidy", "research.report.export.write_sheets", "research.runfolder.write_json"],
 }  # fmt: skip

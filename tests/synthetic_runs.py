@@ -76,6 +76,11 @@ def write_study(folder: Path, points: int, outputs: int = 0, seed: int = 0) -> N
             _write_run(folder, one, outputs, random.Random(f"{seed} {one.id}"))
 
 
+def ids(points: int) -> list[str]:
+    """The points of such a study, in the order of the plan; the first three are of one setting, and done."""
+    return [one.id for one in _points(points)]
+
+
 def _points(count: int) -> Iterator[Point]:
     groups, levels = math.ceil(count / SEEDS), dict.fromkeys(FACTORS, 2)
     for name in itertools.cycle(FACTORS):

@@ -82,7 +82,10 @@ def read_claims(path: Path) -> list[Claim]:
         raise UserError(f"{path} has no claims; expected `claims:` and a list of lines such as {EXAMPLE}. Add some.")
     if unknown := set(value) - {"claims", "metric"}:
         raise UserError(f"{path} has {sorted(map(str, unknown))[0]!r}; expected claims and metric. Correct it.")
-    return [parse(str(line), value.get("metric"), str(path)) for line in lines]
+    metric = value.get("metric")
+    if not isinstance(metric, str | None):
+        raise UserError(f"{path}: metric is {str(metric)[:60]}; expected a metric, such as val/loss. Correct it.")
+    return [parse(str(line), metric, str(path)) for line in lines]
 
 
 def parse(text: str, metric: str | None, where: str) -> Claim:

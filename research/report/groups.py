@@ -1,10 +1,11 @@
 """Runs that differ by their seed alone → groups, whose values over seeds are compared."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from research.errors import UserError
-from research.report.study import Run, as_key
+from research.report.study import SEED, Run, as_key
 
 KINDS = {"LoraConfig": "LoRA", "PromptTuningConfig": "prompt tuning", "PrefixTuningConfig": "prefix tuning",
          "PromptEncoderConfig": "P-tuning"}  # fmt: skip
@@ -35,7 +36,7 @@ class Group(NamedTuple):
     @property
     def missing(self) -> list[Run]:
         """Runs that have no value in the group."""
-        return [run for run in self.runs if run.state != "done"]
+        return [run for run in self.runs if run.state != "done" or run.seed not in self.values]
 
 
 class Study(NamedTuple):
@@ -68,7 +69,7 @@ def study(runs: Sequence[Run], metric: str, factors: Sequence[str], higher: bool
     Raises:
         UserError: no finished run has the metric, or two runs of one setting and seed have different values.
     """
-    measured = [run for run in runs if metric in run.metrics]
+    measured = [run for run in runs if math.isfinite(run.metrics.get(metric, math.nan))]
     if not measured:
         known = sorted({name for run in runs for name in run.metrics})
         raise UserError(f"no finished run has {metric}; expected one of {', '.join(known) or 'nothing: no run is finished'}. "
@@ -111,11 +112,13 @@ def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], war
     for run in runs:
         if run.state != "done" or metric not in run.metrics:
             continue
+        if not math.isfinite(run.metrics[metric]):  # diverged: no mean can hold it
+            continue
         if run.seed in owner:
             if run.metrics[metric] != values[run.seed]:
                 raise UserError(f"{owner[run.seed].name} and {run.name} are of one setting and seed ({label}, seed {run.seed}) "
-                                f"and have different {metric} ({values[run.seed]:g}, {run.metrics[metric]:g}); expected one "
-                                f"run a seed. {_apart(run)}.")  # fmt: skip
+                                f"and have different {metric} ({values[run.seed]:g}, {run.metrics[metric]:g})"
+                                f"{_difference(owner[run.seed], run)}")  # fmt: skip
             warnings.append(
                 f"{run.name} is a copy of {owner[run.seed].name} (same setting, seed and {metric}): counted once"
             )
@@ -129,11 +132,17 @@ def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], war
     return Group(label, {name: runs[0].options.get(name) for name in factors}, runs, values, numbers)
 
 
-def _apart(run: Run) -> str:
-    """How two runs of one setting become two."""
-    if run.seed is None and run.history is not None:
-        return "If an option holds the seed, name it as `seed: OPTION` in --spec; else leave one out"
-    return "Leave one out"
+def _difference(a: Run, b: Run) -> str:
+    """The rest of a sentence about two runs that should be of one setting: expectation and cure."""
+    options = [name for name in dict.fromkeys([*a.options, *b.options])
+               if name != SEED and a.options.get(name) != b.options.get(name)]  # fmt: skip
+    if a.seed is None and a.history is not None:
+        return "; expected one run a seed. If an option holds the seed, name it as `seed: OPTION` in --spec; else leave one out."
+    if not options:
+        return "; expected one run a seed. Leave one out."
+    values = f"{options[0]} ({shown(a.options.get(options[0]))}, {shown(b.options.get(options[0]))})"
+    more = f" and {len(options) - 1} more options" if len(options) > 1 else ""
+    return f"; they differ in {values}{more}; expected one run a seed. Name it among the factors, or leave one out."
 
 
 def _doubts(groups: list[Group], metric: str) -> list[str]:
@@ -147,13 +156,16 @@ def _doubts(groups: list[Group], metric: str) -> list[str]:
         found.append(
             f"{len(empty)} of {len(groups)} groups have no value of {metric} ({_some([g.label for g in empty])})"
         )
-    for state in dict.fromkeys(run.state for group in groups for run in group.missing):
+    for state in dict.fromkeys(run.state for group in groups for run in group.missing if run.state != "done"):
         rows = [run for group in groups for run in group.missing if run.state == state]
         why = {run.error for run in rows if run.error}
         found.append(f"{len(rows)} runs are {state} and are in no mean: {_some([run.name for run in rows])}"
                      + (f" ({_some(sorted(why))})" if why else ""))  # fmt: skip
     if bare := [run for group in groups for run in group.runs if run.state == "done" and metric not in run.metrics]:
         found.append(f"{len(bare)} finished runs have no {metric}: {_some([run.name for run in bare])}")
+    if lost := [run for group in groups for run in group.missing if run.state == "done" and run not in bare]:
+        found.append(f"{len(lost)} finished runs have a {metric} that is not finite and are in no mean: "
+                     f"{_some([run.name for run in lost])}")  # fmt: skip
     return found
 
 

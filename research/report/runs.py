@@ -181,11 +181,20 @@ def _merge(rows: list[Row]) -> list[Row]:
     return kept
 
 
-def _same(a: Row, b: Row) -> bool:
-    def settings(row: Row) -> dict:
-        return {key: value for key, value in row.facts.items() if not key.endswith(MEASURED)}
+def settings(facts: dict) -> dict:
+    """The facts that decide what a stage is; the others were measured, and differ each time."""
+    return {key: value for key, value in facts.items() if not key.endswith(MEASURED)}
 
-    return settings(a) == settings(b) and a.label == b.label and a.per_query == b.per_query
+
+def code_of(folder: Folder, stage: str) -> str | None:
+    """The commit that made a stage, which a later command may only have kept; None where it is unknown or was changed."""
+    stages = folder.provenance.get("stages")
+    made = (stages.get(stage) if isinstance(stages, dict) else None) or folder.provenance
+    return made.get("git_commit") if made.get("git_dirty") is False else None
+
+
+def _same(a: Row, b: Row) -> bool:
+    return settings(a.facts) == settings(b.facts) and a.label == b.label and a.per_query == b.per_query
 
 
 def _distinct_labels(rows: list[Row]) -> list[Row]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError
 from research.report.runs import name_folders
+from research.report.shapes import check_metrics, check_provenance
 from research.report.training import read_config
 from research.runfolder import MARKER, read_json
 
@@ -107,23 +108,37 @@ def points_of(folder: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: the plan is damaged.
     """
-    try:
-        plan = [json.loads(line) for line in (folder / PLAN).read_text(encoding="utf-8").splitlines()]
-        points = [{"point": one["point"], "values": one["values"], "facts": one.get("facts") or {},
-                   "sweep": folder.resolve().name} for one in plan]  # fmt: skip
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{folder / PLAN} is damaged ({error}); expected a point a line. Plan the sweep again."
-        ) from None
+    sweep, points, lines = folder.resolve().name, [], {}
+    for number, text in enumerate((folder / PLAN).read_bytes().splitlines(), 1):
+        one = _planned(f"{folder / PLAN}:{number}", text)
+        if (first := lines.setdefault(one["point"], number)) != number:
+            raise UserError(f"{folder / PLAN}:{first} and :{number} are both {one['point']}; expected each point once. Plan "
+                            "the sweep again.")  # fmt: skip
+        points.append(one | {"sweep": sweep})
+    if not points:
+        raise UserError(f"{folder / PLAN} has no points; expected one or more. Plan the sweep again.")
     last: dict[str, dict] = {}
-    lines = (folder / LEDGER).read_bytes().splitlines() if (folder / LEDGER).exists() else []
-    for line in lines:
+    for line in (folder / LEDGER).read_bytes().splitlines() if (folder / LEDGER).exists() else []:
         try:
             event = json.loads(line)
             last[event["point"]] = event
         except (ValueError, TypeError, KeyError):  # a line that a killed process left unfinished
             continue
     return [one | {"event": last.get(one["point"], {})} for one in points]
+
+
+def _planned(where: str, text: bytes) -> dict[str, Any]:
+    """A line of a plan."""
+    try:
+        line = json.loads(text)
+        point, values, facts = line["point"], line["values"], line.get("facts") or {}
+        if not (isinstance(point, str) and point and Path(point).name == point):
+            raise ValueError(f"point is {json.dumps(point)}")
+        if not (isinstance(values, dict) and isinstance(facts, dict)):
+            raise ValueError("values or facts are no mapping")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"{where} is damaged ({error}); expected a point a line. Plan the sweep again.") from None
+    return {"point": point, "values": values, "facts": facts}
 
 
 def read(path: Path, name: str, known: dict[str, Any]) -> Run:
@@ -139,8 +154,8 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     """
     event = known.get("event", {})
     begun = (path / MARKER).is_file()
-    provenance = _object(path / MARKER) if begun else {}
-    metrics = _object(path / "metrics.json") if begun and (path / "metrics.json").exists() else {}
+    provenance = check_provenance(path / MARKER, _object(path / MARKER)) if begun else {}
+    metrics = _result(path / "metrics.json") if begun else {}
     config = read_config(path / "config.yaml") if begun and (path / "config.yaml").exists() else {}
     options = options_from(config) if config else _named(options_of(known.get("values", {})))
     data = provenance.get("data") if isinstance(provenance.get("data"), dict) else {}
@@ -191,8 +206,7 @@ def _state(begun: bool, metrics: dict, event: dict) -> tuple[str, str]:
 
 def _measured(path: Path, metrics: dict) -> tuple[dict[str, float], dict]:
     numbers, examples = {}, {}
-    tested = _object(path / "test.json") if (path / "test.json").exists() else {}
-    for split, result in (("val", metrics), ("test", tested)):
+    for split, result in (("val", metrics), ("test", _result(path / "test.json"))):
         numbers |= {
             f"{split}/{name}": value for name, value in (result.get("metrics") or {}).items() if value is not None
         }
@@ -278,6 +292,10 @@ def _whole(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return [_whole(one) for one in value] if isinstance(value, list) else value
+
+
+def _result(path: Path) -> dict:
+    return check_metrics(path, _object(path)) if path.exists() else {}
 
 
 def _object(path: Path) -> dict:

@@ -156,6 +156,10 @@ def _line(file: Path, number: int, text: str) -> dict:
         line = json.loads(text)
     except (ValueError, RecursionError):
         line = text
+    return _checked(file, number, line)
+
+
+def _checked(file: Path, number: int, line: Any) -> dict:
     good = isinstance(line, dict) and isinstance(line.get("step"), int) and line["step"] >= 0
     if not good or not all(isinstance(value, int | float) for value in line.values()):
         raise UserError(f"{file}:{number}: {_shown(line)} is damaged; expected an object of a step and its numbers. "
@@ -174,17 +178,25 @@ def read_lines(path: Path, about: str = "") -> list[dict[str, Any]]:
     Args:
         path: the run folder.
         about: a name; only the lines that have it, without parsing the others.
+
+    Raises:
+        UserError: no UTF-8, or a whole line that is something else than a step and its numbers.
     """
     file, key = path / CURVES, json.dumps(about) if about else ""
+    try:
+        texts = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 ({error}); expected lines of JSON. {CURE}.") from None
     found = []
-    for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+    for number, text in enumerate(texts, 1):
         if key not in text:
             continue
         try:
             line = json.loads(text)
         except ValueError:
             continue
-        if isinstance(line, dict) and "step" in line and (not about or about in line):
+        line = _checked(file, number, line)
+        if not about or about in line:
             found.append(line)
     return found
 

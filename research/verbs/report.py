@@ -5,6 +5,7 @@
   research report wandb --out report                         # W&B's offline logs, of any program
   research report wandb:ME/PROJECT/SWEEP --out report        # W&B's server: a project, or a sweep or group of it
   research report runs/sweeps/lora_r_alpha --out report --wandb ME/PROJECT    # and publish it as a W&B Report
+  research report --diff report_of_may report                # what changed, and whether a conclusion did
 
 Retrievals must hold the same data and split; trainings get a section of their own. The page needs no network: open
 report/index.html in a browser.
@@ -15,12 +16,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from research.errors import UserError
+from research.runfolder import leftover
 from research.verbs import publishing
-from research.verbs.studying import Found, study_of
+from research.verbs.studying import Found, kept_of, study_of
 
 if TYPE_CHECKING:
     from research.report.explorer import Explorer
     from research.report.runs import Runs
+    from research.report.spec import Spec
 
 MARKER = "report.json"  # a folder that holds this file is a report: the verb may write into it again
 EVERY_RUN = "runs"
@@ -30,7 +34,13 @@ ANSWERED = 60  # trainings of which a page holds what they answered
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, in the order of the rows; W&B's logs; "
                         "wandb:ENTITY/PROJECT[/SWEEP_OR_GROUP]")  # fmt: skip
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="new or empty, or an earlier report")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="new or empty, or an earlier report")
+    parser.add_argument(
+        "--diff",
+        action="store_true",
+        help="what changed between two: RUN RUN are an earlier and a later report, sweep or run; exit code 1 if a claim that "
+        "held is broken, or a value of an identical run is another",
+    )
     parser.add_argument(
         "--spec",
         type=Path,
@@ -53,6 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.diff:
+        from research.verbs import differing
+
+        return differing.run(args)
+    if args.out is None:
+        raise UserError("the following arguments are required: --out. See `research report --help`.")
     _require_jinja()
     place = publishing.check(args)
     from research.report import explain, html, markdown, tables, training_words
@@ -65,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     from research.report.training import is_training, read_training
     from research.report.wandb_report import Content
     from research.report.wandb_runs import is_wandb
-    from research.runfolder import atomic_write, write_json
+    from research.runfolder import atomic_write, replace_files, write_json
 
     spec = read_spec(args.spec)
     spec = spec._replace(
@@ -78,6 +94,9 @@ def run(args: argparse.Namespace) -> int:
     names = name_folders([*fits, *tested]) if fits or tested else {}
     found = study_of([path for path in args.runs if path not in tested], spec, bool(sweeps or wandb),
                      args.claims)  # fmt: skip
+    if place is not None and found and (foreign := [run.name for run in found.runs if run.history is not None]):
+        raise UserError(f"--wandb makes a W&B Report of run folders, and {len(foreign)} of {len(found.runs)} runs are read from W&B "
+                        f"({', '.join(foreign[:3])}); expected folders. Name the folders, or leave --wandb out.")  # fmt: skip
     shown = found.trainings if found else [(path, names[path]) for path in fits]
     trainings = [read_training(path, name) for path, name in shown]
     runs = collect(tested, names) if tested else None
@@ -98,15 +117,17 @@ def run(args: argparse.Namespace) -> int:
         runs, lines, trainings, on_page, warnings, title, finding, drawn, _explorer(found, fits, names, runs)
     )
 
-    summary = _summary(runs, lines, trainings) | (found.summary if found else {})
-    write_json(out / MARKER, summary)  # first: an interrupted report can be written again
-    if found:
-        write_tidy(out, found.runs)
-        write_sheets(out, sheets)
-        write_figures(out, drawn)
-    for name, content in (("report.md", text), ("index.html", page)):
-        with atomic_write(out / name) as stream:
-            stream.write(content)
+    summary = _summary(runs, lines, trainings) | (found.summary if found else _kept(fits, spec))
+    with replace_files(out, MARKER, files_of(out / MARKER)) as new:
+        if found:
+            write_tidy(new, found.runs)
+            write_sheets(new, sheets)
+            write_figures(new, drawn)
+        for name, content in (("report.md", text), ("index.html", page)):
+            with atomic_write(new / name) as stream:
+                stream.write(content)
+        files = sorted(str(path.relative_to(new)) for path in new.rglob("*") if path.is_file())
+        write_json(new / MARKER, summary | {"files": files})
     content = Content(
         title, finding, said, [(table.title, markdown.render(table, lines)) for table in grids if table],
         [(sheet, as_markdown(sheet)) for sheet in sheets], [(one.name, one.title, one.caption) for one, _ in drawn],
@@ -152,8 +173,6 @@ def _explorer(found: Found | None, fits: list[Path], names: dict[Path, str], run
 def _require_jinja() -> None:
     import importlib.util
 
-    from research.errors import UserError
-
     if importlib.util.find_spec("jinja2") is None:
         raise UserError("research report needs jinja2, which is not installed. Install it with pip install "
                         "'tandem-research[report]', or in this repository pip install '.[report]'.")  # fmt: skip
@@ -165,11 +184,9 @@ def _open(out: Path) -> Path:
     Raises:
         UserError: a file, or a folder that holds something else.
     """
-    from research.errors import UserError
-
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; expected a folder. Name another.")
-    if out.is_dir() and any(out.iterdir()) and not _is_report(out / MARKER):
+    if out.is_dir() and not all(map(leftover, out.iterdir())) and not _is_report(out / MARKER):
         raise UserError(f"--out {out} holds files but no {MARKER} of a report; nothing was touched. Name a new or "
                         "empty folder, or an earlier report.")  # fmt: skip
     return out
@@ -182,15 +199,47 @@ def _is_report(marker: Path) -> bool:
         return False
 
 
+def _kept(fits: list[Path], spec: "Spec") -> dict:
+    """For a later --diff, of trainings that are no study; nothing where they cannot be compared at all."""
+    try:
+        return {"study": kept_of(fits, spec)} if fits else {}
+    except UserError:  # unfinished, of different metrics, or one seed twice: the page shows each for itself
+        return {}
+
+
+def files_of(marker: Path) -> list[str]:
+    """What an earlier command wrote beside its marker: a table that the new one has not must not stay beside it."""
+    try:
+        return [str(name) for name in json.loads(marker.read_text(encoding="utf-8"))["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def rows_of(paths: list[Path]) -> dict:
+    """What report.json would hold of these retrievals.
+
+    Raises:
+        UserError: they cannot be read or compared.
+    """
+    from research.report import tables
+    from research.report.runs import collect
+
+    runs = collect(paths)
+    return _summary(runs, tables.measure(runs), [])
+
+
 def _summary(runs, lines, trainings) -> dict:
     """The page's numbers for programs."""
+    from research.report.runs import code_of, settings
     from research.report.training_words import summary
 
+    folders = {folder.name: folder for folder in runs.folders} if runs else {}
     rows = [
         {"label": line.row.label, "run": line.row.run, "stage": line.row.stage, "also": line.row.also,
          "metrics": line.row.means, "interval": [line.low, line.high],
          "against_row_above": line.against._asdict() | {"p_holm": line.p_holm} if line.against else None,
-         "ms_per_query": line.row.facts.get("ms_per_query")}
+         "ms_per_query": line.row.facts.get("ms_per_query"), "settings": settings(line.row.facts),
+         "code": code_of(folders[line.row.run], line.row.stage)}
         for line in lines
     ]  # fmt: skip
     data = {key: runs.data[key] for key in ("source", "split", "data", "queries", "documents")} if runs else {}

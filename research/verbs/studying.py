@@ -49,8 +49,9 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     from research.report.groups import short_names, study
     from research.report.main_table import main_results
     from research.report.plots import figures
+    from research.report.record import record
     from research.report.render import MISSING, can_draw
-    from research.report.study import collect, factors, with_scale
+    from research.report.study import collect, factors
 
     asked = any(value is not None for value in (spec.metric, spec.baseline, spec.factors, claims))
     if not paths:
@@ -62,13 +63,8 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     names = factors(runs)
     if not (names or has_sweep or asked) or (not has_sweep and not asked and not _shares(runs, names)):
         return None
-    runs, names = with_scale(runs, names)
-    names = _chosen(spec.factors, runs, names)
-    metric = spec.metric or _monitored(runs, paths)
-    goals = [run.goal for run in runs if run.goal and run.monitor == metric]  # of W&B's sweeps
-    goal = spec.goal or next(iter(goals), None)
-    higher = None if goal is None else goal == "maximize"
-    main = study(runs, metric, names, higher)
+    runs, names, main = grouped(runs, paths, spec)
+    metric = main.metric
     for name, short in short_names(names).items() if spec.baseline else ():
         spec = spec._replace(baseline=spec.baseline.replace(f"{name}=", f"{short}="))
     if spec.baseline is not None and spec.baseline not in {group.label for group in main.groups if group.values}:
@@ -97,9 +93,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
         states[run.state] = states.get(run.state, 0) + 1
     drawn = [(run.path, run.name) for run in runs if run.state in ("done", "pruned") and run.history is None]
     stated = [{"claim": one.claim.text, "state": one.state, "words": one.words} for one in verdicts]
-    summary = {
-        "study": {"metric": metric, "factors": names, "states": states, "warnings": main.warnings, "claims": stated}
-    }
+    summary = {"study": {**record(main, stated), "states": states, "warnings": main.warnings}}
     broken = sum(v.state == claiming.BROKEN for v in verdicts)
     counts = {"runs": len(runs), "states": states, **({"broken": broken} if verdicts else {})}
     drawings = figures(main, partial(_curve, metric)) if can_draw() else []
@@ -107,6 +101,54 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
         say(f"warning: {MISSING}")
     return Found(_title(paths, runs), sheets.finding(main), made, drawings, main.warnings, runs,
                  drawn if len(drawn) <= DRAWN else [], summary, counts, int(broken > 0), main)  # fmt: skip
+
+
+def grouped(runs: list, paths: list[Path], spec: Any) -> tuple[list, list[str], Any]:
+    """The runs with alpha / r where it is a factor, the options that differ, and the study of the spec's metric or the one that
+    the runs were monitored by.
+
+    Raises:
+        UserError: a metric or factor that is not there.
+    """
+    from research.report.groups import study
+    from research.report.study import factors, with_scale
+
+    runs, names = with_scale(runs, factors(runs))
+    names = _chosen(spec.factors, runs, names)
+    if spec.metric is None:
+        _refuse_mixed(runs)
+    metric = spec.metric or _monitored(runs, paths)
+    goal = spec.goal or next((run.goal for run in runs if run.goal and run.monitor == metric), None)  # of W&B's sweeps
+    return runs, names, study(runs, metric, names, None if goal is None else goal == "maximize")
+
+
+def _refuse_mixed(runs: list) -> None:
+    """Trainings that were judged by different metrics have no order, unless the user names one."""
+    by: dict[str, list[str]] = {}
+    for run in runs:
+        if run.metrics and run.monitor:
+            by.setdefault(run.monitor, []).append(run.name)
+    if len(by) > 1:
+        shown = (
+            ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") for names in by.values()
+        )
+        parts = ", ".join(
+            f"{len(names)} by {metric} ({some})" for (metric, names), some in zip(by.items(), shown, strict=True)
+        )
+        raise UserError(f"the runs were monitored by different metrics: {parts}; expected one metric for all. Name it by "
+                        "--metric, or leave some runs out.")  # fmt: skip
+
+
+def kept_of(paths: list[Path], spec: Any) -> dict[str, Any]:
+    """What report.json keeps of trainings, also of those that are no study (see report.record).
+
+    Raises:
+        UserError: they cannot be read, or none is finished.
+    """
+    from research.report.record import record
+    from research.report.study import collect
+
+    return record(grouped(collect(paths), paths, spec)[2])
 
 
 def _curve(metric: str, run: Any) -> list[tuple[int, float]]:
@@ -153,7 +195,9 @@ def _monitored(runs: list, paths: list[Path]) -> str:
         known = ", ".join(sorted(common)[:20]) or "none that all of them have"
         raise UserError(f"the runs have several metrics and do not say which one they are about; expected one of {known}. Name "
                         "it by --metric.")  # fmt: skip
-    states = ", ".join(f"{run.name} {run.state}" for run in runs[:3])
+    states = ", ".join(f"{run.name} {run.state}" for run in runs[:3]) + (
+        f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+    )
     raise UserError(f"none of {len(runs)} runs in {', '.join(map(str, paths[:3]))} is finished ({states}); expected one or "
                     "more. Run the sweep, or wait for it.")  # fmt: skip
 

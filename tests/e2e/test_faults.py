@@ -1,6 +1,6 @@
 """The matrix of faults and verbs has no hole: every pair is tested, or is named here with the reason why it cannot be.
 
-Its rows are in test_faults_data, _options, _models, _stores, _training, _language, _sweeps, _disk and _surroundings.
+Its rows are in test_faults_data, _options, _models, _stores, _training, _language, _sweeps, _report, _disk and _surroundings.
 """
 
 import test_faults_data
@@ -8,6 +8,7 @@ import test_faults_disk
 import test_faults_language
 import test_faults_models
 import test_faults_options
+import test_faults_report
 import test_faults_stores
 import test_faults_surroundings
 import test_faults_sweeps
@@ -63,7 +64,7 @@ NOT_APPLICABLE = {
 ROWS = [
     *test_faults_data.ROWS, *test_faults_options.ROWS, *test_faults_models.ROWS, *test_faults_stores.ROWS,
     *test_faults_training.ROWS, *test_faults_language.ROWS, *test_faults_surroundings.NETWORK,
-    *test_faults_sweeps.ROWS,
+    *test_faults_sweeps.ROWS, *test_faults_report.ROWS,
 ]  # fmt: skip
 COVERED = {(row.fault, verb) for row in ROWS for verb in row.verbs.split()}
 COVERED |= {*test_faults_disk.COVERED, *test_faults_training.COVERED, *test_faults_surroundings.COVERED}

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.faults.table import FAULTS, Fault
+from tests.faults import table, table_report
+from tests.faults.table import Fault
+
+FAULTS = [*table.FAULTS, *table_report.FAULTS]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,7 +14,7 @@ from research.errors import UserError
 from research.report import latex, study_sheets
 from research.report.claims import BROKEN, HELD, UNDERPOWERED, check, parse, read_claims
 from research.report.export import as_csv, as_markdown, tidy, write_sheets, write_tidy
-from research.report.groups import short_names, study
+from research.report.groups import marginal, short_names, study
 from research.report.study import Run, factors, flat, options_of, with_scale
 
 NOISE = (-0.01, 0.0, 0.01)
@@ -228,6 +229,38 @@ def test_claims(text, state):
     assert verdict.state == state, verdict.words
 
 
+def test_claims_of_one_file_are_one_family():
+    """p = .04 alone; beside a claim that shows nothing Holm makes it .08."""
+    from scipy import stats
+
+    runs = [run(r, 8, s, value) for r, values in ((4, (1.0, 1.1, 1.2)), (8, (1.32, 1.42, 1.37)), (16, (1.3, 1.45, 1.38)))
+            for s, value in enumerate(values)]  # fmt: skip
+    p = stats.ttest_ind((1.0, 1.1, 1.2), (1.32, 1.42, 1.37), equal_var=False).pvalue
+    assert 0.025 < p < 0.05
+    both = [parse(text, "val/loss", "f") for text in ("r=4 beats r=8", "r=8 beats r=16")]
+    assert [one.state for one in check(both[:1], {"val/loss": made(runs)})] == [HELD]
+    first, _ = check(both, {"val/loss": made(runs)})
+    assert first.state == UNDERPOWERED
+    assert f"p = {2 * p:.3g} after Holm" in first.words
+
+
+def test_a_mean_over_settings_is_of_the_seeds_that_all_of_them_have():
+    a, b = (made([run(r, 8, s, loss) for s, loss in values.items()] + [run(2, 8, 0, 9.0)]).groups[0]
+            for r, values in ((4, {0: 1.0, 1: 2.0, 2: 4.0}), (8, {2: 6.0, 0: 3.0})))  # fmt: skip
+    assert marginal([a, b]) == marginal([b, a]) == {0: 2.0, 2: 5.0}
+
+
+def test_the_noise_floor_is_that_of_the_fewest_seeds_and_of_holm_s_first_step():
+    """Spreads .01 each; three comparisons: t of 4 degrees of freedom at 1 − .05 / 6, times .01 √(2/3); of 2 at two seeds."""
+    from scipy import stats
+
+    for runs, n in ((grid(), 3), ([one for one in grid() if (one.seed, one.options["model.adapter.r"]) != (1, 4)], 2)):
+        note = next(one for one in study_sheets.results(made(runs)).notes if one.startswith("Noise floor"))
+        sd = {3: 0.01, 2: ((2 * 0.02**2 / 2 + 2 * 2 * 0.01**2) / 6) ** 0.5}[n]  # of pairs .02 apart, and of triples
+        floor = stats.t.ppf(1 - 0.05 / 6, 2 * n - 2) * sd * (2 / n) ** 0.5
+        assert f"at n = {n} (spread {sd:.3f}): observed differences below {floor:.3f} are" in note, note
+
+
 def test_a_claim_that_the_seeds_cannot_decide_is_underpowered():
     losses = [1.0, 1.4, 1.2, 1.1, 1.5, 1.0]
     runs = [run(r, 8, s, losses[3 * i + s]) for i, r in enumerate((4, 8)) for s in range(3)]
@@ -306,6 +339,23 @@ def test_the_tidy_table_holds_every_run(tmp_path):
     assert (tmp_path / "runs.parquet").read_bytes() == first
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 14
     json.dumps(columns)
+
+
+def test_a_diverged_run_is_shown_and_in_no_mean(tmp_path):
+    runs = grid()
+    runs[1] = run(4, 4, 1, math.nan)
+    found = made(runs)
+    assert found.groups[0].values == {0: 1.99, 2: 2.01}
+    assert "1 finished runs have a val/loss that is not finite and are in no mean: r4a4s1" in found.warnings
+    assert study_sheets.results(found).rows[0][2].text == "2 of 3"
+    with pytest.raises(UserError, match="no finished run has val/loss"):
+        made([run(4, 4, s, math.inf) for s in range(3)])
+
+
+def test_runs_that_differ_by_more_than_the_factors_are_refused_with_the_option():
+    runs = grid()
+    with pytest.raises(UserError, match=r"they differ in model.adapter.lora_alpha \(4, 8\).*Name it among the factors"):
+        study(runs, "val/loss", ["model.adapter.r"])
 
 
 def test_the_main_table_marks_after_holm_over_all_its_comparisons():

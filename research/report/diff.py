@@ -1,0 +1,289 @@
+"""Two studies, an earlier and a later: what changed, and whether it changes a conclusion.
+
+A run is identical to an earlier one if it has the same id (configuration, seed, data, base model) and was made by the same
+code: then every value must be the same to the last bit. Where all runs of a setting were trained again, with other seeds or by
+other code, the means are compared by Welch's test, after Holm over the settings so compared.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from research.errors import UserError
+from research.metrics.families import DIFFERS, UNRESOLVED, UNTESTABLE, holm
+from research.metrics.seeds import MethodComparison, summarise, welch_test
+from research.report.claims import BROKEN, HELD
+from research.report.record import MADE_OF, Kept, Record, Setting, equal
+
+ALPHA = 0.05
+REPEATED, EXTENDED, AGAIN = "the same runs", "some of the same runs", "trained again"
+GONE = "gone"  # a claim that one side does not make
+
+
+class Moved(NamedTuple):
+    """One setting whose mean is another.
+
+    Attributes:
+        label: in the later report.
+        seeds: runs with a value, before and after.
+        old, new: means; None where no run has a value.
+        kind: REPEATED | EXTENDED | AGAIN: whether its runs are those of before.
+        test: of runs trained again; None of others, and where a side has no value.
+        p_holm: over all settings that were trained again.
+        verdict: differs | unresolved | not estimable; "" where nothing is tested.
+    """
+
+    label: str
+    seeds: tuple[int, int]
+    old: float | None
+    new: float | None
+    kind: str
+    test: MethodComparison | None = None
+    p_holm: float | None = None
+    verdict: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.old is None or self.new is None else self.new - self.old
+
+
+class Break(NamedTuple):
+    """A value of an identical run, or of an identical system, that is another."""
+
+    run: str
+    setting: str
+    metric: str
+    old: float
+    new: float
+
+
+class Diff(NamedTuple):
+    """What changed.
+
+    Attributes:
+        metric: that means are of.
+        settings: those that both have.
+        identical: runs that were compared exactly.
+        added, removed: labels of settings.
+        moved: settings whose mean changed, the largest change first.
+        breaks: values of identical runs that differ.
+        states: (run, setting, before, after), of runs with one id.
+        runs: ids that only the earlier, only the later has.
+        claims: (text, before, after, words) whose verdict changed.
+        best: labels of the best setting before and after, where it is another.
+        options: those of all runs of both reports that have other values: name → before and after.
+        hashes: what the runs were made of: part → hashes before and after, where they differ.
+        notes: what could not be compared.
+    """
+
+    metric: str
+    settings: int
+    identical: int
+    added: list[str]
+    removed: list[str]
+    moved: list[Moved]
+    breaks: list[Break]
+    states: list[tuple[str, str, str, str]]
+    runs: tuple[list[str], list[str]]
+    claims: list[tuple[str, str, str, str]]
+    best: tuple[str, str] | None
+    options: dict[str, tuple[Any, Any]]
+    hashes: dict[str, tuple[list[str], list[str]]]
+    notes: list[str]
+
+    @property
+    def broken(self) -> list[str]:
+        """Claims that held and are broken."""
+        return [text for text, before, after, _ in self.claims if (before, after) == (HELD, BROKEN)]
+
+
+def compare(old: Record, new: Record, metric: str | None = None) -> Diff:
+    """
+    Args:
+        old, new: as reports keep them.
+        metric: to compare means of; None: the later report's, or one that both have.
+
+    Raises:
+        UserError: no metric or no setting in common.
+    """
+    notes: list[str] = []
+    metric = _metric(old, new, metric, notes)
+    pairs, added, removed = match(old, new, notes)
+    if old.higher_is_better(metric) != new.higher_is_better(metric):
+        notes.append(f"{metric} is to be {_goal(old, metric)} before and {_goal(new, metric)} after")
+    moved, breaks, identical = [], [], 0
+    for a, b in pairs:
+        same = _identical(a, b)
+        identical += len(same)
+        breaks += [found for one, other in same for found in _breaks(one, other, b.label)]
+        if (change := _moved(a, b, metric, len(same))) is not None:
+            moved.append(change)
+    before, after = (
+        {run.id: (run, setting) for setting in side.settings for run in setting.runs} for side in (old, new)
+    )
+    states = [(run.name, setting.label, before[id][0].state, run.state) for id, (run, setting) in after.items()
+              if id in before and before[id][0].state != run.state]  # fmt: skip
+    runs = [id for id in before if id not in after], [id for id in after if id not in before]
+    return Diff(metric, len(pairs), identical, [one.label for one in added], [one.label for one in removed], _tested(moved),
+                breaks, states, runs, _claims(old, new), _best(old, new, metric, pairs), _options(old, new),
+                hashes(old.runs, new.runs), notes)  # fmt: skip
+
+
+def match(
+    old: Record, new: Record, notes: list[str]
+) -> tuple[list[tuple[Setting, Setting]], list[Setting], list[Setting]]:
+    """Settings that both have (before, after), and those that only the later, only the earlier has.
+
+    They are the same where every option has the same value that tells settings apart in either report; an option that is a
+    factor of one report may be the same in all runs of the other.
+    """
+    names: dict[str, None] = {}
+    for name in [*new.factors, *old.factors]:
+        base, tied, _ = name.partition("lora_alpha/r")  # alpha over r, of r: alpha says the same in both reports
+        names |= dict.fromkeys([f"{base}lora_alpha", f"{base}r"] if tied else [name])
+    for side, other, word in ((old, new, "earlier"), (new, old, "later")):
+        if strange := [name for name in names if not _has(side, name) and _has(other, name)]:
+            notes.append(f"no run of the {word} report has {', '.join(strange)}")
+    sides = [_by_key(side, list(names)) for side in (old, new)]
+    pairs, added, removed = [], [], []
+    for key in dict.fromkeys([*sides[1], *sides[0]]):
+        before, after = (list(side.get(key, [])) for side in sides)
+        # runs of one setting but other data or code are groups of their own: first those of one origin
+        for b in list(after):
+            a = next((one for one in before if _origin(one) == _origin(b)), None)
+            if a is not None:
+                pairs.append((a, b))
+                before.remove(a)
+                after.remove(b)
+        if len(before) == len(after) == 1:
+            pairs.append((before.pop(), after.pop()))
+        added += after
+        removed += before
+    if not pairs:
+        shown = [", ".join(one.label for one in side.settings[:3]) for side in (old, new)]
+        raise UserError(f"the reports have no setting in common: {len(old.settings)} before ({shown[0]}), {len(new.settings)} "
+                        f"after ({shown[1]}); expected one or more. Compare reports of one study.")  # fmt: skip
+    return pairs, added, removed
+
+
+def hashes(old: Sequence[Kept], new: Sequence[Kept]) -> dict[str, tuple[list[str], list[str]]]:
+    """What runs were made of, before and after, where it differs: code, base, data.train, …"""
+    found: list[dict[str, dict[str, None]]] = [{}, {}]
+    for side, runs in zip(found, (old, new), strict=True):
+        for run in runs:
+            for part, value in zip(MADE_OF, run.made_of, strict=True):
+                for name, one in _parts(part, value).items():
+                    side.setdefault(name, {})[one] = None
+    return {name: (sorted(found[0].get(name, {})), sorted(found[1].get(name, {}))) for name in {**found[0], **found[1]}
+            if found[0].get(name, {}).keys() != found[1].get(name, {}).keys()}  # fmt: skip
+
+
+# ---- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _metric(old: Record, new: Record, wanted: str | None, notes: list[str]) -> str:
+    common = [name for name in new.metrics if name in old.metrics]
+    if wanted is not None and wanted not in common:
+        known = ", ".join(common) or "none: they share none"
+        raise UserError(f"metric {wanted} is not in both reports; expected one of {known}. Name another.")
+    if not common:
+        raise UserError(f"the reports have no metric in common: {', '.join(old.metrics)} before, {', '.join(new.metrics)} "
+                        "after; expected one. Compare reports of one study.")  # fmt: skip
+    found = wanted or next((name for name in (new.metric, old.metric) if name in common), common[0])
+    if wanted is None and old.metric != new.metric:
+        notes.append(f"the earlier report is about {old.metric}, the later about {new.metric}: compared by {found}")
+    return found
+
+
+def _options(old: Record, new: Record) -> dict[str, tuple[Any, Any]]:
+    """An option that one side has in no run is None there."""
+    varied = {name for side in (old, new) for one in side.settings for name in one.options}
+    names = [name for name in {**old.options, **new.options} if name not in varied]
+    return {name: (old.options.get(name), new.options.get(name)) for name in names
+            if old.options.get(name) != new.options.get(name)}  # fmt: skip
+
+
+def _goal(side: Record, metric: str) -> str:
+    return "high" if side.higher_is_better(metric) else "low"
+
+
+def _has(side: Record, name: str) -> bool:
+    return name in side.options or any(name in one.options for one in side.settings)
+
+
+def _by_key(side: Record, names: list[str]) -> dict[str, list[Setting]]:
+    found: dict[str, list[Setting]] = {}
+    for one in side.settings:
+        values = [one.options.get(name, side.options.get(name)) for name in names]
+        found.setdefault(json.dumps(values, sort_keys=True, default=str), []).append(one)
+    return found
+
+
+def _origin(one: Setting) -> tuple[str, ...]:
+    return next((run.made_of for run in one.runs if any(run.made_of)), ())
+
+
+def _identical(a: Setting, b: Setting) -> list[tuple[Kept, Kept]]:
+    """Finished runs of both that must have the same values."""
+    before = {(run.id, run.made_of): run for run in a.runs if run.state == "done"}
+    return [(before[key], run) for run in b.runs if run.state == "done" and (key := (run.id, run.made_of)) in before]
+
+
+def _breaks(one: Kept, other: Kept, label: str) -> list[Break]:
+    both = [name for name in one.metrics if name in other.metrics]
+    return [Break(other.name, label, name, one.metrics[name], other.metrics[name]) for name in both
+            if not equal(one.metrics[name], other.metrics[name])]  # fmt: skip
+
+
+def _moved(a: Setting, b: Setting, metric: str, same: int) -> Moved | None:
+    before, after = a.values(metric), b.values(metric)
+    if before.keys() == after.keys() and all(equal(before[seed], after[seed]) for seed in before):
+        return None
+    old, new = (summarise(list(values.values())).mean if values else None for values in (before, after))
+    seeds = (len(before), len(after))
+    if same:
+        return Moved(b.label, seeds, old, new, REPEATED if (same, same) == seeds else EXTENDED)
+    test = welch_test(list(before.values()), list(after.values())) if before and after else None
+    return Moved(b.label, seeds, old, new, AGAIN, test)
+
+
+def _tested(moved: list[Moved]) -> list[Moved]:
+    """With Holm's p, the largest change first; what has no value on a side comes last."""
+    adjusted = iter(holm([one.test.p for one in moved if one.test is not None]))
+    out = []
+    for one in moved:
+        if one.test is not None:
+            p = next(adjusted)
+            one = one._replace(p_holm=p, verdict=UNTESTABLE if p != p else DIFFERS if p < ALPHA else UNRESOLVED)
+        out.append(one)
+    return sorted(out, key=lambda one: -abs(one.difference) if one.difference is not None else 1)
+
+
+def _claims(old: Record, new: Record) -> list[tuple[str, str, str, str]]:
+    found = []
+    for text in dict.fromkeys([*new.claims, *old.claims]):
+        (before, _), (after, words) = (side.claims.get(text, (GONE, "")) for side in (old, new))
+        if before != after:
+            found.append((text, before, after, words))
+    return found
+
+
+def _best(old: Record, new: Record, metric: str, pairs: list[tuple[Setting, Setting]]) -> tuple[str, str] | None:
+    a, b = (best(side, metric) for side in (old, new))
+    if a is None or b is None or any(one is a and other is b for one, other in pairs):
+        return None
+    return a.label, b.label
+
+
+def best(side: Record, metric: str) -> Setting | None:
+    """The setting with the best mean; the first of equals."""
+    known = [one for one in side.settings if one.values(metric)]
+    choose: Any = max if side.higher_is_better(metric) else min
+    return choose(known, key=lambda one: summarise(list(one.values(metric).values())).mean) if known else None
+
+
+def _parts(name: str, value: str) -> dict[str, str]:
+    """Hashes of data come as JSON of several."""
+    if name != "data" or not value.startswith("{"):
+        return {name: value} if value else {}
+    return {f"data.{key}": str(one) for key, one in json.loads(value).items()}
