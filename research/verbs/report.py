@@ -41,10 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _require_jinja()
+    from research.progress import say
     from research.report import explain, html, markdown, tables, training_words
     from research.report.export import as_markdown, write_sheets, write_tidy
     from research.report.notes import notes
-    from research.report.render import svg, write_figures
+    from research.report.plots_cost import against_latency
+    from research.report.render import MISSING, can_draw, svg, write_figures
     from research.report.runs import collect, name_folders
     from research.report.spec import read_spec
     from research.report.study import is_sweep
@@ -69,6 +71,11 @@ def run(args: argparse.Namespace) -> int:
              tables.cost_table(runs.rows)] if runs else []  # fmt: skip
     sheets, warnings = (found.sheets, found.warnings) if found else ([], [])
     drawn = [(figure, svg(figure)) for figure in found.figures] if found else []
+    # the page draws it by hand, for two widths; a paper needs a file
+    latency = against_latency(lines, runs.metric) if runs else None
+    timed = [(latency, svg(latency))] if latency and can_draw() else []
+    if runs and not found and not can_draw():
+        say(f"warning: {MISSING}")
     finding = explain.finding(lines, runs.metric) if runs else found.finding if found else explain.untested(trainings)
     title = spec.title or (html.heading(runs) if runs or not found else found.title)
     text = markdown.document(title, finding, [*warnings, *notes(runs.folders if runs else [], trainings)], lines,
@@ -81,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     if found:
         write_tidy(out, found.runs)
         write_sheets(out, sheets)
-        write_figures(out, drawn)
+    write_figures(out, drawn + timed)
     for name, content in (("report.md", text), ("index.html", page)):
         with atomic_write(out / name) as stream:
             stream.write(content)
