@@ -84,7 +84,7 @@ def exact(design: Design) -> Importance:
     `chance` is the share that an effect of its degrees of freedom has on average if nothing but noise is there: df times the
     mean square within settings, over the total.
     """
-    names, seeds, k = short_names(design.factors), design.seeds, len(design.factors)
+    names, seeds, k = _names(design.factors), design.seeds, len(design.factors)
     crossed = len(seeds) > 1
     values = design.crossed() if seeds else _means(design)[..., None]
     parts = variance_parts(values if crossed else values[..., 0])
@@ -134,7 +134,7 @@ def forest(study: Study, factors: list[str], why: str) -> Importance | None:
     rows = [(group, seed, value) for group in study.groups for seed, value in group.values.items()]
     seeds = sorted({str(seed) for _, seed, _ in rows})
     use_seed = 1 < len(seeds) <= MOST_SEEDS and len(seeds) < len(rows)
-    names = short_names(factors)
+    names = _names(factors)
     columns = {names[name]: _coded([group.factors[name] for group, _, _ in rows], _has_levels(study, name))
                for name in factors}  # fmt: skip
     if use_seed:
@@ -155,6 +155,12 @@ def forest(study: Study, factors: list[str], why: str) -> Importance | None:
         notes.append("No noise floor: " + ("all runs have one seed." if len(seeds) < 2 else
                                            "nearly every run has a seed of its own."))  # fmt: skip
     return Importance(FOREST, _sorted(shares), rest, [*notes, *_conditional(study, factors, names)])
+
+
+def _names(factors: list[str]) -> dict[str, str]:
+    """Short names, none of which is the seed's: that is a row of its own."""
+    names = short_names([*factors, SEED])
+    return {name: names[name] for name in factors}
 
 
 def _exactly(label: str, order: int, share: float, chance: float = math.nan) -> Share:

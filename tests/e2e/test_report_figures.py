@@ -10,6 +10,7 @@ import pytest
 from research.report import render
 from tests.e2e.test_report_page import CHROMIUM, FLAGS, needs_browser
 from tests.unit.test_plots_factors import every_figure
+from tests.unit.test_report import A, B, run_folder, stage
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>waiting</title><body>FIGURES<script>
 const box = (e) => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]; };
@@ -69,3 +70,24 @@ def test_the_measure_sees_texts_that_overlap_or_leave(tmp_path):
     assert (clashes(apart), outside(apart)) == ([], [])
     assert clashes(over) == [("two", "one")]
     assert outside(out) == ["two"]
+
+
+@pytest.mark.skipif(not render.can_draw(), reason="vl-convert-python is not installed")
+def test_a_report_of_retrievals_has_its_latency_as_a_file(tmp_path, research):
+    """BM25 .5 at .25 ms, dense .875 at 4 ms, and one without a time: two points, both named; the page draws them by itself."""
+    stages = {"bm25": stage(A, "BM25", 0.25), "dense": stage(B, "Dense", 4.0), "old": stage(A, "Untimed", None)}
+    folder = run_folder(tmp_path / "run", stages)
+    files = []
+    for _ in range(2):
+        assert research("report", folder, "--out", tmp_path / "out").code == 0
+        files.append({path.name: path.read_bytes() for path in (tmp_path / "out/figures").iterdir()})
+    assert files[0] == files[1]
+    assert {*files[0]} == {"latency.svg", "latency.pdf", "latency.vl.json"}
+    rows = json.loads(files[0]["latency.vl.json"])["data"]["values"]
+    assert [(row["label"], row["x"], row["mean"]) for row in rows] == [("BM25", 0.25, 0.5), ("Dense", 4.0, 0.875)]
+    text = files[0]["latency.svg"].decode()
+    assert ">BM25<" in text
+    assert ">Dense<" in text
+    assert "Untimed" not in text
+    assert files[0]["latency.pdf"].startswith(b"%PDF")
+    assert ">milliseconds a query, log scale<" not in (tmp_path / "out/index.html").read_text()  # once, by hand

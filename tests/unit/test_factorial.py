@@ -5,6 +5,7 @@ import pytest
 
 from research.errors import UserError
 from research.metrics.factorial import anova, variance_parts
+from research.report import latex
 from research.report.factor_sheets import factorial, not_factorial
 from tests.unit.test_study import grid, made, run
 
@@ -59,6 +60,10 @@ def test_the_table_has_the_shares_and_holm_s_p():
     assert sheet.rows[0][7].value == pytest.approx(3 * ps[0])  # the least of three
     assert sheet.rows[2][7].value == pytest.approx(ps[2])
     assert sheet.rows[2][7].mark == "†"
+    text = latex.render(sheet)
+    assert r"$\eta$$^2$" in text
+    assert r"r $\times$ lora\_alpha/r" in text
+    assert "?" not in text
     assert factorial(made(grid()), paired=True).rows[3][0].text == "seed (block)"
 
 

@@ -141,6 +141,16 @@ def test_a_full_design_without_common_seeds_has_no_floor():
     assert "values of others (1) are left out" in " ".join(more.notes)
 
 
+def test_a_factor_that_is_called_seed_is_not_the_seed():
+    losses = {(1, 0.1): 2.0, (1, 0.2): 1.9, (2, 0.1): 1.8, (2, 0.2): 1.5}
+    runs = [run(4, 4, s, loss + SPREAD[s], options={"data.seed": seed, LR: lr})
+            for (seed, lr), loss in losses.items() for s in range(3)]  # fmt: skip
+    study = made(runs)
+    assert [one.label for one in importance(study).shares if one.order == 1] == ["data.seed", "lr"]
+    labels = {one.label for one in forest(study, study.factors, "of a test").shares}
+    assert labels == {"data.seed", "lr", SEED}
+
+
 def test_nothing_to_explain():
     assert importance(made([one for one in grid() if one.options["model.adapter.r"] == 4])) is None
     assert importance(made([one._replace(metrics={"val/loss": 1.0}) for one in grid()])) is None

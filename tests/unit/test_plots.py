@@ -3,6 +3,7 @@
 import pytest
 
 from research.report import plot_parts, plots, plots_cost, render
+from research.report.importance import importance
 from tests.unit.test_study import grid, made, run
 
 
@@ -62,15 +63,10 @@ def test_colours_and_shapes_share_one_legend():
 
 @pytest.mark.skipif(not render.can_draw(), reason="vl-convert-python is not installed")
 def test_figures_are_the_same_bytes_each_time(tmp_path):
-    figures = plots.figures(made(grid()), lambda one: [(0, 3.0), (5, 2.0), (10, 1.0)])
-    assert [figure.name for figure in figures] == [
-        "heatmap",
-        "by-r",
-        "by-lora_alpha/r",
-        "parallel",
-        "parameters",
-        "curves",
-    ]
+    study = made(grid())
+    figures = plots.figures(study, lambda one: [(0, 3.0), (5, 2.0), (10, 1.0)], importance(study))
+    assert [figure.name for figure in figures] == ["heatmap", "by-r", "by-lora_alpha/r", "parallel", "importance",
+                                                    "parameters", "curves"]  # fmt: skip
     render.write_figures(tmp_path, [(figure, render.svg(figure)) for figure in figures])
     first = {path: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     assert {path.suffix for path in first} == {".svg", ".pdf", ".json"}

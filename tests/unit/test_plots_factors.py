@@ -8,6 +8,7 @@ import pytest
 
 from research.report import plot_parts, plots, plots_cost, plots_parallel, render
 from research.report.importance import importance
+from research.report.labels import Box
 from research.report.runs import Row
 from research.report.tables import Line
 from tests.unit.test_study import grid, made, run
@@ -72,6 +73,7 @@ def every_figure() -> list:
             for i, ef in enumerate(range(50, 500, 50))]  # fmt: skip
     usual = [line("BM25", 0.3, 0.34), line("all-MiniLM-L6-v2, exact", 2.0, 0.54), line("fused", 2.3, 0.46)]
     found += [
+        ("neighbours", plots_cost.against_latency(NEIGHBOURS, "ndcg@10")),
         ("near", plots_cost.against_latency(near, "ndcg@10")),
         ("usual", plots_cost.against_latency(usual, "ndcg@10")),
     ]
@@ -183,6 +185,31 @@ def test_latency_names_every_system_that_has_a_time():
     ]
     assert sorted(texts) == ["BM25", "dense", "slow"]
     assert plots_cost.against_latency(lines[:1], "ndcg@10") is None
+
+
+NEIGHBOURS = [line("dense, one", 1.0, 0.5), line("dense, other", 1.01, 0.5), line("dense, third", 1.08, 0.501),
+              line("far", 10, 0.9), line("far, too", 9.5, 0.88)]  # fmt: skip
+
+
+def test_names_of_neighbours_stand_apart():
+    """Boxes of 5.7 px a character and 13 px height at the places in the specification: no two meet, none meets a point."""
+    figure = plots_cost.against_latency(NEIGHBOURS, "ndcg@10")
+    points = next(layer for layer in figure.spec["layer"] if layer["mark"]["type"] == "point")["encoding"]
+    (x0, x1), (y0, y1) = (points[channel]["scale"]["domain"] for channel in "xy")
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = math.log(x / x0) / math.log(x1 / x0)
+        return across * figure.spec["width"], (1 - (y - y0) / (y1 - y0)) * figure.spec["height"]
+
+    boxes = []
+    for layer in figure.spec["layer"]:
+        for one in layer["data"]["values"] if layer["mark"]["type"] == "text" else ():
+            (x, y), wide = at(one["x"], one["y"]), 5.7 * len(one["text"])
+            left = x - wide if layer["mark"]["align"] == "right" else x
+            boxes.append(Box(left, y - 6.5, left + wide, y + 6.5))
+    markers = [Box(x - 4, y - 4, x + 4, y + 4) for x, y in (at(row["x"], row["mean"]) for row in values(figure))]
+    assert len(boxes) == len(markers) == 5
+    assert not [(a, b) for i, a in enumerate(boxes) for b in [*boxes[:i], *markers] if a.meets(b)]
 
 
 def test_names_that_find_no_place_become_numbers_with_a_key():
