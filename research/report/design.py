@@ -1,6 +1,7 @@
 """Whether a study is a full factorial design, and its values as an array; what an analysis of variance needs."""
 
 import itertools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,10 +63,12 @@ def design(study: Study) -> tuple[Design | None, str]:
         if key in groups:
             return None, f"two groups have {_setting(factors, key, names)}, of other data or code"
         groups[key] = group
-    wanted = list(itertools.product(*levels))
-    if lacking := [key for key in wanted if key not in groups or not groups[key].values]:
-        return None, (f"{len(lacking)} of {len(wanted)} combinations of the factors have no value, such as "
-                      f"{_setting(factors, lacking[0], names)}")  # fmt: skip
+    wanted = itertools.product(*levels)  # of a random search too many to list
+    size, known = math.prod(map(len, levels)), sum(bool(group.values) for group in groups.values())
+    if known < size:
+        first = next(key for key in wanted if key not in groups or not groups[key].values)
+        return None, (f"{size - known:,} of {size:,} combinations of the factors have no value, such as "
+                      f"{_setting(factors, first, names)}")  # fmt: skip
     return Design(factors, levels, {key: groups[key] for key in wanted}), ""
 
 

@@ -4,12 +4,12 @@ The seed is a factor of its own: what it explains is noise, and a factor that ex
 """
 
 import math
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from research.metrics.factorial import variance_parts
+from research.metrics.fanova import main_effects
 from research.report.design import Design, design
 from research.report.groups import Study, short_names, shown
 
@@ -124,7 +124,7 @@ def exact(design: Design) -> Importance:
 
 
 def forest(study: Study, factors: list[str], why: str) -> Importance | None:
-    """fANOVA by Optuna: the main effects of a random forest that was fitted to the runs.
+    """fANOVA: the main effects of random forests that were fitted to the runs.
 
     Args:
         study: groups.
@@ -143,10 +143,16 @@ def forest(study: Study, factors: list[str], why: str) -> Importance | None:
     # a forest draws rows by number: the order in which runs were named must not matter
     order = np.lexsort([values, *(codes for codes, _, _ in columns.values())])
     columns = {label: (codes[order], low, high) for label, (codes, low, high) in columns.items()}
-    found = [_fanova(columns, values[order], seed) for seed in range(FORESTS)]
+    table, bounds = (
+        np.stack([codes for codes, _, _ in columns.values()], axis=1),
+        [ends for _, *ends in columns.values()],
+    )
+    grown = (main_effects(table, np.array(bounds), values[order], TREES, seed) for seed in range(FORESTS))
+    # the last digits of a matrix product depend on the number of threads; a report may not
+    found = [[round(share, 12) for share in shares.tolist()] for shares in grown]
     shares = [
-        Share(label, int(label != SEED or not use_seed), math.fsum(ones) / FORESTS, min(ones), max(ones))
-        for label, ones in ((label, [one[label] for one in found]) for label in columns)
+        Share(label, int(label != SEED), math.fsum(ones) / FORESTS, min(ones), max(ones))
+        for label, ones in zip(columns, zip(*found, strict=True), strict=True)
     ]
     rest = max(0.0, 1 - sum(one.share for one in shares))
     notes = [f"fANOVA: main effects of {FORESTS} random forests of {TREES} trees on {len(rows)} runs, and their range; the "
@@ -227,26 +233,3 @@ def _categories(texts: list[str]) -> tuple[np.ndarray, float, float]:
     """0, 1, … by name; a threshold between two lies in their middle, so that each has one unit of the range."""
     levels = sorted({*texts})
     return np.array([float(levels.index(text)) for text in texts]), -0.5, len(levels) - 0.5
-
-
-def _fanova(columns: dict[str, tuple[np.ndarray, float, float]], values: np.ndarray, seed: int) -> dict[str, float]:
-    """Column → share of the forest's variance that it explains alone."""
-    import optuna
-
-    ranges = {label: optuna.distributions.FloatDistribution(low, high)
-              for label, (_, low, high) in columns.items()}  # fmt: skip
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a study says on stderr that it was made
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study = optuna.create_study()
-            study.add_trials([
-                optuna.trial.create_trial(params={label: float(codes[i]) for label, (codes, _, _) in columns.items()},
-                                          distributions=ranges, value=float(value))
-                for i, value in enumerate(values)
-            ])  # fmt: skip
-            evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=seed)
-            return dict(evaluator.evaluate(study))
-    finally:
-        optuna.logging.set_verbosity(level)

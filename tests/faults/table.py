@@ -164,6 +164,8 @@ FAULTS = [
           "tests/parity/test_statsmodels_anova.py"),
     Fault("levels weighed by their numbers in the forest", "report/importance.py", "    if has_levels:", "    if False:",
           "tests/unit/test_importance.py::test_levels_weigh_alike_in_the_forest_though_their_numbers_do_not"),
+    Fault("leaves of a forest weighed alike", "metrics/fanova.py", "volume = sides.prod(axis=1)",
+          "volume = np.full(len(sides), 1 / len(sides))", "tests/parity/test_optuna_fanova.py"),
     Fault("labels of a figure on each other", "report/labels.py", "*(label.box for label in placed.values())]", "]",
           "tests/unit/test_plots_factors.py::test_names_of_neighbours_stand_apart"),
     Fault("p values not corrected", "metrics/families.py", "p[order] * np.arange(p.size, 0, -1)", "p[order]",

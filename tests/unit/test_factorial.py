@@ -86,6 +86,13 @@ def test_no_table_where_the_design_has_none():
     assert "of other data or code" in not_factorial(made([*whole, run(4, 4, 0, 2.0, code="c2")]))
 
 
+def test_a_random_search_spans_too_many_combinations_to_list():
+    options = ("data.a", "data.b", "data.c", "data.d", "data.e")
+    draws = [{name: i + k / 7 for k, name in enumerate(options)} for i in range(60)]
+    runs = [run(4, 4, 0, 1.0, options=draw, name=str(i))._replace(swept=options) for i, draw in enumerate(draws)]
+    assert not_factorial(made(runs)).startswith("777,599,940 of 777,600,000 combinations of the factors have no value")
+
+
 def test_an_option_that_is_none_in_a_crossed_design_is_a_level():
     runs = [run(r, 2 * r, seed, r / 8 + bool(clip) + seed / 100, options={"model.optimisation.clip": clip})
             for r in (4, 8) for clip in (None, 1.0) for seed in range(3)]  # fmt: skip
