@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from research.report.entries import Entry
 from research.report.groups import is_lower, short_names, shown
 from research.report.outputs import outputs
-from research.report.plots import COLOURS, CONFIG, SHAPES, Figure
+from research.report.plot_parts import COLOURS, CONFIG, SHAPES, Figure
 from research.report.render import can_draw
 from research.report.study import SEED
 from research.report.training import Curve

@@ -137,7 +137,8 @@ def _difference(a: Run, b: Run) -> str:
     options = [name for name in dict.fromkeys([*a.options, *b.options])
                if name != SEED and a.options.get(name) != b.options.get(name)]  # fmt: skip
     if a.seed is None and a.history is not None:
-        return "; expected one run a seed. If an option holds the seed, name it as `seed: OPTION` in --spec; else leave one out."
+        cure = "If an option holds the seed, name it as `seed: OPTION` in --spec; else leave one out"
+        return f"; expected one run a seed. {cure}."
     if not options:
         return "; expected one run a seed. Leave one out."
     values = f"{options[0]} ({shown(a.options.get(options[0]))}, {shown(b.options.get(options[0]))})"

@@ -4,7 +4,8 @@ from research.report.sheets import Cell, Sheet
 
 SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
            "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "±": r"$\pm$", "†": r"$^{\dagger}$",
-           "α": r"$\alpha$", "β": r"$\beta$", "λ": r"$\lambda$", "≥": r"$\geq$", "≤": r"$\leq$", "<": "$<$", ">": "$>$",
+           "α": r"$\alpha$", "β": r"$\beta$", "η": r"$\eta$", "²": "$^2$",
+           "λ": r"$\lambda$", "≥": r"$\geq$", "≤": r"$\leq$", "<": "$<$", ">": "$>$",
            "·": r"$\cdot$", "↓": r"$\downarrow$", "→": r"$\rightarrow$", "↑": r"$\uparrow$", "–": "--", "’": "'",
            "×": r"$\times$", "…": r"\ldots{}", "|": r"\textbar{}", '"': "''"}  # fmt: skip
 

@@ -55,7 +55,7 @@ def blocks(study: Study | None, folders: list[Path], metrics: list[str], run_set
         return []
     if study is None:
         logged = [name for name in metrics if any(keys.logged(folder, [name]) for folder in folders)]
-        panels = over_runs(Numbers("", logged, None, False), [], len(ids))
+        panels = over_runs(Numbers("", logged, None, False, False), [], len(ids))
         return [wr.H2("Runs"), wr.PanelGrid(runsets=[run_set("all runs", ids)], panels=panels)]
     groups = [[run for run in counted(group, study.metric) if keys.run_id(run.path)] for group in study.groups]
     runs = [run for group in groups for run in group]

@@ -71,10 +71,12 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("the following arguments are required: --out. See `research report --help`.")
     _require_jinja()
     place = publishing.check(args)
+    from research.progress import say
     from research.report import explain, html, markdown, tables, training_words
     from research.report.export import as_markdown, write_sheets, write_tidy
     from research.report.notes import notes
-    from research.report.render import svg, write_figures
+    from research.report.plots_cost import against_latency
+    from research.report.render import MISSING, can_draw, svg, write_figures
     from research.report.runs import collect, name_folders
     from research.report.spec import read_spec
     from research.report.study import is_sweep
@@ -95,8 +97,8 @@ def run(args: argparse.Namespace) -> int:
     found = study_of([path for path in args.runs if path not in tested], spec, bool(sweeps or wandb),
                      args.claims)  # fmt: skip
     if place is not None and found and (foreign := [run.name for run in found.runs if run.history is not None]):
-        raise UserError(f"--wandb makes a W&B Report of run folders, and {len(foreign)} of {len(found.runs)} runs are read from W&B "
-                        f"({', '.join(foreign[:3])}); expected folders. Name the folders, or leave --wandb out.")  # fmt: skip
+        raise UserError(f"--wandb makes a W&B Report of run folders, and {len(foreign)} of {len(found.runs)} runs are read from "
+                        f"W&B ({', '.join(foreign[:3])}); expected folders. Name them, or leave --wandb out.")  # fmt: skip
     shown = found.trainings if found else [(path, names[path]) for path in fits]
     trainings = [read_training(path, name) for path, name in shown]
     runs = collect(tested, names) if tested else None
@@ -106,6 +108,11 @@ def run(args: argparse.Namespace) -> int:
              tables.cost_table(runs.rows)] if runs else []  # fmt: skip
     sheets, warnings = (found.sheets, found.warnings) if found else ([], [])
     drawn = [(figure, svg(figure)) for figure in found.figures] if found else []
+    # the page draws it by hand, for two widths; a paper needs a file
+    latency = against_latency(lines, runs.metric) if runs else None
+    timed = [(latency, svg(latency))] if latency and can_draw() else []
+    if runs and not found and not can_draw():
+        say(f"warning: {MISSING}")
     finding = explain.finding(lines, runs.metric) if runs else found.finding if found else explain.untested(trainings)
     title = spec.title or (html.heading(runs) if runs or not found else found.title)
     said = [*warnings, *notes(runs.folders if runs else [], trainings)]
@@ -122,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         if found:
             write_tidy(new, found.runs)
             write_sheets(new, sheets)
-            write_figures(new, drawn)
+        write_figures(new, drawn + timed)
         for name, content in (("report.md", text), ("index.html", page)):
             with atomic_write(new / name) as stream:
                 stream.write(content)

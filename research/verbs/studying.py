@@ -46,7 +46,9 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     """
     from research.report import claims as claiming
     from research.report import study_sheets as sheets
+    from research.report.factor_sheets import factorial, not_factorial, shares
     from research.report.groups import short_names, study
+    from research.report.importance import importance
     from research.report.main_table import main_results
     from research.report.plots import figures
     from research.report.record import record
@@ -72,7 +74,10 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
         raise UserError(f"baseline {spec.baseline!r} is no setting with a value; {suggest(spec.baseline, labels)}. Name one of "
                         "them.")  # fmt: skip
     made = [sheets.results(main, spec.baseline, spec.pair_by_seed), sheets.grid(main),
-            *(sheets.by_factor(main, name) for name in main.factors), sheets.matched(main)]  # fmt: skip
+            *(sheets.by_factor(main, name) for name in main.factors), factorial(main, spec.pair_by_seed),
+            sheets.matched(main)]  # fmt: skip
+    explained = importance(main)
+    made += [shares(explained, metric, not_factorial(main, spec.pair_by_seed))] if explained else []
     made = [sheet for sheet in made if sheet is not None]
     if len(spec.metrics) > 1:
         columns = [main if name == metric else study(runs, name, names) for name in spec.metrics]
@@ -96,7 +101,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     summary = {"study": {**record(main, stated), "states": states, "warnings": main.warnings}}
     broken = sum(v.state == claiming.BROKEN for v in verdicts)
     counts = {"runs": len(runs), "states": states, **({"broken": broken} if verdicts else {})}
-    drawings = figures(main, partial(_curve, metric)) if can_draw() else []
+    drawings = figures(main, partial(_curve, metric), explained) if can_draw() else []
     if not can_draw():
         say(f"warning: {MISSING}")
     return Found(_title(paths, runs), sheets.finding(main), made, drawings, main.warnings, runs,

@@ -48,7 +48,8 @@ def test_a_sweep_becomes_tables_a_page_and_a_tidy_table(place, research):
     assert result.code == 0, result.err
     assert (result.json["runs"], result.json["states"]) == (12, {"done": 12})
     names = {path.name for path in Path("out/tables").glob("*.tex")}
-    assert names == {"results.tex", "grid.tex", "by-r.tex", "by-lora-alpha-r.tex", "runs.tex"}
+    assert names == {"results.tex", "grid.tex", "by-r.tex", "by-lora-alpha-r.tex", "factorial.tex", "importance.tex",
+                     "runs.tex"}  # fmt: skip
     lines = list(csv.DictReader(Path("out/tables/results.csv").read_text().splitlines()))
     tidy = list(csv.DictReader(Path("out/runs.csv").read_text().splitlines()))
     assert len(tidy) == 12
@@ -57,7 +58,9 @@ def test_a_sweep_becomes_tables_a_page_and_a_tidy_table(place, research):
                 and float(one["option.model.adapter.lora_alpha/r"]) == float(line["lora_alpha/r"])]  # fmt: skip
         assert float(line["val/loss"]) == pytest.approx(sum(mine) / 3)
         assert line["seeds"] == "3"
+    assert {path.stem for path in Path("out/figures").glob("*.svg")} >= {"heatmap", "parallel", "importance", "seconds"}
     page = Path("out/index.html").read_text()
+    assert "What explains val/loss" in page
     assert "val/loss by r and lora_alpha/r" in page
     assert page.count('<article class="training">') == 12
     files = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}

@@ -2,7 +2,8 @@
 
 import pytest
 
-from research.report import plots, render
+from research.report import plot_parts, plots, plots_cost, render
+from research.report.importance import importance
 from tests.unit.test_study import grid, made, run
 
 
@@ -29,9 +30,9 @@ def test_a_factor_s_lines_are_the_settings_of_the_others():
 def test_the_front_holds_what_nothing_smaller_beats():
     """Of 400 parameters 2.0 and 1.9, of 800 1.8 and 1.5, of 1,600 1.7: that one is larger and worse than 1.5."""
     runs = [*grid(), *(run(16, 16, s, 1.7) for s in range(3))]
-    rows = values(plots.against_parameters(made(runs)))
+    rows = values(plots_cost.against_parameters(made(runs)))
     assert {(row["x"], round(row["mean"], 2)) for row in rows if row["front"]} == {(400, 1.9), (800, 1.5)}
-    higher = values(plots.against_parameters(made(runs, higher=True)))
+    higher = values(plots_cost.against_parameters(made(runs, higher=True)))
     assert {(row["x"], round(row["mean"], 2)) for row in higher if row["front"]} == {(400, 2.0)}
 
 
@@ -55,15 +56,17 @@ def test_curves_are_means_over_the_seeds_that_have_a_step():
 
 
 def test_colours_and_shapes_share_one_legend():
-    colour, shape = plots._told_apart("line", [{"line": name} for name in "abba"])
+    colour, shape = plot_parts.told_apart("line", [{"line": name} for name in "abba"])
     assert colour["color"]["scale"]["domain"] == shape["shape"]["scale"]["domain"] == ["a", "b"]
-    assert len({*plots.COLOURS}) == len({*plots.SHAPES}) == plots.MOST_LINES
+    assert len({*plot_parts.COLOURS}) == len({*plot_parts.SHAPES}) == plot_parts.MOST_LINES
 
 
 @pytest.mark.skipif(not render.can_draw(), reason="vl-convert-python is not installed")
 def test_figures_are_the_same_bytes_each_time(tmp_path):
-    figures = plots.figures(made(grid()), lambda one: [(0, 3.0), (5, 2.0), (10, 1.0)])
-    assert [figure.name for figure in figures] == ["heatmap", "by-r", "by-lora_alpha/r", "parameters", "curves"]
+    study = made(grid())
+    figures = plots.figures(study, lambda one: [(0, 3.0), (5, 2.0), (10, 1.0)], importance(study))
+    assert [figure.name for figure in figures] == ["heatmap", "by-r", "by-lora_alpha/r", "parallel", "importance",
+                                                    "parameters", "curves"]  # fmt: skip
     render.write_figures(tmp_path, [(figure, render.svg(figure)) for figure in figures])
     first = {path: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     assert {path.suffix for path in first} == {".svg", ".pdf", ".json"}

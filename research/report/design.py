@@ -1,0 +1,89 @@
+"""Whether a study is a full factorial design, and its values as an array; what an analysis of variance needs."""
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from research.report.groups import Group, Study, short_names, shown
+
+
+class Design(NamedTuple):
+    """Every combination of the factors' levels, once.
+
+    Attributes:
+        factors: in the order of the axes.
+        levels: of each factor, as a table shows them.
+        cells: combination of levels → group, in the order of the axes.
+    """
+
+    factors: list[str]
+    levels: list[list[str]]
+    cells: dict[tuple[str, ...], Group]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(map(len, self.levels))
+
+    @property
+    def seeds(self) -> list[Any]:
+        """Seeds that every combination has a value of, in order."""
+        first, *rest = self.cells.values()
+        return sorted((seed for seed in first.values if all(seed in group.values for group in rest)), key=_order)
+
+    def crossed(self) -> np.ndarray:
+        """(*shape, len(seeds)): a value for each combination and each of the seeds that all have."""
+        rows = [[group.values[seed] for seed in self.seeds] for group in self.cells.values()]
+        return np.array(rows, dtype=np.float64).reshape(*self.shape, len(self.seeds))
+
+    def nested(self) -> np.ndarray | None:
+        """(*shape, n): the n values of each combination, whatever their seeds; None where their numbers differ."""
+        if len({len(group.values) for group in self.cells.values()}) > 1:
+            return None
+        rows = [[group.values[seed] for seed in sorted(group.values, key=_order)] for group in self.cells.values()]
+        return np.array(rows, dtype=np.float64).reshape(*self.shape, -1)
+
+
+def design(study: Study) -> tuple[Design | None, str]:
+    """The study as a full factorial design; or None, and in words why it is none.
+
+    An option that some settings have not (r beside full fine-tuning) is a level of its own, –; where it goes with another
+    option, combinations are missing, and the design is not full.
+    """
+    names = short_names(study.factors)
+    levels = [_levels(study, name) for name in study.factors]
+    factors = [name for name, found in zip(study.factors, levels, strict=True) if len(found) > 1]
+    levels = [found for found in levels if len(found) > 1]
+    if len(factors) < 2:
+        return None, "the study has fewer than two factors"
+    groups: dict[tuple[str, ...], Group] = {}
+    for group in study.groups:
+        key = tuple(shown(group.factors[name]) for name in factors)
+        if key in groups:
+            return None, f"two groups have {_setting(factors, key, names)}, of other data or code"
+        groups[key] = group
+    wanted = itertools.product(*levels)  # of a random search too many to list
+    size, known = math.prod(map(len, levels)), sum(bool(group.values) for group in groups.values())
+    if known < size:
+        first = next(key for key in wanted if key not in groups or not groups[key].values)
+        return None, (f"{size - known:,} of {size:,} combinations of the factors have no value, such as "
+                      f"{_setting(factors, first, names)}")  # fmt: skip
+    return Design(factors, levels, {key: groups[key] for key in wanted}), ""
+
+
+def _levels(study: Study, factor: str) -> list[str]:
+    """A factor's levels: numbers by size, others by name, and where the option does not exist first."""
+    values = {shown(group.factors[factor]): group.factors[factor] for group in study.groups}
+    return sorted(values, key=lambda text: _order(values[text]))
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    if value is None:
+        return (0, 0.0, "")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return (1, float(value), "") if number else (2, 0.0, shown(value))
+
+
+def _setting(factors: list[str], key: tuple[str, ...], names: dict[str, str]) -> str:
+    return " ".join(f"{names[name]}={value}" for name, value in zip(factors, key, strict=True))

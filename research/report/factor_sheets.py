@@ -1,0 +1,119 @@
+"""What the factors of a study do, as tables: an ANOVA of a full factorial design over seeds, and shares of variance."""
+
+import math
+
+from research.metrics.factorial import Effect, anova
+from research.metrics.families import holm
+from research.report.design import Design, design
+from research.report.groups import Study, short_names
+from research.report.importance import EXACT, Importance, Share
+from research.report.numbers import p_value, plain
+from research.report.sheets import MARK, NOTHING, Cell, Sheet
+
+
+def factorial(study: Study, paired: bool = False, alpha: float = 0.05) -> Sheet | None:
+    """Main effects and interactions with F tests over seeds; None where `not_factorial` gives a reason.
+
+    Args:
+        study: groups.
+        paired: runs of one seed belong together: the seed is a block.
+        alpha: of the table's rows together.
+    """
+    full, _ = design(study)
+    if full is None or not_factorial(study, paired):
+        return None
+    values = full.crossed() if paired else full.nested()
+    found, n = anova(values, blocked=paired), values.shape[-1]
+    tested = [*found.effects]
+    adjusted = holm([effect.p for effect in tested])
+    rows = [_row(_name(effect, full), effect, found.squares, found.total, p, alpha)
+            for effect, p in zip(tested, adjusted, strict=True)]  # fmt: skip
+    if found.block:  # a nuisance, not a finding: it is in no family
+        rows.append(_row("seed (block)", found.block, found.squares, found.total, math.nan, alpha))
+    for name, df, squares in (("residual: seeds", found.df, found.squares), ("total", values.size - 1, found.total)):
+        share = _share(squares / found.total) if name != "total" else Cell(NOTHING)
+        rows.append([Cell(name, name), Cell(str(df), df), Cell(plain(squares), squares), share, *[Cell(NOTHING)] * 4])
+    columns = ["effect", "df", "sum of squares", "η²", "partial η²", "F", "p", "p (Holm)"]
+    return Sheet("factorial", f"{study.metric}: effects of the full factorial design", columns, rows,
+                 _factorial_notes(full, n, paired, len(tested), alpha, math.isnan(tested[0].f)))  # fmt: skip
+
+
+def not_factorial(study: Study, paired: bool = False) -> str:
+    """Why there is no F test, in words; "" where there is one."""
+    full, why = design(study)
+    if full is None:
+        return why
+    if full.nested() is None:
+        counts = sorted({len(group.values) for group in full.cells.values()})
+        return f"the design is not balanced, settings have {' and '.join(map(str, counts))} seeds"
+    if full.nested().shape[-1] < 2:
+        return "each setting has one seed, whose spread nobody knows"
+    if paired and len(full.seeds) < full.nested().shape[-1]:
+        return "runs are paired by seed, and the settings have different seeds"
+    return ""
+
+
+def shares(found: Importance, metric: str, no_test: str = "") -> Sheet:
+    """Shares of variance as a table.
+
+    Args:
+        found: of `importance`.
+        metric: of the study.
+        no_test: why there is no F test beside it, in words; "" where there is.
+    """
+    if found.kind == EXACT:
+        columns = ["factor", "share of variance", "of noise alone"]
+        rows = [[Cell(one.label, one.label), _share(one.share), _share(one.chance)] for one in found.shares]
+        if found.seed is not None:
+            rows.append([Cell("seed × factors", "seed × factors"), _share(found.rest), Cell(NOTHING)])
+            what = "Of noise alone: the share that an effect without any influence would have on average."
+            notes = [*found.notes, what]
+        else:
+            rows, columns, notes = [row[:2] for row in rows], columns[:2], found.notes
+    else:
+        columns = ["factor", "share of variance", "over forests"]
+        rows = [[Cell(one.label, one.label), _share(one.share), _range(one)] for one in found.shares]
+        rows.append([Cell("interactions", "interactions"), _share(found.rest), Cell(NOTHING)])
+        notes = found.notes
+    if no_test:
+        notes = [*notes, f"No F tests: {no_test}."]
+    return Sheet("importance", f"What explains {metric}", columns, rows, notes)
+
+
+def _row(name: str, effect: Effect, residual: float, total: float, adjusted: float, alpha: float) -> list[Cell]:
+    partial = effect.squares / (effect.squares + residual) if effect.squares + residual else 0.0
+    ps = [Cell(NOTHING) if math.isnan(p) else Cell(p_value(p), p) for p in (effect.p, adjusted)]
+    if adjusted < alpha:
+        ps[1] = ps[1]._replace(mark=MARK)
+    f = Cell(NOTHING) if math.isnan(effect.f) else Cell(f"{effect.f:,.2f}", effect.f)
+    return [Cell(name, name), Cell(str(effect.df), effect.df), Cell(plain(effect.squares), effect.squares),
+            _share(effect.squares / total), _share(partial), f, *ps]  # fmt: skip
+
+
+def _name(effect: Effect, full: Design) -> str:
+    names = short_names(full.factors)
+    return " × ".join(names[full.factors[axis]] for axis in effect.axes) or "three factors and more"
+
+
+def _factorial_notes(full: Design, n: int, paired: bool, tests: int, alpha: float, no_spread: bool) -> list[str]:
+    model = "the seed as a block" if paired else "seeds as replicates"
+    notes = [
+        f"ANOVA of the {' × '.join(map(str, full.shape))} settings with {n} seeds each, {model}; the design is balanced, so "
+        "that sums of squares of type I, II and III are one. η² is the share of all squares, partial η² that of an effect's "
+        "and the residual's.",
+        f"p after Holm over {tests} effects; {MARK} p < {alpha:g}. The F test supposes equal spreads over seeds in all "
+        "settings.",
+    ]  # fmt: skip
+    return [*notes, "Not estimable: every seed gave the same value."] if no_spread else notes
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def _share(value: float) -> Cell:
+    return Cell(NOTHING) if math.isnan(value) else Cell(_percent(value), value)
+
+
+def _range(one: Share) -> Cell:
+    return Cell(f"[{_percent(one.low)}, {_percent(one.high)}]", [one.low, one.high])
