@@ -17,6 +17,7 @@ from research.report.training import Training
 
 HERE = Path(__file__).parent / "page"
 SETTINGS = {"precision": "{}", "pooling": "{} pooling", "max_length": "{} tokens", "ef": "ef {}", "M": "M {}"}
+LEAD = ("main", "results")  # tables that stand before the figures; the first of a study
 QUERY_SHOWN = 260  # characters of a query before the rest folds away
 
 
@@ -51,7 +52,8 @@ def page(
         css=Markup("".join((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "explorer.css"))),
         explorer=explorer,
         tested=runs is not None, heading=title or heading(runs), notes=[*warnings, *notes(folders, trainings)],
-        sheets=sheets, drawn=[(figure, Markup(svg)) for figure, svg in drawn], warnings=warnings,
+        sheets=sheets, lead=sum(sheet.name in LEAD for sheet in sheets), warnings=warnings,
+        drawn=[(figure, Markup(svg)) for figure, svg in drawn],
         **(values | ({"finding": found} if found else {})),
         trainings=[_training(training, i, runs) for i, training in enumerate(trainings)],
         folders=[(one.name, provenance.facts(one.provenance)) for one in [*folders, *trainings]],

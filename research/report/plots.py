@@ -121,7 +121,7 @@ def against_factor(study: Study, factor: str) -> Figure | None:
     ratio = max(levels) / min(levels) if min(levels) > 0 else 0
     scale: Spec = {"type": "log", "base": 2} if ratio >= 4 else {"zero": False}
     scale |= {"nice": False, "padding": 16}
-    axis: Spec = {"grid": False, "format": "~g"} | ({"values": sorted(levels)} if len(levels) <= MOST_LINES else {})
+    axis: Spec = {"grid": False, "format": "~r"} | ({"values": sorted(levels)} if len(levels) <= MOST_LINES else {})
     x = {"field": "x", "type": "quantitative", "title": names[factor], "scale": scale, "axis": axis}
     return Figure(f"by-{names[factor]}", f"{study.metric} by {names[factor]}",
                   f"Mean over seeds; bars are ± one standard deviation. The {side(study)} is better.",

@@ -63,7 +63,7 @@ def against_seconds(study: Study) -> Figure | None:
             points.append((mean.mean, mean.mean - sd, mean.mean + sd, group))
     caption = (f"Means over seeds, ± one standard deviation both ways; the {side(study)} is better, left is faster, as "
                "measured on the machine of each run. Named and joined: no setting as fast or faster is better.")  # fmt: skip
-    return _of_study(study, points, "seconds", "seconds of training", "seconds of training", caption, "~g", False)
+    return _of_study(study, points, "seconds", "seconds of training", "seconds of training", caption, "~r", False)
 
 
 def against_latency(lines: list[Line], metric: str) -> Figure | None:
@@ -77,7 +77,7 @@ def against_latency(lines: list[Line], metric: str) -> Figure | None:
     if len(timed) < 2 or len(timed) > MOST_NAMED:
         return None
     points = [Point(ms, ms, ms, line.mean, line.low, line.high, line.row.label, line.row.label) for ms, line in timed]
-    spec = scatter(points, "milliseconds a query", f"↑ {title(metric)}", True, "~g", is_log=True, names_all=True)
+    spec = scatter(points, "milliseconds a query", f"↑ {title(metric)}", True, "~r", is_log=True, names_all=True)
     caption = ("Up is better, left is faster. Bars are 95% intervals of the mean over queries. Joined: no system as fast or "
                "faster is better.")  # fmt: skip
     return Figure("latency", f"{title(metric)} against milliseconds a query", caption, spec)
@@ -145,7 +145,7 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, higher: bool, f
             leaders.append({"x": back(x, x0, is_log), "y": back(y, y0), "x2": back(x, x1, is_log), "y2": back(y, y1)})
     ends = [10**end if is_log else end for end in (x.low, x.high)]
     x_channel = {"field": "x", "type": "quantitative", "title": x_title + (", log scale" if is_log else ""),
-                 "scale": {"domain": ends, "nice": False, "zero": False, **({"type": "log"} if is_log else {})},
+                 "scale": {"domain": ends, "nice": False, **({"type": "log"} if is_log else {"zero": False})},
                  "axis": {"format": form, "grid": False, "tickCount": 5}}  # fmt: skip
     y_channel = {"field": "mean", "type": "quantitative", "title": y_title,
                  "scale": {"domain": [y.low, y.high], "nice": False, "zero": False}}  # fmt: skip

@@ -97,8 +97,8 @@ def run(args: argparse.Namespace) -> int:
     found = study_of([path for path in args.runs if path not in tested], spec, bool(sweeps or wandb),
                      args.claims)  # fmt: skip
     if place is not None and found and (foreign := [run.name for run in found.runs if run.history is not None]):
-        raise UserError(f"--wandb makes a W&B Report of run folders, and {len(foreign)} of {len(found.runs)} runs are read from "
-                        f"W&B ({', '.join(foreign[:3])}); expected folders. Name them, or leave --wandb out.")  # fmt: skip
+        raise UserError(f"--wandb makes a W&B Report of run folders, and {len(foreign)} of {len(found.runs)} runs are read "
+                        f"from W&B ({', '.join(foreign[:3])}); expected folders. Name them, or leave --wandb out.")  # fmt: skip
     shown = found.trainings if found else [(path, names[path]) for path in fits]
     trainings = [read_training(path, name) for path, name in shown]
     runs = collect(tested, names) if tested else None

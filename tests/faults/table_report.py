@@ -4,6 +4,7 @@ from tests.faults.table import Fault
 
 STUDY, SCALE, DIFF = ("tests/unit/test_study.py", "tests/unit/test_report_scale.py", "tests/unit/test_report_diff.py")
 SEEDS, PLOTS, PAIRS = ("tests/unit/test_seeds.py", "tests/unit/test_plots.py", "tests/unit/test_pairs.py")
+EXPLORER = "tests/unit/test_explorer.py"
 WRITES, REFUSED = "tests/e2e/test_faults_report_writes.py", "tests/e2e/test_faults_report.py"
 SIXTY, EVERY = f"{SCALE}::test_sixty_points_have_numpy_s_means", f"{SCALE}::test_every_point_is_a_row_of_the_tidy_table"
 
@@ -52,9 +53,25 @@ FAULTS = [
     Fault("a table's text in place of its number", "report/export.py", "value = _plain(cell.value)", "value = cell.text",
           SIXTY),
     # figures
-    Fault("front of the worst", "report/plots.py", '(row["mean"] > best if study.higher else row["mean"] < best)',
-          '(row["mean"] < best if study.higher else row["mean"] > best)',
+    Fault("front of the worst", "report/plots_cost.py", "(point.y > found[-1].y if higher else point.y < found[-1].y)",
+          "(point.y < found[-1].y if higher else point.y > found[-1].y)",
           f"{PLOTS}::test_the_front_holds_what_nothing_smaller_beats"),
+    # the page's explorer
+    Fault("examples that somebody chose", "report/outputs.py", "keep = set(sorted(ids, key=_hash)[", "keep = set(ids[",
+          f"{EXPLORER}::test_what_does_not_fit_is_sampled_by_hash_and_counted"),
+    Fault("the last value for a stretch's mean", "report/explorer.py", "sum(value for _, value in part) / len(part)",
+          "part[-1][1]", f"{EXPLORER}::test_a_thinned_curve_holds_the_mean_of_each_stretch"),
+    Fault("a repeated step's first value", "report/entries.py", 'found.setdefault(name, {})[line["step"]] = value',
+          'found.setdefault(name, {}).setdefault(line["step"], value)',
+          f"{EXPLORER}::test_of_a_step_taken_twice_the_last_counts"),
+    Fault("text that ends the script", "report/explorer.py", 'text.replace("<", ', 'text.replace("≮", ',
+          f"{EXPLORER}::test_hostile_text_stays_inside_its_element"),
+    Fault("a missing point's options as differences", "report/explorer.py", "if entry.provenance or entry.metrics]", "if True]",
+          f"{EXPLORER}::test_options_that_vary_are_columns_and_the_others_are_said_once"),
+    Fault("marks of each metric by itself", "report/main_table.py", "holm([families[i]", "([families[i]",
+          f"{STUDY}::test_the_main_table_marks_after_holm_over_all_its_comparisons"),
+    Fault("relevant whatever was ranked first", "training/validation.py", "if first in relevant", "if relevant",
+          "tests/e2e/test_fit.py::test_a_run_keeps_what_the_best_model_ranked_first"),
     Fault("band without its lower side", "report/plots.py", '"low": min(values), "high": max(values)',
           '"low": sum(values) / len(values), "high": max(values)',
           f"{PLOTS}::test_curves_are_means_over_the_seeds_that_have_a_step"),
