@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_side(path: Path, spec: Any) -> Side:
-    """A report, a sweep, or a run.
+    """A report, a sweep, a run, or W&B's runs.
 
     Raises:
         UserError: none of them, or one that cannot be read.
@@ -94,6 +94,7 @@ def read_side(path: Path, spec: Any) -> Side:
     from research.report.record import read_record
     from research.report.study import is_sweep
     from research.report.training import is_training
+    from research.report.wandb_runs import is_wandb
     from research.verbs.report import rows_of
     from research.verbs.studying import kept_of
 
@@ -105,7 +106,7 @@ def read_side(path: Path, spec: Any) -> Side:
         trained = value.get("study") is not None or value.get("trainings")
         study = read_record(value.get("study"), str(path / REPORT)) if trained else None
         return Side(str(path), study, value if value.get("rows") else None)
-    if is_sweep(path) or is_training(path):
+    if is_sweep(path) or is_training(path) or is_wandb(path):
         kept = json.loads(
             json.dumps(kept_of([path], spec), default=str)
         )  # what a report would have kept, in the same types

@@ -153,7 +153,7 @@ def kept_of(paths: list[Path], spec: Any) -> dict[str, Any]:
     from research.report.record import record
     from research.report.study import collect
 
-    return record(grouped(collect(paths), paths, spec)[2])
+    return record(grouped(collect(paths, spec.seed), paths, spec)[2])
 
 
 def _curve(metric: str, run: Any) -> list[tuple[int, float]]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tests.wandb_log import records
 from tests.wandb_publishing_server import StandIn, serving
 
 KEY = "0" * 40
+GOLDEN = Path(__file__).with_name("wandb_panels.golden.json")
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,20 @@ def test_dry_run_writes_the_same_bytes_without_key_or_network(place, research, m
     assert not Path("out/wandb").exists()
     assert research("report", "runs", "--out", "out").code == 0
     assert (everything(), Path("out/wandb_report.json").exists()) == (first, False)
+
+
+def test_the_panels_of_real_runs_are_the_golden_file(place, research):
+    """Run sets, panels, keys and layout, of trainings that really ran; TANDEM_GOLDEN=1 writes the file anew."""
+    assert research("report", "runs", "--out", "out", "--wandb", "--dry-run").code == 0
+    text = json.dumps(grids(json.loads(Path("out/wandb_report.json").read_text())), indent=1, ensure_ascii=False)
+    points = [json.loads(line)["point"] for line in Path("runs/plan.jsonl").read_text().splitlines()]
+    for i, point in enumerate(points):  # they hold the code's hash
+        text = text.replace(point, f"point-{i}")
+    seen: dict[str, str] = {}  # and so do the ids that are made of them
+    text = re.sub(r"\b[0-9a-f]{12}\b", lambda match: seen.setdefault(match[0], f"id-{len(seen)}"), text)
+    if os.environ.get("TANDEM_GOLDEN"):
+        GOLDEN.write_text(text + "\n")
+    assert text + "\n" == GOLDEN.read_text()
 
 
 def test_panels_and_run_sets_name_what_the_logs_hold(place, research):
