@@ -5,11 +5,14 @@
   python scripts/bench_report.py --points 3000 --outputs 32 --json
 
 A stage's seconds are those in the functions of its line of STAGES while `research report` runs, in a process of its own.
+Where there is a
+Chromium, the page is opened in it too.
 """
 
 import argparse
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -67,6 +70,21 @@ def timed(function: Callable, seconds: dict[str, float], stage: str) -> Callable
     return wrapped
 
 
+def opened(page: Path, times: int = 5) -> dict[str, float]:
+    """Seconds from the start of loading until the table and the chart are there and answer: the median of some openings."""
+    from tests.e2e.browsing import CHROMIUM, Page, browser
+
+    if CHROMIUM is None:
+        return {}
+    with browser() as started:
+        ready = []
+        for _ in range(times):
+            shown = Page(started, page)
+            ready.append(shown.evaluate("performance.getEntriesByName('explorer-ready')[0].startTime") / 1000)
+            shown.close()
+    return {"page_ready_s": round(statistics.median(ready), 3)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=1000)
@@ -87,6 +105,7 @@ def main() -> None:
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
         result = {"points": args.points, "outputs": args.outputs, **json.loads(done.stdout.splitlines()[-1])}
         result["page_kib"] = round((out / "index.html").stat().st_size / 1024)
+        result |= opened(out / "index.html")
     print(json.dumps(result) if args.json else "\n".join(f"{name:12} {value}" for name, value in result.items()))
 
 

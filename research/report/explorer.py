@@ -2,12 +2,13 @@
 
 import base64
 import hashlib
-import itertools
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from research.report.entries import Entry
 from research.report.groups import is_lower, short_names, shown
@@ -22,7 +23,7 @@ SCRIPTS = ("elements", "data", "view", "filter", "table", "chart", "figures", "r
 VERSION, SCHEMA = "6.4", "https://vega.github.io/schema/vega-lite/v6.json"  # the newest that vl-convert carries
 CURVES = 1_600_000  # bytes of a page for learning curves
 POINTS = (200, 100, 60, 40, 25, 15)  # of a curve; the first number with which all of them fit
-LEAST = 4  # bytes of a value, or more
+LEAST = 5.5  # bytes of a value, or more
 FIRST = ("train/loss",)
 
 
@@ -162,12 +163,12 @@ def _thinned(entries: Sequence[Entry], names: list[str], most: int) -> dict[str,
 
 def thin(curve: Curve, most: int) -> list[tuple[int, float]]:
     """At most so many points: the mean of each of `most` equal stretches, at its last step; values to four digits."""
-    curve = [(step, value) for step, value in curve if math.isfinite(value)]
-    if len(curve) > most:
-        edges = [len(curve) * i // most for i in range(most + 1)]
-        parts = [curve[a:b] for a, b in itertools.pairwise(edges)]
-        curve = [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
-    return [(step, float(f"{value:.4g}")) for step, value in curve]
+    steps, values = np.array(curve, dtype=np.float64).reshape(-1, 2).T
+    steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
+    if values.size > most:
+        edges = values.size * np.arange(most + 1) // most
+        steps, values = steps[edges[1:] - 1], np.add.reduceat(values, edges[:-1]) / np.diff(edges)
+    return [(int(step), float(f"{value:.4g}")) for step, value in zip(steps.tolist(), values.tolist(), strict=True)]
 
 
 def _size(value: Any) -> int:

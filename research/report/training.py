@@ -187,18 +187,31 @@ def read_lines(path: Path, about: str = "") -> list[dict[str, Any]]:
         texts = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 ({error}); expected lines of JSON. {CURE}.") from None
-    found = []
-    for number, text in enumerate(texts, 1):
-        if key not in text:
-            continue
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        line = _checked(file, number, line)
-        if not about or about in line:
-            found.append(line)
-    return found
+    chosen = [(number, text) for number, text in enumerate(texts, 1) if key in text]
+    lines = _parsed([text for _, text in chosen])
+    found = [
+        _checked(file, number, line) for (number, _), line in zip(chosen, lines, strict=True) if line is not DAMAGED
+    ]
+    return [line for line in found if not about or about in line]
+
+
+DAMAGED = object()
+
+
+def _parsed(texts: list[str]) -> list[Any]:
+    """Each line's value, DAMAGED of one that is no JSON; all at once where none is: a call a line takes twice as long."""
+    try:
+        whole = json.loads(f"[{','.join(texts)}]")
+    except ValueError:
+        whole = []
+    return whole if len(whole) == len(texts) else [_parsed_alone(text) for text in texts]
+
+
+def _parsed_alone(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return DAMAGED
 
 
 def history(path: Path, name: str) -> Curve:

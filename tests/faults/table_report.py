@@ -59,8 +59,8 @@ FAULTS = [
     # the page's explorer
     Fault("examples that somebody chose", "report/outputs.py", "keep = set(sorted(ids, key=_hash)[", "keep = set(ids[",
           f"{EXPLORER}::test_what_does_not_fit_is_sampled_by_hash_and_counted"),
-    Fault("the last value for a stretch's mean", "report/explorer.py", "sum(value for _, value in part) / len(part)",
-          "part[-1][1]", f"{EXPLORER}::test_a_thinned_curve_holds_the_mean_of_each_stretch"),
+    Fault("the last value for a stretch's mean", "report/explorer.py", "np.add.reduceat(values, edges[:-1]) / np.diff(edges)",
+          "values[edges[1:] - 1]", f"{EXPLORER}::test_a_thinned_curve_holds_the_mean_of_each_stretch"),
     Fault("a repeated step's first value", "report/entries.py", 'found.setdefault(name, {})[line["step"]] = value',
           'found.setdefault(name, {}).setdefault(line["step"], value)',
           f"{EXPLORER}::test_of_a_step_taken_twice_the_last_counts"),
