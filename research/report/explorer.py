@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.report.entries import Entry
-from research.report.groups import is_lower, short_names, shown
+from research.report.goals import is_lower
+from research.report.groups import short_names, shown
 from research.report.outputs import outputs
 from research.report.plot_parts import COLOURS, CONFIG, SHAPES, Figure
 from research.report.render import can_draw

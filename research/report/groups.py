@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from research.errors import UserError
+from research.report.goals import is_lower
 from research.report.study import SEED, Run, as_key
 
 KINDS = {"LoraConfig": "LoRA", "PromptTuningConfig": "prompt tuning", "PrefixTuningConfig": "prefix tuning",
          "PromptEncoderConfig": "P-tuning"}  # fmt: skip
 """PEFT's classes as papers call the methods."""
-LOWER = ("loss", "perplexity", "kl", "reward_rejected", "other_loss", "error", "nll", "mse", "rmse", "mae", "wer",
-         "cer")  # fmt: skip
-"""Metrics of which the lowest value is the best, without their split; the last are other programs'."""
 ENOUGH = 3  # seeds
 
 
@@ -168,13 +166,6 @@ def _doubts(groups: list[Group], metric: str) -> list[str]:
         found.append(f"{len(lost)} finished runs have a {metric} that is not finite and are in no mean: "
                      f"{_some([run.name for run in lost])}")  # fmt: skip
     return found
-
-
-def is_lower(metric: str) -> bool:
-    """Whether less of a metric is better, by its name, with its split or without: val/loss, eval_loss, val.loss, loss.min."""
-    name = metric.lower().rpartition("/")[2].partition("@")[0]
-    words = [word for word in name.split(".") if word not in ("min", "max", "mean", "best", "last")]
-    return any(words[-1] == low or words[-1].endswith(f"_{low}") for low in LOWER) if words else False
 
 
 def marginal(groups: Sequence[Group]) -> dict[int, float]:
