@@ -1,8 +1,15 @@
 """Where the rooms of a report meet: names of metrics, runs that count, values that no table or figure expects."""
 
+import json
+
 import pytest
 
+from research.report.entries import of_run
 from research.report.goals import is_lower
+from research.report.outputs import outputs
+from research.report.study import collect
+from research.report.training import read_lines
+from tests.synthetic_runs import write_study
 
 
 @pytest.mark.parametrize("name", [
@@ -21,3 +28,22 @@ def test_less_is_better_of_losses_however_a_program_names_them(name):
 ])  # fmt: skip
 def test_more_is_better_of_all_else(name):
     assert not is_lower(name)
+
+
+def test_examples_of_two_splits_are_not_taken_for_each_other(tmp_path):
+    """`fit` and `research test` both count their examples from 0."""
+    write_study(tmp_path / "s", points=2, outputs=2)
+    runs = collect([tmp_path / "s"])
+    for one in runs:
+        answers = {"0": {"prompt": "of the test", "reference": "", "answer": f"test {one.seed}"}}
+        (one.path / "test.json").write_text(
+            json.dumps({"metrics": {"loss": 9.0}, "per_query": {"loss": {"0": 9.0}}, "answers": answers})
+        )
+    entries = [of_run(one, read_lines, True) for one in collect([tmp_path / "s"])]
+    found = outputs(entries, "val/loss")
+    place = {example: i for i, example in enumerate(found["ids"])}
+    assert found["asked"][place["test/0"]] == ["of the test", ""]
+    assert found["asked"][place["val/0"]][0] != "of the test"
+    assert found["metrics"]["test/loss"][0][place["test/0"]] == 9
+    assert found["metrics"]["test/loss"][0][place["val/0"]] is None
+    assert found["metrics"]["val/loss"][0][place["test/0"]] is None
