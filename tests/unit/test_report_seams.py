@@ -47,3 +47,16 @@ def test_examples_of_two_splits_are_not_taken_for_each_other(tmp_path):
     assert found["metrics"]["test/loss"][0][place["test/0"]] == 9
     assert found["metrics"]["test/loss"][0][place["val/0"]] is None
     assert found["metrics"]["val/loss"][0][place["test/0"]] is None
+
+
+def test_the_document_shown_as_first_is_the_metrics_first():
+    """Of equal scores the larger id ranks first, whatever the order of insertion."""
+    from research.metrics.retrieval import evaluate
+    from research.training.validation import first_documents
+    from research.types import Collection, Document
+
+    corpus = {name: Document(name, f"text of {name}") for name in ("a", "b")}
+    data = Collection("x", "dev", corpus, {"q": "question"}, {"q": {"b": 1}}, "", {})
+    ranking = {"q": {"a": 1.0, "b": 1.0}}
+    assert evaluate(data.qrels, ranking, ["mrr@10"])["mrr@10"] == {"q": 1.0}
+    assert first_documents(data, ranking)["q"]["answer"].startswith("✓ relevant")
