@@ -67,9 +67,9 @@ def study(runs: Sequence[Run], metric: str, factors: Sequence[str], higher: bool
     Raises:
         UserError: no finished run has the metric, or two runs of one setting and seed have different values.
     """
-    measured = [run for run in runs if math.isfinite(run.metrics.get(metric, math.nan))]
-    if not measured:
-        known = sorted({name for run in runs for name in run.metrics})
+    done = [run for run in runs if run.state == "done"]
+    if not any(math.isfinite(run.metrics.get(metric, math.nan)) for run in done):
+        known = sorted({name for run in done for name in run.metrics})
         raise UserError(f"no finished run has {metric}; expected one of {', '.join(known) or 'nothing: no run is finished'}. "
                         "Name another by --metric, or run `research test` on the runs.")  # fmt: skip
     buckets: dict[str, list[Run]] = {}

@@ -4,12 +4,15 @@ import json
 
 import pytest
 
+from research.errors import UserError
+from research.report import factor_sheets
 from research.report.entries import of_run
 from research.report.goals import is_lower
 from research.report.outputs import outputs
 from research.report.study import collect
 from research.report.training import read_lines
 from tests.synthetic_runs import write_study
+from tests.unit.test_study import NOISE, made, run
 
 
 @pytest.mark.parametrize("name", [
@@ -60,3 +63,16 @@ def test_the_document_shown_as_first_is_the_metrics_first():
     ranking = {"q": {"a": 1.0, "b": 1.0}}
     assert evaluate(data.qrels, ranking, ["mrr@10"])["mrr@10"] == {"q": 1.0}
     assert first_documents(data, ranking)["q"]["answer"].startswith("✓ relevant")
+
+
+def test_a_study_of_pruned_runs_alone_is_refused():
+    """They have numbers of their last validation, and are in no mean."""
+    runs = [run(r, 4, s, 1.0 + NOISE[s], state="pruned") for r in (4, 8) for s in range(3)]
+    with pytest.raises(UserError, match="no finished run has val/loss; expected one of nothing: no run is finished"):
+        made(runs)
+
+
+def test_a_full_design_of_equal_values_has_no_f_test():
+    found = made([run(r, a, s, 1.0) for r in (4, 8) for a in (8, 16) for s in range(3)])
+    assert factor_sheets.factorial(found) is None
+    assert factor_sheets.not_factorial(found) == "every run has the same value"
