@@ -1,6 +1,7 @@
 """Where the rooms of a report meet: names of metrics, runs that count, values that no table or figure expects."""
 
 import json
+import math
 
 import pytest
 
@@ -8,7 +9,11 @@ from research.errors import UserError
 from research.report import factor_sheets
 from research.report.entries import of_run
 from research.report.goals import is_lower
+from research.report.groups import Group, Study
+from research.report.importance import importance
 from research.report.outputs import outputs
+from research.report.plots import figures
+from research.report.plots_parallel import parallel
 from research.report.study import collect
 from research.report.training import read_lines
 from tests.synthetic_runs import write_study
@@ -76,3 +81,34 @@ def test_a_full_design_of_equal_values_has_no_f_test():
     found = made([run(r, a, s, 1.0) for r in (4, 8) for a in (8, 16) for s in range(3)])
     assert factor_sheets.factorial(found) is None
     assert factor_sheets.not_factorial(found) == "every run has the same value"
+
+
+def test_shares_of_variance_have_no_unit():
+    """A forest splits no node whose variance is below 2e-16: values around 1e-9 looked constant."""
+    settings = ((4, 8), (8, 16), (8, 32), (4, 64), (16, 8))
+    found = [importance(made([run(r, a, s, unit * (1 + r / 8 + a / 40 + NOISE[s])) for r, a in settings for s in range(3)]))
+             for unit in (1.0, 1e-9, 1e200)]  # fmt: skip
+    assert [one.kind for one in found] == ["forest"] * 3
+    for one in found[1:]:
+        assert [share.label for share in one.shares] == [share.label for share in found[0].shares]
+        assert [share.share for share in one.shares] == pytest.approx(
+            [share.share for share in found[0].shares], abs=0.05
+        )
+
+
+def test_a_factor_of_which_the_lines_drawn_have_one_value_keeps_its_axis():
+    groups = [Group(f"g{i}", {"kind": "a" if i < 205 else "b", "r": i}, [], {0: float(i)}, {}) for i in range(210)]
+    ticks = [layer["data"]["values"] for layer in parallel(Study("val/loss", False, groups, ["kind", "r"], [])).spec["layer"]
+             if layer["mark"].get("shape") == "stroke"]  # fmt: skip
+    assert [one for one in ticks[0] if one["axis"] == 0] == [{"axis": 0, "at": 1.0, "text": "a"}]
+
+
+def test_figures_of_an_infinite_level_are_json():
+    """`gradient_clip_val: .inf` is a value like others; the page's scripts read its figures as JSON."""
+    runs = [run(r, 4, s, 1.0 + r / 8 + NOISE[s], options={"clip": clip})
+            for r in (4, 8) for clip in (1.0, 2.0, math.inf) for s in range(3)]  # fmt: skip
+    found = made(runs)
+    drawn = figures(found, lambda one: [], importance(found))
+    assert "parallel" in [one.name for one in drawn]
+    for one in drawn:
+        json.dumps(one.spec, allow_nan=False)
