@@ -8,6 +8,8 @@ import pytest
 from research.errors import UserError
 from research.report import factor_sheets
 from research.report.entries import of_run
+from research.report.explorer import data
+from research.report.export import tidy
 from research.report.goals import is_lower
 from research.report.groups import Group, Study
 from research.report.importance import importance
@@ -112,3 +114,34 @@ def test_figures_of_an_infinite_level_are_json():
     assert "parallel" in [one.name for one in drawn]
     for one in drawn:
         json.dumps(one.spec, allow_nan=False)
+
+
+def test_columns_of_one_name_are_two_columns():
+    """Of W&B: an option `loss` beside a metric `loss`, a metric `error`, options `state` and `system`."""
+    entries = [of_run(run(4, 4, s, options={"loss": kind, "state": kind, "system": kind})._replace(
+        metrics={"loss": 1.0 + s, "error": 0.5 + s}, facts={"loss": 3.0 + s}, history=lambda metric: []), read_lines, False)
+        for s, kind in enumerate(("mse", "mae"))]  # fmt: skip
+    found = data(entries, "error", False, ["loss"], [[], []])
+    ids = [column["id"] for column in found["columns"]]
+    assert len(ids) == len({*ids})
+    assert found["metric"] == "metric.error"
+    values = {column["id"]: column["values"] for column in found["columns"]}
+    assert values[found["metric"]] == [0.5, 1.5]
+    assert values[found["factors"][0]] == ["mse", "mae"]
+    assert (values["loss"], values["fact.loss"], values["state"]) == ([1.0, 2.0], [3.0, 4.0], ["done", "done"])
+    assert "system" not in ids
+
+
+def test_the_goal_of_a_study_is_that_of_its_column():
+    """`goal: maximize` of a loss: sorting and the bold value of the page follow the tables."""
+    entries = [of_run(run(4, 4, s, 1.0 + s)._replace(history=lambda metric: []), read_lines, False) for s in range(2)]
+    (column,) = (one for one in data(entries, "val/loss", True, [], [[], []])["columns"] if one["kind"] == "metric")
+    assert column["lower"] is False
+
+
+def test_a_metric_called_error_leaves_the_errors_in_the_tidy_table():
+    found = tidy(
+        [run(4, 4, 0, state="failed", error="no room"), run(4, 4, 1)._replace(metrics={"error": 0.5, "seed": 7.0})]
+    )
+    assert (found["error"], found["metric.error"]) == (["no room", ""], [None, 0.5])
+    assert (found["seed"], found["metric.seed"]) == ([0, 1], [None, 7.0])
