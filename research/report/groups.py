@@ -23,6 +23,7 @@ class Group(NamedTuple):
         runs: all of them, finished or not, in the order of the table.
         values: seed → value of the metric, of the runs that are done.
         numbers: run facts that all its runs share or that are averaged (trained_parameters, seconds).
+        counted: the runs whose values these are, one a seed: of copies the first.
     """
 
     label: str
@@ -30,6 +31,7 @@ class Group(NamedTuple):
     runs: list[Run]
     values: dict[int, float]
     numbers: dict[str, float]
+    counted: Sequence[Run] = ()
 
     @property
     def missing(self) -> list[Run]:
@@ -127,7 +129,8 @@ def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], war
     for name in names:
         found = [run.facts[name] for run in owner.values() if name in run.facts]
         numbers[name] = sum(found) / len(found)
-    return Group(label, {name: runs[0].options.get(name) for name in factors}, runs, values, numbers)
+    return Group(label, {name: runs[0].options.get(name) for name in factors}, runs, values, numbers,
+                 tuple(owner.values()))  # fmt: skip
 
 
 def _difference(a: Run, b: Run) -> str:

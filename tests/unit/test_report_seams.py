@@ -14,7 +14,8 @@ from research.report.goals import is_lower
 from research.report.groups import Group, Study
 from research.report.importance import importance
 from research.report.outputs import outputs
-from research.report.plots import figures
+from research.report.plots import figures, learning_curves
+from research.report.plots_cost import against_seconds
 from research.report.plots_parallel import parallel
 from research.report.study import collect
 from research.report.training import read_lines
@@ -145,3 +146,29 @@ def test_a_metric_called_error_leaves_the_errors_in_the_tidy_table():
     )
     assert (found["error"], found["metric.error"]) == (["no room", ""], [None, 0.5])
     assert (found["seed"], found["metric.seed"]) == ([0, 1], [None, 7.0])
+
+
+def test_figures_are_of_the_runs_that_the_tables_count():
+    """Of r = 4 seed 0 there twice, seed 1, and seed 2 that diverged: the curve is the mean of 1 and 3, not of 1, 1, 3 and 9."""
+    runs = [
+        run(4, 4, 0, 1.0),
+        run(4, 4, 0, 1.0, name="copy"),
+        run(4, 4, 1, 3.0),
+        run(4, 4, 2, math.nan),
+        run(8, 4, 0, 2.0),
+    ]
+    runs = [one._replace(facts={"seconds": {0: 10.0, 1: 30.0, 2: 90.0}[one.seed]}) for one in runs]
+    runs[-1] = runs[-1]._replace(facts={"seconds": 7.0})
+    found = made(runs)
+    assert [one.name for one in found.groups[0].counted] == ["r4a4s0", "r4a4s1"]
+    drawn = learning_curves(found, lambda one: [(step, {0: 1.0, 1: 3.0, 2: 9.0}[one.seed]) for step in range(4)])
+    assert {row["mean"] for row in drawn.spec["data"]["values"] if row["line"] == "r=4"} == {2.0}
+    cost = against_seconds(found)
+    assert [row["x"] for row in cost.spec["data"]["values"]] == [20.0, 7.0]
+
+
+def test_a_step_that_a_resumed_run_took_again_counts_once():
+    found = made([run(r, 4, s, 1.0 + r + NOISE[s]) for r in (4, 8) for s in range(2)])
+    curve = [(0, 4.0), (1, 3.0), (1, 2.0), (2, 1.0)]
+    drawn = learning_curves(found, lambda one: curve).spec["data"]["values"]
+    assert [(row["x"], row["mean"]) for row in drawn if row["line"] == "r=4"] == [(0, 4.0), (1, 2.0), (2, 1.0)]
