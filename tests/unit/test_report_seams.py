@@ -13,11 +13,13 @@ from research.report.export import tidy
 from research.report.goals import is_lower
 from research.report.groups import Group, Study
 from research.report.importance import importance
+from research.report.latex import distinct, slug
 from research.report.outputs import outputs
 from research.report.plots import figures, learning_curves
 from research.report.plots_cost import against_seconds
 from research.report.plots_parallel import parallel
 from research.report.study import collect
+from research.report.study_sheets import by_factor
 from research.report.training import read_lines
 from tests.synthetic_runs import write_study
 from tests.unit.test_study import NOISE, made, run
@@ -172,3 +174,13 @@ def test_a_step_that_a_resumed_run_took_again_counts_once():
     curve = [(0, 4.0), (1, 3.0), (1, 2.0), (2, 1.0)]
     drawn = learning_curves(found, lambda one: curve).spec["data"]["values"]
     assert [(row["x"], row["mean"]) for row in drawn if row["line"] == "r=4"] == [(0, 4.0), (1, 2.0), (2, 1.0)]
+
+
+def test_tables_of_factors_whose_names_look_alike_are_files_of_their_own():
+    runs = [run(4, 4, s, 1.0 + NOISE[s] + 0.1 * i + 0.2 * k, options={"α": i, "β": k})
+            for i in (1, 2) for k in (1, 2) for s in range(3)]  # fmt: skip
+    found = made(runs)
+    named = distinct([by_factor(found, name) for name in found.factors])
+    assert [one.name for one in named] == ["by_α", "by_β-2"]
+    assert len({slug(one.name) for one in named}) == 2
+    assert distinct(named[:1]) == named[:1]
