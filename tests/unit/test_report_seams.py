@@ -7,6 +7,7 @@ import pytest
 
 from research.errors import UserError
 from research.report import factor_sheets
+from research.report.claims import check, parse
 from research.report.entries import of_run
 from research.report.explorer import data
 from research.report.export import tidy
@@ -14,12 +15,13 @@ from research.report.goals import is_lower
 from research.report.groups import Group, Study
 from research.report.importance import importance
 from research.report.latex import distinct, slug
+from research.report.numbers import share
 from research.report.outputs import outputs
 from research.report.plots import figures, learning_curves
 from research.report.plots_cost import against_seconds
 from research.report.plots_parallel import parallel
 from research.report.study import collect
-from research.report.study_sheets import by_factor
+from research.report.study_sheets import by_factor, finding, results
 from research.report.training import read_lines
 from tests.synthetic_runs import write_study
 from tests.unit.test_study import NOISE, made, run
@@ -184,3 +186,29 @@ def test_tables_of_factors_whose_names_look_alike_are_files_of_their_own():
     assert [one.name for one in named] == ["by_α", "by_β-2"]
     assert len({slug(one.name) for one in named}) == 2
     assert distinct(named[:1]) == named[:1]
+
+
+def test_small_values_are_not_shown_as_zeros():
+    """An error of 3e-7: five digits made 0.00000 of all settings, none of them the best, and a lead of 0.00000."""
+    found = made([run(r, 4, s, 1e-7 * (1 + r / 4 + NOISE[s])) for r in (4, 8) for s in range(3)])
+    rows = results(found).rows
+    assert [row[2].text for row in rows] == ["0.0000002000 ± 0.0000000010", "0.0000003000 ± 0.0000000010"]
+    assert [row[2].rank for row in rows] == [1, 2]
+    assert "Its lead of 0.0000001000 over" in finding(found)
+    (verdict,) = check([parse("r=4 beats r=8", "val/loss", "f")], {"val/loss": found})
+    assert "0.0000002000 and 0.0000003000, difference -0.0000001000" in verdict.words
+
+
+def test_a_negative_share_has_a_true_minus_sign():
+    assert (share(-1.5), share(-0.5), share(1.5)) == ("−1.5000", "−.5000", "1.5000")
+
+
+def test_the_interval_of_an_equivalence_is_called_by_its_level():
+    """1 − 2α: of p < .01 it is 98%."""
+    found = made([run(r, 4, s, 1.0 + NOISE[s]) for r in (4, 8) for s in range(3)])
+    for text, level in (
+        ("r=4 is equivalent to r=8 within .5", "90%"),
+        ("r=4 is equivalent to r=8 within .5, p < .01", "98%"),
+    ):
+        (verdict,) = check([parse(text, "val/loss", "f")], {"val/loss": found})
+        assert f"; {level} interval [" in verdict.words
