@@ -23,7 +23,7 @@ from research.metrics.families import holm
 from research.metrics.planning import seeds_needed
 from research.metrics.seeds import summarise, welch_test
 from research.report.groups import Group, Study, marginal, short_names, shown
-from research.report.sheets import Cell, Sheet
+from research.report.sheets import Cell, Sheet, decimals
 from research.runfolder import read_yaml
 
 HELD, BROKEN, UNDERPOWERED = "held", "broken", "underpowered"
@@ -139,12 +139,13 @@ def _verdict(claim: Claim, study: Study, a: dict, b: dict, test: Any, p: float) 
     counts = f"n = {len(a)} and {len(b)}"
     means = [summarise(list(side.values())).mean for side in (a, b)]
     difference = means[0] - means[1]
-    words = f"{study.metric} {means[0]:.4f} and {means[1]:.4f}, difference {difference:+.4f}"
+    digits = max(4, decimals(study.groups))
+    words = f"{study.metric} {means[0]:.{digits}f} and {means[1]:.{digits}f}, difference {difference:+.{digits}f}"
     if math.isnan(p):
         return Verdict(claim, UNDERPOWERED, f"{words}, {counts}: {getattr(test, 'note', '') or 'not estimable'}")
     words += f", p = {p:.3g} after Holm, {counts}"
     if claim.equivalent:
-        inside = f"90% interval [{test.low:+.4f}, {test.high:+.4f}]"
+        inside = f"{100 * (1 - 2 * claim.alpha):.4g}% interval [{test.low:+.{digits}f}, {test.high:+.{digits}f}]"
         if p < claim.alpha:
             return Verdict(claim, HELD, f"{words}; {inside}")
         apart = test.low > claim.margin or test.high < -claim.margin

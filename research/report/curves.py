@@ -7,7 +7,7 @@ import math
 from itertools import accumulate, pairwise
 
 from research.report.figures import Layout, axes, label, shorten, svg, tick_texts
-from research.report.groups import is_lower
+from research.report.goals import is_lower
 from research.report.labels import Box, Label, text_width
 from research.report.numbers import plain, share
 from research.report.scales import Scale, round_values, step_scale, step_ticks, y_scale, y_ticks

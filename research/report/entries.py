@@ -35,7 +35,8 @@ class Entry(NamedTuple):
         options: what it was made with, by dotted name.
         metrics: {"val/loss": …} of a training, {"ndcg@10": …} of a system.
         facts: parameters, seconds, milliseconds a query.
-        examples: {metric: {query or example id: value}}.
+        examples: {metric: {query or example id: value}}; of a training the id is `val/3` or `test/3`, since both splits
+            count their examples from 0.
         asked: {id: what was asked}, of the examples whose texts were kept.
         answers: {id: what it answered, or ranked first}.
         curves: {metric: (step, value)}, a step once.
@@ -71,7 +72,8 @@ def of_run(run: Run, lines: Lines, answered: bool, metric: str = "") -> Entry:
         facts = {"git_commit": run.made_of[1], "host": run.host}
         return Entry(run.name, "training", run.state, run.error, run.seed, run.options, run.metrics, run.facts, {}, {}, {},
                      {metric: curve} if curve else {}, {name: value for name, value in facts.items() if value})  # fmt: skip
-    examples = {metric: values for metric, values in run.examples.items() if values}
+    examples = {metric: {f"{metric.partition('/')[0]}/{example}": value for example, value in values.items()}
+                for metric, values in run.examples.items() if values}  # fmt: skip
     asked, answers = _answers(run.path) if answered and run.state in FINISHED else ({}, {})
     marker = run.path / MARKER
     return Entry(run.name, "training", run.state, run.error, run.seed, run.options, run.metrics, run.facts, examples, asked,
@@ -91,12 +93,12 @@ def curves_of(lines: list[dict[str, Any]]) -> dict[str, Curve]:
 def _answers(path: Path) -> tuple[dict[str, Shown], dict[str, str]]:
     """Generated answers of a run's validation, and of its test where there was one."""
     asked, answers = {}, {}
-    for name in ("metrics.json", "test.json"):
+    for split, name in (("val", "metrics.json"), ("test", "test.json")):
         if not (path / name).is_file():
             continue
         for example, one in (read_json(path / name).get("answers") or {}).items():
-            asked[example] = Shown(_text(one.get("prompt")), str(one.get("reference") or ""))
-            answers[example] = str(one.get("answer") or "")
+            asked[f"{split}/{example}"] = Shown(_text(one.get("prompt")), str(one.get("reference") or ""))
+            answers[f"{split}/{example}"] = str(one.get("answer") or "")
     return asked, answers
 
 

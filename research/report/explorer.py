@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research.report.entries import Entry
-from research.report.groups import is_lower, short_names, shown
+from research.report.goals import is_lower
+from research.report.groups import short_names, shown
 from research.report.outputs import outputs
 from research.report.plot_parts import COLOURS, CONFIG, SHAPES, Figure
 from research.report.render import can_draw
@@ -25,6 +26,8 @@ CURVES = 1_600_000  # bytes of a page for learning curves
 POINTS = (200, 100, 60, 40, 25, 15)  # of a curve; the first number with which all of them fit
 LEAST = 5.5  # bytes of a value, or more
 FIRST = ("train/loss",)
+OURS = ("run", "kind", "state", "error", "system")
+"""Ids of columns that the scripts ask for."""
 
 
 class Explorer(NamedTuple):
@@ -72,17 +75,33 @@ def explorer(
 
 def data(entries: Sequence[Entry], metric: str | None, higher: bool, factors: Sequence[str], facts: list[list]) -> dict:
     """What the scripts read; see page/data.js for its use."""
-    columns, same = _columns(entries, factors)
+    columns, same = _columns(entries, factors, metric, higher)
+    options = {column.pop("name"): column["id"] for column in columns if column["kind"] == "option"}
+    judged = {column.pop("name"): column["id"] for column in columns if column["kind"] == "metric"}
     return {
-        "metric": metric, "higher": higher, "factors": [name for name in factors if any(c["id"] == name for c in columns)],
+        "metric": judged.get(metric), "higher": higher, "factors": [options[name] for name in factors if name in options],
         "names": [entry.name for entry in entries], "columns": columns, "same": same, **_curves(entries, metric),
         "provenance": _provenance(facts), "outputs": outputs(entries, metric),
         "style": {"colours": COLOURS, "shapes": SHAPES, "config": CONFIG, "schema": SCHEMA},
     }  # fmt: skip
 
 
-def _columns(entries: Sequence[Entry], factors: Sequence[str]) -> tuple[list[dict], dict[str, Any]]:
-    """Columns of the table, the options that vary first; and the options that all entries have in common."""
+def _columns(
+    entries: Sequence[Entry], factors: Sequence[str], metric: str | None, higher: bool
+) -> tuple[list[dict], dict[str, Any]]:
+    """Columns of the table, the options that vary first; and the options that all entries have in common.
+
+    An id is a column's alone: W&B's programs have an option `loss` beside a metric `loss`, and a metric `error`.
+    """
+    taken = {*OURS} - ({"system"} if any(entry.kind == "system" for entry in entries) else set())
+
+    def id_of(kind: str, name: str) -> str:
+        found = f"{kind}.{name}" if name in taken else name
+        taken.add(found)
+        return found
+
+    metrics = list(dict.fromkeys(name for entry in entries for name in entry.metrics))
+    ids = {name: id_of("metric", name) for name in metrics}  # first: their names are also those of curves and examples
     options = list(dict.fromkeys([*factors, *(name for entry in entries for name in entry.options)]))
     varied, same = [], {}
     # of a point that was never begun only the sweep's options are known: that the others are absent is no difference
@@ -99,13 +118,14 @@ def _columns(entries: Sequence[Entry], factors: Sequence[str]) -> tuple[list[dic
         values = [getattr(entry, kind) for entry in entries]
         if len(set(values)) > 1 or (kind == "state" and any(values)):
             columns.append({"id": kind, "label": kind, "kind": "state", "values": values})
-    columns += [{"id": name, "label": labels[name], "kind": "option", "values": values} for name, values in varied]
-    for kind, field in (("metric", "metrics"), ("fact", "facts")):
-        for name in dict.fromkeys(name for entry in entries for name in getattr(entry, field)):
-            values = [_number(getattr(entry, field).get(name)) for entry in entries]
-            label = name.replace("_", " ") if kind == "fact" else name
-            columns.append({"id": name, "label": label, "kind": kind, "values": values,
-                            **({"lower": is_lower(name)} if kind == "metric" else {})})  # fmt: skip
+    columns += [{"id": id_of("option", name), "name": name, "label": labels[name], "kind": "option", "values": values}
+                for name, values in varied]  # fmt: skip
+    columns += [{"id": ids[name], "name": name, "label": name, "kind": "metric",
+                 "values": [_number(entry.metrics.get(name)) for entry in entries],
+                 "lower": not higher if name == metric else is_lower(name)} for name in metrics]  # fmt: skip
+    for name in dict.fromkeys(name for entry in entries for name in entry.facts):
+        values = [_number(entry.facts.get(name)) for entry in entries]
+        columns.append({"id": id_of("fact", name), "label": name.replace("_", " "), "kind": "fact", "values": values})
     return columns, same
 
 

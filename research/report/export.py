@@ -24,7 +24,8 @@ def tidy(runs: list[Run]) -> dict[str, list[Any]]:
         "seed": [run.seed for run in runs],
     }  # fmt: skip
     columns |= {f"option.{name}": [_plain(run.options.get(name)) for run in runs] for name in options}
-    columns |= {name: [run.metrics.get(name) for run in runs] for name in metrics}
+    columns |= {name if name not in columns else f"metric.{name}": [run.metrics.get(name) for run in runs]
+                for name in metrics}  # fmt: skip
     columns |= {f"fact.{name}": [run.facts.get(name) for run in runs] for name in facts}
     for i, name in enumerate(("data", "code", "base")):
         columns[f"made_of.{name}"] = [run.made_of[i] for run in runs]

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from research.metrics.factorial import Effect, anova
 from research.metrics.families import holm
 from research.report.design import Design, design
@@ -50,6 +52,8 @@ def not_factorial(study: Study, paired: bool = False) -> str:
         return "each setting has one seed, whose spread nobody knows"
     if paired and len(full.seeds) < full.nested().shape[-1]:
         return "runs are paired by seed, and the settings have different seeds"
+    if not np.ptp(full.nested()):
+        return "every run has the same value"
     return ""
 
 

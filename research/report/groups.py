@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from research.errors import UserError
+from research.report.goals import is_lower
 from research.report.study import SEED, Run, as_key
 
 KINDS = {"LoraConfig": "LoRA", "PromptTuningConfig": "prompt tuning", "PrefixTuningConfig": "prefix tuning",
          "PromptEncoderConfig": "P-tuning"}  # fmt: skip
 """PEFT's classes as papers call the methods."""
-LOWER = ("loss", "perplexity", "kl", "reward_rejected", "other_loss", "error", "nll", "mse", "rmse", "mae", "wer",
-         "cer")  # fmt: skip
-"""Metrics of which the lowest value is the best, without their split; the last are other programs'."""
 ENOUGH = 3  # seeds
 
 
@@ -25,6 +23,7 @@ class Group(NamedTuple):
         runs: all of them, finished or not, in the order of the table.
         values: seed → value of the metric, of the runs that are done.
         numbers: run facts that all its runs share or that are averaged (trained_parameters, seconds).
+        counted: the runs whose values these are, one a seed: of copies the first.
     """
 
     label: str
@@ -32,6 +31,7 @@ class Group(NamedTuple):
     runs: list[Run]
     values: dict[int, float]
     numbers: dict[str, float]
+    counted: Sequence[Run] = ()
 
     @property
     def missing(self) -> list[Run]:
@@ -69,9 +69,9 @@ def study(runs: Sequence[Run], metric: str, factors: Sequence[str], higher: bool
     Raises:
         UserError: no finished run has the metric, or two runs of one setting and seed have different values.
     """
-    measured = [run for run in runs if math.isfinite(run.metrics.get(metric, math.nan))]
-    if not measured:
-        known = sorted({name for run in runs for name in run.metrics})
+    done = [run for run in runs if run.state == "done"]
+    if not any(math.isfinite(run.metrics.get(metric, math.nan)) for run in done):
+        known = sorted({name for run in done for name in run.metrics})
         raise UserError(f"no finished run has {metric}; expected one of {', '.join(known) or 'nothing: no run is finished'}. "
                         "Name another by --metric, or run `research test` on the runs.")  # fmt: skip
     buckets: dict[str, list[Run]] = {}
@@ -129,7 +129,8 @@ def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], war
     for name in names:
         found = [run.facts[name] for run in owner.values() if name in run.facts]
         numbers[name] = sum(found) / len(found)
-    return Group(label, {name: runs[0].options.get(name) for name in factors}, runs, values, numbers)
+    return Group(label, {name: runs[0].options.get(name) for name in factors}, runs, values, numbers,
+                 tuple(owner.values()))  # fmt: skip
 
 
 def _difference(a: Run, b: Run) -> str:
@@ -168,13 +169,6 @@ def _doubts(groups: list[Group], metric: str) -> list[str]:
         found.append(f"{len(lost)} finished runs have a {metric} that is not finite and are in no mean: "
                      f"{_some([run.name for run in lost])}")  # fmt: skip
     return found
-
-
-def is_lower(metric: str) -> bool:
-    """Whether less of a metric is better, by its name, with its split or without: val/loss, eval_loss, val.loss, loss.min."""
-    name = metric.lower().rpartition("/")[2].partition("@")[0]
-    words = [word for word in name.split(".") if word not in ("min", "max", "mean", "best", "last")]
-    return any(words[-1] == low or words[-1].endswith(f"_{low}") for low in LOWER) if words else False
 
 
 def marginal(groups: Sequence[Group]) -> dict[int, float]:

@@ -140,6 +140,9 @@ def forest(study: Study, factors: list[str], why: str) -> Importance | None:
     if use_seed:
         columns[SEED] = _categories([str(seed) for _, seed, _ in rows])
     values = np.array([value for _, _, value in rows])
+    values = (values - values.min()) / np.ptp(
+        values
+    )  # shares have no unit; a forest does not split what varies by 1e-8
     # a forest draws rows by number: the order in which runs were named must not matter
     order = np.lexsort([values, *(codes for codes, _, _ in columns.values())])
     columns = {label: (codes[order], low, high) for label, (codes, low, high) in columns.items()}
@@ -206,7 +209,9 @@ def _conditional(study: Study, factors: list[str], names: dict[str, str]) -> lis
 def _has_levels(study: Study, factor: str) -> bool:
     """Whether a factor is a list of values, each in two settings or more on average, and no number drawn from a range."""
     known = [group.factors[factor] for group in study.groups if group.values and group.factors[factor] is not None]
-    numbers = [value for value in known if isinstance(value, int | float) and not isinstance(value, bool)]
+    numbers = [
+        one for one in known if isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one)
+    ]
     return len(numbers) < len(known) or 2 * len({*numbers}) <= len(known)
 
 

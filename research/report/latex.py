@@ -1,5 +1,7 @@
 """Sheets → LaTeX with booktabs, as a paper includes them: \\input{results.tex}."""
 
+from typing import Any
+
 from research.report.sheets import Cell, Sheet
 
 SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -31,6 +33,19 @@ def escape(text: str) -> str:
 
 def slug(name: str) -> str:
     return "".join(one if one.isascii() and one.isalnum() else "-" for one in name)
+
+
+def distinct(parts: list[Any]) -> list[Any]:
+    """Sheets or figures with names whose files are not each other's: by α and by β are `by--` and `by---2`."""
+    found, taken = [], set()
+    for part in parts:
+        name, i = part.name, 1
+        while slug(name).lower() in taken:  # some disks take A and a for one
+            i += 1
+            name = f"{part.name}-{i}"
+        taken.add(slug(name).lower())
+        found.append(part._replace(name=name))
+    return found
 
 
 def _cell(cell: Cell) -> str:

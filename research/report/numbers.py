@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 def share(value: float) -> str:
     """0.46379 → `.4638`; 1 → `1.0000`."""
-    return f"{value:.4f}".replace("-", "−").replace("0.", ".", 1) if abs(value) < 1 else f"{value:.4f}"
+    text = f"{value:.4f}".replace("-", "−")
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
 def signed(value: float) -> str:

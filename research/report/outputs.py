@@ -16,9 +16,9 @@ DIGITS = 4  # significant
 def outputs(entries: Sequence[Entry], metric: str | None) -> dict[str, Any]:
     """What the explorer compares example by example.
 
-    All examples of the first metric where they fit; else those that come first by a hash of their id, so that no result
-    decides. Other metrics have the same examples, as many metrics as fit. Texts of the examples on which the runs differ most
-    and of others in turn.
+    All examples of the first metric of each split where they fit; else those that come first by a hash of their id, so that no
+    result decides. Other metrics have the same examples, as many metrics as fit. Texts of the examples on which the runs
+    differ most and of others in turn.
 
     Args:
         entries: of the explorer.
@@ -36,9 +36,12 @@ def outputs(entries: Sequence[Entry], metric: str | None) -> dict[str, Any]:
     every = list(
         dict.fromkeys(example for entry in entries for values in entry.examples.values() for example in values)
     )
-    known = set(entries[0].examples.get(names[0], {})).union(*(entry.examples.get(names[0], {}) for entry in entries))
+    first: dict[str, str] = {}  # split → its metric that stands first
+    for name in names:
+        first.setdefault(name.rpartition("/")[0], name)
+    known = {example for name in first.values() for entry in entries for example in entry.examples.get(name, ())}
     ids = [example for example in every if example in known]
-    cost = _size(_values(entries, names[0], ids))
+    cost = sum(_size(_values(entries, name, ids)) for name in first.values())
     if cost > VALUES:
         keep = set(sorted(ids, key=_hash)[: max(1, len(ids) * VALUES // cost)])
         ids = [example for example in ids if example in keep]
@@ -51,7 +54,7 @@ def outputs(entries: Sequence[Entry], metric: str | None) -> dict[str, Any]:
             spent -= _size(values)
         else:
             found[name] = values
-    texts = _texts(entries, ids, found[names[0]])
+    texts = _texts(entries, ids, [line for name in first.values() for line in found.get(name, ())])
     return {"ids": ids, "of": len(known), "metrics": found, "left": left, **texts}
 
 

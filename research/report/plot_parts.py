@@ -72,7 +72,8 @@ def method(group: Group) -> str:
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether an axis has a place for it; an infinity is no JSON either, and would end the page's scripts."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def side(study: Study) -> str:

@@ -56,7 +56,7 @@ def against_seconds(study: Study) -> Figure | None:
     """The metric against the seconds that a training took, both with bars over seeds."""
     points = []
     for group in study.groups:
-        seconds = [run.facts["seconds"] for run in group.runs if run.state == "done" and run.facts.get("seconds")]
+        seconds = [run.facts["seconds"] for run in group.counted if run.facts.get("seconds")]
         if group.values and seconds:
             mean = summarise(seconds)
             sd = 0.0 if math.isnan(mean.sd) else mean.sd

@@ -133,7 +133,9 @@ def _factor_axis(name: str, values: list[Any]) -> Axis:
     if all(map(is_number, known)) and len({*known}) > 1:
         return _number_axis(name, known, None in values)
     texts = brief(sorted({shown(value) for value in values}), NAME)
-    places = {text: 1 - i / (len(texts) - 1) for i, text in enumerate(texts)}
+    places = {
+        text: 1 - i / max(1, len(texts) - 1) for i, text in enumerate(texts)
+    }  # the lines drawn may have one alone
     ticks = [(place, texts[text]) for text, place in places.items()]
     return Axis(name, lambda value: places[shown(value)], _apart(ticks))
 

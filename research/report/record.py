@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from research.errors import UserError
-from research.report.groups import Group, Study, is_lower
+from research.report.goals import is_lower
+from research.report.groups import Group, Study
 from research.report.study import SEED, Run
 
 MADE_OF = ("data", "code", "base")

@@ -51,13 +51,16 @@ class Sheet(NamedTuple):
 
 
 def decimals(groups: Sequence[Group]) -> int:
-    """Digits after the point that show a usual spread (the median) with two of its own: 1 to 5."""
+    """Digits after the point that show a usual spread (the median) with two of its own: 1 to 5, and of values whose largest
+    is below .01 (an error of 3e-7) so many that it has four."""
+    largest = max((abs(value) for g in groups for value in g.values.values()), default=1.0)
+    most = 3 - math.floor(math.log10(largest)) if 0 < largest < 0.01 else 5
     spreads = [summarise(list(g.values.values())).sd for g in groups if len(g.values) > 1]
     spreads = [spread for spread in spreads if spread > 0]
     if not spreads:
-        return 4
+        return most if largest < 0.01 else 4
     usual = statistics.median_low(spreads) * (1 + 1e-9)  # .00999… is .01
-    return min(5, max(1, 1 - math.floor(math.log10(usual))))
+    return min(most, max(1, 1 - math.floor(math.log10(usual))))
 
 
 def number(value: float, digits: int, plus: bool = False) -> str:

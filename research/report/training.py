@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from research.errors import UserError
+from research.report.goals import is_lower
 from research.runfolder import MARKER, read_json
 
 Curve = list[tuple[int, float]]  # (optimizer steps taken, value), finite values only
@@ -233,7 +234,8 @@ def _best(path: Path, metrics: dict, monitor: str, values: Curve, finished: bool
         UserError: metrics.json and the curve hold different values for one step.
     """
     if not finished:  # a resumed run's metrics.json may be ahead of its curves
-        return max((point for point in values if point[0] > 0), key=lambda point: point[1], default=None)
+        choose: Any = min if is_lower(monitor) else max
+        return choose((point for point in values if point[0] > 0), key=lambda point: point[1], default=None)
     value = metrics["metrics"].get(monitor)
     if not isinstance(value, int | float):
         return None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.report import wandb_keys as keys
-from research.report.groups import Group, Study, short_names
+from research.report.groups import Study, short_names
 from research.report.study import Run
 
 WIDE, HALF, HIGH = 24, 12, 8  # W&B's grid has 24 columns
@@ -57,7 +57,7 @@ def blocks(study: Study | None, folders: list[Path], metrics: list[str], run_set
         logged = [name for name in metrics if any(keys.logged(folder, [name]) for folder in folders)]
         panels = over_runs(Numbers("", logged, None, False, False), [], len(ids))
         return [wr.H2("Runs"), wr.PanelGrid(runsets=[run_set("all runs", ids)], panels=panels)]
-    groups = [[run for run in counted(group, study.metric) if keys.run_id(run.path)] for group in study.groups]
+    groups = [[run for run in group.counted if keys.run_id(run.path)] for group in study.groups]
     runs = [run for group in groups for run in group]
     configs = {run.path: keys.config_of(run) for run in runs}
     by = keys.factor_keys(list(configs.values()), study.factors)
@@ -139,15 +139,6 @@ def numbers_of(metric: str, runs: list[Run], configs: dict[Path, dict]) -> Numbe
     ]
     given = set.intersection(*(keys.summarised(run.path) for run in runs)) if runs else set()
     return Numbers(name, over_steps, name or None, name in given, "trained_parameters" in given)
-
-
-def counted(group: Group, metric: str) -> list[Run]:
-    """The runs that are in a group's mean: finished, measured, and one a seed."""
-    found: dict[Any, Run] = {}
-    for run in group.runs:
-        if run.state == "done" and metric in run.metrics:
-            found.setdefault(run.seed, run)
-    return list(found.values())
 
 
 def layers(groups: list[list[Run]], configs: dict[Path, dict], by: Iterable[str]) -> list[list[Run]]:

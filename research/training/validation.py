@@ -7,7 +7,7 @@ import lightning as L
 import numpy as np
 import torch
 
-from research.metrics.retrieval import evaluate, parse_metric
+from research.metrics.retrieval import evaluate, parse_metric, rank_documents
 from research.models.dual_encoder import TextEncoder
 from research.retrieval.encode import encode_batches
 from research.retrieval.index import exact_search, to_run
@@ -65,8 +65,7 @@ def first_documents(data: Collection, run: Run) -> dict[str, dict[str, str]]:
     texts = {}
     for query in chosen:
         relevant = [doc for doc, grade in data.qrels[query].items() if grade > 0]
-        ranked = run.get(query) or {}
-        first = max(ranked, key=ranked.__getitem__, default=None)
+        first = next(iter(rank_documents(run.get(query) or {})), None)  # of ties the one that the metrics rank first
         verdict = "found no document" if first is None else "✓ relevant: " if first in relevant else "✗ not relevant: "
         texts[query] = {"prompt": data.queries[query], "reference": _snippet(data, next(iter(relevant), None)),
                         "answer": verdict + _snippet(data, first)}  # fmt: skip

@@ -158,7 +158,7 @@ def _explorer(found: Found | None, fits: list[Path], names: dict[Path, str], run
     """All trainings and systems of the report, where there are two or more."""
     from research.report.entries import of_row, of_run
     from research.report.explorer import explorer
-    from research.report.groups import is_lower
+    from research.report.goals import is_lower
     from research.report.provenance import facts
     from research.report.study import read
     from research.report.training import read_lines

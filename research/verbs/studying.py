@@ -49,6 +49,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     from research.report.factor_sheets import factorial, not_factorial, shares
     from research.report.groups import short_names, study
     from research.report.importance import importance
+    from research.report.latex import distinct
     from research.report.main_table import main_results
     from research.report.plots import figures
     from research.report.record import record
@@ -92,7 +93,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
         studies = {metric: main} | {name: study(runs, name, names) for name in others}
         verdicts = claiming.check(stated, studies, str(claims))
         made.append(claiming.sheet(verdicts))
-    made.append(sheets.every_run(main))
+    made = distinct([*made, sheets.every_run(main)])
     states: dict[str, int] = {}
     for run in runs:
         states[run.state] = states.get(run.state, 0) + 1
@@ -101,7 +102,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     summary = {"study": {**record(main, stated), "states": states, "warnings": main.warnings}}
     broken = sum(v.state == claiming.BROKEN for v in verdicts)
     counts = {"runs": len(runs), "states": states, **({"broken": broken} if verdicts else {})}
-    drawings = figures(main, partial(_curve, metric), explained) if can_draw() else []
+    drawings = distinct(figures(main, partial(_curve, metric), explained)) if can_draw() else []
     if not can_draw():
         say(f"warning: {MISSING}")
     return Found(_title(paths, runs), sheets.finding(main), made, drawings, main.warnings, runs,

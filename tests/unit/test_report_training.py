@@ -94,6 +94,14 @@ def test_the_untrained_model_is_never_the_best_step(tmp_path):
     assert training_words.result(training).endswith("untrained .7500 (−.2500).")
 
 
+def test_the_lowest_loss_so_far_is_the_best(tmp_path):
+    path = fit_folder(tmp_path / "sft", values={0: 3.5, 1: 2.5, 2: 2.0, 4: 2.75}, finished=False)
+    for name in ("metrics.json", "config.yaml", "curves.jsonl"):
+        (path / name).write_text((path / name).read_text().replace("val/mrr@10", "val/loss"))
+    (path / "metrics.json").unlink()
+    assert read(path).best == (2, 2.0)
+
+
 @pytest.mark.parametrize(
     ("values", "finished", "said"),
     [

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from research.errors import UserError
-from research.report.groups import is_lower, study
+from research.report.goals import is_lower
+from research.report.groups import study
 from research.report.study import Run, collect, factors
 from research.report.study_sheets import by_factor
 from tests.wandb_log import run_records, write_log

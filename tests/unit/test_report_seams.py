@@ -1,0 +1,214 @@
+"""Where the rooms of a report meet: names of metrics, runs that count, values that no table or figure expects."""
+
+import json
+import math
+
+import pytest
+
+from research.errors import UserError
+from research.report import factor_sheets
+from research.report.claims import check, parse
+from research.report.entries import of_run
+from research.report.explorer import data
+from research.report.export import tidy
+from research.report.goals import is_lower
+from research.report.groups import Group, Study
+from research.report.importance import importance
+from research.report.latex import distinct, slug
+from research.report.numbers import share
+from research.report.outputs import outputs
+from research.report.plots import figures, learning_curves
+from research.report.plots_cost import against_seconds
+from research.report.plots_parallel import parallel
+from research.report.study import collect
+from research.report.study_sheets import by_factor, finding, results
+from research.report.training import read_lines
+from tests.synthetic_runs import write_study
+from tests.unit.test_study import NOISE, made, run
+
+
+@pytest.mark.parametrize("name", [
+    "val/loss", "loss/val", "Loss/train", "val/loss_epoch", "val_loss_epoch", "train/loss_step", "val-loss", "val loss",
+    "valLoss", "Val Loss", "loss_val", "val/loss/dataloader_idx_0", "eval_loss", "val.loss", "loss.min", "val/error_rate",
+    "eval/ppl",
+    "val/reward_rejected", "val/kl", "test/other_loss", "val/perplexity", "MSE", "val/l1_loss@10",
+])  # fmt: skip
+def test_less_is_better_of_losses_however_a_program_names_them(name):
+    assert is_lower(name)
+
+
+@pytest.mark.parametrize("name", [
+    "val/accuracy", "accuracy/val", "val/rouge_l", "ndcg@10", "val/mrr@10", "val/reward_chosen", "val/loss_scale_ok", "eval/f1",
+    "token_accuracy", "win_rate", "val/reward_margin", "",
+])  # fmt: skip
+def test_more_is_better_of_all_else(name):
+    assert not is_lower(name)
+
+
+def test_examples_of_two_splits_are_not_taken_for_each_other(tmp_path):
+    """`fit` and `research test` both count their examples from 0."""
+    write_study(tmp_path / "s", points=2, outputs=2)
+    runs = collect([tmp_path / "s"])
+    for one in runs:
+        answers = {"0": {"prompt": "of the test", "reference": "", "answer": f"test {one.seed}"}}
+        (one.path / "test.json").write_text(
+            json.dumps({"metrics": {"loss": 9.0}, "per_query": {"loss": {"0": 9.0}}, "answers": answers})
+        )
+    entries = [of_run(one, read_lines, True) for one in collect([tmp_path / "s"])]
+    found = outputs(entries, "val/loss")
+    place = {example: i for i, example in enumerate(found["ids"])}
+    assert found["asked"][place["test/0"]] == ["of the test", ""]
+    assert found["asked"][place["val/0"]][0] != "of the test"
+    assert found["metrics"]["test/loss"][0][place["test/0"]] == 9
+    assert found["metrics"]["test/loss"][0][place["val/0"]] is None
+    assert found["metrics"]["val/loss"][0][place["test/0"]] is None
+
+
+def test_the_document_shown_as_first_is_the_metrics_first():
+    """Of equal scores the larger id ranks first, whatever the order of insertion."""
+    from research.metrics.retrieval import evaluate
+    from research.training.validation import first_documents
+    from research.types import Collection, Document
+
+    corpus = {name: Document(name, f"text of {name}") for name in ("a", "b")}
+    data = Collection("x", "dev", corpus, {"q": "question"}, {"q": {"b": 1}}, "", {})
+    ranking = {"q": {"a": 1.0, "b": 1.0}}
+    assert evaluate(data.qrels, ranking, ["mrr@10"])["mrr@10"] == {"q": 1.0}
+    assert first_documents(data, ranking)["q"]["answer"].startswith("✓ relevant")
+
+
+def test_a_study_of_pruned_runs_alone_is_refused():
+    """They have numbers of their last validation, and are in no mean."""
+    runs = [run(r, 4, s, 1.0 + NOISE[s], state="pruned") for r in (4, 8) for s in range(3)]
+    with pytest.raises(UserError, match="no finished run has val/loss; expected one of nothing: no run is finished"):
+        made(runs)
+
+
+def test_a_full_design_of_equal_values_has_no_f_test():
+    found = made([run(r, a, s, 1.0) for r in (4, 8) for a in (8, 16) for s in range(3)])
+    assert factor_sheets.factorial(found) is None
+    assert factor_sheets.not_factorial(found) == "every run has the same value"
+
+
+def test_shares_of_variance_have_no_unit():
+    """A forest splits no node whose variance is below 2e-16: values around 1e-9 looked constant."""
+    settings = ((4, 8), (8, 16), (8, 32), (4, 64), (16, 8))
+    found = [importance(made([run(r, a, s, unit * (1 + r / 8 + a / 40 + NOISE[s])) for r, a in settings for s in range(3)]))
+             for unit in (1.0, 1e-9, 1e200)]  # fmt: skip
+    assert [one.kind for one in found] == ["forest"] * 3
+    for one in found[1:]:
+        assert [share.label for share in one.shares] == [share.label for share in found[0].shares]
+        assert [share.share for share in one.shares] == pytest.approx(
+            [share.share for share in found[0].shares], abs=0.05
+        )
+
+
+def test_a_factor_of_which_the_lines_drawn_have_one_value_keeps_its_axis():
+    groups = [Group(f"g{i}", {"kind": "a" if i < 205 else "b", "r": i}, [], {0: float(i)}, {}) for i in range(210)]
+    ticks = [layer["data"]["values"] for layer in parallel(Study("val/loss", False, groups, ["kind", "r"], [])).spec["layer"]
+             if layer["mark"].get("shape") == "stroke"]  # fmt: skip
+    assert [one for one in ticks[0] if one["axis"] == 0] == [{"axis": 0, "at": 1.0, "text": "a"}]
+
+
+def test_figures_of_an_infinite_level_are_json():
+    """`gradient_clip_val: .inf` is a value like others; the page's scripts read its figures as JSON."""
+    runs = [run(r, 4, s, 1.0 + r / 8 + NOISE[s], options={"clip": clip})
+            for r in (4, 8) for clip in (1.0, 2.0, math.inf) for s in range(3)]  # fmt: skip
+    found = made(runs)
+    drawn = figures(found, lambda one: [], importance(found))
+    assert "parallel" in [one.name for one in drawn]
+    for one in drawn:
+        json.dumps(one.spec, allow_nan=False)
+
+
+def test_columns_of_one_name_are_two_columns():
+    """Of W&B: an option `loss` beside a metric `loss`, a metric `error`, options `state` and `system`."""
+    entries = [of_run(run(4, 4, s, options={"loss": kind, "state": kind, "system": kind})._replace(
+        metrics={"loss": 1.0 + s, "error": 0.5 + s}, facts={"loss": 3.0 + s}, history=lambda metric: []), read_lines, False)
+        for s, kind in enumerate(("mse", "mae"))]  # fmt: skip
+    found = data(entries, "error", False, ["loss"], [[], []])
+    ids = [column["id"] for column in found["columns"]]
+    assert len(ids) == len({*ids})
+    assert found["metric"] == "metric.error"
+    values = {column["id"]: column["values"] for column in found["columns"]}
+    assert values[found["metric"]] == [0.5, 1.5]
+    assert values[found["factors"][0]] == ["mse", "mae"]
+    assert (values["loss"], values["fact.loss"], values["state"]) == ([1.0, 2.0], [3.0, 4.0], ["done", "done"])
+    assert "system" not in ids
+
+
+def test_the_goal_of_a_study_is_that_of_its_column():
+    """`goal: maximize` of a loss: sorting and the bold value of the page follow the tables."""
+    entries = [of_run(run(4, 4, s, 1.0 + s)._replace(history=lambda metric: []), read_lines, False) for s in range(2)]
+    (column,) = (one for one in data(entries, "val/loss", True, [], [[], []])["columns"] if one["kind"] == "metric")
+    assert column["lower"] is False
+
+
+def test_a_metric_called_error_leaves_the_errors_in_the_tidy_table():
+    found = tidy(
+        [run(4, 4, 0, state="failed", error="no room"), run(4, 4, 1)._replace(metrics={"error": 0.5, "seed": 7.0})]
+    )
+    assert (found["error"], found["metric.error"]) == (["no room", ""], [None, 0.5])
+    assert (found["seed"], found["metric.seed"]) == ([0, 1], [None, 7.0])
+
+
+def test_figures_are_of_the_runs_that_the_tables_count():
+    """Of r = 4 seed 0 there twice, seed 1, and seed 2 that diverged: the curve is the mean of 1 and 3, not of 1, 1, 3 and 9."""
+    runs = [
+        run(4, 4, 0, 1.0),
+        run(4, 4, 0, 1.0, name="copy"),
+        run(4, 4, 1, 3.0),
+        run(4, 4, 2, math.nan),
+        run(8, 4, 0, 2.0),
+    ]
+    runs = [one._replace(facts={"seconds": {0: 10.0, 1: 30.0, 2: 90.0}[one.seed]}) for one in runs]
+    runs[-1] = runs[-1]._replace(facts={"seconds": 7.0})
+    found = made(runs)
+    assert [one.name for one in found.groups[0].counted] == ["r4a4s0", "r4a4s1"]
+    drawn = learning_curves(found, lambda one: [(step, {0: 1.0, 1: 3.0, 2: 9.0}[one.seed]) for step in range(4)])
+    assert {row["mean"] for row in drawn.spec["data"]["values"] if row["line"] == "r=4"} == {2.0}
+    cost = against_seconds(found)
+    assert [row["x"] for row in cost.spec["data"]["values"]] == [20.0, 7.0]
+
+
+def test_a_step_that_a_resumed_run_took_again_counts_once():
+    found = made([run(r, 4, s, 1.0 + r + NOISE[s]) for r in (4, 8) for s in range(2)])
+    curve = [(0, 4.0), (1, 3.0), (1, 2.0), (2, 1.0)]
+    drawn = learning_curves(found, lambda one: curve).spec["data"]["values"]
+    assert [(row["x"], row["mean"]) for row in drawn if row["line"] == "r=4"] == [(0, 4.0), (1, 2.0), (2, 1.0)]
+
+
+def test_tables_of_factors_whose_names_look_alike_are_files_of_their_own():
+    runs = [run(4, 4, s, 1.0 + NOISE[s] + 0.1 * i + 0.2 * k, options={"α": i, "β": k})
+            for i in (1, 2) for k in (1, 2) for s in range(3)]  # fmt: skip
+    found = made(runs)
+    named = distinct([by_factor(found, name) for name in found.factors])
+    assert [one.name for one in named] == ["by_α", "by_β-2"]
+    assert len({slug(one.name) for one in named}) == 2
+    assert distinct(named[:1]) == named[:1]
+
+
+def test_small_values_are_not_shown_as_zeros():
+    """An error of 3e-7: five digits made 0.00000 of all settings, none of them the best, and a lead of 0.00000."""
+    found = made([run(r, 4, s, 1e-7 * (1 + r / 4 + NOISE[s])) for r in (4, 8) for s in range(3)])
+    rows = results(found).rows
+    assert [row[2].text for row in rows] == ["0.0000002000 ± 0.0000000010", "0.0000003000 ± 0.0000000010"]
+    assert [row[2].rank for row in rows] == [1, 2]
+    assert "Its lead of 0.0000001000 over" in finding(found)
+    (verdict,) = check([parse("r=4 beats r=8", "val/loss", "f")], {"val/loss": found})
+    assert "0.0000002000 and 0.0000003000, difference -0.0000001000" in verdict.words
+
+
+def test_a_negative_share_has_a_true_minus_sign():
+    assert (share(-1.5), share(-0.5), share(1.5)) == ("−1.5000", "−.5000", "1.5000")
+
+
+def test_the_interval_of_an_equivalence_is_called_by_its_level():
+    """1 − 2α: of p < .01 it is 98%."""
+    found = made([run(r, 4, s, 1.0 + NOISE[s]) for r in (4, 8) for s in range(3)])
+    for text, level in (
+        ("r=4 is equivalent to r=8 within .5", "90%"),
+        ("r=4 is equivalent to r=8 within .5, p < .01", "98%"),
+    ):
+        (verdict,) = check([parse(text, "val/loss", "f")], {"val/loss": found})
+        assert f"; {level} interval [" in verdict.words
