@@ -21,16 +21,20 @@ from research.errors import UserError, suggest
 from research.metrics.equivalence import equivalence_test
 from research.metrics.families import holm
 from research.metrics.planning import seeds_needed
-from research.metrics.seeds import summarise, welch_test
+from research.metrics.seeds import paired_test, summarise, welch_test
 from research.report.groups import Group, Study, marginal, short_names, shown
-from research.report.sheets import Cell, Sheet, decimals
+from research.report.numbers import p_phrase
+from research.report.sheets import Cell, Sheet, decimals, number
 from research.runfolder import read_yaml
 
 HELD, BROKEN, UNDERPOWERED = "held", "broken", "underpowered"
 ALPHA = 0.05
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-TAIL = rf"(?:\s+on\s+(?P<metric>\S+?))?(?:\s+(?P<kind>by|within)\s+(?P<margin>{NUMBER}))?(?:\s*,\s*p\s*<\s*(?P<p>{NUMBER}))?"
-CLAIM = re.compile(rf"(?P<a>.+?)\s+(?P<verb>beats|is equivalent to)\s+(?P<b>.+?){TAIL}\s*")
+MARGIN = rf"\s+(?P<kind>by|within)\s+(?P<margin>{NUMBER})"
+METRIC, LEVEL = r"\s+on\s+(?P<metric>\S+?)", rf"(?:\s*,\s*p\s*<\s*(?P<p>{NUMBER}))?"
+SIDES = r"(?P<a>.+?)\s+(?P<verb>beats|is equivalent to)\s+(?P<b>.+?)"
+CLAIMS = [re.compile(rf"{SIDES}{tail}{LEVEL}\s*") for tail in (f"{MARGIN}{METRIC}", f"(?:{METRIC})?(?:{MARGIN})?")]
+"""A claim with its margin before its metric, or behind it."""
 EXAMPLE = "`r=16 beats r=4 on val/loss, p < .05` or `r=8 is equivalent to r=16 within .005`"
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
@@ -93,7 +97,7 @@ def parse(text: str, metric: str | None, where: str) -> Claim:
     Raises:
         UserError: no claim.
     """
-    found = CLAIM.fullmatch(text.strip())
+    found = next(filter(None, (form.fullmatch(text.strip()) for form in CLAIMS)), None)
     if found is None:
         raise UserError(f"{where}: {text!r} is no claim; expected {EXAMPLE}. Correct it.")
     equivalent = found["verb"] != "beats"
@@ -109,12 +113,13 @@ def parse(text: str, metric: str | None, where: str) -> Claim:
     return Claim(text.strip(), found["a"], found["b"], equivalent, found["metric"] or metric, margin, alpha)
 
 
-def check(claims: list[Claim], studies: dict[str, Study], where: str = "claims") -> list[Verdict]:
+def check(claims: list[Claim], studies: dict[str, Study], where: str = "claims", paired: bool = False) -> list[Verdict]:
     """
     Args:
         claims: as read_claims gives them.
         studies: metric → the same runs, grouped for it.
         where: for messages.
+        paired: runs of one seed belong together; used for differences between sides of the same seeds.
 
     Raises:
         UserError: a claim's sides are not there, or cannot be compared.
@@ -129,7 +134,9 @@ def check(claims: list[Claim], studies: dict[str, Study], where: str = "claims")
         else:
             # better by `margin`: shift the other side by it
             shift = claim.margin if study.higher else -claim.margin
-            test = welch_test([value + shift for value in b.values()], list(a.values()))
+            shifted = {seed: value + shift for seed, value in b.items()}
+            pair = paired and a.keys() == b.keys()
+            test = paired_test(shifted, a) if pair else welch_test(list(shifted.values()), list(a.values()))
             tested.append((claim, study, a, b, test, test.p))
     adjusted = holm([row[-1] for row in tested])
     return [_verdict(*row[:-1], p) for row, p in zip(tested, adjusted, strict=True)]
@@ -140,12 +147,14 @@ def _verdict(claim: Claim, study: Study, a: dict, b: dict, test: Any, p: float) 
     means = [summarise(list(side.values())).mean for side in (a, b)]
     difference = means[0] - means[1]
     digits = max(4, decimals(study.groups))
-    words = f"{study.metric} {means[0]:.{digits}f} and {means[1]:.{digits}f}, difference {difference:+.{digits}f}"
+    words = (f"{study.metric} {number(means[0], digits)} and {number(means[1], digits)}, difference "
+             f"{number(difference, digits, plus=True)}")  # fmt: skip
     if math.isnan(p):
         return Verdict(claim, UNDERPOWERED, f"{words}, {counts}: {getattr(test, 'note', '') or 'not estimable'}")
-    words += f", p = {p:.3g} after Holm, {counts}"
+    words += f", {p_phrase(p)} after Holm, {counts}"
     if claim.equivalent:
-        inside = f"{100 * (1 - 2 * claim.alpha):.4g}% interval [{test.low:+.{digits}f}, {test.high:+.{digits}f}]"
+        low, high = (number(end, digits, plus=True) for end in (test.low, test.high))
+        inside = f"{100 * (1 - 2 * claim.alpha):.4g}% interval [{low}, {high}]"
         if p < claim.alpha:
             return Verdict(claim, HELD, f"{words}; {inside}")
         apart = test.low > claim.margin or test.high < -claim.margin
@@ -165,9 +174,9 @@ def sheet(verdicts: list[Verdict]) -> Sheet:
         [Cell(one.claim.text, one.claim.text), Cell(one.state, one.state), Cell(one.words, one.words)]
         for one in verdicts
     ]
-    notes = ["Held: shown at its level, after Holm over these claims. Broken: the opposite is shown. Underpowered: "
-             "neither; more "
-             "seeds are needed. Tests are over seeds (Welch; two one-sided tests for equivalence)."]  # fmt: skip
+    notes = ["Held: shown at its level, after Holm over these claims. Broken: the opposite is shown. Underpowered: neither; "
+             "more seeds are needed. Tests are over seeds: Welch's, or paired where the spec says so; for equivalence two "
+             "one-sided tests, never paired."]  # fmt: skip
     return Sheet("claims", "Claims", ["claim", "state", "numbers"], rows, notes, 3)
 
 
@@ -178,6 +187,12 @@ def sides(claim: Claim, study: Study, where: str) -> tuple[dict[int, float], dic
     """Seed → value of both sides."""
     found = []
     for text in (claim.a, claim.b):
+        named = [
+            group for group in study.groups if group.values and sorted(group.label.split()) == sorted(text.split())
+        ]
+        if named:  # a setting as the tables call it
+            found.append((named, set(study.factors)))
+            continue
         conditions = [
             _condition(part, study, f"{where}: {claim.text!r}") for part in re.split(r"\s+and\s+|\s*&\s*", text)
         ]

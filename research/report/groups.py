@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 from research.errors import UserError
 from research.report.goals import is_lower
 from research.report.study import SEED, Run, as_key
+from research.report.study import factors as all_factors
 
 KINDS = {"LoraConfig": "LoRA", "PromptTuningConfig": "prompt tuning", "PrefixTuningConfig": "prefix tuning",
          "PromptEncoderConfig": "P-tuning"}  # fmt: skip
 """PEFT's classes as papers call the methods."""
 ENOUGH = 3  # seeds
+ASIDE = 5  # options that are named beside the factors
 
 
 class Group(NamedTuple):
@@ -48,6 +50,7 @@ class Study(NamedTuple):
         groups: in the order of their first runs.
         factors: options that tell them apart, in the order of the configuration.
         warnings: what a reader must know before the numbers.
+        aside: what the settings differ in besides their factors, in words; "" where in nothing.
     """
 
     metric: str
@@ -55,9 +58,12 @@ class Study(NamedTuple):
     groups: list[Group]
     factors: list[str]
     warnings: list[str]
+    aside: str = ""
 
 
-def study(runs: Sequence[Run], metric: str, factors: Sequence[str], higher: bool | None = None) -> Study:
+def study(
+    runs: Sequence[Run], metric: str, factors: Sequence[str], higher: bool | None = None, every: bool = False
+) -> Study:
     """Group the runs by everything but the seed.
 
     Args:
@@ -65,6 +71,7 @@ def study(runs: Sequence[Run], metric: str, factors: Sequence[str], higher: bool
         metric: that groups are compared by.
         factors: options that differ.
         higher: whether more of the metric is better; None decides by its name.
+        every: whether each factor is a column, also one that follows from others.
 
     Raises:
         UserError: no finished run has the metric, or two runs of one setting and seed have different values.
@@ -84,11 +91,38 @@ def study(runs: Sequence[Run], metric: str, factors: Sequence[str], higher: bool
     telling = _telling([part[0] for part in split], factors)
     # draws of a random sweep tell each other by accident: what was swept for itself is shown
     swept = {name for run in runs for name in run.swept}
-    telling = [name for name in factors if name in telling or name in swept]
+    telling = [name for name in factors if every or name in telling or name in swept]
     labels = _labels(split, telling, factors)
     groups = [_group(label, part, metric, factors, warnings) for label, part in zip(labels, split, strict=True)]
     warnings += _doubts(groups, metric)
-    return Study(metric, not is_lower(metric) if higher is None else higher, groups, telling, warnings)
+    aside = _aside([run for group in groups for run in group.counted[:1]], telling)
+    if aside:
+        warnings.append(aside)
+    return Study(metric, not is_lower(metric) if higher is None else higher, groups, telling, warnings, aside)
+
+
+def _aside(firsts: list[Run], telling: Sequence[str]) -> str:
+    """Options that differ between settings and are in no column, such as a rate that each method has of its own.
+
+    Args:
+        firsts: a run of each group.
+        telling: the columns.
+    """
+    # what a method's name says already, and alpha beside r and alpha / r
+    said = (
+        "train_layers",
+        "train_pattern",
+        *(("lora_alpha",) if any(name.endswith("lora_alpha/r") for name in telling) else ()),
+    )
+    names = [name for name in all_factors(firsts) if name not in telling and not name.endswith(said)
+             and not any(name.startswith(f"{one}.") for one in telling if one.endswith("adapter"))]  # fmt: skip
+    short = short_names([*telling, *names])
+    parts = []
+    for name in names[:ASIDE]:
+        values = list(dict.fromkeys(shown(run.options.get(name)) for run in firsts))
+        parts.append(f"{short[name]} ({', '.join(values[:4])}{', …' if len(values) > 4 else ''})")
+    more = f" and {len(names) - ASIDE} more options" if len(names) > ASIDE else ""
+    return f"the settings differ in {', '.join(parts)}{more} too: their differences are of all of it" if names else ""
 
 
 def _same_origin(bucket: list[Run], warnings: list[str]) -> list[list[Run]]:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import statistics
 
 from research.metrics.families import DIFFERS, Pair, compare_methods, compare_pair, compare_paired_methods
 from research.metrics.planning import noise_floor, pooled_spread
@@ -69,8 +70,13 @@ def against(study: Study, baseline: str | None, paired: bool, alpha: float) -> d
     return {pair.b: pair for pair in compare_paired_methods(whole, baseline, alpha)}
 
 
-def finding(study: Study) -> str:
-    """One sentence: the best setting, over how many seeds, and whether they resolve it from the second."""
+def finding(study: Study, paired: bool = False) -> str:
+    """One sentence: the best setting, over how many seeds, and whether they resolve it from the second.
+
+    Args:
+        study: groups.
+        paired: runs of one seed belong together; used where all settings have the same seeds.
+    """
     known = [(summarise(list(group.values.values())), group) for group in study.groups if group.values]
     known.sort(key=lambda one: one[0].mean, reverse=study.higher)
     digits, (mean, best) = decimals(study.groups), known[0]
@@ -78,22 +84,32 @@ def finding(study: Study) -> str:
     seeds = "1 seed" if mean.n == 1 else f"{mean.n} seeds"
     value = f"{number(mean.mean, digits)}{spread} over {seeds}"
     if len(known) < 2:
-        return f"{best.label} has {study.metric} {value}."
+        return f"{study.metric} of {best.label}: {value}."
     text = f"{best.label} has the best {study.metric} of {len(known)} settings: {value}"
     second = known[1][1]
-    pair = compare_pair({group.label: group.values for _, group in known}, best.label, second.label)
+    values = {group.label: group.values for _, group in known}
+    if paired and len({frozenset(one) for one in values.values()}) == 1:
+        both, test = {best.label, second.label}, "paired"
+        pair = next(one for one in compare_paired_methods(values) if {one.a, one.b} == both)
+    else:
+        pair, test = compare_pair(values, best.label, second.label), "Welch's"
     pairs = math.comb(len(known), 2)
     verdict = "resolved" if pair.verdict == DIFFERS else "not resolved by these seeds"
     gap = number(abs(pair.comparison.difference), digits)
     after = f" after Holm over all {pairs} pairs" if pairs > 1 else ""
-    p = "" if math.isnan(pair.p_holm) else f" ({p_phrase(pair.p_holm)}{after})"
+    p = "" if math.isnan(pair.p_holm) else f" ({p_phrase(pair.p_holm)} by {test} t test{after})"
     return f"{text}. Its lead of {gap} over {second.label} is {verdict}{p}."
 
 
-def by_factor(study: Study, factor: str) -> Sheet | None:
+def by_factor(study: Study, factor: str, paired: bool = False) -> Sheet | None:
     """One factor at a time: its marginal means over all settings of the others; None where the design is not full.
 
     A value is, for each seed, the mean over the other factors' settings, so that seeds stay the unit of the spread.
+
+    Args:
+        study: groups.
+        factor: one of its.
+        paired: runs of one seed belong together; used where all levels have the same seeds.
     """
     levels, others = _design(study, factor)
     if levels is None:
@@ -105,7 +121,8 @@ def by_factor(study: Study, factor: str) -> Sheet | None:
     means = [summarise(list(found.values())) for found in values.values()]
     places = ranks([round(mean.mean, digits) for mean in means], study.higher)
     first = next(iter(values))
-    pairs = {pair.b: pair for pair in compare_methods(values, first)}
+    paired = paired and len({frozenset(one) for one in values.values()}) == 1
+    pairs = {pair.b: pair for pair in (compare_paired_methods if paired else compare_methods)(values, first)}
     rows = []
     for level, mean, place in zip(values, means, places, strict=True):
         mark = MARK if level in pairs and pairs[level].verdict == DIFFERS else ""
@@ -114,9 +131,10 @@ def by_factor(study: Study, factor: str) -> Sheet | None:
                      *difference_cells(pairs.get(level), digits, level == first)])  # fmt: skip
     columns = [names[factor], "seeds", study.metric, "95% interval", "difference", "p (Holm)"]
     rest = ", ".join(names[name] for name in study.factors if name != factor)
+    test = "the paired" if paired else "Welch's"
     notes = [
         f"Each seed's value is its mean over the {len(others)} settings of {rest}; ± is the standard deviation over seeds.",
-        f"Difference from {names[factor]} = {first} by Welch's t test over seeds, p after Holm; {MARK} p < .05.",
+        f"Difference from {names[factor]} = {first} by {test} t test over seeds, p after Holm; {MARK} p < .05.",
     ]
     return Sheet(f"by_{names[factor]}", f"{study.metric} by {names[factor]} alone", columns, rows, notes)
 
@@ -199,6 +217,8 @@ def _notes(
     better = "higher" if study.higher else "lower"
     notes = [f"Mean ± standard deviation over seeds ({better} is better), 95% t interval of the mean. Best bold, second "
              "underlined."]  # fmt: skip
+    if study.aside:
+        notes.append(f"{study.aside[0].upper()}{study.aside[1:]}.")
     if not pairs:
         return notes
     test = "the paired t test over seeds" if paired else "Welch's t test over seeds"
@@ -209,8 +229,8 @@ def _notes(
     notes += [f"{note[0].upper()}{note[1:]}." for note in weak]
     spread = [list(group.values.values()) for group in study.groups if len(group.values) > 1]
     sd = pooled_spread(spread)[0] if spread else 0.0
-    if sd > 0:
-        n = min(map(len, spread))
+    if sd > 0 and not paired:  # pairs have a spread of their own
+        n = statistics.mode(map(len, spread))
         floor = noise_floor(sd, n, len(pairs), alpha=alpha)
         # the plan's power is that of Welch's test from about five seeds on (LOG.md): below, it would promise too much
         found = (
@@ -218,8 +238,16 @@ def _notes(
             if n >= PLANNED
             else ""
         )
-        notes.append(f"Noise floor at n = {n} (spread {number(sd, digits)}): observed differences below "
-                     f"{number(floor.critical, digits)} are not resolved{found}.")  # fmt: skip
+        below = sum(
+            pair.verdict == DIFFERS and abs(pair.comparison.difference) < floor.critical for pair in pairs.values()
+        )
+        quiet = (
+            f"; the {_counted(below, 'marked row')} below it {'has' if below == 1 else 'have'} less spread"
+            if below
+            else ""
+        )
+        notes.append(f"Noise floor: between settings of n = {n} and the usual spread ({number(sd, digits)}) differences below "
+                     f"{number(floor.critical, digits)} are not resolved{quiet}{found}.")  # fmt: skip
     return notes
 
 

@@ -64,24 +64,24 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
         return None
     runs = collect(paths, spec.seed)
     names = factors(runs)
-    if not (names or has_sweep or asked) or (not has_sweep and not asked and not _shares(runs, names)):
+    if not (has_sweep or asked or _shares(runs, names)):
         return None
     runs, names, main = grouped(runs, paths, spec)
     metric = main.metric
     for name, short in short_names(names).items() if spec.baseline else ():
         spec = spec._replace(baseline=spec.baseline.replace(f"{name}=", f"{short}="))
-    if spec.baseline is not None and spec.baseline not in {group.label for group in main.groups if group.values}:
-        labels = [group.label for group in main.groups if group.values]
-        raise UserError(f"baseline {spec.baseline!r} is no setting with a value; {suggest(spec.baseline, labels)}. Name one of "
-                        "them.")  # fmt: skip
+    spec = spec._replace(baseline=_label(spec.baseline, [group.label for group in main.groups if group.values]))
     made = [sheets.results(main, spec.baseline, spec.pair_by_seed), sheets.grid(main),
-            *(sheets.by_factor(main, name) for name in main.factors), factorial(main, spec.pair_by_seed),
+            *(sheets.by_factor(main, name, spec.pair_by_seed) for name in main.factors), factorial(main, spec.pair_by_seed),
             sheets.matched(main)]  # fmt: skip
     explained = importance(main)
     made += [shares(explained, metric, not_factorial(main, spec.pair_by_seed))] if explained else []
     made = [sheet for sheet in made if sheet is not None]
     if len(spec.metrics) > 1:
-        columns = [main if name == metric else study(runs, name, names) for name in spec.metrics]
+        columns = [
+            main if name == metric else study(runs, name, names, every=spec.factors is not None)
+            for name in spec.metrics
+        ]
         made.insert(0, main_results(columns, spec.baseline, spec.pair_by_seed))
         main.warnings.extend(
             dict.fromkeys(one for other in columns for one in other.warnings if one not in main.warnings)
@@ -90,8 +90,8 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     if claims is not None:
         stated = [one._replace(metric=one.metric or metric) for one in dict.fromkeys(claiming.read_claims(claims))]
         others = dict.fromkeys(one.metric for one in stated if one.metric != metric)
-        studies = {metric: main} | {name: study(runs, name, names) for name in others}
-        verdicts = claiming.check(stated, studies, str(claims))
+        studies = {metric: main} | {name: study(runs, name, names, every=spec.factors is not None) for name in others}
+        verdicts = claiming.check(stated, studies, str(claims), spec.pair_by_seed)
         made.append(claiming.sheet(verdicts))
     made = distinct([*made, sheets.every_run(main)])
     states: dict[str, int] = {}
@@ -105,7 +105,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     drawings = distinct(figures(main, partial(_curve, metric), explained)) if can_draw() else []
     if not can_draw():
         say(f"warning: {MISSING}")
-    return Found(_title(paths, runs), sheets.finding(main), made, drawings, main.warnings, runs,
+    return Found(_title(paths, runs), sheets.finding(main, spec.pair_by_seed), made, drawings, main.warnings, runs,
                  drawn if len(drawn) <= DRAWN else [], summary, counts, int(broken > 0), main)  # fmt: skip
 
 
@@ -125,7 +125,8 @@ def grouped(runs: list, paths: list[Path], spec: Any) -> tuple[list, list[str], 
         _refuse_mixed(runs)
     metric = spec.metric or _monitored(runs, paths)
     goal = spec.goal or next((run.goal for run in runs if run.goal and run.monitor == metric), None)  # of W&B's sweeps
-    return runs, names, study(runs, metric, names, None if goal is None else goal == "maximize")
+    higher = None if goal is None else goal == "maximize"
+    return runs, names, study(runs, metric, names, higher, every=spec.factors is not None)
 
 
 def _refuse_mixed(runs: list) -> None:
@@ -166,11 +167,26 @@ def _curve(metric: str, run: Any) -> list[tuple[int, float]]:
     return history(run.path, metric)
 
 
+def _label(wanted: str | None, labels: list[str]) -> str | None:
+    """A setting by its label, whose parts may stand in any order.
+
+    Raises:
+        UserError: none of them.
+    """
+    if wanted is None or wanted in labels:
+        return wanted
+    found = [label for label in labels if sorted(label.lower().split()) == sorted(wanted.lower().split())]
+    if len(found) != 1:
+        raise UserError(f"baseline {wanted!r} is no setting with a value; {suggest(wanted, labels)}. Name one of them.")
+    return found[0]
+
+
 def _shares(runs: list, names: list[str]) -> bool:
     """Whether plain run folders are an ablation: some setting has two seeds or more, and each seed is there once."""
     settings = [(str([run.options.get(name) for name in names]), run.seed) for run in runs]
     known = [setting for setting, seed in settings if seed is not None]
-    return len(known) == len(runs) and len({*settings}) == len(runs) and len({*known}) < len(runs)
+    judged = {run.monitor for run in runs if run.metrics}
+    return len(known) == len(runs) == len({*settings}) and len({*known}) < len(runs) and len(judged) < 2
 
 
 def _chosen(wanted: tuple[str, ...] | None, runs: list, names: list[str]) -> list[str]:

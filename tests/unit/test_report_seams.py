@@ -196,7 +196,7 @@ def test_small_values_are_not_shown_as_zeros():
     assert [row[2].rank for row in rows] == [1, 2]
     assert "Its lead of 0.0000001000 over" in finding(found)
     (verdict,) = check([parse("r=4 beats r=8", "val/loss", "f")], {"val/loss": found})
-    assert "0.0000002000 and 0.0000003000, difference -0.0000001000" in verdict.words
+    assert "0.0000002000 and 0.0000003000, difference −0.0000001000" in verdict.words
 
 
 def test_a_negative_share_has_a_true_minus_sign():

@@ -15,6 +15,7 @@ from research.report import latex, study_sheets
 from research.report.claims import BROKEN, HELD, UNDERPOWERED, check, parse, read_claims
 from research.report.export import as_csv, as_markdown, tidy, write_sheets, write_tidy
 from research.report.groups import marginal, short_names, study
+from research.report.numbers import p_phrase
 from research.report.study import Run, factors, flat, options_of, with_scale
 
 NOISE = (-0.01, 0.0, 0.01)
@@ -183,7 +184,7 @@ def test_results_by_hand():
     assert [row[3].mark for row in sheet.rows] == ["", "†", "†", "†"]
     p = 2 * stats.t.sf(0.1 / (0.01 * (2 / 3) ** 0.5), 4)
     assert sheet.rows[1][6].value == pytest.approx(p)  # the largest of three: Holm leaves it as it is
-    floor = next(note for note in sheet.notes if note.startswith("Noise floor at n = 3"))
+    floor = next(note for note in sheet.notes if note.startswith("Noise floor: between settings of n = 3"))
     assert "is found in 4 of 5" not in floor  # at three seeds it would be 7 of 10
     finding = study_sheets.finding(made(grid()))
     assert finding.startswith(
@@ -241,7 +242,7 @@ def test_claims_of_one_file_are_one_family():
     assert [one.state for one in check(both[:1], {"val/loss": made(runs)})] == [HELD]
     first, _ = check(both, {"val/loss": made(runs)})
     assert first.state == UNDERPOWERED
-    assert f"p = {2 * p:.3g} after Holm" in first.words
+    assert f"{p_phrase(2 * p)} after Holm" in first.words
 
 
 def test_a_mean_over_settings_is_of_the_seeds_that_all_of_them_have():
@@ -250,7 +251,7 @@ def test_a_mean_over_settings_is_of_the_seeds_that_all_of_them_have():
     assert marginal([a, b]) == marginal([b, a]) == {0: 2.0, 2: 5.0}
 
 
-def test_the_noise_floor_is_that_of_the_fewest_seeds_and_of_holm_s_first_step():
+def test_the_noise_floor_is_that_of_the_usual_seeds_and_of_holm_s_first_step():
     """Spreads .01 each; three comparisons: t of 4 degrees of freedom at 1 − .05 / 6, times .01 √(2/3); of 2 at two seeds."""
     from scipy import stats
 
@@ -258,7 +259,65 @@ def test_the_noise_floor_is_that_of_the_fewest_seeds_and_of_holm_s_first_step():
         note = next(one for one in study_sheets.results(made(runs)).notes if one.startswith("Noise floor"))
         sd = {3: 0.01, 2: ((2 * 0.02**2 / 2 + 2 * 2 * 0.01**2) / 6) ** 0.5}[n]  # of pairs .02 apart, and of triples
         floor = stats.t.ppf(1 - 0.05 / 6, 2 * n - 2) * sd * (2 / n) ** 0.5
-        assert f"at n = {n} (spread {sd:.3f}): observed differences below {floor:.3f} are" in note, note
+        expected = f"of n = {n} and the usual spread ({sd:.3f}) differences below {floor:.3f} are not resolved"
+        assert expected in note, note
+
+
+def test_a_mark_below_the_noise_floor_is_explained():
+    """Two settings of hardly any spread among wild ones: resolved, though the usual spread would not do it."""
+    losses = {4: [1.0, 1.001, 1.002], 8: [1.1, 1.101, 1.102], 16: [1.5, 3.0, 2.0], 32: [3.0, 1.5, 2.0]}
+    runs = [run(r, 8, seed, losses[r][seed]) for r in losses for seed in range(3)]
+    sheet = study_sheets.results(made(runs))
+    assert "†" in [cell.mark for cell in sheet.rows[1]]
+    assert any("the 1 marked row below it has less spread" in note for note in sheet.notes), sheet.notes
+
+
+def rates(r: int) -> dict:
+    return {"model.optimisation.lr": {4: 1e-3, 8: 3e-3}[r]}
+
+
+def test_what_the_settings_differ_in_besides_their_factors_is_said():
+    """A rate of its own for each rank: the difference is of both, and a spec may ask for both as columns."""
+    runs = [run(r, 8, seed, 2.0 - r / 10 + seed / 100, options=rates(r)) for r in (4, 8) for seed in range(3)]
+    found = study(runs, "val/loss", ["model.adapter.r"])
+    assert "the settings differ in lr (0.001, 0.003) too" in found.warnings[-1]
+    assert any("differ in lr (0.001, 0.003) too" in note for note in study_sheets.results(found).notes)
+    both = study(runs, "val/loss", ["model.adapter.r", "model.optimisation.lr"], every=True)
+    assert both.factors == ["model.adapter.r", "model.optimisation.lr"]
+    assert not both.warnings
+    assert not made(grid()).aside
+
+
+def test_pairs_by_seed_are_paired_in_the_headline_the_factors_and_the_claims():
+    """A seed that moves all settings alike: unpaired nothing is resolved, paired it is; p are scipy's."""
+    from scipy.stats import ttest_rel
+
+    move, nudge = [0.0, 0.5, 1.0], [0.0, 0.004, -0.004]
+    losses = {(4, 4): 2.0, (4, 8): 1.9, (8, 8): 1.8, (8, 16): 1.5}
+    runs = [
+        run(r, a, s, loss + move[s] + nudge[(s + r // 4 + a // r) % 3])
+        for (r, a), loss in losses.items()
+        for s in range(3)
+    ]
+    found = made(runs)
+    assert "not resolved" in study_sheets.finding(found)
+    assert "is resolved" in study_sheets.finding(found, paired=True)
+    assert "by paired t test" in study_sheets.finding(found, paired=True)
+    sheet = study_sheets.by_factor(found, "model.adapter.r", paired=True)
+    means = {r: [sum(one.metrics["val/loss"] for one in runs if one.options["model.adapter.r"] == r and one.seed == s) / 2
+                 for s in range(3)] for r in (4, 8)}  # fmt: skip
+    assert sheet.rows[1][-1].value == pytest.approx(ttest_rel(means[8], means[4]).pvalue)
+    claim = [parse("r=8 beats r=4", "val/loss", "f")]
+    assert check(claim, {"val/loss": found})[0].state == UNDERPOWERED
+    assert check(claim, {"val/loss": found}, paired=True)[0].state == HELD
+
+
+@pytest.mark.parametrize("text", ["r=8 lora_alpha/r=2 beats r=4 lora_alpha/r=1", "lora_alpha/r=2 r=8 beats r=4 lora_alpha/r=1",
+                                  "r=8 lora_alpha/r=2 is equivalent to r=4 lora_alpha/r=1 within 9 on val/loss"])  # fmt: skip
+def test_a_claim_may_name_settings_as_the_tables_do(text):
+    (verdict,) = check([parse(text, "val/loss", "f")], {"val/loss": made(grid())})
+    assert verdict.state == HELD
+    assert "1.5000 and 2.0000" in verdict.words
 
 
 def test_a_claim_that_the_seeds_cannot_decide_is_underpowered():
