@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import pytest
 
@@ -20,9 +21,11 @@ from research.report.outputs import outputs
 from research.report.plots import figures, learning_curves
 from research.report.plots_cost import against_seconds
 from research.report.plots_parallel import parallel
+from research.report.provenance import facts
 from research.report.study import collect
 from research.report.study_sheets import by_factor, finding, results
 from research.report.training import read_lines
+from research.report.wandb_runs import UNSAID
 from tests.synthetic_runs import write_study
 from tests.unit.test_study import NOISE, made, run
 
@@ -212,3 +215,24 @@ def test_the_interval_of_an_equivalence_is_called_by_its_level():
     ):
         (verdict,) = check([parse(text, "val/loss", "f")], {"val/loss": found})
         assert f"; {level} interval [" in verdict.words
+
+
+def test_a_run_of_wandb_says_what_is_known_of_its_origin_and_no_more():
+    def said(made_of: tuple[str, str, str], host: str) -> list:
+        one = run(4, 4, 0, 1.0)._replace(history=lambda metric: [], made_of=made_of, host=host)
+        return facts(of_run(one, read_lines, False).provenance)
+
+    assert said(("", UNSAID, ""), "") == []
+    assert said(("", "abc", ""), "node1") == [("Git commit", "abc", True), ("Machine", "node1", False)]
+    # a training of ours has the hash of its code there, which is no commit
+    assert said(("data", "f00", "base"), "") == [("Code, sha256", "f00", True)]
+
+
+def test_a_study_is_reported_without_scikit_learn(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
+    found = made(
+        [run(r, a, s, r + a / 40 + NOISE[s]) for r, a in ((4, 8), (8, 16), (8, 32), (4, 64), (16, 8)) for s in range(3)]
+    )
+    assert importance(found) is None
+    assert "no fANOVA: sklearn" in capsys.readouterr().err
