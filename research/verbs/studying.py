@@ -130,17 +130,14 @@ def grouped(runs: list, paths: list[Path], spec: Any) -> tuple[list, list[str], 
 
 def _refuse_mixed(runs: list) -> None:
     """Trainings that were judged by different metrics have no order, unless the user names one."""
+    from research.report.groups import some
+
     by: dict[str, list[str]] = {}
     for run in runs:
         if run.metrics and run.monitor:
             by.setdefault(run.monitor, []).append(run.name)
     if len(by) > 1:
-        shown = (
-            ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") for names in by.values()
-        )
-        parts = ", ".join(
-            f"{len(names)} by {metric} ({some})" for (metric, names), some in zip(by.items(), shown, strict=True)
-        )
+        parts = ", ".join(f"{len(names)} by {metric} ({some(names)})" for metric, names in by.items())
         raise UserError(f"the runs were monitored by different metrics: {parts}; expected one metric for all. Name it by "
                         "--metric, or leave some runs out.")  # fmt: skip
 
@@ -190,6 +187,8 @@ def _chosen(wanted: tuple[str, ...] | None, runs: list, names: list[str]) -> lis
 
 def _monitored(runs: list, paths: list[Path]) -> str:
     """The metric that the runs' best models were chosen by; of a sweep that never got so far, none."""
+    from research.report.groups import some
+
     finished = [run for run in runs if run.metrics]
     for run in finished:
         if run.monitor:
@@ -201,14 +200,13 @@ def _monitored(runs: list, paths: list[Path]) -> str:
         known = ", ".join(sorted(common)[:20]) or "none that all of them have"
         raise UserError(f"the runs have several metrics and do not say which one they are about; expected one of {known}. Name "
                         "it by --metric.")  # fmt: skip
-    states = ", ".join(f"{run.name} {run.state}" for run in runs[:3]) + (
-        f" and {len(runs) - 3} more" if len(runs) > 3 else ""
-    )
+    states = some([f"{run.name} {run.state}" for run in runs])
     raise UserError(f"none of {len(runs)} runs in {', '.join(map(str, paths[:3]))} is finished ({states}); expected one or "
                     "more. Run the sweep, or wait for it.")  # fmt: skip
 
 
 def _title(paths: list[Path], runs: list) -> str:
+    from research.report.groups import some
     from research.report.wandb_runs import is_wandb
 
     if len(paths) == 1 and (paths[0] / "sweep.json").is_file():
@@ -217,4 +215,4 @@ def _title(paths: list[Path], runs: list) -> str:
     groups = dict.fromkeys(run.sweep for run in runs if run.history is not None and run.sweep)
     names = [*(path.resolve().name for path in paths if not is_wandb(path)), *groups]
     names = names or [path.resolve().name for path in paths]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return some(names)

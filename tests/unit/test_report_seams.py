@@ -236,3 +236,19 @@ def test_a_study_is_reported_without_scikit_learn(monkeypatch, capsys):
     )
     assert importance(found) is None
     assert "no fANOVA: sklearn" in capsys.readouterr().err
+
+
+def test_settings_that_cannot_be_paired_are_said():
+    runs = [one for one in (run(r, 4, s, 1.0 + r / 8 + NOISE[s]) for r in (4, 8, 16) for s in range(3))
+            if (one.seed, one.options["model.adapter.r"]) != (2, 16)]  # fmt: skip
+    notes = results(made(runs), paired=True).notes
+    assert "Not tested, since a pair of runs is lacking (other seeds than r=4): r=16." in notes
+    assert not any(note.startswith("Not tested") for note in results(made(runs)).notes)
+
+
+def test_the_page_of_one_run_has_its_table(tmp_path, research):
+    """The explorer has every run, where there is one: of two runs and more."""
+    write_study(tmp_path / "one", points=1)
+    assert research("report", tmp_path / "one", "--out", tmp_path / "out").code == 0
+    text = (tmp_path / "out/index.html").read_text()
+    assert ("Every run" in text, "explorer-data" in text) == (True, False)
