@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError, suggest
 from research.progress import say
-from research.runfolder import read_json
+from research.runfolder import MARKER, read_json
 
 DRAWN = 12  # trainings whose curves a page draws one by one; of more, its explorer does
 
@@ -51,6 +51,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     from research.report.importance import importance
     from research.report.latex import distinct
     from research.report.main_table import main_results
+    from research.report.notes import code_notes
     from research.report.plots import figures
     from research.report.record import record
     from research.report.render import MISSING, can_draw
@@ -98,6 +99,8 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     for run in runs:
         states[run.state] = states.get(run.state, 0) + 1
     drawn = [(run.path, run.name) for run in runs if run.state in ("done", "pruned") and run.history is None]
+    if len(drawn) > DRAWN:  # of few, the page's trainings say it themselves
+        main.warnings.extend(code_notes({name: read_json(path / MARKER) for path, name in drawn}))
     stated = [{"claim": one.claim.text, "state": one.state, "words": one.words} for one in verdicts]
     summary = {"study": {**record(main, stated), "states": states, "warnings": main.warnings}}
     broken = sum(v.state == claiming.BROKEN for v in verdicts)

@@ -252,3 +252,14 @@ def test_the_page_of_one_run_has_its_table(tmp_path, research):
     assert research("report", tmp_path / "one", "--out", tmp_path / "out").code == 0
     text = (tmp_path / "out/index.html").read_text()
     assert ("Every run" in text, "explorer-data" in text) == (True, False)
+
+
+@pytest.mark.parametrize("points", [9, 21])
+def test_uncommitted_code_is_said_of_few_runs_and_of_many(points, tmp_path, research):
+    """Curves are drawn of up to twelve trainings; the note is about all."""
+    write_study(tmp_path / "s", points)
+    for path in (tmp_path / "s").glob("*/provenance.json"):
+        path.write_text(path.read_text().replace('"git_dirty": false', '"git_dirty": true'))
+    assert research("report", tmp_path / "s", "--out", tmp_path / "out").code == 0
+    assert (tmp_path / "out/report.md").read_text().count("uncommitted changes") == 1
+    assert (tmp_path / "out/index.html").read_text().count("Made from code with uncommitted changes") == 1
