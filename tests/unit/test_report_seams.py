@@ -8,7 +8,7 @@ import pytest
 
 from research.errors import UserError
 from research.report import factor_sheets
-from research.report.claims import check, parse
+from research.report.claims import BROKEN, UNDERPOWERED, check, parse
 from research.report.entries import of_run
 from research.report.explorer import data
 from research.report.export import tidy
@@ -263,3 +263,14 @@ def test_uncommitted_code_is_said_of_few_runs_and_of_many(points, tmp_path, rese
     assert research("report", tmp_path / "s", "--out", tmp_path / "out").code == 0
     assert (tmp_path / "out/report.md").read_text().count("uncommitted changes") == 1
     assert (tmp_path / "out/index.html").read_text().count("Made from code with uncommitted changes") == 1
+
+
+def test_an_equivalence_is_broken_after_holm_as_it_is_held():
+    """Differences of .03, spreads .01, margin .01: t = .02 / (.01 √(2/3)) = 2.449, df 4, p = .0353 alone and .0706 of two."""
+    from scipy import stats
+
+    found = made([run(r, 4, s, 1.0 + 0.03 * i + NOISE[s]) for i, r in enumerate((4, 8, 16)) for s in range(3)])
+    assert stats.t.sf(0.02 / (0.01 * (2 / 3) ** 0.5), 4) == pytest.approx(0.0353, abs=1e-4)
+    claims = [parse(f"r={a} is equivalent to r={b} within .01", "val/loss", "f") for a, b in ((4, 8), (8, 16))]
+    assert [one.state for one in check(claims[:1], {"val/loss": found})] == [BROKEN]
+    assert [one.state for one in check(claims, {"val/loss": found})] == [UNDERPOWERED] * 2
