@@ -5,6 +5,7 @@ A run that failed, was pruned, or is missing is a row as well: a table that leav
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -229,8 +230,21 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         elif isinstance(value, dict):
             found |= flat(value, name)
         else:
-            found[name] = value
+            found[name] = _writable(value)
     return {name: value for name, value in found.items() if name not in NO_FACTORS}
+
+
+def _writable(value: Any) -> Any:
+    """What JSON and UTF-8 can hold: YAML reads a date, a program may log half of a surrogate pair."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return (
+        [_writable(one) for one in value]
+        if isinstance(value, list)
+        else str(value)
+        if isinstance(value, date)
+        else value
+    )
 
 
 def options_of(values: dict[str, Any]) -> dict[str, Any]:

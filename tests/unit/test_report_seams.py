@@ -1,5 +1,6 @@
 """Where the rooms of a report meet: names of metrics, runs that count, values that no table or figure expects."""
 
+import datetime
 import json
 import math
 import sys
@@ -11,7 +12,7 @@ from research.report import factor_sheets
 from research.report.claims import BROKEN, UNDERPOWERED, check, parse
 from research.report.entries import of_run
 from research.report.explorer import data
-from research.report.export import tidy
+from research.report.export import tidy, write_tidy
 from research.report.goals import is_lower
 from research.report.groups import Group, Study
 from research.report.importance import importance
@@ -22,7 +23,7 @@ from research.report.plots import figures, learning_curves
 from research.report.plots_cost import against_seconds
 from research.report.plots_parallel import parallel
 from research.report.provenance import facts
-from research.report.study import collect
+from research.report.study import collect, flat
 from research.report.study_sheets import by_factor, finding, results
 from research.report.training import read_lines
 from research.report.wandb_runs import UNSAID
@@ -274,3 +275,16 @@ def test_an_equivalence_is_broken_after_holm_as_it_is_held():
     claims = [parse(f"r={a} is equivalent to r={b} within .01", "val/loss", "f") for a, b in ((4, 8), (8, 16))]
     assert [one.state for one in check(claims[:1], {"val/loss": found})] == [BROKEN]
     assert [one.state for one in check(claims, {"val/loss": found})] == [UNDERPOWERED] * 2
+
+
+def test_dates_half_pairs_and_wide_integers_are_written(tmp_path):
+    """YAML reads 2026-01-01 as a date; a program's seed may have 64 bits without a sign."""
+    import pyarrow.parquet
+
+    config = {"day": datetime.date(2026, 1, 1), "half": "a\udc80", "days": [datetime.date(2026, 1, 2)]}
+    options = flat({"data": config})
+    assert options == {"data.day": "2026-01-01", "data.half": "a?", "data.days": ["2026-01-02"]}
+    write_tidy(tmp_path, [run(4, 4, s, 1.0, options=options | {"wide": 2**64 + s, "mixed": s}) for s in range(2)])
+    table = pyarrow.parquet.read_table(tmp_path / "runs.parquet")
+    assert table.column("option.wide").to_pylist() == [str(2**64), str(2**64 + 1)]
+    assert table.column("option.mixed").to_pylist() == [0, 1]
