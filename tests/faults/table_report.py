@@ -19,7 +19,7 @@ FAULTS = [
           'last.setdefault(event["point"], event)', SIXTY),
     Fault("a run that is gone is called done", "report/study.py", 'return "missing", "its folder is gone or half-written"',
           "return state, ''", f"{DIFF}::test_runs_that_are_there_before_and_after_are_no_new_draw"),
-    Fault("an option that is None", "report/study.py", 'if options.get(ADAPTER, "") is None:', "if False:",
+    Fault("an option that is None", "report/options.py", 'if options.get(ADAPTER, "") is None:', "if False:",
           f"{STUDY}::test_methods_are_called_by_what_they_train"),
     Fault("failed runs not in the tidy table", "report/export.py", "columns = tidy(runs)",
           'columns = tidy([run for run in runs if run.state == "done"])', EVERY),

@@ -18,12 +18,13 @@ from research.report.groups import Group, Study
 from research.report.importance import importance
 from research.report.latex import distinct, slug
 from research.report.numbers import share
+from research.report.options import flat
 from research.report.outputs import outputs
 from research.report.plots import figures, learning_curves
 from research.report.plots_cost import against_seconds
 from research.report.plots_parallel import parallel
 from research.report.provenance import facts
-from research.report.study import collect, flat
+from research.report.study import collect
 from research.report.study_sheets import by_factor, finding, results
 from research.report.training import read_lines
 from research.report.wandb_runs import UNSAID

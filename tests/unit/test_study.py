@@ -15,7 +15,8 @@ from research.report import latex, study_sheets
 from research.report.claims import BROKEN, HELD, UNDERPOWERED, check, parse, read_claims
 from research.report.export import as_csv, as_markdown, tidy, write_sheets, write_tidy
 from research.report.groups import marginal, short_names, study
-from research.report.study import Run, factors, flat, options_of, with_scale
+from research.report.options import flat, options_of
+from research.report.study import Run, factors, with_scale
 
 NOISE = (-0.01, 0.0, 0.01)
 
