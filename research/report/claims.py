@@ -17,6 +17,8 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scipy import special
+
 from research.errors import UserError, suggest
 from research.metrics.equivalence import equivalence_test
 from research.metrics.families import holm
@@ -130,19 +132,27 @@ def check(claims: list[Claim], studies: dict[str, Study], where: str = "claims",
         a, b = sides(claim, study, where)
         if claim.equivalent:
             test = equivalence_test(list(b.values()), list(a.values()), claim.margin, claim.alpha)
-            tested.append((claim, study, a, b, test, test.p))
+            tested.append((claim, study, a, b, test, _apart(a, b, claim.margin), test.p))
         else:
             # better by `margin`: shift the other side by it
             shift = claim.margin if study.higher else -claim.margin
             shifted = {seed: value + shift for seed, value in b.items()}
             pair = paired and a.keys() == b.keys()
             test = paired_test(shifted, a) if pair else welch_test(list(shifted.values()), list(a.values()))
-            tested.append((claim, study, a, b, test, test.p))
-    adjusted = holm([row[-1] for row in tested])
-    return [_verdict(*row[:-1], p) for row, p in zip(tested, adjusted, strict=True)]
+            tested.append((claim, study, a, b, test, test.p, test.p))  # of both sides: it shows the opposite too
+    adjusted = [holm([row[i] for row in tested]) for i in (-2, -1)]
+    return [_verdict(*row[:-2], *p) for row, p in zip(tested, zip(*adjusted, strict=True), strict=True)]
 
 
-def _verdict(claim: Claim, study: Study, a: dict, b: dict, test: Any, p: float) -> Verdict:
+def _apart(a: dict, b: dict, margin: float) -> float:
+    """p of the opposite of an equivalence: the means are more than a margin apart; NaN without a spread."""
+    test = welch_test(list(b.values()), list(a.values()))
+    return (
+        math.nan if math.isnan(test.p) else float(special.stdtr(test.df, (margin - abs(test.difference)) / test.error))
+    )
+
+
+def _verdict(claim: Claim, study: Study, a: dict, b: dict, test: Any, against: float, p: float) -> Verdict:
     counts = f"n = {len(a)} and {len(b)}"
     means = [summarise(list(side.values())).mean for side in (a, b)]
     difference = means[0] - means[1]
@@ -157,8 +167,9 @@ def _verdict(claim: Claim, study: Study, a: dict, b: dict, test: Any, p: float) 
         inside = f"{100 * (1 - 2 * claim.alpha):.4g}% interval [{low}, {high}]"
         if p < claim.alpha:
             return Verdict(claim, HELD, f"{words}; {inside}")
-        apart = test.low > claim.margin or test.high < -claim.margin
-        return Verdict(claim, BROKEN if apart else UNDERPOWERED, f"{words}; {inside}, margin {claim.margin:g}")
+        return Verdict(
+            claim, BROKEN if against < claim.alpha else UNDERPOWERED, f"{words}; {inside}, margin {claim.margin:g}"
+        )
     right = (test.difference > 0) == study.higher
     if p < claim.alpha:
         return Verdict(claim, HELD if right else BROKEN, words)

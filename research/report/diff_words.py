@@ -5,7 +5,7 @@ from typing import Any
 
 from research.report.diff import AGAIN, Break, Diff, Moved
 from research.report.export import as_markdown
-from research.report.groups import shown
+from research.report.groups import shown, some
 from research.report.markdown import escape
 from research.report.numbers import p_value
 from research.report.sheets import NOTHING, Cell, Sheet, number
@@ -44,10 +44,10 @@ def facts(diff: Diff) -> list[str]:
         )
     for names, word in ((diff.added, "new"), (diff.removed, "gone")):
         if names:
-            lines.append(f"{_count(len(names), 'setting')} {word}: {_some(names)}")
+            lines.append(f"{_count(len(names), 'setting')} {word}: {some(names, LISTED)}")
     for ids, word in zip(diff.runs, ("gone", "new"), strict=True):
         if ids:
-            lines.append(f"{_count(len(ids), 'run')} {word}: {_some(ids)}")
+            lines.append(f"{_count(len(ids), 'run')} {word}: {some(ids, LISTED)}")
     if diff.best:
         lines.append(f"best setting: {diff.best[0]} → {diff.best[1]}")
     lines += [
@@ -145,10 +145,6 @@ def _hashes(values: list[str]) -> str:
         + (f" and {len(values) - 3} more" if len(values) > 3 else "")
         or "–"
     )
-
-
-def _some(names: list[str], most: int = LISTED) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _count(n: int, noun: str) -> str:

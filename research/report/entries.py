@@ -8,6 +8,7 @@ from research.report.examples import SNIPPET
 from research.report.runs import Row, Runs
 from research.report.study import FINISHED, Run
 from research.report.training import Curve
+from research.report.wandb_runs import UNSAID
 from research.runfolder import MARKER, read_json
 
 Lines = Callable[[Path], list[dict[str, Any]]]
@@ -69,7 +70,8 @@ def of_run(run: Run, lines: Lines, answered: bool, metric: str = "") -> Entry:
     """
     if run.history is not None:
         curve = run.history(metric) if metric else []
-        facts = {"git_commit": run.made_of[1], "host": run.host}
+        data, code, base = run.made_of
+        facts = {"fingerprint" if data or base else "git_commit": "" if code == UNSAID else code, "host": run.host}
         return Entry(run.name, "training", run.state, run.error, run.seed, run.options, run.metrics, run.facts, {}, {}, {},
                      {metric: curve} if curve else {}, {name: value for name, value in facts.items() if value})  # fmt: skip
     examples = {metric: {f"{metric.partition('/')[0]}/{example}": value for example, value in values.items()}

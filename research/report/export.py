@@ -53,6 +53,8 @@ def write_tidy(out: Path, runs: list[Run]) -> None:
     arrays = {}
     for name, values in columns.items():
         kinds = {type(value) for value in values if value is not None}
+        if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in values):
+            kinds = {int, str}  # wider than the file's integers
         # one type a column: an option that is 2 here and "auto" there is a text
         arrays[name] = (
             values if len(kinds) < 2 or kinds <= {int, float} else [v if v is None else str(v) for v in values]

@@ -186,22 +186,22 @@ def _doubts(groups: list[Group], metric: str) -> list[str]:
     found = []
     few = [group for group in groups if 0 < len(group.values) < ENOUGH]
     if few:
-        found.append(f"{len(few)} of {len(groups)} groups have fewer than {ENOUGH} seeds ({_some([g.label for g in few])}): "
+        found.append(f"{len(few)} of {len(groups)} groups have fewer than {ENOUGH} seeds ({some([g.label for g in few])}): "
                      "their spread says little")  # fmt: skip
     if empty := [group for group in groups if not group.values]:
         found.append(
-            f"{len(empty)} of {len(groups)} groups have no value of {metric} ({_some([g.label for g in empty])})"
+            f"{len(empty)} of {len(groups)} groups have no value of {metric} ({some([g.label for g in empty])})"
         )
     for state in dict.fromkeys(run.state for group in groups for run in group.missing if run.state != "done"):
         rows = [run for group in groups for run in group.missing if run.state == state]
         why = {run.error for run in rows if run.error}
-        found.append(f"{len(rows)} runs are {state} and are in no mean: {_some([run.name for run in rows])}"
-                     + (f" ({_some(sorted(why))})" if why else ""))  # fmt: skip
+        found.append(f"{len(rows)} runs are {state} and are in no mean: {some([run.name for run in rows])}"
+                     + (f" ({some(sorted(why))})" if why else ""))  # fmt: skip
     if bare := [run for group in groups for run in group.runs if run.state == "done" and metric not in run.metrics]:
-        found.append(f"{len(bare)} finished runs have no {metric}: {_some([run.name for run in bare])}")
+        found.append(f"{len(bare)} finished runs have no {metric}: {some([run.name for run in bare])}")
     if lost := [run for group in groups for run in group.missing if run.state == "done" and run not in bare]:
         found.append(f"{len(lost)} finished runs have a {metric} that is not finite and are in no mean: "
-                     f"{_some([run.name for run in lost])}")  # fmt: skip
+                     f"{some([run.name for run in lost])}")  # fmt: skip
     return found
 
 
@@ -277,8 +277,9 @@ def _labels(split: list[list[Run]], telling: list[str], factors: Sequence[str]) 
 
 
 def _names(runs: list[Run]) -> str:
-    return _some([run.name for run in runs])
+    return some([run.name for run in runs])
 
 
-def _some(names: list[str], most: int = 3) -> str:
+def some(names: list[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -10,6 +10,7 @@ import numpy as np
 
 from research.metrics.factorial import variance_parts
 from research.metrics.fanova import main_effects
+from research.progress import say
 from research.report.design import Design, design
 from research.report.groups import Study, short_names, shown
 
@@ -152,7 +153,11 @@ def forest(study: Study, factors: list[str], why: str) -> Importance | None:
     )
     grown = (main_effects(table, np.array(bounds), values[order], TREES, seed) for seed in range(FORESTS))
     # the last digits of a matrix product depend on the number of threads; a report may not
-    found = [[round(share, 12) for share in shares.tolist()] for shares in grown]
+    try:
+        found = [[round(share, 12) for share in shares.tolist()] for shares in grown]
+    except ModuleNotFoundError as error:
+        say(f"warning: no fANOVA: {error.name} is not installed (pip install 'tandem-research[report]')")
+        return None
     shares = [
         Share(label, int(label != SEED), math.fsum(ones) / FORESTS, min(ones), max(ones))
         for label, ones in zip(columns, zip(*found, strict=True), strict=True)

@@ -1,15 +1,21 @@
 """What a reader must know before trusting the numbers, in plain sentences."""
 
+from research.report.groups import some
 from research.report.runs import Folder
 from research.report.training import Training
 
 LISTED = 5  # ids named before the rest are counted
+NAMED = 12  # runs likewise
 
 
 def notes(folders: list[Folder], trainings: list[Training]) -> list[str]:
     """Notes of every run, each said once; what concerns single runs names them."""
     said = [note for folder in folders for note in _data_notes(folder.metrics)]
-    return list(dict.fromkeys(said)) + _code_notes([*folders, *trainings]) + _machine_notes(folders)
+    return (
+        list(dict.fromkeys(said))
+        + code_notes({one.name: one.provenance for one in [*folders, *trainings]})
+        + _machine_notes(folders)
+    )
 
 
 def _data_notes(metrics: dict) -> list[str]:
@@ -46,12 +52,17 @@ def _leak_notes(split: str, leaks: dict[str, dict[str, int]]) -> list[str]:
     return found + ([f"No query of {split} occurs in {' or '.join(clean)}."] if clean else [])
 
 
-def _code_notes(folders: list[Folder | Training]) -> list[str]:
+def code_notes(runs: dict[str, dict]) -> list[str]:
+    """What weakens the commit that the runs name.
+
+    Args:
+        runs: name → provenance.
+    """
     found = []
-    if dirty := [folder.name for folder in folders if folder.provenance.get("git_dirty")]:
-        found.append(f"Made from code with uncommitted changes, so the commit does not tell all: {', '.join(dirty)}.")
-    if unknown := [folder.name for folder in folders if not folder.provenance.get("git_commit")]:
-        found.append(f"Made from code outside a git repository, so no commit is known: {', '.join(unknown)}.")
+    if dirty := [name for name, facts in runs.items() if facts.get("git_dirty")]:
+        found.append(f"Made from code with uncommitted changes, so the commit does not tell all: {some(dirty, NAMED)}.")
+    if unknown := [name for name, facts in runs.items() if not facts.get("git_commit")]:
+        found.append(f"Made from code outside a git repository, so no commit is known: {some(unknown, NAMED)}.")
     return found
 
 

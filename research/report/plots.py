@@ -135,11 +135,12 @@ def learning_curves(study: Study, curves: Callable[[Any], Sequence[tuple[int, fl
     rows, texts = [], brief(group.label for group in known[:MOST_LINES])
     for group in known[:MOST_LINES]:
         at: dict[int, list[float]] = {}
-        for run in group.counted:
+        runs = group.counted
+        for run in runs:
             for step, value in dict(curves(run)).items():  # of a step that was taken again, the last
                 at.setdefault(step, []).append(value)
         for step, values in sorted(at.items()):
-            if len(values) == len(group.counted) and all(map(math.isfinite, values)):
+            if len(values) == len(runs) and all(map(math.isfinite, values)):
                 row = {"mean": sum(values) / len(values), "low": min(values), "high": max(values)}
                 rows.append({"x": step, "line": texts[group.label], **row})
     if len({row["x"] for row in rows}) < 3:

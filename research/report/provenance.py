@@ -15,17 +15,22 @@ def facts(provenance: dict) -> list[tuple[str, str, bool]]:
     packages = ", ".join(f"{name} {version}" for name, version in (facts.get("packages") or {}).items() if version)
     models = ", ".join(f"{name} {value}" for name, value in (facts.get("models") or {}).items() if value)
     seconds = facts.get("seconds")
+    code = [("Code, sha256", facts.get("fingerprint") or "", True)]  # of W&B's runs, whose commit it does not say
+    if "git_commit" in facts:
+        code = [("Git commit", commit + state if commit else "none: not run from a git repository", bool(commit))]
+    processors = f"{facts['cpus']} processors" if facts.get("cpus") else ""
+    machine = ", ".join(filter(None, (facts.get("host"), facts.get("platform"), processors)))
     found = [
         ("Command", shlex.join(facts.get("command") or []), True),
         ("Started", facts.get("started", ""), False),
         ("Finished", facts.get("time", ""), False),
         ("Took", f"{seconds:,.1f} s" if seconds is not None else "", False),
-        ("Git commit", commit + state if commit else "none: not run from a git repository", bool(commit)),
+        *code,
         ("Data, sha256", facts.get("data") or "", True),
         ("Model, sha256", models, True),
         ("Packages", packages, False),
         ("Python", facts.get("python", ""), False),
-        ("Machine", f"{facts.get('platform', '')}, {facts.get('cpus', '?')} processors", False),
+        ("Machine", machine, False),
     ]
     return [entry for entry in found if entry[1]]
 

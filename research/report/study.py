@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import UserError
+from research.report.options import options_from, options_of, with_method
 from research.report.runs import name_folders
 from research.report.shapes import check_metrics, check_provenance
 from research.report.training import read_config
@@ -16,11 +17,8 @@ from research.runfolder import MARKER, read_json
 
 PLAN, LEDGER = "plan.jsonl", "ledger.jsonl"
 SEED = "seed_everything"
-NO_FACTORS = ("out", "wandb", "save_every", "monitor", "data.workers", "trainer.default_root_dir", "trainer.logger")
-"""Options that say how or where, not what is computed."""
 FACTS = ("trained_parameters", "adapter_parameters", "adapter_bytes", "effective_scale", "virtual_tokens", "parameters")
 FINISHED = ("done", "pruned")
-ADAPTER = "model.adapter"
 
 
 class Run(NamedTuple):
@@ -157,7 +155,7 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     provenance = check_provenance(path / MARKER, _object(path / MARKER)) if begun else {}
     metrics = _result(path / "metrics.json") if begun else {}
     config = read_config(path / "config.yaml") if begun and (path / "config.yaml").exists() else {}
-    options = options_from(config) if config else _named(options_of(known.get("values", {})))
+    options = options_from(config) if config else with_method(options_of(known.get("values", {})))
     data = provenance.get("data") if isinstance(provenance.get("data"), dict) else {}
     code = provenance.get("fingerprint") or provenance.get("git_commit") or ""
     made_of = (json.dumps(data, sort_keys=True) if data else "", str(code), str(provenance.get("model_hash") or ""))
@@ -173,26 +171,6 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
                options.get(SEED), options, numbers, facts, examples, made_of,
                tuple(name for name, value in known.get("values", {}).items() if not isinstance(value, dict)),
                monitor=str(metrics.get("monitor") or ""))  # fmt: skip
-
-
-def options_from(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration's options by dotted name; a training without an adapter says what it trains."""
-    return _named(flat(config))
-
-
-def _named(options: dict[str, Any]) -> dict[str, Any]:
-    if options.get(ADAPTER, "") is None:
-        options[ADAPTER] = _without_adapter(options)
-    return options
-
-
-def _without_adapter(options: dict[str, Any]) -> str:
-    """What is trained where there is no adapter."""
-    if options.get("model.train_layers") is not None:
-        return f"last {options['model.train_layers']} layers"
-    if options.get("model.train_pattern") is not None:
-        return f"weights {options['model.train_pattern']}"
-    return "full fine-tuning"
 
 
 def _state(begun: bool, metrics: dict, event: dict) -> tuple[str, str]:
@@ -215,30 +193,6 @@ def _measured(path: Path, metrics: dict) -> tuple[dict[str, float], dict]:
 
 
 # ---- configurations -------------------------------------------------------------------------------------------------
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Options by dotted name, as a user types them: `model.adapter.r`; a class is its own option (`model.adapter`)."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{prefix}.{key}" if prefix else key
-        if key == "class_path":
-            found[prefix] = str(value).rpartition(".")[2]
-        elif key == "init_args":
-            found |= flat(value or {}, prefix)
-        elif isinstance(value, dict):
-            found |= flat(value, name)
-        else:
-            found[name] = value
-    return {name: value for name, value in found.items() if name not in NO_FACTORS}
-
-
-def options_of(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a sweep's point as options: a mapping stands for the options under its name."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= flat({name: value}) if isinstance(value, dict) else {name: value}
-    return found
 
 
 def factors(runs: Iterable[Run]) -> list[str]:

@@ -7,7 +7,7 @@ import statistics
 from research.metrics.families import DIFFERS, Pair, compare_methods, compare_pair, compare_paired_methods
 from research.metrics.planning import noise_floor, pooled_spread
 from research.metrics.seeds import summarise
-from research.report.groups import Group, Study, marginal, short_names, shown
+from research.report.groups import Group, Study, marginal, short_names, shown, some
 from research.report.numbers import p_phrase
 from research.report.sheets import (
     MARK,
@@ -225,6 +225,9 @@ def _notes(
     made = _counted(len(pairs), "comparison")
     notes.append(f"Difference from {first} by {test}, p after Holm over {made}; {MARK} p < {alpha:g}. It speaks "
                  "of the method trained again with other seeds, on these examples.")  # fmt: skip
+    tested = {first, *pairs}
+    if other := [group.label for group in study.groups if group.values and group.label not in tested]:
+        notes.append(f"Not tested, since a pair of runs is lacking (other seeds than {first}): {some(other)}.")
     weak = dict.fromkeys(pair.comparison.note for pair in pairs.values() if pair.comparison.note)
     notes += [f"{note[0].upper()}{note[1:]}." for note in weak]
     spread = [list(group.values.values()) for group in study.groups if len(group.values) > 1]

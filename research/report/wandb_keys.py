@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.report.study import ADAPTER, Run
+from research.report.options import ADAPTER
+from research.report.study import Run
 from research.report.training import CURVES, read_config
 from research.runfolder import read_json
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError, suggest
 from research.progress import say
-from research.report.study import FINISHED, SEED, Run, options_from
+from research.report.options import options_from
+from research.report.study import FINISHED, SEED, Run
 from research.report.wandb_log import STEPS, Log, curve, find_logs, is_logged, is_number, read_log
 
 API = "wandb:"

@@ -46,6 +46,9 @@ def run(args: argparse.Namespace) -> int:
     if args.baseline is not None:
         raise UserError(f"--baseline {args.baseline} is of one report; expected none with --diff, which compares each setting "
                         "with itself. Leave it out.")  # fmt: skip
+    if args.wandb is not None or args.dry_run:
+        raise UserError("--wandb and --dry-run are of one report; expected neither with --diff, which publishes nothing. Leave "
+                        "them out.")  # fmt: skip
     if args.out is not None:
         check_out(args.out)
     spec = read_spec(args.spec)
@@ -103,8 +106,11 @@ def read_side(path: Path, spec: Any) -> Side:
         if not isinstance(value, dict) or value.get("verb") != "report":
             raise UserError(f"{path / REPORT} is no report's; expected what `research report --out` wrote. Make the report "
                             "again.")  # fmt: skip
-        trained = value.get("study") is not None or value.get("trainings")
-        study = read_record(value.get("study"), str(path / REPORT)) if trained else None
+        study = read_record(value["study"], str(path / REPORT)) if value.get("study") is not None else None
+        if study is None and not value.get("rows") and value.get("trainings"):
+            raise UserError(f"{path / REPORT} says nothing of its runs: none was finished when it was made, or they were of "
+                            "different metrics or one seed twice; expected values to compare. Make that report again of "
+                            "finished runs.")  # fmt: skip
         return Side(str(path), study, value if value.get("rows") else None)
     if is_sweep(path) or is_training(path) or is_wandb(path):
         kept = json.loads(

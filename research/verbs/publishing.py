@@ -34,7 +34,7 @@ def check(args: argparse.Namespace) -> Any:
         what = "is a path" if Path(args.wandb).exists() else "is no project"
         raise UserError(f"--wandb {args.wandb!r} {what}; expected ENTITY/PROJECT, or nothing after it. Write --wandb "
                         "behind the runs.")  # fmt: skip
-    for module, package in (("wandb", "wandb"), ("wandb_workspaces", "wandb-workspaces")):
+    for module, package in (("wandb", "wandb"), ("wandb_workspaces", "wandb-workspaces"), ("PIL", "pillow")):
         if importlib.util.find_spec(module) is None:
             raise UserError(f"--wandb needs {package}, which is not installed. Install it with pip install "
                             "'tandem-research[report]', or in this repository pip install '.[report]'.")  # fmt: skip

@@ -119,10 +119,9 @@ def run(args: argparse.Namespace) -> int:
     text = markdown.document(title, finding, said, lines,
                              [table for table in grids if table], training_words.table(trainings) if trainings else "",
                              [(sheet.title, as_markdown(sheet)) for sheet in sheets])  # fmt: skip
-    on_page = [sheet for sheet in sheets if sheet.name != EVERY_RUN]  # the explorer has them
-    page = html.page(
-        runs, lines, trainings, on_page, warnings, title, finding, drawn, _explorer(found, fits, names, runs)
-    )
+    explorer = _explorer(found, fits, names, runs)
+    on_page = [sheet for sheet in sheets if sheet.name != EVERY_RUN or explorer is None]  # the explorer has them
+    page = html.page(runs, lines, trainings, on_page, warnings, title, finding, drawn, explorer)
 
     summary = _summary(runs, lines, trainings) | (found.summary if found else _kept(fits, spec))
     with replace_files(out, MARKER, files_of(out / MARKER)) as new:

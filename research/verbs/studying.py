@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError, suggest
 from research.progress import say
-from research.runfolder import read_json
+from research.runfolder import MARKER, read_json
 
 DRAWN = 12  # trainings whose curves a page draws one by one; of more, its explorer does
 
@@ -51,6 +51,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     from research.report.importance import importance
     from research.report.latex import distinct
     from research.report.main_table import main_results
+    from research.report.notes import code_notes
     from research.report.plots import figures
     from research.report.record import record
     from research.report.render import MISSING, can_draw
@@ -98,6 +99,8 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     for run in runs:
         states[run.state] = states.get(run.state, 0) + 1
     drawn = [(run.path, run.name) for run in runs if run.state in ("done", "pruned") and run.history is None]
+    if len(drawn) > DRAWN:  # of few, the page's trainings say it themselves
+        main.warnings.extend(code_notes({name: read_json(path / MARKER) for path, name in drawn}))
     stated = [{"claim": one.claim.text, "state": one.state, "words": one.words} for one in verdicts]
     summary = {"study": {**record(main, stated), "states": states, "warnings": main.warnings}}
     broken = sum(v.state == claiming.BROKEN for v in verdicts)
@@ -131,17 +134,14 @@ def grouped(runs: list, paths: list[Path], spec: Any) -> tuple[list, list[str], 
 
 def _refuse_mixed(runs: list) -> None:
     """Trainings that were judged by different metrics have no order, unless the user names one."""
+    from research.report.groups import some
+
     by: dict[str, list[str]] = {}
     for run in runs:
         if run.metrics and run.monitor:
             by.setdefault(run.monitor, []).append(run.name)
     if len(by) > 1:
-        shown = (
-            ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") for names in by.values()
-        )
-        parts = ", ".join(
-            f"{len(names)} by {metric} ({some})" for (metric, names), some in zip(by.items(), shown, strict=True)
-        )
+        parts = ", ".join(f"{len(names)} by {metric} ({some(names)})" for metric, names in by.items())
         raise UserError(f"the runs were monitored by different metrics: {parts}; expected one metric for all. Name it by "
                         "--metric, or leave some runs out.")  # fmt: skip
 
@@ -206,6 +206,8 @@ def _chosen(wanted: tuple[str, ...] | None, runs: list, names: list[str]) -> lis
 
 def _monitored(runs: list, paths: list[Path]) -> str:
     """The metric that the runs' best models were chosen by; of a sweep that never got so far, none."""
+    from research.report.groups import some
+
     finished = [run for run in runs if run.metrics]
     for run in finished:
         if run.monitor:
@@ -217,14 +219,13 @@ def _monitored(runs: list, paths: list[Path]) -> str:
         known = ", ".join(sorted(common)[:20]) or "none that all of them have"
         raise UserError(f"the runs have several metrics and do not say which one they are about; expected one of {known}. Name "
                         "it by --metric.")  # fmt: skip
-    states = ", ".join(f"{run.name} {run.state}" for run in runs[:3]) + (
-        f" and {len(runs) - 3} more" if len(runs) > 3 else ""
-    )
+    states = some([f"{run.name} {run.state}" for run in runs])
     raise UserError(f"none of {len(runs)} runs in {', '.join(map(str, paths[:3]))} is finished ({states}); expected one or "
                     "more. Run the sweep, or wait for it.")  # fmt: skip
 
 
 def _title(paths: list[Path], runs: list) -> str:
+    from research.report.groups import some
     from research.report.wandb_runs import is_wandb
 
     if len(paths) == 1 and (paths[0] / "sweep.json").is_file():
@@ -233,4 +234,4 @@ def _title(paths: list[Path], runs: list) -> str:
     groups = dict.fromkeys(run.sweep for run in runs if run.history is not None and run.sweep)
     names = [*(path.resolve().name for path in paths if not is_wandb(path)), *groups]
     names = names or [path.resolve().name for path in paths]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return some(names)

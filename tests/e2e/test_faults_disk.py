@@ -30,7 +30,7 @@ WRITERS = {
     "mine, reranked": COMMANDS["mine"] + " --retriever bm25 --reranker ./reranker --margin 0",
 }
 CURE = ("expected a writable place with room", "run the same command again")
-LIMITS = sorted({int(1.4**n) for n in range(42)})  # bytes a file may have, to 1 MB: every write meets some of them
+LIMITS = sorted({int(1.4**n) for n in range(45)})  # bytes a file may have, to 2.7 MB: every write meets some of them
 PAGE = 4096
 
 
@@ -127,7 +127,7 @@ def test_write_that_fails_at_any_byte_is_refused_and_goes_through_later(command,
 @pytest.mark.parametrize("command", WRITERS)
 def test_disk_that_fills_up_after_the_check_is_refused_and_goes_through_later(command, research, place, tmpfs,
                                                                               monkeypatch):  # fmt: skip
-    step = 16 if command == "fit" else 1  # its checkpoints and model take 2 MB
+    step = 16 if command in ("fit", "quickstart") else 1  # checkpoints and model take 2 MB, the page 1 MB
     disk = tmpfs(f"size={64 * step * PAGE}")
     usage = shutil.disk_usage(place)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)  # what was free at the check is taken by others later

@@ -215,7 +215,7 @@ def test_chosen_runs_stand_side_by_side(page, study, tidy):
     page.locator("#output-texts").uncheck()
     for order, key in (("better", lambda i: first[i] - others[-1][i]), ("worse", lambda i: others[-1][i] - first[i])):
         page.select_option("#output-order", order)
-        ids = part.locator(".outputs > li .id").all_inner_texts()
+        ids = [text.removeprefix("val/") for text in part.locator(".outputs > li .id").all_inner_texts()]
         assert len(ids) == 20
         changes = [key(i) for i in ids]
         assert changes == pytest.approx(sorted(changes, reverse=True))

@@ -246,6 +246,16 @@ def test_systems_are_compared_by_number_and_identical_ones_to_the_last_bit(tmp_p
     assert difference(research, "report_old", "report_new")["systems"] == systems
 
 
+def test_systems_beside_trainings_that_are_no_study_are_compared(place, research):
+    """Their report keeps nothing of the trainings; that is no reason to compare nothing."""
+    one, two = (Path("new", name) for name in points()[:2])
+    edit(two / "metrics.json", monitor="val/rouge_l")
+    run_folder(Path("systems"), {"bm25": stage(A, "BM25")})
+    assert research("report", "systems", one, two, "--out", "out").code == 0
+    found = difference(research, "out", "out")
+    assert (found["study"], found["systems"]["identical"]) == (None, 1)
+
+
 def test_trainings_that_are_no_study_still_make_a_report(place, research):
     """Monitored by different metrics, or one setting and seed twice: nothing to compare, and a page all the same."""
     one, two = (Path("new", name) for name in points()[:2])
@@ -280,6 +290,8 @@ def test_out_holds_the_text_the_numbers_and_the_tables_and_is_written_again(plac
     (("old", "systems"), "old holds trainings, systems systems; expected two of one kind"),
     (("old", "new", "--metric", "val/x"), "no finished run has val/x"),
     (("old", "new", "--baseline", "r=2"), "--baseline r=2 is of one report"),
+    (("old", "new", "--wandb", "me/p"), "--wandb and --dry-run are of one report"),
+    (("old", "new", "--dry-run"), "--wandb and --dry-run are of one report"),
     (("old", "new", "--claims", "nowhere.yaml"), "nowhere.yaml cannot be read"),
     (("systems", "systems", "--claims", "claims.yaml"), "is about trainings, and systems has none"),
     (("systems", "elsewhere"), "the systems were measured on different data: beir:x split test (data d1) in systems"),

@@ -1,28 +1,33 @@
 """Where the rooms of a report meet: names of metrics, runs that count, values that no table or figure expects."""
 
+import datetime
 import json
 import math
+import sys
 
 import pytest
 
 from research.errors import UserError
 from research.report import factor_sheets
-from research.report.claims import check, parse
+from research.report.claims import BROKEN, UNDERPOWERED, check, parse
 from research.report.entries import of_run
 from research.report.explorer import data
-from research.report.export import tidy
+from research.report.export import tidy, write_tidy
 from research.report.goals import is_lower
 from research.report.groups import Group, Study
 from research.report.importance import importance
 from research.report.latex import distinct, slug
 from research.report.numbers import share
+from research.report.options import flat
 from research.report.outputs import outputs
 from research.report.plots import figures, learning_curves
 from research.report.plots_cost import against_seconds
 from research.report.plots_parallel import parallel
+from research.report.provenance import facts
 from research.report.study import collect
 from research.report.study_sheets import by_factor, finding, results
 from research.report.training import read_lines
+from research.report.wandb_runs import UNSAID
 from tests.synthetic_runs import write_study
 from tests.unit.test_study import NOISE, made, run
 
@@ -212,3 +217,75 @@ def test_the_interval_of_an_equivalence_is_called_by_its_level():
     ):
         (verdict,) = check([parse(text, "val/loss", "f")], {"val/loss": found})
         assert f"; {level} interval [" in verdict.words
+
+
+def test_a_run_of_wandb_says_what_is_known_of_its_origin_and_no_more():
+    def said(made_of: tuple[str, str, str], host: str) -> list:
+        one = run(4, 4, 0, 1.0)._replace(history=lambda metric: [], made_of=made_of, host=host)
+        return facts(of_run(one, read_lines, False).provenance)
+
+    assert said(("", UNSAID, ""), "") == []
+    assert said(("", "abc", ""), "node1") == [("Git commit", "abc", True), ("Machine", "node1", False)]
+    # a training of ours has the hash of its code there, which is no commit
+    assert said(("data", "f00", "base"), "") == [("Code, sha256", "f00", True)]
+
+
+def test_a_study_is_reported_without_scikit_learn(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
+    found = made(
+        [run(r, a, s, r + a / 40 + NOISE[s]) for r, a in ((4, 8), (8, 16), (8, 32), (4, 64), (16, 8)) for s in range(3)]
+    )
+    assert importance(found) is None
+    assert "no fANOVA: sklearn" in capsys.readouterr().err
+
+
+def test_settings_that_cannot_be_paired_are_said():
+    runs = [one for one in (run(r, 4, s, 1.0 + r / 8 + NOISE[s]) for r in (4, 8, 16) for s in range(3))
+            if (one.seed, one.options["model.adapter.r"]) != (2, 16)]  # fmt: skip
+    notes = results(made(runs), paired=True).notes
+    assert "Not tested, since a pair of runs is lacking (other seeds than r=4): r=16." in notes
+    assert not any(note.startswith("Not tested") for note in results(made(runs)).notes)
+
+
+def test_the_page_of_one_run_has_its_table(tmp_path, research):
+    """The explorer has every run, where there is one: of two runs and more."""
+    write_study(tmp_path / "one", points=1)
+    assert research("report", tmp_path / "one", "--out", tmp_path / "out").code == 0
+    text = (tmp_path / "out/index.html").read_text()
+    assert ("Every run" in text, "explorer-data" in text) == (True, False)
+
+
+@pytest.mark.parametrize("points", [9, 21])
+def test_uncommitted_code_is_said_of_few_runs_and_of_many(points, tmp_path, research):
+    """Curves are drawn of up to twelve trainings; the note is about all."""
+    write_study(tmp_path / "s", points)
+    for path in (tmp_path / "s").glob("*/provenance.json"):
+        path.write_text(path.read_text().replace('"git_dirty": false', '"git_dirty": true'))
+    assert research("report", tmp_path / "s", "--out", tmp_path / "out").code == 0
+    assert (tmp_path / "out/report.md").read_text().count("uncommitted changes") == 1
+    assert (tmp_path / "out/index.html").read_text().count("Made from code with uncommitted changes") == 1
+
+
+def test_an_equivalence_is_broken_after_holm_as_it_is_held():
+    """Differences of .03, spreads .01, margin .01: t = .02 / (.01 √(2/3)) = 2.449, df 4, p = .0353 alone and .0706 of two."""
+    from scipy import stats
+
+    found = made([run(r, 4, s, 1.0 + 0.03 * i + NOISE[s]) for i, r in enumerate((4, 8, 16)) for s in range(3)])
+    assert stats.t.sf(0.02 / (0.01 * (2 / 3) ** 0.5), 4) == pytest.approx(0.0353, abs=1e-4)
+    claims = [parse(f"r={a} is equivalent to r={b} within .01", "val/loss", "f") for a, b in ((4, 8), (8, 16))]
+    assert [one.state for one in check(claims[:1], {"val/loss": found})] == [BROKEN]
+    assert [one.state for one in check(claims, {"val/loss": found})] == [UNDERPOWERED] * 2
+
+
+def test_dates_half_pairs_and_wide_integers_are_written(tmp_path):
+    """YAML reads 2026-01-01 as a date; a program's seed may have 64 bits without a sign."""
+    import pyarrow.parquet
+
+    config = {"day": datetime.date(2026, 1, 1), "half": "a\udc80", "days": [datetime.date(2026, 1, 2)]}
+    options = flat({"data": config})
+    assert options == {"data.day": "2026-01-01", "data.half": "a?", "data.days": ["2026-01-02"]}
+    write_tidy(tmp_path, [run(4, 4, s, 1.0, options=options | {"wide": 2**64 + s, "mixed": s}) for s in range(2)])
+    table = pyarrow.parquet.read_table(tmp_path / "runs.parquet")
+    assert table.column("option.wide").to_pylist() == [str(2**64), str(2**64 + 1)]
+    assert table.column("option.mixed").to_pylist() == [0, 1]

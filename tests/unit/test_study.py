@@ -16,7 +16,8 @@ from research.report.claims import BROKEN, HELD, UNDERPOWERED, check, parse, rea
 from research.report.export import as_csv, as_markdown, tidy, write_sheets, write_tidy
 from research.report.groups import marginal, short_names, study
 from research.report.numbers import p_phrase
-from research.report.study import Run, factors, flat, options_of, with_scale
+from research.report.options import flat, options_of
+from research.report.study import Run, factors, with_scale
 
 NOISE = (-0.01, 0.0, 0.01)
 

@@ -1,0 +1,66 @@
+"""Configurations and points of sweeps → options by dotted name, as a user types them."""
+
+from datetime import date
+from typing import Any
+
+NO_FACTORS = ("out", "wandb", "save_every", "monitor", "data.workers", "trainer.default_root_dir", "trainer.logger")
+"""Options that say how or where, not what is computed."""
+ADAPTER = "model.adapter"
+
+
+def options_from(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration's options by dotted name; a training without an adapter says what it trains."""
+    return with_method(flat(config))
+
+
+def with_method(options: dict[str, Any]) -> dict[str, Any]:
+    """With what is trained, where there is no adapter."""
+    if options.get(ADAPTER, "") is None:
+        options[ADAPTER] = _without_adapter(options)
+    return options
+
+
+def _without_adapter(options: dict[str, Any]) -> str:
+    """What is trained where there is no adapter."""
+    if options.get("model.train_layers") is not None:
+        return f"last {options['model.train_layers']} layers"
+    if options.get("model.train_pattern") is not None:
+        return f"weights {options['model.train_pattern']}"
+    return "full fine-tuning"
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options by dotted name, as a user types them: `model.adapter.r`; a class is its own option (`model.adapter`)."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if key == "class_path":
+            found[prefix] = str(value).rpartition(".")[2]
+        elif key == "init_args":
+            found |= flat(value or {}, prefix)
+        elif isinstance(value, dict):
+            found |= flat(value, name)
+        else:
+            found[name] = _writable(value)
+    return {name: value for name, value in found.items() if name not in NO_FACTORS}
+
+
+def _writable(value: Any) -> Any:
+    """What JSON and UTF-8 can hold: YAML reads a date, a program may log half of a surrogate pair."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return (
+        [_writable(one) for one in value]
+        if isinstance(value, list)
+        else str(value)
+        if isinstance(value, date)
+        else value
+    )
+
+
+def options_of(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a sweep's point as options: a mapping stands for the options under its name."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat({name: value}) if isinstance(value, dict) else {name: value}
+    return found
