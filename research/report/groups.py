@@ -195,7 +195,8 @@ def _doubts(groups: list[Group], metric: str) -> list[str]:
     for state in dict.fromkeys(run.state for group in groups for run in group.missing if run.state != "done"):
         rows = [run for group in groups for run in group.missing if run.state == state]
         why = {run.error for run in rows if run.error}
-        found.append(f"{len(rows)} runs are {state} and are in no mean: {some([run.name for run in rows])}"
+        are = "runs are" if len(rows) > 1 else "run is"
+        found.append(f"{len(rows)} {are} {state} and in no mean: {some([run.name for run in rows])}"
                      + (f" ({some(sorted(why))})" if why else ""))  # fmt: skip
     if bare := [run for group in groups for run in group.runs if run.state == "done" and metric not in run.metrics]:
         found.append(f"{len(bare)} finished runs have no {metric}: {some([run.name for run in bare])}")

@@ -32,6 +32,7 @@ def page(
     runs: Runs | None, lines: list[Line], trainings: list[Training] = (), sheets: list[Sheet] = (),
     warnings: list[str] = (), title: str | None = None, found: str | None = None,
     drawn: list[tuple[Figure, str]] = (), explorer: Explorer | None = None,
+    made_from: list[tuple[str, str]] = (),
 ) -> str:  # fmt: skip
     """index.html as text.
 
@@ -45,12 +46,13 @@ def page(
         found: the sentence at its head; None: by what is in it.
         drawn: figures of a study, with their SVG.
         explorer: of all runs; None where there is nothing to compare.
+        made_from: (what, value) of a study's runs, for its head.
     """
     folders = runs.folders if runs else []
     values = _tested(runs, lines) if runs else {"finding": explain.untested(trainings), "lines": lines}
     text = _environment().get_template("page.html.j2").render(
         css=Markup("".join((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "explorer.css"))),
-        explorer=explorer,
+        explorer=explorer, made_from=made_from,
         tested=runs is not None, heading=title or heading(runs), notes=[*warnings, *notes(folders, trainings)],
         sheets=sheets, lead=sum(sheet.name in LEAD for sheet in sheets), warnings=warnings,
         drawn=[(figure, Markup(svg)) for figure, svg in drawn],

@@ -31,18 +31,23 @@ from research.report.sheets import decimals, number
 HEAD = 28  # characters of a heatmap's row or column
 
 
+TRAIN = "train/loss"
+
+
 def figures(study: Study, curves: Callable[[Any], Sequence[tuple[int, float]]],
-            shares: Importance | None = None) -> list[Figure]:  # fmt: skip
+            shares: Importance | None = None,
+            losses: Callable[[Any], Sequence[tuple[int, float]]] = lambda run: ()) -> list[Figure]:  # fmt: skip
     """All figures that the study has the axes for.
 
     Args:
         study: groups.
         curves: a run → (step, value) of the study's metric.
         shares: what its factors explain, of `importance`.
+        losses: a run → (step, value) of its training loss, drawn where it was validated less than three times.
     """
     made = [heatmap(study), *(against_factor(study, name) for name in study.factors), parallel(study),
             importance_bars(shares, study.metric) if shares else None, against_parameters(study), against_seconds(study),
-            learning_curves(study, curves)]  # fmt: skip
+            learning_curves(study, curves) or learning_curves(study, losses, TRAIN)]  # fmt: skip
     return [figure for figure in made if figure is not None]
 
 
@@ -128,8 +133,16 @@ def against_factor(study: Study, factor: str) -> Figure | None:
                   whole({"data": {"values": rows}, **_lines(study, x, rows)}))  # fmt: skip
 
 
-def learning_curves(study: Study, curves: Callable[[Any], Sequence[tuple[int, float]]]) -> Figure | None:
-    """Validation along training: mean over seeds, and their range as a band; of the best groups where there are many."""
+def learning_curves(
+    study: Study, curves: Callable[[Any], Sequence[tuple[int, float]]], name: str | None = None
+) -> Figure | None:
+    """A number along training: mean over seeds, and their range as a band; of the best groups where there are many.
+
+    Args:
+        study: groups.
+        curves: a run → (step, value).
+        name: of a loss that is drawn; None: the study's metric.
+    """
     known = [g for g in study.groups if g.values]
     known.sort(key=lambda g: summarise(list(g.values.values())).mean, reverse=study.higher)
     rows, texts = [], brief(group.label for group in known[:MOST_LINES])
@@ -146,7 +159,7 @@ def learning_curves(study: Study, curves: Callable[[Any], Sequence[tuple[int, fl
     if len({row["x"] for row in rows}) < 3:
         return None
     x = {"field": "x", "type": "quantitative", "title": "optimizer steps", "axis": {"grid": False, "format": "~s"}}
-    y = metric_axis(study)
+    y = metric_axis(study) | ({"title": f"↓ {name}"} if name else {})
     band = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}
     shared, shape = told_apart("line", rows)
     layers = [
@@ -157,7 +170,7 @@ def learning_curves(study: Study, curves: Callable[[Any], Sequence[tuple[int, fl
     more = f" The best {MOST_LINES} of {len(known)} settings." if len(known) > MOST_LINES else ""
     caption = f"Mean over seeds; the band is from the lowest to the highest.{more}"
     spec = {"data": {"values": rows}, "encoding": shared, "layer": layers, "width": 460, "height": 280}
-    return Figure("curves", f"{study.metric} along training", caption, whole(spec))
+    return Figure("curves", f"{name or study.metric} along training", caption, whole(spec))
 
 
 # ---- parts ----------------------------------------------------------------------------------------------------------

@@ -94,7 +94,8 @@ def is_logged(path: Path) -> bool:
     """Whether this is a log of W&B's, or a folder that it writes into; one of `research` is neither."""
     if path.suffix == ".wandb" and not path.is_dir():
         return True
-    if not path.is_dir() or any((path / name).is_file() for name in (MARKER, PLAN)):
+    # ours, also a copy that lacks its provenance: it is damaged, and its log is no replacement
+    if not path.is_dir() or any((path / name).is_file() for name in (MARKER, PLAN, "wandb.json", "curves.jsonl")):
         return False
     return any(FOLDER.match(one.name) for one in (path, *path.iterdir())) or bool(find_logs(path))
 

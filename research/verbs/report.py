@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from research.report import explain, html, markdown, tables, training_words
     from research.report.export import as_markdown, write_sheets, write_tidy
     from research.report.notes import notes
+    from research.report.origin import origin
     from research.report.plots_cost import against_latency
     from research.report.render import MISSING, can_draw, svg, write_figures
     from research.report.runs import collect, name_folders
@@ -115,13 +116,15 @@ def run(args: argparse.Namespace) -> int:
         say(f"warning: {MISSING}")
     finding = explain.finding(lines, runs.metric) if runs else found.finding if found else explain.untested(trainings)
     title = spec.title or (html.heading(runs) if runs or not found else found.title)
+    made_from = origin(found.runs) if found else []
     said = [*warnings, *notes(runs.folders if runs else [], trainings)]
+    said += ["; ".join(f"{label}: {value}" for label, value in made_from)] if made_from else []
     text = markdown.document(title, finding, said, lines,
                              [table for table in grids if table], training_words.table(trainings) if trainings else "",
                              [(sheet.title, as_markdown(sheet)) for sheet in sheets])  # fmt: skip
     explorer = _explorer(found, fits, names, runs)
     on_page = [sheet for sheet in sheets if sheet.name != EVERY_RUN or explorer is None]  # the explorer has them
-    page = html.page(runs, lines, trainings, on_page, warnings, title, finding, drawn, explorer)
+    page = html.page(runs, lines, trainings, on_page, warnings, title, finding, drawn, explorer, made_from)
 
     summary = _summary(runs, lines, trainings) | (found.summary if found else _kept(fits, spec))
     with replace_files(out, MARKER, files_of(out / MARKER)) as new:
@@ -168,12 +171,13 @@ def _explorer(found: Found | None, fits: list[Path], names: dict[Path, str], run
     entries += [of_row(row, runs) for row in runs.rows] if runs else []
     if len(entries) < 2:
         return None
-    if runs or not found:
+    if found:
+        study, figures = found.study, found.figures
+        metric, higher, names = study.metric, study.higher, study.factors
+    else:
         metric = runs.metric if runs else next((name for one in trained for name in one.metrics), None)
-        return explorer(entries, metric, not is_lower(metric or ""), (), [facts(one.provenance) for one in entries])
-    study = found.study
-    return explorer(entries, study.metric, study.higher, study.factors, [facts(one.provenance) for one in entries],
-                    found.figures)  # fmt: skip
+        higher, names, figures = not is_lower(metric or ""), (), ()
+    return explorer(entries, metric, higher, names, [facts(one.provenance) for one in entries], figures)
 
 
 def _require_jinja() -> None:

@@ -64,6 +64,9 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
                             "expected folders of `research fit` or `research sweep`. Name some.")  # fmt: skip
         return None
     runs = collect(paths, spec.seed)
+    if spec.seed is not None and not any(run.history for run in runs):
+        raise UserError(f"the spec's seed {spec.seed!r} is for runs of W&B, and none is given; a training of `research fit` "
+                        "has its own. Leave seed out.")  # fmt: skip
     names = factors(runs)
     if not (has_sweep or asked or _shares(runs, names)):
         return None
@@ -78,7 +81,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     explained = importance(main)
     made += [shares(explained, metric, not_factorial(main, spec.pair_by_seed))] if explained else []
     made = [sheet for sheet in made if sheet is not None]
-    if len(spec.metrics) > 1:
+    if len(spec.metrics) > 1 or (spec.metrics and spec.metrics != (metric,)):
         columns = [
             main if name == metric else study(runs, name, names, every=spec.factors is not None)
             for name in spec.metrics
@@ -105,7 +108,9 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     summary = {"study": {**record(main, stated), "states": states, "warnings": main.warnings}}
     broken = sum(v.state == claiming.BROKEN for v in verdicts)
     counts = {"runs": len(runs), "states": states, **({"broken": broken} if verdicts else {})}
-    drawings = distinct(figures(main, partial(_curve, metric), explained)) if can_draw() else []
+    drawings = (
+        distinct(figures(main, partial(_curve, metric), explained, partial(_curve, "train/loss"))) if can_draw() else []
+    )
     if not can_draw():
         say(f"warning: {MISSING}")
     return Found(_title(paths, runs), sheets.finding(main, spec.pair_by_seed), made, drawings, main.warnings, runs,

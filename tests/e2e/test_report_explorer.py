@@ -228,6 +228,24 @@ def test_chosen_runs_stand_side_by_side(page, study, tidy):
     assert answers["5"]["answer"] in shown.inner_text()
 
 
+def test_back_closes_the_run_that_was_opened_last(page, tidy):
+    first, second = (row["run"] for row in tidy[:2])
+    for name in (first, second):
+        page.get_by_role("button", name=name, exact=True).click()
+    page.go_back()
+    assert page.locator("#explorer-run h3").inner_text() == first
+    page.go_back()
+    assert page.locator("#explorer-run").is_hidden()
+
+
+def test_a_filter_that_was_just_emptied_stays_empty(page):
+    page.filter("r=4")
+    page.fill("#explorer-filter", "")
+    page.get_by_role("button", name="Group over seeds").click()  # before the filter's own timer
+    assert page.input_value("#explorer-filter") == ""
+    assert page.status().startswith("60 of 60 runs")
+
+
 def test_text_of_the_data_is_never_markup(page, tidy):
     for row in [row for row in tidy if row["state"] == "done"][:20]:
         page.locator(f'[data-pick="{row["run"]}"]').check()
@@ -242,7 +260,7 @@ def test_a_link_shows_the_same_view(page, chromium, study, tidy):
     page.filter("r>=4 state=done")
     page.locator('[data-sort="val/loss"]').click()
     page.select_option("#axis-colour", "model.optimisation.lr")
-    page.get_by_role("button", name="No groups").click()
+    page.get_by_role("button", name="Group over seeds").click()
     rows = chosen(page, [row for row in tidy if row["option.model.adapter.r"] != "2"])
     page.get_by_role("button", name=rows[1]["run"], exact=True).click()
     page.select_option("#run-curve", "val/perplexity")

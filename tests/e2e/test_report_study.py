@@ -142,3 +142,40 @@ def test_wrong_input_is_refused_and_nothing_is_written(options, says, place, res
     assert result.code == 2
     assert says in result.err, result.err
     assert not Path("new").exists()
+
+
+def test_seeds_of_one_setting_are_a_study(place, research):
+    """Mean and spread of three runs, without naming a metric; other things that share a page are none."""
+    plan = [json.loads(line) for line in Path("runs/plan.jsonl").read_text().splitlines()]
+    same = [one["point"] for one in plan if one["values"]["model.adapter"] == plan[0]["values"]["model.adapter"]]
+    result = research("report", *(f"runs/{name}" for name in same), "--out", "out", "--json")
+    assert (result.code, result.json["runs"]) == (0, 3), result.err
+    (line,) = csv.DictReader(Path("out/tables/results.csv").read_text().splitlines())
+    assert line["seeds"] == "3"
+    assert "val/loss of" in Path("out/report.md").read_text()
+
+
+def test_a_page_says_what_was_trained_on_what(place, research):
+    assert research("report", "runs", "--out", "out").code == 0
+    text = Path("out/report.md").read_text()
+    assert "Model: ./lm; Data: rows.jsonl" in text
+    assert "<dt>Model</dt>" in Path("out/index.html").read_text()
+
+
+def test_a_damaged_copy_is_no_folder_of_w_and_b(place, research):
+    run = next(path for path in Path("runs").iterdir() if (path / "metrics.json").is_file())
+    for name in ("metrics.json", "provenance.json", "config.yaml"):
+        (run / name).unlink()
+    (run / "wandb").mkdir(exist_ok=True)
+    (run / "wandb" / "run-x.wandb").write_bytes(b"x")
+    result = research("report", run, "--out", "new")
+    assert result.code == 2
+    assert "is not a run folder" in result.err
+    assert not Path("new").exists()
+
+
+def test_a_seed_of_w_and_b_is_refused_for_run_folders(place, research):
+    Path("report.yaml").write_text("seed: model.adapter.r\n")
+    result = research("report", "runs", "--out", "new", "--spec", "report.yaml")
+    assert (result.code, Path("new").exists()) == (2, False)
+    assert "is for runs of W&B" in result.err

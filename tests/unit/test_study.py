@@ -139,8 +139,8 @@ def test_what_has_no_value_is_shown_and_not_averaged():
     assert found.groups[1].values == {0: 1.89}  # not the pruned run's 9
     text = "; ".join(found.warnings)
     assert "2 of 4 groups have fewer than 3 seeds" in text
-    assert "1 runs are failed and are in no mean: r4a4s2 (out of memory)" in text
-    assert "1 runs are pruned" in text
+    assert "1 run is failed and in no mean: r4a4s2 (out of memory)" in text
+    assert "1 run is pruned" in text
     sheet = study_sheets.results(found)
     assert [row[2].text for row in sheet.rows] == ["2 of 3", "1 of 3", "3", "3"]
     assert len(study_sheets.every_run(found).rows) == 12

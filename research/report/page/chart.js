@@ -39,7 +39,9 @@ async function draw(place, spec, said) {
 function axis(column, log, direction = "") {
   if (!column.numeric) return { field: "x", type: "ordinal", title: column.label, sort: null };
   const scale = log ? { type: "log", nice: false, padding: 12 } : { zero: false, nice: false, padding: 12 };
-  return { field: direction || "x", type: "quantitative", title: column.label, scale, axis: { grid: direction === "y", format: column.digits === 0 ? "~s" : "~r", labelOverlap: true } };
+  const levels = [...new Set(column.values.filter(isNumber))];
+  const values = levels.length <= 8 && column.kind === "option" ? { values: levels } : { tickCount: 6 };
+  return { field: direction || "x", type: "quantitative", title: column.label, scale, axis: { grid: direction === "y", format: column.digits === 0 ? "~s" : "~r", labelOverlap: true, ...values } };
 }
 
 // Colour by a column: steps of a scale where it has many numbers, else a sign and a colour each.

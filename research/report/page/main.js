@@ -14,7 +14,8 @@ function controls() {
   let waiting;
   filter.addEventListener("input", () => {
     clearTimeout(waiting);
-    waiting = setTimeout(() => { view.q = filter.value; linesShown = PAGE; render("all"); }, 120);
+    view.q = filter.value; // at once: another control may draw before the timer does
+    waiting = setTimeout(() => { linesShown = PAGE; render("all"); }, 120);
   });
   const toggled = (name, id) => (checked) => {
     const rest = view[name].filter((one) => one !== id);
@@ -23,11 +24,11 @@ function controls() {
     render("all");
   };
   const ticks = (name, list) => list.map((column) => tick(column.label, `${name}-${column.id}`, view[name].includes(column.id), toggled(name, column.id)));
-  const byAll = data.factors.length ? [element("button", { type: "button", onclick: () => {
+  const byAll = data.factors.length ? [element("button", { type: "button", "aria-pressed": String(view.group.length > 0), onclick: () => {
     view.group = view.group.length ? [] : [...data.factors];
     drawControls();
     render("all");
-  } }, view.group.length ? "No groups" : "Group over seeds")] : [];
+  } }, "Group over seeds")] : [];
   const link = element("button", { type: "button", onclick: async () => {
     const copied = await copy(location.href);
     say(copied ? "The link to this view was copied." : `The link to this view: ${location.href}`);

@@ -2,6 +2,7 @@
 
 function openRun(name) {
   view.open = name;
+  history.pushState(null, "", location.href); // the browser's Back closes it again
   render("run");
   goTo(document.getElementById("explorer-run"));
 }
