@@ -61,11 +61,11 @@ def write_tidy(out: Path, runs: list[Run]) -> None:
         pyarrow.parquet.write_table(pyarrow.table(arrays), stream)
 
 
-def write_sheets(out: Path, sheets: list[Sheet]) -> None:
-    """tables/NAME.tex, .csv and .md."""
+def write_sheets(out: Path, sheets: list[Sheet], title: str = "") -> None:
+    """tables/NAME.tex, .csv and .md; the title of the report is in the labels."""
     for sheet in sheets:
         name = latex.slug(sheet.name)
-        for ending, text in (("tex", latex.render(sheet)), ("csv", as_csv(sheet)), ("md", as_markdown(sheet) + "\n")):
+        for ending, text in (("tex", latex.render(sheet, title)), ("csv", as_csv(sheet)), ("md", as_markdown(sheet) + "\n")):
             with atomic_write(out / "tables" / f"{name}.{ending}") as stream:
                 stream.write(text)
 

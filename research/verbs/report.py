@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     with replace_files(out, MARKER, files_of(out / MARKER)) as new:
         if found:
             write_tidy(new, found.runs)
-            write_sheets(new, sheets)
+            write_sheets(new, sheets, title)
         write_figures(new, drawn + timed)
         for name, content in (("report.md", text), ("index.html", page)):
             with atomic_write(new / name) as stream:
