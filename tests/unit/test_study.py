@@ -300,6 +300,7 @@ def test_tables_are_written_in_three_forms(tmp_path):
     rows = list(csv.DictReader(io.StringIO((tmp_path / "tables/results.csv").read_text())))
     assert float(rows[3]["val/loss"]) == pytest.approx(1.5)
     assert float(rows[3]["95% interval low"]) == pytest.approx(1.4752, abs=1e-4)
+    assert float(rows[3]["val/loss sd"]) == pytest.approx(0.01)  # "mean ± sd" can be made of it again
     assert "**1.500** ± 0.010†" in (tmp_path / "tables/results.md").read_text()
     text = (tmp_path / "tables/results.tex").read_text()
     assert r"\textbf{1.500} $\pm$ 0.010$^{\dagger}$" in text
@@ -307,6 +308,16 @@ def test_tables_are_written_in_three_forms(tmp_path):
     assert r"lora\_alpha/r" in text
     assert as_csv(study_sheets.results(found)) == (tmp_path / "tables/results.csv").read_text()
     assert as_markdown(study_sheets.results(found)).count("\n") >= 5
+
+
+def test_the_spread_is_a_column_behind_its_mean_wherever_there_is_one():
+    found = made([*grid(), run(16, 16, 0, 1.4), run(16, 32, 0, 1.3)])
+    rows = list(csv.reader(io.StringIO(as_csv(study_sheets.grid(found)))))
+    assert rows[0][1:] == ["1", "1 sd", "2", "2 sd"]
+    assert [float(one) for one in rows[1][1:]] == pytest.approx([2.0, 0.01, 1.9, 0.01])
+    assert rows[3] == ["16", "1.4", "", "1.3", ""]  # of one seed nobody knows it
+    rows = list(csv.reader(io.StringIO(as_csv(study_sheets.every_run(found)))))
+    assert not [name for name in rows[0] if name.endswith(" sd")]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
