@@ -65,7 +65,8 @@ def write_sheets(out: Path, sheets: list[Sheet], title: str = "") -> None:
     """tables/NAME.tex, .csv and .md; the title of the report is in the labels."""
     for sheet in sheets:
         name = latex.slug(sheet.name)
-        for ending, text in (("tex", latex.render(sheet, title)), ("csv", as_csv(sheet)), ("md", as_markdown(sheet) + "\n")):
+        forms = {"tex": latex.render(sheet, title), "csv": as_csv(sheet), "md": as_markdown(sheet) + "\n"}
+        for ending, text in forms.items():
             with atomic_write(out / "tables" / f"{name}.{ending}") as stream:
                 stream.write(text)
 

@@ -100,8 +100,9 @@ def _wraps(widths: list[float]) -> dict[int, float]:
     """Column → points, of those that are wrapped: long ones, where the table is too wide. They share what the others leave."""
     long = [i for i, width in enumerate(widths) if width > LONG] if sum(widths) > WIDTH else []
     room = WIDTH - sum(width for i, width in enumerate(widths) if i not in long)
-    roots = sum(math.sqrt(widths[i]) for i in long)  # not in proportion: a short column beside a sentence must be read too
-    return {i: min(widths[i], max(NARROW, room * math.sqrt(widths[i]) / roots)) for i in long}
+    # not in proportion: a short column beside a sentence must be read too
+    roots = {i: math.sqrt(widths[i]) for i in long}
+    return {i: min(widths[i], max(NARROW, room * root / sum(roots.values()))) for i, root in roots.items()}
 
 
 def _blocks(sheet: Sheet, widths: list[float]) -> list[list[int]]:
@@ -132,7 +133,9 @@ def _filled(columns: list[int], widths: list[float], room: float) -> list[list[i
     return blocks
 
 
-def _parts(sheet: Sheet, widths: list[float], wraps: dict[int, float], blocks: list[list[int]]) -> list[list[list[Cell]]]:
+def _parts(
+    sheet: Sheet, widths: list[float], wraps: dict[int, float], blocks: list[list[int]]
+) -> list[list[list[Cell]]]:
     """Rows page by page, of about as many lines."""
     lines = [len(blocks) * max([1, *(math.ceil(1.2 * _points(row[i].text) / width) for i, width in wraps.items())])
              for row in sheet.rows]  # fmt: skip
@@ -155,7 +158,8 @@ def _tabular(sheet: Sheet, columns: list[int], rows: list[list[Cell]], wraps: di
                     for i in columns)  # fmt: skip
     end = r" \tabularnewline" if any(i in wraps for i in columns) else r" \\"
     head = [Cell(name) for name in sheet.columns]
-    lines = [" & ".join(_wrapped(row[i]) if i in wraps else _cell(row[i]) for i in columns) + end for row in [head, *rows]]
+    cells = [[_wrapped(row[i]) if i in wraps else _cell(row[i]) for i in columns] for row in [head, *rows]]
+    lines = [" & ".join(row) + end for row in cells]
     # a bracket would be an argument of the command before it
     lines = ["{}" + line if line[0] in "[*" else line for line in lines]
     return "\n".join([rf"\begin{{tabular}}{{{align}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule",

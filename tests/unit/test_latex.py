@@ -112,12 +112,14 @@ def test_a_table_that_fits_is_left_as_it_is():
 @needs_latex
 def test_two_reports_in_one_paper_have_labels_of_their_own(tmp_path):
     sheet = Sheet("by_r", "Title", ["r", "loss"], [[Cell("4"), Cell("1.5")]], [])
+    texts = []
     for title in ("lora_r_alpha-quick", "Another: study, of é"):
         write_sheets(tmp_path / title, [sheet], title)
-    texts = [(tmp_path / title / "tables/by-r.tex").read_text() for title in ("lora_r_alpha-quick", "Another: study, of é")]
+        texts.append((tmp_path / title / "tables/by-r.tex").read_text())
     assert [re.findall(r"\\label\{(.*)\}", text) for text in texts] == [["tab:lora-r-alpha-quick-by-r"],
                                                                         ["tab:another-study-of-by-r"]]  # fmt: skip
     body = PREAMBLE + "\n".join(texts) + r"\end{document}"
     (tmp_path / "t.tex").write_text(body, encoding="utf-8")
-    done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "t.tex"], cwd=tmp_path, capture_output=True, check=False)
+    command = ["pdflatex", "-interaction=nonstopmode", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     assert b"multiply defined" not in done.stdout

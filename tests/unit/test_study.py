@@ -326,8 +326,8 @@ def test_latex_compiles_with_hostile_names(tmp_path):
     runs = [run(4, 4, s, 1.0 + NOISE[s], options={"data.train": name}) for name in (hostile, "plain") for s in range(3)]
     sheet = study_sheets.results(made(runs))
     body = latex.render(sheet)
-    (tmp_path / "t.tex").write_text("\\documentclass{article}\\usepackage{booktabs,graphicx}\\usepackage[T1]{fontenc}\\begin{document}\n"
-                                    f"{body}\n\\end{{document}}\n", encoding="utf-8")  # fmt: skip
+    (tmp_path / "t.tex").write_text("\\documentclass{article}\\usepackage{booktabs,graphicx}\\usepackage[T1]{fontenc}\n"
+                                    f"\\begin{{document}}\n{body}\n\\end{{document}}\n", encoding="utf-8")  # fmt: skip
     done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path,
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
