@@ -310,6 +310,20 @@ def test_tables_are_written_in_three_forms(tmp_path):
     assert as_markdown(study_sheets.results(found)).count("\n") >= 5
 
 
+def test_alpha_and_minus_are_written_one_way_in_every_table():
+    from research.report.factor_sheets import factorial
+    from research.report.main_table import main_results
+
+    runs = [one._replace(metrics=one.metrics | {"val/gain": -0.11}) for one in grid()]
+    found = made(runs)
+    sheets = [study_sheets.results(found), study_sheets.by_factor(found, found.factors[0]), factorial(found),
+              main_results([found])]  # fmt: skip
+    for sheet in sheets:
+        assert "p < .05" in " ".join(sheet.notes), sheet.name
+        assert "0.05" not in " ".join(sheet.notes), sheet.name
+    assert study_sheets.every_run(found).rows[0][-1].text == "−0.1100"
+
+
 def test_the_spread_is_a_column_behind_its_mean_wherever_there_is_one():
     found = made([*grid(), run(16, 16, 0, 1.4), run(16, 32, 0, 1.3)])
     rows = list(csv.reader(io.StringIO(as_csv(study_sheets.grid(found)))))
