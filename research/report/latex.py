@@ -174,8 +174,14 @@ def _breakable(text: str) -> str:
     """As `escape`; a long word (a path, a hash, a list) may break after a sign, and within what has none."""
     words = []
     for word in text.split():
-        pieces = re.findall(r"[^/_=,.:;+-]*[/_=,.:;+-]|[^/_=,.:;+-]+", word) if len(word) > WORD else [word]
-        cut = [piece[i : i + 8] for piece in pieces for i in range(0, len(piece), 8)] if len(word) > WORD else pieces
+        if len(word) <= WORD:
+            words.append(escape(word))
+            continue
+        pieces = re.findall(r".+?(?:[/_=:;+-]|[.,](?!\d)|$)", word)  # not within a number
+        steps = [8 if len(piece) > WORD else WORD for piece in pieces]
+        cut = [
+            piece[i : i + step] for piece, step in zip(pieces, steps, strict=True) for i in range(0, len(piece), step)
+        ]
         words.append(r"\allowbreak{}".join(map(escape, cut)))
     return " ".join(words)
 

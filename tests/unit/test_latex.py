@@ -109,6 +109,13 @@ def test_a_table_that_fits_is_left_as_it_is():
     assert r"p{" not in text
 
 
+def test_long_words_may_break_after_a_sign_and_no_number_does():
+    sheet = Sheet("grid", "lora_dropout=0.15,lr=1", ["r"], [[Cell("4")]], ["short=0.1"])
+    text = latex.render(sheet).replace(r"\allowbreak{}", "~")
+    assert r"\caption{lora\_~dropout=~0.15,lr=~1}" in text.replace(",~", ",")
+    assert "short=0.1" in text
+
+
 @needs_latex
 def test_two_reports_in_one_paper_have_labels_of_their_own(tmp_path):
     sheet = Sheet("by_r", "Title", ["r", "loss"], [[Cell("4"), Cell("1.5")]], [])
