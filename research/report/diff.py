@@ -6,6 +6,7 @@ other code, the means are compared by Welch's test, after Holm over the settings
 """
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,10 +15,13 @@ from research.metrics.families import DIFFERS, UNRESOLVED, UNTESTABLE, holm
 from research.metrics.seeds import MethodComparison, summarise, welch_test
 from research.report.claims import BROKEN, HELD
 from research.report.record import MADE_OF, Kept, Record, Setting, equal
+from research.report.wandb_runs import UNSAID
 
 ALPHA = 0.05
 REPEATED, EXTENDED, AGAIN = "the same runs", "some of the same runs", "trained again"
-GONE = "gone"  # a claim that one side does not make
+ABSENT = "not claimed"  # a claim that one side does not make
+COMMIT = re.compile(r"[0-9a-f]{40}( [0-9a-f]{40})*")  # W&B's logs know git's commit, our folders the code's fingerprint
+SHORT = 12  # digits of a hash
 
 
 class Moved(NamedTuple):
@@ -74,6 +78,8 @@ class Diff(NamedTuple):
         options: those of all runs of both reports that have other values: name → before and after.
         hashes: what the runs were made of: part → hashes before and after, where they differ.
         notes: what could not be compared.
+        compared: settings and claims that could have contradicted: with identical runs, equal values or a test; held or broken
+            on both sides.
     """
 
     metric: str
@@ -90,6 +96,7 @@ class Diff(NamedTuple):
     options: dict[str, tuple[Any, Any]]
     hashes: dict[str, tuple[list[str], list[str]]]
     notes: list[str]
+    compared: int
 
     @property
     def broken(self) -> list[str]:
@@ -111,22 +118,25 @@ def compare(old: Record, new: Record, metric: str | None = None) -> Diff:
     pairs, added, removed = match(old, new, notes)
     if old.higher_is_better(metric) != new.higher_is_better(metric):
         notes.append(f"{metric} is to be {_goal(old, metric)} before and {_goal(new, metric)} after")
-    moved, breaks, identical = [], [], 0
+    moved, breaks, identical, compared = [], [], 0, _claims_decided(old, new)
     for a, b in pairs:
         same = _identical(a, b)
         identical += len(same)
         breaks += [found for one, other in same for found in _breaks(one, other, b.label)]
         if (change := _moved(a, b, metric, len(same))) is not None:
             moved.append(change)
+        compared += bool(same or (change is None and b.values(metric)))
+    moved = _tested(moved)
+    compared += sum(one.verdict in (DIFFERS, UNRESOLVED) for one in moved)
     before, after = (
         {run.id: (run, setting) for setting in side.settings for run in setting.runs} for side in (old, new)
     )
     states = [(run.name, setting.label, before[id][0].state, run.state) for id, (run, setting) in after.items()
               if id in before and before[id][0].state != run.state]  # fmt: skip
     runs = [id for id in before if id not in after], [id for id in after if id not in before]
-    return Diff(metric, len(pairs), identical, [one.label for one in added], [one.label for one in removed], _tested(moved),
+    return Diff(metric, len(pairs), identical, [one.label for one in added], [one.label for one in removed], moved,
                 breaks, states, runs, _claims(old, new), _best(old, new, metric, pairs), _options(old, new),
-                hashes(old.runs, new.runs), notes)  # fmt: skip
+                hashes(old.runs, new.runs, notes), notes, compared)  # fmt: skip
 
 
 def match(
@@ -166,16 +176,34 @@ def match(
     return pairs, added, removed
 
 
-def hashes(old: Sequence[Kept], new: Sequence[Kept]) -> dict[str, tuple[list[str], list[str]]]:
-    """What runs were made of, before and after, where it differs: code, base, data.train, …"""
+def hashes(old: Sequence[Kept], new: Sequence[Kept], notes: list[str]) -> dict[str, tuple[list[str], list[str]]]:
+    """What runs were made of, before and after, where it differs: code, base, data.train, …
+
+    What one side does not record, or as another kind of hash, is no change: it goes to the notes.
+    """
     found: list[dict[str, dict[str, None]]] = [{}, {}]
     for side, runs in zip(found, (old, new), strict=True):
         for run in runs:
             for part, value in zip(MADE_OF, run.made_of, strict=True):
                 for name, one in _parts(part, value).items():
                     side.setdefault(name, {})[one] = None
+    known = [{name.partition(".")[0] for name in side} for side in found]
+    for word, mine, others in (("earlier", *known), ("later", *reversed(known))):
+        if missing := [part for part in MADE_OF if part in others - mine]:
+            notes.append(
+                f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not recorded in the {word} report"
+            )
+    left = known[0] ^ known[1]
+    codes = [list(side.get("code", {})) for side in found]
+    kinds = [{_kind(one) for one in side} for side in codes]
+    if all(kinds) and not kinds[0] & kinds[1]:
+        said = [f"{' and '.join(sorted(kind))} in the {word} ({', '.join(one[:SHORT] for one in side[:3])})"
+                for kind, word, side in zip(kinds, ("earlier report", "later"), codes, strict=True)]  # fmt: skip
+        notes.append(f"code is {' and '.join(said)}")
+        left.add("code")
     return {name: (sorted(found[0].get(name, {})), sorted(found[1].get(name, {}))) for name in {**found[0], **found[1]}
-            if found[0].get(name, {}).keys() != found[1].get(name, {}).keys()}  # fmt: skip
+            if found[0].get(name, {}).keys() != found[1].get(name, {}).keys()
+            and name.partition(".")[0] not in left}  # fmt: skip
 
 
 # ---- parts ----------------------------------------------------------------------------------------------------------
@@ -262,10 +290,16 @@ def _tested(moved: list[Moved]) -> list[Moved]:
 def _claims(old: Record, new: Record) -> list[tuple[str, str, str, str]]:
     found = []
     for text in dict.fromkeys([*new.claims, *old.claims]):
-        (before, _), (after, words) = (side.claims.get(text, (GONE, "")) for side in (old, new))
+        (before, _), (after, words) = (side.claims.get(text, (ABSENT, "")) for side in (old, new))
         if before != after:
             found.append((text, before, after, words))
     return found
+
+
+def _claims_decided(old: Record, new: Record) -> int:
+    """Claims that held or are broken on both sides: those of which a side could not decide contradict nothing."""
+    both = [{old.claims[text][0], new.claims[text][0]} for text in new.claims if text in old.claims]
+    return sum(states <= {HELD, BROKEN} for states in both)
 
 
 def _best(old: Record, new: Record, metric: str, pairs: list[tuple[Setting, Setting]]) -> tuple[str, str] | None:
@@ -283,7 +317,13 @@ def best(side: Record, metric: str) -> Setting | None:
 
 
 def _parts(name: str, value: str) -> dict[str, str]:
-    """Hashes of data come as JSON of several."""
+    """Hashes of data come as JSON of several; what is not known is none."""
+    if value == UNSAID:
+        return {}
     if name != "data" or not value.startswith("{"):
         return {name: value} if value else {}
     return {f"data.{key}": str(one) for key, one in json.loads(value).items()}
+
+
+def _kind(code: str) -> str:
+    return "git's commit" if COMMIT.fullmatch(code) else "the package's fingerprint"

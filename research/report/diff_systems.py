@@ -22,6 +22,7 @@ class Systems(NamedTuple):
         moved: (label, metric, before, after), of systems that are not identical.
         breaks: values of identical systems that differ.
         notes: what was not compared.
+        compared: identical systems, and others whose values are the same.
     """
 
     both: int
@@ -31,6 +32,7 @@ class Systems(NamedTuple):
     moved: list[tuple[str, str, float, float]]
     breaks: list[Break]
     notes: list[str]
+    compared: int
 
 
 def compare_systems(old: dict[str, Any], new: dict[str, Any], where: tuple[str, str]) -> Systems:
@@ -57,6 +59,7 @@ def compare_systems(old: dict[str, Any], new: dict[str, Any], where: tuple[str, 
             for metric, value in sides[1][label]["metrics"].items()
             if metric in sides[0][label]["metrics"] and not equal(sides[0][label]["metrics"][metric], value)
         ]
+        shared = [label for label in both if sides[0][label]["metrics"].keys() & sides[1][label]["metrics"].keys()]
     except (KeyError, TypeError) as error:
         raise UserError(f"{where[0]} or {where[1]} has rows without {error}; expected what `research report` writes. Make the "
                         "report again.") from None  # fmt: skip
@@ -69,9 +72,10 @@ def compare_systems(old: dict[str, Any], new: dict[str, Any], where: tuple[str, 
         notes.append(
             "differences between systems that are not identical are not tested here: name both run folders in one report"
         )
+    compared = sum(label in same or all(one[0] != label for one in changed) for label in shared)
     return Systems(len(both), len(same), [one for one in sides[1] if one not in sides[0]],
                    [one for one in sides[0] if one not in sides[1]], moved,
-                   [Break(label, label, *rest) for label, *rest in changed if label in same], notes)  # fmt: skip
+                   [Break(label, label, *rest) for label, *rest in changed if label in same], notes, compared)  # fmt: skip
 
 
 def _identical(a: dict[str, Any], b: dict[str, Any]) -> bool:

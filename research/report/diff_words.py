@@ -3,23 +3,23 @@
 import math
 from typing import Any
 
-from research.report.diff import AGAIN, Break, Diff, Moved
+from research.report.diff import AGAIN, SHORT, Break, Diff, Moved
 from research.report.export import as_markdown
 from research.report.groups import shown, some
 from research.report.markdown import escape
 from research.report.numbers import p_value
 from research.report.sheets import NOTHING, Cell, Sheet, number
 
-SHORT = 12  # digits of a hash
 LISTED = 10  # names before the rest are counted
 
 
-def verdict(broken: list[str], breaks: list[Break]) -> str:
+def verdict(broken: list[str], breaks: list[Break], study: int | None, systems: int | None) -> str:
     """The sentence at the head: whether the conclusions stand.
 
     Args:
         broken: claims that held and are broken.
         breaks: values of identical runs that are another.
+        study, systems: how many settings and claims, how many systems could have contradicted; None where there are none.
     """
     found = []
     if broken:
@@ -28,7 +28,13 @@ def verdict(broken: list[str], breaks: list[Break]) -> str:
         runs = len({one.run for one in breaks})
         found.append(f"{_count(len(breaks), 'value')} of {_count(runs, 'identical run')} "
                      f"{'is' if len(breaks) == 1 else 'are'} another")  # fmt: skip
-    return f"Not the same: {'; '.join(found)}." if found else "The same conclusions."
+    if found:
+        return f"Not the same: {'; '.join(found)}."
+    if study or systems:
+        return "The same conclusions."
+    why = ["no identical run is in both, and no setting can be tested"] if study is not None else []
+    why += ["no identical system is in both"] if systems is not None else []
+    return f"Nothing could be contradicted: {'; '.join(why)}."
 
 
 def facts(diff: Diff) -> list[str]:
@@ -77,8 +83,9 @@ def sheets(diff: Diff) -> list[Sheet]:
 
 def breaks_sheet(name: str, breaks: list[Break]) -> Sheet:
     """Values that should have been the same, with all their digits."""
-    rows = [[*(Cell(one, one) for one in row[:3]), Cell(repr(row.old), row.old), Cell(repr(row.new), row.new),
-             Cell(f"{row.new - row.old:+.3g}".replace("-", "−"), row.new - row.old)] for row in breaks]  # fmt: skip
+    rows = [[*(Cell(one, one) for one in row[:3]), Cell(_minus(repr(row.old)), row.old),
+             Cell(_minus(repr(row.new)), row.new), Cell(_minus(f"{row.new - row.old:+.3g}"), row.new - row.old)]
+            for row in breaks]  # fmt: skip
     note = "The same configuration, seed, data, models and code gave another value: it cannot be reproduced as it is."
     return Sheet(name, "Values of identical runs that differ", ["run", "setting", "metric", "before", "after", "difference"],
                  rows, [note], 3)  # fmt: skip
@@ -118,7 +125,7 @@ def summary(diff: Diff) -> dict[str, Any]:
         "best": diff.best and {"old": diff.best[0], "new": diff.best[1]},
         "options": {name: {"old": before, "new": after} for name, (before, after) in diff.options.items()},
         "made_of": {name: {"old": before, "new": after} for name, (before, after) in diff.hashes.items()},
-        "notes": diff.notes,
+        "notes": diff.notes, "compared": diff.compared,
     }  # fmt: skip
 
 
@@ -133,6 +140,10 @@ def _moved(one: Moved) -> list[Cell]:
     p, word = _known(one.p_holm), one.verdict or one.kind
     return [Cell(one.label, one.label), Cell(seeds, seeds), *means, change,
             Cell(NOTHING) if p is None else Cell(p_value(p), p), Cell(word, word)]  # fmt: skip
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
 
 
 def _known(value: float | None) -> float | None:

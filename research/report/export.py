@@ -63,32 +63,42 @@ def write_tidy(out: Path, runs: list[Run]) -> None:
         pyarrow.parquet.write_table(pyarrow.table(arrays), stream)
 
 
-def write_sheets(out: Path, sheets: list[Sheet]) -> None:
-    """tables/NAME.tex, .csv and .md."""
+def write_sheets(out: Path, sheets: list[Sheet], title: str = "") -> None:
+    """tables/NAME.tex, .csv and .md; the title of the report is in the labels."""
     for sheet in sheets:
         name = latex.slug(sheet.name)
-        for ending, text in (("tex", latex.render(sheet)), ("csv", as_csv(sheet)), ("md", as_markdown(sheet) + "\n")):
+        forms = {"tex": latex.render(sheet, title), "csv": as_csv(sheet), "md": as_markdown(sheet) + "\n"}
+        for ending, text in forms.items():
             with atomic_write(out / "tables" / f"{name}.{ending}") as stream:
                 stream.write(text)
 
 
 def as_csv(sheet: Sheet) -> str:
-    """The numbers behind the cells; an interval is two columns."""
-    pairs = [any(isinstance(row[i].value, list) for row in sheet.rows) for i in range(len(sheet.columns))]
+    """The numbers behind the cells; an interval is two columns, and a mean's standard deviation one behind it."""
+    columns = [[row[i] for row in sheet.rows] for i in range(len(sheet.columns))]
+    pairs = [any(isinstance(cell.value, list) for cell in column) for column in columns]
+    spreads = [any(cell.sd is not None for cell in column) for column in columns]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([name for name, pair in zip(sheet.columns, pairs, strict=True)
-                     for name in ([f"{name} low", f"{name} high"] if pair else [name])])  # fmt: skip
+    writer.writerow([name for heading, pair, spread in zip(sheet.columns, pairs, spreads, strict=True)
+                     for name in _headings(heading, pair, spread)])  # fmt: skip
     for row in sheet.rows:
-        writer.writerow([value for cell, pair in zip(row, pairs, strict=True) for value in _values(cell, pair)])
+        writer.writerow([value for cell, pair, spread in zip(row, pairs, spreads, strict=True)
+                         for value in _values(cell, pair, spread)])  # fmt: skip
     return stream.getvalue()
 
 
-def _values(cell: Cell, pair: bool) -> list[Any]:
+def _headings(name: str, pair: bool, spread: bool) -> list[str]:
+    if pair:
+        return [f"{name} low", f"{name} high"]
+    return [name, f"{name} sd"] if spread else [name]
+
+
+def _values(cell: Cell, pair: bool, spread: bool) -> list[Any]:
     if pair:
         return cell.value if isinstance(cell.value, list) else ["", ""]
-    value = _plain(cell.value)
-    return ["" if value is None else value]
+    values = [_plain(cell.value), *([cell.sd] if spread else [])]
+    return ["" if value is None else value for value in values]
 
 
 def as_markdown(sheet: Sheet) -> str:

@@ -105,7 +105,7 @@ def _factorial_notes(full: Design, n: int, paired: bool, tests: int, alpha: floa
         f"ANOVA of the {' × '.join(map(str, full.shape))} settings with {n} seeds each, {model}; the design is balanced, so "
         "that sums of squares of type I, II and III are one. η² is the share of all squares, partial η² that of an effect's "
         "and the residual's.",
-        f"p after Holm over {tests} effects; {MARK} p < {alpha:g}. The F test supposes equal spreads over seeds in all "
+        f"p after Holm over {tests} effects; {MARK} p < {plain(alpha)}. The F test supposes equal spreads over seeds in all "
         "settings.",
     ]  # fmt: skip
     return [*notes, "Not estimable: every seed gave the same value."] if no_spread else notes

@@ -1,5 +1,7 @@
 """Sheets → LaTeX with booktabs, as a paper includes them: \\input{results.tex}."""
 
+import math
+import re
 from typing import Any
 
 from research.report.sheets import Cell, Sheet
@@ -11,18 +13,48 @@ SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r
            "·": r"$\cdot$", "↓": r"$\downarrow$", "→": r"$\rightarrow$", "↑": r"$\uparrow$", "–": "--", "’": "'",
            "×": r"$\times$", "…": r"\ldots{}", "|": r"\textbar{}", '"': "''"}  # fmt: skip
 
+WIDTH = 345.0  # pt, \linewidth of article, for which tables are laid out; on narrower lines they shrink further
+SMALLEST = 0.66  # of its size that a table is shrunk to
+LONG = 120.0  # pt: columns that are wrapped in a table that is too wide
+NARROW = 100.0  # pt: the least that a wrapped column has
+GAP = 4  # pt: \tabcolsep
+LINES = 33  # that a page holds with caption and notes
+FLOATS = 6  # pages of one table before LaTeX must set them: it keeps few in memory
+WORD = 14  # letters that are never broken
 
-def render(sheet: Sheet) -> str:
-    """A table environment: caption above, notes below, best bold, second underlined. Needs \\usepackage{booktabs}."""
-    align = "l" * sheet.texts + "r" * (len(sheet.columns) - sheet.texts)
-    head = " & ".join(map(escape, sheet.columns))
-    body = [" & ".join(map(_cell, row)) + r" \\" for row in sheet.rows]
-    notes = [r"\par\smallskip\footnotesize " + escape(" ".join(sheet.notes))] if sheet.notes else []
-    return "\n".join([
-        r"% needs \usepackage{booktabs}", r"\begin{table}[t]", r"\centering", rf"\caption{{{escape(sheet.title)}}}",
-        rf"\label{{tab:{slug(sheet.name)}}}", rf"\begin{{tabular}}{{{align}}}", r"\toprule", head + r" \\", r"\midrule", *body,
-        r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", "",
-    ])  # fmt: skip
+
+def render(sheet: Sheet, prefix: str = "") -> str:
+    """A table environment: caption above, notes below, best bold, second underlined.
+
+    It fits the line: a table that is too wide has its sentences wrapped, then its columns in blocks below each other, and is
+    shrunk for the rest. More rows than a page has are a table "(continued)": longtable fits no paper of two columns.
+
+    Args:
+        sheet: the table.
+        prefix: of its label, so that the tables of two reports can stand in one paper: the report's title.
+    """
+    widths = [_natural(sheet, i) for i in range(len(sheet.columns))]
+    wraps = _wraps(widths)
+    blocks = _blocks(sheet, [wraps.get(i, width) for i, width in enumerate(widths)])
+    parts = _parts(sheet, widths, wraps, blocks)
+    label = re.sub("-+", "-", f"{slug(prefix).lower()}-{slug(sheet.name)}").strip("-")
+    out = [r"% needs \usepackage{booktabs,graphicx}"]
+    for i, rows in enumerate(parts):
+        out += [r"\clearpage"] if i and i % FLOATS == 0 else []
+        out += [r"\begin{table}[tp]", r"\centering", rf"\setlength{{\tabcolsep}}{{{GAP}pt}}"]
+        if i:
+            out += [r"\addtocounter{table}{-1}", rf"\caption{{{_breakable(sheet.title)} (continued)}}"]
+        else:
+            out += [rf"\caption{{{_breakable(sheet.title)}}}", rf"\label{{tab:{label}}}"]
+        out += [r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"]
+        tables = [_tabular(sheet, columns, rows, wraps) for columns in blocks]
+        if len(tables) > 1:
+            tables = [r"\begin{tabular}{@{}l@{}}", "\\\\[2ex]\n".join(tables), r"\end{tabular}"]
+        out += ["\n".join(tables) + "}"]
+        if sheet.notes and rows is parts[-1]:
+            out += [r"\par\smallskip{\footnotesize\raggedright " + _breakable(" ".join(sheet.notes)) + r"\par}"]
+        out += [r"\end{table}"]
+    return "\n".join([*out, ""])
 
 
 def escape(text: str) -> str:
@@ -46,6 +78,112 @@ def distinct(parts: list[Any]) -> list[Any]:
         taken.add(slug(name).lower())
         found.append(part._replace(name=name))
     return found
+
+
+# ---- layout ---------------------------------------------------------------------------------------------------------
+
+
+def _natural(sheet: Sheet, i: int) -> float:
+    """Points that a column takes on one line, about."""
+    texts = [sheet.columns[i], *(row[i].text + row[i].mark for row in sheet.rows)]
+    bold = any(row[i].rank == 1 for row in sheet.rows)
+    return max(map(_points, texts)) + (4 if bold else 0) + 2 * GAP
+
+
+def _points(text: str) -> float:
+    """Width in Computer Modern of 10 pt, about."""
+    return sum(3.2 if one in " .,:;|!'()[]/ijlft-" else 8 if one in "mwMW%±−→×@" or one == "\u2013" else 7.2 if one.isupper()
+               else 5.2 for one in text)  # fmt: skip
+
+
+def _wraps(widths: list[float]) -> dict[int, float]:
+    """Column → points, of those that are wrapped: long ones, where the table is too wide. They share what the others leave."""
+    long = [i for i, width in enumerate(widths) if width > LONG] if sum(widths) > WIDTH else []
+    room = WIDTH - sum(width for i, width in enumerate(widths) if i not in long)
+    # not in proportion: a short column beside a sentence must be read too
+    roots = {i: math.sqrt(widths[i]) for i in long}
+    return {i: min(widths[i], max(NARROW, room * root / sum(roots.values()))) for i, root in roots.items()}
+
+
+def _blocks(sheet: Sheet, widths: list[float]) -> list[list[int]]:
+    """Columns that stand beside each other; each block begins with those that say what a row is."""
+    everything = list(range(len(widths)))
+    if sum(widths) <= WIDTH / SMALLEST:
+        return [everything]
+    keys, rest = everything[: sheet.texts], everything[sheet.texts :]
+    if not rest:
+        keys, rest = everything[:1], everything[1:]
+    room = max(NARROW, WIDTH / SMALLEST - sum(widths[i] for i in keys))
+    total = sum(widths[i] for i in rest)
+    blocks = _filled(rest, widths, room)
+    for share in range(len(blocks), 4 * len(blocks) + 1):  # as few, and of equal width
+        even = min(room, total / len(blocks) * share / len(blocks))
+        if len(tried := _filled(rest, widths, even)) == len(blocks):
+            blocks = tried
+            break
+    return [[*keys, *block] for block in blocks]
+
+
+def _filled(columns: list[int], widths: list[float], room: float) -> list[list[int]]:
+    blocks: list[list[int]] = [[]]
+    for i in columns:
+        if blocks[-1] and sum(widths[j] for j in blocks[-1]) + widths[i] > room:
+            blocks.append([])
+        blocks[-1].append(i)
+    return blocks
+
+
+def _parts(
+    sheet: Sheet, widths: list[float], wraps: dict[int, float], blocks: list[list[int]]
+) -> list[list[list[Cell]]]:
+    """Rows page by page, of about as many lines."""
+    lines = [len(blocks) * max([1, *(math.ceil(1.2 * _points(row[i].text) / width) for i, width in wraps.items())])
+             for row in sheet.rows]  # fmt: skip
+    widest = max(sum(wraps.get(i, widths[i]) for i in block) for block in blocks)
+    most = LINES * max(1.0, widest / WIDTH) - 2 * len(blocks)  # what is shrunk is lower too
+    count = max(1, math.ceil(sum(lines) / most))
+    parts: list[list[list[Cell]]] = [[]]
+    used = 0
+    for row, height in zip(sheet.rows, lines, strict=True):
+        if parts[-1] and (used + height > most or used >= sum(lines) / count):
+            parts.append([])
+            used = 0
+        parts[-1].append(row)
+        used += height
+    return parts
+
+
+def _tabular(sheet: Sheet, columns: list[int], rows: list[list[Cell]], wraps: dict[int, float]) -> str:
+    align = "".join(rf"p{{{(wraps[i] - 2 * GAP) / WIDTH:.3f}\linewidth}}" if i in wraps else "l" if i < sheet.texts else "r"
+                    for i in columns)  # fmt: skip
+    end = r" \tabularnewline" if any(i in wraps for i in columns) else r" \\"
+    head = [Cell(name) for name in sheet.columns]
+    cells = [[_wrapped(row[i]) if i in wraps else _cell(row[i]) for i in columns] for row in [head, *rows]]
+    lines = [" & ".join(row) + end for row in cells]
+    # a bracket would be an argument of the command before it
+    lines = ["{}" + line if line[0] in "[*" else line for line in lines]
+    return "\n".join([rf"\begin{{tabular}}{{{align}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule",
+                      r"\end{tabular}"])  # fmt: skip
+
+
+def _wrapped(cell: Cell) -> str:
+    return r"\raggedright\hspace{0pt}" + (_breakable(cell.text) + escape(cell.mark) if not cell.rank else _cell(cell))
+
+
+def _breakable(text: str) -> str:
+    """As `escape`; a long word (a path, a hash, a list) may break after a sign, and within what has none."""
+    words = []
+    for word in text.split():
+        if len(word) <= WORD:
+            words.append(escape(word))
+            continue
+        pieces = re.findall(r".+?(?:[/_=:;+-]|[.,](?!\d)|$)", word)  # not within a number
+        steps = [8 if len(piece) > WORD else WORD for piece in pieces]
+        cut = [
+            piece[i : i + step] for piece, step in zip(pieces, steps, strict=True) for i in range(0, len(piece), step)
+        ]
+        words.append(r"\allowbreak{}".join(map(escape, cut)))
+    return " ".join(words)
 
 
 def _cell(cell: Cell) -> str:

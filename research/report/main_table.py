@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from research.metrics.families import holm
 from research.metrics.seeds import summarise
 from research.report.groups import Study, short_names, shown
+from research.report.numbers import plain
 from research.report.sheets import MARK, Cell, Sheet, decimals, mean_cells, ranks
 from research.report.study_sheets import against
 
@@ -49,7 +50,7 @@ def main_results(
     arrows = [f"{study.metric} {'↑' if study.higher else '↓'}" for study in studies]
     test = "the paired t test" if paired else "Welch's t test"
     notes = ["Mean ± standard deviation over seeds; arrows point to the better side. Best bold, second underlined.",
-             f"{MARK}: differs from {baseline} by {test} over seeds, p < {alpha:g} after Holm over the {len(places)} "
+             f"{MARK}: differs from {baseline} by {test} over seeds, p < {plain(alpha)} after Holm over the {len(places)} "
              "comparisons of this table."]  # fmt: skip
     columns = [*(names[name] for name in first.factors), "seeds", *arrows]
     return Sheet("main", "Main results", columns, rows, notes, len(first.factors))

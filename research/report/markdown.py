@@ -1,6 +1,6 @@
 """Tables → Markdown, for a README, an issue or a log."""
 
-from research.report.tables import Line, Table
+from research.report.tables import Line, Table, repeated
 
 
 def document(heading: str, finding: str, notes: list[str], lines: list[Line], tables: list[Table],
@@ -8,6 +8,7 @@ def document(heading: str, finding: str, notes: list[str], lines: list[Line], ta
     """The page without figures and examples: heading, finding, tables, a study's sheets and trainings (ready-made), notes."""
     parts = [f"# {escape(heading)}", escape(finding)]
     parts += [f"## {table.title}\n\n{render(table, lines)}" for table in tables]
+    parts += ["\n".join(map(escape, same))] if (same := repeated([line.row for line in lines])) else []
     parts += [f"## {escape(title)}\n\n{sheet}" for title, sheet in sheets]
     parts += [f"## Training\n\n{trainings}"] if trainings else []
     parts += ["## Notes\n\n" + "\n".join(f"- {escape(note)}" for note in notes)] if notes else []

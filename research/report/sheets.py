@@ -22,12 +22,14 @@ class Cell(NamedTuple):
         value: the number behind it, for CSV; an interval is a list of two.
         rank: 1 the best of its column, 2 the second; 0 neither.
         mark: of significance, after the text.
+        sd: standard deviation where the value is a mean that has one.
     """
 
     text: str
     value: Any = None
     rank: int = 0
     mark: str = ""
+    sd: float | None = None
 
 
 class Sheet(NamedTuple):
@@ -74,7 +76,7 @@ def mean_cells(mean: SeedSummary | None, digits: int, rank: int = 0, mark: str =
     alone = math.isnan(mean.sd)
     spread = "" if alone else f" ± {number(mean.sd, digits)}"
     interval = NOTHING if alone else f"[{number(mean.low, digits)}, {number(mean.high, digits)}]"
-    return [Cell(f"{number(mean.mean, digits)}{spread}", mean.mean, rank, mark),
+    return [Cell(f"{number(mean.mean, digits)}{spread}", mean.mean, rank, mark, None if alone else mean.sd),
             Cell(interval, None if alone else [mean.low, mean.high])]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from research.metrics.families import DIFFERS, Pair, compare_methods, compare_pa
 from research.metrics.planning import noise_floor, pooled_spread
 from research.metrics.seeds import summarise
 from research.report.groups import Group, Study, marginal, short_names, shown, some
-from research.report.numbers import p_phrase
+from research.report.numbers import p_phrase, plain
 from research.report.sheets import (
     MARK,
     NOTHING,
@@ -198,7 +198,7 @@ def every_run(study: Study) -> Sheet:
     for group in study.groups:
         factors = [Cell(shown(group.factors[name]), group.factors[name]) for name in study.factors]
         for run in group.runs:
-            values = [Cell(f"{run.metrics[name]:.4f}", run.metrics[name]) if name in run.metrics else Cell(NOTHING)
+            values = [Cell(number(run.metrics[name], 4), run.metrics[name]) if name in run.metrics else Cell(NOTHING)
                       for name in metrics]  # fmt: skip
             rows.append(
                 [Cell(run.name, run.name), *factors, Cell(str(run.seed), run.seed), Cell(run.state, run.state), *values]
@@ -223,7 +223,7 @@ def _notes(
         return notes
     test = "the paired t test over seeds" if paired else "Welch's t test over seeds"
     made = _counted(len(pairs), "comparison")
-    notes.append(f"Difference from {first} by {test}, p after Holm over {made}; {MARK} p < {alpha:g}. It speaks "
+    notes.append(f"Difference from {first} by {test}, p after Holm over {made}; {MARK} p < {plain(alpha)}. It speaks "
                  "of the method trained again with other seeds, on these examples.")  # fmt: skip
     tested = {first, *pairs}
     if other := [group.label for group in study.groups if group.values and group.label not in tested]:

@@ -1,17 +1,18 @@
-"""Rows → tables of ready-made cells. Markdown, HTML (and LaTeX, later) only lay them out."""
+"""Rows → tables of ready-made cells, which Markdown and HTML only lay out; and as sheets, for a paper and programs."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from research.metrics.families import holm
 from research.metrics.significance import Comparison, bootstrap_interval, compare
+from research.report import sheets as sheet
 from research.report.numbers import column, p_value, share, signed
 from research.report.runs import Row, Runs
 
 TITLES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "recall": "Recall", "precision": "Precision"}
-NOTHING = "–"
+NOTHING = sheet.NOTHING
 
 
 class Line(NamedTuple):
@@ -26,11 +27,12 @@ class Line(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """`detail` stands smaller below `text`; `best` is the column's best value."""
+    """`detail` stands smaller below `text`; `best` is the column's best value; `value` is the number behind it."""
 
     text: str
     detail: str = ""
     best: bool = False
+    value: float | None = None
 
 
 class Table(NamedTuple):
@@ -96,6 +98,57 @@ def cost_table(rows: list[Row]) -> Table | None:
     return Table("Cost", list(columns), [list(cells) for cells in zip(*columns.values(), strict=True)])
 
 
+def sheets(lines: list[Line], metric: str) -> list[sheet.Sheet]:
+    """The page's tables for a paper and for programs: systems, metrics, cost."""
+    rows = [line.row for line in lines]
+    names, count = [sheet.Cell(row.label, row.label) for row in rows], len(rows[0].per_query[metric])
+    means, *_, times = zip(*systems_table(lines, metric).body, strict=True)
+    columns: dict[str, list[sheet.Cell]] = {
+        "system": names, title(metric): [_sheet_cell(cell) for cell in means],
+        "95% interval": [sheet.Cell(f"[{share(line.low)}, {share(line.high)}]", [line.low, line.high]) for line in lines],
+    }  # fmt: skip
+    tests = zip(*map(_test_cells, lines), strict=True)
+    columns |= zip(("difference", "its 95% interval", "p (Holm)", "better", "worse"), map(list, tests), strict=True)
+    columns["ms a query"] = [_sheet_cell(cell) for cell in times]
+    columns = {name: cells for name, cells in columns.items() if any(cell.text != NOTHING for cell in cells)}
+    notes = [f"Means over {count:,} {'query' if count == 1 else 'queries'} with 95% bootstrap intervals. Best bold."]
+    if len(lines) > 1:
+        made = "1 comparison" if len(lines) == 2 else f"{len(lines) - 1} comparisons"
+        notes.append("Difference from the row above by the paired permutation test over queries, on so many of which the "
+                     f"system is better or worse; p after Holm over {made}. It speaks of these trained models on queries like "
+                     "these.")  # fmt: skip
+    found = [sheet.Sheet("systems", f"{title(metric)} by system", list(columns),
+                         [list(cells) for cells in zip(*columns.values(), strict=True)], notes + repeated(rows))]  # fmt: skip
+    for name, table, note in (("metrics", metrics_table(rows), notes[0].replace(" with 95% bootstrap intervals", "")),
+                              ("cost", cost_table(rows), "Best bold.")):  # fmt: skip
+        if table is not None:
+            body = [[who, *map(_sheet_cell, cells)] for who, cells in zip(names, table.body, strict=True)]
+            found.append(sheet.Sheet(name, table.title, ["system", *table.columns], body, [note]))
+    return found
+
+
+def repeated(rows: list[Row]) -> list[str]:
+    """Which systems several runs hold: they are one row."""
+    return [f"{row.label} of {row.run}/{row.stage} is the same in {', '.join(row.also)}." for row in rows if row.also]
+
+
+def _sheet_cell(cell: Cell) -> sheet.Cell:
+    return sheet.Cell(cell.text, cell.value, int(cell.best))
+
+
+def _test_cells(line: Line) -> list[sheet.Cell]:
+    """Difference from the row above, its interval, p, and how many queries are better and worse."""
+    against = line.against
+    if against is None:
+        return [sheet.Cell(NOTHING)] * 5
+    values: list[tuple[str, Any]] = [
+        (signed(against.difference), against.difference),
+        (f"[{signed(against.low)}, {signed(against.high)}]", [against.low, against.high]),
+        (p_value(line.p_holm), line.p_holm), (f"{against.better:,}", against.better), (f"{against.worse:,}", against.worse),
+    ]  # fmt: skip
+    return [sheet.Cell(*value) for value in values]
+
+
 def _test(line: Line) -> list[Cell]:
     against = line.against
     if against is None:
@@ -119,4 +172,4 @@ def _mark(texts: list[str], values: list[float | None], choose: Callable) -> lis
     known = [value for value in values if value is not None]
     best = texts[values.index(choose(known))] if known else None
     compared = len({text for text in texts if text != NOTHING}) > 1
-    return [Cell(text, best=compared and text == best) for text in texts]
+    return [Cell(text, best=compared and text == best, value=value) for text, value in zip(texts, values, strict=True)]

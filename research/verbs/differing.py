@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     broken = found.broken if found else []
     breaks = [*(found.breaks if found else []), *(systems.breaks if systems else [])]
     same = not (broken or breaks)
-    head, lines, tables, notes = diff_words.verdict(broken, breaks), [], [], []
+    compared = [one.compared if one else None for one in (found, systems)]
+    head, lines, tables, notes = diff_words.verdict(broken, breaks, *compared), [], [], []
     if found is not None:
         lines, tables, notes = diff_words.facts(found), diff_words.sheets(found), list(found.notes)
     if systems is not None:
@@ -75,13 +76,14 @@ def run(args: argparse.Namespace) -> int:
     notes += [f"{side.name} holds {_kind(side)}" for side in (old, new) if _kind(old) != _kind(new)]
     text = diff_words.document(old.name, new.name, head, lines, tables, notes)
     summary = {"verb": VERB, "old": old.name, "new": new.name, "same": same, "verdict": head,
+               "compared": sum(one for one in compared if one),
                "study": diff_words.summary(found) if found else None,
                "systems": _systems(systems) if systems else None}  # fmt: skip
     if args.out is not None:
         with replace_files(args.out, OURS, files_of(args.out / OURS)) as folder:
             with atomic_write(folder / "diff.md") as stream:
                 stream.write(text)
-            write_sheets(folder, tables)
+            write_sheets(folder, tables, f"{old.name} to {new.name}")
             files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
             write_json(folder / OURS, summary | {"files": files})
     print(json.dumps({**summary, "out": str(args.out) if args.out else None}) if args.json else text.rstrip("\n"))

@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from research.progress import say
     from research.report import explain, html, markdown, tables, training_words
     from research.report.export import as_markdown, write_sheets, write_tidy
+    from research.report.latex import distinct
     from research.report.notes import notes
     from research.report.origin import origin
     from research.report.plots_cost import against_latency
@@ -130,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     with replace_files(out, MARKER, files_of(out / MARKER)) as new:
         if found:
             write_tidy(new, found.runs)
-            write_sheets(new, sheets)
+        write_sheets(new, distinct([*sheets, *(tables.sheets(lines, runs.metric) if runs else [])]), title)
         write_figures(new, drawn + timed)
         for name, content in (("report.md", text), ("index.html", page)):
             with atomic_write(new / name) as stream:

@@ -89,6 +89,42 @@ def test_a_metric_one_run_lacks_is_a_dash_not_a_zero(two, tmp_path):
     assert texts(tables.metrics_table(runs.rows))[2] == [".5000", "–"]
 
 
+def test_systems_metrics_and_cost_are_sheets_with_the_numbers_behind_them(two):
+    runs = collect([two])
+    lines = tables.measure(runs)
+    systems, metrics, cost = tables.sheets(lines, runs.metric)
+    assert [one.name for one in (systems, metrics, cost)] == ["systems", "metrics", "cost"]
+    assert systems.columns == ["system", "nDCG@10", "95% interval", "difference", "its 95% interval", "p (Holm)", "better",
+                               "worse", "ms a query"]  # fmt: skip
+    row = systems.rows[1]
+    assert [row[i].text for i in (0, 1, 3, 5, 6, 7, 8)] == ["Dense", ".8750", "+.3750", ".250", "3", "0", "4.00"]
+    assert [row[i].value for i in (1, 3, 5, 6, 7, 8)] == [0.875, 0.375, 0.25, 3, 0, 4.0]
+    assert row[2].value == [lines[1].low, lines[1].high]
+    assert [[cell.rank for cell in row] for row in systems.rows] == [[0] * 8 + [1], [0, 1] + [0] * 7]
+    assert [row[1].value for row in metrics.rows] == [0.5, 0.875]
+    assert [cell.value for cell in cost.rows[1]] == ["Dense", 4.0, 4.5]
+    assert "paired permutation test over queries" in systems.notes[1]
+    (alone, _, _) = tables.sheets(lines[:1], runs.metric)  # nothing to compare
+    assert alone.columns == ["system", "nDCG@10", "95% interval", "ms a query"]
+
+
+def test_retrievals_alone_have_tables_too(two, tmp_path, capsys):
+    write(two, tmp_path / "out", capsys)
+    names = {path.name for path in (tmp_path / "out/tables").iterdir()}
+    assert names == {f"{name}.{ending}" for name in ("systems", "metrics", "cost") for ending in ("tex", "csv", "md")}
+    head = (tmp_path / "out/tables/systems.csv").read_text().splitlines()[0]
+    assert head.startswith("system,nDCG@10,95% interval low,95% interval high,difference,")
+    assert r"\textbf{.8750}" in (tmp_path / "out/tables/systems.tex").read_text()
+
+
+def test_a_system_that_two_runs_hold_is_said_in_markdown_too(tmp_path, capsys):
+    for name in ("bm1", "bm2"):
+        run_folder(tmp_path / name, {"bm25": stage(A, "BM25")})
+    assert main(["report", str(tmp_path / "bm1"), str(tmp_path / "bm2"), "--out", str(tmp_path / "out")]) == 0
+    assert "BM25 of bm1/bm25 is the same in bm2/bm25." in (tmp_path / "out/report.md").read_text()
+    assert "BM25 of bm1/bm25 is the same in bm2/bm25." in (tmp_path / "out/tables/systems.md").read_text()
+
+
 @pytest.mark.parametrize(("p", "text"), [(0.0001, "p < .001"), (0.0324, "p = .032"), (1.0, "p > .999")])
 def test_p_claims_no_more_than_three_decimals(p, text):
     assert numbers.p_phrase(p) == text

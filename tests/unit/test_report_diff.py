@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
+from research.report import diff_words
+from research.report.diff import Break, hashes
+from research.report.record import Kept
 from tests.synthetic_runs import write_study
 from tests.unit.test_report import A, B, run_folder, stage
 
@@ -224,6 +227,57 @@ def test_groups_of_other_code_meet_those_of_their_own(place, research):
     assert (study["settings"], study["identical"], study["moved"], study["added"]) == (17, 48, [], [])
 
 
+def test_a_claim_that_one_report_does_not_make_is_not_claimed_there(place, research):
+    Path("claims.yaml").write_text(f"claims:\n  - {GOOD}\n")
+    assert research("report", "new", "--out", "claiming", "--claims", "claims.yaml").code == 0
+    for sides, states in (
+        (("old", "claiming"), ("not claimed", "held")),
+        (("claiming", "old"), ("held", "not claimed")),
+    ):
+        (claim,) = difference(research, *sides)["study"]["claims"]
+        assert (claim["claim"], claim["old"], claim["new"]) == (GOOD, *states)
+
+
+def test_where_nothing_can_be_compared_the_conclusions_are_not_called_the_same(place, research):
+    """One seed a setting, and other code: no run is identical, and no setting has a spread."""
+    for name in ("old", "new"):
+        path = Path(name, "plan.jsonl")
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[::3]))
+    for i, one in enumerate(points()):
+        if Path("new", one, "metrics.json").exists():
+            add(i, 0.5 + i / 100, code="other")
+    found = difference(research, "old", "new")
+    assert (
+        found["verdict"] == "Nothing could be contradicted: no identical run is in both, and no setting can be tested."
+    )
+    assert found["compared"] == 0
+    assert "The same conclusions." not in research("report", "--diff", "old", "new").out
+
+
+def kept(*made_of: str) -> list[Kept]:
+    return [Kept("a", "a", 0, "done", "", {}, made_of)]
+
+
+COMMIT = "1bc271306c8dc5eb1c0c47be6d2120ead19cb5d5"
+
+
+@pytest.mark.parametrize(("old", "new", "changed", "says"), [
+    (("", "c1", "b1"), ("", "c2", "b1"), {"code": (["c1"], ["c2"])}, []),
+    (('{"train": "t"}', "c", "b"), ('{"train": "t", "other": "o"}', "c", "b"), {"data.other": ([], ["o"])}, []),
+    (('{"train": "t"}', "c", "b"), ("", "c", ""), {}, ["data and base are not recorded in the later report"]),
+    (("", "unsaid", "b"), ("", "c", "b"), {}, ["code is not recorded in the earlier report"]),
+    (("", "44bfd18097c4aaaa", ""), ("", COMMIT, ""), {},
+     ["code is the package's fingerprint in the earlier report (44bfd18097c4) and git's commit in the later (1bc271306c8d)"]),
+    (("", f"{COMMIT} {COMMIT[::-1]}", ""), ("", "44bfd18097c4aaaa", ""), {},
+     ["code is git's commit in the earlier report (1bc271306c8d) and the package's fingerprint in the later (44bfd18097c4)"]),
+])  # fmt: skip
+def test_what_one_side_does_not_record_is_no_change(old, new, changed, says):
+    """W&B's logs know the commit, our folders the fingerprint of the code; and neither is another's change."""
+    notes: list[str] = []
+    assert hashes(kept(*old), kept(*new), notes) == changed
+    assert notes == says
+
+
 # ---- systems of retrievals ------------------------------------------------------------------------------------------
 
 
@@ -254,6 +308,24 @@ def test_systems_beside_trainings_that_are_no_study_are_compared(place, research
     assert research("report", "systems", one, two, "--out", "out").code == 0
     found = difference(research, "out", "out")
     assert (found["study"], found["systems"]["identical"]) == (None, 1)
+
+
+def test_systems_of_which_none_is_in_both_contradict_nothing(tmp_path, monkeypatch, research):
+    monkeypatch.chdir(tmp_path)
+    run_folder(Path("old"), {"bm25": stage(A, "BM25")})
+    run_folder(Path("new"), {"dense": stage(B, "Dense")})
+    assert (
+        difference(research, "old", "new")["verdict"]
+        == "Nothing could be contradicted: no identical system is in both."
+    )
+    run_folder(Path("more"), {"bm25": stage(A, "BM25"), "dense": stage(B, "Dense")})
+    assert difference(research, "old", "more")["verdict"] == "The same conclusions."
+
+
+def test_all_digits_have_a_true_minus():
+    (row,) = diff_words.breaks_sheet("identical", [Break("a", "r=4", "val/x", -0.5, -1e-16)]).rows
+    assert [cell.text for cell in row[3:]] == ["−0.5", "−1e−16", "+0.5"]
+    assert [cell.value for cell in row[3:5]] == [-0.5, -1e-16]
 
 
 def test_trainings_that_are_no_study_still_make_a_report(place, research):

@@ -360,6 +360,7 @@ def test_tables_are_written_in_three_forms(tmp_path):
     rows = list(csv.DictReader(io.StringIO((tmp_path / "tables/results.csv").read_text())))
     assert float(rows[3]["val/loss"]) == pytest.approx(1.5)
     assert float(rows[3]["95% interval low"]) == pytest.approx(1.4752, abs=1e-4)
+    assert float(rows[3]["val/loss sd"]) == pytest.approx(0.01)  # "mean ± sd" can be made of it again
     assert "**1.500** ± 0.010†" in (tmp_path / "tables/results.md").read_text()
     text = (tmp_path / "tables/results.tex").read_text()
     assert r"\textbf{1.500} $\pm$ 0.010$^{\dagger}$" in text
@@ -369,14 +370,38 @@ def test_tables_are_written_in_three_forms(tmp_path):
     assert as_markdown(study_sheets.results(found)).count("\n") >= 5
 
 
+def test_alpha_and_minus_are_written_one_way_in_every_table():
+    from research.report.factor_sheets import factorial
+    from research.report.main_table import main_results
+
+    runs = [one._replace(metrics=one.metrics | {"val/gain": -0.11}) for one in grid()]
+    found = made(runs)
+    sheets = [study_sheets.results(found), study_sheets.by_factor(found, found.factors[0]), factorial(found),
+              main_results([found])]  # fmt: skip
+    for sheet in sheets:
+        assert "p < .05" in " ".join(sheet.notes), sheet.name
+        assert "0.05" not in " ".join(sheet.notes), sheet.name
+    assert study_sheets.every_run(found).rows[0][-1].text == "−0.1100"
+
+
+def test_the_spread_is_a_column_behind_its_mean_wherever_there_is_one():
+    found = made([*grid(), run(16, 16, 0, 1.4), run(16, 32, 0, 1.3)])
+    rows = list(csv.reader(io.StringIO(as_csv(study_sheets.grid(found)))))
+    assert rows[0][1:] == ["1", "1 sd", "2", "2 sd"]
+    assert [float(one) for one in rows[1][1:]] == pytest.approx([2.0, 0.01, 1.9, 0.01])
+    assert rows[3] == ["16", "1.4", "", "1.3", ""]  # of one seed nobody knows it
+    rows = list(csv.reader(io.StringIO(as_csv(study_sheets.every_run(found)))))
+    assert not [name for name in rows[0] if name.endswith(" sd")]
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_latex_compiles_with_hostile_names(tmp_path):
     hostile = r"50% of_$all & {co\mmand} #1 ~^ <|> ±−† é “”"
     runs = [run(4, 4, s, 1.0 + NOISE[s], options={"data.train": name}) for name in (hostile, "plain") for s in range(3)]
     sheet = study_sheets.results(made(runs))
     body = latex.render(sheet)
-    (tmp_path / "t.tex").write_text("\\documentclass{article}\\usepackage{booktabs}\\usepackage[T1]{fontenc}\\begin{document}\n"
-                                    f"{body}\n\\end{{document}}\n", encoding="utf-8")  # fmt: skip
+    (tmp_path / "t.tex").write_text("\\documentclass{article}\\usepackage{booktabs,graphicx}\\usepackage[T1]{fontenc}\n"
+                                    f"\\begin{{document}}\n{body}\n\\end{{document}}\n", encoding="utf-8")  # fmt: skip
     done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path,
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
