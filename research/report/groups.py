@@ -122,7 +122,7 @@ def _aside(firsts: list[Run], telling: Sequence[str]) -> str:
         values = list(dict.fromkeys(shown(run.options.get(name)) for run in firsts))
         parts.append(f"{short[name]} ({', '.join(values[:4])}{', …' if len(values) > 4 else ''})")
     more = f" and {len(names) - ASIDE} more options" if len(names) > ASIDE else ""
-    return f"the settings differ in {', '.join(parts)}{more} too: their differences are of all of it" if names else ""
+    return f"the settings differ in {', '.join(parts)}{more} too: a difference may come from that" if names else ""
 
 
 def _same_origin(bucket: list[Run], warnings: list[str]) -> list[list[Run]]:

@@ -145,8 +145,12 @@ def learning_curves(
     """
     known = [g for g in study.groups if g.values]
     known.sort(key=lambda g: summarise(list(g.values.values())).mean, reverse=study.higher)
-    rows, texts = [], brief(group.label for group in known[:MOST_LINES])
-    for group in known[:MOST_LINES]:
+    best = {id(group) for group in known[:MOST_LINES]}
+    chosen = [
+        group for group in study.groups if id(group) in best
+    ]  # in their order: colours are those of other figures
+    rows, texts = [], brief(group.label for group in chosen)
+    for group in chosen:
         at: dict[int, list[float]] = {}
         runs = group.counted
         for run in runs:
