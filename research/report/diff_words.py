@@ -7,7 +7,7 @@ from research.report.diff import AGAIN, SHORT, Break, Diff, Moved
 from research.report.export import as_markdown
 from research.report.groups import shown, some
 from research.report.markdown import escape
-from research.report.numbers import p_value
+from research.report.numbers import counted, p_value
 from research.report.sheets import NOTHING, Cell, Sheet, number
 
 LISTED = 10  # names before the rest are counted
@@ -23,10 +23,10 @@ def verdict(broken: list[str], breaks: list[Break], study: int | None, systems: 
     """
     found = []
     if broken:
-        found.append(f"{_count(len(broken), 'claim')} that held {'is' if len(broken) == 1 else 'are'} broken")
+        found.append(f"{counted(len(broken), 'claim')} that held {'is' if len(broken) == 1 else 'are'} broken")
     if breaks:
         runs = len({one.run for one in breaks})
-        found.append(f"{_count(len(breaks), 'value')} of {_count(runs, 'identical run')} "
+        found.append(f"{counted(len(breaks), 'value')} of {counted(runs, 'identical run')} "
                      f"{'is' if len(breaks) == 1 else 'are'} another")  # fmt: skip
     if found:
         return f"Not the same: {'; '.join(found)}."
@@ -42,18 +42,18 @@ def facts(diff: Diff) -> list[str]:
     resolved = sum(one.verdict == "differs" for one in diff.moved)
     again = sum(one.kind == AGAIN for one in diff.moved)
     more = f" ({again} of them trained again, {resolved} of these resolved over seeds)" if again else ""
-    lines = [f"{_count(diff.settings, 'setting')} in both; {diff.metric} moved in {len(diff.moved)}{more}"]
+    lines = [f"{counted(diff.settings, 'setting')} in both; {diff.metric} moved in {len(diff.moved)}{more}"]
     if diff.identical:
         wrong = len({one.run for one in diff.breaks})
         lines.append(
-            f"{_count(diff.identical, 'identical run')}: {diff.identical - wrong} with the same values to the last bit"
+            f"{counted(diff.identical, 'identical run')}: {diff.identical - wrong} with the same values to the last bit"
         )
     for names, word in ((diff.added, "new"), (diff.removed, "gone")):
         if names:
-            lines.append(f"{_count(len(names), 'setting')} {word}: {some(names, LISTED)}")
+            lines.append(f"{counted(len(names), 'setting')} {word}: {some(names, LISTED)}")
     for ids, word in zip(diff.runs, ("gone", "new"), strict=True):
         if ids:
-            lines.append(f"{_count(len(ids), 'run')} {word}: {some(ids, LISTED)}")
+            lines.append(f"{counted(len(ids), 'run')} {word}: {some(ids, LISTED)}")
     if diff.best:
         lines.append(f"best setting: {diff.best[0]} → {diff.best[1]}")
     lines += [
@@ -156,7 +156,3 @@ def _hashes(values: list[str]) -> str:
         + (f" and {len(values) - 3} more" if len(values) > 3 else "")
         or "–"
     )
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

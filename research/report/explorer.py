@@ -79,7 +79,7 @@ def data(entries: Sequence[Entry], metric: str | None, higher: bool, factors: Se
     options = {column.pop("name"): column["id"] for column in columns if column["kind"] == "option"}
     judged = {column.pop("name"): column["id"] for column in columns if column["kind"] == "metric"}
     return {
-        "metric": judged.get(metric), "higher": higher, "factors": [options[name] for name in factors if name in options],
+        "metric": judged.get(metric), "factors": [options[name] for name in factors if name in options],
         "names": [entry.name for entry in entries], "columns": columns, "same": same, **_curves(entries, metric),
         "provenance": _provenance(facts), "outputs": outputs(entries, metric),
         "style": {"colours": COLOURS, "shapes": SHAPES, "config": CONFIG, "schema": SCHEMA},

@@ -45,3 +45,8 @@ def plain(value: float) -> str:
     else:
         text = f"{value:.3g}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3g}"
     return text.replace("-", "−")
+
+
+def counted(n: int, noun: str) -> str:
+    """`1 run`, `3 runs`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

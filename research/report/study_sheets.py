@@ -8,7 +8,7 @@ from research.metrics.families import DIFFERS, Pair, compare_methods, compare_pa
 from research.metrics.planning import noise_floor, pooled_spread
 from research.metrics.seeds import summarise
 from research.report.groups import Group, Study, marginal, short_names, shown, some
-from research.report.numbers import p_phrase, plain
+from research.report.numbers import counted, p_phrase, plain
 from research.report.sheets import (
     MARK,
     NOTHING,
@@ -207,10 +207,6 @@ def every_run(study: Study) -> Sheet:
     return Sheet("runs", "Every run", columns, rows, [], 1 + len(study.factors))
 
 
-def _counted(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
 def _notes(
     study: Study, pairs: dict[str, Pair], first: str | None, paired: bool, alpha: float, digits: int
 ) -> list[str]:
@@ -222,7 +218,7 @@ def _notes(
     if not pairs:
         return notes
     test = "the paired t test over seeds" if paired else "Welch's t test over seeds"
-    made = _counted(len(pairs), "comparison")
+    made = counted(len(pairs), "comparison")
     notes.append(f"Difference from {first} by {test}, p after Holm over {made}; {MARK} p < {plain(alpha)}. It speaks "
                  "of the method trained again with other seeds, on these examples.")  # fmt: skip
     tested = {first, *pairs}
@@ -245,7 +241,7 @@ def _notes(
             pair.verdict == DIFFERS and abs(pair.comparison.difference) < floor.critical for pair in pairs.values()
         )
         quiet = (
-            f"; the {_counted(below, 'marked row')} below it {'has' if below == 1 else 'have'} less spread"
+            f"; the {counted(below, 'marked row')} below it {'has' if below == 1 else 'have'} less spread"
             if below
             else ""
         )

@@ -81,11 +81,16 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     explained = importance(main)
     made += [shares(explained, metric, not_factorial(main, spec.pair_by_seed))] if explained else []
     made = [sheet for sheet in made if sheet is not None]
+    studies = {metric: main}
+
+    def of(name: str) -> Any:
+        """The same runs, judged by another metric."""
+        if name not in studies:
+            studies[name] = study(runs, name, names, every=spec.factors is not None)
+        return studies[name]
+
     if len(spec.metrics) > 1 or (spec.metrics and spec.metrics != (metric,)):
-        columns = [
-            main if name == metric else study(runs, name, names, every=spec.factors is not None)
-            for name in spec.metrics
-        ]
+        columns = [of(name) for name in spec.metrics]
         made.insert(0, main_results(columns, spec.baseline, spec.pair_by_seed))
         main.warnings.extend(
             dict.fromkeys(one for other in columns for one in other.warnings if one not in main.warnings)
@@ -93,9 +98,8 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     verdicts = []
     if claims is not None:
         stated = [one._replace(metric=one.metric or metric) for one in dict.fromkeys(claiming.read_claims(claims))]
-        others = dict.fromkeys(one.metric for one in stated if one.metric != metric)
-        studies = {metric: main} | {name: study(runs, name, names, every=spec.factors is not None) for name in others}
-        verdicts = claiming.check(stated, studies, str(claims), spec.pair_by_seed)
+        wanted = {one.metric: of(one.metric) for one in stated}
+        verdicts = claiming.check(stated, wanted, str(claims), spec.pair_by_seed)
         made.append(claiming.sheet(verdicts))
     made = distinct([*made, sheets.every_run(main)])
     states: dict[str, int] = {}

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.fitting import process
+from tests.e2e.sweeping import finished
 from tests.e2e.test_sweep import CONFIG, sweep
-from tests.lm import rows, save_tiny
 
 POINTS = {"model.adapter": {"values": [{"r": r, "lora_alpha": r * scale} for r in (2, 4) for scale in (1, 2)]},
           "seed_everything": {"values": [0, 1, 2]}}  # fmt: skip
@@ -19,20 +18,10 @@ POINTS = {"model.adapter": {"values": [{"r": r, "lora_alpha": r * scale} for r i
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """A finished sweep of twelve points."""
-    import os
-
-    place, here = tmp_path_factory.mktemp("study"), Path.cwd()
-    os.chdir(place)
-    try:
-        save_tiny(place / "lm")
-        Path("sft.yaml").write_text(CONFIG)
-        for name, count in (("rows", 16), ("val", 5)):
-            Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(count)))
-        result = process("sweep", "run", sweep(POINTS), "--threads", "1", "--json", env={"TANDEM_CACHE": "cache"})
-        assert result.json["states"] == {"done": 12}, result.err
-        assert Path(result.json["report"]).name == "index.html"
-    finally:
-        os.chdir(here)
+    place = tmp_path_factory.mktemp("study")
+    result = finished(place, CONFIG, lambda: sweep(POINTS))
+    assert result.json["states"] == {"done": 12}, result.err
+    assert Path(result.json["report"]).name == "index.html"
     return place
 
 

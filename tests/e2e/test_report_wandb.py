@@ -2,14 +2,12 @@
 
 import csv
 import json
-import os
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.fitting import process
+from tests.e2e.sweeping import finished
 from tests.e2e.test_sweep import CONFIG, sweep
-from tests.lm import rows, save_tiny
 from tests.wandb_log import run_records, write_log
 
 POINTS = {"model.adapter": {"values": [{"r": r, "lora_alpha": 2 * r} for r in (2, 4)]}, "seed_everything": {"values": [0, 1]},
@@ -19,23 +17,14 @@ POINTS = {"model.adapter": {"values": [{"r": r, "lora_alpha": 2 * r} for r in (2
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """A finished sweep whose points are validated three times, and logged by W&B offline."""
-    place, here = tmp_path_factory.mktemp("study"), Path.cwd()
-    os.chdir(place)
-    try:
-        save_tiny(place / "lm")
-        text = CONFIG.replace("wandb: disabled", "wandb: offline").replace("max_steps: 2", "max_steps: 4")
-        # of equal accuracies the first is kept: not the last model
-        text = text.replace("monitor: val/loss", "monitor: val/token_accuracy")
-        Path("sft.yaml").write_text(text + "  val_check_interval: 2\n")
-        for name, count in (("rows", 16), ("val", 5)):
-            Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(count)))
-        rule = {"type": "hyperband", "min_iter": 1, "eta": 2, "strict": True}
-        file = sweep(POINTS, metric={"name": "val/loss", "goal": "minimize"}, early_terminate=rule)
-        result = process("sweep", "run", file, "--threads", "1", "--json", env={"TANDEM_CACHE": "cache"})
-        assert result.code == 0, result.err
-        assert sum(result.json["states"].values()) == 8
-    finally:
-        os.chdir(here)
+    place = tmp_path_factory.mktemp("study")
+    text = CONFIG.replace("wandb: disabled", "wandb: offline").replace("max_steps: 2", "max_steps: 4")
+    # of equal accuracies the first is kept: not the last model
+    text = text.replace("monitor: val/loss", "monitor: val/token_accuracy") + "  val_check_interval: 2\n"
+    rule = {"type": "hyperband", "min_iter": 1, "eta": 2, "strict": True}
+    metric = {"name": "val/loss", "goal": "minimize"}
+    result = finished(place, text, lambda: sweep(POINTS, metric=metric, early_terminate=rule))
+    assert sum(result.json["states"].values()) == 8
     return place
 
 

@@ -14,8 +14,8 @@ import pytest
 from research.report.wandb_keys import value_at
 from tests.conftest import ROOT
 from tests.e2e.fitting import process
+from tests.e2e.sweeping import finished
 from tests.e2e.test_sweep import CONFIG, R_ALPHA, sweep
-from tests.lm import rows, save_tiny
 from tests.wandb_log import records
 from tests.wandb_publishing_server import StandIn, serving
 
@@ -26,17 +26,9 @@ GOLDEN = Path(__file__).with_name("wandb_panels.golden.json")
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """A finished sweep of two settings and two seeds, whose trainings have logged to W&B offline."""
-    place, here = tmp_path_factory.mktemp("wandb"), Path.cwd()
-    os.chdir(place)
-    try:
-        save_tiny(place / "lm")
-        Path("sft.yaml").write_text(CONFIG.replace("wandb: disabled", "wandb: offline"))
-        for name, count in (("rows", 16), ("val", 5)):
-            Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(count)))
-        result = process("sweep", "run", sweep(R_ALPHA), "--threads", "1", "--json", env={"TANDEM_CACHE": "cache"})
-        assert result.json["states"] == {"done": 4}, result.err
-    finally:
-        os.chdir(here)
+    place = tmp_path_factory.mktemp("wandb")
+    result = finished(place, CONFIG.replace("wandb: disabled", "wandb: offline"), lambda: sweep(R_ALPHA))
+    assert result.json["states"] == {"done": 4}, result.err
     return place
 
 
