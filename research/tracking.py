@@ -10,6 +10,9 @@ from typing import Any
 from urllib.parse import urlparse
 
 from research.progress import say
+from research.wandb_service import leave_in_time
+
+UPLOAD = 30.0  # seconds for what W&B has not uploaded at the end; WANDB_FINISH_TIMEOUT says otherwise
 
 
 def wandb_mode(choice: str = "auto") -> str:
@@ -48,7 +51,11 @@ class Tracker:
         try:
             import wandb
 
-            settings = wandb.Settings(console="off", init_timeout=30, x_disable_stats=True)
+            limit = (
+                os.environ.get("WANDB_FINISH_TIMEOUT") or UPLOAD
+            )  # W&B's own is none: until there is a network again
+            settings = wandb.Settings(console="off", init_timeout=30, x_disable_stats=True, finish_timeout=limit,
+                                      finish_timeout_raises=True)  # fmt: skip
             # an absolute path: wandb's service may be an older process with another working folder
             self.run = wandb.init(project=os.environ.get("WANDB_PROJECT", "tandem"), dir=folder.resolve(), job_type=job,
                                   config=config, mode=mode, settings=settings, name=folder.name, id=id, group=group,
@@ -59,6 +66,8 @@ class Tracker:
             )
         except Exception as error:  # wandb raises its own, requests' and OS errors
             self._lost(error)
+        finally:
+            leave_in_time()
 
     def log(self, values: dict[str, float], step: int | None = None) -> None:
         self._try(lambda: self.run.log(values, step=step))
@@ -73,7 +82,15 @@ class Tracker:
 
         A sweep's search takes a finished run's numbers for its result; those of a training that was stopped are none.
         """
-        self._try(lambda: self.run.finish(exit_code=code))
+        if self.run is not None:
+            try:
+                self.run.finish(exit_code=code)
+            except TimeoutError:
+                settings = self.run.settings
+                say(f"warning: W&B has not taken all of this run's numbers in {settings.finish_timeout:g} s; they are in the "
+                    f"run folder, and `wandb sync {settings.sync_dir}` uploads them")  # fmt: skip
+            except Exception as error:
+                self._lost(error)
         self.run = None
 
     def _try(self, action) -> None:

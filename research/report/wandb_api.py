@@ -11,6 +11,7 @@ from research.errors import UserError, suggest
 from research.progress import say
 from research.report.wandb_log import STEPS, is_number
 from research.report.wandb_runs import API, Known
+from research.wandb_service import leave_in_time
 
 Result = TypeVar("Result")
 TRIES = 3  # each waits for an answer for WANDB_HTTP_TIMEOUT seconds (19)
@@ -71,7 +72,10 @@ def _connected(source: str) -> Any:
     if wbauth.authenticate_session(host=base, source="research report", prompt=False, update_session=False) is None:
         raise UserError(f"{source} needs a key of W&B, and none is found for {base}; expected WANDB_API_KEY, or `wandb login`. "
                         f"Give one, or {OFFLINE}.")  # fmt: skip
-    return wandb.Api()
+    try:
+        return wandb.Api()
+    finally:
+        leave_in_time()
 
 
 def _known(run: Any, sweep: dict[str, Any], histories: "Histories") -> Known:

@@ -16,6 +16,7 @@ from research.report import wandb_keys as keys
 from research.report.plots import Figure
 from research.report.wandb_report import Content, Place, artifact_name, build, media_key, report_run, run_ids
 from research.runfolder import read_json, write_json
+from research.wandb_service import leave_in_time
 
 FILE = "wandb_published.json"  # of the report folder: which W&B Report a later one replaces
 TIMEOUT = 20  # seconds of a question to the server
@@ -104,6 +105,8 @@ def connect(kept: str) -> Any:
         raise UserError(f"nothing was published: W&B's server does not take the login or cannot be reached ({_why(error)}); "
                         "expected a network and a key. Check both (`wandb login --verify`), or write the report's "
                         f"specification by --wandb --dry-run. {kept}.") from error  # fmt: skip
+    finally:
+        leave_in_time()
 
 
 def check_runs(api: Any, content: Content, place: Place, kept: str) -> None:

@@ -1,0 +1,34 @@
+"""The process beside ours in which W&B's client does its work: how we part from it."""
+
+import atexit
+import contextlib
+import threading
+
+FAREWELL = 10.0  # seconds for it to end, when it has no more to do
+
+
+def leave_in_time() -> None:
+    """End W&B's service within FAREWELL seconds when Python ends. To be called once the service runs.
+
+    W&B's client waits for its service without a limit, and the service for a word of the client, which is lost where the
+    connection closes upon an answer that came too late (wandb 0.31).
+    """
+    atexit.unregister(_part)
+    atexit.register(_part)  # the last to come is the first to go: before W&B's own
+
+
+def _part() -> None:
+    import wandb
+
+    if wandb.run is not None:  # W&B's own way uploads what it has
+        return
+    waiting = threading.Thread(target=_end, daemon=True)
+    waiting.start()
+    waiting.join(FAREWELL)  # a service that is left behind sees that we are gone, and ends
+
+
+def _end() -> None:
+    import wandb
+
+    with contextlib.suppress(Exception):  # what it would say comes after the last word of the verb
+        wandb.teardown()
