@@ -5,11 +5,11 @@ research test -c runs/dual_encoder/config.yaml
 
 import argparse
 
-from research.verbs import configuration, training
+from research.verbs import configuration, evaluating
 
 parse = configuration.parse
 add_arguments = configuration.add_arguments
 
 
 def run(args: argparse.Namespace) -> int:
-    return training.evaluate(args, "test")
+    return evaluating.evaluate(args, "test")

@@ -1,0 +1,110 @@
+"""The folder of a training: what is done in it, what it was made of, and the numbers that it ends with."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from research.errors import UserError
+from research.progress import say
+from research.runfolder import MARKER, atomic_write, hash_json, provenance, read_json, write_json
+from research.verbs.identity import HOW, PATHS, code_fingerprint
+
+if TYPE_CHECKING:
+    import lightning as L
+
+
+def is_finished(out: Path, resolved: dict) -> bool:
+    """Whether this very run is done.
+
+    Raises:
+        UserError: the folder holds another run.
+    """
+    if not any((out / name).exists() for name in ("checkpoints.json", "metrics.json")):
+        return False  # nothing was trained yet: a configuration that was refused may be corrected
+    try:
+        earlier = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        earlier = None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{out / 'config.yaml'} is not readable YAML ({str(error).splitlines()[0]}); expected the "
+                        "configuration of this run. Name another --out, or delete this folder.") from None  # fmt: skip
+    found = differences(earlier if isinstance(earlier, dict) else {}, resolved)
+    if "TANDEM_POINT" in os.environ:  # the point's id stands for what lies there, however its place is spelled
+        found = {name: values for name, values in found.items() if name not in PATHS}
+    changed = [f"{name} {old!r}, now {new!r}" for name, (old, new) in found.items()]
+    if changed:
+        raise UserError(f"--out {out} holds a run with another configuration ({'; '.join(changed[:5])}); expected the same, to "
+                        "go on with it. Name another --out, or delete this folder.")  # fmt: skip
+    return (out / "metrics.json").exists() and bool(metrics_of(out).get("finished"))
+
+
+def metrics_of(out: Path) -> dict:
+    """A run's metrics.json.
+
+    Raises:
+        UserError: it is not one that fit wrote.
+    """
+    metrics = read_json(out / "metrics.json")
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("metrics"), dict):
+        raise UserError(f"{out / 'metrics.json'} is not one that `research fit` wrote; expected an object with metrics. Name "
+                        "another --out, or delete this folder.")  # fmt: skip
+    return metrics
+
+
+def differences(a: Any, b: Any, name: str = "") -> dict[str, tuple]:
+    """Dotted name → (value in a, value in b), where two configurations differ in what is computed."""
+    if name.rstrip(".") in HOW:
+        return {}
+    if isinstance(a, dict) and isinstance(b, dict):
+        found = {}
+        for key in sorted({*a, *b}):
+            found |= differences(a.get(key), b.get(key), f"{name}{key}.")
+        return found
+    return {} if a == b else {name.rstrip("."): (a, b)}
+
+
+def write_origin(
+    args: argparse.Namespace, out: Path, resolved: dict, module: Any, data: Any, trainer: "L.Trainer", resumed: bool,
+    point: str,
+) -> None:  # fmt: skip
+    """Write what the run is made of, or check that it still is.
+
+    Raises:
+        UserError: a resumed run's data or base model have changed.
+    """
+    facts = {"model_hash": module.base_hash, "data": data.describe()}
+    made_of = hash_json(facts)
+    if resumed:
+        marker = read_json(out / MARKER)
+        earlier = marker.get("made_of") if isinstance(marker, dict) else None
+        if earlier != made_of:
+            raise UserError(f"the data or the base model of {out} have changed since its checkpoint (hash "
+                            f"{str(earlier)[:12]}…, now {made_of[:12]}…); expected the same, to go on. Name another --out, "
+                            "or delete it.")  # fmt: skip
+        if (before := marker.get("fingerprint")) not in (None, code_fingerprint()):
+            say(f"warning: {out} was begun by other code; it goes on with this one, and counts as stale")
+            earlier = sorted({*marker.get("earlier_fingerprints", []), before})
+            write_json(out / MARKER, marker | {"fingerprint": code_fingerprint(), "earlier_fingerprints": earlier})
+        return
+    # the marker first: a folder that holds other files and no marker would be taken for somebody else's
+    device = str(trainer.strategy.root_device)
+    write_json(out / MARKER, provenance(args.command, made_of=made_of, seed=resolved["seed_everything"], device=device,
+                                        point=point, fingerprint=code_fingerprint(), **facts))  # fmt: skip
+    with atomic_write(out / "config.yaml") as stream:
+        yaml.safe_dump(resolved, stream, sort_keys=False, allow_unicode=True)
+
+
+def print_result(args: argparse.Namespace, out: Path | None, result: dict) -> int:
+    if args.json:
+        print(json.dumps({"metrics": result["metrics"], "out": None if out is None else str(out)}))
+        return 0
+    width = max(map(len, result["metrics"]), default=0)
+    for name, value in result["metrics"].items():
+        before = (result.get("untrained") or {}).get(name)
+        print(f"{name:{width}} {value:.4f}" + ("" if before is None else f"   untrained {before:.4f}"))
+    print(f"\nwritten to {out}" if out is not None else "\nnothing is written: there is no run folder yet")
+    return 0
