@@ -32,6 +32,12 @@ HEAD = 28  # characters of a heatmap's row or column
 
 
 TRAIN = "train/loss"
+WIDTH, PADDING, APART = (
+    420,
+    16,
+    4,
+)  # px of an axis of levels: itself, beyond the outermost level, between two lines at one
+BESIDE = "drawn at"
 
 
 def figures(study: Study, curves: Callable[[Any], Sequence[tuple[int, float]]],
@@ -120,16 +126,20 @@ def against_factor(study: Study, factor: str) -> Figure | None:
     if len(levels) < 2 or len(lines) > MOST_LINES or not any(len(line) > 1 for line in lines.values()):
         return None
     texts = brief(lines)
-    rows = [
-        {"x": g.factors[factor], "line": texts[line], **statistics(g)} for line, found in lines.items() for g in found
-    ]
-    ratio = max(levels) / min(levels) if min(levels) > 0 else 0
-    scale: Spec = {"type": "log", "base": 2} if ratio >= 4 else {"zero": False}
-    scale |= {"nice": False, "padding": 16}
+    low, high = min(levels), max(levels)
+    is_log = low > 0 and high / low >= 4
+    rows = []
+    for i, (line, found) in enumerate(lines.items()):
+        share = (i - (len(lines) - 1) / 2) * APART / (WIDTH - 2 * PADDING)
+        rows += [{"x": (x := g.factors[factor]), BESIDE: _beside(x, share, low, high, is_log), "line": texts[line],
+                  **statistics(g)} for g in found]  # fmt: skip
+    scale: Spec = {"type": "log", "base": 2} if is_log else {"zero": False}
+    scale |= {"nice": False, "padding": PADDING, "domain": [low, high]}
     axis: Spec = {"grid": False, "format": "~r"} | ({"values": sorted(levels)} if len(levels) <= MOST_LINES else {})
-    x = {"field": "x", "type": "quantitative", "title": names[factor], "scale": scale, "axis": axis}
+    x = {"field": BESIDE, "type": "quantitative", "title": names[factor], "scale": scale, "axis": axis}
+    beside = ", settings at one value are drawn side by side" if len(lines) > 1 else ""
     return Figure(f"by-{names[factor]}", f"{study.metric} by {names[factor]}",
-                  f"Mean over seeds; bars are ± one standard deviation. The {side(study)} is better.",
+                  f"Mean over seeds; bars are ± one standard deviation{beside}. The {side(study)} is better.",
                   whole({"data": {"values": rows}, **_lines(study, x, rows)}))  # fmt: skip
 
 
@@ -180,6 +190,11 @@ def learning_curves(
 # ---- parts ----------------------------------------------------------------------------------------------------------
 
 
+def _beside(x: float, share: float, low: float, high: float, is_log: bool) -> float:
+    """x moved by a share of the axis: bars of different lines would else lie on one another."""
+    return x * (high / low) ** share if is_log else x + share * (high - low)
+
+
 def _lines(study: Study, x: Spec, rows: list[Spec]) -> Spec:
     y = metric_axis(study)
     shared, shape = told_apart("line", rows)
@@ -188,4 +203,4 @@ def _lines(study: Study, x: Spec, rows: list[Spec]) -> Spec:
         {"mark": {"type": "rule"}, "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}},
         {"mark": {"type": "point", "filled": True, "size": 70, "opacity": 1}, "encoding": {"x": x, "y": y, **shape}},
     ]
-    return {"encoding": shared, "layer": layers, "width": 420, "height": 260}
+    return {"encoding": shared, "layer": layers, "width": WIDTH, "height": 260}

@@ -27,6 +27,25 @@ def test_a_factor_s_lines_are_the_settings_of_the_others():
     assert rows[0]["high"] - rows[0]["mean"] == pytest.approx(0.01)
 
 
+def test_settings_at_one_level_are_drawn_side_by_side():
+    """Two lines, four pixels apart on an axis of 388 whose ends are the levels: logarithmic from a ratio of four."""
+    few = made(grid())
+    figure = plots.against_factor(few, "model.adapter.r")
+    assert sorted(row["drawn at"] for row in values(figure)) == pytest.approx(
+        [4 - 4 * 2 / 388, 4 + 4 * 2 / 388, 8 - 4 * 2 / 388, 8 + 4 * 2 / 388]
+    )
+    assert "side by side" in figure.caption
+    wide = made([*grid(), *(run(16, 16 * scale, s, 1.5) for scale in (1, 2) for s in range(3))])
+    rows = values(plots.against_factor(wide, "model.adapter.r"))
+    assert [row["drawn at"] for row in rows if row["x"] == 4] == pytest.approx(
+        [4 * 4 ** (-2 / 388), 4 * 4 ** (2 / 388)]
+    )
+    alone = made([one for one in grid() if one.options["model.adapter.lora_alpha"] == one.options["model.adapter.r"]])
+    figure = plots.against_factor(alone, "model.adapter.r")
+    assert [row["drawn at"] for row in values(figure)] == [4, 8]
+    assert "side by side" not in figure.caption
+
+
 def test_the_front_holds_what_nothing_smaller_beats():
     """Of 400 parameters 2.0 and 1.9, of 800 1.8 and 1.5, of 1,600 1.7: that one is larger and worse than 1.5."""
     runs = [*grid(), *(run(16, 16, s, 1.7) for s in range(3))]
