@@ -99,6 +99,7 @@ def write_origin(
 
 
 def print_result(args: argparse.Namespace, out: Path | None, result: dict) -> int:
+    """Metrics on stdout, as a table or as --json; the exit code. `out` is None where nothing was written."""
     if args.json:
         print(json.dumps({"metrics": result["metrics"], "out": None if out is None else str(out)}))
         return 0
