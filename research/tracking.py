@@ -51,9 +51,8 @@ class Tracker:
         try:
             import wandb
 
-            limit = (
-                os.environ.get("WANDB_FINISH_TIMEOUT") or UPLOAD
-            )  # W&B's own is none: until there is a network again
+            # W&B's own limit is none: until there is a network again
+            limit = os.environ.get("WANDB_FINISH_TIMEOUT") or UPLOAD
             settings = wandb.Settings(console="off", init_timeout=30, x_disable_stats=True, finish_timeout=limit,
                                       finish_timeout_raises=True)  # fmt: skip
             # an absolute path: wandb's service may be an older process with another working folder

@@ -2,7 +2,9 @@
 
 import atexit
 import contextlib
+import sys
 import threading
+from types import ModuleType
 
 FAREWELL = 10.0  # seconds for it to end, when it has no more to do
 
@@ -18,17 +20,14 @@ def leave_in_time() -> None:
 
 
 def _part() -> None:
-    import wandb
-
-    if wandb.run is not None:  # W&B's own way uploads what it has
+    wandb = sys.modules.get("wandb")
+    if wandb is None or wandb.run is not None:  # not even loaded; or W&B's own way uploads what it has
         return
-    waiting = threading.Thread(target=_end, daemon=True)
+    waiting = threading.Thread(target=_end, args=(wandb,), daemon=True)
     waiting.start()
     waiting.join(FAREWELL)  # a service that is left behind sees that we are gone, and ends
 
 
-def _end() -> None:
-    import wandb
-
+def _end(wandb: ModuleType) -> None:
     with contextlib.suppress(Exception):  # what it would say comes after the last word of the verb
         wandb.teardown()
