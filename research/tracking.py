@@ -81,16 +81,16 @@ class Tracker:
 
         A sweep's search takes a finished run's numbers for its result; those of a training that was stopped are none.
         """
-        if self.run is not None:
-            try:
-                self.run.finish(exit_code=code)
-            except TimeoutError:
-                settings = self.run.settings
-                say(f"warning: W&B has not taken all of this run's numbers in {settings.finish_timeout:g} s; they are in the "
-                    f"run folder, and `wandb sync {settings.sync_dir}` uploads them")  # fmt: skip
-            except Exception as error:
-                self._lost(error)
+        self._try(lambda: self._upload(code))
         self.run = None
+
+    def _upload(self, code: int) -> None:
+        try:
+            self.run.finish(exit_code=code)
+        except TimeoutError:
+            settings = self.run.settings
+            say(f"warning: W&B has not taken all of this run's numbers in {settings.finish_timeout:g} s; they are in the run "
+                f"folder, and `wandb sync {settings.sync_dir}` uploads them")  # fmt: skip
 
     def _try(self, action) -> None:
         if self.run is not None:

@@ -32,11 +32,8 @@ HEAD = 28  # characters of a heatmap's row or column
 
 
 TRAIN = "train/loss"
-WIDTH, PADDING, APART = (
-    420,
-    16,
-    4,
-)  # px of an axis of levels: itself, beyond the outermost level, between two lines at one
+WIDTH, PADDING = 420, 16  # px of an axis of levels, and beyond its outermost ones
+APART = 4  # px between two lines at one level
 BESIDE = "drawn at"
 
 
@@ -131,16 +128,19 @@ def against_factor(study: Study, factor: str) -> Figure | None:
     rows = []
     for i, (line, found) in enumerate(lines.items()):
         share = (i - (len(lines) - 1) / 2) * APART / (WIDTH - 2 * PADDING)
-        rows += [{"x": (x := g.factors[factor]), BESIDE: _beside(x, share, low, high, is_log), "line": texts[line],
-                  **statistics(g)} for g in found]  # fmt: skip
+        for group in found:
+            x = group.factors[factor]
+            rows.append(
+                {"x": x, BESIDE: _beside(x, share, low, high, is_log), "line": texts[line], **statistics(group)}
+            )
     scale: Spec = {"type": "log", "base": 2} if is_log else {"zero": False}
     scale |= {"nice": False, "padding": PADDING, "domain": [low, high]}
     axis: Spec = {"grid": False, "format": "~r"} | ({"values": sorted(levels)} if len(levels) <= MOST_LINES else {})
-    x = {"field": BESIDE, "type": "quantitative", "title": names[factor], "scale": scale, "axis": axis}
+    across = {"field": BESIDE, "type": "quantitative", "title": names[factor], "scale": scale, "axis": axis}
     beside = ", settings at one value are drawn side by side" if len(lines) > 1 else ""
     return Figure(f"by-{names[factor]}", f"{study.metric} by {names[factor]}",
                   f"Mean over seeds; bars are ± one standard deviation{beside}. The {side(study)} is better.",
-                  whole({"data": {"values": rows}, **_lines(study, x, rows)}))  # fmt: skip
+                  whole({"data": {"values": rows}, **_lines(study, across, rows)}))  # fmt: skip
 
 
 def learning_curves(
