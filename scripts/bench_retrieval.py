@@ -18,18 +18,25 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from bench_training import TASKS, bench_training
-
-from research.models.dual_encoder import TextEncoder, load_encoder
-from research.models.inference import for_inference
-from research.models.sources import MINILM, resolve
-from research.retrieval.encode import encode_texts
 
 ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from bench_device import peak_flops, synchronize  # noqa: E402
+from bench_shapes import encoder_folder, forward_flops, texts_of  # noqa: E402
+from bench_sides import counts, profiler  # noqa: E402
+from bench_training import TASKS, bench_training, reranker_of  # noqa: E402
+
+from research.models.dual_encoder import load_encoder  # noqa: E402
+from research.models.inference import for_inference  # noqa: E402
+from research.models.sources import MINILM, resolve  # noqa: E402
+from research.retrieval.encode import encode_texts  # noqa: E402
 
 
 def texts_of_squad(count: int) -> list[str]:
@@ -45,122 +52,98 @@ def spread(texts: list[str], count: int) -> list[str]:
     return [texts[i * len(texts) // count] for i in range(min(count, len(texts)))]
 
 
-def random_model(folder: Path) -> Path:
-    """all-MiniLM-L6-v2's shape with random weights, and a tokenizer of made-up words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+class Call(NamedTuple):
+    """What a call took: seconds until the device was done, and GiB of the card beside what was there before (0 on a CPU)."""
 
-    vocabulary = {
-        token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{i}" for i in range(30518))])
-    }
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    torch.manual_seed(0)
-    config = BertConfig(vocab_size=30522, hidden_size=384, num_hidden_layers=6, num_attention_heads=12,
-                        intermediate_size=1536)  # fmt: skip
-    BertModel(config).save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=256, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
-        sep_token="[SEP]",
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
+    seconds: float
+    gib: float
 
 
-def random_texts(count: int) -> list[str]:
-    """Lengths like squad's passages: log-normal around 140 words."""
-    rng = np.random.default_rng(0)
-    lengths = np.exp(rng.normal(np.log(140), 0.4, size=count)).astype(int).clip(20, 400)
-    return [" ".join(f"w{i}" for i in rng.integers(0, 30518, size=n)) for n in lengths]
-
-
-def peak_flops(dtype: torch.dtype, device: str, seconds: float = 1.5) -> float:
-    """FLOP/s of the fastest square matrix product, the best of several sizes."""
-    best = 0.0
-    for size in (1024, 2048, 4096):
-        a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
-        (a @ b).sum().item()
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            start = time.perf_counter()
-            c = a @ b
-            if device == "cuda":
-                torch.cuda.synchronize()
-            best = max(best, 2 * size**3 / (time.perf_counter() - start))
-            del c
-    return best
-
-
-def useful_flops(encoder: TextEncoder, texts: list[str]) -> float:
-    """2 × non-embedding parameters a real token, and 4 × T × hidden a token and layer for attention."""
-    config = encoder.transformer.config
-    weights = sum(
-        p.numel() for n, p in encoder.transformer.named_parameters() if "embeddings" not in n and "pooler" not in n
-    )
-    lengths = [len(row) for row in encoder.tokenize(texts, "doc")]
-    attention = 4 * config.hidden_size * config.num_hidden_layers
-    return sum(2 * weights * n + attention * n * n for n in lengths)
-
-
-def timed(function) -> float:
+def timed(function: Callable[[], object], device: str) -> Call:
+    before = 0
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
     start = time.perf_counter()
     function()
-    return time.perf_counter() - start
+    synchronize(device)
+    seconds = time.perf_counter() - start
+    return Call(seconds, (torch.cuda.max_memory_allocated() - before) / 2**30 if device == "cuda" else 0.0)
 
 
-def bench_encode(folder: Path, texts: list[str], precision: str, device: str, rounds: int, sizes: list[int]) -> dict:
+def counted(function: Callable[[], object], device: str) -> dict:
+    """Launches and waits of one call; see bench_sides.counts."""
+    with profiler(device) as profile:
+        function()
+        synchronize(device)
+    return counts(profile, device)
+
+
+def against(
+    theirs: Callable[[int], object], ours: Callable[[], object], sizes: list[int], rounds: int, device: str
+) -> dict:
+    """Ours and the peer at its best batch size, in turns."""
+    tried = {size: timed(lambda size=size: theirs(size), device).seconds for size in sizes}
+    best = min(tried, key=tried.get)
+    pairs = [(timed(lambda: theirs(best), device), timed(ours, device)) for _ in range(rounds)]
+    ratios = [a.seconds / b.seconds for a, b in pairs]
+    found = {
+        "ratio": round(statistics.median(ratios), 3), "range": [round(min(ratios), 3), round(max(ratios), 3)],
+        "seconds": statistics.median(b.seconds for _, b in pairs), "peer_batch_size": best,
+        "peer_seconds": statistics.median(a.seconds for a, _ in pairs),
+    }  # fmt: skip
+    if device == "cuda":
+        gib, peer_gib = (max(call.gib for call in calls) for calls in zip(*[(b, a) for a, b in pairs], strict=True))
+        found |= {"gib": round(gib, 3), "peer_gib": round(peer_gib, 3), "memory_ratio": round(gib / peer_gib, 3)}
+    return found
+
+
+def bench_encode(folder: Path, texts: list[str], precision: str, device: str, rounds: int, sizes: list[int],
+                 peak: float | None = None) -> dict:  # fmt: skip
     from sentence_transformers import SentenceTransformer
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     peer = SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": dtype})
     ours = load_encoder(folder, precision)
-    flops = useful_flops(ours, texts)
+    tokenizing = timed(lambda: ours.tokenize(texts, "doc"), "cpu").seconds
+    flops = forward_flops(folder, map(len, ours.tokenize(texts, "doc")))
     for_inference(ours, torch.device(device))
 
-    def theirs(batch_size: int):
-        return peer.encode(texts, batch_size=batch_size, show_progress_bar=False)
+    def theirs(batch_size: int, some=texts):
+        return peer.encode(some, batch_size=batch_size, show_progress_bar=False)
 
     warm = spread(texts, 64)
-    peer.encode(warm, show_progress_bar=False)
+    theirs(32, warm)
     encode_texts(ours, warm, "doc")
-    candidates = {size: timed(lambda size=size: theirs(size)) for size in sizes}
-    best = min(candidates, key=candidates.get)
-    pairs = [(timed(lambda: theirs(best)), timed(lambda: encode_texts(ours, texts, "doc"))) for _ in range(rounds)]
-    ratios = [a / b for a, b in pairs]
-    seconds = statistics.median(b for _, b in pairs)
+    found = against(theirs, lambda: encode_texts(ours, texts, "doc"), sizes, rounds, device)
+    seconds = found["seconds"]
+    peak = peak or peak_flops(dtype, device)["flops"]
     reference = SentenceTransformer(str(folder), device=device).encode(warm, normalize_embeddings=True)
     cosine = {}
-    for name, found in (
+    for name, rows in (
         ("peer", peer.encode(warm, normalize_embeddings=True)),
         ("ours", encode_texts(ours, warm, "doc")),
     ):
-        found = found.astype(np.float32)
-        cosine[name] = float((found / np.linalg.norm(found, axis=1, keepdims=True) * reference).sum(1).min())
+        rows = rows.astype(np.float32)
+        cosine[name] = float((rows / np.linalg.norm(rows, axis=1, keepdims=True) * reference).sum(1).min())
     return {
-        f"ratio_encode_{precision}": round(statistics.median(ratios), 3),
-        f"range_encode_{precision}": [round(min(ratios), 3), round(max(ratios), 3)],
+        **{f"{name}_encode_{precision}": found[name] for name in ("ratio", "range", "gib", "peer_gib", "memory_ratio")
+           if name in found},
         f"texts_per_second_{precision}": round(len(texts) / seconds, 1),
-        f"peer_texts_per_second_{precision}": round(len(texts) / statistics.median(a for a, _ in pairs), 1),
-        f"peer_batch_size_{precision}": best,
-        f"peak_share_encode_{precision}": round(flops / seconds / peak_flops(dtype, device), 3),
+        f"peer_texts_per_second_{precision}": round(len(texts) / found["peer_seconds"], 1),
+        f"peer_batch_size_{precision}": found["peer_batch_size"],
+        f"peak_share_encode_{precision}": round(flops / seconds / peak, 3),
+        f"tokenizing_share_encode_{precision}": round(tokenizing / seconds, 3),
+        f"counts_encode_{len(warm)}_texts_{precision}": counted(lambda: encode_texts(ours, warm, "doc"), device),
+        f"peer_counts_encode_{len(warm)}_texts_{precision}": counted(lambda: theirs(found["peer_batch_size"], warm), device),
         f"min_cosine_to_fp32_{precision}": round(cosine["ours"], 6),
         f"peer_min_cosine_to_fp32_{precision}": round(cosine["peer"], 6),
-    }
+    }  # fmt: skip
 
 
-def reranker_of(folder: Path, target: Path) -> Path:
-    """A cross-encoder with the encoder's body and a random head: its speed is a trained one's."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    torch.manual_seed(0)
-    AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1).save_pretrained(target)
-    AutoTokenizer.from_pretrained(folder).save_pretrained(target)
-    return target
-
-
-def bench_rerank(folder: Path, texts: list[str], precision: str, device: str, rounds: int, sizes: list[int]) -> dict:
+def bench_rerank(folder: Path, texts: list[str], precision: str, device: str, rounds: int, sizes: list[int],
+                 peak: float | None = None) -> dict:  # fmt: skip
     """Pairs of a ten-word query and a passage, at most 256 tokens, against CrossEncoder.predict."""
     from sentence_transformers import CrossEncoder
 
@@ -182,21 +165,25 @@ def bench_rerank(folder: Path, texts: list[str], precision: str, device: str, ro
     warm = pairs[:64]
     theirs(32, warm)
     mine = score_pairs(ours, queries[:64], texts[:64])
-    best = min(sizes, key={size: timed(lambda size=size: theirs(size)) for size in sizes}.get)
-    times = [(timed(lambda: theirs(best)), timed(lambda: score_pairs(ours, queries, texts))) for _ in range(rounds)]
-    ratios = [a / b for a, b in times]
+    found = against(theirs, lambda: score_pairs(ours, queries, texts), sizes, rounds, device)
+    tokens = ours.tokenize(queries, texts)["input_ids"]
+    flops = forward_flops(folder, map(len, tokens))
+    peak = peak or peak_flops(dtype, device)["flops"]
     reference = score_pairs(exact, queries[:64], texts[:64])
     return {
-        f"ratio_rerank_{precision}": round(statistics.median(ratios), 3),
-        f"range_rerank_{precision}": [round(min(ratios), 3), round(max(ratios), 3)],
-        f"pairs_per_second_{precision}": round(len(pairs) / statistics.median(b for _, b in times), 1),
-        f"peer_pairs_per_second_{precision}": round(len(pairs) / statistics.median(a for a, _ in times), 1),
-        f"peer_rerank_batch_size_{precision}": best,
+        **{f"{name}_rerank_{precision}": found[name] for name in ("ratio", "range", "gib", "peer_gib", "memory_ratio")
+           if name in found},
+        f"pairs_per_second_{precision}": round(len(pairs) / found["seconds"], 1),
+        f"peer_pairs_per_second_{precision}": round(len(pairs) / found["peer_seconds"], 1),
+        f"peer_rerank_batch_size_{precision}": found["peer_batch_size"],
+        f"peak_share_rerank_{precision}": round(flops / found["seconds"] / peak, 3),
+        f"counts_rerank_64_pairs_{precision}": counted(lambda: score_pairs(ours, queries[:64], texts[:64]), device),
+        f"peer_counts_rerank_64_pairs_{precision}": counted(lambda: theirs(found["peer_batch_size"], warm), device),
         f"rerank_error_{precision}": round(float(np.abs(mine - reference).max()), 6),
         f"peer_rerank_error_{precision}": round(
             float(np.abs(theirs(32, warm).astype(np.float32) - reference).max()), 6
         ),
-    }
+    }  # fmt: skip
 
 
 def bench_index(count: int, dim: int = 384, queries: int = 200) -> dict:
@@ -232,26 +219,29 @@ def main() -> None:
     )
     parser.add_argument("--full", action="store_true", help="the large sizes")
     parser.add_argument("--random-weights", action="store_true", help="no model file and no data needed")
+    parser.add_argument("--shape", default="minilm", choices=["tiny", "minilm", "110m"], help="of random weights")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", nargs="+", default=["bf16", "fp32"], choices=["bf16", "fp32"])
-    parser.add_argument("--peer-batch-sizes", nargs="+", type=int, default=[16, 32, 64], metavar="N")
-    parser.add_argument("--texts", type=int, help="how many (600; 2,067 with --full; 20,000 on a GPU)")
+    parser.add_argument("--peer-batch-sizes", nargs="+", type=int, metavar="N",
+                        help="what sentence-transformers may choose from (16 32 64; 32 128 512 on a GPU)")  # fmt: skip
+    parser.add_argument("--texts", type=int, help="how many (600; 2,067 with --full; 4,000 on a GPU)")
     parser.add_argument("--rounds", type=int, help="interleaved pairs (4; 7 with --full)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     args = parser.parse_args()
 
-    count = args.texts or (20_000 if args.device == "cuda" else 2067 if args.full else 600)
+    count = args.texts or (4000 if args.device == "cuda" else 2067 if args.full else 600)
     rounds = args.rounds or (7 if args.full else 4)
     device = torch.cuda.get_device_name() if args.device == "cuda" else torch.backends.cpu.get_cpu_capability()
+    sizes = args.peer_batch_sizes or ([32, 128, 512] if args.device == "cuda" else [16, 32, 64])
     result: dict = {"torch": torch.__version__, "device": device, "threads": torch.get_num_threads(), "texts": count}
     with tempfile.TemporaryDirectory() as scratch:
-        folder = random_model(Path(scratch)) if args.random_weights else resolve(MINILM)
-        texts = random_texts(count) if args.random_weights else texts_of_squad(count)
+        folder = encoder_folder(args.shape, Path(scratch)) if args.random_weights else resolve(MINILM)
+        texts = texts_of(count) if args.random_weights else texts_of_squad(count)
         for precision in args.precision:
             if "encode" in args.tasks:
-                result |= bench_encode(folder, texts, precision, args.device, rounds, args.peer_batch_sizes)
+                result |= bench_encode(folder, texts, precision, args.device, rounds, sizes)
             if "rerank" in args.tasks:
-                result |= bench_rerank(folder, texts, precision, args.device, rounds, args.peer_batch_sizes)
+                result |= bench_rerank(folder, texts, precision, args.device, rounds, sizes)
     if "train" in args.tasks:
         precisions = args.precision if args.full else args.precision[:1]
         result |= bench_training(list(TASKS), precisions, args.device, args.random_weights, args.full)

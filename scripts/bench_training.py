@@ -1,35 +1,46 @@
 #!/usr/bin/env python3
-"""Training speed against sentence-transformers' trainers: same weights, batches, optimizer and precision; `bench_retrieval.py`
-calls it, and it runs alone too.
+"""Training speed of both retrieval models against sentence-transformers: same weights, batches, optimizer, precision and number
+of loader processes; `bench_retrieval.py` calls it, and it runs alone too.
 
   python scripts/bench_training.py [--tasks contrastive cross_encoder] [--full] [--json]
+  python scripts/bench_training.py --random-weights --device cuda --shapes minilm 110m --pairs 64 256 1024 --tokens 64 128
 
-Each side is a process of its own that trains when told to; they take turns, A B A B, so that both meet the same machine.
-ratio_* is our steps a second over theirs, the median of the turns, at the model's own dropout; memory_ratio_* our peak
-resident memory over theirs. Then both train 20 steps without dropout, and the loss of a 21st batch, computed in fp32, must
-agree to 1e-3. Batches hold no document twice: sentence-transformers would take the copy for a negative.
+Each side is a process of its own that trains when told to; they take turns (bench_sides.py). Ours trains as `research fit`
+does: its own DataModule, module and defaults, on a GPU with configs/trainer/gpu.yaml. The peer is SentenceTransformerTrainer or
+CrossEncoderTrainer; where `datasets` is not installed, and where batches are tokenised beforehand (`--inputs tokens`), a plain
+loop over sentence-transformers' model and loss.
+
+ratio_* is our steps a second over the peer's, the median of the turns, at the model's own dropout; memory_ratio_* our peak over
+the peer's: memory allocated on the card, or resident in the process on a CPU. peak_share_* is the arithmetic of real tokens
+(three forward passes) over the fastest bf16 product. Then both train 20 steps without dropout, and the fp32 loss of a 21st
+batch must agree to 1e-3. Batches hold no document twice: sentence-transformers would take the copy for a negative.
 """
 
 import argparse
+import importlib.util
+import itertools
 import json
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from bench_sides import Side, Turns, compare, ratios  # noqa: E402
+
 TASKS = ("contrastive", "cross_encoder")
 SCALE = 20.0  # 1 / temperature
-GROUP = 8
-LENGTH = 256
+GROUP = 8  # candidates of a query
+LENGTH = 256  # of real texts
+STEPS = 20  # before losses are compared
+HELD = 4  # batches that are made beforehand with `--inputs tokens`, in turn
 
 
-# ---- data -----------------------------------------------------------------------------------------------------------
+# ---- data -----------------------------------------------------------------------------------------------------------------
 
 
 def squad_pairs() -> list[tuple[str, str]]:
@@ -48,121 +59,166 @@ def squad_pairs() -> list[tuple[str, str]]:
     return [pairs[i * 1009 % len(pairs)] for i in range(len(pairs))]  # 1009 is prime to their number
 
 
-def random_pairs() -> list[tuple[str, str]]:
-    from bench_retrieval import random_texts
+def made_up_pairs(task: str, tokens: int | None, count: int) -> list[tuple[str, str]]:
+    """Both texts of a contrastive pair have `tokens` tokens; a query and its document together, where they are one input."""
+    from bench_shapes import texts_of
 
-    texts = random_texts(2048)
-    return [(" ".join(text.split()[:12]), text) for text in texts]
-
-
-def batch_of(pairs: list[tuple[str, str]], task: str, size: int, step: int) -> list[tuple[str, str]]:
-    """The `step`-th batch: `size` pairs, or size/8 queries with their passage first and seven others after it."""
+    if tokens is None:
+        return [(" ".join(text.split()[:12]), text) for text in texts_of(count)]
     if task == "contrastive":
-        start = step * size % (len(pairs) - size)
-        return pairs[start : start + size]
-    queries = size // GROUP
-    start = step * queries % (len(pairs) - size)
-    return [(pairs[start + i][0], pairs[start + i + j * queries][1]) for i in range(queries) for j in range(GROUP)]
+        return list(zip(texts_of(count, tokens - 2, seed=1), texts_of(count, tokens - 2, seed=2), strict=True))
+    query = tokens // 4
+    return list(zip(texts_of(count, query, seed=1), texts_of(count, tokens - query - 3, seed=2), strict=True))
 
 
-# ---- one side, in a process of its own ------------------------------------------------------------------------------
+def groups_of(pairs: list[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    """Of eight pairs each: every query with its own document first and the seven others after it."""
+    for start in range(0, len(pairs) - GROUP + 1, GROUP):
+        some = [pairs[start + i][1] for i in range(GROUP)]
+        for i in range(GROUP):
+            yield pairs[start + i][0], [some[(i + j) % GROUP] for j in range(GROUP)]
 
 
-class Turns:
-    """Reads how many steps to train, trains, prints seconds and memory, waits again."""
+def write_rows(pairs: list[tuple[str, str]], task: str, path: Path) -> Path:
+    """A tevatron triplets file, in the order of training."""
 
-    def __init__(self):
-        self.out = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)
-        self.left = 0
+    def passages(texts: Sequence[str]) -> list[dict]:
+        return [{"docid": numbers[text], "title": "", "text": text} for text in texts]
 
-    def wait(self) -> None:
-        line = sys.stdin.readline().strip()
-        if not line:
-            os._exit(0)
-        self.left, self.start = int(line), time.perf_counter()
-
-    def step_done(self, evaluate) -> None:
-        self.left -= 1
-        if self.left == 0:
-            seconds = time.perf_counter() - self.start
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-            print(json.dumps({"seconds": seconds, "gib": peak, "loss": evaluate()}), file=self.out, flush=True)
-            self.wait()
+    numbers = {doc: f"d{i}" for i, (_, doc) in enumerate(pairs)}
+    rows = [(query, [doc]) for query, doc in pairs] if task == "contrastive" else list(groups_of(pairs))
+    with open(path, "w") as stream:
+        for i, (query, docs) in enumerate(rows):
+            row = {"query_id": f"q{i}", "query": query, "positive_passages": passages(docs[:1]),
+                   "negative_passages": passages(docs[1:])}  # fmt: skip
+            stream.write(json.dumps(row) + "\n")
+    return path
 
 
-def train_ours(options: dict, pairs: list, turns: Turns) -> None:
+def batches_of(path: str, task: str, pairs: int) -> Iterator[list[tuple[str, str]]]:
+    """(query, document) of each step, without end; a cross-encoder's step has pairs/8 queries, their own documents first."""
+    rows = [json.loads(line) for line in open(path)]
+    flat = [
+        (row["query"], passage["text"])
+        for row in rows
+        for passage in (*row["positive_passages"], *row["negative_passages"])
+    ]
+    whole = len(flat) // pairs * pairs
+    while True:
+        for start in range(0, whole, pairs):
+            yield flat[start : start + pairs]
+
+
+# ---- our side -------------------------------------------------------------------------------------------------------------
+
+
+def gpu_overlay() -> dict:
+    """What configs/trainer/gpu.yaml changes in a DataModule."""
+    import yaml
+
+    return yaml.safe_load((ROOT / "configs" / "trainer" / "gpu.yaml").read_text())["data"]["init_args"]
+
+
+def train_ours(case: dict, turns: Turns) -> None:
     import lightning as L
     import torch
 
-    from research.data.candidates import CandidateCollate
-    from research.data.chunks import CHUNK_TOKENS
-    from research.data.pairs import PairCollate
+    from research.data.candidates import CandidateData
+    from research.data.pairs import PairData
     from research.training.cross_encoder import CrossEncoderModule
     from research.training.dual_encoder import DualEncoderModule
     from research.training.optimisation import Optimisation
     from research.training.resume import seed_step
-    from research.types import Candidates, Pair
 
-    task, size = options["task"], options["batch_size"]
-    settings = {"optimisation": Optimisation(lr=2e-5, warmup=0, decay="constant"), "dropout": options["dropout"]}
-    if task == "contrastive":
-        module = DualEncoderModule(options["model"], temperature=1 / SCALE, query_max_length=LENGTH, doc_max_length=LENGTH,
+    length = case["tokens"] or LENGTH
+    settings = {"optimisation": Optimisation(lr=2e-5, warmup=0, decay="constant"), "dropout": case["dropout"]}
+    loading = (gpu_overlay() if case["device"] == "cuda" else {}) | {"workers": case["workers"]}
+    if case["task"] == "contrastive":
+        module = DualEncoderModule(case["model"], temperature=1 / SCALE, query_max_length=length, doc_max_length=length,
                                    **settings)  # fmt: skip
-        texts = [doc for _, doc in pairs]
-        numbers = {doc: i for i, doc in enumerate(texts)}
-        overhead = None if options["device"] == "cuda" else CHUNK_TOKENS
-        collate = PairCollate(texts, module.model.query, module.model.doc, 1, overhead)
-
-        def examples(step: int) -> list:
-            batch = batch_of(pairs, task, size, step)
-            return [Pair(query, numbers[doc], [], [numbers[doc]]) for query, doc in batch]
+        data = PairData(case["rows"], val_split=None, test_split=None, batch_size=case["pairs"], **loading)
     else:
-        module = CrossEncoderModule(options["model"], loss="bce", max_length=LENGTH, **settings)
-        collate = CandidateCollate(module.model, GROUP, None if options["device"] == "cuda" else CHUNK_TOKENS)
-
-        def examples(step: int) -> list:
-            batch = batch_of(pairs, task, size, step)
-            groups = [batch[i : i + GROUP] for i in range(0, size, GROUP)]
-            return [Candidates(group[0][0], [doc for _, doc in group], [1.0] + [0.0] * (GROUP - 1)) for group in groups]
-
-    class Batches(torch.utils.data.IterableDataset):
-        def __iter__(self) -> Iterator:
-            return (collate(examples(step)) for step in range(10**6))
+        module = CrossEncoderModule(case["model"], loss="bce", max_length=length, **settings)
+        data = CandidateData(case["rows"], val_split=None, test_split=None, group_size=GROUP,
+                             batch_size=case["pairs"] // GROUP, **loading)  # fmt: skip
 
     class Pause(L.Callback):
         def on_train_start(self, trainer, module) -> None:
-            turns.wait()
+            turns.begin(case["warmup"])
 
         def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
-            seed_step(0, 0, batch_idx, module.bits)
+            seed_step(0, 0, trainer.global_step, module.bits)
 
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
-            turns.step_done(lambda: loss_of(module.model, options, pairs, trainer.global_step))
+            turns.step_done(lambda: loss_of(module.model, case, trainer.global_step))
 
+    made = data.train_dataloader
+
+    def in_order():
+        loader = made()
+        loader.batch_sampler.shuffle = False
+        if case["input"] == "texts":
+            return loader
+        held = list(itertools.islice(loader, HELD))
+        return torch.utils.data.DataLoader(Held(held), batch_size=None)
+
+    data.train_dataloader = in_order
     trainer = L.Trainer(
-        accelerator=options["device"].replace("cuda", "gpu"), devices=1, max_steps=10**6, logger=False,
-        precision={"bf16": "bf16-mixed", "fp32": "32-true"}[options["precision"]], callbacks=[Pause()],
-        enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, max_epochs=1,
+        accelerator=case["device"].replace("cuda", "gpu"), devices=1, max_steps=10**6, max_epochs=None, logger=False,
+        precision={"bf16": "bf16-mixed", "fp32": "32-true"}[case["precision"]], callbacks=[Pause()],
+        enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
-    trainer.fit(module, torch.utils.data.DataLoader(Batches(), batch_size=None))
+    trainer.fit(module, datamodule=data)
 
 
-def train_theirs(options: dict, pairs: list, turns: Turns) -> None:
+class Held:
+    """The same batches again and again."""
+
+    def __init__(self, batches: list):
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return 10**9
+
+    def __getitem__(self, i: int):
+        return self.batches[i % len(self.batches)]
+
+
+# ---- sentence-transformers ------------------------------------------------------------------------------------------------
+
+
+def load_theirs(case: dict):
+    """sentence-transformers' model and loss."""
+    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    more = {"device": case["device"], "config_kwargs": none if case["dropout"] == 0 else {},
+            "model_kwargs": {"attn_implementation": case["attention"]}}  # fmt: skip
+    if case["task"] == "contrastive":
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.losses import MultipleNegativesRankingLoss
+
+        model = SentenceTransformer(case["model"], **more)
+        model.max_seq_length = case["tokens"] or LENGTH
+        return model, MultipleNegativesRankingLoss(model, scale=SCALE)
+    from sentence_transformers.cross_encoder import CrossEncoder
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+
+    model = CrossEncoder(case["model"], max_length=case["tokens"] or LENGTH, **more)
+    return model, BinaryCrossEntropyLoss(model)
+
+
+def train_trainer(case: dict, turns: Turns) -> None:
+    """By its own trainer."""
     import torch
     from datasets import Dataset
     from transformers import TrainerCallback
-
-    task, size = options["task"], options["batch_size"]
-    steps = 200
-    rows = [pair for step in range(steps) for pair in batch_of(pairs, task, size, step)]
 
     class InOrder(torch.utils.data.BatchSampler):
         def __init__(self, dataset, batch_size, drop_last=True, **_):
             self.count, self.batch_size, self.drop_last = len(dataset), batch_size, drop_last
 
         def __iter__(self):
-            return iter([[*range(i, i + self.batch_size)] for i in range(0, self.count, self.batch_size)])
+            whole = self.count // self.batch_size * self.batch_size
+            return iter([[*range(i, i + self.batch_size)] for i in range(0, whole, self.batch_size)])
 
         def __len__(self):
             return self.count // self.batch_size
@@ -172,71 +228,115 @@ def train_theirs(options: dict, pairs: list, turns: Turns) -> None:
 
     class Pause(TrainerCallback):
         def on_train_begin(self, args, state, control, **_):
-            turns.wait()
+            turns.begin(case["warmup"])
 
         def on_step_end(self, args, state, control, **_):
-            turns.step_done(lambda: loss_of(model, options, pairs, state.global_step))
+            turns.step_done(lambda: loss_of(model, case, state.global_step))
 
     common = {
-        "output_dir": tempfile.mkdtemp(), "per_device_train_batch_size": size, "num_train_epochs": 1, "learning_rate": 2e-5,
-        "weight_decay": 0.01, "max_grad_norm": 1.0, "lr_scheduler_type": "constant", "bf16": options["precision"] == "bf16",
-        "save_strategy": "no", "eval_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True,
-        "batch_sampler": InOrder, "use_cpu": options["device"] == "cpu", "seed": 0, "dataloader_pin_memory": False,
+        "output_dir": tempfile.mkdtemp(), "per_device_train_batch_size": case["pairs"], "num_train_epochs": 10**4,
+        "learning_rate": 2e-5, "weight_decay": 0.01, "max_grad_norm": 1.0, "lr_scheduler_type": "constant",
+        "bf16": case["precision"] == "bf16", "save_strategy": "no", "eval_strategy": "no", "logging_strategy": "no",
+        "report_to": "none", "disable_tqdm": True, "batch_sampler": InOrder, "use_cpu": case["device"] == "cpu", "seed": 0,
+        "dataloader_num_workers": case["workers"], "dataloader_pin_memory": case["device"] == "cuda",
     }  # fmt: skip
-    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    config = none if options["dropout"] == 0 else {}
-    extra = {"attn_implementation": options["peer_attention"]}
-    if task == "contrastive":
-        from sentence_transformers import (
-            SentenceTransformer,
-            SentenceTransformerTrainer,
-            SentenceTransformerTrainingArguments,
-        )
-        from sentence_transformers.losses import MultipleNegativesRankingLoss
+    model, loss = load_theirs(case)
+    rows = [json.loads(line) for line in open(case["rows"])]
+    if case["task"] == "contrastive":
+        from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
-        model = SentenceTransformer(
-            options["model"], device=options["device"], model_kwargs=extra, config_kwargs=config
-        )
-        model.max_seq_length = LENGTH
-        loss = MultipleNegativesRankingLoss(model, scale=SCALE)
-        data = Dataset.from_dict({"anchor": [q for q, _ in rows], "positive": [d for _, d in rows]})
-        trainer = SentenceTransformerTrainer(model, SentenceTransformerTrainingArguments(**common), data, loss=loss,
-                                             callbacks=[Pause()])  # fmt: skip
+        data = Dataset.from_dict({"anchor": [row["query"] for row in rows],
+                                  "positive": [row["positive_passages"][0]["text"] for row in rows]})  # fmt: skip
+        kind, args = SentenceTransformerTrainer, SentenceTransformerTrainingArguments(**common)
     else:
-        from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
-        from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+        from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 
-        model = CrossEncoder(options["model"], device=options["device"], max_length=LENGTH, model_kwargs=extra,
-                             config_kwargs=config)  # fmt: skip
-        labels = [float(i % GROUP == 0) for i in range(len(rows))]
-        data = Dataset.from_dict({"query": [q for q, _ in rows], "doc": [d for _, d in rows], "label": labels})
-        trainer = CrossEncoderTrainer(model, CrossEncoderTrainingArguments(**common), data, loss=BinaryCrossEntropyLoss(model),
-                                      callbacks=[Pause()])  # fmt: skip
-    trainer.train()
+        flat = [(row["query"], doc["text"], label) for row in rows for label, docs in
+                ((1.0, row["positive_passages"]), (0.0, row["negative_passages"])) for doc in docs]  # fmt: skip
+        data = Dataset.from_dict(dict(zip(("query", "doc", "label"), map(list, zip(*flat, strict=True)), strict=True)))
+        kind, args = CrossEncoderTrainer, CrossEncoderTrainingArguments(**common)
+    kind(model, args, data, loss=loss, callbacks=[Pause()]).train()
 
 
-def loss_of(model, options: dict, pairs: list, step: int) -> float | None:
+def train_loop(case: dict, turns: Turns) -> None:
+    """By a plain loop over its model and loss."""
+    import torch
+
+    model, loss = load_theirs(case)
+    model.train()
+    labels = torch.tensor([float(i % GROUP == 0) for i in range(case["pairs"])], device=case["device"])
+    tokenize = getattr(model, "preprocess", model.tokenize)
+
+    class Texts(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            worker = torch.utils.data.get_worker_info()
+            first, every = (worker.id, worker.num_workers) if worker else (0, 1)
+            batches = batches_of(case["rows"], case["task"], case["pairs"])
+            for batch in itertools.islice(batches, first, None, every):
+                if case["task"] == "contrastive":
+                    yield [dict(tokenize(texts)) for texts in map(list, zip(*batch, strict=True))]
+                else:
+                    queries, docs = map(list, zip(*batch, strict=True))
+                    yield [dict(model.tokenizer(queries, docs, padding=True, truncation="longest_first",
+                                                max_length=model.max_length, return_tensors="pt"))]  # fmt: skip
+
+    def forward(features: list[dict]) -> torch.Tensor:
+        if case["task"] == "contrastive":
+            return loss(features, None)
+        return torch.nn.functional.binary_cross_entropy_with_logits(
+            model.model(**features[0]).logits.squeeze(-1), labels
+        )
+
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    other = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.01}, {"params": other, "weight_decay": 0.0}], lr=2e-5, fused=True
+    )
+    loader = torch.utils.data.DataLoader(Texts(), batch_size=None, num_workers=case["workers"],
+                                         multiprocessing_context="fork" if case["workers"] else None,
+                                         pin_memory=case["device"] == "cuda")  # fmt: skip
+    if case["input"] == "tokens":
+        loader = torch.utils.data.DataLoader(Held(list(itertools.islice(loader, HELD))), batch_size=None)
+    turns.begin(case["warmup"])
+    for step, batch in enumerate(loader, 1):
+        features = [
+            {
+                name: value.to(case["device"], non_blocking=True) if isinstance(value, torch.Tensor) else value
+                for name, value in part.items()
+            }
+            for part in batch
+        ]
+        with torch.autocast(case["device"], torch.bfloat16, enabled=case["precision"] == "bf16"):
+            value = forward(features)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        turns.step_done(lambda step=step: loss_of(model, case, step))
+
+
+def loss_of(model, case: dict, step: int) -> float | None:
     """The fp32 loss of batch `step`, by plain Hugging Face calls on whatever holds the transformer."""
-    if options["dropout"] != 0:
+    if case["dropout"] != 0:
         return None
     import torch
     from torch.nn import functional as F
     from transformers import AutoTokenizer
 
     body = next(m for m in model.modules() if hasattr(m, "config") and hasattr(m, "get_input_embeddings"))
-    tokenizer = AutoTokenizer.from_pretrained(options["model"])
-    batch = batch_of(pairs, options["task"], options["batch_size"], step)
+    tokenizer = AutoTokenizer.from_pretrained(case["model"])
+    batch = next(itertools.islice(batches_of(case["rows"], case["task"], case["pairs"]), step, None))
     queries, docs = [q for q, _ in batch], [d for _, d in batch]
     was_training = body.training
     body.eval()
 
     def tokens(*texts):
-        encoded = tokenizer(*texts, padding=True, truncation="longest_first" if len(texts) > 1 else True, max_length=LENGTH,
-                            return_tensors="pt")  # fmt: skip
+        encoded = tokenizer(*texts, padding=True, truncation="longest_first" if len(texts) > 1 else True,
+                            max_length=case["tokens"] or LENGTH, return_tensors="pt")  # fmt: skip
         return encoded.to(next(body.parameters()).device)
 
-    with torch.no_grad(), torch.autocast(options["device"], enabled=False):
-        if options["task"] == "contrastive":
+    with torch.no_grad(), torch.autocast(case["device"], enabled=False):
+        if case["task"] == "contrastive":
             rows = []
             for texts in (queries, docs):
                 inputs = tokens(texts)
@@ -253,91 +353,168 @@ def loss_of(model, options: dict, pairs: list, step: int) -> float | None:
     return float(loss)
 
 
-# ---- the two sides against each other -------------------------------------------------------------------------------
+SIDES: dict[str, Callable[[dict, Turns], None]] = {"ours": train_ours, "trainer": train_trainer, "loop": train_loop}
 
 
-class Side:
-    """A process that trains in turns."""
+# ---- the two sides against each other -------------------------------------------------------------------------------------
 
-    def __init__(self, name: str, options: dict, script: str = __file__):
-        self.process = subprocess.Popen([sys.executable, script, "--side", name, json.dumps(options)], text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
 
-    def run(self, steps: int) -> dict:
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"error: a side of the benchmark died:\n{self.process.stderr.read()[-3000:]}")
-        return json.loads(line)
+def has_trainer() -> bool:
+    """sentence-transformers' trainers need these."""
+    return all(importlib.util.find_spec(name) for name in ("datasets", "accelerate"))
+
+
+class Bench:
+    """Cases one after the other, on processes that are kept.
+
+    Args:
+        device: "cpu" or "cuda".
+        random_weights: made-up texts and models, instead of squad and all-MiniLM-L6-v2.
+        scratch: for what is made.
+        peak: FLOP/s of the fastest bf16 product; None leaves shares out.
+        tiny: few steps, to see that it runs.
+    """
+
+    def __init__(self, device: str, random_weights: bool, scratch: Path, peak: float | None = None, tiny: bool = False):
+        self.device, self.random, self.scratch, self.peak, self.tiny = device, random_weights, scratch, peak, tiny
+        self.sides = {name: Side(__file__, name, {"device": device}) for name in SIDES}
 
     def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
-        self.process.stderr.close()
+        for side in self.sides.values():
+            side.close()
+
+    def model(self, task: str, shape: str) -> Path:
+        from bench_shapes import encoder_folder
+
+        folder = self.scratch / f"{task}-{shape}"
+        if folder.exists():
+            return folder
+        if self.random:
+            return encoder_folder(shape, folder, labels=task == "cross_encoder")
+        from research.models.sources import MINILM, resolve
+
+        return resolve(MINILM) if task == "contrastive" else reranker_of(resolve(MINILM), folder)
+
+    def rows(self, task: str, tokens: int | None, pairs: int) -> Path:
+        path = self.scratch / f"{task}-{tokens}-{pairs}.jsonl"
+        if not path.exists():
+            made = made_up_pairs(task, tokens, max(4 * pairs, 2048)) if self.random else squad_pairs()
+            write_rows(made, task, path)
+        return path
+
+    def case(self, task: str, pairs: int, tokens: int | None = None, shape: str = "minilm", given: str = "texts",
+             precision: str = "bf16", dropout: float | None = None, attention: str = "sdpa") -> dict:  # fmt: skip
+        workers = gpu_overlay()["workers"] if self.device == "cuda" else 0
+        return {"task": task, "pairs": pairs, "tokens": tokens, "input": given, "precision": precision, "dropout": dropout,
+                "workers": workers, "model": str(self.model(task, shape)), "rows": str(self.rows(task, tokens, pairs)),
+                "device": self.device, "attention": attention, "warmup": 2 if self.device == "cpu" else 5}  # fmt: skip
+
+    def speed(self, case: dict, rounds: int, steps: int) -> dict:
+        """Sides of a case in turns, and what their numbers say of each other."""
+        peer = "trainer" if case["input"] == "texts" and has_trainer() else "loop"
+        lead = 2 * case["workers"] if case["input"] == "texts" else 0
+        found = compare([self.sides["ours"], self.sides[peer]], case, rounds, steps, lead)
+        result = {"sides": found, "peer": peer}
+        for name, row in found.items():
+            if "error" not in row:
+                row["pairs_per_second"] = round(case["pairs"] / row["seconds_per_step"], 2)
+                if self.peak:
+                    row["peak_share"] = round(self.flops(case) / row["seconds_per_step"] / self.peak, 4)
+            words = row["error"] if "error" in row else f"{row['pairs_per_second']} pairs/s, {row['gib']} GiB"
+            print(f"  {name}: {words}", file=sys.stderr, flush=True)
+        _, turned = ratios(found, [peer])
+        if turned:
+            result |= {"ratio": round(statistics.median(turned), 3), "range": [round(min(turned), 3), round(max(turned), 3)],
+                       "memory_ratio": round(found["ours"]["gib"] / found[peer]["gib"], 3)}  # fmt: skip
+        return result
+
+    def flops(self, case: dict) -> float:
+        """Of a step's real tokens: one forward and two for the backward."""
+        from bench_shapes import forward_flops
+
+        return 3 * forward_flops(case["model"], self._lengths(case))
+
+    def _lengths(self, case: dict) -> list[int]:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(case["model"])
+        options = {"truncation": True, "max_length": case["tokens"] or LENGTH}
+        queries, docs = map(list, zip(*next(batches_of(case["rows"], case["task"], case["pairs"])), strict=True))
+        if case["task"] == "cross_encoder":
+            return [len(ids) for ids in tokenizer(queries, docs, **options)["input_ids"]]
+        return [len(ids) for texts in (queries, docs) for ids in tokenizer(texts, **options)["input_ids"]]
+
+    def losses(self, case: dict) -> dict:
+        """The fp32 loss of batch 21 after 20 steps without dropout, of ours and of the peer."""
+        peer = "trainer" if case["input"] == "texts" and has_trainer() else "loop"
+        exact = case | {"dropout": 0.0, "warmup": 1}
+        found = compare([self.sides["ours"], self.sides[peer]], exact, 1, STEPS - 1, count=False)
+        after = {name: row.get("loss") for name, row in found.items()}
+        errors = {name: row["error"] for name, row in found.items() if "error" in row}
+        if errors:
+            return {"errors": errors}
+        return {f"loss_after_{STEPS}_steps": {name: round(value, 6) for name, value in after.items()},
+                "loss_difference": round(abs(after["ours"] - after[peer]), 6)}  # fmt: skip
 
 
-def compare(options: dict, rounds: int, steps: int) -> dict:
-    """Speed and memory at the model's own dropout; equal losses after 20 steps without."""
-    name = f"{options['task']}_{options['precision']}"
-    size = options["batch_size"]
-    ours, theirs = (Side(side, options | {"dropout": None}) for side in ("ours", "theirs"))
-    for side in (theirs, ours):
-        side.run(2)  # the first steps pay for what later ones find ready
-    turns = []
-    for turn in range(rounds):
-        turns.append((theirs.run(steps), ours.run(steps)))
-        a, b = turns[-1]
-        print(f"{name}: turn {turn + 1}/{rounds}, theirs {a['seconds'] / steps:.2f} s a step, {a['gib']:.2f} GiB; ours "
-              f"{b['seconds'] / steps:.2f} s, {b['gib']:.2f} GiB", file=sys.stderr, flush=True)  # fmt: skip
-    theirs.close()
-    ours.close()
-    ratios = [a["seconds"] / b["seconds"] for a, b in turns]
-    medians = [statistics.median(turn[i]["seconds"] for turn in turns) for i in (0, 1)]
-    peaks = [max(turn[i]["gib"] for turn in turns) for i in (0, 1)]
-    exact = options | {"dropout": 0.0, "batch_size": options["exact_batch_size"]}
-    ours, theirs = (Side(side, exact) for side in ("ours", "theirs"))
-    after = [side.run(20)["loss"] for side in (theirs, ours)]
-    theirs.close()
-    ours.close()
-    return {
-        f"ratio_train_{name}": round(statistics.median(ratios), 3),
-        f"range_train_{name}": [round(min(ratios), 3), round(max(ratios), 3)],
-        f"pairs_per_second_train_{name}": round(size * steps / medians[1], 2),
-        f"peer_pairs_per_second_train_{name}": round(size * steps / medians[0], 2),
-        f"memory_ratio_train_{name}": round(peaks[1] / peaks[0], 3),
-        f"gib_train_{name}": [round(peaks[1], 2), round(peaks[0], 2)],
-        f"loss_after_20_steps_{name}": [round(after[1], 5), round(after[0], 5)],
-        f"loss_difference_{name}": round(abs(after[1] - after[0]), 6),
-    }
+def reranker_of(folder: Path, target: Path) -> Path:
+    """A cross-encoder with the encoder's body and a random head: its speed is a trained one's."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-
-def models(random_weights: bool, scratch: Path) -> dict[str, str]:
-    """A folder for either task."""
-    from bench_retrieval import random_model, reranker_of
-
-    from research.models.sources import MINILM, resolve
-
-    folder = random_model(scratch / "model") if random_weights else resolve(MINILM)
-    return {"contrastive": str(folder), "cross_encoder": str(reranker_of(folder, scratch / "reranker"))}
+    torch.manual_seed(0)
+    AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1).save_pretrained(target)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(target)
+    return target
 
 
 def bench_training(tasks: list[str], precisions: list[str], device: str, random_weights: bool, full: bool,
-                   batch_size: int | None = None, peer_attention: str = "sdpa") -> dict:  # fmt: skip
-    """Every task and precision; see `compare`."""
+                   batch_size: int | None = None, attention: str = "sdpa", shapes: Sequence[str] = ("minilm",),
+                   tokens: Sequence[int | None] = (None,), pairs: Sequence[int] = (), inputs: Sequence[str] = ("texts",),
+                   peak: float | None = None) -> dict:  # fmt: skip
+    """Every task, precision, shape, length, size and input; a flat table of ratio_*, memory_ratio_* and so on."""
     result: dict = {}
+    sizes = pairs or [batch_size or (256 if device == "cuda" else 64)]
+    many = len(shapes) * len(tokens) * len(sizes) * len(inputs) > 1
     with tempfile.TemporaryDirectory() as scratch:
-        folders = models(random_weights, Path(scratch))
-        for task in tasks:
-            for precision in precisions:
-                size = batch_size or (256 if device == "cuda" else 64)
-                options = {
-                    "task": task, "precision": precision, "device": device, "model": folders[task], "batch_size": size,
-                    "exact_batch_size": size if device == "cuda" else 16, "random": random_weights,
-                    "peer_attention": peer_attention,
-                }  # fmt: skip
-                result |= compare(options, rounds=7 if full else 4, steps=20 if device == "cuda" else 2)
+        bench = Bench(device, random_weights, Path(scratch), peak)
+        grid = itertools.product(tasks, precisions, shapes, tokens, sizes, inputs)
+        for task, precision, shape, length, size, given in grid:
+            name = f"{task}_{precision}" + (f"_{shape}_{size}x{length or 'text'}_{given}" if many else "")
+            print(f"{name}:", file=sys.stderr, flush=True)
+            case = bench.case(task, size, length, shape, given, precision, attention=attention)
+            found = bench.speed(case, rounds=7 if full else 4, steps=20 if device == "cuda" else 2)
+            result |= flat(name, found)
+            if given == "texts":  # held batches come again: other batches than those whose loss is asked
+                small = (
+                    case
+                    if device == "cuda"
+                    else bench.case(task, 16, length, shape, given, precision, attention=attention)
+                )
+                result |= {f"{key}_{name}": value for key, value in bench.losses(small).items()}
+        bench.close()
     return result
+
+
+def flat(name: str, found: dict) -> dict:
+    """A case's numbers as one line each."""
+    ours, peer = found["sides"].get("ours", {}), found["sides"].get(found["peer"], {})
+    rows = {f"ratio_train_{name}": found.get("ratio"), f"range_train_{name}": found.get("range"),
+            f"memory_ratio_train_{name}": found.get("memory_ratio"), f"peer_train_{name}": found["peer"]}  # fmt: skip
+    for key in (
+        "pairs_per_second",
+        "gib",
+        "peak_share",
+        "loader_share",
+        "launches",
+        "syncs",
+        "aten_ops",
+        "waits",
+        "error",
+    ):
+        if key in ours or key in peer:
+            rows |= {f"{key}_train_{name}": ours.get(key), f"peer_{key}_train_{name}": peer.get(key)}
+    return rows
 
 
 def main() -> None:
@@ -346,20 +523,25 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--precision", nargs="+", default=["bf16"], choices=["bf16", "fp32"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--batch-size", type=int, help="pairs a step (64; 256 on a GPU)")
+    parser.add_argument("--pairs", nargs="+", type=int, default=[], help="of a step (64; 256 on a GPU)", metavar="N")
+    parser.add_argument("--tokens", nargs="+", type=int, default=[None], help="of made-up texts", metavar="T")
+    parser.add_argument("--shapes", nargs="+", default=["minilm"], choices=["tiny", "minilm", "110m"],
+                        help="of random weights")  # fmt: skip
+    parser.add_argument("--inputs", nargs="+", default=["texts"], choices=["texts", "tokens"])
     parser.add_argument("--peer-attention", default="sdpa", choices=["sdpa", "eager"])
     parser.add_argument("--random-weights", action="store_true", help="no model file and no data needed")
     parser.add_argument("--full", action="store_true", help="more turns")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     args = parser.parse_args()
     if args.side:
-        options = json.loads(args.side[1])
-        pairs = random_pairs() if options["random"] else squad_pairs()
-        {"ours": train_ours, "theirs": train_theirs}[args.side[0]](options, pairs, Turns())
+        Turns(json.loads(args.side[1])["device"]).serve(SIDES[args.side[0]])
         return
-    result = bench_training(args.tasks, args.precision, args.device, args.random_weights, args.full, args.batch_size,
-                            args.peer_attention)  # fmt: skip
-    print(json.dumps(result) if args.json else "\n".join(f"{name:48} {value}" for name, value in result.items()))
+    if not args.random_weights and (args.tokens != [None] or args.shapes != ["minilm"]):
+        parser.error("--tokens and --shapes are of made-up models and texts: pass --random-weights with them")
+    result = bench_training(args.tasks, args.precision, args.device, args.random_weights, args.full,
+                            attention=args.peer_attention, shapes=args.shapes, tokens=args.tokens, pairs=args.pairs,
+                            inputs=args.inputs)  # fmt: skip
+    print(json.dumps(result) if args.json else "\n".join(f"{name:56} {value}" for name, value in result.items()))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.tiers import ROOT, commit, left_out
+
 WORDS = (
     "the of and a in to it is was for on are as with his they at be this from have or by one had not but what all were "
     "when we there can an your which their said if do will each about how up out them then she many some so these would "
@@ -27,9 +28,22 @@ WORDS = (
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption(
+        "--quick", action="store_true", help="without the tests marked thorough, families sampled (tiers.py)"
+    )
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if any(one.scope == "module" for defs in item._fixtureinfo.name2fixturedefs.values() for one in defs):
+            item.add_marker(
+                pytest.mark.xdist_group(item.path.stem)
+            )  # what is made once for a file, is made in one process
+    if config.getoption("--quick"):
+        gone = {*left_out(items, commit())}
+        config.hook.pytest_deselected(items=[*gone])
+        items[:] = [item for item in items if item not in gone]
     if not config.getoption("--slow"):
         for item in items:
             if "slow" in item.keywords:

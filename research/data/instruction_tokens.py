@@ -1,9 +1,11 @@
-"""Instruction rows → token ids and labels, by TRL's own preparation, padded by TRL's collator."""
+"""Instruction rows → token ids and labels, by TRL's own preparation, padded as by TRL's collator."""
 
 import functools
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from research.data.chunks import chunked
@@ -111,7 +113,7 @@ class TokenRows(Dataset):
 
 
 class InstructionCollate:
-    """Token rows → InstructionBatch, padded by TRL's collator, in chunks of similar length.
+    """Token rows → InstructionBatch, padded as TRL's collator does, in chunks of similar length.
 
     Args:
         pad_token_id: what padding is filled with; the attention mask hides it.
@@ -121,21 +123,40 @@ class InstructionCollate:
     """
 
     def __init__(self, pad_token_id: int, chunk_overhead: int | None, packed: bool = False, room: int = 2**31):
-        from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-
-        self.chunk_overhead, self.packed, self.room = chunk_overhead, packed, room
-        make = functools.partial(DataCollatorForLanguageModeling, pad_token_id, padding_free=packed)
-        self.tight, self.rounded = make(pad_to_multiple_of=None), make(pad_to_multiple_of=MULTIPLE)
+        self.pad, self.chunk_overhead, self.packed, self.room = pad_token_id, chunk_overhead, packed, room
 
     def __call__(self, rows: list[dict]) -> InstructionBatch:
-        keep = ("input_ids", "labels", "attention_mask", "position_ids")
+        if self.packed:
+            return InstructionBatch((joined(rows),))
+        return InstructionBatch(
+            chunked(rows, lambda row: len(row["input_ids"]), self._padded, self.chunk_overhead).chunks
+        )
 
-        def collate(group: list[dict]) -> dict:
-            longest = max(len(row["input_ids"]) for row in group)
-            tight = self.packed or -(-longest // MULTIPLE) * MULTIPLE > self.room
-            return {
-                name: value for name, value in (self.tight if tight else self.rounded)(group).items() if name in keep
-            }
+    def _padded(self, rows: list[dict]) -> dict[str, Tensor]:
+        longest = max(len(row["input_ids"]) for row in rows)
+        rounded = -(-longest // MULTIPLE) * MULTIPLE
+        return padded(rows, self.pad, longest if rounded > self.room else rounded)
 
-        batch = chunked(rows, lambda row: len(row["input_ids"]), collate, None if self.packed else self.chunk_overhead)
-        return InstructionBatch(batch.chunks)
+
+def padded(rows: list[dict], pad: int, length: int) -> dict[str, Tensor]:
+    """Rows as (b, length) tensors, padded on the right."""
+    fill = {"input_ids": pad, "labels": -100}
+    batch = {
+        name: torch.tensor([row[name] + [value] * (length - len(row[name])) for row in rows])
+        for name, value in fill.items()
+    }
+    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+    return batch | {"attention_mask": (torch.arange(length) < lengths[:, None]).long()}
+
+
+def joined(rows: list[dict]) -> dict[str, Tensor]:
+    """Packed rows as one (1, T) row. A text's first token has no label: what stands before it is another text."""
+    lengths = [length for row in rows for length in row["seq_lengths"]]
+    position_ids = torch.cat([torch.arange(length) for length in lengths])
+    input_ids, labels = (torch.tensor([one for row in rows for one in row[name]]) for name in ("input_ids", "labels"))
+    batch = {
+        "input_ids": input_ids,
+        "labels": labels.masked_fill(position_ids == 0, -100),
+        "position_ids": position_ids,
+    }
+    return {name: value[None] for name, value in batch.items()}

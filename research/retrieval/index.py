@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import hnswlib
 import numpy as np
 import torch
 
@@ -93,7 +92,7 @@ class HnswIndex:
         sidecar: what `build` recorded.
     """
 
-    def __init__(self, graph: hnswlib.Index, sidecar: dict):
+    def __init__(self, graph: Any, sidecar: dict):
         self.graph = graph
         self.sidecar = sidecar
 
@@ -128,7 +127,7 @@ class HnswIndex:
                 folder, len(docs) * (docs.shape[1] * 4 + M * 8 + 16), f"an HNSW index of {len(docs):,} documents"
             )
             start = time.perf_counter()
-            graph = hnswlib.Index(space=expected["space"], dim=docs.shape[1])
+            graph = _graph(expected["space"], docs.shape[1])
             graph.init_index(max_elements=len(docs), M=M, ef_construction=ef_construction, random_seed=seed)
             with bar(len(docs), "build HNSW", "doc") as progress:
                 for at in range(0, len(docs), ADD_CHUNK):
@@ -175,7 +174,7 @@ class HnswIndex:
         if hash_file(binary) != sidecar["sha256"]:  # hnswlib would crash on some bytes and search others
             raise UserError(f"{binary} has other bytes than its sidecar says, expected sha256 {sidecar['sha256'][:12]}…; "
                             f"delete {folder} to build it again.")  # fmt: skip
-        graph = hnswlib.Index(space=sidecar["space"], dim=sidecar["dim"])
+        graph = _graph(sidecar["space"], sidecar["dim"])
         graph.load_index(str(binary), max_elements=sidecar["count"])
         return cls(graph, sidecar)
 
@@ -236,6 +235,13 @@ def _settle_tie(
     best = sorted(candidates, key=lambda p: (scores[p].item(), ids[p] if ids is not None else p), reverse=True)[:top_k]
     chosen = torch.tensor(best)
     return scores[chosen], chosen
+
+
+def _graph(space: str, dim: int) -> Any:
+    """An empty hnswlib.Index. Imported here: exact search and training need no hnswlib, which has to be compiled."""
+    import hnswlib
+
+    return hnswlib.Index(space=space, dim=dim)
 
 
 def _top(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

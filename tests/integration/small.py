@@ -1,8 +1,6 @@
-"""One small training, in this process or as a rank of DDP (`python -m tests.integration.small`)."""
+"""One small training, in this process or as a rank of DDP (ranks.py)."""
 
-import json
 import signal
-import sys
 from pathlib import Path
 
 import lightning as L
@@ -110,10 +108,10 @@ class Training:
         checkpoint = last_checkpoint(self.out)
         extra = [StopAt(stop)] if stop else []
         trainer = L.Trainer(
-            accelerator="cpu", logger=[Curves(self.out)], enable_progress_bar=False, enable_model_summary=False,
+            logger=[Curves(self.out)], enable_progress_bar=False, enable_model_summary=False,
             num_sanity_val_steps=0, use_distributed_sampler=False,
             callbacks=[*extra, *callbacks, BestModel(self.out, *self.monitor), Resume(self.out, every)],
-            **({"max_epochs": 3, "val_check_interval": 3} | self.options.get("trainer", {})),
+            **({"accelerator": "cpu", "max_epochs": 3, "val_check_interval": 3} | self.options.get("trainer", {})),
         )  # fmt: skip
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint and str(checkpoint), weights_only=True)
@@ -139,15 +137,3 @@ class KeepGradients(L.Callback):
     def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
         if trainer.is_global_zero and trainer.global_step == 0:
             torch.save({name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}, self.path)
-
-
-def main(kind: str, model: str, folder: str, out: str, options: str, stop: str) -> None:
-    """A rank of DDP; Lightning starts the others with this same command line."""
-    training = Training(kind, Path(model), Path(folder), Path(out), **json.loads(options))
-    module = training.run(stop=int(stop) or None, callbacks=(KeepGradients(training.out / "gradients.pt"),))
-    if module.trainer.is_global_zero:
-        torch.save(module.state_dict(), training.out / "weights.pt")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,28 +1,10 @@
 """Several processes compute what one computes: gradients in float64, and resuming to the bit."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
-from tests.conftest import ROOT
+from tests.integration.ranks import run_ranks
 from tests.integration.small import KeepGradients
-
-
-def run_ranks(training, world: int, stop: int = 0) -> None:
-    """`training` as DDP over gloo processes."""
-    options = dict(training.options)
-    options["trainer"] = options.get("trainer", {}) | {"strategy": "ddp", "devices": world}
-    options["module"] = {name: value for name, value in options.get("module", {}).items() if name != "optimisation"}
-    argv = [training.kind, training.model, training.folder, training.out, json.dumps(options), str(stop)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-m", "tests.integration.small", *map(str, argv)], cwd=ROOT, env=environment,
-                          capture_output=True, text=True, timeout=240, check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-
 
 EXACT = {"clip": None, "trainer": {"precision": "64-true", "max_steps": 1, "limit_val_batches": 0}}
 CASES = {

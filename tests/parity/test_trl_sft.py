@@ -136,3 +136,19 @@ def test_conversations_are_learned_as_trl_does(loss_on, tmp_path):
     options = {"completion_only_loss": None, "assistant_only_loss": loss_on == "assistant"}
     _, expected = theirs(folder, data_file, lora(), start, tmp_path, **options)
     assert losses == pytest.approx(expected, abs=2e-6)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_batches_are_those_of_trl_s_collator(packed):
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    from research.data.instruction_tokens import InstructionCollate
+
+    rows = [{"input_ids": [*range(5, 5 + n)], "labels": [-100, *range(6, 5 + n)]} for n in (3, 17, 9, 30)]
+    if packed:
+        rows = [row | {"seq_lengths": lengths} for row, lengths in zip(rows, ([3], [10, 7], [4, 5], [30]), strict=True)]
+    oracle = DataCollatorForLanguageModeling(1, padding_free=packed, pad_to_multiple_of=None if packed else 16)(rows)
+    (chunk,) = InstructionCollate(1, None, packed)(rows).chunks
+    assert chunk.keys() == {"input_ids", "labels"} | {"position_ids" if packed else "attention_mask"}
+    for name, value in chunk.items():
+        assert torch.equal(value, oracle[name]), name
