@@ -4,6 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.cluster.test_slurm import place, steps_of  # noqa: F401 (a fixture)
@@ -14,6 +15,7 @@ from tests.slow import CALLBACK
 STEPS = 30
 
 
+@pytest.mark.thorough
 def test_an_array_of_agents_runs_each_trial_to_its_end(slurm, place, research, serve, monkeypatch):  # noqa: F811
     text = CONFIG.replace("max_steps: 2", f"max_steps: {STEPS}\n  max_epochs: -1{CALLBACK}").replace(
         "disabled", "offline"

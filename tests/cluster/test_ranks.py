@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.cluster.test_slurm import place, result, steps_of  # noqa: F401 (a fixture)
@@ -36,6 +37,7 @@ def curve(folder: Path) -> list[dict]:
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
+@pytest.mark.thorough
 def test_a_stopped_point_of_two_ranks_is_that_of_two_local_devices(slurm, place, research):  # noqa: F811
     written("alone", 1, 2)
     local = process("fit", "-c", "alone-sft.yaml", "--out", "alone/run", "--seed_everything=0")

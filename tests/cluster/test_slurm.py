@@ -49,6 +49,7 @@ def steps_of(folder: Path) -> int:
     return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
 
 
+@pytest.mark.thorough
 def test_twelve_points_disturbed_are_those_of_an_undisturbed_run(slurm, place, research):
     steps = 400
     local, cluster = written(steps, "local", POINTS), written(steps, "cluster", POINTS)
@@ -130,6 +131,7 @@ def test_a_point_out_of_time_saves_and_goes_on(slurm, place, research):
     assert train == list(range(1, len(train) + 1))  # each step once
 
 
+@pytest.mark.thorough
 def test_a_search_through_an_array_has_exactly_run_cap_points(slurm, place, research):
     """Tasks propose their points themselves, two at a time."""
     Path("sft.yaml").write_text(CONFIG)

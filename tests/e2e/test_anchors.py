@@ -5,6 +5,7 @@ import pytest
 from research.models.sources import MINILM
 from tests.conftest import ROOT
 
+pytestmark = [pytest.mark.thorough, pytest.mark.model, pytest.mark.data]
 ANCHORS = {  # nDCG@10 on the test split: dense by exact search in fp32, BM25
     "cranfield": (0.5162, 0.5281),
     "squad": (0.7430, 0.8329),
@@ -37,22 +38,16 @@ def answers(tandem_data, minilm, tmp_path_factory):
     }  # fmt: skip
 
 
-@pytest.mark.model
-@pytest.mark.data
 @pytest.mark.parametrize("name", ANCHORS)
 def test_dense_exact_search_gives_the_anchor(answers, name):
     assert answers[name]["exact"]["dense"]["ndcg@10"] == pytest.approx(ANCHORS[name][0], abs=0.002)
 
 
-@pytest.mark.model
-@pytest.mark.data
 @pytest.mark.parametrize("name", ANCHORS)
 def test_bm25_gives_the_anchor(answers, name):
     assert answers[name]["exact"]["bm25"]["ndcg@10"] == pytest.approx(ANCHORS[name][1], abs=0.01)
 
 
-@pytest.mark.model
-@pytest.mark.data
 @pytest.mark.parametrize("name", ANCHORS)
 def test_hnsw_at_ef_200_is_within_three_thousandths_of_exact(answers, name):
     exact, hnsw = answers[name]["exact"]["dense"], answers[name]["hnsw"]["dense"]

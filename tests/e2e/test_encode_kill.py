@@ -6,9 +6,12 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from tests.conftest import ROOT, write_collection
 
 
+@pytest.mark.thorough
 def test_killed_encode_gives_the_same_bits_and_does_not_repeat_what_was_done(tmp_path, minilm, research_process):
     data = write_collection(tmp_path / "big", documents=3000)
     command = ["encode", "--data", f"beir:{data}", "--model", str(minilm), "--token-budget", "128", "--json"]

@@ -190,6 +190,7 @@ def process(argv: str, prefix: tuple[str, ...] = (), **options):
     return Result(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("command", VERBS)
 def test_process_whose_writes_fail_says_so_in_one_paragraph(command, place, request, research):
     if command == "quickstart":
@@ -214,6 +215,7 @@ def unprivileged() -> tuple[str, ...]:
     return prefix
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("command", "forbidden", "words"),
     [

@@ -211,6 +211,7 @@ def test_metrics_deeper_than_a_hundred_are_of_as_many_documents(typed, monkeypat
 # ---- stopped and resumed --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 85), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
 def test_signal_stops_with_a_checkpoint_and_the_same_command_goes_on(number, code, typed):
     stopped = signalled(number, LONG, until="run/checkpoints.json")
@@ -224,6 +225,7 @@ def test_signal_stops_with_a_checkpoint_and_the_same_command_goes_on(number, cod
     same_run("run", "straight")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("more", ["", " --model.optimisation.accumulate 2"])
 def test_signal_to_all_processes_of_a_job_leaves_the_workers_to_the_last_step(more, typed):
     """A cluster signals every process; a data worker that dies first would take the checkpoint with it."""

@@ -103,6 +103,7 @@ def test_points_are_planned_run_once_and_are_those_of_fit(place, research):
     assert "4" in research("sweep", "status", file).out
 
 
+@pytest.mark.thorough
 def test_what_has_failed_or_is_gone_is_run_again_alone(place, research):
     file = sweep({"seed_everything": {"values": [0, 1, 2]}})
     points = [p["point"] for p in research("sweep", "plan", file, "--json").json["points"]]
@@ -186,6 +187,7 @@ def test_two_hundred_points_in_a_kept_worker_cost_little_each(place, research):
     assert (total - trained) / 200 < 0.3
 
 
+@pytest.mark.thorough
 def test_data_that_changed_since_the_plan_are_not_trained_on(place, research):
     """While the sweep runs, say: a worker has its plan already."""
     file = sweep({"seed_everything": {"values": [0]}})
@@ -199,6 +201,7 @@ def test_data_that_changed_since_the_plan_are_not_trained_on(place, research):
     assert result.json["states"] == {"done": 1}  # planned anew
 
 
+@pytest.mark.thorough
 def test_a_random_sweep_with_four_workers_has_exactly_run_cap_trials(place, research):
     rates = {"model.optimisation.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}}
     file = sweep(rates | {"seed_everything": {"values": [0, 1]}}, method="random", run_cap=6)
@@ -233,6 +236,7 @@ def searched(folder: str, workers: int, **more) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.thorough
 def test_bayes_with_four_workers_has_exactly_run_cap_trials(place, research):
     points = searched("four", 4, run_cap=6)
     assert len({one["point"] for one in points}) == 6
@@ -247,6 +251,7 @@ def test_bayes_with_four_workers_has_exactly_run_cap_trials(place, research):
         assert one["attempts"] == 1
 
 
+@pytest.mark.thorough
 def test_bayes_with_one_worker_is_reproducible(place, research):
     first = searched("first", 1, run_cap=4)
     again = [one["values"] for one in searched("again", 1, run_cap=4)]
@@ -337,6 +342,7 @@ def test_the_measured_cost_of_twelve_points_is_theirs_within_a_quarter(place, re
     assert abs(expected / taken - 1) < 0.25
 
 
+@pytest.mark.thorough
 def test_a_sweep_goes_on_without_w_and_b_s_process(place, research):
     """The service that wandb starts beside a training is killed on the way: the point is done, with the same numbers."""
     import os
@@ -394,6 +400,7 @@ def run_sweep(file: str, *options: str, **more):
     return process("sweep", "run", file, "--threads", "1", "--json", *options, env={"TANDEM_CACHE": "cache"}, **more)
 
 
+@pytest.mark.thorough
 def test_points_of_two_processes_are_those_of_fit(place, research):
     """DDP's second rank is started by the worker's own process: it must train the worker's point, not a point of its own."""
     Path("sft.yaml").write_text(CONFIG.replace("accelerator: cpu", "accelerator: cpu\n  devices: 2\n  strategy: ddp"))
@@ -406,6 +413,7 @@ def test_points_of_two_processes_are_those_of_fit(place, research):
         assert metrics(Path("alone") / point) == metrics(Path("runs") / point)
 
 
+@pytest.mark.thorough
 def test_a_done_point_over_other_data_is_another_point(place, research):
     file = sweep({"seed_everything": {"values": [0]}})
     assert run_sweep(file).json["states"] == {"done": 1}
@@ -442,6 +450,7 @@ def test_a_folder_has_one_sweep(place, research):
     assert research("sweep", "plan", sweep({"seed_everything": {"values": [2]}})).code == 0  # the same, changed
 
 
+@pytest.mark.thorough
 def test_hyperband_compares_points_of_this_plan_alone(place, research):
     Path("sft.yaml").write_text(CONFIG.replace("max_steps: 2", "max_steps: 4\n  val_check_interval: 1"))
     rule = {"metric": {"name": "val/loss"}, "early_terminate": {"type": "hyperband", "min_iter": 3, "eta": 2}}
@@ -463,6 +472,7 @@ def test_a_dry_run_changes_nothing(place, research):
     assert (sorted(Path().rglob("*")), Path("runs/ledger.jsonl").read_text()) == before
 
 
+@pytest.mark.thorough
 def test_a_pruned_point_whose_folder_is_gone_is_made_again(place, research):
     import shutil
 
@@ -501,6 +511,7 @@ def test_a_mapping_that_is_an_option_s_own_value_can_be_swept(place, research):
     assert config["model"]["init_args"]["adapter"]["init_args"]["alpha_pattern"] == {"q_proj": 64}
 
 
+@pytest.mark.thorough
 def test_what_one_point_sets_for_its_process_is_not_there_for_the_next(place, research):
     Path("told.py").write_text(
         "import lightning as L, torch\n\n\nclass Told(L.Callback):\n    def on_train_start(self, trainer, module):\n"
@@ -516,6 +527,7 @@ def test_what_one_point_sets_for_its_process_is_not_there_for_the_next(place, re
     assert Path("flags.txt").read_text().splitlines() == ["False False", "True True", "False False"]
 
 
+@pytest.mark.thorough
 def test_a_point_that_other_code_finished_is_stale(place, research):
     import signal
     import subprocess

@@ -100,6 +100,7 @@ def agents_environment(base: str) -> dict[str, str]:
                          "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_the_agent_runs_the_points_of_the_plan_under_the_server_s_runs(place, research, serve):  # noqa: F811
     Path("sft.yaml").write_text(CONFIG.replace("wandb: disabled", "wandb: offline"))
     sweep = {"method": "grid", "name": "tiny", "command": COMMAND, "parameters": R_ALPHA}

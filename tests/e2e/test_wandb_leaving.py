@@ -33,6 +33,7 @@ print(int(service), flush=True)
 """
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("use", USES)
 def test_our_exit_does_not_wait_for_a_service_that_says_nothing(use, tmp_path):
     (tmp_path / "run").mkdir()

@@ -78,6 +78,7 @@ def copy(tmp_path_factory) -> Iterator[Copy]:
     made.close()
 
 
+@pytest.mark.sample(12)
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
 def test_planted_fault_is_caught(copy, fault: Fault):
     copy.plant(fault)

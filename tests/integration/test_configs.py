@@ -98,6 +98,7 @@ def test_overlay_changes_what_it_names_and_nothing_else(pair):
     assert differences(before, after) or "workers" in overlay.read_text()
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("pair", [pair for pair in PAIRS if not pair[1] or pair[1].stem not in NEEDS], ids=named)
 def test_configuration_trains(pair, research, small, tmp_path):
     result = research("fit", *command(*pair), *small(pair[0]), "--json")
@@ -138,6 +139,7 @@ def test_lora_on_an_encoder_trains_and_is_saved_merged(kind, research, small, tm
     assert again.json["metrics"] == pytest.approx(result.json["metrics"], abs=1e-5)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("pair", ADAPTED, ids=named)
 def test_adapter_overlay_trains_is_saved_and_measured_again(pair, research, small, tmp_path, tiny_lm):
     config, adapter = pair
@@ -163,6 +165,7 @@ def test_adapter_overlay_trains_is_saved_and_measured_again(pair, research, smal
     assert again.json["metrics"] == pytest.approx(result.json["metrics"], abs=1e-5)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_two_processes_train_with_the_ddp_overlay(config, research_process, small, tmp_path):
     argv = [*command(config, ROOT / "configs/trainer/ddp.yaml"), *small(config)]
