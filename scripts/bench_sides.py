@@ -4,8 +4,8 @@ The parent tells a `Side` what to do, and its process does it inside its trainin
 word:
 
   {"case": {...}}  build it and train `warmup` steps        → {"start_seconds"}
-  {"steps": n}     n steps, from one synchronisation to the other → {"seconds", "loader_seconds", "gib", "loss"}; with "lead": m
-                   after m more, which use up what loader processes have made ready in the pause
+  {"steps": n}     n steps, from one synchronisation to the other → {"seconds", "loader_seconds", "gib", "loss"}, on a GPU
+                   also "device_seconds" between two of its events; with "lead": m after m more, which use up what loader processes have made ready in the pause
   {"count": true}  one step under the profiler               → {"launches", "syncs", "aten_ops", …}
   {"end": true}    leave the loop                            → {"ended"}
 
@@ -81,6 +81,7 @@ class Turns:
         self.left -= 1
         if self.left > 0:
             return
+        end = event(self.device)
         synchronize(self.device)
         seconds = time.perf_counter() - self.started
         if self.task == "case":
@@ -91,7 +92,8 @@ class Turns:
             self.profiler = None
         else:
             self._answer({"seconds": seconds, "loader_seconds": self.loader_seconds, "gib": peak_gib(self.device),
-                          "loss": loss()})  # fmt: skip
+                          "loss": loss(),
+                          **({"device_seconds": self.begun.elapsed_time(end) / 1000} if end else {})})  # fmt: skip
         self._take_order()
 
     # ---- the conversation -------------------------------------------------------------------------------------------------
@@ -131,7 +133,7 @@ class Turns:
 
     def _start_clock(self) -> None:
         synchronize(self.device)
-        self.loader_seconds, self.started = 0.0, time.perf_counter()
+        self.loader_seconds, self.started, self.begun = 0.0, time.perf_counter(), event(self.device)
 
     def _read(self) -> dict | None:
         line = sys.stdin.readline().strip()
@@ -154,6 +156,17 @@ class Turns:
                 self.loader_seconds += time.perf_counter() - start
 
         _BaseDataLoaderIter.__next__ = timed
+
+
+def event(device: str):
+    """Now, as the card sees it; None on a CPU."""
+    import torch
+
+    if device != "cuda":
+        return None
+    now = torch.cuda.Event(enable_timing=True)
+    now.record()
+    return now
 
 
 def forget_peak(device: str) -> None:
@@ -325,6 +338,8 @@ def _turn(side: Side, row: dict, steps: int, lead: int) -> None:
     row["seconds"].append(answer["seconds"])
     row["loader"].append(answer["loader_seconds"])
     row["gib"], row["loss"] = round(answer["gib"], 3), answer["loss"]
+    if "device_seconds" in answer:
+        row.setdefault("device_seconds", []).append(answer["device_seconds"])
 
 
 def ratios(found: dict[str, dict], peers: Sequence[str]) -> tuple[str, list[float]]:

@@ -218,10 +218,9 @@ def test_signal_stops_with_a_checkpoint_and_the_same_command_goes_on(number, cod
     assert (stopped.code, stopped.out) == (code, "")
     assert re.search(r"stopped; the same command goes on from step-\d+\.ckpt$", stopped.err.rstrip())
     assert "Traceback" not in stopped.err
-    resumed = process(*LONG.split())
+    resumed = typed(LONG)
     assert re.search(r"run: going on from step-\d+\.ckpt", resumed.err)
-    assert resumed.code == 0
-    assert process(*LONG.split(), "--out", "straight").code == 0
+    typed(f"{LONG} --out straight")
     same_run("run", "straight")
 
 
@@ -239,10 +238,8 @@ def test_signal_to_all_processes_of_a_job_leaves_the_workers_to_the_last_step(mo
 def test_killed_after_a_checkpoint_the_same_command_equals_a_straight_run(typed):
     killed = signalled(signal.SIGKILL, LONG, until="run/checkpoints.json")
     assert killed.code == -signal.SIGKILL
-    resumed = process(*LONG.split())
-    assert resumed.code == 0, resumed.err
-    assert "going on from step-" in resumed.err
-    assert process(*LONG.split(), "--out", "straight").code == 0
+    assert "going on from step-" in typed(LONG).err
+    typed(f"{LONG} --out straight")
     same_run("run", "straight")
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.conftest import ROOT
 from tests.e2e.fitting import process
 from tests.lm import rows, save_tiny
+from tests.slow import CALLBACK
 
 CONFIG = """
 seed_everything: 0
@@ -47,6 +49,7 @@ COMMAND = ["research", "fit", "-c", "sft.yaml", "--out", "runs/{point}", "${args
 def place(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TANDEM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of workers
     save_tiny(tmp_path / "lm")
     Path("sft.yaml").write_text(CONFIG)
     for name, count in (("rows", 16), ("val", 5)):
@@ -75,7 +78,7 @@ def test_points_are_planned_run_once_and_are_those_of_fit(place, research):
     file = sweep(R_ALPHA)
     planned = research("sweep", "plan", file, "--json").json["points"]
     assert [p["values"]["model.adapter"]["r"] for p in planned] == [2, 2, 4, 4]
-    result = process("sweep", "run", file, "--workers", "2", "--threads", "1", "--json", env={"TANDEM_CACHE": "cache"})
+    result = research("sweep", "run", file, "--workers", "2", "--threads", "1", "--json")
     assert result.code == 0, result.err
     assert result.json["states"] == {"done": 4}
     for one in planned:
@@ -109,7 +112,7 @@ def test_what_has_failed_or_is_gone_is_run_again_alone(place, research):
     points = [p["point"] for p in research("sweep", "plan", file, "--json").json["points"]]
     Path("runs").mkdir(exist_ok=True)
     (Path("runs") / points[1]).write_text("in the way")  # --out is a file: wrong input, not tried again
-    first = process("sweep", "run", file, "--threads", "1", env={"TANDEM_CACHE": "cache"})
+    first = research("sweep", "run", file, "--threads", "1")
     assert first.code == 1
     states = {p["point"]: p for p in research("sweep", "status", file, "--json").json["points"]}
     assert [states[p]["state"] for p in points] == ["done", "failed", "done"]
@@ -118,7 +121,7 @@ def test_what_has_failed_or_is_gone_is_run_again_alone(place, research):
     import shutil
 
     shutil.rmtree(Path("runs") / points[2])
-    second = process("sweep", "run", file, "--threads", "1", "--retry", "--json", env={"TANDEM_CACHE": "cache"})
+    second = research("sweep", "run", file, "--threads", "1", "--retry", "--json")
     assert second.code == 0, second.err
     assert second.json["states"] == {"done": 3}
     states = {p["point"]: p for p in research("sweep", "status", file, "--json").json["points"]}
@@ -127,13 +130,13 @@ def test_what_has_failed_or_is_gone_is_run_again_alone(place, research):
 
 def test_points_of_other_code_are_stale_and_kept(place, research, monkeypatch):
     file = sweep({"seed_everything": {"values": [0]}})
-    assert process("sweep", "run", file, "--threads", "1", env={"TANDEM_CACHE": "cache"}).code == 0
+    assert research("sweep", "run", file, "--threads", "1").code == 0
     (folder,) = [path for path in Path("runs").iterdir() if len(path.name) == 16]
     facts = json.loads((folder / "provenance.json").read_text())
     (folder / "provenance.json").write_text(json.dumps(facts | {"fingerprint": "0" * 16}))
     assert research("sweep", "status", file, "--json").json["points"][0]["state"] == "stale"
-    assert "--rerun-stale" in process("sweep", "run", file, "--threads", "1", env={"TANDEM_CACHE": "cache"}).err
-    assert process("sweep", "run", file, "--threads", "1", "--rerun-stale", env={"TANDEM_CACHE": "cache"}).code == 0
+    assert "--rerun-stale" in research("sweep", "run", file, "--threads", "1").err
+    assert research("sweep", "run", file, "--threads", "1", "--rerun-stale").code == 0
     assert research("sweep", "status", file, "--json").json["points"][0]["state"] == "done"
     assert Path(f"{folder}.stale-1/metrics.json").exists()
 
@@ -193,11 +196,11 @@ def test_data_that_changed_since_the_plan_are_not_trained_on(place, research):
     file = sweep({"seed_everything": {"values": [0]}})
     assert research("sweep", "plan", file).code == 0
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(20)))
-    process("sweep", "worker", file, env={"TANDEM_CACHE": "cache"})
+    research("sweep", "worker", file)
     (one,) = research("sweep", "status", file, "--json").json["points"]
     assert (one["state"], one["attempts"], one["last"]["code"]) == ("failed", 1, 2)
     assert "have changed since; expected what was planned" in one["last"]["error"]
-    result = process("sweep", "run", file, "--threads", "1", "--json", env={"TANDEM_CACHE": "cache"})
+    result = research("sweep", "run", file, "--threads", "1", "--json")
     assert result.json["states"] == {"done": 1}  # planned anew
 
 
@@ -210,7 +213,7 @@ def test_a_random_sweep_with_four_workers_has_exactly_run_cap_trials(place, rese
     other = research("sweep", "plan", file, "--seed", 1, "--json").json["points"]
     assert not {p["point"] for p in planned} & {p["point"] for p in other}
     assert research("sweep", "plan", file, "--json").code == 0
-    result = process("sweep", "run", file, "--workers", "4", "--threads", "1", "--json", env={"TANDEM_CACHE": "cache"})
+    result = research("sweep", "run", file, "--workers", "4", "--threads", "1", "--json")
     assert result.json["states"] == {"done": 6}
     assert sorted(path.parent.name for path in Path("runs").glob("*/metrics.json")) == sorted(
         p["point"] for p in planned
@@ -225,11 +228,10 @@ RATES = {"model.optimisation.lr": {"distribution": "log_uniform_values", "min": 
 BAYES = {"method": "bayes", "metric": {"name": "val/loss", "goal": "minimize"}}
 
 
-def searched(folder: str, workers: int, **more) -> list[dict]:
+def searched(research, folder: str, workers: int, **more) -> list[dict]:
     """The points of a bayes sweep, run in a folder of its own."""
     file = sweep(RATES, **BAYES, **more, command=[word.replace("runs", folder) for word in COMMAND], name=folder)
-    result = process("sweep", "run", file, "--workers", str(workers), "--threads", "1", "--json",
-                     env={"TANDEM_CACHE": "cache"})  # fmt: skip
+    result = research("sweep", "run", file, "--workers", str(workers), "--threads", "1", "--json")  # fmt: skip
     assert result.code == 0, result.err
     lines = (Path(folder) / "plan.jsonl").read_text().splitlines()
     assert result.json["states"] == {"done": len(lines)}
@@ -238,7 +240,7 @@ def searched(folder: str, workers: int, **more) -> list[dict]:
 
 @pytest.mark.thorough
 def test_bayes_with_four_workers_has_exactly_run_cap_trials(place, research):
-    points = searched("four", 4, run_cap=6)
+    points = searched(research, "four", 4, run_cap=6)
     assert len({one["point"] for one in points}) == 6
     assert sorted(path.parent.name for path in Path("four").glob("*/metrics.json")) == sorted(
         one["point"] for one in points
@@ -253,11 +255,13 @@ def test_bayes_with_four_workers_has_exactly_run_cap_trials(place, research):
 
 @pytest.mark.thorough
 def test_bayes_with_one_worker_is_reproducible(place, research):
-    first = searched("first", 1, run_cap=4)
-    again = [one["values"] for one in searched("again", 1, run_cap=4)]
+    first = searched(research, "first", 1, run_cap=4)
+    again = [one["values"] for one in searched(research, "again", 1, run_cap=4)]
     assert [one["values"] for one in first] == again
     assert len({json.dumps(values) for values in again}) == 4
-    longer = [one["values"] for one in searched("first", 1, run_cap=5)]  # a longer search goes on with the shorter one
+    longer = [
+        one["values"] for one in searched(research, "first", 1, run_cap=5)
+    ]  # a longer search goes on with the shorter one
     assert longer[:4] == again
     assert len(longer) == 5
 
@@ -267,7 +271,7 @@ def test_hyperband_prunes_what_lags_behind_and_says_so(place, research):
     rates = [3e-2, 1e-2, 1e-9, 1e-8]  # the last two do not learn
     file = sweep({"model.optimisation.lr": {"values": rates}}, metric={"name": "val/loss", "goal": "minimize"},
                  early_terminate={"type": "hyperband", "min_iter": 3, "eta": 2})  # fmt: skip
-    result = process("sweep", "run", file, "--threads", "1", "--json", env={"TANDEM_CACHE": "cache"})
+    result = research("sweep", "run", file, "--threads", "1", "--json")
     assert result.code == 0, result.err
     assert result.json["states"] == {"pruned": 2, "done": 2}
     rows = research("sweep", "status", file, "--json").json["points"]
@@ -280,7 +284,7 @@ def test_hyperband_prunes_what_lags_behind_and_says_so(place, research):
         said = facts.get("pruned") and {name: facts["pruned"][name] for name in ("step", "values")}
         assert (facts["finished"], facts["steps"], said) == (True, taken, why)
     assert "is worse than" in facts["pruned"]["why"]
-    assert process("sweep", "run", file, "--threads", "1", "--json", env={"TANDEM_CACHE": "cache"}).json["states"] == {
+    assert research("sweep", "run", file, "--threads", "1", "--json").json["states"] == {
         "pruned": 2, "done": 2}  # fmt: skip
     assert {one["attempts"] for one in research("sweep", "status", file, "--json").json["points"]} == {1}
 
@@ -388,7 +392,7 @@ def test_a_search_that_was_refused_may_be_corrected(place, research):
     wrong = {"model.adapter.r": {"values": [0, 2]}}
     assert research("sweep", "run", sweep(wrong, **BAYES, run_cap=1)).code == 2
     assert not Path("runs").exists()
-    result = run_sweep(sweep({"model.adapter.r": {"values": [1, 2]}}, **BAYES, run_cap=1))
+    result = run_sweep(research, sweep({"model.adapter.r": {"values": [1, 2]}}, **BAYES, run_cap=1))
     assert result.code == 0, result.err
 
 
@@ -396,15 +400,16 @@ def states(research, file: str) -> list[str]:
     return [one["state"] for one in research("sweep", "status", file, "--json").json["points"]]
 
 
-def run_sweep(file: str, *options: str, **more):
-    return process("sweep", "run", file, "--threads", "1", "--json", *options, env={"TANDEM_CACHE": "cache"}, **more)
+def run_sweep(research, file: str):
+    """In this process: only the workers start anew."""
+    return research("sweep", "run", file, "--threads", "1", "--json")
 
 
 @pytest.mark.thorough
 def test_points_of_two_processes_are_those_of_fit(place, research):
     """DDP's second rank is started by the worker's own process: it must train the worker's point, not a point of its own."""
     Path("sft.yaml").write_text(CONFIG.replace("accelerator: cpu", "accelerator: cpu\n  devices: 2\n  strategy: ddp"))
-    result = run_sweep(sweep({"seed_everything": {"values": [0, 1]}}))
+    result = run_sweep(research, sweep({"seed_everything": {"values": [0, 1]}}))
     assert result.json["states"] == {"done": 2}, result.err
     for seed, line in enumerate(Path("runs/plan.jsonl").read_text().splitlines()):
         point = json.loads(line)["point"]
@@ -416,10 +421,10 @@ def test_points_of_two_processes_are_those_of_fit(place, research):
 @pytest.mark.thorough
 def test_a_done_point_over_other_data_is_another_point(place, research):
     file = sweep({"seed_everything": {"values": [0]}})
-    assert run_sweep(file).json["states"] == {"done": 1}
+    assert run_sweep(research, file).json["states"] == {"done": 1}
     first = json.loads(Path("runs/plan.jsonl").read_text())["point"]
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(20)))
-    again = run_sweep(file)
+    again = run_sweep(research, file)
     assert again.json["states"] == {"done": 1}
     assert "changed since the plan" in again.err
     second = json.loads(Path("runs/plan.jsonl").read_text())["point"]
@@ -454,14 +459,16 @@ def test_a_folder_has_one_sweep(place, research):
 def test_hyperband_compares_points_of_this_plan_alone(place, research):
     Path("sft.yaml").write_text(CONFIG.replace("max_steps: 2", "max_steps: 4\n  val_check_interval: 1"))
     rule = {"metric": {"name": "val/loss"}, "early_terminate": {"type": "hyperband", "min_iter": 3, "eta": 2}}
-    assert run_sweep(sweep({"model.optimisation.lr": {"values": [3e-2, 2e-2]}}, **rule)).json["states"] == {"done": 2}
-    result = run_sweep(sweep({"model.optimisation.lr": {"values": [1e-9]}}, **rule))
+    assert run_sweep(research, sweep({"model.optimisation.lr": {"values": [3e-2, 2e-2]}}, **rule)).json["states"] == {
+        "done": 2
+    }
+    result = run_sweep(research, sweep({"model.optimisation.lr": {"values": [1e-9]}}, **rule))
     assert result.json["states"] == {"done": 1}
 
 
 def test_a_dry_run_changes_nothing(place, research):
     file = sweep({"seed_everything": {"values": [0]}})
-    assert run_sweep(file).code == 0
+    assert run_sweep(research, file).code == 0
     (folder,) = [path for path in Path("runs").iterdir() if len(path.name) == 16]
     facts = json.loads((folder / "provenance.json").read_text())
     (folder / "provenance.json").write_text(json.dumps(facts | {"fingerprint": "0" * 16}))
@@ -477,14 +484,14 @@ def test_a_pruned_point_whose_folder_is_gone_is_made_again(place, research):
     import shutil
 
     file = sweep({"seed_everything": {"values": [0]}})
-    assert run_sweep(file).code == 0
+    assert run_sweep(research, file).code == 0
     point = json.loads(Path("runs/plan.jsonl").read_text())["point"]
     from research.sweeps.ledger import Ledger
 
     Ledger(Path("runs")).append(point, "pruned")
     shutil.rmtree(Path("runs") / point)
     assert states(research, file) == ["missing"]
-    assert run_sweep(file).json["states"] == {"done": 1}
+    assert run_sweep(research, file).json["states"] == {"done": 1}
 
 
 def test_an_error_with_brackets_does_not_end_the_table(place, research):
@@ -504,7 +511,7 @@ def test_a_mapping_that_is_an_option_s_own_value_can_be_swept(place, research):
     values = [{"r": 2, "alpha_pattern": {"q_proj": 64}}, {"r": 2, "target_modules": [r".*\.q_proj", "v_proj"]}]
     found = research("sweep", "plan", sweep({"model.adapter": {"values": values[:1]}}), "--json")
     assert found.code == 0, found.err
-    result = run_sweep("sweep.yaml")
+    result = run_sweep(research, "sweep.yaml")
     assert result.code == 0, result.err
     point = found.json["points"][0]["point"]
     config = yaml.safe_load((Path("runs") / point / "config.yaml").read_text())
@@ -533,7 +540,7 @@ def test_a_point_that_other_code_finished_is_stale(place, research):
     import subprocess
     import sys
 
-    Path("sft.yaml").write_text(CONFIG.replace("max_steps: 2", "max_steps: 3000\n  max_epochs: -1"))
+    Path("sft.yaml").write_text(CONFIG.replace("max_steps: 2", f"max_steps: 20\n  max_epochs: -1{CALLBACK}"))
     file = sweep({"seed_everything": {"values": [0]}})
     child = subprocess.Popen([sys.executable, "-m", "research", "sweep", "run", file, "--threads", "1"],
                              stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # fmt: skip
@@ -549,7 +556,7 @@ def test_a_point_that_other_code_finished_is_stale(place, research):
     (folder / "provenance.json").write_text(json.dumps(facts | {"fingerprint": "0" * 16}))
     # and the data, spelled otherwise, are the same data
     Path("sft.yaml").write_text(Path("sft.yaml").read_text().replace("train: rows.jsonl", f"train: {place}/rows.jsonl"))
-    result = run_sweep(file)
+    result = run_sweep(research, file)
     assert result.code == 0, result.err
     assert "begun by other code" in next(Path("runs/logs").glob("????????????????.log")).read_text()
     assert states(research, file) == ["stale"]
@@ -592,7 +599,7 @@ def test_a_point_that_is_stopped_after_its_last_step_is_validated_when_it_goes_o
 
 def test_a_sweep_says_what_its_points_were_warned_of(place, research):
     Path("sft.yaml").write_text(CONFIG.replace("max_length: 128", "max_length: 34"))
-    result = run_sweep(sweep({"seed_everything": {"values": [0, 1]}}))
+    result = run_sweep(research, sweep({"seed_everything": {"values": [0, 1]}}))
     assert result.code == 0, result.err
     assert "2 of 2 points: warning: train" in result.err
     assert "2 of 2 points are to be run, by 1 processes" in result.err

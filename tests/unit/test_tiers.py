@@ -2,6 +2,8 @@
 
 from types import SimpleNamespace
 
+import pytest
+
 from tests.tiers import left_out, sample
 
 NAMES = [f"t::test[{i}]" for i in range(40)]
@@ -30,3 +32,11 @@ def test_a_family_is_sampled_and_thorough_tests_are_left_out():
     items += [item("t::other[1]", sample=(1,)), item("t::long", thorough=()), item("t::plain")]
     gone = {one.nodeid for one in left_out(items, "a")}
     assert gone == {*NAMES} - sample(NAMES, 8, "a") | {"t::long"}
+
+
+@pytest.mark.xdist_group("tiers")
+def test_what_is_one_group_is_sent_to_one_process(request):
+    """With pytest 9.2 xdist 3.8 forgets its groups: one SLURM for all tests became one a process."""
+    if not request.config.getoption("loadgroup", False):
+        pytest.skip("not under pytest -n --dist loadgroup")
+    assert request.node.nodeid.endswith("@tiers")
