@@ -3,11 +3,12 @@
 The parent tells a `Side` what to do, and its process does it inside its training loop, where a `Turns` waits for the next
 word:
 
-  {"case": {...}}  build it and train `warmup` steps        → {"start_seconds"}
-  {"steps": n}     n steps, from one synchronisation to the other → {"seconds", "loader_seconds", "gib", "loss"}, on a GPU
-                   also "device_seconds" between two of its events; with "lead": m after m more, which use up what loader processes have made ready in the pause
-  {"count": true}  one step under the profiler               → {"launches", "syncs", "aten_ops", …}
-  {"end": true}    leave the loop                            → {"ended"}
+  {"case": {...}}  build it and train `warmup` steps → {"start_seconds"}
+  {"steps": n}     n steps between two synchronisations → {"seconds", "loader_seconds", "gib", "loss"}, on a GPU also
+                   "device_seconds" between two of its events; with "lead": m after m more steps, which use up what loader
+                   processes have made ready in the pause
+  {"count": true}  one step under the profiler → {"launches", "syncs", "aten_ops", …}
+  {"end": true}    leave the loop → {"ended"}
 
 A side that fails answers {"error": …} and ends; it is started anew for the next case. Sides take turns, A B A B, so that both
 meet the same machine; while one works the other waits for a line, and its device is idle.
