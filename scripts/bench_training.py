@@ -155,8 +155,7 @@ def train_ours(case: dict, turns: Turns) -> None:
     made = data.train_dataloader
 
     def in_order():
-        loader = made()
-        loader.batch_sampler.shuffle = False
+        loader = endless(made())
         if case["input"] == "texts":
             return loader
         held = list(itertools.islice(loader, HELD))
@@ -169,6 +168,32 @@ def train_ours(case: dict, turns: Turns) -> None:
         enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
+
+
+def endless(loader):
+    """A DataModule's loader over its examples in their order, again and again: an epoch's end would fall into a turn."""
+    import torch
+
+    sampler = loader.batch_sampler
+    return torch.utils.data.DataLoader(
+        loader.dataset, batch_sampler=InOrder(len(loader.dataset), sampler.batch_size), collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers, multiprocessing_context=loader.multiprocessing_context,
+        worker_init_fn=loader.worker_init_fn, pin_memory=loader.pin_memory,
+    )  # fmt: skip
+
+
+class InOrder:
+    """(epoch 0, index) of each step's examples; whole batches."""
+
+    def __init__(self, count: int, size: int):
+        self.count, self.size = count, size
+
+    def __len__(self) -> int:
+        return 10**9
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        starts = range(0, self.count // self.size * self.size, self.size)
+        return ([(0, i) for i in range(start, start + self.size)] for start in itertools.cycle(starts))
 
 
 class Held:
@@ -372,11 +397,10 @@ class Bench:
         random_weights: made-up texts and models, instead of squad and all-MiniLM-L6-v2.
         scratch: for what is made.
         peak: FLOP/s of the fastest bf16 product; None leaves shares out.
-        tiny: few steps, to see that it runs.
     """
 
-    def __init__(self, device: str, random_weights: bool, scratch: Path, peak: float | None = None, tiny: bool = False):
-        self.device, self.random, self.scratch, self.peak, self.tiny = device, random_weights, scratch, peak, tiny
+    def __init__(self, device: str, random_weights: bool, scratch: Path, peak: float | None = None):
+        self.device, self.random, self.scratch, self.peak = device, random_weights, scratch, peak
         self.sides = {name: Side(__file__, name, {"device": device}) for name in SIDES}
 
     def close(self) -> None:
@@ -409,11 +433,11 @@ class Bench:
                 "workers": workers, "model": str(self.model(task, shape)), "rows": str(self.rows(task, tokens, pairs)),
                 "device": self.device, "attention": attention, "warmup": 2 if self.device == "cpu" else 5}  # fmt: skip
 
-    def speed(self, case: dict, rounds: int, steps: int) -> dict:
-        """Sides of a case in turns, and what their numbers say of each other."""
-        peer = "trainer" if case["input"] == "texts" and has_trainer() else "loop"
-        lead = 2 * case["workers"] if case["input"] == "texts" else 0
-        found = compare([self.sides["ours"], self.sides[peer]], case, rounds, steps, lead)
+    def speed(self, case: dict, rounds: int, steps: int | None = None, count: bool = True) -> dict:
+        """Sides of a case in turns, and what their numbers say of each other; see bench_sides.compare."""
+        peer = self.peer(case)
+        lead = 0 if self.device == "cpu" else 2 * case["workers"] if case["input"] == "texts" else 2
+        found = compare([self.sides["ours"], self.sides[peer]], case, rounds, steps, lead, count)
         result = {"sides": found, "peer": peer}
         for name, row in found.items():
             if "error" not in row:
@@ -444,15 +468,18 @@ class Bench:
             return [len(ids) for ids in tokenizer(queries, docs, **options)["input_ids"]]
         return [len(ids) for texts in (queries, docs) for ids in tokenizer(texts, **options)["input_ids"]]
 
+    def peer(self, case: dict) -> str:
+        return "trainer" if case["input"] == "texts" and has_trainer() else "loop"
+
     def losses(self, case: dict) -> dict:
         """The fp32 loss of batch 21 after 20 steps without dropout, of ours and of the peer."""
-        peer = "trainer" if case["input"] == "texts" and has_trainer() else "loop"
+        peer = self.peer(case)
         exact = case | {"dropout": 0.0, "warmup": 1}
         found = compare([self.sides["ours"], self.sides[peer]], exact, 1, STEPS - 1, count=False)
         after = {name: row.get("loss") for name, row in found.items()}
         errors = {name: row["error"] for name, row in found.items() if "error" in row}
         if errors:
-            return {"errors": errors}
+            return {"error": "; ".join(f"{name}: {error}" for name, error in errors.items())}
         return {f"loss_after_{STEPS}_steps": {name: round(value, 6) for name, value in after.items()},
                 "loss_difference": round(abs(after["ours"] - after[peer]), 6)}  # fmt: skip
 

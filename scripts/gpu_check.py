@@ -1,16 +1,22 @@
 """The parts of gpu_check.sh: each writes one JSON, DIR/PART.json, case by case.
 
 A part is a process of its own with a limit; one that fails or runs out of time does not stop the next. A case that is in the
-file already is not run again, a part that is done is skipped. A case for which no time is left, or that cannot run here, is in
-"left_out" with its reason.
+file already, measured with the same code, packages and card, is not run again, and a part that is done is skipped. A case for
+which no time is left, or that cannot run here, is in "left_out" with its reason.
+
+Where a command may take ten minutes and machines come and go: one part a command (--part), and the files of the parts before
+it brought along, since shares of peak are of the product that the part "device" has measured. A copy without .git is told its
+commit by TANDEM_COMMIT.
 """
 
 import argparse
+import contextlib
 import functools
 import importlib.util
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,7 +45,7 @@ class Check:
         from bench_device import environment
 
         self.path, self.device, self.tiny = path, device, device == "cpu"
-        self.started, self.seconds, self.longest = time.monotonic(), seconds, 0.0
+        self.started, self.seconds, self.took = time.monotonic(), seconds, [0.0]
         self.facts = {"part": name, "done": False, "environment": environment(device), "cases": {}, "left_out": {}}
         before = read(path)
         if before and same_place(before["environment"], self.facts["environment"]):
@@ -62,9 +68,8 @@ class Check:
         except Exception as error:
             traceback.print_exc()
             found = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"}
-        took = time.monotonic() - start
-        self.longest = max(self.longest, took)
-        self.facts["cases"][name] = found | {"took_seconds": round(took, 1)}
+        self.took.append(time.monotonic() - start)
+        self.facts["cases"][name] = found | {"took_seconds": round(self.took[-1], 1)}
         self.write()
 
     def leave_out(self, name: str, why: str) -> None:
@@ -84,10 +89,14 @@ class Check:
 
     @property
     def peak(self) -> float | None:
-        """FLOP/s of the fastest bf16 product, as the part `device` has measured it."""
+        return self.peak_of("bf16")
+
+    def peak_of(self, precision: str) -> float | None:
+        """FLOP/s of the fastest product, as the part `device` has measured it."""
         found = read(self.path.with_name("device.json"))
         limits = found["cases"].get("limits", {}) if found else {}
-        return limits["peak_tflops_bf16"] * 1e12 if "peak_tflops_bf16" in limits else None
+        name = f"peak_tflops_{precision}"
+        return limits[name] * 1e12 if name in limits else None
 
 
 def read(path: Path) -> dict | None:
@@ -96,7 +105,7 @@ def read(path: Path) -> dict | None:
 
 def same_place(a: dict, b: dict) -> bool:
     """Whether numbers of two environments belong into one table."""
-    return all(a.get(name) == b.get(name) for name in ("commit", "packages", "device", "card", "python"))
+    return all(a.get(name) == b.get(name) for name in ("sources", "packages", "device", "card", "python"))
 
 
 # ---- the parts ------------------------------------------------------------------------------------------------------------
@@ -113,18 +122,29 @@ def tests(check: Check) -> None:
         check.leave_out("tests/gpu", "pytest is not installed")
         return
 
-    def run() -> dict:
+    def run(*which: str) -> dict:
         with tempfile.TemporaryDirectory() as scratch:
             report = Path(scratch, "junit.xml")
-            command = [sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", "-q", "-p", "no:cacheprovider", "-o",
-                       "addopts=", f"--junitxml={report}"]  # fmt: skip
-            place = {"TANDEM_GPU_TESTS": "cpu", "OMP_NUM_THREADS": "1"} if check.tiny else {}
-            done = subprocess.run(command, cwd=ROOT, env=os.environ | place, stdout=sys.stderr, check=False)
+            command = [sys.executable, "-m", "pytest", *which, "-m", "gpu", "-q", "-p", "no:cacheprovider", "-o", "addopts=",
+                       f"--junitxml={report}"]  # fmt: skip
+            place = {"TANDEM_GPU_TESTS": "cpu"} if check.tiny else {}
+            done = subprocess.run(
+                command, cwd=ROOT, env=os.environ | place, stdout=sys.stderr, check=False, timeout=100
+            )
             if not report.exists():
                 raise RuntimeError(f"pytest ended with {done.returncode} and wrote no report")
             return outcomes(report) | {"exit_code": done.returncode}
 
-    check.case("tests/gpu", run)
+    if check.tiny:  # nothing hangs on a CPU: one start for all
+        check.case("tests/gpu", lambda: run("tests/gpu"))
+        return
+    for which in (
+        ["test_steps.py", "-k", "not ddp"],
+        ["test_inference.py"],
+        ["test_resume.py"],
+        ["test_steps.py", "-k", "ddp"],
+    ):
+        check.case(" ".join(which), lambda which=which: run(f"tests/gpu/{which[0]}", *which[1:]))
 
 
 def outcomes(report: Path) -> dict:
@@ -143,7 +163,7 @@ def outcomes(report: Path) -> dict:
 
 
 def measured(bench: Any, case: tuple, *options: Any) -> dict:
-    """A case of bench_training or bench_lm; what it needs is made first."""
+    """Make a case of bench_training or bench_lm, and run it; `case`, `options` are what its Bench.case and speed take."""
     return bench.speed(bench.case(*case), *options)
 
 
@@ -151,44 +171,63 @@ def training(check: Check) -> None:
     """Contrastive and cross-encoder training."""
     import bench_training
 
+    tiny = (("tiny",), (32,), (16,))
+    shapes, tokens, sizes = tiny if check.tiny else (("minilm", "110m"), (128, 64), (64, 256, 1024))
+    rounds, steps = (1, 1) if check.tiny else (3, None)
+    grid = [
+        (f"{task} {shape} {size} pairs x {length} tokens, from {given}", (task, size, length, shape, given))
+        for length, size, shape, given, task in itertools.product(
+            tokens, sizes, shapes, ("texts", "tokens"), bench_training.TASKS)
+    ]  # fmt: skip
+    # all positions of so many pairs through so large a model want more than 80 GiB: last, to see who can
+    grid.sort(key=lambda case: case[1][0] == "contrastive" and case[1][1:4] == (1024, 128, "110m"))
+    half = len(grid) if check.tiny else len(grid) // 2  # those of 128 tokens
     with tempfile.TemporaryDirectory() as scratch:
         bench = bench_training.Bench(check.device, True, Path(scratch), check.peak)
-        shapes, tokens, sizes = (
-            (("tiny",), (32,), (16,)) if check.tiny else (("minilm", "110m"), (128, 64), (1024, 64, 256))
-        )
-        rounds, steps = (1, 1) if check.tiny else (2, 10)
+        kinds = [*itertools.product(bench_training.TASKS, shapes)]
         try:
-            for shape, task in itertools.product(shapes, bench_training.TASKS):
-                case = bench.case(task, sizes[0] if check.tiny else 64, tokens[-1], shape)
-                check.case(
-                    f"{task} {shape}: loss after {bench_training.STEPS} steps", lambda case=case: bench.losses(case)
-                )
-            grid = itertools.product(sizes, tokens, shapes, ("texts", "tokens"), bench_training.TASKS)
-            for size, length, shape, given, task in grid:
-                name = f"{task} {shape} {size} pairs x {length} tokens, from {given}"
-                check.case(name, functools.partial(measured, bench, (task, size, length, shape, given), rounds, steps))
+            for task, shape in kinds:
+                run = functools.partial(losses, bench, (task, sizes[0], tokens[-1], shape))
+                check.case(f"{task} {shape}: loss after {bench_training.STEPS} steps", run)
+            for name, case in grid[:half]:
+                check.case(name, functools.partial(measured, bench, case, rounds, steps, False))
+            for task, shape in kinds:
+                run = functools.partial(measured, bench, (task, sizes[0], tokens[0], shape, "tokens"), 1, steps or 5)
+                check.case(f"{task} {shape}: launches of a step, {sizes[0]} pairs x {tokens[0]} tokens", run)
+            bench.close()  # a process that was profiled may be slower from then on
+            for name, case in grid[half:]:
+                check.case(name, functools.partial(measured, bench, case, rounds, steps, False))
         finally:
             bench.close()
+
+
+def losses(bench: Any, case: tuple) -> dict:
+    return bench.losses(bench.case(*case))
 
 
 def language(check: Check) -> None:
     """SFT and DPO by LoRA."""
     import bench_lm
 
+    shapes, tokens = (("tiny",), (32,)) if check.tiny else (("1.5b", "135m"), (2048, 256))
+    rounds, steps = (1, 1) if check.tiny else (2, None)
+    cases = {}
+    for shape, length, task in itertools.product(shapes, tokens, ("sft", "dpo")):
+        batch = 4 if check.tiny else 8 if length == 256 else 4 if task == "sft" else 2
+        cases[f"{task} {shape} {batch} rows x {length} tokens"] = (task, "lora", length, shape, batch)
     with tempfile.TemporaryDirectory() as scratch:
         bench = bench_lm.Bench(check.device, Path(scratch), random_weights=True, peak=check.peak)
-        shapes, tokens = (("tiny",), (32,)) if check.tiny else (("135m", "1.5b"), (256, 2048))
-        rounds, steps = (1, 1) if check.tiny else (2, 8)
         if "trl" not in bench.names():
             check.leave_out(
                 "TRL's trainers", "trl or datasets is not installed; the peer is a plain transformers + PEFT loop"
             )
         try:
-            for shape, length, task in itertools.product(shapes, tokens, ("sft", "dpo")):
-                batch = 4 if check.tiny else 8 if length == 256 else 4 if task == "sft" else 2
-                compiled = (shape, length, task) in (("135m", 256, "sft"), ("1.5b", 2048, "sft"))
-                run = functools.partial(measured, bench, (task, "lora", length, shape, batch), rounds, steps, compiled)
-                check.case(f"{task} {shape} {batch} rows x {length} tokens", run)
+            for name, case in cases.items():
+                check.case(name, functools.partial(measured, bench, case, rounds, steps))
+            for name, case in [] if check.tiny else cases.items():  # a compilation takes a minute
+                if (case[2], case[3]) in ((2048, "1.5b"), (256, "135m")) and case[0] == "sft":
+                    check.case(f"{name}, against torch.compile", functools.partial(
+                        measured, bench, case, rounds, steps, ["ours", "compiled"]))  # fmt: skip
         finally:
             bench.close()
 
@@ -201,14 +240,16 @@ def inference(check: Check) -> None:
     tiny = (("tiny",), 64, [32], 1)
     shapes, count, sizes, rounds = tiny if check.tiny else (("minilm", "110m"), 2000, [32, 128, 512], 3)
     with tempfile.TemporaryDirectory() as scratch:
-        for shape, precision in itertools.product(shapes, ("bf16", "fp32")):
+
+        def run(bench: Callable, shape: str, precision: str) -> dict:
             folder = Path(scratch, shape)
             if not folder.exists():
                 encoder_folder(shape, folder)
+            return bench(folder, texts_of(count), precision, check.device, rounds, sizes, check.peak_of(precision))
+
+        for shape, precision in itertools.product(shapes, ("bf16", "fp32")):
             for name, bench in {"encode": bench_encode, "rerank": bench_rerank}.items():
-                peak = check.peak if precision == "bf16" else None
-                run = functools.partial(bench, folder, texts_of(count), precision, check.device, rounds, sizes, peak)
-                check.case(f"{name} {shape} {precision}", run)
+                check.case(f"{name} {shape} {precision}", functools.partial(run, bench, shape, precision))
 
 
 def packing(check: Check) -> None:
@@ -241,24 +282,28 @@ def run_part(name: str, out: Path, device: str) -> None:
 
 def run_parts(names: list[str], out: Path, device: str) -> int:
     """Each in a process of its own; how many of them are not done afterwards."""
-    bad = 0
+    from bench_device import environment
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends with us
+    place, bad = environment(device), 0
     for name in names:
         path = out / f"{name}.json"
-        if (before := read(path)) and before["done"]:
+        if (before := read(path)) and before["done"] and same_place(before["environment"], place):
             print(f"{name}: there already ({path}); delete it to measure again", file=sys.stderr)
             continue
         start = time.monotonic()
         command = [sys.executable, __file__, "--inside", "--part", name, "--out", str(out), "--device", device]
-        threads = {"OMP_NUM_THREADS": "1"} if device == "cpu" else {}  # tiny models gain nothing from a second one
-        process = subprocess.Popen(command, start_new_session=True, env=threads | os.environ)
-        try:
-            code = process.wait(timeout=60 * min(8, PARTS[name].minutes + 1))
-        except BaseException as error:  # out of time, or interrupted: what it has started ends with it
-            os.killpg(process.pid, 9)
-            process.wait()
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-            code = "stopped at its limit"
+        settings = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+        settings |= {"OMP_NUM_THREADS": "1"} if device == "cpu" else {}  # tiny models gain nothing from a second one
+        process = subprocess.Popen(command, process_group=0, env=settings | os.environ)
+        code: int | str = "stopped at its limit"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            try:
+                code = process.wait(timeout=60 * min(8, PARTS[name].minutes + 1))
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
         facts = read(path) or {"done": False, "cases": {}, "left_out": {}}
         errors = sum("error" in case for case in facts["cases"].values())
         bad += not facts["done"]

@@ -30,15 +30,18 @@ def table(folder: Path) -> str:
     lines = [f"{place.get('card', 'CPU, dry run')}, driver {place.get('driver', '–')}, CUDA {place.get('cuda', '–')}, Python "
              f"{place['python']}; {versions}; commit {place['commit'][:7]}."]  # fmt: skip
     limits = files.get("device", {}).get("cases", {}).get("limits", {})
-    if limits:
+    if "error" not in limits and limits:
         peaks = [f"{name} {limits[f'peak_tflops_{name}']:,.3g} TFLOP/s" for name in ("bf16", "fp16", "tf32", "fp32")
                  if f"peak_tflops_{name}" in limits]  # fmt: skip
-        lines += ["", f"Fastest products: {', '.join(peaks)}; a copy moves {limits['copy_gb_per_second']:,.4g} GB/s."]
-    tested = files.get("tests", {}).get("cases", {}).get("tests/gpu", {})
-    if "passed" in tested:
-        ended = ", ".join(f"{tested[how]} {how}" for how in ("passed", "failed", "skipped"))
+        lines += [
+            "",
+            f"Fastest products: {', '.join(peaks)}; a copy moves {limits.get('copy_gb_per_second', 0):,.4g} GB/s.",
+        ]
+    tested = [case for case in files.get("tests", {}).get("cases", {}).values() if "passed" in case]
+    if tested:
+        ended = ", ".join(f"{sum(case[how] for case in tested)} {how}" for how in ("passed", "failed", "skipped"))
         lines += ["", f"Tests on the device: {ended}."]
-        lines += [f"- {name}: {why}" for name, why in tested["reasons"].items()]
+        lines += [f"- {name}: {why}" for case in tested for name, why in case["reasons"].items()]
     rows = [row for name in ("training", "language") for row in sided(files.get(name))]
     rows += [row for row in inferred(files.get("inference"))]
     if rows:

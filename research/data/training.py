@@ -141,10 +141,11 @@ def training_loader(data: ResumableData, collate: Callable[[list], Any]) -> Data
     )  # fmt: skip
     if data.place is not None:
         data.sampler.load_state_dict(data.place)
-    # fork: the dataset and the tokenizer are shared with the workers, not copied through a pipe
+    # fork: the dataset and the tokenizer are shared with the workers, not copied through a pipe; they outlive an epoch, since
+    # each start of them costs a part of a second
     return DataLoader(data.dataset, batch_sampler=data.sampler, collate_fn=collate, num_workers=data.workers,
                       generator=torch.Generator(), multiprocessing_context="fork" if data.workers else None,
-                      worker_init_fn=ignore_signals)  # fmt: skip
+                      worker_init_fn=ignore_signals, persistent_workers=data.workers > 0)  # fmt: skip
 
 
 def ignore_signals(_worker: int) -> None:

@@ -126,9 +126,11 @@ class DPOModule(L.LightningModule):
         if asked is False or (asked is None and self.model.virtual_tokens):
             return False
 
+        device = next(self.model.parameters()).device  # the weights' own: self.device is ahead of them in setup
+
         def logps(rows: list[dict], shared: bool) -> Tensor:
             data.share_prompt = shared
-            chunk = {k: v.to(self.device) for k, v in data.collate(self.model).collate(list(enumerate(rows))).items()}
+            chunk = {k: v.to(device) for k, v in data.collate(self.model).collate(list(enumerate(rows))).items()}
             return sequence_logps(self.model, chunk)[0]
 
         pairs = [row for tokens in data.tokens.values() for row in tokens.rows]

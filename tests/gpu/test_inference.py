@@ -14,7 +14,7 @@ from tests.conftest import WORDS
 
 pytestmark = pytest.mark.gpu
 TEXTS = [" ".join(WORDS[(i * 7 + j * (i + 1)) % len(WORDS)] for j in range(1 + i % 23)) for i in range(60)]
-TOLERANCE = {"fp32": 1e-5, "bf16": 3e-2}
+TOLERANCE = {"fp32": 1e-5, "bf16": 6e-2}
 DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 

@@ -407,3 +407,14 @@ def test_decoding_is_the_same_for_every_model_and_ends_where_the_model_says(fold
     answer = generate(model, prompts[:1], Decoding(12))[0]
     assert answer.ended
     assert answer.tokens < plain[0].tokens
+
+
+@pytest.mark.parametrize("kind", ["dual_encoder", "cross_encoder", "sft", "dpo"])
+def test_setup_computes_where_the_weights_are(training, kind):
+    """In `setup` Lightning says the device of the training already, and the weights are still on the CPU."""
+
+    class Ahead(L.Callback):
+        def setup(self, trainer, module, stage) -> None:
+            module._device = torch.device("meta")
+
+    training(kind, "run", trainer={"max_steps": 1}).run(callbacks=(Ahead(),))
