@@ -235,6 +235,7 @@ def test_signal_to_all_processes_of_a_job_leaves_the_workers_to_the_last_step(mo
     assert "goes on from step-" in stopped.err
 
 
+@pytest.mark.thorough
 def test_killed_after_a_checkpoint_the_same_command_equals_a_straight_run(typed):
     killed = signalled(signal.SIGKILL, LONG, until="run/checkpoints.json")
     assert killed.code == -signal.SIGKILL

@@ -94,6 +94,7 @@ def meets(a: list[float], b: list[float]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
+@pytest.mark.sample(1)
 @needs_browser
 @pytest.mark.parametrize(("width", "layout"), [(1400, "wide"), (810, "wide"), (390, "narrow"), (320, "narrow")])
 def test_nothing_overflows_and_labels_stand_free(report, tmp_path, width, layout):
@@ -141,6 +142,7 @@ def trained(tmp_path_factory, tiny_bert) -> Path:
     return folder / "out"
 
 
+@pytest.mark.sample(1)
 @needs_browser
 @pytest.mark.parametrize(("width", "layout"), [(1400, "wide"), (810, "wide"), (390, "narrow"), (320, "narrow")])
 def test_trainings_figures_are_legible_and_nothing_in_them_overlaps(trained, tmp_path, width, layout):

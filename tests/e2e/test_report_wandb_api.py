@@ -101,6 +101,7 @@ def test_the_server_and_the_logs_of_the_same_runs_give_one_table(server, tmp_pat
     assert tables[0] == tables[1]
 
 
+@pytest.mark.thorough
 def test_groups_states_and_a_whole_project(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = report(server, "wandb:me/proj/by hand", "--metric", "top1", "--json")
@@ -171,6 +172,7 @@ def test_an_answer_that_is_lost_is_asked_for_again(server, tmp_path, monkeypatch
     assert "trying again (2 left)" in result.err
 
 
+@pytest.mark.thorough
 def test_a_network_that_goes_away_costs_the_curves_and_not_the_report(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     server.faults["SampledHistoryPage"] = (1000, "hang")

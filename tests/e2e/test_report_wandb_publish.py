@@ -200,6 +200,7 @@ def test_published_it_is_what_the_dry_run_said_and_the_files_are_there(place, re
     assert runs == {*grids(dry)[0]["runSets"][0]["filters"]["filters"][0]["value"]}
 
 
+@pytest.mark.thorough
 def test_runs_that_are_not_there_are_counted(place):
     stand_in = StandIn([])
     with serving(stand_in) as base:

@@ -128,6 +128,7 @@ def test_what_has_failed_or_is_gone_is_run_again_alone(place, research):
     assert [states[p]["attempts"] for p in points] == [1, 2, 2]
 
 
+@pytest.mark.thorough
 def test_points_of_other_code_are_stale_and_kept(place, research, monkeypatch):
     file = sweep({"seed_everything": {"values": [0]}})
     assert research("sweep", "run", file, "--threads", "1").code == 0
@@ -388,6 +389,7 @@ def test_a_sweep_goes_on_without_w_and_b_s_process(place, research):
     assert disturbed == quiet
 
 
+@pytest.mark.thorough
 def test_a_search_that_was_refused_may_be_corrected(place, research):
     wrong = {"model.adapter.r": {"values": [0, 2]}}
     assert research("sweep", "run", sweep(wrong, **BAYES, run_cap=1)).code == 2
@@ -466,6 +468,7 @@ def test_hyperband_compares_points_of_this_plan_alone(place, research):
     assert result.json["states"] == {"done": 1}
 
 
+@pytest.mark.thorough
 def test_a_dry_run_changes_nothing(place, research):
     file = sweep({"seed_everything": {"values": [0]}})
     assert run_sweep(research, file).code == 0
@@ -507,6 +510,7 @@ def test_an_error_with_brackets_does_not_end_the_table(place, research):
     assert "[bold]Connection closed" in shown.out
 
 
+@pytest.mark.thorough
 def test_a_mapping_that_is_an_option_s_own_value_can_be_swept(place, research):
     values = [{"r": 2, "alpha_pattern": {"q_proj": 64}}, {"r": 2, "target_modules": [r".*\.q_proj", "v_proj"]}]
     found = research("sweep", "plan", sweep({"model.adapter": {"values": values[:1]}}), "--json")
@@ -580,6 +584,7 @@ def test_malformed_sweeps_are_refused_in_words(text, says, place, research):
     assert re.search(says, result.err), result.err
 
 
+@pytest.mark.thorough
 def test_a_point_that_is_stopped_after_its_last_step_is_validated_when_it_goes_on(place):
     """As straight: the same best model and metrics."""
     Path("stop.py").write_text(
@@ -597,6 +602,7 @@ def test_a_point_that_is_stopped_after_its_last_step_is_validated_when_it_goes_o
     assert metrics(Path("stopped"))["metrics"]
 
 
+@pytest.mark.thorough
 def test_a_sweep_says_what_its_points_were_warned_of(place, research):
     Path("sft.yaml").write_text(CONFIG.replace("max_length: 128", "max_length: 34"))
     result = run_sweep(research, sweep({"seed_everything": {"values": [0, 1]}}))

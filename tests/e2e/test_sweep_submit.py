@@ -192,6 +192,7 @@ def test_the_script_of_agents_is_sound(place, research):  # noqa: F811
     assert not Path("runs/submit").exists()
 
 
+@pytest.mark.thorough
 def test_a_task_that_is_stopped_goes_on_with_its_trial(place, research, serve, tmp_path):  # noqa: F811
     """The script of a task, run by bash as SLURM would; `scontrol` writes down what it is asked."""
     Path("sft.yaml").write_text(

@@ -53,6 +53,7 @@ def test_our_exit_does_not_wait_for_a_service_that_says_nothing(use, tmp_path):
         server.http.shutdown()
 
 
+@pytest.mark.thorough
 def test_a_network_that_is_lost_while_training_does_not_hold_its_end(tmp_path, tiny_bert, monkeypatch):
     fitting.furnish(tmp_path, tiny_bert, monkeypatch)
     stand_in = StandIn([])

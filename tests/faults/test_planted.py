@@ -46,7 +46,7 @@ class Copy:
     def run(self, test: str) -> Outcome:
         """pytest on one test, in a child that imports our code as it lies in the folder now."""
         log = self.folder / "log"
-        arguments = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", test]
+        arguments = ["-q", "-x", "-p", "no:cacheprovider", test]
         self.process.stdin.write(json.dumps({"arguments": arguments, "log": str(log), "seconds": SECONDS}) + "\n")
         return Outcome(int(self._answer()), log.read_text(errors="replace"))
 

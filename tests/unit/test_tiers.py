@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.tiers import left_out, sample
+from tests.tiers import ROOT, commit, left_out, sample
 
 NAMES = [f"t::test[{i}]" for i in range(40)]
 
@@ -40,3 +40,15 @@ def test_what_is_one_group_is_sent_to_one_process(request):
     if not request.config.getoption("loadgroup", False):
         pytest.skip("not under pytest -n --dist loadgroup")
     assert request.node.nodeid.endswith("@tiers")
+
+
+def test_the_quick_tier_enters_every_room(request):
+    items = request.session.items
+    if len({item.path for item in items}) < 100:
+        pytest.skip("asked of all tests together")
+    quick = {item.path for item in {*items} - {*left_out(items, commit())}}
+    folders = {path.name for path in (ROOT / "tests").iterdir() if list(path.glob("test_*.py"))}
+    assert {path.relative_to(ROOT / "tests").parts[0] for path in quick} >= folders
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in quick)
+    for room in (path.parent.name for path in (ROOT / "research").glob("*/__init__.py")):
+        assert f"from research.{room}" in sources, room
