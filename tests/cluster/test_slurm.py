@@ -108,6 +108,7 @@ def test_twelve_points_disturbed_are_those_of_an_undisturbed_run(slurm, place, r
     assert len({job for jobs in starts.values() for job in jobs}) >= 12
 
 
+@pytest.mark.thorough
 def test_a_point_out_of_time_saves_and_goes_on(slurm, place, research):
     """A limit of one minute, a training of more: the warning saves, the task is requeued, no step is lost or repeated."""
     file = written(5000, "long", POINTS[:1])

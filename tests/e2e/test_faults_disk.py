@@ -102,6 +102,7 @@ def assert_fails_cleanly(result, command: str, out: Path, *words: str) -> dict[P
     return {path: path.read_bytes() for path in left if path.suffix == ".trec"}
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("command", WRITERS)
 def test_write_that_fails_at_any_byte_is_refused_and_goes_through_later(command, research, place):
     refused, finished = 0, {}
@@ -124,6 +125,7 @@ def test_write_that_fails_at_any_byte_is_refused_and_goes_through_later(command,
             assert read_run(Path("again") / path.relative_to("out")) == read_run(path)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("command", WRITERS)
 def test_disk_that_fills_up_after_the_check_is_refused_and_goes_through_later(command, research, place, tmpfs,
                                                                               monkeypatch):  # fmt: skip

@@ -77,7 +77,7 @@ def test_unreachable_hub_is_refused_within_half_a_minute(verb, place):
     assert time.monotonic() - started < 30
 
 
-@pytest.mark.sample(1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", [MAKE_RUN, MAKE_FIT.replace("--out out", "--out run")], ids=["retrieve", "fit"])
 def test_unreachable_wandb_is_a_warning_and_the_run_goes_on(command, place):
     nowhere = {"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9",

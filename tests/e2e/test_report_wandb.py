@@ -32,6 +32,7 @@ def table(folder: Path) -> list[dict]:
     return list(csv.DictReader((folder / "runs.csv").read_text().splitlines()))
 
 
+@pytest.mark.thorough
 def test_folders_and_logs_of_one_sweep_give_one_table(made, tmp_path, monkeypatch, research):
     monkeypatch.chdir(made)
     logs = sorted(Path("runs").glob("*/wandb"))
@@ -65,6 +66,7 @@ def test_folders_and_logs_of_one_sweep_give_one_table(made, tmp_path, monkeypatc
     assert (tmp_path / "logs/report.md").read_text().startswith("# tiny")
 
 
+@pytest.mark.thorough
 def test_a_folder_of_research_is_its_own_source(made, tmp_path, monkeypatch, research):
     monkeypatch.chdir(made)
     point = next(path for path in sorted(Path("runs").iterdir()) if (path / "wandb").is_dir())

@@ -83,6 +83,7 @@ def test_a_sweep_of_the_server_becomes_a_report(server, tmp_path, monkeypatch):
     assert files() == first
 
 
+@pytest.mark.thorough
 def test_the_server_and_the_logs_of_the_same_runs_give_one_table(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for i, (lr, seed) in reversed([*enumerate(POINTS)]):
@@ -132,6 +133,7 @@ def test_names_that_the_server_has_not_are_refused(server, tmp_path, monkeypatch
     assert not Path("out").exists()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("kind", "fault", "says"), [
     ("Viewer", 401, "W&B refuses the key"), ("Runs", 403, "W&B refuses the key"),
     ("Runs", "errors", "W&B does not give it (input: no such thing)"), ("Runs", 404, "W&B does not give it (out of order)"),

@@ -213,6 +213,7 @@ def test_runs_that_are_not_there_are_counted(place):
     assert (some.code, f"warning: 1 of 4 runs are not in me/tandem ({ids()[0]})" in some.err) == (0, True), some.err
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("refused", "says", "reports"), [
     ("upsertView", "nothing was published: W&B refused the report", 0),
     ("CreateArtifact", "Not published: its artifact and the figures that its panels show", 1),

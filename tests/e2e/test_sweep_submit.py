@@ -82,6 +82,7 @@ def test_paths_that_pods_cannot_see_are_refused(place, research, tmp_path, monke
     assert "which the claim holds; expected a path that pods can see" in result.err
 
 
+@pytest.mark.thorough
 def test_a_pod_trains_its_point_and_ends_as_the_policy_expects(place, research):  # noqa: F811
     file = sweep(SEEDS)
     points = [one["point"] for one in research("sweep", "plan", file, "--json").json["points"]]
@@ -147,6 +148,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("case", REFUSED)
 def test_options_that_do_not_go_together_are_refused(case, place, research):  # noqa: F811
     options, says = REFUSED[case]

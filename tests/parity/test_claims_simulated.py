@@ -87,6 +87,7 @@ CLAIMS = {  # name: (test, what its population holds fixed, correlation of seeds
 }
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("repetitions", REPETITIONS)
 @pytest.mark.parametrize("spread", SPREADS)
 @pytest.mark.parametrize("n", SEEDS)
@@ -113,6 +114,7 @@ def test_false_positives_of_a_claim_under_its_own_null(claim, n, spread, repetit
         assert covered >= 1 - limit(repetitions)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("repetitions", REPETITIONS)
 @pytest.mark.parametrize("spread", SPREADS)
 @pytest.mark.parametrize("n", SEEDS)
@@ -129,6 +131,7 @@ def test_methods_a_margin_apart_are_rarely_called_equivalent_and_equal_ones_are(
     assert right / repetitions > 0.9
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("repetitions", REPETITIONS)
 @pytest.mark.parametrize("spread", SPREADS)
 @pytest.mark.parametrize("n", SEEDS)
@@ -216,6 +219,7 @@ def test_welch_with_unequal_numbers_of_seeds_exceeds_its_level_and_says_so():
     assert "unequal" in tests[0].note
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("shape", ["heavy", "skewed"])
 @pytest.mark.parametrize("n", SEEDS)
 def test_welch_keeps_its_level_when_seeds_are_not_normal(n, shape):

@@ -168,6 +168,7 @@ def test_altered_embeddings_are_refused(tmp_path, encoder):
         open_store(tmp_path / "s", "k")
 
 
+@pytest.mark.thorough
 def test_long_documents_are_tokenised_a_few_at_a_time(encoder, monkeypatch):
     """A tokenizer keeps what it cuts off until its call ends: a window of long documents would fill the memory."""
     calls = []

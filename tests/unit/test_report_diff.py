@@ -356,6 +356,7 @@ def test_out_holds_the_text_the_numbers_and_the_tables_and_is_written_again(plac
     assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == files
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(("options", "says"), [
     (("old",), "--diff has 1 folder; expected two"), (("old", "new", "old"), "--diff has 3 folders; expected two"),
     (("old", "nowhere"), "nowhere does not exist; expected a folder that"),

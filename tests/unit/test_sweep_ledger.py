@@ -209,6 +209,7 @@ class Stream:
 RUNNER = ("-m", "research", "sweep", "run", "s.yaml", "--workers", "3")
 
 
+@pytest.mark.thorough
 def test_fifty_kills_of_workers_and_runner_leave_a_right_ledger(tmp_path, monkeypatch):
     """`sweep run` itself, and the workers that it starts, are killed at random moments; another `sweep run` goes on."""
     import random
