@@ -100,4 +100,4 @@ def forward_flops(folder: Path, lengths: Iterable[int], labelled: int = 0) -> fl
     weights = hidden * hidden * (2 + 2 * shared) + hidden * inner * (3 if decoder else 2)
     lengths = np.asarray(list(lengths), dtype=np.float64)
     attention = 4 * hidden * (lengths**2).sum() * (0.5 if decoder else 1)
-    return layers * (2 * weights * lengths.sum() + attention) + 2 * labelled * hidden * config["vocab_size"]
+    return layers * (2 * weights * lengths.sum() + attention) + 2 * labelled * hidden * config.get("vocab_size", 0)

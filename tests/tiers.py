@@ -34,7 +34,7 @@ def left_out(items: list[pytest.Item], seed: str) -> list[pytest.Item]:
     """What `--quick` does not run."""
     families: dict[str, tuple[int, list[str]]] = defaultdict(lambda: (0, []))
     for item in items:
-        if mark := item.get_closest_marker("sample"):
+        if (mark := item.get_closest_marker("sample")) and not item.get_closest_marker("slow"):
             count, names = families[_family(item)]
             families[_family(item)] = (max(count, mark.args[0]), [*names, item.nodeid])
     drawn = {name for count, names in families.values() for name in sample(names, count, seed)}
