@@ -160,7 +160,7 @@ def train_ours(case: dict, turns: Turns) -> None:
 
     made = data.train_dataloader
 
-    data.train_dataloader = lambda: endless(made())
+    data.train_dataloader = lambda: endless(made(), data.batch_size)
     trainer = L.Trainer(
         accelerator=case["device"].replace("cuda", "gpu"), devices=1, max_steps=10**6, max_epochs=None, logger=False,
         precision={"bf16": "bf16-mixed", "fp32": "32-true"}[case["precision"]], callbacks=[Pause()],

@@ -155,7 +155,7 @@ def train_ours(case: dict, turns: Turns) -> None:
     made = data.train_dataloader
 
     def in_order():
-        loader = endless(made())
+        loader = endless(made(), data.batch_size)
         if case["input"] == "texts":
             return loader
         held = list(itertools.islice(loader, HELD))
@@ -170,13 +170,12 @@ def train_ours(case: dict, turns: Turns) -> None:
     trainer.fit(module, datamodule=data)
 
 
-def endless(loader):
+def endless(loader, size: int):
     """A DataModule's loader over its examples in their order, again and again: an epoch's end would fall into a turn."""
     import torch
 
-    sampler = loader.batch_sampler
     return torch.utils.data.DataLoader(
-        loader.dataset, batch_sampler=InOrder(len(loader.dataset), sampler.batch_size), collate_fn=loader.collate_fn,
+        loader.dataset, batch_sampler=InOrder(len(loader.dataset), size), collate_fn=loader.collate_fn,
         num_workers=loader.num_workers, multiprocessing_context=loader.multiprocessing_context,
         worker_init_fn=loader.worker_init_fn, pin_memory=loader.pin_memory,
     )  # fmt: skip

@@ -305,7 +305,9 @@ def run_parts(names: list[str], out: Path, device: str) -> int:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         facts = read(path) or {"done": False, "cases": {}, "left_out": {}}
-        errors = sum("error" in case for case in facts["cases"].values())
+        errors = sum(
+            "error" in one for case in facts["cases"].values() for one in (case, *case.get("sides", {}).values())
+        )
         bad += not facts["done"]
         print(f"{name}: {'done' if facts['done'] else f'not done ({code})'}, {len(facts['cases'])} cases, {errors} with an "
               f"error, {len(facts['left_out'])} left out, {time.monotonic() - start:.0f} s", file=sys.stderr)  # fmt: skip
