@@ -212,15 +212,15 @@ def train_trl(case: dict, turns: Turns) -> None:
     model, tokenizer = load_base(case)
     rows = data_of(case, tokenizer).tokens["train"]
     kept = [json.loads(line) for line in Path(case["rows"]).read_text().splitlines()]
-    table = Dataset.from_list([kept[i] for i in rows.index])
     gpu = case["device"] == "cuda"
+    table = Dataset.from_list([kept[i] for i in rows.index] * (16 if gpu else 1))  # no epoch ends in a turn
     common = {
         "output_dir": tempfile.mkdtemp(), "per_device_train_batch_size": case["batch"], "num_train_epochs": 10**4,
         "learning_rate": case["lr"], "lr_scheduler_type": "constant", "weight_decay": 0.0, "max_grad_norm": 1.0,
         "bf16": case["precision"] == "bf16", "gradient_checkpointing": False, "save_strategy": "no", "logging_steps": 1,
         "report_to": "none", "disable_tqdm": True, "use_cpu": not gpu, "max_length": case["tokens"], "seed": 0,
         "dataloader_pin_memory": gpu, "dataloader_drop_last": True,
-        "dataloader_num_workers": gpu_overlay()["workers"] if gpu else 0,
+        "dataloader_num_workers": gpu_overlay()["workers"] if gpu else 0, "dataloader_persistent_workers": gpu,
     }  # fmt: skip
     base, config = (SFTTrainer, SFTConfig(completion_only_loss=True, shuffle_dataset=False, **common)) \
         if case["task"] == "sft" else (DPOTrainer, DPOConfig(precompute_ref_log_probs=True, beta=BETA, **common))  # fmt: skip

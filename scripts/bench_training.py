@@ -262,10 +262,12 @@ def train_trainer(case: dict, turns: Turns) -> None:
         "learning_rate": 2e-5, "weight_decay": 0.01, "max_grad_norm": 1.0, "lr_scheduler_type": "constant",
         "bf16": case["precision"] == "bf16", "save_strategy": "no", "eval_strategy": "no", "logging_strategy": "no",
         "report_to": "none", "disable_tqdm": True, "batch_sampler": InOrder, "use_cpu": case["device"] == "cpu", "seed": 0,
-        "dataloader_num_workers": case["workers"], "dataloader_pin_memory": case["device"] == "cuda",
+        "dataloader_num_workers": case["workers"], "dataloader_persistent_workers": case["workers"] > 0,
+        "dataloader_pin_memory": case["device"] == "cuda",
     }  # fmt: skip
     model, loss = load_theirs(case)
     rows = [json.loads(line) for line in open(case["rows"])]
+    rows *= 16 if case["workers"] else 1  # no epoch ends in a turn: its loaders would start anew
     if case["task"] == "contrastive":
         from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 

@@ -1,11 +1,15 @@
 """Signals that end a training: at once while there is nothing to save, later at the end of a step (see Resume)."""
 
 import contextlib
+import os
 import signal
+import threading
 from collections.abc import Iterator
+from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 PREEMPTED = 85
+AGAIN = 0.05  # seconds
 
 
 class Stopped(BaseException):  # as KeyboardInterrupt: no `except Exception` on the way may keep it
@@ -22,14 +26,36 @@ class Stopped(BaseException):  # as KeyboardInterrupt: no `except Exception` on 
 
 @contextlib.contextmanager
 def stop_at_once() -> Iterator[None]:
-    """A signal raises Stopped wherever the program is; the handlers before are put back at the end."""
+    """A signal raises Stopped wherever the program is; the handlers before are put back at the end.
 
-    def stop(number: int, frame) -> None:
-        raise Stopped(number)
+    Not in the middle of an import, though: half a module would be left, and libraries make other errors of what ends theirs.
+    There the signal comes again until the import is through.
+    """
+    waiting: dict[int, threading.Timer] = {}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not _is_importing(frame):
+            waiting.pop(number, None)
+            raise Stopped(number)
+        waiting[number] = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
+        waiting[number].daemon = True
+        waiting[number].start()
 
     previous = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         yield
+        for number in waiting:
+            raise Stopped(number)
     finally:
+        for timer in waiting.values():
+            timer.cancel()
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False

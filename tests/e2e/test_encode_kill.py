@@ -13,8 +13,8 @@ from tests.conftest import ROOT, write_collection
 
 @pytest.mark.thorough
 def test_killed_encode_gives_the_same_bits_and_does_not_repeat_what_was_done(tmp_path, tiny_bert, research_process):
-    data = write_collection(tmp_path / "big", documents=3000)
-    command = ["encode", "--data", f"beir:{data}", "--model", str(tiny_bert), "--token-budget", "128", "--json"]
+    data = write_collection(tmp_path / "big", documents=12000)
+    command = ["encode", "--data", f"beir:{data}", "--model", str(tiny_bert), "--token-budget", "64", "--json"]
     straight = research_process(*command, "--out", tmp_path / "straight").json
 
     process = subprocess.Popen([sys.executable, "-m", "research", *command, "--out", str(tmp_path / "killed")], cwd=ROOT,

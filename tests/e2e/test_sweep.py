@@ -199,7 +199,7 @@ def test_data_that_changed_since_the_plan_are_not_trained_on(place, research):
     file = sweep({"seed_everything": {"values": [0]}})
     assert research("sweep", "plan", file).code == 0
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(20)))
-    research("sweep", "worker", file)
+    process("sweep", "worker", file, env={"TANDEM_CACHE": "cache"})
     (one,) = research("sweep", "status", file, "--json").json["points"]
     assert (one["state"], one["attempts"], one["last"]["code"]) == ("failed", 1, 2)
     assert "have changed since; expected what was planned" in one["last"]["error"]
