@@ -14,11 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-from bench_lm import Bench  # noqa: E402
-from bench_sides import Side, SideError  # noqa: E402
+from bench_lm import Bench
+from benching import ROOT
+from benching.sides import Side, SideError
 
 
 def bench_packing(device: str, processes: list[int], shape: str, tokens: int, steps: int, batch: int = 8) -> dict:

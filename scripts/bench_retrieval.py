@@ -24,19 +24,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from bench_training import TASKS, bench_training
+from benching import ROOT
+from benching.device import peak_flops, synchronize
+from benching.shapes import encoder_folder, forward_flops, reranker_of, texts_of
+from benching.turns import counts, profiler
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-from bench_device import peak_flops, synchronize  # noqa: E402
-from bench_shapes import encoder_folder, forward_flops, texts_of  # noqa: E402
-from bench_sides import counts, profiler  # noqa: E402
-from bench_training import TASKS, bench_training, reranker_of  # noqa: E402
-
-from research.models.dual_encoder import load_encoder  # noqa: E402
-from research.models.inference import for_inference  # noqa: E402
-from research.models.sources import MINILM, resolve  # noqa: E402
-from research.retrieval.encode import encode_texts  # noqa: E402
+from research.models.dual_encoder import load_encoder
+from research.models.inference import for_inference
+from research.models.sources import MINILM, resolve
+from research.retrieval.encode import encode_texts
 
 
 def texts_of_squad(count: int) -> list[str]:
@@ -73,7 +70,7 @@ def timed(function: Callable[[], object], device: str) -> Call:
 
 
 def counted(function: Callable[[], object], device: str) -> dict:
-    """Launches and waits of one call; see bench_sides.counts."""
+    """Launches and waits of one call; see benching.turns.counts."""
     with profiler(device) as profile:
         function()
         synchronize(device)

@@ -37,9 +37,8 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     for item in items:
         if any(one.scope == "module" for defs in item._fixtureinfo.name2fixturedefs.values() for one in defs):
-            item.add_marker(
-                pytest.mark.xdist_group(item.path.stem)
-            )  # what is made once for a file, is made in one process
+            # what is made once for a file, is made in one process
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     if config.getoption("--quick"):
         gone = {*left_out(items, commit())}
         config.hook.pytest_deselected(items=[*gone])

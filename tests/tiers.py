@@ -32,12 +32,13 @@ def sample(names: Iterable[str], count: int, seed: str) -> set[str]:
 
 def left_out(items: list[pytest.Item], seed: str) -> list[pytest.Item]:
     """What `--quick` does not run."""
-    families: dict[str, tuple[int, list[str]]] = defaultdict(lambda: (0, []))
+    families = defaultdict(list)
     for item in items:
-        if (mark := item.get_closest_marker("sample")) and not item.get_closest_marker("slow"):
-            count, names = families[_family(item)]
-            families[_family(item)] = (max(count, mark.args[0]), [*names, item.nodeid])
-    drawn = {name for count, names in families.values() for name in sample(names, count, seed)}
+        if item.get_closest_marker("sample") and not item.get_closest_marker("slow"):
+            families[_family(item)].append(item)
+    drawn: set[str] = set()
+    for some in families.values():
+        drawn |= sample([item.nodeid for item in some], some[0].get_closest_marker("sample").args[0], seed)
     return [
         item
         for item in items

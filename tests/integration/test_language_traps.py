@@ -417,4 +417,6 @@ def test_setup_computes_where_the_weights_are(training, kind):
         def setup(self, trainer, module, stage) -> None:
             module._device = torch.device("meta")
 
-    training(kind, "run", trainer={"max_steps": 1}).run(callbacks=(Ahead(),))
+    run = training(kind, "run", trainer={"max_steps": 1})
+    run.run(callbacks=(Ahead(),))
+    assert run.curve()[-1]["step"] == 1

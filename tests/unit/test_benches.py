@@ -15,7 +15,7 @@ def scripts(monkeypatch):
 
 @pytest.fixture
 def check(tmp_path):
-    from gpu_check import Check
+    from benching.gpu_parts import Check
 
     return lambda seconds=60: Check("training", tmp_path / "training.json", "cpu", seconds)
 
@@ -78,9 +78,9 @@ def test_a_part_that_dies_does_not_stop_the_next(tmp_path, monkeypatch, capfd):
 
 
 SIDE = """
-import sys
+import json, sys
 sys.path.insert(0, {scripts!r})
-from bench_sides import Turns
+from benching.turns import Turns
 
 def train(case, turns):
     if case.get("fails"):
@@ -89,32 +89,34 @@ def train(case, turns):
     while True:
         turns.step_done(lambda: 0.5)
 
-Turns("cpu").serve(train)
+Turns(json.loads(sys.argv[3])).serve(train)
 """
 
 
 def test_sides_take_turns_and_one_that_fails_says_why_and_begins_anew(tmp_path):
-    from bench_sides import Side, compare, ratios
+    from benching.sides import Side, compare, verdict
 
     script = tmp_path / "side.py"
     script.write_text(SIDE.format(scripts=str(ROOT / "scripts")))
-    sides = [Side(str(script), name, {}) for name in ("ours", "peer")]
+    sides = [Side(str(script), name, {"device": "cpu"}) for name in ("ours", "peer")]
     for name, case in {"fails": {"fails": True}, "works": {}}.items():
         found = compare(sides, case, rounds=3, steps=4)
         if name == "fails":
             assert found["ours"] == {"error": "ValueError: no such shape"}
-            assert ratios(found, ["peer"]) == ("", [])
+            assert verdict(found, ["peer"]) == {"peer": ""}
             continue
         assert len(found["ours"]["seconds"]) == 3
         assert found["peer"]["loss"] == 0.5
         assert {"aten_ops", "waits", "gib", "loader_share", "seconds_per_step", "start_seconds"} <= set(found["ours"])
-        assert ratios(found, ["peer"])[0] == "peer"
+        said = verdict(found, ["peer"])
+        assert said["peer"] == "peer"
+        assert said["range"][0] <= said["ratio"] <= said["range"][1]
     for side in sides:
         side.close()
 
 
 def test_a_side_that_says_nothing_is_given_up(tmp_path):
-    from bench_sides import Side, SideError
+    from benching.sides import Side, SideError
 
     script = tmp_path / "silent.py"
     script.write_text("import time\ntime.sleep(60)\n")
@@ -125,7 +127,7 @@ def test_a_side_that_says_nothing_is_given_up(tmp_path):
 
 def test_forward_flops_by_hand(tmp_path):
     """One layer of BERT, hidden 2, inner 3: weights 4·4 + 2·6 = 28; a text of 5 tokens: 2·28·5 + 4·2·25 = 480."""
-    from bench_shapes import forward_flops
+    from benching.shapes import forward_flops
 
     config = {
         "model_type": "bert",

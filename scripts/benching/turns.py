@@ -1,17 +1,15 @@
-"""The two sides of a benchmark: processes that train one case after the other, in turns, and say what it took.
+"""A side's end of a benchmark: a process that trains when told to, and says what it took (sides.py is the other end).
 
-The parent tells a `Side` what to do, and its process does it inside its training loop, where a `Turns` waits for the next
-word:
+Its orders and answers, a line of JSON each:
 
   {"case": {...}}  build it and train `warmup` steps → {"start_seconds"}
   {"steps": n}     n steps between two synchronisations → {"seconds", "loader_seconds", "gib", "loss"}, on a GPU also
                    "device_seconds" between two of its events; with "lead": m after m more steps, which use up what loader
                    processes have made ready in the pause
   {"count": true}  one step under the profiler → {"launches", "syncs", "aten_ops", …}
-  {"end": true}    leave the loop → {"ended"}
+  {"end": true}    leave the training loop → {"ended"}
 
-A side that fails answers {"error": …} and ends; it is started anew for the next case. Sides take turns, A B A B, so that both
-meet the same machine; while one works the other waits for a line, and its device is idle.
+A side that fails answers {"error": …} and ends.
 """
 
 import contextlib
@@ -20,18 +18,19 @@ import json
 import multiprocessing
 import os
 import resource
-import selectors
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+import lightning.fabric.plugins.environments.mpi as mpi
 import torch
-from bench_device import synchronize
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from benching.device import synchronize
+
+mpi._MPI4PY_AVAILABLE = False  # Lightning imports mpi4py where it is installed: it fails or hangs without an MPI
 
 VIEWS = {*"""
 view _unsafe_view reshape _reshape_alias as_strided expand expand_as slice select transpose t permute unsqueeze squeeze detach
@@ -51,18 +50,12 @@ class Turns:
     """A side's end of the conversation.
 
     Args:
-        device: "cpu" or "cuda".
+        options: as Side gives them: "device", "cpu" or "cuda", and "answers", the file descriptor to answer on.
     """
 
-    def __init__(self, device: str):
-        self.out = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)
-        import lightning.fabric.plugins.environments.mpi as mpi
-
-        mpi._MPI4PY_AVAILABLE = (
-            False  # Lightning imports mpi4py where it is installed: it fails or hangs without an MPI
-        )
-        self.device, self.left, self.lead, self.task = device, 0, 0, ""
+    def __init__(self, options: dict):
+        self.out = os.fdopen(options["answers"], "w")
+        self.device, self.left, self.lead, self.task = options["device"], 0, 0, ""
         self.loader_seconds = 0.0
         self.profiler: Any = None
         self._time_loaders()
@@ -157,8 +150,6 @@ class Turns:
 
     def _time_loaders(self) -> None:
         """Count the seconds that a training loop waits for any DataLoader."""
-        from torch.utils.data.dataloader import _BaseDataLoaderIter
-
         plain = _BaseDataLoaderIter.__next__
 
         def timed(iterator):
@@ -173,7 +164,6 @@ class Turns:
 
 def event(device: str):
     """Now, as the card sees it; None on a CPU."""
-
     if device != "cuda":
         return None
     now = torch.cuda.Event(enable_timing=True)
@@ -183,7 +173,6 @@ def event(device: str):
 
 def forget_peak(device: str) -> None:
     """Free what the last case has left, and begin a new peak."""
-
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -195,7 +184,6 @@ def forget_peak(device: str) -> None:
 
 def peak_gib(device: str) -> float:
     """Most memory since `forget_peak`: allocated on the card, or resident in the process where the CPU computes."""
-
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
     with contextlib.suppress(OSError, StopIteration):
@@ -242,155 +230,3 @@ def counts(profile, device: str) -> dict:
         "copies_to_host": sum("Memcpy DtoH" in name for name in names),
         "gpu_seconds": sum(event.time_range.elapsed_us() for event in kernels) / 1e6,
     }
-
-
-# ---- the parent's end -----------------------------------------------------------------------------------------------------
-
-
-class SideError(Exception):
-    """A side could not do a case; says why."""
-
-
-class Side:
-    """A process that trains when told to.
-
-    Args:
-        script: its file; it is run with `--side NAME OPTIONS`.
-        name: which side.
-        options: what holds for all cases.
-        limit: seconds to wait for an answer.
-    """
-
-    def __init__(self, script: str, name: str, options: dict, limit: float = 150):
-        self.script, self.name, self.options, self.limit = script, name, options, limit
-        self.process: subprocess.Popen | None = None
-
-    def tell(self, **order: Any) -> dict:
-        """An order and its answer.
-
-        Raises:
-            SideError: the side could not; its next case begins in a new process.
-        """
-        self.send(**order)
-        return self.receive()
-
-    def send(self, **order: Any) -> None:
-        if self.process is None:
-            command = [sys.executable, self.script, "--side", self.name, json.dumps(self.options)]
-            self.log = tempfile.TemporaryFile("w+", errors="replace")
-            self.process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                            stderr=self.log)  # fmt: skip
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(order) + "\n")
-            self.process.stdin.flush()
-
-    def receive(self) -> dict:
-        with selectors.DefaultSelector() as waiting:
-            waiting.register(self.process.stdout, selectors.EVENT_READ)
-            ready = waiting.select(self.limit)
-        if not ready:
-            self.process.kill()
-        line = self.process.stdout.readline()
-        answer = (
-            json.loads(line)
-            if line.strip()
-            else {
-                "error": f"{self.name} ended without a word"
-                if ready
-                else f"{self.name} gave no answer in {self.limit} s"
-            }
-        )
-        if "error" in answer:
-            self.process.wait()
-            self.log.seek(0)
-            print(self.log.read()[-3000:], file=sys.stderr, flush=True)
-            self.close()
-            raise SideError(answer["error"])
-        return answer
-
-    def close(self) -> None:
-        if self.process is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self.process.stdin.close()
-            try:
-                self.process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-            self.process.stdout.close()
-            self.log.close()
-            self.process = None
-
-
-def compare(
-    sides: Sequence[Side], case: dict, rounds: int, steps: int | None, lead: int = 0, count: bool = True
-) -> dict:
-    """One case on all sides, in turns.
-
-    Args:
-        sides: ours first.
-        rounds: turns of each side.
-        steps: of a turn; None: as many as take the slowest side a second, 5 to 50.
-        lead: steps before each turn's clock starts.
-        count: also profile a step, at the end.
-
-    Returns:
-        {side: {"seconds" (of each turn), "gib", "loss", "loader_share", "start_seconds", launches …} or {"error": …}}.
-    """
-    found: dict[str, dict] = {side.name: {"seconds": [], "loader": []} for side in sides}
-    for side in sides:  # they start together: most of it is importing
-        _try(found, side, lambda side=side: side.send(case=case))
-    for side in sides:
-        _try(found, side, lambda side=side: found[side.name].update(side.receive()))
-    if steps is None:
-        tried = [_tried(found, side) for side in sides]
-        steps = max(5, min(50, round(1 / max(filter(None, tried), default=1))))
-    for _ in range(rounds):
-        for side in sides:
-            _try(found, side, lambda side=side: _turn(side, found[side.name], steps, lead))
-    for side in sides if count else ():
-        _try(found, side, lambda side=side: found[side.name].update(side.tell(count=True)), "count_error")
-    for side in sides:
-        if "count_error" not in found[side.name]:
-            _try(found, side, lambda side=side: side.tell(end=True))
-        if "error" not in (row := found[side.name]):
-            waited = sum(row.pop("loader"))
-            if row["seconds"]:
-                row["loader_share"] = round(waited / sum(row["seconds"]), 4)
-                row["seconds_per_step"], row["steps"] = statistics.median(row["seconds"]) / steps, steps
-    return found
-
-
-def _try(found: dict[str, dict], side: Side, act: Callable[[], Any], what: str = "error") -> None:
-    """Do it, unless the side has failed before; where it fails now, say so in its row."""
-    row = found[side.name]
-    if "error" not in row:
-        try:
-            act()
-        except SideError as error:
-            found[side.name] = {"error": str(error)} if what == "error" else row | {what: str(error)}
-
-
-def _tried(found: dict[str, dict], side: Side) -> float | None:
-    """Seconds of a step, roughly."""
-    answers: list[dict] = []
-    _try(found, side, lambda: answers.append(side.tell(steps=3)))
-    return answers[0]["seconds"] / 3 if answers else None
-
-
-def _turn(side: Side, row: dict, steps: int, lead: int) -> None:
-    answer = side.tell(steps=steps, lead=lead)
-    row["seconds"].append(answer["seconds"])
-    row["loader"].append(answer["loader_seconds"])
-    row["gib"], row["loss"] = round(answer["gib"], 3), answer["loss"]
-    if "device_seconds" in answer:
-        row.setdefault("device_seconds", []).append(answer["device_seconds"])
-
-
-def ratios(found: dict[str, dict], peers: Sequence[str]) -> tuple[str, list[float]]:
-    """The fastest peer, and our speed over its, turn by turn; ("", []) where no side of the two has worked."""
-    able = [name for name in peers if found.get(name, {}).get("seconds")]
-    if not able or not found["ours"].get("seconds"):
-        return "", []
-    peer = min(able, key=lambda name: statistics.median(found[name]["seconds"]))
-    return peer, [b / a for a, b in zip(found["ours"]["seconds"], found[peer]["seconds"], strict=True)]

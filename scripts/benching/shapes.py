@@ -8,6 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    PreTrainedTokenizerFast,
+)
 
 ENCODERS = {
     "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128},
@@ -29,9 +40,6 @@ WORDS = 30518
 
 def word_tokenizer(words: int, special: dict[str, str], single: str, pair: str | None = None):
     """A token a word w0, w1, …; special tokens first."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
     vocabulary = {
         token: i for i, token in enumerate(dict.fromkeys([*special.values(), *(f"w{i}" for i in range(words))]))
     }
@@ -45,8 +53,6 @@ def word_tokenizer(words: int, special: dict[str, str], single: str, pair: str |
 
 def encoder_folder(shape: str, folder: Path, labels: int = 0) -> Path:
     """A Hugging Face folder of an encoder; with `labels`, of a cross-encoder with so many."""
-    from transformers import BertConfig, BertForSequenceClassification, BertModel
-
     torch.manual_seed(0)
     more = {"num_labels": labels} if labels else {}
     config = BertConfig(vocab_size=WORDS + 4, max_position_embeddings=512, **ENCODERS[shape], **more)
@@ -58,8 +64,6 @@ def encoder_folder(shape: str, folder: Path, labels: int = 0) -> Path:
 
 def decoder_folder(shape: str, folder: Path, device: str = "cpu") -> Path:
     """A Hugging Face folder of a causal language model, its weights drawn on `device` and kept in bf16."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     torch.manual_seed(0)
     words = DECODERS[shape]["vocab_size"] - 2
     config = AutoConfig.for_model(**DECODERS[shape], tie_word_embeddings=True, max_position_embeddings=4096, bos_token_id=None,
@@ -101,3 +105,11 @@ def forward_flops(folder: Path, lengths: Iterable[int], labelled: int = 0) -> fl
     lengths = np.asarray(list(lengths), dtype=np.float64)
     attention = 4 * hidden * (lengths**2).sum() * (0.5 if decoder else 1)
     return layers * (2 * weights * lengths.sum() + attention) + 2 * labelled * hidden * config.get("vocab_size", 0)
+
+
+def reranker_of(folder: Path, target: Path) -> Path:
+    """A cross-encoder with the encoder's body and a random head: its speed is a trained one's."""
+    torch.manual_seed(0)
+    AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1).save_pretrained(target)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(target)
+    return target

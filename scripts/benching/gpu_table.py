@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-PARTS = ("device", "tests", "training", "language", "inference", "packing")
 COLUMNS = (
     "case",
     "ours",
@@ -18,17 +17,21 @@ COLUMNS = (
 )
 
 
-def table(folder: Path) -> str:
-    """A line of what was measured where, a row a case, and what is missing with its reason."""
+def table(folder: Path, parts: list[str]) -> str:
+    """A line of what was measured where, a row a case, and what is missing with its reason.
+
+    Args:
+        parts: in their order.
+    """
     files = {
-        name: json.loads((folder / f"{name}.json").read_text()) for name in PARTS if (folder / f"{name}.json").exists()
+        name: json.loads((folder / f"{name}.json").read_text()) for name in parts if (folder / f"{name}.json").exists()
     }
     if not files:
         return f"no GPU yet ({folder} holds no result of scripts/gpu_check.sh)"
     place = next(iter(files.values()))["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in place["packages"].items() if version)
     lines = [f"{place.get('card', 'CPU, dry run')}, driver {place.get('driver', '–')}, CUDA {place.get('cuda', '–')}, Python "
-             f"{place['python']}; {versions}; commit {place['commit'][:7]}."]  # fmt: skip
+             f"{place['python']}; {versions}; commit {(place['git_commit'] or 'unknown')[:7]}."]  # fmt: skip
     limits = files.get("device", {}).get("cases", {}).get("limits", {})
     if "error" not in limits and limits:
         peaks = [f"{name} {limits[f'peak_tflops_{name}']:,.3g} TFLOP/s" for name in ("bf16", "fp16", "tf32", "fp32")
@@ -43,7 +46,7 @@ def table(folder: Path) -> str:
         lines += ["", f"Tests on the device: {ended}."]
         lines += [f"- {name}: {why}" for case in tested for name, why in case["reasons"].items()]
     rows = [row for name in ("training", "language") for row in sided(files.get(name))]
-    rows += [row for row in inferred(files.get("inference"))]
+    rows += inferred(files.get("inference"))
     if rows:
         lines += [
             "",
@@ -62,7 +65,7 @@ def table(folder: Path) -> str:
             if "error" in values:
                 lines += ["", f"{case}: {values['error']}"]
         lines += [f"- left out, {name}: {case}: {why}" for case, why in facts["left_out"].items()]
-    missing = [name for name in PARTS if not files.get(name, {}).get("done")]
+    missing = [name for name in parts if not files.get(name, {}).get("done")]
     return "\n".join(lines + ([f"- not done: {', '.join(missing)}"] if missing else []))
 
 
