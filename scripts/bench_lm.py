@@ -100,9 +100,8 @@ class Bench:
         """
         names = names or self.names()
         lead = 8 if self.device == "cuda" else 0
-        if not Path(case["start"]).exists():  # all sides begin with the adapter that ours has drawn
-            compare([self.sides["ours"]], case, 0, 1, count=False)
-        found = compare([self.sides[name] for name in names], case, rounds, steps, lead)
+        # all sides begin with the adapter that ours has drawn
+        found = compare([self.sides[name] for name in names], case, rounds, steps, lead, first=True)
         folder = resolve(case["model"])
         rows = token_rows(case, AutoTokenizer.from_pretrained(folder))
         for name, row in found.items():

@@ -91,7 +91,13 @@ class Side:
 
 
 def compare(
-    sides: Sequence[Side], case: dict, rounds: int, steps: int | None, lead: int = 0, count: bool = True
+    sides: Sequence[Side],
+    case: dict,
+    rounds: int,
+    steps: int | None,
+    lead: int = 0,
+    count: bool = True,
+    first: bool = False,
 ) -> dict:
     """One case on all sides, in turns.
 
@@ -101,15 +107,17 @@ def compare(
         steps: of a turn; None: as many as take the slowest side a second, 5 to 50.
         lead: steps before each turn's clock starts.
         count: also profile a step, at the end.
+        first: ours is ready before the others begin: it leaves something that they read.
 
     Returns:
         {side: {"seconds" (of each turn), "gib", "loss", "loader_share", "start_seconds", launches …} or {"error": …}}.
     """
     found: dict[str, dict] = {side.name: {"seconds": [], "loader": []} for side in sides}
-    for side in sides:  # they start together: most of it is importing
-        _try(found, side, lambda side=side: side.send(case=case))
-    for side in sides:
-        _try(found, side, lambda side=side: found[side.name].update(side.receive()))
+    for together in (sides[:1], sides[1:]) if first else (sides,):  # most of a start is importing
+        for side in together:
+            _try(found, side, lambda side=side: side.send(case=case))
+        for side in together:
+            _try(found, side, lambda side=side: found[side.name].update(side.receive()))
     if steps is None:
         tried = [_tried(found, side) for side in sides]
         steps = max(5, min(50, round(1 / max(filter(None, tried), default=1))))
