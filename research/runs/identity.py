@@ -202,31 +202,29 @@ def _plain(value: Any) -> Any:
 
 def _one_spelling(resolved: dict) -> dict:
     """With what says how, and not what, in one spelling."""
-    out = {name: dict(part) if isinstance(part, dict) else part for name, part in resolved.items()}
-    for section in ("model", "data"):
-        if isinstance((out.get(section) or {}).get("init_args"), dict):
-            out[section]["init_args"] = dict(out[section]["init_args"])
+    out = json.loads(json.dumps(resolved, default=str))
     for name, value in ONE_SPELLING.items():
-        *sections, option = name.split(".")
-        part: Any = out
-        for section in sections:
-            part = part.get(section) if isinstance(part, dict) else None
-        if isinstance(part, dict) and option in part:
+        section, _, option = name.rpartition(".")
+        if (part := _part(out, section)) is not None and option in part:
             part[option] = value
-    trainer, data = out.get("trainer"), (out.get("data") or {}).get("init_args")
-    if not isinstance(trainer, dict) or "devices" not in trainer:
-        return out
-    count = _processes(trainer)
+    trainer, data, model = (_part(out, name) for name in ("trainer", "data.init_args", "model.init_args"))
+    count = _processes(trainer) if trainer is not None and "devices" in trainer else None
     if count is None:  # known on the machine alone
         return out
     if count > 1:
-        model = (out.get("model") or {}).get("init_args")
-        size = data.get("batch_size") if isinstance(data, dict) else None
-        if not isinstance(size, int) or (isinstance(model, dict) and model.get("gather") is False):
+        size = (data or {}).get("batch_size")
+        if not isinstance(size, int) or (model or {}).get("gather") is False:
             return out  # what a process computes depends on how many there are
         data["batch_size"] = size * count
     trainer |= {"accelerator": "auto", "devices": 1, "num_nodes": 1, "strategy": "auto"}
     return out
+
+
+def _part(value: Any, name: str) -> dict | None:
+    """A section by its dotted name; None where a configuration of elsewhere has none."""
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def _processes(trainer: dict) -> int | None:
