@@ -286,6 +286,10 @@ def _check_values(config: "jsonargparse.Namespace") -> None:
     if not re.fullmatch(r"auto|ddp(_find_unused_parameters_(true|false))?|.*\bDDPStrategy", strategy):
         raise UserError(f"trainer.strategy={strategy!r}; expected auto, ddp or ddp_find_unused_parameters_true: gradients are "
                         "summed, counted and clipped whole here, and processes start as commands. Choose one.")  # fmt: skip
+    from research.training.supported import check_named
+
+    named = [one for name in ("plugins", "callbacks") for one in _listed(trainer[name])]
+    check_named(imported(one.class_path) for one in named)
     for name in ("max_steps", "max_epochs", "limit_train_batches"):
         if trainer[name] is not None and trainer[name] == 0:
             raise UserError(f"trainer.{name}=0 trains nothing; expected more than 0. Correct it, or leave it out.")
@@ -367,10 +371,16 @@ def make_trainer(config: "jsonargparse.Namespace", callbacks: list, loggers: lis
     from lightning.pytorch.plugins.environments import SLURMEnvironment
 
     from research.training.progress import Progress
+    from research.training.supported import check_trainer
 
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(L.Trainer, "trainer", skip=OURS, instantiate=False)
-    values = parser.instantiate(jsonargparse.Namespace(trainer=config.trainer)).trainer.as_dict()
+    try:
+        values = parser.instantiate(jsonargparse.Namespace(trainer=config.trainer)).trainer.as_dict()
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise UserError(f"the trainer section names a class that cannot be made ({' '.join(str(error).split())[:400]}); "
+                        "expected arguments that it takes, and packages that are there. Correct it, or leave it "
+                        "out.") from error  # fmt: skip
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # where every login node has it
     if (
         SLURMEnvironment.detect()
@@ -382,8 +392,10 @@ def make_trainer(config: "jsonargparse.Namespace", callbacks: list, loggers: lis
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     with lightning_errors():
-        return L.Trainer(**values, logger=loggers or False, default_root_dir=config.out, enable_progress_bar=False,
-                         enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False)  # fmt: skip
+        trainer = L.Trainer(**values, logger=loggers or False, default_root_dir=config.out, enable_progress_bar=False,
+                            enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False)  # fmt: skip
+    check_trainer(trainer)
+    return trainer
 
 
 def _listed(value: Any) -> list:
