@@ -7,6 +7,7 @@ jsonargparse, which it is built on: the typed `__init__` of a class is the schem
 import argparse
 import ast
 import contextlib
+import datetime
 import functools
 import importlib
 import inspect
@@ -14,10 +15,11 @@ import itertools
 import json
 import logging
 import re
+import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 import yaml
 
@@ -48,7 +50,7 @@ HELP = ("-h", "--help")
 MAPPINGS = ("_pattern", "_config", "_kwargs")
 """Ends of options whose values are mappings: PEFT's rank_pattern, loftq_config, …"""
 EXAMPLE = "research.training.dual_encoder.DualEncoderModule"
-PRECISIONS = (None, "32-true", "bf16-mixed", "64-true", 32, "32", 64, "64")
+PRECISIONS = (None, "32-true", "bf16-mixed", "64-true")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,6 +141,7 @@ def read(args: argparse.Namespace) -> "tuple[jsonargparse.Namespace, dict]":
         raise UserError(_explained(str(error), args.prog)) from None
     if (home := _run_folder(args.argv)) is not None:
         config.out = str(home)
+    take_normal_form(config.trainer)
     _check_values(config)
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))  # it was validated just now
     return config, {name: value for name, value in values.items() if name not in ("config", "json")}
@@ -198,7 +201,36 @@ def _parser(prog: str) -> "jsonargparse.ArgumentParser":
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
     parser.add_argument("--seed_everything", type=int, default=0, help="of initialisation, data order and dropout")
     parser.add_class_arguments(L.Trainer, "trainer", skip=OURS, instantiate=False)
+    for action in parser._actions:
+        if hasattr(action, "_typehint"):
+            action._typehint = text_last(action._typehint)
     return parser
+
+
+def text_last(kind: Any) -> Any:
+    """A type that takes texts among plain values, with str after them: `--trainer.devices 2` is the 2 of a YAML file.
+
+    A timedelta stays behind str: it would take Lightning's DD:HH:MM:SS for hours, minutes and seconds.
+    """
+    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else ()
+    plain = {int, float, bool, list, dict, type(None), datetime.timedelta}
+    if str not in kinds or any((get_origin(one) or one) not in {str, *plain} for one in kinds):
+        return kind
+    return Union[tuple(sorted(kinds, key=lambda one: (one is str) + 2 * (one is datetime.timedelta)))]  # noqa: UP007
+
+
+def take_normal_form(trainer: Any) -> None:
+    """One value for one meaning, in place, the one that YAML files have had: else a run has two ids.
+
+    Args:
+        trainer: that section of a configuration; of a config.yaml too, as an earlier command wrote it.
+    """
+    devices, precision = trainer.get("devices"), trainer.get("precision")
+    if isinstance(devices, str) and re.fullmatch(r"-1|\d+(,\d+)*,?", devices):
+        numbers = [int(number) for number in devices.split(",") if number]
+        trainer["devices"] = numbers if "," in devices else numbers[0]
+    if str(precision) in ("32", "64"):
+        trainer["precision"] = f"{precision}-true"
 
 
 def _unfolded(argv: list[str]) -> list[str]:
