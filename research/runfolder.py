@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -89,9 +90,19 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
 
 
 def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
+    """Write a file of JSON that every reader takes: see `strict`."""
     with atomic_write(path) as stream:
-        json.dump(value, stream, indent=indent, ensure_ascii=False)
+        json.dump(strict(value), stream, indent=indent, ensure_ascii=False, allow_nan=False)
         stream.write("\n")
+
+
+def strict(value: Any) -> Any:
+    """The value with null for what is no number (NaN, ±infinity), for which JSON has no word."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: strict(inner) for name, inner in value.items()}
+    return [strict(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 @contextlib.contextmanager

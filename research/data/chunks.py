@@ -44,14 +44,12 @@ def plan_chunks(
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     padded = [-(-lengths[i] // multiple) * multiple for i in order]
-    best, cut = (
-        [0] + [0] * len(order),
-        [0] * (len(order) + 1),
-    )  # best[j]: cost of the j shortest; cut[j]: its last group's start
-    for j in range(1, len(order) + 1):
-        # a group starts where the padded length changes: elsewhere its first row would fit the group before for nothing
-        starts = [i for i in range(j) if i == 0 or padded[i] != padded[i - 1]]
-        best[j], cut[j] = min((best[i] + overhead + (j - i) * padded[j - 1], i) for i in starts)
+    # a group starts where the padded length changes: elsewhere its first row would fit the group before for nothing. So
+    # groups end there too, or with the batch: no other place needs a cost, and there are as many as padded lengths
+    starts = [i for i in range(len(order)) if i == 0 or padded[i] != padded[i - 1]]
+    best, cut = {0: 0}, {}  # best[j]: cost of the j shortest rows; cut[j]: where their last group starts
+    for number, j in enumerate([*starts[1:], len(order)][: len(starts)], 1):
+        best[j], cut[j] = min((best[i] + overhead + (j - i) * padded[j - 1], i) for i in starts[:number])
     groups, end = [], len(order)
     while end:
         groups.append(order[cut[end] : end])

@@ -65,11 +65,14 @@ def _metrics(metrics: dict) -> str:
     found, before = metrics.get("metrics") or {}, metrics.get("untrained") or {}
     if not found:
         return ""
-    rows = [f"| {name} | {before[name]:.4f} | {value:.4f} |" if name in before else f"| {name} | | {value:.4f} |"
-            for name, value in found.items()]  # fmt: skip
+    rows = [f"| {name} | {_number(before.get(name))} | {_number(value)} |" for name, value in found.items()]
     return "\n".join(["## On the validation data", "", "| metric | before | after |", "| --- | --- | --- |", *rows, "",
                       f"Measured at step {metrics.get('step')}, the best of this run by `{metrics.get('monitor')}`: "
                       "chosen on these data, so a test on others will be a little worse."])  # fmt: skip
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _training(config: dict) -> str:

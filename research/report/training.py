@@ -161,6 +161,8 @@ def _line(file: Path, number: int, text: str) -> dict:
 
 
 def _checked(file: Path, number: int, line: Any) -> dict:
+    if isinstance(line, dict) and None in line.values():  # a number that JSON has no word for
+        line = {name: math.nan if value is None and name != "step" else value for name, value in line.items()}
     good = isinstance(line, dict) and isinstance(line.get("step"), int) and line["step"] >= 0
     if not good or not all(isinstance(value, int | float) for value in line.values()):
         raise UserError(f"{file}:{number}: {_shown(line)} is damaged; expected an object of a step and its numbers. "

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 
 from research.errors import UserError
 from research.progress import say
-from research.runfolder import atomic_write, replace_folder, write_json
+from research.runfolder import atomic_write, replace_folder, strict, write_json
 
 FILE = "curves.jsonl"
 
@@ -22,8 +23,8 @@ FILE = "curves.jsonl"
 class Curves(Logger):
     """Writes every logged number to curves.jsonl, and hands it to W&B.
 
-    A line is {"step": optimizer steps taken, name: value, …, "seconds": since the process began}. On resuming, lines
-    after the checkpoint are dropped: they are computed again.
+    A line is {"step": optimizer steps taken, name: value, …, "seconds": since the process began}; what is no number is null.
+    On resuming, lines after the checkpoint are dropped: they are computed again.
 
     Args:
         folder: the run folder.
@@ -55,7 +56,7 @@ class Curves(Logger):
         seconds = round(time.perf_counter() - self.started, 3)
         try:
             with open(self.path, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"step": step, **values, "seconds": seconds}) + "\n")
+                stream.write(_line({"step": step, **values, "seconds": seconds}))
             self.lines += 1
         except OSError as error:
             if not self.lost:
@@ -70,34 +71,46 @@ class Curves(Logger):
         self.lines = len(kept)
         if len(kept) < len(lines) or self.path.exists():
             with atomic_write(self.path) as stream:
-                stream.writelines(json.dumps(line) + "\n" for line in kept)
+                stream.writelines(map(_line, kept))
+
+
+def _line(values: dict) -> str:
+    return json.dumps(strict(values), allow_nan=False) + "\n"
 
 
 def read_curves(folder: Path) -> list[dict]:
-    """The lines of a run's curves.jsonl; a line that a killed process left unfinished is dropped."""
+    """The lines of a run's curves.jsonl, null as NaN; a line that a killed process left unfinished is dropped."""
     path = Path(folder) / FILE
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except json.JSONDecodeError:
             continue
+        lines.append({name: math.nan if value is None else value for name, value in line.items()})
     return lines
 
 
 def log_values(module: L.LightningModule, values: dict[str, float]) -> None:
-    """Numbers of a step that was just taken: to callbacks, and at once to the loggers.
+    """Numbers of a step that was just taken: to callbacks, and at once to the loggers; validations to the best model too.
 
     Lightning would write them after the callbacks of the step, one of which takes the checkpoint: a run stopped there
-    would lose a line of its curve for ever.
+    would lose a line of its curve for ever. And callbacks change the weights around a validation (WeightAveraging measures
+    an average of them): only here, in the validation's own step, are they sure to be the ones that were measured.
     """
     module.log_dict(values, logger=False, batch_size=1)
     for logger in module.loggers if module.trainer.is_global_zero else []:
         logger.log_metrics(values, module.trainer.global_step)
+    for callback in module.trainer.callbacks:
+        if isinstance(callback, BestModel) and any(name.startswith("val/") for name in values):
+            callback.judge(module.trainer, module)
 
 
 class BestModel(L.Callback):
     """Keeps the weights of the best validation as `model/`, and its metrics in metrics.json.
+
+    The weights are those that were measured, whatever callbacks make of them before and after. A value that is no number is
+    the worst.
 
     A disk that does not take them while training is a warning: they wait in memory, and are written at the end. Until
     then no checkpoint may be taken (`pending`), since one would promise a model that is nowhere.
@@ -127,27 +140,31 @@ class BestModel(L.Callback):
             return
         self.first = self._validate(trainer, module, "untrained")
 
-    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+    def judge(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Keep the model if the validation that it has just had is the best."""
+        if trainer.sanity_checking:
             return
-        self._judge(trainer, module)
-
-    def _judge(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Keep the model if the last validation is the best."""
         self.validated = trainer.global_step
         values, name = module.means(), self.monitor.removeprefix("val/")
-        if self.best is None or self.sign * (values[name] - self.best["metrics"][name]) > 0:
-            self.best = {"step": trainer.global_step, "metrics": values}
-            if trainer.is_global_zero:
-                self._keep(module, None, self._facts(trainer.global_step, module))
-        elif self.pending is not None:
-            self._keep(module, *self.pending)
+        if not math.isfinite(values[name]) and trainer.is_global_zero:
+            say(f"warning: {self.monitor} is {values[name]} at step {trainer.global_step}, and counts as the worst")
+        with _as_stored(module):
+            if self.best is None or self._worth(values[name]) > self._worth(self.best["metrics"][name]):
+                self.best = {"step": trainer.global_step, "metrics": values}
+                if trainer.is_global_zero:
+                    self._keep(module, None, self._facts(trainer.global_step, module))
+            elif self.pending is not None:
+                self._keep(module, *self.pending)
+
+    def _worth(self, value: float) -> float:
+        """The higher the better."""
+        return self.sign * value if math.isfinite(value) else -math.inf
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """A training that ends between two validations is validated where it ends."""
         if self.validated != trainer.global_step and self._can_validate(trainer):
             self._validate(trainer, module, f"step {trainer.global_step}")
-            self._judge(trainer, module)
+            self.judge(trainer, module)
         self.finish(trainer, module)
 
     def catch_up(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -155,7 +172,6 @@ class BestModel(L.Callback):
         there, Lightning trains nothing, and validates nothing."""
         if trainer.global_step and self.validated != trainer.global_step and self._can_validate(trainer):
             trainer.validate(module, datamodule=trainer.datamodule, verbose=False)
-            self._judge(trainer, module)
 
     @staticmethod
     def _can_validate(trainer: L.Trainer) -> bool:
@@ -221,6 +237,18 @@ class BestModel(L.Callback):
                  "untrained": self.first, "per_query": module and module.per_query}  # fmt: skip
         answers = getattr(module, "answers", None)
         return facts if answers is None else facts | {"answers": answers}
+
+
+@contextlib.contextmanager
+def _as_stored(module: L.LightningModule) -> Iterator[None]:
+    """Without the precision of a validation's step: autocast would round what is merged for saving."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.autocast(module.device.type, enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _copied(module: L.LightningModule) -> dict:

@@ -29,9 +29,9 @@ class DualEncoderModule(L.LightningModule):
     Args:
         model: folder, hub id, run folder or pkg:PACKAGE/PATH to start from.
         towers: "shared": one encoder for both roles; "separate": two, which start equal.
-        temperature: τ of the softmax, above 0, usually 0.01 to 0.1; where it starts if it is learned.
+        temperature: τ of the softmax, above 0, usually 0.01 to 0.1; if it is learned, where it starts, within its range.
         learn_temperature: make log τ a parameter, clamped into `temperature_range` after every step.
-        temperature_range: least and largest learned τ.
+        temperature_range: least and largest learned τ; a τ that is not learned stays what it is.
         temperature_lr: learning rate of log τ: the encoder's own would not move it.
         symmetric: documents find their queries as well (CLIP).
         gather: documents of all ranks are negatives; False keeps to the rank's own.
@@ -129,7 +129,9 @@ class DualEncoderModule(L.LightningModule):
 
     @torch.no_grad()
     def clamp_temperature(self) -> None:
-        self.log_temperature.clamp_(*map(math.log, self.temperature_range))
+        """Keep a learned τ within its range."""
+        if self.log_temperature.requires_grad:
+            self.log_temperature.clamp_(*map(math.log, self.temperature_range))
 
     def validation_step(self, name: str, batch_idx: int) -> None:
         log_values(self, {f"{name}/{metric}": value for metric, value in self.evaluate(name).items()})

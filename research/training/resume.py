@@ -29,6 +29,7 @@ from research.runfolder import atomic_write, hash_file, read_json, write_json
 from research.training.curves import Curves, writing
 from research.training.stop import SIGNALS, Stopped
 
+AVERAGED = "current_model_state"  # where WeightAveraging puts the trained weights; the average stands in state_dict
 LIST = "checkpoints.json"
 KEEP = 2  # the last one, and the one before in case the last is damaged
 
@@ -70,7 +71,14 @@ class Resume(Checkpoint):
         self.micro, self.ended, self.lines = (state_dict[name] for name in ("micro", "ended", "lines"))
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        trainer.strategy.checkpoint_io = self.file
+        trainer.strategy.checkpoint_io, self.file.weights = self.file, module.state_dict
+
+    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict) -> None:
+        """Frozen weights are left out of averaged ones as well; this callback comes after the one that averages."""
+        if AVERAGED in checkpoint:
+            trained = {"state_dict": checkpoint[AVERAGED]}
+            module.on_save_checkpoint(trained)
+            checkpoint[AVERAGED] = trained["state_dict"]
 
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Curves go on from the checkpoint's place."""
@@ -159,6 +167,13 @@ class AtomicFile(TorchCheckpointIO):
     def __init__(self):
         self.error: UserError | None = None
         self.hold: Callable[[], bool] = lambda: False  # whether no checkpoint may be taken now
+        self.weights: Callable[[], dict] = dict  # the model's, for those that a checkpoint leaves out
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict:
+        checkpoint = super().load_checkpoint(path, *args, **kwargs)
+        for name in ("state_dict", AVERAGED) if AVERAGED in checkpoint else ():  # WeightAveraging wants them all
+            checkpoint[name] = self.weights() | checkpoint[name]
+        return checkpoint
 
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: Any = None) -> None:
         self.error = None

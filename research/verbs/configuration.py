@@ -7,6 +7,7 @@ jsonargparse, which it is built on: the typed `__init__` of a class is the schem
 import argparse
 import ast
 import contextlib
+import datetime
 import functools
 import importlib
 import inspect
@@ -14,10 +15,11 @@ import itertools
 import json
 import logging
 import re
+import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 import yaml
 
@@ -48,7 +50,7 @@ HELP = ("-h", "--help")
 MAPPINGS = ("_pattern", "_config", "_kwargs")
 """Ends of options whose values are mappings: PEFT's rank_pattern, loftq_config, …"""
 EXAMPLE = "research.training.dual_encoder.DualEncoderModule"
-PRECISIONS = (None, "32-true", "bf16-mixed", "64-true", 32, "32", 64, "64")
+PRECISIONS = (None, "32-true", "bf16-mixed", "64-true")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,6 +141,7 @@ def read(args: argparse.Namespace) -> "tuple[jsonargparse.Namespace, dict]":
         raise UserError(_explained(str(error), args.prog)) from None
     if (home := _run_folder(args.argv)) is not None:
         config.out = str(home)
+    take_normal_form(config.trainer)
     _check_values(config)
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))  # it was validated just now
     return config, {name: value for name, value in values.items() if name not in ("config", "json")}
@@ -198,7 +201,36 @@ def _parser(prog: str) -> "jsonargparse.ArgumentParser":
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
     parser.add_argument("--seed_everything", type=int, default=0, help="of initialisation, data order and dropout")
     parser.add_class_arguments(L.Trainer, "trainer", skip=OURS, instantiate=False)
+    for action in parser._actions:
+        if hasattr(action, "_typehint"):
+            action._typehint = text_last(action._typehint)
     return parser
+
+
+def text_last(kind: Any) -> Any:
+    """A type that takes texts among plain values, with str after them: `--trainer.devices 2` is the 2 of a YAML file.
+
+    A timedelta stays behind str: it would take Lightning's DD:HH:MM:SS for hours, minutes and seconds.
+    """
+    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else ()
+    plain = {int, float, bool, list, dict, type(None), datetime.timedelta}
+    if str not in kinds or any((get_origin(one) or one) not in {str, *plain} for one in kinds):
+        return kind
+    return Union[tuple(sorted(kinds, key=lambda one: (one is str) + 2 * (one is datetime.timedelta)))]  # noqa: UP007
+
+
+def take_normal_form(trainer: Any) -> None:
+    """One value for one meaning, in place, the one that YAML files have had: else a run has two ids.
+
+    Args:
+        trainer: that section of a configuration; of a config.yaml too, as an earlier command wrote it.
+    """
+    devices, precision = trainer.get("devices"), trainer.get("precision")
+    if isinstance(devices, str) and re.fullmatch(r"-1|\d+(,\d+)*,?", devices):
+        numbers = [int(number) for number in devices.split(",") if number]
+        trainer["devices"] = numbers if "," in devices else numbers[0]
+    if str(precision) in ("32", "64"):
+        trainer["precision"] = f"{precision}-true"
 
 
 def _unfolded(argv: list[str]) -> list[str]:
@@ -286,6 +318,10 @@ def _check_values(config: "jsonargparse.Namespace") -> None:
     if not re.fullmatch(r"auto|ddp(_find_unused_parameters_(true|false))?|.*\bDDPStrategy", strategy):
         raise UserError(f"trainer.strategy={strategy!r}; expected auto, ddp or ddp_find_unused_parameters_true: gradients are "
                         "summed, counted and clipped whole here, and processes start as commands. Choose one.")  # fmt: skip
+    from research.training.supported import check_named
+
+    named = [one for name in ("plugins", "callbacks") for one in _listed(trainer[name])]
+    check_named(imported(one.class_path) for one in named)
     for name in ("max_steps", "max_epochs", "limit_train_batches"):
         if trainer[name] is not None and trainer[name] == 0:
             raise UserError(f"trainer.{name}=0 trains nothing; expected more than 0. Correct it, or leave it out.")
@@ -367,10 +403,16 @@ def make_trainer(config: "jsonargparse.Namespace", callbacks: list, loggers: lis
     from lightning.pytorch.plugins.environments import SLURMEnvironment
 
     from research.training.progress import Progress
+    from research.training.supported import check_trainer
 
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(L.Trainer, "trainer", skip=OURS, instantiate=False)
-    values = parser.instantiate(jsonargparse.Namespace(trainer=config.trainer)).trainer.as_dict()
+    try:
+        values = parser.instantiate(jsonargparse.Namespace(trainer=config.trainer)).trainer.as_dict()
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise UserError(f"the trainer section names a class that cannot be made ({' '.join(str(error).split())[:400]}); "
+                        "expected arguments that it takes, and packages that are there. Correct it, or leave it "
+                        "out.") from error  # fmt: skip
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # where every login node has it
     if (
         SLURMEnvironment.detect()
@@ -382,8 +424,10 @@ def make_trainer(config: "jsonargparse.Namespace", callbacks: list, loggers: lis
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     with lightning_errors():
-        return L.Trainer(**values, logger=loggers or False, default_root_dir=config.out, enable_progress_bar=False,
-                         enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False)  # fmt: skip
+        trainer = L.Trainer(**values, logger=loggers or False, default_root_dir=config.out, enable_progress_bar=False,
+                            enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False)  # fmt: skip
+    check_trainer(trainer)
+    return trainer
 
 
 def _listed(value: Any) -> list:

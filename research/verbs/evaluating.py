@@ -5,7 +5,7 @@ from pathlib import Path
 
 from research.errors import UserError
 from research.progress import say
-from research.runfolder import MARKER, write_json
+from research.runfolder import MARKER, strict, write_json
 from research.verbs import configuration
 from research.verbs.training_folder import print_result
 
@@ -63,4 +63,4 @@ def _evaluate(args: argparse.Namespace, verb: str) -> int:
     kept = (out / MARKER).exists()
     if kept:
         write_json(out / f"{verb}.json", result)
-    return print_result(args, out if kept else None, result)
+    return print_result(args, out if kept else None, strict(result) if args.json else result)

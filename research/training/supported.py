@@ -1,0 +1,100 @@
+"""What of Lightning the optimisation here goes with: judged by the classes that a configuration names, and by what the
+Trainer is once it is made, since plugins, strategies and callbacks bring in what no option of its own says."""
+
+from collections.abc import Iterable
+
+import lightning as L
+import torch
+from lightning.pytorch import callbacks, strategies
+from lightning.pytorch.plugins import CheckpointIO, DoublePrecision, MixedPrecision, Precision
+from torch import nn
+
+from research.errors import UserError
+from research.training.curves import BestModel
+
+PLUGINS = (Precision, MixedPrecision, DoublePrecision)
+COMPUTED = {
+    "32-true": (torch.float32, None),
+    "bf16-mixed": (torch.float32, torch.bfloat16),
+    "64-true": (torch.float64, None),
+}
+"""Precision → type of the weights, type that autocast computes in."""
+INSTEAD = {
+    callbacks.GradientAccumulationScheduler: "model.optimisation.accumulate, which weighs every example of a step alike",
+    callbacks.BatchSizeFinder: "data.batch_size, one for the whole training",
+    callbacks.LearningRateFinder: "model.optimisation.lr, whose schedule is known before the first step",
+    callbacks.ModelPruning: "weights under their own names: what it saves has others, and loads as new ones",
+    callbacks.ModelCheckpoint: "save_every for checkpoints that a run goes on from, and monitor for the best model",
+    callbacks.OnExceptionCheckpoint: "save_every: a run goes on from its last checkpoint",
+    callbacks.ModelSummary: "the line that fit says of what is trained: stdout carries results only",
+    callbacks.ProgressBar: "the bar that fit shows on stderr: stdout carries results only",
+}  # fmt: skip
+"""Callbacks that do what an option of this tool does, or undo it."""
+GRADIENTS = (
+    "mixed_precision",
+    "delay_all_reduce_named_params",
+    "param_to_hook_all_reduce",
+    "skip_all_reduce_unused_params",
+)
+"""Arguments of DistributedDataParallel that change which gradients are exchanged, or in which precision."""
+
+
+def check_named(classes: Iterable[type]) -> None:
+    """Refuse plugins and callbacks by what they are, before they are made: some cannot be without packages of their own.
+
+    Raises:
+        UserError: one that the optimisation does not go with.
+    """
+    for one in classes:
+        if issubclass(one, Precision) and one not in PLUGINS:
+            raise _precision(one.__name__)
+        if issubclass(one, CheckpointIO):
+            raise UserError(f"trainer.plugins: {one.__name__} writes checkpoints; expected none, since this tool writes its "
+                            "own, completely or not at all. Leave it out; save_every says how often.")  # fmt: skip
+        for refused, instead in INSTEAD.items():
+            if issubclass(one, refused):
+                raise UserError(f"trainer.callbacks: {one.__name__} does not go with this optimisation; expected {instead}. "
+                                "Leave it out.")  # fmt: skip
+
+
+def check_trainer(trainer: L.Trainer) -> None:
+    """Refuse a Trainer that would compute something else than its configuration says.
+
+    Raises:
+        UserError: precision, strategy or callbacks that the optimisation does not go with.
+    """
+    plugin, strategy = trainer.precision_plugin, trainer.strategy
+    if type(strategy) not in (strategies.SingleDeviceStrategy, strategies.DDPStrategy):
+        raise UserError(f"trainer.strategy makes a {type(strategy).__name__}; expected one device, or ddp: gradients are "
+                        "summed, counted and clipped whole here. Choose auto or ddp, on cpu or gpu.")  # fmt: skip
+    if type(plugin) not in PLUGINS or COMPUTED.get(trainer.precision) != _computes(plugin, strategy.root_device.type):
+        raise _precision(f"{type(plugin).__name__} ({trainer.precision}) on {strategy.root_device.type}")
+    if isinstance(strategy, strategies.DDPStrategy):
+        given = [name for name in GRADIENTS if strategy._ddp_kwargs.get(name)]
+        given += [
+            name for name in ("ddp_comm_hook", "model_averaging_period") if getattr(strategy, f"_{name}") is not None
+        ]
+        given += ["start_method"] if strategy._start_method != "popen" else []
+        if given:
+            raise UserError(f"trainer.strategy: {', '.join(given)} of DDPStrategy; expected none: gradients are summed over "
+                            "ranks as they are, every step, and processes start as commands. Leave it out.")  # fmt: skip
+    for best in (one for one in trainer.callbacks if isinstance(one, BestModel)):
+        mode = "max" if best.sign > 0 else "min"
+        for one in trainer.callbacks:
+            if isinstance(one, callbacks.EarlyStopping) and one.monitor == best.monitor and one.mode != mode:
+                raise UserError(f"trainer.callbacks: EarlyStopping of {one.monitor} with mode {one.mode!r} ends a training "
+                                f"that gets better; expected {mode!r}. Set its mode: {mode}.")  # fmt: skip
+
+
+def _computes(plugin: Precision, device: str) -> tuple[torch.dtype, torch.dtype | None]:
+    """What the plugin makes of a layer's weights, and what autocast computes in on the device: tried, not looked up."""
+    weights = plugin.convert_module(nn.Linear(1, 1)).weight.dtype
+    with plugin.forward_context():
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    return weights, autocast
+
+
+def _precision(what: str) -> UserError:
+    return UserError(f"trainer.plugins or trainer.strategy bring in {what}; expected {', '.join(COMPUTED)}, the device's own: "
+                     "fp16 scales gradients, and clipping would see the scale; steps on narrow weights are lost in rounding. "
+                     "Leave it out, and set trainer.precision: bf16-mixed.")  # fmt: skip

@@ -1,0 +1,114 @@
+"""The same meaning has one resolved value, typed on the command line or written in YAML: else a run has two ids."""
+
+import argparse
+import datetime
+import json
+import types
+from pathlib import Path
+from typing import Literal, Union, get_args, get_origin
+
+import pytest
+import yaml
+
+from research.verbs import configuration
+from research.verbs.identity import point_of
+
+ROOT = Path(__file__).parents[2]
+PLAIN = {int: [2, -1], float: [0.5, 1.0], bool: [True, False], list[int]: [[0], [0, 1]], type(None): [None],
+         dict[str, int]: [{"minutes": 3}], str: ["auto", "00:01:00:00"], datetime.timedelta: []}  # fmt: skip
+
+
+def resolved(path: Path, config: dict, *argv: str) -> dict:
+    path.write_text(yaml.safe_dump(config))
+    return configuration.read(argparse.Namespace(argv=["-c", str(path), *argv], prog="fit"))[1]
+
+
+@pytest.fixture
+def sft() -> dict:
+    return yaml.safe_load((ROOT / "configs/sft.yaml").read_text())
+
+
+def alternatives() -> list[tuple[str, object]]:
+    """(option, value) of every Trainer option of several types: a value of each type that is written plainly."""
+    found = []
+    for action in configuration._parser("fit")._actions:
+        kind = getattr(action, "_typehint", None)
+        if (
+            action.dest.endswith(".help")
+            or get_origin(kind) not in (Union, types.UnionType)
+            or not action.dest.startswith("trainer.")
+        ):
+            continue
+        for one in get_args(kind):
+            values = get_args(one) if get_origin(one) is Literal else PLAIN.get(one, [])
+            found += [(action.dest, value) for value in values]
+    return found
+
+
+REFUSED = {"16", "16-true", "16-mixed", "bf16", "bf16-true", "transformer-engine", "transformer-engine-float16"}
+
+
+def test_an_option_typed_is_the_option_written(tmp_path, monkeypatch):
+    """Every Union of the parser, with each plain type in it; quoted in YAML too. Model and data are left out, for speed."""
+    parser = configuration._parser("fit")
+    monkeypatch.setattr(configuration, "_whole_parser", lambda prog: parser)
+    given = {"out": "run", "trainer": {}}
+    tried = [
+        (name, value) for name, value in alternatives() if str(value) not in REFUSED and name != "trainer.strategy"
+    ]
+    tried = [
+        (name, value) for name, value in tried if not isinstance(value, str) or value != "x" or "devices" not in name
+    ]
+    assert {"trainer.devices", "trainer.precision", "trainer.max_time", "trainer.limit_val_batches",
+            "trainer.val_check_interval", "trainer.deterministic"} <= {name for name, _ in tried}  # fmt: skip
+    for name, value in tried:
+        key = name.removeprefix("trainer.")
+        text = value if isinstance(value, str) else json.dumps(value)
+        typed = resolved(tmp_path / "c.yaml", given, f"--{name}={text}")["trainer"][key]
+        apart = resolved(tmp_path / "c.yaml", given, f"--{name}", text)["trainer"][key]
+        written = resolved(tmp_path / "c.yaml", given | {"trainer": {key: value}})["trainer"][key]
+        quoted = resolved(tmp_path / "c.yaml", given | {"trainer": {key: text}})["trainer"][key]
+        assert [repr(typed), repr(apart), repr(quoted)] == [repr(written)] * 3, (name, value)
+        if not isinstance(value, str) and name != "trainer.precision":
+            assert (written, type(written)) == (value, type(value)), name  # the form that YAML has had
+
+
+@pytest.mark.parametrize(("option", "forms", "normal"), [
+    ("devices", [2, "2"], 2), ("devices", [-1, "-1"], -1), ("devices", [[0, 1], "0,1"], [0, 1]), ("devices", [[1], "1,"], [1]),
+    ("precision", [32, "32", "32-true"], "32-true"), ("precision", [64, "64", "64-true"], "64-true"),
+    ("limit_train_batches", [1, "1"], 1), ("limit_train_batches", [1.0, "1.0"], 1.0),  # a batch, and all of them
+], ids=str)  # fmt: skip
+def test_one_meaning_is_one_point(tmp_path, sft, option, forms, normal):
+    points = set()
+    for form in forms:
+        values = resolved(tmp_path / "c.yaml", sft | {"trainer": sft["trainer"] | {option: form}})
+        assert repr(values["trainer"][option]) == repr(normal)
+        points.add(point_of(values, "base", {}))
+    assert len(points) == 1
+
+
+def test_a_saved_configuration_reads_as_itself(tmp_path, sft):
+    """config.yaml of a run, named again."""
+    first = resolved(tmp_path / "c.yaml", sft, "--trainer.devices", "2", "--trainer.max_time={'minutes': 3}")
+    assert (first["trainer"]["devices"], first["trainer"]["max_time"]) == (2, {"minutes": 3})
+    assert resolved(tmp_path / "d.yaml", first) == first
+
+
+def test_shipped_configurations_keep_the_form_they_have(tmp_path):
+    """Point ids are hashes of it."""
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        config = yaml.safe_load(path.read_text())
+        trainer = resolved(tmp_path / "c.yaml", config)["trainer"]
+        assert {name: trainer[name] for name in config["trainer"]} == config["trainer"]
+
+
+def test_limits_of_time_reach_the_trainer_as_lightning_has_them(tmp_path, sft):
+    config = sft | {"out": str(tmp_path / "out")}
+    for value, seconds in (("{'minutes': 3}", 180), ("00:01:00:00", 3600)):
+        path = tmp_path / "c.yaml"
+        path.write_text(yaml.safe_dump(config))
+        argv = ["-c", str(path), f"--trainer.max_time={value}", "--trainer.accelerator=cpu"]
+        parsed, _ = configuration.read(argparse.Namespace(argv=argv, prog="fit"))
+        trainer = configuration.make_trainer(parsed, [], [])
+        (timer,) = (one for one in trainer.callbacks if type(one).__name__ == "Timer")
+        assert timer._duration == seconds
