@@ -128,4 +128,8 @@ def add_metrics(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics", nargs="+", metavar="NAME@K",
                         help="ndcg, mrr, map, recall, precision at any K; the first one is tested for significance "
                         "(default: ndcg@10 mrr@10 map@100 recall@10 recall@100 precision@10)")  # fmt: skip
+    parser.add_argument("--mean", choices=["scorable", "trec_eval", "trec_eval-c"], default="scorable",
+                        help="over which queries: those with a relevant document, where one without a ranking counts 0 "
+                        "(default); those that the run has, as trec_eval and BEIR; every judged one, as trec_eval -c. In the "
+                        "last two one without a relevant document counts 0")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout instead of a table")
