@@ -10,17 +10,20 @@ from torch.utils.data import DataLoader, Dataset
 
 from research.data.chunks import CHUNK_TOKENS, chunked
 from research.data.formats import check_run, read_run
+from research.data.rows import SKIPPING_IN_TRAINING, BadRows
 from research.data.training import (
     ResumableData,
     TrainingQuery,
     check_counts,
     count_shared,
+    join_known,
     load_training,
     load_validation,
     spread,
     training_loader,
 )
 from research.errors import UserError
+from research.progress import say
 from research.runfolder import hash_file
 from research.types import CandidateBatch, Candidates, Collection, Corpus, Run
 
@@ -38,7 +41,7 @@ class CandidateDataset(Dataset):
     """
 
     def __init__(self, queries: list[TrainingQuery], corpus: Corpus, group_size: int, seed: int):
-        self.queries, self.corpus, self.group_size, self.seed = queries, corpus, group_size, seed
+        self.queries, self.corpus, self.group_size, self.seed = join_known(queries, corpus), corpus, group_size, seed
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -173,8 +176,13 @@ class CandidateData(ResumableData):
                             f"--data {self.source} --split {split} --retriever {self._retriever()} --out {out}; then name its "
                             f"last .trec: --data.{name}_run {out}/dense.trec")  # fmt: skip
         data = load_validation(self.source, split, None, self.skip_bad_rows)
-        run = read_run(Path(file))
+        bad = BadRows(self.skip_bad_rows, SKIPPING_IN_TRAINING)
+        run = read_run(Path(file), bad)
+        bad.say_counts(file)
         check_run(Path(file), run, data.qrels, data.corpus, data.unjudged)
+        if absent := [query for query, docs in data.qrels.items() if max(docs.values()) > 0 and not run.get(query)]:
+            say(f"{file}: {len(absent):,} of the {len(data.qrels):,} queries have no ranking, {absent[0]!r} for example, and "
+                "count 0")  # fmt: skip
         if queries is not None:
             chosen = {*spread(list(data.queries), queries)}
             data = data._replace(queries={q: text for q, text in data.queries.items() if q in chosen},

@@ -12,6 +12,7 @@ from research.data.training import (
     TrainingQuery,
     check_counts,
     count_shared,
+    join_known,
     load_training,
     load_validation,
     training_loader,
@@ -33,13 +34,15 @@ class PairDataset(Dataset):
     """
 
     def __init__(self, queries: list[TrainingQuery], corpus: Corpus, hard_negatives: int, seed: int):
+        queries = join_known(queries, corpus)
         numbers: dict[str, int] = {}  # equal texts are one document: a copy of a positive is no negative
         named = {doc for query in queries for doc in (*query.positives, *query.negatives)}
         self.number = {doc: numbers.setdefault(corpus[doc].content, len(numbers)) for doc in corpus if doc in named}
         self.texts = list(numbers)
         self.queries, self.hard_negatives, self.seed = queries, hard_negatives, seed
         self.examples = [(i, doc) for i, query in enumerate(queries) for doc in query.positives]
-        self.widest = max(len(query.positives) for query in queries)
+        self.known = [self._numbers(query) for query in queries]
+        self.widest = max(map(len, self.known))
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -49,11 +52,16 @@ class PairDataset(Dataset):
         epoch, index = key
         i, doc = self.examples[index]
         query = self.queries[i]
-        known = [self.number[positive] for positive in query.positives]
+        known = self.known[i]
         negatives = [n for n in map(self.number.__getitem__, query.negatives) if n not in known]
         draw = random.Random(f"negatives {self.seed} {epoch} {index}")
         chosen = draw.sample(negatives, min(self.hard_negatives, len(negatives)))
         return Pair(query.text, self.number[doc], chosen, known)
+
+    def _numbers(self, query: TrainingQuery) -> list[int]:
+        """Of all documents known to be relevant, the query's positives first."""
+        others = sorted(self.number[doc] for doc in query.known or () if doc in self.number)
+        return list(dict.fromkeys([*map(self.number.__getitem__, query.positives), *others]))
 
 
 class PairCollate:

@@ -11,9 +11,10 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from research.data.folds import fold_of, parse_fold
+from research.data.equality import Copies, known_relevant
+from research.data.folds import assign_folds, parse_fold
 from research.data.formats import read_triplets
-from research.data.rows import BadRows
+from research.data.rows import SKIPPING_IN_TRAINING, BadRows
 from research.data.sampler import StatefulBatchSampler
 from research.data.sources import check_relevant, load
 from research.errors import UserError
@@ -23,12 +24,17 @@ from research.types import Collection, Corpus, Document, Triplets
 
 
 class TrainingQuery(NamedTuple):
-    """A query with the ids of its relevant documents and of its negatives, best first."""
+    """A query with the ids of its relevant documents and of its negatives, best first.
+
+    Attributes:
+        known: every document known to be relevant, as `join_known` finds them; None before.
+    """
 
     query_id: str
     text: str
     positives: list[str]
     negatives: list[str]
+    known: frozenset[str] | None = None
 
 
 def load_training(
@@ -52,11 +58,14 @@ def load_training(
         queries, corpus = _from_triplets(Path(train), skip_bad_rows)
         fingerprint = hash_file(Path(train))
     else:
-        data = check_relevant(load(train, split, skip_bad_rows))
+        data = check_relevant(load(train, split, skip_bad_rows, SKIPPING_IN_TRAINING))
         queries, corpus, fingerprint = _from_collection(data), data.corpus, data.fingerprint
+    queries = join_known(queries, corpus)
     if without_fold is not None:
         fold, folds = parse_fold(without_fold)
-        queries = [query for query in queries if fold_of(dict.fromkeys(query.positives, 1), folds) != fold]
+        assigned = assign_folds({query.query_id: query.positives for query in queries},
+                                {query.query_id: query.text for query in queries}, folds)  # fmt: skip
+        queries = [query for query in queries if assigned[query.query_id] != fold]
     if limit is not None:
         if limit < 1:
             raise UserError(f"limit={limit}; expected 1 training query or more. Leave it out to take all.")
@@ -68,6 +77,24 @@ def load_training(
     return queries, corpus, fingerprint
 
 
+def join_known(queries: list[TrainingQuery], corpus: Corpus) -> list[TrainingQuery]:
+    """The queries with all documents known to be relevant to them, none of which stays among their negatives.
+
+    Known are a query's positives, those of queries of equal text, copies of such documents, and documents whose text is the
+    query's: by the rule of `research mine`.
+    """
+    if all(query.known is not None for query in queries):
+        return queries
+    named = {doc: corpus[doc] for query in queries for doc in (*query.positives, *query.negatives)}
+    found = known_relevant({i: query.positives for i, query in enumerate(queries)},
+                           {i: query.text for i, query in enumerate(queries)}, named)  # fmt: skip
+    copies, joined = Copies(named), []
+    for i, query in enumerate(queries):
+        known = frozenset(copies.of(found[i].own | found[i].shared) | found[i].same)
+        joined.append(query._replace(known=known, negatives=[doc for doc in query.negatives if doc not in known]))
+    return joined
+
+
 def load_validation(source: str, split: str, documents: int | None, skip_bad_rows: bool) -> Collection:
     """The collection to validate on; `documents` keeps the judged ones and a sample of the others, up to that number.
 
@@ -76,10 +103,13 @@ def load_validation(source: str, split: str, documents: int | None, skip_bad_row
     Raises:
         UserError: as `load`; or fewer documents than are judged.
     """
-    data = check_relevant(load(source, split, skip_bad_rows))
+    data = check_relevant(load(source, split, skip_bad_rows, SKIPPING_IN_TRAINING))
+    if left_out := [query for query, docs in data.qrels.items() if max(docs.values()) <= 0]:
+        say(f"{source} {split}: {len(left_out):,} of {len(data.qrels):,} queries have no relevant document and are left out of "
+            "every mean")  # fmt: skip
     if documents is None or documents >= len(data.corpus):
         return data
-    judged = {doc for docs in data.qrels.values() for doc in docs}
+    judged = {doc for docs in data.qrels.values() for doc in docs if doc in data.corpus}
     if documents < len(judged):
         raise UserError(f"val_documents={documents} is less than the {len(judged)} documents that {source} split {split!r} "
                         f"judges; expected {len(judged)} or more. Raise it, or leave it out to take all.")  # fmt: skip
@@ -185,24 +215,28 @@ def check_counts(**values: tuple[int, int]) -> None:
 
 
 def _from_collection(data: Collection) -> list[TrainingQuery]:
-    return [
-        TrainingQuery(query, text, positives, [])
-        for query, text in data.queries.items()
-        if (positives := [doc for doc, grade in data.qrels[query].items() if grade > 0])
-    ]
+    """Queries with the relevant documents that the corpus has, and that have a text."""
+    queries, unusable = [], 0
+    for query, text in data.queries.items():
+        relevant = [doc for doc, grade in data.qrels[query].items() if grade > 0]
+        positives = [doc for doc in relevant if doc in data.corpus and data.corpus[doc].content.strip()]
+        unusable += len(relevant) - len(positives)
+        if positives:
+            queries.append(TrainingQuery(query, text, positives, []))
+    if unusable:
+        say(f"{data.source} {data.split}: {unusable:,} relevant documents are blank or not in the corpus; nothing is trained "
+            "on them")  # fmt: skip
+    return queries
 
 
 def _from_triplets(path: Path, skip_bad_rows: bool) -> tuple[list[TrainingQuery], Corpus]:
-    bad = BadRows(skip_bad_rows)
+    bad = BadRows(skip_bad_rows, SKIPPING_IN_TRAINING)
     corpus: dict[str, Document] = {}
     queries = []
     for row in read_triplets(path, bad):
         _add(corpus, row, path)
-        relevant = {doc.content for doc in row.positives.values()}  # a copy of a positive is no negative
-        negatives = [doc_id for doc_id, doc in row.negatives.items() if doc.content not in relevant]
-        queries.append(TrainingQuery(row.query_id, row.query, list(row.positives), negatives))
-    if bad.counts:
-        say(f"{path}: skipped rows: " + ", ".join(f"{n} {reason}" for reason, n in bad.counts.items()))
+        queries.append(TrainingQuery(row.query_id, row.query, list(row.positives), list(row.negatives)))
+    bad.say_counts(str(path))
     return queries, corpus
 
 
