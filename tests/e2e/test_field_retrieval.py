@@ -199,7 +199,8 @@ def test_mean_over_the_queries_that_trec_eval_takes(research, folder, tmp_path, 
     runs = {"a": {"q1": {"d1": 2.0, "d2": 1.0}, "q3": {"d3": 1.0}}, "b": {"q1": {"d4": 1.0}, "q2": {"d2": 1.0}}}
     for name, run in runs.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(run))
-    result = research("evaluate", "--data", f"beir:{data}", "--split", "test", "--runs", tmp_path / "a.json", tmp_path / "b.json",
+    result = research("evaluate", "--data", f"beir:{data}", "--split", "test", "--runs", tmp_path / "a.json",
+                      tmp_path / "b.json",
                       "--metrics", "ndcg@10", "--mean", mean, "--json")  # fmt: skip
     qrels = {"q1": {"d1": 1, "d4": 1}, "q2": {"d2": 1}, "q3": {"d3": 0}}
     for name, run in runs.items():
