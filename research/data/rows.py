@@ -1,6 +1,8 @@
 """Rows of a data file, one at a time, and what to do with a bad one: the readers of `formats` and `hub` stand on this."""
 
+import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,13 +56,18 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
     """(`file:line`, text) of each line that is not blank; \\r\\n ends and a byte-order mark are taken off."""
     number = 0
     try:
-        with open(path, "rb") as stream:  # decoded line by line, so that an error knows its line
+        # decoded line by line, so that an error knows its line
+        with gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb") as stream:
             for number, line in enumerate(stream, 1):
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 if text.strip():
                     yield f"{path}:{number}", text
     except (FileNotFoundError, NotADirectoryError):
         _missing(path)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(
+            f"{path}: damaged after line {number} ({error}); expected a whole gzip file. Copy it again."
+        ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}:{number}: not UTF-8 ({error}); expected UTF-8 text. Convert the file first.") from None
     except OSError as error:
