@@ -91,12 +91,12 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
                     yield f"{path}:{number}", text
     except (FileNotFoundError, NotADirectoryError):
         _missing(path)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}:{number}: not UTF-8 ({error}); expected UTF-8 text. Convert the file first.") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(
-            f"{path}:{number + 1}: damaged gzip data ({error}); expected a whole file. Copy it again."
+            f"{path}: damaged after line {number} ({error}); expected a whole gzip file. Copy it again."
         ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}:{number}: not UTF-8 ({error}); expected UTF-8 text. Convert the file first.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; expected a readable file. Check the path and its "
                         "permissions.") from None  # fmt: skip
