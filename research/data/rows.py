@@ -104,9 +104,9 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 @contextlib.contextmanager
 def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked where it begins as gzip's files do."""
+    """The bytes of a file, unpacked where it begins or is named as gzip's files are."""
     with open(path, "rb") as stream:
-        packed = stream.peek(2)[:2] == b"\x1f\x8b"
+        packed = str(path).endswith(".gz") or stream.peek(2)[:2] == b"\x1f\x8b"
         yield gzip.GzipFile(fileobj=stream) if packed else stream
 
 
