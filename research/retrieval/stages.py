@@ -14,9 +14,10 @@ from research.models.sources import hash_model, resolve
 from research.retrieval.encode import encode_texts
 from research.retrieval.fusion import reciprocal_rank_fusion
 from research.retrieval.index import HnswIndex, ann_recall, exact_search, pair_scores, to_run
-from research.retrieval.lexical import Bm25
+from research.retrieval.lexical import DEFAULT, Bm25
 from research.retrieval.rerank import Scorer, rerank, top_pairs
 from research.retrieval.store import Store, build_store, device_name, hash_texts, open_store, store_key
+from research.retrieval.terms import Terms
 from research.runfolder import hash_json
 from research.types import Collection, Run
 
@@ -35,7 +36,7 @@ class Options:
         ef_construction: width of HNSW's search while building.
         index_threads: threads of the build; 1 is reproducible.
         precision: "fp32" | "bf16" of the encoder.
-        k1, b: of BM25.
+        k1, b, terms: of BM25.
         settings: changes to the models' own EncoderSettings; None keeps a value.
         embeddings: folder of document embeddings made by `encode`, instead of the cache.
         drop_self: leave out the document whose id is the query's, as tasks such as ArguAna demand.
@@ -55,6 +56,7 @@ class Options:
     precision: str = "fp32"
     k1: float = 1.2
     b: float = 0.75
+    terms: Terms = DEFAULT
     settings: dict = dataclasses.field(default_factory=dict)
     embeddings: Path | None = None
     drop_self: bool = False
@@ -95,7 +97,7 @@ class Lexical:
     def __init__(self, texts: Texts, options: Options):
         self.texts, self.options = texts, options
         self.key = hash_json(["bm25", bm25s.__version__, texts.docs_hash, texts.queries_hash, options.k1, options.b,
-                              options.retrieved])  # fmt: skip
+                              options.retrieved, *([list(options.terms)] if options.terms != DEFAULT else [])])  # fmt: skip
 
     def compute(self) -> tuple[Run, dict]:
         start = time.perf_counter()
@@ -103,7 +105,10 @@ class Lexical:
         built = time.perf_counter()
         run = index.search(self.texts.queries, self.options.retrieved)
         seconds = time.perf_counter() - built
-        facts = {"label": "BM25", "model": f"bm25 (lucene, k1={self.options.k1}, b={self.options.b})"}
+        terms = f", {self.options.terms}" if self.options.terms != DEFAULT else ""
+        facts = {"label": "BM25", "model": f"bm25 (lucene, k1={self.options.k1}, b={self.options.b}{terms})"}
+        if unmatched := index.say_unmatched(self.texts.queries, run, self.options.terms):
+            facts["queries_without_a_match"] = unmatched
         return run, facts | _timing(seconds, len(run)) | {"index_seconds": round(built - start, 3)}
 
     def score(self, pairs: list[tuple[str, str]]) -> list[float]:
@@ -111,7 +116,7 @@ class Lexical:
         return self._index().score_pairs(self.texts.queries, pairs) if pairs else []
 
     def _index(self) -> Bm25:
-        return Bm25.build(self.texts.doc_ids, self.texts.docs, self.options.k1, self.options.b)
+        return Bm25.build(self.texts.doc_ids, self.texts.docs, self.options.k1, self.options.b, self.options.terms)
 
 
 class Dense:

@@ -28,7 +28,7 @@ EXAMPLES = 50  # queries whose texts go into the run folder for the report
 EXAMPLE_DOCS = 3
 SNIPPET = 400  # characters
 DEPTH = 100
-LATER = {"mean": "scorable"}
+LATER = {"mean": "scorable", "bm25_tokenizer": "words", "bm25_stemmer": None, "bm25_stopwords": None}
 """Options that came later: config.yaml names them where they are not at these defaults, so that it compares with older ones."""
 BOUNDS = {"top_k": (1, 10**9), **options.INDEX_BOUNDS, "depth": (1, 10**9)}
 

@@ -220,3 +220,52 @@ def test_mean_over_no_query_is_refused_with_a_cure_that_works(bm25, folder):
     assert refused.code == 2
     assert "Pass --mean scorable" in refused.err
     assert bm25(data, "--mean", "scorable").code == 0
+
+
+# ---- BM25 of other languages ----------------------------------------------------------------------------------------
+
+
+def test_clauses_without_blanks_find_nothing_and_the_proposed_tokenizer_finds_them(bm25, folder, tmp_path):
+    from tests.unit.test_terms import ASKED as QUESTIONS
+    from tests.unit.test_terms import CHINESE
+
+    data = folder(CHINESE, QUESTIONS, ("q1 z1 1", "q2 z2 1", "q3 z3 1"))
+    empty = bm25(data, "--metrics", "recall@5")
+    assert empty.json["metrics"] == {"recall@5": 0.0}
+    assert "3 of 3 queries share no term with any document" in empty.err
+    assert "pass --bm25-tokenizer bigrams, or characters" in empty.err
+    for tokenizer in ("bigrams", "characters"):
+        found = bm25(data, "--metrics", "recall@5", "--bm25-tokenizer", tokenizer)
+        assert found.json["metrics"] == {"recall@5": 1.0}
+        assert "unchanged" not in found.err
+        assert "share no term" not in found.err
+    facts = json.loads((tmp_path / "out/metrics.json").read_text())["stages"]["bm25"]["facts"]
+    assert facts["model"] == "bm25 (lucene, k1=1.2, b=0.75, characters, stop words english)"
+
+
+def test_stage_and_configuration_of_the_default_terms_are_as_before(bm25, folder, tmp_path):
+    import bm25s
+    import yaml
+
+    from research.retrieval.store import hash_texts
+    from research.runfolder import hash_json
+
+    data = folder()
+    bm25(data)
+    stages = json.loads((tmp_path / "out/stages.json").read_text())
+    docs, queries = (hash_texts(list(texts), list(texts.values())) for texts in (DOCS, ASKED))
+    part = hash_json(["bm25", bm25s.__version__, docs, queries, 1.2, 0.75, 4])
+    assert stages["bm25"]["key"] == hash_json([part, False])
+    config = yaml.safe_load((tmp_path / "out/config.yaml").read_text())
+    assert not {"mean", "bm25_tokenizer", "bm25_stemmer", "bm25_stopwords"} & config.keys()
+    result = bm25(data, "--bm25-stemmer", "english", "--bm25-tokenizer", r"regex:\w+")
+    assert result.code == 0
+    config = yaml.safe_load((tmp_path / "out/config.yaml").read_text())
+    assert (config["bm25_stemmer"], config["bm25_tokenizer"]) == ("english", r"regex:\w+")
+
+
+def test_unknown_terms_are_refused_before_anything_is_read(research, tmp_path):
+    result = research("mine", "--data", f"beir:{tmp_path}", "--split", "test", "--retriever", "bm25", "--out",
+                      tmp_path / "n.jsonl", "--bm25-tokenizer", "bigram")  # fmt: skip
+    assert result.code == 2
+    assert "expected words, characters, bigrams or regex:PATTERN" in result.err
