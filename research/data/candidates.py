@@ -1,5 +1,6 @@
 """Candidate groups for the cross-encoder: a query, a relevant document, and what a retriever ranked high beside it."""
 
+import glob
 import random
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 from research.data.chunks import CHUNK_TOKENS, chunked
 from research.data.formats import check_run, read_run
 from research.data.rows import SKIPPING_IN_TRAINING, BadRows
+from research.data.shapes.columns import check_columns
 from research.data.training import (
     ResumableData,
+    RowOptions,
     TrainingQuery,
     check_counts,
     count_shared,
@@ -85,7 +88,8 @@ class CandidateData(ResumableData):
     """Training groups, and runs that the model re-orders at validation and test.
 
     Args:
-        train: triplets file of `research mine`: candidates of the current retriever, from the depth it will be reranked at.
+        train: training rows with negatives: those of `research mine`, candidates of the current retriever from the depth it
+            will be reranked at, or other rows as PairData takes them.
         val: data source of validation and test.
         val_split, val_run: the split, and a TREC run of the current retriever on it (`research retrieve`); null trains
             without validation.
@@ -101,6 +105,8 @@ class CandidateData(ResumableData):
         workers: processes that tokenise ahead; 0 tokenises between steps.
         skip_bad_rows: leave malformed rows out, counted.
         seed: of order and draws.
+        train_split: of a hub set or folder with several splits.
+        columns, positive_from, corpus_file, queries_file: see PairData.
     """
 
     gives = CandidateBatch
@@ -110,17 +116,25 @@ class CandidateData(ResumableData):
         test_split: str | None = "test", test_run: str | None = None, depth: int = 30, group_size: int = 8,
         batch_size: int = 8, chunk_overhead: int | None = CHUNK_TOKENS, limit: int | None = None,
         val_queries: int | None = None, drop_last: bool = True, workers: int = 0, skip_bad_rows: bool = False, seed: int = 0,
+        train_split: str | None = None, columns: dict[str, str | list[str]] | None = None, positive_from: float | None = None,
+        corpus_file: str | None = None, queries_file: str | None = None,
     ):  # fmt: skip
         super().__init__()
         check_counts(batch_size=(batch_size, 1), group_size=(group_size, 2), depth=(depth, 1), workers=(workers, 0),
                      chunk_overhead=(chunk_overhead or 0, 0), val_queries=(val_queries or 1, 1),
                      limit=(1 if limit is None else limit, 1))  # fmt: skip
-        if not Path(train).exists():
+        check_columns(columns)
+        if (
+            not train.startswith("hf:")
+            and not any(Path(one.strip()).exists() for one in [train, *train.split(",")])
+            and (not glob.has_magic(train))
+        ):
             out = train if train.endswith(".jsonl") else "runs/candidates.jsonl"
             raise UserError(f"train={train} does not exist; expected a triplets file, the candidates of the retriever to be "
                             f"reranked. Make it: research mine --data {val} --split train --retriever {RETRIEVER} --ranks "
                             f"1-{depth} --out {out}")  # fmt: skip
-        queries, self.corpus, self.fingerprint = load_training(train, "", None, None, skip_bad_rows)
+        options = RowOptions(columns, positive_from, corpus_file, queries_file)
+        queries, self.corpus, self.fingerprint = load_training(train, train_split, None, None, skip_bad_rows, options)
         usable = [query for query in queries if query.negatives]
         if not usable:
             raise UserError(f"train={train} has no negative for any query; expected candidates to tell apart. Mine them with "

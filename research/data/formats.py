@@ -85,26 +85,34 @@ def read_triplets(path: Path, bad: BadRows) -> Iterator[Triplets]:
     "negative_passages": […]}; at least one positive a row. A passage may have a `score`, and a `rank` from 1 up."""
     seen: set[str] = set()
     for where, row in read_jsonl(path, bad):
-        scores: dict[str, float] = {}
-        positions: dict[str, int] = {}
-        query_id = identifier(row, ("query_id",), where, bad)
-        query = string(row, "query", where, bad)
-        positives = _passages(row, "positive_passages", where, bad, scores, {})
-        negatives = _passages(row, "negative_passages", where, bad, scores, positions)
-        if query_id is None or query is None or positives is None or negatives is None:
-            continue
-        if query_id in seen:
-            bad.report(where, "duplicate query id", f"query id {query_id!r} was used before",
+        found = read_triplet(row, where, bad)
+        if found is not None and found.query_id in seen:
+            bad.report(where, "duplicate query id", f"query id {found.query_id!r} was used before",
                        "Put all passages of a query in one row")  # fmt: skip
-        elif not query.strip() or not positives:
-            bad.report(where, "incomplete triplet", f"query {query_id!r} lacks a text or a positive passage",
-                       "Expected a query text and one or more positive_passages; mend or remove the row")  # fmt: skip
-        elif both := positives.keys() & negatives.keys():
-            bad.report(where, "contradiction", f"passage {min(both)!r} is both positive and negative",
-                       "Remove it from one of the lists")  # fmt: skip
-        else:
-            seen.add(query_id)
-            yield Triplets(query_id, query, positives, negatives, scores or None, positions or None)
+        elif found is not None:
+            seen.add(found.query_id)
+            yield found
+
+
+def read_triplet(row: dict, where: str, bad: BadRows) -> Triplets | None:
+    """One row of tevatron's training JSONL; None where it is skipped."""
+    scores: dict[str, float] = {}
+    positions: dict[str, int] = {}
+    query_id = identifier(row, ("query_id",), where, bad)
+    query = string(row, "query", where, bad)
+    positives = _passages(row, "positive_passages", where, bad, scores, {})
+    negatives = _passages(row, "negative_passages", where, bad, scores, positions)
+    if query_id is None or query is None or positives is None or negatives is None:
+        return None
+    if not query.strip() or not positives:
+        bad.report(where, "incomplete triplet", f"query {query_id!r} lacks a text or a positive passage",
+                   "Expected a query text and one or more positive_passages; mend or remove the row")  # fmt: skip
+    elif both := positives.keys() & negatives.keys():
+        bad.report(where, "contradiction", f"passage {min(both)!r} is both positive and negative",
+                   "Remove it from one of the lists")  # fmt: skip
+    else:
+        return Triplets(query_id, query, positives, negatives, scores or None, positions or None)
+    return None
 
 
 def write_triplets(path: Path, triplets: Iterable[Triplets]) -> None:

@@ -85,6 +85,18 @@ def parse_name(name: str) -> tuple[str, str | None, str | None]:
     return repo, config or None, revision or None
 
 
+def is_collection(name: str) -> bool:
+    """Whether a dataset is in BEIR's layout, with a corpus and queries; else its rows are training data themselves.
+
+    Raises:
+        UserError: not found, or no network.
+    """
+    repo, config, revision = parse_name(name)
+    with _errors(name, "beir:PATH or a JSONL file"), _cache_for(repo) as cache:
+        revision = revision and revision.partition(",")[0]
+        return config is None and {"corpus", "queries"} <= {*_Tables(repo, revision, cache).configs}
+
+
 @contextlib.contextmanager
 def _errors(name: str, instead: str) -> Iterator[None]:
     """What the hub's libraries raise, as a UserError that names what works without a network."""

@@ -7,11 +7,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from research.data.chunks import CHUNK_TOKENS, chunked
+from research.data.shapes.columns import check_columns
 from research.data.training import (
     ResumableData,
+    RowOptions,
     TrainingQuery,
     check_counts,
     count_shared,
+    holds_rows,
     join_known,
     load_training,
     load_validation,
@@ -107,8 +110,10 @@ class PairData(ResumableData):
     """Training pairs and the collections that the model is validated and tested on.
 
     Args:
-        train: data source (builtin:stdlib, beir:PATH, hf:NAME) or triplets file (*.jsonl) of `research mine`.
-        train_split: of the source.
+        train: data source (builtin:stdlib, beir:PATH, hf:NAME), or training rows: a file (*.jsonl, *.json, *.csv, *.tsv,
+            *.parquet, each but the last also .gz), several with commas between, a folder, or hf:NAME[:CONFIG][@REVISION]; of
+            `research mine`, or in a shape of docs/retrieval-data.md.
+        train_split: of the source, hub set or folder.
         val: data source of the validation; None takes `train`.
         val_split: None trains without validation.
         test_split: for `research test`.
@@ -123,6 +128,10 @@ class PairData(ResumableData):
         workers: processes that tokenise ahead; 0 tokenises between steps.
         skip_bad_rows: leave malformed rows out, counted.
         seed: of order and negatives.
+        columns: of training rows, where their shape is not known by names: role (query, positive, negative, label, query_id) →
+            column, or a list of columns.
+        positive_from: of rows with a label or score: from which on a pair is positive; None takes 0 and 1 alone.
+        corpus_file, queries_file: texts of the documents and queries that rows name by ids (MS MARCO's collection.tsv).
     """
 
     gives = PairBatch
@@ -132,19 +141,23 @@ class PairData(ResumableData):
         val_split: str | None = "dev", test_split: str | None = "test", batch_size: int = 64, hard_negatives: int = 0,
         chunk_overhead: int | None = CHUNK_TOKENS, without_fold: str | None = None, limit: int | None = None,
         val_documents: int | None = None, drop_last: bool = True, workers: int = 0, skip_bad_rows: bool = False,
-        seed: int = 0,
+        seed: int = 0, columns: dict[str, str | list[str]] | None = None, positive_from: float | None = None,
+        corpus_file: str | None = None, queries_file: str | None = None,
     ):  # fmt: skip
         super().__init__()
         check_counts(batch_size=(batch_size, 2), hard_negatives=(hard_negatives, 0), workers=(workers, 0),
                      chunk_overhead=(chunk_overhead or 0, 0))  # fmt: skip
-        if train.endswith(".jsonl") and val is None and (val_split or test_split):
-            raise UserError(f"train={train} is a triplets file, which has no splits to validate on; expected val=SOURCE "
-                            "with it, or val_split=null and test_split=null. Name the source.")  # fmt: skip
+        check_columns(columns)
+        rows = holds_rows(train)
+        if rows and val is None and (val_split or test_split):
+            raise UserError(f"train={train} is a file of training rows, which has no splits to validate on; expected "
+                            "val=SOURCE with it, or val_split=null and test_split=null. Name the source.")  # fmt: skip
+        options = RowOptions(columns, positive_from, corpus_file, queries_file)
         self.queries, self.corpus, self.fingerprint = load_training(
-            train, train_split, without_fold, limit, skip_bad_rows
+            train, train_split, without_fold, limit, skip_bad_rows, options
         )
         if hard_negatives and not any(query.negatives for query in self.queries):
-            data, split = ("SOURCE", "NAME") if train.endswith(".jsonl") else (train, train_split)
+            data, split = ("SOURCE", "NAME") if rows else (train, train_split)
             raise UserError(f"hard_negatives={hard_negatives}, but {train} holds none; expected a triplets file. Make "
                             f"one: research mine --data {data} --split {split} --retriever MODEL --out negatives.jsonl; then "
                             "train on it.")  # fmt: skip

@@ -1,6 +1,7 @@
 """What both retrieval trainers read: training queries with their documents, the collections to validate on, the loader."""
 
 import abc
+import math
 import random
 import signal
 from collections.abc import Callable
@@ -13,13 +14,16 @@ from torch.utils.data import DataLoader
 
 from research.data.equality import Copies, known_relevant
 from research.data.folds import assign_folds, parse_fold
-from research.data.formats import read_triplets
+from research.data.hub import is_collection
 from research.data.rows import SKIPPING_IN_TRAINING, BadRows
 from research.data.sampler import StatefulBatchSampler
+from research.data.shapes.columns import Columns, check_columns
+from research.data.shapes.reading import read_training
 from research.data.sources import check_relevant, load
+from research.data.tables import is_table
 from research.errors import UserError
 from research.progress import say
-from research.runfolder import hash_file
+from research.runfolder import hash_file, hash_json, hash_strings
 from research.types import Collection, Corpus, Document, Triplets
 
 
@@ -37,16 +41,44 @@ class TrainingQuery(NamedTuple):
     known: frozenset[str] | None = None
 
 
+class RowOptions(NamedTuple):
+    """How training rows are read; of no use for a collection.
+
+    Attributes:
+        columns: role → column(s): query, positive, negative, label, query_id.
+        positive_from: from which label or score on a pair is positive; None knows 0 and 1 alone.
+        corpus_file, queries_file: texts of the ids that rows name.
+    """
+
+    columns: Columns | None = None
+    positive_from: float | None = None
+    corpus_file: str | None = None
+    queries_file: str | None = None
+
+
+def holds_rows(train: str) -> bool:
+    """Whether `train` is a table of training rows (a file, files, a hub set), and no collection with corpus and judgements.
+
+    Raises:
+        UserError: a hub set that is not found.
+    """
+    if train.startswith("hf:"):
+        return not is_collection(train.removeprefix("hf:"))
+    return is_table(train) and not (Path(train) / "qrels").is_dir()
+
+
 def load_training(
-    train: str, split: str, without_fold: str | None, limit: int | None, skip_bad_rows: bool
-) -> tuple[list[TrainingQuery], Corpus, str]:
+    train: str, split: str | None, without_fold: str | None, limit: int | None, skip_bad_rows: bool,
+    options: RowOptions = RowOptions(),  # noqa: B008 (it cannot be changed)
+) -> tuple[list[TrainingQuery], Corpus, str]:  # fmt: skip
     """Training queries and the documents that they name.
 
     Args:
-        train: a data source, or a tevatron triplets file (`*.jsonl`), as `research mine` writes it.
-        split: of a source; a triplets file has none.
+        train: a data source, or training rows: of `research mine`, or in a shape of docs/retrieval-data.md.
+        split: of a source, of a hub set or of a folder with splits.
         without_fold: "0/2" leaves out the queries of fold 0 of 2.
         limit: keep this many queries, spread evenly; None keeps all.
+        options: of rows.
 
     Returns:
         queries, documents by id, and the fingerprint of what was read.
@@ -54,10 +86,12 @@ def load_training(
     Raises:
         UserError: as the readers do; or no query is left.
     """
-    if train.endswith(".jsonl"):
-        queries, corpus = _from_triplets(Path(train), skip_bad_rows)
-        fingerprint = hash_file(Path(train))
+    if holds_rows(train):
+        queries, corpus, fingerprint = _from_rows(train, split, skip_bad_rows, options)
     else:
+        if given := [name for name, value in options._asdict().items() if value is not None]:
+            raise UserError(f"data.{given[0]} is for training rows, and {train} is a collection; expected it with a file or a "
+                            "hub set of rows. Leave it out.")  # fmt: skip
         data = check_relevant(load(train, split, skip_bad_rows, SKIPPING_IN_TRAINING))
         queries, corpus, fingerprint = _from_collection(data), data.corpus, data.fingerprint
     queries = join_known(queries, corpus)
@@ -229,19 +263,31 @@ def _from_collection(data: Collection) -> list[TrainingQuery]:
     return queries
 
 
-def _from_triplets(path: Path, skip_bad_rows: bool) -> tuple[list[TrainingQuery], Corpus]:
+def _from_rows(
+    train: str, split: str | None, skip_bad_rows: bool, options: RowOptions
+) -> tuple[list[TrainingQuery], Corpus, str]:
+    check_columns(options.columns)
+    if options.positive_from is not None and not math.isfinite(options.positive_from):
+        raise UserError(f"data.positive_from={options.positive_from}; expected a finite number. Correct it.")
     bad = BadRows(skip_bad_rows, SKIPPING_IN_TRAINING)
     corpus: dict[str, Document] = {}
-    queries = []
-    for row in read_triplets(path, bad):
-        _add(corpus, row, path)
-        queries.append(TrainingQuery(row.query_id, row.query, list(row.positives), list(row.negatives)))
-    bad.say_counts(str(path))
-    return queries, corpus
+    rows = read_training(train, split, bad, *options)
+    for row in rows:
+        _add(corpus, row, train)
+    bad.say_counts(train)
+    path = Path(train)
+    fingerprint = hash_file(path) if path.is_file() else hash_strings(map(repr, rows))
+    if any(value is not None for value in options):
+        fingerprint = hash_json([fingerprint, hash_strings(map(repr, rows))])
+    return (
+        [TrainingQuery(row.query_id, row.query, list(row.positives), list(row.negatives)) for row in rows],
+        corpus,
+        fingerprint,
+    )
 
 
-def _add(corpus: dict[str, Document], row: Triplets, path: Path) -> None:
+def _add(corpus: dict[str, Document], row: Triplets, source: str) -> None:
     for doc_id, doc in (row.positives | row.negatives).items():
         if corpus.setdefault(doc_id, doc) != doc:
-            raise UserError(f"{path}: document {doc_id!r} has another text in query {row.query_id!r} than before; expected one "
-                            "text an id. Give different texts different ids.")  # fmt: skip
+            raise UserError(f"{source}: document {doc_id!r} has another text in query {row.query_id!r} than before; expected "
+                            "one text an id. Give different texts different ids.")  # fmt: skip
