@@ -48,8 +48,8 @@ def refuse_header(first: tuple[str, dict] | None) -> None:
     if first is not None and all(re.fullmatch(r"[^\W\d][\w-]*", field) for field in first[1].values()):
         names = list(first[1].values())
         raise UserError(f"{first[0]}: {', '.join(names)} seem to name columns; expected usual names, or texts. Name their "
-                        f"roles: --data.columns '{{query: {names[0]}, positive: {names[1]}}}'; or, if they are texts, put the line "
-                        f"{'TAB'.join(ROLES[: len(names)])} before them.")  # fmt: skip
+                        f"roles: --data.columns '{{query: {names[0]}, positive: {names[1]}}}'; or, if they are texts, put the "
+                        f"line {'TAB'.join(ROLES[: len(names)])} before them.")  # fmt: skip
 
 
 def are_ids(row: dict) -> bool:
