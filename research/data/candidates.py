@@ -18,6 +18,7 @@ from research.data.training import (
     RowOptions,
     TrainingQuery,
     check_counts,
+    count_by_text,
     count_shared,
     join_known,
     load_training,
@@ -158,7 +159,7 @@ class CandidateData(ResumableData):
 
     def describe(self) -> dict:
         """What the training reads, for provenance."""
-        facts = {"train": self.fingerprint, "queries": len(self.queries)} | self.shared
+        facts = {"train": self.fingerprint, "queries": len(self.queries)} | count_by_text(self.queries) | self.shared
         for name, data in self.collections.items():
             facts |= {name: data.fingerprint, f"{name}_run": hash_file(Path(self.files[name]))}
         return facts

@@ -13,6 +13,7 @@ from research.data.training import (
     RowOptions,
     TrainingQuery,
     check_counts,
+    count_by_text,
     count_shared,
     holds_rows,
     join_known,
@@ -173,6 +174,7 @@ class PairData(ResumableData):
     def describe(self) -> dict:
         """What the training reads, for provenance."""
         facts = {"train": self.fingerprint, "queries": len(self.queries), "examples": len(self.dataset)}
+        facts |= count_by_text(self.queries)
         return facts | {name: data.fingerprint for name, data in self.collections.items()} | self.shared
 
     def train_dataloader(self) -> DataLoader:

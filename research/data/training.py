@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from research.data.equality import Copies, known_relevant
-from research.data.folds import assign_folds, parse_fold
+from research.data.folds import assign_folds, fold_of, parse_fold
 from research.data.hub import is_collection
 from research.data.rows import SKIPPING_IN_TRAINING, BadRows
 from research.data.sampler import StatefulBatchSampler
@@ -32,6 +32,7 @@ class TrainingQuery(NamedTuple):
 
     Attributes:
         known: every document known to be relevant, as `join_known` finds them; None before.
+        by_text: whether the query's own positives and their exact copies would not have told all of them.
     """
 
     query_id: str
@@ -39,6 +40,7 @@ class TrainingQuery(NamedTuple):
     positives: list[str]
     negatives: list[str]
     known: frozenset[str] | None = None
+    by_text: bool = False
 
 
 class RowOptions(NamedTuple):
@@ -99,6 +101,9 @@ def load_training(
         fold, folds = parse_fold(without_fold)
         assigned = assign_folds({query.query_id: query.positives for query in queries},
                                 {query.query_id: query.text for query in queries}, folds)  # fmt: skip
+        alone = {query.query_id: fold_of(dict.fromkeys(query.positives, 1), folds) for query in queries}
+        if any((assigned[query] == fold) != (own == fold) for query, own in alone.items()):
+            fingerprint = hash_json([fingerprint, "folds of queries that share documents"])  # other queries than once
         queries = [query for query in queries if assigned[query.query_id] != fold]
     if limit is not None:
         if limit < 1:
@@ -125,8 +130,17 @@ def join_known(queries: list[TrainingQuery], corpus: Corpus) -> list[TrainingQue
     copies, joined = Copies(named), []
     for i, query in enumerate(queries):
         known = frozenset(copies.of(found[i].own | found[i].shared) | found[i].same)
-        joined.append(query._replace(known=known, negatives=[doc for doc in query.negatives if doc not in known]))
+        contents = {corpus[doc].content for doc in query.positives}
+        by_text = any(named[doc].content not in contents for doc in known)
+        negatives = [doc for doc in query.negatives if doc not in known]
+        joined.append(query._replace(known=known, by_text=by_text, negatives=negatives))
     return joined
+
+
+def count_by_text(queries: list[TrainingQuery]) -> dict[str, int]:
+    """How many queries have a document known by text alone; {} for none, so that facts of such data stay as they were."""
+    count = sum(query.by_text for query in queries)
+    return {"known_by_text": count} if count else {}
 
 
 def load_validation(source: str, split: str, documents: int | None, skip_bad_rows: bool) -> Collection:

@@ -10,7 +10,7 @@ from research.data.candidates import CandidateDataset
 from research.data.equality import normalise
 from research.data.folds import assign_folds, fold_of
 from research.data.pairs import PairCollate, PairDataset
-from research.data.training import TrainingQuery, join_known
+from research.data.training import TrainingQuery, count_by_text, join_known
 from research.losses.contrastive import info_nce, known_positives, symmetric_info_nce
 from research.retrieval.index import exact_search, to_run
 from research.retrieval.mine import find_candidates, known_relevant
@@ -33,6 +33,13 @@ def test_equal_queries_join_their_positives_with_copies_and_their_own_text():
     assert (second.known, second.negatives) == (known, ["n"])
     assert (third.known, third.negatives) == ({"n"}, ["p1"])
     assert join_known([first, second, third], {}) == [first, second, third]  # once is enough
+
+
+def test_queries_with_something_known_by_text_are_counted_in_the_facts_and_no_others():
+    plain = [TrainingQuery("1", "one", ["p1"], ["n", "twin"]), TrainingQuery("2", "two", ["p2"], [])]
+    corpus = CORPUS | {"twin": Document("", "the weaver")}  # an exact copy was known before
+    assert count_by_text(join_known(plain, corpus)) == {}
+    assert count_by_text(join_known([*plain, plain[0]._replace(query_id="3", positives=["n"])], corpus)) == {"known_by_text": 2}
 
 
 def test_training_and_mining_leave_out_the_same_documents():
