@@ -1,5 +1,6 @@
 """Candidate groups for the cross-encoder: a query, a relevant document, and what a retriever ranked high beside it."""
 
+import glob
 import random
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,23 @@ from torch.utils.data import DataLoader, Dataset
 
 from research.data.chunks import CHUNK_TOKENS, chunked
 from research.data.formats import check_run, read_run
+from research.data.rows import SKIPPING_IN_TRAINING, BadRows
+from research.data.shapes.columns import check_columns
 from research.data.training import (
     ResumableData,
+    RowOptions,
     TrainingQuery,
     check_counts,
+    count_by_text,
     count_shared,
+    join_known,
     load_training,
     load_validation,
     spread,
     training_loader,
 )
 from research.errors import UserError
+from research.progress import say
 from research.runfolder import hash_file
 from research.types import CandidateBatch, Candidates, Collection, Corpus, Run
 
@@ -38,7 +45,7 @@ class CandidateDataset(Dataset):
     """
 
     def __init__(self, queries: list[TrainingQuery], corpus: Corpus, group_size: int, seed: int):
-        self.queries, self.corpus, self.group_size, self.seed = queries, corpus, group_size, seed
+        self.queries, self.corpus, self.group_size, self.seed = join_known(queries, corpus), corpus, group_size, seed
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -82,7 +89,8 @@ class CandidateData(ResumableData):
     """Training groups, and runs that the model re-orders at validation and test.
 
     Args:
-        train: triplets file of `research mine`: candidates of the current retriever, from the depth it will be reranked at.
+        train: training rows with negatives: those of `research mine`, candidates of the current retriever from the depth it
+            will be reranked at, or other rows as PairData takes them.
         val: data source of validation and test.
         val_split, val_run: the split, and a TREC run of the current retriever on it (`research retrieve`); null trains
             without validation.
@@ -98,6 +106,8 @@ class CandidateData(ResumableData):
         workers: processes that tokenise ahead; 0 tokenises between steps.
         skip_bad_rows: leave malformed rows out, counted.
         seed: of order and draws.
+        train_split: of a hub set or folder with several splits.
+        columns, positive_from, corpus_file, queries_file: see PairData.
     """
 
     gives = CandidateBatch
@@ -107,17 +117,25 @@ class CandidateData(ResumableData):
         test_split: str | None = "test", test_run: str | None = None, depth: int = 30, group_size: int = 8,
         batch_size: int = 8, chunk_overhead: int | None = CHUNK_TOKENS, limit: int | None = None,
         val_queries: int | None = None, drop_last: bool = True, workers: int = 0, skip_bad_rows: bool = False, seed: int = 0,
+        train_split: str | None = None, columns: dict[str, str | list[str]] | None = None, positive_from: float | None = None,
+        corpus_file: str | None = None, queries_file: str | None = None,
     ):  # fmt: skip
         super().__init__()
         check_counts(batch_size=(batch_size, 1), group_size=(group_size, 2), depth=(depth, 1), workers=(workers, 0),
                      chunk_overhead=(chunk_overhead or 0, 0), val_queries=(val_queries or 1, 1),
                      limit=(1 if limit is None else limit, 1))  # fmt: skip
-        if not Path(train).exists():
+        check_columns(columns)
+        if (
+            not train.startswith("hf:")
+            and not any(Path(one.strip()).exists() for one in [train, *train.split(",")])
+            and (not glob.has_magic(train))
+        ):
             out = train if train.endswith(".jsonl") else "runs/candidates.jsonl"
             raise UserError(f"train={train} does not exist; expected a triplets file, the candidates of the retriever to be "
                             f"reranked. Make it: research mine --data {val} --split train --retriever {RETRIEVER} --ranks "
                             f"1-{depth} --out {out}")  # fmt: skip
-        queries, self.corpus, self.fingerprint = load_training(train, "", None, None, skip_bad_rows)
+        options = RowOptions(columns, positive_from, corpus_file, queries_file)
+        queries, self.corpus, self.fingerprint = load_training(train, train_split, None, None, skip_bad_rows, options)
         usable = [query for query in queries if query.negatives]
         if not usable:
             raise UserError(f"train={train} has no negative for any query; expected candidates to tell apart. Mine them with "
@@ -141,7 +159,7 @@ class CandidateData(ResumableData):
 
     def describe(self) -> dict:
         """What the training reads, for provenance."""
-        facts = {"train": self.fingerprint, "queries": len(self.queries)} | self.shared
+        facts = {"train": self.fingerprint, "queries": len(self.queries)} | count_by_text(self.queries) | self.shared
         for name, data in self.collections.items():
             facts |= {name: data.fingerprint, f"{name}_run": hash_file(Path(self.files[name]))}
         return facts
@@ -173,8 +191,13 @@ class CandidateData(ResumableData):
                             f"--data {self.source} --split {split} --retriever {self._retriever()} --out {out}; then name its "
                             f"last .trec: --data.{name}_run {out}/dense.trec")  # fmt: skip
         data = load_validation(self.source, split, None, self.skip_bad_rows)
-        run = read_run(Path(file))
+        bad = BadRows(self.skip_bad_rows, SKIPPING_IN_TRAINING)
+        run = read_run(Path(file), bad)
+        bad.say_counts(file)
         check_run(Path(file), run, data.qrels, data.corpus, data.unjudged)
+        if absent := [query for query, docs in data.qrels.items() if max(docs.values()) > 0 and not run.get(query)]:
+            say(f"{file}: {len(absent):,} of the {len(data.qrels):,} queries have no ranking, {absent[0]!r} for example, and "
+                "count 0")  # fmt: skip
         if queries is not None:
             chosen = {*spread(list(data.queries), queries)}
             data = data._replace(queries={q: text for q, text in data.queries.items() if q in chosen},

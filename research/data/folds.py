@@ -2,16 +2,57 @@
 
 import hashlib
 import re
+from collections.abc import Iterable, Mapping
 
+from research.data.equality import normalise
 from research.errors import UserError
-from research.types import Qrels
+from research.progress import say
+
+
+def assign_folds(positives: Mapping[str, Iterable[str]], texts: Mapping[str, str], folds: int) -> dict[str, int]:
+    """The fold of every query, so that all queries of a document, and all of one text, lie in one fold.
+
+    Queries that share a document or their text, also by way of others, are one group. A group's fold follows from the smallest
+    of its doc ids, and so for a query whose documents nobody shares from its own.
+
+    Args:
+        positives: query id → its relevant documents, one or more.
+        texts: of the queries.
+        folds: 2 or more.
+
+    Returns:
+        query id → 0 to folds − 1, the same on every machine.
+    """
+    parents: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(node: tuple[str, str]) -> tuple[str, str]:
+        parents.setdefault(node, node)
+        while parents[node] != node:
+            parents[node] = node = parents[parents[node]]
+        return node
+
+    smallest: dict[tuple[str, str], str] = {}
+    for query, docs in positives.items():
+        for node in [("doc", doc) for doc in docs] + [("text", normalise(texts[query]))]:
+            parents[root(node)] = root(("query", query))
+    for query, docs in positives.items():
+        group = root(("query", query))
+        smallest[group] = min([*docs, *([smallest[group]] if group in smallest else [])])
+    assigned = {query: fold_of({smallest[root(("query", query))]: 1}, folds) for query in positives}
+    sizes = [0] * folds
+    for fold in assigned.values():
+        sizes[fold] += 1
+    if max(sizes) > 2 * len(assigned) / folds:
+        say(f"warning: the folds have {', '.join(f'{size:,}' for size in sizes)} queries: those that share a relevant document "
+            "or their text stay together")  # fmt: skip
+    return assigned
 
 
 def fold_of(relevant: dict[str, int], folds: int) -> int:
-    """The fold of a query: by its smallest relevant doc id, so that all queries of a document lie in one fold.
+    """The fold of a group of queries: by its smallest relevant doc id.
 
     Args:
-        relevant: the query's judgements; one is > 0.
+        relevant: judgements; one is > 0.
         folds: 2 or more.
 
     Returns:
@@ -33,12 +74,3 @@ def parse_fold(text: str) -> tuple[int, int]:
         raise UserError(f"fold {text!r}; expected FOLD/FOLDS with FOLDS 2 or more, counted from 0: 0/2 or 1/2, say. "
                         "Correct it.")  # fmt: skip
     return int(match[1]), int(match[2])
-
-
-def in_fold(qrels: Qrels, fold: int, folds: int) -> Qrels:
-    """The judgements of one fold's queries; queries without a relevant document are in none."""
-    return {
-        query: docs
-        for query, docs in qrels.items()
-        if any(grade > 0 for grade in docs.values()) and fold_of(docs, folds) == fold
-    }

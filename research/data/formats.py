@@ -4,6 +4,8 @@ Readers are strict: a row that is not what the format promises is refused with f
 `BadRows(skip=True)` such rows are skipped instead, counted by reason, and the count goes into the run's notes.
 """
 
+import csv
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Set
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from research.data.rows import BadRows, identifier, integer, read_jsonl, read_lines, short, string
 from research.errors import UserError, suggest
+from research.progress import say
 from research.runfolder import atomic_write
 from research.types import Corpus, Document, Qrels, Queries, Run, Triplets
 
@@ -34,14 +37,21 @@ def collect_corpus(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Corpus:
         text = string(row, "text", where, bad)
         if doc_id is None or title is None or text is None:
             continue
-        if not title.strip() and not text.strip():
-            bad.report(where, "empty document", f"document {doc_id!r} has neither title nor text",
-                       "Every document needs one of them; remove the row")  # fmt: skip
-        elif doc_id in corpus:
-            bad.report(where, "duplicate document id", f"document id {doc_id!r} was used before",
+        if not {"title", "text"} & row.keys():  # else a corpus of other names would be read as one of blank documents
+            bad.report(where, "empty document", f"document {doc_id!r} has neither title nor text, but {', '.join(row)}",
+                       "Expected one of them; rename the columns")  # fmt: skip
+            continue
+        document = Document(title, text)
+        if corpus.get(doc_id, document) != document:
+            bad.report(where, "duplicate document id", f"document id {doc_id!r} was used before, with another text",
                        "Ids must be unique; rename or remove one")  # fmt: skip
+        elif doc_id in corpus:
+            bad.keep(where, "repeats of a document", f"document {doc_id!r} repeats an earlier row, and is taken once")
         else:
-            corpus[doc_id] = Document(title, text)
+            corpus[doc_id] = document
+            if not document.content.strip():
+                bad.keep(where, "blank documents", f"document {doc_id!r} has a blank title and a blank text; it stays in the "
+                         "corpus, as the field's numbers have it")  # fmt: skip
     return corpus
 
 
@@ -60,9 +70,11 @@ def collect_queries(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Queries:
             continue
         if not text.strip():
             bad.report(where, "empty query", f"query {query_id!r} has no text", "Remove the row")
-        elif query_id in queries:
-            bad.report(where, "duplicate query id", f"query id {query_id!r} was used before",
+        elif queries.get(query_id, text) != text:
+            bad.report(where, "duplicate query id", f"query id {query_id!r} was used before, with another text",
                        "Ids must be unique; rename or remove one")  # fmt: skip
+        elif query_id in queries:
+            bad.keep(where, "repeats of a query", f"query {query_id!r} repeats an earlier row, and is taken once")
         else:
             queries[query_id] = text
     return queries
@@ -73,26 +85,34 @@ def read_triplets(path: Path, bad: BadRows) -> Iterator[Triplets]:
     "negative_passages": […]}; at least one positive a row. A passage may have a `score`, and a `rank` from 1 up."""
     seen: set[str] = set()
     for where, row in read_jsonl(path, bad):
-        scores: dict[str, float] = {}
-        positions: dict[str, int] = {}
-        query_id = identifier(row, ("query_id",), where, bad)
-        query = string(row, "query", where, bad)
-        positives = _passages(row, "positive_passages", where, bad, scores, {})
-        negatives = _passages(row, "negative_passages", where, bad, scores, positions)
-        if query_id is None or query is None or positives is None or negatives is None:
-            continue
-        if query_id in seen:
-            bad.report(where, "duplicate query id", f"query id {query_id!r} was used before",
+        found = read_triplet(row, where, bad)
+        if found is not None and found.query_id in seen:
+            bad.report(where, "duplicate query id", f"query id {found.query_id!r} was used before",
                        "Put all passages of a query in one row")  # fmt: skip
-        elif not query.strip() or not positives:
-            bad.report(where, "incomplete triplet", f"query {query_id!r} lacks a text or a positive passage",
-                       "Expected a query text and one or more positive_passages; mend or remove the row")  # fmt: skip
-        elif both := positives.keys() & negatives.keys():
-            bad.report(where, "contradiction", f"passage {min(both)!r} is both positive and negative",
-                       "Remove it from one of the lists")  # fmt: skip
-        else:
-            seen.add(query_id)
-            yield Triplets(query_id, query, positives, negatives, scores or None, positions or None)
+        elif found is not None:
+            seen.add(found.query_id)
+            yield found
+
+
+def read_triplet(row: dict, where: str, bad: BadRows) -> Triplets | None:
+    """One row of tevatron's training JSONL; None where it is skipped."""
+    scores: dict[str, float] = {}
+    positions: dict[str, int] = {}
+    query_id = identifier(row, ("query_id",), where, bad)
+    query = string(row, "query", where, bad)
+    positives = _passages(row, "positive_passages", where, bad, scores, {})
+    negatives = _passages(row, "negative_passages", where, bad, scores, positions)
+    if query_id is None or query is None or positives is None or negatives is None:
+        return None
+    if not query.strip() or not positives:
+        bad.report(where, "incomplete triplet", f"query {query_id!r} lacks a text or a positive passage",
+                   "Expected a query text and one or more positive_passages; mend or remove the row")  # fmt: skip
+    elif both := positives.keys() & negatives.keys():
+        bad.report(where, "contradiction", f"passage {min(both)!r} is both positive and negative",
+                   "Remove it from one of the lists")  # fmt: skip
+    else:
+        return Triplets(query_id, query, positives, negatives, scores or None, positions or None)
+    return None
 
 
 def write_triplets(path: Path, triplets: Iterable[Triplets]) -> None:
@@ -138,22 +158,24 @@ def write_beir(folder: Path, corpus: Corpus, queries: Queries, qrels: dict[str, 
 
 
 def read_qrels(path: Path, bad: BadRows) -> Qrels:
-    """BEIR's three tab-separated columns with their header, or TREC's `query 0 doc grade` without one.
+    """BEIR's three tab-separated columns, with their header or without, or TREC's `query 0 doc grade`.
 
     Raises:
-        UserError: the first line is neither, or (unless skipped) a row is malformed or judged twice.
+        UserError: the first line is none of these, or (unless skipped) a row is malformed or judged twice.
     """
     lines = read_lines(path)
     where, first = next(lines, (str(path), ""))
-    if first.split("\t") == BEIR_QRELS_HEADER:
-        rows = ((where, line.split("\t")) for where, line in lines)
-        return collect_qrels(rows, bad)
-    fields = first.split()
-    if len(fields) == 4 and integer(fields[3]) is not None:
-        rest = ((where, line.split()) for where, line in lines)
-        return collect_qrels(((w, [f[0], *f[2:]] if len(f) == 4 else f) for w, f in [(where, fields), *rest]), bad)
+    if _columns(first) == BEIR_QRELS_HEADER:
+        return collect_qrels(((where, _columns(line)) for where, line in lines), bad)
+    rows = itertools.chain([(where, first)], lines)
+    if len(fields := _columns(first)) == 3 and integer(fields[2]) is not None:
+        return collect_qrels(((where, _columns(line)) for where, line in rows), bad)
+    if len(fields := first.split()) == 4 and integer(fields[3]) is not None:
+        parts = ((where, line.split()) for where, line in rows)
+        return collect_qrels(((where, [f[0], *f[2:]] if len(f) == 4 else f) for where, f in parts), bad)
     raise UserError(f"{where}: the first line is {short(first)}; expected BEIR's header (query-id, corpus-id, score, "
-                    "tab-separated) or TREC's four columns (query 0 doc grade). Add the header line.")  # fmt: skip
+                    "tab-separated), its three columns or TREC's four (query 0 doc grade), each with a whole-number grade. "
+                    "Add the header line.")  # fmt: skip
 
 
 def collect_qrels(rows: Iterable[tuple[str, list]], bad: BadRows) -> Qrels:
@@ -167,47 +189,56 @@ def collect_qrels(rows: Iterable[tuple[str, list]], bad: BadRows) -> Qrels:
             continue
         docs = qrels.setdefault(str(fields[0]), {})
         doc_id = str(fields[1])
-        if doc_id in docs:
-            bad.report(where, "judged twice", f"document {doc_id!r} is judged twice for query {fields[0]!r}",
-                       "Keep one judgement")  # fmt: skip
+        if docs.get(doc_id, grade) != grade:
+            bad.report(where, "judged twice", f"document {doc_id!r} is judged twice for query {fields[0]!r}, {docs[doc_id]} "
+                       f"and {grade}", "Keep one judgement")  # fmt: skip
+        elif doc_id in docs:
+            bad.keep(where, "repeats of a judgement", f"document {doc_id!r} is judged twice for query {fields[0]!r}, with one "
+                     "grade, and is taken once")  # fmt: skip
         else:
             docs[doc_id] = grade
     return qrels
 
 
 def check_qrels(where: str, qrels: Qrels, corpus: Corpus, queries: Queries, bad: BadRows) -> Qrels:
-    """`qrels` when every id is known; with skipping, without the rows that name unknown ones."""
+    """`qrels` when every id is known; with skipping, without the queries that have no text.
+
+    A judged document that the corpus lacks stays judged: it cannot be found, and leaving it out of the ideal ranking would
+    raise every number above trec_eval's.
+    """
     known: Qrels = {}
     for query_id, docs in qrels.items():
         if query_id not in queries:
             bad.report(where, "unknown query id", f"query id {query_id!r} is not among the {len(queries)} queries",
                        "Add the query or remove its judgements")  # fmt: skip
             continue
-        for doc_id, grade in docs.items():
-            if doc_id not in corpus:
-                bad.report(where, "unknown document id", f"document id {doc_id!r} (judged for query {query_id!r}) is "
-                           f"not in the corpus of {len(corpus)} documents", "Add the document or remove the "
-                           "judgement")  # fmt: skip
-            else:
-                known.setdefault(query_id, {})[doc_id] = grade
+        for doc_id in docs:
+            if doc_id in corpus:
+                continue
+            absent = f"document id {doc_id!r} (judged for query {query_id!r}) is not in the corpus of {len(corpus)} documents"
+            if not bad.skip:
+                raise UserError(f"{where}: {absent}. Add the document or remove the judgement"
+                                f"{bad.offer('keep it, as one that no ranking can find')}.")  # fmt: skip
+            bad.keep(
+                where, "judgements of documents that the corpus lacks", f"{absent}; it stays judged, and is never found"
+            )
+        known[query_id] = docs
     return known
 
 
+# ---- runs -----------------------------------------------------------------------------------------------------------
+
+
 def read_run(path: Path, bad: BadRows | None = None) -> Run:
-    """A TREC run: `query Q0 doc rank score tag`, whitespace-separated; the rank column is not used (scores decide).
+    """A run: TREC's six columns `query Q0 doc rank score tag`, separated by blanks or tabs (the rank is not used, since scores
+    decide), or one JSON object {query: {doc: score}}, as BEIR and ranx write it; gzip too.
 
     Raises:
         UserError: missing file, a line without six fields, a score that is not a finite number, a document twice.
     """
-    bad = bad or BadRows()
+    bad = bad or BadRows(option=None)
     run: Run = {}
-    for where, line in read_lines(path):
-        fields = line.split()
-        try:
-            query_id, _, doc_id, _, score_text, _ = fields
-            score = math.nan if "_" in score_text else float(score_text)  # Python alone reads 1_000 as 1000
-        except ValueError:
-            score = math.nan
+    for where, line, (query_id, doc_id, score) in _ranked(path):
         if not math.isfinite(score):
             bad.report(where, "malformed run line", f"{short(line)} is not a run line", "Expected six columns (query Q0 "
                        "doc rank score tag) with a finite score; mend the line")  # fmt: skip
@@ -219,6 +250,74 @@ def read_run(path: Path, bad: BadRows | None = None) -> Run:
         else:
             docs[doc_id] = score
     return run
+
+
+def _ranked(path: Path) -> Iterator[tuple[str, str, tuple[str, str, float]]]:
+    """(where, what stands there, (query id, doc id, score)) of each line; a score of NaN where it is none."""
+    lines = read_lines(path)
+    where, first = next(lines, (str(path), ""))
+    if first.lstrip().startswith("{"):
+        yield from _json_run(path, "\n".join([first, *(line for _, line in lines)]))
+        return
+    lines = itertools.chain([(where, first)] if first else [], lines)
+    if len(first.split()) == 3:
+        yield from _three_columns(path, list(lines))
+        return
+    for where, line in lines:
+        fields = line.split()
+        if len(fields) == 6:
+            yield where, line, (fields[0], fields[2], _score(fields[4]))
+        else:
+            yield where, line, ("", "", math.nan)
+
+
+def _three_columns(path: Path, lines: list[tuple[str, str]]) -> Iterator[tuple[str, str, tuple[str, str, float]]]:
+    """tevatron's `query doc score`, or MS MARCO's `query doc rank`: whole numbers that count up from 0 or 1 are ranks.
+
+    Raises:
+        UserError: whole numbers that neither count up nor fall.
+    """
+    rows = [(where, line, line.split()) for where, line in lines]
+    by_query: dict[str, list[str]] = {}
+    for _, _, fields in rows:
+        by_query.setdefault(fields[0], []).append(fields[2] if len(fields) == 3 else "")
+    whole = all(number.isdecimal() for numbers in by_query.values() for number in numbers)
+    counted = [[*map(int, numbers)] for numbers in by_query.values()] if whole else []
+    ranks = whole and all(row == [*range(row[0], row[0] + len(row))] and row[0] < 2 for row in counted)
+    if ranks:
+        say(f"{path}: read as MS MARCO's three columns, query, document and rank")
+    elif whole and not all(row == sorted(row, reverse=True) for row in counted):
+        raise UserError(f"{path} has three columns, whose last is neither ranks that count up from 1 nor scores that fall; "
+                        "expected TREC's six columns (query Q0 doc rank score tag). Write them.")  # fmt: skip
+    for where, line, fields in rows:
+        if len(fields) == 3:
+            yield where, line, (fields[0], fields[1], (-1 if ranks else 1) * _score(fields[2]))
+        else:
+            yield where, line, ("", "", math.nan)
+
+
+def _json_run(path: Path, text: str) -> Iterator[tuple[str, str, tuple[str, str, float]]]:
+    try:  # pairs, since a dict would hide an id that is there twice
+        queries = json.loads(text, object_pairs_hook=list)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} begins as JSON and is none ({error}); expected one object {{query: {{doc: score}}}}, or "
+                        "TREC's six columns. Make the run again.") from None  # fmt: skip
+    for query_id, docs in queries:
+        where = f"{path} query {query_id!r}"
+        if not isinstance(docs, list) or not all(isinstance(pair, tuple) for pair in docs):
+            yield where, repr(docs), (query_id, "", math.nan)
+            continue
+        for doc_id, score in docs:
+            number = float(score) if is_finite(score) else math.nan
+            yield where, f"{query_id} {doc_id} {score}", (query_id, doc_id, number)
+
+
+def _score(text: str) -> float:
+    """NaN where it is no number; Python alone reads 1_000 as 1000."""
+    try:
+        return math.nan if "_" in text else float(text)
+    except ValueError:
+        return math.nan
 
 
 def check_run(path: Path, run: Run, qrels: Qrels, corpus: Corpus, unjudged: Set[str] = frozenset()) -> int:
@@ -240,6 +339,7 @@ def check_run(path: Path, run: Run, qrels: Qrels, corpus: Corpus, unjudged: Set[
     """
     if not run:
         raise UserError(f"{path} holds no line; expected a TREC run. Make the run again, or leave it out.")
+    judged = {doc for docs in qrels.values() for doc in docs}  # with skipping, documents too that the corpus lacks
     strange = [
         query for query in run if query not in qrels and (query not in unjudged or not run.keys() & qrels.keys())
     ]
@@ -249,7 +349,7 @@ def check_run(path: Path, run: Run, qrels: Qrels, corpus: Corpus, unjudged: Set[
                         "--split).")  # fmt: skip
     for query_id, docs in run.items():
         for doc_id in docs:
-            if doc_id not in corpus:
+            if doc_id not in corpus and doc_id not in judged:
                 raise UserError(f"{path}: document id {doc_id!r} (query {query_id!r}) is not in this corpus of "
                                 f"{len(corpus)} documents. Evaluate a run on the data it was made from.")  # fmt: skip
     return len(run.keys() - qrels.keys())
@@ -285,7 +385,7 @@ def _passages(
             bad.report(where, "duplicate passage", f"passage {doc_id!r} is in {key} twice", "Keep one")
             return None
         score, position = passage.get("score"), passage.get("rank")
-        if score is not None and not _finite(score):
+        if score is not None and not is_finite(score):
             bad.report(where, "wrong type", f"score of passage {doc_id!r} is {short(repr(score))}, expected a finite "
                        "number", "Mend the row")  # fmt: skip
             return None
@@ -301,7 +401,16 @@ def _passages(
     return docs
 
 
-def _finite(value: object) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-    )  # no inf, nan, huge int
+def is_finite(value: object) -> bool:
+    """Whether it is a number, and neither NaN nor beyond what a float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _columns(line: str) -> list[str]:
+    """The fields of a line that tabs separate, without the quotes that csv writers put around some."""
+    if '"' not in line:
+        return line.split("\t")
+    try:
+        return next(csv.reader([line], delimiter="\t", strict=True))
+    except (csv.Error, StopIteration):  # a quote that is part of an id
+        return line.split("\t")

@@ -1,4 +1,4 @@
-"""`hf:NAME[@REVISION]`: a dataset of the Hugging Face hub, or a local folder in its layout, as BEIR publishes them.
+"""`hf:NAME[:CONFIG][@REVISION]`: a dataset of the Hugging Face hub, or a local folder in its layout, as BEIR publishes them.
 
 Configurations `corpus` and `queries`; judgements in `default` or `qrels`, or in the dataset NAME-qrels, whose revision
 is the second one of `@REVISION,REVISION`.
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from research.data.formats import collect_corpus, collect_qrels, collect_queries
 from research.data.rows import BadRows
+from research.data.tables import importing, own_keys, split_names
 from research.errors import UserError, suggest
 from research.types import Corpus, Qrels, Queries
 
@@ -41,24 +42,59 @@ def load_hub(name: str, bad: BadRows) -> tuple[Corpus, Queries, dict[str, Qrels]
 
 
 def read_rows(name: str, split: str | None) -> Iterator[tuple[str, dict]]:
-    """(`hf:NAME row N`, row) of one split of any dataset.
+    """(`hf:NAME SPLIT row N`, row) of one split of any dataset, or of slices of splits.
 
     Args:
-        name: what stands after `hf:`, NAME[@REVISION].
-        split: None takes the only one.
+        name: what stands after `hf:`, NAME[:CONFIG][@REVISION].
+        split: `train`, `train[:10%]`, `train+test[:100]`; None takes the only one.
 
     Raises:
-        UserError: not found, no network, or no such split.
+        UserError: not found, no network, no such split, or one of several configurations is meant and none is named.
     """
-    repo, _, revision = name.partition("@")
+    with importing(f"hf:{name}"):
+        import datasets
+    repo, config, revision = parse_name(name)
     with _errors(name, "a JSONL file"), _cache_for(repo) as cache:
-        tables = _Tables(repo, revision or None, cache)
-        splits = tables.load(None if "default" in tables.configs else tables.configs[0])
+        tables = _Tables(repo, revision, cache)
+        if config is None:
+            config = datasets.get_dataset_default_config_name(repo, revision=revision)
+        if config not in tables.configs:
+            named = (
+                f"no configuration {config!r}" if config else f"{len(tables.configs)} configurations and none is named"
+            )
+            raise UserError(f"hf:{name} has {named}; {suggest(config or '', tables.configs)}. Name one: "
+                            f"hf:{repo}:{tables.configs[0]}{f'@{revision}' if revision else ''}.")  # fmt: skip
+        splits = tables.load(config)
         if split is None and len(splits) == 1:
             split = next(iter(splits))
-        if split not in splits:
-            raise UserError(f"hf:{name} has no split {split!r}; {suggest(str(split), list(splits))}. Name one of them.")
-        yield from ((f"hf:{name} {split} row {number}", dict(row)) for number, row in enumerate(splits[split], 1))
+        for one in split_names(str(split)):
+            if one not in splits:
+                raise UserError(f"hf:{name} has no split {one!r}; {suggest(one, list(splits))}. Name one of them.")
+        rows = splits[split] if split in splits else tables.load(config, split)
+        yield from ((f"hf:{name} {split} row {number}", own_keys(row)) for number, row in enumerate(rows, 1))
+
+
+def parse_name(name: str) -> tuple[str, str | None, str | None]:
+    """NAME[:CONFIG][@REVISION] → its three parts; a folder may have these signs in its own name."""
+    if Path(name).exists():
+        return name, None, None
+    repo, _, revision = name.partition("@")
+    if Path(repo).exists():
+        return repo, None, revision or None
+    repo, _, config = repo.partition(":")
+    return repo, config or None, revision or None
+
+
+def is_collection(name: str) -> bool:
+    """Whether a dataset is in BEIR's layout, with a corpus and queries; else its rows are training data themselves.
+
+    Raises:
+        UserError: not found, or no network.
+    """
+    repo, config, revision = parse_name(name)
+    with _errors(name, "beir:PATH or a JSONL file"), _cache_for(repo) as cache:
+        revision = revision and revision.partition(",")[0]
+        return config is None and {"corpus", "queries"} <= {*_Tables(repo, revision, cache).configs}
 
 
 @contextlib.contextmanager
@@ -68,7 +104,12 @@ def _errors(name: str, instead: str) -> Iterator[None]:
 
     try:
         yield
-    except (DatasetsError, OSError, ValueError) as error:  # ConnectionError and the hub's errors are OSErrors
+    except (
+        DatasetsError,
+        OSError,
+        ValueError,
+        ImportError,
+    ) as error:  # ConnectionError and the hub's errors are OSErrors
         if isinstance(error, UserError):
             raise
         reason = (str(error).strip().splitlines() or [""])[0][:200]
@@ -86,14 +127,14 @@ class _Tables:
         self.repo, self.revision, self.cache = repo, revision, cache
         self.configs = datasets.get_dataset_config_names(repo, revision=revision)
 
-    def load(self, config: str | None):
-        """{split: table} of one configuration."""
+    def load(self, config: str | None, split: str | None = None):
+        """{split: table} of one configuration; the table of a slice where one is named."""
         import datasets
 
         if config is not None and config not in self.configs:
             raise UserError(f"hf:{self.repo} has no configuration {config} (it has {', '.join(self.configs)}); expected "
                             "BEIR's layout: corpus, queries, and judgements in default or qrels.")  # fmt: skip
-        return datasets.load_dataset(self.repo, config, revision=self.revision, cache_dir=self.cache)
+        return datasets.load_dataset(self.repo, config, revision=self.revision, cache_dir=self.cache, split=split)
 
 
 def _cache_for(repo: str) -> contextlib.AbstractContextManager[str | None]:

@@ -7,11 +7,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from research.data.chunks import CHUNK_TOKENS, chunked
+from research.data.shapes.columns import check_columns
 from research.data.training import (
     ResumableData,
+    RowOptions,
     TrainingQuery,
     check_counts,
+    count_by_text,
     count_shared,
+    holds_rows,
+    join_known,
     load_training,
     load_validation,
     training_loader,
@@ -33,13 +38,15 @@ class PairDataset(Dataset):
     """
 
     def __init__(self, queries: list[TrainingQuery], corpus: Corpus, hard_negatives: int, seed: int):
+        queries = join_known(queries, corpus)
         numbers: dict[str, int] = {}  # equal texts are one document: a copy of a positive is no negative
         named = {doc for query in queries for doc in (*query.positives, *query.negatives)}
         self.number = {doc: numbers.setdefault(corpus[doc].content, len(numbers)) for doc in corpus if doc in named}
         self.texts = list(numbers)
         self.queries, self.hard_negatives, self.seed = queries, hard_negatives, seed
         self.examples = [(i, doc) for i, query in enumerate(queries) for doc in query.positives]
-        self.widest = max(len(query.positives) for query in queries)
+        self.known = [self._numbers(query) for query in queries]
+        self.widest = max(map(len, self.known))
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -49,11 +56,16 @@ class PairDataset(Dataset):
         epoch, index = key
         i, doc = self.examples[index]
         query = self.queries[i]
-        known = [self.number[positive] for positive in query.positives]
+        known = self.known[i]
         negatives = [n for n in map(self.number.__getitem__, query.negatives) if n not in known]
         draw = random.Random(f"negatives {self.seed} {epoch} {index}")
         chosen = draw.sample(negatives, min(self.hard_negatives, len(negatives)))
         return Pair(query.text, self.number[doc], chosen, known)
+
+    def _numbers(self, query: TrainingQuery) -> list[int]:
+        """Of all documents known to be relevant, the query's positives first."""
+        others = sorted(self.number[doc] for doc in query.known or () if doc in self.number)
+        return list(dict.fromkeys([*map(self.number.__getitem__, query.positives), *others]))
 
 
 class PairCollate:
@@ -99,8 +111,10 @@ class PairData(ResumableData):
     """Training pairs and the collections that the model is validated and tested on.
 
     Args:
-        train: data source (builtin:stdlib, beir:PATH, hf:NAME) or triplets file (*.jsonl) of `research mine`.
-        train_split: of the source.
+        train: data source (builtin:stdlib, beir:PATH, hf:NAME), or training rows: a file (*.jsonl, *.json, *.csv, *.tsv,
+            *.parquet, each but the last also .gz), several with commas between, a folder, or hf:NAME[:CONFIG][@REVISION]; of
+            `research mine`, or in a shape of docs/retrieval-data.md.
+        train_split: of the source, hub set or folder.
         val: data source of the validation; None takes `train`.
         val_split: None trains without validation.
         test_split: for `research test`.
@@ -115,6 +129,10 @@ class PairData(ResumableData):
         workers: processes that tokenise ahead; 0 tokenises between steps.
         skip_bad_rows: leave malformed rows out, counted.
         seed: of order and negatives.
+        columns: of training rows, where their shape is not known by names: role (query, positive, negative, label, query_id) →
+            column, or a list of columns.
+        positive_from: of rows with a label or score: from which on a pair is positive; None takes 0 and 1 alone.
+        corpus_file, queries_file: texts of the documents and queries that rows name by ids (MS MARCO's collection.tsv).
     """
 
     gives = PairBatch
@@ -124,19 +142,23 @@ class PairData(ResumableData):
         val_split: str | None = "dev", test_split: str | None = "test", batch_size: int = 64, hard_negatives: int = 0,
         chunk_overhead: int | None = CHUNK_TOKENS, without_fold: str | None = None, limit: int | None = None,
         val_documents: int | None = None, drop_last: bool = True, workers: int = 0, skip_bad_rows: bool = False,
-        seed: int = 0,
+        seed: int = 0, columns: dict[str, str | list[str]] | None = None, positive_from: float | None = None,
+        corpus_file: str | None = None, queries_file: str | None = None,
     ):  # fmt: skip
         super().__init__()
         check_counts(batch_size=(batch_size, 2), hard_negatives=(hard_negatives, 0), workers=(workers, 0),
                      chunk_overhead=(chunk_overhead or 0, 0))  # fmt: skip
-        if train.endswith(".jsonl") and val is None and (val_split or test_split):
-            raise UserError(f"train={train} is a triplets file, which has no splits to validate on; expected val=SOURCE "
-                            "with it, or val_split=null and test_split=null. Name the source.")  # fmt: skip
+        check_columns(columns)
+        rows = holds_rows(train)
+        if rows and val is None and (val_split or test_split):
+            raise UserError(f"train={train} is a file of training rows, which has no splits to validate on; expected "
+                            "val=SOURCE with it, or val_split=null and test_split=null. Name the source.")  # fmt: skip
+        options = RowOptions(columns, positive_from, corpus_file, queries_file)
         self.queries, self.corpus, self.fingerprint = load_training(
-            train, train_split, without_fold, limit, skip_bad_rows
+            train, train_split, without_fold, limit, skip_bad_rows, options
         )
         if hard_negatives and not any(query.negatives for query in self.queries):
-            data, split = ("SOURCE", "NAME") if train.endswith(".jsonl") else (train, train_split)
+            data, split = ("SOURCE", "NAME") if rows else (train, train_split)
             raise UserError(f"hard_negatives={hard_negatives}, but {train} holds none; expected a triplets file. Make "
                             f"one: research mine --data {data} --split {split} --retriever MODEL --out negatives.jsonl; then "
                             "train on it.")  # fmt: skip
@@ -152,6 +174,7 @@ class PairData(ResumableData):
     def describe(self) -> dict:
         """What the training reads, for provenance."""
         facts = {"train": self.fingerprint, "queries": len(self.queries), "examples": len(self.dataset)}
+        facts |= count_by_text(self.queries)
         return facts | {name: data.fingerprint for name, data in self.collections.items()} | self.shared
 
     def train_dataloader(self) -> DataLoader:

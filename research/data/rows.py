@@ -1,13 +1,20 @@
 """Rows of a data file, one at a time, and what to do with a bad one: the readers of `formats` and `hub` stand on this."""
 
+import contextlib
+import gzip
 import json
+import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from research.errors import UserError, suggest
 from research.progress import say
+
+SKIPPING = "--skip-bad-rows"  # of the verbs
+SKIPPING_IN_TRAINING = "--data.skip_bad_rows true"
 
 
 class BadRows:
@@ -15,19 +22,41 @@ class BadRows:
 
     Args:
         skip: False raises UserError at the first bad row; True skips bad rows and counts them.
+        option: how the user asks for that, which refusals propose; None where nobody can.
+
+    Attributes:
+        counts: reason → rows that were skipped.
+        kept: what → rows that were taken, of which a reader of the numbers must know.
     """
 
-    def __init__(self, skip: bool = False):
-        self.skip = skip
+    def __init__(self, skip: bool = False, option: str | None = SKIPPING):
+        self.skip, self.option = skip, option
         self.counts: Counter[str] = Counter()
+        self.kept: Counter[str] = Counter()
 
     def report(self, where: str, reason: str, detail: str, cure: str) -> None:
         """Raise, or count under `reason` (the first of each reason is shown)."""
         if not self.skip:
-            raise UserError(f"{where}: {detail}. {cure}, or pass --skip-bad-rows to leave such rows out, counted.")
+            raise UserError(f"{where}: {detail}. {cure}{self.offer('leave such rows out, counted')}.")
         if reason not in self.counts:
             say(f"skipping {where}: {detail} (further rows of this kind are counted silently)")
         self.counts[reason] += 1
+
+    def offer(self, effect: str) -> str:
+        """The end of a refusal: the option, where there is one that is not given yet, and what it does."""
+        return f", or pass {self.option} to {effect}" if self.option and not self.skip else ""
+
+    def keep(self, where: str, what: str, detail: str) -> None:
+        """Count a row that is taken under `what` (the first of each is shown)."""
+        if what not in self.kept:
+            say(f"{where}: {detail} (further rows of this kind are counted silently)")
+        self.kept[what] += 1
+
+    def say_counts(self, name: str) -> None:
+        """Tell what was skipped, and what was kept, of a source or file."""
+        for told, counts in (("skipped rows", self.counts), ("kept rows", self.kept)):
+            if counts:
+                say(f"{name}: {told}: " + ", ".join(f"{n:,} {reason}" for reason, n in counts.items()))
 
 
 def read_jsonl(path: Path, bad: BadRows) -> Iterator[tuple[str, dict]]:
@@ -51,21 +80,34 @@ def read_jsonl(path: Path, bad: BadRows) -> Iterator[tuple[str, dict]]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(`file:line`, text) of each line that is not blank; \\r\\n ends and a byte-order mark are taken off."""
+    """(`file:line`, text) of each line that is not blank; \\r\\n ends and a byte-order mark are taken off. A file that gzip
+    packed, whatever its name, is unpacked."""
     number = 0
     try:
-        with open(path, "rb") as stream:  # decoded line by line, so that an error knows its line
+        with open_unpacked(path) as stream:  # decoded line by line, so that an error knows its line
             for number, line in enumerate(stream, 1):
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 if text.strip():
                     yield f"{path}:{number}", text
     except (FileNotFoundError, NotADirectoryError):
         _missing(path)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(
+            f"{path}: damaged after line {number} ({error}); expected a whole gzip file. Copy it again."
+        ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}:{number}: not UTF-8 ({error}); expected UTF-8 text. Convert the file first.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; expected a readable file. Check the path and its "
                         "permissions.") from None  # fmt: skip
+
+
+@contextlib.contextmanager
+def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked where it begins or is named as gzip's files are."""
+    with open(path, "rb") as stream:
+        packed = str(path).endswith(".gz") or stream.peek(2)[:2] == b"\x1f\x8b"
+        yield gzip.GzipFile(fileobj=stream) if packed else stream
 
 
 def _missing(path: Path) -> NoReturn:
@@ -115,6 +157,8 @@ def broken(text: str) -> bool:
 def integer(value: Any) -> int | None:
     if isinstance(value, float) and value.is_integer():  # the hub keeps some grades as floats
         return int(value)
+    if isinstance(value, str) and (whole := re.fullmatch(r"(-?\d+)\.0*", value.strip())):  # and so do some files: 2.0
+        value = whole[1]
     try:
         return int(value) if str(value).strip() == str(int(value)) else None
     except (TypeError, ValueError):

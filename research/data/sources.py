@@ -12,7 +12,7 @@ from research.data.formats import (
     read_queries,
 )
 from research.data.hub import load_hub
-from research.data.rows import BadRows
+from research.data.rows import SKIPPING, BadRows
 from research.errors import UserError, suggest
 from research.progress import say
 from research.runfolder import hash_strings
@@ -64,18 +64,19 @@ def check_split(name: str, split: str) -> None:
         raise _no_split(name, split, splits)
 
 
-def load(name: str, split: str, skip_bad_rows: bool = False) -> Collection:
+def load(name: str, split: str, skip_bad_rows: bool = False, option: str = SKIPPING) -> Collection:
     """Read a source and take one split of it.
 
     Args:
         name: builtin:stdlib | builtin:packages | beir:PATH | hf:NAME[@REVISION].
         split: a qrels file of the source.
         skip_bad_rows: leave rows that break their format out (counted in `notes`) instead of refusing them.
+        option: how the user asks for that.
 
     Raises:
         UserError: unknown source or split, missing file, bad row, no network for `hf:`.
     """
-    bad = BadRows(skip_bad_rows)
+    bad = BadRows(skip_bad_rows, option)
     return take(load_source(name, bad), name, split, bad)
 
 
@@ -98,10 +99,13 @@ def take(source: Source, name: str, split: str, bad: BadRows) -> Collection:
     if not source.corpus or not queries:
         raise UserError(f"{name} split {split!r} has {len(source.corpus)} documents and {len(queries)} judged queries; "
                         "expected one of each or more. Add them, or name another split.")  # fmt: skip
+    _check_not_blank(name, source.corpus)
     notes: dict = {"leaks": leaks(source, split)}
     if bad.counts:
         notes["skipped_rows"] = dict(bad.counts)
-        say(f"{name}: skipped rows: " + ", ".join(f"{n} {reason}" for reason, n in bad.counts.items()))
+    if bad.kept:
+        notes["kept_rows"] = ", ".join(f"{count:,} {what}" for what, count in bad.kept.items())
+    bad.say_counts(name)
     for other, found in notes["leaks"].items():
         if found["query_ids"] or found["query_texts"]:
             say(f"warning: splits {split} and {other} share {found['query_ids']} query ids and {found['query_texts']} "
@@ -133,9 +137,12 @@ def load_texts(name: str, role: str, split: str | None, skip_bad_rows: bool = Fa
         data = load(name, split, skip_bad_rows)
         corpus, queries = data.corpus, data.queries
     else:
-        corpus, queries, _ = load_source(name, BadRows(skip_bad_rows))
+        bad = BadRows(skip_bad_rows)
+        corpus, queries, _ = load_source(name, bad)
+        bad.say_counts(name)
     if not corpus:
         raise UserError(f"{name} has 0 documents; expected one or more to encode. Add rows to its corpus.")
+    _check_not_blank(name, corpus)
     if role == "query":
         return list(queries), list(queries.values())
     return list(corpus), [doc.content for doc in corpus.values()]
@@ -182,16 +189,31 @@ def leaks(source: Source, split: str) -> dict[str, dict[str, int]]:
 
 
 def _beir_splits(folder: Path) -> list[str]:
-    return sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))
+    files = [path for ending in ("*.tsv", "*.tsv.gz") for path in (folder / "qrels").glob(ending)]
+    return sorted({path.name.removesuffix(".gz").removesuffix(".tsv") for path in files})
 
 
 def _load_beir(folder: Path, bad: BadRows) -> Source:
-    qrels = {split: read_qrels(folder / "qrels" / f"{split}.tsv", bad) for split in _beir_splits(folder)}
+    qrels = {
+        split: read_qrels(_packed_or_not(folder / "qrels" / f"{split}.tsv"), bad) for split in _beir_splits(folder)
+    }
     if not qrels:
         raise UserError(
             f"{folder / 'qrels'} has no .tsv file; expected one qrels file a split. Add qrels/test.tsv, say."
         )
-    return Source(read_corpus(folder / "corpus.jsonl", bad), read_queries(folder / "queries.jsonl", bad), qrels)
+    corpus, queries = (_packed_or_not(folder / f"{name}.jsonl") for name in ("corpus", "queries"))
+    return Source(read_corpus(corpus, bad), read_queries(queries, bad), qrels)
+
+
+def _packed_or_not(path: Path) -> Path:
+    """The file, or the one with .gz behind its name where only that is there."""
+    packed = path.with_name(f"{path.name}.gz")
+    return packed if packed.exists() and not path.exists() else path
+
+
+def _check_not_blank(name: str, corpus: Corpus) -> None:
+    if not any(doc.content.strip() for doc in corpus.values()):
+        raise UserError(f"{name} has {len(corpus)} documents, and each is blank; expected a title or a text. Add them.")
 
 
 def _no_split(name: str, split: str, known: object) -> UserError:

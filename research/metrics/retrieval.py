@@ -3,7 +3,8 @@
 Ranking: by score rounded to float32, descending; ties by document id, descending (trec_eval's rule, not the order of
 insertion). Relevant: judged > 0. Gain of nDCG: linear, discount log2(i + 1), ideal over all judged documents of the
 query. An unjudged document counts as not relevant. A query that the run does not have counts 0. A query without any
-relevant document has no defined value: it is left out, and `unscorable` lists it so that a caller can report it.
+relevant document has no defined value: it is left out, and `unscorable` lists it so that a caller can report it. trec_eval's
+own means are over other queries (see `evaluate`): `missing` and `unscorable` say where they differ.
 
 Source: trec_eval 9.0.8 (m_ndcg_cut.c, m_map_cut.c, m_recip_rank.c, m_recall.c, m_P.c).
 """
@@ -16,6 +17,7 @@ import numpy as np
 from research.errors import UserError
 from research.types import Qrels, Run
 
+MEANS = ("scorable", "trec_eval", "trec_eval-c")
 DEFAULT_METRICS = ("ndcg@10", "mrr@10", "map@100", "recall@10", "recall@100", "precision@10")
 
 
@@ -84,24 +86,39 @@ def parse_metric(name: str) -> tuple[Callable[[Sequence[int], Sequence[int], int
     return METRICS[kind], int(cut)
 
 
-def evaluate(qrels: Qrels, run: Run, metrics: Sequence[str] = DEFAULT_METRICS) -> dict[str, dict[str, float]]:
-    """Per-query values of each metric: {metric: {query id: value}}, over the scorable queries of `qrels`.
+def evaluate(
+    qrels: Qrels, run: Run, metrics: Sequence[str] = DEFAULT_METRICS, over: str = "scorable"
+) -> dict[str, dict[str, float]]:
+    """Per-query values of each metric: {metric: {query id: value}}.
 
     Neither argument is changed. Queries of the run that have no judgements are ignored, as trec_eval does.
+
+    Args:
+        over: which queries have a value, and so a part in the mean:
+            "scorable": those with a relevant document; one that the run does not have counts 0.
+            "trec_eval": those that the run has, as trec_eval and pytrec_eval do; one without a relevant document counts 0.
+            "trec_eval-c": every judged one, as `trec_eval -c` does; 0 in both cases.
 
     Raises:
         UserError: an unknown metric.
     """
+    assert over in MEANS
     parsed = {name: parse_metric(name) for name in metrics}
     values: dict[str, dict[str, float]] = {name: {} for name in metrics}
     for query, judgements in qrels.items():
         judged = list(judgements.values())
-        if not _relevant(judged):
+        relevant = _relevant(judged)
+        if (over == "scorable" and not relevant) or (over == "trec_eval" and not run.get(query)):
             continue
         gains = [judgements.get(doc, 0) for doc in rank_documents(run.get(query, {}))]
         for name, (function, k) in parsed.items():
-            values[name][query] = function(gains, judged, k)
+            values[name][query] = function(gains, judged, k) if relevant else 0.0
     return values
+
+
+def missing(qrels: Qrels, run: Run) -> list[str]:
+    """Queries with a relevant document that the run has no document for: they count 0, but for trec_eval's own mean."""
+    return [query for query, docs in qrels.items() if _relevant(list(docs.values())) and not run.get(query)]
 
 
 def unscorable(qrels: Qrels) -> list[str]:

@@ -63,10 +63,14 @@ def exact_search(
             positions = positions.gather(1, order)
             progress.update(len(block))
     if wanted > top_k:
-        for row in (scores[:, top_k - 1] == scores[:, top_k]).nonzero().flatten().tolist():
-            settled = _settle_tie(q[row], docs, top_k, cosine, ids)
-            scores[row, :top_k], positions[row, :top_k] = (part.to(device) for part in settled)
-    return scores[:, :top_k].cpu().numpy(), positions[:, :top_k].cpu().numpy()
+        gap = scores[:, top_k - 1] - scores[:, top_k]
+        for row in (gap <= _rounding(scores[:, top_k])).nonzero().flatten().tolist():
+            settled = _settle_tie(q[row], docs, top_k, cosine, ids, exactly=not gap[row])
+            if settled is not None:
+                scores[row, :top_k], positions[row, :top_k] = (part.to(device) for part in settled)
+    found, places = scores[:, :top_k].cpu().numpy(), positions[:, :top_k].cpu().numpy()
+    _level_copies(found, places, docs)
+    return found, places
 
 
 def pair_scores(queries: np.ndarray, docs: np.ndarray, cosine: bool = False) -> np.ndarray:
@@ -226,15 +230,67 @@ def _blocks(docs: np.ndarray, cosine: bool, device: torch.device) -> Iterator[tu
 
 
 def _settle_tie(
-    query: torch.Tensor, docs: np.ndarray, top_k: int, cosine: bool, ids: Sequence[str] | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores and positions of one query's top_k where documents tie at the cut: the larger ids are kept."""
+    query: torch.Tensor, docs: np.ndarray, top_k: int, cosine: bool, ids: Sequence[str] | None, exactly: bool
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Scores and positions of one query's top_k where documents tie at the cut: the larger ids are kept.
+
+    Args:
+        exactly: the scores at the cut are equal; else they are so but for rounding, which counts where the documents are equal.
+
+    Returns:
+        None where nothing ties.
+    """
     scores = torch.cat([(block @ query).cpu() for _, block in _blocks(docs, cosine, query.device)])  # (N,)
     floor = scores.topk(top_k).values[-1]
-    candidates = (scores >= floor).nonzero().flatten().tolist()
+    near = ((scores - floor).abs() <= _rounding(floor)).nonzero().flatten()
+    near = near[scores[near].argsort(descending=True, stable=True)]
+    levelled, copies = _level(scores[near].numpy(), near.numpy(), docs)
+    if not copies and not exactly:
+        return None
+    scores[near] = torch.from_numpy(levelled)
+    candidates = (scores >= scores.topk(top_k).values[-1]).nonzero().flatten().tolist()
     best = sorted(candidates, key=lambda p: (scores[p].item(), ids[p] if ids is not None else p), reverse=True)[:top_k]
     chosen = torch.tensor(best)
     return scores[chosen], chosen
+
+
+def _level_copies(scores: np.ndarray, positions: np.ndarray, docs: np.ndarray) -> None:
+    """Give equal documents one score, in place: in a matrix product their columns can differ in the last digit, by where they
+    lie and by which other queries are searched, and the order of a tie would depend on it.
+
+    Args:
+        scores, positions: (Q, K), scores descending.
+        docs: (N, D).
+    """
+    close = scores[:, :-1] - scores[:, 1:] <= _rounding(scores[:, 1:])  # (Q, K − 1)
+    for row in np.flatnonzero((close & (scores[:, :-1] != scores[:, 1:])).any(axis=1)):
+        for start, end in _stretches(close[row]):
+            scores[row, start:end], _ = _level(scores[row, start:end], positions[row, start:end], docs)
+        order = np.argsort(-scores[row], kind="stable")
+        scores[row], positions[row] = scores[row, order], positions[row, order]
+
+
+def _level(scores: np.ndarray, positions: np.ndarray, docs: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The scores (K,), of equal documents the first one's, and whether there are equal ones."""
+    first: dict[bytes, float] = {}
+    rows = [np.ascontiguousarray(docs[position]).tobytes() for position in positions]
+    levelled = [first.setdefault(row, score) for row, score in zip(rows, scores, strict=True)]
+    return np.array(levelled, scores.dtype), len(first) < len(rows)
+
+
+def _stretches(close: np.ndarray) -> Iterator[tuple[int, int]]:
+    """[start, end) of each longest stretch of places, two or more, each of which is close to the next."""
+    start = 0
+    for at in range(1, len(close) + 2):
+        if at == len(close) + 1 or not close[at - 1]:
+            if at - start > 1:
+                yield start, at
+            start = at
+
+
+def _rounding(scores: Any) -> Any:
+    """By how much scores may differ that are equal but for rounding."""
+    return SCORE_ROUNDING * abs(scores).clip(1)
 
 
 def _graph(space: str, dim: int) -> Any:

@@ -1,4 +1,4 @@
-"""BM25 by bm25s: Lucene's variant, k1 1.2, b 0.75, English stop words, no stemming."""
+"""BM25 by bm25s: Lucene's variant, k1 1.2, b 0.75; by default words without English stop words, no stemming."""
 
 import itertools
 from collections.abc import Sequence
@@ -8,8 +8,11 @@ import bm25s
 import numpy as np
 
 from research.errors import UserError
-from research.progress import bar
+from research.progress import bar, say
+from research.retrieval.terms import Terms, without_blanks
 from research.types import Queries, Run
+
+DEFAULT = Terms()
 
 
 class Bm25(NamedTuple):
@@ -23,7 +26,9 @@ class Bm25(NamedTuple):
     doc_ids: list[str]  # in descending order: a stable sort by score then breaks ties as trec_eval does
 
     @classmethod
-    def build(cls, doc_ids: Sequence[str], docs: Sequence[str], k1: float = 1.2, b: float = 0.75) -> "Bm25":
+    def build(
+        cls, doc_ids: Sequence[str], docs: Sequence[str], k1: float = 1.2, b: float = 0.75, terms: Terms = DEFAULT
+    ) -> "Bm25":
         """Index the documents.
 
         Args:
@@ -31,6 +36,7 @@ class Bm25(NamedTuple):
             docs: (N,) texts.
             k1: ≥ 0, saturation of the term frequency.
             b: 0 to 1, normalisation by document length.
+            terms: what is counted.
 
         Raises:
             UserError: k1 or b out of range, or no document has a term.
@@ -38,11 +44,14 @@ class Bm25(NamedTuple):
         if k1 < 0 or not 0 <= b <= 1:
             raise UserError(f"BM25 with k1={k1}, b={b}: expected k1 ≥ 0 and 0 ≤ b ≤ 1.")
         order = sorted(range(len(doc_ids)), key=doc_ids.__getitem__, reverse=True)
-        tokenizer = bm25s.tokenization.Tokenizer(stopwords="english", lower=True)
+        # bm25s's own stemming finds no form of a word that the documents lack: ours is part of splitting
+        splitter = {"splitter": terms.splitter(), "stopwords": None} if terms != DEFAULT else {"stopwords": "english"}
+        tokenizer = bm25s.tokenization.Tokenizer(lower=True, **splitter)
         tokens = tokenizer.tokenize([docs[i] for i in order], return_as="ids", show_progress=False, allow_empty=False)
         if not any(tokens):
             raise UserError(f"none of the {len(docs)} documents has a word that BM25 could index; expected words of two "
-                            "letters or more that are not stop words.")  # fmt: skip
+                            "letters or more that are not stop words, or what --bm25-tokenizer says. Pass --bm25-tokenizer "
+                            r"regex:\w+ --bm25-stopwords none to take every word.")  # fmt: skip
         scorer = bm25s.BM25(method="lucene", k1=k1, b=b)
         scorer.index((tokens, tokenizer.get_vocab_dict()), create_empty_token=False, show_progress=False)
         return cls(scorer, tokenizer, [doc_ids[i] for i in order])
@@ -56,6 +65,18 @@ class Bm25(NamedTuple):
                 run[query_id] = self._top(terms, top_k) if len(terms) else {}
                 progress.update(1)
         return run
+
+    @staticmethod
+    def say_unmatched(queries: Queries, run: Run, terms: Terms) -> int:
+        """How many queries found nothing, said with what helps."""
+        unmatched = [text for query, text in queries.items() if not run.get(query)]
+        if unmatched:
+            cure = "another --bm25-tokenizer, or a --bm25-stemmer, may find more"
+            if terms.tokenizer not in ("characters", "bigrams") and any(map(without_blanks, unmatched)):
+                cure = "their script writes no blanks between words: pass --bm25-tokenizer bigrams, or characters"
+            say(f"bm25: {len(unmatched):,} of {len(queries):,} queries share no term with any document and find nothing, "
+                f"{unmatched[0][:60]!r} for example; {cure}")  # fmt: skip
+        return len(unmatched)
 
     def score_pairs(self, queries: Queries, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Scores of (query id, doc id) pairs, those of a query one after the other; 0 without a common term."""

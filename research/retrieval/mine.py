@@ -5,6 +5,7 @@ Plain functions over runs and judgements; models and files are the verb's. A can
 - `own_id`: the document whose id is the query's (left out of the ranking before positions are counted),
 - `relevant`: judged relevant to the query, in any split of the source,
 - `relevant_to_equal_query`: judged relevant, in any split, to another query of the same text,
+- `text_of_query`: a document whose text is the query's,
 - `text_of_relevant`: another document whose text is that of one of those,
 - `margin`: scored too close to the query's best positive, or above it.
 """
@@ -15,8 +16,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from research.data import equality
+from research.data.equality import Known, normalise, texts_of  # noqa: F401 (the rule has one place; its names are used here)
 from research.errors import UserError
-from research.types import Corpus, Document, Qrels, Queries, Run, Triplets
+from research.types import Corpus, Qrels, Queries, Run, Triplets
 
 
 class Candidate(NamedTuple):
@@ -31,18 +34,6 @@ class Candidate(NamedTuple):
     doc: str
     position: int
     score: float
-
-
-class Known(NamedTuple):
-    """Documents known to be relevant to a query.
-
-    Attributes:
-        own: by judgements of the query itself.
-        shared: by judgements of other queries of equal text, where not in `own`.
-    """
-
-    own: frozenset[str]
-    shared: frozenset[str]
 
 
 Found = dict[str, list[Candidate]]
@@ -62,31 +53,24 @@ def parse_ranks(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def normalise(text: str) -> str:
-    """Without case, and with one blank for any white space: texts equal after this are one text."""
-    return " ".join(text.casefold().split())
-
-
-def known_relevant(chosen: Iterable[str], queries: Queries, splits: Iterable[Qrels]) -> dict[str, Known]:
-    """What is judged relevant (grade > 0) to each chosen query, or to a query of equal text, in any split.
+def known_relevant(
+    chosen: Iterable[str], queries: Queries, splits: Iterable[Qrels], corpus: Corpus | None = None
+) -> dict[str, Known]:
+    """What is judged relevant (grade > 0) to each chosen query, or to a query of equal text, in any split, or is its text.
 
     Args:
         chosen: query ids.
         queries: all queries of the source.
         splits: the judgements of every split.
+        corpus: documents, among which those of a query's text are looked for.
     """
-    own: dict[str, set[str]] = {}
-    by_text: dict[str, set[str]] = {}
+    chosen = list(chosen)
+    own: dict[str, set[str]] = {query: set() for query in chosen}
     for qrels in splits:
         for query, docs in qrels.items():
-            relevant = {doc for doc, grade in docs.items() if grade > 0}
-            own.setdefault(query, set()).update(relevant)
-            by_text.setdefault(normalise(queries[query]), set()).update(relevant)
-    known = {}
-    for query in chosen:
-        mine, equal = own.get(query, set()), by_text.get(normalise(queries[query]), set())
-        known[query] = Known(frozenset(mine), frozenset(equal - mine))
-    return known
+            own.setdefault(query, set()).update(doc for doc, grade in docs.items() if grade > 0)
+    known = equality.known_relevant(own, queries, corpus or {})
+    return {query: known[query] for query in chosen}
 
 
 def find_candidates(
@@ -109,21 +93,23 @@ def find_candidates(
 
     def texts(doc: str) -> frozenset[str]:
         if doc not in forms:
-            forms[doc] = _texts(corpus[doc])
+            forms[doc] = texts_of(corpus[doc])
         return forms[doc]
 
-    for query, (own, shared) in known.items():
+    for query, (own, shared, same) in known.items():
         ranked = list(run.get(query, {}).items())
         if query in dict(ranked[:last]):
             counts["own_id"] += 1
         others = [pair for pair in ranked if pair[0] != query][first - 1 : last]
-        relevant_texts = frozenset[str]().union(*map(texts, own | shared))
+        relevant_texts = frozenset[str]().union(*(texts(doc) for doc in own | shared if doc in corpus))
         found[query] = []
         for position, (doc, score) in enumerate(others, first):
             if doc in own:
                 counts["relevant"] += 1
             elif doc in shared:
                 counts["relevant_to_equal_query"] += 1
+            elif doc in same:
+                counts["text_of_query"] += 1
             elif texts(doc) & relevant_texts:
                 counts["text_of_relevant"] += 1
             else:
@@ -216,8 +202,3 @@ def to_triplets(
             {doc: corpus[doc] for doc in positives[query]}, {c.doc: corpus[c.doc] for c in row},
             scores | {c.doc: c.score for c in row} or None, {c.doc: c.position for c in row} or None,
         )  # fmt: skip
-
-
-def _texts(doc: Document) -> frozenset[str]:
-    """The texts by which a document is known again: with its title and without it."""
-    return frozenset(filter(None, (normalise(doc.content), normalise(doc.text))))

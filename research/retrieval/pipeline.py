@@ -5,6 +5,7 @@ addressed by content, so that every run with the same weights, texts and setting
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -51,7 +52,7 @@ class Pipeline:
                  reranker: str | None = None):  # fmt: skip
         texts = Texts(collection)
         dense = any(retriever != "bm25" for retriever in retrievers)
-        options = self.options = _fit(options, len(texts.doc_ids), dense)
+        options = self.options = _fit(options, collection, dense)
         self.parts = {
             name: Lexical(texts, options) if retriever == "bm25" else Dense(texts, options, cache, retriever)
             for name, retriever in zip(_names(retrievers), retrievers, strict=True)
@@ -116,8 +117,9 @@ class Pipeline:
             return Stage(name, read_run(out / file), facts)
         say(f"{name}: {part.why}")
         run, facts = compute()
-        if self.options.drop_self:
-            run = {query: {doc: score for doc, score in docs.items() if doc != query} for query, docs in run.items()}
+        if self.options.drop_self:  # before the cut: each retriever returned one more
+            facts.setdefault("dropped_self", sum(query in docs for query, docs in run.items()))
+            run = {query: without(docs, query, self.options.top_k) for query, docs in run.items()}
         write_run(out / file, run, tag=name)
         stages.finish(name, key, file, facts)
         return Stage(name, run, facts)
@@ -148,6 +150,11 @@ def logits(scorer: Scorer, collection: Collection, pairs: list[tuple[str, str]],
         return read_run(folder / "logits.trec")
 
 
+def without(docs: dict[str, float], own: str, top_k: int) -> dict[str, float]:
+    """The top_k of a ranking that does not count the document `own`."""
+    return dict(itertools.islice(((doc, score) for doc, score in docs.items() if doc != own), top_k))
+
+
 def _names(retrievers: list[str]) -> list[str]:
     """bm25, and dense, dense2, … in the order given."""
     names: list[str] = []
@@ -157,12 +164,16 @@ def _names(retrievers: list[str]) -> list[str]:
     return names
 
 
-def _fit(options: Options, documents: int, dense: bool) -> Options:
-    """Fill in what depends on the size of the corpus, and say so."""
+def _fit(options: Options, collection: Collection, dense: bool) -> Options:
+    """Fill in what depends on the corpus, and say so."""
+    documents = len(collection.corpus)
     if options.top_k > documents:
         say(f"top_k={options.top_k} exceeds the {documents} documents; every document is ranked")
         options = dataclasses.replace(options, top_k=documents)
-    options = dataclasses.replace(options, depth=min(options.depth, options.top_k))
+    own = options.drop_self and any(query in collection.corpus for query in collection.queries)
+    options = dataclasses.replace(
+        options, depth=min(options.depth, options.top_k), spare=int(own and options.top_k < documents)
+    )
     if options.index is None:
         index = "exact" if documents <= EXACT_UP_TO else "hnsw"
         if dense:

@@ -14,9 +14,10 @@ from research.models.sources import hash_model, resolve
 from research.retrieval.encode import encode_texts
 from research.retrieval.fusion import reciprocal_rank_fusion
 from research.retrieval.index import HnswIndex, ann_recall, exact_search, pair_scores, to_run
-from research.retrieval.lexical import Bm25
+from research.retrieval.lexical import DEFAULT, Bm25
 from research.retrieval.rerank import Scorer, rerank, top_pairs
 from research.retrieval.store import Store, build_store, device_name, hash_texts, open_store, store_key
+from research.retrieval.terms import Terms
 from research.runfolder import hash_json
 from research.types import Collection, Run
 
@@ -35,10 +36,11 @@ class Options:
         ef_construction: width of HNSW's search while building.
         index_threads: threads of the build; 1 is reproducible.
         precision: "fp32" | "bf16" of the encoder.
-        k1, b: of BM25.
+        k1, b, terms: of BM25.
         settings: changes to the models' own EncoderSettings; None keeps a value.
         embeddings: folder of document embeddings made by `encode`, instead of the cache.
         drop_self: leave out the document whose id is the query's, as tasks such as ArguAna demand.
+        spare: documents that retrievers return beyond top_k, so that as many are kept when one is dropped.
         token_budget: tokens of one batch of the encoders; None takes the device's default.
         depth: documents a query that the reranker reads, 1 to top_k.
         mix: λ of the retriever's score beside the reranker's, 0 to 1.
@@ -54,9 +56,11 @@ class Options:
     precision: str = "fp32"
     k1: float = 1.2
     b: float = 0.75
+    terms: Terms = DEFAULT
     settings: dict = dataclasses.field(default_factory=dict)
     embeddings: Path | None = None
     drop_self: bool = False
+    spare: int = 0
     token_budget: int | None = None
     depth: int = 100
     mix: float = 0.0
@@ -65,8 +69,13 @@ class Options:
     def __post_init__(self):
         if self.top_k < 1:
             raise UserError(f"top_k={self.top_k}; expected 1 or more. Pass --top-k 100, say.")
-        if self.index == "hnsw" and self.ef < self.top_k:
-            raise UserError(f"top_k={self.top_k} exceeds ef={self.ef}; pass --ef {self.top_k} or more.")
+        if self.index == "hnsw" and self.ef < self.retrieved:
+            raise UserError(f"top_k={self.retrieved} exceeds ef={self.ef}; pass --ef {self.retrieved} or more.")
+
+    @property
+    def retrieved(self) -> int:
+        """Documents that a retriever returns a query, with the one that may be dropped."""
+        return self.top_k + self.spare
 
 
 class Texts:
@@ -88,15 +97,18 @@ class Lexical:
     def __init__(self, texts: Texts, options: Options):
         self.texts, self.options = texts, options
         self.key = hash_json(["bm25", bm25s.__version__, texts.docs_hash, texts.queries_hash, options.k1, options.b,
-                              options.top_k])  # fmt: skip
+                              options.retrieved, *([list(options.terms)] if options.terms != DEFAULT else [])])  # fmt: skip
 
     def compute(self) -> tuple[Run, dict]:
         start = time.perf_counter()
         index = self._index()
         built = time.perf_counter()
-        run = index.search(self.texts.queries, self.options.top_k)
+        run = index.search(self.texts.queries, self.options.retrieved)
         seconds = time.perf_counter() - built
-        facts = {"label": "BM25", "model": f"bm25 (lucene, k1={self.options.k1}, b={self.options.b})"}
+        terms = f", {self.options.terms}" if self.options.terms != DEFAULT else ""
+        facts = {"label": "BM25", "model": f"bm25 (lucene, k1={self.options.k1}, b={self.options.b}{terms})"}
+        if unmatched := index.say_unmatched(self.texts.queries, run, self.options.terms):
+            facts["queries_without_a_match"] = unmatched
         return run, facts | _timing(seconds, len(run)) | {"index_seconds": round(built - start, 3)}
 
     def score(self, pairs: list[tuple[str, str]]) -> list[float]:
@@ -104,7 +116,7 @@ class Lexical:
         return self._index().score_pairs(self.texts.queries, pairs) if pairs else []
 
     def _index(self) -> Bm25:
-        return Bm25.build(self.texts.doc_ids, self.texts.docs, self.options.k1, self.options.b)
+        return Bm25.build(self.texts.doc_ids, self.texts.docs, self.options.k1, self.options.b, self.options.terms)
 
 
 class Dense:
@@ -122,7 +134,7 @@ class Dense:
         for_inference(self.model, self.device)
         self.doc_key = self._store_key("doc", texts.docs_hash)
         query_key = self._store_key("query", texts.queries_hash)
-        search = [options.index, options.top_k]
+        search = [options.index, options.retrieved]
         if options.index == "hnsw":
             search += [options.ef, options.M, options.ef_construction, options.index_threads]
         self.cosine = self.model.doc.settings.normalize_outside
@@ -149,19 +161,19 @@ class Dense:
         }  # fmt: skip
         if options.index == "exact":
             start = time.perf_counter()
-            scores, positions = exact_search(queries, store.embeddings, options.top_k, self.cosine, store.ids)
+            scores, positions = exact_search(queries, store.embeddings, options.retrieved, self.cosine, store.ids)
             searched = time.perf_counter() - start
         else:
             index = self._graph(store)
             start = time.perf_counter()
-            scores, positions = index.search(queries, options.top_k, options.ef)
+            scores, positions = index.search(queries, options.retrieved, options.ef)
             searched = time.perf_counter() - start
             sample = np.random.default_rng(0).permutation(len(queries))[:RECALL_QUERIES]
             exact, _ = exact_search(queries[sample], store.embeddings, options.top_k, self.cosine)
             facts |= {
                 "ef": options.ef, "M": options.M, "ef_construction": options.ef_construction,
                 "index_seconds": index.sidecar["build_seconds"], "ann_recall_queries": len(sample),
-                f"ann_recall@{options.top_k}": round(ann_recall(scores[sample], exact), 6),
+                f"ann_recall@{options.top_k}": round(ann_recall(scores[sample, : options.top_k], exact), 6),
             }  # fmt: skip
         facts |= _timing(encoded + searched, len(query_ids))
         facts["search_ms_per_query"] = round(1000 * searched / len(query_ids), 4)
@@ -224,7 +236,8 @@ class Fused:
         timing = _timing(time.perf_counter() - start, len(run))
         timing["ms_per_query"] = round(timing["ms_per_query"] + sum(part["ms_per_query"] for part in facts), 4)
         label = "Fused: " + " + ".join(part["label"] for part in facts)
-        return run, {"label": label, "model": "reciprocal rank fusion, k=60"} | timing
+        dropped = {"dropped_self": max(part["dropped_self"] for part in facts)} if self.options.drop_self else {}
+        return run, {"label": label, "model": "reciprocal rank fusion, k=60"} | timing | dropped
 
 
 class Reranked:

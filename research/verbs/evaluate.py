@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from research.data.formats import check_run, read_run
+    from research.data.rows import BadRows
     from research.data.sources import check_relevant, check_split, load
     from research.runfolder import MARKER, open_run_folder, provenance, write_json
 
@@ -28,19 +29,27 @@ def run(args: argparse.Namespace) -> int:
     check_split(args.data, args.split)
     if args.out:
         open_run_folder(args.out)
-    runs = {label: read_run(path) for label, path in _labels(args.runs).items()}
+    skipped = {label: BadRows(args.skip_bad_rows) for label in _labels(args.runs)}
+    runs = {label: read_run(path, skipped[label]) for label, path in _labels(args.runs).items()}
     data = check_relevant(load(args.data, args.split, args.skip_bad_rows))
     for label, path in _labels(args.runs).items():
         ignored = check_run(path, runs[label], data.qrels, data.corpus, data.unjudged)
         if ignored:
             say(f"{path}: {ignored} queries are not judged in split {args.split} and are ignored")
 
-    left_out = scoring.report_unscorable(data.qrels)
-    scored = {label: scoring.score(data.qrels, found, metrics) for label, found in runs.items()}
+        skipped[label].say_counts(str(path))
+        scoring.report_missing(path, data.qrels, runs[label], args.mean)
+    if lines := {label: dict(bad.counts) for label, bad in skipped.items() if bad.counts}:
+        data = data._replace(notes=data.notes | {"skipped_run_lines": lines})
+
+    left_out = scoring.report_unscorable(data.qrels, args.mean)
+    scored = {label: scoring.score(data.qrels, found, metrics, args.mean) for label, found in runs.items()}
     pairs = scoring.comparisons(scored, metrics[0])
     means = {label: values["metrics"] for label, values in scored.items()}
     if args.out:
         facts = {"verb": "evaluate", "source": args.data, "split": args.split, "data": data.fingerprint}
+        if args.mean != "scorable":
+            facts["mean"] = args.mean
         write_json(args.out / MARKER, provenance(args.command, **facts))
         write_json(args.out / "metrics.json", {
             **facts, "queries": len(data.queries), "documents": len(data.corpus), "unscorable": left_out,

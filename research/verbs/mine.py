@@ -6,7 +6,7 @@
 Writes tevatron's triplets (query_id, query, positive_passages, negative_passages best first, each with its rank and
 score) and, beside them, OUT.json: counts, what was left out and why, and what the file was made from. Left out are the
 document whose id is the query's, everything judged relevant to the query (or to a query of equal text) in any split, and
-copies of such texts.
+copies of such texts; and documents whose text is the query's.
 
 --margin X keeps a negative whose score is at most the best positive's − X, --relative-margin R one of at most R times it
 (NV-Retriever, de Souza P. Moreira et al. 2024). The scores are the one retriever's, or the logits of --reranker. Fused
@@ -84,10 +84,14 @@ def run(args: argparse.Namespace) -> int:
     from research.verbs import mining
 
     data = mining.with_positives(data)
-    known = known_relevant(data.queries, source.queries, source.qrels.values())
+    known = known_relevant(data.queries, source.queries, source.qrels.values(), data.corpus)
     own = any(query in data.corpus for query in data.queries)  # one place more, for the document that is left out
+    fused = (
+        len(args.retriever) > 1 and not args.folds
+    )  # drops it before fusing: after it, it has moved the others' scores
+    top_k = max(TOP_K, last + (own and not fused))
     rules = mining.Rules(first, last, args.negatives, args.margin, args.relative_margin)
-    miner = mining.Miner(args, data, known, rules, max(TOP_K, last + own), cache_folder(args.cache))
+    miner = mining.Miner(args, data, known, rules, top_k, cache_folder(args.cache), drop_self=own and fused)
     if earlier.get("key") == miner.key and earlier.get("sha256") and args.out.exists():
         say(f"{args.out}: unchanged since it was mined; it is kept")
         _print(args, earlier)

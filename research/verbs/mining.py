@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from research.data.folds import in_fold
+from research.data.folds import assign_folds
 from research.data.formats import write_triplets
 from research.errors import UserError
 from research.progress import say
@@ -34,9 +34,11 @@ REASONS = {
     "own_id": "have the query's own id",
     "relevant": "are judged relevant to the query in some split",
     "relevant_to_equal_query": "are judged relevant to another query of the same text",
+    "text_of_query": "have the text of the query",
     "text_of_relevant": "have the text of a relevant document",
     "margin": "score too close to the best positive, or above it",
 }
+LATER = {"text_of_query"}  # reasons that came later: told where they occur, so that other facts stay as they were
 
 
 class Rules(NamedTuple):
@@ -73,17 +75,19 @@ class Miner:
         rules: see there.
         top_k: documents to retrieve a query.
         cache: of embeddings, indexes, rankings and logits.
+        drop_self: leave the document whose id is the query's out of each ranking before several are fused.
 
     Raises:
         UserError: a model that cannot be read, or a fold without a query.
     """
 
     def __init__(
-        self, args: argparse.Namespace, data: Collection, known: dict[str, Known], rules: Rules, top_k: int, cache: Path
-    ):
+        self, args: argparse.Namespace, data: Collection, known: dict[str, Known], rules: Rules, top_k: int, cache: Path,
+        drop_self: bool = False,
+    ):  # fmt: skip
         self.args, self.data, self.known, self.rules, self.cache = args, data, known, rules, cache
         self.positives = {query: _relevant(docs) for query, docs in data.qrels.items()}
-        settings = Options(top_k=top_k, **options.retrieval_settings(args))
+        settings = Options(top_k=top_k, drop_self=drop_self, **options.retrieval_settings(args))
         self.pipelines: list[Pipeline] = []
         for names, collection in _plan(args, data):
             self.pipelines.append(Pipeline(collection, names, cache, settings))
@@ -91,7 +95,10 @@ class Miner:
         self.scorer = None
         if args.reranker is not None:
             self.scorer = Scorer(args.reranker, args.precision, args.reranker_max_length, args.token_budget)
-        judged = hash_strings(repr([query, sorted(own), sorted(shared)]) for query, (own, shared) in known.items())
+        judged = hash_strings(  # what has the query's text is named only where there is such a document
+            repr([query, sorted(own), sorted(shared), *([sorted(same)] if same else [])])
+            for query, (own, shared, same) in known.items()
+        )
         scored_by = self.scorer and self.scorer.identity
         self.key = hash_json(
             [FORMAT, data.fingerprint, judged, [p.key for p in self.pipelines], args.folds, rules, scored_by]
@@ -110,6 +117,7 @@ class Miner:
         stages = [pipeline.rank(self.cache) for pipeline in self.pipelines]
         ranked = {query: docs for stage in stages for query, docs in stage.run.items()}
         found, excluded = find_candidates(ranked, self.known, data.corpus, rules.first, rules.last)
+        excluded["own_id"] += sum(stage.facts.get("dropped_self", 0) for stage in stages)
         found, positive_scores = self._score(found, ranked)
         if rules.margins:
             best = {query: max(scores.values()) for query, scores in positive_scores.items()}
@@ -124,7 +132,7 @@ class Miner:
             "reranker": self.scorer and {"model": args.reranker, "model_hash": self.scorer.model_hash,
                                          "max_length": self.scorer.model.max_length, "precision": args.precision},
             "score": self._score_name(), "notes": data.notes, **facts,
-            "counts": counts | {"excluded": {reason: excluded[reason] for reason in REASONS}},
+            "counts": counts | {"excluded": {why: excluded[why] for why in REASONS if why not in LATER or excluded[why]}},
         }  # fmt: skip
         # without the sha256 until the triplets are complete: those of a killed command are made again, not taken for finished
         write_json(sidecar(args.out), facts | {"sha256": None})
@@ -179,9 +187,10 @@ class Miner:
 
 def with_positives(data: Collection) -> Collection:
     """Without the queries that nothing is relevant to: a triplet needs a positive. How many is said, and noted."""
-    qrels = {query: docs for query, docs in data.qrels.items() if _relevant(docs)}
+    there = {q: {doc: grade for doc, grade in docs.items() if doc in data.corpus} for q, docs in data.qrels.items()}
+    qrels = {query: docs for query, docs in there.items() if _relevant(docs)}
     if left_out := len(data.qrels) - len(qrels):
-        say(f"{left_out} queries of the split have no relevant document; they are left out")
+        say(f"{left_out} queries of the split have no relevant document in the corpus; they are left out")
     queries = {query: text for query, text in data.queries.items() if query in qrels}
     say(f"{data.source} {data.split}: {len(queries):,} queries, {len(data.corpus):,} documents")
     return data._replace(queries=queries, qrels=qrels, notes=data.notes | {"queries_without_positive": left_out})
@@ -192,11 +201,13 @@ def _plan(args: argparse.Namespace, data: Collection) -> list[tuple[list[str], C
     if not args.folds:
         return [(args.retriever, data)]
     plan, count = [], len(args.retriever)
+    assigned = assign_folds({query: _relevant(docs) for query, docs in data.qrels.items()}, data.queries, count)
     for fold, name in enumerate(args.retriever):
-        qrels = in_fold(data.qrels, fold, count)
+        qrels = {query: docs for query, docs in data.qrels.items() if assigned[query] == fold}
         if not qrels:
             raise UserError(f"fold {fold} of {count} has none of the {len(data.queries)} queries; expected one or more in "
-                            "each. Use fewer retrievers.")  # fmt: skip
+                            "each. Queries that share a relevant document or their text stay together: use fewer retrievers, "
+                            "or leave --folds out.")  # fmt: skip
         queries = {query: text for query, text in data.queries.items() if query in qrels}
         plan.append(([name], data._replace(queries=queries, qrels=qrels)))
     return plan

@@ -2,8 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from research.errors import UserError
+
+if TYPE_CHECKING:
+    from research.retrieval.terms import Terms
 
 MIN_LENGTH = 4  # tokens: less leaves no room for a text between the special tokens
 INDEX_BOUNDS = {
@@ -78,6 +82,15 @@ def add_index(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
                        help="threads that build HNSW; only 1 (default) gives the same index twice")  # fmt: skip
     group.add_argument("--bm25-k1", type=float, default=1.2, help="saturation of the term frequency (1.2)")
     group.add_argument("--bm25-b", type=float, default=0.75, help="normalisation by document length (0.75)")
+    group.add_argument("--bm25-tokenizer", default="words", metavar="NAME",
+                       help="terms: words (default), characters or bigrams (in scripts without blanks, elsewhere words) "
+                       "or regex:PATTERN (each match)")  # fmt: skip
+    group.add_argument(
+        "--bm25-stemmer", metavar="LANGUAGE", help="cut words to Snowball's stems: english, german, … (none)"
+    )
+    group.add_argument(
+        "--bm25-stopwords", metavar="LANGUAGE|none", help="words left out (the stemmer's language, or english)"
+    )
     return group
 
 
@@ -93,6 +106,13 @@ def check_bm25(args: argparse.Namespace) -> None:
     if not 0 <= args.bm25_k1 <= 1000 or not 0 <= args.bm25_b <= 1:  # NaN is in neither range
         raise UserError(f"--bm25-k1 {args.bm25_k1} --bm25-b {args.bm25_b}; expected k1 from 0 to 1,000 and b from 0 to 1. "
                         "Leave them out to take the defaults.")  # fmt: skip
+    bm25_terms(args).check()
+
+
+def bm25_terms(args: argparse.Namespace) -> "Terms":
+    from research.retrieval.terms import Terms
+
+    return Terms(args.bm25_tokenizer, args.bm25_stemmer, args.bm25_stopwords)
 
 
 def check_retrievers(names: list[str]) -> None:
@@ -114,8 +134,8 @@ def retrieval_settings(args: argparse.Namespace) -> dict:
     """The retrieval Options that the shared options of the command line give."""
     return {
         "index": args.index, "ef": args.ef, "M": args.hnsw_m, "ef_construction": args.ef_construction,
-        "index_threads": args.index_threads, "k1": args.bm25_k1, "b": args.bm25_b, "precision": args.precision,
-        "settings": encoder_settings(args), "token_budget": args.token_budget,
+        "index_threads": args.index_threads, "k1": args.bm25_k1, "b": args.bm25_b, "terms": bm25_terms(args),
+        "precision": args.precision, "settings": encoder_settings(args), "token_budget": args.token_budget,
     }  # fmt: skip
 
 
@@ -128,4 +148,8 @@ def add_metrics(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics", nargs="+", metavar="NAME@K",
                         help="ndcg, mrr, map, recall, precision at any K; the first one is tested for significance "
                         "(default: ndcg@10 mrr@10 map@100 recall@10 recall@100 precision@10)")  # fmt: skip
+    parser.add_argument("--mean", choices=["scorable", "trec_eval", "trec_eval-c"], default="scorable",
+                        help="over which queries: those with a relevant document, where one without a ranking counts 0 "
+                        "(default); those that the run has, as trec_eval and BEIR; every judged one, as trec_eval -c. In the "
+                        "last two one without a relevant document counts 0")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout instead of a table")

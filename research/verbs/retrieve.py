@@ -28,6 +28,8 @@ EXAMPLES = 50  # queries whose texts go into the run folder for the report
 EXAMPLE_DOCS = 3
 SNIPPET = 400  # characters
 DEPTH = 100
+LATER = {"mean": "scorable", "bm25_tokenizer": "words", "bm25_stemmer": None, "bm25_stopwords": None}
+"""Options that came later: config.yaml names them where they are not at these defaults, so that it compares with older ones."""
 BOUNDS = {"top_k": (1, 10**9), **options.INDEX_BOUNDS, "depth": (1, 10**9)}
 
 
@@ -117,11 +119,16 @@ def _retrieve(args: argparse.Namespace, data: Collection, pipeline: "Pipeline", 
     write_json(out / MARKER, provenance(args.command, **facts))
     config = _resolved(args, pipeline)
     _write_yaml(out / "config.yaml", config)
-    left_out = scoring.report_unscorable(data.qrels)
+    if args.mean != "scorable":
+        facts["mean"] = args.mean
+    if left_out := scoring.report_unscorable(data.qrels, args.mean):
+        data = data._replace(notes=data.notes | {"mean": f"{args.mean}, in which {len(left_out)} queries without a relevant "
+                                                 "document count 0"}) if args.mean != "scorable" else data  # fmt: skip
     tracker = Tracker(args.wandb, out, job="retrieve", config=config)
     scored, runs = {}, {}
     for stage in pipeline.run(out):
-        scored[stage.name] = scoring.score(data.qrels, stage.run, metrics) | {"facts": stage.facts}
+        scoring.report_missing(stage.name, data.qrels, stage.run, args.mean)
+        scored[stage.name] = scoring.score(data.qrels, stage.run, metrics, args.mean) | {"facts": stage.facts}
         runs[stage.name] = stage.run
         means = scored[stage.name]["metrics"]
         recalls = {name: value for name, value in stage.facts.items() if name.startswith("ann_recall@")}
@@ -144,6 +151,7 @@ def _retrieve(args: argparse.Namespace, data: Collection, pipeline: "Pipeline", 
 def _resolved(args: argparse.Namespace, pipeline: "Pipeline") -> dict:
     """The command line with every default filled in, those that depend on model and corpus too."""
     given = {name: value for name, value in vars(args).items() if name not in ("run", "command", "json")}
+    given = {name: value for name, value in given.items() if LATER.get(name, given) != value}
     filled = dataclasses.asdict(pipeline.options)
     given |= {name: filled[name] for name in ("top_k", "index", "depth", "mix")} | {"encoders": pipeline.encoders()}
     return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
@@ -198,8 +206,9 @@ def _check_numbers(args: argparse.Namespace) -> None:
         if cut.isdecimal() and int(cut) > args.top_k:
             say(f"warning: {name} looks further than the {args.top_k} documents that --top-k keeps; what lies beyond counts as "
                 "not found")  # fmt: skip
-    if args.index == "hnsw" and args.ef < args.top_k:
-        raise UserError(f"top_k={args.top_k} exceeds ef={args.ef}; pass --ef {args.top_k} or more.")
+    if args.index == "hnsw" and args.ef < (retrieved := args.top_k + args.drop_self):
+        more = ", with the document that --drop-self drops," if args.drop_self else ""
+        raise UserError(f"top_k={retrieved}{more} exceeds ef={args.ef}; pass --ef {retrieved} or more.")
     options.check_bm25(args)
     alone = [f"--{name.replace('_', '-')} {value}" for name in ("depth", "mix", "mix_split", "reranker_max_length")
              if (value := getattr(args, name)) is not None]  # fmt: skip
@@ -234,7 +243,9 @@ def _examples(data: Collection, runs: dict[str, Run]) -> dict:
 
     chosen = sorted(data.queries, key=order)[:EXAMPLES]
     top = {name: {query: list(run.get(query, {}))[:EXAMPLE_DOCS] for query in chosen} for name, run in runs.items()}
-    relevant = {query: [doc for doc, grade in data.qrels[query].items() if grade > 0] for query in chosen}
+    relevant = {
+        query: [doc for doc, grade in data.qrels[query].items() if grade > 0 and doc in data.corpus] for query in chosen
+    }
     shown = {doc for found in top.values() for docs in found.values() for doc in docs}
     shown |= {doc for docs in relevant.values() for doc in docs[:EXAMPLE_DOCS]}
     docs = {doc: {"title": data.corpus[doc].title, "text": data.corpus[doc].text[:SNIPPET]} for doc in sorted(shown)}

@@ -3,8 +3,9 @@
 import itertools
 from collections.abc import Sequence
 
+from research.errors import UserError
 from research.metrics.families import holm
-from research.metrics.retrieval import DEFAULT_METRICS, evaluate, mean, parse_metric, unscorable
+from research.metrics.retrieval import DEFAULT_METRICS, evaluate, mean, missing, parse_metric, unscorable
 from research.metrics.significance import compare
 from research.progress import say
 from research.types import Qrels, Run
@@ -22,27 +23,49 @@ def check_metrics(names: Sequence[str] | None) -> list[str]:
     return names
 
 
-def score(qrels: Qrels, run: Run, metrics: Sequence[str]) -> dict:
-    """{"metrics": {name: mean}, "per_query": {name: {query: value}}}."""
-    per_query = evaluate(qrels, run, metrics)
+def score(qrels: Qrels, run: Run, metrics: Sequence[str], over: str = "scorable") -> dict:
+    """{"metrics": {name: mean}, "per_query": {name: {query: value}}}.
+
+    Raises:
+        UserError: the mean is over no query.
+    """
+    per_query = evaluate(qrels, run, metrics, over)
+    if not per_query[metrics[0]]:
+        raise UserError(f"--mean {over} is over the judged queries that a run has, and this one has none of the {len(qrels)}; "
+                        "expected one or more. Pass --mean scorable, in which they count 0.")  # fmt: skip
     return {"metrics": {name: mean(values) for name, values in per_query.items()}, "per_query": per_query}
 
 
-def report_unscorable(qrels: Qrels) -> list[str]:
+def report_unscorable(qrels: Qrels, over: str = "scorable") -> list[str]:
     """Queries that no metric is defined on, said once so that nobody wonders about the count."""
     left_out = unscorable(qrels)
     if left_out:
-        say(f"{len(left_out)} of {len(qrels)} queries have no relevant document and are left out of every mean")
+        effect = "are left out of every mean" if over == "scorable" else "count 0, as trec_eval has it"
+        say(f"{len(left_out)} of {len(qrels)} queries have no relevant document and {effect}")
     return left_out
 
 
+def report_missing(label: object, qrels: Qrels, run: Run, over: str = "scorable") -> list[str]:
+    """Queries that a run has no document for, said: trec_eval's own mean leaves them out."""
+    absent = missing(qrels, run)
+    if absent:
+        effect = "are left out of the mean" if over == "trec_eval" else "count 0 (--mean trec_eval leaves them out)"
+        say(f"{label}: {len(absent)} of {len(qrels)} queries have no ranking, {absent[0]!r} for example, and {effect}")
+    return absent
+
+
 def comparisons(scored: dict[str, dict], metric: str) -> list[dict]:
-    """Every pair of systems on one metric: paired permutation test (p, and p_holm over all pairs), bootstrap interval."""
-    pairs = [
-        {"a": a, "b": b, "metric": metric,
-         **compare(scored[a]["per_query"][metric], scored[b]["per_query"][metric])._asdict()}
-        for a, b in itertools.combinations(scored, 2)
-    ]  # fmt: skip
+    """Every pair of systems on one metric: paired permutation test (p, and p_holm over all pairs), bootstrap interval.
+
+    Over the queries that both have a value for: by trec_eval's own mean a run can lack some.
+    """
+    pairs = []
+    for a, b in itertools.combinations(scored, 2):
+        first, second = (scored[name]["per_query"][metric] for name in (a, b))
+        both = [query for query in first if query in second]
+        if both:
+            found = compare({query: first[query] for query in both}, {query: second[query] for query in both})
+            pairs.append({"a": a, "b": b, "metric": metric, **found._asdict()})
     return [pair | {"p_holm": p} for pair, p in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True)]
 
 

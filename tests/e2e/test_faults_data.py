@@ -166,7 +166,10 @@ WRONG_TYPE = [
 
 WRONG_VALUE = [
     Row("wrong value", "document with neither title nor text", READERS, f"{CORPUS}:31: document 'x'",
-        "needs one of them", "remove the row", breaks=(append(CORPUS, '{"_id": "x", "title": " ", "text": ""}'),)),
+        "Expected one of them", "rename the columns", breaks=(append(CORPUS, '{"_id": "x", "contents": "a"}'),)),
+    Row("wrong value", "corpus of blank documents", READERS, "1 documents, and each is blank", "expected a title or a text",
+        "Add them", breaks=(write(CORPUS, '{"_id": "d0", "text": ""}'), write(QRELS, HEADER + "q0\td0\t1"),
+                            write("collection/qrels/dev.tsv", HEADER + "q1\td0\t1"))),
     Row("wrong value", "document id with a blank", READERS, f"{CORPUS}:31: _id is 'a b'", "string without blanks",
         "Give every row an _id", breaks=(append(CORPUS, '{"_id": "a b", "text": "a"}'),)),
     Row("wrong value", "query without text", READERS, f"{QUERIES}:9: query 'x'", "no text", "Remove the row",

@@ -1,5 +1,6 @@
 """Readers accept what the format promises and refuse the rest with file, line, value and cure."""
 
+import gzip
 import json
 
 import pytest
@@ -17,6 +18,7 @@ from research.data.formats import (
     write_triplets,
 )
 from research.data.rows import BadRows
+from research.data.sources import load
 from research.errors import UserError
 from research.types import Document, Triplets
 
@@ -58,8 +60,8 @@ def test_content_is_title_space_text_and_text_alone_without_a_title():
         ('{"_id": true, "text": "x"}', "_id is True"),
         ('{"_id": "d2", "text": 5}', "text is '5', expected a string"),
         ('{"_id": "d2", "title": ["T"], "text": "x"}', "title is"),
-        ('{"_id": "d2", "title": " ", "text": ""}', "neither title nor text"),
-        (DOC, "'d1' was used before"),
+        ('{"_id": "d2", "contents": "x"}', "neither title nor text, but _id, contents"),
+        ('{"_id": "d1", "title": "T", "text": "y"}', "'d1' was used before, with another text"),
     ],
 )
 def test_bad_document_is_refused_with_file_and_line_or_skipped_and_counted(write, row, says):
@@ -96,7 +98,7 @@ def test_qrels_in_beirs_and_in_trecs_form(write):
     assert read_qrels(write("q 0 a 1", "q 0 b 0", "r 0 a -1"), BadRows()) == expected
 
 
-@pytest.mark.parametrize("first", ["q\ta\t1", "query_id\tcorpus_id\tscore", "qid,did,score", "q 0 a x", ""])
+@pytest.mark.parametrize("first", ["q\ta\t0.5", "query_id\tcorpus_id\tscore", "qid,did,score", "q 0 a x", ""])
 def test_wrong_qrels_header_is_refused(write, first):
     with pytest.raises(UserError, match="expected BEIR's header"):
         read_qrels(write(first, "q\tb\t1") if first else write(), BadRows())
@@ -104,7 +106,7 @@ def test_wrong_qrels_header_is_refused(write, first):
 
 @pytest.mark.parametrize(
     ("row", "says"),
-    [("q\ta", "not a judgement"), ("q\ta\t1.5", "not a judgement"), ("q\ta\tx", "not a judgement"), ("q\tb\t1", "judged twice"),
+    [("q\ta", "not a judgement"), ("q\ta\t1.5", "not a judgement"), ("q\ta\tx", "not a judgement"), ("q\tb\t2", "judged twice"),
      ("\ta\t1", "not a judgement")],
 )  # fmt: skip
 def test_bad_judgement_is_refused_or_counted(write, row, says):
@@ -116,14 +118,61 @@ def test_bad_judgement_is_refused_or_counted(write, row, says):
     assert bad.counts.total() == 1
 
 
-@pytest.mark.parametrize(("qrels", "says"), [({"x": {"d": 1}}, "query id 'x'"), ({"q": {"y": 1}}, "document id 'y'")])
-def test_judgement_of_an_unknown_id_is_refused_or_counted(qrels, says):
+def test_judgement_of_an_unknown_query_is_refused_or_left_out():
     corpus, queries = {"d": Document("", "x")}, {"q": "what"}
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match="query id 'x'"):
+        check_qrels("here", {"x": {"d": 1}}, corpus, queries, BadRows())
+    bad = BadRows(skip=True)
+    assert check_qrels("here", {"x": {"d": 1}, "q": {"d": 2}}, corpus, queries, bad) == {"q": {"d": 2}}
+    assert bad.counts.total() == 1
+
+
+def test_judgement_of_an_absent_document_is_refused_or_stays_in_the_ideal_ranking():
+    corpus, queries, qrels = {"d": Document("", "x")}, {"q": "what"}, {"q": {"y": 1, "d": 2}}
+    with pytest.raises(
+        UserError, match=r"document id 'y'.*--skip-bad-rows to keep it, as one that no ranking can find"
+    ):
         check_qrels("here", qrels, corpus, queries, BadRows())
     bad = BadRows(skip=True)
-    assert check_qrels("here", qrels | {"q": {"d": 2} | qrels.get("q", {})}, corpus, queries, bad) == {"q": {"d": 2}}
-    assert bad.counts.total() == 1
+    assert check_qrels("here", qrels, corpus, queries, bad) == qrels
+    assert (bad.counts.total(), bad.kept.total()) == (0, 1)
+
+
+def test_exact_repeats_and_blank_documents_are_taken_and_counted(write):
+    bad = BadRows()
+    rows = [DOC, DOC, '{"_id": "b", "title": "", "text": null}', '{"_id": "e", "title": " ", "text": ""}']
+    assert read_corpus(write(*rows), bad) == {
+        "d1": Document("T", "x"), "b": Document("", ""), "e": Document(" ", "")
+    }  # fmt: skip
+    assert read_queries(write('{"_id": "q", "text": "x"}', '{"_id": "q", "text": "x"}'), bad) == {"q": "x"}
+    assert read_qrels(write(HEADER, "q\tb\t1", "q\tb\t1.0"), bad) == {"q": {"b": 1}}
+    assert dict(bad.kept) == {"repeats of a document": 1, "blank documents": 2, "repeats of a query": 1,
+                              "repeats of a judgement": 1}  # fmt: skip
+    with pytest.raises(UserError, match="another text"):
+        read_queries(write('{"_id": "q", "text": "x"}', '{"_id": "q", "text": "y"}'), bad)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ((HEADER, "q\ta\t2.0", "q\tb\t-1.00", "r\ta\t0."), {"q": {"a": 2, "b": -1}, "r": {"a": 0}}),
+        (("q\ta\t1", "q\tb\t0"), {"q": {"a": 1, "b": 0}}),  # no header: BEIR's own reader would lose the first row
+        (("q\t0\ta\t1", "q 0 b 2.0"), {"q": {"a": 1, "b": 2}}),
+        (
+            ('"query-id"\t"corpus-id"\t"score"', '"q 1"\t"a ""b"""\t"1"', 'r\t5"\t1'),
+            {"q 1": {'a "b"': 1}, "r": {'5"': 1}},
+        ),
+        (("q Q0 a 1", "", "q Q0 b 0  "), {"q": {"a": 1, "b": 0}}),
+    ],
+)
+def test_qrels_as_tools_write_them(write, lines, expected):
+    assert read_qrels(write(*lines), BadRows()) == expected
+
+
+@pytest.mark.parametrize("grade", ["0.5", "1e0", "2,0", "", "nan", "1_0", "+1", "١"])
+def test_grade_that_is_no_whole_number_is_refused(write, grade):
+    with pytest.raises(UserError, match="not a judgement"):
+        read_qrels(write(HEADER, f"q\ta\t{grade}"), BadRows())
 
 
 def test_run_round_trip_keeps_ranking_and_float32_scores(tmp_path):
@@ -150,6 +199,66 @@ def test_run_round_trip_keeps_ranking_and_float32_scores(tmp_path):
 def test_bad_run_line_is_refused(write, row, says):
     with pytest.raises(UserError, match=says):
         read_run(write("q Q0 a 1 0.9 tag", row))
+
+
+RUN = {"q": {"b": 0.5, "a": 0.001}, "r": {"a": -2.0}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "q Q0 b 1 0.5 tag\nq Q0 a 2 1e-3 tag\nr Q0 a 1 -2 tag\n",
+        "q\tQ0\tb\t0\t.5\ttag\nq\tQ0\ta\t1\t1E-03\ttag\nr\tQ0\ta\t0\t-2.0\ttag\n",  # pyserini with tabs, ranks from 0
+        "\ufeffq Q0 b 1 0.500000 Anserini  \r\n\r\nq Q0 a 2 0.001000 Anserini\r\nr Q0 a 1 -2.000000 Anserini",
+        "r q0 a 9 -2 x\nq q0 a 7 0.001 x\nq q0 b 7 5e-1 x\n",  # in no order, with ranks that mean nothing
+        "q b 0.5\nq a 0.001\nr a -2.0\n",  # tevatron
+        '{"q": {"a": 0.001, "b": 0.5}, "r": {"a": -2}}',  # BEIR's results, ranx
+        '\n {\n "q": {"b": 0.5,\n "a": 1e-3}, "r": {"a": -2.0}, "s": {}\n}\n',
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_run_as_other_tools_write_it(tmp_path, text, packed):
+    data = text.encode()
+    (tmp_path / "run").write_bytes(gzip.compress(data) if packed else data)
+    assert read_run(tmp_path / "run") == RUN
+
+
+def test_run_of_three_columns_is_read_by_ranks_that_count_up_or_scores_that_fall(write):
+    assert read_run(write("q\tb\t1", "q\ta\t2", "r\ta\t1")) == {"q": {"b": -1.0, "a": -2.0}, "r": {"a": -1.0}}
+    assert read_run(write("q b 7", "q a 7", "r a 3")) == {"q": {"b": 7.0, "a": 7.0}, "r": {"a": 3.0}}
+    with pytest.raises(UserError, match="neither ranks that count up from 1 nor scores that fall"):
+        read_run(write("q a 2", "q b 1", "q c 3"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"q": {"a": 1', "begins as JSON and is none"),
+        ('{"q": {"a": 1}}\n{"r": {"a": 1}}', "begins as JSON and is none"),
+        ('{"q": {"a": NaN}}', "query 'q': .* is not a run line"),
+        ('{"q": {"a": "1"}}', "query 'q': .* is not a run line"),
+        ('{"q": {"a": true}}', "query 'q': .* is not a run line"),
+        ('{"q": [["a", 1]]}', "query 'q': .* is not a run line"),
+        ('{"q": {"a": 1, "a": 2}}', "document 'a' is ranked twice"),
+        ("q a 1,5\nq b 1", "is not a run line"),
+    ],
+)
+def test_bad_run_of_another_tool_is_refused(write, text, says):
+    with pytest.raises(UserError, match=says):
+        read_run(write(text))
+
+
+def test_packed_collection_is_read_as_it_is_unpacked(tmp_path):
+    corpus, queries, qrels = {"d": Document("T", "x\ny")}, {"q": "é?"}, {"test": {"q": {"d": 2}}}
+    write_beir(tmp_path, corpus, queries, qrels)
+    plain = load(f"beir:{tmp_path}", "test")
+    for path in [tmp_path / "corpus.jsonl", tmp_path / "queries.jsonl", tmp_path / "qrels/test.tsv"]:
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert load(f"beir:{tmp_path}", "test") == plain
+    (tmp_path / "corpus.jsonl.gz").write_bytes(gzip.compress(b'{"_id": "d", "text": "x"}\n' * 99)[:-9])
+    with pytest.raises(UserError, match=r"corpus\.jsonl\.gz: damaged after line \d+"):
+        load(f"beir:{tmp_path}", "test")
 
 
 def test_run_of_another_collection_is_refused(tmp_path):

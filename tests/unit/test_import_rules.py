@@ -18,7 +18,7 @@ ROOMS = {
     "models": set(),
     "metrics": set(),
     "data": set(),
-    "retrieval": {"models", "data.formats"},
+    "retrieval": {"models", "data.formats", "data.equality"},
     "training": {"losses", "metrics", "models", "retrieval"},
     "sweeps": set(),
     "report": {"metrics"},

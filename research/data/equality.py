@@ -1,0 +1,75 @@
+"""When two texts are one, and what is therefore known to be relevant to a query: one rule for mining and for training."""
+
+import hashlib
+from collections.abc import Hashable, Iterable, Mapping
+from typing import NamedTuple
+
+from research.types import Corpus, Document
+
+
+class Known(NamedTuple):
+    """Documents known to be relevant to a query.
+
+    Attributes:
+        own: by judgements of the query itself.
+        shared: by judgements of other queries of equal text, where not in `own`.
+        same: whose text is the query's, where in neither.
+    """
+
+    own: frozenset[str]
+    shared: frozenset[str]
+    same: frozenset[str] = frozenset()
+
+
+def normalise(text: str) -> str:
+    """Without case, and with one blank for any white space: texts equal after this are one text."""
+    return " ".join(text.casefold().split())
+
+
+def texts_of(doc: Document) -> frozenset[str]:
+    """The texts by which a document is known again: with its title and without it."""
+    return frozenset(filter(None, (normalise(doc.content), normalise(doc.text))))
+
+
+def known_relevant(
+    positives: Mapping[Hashable, Iterable[str]], texts: Mapping[Hashable, str], corpus: Corpus
+) -> dict[Hashable, Known]:
+    """What is relevant to each query: by its own judgements, by those of queries of equal text, or by being its text.
+
+    Args:
+        positives: query id → documents judged relevant to it.
+        texts: of these queries.
+        corpus: documents, among which those of a query's text are looked for.
+    """
+    by_text: dict[str, set[str]] = {}
+    for query, docs in positives.items():
+        by_text.setdefault(normalise(texts[query]), set()).update(docs)
+    same: dict[str, set[str]] = {}
+    for doc_id, doc in corpus.items():
+        for text in texts_of(doc) & by_text.keys():
+            same.setdefault(text, set()).add(doc_id)
+    known = {}
+    for query, docs in positives.items():
+        own, text = frozenset(docs), normalise(texts[query])
+        shared = frozenset(by_text[text]) - own
+        known[query] = Known(own, shared, frozenset(same.get(text, ())) - own - shared)
+    return known
+
+
+class Copies:
+    """Which documents of a corpus have equal texts, each read once."""
+
+    def __init__(self, corpus: Corpus):
+        self.forms = {doc_id: [_digest(text) for text in texts_of(doc)] for doc_id, doc in corpus.items()}
+        self.by_form: dict[bytes, list[str]] = {}
+        for doc_id, forms in self.forms.items():
+            for form in forms:
+                self.by_form.setdefault(form, []).append(doc_id)
+
+    def of(self, docs: Iterable[str]) -> set[str]:
+        """The documents, those that the corpus has, and every other one that has the text of one of them."""
+        return {copy for doc in docs for form in self.forms.get(doc, ()) for copy in self.by_form[form]} | {*docs}
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

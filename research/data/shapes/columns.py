@@ -1,0 +1,72 @@
+"""sentence-transformers' columns: a query, what is relevant to it, and negatives, known by names or by data.columns."""
+
+import re
+
+from research.data.shapes.texts import BadRow, by_text, many_texts, one_text
+from research.errors import UserError, suggest
+from research.types import Triplets
+
+QUERY = ("anchor", "query", "question", "sentence1", "sentence_A", "text1", "query_text")
+POSITIVE = ("positive", "positives", "answer", "response", "passage", "document", "sentence2", "sentence_B", "text2")
+NEGATIVE = re.compile(r"(hard_?)?neg(ative)?s?[-_]?\d*")
+ROLES = ("query_id", "query", "positive", "negative", "label")
+Columns = dict[str, str | list[str]]
+
+
+def columns_of(row: dict) -> Columns | None:
+    """Role → column(s), by names that are in use; None where a query or a positive is not there."""
+    query = next((name for name in QUERY if name in row), None)
+    positive = next((name for name in POSITIVE if name in row and name != query), None)
+    if query is None or positive is None:
+        return None
+    negatives = sorted((name for name in row if NEGATIVE.fullmatch(name)), key=_in_order)
+    return {"query": query, "positive": positive, **({"negative": negatives} if negatives else {})}
+
+
+def check_columns(columns: Columns | None) -> None:
+    """Refuse a mapping that names no query or positive, or an unknown role.
+
+    Raises:
+        UserError: as said.
+    """
+    if columns is None:
+        return
+    for role in columns:
+        if role not in ROLES:
+            raise UserError(
+                f"data.columns names the role {role!r}, which is not known; {suggest(role, ROLES)}. Correct it."
+            )
+    if missing := [role for role in ("query", "positive") if role not in columns]:
+        raise UserError(f"data.columns names no column for {missing[0]}; expected query and positive, and negative, "
+                        "label or query_id if any: --data.columns '{query: QUESTION, positive: ANSWER}'. Add it.")  # fmt: skip
+
+
+def named(columns: Columns) -> list[str]:
+    """Every column that a mapping names."""
+    return [name for names in columns.values() for name in ([names] if isinstance(names, str) else names)]
+
+
+def read(row: dict, columns: Columns) -> Triplets:
+    """One row of a query, its positives and negatives.
+
+    Raises:
+        BadRow: a named column is absent, or holds no text.
+    """
+    for name in named({role: names for role, names in columns.items() if role != "negative"}):
+        if name not in row:
+            raise BadRow("missing column", f"the row has no column {name!r}, expected it beside {', '.join(row) or 'others'}",
+                         "Mend the row, or data.columns")  # fmt: skip
+    positives = [text for name in named({"positive": columns["positive"]}) for text in many_texts(row, name)]
+    others = [
+        name for name in named({"negative": columns.get("negative", [])}) if row.get(name) not in (None, "")
+    ]  # CSV's none
+    negatives = [text for name in others for text in many_texts(row, name)]
+    if not positives:
+        raise BadRow("incomplete row", f"{columns['positive']} is empty, expected a text", "Remove the row")
+    query_id = str(row[columns["query_id"]]) if "query_id" in columns else None
+    return by_text(one_text(row, columns["query"]), positives, negatives, query_id=query_id)
+
+
+def _in_order(name: str) -> tuple[str, int]:
+    """negative_2 before negative_10."""
+    return re.sub(r"\d+$", "", name), int((re.search(r"\d+$", name) or ["-1"])[0])

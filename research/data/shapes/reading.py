@@ -1,0 +1,201 @@
+"""A source of training rows → one Triplets a query, whatever shape its rows have."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from research.data import tables
+from research.data.rows import BadRows
+from research.data.shapes import triples
+from research.data.shapes.columns import Columns
+from research.data.shapes.table import Shape, expected, header_names, shape_of
+from research.data.shapes.texts import BadRow
+from research.errors import UserError
+from research.progress import say
+from research.types import Corpus, Document, Triplets
+
+Rows = Iterable[tuple[str, dict]]
+ID_TRIPLES = Shape("triples of ids", frozenset(triples.ROLES), triples.read_ids, by_ids=True)
+TEXT_TRIPLES = Shape("triples", frozenset(triples.ROLES), triples.read)
+
+
+def read_training(
+    source: str, split: str | None, bad: BadRows, columns: Columns | None = None, positive_from: float | None = None,
+    corpus_file: str | None = None, queries_file: str | None = None,
+) -> list[Triplets]:  # fmt: skip
+    """Training queries of files or of a hub set.
+
+    Args:
+        source: as `tables.read_table` takes it.
+        split: of a hub set or a folder with splits.
+        bad: what to do with malformed rows.
+        columns: role → column(s), where the shape is not known by names.
+        positive_from: see `graded.read`.
+        corpus_file, queries_file: of the documents and queries that rows name by id.
+
+    Raises:
+        UserError: a source that cannot be read, rows in no shape, or ids without texts.
+    """
+    path = Path(source)
+    if columns is None and triples.is_triples(path, header_names()):
+        rows = triples.read_triples(path, bad)
+        first = next(rows, None)
+        triples.refuse_header(first)
+        say(
+            f"{source}: read as MS MARCO's {' and '.join(first[1] if first else ())}, tab-separated and without a header"
+        )
+        shape = ID_TRIPLES if first is not None and triples.are_ids(first[1]) else TEXT_TRIPLES
+        found, shape = read_rows([first, *rows] if first else [], source, bad, shape=shape)
+    else:
+        found, shape = read_rows(tables.read_table(source, split, bad), source, bad, columns, positive_from)
+    if shape is not None and shape.by_ids:
+        return _with_texts(found, source, corpus_file, queries_file, bad)
+    for name, value in (("corpus_file", corpus_file), ("queries_file", queries_file)):
+        if value is not None:
+            raise UserError(f"data.{name}={value}, but the rows of {source} hold their texts; expected it for rows of ids "
+                            "only. Leave it out.")  # fmt: skip
+    return found
+
+
+def read_rows(
+    rows: Rows, source: str, bad: BadRows, columns: Columns | None = None, positive_from: float | None = None,
+    shape: Shape | None = None,
+) -> tuple[list[Triplets], Shape | None]:  # fmt: skip
+    """One Triplets a query, in the order of their first rows, and the shape, which is that of the first row.
+
+    Raises:
+        UserError: (unless skipped) a malformed row.
+    """
+    found: dict[str, Triplets] = {}
+    unread: Counter[str] = Counter()
+    scored = 0
+    fixed = shape
+    for where, row in rows:
+        given = {name: value for name, value in row.items() if value is not None}
+        here = fixed or shape_of(given, columns, positive_from)
+        try:
+            if here is None or (shape is not None and here.name != shape.name):
+                raise BadRow("unknown shape", expected(given, shape), "Mend the row, or name the columns of all: "
+                             "--data.columns '{query: QUESTION, positive: ANSWER, negative: OTHER}'")  # fmt: skip
+            shape = here
+            one = shape.read(given)
+            _put(found, one, shape, where, bad)
+        except BadRow as error:
+            bad.report(where, *error.args)
+            continue
+        unread.update(given.keys() - shape.reads)
+        scored += len(one.scores or ()) if not shape.own_ids else 0
+    if unread:
+        say(
+            f"{source}: columns that are not read: "
+            + ", ".join(f"{name} ({count:,} rows)" for name, count in unread.items())
+        )
+    if scored:
+        say(f"{source}: {scored:,} passages have a score of another model, which is kept and not trained on: no loss here has "
+            "a teacher")  # fmt: skip
+    return _usable(found, source), shape
+
+
+def _put(found: dict[str, Triplets], one: Triplets, shape: Shape, where: str, bad: BadRows) -> None:
+    """Add a row to those of its query.
+
+    Raises:
+        BadRow: a query id is there twice.
+    """
+    before = found.get(one.query_id)
+    if before is None:
+        found[one.query_id] = one
+    elif before == one:
+        bad.keep(where, "repeats of a row", f"query {one.query_id!r} repeats an earlier row, and is taken once")
+    elif shape.own_ids or before.query != one.query:
+        raise BadRow(
+            "duplicate query id", f"query id {one.query_id!r} was used before", "Put all passages of a query in one row"
+        )
+    else:
+        found[one.query_id] = one._replace(
+            positives=before.positives | one.positives, negatives=before.negatives | one.negatives,
+            scores=(one.scores or {}) | (before.scores or {}) or None,
+        )  # fmt: skip
+
+
+def _usable(found: dict[str, Triplets], source: str) -> list[Triplets]:
+    """Queries that have a positive; what one row has as a positive of the query is no negative by another."""
+    without = [one for one in found.values() if not one.positives]
+    if without:
+        say(f"{source}: {len(without):,} of {len(found):,} queries have no positive, {without[0].query[:60]!r} for example; "
+            "they are left out")  # fmt: skip
+    usable, both = [], 0
+    for one in found.values():
+        if one.positives:
+            negatives = {doc: text for doc, text in one.negatives.items() if doc not in one.positives}
+            both += len(one.negatives) - len(negatives)
+            usable.append(one._replace(negatives=negatives))
+    if both:
+        say(f"{source}: {both:,} negatives are positives of the same query in other rows; they are positives")
+    return usable
+
+
+# ---- rows of ids ----------------------------------------------------------------------------------------------------
+
+
+def _with_texts(
+    found: list[Triplets], source: str, corpus: str | None, queries: str | None, bad: BadRows
+) -> list[Triplets]:
+    """The rows with the texts that their ids stand for."""
+    if corpus is None:
+        raise UserError(f"the rows of {source} name documents by id; expected the file of their texts. Pass --data.corpus_file "
+                        "collection.tsv, or corpus.jsonl.")  # fmt: skip
+    wanted = {doc for one in found for docs in (one.positives, one.negatives) for doc in docs}
+    documents = _documents(corpus, wanted, bad)
+    asked = {one.query_id for one in found if not one.query}
+    if asked and queries is None:
+        raise UserError(f"the rows of {source} name queries by id; expected the file of their texts. Pass --data.queries_file "
+                        "queries.tsv, or queries.jsonl.")  # fmt: skip
+    texts = {one: doc.content for one, doc in _documents(queries, asked, bad).items()} if queries and asked else {}
+    return [
+        one._replace(query=one.query or texts[one.query_id], positives={doc: documents[doc] for doc in one.positives},
+                     negatives={doc: documents[doc] for doc in one.negatives})
+        for one in found
+    ]  # fmt: skip
+
+
+def _documents(source: str, wanted: set[str], bad: BadRows) -> Corpus:
+    """The texts of the ids wanted: `id TAB text` lines, or rows with docid, _id, id or query_id and a text."""
+    documents: Corpus = {}
+    for where, doc_id, document in _entries(source, bad):
+        if doc_id in wanted and documents.setdefault(doc_id, document) != document:
+            raise UserError(
+                f"{where}: id {doc_id!r} was used before, with another text; expected one text an id. Remove one."
+            )
+    for doc_id in wanted:
+        if doc_id not in documents or not documents[doc_id].content.strip():
+            raise UserError(f"{source} has no text for the id {doc_id!r}, which the rows name; expected one for each. Add it, "
+                            "or name the file that the rows were made from.")  # fmt: skip
+    return documents
+
+
+def _entries(source: str, bad: BadRows) -> Iterator[tuple[str, str, Document]]:
+    path = Path(source)
+    if triples.is_triples(path, ["text", "id", "docid", "_id", "query_id", "contents"]):
+        for where, row in triples.read_triples(path, bad):
+            texts = [*row.values()][1:]
+            yield where, row["query"], Document(texts[0] if len(texts) > 1 else "", texts[-1])
+        return
+    for where, row in tables.read_table(source, None, bad):
+        doc_id = next((row[name] for name in ("docid", "_id", "id", "query_id", "qid", "pid") if name in row), None)
+        text = next(
+            (
+                row[name]
+                for name in ("text", "document_text", "contents", "query_text", "query", "passage")
+                if name in row
+            ),
+            None,
+        )
+        title = row.get("title") or ""
+        if isinstance(doc_id, int) and not isinstance(doc_id, bool):
+            doc_id = str(doc_id)
+        if not (isinstance(doc_id, str) and isinstance(text, str) and isinstance(title, str)):
+            bad.report(where, "no document", f"the row has the columns {', '.join(row)}", "Expected an id (docid, _id or id) "
+                       "and a text; mend the row")  # fmt: skip
+        else:
+            yield where, doc_id, Document(title, text)

@@ -1,0 +1,79 @@
+"""tevatron's three generations: passages in the row (which `research mine` writes), texts in the row, ids of a corpus."""
+
+from research.data.formats import read_triplet
+from research.data.rows import BadRows, short
+from research.data.shapes.texts import BadRow, by_text, many_texts, one_text
+from research.types import Document, Triplets
+
+NEEDS = ("query_id", "positive_passages")
+READS = {"query_id", "query", "positive_passages", "negative_passages"}
+TEXT_NEEDS = ("query", "positives")
+TEXT_READS = {"query", "positives", "negatives"}
+ID_NEEDS = ("query_id", "positive_document_ids")
+ID_READS = {"query_id", "query_text", "query", "positive_document_ids", "negative_document_ids"}
+LATER = Document("", "")  # the text of a document that is known by its id alone, until its corpus is read
+
+
+def read(row: dict) -> Triplets:
+    """One row of {"query_id", "query", "positive_passages": [{"docid", "title", "text"}], "negative_passages"}.
+
+    Raises:
+        BadRow: not of this shape.
+    """
+    return _strict(row)
+
+
+def read_texts(row: dict) -> Triplets:
+    """One row of {"query", "positives": [text], "negatives": [text]}, tevatron's first form.
+
+    Raises:
+        BadRow: not of this shape, or its texts are token ids.
+    """
+    for column in ("query", "positives", "negatives"):
+        first = row.get(column)
+        while isinstance(first, list) and first:
+            first = first[0]
+        if isinstance(first, int):
+            raise BadRow("token ids", f"{column} is {short(repr(row[column]))}: ids of some tokenizer, expected texts",
+                         "Decode them with the tokenizer that made them")  # fmt: skip
+    positives = many_texts(row, "positives")
+    if not positives:
+        raise BadRow("incomplete row", "positives is empty, expected one text or more", "Remove the row")
+    return by_text(one_text(row, "query"), positives, many_texts(row, "negatives"))
+
+
+def read_ids(row: dict) -> Triplets:
+    """One row of {"query_id", "query_text", "positive_document_ids": [id], "negative_document_ids": [id]}, whose documents
+    data.corpus has.
+
+    Raises:
+        BadRow: not of this shape.
+    """
+    lists = []
+    for column in ("positive_document_ids", "negative_document_ids"):
+        ids = row.get(column) or []
+        if not isinstance(ids, list) or not all(
+            isinstance(one, str | int) and not isinstance(one, bool) for one in ids
+        ):
+            raise BadRow("wrong type", f"{column} is {short(repr(ids))}, expected a list of ids", "Mend the row")
+        lists.append({str(one): LATER for one in ids})
+    if not lists[0]:
+        raise BadRow("incomplete row", "positive_document_ids is empty, expected one id or more", "Remove the row")
+    if both := lists[0].keys() & lists[1].keys():
+        raise BadRow(
+            "contradiction", f"document {min(both)!r} is both positive and negative", "Remove it from one of the lists"
+        )
+    query = one_text(row, "query_text" if "query_text" in row else "query")
+    return Triplets(str(row["query_id"]), query, *lists)
+
+
+def _strict(row: dict) -> Triplets:
+    """By the reader of `research mine`'s own files, whose refusals become a BadRow."""
+
+    class Told(BadRows):
+        def report(self, where: str, reason: str, detail: str, cure: str) -> None:
+            raise BadRow(reason, detail, cure)
+
+    found = read_triplet(row, "", Told())
+    assert found is not None
+    return found

@@ -1,0 +1,115 @@
+"""What the readers of shapes share: the error of a row, texts of a column, and ids for texts that have none."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+from research.data.formats import is_finite
+from research.data.rows import broken, short
+from research.types import Document, Triplets
+
+
+class BadRow(Exception):
+    """A row that is not what its shape promises: (reason, detail, cure), as `BadRows.report` takes them."""
+
+
+def text_id(text: str) -> str:
+    """The id of a text that has none: equal texts have equal ids, on every machine."""
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+def one_text(row: dict, column: str) -> str:
+    """The text of a column, not blank.
+
+    Raises:
+        BadRow: absent, no text, or blank.
+    """
+    value = row.get(column)
+    if not isinstance(value, str):
+        raise BadRow("wrong type", f"{column} is {short(repr(value))}, expected a text", "Mend the row")
+    if not value.strip():
+        raise BadRow("no text", f"{column} is blank, expected a text", "Remove the row")
+    return checked(value, column)
+
+
+def many_texts(row: dict, column: str) -> list[str]:
+    """The texts of a column: a list of them, or one; empty where the column is absent.
+
+    Raises:
+        BadRow: something else, or a blank one.
+    """
+    value = row.get(column)
+    value = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise BadRow(
+            "wrong type", f"{column} is {short(repr(value))}, expected a text or a list of texts", "Mend the row"
+        )
+    for text in value:
+        if not text.strip():
+            raise BadRow("no text", f"{column} holds a blank text, expected none or one with words", "Remove it")
+    return [checked(text, column) for text in value]
+
+
+def checked(text: str, column: str) -> str:
+    if broken(text):
+        raise BadRow("broken text", f"{column} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text",
+                     "Mend the row")  # fmt: skip
+    return text
+
+
+def numbers(row: dict, column: str, count: int) -> list[float]:
+    """`count` finite numbers; [] where the column is absent.
+
+    Raises:
+        BadRow: something else.
+    """
+    value = row.get(column)
+    if value is None:
+        return []
+    if not isinstance(value, list) or len(value) != count or not all(map(is_finite, value)):
+        raise BadRow(
+            "wrong type",
+            f"{column} is {short(repr(value))}, expected {count} finite numbers, one a text",
+            "Mend the row",
+        )
+    return [float(number) for number in value]
+
+
+def by_text(query: str, positives: Iterable[str], negatives: Iterable[str], scores: dict[str, float] | None = None,
+            query_id: str | None = None) -> Triplets:  # fmt: skip
+    """A row of texts without ids.
+
+    Args:
+        scores: of texts.
+
+    Raises:
+        BadRow: no positive, or a text that is positive and negative.
+    """
+    found = Triplets(
+        query_id or text_id(query), query,
+        *({text_id(text): Document("", text) for text in texts} for texts in (positives, negatives)),
+        {text_id(text): score for text, score in (scores or {}).items()} or None,
+    )  # fmt: skip
+    return not_both(found)
+
+
+def not_both(found: Triplets) -> Triplets:
+    """The row, if it has a positive or a negative, and no passage is both.
+
+    Raises:
+        BadRow: else.
+    """
+    if not found.positives and not found.negatives:
+        raise BadRow(
+            "incomplete row", f"query {short(found.query)} has no positive, expected one or more", "Remove the row"
+        )
+    if both := found.positives.keys() & found.negatives.keys():
+        text = found.positives[min(both)].content
+        raise BadRow("contradiction", f"{short(text)} is both positive and negative", "Remove it from one of the lists")
+    return found
+
+
+def shown_row(value: Any) -> str:
+    """An example or a row, as messages show it."""
+    text = repr(value)
+    return text if len(text) <= 200 else text[:200] + "…"

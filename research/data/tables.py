@@ -1,0 +1,314 @@
+"""Rows of a table as people keep it: JSON lines, JSON arrays, CSV, TSV, Parquet, saved data sets, folders, hub sets.
+
+`read_table` gives (where, row) pairs of any of them. Text formats are read here, so that a row has exactly its own keys and
+values; the others by `datasets`, which is imported only for them.
+"""
+
+import contextlib
+import csv
+import glob
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from research.data.rows import BadRows, read_jsonl, read_lines, short
+from research.errors import UserError, suggest
+
+LINES, ARRAY, SEPARATED, PARQUET = (".jsonl", ".ndjson"), ".json", {".csv": ",", ".tsv": "\t"}, ".parquet"
+ENDINGS = (*LINES, ARRAY, *SEPARATED, PARQUET)
+EXPECTED = (
+    "a .jsonl, .json, .csv, .tsv (each also .gz) or .parquet file, a folder of them or of save_to_disk, or hf:NAME"
+)
+# as datasets tells splits by file names
+SPLIT_WORDS = {
+    "train": "train|training",
+    "validation": "validation|valid|dev|val",
+    "test": "test|testing|eval|evaluation",
+}
+
+Rows = Iterator[tuple[str, dict]]
+
+
+def read_table(source: str | Sequence[str], split: str | None = None, bad: BadRows | None = None) -> Rows:
+    """(where, row) of each row; `where` is `file:line`, or `file row N` where a format has no lines.
+
+    Args:
+        source: a file, a folder, a pattern (`data/*.jsonl`), several of them (a list, or with commas between), or
+            hf:ORG/NAME[:CONFIG][@REVISION].
+        split: `train`, or a slice of one, as `datasets` writes it (`train[:10%]`). A file has no splits: a plain name is
+            ignored there, and a slice is taken of all of its rows.
+        bad: what to do with rows that cannot be read; None refuses the first.
+
+    Raises:
+        UserError: the source, split or slice is not there, cannot be read, or (unless skipped) a row is malformed.
+    """
+    bad = bad or BadRows()
+    if isinstance(source, str) and source.startswith("hf:"):
+        from research.data.hub import read_rows
+
+        return read_rows(source.removeprefix("hf:"), split)
+    if isinstance(source, str) and (Path(source) / "state.json").is_file():
+        return _saved(Path(source), split)
+    if splits_of(source):
+        return _of_splits(source, split, bad)
+    rows = (row for path in local_files(source) for row in _read_file(path, bad))
+    return _sliced({"train": list(rows)}, split, source) if split and "[" in split else rows
+
+
+def is_table(source: str | Sequence[str]) -> bool:
+    """Whether it is a table on this machine, by its name: not the hub's, and no built-in one."""
+    if not isinstance(source, str):
+        return True
+    named = source.removesuffix(".gz").endswith(ENDINGS) or glob.has_magic(source) or Path(source).is_dir()
+    return named and not source.startswith(("hf:", "builtin:", "beir:"))
+
+
+def splits_of(source: str | Sequence[str]) -> list[str]:
+    """Splits of a local folder (saved by save_to_disk, or with files named after splits); none for everything else."""
+    if not isinstance(source, str) or not Path(source).is_dir():
+        return []
+    saved = Path(source) / "dataset_dict.json"
+    if saved.is_file():
+        try:
+            return [str(name) for name in json.loads(saved.read_text(encoding="utf-8"))["splits"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{saved} is damaged; expected the list of splits that save_to_disk writes. Save the data set "
+                            "again.") from None  # fmt: skip
+    return list(_by_split(Path(source)))
+
+
+def local_files(source: str | Sequence[str]) -> list[Path]:
+    """The files of a source without splits, in a fixed order.
+
+    Raises:
+        UserError: none, or of no known format.
+    """
+    if not isinstance(source, str):
+        if not source:
+            raise UserError(f"no file is named; expected {EXPECTED}. Name one or more.")
+        return [path for one in source for path in local_files(one)]
+    path = Path(source)
+    if path.is_dir():
+        files = _inside(path)
+        if not files:
+            raise UserError(f"{source} holds no table; expected {EXPECTED}. Name another folder.")
+        return files
+    if not path.exists() and glob.has_magic(source):
+        files = [Path(name) for name in sorted(glob.glob(source, recursive=True))]
+        if not files:
+            raise UserError(f"{source!r} matches no file; expected {EXPECTED}. Check the pattern.")
+        return files
+    if not path.exists() and "," in source:
+        return [path for one in source.split(",") if one.strip() for path in local_files(one.strip())]
+    return [path]
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.name.removesuffix(".gz").endswith(ENDINGS) and p.name[0] not in "._"
+                  and p.name != "dataset_infos.json")  # fmt: skip
+
+
+def _by_split(folder: Path) -> dict[str, list[Path]]:
+    """Files of each split, where their names say one; else nothing, and all of them are one table.
+
+    Raises:
+        UserError: some names say a split and some do not.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in _inside(folder):
+        for split, words in SPLIT_WORDS.items():
+            if re.search(rf"(^|[-._ 0-9])({words})([-._ 0-9]|$)", path.name):
+                found.setdefault(split, []).append(path)
+                break
+        else:
+            found.setdefault("", []).append(path)
+    if (rest := found.pop("", [])) and found:
+        raise UserError(f"{folder}: {next(iter(found.values()))[0].name} is named after a split and {rest[0].name} is not; "
+                        "expected all of them to be, or none. Name the files that are meant, with commas between.")  # fmt: skip
+    return found
+
+
+def _of_splits(folder: str, split: str | None, bad: BadRows) -> Rows:
+    known = splits_of(folder)
+    if split is None and len(known) > 1:
+        raise UserError(
+            f"{folder} has {len(known)} splits and none is named; known: {', '.join(known)}. Name one of them."
+        )
+    names = split_names(split) if split else known
+    for name in names:
+        if name not in known:
+            raise UserError(f"{folder} has no split {name!r}; {suggest(name, known)}. Name one of them.")
+    if (Path(folder) / "dataset_dict.json").is_file():
+        parts = {name: list(_saved(Path(folder) / name, None)) for name in names}
+    else:
+        files = _by_split(Path(folder))
+        parts = {name: [row for path in files[name] for row in _read_file(path, bad)] for name in names}
+    return _sliced(parts, split or names[0], folder)
+
+
+def split_names(split: str) -> list[str]:
+    """Names of the splits in a slice or sum of slices: `train[:10%]+test` → train, test."""
+    return [part.strip().split("[")[0] for part in split.split("+")]
+
+
+def _sliced(parts: dict[str, list[tuple[str, dict]]], split: str, source: str | Sequence[str]) -> Rows:
+    """Rows of `train`, `train[:10%]`, `train[5:]+test`, by the rules of `datasets`."""
+    if split in parts:
+        return iter(parts[split])
+    if set(parts) == {"train"} and (names := split_names(split)) != ["train"] and len({*names}) == 1:
+        parts = {names[0]: parts["train"]}  # a file is all of one split, whatever it is called
+    with importing("a slice of a split"):
+        from datasets import ReadInstruction
+    try:
+        chosen = ReadInstruction.from_spec(split).to_absolute({name: len(rows) for name, rows in parts.items()})
+    except (ValueError, AssertionError) as error:
+        raise UserError(f"split {split!r} of {source} cannot be taken ({error}); expected NAME, NAME[:100], NAME[10%:20%] or a "
+                        f"sum of them, of {', '.join(parts)}. Correct it.") from None  # fmt: skip
+    return (row for part in chosen for row in parts[part.splitname][part.from_ : part.to])
+
+
+def _read_file(path: Path, bad: BadRows) -> Rows:
+    name = path.name.removesuffix(".gz").lower()
+    ending = next((one for one in ENDINGS if name.endswith(one)), None)
+    if not path.exists() or ending in LINES:
+        return read_jsonl(path, bad)  # which says what stands beside a missing file
+    if ending == ARRAY:
+        return _json(path, bad)
+    if ending in SEPARATED:
+        return _separated(path, SEPARATED[ending], bad)
+    if ending == PARQUET and not path.name.endswith(".gz"):
+        return _parquet(path)
+    raise UserError(f"{path} is of no known format; expected {EXPECTED}. Rename or convert it.")
+
+
+def _json(path: Path, bad: BadRows) -> Rows:
+    """A JSON array of objects; JSON lines under this ending too, as they are as common."""
+    text, blank, decode = _text(path), re.compile(r"[ \t\n\r]*").match, json.JSONDecoder().raw_decode
+    at = blank(text).end()
+    if text[at : at + 1] != "[":
+        yield from read_jsonl(path, bad)
+        return
+    at = blank(text, at + 1).end()
+    number, line, counted, more = 0, 1, 0, text[at : at + 1] != "]"
+    while more:
+        number, line, counted = number + 1, line + text.count("\n", counted, at), at
+        where = f"{path}:{line} (row {number})"
+        try:
+            row, end = decode(text, at)
+        except (ValueError, RecursionError) as error:  # where the next row begins, nobody knows
+            raise UserError(f"{where}: {short(text[at : at + 61])} is not JSON ({error}); expected an array of objects. Mend "
+                            "the file, or write one object a line as .jsonl.") from None  # fmt: skip
+        if isinstance(row, dict):
+            yield where, row
+        else:
+            bad.report(where, "not an object", f"{short(text[at:end])} is a JSON {type(row).__name__}, expected an object",
+                       "Mend the row")  # fmt: skip
+        at = blank(text, end).end()
+        if text[at : at + 1] not in (",", "]"):
+            raise UserError(f"{where}: {short(text[at : at + 61])} stands after the row; expected a comma or the array's end. "
+                            "Mend the file.")  # fmt: skip
+        if more := text[at] == ",":
+            at = blank(text, at + 1).end()
+    if rest := text[at + 1 :].strip():
+        raise UserError(f"{path}: {short(rest[:61])} stands after the array's end; expected one array. Mend the file.")
+
+
+def _separated(path: Path, separator: str, bad: BadRows) -> Rows:
+    """CSV or TSV with a header; every cell is a text as it stands, `NA`, `null` and numbers too."""
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=separator, strict=True)
+    header: list[str] | None = None
+    line = 1
+    try:
+        for cells in reader:
+            where, line = f"{path}:{line}", reader.line_num + 1
+            if not cells:
+                continue
+            if header is None:
+                header = cells
+                if len({*header}) < len(header):
+                    raise UserError(f"{where}: the header names {short(_twice(header))} twice; expected one column a name. "
+                                    "Rename one.")  # fmt: skip
+            elif len(cells) != len(header):
+                bad.report(where, "wrong number of cells", f"the row has {len(cells)} cells, expected {len(header)}: "
+                           f"{', '.join(header)}", "Mend the row")  # fmt: skip
+            else:
+                yield where, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path}:{line}: not {separator!r}-separated text ({error}); expected quotes around cells that hold a "
+                        "quote, a separator or a line's end, and quotes within doubled. Mend the file.") from None  # fmt: skip
+
+
+def _twice(names: list[str]) -> str:
+    return next(name for i, name in enumerate(names) if name in names[:i])
+
+
+def _text(path: Path) -> str:
+    """A file's text; its errors are those of `read_lines`."""
+    try:
+        with open_bytes(path) as stream:
+            return stream.read().decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
+        for _ in read_lines(path):  # says which line, and why
+            pass
+        raise
+
+
+def open_bytes(path: Path) -> Any:
+    """A binary stream of a file, unpacked where its name ends in .gz."""
+    return gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb")
+
+
+def _parquet(path: Path) -> Rows:
+    with importing(str(path)):
+        from datasets import load_dataset
+    name = glob.escape(str(path.absolute()))
+    yield from _arrow(str(path), lambda: load_dataset("parquet", data_files=[name], split="train", streaming=True))
+
+
+def _saved(folder: Path, split: str | None) -> Rows:
+    with importing(str(folder)):
+        from datasets import load_from_disk
+    rows = _arrow(str(folder), lambda: load_from_disk(str(folder)))
+    return _sliced({"train": list(rows)}, split, folder) if split and "[" in split else rows
+
+
+def _arrow(name: str, load: Any) -> Rows:
+    import pyarrow
+
+    number = 0
+    try:
+        for number, row in enumerate(load(), 1):
+            yield f"{name} row {number}", own_keys(row)
+    except (OSError, ValueError, TypeError, KeyError, ImportError, pyarrow.ArrowException) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise UserError(f"{name} cannot be read after row {number} ({type(error).__name__}: {reason}); expected what datasets "
+                        "writes. Make the file again.") from None  # fmt: skip
+
+
+def own_keys(value: Any, depth: int = 0) -> Any:
+    """Without the nulls that Arrow writes for keys which only other rows have.
+
+    A null of a message itself stays: it says the same as no key, and is part of fingerprints that were made before.
+    """
+    if isinstance(value, dict):
+        message = depth == 1 and ("role" in value or "from" in value)
+        return {key: own_keys(one, depth + 1) for key, one in value.items() if one is not None or message}
+    return [own_keys(one, depth) for one in value] if isinstance(value, list) and depth else value
+
+
+@contextlib.contextmanager
+def importing(what: str) -> Iterator[None]:
+    """Say which package is missing where `datasets` is."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(f"{what} is read by the package datasets, which is not installed here ({error}); expected it, or a "
+                        ".jsonl, .json or .csv file. pip install datasets, or convert the data.") from None  # fmt: skip

@@ -1,0 +1,112 @@
+"""What BM25 counts as a term: how texts are split, which words are left out, how words are cut to stems."""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from research.errors import UserError, suggest
+
+WORDS = r"(?u)\b\w\w+\b"
+# scripts without blanks between words (Thai, Lao, Tibetan, Burmese, Khmer, kana, Han), and Hangul, as in Lucene's CJKAnalyzer
+NO_BLANKS = ("\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3100-\u312f\u3130-\u318f"
+             "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc"
+             "\U0001b000-\U0001b16f\U00020000-\U0003ffff")  # fmt: skip
+IN_STRETCHES = re.compile(rf"([{NO_BLANKS}]+)|((?:(?![{NO_BLANKS}])\w){{2,}})")
+TOKENIZERS = "words, characters, bigrams or regex:PATTERN"
+LANGUAGES = ("chinese", "danish", "dutch", "english", "french", "german", "italian", "korean", "norwegian", "portuguese",
+             "russian", "spanish", "swedish", "turkish")  # fmt: skip
+"""Whose stop words bm25s has."""
+
+
+class Terms(NamedTuple):
+    """How texts become terms; all of them are in lower case first.
+
+    Attributes:
+        tokenizer: "words" of two letters or more; "characters": in scripts without blanks each character is a term, elsewhere
+            words; "bigrams": there every two that follow each other, as Lucene's CJKAnalyzer; "regex:PATTERN": every match.
+        stemmer: language of a Snowball stemmer (PyStemmer); None cuts nothing.
+        stopwords: language whose stop words are left out; "none"; None takes the stemmer's language, or English.
+    """
+
+    tokenizer: str = "words"
+    stemmer: str | None = None
+    stopwords: str | None = None
+
+    def check(self) -> "Terms":
+        """Itself, if all of it is known.
+
+        Raises:
+            UserError: an unknown tokenizer, pattern or language, or PyStemmer is not installed.
+        """
+        if self.tokenizer not in ("words", "characters", "bigrams") and not self.tokenizer.startswith("regex:"):
+            raise UserError(f"--bm25-tokenizer {self.tokenizer}; expected {TOKENIZERS}. Pass one of them.")
+        self._split()
+        self._stem()
+        if self.stopwords not in (None, "none", *LANGUAGES):
+            raise UserError(f"--bm25-stopwords {self.stopwords} is not known; {suggest(self.stopwords, [*LANGUAGES, 'none'])}. "
+                            "Pass one of them.")  # fmt: skip
+        return self
+
+    def splitter(self) -> Callable[[str], list[str]]:
+        """Text in lower case → its terms."""
+        split, stem = self._split(), self._stem()
+        left_out = frozenset(_stopwords(self.language))
+        return lambda text: [stem(word) for word in split(text) if word not in left_out]
+
+    @property
+    def language(self) -> str:
+        """Of the stop words."""
+        known = self.stemmer if self.stemmer in LANGUAGES else "none" if self.stemmer else "english"
+        return self.stopwords or known
+
+    def _split(self) -> Callable[[str], list[str]]:
+        if self.tokenizer == "words":
+            return re.compile(WORDS).findall
+        if self.tokenizer in ("characters", "bigrams"):
+            size = 1 if self.tokenizer == "characters" else 2
+            return lambda text: [term for found in IN_STRETCHES.finditer(text) for term in _pieces(found, size)]
+        pattern = self.tokenizer.removeprefix("regex:")
+        try:
+            compiled = re.compile(pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise UserError(f"--bm25-tokenizer regex:{pattern} is no regular expression ({error}); expected one whose matches "
+                            r"are the terms. Pass regex:\w+, say.") from None  # fmt: skip
+        return lambda text: [term for found in compiled.finditer(text) if (term := found.group())]
+
+    def _stem(self) -> Callable[[str], str]:
+        if self.stemmer is None:
+            return str
+        try:
+            import Stemmer
+        except ImportError:
+            raise UserError(f"--bm25-stemmer {self.stemmer} needs the package PyStemmer, which is not installed here. "
+                            "pip install PyStemmer, or leave the option out.") from None  # fmt: skip
+        if self.stemmer not in (known := Stemmer.algorithms()):
+            raise UserError(
+                f"--bm25-stemmer {self.stemmer} is not known; {suggest(self.stemmer, known)}. Pass one of them."
+            )
+        return Stemmer.Stemmer(self.stemmer).stemWord
+
+    def __str__(self) -> str:
+        """As a run's facts name it."""
+        stems = f", {self.stemmer} stems" if self.stemmer else ""
+        return f"{self.tokenizer}{stems}, stop words {self.language}"
+
+
+def without_blanks(text: str) -> bool:
+    """Whether a text has a stretch of two or more characters in a script that writes no blanks between words."""
+    return re.search(f"[{NO_BLANKS}]{{2}}", text) is not None
+
+
+def _pieces(found: re.Match, size: int) -> list[str]:
+    """A word, or the characters or pairs of a stretch; one character alone is itself."""
+    stretch = found.group(1)
+    if stretch is None:
+        return [found.group()]
+    return [stretch[i : i + size] for i in range(max(1, len(stretch) - size + 1))]
+
+
+def _stopwords(language: str) -> tuple[str, ...] | list[str]:
+    from bm25s.tokenization import _infer_stopwords  # its lists by name; there is no public function
+
+    return [] if language == "none" else _infer_stopwords(language)
