@@ -131,7 +131,7 @@ def check_template(examples: Examples, tokenizer: Any) -> None:
     """See that what the rows say is written by the chat template: by rendering a row with and without it.
 
     Raises:
-        UserError: tools or calls that the template does not write, or a message without content that it writes as None.
+        UserError: tools or calls that the template does not write.
     """
     source, ignored = examples.source, set()
     for key, row, messages in _first_rows(examples.rows):
@@ -140,12 +140,7 @@ def check_template(examples: Examples, tokenizer: Any) -> None:
             without = _rendered(tokenizer, *_without(key, messages, row))
         except Exception:  # the rows themselves are tokenised next, and that refuses with the template's reason
             continue
-        if key == "content":
-            if text.count("None") > without.count("None"):
-                raise UserError(f"{source}: a message has no content, and the model's chat template writes None for it; "
-                                'expected one that leaves it out. Write "content": "" in such messages, or name a model that '
-                                "is made for tools.")  # fmt: skip
-        elif text != without:
+        if text != without:
             if key == "tool_calls":
                 _say_escaped(source, text, messages)
         elif key in ("tools", "tool_calls"):
@@ -158,7 +153,7 @@ def check_template(examples: Examples, tokenizer: Any) -> None:
 
 
 def _first_rows(rows: list[dict]) -> Iterator[tuple[str, dict, list[dict]]]:
-    """(what, row, messages): the first row that has it; of tools, calls, no content, a system text and other keys."""
+    """(what, row, messages): the first row that has it; of tools, calls, a system text and other keys of messages."""
     seen = set()
     for row in rows:
         parts = [value for name, value in row.items() if isinstance(value, list) and name not in ("tools", "rejected")]
@@ -168,7 +163,6 @@ def _first_rows(rows: list[dict]) -> Iterator[tuple[str, dict, list[dict]]]:
             "content",
             *FLAGS,
         }
-        keys |= {"content"} if any(one.get("content", "") is None for one in messages) else set()
         keys |= {"system"} if any(one["role"] == "system" for one in messages) else set()
         for key in sorted((keys | ({"tools"} if row.get("tools") else set())) - seen):
             seen.add(key)
@@ -178,8 +172,6 @@ def _first_rows(rows: list[dict]) -> Iterator[tuple[str, dict, list[dict]]]:
 def _without(key: str, messages: list[dict], row: dict) -> tuple[list[dict], dict]:
     if key == "tools":
         return messages, {name: value for name, value in row.items() if name != "tools"}
-    if key == "content":
-        return [one | {"content": ""} if one.get("content", "") is None else one for one in messages], row
     if key == "system":
         return [one for one in messages if one["role"] != "system"], row
     return [{name: value for name, value in one.items() if name != key} for one in messages], row

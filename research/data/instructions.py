@@ -117,7 +117,8 @@ class InstructionData(ResumableData):
         drop_last: leave out the last, smaller batch of an epoch.
         workers: processes that collate ahead; 0 collates between steps.
         skip_bad_rows: leave malformed rows out, counted.
-        columns: role → the column that has it (prompt: question), where a shape is not known by its names.
+        columns: role → the column that has it (prompt: question), where the shape of train, val and test is not known by its
+            names.
         seed: of the order.
     """
 
@@ -153,7 +154,7 @@ class InstructionData(ResumableData):
         if (source := held_out(train, val, val_split)) is not None:
             self.collections["val"] = read_examples(source, val_split, val_limit, skip_bad_rows, columns)
         if other is not None:
-            self.collections["other"] = read_examples(other, other_split, other_limit, skip_bad_rows, columns)
+            self.collections["other"] = read_examples(other, other_split, other_limit, skip_bad_rows)
         self.shared = count_trained(self.examples, self.collections)
         self.tokens: dict[str, Tokenised] = {}
 

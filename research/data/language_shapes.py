@@ -4,6 +4,7 @@ docs/language-data.md has the table, with an example of each. A row says nothing
 its shape, or named once as not read, or refused where it would change what is learned.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -127,6 +128,7 @@ def read_instruction(row: dict) -> Shaped:
     talk = next((name for name in TALKS if name in row), None)
     if "prompt" in row and "completion" in row:
         shaped, used = {"prompt": row["prompt"], "completion": row["completion"]}, {"prompt", "completion"}
+        _check_types(row, *shaped)
         conversations = [is_conversation(value) for value in shaped.values()]
         if any(conversations):
             shaped = {name: _talk(name, value) for name, value in shaped.items()}
@@ -137,7 +139,7 @@ def read_instruction(row: dict) -> Shaped:
     elif asked and asked[0][0] == "instruction":
         shaped, used = _asked(row, *asked[0])
     elif "text" in row:
-        shaped, used = {"text": row["text"]}, {"text"}
+        shaped, used = {"text": _text("text", row["text"])}, {"text"}
     elif talk:
         shaped, used = {"messages": messages_of(talk, row[talk])}, {talk}
     elif asked:
@@ -163,6 +165,9 @@ def read_preference(row: dict) -> Shaped:
     if missing := [side for side in SIDES if side not in row]:
         raise Malformed(f"the row has {_keys(row)} and no {missing[0]}, expected {PREFERENCE_FORMS}", "no preference",
                         "Mend the row, or name its columns in data.columns")  # fmt: skip
+    _check_types(row, "prompt", *SIDES)
+    if is_conversation(row["chosen"]) != is_conversation(row["rejected"]):
+        raise Malformed("prompt, chosen and rejected are of two kinds, expected all texts or all lists of messages")
     asked = "prompt" if "prompt" in row else next((name for name in ASKED if name in row), None)
     talk = next((name for name in TALKS if name in row), None)
     sides = {side: row[side] for side in SIDES}
@@ -174,6 +179,8 @@ def read_preference(row: dict) -> Shaped:
         question = _text(asked, row[asked])
         if plain:
             shaped = {"prompt": question, **sides}
+        elif not question.strip():
+            raise Malformed(f"{asked} is empty, expected what chosen and rejected answer")
         else:
             shaped = _answers(sides)
             implied = _common(shaped)
@@ -274,7 +281,12 @@ def _context(row: dict, ask: str) -> dict[str, str]:
 
 def _history(value: Any) -> list[dict]:
     """LLaMA-Factory's [question, answer] pairs, or messages."""
-    if not value:
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise Malformed(f"history is {shown(value)}, expected a list of [question, answer] or its JSON") from None
+    if not value or isinstance(value, str):
         return []
     if isinstance(value, list) and all(isinstance(turn, (list, tuple)) for turn in value):
         if not all(len(turn) == 2 and all(isinstance(text, str) for text in turn) for turn in value):
@@ -328,13 +340,21 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
+def _check_types(row: dict, *names: str) -> None:
+    """
+    Raises:
+        Malformed: neither a text nor a conversation.
+    """
+    for name in names:
+        if name in row and not isinstance(row[name], (str, list, dict)):
+            raise Malformed(f"{name} is {shown(row[name])}, expected a text or a list of {{role, content}}")
+
+
 def _check(name: str, value: Any, expected: str) -> None:
     """
     Raises:
-        Malformed: neither a text nor a conversation, nothing to learn, or no Unicode.
+        Malformed: nothing to learn, or no Unicode.
     """
-    if not isinstance(value, (str, list)):
-        raise Malformed(f"{name} is {shown(value)}, expected a text or a list of {{role, content}}")
     if name != "prompt" and not (
         value.strip() if isinstance(value, str) else has_text(value[-1:] if name in SIDES else value)
     ):
