@@ -29,6 +29,24 @@ def assistant(text: str) -> Message:
     return {"role": "assistant", "content": text}
 
 
+class Asked(list):
+    """Messages that are to be answered, with what their row says beside them.
+
+    Attributes:
+        options: tools and the template's own arguments.
+    """
+
+    def __init__(self, messages: list[Message], options: dict[str, Any]):
+        super().__init__(messages)
+        self.options = options
+
+
+def asked(row: dict) -> str | list[Message]:
+    """The prompt of an instruction row; messages keep the row's tools and the template's arguments."""
+    options = ({"tools": row["tools"]} if "tools" in row else {}) | row.get("chat_template_kwargs", {})
+    return Asked(row["prompt"], options) if options and isinstance(row["prompt"], list) else row["prompt"]
+
+
 def prompt_ids(tokenizer: Any, prompt: str | list[Message], model: str) -> list[int]:
     """Token ids of a prompt that is to be answered: a text as it is, messages by the chat template.
 
@@ -41,7 +59,10 @@ def prompt_ids(tokenizer: Any, prompt: str | list[Message], model: str) -> list[
         raise UserError(f"{model} has no chat template; expected one for prompts that are conversations. Name an "
                         "instruction-tuned model, or data with plain prompts.")  # fmt: skip
     try:
-        return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+        options = prompt.options if isinstance(prompt, Asked) else {}
+        return tokenizer.apply_chat_template([*prompt], add_generation_prompt=True, return_dict=True, **options)[
+            "input_ids"
+        ]
     except Exception as error:  # jinja's errors, KeyError of the template's own fields
         raise UserError(f"the chat template of {model} fails ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
                         "expected messages that it takes. Correct the prompt's roles, or the template.") from error  # fmt: skip

@@ -138,7 +138,8 @@ class Examples(NamedTuple):
 
     Attributes:
         source, split: as the user named them.
-        rows: TRL's forms: {"prompt", "completion"} (texts, or lists of messages), {"messages"} or {"text"}.
+        rows: TRL's forms: {"prompt", "completion"} (texts, or lists of messages), {"messages"} or {"text"}; of preferences
+            {"prompt", "chosen", "rejected"}, or without prompt; conversations may have {"tools", "chat_template_kwargs"} too.
         fingerprint: sha256 of the rows.
     """
 

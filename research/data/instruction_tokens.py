@@ -1,19 +1,21 @@
-"""Instruction rows → token ids and labels, by TRL's own preparation, padded as by TRL's collator."""
+"""Instruction rows → token ids and labels, those that TRL's trainer makes, packed and padded as by TRL's collator."""
 
 import functools
-from types import SimpleNamespace
+from collections import deque
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from research.data.chat_tokens import IGNORE, check_flags, check_template, learned_ids, quiet, refused, say_endless
 from research.data.chunks import chunked
 from research.data.token_cache import Made, cached
 from research.errors import UserError
 from research.types import Examples, InstructionBatch
 
 MULTIPLE = 16  # tokens that rows are padded to a multiple of
+PACKED_AT_ONCE = 1000  # texts, as TRL packs them
 
 
 class Tokenised(NamedTuple):
@@ -33,7 +35,7 @@ class Tokenised(NamedTuple):
 
 
 def tokenise(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, packing: bool = False) -> Tokenised:
-    """Token ids and labels, by TRL's own preparation of SFT data.
+    """Token ids and labels, as TRL prepares data of SFT.
 
     Args:
         examples: rows.
@@ -52,9 +54,17 @@ def tokenise(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, 
         raise UserError(f"{examples.source} holds conversations and the tokenizer has no chat template; expected one, or rows "
                         "of plain prompt and completion. Name an instruction-tuned model, or write the prompts "
                         "out.")  # fmt: skip
+    if loss_on == "assistant" and not conversational:
+        raise UserError(f"loss_on='assistant', but rows of {examples.source} are plain text ({', '.join(first)}), without "
+                        "turns; expected completion or all for such rows. Set data.loss_on.")  # fmt: skip
     if loss_on == "completion" and "prompt" not in first:
         raise UserError(f"loss_on='completion', but rows of {examples.source} have no prompt ({', '.join(first)}); expected "
                         "assistant or all for such rows. Set data.loss_on.")  # fmt: skip
+    if conversational:
+        check_flags(examples, loss_on)
+        check_template(examples, tokenizer)
+    else:
+        say_endless(tokenizer)
     made = functools.partial(_made, examples, tokenizer, max_length, loss_on, packing)
     rows, index, counts = cached(made, tokenizer, len(examples.rows), form="instructions", texts=examples.fingerprint,
                                  max_length=max_length, loss_on=loss_on, packing=packing)  # fmt: skip
@@ -62,41 +72,54 @@ def tokenise(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, 
 
 
 def _made(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, packing: bool) -> Made:
-    from datasets import Dataset as Table
-    from datasets.utils.logging import disable_progress_bar
-    from trl.data_utils import pack_dataset
-    from trl.trainer.sft_trainer import SFTTrainer
-
-    disable_progress_bar()
-    stub = SimpleNamespace(_tokenizer=tokenizer, chat_template=None, completion_only_loss=loss_on == "completion")
-    options = SimpleNamespace(dataset_num_proc=None, dataset_text_field="text", assistant_only_loss=loss_on == "assistant",
-                              max_length=None, shuffle_dataset=False, seed=0)  # fmt: skip
-    if isinstance(said := getattr(tokenizer, "deprecation_warnings", None), dict):
-        said["sequence-length-is-longer-than-the-specified-maximum"] = True  # not said: rows are cut below
-    table = Table.from_list([{**row, "example": i} for i, row in enumerate(examples.rows)])
-    try:
-        table = SFTTrainer._prepare_dataset(stub, table, tokenizer, options, False, None, "the")
-    except (
-        Exception
-    ) as error:  # jinja's errors, RuntimeError of a template without marks, KeyError of a template's own fields
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"rows of {examples.source} cannot be tokenised ({type(error).__name__}: {reason}); expected what the "
-                        "model's chat template takes. Correct the rows, the template, or data.loss_on.") from error  # fmt: skip
+    quiet(tokenizer)
     rows, index, truncated = [], [], 0
-    for row in table:
-        ids, labels = row["input_ids"][:max_length], row["labels"][:max_length]
-        if any(label != -100 for label in labels[1:]):  # the first token is predicted by nothing
-            truncated += len(row["input_ids"]) > max_length
+    for number, row in enumerate(examples.rows):
+        try:
+            whole, learned = learned_ids(tokenizer, row, loss_on)
+        except Exception as error:  # jinja's errors, and what a template's own fields raise
+            raise refused(examples, number, error) from error
+        ids, labels = whole[:max_length], learned[:max_length]
+        if any(label != IGNORE for label in labels[1:]):  # the first token is predicted by nothing
+            truncated += len(whole) > max_length
             rows.append({"input_ids": ids, "labels": labels})
-            index.append(row["example"])
-    dropped = len(table) - len(rows)
+            index.append(number)
+    dropped = len(examples.rows) - len(rows)
     if not rows:
-        raise UserError(f"max_length={max_length} leaves no label in any of the {len(table):,} rows of {examples.source}; "
+        raise UserError(f"max_length={max_length} leaves no label in any of the {dropped:,} rows of {examples.source}; "
                         "expected room for prompt and completion. Raise data.max_length.")  # fmt: skip
     if packing:
-        packed = pack_dataset(Table.from_list(rows), max_length, "bfd")
-        rows, index = [dict(row) for row in packed], []
+        rows, index = packed(rows, max_length), []
     return rows, index, {"truncated": truncated, "dropped": dropped}
+
+
+def packed(rows: list[dict], length: int) -> list[dict]:
+    """Whole texts in rows of up to `length` tokens: best fit, longest first, as trl.pack_dataset's "bfd", 1,000 texts at once.
+
+    Returns:
+        {"input_ids", "labels", "seq_lengths"}: the texts of a row end to end, and the length of each.
+    """
+    made = []
+    for start in range(0, len(rows), PACKED_AT_ONCE):
+        texts = sorted(rows[start : start + PACKED_AT_ONCE], key=lambda row: -len(row["input_ids"]))
+        with_room: dict[int, deque[list[dict]]] = {}  # rows by the tokens that are left in them
+        begun: list[list[dict]] = []
+        for text in texts:
+            needed = len(text["input_ids"])
+            room = min((one for one in with_room if one >= needed), default=length)
+            if room < length:
+                row = with_room[room].popleft()
+                if not with_room[room]:
+                    del with_room[room]
+            else:
+                begun.append(row := [])
+            row.append(text)
+            if room > needed:
+                with_room.setdefault(room - needed, deque()).append(row)
+        made += [{"input_ids": [one for text in row for one in text["input_ids"]],
+                  "labels": [one for text in row for one in text["labels"]],
+                  "seq_lengths": [len(text["input_ids"]) for text in row]} for row in begun]  # fmt: skip
+    return made
 
 
 class TokenRows(Dataset):
@@ -118,29 +141,42 @@ class InstructionCollate:
     Args:
         pad_token_id: what padding is filled with; the attention mask hides it.
         chunk_overhead: see `chunked`.
+        packed: rows hold several texts: their positions begin anew with each, which transformers masks by.
         room: positions of the model that are left for a text: no padding beyond.
-        packed: rows hold several texts: one row without padding, its positions begin anew with each text.
+        flat: packed rows end to end in one, as kernels take them that know where each text ends. Others would compute, and
+            mask, the scores between all rows: B times the work.
     """
 
-    def __init__(self, pad_token_id: int, chunk_overhead: int | None, packed: bool = False, room: int = 2**31):
+    def __init__(
+        self, pad_token_id: int, chunk_overhead: int | None, packed: bool = False, room: int = 2**31, flat: bool = False
+    ):
         self.pad, self.chunk_overhead, self.packed, self.room = pad_token_id, chunk_overhead, packed, room
+        self.flat = flat
 
     def __call__(self, rows: list[dict]) -> InstructionBatch:
-        if self.packed:
+        if self.packed and self.flat:
             return InstructionBatch((joined(rows),))
-        return InstructionBatch(
-            chunked(rows, lambda row: len(row["input_ids"]), self._padded, self.chunk_overhead).chunks
-        )
+        collate = self._packed if self.packed else self._padded
+        return InstructionBatch(chunked(rows, lambda row: len(row["input_ids"]), collate, self.chunk_overhead).chunks)
 
     def _padded(self, rows: list[dict]) -> dict[str, Tensor]:
         longest = max(len(row["input_ids"]) for row in rows)
         rounded = -(-longest // MULTIPLE) * MULTIPLE
         return padded(rows, self.pad, longest if rounded > self.room else rounded)
 
+    def _packed(self, rows: list[dict]) -> dict[str, Tensor]:
+        """Padding has position 0: each of it is a text of its own, which nothing sees."""
+        batch = self._padded(rows)
+        del batch["attention_mask"]  # with one, transformers would not look where positions begin anew
+        positions = [[at for length in row["seq_lengths"] for at in range(length)] for row in rows]
+        width = batch["input_ids"].shape[1]
+        batch["position_ids"] = torch.tensor([row + [0] * (width - len(row)) for row in positions])
+        return _first_unlabelled(batch)
+
 
 def padded(rows: list[dict], pad: int, length: int) -> dict[str, Tensor]:
     """Rows as (b, length) tensors, padded on the right."""
-    fill = {"input_ids": pad, "labels": -100}
+    fill = {"input_ids": pad, "labels": IGNORE}
     batch = {
         name: torch.tensor([row[name] + [value] * (length - len(row[name])) for row in rows])
         for name, value in fill.items()
@@ -150,13 +186,12 @@ def padded(rows: list[dict], pad: int, length: int) -> dict[str, Tensor]:
 
 
 def joined(rows: list[dict]) -> dict[str, Tensor]:
-    """Packed rows as one (1, T) row. A text's first token has no label: what stands before it is another text."""
+    """Packed rows as one (1, T) row without padding."""
     lengths = [length for row in rows for length in row["seq_lengths"]]
-    position_ids = torch.cat([torch.arange(length) for length in lengths])
-    input_ids, labels = (torch.tensor([one for row in rows for one in row[name]]) for name in ("input_ids", "labels"))
-    batch = {
-        "input_ids": input_ids,
-        "labels": labels.masked_fill(position_ids == 0, -100),
-        "position_ids": position_ids,
-    }
-    return {name: value[None] for name, value in batch.items()}
+    batch = {name: torch.tensor([[one for row in rows for one in row[name]]]) for name in ("input_ids", "labels")}
+    return _first_unlabelled(batch | {"position_ids": torch.cat([torch.arange(length) for length in lengths])[None]})
+
+
+def _first_unlabelled(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A text's first token has no label: what stands before it is another text."""
+    return batch | {"labels": batch["labels"].masked_fill(batch["position_ids"] == 0, IGNORE)}

@@ -1,9 +1,7 @@
-"""Instruction data for supervised fine-tuning: rows in any of the field's forms → TRL's forms; the DataModule."""
+"""Instruction data for supervised fine-tuning: rows in any of the field's shapes → TRL's forms; the DataModule."""
 
-import json
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -11,8 +9,11 @@ from torch.utils.data import DataLoader
 from research import prompts
 from research.data.chunks import CHUNK_TOKENS
 from research.data.instruction_tokens import InstructionCollate, Tokenised, TokenRows, tokenise
-from research.data.rows import BadRows, broken, read_jsonl
+from research.data.language_shapes import check_columns, read_instruction, shape_rows
+from research.data.rows import BadRows
 from research.data.stdlib import cut_once, packages_root, reference_pages, split_of, stdlib_root
+from research.data.tables import EXPECTED, Rows, is_table, read_table, splits_of
+from research.data.trained_on import count_trained
 from research.data.training import ResumableData, check_counts, spread, training_loader
 from research.errors import UserError, suggest
 from research.progress import say
@@ -23,40 +24,65 @@ BUILTIN = {"builtin:stdlib": stdlib_root, "builtin:packages": packages_root}
 REFERENCE = "builtin:reference"
 SPLITS = ("train", "dev", "test")
 LOSS_ON = ("completion", "assistant", "all")
-ROW_FORMS = "prompt and completion, messages, instruction and response, or text"
+
+Source = str | list[str]
+"""A table, several of them, or a built-in source."""
 
 
-def read_examples(source: str, split: str | None, limit: int | None = None, skip_bad_rows: bool = False) -> Examples:
+def read_examples(
+    source: Source, split: str | None, limit: int | None = None, skip_bad_rows: bool = False,
+    columns: dict[str, str] | None = None,
+) -> Examples:  # fmt: skip
     """Instruction rows of a source.
 
     Args:
-        source: a JSONL file, hf:NAME[@REVISION], builtin:stdlib or builtin:packages (code → first docstring paragraph,
-            splits by module), or builtin:reference (plain text: the pages of Python's language reference; no split).
-        split: of a hub dataset or a builtin source; a file has none.
+        source: a table (data/tables.py), builtin:stdlib or builtin:packages (code → first docstring paragraph, splits by
+            module), or builtin:reference (plain text: the pages of Python's language reference; no split).
+        split: of a hub dataset, a folder of splits or a builtin source; a file has none, but slices (train[:10%]).
         limit: keep this many, spread evenly; None keeps all.
         skip_bad_rows: leave malformed rows out, counted.
+        columns: role → the column that has it, where the shape is not known by its names.
 
     Raises:
         UserError: the source or split is not there, a row is in none of the forms, or nothing is left.
     """
+    check_columns(columns)
     if source == REFERENCE:
         rows = [{"text": text} for text in reference_pages()]
-    elif source in BUILTIN:
+    elif isinstance(source, str) and source in BUILTIN:
         rows = _builtin(source, split)
-    elif source.startswith("hf:"):
-        rows = list(_forms(_hub(source, split), skip_bad_rows))
     else:
-        if not is_file(source):
-            raise UserError(f"{source!r} is not instruction data; expected a .jsonl file, hf:NAME, or "
-                            f"{', '.join((*BUILTIN, REFERENCE))}. Name one.")  # fmt: skip
         bad = BadRows(skip_bad_rows)
-        rows = list(_forms(read_jsonl(Path(source), bad), skip_bad_rows, bad))
-    rows = rows if limit is None else spread(rows, limit)
+        found = table_rows(source, split, bad, "instruction", (*BUILTIN, REFERENCE))
+        rows = list(shape_rows(found, read_instruction, bad, name_of(source), columns))
+    return kept(source, split, rows if limit is None else spread(rows, limit), "row")
+
+
+def table_rows(source: Source, split: str | None, bad: BadRows, kind: str, builtin: Iterable[str]) -> Rows:
+    """Rows of a table.
+
+    Raises:
+        UserError: the source is none, or as `read_table`.
+    """
+    if isinstance(source, str) and not source.startswith("hf:") and not is_table(source):
+        raise UserError(f"{source!r} is not {kind} data; expected {EXPECTED}, or {', '.join(builtin)}. Name one.")
+    return read_table(source, split, bad)
+
+
+def kept(source: Source, split: str | None, rows: list[dict], what: str) -> Examples:
+    """Rows with their fingerprint.
+
+    Raises:
+        UserError: there is none.
+    """
     if not rows:
-        raise UserError(
-            f"{source}{f' split {split!r}' if split else ''} has no usable row; expected one or more. Name another."
-        )
-    return Examples(source, split, rows, hash_json(rows))
+        raise UserError(f"{name_of(source)}{f' split {split!r}' if split else ''} has no usable {what}; expected one or more. "
+                        "Name another.")  # fmt: skip
+    return Examples(name_of(source), split, rows, hash_json(rows))
+
+
+def name_of(source: Source) -> str:
+    return source if isinstance(source, str) else ", ".join(source)
 
 
 def _builtin(source: str, split: str | None) -> list[dict]:
@@ -66,82 +92,13 @@ def _builtin(source: str, split: str | None) -> list[dict]:
             for pair in cut_once(BUILTIN[source]()) if split_of(pair.module) == split]  # fmt: skip
 
 
-def _hub(source: str, split: str | None) -> Iterator[tuple[str, dict]]:
-    from research.data.hub import read_rows
-
-    return read_rows(source.removeprefix("hf:"), split)
-
-
-def _forms(rows: Iterator[tuple[str, dict]], skip: bool, bad: BadRows | None = None) -> Iterator[dict]:
-    """Each row in one of TRL's forms; the first row decides which one all must have."""
-    bad = bad or BadRows(skip)
-    form = None
-    for where, row in rows:
-        shaped = _shape(row)
-        if shaped is None:
-            bad.report(where, "unknown form", f"the row has {', '.join(map(repr, row)) or 'no keys'}, expected {ROW_FORMS}",
-                       "Rename the keys")  # fmt: skip
-            continue
-        if problem := _problem(shaped):
-            bad.report(where, "bad value", problem, "Mend the row")
-            continue
-        kind = (*sorted(shaped), isinstance(shaped.get("prompt"), list))
-        form = form or kind
-        if kind != form:
-            bad.report(where, "mixed forms", f"the row has {', '.join(sorted(shaped))} where the first has "
-                       f"{', '.join(map(str, form[:-1]))}", "Give all rows one form")  # fmt: skip
-            continue
-        yield shaped
-    if bad.counts:
-        say("skipped rows: " + ", ".join(f"{n} {reason}" for reason, n in bad.counts.items()))
-
-
-def _shape(row: dict) -> dict | None:
-    if "prompt" in row and "completion" in row:
-        return {"prompt": row["prompt"], "completion": row["completion"]}
-    if "messages" in row:
-        return {"messages": row["messages"]}
-    response = next((row[key] for key in ("response", "output") if key in row), None)
-    if "instruction" in row and response is not None:
-        context = next((row[key] for key in ("context", "input") if key in row), "") or ""
-        if all(isinstance(text, str) for text in (row["instruction"], response, context)):
-            return {
-                "prompt": prompts.instruction(row["instruction"], context),
-                "completion": [prompts.assistant(response)],
-            }
-        return {"prompt": row["instruction"], "completion": response}
-    return {"text": row["text"]} if "text" in row else None
-
-
-def _problem(row: dict) -> str | None:
-    """What is wrong with a row in one of TRL's forms."""
-    for name, value in row.items():
-        if isinstance(value, str) and name != "messages":
-            empty = not value.strip()
-        elif isinstance(value, list) and value and all(is_message(m) for m in value):
-            empty = not any(m["content"].strip() for m in value)
-        else:
-            return f"{name} is {str(value)[:60]!r}, expected a text or a list of {{role, content}}"
-        if empty and name != "prompt":
-            return f"{name} is empty, expected some text to learn"
-        if broken(json.dumps(value, ensure_ascii=False)):
-            return f"{name} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text"
-    if isinstance(row.get("prompt", ""), str) != isinstance(row.get("completion", ""), str):
-        return "prompt and completion are of two kinds, expected both texts or both lists of messages"
-    return None
-
-
-def is_message(value: Any) -> bool:
-    return (isinstance(value, dict) and value.get("role") in ("system", "user", "assistant", "tool")
-            and isinstance(value.get("content"), str))  # fmt: skip
-
-
 class InstructionData(ResumableData):
     """Training and validation examples of a causal language model.
 
     Args:
-        train: JSONL file, hf:NAME[@REVISION], builtin:stdlib or builtin:packages.
-        train_split: of a hub dataset or a builtin source; null for a file.
+        train: file, folder, pattern or list of files (JSON lines or array, CSV, TSV, Parquet, save_to_disk),
+            hf:NAME[:CONFIG][@REVISION], builtin:stdlib or builtin:packages. docs/language-data.md has the shapes of rows.
+        train_split: of a hub dataset, a folder or a builtin source, or a slice of it (train[:90%]); a file has none.
         val: source of validation and test; null takes `train`, unless that is a file, whose rows are all trained on.
         val_split: of `val`; null trains without validation, unless `val` is a file.
         test, test_split: for `research test`; null takes `val`, unless that is a file.
@@ -160,18 +117,21 @@ class InstructionData(ResumableData):
         drop_last: leave out the last, smaller batch of an epoch.
         workers: processes that collate ahead; 0 collates between steps.
         skip_bad_rows: leave malformed rows out, counted.
+        columns: role → the column that has it (prompt: question), where the shape of train, val and test is not known by its
+            names.
         seed: of the order.
     """
 
     gives = InstructionBatch
 
     def __init__(
-        self, train: str = "builtin:stdlib", train_split: str | None = "train", val: str | None = None,
-        val_split: str | None = "dev", test: str | None = None, test_split: str | None = "test",
-        other: str | None = None, other_split: str | None = None, other_limit: int | None = 64,
+        self, train: Source = "builtin:stdlib", train_split: str | None = "train", val: Source | None = None,
+        val_split: str | None = "dev", test: Source | None = None, test_split: str | None = "test",
+        other: Source | None = None, other_split: str | None = None, other_limit: int | None = 64,
         max_length: int = 512, loss_on: str = "completion",
         packing: bool = False, batch_size: int = 8, chunk_overhead: int | None = CHUNK_TOKENS, limit: int | None = None,
         val_limit: int | None = None, drop_last: bool = True, workers: int = 0, skip_bad_rows: bool = False, seed: int = 0,
+        columns: dict[str, str] | None = None,
     ):  # fmt: skip
         super().__init__()
         check_counts(batch_size=(batch_size, 1), max_length=(max_length, 2), workers=(workers, 0), limit=(_or_one(limit), 1),
@@ -189,12 +149,13 @@ class InstructionData(ResumableData):
             drop_last,
             workers,
         )
-        self.skip_bad_rows, self.seed = skip_bad_rows, seed
-        self.examples = read_examples(train, train_split, limit, skip_bad_rows)
+        self.skip_bad_rows, self.seed, self.columns = skip_bad_rows, seed, columns
+        self.examples = read_examples(train, train_split, limit, skip_bad_rows, columns)
         if (source := held_out(train, val, val_split)) is not None:
-            self.collections["val"] = read_examples(source, val_split, val_limit, skip_bad_rows)
+            self.collections["val"] = read_examples(source, val_split, val_limit, skip_bad_rows, columns)
         if other is not None:
             self.collections["other"] = read_examples(other, other_split, other_limit, skip_bad_rows)
+        self.shared = count_trained(self.examples, self.collections)
         self.tokens: dict[str, Tokenised] = {}
 
     def describe(self) -> dict:
@@ -235,30 +196,45 @@ class InstructionData(ResumableData):
             raise UserError(f"rows of {self.collections[name].source} have no prompt ({', '.join(rows[0])}); expected prompt "
                             "and completion to measure answers. Leave rouge_l, token_f1 and exact_match out of "
                             "model.metrics.")  # fmt: skip
-        return [(str(i), rows[i]["prompt"], reference(rows[i])) for i in spread(self.tokens[name].index, count)]
+        return [(str(i), prompts.asked(rows[i]), reference(rows[i])) for i in spread(self.tokens[name].index, count)]
 
     def train_dataloader(self) -> DataLoader:
         model = self.trainer.lightning_module.model
         self.prepare(model.tokenizer)
         room = model.positions - model.virtual_tokens
-        collate = InstructionCollate(model.tokenizer.pad_token_id, self.chunk_overhead, self.packing, room)
+        flat = "flash" in str(getattr(model.base.config, "_attn_implementation", None))
+        collate = InstructionCollate(model.tokenizer.pad_token_id, self.chunk_overhead, self.packing, room, flat)
         return training_loader(self, collate)
 
     def load_test(self) -> Examples:
-        if self.test is None and (self.test_split is None or is_file(self.source)):
-            raise UserError(f"{self.source} has no test split {self.test_split!r}; expected a file or a source to test on. "
-                            "Name one: --data.test FILE.jsonl.")  # fmt: skip
-        return read_examples(self.test or self.source, self.test_split, None, self.skip_bad_rows)
+        source = tested_on(self)
+        found = read_examples(source, self.test_split, None, self.skip_bad_rows, self.columns)
+        self.shared |= count_trained(self.examples, {"test": found})
+        return found
+
+
+def tested_on(data: Any) -> Source:
+    """The source of `research test`.
+
+    Raises:
+        UserError: none is named.
+    """
+    if data.test is None and (data.test_split is None or (is_file(data.source) and "[" not in data.test_split)):
+        raise UserError(f"{name_of(data.source)} has no test split {data.test_split!r}; expected a file or a source to test "
+                        "on. Name one: --data.test FILE.jsonl.")  # fmt: skip
+    return data.test or data.source
 
 
 def say_form(examples: Examples, tokenizer: Any) -> None:
     """Say where texts are trained as they stand although the model has a chat template: it answers another form then."""
     texts = [value for value in examples.rows[0].values() if isinstance(value, str)]
     if texts and "prompt" in examples.rows[0] and getattr(tokenizer, "chat_template", None):
-        begin, end = repr(" ".join(texts[0].split())[-40:]), repr(" ".join(texts[1].split())[:40])
-        say(f"prompts are raw text, without the model's chat template, and nothing stands between {begin} and {end}; for the "
-            'template write them as messages ("prompt": [{"role": "user", "content": …}]), or as instruction and '
-            "response")  # fmt: skip
+        prompt, answer = texts[:2]
+        between = prompt[len(prompt.rstrip()) :] + answer[: len(answer) - len(answer.lstrip())]
+        begin, end = repr(" ".join(prompt.split())[-40:]), repr(" ".join(answer.split())[:40])
+        say(f"prompts are raw text, without the model's chat template: {repr(between) if between else 'nothing'} stands "
+            f"between {begin} and {end}; for the template write them as messages "
+            '("prompt": [{"role": "user", "content": …}]), or as instruction and response')  # fmt: skip
 
 
 def say_cut(name: str, cut: int, dropped: int, count: int, max_length: int, why: str) -> None:
@@ -269,19 +245,22 @@ def say_cut(name: str, cut: int, dropped: int, count: int, max_length: int, why:
     say(f"{most}{name}: {', '.join(parts)}" + ("; raise data.max_length" if most else ""))
 
 
-def is_file(source: str) -> bool:
-    """Whether it is a JSONL file, which has no splits."""
-    return source.endswith((".jsonl", ".json"))
+def is_file(source: Source) -> bool:
+    """Whether it is a local table without splits."""
+    return is_table(source) and not splits_of(source)
 
 
-def held_out(train: str, val: str | None, val_split: str | None) -> str | None:
+def held_out(train: Source, val: Source | None, val_split: str | None) -> Source | None:
     """The source to validate on; None where there is none: rows that are trained on would choose the best model by heart."""
     source = val or train
-    if val is None and (is_file(train) or train == REFERENCE):
+    if (
+        val is None
+        and (is_file(train) or train == REFERENCE)
+        and not (is_file(train) and val_split and "[" in val_split)
+    ):
         if val_split is not None:
-            say(
-                f"no validation: {train} has no splits, and its own rows are trained on. Name others by --data.val FILE.jsonl"
-            )
+            say(f"no validation: {name_of(train)} has no splits, and its own rows are trained on. Name others by --data.val "
+                "FILE.jsonl, or slices: --data.train_split train[:90%] --data.val_split train[90%:]")  # fmt: skip
         return None
     return source if val_split is not None or is_file(source) or source == REFERENCE else None
 
@@ -289,7 +268,7 @@ def held_out(train: str, val: str | None, val_split: str | None) -> str | None:
 def reference(row: dict) -> str:
     """The text of a row's completion."""
     completion = row["completion"]
-    return completion if isinstance(completion, str) else completion[-1]["content"]
+    return completion if isinstance(completion, str) else completion[-1].get("content") or ""
 
 
 def _or_one(value: int | None) -> int:

@@ -1,19 +1,28 @@
-"""Preference rows → token ids by TRL's own preparation → batches that hold each prompt once."""
+"""Preference rows → token ids, those that TRL's trainer makes → batches that hold each prompt once."""
 
 import functools
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from research.data.chat_tokens import (
+    check_flags,
+    check_template,
+    common_length,
+    ended,
+    extract_prompt,
+    quiet,
+    refused,
+    row_ids,
+    say_endless,
+)
 from research.data.chunks import chunked
+from research.data.language_shapes import SIDES
 from research.data.token_cache import Made, cached
 from research.errors import UserError
 from research.runfolder import hash_json
 from research.types import Examples, PreferenceBatch
-
-SIDES = ("chosen", "rejected")
 
 
 class PreferenceRows(NamedTuple):
@@ -25,6 +34,7 @@ class PreferenceRows(NamedTuple):
         truncated: pairs with a completion cut at max_length.
         dropped: pairs whose prompt leaves no room.
         fingerprint: sha256 of the rows.
+        equal: pairs left out because both sides have the same tokens: nothing can be learned of them.
     """
 
     rows: list[dict]
@@ -32,10 +42,11 @@ class PreferenceRows(NamedTuple):
     truncated: int
     dropped: int
     fingerprint: str
+    equal: int = 0
 
 
 def tokenise_preferences(examples: Examples, tokenizer: Any, max_length: int) -> PreferenceRows:
-    """Token ids of prompts and completions, by TRL's own preparation of preference data.
+    """Token ids of prompts and completions, as TRL prepares data of preferences.
 
     Args:
         examples: rows.
@@ -45,9 +56,15 @@ def tokenise_preferences(examples: Examples, tokenizer: Any, max_length: int) ->
     Raises:
         UserError: the template is missing or fails, or nothing is left.
     """
-    if any(isinstance(value, list) for value in examples.rows[0].values()) and not tokenizer.chat_template:
+    conversational = any(isinstance(value, list) for value in examples.rows[0].values())
+    if conversational and not tokenizer.chat_template:
         raise UserError(f"{examples.source} holds conversations and the tokenizer has no chat template; expected one, or rows "
                         "of plain texts. Name an instruction-tuned model, or write the prompts out.")  # fmt: skip
+    if conversational:
+        check_flags(examples, "sides")
+        check_template(examples, tokenizer)
+    else:
+        say_endless(tokenizer)
     made = functools.partial(_made, examples, tokenizer, max_length)
     rows, index, counts = cached(made, tokenizer, len(examples.rows), form="preferences", texts=examples.fingerprint,
                                  max_length=max_length)  # fmt: skip
@@ -55,32 +72,42 @@ def tokenise_preferences(examples: Examples, tokenizer: Any, max_length: int) ->
 
 
 def _made(examples: Examples, tokenizer: Any, max_length: int) -> Made:
-    from datasets import Dataset as Table
-    from datasets.utils.logging import disable_progress_bar
-    from trl.trainer.dpo_trainer import DPOTrainer
-
-    disable_progress_bar()
-    stub = SimpleNamespace(_tokenizer=tokenizer)
-    options = SimpleNamespace(dataset_num_proc=None, max_length=None, truncation_mode="keep_start")
-    table = Table.from_list([{**row, "example": i} for i, row in enumerate(examples.rows)])
-    try:
-        table = DPOTrainer._prepare_dataset(stub, table, tokenizer, options, "the")
-    except Exception as error:  # jinja's errors, KeyError of a template's own fields
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"rows of {examples.source} cannot be tokenised ({type(error).__name__}: {reason}); expected what the "
-                        "model's chat template takes. Correct the rows or the template.") from error  # fmt: skip
-    rows, index, truncated = [], [], 0
-    for row in table:
-        room = max_length - len(row["prompt_ids"])
-        if room < 1 or not row["prompt_ids"] or not all(row[f"{side}_ids"] for side in SIDES):
+    quiet(tokenizer)
+    rows, index, truncated, equal = [], [], 0, 0
+    for number, row in enumerate(examples.rows):
+        try:
+            made = pair_ids(tokenizer, extract_prompt(row))
+        except Exception as error:  # jinja's errors, and what a template's own fields raise
+            raise refused(examples, number, error) from error
+        room = max_length - len(made["prompt_ids"])
+        if room < 1 or not made["prompt_ids"] or not all(made[f"{side}_ids"] for side in SIDES):
             continue
-        truncated += any(len(row[f"{side}_ids"]) > room for side in SIDES)
-        rows.append({"prompt_ids": row["prompt_ids"]} | {f"{side}_ids": row[f"{side}_ids"][:room] for side in SIDES})
-        index.append(row["example"])
+        cut = made | {f"{side}_ids": made[f"{side}_ids"][:room] for side in SIDES}
+        if cut["chosen_ids"] == cut["rejected_ids"]:
+            equal += 1
+            continue
+        truncated += cut != made
+        rows.append(cut)
+        index.append(number)
+    dropped = len(examples.rows) - len(rows) - equal
+    if not rows and equal:
+        raise UserError(f"all pairs of {examples.source} that fit have the same tokens on both sides (the chat template may "
+                        f"strip what tells them apart, or max_length={max_length} cut it off); expected pairs that differ. "
+                        "Name others, or raise data.max_length.")  # fmt: skip
     if not rows:
-        raise UserError(f"max_length={max_length} leaves no completion in any of the {len(table):,} pairs of "
+        raise UserError(f"max_length={max_length} leaves no completion in any of the {dropped:,} pairs of "
                         f"{examples.source}; expected room for prompt and completion. Raise data.max_length.")  # fmt: skip
-    return rows, index, {"truncated": truncated, "dropped": len(table) - len(rows)}
+    return rows, index, {"truncated": truncated, "dropped": dropped, "equal": equal}
+
+
+def pair_ids(tokenizer: Any, row: dict) -> dict[str, list[int]]:
+    """Token ids of a pair; both completions begin where one of them leaves the prompt."""
+    talk = isinstance(row["prompt"], list)
+    prompt = row_ids(tokenizer, row["prompt"], row, add_generation_prompt=True)["input_ids"]
+    whole = {side: row_ids(tokenizer, row["prompt"] + (row[side] if talk else ended(row[side], tokenizer)), row)["input_ids"]
+             for side in SIDES}  # fmt: skip
+    start = min(common_length(prompt, ids) for ids in whole.values())
+    return {"prompt_ids": list(prompt[:start])} | {f"{side}_ids": list(ids[start:]) for side, ids in whole.items()}
 
 
 class PreferenceCollate:

@@ -1,10 +1,8 @@
 """Preference pairs for DPO: rows in TRL's forms, and the DataModule."""
 
-import json
 import os
 import random
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -12,63 +10,58 @@ from torch.utils.data import DataLoader
 from research import prompts
 from research.data.chunks import CHUNK_TOKENS
 from research.data.instruction_tokens import TokenRows
-from research.data.instructions import BUILTIN, SPLITS, held_out, is_file, is_message, say_cut, say_form
-from research.data.preference_tokens import SIDES, PreferenceCollate, PreferenceRows, tokenise_preferences
-from research.data.rows import BadRows, broken, read_jsonl
+from research.data.instructions import (
+    BUILTIN,
+    SPLITS,
+    Source,
+    held_out,
+    kept,
+    name_of,
+    say_cut,
+    say_form,
+    table_rows,
+    tested_on,
+)
+from research.data.language_shapes import check_columns, read_preference, shape_rows
+from research.data.preference_tokens import PreferenceCollate, PreferenceRows, tokenise_preferences
+from research.data.rows import BadRows
 from research.data.stdlib import cut_once, normalise, split_of
+from research.data.trained_on import count_trained
 from research.data.training import ResumableData, check_counts, spread, training_loader
 from research.errors import UserError, suggest
 from research.progress import say
-from research.runfolder import hash_json
 from research.types import Examples, PreferenceBatch
-
-ROW_FORMS = "prompt, chosen and rejected, or chosen and rejected conversations with a common beginning"
 
 
 def read_preferences(
-    source: str, split: str | None, limit: int | None = None, skip_bad_rows: bool = False, noise: float = 0.0, seed: int = 0
+    source: Source, split: str | None, limit: int | None = None, skip_bad_rows: bool = False, noise: float = 0.0,
+    seed: int = 0, columns: dict[str, str] | None = None,
 ) -> Examples:  # fmt: skip
     """Preference rows of a source.
 
     Args:
-        source: a JSONL file, hf:NAME[@REVISION], builtin:stdlib or builtin:packages (a function's docstring against the
-            most similar docstring of its module).
-        split: of a hub dataset or a builtin source; a file has none.
+        source: a table (data/tables.py), builtin:stdlib or builtin:packages (a function's docstring against the most similar
+            docstring of its module).
+        split: of a hub dataset, a folder of splits or a builtin source; a file has none, but slices (train[:10%]).
         limit: keep this many, spread evenly; None keeps all.
         skip_bad_rows: leave malformed rows out, counted.
         noise: share of the pairs whose sides are swapped; .5 leaves nothing to learn.
         seed: of that draw.
+        columns: role → the column that has it, where the shape is not known by its names.
 
     Raises:
         UserError: the source or split is not there, a row is not a preference, or nothing is left.
     """
-    if source in BUILTIN:
+    check_columns(columns)
+    if isinstance(source, str) and source in BUILTIN:
         if split not in SPLITS:
             raise UserError(f"{source} has no split {split!r}; {suggest(str(split), list(SPLITS))}. Name one of them.")
         rows = _builtin(source, split)
     else:
         bad = BadRows(skip_bad_rows)
-        if source.startswith("hf:"):
-            from research.data.hub import read_rows
-
-            found = read_rows(source.removeprefix("hf:"), split)
-        elif is_file(source):
-            found = read_jsonl(Path(source), bad)
-        else:
-            raise UserError(f"{source!r} is not preference data; expected a .jsonl file, hf:NAME, or {' or '.join(BUILTIN)}. "
-                            "Name one.")  # fmt: skip
-        rows = []
-        for where, row in found:
-            if problem := _problem(row):
-                bad.report(where, "no preference", problem, "Mend the row")
-                continue
-            rows.append({name: row[name] for name in ("prompt", *SIDES) if name in row})
-        if bad.counts:
-            say(f"{source}: skipped rows: " + ", ".join(f"{n} {reason}" for reason, n in bad.counts.items()))
+        found = table_rows(source, split, bad, "preference", BUILTIN)
+        rows = list(shape_rows(found, read_preference, bad, name_of(source), columns))
     rows = rows if limit is None else spread(rows, limit)
-    if not rows:
-        raise UserError(f"{source}{f' split {split!r}' if split else ''} has no usable pair; expected one or more. Name "
-                        "another.")  # fmt: skip
     if noise:
         # so many exactly: a coin for each pair would leave one order in the majority, which is something to learn
         swapped = {*random.Random(f"noise {seed}").sample(range(len(rows)), round(noise * len(rows)))}
@@ -76,7 +69,7 @@ def read_preferences(
             row | {"chosen": row["rejected"], "rejected": row["chosen"]} if i in swapped else row
             for i, row in enumerate(rows)
         ]
-    return Examples(source, split, rows, hash_json(rows))
+    return kept(source, split, rows, "pair")
 
 
 def _builtin(source: str, split: str) -> list[dict]:
@@ -98,31 +91,13 @@ def _builtin(source: str, split: str) -> list[dict]:
     return rows
 
 
-def _problem(row: dict) -> str | None:
-    if missing := [side for side in SIDES if side not in row]:
-        return f"the row has {', '.join(map(repr, row)) or 'no keys'} and no {missing[0]}, expected {ROW_FORMS}"
-    kinds = set()
-    for name in ("prompt", *SIDES) if "prompt" in row else SIDES:
-        value = row[name]
-        talk = isinstance(value, list) and bool(value) and all(is_message(m) for m in value)
-        if not talk and not isinstance(value, str):
-            return f"{name} is {str(value)[:60]!r}, expected a text or a list of {{role, content}}"
-        if name != "prompt" and not (value.strip() if isinstance(value, str) else value[-1]["content"].strip()):
-            return f"{name} is empty, expected an answer"
-        if broken(json.dumps(value, ensure_ascii=False)):
-            return f"{name} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text"
-        kinds.add(talk)
-    if len(kinds) > 1:
-        return "prompt, chosen and rejected are of two kinds, expected all texts or all lists of messages"
-    return "chosen and rejected are the same, expected two answers" if row["chosen"] == row["rejected"] else None
-
-
 class PreferenceData(ResumableData):
     """Training and validation pairs for DPO.
 
     Args:
-        train: JSONL file, hf:NAME[@REVISION], builtin:stdlib or builtin:packages.
-        train_split: of a hub dataset or a builtin source; null for a file.
+        train: file, folder, pattern or list of files (JSON lines or array, CSV, TSV, Parquet, save_to_disk),
+            hf:NAME[:CONFIG][@REVISION], builtin:stdlib or builtin:packages. docs/language-data.md has the shapes of rows.
+        train_split: of a hub dataset, a folder or a builtin source, or a slice of it (train[:90%]); a file has none.
         val: source of validation and test; null takes `train`, unless that is a file, whose rows are all trained on.
         val_split: of `val`; null trains without validation, unless `val` is a file.
         test, test_split: for `research test`; null takes `val`, unless that is a file.
@@ -137,6 +112,7 @@ class PreferenceData(ResumableData):
         drop_last: leave out the last, smaller batch of an epoch.
         workers: processes that collate ahead; 0 collates between steps.
         skip_bad_rows: leave malformed rows out, counted.
+        columns: role → the column that has it (prompt: question), where a shape is not known by its names.
         seed: of the order and the noise.
     """
 
@@ -144,12 +120,12 @@ class PreferenceData(ResumableData):
     packing = False
 
     def __init__(
-        self, train: str = "builtin:stdlib", train_split: str | None = "train", val: str | None = None,
-        val_split: str | None = "dev", test: str | None = None, test_split: str | None = "test",
+        self, train: Source = "builtin:stdlib", train_split: str | None = "train", val: Source | None = None,
+        val_split: str | None = "dev", test: Source | None = None, test_split: str | None = "test",
         max_length: int = 512, batch_size: int = 8,
         share_prompt: bool | None = None, chunk_overhead: int | None = CHUNK_TOKENS, noise: float = 0.0,
         limit: int | None = None, val_limit: int | None = None, drop_last: bool = True, workers: int = 0,
-        skip_bad_rows: bool = False, seed: int = 0,
+        skip_bad_rows: bool = False, seed: int = 0, columns: dict[str, str] | None = None,
     ):  # fmt: skip
         super().__init__()
         check_counts(batch_size=(batch_size, 1), max_length=(max_length, 2), workers=(workers, 0),
@@ -167,10 +143,11 @@ class PreferenceData(ResumableData):
             drop_last,
             workers,
         )
-        self.skip_bad_rows, self.seed = skip_bad_rows, seed
-        self.examples = read_preferences(train, train_split, limit, skip_bad_rows, noise, seed)
+        self.skip_bad_rows, self.seed, self.columns = skip_bad_rows, seed, columns
+        self.examples = read_preferences(train, train_split, limit, skip_bad_rows, noise, seed, columns)
         if (source := held_out(train, val, val_split)) is not None:
-            self.collections["val"] = read_preferences(source, val_split, val_limit, skip_bad_rows)
+            self.collections["val"] = read_preferences(source, val_split, val_limit, skip_bad_rows, columns=columns)
+        self.shared = count_trained(self.examples, self.collections)
         self.tokens: dict[str, PreferenceRows] = {}
 
     def describe(self) -> dict:
@@ -199,6 +176,9 @@ class PreferenceData(ResumableData):
                         self.max_length,
                         "have no room for a completion",
                     )
+                if done.equal and first:
+                    say(f"{name}: {done.equal:,} of {len(examples.rows):,} pairs have the same tokens on both sides and are "
+                        "left out: nothing can be learned of them")  # fmt: skip
         self.dataset = TokenRows(self.tokens["train"].rows)
 
     def collate(self, model: Any) -> PreferenceCollate:
@@ -218,7 +198,7 @@ class PreferenceData(ResumableData):
         return training_loader(self, self.collate(self.trainer.lightning_module.model))
 
     def load_test(self) -> Examples:
-        if self.test is None and (self.test_split is None or is_file(self.source)):
-            raise UserError(f"{self.source} has no test split {self.test_split!r}; expected a file or a source to test on. "
-                            "Name one: --data.test FILE.jsonl.")  # fmt: skip
-        return read_preferences(self.test or self.source, self.test_split, None, self.skip_bad_rows)
+        source = tested_on(self)
+        found = read_preferences(source, self.test_split, None, self.skip_bad_rows, columns=self.columns)
+        self.shared |= count_trained(self.examples, {"test": found})
+        return found

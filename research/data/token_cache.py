@@ -6,17 +6,19 @@ A damaged file is made again, and a disk that takes none is a warning: tokenisin
 import contextlib
 import functools
 import inspect
+import sys
 import zipfile
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
+from research.data import chat_tokens
 from research.errors import UserError
 from research.progress import say
 from research.runfolder import atomic_write, cache_folder, hash_json
 
-MADE_BY = ("trl", "transformers", "tokenizers", "jinja2")
+MADE_BY = ("transformers", "tokenizers", "jinja2")
 """Packages whose version can change the tokens of a text."""
 FEWEST = 64  # rows worth a file
 
@@ -37,7 +39,8 @@ def cached(make: functools.partial, tokenizer: Any, rows: int, **settings: Any) 
     made_with = _fingerprint(tokenizer)
     if rows < FEWEST or made_with is None:
         return make()
-    own = inspect.getsource(make.func)  # tokens that older code of ours made are others
+    # tokens that older code of ours made are others
+    own = [inspect.getsource(part) for part in (sys.modules[make.func.__module__], chat_tokens)]
     key = hash_json([made_with, own, [version(name) for name in MADE_BY], settings])[:32]
     path = cache_folder() / "tokens" / f"{key}.npz"
     if path.exists():

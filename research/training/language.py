@@ -253,8 +253,10 @@ def padded(rows: list[dict], pad: int, length: int) -> dict[str, Tensor]:
 
 
 def real_tokens(chunk: dict[str, Tensor]) -> Tensor:
-    """Tokens of a chunk, padding not counted."""
-    return chunk["attention_mask"].sum() if "attention_mask" in chunk else torch.tensor(chunk["input_ids"].numel())
+    """Tokens of a chunk, padding not counted: in a row of several texts, of two tokens or more, it has position 0."""
+    if "attention_mask" in chunk:
+        return chunk["attention_mask"].sum()
+    return (chunk["position_ids"] > 0).sum() + (chunk["position_ids"] == 1).sum()
 
 
 def say_steps(trainer: L.Trainer, data: Any) -> None:

@@ -16,18 +16,22 @@ TOLERANCE = 1e-3  # of the largest value: rounding is 1e-6 in float32, a token t
 
 @torch.no_grad()
 def packing_is_exact(model: CausalLM) -> bool:
-    """Whether two texts in one row have the hidden states that they have alone."""
+    """Whether texts in rows with others, and with padding, have the hidden states that they have alone."""
     first, second = _ids(model, 12, 0), _ids(model, 9, 1)
-    positions = torch.cat([torch.arange(12), torch.arange(9)])[None].to(first.device)
+    rows = [torch.cat([first, second], 1), torch.cat([second, first], 1)]
+    positions = [[*range(12), *range(9)], [*range(9), *range(9), 0, 0, 0]]  # the second row ends with three of padding
+    if "flash" in str(model.base.config._attn_implementation):
+        rows, positions = rows[:1], positions[:1]  # data.instructions lays all texts into one row there
 
     def alone(ids: Tensor) -> Tensor:
         return model.hidden(ids, torch.ones_like(ids))[0]
 
-    return _same(
-        model,
-        lambda: torch.cat([alone(first), alone(second)]),
-        lambda: model.hidden(torch.cat([first, second], 1), position_ids=positions)[0],
-    )
+    def packed() -> Tensor:
+        states = model.hidden(torch.cat(rows), position_ids=torch.tensor(positions, device=first.device))
+        return torch.cat([states[0], *(state[:18] for state in states[1:])])
+
+    texts = [first, second] + [second, first[:, :9]] * (len(rows) - 1)
+    return _same(model, lambda: torch.cat([alone(ids) for ids in texts]), packed)
 
 
 def sharing_is_exact(model: CausalLM, logps: Callable[[list[dict], bool], Tensor], longest: int) -> bool:

@@ -16,8 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--text", help="a user's turn (with --raw: the text as it is)")
     parser.add_argument("--raw", action="store_true", help="no chat template")
-    parser.add_argument("--data", metavar="SOURCE", help="instruction data: FILE.jsonl | hf:NAME | builtin:stdlib")
-    parser.add_argument("--split", help="of a hub dataset or a builtin source")
+    parser.add_argument(
+        "--data", metavar="SOURCE", help="instruction data: a file or folder | hf:NAME[:CONFIG] | builtin:stdlib"
+    )
+    parser.add_argument("--split", help="of a hub dataset, a folder or a builtin source")
     parser.add_argument("--row", type=int, default=0, help="which example of the data, from 0 (0)")
     parser.add_argument("--loss-on", default="completion", choices=["completion", "assistant", "all"],
                         help="which tokens training would learn")  # fmt: skip

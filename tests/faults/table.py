@@ -73,7 +73,7 @@ FAULTS = [
     Fault("virtual tokens not cut off", "models/causal_lm.py", "return states[:, count:]", "return states[:, :-count]",
           "tests/unit/test_adapters.py::test_hidden_states_give_the_model_s_own_logits_with_any_padding"),
     Fault("packed texts see each other", "data/instruction_tokens.py",
-          "torch.cat([torch.arange(length) for length in lengths])", "torch.arange(sum(lengths))",
+          'for length in row["seq_lengths"] for at in range(length)]', 'for at in range(sum(row["seq_lengths"]))]',
           "tests/unit/test_adapters.py::test_packed_rows_have_the_losses_of_their_texts"),
     Fault("reference with the adapter on", "training/dpo.py", "with self.model.adapter_off():", "if True:",
           f"{DPO}::test_five_steps_are_those_of_trl"),

@@ -1,6 +1,7 @@
 """Five optimizer steps of SFTModule are TRL's SFTTrainer's: losses, and the adapter's weights."""
 
 import json
+import random
 
 import lightning as L
 import peft
@@ -138,17 +139,67 @@ def test_conversations_are_learned_as_trl_does(loss_on, tmp_path):
     assert losses == pytest.approx(expected, abs=2e-6)
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_batches_are_those_of_trl_s_collator(packed):
+@pytest.mark.parametrize("layout", ["padded", "flat", "rows"])
+def test_batches_are_those_of_trl_s_collator(layout):
+    """Packed rows that stay rows hold TRL's texts, each with its own positions, and padding after them."""
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     from research.data.instruction_tokens import InstructionCollate
 
     rows = [{"input_ids": [*range(5, 5 + n)], "labels": [-100, *range(6, 5 + n)]} for n in (3, 17, 9, 30)]
+    packed = layout != "padded"
     if packed:
         rows = [row | {"seq_lengths": lengths} for row, lengths in zip(rows, ([3], [10, 7], [4, 5], [30]), strict=True)]
     oracle = DataCollatorForLanguageModeling(1, padding_free=packed, pad_to_multiple_of=None if packed else 16)(rows)
-    (chunk,) = InstructionCollate(1, None, packed)(rows).chunks
+    (chunk,) = InstructionCollate(1, None, packed, flat=layout == "flat")(rows).chunks
     assert chunk.keys() == {"input_ids", "labels"} | {"position_ids" if packed else "attention_mask"}
+    if layout == "rows":
+        assert {value.shape for value in chunk.values()} == {(4, 32)}
+        real = torch.arange(32) < torch.tensor([3, 17, 9, 30])[:, None]
+        assert not chunk["position_ids"][~real].any()
+        assert (chunk["labels"][~real] == -100).all()
+        chunk = {name: value[real][None] for name, value in chunk.items()}
     for name, value in chunk.items():
         assert torch.equal(value, oracle[name]), name
+
+
+@pytest.mark.parametrize("texts", [50, 2500])
+def test_texts_are_packed_as_trl_packs_them(texts):
+    from datasets import Dataset
+    from trl import pack_dataset
+
+    from research.data.instruction_tokens import packed
+
+    draw = random.Random(texts)
+    sizes = [draw.randint(2, 64) for _ in range(texts)]
+    rows = [{"input_ids": [*range(i, i + n)], "labels": [-100, *range(i + 1, i + n)]} for i, n in enumerate(sizes)]
+    assert packed(rows, 64) == [dict(row) for row in pack_dataset(Dataset.from_list(rows), 64, "bfd")]
+
+
+def test_packed_training_is_that_of_trl(folder, tmp_path):
+    """Losses over packed rows of several texts, two rows a batch; TRL lays them into one row, which its kernels mask."""
+    from research.data.instruction_tokens import InstructionCollate
+    from research.losses.language import token_losses
+    from research.models.causal_lm import load_causal_lm
+    from research.training.language import real_tokens
+
+    file = tmp_path / "r.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows(24)))
+    model = load_causal_lm(folder)
+    found = {}
+    for name, packing, flat in (("alone", False, False), ("rows", True, False), ("flat", True, True)):
+        data = InstructionData(str(file), None, None, None, packing=packing, max_length=128)
+        data.prepare(model.tokenizer)
+        (chunk,) = InstructionCollate(0, None, packing, flat=flat)(data.tokens["train"].rows).chunks
+        at = model.labelled(**chunk)
+        loss = token_losses(at.hidden, labels=at.labels, **model.head).losses.sum()
+        loss.backward()
+        grads = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        model.zero_grad()
+        found[name] = (float(loss), grads, int(real_tokens(chunk)), len(chunk["input_ids"]))
+    assert [found[name][3] for name in found] == [24, len(data.tokens["train"].rows), 1]
+    assert found["rows"][3] > 2
+    for name in ("rows", "flat"):
+        assert found[name][0] == pytest.approx(found["alone"][0], rel=1e-6)
+        assert found[name][2] == found["alone"][2]
+        torch.testing.assert_close(found[name][1], found["alone"][1], rtol=0, atol=2e-4)

@@ -43,13 +43,13 @@ def test_instructions_from_the_disk_are_those_made_anew(packing, cache, monkeypa
     assert list(again.rows[0]) == list(made.rows[0])
     assert type(again.rows[0]["input_ids"][0]) is int
     assert list(cache.iterdir()) == [file]
-    monkeypatch.setattr("trl.trainer.sft_trainer.SFTTrainer._prepare_dataset", never)
+    monkeypatch.setattr("research.data.instruction_tokens.learned_ids", never)
     assert tokenise(examples(), byte_tokenizer(), 40, "completion", packing) == made
 
 
 def test_preferences_from_the_disk_are_those_made_anew(cache, monkeypatch):
     made = tokenise_preferences(pairs(), byte_tokenizer(), 60)
-    monkeypatch.setattr("trl.trainer.dpo_trainer.DPOTrainer._prepare_dataset", never)
+    monkeypatch.setattr("research.data.preference_tokens.pair_ids", never)
     assert tokenise_preferences(pairs(), byte_tokenizer(), 60) == made
     assert len(list(cache.iterdir())) == 1
 

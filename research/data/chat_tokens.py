@@ -1,0 +1,210 @@
+"""Rows in TRL's forms → token ids, as TRL's trainers make them: the chat template, where a completion begins, what is learned.
+
+Without TRL and without a table: a row keeps its own keys. tests/parity compares with TRL's trainers.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from research.data.conversations import FLAGS
+from research.errors import UserError
+from research.progress import say
+from research.types import Examples
+
+IGNORE = -100  # a label that is none
+
+
+def row_ids(tokenizer: Any, value: str | list[dict], row: dict, **options: Any) -> dict:
+    """What the tokenizer makes of a text as it is, or of messages by the chat template with the row's tools and options."""
+    if isinstance(value, str):
+        return tokenizer(text=value)
+    return tokenizer.apply_chat_template(value, tokenize=True, return_dict=True, tools=row.get("tools"),
+                                         **row.get("chat_template_kwargs", {}), **options)  # fmt: skip
+
+
+def common_length(ids: list[int], others: list[int]) -> int:
+    """How many tokens two sequences begin with in common.
+
+    A completion begins there, and not always where the prompt ends: a template may write a prompt differently alone.
+    """
+    pairs = enumerate(zip(ids, others, strict=False))
+    return next((at for at, (one, other) in pairs if one != other), min(len(ids), len(others)))
+
+
+def ended(text: str, tokenizer: Any) -> str:
+    """A text with the end token, which a model learns to write; a tokenizer without one adds none."""
+    end = tokenizer.eos_token or ""
+    return text if text.endswith(end) else text + end
+
+
+def extract_prompt(row: dict) -> dict:
+    """Prompt, chosen and rejected of a row whose sides begin with the prompt; character by character for texts, as TRL does."""
+    if "prompt" in row:
+        return row
+    chosen, rejected = (row[side] for side in ("chosen", "rejected"))
+    at = 0
+    for at in range(min(len(chosen), len(rejected))):
+        if chosen[at] != rejected[at]:
+            if chosen[at - 1] == " ":  # the space belongs to the answers
+                at -= 1
+            break
+    return {**row, "prompt": chosen[:at], "chosen": chosen[at:], "rejected": rejected[at:]}
+
+
+def learned_ids(tokenizer: Any, row: dict, loss_on: str) -> tuple[list[int], list[int]]:
+    """Token ids and labels of an instruction row.
+
+    Raises:
+        Exception: of the template (jinja's own); RuntimeError where it marks no token of the assistant.
+    """
+    options = {"return_assistant_tokens_mask": True} if loss_on == "assistant" else {}
+    if "prompt" in row:
+        prompt, completion = row["prompt"], row["completion"]
+        talk = prompt + (completion if isinstance(prompt, list) else ended(completion, tokenizer))
+    else:
+        talk = row["messages"] if "messages" in row else ended(row["text"], tokenizer)
+    made = row_ids(tokenizer, talk, row, **options)
+    ids = list(made["input_ids"])
+    mask = [1] * len(ids)
+    if loss_on == "completion":
+        start = common_length(row_ids(tokenizer, prompt, row, add_generation_prompt=True)["input_ids"], ids)
+        mask[:start] = [0] * start
+    if loss_on == "assistant":
+        mask = list(made.get("assistant_masks") or [0])
+        if 1 not in mask:
+            raise RuntimeError("the chat template marks no token as the assistant's: it lacks {% generation %} around what the "
+                               "assistant says")  # fmt: skip
+        mask = _flagged(mask, talk)
+    return ids, [one if learned else IGNORE for one, learned in zip(ids, mask, strict=True)]
+
+
+def _flagged(mask: list[int], messages: list[dict]) -> list[int]:
+    """The mask without the assistant's messages that are flagged as not to be learned."""
+    flags = [flag_of(one) for one in messages if one["role"] == "assistant"]
+    if all(flag in (None, 1) for flag in flags):
+        return mask
+    starts = {at for at, bit in enumerate(mask) if bit and not (at and mask[at - 1])}
+    if len(starts) != len(flags):
+        raise RuntimeError(f"the chat template marks {len(starts)} stretches of tokens for {len(flags)} messages of the "
+                           "assistant, and some of them have weight 0: which, cannot be told")  # fmt: skip
+    turn, kept = -1, []
+    for at, bit in enumerate(mask):
+        turn += at in starts
+        kept.append(int(bit and flags[turn] != 0))
+    return kept
+
+
+def flag_of(message: dict) -> int | None:
+    """Whether a message says of itself that it is learned: 1, 0, or None."""
+    return next((int(message[flag]) for flag in FLAGS if message.get(flag) is not None), None)
+
+
+def check_flags(examples: Examples, loss_on: str) -> None:
+    """
+    Args:
+        loss_on: as for SFT; "sides" for preferences.
+
+    Raises:
+        UserError: a message's own weight says otherwise than what is learned.
+    """
+    for row in examples.rows:
+        for name, messages in row.items():
+            for one in messages if isinstance(messages, list) and name not in ("tools",) else ():
+                if (flag := flag_of(one)) is None or (loss_on == "assistant" and one["role"] == "assistant"):
+                    continue
+                learned = {
+                    "completion": name == "completion",
+                    "assistant": False,
+                    "all": True,
+                    "sides": name != "prompt",
+                }
+                if flag != learned[loss_on] and not (flag and one["role"] != "assistant"):
+                    key = next(key for key in FLAGS if one.get(key) is not None)
+                    raise UserError(f"{examples.source}: {key} {one[key]} of a message ({one['role']}: "
+                                    f"{str(one.get('content'))[:40]!r}) is against what is learned ({loss_on}); expected "
+                                    "weights that agree. Set data.loss_on to assistant, which honours them, or take them "
+                                    "out.")  # fmt: skip
+
+
+def check_template(examples: Examples, tokenizer: Any) -> None:
+    """See that what the rows say is written by the chat template: by rendering a row with and without it.
+
+    Raises:
+        UserError: tools or calls that the template does not write.
+    """
+    source, ignored = examples.source, set()
+    for key, row, messages in _first_rows(examples.rows):
+        try:
+            text = _rendered(tokenizer, messages, row)
+            without = _rendered(tokenizer, *_without(key, messages, row))
+        except Exception:  # the rows themselves are tokenised next, and that refuses with the template's reason
+            continue
+        if text != without:
+            if key == "tool_calls":
+                _say_escaped(source, text, messages)
+        elif key in ("tools", "tool_calls"):
+            raise UserError(f"{source}: rows have {key}, and the model's chat template does not write them; expected one that "
+                            f"does. Name a model that is made for tools, or take {key} out of the rows.")  # fmt: skip
+        else:
+            ignored.add(key)
+    if ignored:
+        say(f"{source}: parts of messages that the chat template does not write: {', '.join(sorted(ignored))}")
+
+
+def _first_rows(rows: list[dict]) -> Iterator[tuple[str, dict, list[dict]]]:
+    """(what, row, messages): the first row that has it; of tools, calls, a system text and other keys of messages."""
+    seen = set()
+    for row in rows:
+        parts = [value for name, value in row.items() if isinstance(value, list) and name not in ("tools", "rejected")]
+        messages = [one for part in parts for one in part]
+        keys = {key for one in messages for key, value in one.items() if value is not None} - {
+            "role",
+            "content",
+            *FLAGS,
+        }
+        keys |= {"system"} if any(one["role"] == "system" for one in messages) else set()
+        for key in sorted((keys | ({"tools"} if row.get("tools") else set())) - seen):
+            seen.add(key)
+            yield key, row, messages
+
+
+def _without(key: str, messages: list[dict], row: dict) -> tuple[list[dict], dict]:
+    if key == "tools":
+        return messages, {name: value for name, value in row.items() if name != "tools"}
+    if key == "system":
+        return [one for one in messages if one["role"] != "system"], row
+    return [{name: value for name, value in one.items() if name != key} for one in messages], row
+
+
+def _rendered(tokenizer: Any, messages: list[dict], row: dict) -> str:
+    return tokenizer.apply_chat_template(
+        messages, tokenize=False, tools=row.get("tools"), **row.get("chat_template_kwargs", {})
+    )
+
+
+def _say_escaped(source: str, text: str, messages: list[dict]) -> None:
+    calls = [call.get("function", call).get("arguments") for one in messages for call in one.get("tool_calls") or []]
+    if any(isinstance(one, str) and '"' in one and json.dumps(one) in text for one in calls):
+        say(f"warning: {source}: arguments of tool calls are texts, and the chat template writes them as such, with their "
+            "quotes escaped; write them as objects to have them written as a call's arguments are")  # fmt: skip
+
+
+def refused(examples: Examples, number: int, error: Exception) -> UserError:
+    """Why row `number` (from 0) cannot be tokenised."""
+    reason = " ".join(str(error).split())[:300]
+    return UserError(f"rows of {examples.source} cannot be tokenised (row {number + 1}: {type(error).__name__}: {reason}); "
+                     "expected what the model's chat template takes. Correct the rows, the template, or "
+                     "data.loss_on.")  # fmt: skip
+
+
+def quiet(tokenizer: Any) -> None:
+    """No warning of long texts: they are cut, and counted."""
+    if isinstance(said := getattr(tokenizer, "deprecation_warnings", None), dict):
+        said["sequence-length-is-longer-than-the-specified-maximum"] = True
+
+
+def say_endless(tokenizer: Any) -> None:
+    """Say that nothing ends a text."""
+    if not tokenizer.eos_token:
+        say("the tokenizer has no end token: texts are learned without one, and an answer has no end but its length")

@@ -1,0 +1,169 @@
+"""Conversations as people write them → messages that a chat template takes; what no template could take is refused by name.
+
+OpenAI's (role, content, tool_calls, parts) and ShareGPT's (from, value). A message that is one already stays as it is.
+"""
+
+import json
+from typing import Any
+
+from research.data.rows import broken
+
+ROLES = ("system", "user", "assistant", "tool")
+NAMES = {  # of the same roles, as ShareGPT's data and other tools write them
+    "human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
+    "bot": "assistant", "model": "assistant", "developer": "system", "observation": "tool", "function": "tool",
+    "function_response": "tool", "tool_response": "tool",
+}  # fmt: skip
+CALL = ("function_call", "tool_call")  # ShareGPT's roles of an assistant's call, its value JSON
+FLAGS = ("weight", "train", "training", "loss")  # of an assistant's message: whether it is learned
+MEDIA = ("image", "images", "image_url", "input_image", "video", "videos", "audio", "audios", "input_audio", "file")
+
+Message = dict[str, Any]
+
+
+class Malformed(ValueError):
+    """What is wrong with a value: the value and what was expected."""
+
+
+def messages_of(name: str, value: Any) -> list[Message]:
+    """The messages of a conversation.
+
+    Args:
+        name: of the column, for errors.
+        value: a list of messages, one message, or the JSON text of a list.
+
+    Raises:
+        Malformed: it is no conversation, or holds what cannot be read as text.
+    """
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise Malformed(f"{name} is {shown(value)}, expected a list of {{role, content}} or its JSON") from None
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list) or not value or not all(isinstance(one, dict) for one in value):
+        raise Malformed(f"{name} is {shown(value)}, expected a text or a list of {{role, content}}")
+    return [_message(name, one) for one in value]
+
+
+def is_conversation(value: Any) -> bool:
+    """Whether a value is meant as messages, right or wrong, and not as a text."""
+    return isinstance(value, (list, dict))
+
+
+def _message(name: str, one: dict) -> Message:
+    if "role" not in one and "from" in one:
+        one = {("role" if key == "from" else "content" if key == "value" else key): part for key, part in one.items()}
+        if one["role"] in CALL:
+            one = {**one, "role": "assistant", "content": None, "tool_calls": _calls(name, one.get("content"))}
+    role = NAMES.get(str(one.get("role")), one.get("role"))
+    if role not in ROLES:
+        raise Malformed(f"{name} is {shown(one)}, expected a text or a list of {{role, content}} with the roles "
+                        f"{', '.join(ROLES)}")  # fmt: skip
+    if "function_call" in one and one["function_call"] is not None:  # OpenAI's, before tool_calls
+        one = {key: part for key, part in one.items() if key != "function_call"} | {
+            "tool_calls": _calls(name, one["function_call"])
+        }
+    for key in MEDIA:
+        if one.get(key):
+            raise Malformed(
+                f"a message of {name} has {key} {shown(one[key])}, expected text alone: nothing else is read here"
+            )
+    content, calls = one.get("content"), one.get("tool_calls")
+    if isinstance(content, list):
+        content = "".join(_part(name, part) for part in content)
+    if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+        raise Malformed(f"tool_calls of {name} is {shown(calls)}, expected a list of {{function: {{name, arguments}}}}")
+    if not isinstance(content, str) and not (content is None and calls and role == "assistant"):
+        raise Malformed(f"{name} is {shown(one)}, expected a text or a list of {{role, content}}: a message without content "
+                        "is an assistant's with tool_calls")  # fmt: skip
+    for flag in FLAGS:
+        if (weight := one.get(flag)) is not None and (weight not in (0, 1) or isinstance(weight, str)):
+            raise Malformed(
+                f"{flag} of a message of {name} is {shown(weight)}, expected 0 or 1: other weights are not read"
+            )
+    changed = {"role": role} | ({} if "content" not in one and content is None else {"content": content})
+    return one if changed.items() <= one.items() else {**one, **changed}
+
+
+def _part(name: str, part: Any) -> str:
+    """The text of one part of a content."""
+    text = part if isinstance(part, str) else None
+    if isinstance(part, dict) and part.get("type", "text") in ("text", "input_text", "output_text"):
+        text = part.get("text")
+    if not isinstance(text, str):
+        raise Malformed(
+            f"a message of {name} has the part {shown(part)}, expected parts of text: nothing else is read here"
+        )
+    return text
+
+
+def _calls(name: str, value: Any) -> list[dict]:
+    """Calls of functions as OpenAI's tool_calls."""
+    try:
+        calls = json.loads(value) if isinstance(value, str) else value
+        calls = calls if isinstance(calls, list) else [calls]
+        made = []
+        for call in calls:
+            arguments = call["arguments"]
+            arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+            made.append({"type": "function", "function": {"name": call["name"], "arguments": arguments}})
+        return made
+    except (ValueError, RecursionError, KeyError, TypeError):
+        raise Malformed(f"a call of {name} is {shown(value)}, expected {{name, arguments}} or its JSON") from None
+
+
+def tools_of(value: Any) -> list[dict]:
+    """The tools that a row offers: a list, or its JSON text; [] where there are none.
+
+    Raises:
+        Malformed: anything else.
+    """
+    tools = value
+    if isinstance(value, str):
+        try:
+            tools = json.loads(value) if value.strip() else []
+        except (ValueError, RecursionError):
+            raise Malformed(f"tools is {shown(value)}, expected a list of tools or its JSON") from None
+    tools = [tools] if isinstance(tools, dict) else tools
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise Malformed(f"tools is {shown(value)}, expected a list of tools or its JSON")
+    return tools
+
+
+def with_system(messages: list[Message], system: Any) -> list[Message]:
+    """A row's own system text before a conversation.
+
+    Raises:
+        Malformed: it is no text, or the conversation has another one.
+    """
+    if not isinstance(system, str):
+        raise Malformed(f"system is {shown(system)}, expected a text")
+    if not system.strip():
+        return messages
+    if messages and messages[0]["role"] == "system":
+        if messages[0]["content"] == system:
+            return messages
+        raise Malformed(
+            f"system is {shown(system)}, and the conversation begins with another one: expected one of them"
+        )
+    return [{"role": "system", "content": system}, *messages]
+
+
+def has_text(messages: list[Message]) -> bool:
+    return any((one.get("content") or "").strip() or one.get("tool_calls") for one in messages)
+
+
+def text_problem(name: str, value: Any) -> str | None:
+    """Why a text or a conversation cannot be written as JSON in UTF-8."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"{name} holds what JSON cannot say ({error}), expected texts, numbers, lists and objects"
+    return f"{name} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text" if broken(text) else None
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut short."""
+    return f"{str(value)[:60]!r}"

@@ -1,0 +1,31 @@
+"""Rows that are measured on and trained on too: numbers of memory, which choose the best model by heart."""
+
+from research.data.chat_tokens import extract_prompt
+from research.data.tables import is_table, splits_of
+from research.progress import say
+from research.runfolder import hash_json
+from research.types import Examples
+
+
+def count_trained(trained: Examples, collections: dict[str, Examples]) -> dict[str, int]:
+    """How many rows of each collection are trained on too, said where there are any; the retrieval trainers say it as well."""
+    known = {_said(row) for row in trained.rows} if collections else set()
+    shared = {f"{name}_trained": sum(_said(row) in known for row in data.rows) for name, data in collections.items()}
+    for name, data in collections.items():
+        if count := shared[f"{name}_trained"]:
+            split = f" split {data.split!r}" if data.split and _has(data.source, data.split) else ""
+            say(f"warning: {count:,} of the {len(data.rows):,} rows of {data.source}{split} ({name}) are trained on too; its "
+                "numbers are too high")  # fmt: skip
+    return {name: count for name, count in shared.items() if count}
+
+
+def _has(source: str, split: str) -> bool:
+    return "[" in split or not is_table(source) or bool(splits_of(source))
+
+
+def _said(row: dict) -> str:
+    """A row by what it says: a pair is the same with its sides swapped, and with its prompt as a column or as a beginning."""
+    if "chosen" not in row:
+        return hash_json(row)
+    row = extract_prompt(row)
+    return hash_json([row["prompt"], sorted(hash_json(row[side]) for side in ("chosen", "rejected"))])
