@@ -152,9 +152,9 @@ def _check(name: str, new: Path, kind: str, merged: bool) -> float | None:
     if kind == "adapter":
         from peft import AutoPeftModelForCausalLM
 
-        theirs = AutoPeftModelForCausalLM.from_pretrained(new).eval()
+        theirs = AutoPeftModelForCausalLM.from_pretrained(new, trust_remote_code=False).eval()
     else:
-        theirs = AutoModelForCausalLM.from_pretrained(new).eval()
+        theirs = AutoModelForCausalLM.from_pretrained(new, trust_remote_code=False).eval()
     vocabulary = ours.base.get_input_embeddings().num_embeddings
     ids = torch.arange(3, 35)[None] % vocabulary
     with torch.no_grad():
