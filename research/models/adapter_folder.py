@@ -39,7 +39,7 @@ def whole(folder: Path) -> Iterator[Path]:
     weight_files(base)
     if (base / "modules.json").exists() and not (folder / "modules.json").exists():
         say(
-            f"{folder} has no modules.json: pooling and prompts are sentence-transformers' defaults, not those of its base {base}"
+            f"{folder} has no modules.json: pooling and prompts are the library's defaults, not those of its base {base}"
         )
     has_tokenizer = any(folder.glob("tokenizer*"))
     with tempfile.TemporaryDirectory(prefix="tandem-adapter-") as name:
@@ -81,8 +81,8 @@ def check_adapter(folder: Path) -> None:
                         "save_pretrained, or name another.")  # fmt: skip
     config = read_config(folder / ADAPTER_CONFIG)
     if config.get("num_virtual_tokens"):
-        raise UserError(f"the adapter in {folder} is of type {config.get('peft_type')}: its virtual tokens would be read with the "
-                        "text; expected LORA for an encoder or a reranker. Name another.")  # fmt: skip
+        raise UserError(f"the adapter in {folder} is of type {config.get('peft_type')}: its virtual tokens would be read "
+                        "with the text; expected LORA for an encoder or a reranker. Name another.")  # fmt: skip
 
 
 def absorb(stack: nn.Module, folder: Path) -> None:
@@ -94,7 +94,7 @@ def absorb(stack: nn.Module, folder: Path) -> None:
     if not any(hasattr(module, "peft_config") for module in stack.modules()):
         return
     from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils.other import ModulesToSaveWrapper
+    from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 
     try:
         for parent in list(stack.modules()):
@@ -105,12 +105,19 @@ def absorb(stack: nn.Module, folder: Path) -> None:
                     setattr(parent, name, child.get_base_layer())
                 elif isinstance(child, ModulesToSaveWrapper):
                     setattr(parent, name, child.modules_to_save[child.active_adapters[0]])
+                elif isinstance(child, AuxiliaryTrainingWrapper):
+                    raise ValueError(type(child).__name__)
     except (ValueError, NotImplementedError, AttributeError, KeyError) as error:
-        raise UserError(f"the adapter in {folder} cannot become part of its base's weights ({' '.join(str(error).split())[:200]}); "
-                        "expected a LoRA adapter. Merge it with PEFT and name the merged model.") from error  # fmt: skip
+        raise UserError(f"the adapter in {folder} cannot become part of its base's weights "
+                        f"({' '.join(str(error).split())[:200]}); expected a LoRA adapter. Merge it with PEFT and name the "
+                        "merged model.") from error  # fmt: skip
+    left = (
+        "peft_config",
+        "_hf_peft_config_loaded",
+        "_weight_conversions",
+    )  # the last: names of weights, as PEFT has them
     for module in stack.modules():
-        for name in ("peft_config", "_hf_peft_config_loaded"):
-            if name in vars(module):
-                delattr(module, name)
+        for name in set(left) & vars(module).keys():
+            delattr(module, name)
     for parameter in stack.parameters():
         parameter.requires_grad = True

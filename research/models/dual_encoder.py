@@ -12,7 +12,7 @@ from research.models.first_token import keep_first_token
 from research.models.folder import own_length, padded_length, position_count, stretches, unreadable
 from research.models.library import float_projections, module_paths, open_encoder
 from research.models.pooling import pool
-from research.models.settings import ROLES, EncoderSettings, change, is_known, settings_of
+from research.models.settings import ROLES, EncoderSettings, change, is_known, settings_of, takes_ids_alone
 from research.models.sources import read_config
 from research.models.stack_encoder import StackEncoder, checked_lengths
 from research.models.unpadded import TEXTS, differs, embeddings_alone, embeddings_of
@@ -166,7 +166,7 @@ def load_encoder(
                         "embeddings of its own; expected an encoder here. Name it as --reranker.")  # fmt: skip
     stack = open_encoder(folder, precision)
     change(stack, folder, **changes)
-    known = is_known(stack)
+    known = is_known(stack) and takes_ids_alone(stack[0])
     paths = module_paths(folder)
     settings = settings_of(stack, folder, known, paths)
     lengths = {"query_max_length": query_max_length, "doc_max_length": doc_max_length}
@@ -187,7 +187,8 @@ def load_encoder(
     singly = alone is not None and differs(alone, embeddings_of(stack, TEXTS), precision)
     if singly:
         say(f"{folder}: padding changes its embeddings, so every text is encoded by itself")
-    return StackEncoder(stack, settings.override(**lengths), singly).eval()
+    dim = stack.get_embedding_dimension() if alone is None else alone.shape[1]
+    return StackEncoder(stack, settings.override(**lengths), dim, singly).eval()
 
 
 @torch.no_grad()

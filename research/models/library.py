@@ -86,7 +86,12 @@ def open_reranker(folder: Path, precision: str, new_head: bool = False) -> Cross
         else:
             stack = CrossEncoder(str(place), **how)
     for module in stack:
-        if type(module) is LogitScore and module.true_token_id == module.false_token_id:
+        unknown = getattr(stack.tokenizer, "unk_token_id", None)
+        if (
+            type(module) is LogitScore
+            and unknown is not None
+            and unknown in (module.true_token_id, module.false_token_id)
+        ):
             raise UserError(f"model folder {folder} is a language model whose tokenizer has no tokens yes and no, by which it "
                             "would be a reranker; expected a model trained to rank. Name another.")  # fmt: skip
     return _finished(stack, folder)
@@ -128,11 +133,11 @@ def check(folder: Path) -> None:
     for place in _module_places(folder):
         pickle, safe = place / "pytorch_model.bin", place / "model.safetensors"
         if pickle.exists() and not safe.exists() and not list(place.glob("*.safetensors")):
-            raise UserError(f"{pickle} holds weights as a pickle, which runs code when loaded; expected model.safetensors beside "
-                            "it. Save the model again with save_pretrained, or name another.")  # fmt: skip
-    if not adapter and ("" in module_paths(folder) or not (folder / "modules.json").exists()):
-        if (folder / "config.json").exists():
-            check_tokenizer(folder)
+            raise UserError(f"{pickle} holds weights as a pickle, which runs code when loaded; expected model.safetensors "
+                            "beside it. Save the model again with save_pretrained, or name another.")  # fmt: skip
+    at_top = "" in module_paths(folder) or not (folder / "modules.json").exists()
+    if at_top and not adapter and (folder / "config.json").exists():
+        check_tokenizer(folder)
 
 
 def module_paths(folder: Path) -> list[str]:
@@ -172,14 +177,15 @@ def _opening(folder: Path, new_head: bool = False) -> Iterator[tuple[Path, list[
     try:
         with whole(folder) as place, quiet(), _listening(warned), loading(loaded):
             yield place, warned
+        with quiet():
+            for model, info in list(loaded):
+                check_weights(folder, model, info, new_head)
+                if getattr(model, "peft_config", None):
+                    _check_base(folder, model, new_head)
     except UserError:
         raise
     except Exception as error:  # the libraries raise OSError, ValueError, KeyError, SafetensorError, … for bad folders
         raise unreadable(folder, error) from error
-    for model, info in loaded:
-        check_weights(folder, model, info, new_head)
-        if getattr(model, "peft_config", None):
-            _check_base(folder, model, new_head)
     for message in warned:
         if any(words in message for words in ("not trusted", "Ignoring un", "Could not parse", "Unknown keys")):
             raise UserError(f"model folder {folder} asks for what sentence-transformers leaves out: {message[:300]} Expected a "

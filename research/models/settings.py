@@ -152,8 +152,8 @@ def role_lengths(stack: SentenceTransformer, folder: Path) -> dict[str, int | No
     lengths = {f"{role}_max_length": own.get(f"{role}_max_length") or modules[role] for role in ROLES}
     for name, value in lengths.items():
         if value is not None and (not isinstance(value, int) or value < 1):
-            raise UserError(f"{folder} has {name} {value!r}, expected a whole number above 0; the model folder is damaged. Copy "
-                            "or download it again.")  # fmt: skip
+            raise UserError(f"{folder} has {name} {value!r}, expected a whole number above 0; the model folder is damaged. "
+                            "Copy or download it again.")  # fmt: skip
     return lengths
 
 
@@ -171,6 +171,13 @@ def is_plain(first: Any, task: str, output: str, name: str) -> bool:
         and not first.processing_kwargs
         and first.query_expansion is None
     )
+
+
+def takes_ids_alone(first: Transformer) -> bool:
+    """Whether a text's ids and mask are all that its tokenizer has to say of it."""
+    encoded = dict(first.tokenizer("a b"))
+    types = encoded.pop("token_type_ids", [])
+    return encoded.keys() <= {"input_ids", "attention_mask"} and not any(types)
 
 
 def is_known(stack: SentenceTransformer) -> bool:

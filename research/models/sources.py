@@ -142,8 +142,8 @@ def adapter_base(folder: Path) -> Path:
     hub = isinstance(revision, str) and revision and "@" not in name and not Path(name).expanduser().exists()
     base = resolve(str(own) if beside else f"{name}@{revision}" if hub and not name.startswith("pkg:") else name)
     if (base / ADAPTER_CONFIG).exists():
-        raise UserError(f"the base of the adapter in {folder}, {name}, is an adapter itself; expected a whole model. Merge that "
-                        "one into its base with PEFT's merge_and_unload, save it, and name it as "
+        raise UserError(f"the base of the adapter in {folder}, {name}, is an adapter itself; expected a whole model. Merge "
+                        "that one into its base with PEFT's merge_and_unload, save it, and name it as "
                         "base_model_name_or_path.")  # fmt: skip
     return base
 

@@ -38,15 +38,16 @@ class StackEncoder(nn.Module):
     Args:
         stack: as sentence-transformers loaded it.
         settings: of it, with the user's lengths.
+        dim: of an embedding.
         singly: encode each text in a batch of its own, since the stack's numbers depend on its company.
 
     Raises:
         UserError: a length that a module cannot be told.
     """
 
-    def __init__(self, stack: SentenceTransformer, settings: EncoderSettings, singly: bool = False):
+    def __init__(self, stack: SentenceTransformer, settings: EncoderSettings, dim: int, singly: bool = False):
         super().__init__()
-        self.stack, self.singly = stack, singly
+        self.stack, self.dim, self.singly = stack, dim, singly
         asked, lengths, self.calls = calls(stack), {}, {}
         for role in ROLES:
             first, limit = input_module(stack, asked[role]["task"]), settings.max_length(role)
@@ -65,11 +66,6 @@ class StackEncoder(nn.Module):
         self.settings = settings.override(**{f"{role}_max_length": value for role, value in lengths.items()})
 
     @property
-    def dim(self) -> int:
-        dim = self.stack.get_embedding_dimension()
-        return dim if dim is not None else self(**self.features(self.tokenize(["a"], "doc"))).shape[1]
-
-    @property
     def transformer(self) -> nn.Module:
         """The one Hugging Face model of the stack.
 
@@ -78,8 +74,8 @@ class StackEncoder(nn.Module):
         """
         models = [module for module in self.stack.modules() if isinstance(module, Transformer)]
         if len(models) != 1:
-            raise UserError(f"the model has {len(models)} transformers ({self.settings.modules}); expected one to put an adapter "
-                            "on. Leave adapter out to train all weights.")  # fmt: skip
+            raise UserError(f"the model has {len(models)} transformers ({self.settings.modules}); expected one to put an "
+                            "adapter on. Leave adapter out to train all weights.")  # fmt: skip
         return models[0].model
 
     def tokenize(self, texts: list[str], role: str) -> list[Text]:
