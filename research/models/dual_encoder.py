@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from research.errors import UserError
 from research.models.first_token import keep_first_token
-from research.models.folder import own_length, padded_length, position_count, stretches, unreadable
+from research.models.folder import (
+    DEFAULT_LENGTH,
+    NO_LIMIT,
+    own_length,
+    padded_length,
+    position_count,
+    stretches,
+    unreadable,
+)
 from research.models.library import float_projections, module_paths, open_encoder
 from research.models.pooling import pool
 from research.models.settings import ROLES, EncoderSettings, change, is_known, settings_of, takes_ids_alone
@@ -179,6 +187,10 @@ def load_encoder(
             float_projections(stack, folder)
         encoder = TextEncoder(stack, settings.override(**lengths)).eval()
         if alone is None or not differs(alone, _embeddings(encoder), precision):
+            if doc_max_length is None and min(encoder.positions, encoder.tokenizer.model_max_length) >= NO_LIMIT:
+                say(
+                    f"{folder} has no limit of its own: texts are cut at {DEFAULT_LENGTH} tokens (--max-length changes it)"
+                )
             return encoder
         # a model that wants more than ids and mask: the library's own way, on modules that were not prepared for ours
         stack = open_encoder(folder, precision)

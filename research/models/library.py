@@ -153,7 +153,7 @@ def module_paths(folder: Path) -> list[str]:
     if not modules or not all(isinstance(m, dict) and isinstance(m.get("path"), str) and isinstance(m.get("type"), str)
                               for m in modules):  # fmt: skip
         raise UserError(f"{path} is damaged; expected the list of modules that sentence-transformers wrote, each with path and "
-                        "type. Copy or download the folder again.")  # fmt: skip
+                        "type. Copy or download it again.")  # fmt: skip
     own = [module["type"] for module in modules if not module["type"].startswith(NAMESPACE)]
     if own:
         raise UserError(f"{path} has the module {own[0]}, code of the folder's own, which is never run; expected modules of "
@@ -258,6 +258,9 @@ def _check_text(module: Transformer, folder: Path) -> None:
     if len(vocabulary) <= len(module.tokenizer.all_special_ids):
         raise UserError(f"model folder {folder} has no vocabulary: to its tokenizer every word is unknown; expected "
                         "tokenizer.json or the files that it is made from. Copy or download it again.")  # fmt: skip
+    if not isinstance(module.max_seq_length, int | float):
+        raise UserError(f"model folder {folder}: its Transformer's file ({folder / 'sentence_bert_config.json'}) has "
+                        f"max_seq_length {module.max_seq_length!r}, expected a whole number. Copy or download it again.")  # fmt: skip
     try:
         rows = module.model.get_input_embeddings().num_embeddings
     except (AttributeError, NotImplementedError):  # an embedding that is no table

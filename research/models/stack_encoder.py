@@ -8,7 +8,7 @@ from sentence_transformers.base.modules import Router, Transformer
 from torch import Tensor, nn
 
 from research.errors import UserError
-from research.models.folder import NO_LIMIT, own_length, position_count
+from research.models.folder import NO_LIMIT, position_count
 from research.models.settings import ROLES, EncoderSettings, calls
 
 CHARACTERS = 3  # bytes of a token, about: batches are laid by an estimate, the library tokenises each batch itself
@@ -54,7 +54,8 @@ class StackEncoder(nn.Module):
             positions, own = NO_LIMIT, None
             if isinstance(first, Transformer):
                 positions = position_count(first.model)
-                own = own_length(positions, first.tokenizer)
+                own = min(positions, first.max_seq_length)
+                own = None if own >= NO_LIMIT else own
                 if limit is None and positions < first.max_seq_length < NO_LIMIT:
                     limit = positions  # the library counts RoBERTa's rows for padding as well
             elif limit is not None:
