@@ -13,6 +13,7 @@ KINDS = {"LoraConfig": "LoRA", "PromptTuningConfig": "prompt tuning", "PrefixTun
          "PromptEncoderConfig": "P-tuning"}  # fmt: skip
 """PEFT's classes as papers call the methods."""
 ENOUGH = 3  # seeds
+ROUNDING = 1e-4  # within which two states of the code, whose numbers are the same, may differ
 ASIDE = 5  # options that are named beside the factors
 
 
@@ -130,7 +131,7 @@ def _same_origin(bucket: list[Run], warnings: list[str]) -> list[list[Run]]:
     parts: dict[tuple, list[Run]] = {}
     unknown = []  # points that were never begun
     for run in bucket:
-        parts.setdefault(run.made_of, []).append(run) if any(run.made_of) else unknown.append(run)
+        parts.setdefault(run.origin, []).append(run) if any(run.made_of) else unknown.append(run)
     found = list(parts.values()) or [[]]
     if len(found) > 1:
         what = [name for i, name in enumerate(("data", "code", "base model")) if len({one[i] for one in parts}) > 1]
@@ -149,7 +150,7 @@ def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], war
         if not math.isfinite(run.metrics[metric]):  # diverged: no mean can hold it
             continue
         if run.seed in owner:
-            if run.metrics[metric] != values[run.seed]:
+            if not _same(run, owner[run.seed], metric):
                 raise UserError(f"{owner[run.seed].name} and {run.name} are of one setting and seed ({label}, seed {run.seed}) "
                                 f"and have different {metric} ({values[run.seed]:g}, {run.metrics[metric]:g})"
                                 f"{_difference(owner[run.seed], run)}")  # fmt: skip
@@ -165,6 +166,12 @@ def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], war
         numbers[name] = sum(found) / len(found)
     return Group(label, {name: runs[0].options.get(name) for name in factors}, runs, values, numbers,
                  tuple(owner.values()))  # fmt: skip
+
+
+def _same(a: Run, b: Run, metric: str) -> bool:
+    """Whether two runs have one value: to the last bit, or within rounding where two states of the code computed it."""
+    x, y = a.metrics[metric], b.metrics[metric]
+    return x == y or (a.made_of[1] != b.made_of[1] and math.isclose(x, y, rel_tol=ROUNDING, abs_tol=ROUNDING))
 
 
 def _difference(a: Run, b: Run) -> str:

@@ -14,6 +14,8 @@ from research.report.runs import name_folders
 from research.report.shapes import check_metrics, check_provenance
 from research.report.training import read_config
 from research.runfolder import MARKER, read_json
+from research.runs.identity import known_facts, without_later_defaults
+from research.runs.numbers import numbers_key
 
 PLAN, LEDGER = "plan.jsonl", "ledger.jsonl"
 SEED = "seed_everything"
@@ -36,11 +38,12 @@ class Run(NamedTuple):
         metrics: {"val/loss": …, "test/rouge_l": …}: of the best model on the validation split, and of `research test`.
         facts: parameters, bytes, seconds, steps.
         examples: {"val/loss": {example or query id: value}}.
-        made_of: (data, code, base model) by hash: only runs of one may be averaged.
+        made_of: (data, code, base model) by hash.
         swept: parameters of its sweep that stand alone, not tied to others.
         monitor: the metric that chose its model, or that its sweep is about; "" of one that does not say.
         goal: maximize | minimize, where its sweep says it.
         host: the machine, where it is known.
+        numbers: equal for code that gives this configuration the same numbers; "": the code's hash alone tells.
         history: metric → (step, value), of a run whose curves are not in a folder of `research fit`.
     """
 
@@ -60,7 +63,14 @@ class Run(NamedTuple):
     monitor: str = ""
     goal: str | None = None
     host: str = ""
+    numbers: str = ""
     history: Callable[[str], list[tuple[int, float]]] | None = None
+
+    @property
+    def origin(self) -> tuple[str, str, str]:
+        """Only runs of one origin may be averaged."""
+        data, code, base = self.made_of
+        return data, self.numbers or code, base
 
 
 def collect(paths: Sequence[Path], seed: str | None = None) -> list[Run]:
@@ -155,9 +165,12 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     provenance = check_provenance(path / MARKER, _object(path / MARKER)) if begun else {}
     metrics = _result(path / "metrics.json") if begun else {}
     config = read_config(path / "config.yaml") if begun and (path / "config.yaml").exists() else {}
-    options = options_from(config) if config else with_method(options_of(known.get("values", {})))
-    data = provenance.get("data") if isinstance(provenance.get("data"), dict) else {}
+    options = (
+        options_from(without_later_defaults(config)) if config else with_method(options_of(known.get("values", {})))
+    )
+    data = known_facts(provenance["data"]) if isinstance(provenance.get("data"), dict) else {}
     code = provenance.get("fingerprint") or provenance.get("git_commit") or ""
+    by = [provenance.get("fingerprint"), *provenance.get("earlier_fingerprints", [])]
     made_of = (json.dumps(data, sort_keys=True) if data else "", str(code), str(provenance.get("model_hash") or ""))
     state, error = _state(begun, metrics, event)
     numbers, examples = _measured(path, metrics) if state in FINISHED else ({}, {})
@@ -170,7 +183,7 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     return Run(name, path.resolve(), state, error, known.get("sweep", ""), known.get("point") or provenance.get("point") or "",
                options.get(SEED), options, numbers, facts, examples, made_of,
                tuple(name for name, value in known.get("values", {}).items() if not isinstance(value, dict)),
-               monitor=str(metrics.get("monitor") or ""))  # fmt: skip
+               monitor=str(metrics.get("monitor") or ""), numbers=numbers_key(by, config))  # fmt: skip
 
 
 def _state(begun: bool, metrics: dict, event: dict) -> tuple[str, str]:

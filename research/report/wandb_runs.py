@@ -14,6 +14,8 @@ from research.progress import say
 from research.report.options import options_from
 from research.report.study import FINISHED, SEED, Run
 from research.report.wandb_log import STEPS, Log, curve, find_logs, is_logged, is_number, read_log
+from research.runs.identity import known_facts, without_later_defaults
+from research.runs.numbers import numbers_key
 
 API = "wandb:"
 SEEDS = (SEED, "seed")
@@ -174,7 +176,9 @@ def _row(known: Known, name: str, seed: str | None) -> Run:
     if not isinstance(sweep, dict) or "point" not in sweep:  # not ours: an option like others
         config |= {} if sweep is None else {"sweep": sweep}
         sweep = {}
-    options = {name: value for name, value in options_from(config).items() if name not in OUTPUTS}
+    options = {
+        name: value for name, value in options_from(without_later_defaults(config)).items() if name not in OUTPUTS
+    }
     number = _seed(options, seed)
     ours = summary.pop("tandem", None)
     ours = ours if isinstance(ours, dict) else {}
@@ -187,15 +191,17 @@ def _row(known: Known, name: str, seed: str | None) -> Run:
     state, error = known.state, known.error
     if state == "done" and ours.get("pruned"):
         state = "pruned"
-    origin = ("", known.commit or UNSAID, "")
+    origin, key = ("", known.commit or UNSAID, ""), ""
     if isinstance(made_of, dict) and {"data", "code", "base_model"} <= made_of.keys():
-        data = json.dumps(made_of["data"], sort_keys=True) if made_of["data"] else ""
+        facts_of_data = known_facts(made_of["data"]) if isinstance(made_of["data"], dict) else made_of["data"]
+        data = json.dumps(facts_of_data, sort_keys=True) if made_of["data"] else ""
+        key = numbers_key([str(made_of["code"])], config)
         origin = (data, str(made_of["code"]), str(made_of["base_model"]))
     return Run(name, known.path, state, error, str(sweep.get("name") or known.sweep), str(sweep.get("point") or known.id),
                number, options, metrics, facts if state in FINISHED else {}, {}, origin,
                tuple(name for name in known.swept if name in options and name not in SEEDS),
                monitor=str(known.config.get("monitor") or known.monitor), goal=known.goal, host=known.host,
-               history=_history(known.history))  # fmt: skip
+               history=_history(known.history), numbers=key)  # fmt: skip
 
 
 def _history(read: Callable[[str], list[tuple[int, float]]]) -> Callable[[str], list[tuple[int, float]]]:

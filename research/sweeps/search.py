@@ -112,7 +112,7 @@ def grow(folder: Path, sweep: Sweep, seed: int, describe: Callable[[list[str]], 
                 say(f"not tried: {values} ({error})")
                 continue
             one = Planned(facts.pop("point"), values, argv, facts | {"draw": draw})
-            if one.point not in known:
+            if known.isdisjoint([one.point, *facts.get("former", [])]):
                 with atomic_write(folder / FILE) as stream:
                     stream.writelines(json.dumps(planned._asdict()) + "\n" for planned in [*points, one])
                 return one

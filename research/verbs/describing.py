@@ -17,8 +17,8 @@ def describe(argv: list[str], metric: str | None = None) -> dict[str, Any]:
         UserError: the command would end in one, or does not measure the metric.
     """
     from research.runfolder import hash_json
+    from research.runs.identity import LENGTH
     from research.sweeps.spec import ours
-    from research.verbs.identity import LENGTH
 
     words = ours(argv)
     if words is None or words[:1] != ["fit"]:
@@ -28,8 +28,8 @@ def describe(argv: list[str], metric: str | None = None) -> dict[str, Any]:
         return {"point": hash_json(argv)[:LENGTH]}  # somebody else's program: the command is all that is known
     from research import cli
     from research.models.folder import without_weights
+    from research.runs.identity import ids_of
     from research.verbs import configuration
-    from research.verbs.identity import point_of
 
     args = cli._parse(words)
     with configuration.own_names():
@@ -52,8 +52,9 @@ def describe(argv: list[str], metric: str | None = None) -> dict[str, Any]:
         else {"trained_parameters": trained, "adapter_bytes": 0}
     )
     inputs = data.describe()
+    point, *former = ids_of(resolved, module.base_hash, inputs)
     return {
-        "point": point_of(resolved, module.base_hash, inputs),
+        "point": point, "former": former,
         "computes": hash_json([_canonical(resolved), module.base_hash, inputs])[:LENGTH],
         "trained_parameters": trained, "adapter_bytes": facts["adapter_bytes"],
         # weights, gradients and two moments; activations come on top
@@ -64,7 +65,7 @@ def describe(argv: list[str], metric: str | None = None) -> dict[str, Any]:
 def _canonical(resolved: dict) -> dict:
     """The configuration with LoRA's alpha and rsLoRA as the one number that they make: the scale of the update."""
     from research.models.adapters import LORA, effective_scale
-    from research.verbs.identity import what_is_computed
+    from research.runs.identity import what_is_computed
 
     values = what_is_computed(json.loads(json.dumps(resolved)))
     adapter = values["model"]["init_args"].get("adapter")

@@ -10,7 +10,7 @@ from typing import Any
 from research.errors import UserError
 from research.progress import say
 from research.verbs.measuring import measure
-from research.verbs.points import folder_of, plan_key, refuse_other, take_folder, watched
+from research.verbs.points import as_begun, folder_of, plan_key, refuse_other, take_folder, watched
 from research.verbs.searching import describe_for
 
 
@@ -24,6 +24,7 @@ def plan_points(args: argparse.Namespace) -> int:
     refuse_other(folder_of(sweep), sweep)
     described: list[float] = []
     points, problems = plan(sweep, _clocked(describe_for(sweep), described), args.seed, watched)
+    points = as_begun(folder_of(sweep), points)
     if problems:
         for problem in problems[:10]:
             say(f"{shown(problem.values)}: {problem.reason}")

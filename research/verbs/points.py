@@ -56,6 +56,7 @@ def planned_points(args: argparse.Namespace, sweep: Any) -> list:
             return points
         say("data or model have changed since the plan: it is made anew, and its points are others")
     points, problems = plan(sweep, describe_for(sweep), args.seed, watched)
+    points = as_begun(folder, points)
     if problems:
         raise UserError(f"{args.file}: {len(problems)} points cannot be run, the first: {problems[0].reason}")
     take_folder(folder, sweep)
@@ -87,11 +88,25 @@ def refuse_other(folder: Path, sweep: Any) -> None:
                         "each. Change --out in its command.")  # fmt: skip
 
 
+def as_begun(folder: Path, points: list) -> list:
+    """Points by the ids under which this folder knows them: those that an earlier version gave, where it began them."""
+    from research.sweeps.ledger import Ledger
+
+    begun = {event["point"] for event in Ledger(folder).events()}
+    begun |= {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return [one._replace(point=next((old for old in _ids({"point": one.point} | one.facts) if old in begun), one.point))
+            for one in points]  # fmt: skip
+
+
+def _ids(facts: dict) -> list[str]:
+    return [facts["point"], *facts.get("former", [])]
+
+
 def _are_current(points: list) -> bool:
     """Whether the data and models that a plan was made of are still there: one point of each kind is described again."""
     kinds = {json.dumps([one.facts.get("base_hash"), one.facts.get("data")]): one for one in points if is_fit(one)}
     try:
-        return all(describe(one.argv)["point"] == one.point for one in kinds.values())
+        return all(one.point in _ids(describe(one.argv)) for one in kinds.values())
     except UserError:
         return False  # planning says what is wrong
 
@@ -99,13 +114,13 @@ def _are_current(points: list) -> bool:
 def plan_key(args: argparse.Namespace, sweep: Any) -> str:
     """Hash of the sweep, its command as it stands now, the configurations that this names, the seed and the code."""
     from research.runfolder import hash_json
+    from research.runs.numbers import package_fingerprint
     from research.sweeps.spec import argv_of
-    from research.verbs.identity import code_fingerprint
 
     files = [Path(word) for word in sweep.command if word.endswith((".yaml", ".yml")) and Path(word).is_file()]
     command = argv_of(sweep, {})  # with the variables of the environment
     texts = [path.read_text(encoding="utf-8") for path in files]
-    return hash_json([sweep.facts, command, args.seed, code_fingerprint(), texts])
+    return hash_json([sweep.facts, command, args.seed, package_fingerprint(), texts])
 
 
 def tell_again(args: argparse.Namespace, ledger: Any, points: list, folder: Path) -> list:
@@ -123,7 +138,8 @@ def due_again(args: argparse.Namespace, ledger: Any, points: list, folder: Path)
     standings = ledger.standings([one.point for one in points])
     stale = [one for one in points if is_stale(folder / one.point)]
     if stale and not args.rerun_stale:
-        say(f"{len(stale)} points were done by other code; --rerun-stale runs them again")
+        reasons = dict.fromkeys(stale_reason(folder / one.point) for one in stale)
+        say(f"{len(stale)} points are stale ({'; '.join(reasons)}); --rerun-stale runs them again")
     again = stale if args.rerun_stale else []
     ended = [one for one in points if standings[one.point].state in ("done", "pruned")]
     gone = [one for one in ended if is_fit(one) and not is_done(folder / one.point)]
@@ -166,18 +182,23 @@ def is_done(run: Path) -> bool:
 
 
 def is_stale(run: Path) -> bool:
-    """Whether a finished run was made by other code than this."""
-    from research.runfolder import MARKER
-    from research.verbs.identity import code_fingerprint
+    """Whether a finished run has other numbers than this code would give it."""
+    return bool(stale_reason(run))
+
+
+def stale_reason(run: Path) -> str:
+    """Why a finished run does not have the numbers that this code would give it; "" where it has them."""
+    from research.runfolder import MARKER, read_json, read_yaml
+    from research.runs.numbers import stale_because
 
     if not is_done(run):
-        return False
+        return ""
     try:
-        facts = json.loads((run / MARKER).read_text(encoding="utf-8"))
-        # a training that other code began is stale as well
-        return {facts.get("fingerprint"), *facts.get("earlier_fingerprints", [])} != {code_fingerprint()}
-    except (OSError, ValueError):
-        return True
+        facts, config = read_json(run / MARKER), read_yaml(run / "config.yaml", "configuration")
+        # a training that other code began has its numbers in part
+        return stale_because([facts.get("fingerprint"), *facts.get("earlier_fingerprints", [])], config)
+    except (UserError, AttributeError):
+        return "what it was made of cannot be read"
 
 
 def _move_aside(run: Path) -> None:

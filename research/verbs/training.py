@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from research.errors import UserError
 from research.progress import say
 from research.runfolder import exclusive, open_run_folder, read_json, require_space, write_json
+from research.runs.identity import PLACE, ids_of
+from research.runs.numbers import code_fingerprint
 from research.training.stop import Stopped, stop_at_once
 from research.verbs import configuration
-from research.verbs.identity import PLACE, code_fingerprint, point_of
-from research.verbs.training_folder import is_finished, metrics_of, print_result, write_origin
+from research.verbs.training_folder import is_finished, metrics_of, place_of, print_result, write_origin
 from research.verbs.training_tracker import exit_code, summarise, tracker_of
 
 if TYPE_CHECKING:
@@ -60,16 +61,16 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
     module = data = None
     if PLACE in config.out:  # a point of a sweep: its folder is named by what it computes
         module, data = configuration.build(config)
-        config.out = config.out.replace(PLACE, point_of(resolved, module.base_hash, data.describe()))
+        config.out = place_of(config.out, ids_of(resolved, module.base_hash, data.describe()))
         resolved["out"], out = config.out, Path(config.out)
     if is_finished(out, resolved):
         say(f"{out}: finished before; nothing is trained again. Name another --out for another run")
         return print_result(args, out, metrics_of(out))
     if module is None:
         module, data = configuration.build(config)
-    point = point_of(resolved, module.base_hash, data.describe())
-    if (expected := os.environ.get("TANDEM_POINT", point)) != point:
-        raise UserError(f"this is point {point}, and the sweep's plan has {expected} for it: data, model or configuration have "
+    ids = ids_of(resolved, module.base_hash, data.describe())
+    if (point := os.environ.get("TANDEM_POINT", ids[0])) not in ids:
+        raise UserError(f"this is point {ids[0]}, and the sweep's plan has {point} for it: data, model or configuration have "
                         "changed since; expected what was planned. Plan the sweep again.")  # fmt: skip
     from research.training.curves import BestModel, Curves
     from research.training.resume import Resume, last_checkpoint

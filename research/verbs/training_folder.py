@@ -11,7 +11,8 @@ import yaml
 from research.errors import UserError
 from research.progress import say
 from research.runfolder import MARKER, atomic_write, hash_json, provenance, read_json, write_json
-from research.verbs.identity import HOW, PATHS, code_fingerprint
+from research.runs.identity import PATHS, PLACE, differences, known_facts
+from research.runs.numbers import code_fingerprint, stale_because
 
 if TYPE_CHECKING:
     import lightning as L
@@ -55,16 +56,10 @@ def metrics_of(out: Path) -> dict:
     return metrics
 
 
-def differences(a: Any, b: Any, name: str = "") -> dict[str, tuple]:
-    """Dotted name → (value in a, value in b), where two configurations differ in what is computed."""
-    if name.rstrip(".") in HOW:
-        return {}
-    if isinstance(a, dict) and isinstance(b, dict):
-        found = {}
-        for key in sorted({*a, *b}):
-            found |= differences(a.get(key), b.get(key), f"{name}{key}.")
-        return found
-    return {} if a == b else {name.rstrip("."): (a, b)}
+def place_of(out: str, ids: tuple[str, ...]) -> str:
+    """--out of a point: under the id by which it was begun, else under the one that it has now."""
+    places = [out.replace(PLACE, one) for one in ids]
+    return next((place for place in places if (Path(place) / MARKER).exists()), places[0])
 
 
 def write_origin(
@@ -76,19 +71,22 @@ def write_origin(
     Raises:
         UserError: a resumed run's data or base model have changed.
     """
-    facts = {"model_hash": module.base_hash, "data": data.describe()}
+    facts = {"model_hash": module.base_hash, "data": known_facts(data.describe())}
     made_of = hash_json(facts)
     if resumed:
         marker = read_json(out / MARKER)
-        earlier = marker.get("made_of") if isinstance(marker, dict) else None
-        if earlier != made_of:
+        marker = marker if isinstance(marker, dict) else {}
+        if (earlier := marker.get("made_of")) != made_of:
             raise UserError(f"the data or the base model of {out} have changed since its checkpoint (hash "
                             f"{str(earlier)[:12]}…, now {made_of[:12]}…); expected the same, to go on. Name another --out, "
                             "or delete it.")  # fmt: skip
-        if (before := marker.get("fingerprint")) not in (None, code_fingerprint()):
-            say(f"warning: {out} was begun by other code; it goes on with this one, and counts as stale")
-            earlier = sorted({*marker.get("earlier_fingerprints", []), before})
-            write_json(out / MARKER, marker | {"fingerprint": code_fingerprint(), "earlier_fingerprints": earlier})
+        before = {marker.get("fingerprint"), *marker.get("earlier_fingerprints", [])} - {None, code_fingerprint()}
+        if before:
+            if reason := stale_because(before, resolved):
+                say(f"warning: {out}: {reason}; it goes on with this code, and counts as stale")
+            write_json(
+                out / MARKER, marker | {"fingerprint": code_fingerprint(), "earlier_fingerprints": sorted(before)}
+            )
         return
     # the marker first: a folder that holds other files and no marker would be taken for somebody else's
     device = str(trainer.strategy.root_device)

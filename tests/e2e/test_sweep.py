@@ -564,7 +564,7 @@ def test_a_point_that_other_code_finished_is_stale(place, research):
     Path("sft.yaml").write_text(Path("sft.yaml").read_text().replace("train: rows.jsonl", f"train: {place}/rows.jsonl"))
     result = run_sweep(research, file)
     assert result.code == 0, result.err
-    assert "begun by other code" in next(Path("runs/logs").glob("????????????????.log")).read_text()
+    assert "counts as stale" in next(Path("runs/logs").glob("????????????????.log")).read_text()
     assert states(research, file) == ["stale"]
 
 

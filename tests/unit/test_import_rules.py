@@ -12,7 +12,7 @@ import pytest
 import research
 
 PACKAGE = Path(research.__file__).parent
-EVERYWHERE = {"errors", "types", "runfolder", "progress", "prompts", "wandb_service"}  # these import no room
+EVERYWHERE = {"errors", "types", "runs", "runfolder", "progress", "prompts", "wandb_service"}  # these import no room
 ROOMS = {
     "losses": set(),
     "models": set(),

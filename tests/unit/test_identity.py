@@ -1,0 +1,174 @@
+"""Point ids: what is part of them, and what is not."""
+
+import dataclasses
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from research.runs import identity, numbers
+from research.runs.identity import KNOWN, SINCE, differences, ids_of, point_of
+from research.runs.numbers import Change, numbers_key, stale_because
+
+HEAD = Path(__file__).parents[1] / "fixtures/head"
+RUNS = [path.parent for path in sorted(HEAD.rglob("provenance.json")) if "point" in json.loads(path.read_text())]
+
+
+def read(run: Path) -> tuple[dict, str, dict, str]:
+    facts = json.loads((run / "provenance.json").read_text())
+    return yaml.safe_load((run / "config.yaml").read_text()), facts["model_hash"], facts["data"], facts["point"]
+
+
+def changed(config: dict, **options) -> dict:
+    """A configuration with options by dotted name, `__` for a dot."""
+    config = json.loads(json.dumps(config))
+    for name, value in options.items():
+        *sections, option = name.split("__")
+        part = config
+        for section in sections:
+            part = part[section]
+            part = part.get("init_args", part)
+        part[option] = value
+    return config
+
+
+@pytest.fixture
+def dual():
+    config, base, data, _ = read(HEAD / "runs/dual")
+    return lambda **options: point_of(changed(config, **options), base, data)
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: str(run.relative_to(HEAD)))
+def test_the_id_of_before_is_one_of_the_ids(run):
+    config, base, data, point = read(run)
+    assert point in ids_of(config, base, data)
+
+
+def test_devices_at_an_equal_global_batch_are_one_point(dual):
+    assert dual() == dual(trainer__devices=1) == dual(trainer__devices="1")
+    two = {"trainer__devices": 2, "trainer__strategy": "ddp"}
+    assert dual(**two, data__batch_size=2) == dual(trainer__devices=[0, 1], data__batch_size=2) == dual()
+    assert dual(trainer__num_nodes=4, trainer__devices=1, data__batch_size=1) == dual()
+    assert dual(**two) == dual(data__batch_size=8) != dual()
+    # without a gather each process has negatives of its own: there the number of processes tells
+    assert dual(**two, data__batch_size=2, model__gather=False) != dual(model__gather=False)
+    # how many devices "auto" means is known on the machine alone
+    assert dual(trainer__accelerator="auto", trainer__devices="auto") != dual()
+
+
+def test_what_says_how_is_no_part(dual):
+    how = {"model__fast": False, "data__chunk_overhead": 64, "data__workers": 2, "trainer__profiler": "simple", "out": "x",
+           "data__train": "beir:elsewhere"}  # fmt: skip
+    for name, value in how.items():
+        assert dual(**{name: value}) == dual(), name
+    assert dual(trainer__accelerator="gpu", trainer__devices=1) == dual()
+    for name, value in {"model__temperature": 0.1, "trainer__precision": "bf16-mixed", "seed_everything": 1,
+                        "model__optimisation": {"lr": 1.0}}.items():  # fmt: skip
+        assert dual(**{name: value}) != dual(), name
+
+
+class Optimised:
+    """Stands for a class of ours that has got an option since."""
+
+    def __init__(self, known: int = 1, since: float = 0.5, later: tuple[int, ...] = (1, 2)): ...
+
+
+class Own(Optimised):
+    """Stands for a user's subclass."""
+
+    def __init__(self, own: str = "a", **more): ...
+
+
+@pytest.fixture
+def optimised(monkeypatch):
+    name = f"{__name__}.{{}}"
+    monkeypatch.setitem(KNOWN, name.format("Optimised"), ["known"])
+    identity._known.cache_clear()
+    yield lambda which="Optimised", **init: {"model": {"class_path": name.format(which), "init_args": init}}
+    identity._known.cache_clear()
+
+
+def test_an_option_that_came_later_is_no_part_at_its_default(optimised):
+    def one(**init):
+        return point_of(optimised(**init), "base", {})
+
+    before = one(known=1)
+    assert one(known=1, since=0.5) == one(known=1, since=0.5, later=[1, 2]) == before
+    assert len({before, one(known=1, since=0.6), one(known=2), one(), one(known=1, later=[1])}) == 5
+
+
+def test_a_default_that_changes_is_named_from_then_on(optimised, monkeypatch):
+    monkeypatch.setitem(SINCE, "model.init_args.since", 0.25)  # it came with .25; now the class says .5
+    before = point_of(optimised(known=1), "base", {})
+    assert point_of(optimised(known=1, since=0.25), "base", {}) == before
+    assert point_of(optimised(known=1, since=0.5), "base", {}) != before
+
+
+def test_a_users_subclass_is_found_under_the_id_that_spells_all(optimised):
+    whole = optimised("Own", known=1, own="a")
+    new, old = ids_of(whole, "base", {})
+    assert (
+        new
+        == point_of(optimised("Own", known=1), "base", {})
+        != point_of(optimised("Own", known=1, own="b"), "base", {})
+    )
+    assert old == identity.hash_json([whole, "base", {}])[: identity.LENGTH]
+
+
+def test_facts_of_data_that_came_later_and_say_nothing_are_no_part():
+    assert point_of({}, "base", {"train": "x", "blank": 0}) == point_of({}, "base", {"train": "x"})
+    assert point_of({}, "base", {"train": "x", "blank": 1}) != point_of({}, "base", {"train": "x"})
+    assert point_of({}, "base", {"train": None}) != point_of({}, "base", {})
+
+
+def test_differences_are_of_what_is_computed():
+    config, *_ = read(HEAD / "runs/dual")
+    assert differences(config, changed(config, trainer__devices=2, data__batch_size=2, model__fast=False)) == {}
+    assert differences(config, changed(config, model__temperature=0.1)) == {"model.init_args.temperature": (0.05, 0.1)}
+    assert differences(config, changed(config, data__train="y")) == {"data.init_args.train": ("beir:beir", "y")}
+
+
+def test_every_option_of_ours_is_known_or_came_later_with_a_default():
+    """A new option of a training or of its data goes into SINCE with its first default, so that ids and reports stay."""
+    missing = []
+    for path, known in KNOWN.items():
+        if not path.startswith("research."):
+            continue
+        section = "data" if ".data." in path else "model"
+        for name, one in inspect.signature(identity._class(path).__init__).parameters.items():
+            if name in ("self", "seed"):
+                continue
+            inner = [f"{name}.{field.name}" for field in dataclasses.fields(one.default)] if (
+                dataclasses.is_dataclass(one.default)) else []  # fmt: skip
+            missing += [f"{section}.init_args.{place}" for place in (name, *inner)
+                        if place not in known and f"{section}.init_args.{place}" not in SINCE]  # fmt: skip
+    assert missing == []
+
+
+def test_stale_is_what_a_change_touches(monkeypatch):
+    changes = (
+        Change("first", "a was wrong", lambda c: c["a"] > 1),
+        Change("second", "b was wrong", lambda c: c["b"] > 1),
+    )
+    monkeypatch.setattr(numbers, "CHANGES", changes)
+    monkeypatch.setattr(numbers, "known_code", lambda: {"old": 0, "mid": 1, "new": 2, "newer": 2})
+    monkeypatch.setattr(numbers, "code_fingerprint", lambda: "newer")
+    assert stale_because(["old"], {"a": 1, "b": 1}) == ""
+    assert stale_because(["old"], {"a": 2, "b": 2}) == "a was wrong; b was wrong"
+    assert stale_because(["mid"], {"a": 2, "b": 2}) == stale_because(["new", "mid"], {"a": 2, "b": 2}) == "b was wrong"
+    assert stale_because(["new"], {"a": 2, "b": 2}) == ""
+    assert "other code than this (own)" in stale_because(["own"], {"a": 1, "b": 1})
+    assert "other code" in stale_because([None], {"a": 1, "b": 1})
+    keys = {code: numbers_key([code], {"a": 2, "b": 1}) for code in ("old", "mid", "new", "newer", "own")}
+    assert keys["mid"] == keys["new"] == keys["newer"] != keys["old"]
+    assert keys["own"] not in (keys["old"], keys["new"])
+    assert len({numbers_key([code], {"a": 1, "b": 1}) for code in ("old", "mid", "new")}) == 1
+
+
+def test_what_other_code_computed_is_stale_where_this_code_is_somebodys_own(monkeypatch):
+    monkeypatch.setattr(numbers, "known_code", lambda: {"old": 0})
+    monkeypatch.setattr(numbers, "code_fingerprint", lambda: "edited")
+    assert stale_because(["edited"], {}) == ""
+    assert "other code" in stale_because(["old"], {})
