@@ -260,7 +260,8 @@ def _check_text(module: Transformer, folder: Path) -> None:
                         "tokenizer.json or the files that it is made from. Copy or download it again.")  # fmt: skip
     if not isinstance(module.max_seq_length, int | float):
         raise UserError(f"model folder {folder}: its Transformer's file ({folder / 'sentence_bert_config.json'}) has "
-                        f"max_seq_length {module.max_seq_length!r}, expected a whole number. Copy or download it again.")  # fmt: skip
+                        f"max_seq_length {module.max_seq_length!r}, expected a whole number. Copy or download it "
+                        "again.")  # fmt: skip
     try:
         rows = module.model.get_input_embeddings().num_embeddings
     except (AttributeError, NotImplementedError):  # an embedding that is no table
