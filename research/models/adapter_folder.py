@@ -31,10 +31,11 @@ def whole(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: pickled adapter weights, or a base that is not to be had.
     """
+    if (folder / ADAPTER_CONFIG).exists():
+        check_adapter(folder)
     if not (folder / ADAPTER_CONFIG).exists() or has_own_weights(folder):
         yield folder
         return
-    check_adapter(folder)
     base = adapter_base(folder)
     weight_files(base)
     if (base / "modules.json").exists() and not (folder / "modules.json").exists():

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Dense, Transformer
@@ -33,6 +34,8 @@ from research.models.sources import (
 from research.progress import say
 
 NAMESPACE = "sentence_transformers."
+SAVED = {"__version__", "model_type", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim", "activation_fn",
+         "keep_in_fp32_modules", "requirements"}  # fmt: skip
 HARMLESS = ("Default prompt name", "Converting", "No sentence-transformers", "This model was loaded in")
 
 
@@ -47,7 +50,7 @@ def open_encoder(folder: Path, precision: str) -> SentenceTransformer:
         UserError: whatever sentence-transformers cannot load, would load only in part, or would ask to trust.
     """
     check(folder)
-    with _opening(folder) as (place, warned):
+    with _opening(folder) as (place, warned, loaded):
         stack = SentenceTransformer(str(place), **_how(precision))
     kinds = [message for message in warned if message.startswith("Converting")]
     if kinds:
@@ -55,7 +58,12 @@ def open_encoder(folder: Path, precision: str) -> SentenceTransformer:
         cure = "Name it as --reranker" if kind == "CrossEncoder" else "Name a SentenceTransformer"
         raise UserError(f"model folder {folder} is a {kind} of sentence-transformers, which has no single embedding a text; "
                         f"expected an encoder. {cure}.")  # fmt: skip
-    return _finished(stack, folder)
+    saved = folder / "config_sentence_transformers.json"
+    similarity = read_config(saved).get("similarity_fn_name") if saved.exists() else None
+    if similarity is not None and similarity not in stack.SUPPORTED_SIMILARITY_FN_NAMES:
+        raise UserError(f"{saved} has similarity_fn_name {similarity!r}; expected cosine or dot. Correct it, or name another "
+                        "model.")  # fmt: skip
+    return _finished(stack, folder, loaded)
 
 
 def open_reranker(folder: Path, precision: str, new_head: bool = False) -> CrossEncoder:
@@ -70,7 +78,7 @@ def open_reranker(folder: Path, precision: str, new_head: bool = False) -> Cross
         UserError: as `open_encoder`.
     """
     check(folder)
-    with _opening(folder, new_head) as (place, _):
+    with _opening(folder, new_head) as (place, _, loaded):
         how = _how(precision)
         labels = 1 if new_head else head_labels(folder)
         if labels is not None:
@@ -94,7 +102,7 @@ def open_reranker(folder: Path, precision: str, new_head: bool = False) -> Cross
         ):
             raise UserError(f"model folder {folder} is a language model whose tokenizer has no tokens yes and no, by which it "
                             "would be a reranker; expected a model trained to rank. Name another.")  # fmt: skip
-    return _finished(stack, folder)
+    return _finished(stack, folder, loaded)
 
 
 def head_labels(folder: Path) -> int | None:
@@ -131,8 +139,14 @@ def check(folder: Path) -> None:
     adapter = (folder / ADAPTER_CONFIG).exists()
     weight_files(folder)
     for place in _module_places(folder):
-        pickle, safe = place / "pytorch_model.bin", place / "model.safetensors"
-        if pickle.exists() and not safe.exists() and not list(place.glob("*.safetensors")):
+        pickle, safe = (
+            place / "pytorch_model.bin",
+            ("model.safetensors", "model.safetensors.index.json", ADAPTER_WEIGHTS),
+        )
+        if place != folder and (place / ADAPTER_CONFIG).exists():
+            raise UserError(f"{place} holds an adapter within a stack of modules; expected one at the top of a folder, whose "
+                            "base is then in the hash. Merge it into its base and save the stack again.")  # fmt: skip
+        if pickle.exists() and not any((place / name).exists() for name in safe):
             raise UserError(f"{pickle} holds weights as a pickle, which runs code when loaded; expected model.safetensors "
                             "beside it. Save the model again with save_pretrained, or name another.")  # fmt: skip
     at_top = "" in module_paths(folder) or not (folder / "modules.json").exists()
@@ -170,13 +184,14 @@ def _module_places(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _opening(folder: Path, new_head: bool = False) -> Iterator[tuple[Path, list[str]]]:
-    """The folder to open (of an adapter one with its base's files), and the library's warnings; errors are told as ours."""
+def _opening(folder: Path, new_head: bool = False) -> Iterator[tuple[Path, list[str], list]]:
+    """The folder to open (of an adapter one with its base's files), and the library's warnings, and the models with what they
+    lacked; errors are told as ours."""
     warned: list[str] = []
     loaded: list[tuple[PreTrainedModel, dict]] = []
     try:
-        with whole(folder) as place, quiet(), _listening(warned), loading(loaded):
-            yield place, warned
+        with whole(folder) as place, quiet(), _listening(warned), loading(loaded), _no_pickles():
+            yield place, warned, loaded
         with quiet():
             for model, info in list(loaded):
                 check_weights(folder, model, info, new_head)
@@ -186,6 +201,10 @@ def _opening(folder: Path, new_head: bool = False) -> Iterator[tuple[Path, list[
         raise
     except Exception as error:  # the libraries raise OSError, ValueError, KeyError, SafetensorError, … for bad folders
         raise unreadable(folder, error) from error
+    saved = folder / "config_sentence_transformers.json"
+    unread = sorted(read_config(saved).keys() - SAVED) if saved.exists() else []
+    if unread:
+        say(f"{saved} says {', '.join(unread)}, which sentence-transformers does not read")
     for message in warned:
         if any(words in message for words in ("not trusted", "Ignoring un", "Could not parse", "Unknown keys")):
             raise UserError(f"model folder {folder} asks for what sentence-transformers leaves out: {message[:300]} Expected a "
@@ -208,6 +227,21 @@ def _check_base(folder: Path, model: PreTrainedModel, new_head: bool) -> None:
 
 
 @contextlib.contextmanager
+def _no_pickles() -> Iterator[None]:
+    """Inside, whatever tries to open a pickle is stopped: `check` knows where the library looks, this is for the rest."""
+
+    def refused(file, *_, **__):
+        raise UserError(f"{file} is a pickle, which runs code when loaded; expected safetensors. Save the model again with "
+                        "save_pretrained, or name another.")  # fmt: skip
+
+    plain, torch.load = torch.load, refused
+    try:
+        yield
+    finally:
+        torch.load = plain
+
+
+@contextlib.contextmanager
 def _listening(warned: list[str]) -> Iterator[None]:
     """Warnings of sentence-transformers are gathered, not printed."""
     logger = logging.getLogger("sentence_transformers")
@@ -224,9 +258,14 @@ def _listening(warned: list[str]) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _finished(stack: Any, folder: Path) -> Any:
+def _finished(stack: Any, folder: Path, loaded: list[tuple[PreTrainedModel, dict]]) -> Any:
     absorb(stack, folder)
+    missing = {id(model): info["missing_keys"] for model, info in loaded}
     for module in transformers_of(stack):
+        lost = [name for name in missing.get(id(module.model), ()) if name.startswith("pooler.")]
+        if lost and uses_pooler(module):
+            raise UserError(f"model folder {folder} lacks {len(lost)} weights that its modules ask for ({lost[0]}, …); they "
+                            "would be random. Expected the weights of the pooler; save the model again.")  # fmt: skip
         _check_text(module, folder)
         tokenizer = module.tokenizer
         if tokenizer.pad_token_id is None:  # the library pads, and masks: any token does that a model can read
@@ -270,6 +309,11 @@ def _check_text(module: Transformer, folder: Path) -> None:
         raise UserError(f"model folder {folder} has a tokenizer with ids up to {max(vocabulary.values())}, expected below "
                         f"{rows}, the rows of the embedding table: it is another model's. Copy or download it "
                         "again.")  # fmt: skip
+
+
+def uses_pooler(module: Transformer) -> bool:
+    """Whether the model's own pooler, and not its last hidden states, goes on."""
+    return any("pooler" in str(how["method_output_name"]) for how in module.modality_config.values())
 
 
 def transformers_of(stack: nn.Module) -> list[Transformer]:

@@ -96,6 +96,16 @@ def test_adapter_on_a_stack_of_the_librarys_trains_and_saves_merged(typed, tiny_
     assert "0 transformers" in typed(f"fit -c dual.yaml --out other {lora}", code=2).err
 
 
+def test_adapter_of_an_encoder_is_exported_as_a_whole_model(typed, tiny_bert, wordpiece):
+    encoder("adapter", tiny_bert, wordpiece)
+    typed("export model --out exported")
+    typed("encode --data beir:collection --model model --out store")
+    texts = [json.loads(line) for line in Path("collection/corpus.jsonl").read_text().splitlines()]
+    theirs = SentenceTransformer("exported").encode_document([f"{row['title']} {row['text']}" for row in texts])
+    assert not list(Path("exported").rglob("adapter*"))
+    np.testing.assert_allclose(np.load("store/embeddings.npy"), theirs, atol=1e-5)
+
+
 def reranker(kind: str, tiny_bert: Path, wordpiece) -> None:
     torch.manual_seed(0)
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,

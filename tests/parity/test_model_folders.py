@@ -9,6 +9,8 @@ import peft
 import pytest
 import torch
 import transformers as tf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder as Peer
 from sentence_transformers import SentenceTransformer
@@ -285,19 +287,44 @@ def test_a_reranker_is_no_retriever_whatever_it_is_built_of(plain, tmp_path, wor
         load_encoder(tmp_path / "ce")
 
 
-@pytest.mark.parametrize("file", ["modules.json", "config_sentence_transformers.json", "1_Pooling/config.json",
-                                  "sentence_bert_config.json", "config.json", "tokenizer.json"])  # fmt: skip
-@pytest.mark.parametrize("damage", ["{", "[]", "7", '{"a": 1}', '[{"idx": 0}]', ""])
-def test_damaged_json_is_an_error_of_the_user(plain, tmp_path, file, damage):
-    if (file, damage) == ("modules.json", "{"):
-        pytest.skip("tested with the verbs")
-    folder = saved([Transformer(str(plain("bert"))), Pooling(32)], tmp_path / "st")
-    (folder / file).write_text(damage)
+FILES = ("modules.json", "config_sentence_transformers.json", "1_Pooling/config.json", "2_Dense/config.json",
+         "sentence_bert_config.json", "config.json", "tokenizer.json", "tokenizer_config.json")  # fmt: skip
+KEYS = ("path", "type", "prompts", "default_prompt_name", "truncate_dim", "similarity_fn_name", "pooling_mode", "in_features",
+        "activation_function", "max_seq_length", "query_length", "do_lower_case", "modality_config", "hidden_size", "model",
+        "embedding_dimension", "model_max_length", "kwargs")  # fmt: skip
+JSON = st.sampled_from([None, True, 0, -1, 3, 2.5, "", "mean", "nonsense", [], [1], {}, {"a": "b"}, {"query": 7}])
+DAMAGE = st.one_of(
+    st.tuples(st.just("cut"), st.floats(0, 0.99)),
+    st.tuples(st.just("whole"), JSON),
+    st.tuples(st.just("key"), st.tuples(st.sampled_from(KEYS), JSON)),
+)
+
+
+@settings(derandomize=True, max_examples=45, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(file=st.sampled_from(FILES), damage=DAMAGE)
+def test_damaged_file_is_refused_or_changes_what_it_changes_in_the_library(tiny_bert, tmp_path_factory, file, damage):
+    place = tmp_path_factory.getbasetemp() / "whole"
+    if not place.exists():
+        torch.manual_seed(0)
+        saved([Transformer(str(tiny_bert)), Pooling(32), Dense(32, 12)], place)
+    folder = shutil.copytree(place, place.with_name("damaged"), dirs_exist_ok=True)
+    text, (how, value) = (folder / file).read_text(), damage
+    if how == "cut":
+        text = text[: int(len(text) * value)]
+    elif how == "whole":
+        text = json.dumps(value)
+    else:
+        found = json.loads(text)
+        text = json.dumps([one | {value[0]: value[1]} for one in found] if isinstance(found, list) else
+                          found | {value[0]: value[1]})  # fmt: skip
+    (folder / file).write_text(text)
     try:
         encoder = load_encoder(folder)
+        mine = encode_texts(encoder, TEXTS, "doc")
     except UserError:
         return
-    assert_same(folder, type(encoder))  # what the library reads in spite of it, is what it reads
+    theirs = peer(folder).encode_document(TEXTS, batch_size=1)
+    np.testing.assert_allclose(mine, theirs, atol=1e-5)
 
 
 # ---- hashes and plans -------------------------------------------------------------------------------------------------
