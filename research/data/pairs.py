@@ -73,7 +73,7 @@ class PairCollate:
 
     Args:
         texts: of the documents, by number.
-        queries, docs: the towers (anything with tokenize, collate, padded_length).
+        queries, docs: the towers (anything with tokenize and features).
         widest: positives of the query that has most.
         chunk_overhead: see `chunked`.
     """
@@ -100,11 +100,7 @@ class PairCollate:
         )
 
     def _tokens(self, tower: Any, texts: list[str], role: str):
-        def collate(ids: list[list[int]]) -> dict:
-            input_ids, attention_mask = tower.collate(ids)
-            return {"input_ids": input_ids, "attention_mask": attention_mask}
-
-        return chunked(tower.tokenize(texts, role), len, collate, self.chunk_overhead)
+        return chunked(tower.tokenize(texts, role), len, tower.features, self.chunk_overhead)
 
 
 class PairData(ResumableData):

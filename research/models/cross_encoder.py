@@ -3,42 +3,54 @@
 from pathlib import Path
 
 import torch
+from sentence_transformers import CrossEncoder as Stack
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification
 
 from research.errors import UserError
 from research.models.first_token import keep_first_token
-from research.models.folder import load_transformer, own_length, padded_length, position_count, stretches
-from research.models.sources import read_config
+from research.models.folder import own_length, padded_length, position_count, stretches, unreadable
+from research.models.library import open_reranker
+from research.models.relevance import Relevance
+from research.models.settings import is_plain
+from research.models.sources import ADAPTER_CONFIG, adapter_base, has_own_weights, read_config
+from research.models.stack_reranker import StackReranker, checked_length, prompt_of
+from research.models.unpadded import PAIRS, differs, scores_alone, scores_of
+from research.progress import say
 
 
 class CrossEncoder(nn.Module):
-    """A Hugging Face sequence classifier with one label.
+    """A Hugging Face sequence classifier that sentence-transformers would run as it is. Equal to it, and faster.
 
     Args:
-        transformer: any model whose output has `logits` (B, 1).
-        tokenizer: the model's own; pairs keep their token types.
+        stack: as sentence-transformers loaded it: one Transformer module.
         max_length: tokens of a pair, special tokens included; the longer text is cut first. None takes the model's own.
 
     Raises:
-        UserError: more labels than one, or a length that the model cannot take.
+        UserError: labels that are no relevance, or a length that the model cannot take.
     """
 
-    def __init__(self, transformer: nn.Module, tokenizer, max_length: int | None = None):
+    def __init__(self, stack: Stack, max_length: int | None = None):
         super().__init__()
-        labels = transformer.config.num_labels
-        if labels != 1:
-            raise UserError(
-                f"the reranker has {labels} labels; expected 1, a relevance score. Name a model trained to rank."
-            )
-        self.positions = position_count(transformer)
-        if max_length is not None and not 8 <= max_length <= self.positions:
-            raise UserError(f"max length {max_length} of a pair does not fit the reranker; expected 8 to {self.positions} "
-                            "tokens. Pass a --reranker-max-length within that.")  # fmt: skip
-        keep_first_token(transformer)
-        self.transformer = transformer
-        self.tokenizer = tokenizer
-        self.max_length = max_length or own_length(self.positions, tokenizer)
+        self.library = (
+            stack,
+        )  # in a tuple: its parameters are registered below, under the names that checkpoints have
+        self.transformer, self.tokenizer = stack[0].model, stack[0].tokenizer
+        self.relevance = Relevance(self.transformer.config)
+        self.positions = position_count(self.transformer)
+        self.max_length = checked_length(max_length, self.positions) or own_length(self.positions, self.tokenizer)
+        self.prompt = prompt_of(stack)
+        config_pad = self.transformer.config.get_text_config().pad_token_id
+        self.pad = next(i for i in (self.tokenizer.pad_token_id, config_pad, 0) if i is not None)
+
+    @property
+    def identity(self) -> dict:
+        """What its scores depend on beside folder, length and precision; {} where that is what it always was."""
+        plain = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        return (
+            {}
+            if self.pad == plain and self.relevance.labels == 1
+            else {"pad": self.pad, "labels": self.relevance.labels}
+        )
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Scores of a batch of pairs.
@@ -52,11 +64,12 @@ class CrossEncoder(nn.Module):
             (B,) float32 logits (float64 stays): a sigmoid would saturate into ties, and bf16 has them from the start.
         """
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        logits = self.transformer(input_ids=input_ids, attention_mask=attention_mask, **types).logits  # (B, 1)
-        return (logits if logits.dtype == torch.float64 else logits.float()).squeeze(-1)
+        logits = self.transformer(input_ids=input_ids, attention_mask=attention_mask, **types).logits  # (B, labels)
+        return self.relevance(logits)
 
     def tokenize(self, queries: list[str], docs: list[str]) -> dict[str, list[list[int]]]:
         """Token ids (and token types, where the tokenizer gives them) of query-document pairs, not padded."""
+        queries = [self.prompt + query for query in queries] if self.prompt else queries
         pairs: dict[str, list[list[int]]] = {}
         for part in stretches([len(query) + len(doc) for query, doc in zip(queries, docs, strict=True)]):
             encoded = self.tokenizer(queries[part], docs[part], truncation="longest_first", max_length=self.max_length,
@@ -73,7 +86,7 @@ class CrossEncoder(nn.Module):
         """The chosen pairs as (B, T) tensors, padded on the right."""
         rows = {name: [values[i] for i in chosen] for name, values in pairs.items()}
         longest = self.padded_length(max(map(len, rows["input_ids"])))
-        fill = {"input_ids": self.tokenizer.pad_token_id or 0}
+        fill = {"input_ids": self.pad}
         batch = {
             name: torch.tensor([row + [fill.get(name, 0)] * (longest - len(row)) for row in values])
             for name, values in rows.items()
@@ -81,11 +94,57 @@ class CrossEncoder(nn.Module):
         lengths = torch.tensor([len(row) for row in rows["input_ids"]]).unsqueeze(1)  # (B, 1)
         return batch | {"attention_mask": (torch.arange(longest) < lengths).long()}
 
+    def choose_pad(self, alone: Tensor, precision: str) -> bool:
+        """Find a padding token with which a padded pair has the score that it has alone, and tell the model.
+
+        A classifier on a decoder reads the last token that is not its padding token: another one would be read as text.
+
+        Args:
+            alone: (2, labels) scores of PAIRS, each in a batch of its own.
+
+        Returns:
+            Whether there is one.
+        """
+        tokenizer, found = self.tokenizer, self.transformer.config.get_text_config().pad_token_id
+        rows = self.transformer.get_input_embeddings().num_embeddings
+        spare = range(len(tokenizer), rows)  # rows of the embedding table that no text has
+        told = dict.fromkeys((*spare[-1:], *tokenizer.all_special_ids))
+        # the tokenizer's own; the one that the model looks for; and only then one that it has to be told
+        for pad, tell in ((self.pad, found), (found, found), (self.pad, self.pad), *((i, i) for i in told)):
+            if pad is None or not 0 <= pad < rows:
+                continue
+            self.pad = pad
+            self._tell(tell)
+            try:
+                if not differs(alone, self._together(), precision):
+                    return True
+            except ValueError:  # transformers: "Cannot handle batch sizes > 1 if no padding token is defined"
+                continue
+        self._tell(found)
+        return False
+
+    def _tell(self, pad: int | None) -> None:
+        for config in {id(c): c for c in (self.transformer.config, self.transformer.config.get_text_config())}.values():
+            config.pad_token_id = pad
+
+    @torch.no_grad()
+    def _together(self) -> Tensor:
+        queries, docs = zip(*PAIRS, strict=True)
+        queries = [self.prompt + query for query in queries]
+        rows = self.tokenizer(
+            queries, list(docs), truncation=True, return_attention_mask=False
+        )  # at the library's length
+        batch = self.collate(dict(rows), [0, 1])
+        return self.transformer(**batch).logits.float()
+
+
+Reranker = CrossEncoder | StackReranker
+
 
 def load_cross_encoder(
     folder: Path, precision: str = "fp32", max_length: int | None = None, new_head: bool = False
-) -> CrossEncoder:
-    """A reranker, in eval mode, on the CPU.
+) -> Reranker:
+    """A reranker, in eval mode, on the CPU, checked on a padded and an unpadded pair.
 
     Args:
         folder: as `sources.resolve` gives it.
@@ -94,19 +153,79 @@ def load_cross_encoder(
         new_head: an encoder without a head gets one of random weights, to be trained.
 
     Raises:
-        UserError: the folder cannot be read, or holds no classifier of one label.
+        UserError: the folder cannot be read, holds no reranker, or one whose scores depend on padding.
     """
-    if not new_head and not has_head(folder):
+    scores = has_head(folder)
+    if not new_head and not scores:
         raise UserError(f"model folder {folder} has no head that scores pairs: it is an encoder, for --retriever; expected a "
                         "cross-encoder (…ForSequenceClassification in config.json). Name one, or train one from it with "
                         "`research fit -c configs/cross_encoder.yaml`.")  # fmt: skip
-    transformer, tokenizer = load_transformer(
-        folder, AutoModelForSequenceClassification, precision, new_head=new_head and not has_head(folder)
+    new_head = new_head and not (scores and not is_language_model(folder))
+    stack = open_reranker(folder, precision, new_head)
+    try:
+        return _checked(stack, folder, precision, max_length)
+    except UserError:
+        raise
+    except Exception as error:  # templates and modules raise what they like for a pair that they cannot take
+        raise unreadable(folder, error) from error
+
+
+def _checked(stack: Stack, folder: Path, precision: str, max_length: int | None) -> Reranker:
+    first = stack[0]
+    templated = (
+        getattr(first, "transformer_task", "") == "sequence-classification" and "message" in first.modality_config
     )
-    return CrossEncoder(transformer, tokenizer, max_length).eval()
+    if templated and "text" in first.modality_config and not _carries(stack):
+        # a chat template that drops the pair, with which the library refuses to score: the pair as it is
+        del first.modality_config["message"]
+        first.input_formatter.supported_modalities = list(first.modality_config)
+    alone = scores_alone(stack, prompt_of(stack))
+    known = (
+        len(stack) == 1
+        and is_plain(first, "sequence-classification", "logits", "scores")
+        and not any((stack.module_kwargs or {}).values())
+    )
+    if known:
+        model = CrossEncoder(stack, max_length).eval()
+        if alone is None or model.choose_pad(alone, precision):
+            keep_first_token(model.transformer)
+            return model
+    singly = alone is not None and differs(alone, scores_of(stack, PAIRS, prompt_of(stack)), precision)
+    if singly:
+        say(f"{folder}: padding changes its scores, so every pair is scored by itself")
+    return StackReranker(stack, max_length, singly).eval()
+
+
+def _carries(stack: Stack) -> bool:
+    try:
+        stack.preprocess([PAIRS[0]], prompt=prompt_of(stack))
+    except ValueError as error:
+        if "chat template" not in str(error):
+            raise
+        return False
+    return True
 
 
 def has_head(folder: Path) -> bool:
-    """Whether the folder's model is a sequence classifier."""
-    architectures = read_config(folder / "config.json").get("architectures") or []
-    return any(name.endswith("ForSequenceClassification") for name in architectures)
+    """Whether the folder's model scores pairs: a sequence classifier, a language model, or what the library saved as one."""
+    saved = folder / "config_sentence_transformers.json"
+    if saved.exists() and read_config(saved).get("model_type") == "CrossEncoder":
+        return True
+    return any(name.endswith(("ForSequenceClassification", "ForCausalLM")) for name in _architectures(folder))
+
+
+def is_language_model(folder: Path) -> bool:
+    """Whether a plain folder holds a language model: as a reranker it answers yes or no, in training it gets a head."""
+    return not (folder / "modules.json").exists() and any(
+        name.endswith("ForCausalLM") for name in _architectures(folder)
+    )
+
+
+def _architectures(folder: Path) -> list[str]:
+    if (folder / ADAPTER_CONFIG).exists() and not has_own_weights(folder):
+        config = read_config(folder / ADAPTER_CONFIG)
+        if config.get("task_type") == "SEQ_CLS" and not (folder / "modules.json").exists():
+            return ["ForSequenceClassification"]
+        folder = adapter_base(folder)
+    path = folder / "config.json"
+    return [str(name) for name in (read_config(path).get("architectures") or [])] if path.exists() else []

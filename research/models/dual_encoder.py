@@ -3,45 +3,58 @@
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense
 from torch import Tensor, nn
-from transformers import AutoModel, MT5EncoderModel, T5EncoderModel, UMT5EncoderModel
 
 from research.errors import UserError
 from research.models.first_token import keep_first_token
-from research.models.folder import load_transformer, own_length, padded_length, position_count, stretches, unreadable
+from research.models.folder import (
+    DEFAULT_LENGTH,
+    NO_LIMIT,
+    own_length,
+    padded_length,
+    position_count,
+    stretches,
+    unreadable,
+)
+from research.models.library import float_projections, module_paths, open_encoder
 from research.models.pooling import pool
-from research.models.settings import ROLES, EncoderSettings, read_settings
-from research.models.sources import read_config, weight_files
-
-ENCODER_HALVES = {"t5": T5EncoderModel, "mt5": MT5EncoderModel, "umt5": UMT5EncoderModel}
-ACTIVATIONS = {"identity": nn.Identity, "tanh": nn.Tanh, "gelu": nn.GELU, "relu": nn.ReLU}
+from research.models.settings import ROLES, EncoderSettings, change, is_known, settings_of, takes_ids_alone
+from research.models.sources import read_config
+from research.models.stack_encoder import StackEncoder, checked_lengths
+from research.models.unpadded import TEXTS, differs, embeddings_alone, embeddings_of
+from research.progress import say
 
 
 class TextEncoder(nn.Module):
-    """A Hugging Face encoder (or decoder, with last-token pooling), pooled, projected, normalised.
+    """A stack that is known exactly: a Hugging Face model, pooled, projected, normalised. Equal to the library, and faster.
 
     Args:
-        transformer: any model whose output has `last_hidden_state`.
-        tokenizer: the model's own tokenizer.
-        settings: pooling, prompts, lengths; the lengths are filled in from the model where None.
-        dense: layers between pooling and normalisation.
+        stack: as sentence-transformers loaded it; its modules are this encoder's own, and are saved with what they become.
+        settings: of that stack; the lengths are filled in from the model where None.
     """
 
-    def __init__(self, transformer: nn.Module, tokenizer, settings: EncoderSettings, dense: nn.Module | None = None):
+    def __init__(self, stack: SentenceTransformer, settings: EncoderSettings):
         super().__init__()
-        self.transformer = transformer
-        self.tokenizer = tokenizer
-        self.dense = dense or nn.Identity()
-        self.positions = position_count(transformer)
-        self.settings = _with_lengths(settings, self.positions, tokenizer)
+        self.library = (
+            stack,
+        )  # in a tuple: its parameters are registered below, under the names that checkpoints have
+        self.transformer, self.tokenizer = stack[0].model, stack[0].tokenizer
+        dense = [
+            part for module in stack if type(module) is Dense for part in (module.linear, module.activation_function)
+        ]
+        self.dense = nn.Sequential(*dense) if dense else nn.Identity()
+        self.dense.float()
+        self.positions = position_count(self.transformer)
+        self.settings = checked_lengths(settings, self.positions, own_length(self.positions, self.tokenizer))
         if settings.pooling == "cls" and settings.include_prompt:
-            keep_first_token(transformer)
+            keep_first_token(self.transformer)
 
     @property
     def dim(self) -> int:
-        return self.settings.dense[-1].out_features if self.settings.dense else self.transformer.config.hidden_size
+        width = self.settings.dense[-1].out_features if self.settings.dense else self.library[0][1].embedding_dimension
+        return min(width, self.settings.truncate_dim or width)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, prompt_tokens: int = 0) -> Tensor:
         """Embeddings of a batch.
@@ -52,7 +65,7 @@ class TextEncoder(nn.Module):
             prompt_tokens: leading tokens to leave out of the pooling.
 
         Returns:
-            (B, D) float32, of norm 1 where settings.normalize.
+            (B, D) float32, of norm 1 where settings.normalize and nothing is cut off.
         """
         input_ids, attention_mask = _pad_right(input_ids, attention_mask)
         hidden = self.transformer(
@@ -62,14 +75,14 @@ class TextEncoder(nn.Module):
             attention_mask = attention_mask.clone()
             attention_mask[:, :prompt_tokens] = 0
         embedding = self.dense(pool(hidden, attention_mask, self.settings.pooling))  # (B, D)
-        return nn.functional.normalize(embedding, dim=-1) if self.settings.normalize else embedding
+        if self.settings.normalize:
+            embedding = nn.functional.normalize(embedding, dim=-1)
+        return embedding if self.settings.truncate_dim is None else embedding[:, : self.settings.truncate_dim]
 
     def tokenize(self, texts: list[str], role: str) -> list[list[int]]:
         """Token ids with prompt and special tokens, cut to the role's length, not padded."""
         prompt = self.settings.prompt(role)
         texts = [prompt + text for text in texts]
-        if self.settings.lower_case:
-            texts = [text.lower() for text in texts]
         ids: list[list[int]] = []
         for part in stretches([len(text) for text in texts]):
             ids += self.tokenizer(texts[part], truncation=True, max_length=self.settings.max_length(role), padding=False,
@@ -100,11 +113,19 @@ class TextEncoder(nn.Module):
         lengths = torch.tensor([len(row) for row in ids]).unsqueeze(1)  # (B, 1)
         return input_ids, (torch.arange(longest) < lengths).long()
 
+    def features(self, ids: list[list[int]]) -> dict[str, Tensor]:
+        """`collate` as the arguments of `forward`."""
+        input_ids, attention_mask = self.collate(ids)
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+Encoder = TextEncoder | StackEncoder
+
 
 class DualEncoder(nn.Module):
     """A query tower and a document tower. With one shared tower both attributes are the same module."""
 
-    def __init__(self, query: TextEncoder, doc: TextEncoder):
+    def __init__(self, query: Encoder, doc: Encoder):
         super().__init__()
         self.query = query
         self.doc = doc
@@ -127,35 +148,66 @@ class DualEncoder(nn.Module):
         shared = load_encoder(folder, precision, **settings)
         return cls(shared, load_encoder(folder, precision, **settings) if separate else shared)
 
-    def tower(self, role: str) -> TextEncoder:
+    def tower(self, role: str) -> Encoder:
         return self.query if role == "query" else self.doc
 
 
-def load_encoder(folder: Path, precision: str = "fp32", **settings: object) -> TextEncoder:
+def load_encoder(
+    folder: Path, precision: str = "fp32", query_max_length: int | None = None, doc_max_length: int | None = None,
+    **changes: object,
+) -> Encoder:  # fmt: skip
     """One tower, in eval mode, on the CPU.
 
+    Args:
+        folder: as `sources.resolve` gives it.
+        precision: "fp32" or "bf16", of the weights.
+        query_max_length, doc_max_length: tokens of a role; None takes the folder's.
+        changes: see `settings.change`.
+
     Raises:
-        UserError: no safetensors, damaged or incomplete weights, an unsupported module.
+        UserError: whatever sentence-transformers cannot read, or search cannot follow.
     """
-    architectures = read_config(folder / "config.json").get("architectures") or []
-    if any(name.endswith("ForSequenceClassification") for name in architectures):
+    config = read_config(folder / "config.json") if (folder / "config.json").exists() else {}
+    architectures = config.get("architectures") or []
+    if any(str(name).endswith("ForSequenceClassification") for name in architectures):
         raise UserError(f"model folder {folder} is a cross-encoder ({architectures[0]}): it scores pairs and has no "
                         "embeddings of its own; expected an encoder here. Name it as --reranker.")  # fmt: skip
-    merged = read_settings(folder).override(**settings)
-    transformer, tokenizer = load_transformer(folder, _architecture(folder), precision)
-    return TextEncoder(transformer, tokenizer, merged, _load_dense(folder, merged)).eval()
+    stack = open_encoder(folder, precision)
+    change(stack, folder, **changes)
+    known = is_known(stack) and takes_ids_alone(stack[0])
+    paths = module_paths(folder)
+    settings = settings_of(stack, folder, known, paths)
+    lengths = {"query_max_length": query_max_length, "doc_max_length": doc_max_length}
+    try:
+        alone = embeddings_alone(stack)
+    except Exception as error:  # the library's modules raise what they like for a stack that does not fit together
+        raise unreadable(folder, error) from error
+    if known:
+        if precision != "fp32" and alone is not None:
+            float_projections(stack, folder)
+        encoder = TextEncoder(stack, settings.override(**lengths)).eval()
+        if alone is None or not differs(alone, _embeddings(encoder), precision):
+            if doc_max_length is None and min(encoder.positions, encoder.tokenizer.model_max_length) >= NO_LIMIT:
+                say(
+                    f"{folder} has no limit of its own: texts are cut at {DEFAULT_LENGTH} tokens (--max-length changes it)"
+                )
+            return encoder
+        # a model that wants more than ids and mask: the library's own way, on modules that were not prepared for ours
+        stack = open_encoder(folder, precision)
+        change(stack, folder, **changes)
+        settings = settings_of(stack, folder, False, paths)
+    singly = alone is not None and differs(alone, embeddings_of(stack, TEXTS), precision)
+    if singly:
+        say(f"{folder}: padding changes its embeddings, so every text is encoded by itself")
+    dim = stack.get_embedding_dimension() if alone is None else alone.shape[1]
+    return StackEncoder(stack, settings.override(**lengths), dim, singly).eval()
 
 
-def _architecture(folder: Path):
-    """AutoModel, or the encoder half of an encoder-decoder, as sentence-transformers takes it."""
-    config = read_config(folder / "config.json")
-    kind = config.get("model_type")
-    if kind not in ENCODER_HALVES:
-        if not config.get("is_encoder_decoder"):
-            return AutoModel
-        raise UserError(f"model folder {folder} is the encoder-decoder {kind!r}; supported of these are "
-                        f"{', '.join(ENCODER_HALVES)}. Name an encoder.")  # fmt: skip
-    return ENCODER_HALVES[kind]
+@torch.no_grad()
+def _embeddings(encoder: TextEncoder) -> Tensor:
+    """Of the texts of `unpadded`, in one batch, without prompts."""
+    rows = encoder.tokenizer(TEXTS, truncation=True)["input_ids"]  # at the library's length, not the user's
+    return encoder(*encoder.collate(rows))
 
 
 def _pad_right(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,30 +216,3 @@ def _pad_right(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         return input_ids, mask
     order = mask.argsort(dim=1, descending=True, stable=True)  # (B, T)
     return input_ids.gather(1, order), mask.gather(1, order)
-
-
-def _load_dense(folder: Path, settings: EncoderSettings) -> nn.Module:
-    layers: list[nn.Module] = []
-    for dense in settings.dense:
-        linear = nn.Linear(dense.in_features, dense.out_features, bias=dense.bias)
-        (file,) = weight_files(folder / dense.folder)
-        try:
-            weights = load_file(file)
-            linear.load_state_dict({name.removeprefix("linear."): value.float() for name, value in weights.items()})
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise unreadable(folder, error) from error
-        layers += [linear, ACTIVATIONS[dense.activation]()]
-    return nn.Sequential(*layers)
-
-
-def _with_lengths(settings: EncoderSettings, positions: int, tokenizer) -> EncoderSettings:
-    """Fill in the model's own limits; refuse lengths that its position table does not have."""
-    own = own_length(positions, tokenizer)
-    lengths = {}
-    for role in ROLES:
-        asked = settings.max_length(role)
-        if asked is not None and not 4 <= asked <= positions:
-            raise UserError(f"max length {asked} ({role}) does not fit the model; expected 4 to {positions} tokens. Pass "
-                            "--max-length within that.")  # fmt: skip
-        lengths[f"{role}_max_length"] = asked or own
-    return settings.override(**lengths)

@@ -39,58 +39,91 @@ def is_without_weights() -> bool:
     return _META.get()
 
 
-def _shapes_of(folder: Path, auto_class, changes: dict) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+@contextlib.contextmanager
+def loading(loaded: list[tuple[PreTrainedModel, dict]]) -> Iterator[None]:
+    """Every transformers model that is loaded inside is put on the list, with what its files lacked.
+
+    sentence-transformers loads models without asking for that, and transformers then only warns of weights left random.
+    """
+    plain = PreTrainedModel.__dict__["from_pretrained"]
+
+    def told(cls, *args, output_loading_info: bool = False, **kwargs):
+        kwargs.setdefault("ignore_mismatched_sizes", True)  # so that they are listed, by name
+        model, info = plain.__func__(cls, *args, output_loading_info=True, **kwargs)
+        loaded.append((model, info))
+        return (model, info) if output_loading_info else model
+
+    PreTrainedModel.from_pretrained = classmethod(told)
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, **changes)
-        with quiet(), torch.device("meta"):
-            transformer = getattr(auto_class, "from_config", auto_class)(config)
-        return transformer, AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
-    except Exception as error:  # as below
-        raise unreadable(folder, error) from error
+        yield
+    finally:
+        PreTrainedModel.from_pretrained = plain
 
 
-def load_transformer(
-    folder: Path, auto_class, precision: str, new_head: bool = False
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_transformer(folder: Path, auto_class, precision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model of a folder, on the CPU, and its tokenizer.
 
     Args:
         folder: as `sources.resolve` gives it.
-        auto_class: the transformers class to load with (AutoModel, AutoModelForSequenceClassification, …).
+        auto_class: the transformers class to load with (AutoModelForCausalLM).
         precision: "fp32" or "bf16", of the weights.
-        new_head: a classification head of one label is expected to be missing; it is drawn at random.
 
     Raises:
-        UserError: no safetensors, no vocabulary, damaged or incomplete weights, a tokenizer of another model.
+        UserError: no safetensors, no vocabulary, damaged or incomplete weights, a tokenizer of another model, own code.
     """
     weight_files(folder)
     check_tokenizer(folder)
-    if _META.get():
-        return _shapes_of(folder, auto_class, {"num_labels": 1} if new_head else {})
+    loaded: list[tuple[PreTrainedModel, dict]] = []
+    shared = {"local_files_only": True, "trust_remote_code": False}
     try:
-        with quiet():
-            transformer, info = auto_class.from_pretrained(
-                folder, dtype=DTYPES[precision], use_safetensors=True, local_files_only=True, output_loading_info=True,
-                ignore_mismatched_sizes=True,  # so that they are listed below, by name
-                **({"num_labels": 1} if new_head else {}),
-            )  # fmt: skip
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
+        if _META.get():
+            config = AutoConfig.from_pretrained(folder, **shared)
+            with quiet(), torch.device("meta"):
+                transformer = auto_class.from_config(config, trust_remote_code=False)
+        else:
+            with quiet(), loading(loaded):
+                transformer = auto_class.from_pretrained(
+                    folder, dtype=DTYPES[precision], use_safetensors=True, **shared
+                )
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **shared)
         rows, highest = transformer.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError, … for bad folders
         raise unreadable(folder, error) from error
-    body = f"{transformer.base_model_prefix}."  # the head is what lies beside the body
+    for model, info in loaded:
+        check_weights(folder, model, info)
+    if highest >= rows and not _META.get():
+        raise UserError(f"model folder {folder} has a tokenizer with ids up to {highest}, expected below {rows}, the rows of "
+                        "the embedding table: it is another model's. Copy or download it again.")  # fmt: skip
+    return transformer, tokenizer
+
+
+def check_weights(folder: Path, model: PreTrainedModel, info: dict, new_head: bool = False) -> None:
+    """
+    Args:
+        folder: for the message.
+        model: as it was loaded.
+        info: what transformers says of the loading.
+        new_head: a classification head is expected to be missing; it was drawn at random.
+
+    Raises:
+        UserError: the files lack weights of the model, or have them in other shapes, or the adapter is another model's.
+    """
+    if getattr(model, "peft_config", None):
+        wrong = sorted({*info["missing_keys"], *info["unexpected_keys"], *map(str, info["mismatched_keys"])})
+        if wrong:
+            raise UserError(f"the adapter in {folder} does not fit its base ({len(wrong)} weights without a place, "
+                            f"{wrong[0]}, …); expected the model that it was trained on. Correct base_model_name_or_path in "
+                            f"its adapter_config.json.")  # fmt: skip
+        return
+    body = f"{model.base_model_prefix}."  # the head is what lies beside the body
     new = [name for name in info["missing_keys"] if not name.startswith(body) or "pooler." in name] if new_head else []
     missing = [name for name in info["missing_keys"] if not name.startswith("pooler.") and name not in new]
     if missing or info["mismatched_keys"]:
-        wrong = missing or [str(key) for key in info["mismatched_keys"]]
+        wrong = sorted(missing) or [str(key) for key in info["mismatched_keys"]]
         raise UserError(f"model folder {folder} lacks {len(wrong)} weights that its config.json asks for ({wrong[0]}, …); "
                         "they would be random. Expected the weights of this architecture; save the model again.")  # fmt: skip
-    if highest >= rows:
-        raise UserError(f"model folder {folder} has a tokenizer with ids up to {highest}, expected below {rows}, the rows of "
-                        "the embedding table: it is another model's. Copy or download it again.")  # fmt: skip
     if new:
         say(f"{folder} has no head that scores; a new one is drawn at random, to be trained")
-    return transformer, tokenizer
 
 
 @contextlib.contextmanager
@@ -105,6 +138,9 @@ def quiet() -> Iterator[None]:
 
 
 def unreadable(folder: Path, error: Exception) -> UserError:
+    if "trust_remote_code" in str(error):
+        return UserError(f"model folder {folder} needs code of its own, which is never run here; expected an architecture that "
+                         "transformers has, and modules that sentence-transformers has. Name another model.")  # fmt: skip
     reason = " ".join(str(error).split())[:200]
     return UserError(f"model folder {folder} cannot be loaded ({type(error).__name__}: {reason}); expected a complete "
                      "Hugging Face folder of a text encoder. Copy or download it again.")  # fmt: skip

@@ -47,8 +47,8 @@ def _convert(file: Path, folder: Path) -> None:
 
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-            model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
     except (
         Exception
     ) as error:  # gguf and transformers raise ValueError, KeyError, struct.error, … for what they cannot read

@@ -45,13 +45,13 @@ def _make(values: dict, source: Path, file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         try:
             config = AutoConfig.for_model(**(values | {"vocab_size": len(tokenizer), **ids}))
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         except (ValueError, TypeError, RuntimeError, KeyError) as error:
             raise UserError(f"{file} describes no causal language model ({' '.join(str(error).split())[:200]}); expected "
                             "arguments of transformers' configuration of that model_type. Correct it.") from error  # fmt: skip

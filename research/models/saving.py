@@ -1,18 +1,21 @@
-"""Models as folders that this house and sentence-transformers load alike."""
+"""Models as folders, written by sentence-transformers itself: what it loads from them is what was trained."""
 
-import dataclasses
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from safetensors.torch import save_file
+from sentence_transformers import CrossEncoder as RerankerStack
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
 
 from research.models.adapters import merged
-from research.models.cross_encoder import CrossEncoder
-from research.models.dual_encoder import DualEncoder, TextEncoder
-from research.models.settings import LENGTHS_FILE
-from research.runfolder import write_json
+from research.models.cross_encoder import CrossEncoder, Reranker
+from research.models.dual_encoder import DualEncoder, Encoder, TextEncoder
+from research.models.library import transformers_of
+from research.models.settings import ROLES
+from research.models.stack_encoder import input_module
 
-POOLING_NAMES = {"mean": "mean", "cls": "cls", "last": "lasttoken"}
-MODULE = "sentence_transformers.models."
+LENGTHS = {"query": "query_length", "doc": "document_length"}  # what the library's Transformer calls them
 
 
 def save_dual_encoder(model: DualEncoder, folder: Path) -> None:
@@ -28,50 +31,45 @@ def save_dual_encoder(model: DualEncoder, folder: Path) -> None:
         save_text_encoder(model.doc, folder / "doc")
 
 
-def save_text_encoder(encoder: TextEncoder, folder: Path) -> None:
-    """Transformer, tokenizer, and sentence-transformers' modules: Pooling, Dense, Normalize."""
+def save_text_encoder(encoder: Encoder, folder: Path) -> None:
+    """Transformer, tokenizer, further modules, prompts, and the lengths of the roles."""
+    stack = encoder.library[0] if isinstance(encoder, TextEncoder) else encoder.stack
+    _set_lengths(stack, encoder)
+    with _whole_weights(stack):
+        stack.save(str(folder), create_model_card=False)
+
+
+def _set_lengths(stack: SentenceTransformer, encoder: Encoder) -> None:
+    """The longer role's length as the tokenizer's, and where the roles differ each one's own."""
     settings = encoder.settings
-    folder.mkdir(parents=True, exist_ok=True)
-    merged(encoder.transformer).save_pretrained(folder, safe_serialization=True)
-    encoder.tokenizer.save_pretrained(folder)
-    longest = max(settings.query_max_length, settings.doc_max_length)
-    kinds = [
-        "Transformer",
-        "Pooling",
-        *("Dense" for _ in settings.dense),
-        *(["Normalize"] if settings.normalize else []),
-    ]
-    paths = [f"{i}_{kind}" if i else "" for i, kind in enumerate(kinds)]
-    write_json(folder / "modules.json", [
-        {"idx": i, "name": str(i), "path": path, "type": MODULE + kind}
-        for i, (kind, path) in enumerate(zip(kinds, paths, strict=True))
-    ])  # fmt: skip
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": longest, "do_lower_case": settings.lower_case})
-    write_json(folder / "config_sentence_transformers.json", {
-        "prompts": {"query": settings.query_prompt, "document": settings.doc_prompt}, "default_prompt_name": None,
-        "similarity_fn_name": settings.similarity,
-    })  # fmt: skip
-    write_json(folder / "1_Pooling" / "config.json", {
-        "word_embedding_dimension": encoder.transformer.config.hidden_size, "include_prompt": settings.include_prompt,
-        "pooling_mode": POOLING_NAMES[settings.pooling],
-    })  # fmt: skip
-    linears = [layer for layer in encoder.dense if hasattr(layer, "weight")] if settings.dense else []
-    for path, dense, linear in zip(paths[2:], settings.dense, linears, strict=False):
-        activation = {"identity": "Identity", "tanh": "Tanh", "gelu": "GELU", "relu": "ReLU"}[dense.activation]
-        write_json(folder / path / "config.json", {
-            "in_features": dense.in_features, "out_features": dense.out_features, "bias": dense.bias,
-            "activation_function": f"torch.nn.modules.{'linear' if activation == 'Identity' else 'activation'}.{activation}",
-        })  # fmt: skip
-        state = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in linear.state_dict().items()}
-        save_file(state, folder / path / "model.safetensors")
-    # sentence-transformers knows one length; ours are a role's own
-    write_json(folder / LENGTHS_FILE, {name: value for name, value in dataclasses.asdict(settings).items()
-                                       if name.endswith("max_length")})  # fmt: skip
+    lengths = {role: settings.max_length(role) for role in ROLES}
+    if isinstance(encoder, TextEncoder):
+        stack.max_seq_length = max(lengths.values())
+        own = lengths if len(set(lengths.values())) > 1 else dict.fromkeys(ROLES)
+        for role, name in LENGTHS.items():
+            setattr(stack[0], name, own[role])
+        return
+    for role, call in encoder.calls.items():
+        if call.options:
+            setattr(input_module(stack, call.task), LENGTHS[role], lengths[role])
 
 
-def save_cross_encoder(model: CrossEncoder, folder: Path) -> None:
-    """A Hugging Face sequence classifier, which sentence-transformers' CrossEncoder loads too."""
-    folder.mkdir(parents=True, exist_ok=True)
-    merged(model.transformer).save_pretrained(folder, safe_serialization=True)
-    model.tokenizer.model_max_length = model.max_length
-    model.tokenizer.save_pretrained(folder)
+@contextlib.contextmanager
+def _whole_weights(stack: SentenceTransformer | RerankerStack) -> Iterator[None]:
+    """Inside, every transformer of a stack has its adapter merged: a copy, since training may go on with the adapter."""
+    trained: list[tuple[Transformer, object]] = [(module, module.model) for module in transformers_of(stack)]
+    try:
+        for module, model in trained:
+            module.model = merged(model)
+        yield
+    finally:
+        for module, model in trained:
+            module.model = model
+
+
+def save_cross_encoder(model: Reranker, folder: Path) -> None:
+    """As sentence-transformers' CrossEncoder, and transformers where it is a plain classifier, load it."""
+    stack = model.library[0] if isinstance(model, CrossEncoder) else model.stack
+    stack.max_seq_length = model.max_length
+    with _whole_weights(stack):
+        stack.save(str(folder), create_model_card=False)

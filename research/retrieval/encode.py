@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from research.errors import UserError
-from research.models.dual_encoder import TextEncoder
+from research.models.dual_encoder import Encoder
 from research.progress import bar
 
 WINDOW = 2**15  # texts tokenised and sorted together: bounds memory, and padding is already < 1% at this size
@@ -41,7 +41,7 @@ def plan_batches(lengths: Sequence[int], token_budget: int) -> list[np.ndarray]:
     return batches
 
 
-def encode_texts(encoder: TextEncoder, texts: Sequence[str], role: str, token_budget: int | None = None) -> np.ndarray:
+def encode_texts(encoder: Encoder, texts: Sequence[str], role: str, token_budget: int | None = None) -> np.ndarray:
     """Embeddings in memory, in the order of `texts`: for queries and small corpora.
 
     Returns:
@@ -56,7 +56,7 @@ def encode_texts(encoder: TextEncoder, texts: Sequence[str], role: str, token_bu
 
 
 def encode_batches(
-    encoder: TextEncoder, texts: Sequence[str], role: str, token_budget: int | None = None,
+    encoder: Encoder, texts: Sequence[str], role: str, token_budget: int | None = None,
     skip: Callable[[int], bool] = lambda number: False,
 ) -> Iterator[Batch]:  # fmt: skip
     """Every batch of the plan but those whose number `skip` turns down.
@@ -69,7 +69,7 @@ def encode_batches(
     budget = token_budget or default_budget(encoder)
     prompt_tokens = encoder.prompt_tokens(role)
     longest = encoder.settings.max_length(role)
-    if prompt_tokens >= longest - 1:
+    if longest is not None and prompt_tokens >= longest - 1:
         raise UserError(f"the {role} prompt takes {prompt_tokens} of {longest} tokens and is left out of the pooling, so "
                         "nothing is left to pool; expected a shorter prompt. Pass a larger --max-length.")  # fmt: skip
     starts = range(0, len(texts), WINDOW)
@@ -90,14 +90,14 @@ def encode_batches(
 
 
 @torch.inference_mode()
-def encode_batch(encoder: TextEncoder, ids: list[list[int]], prompt_tokens: int = 0) -> np.ndarray:
+def encode_batch(encoder: Encoder, ids: list, prompt_tokens: int = 0) -> np.ndarray:
     """(B, D) float32 embeddings of tokenised texts."""
     device = next(encoder.parameters()).device
-    input_ids, mask = encoder.collate(ids)
-    return encoder(input_ids.to(device), mask.to(device), prompt_tokens).cpu().numpy()
+    batch = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in encoder.features(ids).items()}
+    return encoder(**batch, prompt_tokens=prompt_tokens).cpu().numpy()
 
 
-def default_budget(encoder: TextEncoder) -> int:
+def default_budget(encoder: Encoder) -> int:
     return TOKEN_BUDGET[next(encoder.parameters()).device.type]
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from research.errors import UserError
-from research.models.cross_encoder import CrossEncoder, load_cross_encoder
+from research.models.cross_encoder import Reranker, load_cross_encoder
 from research.models.inference import best_device, for_inference
-from research.models.sources import hash_model, resolve
+from research.models.sources import hash_with_base, resolve
 from research.progress import bar
 from research.retrieval.encode import TOKEN_BUDGET, plan_batches
 from research.types import Run
@@ -29,7 +29,7 @@ class Scorer:
     def __init__(self, name: str, precision: str, max_length: int | None, token_budget: int | None):
         folder = resolve(name)
         self.name, self.precision, self.token_budget = name, precision, token_budget
-        self.model_hash = hash_model(folder)
+        self.model_hash = hash_with_base(folder)
         self.model = load_cross_encoder(folder, precision, max_length)
         self.device = best_device()
         for_inference(self.model, self.device)
@@ -37,7 +37,12 @@ class Scorer:
     @property
     def identity(self) -> list:
         """What a logit depends on, beside the two texts."""
-        return [self.model_hash, self.model.max_length, self.precision]
+        return [
+            self.model_hash,
+            self.model.max_length,
+            self.precision,
+            *([self.model.identity] if self.model.identity else []),
+        ]
 
     def score(self, queries: Sequence[str], docs: Sequence[str]) -> np.ndarray:
         """As `score_pairs`."""
@@ -45,7 +50,7 @@ class Scorer:
 
 
 def score_pairs(
-    model: CrossEncoder, queries: Sequence[str], docs: Sequence[str], token_budget: int | None = None
+    model: Reranker, queries: Sequence[str], docs: Sequence[str], token_budget: int | None = None
 ) -> np.ndarray:
     """Logits of query-document pairs, in length-sorted batches under a token budget.
 
@@ -69,7 +74,8 @@ def score_pairs(
             pairs = model.tokenize(list(queries[start : start + WINDOW]), list(docs[start : start + WINDOW]))
             for positions in plan_batches([model.padded_length(len(row)) for row in pairs["input_ids"]], budget):
                 batch = model.collate(pairs, positions.tolist())
-                scores[start + positions] = model(**{name: t.to(device) for name, t in batch.items()}).cpu().numpy()
+                batch = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
+                scores[start + positions] = model(**batch).cpu().numpy()
                 progress.update(len(positions))
     if not np.isfinite(scores).all():
         raise UserError("the reranker gave nan or inf; expected finite scores. Its weights are damaged, or overflow in "

@@ -10,7 +10,7 @@ import numpy as np
 from research.errors import UserError
 from research.models.dual_encoder import DualEncoder
 from research.models.inference import best_device, for_inference
-from research.models.sources import hash_model, resolve
+from research.models.sources import hash_with_base, resolve
 from research.retrieval.encode import encode_texts
 from research.retrieval.fusion import reciprocal_rank_fusion
 from research.retrieval.index import HnswIndex, ann_recall, exact_search, pair_scores, to_run
@@ -128,7 +128,7 @@ class Dense:
     def __init__(self, texts: Texts, options: Options, cache: Path, retriever: str):
         self.texts, self.options, self.cache, self.retriever = texts, options, cache, retriever
         folder = resolve(retriever)
-        self.model_hash = hash_model(folder)
+        self.model_hash = hash_with_base(folder)
         self.model = DualEncoder.load(folder, options.precision, **options.settings)
         self.device = best_device()
         for_inference(self.model, self.device)

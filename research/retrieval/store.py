@@ -5,7 +5,6 @@ embeddings were made from. Without store.json the folder is unfinished work, and
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import time
@@ -17,8 +16,7 @@ import numpy as np
 import torch
 
 from research.errors import UserError
-from research.models.dual_encoder import TextEncoder
-from research.models.settings import ROLES
+from research.models.dual_encoder import Encoder
 from research.progress import bar, say
 from research.retrieval import encode
 from research.runfolder import (
@@ -48,12 +46,9 @@ class Store(NamedTuple):
     meta: dict
 
 
-def store_key(model_hash: str, encoder: TextEncoder, role: str, precision: str, texts_hash: str) -> str:
+def store_key(model_hash: str, encoder: Encoder, role: str, precision: str, texts_hash: str) -> str:
     """What a store's content depends on: weights, tokenizer, every setting of the role, precision, ids and texts."""
-    settings = dataclasses.asdict(encoder.settings)
-    other = next(name for name in ROLES if name != role)
-    mine = {name: value for name, value in settings.items() if not name.startswith(f"{other}_")}
-    return hash_json([FORMAT, model_hash, role, mine, precision, texts_hash])
+    return hash_json([FORMAT, model_hash, role, encoder.settings.identity(role), precision, texts_hash])
 
 
 def hash_texts(ids: Sequence[str], texts: Sequence[str]) -> str:
@@ -61,7 +56,7 @@ def hash_texts(ids: Sequence[str], texts: Sequence[str]) -> str:
 
 
 def build_store(
-    folder: Path, encoder: TextEncoder, ids: Sequence[str], texts: Sequence[str], role: str, key: str,
+    folder: Path, encoder: Encoder, ids: Sequence[str], texts: Sequence[str], role: str, key: str,
     facts: dict, token_budget: int | None = None,
 ) -> Store:  # fmt: skip
     """Encode into `folder`, or finish what an earlier process began there, or open what it finished.
@@ -243,7 +238,7 @@ class _Journal:
             self.flush()
 
 
-def _journal_header(key: str, encoder: TextEncoder, token_budget: int | None) -> dict:
+def _journal_header(key: str, encoder: Encoder, token_budget: int | None) -> dict:
     """Embeddings are bitwise the same only under the same batches, kernels and threads: all are in the header."""
     device = next(encoder.parameters()).device
     environment = {"torch": torch.__version__, "device": device_name(device), "threads": torch.get_num_threads(),

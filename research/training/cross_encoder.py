@@ -11,9 +11,9 @@ from research.errors import UserError
 from research.losses.ranking import listwise_softmax, pointwise_bce
 from research.metrics.retrieval import mean, parse_metric
 from research.models.adapters import inject, keep_trained
-from research.models.cross_encoder import CrossEncoder, load_cross_encoder
+from research.models.cross_encoder import Reranker, load_cross_encoder
 from research.models.saving import save_cross_encoder
-from research.models.sources import MINILM, hash_model, resolve
+from research.models.sources import MINILM, hash_with_base, resolve
 from research.models.training import for_training, set_dropout
 from research.training.curves import log_values
 from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
@@ -56,7 +56,7 @@ class CrossEncoderModule(L.LightningModule):
             parse_metric(name)
         self.automatic_optimization = False
         folder = resolve(model)
-        self.base_hash = hash_model(folder)
+        self.base_hash = hash_with_base(folder)
         self.model = load_cross_encoder(folder, max_length=max_length, new_head=True)
         set_dropout(self.model, dropout)
         if adapter is not None:
@@ -109,7 +109,7 @@ class CrossEncoderModule(L.LightningModule):
         save_cross_encoder(self.model, folder)
 
 
-def score(model: CrossEncoder, pairs: TokenBatch, present: Tensor) -> Tensor:
+def score(model: Reranker, pairs: TokenBatch, present: Tensor) -> Tensor:
     """(B, N) scores of the pairs that are present, query after query; 0 elsewhere."""
     flat = torch.cat([model(**chunk) for chunk in pairs.chunks])[pairs.rows]  # (pairs,)
     return flat.new_zeros(present.shape).masked_scatter(present, flat)

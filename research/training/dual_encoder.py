@@ -12,9 +12,9 @@ from research.errors import UserError
 from research.losses.contrastive import info_nce, known_positives, symmetric_info_nce
 from research.metrics.retrieval import mean, parse_metric
 from research.models.adapters import inject, keep_trained
-from research.models.dual_encoder import DualEncoder, TextEncoder
+from research.models.dual_encoder import DualEncoder, Encoder
 from research.models.saving import save_dual_encoder
-from research.models.sources import MINILM, hash_model, resolve
+from research.models.sources import MINILM, hash_with_base, resolve
 from research.models.training import for_training, freeze_pooler, set_dropout
 from research.training.curves import log_values
 from research.training.gather import gather_rows
@@ -75,7 +75,7 @@ class DualEncoderModule(L.LightningModule):
             parse_metric(name)
         self.automatic_optimization = False
         folder = resolve(model)
-        self.base_hash = hash_model(folder)
+        self.base_hash = hash_with_base(folder)
         settings = {"query_max_length": query_max_length, "doc_max_length": doc_max_length, "query_prompt": query_prompt,
                     "doc_prompt": doc_prompt, "pooling": pooling}  # fmt: skip
         self.model = DualEncoder.load(folder, separate=towers == "separate", **settings)
@@ -159,7 +159,7 @@ class DualEncoderModule(L.LightningModule):
         save_dual_encoder(self.model, folder)
 
 
-def embed(encoder: TextEncoder, texts: TokenBatch, role: str) -> Tensor:
+def embed(encoder: Encoder, texts: TokenBatch, role: str) -> Tensor:
     """(B, D) embeddings of B texts, chunk by chunk: what one big batch gives, with less padding.
 
     Of norm 1 wherever search will compare by cosine, also for models that leave the division to the search.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from research.metrics.retrieval import evaluate, parse_metric, rank_documents
-from research.models.dual_encoder import TextEncoder
+from research.models.dual_encoder import Encoder
 from research.retrieval.encode import encode_batches
 from research.retrieval.index import exact_search, to_run
 from research.retrieval.rerank import rerank, score_pairs, top_pairs
@@ -79,7 +79,7 @@ def _snippet(data: Collection, doc: str | None) -> str:
     return content if len(content) <= SNIPPET else content[:SNIPPET] + "…"
 
 
-def _encode(module: L.LightningModule, encoder: TextEncoder, texts: list[str], role: str) -> np.ndarray:
+def _encode(module: L.LightningModule, encoder: Encoder, texts: list[str], role: str) -> np.ndarray:
     """(N, D) embeddings, each rank encoding every world_size-th text."""
     mine = texts[module.trainer.global_rank :: module.trainer.world_size]
     out = np.empty((len(mine), encoder.dim), np.float32)

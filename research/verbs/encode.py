@@ -42,11 +42,11 @@ def run(args: argparse.Namespace) -> int:
 
     from research.models.dual_encoder import DualEncoder
     from research.models.inference import best_device, for_inference
-    from research.models.sources import hash_model, resolve
+    from research.models.sources import hash_with_base, resolve
     from research.retrieval.store import build_store, hash_texts, store_key
 
     folder = resolve(args.model)
-    model_hash = hash_model(folder)
+    model_hash = hash_with_base(folder)
     model = DualEncoder.load(folder, args.precision, **options.encoder_settings(args))
     encoder = model.tower(args.tower)
     key = store_key(model_hash, encoder, args.tower, args.precision, hash_texts(ids, texts))

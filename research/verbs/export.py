@@ -41,19 +41,23 @@ def run(args: argparse.Namespace) -> int:
             f"--out {args.out} exists and is not an empty folder; expected a new one. Name another, or delete it."
         )
     folder = resolve(args.model)
-    adapter = (folder / ADAPTER_CONFIG).exists()
-    if args.merge and not adapter:
+    retriever = _adapter_of_retrieval(folder)
+    adapter = (folder / ADAPTER_CONFIG).exists() and retriever is None
+    if args.merge and not adapter and retriever is None:
         raise UserError(
             f"--merge: {folder} holds no adapter ({ADAPTER_CONFIG}); expected one to merge. Leave --merge out."
         )
-    if args.merge and (method := read_config(folder / ADAPTER_CONFIG).get("peft_type")) != LORA:
+    if args.merge and adapter and (method := read_config(folder / ADAPTER_CONFIG).get("peft_type")) != LORA:
         raise UserError(f"--merge: the adapter in {folder} is of type {method}, whose virtual tokens cannot become part of the "
                         f"weights; expected {LORA}. Export it without --merge: PEFT loads it on its base.")  # fmt: skip
     require_space(args.out.parent, 2 * _size(folder), "the exported model")
-    kind = "causal-lm" if adapter else _kind(folder)
+    kind = "causal-lm" if adapter else retriever or _kind(folder)
     try:
         with writing(args.out), replace_folder(args.out) as new:
-            base = _merge(args.model, new) if args.merge else _copy(folder, new, args.model if adapter else None)
+            if retriever is not None:
+                base = _save_merged(folder, new, retriever)
+            else:
+                base = _merge(args.model, new) if args.merge else _copy(folder, new, args.model if adapter else None)
             kind = "adapter" if adapter and not args.merge else kind
             difference = _check(args.model, new, kind, args.merge)
             with atomic_write(new / "README.md") as stream:
@@ -76,10 +80,39 @@ def _kind(folder: Path) -> str:
 
     if (folder / "query").is_dir():
         return "two-towers"
+    saved = folder / "config_sentence_transformers.json"
+    if saved.exists() and read_config(saved).get("model_type") == "CrossEncoder":
+        return "cross-encoder"
     if (folder / "modules.json").exists():
         return "sentence-transformers"
     names = " ".join(read_config(folder / "config.json").get("architectures") or [])
     return "cross-encoder" if "SequenceClassification" in names else "causal-lm" if "LM" in names else "transformers"
+
+
+def _adapter_of_retrieval(folder: Path) -> str | None:
+    """sentence-transformers | cross-encoder of an adapter's folder on an encoder or a reranker; None of any other folder."""
+    from research.models.sources import ADAPTER_CONFIG, adapter_base, read_config
+
+    if not (folder / ADAPTER_CONFIG).exists():
+        return None
+    task = read_config(folder / ADAPTER_CONFIG).get("task_type")
+    if (folder / "modules.json").exists() or task in ("SEQ_CLS", "FEATURE_EXTRACTION"):
+        return "cross-encoder" if task == "SEQ_CLS" else _kind(folder)
+    return "sentence-transformers" if task is None and _kind(adapter_base(folder)) != "causal-lm" else None
+
+
+def _save_merged(folder: Path, new: Path, kind: str) -> str:
+    """An encoder's or a reranker's adapter as part of its base's weights, which any library loads; the base's name."""
+    from research.models.cross_encoder import load_cross_encoder
+    from research.models.dual_encoder import DualEncoder
+    from research.models.saving import save_cross_encoder, save_dual_encoder
+    from research.models.sources import ADAPTER_CONFIG, read_config
+
+    if kind == "cross-encoder":
+        save_cross_encoder(load_cross_encoder(folder), new)
+    else:
+        save_dual_encoder(DualEncoder.load(folder), new)
+    return read_config(folder / ADAPTER_CONFIG)["base_model_name_or_path"]
 
 
 def _copy(folder: Path, new: Path, adapter: str | None) -> str | None:
@@ -152,9 +185,9 @@ def _check(name: str, new: Path, kind: str, merged: bool) -> float | None:
     if kind == "adapter":
         from peft import AutoPeftModelForCausalLM
 
-        theirs = AutoPeftModelForCausalLM.from_pretrained(new).eval()
+        theirs = AutoPeftModelForCausalLM.from_pretrained(new, trust_remote_code=False).eval()
     else:
-        theirs = AutoModelForCausalLM.from_pretrained(new).eval()
+        theirs = AutoModelForCausalLM.from_pretrained(new, trust_remote_code=False).eval()
     vocabulary = ours.base.get_input_embeddings().num_embeddings
     ids = torch.arange(3, 35)[None] % vocabulary
     with torch.no_grad():

@@ -37,7 +37,10 @@ def modules(*kinds: str, **more) -> str:
                        | more for i, kind in enumerate(kinds)])  # fmt: skip
 
 
-def sentence_transformer(*kinds: str, pooling: str = '{"pooling_mode_mean_tokens": true}', dense: str = "{}"):
+POOLING = '{"word_embedding_dimension": 32, "pooling_mode_mean_tokens": true}'
+
+
+def sentence_transformer(*kinds: str, pooling: str = POOLING, dense: str = "{}"):
     """Makes ./model a sentence-transformers folder."""
     return (write("model/modules.json", modules("Transformer", *kinds)), write("model/1_Pooling/config.json", pooling),
             write("model/2_Dense/config.json", dense))  # fmt: skip
@@ -117,35 +120,31 @@ MODULES = [
     unreadable("malformed modules.json", "model/modules.json", "not valid JSON", AGAIN, write("model/modules.json", "[")),
     unreadable("modules.json is an object", "model/modules.json", "expected a JSON list", AGAIN,
                write("model/modules.json", "{}")),
-    unreadable("modules.json without types", "'type'", "expected those that sentence-transformers", AGAIN,
+    unreadable("modules.json without types", "model/modules.json", "each with path and type", AGAIN,
                write("model/modules.json", '[{"path": ""}]')),
-    unreadable("modules.json without a Transformer", "model/modules.json", "expected Transformer", "another model",
+    unreadable("modules.json without modules", "model/modules.json", "each with path and type", AGAIN,
                write("model/modules.json", "[]")),
-    unreadable("unsupported module", "has the module CNN", "supported are Transformer, Pooling, Dense", "name another",
-               *sentence_transformer("Pooling", "CNN")),
-    unreadable("Transformer below the top", "'0_Transformer'", "puts it at the top", "save the model again",
+    unreadable("module of the folder's own", "model/modules.json has the module own.CNN", "modules of sentence-transformers",
+               "another model", *sentence_transformer("Pooling"),
+               replace("model/modules.json", "sentence_transformers.models.Pooling", "own.CNN")),
+    unreadable("module that does not exist", "CNN2", "expected a complete", AGAIN, *sentence_transformer("Pooling", "CNN2")),
+    unreadable("Transformer in a folder that is not there", "model", "expected a complete", AGAIN,
                write("model/modules.json", modules("Transformer", path="0_Transformer"))),
-    unreadable("unsupported pooling", "'max'", "expected one of mean, cls, last", "another model",
-               *sentence_transformer("Pooling", pooling='{"pooling_mode_max_tokens": true}')),
-    unreadable("two poolings at once", "concatenates the poolings mean, cls", "one is supported", "another model",
-               *sentence_transformer(
-                   "Pooling", pooling='{"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": true}')),
-    unreadable("no pooling config", "model/1_Pooling/config.json", "expected a model folder", "Name the folder",
+    unreadable("unknown pooling", "'median'", "Valid pooling modes are", AGAIN,
+               *sentence_transformer("Pooling", pooling='{"embedding_dimension": 32, "pooling_mode": "median"}')),
+    unreadable("no pooling config", "embedding_dimension", "expected a complete", AGAIN,
                *sentence_transformer("Pooling"), remove("model/1_Pooling/config.json")),
-    unreadable("unsupported activation", "swish", "tanh, gelu", "another model",
+    unreadable("unknown activation", "Swish", "expected a complete", AGAIN,
                *sentence_transformer("Pooling", "Dense", dense=DENSE.replace("Tanh", "Swish"))),
-    unreadable("Dense without sizes", "'in_features'", "expected those that sentence-transformers", AGAIN,
+    unreadable("Dense without sizes", "'in_features'", "expected a complete", AGAIN,
                *sentence_transformer("Pooling", "Dense")),
-    unreadable("Dense without weights", "model/2_Dense", "needs weights as *.safetensors", "Save the model again",
+    unreadable("Dense without weights", "model", "Could not find 'model.safetensors'", AGAIN,
                *sentence_transformer("Pooling", "Dense", dense=DENSE)),
-    unreadable("Dense weights of another shape", "size mismatch for weight", "expected a complete", AGAIN,
+    unreadable("Dense weights of another shape", "size mismatch for linear.weight", "expected a complete", AGAIN,
                *sentence_transformer("Pooling", "Dense", dense=DENSE), dense_weights_of_another_shape),
-    unreadable("unsupported similarity", "'euclidean'", "expected cosine or dot", "another model",
+    unreadable("unsupported similarity", "euclidean", "cosine or dot", "--similarity cosine",
                *sentence_transformer("Pooling"),
                write("model/config_sentence_transformers.json", '{"similarity_fn_name": "euclidean"}')),
-    unreadable("length beyond the positions", "max length 512", "expected 4 to 64", "--max-length",
-               *sentence_transformer("Pooling"),
-               write("model/sentence_bert_config.json", '{"max_seq_length": 512}')),
     unreadable("length of a wrong type", "model/sentence_bert_config.json", "max_seq_length", AGAIN,
                *sentence_transformer("Pooling"),
                write("model/sentence_bert_config.json", '{"max_seq_length": "long"}')),
@@ -186,15 +185,15 @@ def reranker(what: str, value: str, expected: str, cure: str, *breaks, options="
     return Row("unreadable model", f"reranker: {what}", "retrieve mine", value, expected, cure, options, breaks)
 
 
-def two_labels(_) -> None:
+def three_labels(_) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
     weights = load_file("reranker/model.safetensors")
-    weights |= {"classifier.weight": torch.zeros(2, 32), "classifier.bias": torch.zeros(2)}
+    weights |= {"classifier.weight": torch.zeros(3, 32), "classifier.bias": torch.zeros(3)}
     save_file(weights, "reranker/model.safetensors", metadata={"format": "pt"})
     config = json.loads(Path("reranker/config.json").read_text())
-    config |= {"id2label": {"0": "no", "1": "yes"}, "label2id": {"no": 0, "yes": 1}}
+    config |= {"id2label": {"0": "no", "1": "yes", "2": "so"}, "label2id": {"no": 0, "yes": 1, "so": 2}}
     write("reranker/config.json", json.dumps(config))(_)
 
 
@@ -213,7 +212,7 @@ RERANKERS = [
     reranker("malformed config.json", "reranker/config.json", "not valid JSON", AGAIN, write("reranker/config.json", "{")),
     reranker("no tokenizer", "reranker", "expected a tokenizer", AGAIN, remove("reranker/tokenizer.json"),
              remove("reranker/tokenizer_config.json")),
-    reranker("two labels", "2 labels", "expected 1", "Name a model trained to rank", two_labels),
+    reranker("three labels", "3 labels", "expected 1", "Name a model trained to rank", three_labels),
     reranker("encoder without a head", "no head that scores", "expected a cross-encoder", "Name one, or train one",
              options="--reranker ./model"),
     reranker("weights that are not numbers", "nan", "expected finite", "again", reranker_with_a_nan)._replace(verbs="mine"),

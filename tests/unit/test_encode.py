@@ -255,7 +255,8 @@ def stop_after(monkeypatch, batches):
 def test_key_depends_on_every_setting_of_its_role_and_on_none_of_the_others(tiny_bert, field):
     other = {"pooling": "cls", "normalize": True, "similarity": "dot", "query_prompt": "x", "doc_prompt": "x",
              "query_max_length": 8, "doc_max_length": 8, "include_prompt": False, "lower_case": True,
-             "dense": (Dense("2_Dense", 32, 32, True, "tanh"),)}[field]  # fmt: skip
+             "dense": (Dense("2_Dense", 32, 32, True, "tanh"),), "truncate_dim": 8,
+             "modules": "Transformer, CNN"}[field]  # fmt: skip
     encoder = load_encoder(tiny_bert)
     before = store_key("m", encoder, "doc", "fp32", "t")
     encoder.settings = dataclasses.replace(encoder.settings, **{field: other})

@@ -27,10 +27,10 @@ class Words:
     def tokenize(self, texts, role):
         return [[ord(letter) for letter in text] for text in texts]
 
-    def collate(self, rows):
+    def features(self, rows):
         longest = max(map(len, rows))
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-        return ids, (ids > 0).long()
+        return {"input_ids": ids, "attention_mask": (ids > 0).long()}
 
 
 def test_one_example_a_judged_pair_and_equal_texts_are_one_document():

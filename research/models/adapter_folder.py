@@ -1,0 +1,124 @@
+"""An encoder's or a reranker's LoRA adapter: opened together with its base, then part of the weights."""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import nn
+
+from research.errors import UserError
+from research.models.sources import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    adapter_base,
+    has_own_weights,
+    read_config,
+    weight_files,
+)
+from research.progress import say
+
+LEFT = (".bin", ".pt", ".pth", ".pkl", ".md")  # of training, or pickles: never opened, and not even shown
+STACK = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "tandem.json")
+"""Of a base: how it is used as an encoder. sentence-transformers leaves it out where the adapter's folder does not say it."""
+
+
+@contextlib.contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """The folder itself; of an adapter's one that has its base's weights, configuration and, if need be, tokenizer as well.
+
+    Raises:
+        UserError: pickled adapter weights, or a base that is not to be had.
+    """
+    if (folder / ADAPTER_CONFIG).exists():
+        check_adapter(folder)
+    if not (folder / ADAPTER_CONFIG).exists() or has_own_weights(folder):
+        yield folder
+        return
+    base = adapter_base(folder)
+    weight_files(base)
+    if (base / "modules.json").exists() and not (folder / "modules.json").exists():
+        say(
+            f"{folder} has no modules.json: pooling and prompts are the library's defaults, not those of its base {base}"
+        )
+    has_tokenizer = any(folder.glob("tokenizer*"))
+    with tempfile.TemporaryDirectory(prefix="tandem-adapter-") as name:
+        place = Path(name)
+        for path in base.iterdir():
+            tokenizer = path.suffix != ".safetensors" and path.name not in (
+                "config.json",
+                "model.safetensors.index.json",
+            )
+            if (
+                path.is_file()
+                and path.suffix not in LEFT
+                and path.name not in STACK
+                and not (tokenizer and has_tokenizer)
+            ):
+                (place / path.name).symlink_to(path.resolve())
+        for path in folder.iterdir():
+            if path.suffix not in LEFT and path.name not in (ADAPTER_CONFIG, "config.json"):
+                (place / path.name).unlink(missing_ok=True)
+                (place / path.name).symlink_to(path.resolve())
+        config = read_config(folder / ADAPTER_CONFIG) | {
+            "base_model_name_or_path": str(base.resolve()),
+            "revision": None,
+        }
+        (place / ADAPTER_CONFIG).write_text(json.dumps(config), encoding="utf-8")
+        yield place
+
+
+def check_adapter(folder: Path) -> None:
+    """
+    Raises:
+        UserError: weights that are a pickle or missing, or a method whose virtual tokens would be pooled with the text.
+    """
+    if not (folder / ADAPTER_WEIGHTS).exists():
+        found = (
+            "it has a pickle, which runs code when loaded" if (folder / "adapter_model.bin").exists() else "it has none"
+        )
+        raise UserError(f"the adapter in {folder} needs its weights as {ADAPTER_WEIGHTS}; {found}. Save it again with "
+                        "save_pretrained, or name another.")  # fmt: skip
+    config = read_config(folder / ADAPTER_CONFIG)
+    if config.get("num_virtual_tokens"):
+        raise UserError(f"the adapter in {folder} is of type {config.get('peft_type')}: its virtual tokens would be read "
+                        "with the text; expected LORA for an encoder or a reranker. Name another.")  # fmt: skip
+
+
+def absorb(stack: nn.Module, folder: Path) -> None:
+    """Make the adapters in a stack part of its weights, in place.
+
+    Raises:
+        UserError: an adapter that cannot become part of them.
+    """
+    if not any(hasattr(module, "peft_config") for module in stack.modules()):
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
+
+    try:
+        for parent in list(stack.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, BaseTunerLayer):
+                    if not next(child.parameters()).is_meta:
+                        child.merge(safe_merge=True)
+                    setattr(parent, name, child.get_base_layer())
+                elif isinstance(child, ModulesToSaveWrapper):
+                    setattr(parent, name, child.modules_to_save[child.active_adapters[0]])
+                elif isinstance(child, AuxiliaryTrainingWrapper):
+                    raise ValueError(type(child).__name__)
+    except (ValueError, NotImplementedError, AttributeError, KeyError) as error:
+        raise UserError(f"the adapter in {folder} cannot become part of its base's weights "
+                        f"({' '.join(str(error).split())[:200]}); expected a LoRA adapter. Merge it with PEFT and name the "
+                        "merged model.") from error  # fmt: skip
+    left = (
+        "peft_config",
+        "_hf_peft_config_loaded",
+        "_weight_conversions",
+    )  # the last: names of weights, as PEFT has them
+    for module in stack.modules():
+        for name in set(left) & vars(module).keys():
+            delattr(module, name)
+    for parameter in stack.parameters():
+        parameter.requires_grad = True

@@ -1,0 +1,320 @@
+"""Model folders opened by sentence-transformers itself: never a pickle, never code of the folder's own, nothing left random.
+
+What a folder is, is read off the loaded stack of modules. What the library would pass over with a warning is refused here.
+"""
+
+import contextlib
+import copy
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.base.modules import Dense, Transformer
+from sentence_transformers.cross_encoder.modules import LogitScore
+from torch import nn
+from transformers import PreTrainedModel
+
+from research.errors import UserError
+from research.models.adapter_folder import absorb, check_adapter, whole
+from research.models.folder import DTYPES, check_weights, is_without_weights, loading, quiet, unreadable
+from research.models.sources import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    adapter_base,
+    check_tokenizer,
+    has_own_weights,
+    read_config,
+    weight_files,
+)
+from research.progress import say
+
+NAMESPACE = "sentence_transformers."
+SAVED = {"__version__", "model_type", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim", "activation_fn",
+         "keep_in_fp32_modules", "requirements"}  # fmt: skip
+HARMLESS = ("Default prompt name", "Converting", "No sentence-transformers", "This model was loaded in")
+
+
+def open_encoder(folder: Path, precision: str) -> SentenceTransformer:
+    """The stack of an encoder's folder, in eval mode, on the CPU; without numbers inside `without_weights`.
+
+    Args:
+        folder: as `sources.resolve` gives it.
+        precision: "fp32" or "bf16", of the weights.
+
+    Raises:
+        UserError: whatever sentence-transformers cannot load, would load only in part, or would ask to trust.
+    """
+    check(folder)
+    with _opening(folder) as (place, warned, loaded):
+        stack = SentenceTransformer(str(place), **_how(precision))
+    kinds = [message for message in warned if message.startswith("Converting")]
+    if kinds:
+        kind = kinds[0].split()[1]
+        cure = "Name it as --reranker" if kind == "CrossEncoder" else "Name a SentenceTransformer"
+        raise UserError(f"model folder {folder} is a {kind} of sentence-transformers, which has no single embedding a text; "
+                        f"expected an encoder. {cure}.")  # fmt: skip
+    saved = folder / "config_sentence_transformers.json"
+    similarity = read_config(saved).get("similarity_fn_name") if saved.exists() else None
+    if similarity is not None and similarity not in stack.SUPPORTED_SIMILARITY_FN_NAMES:
+        raise UserError(f"{saved} has similarity_fn_name {similarity!r}; expected cosine or dot. Correct it, or name another "
+                        "model.")  # fmt: skip
+    return _finished(stack, folder, loaded)
+
+
+def open_reranker(folder: Path, precision: str, new_head: bool = False) -> CrossEncoder:
+    """The stack of a reranker's folder, in eval mode, on the CPU; without numbers inside `without_weights`.
+
+    Args:
+        folder: as `sources.resolve` gives it.
+        precision: "fp32" or "bf16", of the weights.
+        new_head: an encoder, or a language model, gets a classification head of one label, drawn at random.
+
+    Raises:
+        UserError: as `open_encoder`.
+    """
+    check(folder)
+    with _opening(folder, new_head) as (place, _, loaded):
+        how = _how(precision)
+        labels = 1 if new_head else head_labels(folder)
+        if labels is not None:
+            # the pair as it is, whatever template a language model has for its chats
+            text = {"text": {"method": "forward", "method_output_name": "logits"}}
+            shared = {"trust_remote_code": False, "local_files_only": True}
+            first = Transformer(
+                str(place), transformer_task="sequence-classification", modality_config=text, module_output_name="scores",
+                model_kwargs=how["model_kwargs"] | shared, processor_kwargs=dict(shared),
+                config_kwargs=shared | {"num_labels": labels},
+            )  # fmt: skip
+            stack = CrossEncoder(modules=[first], device=str(next(first.parameters()).device))
+        else:
+            stack = CrossEncoder(str(place), **how)
+    for module in stack:
+        unknown = getattr(stack.tokenizer, "unk_token_id", None)
+        if (
+            type(module) is LogitScore
+            and unknown is not None
+            and unknown in (module.true_token_id, module.false_token_id)
+        ):
+            raise UserError(f"model folder {folder} is a language model whose tokenizer has no tokens yes and no, by which it "
+                            "would be a reranker; expected a model trained to rank. Name another.")  # fmt: skip
+    return _finished(stack, folder, loaded)
+
+
+def head_labels(folder: Path) -> int | None:
+    """How many labels the head has that lies in a classifier's adapter; None of any other folder, which says it itself."""
+    if not (folder / ADAPTER_CONFIG).exists() or has_own_weights(folder) or (folder / "modules.json").exists():
+        return None
+    if read_config(folder / ADAPTER_CONFIG).get("task_type") != "SEQ_CLS":
+        return None
+    check_adapter(folder)
+    with safe_open(folder / ADAPTER_WEIGHTS, "pt") as file:
+        heads = [name for name in file.keys() if name.endswith(".weight") and "lora_" not in name]  # noqa: SIM118
+        shapes = [file.get_slice(name).get_shape() for name in sorted(heads)]
+    rows = [shape[0] for shape in shapes if len(shape) == 2]
+    base = adapter_base(folder) / "config.json"
+    return rows[-1] if rows else len((read_config(base) if base.exists() else {}).get("id2label") or [0])
+
+
+def _how(precision: str) -> dict[str, Any]:
+    model = {"dtype": DTYPES[precision], "use_safetensors": True}
+    placed = (
+        {"model_kwargs": model | {"device_map": "meta"}}
+        if is_without_weights()
+        else {"model_kwargs": model, "device": "cpu"}
+    )
+    return {"trust_remote_code": False, "local_files_only": True, **placed}
+
+
+def check(folder: Path) -> None:
+    """What is refused before the library opens anything.
+
+    Raises:
+        UserError: a module that is the folder's own code, weights as pickles, no weights, no vocabulary.
+    """
+    adapter = (folder / ADAPTER_CONFIG).exists()
+    weight_files(folder)
+    for place in _module_places(folder):
+        pickle, safe = (
+            place / "pytorch_model.bin",
+            ("model.safetensors", "model.safetensors.index.json", ADAPTER_WEIGHTS),
+        )
+        if place != folder and (place / ADAPTER_CONFIG).exists():
+            raise UserError(f"{place} holds an adapter within a stack of modules; expected one at the top of a folder, whose "
+                            "base is then in the hash. Merge it into its base and save the stack again.")  # fmt: skip
+        if pickle.exists() and not any((place / name).exists() for name in safe):
+            raise UserError(f"{pickle} holds weights as a pickle, which runs code when loaded; expected model.safetensors "
+                            "beside it. Save the model again with save_pretrained, or name another.")  # fmt: skip
+    at_top = "" in module_paths(folder) or not (folder / "modules.json").exists()
+    if at_top and not adapter and (folder / "config.json").exists():
+        check_tokenizer(folder)
+
+
+def module_paths(folder: Path) -> list[str]:
+    """Where the modules of a stack lie in its folder, in order; [] of a plain Hugging Face folder.
+
+    Raises:
+        UserError: modules.json is damaged, or has a module that sentence-transformers does not have.
+    """
+    path = folder / "modules.json"
+    if not path.exists():
+        return []
+    modules = read_config(path, list)
+    if not modules or not all(isinstance(m, dict) and isinstance(m.get("path"), str) and isinstance(m.get("type"), str)
+                              for m in modules):  # fmt: skip
+        raise UserError(f"{path} is damaged; expected the list of modules that sentence-transformers wrote, each with path and "
+                        "type. Copy or download it again.")  # fmt: skip
+    own = [module["type"] for module in modules if not module["type"].startswith(NAMESPACE)]
+    if own:
+        raise UserError(f"{path} has the module {own[0]}, code of the folder's own, which is never run; expected modules of "
+                        "sentence-transformers. Name another model.")  # fmt: skip
+    return [module["path"] for module in modules]
+
+
+def _module_places(folder: Path) -> Iterator[Path]:
+    yield folder
+    for path in module_paths(folder):
+        if path:
+            yield folder / path
+            yield from (place for place in (folder / path).rglob("*") if place.is_dir())
+
+
+@contextlib.contextmanager
+def _opening(folder: Path, new_head: bool = False) -> Iterator[tuple[Path, list[str], list]]:
+    """The folder to open (of an adapter one with its base's files), and the library's warnings, and the models with what they
+    lacked; errors are told as ours."""
+    warned: list[str] = []
+    loaded: list[tuple[PreTrainedModel, dict]] = []
+    try:
+        with whole(folder) as place, quiet(), _listening(warned), loading(loaded), _no_pickles():
+            yield place, warned, loaded
+        with quiet():
+            for model, info in list(loaded):
+                check_weights(folder, model, info, new_head)
+                if getattr(model, "peft_config", None):
+                    _check_base(folder, model, new_head)
+    except UserError:
+        raise
+    except Exception as error:  # the libraries raise OSError, ValueError, KeyError, SafetensorError, … for bad folders
+        raise unreadable(folder, error) from error
+    saved = folder / "config_sentence_transformers.json"
+    unread = sorted(read_config(saved).keys() - SAVED) if saved.exists() else []
+    if unread:
+        say(f"{saved} says {', '.join(unread)}, which sentence-transformers does not read")
+    for message in warned:
+        if any(words in message for words in ("not trusted", "Ignoring un", "Could not parse", "Unknown keys")):
+            raise UserError(f"model folder {folder} asks for what sentence-transformers leaves out: {message[:300]} Expected a "
+                            "folder that is read whole. Name another model.")  # fmt: skip
+        if not message.startswith(HARMLESS):
+            say(f"{folder}: {message[:300]}")
+
+
+def _check_base(folder: Path, model: PreTrainedModel, new_head: bool) -> None:
+    """What an adapter's base lacks must be in the adapter (a trained head): transformers tells of the adapter alone."""
+    base = folder if has_own_weights(folder) else adapter_base(folder)
+    config = copy.deepcopy(model.config)
+    _, info = type(model).from_pretrained(base, config=config, device_map="meta", use_safetensors=True, local_files_only=True,
+                                          trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
+                                          adapter_kwargs={"_adapter_model_path": None})  # fmt: skip
+    with safe_open(folder / ADAPTER_WEIGHTS, "pt") as file:
+        trained = {name.removeprefix("base_model.model.").replace(".modules_to_save", "") for name in file.keys()}  # noqa: SIM118
+    info["missing_keys"] = {name for name in info["missing_keys"] if name not in trained}
+    check_weights(base, SimpleNamespace(base_model_prefix=model.base_model_prefix), info, new_head)
+
+
+@contextlib.contextmanager
+def _no_pickles() -> Iterator[None]:
+    """Inside, whatever tries to open a pickle is stopped: `check` knows where the library looks, this is for the rest."""
+
+    def refused(file, *_, **__):
+        raise UserError(f"{file} is a pickle, which runs code when loaded; expected safetensors. Save the model again with "
+                        "save_pretrained, or name another.")  # fmt: skip
+
+    plain, torch.load = torch.load, refused
+    try:
+        yield
+    finally:
+        torch.load = plain
+
+
+@contextlib.contextmanager
+def _listening(warned: list[str]) -> Iterator[None]:
+    """Warnings of sentence-transformers are gathered, not printed."""
+    logger = logging.getLogger("sentence_transformers")
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: warned.append(" ".join(record.getMessage().split()))
+    propagate, level, logger.propagate = logger.propagate, logger.level, False
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+        logger.setLevel(level)
+
+
+def _finished(stack: Any, folder: Path, loaded: list[tuple[PreTrainedModel, dict]]) -> Any:
+    absorb(stack, folder)
+    missing = {id(model): info["missing_keys"] for model, info in loaded}
+    for module in transformers_of(stack):
+        lost = [name for name in missing.get(id(module.model), ()) if name.startswith("pooler.")]
+        if lost and uses_pooler(module):
+            raise UserError(f"model folder {folder} lacks {len(lost)} weights that its modules ask for ({lost[0]}, …); they "
+                            "would be random. Expected the weights of the pooler; save the model again.")  # fmt: skip
+        _check_text(module, folder)
+        tokenizer = module.tokenizer
+        if tokenizer.pad_token_id is None:  # the library pads, and masks: any token does that a model can read
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or min(tokenizer.get_vocab())
+    return stack.eval()
+
+
+def float_projections(stack: SentenceTransformer, folder: Path) -> None:
+    """Dense modules with the digits of their files: they are few, and applied to float32 whatever the transformer is in."""
+    for module, path in zip(stack, module_paths(folder), strict=False):
+        if type(module) is Dense:
+            read = Dense.load(str(folder), subfolder=path, local_files_only=True)
+            module.load_state_dict(read.state_dict(), assign=True)
+
+
+def _check_text(module: Transformer, folder: Path) -> None:
+    """
+    Raises:
+        UserError: no text goes in, or the tokenizer is another model's, or has no words.
+    """
+    if not {"text", "message"} & set(module.modality_config):
+        known = ", ".join(map(str, module.modality_config)) or "nothing"
+        raise UserError(f"model folder {folder} takes {known}; expected a model of texts. Name another model.")
+    if module.tokenizer is None:
+        raise UserError(
+            f"model folder {folder} has no tokenizer; expected a model of texts. Copy or download it again."
+        )
+    vocabulary = module.tokenizer.get_vocab()
+    if len(vocabulary) <= len(module.tokenizer.all_special_ids):
+        raise UserError(f"model folder {folder} has no vocabulary: to its tokenizer every word is unknown; expected "
+                        "tokenizer.json or the files that it is made from. Copy or download it again.")  # fmt: skip
+    if not isinstance(module.max_seq_length, int | float):
+        raise UserError(f"model folder {folder}: its Transformer's file ({folder / 'sentence_bert_config.json'}) has "
+                        f"max_seq_length {module.max_seq_length!r}, expected a whole number. Copy or download it "
+                        "again.")  # fmt: skip
+    try:
+        rows = module.model.get_input_embeddings().num_embeddings
+    except (AttributeError, NotImplementedError):  # an embedding that is no table
+        return
+    if max(vocabulary.values()) >= rows:
+        raise UserError(f"model folder {folder} has a tokenizer with ids up to {max(vocabulary.values())}, expected below "
+                        f"{rows}, the rows of the embedding table: it is another model's. Copy or download it "
+                        "again.")  # fmt: skip
+
+
+def uses_pooler(module: Transformer) -> bool:
+    """Whether the model's own pooler, and not its last hidden states, goes on."""
+    return any("pooler" in str(how["method_output_name"]) for how in module.modality_config.values())
+
+
+def transformers_of(stack: nn.Module) -> list[Transformer]:
+    return [module for module in stack.modules() if isinstance(module, Transformer)]

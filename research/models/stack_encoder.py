@@ -1,0 +1,132 @@
+"""Any stack of sentence-transformers that gives one embedding a text, run through the library's own forward."""
+
+from typing import NamedTuple
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router, Transformer
+from torch import Tensor, nn
+
+from research.errors import UserError
+from research.models.folder import NO_LIMIT, position_count
+from research.models.settings import ROLES, EncoderSettings, calls
+
+CHARACTERS = 3  # bytes of a token, about: batches are laid by an estimate, the library tokenises each batch itself
+
+
+class Text:
+    """A text that is tokenised when its batch is made."""
+
+    def __init__(self, text: str, role: str, tokens: int):
+        self.text, self.role, self.tokens = text, role, tokens
+
+    def __len__(self) -> int:
+        return self.tokens
+
+
+class Call(NamedTuple):
+    """How the library is called for a role."""
+
+    prompt: str
+    task: str
+    options: dict
+
+
+class StackEncoder(nn.Module):
+    """The same to its callers as TextEncoder.
+
+    Args:
+        stack: as sentence-transformers loaded it.
+        settings: of it, with the user's lengths.
+        dim: of an embedding.
+        singly: encode each text in a batch of its own, since the stack's numbers depend on its company.
+
+    Raises:
+        UserError: a length that a module cannot be told.
+    """
+
+    def __init__(self, stack: SentenceTransformer, settings: EncoderSettings, dim: int, singly: bool = False):
+        super().__init__()
+        self.stack, self.dim, self.singly = stack, dim, singly
+        asked, lengths, self.calls = calls(stack), {}, {}
+        for role in ROLES:
+            first, limit = input_module(stack, asked[role]["task"]), settings.max_length(role)
+            positions, own = NO_LIMIT, None
+            if isinstance(first, Transformer):
+                positions = position_count(first.model)
+                own = min(positions, first.max_seq_length)
+                own = None if own >= NO_LIMIT else own
+                if limit is None and positions < first.max_seq_length < NO_LIMIT:
+                    limit = positions  # the library counts RoBERTa's rows for padding as well
+            elif limit is not None:
+                raise UserError(f"max length {limit} ({role}), but {type(first).__name__} reads texts whole; expected a "
+                                "Transformer to tell it. Leave the length out.")  # fmt: skip
+            lengths[role] = checked_length(limit, role, positions, own)
+            options = {} if limit is None else {"processing_kwargs": {"text": {"max_length": limit}}}
+            self.calls[role] = Call(settings.prompt(role), asked[role]["task"], options)
+        self.settings = settings.override(**{f"{role}_max_length": value for role, value in lengths.items()})
+
+    @property
+    def transformer(self) -> nn.Module:
+        """The one Hugging Face model of the stack.
+
+        Raises:
+            UserError: there are none or several.
+        """
+        models = [module for module in self.stack.modules() if isinstance(module, Transformer)]
+        if len(models) != 1:
+            raise UserError(f"the model has {len(models)} transformers ({self.settings.modules}); expected one to put an "
+                            "adapter on. Leave adapter out to train all weights.")  # fmt: skip
+        return models[0].model
+
+    def tokenize(self, texts: list[str], role: str) -> list[Text]:
+        """Texts with an estimate of their tokens."""
+        prompt, limit = self.settings.prompt(role), self.settings.max_length(role) or NO_LIMIT
+        sizes = [len((prompt + text).encode("utf-8", "surrogatepass")) // CHARACTERS + 2 for text in texts]
+        return [Text(text, role, min(size, limit)) for text, size in zip(texts, sizes, strict=True)]
+
+    def prompt_tokens(self, role: str) -> int:
+        return 0  # the library counts for itself
+
+    def padded_length(self, length: int) -> int:
+        return NO_LIMIT if self.singly else length
+
+    def features(self, rows: list[Text]) -> dict:
+        """A batch as the library's preprocess makes it, with the role in it."""
+        role = rows[0].role
+        call = self.calls[role]
+        made = self.stack.preprocess(
+            [row.text for row in rows], prompt=call.prompt or None, task=call.task, **call.options
+        )
+        return dict(made) | {"role": role}
+
+    def forward(self, role: str, prompt_tokens: int = 0, **features) -> Tensor:
+        """(B, D) float32 embeddings (float64 stays) of a batch that `features` made."""
+        embedding = self.stack(features, task=self.calls[role].task)["sentence_embedding"]
+        embedding = embedding if embedding.dtype == torch.float64 else embedding.float()
+        return embedding if self.settings.truncate_dim is None else embedding[:, : self.settings.truncate_dim]
+
+
+def input_module(stack: SentenceTransformer, task: str) -> nn.Module:
+    """The module that reads the texts of a role."""
+    first = stack[0]
+    while isinstance(first, Router):
+        first = first.sub_modules[first._resolve_route(task=task, modality="text")][0]
+    return first
+
+
+def checked_length(asked: int | None, role: str, positions: int, own: int | None) -> int | None:
+    """
+    Raises:
+        UserError: a length that the position table does not have.
+    """
+    if asked is not None and not 4 <= asked <= positions:
+        raise UserError(f"max length {asked} ({role}) does not fit the model; expected 4 to {positions} tokens. Pass "
+                        "--max-length within that.")  # fmt: skip
+    return asked or own
+
+
+def checked_lengths(settings: EncoderSettings, positions: int, own: int) -> EncoderSettings:
+    """Settings with the model's own limits filled in."""
+    lengths = {f"{role}_max_length": checked_length(settings.max_length(role), role, positions, own) for role in ROLES}
+    return settings.override(**lengths)

@@ -1,0 +1,88 @@
+"""Any stack of sentence-transformers that scores pairs, run through the library's own forward: templates, yes/no logits, …"""
+
+from types import SimpleNamespace
+
+from sentence_transformers import CrossEncoder as Stack
+from sentence_transformers.base.modules import Transformer
+from torch import Tensor, nn
+
+from research.errors import UserError
+from research.models.folder import NO_LIMIT, own_length, position_count
+from research.models.relevance import Relevance
+from research.models.stack_encoder import CHARACTERS
+
+
+def checked_length(asked: int | None, positions: int) -> int | None:
+    """
+    Raises:
+        UserError: a length of pairs that the position table does not have.
+    """
+    if asked is not None and not 8 <= asked <= positions:
+        raise UserError(f"max length {asked} of a pair does not fit the reranker; expected 8 to {positions} "
+                        "tokens. Pass a --reranker-max-length within that.")  # fmt: skip
+    return asked
+
+
+class StackReranker(nn.Module):
+    """The same to its callers as CrossEncoder.
+
+    Args:
+        stack: as sentence-transformers loaded it.
+        max_length: tokens of a pair; None takes the model's own.
+        singly: score each pair in a batch of its own, since padding changes the stack's numbers.
+
+    Raises:
+        UserError: labels that are no relevance, or a length that the model cannot take.
+    """
+
+    def __init__(self, stack: Stack, max_length: int | None = None, singly: bool = False):
+        super().__init__()
+        self.stack, self.singly, self.prompt = stack, singly, prompt_of(stack)
+        first = stack[0]
+        config = getattr(stack.transformers_model, "config", None)
+        self.relevance = Relevance(
+            SimpleNamespace(num_labels=stack.num_labels, id2label=getattr(config, "id2label", {}))
+        )
+        if not isinstance(first, Transformer):
+            raise UserError(
+                f"the reranker begins with {type(first).__name__}; expected a Transformer. Name another model."
+            )
+        self.positions, self.tokenizer = position_count(first.model), first.tokenizer
+        asked = checked_length(max_length, self.positions)
+        if asked is None and self.positions < first.max_seq_length < NO_LIMIT:
+            asked = self.positions
+        self.options = {} if asked is None else {"processing_kwargs": {"text": {"max_length": asked}}}
+        self.max_length = asked or own_length(self.positions, self.tokenizer)
+
+    @property
+    def transformer(self) -> nn.Module:
+        return self.stack.transformers_model
+
+    @property
+    def identity(self) -> dict:
+        """What its scores depend on beside folder, length and precision."""
+        return {"modules": [type(module).__name__ for module in self.stack], "labels": self.relevance.labels}
+
+    def tokenize(self, queries: list[str], docs: list[str]) -> dict[str, list]:
+        """Pairs with an estimate of their tokens: the library tokenises each batch itself."""
+        pairs = list(zip(queries, docs, strict=True))
+        sizes = [len(f"{self.prompt}{q}{d}".encode("utf-8", "surrogatepass")) // CHARACTERS + 8 for q, d in pairs]
+        return {"input_ids": [range(min(size, self.max_length)) for size in sizes], "pairs": pairs}
+
+    def padded_length(self, length: int) -> int:
+        return NO_LIMIT if self.singly else length
+
+    def collate(self, pairs: dict[str, list], chosen: list[int]) -> dict:
+        """The chosen pairs as the library's preprocess makes them."""
+        batch = [pairs["pairs"][i] for i in chosen]
+        return dict(self.stack.preprocess(batch, prompt=self.prompt or None, **self.options))
+
+    def forward(self, **features) -> Tensor:
+        """(B,) float32 scores (float64 stays) of a batch that `collate` made, before any activation."""
+        scores = self.stack(features)["scores"]
+        return self.relevance(scores if scores.ndim > 1 else scores.unsqueeze(-1))
+
+
+def prompt_of(stack: Stack) -> str:
+    """The prompt that the library puts before every query: the default one, if the folder names it."""
+    return (stack.prompts.get(stack.default_prompt_name) or "") if stack.default_prompt_name else ""

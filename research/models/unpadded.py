@@ -1,0 +1,55 @@
+"""What a stack of sentence-transformers gives for a text, or a pair, that stands alone: the reference for any faster way.
+
+Whether padding, a padding token or inputs that are left out change a number is asked of the model, not looked up in a list.
+"""
+
+import torch
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.base.modules import Router
+from torch import Tensor
+
+TEXTS = ["a", "the quick brown fox"]  # of different lengths: the first is padded
+PAIRS = [("a", "b"), ("what is it", "the quick brown fox")]
+TOLERANCE = {"fp32": 3e-5, "bf16": 0.1}  # of the largest number; a token misread changes far more
+
+
+@torch.no_grad()
+def embeddings_alone(stack: SentenceTransformer) -> Tensor | None:
+    """(2, D) embeddings of TEXTS, each in a batch of its own, without prompts; None of a model without numbers."""
+    if any(parameter.is_meta for parameter in stack.parameters()):
+        return None
+    return torch.cat([embeddings_of(stack, [text]) for text in TEXTS])
+
+
+@torch.no_grad()
+def embeddings_of(stack: SentenceTransformer, texts: list[str]) -> Tensor:
+    """(N, D) embeddings of a batch as the library computes it, as documents without a prompt."""
+    task = (
+        "document" if any(isinstance(module, Router) for module in stack) else None
+    )  # a task may have a length of its own
+    embeddings = stack(dict(stack.preprocess(texts, prompt=None, task=task)), task=task)["sentence_embedding"].float()
+    return embeddings if stack.truncate_dim is None else embeddings[:, : stack.truncate_dim]
+
+
+@torch.no_grad()
+def scores_alone(stack: CrossEncoder, prompt: str | None) -> Tensor | None:
+    """(2, labels) scores of PAIRS, each in a batch of its own; None of a model without numbers."""
+    if any(parameter.is_meta for parameter in stack.parameters()):
+        return None
+    return torch.cat([scores_of(stack, [pair], prompt) for pair in PAIRS])
+
+
+@torch.no_grad()
+def scores_of(stack: CrossEncoder, pairs: list[tuple[str, str]], prompt: str | None) -> Tensor:
+    """(N, labels) scores of a batch as the library computes it, before its activation."""
+    return stack(dict(stack.preprocess(pairs, prompt=prompt)))["scores"].float()
+
+
+def differs(reference: Tensor, other: Tensor, precision: str) -> bool:
+    """Whether two tensors of numbers are apart by more than rounding."""
+    if reference.shape != other.shape:
+        return True
+    if not reference.isfinite().all():
+        return False  # damaged weights: said where a number is wanted
+    scale = float(reference.abs().max()) or 1.0
+    return not float((reference - other).abs().max()) <= TOLERANCE[precision] * scale
