@@ -48,8 +48,8 @@ Shaped = tuple[dict, set[str]]
 
 
 def shape_rows(rows: Iterator[tuple[str, dict]], read: Callable[[dict], Shaped], bad: BadRows, source: Any,
-               columns: dict[str, str] | None = None) -> Iterator[dict]:  # fmt: skip
-    """Each row in one of TRL's forms, all in the form of the first.
+               columns: dict[str, str] | None = None) -> Iterator[tuple[str, dict]]:  # fmt: skip
+    """(where, row in one of TRL's forms), all in the form of the first.
 
     Args:
         rows: (where, row).
@@ -89,7 +89,7 @@ def shape_rows(rows: Iterator[tuple[str, dict]], read: Callable[[dict], Shaped],
                        "Give all rows one form")  # fmt: skip
             continue
         unread |= dict.fromkeys(key for key in given if key not in used)
-        yield shaped
+        yield where, shaped
     if missing and first:
         role, column = next(iter(missing.items()))
         raise UserError(f"data.columns: no row of {source} has the column {column!r} ({role}); {suggest(column, unread)}. "
