@@ -257,7 +257,8 @@ def test_a_row_that_the_template_refuses_is_named_by_its_place(tmp_path):
 
 
 VALUES = st.sampled_from([None, 0, True, 1.5, "", " ", "x", [], {}, [None], [{}], [["x"]], {"role": "user"},
-                          {"function": "add"}, [{"function": None}], [{"type": "image"}], {"name": "add", "arguments": "{"}])  # fmt: skip
+                          {"function": "add"}, [{"function": None}], [{"type": "image"}],
+                          {"name": "add", "arguments": "{"}])  # fmt: skip
 
 
 @settings(derandomize=True, max_examples=250, deadline=None, database=None)
