@@ -1,5 +1,6 @@
 """The nouns that rooms hand to each other. Plain dicts: any stage can be replaced, diffed or rerun alone."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # the nouns of retrieval are read without torch
@@ -141,12 +142,14 @@ class Examples(NamedTuple):
         rows: TRL's forms: {"prompt", "completion"} (texts, or lists of messages), {"messages"} or {"text"}; of preferences
             {"prompt", "chosen", "rejected"}, or without prompt; conversations may have {"tools", "chat_template_kwargs"} too.
         fingerprint: sha256 of the rows.
+        places: where each row stands (file:line), for messages; () where that is not known.
     """
 
     source: str
     split: str | None
     rows: list[dict]
     fingerprint: str
+    places: Sequence[str] = ()
 
     def __str__(self) -> str:
         return f"{len(self.rows):,} examples"

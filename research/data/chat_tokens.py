@@ -108,7 +108,7 @@ def check_flags(examples: Examples, loss_on: str) -> None:
     Raises:
         UserError: a message's own weight says otherwise than what is learned.
     """
-    for row in examples.rows:
+    for number, row in enumerate(examples.rows):
         for name, messages in row.items():
             for one in messages if isinstance(messages, list) and name not in ("tools",) else ():
                 if (flag := flag_of(one)) is None or (loss_on == "assistant" and one["role"] == "assistant"):
@@ -121,7 +121,8 @@ def check_flags(examples: Examples, loss_on: str) -> None:
                 }
                 if flag != learned[loss_on] and not (flag and one["role"] != "assistant"):
                     key = next(key for key in FLAGS if one.get(key) is not None)
-                    raise UserError(f"{examples.source}: {key} {one[key]} of a message ({one['role']}: "
+                    place = examples.places[number] if examples.places else examples.source
+                    raise UserError(f"{place}: {key} {one[key]} of a message ({one['role']}: "
                                     f"{str(one.get('content'))[:40]!r}) is against what is learned ({loss_on}); expected "
                                     "weights that agree. Set data.loss_on to assistant, which honours them, or take them "
                                     "out.")  # fmt: skip
@@ -193,7 +194,8 @@ def _say_escaped(source: str, text: str, messages: list[dict]) -> None:
 def refused(examples: Examples, number: int, error: Exception) -> UserError:
     """Why row `number` (from 0) cannot be tokenised."""
     reason = " ".join(str(error).split())[:300]
-    return UserError(f"rows of {examples.source} cannot be tokenised (row {number + 1}: {type(error).__name__}: {reason}); "
+    place = examples.places[number] if examples.places else f"row {number + 1}"
+    return UserError(f"rows of {examples.source} cannot be tokenised ({place}: {type(error).__name__}: {reason}); "
                      "expected what the model's chat template takes. Correct the rows, the template, or "
                      "data.loss_on.")  # fmt: skip
 

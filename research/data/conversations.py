@@ -73,7 +73,7 @@ def _message(name: str, one: dict) -> Message:
     content, calls = one.get("content"), one.get("tool_calls")
     if isinstance(content, list):
         content = "".join(_part(name, part) for part in content)
-    if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+    if calls is not None and not (isinstance(calls, list) and all(map(_is_call, calls))):
         raise Malformed(f"tool_calls of {name} is {shown(calls)}, expected a list of {{function: {{name, arguments}}}}")
     if not isinstance(content, str) and not (content is None and calls and role == "assistant"):
         raise Malformed(f"{name} is {shown(one)}, expected a text or a list of {{role, content}}: a message without content "
@@ -85,6 +85,10 @@ def _message(name: str, one: dict) -> Message:
             )
     changed = {"role": role} | ({} if "content" not in one and content is None else {"content": content})
     return one if changed.items() <= one.items() else {**one, **changed}
+
+
+def _is_call(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("function", value), dict)
 
 
 def _part(name: str, part: Any) -> str:

@@ -48,14 +48,14 @@ def read_examples(
     """
     check_columns(columns)
     if source == REFERENCE:
-        rows = [{"text": text} for text in reference_pages()]
+        found = [("", {"text": text}) for text in reference_pages()]
     elif isinstance(source, str) and source in BUILTIN:
-        rows = _builtin(source, split)
+        found = [("", row) for row in _builtin(source, split)]
     else:
         bad = BadRows(skip_bad_rows)
-        found = table_rows(source, split, bad, "instruction", (*BUILTIN, REFERENCE))
-        rows = list(shape_rows(found, read_instruction, bad, name_of(source), columns))
-    return kept(source, split, rows if limit is None else spread(rows, limit), "row")
+        rows = table_rows(source, split, bad, "instruction", (*BUILTIN, REFERENCE))
+        found = list(shape_rows(rows, read_instruction, bad, name_of(source), columns))
+    return kept(source, split, found if limit is None else spread(found, limit), "row")
 
 
 def table_rows(source: Source, split: str | None, bad: BadRows, kind: str, builtin: Iterable[str]) -> Rows:
@@ -69,16 +69,17 @@ def table_rows(source: Source, split: str | None, bad: BadRows, kind: str, built
     return read_table(source, split, bad)
 
 
-def kept(source: Source, split: str | None, rows: list[dict], what: str) -> Examples:
-    """Rows with their fingerprint.
+def kept(source: Source, split: str | None, found: list[tuple[str, dict]], what: str) -> Examples:
+    """Rows with their fingerprint, from (where, row).
 
     Raises:
         UserError: there is none.
     """
+    places, rows = [where for where, _ in found], [row for _, row in found]
     if not rows:
         raise UserError(f"{name_of(source)}{f' split {split!r}' if split else ''} has no usable {what}; expected one or more. "
                         "Name another.")  # fmt: skip
-    return Examples(name_of(source), split, rows, hash_json(rows))
+    return Examples(name_of(source), split, rows, hash_json(rows), places if all(places) else ())
 
 
 def name_of(source: Source) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 from research import prompts
 from research.data.chat_tokens import extract_prompt
 from research.data.conversations import (
-    MEDIA,
     Malformed,
     has_text,
     is_conversation,
@@ -34,6 +33,7 @@ ANSWERS = ("response", "output", "answer", "completion")
 ASKED = ("instruction", "question", "query", "input", "prompt")
 CONTEXT = ("context", "input")
 TALKS = ("messages", "conversations", "conversation")
+SEEN_OR_HEARD = ("image", "images", "video", "videos", "audio", "audios")  # columns of rows that are not text alone
 BESIDE = (
     "system",
     "history",
@@ -48,8 +48,8 @@ Shaped = tuple[dict, set[str]]
 
 
 def shape_rows(rows: Iterator[tuple[str, dict]], read: Callable[[dict], Shaped], bad: BadRows, source: Any,
-               columns: dict[str, str] | None = None) -> Iterator[dict]:  # fmt: skip
-    """Each row in one of TRL's forms, all in the form of the first.
+               columns: dict[str, str] | None = None) -> Iterator[tuple[str, dict]]:  # fmt: skip
+    """(where, row in one of TRL's forms), all in the form of the first.
 
     Args:
         rows: (where, row).
@@ -89,7 +89,7 @@ def shape_rows(rows: Iterator[tuple[str, dict]], read: Callable[[dict], Shaped],
                        "Give all rows one form")  # fmt: skip
             continue
         unread |= dict.fromkeys(key for key in given if key not in used)
-        yield shaped
+        yield where, shaped
     if missing and first:
         role, column = next(iter(missing.items()))
         raise UserError(f"data.columns: no row of {source} has the column {column!r} ({role}); {suggest(column, unread)}. "
@@ -174,11 +174,13 @@ def read_preference(row: dict) -> Shaped:
     used, shaped = {*SIDES}, sides
     if asked and (asked != "prompt" or isinstance(row["prompt"], str)):
         context = _context(row, asked)
-        plain = asked == "prompt" and not any(map(is_conversation, sides.values()))
+        texts = not any(map(is_conversation, sides.values()))
         used |= {asked, *context}
         question = _text(asked, row[asked])
-        if plain:
+        if texts and asked == "prompt":
             shaped = {"prompt": question, **sides}
+        elif texts and question.strip() and question.strip() in extract_prompt(sides)["prompt"]:
+            used -= {*context}  # the answers begin with it
         elif not question.strip():
             raise Malformed(f"{asked} is empty, expected what chosen and rejected answer")
         else:
@@ -209,7 +211,7 @@ def read_preference(row: dict) -> Shaped:
                             "data.columns")  # fmt: skip
     else:
         _check_implied(row, sides)
-    if "system" in row and "prompt" not in shaped and is_conversation(shaped["chosen"]):
+    if "prompt" not in shaped and is_conversation(shaped["chosen"]) and any(row.get(name) for name in BESIDE):
         shaped = extract_prompt(shaped)
     shaped, used = _beside(row, shaped, used)
     for name in ("prompt", *SIDES) if "prompt" in shaped else SIDES:
@@ -224,10 +226,10 @@ def refuse_beside(row: dict, shaped: dict, used: set[str]) -> None:
     Raises:
         Malformed: the row says more than its form can hold.
     """
-    for name in (*BESIDE, *MEDIA):
-        if name in row and name not in used and row[name] not in ("", [], {}):
+    for name in (*BESIDE, *SEEN_OR_HEARD):
+        if name in row and name not in used and row[name] not in ("", "[]", [], {}):
             value = f"the row has {name} {shown(row[name])}"
-            if name in MEDIA:
+            if name in SEEN_OR_HEARD:
                 raise Malformed(f"{value}, expected text alone: nothing else is read here", "unread",
                                 f"Leave the column {name} out")  # fmt: skip
             raise Malformed(f"{value}, which {_named(shaped)} cannot hold; expected messages that say it", "unread",

@@ -56,20 +56,20 @@ def read_preferences(
     if isinstance(source, str) and source in BUILTIN:
         if split not in SPLITS:
             raise UserError(f"{source} has no split {split!r}; {suggest(str(split), list(SPLITS))}. Name one of them.")
-        rows = _builtin(source, split)
+        found = [("", row) for row in _builtin(source, split)]
     else:
         bad = BadRows(skip_bad_rows)
-        found = table_rows(source, split, bad, "preference", BUILTIN)
-        rows = list(shape_rows(found, read_preference, bad, name_of(source), columns))
-    rows = rows if limit is None else spread(rows, limit)
+        rows = table_rows(source, split, bad, "preference", BUILTIN)
+        found = list(shape_rows(rows, read_preference, bad, name_of(source), columns))
+    found = found if limit is None else spread(found, limit)
     if noise:
         # so many exactly: a coin for each pair would leave one order in the majority, which is something to learn
-        swapped = {*random.Random(f"noise {seed}").sample(range(len(rows)), round(noise * len(rows)))}
-        rows = [
-            row | {"chosen": row["rejected"], "rejected": row["chosen"]} if i in swapped else row
-            for i, row in enumerate(rows)
+        swapped = {*random.Random(f"noise {seed}").sample(range(len(found)), round(noise * len(found)))}
+        found = [
+            (where, row | {"chosen": row["rejected"], "rejected": row["chosen"]} if i in swapped else row)
+            for i, (where, row) in enumerate(found)
         ]
-    return kept(source, split, rows, "pair")
+    return kept(source, split, found, "pair")
 
 
 def _builtin(source: str, split: str) -> list[dict]:

@@ -64,7 +64,7 @@ def is_table(source: str | Sequence[str]) -> bool:
     """Whether it is a table on this machine, by its name: not the hub's, and no built-in one."""
     if not isinstance(source, str):
         return True
-    named = source.removesuffix(".gz").endswith(ENDINGS) or glob.has_magic(source) or Path(source).is_dir()
+    named = source.lower().removesuffix(".gz").endswith(ENDINGS) or glob.has_magic(source) or Path(source).is_dir()
     return named and not source.startswith(("hf:", "builtin:", "beir:"))
 
 
@@ -96,7 +96,8 @@ def local_files(source: str | Sequence[str]) -> list[Path]:
     if path.is_dir():
         files = _inside(path)
         if not files:
-            raise UserError(f"{source} holds no table; expected {EXPECTED}. Name another folder.")
+            raise UserError(f"{source} holds no table; expected {EXPECTED}. Name another folder, or hf:{source} where it is a "
+                            "repository of the hub.")  # fmt: skip
         return files
     if not path.exists() and glob.has_magic(source):
         files = [Path(name) for name in sorted(glob.glob(source, recursive=True))]

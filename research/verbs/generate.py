@@ -172,7 +172,7 @@ def _print(args: argparse.Namespace, examples: list[dict], found: dict[str, dict
         print(json.dumps({"metrics": list(models.values())[-1], "models": models, "out": args.out and str(args.out)}))
         return
     for i, row in enumerate(examples[:3]):
-        prompt = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
+        prompt = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1].get("content") or ""
         print(f"» {' '.join(prompt.split())[:100]}")
         if row["reference"] is not None:
             print(f"  reference: {' '.join(row['reference'].split())[:100]}")

@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
         if not 0 <= args.row < len(examples.rows):
             raise UserError(f"--row {args.row}; expected 0 to {len(examples.rows) - 1}, the examples of {args.data}. Correct "
                             "it.")  # fmt: skip
-        examples = examples._replace(rows=[examples.rows[args.row]])
+        one = slice(args.row, args.row + 1)
+        examples = examples._replace(rows=examples.rows[one], places=examples.places[one])
 
     import torch
 

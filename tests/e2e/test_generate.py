@@ -119,7 +119,7 @@ def test_tokenize_shows_tokens_shapes_and_what_is_learned(research, models, data
     (("--prompts", "nope.txt"), "nope.txt does not exist"), (("--data", "rows.jsonl", "--max-new-tokens", "0"), "expected 1"),
     (("--data", "rows.jsonl", "--temperature", "-1"), "--temperature -1"),
     (("--data", "rows.jsonl", "--top-p", "0.5"), "without --temperature"),
-    (("--data", "rows.jsonl", "--max-prompt-tokens", "1"), "no prompt fits"), (("--data", "x.csv"), "is not instruction data"),
+    (("--data", "rows.jsonl", "--max-prompt-tokens", "1"), "no prompt fits"), (("--data", "x.txt"), "is not instruction data"),
     (("--data", "builtin:stdlib", "--split", "tset"), "did you mean 'test'"),
 ])  # fmt: skip
 def test_wrong_generate_is_refused(research, models, data, monkeypatch, options, says):

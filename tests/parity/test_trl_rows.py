@@ -1,10 +1,13 @@
 """What our readers and tokenisation make of files is what TRL's trainers make of them, through datasets' own reader."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
 from datasets import load_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from research.data.instruction_tokens import tokenise
@@ -239,3 +242,49 @@ def test_rows_are_tokenised_without_trl_and_datasets(tmp_path, monkeypatch):
         tokenise(read_examples(written(tmp_path, TWO), None), byte_tokenizer(TOOLS), 512, "all", packing=True)
         == expected
     )
+
+
+def test_a_row_that_the_template_refuses_is_named_by_its_place(tmp_path):
+    picky = byte_tokenizer("{% if messages[0]['content'] == 'no' %}{{ raise_exception('never') }}{% endif %}" + MARKED)
+    rows = [
+        {"messages": [{**ASK, "content": text}, {"role": "assistant", "content": "3"}]} for text in ("a", "no", "b")
+    ]
+    with pytest.raises(UserError, match=r"rows\.jsonl:2: TemplateError: never"):
+        tokenise(read_examples(written(tmp_path, rows), None), picky, 512, "all")
+    examples = read_examples(written(tmp_path, [rows[0]] * 3 + rows), None, limit=3)  # lines 1, 3 and 5
+    with pytest.raises(UserError, match=r"rows\.jsonl:5: TemplateError: never"):
+        tokenise(examples, picky, 512, "all")
+
+
+VALUES = st.sampled_from([None, 0, True, 1.5, "", " ", "x", [], {}, [None], [{}], [["x"]], {"role": "user"},
+                          {"function": "add"}, [{"function": None}], [{"type": "image"}],
+                          {"name": "add", "arguments": "{"}])  # fmt: skip
+
+
+@settings(derandomize=True, max_examples=250, deadline=None, database=None)
+@given(st.sampled_from([(kind, row) for kind, table in enumerate((INSTRUCTIONS, PAIRS)) for rows in table.values()
+                        for row in rows]), st.data(), VALUES)  # fmt: skip
+def test_random_damage_is_tokenised_or_refused_with_its_place(case, data, value):
+    """A value lost, or another one in its place, as deep as a call's arguments: a tokenised row, or file and line."""
+    kind, row = case
+    place = row = json.loads(json.dumps(row))
+    key = data.draw(st.sampled_from(sorted(row)))
+    while isinstance(place[key], (dict, list)) and place[key] and data.draw(st.integers(0, 4)):
+        place = place[key]
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+    if isinstance(place, dict) and data.draw(st.booleans()):
+        del place[key]
+    else:
+        place[key] = value
+    with tempfile.TemporaryDirectory() as folder:
+        file = written(Path(folder), [row])
+        try:
+            if kind:
+                made = tokenise_preferences(read_preferences(file, None), byte_tokenizer(TOOLS), 512).rows
+            else:
+                made = tokenise(read_examples(file, None), byte_tokenizer(TOOLS), 512, "all").rows
+        except UserError as error:
+            assert file in str(error)  # noqa: PT017
+            assert "xpected" in str(error)  # noqa: PT017
+        else:
+            assert len(made) == 1

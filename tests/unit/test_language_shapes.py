@@ -76,7 +76,7 @@ INSTRUCTIONS = {
     "input and output": ({"input": "Why?", "output": "So."}, TURNS),
     "prompt and response": ({"prompt": "Why?", "response": "So.", "system": "Be brief."},
                             {"prompt": [SYSTEM, Q], "completion": [A]}),
-    "text": ({"text": "Why? So."}, {"text": "Why? So."}),
+    "text": ({"text": "Why? So.", "file": "a.txt", "tools": "[]", "images": []}, {"text": "Why? So."}),
 }  # fmt: skip
 BOTH = {"prompt": [Q], "chosen": [A], "rejected": [B]}
 PREFERENCES = {
@@ -99,6 +99,10 @@ PREFERENCES = {
     "LLaMA-Factory": ({"conversations": [{"from": "human", "value": "Why?"}], "chosen": {"from": "gpt", "value": "So."},
                        "rejected": {"from": "gpt", "value": "No."}}, BOTH),
     "tools": ({**BOTH, "tools": [TOOL]}, {**BOTH, "tools": [TOOL]}),
+    "tools and a common beginning": ({"chosen": [Q, A], "rejected": [Q, B], "tools": [TOOL]}, {**BOTH, "tools": [TOOL]}),
+    "texts that begin with the question": ({"question": "Why?", "chosen": "Human: Why? Bot: So.",
+                                            "rejected": "Human: Why? Bot: No."},
+                                           {"chosen": "Human: Why? Bot: So.", "rejected": "Human: Why? Bot: No."}),
 }  # fmt: skip
 
 

@@ -120,6 +120,11 @@ def test_what_is_not_there_is_refused_by_name():
         with pytest.raises(UserError, match=message):
             rows_of(source, split)
     assert len(rows_of("mixed/train.jsonl,mixed/more.jsonl")) == 6  # the cure of the message
+    Path("repository/data").mkdir(parents=True)
+    Path("repository/data/train-0.jsonl").write_text(LINES)
+    with pytest.raises(UserError, match="or hf:repository where it is a repository"):
+        rows_of("repository")
+    assert rows_of("hf:repository", "train") == ROWS
 
 
 def test_a_configuration_is_named_or_asked_for():
