@@ -241,7 +241,7 @@ class InstructionData(ResumableData):
         model = self.trainer.lightning_module.model
         self.prepare(model.tokenizer)
         room = model.positions - model.virtual_tokens
-        collate = InstructionCollate(model.tokenizer.pad_token_id, self.chunk_overhead, self.packing, room)
+        collate = InstructionCollate(model.pad_token_id, self.chunk_overhead, self.packing, room)
         return training_loader(self, collate)
 
     def load_test(self) -> Examples:

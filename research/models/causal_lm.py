@@ -3,7 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from research.models.adapters import PREFIX, plain
 from research.models.folder import load_transformer, position_count
 
 IGNORE = -100  # a label that is none, as transformers has it
+PROBE = 32  # tokens by which a model is told from another
 
 
 class Labelled(NamedTuple):
@@ -55,6 +57,21 @@ class CausalLM(nn.Module):
     def base(self) -> nn.Module:
         """The language model itself; LoRA's layers are inside it."""
         return self.transformer.get_base_model() if self.adapted else self.transformer
+
+    @property
+    def table(self) -> Tensor:
+        """The embedding table (V, H), whatever an adapter has put around it."""
+        return max(self.base.get_input_embeddings().parameters(), key=Tensor.numel)
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.table)
+
+    @property
+    def pad_token_id(self) -> int:
+        """What padding is filled with. Any token will do: the attention mask hides it."""
+        found = self.tokenizer.pad_token_id
+        return 0 if found is None else found
 
     @property
     def adapted(self) -> bool:
@@ -103,7 +120,7 @@ class CausalLM(nn.Module):
             and self.base.config._attn_implementation == "eager"
         ):
             # transformers adds a mask of one's own to the scores there: True would be one more, not everything
-            dtype = self.base.get_input_embeddings().weight.dtype
+            dtype = self.table.dtype
             attention_mask = torch.zeros_like(attention_mask, dtype=dtype).masked_fill(
                 ~attention_mask, torch.finfo(dtype).min
             )
@@ -145,20 +162,38 @@ class CausalLM(nn.Module):
         return {"weight": layer.weight, "bias": layer.bias, "scale": scale,
                 "softcap": getattr(config, "final_logit_softcapping", None)}  # fmt: skip
 
-    def _plain_head(self, layer: nn.Module) -> nn.Module:
-        """The linear layer within PEFT's wrapper of modules_to_save: the trained copy, or the base's while the adapter is off.
+    def _plain_head(self, layer: nn.Module) -> nn.Module | SimpleNamespace:
+        """The linear layer within PEFT's wrapper of modules_to_save: the trained copy, or the base's while the adapter is off;
+        and with the trained tokens' rows, where it is tied to the embeddings.
 
         Raises:
             UserError: an adapter on the output layer itself.
         """
-        from peft.utils.other import ModulesToSaveWrapper
+        from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 
+        if isinstance(layer, TrainableTokensWrapper):
+            tokens = layer.token_adapter
+            rows = [] if self.off or tokens.merged else tokens.active_adapters
+            return SimpleNamespace(
+                weight=tokens.get_merged_weights(rows), bias=getattr(tokens.base_layer, "bias", None)
+            )
         if isinstance(layer, ModulesToSaveWrapper):
             return layer.original_module if self.off else layer.modules_to_save[layer.active_adapter]
         if self.adapted and not hasattr(layer, "weight"):
             raise UserError(f"the adapter puts {type(layer).__name__} around the output layer, which is read without it here; "
                             "expected the output layer itself, or modules_to_save. Leave it out of the adapter.")  # fmt: skip
         return layer
+
+    @torch.no_grad()
+    def probe(self) -> Tensor:
+        """Logits (T, V) of a few tokens all over the vocabulary, without dropout: they tell whether two models are the same."""
+        was_training = self.training
+        self.eval()
+        count = max(1, min(PROBE, self.positions - self.virtual_tokens))
+        ids = torch.linspace(0, self.vocabulary - 1, count, device=next(self.parameters()).device).long()[None]
+        logits = self.transformer(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+        self.train(was_training)
+        return logits[0, -count:].float()
 
     @torch.no_grad()
     def check_head(self) -> None:
@@ -173,8 +208,7 @@ class CausalLM(nn.Module):
             return
         was_training = self.training
         self.eval()
-        vocabulary = self.base.get_input_embeddings().num_embeddings
-        ids = torch.arange(3, 9, device=next(self.parameters()).device)[None] % vocabulary
+        ids = torch.arange(3, 9, device=next(self.parameters()).device)[None] % self.vocabulary
         head = self.head
         ours = linear(self.hidden(ids, torch.ones_like(ids)), head["weight"], head["bias"]).float() * head["scale"]
         if head["softcap"] is not None:
@@ -200,7 +234,11 @@ def load_causal_lm(folder: Path, precision: str = "fp32") -> CausalLM:
         UserError: the folder cannot be read, or holds no causal language model.
     """
     transformer, tokenizer = load_transformer(folder, AutoModelForCausalLM, precision)
-    if tokenizer.pad_token_id is None:
-        # padding is masked by the attention mask, never by this id
+    return CausalLM(transformer, with_padding(tokenizer)).eval()
+
+
+def with_padding(tokenizer: Any) -> Any:
+    """The tokenizer, padding by its end token where it has no other; one without an end stays as it is: see pad_token_id."""
+    if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
-    return CausalLM(transformer, tokenizer).eval()
+    return tokenizer

@@ -5,17 +5,25 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from research.errors import UserError
+from research.models.adapter_fields import heard
 from research.models.adapters import LORA
-from research.models.causal_lm import CausalLM, load_causal_lm
-from research.models.folder import is_without_weights
+from research.models.causal_lm import CausalLM, load_causal_lm, with_padding
+from research.models.folder import is_without_weights, unreadable
 from research.models.kept import load_kept, own
-from research.models.sources import ADAPTER_CONFIG, hash_model, read_config, resolve
+from research.models.sources import ADAPTER_CONFIG, VOCABULARY_FILES, hash_model, read_config, resolve
 from research.runfolder import hash_json, write_json
 
 FILE = "tandem.json"  # beside an adapter: its base, by name and hash
+WEIGHTS = "adapter_model.safetensors"  # PEFT's name; its other one, adapter_model.bin, is a pickle and never read
+
+MERGED = {torch.float32: 1e-4}  # of the largest logit: what rounding may move by a merge
+HALF = 2e-2  # as MERGED, where the weights are of half precision
 
 
 class Policy(NamedTuple):
@@ -66,13 +74,14 @@ def load_policy(
         raise UserError(f"the adapter in {folder} is of type {kind}: its virtual tokens cannot become part of the weights, "
                         "nor can "
                         f"PEFT train them on from what it saves; expected {LORA} for both. Start from its base.")  # fmt: skip
+    check_weights(folder)
     base = _base_of(folder, precision, above)
     model = base.model
+    take_tokenizer(model, folder)
     attach_saved(model, folder, trainable=trainable and not merge)
     if not merge:
         return base._replace(adapter_hash=hash_model(folder))
-    own(model)
-    model.transformer = model.transformer.merge_and_unload()
+    merge_adapter(model, folder)
     return Policy(model, _absolute(name), folder, hash_json([base.base_hash, hash_model(folder)]))
 
 
@@ -80,6 +89,66 @@ def _checked(folder: Path, precision: str) -> CausalLM:
     model = load_causal_lm(folder, precision)
     model.check_head()
     return model
+
+
+def check_weights(folder: Path) -> None:
+    """
+    Raises:
+        UserError: the adapter's weights are absent, or in a pickle only.
+    """
+    if (folder / WEIGHTS).is_file():
+        return
+    pickled = [path.name for path in sorted(folder.glob("adapter_model.*"))]
+    there = (
+        f"it has {', '.join(pickled)}, and pickled weights run code when loaded" if pickled else "nor any other weights"
+    )
+    raise UserError(f"the adapter in {folder} has no {WEIGHTS}; {there}; expected safetensors. Save it again with PEFT's "
+                    "save_pretrained, or name another.")  # fmt: skip
+
+
+def take_tokenizer(model: CausalLM, folder: Path) -> None:
+    """Give a model the tokenizer, or the chat template alone, that lies in its adapter's folder: it was trained with that one.
+
+    Tokens that the base does not have get rows of their own, as PEFT's AutoPeftModel makes them, which the adapter must fill.
+
+    Raises:
+        UserError: it cannot be read, or has tokens whose rows are nowhere.
+    """
+    if not any((folder / name).exists() for name in VOCABULARY_FILES):
+        template = folder / "chat_template.jinja"
+        if template.exists():
+            model.tokenizer.chat_template = template.read_text(encoding="utf-8")
+        elif (path := folder / "tokenizer_config.json").exists() and read_config(path).get("chat_template"):
+            model.tokenizer.chat_template = read_config(path)["chat_template"]
+        return
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True, trust_remote_code=False)
+        highest = max(tokenizer.get_vocab().values())
+    except Exception as error:  # as load_transformer
+        raise unreadable(folder, error) from error
+    if highest >= model.vocabulary:
+        _check_new_rows(model, folder, highest)
+        model.transformer.resize_token_embeddings(len(tokenizer))
+    model.tokenizer = with_padding(tokenizer)
+
+
+def _check_new_rows(model: CausalLM, folder: Path, highest: int) -> None:
+    """
+    Raises:
+        UserError: the adapter does not bring rows for the tokens that its tokenizer has beyond the base's.
+    """
+    names = [name for name, module in model.transformer.named_modules() if module is model.base.get_input_embeddings()]
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            rows = [file.get_slice(key).get_shape()[0] for key in file.keys() if names and names[0] in key]  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return  # attach_saved says what is wrong with it
+    trained = read_config(folder / ADAPTER_CONFIG).get("trainable_token_indices") or []
+    trained = trained if isinstance(trained, list) else [token for tokens in trained.values() for token in tokens]
+    if not any(count > highest for count in rows) and not {*range(model.vocabulary, highest + 1)} <= {*trained}:
+        raise UserError(f"the tokenizer in {folder} has ids up to {highest}, its base {model.vocabulary} rows of embeddings, "
+                        f"and {WEIGHTS} none of its own: they would be random. Expected the tokenizer that the adapter was "
+                        "trained with, or an adapter saved with its embeddings. Copy the folder again.")  # fmt: skip
 
 
 def check_base(folder: Path, base_hash: str) -> None:
@@ -126,17 +195,54 @@ def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable
     """
     import peft
 
+    check_weights(folder)
     try:
-        if model.adapted:
-            model.transformer.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
-        else:
-            model.transformer = peft.PeftModel.from_pretrained(model.transformer, str(folder), adapter_name=name,
-                                                               is_trainable=trainable)  # fmt: skip
+        with heard(f"the adapter in {folder}"):
+            if model.adapted:
+                model.transformer.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
+            else:
+                model.transformer = peft.PeftModel.from_pretrained(model.transformer, str(folder), adapter_name=name,
+                                                                   is_trainable=trainable)  # fmt: skip
+        if not is_without_weights():  # PEFT says which weights are missing, and not which have no place
+            found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / WEIGHTS), adapter_name=name)
+            # virtual tokens are put in their place by PEFT apart from that
+            if unplaced := [key for key in found.unexpected_keys if key != "prompt_embeddings"]:
+                raise ValueError(f"{WEIGHTS} has {unplaced[0]}, which has no place in it")
+    except UserError:
+        raise
     except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the adapter in {folder} cannot be put on its base ({type(error).__name__}: {reason}); expected "
-                        f"{ADAPTER_CONFIG} and adapter_model.safetensors of PEFT for this model. Copy it again, or name "
+                        f"{ADAPTER_CONFIG} and {WEIGHTS} of PEFT for this model. Copy it again, or name "
                         "another.") from error  # fmt: skip
+
+
+def merge_adapter(model: CausalLM, folder: Path) -> None:
+    """Make the adapter part of the weights.
+
+    PEFT adds a replicated layer's update to weights that other layers share, without a word: so the outcome is asked.
+
+    Args:
+        model: with the adapter of the folder.
+        folder: named in errors.
+
+    Raises:
+        UserError: PEFT cannot merge it, or the merged model is another one.
+    """
+    own(model)
+    before = None if is_without_weights() else model.probe()
+    try:
+        if getattr(model.transformer.active_peft_config, "layer_replication", None):
+            raise ValueError("its layers are replicated, and share their weights")
+        model.transformer = model.transformer.merge_and_unload()
+        after = before if before is None else model.probe()
+        limit = 0.0 if before is None else MERGED.get(model.table.dtype, HALF) * float(before.abs().max())
+        if before is not None and not torch.allclose(before, after, rtol=0, atol=limit):
+            raise ValueError(f"merged, its logits are off by {float((before - after).abs().max()):.3g}")
+    except (ValueError, NotImplementedError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"the adapter in {folder} cannot become part of its base's weights ({reason}); expected one that PEFT "
+                        "can merge. Load it, or export it without --merge, as the adapter that it is.") from error  # fmt: skip
 
 
 def take_saved(model: CausalLM, folder: Path) -> None:
@@ -146,10 +252,9 @@ def take_saved(model: CausalLM, folder: Path) -> None:
         UserError: it is damaged, or of another shape.
     """
     import peft
-    from safetensors.torch import load_file
 
     try:
-        found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / "adapter_model.safetensors"))
+        found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / WEIGHTS))
         if found.unexpected_keys:
             raise ValueError(f"it has {found.unexpected_keys[0]}")
     except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:

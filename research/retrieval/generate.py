@@ -56,7 +56,7 @@ def generate(model: CausalLM, prompts: list[list[int]], decoding: Decoding, batc
     ends = _ends(model)
     drawn = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
     settings = GenerationConfig(
-        max_new_tokens=decoding.max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=ends,
+        max_new_tokens=decoding.max_new_tokens, pad_token_id=model.pad_token_id, eos_token_id=ends or None,
         **(drawn if decoding.temperature else {}),
     )  # fmt: skip
     with bar(len(prompts), "generate", "answer") as progress:
@@ -81,7 +81,7 @@ def prompt_inputs(model: CausalLM, prompts: list[list[int]]) -> tuple[dict, int]
     """
     device, rows = next(model.parameters()).device, len(prompts)
     longest = max(map(len, prompts))
-    ids = torch.full((rows, longest), model.tokenizer.pad_token_id)
+    ids = torch.full((rows, longest), model.pad_token_id)
     mask = torch.zeros(rows, longest, dtype=torch.long)
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.tensor(prompt)

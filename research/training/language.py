@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from research.errors import UserError
 from research.losses.language import token_losses
 from research.models import adapters
+from research.models.adapter_fields import check_fields
 from research.models.causal_lm import load_causal_lm
 from research.models.dropout import DropoutBits
 from research.models.kept import own
@@ -56,6 +57,12 @@ class Language:
             raise UserError(f"frozen_precision={frozen_precision!r}; expected {' | '.join(PRECISIONS)}. Correct it.")
         self.adapter, self.frozen_precision = adapter, frozen_precision
         self.whole = adapter is None and train_layers is None and train_pattern is None
+        if adapter is not None:
+            check_fields(adapter, (model, str(Path(model).expanduser()), str(Path(model).expanduser().resolve())))
+            if adapter.task_type not in (None, "CAUSAL_LM"):
+                raise UserError(
+                    f"adapter.task_type={adapter.task_type}; expected CAUSAL_LM, what the model is. Correct it."
+                )
         adapters.check(
             adapters.plain(adapter),
             train_layers=train_layers,
@@ -227,7 +234,7 @@ def evaluate_tokens(module: L.LightningModule, data: Any) -> Measured:
     mine = data.rows[rank::world]
     out = np.zeros((len(mine), 3))
     order = sorted(range(len(mine)), key=lambda i: -len(mine[i]["input_ids"]))
-    pad = module.model.tokenizer.pad_token_id
+    pad = module.model.pad_token_id
     while order:
         longest = min(
             -(-len(mine[order[0]]["input_ids"]) // 16) * 16, module.model.positions - module.model.virtual_tokens

@@ -37,7 +37,7 @@ def attach_reference(module: L.LightningModule, names: list[str]) -> None:
 
 def reference_of(module: L.LightningModule, name: str, pairs) -> np.ndarray:
     """(P, 2) float64, chosen first."""
-    precision = f"{module.trainer.precision} {module.model.base.get_input_embeddings().weight.dtype}"
+    precision = f"{module.trainer.precision} {module.model.table.dtype}"
     made_of = {
         "weights": module.language.reference_hash,
         "rows": pairs.fingerprint,
