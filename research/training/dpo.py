@@ -15,7 +15,6 @@ from torch import Tensor
 from research.errors import UserError
 from research.losses import preference
 from research.losses.language import kl_divergence, token_losses
-from research.models import adapters
 from research.models.causal_lm import CausalLM
 from research.progress import say
 from research.training.curves import log_values
@@ -206,8 +205,8 @@ class DPOModule(L.LightningModule):
         """The reference as a model, to be run in the context; None where only its log-probabilities are there."""
         if self.frozen:
             return self.frozen[0], contextlib.nullcontext()
-        config = adapters.plain(self.language.adapter)
-        if config and self.language.moved is None and config.get("bias", "none") == "none":
+        start = self.language.start
+        if self.language.adapter is not None and start.off_is_base and not start.base_trained:
             return self.model, self.model.adapter_off()
         return None
 

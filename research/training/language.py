@@ -15,6 +15,7 @@ from research.models import adapters
 from research.models.adapter_fields import check_fields
 from research.models.causal_lm import load_causal_lm
 from research.models.dropout import DropoutBits
+from research.models.folder import is_without_weights
 from research.models.kept import own
 from research.models.lora import faster_lora
 from research.models.policy import attach_saved, check_base, load_policy, save_policy, take_saved
@@ -22,6 +23,7 @@ from research.models.training import for_training
 from research.progress import say
 from research.runfolder import hash_json
 from research.training.layouts import packing_is_exact
+from research.training.starts import Start, check_reference, start_of
 from research.training.validation import together
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -72,9 +74,14 @@ class Language:
         )
         self.policy = load_policy(model, merge=adapter is not None or not self.whole, trainable=True)
         self.model, self.base_hash = self.policy.model, self.policy.base_hash
+        self.start = Start(True, True, False)
         if adapter is not None:
             folder = str(self.policy.base_folder)
+            base = None if reference is None or is_without_weights() else self.model.probe()
             self.model.transformer = adapters.attach(self.model.transformer, adapter, folder, init_scale)
+            if base is not None:
+                self.start = start_of(self.model, base)
+                check_reference(reference, self.start, adapters.plain(adapter))
         elif not self.model.adapted:
             adapters.freeze(self.model.transformer, train_layers, train_pattern)
         if self.model.adapted:
@@ -82,8 +89,6 @@ class Language:
         own(self.model, changed=False)
         self.model.train()
         self.continued = adapter is None and self.model.adapted
-        # the initialisation that has moved a part of the base into the adapter, where there is one
-        self.moved = str(adapter.init_lora_weights) if adapter is not None and adapters.changes_base(adapter) else None
         self.restored: Path | None = None
 
     def restore(self, folder: Path) -> None:
