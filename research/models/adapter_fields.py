@@ -49,9 +49,10 @@ WHY = {
     "loftq": "quantises the base, which stays in its own precision here",
     "niter": "draws the part of the base that it moves, and PEFT would draw another one when the adapter is loaded",
 }
-CORRECTED = ("fan_in_fan_out is set to False", "is_gradient_checkpointing", "`loftq_config` specified but")
-"""PEFT's warnings of defaults that it sets right itself; the last is of every parsed configuration: see check_loftq."""
-DROPPED = ("ignor", "did not match", "no module was matched", "no parameter was matched", "no modules were excluded",
+CORRECTED = ("fan_in_fan_out is set to False", "is_gradient_checkpointing", "`loftq_config` specified but",
+             "keys did not match any targeted module")  # fmt: skip
+"""PEFT's warnings of what it sets right or has set itself; of loftq_config and the patterns see check_loftq, check_patterns."""
+DROPPED = ("ignor", "no module was matched", "no parameter was matched", "no modules were excluded",
            "missing adapter keys",
            "Setting fan_in_fan_out to False", "no tied modules", "not have tied weights", "at your own risk")  # fmt: skip
 """Words of PEFT's warnings that something asked for is not done."""
@@ -228,6 +229,27 @@ def check_names(config: Any, model: nn.Module) -> Any:
         raise UserError(f"adapter.trainable_token_indices has {max(tokens)}; expected 0 to {rows - 1}, the rows of the model's "
                         "embeddings. Correct it.")  # fmt: skip
     return config
+
+
+def check_patterns(config: Any, model: nn.Module) -> None:
+    """
+    Args:
+        config: as the user gave it: PEFT adds ranks of its own for experts.
+        model: with the adapter.
+
+    Raises:
+        UserError: a key of rank_pattern or alpha_pattern that no adapted module has.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted = {f"{name}.{getattr(module, 'parameter_name', '')}".rstrip(".").replace(".base_layer", "")
+               for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}  # fmt: skip
+    for field in ("rank_pattern", "alpha_pattern"):
+        for key in getattr(config, field, None) or {}:
+            if not any(re.match(rf"(.*\.)?({key})$", name) for name in adapted):  # as PEFT looks them up
+                near = suggest(key.rpartition(".")[2], {name.rpartition(".")[2] for name in adapted})
+                raise UserError(f"adapter.{field} names {key!r}, which no adapted module has; {near}. Correct it, or leave it "
+                                "out.")  # fmt: skip
 
 
 def _ends(name: str, names: Iterable[str]) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from research.errors import UserError
-from research.models.adapter_fields import check_fields, check_names, heard
+from research.models.adapter_fields import check_fields, check_names, check_patterns, heard
 
 # PEFT reads it of every model that it wraps; nothing here or in a user's hands can change that
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -235,7 +235,7 @@ def attach(
     """
     import peft
 
-    config = check_names(config, model)  # a copy: PEFT writes into it
+    given, config = config, check_names(config, model)  # a copy: PEFT writes into it
     values = plain(config)
     check(
         values, layers=layer_count(model), context=context_of(model), modules=linear_names(model), init_scale=init_scale
@@ -248,6 +248,7 @@ def attach(
         config.init_lora_weights = True  # a decomposition needs numbers; the shapes are LoRA's
     with _refused(), heard():
         adapted = peft.get_peft_model(model, config)
+    check_patterns(given, adapted.get_base_model())
     if init_scale is not None:
         _scale_virtual(adapted.prompt_encoder[adapted.active_adapter], init_scale)
     return adapted
@@ -297,10 +298,11 @@ def inject(model: nn.Module, config: Any, trained: tuple[str, ...] = ()) -> None
         raise UserError(
             f"adapter.bias={config.bias!r} on an encoder, whose biases stay as they are; expected none. Leave it out."
         )
-    config = check_names(config, model)
+    given, config = config, check_names(config, model)
     check(plain(config), layers=layer_count(model), modules=linear_names(model))
     with _refused(), heard():
         peft.inject_adapter_in_model(config, model)
+    check_patterns(given, model)
     for name, parameter in model.named_parameters():
         # of the adapter what PEFT trains: some initialisations keep a matrix as it is
         parameter.requires_grad = ("lora_" in name and parameter.requires_grad) or name.startswith(trained)

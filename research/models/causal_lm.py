@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from research.errors import UserError
 from research.models.adapters import PREFIX, plain
 from research.models.folder import load_transformer, position_count
+from research.models.router import router_loss
 
 IGNORE = -100  # a label that is none, as transformers has it
 PROBE = 32  # tokens by which a model is told from another
@@ -25,11 +26,13 @@ class Labelled(NamedTuple):
         hidden: (N, H).
         labels: (N,) token ids.
         rows: (N,) the row of the batch that each is of, ascending.
+        router: () the router's loss over all tokens, where it was asked for.
     """
 
     hidden: Tensor
     labels: Tensor
     rows: Tensor
+    router: Tensor | None = None
 
 
 class CausalLM(nn.Module):
@@ -101,18 +104,25 @@ class CausalLM(nn.Module):
             self.off = False
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor | None = None, **more: Tensor) -> Tensor:
-        """Last hidden states of the real tokens.
+        """`run`'s last hidden states."""
+        return self.run(input_ids, attention_mask, **more)[0]
+
+    def run(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, router: bool = False, **more: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Last hidden states of the real tokens, and the router's loss.
 
         Args:
             input_ids: (B, T) padded on the right.
             attention_mask: (B, T) 1 for real tokens; (B, 1, T, T), or None for rows of several texts whose position_ids
                 begin anew: neither goes with virtual tokens.
+            router: whether its loss is computed, for a mixture of experts: see `router_loss`.
             more: position_ids (B, T).
 
         Returns:
-            (B, T, H), after the final norm.
+            (B, T, H), after the final norm; and () over all tokens that were computed, or None.
         """
-        body = self.base.base_model
+        body, more = self.base.base_model, more | ({"output_router_logits": True} if router else {})
         count = self.virtual_tokens
         if (
             attention_mask is not None
@@ -125,29 +135,38 @@ class CausalLM(nn.Module):
                 ~attention_mask, torch.finfo(dtype).min
             )
         if not count:
-            return body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **more).last_hidden_state
+            inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+            states = body(**inputs, use_cache=False, **more)
+            return states.last_hidden_state, router_loss(self.base, states, **inputs) if router else None
+        own = attention_mask  # of the texts alone
         peft, rows = self.transformer, len(input_ids)
         attention_mask = torch.cat([attention_mask.new_ones(rows, count), attention_mask], 1)  # (B, n + T)
         if self.prefix:
             past = peft.get_prompt(rows, max_cache_len=attention_mask.shape[1])
-            return body(input_ids=input_ids, attention_mask=attention_mask, past_key_values=past,
-                        use_cache=False).last_hidden_state  # fmt: skip
+            states = body(
+                input_ids=input_ids, attention_mask=attention_mask, past_key_values=past, use_cache=False, **more
+            )
+            # the prefix is keys and values: no router sees it
+            return states.last_hidden_state, router_loss(self.base, states, input_ids, own) if router else None
         words = self.base.get_input_embeddings()(input_ids)
         embedded = torch.cat([peft.get_prompt(rows).to(words.dtype), words], 1)  # (B, n + T, H)
-        states = body(inputs_embeds=embedded, attention_mask=attention_mask, use_cache=False).last_hidden_state
-        return states[:, count:]
+        states = body(inputs_embeds=embedded, attention_mask=attention_mask, use_cache=False, **more)
+        loss = router_loss(self.base, states, None, attention_mask, embedded) if router else None
+        return states.last_hidden_state[:, count:], loss
 
-    def labelled(self, input_ids: Tensor, labels: Tensor, **inputs: Tensor) -> Labelled:
+    def labelled(self, input_ids: Tensor, labels: Tensor, router: bool = False, **inputs: Tensor) -> Labelled:
         """Hidden states of the positions that predict a label.
 
         Args:
             input_ids: (B, T).
             labels: (B, T), IGNORE where nothing is to be predicted. The first token of a row is predicted by nothing, the
                 virtual tokens before it included: else prompt tuning would count one token more than other methods.
+            router: as in `run`.
             inputs: attention_mask (B, T), or position_ids (B, T) where a row holds several texts, as in `hidden`.
         """
         chosen = labels[:, 1:] != IGNORE  # (B, T − 1)
-        return Labelled(self.hidden(input_ids, **inputs)[:, :-1][chosen], labels[:, 1:][chosen], chosen.nonzero()[:, 0])
+        hidden, loss = self.run(input_ids, router=router, **inputs)
+        return Labelled(hidden[:, :-1][chosen], labels[:, 1:][chosen], chosen.nonzero()[:, 0], loss)
 
     @property
     def head(self) -> dict:

@@ -19,6 +19,7 @@ from research.models.folder import is_without_weights
 from research.models.kept import own
 from research.models.lora import faster_lora
 from research.models.policy import attach_saved, check_base, load_policy, save_policy, take_saved
+from research.models.router import router_coefficient
 from research.models.training import for_training
 from research.progress import say
 from research.runfolder import hash_json
@@ -86,6 +87,7 @@ class Language:
             adapters.freeze(self.model.transformer, train_layers, train_pattern)
         if self.model.adapted:
             self.model.check_head()  # an adapter can change the output layer too
+        self.router = router_coefficient(self.model.base)
         own(self.model, changed=False)
         self.model.train()
         self.continued = adapter is None and self.model.adapted

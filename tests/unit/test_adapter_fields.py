@@ -31,9 +31,9 @@ def attached(config):
 
 
 REFUSED = {
-    "rank of no target": (lambda: lora(rank_pattern={"k_proj": 16}), r"rank_pattern keys did not match.*'k_proj'"),
-    "one rank of two": (lambda: lora(rank_pattern={"q_proj": 2, "qproj": 16}), r"rank_pattern keys did not match.*\['qproj'\]"),
-    "alpha of no target": (lambda: lora(alpha_pattern={"layers.7": 16}), r"alpha_pattern keys did not match.*layers\.7"),
+    "rank of no target": (lambda: lora(rank_pattern={"k_proj": 16}), r"names 'k_proj', which no adapted module has; .*q_proj"),
+    "one rank of two": (lambda: lora(rank_pattern={"q_proj": 2, "qproj": 16}), r"names 'qproj'.*did you mean 'q_proj'"),
+    "alpha of no target": (lambda: lora(alpha_pattern={"layers.7": 16}), r"alpha_pattern names 'layers\.7'"),
     "rank of 0": (lambda: lora(rank_pattern={"q_proj": 0}), r"rank_pattern has 0 for 'q_proj'; expected 1"),
     "rank of .5": (lambda: lora(rank_pattern={"q_proj": 0.5}), r"rank_pattern has 0.5"),
     "alpha of 0": (lambda: lora(alpha_pattern={"q_proj": 0}), r"alpha_pattern has 0 .*above 0"),
