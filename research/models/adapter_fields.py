@@ -122,10 +122,8 @@ def check_fields(config: Any, base: Iterable[str] = ()) -> None:
         name, value = field.name, getattr(config, field.name)
         if name in ABOUT | HONOURED[kind] or name == "init_lora_weights" or _same(value, getattr(plain, name)):
             continue
-        if name in OF_THE_MODEL:
-            raise UserError(
-                f"adapter.{name}={value}; expected null: it is the model's own, and read from it. Leave it out."
-            )
+        if name in OF_THE_MODEL and kind != "LORA":
+            continue  # see _check_facts
         raise UserError(f"adapter.{name}={str(value)[:100]} of {type(config).__name__}, which has no part in what is computed "
                         "here; expected it at PEFT's default. Leave it out.")  # fmt: skip
     _check_about(config, set(base))
@@ -198,6 +196,7 @@ def check_names(config: Any, model: nn.Module) -> Any:
         if not _ends(name, modules):
             _refuse("modules_to_save", name, modules)
     if getattr(config.peft_type, "value", config.peft_type) != "LORA":
+        _check_facts(config, model)
         return config
     for field in ("target_modules", "exclude_modules"):
         value = getattr(config, field)
@@ -229,6 +228,27 @@ def check_names(config: Any, model: nn.Module) -> Any:
         raise UserError(f"adapter.trainable_token_indices has {max(tokens)}; expected 0 to {rows - 1}, the rows of the model's "
                         "embeddings. Correct it.")  # fmt: skip
     return config
+
+
+def _check_facts(config: Any, model: nn.Module) -> None:
+    """
+    Raises:
+        UserError: a number of the model's, given otherwise than PEFT reads it from the model.
+    """
+    from peft.tuners.tuners_utils import BaseTuner
+    from peft.utils.other import _prepare_prompt_learning_config
+
+    given = {name: value for name in OF_THE_MODEL if (value := getattr(config, name)) is not None}
+    own = copy.deepcopy(config)
+    for name in given:
+        setattr(own, name, None)
+    try:
+        _prepare_prompt_learning_config(own, BaseTuner.get_model_config(model))
+    except ValueError:
+        return  # PEFT does not find it there: it must be given
+    for name, value in given.items():
+        if getattr(own, name) not in (None, value):
+            raise UserError(f"adapter.{name}={value}; expected {getattr(own, name)}, the model's own. Leave it out.")
 
 
 def check_patterns(config: Any, model: nn.Module) -> None:

@@ -24,7 +24,7 @@ from research.models.training import for_training
 from research.progress import say
 from research.runfolder import hash_json
 from research.training.layouts import packing_is_exact
-from research.training.starts import Start, check_reference, start_of
+from research.training.starts import Start, check_reference, check_virtual, start_of
 from research.training.validation import together
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -80,6 +80,8 @@ class Language:
             folder = str(self.policy.base_folder)
             base = None if reference is None or is_without_weights() else self.model.probe()
             self.model.transformer = adapters.attach(self.model.transformer, adapter, folder, init_scale)
+            if self.model.virtual_tokens and not is_without_weights():
+                check_virtual(self.model)
             if base is not None:
                 self.start = start_of(self.model, base)
                 check_reference(reference, self.start, adapters.plain(adapter))

@@ -43,6 +43,29 @@ def start_of(model: CausalLM, base: Tensor) -> Start:
     return Start(torch.equal(off, base), near, any(one is not None and one.requires_grad for one in reached))
 
 
+def check_virtual(model: CausalLM) -> None:
+    """
+    Args:
+        model: with virtual tokens.
+
+    Raises:
+        UserError: it does not run with them, or gives the same numbers as without them.
+    """
+    name, count = type(model.base).__name__, model.virtual_tokens
+    try:
+        on = model.probe()
+    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+        raise UserError(f"{name} does not run with these virtual tokens ({type(error).__name__}: "
+                        f"{' '.join(str(error).split())[:200]}); expected a model that takes them. Choose peft.LoraConfig, or "
+                        "peft.PromptTuningConfig, whose tokens are embeddings.") from error  # fmt: skip
+    with model.adapter_off():
+        off = model.probe()
+    if on.shape == off.shape and torch.equal(on, off):
+        raise UserError(f"{name} gives the same numbers with {count} virtual tokens as without them: it does not read them; "
+                        "expected a model with attention to all that stands before. Choose peft.LoraConfig, or "
+                        "peft.PromptTuningConfig, whose tokens are embeddings.")  # fmt: skip
+
+
 def check_reference(reference: str, start: Start, adapter: dict) -> None:
     """
     Raises:
