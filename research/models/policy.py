@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from research.errors import UserError
 from research.models.adapter_fields import heard
-from research.models.adapters import LORA
+from research.models.adapters import LORA, kind_of
 from research.models.causal_lm import CausalLM, load_causal_lm, with_padding
 from research.models.folder import is_without_weights, unreadable
 from research.models.kept import load_kept, own
@@ -205,8 +205,12 @@ def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable
                                                                    is_trainable=trainable)  # fmt: skip
         if not is_without_weights():  # PEFT says which weights are missing, and not which have no place
             found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / WEIGHTS), adapter_name=name)
-            # virtual tokens are put in their place by PEFT apart from that
-            if unplaced := [key for key in found.unexpected_keys if key != "prompt_embeddings"]:
+            # PEFT puts virtual tokens in their place apart from that, and writes embeddings twice
+            ends = {model.base.get_input_embeddings(), model.base.get_output_embeddings()}
+            twice = [name for name, module in model.base.named_modules() if module in ends]
+            unplaced = [key for key in found.unexpected_keys
+                        if key != "prompt_embeddings" and not any(f"{name}." in key for name in twice)]  # fmt: skip
+            if unplaced:
                 raise ValueError(f"{WEIGHTS} has {unplaced[0]}, which has no place in it")
     except UserError:
         raise
@@ -257,6 +261,8 @@ def take_saved(model: CausalLM, folder: Path) -> None:
         found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / WEIGHTS))
         if found.unexpected_keys:
             raise ValueError(f"it has {found.unexpected_keys[0]}")
+        if missing := [key for key in found.missing_keys if kind_of(key) != "base"]:
+            raise ValueError(f"it lacks {missing[0]}")
     except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the adapter in {folder} does not fit the one of the configuration ({type(error).__name__}: "
