@@ -212,3 +212,66 @@ def test_a_model_without_end_and_padding_trains_and_answers(research, tmp_path):
         assert result.code == 0, result.err
         answers.append((tmp_path / f"out{size}/answers.jsonl").read_text())
     assert answers[0] == answers[1]
+
+
+MOE = {"vocab_size": 264, "hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
+       "num_key_value_heads": 2, "num_local_experts": 4, "pad_token_id": 0, "eos_token_id": 0, "initializer_range": 0.2}  # fmt: skip
+ROUND = {
+    "patterns": {"rank_pattern": {r"layers\.1\..*q_proj": 2}, "alpha_pattern": {"v_proj": 2}},
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "bias of the update": {"lora_bias": True},
+    "dropout": {"lora_dropout": 0.2},
+    "one layer": {"layers_to_transform": 1, "layers_pattern": "layers"},
+    "all but one": {"target_modules": "all-linear", "exclude_modules": ["down_proj"]},
+    "embeddings": {"target_modules": ["embed_tokens", "q_proj"]},
+    "saved norm": {"modules_to_save": ["norm"]},
+    "saved head": {"modules_to_save": ["lm_head"]},
+    "saved ends": {"modules_to_save": ["lm_head", "embed_tokens"]},
+    "saved tied ends": {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+    "trained tokens of a name": {"trainable_token_indices": {"embed_tokens": [4, 7]}},
+    "experts": {"target_modules": [], "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]},
+    "experts and attention": {"target_parameters": ["mlp.experts.down_proj"]},
+    "experts by all-linear": {"target_modules": "all-linear"},
+    "replicated": {"layer_replication": [[0, 2], [1, 2]]},
+    "pissa": {"init_lora_weights": "pissa"},
+    "olora": {"init_lora_weights": "olora"},
+    "orthogonal": {"init_lora_weights": "orthogonal"},
+    "mica": {"init_lora_weights": "mica"},
+    "gaussian": {"init_lora_weights": "gaussian"},
+    "random": {"init_lora_weights": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROUND)
+def test_a_trained_adapter_of_every_field_is_the_same_when_loaded_again(name, research, tmp_path):
+    import lightning as L
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    from research.training.optimisation import Optimisation
+
+    base = tmp_path / "base"
+    torch.manual_seed(0)
+    model = MixtralForCausalLM(MixtralConfig(**MOE)) if "experts" in name else tiny_llama(tie_word_embeddings="tied" in name)
+    model.save_pretrained(base)
+    byte_tokenizer().save_pretrained(base)
+    data_file = tmp_path / "train.jsonl"
+    data_file.write_text("".join(json.dumps(row) + "\n" for row in rows(8)))
+    torch.manual_seed(1)
+    module = SFTModule(str(base), adapter=lora(**({"init_lora_weights": True} | ROUND[name])),
+                       optimisation=Optimisation(lr=1e-2, warmup=0.0))  # fmt: skip
+    before = {n: p.detach().clone() for n, p in module.model.transformer.named_parameters()}
+    data = InstructionData(str(data_file), None, val_split=None, batch_size=8, max_length=256)
+    L.Trainer(accelerator="cpu", max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+              enable_model_summary=False, use_distributed_sampler=False).fit(module, datamodule=data)  # fmt: skip
+    still = [n for n, p in module.model.transformer.named_parameters() if p.requires_grad and torch.equal(p, before[n])]
+    assert not still, "these were to be trained"
+    frozen = [n for n, p in module.model.transformer.named_parameters() if not p.requires_grad]
+    assert all(torch.equal(dict(module.model.transformer.named_parameters())[n], before[n]) for n in frozen)
+    module.save(tmp_path / "run")
+    trained = logits(module.model.transformer)
+    hidden = module.model.hidden(torch.arange(4, 24)[None], torch.ones(1, 20, dtype=torch.long))
+    torch.testing.assert_close(hidden @ module.model.head["weight"].T, trained, rtol=0, atol=1e-4)
+    torch.testing.assert_close(logits(load_policy(str(tmp_path / "run")).model.transformer), trained, rtol=0, atol=1e-5)
+    result = research("export", tmp_path / "run", "--out", tmp_path / "out", "--json")
+    assert result.code == 0, result.err
