@@ -128,7 +128,7 @@ def take_tokenizer(model: CausalLM, folder: Path) -> None:
         raise unreadable(folder, error) from error
     if highest >= model.vocabulary:
         _check_new_rows(model, folder, highest)
-        model.transformer.resize_token_embeddings(len(tokenizer))
+        model.transformer.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.tokenizer = with_padding(tokenizer)
 
 
@@ -279,7 +279,10 @@ def save_policy(model: CausalLM, folder: Path, policy: Policy) -> None:
         policy: what the model was loaded as.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    was_training = model.training
+    model.eval()  # PEFT runs the encoder of virtual tokens to save what it gives: without its dropout
     model.transformer.save_pretrained(folder, safe_serialization=True)
+    model.train(was_training)
     model.tokenizer.save_pretrained(folder)
     if model.adapted:
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card

@@ -145,3 +145,36 @@ def test_warnings_of_peft_are_said_or_refused(capsys):
         warnings.warn_explicit("The key is ignored.", UserWarning, source, 1)
     with pytest.warns(UserWarning, match="of another library"), heard():
         warnings.warn_explicit("of another library, ignored", UserWarning, __file__, 1)
+
+
+ENCODER = {
+    "a module beside": ({"modules_to_save": ["pooler"]}, r"modules_to_save=\['pooler'\] on an encoder"),
+    "biases": ({"bias": "all"}, r"bias='all' on an encoder"),
+    "tokens": ({"trainable_token_indices": [4]}, r"trainable_token_indices=\[4\] on an encoder"),
+    "a rank of no target": ({"rank_pattern": {"key": 2}}, r"rank_pattern names 'key', which no adapted module has"),
+    "excludes nothing": ({"exclude_modules": ["quary"]}, r"exclude_modules names 'quary'.*did you mean 'query'"),
+    "eva": ({"init_lora_weights": "eva"}, r"init_lora_weights='eva'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENCODER)
+def test_on_an_encoder_too(name, tiny_bert):
+    from transformers import AutoModel
+
+    more, says = ENCODER[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = peft.LoraConfig(**({"r": 4, "target_modules": ["query", "value"]} | more))
+    with pytest.raises(UserError, match=says):
+        adapters.inject(AutoModel.from_pretrained(tiny_bert), config)
+
+
+def test_an_encoder_trains_what_peft_trains(tiny_bert):
+    """MiCA keeps B as it is; one name is one target."""
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(tiny_bert)
+    adapters.inject(model, peft.LoraConfig(r=4, target_modules="query", init_lora_weights="mica"))
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert len(trained) == 2
+    assert all("query.lora_A" in name for name in trained)
