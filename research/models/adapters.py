@@ -262,8 +262,11 @@ def _refused() -> Iterator[None]:
     except UserError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, re.error) as error:
+        cure = "Correct adapter in the configuration."
+        if "ParamWrapper" in str(error) and "dropout" in str(error):  # all-linear on a mixture of experts
+            cure = "Set lora_dropout: 0.0, or name target_modules and target_parameters without the experts."
         raise UserError(f"the adapter does not fit the model ({' '.join(str(error).split())[:300]}); expected a configuration "
-                        "that PEFT accepts for it. Correct adapter in the configuration.") from error  # fmt: skip
+                        f"that PEFT accepts for it. {cure}") from error  # fmt: skip
 
 
 def _scale_virtual(encoder: nn.Module, factor: float) -> None:

@@ -129,3 +129,17 @@ def test_five_dpo_steps_are_those_of_trl(tmp_path):
     assert losses.values[0] > 0.9  # ln 2, and .3 of a router's loss
     with pytest.raises(UserError, match=r"share_prompt=true with a router's loss"):
         test_trl_dpo.ours(folder, data_file, test_trl_dpo.lora(), {"share_prompt": True}, **options)
+
+
+def test_dropout_on_experts_is_refused_with_what_helps():
+    from research.models.adapters import attach
+
+    def lora(**more):
+        return peft.LoraConfig(
+            **({"r": 2, "target_modules": "all-linear", "lora_dropout": 0.1, "task_type": "CAUSAL_LM"} | more)
+        )
+
+    with pytest.raises(UserError, match=r"Set lora_dropout: 0\.0, or name target_modules"):
+        attach(model_of("mixtral"), lora())
+    for cure in ({"lora_dropout": 0.0}, {"target_modules": ["q_proj", "v_proj"]}):
+        assert attach(model_of("mixtral"), lora(**cure)).peft_config
