@@ -157,6 +157,10 @@ def _check_lora(adapter: dict, layers: int | None, reference: str | None, module
                         "base alone: this one moves part of it into the adapter, so the model without the adapter is not the "
                         "base, and step 0 is not ln 2. Choose reference: copy (or cached), or init_lora_weights: "
                         "true.")  # fmt: skip
+    if reference in ("adapter_off", "cached") and adapter.get("layer_replication"):
+        raise UserError(f"adapter.layer_replication={adapter['layer_replication']} with reference={reference!r}: neither with "
+                        "nor without the adapter is the model its base; expected copy, the model as the training finds it. "
+                        "Choose reference: copy, or leave layer_replication out.")  # fmt: skip
     if modules and targets is not None and targets != "all-linear":
         _check_targets(targets, modules)
 
@@ -204,11 +208,6 @@ def _check_virtual(adapter: dict, context: int | None, max_length: int | None, p
     if kind == PROMPT and adapter.get("prompt_tuning_init") == "TEXT" and not text:
         raise UserError("adapter.prompt_tuning_init=TEXT without prompt_tuning_init_text; expected the text that the virtual "
                         "tokens start from. Set it, or choose RANDOM or SAMPLE_VOCAB.")  # fmt: skip
-
-
-def changes_base(config: Any) -> bool:
-    """Whether the adapter's initialisation moves part of the base into it: without the adapter it is not the base then."""
-    return config is not None and _moves_base(plain(config).get("init_lora_weights", True))
 
 
 def _moves_base(init: Any) -> bool:

@@ -153,6 +153,15 @@ def test_what_cannot_be_merged_is_exported_as_it_is(more, base, research, tmp_pa
     )  # the message's cure
 
 
+def test_what_is_no_disk_s_error_keeps_its_words(tmp_path):
+    from research.training.curves import writing
+
+    with pytest.raises(RuntimeError, match="shared tensors"), writing(tmp_path):
+        raise RuntimeError("The weights contained shared tensors")
+    with pytest.raises(UserError, match="Free space"), writing(tmp_path):
+        raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_trained_tokens_train_and_are_saved_merged_and_exported(tied, research, tmp_path):
     base = tmp_path / "base"
