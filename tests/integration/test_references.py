@@ -149,3 +149,15 @@ def test_the_model_is_asked_where_no_list_knows(folder, tmp_path, monkeypatch):
         with pytest.raises(UserError, match=r"the model (?:is not )?its base"):
             DPOModule(str(folder), adapter=lora(), reference=reference)
     assert DPOModule(str(folder), adapter=lora(), reference="copy").frozen
+
+
+def test_a_validation_finds_what_the_training_has_cached(folder, tmp_path, cache):
+    first_loss(folder, tmp_path, lora(), reference="cached")
+    made = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npy")}
+    module = DPOModule(str(folder), adapter=lora(), reference="cached")
+    file = str(tmp_path / "pairs.jsonl")
+    pairs = PreferenceData(file, None, file, None, batch_size=8, max_length=256)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer.validate(module, datamodule=pairs, verbose=False)
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.npy")} == made
+    assert module.means()["loss"] == pytest.approx(math.log(2), abs=1e-5)
