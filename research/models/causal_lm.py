@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from research.errors import UserError
 from research.models.adapters import PREFIX, plain
 from research.models.folder import load_transformer, position_count
-from research.models.router import router_loss
+from research.models.router import packed_tokens, router_loss
 
 IGNORE = -100  # a label that is none, as transformers has it
 PROBE = 32  # tokens by which a model is told from another
@@ -137,7 +137,11 @@ class CausalLM(nn.Module):
         if not count:
             inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
             states = body(**inputs, use_cache=False, **more)
-            return states.last_hidden_state, router_loss(self.base, states, **inputs) if router else None
+            if router and attention_mask is None and "position_ids" in more:
+                attention_mask = packed_tokens(input_ids, more["position_ids"], self.pad_token_id)
+            return states.last_hidden_state, router_loss(
+                self.base, states, input_ids, attention_mask
+            ) if router else None
         own = attention_mask  # of the texts alone
         peft, rows = self.transformer, len(input_ids)
         attention_mask = torch.cat([attention_mask.new_ones(rows, count), attention_mask], 1)  # (B, n + T)

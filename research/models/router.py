@@ -57,6 +57,12 @@ def router_loss(
     return found.aux_loss
 
 
+def packed_tokens(input_ids: Tensor, position_ids: Tensor, pad: int) -> Tensor:
+    """(B, T) 1 for the tokens of rows that hold several texts, 0 for the padding at their ends, which has position 0."""
+    padding = (input_ids == pad) & (position_ids == 0)
+    return 1 - padding.long().flip(1).cumprod(1).flip(1)
+
+
 @contextlib.contextmanager
 def _given(body: nn.Module, states: Any) -> Iterator[None]:
     """The body gives `states`, and computes nothing."""

@@ -143,3 +143,21 @@ def test_dropout_on_experts_is_refused_with_what_helps():
         attach(model_of("mixtral"), lora())
     for cure in ({"lora_dropout": 0.0}, {"target_modules": ["q_proj", "v_proj"]}):
         assert attach(model_of("mixtral"), lora(**cure)).peft_config
+
+
+def test_padding_of_packed_rows_does_not_count():
+    model = CausalLM(model_of("mixtral"), byte_tokenizer()).eval()
+    texts = [torch.randint(4, 260, (n,), generator=torch.Generator().manual_seed(n)) for n in (7, 5, 9)]
+    joined = {
+        "input_ids": torch.cat(texts)[None],
+        "position_ids": torch.cat([torch.arange(len(one)) for one in texts])[None],
+    }
+    apart = {name: torch.zeros(2, 16, dtype=torch.long) for name in joined}
+    for name, value in joined.items():
+        apart[name][0, :12], apart[name][1, :9] = value[0, :12], value[0, 12:]
+    with torch.no_grad():
+        expected = model.run(**joined, router=True)
+        found = model.run(**apart, router=True)
+    torch.testing.assert_close(found[1], expected[1])
+    hidden = torch.cat([found[0][0, :12], found[0][1, :9]])
+    torch.testing.assert_close(hidden, expected[0][0], rtol=0, atol=1e-5)
