@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from research.errors import UserError
 from research.models.adapter_fields import heard
-from research.models.adapter_folder import WEIGHTS, check_weights, take_tokenizer
+from research.models.adapter_files import WEIGHTS, check_weights, take_tokenizer
 from research.models.adapters import LORA, kind_of
 from research.models.causal_lm import CausalLM, load_causal_lm
 from research.models.folder import is_without_weights
