@@ -204,7 +204,7 @@ class InstructionData(ResumableData):
         self.prepare(model.tokenizer)
         room = model.positions - model.virtual_tokens
         flat = "flash" in str(getattr(model.base.config, "_attn_implementation", None))
-        collate = InstructionCollate(model.tokenizer.pad_token_id, self.chunk_overhead, self.packing, room, flat)
+        collate = InstructionCollate(model.pad_token_id, self.chunk_overhead, self.packing, room, flat)
         return training_loader(self, collate)
 
     def load_test(self) -> Examples:

@@ -192,7 +192,7 @@ class PreferenceData(ResumableData):
             raise UserError(f"share_prompt=true with {model.virtual_tokens} virtual tokens; expected false or null: they "
                             "stand before a row, and a row would hold two texts. Leave data.share_prompt out.")  # fmt: skip
         room = model.positions - model.virtual_tokens
-        return PreferenceCollate(model.tokenizer.pad_token_id, self.chunk_overhead, shared, room)
+        return PreferenceCollate(model.pad_token_id, self.chunk_overhead, shared, room)
 
     def train_dataloader(self) -> DataLoader:
         return training_loader(self, self.collate(self.trainer.lightning_module.model))

@@ -3,17 +3,19 @@
 The guard works on plain values, so that a sweep can check every point of a grid before any compute is spent.
 """
 
+import contextlib
 import copy
 import difflib
 import math
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from research.errors import UserError
+from research.models.adapter_fields import check_fields, check_names, check_patterns, heard
 
 # PEFT reads it of every model that it wraps; nothing here or in a user's hands can change that
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -23,6 +25,7 @@ VIRTUAL = (PROMPT, PREFIX, P_TUNING)  # methods that put virtual tokens before t
 PREFIX_SCALE = (
     0.1  # of PEFT's N(0, 1) keys and values; at 1 the loss of SmolLM2-135M starts at 8.9 instead of 3.7, at .1 at 3.9
 )
+ADAPTER_PARTS = ("lora_", "prompt_encoder.", "trainable_tokens_")  # of PEFT's names of parameters
 OWN = "model"  # as tokenizer_name_or_path: the tokenizer of the model that the adapter is put on
 BASE_CHANGING = (
     "pissa",
@@ -154,6 +157,10 @@ def _check_lora(adapter: dict, layers: int | None, reference: str | None, module
                         "base alone: this one moves part of it into the adapter, so the model without the adapter is not the "
                         "base, and step 0 is not ln 2. Choose reference: copy (or cached), or init_lora_weights: "
                         "true.")  # fmt: skip
+    if reference in ("adapter_off", "cached") and adapter.get("layer_replication"):
+        raise UserError(f"adapter.layer_replication={adapter['layer_replication']} with reference={reference!r}: neither with "
+                        "nor without the adapter is the model its base; expected copy, the model as the training finds it. "
+                        "Choose reference: copy, or leave layer_replication out.")  # fmt: skip
     if modules and targets is not None and targets != "all-linear":
         _check_targets(targets, modules)
 
@@ -203,11 +210,6 @@ def _check_virtual(adapter: dict, context: int | None, max_length: int | None, p
                         "tokens start from. Set it, or choose RANDOM or SAMPLE_VOCAB.")  # fmt: skip
 
 
-def changes_base(config: Any) -> bool:
-    """Whether the adapter's initialisation moves part of the base into it: without the adapter it is not the base then."""
-    return config is not None and _moves_base(plain(config).get("init_lora_weights", True))
-
-
 def _moves_base(init: Any) -> bool:
     return isinstance(init, str) and init.lower().startswith(BASE_CHANGING)
 
@@ -232,6 +234,7 @@ def attach(
     """
     import peft
 
+    given, config = config, check_names(config, model)  # a copy: PEFT writes into it
     values = plain(config)
     check(
         values, layers=layer_count(model), context=context_of(model), modules=linear_names(model), init_scale=init_scale
@@ -240,19 +243,29 @@ def attach(
         config.tokenizer_name_or_path = tokenizer_folder
     if init_scale is None and values["peft_type"] == PREFIX and not values["prefix_projection"]:
         init_scale = PREFIX_SCALE
-    if next(model.parameters()).is_meta and changes_base(
-        config
-    ):  # its decomposition needs numbers; the shapes are LoRA's
-        config = copy.copy(config)
-        config.init_lora_weights = True
-    try:
+    if next(model.parameters()).is_meta and isinstance(values.get("init_lora_weights"), str):
+        config.init_lora_weights = True  # a decomposition needs numbers; the shapes are LoRA's
+    with _refused(), heard():
         adapted = peft.get_peft_model(model, config)
-        if init_scale is not None:
-            _scale_virtual(adapted.prompt_encoder[adapted.active_adapter], init_scale)
-        return adapted
-    except (ValueError, TypeError, KeyError) as error:
+    check_patterns(given, adapted.get_base_model())
+    if init_scale is not None:
+        _scale_virtual(adapted.prompt_encoder[adapted.active_adapter], init_scale)
+    return adapted
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """PEFT's errors of a configuration become UserErrors."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, re.error) as error:
+        cure = "Correct adapter in the configuration."
+        if "ParamWrapper" in str(error) and "dropout" in str(error):  # all-linear on a mixture of experts
+            cure = "Set lora_dropout: 0.0, or name target_modules and target_parameters without the experts."
         raise UserError(f"the adapter does not fit the model ({' '.join(str(error).split())[:300]}); expected a configuration "
-                        "that PEFT accepts for it. Correct adapter in the configuration.") from error  # fmt: skip
+                        f"that PEFT accepts for it. {cure}") from error  # fmt: skip
 
 
 def _scale_virtual(encoder: nn.Module, factor: float) -> None:
@@ -275,17 +288,26 @@ def inject(model: nn.Module, config: Any, trained: tuple[str, ...] = ()) -> None
     """
     import peft
 
-    check(plain(config), layers=layer_count(model), modules=linear_names(model))
+    check_fields(config, (str(getattr(model, "name_or_path", "")),))
     if plain(config)["peft_type"] != LORA:
         raise UserError(f"adapter of type {plain(config)['peft_type']} on an encoder; expected {LORA}: virtual tokens would be "
                         "pooled with the text. Use peft.LoraConfig.")  # fmt: skip
-    try:
+    for name in ("modules_to_save", "trainable_token_indices", "layer_replication", "target_parameters"):
+        if getattr(config, name):
+            raise UserError(f"adapter.{name}={getattr(config, name)} on an encoder, where LoRA's matrices are trained, "
+                            "and a new head beside them; expected null. Leave it out.")  # fmt: skip
+    if config.bias != "none":
+        raise UserError(
+            f"adapter.bias={config.bias!r} on an encoder, whose biases stay as they are; expected none. Leave it out."
+        )
+    given, config = config, check_names(config, model)
+    check(plain(config), layers=layer_count(model), modules=linear_names(model))
+    with _refused(), heard():
         peft.inject_adapter_in_model(config, model)
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"the adapter does not fit the model ({' '.join(str(error).split())[:300]}); expected a configuration "
-                        "that PEFT accepts for it. Correct adapter in the configuration.") from error  # fmt: skip
+    check_patterns(given, model)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = "lora_" in name or name.startswith(trained)
+        # of the adapter what PEFT trains: some initialisations keep a matrix as it is
+        parameter.requires_grad = ("lora_" in name and parameter.requires_grad) or name.startswith(trained)
 
 
 def keep_trained(checkpoint: dict, module: nn.Module) -> None:
@@ -362,7 +384,7 @@ def kind_of(parameter: str) -> str:
     """What a parameter of PEFT's naming belongs to: "adapter", "saved_modules" or "base"."""
     if "modules_to_save." in parameter:
         return "saved_modules"
-    return "adapter" if "lora_" in parameter or "prompt_encoder." in parameter else "base"
+    return "adapter" if any(part in parameter for part in ADAPTER_PARTS) else "base"
 
 
 def effective_scale(config: Any) -> float | None:

@@ -12,6 +12,7 @@ from transformers.masking_utils import sdpa_mask
 from research.models.dropout import BITS, DropoutBits
 
 NAME = "tandem_cpu"  # in transformers' registry and in config._attn_implementation
+HALF = (torch.bfloat16, torch.float16)
 
 
 def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
@@ -91,11 +92,25 @@ class _DroppedAttention(torch.autograd.Function):
 
 
 def _probabilities(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, shape: torch.Size) -> Tensor:
-    """softmax(q kᵀ · scaling + mask), (B·H, T, S)."""
-    scores = _scaled_bmm(query, key.transpose(1, 2), scaling)
+    """softmax(q kᵀ · scaling + mask), (B·H, T, S).
+
+    Scores of half precision are rounded by up to 1/256 of their size, which is a tenth of a probability where they stand at
+    100 (keys with a bias), and more where they spread. So the row's highest score is taken off within the product's float32
+    accumulator, and what is rounded is small wherever a probability is not.
+    """
+    scores = _masked(_scaled_bmm(query, key.transpose(1, 2), scaling), mask, shape)
+    if scores.dtype in HALF:
+        highest = scores.amax(-1, keepdim=True)
+        scores.copy_(highest.neg_().expand_as(scores))
+        torch.baddbmm(scores, query, key.transpose(1, 2), alpha=scaling, out=scores)
+        _masked(scores, mask, shape)
+    return torch.ops.aten._softmax.out(scores, -1, False, out=scores)
+
+
+def _masked(scores: Tensor, mask: Tensor | None, shape: torch.Size) -> Tensor:
     if mask is not None:
         scores.view(*shape[:2], *scores.shape[1:]).add_(mask)
-    return torch.ops.aten._softmax.out(scores, -1, False, out=scores)
+    return scores
 
 
 def _grads(query: Tensor, key: Tensor, probabilities: Tensor, grad_probabilities: Tensor, scaling: float,

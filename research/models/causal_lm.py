@@ -3,7 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,10 @@ from transformers import AutoModelForCausalLM
 from research.errors import UserError
 from research.models.adapters import PREFIX, plain
 from research.models.folder import load_transformer, position_count
+from research.models.router import packed_tokens, router_loss
 
 IGNORE = -100  # a label that is none, as transformers has it
+PROBE = 32  # tokens by which a model is told from another
 
 
 class Labelled(NamedTuple):
@@ -23,11 +26,13 @@ class Labelled(NamedTuple):
         hidden: (N, H).
         labels: (N,) token ids.
         rows: (N,) the row of the batch that each is of, ascending.
+        router: () the router's loss over all tokens, where it was asked for.
     """
 
     hidden: Tensor
     labels: Tensor
     rows: Tensor
+    router: Tensor | None = None
 
 
 class CausalLM(nn.Module):
@@ -57,6 +62,21 @@ class CausalLM(nn.Module):
         return self.transformer.get_base_model() if self.adapted else self.transformer
 
     @property
+    def table(self) -> Tensor:
+        """The embedding table (V, H), whatever an adapter has put around it."""
+        return max(self.base.get_input_embeddings().parameters(), key=Tensor.numel)
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.table)
+
+    @property
+    def pad_token_id(self) -> int:
+        """What padding is filled with. Any token will do: the attention mask hides it."""
+        found = self.tokenizer.pad_token_id
+        return 0 if found is None else found
+
+    @property
     def adapted(self) -> bool:
         return hasattr(self.transformer, "peft_config")
 
@@ -84,18 +104,25 @@ class CausalLM(nn.Module):
             self.off = False
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor | None = None, **more: Tensor) -> Tensor:
-        """Last hidden states of the real tokens.
+        """`run`'s last hidden states."""
+        return self.run(input_ids, attention_mask, **more)[0]
+
+    def run(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, router: bool = False, **more: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Last hidden states of the real tokens, and the router's loss.
 
         Args:
             input_ids: (B, T) padded on the right.
             attention_mask: (B, T) 1 for real tokens; (B, 1, T, T), or None for rows of several texts whose position_ids
                 begin anew: neither goes with virtual tokens.
+            router: whether its loss is computed, for a mixture of experts: see `router_loss`.
             more: position_ids (B, T).
 
         Returns:
-            (B, T, H), after the final norm.
+            (B, T, H), after the final norm; and () over all tokens that were computed, or None.
         """
-        body = self.base.base_model
+        body, more = self.base.base_model, more | ({"output_router_logits": True} if router else {})
         count = self.virtual_tokens
         if (
             attention_mask is not None
@@ -103,34 +130,47 @@ class CausalLM(nn.Module):
             and self.base.config._attn_implementation == "eager"
         ):
             # transformers adds a mask of one's own to the scores there: True would be one more, not everything
-            dtype = self.base.get_input_embeddings().weight.dtype
+            dtype = self.table.dtype
             attention_mask = torch.zeros_like(attention_mask, dtype=dtype).masked_fill(
                 ~attention_mask, torch.finfo(dtype).min
             )
         if not count:
-            return body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **more).last_hidden_state
+            inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+            states = body(**inputs, use_cache=False, **more)
+            if router and attention_mask is None and "position_ids" in more:
+                attention_mask = packed_tokens(input_ids, more["position_ids"], self.pad_token_id)
+            return states.last_hidden_state, router_loss(
+                self.base, states, input_ids, attention_mask
+            ) if router else None
+        own = attention_mask  # of the texts alone
         peft, rows = self.transformer, len(input_ids)
         attention_mask = torch.cat([attention_mask.new_ones(rows, count), attention_mask], 1)  # (B, n + T)
         if self.prefix:
             past = peft.get_prompt(rows, max_cache_len=attention_mask.shape[1])
-            return body(input_ids=input_ids, attention_mask=attention_mask, past_key_values=past,
-                        use_cache=False).last_hidden_state  # fmt: skip
+            states = body(
+                input_ids=input_ids, attention_mask=attention_mask, past_key_values=past, use_cache=False, **more
+            )
+            # the prefix is keys and values: no router sees it
+            return states.last_hidden_state, router_loss(self.base, states, input_ids, own) if router else None
         words = self.base.get_input_embeddings()(input_ids)
         embedded = torch.cat([peft.get_prompt(rows).to(words.dtype), words], 1)  # (B, n + T, H)
-        states = body(inputs_embeds=embedded, attention_mask=attention_mask, use_cache=False).last_hidden_state
-        return states[:, count:]
+        states = body(inputs_embeds=embedded, attention_mask=attention_mask, use_cache=False, **more)
+        loss = router_loss(self.base, states, None, attention_mask, embedded) if router else None
+        return states.last_hidden_state[:, count:], loss
 
-    def labelled(self, input_ids: Tensor, labels: Tensor, **inputs: Tensor) -> Labelled:
+    def labelled(self, input_ids: Tensor, labels: Tensor, router: bool = False, **inputs: Tensor) -> Labelled:
         """Hidden states of the positions that predict a label.
 
         Args:
             input_ids: (B, T).
             labels: (B, T), IGNORE where nothing is to be predicted. The first token of a row is predicted by nothing, the
                 virtual tokens before it included: else prompt tuning would count one token more than other methods.
+            router: as in `run`.
             inputs: attention_mask (B, T), or position_ids (B, T) where a row holds several texts, as in `hidden`.
         """
         chosen = labels[:, 1:] != IGNORE  # (B, T − 1)
-        return Labelled(self.hidden(input_ids, **inputs)[:, :-1][chosen], labels[:, 1:][chosen], chosen.nonzero()[:, 0])
+        hidden, loss = self.run(input_ids, router=router, **inputs)
+        return Labelled(hidden[:, :-1][chosen], labels[:, 1:][chosen], chosen.nonzero()[:, 0], loss)
 
     @property
     def head(self) -> dict:
@@ -145,20 +185,38 @@ class CausalLM(nn.Module):
         return {"weight": layer.weight, "bias": layer.bias, "scale": scale,
                 "softcap": getattr(config, "final_logit_softcapping", None)}  # fmt: skip
 
-    def _plain_head(self, layer: nn.Module) -> nn.Module:
-        """The linear layer within PEFT's wrapper of modules_to_save: the trained copy, or the base's while the adapter is off.
+    def _plain_head(self, layer: nn.Module) -> nn.Module | SimpleNamespace:
+        """The linear layer within PEFT's wrapper of modules_to_save: the trained copy, or the base's while the adapter is off;
+        and with the trained tokens' rows, where it is tied to the embeddings.
 
         Raises:
             UserError: an adapter on the output layer itself.
         """
-        from peft.utils.other import ModulesToSaveWrapper
+        from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 
+        if isinstance(layer, TrainableTokensWrapper):
+            tokens = layer.token_adapter
+            rows = [] if self.off or tokens.merged else tokens.active_adapters
+            return SimpleNamespace(
+                weight=tokens.get_merged_weights(rows), bias=getattr(tokens.base_layer, "bias", None)
+            )
         if isinstance(layer, ModulesToSaveWrapper):
             return layer.original_module if self.off else layer.modules_to_save[layer.active_adapter]
         if self.adapted and not hasattr(layer, "weight"):
             raise UserError(f"the adapter puts {type(layer).__name__} around the output layer, which is read without it here; "
                             "expected the output layer itself, or modules_to_save. Leave it out of the adapter.")  # fmt: skip
         return layer
+
+    @torch.no_grad()
+    def probe(self) -> Tensor:
+        """Logits (T, V) of a few tokens all over the vocabulary, without dropout: they tell whether two models are the same."""
+        was_training = self.training
+        self.eval()
+        count = max(1, min(PROBE, self.positions - self.virtual_tokens))
+        ids = torch.linspace(0, self.vocabulary - 1, count, device=next(self.parameters()).device).long()[None]
+        logits = self.transformer(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+        self.train(was_training)
+        return logits[0, -count:].float()
 
     @torch.no_grad()
     def check_head(self) -> None:
@@ -173,8 +231,7 @@ class CausalLM(nn.Module):
             return
         was_training = self.training
         self.eval()
-        vocabulary = self.base.get_input_embeddings().num_embeddings
-        ids = torch.arange(3, 9, device=next(self.parameters()).device)[None] % vocabulary
+        ids = torch.arange(3, 9, device=next(self.parameters()).device)[None] % self.vocabulary
         head = self.head
         ours = linear(self.hidden(ids, torch.ones_like(ids)), head["weight"], head["bias"]).float() * head["scale"]
         if head["softcap"] is not None:
@@ -200,7 +257,11 @@ def load_causal_lm(folder: Path, precision: str = "fp32") -> CausalLM:
         UserError: the folder cannot be read, or holds no causal language model.
     """
     transformer, tokenizer = load_transformer(folder, AutoModelForCausalLM, precision)
-    if tokenizer.pad_token_id is None:
-        # padding is masked by the attention mask, never by this id
+    return CausalLM(transformer, with_padding(tokenizer)).eval()
+
+
+def with_padding(tokenizer: Any) -> Any:
+    """The tokenizer, padding by its end token where it has no other; one without an end stays as it is: see pad_token_id."""
+    if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
-    return CausalLM(transformer, tokenizer).eval()
+    return tokenizer

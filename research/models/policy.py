@@ -5,10 +5,14 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from research.errors import UserError
-from research.models.adapters import LORA
+from research.models.adapter_fields import heard
+from research.models.adapter_files import WEIGHTS, check_weights, take_tokenizer
+from research.models.adapters import LORA, kind_of
 from research.models.causal_lm import CausalLM, load_causal_lm
 from research.models.folder import is_without_weights
 from research.models.kept import load_kept, own
@@ -16,6 +20,9 @@ from research.models.sources import ADAPTER_CONFIG, hash_model, read_config, res
 from research.runfolder import hash_json, write_json
 
 FILE = "tandem.json"  # beside an adapter: its base, by name and hash
+
+MERGED = {torch.float32: 1e-4}  # of the largest logit: what rounding may move by a merge
+HALF = 2e-2  # as MERGED, where the weights are of half precision
 
 
 class Policy(NamedTuple):
@@ -66,13 +73,14 @@ def load_policy(
         raise UserError(f"the adapter in {folder} is of type {kind}: its virtual tokens cannot become part of the weights, "
                         "nor can "
                         f"PEFT train them on from what it saves; expected {LORA} for both. Start from its base.")  # fmt: skip
+    check_weights(folder)
     base = _base_of(folder, precision, above)
     model = base.model
+    take_tokenizer(model, folder)
     attach_saved(model, folder, trainable=trainable and not merge)
     if not merge:
         return base._replace(adapter_hash=hash_model(folder))
-    own(model)
-    model.transformer = model.transformer.merge_and_unload()
+    merge_adapter(model, folder)
     return Policy(model, _absolute(name), folder, hash_json([base.base_hash, hash_model(folder)]))
 
 
@@ -126,17 +134,58 @@ def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable
     """
     import peft
 
+    check_weights(folder)
     try:
-        if model.adapted:
-            model.transformer.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
-        else:
-            model.transformer = peft.PeftModel.from_pretrained(model.transformer, str(folder), adapter_name=name,
-                                                               is_trainable=trainable)  # fmt: skip
+        with heard(f"the adapter in {folder}"):
+            if model.adapted:
+                model.transformer.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
+            else:
+                model.transformer = peft.PeftModel.from_pretrained(model.transformer, str(folder), adapter_name=name,
+                                                                   is_trainable=trainable)  # fmt: skip
+        if not is_without_weights():  # PEFT says which weights are missing, and not which have no place
+            found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / WEIGHTS), adapter_name=name)
+            # PEFT puts virtual tokens in their place apart from that, and writes embeddings twice
+            ends = {model.base.get_input_embeddings(), model.base.get_output_embeddings()}
+            twice = [name for name, module in model.base.named_modules() if module in ends]
+            unplaced = [key for key in found.unexpected_keys
+                        if key != "prompt_embeddings" and not any(f"{name}." in key for name in twice)]  # fmt: skip
+            if unplaced:
+                raise ValueError(f"{WEIGHTS} has {unplaced[0]}, which has no place in it")
+    except UserError:
+        raise
     except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the adapter in {folder} cannot be put on its base ({type(error).__name__}: {reason}); expected "
-                        f"{ADAPTER_CONFIG} and adapter_model.safetensors of PEFT for this model. Copy it again, or name "
+                        f"{ADAPTER_CONFIG} and {WEIGHTS} of PEFT for this model. Copy it again, or name "
                         "another.") from error  # fmt: skip
+
+
+def merge_adapter(model: CausalLM, folder: Path) -> None:
+    """Make the adapter part of the weights.
+
+    PEFT adds a replicated layer's update to weights that other layers share, without a word: so the outcome is asked.
+
+    Args:
+        model: with the adapter of the folder.
+        folder: named in errors.
+
+    Raises:
+        UserError: PEFT cannot merge it, or the merged model is another one.
+    """
+    own(model)
+    before = None if is_without_weights() else model.probe()
+    try:
+        if getattr(model.transformer.active_peft_config, "layer_replication", None):
+            raise ValueError("its layers are replicated, and share their weights")
+        model.transformer = model.transformer.merge_and_unload()
+        after = before if before is None else model.probe()
+        limit = 0.0 if before is None else MERGED.get(model.table.dtype, HALF) * float(before.abs().max())
+        if before is not None and not torch.allclose(before, after, rtol=0, atol=limit):
+            raise ValueError(f"merged, its logits are off by {float((before - after).abs().max()):.3g}")
+    except (ValueError, NotImplementedError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"the adapter in {folder} cannot become part of its base's weights ({reason}); expected one that PEFT "
+                        "can merge. Load it, or export it without --merge, as the adapter that it is.") from error  # fmt: skip
 
 
 def take_saved(model: CausalLM, folder: Path) -> None:
@@ -146,12 +195,13 @@ def take_saved(model: CausalLM, folder: Path) -> None:
         UserError: it is damaged, or of another shape.
     """
     import peft
-    from safetensors.torch import load_file
 
     try:
-        found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / "adapter_model.safetensors"))
+        found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / WEIGHTS))
         if found.unexpected_keys:
             raise ValueError(f"it has {found.unexpected_keys[0]}")
+        if missing := [key for key in found.missing_keys if kind_of(key) != "base"]:
+            raise ValueError(f"it lacks {missing[0]}")
     except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the adapter in {folder} does not fit the one of the configuration ({type(error).__name__}: "
@@ -168,7 +218,10 @@ def save_policy(model: CausalLM, folder: Path, policy: Policy) -> None:
         policy: what the model was loaded as.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    was_training = model.training
+    model.eval()  # PEFT runs the encoder of virtual tokens to save what it gives: without its dropout
     model.transformer.save_pretrained(folder, safe_serialization=True)
+    model.train(was_training)
     model.tokenizer.save_pretrained(folder)
     if model.adapted:
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card

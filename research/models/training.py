@@ -38,7 +38,8 @@ def set_dropout(model: nn.Module, p: float | None) -> None:
         if isinstance(module, nn.Dropout):
             module.p = p
         for name in RATES:
-            if isinstance(getattr(module, name, None), float):
+            rate = getattr(module, name, None)  # an int where config.json says 0
+            if isinstance(rate, int | float) and not isinstance(rate, bool):
                 setattr(module, name, p)
 
 

@@ -18,6 +18,7 @@ from research.progress import say
 from research.runfolder import atomic_write, replace_folder, strict, write_json
 
 FILE = "curves.jsonl"
+TORCH_WRITER = ("PytorchStreamWriter", "inline_container", "unexpected pos")  # in errors of torch.save on a full disk
 
 
 class Curves(Logger):
@@ -257,15 +258,17 @@ def _copied(module: L.LightningModule) -> dict:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Errors of writing a model or a checkpoint become UserErrors, whichever library meets the disk first."""
+    """Errors of writing a model or a checkpoint become UserErrors, whichever library meets the disk first.
+
+    A RuntimeError that is not torch's writer's is none of the disk: it keeps its own words.
+    """
     try:
         yield
     except UserError:
         raise
-    except (
-        OSError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:  # torch and safetensors have names of their own for a full disk
-        raise UserError(f"cannot write {path}: {' '.join(str(error).split())[:300]}; expected a writable place with room. "
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        if isinstance(error, RuntimeError) and not any(name in reason for name in TORCH_WRITER):
+            raise
+        raise UserError(f"cannot write {path}: {reason[:300]}; expected a writable place with room. "
                         "Free space or name another folder, then run the same command again.") from error  # fmt: skip

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import math
-from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -15,10 +14,10 @@ from torch import Tensor
 from research.errors import UserError
 from research.losses import preference
 from research.losses.language import kl_divergence, token_losses
-from research.models import adapters
 from research.models.causal_lm import CausalLM
 from research.progress import say
 from research.training.curves import log_values
+from research.training.held import Held
 from research.training.language import Language, say_steps
 from research.training.layouts import sharing_is_exact
 from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
@@ -89,6 +88,7 @@ class DPOModule(L.LightningModule):
         if reference == "copy":
             self.frozen = [copy.deepcopy(self.model).requires_grad_(False).eval()]
         self.window = Window(self, optimisation)
+        self.held = Held(self.window, self.language.router, lambda chunk: len(chunk["number"]))
 
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule
@@ -123,6 +123,12 @@ class DPOModule(L.LightningModule):
             UserError: true, where it is not.
         """
         data, asked = self.trainer.datamodule, self.trainer.datamodule.share_prompt
+        if self.language.router:
+            if asked:
+                raise UserError(f"share_prompt=true with a router's loss ({type(self.model.base).__name__}), which counts a "
+                                "prompt once for each answer; expected false or null. Leave it out.")  # fmt: skip
+            data.chunk_overhead = None  # and it is of a whole micro-batch
+            return False
         if asked is False or (asked is None and self.model.virtual_tokens):
             return False
 
@@ -154,15 +160,18 @@ class DPOModule(L.LightningModule):
         self.language.restore(folder)
 
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> None:
-        if done := self.window.add_parts([partial(self.part, chunk) for chunk in batch.chunks]):
+        parts = self.held.parts(batch, self.part)
+        if parts and (done := self.window.add_parts(parts)):
             pairs = self.window.counted
             log_values(self, {f"train/{name}": value if name in ("loss", "grad_norm", "lr") else value / pairs
                               for name, value in done.items()})  # fmt: skip
 
-    def part(self, chunk: dict[str, Tensor]) -> tuple[Tensor, dict]:
-        """Losses (b,) of a chunk's pairs, and the sums of what is reported."""
-        logps, tokens = sequence_logps(self.model, chunk)  # (b, 2)
-        return self.losses(logps, self.reference_logps(chunk), tokens)
+    def part(self, chunk: dict[str, Tensor], share: float = 0.0) -> tuple[Tensor, dict]:
+        """Losses (b,) of a chunk's pairs, the router's loss among them (see Held), and the sums of what is reported."""
+        hidden, router = completion_run(self.model, chunk, bool(self.language.router))
+        logps, tokens = sequence_sums(self.model, hidden, chunk)  # (b, 2)
+        losses, sums = self.losses(logps, self.reference_logps(chunk), tokens)
+        return self.held.with_router(losses, sums, router, share)
 
     def losses(self, logps: Tensor, reference: Tensor, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses (b,), and numbers (b,) to report, from (b, 2) log-probabilities, chosen first."""
@@ -206,8 +215,8 @@ class DPOModule(L.LightningModule):
         """The reference as a model, to be run in the context; None where only its log-probabilities are there."""
         if self.frozen:
             return self.frozen[0], contextlib.nullcontext()
-        config = adapters.plain(self.language.adapter)
-        if config and self.language.moved is None and config.get("bias", "none") == "none":
+        start = self.language.start
+        if self.language.adapter is not None and start.off_is_base and not start.base_trained:
             return self.model, self.model.adapter_off()
         return None
 
@@ -284,7 +293,12 @@ def sequence_logps(model: CausalLM, chunk: dict[str, Tensor]) -> tuple[Tensor, T
     Returns:
         (b, 2) sums over the completion's tokens, chosen first; and (b, 2) how many tokens there are.
     """
-    losses = token_losses(completion_hidden(model, chunk), labels=chunk["label"], **model.head).losses
+    return sequence_sums(model, completion_hidden(model, chunk), chunk)
+
+
+def sequence_sums(model: CausalLM, hidden: Tensor, chunk: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """`sequence_logps` of hidden states (N, H) that are there."""
+    losses = token_losses(hidden, labels=chunk["label"], **model.head).losses
     pairs = len(chunk["number"])
     sums = losses.new_zeros(2 * pairs).index_add(0, chunk["sequence"], -losses)
     counts = torch.bincount(chunk["sequence"], minlength=2 * pairs).to(losses.dtype)
@@ -293,8 +307,14 @@ def sequence_logps(model: CausalLM, chunk: dict[str, Tensor]) -> tuple[Tensor, T
 
 def completion_hidden(model: CausalLM, chunk: dict[str, Tensor]) -> Tensor:
     """(N, H) where each completion token is predicted."""
+    return completion_run(model, chunk)[0]
+
+
+def completion_run(model: CausalLM, chunk: dict[str, Tensor], router: bool = False) -> tuple[Tensor, Tensor | None]:
+    """`completion_hidden`, and the router's loss where it is asked for."""
     places = {name: chunk[name] for name in ("attention_mask", "position_ids") if name in chunk}
-    return model.hidden(chunk["input_ids"], **places)[chunk["row"], chunk["place"]]
+    hidden, loss = model.run(chunk["input_ids"], router=router, **places)
+    return hidden[chunk["row"], chunk["place"]], loss
 
 
 def _check(loss: str, beta: float, smoothing: float, sft_weight: float, reference: str, metrics: list[str]) -> None:

@@ -12,15 +12,19 @@ from torch import Tensor, nn
 from research.errors import UserError
 from research.losses.language import token_losses
 from research.models import adapters
+from research.models.adapter_fields import check_fields
 from research.models.causal_lm import load_causal_lm
 from research.models.dropout import DropoutBits
+from research.models.folder import is_without_weights
 from research.models.kept import own
 from research.models.lora import faster_lora
 from research.models.policy import attach_saved, check_base, load_policy, save_policy, take_saved
+from research.models.router import router_coefficient
 from research.models.training import for_training
 from research.progress import say
 from research.runfolder import hash_json
 from research.training.layouts import packing_is_exact
+from research.training.starts import Start, check_reference, check_virtual, start_of
 from research.training.validation import together
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -56,6 +60,12 @@ class Language:
             raise UserError(f"frozen_precision={frozen_precision!r}; expected {' | '.join(PRECISIONS)}. Correct it.")
         self.adapter, self.frozen_precision = adapter, frozen_precision
         self.whole = adapter is None and train_layers is None and train_pattern is None
+        if adapter is not None:
+            check_fields(adapter, (model, str(Path(model).expanduser()), str(Path(model).expanduser().resolve())))
+            if adapter.task_type not in (None, "CAUSAL_LM"):
+                raise UserError(
+                    f"adapter.task_type={adapter.task_type}; expected CAUSAL_LM, what the model is. Correct it."
+                )
         adapters.check(
             adapters.plain(adapter),
             train_layers=train_layers,
@@ -65,18 +75,24 @@ class Language:
         )
         self.policy = load_policy(model, merge=adapter is not None or not self.whole, trainable=True)
         self.model, self.base_hash = self.policy.model, self.policy.base_hash
+        self.start = Start(True, True, False)
         if adapter is not None:
             folder = str(self.policy.base_folder)
+            base = None if reference is None or is_without_weights() else self.model.probe()
             self.model.transformer = adapters.attach(self.model.transformer, adapter, folder, init_scale)
+            if self.model.virtual_tokens and not is_without_weights():
+                check_virtual(self.model)
+            if base is not None:
+                self.start = start_of(self.model, base)
+                check_reference(reference, self.start, adapters.plain(adapter))
         elif not self.model.adapted:
             adapters.freeze(self.model.transformer, train_layers, train_pattern)
         if self.model.adapted:
             self.model.check_head()  # an adapter can change the output layer too
+        self.router = router_coefficient(self.model.base)
         own(self.model, changed=False)
         self.model.train()
         self.continued = adapter is None and self.model.adapted
-        # the initialisation that has moved a part of the base into the adapter, where there is one
-        self.moved = str(adapter.init_lora_weights) if adapter is not None and adapters.changes_base(adapter) else None
         self.restored: Path | None = None
 
     def restore(self, folder: Path) -> None:
@@ -227,7 +243,7 @@ def evaluate_tokens(module: L.LightningModule, data: Any) -> Measured:
     mine = data.rows[rank::world]
     out = np.zeros((len(mine), 3))
     order = sorted(range(len(mine)), key=lambda i: -len(mine[i]["input_ids"]))
-    pad = module.model.tokenizer.pad_token_id
+    pad = module.model.pad_token_id
     while order:
         longest = min(
             -(-len(mine[order[0]]["input_ids"]) // 16) * 16, module.model.positions - module.model.virtual_tokens

@@ -55,8 +55,7 @@ def sharing_is_exact(model: CausalLM, logps: Callable[[list[dict], bool], Tensor
 
 
 def _ids(model: CausalLM, count: int, seed: int) -> Tensor:
-    vocabulary = model.base.get_input_embeddings().num_embeddings
-    ids = torch.randint(vocabulary, (1, count), generator=torch.Generator().manual_seed(seed))
+    ids = torch.randint(model.vocabulary, (1, count), generator=torch.Generator().manual_seed(seed))
     return ids.to(next(model.parameters()).device)
 
 

