@@ -1,6 +1,6 @@
 """What a training computes, as one name: the same configuration on the same data and base model has the same point id.
 
-The id is the hash of the resolved configuration, the base model's hash and the data's facts, in a form that later versions keep:
+The id is the hash of the resolved configuration, the base model's hash and the data's facts, in a form that stays:
 
 - an option at its default is no part of it. The options in known_options.json were there before this rule: they are always
   spelled, so that the ids of before stay. A default that changes is then named (SINCE keeps the first one);

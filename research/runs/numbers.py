@@ -2,8 +2,8 @@
 
 A run remembers the fingerprint of the code that computed it. Of every state of this code that was published, known_code.txt
 has the fingerprint and how many of the CHANGES below it held: between two such states a run's numbers differ where a change
-touches its configuration, and nowhere else (tests/integration/test_head.py trains what earlier states trained, and compares). Code
-with a fingerprint that is not listed is somebody's own: nothing is known of its numbers, and it stays apart.
+touches its configuration, and nowhere else (tests/integration/test_head.py trains what earlier states trained). Code with
+a fingerprint that is not listed is somebody's own: nothing is known of its numbers, and it stays apart.
 """
 
 import functools

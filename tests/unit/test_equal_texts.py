@@ -39,7 +39,9 @@ def test_queries_with_something_known_by_text_are_counted_in_the_facts_and_no_ot
     plain = [TrainingQuery("1", "one", ["p1"], ["n", "twin"]), TrainingQuery("2", "two", ["p2"], [])]
     corpus = CORPUS | {"twin": Document("", "the weaver")}  # an exact copy was known before
     assert count_by_text(join_known(plain, corpus)) == {}
-    assert count_by_text(join_known([*plain, plain[0]._replace(query_id="3", positives=["n"])], corpus)) == {"known_by_text": 2}
+    assert count_by_text(join_known([*plain, plain[0]._replace(query_id="3", positives=["n"])], corpus)) == {
+        "known_by_text": 2
+    }
 
 
 def test_training_and_mining_leave_out_the_same_documents():

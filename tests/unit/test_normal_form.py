@@ -10,8 +10,8 @@ from typing import Literal, Union, get_args, get_origin
 import pytest
 import yaml
 
+from research.runs.identity import point_of
 from research.verbs import configuration
-from research.verbs.identity import point_of
 
 ROOT = Path(__file__).parents[2]
 PLAIN = {int: [2, -1], float: [0.5, 1.0], bool: [True, False], list[int]: [[0], [0, 1]], type(None): [None],
