@@ -174,14 +174,14 @@ def load_encoder(
                         "embeddings of its own; expected an encoder here. Name it as --reranker.")  # fmt: skip
     stack = open_encoder(folder, precision)
     change(stack, folder, **changes)
-    known = is_known(stack) and takes_ids_alone(stack[0])
-    paths = module_paths(folder)
-    settings = settings_of(stack, folder, known, paths)
-    lengths = {"query_max_length": query_max_length, "doc_max_length": doc_max_length}
     try:
         alone = embeddings_alone(stack)
     except Exception as error:  # the library's modules raise what they like for a stack that does not fit together
         raise unreadable(folder, error) from error
+    known = is_known(stack) and takes_ids_alone(stack[0])
+    paths = module_paths(folder)
+    settings = settings_of(stack, folder, known, paths)
+    lengths = {"query_max_length": query_max_length, "doc_max_length": doc_max_length}
     if known:
         if precision != "fp32" and alone is not None:
             float_projections(stack, folder)
@@ -196,7 +196,10 @@ def load_encoder(
         stack = open_encoder(folder, precision)
         change(stack, folder, **changes)
         settings = settings_of(stack, folder, False, paths)
-    singly = alone is not None and differs(alone, embeddings_of(stack, TEXTS), precision)
+    try:
+        singly = alone is not None and differs(alone, embeddings_of(stack, TEXTS), precision)
+    except Exception as error:  # as above: for a batch
+        raise unreadable(folder, error) from error
     if singly:
         say(f"{folder}: padding changes its embeddings, so every text is encoded by itself")
     dim = stack.get_embedding_dimension() if alone is None else alone.shape[1]

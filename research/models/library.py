@@ -63,6 +63,10 @@ def open_encoder(folder: Path, precision: str) -> SentenceTransformer:
     if similarity is not None and similarity not in stack.SUPPORTED_SIMILARITY_FN_NAMES:
         raise UserError(f"{saved} has similarity_fn_name {similarity!r}; expected cosine or dot. Correct it, or name another "
                         "model.")  # fmt: skip
+    dim = stack.truncate_dim
+    if dim is not None and (type(dim) is not int or dim < 1):
+        raise UserError(f"{saved} has truncate_dim {dim!r}, expected a whole number above 0, or none. Correct it, or copy or "
+                        "download the folder again.")  # fmt: skip
     return _finished(stack, folder, loaded)
 
 
