@@ -161,6 +161,8 @@ def load_cross_encoder(
                         "cross-encoder (…ForSequenceClassification in config.json). Name one, or train one from it with "
                         "`research fit -c configs/cross_encoder.yaml`.")  # fmt: skip
     new_head = new_head and not (scores and not is_language_model(folder))
+    if not new_head and is_language_model(folder):
+        say(f"{folder} is a language model: a pair is scored by its logits of yes and no after its chat template")
     stack = open_reranker(folder, precision, new_head)
     try:
         return _checked(stack, folder, precision, max_length)

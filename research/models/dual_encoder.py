@@ -18,7 +18,8 @@ from research.models.folder import (
     stretches,
     unreadable,
 )
-from research.models.library import float_projections, module_paths, open_encoder
+from research.models.guard import module_paths
+from research.models.library import float_projections, open_encoder
 from research.models.pooling import pool
 from research.models.settings import ROLES, EncoderSettings, change, is_known, settings_of, takes_ids_alone
 from research.models.sources import read_config
@@ -174,14 +175,15 @@ def load_encoder(
                         "embeddings of its own; expected an encoder here. Name it as --reranker.")  # fmt: skip
     stack = open_encoder(folder, precision)
     change(stack, folder, **changes)
-    known = is_known(stack) and takes_ids_alone(stack[0])
-    paths = module_paths(folder)
-    settings = settings_of(stack, folder, known, paths)
-    lengths = {"query_max_length": query_max_length, "doc_max_length": doc_max_length}
     try:
         alone = embeddings_alone(stack)
     except Exception as error:  # the library's modules raise what they like for a stack that does not fit together
         raise unreadable(folder, error) from error
+    known = is_known(stack) and takes_ids_alone(stack[0])
+    paths = module_paths(folder)
+    _say_of_prompts(stack, folder)
+    settings = settings_of(stack, folder, known, paths)
+    lengths = {"query_max_length": query_max_length, "doc_max_length": doc_max_length}
     if known:
         if precision != "fp32" and alone is not None:
             float_projections(stack, folder)
@@ -196,11 +198,21 @@ def load_encoder(
         stack = open_encoder(folder, precision)
         change(stack, folder, **changes)
         settings = settings_of(stack, folder, False, paths)
-    singly = alone is not None and differs(alone, embeddings_of(stack, TEXTS), precision)
+    try:
+        singly = alone is not None and differs(alone, embeddings_of(stack, TEXTS), precision)
+    except Exception as error:  # as above: for a batch
+        raise unreadable(folder, error) from error
     if singly:
         say(f"{folder}: padding changes its embeddings, so every text is encoded by itself")
     dim = stack.get_embedding_dimension() if alone is None else alone.shape[1]
     return StackEncoder(stack, settings.override(**lengths), dim, singly).eval()
+
+
+def _say_of_prompts(stack: SentenceTransformer, folder: Path) -> None:
+    unused = [name for name in ("passage", "corpus") if stack.prompts.get(name)]
+    if unused and not stack.prompts.get("document"):
+        say(f"{folder} has a prompt {unused[0]!r}, which sentence-transformers leaves out where none is named document; "
+            "--doc-prompt sets it")  # fmt: skip
 
 
 @torch.no_grad()

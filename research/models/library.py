@@ -5,13 +5,11 @@ What a folder is, is read off the loaded stack of modules. What the library woul
 
 import contextlib
 import copy
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Dense, Transformer
@@ -22,18 +20,16 @@ from transformers import PreTrainedModel
 from research.errors import UserError
 from research.models.adapter_folder import absorb, check_adapter, whole
 from research.models.folder import DTYPES, check_weights, is_without_weights, loading, quiet, unreadable
+from research.models.guard import check, check_text, listening, module_paths, no_pickles
 from research.models.sources import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     adapter_base,
-    check_tokenizer,
     has_own_weights,
     read_config,
-    weight_files,
 )
 from research.progress import say
 
-NAMESPACE = "sentence_transformers."
 SAVED = {"__version__", "model_type", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim", "activation_fn",
          "keep_in_fp32_modules", "requirements"}  # fmt: skip
 HARMLESS = ("Default prompt name", "Converting", "No sentence-transformers", "This model was loaded in")
@@ -63,6 +59,10 @@ def open_encoder(folder: Path, precision: str) -> SentenceTransformer:
     if similarity is not None and similarity not in stack.SUPPORTED_SIMILARITY_FN_NAMES:
         raise UserError(f"{saved} has similarity_fn_name {similarity!r}; expected cosine or dot. Correct it, or name another "
                         "model.")  # fmt: skip
+    dim = stack.truncate_dim
+    if dim is not None and (type(dim) is not int or dim < 1):
+        raise UserError(f"{saved} has truncate_dim {dim!r}, expected a whole number above 0, or none. Correct it, or copy or "
+                        "download the folder again.")  # fmt: skip
     return _finished(stack, folder, loaded)
 
 
@@ -130,59 +130,6 @@ def _how(precision: str) -> dict[str, Any]:
     return {"trust_remote_code": False, "local_files_only": True, **placed}
 
 
-def check(folder: Path) -> None:
-    """What is refused before the library opens anything.
-
-    Raises:
-        UserError: a module that is the folder's own code, weights as pickles, no weights, no vocabulary.
-    """
-    adapter = (folder / ADAPTER_CONFIG).exists()
-    weight_files(folder)
-    for place in _module_places(folder):
-        pickle, safe = (
-            place / "pytorch_model.bin",
-            ("model.safetensors", "model.safetensors.index.json", ADAPTER_WEIGHTS),
-        )
-        if place != folder and (place / ADAPTER_CONFIG).exists():
-            raise UserError(f"{place} holds an adapter within a stack of modules; expected one at the top of a folder, whose "
-                            "base is then in the hash. Merge it into its base and save the stack again.")  # fmt: skip
-        if pickle.exists() and not any((place / name).exists() for name in safe):
-            raise UserError(f"{pickle} holds weights as a pickle, which runs code when loaded; expected model.safetensors "
-                            "beside it. Save the model again with save_pretrained, or name another.")  # fmt: skip
-    at_top = "" in module_paths(folder) or not (folder / "modules.json").exists()
-    if at_top and not adapter and (folder / "config.json").exists():
-        check_tokenizer(folder)
-
-
-def module_paths(folder: Path) -> list[str]:
-    """Where the modules of a stack lie in its folder, in order; [] of a plain Hugging Face folder.
-
-    Raises:
-        UserError: modules.json is damaged, or has a module that sentence-transformers does not have.
-    """
-    path = folder / "modules.json"
-    if not path.exists():
-        return []
-    modules = read_config(path, list)
-    if not modules or not all(isinstance(m, dict) and isinstance(m.get("path"), str) and isinstance(m.get("type"), str)
-                              for m in modules):  # fmt: skip
-        raise UserError(f"{path} is damaged; expected the list of modules that sentence-transformers wrote, each with path and "
-                        "type. Copy or download it again.")  # fmt: skip
-    own = [module["type"] for module in modules if not module["type"].startswith(NAMESPACE)]
-    if own:
-        raise UserError(f"{path} has the module {own[0]}, code of the folder's own, which is never run; expected modules of "
-                        "sentence-transformers. Name another model.")  # fmt: skip
-    return [module["path"] for module in modules]
-
-
-def _module_places(folder: Path) -> Iterator[Path]:
-    yield folder
-    for path in module_paths(folder):
-        if path:
-            yield folder / path
-            yield from (place for place in (folder / path).rglob("*") if place.is_dir())
-
-
 @contextlib.contextmanager
 def _opening(folder: Path, new_head: bool = False) -> Iterator[tuple[Path, list[str], list]]:
     """The folder to open (of an adapter one with its base's files), and the library's warnings, and the models with what they
@@ -190,7 +137,7 @@ def _opening(folder: Path, new_head: bool = False) -> Iterator[tuple[Path, list[
     warned: list[str] = []
     loaded: list[tuple[PreTrainedModel, dict]] = []
     try:
-        with whole(folder) as place, quiet(), _listening(warned), loading(loaded), _no_pickles():
+        with whole(folder) as place, quiet(), listening(warned), loading(loaded), no_pickles():
             yield place, warned, loaded
         with quiet():
             for model, info in list(loaded):
@@ -226,38 +173,6 @@ def _check_base(folder: Path, model: PreTrainedModel, new_head: bool) -> None:
     check_weights(base, SimpleNamespace(base_model_prefix=model.base_model_prefix), info, new_head)
 
 
-@contextlib.contextmanager
-def _no_pickles() -> Iterator[None]:
-    """Inside, whatever tries to open a pickle is stopped: `check` knows where the library looks, this is for the rest."""
-
-    def refused(file, *_, **__):
-        raise UserError(f"{file} is a pickle, which runs code when loaded; expected safetensors. Save the model again with "
-                        "save_pretrained, or name another.")  # fmt: skip
-
-    plain, torch.load = torch.load, refused
-    try:
-        yield
-    finally:
-        torch.load = plain
-
-
-@contextlib.contextmanager
-def _listening(warned: list[str]) -> Iterator[None]:
-    """Warnings of sentence-transformers are gathered, not printed."""
-    logger = logging.getLogger("sentence_transformers")
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: warned.append(" ".join(record.getMessage().split()))
-    propagate, level, logger.propagate = logger.propagate, logger.level, False
-    logger.addHandler(handler)
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagate
-        logger.setLevel(level)
-
-
 def _finished(stack: Any, folder: Path, loaded: list[tuple[PreTrainedModel, dict]]) -> Any:
     absorb(stack, folder)
     missing = {id(model): info["missing_keys"] for model, info in loaded}
@@ -266,7 +181,7 @@ def _finished(stack: Any, folder: Path, loaded: list[tuple[PreTrainedModel, dict
         if lost and uses_pooler(module):
             raise UserError(f"model folder {folder} lacks {len(lost)} weights that its modules ask for ({lost[0]}, …); they "
                             "would be random. Expected the weights of the pooler; save the model again.")  # fmt: skip
-        _check_text(module, folder)
+        check_text(module, folder)
         tokenizer = module.tokenizer
         if tokenizer.pad_token_id is None:  # the library pads, and masks: any token does that a model can read
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or min(tokenizer.get_vocab())
@@ -279,36 +194,6 @@ def float_projections(stack: SentenceTransformer, folder: Path) -> None:
         if type(module) is Dense:
             read = Dense.load(str(folder), subfolder=path, local_files_only=True)
             module.load_state_dict(read.state_dict(), assign=True)
-
-
-def _check_text(module: Transformer, folder: Path) -> None:
-    """
-    Raises:
-        UserError: no text goes in, or the tokenizer is another model's, or has no words.
-    """
-    if not {"text", "message"} & set(module.modality_config):
-        known = ", ".join(map(str, module.modality_config)) or "nothing"
-        raise UserError(f"model folder {folder} takes {known}; expected a model of texts. Name another model.")
-    if module.tokenizer is None:
-        raise UserError(
-            f"model folder {folder} has no tokenizer; expected a model of texts. Copy or download it again."
-        )
-    vocabulary = module.tokenizer.get_vocab()
-    if len(vocabulary) <= len(module.tokenizer.all_special_ids):
-        raise UserError(f"model folder {folder} has no vocabulary: to its tokenizer every word is unknown; expected "
-                        "tokenizer.json or the files that it is made from. Copy or download it again.")  # fmt: skip
-    if not isinstance(module.max_seq_length, int | float):
-        raise UserError(f"model folder {folder}: its Transformer's file ({folder / 'sentence_bert_config.json'}) has "
-                        f"max_seq_length {module.max_seq_length!r}, expected a whole number. Copy or download it "
-                        "again.")  # fmt: skip
-    try:
-        rows = module.model.get_input_embeddings().num_embeddings
-    except (AttributeError, NotImplementedError):  # an embedding that is no table
-        return
-    if max(vocabulary.values()) >= rows:
-        raise UserError(f"model folder {folder} has a tokenizer with ids up to {max(vocabulary.values())}, expected below "
-                        f"{rows}, the rows of the embedding table: it is another model's. Copy or download it "
-                        "again.")  # fmt: skip
 
 
 def uses_pooler(module: Transformer) -> bool:

@@ -546,6 +546,37 @@ def test_tokenizer_without_yes_and_no_is_no_judge(tmp_path, wordpiece):
         load_cross_encoder(tmp_path / "lm")
 
 
+RERANKER_FILES = ("modules.json", "config_sentence_transformers.json", "1_LogitScore/config.json", "sentence_bert_config.json",
+                  "config.json", "tokenizer_config.json", "chat_template.jinja")  # fmt: skip
+RERANKER_KEYS = ("true_token_id", "false_token_id", "module_input_name", "pad_token_id", "pad_token", "num_labels", "prompts",
+                 "default_prompt_name", "transformer_task", "processing_kwargs", "vocab_size", "model_type", "eos_token",
+                 "padding_side", "model_max_length", "activation_fn", "keep_in_fp32_modules", "path", "type")  # fmt: skip
+
+
+@settings(derandomize=True, max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(file=st.sampled_from(RERANKER_FILES), key=st.sampled_from(RERANKER_KEYS), value=JSON, cut=st.booleans())
+def test_damaged_reranker_is_refused_or_changes_what_it_changes_in_the_library(tmp_path_factory, file, key, value, cut):
+    place = tmp_path_factory.getbasetemp() / "judge"
+    if not place.exists():
+        tokenizer = byte_tokenizer("<|endoftext|>")
+        tokenizer.chat_template = TEMPLATE
+        lm = decoder(place.with_name("judge-lm"), tokenizer, 0, causal=True)
+        Peer(str(lm), device="cpu").save(str(place), create_model_card=False)
+    folder = shutil.copytree(place, place.with_name("damaged-judge"), dirs_exist_ok=True)
+    text = (folder / file).read_text()
+    if cut or file.endswith("jinja"):
+        text = text[: len(text) // 2]
+    else:
+        found = json.loads(text)
+        text = json.dumps([one | {key: value} for one in found] if isinstance(found, list) else found | {key: value})
+    (folder / file).write_text(text)
+    try:
+        found = score_pairs(load_cross_encoder(folder), QUERIES, DOCS)
+    except UserError:
+        return
+    np.testing.assert_allclose(found, alone(folder, list(zip(QUERIES, DOCS, strict=True))), atol=1e-5)
+
+
 # ---- adapters ---------------------------------------------------------------------------------------------------------
 
 
