@@ -3,7 +3,7 @@
     python scripts/list_code.py
 
 Run it after a change in a room that computes, when tests/integration/test_head.py has passed; a change that gives
-other numbers needs an entry in research.runs.numbers.CHANGES first.
+other numbers needs an entry in research.runs.changes.CHANGES first.
 """
 
 import sys

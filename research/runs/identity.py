@@ -34,7 +34,10 @@ ONE_SPELLING: dict[str, Any] = {
     "data.init_args.chunk_overhead": 512, "data.init_args.share_prompt": None,
 }  # fmt: skip
 """Options that change speed, memory or rounding alone → the value that stands for all of theirs."""
-SINCE: dict[str, Any] = {}
+SINCE: dict[str, Any] = {
+    "data.init_args.columns": None, "data.init_args.positive_from": None, "data.init_args.corpus_file": None,
+    "data.init_args.queries_file": None, "data.init_args.train_split": None,
+}  # fmt: skip
 """Options of ours that came later, by dotted name → the default that they came with, which is no part of an id."""
 BATCH = "data.init_args.batch_size"
 KNOWN: dict[str, list[str]] = json.loads(Path(__file__).with_name("known_options.json").read_text(encoding="utf-8"))

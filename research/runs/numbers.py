@@ -1,49 +1,22 @@
 """Which runs have the numbers that this code would give them.
 
 A run remembers the fingerprint of the code that computed it. Of every state of this code that was published, known_code.txt
-has the fingerprint and how many of the CHANGES below it held: between two such states a run's numbers differ where a change
+has the fingerprint and how many of the CHANGES it held: between two such states a run's numbers differ where a change
 touches its configuration, and nowhere else (tests/integration/test_head.py trains what earlier states trained). Code with
 a fingerprint that is not listed is somebody's own: nothing is known of its numbers, and it stays apart.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from research.runfolder import hash_strings
+from research.runs.changes import CHANGES
 
 PACKAGE = Path(__file__).parents[1]
 LIST = Path(__file__).with_name("known_code.txt")
 COMPUTES = ("losses", "metrics", "models", "data", "retrieval", "training", "prompts.py", "types.py")
 LENGTH = 16  # hexadecimal digits
-
-
-class Change(NamedTuple):
-    """A mend that changes numbers.
-
-    Attributes:
-        name: of it.
-        what: was wrong, for messages.
-        touches: whether a run's resolved configuration has other numbers since.
-    """
-
-    name: str
-    what: str
-    touches: Callable[[dict], bool]
-
-
-def option(config: dict, name: str) -> Any:
-    """An option by its dotted name, init_args left out; None where it is not there."""
-    value: Any = config
-    for key in name.split("."):
-        value = value.get("init_args", value) if isinstance(value, dict) else None
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-CHANGES: tuple[Change, ...] = ()
-"""In the order in which they came; new ones at the end."""
 
 
 @functools.cache

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from research.runs import numbers
-from research.runs.numbers import Change, code_fingerprint, known_code
+from research.runs.changes import Change, option
+from research.runs.numbers import code_fingerprint, known_code
 
 HEAD = Path(__file__).parents[1] / "fixtures/head"
 TRAININGS = ("dual", "cross", "sft", "dpo")
@@ -48,7 +49,7 @@ def steps(run: str) -> int:
 def test_this_code_is_listed():
     assert code_fingerprint() in known_code(), (
         "code that computes has changed: if its numbers are those of before (this file's other tests pass), or "
-        "research.runs.numbers.CHANGES says which are not, run `python scripts/list_code.py`"
+        "research.runs.changes.CHANGES says which are not, run `python scripts/list_code.py`"
     )
 
 
@@ -113,7 +114,7 @@ def test_a_grid_that_grows_runs_the_new_points_alone_and_pools_all(run):
 
 
 def test_a_mend_that_changes_numbers_makes_its_points_stale_and_no_others(run, monkeypatch):
-    change = Change("r", "r=2 was trained as r=3", lambda config: numbers.option(config, "model.adapter.r") == 2)
+    change = Change("r", "r=2 was trained as r=3", lambda config: option(config, "model.adapter.r") == 2)
     monkeypatch.setattr(numbers, "CHANGES", (*numbers.CHANGES, change))
     monkeypatch.setattr(numbers, "known_code", lambda: known_code() | {code_fingerprint(): len(numbers.CHANGES)})
     shown = run("sweep", "status", "grid.yaml", "--json").json["points"]

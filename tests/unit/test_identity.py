@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from research.runs import identity, numbers
+from research.runs.changes import CHANGES, Change
 from research.runs.identity import KNOWN, SINCE, differences, ids_of, point_of
-from research.runs.numbers import Change, numbers_key, stale_because
+from research.runs.numbers import numbers_key, stale_because
 
 HEAD = Path(__file__).parents[1] / "fixtures/head"
 RUNS = [path.parent for path in sorted(HEAD.rglob("provenance.json")) if "point" in json.loads(path.read_text())]
@@ -174,3 +175,86 @@ def test_what_other_code_computed_is_stale_where_this_code_is_somebodys_own(monk
     monkeypatch.setattr(numbers, "code_fingerprint", lambda: "edited")
     assert stale_because(["edited"], {}) == ""
     assert "other code" in stale_because(["old"], {})
+
+
+def tuned(model: str = "SFTModule", **options) -> dict:
+    """A resolved configuration with some options of its module."""
+    return {
+        "model": {"class_path": f"research.training.x.{model}", "init_args": {"model": "nowhere", **options}},
+        "trainer": {},
+    }
+
+
+def peft(kind: str, **options) -> dict:
+    return {"class_path": f"peft.{kind}", "init_args": options}
+
+
+def touched(config: dict) -> list[str]:
+    return [change.name for change in CHANGES if change.touches(config)]
+
+
+def test_changes_touch_what_they_name_and_nothing_else(tmp_path):
+    for place in ("dense", "experts", "window", "base"):
+        (tmp_path / place).mkdir()
+    facts = {"dense": {"attention_dropout": 0.0}, "experts": {"output_router_logits": True, "router_aux_loss_coef": 0.01},
+             "window": {"sliding_window": 16, "attention_dropout": 0}, "base": {}}  # fmt: skip
+    for place, config in facts.items():
+        (tmp_path / place / "config.json").write_text(json.dumps(config))
+    dense, experts, window = (str(tmp_path / place) for place in ("dense", "experts", "window"))
+    for temperature, learned, expected in (
+        (1.0, False, True),
+        (0.005, False, True),
+        (0.05, False, False),
+        (0.5, True, False),
+    ):
+        config = tuned(
+            "DualEncoderModule", temperature=temperature, learn_temperature=learned, temperature_range=[0.01, 0.5]
+        )
+        assert touched(config) == ["fixed-temperature"] * expected
+    assert touched(tuned(model=experts)) == touched(tuned("DPOModule", model=experts)) == ["router-loss"]
+    assert touched(tuned("DualEncoderModule", model=experts)) == touched(tuned(model=dense)) == touched(tuned()) == []
+    prefix = {"adapter": peft("PrefixTuningConfig"), "metrics": ["loss", "rouge_l"]}
+    assert touched(tuned(model=window, **prefix)) == ["prefix-in-a-window"]
+    assert touched(tuned(model=window, **prefix | {"metrics": ["loss"]})) == touched(tuned(model=dense, **prefix)) == []
+    assert touched(tuned("DualEncoderModule", model=window, dropout=0.1)) == ["whole-dropout"]
+    assert touched(tuned("DualEncoderModule", model=dense, dropout=0.1)) == []
+    lora = {"adapter": peft("LoraConfig", layer_replication=[[0, 2]])}
+    assert touched(tuned("DPOModule", **lora)) == ["replicated-reference"]
+    assert (
+        touched(tuned(**lora)) == touched(tuned("DPOModule", adapter=peft("LoraConfig", layer_replication=None))) == []
+    )
+    lstm = {"encoder_reparameterization_type": "LSTM", "encoder_dropout": 0.1}
+    assert touched(tuned(adapter=peft("PromptEncoderConfig", **lstm))) == ["p-tuning-dropout"]
+    assert touched(tuned(adapter=peft("PromptEncoderConfig", **lstm | {"encoder_dropout": 0.0}))) == []
+    for path, expected in (
+        ("EMAWeightAveraging", True),
+        ("StochasticWeightAveraging", False),
+        ("EarlyStopping", False),
+    ):
+        callback = {"class_path": f"lightning.pytorch.callbacks.{path}", "init_args": {}}
+        assert touched(tuned() | {"trainer": {"callbacks": [callback]}}) == ["averaged-weights"] * expected
+    plugin = {"class_path": "lightning.pytorch.plugins.MixedPrecision", "init_args": {"precision": "16-mixed"}}
+    assert touched(tuned() | {"trainer": {"plugins": [plugin]}}) == ["scaled-gradients"]
+
+
+def test_a_template_of_an_adapter_s_own_touches_it(tmp_path):
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    for place in (base, adapter):
+        place.mkdir()
+    (base / "config.json").write_text("{}")
+    (base / "chat_template.jinja").write_text("base")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    assert touched(tuned(model=str(adapter))) == []
+    (adapter / "chat_template.jinja").write_text("base")
+    assert touched(tuned(model=str(adapter))) == []
+    (adapter / "chat_template.jinja").write_text("own")
+    assert touched(tuned(model=str(adapter))) == ["own-template"]
+    assert touched(tuned(model=str(base))) == []
+    assert touched(tuned("DualEncoderModule", model=str(base))) == ["encoder-template"]
+    (base / "modules.json").write_text("[]")
+    assert touched(tuned("DualEncoderModule", model=str(base))) == []
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: str(run.relative_to(HEAD)))
+def test_no_change_touches_what_was_trained_at_head(run):
+    assert touched(read(run)[0]) == []
