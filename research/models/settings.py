@@ -103,7 +103,9 @@ def change(stack: SentenceTransformer, folder: Path, pooling: str | None = None,
     """
     if pooling is not None:
         if pooling not in MODES:
-            raise UserError(f"pooling {pooling!r} is not supported; expected one of {', '.join(POOLINGS)}. Name another.")
+            raise UserError(
+                f"pooling {pooling!r} is not supported; expected one of {', '.join(POOLINGS)}. Name another."
+            )
         layers = [module for module in stack if type(module) is Pooling]
         if len(layers) != 1:
             raise UserError(f"pooling={pooling}, but {folder} has {len(layers)} Pooling modules ({names(stack)}); expected one "
