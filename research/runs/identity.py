@@ -36,6 +36,7 @@ ONE_SPELLING: dict[str, Any] = {
 """Options that change speed, memory or rounding alone → the value that stands for all of theirs."""
 SINCE: dict[str, Any] = {}
 """Options of ours that came later, by dotted name → the default that they came with, which is no part of an id."""
+BATCH = "data.init_args.batch_size"
 KNOWN: dict[str, list[str]] = json.loads(Path(__file__).with_name("known_options.json").read_text(encoding="utf-8"))
 """Class path, "" for the whole → the options that are always spelled."""
 KNOWN_FACTS = ("train", "queries", "examples", "pairs", "val", "test", "other", "val_run", "test_run")
@@ -65,14 +66,24 @@ def what_is_computed(resolved: dict) -> dict:
     return _without(_one_spelling(_spelled(resolved)), (*HOW, *PATHS))
 
 
-def differences(a: Any, b: Any, name: str = "") -> dict[str, tuple]:
+def differences(a: dict, b: dict) -> dict[str, tuple]:
     """Dotted name → (value in a, value in b), where two configurations differ in what is computed; in PATHS too."""
-    if not name:
-        a, b = (_without(_one_spelling(_spelled(one)), HOW) for one in (a, b))
+    found = _differences(*(_without(_one_spelling(_spelled(one)), HOW) for one in (a, b)))
+    if BATCH in found:  # of all processes together: named is what the user has changed
+        typed = {
+            name: tuple(_at(one, name) for one in (a, b)) for name in (BATCH, "trainer.devices", "trainer.num_nodes")
+        }
+        found = {name: pair for name, pair in found.items() if name != BATCH} | {
+            name: pair for name, pair in typed.items() if pair[0] != pair[1]
+        }
+    return found
+
+
+def _differences(a: Any, b: Any, name: str = "") -> dict[str, tuple]:
     if isinstance(a, dict) and isinstance(b, dict):
         found = {}
         for key in sorted({*a, *b}):
-            found |= differences(a.get(key), b.get(key), f"{name}{key}.")
+            found |= _differences(a.get(key), b.get(key), f"{name}{key}.")
         return found
     return {} if a == b else {name.rstrip("."): (a, b)}
 
@@ -222,9 +233,14 @@ def _one_spelling(resolved: dict) -> dict:
 
 def _part(value: Any, name: str) -> dict | None:
     """A section by its dotted name; None where a configuration of elsewhere has none."""
+    found = _at(value, name)
+    return found if isinstance(found, dict) else None
+
+
+def _at(value: Any, name: str) -> Any:
     for key in name.split("."):
         value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, dict) else None
+    return value
 
 
 def _processes(trainer: dict) -> int | None:
@@ -245,6 +261,4 @@ def _processes(trainer: dict) -> int | None:
 def _without(value: Any, names: tuple[str, ...], name: str = "") -> Any:
     if not isinstance(value, dict):
         return value
-    return {
-        key: _without(inner, names, f"{name}{key}.") for key, inner in value.items() if f"{name}{key}" not in names
-    }
+    return {key: _without(inner, names, f"{name}{key}.") for key, inner in value.items() if f"{name}{key}" not in names}

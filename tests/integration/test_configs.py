@@ -79,7 +79,7 @@ def test_configuration_reloads_as_it_was_recorded(pair, tmp_path):
 
 @pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair[1]], ids=named)
 def test_overlay_changes_what_it_names_and_nothing_else(pair):
-    from research.verbs.training_folder import differences
+    from research.runs.identity import differences
 
     def leaves(value: dict, name: str = "") -> dict:
         found = {}

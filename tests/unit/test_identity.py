@@ -126,6 +126,8 @@ def test_facts_of_data_that_came_later_and_say_nothing_are_no_part():
 def test_differences_are_of_what_is_computed():
     config, *_ = read(HEAD / "runs/dual")
     assert differences(config, changed(config, trainer__devices=2, data__batch_size=2, model__fast=False)) == {}
+    assert differences(config, changed(config, trainer__devices=2)) == {"trainer.devices": ("auto", 2)}
+    assert differences(config, changed(config, data__batch_size=8)) == {"data.init_args.batch_size": (4, 8)}
     assert differences(config, changed(config, model__temperature=0.1)) == {"model.init_args.temperature": (0.05, 0.1)}
     assert differences(config, changed(config, data__train="y")) == {"data.init_args.train": ("beir:beir", "y")}
 

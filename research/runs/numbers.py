@@ -1,0 +1,98 @@
+"""Which runs have the numbers that this code would give them.
+
+A run remembers the fingerprint of the code that computed it. Of every state of this code that was published, known_code.txt
+has the fingerprint and how many of the CHANGES below it held: between two such states a run's numbers differ where a change
+touches its configuration, and nowhere else (tests/integration/test_head.py trains what earlier states trained, and compares). Code
+with a fingerprint that is not listed is somebody's own: nothing is known of its numbers, and it stays apart.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.runfolder import hash_strings
+
+PACKAGE = Path(__file__).parents[1]
+LIST = Path(__file__).with_name("known_code.txt")
+COMPUTES = ("losses", "metrics", "models", "data", "retrieval", "training", "prompts.py", "types.py")
+LENGTH = 16  # hexadecimal digits
+
+
+class Change(NamedTuple):
+    """A mend that changes numbers.
+
+    Attributes:
+        name: of it.
+        what: was wrong, for messages.
+        touches: whether a run's resolved configuration has other numbers since.
+    """
+
+    name: str
+    what: str
+    touches: Callable[[dict], bool]
+
+
+def option(config: dict, name: str) -> Any:
+    """An option by its dotted name, init_args left out; None where it is not there."""
+    value: Any = config
+    for key in name.split("."):
+        value = value.get("init_args", value) if isinstance(value, dict) else None
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+CHANGES: tuple[Change, ...] = ()
+"""In the order in which they came; new ones at the end."""
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """Hash of the code that computes numbers."""
+    parts = [PACKAGE / name for name in COMPUTES]
+    return _hash(path for part in parts for path in ([part] if part.is_file() else part.rglob("*.py")))
+
+
+@functools.cache
+def package_fingerprint() -> str:
+    """Hash of all of this package's code."""
+    return _hash(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".j2", ".css", ".js"))
+
+
+def _hash(paths: Iterable[Path]) -> str:
+    texts = (f"{path.relative_to(PACKAGE)}\n{path.read_text(encoding='utf-8')}" for path in sorted(paths))
+    return hash_strings(texts)[:LENGTH]
+
+
+@functools.cache
+def known_code() -> dict[str, int]:
+    """Fingerprint of a published state → how many of CHANGES it held."""
+    lines = (line.split() for line in LIST.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
+    return {fingerprint: int(count) for fingerprint, count, *_ in lines}
+
+
+def stale_because(fingerprints: Iterable[str | None], config: dict) -> str:
+    """Why a run does not have the numbers that this code would give it; "" where it has them.
+
+    Args:
+        fingerprints: of the code that computed it; several where another one went on with it.
+        config: its resolved configuration.
+    """
+    made, now = {*fingerprints}, code_fingerprint()
+    if made == {now}:
+        return ""
+    known = known_code()
+    if foreign := [one for one in (now, *sorted(map(str, made))) if one not in known]:
+        return f"it was done by other code than this ({foreign[0] if foreign[0] != now else ', '.join(sorted(map(str, made)))})"
+    since = CHANGES[min(known[one] for one in made) : known[now]]
+    return "; ".join(change.what for change in since if change.touches(config))
+
+
+def numbers_key(fingerprints: Iterable[str | None], config: dict) -> str:
+    """Equal for runs of one configuration whose numbers may be averaged, whatever published code computed them."""
+    made, known = {*fingerprints} - {None, ""}, known_code()
+    if not made or any(one not in known for one in made):
+        return " ".join(sorted(map(str, made)))
+    counts = {known[one] for one in made}
+    held = [" ".join(c.name for c in CHANGES[:count] if c.touches(config)) for count in sorted(counts)]
+    return f"known: {' / '.join(dict.fromkeys(held))}"
