@@ -134,6 +134,36 @@ def test_legacy_name_of_the_configuration(plain, tmp_path):
     assert hash_model(folder) != before
 
 
+def test_folders_of_the_librarys_first_versions(plain, tmp_path):
+    """The Transformer in a folder of its own, and modules under their first names."""
+    folder = saved(
+        [Transformer(str(plain("bert")), max_seq_length=9), Pooling(32, "cls"), Dense(32, 12)], tmp_path / "st"
+    )
+    (folder / "0_Transformer").mkdir()
+    for path in list(folder.iterdir()):
+        if path.is_file() and path.name not in ("modules.json", "config_sentence_transformers.json"):
+            path.rename(folder / "0_Transformer" / path.name)
+    modules = json.loads((folder / "modules.json").read_text())
+    for module, kind in zip(modules, ("Transformer", "Pooling", "Dense"), strict=True):
+        module["type"] = f"sentence_transformers.models.{kind}"
+    modules[0]["path"] = "0_Transformer"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    edit(folder / "1_Pooling/config.json", word_embedding_dimension=32, pooling_mode_cls_token=True)
+    assert_same(folder)
+    assert load_encoder(folder).settings.doc_max_length == 9
+
+
+def test_router_under_its_first_name(plain, wordpiece, tmp_path):
+    torch.manual_seed(0)
+    static = StaticEmbedding(wordpiece, embedding_dim=32)
+    router = Router({"query": [static], "document": [Transformer(str(plain("bert"))), Pooling(32)]})
+    folder = saved([router], tmp_path / "st")
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["type"] = "sentence_transformers.models.Asym"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    assert_same(folder, StackEncoder)
+
+
 def test_static_embedding(wordpiece, tmp_path):
     torch.manual_seed(0)
     folder = saved([StaticEmbedding(wordpiece, embedding_dim=12), Normalize()], tmp_path / "st",
