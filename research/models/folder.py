@@ -122,7 +122,7 @@ def check_weights(folder: Path, model: PreTrainedModel, info: dict, new_head: bo
         wrong = sorted(missing) or [str(key) for key in info["mismatched_keys"]]
         raise UserError(f"model folder {folder} lacks {len(wrong)} weights that its config.json asks for ({wrong[0]}, …); "
                         "they would be random. Expected the weights of this architecture; save the model again.")  # fmt: skip
-    if new:
+    if new and not _META.get():
         say(f"{folder} has no head that scores; a new one is drawn at random, to be trained")
 
 

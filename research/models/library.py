@@ -63,7 +63,7 @@ def open_encoder(folder: Path, precision: str) -> SentenceTransformer:
     if dim is not None and (type(dim) is not int or dim < 1):
         raise UserError(f"{saved} has truncate_dim {dim!r}, expected a whole number above 0, or none. Correct it, or copy or "
                         "download the folder again.")  # fmt: skip
-    return _finished(stack, folder, loaded)
+    return _finished(stack, folder, precision, loaded)
 
 
 def open_reranker(folder: Path, precision: str, new_head: bool = False) -> CrossEncoder:
@@ -102,7 +102,7 @@ def open_reranker(folder: Path, precision: str, new_head: bool = False) -> Cross
         ):
             raise UserError(f"model folder {folder} is a language model whose tokenizer has no tokens yes and no, by which it "
                             "would be a reranker; expected a model trained to rank. Name another.")  # fmt: skip
-    return _finished(stack, folder, loaded)
+    return _finished(stack, folder, precision, loaded)
 
 
 def head_labels(folder: Path) -> int | None:
@@ -173,8 +173,13 @@ def _check_base(folder: Path, model: PreTrainedModel, new_head: bool) -> None:
     check_weights(base, SimpleNamespace(base_model_prefix=model.base_model_prefix), info, new_head)
 
 
-def _finished(stack: Any, folder: Path, loaded: list[tuple[PreTrainedModel, dict]]) -> Any:
+def _finished(stack: Any, folder: Path, precision: str, loaded: list[tuple[PreTrainedModel, dict]]) -> Any:
     absorb(stack, folder)
+    if precision != "fp32":  # the library casts what lies at the top, where the first module has that precision
+        inner = {id(module) for transformer in transformers_of(stack) for module in transformer.model.modules()}
+        for module in (module for module in stack.modules() if id(module) not in inner):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(DTYPES[precision])
     missing = {id(model): info["missing_keys"] for model, info in loaded}
     for module in transformers_of(stack):
         lost = [name for name in missing.get(id(module.model), ()) if name.startswith("pooler.")]

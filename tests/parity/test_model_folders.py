@@ -134,6 +134,36 @@ def test_legacy_name_of_the_configuration(plain, tmp_path):
     assert hash_model(folder) != before
 
 
+def test_folders_of_the_librarys_first_versions(plain, tmp_path):
+    """The Transformer in a folder of its own, and modules under their first names."""
+    folder = saved(
+        [Transformer(str(plain("bert")), max_seq_length=9), Pooling(32, "cls"), Dense(32, 12)], tmp_path / "st"
+    )
+    (folder / "0_Transformer").mkdir()
+    for path in list(folder.iterdir()):
+        if path.is_file() and path.name not in ("modules.json", "config_sentence_transformers.json"):
+            path.rename(folder / "0_Transformer" / path.name)
+    modules = json.loads((folder / "modules.json").read_text())
+    for module, kind in zip(modules, ("Transformer", "Pooling", "Dense"), strict=True):
+        module["type"] = f"sentence_transformers.models.{kind}"
+    modules[0]["path"] = "0_Transformer"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    edit(folder / "1_Pooling/config.json", word_embedding_dimension=32, pooling_mode_cls_token=True)
+    assert_same(folder)
+    assert load_encoder(folder).settings.doc_max_length == 9
+
+
+def test_router_under_its_first_name(plain, wordpiece, tmp_path):
+    torch.manual_seed(0)
+    static = StaticEmbedding(wordpiece, embedding_dim=32)
+    router = Router({"query": [static], "document": [Transformer(str(plain("bert"))), Pooling(32)]})
+    folder = saved([router], tmp_path / "st")
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["type"] = "sentence_transformers.models.Asym"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    assert_same(folder, StackEncoder)
+
+
 def test_static_embedding(wordpiece, tmp_path):
     torch.manual_seed(0)
     folder = saved([StaticEmbedding(wordpiece, embedding_dim=12), Normalize()], tmp_path / "st",
@@ -146,13 +176,20 @@ def test_static_embedding(wordpiece, tmp_path):
 def test_router_with_a_tower_a_role(plain, wordpiece, tmp_path):
     torch.manual_seed(0)
     doc = [Transformer(str(plain("bert")), max_seq_length=11), Pooling(32, "cls"), Dense(32, 12)]
-    router = Router.for_query_document([StaticEmbedding(wordpiece, embedding_dim=12)], doc)
+    static = StaticEmbedding(wordpiece, embedding_dim=12)
+    router = Router.for_query_document([static], doc)
     folder = saved([router, Normalize()], tmp_path / "st", similarity_fn_name="dot", truncate_dim=8)
     assert_same(folder, StackEncoder)
     encoder = load_encoder(folder)
     save_dual_encoder(DualEncoder(encoder, encoder), tmp_path / "again")
     assert_same(tmp_path / "again", StackEncoder)
-    assert hash_model(folder) != hash_model(tmp_path / "again") or encoder.settings.similarity == "dot"
+    exact, rounded = (encode_texts(load_encoder(folder, precision), TEXTS, "doc") for precision in ("fp32", "bf16"))
+    np.testing.assert_allclose(rounded, exact, atol=0.05)
+    with without_weights():
+        assert load_encoder(folder).dim == 8
+    before = hash_model(folder)
+    edit(folder / "router_config.json", default_route="query")
+    assert hash_model(folder) != before
 
 
 def test_modules_between_transformer_and_pooling(plain, tmp_path):
@@ -419,6 +456,16 @@ def decoder(folder, tokenizer, config_pad, labels=1, causal=False, spare=0, **mo
     return folder
 
 
+def test_head_of_modules_of_the_librarys(plain, tmp_path):
+    torch.manual_seed(0)
+    head = Dense(32, 1, activation_function=torch.nn.Identity(), module_output_name="scores")
+    Peer(modules=[Transformer(str(plain("bert"))), Pooling(32, "cls"), head], device="cpu").save(str(tmp_path / "ce"))
+    model = load_cross_encoder(tmp_path / "ce")
+    assert type(model) is StackReranker
+    expected = alone(tmp_path / "ce", list(zip(QUERIES, DOCS, strict=True)))
+    np.testing.assert_allclose(score_pairs(model, QUERIES, DOCS), expected, atol=1e-5)
+
+
 def alone(folder, pairs) -> np.ndarray:
     """Raw scores of the library, a pair a batch, which is never padded."""
     model = Peer(str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32})
@@ -600,6 +647,8 @@ def test_adapter_of_an_encoder(plain, tmp_path, wordpiece, tokenizer):
         wordpiece.save_pretrained(folder)
         assert_same(folder)
     encoder = load_encoder(folder)
+    with without_weights():
+        assert all(parameter.is_meta for parameter in load_encoder(folder).parameters())
     whole = tmp_path / "whole"
     adapted.merge_and_unload().save_pretrained(whole)
     wordpiece.save_pretrained(whole)
