@@ -177,12 +177,10 @@ def test_what_other_code_computed_is_stale_where_this_code_is_somebodys_own(monk
     assert "other code" in stale_because(["old"], {})
 
 
-def tuned(model: str = "SFTModule", **options) -> dict:
+def tuned(module: str = "SFTModule", **options) -> dict:
     """A resolved configuration with some options of its module."""
-    return {
-        "model": {"class_path": f"research.training.x.{model}", "init_args": {"model": "nowhere", **options}},
-        "trainer": {},
-    }
+    model = {"class_path": f"research.training.x.{module}", "init_args": {"model": "nowhere", **options}}
+    return {"model": model, "trainer": {}}
 
 
 def peft(kind: str, **options) -> dict:
