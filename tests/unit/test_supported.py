@@ -26,7 +26,7 @@ def trainer(**options) -> L.Trainer:
     {}, {"precision": "bf16-mixed"}, {"precision": "64-true"}, {"precision": "32-true"}, {"plugins": DoublePrecision()},
     {"plugins": MixedPrecision("bf16-mixed", "cpu")}, {"strategy": "ddp", "devices": 2},
     {"strategy": DDPStrategy(find_unused_parameters=True), "devices": 2},
-], ids=str)  # fmt: skip
+], ids=lambda one: str(one).partition(" object at")[0])  # fmt: skip
 def test_what_the_optimisation_handles_is_taken(options):
     check_trainer(trainer(**options))
 
