@@ -173,23 +173,29 @@ class CandidateData(ResumableData):
             raise UserError("test_split is null; expected a split to test on. Name one: --data.test_split test.")
         return self._load("test", self.test_split, None)
 
-    def _retriever(self) -> str:
-        """What made the validation's run, where its folder says so."""
+    def _retriever(self) -> tuple[str, str]:
+        """What made the validation's run, where its folder says so, and the name of the run that it leaves last."""
         config = Path(self.files["val"]).parent / "config.yaml" if self.files["val"] else None
         if config is None or not config.exists():
-            return RETRIEVER
+            return RETRIEVER, "dense"
         made = yaml.safe_load(config.read_text(encoding="utf-8"))
         names = made.get("retriever") if isinstance(made, dict) else None
-        return " --retriever ".join(map(str, names)) if isinstance(names, list) and names else RETRIEVER
+        if not isinstance(names, list) or not names:
+            return RETRIEVER, "dense"
+        last = "fused" if len(names) > 1 else "bm25" if names == ["bm25"] else "dense"
+        return " --retriever ".join(map(str, names)), last
 
     def _load(self, name: str, split: str, queries: int | None) -> Collection:
         file = self.files[name]
         if file is None or not Path(file).exists():
             out = Path("runs", split) if file is None else Path(file).parent
+            if (out / "config.yaml").exists():  # a run on other queries lies there, and is not replaced
+                out = out.with_name(f"{out.name}-{split}")
+            retriever, last = self._retriever()
             found = f"{name}_run is null" if file is None else f"{name}_run={file} does not exist"
             raise UserError(f"{found}; expected the current retriever's run on split {split!r}. Make it: research retrieve "
-                            f"--data {self.source} --split {split} --retriever {self._retriever()} --out {out}; then name its "
-                            f"last .trec: --data.{name}_run {out}/dense.trec")  # fmt: skip
+                            f"--data {self.source} --split {split} --retriever {retriever} --out {out}; then name its last "
+                            f".trec: --data.{name}_run {out}/{last}.trec")  # fmt: skip
         data = load_validation(self.source, split, None, self.skip_bad_rows)
         bad = BadRows(self.skip_bad_rows, SKIPPING_IN_TRAINING)
         run = read_run(Path(file), bad)
