@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
         resolved["out"], out = config.out, Path(config.out)
     if is_finished(out, resolved):
         say(f"{out}: finished before; nothing is trained again. Name another --out for another run")
-        return print_result(args, out, metrics_of(out))
+        return print_result(args, out, _printable(args, metrics_of(out)))
     if module is None:
         module, data = configuration.build(config)
     ids = ids_of(resolved, module.base_hash, data.describe())
@@ -73,20 +74,22 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
         raise UserError(f"this is point {ids[0]}, and the sweep's plan has {point} for it: data, model or configuration have "
                         "changed since; expected what was planned. Plan the sweep again.")  # fmt: skip
     from research.training.curves import BestModel, Curves
+    from research.training.invariants import Broken, Invariants
     from research.training.resume import Resume, last_checkpoint
+    from research.training.room import bytes_needed
 
-    curves, best = Curves(out), BestModel(out, config.monitor, config.monitor in LOWER)
+    lower, invariants = config.monitor in LOWER, Invariants(resolved)
+    curves, best = Curves(out), BestModel(out, config.monitor, lower)
     resume = Resume(out, config.save_every)
     resume.file.hold = lambda: best.pending is not None
     pruned = pruning(out)
-    trainer = configuration.make_trainer(config, [best, *pruned, resume, *callbacks], [curves])
+    trainer = configuration.make_trainer(config, [invariants, best, *pruned, resume, *callbacks], [curves])
     with contextlib.ExitStack() as stack:
         first = _is_first_process()
         if first:
             open_run_folder(out)
             stack.enter_context(exclusive(out, wait=False))
-            weights = sum(p.numel() * 4 for p in module.parameters())
-            require_space(out, 8 * weights, f"two checkpoints and the best model in {out}")  # weights, two moments each
+            require_space(out, bytes_needed(module), f"two checkpoints and the best model in {out}")
         _check_batches(data, trainer)
         checkpoint = last_checkpoint(out)
         if first:
@@ -103,6 +106,8 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
             with configuration.lightning_errors():
                 path = None if checkpoint is None else str(checkpoint)
                 trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+        except Broken as error:
+            return _say_broken(tracker, out, error.differences) if trainer.is_global_zero else 0
         except FloatingPointError as error:
             if not trainer.is_global_zero:
                 return 0
@@ -117,9 +122,13 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
         metrics = read_json(out / "metrics.json") | _results(module, trainer, time.perf_counter() - started)
         if pruned and pruned[0].pruned is not None:
             metrics["pruned"] = pruned[0].pruned
+        if differences := invariants.check(out, metrics, trainer, module, not lower):
+            metrics |= {"finished": False, "differences": [str(one) for one in differences]}
         write_json(out / "metrics.json", metrics)
         summarise(tracker, out, metrics, module)
-        return print_result(args, out, metrics)
+        if differences:
+            return _say_broken(tracker, out, differences)
+        return print_result(args, out, _printable(args, metrics))
 
 
 def _is_first_process() -> bool:
@@ -178,6 +187,23 @@ def _say_what(config: Any, module: Any, data: Any, trainer: "L.Trainer") -> None
         from research.training.language import say_trained
 
         say_trained(module.language.describe())
+
+
+def _say_broken(tracker: Any, out: Path, differences: list) -> int:
+    """The exit code of a training that was not what it was asked to be. Its folder stays, and is not called finished."""
+    for one in differences:
+        say(f"error: {one}; expected the same. This is a bug of this tool, or of a callback that trainer.callbacks "
+            f"names: report it with {out / 'config.yaml'}, and do not use the numbers of this run")  # fmt: skip
+    tracker.finish(1)
+    return 1
+
+
+def _printable(args: argparse.Namespace, metrics: dict) -> dict:
+    """Metrics for print_result, whose table has nan where JSON has null."""
+    if args.json:
+        return metrics
+    return metrics | {part: {name: math.nan if value is None else value for name, value in (metrics.get(part) or {}).items()}
+                      for part in ("metrics", "untrained")}  # fmt: skip
 
 
 def _say_stopped(out: Path | None) -> None:
