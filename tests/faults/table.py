@@ -178,7 +178,8 @@ FAULTS = [
     Fault("p values not corrected", "metrics/families.py", "p[order] * np.arange(p.size, 0, -1)", "p[order]",
           "tests/unit/test_seeds.py"),
     # of these only the invariant knows: no curve shows them, and no number is wrong but for the configuration
-    Fault("a fixed temperature clamped", "training/dual_encoder.py", "if self.log_temperature.requires_grad:", "if True:", ASKED),
+    Fault("a fixed temperature clamped", "training/dual_encoder.py", "if self.log_temperature.requires_grad:", "if True:",
+          ASKED),
     Fault("the data's order of another seed", "data/training.py", "len(data.dataset), data.batch_size, data.seed, ",
           "len(data.dataset), data.batch_size, 0, ", ASKED),
     Fault("a warmup of half the length", "training/optimisation.py", "warmup = round(settings.warmup * steps)",
