@@ -13,7 +13,7 @@ from research.report.options import options_from, options_of, with_method
 from research.report.runs import name_folders
 from research.report.shapes import check_metrics, check_provenance
 from research.report.training import read_config
-from research.runfolder import MARKER, read_json
+from research.runfolder import MARKER, is_name, read_json
 
 PLAN, LEDGER = "plan.jsonl", "ledger.jsonl"
 SEED = "seed_everything"
@@ -130,7 +130,7 @@ def _planned(where: str, text: bytes) -> dict[str, Any]:
     try:
         line = json.loads(text)
         point, values, facts = line["point"], line["values"], line.get("facts") or {}
-        if not (isinstance(point, str) and point and Path(point).name == point):
+        if not is_name(point):  # ".." would be the folder above
             raise ValueError(f"point is {json.dumps(point)}")
         if not (isinstance(values, dict) and isinstance(facts, dict)):
             raise ValueError("values or facts are no mapping")

@@ -10,7 +10,7 @@ import yaml
 from research.errors import UserError
 from research.runfolder import atomic_write
 from research.sweeps.slurm import Submission, ranges
-from research.sweeps.worker import ATTEMPTS, PREEMPTED, WRONG_INPUT
+from research.sweeps.worker import ATTEMPTS, FINAL, PREEMPTED
 
 CONTAINER, FOLDER = "point", "work"
 NAME = 52  # characters of a Job's name: a pod's host is the name and its index, and has 63 at most
@@ -116,7 +116,7 @@ def job(name: str, of: Submission, indices: Iterable[int], options: Options) -> 
         "parallelism": min(options.throttle or len(chosen), len(chosen)),
         "backoffLimitPerIndex": ATTEMPTS - 1,
         "podReplacementPolicy": "Failed",  # not while the pod before still saves
-        "podFailurePolicy": {"rules": [_ignored(), _on_exit("Ignore", PREEMPTED), _on_exit("FailIndex", WRONG_INPUT)]},
+        "podFailurePolicy": {"rules": [_ignored(), _on_exit("Ignore", PREEMPTED), _on_exit("FailIndex", *FINAL)]},
         "template": {"metadata": {"labels": {"app": "tandem", "sweep": _label(name)}}, "spec": pod},
     }  # fmt: skip
     if options.max_failed is not None:
@@ -164,8 +164,8 @@ def _ignored() -> dict[str, Any]:
     return {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 
 
-def _on_exit(action: str, code: int) -> dict[str, Any]:
-    return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [code]}}
+def _on_exit(action: str, *codes: int) -> dict[str, Any]:
+    return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": sorted(codes)}}
 
 
 def _variables(options: Options) -> list[dict[str, str]]:

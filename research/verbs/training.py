@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from research.errors import UserError
 from research.progress import say
 from research.runfolder import exclusive, open_run_folder, read_json, require_space, write_json
+from research.sweeps.worker import DIVERGED
 from research.training.stop import Stopped, stop_at_once
 from research.verbs import configuration
 from research.verbs.identity import PLACE, code_fingerprint, point_of
@@ -107,8 +108,8 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
                 return 0
             say(f"error: the training diverged ({error}); expected finite numbers. Lower model.optimisation.lr, then name "
                 "another --out")  # fmt: skip
-            tracker.finish(1)
-            return 1
+            tracker.finish(DIVERGED)
+            return DIVERGED
         best.catch_up(trainer, module)
         if not trainer.is_global_zero:
             return 0

@@ -82,12 +82,12 @@ def test_what_the_api_server_checks_and_no_schema_says(options):
 
 
 def test_exit_codes_mean_what_they_mean_everywhere():
-    """2 is never tried again, 85 does not count, nor a pod that is evicted; whatever else is tried twice more."""
+    """2 and 3 are never tried again, 85 does not count, nor a pod that is evicted; whatever else is tried twice more."""
     spec = made()["spec"]
     rules = [(rule["action"], rule.get("onExitCodes", {}).get("values") or rule["onPodConditions"][0]["type"])
              for rule in spec["podFailurePolicy"]["rules"]]  # fmt: skip
     # in this order: an evicted pod whose training ends with 2 or with 1 is still an evicted one
-    assert rules == [("Ignore", "DisruptionTarget"), ("Ignore", [85]), ("FailIndex", [2])]
+    assert rules == [("Ignore", "DisruptionTarget"), ("Ignore", [85]), ("FailIndex", [2, 3])]
     assert spec["backoffLimitPerIndex"] == 2
     assert spec["template"]["spec"]["terminationGracePeriodSeconds"] == 90
     assert "maxFailedIndexes" not in made(LEAST)["spec"]  # all points run, whatever becomes of the others
