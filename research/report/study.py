@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError
 from research.report.options import options_from, options_of, with_method
+from research.report.printable import is_deep
 from research.report.runs import name_folders
 from research.report.shapes import check_metrics, check_provenance
 from research.report.training import read_config
@@ -120,7 +121,7 @@ def points_of(folder: Path) -> list[dict[str, Any]]:
         try:
             event = json.loads(line)
             last[event["point"]] = event
-        except (ValueError, TypeError, KeyError):  # a line that a killed process left unfinished
+        except (ValueError, TypeError, KeyError, RecursionError):  # a line that a killed process left unfinished
             continue
     return [one | {"event": last.get(one["point"], {})} for one in points]
 
@@ -134,6 +135,8 @@ def _planned(where: str, text: bytes) -> dict[str, Any]:
             raise ValueError(f"point is {json.dumps(point)}")
         if not (isinstance(values, dict) and isinstance(facts, dict)):
             raise ValueError("values or facts are no mapping")
+        if is_deep(values):
+            raise ValueError("its values are nested too deeply")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{where} is damaged ({error}); expected a point a line. Plan the sweep again.") from None
     return {"point": point, "values": values, "facts": facts}

@@ -113,6 +113,17 @@ def test_options_arrive_in_the_pod():
     assert [one["value"] for one in own["env"] if one["name"] == "OMP_NUM_THREADS"] == ["1"]
 
 
+def test_a_folder_s_name_is_no_variable_of_kubernetes():
+    """It expands $(NAME) in a command; $$( is how it writes the text $(."""
+    options = LEAST._replace(setup=("cd $(pwd)",))
+    spec = job("lora-1", kept("sweeps/$(HOME).yaml", "runs/a\nb: c"), [0], options)
+    (container,) = yaml.safe_load(text_of(spec))["spec"]["template"]["spec"]["containers"]
+    assert "sweeps/$$(HOME).yaml" in container["command"]
+    assert "runs/a\nb: c" in container["command"]  # YAML quotes it
+    assert "cd $$(pwd)" in container["command"][2]
+    assert container["command"][-1] == "$(JOB_COMPLETION_INDEX)"
+
+
 @pytest.mark.parametrize("indices", [[0], [0, 1, 2, 3], [1, 4, 5, 9], list(range(0, 300, 7))])
 def test_completion_indices_are_the_points_that_are_left(indices):
     (container,) = made(LEAST, tuple(indices))["spec"]["template"]["spec"]["containers"]
