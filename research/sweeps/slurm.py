@@ -185,8 +185,8 @@ def directive(folder: str) -> str:
     """
     if bad := re.search(r"[\x00-\x1f\x7f\"]", folder):
         raise UserError(f"the sweep's folder {folder!r} has {bad[0]!r} in its name, which would end the line of the script "
-                        "that names it; expected a name without quotes and control characters. Give the folder another, or --out "
-                        "in the sweep's command.")  # fmt: skip
+                        "that names it; expected a name without quotes and control characters. Give the folder another, or "
+                        "--out in the sweep's command.")  # fmt: skip
     return folder.replace("\\", "\\\\").replace("%", "%%")
 
 
