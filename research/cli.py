@@ -1,6 +1,6 @@
 """`research <verb>`: finds the verb, turns errors into exit codes. Heavy imports happen inside a verb's run.
 
-Exit codes: 0 done · 2 the user's input is wrong · 1 a bug, or a check that did not hold ·
+Exit codes: 0 done · 2 the user's input is wrong · 3 the training diverged · 1 a bug, or a check that did not hold ·
 85 preempted, state saved, run me again · 130 interrupted.
 """
 
@@ -31,7 +31,8 @@ VERBS = {
 }
 """verb → its line in the help; the code is research/verbs/<verb>.py."""
 
-EPILOG = "research <verb> --help shows a verb's options. Results go to stdout, progress to stderr."
+EPILOG = """research <verb> --help shows a verb's options. Results go to stdout, progress to stderr.
+Exit codes: 0 done, 2 wrong input, 3 a training that diverged, 85 preempted (run it again), 130 interrupted, 1 anything else."""
 
 
 class Parser(argparse.ArgumentParser):

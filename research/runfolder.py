@@ -11,7 +11,9 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
@@ -27,6 +29,8 @@ from research.progress import say
 MARKER = "provenance.json"  # a folder that holds this file is a run folder: verbs may write into it again
 STORE_FILES = ("lock", "journal.jsonl", "embeddings.npy", "ids.json", "store.json")
 DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+LOCKLESS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}  # EBADF: NFS, of a file only read
 PACKAGES = "torch lightning transformers tokenizers sentence-transformers peft trl hnswlib bm25s numpy datasets".split()
 
 
@@ -197,6 +201,9 @@ def read_json(path: Path) -> Any:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not readable JSON ({error}); expected a file this tool wrote. Delete it and run "
                         "again.") from None  # fmt: skip
+    except RecursionError:
+        raise UserError(f"{path} is JSON nested too deeply to be read; expected a file this tool wrote. Delete it and run "
+                        "again.") from None  # fmt: skip
 
 
 def read_yaml(path: Path, what: str) -> Any:
@@ -218,6 +225,10 @@ def read_yaml(path: Path, what: str) -> Any:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{what} {path} is not readable YAML ({' '.join(str(error).split())[:300]}); expected `name: value` "
                         "lines. Mend the file.") from None  # fmt: skip
+    except RecursionError:
+        raise UserError(
+            f"{what} {path} is nested too deeply to be read; expected `name: value` lines. Mend the file."
+        ) from None
 
 
 class _Unique(yaml.SafeLoader):
@@ -262,28 +273,109 @@ def require_space(folder: Path, needed: int, what: str) -> None:
                         "space, or name another folder (--out, or --cache for embeddings and indexes).")  # fmt: skip
 
 
+def open_lock(path: Path, append: bool = False) -> IO:
+    """The file of a lock, made if absent: what is in it stays, and a link is not followed.
+
+    Args:
+        path: of the file.
+        append: lines are added to it.
+
+    Raises:
+        UserError: it is a link or no file.
+        OSError: the disk.
+    """
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_APPEND if append else 0)
+    try:
+        number = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise _no_lock_file(path) from error
+        if error.errno not in READ_ONLY or append or not path.is_file() or path.is_symlink():
+            raise
+        number = os.open(path, os.O_RDONLY | flags)  # another user's, in a group's folder: a lock need not be written
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise _no_lock_file(path)
+    return open(number, "ab+" if append else "rb")
+
+
+def _no_lock_file(path: Path) -> UserError:
+    return UserError(f"the lock {path} is a symbolic link, or no file at all; expected a file, which this tool makes. Look "
+                     "where it points and who made it, then remove it, or name another folder.")  # fmt: skip
+
+
+def lock(stream: IO, how: int, path: Path) -> None:
+    """flock.
+
+    Args:
+        stream: as open_lock gives it; closing it gives the lock back.
+        how: fcntl's LOCK_EX or LOCK_SH, with LOCK_NB.
+        path: of the file.
+
+    Raises:
+        BlockingIOError: with LOCK_NB, another process holds it.
+        UserError: the file system has no locks.
+    """
+    try:
+        fcntl.flock(stream, how)
+    except OSError as error:
+        if error.errno not in LOCKLESS:
+            raise
+        raise UserError(f"{path} cannot be locked ({error.strerror}), and without locks two commands could write one file; "
+                        "expected a file system with flock, as local disks and most network mounts have. Name another folder "
+                        "(--out; --cache or TANDEM_CACHE for caches), or mount this one with locks.") from error  # fmt: skip
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of this file (made if absent, with its folder); another process that asks for it waits.
+
+    Raises:
+        UserError: the disk, no locks, or no file of ours.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = open_lock(path)
+    with stream:
+        lock(stream, fcntl.LOCK_EX, path)
+        yield
+
+
 @contextlib.contextmanager
 def exclusive(folder: Path, wait: bool = True) -> Iterator[None]:
     """Hold `folder` (made if absent) for this process; another that asks for it waits until it is released.
 
+    A folder that this user cannot write into is not held: what is complete there can be read, and nothing else can be done.
+
     Raises:
-        UserError: with wait=False, another process holds it.
+        UserError: with wait=False, another process holds it; or the file system has no locks.
     """
+    path = Path(folder) / "lock"
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        stream = open(Path(folder) / "lock", "w")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = open_lock(path)
     except OSError as error:
-        raise disk_error(error, folder) from error
+        if error.errno not in READ_ONLY:
+            raise disk_error(error, folder) from error
+        stream = None
+    if stream is None:
+        yield
+        return
     with stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
         except BlockingIOError:
             if not wait:
                 raise UserError(f"another command is writing into {folder}; expected to be alone there. Wait for it, or name "
                                 "another --out.") from None  # fmt: skip
             say(f"waiting for another process that makes {folder}")
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            lock(stream, fcntl.LOCK_EX, path)
         yield
+
+
+def is_name(text: Any) -> bool:
+    """Whether a text can name a folder within another: no path, no control characters."""
+    return isinstance(text, str) and text not in ("", ".", "..") and re.search(r"[/\x00-\x1f\x7f]", text) is None
 
 
 def _umask() -> int:

@@ -38,6 +38,20 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float | bool) else json.dumps(value)
 
 
+def inert(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: texts are of whoever named an option, and `=HYPERLINK(…)` would run."""
+    if not isinstance(value, str):
+        return value
+    value = value.replace("\r\n", "\n").replace("\r", "\n")  # csv does not quote a lone one, which ends the line
+    if value.lstrip()[:1] not in {*"=+-@"} and value[:1] not in {"\t", "\n"}:
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
 def write_tidy(out: Path, runs: list[Run]) -> None:
     """runs.csv and runs.parquet."""
     import pyarrow
@@ -46,9 +60,9 @@ def write_tidy(out: Path, runs: list[Run]) -> None:
     columns = tidy(runs)
     with atomic_write(out / "runs.csv") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns)
+        writer.writerow(map(inert, columns))
         writer.writerows(
-            ["" if value is None else value for value in row] for row in zip(*columns.values(), strict=True)
+            ["" if value is None else inert(value) for value in row] for row in zip(*columns.values(), strict=True)
         )
     arrays = {}
     for name, values in columns.items():
@@ -80,10 +94,10 @@ def as_csv(sheet: Sheet) -> str:
     spreads = [any(cell.sd is not None for cell in column) for column in columns]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([name for heading, pair, spread in zip(sheet.columns, pairs, spreads, strict=True)
+    writer.writerow([inert(name) for heading, pair, spread in zip(sheet.columns, pairs, spreads, strict=True)
                      for name in _headings(heading, pair, spread)])  # fmt: skip
     for row in sheet.rows:
-        writer.writerow([value for cell, pair, spread in zip(row, pairs, spreads, strict=True)
+        writer.writerow([inert(value) for cell, pair, spread in zip(row, pairs, spreads, strict=True)
                          for value in _values(cell, pair, spread)])  # fmt: skip
     return stream.getvalue()
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from typing import Any
 
 from research.report.sheets import Cell, Sheet
@@ -13,6 +14,8 @@ SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r
            "·": r"$\cdot$", "↓": r"$\downarrow$", "→": r"$\rightarrow$", "↑": r"$\uparrow$", "–": "--", "’": "'",
            "×": r"$\times$", "…": r"\ldots{}", "|": r"\textbar{}", '"': "''"}  # fmt: skip
 
+LETTERS = {"þ": "th", "Þ": "Th", "ð": "dh", "Ð": "Dh", "«": r"$\ll$", "»": r"$\gg$", "\xa0": "~", "\xad": r"\-{}"}
+"""Latin-1 that pdfLaTeX's own fonts lack, or that is no letter."""
 WIDTH = 345.0  # pt, \linewidth of article, for which tables are laid out; on narrower lines they shrink further
 SMALLEST = 0.66  # of its size that a table is shrunk to
 LONG = 120.0  # pt: columns that are wrapped in a table that is too wide
@@ -33,6 +36,7 @@ def render(sheet: Sheet, prefix: str = "") -> str:
         sheet: the table.
         prefix: of its label, so that the tables of two reports can stand in one paper: the report's title.
     """
+    sheet = _told_apart(sheet)
     widths = [_natural(sheet, i) for i in range(len(sheet.columns))]
     wraps = _wraps(widths)
     blocks = _blocks(sheet, [wraps.get(i, width) for i, width in enumerate(widths)])
@@ -59,8 +63,27 @@ def render(sheet: Sheet, prefix: str = "") -> str:
 
 def escape(text: str) -> str:
     """Names come from users: nothing in them may be a command. What pdfLaTeX has no glyph for becomes a question mark."""
-    out = "".join(SPECIAL.get(one, one) for one in " ".join(text.split()))
-    return out.encode("latin-1", "replace").decode("latin-1")
+    whole = unicodedata.normalize("NFC", " ".join(text.split()))
+    return "".join(SPECIAL.get(one) or LETTERS.get(one) or ("?" if _is_lost(one) else one) for one in whole)
+
+
+def _is_lost(one: str) -> bool:
+    """Whether pdfLaTeX's own fonts (OT1, TS1) have no glyph for it."""
+    return one in LETTERS or (one not in SPECIAL and not (" " <= one <= "~" or "\xa0" <= one <= "\xff"))
+
+
+def _told_apart(sheet: Sheet) -> Sheet:
+    """The sheet where two texts that LaTeX would set alike (of Chinese, say) have the codes of the letters that it lacks."""
+    texts = {*sheet.columns, *(cell.text for row in sheet.rows for cell in row)}
+    first: dict[str, str] = {}
+    alike = {text for text in sorted(texts) for other in [first.setdefault(escape(text), text)]
+             if " ".join(text.split()) != " ".join(other.split())}  # fmt: skip
+    alike |= {first[escape(text)] for text in alike}
+    codes = {text: "".join(f"U+{ord(one):04X}" if _is_lost(one) else one for one in text) for text in alike}
+    if not codes:
+        return sheet
+    rows = [[cell._replace(text=codes.get(cell.text, cell.text)) for cell in row] for row in sheet.rows]
+    return sheet._replace(columns=[codes.get(name, name) for name in sheet.columns], rows=rows)
 
 
 def slug(name: str) -> str:

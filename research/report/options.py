@@ -3,6 +3,8 @@
 from datetime import date
 from typing import Any
 
+from research.report.printable import printable
+
 NO_FACTORS = ("out", "wandb", "save_every", "monitor", "data.workers", "trainer.default_root_dir", "trainer.logger")
 """Options that say how or where, not what is computed."""
 ADAPTER = "model.adapter"
@@ -33,7 +35,7 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Options by dotted name, as a user types them: `model.adapter.r`; a class is its own option (`model.adapter`)."""
     found: dict[str, Any] = {}
     for key, value in config.items():
-        name = f"{prefix}.{key}" if prefix else key
+        name = printable(f"{prefix}.{key}" if prefix else str(key))
         if key == "class_path":
             found[prefix] = str(value).rpartition(".")[2]
         elif key == "init_args":
@@ -46,9 +48,9 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _writable(value: Any) -> Any:
-    """What JSON and UTF-8 can hold: YAML reads a date, a program may log half of a surrogate pair."""
+    """What JSON, UTF-8 and XML can hold: YAML reads a date, a program may log half of a surrogate pair, or colours."""
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+        return printable(value.encode("utf-8", "replace").decode())
     return (
         [_writable(one) for one in value]
         if isinstance(value, list)
@@ -62,5 +64,5 @@ def options_of(values: dict[str, Any]) -> dict[str, Any]:
     """The values of a sweep's point as options: a mapping stands for the options under its name."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        found |= flat({name: value}) if isinstance(value, dict) else {name: value}
+        found |= flat({name: value}) if isinstance(value, dict) else {printable(name): _writable(value)}
     return found

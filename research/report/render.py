@@ -7,6 +7,7 @@ from pathlib import Path
 
 from research.report.latex import slug
 from research.report.plots import Figure
+from research.report.printable import printed
 from research.runfolder import atomic_write
 
 MISSING = "no figures: vl-convert-python is not installed (pip install 'tandem-research[report]')"
@@ -21,7 +22,7 @@ def svg(figure: Figure) -> str:
     """The figure as SVG; ids that the renderer counts up from call to call are counted from 0, and named after the figure."""
     import vl_convert
 
-    text = vl_convert.vegalite_to_svg(figure.spec, vl_version=VERSION)
+    text = vl_convert.vegalite_to_svg(printed(figure.spec), vl_version=VERSION)
     found = list(dict.fromkeys(re.findall(r'\bid="([^"]+)"', text)))
     for i, name in enumerate(found):
         text = re.sub(rf'(id="|#){re.escape(name)}\b', rf"\g<1>{slug(figure.name)}-{i}", text)
@@ -53,4 +54,4 @@ def write_figures(out: Path, drawn: list[tuple[Figure, str]]) -> None:
         with atomic_write(path.with_suffix(".pdf"), "wb") as stream:
             stream.write(pdf(drawing))
         with atomic_write(path.with_suffix(".vl.json")) as stream:
-            json.dump(figure.spec, stream, indent=1, ensure_ascii=False)
+            json.dump(printed(figure.spec), stream, indent=1, ensure_ascii=False)

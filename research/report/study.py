@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError
 from research.report.options import options_from, options_of, with_method
+from research.report.printable import is_deep
 from research.report.runs import name_folders
 from research.report.shapes import check_metrics, check_provenance
 from research.report.training import read_config
-from research.runfolder import MARKER, read_json
+from research.runfolder import MARKER, is_name, read_json
 from research.runs.identity import known_facts, without_later_defaults
 from research.runs.numbers import numbers_key
 
@@ -130,7 +131,7 @@ def points_of(folder: Path) -> list[dict[str, Any]]:
         try:
             event = json.loads(line)
             last[event["point"]] = event
-        except (ValueError, TypeError, KeyError):  # a line that a killed process left unfinished
+        except (ValueError, TypeError, KeyError, RecursionError):  # a line that a killed process left unfinished
             continue
     return [one | {"event": last.get(one["point"], {})} for one in points]
 
@@ -140,10 +141,12 @@ def _planned(where: str, text: bytes) -> dict[str, Any]:
     try:
         line = json.loads(text)
         point, values, facts = line["point"], line["values"], line.get("facts") or {}
-        if not (isinstance(point, str) and point and Path(point).name == point):
+        if not is_name(point):  # ".." would be the folder above
             raise ValueError(f"point is {json.dumps(point)}")
         if not (isinstance(values, dict) and isinstance(facts, dict)):
             raise ValueError("values or facts are no mapping")
+        if is_deep(values):
+            raise ValueError("its values are nested too deeply")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{where} is damaged ({error}); expected a point a line. Plan the sweep again.") from None
     return {"point": point, "values": values, "facts": facts}

@@ -12,6 +12,7 @@ import yaml
 
 from research.errors import UserError
 from research.report.goals import is_lower
+from research.report.printable import is_deep
 from research.runfolder import MARKER, read_json
 
 Curve = list[tuple[int, float]]  # (optimizer steps taken, value), finite values only
@@ -114,6 +115,10 @@ def read_config(path: Path) -> dict:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not readable YAML ({str(error).splitlines()[0]}); expected the configuration that "
                         f"`research fit` wrote. {CURE}.") from None  # fmt: skip
+    except RecursionError:
+        config = None
+    if is_deep(config):
+        raise UserError(f"{path} is nested too deeply; expected the configuration that `research fit` wrote. {CURE}.")
     if not isinstance(config, dict):
         raise UserError(f"{path} holds {_shown(config)}; expected the configuration that `research fit` wrote. {CURE}.")
     return config
@@ -205,7 +210,7 @@ def _parsed(texts: list[str]) -> list[Any]:
     """Each line's value, DAMAGED of one that is no JSON; all at once where none is: a call a line takes twice as long."""
     try:
         whole = json.loads(f"[{','.join(texts)}]")
-    except ValueError:
+    except (ValueError, RecursionError):
         whole = []
     return whole if len(whole) == len(texts) else [_parsed_alone(text) for text in texts]
 
@@ -213,7 +218,7 @@ def _parsed(texts: list[str]) -> list[Any]:
 def _parsed_alone(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return DAMAGED
 
 

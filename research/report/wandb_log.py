@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from research.errors import UserError
+from research.report.printable import is_deep
 from research.report.study import PLAN
 from research.runfolder import MARKER
 
@@ -148,7 +149,9 @@ def read_log(path: Path) -> Log:
     config.pop("_wandb", None)
     try:
         config, summary = _decoded(config), _decoded(summary)
-    except ValueError as error:
+        if is_deep(config) or is_deep(summary):
+            raise RecursionError("nested deeper than anything is configured by")
+    except (ValueError, RecursionError) as error:
         config, summary, damage = {}, {}, f"its configuration or summary is no JSON ({error})"
     return Log(path, **facts, started=started, config=config, summary=summary, history=history,
                exit_code=None if damage else exit_code, preempting=preempting, damage=damage)  # fmt: skip
@@ -236,7 +239,7 @@ def _within(values: dict[str, Any], item: Any) -> tuple[dict[str, Any], str]:
     *outer, name = item.nested_key or [""]
     for one in outer:
         inner = values.get(one)
-        if isinstance(inner, str) and isinstance(whole := json.loads(inner), dict):  # once given as one value
+        if isinstance(inner, str) and isinstance(whole := _json(inner), dict):  # once given as one value
             values[one] = {key: json.dumps(value) for key, value in whole.items()}
         elif not isinstance(inner, dict):
             values[one] = {}
@@ -246,6 +249,15 @@ def _within(values: dict[str, Any], item: Any) -> tuple[dict[str, Any], str]:
 
 def _decoded(values: dict[str, Any]) -> dict[str, Any]:
     return {name: json.loads(value) if isinstance(value, str) else _decoded(value) for name, value in values.items()}
+
+
+def _json(text: str) -> Any:
+    """None of what is no JSON, or nested too deeply to be read."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return None if is_deep(value) else value
 
 
 # ---- curves ---------------------------------------------------------------------------------------------------------
@@ -283,6 +295,6 @@ def _wanted(record: "HistoryRecord", names: set[str]) -> Iterator[tuple[str, Any
 def _value(item: Any) -> Any:
     """Of a history item, which newer versions of W&B may write by its type."""
     if item.value_json or "value" not in item.DESCRIPTOR.oneofs_by_name:
-        return json.loads(item.value_json or "null")
+        return _json(item.value_json or "null")
     kind = item.WhichOneof("value")
-    return json.loads(item.json) if kind == "json" else None if kind in (None, "none") else getattr(item, kind)
+    return _json(item.json) if kind == "json" else None if kind in (None, "none") else getattr(item, kind)

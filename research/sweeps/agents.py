@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError
 from research.sweeps.compile import read_mapping
-from research.sweeps.spec import Sweep, argv_of
+from research.sweeps.spec import Sweep, command_of, filled
 
 
 class Target(NamedTuple):
@@ -73,10 +73,12 @@ def handed_out(folder: Path, of: Target, sweep: Sweep) -> Trial:
             f"{folder} holds no trial of {of.sweep}; expected what `wandb agent` leaves there. Run the agent."
         )
     facts = {name: entry for name, entry in read_mapping(files[-1]).items() if name != "wandb_version"}
-    names = [one.name for one in sweep.parameters]
+    names = list(dict.fromkeys((one.path or (one.name,))[0] for one in sweep.parameters))
     if set(facts) != set(names):
         other = sorted(set(facts) ^ set(names))
         raise UserError(f"{files[-1]} and {sweep.path} differ in {', '.join(other)}; expected the file that `wandb sweep` was "
                         "given. Submit that one.")  # fmt: skip
     values: dict[str, Any] = {name: facts[name]["value"] for name in names}
-    return Trial(files[-1].stem.removeprefix("config-"), argv_of(sweep, values))
+    return Trial(
+        files[-1].stem.removeprefix("config-"), filled(*command_of(sweep, values), str(files[-1].with_suffix(".json")))
+    )

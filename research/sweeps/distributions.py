@@ -5,6 +5,8 @@ Source: the schema and the percentage points of W&B's package `sweeps` (tests/pa
 
 import json
 import math
+import re
+from collections.abc import Iterable
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -30,11 +32,13 @@ class Parameter(NamedTuple):
         name: dotted, as an option.
         distribution: a key of FIELDS.
         facts: its fields.
+        path: of one that is nested in others, their names and its own: W&B passes the outermost as one mapping.
     """
 
     name: str
     distribution: str
     facts: dict[str, Any]
+    path: tuple[str, ...] = ()
 
     @property
     def values(self) -> list | None:
@@ -71,12 +75,69 @@ class Parameter(NamedTuple):
         value = round(value / q) * q
         return int(value) if isinstance(q, int) or float(q).is_integer() else value
 
+    def listed(self) -> "Parameter | None":
+        """As W&B's grid takes it: a list; None of what has no end there.
+
+        Source: `sweeps.grid_search`: whole numbers of int_uniform, and of q_uniform min, min + q, … below max.
+        """
+        facts = self.facts
+        if self.distribution in ("constant", "categorical"):
+            return self
+        if self.distribution == "int_uniform":
+            values: list = list(range(facts["min"], facts["max"] + 1))
+        elif self.distribution == "q_uniform":
+            import numpy as np
+
+            values = np.arange(facts["min"], facts["max"], facts["q"]).tolist()
+            if all(float(facts[name]).is_integer() for name in ("min", "q")):  # 4.0 is no value of a whole option
+                values = [int(value) for value in values]
+        else:
+            return None
+        return self._replace(distribution="categorical", facts={"values": values})
+
     def extremes(self) -> list:
         """Every value of a list; else the lowest, the middle and the highest."""
         if self.values is not None:
             return self.values
         bounded = self.distribution in BOUNDED
         return [self.quantile(u) for u in ((0.0, 0.5, 1.0) if bounded else (EDGE, 0.5, 1 - EDGE))]
+
+
+def parameters_of(facts: dict[Any, Any], where: str, within: tuple[str, ...] = ()) -> list[Parameter]:
+    """All parameters of a sweep, those within `parameters:` of another too.
+
+    Raises:
+        UserError: as `parameter`, or two of one name.
+    """
+    found: list[Parameter] = []
+    for name, value in facts.items():
+        path = (*within, str(name))
+        if isinstance(value, dict) and "parameters" in value:
+            if more := value.keys() - {"parameters"}:
+                raise UserError(f"{where}: {'.'.join(path)} has parameters and {sorted(map(str, more))[0]!r}; expected "
+                                "parameters alone. Leave one out.")  # fmt: skip
+            if not isinstance(value["parameters"], dict) or not value["parameters"]:
+                raise UserError(f"{where}: {'.'.join(path)}.parameters is {str(value['parameters'])[:60]!r}; expected names "
+                                "with values or distributions. Correct it.")  # fmt: skip
+            found += parameters_of(value["parameters"], where, path)
+        else:
+            found.append(parameter(".".join(path), value, where)._replace(path=path if within else ()))
+    names = [one.name for one in found]
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise UserError(f"{where}: {twice[0]} is there twice, dotted and nested; expected it once. Leave one out.")
+    return found
+
+
+def assembled(parameters: Iterable[Parameter], values: Iterable[Any]) -> dict[str, Any]:
+    """Parameter → value; what is nested is one mapping, as W&B's agent passes it."""
+    point: dict[str, Any] = {}
+    for one, value in zip(parameters, values, strict=True):
+        *outer, last = one.path or (one.name,)
+        place = point
+        for name in outer:
+            place = place.setdefault(name, {})
+        place[last] = value
+    return point
 
 
 def parameter(name: str, facts: Any, where: str) -> Parameter:
@@ -89,9 +150,10 @@ def parameter(name: str, facts: Any, where: str) -> Parameter:
         raise UserError(
             f"{where}: {name} is {str(facts)[:60]!r}; expected `values: […]`, `value: …` or a distribution. Correct it."
         )
-    if "parameters" in facts:
-        raise UserError(f"{where}: {name} is nested; expected flat dotted names ({name}.…), which every executor passes as "
-                        "options. Write them out.")  # fmt: skip
+    if re.search(r"[\s=\x00-\x1f\x7f]", name) or not name:
+        raise UserError(
+            f"{where}: a parameter is called {name!r}; expected the name of an option, without blanks. Correct it."
+        )
     facts = dict(facts)
     kind = facts.pop("distribution", None) or _implied(facts)
     if not isinstance(kind, str) or kind not in FIELDS:

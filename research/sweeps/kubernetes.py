@@ -9,8 +9,9 @@ import yaml
 
 from research.errors import UserError
 from research.runfolder import atomic_write
+from research.sweeps.secrets import refuse_assignments, refuse_secret
 from research.sweeps.slurm import Submission, ranges
-from research.sweeps.worker import ATTEMPTS, PREEMPTED, WRONG_INPUT
+from research.sweeps.worker import ATTEMPTS, FINAL, PREEMPTED
 
 CONTAINER, FOLDER = "point", "work"
 NAME = 52  # characters of a Job's name: a pod's host is the name and its index, and has 63 at most
@@ -88,12 +89,15 @@ def job(name: str, of: Submission, indices: Iterable[int], options: Options) -> 
     Raises:
         UserError: an option that Kubernetes would not take.
     """
+    refuse_assignments("--setup", options.setup)
     chosen = sorted(indices)
     command = ["python", "-m", "research", "sweep", "worker", str(of.file), "--folder", str(of.folder),
                "--plan", str(of.plan), "--seed", str(of.seed),
-               "--of", ranges(chosen), "--index", "$(JOB_COMPLETION_INDEX)"]  # fmt: skip
+               "--of", ranges(chosen), "--index"]  # fmt: skip
     if options.setup:  # exec: the signal before the end must reach Python
         command = ["/bin/bash", "-c", "\n".join(["set -e", *options.setup, 'exec "$@"']), "bash", *command]
+    # $(NAME) is Kubernetes' own, also in a folder's name; $$( is the text $(
+    command = [*(word.replace("$(", "$$(") for word in command), "$(JOB_COMPLETION_INDEX)"]
     mount = {"name": FOLDER, "mountPath": options.claim.path}
     if options.claim.within:
         mount["subPath"] = options.claim.within
@@ -116,7 +120,7 @@ def job(name: str, of: Submission, indices: Iterable[int], options: Options) -> 
         "parallelism": min(options.throttle or len(chosen), len(chosen)),
         "backoffLimitPerIndex": ATTEMPTS - 1,
         "podReplacementPolicy": "Failed",  # not while the pod before still saves
-        "podFailurePolicy": {"rules": [_ignored(), _on_exit("Ignore", PREEMPTED), _on_exit("FailIndex", WRONG_INPUT)]},
+        "podFailurePolicy": {"rules": [_ignored(), _on_exit("Ignore", PREEMPTED), _on_exit("FailIndex", *FINAL)]},
         "template": {"metadata": {"labels": {"app": "tandem", "sweep": _label(name)}}, "spec": pod},
     }  # fmt: skip
     if options.max_failed is not None:
@@ -164,8 +168,8 @@ def _ignored() -> dict[str, Any]:
     return {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 
 
-def _on_exit(action: str, code: int) -> dict[str, Any]:
-    return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [code]}}
+def _on_exit(action: str, *codes: int) -> dict[str, Any]:
+    return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": sorted(codes)}}
 
 
 def _variables(options: Options) -> list[dict[str, str]]:
@@ -176,6 +180,7 @@ def _variables(options: Options) -> list[dict[str, str]]:
             raise UserError(
                 f"--env {text!r}; expected NAME=VALUE. Correct it; a key belongs in a Secret (--secret NAME)."
             )
+        refuse_secret(f"--env {name}", name, value)
         given.append({"name": name, "value": value})
     ours = {"PYTHONUNBUFFERED": "1"}
     if options.cpus and not options.gpus:

@@ -17,7 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-STATES = ("missing", "running", "preempted", "failed", "killed", "pruned", "done", "stale")
+from research.runfolder import lock, open_lock
+
+STATES = ("missing", "running", "preempted", "failed", "diverged", "killed", "pruned", "done", "stale")
 AGAIN = ("missing", "preempted", "failed", "killed")
 """States in which a point is run when the sweep is run again."""
 FILE = "ledger.jsonl"
@@ -55,8 +57,8 @@ class Ledger:
         event = {"point": point, "state": state, "time": round(time.time(), 3), "host": socket.gethostname(),
                  "job": job_id(), "pid": os.getpid(), **more}  # fmt: skip
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "ab+") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        with open_lock(self.path, append=True) as stream:
+            lock(stream, fcntl.LOCK_EX, self.path)
             size = stream.seek(0, os.SEEK_END)
             torn = False
             if size:
@@ -70,9 +72,9 @@ class Ledger:
         """All whole lines, in order."""
         found = []
         for line in self.path.read_bytes().splitlines() if self.path.exists() else ():
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 event = json.loads(line)
-                if isinstance(event, dict) and {"point", "state"} <= event.keys():
+                if isinstance(event, dict) and all(isinstance(event.get(name), str) for name in ("point", "state")):
                     found.append(event)
         return found
 
@@ -100,9 +102,9 @@ class Ledger:
         """Hold the point for this process; False where another one does."""
         path = self._claim(point)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "w") as stream:
+        with open_lock(path) as stream:
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
             except BlockingIOError:
                 yield False
                 return
@@ -112,9 +114,9 @@ class Ledger:
         path = self._claim(point)
         if not path.exists():
             return False
-        with open(path) as stream:
+        with open_lock(path) as stream:
             try:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                lock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB, path)
             except BlockingIOError:
                 return True
         return False

@@ -1,16 +1,30 @@
 """A sweep's points, each through the real parser and the adapters' guard, before any of them costs compute."""
 
 import json
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import UserError
-from research.runfolder import atomic_write
-from research.sweeps.spec import Point, Sweep, argv_of, drawn, grid, lost_in_text, ours, probes
+from research.runfolder import atomic_write, hash_strings, is_name, write_json
+from research.sweeps.spec import (
+    JSON_FILE,
+    Point,
+    Sweep,
+    command_of,
+    drawn,
+    filled,
+    grid,
+    lost_in_text,
+    ours,
+    probes,
+)
 
 PLACE = "{point}"
 FILE, KEY = "plan.jsonl", "plan.key"
+KEPT, FILES = "plans", "args"
+LATER, WRITTEN = "later", "written"
 
 
 class Planned(NamedTuple):
@@ -19,8 +33,10 @@ class Planned(NamedTuple):
     Attributes:
         point: its id.
         values: parameter → value, as the sweep has them.
-        argv: the command, with {point} where its id belongs.
-        facts: what `describe` says: trained_parameters, adapter_bytes, memory, …
+        argv: the command as it starts here, with {point} where its id belongs.
+        facts: what `describe` says: trained_parameters, adapter_bytes, memory, …; `later`: numbers of the words that are filled
+            in where the command starts, `written`: the command before that. On the disk `written` is what stands as argv: the
+            value of a variable may be a secret.
     """
 
     point: str
@@ -51,18 +67,15 @@ def plan(
     good: list[Planned] = []
     bad: list[Problem] = []
     for values in watch(points_of(sweep, seed)):
-        argv = argv_of(sweep, values)
-        if lost := lost_in_text(values):
+        if lost := lost_in_text(values, sweep.command):
             bad.append(Problem(values, f"{lost[0]} is null, which the command carries as the text None; expected a value that "
                                        "text "
                                'can carry. Write "null" in quotes.'))  # fmt: skip
             continue
         try:
-            facts = describe(argv)
+            good.append(planned(sweep, values, describe))
         except UserError as error:
             bad.append(Problem(values, str(error)))
-            continue
-        good.append(Planned(facts.pop("point"), values, argv, facts))
     seen: dict[str, Point] = {}
     for one in good if is_exhaustive(sweep) else ():
         if one.point in seen:
@@ -71,6 +84,25 @@ def plan(
                                "point once. Leave one out."))  # fmt: skip
         seen.setdefault(one.point, one.values)
     return good, bad
+
+
+def planned(sweep: Sweep, values: Point, describe: Callable[[list[str]], dict[str, Any]]) -> Planned:
+    """A point, described.
+
+    Raises:
+        UserError: its command would end in one.
+    """
+    argv, later = command_of(sweep, values)
+    text = json.dumps(values)  # of a foreign command the file's content is what it computes
+    filled_in = filled(argv, later, text)
+    if any(argv[i] == JSON_FILE for i in later) and is_ours(filled_in):
+        with tempfile.TemporaryDirectory() as place:
+            path = Path(place) / "args.json"
+            path.write_text(text, encoding="utf-8")
+            facts = describe(filled(argv, later, str(path)))
+    else:
+        facts = describe(filled_in)
+    return Planned(facts.pop("point"), values, filled_in, facts | ({LATER: later, WRITTEN: argv} if later else {}))
 
 
 def is_exhaustive(sweep: Sweep) -> bool:
@@ -110,10 +142,39 @@ def write_plan(folder: Path, points: list[Planned], key: str = "") -> None:
         key: hash of what the plan was made from, beside the data.
     """
     (folder / KEY).unlink(missing_ok=True)  # first: a key beside another plan would be believed
-    with atomic_write(folder / FILE) as stream:
-        stream.writelines(json.dumps(one._asdict()) + "\n" for one in points)
+    write_points(folder / FILE, points)
     with atomic_write(folder / KEY) as stream:
         stream.write(key)
+
+
+def write_points(path: Path, points: list[Planned]) -> None:
+    """A line each."""
+    with atomic_write(path) as stream:
+        stream.writelines(_line(one) for one in points)
+
+
+def _line(one: Planned) -> str:
+    facts = {name: value for name, value in one.facts.items() if name != WRITTEN}
+    return json.dumps(one._replace(argv=one.facts.get(WRITTEN, one.argv), facts=facts)._asdict()) + "\n"
+
+
+def keep_plan(folder: Path, file: Path, points: list[Planned] | None) -> tuple[Path, Path | None]:
+    """Copies of a sweep's file and its plan, for workers: what they run does not change when either does.
+
+    Args:
+        folder: of the sweep.
+        file: its YAML.
+        points: its plan; None of a search, whose plan grows.
+    """
+    text = Path(file).read_text(encoding="utf-8")
+    lines = [] if points is None else [_line(one) for one in points]
+    place = folder / KEPT / hash_strings([text, *lines])[:16]
+    with atomic_write(place / Path(file).name) as stream:
+        stream.write(text)
+    if points is None:
+        return place / Path(file).name, None
+    write_points(place / FILE, points)
+    return place / Path(file).name, place / FILE
 
 
 def is_planned(folder: Path, key: str) -> bool:
@@ -135,13 +196,42 @@ def read_plan(folder: Path, path: Path | None = None) -> list[Planned]:
     """
     path = path or folder / FILE
     try:
-        return [Planned(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [_read(folder, line) for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
         raise UserError(
             f"{path} does not exist; expected a planned sweep. Run `research sweep plan FILE` first."
         ) from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); expected one point a line. Plan the sweep again.") from None
+
+
+def _read(folder: Path, line: str) -> Planned:
+    one = Planned(**json.loads(line))
+    if not is_name(one.point):  # it becomes a folder, a log and a lock
+        raise ValueError(f"point is {json.dumps(one.point)}")
+    if not isinstance(one.values, dict) or not isinstance(one.facts, dict):
+        raise ValueError("values or facts are no mapping")
+    if not isinstance(one.argv, list) or not all(isinstance(word, str) for word in one.argv):
+        raise ValueError("argv is no list of words")
+    if later := one.facts.get(LATER):
+        argv = filled(one.argv, later, str((folder / FILES / f"{one.point}.json").resolve()))
+        return one._replace(argv=argv, facts=one.facts | {WRITTEN: one.argv})
+    return one
+
+
+def ready(folder: Path, one: Planned) -> Planned:
+    """The point as it can be started: the file of its values is there.
+
+    Args:
+        folder: of the sweep.
+        one: the point, planned here or read.
+    """
+    written = one.facts.get(WRITTEN, one.argv)
+    if JSON_FILE not in (written[i] for i in one.facts.get(LATER, ())):
+        return one
+    path = (folder / FILES / f"{one.point}.json").resolve()
+    write_json(path, one.values)
+    return one._replace(argv=filled(written, one.facts[LATER], str(path)))
 
 
 def placed(argv: list[str], point: str) -> list[str]:

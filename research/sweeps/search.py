@@ -7,22 +7,19 @@ function of its seed, and an interrupted one goes on as if it had not been. Prop
 more than run_cap points are ever begun, however many workers there are.
 """
 
-import contextlib
-import fcntl
-import json
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import UserError
 from research.progress import say
-from research.runfolder import atomic_write, hash_json
-from research.sweeps.distributions import Parameter
+from research.runfolder import atomic_write, hash_json, locked
+from research.sweeps.distributions import Parameter, assembled
 from research.sweeps.ledger import Ledger, Standing
-from research.sweeps.plan import FILE, Planned, read_plan
-from research.sweeps.spec import Sweep, argv_of, lost_in_text
+from research.sweeps.plan import FILE, Planned, planned, read_plan, write_points
+from research.sweeps.spec import Sweep, lost_in_text
 
 KEY, LOCK = "search.key", "search.lock"
 STARTUP = 10  # points that are drawn at random before the first is proposed, as Optuna's default
@@ -92,7 +89,7 @@ def grow(folder: Path, sweep: Sweep, seed: int, describe: Callable[[list[str]], 
         seed: of the search.
         describe: as in plan.
     """
-    with _alone(folder):
+    with locked(folder / LOCK):
         points = points_so_far(folder)
         if len(points) >= sweep.run_cap:
             return None
@@ -104,17 +101,15 @@ def grow(folder: Path, sweep: Sweep, seed: int, describe: Callable[[list[str]], 
             draw = propose(sweep, seed, tried) if attempt == 0 else rolled(sweep, f"{seed} {len(points)} {attempt}")
             values = values_of(sweep, draw)
             try:
-                if lost := lost_in_text(values):
+                if lost := lost_in_text(values, sweep.command):
                     raise UserError(f"{lost[0]} is null, which a command cannot carry; expected another value.")
-                argv = argv_of(sweep, values)
-                facts = describe(argv)
+                one = planned(sweep, values, describe)
             except UserError as error:
                 say(f"not tried: {values} ({error})")
                 continue
-            one = Planned(facts.pop("point"), values, argv, facts | {"draw": draw})
-            if known.isdisjoint([one.point, *facts.get("former", [])]):
-                with atomic_write(folder / FILE) as stream:
-                    stream.writelines(json.dumps(planned._asdict()) + "\n" for planned in [*points, one])
+            one = one._replace(facts=one.facts | {"draw": draw})
+            if known.isdisjoint([one.point, *one.facts.get("former", [])]):
+                write_points(folder / FILE, [*points, one])
                 return one
         say(f"nothing new was found in {TRIES} draws: the search ends after {len(points)} of {sweep.run_cap} points")
         return None
@@ -161,10 +156,10 @@ def rolled(sweep: Sweep, name: str) -> Draw:
 
 def values_of(sweep: Sweep, draw: Draw) -> dict[str, Any]:
     """Parameter → value."""
-    return {
-        one.name: one.values[int(draw[one.name])] if _is_listed(one) else one.quantile(draw[one.name])
-        for one in sweep.parameters
-    }
+    values = [
+        one.values[int(draw[one.name])] if _is_listed(one) else one.quantile(draw[one.name]) for one in sweep.parameters
+    ]
+    return assembled(sweep.parameters, values)
 
 
 def _tried(one: Planned, standing: Standing) -> Tried:
@@ -180,11 +175,3 @@ def _space(one: Parameter) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     return CategoricalDistribution(tuple(range(len(one.values)))) if _is_listed(one) else FloatDistribution(0.0, 1.0)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

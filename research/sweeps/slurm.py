@@ -17,6 +17,7 @@ from research.errors import UserError
 from research.runfolder import atomic_write
 from research.sweeps.agents import Target, kept_sweep
 from research.sweeps.plan import FILE as PLAN
+from research.sweeps.secrets import refuse_assignments
 from research.sweeps.worker import ATTEMPTS
 
 TEMPLATES = Path(__file__).parents[2] / "scripts" / "slurm"
@@ -168,13 +169,33 @@ def _filled(template: str, setup: tuple[str, ...], **values: object) -> str:
     text = (TEMPLATES / template).read_text(encoding="utf-8")
     values |= {"python": sys.executable, "here": Path.cwd(), "setup": "\n".join(setup)}
     values["name"] = re.sub(r"[^\w.-]+", "-", str(values["name"]))  # a space would end the directive
-    values["logs"] = str(Path(str(values["folder"])).resolve() / "logs").replace("\\", "\\\\")
+    values["logs"] = directive(str(Path(str(values["folder"])).resolve() / "logs"))
     for place in {"file", "folder", "plan", "here", "python"} & values.keys():
         values[place] = shlex.quote(
             str(Path(str(values[place])) if place == "python" else Path(str(values[place])).resolve())
         )
-    text = re.sub(r"@(\w+)@", lambda match: str(values[match[1]]) if match[1] in values else match[0], text)
-    return text.replace("B:USR1@@", "B:USR1@")
+    return re.sub(r"@(\w+)@", lambda match: str(values[match[1]]) if match[1] in values else match[0], text)
+
+
+def directive(folder: str) -> str:
+    """A folder within the quotes of an #SBATCH line, where SLURM reads %j as the job's number.
+
+    Raises:
+        UserError: a line could not hold it.
+    """
+    if bad := re.search(r"[\x00-\x1f\x7f\"]", folder):
+        raise UserError(f"the sweep's folder {folder!r} has {bad[0]!r} in its name, which would end the line of the script "
+                        "that names it; expected a name without quotes and control characters. Give the folder another, or "
+                        "--out in the sweep's command.")  # fmt: skip
+    return folder.replace("\\", "\\\\").replace("%", "%%")
+
+
+def check(options: Options) -> None:
+    """
+    Raises:
+        UserError: options that would break out of their lines, or that hold a key.
+    """
+    _resources(options, whole=True)
 
 
 def _resources(options: Options, whole: bool) -> str:
@@ -182,6 +203,16 @@ def _resources(options: Options, whole: bool) -> str:
     if whole:
         lines |= {"time": options.time, "cpus-per-task": options.cpus, "gres": options.gpus and f"gpu:{options.gpus}",
                   "mem": options.mem, "nodes": options.nodes, "ntasks-per-node": options.tasks_per_node}  # fmt: skip
+    refuse_assignments("--setup", options.setup)
+    for name, value in lines.items():
+        if re.search(r"[\s\x00-\x1f\x7f\"'\\#]", str(value or "")):
+            raise UserError(f"--{name} {value!r}; expected a value without blanks and quotes: it stands in a line of the "
+                            "script. Correct it.")  # fmt: skip
+    for line in options.sbatch:
+        refuse_assignments("--sbatch", [line.replace(",", " ")])
+        if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", line) or not line.startswith("-"):
+            raise UserError(f"--sbatch {line!r}; expected one option on one line, such as --qos=x. Give --sbatch once for "
+                            "each.")  # fmt: skip
     text = [f"#SBATCH --{name}={value}" for name, value in lines.items() if value]
     return "\n".join([*text, *(f"#SBATCH {line}" for line in options.sbatch)])
 

@@ -5,20 +5,25 @@ import json
 import os
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import UserError, suggest
+from research.runfolder import hash_json, is_name
 from research.sweeps.compile import OWN, read_mapping
-from research.sweeps.distributions import Parameter, parameter
+from research.sweeps.distributions import Parameter, assembled, parameters_of
 
 KEYS = ("apiVersion", "kind", "controller", "description", "program", "job", "image_uri", "entity", "project", "method",
         "command", "name", "run_cap", "metric", "metrics", "scheduler", "early_terminate", "parameters")  # fmt: skip
 METHODS = ("grid", "random", "bayes")
 COMMAND = ["${env}", "${interpreter}", "${program}", "${args}"]  # W&B's own
 MACROS = ("env", "interpreter", "program", "args", "args_no_hyphens", "args_no_equals", "args_no_boolean_flags", "args_json",
-          "args_append_hydra", "args_override_hydra")  # fmt: skip
+          "args_json_file", "args_append_hydra", "args_override_hydra")  # fmt: skip
+VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
+JSON_FILE = "${args_json_file}"
+METRIC = ("name", "goal", "target", "impute", "impute_while_running")
+CONTENT = ("method", "program", "command", "parameters")
 DRAWS = 100  # for each point of a random sweep
 HYPERBAND = {"type", "min_iter", "max_iter", "s", "eta", "strict"}
 
@@ -53,6 +58,16 @@ class Sweep(NamedTuple):
     facts: dict
 
     @property
+    def content(self) -> str:
+        """Hash of what is swept, whatever it is called and however far it goes."""
+        return hash_json({name: self.facts.get(name) for name in CONTENT})
+
+    @property
+    def varied(self) -> list[str]:
+        """Parameters with more than one value."""
+        return [one.name for one in self.parameters if one.values is None or len(one.values) > 1]
+
+    @property
     def size(self) -> int | None:
         """Points of a grid; trials of the others, where they are limited."""
         if self.method != "grid":
@@ -80,16 +95,11 @@ def read_sweep(path: Path) -> Sweep:
     if not isinstance(facts.get("parameters"), dict) or not facts["parameters"]:
         raise UserError(f"{path} has no parameters; expected dotted names with values or distributions. Add some.")
     name = str(facts.get("name") or Path(path).stem)
-    if re.search(r"[/\x00-\x1f]", name) or name in (".", ".."):
+    if not is_name(name):
         raise UserError(f"{path}: name {name!r}; expected a name that a folder can have. Correct it.")
-    parameters = tuple(parameter(str(name), value, str(path)) for name, value in facts["parameters"].items())
-    if method == "grid" and (
-        endless := [one for one in parameters if one.values is None and one.distribution != "int_uniform"]
-    ):
-        raise UserError(f"{path}: {endless[0].name} is {endless[0].distribution}, and a grid has no end over it; expected "
-                        "`values: […]`. List them, or choose method: random.")  # fmt: skip
+    parameters = tuple(parameters_of(facts["parameters"], str(path)))
     if method == "grid":
-        parameters = tuple(map(_listed, parameters))
+        parameters = tuple(_listed(one, path) for one in parameters)
     cap = facts.get("run_cap")
     if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
         raise UserError(f"{path}: run_cap={cap!r}; expected 1 trial or more. Correct it.")
@@ -98,6 +108,8 @@ def read_sweep(path: Path) -> Sweep:
         raise UserError(
             f"{path}: metric is {str(metric)[:60]!r}; expected {{name: val/loss, goal: minimize}}. Correct it."
         )
+    if unknown := [str(key) for key in metric if key not in METRIC]:
+        raise UserError(f"{path}: metric has {unknown[0]!r}; {suggest(unknown[0], METRIC)}. Correct it.")
     goal = metric.get("goal", "minimize")
     if method == "bayes" and not metric.get("name"):
         raise UserError(f"{path}: bayes without a metric; expected metric: {{name: val/loss, goal: minimize}}. Add it.")
@@ -107,11 +119,19 @@ def read_sweep(path: Path) -> Sweep:
                  _command(facts, path), cap, _hyperband(facts, metric, path), facts)  # fmt: skip
 
 
-def _listed(one: Parameter) -> Parameter:
-    """Whole numbers of a range as a list: so W&B's grid takes them."""
-    if one.values is not None:
-        return one
-    return Parameter(one.name, "categorical", {"values": list(range(one.facts["min"], one.facts["max"] + 1))})
+def _listed(one: Parameter, path: Path) -> Parameter:
+    """As a list.
+
+    Raises:
+        UserError: W&B's grid does not take it.
+    """
+    if (listed := one.listed()) is not None:
+        return listed
+    if one.distribution == "categorical_w_probabilities":
+        raise UserError(f"{path}: {one.name} has probabilities, and a grid takes every value once; expected `values` alone. "
+                        "Leave them out, or choose method: random.")  # fmt: skip
+    raise UserError(f"{path}: {one.name} is {one.distribution}, and a grid has no end over it; expected `values: […]`. List "
+                    "them, or choose method: random.")  # fmt: skip
 
 
 def _command(facts: dict, path: Path) -> tuple[str, ...]:
@@ -175,10 +195,9 @@ def _hyperband(facts: dict, metric: dict, path: Path) -> dict | None:
 
 def grid(sweep: Sweep) -> Iterator[Point]:
     """Every combination, the last parameter fastest; no more than run_cap."""
-    names = [one.name for one in sweep.parameters]
     product = itertools.product(*(one.values for one in sweep.parameters))
     for values in itertools.islice(product, sweep.run_cap):
-        yield dict(zip(names, values, strict=True))
+        yield assembled(sweep.parameters, values)
 
 
 def drawn(sweep: Sweep, seed: int, count: int) -> list[Point]:
@@ -187,7 +206,7 @@ def drawn(sweep: Sweep, seed: int, count: int) -> list[Point]:
     seen = set()
     for i in range(DRAWS * count):  # of lists alone there may be fewer points than that
         draw = random.Random(f"sweep {sweep.name} {seed} {i}")
-        point = {one.name: one.quantile(draw.random()) for one in sweep.parameters}
+        point = assembled(sweep.parameters, [one.quantile(draw.random()) for one in sweep.parameters])
         if (text := repr(point)) not in seen:
             seen.add(text)
             points.append(point)
@@ -198,10 +217,10 @@ def drawn(sweep: Sweep, seed: int, count: int) -> list[Point]:
 
 def probes(sweep: Sweep, seed: int, count: int = 8) -> list[Point]:
     """Points that show what a sweep without an end can ask for: each parameter's extremes, and some draws."""
-    middle = {one.name: one.quantile(0.5) for one in sweep.parameters}
-    points = [middle]
-    for one in sweep.parameters:
-        points += [middle | {one.name: value} for value in one.extremes()]
+    middle = [one.quantile(0.5) for one in sweep.parameters]
+    points = [assembled(sweep.parameters, middle)]
+    for i, one in enumerate(sweep.parameters):
+        points += [assembled(sweep.parameters, [*middle[:i], value, *middle[i + 1 :]]) for value in one.extremes()]
     points += drawn(sweep, seed, count)
     unique: list[Point] = []
     for point in points:
@@ -213,8 +232,13 @@ def probes(sweep: Sweep, seed: int, count: int = 8) -> list[Point]:
 # ---- commands -------------------------------------------------------------------------------------------------------
 
 
-def argv_of(sweep: Sweep, point: Point) -> list[str]:
-    """The command of a point, as W&B's agent renders it: values by Python's str(), in the sweep's order."""
+def command_of(sweep: Sweep, point: Point) -> tuple[list[str], list[int]]:
+    """The command of a point as W&B's agent renders it: values by Python's str(), in the sweep's order.
+
+    Returns:
+        The words, and the numbers of those that only the machine that starts the command can fill in: variables of its
+        environment, which may be secrets, and a file for ${args_json_file}. `filled` does it.
+    """
     flags = [f"{name}={value}" for name, value in point.items()]
     booleans = [name if value is True else f"{name}={value}" for name, value in point.items() if value is not False]
     expanded = {
@@ -225,10 +249,32 @@ def argv_of(sweep: Sweep, point: Point) -> list[str]:
         "args_append_hydra": [f"+{flag}" for flag in flags], "args_override_hydra": [f"++{flag}" for flag in flags],
     }  # fmt: skip
     argv: list[str] = []
+    later: list[int] = []
     for word in sweep.command:
-        word = re.sub(r"\$\{envvar:([A-Z0-9_]*)\}", lambda match: os.environ.get(match[1], match[1]), word)
-        argv += expanded.get(word[2:-1], [word]) if word.startswith("${") and word.endswith("}") else [word]
-    return argv
+        if word == JSON_FILE or VARIABLE.search(word):
+            later.append(len(argv))
+            argv.append(word)
+        else:
+            argv += expanded.get(word[2:-1], [word]) if word.startswith("${") and word.endswith("}") else [word]
+    return argv, later
+
+
+def filled(argv: list[str], later: Iterable[int], json_file: str) -> list[str]:
+    """A command with the variables of this process's environment; one that is not there is its name, as for W&B's agent.
+
+    Args:
+        argv, later: as command_of returns them.
+        json_file: what stands for ${args_json_file}.
+    """
+    words = list(argv)
+    for i in later:
+        words[i] = json_file if argv[i] == JSON_FILE else VARIABLE.sub(lambda m: os.environ.get(m[1], m[1]), argv[i])
+    return words
+
+
+def argv_of(sweep: Sweep, point: Point) -> list[str]:
+    """The command of a point as it would start here and now; its values stand for a file that holds them."""
+    return filled(*command_of(sweep, point), json.dumps(point))
 
 
 def ours(argv: list[str]) -> list[str] | None:
@@ -240,6 +286,13 @@ def ours(argv: list[str]) -> list[str] | None:
     return words[3:] if python and words[1:3] == ["-m", "research"] else None
 
 
-def lost_in_text(point: Point) -> list[str]:
-    """Parameters whose value is another one once it is a word of a command: None, which becomes the text "None"."""
+def lost_in_text(point: Point, command: Sequence[str] = ()) -> list[str]:
+    """Parameters whose value is another one once it is a word of the command: None, which becomes the text "None".
+
+    JSON carries it; so does a mapping, whose text our own verbs read again.
+    """
+    if {"${args_json}", JSON_FILE} & {*command} and not any(
+        word.startswith("${args") and word not in ("${args_json}", JSON_FILE) for word in command
+    ):
+        return []
     return [name for name, value in point.items() if value is None]

@@ -21,10 +21,12 @@ from research.errors import UserError
 from research.progress import say
 from research.runfolder import disk_errors
 from research.sweeps.ledger import AGAIN, Ledger, Standing
-from research.sweeps.plan import Planned, placed
+from research.sweeps.plan import WRITTEN, Planned, placed, ready
 from research.sweeps.spec import ours
 
-PREEMPTED, WRONG_INPUT, INTERRUPTED = 85, 2, 130
+PREEMPTED, WRONG_INPUT, DIVERGED, INTERRUPTED = 85, 2, 3, 130
+FINAL = (WRONG_INPUT, DIVERGED)  # the same command would end so again
+STATE = {0: "done", DIVERGED: "diverged", PREEMPTED: "preempted", INTERRUPTED: "preempted"}
 ATTEMPTS = 3  # of a point that crashes
 ERROR_CHARACTERS = 400
 GRACE = 60  # seconds that what a foreign command has started gets to end, once it was told to
@@ -65,8 +67,12 @@ def run_point(
             ledger.append(one.point, "running", attempt=standing.attempts + 1)
         started = time.perf_counter()
         log = ledger.folder / "logs" / f"{one.point}.log"
-        code, error = _run(placed(one.argv, one.point), log, run, variables, one.point)
-        state = "done" if code == 0 else "preempted" if code in (PREEMPTED, INTERRUPTED) else "failed"
+        one = ready(ledger.folder, one)
+        shown = placed(one.facts.get(WRITTEN, one.argv), one.point)
+        code, error = _run(placed(one.argv, one.point), shown, log, run, variables, one.point)
+        state = STATE.get(code, "failed")
+        if state == "diverged" and ours(one.argv) is None:  # of a foreign command 3 may mean anything
+            state = "failed"
         more = {"state": state} | (outcome(one) if code == 0 else {"code": code, "error": error})
         try:
             ledger.append(one.point, seconds=round(time.perf_counter() - started, 3), **more)
@@ -84,7 +90,7 @@ def work(
         for one in points:
             code = None if _stopped else run_point(ledger, one, run, variables, outcome)
             # a crash: again, up to ATTEMPTS times
-            while code not in (None, 0, WRONG_INPUT, PREEMPTED, INTERRUPTED) and not _stopped:
+            while code not in (None, 0, PREEMPTED, INTERRUPTED) and not _stopped:
                 code = run_point(ledger, one, run, variables, outcome)
             if code in (PREEMPTED, INTERRUPTED) or _stopped:
                 return PREEMPTED
@@ -92,16 +98,16 @@ def work(
 
 
 def _run(
-    argv: list[str], log: Path, run: Callable[[list[str]], int], variables: dict[str, str], point: str
+    argv: list[str], shown: list[str], log: Path, run: Callable[[list[str]], int], variables: dict[str, str], point: str
 ) -> tuple[int, str]:
-    """Exit code, and the last line of what the command said."""
+    """Exit code, and the last line of what the command said; the log has the command as it is `shown`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     own = ours(argv)
     if own is not None:  # of a foreign command the id is that of its words, which a `fit` within it cannot know
         variables = variables | {"TANDEM_POINT": point}
     with disk_errors(log):
         stream = open(log, "a", encoding="utf-8")
-        stream.write(f"$ {' '.join(argv)}\n")
+        stream.write(f"$ {' '.join(shown)}\n")
         stream.flush()
     try:
         code = _foreign(argv, stream, variables) if own is None else _in_process(own, _Lossy(stream), run, variables)

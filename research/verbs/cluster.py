@@ -20,7 +20,7 @@ NEUTRAL = dict.fromkeys(RANKS, 1)
 
 
 def cluster_options(args: argparse.Namespace) -> Any:
-    from research.sweeps.slurm import Options
+    from research.sweeps.slurm import Options, check
 
     for name, least in {
         "throttle": 0,
@@ -32,8 +32,10 @@ def cluster_options(args: argparse.Namespace) -> Any:
     }.items():
         if (value := getattr(args, name)) is not None and value < least:
             raise UserError(f"--{name.replace('_', '-')} {value}; expected {least} or more. Correct it.")
-    return Options(args.throttle, args.time, args.partition, args.account, args.cpus, args.slurm_gpus, args.mem, args.nodes,
-                   args.tasks_per_node, tuple(args.sbatch), tuple(args.setup), args.warning)  # fmt: skip
+    options = Options(args.throttle, args.time, args.partition, args.account, args.cpus, args.slurm_gpus, args.mem, args.nodes,
+                      args.tasks_per_node, tuple(args.sbatch), tuple(args.setup), args.warning)  # fmt: skip
+    check(options)
+    return options
 
 
 def _refuse_others(args: argparse.Namespace) -> None:
@@ -55,7 +57,7 @@ def _refuse_others(args: argparse.Namespace) -> None:
 
 
 def submit_points(args: argparse.Namespace) -> int:
-    from research.sweeps.slurm import array_script, finish_script, submission, submit
+    from research.sweeps.slurm import array_script, directive, finish_script, submission, submit
     from research.sweeps.spec import read_sweep
 
     _refuse_others(args)
@@ -66,6 +68,7 @@ def submit_points(args: argparse.Namespace) -> int:
         return submit_trials(args, options)
     sweep = read_sweep(args.file)
     folder = folder_of(sweep).resolve()
+    directive(str(folder))  # before anything is written
     points = planned_points(args, sweep)
     if is_searched(sweep) and options.nodes * options.tasks_per_node > 1:
         raise UserError(f"{args.file}: bayes with --nodes {options.nodes} --tasks-per-node {options.tasks_per_node}: each task "

@@ -6,15 +6,16 @@ from typing import Any
 from research.errors import UserError
 
 
-def describe(argv: list[str], metric: str | None = None) -> dict[str, Any]:
+def describe(argv: list[str], metric: str | None = None, shown: str | None = None) -> dict[str, Any]:
     """What a command would compute, without computing it: its models are built without weights.
 
     Args:
         argv: the command.
-        metric: that it must measure.
+        metric: that it must measure, for something depends on it while it runs.
+        shown: a metric that it must measure if it is a training of ours.
 
     Raises:
-        UserError: the command would end in one, or does not measure the metric.
+        UserError: the command would end in one, does not measure the metric, or has no data to measure it on.
     """
     from research.runfolder import hash_json
     from research.runs.identity import LENGTH
@@ -36,10 +37,8 @@ def describe(argv: list[str], metric: str | None = None) -> dict[str, Any]:
         config, resolved = configuration.read(args)
         with without_weights():
             module, data = configuration.build(config)
-    known = [f"val/{name}" for name in module.metrics]
-    if metric is not None and metric not in known:
-        raise UserError(f"the sweep's metric {metric!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
-                        "add it to model.metrics.")  # fmt: skip
+    if (needed := metric or shown) is not None:
+        _check_metric(needed, module, data, config.trainer)
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
     trained = sum(n for n, wanted in sizes if wanted)
     frozen = sum(n for n, wanted in sizes if not wanted)
@@ -60,6 +59,24 @@ def describe(argv: list[str], metric: str | None = None) -> dict[str, Any]:
         # weights, gradients and two moments; activations come on top
         "memory": trained * 16 + frozen * (2 if narrow else 4), "base_hash": module.base_hash, "data": inputs,
     }  # fmt: skip
+
+
+def _check_metric(metric: str, module: Any, data: Any, trainer: Any) -> None:
+    """
+    Raises:
+        UserError: no validation would give the metric.
+    """
+    known = [f"val/{name}" for name in module.metrics]
+    if metric not in known:
+        raise UserError(f"the sweep's metric {metric!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
+                        "add it to model.metrics.")  # fmt: skip
+    if "val" not in data.collections:
+        raise UserError(f"the sweep's metric {metric!r} has nothing to be measured on: the training has no validation data; "
+                        "expected some. Set data.val or data.val_split, or leave the metric out of a grid or random "
+                        "sweep.")  # fmt: skip
+    if getattr(trainer, "limit_val_batches", None) == 0:
+        raise UserError(f"the sweep's metric {metric!r} is never measured: trainer.limit_val_batches is 0; expected 1 or more. "
+                        "Leave it out.")  # fmt: skip
 
 
 def _canonical(resolved: dict) -> dict:

@@ -10,7 +10,7 @@ from typing import Any
 from research.errors import UserError
 from research.progress import say
 from research.verbs.measuring import measure
-from research.verbs.points import as_begun, folder_of, plan_key, refuse_other, take_folder, watched
+from research.verbs.points import as_begun, folder_of, plan_key, refuse_other, taken, watched
 from research.verbs.searching import describe_for
 
 
@@ -21,7 +21,7 @@ def plan_points(args: argparse.Namespace) -> int:
     if args.measure is not None and args.measure < 1:
         raise UserError(f"--measure {args.measure}; expected 1 step or more. Correct it.")
     sweep = read_sweep(args.file)
-    refuse_other(folder_of(sweep), sweep)
+    refuse_other(folder_of(sweep), sweep, args.seed)
     described: list[float] = []
     points, problems = plan(sweep, _clocked(describe_for(sweep), described), args.seed, watched)
     points = as_begun(folder_of(sweep), points)
@@ -43,10 +43,10 @@ def plan_points(args: argparse.Namespace) -> int:
         trials = None if is_exhaustive(sweep) else sweep.run_cap
         points, cost = measure(points, args.measure, max(0.0, described[0] - statistics.median(described)), trials)
     if is_exhaustive(sweep):
-        write_plan(folder, points, plan_key(args, sweep))
-        take_folder(folder, sweep)
+        with taken(folder, sweep, args.seed):
+            write_plan(folder, points, plan_key(args, sweep))
     if args.json:
-        rows = [{"point": one.point, "values": one.values, **one.facts} for one in points]
+        rows = [{"point": one.point, "values": one.values, **one.facts} for one in points]  # `written` has no variables
         print(
             json.dumps({"sweep": sweep.name, "method": sweep.method, "points": rows, "cost": cost, "out": str(folder)})
         )

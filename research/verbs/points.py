@@ -5,7 +5,7 @@ import contextlib
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from research.errors import UserError
 from research.progress import bar, say
 from research.verbs.describing import describe
 
-OWNER = "sweep.json"  # says whose folder it is
+OWNER, LOCK = "sweep.json", "sweep.lock"  # says whose folder it is
 
 
 def folder_of(sweep: Any) -> Path:
@@ -43,7 +43,7 @@ def planned_points(args: argparse.Namespace, sweep: Any) -> list:
         raise UserError(f"{args.file}: random without run_cap has no end; expected a number of trials. Add run_cap: 24, or "
                         "run it by `wandb agent`.")  # fmt: skip
     folder, key = folder_of(sweep), plan_key(args, sweep)
-    refuse_other(folder, sweep)
+    refuse_other(folder, sweep, args.seed)
     if is_searched(sweep):
         refuse_other_search(folder, sweep, args.seed)
         if points := points_so_far(folder):
@@ -59,33 +59,85 @@ def planned_points(args: argparse.Namespace, sweep: Any) -> list:
     points = as_begun(folder, points)
     if problems:
         raise UserError(f"{args.file}: {len(problems)} points cannot be run, the first: {problems[0].reason}")
-    take_folder(folder, sweep)
-    if is_searched(sweep):
-        open_search(folder, sweep, args.seed)
-        return []  # those were its extremes; its points are proposed one by one
-    write_plan(folder, points, key)
+    with taken(folder, sweep, args.seed):
+        if is_searched(sweep):
+            open_search(folder, sweep, args.seed)
+            return []  # those were its extremes; its points are proposed one by one
+        write_plan(folder, points, key)
     return points
 
 
-def take_folder(folder: Path, sweep: Any) -> None:
-    """Note whose folder it is."""
-    from research.runfolder import write_json
+@contextlib.contextmanager
+def taken(folder: Path, sweep: Any, seed: int) -> Iterator[None]:
+    """Note whose folder it is, and write into it: of two sweeps that come at once the second sees the first.
 
-    write_json(folder / OWNER, {"name": sweep.name})
+    Raises:
+        UserError: as refuse_other.
+    """
+    from research.runfolder import locked, write_json
+
+    with locked(folder / LOCK):
+        refuse_other(folder, sweep, seed)
+        write_json(folder / OWNER, {"name": sweep.name, "method": sweep.method, "content": sweep.content,
+                                    "varied": sweep.varied, "file": str(sweep.path.resolve())})  # fmt: skip
+        yield
 
 
-def refuse_other(folder: Path, sweep: Any) -> None:
+def refuse_other(folder: Path, sweep: Any, seed: int) -> None:
     """
     Raises:
         UserError: the folder is another sweep's, whose plan and ledger would be mixed with this one's.
     """
     try:
-        name = json.loads((folder / OWNER).read_text(encoding="utf-8"))["name"]
-    except (OSError, ValueError, KeyError, TypeError):
+        owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+        name = owner["name"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
     if name != sweep.name:
         raise UserError(f"{folder} is the folder of the sweep {name}, and {sweep.path} is {sweep.name}; expected a folder "
                         "each. Change --out in its command.")  # fmt: skip
+    if not _is_same(folder, owner, sweep, seed):
+        from research.sweeps.plan import shown
+        from research.sweeps.search import points_so_far
+
+        first = points_so_far(folder)
+        other = f" ({owner['file']})" if owner.get("file") else ""
+        points = f", whose first point is {shown(first[0].values)}" if first else ""
+        raise UserError(f"{folder} is the folder of another sweep called {name}{other}{points}; {sweep.path} sweeps something "
+                        "else; expected a folder each. Give it another name (and another --out in its command), or move that "
+                        "folder.")  # fmt: skip
+
+
+def _is_same(folder: Path, owner: dict, sweep: Any, seed: int) -> bool:
+    """Whether a sweep of the folder's name is the folder's sweep: the same, an edit of its file, or one that goes further."""
+    from research.sweeps.plan import points_of
+    from research.sweeps.search import points_so_far
+    from research.sweeps.spec import argv_of
+    from research.verbs.searching import is_searched
+
+    content = owner.get("content")
+    if content == sweep.content:
+        return True
+    earlier = points_so_far(folder)
+    if content is not None:
+        if (owner.get("method") == "bayes") != is_searched(sweep):
+            return False
+        axes, before = {*sweep.varied}, {*owner.get("varied", [])}
+        if owner.get("file") == str(sweep.path.resolve()) and (axes & before or not axes or not before):
+            return True
+    if not earlier:  # a folder of before, where nothing was planned yet, or a search that has not begun
+        return content is None
+    if is_searched(sweep):
+        return content is None and all("draw" in one.facts for one in earlier)  # search.key says the rest
+    # elsewhere, or of an earlier version, which has noted its name alone: the points tell, of this version with their commands
+    as_key = json.dumps
+    if content is None:
+        theirs = {as_key(one.values, sort_keys=True) for one in earlier}
+        mine = {as_key(values, sort_keys=True) for values in points_of(sweep, seed)}
+    else:
+        theirs = {as_key(one.argv) for one in earlier}
+        mine = {as_key(argv_of(sweep, values)) for values in points_of(sweep, seed)}
+    return theirs <= mine or mine <= theirs
 
 
 def as_begun(folder: Path, points: list) -> list:

@@ -21,16 +21,23 @@ def is_searched(sweep: Any) -> bool:
 
 
 def describe_for(sweep: Any) -> Callable[[list[str]], dict[str, Any]]:
-    """describe, for a sweep whose metric decides something: its commands must measure it."""
-    decides = is_searched(sweep) or sweep.early_terminate is not None or str(sweep.metric).startswith("val/")
-    return functools.partial(describe, metric=sweep.metric) if decides else describe
+    """describe, for a sweep with a metric: where it decides something its commands must measure it, and so must ours.
+
+    What a foreign command logs is its own affair, as long as nothing here depends on it.
+    """
+    decides = is_searched(sweep) or sweep.early_terminate is not None
+    if decides:
+        return functools.partial(describe, metric=sweep.metric)
+    return functools.partial(describe, shown=sweep.metric) if str(sweep.metric).startswith("val/") else describe
 
 
-def variables_of(folder: Path, sweep: Any) -> dict[str, str]:
-    """What the environment tells a point of its sweep."""
+def variables_of(folder: Path, sweep: Any, plan: Path | None = None) -> dict[str, str]:
+    """What the environment tells a point of its sweep, whose plan is the folder's or a copy of it."""
     variables = {"TANDEM_SWEEP": sweep.name}
     if sweep.early_terminate is not None:
         rule = {"folder": str(Path(folder).resolve()), "metric": sweep.metric, "goal": sweep.goal}
+        if plan is not None:
+            rule["plan"] = str(plan.resolve())
         variables[RULE] = json.dumps(rule | {"rule": sweep.early_terminate})
     return variables
 
@@ -90,6 +97,7 @@ def pruning(out: Path) -> list:
     if RULE not in os.environ:
         return []
     from research.sweeps.hyperband import judged
+    from research.sweeps.plan import read_plan
     from research.sweeps.search import points_so_far
     from research.training.pruning import Pruning
 
@@ -97,8 +105,10 @@ def pruning(out: Path) -> list:
 
     def stopped(own: list[float]) -> str | None:
         # of this plan alone: the folder may hold points of an earlier one, measured on other data
-        names = [one.point for one in points_so_far(Path(facts["folder"])) if one.point != Path(out).name]
-        others = [history(Path(facts["folder"]) / name, facts["metric"]) for name in names]
+        folder, kept = Path(facts["folder"]), facts.get("plan")
+        points = points_so_far(folder) if kept is None else read_plan(folder, Path(kept))
+        names = [one.point for one in points if one.point != Path(out).name]
+        others = [history(folder / name, facts["metric"]) for name in names]
         found = judged(own, others, facts["rule"], facts["goal"])
         return str(found) if found is not None and found.stop else None
 

@@ -33,6 +33,7 @@ from research.verbs.points import (
     is_stale,
     plan_key,
     planned_points,
+    refuse_other,
     tell_again,
     write_report,
 )
@@ -163,6 +164,7 @@ def _check(text: str, source: Path) -> None:
 def _run(args: argparse.Namespace) -> int:
     from research.sweeps.executors import count, run_local
     from research.sweeps.ledger import Ledger
+    from research.sweeps.plan import keep_plan
     from research.sweeps.search import points_so_far
     from research.sweeps.spec import read_sweep
     from research.sweeps.worker import PREEMPTED
@@ -177,7 +179,9 @@ def _run(args: argparse.Namespace) -> int:
     tell_again(args, ledger, points, folder)
     gpus = [gpu for gpu in args.gpus.split(",") if gpu]
     threads = args.threads or max(1, len(os.sched_getaffinity(0)) // args.workers)
-    command = [sys.executable, "-m", "research", "sweep", "worker", str(args.file), "--seed", str(args.seed)]
+    file, kept = keep_plan(folder, args.file, None if is_searched(sweep) else points)
+    command = [sys.executable, "-m", "research", "sweep", "worker", str(file), "--seed", str(args.seed),
+               "--folder", str(folder), *(["--plan", str(kept)] if kept else [])]  # fmt: skip
     now, cap = (partial(points_so_far, folder), sweep.run_cap) if is_searched(sweep) else (lambda: points, len(points))
     code = run_local(folder, now, cap, command, args.workers, gpus, threads)
     page = None if code == PREEMPTED else write_report(folder, now())
@@ -203,7 +207,8 @@ def _worker(args: argparse.Namespace) -> int:
         points: Iterable = due(folder, sweep, args.seed, once=args.index is not None)
         # on a cluster, a task is one point: whichever is to be run, or the next to be proposed
         return work(Ledger(folder), points, cli.main, variables_of(folder, sweep), outcome_of(folder, sweep))
-    points = read_plan(folder, args.plan and Path(args.plan))
+    plan = Path(args.plan) if args.plan else None
+    points = read_plan(folder, plan)
     if args.index is not None:
         points = [_numbered(points, int(args.index), args.of)]
         if int(os.environ.get("SLURM_PROCID", "0")):  # another rank of this point: the first one keeps the books
@@ -213,11 +218,11 @@ def _worker(args: argparse.Namespace) -> int:
             own = ours(placed(points[0].argv, points[0].point))
             done = is_done(folder / points[0].point)
             return 0 if done or own is None else cli.main(own)
-    code = work(Ledger(folder), points, cli.main, variables_of(folder, sweep), outcome_of(folder, sweep))
+    code = work(Ledger(folder), points, cli.main, variables_of(folder, sweep, plan), outcome_of(folder, sweep))
     if code or args.index is None:
         return code
     last = Ledger(folder).standings([points[0].point])[points[0].point]
-    return int(last.last.get("code") or 1) if last.state == "failed" else 0
+    return int(last.last.get("code") or 1) if last.state in ("failed", "diverged") else 0
 
 
 def _numbered(points: list, index: int, of: str | None) -> Any:
@@ -241,6 +246,7 @@ def _status(args: argparse.Namespace) -> int:
 
     sweep = read_sweep(args.file)
     folder = folder_of(sweep)
+    refuse_other(folder, sweep, args.seed)
     points, ledger = read_plan(folder), Ledger(folder)
     if not is_searched(sweep) and not is_planned(folder, plan_key(args, sweep)):
         say(

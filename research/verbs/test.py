@@ -1,6 +1,9 @@
 """A trained run's model on its test data.
 
 research test -c runs/dual_encoder/config.yaml
+
+A config.yaml names classes (callbacks, plugins), which are imported and made: that of somebody else is their code, and to
+read it here is to run it. Look into it first.
 """
 
 import argparse

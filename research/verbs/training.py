@@ -14,6 +14,7 @@ from research.progress import say
 from research.runfolder import exclusive, open_run_folder, read_json, require_space, write_json
 from research.runs.identity import PLACE, ids_of
 from research.runs.numbers import code_fingerprint
+from research.sweeps.worker import DIVERGED
 from research.training.stop import Stopped, stop_at_once
 from research.verbs import configuration
 from research.verbs.training_folder import is_finished, metrics_of, place_of, print_result, write_origin
@@ -113,8 +114,8 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
                 return 0
             say(f"error: the training diverged ({error}); expected finite numbers. Lower model.optimisation.lr, then name "
                 "another --out")  # fmt: skip
-            tracker.finish(1)
-            return 1
+            tracker.finish(DIVERGED)
+            return DIVERGED
         best.catch_up(trainer, module)
         if not trainer.is_global_zero:
             return 0

@@ -30,4 +30,4 @@ if [ $code -eq 85 ] || { [ $code -gt 128 ] && { [ $told ] || [ "$restarts" -lt @
   # preempted, out of time, or killed: this very task again, which goes on from its checkpoint
   scontrol requeue "$job" && exit 0
 fi
-exit $code # 2: the input is wrong, and would be again; 1: it has crashed @attempts@ times
+exit $code # 2: the input is wrong, and would be again; 3: it has diverged, and would again; 1: it has crashed @attempts@ times

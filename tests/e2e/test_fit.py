@@ -126,7 +126,7 @@ def test_configuration_that_was_refused_can_be_corrected_in_its_folder(typed):
 
 
 def test_training_that_diverges_says_so(typed):
-    result = typed(FIT + " --model.optimisation.lr 1e30 --model.optimisation.clip null", code=1)
+    result = typed(FIT + " --model.optimisation.lr 1e30 --model.optimisation.clip null", code=3)
     assert "error: the training diverged" in result.err
     assert result.out == ""
 

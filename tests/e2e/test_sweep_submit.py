@@ -130,6 +130,17 @@ REFUSED = {
     "failures": ((*JOB, "--max-failed", -1), "--max-failed -1; expected 0 or more"),
     "memory": ((*JOB, "--mem", "much"), "--mem 'much'; expected a number with K, M, G or T"),
     "variable": ((*JOB, "--env", "KEY"), "--env 'KEY'; expected NAME=VALUE"),
+    "key": ((*JOB, "--env", "WANDB_API_KEY=abc"), "is a secret by its name"),
+    "key in small letters": ((*JOB, "--env", "my_password=abc"), "Put it into a Secret (--secret NAME"),
+    "key in an address": ((*JOB, "--env", "HTTPS_PROXY=http://me:mine@host:1"), "has a password in its address"),
+    "key before the command": ((*JOB, "--setup", "export HF_TOKEN=abc"), "HF_TOKEN=… is a secret by its name"),
+    "key in a script": (("--setup", "export HF_TOKEN='abc'"), "HF_TOKEN=… is a secret by its name"),
+    "key in a directive": (("--sbatch=--export=ALL,WANDB_API_KEY=abc",), "WANDB_API_KEY=… is a secret by its name"),
+    "line within a partition": (("--partition", "gpu\nrm -rf x"),
+                                "--partition 'gpu\\nrm -rf x'; expected a value without blanks"),
+    "option within an account": (("--account", "me --uid=0"), "expected a value without blanks"),
+    "lines of one directive": (("--sbatch=--qos=x\ntouch y",), "expected one option on one line"),
+    "no directive": (("--sbatch", "rm x"), "expected one option on one line"),
     "partition of pods": ((*JOB, "--partition", "gpu"), "--partition with --kubernetes"),
     "ranks of pods": ((*JOB, "--nodes", 2), "--nodes with --kubernetes"),
     "limit of pods": ((*JOB, "--time", "1:00"), "--time with --kubernetes"),
@@ -177,6 +188,31 @@ def test_agents_are_not_submitted_for_points_that_cannot_be_run(place, research)
     result = research("sweep", "submit", file, "--wandb", TARGET, "--dry-run")
     assert result.code == 2
     assert "adapter.r=0; expected 1 or more" in result.err
+
+
+@pytest.mark.parametrize("name", ["a\nb", 'a"b', "a\x1bb"])
+def test_a_folder_that_would_end_its_line_is_refused(name, place, research, monkeypatch):  # noqa: F811
+    here = place / name
+    here.mkdir()
+    monkeypatch.chdir(here)
+    Path("s.yaml").write_text("method: grid\nname: s\ncommand: [x, '${args}']\nparameters: {a: {values: [1]}}\n")
+    result = research("sweep", "submit", "s.yaml", "--dry-run")
+    assert result.code == 2
+    assert "which would end the line of the script" in result.err
+    assert not Path("runs").exists()
+
+
+def test_values_of_variables_may_come_from_elsewhere_and_percent_signs_are_text(place, research, monkeypatch):  # noqa: F811
+    here = place / "50%j $(x) `y` 'z'"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    Path("s.yaml").write_text("method: grid\nname: s\ncommand: [x, '${args}']\nparameters: {a: {values: [1]}}\n")
+    setup = ("--setup", "export HF_TOKEN=$(cat ~/key) WANDB_API_KEY=$KEY", "--setup", "source keys.sh")
+    result = research("sweep", "submit", "s.yaml", "--dry-run", *setup, "--sbatch=--export=ALL")
+    assert result.code == 0, result.err
+    assert "/50%%j $(x) `y` 'z'/runs/sweeps/s/logs/slurm-%A_%a.log\"\n" in result.out
+    checked = subprocess.run(["bash", "-n"], input=result.out, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
 
 
 def test_the_script_of_agents_is_sound(place, research):  # noqa: F811

@@ -1,7 +1,12 @@
-"""Distributions of a sweep's parameters are those of W&B's package `sweeps`."""
+"""Distributions and grids of a sweep's parameters are those of W&B's package `sweeps`; commands are its agent's."""
+
+import functools
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from research.sweeps.distributions import parameter
 
@@ -32,6 +37,93 @@ def test_quantiles_are_w_and_b_s(facts):
         found = ours.quantile(float(u))
         assert found == (expected if isinstance(expected, str) else pytest.approx(expected, rel=1e-9, abs=1e-12))
         assert isinstance(found, int) or not isinstance(expected, int)
+
+
+GRIDS = [
+    {"a": {"values": [1, 2.5, "x"]}, "b": {"value": 3}}, {"a": {"min": 2, "max": 5}, "b": {"values": [True, False, None]}},
+    {"r": {"distribution": "q_uniform", "min": 4, "max": 16, "q": 4}},
+    {"r": {"distribution": "q_uniform", "min": 0.1, "max": 0.55, "q": 0.1}},
+    {"r": {"distribution": "q_uniform", "min": 1, "max": 3, "q": 0.5},
+     "s": {"distribution": "int_uniform", "min": 0, "max": 1}},
+    {"r": {"distribution": "q_uniform", "min": 4, "max": 8}}, {"r": {"distribution": "q_uniform", "min": 3, "max": 10, "q": 4}},
+    {"model": {"parameters": {"r": {"values": [2, 4]},
+                              "inner": {"parameters": {"x": {"value": 1}, "y": {"min": 0, "max": 1}}}}},
+     "lr": {"values": [0.1, 0.01]}},
+    {"a": {"values": [[1, 2], {"k": 1}, {"k": 2, "j": None}]}},
+    {"a": {"distribution": "categorical", "values": ["", "--x", "é"]}},
+    {"a": {"distribution": "constant", "value": [1]}, "b.c": {"values": [1]}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("parameters", GRIDS, ids=str)
+@pytest.mark.parametrize("macro", ["args", "args_no_boolean_flags", "args_json_file", "args_append_hydra"])
+def test_grids_and_their_commands_are_w_and_b_s(parameters, macro, tmp_path):
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+    from research.sweeps.plan import plan, read_plan, ready, write_plan
+    from research.sweeps.spec import grid, read_sweep
+    from research.verbs.describing import describe
+    from sweeps import next_runs
+
+    spec = {"method": "grid", "name": "g", "command": ["x", f"${{{macro}}}"], "parameters": parameters}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(spec))
+    sweep = read_sweep(tmp_path / "s.yaml")
+    expected = [run.config for run in next_runs({"method": "grid", "parameters": parameters}, [], n=100) if run]
+    in_order = functools.partial(json.dumps, sort_keys=True)
+    as_text = [in_order(point) for point in grid(sweep)]
+    assert sorted(map(json.loads, as_text), key=in_order) == sorted(
+        ({name: one["value"] for name, one in config.items()} for config in expected), key=in_order
+    )
+    assert len(as_text) == sweep.size
+    if any(None in one["values"] for one in parameters.values() if "values" in one) and macro != "args_json_file":
+        return  # null is no word of a command: refused elsewhere
+    points, problems = plan(sweep, describe)
+    assert not problems
+    assert len({one.point for one in points}) == len(points)  # also where the command names a file only
+    write_plan(tmp_path, points)
+    for one in read_plan(tmp_path):
+        theirs = create_sweep_command_args({"args": {name: {"value": value} for name, value in one.values.items()}})
+        argv = ready(tmp_path, one).argv
+        if macro == "args_json_file":
+            assert json.loads(Path(argv[1]).read_text()) == json.loads(theirs["args_json"][0])
+        else:
+            assert argv == ["x", *theirs[macro]]
+
+
+SPECS = [
+    ({"a": {"values": [1]}}, {}), ({"a": {"min": 1, "max": 1}}, {}), ({"a": {"min": 3, "max": 1}}, {}),
+    ({"a": {"values": []}}, {}),
+    ({"a": {"values": [1], "min": 1}}, {}), ({"a": {"distribution": "q_uniform", "min": 1, "max": 4, "q": 0}}, {}),
+    ({"a": {"distribution": "int_uniform", "min": 0.5, "max": 2}}, {}), ({"a": {"parameters": {"b": {"value": 1}}}}, {}),
+    ({"a": {"parameters": {"b": {"value": 1}}, "value": 1}}, {}), ({"a": {"parameters": {}}}, {}), ({"a b": {"value": 1}}, {}),
+    ({"a": {"value": 1}}, {"metric": {"name": "x", "gaol": "maximize"}}),
+    ({"a": {"value": 1}}, {"metric": {"name": "x", "goal": "up"}}),
+    ({"a": {"value": 1}}, {"metric": {"name": "x", "target": 0.1}}), ({"a": {"value": 1}}, {"run_cap": 0}),
+    ({"a": {"value": 1}}, {"early_terminate": {"type": "hyperband", "min_iter": 0}, "metric": {"name": "x"}}),
+    ({"a": {"value": 1}}, {"nmae": "x"}), ({"a": {"distribution": "beta", "a": 1, "b": 2}}, {"method": "random"}),
+    ({"a": {"distribution": "normal", "mu": "x"}}, {"method": "random"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("parameters", "more"), SPECS, ids=str)
+def test_specs_are_taken_and_refused_as_by_w_and_b_s_schema(parameters, more, tmp_path):
+    from sweeps.config import schema_violations_from_proposed_config
+
+    from research.errors import UserError
+    from research.sweeps.spec import read_sweep
+
+    spec = {"method": "grid", "program": "x.py", "parameters": parameters} | more
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(spec))
+    try:
+        read_sweep(tmp_path / "s.yaml")
+        taken = True
+    except UserError:
+        taken = False
+    try:
+        theirs = not schema_violations_from_proposed_config(spec)
+    except ValueError:
+        theirs = False
+    assert taken == theirs
 
 
 @pytest.mark.parametrize("rule", [

@@ -82,12 +82,12 @@ def test_what_the_api_server_checks_and_no_schema_says(options):
 
 
 def test_exit_codes_mean_what_they_mean_everywhere():
-    """2 is never tried again, 85 does not count, nor a pod that is evicted; whatever else is tried twice more."""
+    """2 and 3 are never tried again, 85 does not count, nor a pod that is evicted; whatever else is tried twice more."""
     spec = made()["spec"]
     rules = [(rule["action"], rule.get("onExitCodes", {}).get("values") or rule["onPodConditions"][0]["type"])
              for rule in spec["podFailurePolicy"]["rules"]]  # fmt: skip
     # in this order: an evicted pod whose training ends with 2 or with 1 is still an evicted one
-    assert rules == [("Ignore", "DisruptionTarget"), ("Ignore", [85]), ("FailIndex", [2])]
+    assert rules == [("Ignore", "DisruptionTarget"), ("Ignore", [85]), ("FailIndex", [2, 3])]
     assert spec["backoffLimitPerIndex"] == 2
     assert spec["template"]["spec"]["terminationGracePeriodSeconds"] == 90
     assert "maxFailedIndexes" not in made(LEAST)["spec"]  # all points run, whatever becomes of the others
@@ -111,6 +111,17 @@ def test_options_arrive_in_the_pod():
     assert {"name": "OMP_NUM_THREADS", "value": "2"} in small["env"]
     (own,) = made(LEAST._replace(cpus=2, env=("OMP_NUM_THREADS=1",)))["spec"]["template"]["spec"]["containers"]
     assert [one["value"] for one in own["env"] if one["name"] == "OMP_NUM_THREADS"] == ["1"]
+
+
+def test_a_folder_s_name_is_no_variable_of_kubernetes():
+    """It expands $(NAME) in a command; $$( is how it writes the text $(."""
+    options = LEAST._replace(setup=("cd $(pwd)",))
+    spec = job("lora-1", kept("sweeps/$(HOME).yaml", "runs/a\nb: c"), [0], options)
+    (container,) = yaml.safe_load(text_of(spec))["spec"]["template"]["spec"]["containers"]
+    assert "sweeps/$$(HOME).yaml" in container["command"]
+    assert "runs/a\nb: c" in container["command"]  # YAML quotes it
+    assert "cd $$(pwd)" in container["command"][2]
+    assert container["command"][-1] == "$(JOB_COMPLETION_INDEX)"
 
 
 @pytest.mark.parametrize("indices", [[0], [0, 1, 2, 3], [1, 4, 5, 9], list(range(0, 300, 7))])

@@ -67,6 +67,7 @@ def fail(_argv: list[str]) -> int:
 @pytest.mark.parametrize(("run", "attempts", "state", "error"), [
     (lambda argv: 0, 1, "done", None), (fail, ATTEMPTS, "failed", "ZeroDivisionError: a bug"),
     (lambda argv: 2, 1, "failed", "$ research fit"), (lambda argv: 85, 1, "preempted", "$ research fit"),
+    (lambda argv: 3, 1, "diverged", "$ research fit"),
 ])  # fmt: skip
 def test_a_crash_is_tried_again_and_wrong_input_is_not(run, attempts, state, error, tmp_path):
     ledger = Ledger(tmp_path)

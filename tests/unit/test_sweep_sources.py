@@ -106,7 +106,14 @@ def test_a_source_that_no_sweep_can_say_is_refused(text, says, tmp_path):
     ("method: grid\nparamters: {}\n", "unknown key 'paramters'"), ("method: grid\ntie: {}\n", "it is a source"),
     ("method: grid\nparameters: {a: {min: 0.0, max: 1.0}}\n", "a grid has no end over it"),
     ("method: grid\nparameters: {a: [1, 2]}\n", "expected `values"),
-    ("method: grid\nparameters: {a: {parameters: {b: {values: [1]}}}}\n", "expected flat dotted names"),
+    ("method: grid\nparameters: {a: {parameters: {b: [1]}}}\n", "a.b is '[1]'"),
+    ("method: grid\nparameters: {a: {parameters: {b: {values: [1]}}, value: 3}}\n", "parameters and 'value'"),
+    ("method: grid\nparameters: {a: {parameters: {b: {values: [1]}}}, a.b: {value: 3}}\n", "dotted and nested"),
+    ("method: grid\nparameters: {a: {parameters: {}}}\n", "a.parameters is '{}'"),
+    ("method: grid\nparameters: {'a b': {values: [1]}}\n", "is called 'a b'"),
+    ("method: grid\nmetric: {name: x, gaol: maximize}\nparameters: {a: {values: [1]}}\n", "metric has 'gaol'"),
+    ("method: grid\nparameters: {a: {values: [1, 2], probabilities: [0.5, 0.5]}}\n", "probabilities, and a grid takes every"),
+    ("method: grid\nparameters: {a: {distribution: q_log_uniform_values, min: 1, max: 8}}\n", "a grid has no end over it"),
     ("method: grid\nparameters: {a: {vales: [1]}}\n", "distribution None"),
     ("method: random\nparameters: {a: {distribution: log_uniform_values, min: 0.0, max: 1.0}}\n", "expected above 0"),
     ("method: random\nparameters: {a: {distribution: log_uniform, min: 1.0, max: "
@@ -153,8 +160,11 @@ def test_probes_hold_the_extremes_of_each_parameter(tmp_path):
     assert {1, 2} <= {p["b"] for p in found}
 
 
-def test_null_is_lost_in_a_command():
-    assert lost_in_text({"a": None, "b": "null", "c": 1}) == ["a"]
+def test_null_is_lost_in_a_command_and_kept_in_json():
+    point = {"a": None, "b": "null", "c": 1}
+    assert lost_in_text(point) == ["a"]
+    assert lost_in_text(point, ["x", "${args}", "${args_json}"]) == ["a"]
+    assert lost_in_text(point, ["x", "${args_json}"]) == lost_in_text(point, ["x", "${args_json_file}"]) == []
 
 
 def test_variables_of_the_environment_are_filled_in(tmp_path, monkeypatch):

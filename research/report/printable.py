@@ -1,0 +1,40 @@
+"""Text that every form of a report can hold: SVG is XML 1.0, which lacks most control characters.
+
+A renderer that meets one ends the whole process, and two names that differ by one must not become one: it is written out, as
+\\x1b or \\u2028 (a line's end for JavaScript).
+"""
+
+import re
+from typing import Any
+
+LACKING = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+DEEPEST = 100  # levels of a configuration
+
+
+def printable(text: str) -> str:
+    """The text with what cannot be printed written out."""
+    return LACKING.sub(lambda match: match[0].encode("unicode_escape", "backslashreplace").decode("ascii"), text)
+
+
+def printed(value: Any) -> Any:
+    """JSON with all its texts printable, names too."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(name) if isinstance(name, str) else name: printed(one) for name, one in value.items()}
+    return [printed(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def is_deep(value: Any) -> bool:
+    """Whether JSON is nested deeper than anything a program is configured by; to walk it would end in a RecursionError."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            one
+            for part in level
+            if isinstance(part, dict | list)
+            for one in (part.values() if isinstance(part, dict) else part)
+        ]
+        if not level:
+            return False
+    return True
