@@ -27,6 +27,7 @@ from research.metrics.planning import (
 )
 from research.metrics.seeds import hedges_g, paired_test, summarise, welch_test
 from research.metrics.significance import compare
+from research.metrics.unequal import false_positives, most_false_positives
 
 LOW, HIGH = [1.0, 2.0, 3.0], [4.0, 6.0, 8.0]  # means 2 and 6, variances 1 and 4
 
@@ -149,8 +150,21 @@ def test_one_seed_is_not_estimable():
     assert math.isnan(paired_test({1: 0.1}, {1: 0.3}).p)
 
 
-def test_unequal_numbers_of_seeds_are_noted():
-    assert "unequal" in welch_test([1.0, 2.0, 3.0], [1.0, 2.0]).note
+def test_unequal_numbers_of_seeds_are_noted_with_their_own_rate():
+    assert "unequal numbers make up to 8.7% false" in welch_test([1.0, 2.0, 3.0], [1.0, 2.0]).note
+    assert "unequal numbers make up to 11.8% false" in welch_test([1.0, 2.0], [*range(10)]).note
+    assert welch_test([1.0, 2.0, 3.0], [1.0, 2.0, 2.5]).note == ""
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "ratio"), [(2, 10, 1.0), (2, 10, 4.0), (2, 30, 1.0), (3, 10, 0.25), (3, 5, 16.0), (5, 5, 1.0)]
+)
+def test_the_rate_of_false_positives_is_that_of_simulated_tests(n, m, ratio):
+    draws = np.random.default_rng(n * m)
+    a, b = draws.normal(size=(100_000, n)) * math.sqrt(ratio), draws.normal(size=(100_000, m))
+    p = stats.ttest_ind(a, b, axis=1, equal_var=False).pvalue
+    assert false_positives(n, m, ratio) == pytest.approx((p < 0.05).mean(), abs=0.003)  # four standard errors
+    assert most_false_positives(n, m) >= false_positives(n, m, ratio)
 
 
 @pytest.mark.parametrize(
