@@ -54,9 +54,26 @@ def ids_of(resolved: dict, base_hash: str, data: dict) -> tuple[str, ...]:
         base_hash: of the model that is trained.
         data: the DataModule's describe(): fingerprints and counts of what is read.
     """
-    forms = what_is_computed(resolved), _without(_spelled(resolved, everything=True), (*HOW, *PATHS))
+    before = _without(_spelled(resolved, everything=True), (*HOW, *PATHS))
+    forms = [
+        what_is_computed(resolved),
+        *(before | {"trainer": trainer} for trainer in _as_typed(before.get("trainer"))),
+    ]
     ids = (hash_json([form, base_hash, known_facts(data)])[:LENGTH] for form in forms)
     return tuple(dict.fromkeys(ids))
+
+
+def _as_typed(trainer: Any) -> list[Any]:
+    """A trainer section as it is now, and with devices and precision as ids had them once where a user typed them."""
+    if not isinstance(trainer, dict):
+        return [trainer]
+    devices, precision = trainer.get("devices"), str(trainer.get("precision"))
+    typed = [devices, str(devices)] if isinstance(devices, int) else [devices]
+    bits = precision.removesuffix("-true")
+    widths = [trainer.get("precision"), *([int(bits), bits] if bits in ("32", "64") else [])]
+    return [
+        trainer | {"devices": one, "precision": width} for one in typed for width in widths if "devices" in trainer
+    ] or [trainer]
 
 
 def point_of(resolved: dict, base_hash: str, data: dict) -> str:

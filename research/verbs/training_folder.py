@@ -13,6 +13,7 @@ from research.progress import say
 from research.runfolder import MARKER, atomic_write, hash_json, provenance, read_json, write_json
 from research.runs.identity import PATHS, PLACE, differences, known_facts
 from research.runs.numbers import code_fingerprint, stale_because
+from research.verbs.configuration import take_normal_form
 
 if TYPE_CHECKING:
     import lightning as L
@@ -33,7 +34,10 @@ def is_finished(out: Path, resolved: dict) -> bool:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{out / 'config.yaml'} is not readable YAML ({str(error).splitlines()[0]}); expected the "
                         "configuration of this run. Name another --out, or delete this folder.") from None  # fmt: skip
-    found = differences(earlier if isinstance(earlier, dict) else {}, resolved)
+    earlier = earlier if isinstance(earlier, dict) else {}
+    if isinstance(earlier.get("trainer"), dict):
+        take_normal_form(earlier["trainer"])  # of before there was one
+    found = differences(earlier, resolved)
     if "TANDEM_POINT" in os.environ:  # the point's id stands for what lies there, however its place is spelled
         found = {name: values for name, values in found.items() if name not in PATHS}
     changed = [f"{name} {old!r}, now {new!r}" for name, (old, new) in found.items()]

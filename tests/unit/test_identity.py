@@ -35,6 +35,16 @@ def changed(config: dict, **options) -> dict:
     return config
 
 
+def test_the_ids_of_what_was_typed_are_among_the_ids():
+    """Once `--trainer.devices 2` was the text "2", and precision: 32 the number."""
+    config, base, data, _ = read(HEAD / "runs/dual")
+    now = changed(config, trainer__devices=2, trainer__precision="32-true")
+    for devices, precision in ((2, "32-true"), ("2", "32-true"), ("2", 32), (2, "32")):
+        typed = changed(config, trainer__devices=devices, trainer__precision=precision)
+        old = identity._without(typed, (*identity.HOW, *identity.PATHS))
+        assert identity.hash_json([old, base, data])[: identity.LENGTH] in ids_of(now, base, data)
+
+
 @pytest.fixture
 def dual():
     config, base, data, _ = read(HEAD / "runs/dual")
