@@ -63,17 +63,13 @@ def ids_of(resolved: dict, base_hash: str, data: dict) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ids))
 
 
-def _as_typed(trainer: Any) -> list[Any]:
+def _as_typed(trainer: dict) -> list[dict]:
     """A trainer section as it is now, and with devices and precision as ids had them once where a user typed them."""
-    if not isinstance(trainer, dict):
-        return [trainer]
-    devices, precision = trainer.get("devices"), str(trainer.get("precision"))
-    typed = [devices, str(devices)] if isinstance(devices, int) else [devices]
-    bits = precision.removesuffix("-true")
-    widths = [trainer.get("precision"), *([int(bits), bits] if bits in ("32", "64") else [])]
-    return [
-        trainer | {"devices": one, "precision": width} for one in typed for width in widths if "devices" in trainer
-    ] or [trainer]
+    devices, precision = trainer.get("devices"), trainer.get("precision")
+    bits = str(precision).removesuffix("-true")
+    counts = [devices, str(devices)] if isinstance(devices, int) else [devices]
+    widths = [precision, int(bits), bits] if bits in ("32", "64") else [precision]
+    return [trainer | {"devices": count, "precision": width} for count in counts for width in widths]
 
 
 def point_of(resolved: dict, base_hash: str, data: dict) -> str:
