@@ -55,10 +55,9 @@ def ids_of(resolved: dict, base_hash: str, data: dict) -> tuple[str, ...]:
         data: the DataModule's describe(): fingerprints and counts of what is read.
     """
     before = _without(_spelled(resolved, everything=True), (*HOW, *PATHS))
-    forms = [
-        what_is_computed(resolved),
-        *(before | {"trainer": trainer} for trainer in _as_typed(before.get("trainer"))),
-    ]
+    trainer = before.get("trainer")
+    typed = [before | {"trainer": one} for one in _as_typed(trainer)] if isinstance(trainer, dict) else [before]
+    forms = (what_is_computed(resolved), *typed)
     ids = (hash_json([form, base_hash, known_facts(data)])[:LENGTH] for form in forms)
     return tuple(dict.fromkeys(ids))
 
