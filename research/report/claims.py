@@ -1,6 +1,7 @@
 """Claims that a paper makes of a study, written down and checked: held, broken, or underpowered.
 
   metric: val/loss                       # of claims that name none
+  goal: minimize                         # of that metric, or {metric: minimize | maximize}, where names do not tell it
   claims:
     - r=16 beats r=4 on val/loss
     - r=16 beats r=4 by .01, p < .01
@@ -29,6 +30,7 @@ from research.report.numbers import p_phrase
 from research.report.sheets import Cell, Sheet, decimals, number
 from research.runfolder import read_yaml
 
+GOALS = ("minimize", "maximize")
 HELD, BROKEN, UNDERPOWERED = "held", "broken", "underpowered"
 ALPHA = 0.05
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
@@ -51,6 +53,7 @@ class Claim(NamedTuple):
         metric: that it is about.
         margin: by how much better; within what equivalent.
         alpha: level.
+        goal: maximize | minimize, where the file says it.
     """
 
     text: str
@@ -60,6 +63,7 @@ class Claim(NamedTuple):
     metric: str | None
     margin: float
     alpha: float
+    goal: str | None = None
 
 
 class Verdict(NamedTuple):
@@ -86,12 +90,18 @@ def read_claims(path: Path) -> list[Claim]:
     lines = value.get("claims") if isinstance(value, dict) else None
     if not isinstance(lines, list) or not lines:
         raise UserError(f"{path} has no claims; expected `claims:` and a list of lines such as {EXAMPLE}. Add some.")
-    if unknown := set(value) - {"claims", "metric"}:
-        raise UserError(f"{path} has {sorted(map(str, unknown))[0]!r}; expected claims and metric. Correct it.")
+    if unknown := set(value) - {"claims", "metric", "goal"}:
+        raise UserError(f"{path} has {sorted(map(str, unknown))[0]!r}; expected claims, metric and goal. Correct it.")
     metric = value.get("metric")
     if not isinstance(metric, str | None):
         raise UserError(f"{path}: metric is {str(metric)[:60]}; expected a metric, such as val/loss. Correct it.")
-    return [parse(str(line), metric, str(path)) for line in lines]
+    found = [parse(str(line), metric, str(path)) for line in lines]
+    goal = value.get("goal")
+    goals = goal if isinstance(goal, dict) else {metric: goal}
+    if wrong := [one for one in goals.values() if one not in (None, *GOALS)]:
+        raise UserError(f"{path}: goal is {str(wrong[0])[:60]!r}; expected minimize or maximize, or one for each metric: "
+                        "{val/x: minimize}. Correct it.")  # fmt: skip
+    return [claim._replace(goal=goals.get(claim.metric)) for claim in found]
 
 
 def parse(text: str, metric: str | None, where: str) -> Claim:
@@ -130,6 +140,12 @@ def check(claims: list[Claim], studies: dict[str, Study], where: str = "claims",
     for claim in claims:
         study = studies[claim.metric]
         a, b = sides(claim, study, where)
+        if claim.goal is not None:
+            study = study._replace(higher=claim.goal == "maximize", guessed=False)
+        if study.guessed and not claim.equivalent:
+            raise UserError(f"{where}: {claim.text!r}: the name of {claim.metric} does not tell which side of it is better; "
+                            f"expected it to be said. Add `goal: {{{claim.metric}: minimize}}` or maximize to the "
+                            "claims.")  # fmt: skip
         if claim.equivalent:
             test = equivalence_test(list(b.values()), list(a.values()), claim.margin, claim.alpha)
             tested.append((claim, study, a, b, test, _apart(a, b, claim.margin), test.p))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from research.errors import UserError
-from research.report.goals import is_lower
+from research.report.goals import direction
 from research.report.study import SEED, Run, as_key
 from research.report.study import factors as all_factors
 
@@ -52,6 +52,7 @@ class Study(NamedTuple):
         factors: options that tell them apart, in the order of the configuration.
         warnings: what a reader must know before the numbers.
         aside: what the settings differ in besides their factors, in words; "" where in nothing.
+        guessed: nobody has said which side of the metric is better, and its name does not tell.
     """
 
     metric: str
@@ -60,6 +61,7 @@ class Study(NamedTuple):
     factors: list[str]
     warnings: list[str]
     aside: str = ""
+    guessed: bool = False
 
 
 def study(
@@ -99,7 +101,11 @@ def study(
     aside = _aside([run for group in groups for run in group.counted[:1]], telling)
     if aside:
         warnings.append(aside)
-    return Study(metric, not is_lower(metric) if higher is None else higher, groups, telling, warnings, aside)
+    side = direction(metric)
+    if guessed := higher is None and side is None:
+        warnings.append(f"whether more of {metric} is better is a guess, since its name does not tell: say `goal: minimize` or "
+                        "`goal: maximize` in --spec")  # fmt: skip
+    return Study(metric, side != "lower" if higher is None else higher, groups, telling, warnings, aside, guessed)
 
 
 def _aside(firsts: list[Run], telling: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from research.errors import UserError
-from research.report.goals import is_lower
+from research.report.goals import direction, is_lower
 from research.report.groups import Group, Study
 from research.report.study import SEED, Run
 
@@ -98,7 +98,8 @@ class Record(NamedTuple):
     def study(self, metric: str) -> Study:
         """The groups again, for what works on them: claims."""
         groups = [Group(one.label, one.factors, [], one.values(metric), {}) for one in self.settings]
-        return Study(metric, self.higher_is_better(metric), groups, self.telling, [])
+        guessed = metric != self.metric and direction(metric) is None
+        return Study(metric, self.higher_is_better(metric), groups, self.telling, [], guessed=guessed)
 
 
 def record(study: Study, claims: Sequence[dict[str, str]] = ()) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from research.errors import UserError
 from research.progress import say
+from research.report.goals import is_lower
 from research.runfolder import exclusive, open_run_folder, read_json, require_space, write_json
 from research.runs.identity import PLACE, ids_of
 from research.runs.numbers import code_fingerprint
@@ -22,14 +23,6 @@ from research.verbs.training_tracker import exit_code, summarise, tracker_of
 
 if TYPE_CHECKING:
     import lightning as L
-
-LOWER = (
-    "val/loss",
-    "val/perplexity",
-    "val/other_loss",
-    "val/kl",
-    "val/reward_rejected",
-)  # of these the lowest is the best
 
 
 def fit(args: argparse.Namespace, callbacks: "list[L.Callback] | None" = None) -> int:
@@ -79,7 +72,7 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
     from research.training.resume import Resume, last_checkpoint
     from research.training.room import bytes_needed
 
-    lower, invariants = config.monitor in LOWER, Invariants(resolved)
+    lower, invariants = is_lower(config.monitor), Invariants(resolved)
     curves, best = Curves(out), BestModel(out, config.monitor, lower)
     resume = Resume(out, config.save_every)
     resume.file.hold = lambda: best.pending is not None

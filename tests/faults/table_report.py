@@ -26,8 +26,8 @@ FAULTS = [
     # groups
     Fault("a diverged run in the mean", "report/groups.py", "if not math.isfinite(run.metrics[metric]):", "if False:",
           f"{STUDY}::test_a_diverged_run_is_shown_and_in_no_mean"),
-    Fault("lower taken for higher", "report/groups.py", "not is_lower(metric) if higher is None",
-          "is_lower(metric) if higher is None",
+    Fault("lower taken for higher", "report/groups.py", 'side != "lower" if higher is None',
+          'side == "lower" if higher is None',
           f"{STUDY}::test_results_by_hand"),
     Fault("seeds of the first setting alone", "report/groups.py",
           "for seed in groups[0].values if all(seed in group.values for group in groups)]", "for seed in groups[-1].values]",

@@ -9,12 +9,12 @@ import pytest
 
 from research.errors import UserError
 from research.report import factor_sheets
-from research.report.claims import BROKEN, UNDERPOWERED, check, parse
+from research.report.claims import BROKEN, UNDERPOWERED, check, parse, read_claims
 from research.report.entries import of_run
 from research.report.explorer import data
 from research.report.export import tidy, write_tidy
-from research.report.goals import is_lower
-from research.report.groups import Group, Study
+from research.report.goals import direction, is_lower
+from research.report.groups import Group, Study, study
 from research.report.importance import importance
 from research.report.latex import distinct, slug
 from research.report.numbers import share
@@ -35,7 +35,8 @@ from tests.unit.test_study import NOISE, made, run
 @pytest.mark.parametrize("name", [
     "val/loss", "loss/val", "Loss/train", "val/loss_epoch", "val_loss_epoch", "train/loss_step", "val-loss", "val loss",
     "valLoss", "Val Loss", "loss_val", "val/loss/dataloader_idx_0", "eval_loss", "val.loss", "loss.min", "val/error_rate",
-    "eval/ppl",
+    "eval/ppl", "eval/cross_entropy", "logloss", "val_log_loss", "xent", "brier", "ECE", "mape", "FID", "eval/ter", "eer",
+    "bits_per_char", "latency_ms", "regret", "test/latency", "val/rmse_mean",
     "val/reward_rejected", "val/kl", "test/other_loss", "val/perplexity", "MSE", "val/l1_loss@10",
 ])  # fmt: skip
 def test_less_is_better_of_losses_however_a_program_names_them(name):
@@ -46,7 +47,7 @@ def test_less_is_better_of_losses_however_a_program_names_them(name):
     "val/accuracy", "accuracy/val", "val/rouge_l", "ndcg@10", "val/mrr@10", "val/reward_chosen", "val/loss_scale_ok", "eval/f1",
     "token_accuracy", "win_rate", "val/reward_margin", "",
 ])  # fmt: skip
-def test_more_is_better_of_all_else(name):
+def test_more_is_better_of_scores_and_taken_for_better_of_all_else(name):
     assert not is_lower(name)
 
 
@@ -289,3 +290,33 @@ def test_dates_half_pairs_and_wide_integers_are_written(tmp_path):
     table = pyarrow.parquet.read_table(tmp_path / "runs.parquet")
     assert table.column("option.wide").to_pylist() == [str(2**64), str(2**64 + 1)]
     assert table.column("option.mixed").to_pylist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["val/quux", "score_x", "loss_scale_ok", "glossary", "", "metric"])
+def test_a_name_that_does_not_tell_is_no_direction(name):
+    assert direction(name) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["ndcg@10", "val/mrr@10", "rouge_l", "token_f1", "exact_match", "eval_accuracy", "bleu", "AUROC"]
+)
+def test_a_score_is_one_of_which_more_is_better(name):
+    assert direction(name) == "higher"
+
+
+def test_a_claim_on_a_metric_of_unknown_direction_is_refused_and_its_cure_works(tmp_path):
+    runs = [run(r, 8, seed)._replace(metrics={"val/quux": r + NOISE[seed]}) for r in (1, 2) for seed in range(3)]
+    found = study(runs, "val/quux", ["model.adapter.r"])
+    assert any("is a guess" in one and "goal: minimize" in one for one in found.warnings)
+    path = tmp_path / "claims.yaml"
+    path.write_text("metric: val/quux\nclaims: [r=1 beats r=2]\n")
+    with pytest.raises(UserError, match=r"does not tell which side.*Add `goal: \{val/quux: minimize\}`"):
+        check(read_claims(path), {"val/quux": found}, str(path))
+    for goal, state in (("{val/quux: minimize}", "held"), ("minimize", "held"), ("maximize", "broken")):
+        path.write_text(f"metric: val/quux\ngoal: {goal}\nclaims: [r=1 beats r=2]\n")
+        (verdict,) = check(read_claims(path), {"val/quux": found}, str(path))
+        assert verdict.state == state
+    path.write_text("metric: val/quux\ngoal: less\nclaims: [r=1 beats r=2]\n")
+    with pytest.raises(UserError, match="goal is 'less'; expected minimize or maximize"):
+        read_claims(path)
+    assert not any("guess" in one for one in study(runs, "val/quux", ["model.adapter.r"], higher=False).warnings)
