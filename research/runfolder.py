@@ -355,7 +355,7 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = open_lock(path)
     except OSError as error:
-        if error.errno not in READ_ONLY:
+        if error.errno not in READ_ONLY or not path.parent.is_dir():
             raise disk_error(error, folder) from error
         stream = None
     if stream is None:

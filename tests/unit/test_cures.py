@@ -17,7 +17,7 @@ PACKAGE = Path(research.__file__).parent
 ROOT = PACKAGE.parent
 CALLS = {"UserError", "say", "warn", "error"}
 NOT_OURS = {"--no-deps", "--force-reinstall", "--ntasks", "--ntasks-per-node", "--requeue", "--signal", "--gres", "--array",
-            "--verify"}  # fmt: skip
+            "--verify", "--qos"}  # fmt: skip
 """Options of pip, srun, sbatch and wandb that messages speak of."""
 
 
