@@ -165,7 +165,10 @@ class Invariants(L.Callback):
             layers = [
                 one
                 for one in module.modules()
-                if getattr(one, "lora_A", None) or getattr(one, "lora_embedding_A", None)
+                if (getattr(one, "lora_A", None) or getattr(one, "lora_embedding_A", None))
+                and not hasattr(
+                    one, "parameter_name"
+                )  # weights of experts in one tensor: PEFT gives them an r of their own
             ]
             if not asked.get("rank_pattern"):
                 yield Difference("adapter.r", {asked["r"]}, {r for layer in layers for r in layer.r.values()})

@@ -6,8 +6,9 @@ from pathlib import Path
 import fitting
 import pytest
 import torch
+from transformers import MixtralConfig, MixtralForCausalLM
 
-from tests.lm import rows, save_tiny
+from tests.lm import byte_tokenizer, rows, save_tiny
 
 FIT = "fit -c dual.yaml --seed_everything 7 --trainer.max_epochs 2"
 LANGUAGE = """
@@ -60,9 +61,20 @@ def test_a_training_is_what_was_asked_for(fit, options):
     assert "differences" not in metrics()
 
 
-@pytest.mark.parametrize("kind", ["sft-lora", "sft-prompt", "dpo-lora"])
+def save_experts(folder: Path) -> None:
+    """A mixture of experts, whose weights PEFT adapts as one tensor a layer."""
+    config = MixtralConfig(
+        vocab_size=260, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, pad_token_id=0,
+        num_key_value_heads=2, max_position_embeddings=512, num_local_experts=4, num_experts_per_tok=2, eos_token_id=0,
+        output_router_logits=True,
+    )  # fmt: skip
+    MixtralForCausalLM(config).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+
+
+@pytest.mark.parametrize("kind", ["sft-lora", "sft-prompt", "dpo-lora", "experts-lora"])
 def test_a_language_model_s_training_is_what_was_asked_for(fit, kind):
-    save_tiny(Path("lm"))
+    (save_experts if kind.startswith("experts") else save_tiny)(Path("lm"))
     made, dpo = rows(20), kind.startswith("dpo")
     for name, some in (("rows", made[:12]), ("val", made[12:])):
         pairs = [{"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]}
