@@ -103,15 +103,17 @@ def _scaled_gradients(config: dict) -> bool:
 
 
 def _router(config: dict) -> bool:
+    if not trains(config, "SFTModule", "DPOModule"):
+        return False
     base = base_config(config)
-    routed = [value for name, value in base.items() if name.endswith("aux_loss_coef") or name == "router_aux_loss_coef"]
-    wanted = bool(base.get("output_router_logits")) and (any(routed) or not routed)
-    return trains(config, "SFTModule", "DPOModule") and wanted
+    routed = [value for name, value in base.items() if name.endswith("aux_loss_coef")]
+    return bool(base.get("output_router_logits")) and (any(routed) or not routed)
 
 
 def _whole_rate(config: dict) -> bool:
-    whole = any(name.endswith("dropout") and type(value) is int for name, value in base_config(config).items())
-    return option(config, "model.dropout") is not None and whole
+    return option(config, "model.dropout") is not None and any(
+        name.endswith("dropout") and type(value) is int for name, value in base_config(config).items()
+    )
 
 
 def _own_template(config: dict) -> bool:
@@ -121,9 +123,9 @@ def _own_template(config: dict) -> bool:
 
 
 def _encoder_template(config: dict) -> bool:
-    folder = folder_of(config)
+    folder = folder_of(config) if trains(config, "DualEncoderModule") else None
     plain = folder is not None and not any((folder / name).exists() for name in ("modules.json", ADAPTER))
-    return trains(config, "DualEncoderModule") and plain and bool(template(folder))
+    return plain and bool(template(folder))
 
 
 def _prefix_in_a_window(config: dict) -> bool:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from research.runfolder import hash_strings
 from research.runs.changes import CHANGES
+from research.runs.identity import LENGTH
 
 PACKAGE = Path(__file__).parents[1]
 LIST = Path(__file__).with_name("known_code.txt")
 COMPUTES = ("losses", "metrics", "models", "data", "retrieval", "training", "prompts.py", "types.py")
-LENGTH = 16  # hexadecimal digits
 
 
 @functools.cache
@@ -55,8 +55,8 @@ def stale_because(fingerprints: Iterable[str | None], config: dict) -> str:
     if made == {now}:
         return ""
     known = known_code()
-    if foreign := [one for one in (now, *sorted(map(str, made))) if one not in known]:
-        return f"it was done by other code than this ({foreign[0] if foreign[0] != now else ', '.join(sorted(map(str, made)))})"
+    if now not in known or not made <= known.keys():
+        return f"it was done by other code than this ({', '.join(sorted(map(str, made - {now})))})"
     since = CHANGES[min(known[one] for one in made) : known[now]]
     return "; ".join(change.what for change in since if change.touches(config))
 

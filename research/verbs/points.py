@@ -188,10 +188,11 @@ def tell_again(args: argparse.Namespace, ledger: Any, points: list, folder: Path
 def due_again(args: argparse.Namespace, ledger: Any, points: list, folder: Path) -> list:
     """Those points; nothing is changed."""
     standings = ledger.standings([one.point for one in points])
-    stale = [one for one in points if is_stale(folder / one.point)]
+    reasons = [stale_reason(folder / one.point) for one in points]
+    stale = [one for one, reason in zip(points, reasons, strict=True) if reason]
     if stale and not args.rerun_stale:
-        reasons = dict.fromkeys(stale_reason(folder / one.point) for one in stale)
-        say(f"{len(stale)} points are stale ({'; '.join(reasons)}); --rerun-stale runs them again")
+        told = "; ".join(dict.fromkeys(filter(None, reasons)))
+        say(f"{len(stale)} points are stale ({told}); --rerun-stale runs them again")
     again = stale if args.rerun_stale else []
     ended = [one for one in points if standings[one.point].state in ("done", "pruned")]
     gone = [one for one in ended if is_fit(one) and not is_done(folder / one.point)]
