@@ -79,6 +79,8 @@ def study(
     Raises:
         UserError: no finished run has the metric, or two runs of one setting and seed have different values.
     """
+    if bare := unmeasured(runs):
+        raise UserError(bare)
     done = [run for run in runs if run.state == "done"]
     if not any(math.isfinite(run.metrics.get(metric, math.nan)) for run in done):
         known = sorted({name for run in done for name in run.metrics})
@@ -106,6 +108,15 @@ def study(
         warnings.append(f"whether more of {metric} is better is a guess, since its name does not tell: say `goal: minimize` or "
                         "`goal: maximize` in --spec")  # fmt: skip
     return Study(metric, side != "lower" if higher is None else higher, groups, telling, warnings, aside, guessed)
+
+
+def unmeasured(runs: Sequence[Run]) -> str:
+    """What is said of trainings that are finished and were never measured; "" where one was, or none is finished."""
+    done = [run.name for run in runs if run.state == "done"]
+    if not done or any(run.metrics for run in runs):
+        return ""
+    return (f"{len(done)} finished runs have no metrics, since they had no validation data ({some(done)}); expected some to "
+            "compare them by. Run `research test -c RUN/config.yaml --data.test FILE` on each, and name its metric by --metric.")  # fmt: skip
 
 
 def _aside(firsts: list[Run], telling: Sequence[str]) -> str:

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     from research.report.render import MISSING, can_draw, svg, write_figures
     from research.report.runs import collect, name_folders
     from research.report.spec import read_spec
-    from research.report.study import is_sweep
+    from research.report.study import is_sweep, points_of
     from research.report.training import is_training, read_training
     from research.report.wandb_report import Content
     from research.report.wandb_runs import is_wandb
@@ -95,9 +95,12 @@ def run(args: argparse.Namespace) -> int:
     fits = [path for path in args.runs if path not in sweeps and is_training(path)]
     wandb = [path for path in args.runs if is_wandb(path)]
     tested = [path for path in args.runs if path not in [*fits, *sweeps, *wandb]]
-    names = name_folders([*fits, *tested]) if fits or tested else {}
     found = study_of([path for path in args.runs if path not in tested], spec, bool(sweeps or wandb),
                      args.claims)  # fmt: skip
+    if found is None:  # a sweep that nothing was measured in
+        points = [path / one["point"] for path in sweeps for one in points_of(path)]
+        fits += [path for path in points if path not in fits and is_training(path)]
+    names = name_folders([*fits, *tested]) if fits or tested else {}
     if place is not None and found and (foreign := [run.name for run in found.runs if run.history is not None]):
         raise UserError(f"--wandb makes a W&B Report of run folders, and {len(foreign)} of {len(found.runs)} runs are read "
                         f"from W&B ({', '.join(foreign[:3])}); expected folders. Name them, or leave --wandb out.")  # fmt: skip

@@ -39,7 +39,7 @@ class Found(NamedTuple):
 
 
 def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None) -> Found | None:
-    """The study of these runs and sweeps; None where there is nothing to compare: runs of one setting, and no sweep.
+    """The study of these runs and sweeps; None where there is nothing to compare: runs of one setting and no sweep, or no metric.
 
     Raises:
         UserError: a metric, baseline, factor or claim that is not there; runs that cannot be read.
@@ -47,7 +47,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     from research.report import claims as claiming
     from research.report import study_sheets as sheets
     from research.report.factor_sheets import factorial, not_factorial, shares
-    from research.report.groups import short_names, study
+    from research.report.groups import short_names, study, unmeasured
     from research.report.importance import importance
     from research.report.latex import distinct
     from research.report.main_table import main_results
@@ -69,6 +69,9 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
                         "has its own. Leave seed out.")  # fmt: skip
     names = factors(runs)
     if not (has_sweep or asked or _shares(runs, names)):
+        return None
+    if not asked and (bare := unmeasured(runs)):
+        say(f"warning: {bare}")
         return None
     runs, names, main = grouped(runs, paths, spec)
     metric = main.metric
@@ -215,7 +218,7 @@ def _chosen(wanted: tuple[str, ...] | None, runs: list, names: list[str]) -> lis
 
 def _monitored(runs: list, paths: list[Path]) -> str:
     """The metric that the runs' best models were chosen by; of a sweep that never got so far, none."""
-    from research.report.groups import some
+    from research.report.groups import some, unmeasured
 
     finished = [run for run in runs if run.metrics]
     for run in finished:
@@ -228,6 +231,8 @@ def _monitored(runs: list, paths: list[Path]) -> str:
         known = ", ".join(sorted(common)[:20]) or "none that all of them have"
         raise UserError(f"the runs have several metrics and do not say which one they are about; expected one of {known}. Name "
                         "it by --metric.")  # fmt: skip
+    if bare := unmeasured(runs):
+        raise UserError(bare)
     states = some([f"{run.name} {run.state}" for run in runs])
     raise UserError(f"none of {len(runs)} runs in {', '.join(map(str, paths[:3]))} is finished ({states}); expected one or "
                     "more. Run the sweep, or wait for it.")  # fmt: skip

@@ -74,6 +74,23 @@ def metrics(folder: Path) -> dict:
     return {name: value for name, value in found.items() if name != "seconds"}
 
 
+def test_a_sweep_without_validation_is_finished_and_has_a_page(place):
+    """Nothing was measured, and everything trained: the page shows each training, and says why none is compared."""
+    Path("sft.yaml").write_text(CONFIG.replace("    val: val.jsonl\n", "").replace("monitor: val/loss\n", ""))
+    result = process("sweep", "run", sweep({"model.adapter.r": {"values": [2, 4]}}), "--threads", "1", "--json")
+    assert (result.code, result.json["states"]) == (0, {"done": 2}), result.err
+    assert "2 finished runs have no metrics" in result.err
+    assert Path(result.json["report"]).read_text().count('<article class="training">') == 2
+    asked = process("report", "runs", "--metric", "val/loss", "--out", "out")
+    assert asked.code == 2
+    assert "2 finished runs have no metrics" in asked.err
+    assert not Path("out").exists()
+    for config in sorted(Path("runs").glob("*/config.yaml")):  # the cure that was named
+        tested = process("test", "-c", str(config), "--data.test", "val.jsonl", "--data.test_split", "null")
+        assert tested.code == 0, tested.err
+    assert process("report", "runs", "--metric", "test/loss", "--out", "out").code == 0
+
+
 def test_points_are_planned_run_once_and_are_those_of_fit(place, research):
     file = sweep(R_ALPHA)
     planned = research("sweep", "plan", file, "--json").json["points"]
