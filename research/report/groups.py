@@ -115,8 +115,8 @@ def unmeasured(runs: Sequence[Run]) -> str:
     done = [run.name for run in runs if run.state == "done"]
     if not done or any(run.metrics for run in runs):
         return ""
-    return (f"{len(done)} finished runs have no metrics, since they had no validation data ({some(done)}); expected some to "
-            "compare them by. Run `research test -c RUN/config.yaml --data.test FILE` on each, and name its metric by --metric.")  # fmt: skip
+    return (f"{len(done)} finished runs have no metrics, since they had no validation data ({some(done)}); expected one to "
+            "compare by. Run `research test -c RUN/config.yaml --data.test FILE` on each, and name its --metric.")  # fmt: skip
 
 
 def _aside(firsts: list[Run], telling: Sequence[str]) -> str:
@@ -167,7 +167,16 @@ def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], war
         if not math.isfinite(run.metrics[metric]):  # diverged: no mean can hold it
             continue
         if run.seed in owner:
-            if not _same(run, owner[run.seed], metric):
+            first = owner[run.seed]
+            if not _same(run, first, metric) and run.how != first.how:
+                ways = [f"{name} {_typed(first, name)} and {_typed(run, name)}" for name in sorted({*first.how, *run.how})
+                        if first.how.get(name) != run.how.get(name)]  # fmt: skip
+                warnings.append(
+                    f"{first.name} and {run.name} are one training, computed in two ways ({', '.join(ways)}): "
+                    f"{metric} is {first.metrics[metric]:g} and {run.metrics[metric]:g}, and the first is counted"
+                )
+                continue
+            if not _same(run, first, metric):
                 raise UserError(f"{owner[run.seed].name} and {run.name} are of one setting and seed ({label}, seed {run.seed}) "
                                 f"and have different {metric} ({values[run.seed]:g}, {run.metrics[metric]:g})"
                                 f"{_difference(owner[run.seed], run)}")  # fmt: skip
@@ -183,6 +192,10 @@ def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], war
         numbers[name] = sum(found) / len(found)
     return Group(label, {name: runs[0].options.get(name) for name in factors}, runs, values, numbers,
                  tuple(owner.values()))  # fmt: skip
+
+
+def _typed(run: Run, name: str) -> str:
+    return shown(run.how[name][0] if name in run.how else run.options.get(name))
 
 
 def _same(a: Run, b: Run, metric: str) -> bool:

@@ -15,7 +15,7 @@ from research.report.runs import name_folders
 from research.report.shapes import check_metrics, check_provenance
 from research.report.training import read_config
 from research.runfolder import MARKER, is_name, read_json
-from research.runs.identity import known_facts, without_later_defaults
+from research.runs.identity import known_facts, one_spelling, without_later_defaults
 from research.runs.numbers import numbers_key
 
 PLAN, LEDGER = "plan.jsonl", "ledger.jsonl"
@@ -45,6 +45,7 @@ class Run(NamedTuple):
         goal: maximize | minimize, where its sweep says it.
         host: the machine, where it is known.
         numbers: equal for code that gives this configuration the same numbers; "": the code's hash alone tells.
+        how: option → (as it was typed, as it stands for what is computed): devices at an equal global batch, kernels.
         history: metric → (step, value), of a run whose curves are not in a folder of `research fit`.
     """
 
@@ -65,6 +66,7 @@ class Run(NamedTuple):
     goal: str | None = None
     host: str = ""
     numbers: str = ""
+    how: dict[str, tuple[Any, Any]] = {}  # noqa: RUF012 (never changed)
     history: Callable[[str], list[tuple[int, float]]] | None = None
 
     @property
@@ -102,8 +104,20 @@ def collect(paths: Sequence[Path], seed: str | None = None) -> list[Run]:
     if not found and not wandb:
         raise UserError("no runs; expected folders of `research fit` or `research sweep`, or of W&B. Name one.")
     names = name_folders([path for path, _ in found]) if found else {}
-    runs = [read(path, names[path], known) for path, known in found]
+    runs = by_what_is_computed([read(path, names[path], known) for path, known in found])
     return runs + (read_wandb(wandb, seed, names.values()) if wandb else [])
+
+
+def by_what_is_computed(runs: list[Run]) -> list[Run]:
+    """Options that say how runs were computed, and that differ between them, in one spelling: they are no setting.
+
+    A batch size is then that of all processes. Where a sweep has such an option for a parameter, all stay as typed.
+    """
+    differ = {name for run in runs for name in run.how
+              if len({as_key(one.options[name]) for one in runs if name in one.options}) > 1}  # fmt: skip
+    if not differ or any(name in run.swept for run in runs for name in differ):
+        return runs
+    return [run._replace(options=run.options | {name: run.how[name][1] for name in run.how}) for run in runs]
 
 
 def is_sweep(path: Path) -> bool:
@@ -171,6 +185,8 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     options = (
         options_from(without_later_defaults(config)) if config else with_method(options_of(known.get("values", {})))
     )
+    one_way = options_from(one_spelling(config))
+    how = {name: (value, one_way[name]) for name, value in options.items() if one_way.get(name, value) != value}
     data = known_facts(provenance["data"]) if isinstance(provenance.get("data"), dict) else {}
     code = provenance.get("fingerprint") or provenance.get("git_commit") or ""
     by = [provenance.get("fingerprint"), *provenance.get("earlier_fingerprints", [])]
@@ -186,7 +202,7 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     return Run(name, path.resolve(), state, error, known.get("sweep", ""), known.get("point") or provenance.get("point") or "",
                options.get(SEED), options, numbers, facts, examples, made_of,
                tuple(name for name, value in known.get("values", {}).items() if not isinstance(value, dict)),
-               monitor=str(metrics.get("monitor") or ""), numbers=numbers_key(by, config))  # fmt: skip
+               monitor=str(metrics.get("monitor") or ""), numbers=numbers_key(by, config), how=how)  # fmt: skip
 
 
 def _state(begun: bool, metrics: dict, event: dict) -> tuple[str, str]:

@@ -78,12 +78,12 @@ def point_of(resolved: dict, base_hash: str, data: dict) -> str:
 
 def what_is_computed(resolved: dict) -> dict:
     """A configuration without what says where or how, and without options at their defaults."""
-    return _without(_one_spelling(_spelled(resolved)), (*HOW, *PATHS))
+    return _without(one_spelling(_spelled(resolved)), (*HOW, *PATHS))
 
 
 def differences(a: dict, b: dict) -> dict[str, tuple]:
     """Dotted name → (value in a, value in b), where two configurations differ in what is computed; in PATHS too."""
-    found = _differences(*(_without(_one_spelling(_spelled(one)), HOW) for one in (a, b)))
+    found = _differences(*(_without(one_spelling(_spelled(one)), HOW) for one in (a, b)))
     if BATCH in found:  # of all processes together: named is what the user has changed
         typed = {
             name: tuple(_at(one, name) for one in (a, b)) for name in (BATCH, "trainer.devices", "trainer.num_nodes")
@@ -226,7 +226,7 @@ def _plain(value: Any) -> Any:
 # ---- one spelling of how --------------------------------------------------------------------------------------------
 
 
-def _one_spelling(resolved: dict) -> dict:
+def one_spelling(resolved: dict) -> dict:
     """With what says how, and not what, in one spelling."""
     out = json.loads(json.dumps(resolved, default=str))
     for name, value in ONE_SPELLING.items():

@@ -39,7 +39,7 @@ class Found(NamedTuple):
 
 
 def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None) -> Found | None:
-    """The study of these runs and sweeps; None where there is nothing to compare: runs of one setting and no sweep, or no metric.
+    """The study of these runs and sweeps; None where there is nothing to compare: one setting and no sweep, or no metric.
 
     Raises:
         UserError: a metric, baseline, factor or claim that is not there; runs that cannot be read.

@@ -1,6 +1,8 @@
 """What was made before identity was versioned (tests/fixtures) is read, gone on with, and keeps its numbers."""
 
+import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -88,6 +90,26 @@ def test_two_processes_are_one_training(run, head):
     other = run("fit", "-c", "dual.yaml", "--wandb", "disabled", "--out", "runs/dual_ddp", "--data.batch_size", "8")
     assert other.code == 2
     assert "batch_size" in other.err
+
+
+def test_two_processes_are_one_setting_of_a_report(run):
+    """Counted once, with both values said; a global batch of another size is a setting of its own."""
+    for other, size in (("runs/other", "8"), ("runs/other_ddp", "4")):
+        shutil.copytree("runs/dual_ddp" if "ddp" in other else "runs/dual", other)
+        config = Path(other, "config.yaml").read_text()
+        Path(other, "config.yaml").write_text(re.sub(r"(?<= batch_size: )\d", size, config))
+    folders = ("runs/dual", "runs/dual_ddp", "runs/other", "runs/other_ddp")
+    result = run("report", *folders, "--metric", "val/mrr@10", "--out", "out")
+    assert result.code == 0, result.err
+    lines = list(csv.DictReader(Path("out/tables/results.csv").read_text().splitlines()))
+    assert {(line["batch_size"], line["seeds"]) for line in lines} == {("4", "1"), ("8", "1")}
+    assert [float(line["val/mrr@10"]) for line in lines] == [pytest.approx(metrics("runs/dual")["mrr@10"])] * 2
+    said = Path("out/report.md").read_text().replace("\\", "")
+    assert (
+        "dual and dual_ddp are one training, computed in two ways (data.batch_size 4 and 2, trainer.devices auto and 2"
+        in said
+    )
+    assert "val/mrr@10 is 0.784722 and 0.752778, and the first is counted" in said
 
 
 @pytest.mark.parametrize("name", ["grid", "search"])
