@@ -71,6 +71,7 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
     from research.training.invariants import Broken, Invariants
     from research.training.resume import Resume, last_checkpoint
     from research.training.room import bytes_needed
+    from research.training.supported import check_monitors
 
     lower, invariants = is_lower(config.monitor), Invariants(resolved)
     curves, best = Curves(out), BestModel(out, config.monitor, lower)
@@ -78,6 +79,8 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
     resume.file.hold = lambda: best.pending is not None
     pruned = pruning(out)
     trainer = configuration.make_trainer(config, [invariants, best, *pruned, resume, *callbacks], [curves])
+    measured = module.metrics if "val" in data.collections else ()
+    check_monitors(trainer, {f"val/{name}": is_lower(name) for name in measured} | {config.monitor: lower})
     with contextlib.ExitStack() as stack:
         first = _is_first_process()
         if first:

@@ -112,3 +112,12 @@ def test_limits_of_time_reach_the_trainer_as_lightning_has_them(tmp_path, sft):
         trainer = configuration.make_trainer(parsed, [], [])
         (timer,) = (one for one in trainer.callbacks if type(one).__name__ == "Timer")
         assert timer._duration == seconds
+
+
+def test_a_callback_s_default_that_is_an_enumeration_is_written_as_its_text(tmp_path, sft):
+    """Timer's interval: YAML has no form for the member of an enumeration."""
+    timer = {"class_path": "lightning.pytorch.callbacks.Timer", "init_args": {"duration": "00:00:10:00"}}
+    first = resolved(tmp_path / "c.yaml", sft | {"trainer": sft["trainer"] | {"callbacks": [timer]}})
+    (one,) = first["trainer"]["callbacks"]
+    assert one["init_args"]["interval"] == "step"
+    assert resolved(tmp_path / "d.yaml", first) == first
