@@ -152,7 +152,10 @@ class PreferenceData(ResumableData):
 
     def describe(self) -> dict:
         """What the training reads, for provenance."""
-        facts = {"train": self.examples.fingerprint, "pairs": len(self.examples.rows)}
+        rows = self.examples.rows
+        facts = {"train": self.examples.fingerprint, "pairs": len(rows)}
+        if equal := sum(row["chosen"] == row["rejected"] for row in rows):  # left out, since they teach nothing
+            facts["equal_pairs"] = equal
         return facts | {name: data.fingerprint for name, data in self.collections.items()}
 
     def prepare(self, tokenizer: Any) -> None:

@@ -30,10 +30,10 @@ from research.verbs.points import (
     folder_of,
     is_done,
     is_fit,
-    is_stale,
     plan_key,
     planned_points,
     refuse_other,
+    stale_reason,
     tell_again,
     write_report,
 )
@@ -256,7 +256,8 @@ def _status(args: argparse.Namespace) -> int:
     for one in points:
         ended = standings[one.point].state
         if ended in ("done", "pruned") and is_fit(one):
-            state = "stale" if is_stale(folder / one.point) else ended if is_done(folder / one.point) else "missing"
+            run, data = folder / one.point, one.facts.get("data")
+            state = "stale" if stale_reason(run, data) else ended if is_done(run) else "missing"
             standings[one.point] = standings[one.point]._replace(state=state)
     if args.json:
         rows = [{"point": one.point, "values": one.values, **standings[one.point]._asdict()} for one in points]
