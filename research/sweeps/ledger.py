@@ -10,12 +10,13 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from research.runfolder import lock, open_lock
 
@@ -23,6 +24,7 @@ STATES = ("missing", "running", "preempted", "failed", "diverged", "killed", "pr
 AGAIN = ("missing", "preempted", "failed", "killed")
 """States in which a point is run when the sweep is run again."""
 FILE = "ledger.jsonl"
+ASKED = 10  # times for a claim that is held, half a second together
 
 
 class Standing(NamedTuple):
@@ -103,12 +105,17 @@ class Ledger:
         path = self._claim(point)
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_lock(path) as stream:
+            yield self._taken(stream, path)
+
+    def _taken(self, stream: IO[bytes], path: Path) -> bool:
+        """Whether the claim is had; is_claimed of other processes holds it for a moment, so it is asked for more than once."""
+        for attempt in range(ASKED):
             try:
                 lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
+                return True
             except BlockingIOError:
-                yield False
-                return
-            yield True
+                time.sleep(random.random() * 0.01 * (attempt + 1))
+        return False
 
     def is_claimed(self, point: str) -> bool:
         path = self._claim(point)

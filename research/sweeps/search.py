@@ -141,7 +141,7 @@ def propose(sweep: Sweep, seed: int, tried: list[Tried]) -> Draw:
             study.add_trial(create_trial(value=one.value, **facts))
         elif one.state == "pruned" and one.value is not None:  # ranked below those that were not
             study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={1: one.value}, **facts))
-        elif one.state in ("failed", "done", "pruned"):
+        elif one.state in ("failed", "diverged", "done", "pruned"):
             study.add_trial(create_trial(state=TrialState.FAIL, **facts))
         else:  # running, or to be run again: the next proposals keep away from it
             study.add_trial(create_trial(state=TrialState.RUNNING, **facts))

@@ -69,11 +69,12 @@ def test_the_loss_is_the_model_s_own_with_any_padding(kind):
 @pytest.mark.parametrize("kind", [*FAMILIES, "jetmoe", "deepseek_v3", "llama"])
 def test_runs_of_before_the_loss_are_stale_where_it_is_there_now(kind, tmp_path):
     """By config.json alone: research.runs.changes asks what the model says."""
-    sizes = {"jetmoe": {"num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 8},
-             "deepseek_v3": {"n_routed_experts": 4, "n_group": 2, "topk_group": 1, "num_experts_per_tok": 2,
-                             "n_shared_experts": 1, "num_key_value_heads": 4, "moe_intermediate_size": 16, "q_lora_rank": 8, "kv_lora_rank": 8,
-                             "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8},
-             "llama": {}} | FAMILIES  # fmt: skip
+    sizes = {"jetmoe": {"num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 8}, "llama": {}} | FAMILIES
+    sizes["deepseek_v3"] = {
+        "n_routed_experts": 4, "n_group": 2, "topk_group": 1, "num_experts_per_tok": 2, "n_shared_experts": 1,
+        "num_key_value_heads": 4, "moe_intermediate_size": 16, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 8, "v_head_dim": 8,
+    }  # fmt: skip
     for i, more in enumerate(({}, {"output_router_logits": True}, {"router_aux_loss_coef": 0.0, "aux_loss_coef": 0.0})):
         config = AutoConfig.for_model(kind, **SMALL | sizes[kind] | more)
         config.save_pretrained(tmp_path / str(i))

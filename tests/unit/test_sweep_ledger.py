@@ -56,6 +56,30 @@ def test_running_without_a_claim_was_killed(tmp_path):
     assert ledger.standings(["a"])["a"].state == "killed"
 
 
+def ask(folder: str, stop) -> None:
+    ledger = Ledger(Path(folder))
+    while not stop.is_set():
+        ledger.is_claimed("a")
+
+
+def test_who_asks_for_a_claim_takes_it_from_nobody(tmp_path):
+    """Asking holds the lock for a moment: a worker whose claim fell into it left its point alone."""
+    ledger, stop = Ledger(tmp_path), multiprocessing.Event()
+    with ledger.claim("a"):
+        pass
+    askers = [multiprocessing.Process(target=ask, args=(str(tmp_path), stop)) for _ in range(2)]
+    for asker in askers:
+        asker.start()
+    try:
+        for _ in range(2000):
+            with ledger.claim("a") as mine:
+                assert mine
+    finally:
+        stop.set()
+        for asker in askers:
+            asker.join()
+
+
 def planned(point: str, argv: list[str]) -> Planned:
     return Planned(point, {}, argv, {})
 
