@@ -234,11 +234,15 @@ def read_yaml(path: Path, what: str) -> Any:
 class _Unique(yaml.SafeLoader):
     """A name given twice is an error, not the last one."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(
+            anchor
+        )  # as it is written: `<<: *other` puts names in that may stand here too
+        keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        names = [self.construct_object(key, deep=True) for key in keys]
         if doubled := [name for i, name in enumerate(names) if name in names[:i]]:
             raise yaml.constructor.ConstructorError(None, None, f"{doubled[0]!r} is there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+        return node
 
 
 @contextlib.contextmanager
