@@ -249,8 +249,8 @@ def stale_reason(run: Path) -> str:
     try:
         facts, config = read_json(run / MARKER), read_yaml(run / "config.yaml", "configuration")
         # a training that other code began has its numbers in part
-        return stale_because([facts.get("fingerprint"), *facts.get("earlier_fingerprints", [])], config)
-    except (UserError, AttributeError):
+        return stale_because([facts.get("fingerprint"), *(facts.get("earlier_fingerprints") or [])], config)
+    except (UserError, AttributeError, TypeError):
         return "what it was made of cannot be read"
 
 

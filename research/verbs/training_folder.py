@@ -84,7 +84,7 @@ def write_origin(
             raise UserError(f"the data or the base model of {out} have changed since its checkpoint (hash "
                             f"{str(earlier)[:12]}…, now {made_of[:12]}…); expected the same, to go on. Name another --out, "
                             "or delete it.")  # fmt: skip
-        before = {marker.get("fingerprint"), *marker.get("earlier_fingerprints", [])} - {None, code_fingerprint()}
+        before = {marker.get("fingerprint"), *(marker.get("earlier_fingerprints") or [])} - {None, code_fingerprint()}
         if before:
             if reason := stale_because(before, resolved):
                 say(f"warning: {out}: {reason}; it goes on with this code, and counts as stale")
