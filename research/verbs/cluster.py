@@ -57,7 +57,7 @@ def _refuse_others(args: argparse.Namespace) -> None:
 
 
 def submit_points(args: argparse.Namespace) -> int:
-    from research.sweeps.slurm import array_script, directive, finish_script, submission, submit
+    from research.sweeps.slurm import array_script, check_array, directive, finish_script, submission, submit
     from research.sweeps.spec import read_sweep
 
     _refuse_others(args)
@@ -78,6 +78,7 @@ def submit_points(args: argparse.Namespace) -> int:
     if not todo:
         print(f"all {len(points)} points are done or running")
         return 0
+    check_array(len(todo), f"the points of {args.file}")
     kept = submission(sweep.name, args.file, folder, args.seed, write=not args.dry_run)
     if args.dry_run:
         print(array_script(kept, todo, options))
