@@ -144,7 +144,8 @@ def points_of(folder: Path) -> list[dict[str, Any]]:
     for line in (folder / LEDGER).read_bytes().splitlines() if (folder / LEDGER).exists() else []:
         try:
             event = json.loads(line)
-            last[event["point"]] = event
+            if isinstance(event["point"], str) and isinstance(event["state"], str):
+                last[event["point"]] = event
         except (ValueError, TypeError, KeyError, RecursionError):  # a line that a killed process left unfinished
             continue
     return [one | {"event": last.get(one["point"], {})} for one in points]
@@ -189,7 +190,7 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     how = {name: (value, one_way[name]) for name, value in options.items() if one_way.get(name, value) != value}
     data = known_facts(provenance["data"]) if isinstance(provenance.get("data"), dict) else {}
     code = provenance.get("fingerprint") or provenance.get("git_commit") or ""
-    by = [provenance.get("fingerprint"), *provenance.get("earlier_fingerprints", [])]
+    by = [provenance.get("fingerprint"), *(provenance.get("earlier_fingerprints") or [])]
     made_of = (json.dumps(data, sort_keys=True) if data else "", str(code), str(provenance.get("model_hash") or ""))
     state, error = _state(begun, metrics, event)
     numbers, examples = _measured(path, metrics) if state in FINISHED else ({}, {})

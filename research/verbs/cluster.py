@@ -10,7 +10,7 @@ from research.progress import say
 from research.verbs.agents import submit_trials
 from research.verbs.kubernetes import submit_job
 from research.verbs.points import folder_of, planned_points, task_numbers, to_do, write_report
-from research.verbs.searching import is_searched
+from research.verbs.searching import ended, is_reached, is_searched
 
 SLURM, JOBS = ("time", "partition", "account", "sbatch"), ("image", "claim", "namespace", "env", "secret", "max_failed")
 RANKS, POINTS, TRIALS = ("nodes", "tasks_per_node"), ("rerun_stale", "retry"), ("count",)
@@ -57,7 +57,7 @@ def _refuse_others(args: argparse.Namespace) -> None:
 
 
 def submit_points(args: argparse.Namespace) -> int:
-    from research.sweeps.slurm import array_script, directive, finish_script, submission, submit
+    from research.sweeps.slurm import array_script, check_array, directive, finish_script, submission, submit
     from research.sweeps.spec import read_sweep
 
     _refuse_others(args)
@@ -78,6 +78,7 @@ def submit_points(args: argparse.Namespace) -> int:
     if not todo:
         print(f"all {len(points)} points are done or running")
         return 0
+    check_array(len(todo), f"the points of {args.file}")
     kept = submission(sweep.name, args.file, folder, args.seed, write=not args.dry_run)
     if args.dry_run:
         print(array_script(kept, todo, options))
@@ -109,7 +110,7 @@ def finish(args: argparse.Namespace) -> int:
     ledger = Ledger(folder)
     standings = ledger.standings([one.point for one in points])
     todo = task_numbers(sweep, points, lambda one: is_due(standings[one.point]))
-    if todo and round < ROUNDS:
+    if todo and round < ROUNDS and not is_reached(folder, sweep, points):
         values = json.loads(args.options)
         options = Options(**values | {"sbatch": tuple(values["sbatch"]), "setup": tuple(values["setup"])})
         kept = Submission(sweep.name, args.file, Path(args.plan), folder, args.seed)
@@ -120,4 +121,4 @@ def finish(args: argparse.Namespace) -> int:
     page = write_report(folder, points)
     write_json(folder / "finished.json", {"states": counts, "rounds": round, "report": page and str(page)})
     say(", ".join(f"{n} {state}" for state, n in counts.items()) + (f"; {page}" if page else ""))
-    return 0 if set(counts) <= {"done", "pruned"} else 1
+    return 0 if set(counts) <= {"done", "pruned"} else ended(folder, sweep, points, 1, counts)

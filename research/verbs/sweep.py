@@ -37,7 +37,7 @@ from research.verbs.points import (
     tell_again,
     write_report,
 )
-from research.verbs.searching import due, is_searched, outcome_of, variables_of
+from research.verbs.searching import due, ended, is_reached, is_searched, outcome_of, until_target, variables_of
 
 STEPS = ("compile", "plan", "run", "submit", "status", "worker", "trial", "finish")
 
@@ -184,6 +184,7 @@ def _run(args: argparse.Namespace) -> int:
                "--folder", str(folder), *(["--plan", str(kept)] if kept else [])]  # fmt: skip
     now, cap = (partial(points_so_far, folder), sweep.run_cap) if is_searched(sweep) else (lambda: points, len(points))
     code = run_local(folder, now, cap, command, args.workers, gpus, threads)
+    code = ended(folder, sweep, now(), code, count(ledger, now())) if code == 1 else code
     page = None if code == PREEMPTED else write_report(folder, now())
     if page is not None and not args.json:
         print(page)
@@ -197,6 +198,7 @@ def _worker(args: argparse.Namespace) -> int:
     from research.models.kept import keep_bases
     from research.sweeps.ledger import Ledger
     from research.sweeps.plan import read_plan
+    from research.sweeps.search import points_so_far
     from research.sweeps.spec import read_sweep
     from research.sweeps.worker import work
 
@@ -205,12 +207,15 @@ def _worker(args: argparse.Namespace) -> int:
     folder = Path(args.folder) if args.folder else folder_of(sweep)
     if is_searched(sweep):
         points: Iterable = due(folder, sweep, args.seed, once=args.index is not None)
+        points = until_target(folder, sweep, partial(points_so_far, folder), points)
         # on a cluster, a task is one point: whichever is to be run, or the next to be proposed
         return work(Ledger(folder), points, cli.main, variables_of(folder, sweep), outcome_of(folder, sweep))
     plan = Path(args.plan) if args.plan else None
-    points = read_plan(folder, plan)
+    points = everything = read_plan(folder, plan)
     if args.index is not None:
         points = [_numbered(points, int(args.index), args.of)]
+        if is_reached(folder, sweep, everything):
+            return 0
         if int(os.environ.get("SLURM_PROCID", "0")):  # another rank of this point: the first one keeps the books
             from research.sweeps.plan import placed
             from research.sweeps.spec import ours
@@ -218,7 +223,8 @@ def _worker(args: argparse.Namespace) -> int:
             own = ours(placed(points[0].argv, points[0].point))
             done = is_done(folder / points[0].point)
             return 0 if done or own is None else cli.main(own)
-    code = work(Ledger(folder), points, cli.main, variables_of(folder, sweep, plan), outcome_of(folder, sweep))
+    due_now = until_target(folder, sweep, lambda: everything, points)
+    code = work(Ledger(folder), due_now, cli.main, variables_of(folder, sweep, plan), outcome_of(folder, sweep))
     if code or args.index is None:
         return code
     last = Ledger(folder).standings([points[0].point])[points[0].point]

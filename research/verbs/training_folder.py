@@ -80,9 +80,9 @@ def stale_reason(run: Path, data: dict | None = None) -> str:
     try:
         facts, config = read_json(run / MARKER), read_yaml(run / "config.yaml", "configuration")
         # a training that other code began has its numbers in part
-        made = [facts.get("fingerprint"), *facts.get("earlier_fingerprints", [])]
+        made = [facts.get("fingerprint"), *(facts.get("earlier_fingerprints") or [])]
         return stale_because(made, config, run, (facts.get("data") or {}, data or {}))
-    except (UserError, AttributeError):
+    except (UserError, AttributeError, TypeError):
         return "what it was made of cannot be read"
 
 
@@ -110,7 +110,7 @@ def write_origin(
             raise UserError(f"the data or the base model of {out} have changed since its checkpoint (hash "
                             f"{str(earlier)[:12]}…, now {made_of[:12]}…); expected the same, to go on. Name another --out, "
                             "or delete it.")  # fmt: skip
-        before = {marker.get("fingerprint"), *marker.get("earlier_fingerprints", [])} - {None, code_fingerprint()}
+        before = {marker.get("fingerprint"), *(marker.get("earlier_fingerprints") or [])} - {None, code_fingerprint()}
         if before:
             if reason := stale_because(before, resolved, out):
                 say(f"warning: {out}: {reason}; it goes on with this code, and counts as stale")
