@@ -166,7 +166,7 @@ def check_tokenizer(folder: Path) -> None:
 
 
 def _reads_bytes(folder: Path) -> bool:
-    """Whether the folder names a tokenizer whose tokens are bytes or characters, and that needs no vocabulary (ByT5, CANINE)."""
+    """Whether the folder names a tokenizer of bytes or characters, which needs no vocabulary (ByT5, CANINE)."""
     path = folder / "tokenizer_config.json"
     name = read_config(path).get("tokenizer_class") if path.exists() else None
     if not isinstance(name, str) or not name.isidentifier():
