@@ -107,16 +107,22 @@ def hash_model(folder: Path) -> str:
 
     The folder's name has no part in it; nor has an adapter's base: see `hash_with_base`.
     """
-    weight_files(folder)
-    files = [p for p in sorted(folder.rglob("*")) if p.suffix == ".safetensors" or p.name in HASHED]
-    return hash_json({str(path.relative_to(folder)): hash_file(path) for path in files} | further(folder))
+    return hash_json(_hashed(folder))
 
 
 def hash_with_base(folder: Path) -> str:
-    """`hash_model`, and of an adapter's folder together with that of the base that it is put on."""
+    """`hash_model`; of an adapter's folder with that of its base, wherever that lies."""
     if not (folder / ADAPTER_CONFIG).exists() or has_own_weights(folder):
         return hash_model(folder)
-    return hash_json([hash_model(adapter_base(folder)), hash_model(folder)])
+    config = read_config(folder / ADAPTER_CONFIG)
+    said = {name: value for name, value in config.items() if name not in ("base_model_name_or_path", "revision")}
+    return hash_json([hash_model(adapter_base(folder)), _hashed(folder) | {ADAPTER_CONFIG: said}])
+
+
+def _hashed(folder: Path) -> dict[str, Any]:
+    weight_files(folder)
+    files = [p for p in sorted(folder.rglob("*")) if p.suffix == ".safetensors" or p.name in HASHED]
+    return {str(path.relative_to(folder)): hash_file(path) for path in files} | further(folder)
 
 
 def has_own_weights(folder: Path) -> bool:
@@ -154,9 +160,20 @@ def check_tokenizer(folder: Path) -> None:
     Raises:
         UserError: none of the vocabulary files is there.
     """
-    if not any((folder / name).exists() for name in VOCABULARY_FILES):
+    if not any((folder / name).exists() for name in VOCABULARY_FILES) and not _reads_bytes(folder):
         raise UserError(f"model folder {folder} has no vocabulary; expected a tokenizer ({', '.join(VOCABULARY_FILES)}), "
                         "without which every word is unknown. Copy or download it again.")  # fmt: skip
+
+
+def _reads_bytes(folder: Path) -> bool:
+    """Whether the folder names a tokenizer of bytes or characters, which needs no vocabulary (ByT5, CANINE)."""
+    path = folder / "tokenizer_config.json"
+    name = read_config(path).get("tokenizer_class") if path.exists() else None
+    if not isinstance(name, str) or not name.isidentifier():
+        return False
+    import transformers
+
+    return getattr(getattr(transformers, name, None), "vocab_files_names", None) == {}
 
 
 def read_config(path: Path, kind: type = dict) -> Any:

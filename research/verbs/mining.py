@@ -36,9 +36,13 @@ REASONS = {
     "relevant_to_equal_query": "are judged relevant to another query of the same text",
     "text_of_query": "have the text of the query",
     "text_of_relevant": "have the text of a relevant document",
+    "blank": "are blank",
     "margin": "score too close to the best positive, or above it",
 }
-LATER = {"text_of_query"}  # reasons that came later: told where they occur, so that other facts stay as they were
+LATER = {
+    "text_of_query",
+    "blank",
+}  # reasons that came later: told where they occur, so that other facts stay as they were
 
 
 class Rules(NamedTuple):
@@ -186,8 +190,10 @@ class Miner:
 
 
 def with_positives(data: Collection) -> Collection:
-    """Without the queries that nothing is relevant to: a triplet needs a positive. How many is said, and noted."""
-    there = {q: {doc: grade for doc, grade in docs.items() if doc in data.corpus} for q, docs in data.qrels.items()}
+    """Without the queries that nothing is relevant to: a triplet needs a positive with a text. How many is said, and noted."""
+    named = {doc for docs in data.qrels.values() for doc in docs}
+    usable = {doc for doc in named if doc in data.corpus and data.corpus[doc].content.strip()}
+    there = {q: {doc: grade for doc, grade in docs.items() if doc in usable} for q, docs in data.qrels.items()}
     qrels = {query: docs for query, docs in there.items() if _relevant(docs)}
     if left_out := len(data.qrels) - len(qrels):
         say(f"{left_out} queries of the split have no relevant document in the corpus; they are left out")

@@ -8,6 +8,7 @@ from research.data import tables
 from research.data.rows import BadRows
 from research.data.shapes import triples
 from research.data.shapes.columns import Columns
+from research.data.shapes.embedding_training import unfolded
 from research.data.shapes.table import Shape, expected, header_names, shape_of
 from research.data.shapes.texts import BadRow
 from research.errors import UserError
@@ -47,7 +48,8 @@ def read_training(
         shape = ID_TRIPLES if first is not None and triples.are_ids(first[1]) else TEXT_TRIPLES
         found, shape = read_rows([first, *rows] if first else [], source, bad, shape=shape)
     else:
-        found, shape = read_rows(tables.read_table(source, split, bad), source, bad, columns, positive_from)
+        rows = tables.read_table(source, split, bad, arrays=True)
+        found, shape = read_rows(rows, source, bad, columns, positive_from)
     if shape is not None and shape.by_ids:
         return _with_texts(found, source, corpus_file, queries_file, bad)
     for name, value in (("corpus_file", corpus_file), ("queries_file", queries_file)):
@@ -71,20 +73,19 @@ def read_rows(
     scored = 0
     fixed = shape
     for where, row in rows:
-        given = {name: value for name, value in row.items() if value is not None}
-        here = fixed or shape_of(given, columns, positive_from)
         try:
-            if here is None or (shape is not None and here.name != shape.name):
-                raise BadRow("unknown shape", expected(given, shape), "Mend the row, or name the columns of all: "
-                             "--data.columns '{query: QUESTION, positive: ANSWER, negative: OTHER}'")  # fmt: skip
-            shape = here
-            one = shape.read(given)
-            _put(found, one, shape, where, bad)
+            for given in unfolded(row):
+                here = fixed or shape_of(given, columns, positive_from)
+                if here is None or (shape is not None and here.name != shape.name):
+                    raise BadRow("unknown shape", expected(given, shape), "Mend the row, or name the columns of all: "
+                                 "--data.columns '{query: QUESTION, positive: ANSWER, negative: OTHER}'")  # fmt: skip
+                shape = here
+                one = shape.read(given)
+                _put(found, one, shape, where, bad)
+                unread.update(given.keys() - shape.reads)
+                scored += len(one.scores or ()) if not shape.own_ids else 0
         except BadRow as error:
             bad.report(where, *error.args)
-            continue
-        unread.update(given.keys() - shape.reads)
-        scored += len(one.scores or ()) if not shape.own_ids else 0
     if unread:
         say(
             f"{source}: columns that are not read: "
