@@ -175,7 +175,7 @@ class PreferenceData(ResumableData):
                         done.dropped,
                         len(examples.rows),
                         self.max_length,
-                        "have no room for a completion",
+                        "have no prompt or no room for a completion",
                     )
                 if done.equal and first:
                     say(f"{name}: {done.equal:,} of {len(examples.rows):,} pairs have the same tokens on both sides and are "
