@@ -51,7 +51,7 @@ WHY = {
 }
 CORRECTED = ("fan_in_fan_out is set to False", "is_gradient_checkpointing", "`loftq_config` specified but",
              "keys did not match any targeted module", "Unexpected keyword arguments", "`runtime_config` key")  # fmt: skip
-"""PEFT's warnings of what it sets right or has set itself, or that is of no meaning in a file (runtime_config); of loftq_config,
+"""PEFT's warnings of what it sets right or has set itself, or that means nothing in a file (runtime_config); of loftq_config,
 the patterns and unexpected arguments see check_loftq, check_patterns and check_saved."""
 DROPPED = ("ignor", "no module was matched", "no parameter was matched", "no modules were excluded",
            "missing adapter keys",
@@ -111,19 +111,19 @@ def check_saved(values: dict, folder: Any) -> None:
         folder: for messages.
 
     Raises:
-        UserError: a field that this PEFT does not have, with something else than nothing in it; an initialisation that is drawn.
+        UserError: a field that this PEFT does not have, with more than nothing in it; an initialisation that is drawn.
     """
     import peft
 
-    known = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get(values.get("peft_type"))
+    known = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get(str(values.get("peft_type")))
     if known is None:
         raise UserError(f"the adapter in {folder} is of type {values.get('peft_type')!r}; expected one of PEFT "
                         f"{peft.__version__}. Copy it again, or name another.")  # fmt: skip
     fields = {field.name for field in dataclasses.fields(known)} | {"runtime_config"}
     for name, value in values.items():
         if name not in fields and value not in (None, False, "", [], {}):
-            raise UserError(f"{folder}/adapter_config.json has {name}={str(value)[:100]}, which PEFT {peft.__version__} does not "
-                            "know; expected fields that it has, or nothing in them. Leave it out of the file if it changes "
+            raise UserError(f"{folder}/adapter_config.json has {name}={str(value)[:100]}, which PEFT {peft.__version__} does "
+                            "not know; expected fields that it has, or nothing in them. Leave it out of the file if it changes "
                             "nothing, or merge the adapter with the PEFT that saved it.")  # fmt: skip
     if "niter" in str(values.get("init_lora_weights")):
         raise UserError(f"the adapter in {folder} has init_lora_weights={values['init_lora_weights']!r}, which {WHY['niter']}; "

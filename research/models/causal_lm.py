@@ -240,9 +240,9 @@ class CausalLM(nn.Module):
         names = layer.active_adapters
         plain_lora = type(layer) is Linear and type(layer.get_base_layer()) is nn.Linear and len(names) == 1
         if not plain_lora or names[0] in layer.lora_variant:
-            raise UserError(f"the adapter puts {type(layer).__name__} around the output layer, where plain LoRA alone is trained "
-                            "here (no DoRA, no target_parameters); expected that, or modules_to_save. Leave the output layer out "
-                            "of the adapter, or change how it is adapted.")  # fmt: skip
+            raise UserError(f"the adapter puts {type(layer).__name__} around the output layer, where plain LoRA alone is "
+                            "trained here (no DoRA, no target_parameters); expected that, or modules_to_save. Leave the output "
+                            "layer out of the adapter, or change how it is adapted.")  # fmt: skip
 
     def _widened(self, hidden: Tensor) -> Tensor:
         """(…, H) → (…, H + r) where LoRA's update lies on the output layer; see `head`."""
