@@ -55,9 +55,9 @@ def prompt_ids(tokenizer: Any, prompt: str | list[Message], model: str) -> list[
     """
     if isinstance(prompt, str):
         ids, end = tokenizer(prompt)["input_ids"], tokenizer.eos_token_id
-        if ids[-1:] == [end] and tokenizer(prompt, add_special_tokens=False)["input_ids"][-1:] != [end]:
-            return ids[:-1]  # the tokenizer ends every text; in training the completion follows, not an end
-        return ids
+        alone = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        # some tokenizers end every text; in training the completion follows, and no end
+        return ids[:-1] if ids[-1:] == [end] and ids[:-1][-len(alone) :] == alone else ids
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(f"{model} has no chat template; expected one for prompts that are conversations. Name an "
                         "instruction-tuned model, or data with plain prompts.")  # fmt: skip
