@@ -27,10 +27,12 @@ class BadRows:
     Attributes:
         counts: reason → rows that were skipped.
         kept: what → rows that were taken, of which a reader of the numbers must know.
+        columns: the option that names the columns of a shape, for messages.
     """
 
     def __init__(self, skip: bool = False, option: str | None = SKIPPING):
         self.skip, self.option = skip, option
+        self.columns = "data.columns" if option == SKIPPING_IN_TRAINING else "--columns"
         self.counts: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
 

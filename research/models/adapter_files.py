@@ -36,6 +36,9 @@ def take_tokenizer(model: CausalLM, folder: Path) -> None:
     Raises:
         UserError: it cannot be read, or has tokens whose rows are nowhere.
     """
+    rows = _saved_rows(model, folder)
+    if rows and rows != model.vocabulary:  # that of the resized base, which may have more than the tokenizer, or fewer
+        model.transformer.resize_token_embeddings(rows, mean_resizing=False)
     if not any((folder / name).exists() for name in VOCABULARY_FILES):
         template = folder / "chat_template.jinja"
         if template.exists():
@@ -54,20 +57,26 @@ def take_tokenizer(model: CausalLM, folder: Path) -> None:
     model.tokenizer = with_padding(tokenizer)
 
 
+def _saved_rows(model: CausalLM, folder: Path) -> int:
+    """Rows of the embedding table that the adapter was saved with; 0 where it has none."""
+    names = [name for name, module in model.transformer.named_modules() if module is model.base.get_input_embeddings()]
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            shapes = [file.get_slice(key).get_shape() for key in file.keys()  # noqa: SIM118
+                      if names and f"{names[0]}." in key and "lora_" not in key and key.endswith("weight")]  # fmt: skip
+    except (SafetensorError, OSError):
+        return 0  # attach_saved says what is wrong with it
+    return max((shape[0] for shape in shapes if shape[1:] == [model.table.shape[1]]), default=0)
+
+
 def _check_new_rows(model: CausalLM, folder: Path, highest: int) -> None:
     """
     Raises:
         UserError: the adapter does not bring rows for the tokens that its tokenizer has beyond the base's.
     """
-    names = [name for name, module in model.transformer.named_modules() if module is model.base.get_input_embeddings()]
-    try:
-        with safe_open(folder / WEIGHTS, "pt") as file:
-            rows = [file.get_slice(key).get_shape()[0] for key in file.keys() if names and names[0] in key]  # noqa: SIM118
-    except (SafetensorError, OSError):
-        return  # attach_saved says what is wrong with it
     trained = read_config(folder / ADAPTER_CONFIG).get("trainable_token_indices") or []
     trained = trained if isinstance(trained, list) else [token for tokens in trained.values() for token in tokens]
-    if not any(count > highest for count in rows) and not {*range(model.vocabulary, highest + 1)} <= {*trained}:
+    if not {*range(model.vocabulary, highest + 1)} <= {*trained}:
         raise UserError(f"the tokenizer in {folder} has ids up to {highest}, its base {model.vocabulary} rows of embeddings, "
                         f"and {WEIGHTS} none of its own: they would be random. Expected the tokenizer that the adapter was "
                         "trained with, or an adapter saved with its embeddings. Copy the folder again.")  # fmt: skip

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from research.errors import UserError
-from research.models.adapter_fields import heard
+from research.models.adapter_fields import check_saved, heard
 from research.models.adapter_files import WEIGHTS, check_weights, take_tokenizer
 from research.models.adapters import LORA, kind_of
 from research.models.causal_lm import CausalLM, load_causal_lm
@@ -70,10 +70,10 @@ def load_policy(
                         "trained on. Correct base_model_name_or_path.")  # fmt: skip
     kind = read_config(folder / ADAPTER_CONFIG).get("peft_type")
     if (merge or trainable) and kind != LORA:
-        raise UserError(f"the adapter in {folder} is of type {kind}: its virtual tokens cannot become part of the weights, "
-                        "nor can "
-                        f"PEFT train them on from what it saves; expected {LORA} for both. Start from its base.")  # fmt: skip
+        raise UserError(f"the adapter in {folder} is of type {kind}, which is neither made part of the weights nor trained on "
+                        f"here; expected {LORA} for both. Start from its base.")  # fmt: skip
     check_weights(folder)
+    check_saved(read_config(folder / ADAPTER_CONFIG), folder)
     base = _base_of(folder, precision, above)
     model = base.model
     take_tokenizer(model, folder)
@@ -163,7 +163,7 @@ def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable
 def merge_adapter(model: CausalLM, folder: Path) -> None:
     """Make the adapter part of the weights.
 
-    PEFT adds a replicated layer's update to weights that other layers share, without a word: so the outcome is asked.
+    PEFT adds a replicated layer's update to weights that other layers share, and warns of nothing: so the outcome is asked.
 
     Args:
         model: with the adapter of the folder.
@@ -227,7 +227,7 @@ def save_policy(model: CausalLM, folder: Path, policy: Policy) -> None:
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         write_json(folder / FILE, {"base": policy.base, "base_hash": policy.base_hash})
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        # PEFT takes an adapter's folder for its base, and would lose that adapter without a word: it must not find it
+        # PEFT takes an adapter's folder for its base, and would lose that adapter: it must not find it
         found = str(policy.base_folder.resolve())
         if (policy.base_folder / ADAPTER_CONFIG).exists():
             found = f"{found} (an adapter, merged: research export --merge)"
