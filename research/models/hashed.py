@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from research.runfolder import MODEL_FACTS
+
 FIRST_CONFIGS = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json",
                  "sentence_camembert_config.json", "sentence_albert_config.json", "sentence_xlm-roberta_config.json",
                  "sentence_xlnet_config.json")  # fmt: skip
@@ -17,7 +19,7 @@ FIRST_CONFIGS = ("sentence_bert_config.json", "sentence_roberta_config.json", "s
 KNOWN = r"Transformer Pooling( Dense)*( Normalize)?"
 OLD_MODULE = r"sentence_transformers(\.[a-z_]+)*\.(Transformer|Pooling|Dense|Normalize)"
 SMALL = {".json", ".txt", ".jinja", ".model"}
-UNREAD = {"LICENSE.txt", "tandem.json", "trainer_state.json", "all_results.json"}
+UNREAD = {"LICENSE.txt", MODEL_FACTS, "trainer_state.json", "all_results.json"}
 TASKS = {"feature-extraction": "last_hidden_state", "sequence-classification": "logits"}
 
 
