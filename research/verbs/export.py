@@ -117,11 +117,12 @@ def _save_merged(folder: Path, new: Path, kind: str) -> str:
 
 def _copy(folder: Path, new: Path, adapter: str | None) -> str | None:
     """The folder's files; of an adapter, the name of its base, which PEFT will look for."""
+    from research.models.hashed import everything_in
     from research.models.policy import load_policy
     from research.models.sources import ADAPTER_CONFIG
     from research.runfolder import MODEL_FACTS, write_json
 
-    for path in sorted(folder.rglob("*")):
+    for path in everything_in(folder):
         place = path.relative_to(folder)
         if (
             path.is_file()
@@ -216,4 +217,6 @@ def _run_of(folder: Path) -> dict[str, Any]:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    from research.models.hashed import everything_in
+
+    return sum(path.stat().st_size for path in everything_in(folder) if path.is_file())

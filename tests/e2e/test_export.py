@@ -176,6 +176,25 @@ def test_an_adapter_whose_base_lies_beside_it_is_found_from_anywhere(base, resea
     torch.testing.assert_close(logits(theirs), expected, rtol=0, atol=0)
 
 
+def test_a_linked_module_is_exported_and_has_a_part_in_the_hash(tiny_bert, research, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    from research.models.sources import hash_model
+
+    torch.manual_seed(0)
+    stack = SentenceTransformer(modules=[Transformer(str(tiny_bert)), Pooling(32), Dense(32, 8)], device="cpu")
+    stack.save(str(tmp_path / "model"), create_model_card=False)
+    os.rename(tmp_path / "model/2_Dense", tmp_path / "dense")
+    (tmp_path / "model/2_Dense").symlink_to(tmp_path / "dense")
+    assert research("export", tmp_path / "model", "--out", tmp_path / "out").code == 0
+    assert not (tmp_path / "out/2_Dense").is_symlink()
+    assert hash_model(tmp_path / "out") == hash_model(tmp_path / "model")
+    texts = ["a text", "another one of more words"]
+    assert (SentenceTransformer(str(tmp_path / "out")).encode(texts) == stack.encode(texts)).all()
+
+
 def test_retrieval_models_are_loaded_by_sentence_transformers(tiny_bert, research, tmp_path, monkeypatch):
     from sentence_transformers import CrossEncoder, SentenceTransformer
 

@@ -1,6 +1,8 @@
 """What a model folder is hashed by, and what an adapter in it says of its base."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from research.errors import UserError
-from research.models.sources import adapter_base, base_name, hash_model
+from research.models.sources import adapter_base, base_name, hash_model, weight_files
+
+DENSE = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+         {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+         {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}]  # fmt: skip
 
 
 def weights(folder: Path, value: float, **config) -> Path:
@@ -16,6 +22,64 @@ def weights(folder: Path, value: float, **config) -> Path:
     save_file({"a": np.full(3, value, "f4")}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    """A stack whose Dense module is a link to a folder elsewhere."""
+    folder = weights(tmp_path / "model", 0.0)
+    (folder / "modules.json").write_text(json.dumps(DENSE))
+    weights(tmp_path / "dense", 1.0, in_features=3)
+    (folder / "2_Dense").symlink_to(tmp_path / "dense")
+    return folder
+
+
+def copied(folder: Path, to: Path) -> Path:
+    """The same with every link replaced by what it leads to."""
+    return Path(shutil.copytree(folder, to, symlinks=False))
+
+
+def test_a_linked_module_is_hashed_as_one_that_lies_there(model, tmp_path):
+    before = hash_model(model)
+    assert before == hash_model(copied(model, tmp_path / "copy"))
+    weights(tmp_path / "dense", 2.0, in_features=3)
+    assert hash_model(model) != before
+    assert hash_model(model) == hash_model(copied(model, tmp_path / "another"))
+    weights(tmp_path / "dense", 1.0, in_features=4)  # not the weights alone
+    assert hash_model(model) != before
+
+
+def test_linked_folders_within_linked_folders_are_hashed(model, tmp_path):
+    weights(tmp_path / "inner", 3.0)
+    (tmp_path / "dense/inner").symlink_to("../inner")  # relative to where the link really lies
+    before = hash_model(model)
+    assert before == hash_model(copied(model, tmp_path / "copy"))
+    weights(tmp_path / "inner", 4.0)
+    assert hash_model(model) != before
+
+
+def test_two_towers_that_are_links_have_weights(tmp_path):
+    (tmp_path / "two").mkdir()
+    for role in ("query", "doc"):
+        (tmp_path / "two" / role).symlink_to(weights(tmp_path / f"{role}-model", 1.0))
+    assert [str(path.relative_to(tmp_path / "two")) for path in weight_files(tmp_path / "two")] == [
+        "doc/model.safetensors", "query/model.safetensors"]  # fmt: skip
+    before = hash_model(tmp_path / "two")
+    weights(tmp_path / "query-model", 2.0)
+    assert hash_model(tmp_path / "two") != before
+
+
+@pytest.mark.parametrize("target", [".", "..", "/", "sub", "../other"])
+def test_a_circle_of_links_has_an_end(target, tmp_path):
+    """Nor is what holds the model walked, which may be the whole disk."""
+    folder = weights(tmp_path / "holds/model", 0.0)
+    weights(folder / "sub", 1.0)
+    weights(tmp_path / "holds/other", 2.0)
+    (tmp_path / "holds/other/back").symlink_to(tmp_path / "holds/model/sub/link")
+    before = hash_model(folder)
+    (folder / "sub/link").symlink_to(target if target == "/" else os.path.join(folder, target))
+    (folder / "sub/gone").symlink_to(tmp_path / "nowhere")
+    assert (hash_model(folder) == before) == (target != "../other")
 
 
 def test_a_snapshot_of_links_to_files_hashes_as_the_files(tmp_path):
