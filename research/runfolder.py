@@ -26,6 +26,7 @@ import yaml
 from research.errors import UserError
 from research.progress import say
 
+MODEL_FACTS = "tandem.json"  # in a model's folder: an adapter's base, by name and hash; once, lengths of an encoder
 MARKER = "provenance.json"  # a folder that holds this file is a run folder: verbs may write into it again
 STORE_FILES = ("lock", "journal.jsonl", "embeddings.npy", "ids.json", "store.json")
 DISK_ERRNOS = {

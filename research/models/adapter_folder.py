@@ -18,9 +18,10 @@ from research.models.sources import (
     weight_files,
 )
 from research.progress import say
+from research.runfolder import MODEL_FACTS
 
 LEFT = (".bin", ".pt", ".pth", ".pkl", ".md")  # of training, or pickles: never opened, and not even shown
-STACK = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "tandem.json")
+STACK = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", MODEL_FACTS)
 """Of a base: how it is used as an encoder. sentence-transformers leaves it out where the adapter's folder does not say it."""
 
 

