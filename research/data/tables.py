@@ -133,9 +133,10 @@ def _check_usual(folder: str, split: str | None) -> None:
     usual = "|".join(SPLIT_WORDS.values()).split("|")
     for name in split_names(split) if split else ():
         if name not in usual:
-            raise UserError(f"{folder} has no split {name!r}: none of its files is named after a split; expected "
-                            f"{', '.join(SPLIT_WORDS)}, which take all of its rows. Name one, or the files that are meant, with "
-                            "commas between.")  # fmt: skip
+            raise UserError(
+                f"{folder} has no split {name!r}: none of its files is named after a split; expected "
+                f"{', '.join(SPLIT_WORDS)}, which take all of its rows. Name one, or the files that are meant."
+            )
 
 
 def local_files(source: str) -> list[Path]:

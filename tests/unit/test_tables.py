@@ -140,11 +140,12 @@ def test_several_sources_are_read_each_by_its_split():
     for source, split, expected in [
         (["folder"], "train", "T"), (["folder"], "test", "X"), ("a.jsonl,folder", "train", "abT"),
         ("a.jsonl, folder", "train[1:]", "bT"), (["folder", "both"], "test", "Xx"), ("folder,both", "train[1:]+test[:1]", "sX"),
-        (["saved", "a.jsonl"], None, ["saved", "a", "b"]), (["saved", "folder"], "train", ["saved", "T"]), ("fol*", "train", "T"),
-        (["a.jsonl", "hf:folder"], "train", "abT"),
+        (["saved", "a.jsonl"], None, ["saved", "a", "b"]), (["saved", "folder"], "train", ["saved", "T"]),
+        ("fol*", "train", "T"), (["a.jsonl", "hf:folder"], "train", "abT"),
     ]:  # fmt: skip
         assert [row["n"] for row in rows_of(source, split)] == list(expected), (source, split)
-    assert splits_of(["folder", "both"]) == ["test", "train"] and splits_of("folder,a.jsonl") == []
+    assert splits_of(["folder", "both"]) == ["test", "train"]
+    assert splits_of("folder,a.jsonl") == []
     for source, split, message in [
         ("folder,a.jsonl", None, "folder has 2 splits and none is named"), (["folder"], "dev", "folder has no split 'dev'"),
         ("folder,a.jsonl", "train[:1]+test[:1]", "a.jsonl has no splits"), (",", None, "no file is named"),
@@ -162,7 +163,8 @@ def test_files_named_after_splits_in_any_spelling_are_told_apart(train, test):
         Path("folder").mkdir(exist_ok=True)
         content = (f"n\n{text}\n" if name.endswith("csv") else json.dumps({"n": text})).encode()
         Path("folder", name).write_bytes(gzip.compress(content) if name.endswith("GZ") else content)
-    assert rows_of("folder", "train") == [{"n": "T"}] and rows_of("folder", "test") == [{"n": "X"}]
+    assert rows_of("folder", "train") == [{"n": "T"}]
+    assert rows_of("folder", "test") == [{"n": "X"}]
     with pytest.raises(UserError, match="no split 'nosuch'; known: "):
         rows_of("folder", "nosuch")
 
@@ -197,7 +199,7 @@ def test_gzip_is_known_by_its_bytes_and_its_name_in_any_case(ending):
         Path(name).write_bytes(gzip.compress(content))
         assert rows_of(name) == [{"n": "1"}], name
     Path(f"plain.{ending.upper()}.GZ").write_bytes(content)
-    with pytest.raises(UserError, match="damaged .*expected a whole gzip file"):
+    with pytest.raises(UserError, match=r"damaged .*expected a whole gzip file"):
         rows_of(f"plain.{ending.upper()}.GZ")
 
 
