@@ -147,9 +147,9 @@ def read_instruction(row: dict) -> Shaped:
     else:
         raise Malformed(f"the row has {_keys(row)}, expected {INSTRUCTION_FORMS}", "unknown form",
                         "Rename the keys, or name them in data.columns")  # fmt: skip
-    if row.get("label") is False and "completion" in shaped:
-        raise Malformed("label is False, expected completions to learn: this one is marked as undesired", "undesired",
-                        "Leave such rows out")  # fmt: skip
+    if _is_undesired(row.get("label")) and "text" not in shaped:
+        raise Malformed(f"label is {row['label']!r}, expected answers to learn: this one is marked as undesired", "undesired",
+                        "Leave such rows out, or the column label where it means something else")  # fmt: skip
     shaped, used = _beside(row, shaped, used)
     for name in set(shaped) - set(BESIDE):
         _check(name, shaped[name], "expected some text to learn")
@@ -227,7 +227,7 @@ def refuse_beside(row: dict, shaped: dict, used: set[str]) -> None:
         Malformed: the row says more than its form can hold.
     """
     for name in (*BESIDE, *SEEN_OR_HEARD):
-        if name in row and name not in used and row[name] not in ("", "[]", [], {}):
+        if name in row and name not in used and row[name] not in ("", "[]", "{}", [], {}):
             value = f"the row has {name} {shown(row[name])}"
             if name in SEEN_OR_HEARD:
                 raise Malformed(f"{value}, expected text alone: nothing else is read here", "unread",
@@ -254,10 +254,8 @@ def _beside(row: dict, shaped: dict, used: set[str]) -> Shaped:
             shaped["tools"] = tools
     if "chat_template_kwargs" in row:
         used = used | {"chat_template_kwargs"}
-        if not isinstance(row["chat_template_kwargs"], dict):
-            raise Malformed(f"chat_template_kwargs is {shown(row['chat_template_kwargs'])}, expected an object")
-        if row["chat_template_kwargs"]:
-            shaped["chat_template_kwargs"] = row["chat_template_kwargs"]
+        if arguments := _arguments(row["chat_template_kwargs"]):
+            shaped["chat_template_kwargs"] = arguments
     for key in ("tools", "chat_template_kwargs"):
         if problem := text_problem(key, shaped.get(key)):
             raise Malformed(problem)
@@ -279,6 +277,26 @@ def _context(row: dict, ask: str) -> dict[str, str]:
     if name is None or ask in ("input", "prompt"):
         return {}
     return {name: _text(name, row[name])}
+
+
+def _arguments(value: Any) -> dict:
+    """The template's arguments: an object, or its JSON text; {} where there are none."""
+    arguments = value
+    if isinstance(value, str):
+        try:
+            arguments = json.loads(value) if value.strip() else {}
+        except (ValueError, RecursionError):
+            arguments = None
+    if not isinstance(arguments, dict):
+        raise Malformed(f"chat_template_kwargs is {shown(value)}, expected an object or its JSON")
+    return arguments
+
+
+def _is_undesired(label: Any) -> bool:
+    """Whether KTO's label is false: as JSON and Parquet have it, or as the text of a CSV cell."""
+    if isinstance(label, str):
+        return label.strip().lower() in ("false", "f", "no", "n", "0", "0.0", "-1")
+    return isinstance(label, (bool, int, float)) and label in (0, -1)
 
 
 def _history(value: Any) -> list[dict]:
