@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:  # the nouns of retrieval are read without torch
     from torch import Tensor
 
+IGNORE = -100  # a label of a token that is not learned, as transformers has it
+
 
 class Document(NamedTuple):
     """One document of a corpus. Its searchable text is the title, a space, and the text."""
@@ -159,7 +161,7 @@ class InstructionBatch(NamedTuple):
     """B token rows of a causal language model, in chunks of similar length.
 
     Attributes:
-        chunks: each of (b, T) tensors: input_ids, labels (-100 where nothing is learned), and attention_mask, or
+        chunks: each of (b, T) tensors: input_ids, labels (IGNORE where nothing is learned), and attention_mask, or
             position_ids where a row holds several texts.
     """
 

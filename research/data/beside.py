@@ -44,10 +44,7 @@ def take_beside(row: dict, shaped: dict, used: set[str]) -> tuple[dict, set[str]
         tools, used = functions, used | {FUNCTIONS}
     if tools:
         shaped["tools"] = tools
-    options = row.get("chat_template_kwargs", {})
-    if not isinstance(options, dict):
-        raise Malformed(f"chat_template_kwargs is {shown(options)}, expected an object")
-    if options:
+    if options := _arguments(row.get("chat_template_kwargs", {})):
         shaped["chat_template_kwargs"] = options
     for key in ("tools", "chat_template_kwargs"):
         if problem := text_problem(key, shaped.get(key)):
@@ -76,7 +73,20 @@ def refuse_beside(row: dict, shaped: dict, used: set[str]) -> None:
 
 
 def says_nothing(value: Any) -> bool:
-    return value in ("", "[]", [], {})
+    return value in ("", "[]", "{}", [], {})
+
+
+def _arguments(value: Any) -> dict:
+    """The template's arguments: an object, or its JSON text; {} where there are none."""
+    arguments = value
+    if isinstance(value, str):
+        try:
+            arguments = json.loads(value) if value.strip() else {}
+        except (ValueError, RecursionError):
+            arguments = None
+    if not isinstance(arguments, dict):
+        raise Malformed(f"chat_template_kwargs is {shown(value)}, expected an object or its JSON")
+    return arguments
 
 
 def named(form: dict) -> str:

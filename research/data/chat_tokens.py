@@ -10,9 +10,7 @@ from typing import Any
 from research.data.conversations import FLAGS
 from research.errors import UserError
 from research.progress import say
-from research.types import Examples
-
-IGNORE = -100  # a label that is none
+from research.types import IGNORE, Examples
 
 
 def row_ids(tokenizer: Any, value: str | list[dict], row: dict, **options: Any) -> dict:
@@ -124,10 +122,11 @@ def check_flags(examples: Examples, loss_on: str) -> None:
                 if flag != learned[loss_on] and not (flag and one["role"] != "assistant"):
                     key = next(key for key in FLAGS if one.get(key) is not None)
                     place = examples.places[number] if examples.places else examples.source
+                    cure = "Take them out" if loss_on == "sides" else (
+                        "Set data.loss_on to assistant, which honours them, or take them out")  # fmt: skip
                     raise UserError(f"{place}: {key} {one[key]} of a message ({one['role']}: "
                                     f"{str(one.get('content'))[:40]!r}) is against what is learned ({loss_on}); expected "
-                                    "weights that agree. Set data.loss_on to assistant, which honours them, or take them "
-                                    "out.")  # fmt: skip
+                                    f"weights that agree. {cure} of the rows.")  # fmt: skip
 
 
 def check_template(examples: Examples, tokenizer: Any) -> None:
@@ -193,13 +192,12 @@ def _say_escaped(source: str, text: str, messages: list[dict]) -> None:
             "quotes escaped; write them as objects to have them written as a call's arguments are")  # fmt: skip
 
 
-def refused(examples: Examples, number: int, error: Exception,
-            cure: str = "Correct the rows, the template, or data.loss_on.") -> UserError:  # fmt: skip
-    """Why row `number` (from 0) cannot be tokenised."""
+def refused(examples: Examples, number: int, error: Exception, cure: str) -> UserError:
+    """Why row `number` (from 0) cannot be tokenised, and what to do about it."""
     reason = " ".join(str(error).split())[:300]
     place = examples.places[number] if examples.places else f"row {number + 1}"
     return UserError(f"rows of {examples.source} cannot be tokenised ({place}: {type(error).__name__}: {reason}); "
-                     f"expected what the model's chat template takes. {cure}")  # fmt: skip
+                     f"expected what the model's chat template takes. {cure}.")  # fmt: skip
 
 
 def quiet(tokenizer: Any) -> None:

@@ -108,6 +108,10 @@ def _message(name: str, one: dict) -> Message:
             raise Malformed(
                 f"{flag} of a message of {name} is {shown(weight)}, expected 0 or 1: other weights are not read"
             )
+    flags = {flag: one[flag] for flag in FLAGS if one.get(flag) is not None}
+    if len({*map(int, flags.values())}) > 1:
+        said = " and ".join(f"{flag} {value}" for flag, value in flags.items())
+        raise Malformed(f"a message of {name} says {said}, expected one of them, or flags that agree")
     changed = {"role": role} | ({} if "content" not in one and content is None else {"content": content})
     return one if changed.items() <= one.items() else {**one, **changed}
 

@@ -1,6 +1,7 @@
 """Rows of supervised fine-tuning: one function for each shape that people bring, and the table of them."""
 
 from collections.abc import Callable
+from typing import Any
 
 from research import prompts
 from research.data.beside import BESIDE, take_beside
@@ -38,9 +39,9 @@ def read_instruction(row: dict) -> Shaped:
                         "Rename the keys, or name them in data.columns")  # fmt: skip
     shaped, used = take_beside(row, *shape(row))
     for mark in UNDESIRED:
-        if "text" not in shaped and (row.get(mark) is False or str(row.get(mark)).lower() == "false"):
-            raise Malformed(f"{mark} is {row[mark]}, expected completions to learn: this one is marked as undesired",
-                            "undesired", "Leave such rows out")  # fmt: skip
+        if _is_undesired(row.get(mark)) and "text" not in shaped:
+            raise Malformed(f"{mark} is {row[mark]!r}, expected answers to learn: this one is marked as undesired", "undesired",
+                            f"Leave such rows out, or the column {mark} where it means something else")  # fmt: skip
     for name in set(shaped) - set(BESIDE):
         check_value(name, shaped[name], "expected some text to learn", needed=name != "prompt")
     return shaped, used
@@ -105,3 +106,10 @@ SHAPES: tuple[tuple[Callable[[dict], bool], Callable[[dict], Shaped]], ...] = (
     (lambda row: asked_and_answered(row) is not None, question_and_answer),
 )
 """(whether a row has it, how it is read): the first that fits is a row's shape."""
+
+
+def _is_undesired(label: Any) -> bool:
+    """Whether KTO's label is false: as JSON and Parquet have it, or as the text of a CSV cell."""
+    if isinstance(label, str):
+        return label.strip().lower() in ("false", "f", "no", "n", "0", "0.0", "-1")
+    return isinstance(label, bool | int | float) and label in (0, -1)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from research.data.chat_tokens import IGNORE, check_flags, check_template, learned_ids, quiet, refused, say_endless
+from research.data.chat_tokens import check_flags, check_template, learned_ids, quiet, refused, say_endless
 from research.data.chunks import chunked
 from research.data.token_cache import Made, cached
 from research.errors import UserError
-from research.types import Examples, InstructionBatch
+from research.types import IGNORE, Examples, InstructionBatch
 
 MULTIPLE = 16  # tokens that rows are padded to a multiple of
 PACKED_AT_ONCE = 1000  # texts, as TRL packs them
@@ -78,7 +78,7 @@ def _made(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, pac
         try:
             whole, learned = learned_ids(tokenizer, row, loss_on)
         except Exception as error:  # jinja's errors, and what a template's own fields raise
-            raise refused(examples, number, error) from error
+            raise refused(examples, number, error, "Correct the rows, the template, or data.loss_on") from error
         ids, labels = whole[:max_length], learned[:max_length]
         if any(label != IGNORE for label in labels[1:]):  # the first token is predicted by nothing
             truncated += len(whole) > max_length

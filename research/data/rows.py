@@ -113,7 +113,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
 def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
     """The bytes of a file, unpacked where it begins or is named as gzip's files are."""
     with open(path, "rb") as stream:
-        packed = str(path).endswith(".gz") or stream.peek(2)[:2] == b"\x1f\x8b"
+        packed = str(path).lower().endswith(".gz") or stream.peek(2)[:2] == b"\x1f\x8b"
         yield gzip.GzipFile(fileobj=stream) if packed else stream
 
 

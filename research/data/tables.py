@@ -7,16 +7,15 @@ values; the others by `datasets`, which is imported only for them.
 import contextlib
 import csv
 import glob
-import gzip
 import io
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.data.rows import BadRows, read_jsonl, read_lines, short
+from research.data.rows import BadRows, open_unpacked, read_jsonl, read_lines, short
 from research.errors import UserError, suggest
 from research.progress import say
 
@@ -25,12 +24,13 @@ ENDINGS = (*LINES, ARRAY, *SEPARATED, PARQUET)
 EXPECTED = (
     "a .jsonl, .json, .csv, .tsv (each also .gz) or .parquet file, a folder of them or of save_to_disk, or hf:NAME"
 )
-# as datasets tells splits by file names
+# as datasets tells splits by file names; in any case, and with what people put behind: Train, testset, devData
 SPLIT_WORDS = {
     "train": "train|training",
     "validation": "validation|valid|dev|val",
     "test": "test|testing|eval|evaluation",
 }
+BESIDE_ROWS = ("dataset_infos.json", "dataset_info.json")  # what tools write about the tables beside them
 
 Rows = Iterator[tuple[str, dict]]
 
@@ -44,7 +44,7 @@ def read_table(
         source: a file, a folder, a pattern (`data/*.jsonl`), several of them (a list, or with commas between), or
             hf:ORG/NAME[:CONFIG][@REVISION].
         split: `train`, or a slice of one, as `datasets` writes it (`train[:10%]`). A file has no splits: a plain name is
-            ignored there, and a slice is taken of all of its rows.
+            ignored there, and a slice is taken of all of its rows; so it is with a folder without splits, for usual names.
         bad: what to do with rows that cannot be read; None refuses the first.
         arrays: a row of a JSON file may be an array as well.
 
@@ -57,11 +57,16 @@ def read_table(
 
         return read_rows(source.removeprefix("hf:"), split)
     if isinstance(source, str) and (Path(source) / "state.json").is_file():
+        _check_usual(source, split)
         return _saved(Path(source), split)
+    if (several := _items(source)) is not None:
+        return _of_several(several, source, split, bad, arrays)
     if splits_of(source):
         return _of_splits(source, split, bad, arrays)
+    if Path(source).is_dir():
+        _check_usual(source, split)
     rows = (row for path in local_files(source) for row in _read_file(path, bad, arrays))
-    return _sliced({"train": list(rows)}, split, source) if split and "[" in split else rows
+    return whole_or_slice(rows, split, source)
 
 
 def is_table(source: str | Sequence[str]) -> bool:
@@ -73,8 +78,12 @@ def is_table(source: str | Sequence[str]) -> bool:
 
 
 def splits_of(source: str | Sequence[str]) -> list[str]:
-    """Splits of a local folder (saved by save_to_disk, or with files named after splits); none for everything else."""
-    if not isinstance(source, str) or not Path(source).is_dir():
+    """Splits of a local folder (saved by save_to_disk, or with files named after splits), or those that all of several
+    folders have; none for everything else."""
+    if (several := _items(source)) is not None:
+        known = [splits_of(one) for one in several]
+        return [split for split in known[0] if all(split in others for others in known)]
+    if not Path(source).is_dir():
         return []
     saved = Path(source) / "dataset_dict.json"
     if saved.is_file():
@@ -86,36 +95,72 @@ def splits_of(source: str | Sequence[str]) -> list[str]:
     return list(_by_split(Path(source)))
 
 
-def local_files(source: str | Sequence[str]) -> list[Path]:
-    """The files of a source without splits, in a fixed order.
+def _items(source: str | Sequence[str]) -> list[str] | None:
+    """The parts of a list, a pattern or names with commas between, in a fixed order; None for one file or folder.
 
     Raises:
-        UserError: none, or of no known format.
+        UserError: there are none.
     """
-    if not isinstance(source, str):
-        if not source:
-            raise UserError(f"no file is named; expected {EXPECTED}. Name one or more.")
-        return [path for one in source for path in local_files(one)]
-    path = Path(source)
-    if path.is_dir():
-        files = _inside(path)
-        if not files:
-            raise UserError(f"{source} holds no table; expected {EXPECTED}. Name another folder, or hf:{source} where it is a "
-                            "repository of the hub.")  # fmt: skip
-        return files
-    if not path.exists() and glob.has_magic(source):
-        files = [Path(name) for name in sorted(glob.glob(source, recursive=True))]
-        if not files:
+    if isinstance(source, str) and (Path(source).exists() or source.startswith("hf:")):
+        return None
+    if isinstance(source, str) and glob.has_magic(source):
+        if not (items := sorted(glob.glob(source, recursive=True))):
             raise UserError(f"{source!r} matches no file; expected {EXPECTED}. Check the pattern.")
-        return files
-    if not path.exists() and "," in source:
-        return [path for one in source.split(",") if one.strip() for path in local_files(one.strip())]
-    return [path]
+        return items
+    if isinstance(source, str) and "," not in source:
+        return None
+    items = [one.strip() for one in source.split(",")] if isinstance(source, str) else list(source)
+    if not (items := [one for one in items if one]):
+        raise UserError(f"no file is named; expected {EXPECTED}. Name one or more.")
+    return items
+
+
+def _of_several(items: list[str], source: str | Sequence[str], split: str | None, bad: BadRows, arrays: bool) -> Rows:
+    """The rows of each, one after the other; a slice is taken of all of them together."""
+    if not split or "[" not in split:
+        return (row for one in items for row in read_table(one, split, bad, arrays))
+    names = [*dict.fromkeys(split_names(split))]
+    if len(names) > 1 and (without := [one for one in items if not one.startswith("hf:") and not splits_of(one)]):
+        raise UserError(f"split {split!r} of {source} cannot be taken: {without[0]} has no splits; expected slices of one "
+                        f"split, {names[0]}[:100] say. Correct it.")  # fmt: skip
+    return _sliced(
+        {name: [row for one in items for row in read_table(one, name, bad, arrays)] for name in names}, split, source
+    )
+
+
+def _check_usual(folder: str, split: str | None) -> None:
+    """Refuse a split of a folder without splits, unless it is one of the names that mean all rows of a table.
+
+    Raises:
+        UserError: another name, which is a mistake, or meant for files that are not told apart.
+    """
+    usual = "|".join(SPLIT_WORDS.values()).split("|")
+    for name in split_names(split) if split else ():
+        if name not in usual:
+            raise UserError(
+                f"{folder} has no split {name!r}: none of its files is named after a split; expected "
+                f"{', '.join(SPLIT_WORDS)}, which take all of its rows. Name one, or the files that are meant."
+            )
+
+
+def local_files(source: str) -> list[Path]:
+    """The files of a file's or folder's name, in a fixed order.
+
+    Raises:
+        UserError: a folder without any.
+    """
+    path = Path(source)
+    if not path.is_dir():
+        return [path]
+    if not (files := _inside(path)):
+        raise UserError(f"{source} holds no table; expected {EXPECTED}. Name another folder, or hf:{source} where it is a "
+                        "repository of the hub.")  # fmt: skip
+    return files
 
 
 def _inside(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.name.removesuffix(".gz").endswith(ENDINGS) and p.name[0] not in "._"
-                  and p.name != "dataset_infos.json")  # fmt: skip
+    return sorted(p for p in folder.iterdir() if p.name.lower().removesuffix(".gz").endswith(ENDINGS) and p.name[0] not in "._"
+                  and p.name not in BESIDE_ROWS)  # fmt: skip
 
 
 def _by_split(folder: Path) -> dict[str, list[Path]]:
@@ -126,8 +171,9 @@ def _by_split(folder: Path) -> dict[str, list[Path]]:
     """
     found: dict[str, list[Path]] = {}
     for path in _inside(folder):
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", path.name).lower()
         for split, words in SPLIT_WORDS.items():
-            if re.search(rf"(^|[-._ 0-9])({words})([-._ 0-9]|$)", path.name):
+            if re.search(rf"(^|[-._ 0-9])({words})(set|data|split)?([-._ 0-9]|$)", name):
                 found.setdefault(split, []).append(path)
                 break
         else:
@@ -161,7 +207,12 @@ def split_names(split: str) -> list[str]:
     return [part.strip().split("[")[0] for part in split.split("+")]
 
 
-def _sliced(parts: dict[str, list[tuple[str, dict]]], split: str, source: str | Sequence[str]) -> Rows:
+def whole_or_slice(rows: Iterable[tuple[str, dict]], split: str | None, source: str | Path) -> Rows:
+    """Of what has no splits: all rows, or a slice of them."""
+    return _sliced({"train": list(rows)}, split, source) if split and "[" in split else iter(rows)
+
+
+def _sliced(parts: dict[str, list[tuple[str, dict]]], split: str, source: str | Path | Sequence[str]) -> Rows:
     """Rows of `train`, `train[:10%]`, `train[5:]+test`, by the rules of `datasets`."""
     if split in parts:
         return iter(parts[split])
@@ -178,7 +229,7 @@ def _sliced(parts: dict[str, list[tuple[str, dict]]], split: str, source: str | 
 
 
 def _read_file(path: Path, bad: BadRows, arrays: bool) -> Rows:
-    name = path.name.removesuffix(".gz").lower()
+    name = path.name.lower().removesuffix(".gz")
     ending = next((one for one in ENDINGS if name.endswith(one)), None)
     if not path.exists() or ending in LINES:
         return read_jsonl(path, bad, arrays)  # which says what stands beside a missing file
@@ -186,7 +237,7 @@ def _read_file(path: Path, bad: BadRows, arrays: bool) -> Rows:
         return _json(path, bad, arrays)
     if ending in SEPARATED:
         return _separated(path, SEPARATED[ending], bad)
-    if ending == PARQUET and not path.name.endswith(".gz"):
+    if ending == PARQUET and not path.name.lower().endswith(".gz"):
         return _parquet(path)
     raise UserError(f"{path} is of no known format; expected {EXPECTED}. Rename or convert it.")
 
@@ -276,17 +327,12 @@ def _twice(names: list[str]) -> str:
 def _text(path: Path) -> str:
     """A file's text; its errors are those of `read_lines`."""
     try:
-        with open_bytes(path) as stream:
+        with open_unpacked(path) as stream:
             return stream.read().decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError):
         for _ in read_lines(path):  # says which line, and why
             pass
         raise
-
-
-def open_bytes(path: Path) -> Any:
-    """A binary stream of a file, unpacked where its name ends in .gz."""
-    return gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb")
 
 
 def _parquet(path: Path) -> Rows:
@@ -299,8 +345,7 @@ def _parquet(path: Path) -> Rows:
 def _saved(folder: Path, split: str | None) -> Rows:
     with importing(str(folder)):
         from datasets import load_from_disk
-    rows = _arrow(str(folder), lambda: load_from_disk(str(folder)))
-    return _sliced({"train": list(rows)}, split, folder) if split and "[" in split else rows
+    return whole_or_slice(_arrow(str(folder), lambda: load_from_disk(str(folder))), split, folder)
 
 
 def _arrow(name: str, load: Any) -> Rows:

@@ -17,7 +17,7 @@ from research.data.folds import assign_folds, fold_of, parse_fold
 from research.data.hub import is_collection
 from research.data.rows import SKIPPING_IN_TRAINING, BadRows
 from research.data.sampler import StatefulBatchSampler
-from research.data.shapes.columns import Columns, check_columns
+from research.data.shapes.columns import Columns
 from research.data.shapes.reading import read_training
 from research.data.sources import check_relevant, load
 from research.data.tables import is_table
@@ -280,7 +280,6 @@ def _from_collection(data: Collection) -> list[TrainingQuery]:
 def _from_rows(
     train: str, split: str | None, skip_bad_rows: bool, options: RowOptions
 ) -> tuple[list[TrainingQuery], Corpus, str]:
-    check_columns(options.columns)
     if options.positive_from is not None and not math.isfinite(options.positive_from):
         raise UserError(f"data.positive_from={options.positive_from}; expected a finite number. Correct it.")
     bad = BadRows(skip_bad_rows, SKIPPING_IN_TRAINING)

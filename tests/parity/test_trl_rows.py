@@ -243,7 +243,9 @@ def test_pairs_without_a_prompt_are_left_out_as_such(tmp_path):
 
 def test_a_talk_without_the_assistant_is_refused_as_such(tmp_path):
     with pytest.raises(UserError, match=r"rows.jsonl:1: RuntimeError: no message is the assistant's"):
-        tokenise(read_examples(written(tmp_path, [{"messages": [ASK]}]), None), byte_tokenizer(MARKED), 512, "assistant")
+        tokenise(
+            read_examples(written(tmp_path, [{"messages": [ASK]}]), None), byte_tokenizer(MARKED), 512, "assistant"
+        )
 
 
 def test_plain_text_has_no_turns_to_learn(tmp_path):

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -147,6 +148,11 @@ def test_header_of_unknown_names_is_no_triple_and_the_cures_read_it(write):
     ):
         read(source)
     assert said(read(source, columns={"query": "left", "positive": "right"})) == {BEE: ({"makes honey"}, set())}
+    source = write("frage\tantwort\tfalsch\na bee\tmakes honey\tgrinds flour\n", "t.tsv")
+    with pytest.raises(UserError, match=r"Name their roles: --data.columns '(.*)'; or") as caught:
+        read(source)
+    cure = yaml.safe_load(re.search(r"--data.columns '(.*)'; or", str(caught.value))[1])
+    assert said(read(source, columns=cure)) == {BEE: ({"makes honey"}, {"grinds flour"})}
     assert said(read(write("query\tpositive\nleft\tright\n", "t.tsv"))) == {"left": ({"right"}, set())}
     with pytest.raises(
         UserError, match=r"t.tsv:1: the negative is 0.7, expected a text.*names the columns, such as sentence1"
@@ -214,12 +220,105 @@ def test_mapping_of_columns(write):
         ({"query": "q", "positiv": "p"}, "did you mean 'positive'"),
         ({"query": "q"}, "no column for positive"),
         ({"query": "q", "positive": "p"}, "no column 'q', expected it beside anchor, positive"),
+        # what nothing would read
+        (
+            {"query": ["anchor", "q"], "positive": "positive"},
+            "columns.query is .*expected the name of one column. Correct",
+        ),
+        (
+            {"query": "anchor", "positive": "positive", "query_id": ["a", "b"]},
+            "columns.query_id is .*one column. Correct",
+        ),
+        (
+            {"query": "anchor", "positive": ["positive", "b"], "label": "y"},
+            "columns.positive is .*a label belongs to one",
+        ),
+        ({"query": "anchor", "positive": "positive", "label": ["y"]}, "columns.label is .*one column. Correct"),
+        (
+            {"query": "anchor", "positive": "positive", "negative": "n", "label": "y"},
+            "label .y. and negative .n.*Leave one",
+        ),
+        ({"query": "anchor", "positive": "positive", "negative": []}, "columns.negative is .*or a list of them"),
+        (
+            {"query": "anchor", "positive": 3},
+            "columns.positive is 3; expected the name of one column, or a list of them",
+        ),
+        (
+            {"query": "anchor", "positive": "positive", "negative": "negativ"},
+            "no row of .*rows.jsonl has the column 'negativ'",
+        ),
     ],
 )
 def test_wrong_mapping_is_refused(write, columns, says):
     source = write([{"anchor": BEE, "positive": HONEY}])
     with pytest.raises(UserError, match=says):
         PairData(source, val_split=None, test_split=None, batch_size=2, columns=columns)
+
+
+def test_misspelt_column_is_refused_whichever_role_it_has(write):
+    rows = [{"q": BEE, "p": HONEY, "n1": FLOUR, "n2": CLOTH, "nr": 1}, {"q": "a mill", "p": FLOUR, "n2": None, "nr": 2}]
+    mapping = {"query": "q", "positive": "p", "negative": ["n1", "n2"], "query_id": "nr"}
+    expected = {BEE: ({HONEY}, {FLOUR, CLOTH}), "a mill": ({FLOUR}, set())}
+    assert said(read(write(rows), columns=mapping)) == expected  # one row or another has each of them
+    for role, wrong in (("negative", ["n1", "n_2"]), ("negative", "n_2"), ("query_id", "n_2"), ("positive", "n_2")):
+        with pytest.raises(UserError, match="column 'n_2'"):
+            read(write(rows), columns=mapping | {role: wrong})
+        with pytest.raises(UserError, match=r"data.columns: no row of .*has the column 'n_2'; .*Correct it, or leave"):
+            read(write(rows), columns=mapping | {role: wrong}, skip=True)
+    assert said(read(write(rows), columns=mapping | {"negative": "n1"}))[BEE] == ({HONEY}, {FLOUR})  # the cure
+
+
+def test_positive_from_counts_a_score_or_is_refused(write):
+    scored = [{"anchor": BEE, "positive": HONEY, "score": 0.9}, {"anchor": BEE, "positive": FLOUR, "score": 0.0}]
+    assert said(read(write(scored))) == {BEE: ({HONEY, FLOUR}, set())}  # as ever: nothing asks for the score
+    assert said(read(write(scored), positive_from=0.5)) == {BEE: ({HONEY}, {FLOUR})}
+    names = {"query": "anchor", "positive": "positive"}
+    assert said(read(write(scored), positive_from=0.5, columns=names | {"label": "score"})) == {BEE: ({HONEY}, {FLOUR})}
+    for rows, columns in [
+        (scored, names), ([EXAMPLES[3]], None), ([EXAMPLES[5]], None), ([EXAMPLES[5] | {"score": 0.9}], None),
+        ([EXAMPLES[0]], None), ([EXAMPLES[4]], None),
+    ]:  # fmt: skip
+        with pytest.raises(
+            UserError, match=r"positive_from=0.5, but no label .* is read.*Leave it out, or name the column"
+        ):
+            read(write(rows), positive_from=0.5, columns=columns)
+    with pytest.raises(UserError, match=r"positive_from=0.5, but no label"):
+        read(write(f"{BEE}\t{HONEY}\n", "t.tsv"), positive_from=0.5)
+
+
+def test_queries_file_is_read_or_refused(write):
+    row = {"query_id": "q1", "query_text": BEE, "positive_document_ids": ["1"]}
+    corpus, queries = write(f"1\t{HONEY}\n", "collection.tsv"), write("q1\ta mill\n", "queries.tsv")
+    for name in (queries, "/nonexistent"):
+        with pytest.raises(
+            UserError, match=f"queries_file={name}, but the rows of .* hold the texts of their queries.*Leave"
+        ):
+            read(write([row]), corpus_file=corpus, queries_file=name)
+    without = [{name: value for name, value in row.items() if name != "query_text"}]
+    assert said(read(write(without), corpus_file=corpus, queries_file=queries)) == {"a mill": ({HONEY}, set())}
+    with pytest.raises(UserError, match=r"name queries by id.*Pass --data.queries_file"):
+        read(write(without), corpus_file=corpus)
+
+
+@pytest.mark.parametrize("name", ["m.tsv", "M.TSV.gz", "ids.tsv"])
+def test_slice_of_triples_is_that_of_rows(write, name):
+    roles = {"query": "1", "positive": "2", "negative": "3"}
+    rows = [
+        {role: f"{at}{i}" if name == "ids.tsv" else f"{role} no. {i}" for role, at in roles.items()} for i in range(10)
+    ]
+    source = write("".join("\t".join(row.values()) + "\n" for row in rows), name)
+    table = write(rows, "m.jsonl")
+    options = {"corpus_file": write("".join(f"{a}{i}\tdoc {a}{i}\n" for a in (2, 3) for i in range(10)), "c.tsv"),
+               "queries_file": write("".join(f"1{i}\task {i}\n" for i in range(10)), "q.tsv")}  # fmt: skip
+    for split in (None, "train", "train[:2]", "train[50%:]", "dev[-1:]", "train[:1]+train[3:5]"):
+        found = read_training(source, split, BadRows(), **(options if name == "ids.tsv" else {}))
+        others = read_training(table, split, BadRows())
+        if name == "ids.tsv":
+            assert [one.query_id for one in found] == [one.query for one in others], split
+        else:
+            assert found == others, split
+    assert len(PairData(source, "train[:2]", val_split=None, test_split=None, batch_size=2,
+                        **(options if name == "ids.tsv" else {})).queries) == 2  # fmt: skip
 
 
 def test_scores_need_to_be_told_from_where_on_a_pair_is_positive(write):
@@ -361,7 +460,7 @@ LIST = st.lists(st.one_of(st.none(), st.integers(), TEXT, st.just({}), PASSAGE),
 DAMAGE = st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.floats(), TEXT, st.just(""), PASSAGE, LIST)
 
 
-@pytest.mark.parametrize("shape", WRITERS.keys() - {"arrays"})
+@pytest.mark.parametrize("shape", sorted(WRITERS.keys() - {"arrays"}))  # in one order for every worker
 @CHECKS
 @given(expected=queries(), data=st.data())
 def test_random_damage_is_refused_by_name_or_changes_no_other_query(write, shape, expected, data):

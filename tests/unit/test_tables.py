@@ -127,6 +127,82 @@ def test_what_is_not_there_is_refused_by_name():
     assert rows_of("hf:repository", "train") == ROWS
 
 
+def test_several_sources_are_read_each_by_its_split():
+    import datasets
+
+    for name, text in (("train", "T"), ("test", "X")):
+        Path("folder").mkdir(exist_ok=True)
+        Path(f"folder/{name}.jsonl").write_text(json.dumps({"n": text}) + "\n")
+    Path("a.jsonl").write_text('{"n": "a"}\n{"n": "b"}\n')
+    datasets.Dataset.from_list([{"n": "saved"}]).save_to_disk("saved")
+    datasets.DatasetDict({"train": datasets.Dataset.from_list([{"n": "s"}]),
+                          "test": datasets.Dataset.from_list([{"n": "x"}])}).save_to_disk("both")  # fmt: skip
+    for source, split, expected in [
+        (["folder"], "train", "T"), (["folder"], "test", "X"), ("a.jsonl,folder", "train", "abT"),
+        ("a.jsonl, folder", "train[1:]", "bT"), (["folder", "both"], "test", "Xx"), ("folder,both", "train[1:]+test[:1]", "sX"),
+        (["saved", "a.jsonl"], None, ["saved", "a", "b"]), (["saved", "folder"], "train", ["saved", "T"]),
+        ("fol*", "train", "T"), (["a.jsonl", "hf:folder"], "train", "abT"),
+    ]:  # fmt: skip
+        assert [row["n"] for row in rows_of(source, split)] == list(expected), (source, split)
+    assert splits_of(["folder", "both"]) == ["test", "train"]
+    assert splits_of("folder,a.jsonl") == []
+    for source, split, message in [
+        ("folder,a.jsonl", None, "folder has 2 splits and none is named"), (["folder"], "dev", "folder has no split 'dev'"),
+        ("folder,a.jsonl", "train[:1]+test[:1]", "a.jsonl has no splits"), (",", None, "no file is named"),
+        ("a.jsonl,gone.jsonl", None, "gone.jsonl does not exist"),
+    ]:  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            rows_of(source, split)
+
+
+@pytest.mark.parametrize(("train", "test"), [("Train.jsonl", "Test.jsonl"), ("trainset.jsonl", "testset.jsonl"),
+                                             ("squadTrainData.JSONL", "squadEvalData.JSONL"), ("TRAIN_1.json.GZ", "TEST.json"),
+                                             ("train_split.csv", "test-split.csv")])  # fmt: skip
+def test_files_named_after_splits_in_any_spelling_are_told_apart(train, test):
+    for name, text in ((train, "T"), (test, "X")):
+        Path("folder").mkdir(exist_ok=True)
+        content = (f"n\n{text}\n" if name.endswith("csv") else json.dumps({"n": text})).encode()
+        Path("folder", name).write_bytes(gzip.compress(content) if name.endswith("GZ") else content)
+    assert rows_of("folder", "train") == [{"n": "T"}]
+    assert rows_of("folder", "test") == [{"n": "X"}]
+    with pytest.raises(UserError, match="no split 'nosuch'; known: "):
+        rows_of("folder", "nosuch")
+
+
+def test_folder_without_splits_is_whole_under_usual_names_alone():
+    import datasets
+
+    Path("folder").mkdir()
+    for name, text in (
+        ("a.jsonl", "a"),
+        ("b.JSONL", "b"),
+        ("c.Json.Gz", "c"),
+        (".hidden.jsonl", "no"),
+        ("dataset_info.json", "no"),
+    ):
+        content = json.dumps({"n": text}).encode()
+        Path("folder", name).write_bytes(gzip.compress(content) if name.endswith("Gz") else content)
+    datasets.Dataset.from_list([{"n": one} for one in "abc"]).save_to_disk("saved")
+    for source in ("folder", "saved"):
+        for split in (None, "train", "validation", "dev", "test"):
+            assert [row["n"] for row in rows_of(source, split)] == ["a", "b", "c"]
+        assert [row["n"] for row in rows_of(source, "dev[1:]")] == ["b", "c"]
+        for split in ("nosuch", "nosuch[:1]"):
+            with pytest.raises(UserError, match=f"{source} has no split 'nosuch'.*expected train, validation, test"):
+                rows_of(source, split)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "tsv"])
+def test_gzip_is_known_by_its_bytes_and_its_name_in_any_case(ending):
+    content = {"jsonl": '{"n": "1"}\n', "json": '[{"n": "1"}]', "csv": "n\n1\n", "tsv": "n\n1\n"}[ending].encode()
+    for name in (f"a.{ending}", f"UP.{ending.upper()}.GZ", f"b.{ending}.gz"):
+        Path(name).write_bytes(gzip.compress(content))
+        assert rows_of(name) == [{"n": "1"}], name
+    Path(f"plain.{ending.upper()}.GZ").write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged .*expected a whole gzip file"):
+        rows_of(f"plain.{ending.upper()}.GZ")
+
+
 def test_a_configuration_is_named_or_asked_for():
     Path("hub/en").mkdir(parents=True)
     Path("hub/fr").mkdir()

@@ -23,6 +23,7 @@ POSITIVE = ("positive", "positives", "answer", "response", "passage", "document"
             "positive_documents", "positive_text", "positive_texts", "context")  # fmt: skip
 NEGATIVE = re.compile(r"(hard_?)?neg(ative)?s?([-_]?(passage|document|doc|text)s?)?[-_]?\d*")
 ROLES = ("query_id", "query", "positive", "negative", "label")
+SEVERAL = ("positive", "negative")  # roles that several columns can have
 Columns = dict[str, str | list[str]]
 
 
@@ -37,7 +38,7 @@ def columns_of(row: dict) -> Columns | None:
 
 
 def check_columns(columns: Columns | None) -> None:
-    """Refuse a mapping that names no query or positive, or an unknown role.
+    """Refuse a mapping that names no query or positive, an unknown role, or columns that nothing would read.
 
     Raises:
         UserError: as said.
@@ -52,6 +53,15 @@ def check_columns(columns: Columns | None) -> None:
     if missing := [role for role in ("query", "positive") if role not in columns]:
         raise UserError(f"data.columns names no column for {missing[0]}; expected query and positive, and negative, "
                         "label or query_id if any: --data.columns '{query: QUESTION, positive: ANSWER}'. Add it.")  # fmt: skip
+    for role, names in columns.items():
+        several = isinstance(names, list) and role in SEVERAL and "label" not in columns
+        if not names or not all(isinstance(name, str) and name for name in (names if several else [names])):
+            beside = " (a label belongs to one column)" if role == "positive" and "label" in columns else ""
+            raise UserError(f"data.columns.{role} is {names!r}; expected the name of one column{beside}"
+                            f"{', or a list of them' if role in SEVERAL and not beside else ''}. Correct it.")  # fmt: skip
+    if "label" in columns and "negative" in columns:
+        raise UserError(f"data.columns names label ({columns['label']}) and negative ({columns['negative']}); expected one of "
+                        "them: with a label, the texts of low labels are the negatives. Leave one out.")  # fmt: skip
 
 
 def named(columns: Columns) -> list[str]:

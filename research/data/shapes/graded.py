@@ -4,7 +4,7 @@ import contextlib
 
 from research.data.formats import is_finite
 from research.data.rows import short
-from research.data.shapes.columns import Columns, columns_of
+from research.data.shapes.columns import Columns, columns_of, named
 from research.data.shapes.texts import BadRow, by_text, many_texts, one_text
 from research.errors import UserError
 from research.types import Triplets
@@ -15,12 +15,15 @@ TRUTHS = {"true": True, "false": False}
 LISTS = ("docs", "documents", "passages", "texts", "responses")
 
 
-def columns_of_graded(row: dict) -> Columns | None:
-    """Role → column, by names that are in use; None where a query, a document or a label is not there."""
+def columns_of_graded(row: dict, positive_from: float | None) -> Columns | None:
+    """Role → column, by names that are in use; None where a query, a document or a label is not there. A score beside a
+    column that is called positive counts only where `positive_from` asks for it."""
     label = next((name for name in LABEL if name in row), None)
     listed = next((name for name in LISTS if isinstance(row.get(name), list)), None)
     found = columns_of(row if listed is None else row | {"positive": ""})
-    if label is None or found is None or "negative" in found or (listed is None and found["positive"] == "positive"):
+    if label is None or found is None or "negative" in found:
+        return None
+    if listed is None and found["positive"] == "positive" and positive_from is None:
         return None
     return {"query": found["query"], "positive": listed or found["positive"], "label": label}
 
@@ -35,7 +38,7 @@ def read(row: dict, columns: Columns, positive_from: float | None) -> Triplets:
         BadRow: a named column is absent or holds something else.
         UserError: other labels, and no `positive_from`.
     """
-    for name in columns.values():
+    for name in named(columns):
         if name not in row:
             raise BadRow("missing column", f"the row has no column {name!r}, expected it beside {', '.join(row) or 'others'}",
                          "Mend the row, or data.columns")  # fmt: skip

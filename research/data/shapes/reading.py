@@ -7,11 +7,11 @@ from pathlib import Path
 from research.data import tables
 from research.data.rows import BadRows
 from research.data.shapes import triples
-from research.data.shapes.columns import Columns
+from research.data.shapes.columns import Columns, check_columns, named
 from research.data.shapes.embedding_training import unfolded
 from research.data.shapes.table import Shape, expected, header_names, shape_of
 from research.data.shapes.texts import BadRow
-from research.errors import UserError
+from research.errors import UserError, suggest
 from research.progress import say
 from research.types import Corpus, Document, Triplets
 
@@ -28,15 +28,16 @@ def read_training(
 
     Args:
         source: as `tables.read_table` takes it.
-        split: of a hub set or a folder with splits.
+        split: of a hub set or a folder with splits; of a file a slice.
         bad: what to do with malformed rows.
         columns: role → column(s), where the shape is not known by names.
         positive_from: see `graded.read`.
         corpus_file, queries_file: of the documents and queries that rows name by id.
 
     Raises:
-        UserError: a source that cannot be read, rows in no shape, or ids without texts.
+        UserError: a source that cannot be read, rows in no shape, ids without texts, or an option that nothing used.
     """
+    check_columns(columns)
     path = Path(source)
     if columns is None and triples.is_triples(path, header_names()):
         rows = triples.read_triples(path, bad)
@@ -46,10 +47,17 @@ def read_training(
             f"{source}: read as MS MARCO's {' and '.join(first[1] if first else ())}, tab-separated and without a header"
         )
         shape = ID_TRIPLES if first is not None and triples.are_ids(first[1]) else TEXT_TRIPLES
-        found, shape = read_rows([first, *rows] if first else [], source, bad, shape=shape)
+        chosen = tables.whole_or_slice([first, *rows] if first else [], split, source)
+        found, shape = read_rows(chosen, source, bad, shape=shape)
     else:
-        rows = tables.read_table(source, split, bad, arrays=True)
-        found, shape = read_rows(rows, source, bad, columns, positive_from)
+        found, shape = read_rows(
+            tables.read_table(source, split, bad, arrays=True), source, bad, columns, positive_from
+        )
+    if positive_from is not None and shape is not None and not shape.by_label:
+        raise UserError(f"data.positive_from={positive_from:g}, but no label of the rows of {source} is read ({shape.name}: "
+                        f"{', '.join(sorted(shape.reads))}); expected it for rows with a label or score alone. Leave it out, "
+                        "or name the column of the label: --data.columns '{query: QUESTION, positive: TEXT, label: "
+                        "SCORE}'.")  # fmt: skip
     if shape is not None and shape.by_ids:
         return _with_texts(found, source, corpus_file, queries_file, bad)
     for name, value in (("corpus_file", corpus_file), ("queries_file", queries_file)):
@@ -70,9 +78,11 @@ def read_rows(
     """
     found: dict[str, Triplets] = {}
     unread: Counter[str] = Counter()
-    scored = 0
+    scored, some = 0, False
+    missing = dict.fromkeys(named(columns or {}))
     fixed = shape
     for where, row in rows:
+        some, missing = True, {name: None for name in missing if name not in row}
         try:
             for given in unfolded(row):
                 here = fixed or shape_of(given, columns, positive_from)
@@ -86,6 +96,9 @@ def read_rows(
                 scored += len(one.scores or ()) if not shape.own_ids else 0
         except BadRow as error:
             bad.report(where, *error.args)
+    if missing and some:
+        raise UserError(f"data.columns: no row of {source} has the column {next(iter(missing))!r}; "
+                        f"{suggest(next(iter(missing)), unread or given)}. Correct it, or leave it out.")  # fmt: skip
     if unread:
         say(
             f"{source}: columns that are not read: "
@@ -149,6 +162,9 @@ def _with_texts(
     wanted = {doc for one in found for docs in (one.positives, one.negatives) for doc in docs}
     documents = _documents(corpus, wanted, bad)
     asked = {one.query_id for one in found if not one.query}
+    if found and queries is not None and not asked:
+        raise UserError(f"data.queries_file={queries}, but the rows of {source} hold the texts of their queries; expected it "
+                        "for ids of queries only. Leave it out.")  # fmt: skip
     if asked and queries is None:
         raise UserError(f"the rows of {source} name queries by id; expected the file of their texts. Pass --data.queries_file "
                         "queries.tsv, or queries.jsonl.")  # fmt: skip

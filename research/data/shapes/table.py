@@ -16,8 +16,9 @@ class Shape(NamedTuple):
         name: for messages.
         reads: the columns that say something here.
         read: row → Triplets; raises BadRow.
-        by_ids: documents are named by ids, and data.corpus has them.
+        by_ids: documents are named by ids, and data.corpus_file has them.
         own_ids: a query is one row with an id; else rows of one query are put together.
+        by_label: a label says what is positive, and data.positive_from how high it is.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Shape(NamedTuple):
     read: Callable[[dict], Triplets]
     by_ids: bool = False
     own_ids: bool = False
+    by_label: bool = False
 
 
 class Known(NamedTuple):
@@ -81,7 +83,7 @@ def shape_of(row: dict, mapping: Columns | None, positive_from: float | None) ->
             return shape
     if ms_marco.is_one(row):
         return Shape("MS MARCO", frozenset(ms_marco.READS), ms_marco.read)
-    if (found := graded.columns_of_graded(row)) is not None:
+    if (found := graded.columns_of_graded(row, positive_from)) is not None:
         return _mapped(found, positive_from)
     found = columns.columns_of(row)
     return _mapped(found, positive_from) if found is not None else None
@@ -106,5 +108,5 @@ def header_names() -> list[str]:
 def _mapped(mapping: Columns, positive_from: float | None) -> Shape:
     reads = frozenset(columns.named(mapping))
     if "label" in mapping:
-        return Shape("graded pairs", reads, lambda row: graded.read(row, mapping, positive_from))
+        return Shape("graded pairs", reads, lambda row: graded.read(row, mapping, positive_from), by_label=True)
     return Shape("columns", reads, lambda row: columns.read(row, mapping))

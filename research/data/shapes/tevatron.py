@@ -44,7 +44,7 @@ def read_texts(row: dict) -> Triplets:
 
 def read_ids(row: dict) -> Triplets:
     """One row of {"query_id", "query_text", "positive_document_ids": [id], "negative_document_ids": [id]}, whose documents
-    data.corpus has.
+    data.corpus_file has, and data.queries_file the text of a query that the row has not.
 
     Raises:
         BadRow: not of this shape.
@@ -63,8 +63,8 @@ def read_ids(row: dict) -> Triplets:
         raise BadRow(
             "contradiction", f"document {min(both)!r} is both positive and negative", "Remove it from one of the lists"
         )
-    query = one_text(row, "query_text" if "query_text" in row else "query")
-    return Triplets(str(row["query_id"]), query, *lists)
+    column = next((name for name in ("query_text", "query") if name in row), None)
+    return Triplets(str(row["query_id"]), one_text(row, column) if column else "", *lists)
 
 
 def _strict(row: dict) -> Triplets:

@@ -19,7 +19,7 @@ def is_triples(path: Path, columns: list[str]) -> bool:
     Args:
         columns: what a header could name, beside the names that shapes know.
     """
-    if not path.name.removesuffix(".gz").endswith(".tsv") or not path.is_file():
+    if not path.name.lower().removesuffix(".gz").endswith(".tsv") or not path.is_file():
         return False
     _, first = next(read_lines(path), ("", ""))
     fields = first.split("\t")
@@ -47,8 +47,9 @@ def refuse_header(first: tuple[str, dict] | None) -> None:
     """
     if first is not None and all(re.fullmatch(r"[^\W\d][\w-]*", field) for field in first[1].values()):
         names = list(first[1].values())
+        roles = ", ".join(f"{role}: {name}" for role, name in zip(ROLES, names, strict=False))
         raise UserError(f"{first[0]}: {', '.join(names)} seem to name columns; expected usual names, or texts. Name their "
-                        f"roles: --data.columns '{{query: {names[0]}, positive: {names[1]}}}'; or, if they are texts, put the "
+                        f"roles: --data.columns '{{{roles}}}'; or, if they are texts, put the "
                         f"line {'TAB'.join(ROLES[: len(names)])} before them.")  # fmt: skip
 
 
@@ -57,7 +58,7 @@ def are_ids(row: dict) -> bool:
 
 
 def read_ids(row: dict) -> Triplets:
-    """One row of three ids, whose texts data.queries and data.corpus have.
+    """One row of three ids, whose texts data.queries_file and data.corpus_file have.
 
     Raises:
         BadRow: a document that is positive and negative, or a text among the ids.
