@@ -740,6 +740,23 @@ def test_adapter_of_an_encoder(plain, tmp_path, wordpiece, tokenizer):
     np.testing.assert_allclose(peer(tmp_path / "again").encode(TEXTS), peer(whole).encode(TEXTS), atol=1e-5)
 
 
+def test_dora_of_an_encoder_which_transformers_reads_in_part(plain, tmp_path):
+    base = plain("bert")
+    adapted = trained(tf.AutoModel.from_pretrained(base), target_modules=["query", "value"], use_dora=True)
+    for name, parameter in adapted.named_parameters():
+        if "magnitude" in name:
+            torch.nn.init.normal_(parameter, 1, 0.2)
+    adapted.save_pretrained(tmp_path / "adapter")
+    encoder = load_encoder(tmp_path / "adapter")
+    with without_weights():
+        assert load_encoder(tmp_path / "adapter").dim == 32
+    whole = plain("merged", model=adapted.merge_and_unload())
+    assert_same(whole, encoder=encoder)
+    edit(tmp_path / "adapter/adapter_config.json", alora_offset=3)
+    with pytest.raises(UserError, match=r"does not take the whole of the adapter in .*alora_offset"):
+        load_encoder(tmp_path / "adapter")
+
+
 def test_adapter_that_the_library_saved_with_its_modules(plain, tmp_path):
     base = SentenceTransformer(modules=[Transformer(str(plain("bert"))), Pooling(32, "cls"), Normalize()], device="cpu",
                                prompts={"query": "what: "})  # fmt: skip

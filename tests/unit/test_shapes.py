@@ -396,7 +396,7 @@ def test_rows_in_no_shape_are_told_of_the_shapes_and_the_proposed_mapping_reads_
 TEXT = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=12
 ).filter(str.strip)
-CHECKS = settings(derandomize=True, max_examples=60, deadline=None, database=None,
+CHECKS = settings(derandomize=True, max_examples=40, deadline=None, database=None,
                   suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 
 

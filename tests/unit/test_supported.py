@@ -104,8 +104,6 @@ def test_callbacks_that_do_what_an_option_does_are_refused():
 @pytest.mark.parametrize(("plugin", "says"), [
     ("{class_path: lightning.pytorch.plugins.FSDPPrecision, init_args: {precision: bf16-true}}", "FSDPPrecision; expected"),
     ("{class_path: lightning.pytorch.plugins.BitsandbytesPrecision, init_args: {mode: nf4}}", "BitsandbytesPrecision"),
-    ("{class_path: lightning.pytorch.plugins.DeepSpeedPrecision, init_args: {precision: 16-mixed}}", "DeepSpeedPrecision"),
-    ("{class_path: lightning.pytorch.plugins.MixedPrecision, init_args: {precision: 16-mixed, device: cpu}}", "16-mixed"),
     ("[{class_path: lightning.pytorch.plugins.io.AsyncCheckpointIO}]", "AsyncCheckpointIO writes checkpoints"),
 ], ids=lambda one: one[13:60])  # fmt: skip
 def test_a_refused_plugin_is_exit_2_and_writes_nothing(
