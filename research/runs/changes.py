@@ -1,11 +1,13 @@
 """Mends that changed numbers: each says which configurations it touches, and so which finished runs are stale."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ADAPTER = "adapter_config.json"
+OUTPUT_LAYERS = ("lm_head", "embed_out")  # by transformers' names
 WRITES_ANSWERS = {"exact_match", "token_f1", "rouge_l"}
 
 
@@ -137,6 +139,42 @@ def _prefix_in_a_window(config: dict) -> bool:
     )
 
 
+def _output_layer(config: dict) -> bool:
+    """LoRA on the output layer, of the adapter that is made or of the one that is trained on."""
+    if not trains(config, "SFTModule", "DPOModule"):
+        return False
+    folder = folder_of(config)
+    saved = read(folder / ADAPTER) if folder is not None and option(config, "model.adapter") is None else {}
+    targets = option(config, "model.adapter.target_modules") or saved.get("target_modules") or []
+    if isinstance(targets, str) and targets != "all-linear":  # which leaves it out
+        return any(_found(targets, name) for name in OUTPUT_LAYERS)
+    tied = option(config, "model.adapter.ensure_weight_tying") or saved.get("ensure_weight_tying")
+    wanted = (*OUTPUT_LAYERS, *(("embed_tokens",) if tied else ()))
+    return isinstance(targets, list) and any(str(one).rpartition(".")[2] in wanted for one in targets)
+
+
+def _found(pattern: str, name: str) -> bool:
+    try:
+        return re.fullmatch(pattern, name) is not None or pattern == name
+    except re.error:
+        return False
+
+
+def _ended_prompts(config: dict) -> bool:
+    """Answers are measured, and the tokenizer ends every text."""
+    folder = base_folder(config)
+    if not WRITES_ANSWERS & {*(option(config, "model.metrics") or [])} or folder is None:
+        return False
+    settings = read(folder / "tokenizer_config.json")
+    end = settings.get("eos_token")
+    end = end.get("content") if isinstance(end, dict) else end
+    frame = read(folder / "tokenizer.json").get("post_processor")
+    frames = [frame, *(frame.get("processors") or [])] if isinstance(frame, dict) else []
+    added = [one["SpecialToken"].get("id") for some in frames for one in (some.get("single") or [])[-1:]
+             if isinstance(one, dict) and "SpecialToken" in one]  # fmt: skip
+    return bool(settings.get("add_eos_token")) or (end is not None and end in added)
+
+
 CHANGES: tuple[Change, ...] = (
     Change("fixed-temperature", "a temperature that is not learned was clamped into temperature_range", _fixed_temperature),
     Change("averaged-weights", "model/ had other weights than the averaged ones that were measured", _averaged_weights),
@@ -155,5 +193,7 @@ CHANGES: tuple[Change, ...] = (
            lambda config: adapter_kind(config) == "PromptEncoderConfig" and bool(
                option(config, "model.adapter.encoder_dropout")) and "LSTM" in str(
                option(config, "model.adapter.encoder_reparameterization_type"))),
+    Change("output-layer-lora", "LoRA's update of the output layer was no part of the loss, and never trained", _output_layer),
+    Change("ended-prompts", "answers began after the end that the tokenizer puts after every text", _ended_prompts),
 )  # fmt: skip
 """In the order in which they came; new ones at the end."""
