@@ -13,6 +13,7 @@ ADAPTER = "adapter_config.json"
 COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef")
 GGUF = {"router_aux_loss_coef": b".expert_count", "sliding_window": b".attention.sliding_window"}
 """Name in config.json → the key of a GGUF file where it is set."""
+OUTPUT_LAYERS = ("lm_head", "embed_out")  # by transformers' names
 WRITES_ANSWERS = {"exact_match", "token_f1", "rouge_l"}
 
 
@@ -230,6 +231,46 @@ def _prefix_in_a_window(config: dict) -> bool | None:
     return None if base is None else bool(base.get("sliding_window"))
 
 
+def _output_layer(config: dict) -> bool | None:
+    """LoRA on the output layer, of the adapter that is made or of the one that is trained on."""
+    if not trains(config, "SFTModule", "DPOModule"):
+        return False
+    folder = folder_of(config)
+    if folder is None and option(config, "model.adapter") is None:
+        return None
+    saved = read(folder / ADAPTER) if folder is not None and option(config, "model.adapter") is None else {}
+    targets = option(config, "model.adapter.target_modules") or saved.get("target_modules") or []
+    if isinstance(targets, str) and targets != "all-linear":  # which leaves it out
+        return any(_found(targets, name) for name in OUTPUT_LAYERS)
+    tied = option(config, "model.adapter.ensure_weight_tying") or saved.get("ensure_weight_tying")
+    wanted = (*OUTPUT_LAYERS, *(("embed_tokens",) if tied else ()))
+    return isinstance(targets, list) and any(str(one).rpartition(".")[2] in wanted for one in targets)
+
+
+def _found(pattern: str, name: str) -> bool:
+    try:
+        return re.fullmatch(pattern, name) is not None or pattern == name
+    except re.error:
+        return False
+
+
+def _ended_prompts(config: dict) -> bool | None:
+    """Answers are measured, and the tokenizer ends every text."""
+    if not WRITES_ANSWERS & {*(option(config, "model.metrics") or [])}:
+        return False
+    folder = base_folder(config)
+    if folder is None:
+        return None
+    settings = read(folder / "tokenizer_config.json")
+    end = settings.get("eos_token")
+    end = end.get("content") if isinstance(end, dict) else end
+    frame = read(folder / "tokenizer.json").get("post_processor")
+    frames = [frame, *(frame.get("processors") or [])] if isinstance(frame, dict) else []
+    added = [one["SpecialToken"].get("id") for some in frames for one in (some.get("single") or [])[-1:]
+             if isinstance(one, dict) and "SpecialToken" in one]  # fmt: skip
+    return bool(settings.get("add_eos_token")) or (end is not None and end in added)
+
+
 CHANGES: tuple[Change, ...] = (
     Change("fixed-temperature", "a temperature that is not learned was clamped into temperature_range", _fixed_temperature),
     Change("averaged-weights", "model/ had other weights than the averaged ones that were measured", _averaged_weights),
@@ -248,6 +289,8 @@ CHANGES: tuple[Change, ...] = (
            lambda config: adapter_kind(config) == "PromptEncoderConfig" and bool(
                option(config, "model.adapter.encoder_dropout")) and "LSTM" in str(
                option(config, "model.adapter.encoder_reparameterization_type"))),
+    Change("output-layer-lora", "LoRA's update of the output layer was no part of the loss, and never trained", _output_layer),
+    Change("ended-prompts", "answers began after the end that the tokenizer puts after every text", _ended_prompts),
 )  # fmt: skip
 """In the order in which they came; new ones at the end."""
 

@@ -348,6 +348,32 @@ def test_a_template_of_an_adapter_s_own_touches_it(tmp_path):
     assert touched(tuned("DualEncoderModule", model=str(base))) == []
 
 
+@pytest.mark.parametrize(("targets", "more", "stale"), [
+    (["q_proj", "lm_head"], {}, True), (["model.lm_head"], {}, True), ("(.*q_proj|lm_head)", {}, True), ("lm_head", {}, True),
+    (["q_proj", "embed_tokens"], {"ensure_weight_tying": True}, True), (["q_proj", "embed_tokens"], {}, False),
+    ("all-linear", {}, False), (["q_proj"], {"modules_to_save": ["lm_head"]}, False), (".*q_proj", {}, False),
+])  # fmt: skip
+def test_lora_on_the_output_layer_is_stale(targets, more, stale, tmp_path):
+    values = {"target_modules": targets, **more}
+    adapter = {"class_path": "peft.LoraConfig", "init_args": values}
+    assert ("output-layer-lora" in touched(tuned(adapter=adapter))) is stale
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "x", **values}))
+    assert ("output-layer-lora" in touched(tuned(model=str(tmp_path), adapter=None))) is stale
+
+
+@pytest.mark.parametrize(("settings", "words", "stale"), [
+    ({"add_eos_token": True}, {}, True), ({"eos_token": "</s>"}, {}, False),
+    ({"eos_token": {"content": "</s>"}}, {"post_processor": {"single": [{"SpecialToken": {"id": "</s>"}}]}}, True),
+    ({"eos_token": "</s>"}, {"post_processor": ["another", "form"]}, False),
+    ({"eos_token": "</s>"}, {"post_processor": {"single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {}}]}}, False),
+])  # fmt: skip
+def test_answers_after_an_end_are_stale(settings, words, stale, tmp_path):
+    for name, values in (("config", {}), ("tokenizer_config", settings), ("tokenizer", words)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(values))
+    assert touched(tuned(model=str(tmp_path), metrics=["loss", "rouge_l"])) == (["ended-prompts"] if stale else [])
+    assert touched(tuned(model=str(tmp_path), metrics=["loss"])) == []
+
+
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: str(run.relative_to(HEAD)))
 def test_no_change_touches_what_was_trained_at_head(run):
     assert touched(read(run)[0]) == []
