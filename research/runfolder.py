@@ -41,6 +41,7 @@ DISK_ERRNOS = {
 }
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 LOCKLESS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}  # EBADF: NFS, of a file only read
+LONGEST = 240  # bytes of a name: disks take 255, and a log of the name has an ending
 PACKAGES = "torch lightning transformers tokenizers sentence-transformers peft trl hnswlib bm25s numpy datasets".split()
 
 
@@ -388,8 +389,10 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[None]:
 
 
 def is_name(text: Any) -> bool:
-    """Whether a text can name a folder within another: no path, no control characters."""
-    return isinstance(text, str) and text not in ("", ".", "..") and re.search(r"[/\x00-\x1f\x7f]", text) is None
+    """Whether a text can name a folder within another: no path, no control characters, not too long for a disk."""
+    if not isinstance(text, str) or text in ("", ".", "..") or re.search(r"[/\x00-\x1f\x7f\ud800-\udfff]", text):
+        return False
+    return len(text.encode()) <= LONGEST
 
 
 def _umask() -> int:

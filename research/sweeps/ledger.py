@@ -25,6 +25,8 @@ AGAIN = ("missing", "preempted", "failed", "killed")
 """States in which a point is run when the sweep is run again."""
 FILE = "ledger.jsonl"
 ASKED = 10  # times for a claim that is held, half a second together
+FIELDS: dict[str, Any] = {"seconds": int | float, "value": int | float, "code": int, "error": str, "pid": int}
+"""Fields of an event that are read, with their types."""
 
 
 class Standing(NamedTuple):
@@ -77,7 +79,7 @@ class Ledger:
             with contextlib.suppress(ValueError, RecursionError):
                 event = json.loads(line)
                 if isinstance(event, dict) and all(isinstance(event.get(name), str) for name in ("point", "state")):
-                    found.append(event)
+                    found.append({name: value for name, value in event.items() if _is_read(name, value)})
         return found
 
     def standings(self, points: list[str]) -> dict[str, Standing]:
@@ -94,6 +96,8 @@ class Ledger:
         for point in points:
             event = last.get(point, {})
             state = event.get("state", "missing")
+            if state not in STATES:  # of a later version: the point's folder tells the rest
+                state = "missing"
             if state == "running" and not self.is_claimed(point):
                 state = "killed"
             out[point] = Standing(state, attempts[point], failures[point], event)
@@ -130,6 +134,11 @@ class Ledger:
 
     def _claim(self, point: str) -> Path:
         return self.folder / "claims" / f"{point}.lock"
+
+
+def _is_read(name: str, value: Any) -> bool:
+    """Whether a field of an event has its type; another one is of another program, and not read."""
+    return name not in FIELDS or (isinstance(value, FIELDS[name]) and not isinstance(value, bool))
 
 
 def job_id() -> str | None:

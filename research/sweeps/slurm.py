@@ -169,7 +169,8 @@ def check_array(tasks: int, what: str) -> None:
     """
     if tasks - 1 > (last := last_index()):
         raise UserError(f"{what} are {tasks:,} tasks, and an array has {last + 1:,} at most here (SLURM's MaxArraySize); "
-                        f"expected as many. Write run_cap: {last + 1} into the sweep, and raise it later.")  # fmt: skip
+                        f"expected as many. Write run_cap: {last + 1} into the sweep, and raise it once those are "
+                        "done.")  # fmt: skip
 
 
 def ranges(numbers: Iterable[int]) -> str:

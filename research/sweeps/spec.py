@@ -115,7 +115,9 @@ def read_sweep(path: Path) -> Sweep:
         raise UserError(f"{path} has no parameters; expected dotted names with values or distributions. Add some.")
     name = str(facts.get("name") or Path(path).stem)
     if not is_name(name):
-        raise UserError(f"{path}: name {name!r}; expected a name that a folder can have. Correct it.")
+        raise UserError(
+            f"{path}: name {name!r}; expected a name that a folder can have, of 240 bytes at most. Correct it."
+        )
     parameters = tuple(parameters_of(facts["parameters"], str(path)))
     if method == "grid":
         parameters = tuple(_listed(one, path) for one in parameters)

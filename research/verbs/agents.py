@@ -40,6 +40,9 @@ def go_on(args: argparse.Namespace) -> NoReturn:
     from research.sweeps.agents import handed_out, target
     from research.sweeps.spec import read_sweep
 
+    if args.wandb is None or args.folder is None:
+        raise UserError(f"sweep trial {args.file} without what `sweep submit --wandb` tells it; expected a task of its array. "
+                        "Run `research sweep submit` with --wandb.")  # fmt: skip
     of = target(args.wandb)
     trial = handed_out(Path(args.folder), of, read_sweep(args.file))
     # the run is in its sweep already; with WANDB_SWEEP_ID wandb would ask the server for a place there again

@@ -105,14 +105,18 @@ def finish(args: argparse.Namespace) -> int:
     if None in (args.folder, args.plan, args.round, args.options):
         raise UserError(f"sweep finish {args.file} without what `sweep submit` tells it; expected the job after an array. Run "
                         f"`research sweep run` or `submit`.")  # fmt: skip
-    sweep, folder, round = read_sweep(args.file), Path(args.folder), int(args.round)
+    sweep, folder, round = read_sweep(args.file), Path(args.folder), args.round
     points = points_so_far(folder) if is_searched(sweep) else read_plan(folder, Path(args.plan))
     ledger = Ledger(folder)
     standings = ledger.standings([one.point for one in points])
     todo = task_numbers(sweep, points, lambda one: is_due(standings[one.point]))
     if todo and round < ROUNDS and not is_reached(folder, sweep, points):
-        values = json.loads(args.options)
-        options = Options(**values | {"sbatch": tuple(values["sbatch"]), "setup": tuple(values["setup"])})
+        try:
+            values = json.loads(args.options)
+            options = Options(**values | {"sbatch": tuple(values["sbatch"]), "setup": tuple(values["setup"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"--options {args.options[:60]!r} are not read ({error}); expected those that `sweep submit` "
+                            "wrote. Submit again.") from None  # fmt: skip
         kept = Submission(sweep.name, args.file, Path(args.plan), folder, args.seed)
         array, _ = submit(kept, todo, options, round + 1)
         say(f"{len(todo)} of {len(points)} points are missing: submitted again as array {array}")

@@ -60,8 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rerun-stale", action="store_true", help="run: points that were done by other code, again")
     parser.add_argument("--retry", action="store_true", help="run: points that have failed three times, again")
     _add_submit(parser)
-    for name in ("--index", "--plan", "--of", "--round", "--folder", "--options"):  # of the scripts that submit writes
+    for name in ("--plan", "--of", "--folder", "--options"):  # of the scripts that submit writes
         parser.add_argument(name, help=argparse.SUPPRESS)
+    for name in ("--index", "--round"):
+        parser.add_argument(name, type=int, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
 
 
@@ -213,7 +215,7 @@ def _worker(args: argparse.Namespace) -> int:
     plan = Path(args.plan) if args.plan else None
     points = everything = read_plan(folder, plan)
     if args.index is not None:
-        points = [_numbered(points, int(args.index), args.of)]
+        points = [_numbered(points, args.index, args.of)]
         if is_reached(folder, sweep, everything):
             return 0
         if int(os.environ.get("SLURM_PROCID", "0")):  # another rank of this point: the first one keeps the books
@@ -236,8 +238,11 @@ def _numbered(points: list, index: int, of: str | None) -> Any:
     from research.sweeps.slurm import numbers
 
     try:
-        return points[index if of is None else numbers(of)[index]]
-    except IndexError:
+        chosen = list(range(len(points))) if of is None else numbers(of)
+        if index < 0:
+            raise IndexError(index)
+        return points[chosen[index]]
+    except (IndexError, ValueError):
         raise UserError(f"--index {index}{f' --of {of}' if of else ''}: the plan has {len(points)} points; expected one of "
                         "them. It was made anew since: submit again.") from None  # fmt: skip
 
