@@ -28,8 +28,12 @@ def load_hub(name: str, bad: BadRows) -> tuple[Corpus, Queries, dict[str, Qrels]
     Raises:
         UserError: not found, no network, another layout, a bad row.
     """
-    repo, _, revisions = name.partition("@")
-    revision, _, qrels_revision = revisions.partition(",")
+    repo, config, revisions = parse_name(name)
+    if config:
+        raise UserError(f"hf:{name} names the configuration {config!r}; expected a collection, whose corpus, queries and "
+                        f"judgements are configurations of their own. Write hf:{repo}{f'@{revisions}' if revisions else ''}, "
+                        "or train on its rows.")  # fmt: skip
+    revision, _, qrels_revision = (revisions or "").partition(",")
     with _errors(name, "beir:PATH"), _cache_for(repo) as cache:
         tables = _Tables(repo, revision or None, cache)
         judged = next((config for config in ("default", "qrels") if config in tables.configs), None)

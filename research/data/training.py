@@ -19,7 +19,7 @@ from research.data.rows import SKIPPING_IN_TRAINING, BadRows
 from research.data.sampler import StatefulBatchSampler
 from research.data.shapes.columns import Columns
 from research.data.shapes.reading import read_training
-from research.data.sources import check_relevant, load
+from research.data.sources import check_relevant, load, positives_of
 from research.data.tables import is_table
 from research.errors import UserError
 from research.progress import say
@@ -264,14 +264,10 @@ def check_counts(**values: tuple[int, int]) -> None:
 
 def _from_collection(data: Collection) -> list[TrainingQuery]:
     """Queries with the relevant documents that the corpus has, and that have a text."""
-    queries, unusable = [], 0
-    for query, text in data.queries.items():
-        relevant = [doc for doc, grade in data.qrels[query].items() if grade > 0]
-        positives = [doc for doc in relevant if doc in data.corpus and data.corpus[doc].content.strip()]
-        unusable += len(relevant) - len(positives)
-        if positives:
-            queries.append(TrainingQuery(query, text, positives, []))
-    if unusable:
+    positives = positives_of(data)
+    queries = [TrainingQuery(query, data.queries[query], docs, []) for query, docs in positives.items()]
+    relevant = sum(grade > 0 for query in data.queries for grade in data.qrels[query].values())
+    if unusable := relevant - sum(map(len, positives.values())):
         say(f"{data.source} {data.split}: {unusable:,} relevant documents are blank or not in the corpus; nothing is trained "
             "on them")  # fmt: skip
     return queries

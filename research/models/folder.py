@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -141,6 +142,11 @@ def unreadable(folder: Path, error: Exception) -> UserError:
     if "trust_remote_code" in str(error):
         return UserError(f"model folder {folder} needs code of its own, which is never run here; expected an architecture that "
                          "transformers has, and modules that sentence-transformers has. Name another model.")  # fmt: skip
+    if find_spec("sentencepiece") is None and ("tiktoken" in str(error) or "sentencepiece" in str(error).lower()):
+        # transformers tries tiktoken instead, and asks for that
+        return UserError(f"model folder {folder} has its vocabulary in a *.model file, and the package sentencepiece, which "
+                         "reads it, is not installed; expected it, or a tokenizer.json. pip install sentencepiece, or save "
+                         "the tokenizer again by save_pretrained where it is.")  # fmt: skip
     reason = " ".join(str(error).split())[:200]
     return UserError(f"model folder {folder} cannot be loaded ({type(error).__name__}: {reason}); expected a complete "
                      "Hugging Face folder of a text encoder. Copy or download it again.")  # fmt: skip

@@ -38,8 +38,11 @@ HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json",
                    "merges.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "added_tokens.json")  # fmt: skip
 HASHED = ("config.json", ADAPTER_CONFIG, "chat_template.jinja", *TOKENIZER_FILES)
-VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model",
-                    "sentencepiece.bpe.model")  # fmt: skip
+FIRST_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model",
+                      "sentencepiece.bpe.model")  # fmt: skip
+LATER_VOCABULARIES = ("spm.model", "sentencepiece.model")
+"""DeBERTa-v2's and RemBERT's; hashed where no other is there, so that hashes of folders with tokenizer.json stay."""
+VOCABULARY_FILES = (*FIRST_VOCABULARIES, *LATER_VOCABULARIES)
 
 
 def check_name(name: str) -> None:
@@ -121,7 +124,9 @@ def hash_with_base(folder: Path) -> str:
 
 def _hashed(folder: Path) -> dict[str, Any]:
     weight_files(folder)
-    files = [p for p in everything_in(folder) if p.suffix == ".safetensors" or p.name in HASHED]
+    files = [
+        p for p in everything_in(folder) if p.suffix == ".safetensors" or p.name in HASHED or _is_only_vocabulary(p)
+    ]
     return {str(path.relative_to(folder)): hash_file(path) for path in files} | further(folder)
 
 
@@ -208,6 +213,10 @@ def read_config(path: Path, kind: type = dict) -> Any:
         raise UserError(f"{path} holds a JSON {type(value).__name__}, expected a JSON {kind.__name__}; the model folder is "
                         "damaged. Copy or download it again.")  # fmt: skip
     return value
+
+
+def _is_only_vocabulary(path: Path) -> bool:
+    return path.name in LATER_VOCABULARIES and not any((path.parent / name).exists() for name in FIRST_VOCABULARIES)
 
 
 def _is_path(name: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from research.data.folds import assign_folds
 from research.data.formats import write_triplets
+from research.data.sources import positives_of
 from research.errors import UserError
 from research.progress import say
 from research.retrieval.mine import (
@@ -90,7 +91,7 @@ class Miner:
         drop_self: bool = False,
     ):  # fmt: skip
         self.args, self.data, self.known, self.rules, self.cache = args, data, known, rules, cache
-        self.positives = {query: _relevant(docs) for query, docs in data.qrels.items()}
+        self.positives = positives_of(data)
         settings = Options(top_k=top_k, drop_self=drop_self, **options.retrieval_settings(args))
         self.pipelines: list[Pipeline] = []
         for names, collection in _plan(args, data):
@@ -105,8 +106,9 @@ class Miner:
         )
         scored_by = self.scorer and self.scorer.identity
         self.key = hash_json(
-            [FORMAT, data.fingerprint, judged, [p.key for p in self.pipelines], args.folds, rules, scored_by]
-        )
+            [FORMAT, data.fingerprint, judged, [p.key for p in self.pipelines], args.folds, rules, scored_by,
+             *(["blank documents are no positives"] if data.notes.get("blank_positives") else [])]
+        )  # fmt: skip
 
     def write(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Mine, and write the triplets and the facts beside them.
@@ -190,16 +192,29 @@ class Miner:
 
 
 def with_positives(data: Collection) -> Collection:
-    """Without the queries that nothing is relevant to: a triplet needs a positive with a text. How many is said, and noted."""
-    named = {doc for docs in data.qrels.values() for doc in docs}
-    usable = {doc for doc in named if doc in data.corpus and data.corpus[doc].content.strip()}
-    there = {q: {doc: grade for doc, grade in docs.items() if doc in usable} for q, docs in data.qrels.items()}
-    qrels = {query: docs for query, docs in there.items() if _relevant(docs)}
+    """Without the queries that nothing is relevant to: a triplet needs a positive, with a text. How many is said, and noted.
+
+    Raises:
+        UserError: no query is left.
+    """
+    positives = positives_of(data)
+    if not positives:
+        raise UserError(f"{data.source} split {data.split!r} has no relevant document with a text for any of its "
+                        f"{len(data.qrels)} queries; expected one or more to mine for. Add their texts to the corpus, or name "
+                        "another split.")  # fmt: skip
+    qrels = {query: {doc: grade for doc, grade in docs.items() if doc in data.corpus}
+             for query, docs in data.qrels.items() if query in positives}  # fmt: skip
     if left_out := len(data.qrels) - len(qrels):
-        say(f"{left_out} queries of the split have no relevant document in the corpus; they are left out")
+        say(f"{left_out} queries of the split have no relevant document in the corpus with a text; they are left out")
     queries = {query: text for query, text in data.queries.items() if query in qrels}
     say(f"{data.source} {data.split}: {len(queries):,} queries, {len(data.corpus):,} documents")
-    return data._replace(queries=queries, qrels=qrels, notes=data.notes | {"queries_without_positive": left_out})
+    notes = data.notes | {"queries_without_positive": left_out}
+    if blank := sum(grade > 0 for docs in qrels.values() for grade in docs.values()) - sum(
+        map(len, positives.values())
+    ):
+        say(f"{blank:,} relevant documents are blank; they are no positives")
+        notes["blank_positives"] = blank
+    return data._replace(queries=queries, qrels=qrels, notes=notes)
 
 
 def _plan(args: argparse.Namespace, data: Collection) -> list[tuple[list[str], Collection]]:
@@ -207,7 +222,7 @@ def _plan(args: argparse.Namespace, data: Collection) -> list[tuple[list[str], C
     if not args.folds:
         return [(args.retriever, data)]
     plan, count = [], len(args.retriever)
-    assigned = assign_folds({query: _relevant(docs) for query, docs in data.qrels.items()}, data.queries, count)
+    assigned = assign_folds(positives_of(data), data.queries, count)
     for fold, name in enumerate(args.retriever):
         qrels = {query: docs for query, docs in data.qrels.items() if assigned[query] == fold}
         if not qrels:
@@ -217,10 +232,6 @@ def _plan(args: argparse.Namespace, data: Collection) -> list[tuple[list[str], C
         queries = {query: text for query, text in data.queries.items() if query in qrels}
         plan.append(([name], data._replace(queries=queries, qrels=qrels)))
     return plan
-
-
-def _relevant(docs: dict[str, int]) -> list[str]:
-    return [doc for doc, grade in docs.items() if grade > 0]
 
 
 def _shareless(best: dict[str, float]) -> list[str]:

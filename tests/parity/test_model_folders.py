@@ -472,6 +472,57 @@ def test_hash_of_folders_as_they_always_were_stays(tiny_bert, tmp_path):
         assert hash_model(place) == hash_json({str(p.relative_to(place)): hash_file(p) for p in files})
 
 
+@pytest.mark.parametrize("name", ["spm.model", "sentencepiece.model"])
+def test_sentencepiece_file_alone_is_a_vocabulary_and_in_the_hash(tiny_bert, tmp_path, name):
+    """DeBERTa-v2's and RemBERT's. Beside a tokenizer.json, which is read then, the hash stays what it was."""
+    from research.models.sources import check_tokenizer
+
+    before = hash_model(tiny_bert)
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    (folder / name).write_bytes(b"one")
+    assert hash_model(folder) == before
+    for path in [*folder.glob("tokenizer*"), *folder.glob("vocab*")]:
+        path.unlink()
+    check_tokenizer(folder)
+    one = hash_model(folder)
+    (folder / name).write_bytes(b"other")
+    assert hash_model(folder) != one
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=f"has no vocabulary; expected a tokenizer .*{name}"):
+        check_tokenizer(folder)
+
+
+def test_deberta_s_own_vocabulary_is_read_or_the_package_for_it_is_named(tmp_path):
+    from importlib.util import find_spec
+
+    from transformers import AutoModel, DebertaV2Config, DebertaV2Model
+    from transformers.convert_slow_tokenizer import import_protobuf
+
+    from research.models.folder import load_transformer
+
+    pieces = import_protobuf().ModelProto()
+    for text, kind in [
+        ("[PAD]", 3),
+        ("[CLS]", 3),
+        ("[SEP]", 3),
+        ("[UNK]", 2),
+        *((one, 1) for one in "▁abc"),
+        ("▁bee", 1),
+    ]:
+        pieces.pieces.add(piece=text, score=-len(text), type=kind)
+    pieces.trainer_spec.unk_id, pieces.trainer_spec.model_type = 3, 1
+    DebertaV2Model(DebertaV2Config(vocab_size=16, num_hidden_layers=1, intermediate_size=32, hidden_size=32,
+                                   num_attention_heads=2)).save_pretrained(tmp_path)  # fmt: skip
+    (tmp_path / "spm.model").write_bytes(pieces.SerializeToString())
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "DebertaV2Tokenizer"}')
+    if find_spec("sentencepiece") is None:
+        with pytest.raises(UserError, match=r"the package sentencepiece.*not installed.*pip install sentencepiece"):
+            load_transformer(tmp_path, AutoModel, "fp32")
+    else:
+        tokenizer = load_transformer(tmp_path, AutoModel, "fp32")[1]
+        assert [tokenizer.get_vocab()[piece.piece] for piece in pieces.pieces] == list(range(len(pieces.pieces)))
+
+
 def test_folder_of_before_keeps_its_two_lengths(tiny_bert, tmp_path):
     folder = saved([Transformer(str(tiny_bert)), Pooling(32)], tmp_path / "st")
     edit(folder / "tandem.json", query_max_length=16, doc_max_length=32)

@@ -1,5 +1,6 @@
 """What is known to be relevant by text is no negative, anywhere; folds keep documents and texts together; copies tie."""
 
+import argparse
 import random
 
 import numpy as np
@@ -9,12 +10,16 @@ import torch
 from research.data.candidates import CandidateDataset
 from research.data.equality import normalise
 from research.data.folds import assign_folds, fold_of
+from research.data.formats import write_beir
 from research.data.pairs import PairCollate, PairDataset
-from research.data.training import TrainingQuery, count_by_text, join_known
+from research.data.sources import load, positives_of
+from research.data.training import TrainingQuery, count_by_text, join_known, load_training
+from research.errors import UserError
 from research.losses.contrastive import info_nce, known_positives, symmetric_info_nce
 from research.retrieval.index import exact_search, to_run
 from research.retrieval.mine import find_candidates, known_relevant
 from research.types import Document
+from research.verbs.mining import _plan, with_positives
 from tests.unit.test_training_data import Words
 
 CORPUS = {"p1": Document("", "the weaver"), "p2": Document("", "her sister"), "copy": Document("Other", "her  SISTER"),
@@ -115,6 +120,31 @@ def test_fold_of_a_query_whose_documents_nobody_shares_is_the_one_it_always_had(
     assert assign_folds(positives, {query: query for query in positives}, 2) == {
         query: fold_of(dict.fromkeys(docs, 1), 2) for query, docs in positives.items()
     }
+
+
+@pytest.mark.parametrize("folds", [2, 3])
+def test_training_without_a_fold_trains_on_no_query_that_mining_gives_its_retriever(tmp_path, folds):
+    """Blank documents, which come first among the positives, are no positives for either."""
+    dice, corpus, qrels = random.Random(folds), {}, {}
+    for i in range(30):
+        corpus |= {f"a{i:02}": Document("", "  "), f"d{i:02}": Document("", f"text {i}")}
+        others = dice.sample(range(30), 2) if dice.random() < 0.2 else []
+        qrels[f"q{i:02}"] = {f"{kind}{n:02}": 1 for n in [i, *others] for kind in "ad"} | {f"d{(i + 1) % 30:02}": 0}
+    qrels["q05"] = {"a05": 1}  # nothing to train on, and nothing to mine for
+    write_beir(tmp_path, corpus, {query: f"question {query}" for query in qrels}, {"train": qrels})
+    mined = with_positives(load(f"beir:{tmp_path}", "train"))
+    plan = _plan(argparse.Namespace(folds=True, retriever=["bm25"] * folds), mined)
+    assert {*mined.queries} == {*qrels} - {"q05"} == {query for _, part in plan for query in part.queries}
+    assert mined.notes["blank_positives"] > 0
+    assert all(doc[0] == "d" for docs in positives_of(mined).values() for doc in docs)
+    for fold, (_, part) in enumerate(plan):
+        trained = load_training(f"beir:{tmp_path}", "train", f"{fold}/{folds}", None, False)[0]
+        assert {query.query_id for query in trained} == mined.queries.keys() - part.queries.keys()
+    write_beir(
+        tmp_path / "blank", {"a": Document("", " "), "d": Document("", "x")}, {"q": "why"}, {"train": {"q": {"a": 1}}}
+    )
+    with pytest.raises(UserError, match="no relevant document with a text for any of its 1 queries"):
+        with_positives(load(f"beir:{tmp_path / 'blank'}", "train"))
 
 
 def test_folds_that_hang_together_are_said(capsys):

@@ -166,6 +166,14 @@ def test_hub_dataset(hub_folder):
     assert (data.queries, data.qrels) == ({"10": "which apple"}, {"10": {"1": 1}})
 
 
+def test_signs_of_a_hub_name_may_be_those_of_a_folder(hub_folder):
+    for name in ("set@v2", "set:v2", "a@b:c@d,e"):
+        hub_folder = hub_folder.rename(hub_folder.with_name(name))
+        assert load(f"hf:{hub_folder}", "test").qrels == {"10": {"1": 1}}, name
+    with pytest.raises(UserError, match=r"hf:nobody/set:v2@main names the configuration 'v2'.*Write hf:nobody/set@main"):
+        load("hf:nobody/set:v2@main", "test")
+
+
 def test_hub_grades_may_be_floats_and_ids_zero(hub_folder):
     (hub_folder / "corpus.jsonl").write_text('{"_id": "0", "title": "", "text": "quince"}\n')
     (hub_folder / "qrels/test.jsonl").write_text('{"query-id": 10, "corpus-id": 0, "score": 1.0}\n')
