@@ -17,7 +17,7 @@ from research.data.preference_tokens import tokenise_preferences
 from research.data.preferences import read_preferences
 from research.errors import UserError
 from research.prompts import prompt_ids
-from tests.lm import MARKED, byte_tokenizer, save_tiny
+from tests.lm import MARKED, TEMPLATE, byte_tokenizer, save_tiny
 
 TOOLS = (
     "{% if shout %}LOUD {% endif %}"
@@ -200,6 +200,41 @@ def test_messages_of_weight_0_are_not_learned(flag, tmp_path):
     )  # nothing between two messages of the assistant
     with pytest.raises(UserError, match="weight 0: which, cannot be told"):
         tokenise(read_examples(written(tmp_path, unmarked), None), byte_tokenizer(merged), 512, "assistant")
+
+
+THINKS = TEMPLATE.replace(  # of earlier answers, the answer alone, as Qwen3's does
+    "message['content']",
+    "message['content'] if loop.last or message['role'] != 'assistant' else message['content'].split('</think>')[-1]",
+)
+SYSTEM_FIRST = (
+    "{% if messages[0]['role'] != 'system' %}<|system|>You help.<|end|>{{ '\\n' }}{% endif %}"  # as SmolLM2's
+)
+
+
+@pytest.mark.parametrize("first", ["", SYSTEM_FIRST])
+def test_a_template_without_marks_teaches_what_one_with_marks_does(first, tmp_path):
+    """ShareGPT on most models: what a message of the assistant adds to the conversation is the assistant's."""
+    said = [{"role": "assistant", "content": text} for text in ("one\n", " two ", "three")]
+    talks = ([ASK, said[0], ASK, said[1]], [{"role": "system", "content": "s"}, ASK, said[2]], [ASK, said[0], said[1], ASK],
+             [ASK, {**said[0], "weight": 0}, ASK, said[1]])  # fmt: skip
+    rows = [{"messages": talk} for talk in talks]
+    file = written(tmp_path, rows)
+    marked, plain = (
+        tokenise(read_examples(file, None), byte_tokenizer(first + template), 512, "assistant")
+        for template in (MARKED.replace("\n", "{{ '\\n' }}"), TEMPLATE)
+    )
+    assert plain.rows == marked.rows
+    assert learned(plain.rows[0], byte_tokenizer()) == "one\n<|end|> two <|end|>"
+
+
+def test_a_template_that_writes_earlier_answers_otherwise_is_refused(tmp_path):
+    thought = {"role": "assistant", "content": "<think>so</think>yes"}
+    once = written(tmp_path, [{"messages": [ASK, thought]}])
+    (row,) = tokenise(read_examples(once, None), byte_tokenizer(THINKS), 512, "assistant").rows
+    assert learned(row, byte_tokenizer()) == "<think>so</think>yes<|end|>"
+    twice = written(tmp_path, [{"messages": [ASK, thought, ASK, thought]}])
+    with pytest.raises(UserError, match=r"lacks \{% generation %\}.*otherwise than alone \(message 2\)"):
+        tokenise(read_examples(twice, None), byte_tokenizer(THINKS), 512, "assistant")
 
 
 def test_pairs_equal_in_tokens_are_left_out_and_counted(tmp_path):
