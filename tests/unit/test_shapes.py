@@ -128,6 +128,18 @@ def test_quotes_of_tsv_files(write, lines, expected):
     assert said(found) == {query: ({text}, set()) for query, text in expected.items()}
 
 
+def test_pairs_of_llama_index(write):
+    row = {"queries": {"1": BEE, "2": "a mill", "3": "unused"}, "corpus": {"a": HONEY, "b": FLOUR, "c": CLOTH},
+           "relevant_docs": {"1": ["a", "c"], "2": ["b"]}, "mode": "text"}  # fmt: skip
+    expected = {BEE: ({HONEY, CLOTH}, set()), "a mill": ({FLOUR}, set())}
+    assert said(read(write(json.dumps(row, indent=4), "pairs.json"))) == expected
+    assert said(read(write([row], "pairs.jsonl"))) == expected
+    with pytest.raises(UserError, match=r"pairs.json:1: corpus has no text for 'x', which relevant_docs names"):
+        read(write(json.dumps(row | {"relevant_docs": {"1": ["a", "x"]}}, indent=4), "pairs.json"))
+    with pytest.raises(UserError, match=r"queries is .*expected an object by ids"):
+        read(write([row | {"queries": [BEE]}], "pairs.jsonl"))
+
+
 def test_lines_of_arrays_under_any_name(write):
     lines = json.dumps([BEE, HONEY]) + "\n" + json.dumps([BEE, CLOTH, FLOUR]) + "\n"
     for name in ("rows.json", "rows.json.gz", "rows.jsonl.gz"):
