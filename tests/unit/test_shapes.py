@@ -304,6 +304,17 @@ def test_rows_in_no_shape_are_told_of_the_shapes_and_the_proposed_mapping_reads_
     assert said(read(source, columns={"query": "title", "positive": "body"})) == {BEE: ({HONEY}, set())}
 
 
+def test_label_of_rows_in_no_shape_is_in_the_proposed_mapping(write):
+    """NLI's rows: to read them without their label would make contradictions positives."""
+    rows = [{"premise": BEE, "hypothesis": HONEY, "label": 1}, {"premise": BEE, "hypothesis": FLOUR, "label": 0}]
+    with pytest.raises(UserError, match=r"--data.columns '\{query: QUESTION, positive: ANSWER, label: label\}'"):
+        read(write(rows))
+    mapping = {"query": "premise", "positive": "hypothesis", "label": "label"}
+    assert said(read(write(rows), columns=mapping)) == {BEE: ({HONEY}, {FLOUR})}
+    with pytest.raises(UserError, match=r"label is .*entailment.*expected a finite number"):
+        read(write([rows[0] | {"label": "entailment"}]), columns=mapping)
+
+
 # ---- by random rows -------------------------------------------------------------------------------------------------
 
 TEXT = st.text(
