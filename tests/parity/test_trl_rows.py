@@ -12,7 +12,7 @@ from tokenizers import processors
 from transformers import AutoModelForCausalLM
 
 from research.data.instruction_tokens import tokenise
-from research.data.instructions import read_examples
+from research.data.instructions import InstructionData, read_examples
 from research.data.preference_tokens import tokenise_preferences
 from research.data.preferences import read_preferences
 from research.errors import UserError
@@ -258,6 +258,21 @@ def test_a_raw_prompt_is_answered_as_it_is_trained(frame, tmp_path):
         (row,) = tokenise(read_examples(file, None), tokenizer, 512, "completion").rows
         trained = row["input_ids"][: sum(label == -100 for label in row["labels"])]
         assert prompt_ids(tokenizer, prompt, "m") == trained
+
+
+def test_answers_are_compared_with_completions_that_have_a_text(tmp_path):
+    """An empty answer would equal a call without a content, and be an exact match."""
+    made = [{"prompt": [ASK], "completion": [call({"x": 1})]}, {"prompt": [ASK], "completion": [call({"x": 2}, "Hm.")]},
+            {"prompt": [ASK], "completion": [{"role": "assistant", "content": "3."}]}]  # fmt: skip
+    file = written(tmp_path, made)
+    data = InstructionData(file, None, file, None)
+    data.tokens["val"] = tokenise(data.collections["val"], byte_tokenizer(TOOLS), 512, "completion")
+    assert [(name, text) for name, _, text in data.questions("val", 9)] == [("1", "Hm."), ("2", "3.")]
+    file = written(tmp_path, made[:1])
+    data = InstructionData(file, None, file, None)
+    data.tokens["val"] = tokenise(data.collections["val"], byte_tokenizer(TOOLS), 512, "completion")
+    with pytest.raises(UserError, match=r"no completion .* has a text .*Leave rouge_l"):
+        data.questions("val", 9)
 
 
 def test_pairs_without_a_prompt_are_left_out_as_such(tmp_path):
