@@ -70,7 +70,7 @@ def shape_rows(rows: Iterator[tuple[str, dict]], read: Callable[[dict], Shaped],
         raise UserError(f"{bad.columns}: no row of {source} has the column {column!r} ({role}); {suggest(column, unread)}. "
                         "Correct it.")  # fmt: skip
     if unread:
-        say(f"{source}: columns that are not read: {', '.join(sorted(unread))}")
+        say(f"{source}: columns that are not read: {', '.join(key or repr(key) for key in sorted(unread))}")
     if bad.counts:
         say(f"{source}: skipped rows: " + ", ".join(f"{n} {reason}" for reason, n in bad.counts.items()))
 

@@ -120,7 +120,8 @@ def _examples(args: argparse.Namespace) -> list[dict]:
         raise UserError(f"rows of {args.data} have no prompt ({', '.join(found[0])}); expected prompt and completion, or "
                         "instruction and response. Name other data, or write the prompts into a file for "
                         "--prompts.")  # fmt: skip
-    return [{"prompt": prompts.asked(row), "reference": reference(row)} for row in found]
+    # a completion that is a call of a tool has no text to compare with
+    return [{"prompt": prompts.asked(row), "reference": reference(row) or None} for row in found]
 
 
 def _answer(args: argparse.Namespace, name: str, examples: list[dict]) -> tuple[dict[str, dict], dict]:
