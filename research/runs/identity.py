@@ -34,6 +34,11 @@ ONE_SPELLING: dict[str, Any] = {
     "data.init_args.chunk_overhead": 512, "data.init_args.share_prompt": None,
 }  # fmt: skip
 """Options that change speed, memory or rounding alone → the value that stands for all of theirs."""
+DOCUMENTED: dict[str, Any] = {
+    "trainer.precision": "32-true", "trainer.limit_train_batches": 1.0, "trainer.limit_val_batches": 1.0,
+    "trainer.limit_test_batches": 1.0, "trainer.limit_predict_batches": 1.0, "trainer.val_check_interval": 1.0,
+}  # fmt: skip
+"""What Lightning makes of its own default, None; 1.0 is all of the batches, and 1 is one of them."""
 SINCE: dict[str, Any] = {
     "data.init_args.columns": None, "data.init_args.positive_from": None, "data.init_args.corpus_file": None,
     "data.init_args.queries_file": None, "data.init_args.train_split": None,
@@ -57,7 +62,7 @@ def ids_of(resolved: dict, base_hash: str, data: dict) -> tuple[str, ...]:
     before = _without(_spelled(resolved, everything=True), (*HOW, *PATHS))
     trainer = before.get("trainer")
     typed = [before | {"trainer": one} for one in _as_typed(trainer)] if isinstance(trainer, dict) else [before]
-    forms = (what_is_computed(resolved), *typed)
+    forms = (what_is_computed(resolved), _without(_one_spelling(_spelled(resolved), {}), (*HOW, *PATHS)), *typed)
     ids = (hash_json([form, base_hash, known_facts(data)])[:LENGTH] for form in forms)
     return tuple(dict.fromkeys(ids))
 
@@ -69,11 +74,6 @@ def _as_typed(trainer: dict) -> list[dict]:
     counts = [devices, str(devices)] if isinstance(devices, int) else [devices]
     widths = [precision, int(bits), bits] if bits in ("32", "64") else [precision]
     return [trainer | {"devices": count, "precision": width} for count in counts for width in widths]
-
-
-def point_of(resolved: dict, base_hash: str, data: dict) -> str:
-    """The point id of a training; see ids_of."""
-    return ids_of(resolved, base_hash, data)[0]
 
 
 def what_is_computed(resolved: dict) -> dict:
@@ -183,10 +183,19 @@ def _of_ours(class_path: str) -> frozenset[str]:
     return frozenset(names | (_known(class_path) or frozenset()))
 
 
-def _class(class_path: str) -> type:
+def imported(class_path: str) -> Any:
+    """What a configuration names.
+
+    Raises:
+        ImportError, AttributeError, ValueError: it is not there.
+    """
     module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _class(class_path: str) -> type:
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = imported(class_path)
     except (ImportError, AttributeError, ValueError):
         found = object  # a configuration of elsewhere: it is compared as it stands
     return found if isinstance(found, type) else object
@@ -226,9 +235,13 @@ def _plain(value: Any) -> Any:
 # ---- one spelling of how --------------------------------------------------------------------------------------------
 
 
-def _one_spelling(resolved: dict) -> dict:
-    """With what says how, and not what, in one spelling."""
+def _one_spelling(resolved: dict, documented: dict[str, Any] = DOCUMENTED) -> dict:
+    """With what says how, and not what, in one spelling; the `documented` values of the Trainer as its defaults."""
     out = json.loads(json.dumps(resolved, default=str))
+    for name, value in documented.items():
+        section, _, option = name.rpartition(".")
+        if (part := _part(out, section)) is not None and repr(part.get(option)) == repr(value):
+            part[option] = None
     for name, value in ONE_SPELLING.items():
         section, _, option = name.rpartition(".")
         if (part := _part(out, section)) is not None and option in part:

@@ -9,7 +9,6 @@ import ast
 import contextlib
 import datetime
 import functools
-import importlib
 import inspect
 import itertools
 import json
@@ -25,6 +24,7 @@ import yaml
 
 from research.errors import UserError, suggest
 from research.runfolder import MARKER
+from research.runs.identity import imported
 
 if TYPE_CHECKING:
     import jsonargparse
@@ -387,11 +387,6 @@ def _instance(section: "jsonargparse.Namespace") -> Any:
             raise
         raise UserError(f"the adapter is refused by PEFT ({' '.join(str(reason).split())[:300]}); expected arguments of its "
                         "class that go together. Correct model.adapter.") from error  # fmt: skip
-
-
-def imported(class_path: str) -> type:
-    module, _, name = class_path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 def make_trainer(config: "jsonargparse.Namespace", callbacks: list, loggers: list) -> "L.Trainer":
