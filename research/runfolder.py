@@ -348,12 +348,15 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         UserError: the disk, no locks, or no file of ours.
     """
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stream = open_lock(path)
-    with stream:
+    with _opened(path) as stream:
         lock(stream, fcntl.LOCK_EX, path)
         yield
+
+
+def _opened(path: Path) -> IO:
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open_lock(path)
 
 
 @contextlib.contextmanager
@@ -367,11 +370,10 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[None]:
     """
     path = Path(folder) / "lock"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stream = open_lock(path)
-    except OSError as error:
-        if error.errno not in READ_ONLY or not path.parent.is_dir():
-            raise disk_error(error, folder) from error
+        stream = _opened(path)
+    except UserError as error:
+        if getattr(error.__cause__, "errno", None) not in READ_ONLY or not path.parent.is_dir():
+            raise
         stream = None
     if stream is None:
         yield

@@ -36,6 +36,11 @@ ONE_SPELLING: dict[str, Any] = {
     "data.init_args.chunk_overhead": 512, "data.init_args.share_prompt": None,
 }  # fmt: skip
 """Options that change speed, memory or rounding alone → the value that stands for all of theirs."""
+DOCUMENTED: dict[str, Any] = {
+    "trainer.precision": "32-true", "trainer.limit_train_batches": 1.0, "trainer.limit_val_batches": 1.0,
+    "trainer.limit_test_batches": 1.0, "trainer.limit_predict_batches": 1.0, "trainer.val_check_interval": 1.0,
+}  # fmt: skip
+"""What Lightning makes of its own default, None; 1.0 is all of the batches, and 1 is one of them."""
 SINCE: dict[str, Any] = {
     "data.init_args.columns": None, "data.init_args.positive_from": None, "data.init_args.corpus_file": None,
     "data.init_args.queries_file": None, "data.init_args.train_split": None,
@@ -63,7 +68,8 @@ def ids_of(resolved: dict, base_hash: str, data: dict) -> tuple[str, ...]:
     before = _without(_spelled(resolved, everything=True), (*HOW, *PATHS))
     trainer = before.get("trainer")
     typed = [before | {"trainer": one} for one in _as_typed(trainer)] if isinstance(trainer, dict) else [before]
-    forms = (what_is_computed(resolved), *typed)
+    documented = _without(one_spelling(_spelled(resolved), {}, _are_free(resolved)), (*HOW, *PATHS))  # as typed once
+    forms = (what_is_computed(resolved), documented, *typed)
     facts = known_facts(data)
     uncounted = {name: value for name, value in facts.items() if name not in COUNTED}  # as before each was counted
     ids = (hash_json([form, base_hash, one])[:LENGTH] for one in (facts, uncounted) for form in forms)
@@ -79,16 +85,14 @@ def _as_typed(trainer: dict) -> list[dict]:
     return [trainer | {"devices": count, "precision": width} for count in counts for width in widths]
 
 
-def point_of(resolved: dict, base_hash: str, data: dict) -> str:
-    """The point id of a training; see ids_of."""
-    return ids_of(resolved, base_hash, data)[0]
-
-
 def what_is_computed(resolved: dict) -> dict:
     """A configuration without what says where or how, and without options at their defaults."""
-    spelled = _spelled(resolved)
-    # a router's loss is of a process's own tokens: how many processes share a batch tells
-    return _without(spelled if has_router_loss(resolved) else one_spelling(spelled), (*HOW, *PATHS))
+    return _without(one_spelling(_spelled(resolved), processes=_are_free(resolved)), (*HOW, *PATHS))
+
+
+def _are_free(resolved: dict) -> bool:
+    """Whether any number of processes that share a batch computes the same; a router's loss is of a process's own tokens."""
+    return not has_router_loss(resolved)
 
 
 def differences(a: dict, b: dict) -> dict[str, tuple]:
@@ -193,10 +197,19 @@ def _of_ours(class_path: str) -> frozenset[str]:
     return frozenset(names | (_known(class_path) or frozenset()))
 
 
-def _class(class_path: str) -> type:
+def imported(class_path: str) -> Any:
+    """What a configuration names.
+
+    Raises:
+        ImportError, AttributeError, ValueError: it is not there.
+    """
     module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _class(class_path: str) -> type:
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = imported(class_path)
     except (ImportError, AttributeError, ValueError):
         found = object  # a configuration of elsewhere: it is compared as it stands
     return found if isinstance(found, type) else object
@@ -236,16 +249,26 @@ def _plain(value: Any) -> Any:
 # ---- one spelling of how --------------------------------------------------------------------------------------------
 
 
-def one_spelling(resolved: dict) -> dict:
-    """With what says how, and not what, in one spelling."""
+def one_spelling(resolved: dict, documented: dict[str, Any] = DOCUMENTED, processes: bool = True) -> dict:
+    """With what says how, and not what, in one spelling.
+
+    Args:
+        resolved: configuration.
+        documented: values of the Trainer that are its defaults by its documentation.
+        processes: whether devices that share a batch are among what says how.
+    """
     out = json.loads(json.dumps(resolved, default=str))
+    for name, value in documented.items():
+        section, _, option = name.rpartition(".")
+        if (part := _part(out, section)) is not None and repr(part.get(option)) == repr(value):
+            part[option] = None
     for name, value in ONE_SPELLING.items():
         section, _, option = name.rpartition(".")
         if (part := _part(out, section)) is not None and option in part:
             part[option] = value
     trainer, data, model = (_part(out, name) for name in ("trainer", "data.init_args", "model.init_args"))
     count = _processes(trainer) if trainer is not None and "devices" in trainer else None
-    if count is None:  # known on the machine alone
+    if count is None or (count > 1 and not processes):  # None: known on the machine alone
         return out
     if count > 1:
         size = (data or {}).get("batch_size")

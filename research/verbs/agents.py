@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -78,10 +79,12 @@ def _check(args: argparse.Namespace, sweep: Any) -> None:
     """
     from research.sweeps.plan import is_exhaustive, plan, shown
 
-    if is_exhaustive(sweep):
+    decided = sweep.early_terminate is not None or sweep.target is not None  # by the server, whatever the command is
+    if is_exhaustive(sweep) and not decided:
         planned_points(args, sweep)
         return
-    _, problems = plan(sweep, describe, args.seed, watched)
+    metric = sweep.metric if str(sweep.metric).startswith("val/") else None
+    _, problems = plan(sweep, partial(describe, shown=metric), args.seed, watched)
     if problems:
         raise UserError(f"{args.file}: {len(problems)} samples cannot be run, the first {shown(problems[0].values)}: "
                         f"{problems[0].reason}")  # fmt: skip

@@ -10,7 +10,6 @@ import contextlib
 import datetime
 import enum
 import functools
-import importlib
 import inspect
 import itertools
 import json
@@ -26,6 +25,7 @@ import yaml
 
 from research.errors import UserError, suggest
 from research.runfolder import MARKER, read_json
+from research.runs.identity import imported
 
 if TYPE_CHECKING:
     import jsonargparse
@@ -404,11 +404,6 @@ def _instance(section: "jsonargparse.Namespace") -> Any:
             raise
         raise UserError(f"the adapter is refused by PEFT ({' '.join(str(reason).split())[:300]}); expected arguments of its "
                         "class that go together. Correct model.adapter.") from error  # fmt: skip
-
-
-def imported(class_path: str) -> type:
-    module, _, name = class_path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 def make_trainer(config: "jsonargparse.Namespace", callbacks: list, loggers: list) -> "L.Trainer":

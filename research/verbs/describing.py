@@ -5,6 +5,8 @@ from typing import Any
 
 from research.errors import UserError
 
+SETS = ("target_modules", "exclude_modules", "modules_to_save")
+
 
 def describe(argv: list[str], metric: str | None = None, shown: str | None = None) -> dict[str, Any]:
     """What a command would compute, without computing it: its models are built without weights.
@@ -80,14 +82,18 @@ def _check_metric(metric: str, module: Any, data: Any, trainer: Any) -> None:
 
 
 def _canonical(resolved: dict) -> dict:
-    """The configuration with LoRA's alpha and rsLoRA as the one number that they make: the scale of the update."""
+    """The configuration with LoRA's alpha and rsLoRA as the one number that they make, the scale of the update; names that
+    have no order are in one."""
     from research.models.adapters import LORA, effective_scale
     from research.runs.identity import what_is_computed
 
     values = what_is_computed(json.loads(json.dumps(resolved)))
     adapter = values["model"]["init_args"].get("adapter")
+    inner = adapter.get("init_args") or {} if isinstance(adapter, dict) else {}
+    inner |= {
+        name: sorted(inner[name]) for name in SETS if isinstance(inner.get(name), list)
+    }  # PEFT makes sets of them
     if isinstance(adapter, dict) and adapter.get("class_path") == "peft.LoraConfig":
-        inner = adapter["init_args"]
         inner["scale"] = effective_scale({**inner, "peft_type": LORA})
         inner.pop("lora_alpha"), inner.pop("use_rslora", None)
     return values

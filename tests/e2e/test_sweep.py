@@ -184,6 +184,13 @@ def test_another_spelling_of_one_scale_is_warned_of(place, research):
     result = research("sweep", "plan", sweep({"model.adapter": {"values": values}}))
     assert result.code == 0
     assert "computes what model.adapter={'r': 4, 'lora_alpha': 4, 'use_rslora': False} computes" in result.err
+    Path("runs").rename("first")
+    orders = [["q_proj", "v_proj"], ["v_proj", "q_proj"]]  # PEFT has no order of them
+    result = research("sweep", "plan", sweep({"model.adapter.target_modules": {"values": orders}}))
+    assert (result.code, "computes what model.adapter.target_modules=['q_proj', 'v_proj'] computes" in result.err) == (
+        0,
+        True,
+    )
 
 
 def test_a_plan_of_36_points_is_quick(place, research):

@@ -314,3 +314,16 @@ def test_points_beyond_the_cluster_s_arrays_are_counted_anew_or_refused(place, r
     words = re.search(r"--of (\S+) --index", script)
     assert research("sweep", "worker", "s.yaml", "--of", words[1], "--index", "1").code == 0
     assert Path("said.txt").read_text().split() == ["a=0", "a=1", "a=2", "a=4"]
+
+
+@pytest.mark.parametrize("more", ["early_terminate: {type: hyperband, min_iter: 1}\n", ""])
+def test_what_the_metric_decides_can_be_left_to_w_and_b_s_agents(more, place, research):  # noqa: F811
+    """As the refusal of another program says that `run` cannot look at while it runs."""
+    target = "" if more else ", target: 0.1"
+    Path("s.yaml").write_text("method: grid\nname: s\nprogram: t.py\nparameters: {a: {values: [1, 2]}}\n"
+                              f"metric: {{name: val/loss{target}}}\n{more}")  # fmt: skip
+    result = research("sweep", "run", "s.yaml")
+    assert (result.code, "leave them to W&B's agents" in result.err) == (2, True)
+    result = research("sweep", "submit", "s.yaml", "--wandb", TARGET, "--dry-run")  # the cure
+    assert result.code == 0, result.err
+    assert "#SBATCH --array=0-1\n" in result.out

@@ -10,7 +10,7 @@ import yaml
 
 from research.runs import identity, numbers
 from research.runs.changes import CHANGES, Change, has_router_loss
-from research.runs.identity import KNOWN, SINCE, differences, ids_of, point_of
+from research.runs.identity import KNOWN, SINCE, differences, ids_of
 from research.runs.numbers import numbers_key, stale_because
 
 HEAD = Path(__file__).parents[1] / "fixtures/head"
@@ -20,6 +20,10 @@ RUNS = [path.parent for path in sorted(HEAD.rglob("provenance.json")) if "point"
 def read(run: Path) -> tuple[dict, str, dict, str]:
     facts = json.loads((run / "provenance.json").read_text())
     return yaml.safe_load((run / "config.yaml").read_text()), facts["model_hash"], facts["data"], facts["point"]
+
+
+def point_of(*made_of) -> str:
+    return ids_of(*made_of)[0]
 
 
 def changed(config: dict, **options) -> dict:
@@ -67,6 +71,24 @@ def test_devices_at_an_equal_global_batch_are_one_point(dual):
     assert dual(**two, data__batch_size=2, model__gather=False) != dual(model__gather=False)
     # how many devices "auto" means is known on the machine alone
     assert dual(trainer__accelerator="auto", trainer__devices="auto") != dual()
+
+
+def test_an_option_at_its_documented_default_is_no_part(dual):
+    """Lightning's default is None, of which it makes the value that its documentation names."""
+    for name in ("train", "val", "test"):
+        assert (
+            dual(**{f"trainer__limit_{name}_batches": 1.0}) == dual() != dual(**{f"trainer__limit_{name}_batches": 1})
+        )
+    assert dual(trainer__precision="32-true") == dual(trainer__precision=None) != dual(trainer__precision="64-true")
+    assert dual(trainer__val_check_interval=1.0) == dual(trainer__val_check_interval=None)
+
+
+def test_the_id_of_a_documented_default_that_was_spelled_is_known():
+    config, base, data, _ = read(HEAD / "runs/dual")
+    typed = changed(config, trainer__precision="32-true", trainer__devices=2, data__batch_size=2)
+    old = identity._without(identity._one_spelling(identity._spelled(typed), {}), (*identity.HOW, *identity.PATHS))
+    assert old["trainer"]["precision"] == "32-true"
+    assert identity.hash_json([old, base, data])[: identity.LENGTH] in ids_of(typed, base, data)
 
 
 def test_what_says_how_is_no_part(dual):
@@ -248,7 +270,7 @@ def test_processes_tell_where_a_router_is_trained(tmp_path):
         config = changed(config, model__model=str(tmp_path / name))
         size = config["data"]["init_args"]["batch_size"]
         two = changed(config, trainer__devices=2, trainer__strategy="ddp", data__batch_size=size // 2)
-        assert (point_of(two, base, data) == point_of(config, base, data)) == (name == "dense")
+        assert (ids_of(two, base, data)[0] == ids_of(config, base, data)[0]) == (name == "dense")
 
 
 def test_an_option_that_a_release_of_peft_lacks_has_its_old_default():

@@ -10,7 +10,7 @@ from typing import Literal, Union, get_args, get_origin
 import pytest
 import yaml
 
-from research.runs.identity import point_of
+from research.runs.identity import ids_of
 from research.verbs import configuration
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +93,7 @@ def test_one_meaning_is_one_point(tmp_path, sft, option, forms, normal):
     for form in forms:
         values = resolved(tmp_path / "c.yaml", sft | {"trainer": sft["trainer"] | {option: form}})
         assert repr(values["trainer"][option]) == repr(normal)
-        points.add(point_of(values, "base", {}))
+        points.add(ids_of(values, "base", {})[0])
     assert len(points) == 1
 
 
