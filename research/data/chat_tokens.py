@@ -190,12 +190,13 @@ def _say_escaped(source: str, text: str, messages: list[dict]) -> None:
             "quotes escaped; write them as objects to have them written as a call's arguments are")  # fmt: skip
 
 
-def refused(examples: Examples, number: int, error: Exception, cure: str) -> UserError:
-    """Why row `number` (from 0) cannot be tokenised, and what to do about it."""
+def refused(examples: Examples, number: int, error: Exception,
+            cure: str = "Correct the rows, the template, or data.loss_on.") -> UserError:  # fmt: skip
+    """Why row `number` (from 0) cannot be tokenised."""
     reason = " ".join(str(error).split())[:300]
     place = examples.places[number] if examples.places else f"row {number + 1}"
     return UserError(f"rows of {examples.source} cannot be tokenised ({place}: {type(error).__name__}: {reason}); "
-                     f"expected what the model's chat template takes. {cure}.")  # fmt: skip
+                     f"expected what the model's chat template takes. {cure}")  # fmt: skip
 
 
 def quiet(tokenizer: Any) -> None:

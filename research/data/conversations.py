@@ -140,6 +140,23 @@ def tools_of(value: Any) -> list[dict]:
     return tools
 
 
+def arguments_of(value: Any) -> dict:
+    """The template's arguments of a row: an object, or its JSON text; {} where there are none.
+
+    Raises:
+        Malformed: anything else.
+    """
+    arguments = value
+    if isinstance(value, str):
+        try:
+            arguments = json.loads(value) if value.strip() else {}
+        except (ValueError, RecursionError):
+            arguments = None
+    if not isinstance(arguments, dict):
+        raise Malformed(f"chat_template_kwargs is {shown(value)}, expected an object or its JSON")
+    return arguments
+
+
 def with_system(messages: list[Message], system: Any) -> list[Message]:
     """A row's own system text before a conversation.
 

@@ -13,6 +13,7 @@ from research import prompts
 from research.data.chat_tokens import extract_prompt
 from research.data.conversations import (
     Malformed,
+    arguments_of,
     has_text,
     is_conversation,
     messages_of,
@@ -62,6 +63,8 @@ def shape_rows(rows: Iterator[tuple[str, dict]], read: Callable[[dict], Shaped],
         UserError: a row in no shape, or of another form than the first; a column of `columns` that no row has.
     """
     first, unread, missing = None, {}, dict(columns or {})
+    told: set[str] = set()  # roles whose columns say something
+    taken: set[str] = set()  # of them those that a row is made of
     for where, row in rows:
         missing = {role: column for role, column in missing.items() if column not in row}
         given = {key: value for key, value in row.items() if not is_absent(value)}
@@ -81,6 +84,9 @@ def shape_rows(rows: Iterator[tuple[str, dict]], read: Callable[[dict], Shaped],
             kind, cure = error.args[1:] or ("bad value", "Mend the row")
             bad.report(where, kind, str(error.args[0]), cure)
             continue
+        if columns:
+            told |= {role for role, value in mapped.items() if value not in ("", "[]", "{}", [], {})}
+            taken |= used
         form = {name: is_conversation(value) for name, value in shaped.items() if name not in BESIDE}
         first = first or form
         # one row of preferences may say its prompt, and the next one begin with it
@@ -94,6 +100,10 @@ def shape_rows(rows: Iterator[tuple[str, dict]], read: Callable[[dict], Shaped],
         role, column = next(iter(missing.items()))
         raise UserError(f"data.columns: no row of {source} has the column {column!r} ({role}); {suggest(column, unread)}. "
                         "Correct it.")  # fmt: skip
+    for role in sorted(told - taken):
+        raise UserError(f"data.columns names {role} ({columns[role]!r}), and no row of {source} is made of it; expected roles "
+                        f"of its shape ({', '.join(sorted(taken))}). Leave it out, or name the others by their "
+                        "roles.")  # fmt: skip
     if unread:
         say(f"{source}: columns that are not read: {', '.join(sorted(unread))}")
     if bad.counts:
@@ -103,6 +113,13 @@ def shape_rows(rows: Iterator[tuple[str, dict]], read: Callable[[dict], Shaped],
 def is_absent(value: Any) -> bool:
     """JSON's null, and the NaN that pandas writes for a cell without a value."""
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def is_undesired(label: Any) -> bool:
+    """Whether KTO's label is false: as JSON and Parquet have it, or as the text of a CSV cell."""
+    if isinstance(label, str):
+        return label.strip().lower() in ("false", "f", "no", "n", "0", "0.0", "-1")
+    return isinstance(label, (bool, int, float)) and label in (0, -1)
 
 
 def check_columns(columns: dict[str, str] | None) -> None:
@@ -147,7 +164,7 @@ def read_instruction(row: dict) -> Shaped:
     else:
         raise Malformed(f"the row has {_keys(row)}, expected {INSTRUCTION_FORMS}", "unknown form",
                         "Rename the keys, or name them in data.columns")  # fmt: skip
-    if _is_undesired(row.get("label")) and "text" not in shaped:
+    if is_undesired(row.get("label")) and "text" not in shaped:
         raise Malformed(f"label is {row['label']!r}, expected answers to learn: this one is marked as undesired", "undesired",
                         "Leave such rows out, or the column label where it means something else")  # fmt: skip
     shaped, used = _beside(row, shaped, used)
@@ -254,7 +271,7 @@ def _beside(row: dict, shaped: dict, used: set[str]) -> Shaped:
             shaped["tools"] = tools
     if "chat_template_kwargs" in row:
         used = used | {"chat_template_kwargs"}
-        if arguments := _arguments(row["chat_template_kwargs"]):
+        if arguments := arguments_of(row["chat_template_kwargs"]):
             shaped["chat_template_kwargs"] = arguments
     for key in ("tools", "chat_template_kwargs"):
         if problem := text_problem(key, shaped.get(key)):
@@ -277,26 +294,6 @@ def _context(row: dict, ask: str) -> dict[str, str]:
     if name is None or ask in ("input", "prompt"):
         return {}
     return {name: _text(name, row[name])}
-
-
-def _arguments(value: Any) -> dict:
-    """The template's arguments: an object, or its JSON text; {} where there are none."""
-    arguments = value
-    if isinstance(value, str):
-        try:
-            arguments = json.loads(value) if value.strip() else {}
-        except (ValueError, RecursionError):
-            arguments = None
-    if not isinstance(arguments, dict):
-        raise Malformed(f"chat_template_kwargs is {shown(value)}, expected an object or its JSON")
-    return arguments
-
-
-def _is_undesired(label: Any) -> bool:
-    """Whether KTO's label is false: as JSON and Parquet have it, or as the text of a CSV cell."""
-    if isinstance(label, str):
-        return label.strip().lower() in ("false", "f", "no", "n", "0", "0.0", "-1")
-    return isinstance(label, (bool, int, float)) and label in (0, -1)
 
 
 def _history(value: Any) -> list[dict]:

@@ -78,7 +78,7 @@ def _made(examples: Examples, tokenizer: Any, max_length: int) -> Made:
         try:
             made = pair_ids(tokenizer, extract_prompt(row))
         except Exception as error:  # jinja's errors, and what a template's own fields raise
-            raise refused(examples, number, error, "Correct the rows or the template") from error
+            raise refused(examples, number, error, "Correct the rows or the template.") from error
         room = max_length - len(made["prompt_ids"])
         if room < 1 or not made["prompt_ids"] or not all(made[f"{side}_ids"] for side in SIDES):
             continue

@@ -70,6 +70,8 @@ def is_table(source: str | Sequence[str]) -> bool:
     if not isinstance(source, str):
         return True
     named = source.lower().removesuffix(".gz").endswith(ENDINGS) or glob.has_magic(source) or Path(source).is_dir()
+    if "," in source and not named:
+        named = all(is_table(one.strip()) for one in source.split(",") if one.strip())
     return named and not source.startswith(("hf:", "builtin:", "beir:"))
 
 

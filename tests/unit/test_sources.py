@@ -163,7 +163,9 @@ def test_signs_of_a_hub_name_may_be_those_of_a_folder(hub_folder):
     for name in ("set@v2", "set:v2", "a@b:c@d,e"):
         hub_folder = hub_folder.rename(hub_folder.with_name(name))
         assert load(f"hf:{hub_folder}", "test").qrels == {"10": {"1": 1}}, name
-    with pytest.raises(UserError, match=r"hf:nobody/set:v2@main names the configuration 'v2'.*Write hf:nobody/set@main"):
+    with pytest.raises(
+        UserError, match=r"hf:nobody/set:v2@main names the configuration 'v2'.*Write hf:nobody/set@main"
+    ):
         load("hf:nobody/set:v2@main", "test")
 
 

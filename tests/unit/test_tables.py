@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from research.data.rows import BadRows
-from research.data.tables import read_table, splits_of
+from research.data.tables import is_table, read_table, splits_of
 from research.errors import UserError
 
 CALLS = [{"x": 1}, {"city": "Paris"}, {"x": 2}]
@@ -144,6 +144,7 @@ def test_several_sources_are_read_each_by_its_split():
         ("fol*", "train", "T"), (["a.jsonl", "hf:folder"], "train", "abT"),
     ]:  # fmt: skip
         assert [row["n"] for row in rows_of(source, split)] == list(expected), (source, split)
+        assert is_table(source)
     assert splits_of(["folder", "both"]) == ["test", "train"]
     assert splits_of("folder,a.jsonl") == []
     for source, split, message in [
