@@ -89,6 +89,12 @@ def main(argv: list[str]) -> int:
     except BrokenPipeError:  # the reader of our stdout (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except RuntimeError as error:
+        if not str(error).startswith("Symlink loop"):  # pathlib's, of Python 3.11 and 3.12
+            raise
+        print(f"error: {error}: the link points to itself; expected a file or folder. Remove it, or name another path.",
+              file=sys.stderr)  # fmt: skip
+        return 2
     except OSError as error:
         from research.runfolder import disk_error
 

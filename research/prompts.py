@@ -54,7 +54,10 @@ def prompt_ids(tokenizer: Any, prompt: str | list[Message], model: str) -> list[
         UserError: messages without a template, or one that fails on them.
     """
     if isinstance(prompt, str):
-        return tokenizer(prompt)["input_ids"]
+        ids, end = tokenizer(prompt)["input_ids"], tokenizer.eos_token_id
+        alone = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        # some tokenizers end every text; in training the completion follows, and no end
+        return ids[:-1] if ids[-1:] == [end] and ids[:-1][-len(alone) :] == alone else ids
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(f"{model} has no chat template; expected one for prompts that are conversations. Name an "
                         "instruction-tuned model, or data with plain prompts.")  # fmt: skip

@@ -26,11 +26,22 @@ import yaml
 from research.errors import UserError
 from research.progress import say
 
+MODEL_FACTS = "tandem.json"  # in a model's folder: an adapter's base, by name and hash; once, lengths of an encoder
 MARKER = "provenance.json"  # a folder that holds this file is a run folder: verbs may write into it again
 STORE_FILES = ("lock", "journal.jsonl", "embeddings.npy", "ids.json", "store.json")
-DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+DISK_ERRNOS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+}
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 LOCKLESS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}  # EBADF: NFS, of a file only read
+LONGEST = 240  # bytes of a name: disks take 255, and a log of the name has an ending
 PACKAGES = "torch lightning transformers tokenizers sentence-transformers peft trl hnswlib bm25s numpy datasets".split()
 
 
@@ -234,11 +245,15 @@ def read_yaml(path: Path, what: str) -> Any:
 class _Unique(yaml.SafeLoader):
     """A name given twice is an error, not the last one."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(
+            anchor
+        )  # as it is written: `<<: *other` puts names in that may stand here too
+        keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        names = [self.construct_object(key, deep=True) for key in keys]
         if doubled := [name for i, name in enumerate(names) if name in names[:i]]:
             raise yaml.constructor.ConstructorError(None, None, f"{doubled[0]!r} is there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+        return node
 
 
 @contextlib.contextmanager
@@ -374,8 +389,10 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[None]:
 
 
 def is_name(text: Any) -> bool:
-    """Whether a text can name a folder within another: no path, no control characters."""
-    return isinstance(text, str) and text not in ("", ".", "..") and re.search(r"[/\x00-\x1f\x7f]", text) is None
+    """Whether a text can name a folder within another: no path, no control characters, not too long for a disk."""
+    if not isinstance(text, str) or text in ("", ".", "..") or re.search(r"[/\x00-\x1f\x7f\ud800-\udfff]", text):
+        return False
+    return len(text.encode()) <= LONGEST
 
 
 def _umask() -> int:

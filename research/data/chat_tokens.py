@@ -70,6 +70,8 @@ def learned_ids(tokenizer: Any, row: dict, loss_on: str) -> tuple[list[int], lis
         mask[:start] = [0] * start
     if loss_on == "assistant":
         mask = list(made.get("assistant_masks") or [0])
+        if 1 not in mask and not any(one["role"] == "assistant" for one in talk):
+            raise RuntimeError("no message is the assistant's: there is nothing to learn of it")
         if 1 not in mask:
             raise RuntimeError("the chat template marks no token as the assistant's: it lacks {% generation %} around what the "
                                "assistant says")  # fmt: skip
@@ -190,13 +192,12 @@ def _say_escaped(source: str, text: str, messages: list[dict]) -> None:
             "quotes escaped; write them as objects to have them written as a call's arguments are")  # fmt: skip
 
 
-def refused(examples: Examples, number: int, error: Exception,
-            cure: str = "Correct the rows, the template, or data.loss_on.") -> UserError:  # fmt: skip
-    """Why row `number` (from 0) cannot be tokenised."""
+def refused(examples: Examples, number: int, error: Exception, cure: str) -> UserError:
+    """Why row `number` (from 0) cannot be tokenised, and what to do about it."""
     reason = " ".join(str(error).split())[:300]
     place = examples.places[number] if examples.places else f"row {number + 1}"
     return UserError(f"rows of {examples.source} cannot be tokenised ({place}: {type(error).__name__}: {reason}); "
-                     f"expected what the model's chat template takes. {cure}")  # fmt: skip
+                     f"expected what the model's chat template takes. {cure}.")  # fmt: skip
 
 
 def quiet(tokenizer: Any) -> None:

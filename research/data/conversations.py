@@ -4,21 +4,25 @@ OpenAI's (role, content, tool_calls, parts) and ShareGPT's (from, value). A mess
 """
 
 import json
+import re
 from typing import Any
 
+from research import prompts
 from research.data.rows import broken
 
 ROLES = ("system", "user", "assistant", "tool")
 NAMES = {  # of the same roles, as ShareGPT's data and other tools write them
     "human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
     "bot": "assistant", "model": "assistant", "developer": "system", "observation": "tool", "function": "tool",
-    "function_response": "tool", "tool_response": "tool",
+    "function_response": "tool", "tool_response": "tool", "ipython": "tool",
 }  # fmt: skip
 CALL = ("function_call", "tool_call")  # ShareGPT's roles of an assistant's call, its value JSON
 FLAGS = ("weight", "train", "training", "loss")  # of an assistant's message: whether it is learned
 MEDIA = ("image", "images", "image_url", "input_image", "video", "videos", "audio", "audios", "input_audio", "file")
 
 Message = dict[str, Any]
+WRITTEN = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value)["']\s*:""")
+"""A text that is the JSON of messages, or Python's own way to write them, as tables of cells have them."""
 
 
 class Malformed(ValueError):
@@ -52,12 +56,33 @@ def is_conversation(value: Any) -> bool:
     return isinstance(value, (list, dict))
 
 
+def turns_of(name: str, value: Any) -> list[Message]:
+    """`messages_of`; texts without roles are the user's and the assistant's in turn, as in LIMA and the first UltraChat."""
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        return [(prompts.assistant if at % 2 else prompts.user)(one) for at, one in enumerate(value)]
+    return messages_of(name, value)
+
+
+def read_written(row: dict, *names: str) -> dict:
+    """The row; messages that a cell has as a text are messages.
+
+    Raises:
+        Malformed: a text that looks so, and is no JSON.
+    """
+    found = {}
+    for name in names:
+        if isinstance(row.get(name), str) and WRITTEN.match(row[name]):
+            found[name] = messages_of(name, row[name])
+    return row | found
+
+
 def _message(name: str, one: dict) -> Message:
     if "role" not in one and "from" in one:
         one = {("role" if key == "from" else "content" if key == "value" else key): part for key, part in one.items()}
         if one["role"] in CALL:
             one = {**one, "role": "assistant", "content": None, "tool_calls": _calls(name, one.get("content"))}
-    role = NAMES.get(str(one.get("role")), one.get("role"))
+    role = str(one.get("role")).lower()
+    role = NAMES.get(role, role)
     if role not in ROLES:
         raise Malformed(f"{name} is {shown(one)}, expected a text or a list of {{role, content}} with the roles "
                         f"{', '.join(ROLES)}")  # fmt: skip
@@ -135,26 +160,11 @@ def tools_of(value: Any) -> list[dict]:
         except (ValueError, RecursionError):
             raise Malformed(f"tools is {shown(value)}, expected a list of tools or its JSON") from None
     tools = [tools] if isinstance(tools, dict) else tools
+    if isinstance(tools, list) and tools and all(isinstance(tool, str) for tool in tools):  # each of them as JSON
+        tools = [one for tool in tools for one in tools_of(tool)]
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise Malformed(f"tools is {shown(value)}, expected a list of tools or its JSON")
     return tools
-
-
-def arguments_of(value: Any) -> dict:
-    """The template's arguments of a row: an object, or its JSON text; {} where there are none.
-
-    Raises:
-        Malformed: anything else.
-    """
-    arguments = value
-    if isinstance(value, str):
-        try:
-            arguments = json.loads(value) if value.strip() else {}
-        except (ValueError, RecursionError):
-            arguments = None
-    if not isinstance(arguments, dict):
-        raise Malformed(f"chat_template_kwargs is {shown(value)}, expected an object or its JSON")
-    return arguments
 
 
 def with_system(messages: list[Message], system: Any) -> list[Message]:
@@ -174,6 +184,43 @@ def with_system(messages: list[Message], system: Any) -> list[Message]:
             f"system is {shown(system)}, and the conversation begins with another one: expected one of them"
         )
     return [{"role": "system", "content": system}, *messages]
+
+
+def text_of(name: str, value: Any) -> str:
+    """
+    Raises:
+        Malformed: it is no text.
+    """
+    if not isinstance(value, str):
+        raise Malformed(f"{name} is {shown(value)}, expected a text")
+    return value
+
+
+def check_types(row: dict, *names: str) -> None:
+    """
+    Raises:
+        Malformed: neither a text nor a conversation.
+    """
+    for name in names:
+        if name in row and not isinstance(row[name], (str, list, dict)):
+            raise Malformed(f"{name} is {shown(row[name])}, expected a text or a list of {{role, content}}")
+
+
+def check_value(name: str, value: Any, expected: str, needed: bool, last: bool = False) -> None:
+    """
+    Args:
+        needed: whether there must be some text.
+        last: whether that is asked of the last message, which must be an answer.
+
+    Raises:
+        Malformed: nothing to learn, or no Unicode.
+    """
+    if needed and not (value.strip() if isinstance(value, str) else has_text(value[-1:] if last else value)):
+        raise Malformed(f"{name} is empty, {expected}")
+    if last and not isinstance(value, str) and value[-1]["role"] in ("system", "user"):
+        raise Malformed(f"{name} ends with {shown(value[-1])}, {expected}")
+    if problem := text_problem(name, value):
+        raise Malformed(problem)
 
 
 def has_text(messages: list[Message]) -> bool:

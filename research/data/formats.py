@@ -8,6 +8,7 @@ import csv
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
@@ -18,6 +19,11 @@ from research.runfolder import atomic_write
 from research.types import Corpus, Document, Qrels, Queries, Run, Triplets
 
 BEIR_QRELS_HEADER = ["query-id", "corpus-id", "score"]
+QUERY_IDS, DOC_IDS = ("_id", "id", "query_id", "qid"), ("_id", "id", "docid", "doc_id")
+HEADER = (re.compile(r"query|qid|q_id|topic|query[-_ ]?id|topic[-_ ]?id"), re.compile(r"0|q0|iter(ation)?"),
+          re.compile(r"(corpus|doc(ument)?|passage)[-_ ]?id|docno|doc|pid|did"),
+          re.compile(r"score|grade|rel(evance)?|label|judge?ment|relevancy"))  # fmt: skip
+"""What a header calls TREC's columns."""
 
 
 # ---- JSON lines -----------------------------------------------------------------------------------------------------
@@ -32,12 +38,14 @@ def collect_corpus(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Corpus:
     """Checked documents from (where, row) pairs: unique ids, string fields, a title or a text."""
     corpus: Corpus = {}
     for where, row in rows:
-        doc_id = identifier(row, ("_id", "id"), where, bad)
+        doc_id = identifier(row, DOC_IDS, where, bad)
         title = string(row, "title", where, bad)
-        text = string(row, "text", where, bad)
+        text = string(row, "text" if "text" in row else "contents", where, bad)  # Anserini's name
         if doc_id is None or title is None or text is None:
             continue
-        if not {"title", "text"} & row.keys():  # else a corpus of other names would be read as one of blank documents
+        if (
+            not {"title", "text", "contents"} & row.keys()
+        ):  # else a corpus of other names would be read as one of blank documents
             bad.report(where, "empty document", f"document {doc_id!r} has neither title nor text, but {', '.join(row)}",
                        "Expected one of them; rename the columns")  # fmt: skip
             continue
@@ -64,8 +72,8 @@ def collect_queries(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Queries:
     """Checked queries from (where, row) pairs: unique ids, a text that is not empty."""
     queries: Queries = {}
     for where, row in rows:
-        query_id = identifier(row, ("_id", "id"), where, bad)
-        text = string(row, "text", where, bad)
+        query_id = identifier(row, QUERY_IDS, where, bad)
+        text = string(row, "text" if "text" in row else "query", where, bad)
         if query_id is None or text is None:
             continue
         if not text.strip():
@@ -165,17 +173,26 @@ def read_qrels(path: Path, bad: BadRows) -> Qrels:
     """
     lines = read_lines(path)
     where, first = next(lines, (str(path), ""))
-    if _columns(first) == BEIR_QRELS_HEADER:
-        return collect_qrels(((where, _columns(line)) for where, line in lines), bad)
-    rows = itertools.chain([(where, first)], lines)
-    if len(fields := _columns(first)) == 3 and integer(fields[2]) is not None:
-        return collect_qrels(((where, _columns(line)) for where, line in rows), bad)
-    if len(fields := first.split()) == 4 and integer(fields[3]) is not None:
-        parts = ((where, line.split()) for where, line in rows)
-        return collect_qrels(((where, [f[0], *f[2:]] if len(f) == 4 else f) for where, f in parts), bad)
+    rows = lines if (header := _is_header(_columns(first)) or _is_header(first.split())) else itertools.chain(
+        [(where, first)], lines)  # fmt: skip
+    for split in (_columns, str.split):
+        fields = split(first)
+        if len(fields) == 3 and (header or integer(fields[2]) is not None):
+            return collect_qrels(((where, split(line)) for where, line in rows), bad)
+        if len(fields) == 4 and (header or integer(fields[3]) is not None):
+            parts = ((where, line.split()) for where, line in rows)
+            return collect_qrels(((where, [f[0], *f[2:]] if len(f) == 4 else f) for where, f in parts), bad)
     raise UserError(f"{where}: the first line is {short(first)}; expected BEIR's header (query-id, corpus-id, score, "
                     "tab-separated), its three columns or TREC's four (query 0 doc grade), each with a whole-number grade. "
                     "Add the header line.")  # fmt: skip
+
+
+def _is_header(fields: list[str]) -> bool:
+    """Whether the fields name BEIR's three columns, or TREC's four, as people call them, in that order."""
+    names = [*HEADER[:1], *HEADER[2:]] if len(fields) == 3 else HEADER
+    return len(fields) == len(names) and all(
+        name.fullmatch(field.strip().lower()) for name, field in zip(names, fields, strict=True)
+    )
 
 
 def collect_qrels(rows: Iterable[tuple[str, list]], bad: BadRows) -> Qrels:
@@ -263,10 +280,13 @@ def _ranked(path: Path) -> Iterator[tuple[str, str, tuple[str, str, float]]]:
     if len(first.split()) == 3:
         yield from _three_columns(path, list(lines))
         return
+    count = 4 if len(first.split()) == 4 else 6  # ColBERT's query, document, rank and score
     for where, line in lines:
         fields = line.split()
-        if len(fields) == 6:
+        if len(fields) == 6 == count:
             yield where, line, (fields[0], fields[2], _score(fields[4]))
+        elif len(fields) == 4 == count and fields[2].isdecimal():
+            yield where, line, (fields[0], fields[1], _score(fields[3]))
         else:
             yield where, line, ("", "", math.nan)
 
@@ -275,7 +295,7 @@ def _three_columns(path: Path, lines: list[tuple[str, str]]) -> Iterator[tuple[s
     """tevatron's `query doc score`, or MS MARCO's `query doc rank`: whole numbers that count up from 0 or 1 are ranks.
 
     Raises:
-        UserError: whole numbers that neither count up nor fall.
+        UserError: whole numbers that may be either, or are neither.
     """
     rows = [(where, line, line.split()) for where, line in lines]
     by_query: dict[str, list[str]] = {}
@@ -288,6 +308,9 @@ def _three_columns(path: Path, lines: list[tuple[str, str]]) -> Iterator[tuple[s
         say(f"{path}: read as MS MARCO's three columns, query, document and rank")
     elif whole and not all(row == sorted(row, reverse=True) for row in counted):
         raise UserError(f"{path} has three columns, whose last is neither ranks that count up from 1 nor scores that fall; "
+                        "expected TREC's six columns (query Q0 doc rank score tag). Write them.")  # fmt: skip
+    elif whole and all({*row} == {*range(1, len(row) + 1)} for row in counted):
+        raise UserError(f"{path} has three columns, whose last falls to 1 for each query: scores, or ranks with the best last; "
                         "expected TREC's six columns (query Q0 doc rank score tag). Write them.")  # fmt: skip
     for where, line, fields in rows:
         if len(fields) == 3:

@@ -78,7 +78,7 @@ def _made(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, pac
         try:
             whole, learned = learned_ids(tokenizer, row, loss_on)
         except Exception as error:  # jinja's errors, and what a template's own fields raise
-            raise refused(examples, number, error) from error
+            raise refused(examples, number, error, "Correct the rows, the template, or data.loss_on") from error
         ids, labels = whole[:max_length], learned[:max_length]
         if any(label != IGNORE for label in labels[1:]):  # the first token is predicted by nothing
             truncated += len(whole) > max_length

@@ -8,9 +8,10 @@ from torch.utils.data import DataLoader
 
 from research import prompts
 from research.data.chunks import CHUNK_TOKENS
+from research.data.instruction_shapes import read_instruction
 from research.data.instruction_tokens import InstructionCollate, Tokenised, TokenRows, tokenise
-from research.data.language_shapes import check_columns, read_instruction, shape_rows
-from research.data.rows import BadRows
+from research.data.language_shapes import check_columns, shape_rows
+from research.data.rows import SKIPPING_IN_TRAINING, BadRows
 from research.data.stdlib import cut_once, packages_root, reference_pages, split_of, stdlib_root
 from research.data.tables import EXPECTED, Rows, is_table, read_table, splits_of
 from research.data.trained_on import count_trained
@@ -31,7 +32,7 @@ Source = str | list[str]
 
 def read_examples(
     source: Source, split: str | None, limit: int | None = None, skip_bad_rows: bool = False,
-    columns: dict[str, str] | None = None,
+    columns: dict[str, str] | None = None, option: str | None = SKIPPING_IN_TRAINING,
 ) -> Examples:  # fmt: skip
     """Instruction rows of a source.
 
@@ -42,6 +43,7 @@ def read_examples(
         limit: keep this many, spread evenly; None keeps all.
         skip_bad_rows: leave malformed rows out, counted.
         columns: role → the column that has it, where the shape is not known by its names.
+        option: see BadRows.
 
     Raises:
         UserError: the source or split is not there, a row is in none of the forms, or nothing is left.
@@ -52,7 +54,7 @@ def read_examples(
     elif isinstance(source, str) and source in BUILTIN:
         found = [("", row) for row in _builtin(source, split)]
     else:
-        bad = BadRows(skip_bad_rows)
+        bad = BadRows(skip_bad_rows, option)
         rows = table_rows(source, split, bad, "instruction", (*BUILTIN, REFERENCE))
         found = list(shape_rows(rows, read_instruction, bad, name_of(source), columns))
     return kept(source, split, found if limit is None else spread(found, limit), "row")

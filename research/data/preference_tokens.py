@@ -32,7 +32,7 @@ class PreferenceRows(NamedTuple):
         rows: {"prompt_ids", "chosen_ids", "rejected_ids"}.
         index: which example each row is of.
         truncated: pairs with a completion cut at max_length.
-        dropped: pairs whose prompt leaves no room.
+        dropped: pairs without a prompt, or whose prompt leaves no room.
         fingerprint: sha256 of the rows.
         equal: pairs left out because both sides have the same tokens: nothing can be learned of them.
     """
@@ -78,7 +78,7 @@ def _made(examples: Examples, tokenizer: Any, max_length: int) -> Made:
         try:
             made = pair_ids(tokenizer, extract_prompt(row))
         except Exception as error:  # jinja's errors, and what a template's own fields raise
-            raise refused(examples, number, error, "Correct the rows or the template.") from error
+            raise refused(examples, number, error, "Correct the rows or the template") from error
         room = max_length - len(made["prompt_ids"])
         if room < 1 or not made["prompt_ids"] or not all(made[f"{side}_ids"] for side in SIDES):
             continue
@@ -95,8 +95,9 @@ def _made(examples: Examples, tokenizer: Any, max_length: int) -> Made:
                         f"strip what tells them apart, or max_length={max_length} cut it off); expected pairs that differ. "
                         "Name others, or raise data.max_length.")  # fmt: skip
     if not rows:
-        raise UserError(f"max_length={max_length} leaves no completion in any of the {dropped:,} pairs of "
-                        f"{examples.source}; expected room for prompt and completion. Raise data.max_length.")  # fmt: skip
+        raise UserError(f"none of the {dropped:,} pairs of {examples.source} has a prompt (of one token or more: nothing else "
+                        f"predicts an answer's first) and room for a completion at max_length={max_length}; expected both. "
+                        "Give the rows a prompt, or raise data.max_length.")  # fmt: skip
     return rows, index, {"truncated": truncated, "dropped": dropped, "equal": equal}
 
 

@@ -22,9 +22,10 @@ from research.data.instructions import (
     table_rows,
     tested_on,
 )
-from research.data.language_shapes import check_columns, read_preference, shape_rows
+from research.data.language_shapes import check_columns, shape_rows
+from research.data.preference_shapes import read_preference
 from research.data.preference_tokens import PreferenceCollate, PreferenceRows, tokenise_preferences
-from research.data.rows import BadRows
+from research.data.rows import SKIPPING_IN_TRAINING, BadRows
 from research.data.stdlib import cut_once, normalise, split_of
 from research.data.trained_on import count_trained
 from research.data.training import ResumableData, check_counts, spread, training_loader
@@ -58,7 +59,7 @@ def read_preferences(
             raise UserError(f"{source} has no split {split!r}; {suggest(str(split), list(SPLITS))}. Name one of them.")
         found = [("", row) for row in _builtin(source, split)]
     else:
-        bad = BadRows(skip_bad_rows)
+        bad = BadRows(skip_bad_rows, SKIPPING_IN_TRAINING)
         rows = table_rows(source, split, bad, "preference", BUILTIN)
         found = list(shape_rows(rows, read_preference, bad, name_of(source), columns))
     found = found if limit is None else spread(found, limit)
@@ -152,7 +153,10 @@ class PreferenceData(ResumableData):
 
     def describe(self) -> dict:
         """What the training reads, for provenance."""
-        facts = {"train": self.examples.fingerprint, "pairs": len(self.examples.rows)}
+        rows = self.examples.rows
+        facts = {"train": self.examples.fingerprint, "pairs": len(rows)}
+        if equal := sum(row["chosen"] == row["rejected"] for row in rows):  # left out, since they teach nothing
+            facts["equal_pairs"] = equal
         return facts | {name: data.fingerprint for name, data in self.collections.items()}
 
     def prepare(self, tokenizer: Any) -> None:
@@ -174,7 +178,7 @@ class PreferenceData(ResumableData):
                         done.dropped,
                         len(examples.rows),
                         self.max_length,
-                        "have no room for a completion",
+                        "have no prompt or no room for a completion",
                     )
                 if done.equal and first:
                     say(f"{name}: {done.equal:,} of {len(examples.rows):,} pairs have the same tokens on both sides and are "

@@ -27,10 +27,12 @@ class BadRows:
     Attributes:
         counts: reason → rows that were skipped.
         kept: what → rows that were taken, of which a reader of the numbers must know.
+        columns: the option that names the columns of a shape, for messages.
     """
 
     def __init__(self, skip: bool = False, option: str | None = SKIPPING):
         self.skip, self.option = skip, option
+        self.columns = "data.columns" if option == SKIPPING_IN_TRAINING else "--columns"
         self.counts: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
 
@@ -59,8 +61,13 @@ class BadRows:
                 say(f"{name}: {told}: " + ", ".join(f"{n:,} {reason}" for reason, n in counts.items()))
 
 
-def read_jsonl(path: Path, bad: BadRows) -> Iterator[tuple[str, dict]]:
+def read_jsonl(path: Path, bad: BadRows, arrays: bool = False) -> Iterator[tuple[str, Any]]:
     """(`file:line`, object) for each non-blank line.
+
+    Args:
+        path: of the file.
+        bad: what to do with bad lines.
+        arrays: a line may be a JSON array as well.
 
     Raises:
         UserError: the file is missing, not UTF-8, or (unless skipped) a line is not a JSON object.
@@ -72,7 +79,7 @@ def read_jsonl(path: Path, bad: BadRows) -> Iterator[tuple[str, dict]]:
             bad.report(where, "malformed JSON", f"{short(line)} is not JSON ({error})", "Expected one JSON object a "
                        "line; mend the line")  # fmt: skip
             continue
-        if not isinstance(row, dict):
+        if not isinstance(row, dict | list if arrays else dict):
             bad.report(where, "not an object", f"{short(line)} is a JSON {type(row).__name__}, expected an object",
                        "Mend the line")  # fmt: skip
             continue

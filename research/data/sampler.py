@@ -37,6 +37,9 @@ class StatefulBatchSampler(Sampler[list[tuple[int, int]]]):
         self.epoch = 0
         self.consumed = 0  # examples of this epoch that all processes have finished together
         if batch_size < 1 or self.global_batch > size:
+            if world_size > size:
+                raise UserError(f"{world_size} processes (trainer.devices times num_nodes) share {size} examples; expected 1 "
+                                f"to {size} processes. Set fewer trainer.devices.")  # fmt: skip
             raise UserError(f"batch_size={batch_size} on {world_size} processes takes {self.global_batch} examples a step, and "
                             f"there are {size}; expected 1 to {size // world_size}. Pass a smaller batch_size.")  # fmt: skip
         if not drop_last and 0 < size % self.global_batch < world_size:

@@ -203,7 +203,8 @@ def leaks(source: Source, split: str) -> dict[str, dict[str, int]]:
 
 def _beir_splits(folder: Path) -> list[str]:
     files = [path for ending in ("*.tsv", "*.tsv.gz") for path in (folder / "qrels").glob(ending)]
-    return sorted({path.name.removesuffix(".gz").removesuffix(".tsv") for path in files})
+    names = (path.name for path in files if path.name[0] not in "._")  # such as macOS puts into archives
+    return sorted({name.removesuffix(".gz").removesuffix(".tsv") for name in names})
 
 
 def _load_beir(folder: Path, bad: BadRows) -> Source:

@@ -17,6 +17,7 @@ from typing import Any
 
 from research.data.rows import BadRows, open_unpacked, read_jsonl, read_lines, short
 from research.errors import UserError, suggest
+from research.progress import say
 
 LINES, ARRAY, SEPARATED, PARQUET = (".jsonl", ".ndjson"), ".json", {".csv": ",", ".tsv": "\t"}, ".parquet"
 ENDINGS = (*LINES, ARRAY, *SEPARATED, PARQUET)
@@ -34,7 +35,9 @@ BESIDE_ROWS = ("dataset_infos.json", "dataset_info.json")  # what tools write ab
 Rows = Iterator[tuple[str, dict]]
 
 
-def read_table(source: str | Sequence[str], split: str | None = None, bad: BadRows | None = None) -> Rows:
+def read_table(
+    source: str | Sequence[str], split: str | None = None, bad: BadRows | None = None, arrays: bool = False
+) -> Rows:
     """(where, row) of each row; `where` is `file:line`, or `file row N` where a format has no lines.
 
     Args:
@@ -43,6 +46,7 @@ def read_table(source: str | Sequence[str], split: str | None = None, bad: BadRo
         split: `train`, or a slice of one, as `datasets` writes it (`train[:10%]`). A file has no splits: a plain name is
             ignored there, and a slice is taken of all of its rows; so it is with a folder without splits, for usual names.
         bad: what to do with rows that cannot be read; None refuses the first.
+        arrays: a row of a JSON file may be an array as well.
 
     Raises:
         UserError: the source, split or slice is not there, cannot be read, or (unless skipped) a row is malformed.
@@ -56,12 +60,12 @@ def read_table(source: str | Sequence[str], split: str | None = None, bad: BadRo
         _check_usual(source, split)
         return _saved(Path(source), split)
     if (several := _items(source)) is not None:
-        return _of_several(several, source, split, bad)
+        return _of_several(several, source, split, bad, arrays)
     if splits_of(source):
-        return _of_splits(source, split, bad)
+        return _of_splits(source, split, bad, arrays)
     if Path(source).is_dir():
         _check_usual(source, split)
-    rows = (row for path in local_files(source) for row in _read_file(path, bad))
+    rows = (row for path in local_files(source) for row in _read_file(path, bad, arrays))
     return whole_or_slice(rows, split, source)
 
 
@@ -113,16 +117,16 @@ def _items(source: str | Sequence[str]) -> list[str] | None:
     return items
 
 
-def _of_several(items: list[str], source: str | Sequence[str], split: str | None, bad: BadRows) -> Rows:
+def _of_several(items: list[str], source: str | Sequence[str], split: str | None, bad: BadRows, arrays: bool) -> Rows:
     """The rows of each, one after the other; a slice is taken of all of them together."""
     if not split or "[" not in split:
-        return (row for one in items for row in read_table(one, split, bad))
+        return (row for one in items for row in read_table(one, split, bad, arrays))
     names = [*dict.fromkeys(split_names(split))]
     if len(names) > 1 and (without := [one for one in items if not one.startswith("hf:") and not splits_of(one)]):
         raise UserError(f"split {split!r} of {source} cannot be taken: {without[0]} has no splits; expected slices of one "
                         f"split, {names[0]}[:100] say. Correct it.")  # fmt: skip
     return _sliced(
-        {name: [row for one in items for row in read_table(one, name, bad)] for name in names}, split, source
+        {name: [row for one in items for row in read_table(one, name, bad, arrays)] for name in names}, split, source
     )
 
 
@@ -182,7 +186,7 @@ def _by_split(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _of_splits(folder: str, split: str | None, bad: BadRows) -> Rows:
+def _of_splits(folder: str, split: str | None, bad: BadRows, arrays: bool) -> Rows:
     known = splits_of(folder)
     if split is None and len(known) > 1:
         raise UserError(
@@ -196,7 +200,7 @@ def _of_splits(folder: str, split: str | None, bad: BadRows) -> Rows:
         parts = {name: list(_saved(Path(folder) / name, None)) for name in names}
     else:
         files = _by_split(Path(folder))
-        parts = {name: [row for path in files[name] for row in _read_file(path, bad)] for name in names}
+        parts = {name: [row for path in files[name] for row in _read_file(path, bad, arrays)] for name in names}
     return _sliced(parts, split or names[0], folder)
 
 
@@ -226,13 +230,13 @@ def _sliced(parts: dict[str, list[tuple[str, dict]]], split: str, source: str | 
     return (row for part in chosen for row in parts[part.splitname][part.from_ : part.to])
 
 
-def _read_file(path: Path, bad: BadRows) -> Rows:
+def _read_file(path: Path, bad: BadRows, arrays: bool) -> Rows:
     name = path.name.lower().removesuffix(".gz")
     ending = next((one for one in ENDINGS if name.endswith(one)), None)
     if not path.exists() or ending in LINES:
-        return read_jsonl(path, bad)  # which says what stands beside a missing file
+        return read_jsonl(path, bad, arrays)  # which says what stands beside a missing file
     if ending == ARRAY:
-        return _json(path, bad)
+        return _json(path, bad, arrays)
     if ending in SEPARATED:
         return _separated(path, SEPARATED[ending], bad)
     if ending == PARQUET and not path.name.lower().endswith(".gz"):
@@ -240,12 +244,13 @@ def _read_file(path: Path, bad: BadRows) -> Rows:
     raise UserError(f"{path} is of no known format; expected {EXPECTED}. Rename or convert it.")
 
 
-def _json(path: Path, bad: BadRows) -> Rows:
+def _json(path: Path, bad: BadRows, arrays: bool) -> Rows:
     """A JSON array of objects; JSON lines under this ending too, as they are as common."""
     text, blank, decode = _text(path), re.compile(r"[ \t\n\r]*").match, json.JSONDecoder().raw_decode
     at = blank(text).end()
-    if text[at : at + 1] != "[":
-        yield from read_jsonl(path, bad)
+    lines = arrays and text[blank(text, at + 1).end() :][:1] == '"'  # each line an array of texts
+    if text[at : at + 1] != "[" or lines:
+        yield from read_jsonl(path, bad, arrays)
         return
     at = blank(text, at + 1).end()
     number, line, counted, more = 0, 1, 0, text[at : at + 1] != "]"
@@ -257,7 +262,7 @@ def _json(path: Path, bad: BadRows) -> Rows:
         except (ValueError, RecursionError) as error:  # where the next row begins, nobody knows
             raise UserError(f"{where}: {short(text[at : at + 61])} is not JSON ({error}); expected an array of objects. Mend "
                             "the file, or write one object a line as .jsonl.") from None  # fmt: skip
-        if isinstance(row, dict):
+        if isinstance(row, dict | list if arrays else dict):
             yield where, row
         else:
             bad.report(where, "not an object", f"{short(text[at:end])} is a JSON {type(row).__name__}, expected an object",
@@ -275,7 +280,12 @@ def _json(path: Path, bad: BadRows) -> Rows:
 def _separated(path: Path, separator: str, bad: BadRows) -> Rows:
     """CSV or TSV with a header; every cell is a text as it stands, `NA`, `null` and numbers too."""
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=separator, strict=True)
+    text = _text(path)
+    plain = separator == "\t" and '"' in text and _without_quoting(text)
+    if plain:
+        say(f"{path}: its quotes are not those of csv, and are read as characters of the texts")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True,
+                        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)  # fmt: skip
     header: list[str] | None = None
     line = 1
     try:
@@ -296,6 +306,20 @@ def _separated(path: Path, separator: str, bad: BadRows) -> Rows:
     except csv.Error as error:
         raise UserError(f"{path}:{line}: not {separator!r}-separated text ({error}); expected quotes around cells that hold a "
                         "quote, a separator or a line's end, and quotes within doubled. Mend the file.") from None  # fmt: skip
+
+
+def _without_quoting(text: str) -> bool:
+    """Whether the quotes of a TSV file are characters of its texts, as in GLUE's files: each line has all cells as it stands,
+    and by the rules of csv some would swallow a separator or a line's end, or be no cells at all."""
+    lines = [line for line in re.split(r"\r?\n", text) if line]
+    count = lines[0].count("\t") if lines else 0
+    if any(line.count("\t") != count for line in lines):
+        return False
+    try:
+        cells = csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
+        return any("\t" in cell or "\n" in cell for row in cells for cell in row)
+    except csv.Error:
+        return True
 
 
 def _twice(names: list[str]) -> str:

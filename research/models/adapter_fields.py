@@ -1,4 +1,4 @@
-"""Every field of an adapter's configuration is honoured, or refused by name: PEFT leaves some out, with a warning or without.
+"""Every field of an adapter's configuration is honoured, or refused by name, where PEFT alone would pass over some of them.
 
 What PEFT warns of while a configuration or an adapter is made is listened to: what it says to have ignored is refused, the rest
 is said.
@@ -50,8 +50,9 @@ WHY = {
     "niter": "draws the part of the base that it moves, and PEFT would draw another one when the adapter is loaded",
 }
 CORRECTED = ("fan_in_fan_out is set to False", "is_gradient_checkpointing", "`loftq_config` specified but",
-             "keys did not match any targeted module")  # fmt: skip
-"""PEFT's warnings of what it sets right or has set itself; of loftq_config and the patterns see check_loftq, check_patterns."""
+             "keys did not match any targeted module", "Unexpected keyword arguments", "`runtime_config` key")  # fmt: skip
+"""PEFT's warnings of what it sets right or has set itself, or that means nothing in a file (runtime_config); of loftq_config,
+the patterns and unexpected arguments see check_loftq, check_patterns and check_saved."""
 DROPPED = ("ignor", "no module was matched", "no parameter was matched", "no modules were excluded",
            "missing adapter keys",
            "Setting fan_in_fan_out to False", "no tied modules", "not have tied weights", "at your own risk")  # fmt: skip
@@ -100,6 +101,34 @@ def check_loftq(arguments: Any) -> None:
         raise UserError(
             f"adapter.loftq_config={value}: LoftQ {WHY['loftq']}; expected it at PEFT's default. Leave it out."
         )
+
+
+def check_saved(values: dict, folder: Any) -> None:
+    """What a saved configuration says and this PEFT would not do, or would do otherwise than when it was saved.
+
+    Args:
+        values: of adapter_config.json.
+        folder: for messages.
+
+    Raises:
+        UserError: a field that this PEFT does not have, with more than nothing in it; an initialisation that is drawn.
+    """
+    import peft
+
+    known = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get(str(values.get("peft_type")))
+    if known is None:
+        raise UserError(f"the adapter in {folder} is of type {values.get('peft_type')!r}; expected one of PEFT "
+                        f"{peft.__version__}. Copy it again, or name another.")  # fmt: skip
+    fields = {field.name for field in dataclasses.fields(known)} | {"runtime_config"}
+    for name, value in values.items():
+        if name not in fields and value not in (None, False, "", [], {}):
+            raise UserError(f"{folder}/adapter_config.json has {name}={str(value)[:100]}, which PEFT {peft.__version__} does "
+                            "not know; expected fields that it has, or nothing in them. Leave it out of the file if it changes "
+                            "nothing, or merge the adapter with the PEFT that saved it.")  # fmt: skip
+    if "niter" in str(values.get("init_lora_weights")):
+        raise UserError(f"the adapter in {folder} has init_lora_weights={values['init_lora_weights']!r}, which {WHY['niter']}; "
+                        "expected an adapter that does not depend on draws. Save it as plain LoRA (PEFT's "
+                        "path_initial_model_for_weight_conversion), or merged, where it was trained.")  # fmt: skip
 
 
 def check_fields(config: Any, base: Iterable[str] = ()) -> None:

@@ -8,9 +8,7 @@ from transformers import AutoTokenizer
 from research.errors import UserError
 from research.models.causal_lm import CausalLM, with_padding
 from research.models.folder import unreadable
-from research.models.sources import ADAPTER_CONFIG, VOCABULARY_FILES, read_config
-
-WEIGHTS = "adapter_model.safetensors"  # PEFT's name; its other one, adapter_model.bin, is a pickle and never read
+from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, VOCABULARY_FILES, read_config
 
 
 def check_weights(folder: Path) -> None:
@@ -18,14 +16,14 @@ def check_weights(folder: Path) -> None:
     Raises:
         UserError: the adapter's weights are absent, or in a pickle only.
     """
-    if (folder / WEIGHTS).is_file():
+    if (folder / ADAPTER_WEIGHTS).is_file():
         return
     pickled = [path.name for path in sorted(folder.glob("adapter_model.*"))]
     there = (
         f"it has {', '.join(pickled)}, and pickled weights run code when loaded" if pickled else "nor any other weights"
     )
-    raise UserError(f"the adapter in {folder} has no {WEIGHTS}; {there}; expected safetensors. Save it again with PEFT's "
-                    "save_pretrained, or name another.")  # fmt: skip
+    raise UserError(f"the adapter in {folder} has no {ADAPTER_WEIGHTS}; {there}; expected safetensors. Save it again with "
+                    "PEFT's save_pretrained, or name another.")  # fmt: skip
 
 
 def take_tokenizer(model: CausalLM, folder: Path) -> None:
@@ -36,6 +34,9 @@ def take_tokenizer(model: CausalLM, folder: Path) -> None:
     Raises:
         UserError: it cannot be read, or has tokens whose rows are nowhere.
     """
+    rows = _saved_rows(model, folder)
+    if rows and rows != model.vocabulary:  # that of the resized base, which may have more than the tokenizer, or fewer
+        model.transformer.resize_token_embeddings(rows, mean_resizing=False)
     if not any((folder / name).exists() for name in VOCABULARY_FILES):
         template = folder / "chat_template.jinja"
         if template.exists():
@@ -54,20 +55,27 @@ def take_tokenizer(model: CausalLM, folder: Path) -> None:
     model.tokenizer = with_padding(tokenizer)
 
 
+def _saved_rows(model: CausalLM, folder: Path) -> int:
+    """Rows of the embedding table that the adapter was saved with; 0 where it has none."""
+    names = [name for name, module in model.transformer.named_modules() if module is model.base.get_input_embeddings()]
+    try:
+        with safe_open(folder / ADAPTER_WEIGHTS, "pt") as file:
+            shapes = [file.get_slice(key).get_shape() for key in file.keys()  # noqa: SIM118
+                      if names and f"{names[0]}." in key and "lora_" not in key and key.endswith("weight")]  # fmt: skip
+    except (SafetensorError, OSError):
+        return 0  # attach_saved says what is wrong with it
+    return max((shape[0] for shape in shapes if shape[1:] == [model.table.shape[1]]), default=0)
+
+
 def _check_new_rows(model: CausalLM, folder: Path, highest: int) -> None:
     """
     Raises:
         UserError: the adapter does not bring rows for the tokens that its tokenizer has beyond the base's.
     """
-    names = [name for name, module in model.transformer.named_modules() if module is model.base.get_input_embeddings()]
-    try:
-        with safe_open(folder / WEIGHTS, "pt") as file:
-            rows = [file.get_slice(key).get_shape()[0] for key in file.keys() if names and names[0] in key]  # noqa: SIM118
-    except (SafetensorError, OSError):
-        return  # attach_saved says what is wrong with it
     trained = read_config(folder / ADAPTER_CONFIG).get("trainable_token_indices") or []
     trained = trained if isinstance(trained, list) else [token for tokens in trained.values() for token in tokens]
-    if not any(count > highest for count in rows) and not {*range(model.vocabulary, highest + 1)} <= {*trained}:
+    if not {*range(model.vocabulary, highest + 1)} <= {*trained}:
         raise UserError(f"the tokenizer in {folder} has ids up to {highest}, its base {model.vocabulary} rows of embeddings, "
-                        f"and {WEIGHTS} none of its own: they would be random. Expected the tokenizer that the adapter was "
-                        "trained with, or an adapter saved with its embeddings. Copy the folder again.")  # fmt: skip
+                        f"and {ADAPTER_WEIGHTS} none of its own: they would be random. Expected the tokenizer that the "
+                        "adapter was trained with, or an adapter saved with its embeddings. Copy the folder "
+                        "again.")  # fmt: skip

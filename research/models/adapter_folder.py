@@ -3,9 +3,11 @@
 import contextlib
 import json
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors.torch import load_file
 from torch import nn
 
 from research.errors import UserError
@@ -18,9 +20,10 @@ from research.models.sources import (
     weight_files,
 )
 from research.progress import say
+from research.runfolder import MODEL_FACTS
 
 LEFT = (".bin", ".pt", ".pth", ".pkl", ".md")  # of training, or pickles: never opened, and not even shown
-STACK = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "tandem.json")
+STACK = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", MODEL_FACTS)
 """Of a base: how it is used as an encoder. sentence-transformers leaves it out where the adapter's folder does not say it."""
 
 
@@ -84,6 +87,31 @@ def check_adapter(folder: Path) -> None:
     if config.get("num_virtual_tokens"):
         raise UserError(f"the adapter in {folder} is of type {config.get('peft_type')}: its virtual tokens would be read "
                         "with the text; expected LORA for an encoder or a reranker. Name another.")  # fmt: skip
+
+
+def read_by_peft(model: nn.Module, info: dict, folder: Path) -> None:
+    """Give a model the weights of its adapter by PEFT's own names, in place, where transformers found some of them not (DoRA's
+    magnitudes, AdaLoRA's ranks).
+
+    Args:
+        model: as transformers loaded it with the adapter.
+        info: what it says of the loading; what PEFT finds is taken off.
+        folder: of the adapter.
+    """
+    if not getattr(model, "peft_config", None) or not (info["missing_keys"] and info["unexpected_keys"]):
+        return
+    from peft import set_peft_model_state_dict
+
+    state = {
+        name.removeprefix("base_model.model."): value for name, value in load_file(folder / ADAPTER_WEIGHTS).items()
+    }
+    try:
+        with warnings.catch_warnings(action="ignore"):  # that a model without numbers takes none
+            found = set_peft_model_state_dict(model, state, adapter_name=next(iter(model.peft_config)))
+    except (RuntimeError, KeyError, ValueError):  # of other shapes or names: what transformers said of them stands
+        return
+    info["missing_keys"] = {*info["missing_keys"]} & {*found.missing_keys}
+    info["unexpected_keys"] = {*found.unexpected_keys}
 
 
 def absorb(stack: nn.Module, folder: Path) -> None:

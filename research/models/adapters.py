@@ -1,4 +1,4 @@
-"""PEFT's adapters on a model, what else is trained, and which combinations would be wrong without a word.
+"""PEFT's adapters on a model, what else is trained, and the combinations that would give wrong numbers: they are refused.
 
 The guard works on plain values, so that a sweep can check every point of a grid before any compute is spent.
 """

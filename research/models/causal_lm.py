@@ -120,7 +120,8 @@ class CausalLM(nn.Module):
             more: position_ids (B, T).
 
         Returns:
-            (B, T, H), after the final norm; and () over all tokens that were computed, or None.
+            (B, T, H), after the final norm, or (B, T, H + r) where LoRA's update lies on the output layer: see `head`; and ()
+            over all tokens that were computed, or None.
         """
         body, more = self.base.base_model, more | ({"output_router_logits": True} if router else {})
         count = self.virtual_tokens
@@ -139,7 +140,7 @@ class CausalLM(nn.Module):
             states = body(**inputs, use_cache=False, **more)
             if router and attention_mask is None and "position_ids" in more:
                 attention_mask = packed_tokens(input_ids, more["position_ids"], self.pad_token_id)
-            return states.last_hidden_state, router_loss(
+            return self._widened(states.last_hidden_state), router_loss(
                 self.base, states, input_ids, attention_mask
             ) if router else None
         own = attention_mask  # of the texts alone
@@ -151,12 +152,14 @@ class CausalLM(nn.Module):
                 input_ids=input_ids, attention_mask=attention_mask, past_key_values=past, use_cache=False, **more
             )
             # the prefix is keys and values: no router sees it
-            return states.last_hidden_state, router_loss(self.base, states, input_ids, own) if router else None
+            return self._widened(states.last_hidden_state), router_loss(
+                self.base, states, input_ids, own
+            ) if router else None
         words = self.base.get_input_embeddings()(input_ids)
         embedded = torch.cat([peft.get_prompt(rows).to(words.dtype), words], 1)  # (B, n + T, H)
         states = body(inputs_embeds=embedded, attention_mask=attention_mask, use_cache=False, **more)
         loss = router_loss(self.base, states, None, attention_mask, embedded) if router else None
-        return states.last_hidden_state[:, count:], loss
+        return self._widened(states.last_hidden_state[:, count:]), loss
 
     def labelled(self, input_ids: Tensor, labels: Tensor, router: bool = False, **inputs: Tensor) -> Labelled:
         """Hidden states of the positions that predict a label.
@@ -174,7 +177,14 @@ class CausalLM(nn.Module):
 
     @property
     def head(self) -> dict:
-        """What token_losses needs of the output layer."""
+        """What token_losses needs of the output layer.
+
+        Where LoRA's update lies on it, W + s B A is not computed, which would round the update away in bf16: hidden states
+        (h, s A h) and the weight (W, B) give the same logits.
+
+        Raises:
+            UserError: an adapter on the output layer that is not plain LoRA.
+        """
         layer, config = self.base.get_output_embeddings(), self.base.config.get_text_config()
         if type(layer) is not nn.Linear:
             layer = self._plain_head(layer)
@@ -187,12 +197,25 @@ class CausalLM(nn.Module):
 
     def _plain_head(self, layer: nn.Module) -> nn.Module | SimpleNamespace:
         """The linear layer within PEFT's wrapper of modules_to_save: the trained copy, or the base's while the adapter is off;
-        and with the trained tokens' rows, where it is tied to the embeddings.
+        with the trained tokens' rows, where it is tied to the embeddings; with LoRA's second matrix beside it.
 
         Raises:
-            UserError: an adapter on the output layer itself.
+            UserError: another adapter on the output layer itself.
         """
+        from peft.tuners.tuners_utils import BaseTunerLayer
         from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
+
+        if isinstance(layer, BaseTunerLayer):
+            base = layer.get_base_layer()
+            if self.off or layer.merged:
+                return base
+            self._check_output_lora(layer)
+            name = layer.active_adapters[0]
+            up = layer.lora_B[name]
+            bias = None if up.bias is None else up.bias * layer.scaling[name]
+            if base.bias is not None:
+                bias = base.bias if bias is None else base.bias + bias
+            return SimpleNamespace(weight=torch.cat([base.weight, up.weight.to(base.weight.dtype)], 1), bias=bias)
 
         if isinstance(layer, TrainableTokensWrapper):
             tokens = layer.token_adapter
@@ -206,6 +229,31 @@ class CausalLM(nn.Module):
             raise UserError(f"the adapter puts {type(layer).__name__} around the output layer, which is read without it here; "
                             "expected the output layer itself, or modules_to_save. Leave it out of the adapter.")  # fmt: skip
         return layer
+
+    def _check_output_lora(self, layer: nn.Module) -> None:
+        """
+        Raises:
+            UserError: it is not plain LoRA on a linear layer.
+        """
+        from peft.tuners.lora.layer import Linear
+
+        names = layer.active_adapters
+        plain_lora = type(layer) is Linear and type(layer.get_base_layer()) is nn.Linear and len(names) == 1
+        if not plain_lora or names[0] in layer.lora_variant:
+            raise UserError(f"the adapter puts {type(layer).__name__} around the output layer, where plain LoRA alone is "
+                            "trained here (no DoRA, no target_parameters); expected that, or modules_to_save. Leave the output "
+                            "layer out of the adapter, or change how it is adapted.")  # fmt: skip
+
+    def _widened(self, hidden: Tensor) -> Tensor:
+        """(…, H) → (…, H + r) where LoRA's update lies on the output layer; see `head`."""
+        layer = self.base.get_output_embeddings()
+        if type(layer) is nn.Linear or self.off or not hasattr(layer, "lora_A") or layer.merged:
+            return hidden
+        self._check_output_lora(layer)
+        name = layer.active_adapters[0]
+        down = layer.lora_A[name]
+        inner = down(layer.lora_dropout[name](hidden.to(down.weight.dtype))) * layer.scaling[name]
+        return torch.cat([hidden, inner.to(hidden.dtype)], -1)
 
     @torch.no_grad()
     def probe(self) -> Tensor:

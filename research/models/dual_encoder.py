@@ -24,7 +24,7 @@ from research.models.pooling import pool
 from research.models.settings import ROLES, EncoderSettings, change, is_known, settings_of, takes_ids_alone
 from research.models.sources import read_config
 from research.models.stack_encoder import StackEncoder, checked_lengths
-from research.models.unpadded import TEXTS, differs, embeddings_alone, embeddings_of
+from research.models.unpadded import TEXTS, differs, embeddings_alone, embeddings_of, texts_for
 from research.progress import say
 
 
@@ -170,7 +170,9 @@ def load_encoder(
     """
     config = read_config(folder / "config.json") if (folder / "config.json").exists() else {}
     architectures = config.get("architectures") or []
-    if any(str(name).endswith("ForSequenceClassification") for name in architectures):
+    if not (folder / "modules.json").exists() and any(
+        str(name).endswith("ForSequenceClassification") for name in architectures
+    ):
         raise UserError(f"model folder {folder} is a cross-encoder ({architectures[0]}): it scores pairs and has no "
                         "embeddings of its own; expected an encoder here. Name it as --reranker.")  # fmt: skip
     stack = open_encoder(folder, precision)
@@ -199,7 +201,7 @@ def load_encoder(
         change(stack, folder, **changes)
         settings = settings_of(stack, folder, False, paths)
     try:
-        singly = alone is not None and differs(alone, embeddings_of(stack, TEXTS), precision)
+        singly = alone is not None and differs(alone, embeddings_of(stack, texts_for(stack)), precision)
     except Exception as error:  # as above: for a batch
         raise unreadable(folder, error) from error
     if singly:

@@ -9,6 +9,7 @@ import torch
 from sentence_transformers.base.modules import Transformer
 
 from research.errors import UserError
+from research.models.hashed import everything_in
 from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_tokenizer, read_config, weight_files
 
 NAMESPACE = "sentence_transformers."
@@ -64,7 +65,7 @@ def _module_places(folder: Path) -> Iterator[Path]:
     for path in module_paths(folder):
         if path:
             yield folder / path
-            yield from (place for place in (folder / path).rglob("*") if place.is_dir())
+            yield from (place for place in everything_in(folder / path) if place.is_dir())
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from research.runfolder import MODEL_FACTS
+
 FIRST_CONFIGS = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json",
                  "sentence_camembert_config.json", "sentence_albert_config.json", "sentence_xlm-roberta_config.json",
                  "sentence_xlnet_config.json")  # fmt: skip
@@ -17,8 +19,23 @@ FIRST_CONFIGS = ("sentence_bert_config.json", "sentence_roberta_config.json", "s
 KNOWN = r"Transformer Pooling( Dense)*( Normalize)?"
 OLD_MODULE = r"sentence_transformers(\.[a-z_]+)*\.(Transformer|Pooling|Dense|Normalize)"
 SMALL = {".json", ".txt", ".jinja", ".model"}
-UNREAD = {"LICENSE.txt", "tandem.json", "trainer_state.json", "all_results.json"}
+UNREAD = {"LICENSE.txt", MODEL_FACTS, "trainer_state.json", "all_results.json"}
 TASKS = {"feature-extraction": "last_hidden_state", "sequence-classification": "logits"}
+
+
+def everything_in(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """What lies below a folder, sorted; in linked folders too, where libraries look and `Path.rglob` does not.
+
+    Args:
+        folder: of a model.
+        above: real folders that are being walked: a link to one of them, or to what holds it, is not followed.
+    """
+    found = sorted(folder.rglob("*"))
+    for link in [path for path in found if path.is_symlink() and path.is_dir()]:
+        target, places = link.resolve(), (*above, folder.resolve(), link.parent.resolve())
+        if not any(place.is_relative_to(target) for place in places):
+            found += everything_in(link, places)
+    return sorted(found)
 
 
 def further(folder: Path) -> dict[str, Any]:
@@ -30,7 +47,7 @@ def further(folder: Path) -> dict[str, Any]:
         modules = _read(place / "modules.json")
         if modules is not None and not _usual(modules, reranker):
             # another stack: every small file may be a module's (vocabularies, routes, templates)
-            files = [p for p in sorted(place.rglob("*")) if p.is_file() and p.suffix in SMALL and p.name not in UNREAD]
+            files = [p for p in everything_in(place) if p.is_file() and p.suffix in SMALL and p.name not in UNREAD]
             found |= {str(p.relative_to(folder)): _text(p) for p in files}
         found |= {f"{role}/{name}": value for name, value in _settings(place, reranker).items() if value}
     templates = sorted(folder.glob("additional_chat_templates/*.jinja"))

@@ -18,7 +18,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from research.errors import UserError
-from research.models.adapter_folder import absorb, check_adapter, whole
+from research.models.adapter_fields import heard
+from research.models.adapter_folder import absorb, check_adapter, read_by_peft, whole
 from research.models.folder import DTYPES, check_weights, is_without_weights, loading, quiet, unreadable
 from research.models.guard import check, check_text, listening, module_paths, no_pickles
 from research.models.sources import (
@@ -137,10 +138,13 @@ def _opening(folder: Path, new_head: bool = False) -> Iterator[tuple[Path, list[
     warned: list[str] = []
     loaded: list[tuple[PreTrainedModel, dict]] = []
     try:
-        with whole(folder) as place, quiet(), listening(warned), loading(loaded), no_pickles():
+        adapted = (folder / ADAPTER_CONFIG).exists()
+        told = heard(f"the adapter in {folder}") if adapted else contextlib.nullcontext()
+        with told, whole(folder) as place, quiet(), listening(warned), loading(loaded), no_pickles():
             yield place, warned, loaded
         with quiet():
             for model, info in list(loaded):
+                read_by_peft(model, info, folder)
                 check_weights(folder, model, info, new_head)
                 if getattr(model, "peft_config", None):
                     _check_base(folder, model, new_head)

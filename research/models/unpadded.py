@@ -5,7 +5,8 @@ Whether padding, a padding token or inputs that are left out change a number is 
 
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
-from sentence_transformers.base.modules import Router
+from sentence_transformers.base.modules import Router, Transformer
+from sentence_transformers.sentence_transformer.modules.tokenizer import WordTokenizer
 from torch import Tensor
 
 TEXTS = ["a", "the quick brown fox"]  # of different lengths: the first is padded
@@ -15,10 +16,20 @@ TOLERANCE = {"fp32": 3e-5, "bf16": 0.1}  # of the largest number; a token misrea
 
 @torch.no_grad()
 def embeddings_alone(stack: SentenceTransformer) -> Tensor | None:
-    """(2, D) embeddings of TEXTS, each in a batch of its own, without prompts; None of a model without numbers."""
+    """(2, D) embeddings of `texts_for`, each in a batch of its own, without prompts; None of a model without numbers."""
     if any(parameter.is_meta for parameter in stack.parameters()):
         return None
-    return torch.cat([embeddings_of(stack, [text]) for text in TEXTS])
+    return torch.cat([embeddings_of(stack, [text]) for text in texts_for(stack)])
+
+
+def texts_for(stack: SentenceTransformer) -> list[str]:
+    """TEXTS; of a stack that knows whole words alone (WordEmbeddings) words of its own, else nothing would be padded."""
+    tokenizer = getattr(stack[0], "tokenizer", None)
+    if isinstance(stack[0], Transformer) or not isinstance(tokenizer, WordTokenizer):
+        return TEXTS
+    stop = {*getattr(tokenizer, "stop_words", ())}
+    words = [word for word in tokenizer.get_vocab() if str(word).isalpha() and word not in stop][:5]
+    return [words[0], " ".join(words[1:])] if len(words) > 2 else TEXTS
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import string
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,11 @@ def inert(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     value = value.replace("\r\n", "\n").replace("\r", "\n")  # csv does not quote a lone one, which ends the line
-    if value.lstrip()[:1] not in {*"=+-@"} and value[:1] not in {"\t", "\n"}:
+    # a spreadsheet of East Asia takes the wide forms too; what is not seen does not hide a formula
+    if value.lstrip(f"{string.whitespace}\xa0\u200b\ufeff")[:1] not in {*"=+-@＝＋－＠"} and value[:1] not in {
+        "\t",
+        "\n",
+    }:
         return value
     try:
         float(value)

@@ -2,36 +2,72 @@
 
 import re
 
-LOWER = ("loss", "losses", "entropy", "xent", "perplexity", "ppl", "kl", "divergence", "reward rejected", "error", "err",
-         "error rate", "nll", "mse", "rmse", "mae", "mape", "smape", "wer", "cer", "ter", "eer", "brier", "ece", "fid", "kid",
-         "fpr", "fnr", "hallucination", "toxicity", "regret", "latency", "runtime", "duration", "seconds", "ms", "memory",
-         "bits per byte", "bpb", "bits per char", "bits per character", "bpc", "rank loss", "edit distance", "levenshtein",
-         "distance", "far", "frr", "logloss", "log loss", "cost", "params", "flops")  # fmt: skip
+LOWER = ("loss", "losses", "entropy", "xent", "perplexity", "ppl", "kl", "divergence", "div", "reward rejected", "error", "err",
+         "error rate", "nll", "mse", "rmse", "msle", "rmsle", "mae", "mape", "smape", "wer", "cer", "ter", "eer",
+         "hter", "brier", "ece", "fid", "kid", "lpips", "fpr", "fnr", "false positive", "false positives", "false negative",
+         "false negatives",
+         "miss", "hallucination", "toxicity", "regret", "forgetting", "drop", "degradation", "latency", "time", "runtime",
+         "duration", "elapsed", "seconds", "ms", "memory", "mb", "mib", "gb", "gib", "bytes", "energy", "bits per byte", "bpb",
+         "bits per char", "bits per character", "bpc", "bits per dim", "bpd", "rank", "rank loss", "medr", "edit distance",
+         "levenshtein", "wasserstein", "chamfer", "distance", "far", "frr", "logloss", "log loss", "ce", "bce", "cost",
+         "params", "parameters", "flops")  # fmt: skip
 """Last words of metrics of which the lowest value is the best; many are other programs'."""
-HIGHER = ("accuracy", "acc", "precision", "recall", "f1", "f2", "fbeta", "auc", "auroc", "auprc", "ap", "map", "mrr", "ndcg",
-          "dcg", "hit", "hits", "hit rate", "success", "success rate", "match", "em", "rouge", "rouge l", "rouge 1", "rouge 2",
-          "rouge lsum", "rougel", "rouge1", "rouge2", "rougelsum", "bleu", "sacrebleu", "chrf", "meteor", "bertscore", "comet",
-          "win rate", "winrate", "reward", "reward chosen", "reward margin", "margin", "likelihood", "r2", "pearson",
-          "spearman", "kendall", "correlation", "cosine", "similarity", "kappa", "mcc", "iou", "dice", "psnr", "ssim",
-          "coverage", "faithfulness", "specificity", "sensitivity", "tpr", "throughput", "per second")  # fmt: skip
+HIGHER = ("accuracy", "acc", "precision", "prec", "recall", "f1", "f2", "fbeta", "auc", "auroc", "auprc", "aupr", "auc roc",
+          "auc pr", "ap", "map", "mrr", "reciprocal rank", "recip rank", "bpref", "ndcg", "dcg", "hit", "hits", "success",
+          "pass", "match", "em", "rouge", "rouge l", "rouge lsum", "rougel", "rouge1", "rouge2", "rougelsum", "bleu", "bleu1",
+          "bleu2", "bleu3", "bleu4", "sacrebleu", "chrf", "meteor", "bertscore", "bert score", "comet", "win", "winrate",
+          "reward", "reward chosen", "reward margin", "margin", "likelihood", "r2", "pearson", "spearman", "kendall",
+          "correlation", "cosine", "similarity", "kappa", "mcc", "iou", "miou", "dice", "psnr", "ssim", "coverage",
+          "faithfulness", "specificity", "sensitivity", "tpr", "tnr", "true positive", "true negative", "throughput", "speed",
+          "fps", "qps", "mfu", "improvement", "gain", "speedup")  # fmt: skip
 """The same of which the highest is."""
 SPLITS = ("train", "training", "val", "valid", "validation", "dev", "eval", "test")
-UNTELLING = (*SPLITS, "min", "max", "mean", "avg", "best", "last", "final", "epoch", "step")
-"""Words after a metric's name that say of what or when it is."""
+UNTELLING = {*SPLITS, "min", "max", "mean", "avg", "average", "median", "best", "last", "final", "epoch", "step", "steps",
+             "total", "sum", "overall", "macro", "micro", "weighted", "norm", "normalized", "normalised", "ema", "smooth",
+             "smoothed", "score", "scores", "value", "rate", "ratio", "count", "percent", "pct", "at", "cut", "top",
+             "fmeasure", "raw"}  # fmt: skip
+"""Words after a metric's name that say of what or when it is, or in what unit; numbers, top5 and p95 too."""
+NUMBERS = re.compile(r"(top|p|k)?\d+")
+SETTINGS = ("scale", "weight", "fn", "type")  # of a loss
+TIMES = ("s", "sec", "second", "seconds", "minute", "hour")
 
 
 def direction(metric: str) -> str | None:
     """lower | higher: which side of a metric is the better one, by its name, with its split or without: val/loss, loss/val,
     val_loss_epoch; None of a name that does not tell."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z0-9/@]+", " ", re.sub(r"/dataloader_idx_\d+$", "", metric)).lower()
+    plain = re.sub(r"/dataloader_idx_\d+$", "", metric).partition(",")[0]  # lm-eval's acc_norm,none
+    # ERR@k is the expected reciprocal rank, and no error
+    plain = re.sub(r"(?i)\berr@", "reciprocal_rank@", plain)
+    return _side(_words(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", plain))) or _side(_words(plain))  # chrF is one word
+
+
+def _words(name: str) -> list[str]:
+    spaced = re.sub(r"[^A-Za-z0-9/@]+", " ", name).lower()
     parts = [part.split() for part in spaced.partition("@")[0].split("/") if part.strip() not in SPLITS]
-    words = parts[-1] if parts else []
-    while words and words[-1] in UNTELLING:
-        words.pop()
-    for side, names in (("lower", LOWER), ("higher", HIGHER)):
-        if any(words[-len(name) :] == name for name in map(str.split, names)):
+    return parts[-1] if parts else []
+
+
+def _side(words: list[str]) -> str | None:
+    whole = words
+    while words:
+        matches = [(len(name), side, name[-1]) for side, names in (("lower", LOWER), ("higher", HIGHER))
+                   for name in map(str.split, names) if words[-len(name) :] == name]  # fmt: skip
+        if matches:
+            _, side, last = max(matches)
+            # scikit-learn's neg_mean_squared_error; a negative_recall is the recall of a class
+            if whole[0] in ("neg", "negative", "minus") and (side == "lower" or last == "likelihood"):
+                return "higher" if side == "lower" else "lower"
             return side
-    return None
+        if "per" in words[:-1]:  # tokens per second; ms per query
+            before = words.index("per")
+            if words[before + 1] in TIMES:
+                return "higher"
+            words = words[:before]
+        elif words[-1] in UNTELLING or NUMBERS.fullmatch(words[-1]):
+            words = words[:-1]
+        else:
+            break
+    return "lower" if len(whole) == 2 and whole[0] == "loss" and whole[1] not in SETTINGS else None  # loss_bbox
 
 
 def is_lower(metric: str) -> bool:

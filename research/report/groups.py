@@ -13,6 +13,7 @@ KINDS = {"LoraConfig": "LoRA", "PromptTuningConfig": "prompt tuning", "PrefixTun
          "PromptEncoderConfig": "P-tuning"}  # fmt: skip
 """PEFT's classes as papers call the methods."""
 ENOUGH = 3  # seeds
+LARGEST = 1e150  # value of a metric; the square of a larger one is no number
 ROUNDING = 1e-4  # within which two states of the code, whose numbers are the same, may differ
 ASIDE = 5  # options that are named beside the factors
 
@@ -164,7 +165,7 @@ def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], war
     for run in runs:
         if run.state != "done" or metric not in run.metrics:
             continue
-        if not math.isfinite(run.metrics[metric]):  # diverged: no mean can hold it
+        if not abs(run.metrics[metric]) < LARGEST:  # diverged, or NaN: no mean and no spread can hold it
             continue
         if run.seed in owner:
             first = owner[run.seed]

@@ -1,6 +1,5 @@
 """Configurations and points of sweeps → options by dotted name, as a user types them."""
 
-from datetime import date
 from typing import Any
 
 from research.report.printable import printable
@@ -38,7 +37,7 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         name = printable(f"{prefix}.{key}" if prefix else str(key))
         if key == "class_path":
             found[prefix] = str(value).rpartition(".")[2]
-        elif key == "init_args":
+        elif key == "init_args" and isinstance(value, dict | None):
             found |= flat(value or {}, prefix)
         elif isinstance(value, dict):
             found |= flat(value, name)
@@ -48,16 +47,14 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _writable(value: Any) -> Any:
-    """What JSON, UTF-8 and XML can hold: YAML reads a date, a program may log half of a surrogate pair, or colours."""
+    """What JSON, UTF-8 and XML can hold: YAML reads dates and sets, a program may log half of a surrogate pair, or colours."""
     if isinstance(value, str):
         return printable(value.encode("utf-8", "replace").decode())
-    return (
-        [_writable(one) for one in value]
-        if isinstance(value, list)
-        else str(value)
-        if isinstance(value, date)
-        else value
-    )
+    if isinstance(value, list | tuple | set):
+        return [_writable(one) for one in (sorted(value, key=str) if isinstance(value, set) else value)]
+    if isinstance(value, dict):
+        return {_writable(name): _writable(one) for name, one in value.items()}
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
 def options_of(values: dict[str, Any]) -> dict[str, Any]:

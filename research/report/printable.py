@@ -7,7 +7,11 @@ A renderer that meets one ends the whole process, and two names that differ by o
 import re
 from typing import Any
 
-LACKING = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+LACKING = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]"
+    # written from right to left, or not seen at all: a name that reads as another one
+    "|[\u200b\u202a-\u202e\u2060-\u2069\ufeff]"
+)
 DEEPEST = 100  # levels of a configuration
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from research.errors import UserError
 
 CURE = "Make the run again, or leave it out"
+LARGEST = 10**300  # no float is larger
 COUNTS = ("seconds", "steps", "temperature")
 
 
@@ -22,6 +23,12 @@ def check_metrics(path: Path, metrics: dict[str, Any]) -> dict[str, Any]:
     _numbers(path, "trained", metrics.get("trained"))
     for name in COUNTS:
         _number(path, name, metrics.get(name))
+    for example, one in _named(path, "answers", metrics.get("answers"), "examples with answers").items():
+        prompt = one.get("prompt") if isinstance(one, dict) else None
+        if not isinstance(one, dict) or (
+            isinstance(prompt, list) and not all(isinstance(turn, dict) for turn in prompt)
+        ):
+            raise _wrong(path, f"answers.{example}", one, "a prompt, a reference and an answer")
     monitor = metrics.get("monitor")
     if not isinstance(monitor, str | None):
         raise _wrong(path, "monitor", monitor, "a metric, such as val/loss")
@@ -38,7 +45,16 @@ def check_provenance(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     command = facts.get("command")
     if command is not None and not (isinstance(command, list) and all(isinstance(word, str) for word in command)):
         raise _wrong(path, "command", command, "a list of words")
-    return facts
+    made_by = [facts.get("fingerprint"), *_listed(path, "earlier_fingerprints", facts.get("earlier_fingerprints"))]
+    if not all(isinstance(one, str | None) for one in made_by):
+        raise _wrong(path, "fingerprint", made_by, "hashes of code")
+    return facts | ({"earlier_fingerprints": made_by[1:]} if made_by[1:] else {})
+
+
+def _listed(path: Path, where: str, value: Any) -> list[Any]:
+    if value is not None and not isinstance(value, list):
+        raise _wrong(path, where, value, "a list")
+    return value or []
 
 
 def _named(path: Path, where: str, value: Any, expected: str = "names with numbers") -> dict[str, Any]:
@@ -53,7 +69,8 @@ def _numbers(path: Path, where: str, value: Any) -> None:
 
 
 def _number(path: Path, where: str, value: Any) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+    huge = isinstance(value, int) and abs(value) > LARGEST
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or huge):
         raise _wrong(path, where, value, "a number")
 
 

@@ -144,7 +144,8 @@ def points_of(folder: Path) -> list[dict[str, Any]]:
     for line in (folder / LEDGER).read_bytes().splitlines() if (folder / LEDGER).exists() else []:
         try:
             event = json.loads(line)
-            last[event["point"]] = event
+            if isinstance(event["point"], str) and isinstance(event["state"], str):
+                last[event["point"]] = event
         except (ValueError, TypeError, KeyError, RecursionError):  # a line that a killed process left unfinished
             continue
     return [one | {"event": last.get(one["point"], {})} for one in points]
@@ -185,11 +186,11 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     options = (
         options_from(without_later_defaults(config)) if config else with_method(options_of(known.get("values", {})))
     )
-    one_way = options_from(one_spelling(config))
+    one_way = options_from(one_spelling(_as_run(config, provenance.get("processes"))))
     how = {name: (value, one_way[name]) for name, value in options.items() if one_way.get(name, value) != value}
     data = known_facts(provenance["data"]) if isinstance(provenance.get("data"), dict) else {}
     code = provenance.get("fingerprint") or provenance.get("git_commit") or ""
-    by = [provenance.get("fingerprint"), *provenance.get("earlier_fingerprints", [])]
+    by = [provenance.get("fingerprint"), *(provenance.get("earlier_fingerprints") or [])]
     made_of = (json.dumps(data, sort_keys=True) if data else "", str(code), str(provenance.get("model_hash") or ""))
     state, error = _state(begun, metrics, event)
     numbers, examples = _measured(path, metrics) if state in FINISHED else ({}, {})
@@ -202,7 +203,15 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     return Run(name, path.resolve(), state, error, known.get("sweep", ""), known.get("point") or provenance.get("point") or "",
                options.get(SEED), options, numbers, facts, examples, made_of,
                tuple(name for name, value in known.get("values", {}).items() if not isinstance(value, dict)),
-               monitor=str(metrics.get("monitor") or ""), numbers=numbers_key(by, config), how=how)  # fmt: skip
+               monitor=str(metrics.get("monitor") or ""), numbers=numbers_key(by, config, path), how=how)  # fmt: skip
+
+
+def _as_run(config: dict, processes: Any) -> dict:
+    """With the number of processes that trained in the place of "auto"."""
+    trainer = config.get("trainer")
+    if not isinstance(processes, int) or not isinstance(trainer, dict):
+        return config
+    return config | {"trainer": trainer | {"devices": processes, "num_nodes": 1}}
 
 
 def _state(begun: bool, metrics: dict, event: dict) -> tuple[str, str]:

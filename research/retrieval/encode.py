@@ -35,7 +35,7 @@ def plan_batches(lengths: Sequence[int], token_budget: int) -> list[np.ndarray]:
     batches = []
     start = 0
     while start < len(order):
-        rows = max(1, token_budget // lengths[order[start]])
+        rows = max(1, token_budget // max(lengths[order[start]], 1))
         batches.append(order[start : start + rows])
         start += rows
     return batches
@@ -91,7 +91,14 @@ def encode_batches(
 
 @torch.inference_mode()
 def encode_batch(encoder: Encoder, ids: list, prompt_tokens: int = 0) -> np.ndarray:
-    """(B, D) float32 embeddings of tokenised texts."""
+    """(B, D) float32 embeddings of tokenised texts; zeros for a text that has no token (a blank one, where the tokenizer adds
+    none): it is as far from every query, and nothing finds it."""
+    if any(len(row) == 0 for row in ids):
+        full = [i for i, row in enumerate(ids) if len(row)]
+        embeddings = np.zeros((len(ids), encoder.dim), dtype=np.float32)
+        if full:
+            embeddings[full] = encode_batch(encoder, [ids[i] for i in full], prompt_tokens)
+        return embeddings
     device = next(encoder.parameters()).device
     batch = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in encoder.features(ids).items()}
     return encoder(**batch, prompt_tokens=prompt_tokens).cpu().numpy()

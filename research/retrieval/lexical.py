@@ -9,7 +9,7 @@ import numpy as np
 
 from research.errors import UserError
 from research.progress import bar, say
-from research.retrieval.terms import Terms, without_blanks
+from research.retrieval.terms import Terms, with_marks, without_blanks
 from research.types import Queries, Run
 
 DEFAULT = Terms()
@@ -74,6 +74,8 @@ class Bm25(NamedTuple):
             cure = "another --bm25-tokenizer, or a --bm25-stemmer, may find more"
             if terms.tokenizer not in ("characters", "bigrams") and any(map(without_blanks, unmatched)):
                 cure = "their script writes no blanks between words: pass --bm25-tokenizer bigrams, or characters"
+            elif terms.tokenizer == "words" and any(map(with_marks, unmatched)):
+                cure = "they have vowels as marks, at which words end: pass --bm25-tokenizer bigrams, which keeps them"
             say(f"bm25: {len(unmatched):,} of {len(queries):,} queries share no term with any document and find nothing, "
                 f"{unmatched[0][:60]!r} for example; {cure}")  # fmt: skip
         return len(unmatched)

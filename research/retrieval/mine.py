@@ -7,6 +7,7 @@ Plain functions over runs and judgements; models and files are the verb's. A can
 - `relevant_to_equal_query`: judged relevant, in any split, to another query of the same text,
 - `text_of_query`: a document whose text is the query's,
 - `text_of_relevant`: another document whose text is that of one of those,
+- `blank`: a document without title and text, which no row of training may hold,
 - `margin`: scored too close to the query's best positive, or above it.
 """
 
@@ -112,6 +113,8 @@ def find_candidates(
                 counts["text_of_query"] += 1
             elif texts(doc) & relevant_texts:
                 counts["text_of_relevant"] += 1
+            elif not texts(doc):
+                counts["blank"] += 1
             else:
                 found[query].append(Candidate(doc, position, score))
     return found, counts

@@ -75,12 +75,24 @@ def score_pairs(
             for positions in plan_batches([model.padded_length(len(row)) for row in pairs["input_ids"]], budget):
                 batch = model.collate(pairs, positions.tolist())
                 batch = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
-                scores[start + positions] = model(**batch).cpu().numpy()
+                scores[start + positions] = _logits(model, batch)
                 progress.update(len(positions))
     if not np.isfinite(scores).all():
         raise UserError("the reranker gave nan or inf; expected finite scores. Its weights are damaged, or overflow in "
                         "bf16: copy or download the model again, or pass --precision fp32.")  # fmt: skip
     return scores
+
+
+def _logits(model: Reranker, batch: dict) -> np.ndarray:
+    """(B,) logits. A model whose texts must have equally many end tokens (BART, T5) reads each pair by itself where a document
+    spells one."""
+    try:
+        return model(**batch).cpu().numpy()
+    except ValueError as error:
+        if "same number of <eos> tokens" not in str(error) or len(batch["input_ids"]) < 2:
+            raise
+    rows = range(len(batch["input_ids"]))
+    return np.concatenate([_logits(model, {name: x[i : i + 1] for name, x in batch.items()}) for i in rows])
 
 
 def rerank(run: Run, scores: dict[str, dict[str, float]], mix: float = 0.0) -> Run:

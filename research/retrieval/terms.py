@@ -1,6 +1,8 @@
 """What BM25 counts as a term: how texts are split, which words are left out, how words are cut to stems."""
 
+import functools
 import re
+import unicodedata
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,7 +13,7 @@ WORDS = r"(?u)\b\w\w+\b"
 NO_BLANKS = ("\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3100-\u312f\u3130-\u318f"
              "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc"
              "\U0001b000-\U0001b16f\U00020000-\U0003ffff")  # fmt: skip
-IN_STRETCHES = re.compile(rf"([{NO_BLANKS}]+)|((?:(?![{NO_BLANKS}])\w){{2,}})")
+MARKS = ("Mn", "Mc")
 TOKENIZERS = "words, characters, bigrams or regex:PATTERN"
 LANGUAGES = ("chinese", "danish", "dutch", "english", "french", "german", "italian", "korean", "norwegian", "portuguese",
              "russian", "spanish", "swedish", "turkish")  # fmt: skip
@@ -22,8 +24,9 @@ class Terms(NamedTuple):
     """How texts become terms; all of them are in lower case first.
 
     Attributes:
-        tokenizer: "words" of two letters or more; "characters": in scripts without blanks each character is a term, elsewhere
-            words; "bigrams": there every two that follow each other, as Lucene's CJKAnalyzer; "regex:PATTERN": every match.
+        tokenizer: "words" of two letters or more, which end at vowel signs and other marks, as bm25s has them; "characters": in
+            scripts without blanks each character is a term, elsewhere words, whole with their marks; "bigrams": there every two
+            that follow each other, as Lucene's CJKAnalyzer; "regex:PATTERN": every match.
         stemmer: language of a Snowball stemmer (PyStemmer); None cuts nothing.
         stopwords: language whose stop words are left out; "none"; None takes the stemmer's language, or English.
     """
@@ -64,7 +67,7 @@ class Terms(NamedTuple):
             return re.compile(WORDS).findall
         if self.tokenizer in ("characters", "bigrams"):
             size = 1 if self.tokenizer == "characters" else 2
-            return lambda text: [term for found in IN_STRETCHES.finditer(text) for term in _pieces(found, size)]
+            return lambda text: [term for found in _stretches().finditer(text) for term in _pieces(found, size)]
         pattern = self.tokenizer.removeprefix("regex:")
         try:
             compiled = re.compile(pattern)
@@ -91,6 +94,29 @@ class Terms(NamedTuple):
         """As a run's facts name it."""
         stems = f", {self.stemmer} stems" if self.stemmer else ""
         return f"{self.tokenizer}{stems}, stop words {self.language}"
+
+
+@functools.cache
+def _stretches() -> re.Pattern:
+    """A stretch of a script without blanks, or a word of two letters or more, vowel signs and accents among them."""
+    return re.compile(rf"([{NO_BLANKS}]+)|((?:(?![{NO_BLANKS}])[\w{_marks()}]){{2,}})")
+
+
+@functools.cache
+def _marks() -> str:
+    """Ranges of the characters that stand on letters: vowel signs of India's scripts, accents of their own. To Python's \\w
+    they end a word."""
+    found = [
+        code for code in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)) if unicodedata.category(chr(code)) in MARKS
+    ]
+    first = [code for i, code in enumerate(found) if i == 0 or found[i - 1] != code - 1]
+    last = [code for i, code in enumerate(found) if i + 1 == len(found) or found[i + 1] != code + 1]
+    return "".join(f"\\U{a:08x}-\\U{b:08x}" for a, b in zip(first, last, strict=True))
+
+
+def with_marks(text: str) -> bool:
+    """Whether a text has signs on its letters that are characters of their own."""
+    return any(unicodedata.category(character) in MARKS for character in text)
 
 
 def without_blanks(text: str) -> bool:

@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from research.runfolder import hash_json
+from research.runs.changes import COUNTED, has_router_loss
 
 PLACE = "{point}"  # in --out: becomes the point id
 LENGTH = 16  # hexadecimal digits
 HOW = ("out", "wandb", "save_every", "data.init_args.workers")
 """Options that a run may go on without or with, and that were never part of an id."""
 PATHS = ("model.init_args.model", "data.init_args.train", "data.init_args.val", "data.init_args.test",
-         "data.init_args.other", "data.init_args.val_run", "data.init_args.test_run", "trainer.default_root_dir")  # fmt: skip
+         "data.init_args.other", "data.init_args.val_run", "data.init_args.test_run", "data.init_args.corpus_file",
+         "data.init_args.queries_file", "trainer.default_root_dir")  # fmt: skip
 """Where things lie, for which the hashes of what is there stand in."""
 ONE_SPELLING: dict[str, Any] = {
     "trainer.deterministic": None, "trainer.benchmark": None, "trainer.inference_mode": True, "trainer.profiler": None,
@@ -42,6 +44,10 @@ SINCE: dict[str, Any] = {
 BATCH = "data.init_args.batch_size"
 KNOWN: dict[str, list[str]] = json.loads(Path(__file__).with_name("known_options.json").read_text(encoding="utf-8"))
 """Class path, "" for the whole → the options that are always spelled."""
+DROPPED: dict[str, dict[str, Any]] = json.loads(
+    Path(__file__).with_name("known_defaults.json").read_text(encoding="utf-8")
+)
+"""Class path of a library's → default of each option in KNOWN: what is spelled where another release of it lacks the option."""
 KNOWN_FACTS = ("train", "queries", "examples", "pairs", "val", "test", "other", "val_run", "test_run")
 """Facts of data that are part of an id whatever they say; others only where they say something."""
 
@@ -58,7 +64,9 @@ def ids_of(resolved: dict, base_hash: str, data: dict) -> tuple[str, ...]:
     trainer = before.get("trainer")
     typed = [before | {"trainer": one} for one in _as_typed(trainer)] if isinstance(trainer, dict) else [before]
     forms = (what_is_computed(resolved), *typed)
-    ids = (hash_json([form, base_hash, known_facts(data)])[:LENGTH] for form in forms)
+    facts = known_facts(data)
+    uncounted = {name: value for name, value in facts.items() if name not in COUNTED}  # as before each was counted
+    ids = (hash_json([form, base_hash, one])[:LENGTH] for one in (facts, uncounted) for form in forms)
     return tuple(dict.fromkeys(ids))
 
 
@@ -78,7 +86,9 @@ def point_of(resolved: dict, base_hash: str, data: dict) -> str:
 
 def what_is_computed(resolved: dict) -> dict:
     """A configuration without what says where or how, and without options at their defaults."""
-    return _without(one_spelling(_spelled(resolved)), (*HOW, *PATHS))
+    spelled = _spelled(resolved)
+    # a router's loss is of a process's own tokens: how many processes share a batch tells
+    return _without(spelled if has_router_loss(resolved) else one_spelling(spelled), (*HOW, *PATHS))
 
 
 def differences(a: dict, b: dict) -> dict[str, tuple]:
@@ -141,7 +151,7 @@ def _spelled(value: Any, everything: bool = False, name: str = "") -> Any:
 def _options(options: dict, owner: str, everything: bool, name: str, group: str = "") -> dict:
     """Options of a class; `group` is the one of them that they are together, with a dot at its end."""
     known = _known(owner)
-    out = {}
+    out = {} if group else {key: one for key, one in DROPPED.get(owner, {}).items() if key not in options}
     for key, one in options.items():
         if everything and (known is None or f"{group}{key}".split(".")[0] not in _of_ours(owner)):
             out[key] = _spelled(one, everything, f"{name}{key}.")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from research.runfolder import hash_strings
-from research.runs.changes import CHANGES
+from research.runs.changes import CHANGES, COUNTED, option, placed
 from research.runs.identity import LENGTH
 
 PACKAGE = Path(__file__).parents[1]
@@ -44,12 +44,16 @@ def known_code() -> dict[str, int]:
     return {fingerprint: int(count) for fingerprint, count, *_ in lines}
 
 
-def stale_because(fingerprints: Iterable[str | None], config: dict) -> str:
+def stale_because(
+    fingerprints: Iterable[str | None], config: dict, run: Path | None = None, data: tuple[dict, dict] | None = None
+) -> str:
     """Why a run does not have the numbers that this code would give it; "" where it has them.
 
     Args:
         fingerprints: of the code that computed it; several where another one went on with it.
         config: its resolved configuration.
+        run: its folder, from which relative paths of the configuration are found.
+        data: the data's facts as the run has noted them, and as they are counted now.
     """
     made, now = {*fingerprints}, code_fingerprint()
     if made == {now}:
@@ -57,15 +61,24 @@ def stale_because(fingerprints: Iterable[str | None], config: dict) -> str:
     known = known_code()
     if now not in known or not made <= known.keys():
         return f"it was done by other code than this ({', '.join(sorted(map(str, made - {now})))})"
-    since = CHANGES[min(known[one] for one in made) : known[now]]
-    return "; ".join(change.what for change in since if change.touches(config))
+    config = placed(config, run)
+    touched = {change: change.touches(config) for change in CHANGES[min(known[one] for one in made) : known[now]]}
+    reasons = [change.what for change, touches in touched.items() if touches]
+    then, today = data or ({}, {})
+    reasons += [what for fact, what in COUNTED.items() if today.get(fact) and fact not in then]
+    if None in touched.values():
+        reasons.append(f"its base model {option(config, 'model.model')} is not here, which says whether a mend has changed its "
+                       "numbers")  # fmt: skip
+    return "; ".join(reasons)
 
 
-def numbers_key(fingerprints: Iterable[str | None], config: dict) -> str:
+def numbers_key(fingerprints: Iterable[str | None], config: dict, run: Path | None = None) -> str:
     """Equal for runs of one configuration whose numbers may be averaged, whatever published code computed them."""
     made, known = {*fingerprints} - {None, ""}, known_code()
     if not made or any(one not in known for one in made):
         return " ".join(sorted(map(str, made)))
-    counts = {known[one] for one in made}
-    held = [" ".join(c.name for c in CHANGES[:count] if c.touches(config)) for count in sorted(counts)]
+    config = placed(config, run)
+    touched = [(change.name, change.touches(config)) for change in CHANGES[: max(known[one] for one in made)]]
+    words = ["" if touches is False else name if touches else f"{name}?" for name, touches in touched]
+    held = [" ".join(filter(None, words[:count])) for count in sorted({known[one] for one in made})]
     return f"known: {' / '.join(dict.fromkeys(held))}"

@@ -111,7 +111,13 @@ def parameters_of(facts: dict[Any, Any], where: str, within: tuple[str, ...] = (
     """
     found: list[Parameter] = []
     for name, value in facts.items():
-        path = (*within, str(name))
+        if not isinstance(name, str):
+            raise UserError(f"{where}: a parameter is called {name!r} ({type(name).__name__}); expected a text: YAML reads no, "
+                            "on and 1 as other things. Write the name in quotes.")  # fmt: skip
+        if re.search(r"^-|[\s=\x00-\x1f\x7f\ud800-\udfff]", name) or not name:
+            raise UserError(f"{where}: a parameter is called {name!r}; expected the name of an option, without its hyphens and "
+                            "without blanks. Correct it.")  # fmt: skip
+        path = (*within, name)
         if isinstance(value, dict) and "parameters" in value:
             if more := value.keys() - {"parameters"}:
                 raise UserError(f"{where}: {'.'.join(path)} has parameters and {sorted(map(str, more))[0]!r}; expected "
@@ -149,10 +155,6 @@ def parameter(name: str, facts: Any, where: str) -> Parameter:
     if not isinstance(facts, dict):
         raise UserError(
             f"{where}: {name} is {str(facts)[:60]!r}; expected `values: […]`, `value: …` or a distribution. Correct it."
-        )
-    if re.search(r"[\s=\x00-\x1f\x7f]", name) or not name:
-        raise UserError(
-            f"{where}: a parameter is called {name!r}; expected the name of an option, without blanks. Correct it."
         )
     facts = dict(facts)
     kind = facts.pop("distribution", None) or _implied(facts)
@@ -205,19 +207,22 @@ def _check(made: Parameter, where: str) -> None:
     for value in facts.get("values", [facts["value"]] if "value" in facts else []):
         try:
             json.dumps(value)
-        except (TypeError, ValueError):
-            raise UserError(f"{where}: {name} has the value {value} ({type(value).__name__}); expected numbers, texts, "
-                            "booleans, lists or mappings. Write a text in quotes.") from None  # fmt: skip
+        except (TypeError, ValueError, RecursionError):
+            raise UserError(f"{where}: {name} has the value {str(value)[:60]} ({type(value).__name__}); expected numbers, "
+                            "texts, booleans, lists or mappings. Write a text in quotes.") from None  # fmt: skip
+        if lost := re.search(r"[\0\ud800-\udfff]", "".join(_texts(value))):
+            raise UserError(f"{where}: {name} has a value with {lost[0]!r} in it; expected a text that a command can carry. "
+                            "Leave that character out.")  # fmt: skip
     if kind == "categorical_w_probabilities":
         odds = facts["probabilities"]
         if (
             not isinstance(odds, list)
             or len(odds) != len(facts["values"])
-            or not all(isinstance(p, int | float) and p >= 0 for p in odds)
-            or sum(odds) <= 0
+            or not all(isinstance(p, int | float) and not isinstance(p, bool) and p >= 0 for p in odds)
+            or not math.isclose(sum(odds), 1.0, rel_tol=1e-5)
         ):
             raise UserError(f"{where}: {name}.probabilities={odds}; expected one of 0 or more for each of the "
-                            f"{len(facts['values'])} values. Correct them.")  # fmt: skip
+                            f"{len(facts['values'])} values, and 1 in all. Correct them.")  # fmt: skip
     if kind == "int_uniform" and not all(isinstance(facts[end], int) for end in ("min", "max")):
         raise UserError(f"{where}: {name} (int_uniform) goes from {facts['min']} to {facts['max']}; expected whole numbers. "
                         "Correct it, or choose uniform.")  # fmt: skip
@@ -235,6 +240,15 @@ def _check(made: Parameter, where: str) -> None:
     for field in ("q", "sigma", "a", "b"):
         if field in facts and facts[field] <= 0:
             raise UserError(f"{where}: {name}.{field}={facts[field]}; expected above 0. Correct it.")
+
+
+def _texts(value: Any) -> Iterable[str]:
+    """All texts in a value, names too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for one in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _texts(one)
 
 
 def _bounded(kind: str, facts: dict, u: float) -> float:

@@ -22,7 +22,7 @@ def bands(rule: dict[str, Any]) -> list[int]:
         rule: a sweep's early_terminate, checked by spec.
     """
     rule = DEFAULTS | rule
-    if "min_iter" in rule:
+    if "max_iter" not in rule:  # which stands above min_iter, where a sweep has both
         return [int(rule["min_iter"] * rule["eta"] ** i) for i in range(BANDS)]
     shares = [rule["max_iter"] / rule["eta"] ** i for i in range(1, int(rule["s"]) + 1)]
     return sorted(int(share) for share in shares if share >= 1)

@@ -10,12 +10,13 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from research.runfolder import lock, open_lock
 
@@ -23,6 +24,9 @@ STATES = ("missing", "running", "preempted", "failed", "diverged", "killed", "pr
 AGAIN = ("missing", "preempted", "failed", "killed")
 """States in which a point is run when the sweep is run again."""
 FILE = "ledger.jsonl"
+ASKED = 10  # times for a claim that is held, half a second together
+FIELDS: dict[str, Any] = {"seconds": int | float, "value": int | float, "code": int, "error": str, "pid": int}
+"""Fields of an event that are read, with their types."""
 
 
 class Standing(NamedTuple):
@@ -75,7 +79,7 @@ class Ledger:
             with contextlib.suppress(ValueError, RecursionError):
                 event = json.loads(line)
                 if isinstance(event, dict) and all(isinstance(event.get(name), str) for name in ("point", "state")):
-                    found.append(event)
+                    found.append({name: value for name, value in event.items() if _is_read(name, value)})
         return found
 
     def standings(self, points: list[str]) -> dict[str, Standing]:
@@ -92,6 +96,8 @@ class Ledger:
         for point in points:
             event = last.get(point, {})
             state = event.get("state", "missing")
+            if state not in STATES:  # of a later version: the point's folder tells the rest
+                state = "missing"
             if state == "running" and not self.is_claimed(point):
                 state = "killed"
             out[point] = Standing(state, attempts[point], failures[point], event)
@@ -103,12 +109,17 @@ class Ledger:
         path = self._claim(point)
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_lock(path) as stream:
+            yield self._taken(stream, path)
+
+    def _taken(self, stream: IO[bytes], path: Path) -> bool:
+        """Whether the claim is had; is_claimed of other processes holds it for a moment, so it is asked for more than once."""
+        for attempt in range(ASKED):
             try:
                 lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
+                return True
             except BlockingIOError:
-                yield False
-                return
-            yield True
+                time.sleep(random.random() * 0.01 * (attempt + 1))
+        return False
 
     def is_claimed(self, point: str) -> bool:
         path = self._claim(point)
@@ -123,6 +134,11 @@ class Ledger:
 
     def _claim(self, point: str) -> Path:
         return self.folder / "claims" / f"{point}.lock"
+
+
+def _is_read(name: str, value: Any) -> bool:
+    """Whether a field of an event has its type; another one is of another program, and not read."""
+    return name not in FIELDS or (isinstance(value, FIELDS[name]) and not isinstance(value, bool))
 
 
 def job_id() -> str | None:

@@ -67,11 +67,6 @@ def plan(
     good: list[Planned] = []
     bad: list[Problem] = []
     for values in watch(points_of(sweep, seed)):
-        if lost := lost_in_text(values, sweep.command):
-            bad.append(Problem(values, f"{lost[0]} is null, which the command carries as the text None; expected a value that "
-                                       "text "
-                               'can carry. Write "null" in quotes.'))  # fmt: skip
-            continue
         try:
             good.append(planned(sweep, values, describe))
         except UserError as error:
@@ -95,6 +90,9 @@ def planned(sweep: Sweep, values: Point, describe: Callable[[list[str]], dict[st
     argv, later = command_of(sweep, values)
     text = json.dumps(values)  # of a foreign command the file's content is what it computes
     filled_in = filled(argv, later, text)
+    if is_ours(filled_in) and (lost := lost_in_text(values, sweep.command)):  # W&B's agent hands "None" to any program
+        raise UserError(f"{lost[0]} is null, which the command carries as the text None; expected a value that text can carry. "
+                        'Write "null" in quotes.')  # fmt: skip
     if any(argv[i] == JSON_FILE for i in later) and is_ours(filled_in):
         with tempfile.TemporaryDirectory() as place:
             path = Path(place) / "args.json"

@@ -19,7 +19,7 @@ from research.runfolder import atomic_write, hash_json, locked
 from research.sweeps.distributions import Parameter, assembled
 from research.sweeps.ledger import Ledger, Standing
 from research.sweeps.plan import FILE, Planned, planned, read_plan, write_points
-from research.sweeps.spec import Sweep, lost_in_text
+from research.sweeps.spec import Sweep
 
 KEY, LOCK = "search.key", "search.lock"
 STARTUP = 10  # points that are drawn at random before the first is proposed, as Optuna's default
@@ -101,8 +101,6 @@ def grow(folder: Path, sweep: Sweep, seed: int, describe: Callable[[list[str]], 
             draw = propose(sweep, seed, tried) if attempt == 0 else rolled(sweep, f"{seed} {len(points)} {attempt}")
             values = values_of(sweep, draw)
             try:
-                if lost := lost_in_text(values, sweep.command):
-                    raise UserError(f"{lost[0]} is null, which a command cannot carry; expected another value.")
                 one = planned(sweep, values, describe)
             except UserError as error:
                 say(f"not tried: {values} ({error})")
@@ -141,7 +139,7 @@ def propose(sweep: Sweep, seed: int, tried: list[Tried]) -> Draw:
             study.add_trial(create_trial(value=one.value, **facts))
         elif one.state == "pruned" and one.value is not None:  # ranked below those that were not
             study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={1: one.value}, **facts))
-        elif one.state in ("failed", "done", "pruned"):
+        elif one.state in ("failed", "diverged", "done", "pruned"):
             study.add_trial(create_trial(state=TrialState.FAIL, **facts))
         else:  # running, or to be run again: the next proposals keep away from it
             study.add_trial(create_trial(state=TrialState.RUNNING, **facts))

@@ -4,6 +4,7 @@ Or an array of W&B's agents, one trial a task.
 """
 
 import json
+import math
 import os
 import re
 import shlex
@@ -89,10 +90,13 @@ def submission(name: str, file: Path, folder: Path, seed: int, write: bool = Tru
 
 
 def array_script(of: Submission, indices: Iterable[int], options: Options) -> str:
-    """The script of the points with these numbers."""
-    chosen = ranges(indices) + (f"%{options.throttle}" if options.throttle else "")
+    """The script of the points with these numbers; where the cluster's arrays do not count so far, counted anew."""
+    numbers = sorted(indices)
+    is_far = numbers[-1] > last_index()
+    chosen = ranges(range(len(numbers)) if is_far else numbers) + (f"%{options.throttle}" if options.throttle else "")
     many = options.nodes * options.tasks_per_node > 1
-    return _filled("array.sh", options.setup, **of._asdict(), indices=chosen, attempts=ATTEMPTS,
+    counted = f"--of {ranges(numbers)}" if is_far else ""
+    return _filled("array.sh", options.setup, **of._asdict(), indices=chosen, of=counted, attempts=ATTEMPTS,
                    warning=options.warning, resources=_resources(options, whole=True),
                    launch="srun --kill-on-bad-exit=1" if many else "",
                    term="USR1" if many else "TERM")  # srun passes USR1 on, and makes KILL of TERM  # fmt: skip
@@ -146,6 +150,27 @@ def submit_agents(name: str, file: Path, folder: Path, target: Target, count: in
         stream.write(Path(file).read_text(encoding="utf-8"))
     text = agents_script(name, kept, folder, target, count, options)
     return _sbatch(folder / "submit" / f"agents-{target.sweep}.sh", text)
+
+
+def last_index() -> float:
+    """The highest number that a task of an array may have here; inf where the cluster does not say it."""
+    try:
+        done = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return math.inf
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
+    return int(found[1]) - 1 if found else math.inf
+
+
+def check_array(tasks: int, what: str) -> None:
+    """
+    Raises:
+        UserError: the cluster has no array of so many tasks.
+    """
+    if tasks - 1 > (last := last_index()):
+        raise UserError(f"{what} are {tasks:,} tasks, and an array has {last + 1:,} at most here (SLURM's MaxArraySize); "
+                        f"expected as many. Write run_cap: {last + 1} into the sweep, and raise it once those are "
+                        "done.")  # fmt: skip
 
 
 def ranges(numbers: Iterable[int]) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -23,6 +24,14 @@ MACROS = ("env", "interpreter", "program", "args", "args_no_hyphens", "args_no_e
 VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 JSON_FILE = "${args_json_file}"
 METRIC = ("name", "goal", "target", "impute", "impute_while_running")
+CHOICES = {
+    "kind": ("sweep",),
+    "impute": ("latest", "best", "worst"),
+    "impute_while_running": ("latest", "best", "worst", "false"),
+}
+ELSEWHERE = {"job": "W&B Launch starts", "image_uri": "W&B Launch starts", "scheduler": "a scheduler of W&B's chooses",
+             "metrics": "W&B's method custom weighs"}  # fmt: skip
+"""Keys that hand the sweep to another program → what it would do."""
 CONTENT = ("method", "program", "command", "parameters")
 DRAWS = 100  # for each point of a random sweep
 HYPERBAND = {"type", "min_iter", "max_iter", "s", "eta", "strict"}
@@ -40,6 +49,7 @@ class Sweep(NamedTuple):
         method: grid | random | bayes.
         parameters: in the YAML's order.
         metric, goal: what bayes and early termination look at; goal is minimize or maximize.
+        target: value of the metric at which no more points are begun.
         command: with W&B's macros.
         run_cap: trials at most.
         early_terminate: W&B's hyperband settings.
@@ -52,6 +62,7 @@ class Sweep(NamedTuple):
     parameters: tuple[Parameter, ...]
     metric: str | None
     goal: str
+    target: float | None
     command: tuple[str, ...]
     run_cap: int | None
     early_terminate: dict | None
@@ -89,6 +100,14 @@ def read_sweep(path: Path) -> Sweep:
                         f"{path}` and name the file that it makes.")  # fmt: skip
     if unknown := [key for key in facts if key not in KEYS]:
         raise UserError(f"{path}: unknown key {unknown[0]!r}; {suggest(unknown[0], KEYS)}. Correct it.")
+    for key, does in ELSEWHERE.items():
+        if key in facts:
+            raise UserError(f"{path} has {key}, by which {does}; expected a sweep that is begun here, point by point, or by "
+                            "`wandb agent`. Leave it out, and write program or command.")  # fmt: skip
+    for key in ("program", "name"):
+        if isinstance(facts.get(key), dict | list):
+            raise UserError(f"{path}: {key} is {str(facts[key])[:60]!r}; expected a text. Correct it.")
+    _check_choices(facts, "", path)
     method = facts.get("method")
     if method not in METHODS:
         raise UserError(f"{path}: method is {method!r}; expected {', '.join(METHODS)}. Correct it.")
@@ -96,7 +115,9 @@ def read_sweep(path: Path) -> Sweep:
         raise UserError(f"{path} has no parameters; expected dotted names with values or distributions. Add some.")
     name = str(facts.get("name") or Path(path).stem)
     if not is_name(name):
-        raise UserError(f"{path}: name {name!r}; expected a name that a folder can have. Correct it.")
+        raise UserError(
+            f"{path}: name {name!r}; expected a name that a folder can have, of 240 bytes at most. Correct it."
+        )
     parameters = tuple(parameters_of(facts["parameters"], str(path)))
     if method == "grid":
         parameters = tuple(_listed(one, path) for one in parameters)
@@ -110,13 +131,29 @@ def read_sweep(path: Path) -> Sweep:
         )
     if unknown := [str(key) for key in metric if key not in METRIC]:
         raise UserError(f"{path}: metric has {unknown[0]!r}; {suggest(unknown[0], METRIC)}. Correct it.")
+    if facts.get("metric") is not None and not metric.get("name"):
+        raise UserError(f"{path}: metric has no name; expected {{name: val/loss, goal: minimize}}. Add it.")
+    _check_choices(metric, "metric.", path)
+    target = metric.get("target")
+    if target is not None and (
+        not isinstance(target, int | float) or isinstance(target, bool) or not math.isfinite(target)
+    ):
+        raise UserError(
+            f"{path}: metric.target={target!r}; expected a number. YAML reads 1e-4 as a text: write 1.0e-4."
+        )
     goal = metric.get("goal", "minimize")
     if method == "bayes" and not metric.get("name"):
         raise UserError(f"{path}: bayes without a metric; expected metric: {{name: val/loss, goal: minimize}}. Add it.")
     if goal not in ("minimize", "maximize"):
         raise UserError(f"{path}: metric.goal is {goal!r}; expected minimize or maximize. Correct it.")
-    return Sweep(Path(path), name, method, parameters, metric.get("name"), goal,
+    return Sweep(Path(path), name, method, parameters, metric.get("name"), goal, target,
                  _command(facts, path), cap, _hyperband(facts, metric, path), facts)  # fmt: skip
+
+
+def _check_choices(facts: dict, within: str, path: Path) -> None:
+    for key, known in CHOICES.items():
+        if key in facts and str(facts[key]).lower() not in known:
+            raise UserError(f"{path}: {within}{key} is {facts[key]!r}; {suggest(str(facts[key]), known)}. Correct it.")
 
 
 def _listed(one: Parameter, path: Path) -> Parameter:
@@ -138,19 +175,26 @@ def _command(facts: dict, path: Path) -> tuple[str, ...]:
     command = facts.get("command") or COMMAND
     if not isinstance(command, list):
         raise UserError(f"{path}: command is {str(command)[:60]!r}; expected a list of words. Correct it.")
-    words = [str(word) for word in command]
+    words = [str(word) for word in [*command, facts.get("program", "")]]
     if "${program}" in words and not facts.get("program"):
         raise UserError(f"{path}: the command has ${{program}} and there is no program; expected one of them. Name the "
                         "program, or write the command out.")  # fmt: skip
     for word in words:
-        for macro in re.findall(r"\$\{(\w+)\}", word):
-            if macro not in MACROS and word == f"${{{macro}}}":
-                raise UserError(f"{path}: command has ${{{macro}}}; {suggest(macro, MACROS)}. Correct it.")
-    if not any(word.startswith("${args") for word in words):
+        whole = word[2:-1] if word.startswith("${") and word.endswith("}") else None
+        if whole is not None and whole not in MACROS and not VARIABLE.search(word):
+            known = [*MACROS, "envvar:NAME"]  # W&B's agent leaves such a word out; NAME has capitals, digits and _
+            raise UserError(f"{path}: command has {word}; {suggest(whole, known)}. Correct it.")
+        if whole is None and (macro := re.search(r"\$\{(" + "|".join(MACROS[1:]) + r")\}", word)):
+            raise UserError(f"{path}: the command has {macro[0]} within the word {word[:60]!r}, where W&B's agent does not "
+                            "fill it in; expected a word of its own. Write it as one: in a shell, [bash, -c, "
+                            '\'python "$0" "$@"\', "${program}", "${args}"].')  # fmt: skip
+        if lost := re.search(r"[\0\ud800-\udfff]", word):
+            raise UserError(f"{path}: the command has {lost[0]!r} in a word; expected text. Leave that character out.")
+    if not any(word.startswith("${args") for word in words[:-1]):
         raise UserError(
             f"{path}: the command has no ${{args}}: every point would be the same; expected it at its end. Add it."
         )
-    return tuple(words)
+    return tuple(words[:-1])
 
 
 def _hyperband(facts: dict, metric: dict, path: Path) -> dict | None:
@@ -164,9 +208,9 @@ def _hyperband(facts: dict, metric: dict, path: Path) -> dict | None:
         raise UserError(
             f"{path}: early_terminate has {sorted(unknown)[0]!r}; expected {', '.join(sorted(HYPERBAND))}. Correct it."
         )
-    if ("min_iter" in rule) == ("max_iter" in rule):
-        raise UserError(f"{path}: early_terminate has {'both' if 'min_iter' in rule else 'neither'} of min_iter and max_iter; "
-                        "expected one (max_iter with s). Correct it.")  # fmt: skip
+    if "min_iter" not in rule and "max_iter" not in rule:
+        raise UserError(f"{path}: early_terminate has neither min_iter nor max_iter; expected one of them (max_iter with s). "
+                        "Add it.")  # fmt: skip
     numbers = {"min_iter": 1, "max_iter": 1, "s": 1, "eta": 1}
     for name, least in numbers.items():
         value = rule.get(name, least + 1)

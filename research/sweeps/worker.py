@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -163,7 +164,8 @@ def _foreign(argv: list[str], stream: io.TextIOBase, variables: dict[str, str]) 
             _await_group(child.pid)
     finally:
         _children.remove(child)
-    if (_stopped and code) or code in (-signal.SIGTERM, -signal.SIGUSR1, -signal.SIGINT):
+    told = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)  # of a command within it a shell says 128 more
+    if (_stopped and code) or code in (*(-number for number in told), *(128 + number for number in told)):
         return PREEMPTED  # told to stop, as this worker was
     return 128 - code if code < 0 else code
 
@@ -248,4 +250,5 @@ def last_line(log: Path) -> str:
     with open(log, "rb") as stream:
         stream.seek(max(0, stream.seek(0, os.SEEK_END) - 4096))
         lines = stream.read().decode("utf-8", "replace").replace("\r", "\n").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")[:ERROR_CHARACTERS]
+    plain = (re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]", "", line).strip() for line in reversed(lines))
+    return next((line for line in plain if line), "")[:ERROR_CHARACTERS]  # nothing that a terminal would obey

@@ -19,7 +19,7 @@ from research.models.adapters import effective_scale
 from research.training.curves import read_curves
 from research.training.optimisation import total_steps
 from research.training.schedules import rate
-from research.types import CandidateBatch, PairBatch, PreferenceBatch
+from research.types import CandidateBatch, InstructionBatch, PairBatch, PreferenceBatch
 
 
 class Difference(NamedTuple):
@@ -237,12 +237,17 @@ class Invariants(L.Callback):
 
 
 def rows_of(batch: Any) -> int | None:
-    """Examples of a micro-batch; None of one that does not say, since texts lie together in a row."""
+    """Examples of a micro-batch (rows, where packed); None of packed rows end to end in one, which do not say how many."""
     if isinstance(batch, PairBatch):
         return len(batch.positive_ids)
     if isinstance(batch, CandidateBatch):
         return len(batch.labels)
-    return sum(len(chunk["number"]) for chunk in batch.chunks) if isinstance(batch, PreferenceBatch) else None
+    if isinstance(batch, PreferenceBatch):
+        return sum(len(chunk["number"]) for chunk in batch.chunks)
+    if isinstance(batch, InstructionBatch):
+        rows = sum(len(chunk["input_ids"]) for chunk in batch.chunks)
+        return None if rows == 1 and "position_ids" in batch.chunks[0] else rows
+    return None
 
 
 def _types(module: L.LightningModule, trained: bool) -> set[torch.dtype]:

@@ -1,7 +1,7 @@
 """What of Lightning the optimisation here goes with: judged by the classes that a configuration names, and by what the
 Trainer is once it is made, since plugins, strategies and callbacks bring in what no option of its own says."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import lightning as L
 import torch
@@ -10,7 +10,6 @@ from lightning.pytorch.plugins import CheckpointIO, DoublePrecision, MixedPrecis
 from torch import nn
 
 from research.errors import UserError
-from research.training.curves import BestModel
 
 PLUGINS = (Precision, MixedPrecision, DoublePrecision)
 COMPUTED = {
@@ -61,7 +60,7 @@ def check_trainer(trainer: L.Trainer) -> None:
     """Refuse a Trainer that would compute something else than its configuration says.
 
     Raises:
-        UserError: precision, strategy or callbacks that the optimisation does not go with.
+        UserError: precision or strategy that the optimisation does not go with.
     """
     plugin, strategy = trainer.precision_plugin, trainer.strategy
     if type(strategy) not in (strategies.SingleDeviceStrategy, strategies.DDPStrategy):
@@ -78,12 +77,28 @@ def check_trainer(trainer: L.Trainer) -> None:
         if given:
             raise UserError(f"trainer.strategy: {', '.join(given)} of DDPStrategy; expected none: gradients are summed over "
                             "ranks as they are, every step, and processes start as commands. Leave it out.")  # fmt: skip
-    for best in (one for one in trainer.callbacks if isinstance(one, BestModel)):
-        mode = "max" if best.sign > 0 else "min"
-        for one in trainer.callbacks:
-            if isinstance(one, callbacks.EarlyStopping) and one.monitor == best.monitor and one.mode != mode:
-                raise UserError(f"trainer.callbacks: EarlyStopping of {one.monitor} with mode {one.mode!r} ends a training "
-                                f"that gets better; expected {mode!r}. Set its mode: {mode}.")  # fmt: skip
+
+
+def check_monitors(trainer: L.Trainer, lower: Mapping[str, bool]) -> None:
+    """Refuse early stopping on what is never measured, which would end the training after its first validation, or on the
+    wrong side.
+
+    Args:
+        trainer: with all its callbacks.
+        lower: metric of the validation → whether lower is better.
+
+    Raises:
+        UserError: such a callback.
+    """
+    for one in (one for one in trainer.callbacks if isinstance(one, callbacks.EarlyStopping)):
+        if one.monitor not in lower and one.strict and not str(one.monitor).startswith("train/"):
+            raise UserError(f"trainer.callbacks: EarlyStopping of {one.monitor!r}, which is not computed; expected one of "
+                            f"{', '.join(lower) or 'the metrics of a validation, and there is none'}. Correct its monitor, or "
+                            "leave it out.")  # fmt: skip
+        mode = "min" if lower.get(str(one.monitor), one.mode == "min") else "max"
+        if one.mode != mode:
+            raise UserError(f"trainer.callbacks: EarlyStopping of {one.monitor} with mode {one.mode!r} ends a training "
+                            f"that gets better; expected {mode!r}. Set its mode: {mode}.")  # fmt: skip
 
 
 def _computes(plugin: Precision, device: str) -> tuple[torch.dtype, torch.dtype | None]:

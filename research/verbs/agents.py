@@ -14,12 +14,13 @@ from research.verbs.points import folder_of, planned_points, watched
 def submit_trials(args: argparse.Namespace, options: Any) -> int:
     """Submit as many agents as the sweep has trials; the exit code."""
     from research.sweeps.agents import kept_sweep, target
-    from research.sweeps.slurm import agents_script, submit_agents
+    from research.sweeps.slurm import agents_script, check_array, submit_agents
     from research.sweeps.spec import read_sweep
 
     of, sweep = target(args.wandb), read_sweep(args.file)
     count = _count(args, sweep)
     _check(args, sweep)
+    check_array(count, f"the trials of {args.file}")
     folder = folder_of(sweep).resolve()
     if args.dry_run:
         print(agents_script(sweep.name, kept_sweep(folder, of), folder, of, count, options))
@@ -39,6 +40,9 @@ def go_on(args: argparse.Namespace) -> NoReturn:
     from research.sweeps.agents import handed_out, target
     from research.sweeps.spec import read_sweep
 
+    if args.wandb is None or args.folder is None:
+        raise UserError(f"sweep trial {args.file} without what `sweep submit --wandb` tells it; expected a task of its array. "
+                        "Run `research sweep submit` with --wandb.")  # fmt: skip
     of = target(args.wandb)
     trial = handed_out(Path(args.folder), of, read_sweep(args.file))
     # the run is in its sweep already; with WANDB_SWEEP_ID wandb would ask the server for a place there again

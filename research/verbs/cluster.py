@@ -10,7 +10,7 @@ from research.progress import say
 from research.verbs.agents import submit_trials
 from research.verbs.kubernetes import submit_job
 from research.verbs.points import folder_of, planned_points, task_numbers, to_do, write_report
-from research.verbs.searching import is_searched
+from research.verbs.searching import ended, is_reached, is_searched
 
 SLURM, JOBS = ("time", "partition", "account", "sbatch"), ("image", "claim", "namespace", "env", "secret", "max_failed")
 RANKS, POINTS, TRIALS = ("nodes", "tasks_per_node"), ("rerun_stale", "retry"), ("count",)
@@ -57,7 +57,7 @@ def _refuse_others(args: argparse.Namespace) -> None:
 
 
 def submit_points(args: argparse.Namespace) -> int:
-    from research.sweeps.slurm import array_script, directive, finish_script, submission, submit
+    from research.sweeps.slurm import array_script, check_array, directive, finish_script, submission, submit
     from research.sweeps.spec import read_sweep
 
     _refuse_others(args)
@@ -78,6 +78,7 @@ def submit_points(args: argparse.Namespace) -> int:
     if not todo:
         print(f"all {len(points)} points are done or running")
         return 0
+    check_array(len(todo), f"the points of {args.file}")
     kept = submission(sweep.name, args.file, folder, args.seed, write=not args.dry_run)
     if args.dry_run:
         print(array_script(kept, todo, options))
@@ -104,14 +105,18 @@ def finish(args: argparse.Namespace) -> int:
     if None in (args.folder, args.plan, args.round, args.options):
         raise UserError(f"sweep finish {args.file} without what `sweep submit` tells it; expected the job after an array. Run "
                         f"`research sweep run` or `submit`.")  # fmt: skip
-    sweep, folder, round = read_sweep(args.file), Path(args.folder), int(args.round)
+    sweep, folder, round = read_sweep(args.file), Path(args.folder), args.round
     points = points_so_far(folder) if is_searched(sweep) else read_plan(folder, Path(args.plan))
     ledger = Ledger(folder)
     standings = ledger.standings([one.point for one in points])
     todo = task_numbers(sweep, points, lambda one: is_due(standings[one.point]))
-    if todo and round < ROUNDS:
-        values = json.loads(args.options)
-        options = Options(**values | {"sbatch": tuple(values["sbatch"]), "setup": tuple(values["setup"])})
+    if todo and round < ROUNDS and not is_reached(folder, sweep, points):
+        try:
+            values = json.loads(args.options)
+            options = Options(**values | {"sbatch": tuple(values["sbatch"]), "setup": tuple(values["setup"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"--options {args.options[:60]!r} are not read ({error}); expected those that `sweep submit` "
+                            "wrote. Submit again.") from None  # fmt: skip
         kept = Submission(sweep.name, args.file, Path(args.plan), folder, args.seed)
         array, _ = submit(kept, todo, options, round + 1)
         say(f"{len(todo)} of {len(points)} points are missing: submitted again as array {array}")
@@ -120,4 +125,4 @@ def finish(args: argparse.Namespace) -> int:
     page = write_report(folder, points)
     write_json(folder / "finished.json", {"states": counts, "rounds": round, "report": page and str(page)})
     say(", ".join(f"{n} {state}" for state, n in counts.items()) + (f"; {page}" if page else ""))
-    return 0 if set(counts) <= {"done", "pruned"} else 1
+    return 0 if set(counts) <= {"done", "pruned"} else ended(folder, sweep, points, 1, counts)

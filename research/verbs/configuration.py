@@ -8,6 +8,7 @@ import argparse
 import ast
 import contextlib
 import datetime
+import enum
 import functools
 import importlib
 import inspect
@@ -143,8 +144,20 @@ def read(args: argparse.Namespace) -> "tuple[jsonargparse.Namespace, dict]":
         config.out = str(home)
     take_normal_form(config.trainer)
     _check_values(config)
+    _take_enum_defaults(config.trainer)
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))  # it was validated just now
     return config, {name: value for name, value in values.items() if name not in ("config", "json")}
+
+
+def _take_enum_defaults(trainer: Any) -> None:
+    """Members of an enumeration that stand as defaults of texts, such as Timer's interval, as the texts, in place: YAML has no
+    form for them."""
+    for one in _listed(trainer.get("callbacks")):
+        parameters = inspect.signature(imported(one.class_path).__init__).parameters
+        options = one.get("init_args") or {}
+        for name, value in dict(options).items():
+            if isinstance(value, enum.Enum) and name in parameters and parameters[name].annotation in (str, "str"):
+                options[name] = str(value.value)
 
 
 def _run_folder(argv: list[str]) -> Path | None:
@@ -447,8 +460,22 @@ def lightning_errors() -> Iterator[None]:
         if isinstance(end.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        if isinstance(error, UserError) or not _raised_in(error, "lightning."):
+    except (
+        MisconfigurationException,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        AttributeError,
+        LookupError,
+        ImportError,
+    ) as error:
+        if isinstance(error, UserError):
+            raise
+        if (name := _callback_in(error)) is not None and not isinstance(error, MisconfigurationException):
+            raise UserError(f"trainer.callbacks: {name} does not go with this training ({type(error).__name__}: "
+                            f"{' '.join(str(error).split())[:300]}); expected one that needs no more than Lightning's hooks. "
+                            "Leave it out.") from error  # fmt: skip
+        if not _raised_in(error, "lightning."):
             raise
         raise UserError(f"the trainer section does not work ({' '.join(str(error).split())[:400]}); expected arguments of "
                         "lightning.Trainer that go together here. Correct it.") from None  # fmt: skip
@@ -464,6 +491,19 @@ def own_names() -> Iterator[None]:
         for theirs, ours in OWN_NAMES.items():
             text = text.replace(theirs, ours)
         raise UserError(text) from error
+
+
+def _callback_in(error: BaseException) -> str | None:
+    """Class of Lightning's callback in which it was raised, there or in what it called."""
+    trace, found = error.__traceback__, None
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        if module.startswith("lightning.pytorch.callbacks."):
+            found = type(trace.tb_frame.f_locals.get("self")).__name__
+        elif module.startswith("research."):
+            found = None  # it called back what is ours
+        trace = trace.tb_next
+    return found
 
 
 def _raised_in(error: BaseException, package: str) -> bool:

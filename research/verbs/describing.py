@@ -24,8 +24,8 @@ def describe(argv: list[str], metric: str | None = None, shown: str | None = Non
     words = ours(argv)
     if words is None or words[:1] != ["fit"]:
         if metric is not None:
-            raise UserError(f"{argv[0]}: bayes and early_terminate need to see {metric} while the command runs; expected "
-                            "`research fit`. Leave them to W&B's agents.")  # fmt: skip
+            raise UserError(f"{argv[0]}: bayes, early_terminate and metric.target need to see {metric} while the command runs; "
+                            "expected `research fit`. Leave them out, or leave them to W&B's agents.")  # fmt: skip
         return {"point": hash_json(argv)[:LENGTH]}  # somebody else's program: the command is all that is known
     from research import cli
     from research.models.folder import without_weights

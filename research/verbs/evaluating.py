@@ -28,6 +28,8 @@ def _evaluate(args: argparse.Namespace, verb: str) -> int:
     if trained:
         if not restores:
             config.model.init_args.model = str(out / "model")
+            if "adapter" in config.model.init_args:
+                config.model.init_args.adapter = None  # model/ has it merged, and a fresh one would be on top of it
         say(f"model: {out / 'model'}")
     else:
         say(f"model: {config.model.init_args.model}, since {out / 'model'} does not exist yet")

@@ -106,27 +106,28 @@ def _save_merged(folder: Path, new: Path, kind: str) -> str:
     from research.models.cross_encoder import load_cross_encoder
     from research.models.dual_encoder import DualEncoder
     from research.models.saving import save_cross_encoder, save_dual_encoder
-    from research.models.sources import ADAPTER_CONFIG, read_config
+    from research.models.sources import base_name
 
     if kind == "cross-encoder":
         save_cross_encoder(load_cross_encoder(folder), new)
     else:
         save_dual_encoder(DualEncoder.load(folder), new)
-    return read_config(folder / ADAPTER_CONFIG)["base_model_name_or_path"]
+    return base_name(folder)
 
 
 def _copy(folder: Path, new: Path, adapter: str | None) -> str | None:
     """The folder's files; of an adapter, the name of its base, which PEFT will look for."""
-    from research.models.policy import FILE, load_policy
+    from research.models.hashed import everything_in
+    from research.models.policy import load_policy
     from research.models.sources import ADAPTER_CONFIG
-    from research.runfolder import write_json
+    from research.runfolder import MODEL_FACTS, write_json
 
-    for path in sorted(folder.rglob("*")):
+    for path in everything_in(folder):
         place = path.relative_to(folder)
         if (
             path.is_file()
             and path.name != "README.md"
-            and not (adapter and path.name == FILE)
+            and not (adapter and path.name == MODEL_FACTS)
             and place.parts[0][0] != "."
         ):
             (new / place).parent.mkdir(parents=True, exist_ok=True)
@@ -156,12 +157,10 @@ def _merge(name: str, new: Path) -> str:
 
 def _trained_from(folder: Path) -> str:
     """The model at the bottom of a chain of adapters (SFT, then DPO)."""
-    from research.models.policy import FILE
-    from research.models.sources import ADAPTER_CONFIG, read_config
+    from research.models.sources import ADAPTER_CONFIG, base_name
 
     while (folder / ADAPTER_CONFIG).exists():
-        facts = read_config(folder / FILE) if (folder / FILE).exists() else {}
-        name = facts.get("base") or read_config(folder / ADAPTER_CONFIG)["base_model_name_or_path"]
+        name = base_name(folder)
         if not Path(name).is_dir() or not (Path(name) / ADAPTER_CONFIG).exists():
             return name
         folder = Path(name)
@@ -218,4 +217,6 @@ def _run_of(folder: Path) -> dict[str, Any]:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    from research.models.hashed import everything_in
+
+    return sum(path.stat().st_size for path in everything_in(folder) if path.is_file())

@@ -16,6 +16,7 @@ from typing import Any
 from research.errors import UserError
 from research.progress import say
 from research.verbs import scoring
+from research.verbs.columns import named_columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
     parser.add_argument("--batch-size", type=int, default=16, help="prompts of equal length at a time (16)")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the weights (fp32)")
+    parser.add_argument(
+        "--columns", metavar="JSON", help='role → column, where the names do not say it: {"question": "ask"}'
+    )
     parser.add_argument("--skip-bad-rows", action="store_true", help="leave malformed rows out, counted")
     parser.add_argument("--out", type=Path, metavar="DIR", help="answers.jsonl and metrics.json")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
@@ -98,7 +102,7 @@ def _examples(args: argparse.Namespace) -> list[dict]:
     """{"prompt": text or messages, "reference": text or None} of every example."""
     from research import prompts
     from research.data.instructions import read_examples, reference
-    from research.data.rows import read_lines
+    from research.data.rows import SKIPPING, read_lines
     from research.data.training import spread
 
     if args.prompts is not None:
@@ -109,7 +113,9 @@ def _examples(args: argparse.Namespace) -> list[dict]:
         if not rows:
             raise UserError(f"{args.prompts} has no line; expected one prompt a line. Add some.")
         return rows if args.limit is None else spread(rows, args.limit)
-    found = read_examples(args.data, args.split, args.limit, args.skip_bad_rows).rows
+    found = read_examples(
+        args.data, args.split, args.limit, args.skip_bad_rows, named_columns(args.columns), SKIPPING
+    ).rows
     if "prompt" not in found[0]:
         raise UserError(f"rows of {args.data} have no prompt ({', '.join(found[0])}); expected prompt and completion, or "
                         "instruction and response. Name other data, or write the prompts into a file for "

@@ -37,9 +37,13 @@ REASONS = {
     "relevant_to_equal_query": "are judged relevant to another query of the same text",
     "text_of_query": "have the text of the query",
     "text_of_relevant": "have the text of a relevant document",
+    "blank": "are blank",
     "margin": "score too close to the best positive, or above it",
 }
-LATER = {"text_of_query"}  # reasons that came later: told where they occur, so that other facts stay as they were
+LATER = {
+    "text_of_query",
+    "blank",
+}  # reasons that came later: told where they occur, so that other facts stay as they were
 
 
 class Rules(NamedTuple):

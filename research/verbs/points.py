@@ -12,6 +12,7 @@ from typing import Any
 from research.errors import UserError
 from research.progress import bar, say
 from research.verbs.describing import describe
+from research.verbs.training_folder import is_done, stale_reason
 
 OWNER, LOCK = "sweep.json", "sweep.lock"  # says whose folder it is
 
@@ -179,7 +180,7 @@ def tell_again(args: argparse.Namespace, ledger: Any, points: list, folder: Path
     """Tell the ledger of the points that are run again because the user asks for it, or because what they made is gone."""
     again = due_again(args, ledger, points, folder)
     for one in again:
-        if args.rerun_stale and is_stale(folder / one.point):
+        if args.rerun_stale and stale_reason(folder / one.point, one.facts.get("data")):
             _move_aside(folder / one.point)
         ledger.append(one.point, "missing", reason="run again")
     return again
@@ -188,7 +189,7 @@ def tell_again(args: argparse.Namespace, ledger: Any, points: list, folder: Path
 def due_again(args: argparse.Namespace, ledger: Any, points: list, folder: Path) -> list:
     """Those points; nothing is changed."""
     standings = ledger.standings([one.point for one in points])
-    reasons = [stale_reason(folder / one.point) for one in points]
+    reasons = [stale_reason(folder / one.point, one.facts.get("data")) for one in points]
     stale = [one for one, reason in zip(points, reasons, strict=True) if reason]
     if stale and not args.rerun_stale:
         told = "; ".join(dict.fromkeys(filter(None, reasons)))
@@ -224,34 +225,6 @@ def is_fit(one: Any) -> bool:
     from research.sweeps.spec import ours
 
     return (ours(one.argv) or [""])[0] == "fit"
-
-
-def is_done(run: Path) -> bool:
-    """Whether a run folder holds a finished training."""
-    try:
-        return bool(json.loads((run / "metrics.json").read_text(encoding="utf-8")).get("finished"))
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def is_stale(run: Path) -> bool:
-    """Whether a finished run has other numbers than this code would give it."""
-    return bool(stale_reason(run))
-
-
-def stale_reason(run: Path) -> str:
-    """Why a finished run does not have the numbers that this code would give it; "" where it has them."""
-    from research.runfolder import MARKER, read_json, read_yaml
-    from research.runs.numbers import stale_because
-
-    if not is_done(run):
-        return ""
-    try:
-        facts, config = read_json(run / MARKER), read_yaml(run / "config.yaml", "configuration")
-        # a training that other code began has its numbers in part
-        return stale_because([facts.get("fingerprint"), *facts.get("earlier_fingerprints", [])], config)
-    except (UserError, AttributeError):
-        return "what it was made of cannot be read"
 
 
 def _move_aside(run: Path) -> None:

@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from research.report.notes import notes
     from research.report.origin import origin
     from research.report.plots_cost import against_latency
+    from research.report.printable import printable
     from research.report.render import MISSING, can_draw, svg, write_figures
     from research.report.runs import collect, name_folders
     from research.report.spec import read_spec
@@ -119,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     if runs and not found and not can_draw():
         say(f"warning: {MISSING}")
     finding = explain.finding(lines, runs.metric) if runs else found.finding if found else explain.untested(trainings)
-    title = spec.title or (html.heading(runs) if runs or not found else found.title)
+    title = printable(spec.title or (html.heading(runs) if runs or not found else found.title))
     made_from = origin(found.runs) if found else []
     said = [*warnings, *notes(runs.folders if runs else [], trainings)]
     said += ["; ".join(f"{label}: {value}" for label, value in made_from)] if made_from else []

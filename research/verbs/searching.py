@@ -4,10 +4,11 @@ import functools
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from research.progress import say
 from research.verbs.describing import describe
 from research.verbs.points import is_done, is_fit
 
@@ -25,7 +26,7 @@ def describe_for(sweep: Any) -> Callable[[list[str]], dict[str, Any]]:
 
     What a foreign command logs is its own affair, as long as nothing here depends on it.
     """
-    decides = is_searched(sweep) or sweep.early_terminate is not None
+    decides = is_searched(sweep) or sweep.early_terminate is not None or sweep.target is not None
     if decides:
         return functools.partial(describe, metric=sweep.metric)
     return functools.partial(describe, shown=sweep.metric) if str(sweep.metric).startswith("val/") else describe
@@ -63,6 +64,41 @@ def outcome_of(folder: Path, sweep: Any) -> Callable[[Any], dict[str, Any]]:
         return {"value": value} | ({"state": "pruned", "pruned": pruned} if pruned else {})
 
     return outcome
+
+
+def is_reached(folder: Path, sweep: Any, points: Iterable[Any]) -> bool:
+    """Whether a point has reached the metric's target, after which W&B begins no more of them."""
+    from research.sweeps.ledger import Ledger
+
+    if sweep.target is None:
+        return False
+    standings = Ledger(folder).standings([one.point for one in points]).values()
+    values = [one.last.get("value") for one in standings if one.state in ("done", "pruned")]
+    sign = -1 if sweep.goal == "maximize" else 1
+    return any(sign * value <= sign * sweep.target for value in values if isinstance(value, int | float))
+
+
+def until_target(folder: Path, sweep: Any, points: Callable[[], list], due: Iterable[Any]) -> Iterator[Any]:
+    """The points that are to be run, until one has reached the metric's target.
+
+    Args:
+        folder: of the sweep.
+        sweep: with a target or without.
+        points: all of them; of a search, those so far.
+        due: to be run.
+    """
+    due = iter(due)
+    while not is_reached(folder, sweep, points()) and (one := next(due, None)) is not None:
+        yield one
+
+
+def ended(folder: Path, sweep: Any, points: list, code: int, counts: dict[str, int]) -> int:
+    """The exit code of a sweep: 0 too where its target leaves points out."""
+    if not {*counts} <= {"done", "pruned", "missing"} or not is_reached(folder, sweep, points):
+        return code
+    left = counts.get("missing", 0)
+    say(f"metric.target={sweep.target:g} is reached" + (f": {left} points are not begun" if left else ""))
+    return 0
 
 
 def due(folder: Path, sweep: Any, seed: int, once: bool = False) -> Iterator[Any]:

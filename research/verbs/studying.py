@@ -243,7 +243,8 @@ def _title(paths: list[Path], runs: list) -> str:
     from research.report.wandb_runs import is_wandb
 
     if len(paths) == 1 and (paths[0] / "sweep.json").is_file():
-        return str(read_json(paths[0] / "sweep.json").get("name") or paths[0].resolve().name)
+        owner = read_json(paths[0] / "sweep.json")
+        return str((isinstance(owner, dict) and owner.get("name")) or paths[0].resolve().name)
     # a folder of W&B's is called wandb, or by a time: its runs' sweep or group says more
     groups = dict.fromkeys(run.sweep for run in runs if run.history is not None and run.sweep)
     names = [*(path.resolve().name for path in paths if not is_wandb(path)), *groups]

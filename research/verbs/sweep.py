@@ -30,14 +30,14 @@ from research.verbs.points import (
     folder_of,
     is_done,
     is_fit,
-    is_stale,
     plan_key,
     planned_points,
     refuse_other,
+    stale_reason,
     tell_again,
     write_report,
 )
-from research.verbs.searching import due, is_searched, outcome_of, variables_of
+from research.verbs.searching import due, ended, is_reached, is_searched, outcome_of, until_target, variables_of
 
 STEPS = ("compile", "plan", "run", "submit", "status", "worker", "trial", "finish")
 
@@ -60,8 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rerun-stale", action="store_true", help="run: points that were done by other code, again")
     parser.add_argument("--retry", action="store_true", help="run: points that have failed three times, again")
     _add_submit(parser)
-    for name in ("--index", "--plan", "--of", "--round", "--folder", "--options"):  # of the scripts that submit writes
+    for name in ("--plan", "--of", "--folder", "--options"):  # of the scripts that submit writes
         parser.add_argument(name, help=argparse.SUPPRESS)
+    for name in ("--index", "--round"):
+        parser.add_argument(name, type=int, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
 
 
@@ -184,6 +186,7 @@ def _run(args: argparse.Namespace) -> int:
                "--folder", str(folder), *(["--plan", str(kept)] if kept else [])]  # fmt: skip
     now, cap = (partial(points_so_far, folder), sweep.run_cap) if is_searched(sweep) else (lambda: points, len(points))
     code = run_local(folder, now, cap, command, args.workers, gpus, threads)
+    code = ended(folder, sweep, now(), code, count(ledger, now())) if code == 1 else code
     page = None if code == PREEMPTED else write_report(folder, now())
     if page is not None and not args.json:
         print(page)
@@ -197,6 +200,7 @@ def _worker(args: argparse.Namespace) -> int:
     from research.models.kept import keep_bases
     from research.sweeps.ledger import Ledger
     from research.sweeps.plan import read_plan
+    from research.sweeps.search import points_so_far
     from research.sweeps.spec import read_sweep
     from research.sweeps.worker import work
 
@@ -205,12 +209,15 @@ def _worker(args: argparse.Namespace) -> int:
     folder = Path(args.folder) if args.folder else folder_of(sweep)
     if is_searched(sweep):
         points: Iterable = due(folder, sweep, args.seed, once=args.index is not None)
+        points = until_target(folder, sweep, partial(points_so_far, folder), points)
         # on a cluster, a task is one point: whichever is to be run, or the next to be proposed
         return work(Ledger(folder), points, cli.main, variables_of(folder, sweep), outcome_of(folder, sweep))
     plan = Path(args.plan) if args.plan else None
-    points = read_plan(folder, plan)
+    points = everything = read_plan(folder, plan)
     if args.index is not None:
-        points = [_numbered(points, int(args.index), args.of)]
+        points = [_numbered(points, args.index, args.of)]
+        if is_reached(folder, sweep, everything):
+            return 0
         if int(os.environ.get("SLURM_PROCID", "0")):  # another rank of this point: the first one keeps the books
             from research.sweeps.plan import placed
             from research.sweeps.spec import ours
@@ -218,7 +225,8 @@ def _worker(args: argparse.Namespace) -> int:
             own = ours(placed(points[0].argv, points[0].point))
             done = is_done(folder / points[0].point)
             return 0 if done or own is None else cli.main(own)
-    code = work(Ledger(folder), points, cli.main, variables_of(folder, sweep, plan), outcome_of(folder, sweep))
+    due_now = until_target(folder, sweep, lambda: everything, points)
+    code = work(Ledger(folder), due_now, cli.main, variables_of(folder, sweep, plan), outcome_of(folder, sweep))
     if code or args.index is None:
         return code
     last = Ledger(folder).standings([points[0].point])[points[0].point]
@@ -230,8 +238,11 @@ def _numbered(points: list, index: int, of: str | None) -> Any:
     from research.sweeps.slurm import numbers
 
     try:
-        return points[index if of is None else numbers(of)[index]]
-    except IndexError:
+        chosen = list(range(len(points))) if of is None else numbers(of)
+        if index < 0:
+            raise IndexError(index)
+        return points[chosen[index]]
+    except (IndexError, ValueError):
         raise UserError(f"--index {index}{f' --of {of}' if of else ''}: the plan has {len(points)} points; expected one of "
                         "them. It was made anew since: submit again.") from None  # fmt: skip
 
@@ -256,7 +267,8 @@ def _status(args: argparse.Namespace) -> int:
     for one in points:
         ended = standings[one.point].state
         if ended in ("done", "pruned") and is_fit(one):
-            state = "stale" if is_stale(folder / one.point) else ended if is_done(folder / one.point) else "missing"
+            run, data = folder / one.point, one.facts.get("data")
+            state = "stale" if stale_reason(run, data) else ended if is_done(run) else "missing"
             standings[one.point] = standings[one.point]._replace(state=state)
     if args.json:
         rows = [{"point": one.point, "values": one.values, **standings[one.point]._asdict()} for one in points]

@@ -9,6 +9,7 @@ import json
 
 from research.errors import UserError
 from research.types import IGNORE
+from research.verbs.columns import named_columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="SOURCE", help="instruction data: a file or folder | hf:NAME[:CONFIG] | builtin:stdlib"
     )
     parser.add_argument("--split", help="of a hub dataset, a folder or a builtin source")
+    parser.add_argument(
+        "--columns", metavar="JSON", help='role → column, where the names do not say it: {"question": "ask"}'
+    )
+    parser.add_argument("--skip-bad-rows", action="store_true", help="leave malformed rows out, counted")
     parser.add_argument("--row", type=int, default=0, help="which example of the data, from 0 (0)")
     parser.add_argument("--loss-on", default="completion", choices=["completion", "assistant", "all"],
                         help="which tokens training would learn")  # fmt: skip
@@ -42,8 +47,10 @@ def run(args: argparse.Namespace) -> int:
     examples = None
     if args.data is not None:
         from research.data.instructions import read_examples
+        from research.data.rows import SKIPPING
 
-        examples = read_examples(args.data, args.split)
+        columns = named_columns(args.columns)
+        examples = read_examples(args.data, args.split, None, args.skip_bad_rows, columns, SKIPPING)
         if not 0 <= args.row < len(examples.rows):
             raise UserError(f"--row {args.row}; expected 0 to {len(examples.rows) - 1}, the examples of {args.data}. Correct "
                             "it.")  # fmt: skip

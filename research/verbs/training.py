@@ -18,7 +18,7 @@ from research.runs.numbers import code_fingerprint
 from research.sweeps.worker import DIVERGED
 from research.training.stop import Stopped, stop_at_once
 from research.verbs import configuration
-from research.verbs.training_folder import is_finished, metrics_of, place_of, print_result, write_origin
+from research.verbs.training_folder import is_finished, metrics_of, place_of, print_result, stale_reason, write_origin
 from research.verbs.training_tracker import exit_code, summarise, tracker_of
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
         resolved["out"], out = config.out, Path(config.out)
     if is_finished(out, resolved):
         say(f"{out}: finished before; nothing is trained again. Name another --out for another run")
+        if reason := stale_reason(out, None if data is None else data.describe()):
+            say(f"warning: {out} is stale: {reason}")
         return print_result(args, out, _printable(args, metrics_of(out)))
     if module is None:
         module, data = configuration.build(config)
@@ -71,6 +73,7 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
     from research.training.invariants import Broken, Invariants
     from research.training.resume import Resume, last_checkpoint
     from research.training.room import bytes_needed
+    from research.training.supported import check_monitors
 
     lower, invariants = is_lower(config.monitor), Invariants(resolved)
     curves, best = Curves(out), BestModel(out, config.monitor, lower)
@@ -78,6 +81,8 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
     resume.file.hold = lambda: best.pending is not None
     pruned = pruning(out)
     trainer = configuration.make_trainer(config, [invariants, best, *pruned, resume, *callbacks], [curves])
+    measured = module.metrics if "val" in data.collections else ()
+    check_monitors(trainer, {f"val/{name}": is_lower(name) for name in measured} | {config.monitor: lower})
     with contextlib.ExitStack() as stack:
         first = _is_first_process()
         if first:

@@ -10,7 +10,7 @@ import yaml
 
 from research.errors import UserError
 from research.progress import say
-from research.runfolder import MARKER, atomic_write, hash_json, provenance, read_json, write_json
+from research.runfolder import MARKER, atomic_write, hash_json, provenance, read_json, read_yaml, write_json
 from research.runs.identity import PATHS, PLACE, differences, known_facts
 from research.runs.numbers import code_fingerprint, stale_because
 from research.verbs.configuration import take_normal_form
@@ -60,6 +60,32 @@ def metrics_of(out: Path) -> dict:
     return metrics
 
 
+def is_done(run: Path) -> bool:
+    """Whether a run folder holds a finished training."""
+    try:
+        return bool(json.loads((run / "metrics.json").read_text(encoding="utf-8")).get("finished"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def stale_reason(run: Path, data: dict | None = None) -> str:
+    """Why a finished run does not have the numbers that this code would give it; "" where it has them.
+
+    Args:
+        run: its folder.
+        data: the facts of its data as they are counted now, where they are known.
+    """
+    if not is_done(run):
+        return ""
+    try:
+        facts, config = read_json(run / MARKER), read_yaml(run / "config.yaml", "configuration")
+        # a training that other code began has its numbers in part
+        made = [facts.get("fingerprint"), *(facts.get("earlier_fingerprints") or [])]
+        return stale_because(made, config, run, (facts.get("data") or {}, data or {}))
+    except (UserError, AttributeError, TypeError):
+        return "what it was made of cannot be read"
+
+
 def place_of(out: str, ids: tuple[str, ...]) -> str:
     """--out of a point: under the id by which it was begun, else under the one that it has now."""
     places = [out.replace(PLACE, one) for one in ids]
@@ -84,9 +110,9 @@ def write_origin(
             raise UserError(f"the data or the base model of {out} have changed since its checkpoint (hash "
                             f"{str(earlier)[:12]}…, now {made_of[:12]}…); expected the same, to go on. Name another --out, "
                             "or delete it.")  # fmt: skip
-        before = {marker.get("fingerprint"), *marker.get("earlier_fingerprints", [])} - {None, code_fingerprint()}
+        before = {marker.get("fingerprint"), *(marker.get("earlier_fingerprints") or [])} - {None, code_fingerprint()}
         if before:
-            if reason := stale_because(before, resolved):
+            if reason := stale_because(before, resolved, out):
                 say(f"warning: {out}: {reason}; it goes on with this code, and counts as stale")
             write_json(
                 out / MARKER, marker | {"fingerprint": code_fingerprint(), "earlier_fingerprints": sorted(before)}
@@ -95,7 +121,8 @@ def write_origin(
     # the marker first: a folder that holds other files and no marker would be taken for somebody else's
     device = str(trainer.strategy.root_device)
     write_json(out / MARKER, provenance(args.command, made_of=made_of, seed=resolved["seed_everything"], device=device,
-                                        point=point, fingerprint=code_fingerprint(), **facts))  # fmt: skip
+                                        processes=trainer.world_size, point=point, fingerprint=code_fingerprint(),
+                                        **facts))  # fmt: skip
     with atomic_write(out / "config.yaml") as stream:
         yaml.safe_dump(resolved, stream, sort_keys=False, allow_unicode=True)
 

@@ -13,7 +13,7 @@ export SLURM_EXPORT_ENV=ALL
 job="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
 echo "== $(date -Is) $job on $(hostname), start $((${SLURM_RESTART_COUNT:-0} + 1))"
 
-@launch@ @python@ -m research sweep worker @file@ --folder @folder@ --plan @plan@ --seed @seed@ --index "$SLURM_ARRAY_TASK_ID" &
+@launch@ @python@ -m research sweep worker @file@ --folder @folder@ --plan @plan@ --seed @seed@ @of@ --index "$SLURM_ARRAY_TASK_ID" &
 child=$!
 # before its time limit (USR1) and when it is preempted (TERM) the training saves and exits with 85
 told=

@@ -65,7 +65,7 @@ BROKEN = [
      append(CORPUS, '{"_id": "d0", "text": "x"}')),
     (MINE + "@BM", "--skip-bad-rows", None, append(QRELS, "q0\td1\t0.5")),
     (GET + "@BM", "Add the header line", None, write(QRELS, "query-id\tscore\nq0\t1\n"), judge("q0 d0 1")),
-    (GET + "@BM", "rename the columns", None, append(CORPUS, '{"_id": "x", "contents": "a"}'), remove("out")),
+    (GET + "@BM", "rename the columns", None, append(CORPUS, '{"_id": "x", "body": "a"}'), remove("out")),
 ]  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def test_proposed_mending_works(place, row, monkeypatch):
     assert refused.code == 2, refused.err
     assert cure in refused.err.splitlines()[-1]
     if cure == "rename the columns":
-        Path(CORPUS).write_text(Path(CORPUS).read_text().replace('"contents"', '"text"'))
+        Path(CORPUS).write_text(Path(CORPUS).read_text().replace('"body"', '"text"'))
     elif mend:
         mend[0](monkeypatch)
     done = place(mended or (command if mend else f"{command} --skip-bad-rows"))

@@ -16,22 +16,23 @@ from tests.e2e.test_field_training import DUAL
 
 TEXT = (ROOT / "docs/retrieval-data.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)[ ]?([^\n]*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-ROWS = [json.loads(row) for row in re.findall(r"^\| [^|]+ \| `(\{.*\})` \|$", TEXT, re.MULTILINE)]
+ROWS = [json.loads(row) for row in re.findall(r"^\| [^|]+ \| `([\[{].*[\]}])` \|$", TEXT, re.MULTILINE)]
 COMMANDS = [line for kind, _, block in BLOCKS if kind == "sh" for line in block.splitlines()]
 
 
 def test_docs_have_rows_and_blocks():
-    assert (len(ROWS), len(COMMANDS), len(BLOCKS)) == (10, 5, 7)
+    assert (len(ROWS), len(COMMANDS), len(BLOCKS)) == (13, 5, 7)
     for example in EXAMPLES:  # each shape that a reader knows has its row
-        assert any({*example} <= {*row} for row in ROWS), example
+        assert any(type(row) is type(example) and {*example} <= {*row} for row in ROWS), example
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: "+".join(row))
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: "+".join(row)[:40])
 def test_row_is_read(tmp_path, row):
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
     (tmp_path / "corpus.tsv").write_text("d1\tbees make honey\nd2\tflour is ground\n")
     corpus = str(tmp_path / "corpus.tsv") if "positive_document_ids" in row else None
-    (one,) = read_training(str(tmp_path / "rows.jsonl"), None, BadRows(), corpus_file=corpus)
+    one, *others = read_training(str(tmp_path / "rows.jsonl"), None, BadRows(), corpus_file=corpus)
+    assert [other.query for other in others] == row["set"][1:] if "set" in row else not others
     assert one.query == "a bee"
     assert {doc.content.lower() for doc in one.positives.values()} <= {"bees make honey", "an insect"}
     assert {doc.content for doc in one.negatives.values()} <= {"flour is ground", "cloth is woven"}

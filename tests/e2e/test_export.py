@@ -24,7 +24,7 @@ METHODS = {
 }  # fmt: skip
 
 
-def adapter_on(base: Path, method: str, folder: Path) -> Path:
+def adapter_on(base: Path | str, method: str, folder: Path) -> Path:
     torch.manual_seed(1)
     policy = load_policy(str(base), merge=True)
     policy.model.transformer = adapters.attach(policy.model.transformer, METHODS[method]())
@@ -134,6 +134,65 @@ def test_a_run_s_card_says_data_metrics_and_configuration(base, research, tmp_pa
     assert "r: 2" in card
     assert "null" not in card
     assert oct(os.stat("run/model/adapter_model.safetensors").st_mode & 0o777) != "0o600"  # others of the group read it
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> None:
+    """A hub's cache with org/name: other weights at v1.0 than on main."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    for seed, (reference, commit) in enumerate({"main": "a" * 40, "v1.0": "b" * 40}.items()):
+        place = tmp_path / "hub/models--org--name"
+        save_tiny(place / "snapshots" / commit, seed=seed)
+        (place / "refs").mkdir(exist_ok=True)
+        (place / "refs" / reference).write_text(commit)
+
+
+def test_an_exported_adapter_is_read_back_on_its_revision(hub, research, tmp_path):
+    """Not on main: the base that the export's adapter_config.json names is org/name, its revision v1.0."""
+    adapter = adapter_on("org/name@v1.0", "lora", tmp_path / "adapter")
+    result = research("export", adapter, "--out", tmp_path / "out", "--json")
+    assert result.code == 0, result.err
+    config = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/name", "v1.0")
+    theirs = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out")
+    ours = load_policy(str(tmp_path / "out"))
+    torch.testing.assert_close(logits(ours.model.transformer), logits(theirs), rtol=0, atol=0)
+    assert ours.base == "org/name@v1.0"
+    assert ours.base_hash == load_policy(str(adapter)).base_hash != load_policy("org/name").base_hash
+    assert research("export", tmp_path / "out", "--merge", "--out", tmp_path / "whole").code == 0
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+    torch.testing.assert_close(logits(merged), logits(theirs), rtol=0, atol=1e-5 * float(logits(theirs).abs().max()))
+
+
+def test_an_adapter_whose_base_lies_beside_it_is_found_from_anywhere(base, research, tmp_path):
+    adapter = adapter_on(base, "lora", tmp_path / "adapter")
+    expected = logits(load_policy(str(adapter)).model.transformer)
+    (adapter / "tandem.json").unlink()
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "../base"}))
+    torch.testing.assert_close(logits(load_policy(str(adapter)).model.transformer), expected, rtol=0, atol=0)
+    assert research("export", adapter, "--out", tmp_path / "out").code == 0
+    theirs = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(logits(theirs), expected, rtol=0, atol=0)
+
+
+def test_a_linked_module_is_exported_and_has_a_part_in_the_hash(tiny_bert, research, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    from research.models.sources import hash_model
+
+    torch.manual_seed(0)
+    stack = SentenceTransformer(modules=[Transformer(str(tiny_bert)), Pooling(32), Dense(32, 8)], device="cpu")
+    stack.save(str(tmp_path / "model"), create_model_card=False)
+    os.rename(tmp_path / "model/2_Dense", tmp_path / "dense")
+    (tmp_path / "model/2_Dense").symlink_to(tmp_path / "dense")
+    assert research("export", tmp_path / "model", "--out", tmp_path / "out").code == 0
+    assert not (tmp_path / "out/2_Dense").is_symlink()
+    assert hash_model(tmp_path / "out") == hash_model(tmp_path / "model")
+    texts = ["a text", "another one of more words"]
+    assert (SentenceTransformer(str(tmp_path / "out")).encode(texts) == stack.encode(texts)).all()
 
 
 def test_retrieval_models_are_loaded_by_sentence_transformers(tiny_bert, research, tmp_path, monkeypatch):

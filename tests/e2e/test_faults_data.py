@@ -166,7 +166,7 @@ WRONG_TYPE = [
 
 WRONG_VALUE = [
     Row("wrong value", "document with neither title nor text", READERS, f"{CORPUS}:31: document 'x'",
-        "Expected one of them", "rename the columns", breaks=(append(CORPUS, '{"_id": "x", "contents": "a"}'),)),
+        "Expected one of them", "rename the columns", breaks=(append(CORPUS, '{"_id": "x", "body": "a"}'),)),
     Row("wrong value", "corpus of blank documents", READERS, "1 documents, and each is blank", "expected a title or a text",
         "Add them", breaks=(write(CORPUS, '{"_id": "d0", "text": ""}'), write(QRELS, HEADER + "q0\td0\t1"),
                             write("collection/qrels/dev.tsv", HEADER + "q1\td0\t1"))),

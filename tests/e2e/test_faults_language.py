@@ -163,7 +163,7 @@ TRAINING = [
         write("pairs.jsonl", '{"prompt": "a", "chosen": "b", "rejected": "b"}\n'), file="dpo.yaml"),
     fit("wrong type", "no rejected", "pairs.jsonl:1", "expected prompt, chosen and rejected", "Mend the row", "",
         write("pairs.jsonl", '{"prompt": "a", "chosen": "b"}\n'), file="dpo.yaml"),
-    fit("wrong value", "prompt as long as max_length", "max_length=256 leaves no completion", "expected room", "Raise", "",
+    fit("wrong value", "prompt as long as max_length", "completion at max_length=256", "expected both", "raise", "",
         write("pairs.jsonl", LONG.replace("completion", "chosen").replace('"y"', '"y", "rejected": "z"')), file="dpo.yaml"),
 ]  # fmt: skip
 ROWS = [*GENERATE, *TRAINING]

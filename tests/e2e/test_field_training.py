@@ -61,29 +61,25 @@ def test_equal_queries_of_one_batch_are_no_negatives_of_each_other(fit, symmetri
     assert curve("train/masked") == [2.0 if symmetric == "false" else 4.0]
 
 
-def test_rows_of_flag_embedding_train(fit):
-    result = fit(FLAG, "--data.hard_negatives", 1, "--data.batch_size", 4, "--trainer.max_steps", 2)
-    assert result.code == 0, result.err
-    assert len(curve("train/loss")) == 2
-    assert "12 passages have a score of another model, which is kept and not trained on" in result.err
-    provenance = json.loads(Path("run/provenance.json").read_text())
-    assert provenance["data"]["examples"] == 4
-
-
-def test_numbers_do_not_depend_on_the_shape(fit, research):
-    """The same training rows in three shapes give the same losses to the bit."""
+def test_numbers_do_not_depend_on_the_shape(fit):
+    """The same training rows in four shapes give the same losses to the bit."""
     losses = []
     triplets = [{"anchor": row["query"], "positive": row["pos"][0], "negative_1": row["neg"][0], "negative_2": row["neg"][1]}
                 for row in FLAG]  # fmt: skip
     mapped = [{"Frage": row["query"], "gut": row["pos"], "schlecht": row["neg"]} for row in FLAG]
-    for out, rows, extra in (("a", FLAG, ()), ("b", triplets, ()), ("c", mapped, (
+    arrays = [[row["query"], *row["pos"], *row["neg"]] for row in FLAG]
+    for out, rows, extra in (("a", FLAG, ()), ("b", triplets, ()), ("c", arrays, ()), ("d", mapped, (
         "--data.columns", "{query: Frage, positive: gut, negative: schlecht}"))):  # fmt: skip
         result = fit(rows, "--out", out, "--data.hard_negatives", 2, "--trainer.max_steps", 2, *extra)
         assert result.code == 0, result.err
+        told = "12 passages have a score of another model, which is kept and not trained on"
+        assert (told in result.err) == (rows is FLAG)
+        assert json.loads(Path(out, "provenance.json").read_text())["data"]["examples"] == 4
         losses.append(
             [json.loads(line).get("train/loss") for line in Path(out, "curves.jsonl").read_text().splitlines()]
         )
-    assert losses[0] == losses[1] == losses[2]
+    assert losses[0] == losses[1] == losses[2] == losses[3]
+    assert len(losses[0]) == 2
 
 
 def test_cross_encoder_trains_on_the_negatives_of_a_row(research, tiny_reranker, tmp_path, monkeypatch):
@@ -102,12 +98,11 @@ trainer: {{accelerator: cpu, devices: 1, max_steps: 1}}
 """)
     result = research("fit", "-c", "cross.yaml")
     assert result.code == 0, result.err
+    assert 0.5 < curve("train/loss")[0] < 3  # of three candidates: ln 3 where the model tells nothing
 
 
 # ---- what a refusal proposes works ----------------------------------------------------------------------------------
 
-SCORED = [{"sentence1": "a bee", "sentence2": "honey", "score": 0.8},
-          {"sentence1": "a mill", "sentence2": "flour", "score": 0.7}]  # fmt: skip
 TWICE = {"query_id": "q", "query": "a bee", "positive_passages": [{"docid": "d", "text": "honey"}]}
 
 
@@ -117,13 +112,7 @@ TWICE = {"query_id": "q", "query": "a bee", "positive_passages": [{"docid": "d",
         (["{oops", *FLAG], "--data.skip_bad_rows true", ("--data.skip_bad_rows", "true")),
         ([TWICE, TWICE | {"query": "two"}, TWICE | {"query_id": "r"}], "--data.skip_bad_rows true",
          ("--data.skip_bad_rows", "true")),
-        ([{"title": "a bee", "body": "honey"}, {"title": "a mill", "body": "flour"}],
-         "--data.columns '{query: QUESTION, positive: ANSWER", ("--data.columns", "{query: title, positive: body}")),
-        (SCORED,
-         "--data.positive_from 0.5", ("--data.positive_from", "0.5")),
-        (SCORED,
-         "--data.columns '{query: sentence1, positive: sentence2}'",
-         ("--data.columns", "{query: sentence1, positive: sentence2}")),
+        # the other proposals are tried in unit/test_shapes
         ([row | {"prompt": "find:"} for row in FLAG], "set model.query_prompt", (FLAG, "--model.query_prompt", "find:")),
     ],
 )  # fmt: skip

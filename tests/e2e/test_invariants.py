@@ -8,6 +8,8 @@ import pytest
 import torch
 from transformers import MixtralConfig, MixtralForCausalLM
 
+from research.data.instruction_tokens import InstructionCollate
+from research.training.invariants import rows_of
 from tests.lm import byte_tokenizer, rows, save_tiny
 
 FIT = "fit -c dual.yaml --seed_everything 7 --trainer.max_epochs 2"
@@ -72,7 +74,7 @@ def save_experts(folder: Path) -> None:
     byte_tokenizer().save_pretrained(folder)
 
 
-@pytest.mark.parametrize("kind", ["sft-lora", "sft-prompt", "dpo-lora", "experts-lora"])
+@pytest.mark.parametrize("kind", ["sft-lora", "sft-packed-lora", "sft-prompt", "dpo-lora", "experts-lora"])
 def test_a_language_model_s_training_is_what_was_asked_for(fit, kind):
     (save_experts if kind.startswith("experts") else save_tiny)(Path("lm"))
     made, dpo = rows(20), kind.startswith("dpo")
@@ -91,8 +93,21 @@ def test_a_language_model_s_training_is_what_was_asked_for(fit, kind):
     text = LANGUAGE.format(module=names[0], data=names[1], adapter=adapter, monitor="reward_margin" if dpo else "loss",
                            precision="32-true" if dpo else "bf16-mixed")  # fmt: skip
     Path("lm.yaml").write_text(text)
-    fit(command="fit -c lm.yaml")
+    fit("--data.packing true --data.max_length 48" if "packed" in kind else "", command="fit -c lm.yaml")
     assert metrics()["finished"] is True
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_token_rows_of_a_step_are_counted(packing):
+    """Side by side and in chunks; packed rows end to end do not say how many they are."""
+    some = [
+        {"input_ids": [*range(4, 4 + n)], "labels": [*range(4, 4 + n)], "seq_lengths": [n - 2, 2]}
+        for n in (9, 40, 5, 6)
+    ]
+    assert rows_of(InstructionCollate(0, 8, packing)(some)) == 4
+    assert rows_of(InstructionCollate(0, 8, packing)(some[1:])) == 3
+    if packing:
+        assert rows_of(InstructionCollate(0, 8, True, flat=True)(some)) is None
 
 
 # ---- what is wrong is said ------------------------------------------------------------------------------------------

@@ -121,6 +121,24 @@ def test_relevant_to_a_query_of_equal_text_is_no_negative(mine, collection, tmp_
     assert "d1" not in triplets(tmp_path / "negatives.jsonl")["q0"].negatives
 
 
+def test_blank_document_is_no_negative_and_no_positive(mine, collection, tmp_path):
+    """A row of training must not hold one: a dense retriever ranks it as any other."""
+    for name in ("blank", "void"):
+        with open(collection / "corpus.jsonl", "a") as stream:
+            stream.write(json.dumps({"_id": name, "title": "", "text": " "}) + "\n")
+    judge(collection, "test", "q0 void 1", "q2 void 2")
+    Path(collection / "qrels/test.tsv").write_text(
+        (collection / "qrels/test.tsv").read_text().replace("q2\td2\t1\n", "")
+    )
+    result = mine("--ranks", "1-40", "--json")
+    assert result.code == 0, result.err
+    assert "1 queries of the split have no relevant document" in result.err
+    rows = triplets(tmp_path / "negatives.jsonl")  # read as the trainers read it
+    assert {query: [*row.positives] for query, row in rows.items()} == {"q0": ["d0"], "q4": ["d4"], "q6": ["d6"]}
+    assert not {"blank", "void"} & {doc for row in rows.values() for doc in row.negatives}
+    assert result.json["excluded"]["blank"] == 5  # one of them is judged relevant to q0, and counted so
+
+
 def test_queries_without_a_positive_are_left_out_and_those_without_a_negative_are_not(mine, collection, tmp_path):
     judge(collection, "test", "q1 d3 0", *(f"q0 d{i} 1" for i in range(1, 30)))
     result = mine("--json")

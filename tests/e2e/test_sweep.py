@@ -309,6 +309,21 @@ def test_hyperband_prunes_what_lags_behind_and_says_so(place, research):
     assert {one["attempts"] for one in research("sweep", "status", file, "--json").json["points"]} == {1}
 
 
+def test_a_sweep_ends_where_a_point_reaches_its_target(place, research):
+    metric = {"name": "val/loss", "goal": "minimize", "target": 100.0}
+    file = sweep({"seed_everything": {"values": [0, 1, 2]}}, metric=metric)
+    assert research("sweep", "plan", file).code == 0
+    assert research("sweep", "worker", file).code == 0
+    assert states(research, file) == ["done", "missing", "missing"]
+    result = research("sweep", "run", file, "--threads", "1", "--json")  # its workers find nothing to do
+    assert (result.code, result.json["states"]) == (0, {"done": 1, "missing": 2})
+    assert "metric.target=100 is reached: 2 points are not begun" in result.err
+    sweep({"seed_everything": {"values": [0, 1, 2]}}, metric=metric | {"target": 0.0})
+    assert research("sweep", "plan", file).code == 0
+    assert research("sweep", "worker", file, "--index", "2").code == 0  # as a task of an array
+    assert states(research, file) == ["done", "missing", "done"]
+
+
 @pytest.mark.parametrize(("more", "says"), [
     ({**BAYES}, "bayes without run_cap has no end"),
     ({**BAYES, "run_cap": 2, "metric": {"name": "val/lss"}}, r"metric 'val/lss' is not computed; expected one of val/loss"),

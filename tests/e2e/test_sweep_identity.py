@@ -27,6 +27,13 @@ def sweep(file: str, parameters: dict, **more) -> str:
     return file
 
 
+def ran(research, file: str) -> dict[str, int]:
+    """The states of a sweep's points after `plan` and a worker in this process, which costs less than `run`."""
+    assert research("sweep", "plan", file).code == 0
+    assert research("sweep", "worker", file).code == 0
+    return research("sweep", "status", file, "--json").json["states"]
+
+
 def said() -> list[str]:
     return sorted(Path("said.txt").read_text().split("\n")[:-1])
 
@@ -86,11 +93,14 @@ def test_an_edited_sweep_goes_on_in_its_folder(place, research):
 
 @pytest.mark.parametrize(("values", "code"), [([1, 2], 0), ([1, 2, 3], 0), ([1], 0), ([7, 8], 2)])
 def test_a_folder_that_knows_a_name_only_is_told_by_its_points(values, code, place, research):
-    assert research("sweep", "run", sweep("a.yaml", LR), "--json").json["states"] == {"done": 2}
+    assert ran(research, sweep("a.yaml", LR)) == {"done": 2}
     folder = Path("runs/sweeps/twin")
     (folder / "sweep.json").write_text('{"name": "twin"}\n')  # as earlier versions wrote it
-    result = research("sweep", "run", sweep("b.yaml", {"lr": {"values": values}, "c": {"value": 0}}), "--json")
+    file = sweep("b.yaml", {"lr": {"values": values}, "c": {"value": 0}})
+    result = research("sweep", "plan", file)
     assert result.code == code, result.err
+    if not code:
+        ran(research, file)
     assert said()[:2] == ["lr=1 c=0", "lr=2 c=0"]
     assert len(said()) == (3 if 3 in values else 2)
 
@@ -114,7 +124,7 @@ def test_variables_are_filled_in_where_the_command_starts_and_stand_in_no_file(p
     ids = []
     for value in ("hush-1", "hush-2"):
         monkeypatch.setenv("TOKEN", value)
-        assert research("sweep", "run", file, "--json").json["states"] == {"done": 2}
+        assert ran(research, file) == {"done": 2}
         ids.append({json.loads(line)["point"] for line in Path("runs/sweeps/twin/plan.jsonl").read_text().splitlines()})
     assert not ids[0] & ids[1]  # another value is another point, as before
     # a value of a parameter is text: W&B's agent fills in words of the command alone
@@ -127,7 +137,7 @@ def test_variables_are_filled_in_where_the_command_starts_and_stand_in_no_file(p
 def test_values_come_in_a_file_where_the_command_asks_for_one(place, research):
     command = ["sh", "-c", "cat $0 >> said.txt", "${args_json_file}"]
     file = sweep("a.yaml", {"a": {"parameters": {"b": {"values": [1, None]}}}, "c": {"value": "x y"}}, command=command)
-    assert research("sweep", "run", file, "--json").json["states"] == {"done": 2}
+    assert ran(research, file) == {"done": 2}
     found = [json.loads(part) for part in Path("said.txt").read_text().replace("}\n{", "}\0{").split("\0")]
     assert sorted(found, key=str) == [{"a": {"b": 1}, "c": "x y"}, {"a": {"b": None}, "c": "x y"}]
 
@@ -151,7 +161,7 @@ def test_a_point_that_is_no_name_is_refused(place, research):
 def test_the_sweep_of_another_program_needs_no_metric_of_ours(place, research):
     """Its grid is run; what somebody here would have to look at while it runs is refused when it is planned."""
     metric = {"metric": {"name": "val/loss", "goal": "minimize"}}
-    assert research("sweep", "run", sweep("a.yaml", LR, **metric), "--json").json["states"] == {"done": 2}
+    assert ran(research, sweep("a.yaml", LR, **metric)) == {"done": 2}
     assert research("sweep", "plan", sweep("r.yaml", LR, name="r", method="random", run_cap=2, **metric)).code == 0
     rule = {"early_terminate": {"type": "hyperband", "min_iter": 1}}
     for more in ({"method": "bayes", "run_cap": 3}, rule):
@@ -178,3 +188,29 @@ def test_locks_are_not_emptied_and_not_taken_through_links(place, research):
         assert precious.read_text() == "mine\n"
         (folder / name).unlink()
     assert subprocess.run(["test", "-e", "said.txt"], check=False).returncode == 1  # and nothing was run
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (("worker", "--index", "x"), "invalid int value: 'x'"), (("worker", "--index", "-1"), "--index -1: the plan has 2 points"),
+    (("worker", "--index", "2"), "--index 2: the plan has 2 points"),
+    (("worker", "--index", "0", "--of", "x-y"), "--index 0 --of x-y: the plan has 2 points"),
+    (("worker", "--plan", "."), "cannot read or write"), (("trial",), "without what `sweep submit --wandb` tells it"),
+    (("finish",), "without what `sweep submit` tells it"),
+    (("finish", "--folder", "runs/sweeps/twin", "--plan", "runs/sweeps/twin/plan.jsonl", "--round", "1", "--options", "{"),
+     "are not read"),
+])  # fmt: skip
+def test_words_that_scripts_write_are_checked_too(words, says, place, research):
+    file = sweep("a.yaml", LR)
+    assert research("sweep", "plan", file).code == 0
+    result = research("sweep", words[0], file, *words[1:])
+    assert (result.code, says in result.err) == (2, True), result.err
+    assert not Path("said.txt").exists()
+
+
+def test_a_name_that_no_disk_takes_is_refused_before_anything_is_written(place, research):
+    for name in ("x" * 241, "中" * 81):
+        result = research("sweep", "plan", sweep("a.yaml", LR, name=name))
+        assert result.code == 2
+        assert "of 240 bytes at most" in result.err
+    assert research("sweep", "plan", sweep("a.yaml", LR, name="中" * 80)).code == 0  # the cure
+    assert research("sweep", "worker", "a.yaml").code == 0

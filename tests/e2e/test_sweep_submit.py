@@ -289,3 +289,28 @@ def test_a_trial_that_is_none_is_refused(place, research):  # noqa: F811
     result = research("sweep", "trial", file, "--folder", "task", "--wandb", TARGET)
     assert result.code == 2
     assert "differ in model.adapter.r, seed_everything" in result.err
+
+
+def test_points_beyond_the_cluster_s_arrays_are_counted_anew_or_refused(place, research, tmp_path, monkeypatch):  # noqa: F811
+    """SLURM's MaxArraySize bounds the number of a task, and with it how many there are."""
+    (tmp_path / "bin").mkdir()
+    asked = tmp_path / "bin/scontrol"
+    asked.write_text('#!/bin/sh\necho "MaxArrayTasks = 9"\necho "MaxArraySize            = 3"\n')
+    asked.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{asked.parent}:{os.environ['PATH']}")
+    text = "method: grid\nname: s\ncommand: [sh, -c, 'echo $0 >> said.txt', '${args_no_hyphens}']\n"
+    Path("s.yaml").write_text(text + "parameters: {a: {values: [0, 1, 2, 3, 4]}}\n")
+    result = research("sweep", "submit", "s.yaml", "--dry-run")
+    assert result.code == 2
+    assert "are 5 tasks, and an array has 3 at most" in result.err
+    assert not Path("runs/sweeps/s/submit").exists()
+    Path("s.yaml").write_text("run_cap: 3\n" + Path("s.yaml").read_text())  # the cure
+    assert "#SBATCH --array=0-2\n" in research("sweep", "submit", "s.yaml", "--dry-run").out
+    assert research("sweep", "worker", "s.yaml").code == 0
+    Path("s.yaml").write_text(Path("s.yaml").read_text().replace("run_cap: 3\n", ""))
+    script = research("sweep", "submit", "s.yaml", "--dry-run").out
+    assert "#SBATCH --array=0-1\n" in script
+    assert research("sweep", "plan", "s.yaml").code == 0
+    words = re.search(r"--of (\S+) --index", script)
+    assert research("sweep", "worker", "s.yaml", "--of", words[1], "--index", "1").code == 0
+    assert Path("said.txt").read_text().split() == ["a=0", "a=1", "a=2", "a=4"]

@@ -92,6 +92,54 @@ def test_tokens_that_the_adapter_has_added_have_its_rows(base, tmp_path):
     assert ours.vocabulary == len(words)
 
 
+@pytest.mark.parametrize(("rows_of_base", "words_added"), [(264, 2), (272, 0), (256, -4)])
+def test_a_resized_vocabulary_has_the_rows_that_were_saved(rows_of_base, words_added, base, tmp_path):
+    """Padded to a multiple beyond the tokenizer; or cut to it, as resize_token_embeddings(len(tokenizer)) does to Qwen's."""
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.resize_token_embeddings(rows_of_base)
+    peft.get_peft_model(model, lora()).save_pretrained(tmp_path / "adapter")
+    set_base(tmp_path / "adapter", base)
+    if words_added > 0:
+        words = byte_tokenizer()
+        words.add_tokens([f"<|new {i}|>" for i in range(words_added)])
+        words.save_pretrained(tmp_path / "adapter")
+    resized = AutoModelForCausalLM.from_pretrained(base)
+    resized.resize_token_embeddings(rows_of_base)
+    theirs = logits(peft.PeftModel.from_pretrained(resized, tmp_path / "adapter"))
+    for options in ({}, {"merge": True}, {"trainable": True}):
+        ours = load_policy(str(tmp_path / "adapter"), **options).model
+        torch.testing.assert_close(logits(ours.transformer), theirs, rtol=0, atol=1e-5)
+    assert load_policy(str(base)).model.vocabulary == 260  # another load has its own
+
+
+def set_base(adapter: Path, base: Path, **more) -> None:
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": str(base)} | more))
+
+
+def test_what_a_later_peft_has_written_is_read_where_it_says_nothing(base, tmp_path):
+    adapter = plain_adapter(base, tmp_path / "adapter")
+    expected = logits(load_policy(str(adapter)).model.transformer)
+    set_base(adapter, base, later=None, latest=False, last={}, runtime_config={"ephemeral_gpu_offload": False})
+    assert torch.equal(logits(load_policy(str(adapter)).model.transformer), expected)
+    set_base(adapter, base, later="yes")
+    with pytest.raises(UserError, match=r"has later=yes, which PEFT .* does not know.*Leave it out of the file"):
+        load_policy(str(adapter))
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    ({"init_lora_weights": "pissa_niter_4"}, "PEFT would draw another one .*Save it as plain LoRA"),
+    ({"peft_type": "SUPERLORA"}, "of type 'SUPERLORA'; expected one of PEFT"),
+    ({"peft_type": None}, "of type None; expected one of PEFT"),
+])  # fmt: skip
+def test_an_adapter_that_no_peft_loads_as_it_was_is_refused(more, says, base, tmp_path):
+    adapter = plain_adapter(base, tmp_path / "adapter")
+    set_base(adapter, base, **more)
+    with pytest.raises(UserError, match=says):
+        load_policy(str(adapter))
+
+
 def test_tokens_without_rows_are_refused(base, tmp_path):
     adapter = plain_adapter(base, tmp_path / "adapter")
     words = byte_tokenizer()
@@ -236,6 +284,7 @@ ROUND = {
     "all but one": {"target_modules": "all-linear", "exclude_modules": ["down_proj"]},
     "embeddings": {"target_modules": ["embed_tokens", "q_proj"]},
     "saved norm": {"modules_to_save": ["norm"]},
+    "output layer": {"target_modules": ["q_proj", "lm_head"], "lora_dropout": 0.1},
     "saved head": {"modules_to_save": ["lm_head"]},
     "saved ends": {"modules_to_save": ["lm_head", "embed_tokens"]},
     "saved tied ends": {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},

@@ -1,6 +1,7 @@
 """Every shipped configuration parses, reloads as it was recorded, and trains, with every overlay that this machine can run."""
 
 import argparse
+import itertools
 import json
 import re
 import shlex
@@ -134,9 +135,37 @@ def test_lora_on_an_encoder_trains_and_is_saved_merged(kind, research, small, tm
     assert all("lora_" in name or "classifier" in name or name == "log_temperature" for name in names)
     assert "lora" not in " ".join(path.name for path in (tmp_path / "run/model").iterdir())
     # the folder is an ordinary model, whose merged weights give the numbers of the adapter
-    again = research("validate", tmp_path / "run", "--model.adapter", "null", "--json")
+    again = research("validate", tmp_path / "run", "--json")
     assert again.code == 0, again.err
     assert again.json["metrics"] == pytest.approx(result.json["metrics"], abs=1e-5)
+
+
+@pytest.mark.sample(5)
+@pytest.mark.parametrize("init", ["no adapter", "false", "pissa"])
+@pytest.mark.parametrize("kind", ["dual_encoder", "separate", "cross_encoder", "sft", "dpo"])
+def test_a_finished_run_is_measured_with_the_adapter_that_it_kept(kind, init, research, small, tmp_path):
+    """Not with another one, fresh from an initialisation that changes the model or draws at random."""
+    name = "dual_encoder" if kind == "separate" else kind
+    config = ROOT / f"configs/{name}.yaml"
+    overlay = ROOT / f"configs/adapter/{'lora' if name in LANGUAGE else 'lora_encoder'}.yaml"
+    adapted = init != "no adapter"
+    options = {"--trainer.max_epochs": "1", "--trainer.precision": "32-true"}
+    options |= {"--model.adapter.init_lora_weights": init, "--model.adapter.lora_alpha": "64"} if adapted else {}
+    options |= {"--model.towers": "separate"} if kind == "separate" else {}
+    options |= {"--data.val_queries": "null"} if kind == "cross_encoder" else {}  # as test, which takes all of them
+    argv = [*command(config, overlay if adapted else None), *small(config), *itertools.chain(*options.items())]
+    result = research("fit", *argv, "--json")
+    assert result.code == 0, result.err
+    kept = json.loads((tmp_path / "run/metrics.json").read_text())["per_query"]
+    val = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["data"]["init_args"]
+    test = {"--data.test_split": val["val_split"]} if name not in LANGUAGE else {"--data.test": val["val"]}
+    test |= {"--data.test_run": val["val_run"]} if kind == "cross_encoder" else {}
+    for verb, more in (("validate", {}), ("test", test)):
+        again = research(verb, tmp_path / "run", *itertools.chain(*more.items()), "--json")
+        assert again.code == 0, again.err
+        assert again.json["metrics"] == pytest.approx(result.json["metrics"], abs=1e-4), verb
+        values = json.loads((tmp_path / f"run/{verb}.json").read_text())["per_query"]
+        assert {metric: pytest.approx(kept[metric], abs=1e-3) for metric in values} == values, verb
 
 
 @pytest.mark.sample(4)

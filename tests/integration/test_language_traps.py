@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from research.data.instructions import InstructionData
 from research.data.preferences import PreferenceData
 from research.errors import UserError
+from research.losses.language import token_losses
 from research.models import adapters
 from research.models.causal_lm import CausalLM
 from research.models.lora import faster_lora
@@ -283,12 +284,46 @@ def test_a_checkpoint_is_of_the_adapter_that_was_trained_on(folder, tmp_path):
         module.on_load_checkpoint(first)
 
 
-@pytest.mark.parametrize("targets", [["q_proj", "lm_head"], ["lm_head"]])
-def test_lora_on_the_output_layer_is_refused(targets, folder):
-    """The losses read the output layer itself: the update would never be trained."""
-    config = lora(target_modules=targets, init_lora_weights=False)
-    with pytest.raises(UserError, match=r"output layer|does more to its logits"):
-        SFTModule(str(folder), adapter=config)
+@pytest.mark.parametrize("more", [{}, {"lora_dropout": 0.3, "target_modules": ["lm_head"]}, {"lora_bias": True},
+                                  {"use_rslora": True, "target_modules": "all-linear"}], ids=str)  # fmt: skip
+@pytest.mark.parametrize("tied", [False, True])
+def test_lora_on_the_output_layer_has_peft_s_loss_and_gradients(more, tied):
+    """As it is drawn by default, with B = 0, the logits are the base's: only the gradients tell that it is trained."""
+    ids, labels = torch.arange(40).view(2, 20) + 4, torch.arange(40).view(2, 20) + 4
+    labels[:, :5] = -100
+    model = tiny_llama(tie_word_embeddings=tied)
+    config = lora(**({"target_modules": ["q_proj", "lm_head"]} | more))
+    if config.target_modules == "all-linear":  # PEFT leaves the output layer out there
+        config.target_modules = r".*(q_proj|lm_head)"
+    adapted = CausalLM(peft.get_peft_model(model, config), byte_tokenizer()).train()
+    found = []
+    for ours in (True, False):
+        torch.manual_seed(3)
+        adapted.zero_grad()
+        if ours:
+            at = adapted.labelled(ids, labels, attention_mask=torch.ones_like(ids))
+            loss = token_losses(at.hidden, labels=at.labels, **adapted.head).losses.mean()
+        else:
+            loss = adapted.transformer(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
+        loss.backward()
+        found.append(
+            {n: p.grad.clone() for n, p in adapted.named_parameters() if p.requires_grad} | {"loss": loss.detach()}
+        )
+    assert any("lm_head" in name and float(grad.abs().max()) > 1e-4 for name, grad in found[1].items())
+    for name, theirs in found[1].items():
+        torch.testing.assert_close(found[0][name], theirs, rtol=1e-5, atol=1e-6, msg=name)
+    with adapted.adapter_off():
+        assert adapted.head["weight"] is adapted.base.get_output_embeddings().get_base_layer().weight
+
+
+@pytest.mark.parametrize(
+    "more", [{"use_dora": True}, {"target_modules": [], "target_parameters": ["lm_head.weight"]}], ids=str
+)
+def test_another_adapter_on_the_output_layer_is_refused(more, folder):
+    with pytest.raises(
+        UserError, match=r"around the output layer, where plain LoRA alone .* Leave the output layer out"
+    ):
+        SFTModule(str(folder), adapter=lora(**({"target_modules": ["q_proj", "lm_head"]} | more)))
 
 
 def test_a_saved_output_layer_is_trained_and_is_the_base_s_while_the_adapter_is_off(folder, tmp_path):
@@ -364,7 +399,7 @@ def test_virtual_tokens_are_not_trained_on(folder, tmp_path):
         policy.model.transformer, peft.PromptTuningConfig(num_virtual_tokens=3, **CAUSAL)
     )
     save_policy(policy.model, tmp_path / "prompt", policy)
-    with pytest.raises(UserError, match="PROMPT_TUNING: its virtual tokens cannot"):
+    with pytest.raises(UserError, match="PROMPT_TUNING, which is neither made part of the weights nor trained"):
         SFTModule(str(tmp_path / "prompt"))
 
 

@@ -15,7 +15,14 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder as Peer
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, WeightedLayerPooling
+from sentence_transformers.sentence_transformer.modules import (
+    CNN,
+    Pooling,
+    StaticEmbedding,
+    WeightedLayerPooling,
+    WordEmbeddings,
+)
+from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from research.errors import UserError
@@ -197,6 +204,63 @@ def test_modules_between_transformer_and_pooling(plain, tmp_path):
     first = Transformer(str(plain("bert")), config_kwargs={"output_hidden_states": True})
     folder = saved([first, WeightedLayerPooling(32, num_hidden_layers=2, layer_start=1), Pooling(32)], tmp_path / "st")
     assert_same(folder, StackEncoder)
+
+
+def test_words_through_a_convolution_are_encoded_alone(tmp_path):
+    """Padding reaches into the last words of a text, which a probe of words that this stack does not know would not show."""
+    torch.manual_seed(0)
+    words = WordEmbeddings(WhitespaceTokenizer(WORDS, stop_words=["the"]), torch.randn(len(WORDS), 12).numpy())
+    folder = saved([words, CNN(12, 8), Pooling(24)], tmp_path / "st")
+    encoder, theirs = load_encoder(folder), peer(folder).encode(TEXTS, batch_size=1)
+    np.testing.assert_allclose(encode_texts(encoder, TEXTS, "doc", token_budget=150), theirs, atol=1e-5)
+    assert not load_encoder(saved([words, Pooling(12)], tmp_path / "mean")).singly
+
+
+def test_tokenizer_that_needs_no_vocabulary(plain):
+    config = tf.T5Config(vocab_size=384, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4)
+    assert_same(plain("byt5", tf.ByT5Tokenizer(), tf.T5EncoderModel(config)), StackEncoder)
+
+
+@pytest.mark.parametrize("first_name", [False, True])
+def test_text_tower_of_clip(plain, tmp_path, first_name):
+    tokenizer = byte_tokenizer("<|end|>", eos=True)
+    tokenizer.padding_side, tokenizer.model_max_length = "right", 64
+    text = {"vocab_size": len(tokenizer), "max_position_embeddings": 64, "eos_token_id": 1, "bos_token_id": 0} | SMALL
+    vision = {"image_size": 16, "patch_size": 8} | SMALL
+    torch.manual_seed(0)
+    folder = plain(
+        "clip", tokenizer, tf.CLIPModel(tf.CLIPConfig(text_config=text, vision_config=vision, projection_dim=24))
+    )
+    tf.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
+    if first_name:
+        shutil.copytree(folder, tmp_path / "st/0_CLIPModel")
+        module = {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
+        (tmp_path / "st/modules.json").write_text(json.dumps([module]))
+    assert_same(tmp_path / "st" if first_name else folder, StackEncoder)
+
+
+def test_encoder_whose_configuration_names_the_classifier_that_it_was_made_from(plain, tmp_path):
+    folder = saved([Transformer(str(plain("bert"))), Pooling(32)], tmp_path / "st")
+    edit(folder / "config.json", architectures=["BertForSequenceClassification"])
+    assert_same(folder)
+    (folder / "modules.json").unlink()
+    with pytest.raises(UserError, match="is a cross-encoder"):
+        load_encoder(folder)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "lasttoken", "max"])
+def test_blank_text_without_a_token_is_zero_and_changes_no_other(plain, tmp_path, pooling):
+    """Of decoders whose tokenizer adds nothing; the library alone cannot encode it."""
+    tokenizer = byte_tokenizer("<|endoftext|>")
+    model = model_of("qwen3", len(tokenizer))
+    folder = saved([Transformer(str(plain("qwen3", tokenizer, model))), Pooling(32, pooling)], tmp_path / "st",
+                   prompts={"query": "what: "})  # fmt: skip
+    encoder, texts = load_encoder(folder), ["people", "", "the day"]
+    found = encode_texts(encoder, texts, "doc")
+    np.testing.assert_allclose(found[[0, 2]], peer(folder).encode_document(["people", "the day"]), atol=1e-5)
+    assert not found[1].any()
+    assert not encode_texts(encoder, ["", ""], "doc").any()
+    np.testing.assert_allclose(encode_texts(encoder, texts, "query"), peer(folder).encode_query(texts), atol=1e-5)
 
 
 def test_dense_on_other_names_and_with_a_residual(plain, tmp_path):
@@ -551,6 +615,18 @@ def test_score_of_a_decoder_does_not_depend_on_padding(tmp_path, pad, config_pad
     assert np.abs(bf16 - expected).max() < 0.2 * np.abs(expected).max()
 
 
+def test_end_token_within_a_document_of_an_encoder_decoder(plain, wordpiece):
+    """BART's head reads the last end token, and takes a batch only where every pair has as many of them."""
+    torch.manual_seed(0)
+    config = tf.BartConfig(vocab_size=len(wordpiece), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+                           decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=66,
+                           pad_token_id=0, bos_token_id=2, eos_token_id=3, decoder_start_token_id=3, num_labels=1)  # fmt: skip
+    folder = plain("bart", model=tf.BartForSequenceClassification(config))
+    docs = ["of day", "people [SEP] they", " ".join(WORDS[:20]), "a"]
+    expected = alone(folder, list(zip(QUERIES, docs, strict=True)))
+    np.testing.assert_allclose(score_pairs(load_cross_encoder(folder), QUERIES, docs), expected, atol=1e-5)
+
+
 def test_another_padding_token_than_before_is_in_the_identity(tmp_path):
     right = Scorer(str(decoder(tmp_path / "right", byte_tokenizer("<|endoftext|>"), 0)), "fp32", None, None)
     wrong = Scorer(str(decoder(tmp_path / "wrong", byte_tokenizer("<|endoftext|>"), 1)), "fp32", None, None)
@@ -704,9 +780,32 @@ def test_adapter_of_an_encoder(plain, tmp_path, wordpiece, tokenizer):
     adapted.merge_and_unload().save_pretrained(whole)
     wordpiece.save_pretrained(whole)
     assert_same(whole, encoder=encoder)
-    assert hash_with_base(folder) not in (hash_model(folder), hash_with_base(base))
+    before = hash_with_base(folder)
+    assert before not in (hash_model(folder), hash_with_base(base))
+    moved = base.rename(base.with_name("moved"))
+    edit(folder / "adapter_config.json", base_model_name_or_path=str(moved), revision=None)
+    assert hash_with_base(folder) == before
+    edit(folder / "adapter_config.json", lora_alpha=9)
+    assert hash_with_base(folder) != before
     save_dual_encoder(DualEncoder(encoder, encoder), tmp_path / "again")  # a starting point: saved as a whole model
     np.testing.assert_allclose(peer(tmp_path / "again").encode(TEXTS), peer(whole).encode(TEXTS), atol=1e-5)
+
+
+def test_dora_of_an_encoder_which_transformers_reads_in_part(plain, tmp_path):
+    base = plain("bert")
+    adapted = trained(tf.AutoModel.from_pretrained(base), target_modules=["query", "value"], use_dora=True)
+    for name, parameter in adapted.named_parameters():
+        if "magnitude" in name:
+            torch.nn.init.normal_(parameter, 1, 0.2)
+    adapted.save_pretrained(tmp_path / "adapter")
+    encoder = load_encoder(tmp_path / "adapter")
+    with without_weights():
+        assert load_encoder(tmp_path / "adapter").dim == 32
+    whole = plain("merged", model=adapted.merge_and_unload())
+    assert_same(whole, encoder=encoder)
+    edit(tmp_path / "adapter/adapter_config.json", alora_offset=3)
+    with pytest.raises(UserError, match=r"does not take the whole of the adapter in .*alora_offset"):
+        load_encoder(tmp_path / "adapter")
 
 
 def test_adapter_that_the_library_saved_with_its_modules(plain, tmp_path):

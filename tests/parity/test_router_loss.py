@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from research.errors import UserError
 from research.models.causal_lm import CausalLM
 from research.models.router import router_coefficient
+from research.runs.changes import has_router_loss
 from tests.lm import byte_tokenizer, rows
 
 SMALL = {"vocab_size": 264, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -63,6 +64,23 @@ def test_the_loss_is_the_model_s_own_with_any_padding(kind):
     _, loss = model.run(ids, mask, router=True)
     loss.backward()
     assert any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in transformer.parameters())
+
+
+@pytest.mark.parametrize("kind", [*FAMILIES, "jetmoe", "deepseek_v3", "llama"])
+def test_runs_of_before_the_loss_are_stale_where_it_is_there_now(kind, tmp_path):
+    """By config.json alone: research.runs.changes asks what the model says."""
+    sizes = {"jetmoe": {"num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 8}, "llama": {}} | FAMILIES
+    sizes["deepseek_v3"] = {
+        "n_routed_experts": 4, "n_group": 2, "topk_group": 1, "num_experts_per_tok": 2, "n_shared_experts": 1,
+        "num_key_value_heads": 4, "moe_intermediate_size": 16, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 8, "v_head_dim": 8,
+    }  # fmt: skip
+    for i, more in enumerate(({}, {"output_router_logits": True}, {"router_aux_loss_coef": 0.0, "aux_loss_coef": 0.0})):
+        config = AutoConfig.for_model(kind, **SMALL | sizes[kind] | more)
+        config.save_pretrained(tmp_path / str(i))
+        run = {"model": {"class_path": "x.SFTModule", "init_args": {"model": str(tmp_path / str(i))}}}
+        expected = router_coefficient(AutoModelForCausalLM.from_config(config).eval()) > 0
+        assert has_router_loss(run) is expected, more
 
 
 @pytest.mark.parametrize("make", [lambda: peft.PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),

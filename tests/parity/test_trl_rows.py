@@ -8,6 +8,7 @@ import pytest
 from datasets import load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
 from transformers import AutoModelForCausalLM
 
 from research.data.instruction_tokens import tokenise
@@ -15,6 +16,7 @@ from research.data.instructions import read_examples
 from research.data.preference_tokens import tokenise_preferences
 from research.data.preferences import read_preferences
 from research.errors import UserError
+from research.prompts import prompt_ids
 from tests.lm import MARKED, byte_tokenizer, save_tiny
 
 TOOLS = (
@@ -214,6 +216,36 @@ def test_pairs_equal_in_tokens_are_left_out_and_counted(tmp_path):
     assert (made.index, made.equal, made.truncated) == ([1], 3, 1)  # what differs lies beyond max_length
     with pytest.raises(UserError, match=r"same tokens on both sides .*expected pairs that differ"):
         tokenise_preferences(read_preferences(written(tmp_path, rows[::2]), None), tokenizer, 512)
+
+
+@pytest.mark.parametrize("frame", ["$A", "<|system|> $A", "$A <|end|>", "<|system|> $A <|end|>"])
+def test_a_raw_prompt_is_answered_as_it_is_trained(frame, tmp_path):
+    """A tokenizer that ends every text (add_eos_token) would have an answer begin after the end."""
+    tokenizer = byte_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=frame, special_tokens=[(one, tokenizer.convert_tokens_to_ids(one)) for one in ("<|system|>", "<|end|>")]
+    )
+    for prompt in ("Why?", "Why? <|end|>"):
+        file = written(tmp_path, [{"prompt": prompt, "completion": " So."}])
+        (row,) = tokenise(read_examples(file, None), tokenizer, 512, "completion").rows
+        trained = row["input_ids"][: sum(label == -100 for label in row["labels"])]
+        assert prompt_ids(tokenizer, prompt, "m") == trained
+
+
+def test_pairs_without_a_prompt_are_left_out_as_such(tmp_path):
+    """TRL gives them an empty prompt, after which nothing predicts the first token."""
+    file = written(tmp_path, [{"prompt": "", "chosen": "a", "rejected": "b"}])
+    with pytest.raises(UserError, match=r"none of the 1 pairs .* has a prompt .*Give the rows a prompt"):
+        tokenise_preferences(read_preferences(file, None), byte_tokenizer(), 64)
+    file = written(tmp_path, [{"prompt": text, "chosen": "a", "rejected": "b"} for text in ("", "Why?")])
+    assert tokenise_preferences(read_preferences(file, None), byte_tokenizer(), 64).index == [1]
+
+
+def test_a_talk_without_the_assistant_is_refused_as_such(tmp_path):
+    with pytest.raises(UserError, match=r"rows.jsonl:1: RuntimeError: no message is the assistant's"):
+        tokenise(
+            read_examples(written(tmp_path, [{"messages": [ASK]}]), None), byte_tokenizer(MARKED), 512, "assistant"
+        )
 
 
 def test_plain_text_has_no_turns_to_learn(tmp_path):

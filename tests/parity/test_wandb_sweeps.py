@@ -102,6 +102,17 @@ SPECS = [
     ({"a": {"value": 1}}, {"early_terminate": {"type": "hyperband", "min_iter": 0}, "metric": {"name": "x"}}),
     ({"a": {"value": 1}}, {"nmae": "x"}), ({"a": {"distribution": "beta", "a": 1, "b": 2}}, {"method": "random"}),
     ({"a": {"distribution": "normal", "mu": "x"}}, {"method": "random"}),
+    *[({"a": {"values": [1, 2], "probabilities": odds}}, {"method": "random"})
+      for odds in ([1, 1], [0.2, 0.3], [True, False], [0.3, 0.7], [0, 1], [-0.5, 1.5])],
+    ({"-a": {"value": 1}}, {}), ({"a": {"parameters": {"-b": {"value": 1}}}}, {}), ({"a": {"value": 1}}, {"metric": {}}),
+    ({"a": {"value": 1}}, {"metric": {"goal": "maximize"}}), ({"a": {"value": 1}}, {"metric": {"name": "x", "target": "0.1"}}),
+    ({"a": {"value": 1}}, {"metric": {"name": "x", "impute": "wrost"}}),
+    ({"a": {"value": 1}}, {"metric": {"name": "x", "impute": "best", "impute_while_running": "false"}}),
+    ({"a": {"value": 1}}, {"metrics": [{"name": "x"}, {"name": "y"}]}), ({"a": {"value": 1}}, {"program": ["x"]}),
+    ({"a": {"value": 1}}, {"kind": "sweeps"}), ({"a": {"value": 1}}, {"kind": "sweep", "apiVersion": "1", "description": "d"}),
+    *[({"a": {"value": 1}}, {"metric": {"name": "x"}, "early_terminate": {"type": "hyperband", **rule}}) for rule in (
+        {"min_iter": 3, "max_iter": 27, "s": 2}, {"min_iter": 3, "s": 2}, {"max_iter": 27}, {"min_iter": 3, "eta": 1},
+        {"min_iter": 3, "strict": "no"}, {"min_iter": 2.5})],
 ]  # fmt: skip
 
 
@@ -128,7 +139,8 @@ def test_specs_are_taken_and_refused_as_by_w_and_b_s_schema(parameters, more, tm
 
 @pytest.mark.parametrize("rule", [
     {"min_iter": 1}, {"min_iter": 2, "eta": 2}, {"min_iter": 1, "eta": 2, "strict": False}, {"min_iter": 3, "eta": 1.5},
-    {"max_iter": 9, "s": 2}, {"max_iter": 27, "s": 2, "eta": 3, "strict": False}, {"max_iter": 8, "s": 3, "eta": 2},
+    {"max_iter": 9, "s": 2}, {"max_iter": 9, "s": 2, "min_iter": 4},
+    {"max_iter": 27, "s": 2, "eta": 3, "strict": False}, {"max_iter": 8, "s": 3, "eta": 2},
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("goal", ["minimize", "maximize"])
 def test_hyperband_stops_the_runs_that_w_and_b_would_stop(rule, goal):

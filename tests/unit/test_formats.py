@@ -60,7 +60,7 @@ def test_content_is_title_space_text_and_text_alone_without_a_title():
         ('{"_id": true, "text": "x"}', "_id is True"),
         ('{"_id": "d2", "text": 5}', "text is '5', expected a string"),
         ('{"_id": "d2", "title": ["T"], "text": "x"}', "title is"),
-        ('{"_id": "d2", "contents": "x"}', "neither title nor text, but _id, contents"),
+        ('{"_id": "d2", "body": "x"}', "neither title nor text, but _id, body"),
         ('{"_id": "d1", "title": "T", "text": "y"}', "'d1' was used before, with another text"),
     ],
 )
@@ -98,7 +98,17 @@ def test_qrels_in_beirs_and_in_trecs_form(write):
     assert read_qrels(write("q 0 a 1", "q 0 b 0", "r 0 a -1"), BadRows()) == expected
 
 
-@pytest.mark.parametrize("first", ["q\ta\t0.5", "query_id\tcorpus_id\tscore", "qid,did,score", "q 0 a x", ""])
+def test_rows_under_anserinis_and_tevatrons_names(write):
+    """Corpora of Anserini and tevatron, and queries as some hubs have them."""
+    assert read_corpus(write('{"id": "1", "contents": "x"}', '{"docid": "2", "title": "T", "text": "y"}'), BadRows()) == {
+        "1": Document("", "x"), "2": Document("T", "y")}  # fmt: skip
+    assert read_queries(write('{"_id": "1", "query": "x"}', '{"query_id": 2, "text": "y"}'), BadRows()) == {
+        "1": "x",
+        "2": "y",
+    }
+
+
+@pytest.mark.parametrize("first", ["q\ta\t0.5", "corpus-id\tquery-id\tscore", "qid,did,score", "q 0 a x", ""])
 def test_wrong_qrels_header_is_refused(write, first):
     with pytest.raises(UserError, match="expected BEIR's header"):
         read_qrels(write(first, "q\tb\t1") if first else write(), BadRows())
@@ -163,6 +173,10 @@ def test_exact_repeats_and_blank_documents_are_taken_and_counted(write):
             {"q 1": {'a "b"': 1}, "r": {'5"': 1}},
         ),
         (("q Q0 a 1", "", "q Q0 b 0  "), {"q": {"a": 1, "b": 0}}),
+        (("q a 1", "q  b 0"), {"q": {"a": 1, "b": 0}}),
+        (("query_id\tdoc_id\trelevance", "q\ta\t1"), {"q": {"a": 1}}),
+        (("qid iter docno rel", "q 0 a 1"), {"q": {"a": 1}}),
+        (("query-id corpus-id score", "q a 1"), {"q": {"a": 1}}),
     ],
 )
 def test_qrels_as_tools_write_them(write, lines, expected):
@@ -212,6 +226,7 @@ RUN = {"q": {"b": 0.5, "a": 0.001}, "r": {"a": -2.0}}
         "\ufeffq Q0 b 1 0.500000 Anserini  \r\n\r\nq Q0 a 2 0.001000 Anserini\r\nr Q0 a 1 -2.000000 Anserini",
         "r q0 a 9 -2 x\nq q0 a 7 0.001 x\nq q0 b 7 5e-1 x\n",  # in no order, with ranks that mean nothing
         "q b 0.5\nq a 0.001\nr a -2.0\n",  # tevatron
+        "q\tb\t1\t0.5\nq\ta\t2\t0.001\nr\ta\t1\t-2.0\n",  # ColBERT
         '{"q": {"a": 0.001, "b": 0.5}, "r": {"a": -2}}',  # BEIR's results, ranx
         '\n {\n "q": {"b": 0.5,\n "a": 1e-3}, "r": {"a": -2.0}, "s": {}\n}\n',
     ],
@@ -228,6 +243,8 @@ def test_run_of_three_columns_is_read_by_ranks_that_count_up_or_scores_that_fall
     assert read_run(write("q b 7", "q a 7", "r a 3")) == {"q": {"b": 7.0, "a": 7.0}, "r": {"a": 3.0}}
     with pytest.raises(UserError, match="neither ranks that count up from 1 nor scores that fall"):
         read_run(write("q a 2", "q b 1", "q c 3"))
+    with pytest.raises(UserError, match="scores, or ranks with the best last"):
+        read_run(write("q a 2", "q b 1", "r b 1"))
 
 
 @pytest.mark.parametrize(
@@ -241,6 +258,8 @@ def test_run_of_three_columns_is_read_by_ranks_that_count_up_or_scores_that_fall
         ('{"q": [["a", 1]]}', "query 'q': .* is not a run line"),
         ('{"q": {"a": 1, "a": 2}}', "document 'a' is ranked twice"),
         ("q a 1,5\nq b 1", "is not a run line"),
+        ("q a 1 .5\nq Q0 b 2 .4 tag", "is not a run line"),
+        ("q Q0 a .5", "is not a run line"),
     ],
 )
 def test_bad_run_of_another_tool_is_refused(write, text, says):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from research.runs import identity, numbers
-from research.runs.changes import CHANGES, Change
+from research.runs.changes import CHANGES, Change, has_router_loss
 from research.runs.identity import KNOWN, SINCE, differences, ids_of, point_of
 from research.runs.numbers import numbers_key, stale_because
 
@@ -180,6 +180,91 @@ def test_stale_is_what_a_change_touches(monkeypatch):
     assert len({numbers_key([code], {"a": 1, "b": 1}) for code in ("old", "mid", "new")}) == 1
 
 
+def test_what_the_data_tells_is_stale_by_its_count(monkeypatch):
+    """A run of before the count is found under its id, and is stale where there is something to count."""
+    config, base, data, point = read(HEAD / "runs/dual")
+    counted = data | {"known_by_text": 3}
+    new, *former = ids_of(config, base, counted)
+    assert new != point
+    assert point in former
+    monkeypatch.setattr(numbers, "known_code", lambda: {"old": 0, "new": 0})
+    monkeypatch.setattr(numbers, "code_fingerprint", lambda: "new")
+    assert "queries of equal text" in stale_because(["old"], config, data=(data, counted))
+    assert (
+        stale_because(["old"], config, data=(data, data))
+        == stale_because(["old"], config, data=(counted, counted))
+        == ""
+    )
+
+
+def test_a_base_model_that_is_not_here_decides_nothing(tmp_path, monkeypatch):
+    """Where only the model can tell, a run is stale and apart; found from the run's own place, it tells wherever one stands."""
+    monkeypatch.setattr(numbers, "known_code", lambda: {"old": 0, "new": len(CHANGES)})
+    monkeypatch.setattr(numbers, "code_fingerprint", lambda: "new")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name, facts in (("dense", {}), ("experts", {"num_local_experts": 4, "router_aux_loss_coef": 0.01})):
+        (tmp_path / "place/models" / name).mkdir(parents=True)
+        (tmp_path / "place/models" / name / "config.json").write_text(json.dumps(facts))
+        run, config = tmp_path / "place/runs" / name, tuned(model=f"models/{name}") | {"out": f"runs/{name}"}
+        monkeypatch.chdir(tmp_path)
+        assert "models/{} is not here".format(name) in stale_because(["old"], config)  # noqa: UP032
+        assert numbers_key(["old"], config) != numbers_key(["new"], config)
+        from_elsewhere = stale_because(["old"], config, run), numbers_key(["old"], config, run)
+        monkeypatch.chdir(tmp_path / "place")
+        assert from_elsewhere == (stale_because(["old"], config), numbers_key(["old"], config))
+        assert ("router's loss" in from_elsewhere[0]) == (name == "experts")
+    assert "org/unknown is not here" in stale_because(["old"], tuned(model="org/unknown"))
+
+
+def test_a_model_of_the_hub_s_cache_or_of_a_package_is_read_there(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot/config.json").write_text('{"router_aux_loss_coef": 0.01}')
+    asked = []
+    monkeypatch.setattr(
+        huggingface_hub,
+        "try_to_load_from_cache",
+        lambda repo, file, revision=None: asked.append((repo, revision)) or str(tmp_path / "snapshot" / file),
+    )
+    assert touched(tuned(model="org/name@v1")) == touched(tuned(model="org/name")) == ["router-loss"]
+    assert {*asked} == {("org/name", "v1"), ("org/name", None)}
+    package = tmp_path / "packaged_experts"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    for name, keys in (("dense", b"llama.block_count"), ("experts", b"qwen2moe.expert_count")):
+        (package / f"{name}.gguf").write_bytes(b"GGUF" + keys)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert has_router_loss(tuned(model="pkg:packaged_experts/dense.gguf")) is False
+    assert has_router_loss(tuned(model="pkg:packaged_experts/experts.gguf")) is True
+
+
+def test_processes_tell_where_a_router_is_trained(tmp_path):
+    """Its loss is of the tokens that one process has: it is no mean over rows."""
+    for name, facts in (("dense", {}), ("experts", {"router_aux_loss_coef": 0.01})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(facts))
+        config, base, data, _ = read(HEAD / "runs/sft")
+        config = changed(config, model__model=str(tmp_path / name))
+        size = config["data"]["init_args"]["batch_size"]
+        two = changed(config, trainer__devices=2, trainer__strategy="ddp", data__batch_size=size // 2)
+        assert (point_of(two, base, data) == point_of(config, base, data)) == (name == "dense")
+
+
+def test_an_option_that_a_release_of_peft_lacks_has_its_old_default():
+    config, base, data, point = read(HEAD / "runs/sft")
+    for name in ("velora_config", "lora_bias"):
+        lacking = json.loads(json.dumps(config))
+        del lacking["model"]["init_args"]["adapter"]["init_args"][name]
+        assert ids_of(lacking, base, data) == ids_of(config, base, data)
+        assert point in ids_of(lacking, base, data)
+
+
+def test_where_rows_named_by_id_lie_is_no_part(dual):
+    assert dual(data__corpus_file="a.tsv", data__queries_file="q.tsv") == dual(data__corpus_file="elsewhere/a.tsv",
+                                                                               data__queries_file="b.tsv")  # fmt: skip
+
+
 def test_what_other_code_computed_is_stale_where_this_code_is_somebodys_own(monkeypatch):
     monkeypatch.setattr(numbers, "known_code", lambda: {"old": 0})
     monkeypatch.setattr(numbers, "code_fingerprint", lambda: "edited")
@@ -261,6 +346,32 @@ def test_a_template_of_an_adapter_s_own_touches_it(tmp_path):
     assert touched(tuned("DualEncoderModule", model=str(base))) == ["encoder-template"]
     (base / "modules.json").write_text("[]")
     assert touched(tuned("DualEncoderModule", model=str(base))) == []
+
+
+@pytest.mark.parametrize(("targets", "more", "stale"), [
+    (["q_proj", "lm_head"], {}, True), (["model.lm_head"], {}, True), ("(.*q_proj|lm_head)", {}, True), ("lm_head", {}, True),
+    (["q_proj", "embed_tokens"], {"ensure_weight_tying": True}, True), (["q_proj", "embed_tokens"], {}, False),
+    ("all-linear", {}, False), (["q_proj"], {"modules_to_save": ["lm_head"]}, False), (".*q_proj", {}, False),
+])  # fmt: skip
+def test_lora_on_the_output_layer_is_stale(targets, more, stale, tmp_path):
+    values = {"target_modules": targets, **more}
+    adapter = {"class_path": "peft.LoraConfig", "init_args": values}
+    assert ("output-layer-lora" in touched(tuned(adapter=adapter))) is stale
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "x", **values}))
+    assert ("output-layer-lora" in touched(tuned(model=str(tmp_path), adapter=None))) is stale
+
+
+@pytest.mark.parametrize(("settings", "words", "stale"), [
+    ({"add_eos_token": True}, {}, True), ({"eos_token": "</s>"}, {}, False),
+    ({"eos_token": {"content": "</s>"}}, {"post_processor": {"single": [{"SpecialToken": {"id": "</s>"}}]}}, True),
+    ({"eos_token": "</s>"}, {"post_processor": ["another", "form"]}, False),
+    ({"eos_token": "</s>"}, {"post_processor": {"single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {}}]}}, False),
+])  # fmt: skip
+def test_answers_after_an_end_are_stale(settings, words, stale, tmp_path):
+    for name, values in (("config", {}), ("tokenizer_config", settings), ("tokenizer", words)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(values))
+    assert touched(tuned(model=str(tmp_path), metrics=["loss", "rouge_l"])) == (["ended-prompts"] if stale else [])
+    assert touched(tuned(model=str(tmp_path), metrics=["loss"])) == []
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: str(run.relative_to(HEAD)))

@@ -1,6 +1,7 @@
 """Rows as people bring them become TRL's forms, and nothing that a row says is dropped in silence."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,24 @@ INSTRUCTIONS = {
                                        {"messages": [SYSTEM, Q, CALLING, {"role": "tool", "content": "2"}], "tools": [TOOL]}),
     "question and answer": ({"question": "Why?", "answer": "So."}, TURNS),
     "query and response": ({"query": "Why?", "response": "So."}, TURNS),
+    "OpenOrca": ({"id": "niv.1", "system_prompt": "Be brief.", "question": "Why?", "response": "So."},
+                 {"prompt": [SYSTEM, Q], "completion": [A]}),
+    "OpenHermes": ({"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}], "title": "",
+                    "system_prompt": "Be brief."}, {"messages": [SYSTEM, Q, A]}),
+    "a system prompt that is said twice": ({"messages": [SYSTEM, Q, A], "system_message": "Be brief."},
+                                           {"messages": [SYSTEM, Q, A]}),
+    "LIMA": ({"conversations": ["Why?", "So.", "And?", "Then."], "source": "stackexchange"}, {"messages": [Q, A, Q2, A2]}),
+    "roles in capitals": ({"conversations": [{"from": "Human", "value": "Why?"}, {"from": "GPT", "value": "So."}]},
+                          {"messages": [Q, A]}),
+    "Llama 3's role of a tool": ({"messages": [Q, CALLING, {"role": "ipython", "content": "2"}]},
+                                 {"messages": [Q, CALLING, {"role": "tool", "content": "2"}]}),
+    "each tool as JSON": ({"messages": [Q, A], "tools": [json.dumps(TOOL)]}, {"messages": [Q, A], "tools": [TOOL]}),
+    "OpenAI's functions": ({"messages": [Q, A], "functions": [TOOL["function"]]}, {"messages": [Q, A], "tools": [TOOL]}),
+    "functions of a program": ({"messages": [Q, A], "functions": ["main"]}, {"messages": [Q, A]}),
+    "a text after messages": ({"prompt": [SYSTEM, Q], "completion": "So."}, {"prompt": [SYSTEM, Q], "completion": [A]}),
+    "an answer to messages": ({"prompt": [SYSTEM, Q], "answer": "So."}, {"prompt": [SYSTEM, Q], "completion": [A]}),
+    "messages in cells": ({"prompt": json.dumps([Q]), "completion": json.dumps([A])}, TURNS),
+    "KTO's desired, by its other name": ({"messages": [Q, A], "kto_tag": True}, {"messages": [Q, A]}),
     "question about a context": ({"question": "Why", "context": "this?", "answer": "So."},
                                  {"prompt": [{"role": "user", "content": "Why\n\nthis?"}], "completion": [A]}),
     "input and output": ({"input": "Why?", "output": "So."}, TURNS),
@@ -106,6 +125,12 @@ PREFERENCES = {
                                      {"prompt": [SYSTEM, Q], "chosen": [A], "rejected": [B]}),
     "LLaMA-Factory": ({"conversations": [{"from": "human", "value": "Why?"}], "chosen": {"from": "gpt", "value": "So."},
                        "rejected": {"from": "gpt", "value": "No."}}, BOTH),
+    "texts after messages": ({"prompt": [Q], "chosen": "So.", "rejected": "No."}, BOTH),
+    "messages in cells": ({"prompt": json.dumps([Q]), "chosen": json.dumps([A]), "rejected": json.dumps([B])}, BOTH),
+    "UltraFeedback in cells": ({"prompt": "Why?", "chosen": json.dumps([Q, A]), "rejected": json.dumps([Q, B])},
+                               {"chosen": [Q, A], "rejected": [Q, B]}),
+    "OpenOrca's pairs": ({"system_prompt": "Be brief.", "question": "Why?", "chosen": "So.", "rejected": "No."},
+                         {"prompt": [SYSTEM, Q], "chosen": [A], "rejected": [B]}),
     "tools": ({**BOTH, "tools": [TOOL]}, {**BOTH, "tools": [TOOL]}),
     "arguments as JSON": ({**BOTH, "chat_template_kwargs": '{"thinking": false}', "label": 0},
                           {**BOTH, "chat_template_kwargs": {"thinking": False}}),
@@ -155,7 +180,16 @@ REFUSED = [
         {"prompt": "a", "completion": "b", "tools": [TOOL]},
         "tools .*which completion, prompt cannot hold.*Write the row as messages",
     ),
+    ({"prompt": "a", "completion": "b", "label": "False"}, "label is (False|'False')"),
+    ({"messages": [Q, A], "kto_tag": False}, "kto_tag is False.*marked as undesired"),
     ({"prompt": "a", "completion": "b", "system": "c"}, "system 'c', which completion, prompt cannot hold"),
+    (
+        {"prompt": "a", "completion": "b", "system_prompt": "c"},
+        "system_prompt 'c', which completion, prompt cannot hold",
+    ),
+    ({"messages": [Q, A], "system": "a", "system_prompt": "b"}, "begins with another one"),
+    ({"messages": [Q, A], "tools": [TOOL], "functions": [{"name": "f"}]}, "functions is .*expected one of them"),
+    ({"prompt": str([Q]), "completion": str([A])}, "prompt is .*expected a list of {role, content} or its JSON"),
     ({"text": "a", "history": [["b", "c"]]}, "history .*which text cannot hold"),
     ({"messages": [Q, A], "images": ["a.png"]}, "images .*expected text alone.*Leave the column images out"),
     (
@@ -200,13 +234,22 @@ REFUSED_PAIRS = [
     ({"prompt": "a", "chosen": "b"}, "no rejected, expected prompt, chosen and rejected.*Mend the row, or name"),
     ({"prompt": 5, "chosen": "b", "rejected": "c"}, "prompt is '5', expected a text or a list"),
     ({"prompt": "a", "chosen": [A], "rejected": "c"}, "of two kinds"),
-    ({"prompt": [Q], "chosen": "b", "rejected": "c"}, "of two kinds"),
     ({"chosen": [Q, A], "rejected": [Q2, B]}, "begin with different messages.*Add a prompt"),
-    ({"chosen": "So.", "rejected": "No.", "riddle": "Why is it?"}, "the text 'riddle'.*data.columns: {prompt: riddle}"),
+    (
+        {"chosen": "So.", "rejected": "No.", "riddle": "Why is it?"},
+        'the text .riddle.*data.columns {"prompt": "riddle"}',
+    ),
     (
         {"prompt": "a", "chosen": "b", "rejected": "c", "system": "d"},
         "system 'd', which chosen, prompt, rejected cannot hold",
     ),
+    ({"chosen": "Yes ", "rejected": "No "}, "begin with different words.*Add a prompt"),  # TRL would ask "Yes"
+    (
+        {"prompt": "Why?", "chosen": [{**Q, "content": "Why? "}, A], "rejected": [Q, B]},
+        "chosen begins with .*which the other side does not",
+    ),  # or it would be asked twice
+    ({"prompt": [Q], "chosen": [Q, A], "rejected": [B]}, "one of chosen and rejected repeats the prompt"),
+    ({"chosen": [Q, A], "rejected": [Q]}, "rejected ends with .*'user'.*expected an answer"),
     ({"prompt": [Q], "chosen": [A], "rejected": [A]}, "the same, expected two answers"),
     ({"prompt": [Q], "chosen": [A], "rejected": [{"role": "assistant", "content": " "}]}, "rejected is empty"),
     ({"messages": [Q, A], "chosen": "So.", "rejected": "No."}, "messages ends with an answer"),
@@ -221,6 +264,33 @@ def test_what_cannot_be_held_is_refused_by_name(read, row, message):
         read(write(row), None)
     with pytest.raises(UserError, match="has no usable"):  # the cure that every such message names
         read(write(row), None, skip_bad_rows=True)
+
+
+@pytest.mark.parametrize(("read", "row"), [
+    (read_examples, {"system": "Be brief.", "prompt": "Why?", "completion": "So."}),
+    (read_preferences, {"system": "Be brief.", "prompt": "Why?", "chosen": "So.", "rejected": "No."}),  # truthy-dpo
+])  # fmt: skip
+def test_the_columns_that_a_refusal_names_make_messages(read, row):
+    with pytest.raises(UserError, match="cannot hold") as error:
+        read(write(row), None)
+    columns = json.loads(re.search(r"data\.columns (\{.*?\})", str(error.value))[1])
+    assert read(write(row), None, columns=columns).rows[0]["prompt"] == [SYSTEM, Q]
+
+
+def test_a_verb_names_its_own_options(research):
+    """tokenize and generate have no data.columns and no data.skip_bad_rows."""
+    save_tiny(Path("lm"), layers=1)
+    write({"ask": "Why?", "reply": "So."}, {"instruction": 5, "output": "a"})
+    argv = ["tokenize", "--model", "lm", "--data", "rows.jsonl"]
+    result = research(*argv)
+    assert result.code == 2
+    assert "name them in --columns, or pass --skip-bad-rows" in result.err
+    result = research(*argv, "--columns", '{"question": "ask", "answer": "reply"}', "--skip-bad-rows", "--json")
+    assert result.json["text"].startswith("<|user|>Why?<|end|>")
+    result = research(*argv, "--columns", "question=ask")
+    assert (result.code, "--columns 'question=ask'; expected a JSON object" in result.err) == (2, True)
+    with pytest.raises(UserError, match=r"name them in data.columns, or pass --data.skip_bad_rows true"):
+        read_examples("rows.jsonl", None)
 
 
 def test_columns_that_are_not_read_are_named_once(capsys):

@@ -61,16 +61,26 @@ def test_an_option_typed_is_the_option_written(tmp_path, monkeypatch):
     ]
     assert {"trainer.devices", "trainer.precision", "trainer.max_time", "trainer.limit_val_batches",
             "trainer.val_check_interval", "trainer.deterministic"} <= {name for name, _ in tried}  # fmt: skip
+    values: dict[str, list] = {}
     for name, value in tried:
-        key = name.removeprefix("trainer.")
-        text = value if isinstance(value, str) else json.dumps(value)
-        typed = resolved(tmp_path / "c.yaml", given, f"--{name}={text}")["trainer"][key]
-        apart = resolved(tmp_path / "c.yaml", given, f"--{name}", text)["trainer"][key]
-        written = resolved(tmp_path / "c.yaml", given | {"trainer": {key: value}})["trainer"][key]
-        quoted = resolved(tmp_path / "c.yaml", given | {"trainer": {key: text}})["trainer"][key]
-        assert [repr(typed), repr(apart), repr(quoted)] == [repr(written)] * 3, (name, value)
-        if not isinstance(value, str) and name != "trainer.precision":
-            assert (written, type(written)) == (value, type(value)), name  # the form that YAML has had
+        values.setdefault(name.removeprefix("trainer."), []).append(value)
+    for turn in range(
+        max(map(len, values.values()))
+    ):  # one value of every option at a time: they do not meet in the parser
+        some = {key: ones[turn] for key, ones in values.items() if turn < len(ones)}
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in some.items()}
+        typed = resolved(tmp_path / "c.yaml", given, *(f"--trainer.{key}={text}" for key, text in texts.items()))
+        apart = resolved(
+            tmp_path / "c.yaml", given, *(part for key, text in texts.items() for part in (f"--trainer.{key}", text))
+        )
+        written = resolved(tmp_path / "c.yaml", given | {"trainer": some})
+        quoted = resolved(tmp_path / "c.yaml", given | {"trainer": texts})
+        for key, value in some.items():
+            found = [repr(one["trainer"][key]) for one in (typed, apart, quoted)]
+            one = written["trainer"][key]
+            assert found == [repr(one)] * 3, (key, value)
+            if not isinstance(value, str) and key != "precision":
+                assert (one, type(one)) == (value, type(value)), key  # the form that YAML has had
 
 
 @pytest.mark.parametrize(("option", "forms", "normal"), [
@@ -112,3 +122,12 @@ def test_limits_of_time_reach_the_trainer_as_lightning_has_them(tmp_path, sft):
         trainer = configuration.make_trainer(parsed, [], [])
         (timer,) = (one for one in trainer.callbacks if type(one).__name__ == "Timer")
         assert timer._duration == seconds
+
+
+def test_a_callback_s_default_that_is_an_enumeration_is_written_as_its_text(tmp_path, sft):
+    """Timer's interval: YAML has no form for the member of an enumeration."""
+    timer = {"class_path": "lightning.pytorch.callbacks.Timer", "init_args": {"duration": "00:00:10:00"}}
+    first = resolved(tmp_path / "c.yaml", sft | {"trainer": sft["trainer"] | {"callbacks": [timer]}})
+    (one,) = first["trainer"]["callbacks"]
+    assert one["init_args"]["interval"] == "step"
+    assert resolved(tmp_path / "d.yaml", first) == first

@@ -37,6 +37,10 @@ from tests.unit.test_study import NOISE, made, run
     "valLoss", "Val Loss", "loss_val", "val/loss/dataloader_idx_0", "eval_loss", "val.loss", "loss.min", "val/error_rate",
     "eval/ppl", "eval/cross_entropy", "logloss", "val_log_loss", "xent", "brier", "ECE", "mape", "FID", "eval/ter", "eer",
     "bits_per_char", "latency_ms", "regret", "test/latency", "val/rmse_mean",
+    "neg_log_likelihood", "negative_log_likelihood", "loss_total", "loss_ce", "kl_div", "epoch_time", "gpu_memory_gb",
+    "latency_p95", "error_top5", "top-5 error", "word_perplexity,none", "false_positive_rate", "miss_rate", "mean_rank", "MedR",
+    "bits_per_dim", "lpips", "rmsle", "ms_per_query", "n_parameters", "hallucination_rate", "loss_bbox", "accuracy_error",
+    "brier_score", "accuracy_drop",
     "val/reward_rejected", "val/kl", "test/other_loss", "val/perplexity", "MSE", "val/l1_loss@10",
 ])  # fmt: skip
 def test_less_is_better_of_losses_however_a_program_names_them(name):
@@ -45,10 +49,22 @@ def test_less_is_better_of_losses_however_a_program_names_them(name):
 
 @pytest.mark.parametrize("name", [
     "val/accuracy", "accuracy/val", "val/rouge_l", "ndcg@10", "val/mrr@10", "val/reward_chosen", "val/loss_scale_ok", "eval/f1",
-    "token_accuracy", "win_rate", "val/reward_margin", "",
+    "token_accuracy", "win_rate", "val/reward_margin", "", "neg_mean_squared_error", "neg_log_loss", "negative_recall",
+    "ERR@20", "recip_rank", "mean_reciprocal_rank", "tokens_per_second", "loss_scale", "f1_macro", "acc_norm,none", "chrF++",
 ])  # fmt: skip
 def test_more_is_better_of_scores_and_taken_for_better_of_all_else(name):
     assert not is_lower(name)
+
+
+@pytest.mark.parametrize("name", [
+    "chrF++", "mIoU", "F1Score", "F1-score", "f1_macro", "f1_weighted", "BLEU-4", "rougeL_fmeasure", "recall_at_10",
+    "ndcg_cut_10", "map_cut_100", "P_10/recall_1000", "acc_norm,none", "exact_match,strict-match", "roc_auc_score", "acc_top1",
+    "samples_per_second", "eval_steps_per_second", "hit_rate", "success_rate", "pass@1", "R2Score", "err@20", "mAP", "Acc@1",
+    "negative_recall", "neg_root_mean_squared_error", "recip_rank", "average_precision", "bert_score", "throughput",
+])  # fmt: skip
+def test_names_of_other_programs_tell_that_more_is_better(name):
+    """Said, and not guessed: a guess is a warning on the page."""
+    assert direction(name) == "higher"
 
 
 def test_examples_of_two_splits_are_not_taken_for_each_other(tmp_path):

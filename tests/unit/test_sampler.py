@@ -103,3 +103,8 @@ def test_advancing_past_the_last_batch_begins_the_next_epoch():
     for _ in range(2):
         short.advance(limit=2)
     assert (short.epoch, short.consumed) == (1, 0)
+
+
+def test_more_processes_than_examples_are_refused_by_the_number_that_goes():
+    with pytest.raises(UserError, match=r"99 processes .* share 12 examples; expected 1 to 12 processes"):
+        StatefulBatchSampler(12, 4, 0, world_size=99)

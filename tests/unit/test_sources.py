@@ -94,6 +94,13 @@ def test_skipped_rows_are_counted_in_the_notes(collection, capsys):
     assert "2 empty document" in capsys.readouterr().err
 
 
+def test_what_archives_hide_beside_the_judgements_is_no_split(collection):
+    expected = load(f"beir:{collection}", "test").fingerprint
+    for name in ("._test.tsv", ".~lock.test.tsv"):
+        (collection / "qrels" / name).write_bytes(b"\0\x05\x16\xff")
+    assert load(f"beir:{collection}", "test").fingerprint == expected
+
+
 def test_leaks_count_query_ids_normalised_texts_and_documents():
     source = Source(
         corpus={d: Document("", d) for d in "abc"},

@@ -56,6 +56,30 @@ def test_running_without_a_claim_was_killed(tmp_path):
     assert ledger.standings(["a"])["a"].state == "killed"
 
 
+def ask(folder: str, stop) -> None:
+    ledger = Ledger(Path(folder))
+    while not stop.is_set():
+        ledger.is_claimed("a")
+
+
+def test_who_asks_for_a_claim_takes_it_from_nobody(tmp_path):
+    """Asking holds the lock for a moment: a worker whose claim fell into it left its point alone."""
+    ledger, stop = Ledger(tmp_path), multiprocessing.Event()
+    with ledger.claim("a"):
+        pass
+    askers = [multiprocessing.Process(target=ask, args=(str(tmp_path), stop)) for _ in range(2)]
+    for asker in askers:
+        asker.start()
+    try:
+        for _ in range(2000):
+            with ledger.claim("a") as mine:
+                assert mine
+    finally:
+        stop.set()
+        for asker in askers:
+            asker.join()
+
+
 def planned(point: str, argv: list[str]) -> Planned:
     return Planned(point, {}, argv, {})
 
@@ -106,6 +130,38 @@ def test_a_foreign_command_has_its_output_and_its_failure_noted(tmp_path):
     assert "hello" in (tmp_path / "logs/a.log").read_text()
     assert standings["b"].last["code"] == 2
     assert "cannot be started" in standings["b"].last["error"]
+
+
+@pytest.mark.parametrize(("end", "state"), [
+    ("exit 143", "preempted"), ("exit 138", "preempted"), ("exit 130", "preempted"), ("kill -TERM $$", "preempted"),
+    ("exit 137", "failed"), ("exit 129", "failed"), ("exit 3", "failed"), ("kill -SEGV $$", "failed"), ("exit 0", "done"),
+])  # fmt: skip
+def test_a_foreign_command_ends_as_posix_says(end, state, tmp_path):
+    """128 + n: a shell or a container tells that what it ran got signal n. SIGTERM, SIGUSR1 and SIGINT are a preemption."""
+    ledger = Ledger(tmp_path)
+    run_point(ledger, planned("a", ["sh", "-c", end]), lambda argv: 0, {})
+    assert ledger.standings(["a"])["a"].state == state
+
+
+def test_what_a_command_says_last_moves_no_terminal(tmp_path):
+    ledger = Ledger(tmp_path)
+    run_point(
+        ledger, planned("a", ["sh", "-c", r"printf '\033[31mno\000 \033]0;title\007such\n\033[0m\n'; exit 1"]), int, {}
+    )
+    assert ledger.standings(["a"])["a"].last["error"] == "no ]0;titlesuch"
+
+
+def test_events_of_other_programs_and_versions_are_read_as_far_as_they_go(tmp_path):
+    ledger = Ledger(tmp_path)
+    odd = {"seconds": "x", "value": [1], "code": "1", "error": {"a": 1}, "pid": True}
+    lines = [json.dumps({"point": "a", "state": "done", **odd}), json.dumps({"point": "b", "state": "flying"}), "[1]", "\0\0",
+             json.dumps({"point": ["a"], "state": "failed"}), '{"point": "a", "sta']  # fmt: skip
+    ledger.path.write_text("\n".join(lines))
+    standings = ledger.standings(["a", "b"])
+    assert {name: one.state for name, one in standings.items()} == {"a": "done", "b": "missing"}
+    assert standings["a"].last == {"point": "a", "state": "done"}
+    assert work(ledger, [planned(name, ["true"]) for name in "ab"], int, {}) == 0
+    assert [(event["point"], event["state"]) for event in ledger.events()[2:]] == [("b", "running"), ("b", "done")]
 
 
 WORKER = """

@@ -183,3 +183,31 @@ def test_random_points_are_each_there_once(tmp_path):
     sweep = read_sweep(tmp_path / "s.yaml")
     assert sorted(point["r"] for point in drawn(sweep, 0, 5)) == [1, 2, 3]
     assert drawn(sweep, 0, 2) == drawn(sweep, 0, 5)[:2]
+
+
+TARGETS = [("minimize", 0.5, [0.9, 0.5, 0.4], 2), ("minimize", 0.5, [0.9, 0.6], 2), ("maximize", 0.5, [0.1, 0.7, 0.9], 2),
+           ("maximize", 0, [-1.0, -0.1, 0.0, 1.0], 3), ("minimize", None, [0.0, 0.0], 2)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("goal", "target", "values", "begun"), TARGETS)
+@pytest.mark.parametrize("method", ["grid", "bayes"])
+def test_no_point_is_begun_after_one_has_reached_the_target(method, goal, target, values, begun, tmp_path):
+    """W&B: "the sweep will finish once any run reaches the goal for this value"."""
+    from research.sweeps.plan import planned
+    from research.verbs.searching import ended, until_target
+
+    metric = {"name": "val/loss", "goal": goal} | ({"target": target} if target is not None else {})
+    grid = {"lr": {"values": [*range(len(values))]}}
+    folder, sweep, seed = search(
+        tmp_path, LR if method == "bayes" else grid, method=method, metric=metric, run_cap=len(values)
+    )
+    ledger, plan = Ledger(folder), [planned(sweep, {"lr": i}, describe) for i in range(len(values))]
+    points = (lambda: points_so_far(folder)) if method == "bayes" else lambda: plan
+    due = iter(lambda: grow(folder, sweep, seed, describe), None) if method == "bayes" else iter(plan)
+    left = iter(values)
+    for one in until_target(folder, sweep, points, due):
+        ledger.append(one.point, "done", value=next(left))
+    assert sum(standing.state == "done" for standing in ledger.standings([p.point for p in points()]).values()) == begun
+    counts = {"done": begun} | ({"missing": len(values) - begun} if begun < len(values) else {})
+    assert ended(folder, sweep, points(), 1, counts) == (0 if target is not None and values != [0.9, 0.6] else 1)
+    assert ended(folder, sweep, points(), 1, counts | {"failed": 1}) == 1

@@ -128,7 +128,26 @@ def test_a_source_that_no_sweep_can_say_is_refused(text, says, tmp_path):
     ("method: grid\nparameters: {a: {values: [1]}}\n", "there is no program"),
     ("method: grid\ncommand: [x, '${args}']\nmetric: {name: l}\nearly_terminate: {type: hyperband}\nparameters: {a: {values: "
      "[1]}}\n",
-     "neither of min_iter and max_iter"),
+     "neither min_iter nor max_iter"),
+    *[(f"method: grid\n{text}\n", says) for text, says in (
+        ("program: t.py\njob: me/p/job:v1\nparameters: {a: {values: [1]}}", "has job, by which W&B Launch starts"),
+        ("program: t.py\nmetrics: [{name: a}, {name: b}]\nparameters: {a: {values: [1]}}", "has metrics, by which"),
+        ("program: t.py\nmetric: {goal: maximize}\nparameters: {a: {values: [1]}}", "metric has no name"),
+        ("program: t.py\nmetric: {name: x, target: 1e-4}\nparameters: {a: {values: [1]}}", "metric.target='1e-4'"),
+        ("program: t.py\nmetric: {name: x, impute: wrost}\nparameters: {a: {values: [1]}}", "did you mean 'worst'"),
+        ("program: [t.py, -v]\nparameters: {a: {values: [1]}}", "program is \"['t.py', '-v']\""),
+        ("program: t.py\nkind: sweeps\nparameters: {a: {values: [1]}}", "did you mean 'sweep'"),
+        ("program: t.py\nparameters: {no: {values: [1]}}", "is called False (bool)"),
+        ("program: t.py\nparameters: {--lr: {values: [1]}}", "without its hyphens"),
+        ("program: t.py\nparameters: {a: {parameters: {-b: {values: [1]}}}}", "is called '-b'"),
+        ('program: t.py\nparameters: {a: {values: ["x\\0y"]}}', "has a value with '\\x00'"),
+        ('program: t.py\nparameters: {a: {values: [{k: ["\\uD800"]}]}}', "has a value with '\\ud800'"),
+        ('command: ["x\\0", "${args}"]\nparameters: {a: {values: [1]}}', "'\\x00' in a word"),
+        ('command: [bash, -c, "python t.py ${args}"]\nparameters: {a: {values: [1]}}', "has ${args} within the word"),
+        ('program: t.py\ncommand: [bash, -c, "python ${program}", "${args}"]\nparameters: {a: {values: [1]}}',
+         "has ${program} within the word"),
+        ('command: ["${envvar:token}", "${args}"]\nparameters: {a: {values: [1]}}', "command has ${envvar:token}"),
+    )],
 ])  # fmt: skip
 def test_a_sweep_that_is_none_is_refused(text, says, tmp_path):
     (tmp_path / "s.yaml").write_text(text)
@@ -165,6 +184,54 @@ def test_null_is_lost_in_a_command_and_kept_in_json():
     assert lost_in_text(point) == ["a"]
     assert lost_in_text(point, ["x", "${args}", "${args_json}"]) == ["a"]
     assert lost_in_text(point, ["x", "${args_json}"]) == lost_in_text(point, ["x", "${args_json_file}"]) == []
+
+
+def test_null_is_handed_to_other_programs_as_w_and_b_s_agent_hands_it(tmp_path):
+    from research.sweeps.plan import plan
+    from research.verbs.describing import describe
+
+    text = "method: grid\ncommand: [{}, '${{args}}']\nparameters: {{a: {{values: [null, 1]}}}}\n"
+    points, problems = plan(sweep(tmp_path, text.format("x")), describe)
+    assert [one.argv for one in points] == [["x", "--a=None"], ["x", "--a=1"]]
+    assert not problems
+    _, problems = plan(sweep(tmp_path, text.format("research")), lambda argv: {"point": str(argv)})
+    assert ["a is null" in one.reason for one in problems] == [True]
+
+
+def test_a_shell_gets_program_and_values_by_the_cure_that_is_named(tmp_path):
+    import subprocess
+
+    with pytest.raises(UserError) as error:
+        sweep(tmp_path, "method: grid\nprogram: t.py\ncommand: [bash, -c, 'python ${program}', '${args}']\n"
+                        "parameters: {a: {values: [1]}}\n")  # fmt: skip
+    cure = str(error.value).partition("in a shell, ")[2].rstrip(".").replace("python", "echo")
+    one = sweep(tmp_path, f"method: grid\nprogram: t.py\ncommand: {cure}\nparameters: {{a: {{values: ['x y']}}}}\n")
+    done = subprocess.run(argv_of(one, {"a": "x y"}), capture_output=True, text=True, check=True)
+    assert done.stdout == "t.py --a=x y\n"
+
+
+def test_a_mapping_may_be_put_into_another_one_that_overrides_it(tmp_path):
+    """PyYAML puts the names of `<<` into the node: they are no repeats, wherever the mapping is used again."""
+    text = """method: grid
+program: t.py
+parameters:
+  model:
+    parameters:
+      base: &x
+        <<: &q {distribution: q_uniform, min: 0, max: 4, q: 1}
+        max: 2
+  y: {<<: *x, min: 1}
+  z: {<<: *q}
+"""
+    facts = yaml.safe_load(text)
+    assert sweep(tmp_path, text).facts == facts
+    with pytest.raises(UserError, match="'max' is there twice"):
+        sweep(
+            tmp_path,
+            text.replace("max: 2", "max: 2, max: 3").replace(
+                "        max: 2, max: 3", "        max: 2\n        max: 3"
+            ),
+        )
 
 
 def test_variables_of_the_environment_are_filled_in(tmp_path, monkeypatch):

@@ -86,7 +86,7 @@ def test_a_slice_is_that_of_datasets(split, expected):
     ("a.csv", "n,m\n1,2\n3\n", r"a\.csv:3: the row has 1 cells, expected 2: n, m"),
     ("a.csv", "n,n\n1,2\n", r"a\.csv:1: the header names 'n' twice"),
     ("a.csv", 'n,m\n1,"2\n', r"a\.csv:2: not ','-separated"),
-    ("a.tsv", 'n\tm\n1\t"a"b\n', r"a\.tsv:2: not '\\t'-separated"),
+    ("a.tsv", 'n\tm\n1\t"a"b\n2\n', r"a\.tsv:2: not '\\t'-separated"),
     ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-20], r"a\.jsonl\.gz: damaged .*whole gzip"),
     ("a.json.gz", b"no gzip", r"a\.json\.gz: damaged .*whole gzip"),
     ("a.parquet", b"PAR1 no", r"a\.parquet cannot be read after row 0 .*Make the file again"),

@@ -23,6 +23,8 @@ ASKED = {"q1": "中国的首都", "q2": "最大的城市", "q3": "人工智能"}
         (Terms("bigrams"), "ภาษาไทย", ["ภา", "าษ", "ษา", "าไ", "ไท", "ทย"]),
         (Terms("bigrams"), "東京タワー、한국어", ["東京", "京タ", "タワ", "ワー", "한국", "국어"]),
         (Terms("characters"), "the cats and a dog", ["cats", "dog"]),
+        (Terms("bigrams"), "राजधानी दिल्ली, चाय", ["राजधानी", "दिल्ली", "चाय"]),  # vowel signs are part of words
+        (Terms("characters"), "தமிழ் மொழி cafe\u0301s 用", ["தமிழ்", "மொழி", "cafe\u0301s", "用"]),
         (Terms("regex:[a-z]+-[0-9]+"), "cve-2024 and the x-1", ["cve-2024", "x-1"]),
         (Terms("regex:(c)(b)?"), "cb c", ["cb", "c"]),  # the match, whatever its groups
         (Terms("regex:x*"), "xx y", ["xx"]),  # an empty match is no term
@@ -61,6 +63,13 @@ def test_script_without_blanks_is_found(tokenizer):
     index = Bm25.build(list(CHINESE), list(CHINESE.values()), terms=Terms(tokenizer))
     run = index.search(ASKED, 5)
     assert {query: next(iter(docs)) for query, docs in run.items()} == {"q1": "z1", "q2": "z2", "q3": "z3"}
+
+
+def test_words_end_at_vowel_signs_which_is_said_with_the_tokenizer_that_keeps_them(capsys):
+    docs, queries = ["भारत की राजधानी", "चाय गरम है"], {"q": "चाय"}
+    assert Bm25.say_unmatched(queries, Bm25.build(["a", "b"], docs).search(queries, 2), Terms()) == 1
+    assert "vowels as marks, at which words end: pass --bm25-tokenizer bigrams" in capsys.readouterr().err
+    assert [*Bm25.build(["a", "b"], docs, terms=Terms("bigrams")).search(queries, 2)["q"]] == ["b"]
 
 
 def test_stem_that_no_document_spells_alike_is_found():

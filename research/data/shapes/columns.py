@@ -6,9 +6,22 @@ from research.data.shapes.texts import BadRow, by_text, many_texts, one_text
 from research.errors import UserError, suggest
 from research.types import Triplets
 
-QUERY = ("anchor", "query", "question", "sentence1", "sentence_A", "text1", "query_text")
-POSITIVE = ("positive", "positives", "answer", "response", "passage", "document", "sentence2", "sentence_B", "text2")
-NEGATIVE = re.compile(r"(hard_?)?neg(ative)?s?[-_]?\d*")
+QUERY = (
+    "anchor",
+    "query",
+    "question",
+    "sentence1",
+    "sentence_A",
+    "text1",
+    "query_text",
+    "question1",
+    "sent0",
+    "text_a",
+)
+POSITIVE = ("positive", "positives", "answer", "response", "passage", "document", "sentence2", "sentence_B", "text2",
+            "question2", "sent1", "text_b", "pos", "positive_passage", "positive_passages", "positive_document",
+            "positive_documents", "positive_text", "positive_texts", "context")  # fmt: skip
+NEGATIVE = re.compile(r"(hard_?)?neg(ative)?s?([-_]?(passage|document|doc|text)s?)?[-_]?\d*")
 ROLES = ("query_id", "query", "positive", "negative", "label")
 SEVERAL = ("positive", "negative")  # roles that several columns can have
 Columns = dict[str, str | list[str]]

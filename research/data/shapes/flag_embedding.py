@@ -1,7 +1,7 @@
 """FlagEmbedding's rows: {"query", "pos": [text], "neg": [text], "pos_scores", "neg_scores"}."""
 
 from research.data.rows import short
-from research.data.shapes.texts import BadRow, by_text, many_texts, numbers, one_text
+from research.data.shapes.texts import BadRow, by_text, listed, numbers, one_text
 from research.types import Triplets
 
 NEEDS = ("query", "pos")
@@ -17,7 +17,7 @@ def read(row: dict) -> Triplets:
     if row.get("prompt"):
         raise BadRow("prompt of a row", f"prompt is {short(str(row['prompt']))}, expected none: a prompt belongs to the model, "
                      "and stands before every query", "Remove it from the rows, and set model.query_prompt")  # fmt: skip
-    positives, negatives = many_texts(row, "pos"), many_texts(row, "neg")
+    positives, negatives = listed(row, "pos"), listed(row, "neg")
     scores: dict[str, float] = {}
     for texts, column in ((positives, "pos_scores"), (negatives, "neg_scores")):
         scores |= dict(zip(texts, numbers(row, column, len(texts)), strict=False))

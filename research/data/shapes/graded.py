@@ -9,7 +9,9 @@ from research.data.shapes.texts import BadRow, by_text, many_texts, one_text
 from research.errors import UserError
 from research.types import Triplets
 
-LABEL = ("score", "label", "labels", "scores", "similarity_score", "similarity", "relevance")
+LABEL = ("score", "label", "labels", "scores", "similarity_score", "similarity", "relevance", "gold_label", "is_duplicate",
+         "is_relevant", "relevance_score", "relevance_label")  # fmt: skip
+TRUTHS = {"true": True, "false": False}
 LISTS = ("docs", "documents", "passages", "texts", "responses")
 
 
@@ -63,10 +65,13 @@ def read(row: dict, columns: Columns, positive_from: float | None) -> Triplets:
 
 
 def _number(value: object, column: str) -> float:
-    """A finite number; text of one too, as CSV has it."""
+    """A finite number, or true and false; text of one too, as CSV has it."""
+    if isinstance(value, str) and value.lower() in TRUTHS:
+        value = TRUTHS[value.lower()]
     if isinstance(value, str) and "_" not in value:
         with contextlib.suppress(ValueError):
             value = float(value)
-    if not is_finite(value):
-        raise BadRow("wrong type", f"{column} is {short(repr(value))}, expected a finite number", "Mend the row")
+    if not isinstance(value, bool) and not is_finite(value):
+        raise BadRow("wrong type", f"{column} is {short(repr(value))}, expected a finite number", "Write 1 where the second "
+                     "text is relevant to the first, else 0")  # fmt: skip
     return float(value)

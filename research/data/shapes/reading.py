@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from research.data import tables
 from research.data.rows import BadRows
 from research.data.shapes import triples
 from research.data.shapes.columns import Columns, check_columns, named
+from research.data.shapes.embedding_training import unfolded
 from research.data.shapes.table import Shape, expected, header_names, shape_of
 from research.data.shapes.texts import BadRow
 from research.errors import UserError, suggest
@@ -50,9 +52,8 @@ def read_training(
         found, shape = read_rows(chosen, source, bad, shape=shape)
     else:
         seen: dict[str, None] = {}
-        found, shape = read_rows(
-            _noted(tables.read_table(source, split, bad), seen), source, bad, columns, positive_from
-        )
+        rows = _noted(tables.read_table(source, split, bad, arrays=True), seen)
+        found, shape = read_rows(rows, source, bad, columns, positive_from)
         _check_seen(columns, seen, source)
     if positive_from is not None and shape is not None and not shape.by_label:
         raise UserError(f"data.positive_from={positive_from:g}, but no label of the rows of {source} is read ({shape.name}: "
@@ -68,10 +69,10 @@ def read_training(
     return found
 
 
-def _noted(rows: Rows, seen: dict[str, None]) -> Iterator[tuple[str, dict]]:
+def _noted(rows: Rows, seen: dict[str, None]) -> Iterator[tuple[str, Any]]:
     """The rows; their columns are in `seen` afterwards."""
     for where, row in rows:
-        seen |= dict.fromkeys(row)
+        seen |= dict.fromkeys(row if isinstance(row, dict) else ())
         yield where, row
 
 
@@ -101,20 +102,19 @@ def read_rows(
     scored = 0
     fixed = shape
     for where, row in rows:
-        given = {name: value for name, value in row.items() if value is not None}
-        here = fixed or shape_of(given, columns, positive_from)
         try:
-            if here is None or (shape is not None and here.name != shape.name):
-                raise BadRow("unknown shape", expected(given, shape), "Mend the row, or name the columns of all: "
-                             "--data.columns '{query: QUESTION, positive: ANSWER, negative: OTHER}'")  # fmt: skip
-            shape = here
-            one = shape.read(given)
-            _put(found, one, shape, where, bad)
+            for given in unfolded(row):
+                here = fixed or shape_of(given, columns, positive_from)
+                if here is None or (shape is not None and here.name != shape.name):
+                    raise BadRow("unknown shape", expected(given, shape), "Mend the row, or name the columns of all: "
+                                 "--data.columns '{query: QUESTION, positive: ANSWER, negative: OTHER}'")  # fmt: skip
+                shape = here
+                one = shape.read(given)
+                _put(found, one, shape, where, bad)
+                unread.update(given.keys() - shape.reads)
+                scored += len(one.scores or ()) if not shape.own_ids else 0
         except BadRow as error:
             bad.report(where, *error.args)
-            continue
-        unread.update(given.keys() - shape.reads)
-        scored += len(one.scores or ()) if not shape.own_ids else 0
     if unread:
         say(
             f"{source}: columns that are not read: "

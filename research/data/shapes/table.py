@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from research.data.shapes import columns, dpr, flag_embedding, graded, tevatron
+from research.data.shapes import columns, dpr, embedding_training, flag_embedding, graded, ms_marco, tevatron
 from research.data.shapes.columns import Columns
 from research.data.shapes.texts import shown_row
 from research.types import Triplets
@@ -65,7 +65,13 @@ PAIRS = (
     {"query": "a bee", "documents": ["bees make honey", "flour is ground"], "labels": [1, 0]},
 )
 """Examples of what `columns` and `graded` read."""
-EXAMPLES = (*(known.example for known in TABLE), *PAIRS)
+EXAMPLES = (
+    *(known.example for known in TABLE),
+    *PAIRS,
+    ms_marco.EXAMPLE,
+    embedding_training.PAIR,
+    embedding_training.SET,
+)
 
 
 def shape_of(row: dict, mapping: Columns | None, positive_from: float | None) -> Shape | None:
@@ -75,6 +81,8 @@ def shape_of(row: dict, mapping: Columns | None, positive_from: float | None) ->
     for needs, shape, _ in TABLE:
         if all(name in row for name in needs):
             return shape
+    if ms_marco.is_one(row):
+        return Shape("MS MARCO", frozenset(ms_marco.READS), ms_marco.read)
     if (found := graded.columns_of_graded(row, positive_from)) is not None:
         return _mapped(found, positive_from)
     found = columns.columns_of(row)

@@ -2,7 +2,7 @@
 
 from research.data.formats import read_triplet
 from research.data.rows import BadRows, short
-from research.data.shapes.texts import BadRow, by_text, many_texts, one_text
+from research.data.shapes.texts import BadRow, by_text, listed, one_text
 from research.types import Document, Triplets
 
 NEEDS = ("query_id", "positive_passages")
@@ -36,10 +36,10 @@ def read_texts(row: dict) -> Triplets:
         if isinstance(first, int):
             raise BadRow("token ids", f"{column} is {short(repr(row[column]))}: ids of some tokenizer, expected texts",
                          "Decode them with the tokenizer that made them")  # fmt: skip
-    positives = many_texts(row, "positives")
+    positives = listed(row, "positives")
     if not positives:
         raise BadRow("incomplete row", "positives is empty, expected one text or more", "Remove the row")
-    return by_text(one_text(row, "query"), positives, many_texts(row, "negatives"))
+    return by_text(one_text(row, "query"), positives, listed(row, "negatives"))
 
 
 def read_ids(row: dict) -> Triplets:

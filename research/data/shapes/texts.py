@@ -1,6 +1,7 @@
 """What the readers of shapes share: the error of a row, texts of a column, and ids for texts that have none."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -48,6 +49,19 @@ def many_texts(row: dict, column: str) -> list[str]:
         if not text.strip():
             raise BadRow("no text", f"{column} holds a blank text, expected none or one with words", "Remove it")
     return [checked(text, column) for text in value]
+
+
+def listed(row: dict, column: str) -> list[str]:
+    """As `many_texts`, of a column that is always a list where its shape is: a list that was written as text is told.
+
+    Raises:
+        BadRow: as said, and as `many_texts`.
+    """
+    value = row.get(column)
+    if isinstance(value, str) and re.fullmatch(r"\s*\[(\s*|\s*(['\"]).*\2\s*)\]\s*", value, re.DOTALL):
+        raise BadRow("list as text", f"{column} is {short(repr(value))}, a list that was written as text; expected a list",
+                     "Write the rows as .jsonl or .parquet, which hold lists")  # fmt: skip
+    return many_texts(row, column)
 
 
 def checked(text: str, column: str) -> str:

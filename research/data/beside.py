@@ -1,0 +1,124 @@
+"""What a row says beside its conversation: a system text, earlier turns, tools, and arguments of the chat template."""
+
+import json
+from typing import Any
+
+from research import prompts
+from research.data.conversations import (
+    Malformed,
+    Message,
+    is_conversation,
+    messages_of,
+    shown,
+    text_problem,
+    tools_of,
+    with_system,
+)
+
+SYSTEMS = ("system", "system_prompt", "system_message")
+BESIDE = (*SYSTEMS, "history", "tools", "chat_template_kwargs")
+FUNCTIONS = "functions"  # OpenAI's tools of before; other data have a column of that name
+SEEN_OR_HEARD = ("image", "images", "video", "videos", "audio", "audios")  # columns of rows that are not text alone
+
+
+def take_beside(row: dict, shaped: dict, used: set[str]) -> tuple[dict, set[str]]:
+    """The row in its form, with what stands beside it, where the form is a conversation.
+
+    Raises:
+        Malformed: a value that is not what its column has.
+    """
+    name = "messages" if "messages" in shaped else "prompt"
+    if not is_conversation(shaped.get(name)):
+        return shaped, used
+    shaped, used = dict(shaped), used | {*SYSTEMS, "tools", "chat_template_kwargs"}
+    if "history" in row and name == "prompt":
+        shaped[name] = [*_history(row["history"]), *shaped[name]]
+        used = used | {"history"}
+    for column in SYSTEMS:
+        if column in row:
+            shaped[name] = with_system(shaped[name], row[column])
+    tools = tools_of(row.get("tools", []))
+    if functions := _functions(row.get(FUNCTIONS)):
+        if tools and tools != functions:
+            raise Malformed(f"{FUNCTIONS} is {shown(functions)} and tools is {shown(tools)}, expected one of them")
+        tools, used = functions, used | {FUNCTIONS}
+    if tools:
+        shaped["tools"] = tools
+    if options := _arguments(row.get("chat_template_kwargs", {})):
+        shaped["chat_template_kwargs"] = options
+    for key in ("tools", "chat_template_kwargs"):
+        if problem := text_problem(key, shaped.get(key)):
+            raise Malformed(problem)
+    return shaped, used
+
+
+def refuse_beside(row: dict, shaped: dict, used: set[str]) -> None:
+    """
+    Raises:
+        Malformed: the row says more than its form can hold.
+    """
+    for name in (*BESIDE, *SEEN_OR_HEARD):
+        if name not in row or name in used or says_nothing(row[name]):
+            continue
+        value = f"the row has {name} {shown(row[name])}"
+        if name in SEEN_OR_HEARD:
+            raise Malformed(f"{value}, expected text alone: nothing else is read here", "unread",
+                            f"Leave the column {name} out")  # fmt: skip
+        cure = "Write the row as messages"
+        if "prompt" in shaped and not is_conversation(shaped["prompt"]):
+            answer = ', "answer": "completion"' if "completion" in shaped else ""
+            cure += f' (data.columns {{"question": "prompt"{answer}}} makes them of prompt and answer)'
+        raise Malformed(f"{value}, which {named(shaped)} cannot hold; expected messages that say it", "unread",
+                        f"{cure}, or leave the column {name} out")  # fmt: skip
+
+
+def says_nothing(value: Any) -> bool:
+    return value in ("", "[]", "{}", [], {})
+
+
+def _arguments(value: Any) -> dict:
+    """The template's arguments: an object, or its JSON text; {} where there are none."""
+    arguments = value
+    if isinstance(value, str):
+        try:
+            arguments = json.loads(value) if value.strip() else {}
+        except (ValueError, RecursionError):
+            arguments = None
+    if not isinstance(arguments, dict):
+        raise Malformed(f"chat_template_kwargs is {shown(value)}, expected an object or its JSON")
+    return arguments
+
+
+def named(form: dict) -> str:
+    """The names of a form, for messages."""
+    talk = any(one is True or is_conversation(one) for one in form.values())
+    return ", ".join(sorted(form)) + (" as messages" if talk else "")
+
+
+def _history(value: Any) -> list[Message]:
+    """LLaMA-Factory's [question, answer] pairs, or messages."""
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise Malformed(f"history is {shown(value)}, expected a list of [question, answer] or its JSON") from None
+    if not value or isinstance(value, str):
+        return []
+    if isinstance(value, list) and all(isinstance(turn, (list, tuple)) for turn in value):
+        if not all(len(turn) == 2 and all(isinstance(text, str) for text in turn) for turn in value):
+            raise Malformed(f"history is {shown(value)}, expected a list of [question, answer]")
+        return [one for ask, answer in value for one in (prompts.user(ask), prompts.assistant(answer))]
+    return messages_of("history", value)
+
+
+def _functions(value: Any) -> list[dict]:
+    """OpenAI's functions of before `tools`, as tools; [] where the column has something else."""
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return []
+    if not isinstance(found, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("name"), str) for one in found
+    ):
+        return []
+    return [{"type": "function", "function": one} for one in found]

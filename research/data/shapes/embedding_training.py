@@ -1,0 +1,32 @@
+"""Lines of sentence-transformers' embedding-training-data: ["anchor", "positive", "negative" …], and {"set": [text, …]}."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from research.data.rows import short
+from research.data.shapes.texts import BadRow, many_texts
+
+PAIR, SET = ["a bee", "bees make honey", "flour is ground"], {"set": ["a bee", "bees", "an insect that makes honey"]}
+"""Examples."""
+
+
+def unfolded(row: Any) -> Iterator[dict]:
+    """The rows of columns that a row stands for: of an array one; of a set one a text, with all others as its positives.
+
+    Raises:
+        BadRow: an array or set that is not of two texts or more.
+    """
+    if isinstance(row, list):
+        if len(row) < 2 or not all(isinstance(text, str) for text in row):
+            raise BadRow("wrong type", f"{short(repr(row))} is a JSON array, expected a query, a positive and any negatives, "
+                         "all of them texts", "Mend the row")  # fmt: skip
+        yield {"anchor": row[0], "positive": row[1], "negative": row[2:]}
+    elif row.keys() == {"set"}:
+        texts = list(dict.fromkeys(many_texts(row, "set")))
+        if len(texts) < 2:
+            raise BadRow("incomplete row", f"set is {short(repr(row['set']))}, expected two texts or more that mean the same",
+                         "Remove the row")  # fmt: skip
+        for text in texts:
+            yield {"anchor": text, "positive": [other for other in texts if other != text], "negative": []}
+    else:
+        yield {name: value for name, value in row.items() if value is not None}
