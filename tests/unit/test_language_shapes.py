@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.data.instructions import InstructionData, read_examples
+from research.data.instructions import InstructionData, check_columns_used, read_examples
 from research.data.preferences import PreferenceData, read_preferences
 from research.errors import UserError
 from tests.lm import save_tiny
@@ -328,6 +328,17 @@ def test_columns_are_named_by_role(capsys):
         read_examples(write({"ask": "a", "completion": "b"}), None, columns={"prompt": "aks"})
     with pytest.raises(UserError, match=r"no row of rows.jsonl has the column 'sytem'"):
         read_examples(write({"instruction": "a", "output": "b"}), None, columns={"system": "sytem"})
+
+
+@pytest.mark.parametrize("data", [InstructionData, PreferenceData])
+def test_columns_of_built_in_sources_alone_are_refused(data):
+    for val in (None, "builtin:packages"):
+        with pytest.raises(
+            UserError, match=r"data.columns names columns of a table, and builtin:stdlib is built in.*Leave it"
+        ):
+            data("builtin:stdlib", val=val, columns={"prompt": "ask"})
+    for sources in (("rows.jsonl",), ("builtin:stdlib", "rows.jsonl"), ("builtin:stdlib", None, ["rows.jsonl"])):
+        check_columns_used({"prompt": "ask"}, *sources)  # the validation's, or the test's
 
 
 def test_cures_of_preferences_name_no_option_that_they_lack():
