@@ -170,6 +170,17 @@ def test_files_named_after_splits_in_any_spelling_are_told_apart(train, test):
         rows_of("folder", "nosuch")
 
 
+def test_split_of_a_file_goes_by_every_word_for_it():
+    for name in ("train.jsonl", "dev.jsonl"):
+        Path("folder").mkdir(exist_ok=True)
+        Path("folder", name).write_text('{"n": 1}\n{"n": 2}\n' if "dev" in name else '{"n": 0}\n')
+    for split in ("dev", "validation", "val", "valid"):
+        assert rows_of("folder", split) == [{"n": 1}, {"n": 2}]
+        assert rows_of(["folder"], f"{split}[1:]+training") == [{"n": 2}, {"n": 0}]
+    with pytest.raises(UserError, match=r"no split 'test'; .*known: train, validation"):
+        rows_of("folder", "test")
+
+
 def test_folder_without_splits_is_whole_under_usual_names_alone():
     import datasets
 
