@@ -171,7 +171,9 @@ class CandidateData(ResumableData):
     def load_test(self) -> Collection:
         if self.test_split is None:
             raise UserError("test_split is null; expected a split to test on. Name one: --data.test_split test.")
-        return self._load("test", self.test_split, None)
+        found = self._load("test", self.test_split, None)
+        self.shared |= count_shared(self.queries, {"test": found})
+        return found
 
     def _retriever(self) -> tuple[str, str]:
         """What made the validation's run, where its folder says so, and the name of the run that it leaves last."""

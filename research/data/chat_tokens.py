@@ -73,10 +73,34 @@ def learned_ids(tokenizer: Any, row: dict, loss_on: str) -> tuple[list[int], lis
         if 1 not in mask and not any(one["role"] == "assistant" for one in talk):
             raise RuntimeError("no message is the assistant's: there is nothing to learn of it")
         if 1 not in mask:
-            raise RuntimeError("the chat template marks no token as the assistant's: it lacks {% generation %} around what the "
-                               "assistant says")  # fmt: skip
+            mask = _answered(tokenizer, talk, row, ids)
         mask = _flagged(mask, talk)
     return ids, [one if learned else IGNORE for one, learned in zip(ids, mask, strict=True)]
+
+
+def _answered(tokenizer: Any, talk: list[dict], row: dict, ids: list[int]) -> list[int]:
+    """The assistant's tokens by a template that does not mark them: what each of its messages adds, up to its end token.
+
+    Raises:
+        RuntimeError: earlier messages are written otherwise once later ones follow, so that nobody can tell.
+    """
+    mask, whole, special = [0] * len(ids), _rendered(tokenizer, talk, row), {*tokenizer.all_special_ids}
+    for i, one in enumerate(talk):
+        if one["role"] != "assistant":
+            continue
+        asked = _rendered(tokenizer, talk[:i], row, add_generation_prompt=True) if i else ""
+        told = _rendered(tokenizer, talk[: i + 1], row)
+        if not (i and whole.startswith(told) and told.startswith(asked)):
+            raise RuntimeError("the chat template marks no token as the assistant's: it lacks {% generation %} around what the "
+                               "assistant says, and writes the beginning of a conversation otherwise than alone (message "
+                               f"{i + 1})")  # fmt: skip
+        first = common_length(row_ids(tokenizer, talk[:i], row, add_generation_prompt=True)["input_ids"], ids)
+        last = common_length(row_ids(tokenizer, talk[: i + 1], row)["input_ids"], ids)
+        end = max((at + 1 for at in range(first, last) if ids[at] in special), default=last)
+        if not tokenizer.decode(ids[end:last]).strip():
+            last = end  # the end of a line after the end token is the template's
+        mask[first:last] = [1] * (last - first)
+    return mask
 
 
 def _flagged(mask: list[int], messages: list[dict]) -> list[int]:
@@ -179,9 +203,9 @@ def _without(key: str, messages: list[dict], row: dict) -> tuple[list[dict], dic
     return [{name: value for name, value in one.items() if name != key} for one in messages], row
 
 
-def _rendered(tokenizer: Any, messages: list[dict], row: dict) -> str:
+def _rendered(tokenizer: Any, messages: list[dict], row: dict, **options: Any) -> str:
     return tokenizer.apply_chat_template(
-        messages, tokenize=False, tools=row.get("tools"), **row.get("chat_template_kwargs", {})
+        messages, tokenize=False, tools=row.get("tools"), **row.get("chat_template_kwargs", {}), **options
     )
 
 

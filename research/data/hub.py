@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from research.data.formats import collect_corpus, collect_qrels, collect_queries
+from research.data.formats import HEADER, collect_corpus, collect_qrels, collect_queries
 from research.data.rows import BadRows
 from research.data.tables import importing, own_keys, split_names
 from research.errors import UserError, suggest
@@ -163,7 +163,13 @@ def _rows(name: str, config: str, table) -> Iterator[tuple[str, dict]]:
 
 
 def _qrels(name: str, split: str, table, bad: BadRows) -> Qrels:
-    if missing := set(QRELS_COLUMNS) - set(table.column_names):
+    named = [*HEADER[:1], *HEADER[2:]]  # by other names too, as in files
+    columns = [next((one for one in table.column_names if name.fullmatch(one.lower())), None) for name in named]
+    if {*QRELS_COLUMNS} <= {*table.column_names}:
+        columns = QRELS_COLUMNS
+    if None in columns:
+        missing = set(QRELS_COLUMNS) - set(table.column_names)
         raise UserError(f"hf:{name} judgements of {split} lack the columns {', '.join(sorted(missing))} (they have "
-                        f"{', '.join(table.column_names)}); expected {', '.join(QRELS_COLUMNS)}.")  # fmt: skip
-    return collect_qrels(((where, [row[c] for c in QRELS_COLUMNS]) for where, row in _rows(name, split, table)), bad)
+                        f"{', '.join(table.column_names)}); expected {', '.join(QRELS_COLUMNS)}. Rename "
+                        "those that mean the same.")  # fmt: skip
+    return collect_qrels(((where, [row[c] for c in columns]) for where, row in _rows(name, split, table)), bad)

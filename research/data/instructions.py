@@ -200,17 +200,23 @@ class InstructionData(ResumableData):
         self.dataset = TokenRows(self.tokens["train"].rows)
 
     def questions(self, name: str, count: int) -> list[tuple[str, str | list[dict], str]]:
-        """(example, prompt, reference) of up to `count` of the named examples, spread evenly over those that fit max_length.
+        """(example, prompt, reference) of up to `count` of the named examples, spread evenly over those that fit max_length and
+        whose completion has a text.
 
         Raises:
-            UserError: rows without a prompt.
+            UserError: rows without a prompt, or without such a text.
         """
         rows = self.collections[name].rows
         if "prompt" not in rows[0]:
             raise UserError(f"rows of {self.collections[name].source} have no prompt ({', '.join(rows[0])}); expected prompt "
                             "and completion to measure answers. Leave rouge_l, token_f1 and exact_match out of "
                             "model.metrics.")  # fmt: skip
-        return [(str(i), prompts.asked(rows[i]), reference(rows[i])) for i in spread(self.tokens[name].index, count)]
+        # a completion that is a call of a tool has no text, which an empty answer would equal
+        worded = [i for i in self.tokens[name].index if reference(rows[i])]
+        if not worded:
+            raise UserError(f"no completion of {self.collections[name].source} has a text that an answer can be compared with; "
+                            "expected some. Leave rouge_l, token_f1 and exact_match out of model.metrics.")  # fmt: skip
+        return [(str(i), prompts.asked(rows[i]), reference(rows[i])) for i in spread(worded, count)]
 
     def train_dataloader(self) -> DataLoader:
         model = self.trainer.lightning_module.model

@@ -79,7 +79,7 @@ def shape_rows(rows: Iterator[tuple[str, dict]], read: Callable[[dict], Shaped],
                         f"of its shape ({', '.join(sorted(taken & {*ROLES}))}). Leave it out, or name the others by their "
                         "roles.")  # fmt: skip
     if unread:
-        say(f"{source}: columns that are not read: {', '.join(sorted(unread))}")
+        say(f"{source}: columns that are not read: {', '.join(key or repr(key) for key in sorted(unread))}")
     if bad.counts:
         say(f"{source}: skipped rows: " + ", ".join(f"{n} {reason}" for reason, n in bad.counts.items()))
 

@@ -181,4 +181,6 @@ class PairData(ResumableData):
     def load_test(self) -> Collection:
         if self.test_split is None:
             raise UserError("test_split is null; expected a split to test on. Name one: --data.test_split test.")
-        return load_validation(self.val_source, self.test_split, None, self.skip_bad_rows)
+        found = load_validation(self.val_source, self.test_split, None, self.skip_bad_rows)
+        self.shared |= count_shared(self.queries, {"test": found})
+        return found

@@ -17,7 +17,7 @@ from research.data.conversations import (
     text_of,
     turns_of,
 )
-from research.data.instruction_shapes import ASKED, TALKS, context_of
+from research.data.instruction_shapes import ASKED, TALKS, UNDESIRED, context_of
 from research.data.language_shapes import SIDES, Shaped
 
 FORMS = "prompt, chosen and rejected, or chosen and rejected conversations with a common beginning"
@@ -29,6 +29,10 @@ def read_preference(row: dict) -> Shaped:
     Raises:
         Malformed: it is in no shape, or a value is not what its shape has.
     """
+    if "completion" in row and any(mark in row for mark in UNDESIRED) and not any(side in row for side in SIDES):
+        raise Malformed("the row has one answer and a mark whether it is desired (KTO), expected two answers: chosen and "
+                        "rejected", "no preference", "Make pairs of a desired and an undesired answer to one prompt, or learn "
+                        "the desired ones by SFTModule")  # fmt: skip
     if missing := [side for side in SIDES if side not in row]:
         raise Malformed(f"the row has {', '.join(map(repr, row)) or 'no keys'} and no {missing[0]}, expected {FORMS}",
                         "no preference", "Mend the row, or name its columns in data.columns")  # fmt: skip

@@ -253,7 +253,10 @@ def _json(path: Path, bad: BadRows, arrays: bool) -> Rows:
     at = blank(text).end()
     lines = arrays and text[blank(text, at + 1).end() :][:1] == '"'  # each line an array of texts
     if text[at : at + 1] != "[" or lines:
-        yield from read_jsonl(path, bad, arrays)
+        if (whole := _one_object(text)) is not None:
+            yield f"{path}:1", whole
+        else:
+            yield from read_jsonl(path, bad, arrays)
         return
     at = blank(text, at + 1).end()
     number, line, counted, more = 0, 1, 0, text[at : at + 1] != "]"
@@ -278,6 +281,17 @@ def _json(path: Path, bad: BadRows, arrays: bool) -> Rows:
             at = blank(text, at + 1).end()
     if rest := text[at + 1 :].strip():
         raise UserError(f"{path}: {short(rest[:61])} stands after the array's end; expected one array. Mend the file.")
+
+
+def _one_object(text: str) -> dict | None:
+    """The only object of a file, over several lines; None of any other file."""
+    if "\n" not in text.strip():
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _separated(path: Path, separator: str, bad: BadRows) -> Rows:

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from research.errors import UserError
-from research.models.adapter_fields import heard
+from research.models.adapter_fields import check_saved, heard
 from research.models.adapter_folder import absorb, check_adapter, read_by_peft, whole
 from research.models.folder import DTYPES, check_weights, is_without_weights, loading, quiet, unreadable
 from research.models.guard import check, check_text, listening, module_paths, no_pickles
@@ -138,7 +138,8 @@ def _opening(folder: Path, new_head: bool = False) -> Iterator[tuple[Path, list[
     warned: list[str] = []
     loaded: list[tuple[PreTrainedModel, dict]] = []
     try:
-        adapted = (folder / ADAPTER_CONFIG).exists()
+        if adapted := (folder / ADAPTER_CONFIG).exists():
+            check_saved(read_config(folder / ADAPTER_CONFIG), folder)
         told = heard(f"the adapter in {folder}") if adapted else contextlib.nullcontext()
         with told, whole(folder) as place, quiet(), listening(warned), loading(loaded), no_pickles():
             yield place, warned, loaded

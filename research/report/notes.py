@@ -49,7 +49,7 @@ def _leak_notes(split: str, leaks: dict[str, dict[str, int]]) -> list[str]:
             verb = "is" if documents == 1 else "are"
             found.append(f"{_count(documents, 'document')} relevant in {split} {verb} also relevant to queries of "
                          f"{other}, as is usual where all splits search one corpus.")  # fmt: skip
-    return found + ([f"No query of {split} occurs in {' or '.join(clean)}."] if clean else [])
+    return found + ([f"No query of {split} occurs in the collection's {' or '.join(clean)}."] if clean else [])
 
 
 def code_notes(runs: dict[str, dict]) -> list[str]:

@@ -50,8 +50,8 @@ class Bm25(NamedTuple):
         tokens = tokenizer.tokenize([docs[i] for i in order], return_as="ids", show_progress=False, allow_empty=False)
         if not any(tokens):
             raise UserError(f"none of the {len(docs)} documents has a word that BM25 could index; expected words of two "
-                            "letters or more that are not stop words, or what --bm25-tokenizer says. Pass --bm25-tokenizer "
-                            r"regex:\w+ --bm25-stopwords none to take every word.")  # fmt: skip
+                            "letters or more that are not stop words, or what --bm25-tokenizer finds in lower case. Pass "
+                            r"--bm25-tokenizer regex:\w+ --bm25-stopwords none to take every word.")  # fmt: skip
         scorer = bm25s.BM25(method="lucene", k1=k1, b=b)
         scorer.index((tokens, tokenizer.get_vocab_dict()), create_empty_token=False, show_progress=False)
         return cls(scorer, tokenizer, [doc_ids[i] for i in order])

@@ -14,6 +14,7 @@ NO_BLANKS = ("\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\
              "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc"
              "\U0001b000-\U0001b16f\U00020000-\U0003ffff")  # fmt: skip
 MARKS = ("Mn", "Mc")
+WIDTHS = re.compile("[\uff01-\uff9f]+")
 TOKENIZERS = "words, characters, bigrams or regex:PATTERN"
 LANGUAGES = ("chinese", "danish", "dutch", "english", "french", "german", "italian", "korean", "norwegian", "portuguese",
              "russian", "spanish", "swedish", "turkish")  # fmt: skip
@@ -26,7 +27,7 @@ class Terms(NamedTuple):
     Attributes:
         tokenizer: "words" of two letters or more, which end at vowel signs and other marks, as bm25s has them; "characters": in
             scripts without blanks each character is a term, elsewhere words, whole with their marks; "bigrams": there every two
-            that follow each other, as Lucene's CJKAnalyzer; "regex:PATTERN": every match.
+            that follow each other, and one width of letters and kana, as Lucene's CJKAnalyzer; "regex:PATTERN": every match.
         stemmer: language of a Snowball stemmer (PyStemmer); None cuts nothing.
         stopwords: language whose stop words are left out; "none"; None takes the stemmer's language, or English.
     """
@@ -67,7 +68,9 @@ class Terms(NamedTuple):
             return re.compile(WORDS).findall
         if self.tokenizer in ("characters", "bigrams"):
             size = 1 if self.tokenizer == "characters" else 2
-            return lambda text: [term for found in _stretches().finditer(text) for term in _pieces(found, size)]
+            return lambda text: [
+                term for found in _stretches().finditer(_one_width(text)) for term in _pieces(found, size)
+            ]
         pattern = self.tokenizer.removeprefix("regex:")
         try:
             compiled = re.compile(pattern)
@@ -94,6 +97,11 @@ class Terms(NamedTuple):
         """As a run's facts name it."""
         stems = f", {self.stemmer} stems" if self.stemmer else ""
         return f"{self.tokenizer}{stems}, stop words {self.language}"
+
+
+def _one_width(text: str) -> str:
+    """Letters of full width narrow, and kana of half width wide, as Lucene's CJKWidthFilter: they are the same words."""
+    return WIDTHS.sub(lambda found: unicodedata.normalize("NFKC", found.group()), text)
 
 
 @functools.cache

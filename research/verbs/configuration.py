@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 import yaml
 
 from research.errors import UserError, suggest
-from research.runfolder import MARKER
+from research.runfolder import MARKER, read_json
 
 if TYPE_CHECKING:
     import jsonargparse
@@ -44,6 +44,7 @@ TOP = ("config", "out", "monitor", "save_every", "wandb", "json", "seed_everythi
 OWN_NAMES = {
     "--skip-bad-rows": "--data.skip_bad_rows true", "--reranker-max-length": "--model.max_length",
     "--max-length": "--model.query_max_length or --model.doc_max_length",
+    "(--data, --split)": "(data.train, data.val_run with data.val_split, data.test_run with data.test_split)",
     "Pass one of them as --split": "Name one of them as data.train_split, data.val_split or data.test_split",
 }  # fmt: skip
 """What other verbs call an option, in messages of the rooms below → its name here."""
@@ -139,6 +140,9 @@ def read(args: argparse.Namespace) -> "tuple[jsonargparse.Namespace, dict]":
     try:
         config = parser.parse_args(_with_nulls(_unfolded(args.argv)))
     except jsonargparse.ArgumentError as error:
+        if (home := _run_folder(args.argv)) is not None and (verb := read_json(home / MARKER).get("verb")):
+            raise UserError(f"{home} is what `research {verb}` wrote; expected the config.yaml of a training. Name one that "
+                            "`research fit` made.") from None  # fmt: skip
         raise UserError(_explained(str(error), args.prog)) from None
     if (home := _run_folder(args.argv)) is not None:
         config.out = str(home)

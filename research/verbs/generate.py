@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, action="append", metavar="MODEL",
                         help="run folder, model or adapter folder, hub id, or pkg:PACKAGE/PATH; once or more")  # fmt: skip
     parser.add_argument("--data", metavar="SOURCE", help="instruction data: FILE.jsonl | hf:NAME | builtin:stdlib")
-    parser.add_argument("--split", help="of a hub dataset or a builtin source")
+    parser.add_argument(
+        "--split", help="of a hub dataset, a folder or a builtin source; a slice, of a file too: train[:100]"
+    )
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt a line, each a user's turn")
     parser.add_argument("--raw", action="store_true", help="--prompts as they stand, without the chat template")
     parser.add_argument("--limit", type=int, help="so many examples, spread evenly")
@@ -82,8 +84,9 @@ def _check(args: argparse.Namespace) -> None:
     if (args.data is None) == (args.prompts is None):
         given = "both --data and --prompts" if args.data is not None else "neither --data nor --prompts"
         raise UserError(f"{given}; expected one of them, the prompts to answer. Name one.")
-    if args.split is not None and args.data is not None and args.data.endswith((".jsonl", ".json")):
-        raise UserError(f"--split {args.split} of {args.data}, a file without splits; expected none. Leave it out.")
+    if args.split is not None and args.data is not None and Path(args.data).is_file() and "[" not in args.split:
+        raise UserError(f"--split {args.split} of {args.data}, a file without splits; expected none, or a slice of its rows. "
+                        f"Leave it out, or pass --split '{args.split}[:100]'.")  # fmt: skip
     least = {"limit": 1, "max_new_tokens": 1, "max_prompt_tokens": 1, "batch_size": 1}
     for name, low in least.items():
         value = getattr(args, name)
@@ -120,7 +123,8 @@ def _examples(args: argparse.Namespace) -> list[dict]:
         raise UserError(f"rows of {args.data} have no prompt ({', '.join(found[0])}); expected prompt and completion, or "
                         "instruction and response. Name other data, or write the prompts into a file for "
                         "--prompts.")  # fmt: skip
-    return [{"prompt": prompts.asked(row), "reference": reference(row)} for row in found]
+    # a completion that is a call of a tool has no text to compare with
+    return [{"prompt": prompts.asked(row), "reference": reference(row) or None} for row in found]
 
 
 def _answer(args: argparse.Namespace, name: str, examples: list[dict]) -> tuple[dict[str, dict], dict]:

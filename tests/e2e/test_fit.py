@@ -432,3 +432,10 @@ def test_every_line_of_stderr_says_something_of_this_run(typed, candidates):
     )
     unexpected = [line for line in result.err.splitlines() if not any(re.fullmatch(one, line) for one in expected)]
     assert unexpected == []
+
+
+def test_queries_that_are_trained_and_tested_on_are_counted(typed):
+    typed(f"{FIT} --data.test_split test --data.val_split null")
+    tested = typed("test -c run/config.yaml")
+    assert tested.code == 0
+    assert "queries of beir:collection split 'test' (test) are trained on too" in tested.err

@@ -52,6 +52,14 @@ def test_models_answer_the_same_prompts_side_by_side(research, models, data, tmp
     assert len(metrics["models"]["lora"]["per_query"]["rouge_l"]) == 9
 
 
+def test_a_slice_of_a_file_is_answered(research, models, data, tmp_path):
+    """The rows that `fit --data.train_split train[:75%]` holds out."""
+    options = ("--data", data, "--split", "train[75%:]", "--max-new-tokens", 2)
+    assert research("generate", "--model", models / "base", *options, "--out", tmp_path / "out").code == 0
+    answers = [json.loads(line) for line in (tmp_path / "out/answers.jsonl").read_text().splitlines()]
+    assert [one["reference"] for one in answers] == [row["completion"][0]["content"] for row in rows(9)[7:]]
+
+
 @pytest.mark.parametrize("name", ["base", "lora", "prompt", "prefix"])
 def test_answer_is_the_most_likely_token_at_each_step(research, models, data, tmp_path, name):
     """Greedy decoding by hand through plain PEFT, prompt by prompt."""
@@ -121,6 +129,7 @@ def test_tokenize_shows_tokens_shapes_and_what_is_learned(research, models, data
     (("--data", "rows.jsonl", "--top-p", "0.5"), "without --temperature"),
     (("--data", "rows.jsonl", "--max-prompt-tokens", "1"), "no prompt fits"), (("--data", "x.txt"), "is not instruction data"),
     (("--data", "builtin:stdlib", "--split", "tset"), "did you mean 'test'"),
+    (("--data", "rows.jsonl", "--split", "test"), "pass --split 'test[:100]'"),
 ])  # fmt: skip
 def test_wrong_generate_is_refused(research, models, data, monkeypatch, options, says):
     monkeypatch.chdir(data.parent)

@@ -285,7 +285,6 @@ ROUND = {
     "embeddings": {"target_modules": ["embed_tokens", "q_proj"]},
     "saved norm": {"modules_to_save": ["norm"]},
     "output layer": {"target_modules": ["q_proj", "lm_head"], "lora_dropout": 0.1},
-    "saved head": {"modules_to_save": ["lm_head"]},
     "saved ends": {"modules_to_save": ["lm_head", "embed_tokens"]},
     "saved tied ends": {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
     "trained tokens of a name": {"trainable_token_indices": {"embed_tokens": [4, 7]}},
@@ -294,10 +293,8 @@ ROUND = {
     "experts by all-linear": {"target_modules": "all-linear"},
     "replicated": {"layer_replication": [[0, 2], [1, 2]]},
     "pissa": {"init_lora_weights": "pissa"},
-    "olora": {"init_lora_weights": "olora"},
     "orthogonal": {"init_lora_weights": "orthogonal"},
     "mica": {"init_lora_weights": "mica"},
-    "gaussian": {"init_lora_weights": "gaussian"},
     "random": {"init_lora_weights": False},
 }  # fmt: skip
 VIRTUAL = {

@@ -92,6 +92,12 @@ def test_two_processes_are_one_training(run, head):
     assert "batch_size" in other.err
 
 
+def test_what_another_verb_wrote_is_no_training(run):
+    result = run("validate", "-c", "runs/retrieve/config.yaml")
+    assert result.code == 2
+    assert "runs/retrieve is what `research retrieve` wrote; expected the config.yaml of a training" in result.err
+
+
 def test_two_processes_are_one_setting_of_a_report(run):
     """Counted once, with both values said; a global batch of another size is a setting of its own."""
     for other, size in (("runs/other", "8"), ("runs/other_ddp", "4")):

@@ -5,19 +5,19 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import processors
 from transformers import AutoModelForCausalLM
 
 from research.data.instruction_tokens import tokenise
-from research.data.instructions import read_examples
+from research.data.instructions import InstructionData, read_examples
 from research.data.preference_tokens import tokenise_preferences
 from research.data.preferences import read_preferences
 from research.errors import UserError
 from research.prompts import prompt_ids
-from tests.lm import MARKED, byte_tokenizer, save_tiny
+from tests.lm import MARKED, TEMPLATE, byte_tokenizer, save_tiny
 
 TOOLS = (
     "{% if shout %}LOUD {% endif %}"
@@ -57,7 +57,6 @@ INSTRUCTIONS = {
     "calls of several functions": TWO * 3,
     "tools that differ by row": [TWO[0] | {"tools": [ADD]}, TWO[1] | {"tools": [WEATHER, ADD]}] * 2,
     "arguments of several types": [{"messages": talk({"x": value})} for value in (1, "one", [1, 2], {"a": None}, True)],
-    "tools as JSON": [{"messages": talk({"x": 1}), "tools": json.dumps([ADD])}] * 3,
     "tools of prompts": [{"prompt": [SYSTEM, ASK], "completion": talk({"x": i})[1:], "tools": [ADD]} for i in range(3)],
     "some with tools": [TWO[0] | {"tools": [ADD]}, TWO[1]],
     "the template's arguments": [
@@ -88,6 +87,15 @@ def written(tmp_path: Path, rows: list[dict]) -> str:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
+
+
+def framed(frame: str):
+    """A tokenizer that puts these tokens around every text."""
+    tokenizer = byte_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=frame, special_tokens=[(one, tokenizer.convert_tokens_to_ids(one)) for one in ("<|system|>", "<|end|>")]
+    )
+    return tokenizer
 
 
 def options(tmp_path: Path, **more) -> dict:
@@ -202,6 +210,41 @@ def test_messages_of_weight_0_are_not_learned(flag, tmp_path):
         tokenise(read_examples(written(tmp_path, unmarked), None), byte_tokenizer(merged), 512, "assistant")
 
 
+THINKS = TEMPLATE.replace(  # of earlier answers, the answer alone, as Qwen3's does
+    "message['content']",
+    "message['content'] if loop.last or message['role'] != 'assistant' else message['content'].split('</think>')[-1]",
+)
+SYSTEM_FIRST = (
+    "{% if messages[0]['role'] != 'system' %}<|system|>You help.<|end|>{{ '\\n' }}{% endif %}"  # as SmolLM2's
+)
+
+
+@pytest.mark.parametrize("first", ["", SYSTEM_FIRST])
+def test_a_template_without_marks_teaches_what_one_with_marks_does(first, tmp_path):
+    """ShareGPT on most models: what a message of the assistant adds to the conversation is the assistant's."""
+    said = [{"role": "assistant", "content": text} for text in ("one\n", " two ", "three")]
+    talks = ([ASK, said[0], ASK, said[1]], [{"role": "system", "content": "s"}, ASK, said[2]], [ASK, said[0], said[1], ASK],
+             [ASK, {**said[0], "weight": 0}, ASK, said[1]])  # fmt: skip
+    rows = [{"messages": talk} for talk in talks]
+    file = written(tmp_path, rows)
+    marked, plain = (
+        tokenise(read_examples(file, None), byte_tokenizer(first + template), 512, "assistant")
+        for template in (MARKED.replace("\n", "{{ '\\n' }}"), TEMPLATE)
+    )
+    assert plain.rows == marked.rows
+    assert learned(plain.rows[0], byte_tokenizer()) == "one\n<|end|> two <|end|>"
+
+
+def test_a_template_that_writes_earlier_answers_otherwise_is_refused(tmp_path):
+    thought = {"role": "assistant", "content": "<think>so</think>yes"}
+    once = written(tmp_path, [{"messages": [ASK, thought]}])
+    (row,) = tokenise(read_examples(once, None), byte_tokenizer(THINKS), 512, "assistant").rows
+    assert learned(row, byte_tokenizer()) == "<think>so</think>yes<|end|>"
+    twice = written(tmp_path, [{"messages": [ASK, thought, ASK, thought]}])
+    with pytest.raises(UserError, match=r"lacks \{% generation %\}.*otherwise than alone \(message 2\)"):
+        tokenise(read_examples(twice, None), byte_tokenizer(THINKS), 512, "assistant")
+
+
 def test_pairs_equal_in_tokens_are_left_out_and_counted(tmp_path):
     def pair(bad: str) -> dict:
         sides = [[{"role": "assistant", "content": text}] for text in ("It is 1.", bad)]
@@ -218,18 +261,53 @@ def test_pairs_equal_in_tokens_are_left_out_and_counted(tmp_path):
         tokenise_preferences(read_preferences(written(tmp_path, rows[::2]), None), tokenizer, 512)
 
 
+@pytest.mark.parametrize("frame", ["<|system|> $A", "$A <|end|>", "<|system|> $A <|end|>"])
+def test_raw_rows_are_those_of_trl_whatever_the_tokenizer_adds(frame, folder, tmp_path):
+    """A token before every text, and an end after it, which stands after TRL's own."""
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    tokenizer, model = framed(frame), AutoModelForCausalLM.from_pretrained(folder)
+    for rows in (INSTRUCTIONS["texts"], INSTRUCTIONS["plain text"]):
+        loss_on = losses(rows)[-1]
+        settings = SFTConfig(**options(tmp_path, completion_only_loss=loss_on == "completion"))
+        theirs = SFTTrainer(
+            model, settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+        ).train_dataset
+        ours = tokenise(read_examples(written(tmp_path, rows), None), tokenizer, 4096, loss_on).rows
+        assert ours == [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in theirs]
+    for rows in (PAIRS["texts"], PAIRS["texts with a common beginning"]):
+        config = options(tmp_path)
+        del config["shuffle_dataset"]
+        theirs = DPOTrainer(model, args=DPOConfig(**config), train_dataset=Dataset.from_list(rows),
+                            processing_class=tokenizer).train_dataset  # fmt: skip
+        ours = tokenise_preferences(read_preferences(written(tmp_path, rows), None), tokenizer, 4096).rows
+        assert ours == [{name: row[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")} for row in theirs]
+
+
 @pytest.mark.parametrize("frame", ["$A", "<|system|> $A", "$A <|end|>", "<|system|> $A <|end|>"])
 def test_a_raw_prompt_is_answered_as_it_is_trained(frame, tmp_path):
     """A tokenizer that ends every text (add_eos_token) would have an answer begin after the end."""
-    tokenizer = byte_tokenizer()
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single=frame, special_tokens=[(one, tokenizer.convert_tokens_to_ids(one)) for one in ("<|system|>", "<|end|>")]
-    )
+    tokenizer = framed(frame)
     for prompt in ("Why?", "Why? <|end|>"):
         file = written(tmp_path, [{"prompt": prompt, "completion": " So."}])
         (row,) = tokenise(read_examples(file, None), tokenizer, 512, "completion").rows
         trained = row["input_ids"][: sum(label == -100 for label in row["labels"])]
         assert prompt_ids(tokenizer, prompt, "m") == trained
+
+
+def test_answers_are_compared_with_completions_that_have_a_text(tmp_path):
+    """An empty answer would equal a call without a content, and be an exact match."""
+    made = [{"prompt": [ASK], "completion": [call({"x": 1})]}, {"prompt": [ASK], "completion": [call({"x": 2}, "Hm.")]},
+            {"prompt": [ASK], "completion": [{"role": "assistant", "content": "3."}]}]  # fmt: skip
+    file = written(tmp_path, made)
+    data = InstructionData(file, None, file, None)
+    data.tokens["val"] = tokenise(data.collections["val"], byte_tokenizer(TOOLS), 512, "completion")
+    assert [(name, text) for name, _, text in data.questions("val", 9)] == [("1", "Hm."), ("2", "3.")]
+    file = written(tmp_path, made[:1])
+    data = InstructionData(file, None, file, None)
+    data.tokens["val"] = tokenise(data.collections["val"], byte_tokenizer(TOOLS), 512, "completion")
+    with pytest.raises(UserError, match=r"no completion .* has a text .*Leave rouge_l"):
+        data.questions("val", 9)
 
 
 def test_pairs_without_a_prompt_are_left_out_as_such(tmp_path):

@@ -231,6 +231,10 @@ REFUSED = [
     ({"text": "\ud800"}, "half a surrogate pair"),
 ]
 REFUSED_PAIRS = [
+    (
+        {"prompt": "a", "completion": "b", "label": True},
+        "one answer and a mark .*KTO.*Make pairs of .* or learn .*SFTModule",
+    ),
     ({"prompt": "a", "chosen": "b"}, "no rejected, expected prompt, chosen and rejected.*Mend the row, or name"),
     ({"prompt": 5, "chosen": "b", "rejected": "c"}, "prompt is '5', expected a text or a list"),
     ({"prompt": "a", "chosen": [A], "rejected": "c"}, "of two kinds"),

@@ -129,6 +129,18 @@ def test_quotes_of_tsv_files(write, lines, expected):
     assert said(found) == {query: ({text}, set()) for query, text in expected.items()}
 
 
+def test_pairs_of_llama_index(write):
+    row = {"queries": {"1": BEE, "2": "a mill", "3": "unused"}, "corpus": {"a": HONEY, "b": FLOUR, "c": CLOTH},
+           "relevant_docs": {"1": ["a", "c"], "2": ["b"]}, "mode": "text"}  # fmt: skip
+    expected = {BEE: ({HONEY, CLOTH}, set()), "a mill": ({FLOUR}, set())}
+    assert said(read(write(json.dumps(row, indent=4), "pairs.json"))) == expected
+    assert said(read(write([row], "pairs.jsonl"))) == expected
+    with pytest.raises(UserError, match=r"pairs.json:1: corpus has no text for 'x', which relevant_docs names"):
+        read(write(json.dumps(row | {"relevant_docs": {"1": ["a", "x"]}}, indent=4), "pairs.json"))
+    with pytest.raises(UserError, match=r"queries is .*expected an object by ids"):
+        read(write([row | {"queries": [BEE]}], "pairs.jsonl"))
+
+
 def test_lines_of_arrays_under_any_name(write):
     lines = json.dumps([BEE, HONEY]) + "\n" + json.dumps([BEE, CLOTH, FLOUR]) + "\n"
     for name in ("rows.json", "rows.json.gz", "rows.jsonl.gz"):
@@ -389,6 +401,17 @@ def test_rows_in_no_shape_are_told_of_the_shapes_and_the_proposed_mapping_reads_
     assert "query+pos" in str(caught.value)
     assert "--data.columns '{query: QUESTION, positive: ANSWER, negative: OTHER}'" in str(caught.value)
     assert said(read(source, columns={"query": "title", "positive": "body"})) == {BEE: ({HONEY}, set())}
+
+
+def test_label_of_rows_in_no_shape_is_in_the_proposed_mapping(write):
+    """NLI's rows: to read them without their label would make contradictions positives."""
+    rows = [{"premise": BEE, "hypothesis": HONEY, "label": 1}, {"premise": BEE, "hypothesis": FLOUR, "label": 0}]
+    with pytest.raises(UserError, match=r"--data.columns '\{query: QUESTION, positive: ANSWER, label: label\}'"):
+        read(write(rows))
+    mapping = {"query": "premise", "positive": "hypothesis", "label": "label"}
+    assert said(read(write(rows), columns=mapping)) == {BEE: ({HONEY}, {FLOUR})}
+    with pytest.raises(UserError, match=r"label is .*entailment.*expected a finite number"):
+        read(write([rows[0] | {"label": "entailment"}]), columns=mapping)
 
 
 # ---- by random rows -------------------------------------------------------------------------------------------------

@@ -219,6 +219,20 @@ def test_hub_dataset_with_an_unknown_id_is_refused(hub_folder):
         load(f"hf:{hub_folder}", "test")
 
 
+def test_hub_judgements_under_other_names(hub_folder):
+    def write(query, doc, grade):
+        for path, ids in (("test", (10, 1, 1)), ("train", (11, 2, 2))):
+            row = dict(zip((doc, query, grade), (ids[1], ids[0], ids[2]), strict=True))
+            (hub_folder / f"qrels/{path}.jsonl").write_text(json.dumps(row) + "\n")
+
+    for names in (("query_id", "corpus_id", "score"), ("qid", "docid", "relevance")):
+        write(*names)
+        assert load(f"hf:{hub_folder}", "test").qrels == {"10": {"1": 1}}
+    write("query_id", "corpus_id", "weight")
+    with pytest.raises(UserError, match=r"lack the columns .*score .*Rename"):
+        load(f"hf:{hub_folder}", "test")
+
+
 def test_hub_dataset_of_another_layout_is_refused(hub_folder):
     readme = hub_folder / "README.md"
     readme.write_text(readme.read_text().replace("config_name: queries", "config_name: questions"))

@@ -23,6 +23,7 @@ ASKED = {"q1": "中国的首都", "q2": "最大的城市", "q3": "人工智能"}
         (Terms("bigrams"), "ภาษาไทย", ["ภา", "าษ", "ษา", "าไ", "ไท", "ทย"]),
         (Terms("bigrams"), "東京タワー、한국어", ["東京", "京タ", "タワ", "ワー", "한국", "국어"]),
         (Terms("characters"), "the cats and a dog", ["cats", "dog"]),
+        (Terms("bigrams"), "ｐｙｔｈｏｎ３ ﾀﾞﾑと", ["python3", "ダム", "ムと"]),  # one width
         (Terms("bigrams"), "राजधानी दिल्ली, चाय", ["राजधानी", "दिल्ली", "चाय"]),  # vowel signs are part of words
         (Terms("characters"), "தமிழ் மொழி cafe\u0301s 用", ["தமிழ்", "மொழி", "cafe\u0301s", "用"]),
         (Terms("regex:[a-z]+-[0-9]+"), "cve-2024 and the x-1", ["cve-2024", "x-1"]),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from research.data.rows import short
+from research.data.shapes import llama_index
 from research.data.shapes.texts import BadRow, many_texts
 
 PAIR, SET = ["a bee", "bees make honey", "flour is ground"], {"set": ["a bee", "bees", "an insect that makes honey"]}
@@ -11,7 +12,8 @@ PAIR, SET = ["a bee", "bees make honey", "flour is ground"], {"set": ["a bee", "
 
 
 def unfolded(row: Any) -> Iterator[dict]:
-    """The rows of columns that a row stands for: of an array one; of a set one a text, with all others as its positives.
+    """The rows of columns that a row stands for: of an array one; of a set one a text, with all others as its positives; of
+    LlamaIndex's object one a query; any other row is its own.
 
     Raises:
         BadRow: an array or set that is not of two texts or more.
@@ -28,5 +30,7 @@ def unfolded(row: Any) -> Iterator[dict]:
                          "Remove the row")  # fmt: skip
         for text in texts:
             yield {"anchor": text, "positive": [other for other in texts if other != text], "negative": []}
+    elif row.keys() >= llama_index.NEEDS:
+        yield from llama_index.rows_of(row)
     else:
         yield {name: value for name, value in row.items() if value is not None}

@@ -10,6 +10,7 @@ from research.data.rows import BadRows
 from research.data.shapes import triples
 from research.data.shapes.columns import Columns, check_columns, named
 from research.data.shapes.embedding_training import unfolded
+from research.data.shapes.graded import LABEL
 from research.data.shapes.table import Shape, expected, header_names, shape_of
 from research.data.shapes.texts import BadRow
 from research.errors import UserError, suggest
@@ -106,8 +107,9 @@ def read_rows(
             for given in unfolded(row):
                 here = fixed or shape_of(given, columns, positive_from)
                 if here is None or (shape is not None and here.name != shape.name):
+                    label = next((f"label: {name}" for name in LABEL if name in given), "negative: OTHER")
                     raise BadRow("unknown shape", expected(given, shape), "Mend the row, or name the columns of all: "
-                                 "--data.columns '{query: QUESTION, positive: ANSWER, negative: OTHER}'")  # fmt: skip
+                                 f"--data.columns '{{query: QUESTION, positive: ANSWER, {label}}}'")  # fmt: skip
                 shape = here
                 one = shape.read(given)
                 _put(found, one, shape, where, bad)

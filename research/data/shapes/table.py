@@ -3,7 +3,16 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from research.data.shapes import columns, dpr, embedding_training, flag_embedding, graded, ms_marco, tevatron
+from research.data.shapes import (
+    columns,
+    dpr,
+    embedding_training,
+    flag_embedding,
+    graded,
+    llama_index,
+    ms_marco,
+    tevatron,
+)
 from research.data.shapes.columns import Columns
 from research.data.shapes.texts import shown_row
 from research.types import Triplets
@@ -71,6 +80,7 @@ EXAMPLES = (
     ms_marco.EXAMPLE,
     embedding_training.PAIR,
     embedding_training.SET,
+    llama_index.EXAMPLE,
 )
 
 

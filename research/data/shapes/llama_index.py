@@ -1,0 +1,31 @@
+"""LlamaIndex's pairs, one object for all: {"queries": {id: text}, "corpus": {id: text}, "relevant_docs": {query id: [id]}}."""
+
+from research.data.rows import short
+from research.data.shapes.texts import BadRow
+
+NEEDS = {"queries", "corpus", "relevant_docs"}
+EXAMPLE = {"queries": {"q1": "a bee"}, "corpus": {"d1": "bees make honey"}, "relevant_docs": {"q1": ["d1"]}}
+
+
+def rows_of(row: dict) -> list[dict]:
+    """A row of columns for each query.
+
+    Raises:
+        BadRow: not of this shape, or an id without a text.
+    """
+    for name in sorted(NEEDS):
+        if not isinstance(row[name], dict):
+            raise BadRow(
+                "wrong type", f"{name} is {short(repr(row[name]))}, expected an object by ids", "Mend the file"
+            )
+    found = []
+    for query, docs in row["relevant_docs"].items():
+        docs = docs if isinstance(docs, list) else [docs]
+        for name, one in (("queries", query), *(("corpus", doc) for doc in docs)):
+            if not isinstance(one, str) or not isinstance(row[name].get(one), str):
+                raise BadRow("no text", f"{name} has no text for {one!r}, which relevant_docs names; expected one for each",
+                             "Mend the file")  # fmt: skip
+        found.append(
+            {"anchor": row["queries"][query], "positive": [row["corpus"][doc] for doc in docs], "negative": []}
+        )
+    return found
