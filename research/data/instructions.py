@@ -60,6 +60,16 @@ def read_examples(
     return kept(source, split, found if limit is None else spread(found, limit), "row")
 
 
+def check_columns_used(columns: dict[str, str] | None, *sources: Source | None, option: str = "data.columns") -> None:
+    """
+    Raises:
+        UserError: columns are named, and none of the sources has any.
+    """
+    if columns and all(one is None or (isinstance(one, str) and one.startswith("builtin:")) for one in sources):
+        raise UserError(f"{option} names columns of a table, and {sources[0]} is built in; expected a file or a hub set of "
+                        "rows. Leave it out.")  # fmt: skip
+
+
 def table_rows(source: Source, split: str | None, bad: BadRows, kind: str, builtin: Iterable[str]) -> Rows:
     """Rows of a table.
 
@@ -142,6 +152,7 @@ class InstructionData(ResumableData):
                      other_limit=(_or_one(other_limit), 1))  # fmt: skip
         if loss_on not in LOSS_ON:
             raise UserError(f"loss_on={loss_on!r}; expected {' | '.join(LOSS_ON)}. Correct it in the configuration.")
+        check_columns_used(columns, train, val, test)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or tokenizers warns of every fork
         self.source, self.val_split = val or train, val_split
         self.test, self.test_split = test, test_split

@@ -37,6 +37,8 @@ def shape_rows(rows: Iterator[tuple[str, dict]], read: Callable[[dict], Shaped],
         UserError: a row in no shape, or of another form than the first; a column of `columns` that no row has.
     """
     first, unread, missing = None, {}, dict(columns or {})
+    told: set[str] = set()  # roles whose columns say something
+    taken: set[str] = set()  # what rows are made of
     for where, row in rows:
         missing = {role: column for role, column in missing.items() if column not in row}
         given = {key: value for key, value in row.items() if not is_absent(value)}
@@ -56,6 +58,9 @@ def shape_rows(rows: Iterator[tuple[str, dict]], read: Callable[[dict], Shaped],
             kind, cure = error.args[1:] or ("bad value", "Mend the row")
             bad.report(where, kind, str(error.args[0]), cure.replace("data.columns", bad.columns))
             continue
+        if columns:
+            told |= {role for role, value in mapped.items() if not says_nothing(value)}
+            taken |= used
         form = {name: is_conversation(value) for name, value in shaped.items() if name not in BESIDE}
         first = first or form
         # one row of preferences may say its prompt, and the next one begin with it
@@ -69,6 +74,10 @@ def shape_rows(rows: Iterator[tuple[str, dict]], read: Callable[[dict], Shaped],
         role, column = next(iter(missing.items()))
         raise UserError(f"{bad.columns}: no row of {source} has the column {column!r} ({role}); {suggest(column, unread)}. "
                         "Correct it.")  # fmt: skip
+    for role in sorted(told - taken):
+        raise UserError(f"{bad.columns} names {role} ({columns[role]!r}), and no row of {source} is made of it; expected roles "
+                        f"of its shape ({', '.join(sorted(taken & {*ROLES}))}). Leave it out, or name the others by their "
+                        "roles.")  # fmt: skip
     if unread:
         say(f"{source}: columns that are not read: {', '.join(key or repr(key) for key in sorted(unread))}")
     if bad.counts:

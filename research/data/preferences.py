@@ -14,6 +14,7 @@ from research.data.instructions import (
     BUILTIN,
     SPLITS,
     Source,
+    check_columns_used,
     held_out,
     kept,
     name_of,
@@ -134,6 +135,7 @@ class PreferenceData(ResumableData):
                      val_limit=(1 if val_limit is None else val_limit, 1))  # fmt: skip
         if not 0 <= noise <= 1:
             raise UserError(f"noise={noise}; expected 0 to 1, a share of the pairs. Correct it in the configuration.")
+        check_columns_used(columns, train, val, test)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or tokenizers warns of every fork
         self.source, self.val_split = val or train, val_split
         self.test, self.test_split = test, test_split

@@ -74,6 +74,8 @@ def is_table(source: str | Sequence[str]) -> bool:
     if not isinstance(source, str):
         return True
     named = source.lower().removesuffix(".gz").endswith(ENDINGS) or glob.has_magic(source) or Path(source).is_dir()
+    if "," in source and not named:
+        named = all(is_table(one.strip()) for one in source.split(",") if one.strip())
     return named and not source.startswith(("hf:", "builtin:", "beir:"))
 
 
@@ -190,14 +192,17 @@ def _of_splits(folder: str, split: str | None, bad: BadRows, arrays: bool) -> Ro
         raise UserError(
             f"{folder} has {len(known)} splits and none is named; known: {', '.join(known)}. Name one of them."
         )
+    saved = (Path(folder) / "dataset_dict.json").is_file()
+    files = {} if saved else _by_split(Path(folder))
+    for one, words in SPLIT_WORDS.items():  # the split of dev.jsonl is "validation", and "dev" too
+        files |= dict.fromkeys(words.split("|"), files[one]) if one in files else {}
     names = split_names(split) if split else known
     for name in names:
-        if name not in known:
+        if name not in (known if saved else files):
             raise UserError(f"{folder} has no split {name!r}; {suggest(name, known)}. Name one of them.")
-    if (Path(folder) / "dataset_dict.json").is_file():
+    if saved:
         parts = {name: list(_saved(Path(folder) / name, None)) for name in names}
     else:
-        files = _by_split(Path(folder))
         parts = {name: [row for path in files[name] for row in _read_file(path, bad, arrays)] for name in names}
     return _sliced(parts, split or names[0], folder)
 

@@ -104,7 +104,7 @@ def _check(args: argparse.Namespace) -> None:
 def _examples(args: argparse.Namespace) -> list[dict]:
     """{"prompt": text or messages, "reference": text or None} of every example."""
     from research import prompts
-    from research.data.instructions import read_examples, reference
+    from research.data.instructions import check_columns_used, read_examples, reference
     from research.data.rows import SKIPPING, read_lines
     from research.data.training import spread
 
@@ -116,9 +116,9 @@ def _examples(args: argparse.Namespace) -> list[dict]:
         if not rows:
             raise UserError(f"{args.prompts} has no line; expected one prompt a line. Add some.")
         return rows if args.limit is None else spread(rows, args.limit)
-    found = read_examples(
-        args.data, args.split, args.limit, args.skip_bad_rows, named_columns(args.columns), SKIPPING
-    ).rows
+    columns = named_columns(args.columns)
+    check_columns_used(columns, args.data, option="--columns")
+    found = read_examples(args.data, args.split, args.limit, args.skip_bad_rows, columns, SKIPPING).rows
     if "prompt" not in found[0]:
         raise UserError(f"rows of {args.data} have no prompt ({', '.join(found[0])}); expected prompt and completion, or "
                         "instruction and response. Name other data, or write the prompts into a file for "

@@ -46,10 +46,11 @@ def run(args: argparse.Namespace) -> int:
     check_name(args.model)
     examples = None
     if args.data is not None:
-        from research.data.instructions import read_examples
+        from research.data.instructions import check_columns_used, read_examples
         from research.data.rows import SKIPPING
 
         columns = named_columns(args.columns)
+        check_columns_used(columns, args.data, option="--columns")
         examples = read_examples(args.data, args.split, None, args.skip_bad_rows, columns, SKIPPING)
         if not 0 <= args.row < len(examples.rows):
             raise UserError(f"--row {args.row}; expected 0 to {len(examples.rows) - 1}, the examples of {args.data}. Correct "

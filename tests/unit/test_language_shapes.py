@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.data.instructions import InstructionData, read_examples
+from research.data.instructions import InstructionData, check_columns_used, read_examples
 from research.data.preferences import PreferenceData, read_preferences
 from research.errors import UserError
 from tests.lm import save_tiny
@@ -322,13 +322,51 @@ def test_columns_are_named_by_role(capsys):
     assert swapped.rows == [{"prompt": "b", "completion": "a"}]
     for wrong, message in [({"promt": "ask"}, "role 'promt'; did you mean 'prompt'"),
                            ({"prompt": "aks", "completion": "good"}, "has the column 'aks' .*did you mean 'ask'"),
-                           ({"prompt": 5}, "expected the name of a column")]:  # fmt: skip
+                           ({"prompt": 5}, "expected the name of a column"),
+                           ({"prompt": "ask", "completion": "good", "context": "bad"}, "names context .'bad'., and no row .*"
+                            "is made of it; expected roles of its shape .completion, prompt.*Leave it out"),
+                           ({"question": "ask", "answer": "good", "rejected": "bad"}, "names rejected")]:  # fmt: skip
         with pytest.raises(UserError, match=f"(?s){message}"):
             read_examples(write(row), None, columns=wrong)
     with pytest.raises(UserError, match=r"rows.jsonl:1 has no column 'aks' \(prompt\); did you mean 'ask'"):
         read_examples(write({"ask": "a", "completion": "b"}), None, columns={"prompt": "aks"})
     with pytest.raises(UserError, match=r"no row of rows.jsonl has the column 'sytem'"):
         read_examples(write({"instruction": "a", "output": "b"}), None, columns={"system": "sytem"})
+
+
+@pytest.mark.parametrize("data", [InstructionData, PreferenceData])
+def test_columns_of_built_in_sources_alone_are_refused(data):
+    for val in (None, "builtin:packages"):
+        with pytest.raises(
+            UserError, match=r"data.columns names columns of a table, and builtin:stdlib is built in.*Leave it"
+        ):
+            data("builtin:stdlib", val=val, columns={"prompt": "ask"})
+    for sources in (("rows.jsonl",), ("builtin:stdlib", "rows.jsonl"), ("builtin:stdlib", None, ["rows.jsonl"])):
+        check_columns_used({"prompt": "ask"}, *sources)  # the validation's, or the test's
+
+
+def test_cures_of_preferences_name_no_option_that_they_lack():
+    from inspect import signature
+
+    from research.data.chat_tokens import check_flags
+    from research.data.preference_tokens import tokenise_preferences
+    from tests.lm import byte_tokenizer
+
+    flagged = read_preferences(write({**BOTH, "chosen": [{**A, "weight": 0}]}), None)
+    endless = read_preferences(
+        write({"prompt": [{"role": "system", "content": "x"}], "chosen": [A], "rejected": [B]}), None
+    )
+    tokenizer = byte_tokenizer("{{ raise_exception('no system') }}")
+    for refuse, message in [
+        (lambda: check_flags(flagged, "sides"), "weight 0 of a message .*Take them out of the rows"),
+        (lambda: tokenise_preferences(endless, tokenizer, 64), "no system.*Correct the rows or the template"),
+    ]:
+        with pytest.raises(UserError, match=f"rows.jsonl:1.*{message}") as caught:
+            refuse()
+        named = {
+            word.removeprefix("data.").strip(".,;)") for word in str(caught.value).split() if word.startswith("data.")
+        }
+        assert named <= signature(PreferenceData).parameters.keys()
 
 
 def test_rows_of_two_forms_are_refused():

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from research.data.rows import BadRows
-from research.data.tables import read_table, splits_of
+from research.data.tables import is_table, read_table, splits_of
 from research.errors import UserError
 
 CALLS = [{"x": 1}, {"city": "Paris"}, {"x": 2}]
@@ -144,6 +144,7 @@ def test_several_sources_are_read_each_by_its_split():
         ("fol*", "train", "T"), (["a.jsonl", "hf:folder"], "train", "abT"),
     ]:  # fmt: skip
         assert [row["n"] for row in rows_of(source, split)] == list(expected), (source, split)
+        assert is_table(source)
     assert splits_of(["folder", "both"]) == ["test", "train"]
     assert splits_of("folder,a.jsonl") == []
     for source, split, message in [
@@ -167,6 +168,17 @@ def test_files_named_after_splits_in_any_spelling_are_told_apart(train, test):
     assert rows_of("folder", "test") == [{"n": "X"}]
     with pytest.raises(UserError, match="no split 'nosuch'; known: "):
         rows_of("folder", "nosuch")
+
+
+def test_split_of_a_file_goes_by_every_word_for_it():
+    for name in ("train.jsonl", "dev.jsonl"):
+        Path("folder").mkdir(exist_ok=True)
+        Path("folder", name).write_text('{"n": 1}\n{"n": 2}\n' if "dev" in name else '{"n": 0}\n')
+    for split in ("dev", "validation", "val", "valid"):
+        assert rows_of("folder", split) == [{"n": 1}, {"n": 2}]
+        assert rows_of(["folder"], f"{split}[1:]+training") == [{"n": 2}, {"n": 0}]
+    with pytest.raises(UserError, match=r"no split 'test'; .*known: train, validation"):
+        rows_of("folder", "test")
 
 
 def test_folder_without_splits_is_whole_under_usual_names_alone():

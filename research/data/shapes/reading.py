@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from research.data import tables
 from research.data.rows import BadRows
@@ -51,9 +52,10 @@ def read_training(
         chosen = tables.whole_or_slice([first, *rows] if first else [], split, source)
         found, shape = read_rows(chosen, source, bad, shape=shape)
     else:
-        found, shape = read_rows(
-            tables.read_table(source, split, bad, arrays=True), source, bad, columns, positive_from
-        )
+        seen: dict[str, None] = {}
+        rows = _noted(tables.read_table(source, split, bad, arrays=True), seen)
+        found, shape = read_rows(rows, source, bad, columns, positive_from)
+        _check_seen(columns, seen, source)
     if positive_from is not None and shape is not None and not shape.by_label:
         raise UserError(f"data.positive_from={positive_from:g}, but no label of the rows of {source} is read ({shape.name}: "
                         f"{', '.join(sorted(shape.reads))}); expected it for rows with a label or score alone. Leave it out, "
@@ -68,6 +70,25 @@ def read_training(
     return found
 
 
+def _noted(rows: Rows, seen: dict[str, None]) -> Iterator[tuple[str, Any]]:
+    """The rows; their columns are in `seen` afterwards."""
+    for where, row in rows:
+        seen |= dict.fromkeys(row if isinstance(row, dict) else ())
+        yield where, row
+
+
+def _check_seen(columns: Columns | None, seen: dict[str, None], source: str) -> None:
+    """
+    Raises:
+        UserError: a column that is named and that no row has: a misspelt negative would be none.
+    """
+    for name in named(columns or {}) if seen else ():
+        if name not in seen:
+            others = [one for one in seen if one not in named(columns or {})]
+            raise UserError(f"data.columns: no row of {source} has the column {name!r}; {suggest(name, others or seen)}. "
+                            "Correct it, or leave it out.")  # fmt: skip
+
+
 def read_rows(
     rows: Rows, source: str, bad: BadRows, columns: Columns | None = None, positive_from: float | None = None,
     shape: Shape | None = None,
@@ -79,11 +100,9 @@ def read_rows(
     """
     found: dict[str, Triplets] = {}
     unread: Counter[str] = Counter()
-    scored, some = 0, False
-    missing = dict.fromkeys(named(columns or {}))
+    scored = 0
     fixed = shape
     for where, row in rows:
-        some, missing = True, {name: None for name in missing if name not in row}
         try:
             for given in unfolded(row):
                 here = fixed or shape_of(given, columns, positive_from)
@@ -98,9 +117,6 @@ def read_rows(
                 scored += len(one.scores or ()) if not shape.own_ids else 0
         except BadRow as error:
             bad.report(where, *error.args)
-    if missing and some:
-        raise UserError(f"data.columns: no row of {source} has the column {next(iter(missing))!r}; "
-                        f"{suggest(next(iter(missing)), unread or given)}. Correct it, or leave it out.")  # fmt: skip
     if unread:
         say(
             f"{source}: columns that are not read: "
