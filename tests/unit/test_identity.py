@@ -86,7 +86,7 @@ def test_an_option_at_its_documented_default_is_no_part(dual):
 def test_the_id_of_a_documented_default_that_was_spelled_is_known():
     config, base, data, _ = read(HEAD / "runs/dual")
     typed = changed(config, trainer__precision="32-true", trainer__devices=2, data__batch_size=2)
-    old = identity._without(identity._one_spelling(identity._spelled(typed), {}), (*identity.HOW, *identity.PATHS))
+    old = identity._without(identity.one_spelling(identity._spelled(typed), {}), (*identity.HOW, *identity.PATHS))
     assert old["trainer"]["precision"] == "32-true"
     assert identity.hash_json([old, base, data])[: identity.LENGTH] in ids_of(typed, base, data)
 
