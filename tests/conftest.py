@@ -171,7 +171,7 @@ def research(tmp_path, capsys, monkeypatch):
 
     yield run
     if kept := sys.modules.get("research.models.kept"):
-        kept.stop_keeping()  # as `sweep worker` has told this process to
+        kept._state.clear()  # as `sweep worker` has told this process to
 
 
 @pytest.fixture

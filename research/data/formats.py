@@ -88,20 +88,6 @@ def collect_queries(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Queries:
     return queries
 
 
-def read_triplets(path: Path, bad: BadRows) -> Iterator[Triplets]:
-    """tevatron's training JSONL: {"query_id", "query", "positive_passages": [{"docid", "title", "text"}],
-    "negative_passages": […]}; at least one positive a row. A passage may have a `score`, and a `rank` from 1 up."""
-    seen: set[str] = set()
-    for where, row in read_jsonl(path, bad):
-        found = read_triplet(row, where, bad)
-        if found is not None and found.query_id in seen:
-            bad.report(where, "duplicate query id", f"query id {found.query_id!r} was used before",
-                       "Put all passages of a query in one row")  # fmt: skip
-        elif found is not None:
-            seen.add(found.query_id)
-            yield found
-
-
 def read_triplet(row: dict, where: str, bad: BadRows) -> Triplets | None:
     """One row of tevatron's training JSONL; None where it is skipped."""
     scores: dict[str, float] = {}

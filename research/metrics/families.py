@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from research.errors import UserError, suggest
-from research.metrics.crossed import seeds_and_queries_test
 from research.metrics.equivalence import Equivalence, equivalence_test
 from research.metrics.planning import seeds_needed
 from research.metrics.seeds import MethodComparison, fraction, moments, paired_test, welch_p, welch_test
@@ -22,7 +21,6 @@ DIFFERS, UNRESOLVED, UNTESTABLE = "differs", "unresolved", "not estimable"
 EQUIVALENT, NOT_SHOWN = "equivalent", "not shown"
 
 Means = Mapping[str, Mapping | float]  # {method: {seed: mean over queries}}; a number for a method without seeds
-Values = Mapping[str, Mapping]  # {method: {seed: {query: value}}}; {query: value} for a method without seeds
 
 
 class Pair(NamedTuple):
@@ -36,7 +34,7 @@ class Pair(NamedTuple):
     seeds_needed: (
         int | None
     )  # of each method, for power .8 at the observed difference and spread and alpha / family size;
-    # None if beyond 10,000, not estimable, or on new queries, where more seeds leave the queries' part
+    # None if beyond 10,000, or not estimable
 
 
 class EquivalentPair(NamedTuple):
@@ -108,19 +106,6 @@ def compare_paired_methods(groups: Means, baseline: str | None = None, alpha: fl
     return _family(groups, baseline, alpha, _paired_or_one_sample, _needed_by_pairs)
 
 
-def compare_methods_on_new_queries(groups: Values, baseline: str | None = None, alpha: float = 0.05) -> list[Pair]:
-    """`seeds_and_queries_test` likewise, from per-query values: other queries, other seeds.
-
-    Args:
-        groups: {method: {seed: {query: value}}}; {query: value} for a method without seeds.
-        baseline, alpha: as in `compare_methods`.
-
-    Raises:
-        UserError: the runs do not all cover the same queries.
-    """
-    return _family(_tables(groups), baseline, alpha, seeds_and_queries_test, lambda *_: None)
-
-
 def equivalences(
     groups: Means, margin: float, baseline: str | None = None, alpha: float = 0.05
 ) -> list[EquivalentPair]:
@@ -175,21 +160,3 @@ def _needed_by_pairs(a: Mapping | float, b: Mapping | float, difference: float, 
     if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
         return _needed_by_welch(a, b, difference, alpha)
     return seeds_needed(difference, float(np.std([b[seed] - a[seed] for seed in a], ddof=1)), 0.0, alpha=alpha)
-
-
-def _tables(groups: Values) -> dict[str, np.ndarray]:
-    """{method: (seeds, queries) or (queries,)}, the queries in one order."""
-    queries: list | None = None
-    tables = {}
-    for method, runs in groups.items():
-        seeded = any(isinstance(run, Mapping) for run in runs.values())
-        rows = []
-        for name, run in runs.items() if seeded else [(None, runs)]:
-            queries = list(run) if queries is None else queries
-            if run.keys() != set(queries):
-                label = method if name is None else f"{method}, seed {name}"
-                raise UserError(f"{label} covers {len(run)} queries, of which {len(run.keys() & set(queries))} are among the "
-                                f"{len(queries)} of the first run; score every run on the same queries")  # fmt: skip
-            rows.append([run[query] for query in queries])
-        tables[method] = np.array(rows if seeded else rows[0], dtype=np.float64)
-    return tables

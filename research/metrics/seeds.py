@@ -33,7 +33,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from research.errors import UserError
 from research.metrics.unequal import most_false_positives
@@ -68,14 +68,6 @@ class MethodComparison(NamedTuple):
     g: float  # Hedges' g of the runs; NaN without spread
     seeds: tuple[int, int]  # runs of a and of b; 0: a method without seeds
     note: str  # "", what weakens the result, or why there is none
-
-
-class EffectSize(NamedTuple):
-    """A difference in standard deviations between runs. At n = 3 the interval is wide: it is no ranking of methods."""
-
-    g: float
-    low: float
-    high: float
 
 
 def summarise(values: Sequence[float], level: float = 0.95) -> SeedSummary:
@@ -188,28 +180,6 @@ def paired_test(a: Mapping, b: Mapping, level: float = 0.95) -> MethodComparison
     return _from_t(difference, error, n - 1, level, standardised(first, second), (n, n), "")
 
 
-def hedges_g(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> EffectSize:
-    """g = J(ν) · (b̄ − ā) / s_pooled, ν = n_a + n_b − 2, with the interval of the noncentral t.
-
-    J(ν) = Γ(ν/2) / (√(ν/2) · Γ((ν − 1)/2)) makes it unbiased (J(4) = .80: at 3 + 3 runs the plain d is a quarter too
-    large). Supposes equal spreads; the interval is exact then, and only then.
-
-    Raises:
-        UserError: fewer than two runs on a side, or no spread at all.
-
-    Source: Hedges 1981 (his exact J); interval: Cumming & Finch 2001.
-    """
-    a, b = checked(a), checked(b)
-    if min(a.size, b.size) < 2 or math.isnan(g := standardised(a, b)):
-        raise UserError(f"an effect size needs two runs a side and some spread between them, not {a.size} and {b.size} "
-                        "values with none")  # fmt: skip
-    nu, scale = a.size + b.size - 2, math.sqrt(a.size * b.size / (a.size + b.size))
-    t, tail = g / _correction(nu) * scale, (1 - fraction(level, "level")) / 2
-    reach = abs(t) * 10 + 100  # noncentralities beyond any interval's end
-    ends = [optimize.brentq(lambda delta, p=p: noncentral_t(t, nu, delta) - p, -reach, reach) for p in (1 - tail, tail)]
-    return EffectSize(g, ends[0] / scale, ends[1] / scale)
-
-
 def checked(values: Sequence[float] | float) -> np.ndarray:
     """float64, finite, not empty; a plain number stays 0-dimensional."""
     array = np.asarray(values, dtype=np.float64)
@@ -277,5 +247,6 @@ def standardised(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _correction(nu: int) -> float:
-    """J(ν), through logarithms; 0 at ν = 1, where no multiple of d is unbiased."""
+    """J(ν) = Γ(ν/2) / (√(ν/2) · Γ((ν − 1)/2)) of Hedges 1981, through logarithms; 0 at ν = 1, where no
+    multiple of d is unbiased."""
     return math.exp(math.lgamma(nu / 2) - math.lgamma((nu - 1) / 2)) / math.sqrt(nu / 2) if nu > 1 else 0.0

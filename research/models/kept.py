@@ -37,10 +37,6 @@ def keep_bases() -> None:
     _state.setdefault("last", None)
 
 
-def stop_keeping() -> None:
-    _state.clear()
-
-
 def load_kept(key: Hashable, load: Callable[[], nn.Module]) -> nn.Module:
     """The model of `load`, or another one around the weights that were kept of it.
 

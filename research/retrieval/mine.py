@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from research.data import equality
-from research.data.equality import Known, normalise, texts_of  # noqa: F401 (the rule has one place; its names are used here)
+from research.data.equality import Known, texts_of
 from research.errors import UserError
 from research.types import Corpus, Qrels, Queries, Run, Triplets
 

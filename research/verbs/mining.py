@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from research.data.equality import Known
 from research.data.folds import assign_folds
 from research.data.formats import write_triplets
 from research.data.sources import positives_of
@@ -13,7 +14,6 @@ from research.errors import UserError
 from research.progress import say
 from research.retrieval.mine import (
     Found,
-    Known,
     find_candidates,
     keep_below,
     keep_first,

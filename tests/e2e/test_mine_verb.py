@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from research.data.formats import read_run, read_triplets
-from research.data.rows import BadRows
+from research.data.formats import read_run, read_triplet
+from research.data.rows import BadRows, read_jsonl
 from research.types import Triplets
 
 
@@ -38,7 +38,8 @@ def ranking(research, collection, tmp_path):
 
 
 def triplets(path: Path) -> dict[str, Triplets]:
-    return {row.query_id: row for row in read_triplets(path, BadRows())}
+    rows = (read_triplet(row, where, BadRows()) for where, row in read_jsonl(path, BadRows()))
+    return {row.query_id: row for row in rows}
 
 
 def facts(path: Path) -> dict:

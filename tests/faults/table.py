@@ -87,7 +87,7 @@ FAULTS = [
     Fault("first rejected token predicted by the chosen "
           "one", "data/preference_tokens.py", "p + c - 1 + k if k else p - 1", "p + c - 1 + k",
           f"{DPO}::test_five_steps_are_those_of_trl"),
-    Fault("a cached reference believed unseen", "training/reference.py", "trusted = _fits(module, first, folder)",
+    Fault("a cached reference believed unseen", "training/reference.py", "trusted = _fits(module, parts, folder)",
           "trusted = True", "tests/integration/test_references.py::test_a_cache_of_another_model_is_not_believed"),
     Fault("lost scale of LoRA", "models/lora.py", "out.addmm_(inner, up.T, alpha=scaling)", "out.addmm_(inner, up.T)",
           "tests/parity/test_fast_training.py::test_faster_lora_is_peft_s"),

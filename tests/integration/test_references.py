@@ -100,6 +100,56 @@ def test_a_cache_of_another_model_is_not_believed(folder, tmp_path, cache, capsy
     assert "are not this model's; they are computed again" in capsys.readouterr().err
 
 
+AGAIN = "are not this model's; they are computed again"
+
+
+@pytest.mark.parametrize(
+    ("precision", "off"), [("32-true", -0.1), ("32-true", 0.01), ("bf16-mixed", -9.0), ("bf16-mixed", 4.0)]
+)
+@pytest.mark.parametrize("part", [0, 1, 2])
+@pytest.mark.parametrize("others", ["there", "gone"])
+def test_any_part_of_another_model_is_found(part, others, precision, off, folder, tmp_path, cache, capsys, monkeypatch):
+    """By nats a token: relative to a sum of some hundred, the wrong one of -209 was that of -200."""
+    monkeypatch.setattr("research.training.reference.PART", 8)
+    monkeypatch.setattr("tests.integration.test_references.PAIRS", PAIRS + PAIRS[::-1] + PAIRS[:2])  # 8, 8 and 2
+    expected = first_loss(folder, tmp_path, lora(), precision, reference="cached")
+    parts = sorted(cache.glob("reference/*/*.npy"))
+    assert [path.name for path in parts] == ["00000.npy", "00001.npy", "00002.npy"]
+    kept = [np.load(path) for path in parts]
+    for path, values in zip(parts, kept, strict=True):
+        if path != parts[part] and others == "gone":
+            path.unlink()
+        elif path == parts[part]:
+            np.save(path, values + off)  # of both sides, so that the loss alone would not tell
+    capsys.readouterr()
+    assert first_loss(folder, tmp_path, lora(), precision, reference="cached") == expected
+    assert AGAIN in capsys.readouterr().err
+    assert all((np.load(path) == values).all() for path, values in zip(parts, kept, strict=True))
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_a_cache_that_differs_by_rounding_is_believed(few, tmp_path, cache, capsys, monkeypatch):
+    """What float32 gives is further from a bf16 run than what another kernel's bf16 gives."""
+    if few:  # completions of one token or two
+        monkeypatch.setattr("tests.integration.test_references.PAIRS", [
+            {"prompt": "the of and a " * (1 + i), "chosen": "xx"[: 1 + i % 2], "rejected": "y"} for i in range(9)])  # fmt: skip
+    deep = save_tiny(tmp_path / "deep", layers=6, seed=3)
+    made = {}
+    for precision in ("32-true", "bf16-mixed"):
+        first_loss(deep, tmp_path, lora(), precision, reference="cached")
+        (made[precision],) = {*cache.glob("reference/*/00000.npy")} - {*made.values()}
+    exact, rounded = (np.load(path) for path in made.values())
+    assert np.abs(exact - rounded).max() > 0.01  # there is something to tolerate
+    np.save(made["bf16-mixed"], exact)
+    capsys.readouterr()
+    first_loss(deep, tmp_path, lora(), "bf16-mixed", reference="cached")
+    assert AGAIN not in capsys.readouterr().err
+    assert (np.load(made["bf16-mixed"]) == exact).all()
+    np.save(made["32-true"], exact + 5e-6)
+    first_loss(deep, tmp_path, lora(), "32-true", reference="cached")
+    assert AGAIN not in capsys.readouterr().err
+
+
 def test_each_layout_and_precision_has_a_cache_of_its_own(folder, tmp_path, cache):
     counts = []
     for precision, share in (("32-true", None), ("32-true", None), ("32-true", False), ("bf16-mixed", None)):

@@ -5,7 +5,7 @@ import torch
 
 from research.models import kept
 from research.models.folder import without_weights
-from research.models.kept import keep_bases, stop_keeping
+from research.models.kept import keep_bases
 from research.models.policy import load_policy
 from tests.lm import save_tiny
 
@@ -13,7 +13,7 @@ from tests.lm import save_tiny
 @pytest.fixture
 def folder(tmp_path):
     yield save_tiny(tmp_path / "lm")
-    stop_keeping()
+    kept._state.clear()
 
 
 def loads(monkeypatch) -> list:
@@ -48,7 +48,7 @@ def test_a_second_training_gets_the_same_weights_and_modules_of_its_own(folder, 
     assert not second.model.training
     assert not second.model.transformer.lm_head._forward_hooks
     ids = torch.arange(3, 9)[None]
-    stop_keeping()
+    kept._state.clear()
     fresh = load_policy(str(folder))
     assert torch.equal(fresh.model.transformer(ids).logits, second.model.transformer(ids).logits)
 

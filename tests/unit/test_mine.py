@@ -2,17 +2,16 @@
 
 import pytest
 
+from research.data.equality import Known, normalise
 from research.errors import UserError
 from research.retrieval.index import exact_search, pair_scores
 from research.retrieval.lexical import Bm25
 from research.retrieval.mine import (
     Candidate,
-    Known,
     find_candidates,
     keep_below,
     keep_first,
     known_relevant,
-    normalise,
     parse_ranks,
     rescored,
     shortfall,

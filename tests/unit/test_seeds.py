@@ -11,7 +11,6 @@ from research.metrics.crossed import seeds_and_queries_test
 from research.metrics.equivalence import equivalence_test
 from research.metrics.families import (
     compare_methods,
-    compare_methods_on_new_queries,
     compare_paired_methods,
     equivalences,
     holm,
@@ -25,7 +24,7 @@ from research.metrics.planning import (
     seeds_needed,
     spread_interval,
 )
-from research.metrics.seeds import hedges_g, paired_test, summarise, welch_test
+from research.metrics.seeds import paired_test, summarise, welch_test
 from research.metrics.significance import compare
 from research.metrics.unequal import false_positives, most_false_positives
 
@@ -101,15 +100,6 @@ def test_equivalence_is_two_one_sided_tests_of_scipy():
         assert ours.equivalent == (ours.low > -1 and ours.high < 1)  # the 90% interval, inside the margin
 
 
-def test_noncentral_interval_of_g_holds_the_observed_quantiles():
-    size = hedges_g(LOW, HIGH)
-    scale = math.sqrt(9 / 6)
-    t = 4 / math.sqrt(2.5) * scale
-    assert stats.nct.cdf(t, 4, size.low * scale) == pytest.approx(0.975)
-    assert stats.nct.cdf(t, 4, size.high * scale) == pytest.approx(0.025)
-    assert size.g == welch_test(LOW, HIGH).g
-
-
 def test_swapping_and_rescaling_change_nothing_but_sign_and_scale():
     for a, b in random_groups():
         test, swapped = welch_test(a, b), welch_test(b, a)
@@ -178,8 +168,6 @@ def test_the_rate_of_false_positives_is_that_of_simulated_tests(n, m, ratio):
             r"only in the first \['2'\], only in the second \['3'\]",
         ),
         (lambda: equivalence_test(LOW, HIGH, margin=0), "margin=0 must be above 0"),
-        (lambda: hedges_g([1.0], HIGH), "two runs a side"),
-        (lambda: hedges_g([1.0, 1.0], [2.0, 2.0]), "some spread"),
         (lambda: critical_difference(1.0, 1.0, 1), "n=1"),
         (lambda: power(1.0, -1.0, 1.0, 3), "none below 0"),
         (lambda: detectable_difference(1.0, 1.0, 3, aimed_power=0.01), "above alpha"),
@@ -188,10 +176,6 @@ def test_the_rate_of_false_positives_is_that_of_simulated_tests(n, m, ratio):
         (lambda: holm([0.5, 1.5]), "p of 1.5"),
         (lambda: compare_methods({"bm25": 0.4, "dense": {1: 0.5}}, baseline="bm52"), "did you mean 'bm25'"),
         (lambda: seeds_and_queries_test(np.ones((3, 4)), np.ones((3, 5))), r"\(3, 4\) and \(3, 5\)"),
-        (
-            lambda: compare_methods_on_new_queries({"a": {1: {"q": 1.0, "r": 0.0}}, "b": {2: {"q": 1.0}}}),
-            "b, seed 2 covers",
-        ),
     ],
 )
 def test_bad_input_is_named(call, message):
@@ -297,16 +281,6 @@ def test_a_paired_table_pairs_by_seed_and_takes_a_method_without_seeds():
     assert first.comparison == welch_test(0.0, LOW)
     assert last.comparison == paired_test(groups["x"], groups["y"])
     assert last.seeds_needed == seeds_needed(2, 1, 0, alpha=0.05 / 3)  # differences 2, 3, 1 spread by 1
-
-
-def test_new_queries_are_matched_by_name():
-    rng = np.random.default_rng(4)
-    a, b, names = rng.normal(size=(3, 25)), rng.normal(size=25), [f"q{i}" for i in range(25)]
-    runs = {seed: dict(zip(names, row, strict=True)) for seed, row in enumerate(a.tolist())}
-    fixed = dict(reversed(list(zip(names, b.tolist(), strict=True))))
-    (pair,) = compare_methods_on_new_queries({"dense": runs, "bm25": fixed})
-    assert pair.comparison == seeds_and_queries_test(a, b)
-    assert pair.comparison.seeds == (3, 0)
 
 
 def test_equivalence_is_a_family_of_its_own():
