@@ -40,8 +40,9 @@ def main() -> int:
                   "Nothing was listed.", file=sys.stderr)  # fmt: skip
             return 2
         if changed:
-            print(f"error: {len(changed)} files of rooms that compute are not committed ({', '.join(changed[:3])}); expected the "
-                  "state that others will have. Commit them, or undo them; nothing was listed.", file=sys.stderr)  # fmt: skip
+            print(f"error: {len(changed)} files of rooms that compute are not committed ({', '.join(changed[:3])}); expected "
+                  "the state that others will have. Commit them, or undo them; nothing was listed.",
+                  file=sys.stderr)  # fmt: skip
             return 2
         with open(LIST, "a", encoding="utf-8") as stream:
             stream.write(f"{code_fingerprint()} {len(CHANGES)}\n")

@@ -109,7 +109,7 @@ def base_folder(config: dict) -> Path | None:
     while folder is not None and (folder / ADAPTER).is_file() and folder not in seen:
         seen.add(folder)
         name = read(folder / "tandem.json").get("base") or read(folder / ADAPTER).get("base_model_name_or_path")
-        beside = isinstance(name, str) and name.startswith(".") and not Path(name).exists()
+        beside = isinstance(name, str) and not Path(name).expanduser().exists() and (folder / name).is_dir()
         folder = folder_of({"model": {"model": str(folder / name) if beside else name}})
     return folder
 

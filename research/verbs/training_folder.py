@@ -132,6 +132,8 @@ def print_result(args: argparse.Namespace, out: Path | None, result: dict) -> in
     if args.json:
         print(json.dumps({"metrics": result["metrics"], "out": None if out is None else str(out)}))
         return 0
+    if not result["metrics"]:
+        print(f"trained for {result.get('steps')} steps, without validation")
     width = max(map(len, result["metrics"]), default=0)
     for name, value in result["metrics"].items():
         before = (result.get("untrained") or {}).get(name)

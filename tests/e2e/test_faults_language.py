@@ -142,7 +142,8 @@ TRAINING = [
     fit("wrong value", "no label fits", "max_length=256 leaves no label", "expected room", "Raise data.max_length", "",
         write("rows.jsonl", LONG)),
     fit("wrong value", "assistant turns that the template does not mark", "cannot be tokenised", "chat template takes",
-        "data.loss_on", "--data.loss_on assistant"),
+        "data.loss_on", "--data.loss_on assistant",
+        write("lm/chat_template.jinja", "{{ messages | length }}{% for one in messages %}{{ one['content'] }}{% endfor %}")),
     fit("wrong value", "training on layers and by an adapter", "an adapter (LORA) with train_layers", "expected either",
         "layers_to_transform", adapted("--model.train_layers 1")),
     fit("wrong value", "more layers than there "

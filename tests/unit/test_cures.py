@@ -62,19 +62,33 @@ def options() -> set[str]:
     return found | {f"--{name}" for name in TOP}
 
 
+OF = {"dual_encoder": ("DualEncoderModule", "PairData"), "pairs": ("DualEncoderModule", "PairData"),
+      "cross_encoder": ("CrossEncoderModule", "CandidateData"), "candidates": ("CrossEncoderModule", "CandidateData"),
+      "sft": ("SFTModule", "InstructionData"), "instruction": ("SFTModule", "InstructionData"),
+      "dpo": ("DPOModule", "PreferenceData"), "preference": ("DPOModule", "PreferenceData")}  # fmt: skip
+"""How a file's name begins → the classes whose options its messages may name; elsewhere all of ours."""
+
+
 @pytest.fixture(scope="module")
-def dotted() -> set[str]:
-    """model.lr, data.limit, trainer.devices and so on, of our own classes."""
+def dotted():
+    """Place of a message → model.lr, data.limit, trainer.devices and so on, of the classes that it is about."""
     import lightning as L
 
-    found = {f"trainer.{name}" for name in inspect.signature(L.Trainer.__init__).parameters}
+    trainer = {f"trainer.{name}" for name in inspect.signature(L.Trainer.__init__).parameters}
+    own: dict[str, set[str]] = {}
     for path, known in KNOWN.items():
         if path.startswith("research."):
             section = "data" if ".data." in path else "model"
             module, _, name = path.rpartition(".")
             now = inspect.signature(getattr(importlib.import_module(module), name).__init__).parameters
-            found |= {f"{section}.{one}" for one in (*now, *known)}
-    return found
+            own[name] = {f"{section}.{one}" for one in (*now, *known)}
+
+    def names(place: str) -> set[str]:
+        room, file = Path(place.partition(":")[0]).parts[-2:]
+        classes = next((OF[one] for one in OF if file.startswith(one)), ()) if room in ("data", "training") else ()
+        return trainer.union(*(own[name] for name in classes or own))
+
+    return names
 
 
 def test_messages_are_found():
@@ -89,7 +103,7 @@ def test_options_that_messages_name_exist(options, dotted):
             name = option.removeprefix("--")
             if (
                 option not in options
-                and name.replace(".init_args", "") not in dotted
+                and name.replace(".init_args", "") not in dotted(place)
                 and not name.startswith("model.adapter.")
             ):
                 wrong.append(f"{place}: {option}")
@@ -102,7 +116,8 @@ def test_dotted_names_that_messages_name_exist(dotted):
         for name in re.findall(
             r"(?<![\w./·-])(?:model|data|trainer)\.[a-z_]+(?:\.[a-z_]+)*", text.replace(".init_args", "")
         ):
-            known = name in dotted or any(name.startswith(f"{one}.") for one in dotted)
+            options = dotted(place)
+            known = name in options or any(name.startswith(f"{one}.") for one in options)
             is_file = name.split(".")[1] in ("yaml", "class_path", "adapter", "safetensors", "csv", "metrics")
             if not (known or is_file or name.endswith("_")):  # the rest of it is filled in
                 wrong.append(f"{place}: {name}")
