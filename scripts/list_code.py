@@ -2,18 +2,52 @@
 
     python scripts/list_code.py
 
-Run it after a change in a room that computes, when tests/integration/test_head.py has passed; a change that gives
-other numbers needs an entry in research.runs.changes.CHANGES first.
+The line is a promise by which old runs stay done and are averaged with new ones, and nothing here can check it. Before:
+
+1. the change of the rooms that compute is committed, so that the state that is listed can be found again; with
+   uncommitted changes there, or without git, the script refuses;
+2. tests/integration/test_head.py passes: it trains what earlier states trained, and compares the numbers;
+3. a change that gives other numbers has its entry in research.runs.changes.CHANGES, which says for which configurations.
 """
 
+import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from research.runs.numbers import CHANGES, LIST, code_fingerprint, known_code
+from research.runs.numbers import CHANGES, COMPUTES, LIST, PACKAGE, code_fingerprint, known_code
 
-if code_fingerprint() not in known_code():
-    with open(LIST, "a", encoding="utf-8") as stream:
-        stream.write(f"{code_fingerprint()} {len(CHANGES)}\n")
-print(f"{code_fingerprint()}: {len(CHANGES)} changes of numbers")
+
+def uncommitted() -> list[str]:
+    """Changed and new files of the rooms that compute, as git names them.
+
+    Raises:
+        OSError, subprocess.CalledProcessError: there is no git, or no repository.
+    """
+    rooms = [str(PACKAGE / name) for name in COMPUTES]
+    command = ["git", "status", "--porcelain", "--untracked-files=all", "--", *rooms]
+    done = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, check=True)
+    return [line[3:] for line in done.stdout.splitlines()]
+
+
+def main() -> int:
+    if code_fingerprint() not in known_code():
+        try:
+            changed = [name for name in uncommitted() if name.strip('"').endswith(".py")]
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"error: git does not say whether this code is committed ({error}); expected a clone of the repository. "
+                  "Nothing was listed.", file=sys.stderr)  # fmt: skip
+            return 2
+        if changed:
+            print(f"error: {len(changed)} files of rooms that compute are not committed ({', '.join(changed[:3])}); expected "
+                  "the state that others will have. Commit or undo them; nothing was listed.", file=sys.stderr)  # fmt: skip
+            return 2
+        with open(LIST, "a", encoding="utf-8") as stream:
+            stream.write(f"{code_fingerprint()} {len(CHANGES)}\n")
+    print(f"{code_fingerprint()}: {len(CHANGES)} changes of numbers")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
