@@ -6,6 +6,7 @@ that (a truncation, a template's arguments, a reranker's prompt, a module of ano
 """
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def everything_in(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
         above: real folders that are being walked: a link to one of them, or to what holds it, is not followed.
     """
     found = sorted(folder.rglob("*"))
-    for link in [path for path in found if path.is_symlink() and path.is_dir()]:
+    for link in [path for path in found if path.is_symlink() and os.path.isdir(path)]:  # False where it may not be read
         target, places = link.resolve(), (*above, folder.resolve(), link.parent.resolve())
         if not any(place.is_relative_to(target) for place in places):
             found += everything_in(link, places)
