@@ -41,12 +41,7 @@ def main() -> int:
             return 2
         if changed:
             print(f"error: {len(changed)} files of rooms that compute are not committed ({', '.join(changed[:3])}); expected "
-<<<<<<< HEAD
-                  "the state that others will have. Commit them, or undo them; nothing was listed.",
-                  file=sys.stderr)  # fmt: skip
-=======
                   "the state that others will have. Commit or undo them; nothing was listed.", file=sys.stderr)  # fmt: skip
->>>>>>> models2
             return 2
         with open(LIST, "a", encoding="utf-8") as stream:
             stream.write(f"{code_fingerprint()} {len(CHANGES)}\n")
