@@ -54,7 +54,8 @@ def test_triples_and_collection_are_read(tmp_path):
 def test_command_runs(research, collection, tiny_bert, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     Path("model").symlink_to(tiny_bert)
-    Path("dual.yaml").write_text(DUAL)
+    Path("configs").mkdir(exist_ok=True)
+    Path("configs/dual_encoder.yaml").write_text(DUAL)
     Path("faq.csv").write_text('Frage,Antwort\n"who, then?",the weaver\nand who?,her sister\n')
     Path("run.json").write_text(json.dumps({f"q{i}": {f"d{i}": 1.0} for i in (0, 2)}))
     Path("run.trec").write_text("".join(f"q{i} Q0 d{i} 1 1.5 x\n" for i in (0, 2, 4)))

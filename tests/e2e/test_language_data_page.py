@@ -38,7 +38,8 @@ def test_rows_of_the_page_are_read_whole(kind, line, tmp_path, capsys):
 def test_commands_of_the_page_run(research, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_tiny(Path("lm"), layers=1)
-    Path("sft.yaml").write_text(json.dumps(SFT))
+    Path("configs").mkdir()
+    Path("configs/sft.yaml").write_text(json.dumps(SFT))
     rows = [{"question": f"What is {i} + 2?", "answer": str(i + 2)} for i in range(8)]
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     Path("named.jsonl").write_text(
