@@ -146,7 +146,9 @@ def _welch(a: Moments, b: Moments) -> tuple[float, float, str]:
     error = math.sqrt(a.part + b.part)
     if error <= ROUNDING * max(a.largest, b.largest):
         return NAN, NAN, NO_SPREAD
-    return error, error**4 / sum(x.part**2 / (x.n - 1) for x in (a, b) if x.n), ""
+    unit = math.frexp(error)[1]  # a power of two, so that no bit changes: a fourth power of 1e80 is no number
+    parts = sum(math.ldexp(x.part, -2 * unit) ** 2 / (x.n - 1) for x in (a, b) if x.n)
+    return error, math.ldexp(error, -unit) ** 4 / parts, ""
 
 
 def paired_test(a: Mapping, b: Mapping, level: float = 0.95) -> MethodComparison:

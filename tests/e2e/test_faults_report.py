@@ -90,7 +90,7 @@ OPTIONS = [
         **claims("claims: [")),
     Row("wrong type", "claims without a list", "report", "claims.yaml has no claims", "a list of lines such as",
         "Add some", **claims("claims: []")),
-    Row("wrong value", "unknown name beside the claims", "report", "claims.yaml has 'foo'", "expected claims and metric",
+    Row("wrong value", "unknown name beside the claims", "report", "claims.yaml has 'foo'", "expected claims, metric and goal",
         CORRECT, **claims("claims: [lr=0.0001 beats lr=0.0002]\nfoo: 1")),
     Row("wrong type", "metric of the claims is a list", "report", "metric is [1]", "expected a metric, such as val/loss",
         CORRECT, **claims("claims: [lr=0.0001 beats lr=0.0002]\nmetric: [1]")),

@@ -344,3 +344,12 @@ def test_three_seeds_tell_the_spread_within_a_factor_of_six():
 def test_share_better_counts_ties_half():
     result = compare({"q": 0.2, "r": 0.5, "s": 0.5, "t": 0.1}, {"q": 0.6, "r": 0.4, "s": 0.5, "t": 0.2})
     assert result.share_better == (2 + 0.5) / 4
+
+
+@pytest.mark.parametrize("unit", [2.0**-400, 2.0**-200, 2.0**200, 2.0**400])
+def test_welch_has_no_unit(unit):
+    """The fourth power of the error is no number beyond 1e77, and 0 below 1e-81."""
+    a, b = [1.0, 2.0, 4.0], [2.5, 3.5, 5.0, 7.0]
+    one, other = welch_test(a, b), welch_test([unit * x for x in a], [unit * x for x in b])
+    assert (other.p, other.g) == (one.p, one.g)
+    assert other.difference == unit * one.difference

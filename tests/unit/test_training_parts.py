@@ -199,7 +199,7 @@ def test_learned_temperature_is_clamped(tiny_bert):
 
 def test_cross_encoder_is_no_retriever_and_an_encoder_no_reranker(tiny_bert, tmp_path):
     save_cross_encoder(load_cross_encoder(tiny_bert, new_head=True), tmp_path / "cross")
-    with pytest.raises(UserError, match=r"is a cross-encoder .* Name it as --reranker"):
+    with pytest.raises(UserError, match=r"is a CrossEncoder of .* Name it as --reranker"):
         DualEncoder.load(tmp_path / "cross")
     with pytest.raises(UserError, match="it is an encoder, for --retriever"):
         load_cross_encoder(tiny_bert)
