@@ -82,7 +82,7 @@ def _answered(tokenizer: Any, talk: list[dict], row: dict, ids: list[int]) -> li
     """The assistant's tokens by a template that does not mark them: what each of its messages adds, up to its end token.
 
     Raises:
-        RuntimeError: earlier messages are written otherwise once later ones follow, so that nobody can tell.
+        RuntimeError: the template writes a message differently when others follow it; then its tokens are unknown.
     """
     mask, whole, special = [0] * len(ids), _rendered(tokenizer, talk, row), {*tokenizer.all_special_ids}
     for i, one in enumerate(talk):

@@ -169,7 +169,11 @@ def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], war
             continue
         if run.seed in owner:
             first = owner[run.seed]
-            if not _same(run, first, metric) and run.how != first.how:
+            if not _same(run, first, metric):
+                if run.how == first.how:
+                    raise UserError(f"{first.name} and {run.name} are of one setting and seed ({label}, seed {run.seed}) "
+                                    f"and have different {metric} ({values[run.seed]:g}, {run.metrics[metric]:g})"
+                                    f"{_difference(first, run)}")  # fmt: skip
                 ways = [f"{name} {_typed(first, name)} and {_typed(run, name)}" for name in sorted({*first.how, *run.how})
                         if first.how.get(name) != run.how.get(name)]  # fmt: skip
                 warnings.append(
@@ -177,10 +181,6 @@ def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], war
                     f"{metric} is {first.metrics[metric]:g} and {run.metrics[metric]:g}, and the first is counted"
                 )
                 continue
-            if not _same(run, first, metric):
-                raise UserError(f"{owner[run.seed].name} and {run.name} are of one setting and seed ({label}, seed {run.seed}) "
-                                f"and have different {metric} ({values[run.seed]:g}, {run.metrics[metric]:g})"
-                                f"{_difference(owner[run.seed], run)}")  # fmt: skip
             warnings.append(
                 f"{run.name} is a copy of {owner[run.seed].name} (same setting, seed and {metric}): counted once"
             )

@@ -16,7 +16,7 @@ from research.report.shapes import check_metrics, check_provenance
 from research.report.training import read_config
 from research.runfolder import MARKER, is_name, read_json
 from research.runs.identity import known_facts, one_spelling, without_later_defaults
-from research.runs.numbers import numbers_key
+from research.runs.numbers import fingerprints_of, numbers_key
 
 PLAN, LEDGER = "plan.jsonl", "ledger.jsonl"
 SEED = "seed_everything"
@@ -190,7 +190,6 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     how = {name: (value, one_way[name]) for name, value in options.items() if one_way.get(name, value) != value}
     data = known_facts(provenance["data"]) if isinstance(provenance.get("data"), dict) else {}
     code = provenance.get("fingerprint") or provenance.get("git_commit") or ""
-    by = [provenance.get("fingerprint"), *(provenance.get("earlier_fingerprints") or [])]
     made_of = (json.dumps(data, sort_keys=True) if data else "", str(code), str(provenance.get("model_hash") or ""))
     state, error = _state(begun, metrics, event)
     numbers, examples = _measured(path, metrics) if state in FINISHED else ({}, {})
@@ -203,7 +202,8 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     return Run(name, path.resolve(), state, error, known.get("sweep", ""), known.get("point") or provenance.get("point") or "",
                options.get(SEED), options, numbers, facts, examples, made_of,
                tuple(name for name, value in known.get("values", {}).items() if not isinstance(value, dict)),
-               monitor=str(metrics.get("monitor") or ""), numbers=numbers_key(by, config, path), how=how)  # fmt: skip
+               monitor=str(metrics.get("monitor") or ""), how=how,
+               numbers=numbers_key(fingerprints_of(provenance), config, path))  # fmt: skip
 
 
 def _as_run(config: dict, processes: Any) -> dict:

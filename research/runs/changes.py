@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from research.runfolder import MODEL_FACTS
+
 ADAPTER = "adapter_config.json"
 COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef")
 GGUF = {"router_aux_loss_coef": b".expert_count", "sliding_window": b".attention.sliding_window"}
@@ -108,7 +110,7 @@ def base_folder(config: dict) -> Path | None:
     folder, seen = folder_of(config), set()
     while folder is not None and (folder / ADAPTER).is_file() and folder not in seen:
         seen.add(folder)
-        name = read(folder / "tandem.json").get("base") or read(folder / ADAPTER).get("base_model_name_or_path")
+        name = read(folder / MODEL_FACTS).get("base") or read(folder / ADAPTER).get("base_model_name_or_path")
         beside = isinstance(name, str) and not Path(name).expanduser().exists() and (folder / name).is_dir()
         folder = folder_of({"model": {"model": str(folder / name) if beside else name}})
     return folder

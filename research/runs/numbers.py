@@ -44,6 +44,11 @@ def known_code() -> dict[str, int]:
     return {fingerprint: int(count) for fingerprint, count, *_ in lines}
 
 
+def fingerprints_of(provenance: dict) -> list[str | None]:
+    """Of all code that computed a part of a run: what other code began has its numbers in part."""
+    return [provenance.get("fingerprint"), *(provenance.get("earlier_fingerprints") or [])]
+
+
 def stale_because(
     fingerprints: Iterable[str | None], config: dict, run: Path | None = None, data: tuple[dict, dict] | None = None
 ) -> str:

@@ -12,7 +12,7 @@ from research.errors import UserError
 from research.progress import say
 from research.runfolder import MARKER, atomic_write, hash_json, provenance, read_json, read_yaml, write_json
 from research.runs.identity import PATHS, PLACE, differences, known_facts
-from research.runs.numbers import code_fingerprint, stale_because
+from research.runs.numbers import code_fingerprint, fingerprints_of, stale_because
 from research.verbs.configuration import take_normal_form
 
 if TYPE_CHECKING:
@@ -79,9 +79,7 @@ def stale_reason(run: Path, data: dict | None = None) -> str:
         return ""
     try:
         facts, config = read_json(run / MARKER), read_yaml(run / "config.yaml", "configuration")
-        # a training that other code began has its numbers in part
-        made = [facts.get("fingerprint"), *(facts.get("earlier_fingerprints") or [])]
-        return stale_because(made, config, run, (facts.get("data") or {}, data or {}))
+        return stale_because(fingerprints_of(facts), config, run, (facts.get("data") or {}, data or {}))
     except (UserError, AttributeError, TypeError):
         return "what it was made of cannot be read"
 
@@ -110,7 +108,7 @@ def write_origin(
             raise UserError(f"the data or the base model of {out} have changed since its checkpoint (hash "
                             f"{str(earlier)[:12]}…, now {made_of[:12]}…); expected the same, to go on. Name another --out, "
                             "or delete it.")  # fmt: skip
-        before = {marker.get("fingerprint"), *(marker.get("earlier_fingerprints") or [])} - {None, code_fingerprint()}
+        before = {*fingerprints_of(marker)} - {None, code_fingerprint()}
         if before:
             if reason := stale_because(before, resolved, out):
                 say(f"warning: {out}: {reason}; it goes on with this code, and counts as stale")
