@@ -99,7 +99,7 @@ FAULTS = [
     Fault("variance over n", "metrics/seeds.py", "float(x.var(ddof=1)) / n", "float(x.var()) / n",
           f"{SEEDS}::test_welch_by_hand"),
     Fault("degrees of freedom of equal spreads", "metrics/seeds.py",
-          "error**4 / sum(x.part**2 / (x.n - 1) for x in (a, b) if x.n)", "a.n + b.n - 2", f"{SEEDS}::test_welch_by_hand"),
+          "math.ldexp(error, -unit) ** 4 / parts", "a.n + b.n - 2", f"{SEEDS}::test_welch_by_hand"),
     Fault("p from the rounding of equal values", "metrics/seeds.py", "if error <= ROUNDING * max(a.largest, b.largest):",
           "if error == 0:", f"{SEEDS}::test_without_spread_there_is_no_p_rather_than_p_zero"),
     Fault("pairs by place, not by seed", "metrics/seeds.py", "checked([b[seed] for seed in a])", "checked(list(b.values()))",
