@@ -92,17 +92,22 @@ def main(argv: list[str]) -> int:
     except RuntimeError as error:
         if not str(error).startswith("Symlink loop"):  # pathlib's, of Python 3.11 and 3.12
             raise
-        print(f"error: {error}: the link points to itself; expected a file or folder. Remove it, or name another path.",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"error: {error}: the link points to itself; expected a file or folder. Remove it, or name another path.",
+            file=sys.stderr,
+        )
         return 2
     except OSError as error:
         from research.runfolder import disk_error
 
         if not isinstance(disk_error(error, ""), UserError):
             raise
-        print(f"error: cannot read or write {error.filename or 'a file'}: {error.strerror}; expected a path that this "
-              "user may use, on a disk with room. Check the path, its permissions and the free space, then run the same "
-              "command again.", file=sys.stderr)  # fmt: skip
+        print(
+            f"error: cannot read or write {error.filename or 'a file'}: {error.strerror}; expected a path that this "
+            "user may use, on a disk with room. Check the path, its permissions and the free space, then run the same "
+            "command again.",
+            file=sys.stderr,
+        )
         return 2
 
 
@@ -111,16 +116,15 @@ def _check_encoding(argv: list[str]) -> None:
         try:
             arg.encode()
         except UnicodeEncodeError:
-            raise UserError(f"argument {arg!r} is not UTF-8; expected text that files can record. Rename the file or "
-                            "mend the argument.") from None  # fmt: skip
+            raise UserError(
+                f"argument {arg!r} is not UTF-8; expected text that files can record. Rename the file or mend the argument."
+            ) from None
 
 
 def _parse(argv: list[str]) -> argparse.Namespace | None:
     if not argv or argv[0] in ("-h", "--help"):
         width = max(map(len, VERBS))
-        print(
-            "usage: research <verb> [options]\n\nTandem: retrieve, rerank, generate, and the ablations around it.\n\nverbs:"
-        )
+        print("usage: research <verb> [options]\n\nTandem: retrieve, rerank, generate, and the ablations around it.\n\nverbs:")
         print("\n".join(f"  {verb:{width}}  {line}" for verb, line in VERBS.items()))
         print(f"\n{EPILOG}")
         return None
@@ -130,8 +134,12 @@ def _parse(argv: list[str]) -> argparse.Namespace | None:
     if argv[0] not in VERBS:
         raise UserError(f"unknown verb {argv[0]!r}; {suggest(argv[0], VERBS)}. See `research --help`.")
     verb = importlib.import_module(f"research.verbs.{argv[0]}")
-    parser = Parser(prog=f"research {argv[0]}", description=verb.__doc__, allow_abbrev=False,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Parser(
+        prog=f"research {argv[0]}",
+        description=verb.__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     verb.add_arguments(parser)
     parser.set_defaults(run=verb.run)
     if hasattr(verb, "parse"):  # its options come from the classes that its configuration names

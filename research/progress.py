@@ -19,8 +19,16 @@ class Lines:
 def bar(total: int, desc: str, unit: str, initial: int = 0) -> tqdm:
     """A tqdm bar. In a log file (no terminal) it prints a line every 30 s instead of redrawing."""
     if sys.stderr.isatty():
-        return tqdm(total=total, desc=desc, unit=unit, initial=initial, file=sys.stderr, leave=False, mininterval=0.2,
-                    dynamic_ncols=True)  # fmt: skip
+        return tqdm(
+            total=total,
+            desc=desc,
+            unit=unit,
+            initial=initial,
+            file=sys.stderr,
+            leave=False,
+            mininterval=0.2,
+            dynamic_ncols=True,
+        )
     return tqdm(total=total, desc=desc, unit=unit, initial=initial, file=Lines(), mininterval=30, delay=30, ascii=True)
 
 

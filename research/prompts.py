@@ -59,13 +59,15 @@ def prompt_ids(tokenizer: Any, prompt: str | list[Message], model: str) -> list[
         # some tokenizers end every text; in training the completion follows, and no end
         return ids[:-1] if ids[-1:] == [end] and ids[:-1][-len(alone) :] == alone else ids
     if not getattr(tokenizer, "chat_template", None):
-        raise UserError(f"{model} has no chat template; expected one for prompts that are conversations. Name an "
-                        "instruction-tuned model, or data with plain prompts.")  # fmt: skip
+        raise UserError(
+            f"{model} has no chat template; expected one for prompts that are conversations. Name an "
+            "instruction-tuned model, or data with plain prompts."
+        )
     try:
         options = prompt.options if isinstance(prompt, Asked) else {}
-        return tokenizer.apply_chat_template([*prompt], add_generation_prompt=True, return_dict=True, **options)[
-            "input_ids"
-        ]
+        return tokenizer.apply_chat_template([*prompt], add_generation_prompt=True, return_dict=True, **options)["input_ids"]
     except Exception as error:  # jinja's errors, KeyError of the template's own fields
-        raise UserError(f"the chat template of {model} fails ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
-                        "expected messages that it takes. Correct the prompt's roles, or the template.") from error  # fmt: skip
+        raise UserError(
+            f"the chat template of {model} fails ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+            "expected messages that it takes. Correct the prompt's roles, or the template."
+        ) from error

@@ -29,16 +29,7 @@ from research.progress import say
 MODEL_FACTS = "tandem.json"  # in a model's folder: an adapter's base, by name and hash; once, lengths of an encoder
 MARKER = "provenance.json"  # a folder that holds this file is a run folder: verbs may write into it again
 STORE_FILES = ("lock", "journal.jsonl", "embeddings.npy", "ids.json", "store.json")
-DISK_ERRNOS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-}
+DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 LOCKLESS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}  # EBADF: NFS, of a file only read
 LONGEST = 240  # bytes of a name: disks take 255, and a log of the name has an ending
@@ -187,9 +178,7 @@ def replace_files(out: Path, first: str, former: Iterable[str] = ()) -> Iterator
 def _exchange(a: Path, b: Path) -> None:
     """Swap two folders; in one step where the file system can (renameat2), else in three."""
     try:
-        exchanged = (
-            ctypes.CDLL(None).renameat2(-100, os.fsencode(a), -100, os.fsencode(b), 2) == 0
-        )  # AT_FDCWD, RENAME_EXCHANGE
+        exchanged = ctypes.CDLL(None).renameat2(-100, os.fsencode(a), -100, os.fsencode(b), 2) == 0  # AT_FDCWD, RENAME_EXCHANGE
     except (AttributeError, OSError):
         exchanged = False
     if not exchanged:
@@ -210,11 +199,13 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; the folder is not one this tool finished. Make it again.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable JSON ({error}); expected a file this tool wrote. Delete it and run "
-                        "again.") from None  # fmt: skip
+        raise UserError(
+            f"{path} is not readable JSON ({error}); expected a file this tool wrote. Delete it and run again."
+        ) from None
     except RecursionError:
-        raise UserError(f"{path} is JSON nested too deeply to be read; expected a file this tool wrote. Delete it and run "
-                        "again.") from None  # fmt: skip
+        raise UserError(
+            f"{path} is JSON nested too deeply to be read; expected a file this tool wrote. Delete it and run again."
+        ) from None
 
 
 def read_yaml(path: Path, what: str) -> Any:
@@ -230,12 +221,12 @@ def read_yaml(path: Path, what: str) -> Any:
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Unique)
     except OSError as error:
-        raise UserError(
-            f"{what} {path} cannot be read ({error.strerror}); expected a YAML file. Check the path."
-        ) from None
+        raise UserError(f"{what} {path} cannot be read ({error.strerror}); expected a YAML file. Check the path.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{what} {path} is not readable YAML ({' '.join(str(error).split())[:300]}); expected `name: value` "
-                        "lines. Mend the file.") from None  # fmt: skip
+        raise UserError(
+            f"{what} {path} is not readable YAML ({' '.join(str(error).split())[:300]}); expected `name: value` "
+            "lines. Mend the file."
+        ) from None
     except RecursionError:
         raise UserError(
             f"{what} {path} is nested too deeply to be read; expected `name: value` lines. Mend the file."
@@ -246,9 +237,7 @@ class _Unique(yaml.SafeLoader):
     """A name given twice is an error, not the last one."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node = super().compose_mapping_node(
-            anchor
-        )  # as it is written: `<<: *other` puts names in that may stand here too
+        node = super().compose_mapping_node(anchor)  # as it is written: `<<: *other` puts names in that may stand here too
         keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         names = [self.construct_object(key, deep=True) for key in keys]
         if doubled := [name for i, name in enumerate(names) if name in names[:i]]:
@@ -268,8 +257,10 @@ def disk_errors(path: Path) -> Iterator[None]:
 def disk_error(error: OSError, path: Path) -> OSError | UserError:
     """A full, read-only or forbidden disk is the user's to mend; any other OSError is returned as it is."""
     if error.errno in DISK_ERRNOS or isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
-        return UserError(f"cannot write {path}: {error.strerror or error}; expected a writable place with room. Free "
-                         "space or name another folder, then run the same command again.")  # fmt: skip
+        return UserError(
+            f"cannot write {path}: {error.strerror or error}; expected a writable place with room. Free "
+            "space or name another folder, then run the same command again."
+        )
     return error
 
 
@@ -284,8 +275,10 @@ def require_space(folder: Path, needed: int, what: str) -> None:
         place = place.parent
     free = shutil.disk_usage(place).free
     if free < needed + 2**20:
-        raise UserError(f"{what} needs {needed / 2**20:,.1f} MiB but {place} has {free / 2**20:,.1f} MiB free; free "
-                        "space, or name another folder (--out, or --cache for embeddings and indexes).")  # fmt: skip
+        raise UserError(
+            f"{what} needs {needed / 2**20:,.1f} MiB but {place} has {free / 2**20:,.1f} MiB free; free "
+            "space, or name another folder (--out, or --cache for embeddings and indexes)."
+        )
 
 
 def open_lock(path: Path, append: bool = False) -> IO:
@@ -315,8 +308,10 @@ def open_lock(path: Path, append: bool = False) -> IO:
 
 
 def _no_lock_file(path: Path) -> UserError:
-    return UserError(f"the lock {path} is a symbolic link, or no file at all; expected a file, which this tool makes. Look "
-                     "where it points and who made it, then remove it, or name another folder.")  # fmt: skip
+    return UserError(
+        f"the lock {path} is a symbolic link, or no file at all; expected a file, which this tool makes. Look "
+        "where it points and who made it, then remove it, or name another folder."
+    )
 
 
 def lock(stream: IO, how: int, path: Path) -> None:
@@ -336,9 +331,11 @@ def lock(stream: IO, how: int, path: Path) -> None:
     except OSError as error:
         if error.errno not in LOCKLESS:
             raise
-        raise UserError(f"{path} cannot be locked ({error.strerror}), and without locks two commands could write one file; "
-                        "expected a file system with flock, as local disks and most network mounts have. Name another folder "
-                        "(--out; --cache or TANDEM_CACHE for caches), or mount this one with locks.") from error  # fmt: skip
+        raise UserError(
+            f"{path} cannot be locked ({error.strerror}), and without locks two commands could write one file; "
+            "expected a file system with flock, as local disks and most network mounts have. Name another folder "
+            "(--out; --cache or TANDEM_CACHE for caches), or mount this one with locks."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -383,8 +380,9 @@ def exclusive(folder: Path, wait: bool = True) -> Iterator[None]:
             lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
         except BlockingIOError:
             if not wait:
-                raise UserError(f"another command is writing into {folder}; expected to be alone there. Wait for it, or name "
-                                "another --out.") from None  # fmt: skip
+                raise UserError(
+                    f"another command is writing into {folder}; expected to be alone there. Wait for it, or name another --out."
+                ) from None
             say(f"waiting for another process that makes {folder}")
             lock(stream, fcntl.LOCK_EX, path)
         yield
@@ -416,8 +414,10 @@ def open_run_folder(out: Path) -> Path:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; expected a folder. Name another.")
     if out.is_dir() and not (out / MARKER).exists() and any(not leftover(path) for path in out.iterdir()):
-        raise UserError(f"--out {out} holds files but no {MARKER}, so it is not a run folder; nothing was touched. "
-                        "Name a new or empty folder.")  # fmt: skip
+        raise UserError(
+            f"--out {out} holds files but no {MARKER}, so it is not a run folder; nothing was touched. "
+            "Name a new or empty folder."
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -437,8 +437,9 @@ def check_store_folder(out: Path) -> None:
         raise UserError(f"--out {out} is a file; expected a folder. Name another.")
     for path in out.iterdir() if out.is_dir() else ():
         if path.name not in STORE_FILES and not leftover(path):
-            raise UserError(f"{out} holds other files ({path.name}); expected a new or empty folder for embeddings. Name "
-                            "another.")  # fmt: skip
+            raise UserError(
+                f"{out} holds other files ({path.name}); expected a new or empty folder for embeddings. Name another."
+            )
 
 
 def leftover(path: Path) -> bool:
@@ -500,8 +501,7 @@ class Stages:
         path = out / self.FILE
         self.done: dict[str, dict] = read_json(path) if path.exists() else {}
         if not isinstance(self.done, dict):
-            raise UserError(f"{path} is not one this tool wrote; expected an object. Delete it, and the stages are made "
-                            "again.")  # fmt: skip
+            raise UserError(f"{path} is not one this tool wrote; expected an object. Delete it, and the stages are made again.")
 
     def finished(self, name: str, key: str) -> dict | None:
         """The recorded facts of stage `name` if it still stands for `key`, else None."""

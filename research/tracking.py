@@ -40,9 +40,7 @@ class Tracker:
         group: of runs that belong together, as a sweep's.
     """
 
-    def __init__(
-        self, choice: str, folder: Path, job: str, config: dict, id: str | None = None, group: str | None = None
-    ):
+    def __init__(self, choice: str, folder: Path, job: str, config: dict, id: str | None = None, group: str | None = None):
         self.run = None
         mode = wandb_mode(choice)
         if mode == "disabled":
@@ -53,16 +51,23 @@ class Tracker:
 
             # W&B's own limit is none: until there is a network again
             limit = os.environ.get("WANDB_FINISH_TIMEOUT") or UPLOAD
-            settings = wandb.Settings(console="off", init_timeout=30, x_disable_stats=True, finish_timeout=limit,
-                                      finish_timeout_raises=True)  # fmt: skip
-            # an absolute path: wandb's service may be an older process with another working folder
-            self.run = wandb.init(project=os.environ.get("WANDB_PROJECT", "tandem"), dir=folder.resolve(), job_type=job,
-                                  config=config, mode=mode, settings=settings, name=folder.name, id=id, group=group,
-                                  resume=None if id is None else "allow")  # fmt: skip
-            say(
-                f"W&B: {mode}"
-                + ("" if mode == "online" else f", files in {folder / 'wandb'} (wandb sync uploads them)")
+            settings = wandb.Settings(
+                console="off", init_timeout=30, x_disable_stats=True, finish_timeout=limit, finish_timeout_raises=True
             )
+            # an absolute path: wandb's service may be an older process with another working folder
+            self.run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "tandem"),
+                dir=folder.resolve(),
+                job_type=job,
+                config=config,
+                mode=mode,
+                settings=settings,
+                name=folder.name,
+                id=id,
+                group=group,
+                resume=None if id is None else "allow",
+            )
+            say(f"W&B: {mode}" + ("" if mode == "online" else f", files in {folder / 'wandb'} (wandb sync uploads them)"))
         except Exception as error:  # wandb raises its own, requests' and OS errors
             self._lost(error)
         finally:
@@ -89,8 +94,10 @@ class Tracker:
             self.run.finish(exit_code=code)
         except TimeoutError:
             settings = self.run.settings
-            say(f"warning: W&B has not taken all of this run's numbers in {settings.finish_timeout:g} s; they are in the run "
-                f"folder, and `wandb sync {settings.sync_dir}` uploads them")  # fmt: skip
+            say(
+                f"warning: W&B has not taken all of this run's numbers in {settings.finish_timeout:g} s; they are in the run "
+                f"folder, and `wandb sync {settings.sync_dir}` uploads them"
+            )
 
     def _try(self, action) -> None:
         if self.run is not None:
@@ -101,9 +108,7 @@ class Tracker:
 
     def _lost(self, error: Exception) -> None:
         self.run = None
-        say(
-            f"warning: W&B failed ({type(error).__name__}: {error}); the run goes on, its numbers are in the run folder"
-        )
+        say(f"warning: W&B failed ({type(error).__name__}: {error}); the run goes on, its numbers are in the run folder")
 
 
 def has_key() -> bool:

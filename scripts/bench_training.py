@@ -79,12 +79,32 @@ class Bench:
             write_rows(made, task, path)
         return path
 
-    def case(self, task: str, pairs: int, tokens: int | None = None, shape: str = "minilm", given: str = "texts",
-             precision: str = "bf16", dropout: float | None = None, attention: str = "sdpa") -> dict:  # fmt: skip
+    def case(
+        self,
+        task: str,
+        pairs: int,
+        tokens: int | None = None,
+        shape: str = "minilm",
+        given: str = "texts",
+        precision: str = "bf16",
+        dropout: float | None = None,
+        attention: str = "sdpa",
+    ) -> dict:
         workers = gpu_overlay()["workers"] if self.device == "cuda" else 0
-        return {"task": task, "pairs": pairs, "tokens": tokens, "input": given, "precision": precision, "dropout": dropout,
-                "workers": workers, "model": str(self.model(task, shape)), "rows": str(self.rows(task, tokens, pairs)),
-                "device": self.device, "attention": attention, "warmup": 2 if self.device == "cpu" else 5}  # fmt: skip
+        return {
+            "task": task,
+            "pairs": pairs,
+            "tokens": tokens,
+            "input": given,
+            "precision": precision,
+            "dropout": dropout,
+            "workers": workers,
+            "model": str(self.model(task, shape)),
+            "rows": str(self.rows(task, tokens, pairs)),
+            "device": self.device,
+            "attention": attention,
+            "warmup": 2 if self.device == "cpu" else 5,
+        }
 
     def speed(self, case: dict, rounds: int, steps: int | None = None, count: bool = True) -> dict:
         """Sides of a case in turns, and what their numbers say of each other; see benching.sides.compare."""
@@ -124,13 +144,24 @@ class Bench:
         errors = {name: row["error"] for name, row in found.items() if "error" in row}
         if errors:
             return {"error": "; ".join(f"{name}: {error}" for name, error in errors.items())}
-        return {f"loss_after_{STEPS}_steps": {name: round(value, 6) for name, value in after.items()},
-                "loss_difference": round(abs(after["ours"] - after[peer]), 6)}  # fmt: skip
+        return {
+            f"loss_after_{STEPS}_steps": {name: round(value, 6) for name, value in after.items()},
+            "loss_difference": round(abs(after["ours"] - after[peer]), 6),
+        }
 
 
-def bench_training(tasks: list[str], precisions: list[str], device: str, random_weights: bool, full: bool,
-                   attention: str = "sdpa", shapes: Sequence[str] = ("minilm",), tokens: Sequence[int | None] = (None,),
-                   pairs: Sequence[int] = (), inputs: Sequence[str] = ("texts",)) -> dict:  # fmt: skip
+def bench_training(
+    tasks: list[str],
+    precisions: list[str],
+    device: str,
+    random_weights: bool,
+    full: bool,
+    attention: str = "sdpa",
+    shapes: Sequence[str] = ("minilm",),
+    tokens: Sequence[int | None] = (None,),
+    pairs: Sequence[int] = (),
+    inputs: Sequence[str] = ("texts",),
+) -> dict:
     """Every task, precision, shape, length, size and input; a flat table of ratio_*, memory_ratio_* and so on."""
     result: dict = {}
     sizes = pairs or [256 if device == "cuda" else 64]
@@ -155,8 +186,12 @@ def bench_training(tasks: list[str], precisions: list[str], device: str, random_
 def flat(name: str, found: dict) -> dict:
     """A case's numbers as one line each."""
     ours, peer = found["sides"].get("ours", {}), found["sides"].get(found["peer"], {})
-    rows = {f"ratio_train_{name}": found.get("ratio"), f"range_train_{name}": found.get("range"),
-            f"memory_ratio_train_{name}": found.get("memory_ratio"), f"peer_train_{name}": found["peer"]}  # fmt: skip
+    rows = {
+        f"ratio_train_{name}": found.get("ratio"),
+        f"range_train_{name}": found.get("range"),
+        f"memory_ratio_train_{name}": found.get("memory_ratio"),
+        f"peer_train_{name}": found["peer"],
+    }
     for key in SHOWN:
         if key in ours or key in peer:
             rows |= {f"{key}_train_{name}": ours.get(key), f"peer_{key}_train_{name}": peer.get(key)}
@@ -171,8 +206,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--pairs", nargs="+", type=int, default=[], help="of a step (64; 256 on a GPU)", metavar="N")
     parser.add_argument("--tokens", nargs="+", type=int, default=[None], help="of made-up texts", metavar="T")
-    parser.add_argument("--shapes", nargs="+", default=["minilm"], choices=["tiny", "minilm", "110m"],
-                        help="of random weights")  # fmt: skip
+    parser.add_argument("--shapes", nargs="+", default=["minilm"], choices=["tiny", "minilm", "110m"], help="of random weights")
     parser.add_argument("--inputs", nargs="+", default=["texts"], choices=["texts", "tokens"])
     parser.add_argument("--peer-attention", default="sdpa", choices=["sdpa", "eager"])
     parser.add_argument("--random-weights", action="store_true", help="no model file and no data needed")
@@ -187,9 +221,18 @@ def main() -> None:
         return
     if not args.random_weights and (args.tokens != [None] or args.shapes != ["minilm"]):
         parser.error("--tokens and --shapes are of made-up models and texts: pass --random-weights with them")
-    result = bench_training(args.tasks, args.precision, args.device, args.random_weights, args.full,
-                            attention=args.peer_attention, shapes=args.shapes, tokens=args.tokens, pairs=args.pairs,
-                            inputs=args.inputs)  # fmt: skip
+    result = bench_training(
+        args.tasks,
+        args.precision,
+        args.device,
+        args.random_weights,
+        args.full,
+        attention=args.peer_attention,
+        shapes=args.shapes,
+        tokens=args.tokens,
+        pairs=args.pairs,
+        inputs=args.inputs,
+    )
     print(json.dumps(result) if args.json else "\n".join(f"{name:56} {value}" for name, value in result.items()))
 
 

@@ -60,18 +60,20 @@ def run_parts(names: list[str], out: Path, device: str) -> int:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         facts = read(path) or {"done": False, "cases": {}, "left_out": {}}
-        errors = sum(
-            "error" in one for case in facts["cases"].values() for one in (case, *case.get("sides", {}).values())
-        )
+        errors = sum("error" in one for case in facts["cases"].values() for one in (case, *case.get("sides", {}).values()))
         bad += not facts["done"]
-        print(f"{name}: {'done' if facts['done'] else f'not done ({code})'}, {len(facts['cases'])} cases, {errors} with an "
-              f"error, {len(facts['left_out'])} left out, {time.monotonic() - start:.0f} s", file=sys.stderr)  # fmt: skip
+        print(
+            f"{name}: {'done' if facts['done'] else f'not done ({code})'}, {len(facts['cases'])} cases, {errors} with an "
+            f"error, {len(facts['left_out'])} left out, {time.monotonic() - start:.0f} s",
+            file=sys.stderr,
+        )
     return bad
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/gpu_check.sh", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="scripts/gpu_check.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--part", choices=list(MINUTES), help="only this one")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu_check"), metavar="DIR")
     parser.add_argument("--dry-run", action="store_true", help="every part on the CPU at a tiny size: does it run?")
@@ -89,19 +91,22 @@ def main() -> int:
         return 0
     for name in NEEDED:
         if importlib.util.find_spec(name) is None:
-            print(f"error: {name} is not installed for {sys.executable}; expected it. Install it, or name another Python: "
-                  "PYTHON=/path/to/python scripts/gpu_check.sh", file=sys.stderr)  # fmt: skip
+            print(
+                f"error: {name} is not installed for {sys.executable}; expected it. Install it, or name another Python: "
+                "PYTHON=/path/to/python scripts/gpu_check.sh",
+                file=sys.stderr,
+            )
             return 2
     if not args.dry_run:
         import torch
 
         if not torch.cuda.is_available():
-            print("error: torch sees no GPU; expected one. `--dry-run` runs every part on the CPU at a tiny size.",
-                  file=sys.stderr)  # fmt: skip
+            print(
+                "error: torch sees no GPU; expected one. `--dry-run` runs every part on the CPU at a tiny size.",
+                file=sys.stderr,
+            )
             return 2
-    return (
-        1 if run_parts([args.part] if args.part else list(MINUTES), args.out, "cpu" if args.dry_run else "cuda") else 0
-    )
+    return 1 if run_parts([args.part] if args.part else list(MINUTES), args.out, "cpu" if args.dry_run else "cuda") else 0
 
 
 if __name__ == "__main__":

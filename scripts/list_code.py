@@ -36,12 +36,18 @@ def main() -> int:
         try:
             changed = [name for name in uncommitted() if name.strip('"').endswith(".py")]
         except (OSError, subprocess.CalledProcessError) as error:
-            print(f"error: git does not say whether this code is committed ({error}); expected a clone of the repository. "
-                  "Nothing was listed.", file=sys.stderr)  # fmt: skip
+            print(
+                f"error: git does not say whether this code is committed ({error}); expected a clone of the repository. "
+                "Nothing was listed.",
+                file=sys.stderr,
+            )
             return 2
         if changed:
-            print(f"error: {len(changed)} files of rooms that compute are not committed ({', '.join(changed[:3])}); expected "
-                  "the state that others will have. Commit or undo them; nothing was listed.", file=sys.stderr)  # fmt: skip
+            print(
+                f"error: {len(changed)} files of rooms that compute are not committed ({', '.join(changed[:3])}); expected "
+                "the state that others will have. Commit or undo them; nothing was listed.",
+                file=sys.stderr,
+            )
             return 2
         with open(LIST, "a", encoding="utf-8") as stream:
             stream.write(f"{code_fingerprint()} {len(CHANGES)}\n")

@@ -4,9 +4,7 @@ import os
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["WANDB_MODE"] = "disabled"  # the tests of tracking choose their own
-os.environ["HF_HUB_OFFLINE"] = (
-    "1"  # read when huggingface_hub is imported: without it each refusal takes 20 s of retries
-)
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: without it each refusal takes 20 s of retries
 os.environ.pop("TANDEM_CACHE", None)
 
 import json
@@ -28,9 +26,7 @@ WORDS = (
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
-    parser.addoption(
-        "--quick", action="store_true", help="without the tests marked thorough, families sampled (tiers.py)"
-    )
+    parser.addoption("--quick", action="store_true", help="without the tests marked thorough, families sampled (tiers.py)")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -86,9 +82,13 @@ def wordpiece():
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=64, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+        tokenizer_object=tokenizer,
+        model_max_length=64,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
         sep_token="[SEP]",
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="session")
@@ -98,8 +98,14 @@ def tiny_bert(tmp_path_factory, wordpiece) -> Path:
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=len(wordpiece), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                        intermediate_size=64, max_position_embeddings=64)  # fmt: skip
+    config = BertConfig(
+        vocab_size=len(wordpiece),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
     folder = tmp_path_factory.mktemp("models") / "tiny-bert"
     BertModel(config).eval().save_pretrained(folder)
     wordpiece.save_pretrained(folder)
@@ -113,8 +119,16 @@ def tiny_reranker(tmp_path_factory, wordpiece) -> Path:
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(1)
-    config = BertConfig(vocab_size=len(wordpiece), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                        intermediate_size=64, max_position_embeddings=64, num_labels=1, initializer_range=0.3)  # fmt: skip
+    config = BertConfig(
+        vocab_size=len(wordpiece),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        num_labels=1,
+        initializer_range=0.3,
+    )
     folder = tmp_path_factory.mktemp("models") / "tiny-reranker"
     BertForSequenceClassification(config).eval().save_pretrained(folder)
     wordpiece.save_pretrained(folder)
@@ -180,8 +194,16 @@ def research_process(tmp_path):
 
     def run(*argv, env: dict | None = None, **options) -> Result:
         environment = {**os.environ, "TANDEM_CACHE": str(tmp_path / "cache"), **(env or {})}
-        done = subprocess.run([sys.executable, "-m", "research", *map(str, argv)], cwd=ROOT, env=environment,
-                              capture_output=True, text=True, timeout=900, check=False, **options)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "research", *map(str, argv)],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+            **options,
+        )
         return Result(done.returncode, done.stdout, done.stderr)
 
     return run

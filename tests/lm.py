@@ -25,8 +25,13 @@ def byte_tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.BPE(vocab, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>", pad_token="<|end|>",
-                                        additional_special_tokens=special[1:], model_max_length=512)  # fmt: skip
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token="<|end|>",
+        pad_token="<|end|>",
+        additional_special_tokens=special[1:],
+        model_max_length=512,
+    )
     tokenizer.chat_template = template
     return tokenizer
 
@@ -34,10 +39,20 @@ def byte_tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
 def tiny_llama(layers: int = 2, seed: int = 0, **more) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=260, hidden_size=32, intermediate_size=48, num_hidden_layers=layers, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, pad_token_id=0, eos_token_id=0, bos_token_id=None,
-        initializer_range=0.2, attention_dropout=0.0, **more,
-    )  # fmt: skip
+        vocab_size=260,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        pad_token_id=0,
+        eos_token_id=0,
+        bos_token_id=None,
+        initializer_range=0.2,
+        attention_dropout=0.0,
+        **more,
+    )
     return LlamaForCausalLM(config).eval()
 
 
@@ -55,6 +70,5 @@ def rows(count: int = 40) -> list[dict]:
     for i in range(count):
         prompt = " ".join(words[(i * 7 + k) % len(words)] for k in range(2 + i % 9))
         answer = " ".join(words[(i * 5 + 3 * k) % len(words)] for k in range(1 + i % 6))
-        out.append({"prompt": [{"role": "user", "content": prompt}],
-                    "completion": [{"role": "assistant", "content": answer}]})  # fmt: skip
+        out.append({"prompt": [{"role": "user", "content": prompt}], "completion": [{"role": "assistant", "content": answer}]})
     return out

@@ -53,8 +53,11 @@ class Point(NamedTuple):
 
     @property
     def values(self) -> dict[str, Any]:
-        return {"model.adapter": {"r": self.r, "lora_alpha": int(self.r * self.scale), "lora_dropout": self.dropout},
-                "model.optimisation.lr": self.lr, "seed_everything": self.seed}  # fmt: skip
+        return {
+            "model.adapter": {"r": self.r, "lora_alpha": int(self.r * self.scale), "lora_dropout": self.dropout},
+            "model.optimisation.lr": self.lr,
+            "seed_everything": self.seed,
+        }
 
 
 def write_study(folder: Path, points: int, outputs: int = 0, seed: int = 0) -> None:
@@ -126,9 +129,17 @@ def _curves(one: Point, losses: dict[int, float], last: int, dice: random.Random
     for step in range(last + 1):
         if step:
             loss = 2.8 + 0.9 * math.exp(-4 * step / STEPS) + dice.gauss(0, 0.2)
-            lines.append({"step": step, "train/loss": loss, "train/grad_norm": 0.4 + 0.1 * dice.random(),
-                          "train/lr": one.lr * (1 - (step - 1) / STEPS), "train/token_accuracy": 1 / loss,
-                          "train/tokens": 2400.0, "seconds": round(one.step_seconds * step, 3)})  # fmt: skip
+            lines.append(
+                {
+                    "step": step,
+                    "train/loss": loss,
+                    "train/grad_norm": 0.4 + 0.1 * dice.random(),
+                    "train/lr": one.lr * (1 - (step - 1) / STEPS),
+                    "train/token_accuracy": 1 / loss,
+                    "train/tokens": 2400.0,
+                    "seconds": round(one.step_seconds * step, 3),
+                }
+            )
         if step in losses:
             found = {f"val/{name}": value for name, value in _numbers(losses[step]).items()}
             lines.append({"step": step, **found, "seconds": round(one.step_seconds * step + 0.1, 3)})
@@ -139,19 +150,33 @@ def _metrics(one: Point, losses: dict[int, float], last: int, outputs: int, dice
     best = min(losses, key=losses.__getitem__)
     means = _numbers(losses[best])
     spread = {str(i): (i % 11 - 5) / 10 + dice.gauss(0, 0.05) for i in range(EXAMPLES)}
-    per_query = {
-        name: {i: means[name] * (1 + by / 10) for i, by in spread.items()} for name in ("loss", "token_accuracy")
-    }
+    per_query = {name: {i: means[name] * (1 + by / 10) for i, by in spread.items()} for name in ("loss", "token_accuracy")}
     per_query["rouge_l"] = {str(i): means["rouge_l"] * (1 + spread[str(i)]) for i in range(min(outputs, EXAMPLES))}
-    answers = {str(i): {"prompt": [{"role": "user", "content": _text(random.Random(f"prompt {i}"), 40)}],
-                        "reference": _text(random.Random(f"reference {i}"), 12), "answer": _text(dice, 12)}
-               for i in range(outputs)}  # fmt: skip
-    found = {"kind": "fit", "monitor": "val/loss", "step": best, "metrics": means, "untrained": _numbers(losses[0]),
-             "per_query": per_query} | ({"answers": answers} if outputs else {})  # fmt: skip
+    answers = {
+        str(i): {
+            "prompt": [{"role": "user", "content": _text(random.Random(f"prompt {i}"), 40)}],
+            "reference": _text(random.Random(f"reference {i}"), 12),
+            "answer": _text(dice, 12),
+        }
+        for i in range(outputs)
+    }
+    found = {
+        "kind": "fit",
+        "monitor": "val/loss",
+        "step": best,
+        "metrics": means,
+        "untrained": _numbers(losses[0]),
+        "per_query": per_query,
+    } | ({"answers": answers} if outputs else {})
     if one.state == "pruned":
         found["pruned"] = {"step": last, "values": len(losses) - 1, "why": "is worse than 2 of 3 others at this step"}
-    return found | {"finished": True, "steps": last, "seconds": round(one.step_seconds * last + 3, 3), "temperature": None,
-                    "trained": _trained(one)}  # fmt: skip
+    return found | {
+        "finished": True,
+        "steps": last,
+        "seconds": round(one.step_seconds * last + 3, 3),
+        "temperature": None,
+        "trained": _trained(one),
+    }
 
 
 def _text(dice: random.Random, words: int) -> str:
@@ -160,14 +185,29 @@ def _text(dice: random.Random, words: int) -> str:
 
 def _trained(one: Point) -> dict[str, Any]:
     size = 305_280 * one.r
-    return {"trained_parameters": size, "adapter_parameters": size, "parameters": 134_515_008 + size,
-            "effective_scale": one.scale, "virtual_tokens": 0, "adapter_bytes": 4 * size}  # fmt: skip
+    return {
+        "trained_parameters": size,
+        "adapter_parameters": size,
+        "parameters": 134_515_008 + size,
+        "effective_scale": one.scale,
+        "virtual_tokens": 0,
+        "adapter_bytes": 4 * size,
+    }
 
 
 def _argv(folder: Path, one: Point) -> list[str]:
     options = [f"--{name}={value}" for name, value in one.values.items()]
-    return ["research", "fit", "-c", "configs/sft.yaml", "-c", "configs/adapter/lora.yaml", "--out",
-            f"runs/sweeps/{folder.name}/{one.id}", *options]  # fmt: skip
+    return [
+        "research",
+        "fit",
+        "-c",
+        "configs/sft.yaml",
+        "-c",
+        "configs/adapter/lora.yaml",
+        "--out",
+        f"runs/sweeps/{folder.name}/{one.id}",
+        *options,
+    ]
 
 
 def _made_of() -> dict[str, Any]:
@@ -176,22 +216,44 @@ def _made_of() -> dict[str, Any]:
     def digest(text: str) -> str:
         return hashlib.sha256(text.encode()).hexdigest()
 
-    return {"code": digest("code")[:16], "base": digest("base"),
-            "data": {"train": digest("train"), "examples": 192, "val": digest("val")}}  # fmt: skip
+    return {
+        "code": digest("code")[:16],
+        "base": digest("base"),
+        "data": {"train": digest("train"), "examples": 192, "val": digest("val")},
+    }
 
 
 def _facts(one: Point) -> dict[str, Any]:
     made, trained = _made_of(), _trained(one)
-    return {"computes": one.id, "trained_parameters": trained["trained_parameters"], "adapter_bytes": trained["adapter_bytes"],
-            "memory": 288_567_936, "base_hash": made["base"], "data": made["data"]}  # fmt: skip
+    return {
+        "computes": one.id,
+        "trained_parameters": trained["trained_parameters"],
+        "adapter_bytes": trained["adapter_bytes"],
+        "memory": 288_567_936,
+        "base_hash": made["base"],
+        "data": made["data"],
+    }
 
 
 def _provenance(folder: Path, one: Point) -> dict[str, Any]:
     made = _made_of()
-    return {"command": _argv(folder, one), "time": "2026-11-23T04:03:51+0000", "git_commit": made["code"] * 2 + "0" * 8,
-            "git_dirty": False, "python": "3.11.7", "platform": "Linux-x86_64", "cpus": 2, "packages": {"torch": "2.13.0+cpu"},
-            "made_of": hashlib.sha256(one.id.encode()).hexdigest(), "seed": one.seed, "device": "cpu", "point": one.id,
-            "fingerprint": made["code"], "model_hash": made["base"], "data": made["data"]}  # fmt: skip
+    return {
+        "command": _argv(folder, one),
+        "time": "2026-11-23T04:03:51+0000",
+        "git_commit": made["code"] * 2 + "0" * 8,
+        "git_dirty": False,
+        "python": "3.11.7",
+        "platform": "Linux-x86_64",
+        "cpus": 2,
+        "packages": {"torch": "2.13.0+cpu"},
+        "made_of": hashlib.sha256(one.id.encode()).hexdigest(),
+        "seed": one.seed,
+        "device": "cpu",
+        "point": one.id,
+        "fingerprint": made["code"],
+        "model_hash": made["base"],
+        "data": made["data"],
+    }
 
 
 def _events(one: Point) -> list[dict[str, Any]]:
@@ -199,13 +261,11 @@ def _events(one: Point) -> list[dict[str, Any]]:
         return []
     start = STARTED + 110.0 * one.number
     shared = {"point": one.id, "host": "node1", "job": None, "pid": 9637}
-    more = {
-        "done": {"seconds": 103.0},
-        "pruned": {"seconds": 53.0},
-        "failed": {"code": 1, "error": "CUDA out of memory"},
-    }
-    return [{**shared, "state": "running", "time": start, "attempt": 1},
-            {**shared, "state": one.state, "time": start + 105, **more[one.state]}]  # fmt: skip
+    more = {"done": {"seconds": 103.0}, "pruned": {"seconds": 53.0}, "failed": {"code": 1, "error": "CUDA out of memory"}}
+    return [
+        {**shared, "state": "running", "time": start, "attempt": 1},
+        {**shared, "state": one.state, "time": start + 105, **more[one.state]},
+    ]
 
 
 def _write_lines(path: Path, lines: list[dict]) -> None:

@@ -61,8 +61,15 @@ def write_log(path: Path, messages: list, header: bytes = b":W&B\xe1\xbe\x00") -
     return path
 
 
-def run_records(id: str, config: dict, history: list[dict], summary: dict | None = None, exit_code: int | None = 0,
-                started: int = 1_700_000_000, **run) -> list:  # fmt: skip
+def run_records(
+    id: str,
+    config: dict,
+    history: list[dict],
+    summary: dict | None = None,
+    exit_code: int | None = 0,
+    started: int = 1_700_000_000,
+    **run,
+) -> list:
     """What a program that logs `history` (each row with its _step) leaves; its summary is the last of each, then `summary`."""
     from wandb.proto.wandb_internal_pb2 import Record
 

@@ -13,10 +13,28 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 NO_MORE = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
 WHEN = "2026-01-01T00:00:00"
-USER = {"id": "u", "entity": "me", "username": "me", "name": "me", "email": "", "flags": "{}", "admin": False,
-        "teams": {"edges": []}, "apiKeys": {"edges": []}}  # fmt: skip
-PROJECT = {"__typename": "Project", "id": "p", "internalId": "7", "name": "tandem", "entityName": "me", "createdAt": WHEN,
-           "isBenchmark": False, "user": None, "entity": {"id": "e", "name": "me"}}  # fmt: skip
+USER = {
+    "id": "u",
+    "entity": "me",
+    "username": "me",
+    "name": "me",
+    "email": "",
+    "flags": "{}",
+    "admin": False,
+    "teams": {"edges": []},
+    "apiKeys": {"edges": []},
+}
+PROJECT = {
+    "__typename": "Project",
+    "id": "p",
+    "internalId": "7",
+    "name": "tandem",
+    "entityName": "me",
+    "createdAt": WHEN,
+    "isBenchmark": False,
+    "user": None,
+    "entity": {"id": "e", "name": "me"},
+}
 
 
 class StandIn:
@@ -48,21 +66,43 @@ class StandIn:
             "Runs": lambda: self._runs(asked),
             "upsertView": lambda: self._view(asked),
             "RunResumeStatus": lambda: {"model": PROJECT | {"bucket": None}},
-            "UpsertBucket": lambda: {"upsertBucket": {"inserted": True, "bucket": _run(asked["name"]) | {
-                "config": "{}", "project": PROJECT}}},
-            "CreateRunFiles": lambda: {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": [
-                {"name": name, "uploadUrl": self._url(f"run/{name}")} for name in asked["files"]]}},
+            "UpsertBucket": lambda: {
+                "upsertBucket": {"inserted": True, "bucket": _run(asked["name"]) | {"config": "{}", "project": PROJECT}}
+            },
+            "CreateRunFiles": lambda: {
+                "createRunFiles": {
+                    "runID": "b",
+                    "uploadHeaders": [],
+                    "files": [{"name": name, "uploadUrl": self._url(f"run/{name}")} for name in asked["files"]],
+                }
+            },
             "ArtifactType": lambda: {"project": {"artifact": None}},
-            "CreateArtifact": lambda: {"createArtifact": {"artifact": {"id": "QQ==", "state": "PENDING", "artifactSequence": {
-                "latestArtifact": None}}}},
+            "CreateArtifact": lambda: {
+                "createArtifact": {"artifact": {"id": "QQ==", "state": "PENDING", "artifactSequence": {"latestArtifact": None}}}
+            },
             "CreateArtifactManifest": lambda: {"createArtifactManifest": {"artifactManifest": self._manifest()}},
             "UpdateArtifactManifest": lambda: {"updateArtifactManifest": {"artifactManifest": self._manifest()}},
-            "CreateArtifactFiles": lambda: {"createArtifactFiles": {"files": {"edges": [{"node": {
-                "storagePath": "s", "uploadUrl": self._url(f"artifact/{file['name']}"), "uploadHeaders": [],
-                "uploadMultipartUrls": None, "artifact": {"id": "QQ=="}}} for file in asked["input"]["artifactFiles"]]}}},
+            "CreateArtifactFiles": lambda: {
+                "createArtifactFiles": {
+                    "files": {
+                        "edges": [
+                            {
+                                "node": {
+                                    "storagePath": "s",
+                                    "uploadUrl": self._url(f"artifact/{file['name']}"),
+                                    "uploadHeaders": [],
+                                    "uploadMultipartUrls": None,
+                                    "artifact": {"id": "QQ=="},
+                                }
+                            }
+                            for file in asked["input"]["artifactFiles"]
+                        ]
+                    }
+                }
+            },
             "CommitArtifact": lambda: {"commitArtifact": {"artifact": {"id": "QQ==", "digest": "d"}}},
             "ArtifactByID": lambda: {"artifact": self._artifact()},
-        }  # fmt: skip
+        }
         return answers.get(operation, dict)()
 
     def _url(self, path: str) -> str:
@@ -77,33 +117,74 @@ class StandIn:
             return {"project": None}
         there = [id for id in self.runs if id in json.loads(asked["filters"])["name"]["$in"]]
         edges = [{"node": _run(id), "cursor": id} for id in there]
-        return {"project": {"internalId": "7", "runCount": len(there), "readOnly": False,
-                            "runs": {"edges": edges, "pageInfo": NO_MORE}}}  # fmt: skip
+        return {
+            "project": {
+                "internalId": "7",
+                "runCount": len(there),
+                "readOnly": False,
+                "runs": {"edges": edges, "pageInfo": NO_MORE},
+            }
+        }
 
     def _view(self, asked: dict) -> dict:
-        view = {"id": asked["id"] or f"view{len(self.sent('upsertView'))}", "type": "runs", "name": asked["name"],
-                "displayName": asked["displayName"], "description": asked["description"], "project": PROJECT,
-                "spec": asked["spec"], "updatedAt": None}  # fmt: skip
+        view = {
+            "id": asked["id"] or f"view{len(self.sent('upsertView'))}",
+            "type": "runs",
+            "name": asked["name"],
+            "displayName": asked["displayName"],
+            "description": asked["description"],
+            "project": PROJECT,
+            "spec": asked["spec"],
+            "updatedAt": None,
+        }
         return {"upsertView": {"view": view, "inserted": True}}
 
     def _artifact(self) -> dict:
         made = self.sent("CreateArtifact")[-1]["input"]
-        sequence = {
-            "__typename": "ArtifactSequence",
-            "id": "s",
-            "name": made["artifactCollectionName"],
-            "project": PROJECT,
+        sequence = {"__typename": "ArtifactSequence", "id": "s", "name": made["artifactCollectionName"], "project": PROJECT}
+        return {
+            "__typename": "Artifact",
+            "id": "QQ==",
+            "artifactSequence": sequence,
+            "versionIndex": 0,
+            "description": "",
+            "artifactType": {"name": made["artifactTypeName"]},
+            "metadata": made["metadata"],
+            "ttlDurationSeconds": -2,
+            "ttlIsInherited": True,
+            "tags": [],
+            "historyStep": None,
+            "state": "COMMITTED",
+            "size": 1,
+            "digest": "d",
+            "commitHash": None,
+            "fileCount": 1,
+            "createdAt": WHEN,
+            "updatedAt": None,
+            "aliases": [],
         }
-        return {"__typename": "Artifact", "id": "QQ==", "artifactSequence": sequence, "versionIndex": 0, "description": "",
-                "artifactType": {"name": made["artifactTypeName"]}, "metadata": made["metadata"], "ttlDurationSeconds": -2,
-                "ttlIsInherited": True, "tags": [], "historyStep": None, "state": "COMMITTED", "size": 1, "digest": "d",
-                "commitHash": None, "fileCount": 1, "createdAt": WHEN, "updatedAt": None, "aliases": []}  # fmt: skip
 
 
 def _run(id: str) -> dict:
-    return {"id": id, "name": id, "projectId": "7", "state": "finished", "user": USER, "tags": [], "displayName": id,
-            "sweepName": None, "group": None, "jobType": "fit", "commit": None, "readOnly": False, "createdAt": WHEN,
-            "heartbeatAt": None, "description": None, "notes": None, "historyLineCount": 0}  # fmt: skip
+    return {
+        "id": id,
+        "name": id,
+        "projectId": "7",
+        "state": "finished",
+        "user": USER,
+        "tags": [],
+        "displayName": id,
+        "sweepName": None,
+        "group": None,
+        "jobType": "fit",
+        "commit": None,
+        "readOnly": False,
+        "createdAt": WHEN,
+        "heartbeatAt": None,
+        "description": None,
+        "notes": None,
+        "historyLineCount": 0,
+    }
 
 
 @contextmanager
@@ -121,11 +202,7 @@ def serving(stand_in: StandIn) -> Iterator[str]:
                 variables = asked.get("variables") or {}
                 stand_in.asked.append((operation, variables))
                 refused = operation in stand_in.refuses
-                found = (
-                    {"errors": [{"message": "not allowed"}]}
-                    if refused
-                    else {"data": stand_in.answer(operation, variables)}
-                )
+                found = {"errors": [{"message": "not allowed"}]} if refused else {"data": stand_in.answer(operation, variables)}
             elif self.command == "PUT":
                 stand_in.files[self.path.removeprefix("/upload/")] = body
             out = json.dumps(found).encode()

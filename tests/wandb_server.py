@@ -19,13 +19,29 @@ def node(id: str, config: dict, history: list[dict], **more: Any) -> dict:
         summary |= row
     summary |= more.pop("summary", {})
     number = more.pop("number", 0)
-    stored = {"id": f"node-{id}", "projectId": "1", "tags": [], "name": id, "displayName": id, "sweepName": None,
-              "state": "finished", "config": json.dumps({name: {"value": value} for name, value in config.items()}),
-              "group": None, "jobType": None, "commit": None, "readOnly": False, "createdAt": f"2026-01-01T00:{number:02}:00",
-              "heartbeatAt": None, "description": None, "notes": None, "systemMetrics": "{}",
-              "summaryMetrics": json.dumps(summary), "historyLineCount": len(history),
-              "user": {"name": "me", "username": "me"},
-              "historyKeys": {"lastStep": max((row["_step"] for row in history), default=-1)}}  # fmt: skip
+    stored = {
+        "id": f"node-{id}",
+        "projectId": "1",
+        "tags": [],
+        "name": id,
+        "displayName": id,
+        "sweepName": None,
+        "state": "finished",
+        "config": json.dumps({name: {"value": value} for name, value in config.items()}),
+        "group": None,
+        "jobType": None,
+        "commit": None,
+        "readOnly": False,
+        "createdAt": f"2026-01-01T00:{number:02}:00",
+        "heartbeatAt": None,
+        "description": None,
+        "notes": None,
+        "systemMetrics": "{}",
+        "summaryMetrics": json.dumps(summary),
+        "historyLineCount": len(history),
+        "user": {"name": "me", "username": "me"},
+        "historyKeys": {"lastStep": max((row["_step"] for row in history), default=-1)},
+    }
     return {"node": stored | more, "history": history}
 
 
@@ -92,20 +108,26 @@ class Server:
         size = min(self.page, variables.get("perPage") or 50)  # the server has a limit of its own
         edges = [{"node": one, "cursor": str(i)} for i, one in enumerate(found[start : start + size], start + 1)]
         more = {"endCursor": str(start + len(edges)), "hasNextPage": start + size < len(found)}
-        return {
-            "internalId": "1",
-            "runCount": len(found),
-            "readOnly": False,
-            "runs": {"edges": edges, "pageInfo": more},
-        }
+        return {"internalId": "1", "runCount": len(found), "readOnly": False, "runs": {"edges": edges, "pageInfo": more}}
 
     def GetSweep(self, variables: dict) -> dict:
         name = variables["name"]
         if name not in self.sweeps:
             return {"sweep": None}
         rest = dict.fromkeys(("displayName", "description", "bestLoss", "updatedAt", "runCountExpected"))
-        return {"sweep": rest | {"__typename": "Sweep", "id": name, "name": name, "method": "grid", "state": "FINISHED",
-                                 "config": self.sweeps[name], "createdAt": "2026-01-01T00:00:00", "runCount": 1}}  # fmt: skip
+        return {
+            "sweep": rest
+            | {
+                "__typename": "Sweep",
+                "id": name,
+                "name": name,
+                "method": "grid",
+                "state": "FINISHED",
+                "config": self.sweeps[name],
+                "createdAt": "2026-01-01T00:00:00",
+                "runCount": 1,
+            }
+        }
 
     def RunHistoryKeys(self, variables: dict) -> dict:
         return {"run": {"historyKeys": self.run(variables["name"])["node"]["historyKeys"]}}
@@ -116,8 +138,11 @@ class Server:
 
     def SampledHistoryPage(self, variables: dict) -> dict:
         spec = json.loads(variables["spec"])
-        rows = [{key: row[key] for key in spec["keys"]} for row in self.run(variables["run"])["history"]
-                if all(key in row for key in spec["keys"]) and spec["minStep"] <= row["_step"] <= spec["maxStep"]]  # fmt: skip
+        rows = [
+            {key: row[key] for key in spec["keys"]}
+            for row in self.run(variables["run"])["history"]
+            if all(key in row for key in spec["keys"]) and spec["minStep"] <= row["_step"] <= spec["maxStep"]
+        ]
         return {"run": {"sampledHistory": [rows[: spec["samples"]]]}}
 
     def run(self, id: str) -> dict:

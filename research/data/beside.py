@@ -62,14 +62,18 @@ def refuse_beside(row: dict, shaped: dict, used: set[str]) -> None:
             continue
         value = f"the row has {name} {shown(row[name])}"
         if name in SEEN_OR_HEARD:
-            raise Malformed(f"{value}, expected text alone: nothing else is read here", "unread",
-                            f"Leave the column {name} out")  # fmt: skip
+            raise Malformed(
+                f"{value}, expected text alone: nothing else is read here", "unread", f"Leave the column {name} out"
+            )
         cure = "Write the row as messages"
         if "prompt" in shaped and not is_conversation(shaped["prompt"]):
             answer = ', "answer": "completion"' if "completion" in shaped else ""
             cure += f' (data.columns {{"question": "prompt"{answer}}} makes them of prompt and answer)'
-        raise Malformed(f"{value}, which {named(shaped)} cannot hold; expected messages that say it", "unread",
-                        f"{cure}, or leave the column {name} out")  # fmt: skip
+        raise Malformed(
+            f"{value}, which {named(shaped)} cannot hold; expected messages that say it",
+            "unread",
+            f"{cure}, or leave the column {name} out",
+        )
 
 
 def says_nothing(value: Any) -> bool:
@@ -117,8 +121,6 @@ def _functions(value: Any) -> list[dict]:
         found = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
         return []
-    if not isinstance(found, list) or not all(
-        isinstance(one, dict) and isinstance(one.get("name"), str) for one in found
-    ):
+    if not isinstance(found, list) or not all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in found):
         return []
     return [{"type": "function", "function": one} for one in found]

@@ -80,8 +80,12 @@ class CandidateCollate:
             present[i, : len(group.docs)] = True
         queries = [group.query for group in groups for _ in group.docs]
         tokens = self.model.tokenize(queries, [doc for group in groups for doc in group.docs])
-        pairs = chunked(range(len(queries)), lambda i: len(tokens["input_ids"][i]),
-                        lambda rows: self.model.collate(tokens, rows), self.chunk_overhead)  # fmt: skip
+        pairs = chunked(
+            range(len(queries)),
+            lambda i: len(tokens["input_ids"][i]),
+            lambda rows: self.model.collate(tokens, rows),
+            self.chunk_overhead,
+        )
         return CandidateBatch(pairs, labels, present)
 
 
@@ -113,17 +117,39 @@ class CandidateData(ResumableData):
     gives = CandidateBatch
 
     def __init__(
-        self, train: str, val: str = "builtin:stdlib", val_split: str | None = "dev", val_run: str | None = None,
-        test_split: str | None = "test", test_run: str | None = None, depth: int = 30, group_size: int = 8,
-        batch_size: int = 8, chunk_overhead: int | None = CHUNK_TOKENS, limit: int | None = None,
-        val_queries: int | None = None, drop_last: bool = True, workers: int = 0, skip_bad_rows: bool = False, seed: int = 0,
-        train_split: str | None = None, columns: dict[str, str | list[str]] | None = None, positive_from: float | None = None,
-        corpus_file: str | None = None, queries_file: str | None = None,
-    ):  # fmt: skip
+        self,
+        train: str,
+        val: str = "builtin:stdlib",
+        val_split: str | None = "dev",
+        val_run: str | None = None,
+        test_split: str | None = "test",
+        test_run: str | None = None,
+        depth: int = 30,
+        group_size: int = 8,
+        batch_size: int = 8,
+        chunk_overhead: int | None = CHUNK_TOKENS,
+        limit: int | None = None,
+        val_queries: int | None = None,
+        drop_last: bool = True,
+        workers: int = 0,
+        skip_bad_rows: bool = False,
+        seed: int = 0,
+        train_split: str | None = None,
+        columns: dict[str, str | list[str]] | None = None,
+        positive_from: float | None = None,
+        corpus_file: str | None = None,
+        queries_file: str | None = None,
+    ):
         super().__init__()
-        check_counts(batch_size=(batch_size, 1), group_size=(group_size, 2), depth=(depth, 1), workers=(workers, 0),
-                     chunk_overhead=(chunk_overhead or 0, 0), val_queries=(val_queries or 1, 1),
-                     limit=(1 if limit is None else limit, 1))  # fmt: skip
+        check_counts(
+            batch_size=(batch_size, 1),
+            group_size=(group_size, 2),
+            depth=(depth, 1),
+            workers=(workers, 0),
+            chunk_overhead=(chunk_overhead or 0, 0),
+            val_queries=(val_queries or 1, 1),
+            limit=(1 if limit is None else limit, 1),
+        )
         check_columns(columns)
         if (
             not train.startswith("hf:")
@@ -131,26 +157,25 @@ class CandidateData(ResumableData):
             and (not glob.has_magic(train))
         ):
             out = train if train.endswith(".jsonl") else "runs/candidates.jsonl"
-            raise UserError(f"train={train} does not exist; expected a triplets file, the candidates of the retriever to be "
-                            f"reranked. Make it: research mine --data {val} --split train --retriever {RETRIEVER} --ranks "
-                            f"1-{depth} --out {out}")  # fmt: skip
+            raise UserError(
+                f"train={train} does not exist; expected a triplets file, the candidates of the retriever to be "
+                f"reranked. Make it: research mine --data {val} --split train --retriever {RETRIEVER} --ranks "
+                f"1-{depth} --out {out}"
+            )
         options = RowOptions(columns, positive_from, corpus_file, queries_file)
         queries, self.corpus, self.fingerprint = load_training(train, train_split, None, None, skip_bad_rows, options)
         usable = [query for query in queries if query.negatives]
         if not usable:
-            raise UserError(f"train={train} has no negative for any query; expected candidates to tell apart. Mine them with "
-                            "wider --ranks or without a margin.")  # fmt: skip
+            raise UserError(
+                f"train={train} has no negative for any query; expected candidates to tell apart. Mine them with "
+                "wider --ranks or without a margin."
+            )
         self.queries = spread(usable, limit or len(usable))
         self.dataset = CandidateDataset(self.queries, self.corpus, group_size, seed)
         self.source, self.depth, self.group_size = val, depth, group_size
         self.val_split, self.test_split = val_split, test_split
         self.files = {"val": val_run, "test": test_run}
-        self.batch_size, self.chunk_overhead, self.drop_last, self.workers = (
-            batch_size,
-            chunk_overhead,
-            drop_last,
-            workers,
-        )
+        self.batch_size, self.chunk_overhead, self.drop_last, self.workers = (batch_size, chunk_overhead, drop_last, workers)
         self.skip_bad_rows, self.seed = skip_bad_rows, seed
         self.runs: dict[str, Run] = {}
         if val_split is not None:
@@ -195,20 +220,26 @@ class CandidateData(ResumableData):
                 out = out.with_name(f"{out.name}-{split}")
             retriever, last = self._retriever()
             found = f"{name}_run is null" if file is None else f"{name}_run={file} does not exist"
-            raise UserError(f"{found}; expected the current retriever's run on split {split!r}. Make it: research retrieve "
-                            f"--data {self.source} --split {split} --retriever {retriever} --out {out}; then name its last "
-                            f".trec: --data.{name}_run {out}/{last}.trec")  # fmt: skip
+            raise UserError(
+                f"{found}; expected the current retriever's run on split {split!r}. Make it: research retrieve "
+                f"--data {self.source} --split {split} --retriever {retriever} --out {out}; then name its last "
+                f".trec: --data.{name}_run {out}/{last}.trec"
+            )
         data = load_validation(self.source, split, None, self.skip_bad_rows)
         bad = BadRows(self.skip_bad_rows, SKIPPING_IN_TRAINING)
         run = read_run(Path(file), bad)
         bad.say_counts(file)
         check_run(Path(file), run, data.qrels, data.corpus, data.unjudged)
         if absent := [query for query, docs in data.qrels.items() if max(docs.values()) > 0 and not run.get(query)]:
-            say(f"{file}: {len(absent):,} of the {len(data.qrels):,} queries have no ranking, {absent[0]!r} for example, and "
-                "count 0")  # fmt: skip
+            say(
+                f"{file}: {len(absent):,} of the {len(data.qrels):,} queries have no ranking, {absent[0]!r} for example, and "
+                "count 0"
+            )
         if queries is not None:
             chosen = {*spread(list(data.queries), queries)}
-            data = data._replace(queries={q: text for q, text in data.queries.items() if q in chosen},
-                                 qrels={q: docs for q, docs in data.qrels.items() if q in chosen})  # fmt: skip
+            data = data._replace(
+                queries={q: text for q, text in data.queries.items() if q in chosen},
+                qrels={q: docs for q, docs in data.qrels.items() if q in chosen},
+            )
         self.runs[name] = {query: docs for query, docs in run.items() if query in data.queries}
         return data

@@ -17,8 +17,9 @@ def row_ids(tokenizer: Any, value: str | list[dict], row: dict, **options: Any) 
     """What the tokenizer makes of a text as it is, or of messages by the chat template with the row's tools and options."""
     if isinstance(value, str):
         return tokenizer(text=value)
-    return tokenizer.apply_chat_template(value, tokenize=True, return_dict=True, tools=row.get("tools"),
-                                         **row.get("chat_template_kwargs", {}), **options)  # fmt: skip
+    return tokenizer.apply_chat_template(
+        value, tokenize=True, return_dict=True, tools=row.get("tools"), **row.get("chat_template_kwargs", {}), **options
+    )
 
 
 def common_length(ids: list[int], others: list[int]) -> int:
@@ -91,9 +92,11 @@ def _answered(tokenizer: Any, talk: list[dict], row: dict, ids: list[int]) -> li
         asked = _rendered(tokenizer, talk[:i], row, add_generation_prompt=True) if i else ""
         told = _rendered(tokenizer, talk[: i + 1], row)
         if not (i and whole.startswith(told) and told.startswith(asked)):
-            raise RuntimeError("the chat template marks no token as the assistant's: it lacks {% generation %} around what the "
-                               "assistant says, and writes the beginning of a conversation otherwise than alone (message "
-                               f"{i + 1})")  # fmt: skip
+            raise RuntimeError(
+                "the chat template marks no token as the assistant's: it lacks {% generation %} around what the "
+                "assistant says, and writes the beginning of a conversation otherwise than alone (message "
+                f"{i + 1})"
+            )
         first = common_length(row_ids(tokenizer, talk[:i], row, add_generation_prompt=True)["input_ids"], ids)
         last = common_length(row_ids(tokenizer, talk[: i + 1], row)["input_ids"], ids)
         end = max((at + 1 for at in range(first, last) if ids[at] in special), default=last)
@@ -110,8 +113,10 @@ def _flagged(mask: list[int], messages: list[dict]) -> list[int]:
         return mask
     starts = {at for at, bit in enumerate(mask) if bit and not (at and mask[at - 1])}
     if len(starts) != len(flags):
-        raise RuntimeError(f"the chat template marks {len(starts)} stretches of tokens for {len(flags)} messages of the "
-                           "assistant, and some of them have weight 0: which, cannot be told")  # fmt: skip
+        raise RuntimeError(
+            f"the chat template marks {len(starts)} stretches of tokens for {len(flags)} messages of the "
+            "assistant, and some of them have weight 0: which, cannot be told"
+        )
     turn, kept = -1, []
     for at, bit in enumerate(mask):
         turn += at in starts
@@ -137,20 +142,20 @@ def check_flags(examples: Examples, loss_on: str) -> None:
             for one in messages if isinstance(messages, list) and name not in ("tools",) else ():
                 if (flag := flag_of(one)) is None or (loss_on == "assistant" and one["role"] == "assistant"):
                     continue
-                learned = {
-                    "completion": name == "completion",
-                    "assistant": False,
-                    "all": True,
-                    "sides": name != "prompt",
-                }
+                learned = {"completion": name == "completion", "assistant": False, "all": True, "sides": name != "prompt"}
                 if flag != learned[loss_on] and not (flag and one["role"] != "assistant"):
                     key = next(key for key in FLAGS if one.get(key) is not None)
                     place = examples.places[number] if examples.places else examples.source
-                    cure = "Take them out" if loss_on == "sides" else (
-                        "Set data.loss_on to assistant, which honours them, or take them out")  # fmt: skip
-                    raise UserError(f"{place}: {key} {one[key]} of a message ({one['role']}: "
-                                    f"{str(one.get('content'))[:40]!r}) is against what is learned ({loss_on}); expected "
-                                    f"weights that agree. {cure} of the rows.")  # fmt: skip
+                    cure = (
+                        "Take them out"
+                        if loss_on == "sides"
+                        else ("Set data.loss_on to assistant, which honours them, or take them out")
+                    )
+                    raise UserError(
+                        f"{place}: {key} {one[key]} of a message ({one['role']}: "
+                        f"{str(one.get('content'))[:40]!r}) is against what is learned ({loss_on}); expected "
+                        f"weights that agree. {cure} of the rows."
+                    )
 
 
 def check_template(examples: Examples, tokenizer: Any) -> None:
@@ -170,8 +175,10 @@ def check_template(examples: Examples, tokenizer: Any) -> None:
             if key == "tool_calls":
                 _say_escaped(source, text, messages)
         elif key in ("tools", "tool_calls"):
-            raise UserError(f"{source}: rows have {key}, and the model's chat template does not write them; expected one that "
-                            f"does. Name a model that is made for tools, or take {key} out of the rows.")  # fmt: skip
+            raise UserError(
+                f"{source}: rows have {key}, and the model's chat template does not write them; expected one that "
+                f"does. Name a model that is made for tools, or take {key} out of the rows."
+            )
         else:
             ignored.add(key)
     if ignored:
@@ -184,11 +191,7 @@ def _first_rows(rows: list[dict]) -> Iterator[tuple[str, dict, list[dict]]]:
     for row in rows:
         parts = [value for name, value in row.items() if isinstance(value, list) and name not in ("tools", "rejected")]
         messages = [one for part in parts for one in part]
-        keys = {key for one in messages for key, value in one.items() if value is not None} - {
-            "role",
-            "content",
-            *FLAGS,
-        }
+        keys = {key for one in messages for key, value in one.items() if value is not None} - {"role", "content", *FLAGS}
         keys |= {"system"} if any(one["role"] == "system" for one in messages) else set()
         for key in sorted((keys | ({"tools"} if row.get("tools") else set())) - seen):
             seen.add(key)
@@ -212,16 +215,20 @@ def _rendered(tokenizer: Any, messages: list[dict], row: dict, **options: Any) -
 def _say_escaped(source: str, text: str, messages: list[dict]) -> None:
     calls = [call.get("function", call).get("arguments") for one in messages for call in one.get("tool_calls") or []]
     if any(isinstance(one, str) and '"' in one and json.dumps(one) in text for one in calls):
-        say(f"warning: {source}: arguments of tool calls are texts, and the chat template writes them as such, with their "
-            "quotes escaped; write them as objects to have them written as a call's arguments are")  # fmt: skip
+        say(
+            f"warning: {source}: arguments of tool calls are texts, and the chat template writes them as such, with their "
+            "quotes escaped; write them as objects to have them written as a call's arguments are"
+        )
 
 
 def refused(examples: Examples, number: int, error: Exception, cure: str) -> UserError:
     """Why row `number` (from 0) cannot be tokenised, and what to do about it."""
     reason = " ".join(str(error).split())[:300]
     place = examples.places[number] if examples.places else f"row {number + 1}"
-    return UserError(f"rows of {examples.source} cannot be tokenised ({place}: {type(error).__name__}: {reason}); "
-                     f"expected what the model's chat template takes. {cure}.")  # fmt: skip
+    return UserError(
+        f"rows of {examples.source} cannot be tokenised ({place}: {type(error).__name__}: {reason}); "
+        f"expected what the model's chat template takes. {cure}."
+    )
 
 
 def quiet(tokenizer: Any) -> None:

@@ -29,9 +29,7 @@ def chunked(
     return TokenBatch(tuple(collate([rows[i] for i in group]) for group in groups), torch.tensor(laid).argsort())
 
 
-def plan_chunks(
-    lengths: Sequence[int], overhead: int = CHUNK_TOKENS, multiple: int = LENGTH_MULTIPLE
-) -> list[list[int]]:
+def plan_chunks(lengths: Sequence[int], overhead: int = CHUNK_TOKENS, multiple: int = LENGTH_MULTIPLE) -> list[list[int]]:
     """Split a batch into groups of similar length, so that padding and per-group overhead cost least together.
 
     Args:

@@ -12,10 +12,21 @@ from research.data.rows import broken
 
 ROLES = ("system", "user", "assistant", "tool")
 NAMES = {  # of the same roles, as ShareGPT's data and other tools write them
-    "human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
-    "bot": "assistant", "model": "assistant", "developer": "system", "observation": "tool", "function": "tool",
-    "function_response": "tool", "tool_response": "tool", "ipython": "tool",
-}  # fmt: skip
+    "human": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "developer": "system",
+    "observation": "tool",
+    "function": "tool",
+    "function_response": "tool",
+    "tool_response": "tool",
+    "ipython": "tool",
+}
 CALL = ("function_call", "tool_call")  # ShareGPT's roles of an assistant's call, its value JSON
 FLAGS = ("weight", "train", "training", "loss")  # of an assistant's message: whether it is learned
 MEDIA = ("image", "images", "image_url", "input_image", "video", "videos", "audio", "audios", "input_audio", "file")
@@ -84,30 +95,29 @@ def _message(name: str, one: dict) -> Message:
     role = str(one.get("role")).lower()
     role = NAMES.get(role, role)
     if role not in ROLES:
-        raise Malformed(f"{name} is {shown(one)}, expected a text or a list of {{role, content}} with the roles "
-                        f"{', '.join(ROLES)}")  # fmt: skip
+        raise Malformed(
+            f"{name} is {shown(one)}, expected a text or a list of {{role, content}} with the roles {', '.join(ROLES)}"
+        )
     if "function_call" in one and one["function_call"] is not None:  # OpenAI's, before tool_calls
         one = {key: part for key, part in one.items() if key != "function_call"} | {
             "tool_calls": _calls(name, one["function_call"])
         }
     for key in MEDIA:
         if one.get(key):
-            raise Malformed(
-                f"a message of {name} has {key} {shown(one[key])}, expected text alone: nothing else is read here"
-            )
+            raise Malformed(f"a message of {name} has {key} {shown(one[key])}, expected text alone: nothing else is read here")
     content, calls = one.get("content"), one.get("tool_calls")
     if isinstance(content, list):
         content = "".join(_part(name, part) for part in content)
     if calls is not None and not (isinstance(calls, list) and all(map(_is_call, calls))):
         raise Malformed(f"tool_calls of {name} is {shown(calls)}, expected a list of {{function: {{name, arguments}}}}")
     if not isinstance(content, str) and not (content is None and calls and role == "assistant"):
-        raise Malformed(f"{name} is {shown(one)}, expected a text or a list of {{role, content}}: a message without content "
-                        "is an assistant's with tool_calls")  # fmt: skip
+        raise Malformed(
+            f"{name} is {shown(one)}, expected a text or a list of {{role, content}}: a message without content "
+            "is an assistant's with tool_calls"
+        )
     for flag in FLAGS:
         if (weight := one.get(flag)) is not None and (weight not in (0, 1) or isinstance(weight, str)):
-            raise Malformed(
-                f"{flag} of a message of {name} is {shown(weight)}, expected 0 or 1: other weights are not read"
-            )
+            raise Malformed(f"{flag} of a message of {name} is {shown(weight)}, expected 0 or 1: other weights are not read")
     flags = {flag: one[flag] for flag in FLAGS if one.get(flag) is not None}
     if len({*map(int, flags.values())}) > 1:
         said = " and ".join(f"{flag} {value}" for flag, value in flags.items())
@@ -126,9 +136,7 @@ def _part(name: str, part: Any) -> str:
     if isinstance(part, dict) and part.get("type", "text") in ("text", "input_text", "output_text"):
         text = part.get("text")
     if not isinstance(text, str):
-        raise Malformed(
-            f"a message of {name} has the part {shown(part)}, expected parts of text: nothing else is read here"
-        )
+        raise Malformed(f"a message of {name} has the part {shown(part)}, expected parts of text: nothing else is read here")
     return text
 
 
@@ -180,9 +188,7 @@ def with_system(messages: list[Message], system: Any) -> list[Message]:
     if messages and messages[0]["role"] == "system":
         if messages[0]["content"] == system:
             return messages
-        raise Malformed(
-            f"system is {shown(system)}, and the conversation begins with another one: expected one of them"
-        )
+        raise Malformed(f"system is {shown(system)}, and the conversation begins with another one: expected one of them")
     return [{"role": "system", "content": system}, *messages]
 
 

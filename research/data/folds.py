@@ -43,8 +43,10 @@ def assign_folds(positives: Mapping[str, Iterable[str]], texts: Mapping[str, str
     for fold in assigned.values():
         sizes[fold] += 1
     if max(sizes) > 2 * len(assigned) / folds:
-        say(f"warning: the folds have {', '.join(f'{size:,}' for size in sizes)} queries: those that share a relevant document "
-            "or their text stay together")  # fmt: skip
+        say(
+            f"warning: the folds have {', '.join(f'{size:,}' for size in sizes)} queries: those that share a relevant document "
+            "or their text stay together"
+        )
     return assigned
 
 
@@ -71,6 +73,7 @@ def parse_fold(text: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or not int(match[1]) < int(match[2]) or int(match[2]) < 2:
-        raise UserError(f"fold {text!r}; expected FOLD/FOLDS with FOLDS 2 or more, counted from 0: 0/2 or 1/2, say. "
-                        "Correct it.")  # fmt: skip
+        raise UserError(
+            f"fold {text!r}; expected FOLD/FOLDS with FOLDS 2 or more, counted from 0: 0/2 or 1/2, say. Correct it."
+        )
     return int(match[1]), int(match[2])

@@ -20,9 +20,12 @@ from research.types import Corpus, Document, Qrels, Queries, Run, Triplets
 
 BEIR_QRELS_HEADER = ["query-id", "corpus-id", "score"]
 QUERY_IDS, DOC_IDS = ("_id", "id", "query_id", "qid"), ("_id", "id", "docid", "doc_id")
-HEADER = (re.compile(r"query|qid|q_id|topic|query[-_ ]?id|topic[-_ ]?id"), re.compile(r"0|q0|iter(ation)?"),
-          re.compile(r"(corpus|doc(ument)?|passage)[-_ ]?id|docno|doc|pid|did"),
-          re.compile(r"score|grade|rel(evance)?|label|judge?ment|relevancy"))  # fmt: skip
+HEADER = (
+    re.compile(r"query|qid|q_id|topic|query[-_ ]?id|topic[-_ ]?id"),
+    re.compile(r"0|q0|iter(ation)?"),
+    re.compile(r"(corpus|doc(ument)?|passage)[-_ ]?id|docno|doc|pid|did"),
+    re.compile(r"score|grade|rel(evance)?|label|judge?ment|relevancy"),
+)
 """What a header calls TREC's columns."""
 
 
@@ -46,20 +49,32 @@ def collect_corpus(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Corpus:
         if (
             not {"title", "text", "contents"} & row.keys()
         ):  # else a corpus of other names would be read as one of blank documents
-            bad.report(where, "empty document", f"document {doc_id!r} has neither title nor text, but {', '.join(row)}",
-                       "Expected one of them; rename the columns")  # fmt: skip
+            bad.report(
+                where,
+                "empty document",
+                f"document {doc_id!r} has neither title nor text, but {', '.join(row)}",
+                "Expected one of them; rename the columns",
+            )
             continue
         document = Document(title, text)
         if corpus.get(doc_id, document) != document:
-            bad.report(where, "duplicate document id", f"document id {doc_id!r} was used before, with another text",
-                       "Ids must be unique; rename or remove one")  # fmt: skip
+            bad.report(
+                where,
+                "duplicate document id",
+                f"document id {doc_id!r} was used before, with another text",
+                "Ids must be unique; rename or remove one",
+            )
         elif doc_id in corpus:
             bad.keep(where, "repeats of a document", f"document {doc_id!r} repeats an earlier row, and is taken once")
         else:
             corpus[doc_id] = document
             if not document.content.strip():
-                bad.keep(where, "blank documents", f"document {doc_id!r} has a blank title and a blank text; it stays in the "
-                         "corpus, as the field's numbers have it")  # fmt: skip
+                bad.keep(
+                    where,
+                    "blank documents",
+                    f"document {doc_id!r} has a blank title and a blank text; it stays in the "
+                    "corpus, as the field's numbers have it",
+                )
     return corpus
 
 
@@ -79,8 +94,12 @@ def collect_queries(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Queries:
         if not text.strip():
             bad.report(where, "empty query", f"query {query_id!r} has no text", "Remove the row")
         elif queries.get(query_id, text) != text:
-            bad.report(where, "duplicate query id", f"query id {query_id!r} was used before, with another text",
-                       "Ids must be unique; rename or remove one")  # fmt: skip
+            bad.report(
+                where,
+                "duplicate query id",
+                f"query id {query_id!r} was used before, with another text",
+                "Ids must be unique; rename or remove one",
+            )
         elif query_id in queries:
             bad.keep(where, "repeats of a query", f"query {query_id!r} repeats an earlier row, and is taken once")
         else:
@@ -99,11 +118,16 @@ def read_triplet(row: dict, where: str, bad: BadRows) -> Triplets | None:
     if query_id is None or query is None or positives is None or negatives is None:
         return None
     if not query.strip() or not positives:
-        bad.report(where, "incomplete triplet", f"query {query_id!r} lacks a text or a positive passage",
-                   "Expected a query text and one or more positive_passages; mend or remove the row")  # fmt: skip
+        bad.report(
+            where,
+            "incomplete triplet",
+            f"query {query_id!r} lacks a text or a positive passage",
+            "Expected a query text and one or more positive_passages; mend or remove the row",
+        )
     elif both := positives.keys() & negatives.keys():
-        bad.report(where, "contradiction", f"passage {min(both)!r} is both positive and negative",
-                   "Remove it from one of the lists")  # fmt: skip
+        bad.report(
+            where, "contradiction", f"passage {min(both)!r} is both positive and negative", "Remove it from one of the lists"
+        )
     else:
         return Triplets(query_id, query, positives, negatives, scores or None, positions or None)
     return None
@@ -125,10 +149,18 @@ def write_triplets(path: Path, triplets: Iterable[Triplets]) -> None:
 
     with atomic_write(path) as stream:
         for row in triplets:
-            stream.write(json.dumps({
-                "query_id": row.query_id, "query": row.query,
-                "positive_passages": passages(row.positives, row), "negative_passages": passages(row.negatives, row),
-            }, ensure_ascii=False) + "\n")  # fmt: skip
+            stream.write(
+                json.dumps(
+                    {
+                        "query_id": row.query_id,
+                        "query": row.query,
+                        "positive_passages": passages(row.positives, row),
+                        "negative_passages": passages(row.negatives, row),
+                    },
+                    ensure_ascii=False,
+                )
+                + "\n"
+            )
 
 
 def write_beir(folder: Path, corpus: Corpus, queries: Queries, qrels: dict[str, Qrels]) -> None:
@@ -159,8 +191,11 @@ def read_qrels(path: Path, bad: BadRows) -> Qrels:
     """
     lines = read_lines(path)
     where, first = next(lines, (str(path), ""))
-    rows = lines if (header := _is_header(_columns(first)) or _is_header(first.split())) else itertools.chain(
-        [(where, first)], lines)  # fmt: skip
+    rows = (
+        lines
+        if (header := _is_header(_columns(first)) or _is_header(first.split()))
+        else itertools.chain([(where, first)], lines)
+    )
     for split in (_columns, str.split):
         fields = split(first)
         if len(fields) == 3 and (header or integer(fields[2]) is not None):
@@ -168,9 +203,11 @@ def read_qrels(path: Path, bad: BadRows) -> Qrels:
         if len(fields) == 4 and (header or integer(fields[3]) is not None):
             parts = ((where, line.split()) for where, line in rows)
             return collect_qrels(((where, [f[0], *f[2:]] if len(f) == 4 else f) for where, f in parts), bad)
-    raise UserError(f"{where}: the first line is {short(first)}; expected BEIR's header (query-id, corpus-id, score, "
-                    "tab-separated), its three columns or TREC's four (query 0 doc grade), each with a whole-number grade. "
-                    "Add the header line.")  # fmt: skip
+    raise UserError(
+        f"{where}: the first line is {short(first)}; expected BEIR's header (query-id, corpus-id, score, "
+        "tab-separated), its three columns or TREC's four (query 0 doc grade), each with a whole-number grade. "
+        "Add the header line."
+    )
 
 
 def _is_header(fields: list[str]) -> bool:
@@ -187,17 +224,28 @@ def collect_qrels(rows: Iterable[tuple[str, list]], bad: BadRows) -> Qrels:
     for where, fields in rows:
         grade = integer(fields[2]) if len(fields) == 3 else None
         if grade is None or "" in (str(fields[0]), str(fields[1])):
-            bad.report(where, "malformed judgement", f"{short(' '.join(map(str, fields)))} is not a judgement",
-                       "Expected query id, document id and a whole-number grade; mend the line")  # fmt: skip
+            bad.report(
+                where,
+                "malformed judgement",
+                f"{short(' '.join(map(str, fields)))} is not a judgement",
+                "Expected query id, document id and a whole-number grade; mend the line",
+            )
             continue
         docs = qrels.setdefault(str(fields[0]), {})
         doc_id = str(fields[1])
         if docs.get(doc_id, grade) != grade:
-            bad.report(where, "judged twice", f"document {doc_id!r} is judged twice for query {fields[0]!r}, {docs[doc_id]} "
-                       f"and {grade}", "Keep one judgement")  # fmt: skip
+            bad.report(
+                where,
+                "judged twice",
+                f"document {doc_id!r} is judged twice for query {fields[0]!r}, {docs[doc_id]} and {grade}",
+                "Keep one judgement",
+            )
         elif doc_id in docs:
-            bad.keep(where, "repeats of a judgement", f"document {doc_id!r} is judged twice for query {fields[0]!r}, with one "
-                     "grade, and is taken once")  # fmt: skip
+            bad.keep(
+                where,
+                "repeats of a judgement",
+                f"document {doc_id!r} is judged twice for query {fields[0]!r}, with one grade, and is taken once",
+            )
         else:
             docs[doc_id] = grade
     return qrels
@@ -212,19 +260,23 @@ def check_qrels(where: str, qrels: Qrels, corpus: Corpus, queries: Queries, bad:
     known: Qrels = {}
     for query_id, docs in qrels.items():
         if query_id not in queries:
-            bad.report(where, "unknown query id", f"query id {query_id!r} is not among the {len(queries)} queries",
-                       "Add the query or remove its judgements")  # fmt: skip
+            bad.report(
+                where,
+                "unknown query id",
+                f"query id {query_id!r} is not among the {len(queries)} queries",
+                "Add the query or remove its judgements",
+            )
             continue
         for doc_id in docs:
             if doc_id in corpus:
                 continue
             absent = f"document id {doc_id!r} (judged for query {query_id!r}) is not in the corpus of {len(corpus)} documents"
             if not bad.skip:
-                raise UserError(f"{where}: {absent}. Add the document or remove the judgement"
-                                f"{bad.offer('keep it, as one that no ranking can find')}.")  # fmt: skip
-            bad.keep(
-                where, "judgements of documents that the corpus lacks", f"{absent}; it stays judged, and is never found"
-            )
+                raise UserError(
+                    f"{where}: {absent}. Add the document or remove the judgement"
+                    f"{bad.offer('keep it, as one that no ranking can find')}."
+                )
+            bad.keep(where, "judgements of documents that the corpus lacks", f"{absent}; it stays judged, and is never found")
         known[query_id] = docs
     return known
 
@@ -243,13 +295,18 @@ def read_run(path: Path, bad: BadRows | None = None) -> Run:
     run: Run = {}
     for where, line, (query_id, doc_id, score) in _ranked(path):
         if not math.isfinite(score):
-            bad.report(where, "malformed run line", f"{short(line)} is not a run line", "Expected six columns (query Q0 "
-                       "doc rank score tag) with a finite score; mend the line")  # fmt: skip
+            bad.report(
+                where,
+                "malformed run line",
+                f"{short(line)} is not a run line",
+                "Expected six columns (query Q0 doc rank score tag) with a finite score; mend the line",
+            )
             continue
         docs = run.setdefault(query_id, {})
         if doc_id in docs:
-            bad.report(where, "duplicate document", f"document {doc_id!r} is ranked twice for query {query_id!r}",
-                       "Keep one line")  # fmt: skip
+            bad.report(
+                where, "duplicate document", f"document {doc_id!r} is ranked twice for query {query_id!r}", "Keep one line"
+            )
         else:
             docs[doc_id] = score
     return run
@@ -293,11 +350,15 @@ def _three_columns(path: Path, lines: list[tuple[str, str]]) -> Iterator[tuple[s
     if ranks:
         say(f"{path}: read as MS MARCO's three columns, query, document and rank")
     elif whole and not all(row == sorted(row, reverse=True) for row in counted):
-        raise UserError(f"{path} has three columns, whose last is neither ranks that count up from 1 nor scores that fall; "
-                        "expected TREC's six columns (query Q0 doc rank score tag). Write them.")  # fmt: skip
+        raise UserError(
+            f"{path} has three columns, whose last is neither ranks that count up from 1 nor scores that fall; "
+            "expected TREC's six columns (query Q0 doc rank score tag). Write them."
+        )
     elif whole and all({*row} == {*range(1, len(row) + 1)} for row in counted):
-        raise UserError(f"{path} has three columns, whose last falls to 1 for each query: scores, or ranks with the best last; "
-                        "expected TREC's six columns (query Q0 doc rank score tag). Write them.")  # fmt: skip
+        raise UserError(
+            f"{path} has three columns, whose last falls to 1 for each query: scores, or ranks with the best last; "
+            "expected TREC's six columns (query Q0 doc rank score tag). Write them."
+        )
     for where, line, fields in rows:
         if len(fields) == 3:
             yield where, line, (fields[0], fields[1], (-1 if ranks else 1) * _score(fields[2]))
@@ -309,8 +370,10 @@ def _json_run(path: Path, text: str) -> Iterator[tuple[str, str, tuple[str, str,
     try:  # pairs, since a dict would hide an id that is there twice
         queries = json.loads(text, object_pairs_hook=list)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} begins as JSON and is none ({error}); expected one object {{query: {{doc: score}}}}, or "
-                        "TREC's six columns. Make the run again.") from None  # fmt: skip
+        raise UserError(
+            f"{path} begins as JSON and is none ({error}); expected one object {{query: {{doc: score}}}}, or "
+            "TREC's six columns. Make the run again."
+        ) from None
     for query_id, docs in queries:
         where = f"{path} query {query_id!r}"
         if not isinstance(docs, list) or not all(isinstance(pair, tuple) for pair in docs):
@@ -349,18 +412,20 @@ def check_run(path: Path, run: Run, qrels: Qrels, corpus: Corpus, unjudged: Set[
     if not run:
         raise UserError(f"{path} holds no line; expected a TREC run. Make the run again, or leave it out.")
     judged = {doc for docs in qrels.values() for doc in docs}  # with skipping, documents too that the corpus lacks
-    strange = [
-        query for query in run if query not in qrels and (query not in unjudged or not run.keys() & qrels.keys())
-    ]
+    strange = [query for query in run if query not in qrels and (query not in unjudged or not run.keys() & qrels.keys())]
     if strange:
-        raise UserError(f"{path}: query id {strange[0]!r} is not among the {len(qrels)} judged queries of this split; "
-                        f"{suggest(strange[0], qrels)}. Evaluate a run on the data and split it was made from (--data, "
-                        "--split).")  # fmt: skip
+        raise UserError(
+            f"{path}: query id {strange[0]!r} is not among the {len(qrels)} judged queries of this split; "
+            f"{suggest(strange[0], qrels)}. Evaluate a run on the data and split it was made from (--data, "
+            "--split)."
+        )
     for query_id, docs in run.items():
         for doc_id in docs:
             if doc_id not in corpus and doc_id not in judged:
-                raise UserError(f"{path}: document id {doc_id!r} (query {query_id!r}) is not in this corpus of "
-                                f"{len(corpus)} documents. Evaluate a run on the data it was made from.")  # fmt: skip
+                raise UserError(
+                    f"{path}: document id {doc_id!r} (query {query_id!r}) is not in this corpus of "
+                    f"{len(corpus)} documents. Evaluate a run on the data it was made from."
+                )
     return len(run.keys() - qrels.keys())
 
 
@@ -395,12 +460,20 @@ def _passages(
             return None
         score, position = passage.get("score"), passage.get("rank")
         if score is not None and not is_finite(score):
-            bad.report(where, "wrong type", f"score of passage {doc_id!r} is {short(repr(score))}, expected a finite "
-                       "number", "Mend the row")  # fmt: skip
+            bad.report(
+                where,
+                "wrong type",
+                f"score of passage {doc_id!r} is {short(repr(score))}, expected a finite number",
+                "Mend the row",
+            )
             return None
         if position is not None and (type(position) is not int or position < 1):
-            bad.report(where, "wrong type", f"rank of passage {doc_id!r} is {short(repr(position))}, expected a whole "
-                       "number from 1 up", "Mend the row")  # fmt: skip
+            bad.report(
+                where,
+                "wrong type",
+                f"rank of passage {doc_id!r} is {short(repr(position))}, expected a whole number from 1 up",
+                "Mend the row",
+            )
             return None
         if score is not None:
             scores[doc_id] = float(score)

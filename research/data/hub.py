@@ -30,16 +30,16 @@ def load_hub(name: str, bad: BadRows) -> tuple[Corpus, Queries, dict[str, Qrels]
     """
     repo, config, revisions = parse_name(name)
     if config:
-        raise UserError(f"hf:{name} names the configuration {config!r}; expected a collection, whose corpus, queries and "
-                        f"judgements are configurations of their own. Write hf:{repo}{f'@{revisions}' if revisions else ''}, "
-                        "or train on its rows.")  # fmt: skip
+        raise UserError(
+            f"hf:{name} names the configuration {config!r}; expected a collection, whose corpus, queries and "
+            f"judgements are configurations of their own. Write hf:{repo}{f'@{revisions}' if revisions else ''}, "
+            "or train on its rows."
+        )
     revision, _, qrels_revision = (revisions or "").partition(",")
     with _errors(name, "beir:PATH"), _cache_for(repo) as cache:
         tables = _Tables(repo, revision or None, cache)
         judged = next((config for config in ("default", "qrels") if config in tables.configs), None)
-        judgements = (
-            tables.load(judged) if judged else _Tables(f"{repo}-qrels", qrels_revision or None, cache).load(None)
-        )
+        judgements = tables.load(judged) if judged else _Tables(f"{repo}-qrels", qrels_revision or None, cache).load(None)
         corpus = collect_corpus(_rows(name, "corpus", _only(name, "corpus", tables.load("corpus"))), bad)
         queries = collect_queries(_rows(name, "queries", _only(name, "queries", tables.load("queries"))), bad)
         return corpus, queries, {split: _qrels(name, split, part, bad) for split, part in judgements.items()}
@@ -63,11 +63,11 @@ def read_rows(name: str, split: str | None) -> Iterator[tuple[str, dict]]:
         if config is None:
             config = datasets.get_dataset_default_config_name(repo, revision=revision)
         if config not in tables.configs:
-            named = (
-                f"no configuration {config!r}" if config else f"{len(tables.configs)} configurations and none is named"
+            named = f"no configuration {config!r}" if config else f"{len(tables.configs)} configurations and none is named"
+            raise UserError(
+                f"hf:{name} has {named}; {suggest(config or '', tables.configs)}. Name one: "
+                f"hf:{repo}:{tables.configs[0]}{f'@{revision}' if revision else ''}."
             )
-            raise UserError(f"hf:{name} has {named}; {suggest(config or '', tables.configs)}. Name one: "
-                            f"hf:{repo}:{tables.configs[0]}{f'@{revision}' if revision else ''}.")  # fmt: skip
         splits = tables.load(config)
         if split is None and len(splits) == 1:
             split = next(iter(splits))
@@ -108,18 +108,15 @@ def _errors(name: str, instead: str) -> Iterator[None]:
 
     try:
         yield
-    except (
-        DatasetsError,
-        OSError,
-        ValueError,
-        ImportError,
-    ) as error:  # ConnectionError and the hub's errors are OSErrors
+    except (DatasetsError, OSError, ValueError, ImportError) as error:  # ConnectionError and the hub's errors are OSErrors
         if isinstance(error, UserError):
             raise
         reason = (str(error).strip().splitlines() or [""])[0][:200]
-        raise UserError(f"hf:{name} could not be loaded ({type(error).__name__}: {reason}); expected a dataset of the hub "
-                        "or a local folder in its layout. Check the name, the revision after @, and the network; without "
-                        f"one use {instead}.") from None  # fmt: skip
+        raise UserError(
+            f"hf:{name} could not be loaded ({type(error).__name__}: {reason}); expected a dataset of the hub "
+            "or a local folder in its layout. Check the name, the revision after @, and the network; without "
+            f"one use {instead}."
+        ) from None
 
 
 class _Tables:
@@ -136,8 +133,10 @@ class _Tables:
         import datasets
 
         if config is not None and config not in self.configs:
-            raise UserError(f"hf:{self.repo} has no configuration {config} (it has {', '.join(self.configs)}); expected "
-                            "BEIR's layout: corpus, queries, and judgements in default or qrels.")  # fmt: skip
+            raise UserError(
+                f"hf:{self.repo} has no configuration {config} (it has {', '.join(self.configs)}); expected "
+                "BEIR's layout: corpus, queries, and judgements in default or qrels."
+            )
         return datasets.load_dataset(self.repo, config, revision=self.revision, cache_dir=self.cache, split=split)
 
 
@@ -153,8 +152,10 @@ def _cache_for(repo: str) -> contextlib.AbstractContextManager[str | None]:
 def _only(name: str, config: str, tables):
     """BEIR keeps corpus and queries in one split each, named after themselves."""
     if len(tables) != 1:
-        raise UserError(f"hf:{name} has its {config} in the splits {', '.join(tables)}; expected one, as BEIR publishes it. "
-                        "Download it and use beir:PATH.")  # fmt: skip
+        raise UserError(
+            f"hf:{name} has its {config} in the splits {', '.join(tables)}; expected one, as BEIR publishes it. "
+            "Download it and use beir:PATH."
+        )
     return next(iter(tables.values()))
 
 
@@ -169,7 +170,9 @@ def _qrels(name: str, split: str, table, bad: BadRows) -> Qrels:
         columns = QRELS_COLUMNS
     if None in columns:
         missing = set(QRELS_COLUMNS) - set(table.column_names)
-        raise UserError(f"hf:{name} judgements of {split} lack the columns {', '.join(sorted(missing))} (they have "
-                        f"{', '.join(table.column_names)}); expected {', '.join(QRELS_COLUMNS)}. Rename "
-                        "those that mean the same.")  # fmt: skip
+        raise UserError(
+            f"hf:{name} judgements of {split} lack the columns {', '.join(sorted(missing))} (they have "
+            f"{', '.join(table.column_names)}); expected {', '.join(QRELS_COLUMNS)}. Rename "
+            "those that mean the same."
+        )
     return collect_qrels(((where, [row[c] for c in columns]) for where, row in _rows(name, split, table)), bad)

@@ -17,8 +17,9 @@ from research.data.conversations import (
 )
 from research.data.language_shapes import Shaped
 
-FORMS = ("prompt and completion, messages, instruction and response, text, conversations, question and answer, or input and "
-         "output")  # fmt: skip
+FORMS = (
+    "prompt and completion, messages, instruction and response, text, conversations, question and answer, or input and output"
+)
 ASKED = ("instruction", "question", "query", "input", "prompt")
 ANSWERS = ("response", "output", "answer", "completion")
 CONTEXT = ("context", "input")
@@ -35,13 +36,19 @@ def read_instruction(row: dict) -> Shaped:
     row = read_written(row, "prompt", "completion")
     shape = next((shape for fits, shape in SHAPES if fits(row)), None)
     if shape is None:
-        raise Malformed(f"the row has {', '.join(map(repr, row)) or 'no keys'}, expected {FORMS}", "unknown form",
-                        "Rename the keys, or name them in data.columns")  # fmt: skip
+        raise Malformed(
+            f"the row has {', '.join(map(repr, row)) or 'no keys'}, expected {FORMS}",
+            "unknown form",
+            "Rename the keys, or name them in data.columns",
+        )
     shaped, used = take_beside(row, *shape(row))
     for mark in UNDESIRED:
         if _is_undesired(row.get(mark)) and "text" not in shaped:
-            raise Malformed(f"{mark} is {row[mark]!r}, expected answers to learn: this one is marked as undesired", "undesired",
-                            f"Leave such rows out, or the column {mark} where it means something else")  # fmt: skip
+            raise Malformed(
+                f"{mark} is {row[mark]!r}, expected answers to learn: this one is marked as undesired",
+                "undesired",
+                f"Leave such rows out, or the column {mark} where it means something else",
+            )
     for name in set(shaped) - set(BESIDE):
         check_value(name, shaped[name], "expected some text to learn", needed=name != "prompt")
     return shaped, used
@@ -56,8 +63,10 @@ def prompt_and_completion(row: dict) -> Shaped:
         raise Malformed("prompt and completion are of two kinds, expected both texts or both lists of messages")
     if talk[0]:
         answer = [prompts.assistant(row["completion"])]
-        shaped = {"prompt": messages_of("prompt", row["prompt"]),
-                  "completion": messages_of("completion", row["completion"]) if talk[1] else answer}  # fmt: skip
+        shaped = {
+            "prompt": messages_of("prompt", row["prompt"]),
+            "completion": messages_of("completion", row["completion"]) if talk[1] else answer,
+        }
     return shaped, {"prompt", "completion"}
 
 

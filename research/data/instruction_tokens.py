@@ -51,23 +51,37 @@ def tokenise(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, 
     first = examples.rows[0]
     conversational = any(isinstance(value, list) for value in first.values())
     if conversational and not getattr(tokenizer, "chat_template", None):
-        raise UserError(f"{examples.source} holds conversations and the tokenizer has no chat template; expected one, or rows "
-                        "of plain prompt and completion. Name an instruction-tuned model, or write the prompts "
-                        "out.")  # fmt: skip
+        raise UserError(
+            f"{examples.source} holds conversations and the tokenizer has no chat template; expected one, or rows "
+            "of plain prompt and completion. Name an instruction-tuned model, or write the prompts "
+            "out."
+        )
     if loss_on == "assistant" and not conversational:
-        raise UserError(f"loss_on='assistant', but rows of {examples.source} are plain text ({', '.join(first)}), without "
-                        "turns; expected completion or all for such rows. Set data.loss_on.")  # fmt: skip
+        raise UserError(
+            f"loss_on='assistant', but rows of {examples.source} are plain text ({', '.join(first)}), without "
+            "turns; expected completion or all for such rows. Set data.loss_on."
+        )
     if loss_on == "completion" and "prompt" not in first:
-        raise UserError(f"loss_on='completion', but rows of {examples.source} have no prompt ({', '.join(first)}); expected "
-                        "assistant or all for such rows. Set data.loss_on.")  # fmt: skip
+        raise UserError(
+            f"loss_on='completion', but rows of {examples.source} have no prompt ({', '.join(first)}); expected "
+            "assistant or all for such rows. Set data.loss_on."
+        )
     if conversational:
         check_flags(examples, loss_on)
         check_template(examples, tokenizer)
     else:
         say_endless(tokenizer)
     made = functools.partial(_made, examples, tokenizer, max_length, loss_on, packing)
-    rows, index, counts = cached(made, tokenizer, len(examples.rows), form="instructions", texts=examples.fingerprint,
-                                 max_length=max_length, loss_on=loss_on, packing=packing)  # fmt: skip
+    rows, index, counts = cached(
+        made,
+        tokenizer,
+        len(examples.rows),
+        form="instructions",
+        texts=examples.fingerprint,
+        max_length=max_length,
+        loss_on=loss_on,
+        packing=packing,
+    )
     return Tokenised(rows, index, **counts)
 
 
@@ -86,8 +100,10 @@ def _made(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, pac
             index.append(number)
     dropped = len(examples.rows) - len(rows)
     if not rows:
-        raise UserError(f"max_length={max_length} leaves no label in any of the {dropped:,} rows of {examples.source}; "
-                        "expected room for prompt and completion. Raise data.max_length.")  # fmt: skip
+        raise UserError(
+            f"max_length={max_length} leaves no label in any of the {dropped:,} rows of {examples.source}; "
+            "expected room for prompt and completion. Raise data.max_length."
+        )
     if packing:
         rows, index = packed(rows, max_length), []
     return rows, index, {"truncated": truncated, "dropped": dropped}
@@ -116,9 +132,14 @@ def packed(rows: list[dict], length: int) -> list[dict]:
             row.append(text)
             if room > needed:
                 with_room.setdefault(room - needed, deque()).append(row)
-        made += [{"input_ids": [one for text in row for one in text["input_ids"]],
-                  "labels": [one for text in row for one in text["labels"]],
-                  "seq_lengths": [len(text["input_ids"]) for text in row]} for row in begun]  # fmt: skip
+        made += [
+            {
+                "input_ids": [one for text in row for one in text["input_ids"]],
+                "labels": [one for text in row for one in text["labels"]],
+                "seq_lengths": [len(text["input_ids"]) for text in row],
+            }
+            for row in begun
+        ]
     return made
 
 
@@ -178,8 +199,7 @@ def padded(rows: list[dict], pad: int, length: int) -> dict[str, Tensor]:
     """Rows as (b, length) tensors, padded on the right."""
     fill = {"input_ids": pad, "labels": IGNORE}
     batch = {
-        name: torch.tensor([row[name] + [value] * (length - len(row[name])) for row in rows])
-        for name, value in fill.items()
+        name: torch.tensor([row[name] + [value] * (length - len(row[name])) for row in rows]) for name, value in fill.items()
     }
     lengths = torch.tensor([len(row["input_ids"]) for row in rows])
     return batch | {"attention_mask": (torch.arange(length) < lengths[:, None]).long()}

@@ -31,9 +31,13 @@ Source = str | list[str]
 
 
 def read_examples(
-    source: Source, split: str | None, limit: int | None = None, skip_bad_rows: bool = False,
-    columns: dict[str, str] | None = None, option: str | None = SKIPPING_IN_TRAINING,
-) -> Examples:  # fmt: skip
+    source: Source,
+    split: str | None,
+    limit: int | None = None,
+    skip_bad_rows: bool = False,
+    columns: dict[str, str] | None = None,
+    option: str | None = SKIPPING_IN_TRAINING,
+) -> Examples:
     """Instruction rows of a source.
 
     Args:
@@ -66,8 +70,10 @@ def check_columns_used(columns: dict[str, str] | None, *sources: Source | None, 
         UserError: columns are named, and none of the sources has any.
     """
     if columns and all(one is None or (isinstance(one, str) and one.startswith("builtin:")) for one in sources):
-        raise UserError(f"{option} names columns of a table, and {sources[0]} is built in; expected a file or a hub set of "
-                        "rows. Leave it out.")  # fmt: skip
+        raise UserError(
+            f"{option} names columns of a table, and {sources[0]} is built in; expected a file or a hub set of "
+            "rows. Leave it out."
+        )
 
 
 def table_rows(source: Source, split: str | None, bad: BadRows, kind: str, builtin: Iterable[str]) -> Rows:
@@ -89,8 +95,9 @@ def kept(source: Source, split: str | None, found: list[tuple[str, dict]], what:
     """
     places, rows = [where for where, _ in found], [row for _, row in found]
     if not rows:
-        raise UserError(f"{name_of(source)}{f' split {split!r}' if split else ''} has no usable {what}; expected one or more. "
-                        "Name another.")  # fmt: skip
+        raise UserError(
+            f"{name_of(source)}{f' split {split!r}' if split else ''} has no usable {what}; expected one or more. Name another."
+        )
     return Examples(name_of(source), split, rows, hash_json(rows), places if all(places) else ())
 
 
@@ -101,8 +108,11 @@ def name_of(source: Source) -> str:
 def _builtin(source: str, split: str | None) -> list[dict]:
     if split not in SPLITS:
         raise UserError(f"{source} has no split {split!r}; {suggest(str(split), list(SPLITS))}. Name one of them.")
-    return [{"prompt": prompts.docstring(pair.code), "completion": [prompts.assistant(pair.query)]}
-            for pair in cut_once(BUILTIN[source]()) if split_of(pair.module) == split]  # fmt: skip
+    return [
+        {"prompt": prompts.docstring(pair.code), "completion": [prompts.assistant(pair.query)]}
+        for pair in cut_once(BUILTIN[source]())
+        if split_of(pair.module) == split
+    ]
 
 
 class InstructionData(ResumableData):
@@ -138,18 +148,39 @@ class InstructionData(ResumableData):
     gives = InstructionBatch
 
     def __init__(
-        self, train: Source = "builtin:stdlib", train_split: str | None = "train", val: Source | None = None,
-        val_split: str | None = "dev", test: Source | None = None, test_split: str | None = "test",
-        other: Source | None = None, other_split: str | None = None, other_limit: int | None = 64,
-        max_length: int = 512, loss_on: str = "completion",
-        packing: bool = False, batch_size: int = 8, chunk_overhead: int | None = CHUNK_TOKENS, limit: int | None = None,
-        val_limit: int | None = None, drop_last: bool = True, workers: int = 0, skip_bad_rows: bool = False, seed: int = 0,
+        self,
+        train: Source = "builtin:stdlib",
+        train_split: str | None = "train",
+        val: Source | None = None,
+        val_split: str | None = "dev",
+        test: Source | None = None,
+        test_split: str | None = "test",
+        other: Source | None = None,
+        other_split: str | None = None,
+        other_limit: int | None = 64,
+        max_length: int = 512,
+        loss_on: str = "completion",
+        packing: bool = False,
+        batch_size: int = 8,
+        chunk_overhead: int | None = CHUNK_TOKENS,
+        limit: int | None = None,
+        val_limit: int | None = None,
+        drop_last: bool = True,
+        workers: int = 0,
+        skip_bad_rows: bool = False,
+        seed: int = 0,
         columns: dict[str, str] | None = None,
-    ):  # fmt: skip
+    ):
         super().__init__()
-        check_counts(batch_size=(batch_size, 1), max_length=(max_length, 2), workers=(workers, 0), limit=(_or_one(limit), 1),
-                     chunk_overhead=(chunk_overhead or 0, 0), val_limit=(_or_one(val_limit), 1),
-                     other_limit=(_or_one(other_limit), 1))  # fmt: skip
+        check_counts(
+            batch_size=(batch_size, 1),
+            max_length=(max_length, 2),
+            workers=(workers, 0),
+            limit=(_or_one(limit), 1),
+            chunk_overhead=(chunk_overhead or 0, 0),
+            val_limit=(_or_one(val_limit), 1),
+            other_limit=(_or_one(other_limit), 1),
+        )
         if loss_on not in LOSS_ON:
             raise UserError(f"loss_on={loss_on!r}; expected {' | '.join(LOSS_ON)}. Correct it in the configuration.")
         check_columns_used(columns, train, val, test)
@@ -157,12 +188,7 @@ class InstructionData(ResumableData):
         self.source, self.val_split = val or train, val_split
         self.test, self.test_split = test, test_split
         self.max_length, self.loss_on, self.packing = max_length, loss_on, packing
-        self.batch_size, self.chunk_overhead, self.drop_last, self.workers = (
-            batch_size,
-            chunk_overhead,
-            drop_last,
-            workers,
-        )
+        self.batch_size, self.chunk_overhead, self.drop_last, self.workers = (batch_size, chunk_overhead, drop_last, workers)
         self.skip_bad_rows, self.seed, self.columns = skip_bad_rows, seed, columns
         self.examples = read_examples(train, train_split, limit, skip_bad_rows, columns)
         if (source := held_out(train, val, val_split)) is not None:
@@ -194,9 +220,7 @@ class InstructionData(ResumableData):
                 done = tokenise(examples, tokenizer, self.max_length, loss_on, self.packing and name == "train")
                 self.tokens[name] = done
                 if (done.truncated or done.dropped) and first:
-                    say_cut(
-                        name, done.truncated, done.dropped, len(examples.rows), self.max_length, "have no label left"
-                    )
+                    say_cut(name, done.truncated, done.dropped, len(examples.rows), self.max_length, "have no label left")
         self.dataset = TokenRows(self.tokens["train"].rows)
 
     def questions(self, name: str, count: int) -> list[tuple[str, str | list[dict], str]]:
@@ -208,14 +232,18 @@ class InstructionData(ResumableData):
         """
         rows = self.collections[name].rows
         if "prompt" not in rows[0]:
-            raise UserError(f"rows of {self.collections[name].source} have no prompt ({', '.join(rows[0])}); expected prompt "
-                            "and completion to measure answers. Leave rouge_l, token_f1 and exact_match out of "
-                            "model.metrics.")  # fmt: skip
+            raise UserError(
+                f"rows of {self.collections[name].source} have no prompt ({', '.join(rows[0])}); expected prompt "
+                "and completion to measure answers. Leave rouge_l, token_f1 and exact_match out of "
+                "model.metrics."
+            )
         # a completion that is a call of a tool has no text, which an empty answer would equal
         worded = [i for i in self.tokens[name].index if reference(rows[i])]
         if not worded:
-            raise UserError(f"no completion of {self.collections[name].source} has a text that an answer can be compared with; "
-                            "expected some. Leave rouge_l, token_f1 and exact_match out of model.metrics.")  # fmt: skip
+            raise UserError(
+                f"no completion of {self.collections[name].source} has a text that an answer can be compared with; "
+                "expected some. Leave rouge_l, token_f1 and exact_match out of model.metrics."
+            )
         return [(str(i), prompts.asked(rows[i]), reference(rows[i])) for i in spread(worded, count)]
 
     def train_dataloader(self) -> DataLoader:
@@ -240,8 +268,10 @@ def tested_on(data: Any) -> Source:
         UserError: none is named.
     """
     if data.test is None and (data.test_split is None or (is_file(data.source) and "[" not in data.test_split)):
-        raise UserError(f"{name_of(data.source)} has no test split {data.test_split!r}; expected a file or a source to test "
-                        "on. Name one: --data.test FILE.jsonl.")  # fmt: skip
+        raise UserError(
+            f"{name_of(data.source)} has no test split {data.test_split!r}; expected a file or a source to test "
+            "on. Name one: --data.test FILE.jsonl."
+        )
     return data.test or data.source
 
 
@@ -252,9 +282,11 @@ def say_form(examples: Examples, tokenizer: Any) -> None:
         prompt, answer = texts[:2]
         between = prompt[len(prompt.rstrip()) :] + answer[: len(answer) - len(answer.lstrip())]
         begin, end = repr(" ".join(prompt.split())[-40:]), repr(" ".join(answer.split())[:40])
-        say(f"prompts are raw text, without the model's chat template: {repr(between) if between else 'nothing'} stands "
+        say(
+            f"prompts are raw text, without the model's chat template: {repr(between) if between else 'nothing'} stands "
             f"between {begin} and {end}; for the template write them as messages "
-            '("prompt": [{"role": "user", "content": …}]), or as instruction and response')  # fmt: skip
+            '("prompt": [{"role": "user", "content": …}]), or as instruction and response'
+        )
 
 
 def say_cut(name: str, cut: int, dropped: int, count: int, max_length: int, why: str) -> None:
@@ -273,14 +305,12 @@ def is_file(source: Source) -> bool:
 def held_out(train: Source, val: Source | None, val_split: str | None) -> Source | None:
     """The source to validate on; None where there is none: rows that are trained on would choose the best model by heart."""
     source = val or train
-    if (
-        val is None
-        and (is_file(train) or train == REFERENCE)
-        and not (is_file(train) and val_split and "[" in val_split)
-    ):
+    if val is None and (is_file(train) or train == REFERENCE) and not (is_file(train) and val_split and "[" in val_split):
         if val_split is not None:
-            say(f"no validation: {name_of(train)} has no splits, and its own rows are trained on. Name others by --data.val "
-                "FILE.jsonl, or slices: --data.train_split train[:90%] --data.val_split train[90%:]")  # fmt: skip
+            say(
+                f"no validation: {name_of(train)} has no splits, and its own rows are trained on. Name others by --data.val "
+                "FILE.jsonl, or slices: --data.train_split train[:90%] --data.val_split train[90%:]"
+            )
         return None
     return source if val_split is not None or is_file(source) or source == REFERENCE else None
 

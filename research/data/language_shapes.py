@@ -15,15 +15,33 @@ from research.errors import UserError, suggest
 from research.progress import say
 
 SIDES = ("chosen", "rejected")
-ROLES = ("prompt", "completion", "messages", "text", "instruction", "context", "response", "question", "answer", "system",
-         "history", "tools", *SIDES)  # fmt: skip
+ROLES = (
+    "prompt",
+    "completion",
+    "messages",
+    "text",
+    "instruction",
+    "context",
+    "response",
+    "question",
+    "answer",
+    "system",
+    "history",
+    "tools",
+    *SIDES,
+)
 
 Shaped = tuple[dict, set[str]]
 """A row in one of TRL's forms, and the columns that it is made of."""
 
 
-def shape_rows(rows: Iterator[tuple[str, dict]], read: Callable[[dict], Shaped], bad: BadRows, source: Any,
-               columns: dict[str, str] | None = None) -> Iterator[tuple[str, dict]]:  # fmt: skip
+def shape_rows(
+    rows: Iterator[tuple[str, dict]],
+    read: Callable[[dict], Shaped],
+    bad: BadRows,
+    source: Any,
+    columns: dict[str, str] | None = None,
+) -> Iterator[tuple[str, dict]]:
     """(where, row in one of TRL's forms), all in the form of the first.
 
     Args:
@@ -44,8 +62,9 @@ def shape_rows(rows: Iterator[tuple[str, dict]], read: Callable[[dict], Shaped],
         given = {key: value for key, value in row.items() if not is_absent(value)}
         if columns:
             mapped = {role: given[column] for role, column in columns.items() if column in given}
-            unread |= {f"{role} ({columns[role]} is read)": None for role in mapped if role in given
-                       and role not in columns.values()}  # fmt: skip
+            unread |= {
+                f"{role} ({columns[role]} is read)": None for role in mapped if role in given and role not in columns.values()
+            }
             given = {key: value for key, value in given.items() if key not in columns.values()} | mapped
         try:
             shaped, used = read(given)
@@ -53,8 +72,9 @@ def shape_rows(rows: Iterator[tuple[str, dict]], read: Callable[[dict], Shaped],
         except Malformed as error:
             if missing:
                 role, column = next(iter(missing.items()))
-                raise UserError(f"{bad.columns}: {where} has no column {column!r} ({role}); {suggest(column, row)}. Correct "
-                                "it.") from None  # fmt: skip
+                raise UserError(
+                    f"{bad.columns}: {where} has no column {column!r} ({role}); {suggest(column, row)}. Correct it."
+                ) from None
             kind, cure = error.args[1:] or ("bad value", "Mend the row")
             bad.report(where, kind, str(error.args[0]), cure.replace("data.columns", bad.columns))
             continue
@@ -65,19 +85,23 @@ def shape_rows(rows: Iterator[tuple[str, dict]], read: Callable[[dict], Shaped],
         first = first or form
         # one row of preferences may say its prompt, and the next one begin with it
         if _kind(form) != _kind(first):
-            bad.report(where, "mixed forms", f"the row has {named(form)} where the first has {named(first)}",
-                       "Give all rows one form")  # fmt: skip
+            bad.report(
+                where, "mixed forms", f"the row has {named(form)} where the first has {named(first)}", "Give all rows one form"
+            )
             continue
         unread |= dict.fromkeys(key for key in given if key not in used and not says_nothing(given[key]))
         yield where, shaped
     if missing and first:
         role, column = next(iter(missing.items()))
-        raise UserError(f"{bad.columns}: no row of {source} has the column {column!r} ({role}); {suggest(column, unread)}. "
-                        "Correct it.")  # fmt: skip
+        raise UserError(
+            f"{bad.columns}: no row of {source} has the column {column!r} ({role}); {suggest(column, unread)}. Correct it."
+        )
     for role in sorted(told - taken):
-        raise UserError(f"{bad.columns} names {role} ({columns[role]!r}), and no row of {source} is made of it; expected roles "
-                        f"of its shape ({', '.join(sorted(taken & {*ROLES}))}). Leave it out, or name the others by their "
-                        "roles.")  # fmt: skip
+        raise UserError(
+            f"{bad.columns} names {role} ({columns[role]!r}), and no row of {source} is made of it; expected roles "
+            f"of its shape ({', '.join(sorted(taken & {*ROLES}))}). Leave it out, or name the others by their "
+            "roles."
+        )
     if unread:
         say(f"{source}: columns that are not read: {', '.join(key or repr(key) for key in sorted(unread))}")
     if bad.counts:
@@ -96,8 +120,10 @@ def check_columns(columns: dict[str, str] | None) -> None:
     """
     for role, column in (columns or {}).items():
         if role not in ROLES:
-            raise UserError(f"data.columns has the role {role!r}; {suggest(role, ROLES)}. Write our name before the colon and "
-                            "the column after it.")  # fmt: skip
+            raise UserError(
+                f"data.columns has the role {role!r}; {suggest(role, ROLES)}. Write our name before the colon and "
+                "the column after it."
+            )
         if not isinstance(column, str):
             raise UserError(f"data.columns.{role} is {column!r}; expected the name of a column. Correct it.")
 

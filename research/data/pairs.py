@@ -79,13 +79,7 @@ class PairCollate:
     """
 
     def __init__(self, texts: list[str], queries: Any, docs: Any, widest: int, chunk_overhead: int | None):
-        self.texts, self.queries, self.docs, self.widest, self.chunk_overhead = (
-            texts,
-            queries,
-            docs,
-            widest,
-            chunk_overhead,
-        )
+        self.texts, self.queries, self.docs, self.widest, self.chunk_overhead = (texts, queries, docs, widest, chunk_overhead)
 
     def __call__(self, pairs: list[Pair]) -> PairBatch:
         numbers = [pair.positive for pair in pairs] + [n for pair in pairs for n in pair.negatives]
@@ -134,30 +128,52 @@ class PairData(ResumableData):
     gives = PairBatch
 
     def __init__(
-        self, train: str = "builtin:stdlib", train_split: str = "train", val: str | None = None,
-        val_split: str | None = "dev", test_split: str | None = "test", batch_size: int = 64, hard_negatives: int = 0,
-        chunk_overhead: int | None = CHUNK_TOKENS, without_fold: str | None = None, limit: int | None = None,
-        val_documents: int | None = None, drop_last: bool = True, workers: int = 0, skip_bad_rows: bool = False,
-        seed: int = 0, columns: dict[str, str | list[str]] | None = None, positive_from: float | None = None,
-        corpus_file: str | None = None, queries_file: str | None = None,
-    ):  # fmt: skip
+        self,
+        train: str = "builtin:stdlib",
+        train_split: str = "train",
+        val: str | None = None,
+        val_split: str | None = "dev",
+        test_split: str | None = "test",
+        batch_size: int = 64,
+        hard_negatives: int = 0,
+        chunk_overhead: int | None = CHUNK_TOKENS,
+        without_fold: str | None = None,
+        limit: int | None = None,
+        val_documents: int | None = None,
+        drop_last: bool = True,
+        workers: int = 0,
+        skip_bad_rows: bool = False,
+        seed: int = 0,
+        columns: dict[str, str | list[str]] | None = None,
+        positive_from: float | None = None,
+        corpus_file: str | None = None,
+        queries_file: str | None = None,
+    ):
         super().__init__()
-        check_counts(batch_size=(batch_size, 2), hard_negatives=(hard_negatives, 0), workers=(workers, 0),
-                     chunk_overhead=(chunk_overhead or 0, 0))  # fmt: skip
+        check_counts(
+            batch_size=(batch_size, 2),
+            hard_negatives=(hard_negatives, 0),
+            workers=(workers, 0),
+            chunk_overhead=(chunk_overhead or 0, 0),
+        )
         check_columns(columns)
         rows = holds_rows(train)
         if rows and val is None and (val_split or test_split):
-            raise UserError(f"train={train} is a file of training rows, which has no splits to validate on; expected "
-                            "val=SOURCE with it, or val_split=null and test_split=null. Name the source.")  # fmt: skip
+            raise UserError(
+                f"train={train} is a file of training rows, which has no splits to validate on; expected "
+                "val=SOURCE with it, or val_split=null and test_split=null. Name the source."
+            )
         options = RowOptions(columns, positive_from, corpus_file, queries_file)
         self.queries, self.corpus, self.fingerprint = load_training(
             train, train_split, without_fold, limit, skip_bad_rows, options
         )
         if hard_negatives and not any(query.negatives for query in self.queries):
             data, split = ("SOURCE", "NAME") if rows else (train, train_split)
-            raise UserError(f"hard_negatives={hard_negatives}, but {train} holds none; expected a triplets file. Make "
-                            f"one: research mine --data {data} --split {split} --retriever MODEL --out negatives.jsonl; then "
-                            "train on it.")  # fmt: skip
+            raise UserError(
+                f"hard_negatives={hard_negatives}, but {train} holds none; expected a triplets file. Make "
+                f"one: research mine --data {data} --split {split} --retriever MODEL --out negatives.jsonl; then "
+                "train on it."
+            )
         self.val_source = val or train
         self.val_split, self.test_split, self.val_documents = val_split, test_split, val_documents
         self.skip_bad_rows, self.seed, self.workers = skip_bad_rows, seed, workers

@@ -30,12 +30,17 @@ def read_preference(row: dict) -> Shaped:
         Malformed: it is in no shape, or a value is not what its shape has.
     """
     if "completion" in row and any(mark in row for mark in UNDESIRED) and not any(side in row for side in SIDES):
-        raise Malformed("the row has one answer and a mark whether it is desired (KTO), expected two answers: chosen and "
-                        "rejected", "no preference", "Make pairs of a desired and an undesired answer to one prompt, or learn "
-                        "the desired ones by SFTModule")  # fmt: skip
+        raise Malformed(
+            "the row has one answer and a mark whether it is desired (KTO), expected two answers: chosen and rejected",
+            "no preference",
+            "Make pairs of a desired and an undesired answer to one prompt, or learn the desired ones by SFTModule",
+        )
     if missing := [side for side in SIDES if side not in row]:
-        raise Malformed(f"the row has {', '.join(map(repr, row)) or 'no keys'} and no {missing[0]}, expected {FORMS}",
-                        "no preference", "Mend the row, or name its columns in data.columns")  # fmt: skip
+        raise Malformed(
+            f"the row has {', '.join(map(repr, row)) or 'no keys'} and no {missing[0]}, expected {FORMS}",
+            "no preference",
+            "Mend the row, or name its columns in data.columns",
+        )
     row = read_written(row, "prompt", *SIDES)
     check_types(row, "prompt", *SIDES)
     if is_conversation(row["chosen"]) != is_conversation(row["rejected"]):
@@ -65,9 +70,7 @@ def messages(row: dict) -> Shaped:
     if all(again):
         shaped |= {side: shaped[side][count:] for side in SIDES}
     elif any(again):
-        raise Malformed(
-            "one of chosen and rejected repeats the prompt, and the other does not; expected both, or neither"
-        )
+        raise Malformed("one of chosen and rejected repeats the prompt, and the other does not; expected both, or neither")
     return shaped, {"prompt"}
 
 
@@ -87,8 +90,10 @@ def question(row: dict) -> Shaped:
         return shaped, {ask} if there else set()  # what is not read is named
     for side in SIDES:
         if shaped[side][0]["role"] in ("system", "user"):
-            raise Malformed(f"{side} begins with {shown(shaped[side][0])}, which the other side does not; expected both to "
-                            f"begin with the same, or to answer {ask}")  # fmt: skip
+            raise Malformed(
+                f"{side} begins with {shown(shaped[side][0])}, which the other side does not; expected both to "
+                f"begin with the same, or to answer {ask}"
+            )
     return {"prompt": prompts.instruction(asked, next(iter(passage.values()), "")), **shaped}, {ask, *passage}
 
 
@@ -97,8 +102,11 @@ def conversation(row: dict) -> Shaped:
     name = _talk(row)
     shaped = {"prompt": turns_of(name, row[name]), **_answers(row)}
     if shaped["prompt"][-1]["role"] == "assistant":
-        raise Malformed(f"{name} ends with an answer, expected what chosen and rejected answer", "no preference",
-                        f"Leave {name} out, or end it before the answer")  # fmt: skip
+        raise Malformed(
+            f"{name} ends with an answer, expected what chosen and rejected answer",
+            "no preference",
+            f"Leave {name} out, or end it before the answer",
+        )
     return shaped, {name}
 
 
@@ -106,8 +114,11 @@ def common_messages(row: dict) -> Shaped:
     """Two conversations; the prompt is what both begin with."""
     shaped = _answers(row)
     if not _common(shaped):
-        raise Malformed(f"chosen and rejected begin with different messages and the row has no prompt, expected {FORMS}",
-                        "no preference", "Add a prompt, or name its column in data.columns")  # fmt: skip
+        raise Malformed(
+            f"chosen and rejected begin with different messages and the row has no prompt, expected {FORMS}",
+            "no preference",
+            "Add a prompt, or name its column in data.columns",
+        )
     return shaped, set()
 
 
@@ -117,12 +128,17 @@ def common_texts(row: dict) -> Shaped:
     for name, value in row.items():
         spoken = isinstance(value, str) and len(value.split()) > 1 and name not in (*SIDES, *BESIDE)
         if spoken and not all(value.strip() in one for one in texts):
-            raise Malformed(f"the row has no prompt and the text {name!r} ({shown(value)}), expected {FORMS}",
-                            "no preference", f'Name the prompt\'s column (data.columns {{"prompt": "{name}"}}), or leave '
-                            f"{name} out")  # fmt: skip
+            raise Malformed(
+                f"the row has no prompt and the text {name!r} ({shown(value)}), expected {FORMS}",
+                "no preference",
+                f'Name the prompt\'s column (data.columns {{"prompt": "{name}"}}), or leave {name} out',
+            )
     if texts[0] != texts[1] and not texts[0][: common_length(*texts)].strip():
-        raise Malformed(f"chosen and rejected begin with different words and the row has no prompt, expected {FORMS}",
-                        "no preference", "Add a prompt, or name its column in data.columns")  # fmt: skip
+        raise Malformed(
+            f"chosen and rejected begin with different words and the row has no prompt, expected {FORMS}",
+            "no preference",
+            "Add a prompt, or name its column in data.columns",
+        )
     return _sides(row), set()
 
 
@@ -150,8 +166,10 @@ def _sides(row: dict) -> dict:
 
 def _answers(row: dict) -> dict[str, list[Message]]:
     """Both sides as messages; a text is an assistant's."""
-    return {side: messages_of(side, value) if is_conversation(value) else [prompts.assistant(text_of(side, value))]
-            for side, value in _sides(row).items()}  # fmt: skip
+    return {
+        side: messages_of(side, value) if is_conversation(value) else [prompts.assistant(text_of(side, value))]
+        for side, value in _sides(row).items()
+    }
 
 
 def _common(sides: dict[str, list[Message]]) -> list[Message]:

@@ -58,16 +58,19 @@ def tokenise_preferences(examples: Examples, tokenizer: Any, max_length: int) ->
     """
     conversational = any(isinstance(value, list) for value in examples.rows[0].values())
     if conversational and not tokenizer.chat_template:
-        raise UserError(f"{examples.source} holds conversations and the tokenizer has no chat template; expected one, or rows "
-                        "of plain texts. Name an instruction-tuned model, or write the prompts out.")  # fmt: skip
+        raise UserError(
+            f"{examples.source} holds conversations and the tokenizer has no chat template; expected one, or rows "
+            "of plain texts. Name an instruction-tuned model, or write the prompts out."
+        )
     if conversational:
         check_flags(examples, "sides")
         check_template(examples, tokenizer)
     else:
         say_endless(tokenizer)
     made = functools.partial(_made, examples, tokenizer, max_length)
-    rows, index, counts = cached(made, tokenizer, len(examples.rows), form="preferences", texts=examples.fingerprint,
-                                 max_length=max_length)  # fmt: skip
+    rows, index, counts = cached(
+        made, tokenizer, len(examples.rows), form="preferences", texts=examples.fingerprint, max_length=max_length
+    )
     return PreferenceRows(rows, index, **counts, fingerprint=hash_json(rows))
 
 
@@ -91,13 +94,17 @@ def _made(examples: Examples, tokenizer: Any, max_length: int) -> Made:
         index.append(number)
     dropped = len(examples.rows) - len(rows) - equal
     if not rows and equal:
-        raise UserError(f"all pairs of {examples.source} that fit have the same tokens on both sides (the chat template may "
-                        f"strip what tells them apart, or max_length={max_length} cut it off); expected pairs that differ. "
-                        "Name others, or raise data.max_length.")  # fmt: skip
+        raise UserError(
+            f"all pairs of {examples.source} that fit have the same tokens on both sides (the chat template may "
+            f"strip what tells them apart, or max_length={max_length} cut it off); expected pairs that differ. "
+            "Name others, or raise data.max_length."
+        )
     if not rows:
-        raise UserError(f"none of the {dropped:,} pairs of {examples.source} has a prompt (of one token or more: nothing else "
-                        f"predicts an answer's first) and room for a completion at max_length={max_length}; expected both. "
-                        "Give the rows a prompt, or raise data.max_length.")  # fmt: skip
+        raise UserError(
+            f"none of the {dropped:,} pairs of {examples.source} has a prompt (of one token or more: nothing else "
+            f"predicts an answer's first) and room for a completion at max_length={max_length}; expected both. "
+            "Give the rows a prompt, or raise data.max_length."
+        )
     return rows, index, {"truncated": truncated, "dropped": dropped, "equal": equal}
 
 
@@ -105,8 +112,10 @@ def pair_ids(tokenizer: Any, row: dict) -> dict[str, list[int]]:
     """Token ids of a pair; both completions begin where one of them leaves the prompt."""
     talk = isinstance(row["prompt"], list)
     prompt = row_ids(tokenizer, row["prompt"], row, add_generation_prompt=True)["input_ids"]
-    whole = {side: row_ids(tokenizer, row["prompt"] + (row[side] if talk else ended(row[side], tokenizer)), row)["input_ids"]
-             for side in SIDES}  # fmt: skip
+    whole = {
+        side: row_ids(tokenizer, row["prompt"] + (row[side] if talk else ended(row[side], tokenizer)), row)["input_ids"]
+        for side in SIDES
+    }
     start = min(common_length(prompt, ids) for ids in whole.values())
     return {"prompt_ids": list(prompt[:start])} | {f"{side}_ids": list(ids[start:]) for side, ids in whole.items()}
 
@@ -129,8 +138,9 @@ class PreferenceCollate:
 
     def __call__(self, rows: list[dict]) -> PreferenceBatch:
         sizes = [{name: len(row[f"{name}_ids"]) for name in ("prompt", *SIDES)} for row in rows]
-        lengths = [s["prompt"] + (s["chosen"] + s["rejected"] if self.shared else max(s["chosen"], s["rejected"]))
-                   for s in sizes]  # fmt: skip
+        lengths = [
+            s["prompt"] + (s["chosen"] + s["rejected"] if self.shared else max(s["chosen"], s["rejected"])) for s in sizes
+        ]
         # rows and their places in the batch, so that a cached reference finds them
         numbered = list(zip(range(len(rows)), rows, strict=True))
         batch = chunked(numbered, lambda item: lengths[item[0]], self.collate, self.chunk_overhead)
@@ -142,20 +152,14 @@ class PreferenceCollate:
         chunk["number"] = torch.tensor([number for number, _ in numbered])
         for side in SIDES:
             if f"reference_{side}" in rows[0]:
-                chunk[f"reference_{side}"] = torch.tensor(
-                    [row[f"reference_{side}"] for row in rows], dtype=torch.float64
-                )
+                chunk[f"reference_{side}"] = torch.tensor([row[f"reference_{side}"] for row in rows], dtype=torch.float64)
         return chunk
 
     def _apart(self, rows: list[dict]) -> dict[str, Tensor]:
         """Two rows a pair, chosen first."""
         layout = [(row["prompt_ids"], row[f"{side}_ids"]) for row in rows for side in SIDES]
         texts = [prompt + answer for prompt, answer in layout]
-        at = [
-            (i, len(prompt) - 1 + k, token, i)
-            for i, (prompt, answer) in enumerate(layout)
-            for k, token in enumerate(answer)
-        ]
+        at = [(i, len(prompt) - 1 + k, token, i) for i, (prompt, answer) in enumerate(layout) for k, token in enumerate(answer)]
         ids, lengths = self._padded(texts, self.room)
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
         return {"input_ids": ids, "attention_mask": mask, **_targets(at)}
@@ -165,17 +169,13 @@ class PreferenceCollate:
         ids, lengths = self._padded([row["prompt_ids"] + row["chosen_ids"] + row["rejected_ids"] for row in rows])
         total = ids.shape[1]
         prompt = torch.tensor([len(row["prompt_ids"]) for row in rows])[:, None]
-        second = (
-            prompt + torch.tensor([len(row["chosen_ids"]) for row in rows])[:, None]
-        )  # where the rejected one begins
+        second = prompt + torch.tensor([len(row["chosen_ids"]) for row in rows])[:, None]  # where the rejected one begins
         place = torch.arange(total)[None]  # (1, T)
         rejected = place >= second  # (b, T), padding too
         real = place < lengths[:, None]
         # padding too has a position, which must be one of the model's
         positions = torch.where(rejected, place - second + prompt, place).where(real, 0)
-        hidden = (
-            rejected[:, :, None] & ((place >= prompt) & ~rejected)[:, None, :]
-        )  # (b, T, T): the chosen from the rejected
+        hidden = rejected[:, :, None] & ((place >= prompt) & ~rejected)[:, None, :]  # (b, T, T): the chosen from the rejected
         mask = (place[:, :, None] >= place[:, None, :]) & ~hidden & real[:, None, :]
         mask |= torch.eye(total, dtype=torch.bool)  # padding sees itself: a row of no key has no softmax
         at = []

@@ -36,9 +36,14 @@ from research.types import Examples, PreferenceBatch
 
 
 def read_preferences(
-    source: Source, split: str | None, limit: int | None = None, skip_bad_rows: bool = False, noise: float = 0.0,
-    seed: int = 0, columns: dict[str, str] | None = None,
-) -> Examples:  # fmt: skip
+    source: Source,
+    split: str | None,
+    limit: int | None = None,
+    skip_bad_rows: bool = False,
+    noise: float = 0.0,
+    seed: int = 0,
+    columns: dict[str, str] | None = None,
+) -> Examples:
     """Preference rows of a source.
 
     Args:
@@ -83,13 +88,16 @@ def _builtin(source: str, split: str) -> list[dict]:
         modules[pair.module].append(pair)
     rows = []
     for pair in pairs:
-        others = [other for other in modules[pair.module] if other.id != pair.id] or [
-            o for o in pairs if o.id != pair.id
-        ]
+        others = [other for other in modules[pair.module] if other.id != pair.id] or [o for o in pairs if o.id != pair.id]
         own = words[pair.id]
         near = max(others, key=lambda other: (len(own & words[other.id]) / len(own | words[other.id]), other.id))
-        rows.append({"prompt": prompts.docstring(pair.code), "chosen": [prompts.assistant(pair.query)],
-                     "rejected": [prompts.assistant(near.query)]})  # fmt: skip
+        rows.append(
+            {
+                "prompt": prompts.docstring(pair.code),
+                "chosen": [prompts.assistant(pair.query)],
+                "rejected": [prompts.assistant(near.query)],
+            }
+        )
     return rows
 
 
@@ -122,17 +130,35 @@ class PreferenceData(ResumableData):
     packing = False
 
     def __init__(
-        self, train: Source = "builtin:stdlib", train_split: str | None = "train", val: Source | None = None,
-        val_split: str | None = "dev", test: Source | None = None, test_split: str | None = "test",
-        max_length: int = 512, batch_size: int = 8,
-        share_prompt: bool | None = None, chunk_overhead: int | None = CHUNK_TOKENS, noise: float = 0.0,
-        limit: int | None = None, val_limit: int | None = None, drop_last: bool = True, workers: int = 0,
-        skip_bad_rows: bool = False, seed: int = 0, columns: dict[str, str] | None = None,
-    ):  # fmt: skip
+        self,
+        train: Source = "builtin:stdlib",
+        train_split: str | None = "train",
+        val: Source | None = None,
+        val_split: str | None = "dev",
+        test: Source | None = None,
+        test_split: str | None = "test",
+        max_length: int = 512,
+        batch_size: int = 8,
+        share_prompt: bool | None = None,
+        chunk_overhead: int | None = CHUNK_TOKENS,
+        noise: float = 0.0,
+        limit: int | None = None,
+        val_limit: int | None = None,
+        drop_last: bool = True,
+        workers: int = 0,
+        skip_bad_rows: bool = False,
+        seed: int = 0,
+        columns: dict[str, str] | None = None,
+    ):
         super().__init__()
-        check_counts(batch_size=(batch_size, 1), max_length=(max_length, 2), workers=(workers, 0),
-                     limit=(1 if limit is None else limit, 1), chunk_overhead=(chunk_overhead or 0, 0),
-                     val_limit=(1 if val_limit is None else val_limit, 1))  # fmt: skip
+        check_counts(
+            batch_size=(batch_size, 1),
+            max_length=(max_length, 2),
+            workers=(workers, 0),
+            limit=(1 if limit is None else limit, 1),
+            chunk_overhead=(chunk_overhead or 0, 0),
+            val_limit=(1 if val_limit is None else val_limit, 1),
+        )
         if not 0 <= noise <= 1:
             raise UserError(f"noise={noise}; expected 0 to 1, a share of the pairs. Correct it in the configuration.")
         check_columns_used(columns, train, val, test)
@@ -140,12 +166,7 @@ class PreferenceData(ResumableData):
         self.source, self.val_split = val or train, val_split
         self.test, self.test_split = test, test_split
         self.max_length, self.share_prompt, self.noise = max_length, share_prompt, noise
-        self.batch_size, self.chunk_overhead, self.drop_last, self.workers = (
-            batch_size,
-            chunk_overhead,
-            drop_last,
-            workers,
-        )
+        self.batch_size, self.chunk_overhead, self.drop_last, self.workers = (batch_size, chunk_overhead, drop_last, workers)
         self.skip_bad_rows, self.seed, self.columns = skip_bad_rows, seed, columns
         self.examples = read_preferences(train, train_split, limit, skip_bad_rows, noise, seed, columns)
         if (source := held_out(train, val, val_split)) is not None:
@@ -183,8 +204,10 @@ class PreferenceData(ResumableData):
                         "have no prompt or no room for a completion",
                     )
                 if done.equal and first:
-                    say(f"{name}: {done.equal:,} of {len(examples.rows):,} pairs have the same tokens on both sides and are "
-                        "left out: nothing can be learned of them")  # fmt: skip
+                    say(
+                        f"{name}: {done.equal:,} of {len(examples.rows):,} pairs have the same tokens on both sides and are "
+                        "left out: nothing can be learned of them"
+                    )
         self.dataset = TokenRows(self.tokens["train"].rows)
 
     def collate(self, model: Any) -> PreferenceCollate:
@@ -195,8 +218,10 @@ class PreferenceData(ResumableData):
         """
         shared = self.share_prompt if self.share_prompt is not None else not model.virtual_tokens
         if shared and model.virtual_tokens:
-            raise UserError(f"share_prompt=true with {model.virtual_tokens} virtual tokens; expected false or null: they "
-                            "stand before a row, and a row would hold two texts. Leave data.share_prompt out.")  # fmt: skip
+            raise UserError(
+                f"share_prompt=true with {model.virtual_tokens} virtual tokens; expected false or null: they "
+                "stand before a row, and a row would hold two texts. Leave data.share_prompt out."
+            )
         room = model.positions - model.virtual_tokens
         return PreferenceCollate(model.pad_token_id, self.chunk_overhead, shared, room)
 

@@ -76,12 +76,17 @@ def read_jsonl(path: Path, bad: BadRows, arrays: bool = False) -> Iterator[tuple
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:  # ValueError: not JSON, or a number of thousands of digits
-            bad.report(where, "malformed JSON", f"{short(line)} is not JSON ({error})", "Expected one JSON object a "
-                       "line; mend the line")  # fmt: skip
+            bad.report(
+                where,
+                "malformed JSON",
+                f"{short(line)} is not JSON ({error})",
+                "Expected one JSON object a line; mend the line",
+            )
             continue
         if not isinstance(row, dict | list if arrays else dict):
-            bad.report(where, "not an object", f"{short(line)} is a JSON {type(row).__name__}, expected an object",
-                       "Mend the line")  # fmt: skip
+            bad.report(
+                where, "not an object", f"{short(line)} is a JSON {type(row).__name__}, expected an object", "Mend the line"
+            )
             continue
         yield where, row
 
@@ -99,14 +104,13 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
     except (FileNotFoundError, NotADirectoryError):
         _missing(path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(
-            f"{path}: damaged after line {number} ({error}); expected a whole gzip file. Copy it again."
-        ) from None
+        raise UserError(f"{path}: damaged after line {number} ({error}); expected a whole gzip file. Copy it again.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}:{number}: not UTF-8 ({error}); expected UTF-8 text. Convert the file first.") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; expected a readable file. Check the path and its "
-                        "permissions.") from None  # fmt: skip
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}; expected a readable file. Check the path and its permissions."
+        ) from None
 
 
 @contextlib.contextmanager
@@ -119,9 +123,7 @@ def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
 
 def _missing(path: Path) -> NoReturn:
     parent = Path(path).parent
-    there = (
-        suggest(Path(path).name, [p.name for p in parent.iterdir()]) if parent.is_dir() else f"{parent} is missing too"
-    )
+    there = suggest(Path(path).name, [p.name for p in parent.iterdir()]) if parent.is_dir() else f"{parent} is missing too"
     raise UserError(f"{path} does not exist; {there}. Check the path.")
 
 
@@ -132,8 +134,12 @@ def identifier(row: dict, keys: tuple[str, ...], where: str, bad: BadRows) -> st
         value = str(value)
     if not isinstance(value, str) or value.split() != [value] or broken(value):
         # TREC files separate columns by blanks, so an id with a blank could not be written or read back
-        bad.report(where, "bad id", f"{keys[0]} is {value!r}, expected a string without blanks or half surrogate pairs",
-                   f"Give every row an {keys[0]}")  # fmt: skip
+        bad.report(
+            where,
+            "bad id",
+            f"{keys[0]} is {value!r}, expected a string without blanks or half surrogate pairs",
+            f"Give every row an {keys[0]}",
+        )
         return None
     return value
 
@@ -146,8 +152,9 @@ def string(row: dict, key: str, where: str, bad: BadRows) -> str | None:
         bad.report(where, "wrong type", f"{key} is {short(repr(value))}, expected a string", "Mend the row")
         return None
     if broken(value):
-        bad.report(where, "broken text", f"{key} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text",
-                   "Mend the row")  # fmt: skip
+        bad.report(
+            where, "broken text", f"{key} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text", "Mend the row"
+        )
         return None
     return value
 

@@ -29,8 +29,17 @@ class StatefulBatchSampler(Sampler[list[tuple[int, int]]]):
         UserError: a batch that is larger than the data, or a last batch that leaves a process without an example.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, *, shuffle: bool = True, global_rank: int = 0,
-                 world_size: int = 1, drop_last: bool = True):  # fmt: skip
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        *,
+        shuffle: bool = True,
+        global_rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = True,
+    ):
         self.size, self.seed, self.shuffle, self.drop_last = size, seed, shuffle, drop_last
         self.global_rank, self.world_size = global_rank, world_size
         self.global_batch = batch_size * world_size
@@ -38,13 +47,19 @@ class StatefulBatchSampler(Sampler[list[tuple[int, int]]]):
         self.consumed = 0  # examples of this epoch that all processes have finished together
         if batch_size < 1 or self.global_batch > size:
             if world_size > size:
-                raise UserError(f"{world_size} processes (trainer.devices times num_nodes) share {size} examples; expected 1 "
-                                f"to {size} processes. Set fewer trainer.devices.")  # fmt: skip
-            raise UserError(f"batch_size={batch_size} on {world_size} processes takes {self.global_batch} examples a step, and "
-                            f"there are {size}; expected 1 to {size // world_size}. Pass a smaller batch_size.")  # fmt: skip
+                raise UserError(
+                    f"{world_size} processes (trainer.devices times num_nodes) share {size} examples; expected 1 "
+                    f"to {size} processes. Set fewer trainer.devices."
+                )
+            raise UserError(
+                f"batch_size={batch_size} on {world_size} processes takes {self.global_batch} examples a step, and "
+                f"there are {size}; expected 1 to {size // world_size}. Pass a smaller batch_size."
+            )
         if not drop_last and 0 < size % self.global_batch < world_size:
-            raise UserError(f"the last batch of {size} examples leaves {size % self.global_batch} for {world_size} processes; "
-                            "expected one each or more. Pass drop_last=True, or another batch_size.")  # fmt: skip
+            raise UserError(
+                f"the last batch of {size} examples leaves {size % self.global_batch} for {world_size} processes; "
+                "expected one each or more. Pass drop_last=True, or another batch_size."
+            )
 
     def __len__(self) -> int:
         """Batches of the whole epoch, those already consumed included."""
@@ -63,8 +78,14 @@ class StatefulBatchSampler(Sampler[list[tuple[int, int]]]):
             self.epoch, self.consumed = self.epoch + 1, 0
 
     def state_dict(self) -> dict:
-        return {"epoch": self.epoch, "consumed": self.consumed, "seed": self.seed, "size": self.size,
-                "global_batch": self.global_batch, "shuffle": self.shuffle}  # fmt: skip
+        return {
+            "epoch": self.epoch,
+            "consumed": self.consumed,
+            "seed": self.seed,
+            "size": self.size,
+            "global_batch": self.global_batch,
+            "shuffle": self.shuffle,
+        }
 
     def load_state_dict(self, state: dict) -> None:
         """Go to the place where `state` was taken.
@@ -73,11 +94,16 @@ class StatefulBatchSampler(Sampler[list[tuple[int, int]]]):
             UserError: the state is of other data, another seed, or another global batch: the order would not be its.
         """
         mine = self.state_dict()
-        wrong = [f"{name} {state.get(name)!r}, now {mine[name]!r}" for name in ("seed", "size", "global_batch", "shuffle")
-                 if state.get(name) != mine[name]]  # fmt: skip
+        wrong = [
+            f"{name} {state.get(name)!r}, now {mine[name]!r}"
+            for name in ("seed", "size", "global_batch", "shuffle")
+            if state.get(name) != mine[name]
+        ]
         if wrong:
-            raise UserError(f"the checkpoint was taken with {'; '.join(wrong)}; expected the same, or the data would come in "
-                            "another order. Resume with the configuration of the run folder, or start a new run.")  # fmt: skip
+            raise UserError(
+                f"the checkpoint was taken with {'; '.join(wrong)}; expected the same, or the data would come in "
+                "another order. Resume with the configuration of the run folder, or start a new run."
+            )
         self.epoch, self.consumed = state["epoch"], state["consumed"]
 
     def _order(self) -> list[int]:

@@ -5,12 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from research.data import stdlib
-from research.data.formats import (
-    check_qrels,
-    read_corpus,
-    read_qrels,
-    read_queries,
-)
+from research.data.formats import check_qrels, read_corpus, read_qrels, read_queries
 from research.data.hub import load_hub
 from research.data.rows import SKIPPING, BadRows
 from research.errors import UserError, suggest
@@ -37,18 +32,22 @@ def parse_source(name: str) -> tuple[str, str]:
     """
     kind, _, rest = name.partition(":")
     if name and Path(name).is_dir():
-        raise UserError(f"data source {name!r} is a folder without its kind; expected beir:{name} for a BEIR folder. Write "
-                        "that.")  # fmt: skip
+        raise UserError(
+            f"data source {name!r} is a folder without its kind; expected beir:{name} for a BEIR folder. Write that."
+        )
     if kind not in ("builtin", "beir", "hf") or not rest:
-        raise UserError(f"data source {name!r} is not known; expected builtin:stdlib, builtin:packages, beir:PATH or "
-                        "hf:NAME[@REVISION].")  # fmt: skip
+        raise UserError(
+            f"data source {name!r} is not known; expected builtin:stdlib, builtin:packages, beir:PATH or hf:NAME[@REVISION]."
+        )
     if kind == "builtin" and rest not in BUILTIN:
         raise UserError(f"builtin data {rest!r} is not known; {suggest(rest, BUILTIN)}.")
     if kind == "beir":
         rest = str(Path(rest).expanduser())
     if kind == "beir" and not Path(rest).is_dir():
-        raise UserError(f"BEIR folder {rest!r} does not exist; expected a folder with corpus.jsonl, queries.jsonl and "
-                        "qrels/SPLIT.tsv. Check the path after beir: (it is taken from the folder you stand in).")  # fmt: skip
+        raise UserError(
+            f"BEIR folder {rest!r} does not exist; expected a folder with corpus.jsonl, queries.jsonl and "
+            "qrels/SPLIT.tsv. Check the path after beir: (it is taken from the folder you stand in)."
+        )
     return kind, rest
 
 
@@ -97,8 +96,10 @@ def take(source: Source, name: str, split: str, bad: BadRows) -> Collection:
     qrels = source.qrels[split]
     queries = {query: text for query, text in source.queries.items() if query in qrels}
     if not source.corpus or not queries:
-        raise UserError(f"{name} split {split!r} has {len(source.corpus)} documents and {len(queries)} judged queries; "
-                        "expected one of each or more. Add them, or name another split.")  # fmt: skip
+        raise UserError(
+            f"{name} split {split!r} has {len(source.corpus)} documents and {len(queries)} judged queries; "
+            "expected one of each or more. Add them, or name another split."
+        )
     _check_not_blank(name, source.corpus)
     notes: dict = {"leaks": leaks(source, split)}
     if bad.counts:
@@ -108,8 +109,10 @@ def take(source: Source, name: str, split: str, bad: BadRows) -> Collection:
     bad.say_counts(name)
     for other, found in notes["leaks"].items():
         if found["query_ids"] or found["query_texts"]:
-            say(f"warning: splits {split} and {other} share {found['query_ids']} query ids and {found['query_texts']} "
-                f"query texts: nothing trained on one may be tested on the other")  # fmt: skip
+            say(
+                f"warning: splits {split} and {other} share {found['query_ids']} query ids and {found['query_texts']} "
+                f"query texts: nothing trained on one may be tested on the other"
+            )
     fingerprint = _fingerprint(source.corpus, queries, qrels)
     unjudged = frozenset(source.queries.keys() - queries.keys())
     return Collection(name, split, source.corpus, queries, qrels, fingerprint, notes, unjudged)
@@ -122,8 +125,10 @@ def check_relevant(data: Collection) -> Collection:
         UserError: every grade is 0 or less.
     """
     if not any(grade > 0 for docs in data.qrels.values() for grade in docs.values()):
-        raise UserError(f"{data.source} split {data.split!r} judges no document relevant for any of its {len(data.qrels)} "
-                        "queries; expected a grade above 0. Judge one, or name another split.")  # fmt: skip
+        raise UserError(
+            f"{data.source} split {data.split!r} judges no document relevant for any of its {len(data.qrels)} "
+            "queries; expected a grade above 0. Judge one, or name another split."
+        )
     return data
 
 
@@ -133,10 +138,13 @@ def positives_of(data: Collection) -> dict[str, list[str]]:
     For mining and training alike: they must put a query in the same fold, which follows from its positives.
     """
     positives = {
-        query: [doc for doc, grade in data.qrels[query].items()
-                if grade > 0 and doc in data.corpus and data.corpus[doc].content.strip()]
+        query: [
+            doc
+            for doc, grade in data.qrels[query].items()
+            if grade > 0 and doc in data.corpus and data.corpus[doc].content.strip()
+        ]
         for query in data.queries
-    }  # fmt: skip
+    }
     return {query: docs for query, docs in positives.items() if docs}
 
 
@@ -208,13 +216,9 @@ def _beir_splits(folder: Path) -> list[str]:
 
 
 def _load_beir(folder: Path, bad: BadRows) -> Source:
-    qrels = {
-        split: read_qrels(_packed_or_not(folder / "qrels" / f"{split}.tsv"), bad) for split in _beir_splits(folder)
-    }
+    qrels = {split: read_qrels(_packed_or_not(folder / "qrels" / f"{split}.tsv"), bad) for split in _beir_splits(folder)}
     if not qrels:
-        raise UserError(
-            f"{folder / 'qrels'} has no .tsv file; expected one qrels file a split. Add qrels/test.tsv, say."
-        )
+        raise UserError(f"{folder / 'qrels'} has no .tsv file; expected one qrels file a split. Add qrels/test.tsv, say.")
     corpus, queries = (_packed_or_not(folder / f"{name}.jsonl") for name in ("corpus", "queries"))
     return Source(read_corpus(corpus, bad), read_queries(queries, bad), qrels)
 
@@ -232,8 +236,10 @@ def _check_not_blank(name: str, corpus: Corpus) -> None:
 
 def _no_split(name: str, split: str, known: object) -> UserError:
     if not list(known):
-        return UserError(f"{name} has no split {split!r}, nor any other; expected one .tsv file a split in its folder "
-                         f"qrels. Add qrels/{split}.tsv.")  # fmt: skip
+        return UserError(
+            f"{name} has no split {split!r}, nor any other; expected one .tsv file a split in its folder "
+            f"qrels. Add qrels/{split}.tsv."
+        )
     return UserError(f"{name} has no split {split!r}; {suggest(split, list(known))}. Pass one of them as --split.")
 
 

@@ -74,8 +74,9 @@ def reference_pages() -> list[str]:
     try:
         from pydoc_data.topics import topics
     except ImportError:
-        raise UserError("this Python has no pydoc_data.topics; expected the language reference that CPython installs. Name "
-                        "other text.") from None  # fmt: skip
+        raise UserError(
+            "this Python has no pydoc_data.topics; expected the language reference that CPython installs. Name other text."
+        ) from None
     return [topics[name] for name in sorted(topics)]
 
 

@@ -21,23 +21,15 @@ from research.progress import say
 
 LINES, ARRAY, SEPARATED, PARQUET = (".jsonl", ".ndjson"), ".json", {".csv": ",", ".tsv": "\t"}, ".parquet"
 ENDINGS = (*LINES, ARRAY, *SEPARATED, PARQUET)
-EXPECTED = (
-    "a .jsonl, .json, .csv, .tsv (each also .gz) or .parquet file, a folder of them or of save_to_disk, or hf:NAME"
-)
+EXPECTED = "a .jsonl, .json, .csv, .tsv (each also .gz) or .parquet file, a folder of them or of save_to_disk, or hf:NAME"
 # as datasets tells splits by file names; in any case, and with what people put behind: Train, testset, devData
-SPLIT_WORDS = {
-    "train": "train|training",
-    "validation": "validation|valid|dev|val",
-    "test": "test|testing|eval|evaluation",
-}
+SPLIT_WORDS = {"train": "train|training", "validation": "validation|valid|dev|val", "test": "test|testing|eval|evaluation"}
 BESIDE_ROWS = ("dataset_infos.json", "dataset_info.json")  # what tools write about the tables beside them
 
 Rows = Iterator[tuple[str, dict]]
 
 
-def read_table(
-    source: str | Sequence[str], split: str | None = None, bad: BadRows | None = None, arrays: bool = False
-) -> Rows:
+def read_table(source: str | Sequence[str], split: str | None = None, bad: BadRows | None = None, arrays: bool = False) -> Rows:
     """(where, row) of each row; `where` is `file:line`, or `file row N` where a format has no lines.
 
     Args:
@@ -92,8 +84,9 @@ def splits_of(source: str | Sequence[str]) -> list[str]:
         try:
             return [str(name) for name in json.loads(saved.read_text(encoding="utf-8"))["splits"]]
         except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"{saved} is damaged; expected the list of splits that save_to_disk writes. Save the data set "
-                            "again.") from None  # fmt: skip
+            raise UserError(
+                f"{saved} is damaged; expected the list of splits that save_to_disk writes. Save the data set again."
+            ) from None
     return list(_by_split(Path(source)))
 
 
@@ -123,8 +116,10 @@ def _of_several(items: list[str], source: str | Sequence[str], split: str | None
         return (row for one in items for row in read_table(one, split, bad, arrays))
     names = [*dict.fromkeys(split_names(split))]
     if len(names) > 1 and (without := [one for one in items if not one.startswith("hf:") and not splits_of(one)]):
-        raise UserError(f"split {split!r} of {source} cannot be taken: {without[0]} has no splits; expected slices of one "
-                        f"split, {names[0]}[:100] say. Correct it.")  # fmt: skip
+        raise UserError(
+            f"split {split!r} of {source} cannot be taken: {without[0]} has no splits; expected slices of one "
+            f"split, {names[0]}[:100] say. Correct it."
+        )
     return _sliced(
         {name: [row for one in items for row in read_table(one, name, bad, arrays)] for name in names}, split, source
     )
@@ -155,14 +150,19 @@ def local_files(source: str) -> list[Path]:
     if not path.is_dir():
         return [path]
     if not (files := _inside(path)):
-        raise UserError(f"{source} holds no table; expected {EXPECTED}. Name another folder, or hf:{source} where it is a "
-                        "repository of the hub.")  # fmt: skip
+        raise UserError(
+            f"{source} holds no table; expected {EXPECTED}. Name another folder, or hf:{source} where it is a "
+            "repository of the hub."
+        )
     return files
 
 
 def _inside(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.name.lower().removesuffix(".gz").endswith(ENDINGS) and p.name[0] not in "._"
-                  and p.name not in BESIDE_ROWS)  # fmt: skip
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if p.name.lower().removesuffix(".gz").endswith(ENDINGS) and p.name[0] not in "._" and p.name not in BESIDE_ROWS
+    )
 
 
 def _by_split(folder: Path) -> dict[str, list[Path]]:
@@ -181,17 +181,17 @@ def _by_split(folder: Path) -> dict[str, list[Path]]:
         else:
             found.setdefault("", []).append(path)
     if (rest := found.pop("", [])) and found:
-        raise UserError(f"{folder}: {next(iter(found.values()))[0].name} is named after a split and {rest[0].name} is not; "
-                        "expected all of them to be, or none. Name the files that are meant, with commas between.")  # fmt: skip
+        raise UserError(
+            f"{folder}: {next(iter(found.values()))[0].name} is named after a split and {rest[0].name} is not; "
+            "expected all of them to be, or none. Name the files that are meant, with commas between."
+        )
     return found
 
 
 def _of_splits(folder: str, split: str | None, bad: BadRows, arrays: bool) -> Rows:
     known = splits_of(folder)
     if split is None and len(known) > 1:
-        raise UserError(
-            f"{folder} has {len(known)} splits and none is named; known: {', '.join(known)}. Name one of them."
-        )
+        raise UserError(f"{folder} has {len(known)} splits and none is named; known: {', '.join(known)}. Name one of them.")
     saved = (Path(folder) / "dataset_dict.json").is_file()
     files = {} if saved else _by_split(Path(folder))
     for one, words in SPLIT_WORDS.items():  # the split of dev.jsonl is "validation", and "dev" too
@@ -228,8 +228,10 @@ def _sliced(parts: dict[str, list[tuple[str, dict]]], split: str, source: str | 
     try:
         chosen = ReadInstruction.from_spec(split).to_absolute({name: len(rows) for name, rows in parts.items()})
     except (ValueError, AssertionError) as error:
-        raise UserError(f"split {split!r} of {source} cannot be taken ({error}); expected NAME, NAME[:100], NAME[10%:20%] or a "
-                        f"sum of them, of {', '.join(parts)}. Correct it.") from None  # fmt: skip
+        raise UserError(
+            f"split {split!r} of {source} cannot be taken ({error}); expected NAME, NAME[:100], NAME[10%:20%] or a "
+            f"sum of them, of {', '.join(parts)}. Correct it."
+        ) from None
     return (row for part in chosen for row in parts[part.splitname][part.from_ : part.to])
 
 
@@ -266,17 +268,25 @@ def _json(path: Path, bad: BadRows, arrays: bool) -> Rows:
         try:
             row, end = decode(text, at)
         except (ValueError, RecursionError) as error:  # where the next row begins, nobody knows
-            raise UserError(f"{where}: {short(text[at : at + 61])} is not JSON ({error}); expected an array of objects. Mend "
-                            "the file, or write one object a line as .jsonl.") from None  # fmt: skip
+            raise UserError(
+                f"{where}: {short(text[at : at + 61])} is not JSON ({error}); expected an array of objects. Mend "
+                "the file, or write one object a line as .jsonl."
+            ) from None
         if isinstance(row, dict | list if arrays else dict):
             yield where, row
         else:
-            bad.report(where, "not an object", f"{short(text[at:end])} is a JSON {type(row).__name__}, expected an object",
-                       "Mend the row")  # fmt: skip
+            bad.report(
+                where,
+                "not an object",
+                f"{short(text[at:end])} is a JSON {type(row).__name__}, expected an object",
+                "Mend the row",
+            )
         at = blank(text, end).end()
         if text[at : at + 1] not in (",", "]"):
-            raise UserError(f"{where}: {short(text[at : at + 61])} stands after the row; expected a comma or the array's end. "
-                            "Mend the file.")  # fmt: skip
+            raise UserError(
+                f"{where}: {short(text[at : at + 61])} stands after the row; expected a comma or the array's end. "
+                "Mend the file."
+            )
         if more := text[at] == ",":
             at = blank(text, at + 1).end()
     if rest := text[at + 1 :].strip():
@@ -301,8 +311,9 @@ def _separated(path: Path, separator: str, bad: BadRows) -> Rows:
     plain = separator == "\t" and '"' in text and _without_quoting(text)
     if plain:
         say(f"{path}: its quotes are not those of csv, and are read as characters of the texts")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True,
-                        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)  # fmt: skip
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, strict=True, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
+    )
     header: list[str] | None = None
     line = 1
     try:
@@ -313,16 +324,23 @@ def _separated(path: Path, separator: str, bad: BadRows) -> Rows:
             if header is None:
                 header = cells
                 if len({*header}) < len(header):
-                    raise UserError(f"{where}: the header names {short(_twice(header))} twice; expected one column a name. "
-                                    "Rename one.")  # fmt: skip
+                    raise UserError(
+                        f"{where}: the header names {short(_twice(header))} twice; expected one column a name. Rename one."
+                    )
             elif len(cells) != len(header):
-                bad.report(where, "wrong number of cells", f"the row has {len(cells)} cells, expected {len(header)}: "
-                           f"{', '.join(header)}", "Mend the row")  # fmt: skip
+                bad.report(
+                    where,
+                    "wrong number of cells",
+                    f"the row has {len(cells)} cells, expected {len(header)}: {', '.join(header)}",
+                    "Mend the row",
+                )
             else:
                 yield where, dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        raise UserError(f"{path}:{line}: not {separator!r}-separated text ({error}); expected quotes around cells that hold a "
-                        "quote, a separator or a line's end, and quotes within doubled. Mend the file.") from None  # fmt: skip
+        raise UserError(
+            f"{path}:{line}: not {separator!r}-separated text ({error}); expected quotes around cells that hold a "
+            "quote, a separator or a line's end, and quotes within doubled. Mend the file."
+        ) from None
 
 
 def _without_quoting(text: str) -> bool:
@@ -378,8 +396,10 @@ def _arrow(name: str, load: Any) -> Rows:
         if isinstance(error, UserError):
             raise
         reason = (str(error).strip().splitlines() or [""])[0][:200]
-        raise UserError(f"{name} cannot be read after row {number} ({type(error).__name__}: {reason}); expected what datasets "
-                        "writes. Make the file again.") from None  # fmt: skip
+        raise UserError(
+            f"{name} cannot be read after row {number} ({type(error).__name__}: {reason}); expected what datasets "
+            "writes. Make the file again."
+        ) from None
 
 
 def own_keys(value: Any, depth: int = 0) -> Any:
@@ -399,5 +419,7 @@ def importing(what: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UserError(f"{what} is read by the package datasets, which is not installed here ({error}); expected it, or a "
-                        ".jsonl, .json or .csv file. pip install datasets, or convert the data.") from None  # fmt: skip
+        raise UserError(
+            f"{what} is read by the package datasets, which is not installed here ({error}); expected it, or a "
+            ".jsonl, .json or .csv file. pip install datasets, or convert the data."
+        ) from None

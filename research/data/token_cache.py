@@ -61,9 +61,16 @@ def _fingerprint(tokenizer: Any) -> str | None:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or "strftime" in str(tokenizer.chat_template):
         return None
-    return hash_json([type(tokenizer).__name__, _text_hash(backend.to_str()), tokenizer.chat_template,
-                      {name: str(value) for name, value in tokenizer.special_tokens_map.items()},
-                      str(tokenizer.padding_side), tokenizer.model_max_length])  # fmt: skip
+    return hash_json(
+        [
+            type(tokenizer).__name__,
+            _text_hash(backend.to_str()),
+            tokenizer.chat_template,
+            {name: str(value) for name, value in tokenizer.special_tokens_map.items()},
+            str(tokenizer.padding_side),
+            tokenizer.model_max_length,
+        ]
+    )
 
 
 @functools.lru_cache(maxsize=4)
@@ -72,9 +79,7 @@ def _text_hash(text: str) -> str:
 
 
 def _packed(rows: list[dict[str, list[int]]], index: list[int], counts: dict[str, int]) -> dict[str, np.ndarray]:
-    arrays = {f"count.{name}": np.array(value) for name, value in counts.items()} | {
-        "index": np.array(index, dtype=np.int64)
-    }
+    arrays = {f"count.{name}": np.array(value) for name, value in counts.items()} | {"index": np.array(index, dtype=np.int64)}
     for name in rows[0]:
         values = [row[name] for row in rows]
         arrays[f"values.{name}"] = np.array([one for value in values for one in value], dtype=np.int64)

@@ -14,8 +14,10 @@ def count_trained(trained: Examples, collections: dict[str, Examples]) -> dict[s
     for name, data in collections.items():
         if count := shared[f"{name}_trained"]:
             split = f" split {data.split!r}" if data.split and _has(data.source, data.split) else ""
-            say(f"warning: {count:,} of the {len(data.rows):,} rows of {data.source}{split} ({name}) are trained on too; its "
-                "numbers are too high")  # fmt: skip
+            say(
+                f"warning: {count:,} of the {len(data.rows):,} rows of {data.source}{split} ({name}) are trained on too; its "
+                "numbers are too high"
+            )
     return {name: count for name, count in shared.items() if count}
 
 

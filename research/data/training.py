@@ -70,9 +70,13 @@ def holds_rows(train: str) -> bool:
 
 
 def load_training(
-    train: str, split: str | None, without_fold: str | None, limit: int | None, skip_bad_rows: bool,
+    train: str,
+    split: str | None,
+    without_fold: str | None,
+    limit: int | None,
+    skip_bad_rows: bool,
     options: RowOptions = RowOptions(),  # noqa: B008 (it cannot be changed)
-) -> tuple[list[TrainingQuery], Corpus, str]:  # fmt: skip
+) -> tuple[list[TrainingQuery], Corpus, str]:
     """Training queries and the documents that they name.
 
     Args:
@@ -92,15 +96,18 @@ def load_training(
         queries, corpus, fingerprint = _from_rows(train, split, skip_bad_rows, options)
     else:
         if given := [name for name, value in options._asdict().items() if value is not None]:
-            raise UserError(f"data.{given[0]} is for training rows, and {train} is a collection; expected it with a file or a "
-                            "hub set of rows. Leave it out.")  # fmt: skip
+            raise UserError(
+                f"data.{given[0]} is for training rows, and {train} is a collection; expected it with a file or a "
+                "hub set of rows. Leave it out."
+            )
         data = check_relevant(load(train, split, skip_bad_rows, SKIPPING_IN_TRAINING))
         queries, corpus, fingerprint = _from_collection(data), data.corpus, data.fingerprint
     queries = join_known(queries, corpus)
     if without_fold is not None:
         fold, folds = parse_fold(without_fold)
-        assigned = assign_folds({query.query_id: query.positives for query in queries},
-                                {query.query_id: query.text for query in queries}, folds)  # fmt: skip
+        assigned = assign_folds(
+            {query.query_id: query.positives for query in queries}, {query.query_id: query.text for query in queries}, folds
+        )
         alone = {query.query_id: fold_of(dict.fromkeys(query.positives, 1), folds) for query in queries}
         if any((assigned[query] == fold) != (own == fold) for query, own in alone.items()):
             fingerprint = hash_json([fingerprint, "folds of queries that share documents"])  # other queries than once
@@ -110,9 +117,7 @@ def load_training(
             raise UserError(f"limit={limit}; expected 1 training query or more. Leave it out to take all.")
         queries = spread(queries, limit)
     if not queries:
-        raise UserError(
-            f"{train} leaves no training query; expected one or more. Name another split, or a smaller fold."
-        )
+        raise UserError(f"{train} leaves no training query; expected one or more. Name another split, or a smaller fold.")
     return queries, corpus, fingerprint
 
 
@@ -125,8 +130,9 @@ def join_known(queries: list[TrainingQuery], corpus: Corpus) -> list[TrainingQue
     if all(query.known is not None for query in queries):
         return queries
     named = {doc: corpus[doc] for query in queries for doc in (*query.positives, *query.negatives)}
-    found = known_relevant({i: query.positives for i, query in enumerate(queries)},
-                           {i: query.text for i, query in enumerate(queries)}, named)  # fmt: skip
+    found = known_relevant(
+        {i: query.positives for i, query in enumerate(queries)}, {i: query.text for i, query in enumerate(queries)}, named
+    )
     copies, joined = Copies(named), []
     for i, query in enumerate(queries):
         known = frozenset(copies.of(found[i].own | found[i].shared) | found[i].same)
@@ -153,18 +159,24 @@ def load_validation(source: str, split: str, documents: int | None, skip_bad_row
     """
     data = check_relevant(load(source, split, skip_bad_rows, SKIPPING_IN_TRAINING))
     if left_out := [query for query, docs in data.qrels.items() if max(docs.values()) <= 0]:
-        say(f"{source} {split}: {len(left_out):,} of {len(data.qrels):,} queries have no relevant document and are left out of "
-            "every mean")  # fmt: skip
+        say(
+            f"{source} {split}: {len(left_out):,} of {len(data.qrels):,} queries have no relevant document and are left out of "
+            "every mean"
+        )
     if documents is None or documents >= len(data.corpus):
         return data
     judged = {doc for docs in data.qrels.values() for doc in docs if doc in data.corpus}
     if documents < len(judged):
-        raise UserError(f"val_documents={documents} is less than the {len(judged)} documents that {source} split {split!r} "
-                        f"judges; expected {len(judged)} or more. Raise it, or leave it out to take all.")  # fmt: skip
+        raise UserError(
+            f"val_documents={documents} is less than the {len(judged)} documents that {source} split {split!r} "
+            f"judges; expected {len(judged)} or more. Raise it, or leave it out to take all."
+        )
     others = [doc for doc in data.corpus if doc not in judged]
     kept = judged | set(random.Random("validation 0").sample(others, documents - len(judged)))
-    say(f"validation on {documents:,} of {len(data.corpus):,} documents: the judged ones and a sample of the others. Its "
-        "numbers are higher than on all of them, and compare only with each other")  # fmt: skip
+    say(
+        f"validation on {documents:,} of {len(data.corpus):,} documents: the judged ones and a sample of the others. Its "
+        "numbers are higher than on all of them, and compare only with each other"
+    )
     return data._replace(corpus={doc: text for doc, text in data.corpus.items() if doc in kept})
 
 
@@ -214,16 +226,27 @@ def training_loader(data: ResumableData, collate: Callable[[list], Any]) -> Data
     """
     trainer = data.trainer
     data.sampler = StatefulBatchSampler(
-        len(data.dataset), data.batch_size, data.seed, global_rank=trainer.global_rank, world_size=trainer.world_size,
+        len(data.dataset),
+        data.batch_size,
+        data.seed,
+        global_rank=trainer.global_rank,
+        world_size=trainer.world_size,
         drop_last=data.drop_last,
-    )  # fmt: skip
+    )
     if data.place is not None:
         data.sampler.load_state_dict(data.place)
     # fork: the dataset and the tokenizer are shared with the workers, not copied through a pipe; they outlive an epoch, since
     # each start of them costs a part of a second
-    return DataLoader(data.dataset, batch_sampler=data.sampler, collate_fn=collate, num_workers=data.workers,
-                      generator=torch.Generator(), multiprocessing_context="fork" if data.workers else None,
-                      worker_init_fn=ignore_signals, persistent_workers=data.workers > 0)  # fmt: skip
+    return DataLoader(
+        data.dataset,
+        batch_sampler=data.sampler,
+        collate_fn=collate,
+        num_workers=data.workers,
+        generator=torch.Generator(),
+        multiprocessing_context="fork" if data.workers else None,
+        worker_init_fn=ignore_signals,
+        persistent_workers=data.workers > 0,
+    )
 
 
 def ignore_signals(_worker: int) -> None:
@@ -235,13 +258,13 @@ def ignore_signals(_worker: int) -> None:
 def count_shared(queries: list[TrainingQuery], collections: dict[str, Collection]) -> dict[str, int]:
     """How many queries of each collection are trained on too, said where there are any: its numbers are too high then."""
     texts = {query.text for query in queries}
-    shared = {
-        f"{name}_trained": sum(text in texts for text in data.queries.values()) for name, data in collections.items()
-    }
+    shared = {f"{name}_trained": sum(text in texts for text in data.queries.values()) for name, data in collections.items()}
     for name, data in collections.items():
         if count := shared[f"{name}_trained"]:
-            say(f"warning: {count:,} of the {len(data.queries):,} queries of {data.source} split {data.split!r} ({name}) are "
-                "trained on too; its numbers are too high")  # fmt: skip
+            say(
+                f"warning: {count:,} of the {len(data.queries):,} queries of {data.source} split {data.split!r} ({name}) are "
+                "trained on too; its numbers are too high"
+            )
     return {name: count for name, count in shared.items() if count}
 
 
@@ -268,8 +291,10 @@ def _from_collection(data: Collection) -> list[TrainingQuery]:
     queries = [TrainingQuery(query, data.queries[query], docs, []) for query, docs in positives.items()]
     relevant = sum(grade > 0 for query in data.queries for grade in data.qrels[query].values())
     if unusable := relevant - sum(map(len, positives.values())):
-        say(f"{data.source} {data.split}: {unusable:,} relevant documents are blank or not in the corpus; nothing is trained "
-            "on them")  # fmt: skip
+        say(
+            f"{data.source} {data.split}: {unusable:,} relevant documents are blank or not in the corpus; nothing is trained "
+            "on them"
+        )
     return queries
 
 
@@ -298,5 +323,7 @@ def _from_rows(
 def _add(corpus: dict[str, Document], row: Triplets, source: str) -> None:
     for doc_id, doc in (row.positives | row.negatives).items():
         if corpus.setdefault(doc_id, doc) != doc:
-            raise UserError(f"{source}: document {doc_id!r} has another text in query {row.query_id!r} than before; expected "
-                            "one text an id. Give different texts different ids.")  # fmt: skip
+            raise UserError(
+                f"{source}: document {doc_id!r} has another text in query {row.query_id!r} than before; expected "
+                "one text an id. Give different texts different ids."
+            )

@@ -23,9 +23,7 @@ def known_positives(doc_ids: Tensor, positive_ids: Tensor, own: Tensor) -> Tenso
     return mask.scatter(1, own[:, None], False)
 
 
-def info_nce(
-    query: Tensor, docs: Tensor, own: Tensor, temperature: Tensor | float, masked: Tensor | None = None
-) -> Tensor:
+def info_nce(query: Tensor, docs: Tensor, own: Tensor, temperature: Tensor | float, masked: Tensor | None = None) -> Tensor:
     """Softmax cross-entropy of each query's own document against every other that is not masked.
 
     L_i = −log( exp(s_i,own / τ) / Σ_{j not masked} exp(s_ij / τ) ),  s = q dᵀ
@@ -49,9 +47,15 @@ def info_nce(
 
 
 def symmetric_info_nce(
-    query: Tensor, docs: Tensor, own: Tensor, temperature: Tensor | float, masked: Tensor | None = None,
-    all_queries: Tensor | None = None, own_query: Tensor | None = None, masked_queries: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+    query: Tensor,
+    docs: Tensor,
+    own: Tensor,
+    temperature: Tensor | float,
+    masked: Tensor | None = None,
+    all_queries: Tensor | None = None,
+    own_query: Tensor | None = None,
+    masked_queries: Tensor | None = None,
+) -> Tensor:
     """Mean of both directions: each query finds its document, and each such document its query.
 
     Only the queries' own documents ask back; hard negatives have no query of their own.

@@ -23,9 +23,14 @@ class TokenLosses(NamedTuple):
 
 
 def token_losses(
-    hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None = None, smoothing: float = 0.0,
-    scale: float = 1.0, softcap: float | None = None,
-) -> TokenLosses:  # fmt: skip
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    bias: Tensor | None = None,
+    smoothing: float = 0.0,
+    scale: float = 1.0,
+    softcap: float | None = None,
+) -> TokenLosses:
     """−(1 − ε) log p(label) − ε/V Σ_v log p(v) with p = softmax(z), z = scale · (W h + b), then softcap · tanh(z / softcap).
 
     The (N, V) logits are never held at once, forward or backward. Where the output layer is frozen, the forward already
@@ -61,9 +66,9 @@ def kl_divergence(hidden: Tensor, head: dict, reference_hidden: Tensor, referenc
     out = []
     for part in _parts(len(hidden), len(head["weight"])):
         log_p, log_ref = (
-            _logits(h[part].to(top["weight"].dtype), top["weight"], top["bias"], top["scale"], top["softcap"])[
-                1
-            ].log_softmax(-1)
+            _logits(h[part].to(top["weight"].dtype), top["weight"], top["bias"], top["scale"], top["softcap"])[1].log_softmax(
+                -1
+            )
             for h, top in ((hidden, head), (reference_hidden, reference_head))
         )
         out.append((log_p.exp() * (log_p - log_ref)).sum(-1))

@@ -39,9 +39,7 @@ def ipo(chosen: Tensor, rejected: Tensor, beta: float, chosen_tokens: Tensor, re
     return (chosen / chosen_tokens - rejected / rejected_tokens - 1 / (2 * beta)) ** 2
 
 
-def sigmoid_norm(
-    chosen: Tensor, rejected: Tensor, beta: float, chosen_tokens: Tensor, rejected_tokens: Tensor
-) -> Tensor:
+def sigmoid_norm(chosen: Tensor, rejected: Tensor, beta: float, chosen_tokens: Tensor, rejected_tokens: Tensor) -> Tensor:
     """−log σ(β h̄), h̄ of log-ratios divided by their completion's tokens: length-normalised DPO.
 
     Source: Tülu 3, Lambert et al. 2024, Eq. 6.

@@ -66,8 +66,9 @@ def seeds_and_queries_test(a: np.ndarray, b: np.ndarray, level: float = 0.95) ->
     a, b = checked(a), checked(b)
     queries = a.shape[-1] if a.ndim else 0
     if not (1 <= a.ndim <= 2 and 1 <= b.ndim <= 2) or b.shape[-1] != queries or queries < 2:
-        raise UserError(f"values of shapes {a.shape} and {b.shape}: (seeds, queries) or (queries,), the same two or more "
-                        "queries in both")  # fmt: skip
+        raise UserError(
+            f"values of shapes {a.shape} and {b.shape}: (seeds, queries) or (queries,), the same two or more queries in both"
+        )
     seeds = tuple(x.shape[0] if x.ndim == 2 else 0 for x in (a, b))
     difference = float(b.mean() - a.mean())
     if 1 in seeds:
@@ -88,9 +89,7 @@ def seeds_and_queries_test(a: np.ndarray, b: np.ndarray, level: float = 0.95) ->
     critical = sum(w * t_quantile(level, nu) for w, nu in weights)
     means = [x.mean(axis=1) if x.ndim == 2 else x.mean() for x in (a, b)]
     note = unequal(seeds) or (
-        f"{queries} queries: up to 6% false positives at a nominal 5% below {FEW_QUERIES}"
-        if queries < FEW_QUERIES
-        else ""
+        f"{queries} queries: up to 6% false positives at a nominal 5% below {FEW_QUERIES}" if queries < FEW_QUERIES else ""
     )
     return MethodComparison(
         difference=difference,

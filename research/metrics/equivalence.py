@@ -22,9 +22,7 @@ class Equivalence(NamedTuple):
     note: str
 
 
-def equivalence_test(
-    a: Sequence[float] | float, b: Sequence[float] | float, margin: float, alpha: float = 0.05
-) -> Equivalence:
+def equivalence_test(a: Sequence[float] | float, b: Sequence[float] | float, margin: float, alpha: float = 0.05) -> Equivalence:
     """TOST with Welch's standard error: are the methods' means within `margin` of each other?
 
     p = max(P(T ≥ (d + m) / SE), P(T ≤ (d − m) / SE)) with Welch's SE and df. A large p of `welch_test` shows nothing: at
@@ -41,9 +39,7 @@ def equivalence_test(
     Source: Schuirmann 1987; with Welch's df, Gruman, Cribbie & Arpin-Cribbie 2007.
     """
     if not 0 < margin < math.inf:
-        raise UserError(
-            f"margin={margin} must be above 0: the largest difference, in the metric's units, that does not matter"
-        )
+        raise UserError(f"margin={margin} must be above 0: the largest difference, in the metric's units, that does not matter")
     test = welch_test(a, b, level=1 - 2 * fraction(alpha, "alpha", below=0.5))
     if math.isnan(test.p):
         return Equivalence(test.difference, NAN, NAN, margin, NAN, False, test.note)

@@ -120,6 +120,8 @@ def anova(values: np.ndarray, blocked: bool = False, order: int = 2) -> Anova:
 def _finite(values: np.ndarray) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if not array.size or not np.isfinite(array).all():
-        raise UserError(f"{(~np.isfinite(array)).sum()} of {array.size} values of a design are not finite; expected a number "
-                        "for every combination. Leave out the failed setting with its level.")  # fmt: skip
+        raise UserError(
+            f"{(~np.isfinite(array)).sum()} of {array.size} values of a design are not finite; expected a number "
+            "for every combination. Leave out the failed setting with its level."
+        )
     return array

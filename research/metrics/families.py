@@ -31,9 +31,7 @@ class Pair(NamedTuple):
     comparison: MethodComparison
     p_holm: float  # adjusted over the family; NaN where p is
     verdict: str  # differs: p_holm < alpha. unresolved: not so, which does not mean equal. not estimable: see the note
-    seeds_needed: (
-        int | None
-    )  # of each method, for power .8 at the observed difference and spread and alpha / family size;
+    seeds_needed: int | None  # of each method, for power .8 at the observed difference and spread and alpha / family size;
     # None if beyond 10,000, or not estimable
 
 
@@ -106,13 +104,10 @@ def compare_paired_methods(groups: Means, baseline: str | None = None, alpha: fl
     return _family(groups, baseline, alpha, _paired_or_one_sample, _needed_by_pairs)
 
 
-def equivalences(
-    groups: Means, margin: float, baseline: str | None = None, alpha: float = 0.05
-) -> list[EquivalentPair]:
+def equivalences(groups: Means, margin: float, baseline: str | None = None, alpha: float = 0.05) -> list[EquivalentPair]:
     """`equivalence_test` on the same pairs as `compare_methods`: a family of its own, adjusted apart."""
     tested = [
-        (a, b, equivalence_test(_plain(groups[a]), _plain(groups[b]), margin, alpha))
-        for a, b in _pairs(groups, baseline)
+        (a, b, equivalence_test(_plain(groups[a]), _plain(groups[b]), margin, alpha)) for a, b in _pairs(groups, baseline)
     ]
     rows = zip(tested, holm([test.p for *_, test in tested]), strict=True)
     return [EquivalentPair(a, b, test, p, _verdict(p, alpha, EQUIVALENT, NOT_SHOWN)) for (a, b, test), p in rows]
@@ -123,10 +118,16 @@ def _family(groups: Mapping, baseline: str | None, alpha: float, test: Callable,
     tested = [(a, b, test(groups[a], groups[b])) for a, b in _pairs(groups, baseline)]
     adjusted = holm([result.p for *_, result in tested])
     return [
-        Pair(a, b, result, p, _verdict(p, alpha, DIFFERS, UNRESOLVED),
-             None if math.isnan(p) else needed(groups[a], groups[b], result.difference, alpha / len(tested)))
+        Pair(
+            a,
+            b,
+            result,
+            p,
+            _verdict(p, alpha, DIFFERS, UNRESOLVED),
+            None if math.isnan(p) else needed(groups[a], groups[b], result.difference, alpha / len(tested)),
+        )
         for (a, b, result), p in zip(tested, adjusted, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def _pairs(groups: Mapping, baseline: str | None) -> list[tuple[str, str]]:

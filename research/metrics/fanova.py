@@ -37,9 +37,7 @@ def main_effects(columns: np.ndarray, bounds: np.ndarray, values: np.ndarray, tr
     found = [_tree(one.tree_, np.asarray(bounds, dtype=np.float64)) for one in forest.estimators_]
     found = [shares for shares in found if shares is not None]
     if not found:
-        raise UserError(
-            f"{len(values)} runs whose values do not depend on their parameters; expected some that differ."
-        )
+        raise UserError(f"{len(values)} runs whose values do not depend on their parameters; expected some that differ.")
     return np.mean(found, axis=0)
 
 

@@ -39,8 +39,10 @@ def rouge_l(answer: str, references: Sequence[str]) -> float:
 
 
 METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
-    "exact_match": exact_match, "token_f1": token_f1, "rouge_l": rouge_l,
-}  # fmt: skip
+    "exact_match": exact_match,
+    "token_f1": token_f1,
+    "rouge_l": rouge_l,
+}
 
 
 def evaluate(answers: dict[str, str], references: dict[str, Sequence[str]]) -> dict[str, dict[str, float]]:
@@ -50,8 +52,10 @@ def evaluate(answers: dict[str, str], references: dict[str, Sequence[str]]) -> d
         answers: example → generated text.
         references: example → texts, one or more.
     """
-    return {name: {example: metric(answers.get(example, ""), texts) for example, texts in references.items()}
-            for name, metric in METRICS.items()}  # fmt: skip
+    return {
+        name: {example: metric(answers.get(example, ""), texts) for example, texts in references.items()}
+        for name, metric in METRICS.items()
+    }
 
 
 def _f1(answer: list[str], reference: list[str]) -> float:

@@ -28,9 +28,7 @@ class NoiseFloor(NamedTuple):
 
     n: int
     sd: float
-    critical: (
-        float  # `differences below this are not resolved at n seeds`: no smaller observed difference has p < alpha
-    )
+    critical: float  # `differences below this are not resolved at n seeds`: no smaller observed difference has p < alpha
     detectable: float  # a true difference of this size is found with probability `power`
     power: float
     alpha: float
@@ -108,13 +106,12 @@ def noise_floor(sd: float, n: int, comparisons: int = 1, aimed_power: float = 0.
     if comparisons < 1:
         raise UserError(f"comparisons={comparisons} must be at least 1")
     level = alpha / comparisons
-    return NoiseFloor(n, sd, critical_difference(sd, sd, n, level),
-                      detectable_difference(sd, sd, n, aimed_power, level), aimed_power, level)  # fmt: skip
+    return NoiseFloor(
+        n, sd, critical_difference(sd, sd, n, level), detectable_difference(sd, sd, n, aimed_power, level), aimed_power, level
+    )
 
 
-def seeds_needed(
-    difference: float, sd_a: float, sd_b: float, aimed_power: float = 0.8, alpha: float = 0.05
-) -> int | None:
+def seeds_needed(difference: float, sd_a: float, sd_b: float, aimed_power: float = 0.8, alpha: float = 0.05) -> int | None:
     """Seeds of each method, at least 3, with which `welch_test` finds a true difference with probability `aimed_power`.
 
     For the difference that matters, not for the one observed: an observed difference that was picked because it looks

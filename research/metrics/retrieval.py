@@ -81,8 +81,10 @@ def parse_metric(name: str) -> tuple[Callable[[Sequence[int], Sequence[int], int
     """
     kind, _, cut = name.partition("@")
     if kind not in METRICS or not cut.isdecimal() or int(cut) < 1:
-        raise UserError(f"metric {name!r} is not known; expected NAME@K with NAME one of {', '.join(METRICS)} and K ≥ 1, "
-                        "for example ndcg@10.")  # fmt: skip
+        raise UserError(
+            f"metric {name!r} is not known; expected NAME@K with NAME one of {', '.join(METRICS)} and K ≥ 1, "
+            "for example ndcg@10."
+        )
     return METRICS[kind], int(cut)
 
 

@@ -39,9 +39,7 @@ from research.errors import UserError
 from research.metrics.unequal import most_false_positives
 
 NAN = float("nan")
-ROUNDING = (
-    1e-12  # of the largest value: a spread below it is the rounding of sums, and would give p = 1e-9 from nothing
-)
+ROUNDING = 1e-12  # of the largest value: a spread below it is the rounding of sums, and would give p = 1e-9 from nothing
 NO_SPREAD = "not estimable: no spread over seeds on either side (every run gave the same value)"
 ONE_SEED = "not estimable: one seed gives no spread; train at least 3"
 
@@ -168,9 +166,11 @@ def paired_test(a: Mapping, b: Mapping, level: float = 0.95) -> MethodComparison
     Source: Student 1908.
     """
     if a.keys() != b.keys():
-        raise UserError(f"unpaired seeds: only in the first {sorted(map(str, a.keys() - b.keys()))}, only in the second "
-                        f"{sorted(map(str, b.keys() - a.keys()))}; train the missing runs, or use welch_test if the "
-                        "methods share nothing by seed")  # fmt: skip
+        raise UserError(
+            f"unpaired seeds: only in the first {sorted(map(str, a.keys() - b.keys()))}, only in the second "
+            f"{sorted(map(str, b.keys() - a.keys()))}; train the missing runs, or use welch_test if the "
+            "methods share nothing by seed"
+        )
     first, second = checked(list(a.values())), checked([b[seed] for seed in a])
     d = second - first
     n, difference = d.size, float(d.mean())
@@ -188,8 +188,10 @@ def checked(values: Sequence[float] | float) -> np.ndarray:
     if array.size == 0:
         raise UserError("a method without any run; train it, or leave it out of the comparison")
     if not np.isfinite(array).all():
-        raise UserError(f"{(~np.isfinite(array)).sum()} of {array.size} values are not finite; a failed run is a result to "
-                        "report: give it the value that it earned, or leave out the method")  # fmt: skip
+        raise UserError(
+            f"{(~np.isfinite(array)).sum()} of {array.size} values are not finite; a failed run is a result to "
+            "report: give it the value that it earned, or leave out the method"
+        )
     return array
 
 
@@ -235,8 +237,7 @@ def unequal(seeds: tuple[int, int]) -> str:
         return ""
     rate = most_false_positives(*sorted(seeds))
     return (
-        f"{seeds[0]} and {seeds[1]} seeds: unequal numbers make up to {rate:.1%} false positives at a nominal 5%; even "
-        "them out"
+        f"{seeds[0]} and {seeds[1]} seeds: unequal numbers make up to {rate:.1%} false positives at a nominal 5%; even them out"
     )
 
 

@@ -65,9 +65,7 @@ def permutation_test(difference: np.ndarray, samples: int = 10_000, seed: int = 
     return (1 + hits) / (1 + samples)
 
 
-def bootstrap_interval(
-    values: np.ndarray, level: float = 0.95, samples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
+def bootstrap_interval(values: np.ndarray, level: float = 0.95, samples: int = 10_000, seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean over queries (Efron & Tibshirani 1993, ch. 13).
 
     Args:
@@ -77,10 +75,9 @@ def bootstrap_interval(
         seed: of the resampling.
     """
     rng = np.random.default_rng(seed)
-    means = np.concatenate([
-        values[rng.integers(0, values.size, size=(size, values.size))].mean(axis=1)
-        for size in _chunks(samples, values.size)
-    ])  # fmt: skip
+    means = np.concatenate(
+        [values[rng.integers(0, values.size, size=(size, values.size))].mean(axis=1) for size in _chunks(samples, values.size)]
+    )
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -96,8 +93,10 @@ def compare(a: dict[str, float], b: dict[str, float], samples: int = 10_000, see
         ValueError: the two do not cover the same queries.
     """
     if a.keys() != b.keys():
-        raise ValueError(f"the systems cover different queries ({len(a.keys() - b.keys())} only in the first, "
-                         f"{len(b.keys() - a.keys())} only in the second)")  # fmt: skip
+        raise ValueError(
+            f"the systems cover different queries ({len(a.keys() - b.keys())} only in the first, "
+            f"{len(b.keys() - a.keys())} only in the second)"
+        )
     difference = np.array([b[query] - a[query] for query in a])
     low, high = bootstrap_interval(difference, samples=samples, seed=seed)
     return Comparison(

@@ -42,7 +42,5 @@ def most_false_positives(n: int, m: int, level: float = 0.05) -> float:
     rates = [false_positives(n, m, math.exp(x), level) for x in grid]
     best = int(np.argmax(rates))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    found = optimize.minimize_scalar(
-        lambda x: -false_positives(n, m, math.exp(x), level), bounds=(low, high), method="bounded"
-    )
+    found = optimize.minimize_scalar(lambda x: -false_positives(n, m, math.exp(x), level), bounds=(low, high), method="bounded")
     return max(rates[best], -float(found.fun))

@@ -19,26 +19,49 @@ from torch import nn
 from research.errors import UserError, suggest
 from research.progress import say
 
-ABOUT = {
-    "peft_type",
-    "task_type",
-    "auto_mapping",
-    "peft_version",
-    "inference_mode",
-    "base_model_name_or_path",
-    "revision",
-}
+ABOUT = {"peft_type", "task_type", "auto_mapping", "peft_version", "inference_mode", "base_model_name_or_path", "revision"}
 HONOURED = {
-    "LORA": {"r", "target_modules", "exclude_modules", "lora_alpha", "lora_dropout", "fan_in_fan_out", "bias", "use_rslora",
-             "modules_to_save", "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern",
-             "trainable_token_indices", "use_dora", "layer_replication", "lora_bias", "target_parameters",
-             "ensure_weight_tying", "alora_invocation_tokens"},
-    "PROMPT_TUNING": {"num_virtual_tokens", "modules_to_save", "prompt_tuning_init", "prompt_tuning_init_text",
-                      "tokenizer_name_or_path", "tokenizer_kwargs"},
+    "LORA": {
+        "r",
+        "target_modules",
+        "exclude_modules",
+        "lora_alpha",
+        "lora_dropout",
+        "fan_in_fan_out",
+        "bias",
+        "use_rslora",
+        "modules_to_save",
+        "init_lora_weights",
+        "layers_to_transform",
+        "layers_pattern",
+        "rank_pattern",
+        "alpha_pattern",
+        "trainable_token_indices",
+        "use_dora",
+        "layer_replication",
+        "lora_bias",
+        "target_parameters",
+        "ensure_weight_tying",
+        "alora_invocation_tokens",
+    },
+    "PROMPT_TUNING": {
+        "num_virtual_tokens",
+        "modules_to_save",
+        "prompt_tuning_init",
+        "prompt_tuning_init_text",
+        "tokenizer_name_or_path",
+        "tokenizer_kwargs",
+    },
     "PREFIX_TUNING": {"num_virtual_tokens", "modules_to_save", "init_weights", "encoder_hidden_size", "prefix_projection"},
-    "P_TUNING": {"num_virtual_tokens", "modules_to_save", "encoder_reparameterization_type", "encoder_hidden_size",
-                 "encoder_num_layers", "encoder_dropout"},
-}  # fmt: skip
+    "P_TUNING": {
+        "num_virtual_tokens",
+        "modules_to_save",
+        "encoder_reparameterization_type",
+        "encoder_hidden_size",
+        "encoder_num_layers",
+        "encoder_dropout",
+    },
+}
 """Fields of PEFT's configurations, by method, that do here what PEFT says they do. What a later PEFT adds is refused."""
 OF_THE_MODEL = {"token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"}
 INITS = (True, False, "gaussian", "olora", "pissa", "orthogonal", "mica")
@@ -49,13 +72,27 @@ WHY = {
     "loftq": "quantises the base, which stays in its own precision here",
     "niter": "draws the part of the base that it moves, and PEFT would draw another one when the adapter is loaded",
 }
-CORRECTED = ("fan_in_fan_out is set to False", "is_gradient_checkpointing", "`loftq_config` specified but",
-             "keys did not match any targeted module", "Unexpected keyword arguments", "`runtime_config` key")  # fmt: skip
+CORRECTED = (
+    "fan_in_fan_out is set to False",
+    "is_gradient_checkpointing",
+    "`loftq_config` specified but",
+    "keys did not match any targeted module",
+    "Unexpected keyword arguments",
+    "`runtime_config` key",
+)
 """PEFT's warnings of what it sets right or has set itself, or that means nothing in a file (runtime_config); of loftq_config,
 the patterns and unexpected arguments see check_loftq, check_patterns and check_saved."""
-DROPPED = ("ignor", "no module was matched", "no parameter was matched", "no modules were excluded",
-           "missing adapter keys",
-           "Setting fan_in_fan_out to False", "no tied modules", "not have tied weights", "at your own risk")  # fmt: skip
+DROPPED = (
+    "ignor",
+    "no module was matched",
+    "no parameter was matched",
+    "no modules were excluded",
+    "missing adapter keys",
+    "Setting fan_in_fan_out to False",
+    "no tied modules",
+    "not have tied weights",
+    "at your own risk",
+)
 """Words of PEFT's warnings that something asked for is not done."""
 
 
@@ -77,8 +114,10 @@ def heard(of: str = "the adapter's configuration") -> Iterator[None]:
         if any(word in text for word in CORRECTED):
             continue
         if any(word in text for word in DROPPED):
-            raise UserError(f"PEFT does not take the whole of {of} ({text[:300]}); expected that nothing of it is dropped. "
-                            "Correct what is named, or leave it out.")  # fmt: skip
+            raise UserError(
+                f"PEFT does not take the whole of {of} ({text[:300]}); expected that nothing of it is dropped. "
+                "Correct what is named, or leave it out."
+            )
         say(f"PEFT: {text[:300]}")
     for one in found:
         if one not in own:
@@ -98,9 +137,7 @@ def check_loftq(arguments: Any) -> None:
 
     value = arguments.get("loftq_config") if arguments else None
     if value and dict(vars(value) if not isinstance(value, dict) else value) != dataclasses.asdict(peft.LoftQConfig()):
-        raise UserError(
-            f"adapter.loftq_config={value}: LoftQ {WHY['loftq']}; expected it at PEFT's default. Leave it out."
-        )
+        raise UserError(f"adapter.loftq_config={value}: LoftQ {WHY['loftq']}; expected it at PEFT's default. Leave it out.")
 
 
 def check_saved(values: dict, folder: Any) -> None:
@@ -117,18 +154,24 @@ def check_saved(values: dict, folder: Any) -> None:
 
     known = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get(str(values.get("peft_type")))
     if known is None:
-        raise UserError(f"the adapter in {folder} is of type {values.get('peft_type')!r}; expected one of PEFT "
-                        f"{peft.__version__}. Copy it again, or name another.")  # fmt: skip
+        raise UserError(
+            f"the adapter in {folder} is of type {values.get('peft_type')!r}; expected one of PEFT "
+            f"{peft.__version__}. Copy it again, or name another."
+        )
     fields = {field.name for field in dataclasses.fields(known)} | {"runtime_config"}
     for name, value in values.items():
         if name not in fields and value not in (None, False, "", [], {}):
-            raise UserError(f"{folder}/adapter_config.json has {name}={str(value)[:100]}, which PEFT {peft.__version__} does "
-                            "not know; expected fields that it has, or nothing in them. Leave it out of the file if it changes "
-                            "nothing, or merge the adapter with the PEFT that saved it.")  # fmt: skip
+            raise UserError(
+                f"{folder}/adapter_config.json has {name}={str(value)[:100]}, which PEFT {peft.__version__} does "
+                "not know; expected fields that it has, or nothing in them. Leave it out of the file if it changes "
+                "nothing, or merge the adapter with the PEFT that saved it."
+            )
     if "niter" in str(values.get("init_lora_weights")):
-        raise UserError(f"the adapter in {folder} has init_lora_weights={values['init_lora_weights']!r}, which {WHY['niter']}; "
-                        "expected an adapter that does not depend on draws. Save it as plain LoRA (PEFT's "
-                        "path_initial_model_for_weight_conversion), or merged, where it was trained.")  # fmt: skip
+        raise UserError(
+            f"the adapter in {folder} has init_lora_weights={values['init_lora_weights']!r}, which {WHY['niter']}; "
+            "expected an adapter that does not depend on draws. Save it as plain LoRA (PEFT's "
+            "path_initial_model_for_weight_conversion), or merged, where it was trained."
+        )
 
 
 def check_fields(config: Any, base: Iterable[str] = ()) -> None:
@@ -153,54 +196,66 @@ def check_fields(config: Any, base: Iterable[str] = ()) -> None:
             continue
         if name in OF_THE_MODEL and kind != "LORA":
             continue  # see _check_facts
-        raise UserError(f"adapter.{name}={str(value)[:100]} of {type(config).__name__}, which has no part in what is computed "
-                        "here; expected it at PEFT's default. Leave it out.")  # fmt: skip
+        raise UserError(
+            f"adapter.{name}={str(value)[:100]} of {type(config).__name__}, which has no part in what is computed "
+            "here; expected it at PEFT's default. Leave it out."
+        )
     _check_about(config, set(base))
     if kind == "PROMPT_TUNING":
         text = str(getattr(config.prompt_tuning_init, "value", config.prompt_tuning_init)) == "TEXT"
         if config.prompt_tuning_init_text and not text:
-            raise UserError("adapter.prompt_tuning_init_text without prompt_tuning_init=TEXT: the text would change nothing; "
-                            "expected both. Set prompt_tuning_init: TEXT, or leave the text out.")  # fmt: skip
+            raise UserError(
+                "adapter.prompt_tuning_init_text without prompt_tuning_init=TEXT: the text would change nothing; "
+                "expected both. Set prompt_tuning_init: TEXT, or leave the text out."
+            )
     elif kind == "PREFIX_TUNING" and config.encoder_hidden_size is not None and not config.prefix_projection:
-        raise UserError(f"adapter.encoder_hidden_size={config.encoder_hidden_size} without prefix_projection: it would change "
-                        "nothing; expected both. Set prefix_projection: true, or leave it out.")  # fmt: skip
+        raise UserError(
+            f"adapter.encoder_hidden_size={config.encoder_hidden_size} without prefix_projection: it would change "
+            "nothing; expected both. Set prefix_projection: true, or leave it out."
+        )
     elif kind == "P_TUNING" and "MLP" in str(config.encoder_reparameterization_type) and config.encoder_dropout:
-        raise UserError(f"adapter.encoder_dropout={config.encoder_dropout} with an MLP, which has no dropout in PEFT; expected "
-                        "encoder_reparameterization_type: LSTM with it. Choose it, or leave the dropout out.")  # fmt: skip
+        raise UserError(
+            f"adapter.encoder_dropout={config.encoder_dropout} with an MLP, which has no dropout in PEFT; expected "
+            "encoder_reparameterization_type: LSTM with it. Choose it, or leave the dropout out."
+        )
 
 
 def _check_about(config: Any, base: set[str]) -> None:
     if config.inference_mode:
-        raise UserError(
-            "adapter.inference_mode=true: nothing of the adapter would be trained; expected false. Leave it out."
-        )
+        raise UserError("adapter.inference_mode=true: nothing of the adapter would be trained; expected false. Leave it out.")
     if config.revision is not None:
-        raise UserError(f"adapter.revision={config.revision!r}; expected null: the base is what model.model names. Write it "
-                        "there: model.model: ORG/NAME@REVISION.")  # fmt: skip
+        raise UserError(
+            f"adapter.revision={config.revision!r}; expected null: the base is what model.model names. Write it "
+            "there: model.model: ORG/NAME@REVISION."
+        )
     if config.base_model_name_or_path is not None and config.base_model_name_or_path not in base:
-        raise UserError(f"adapter.base_model_name_or_path={config.base_model_name_or_path!r}; expected null: the base is what "
-                        "model.model names. Leave it out.")  # fmt: skip
+        raise UserError(
+            f"adapter.base_model_name_or_path={config.base_model_name_or_path!r}; expected null: the base is what "
+            "model.model names. Leave it out."
+        )
 
 
 def _check_lora_fields(config: Any) -> None:
     init = config.init_lora_weights
     if init not in INITS:
         why = next((text for name, text in WHY.items() if name in str(init)), "is not known here")
-        raise UserError(f"adapter.init_lora_weights={init!r} {why}; expected "
-                        f"{', '.join(str(one).lower() for one in INITS)}. Choose one; true is LoRA's own.")  # fmt: skip
+        raise UserError(
+            f"adapter.init_lora_weights={init!r} {why}; expected "
+            f"{', '.join(str(one).lower() for one in INITS)}. Choose one; true is LoRA's own."
+        )
     for name, least in (("rank_pattern", 1), ("alpha_pattern", 0)):
         for key, value in (getattr(config, name) or {}).items():
             whole = isinstance(value, int) or (least == 0 and isinstance(value, float))
             if isinstance(value, bool) or not whole or not least <= value < math.inf or value == 0:
-                raise UserError(f"adapter.{name} has {value!r} for {key!r}; expected "
-                                f"{'1 or more, a rank' if least else 'a number above 0'}. Correct it.")  # fmt: skip
+                raise UserError(
+                    f"adapter.{name} has {value!r} for {key!r}; expected "
+                    f"{'1 or more, a rank' if least else 'a number above 0'}. Correct it."
+                )
             _compiled(key, f"adapter.{name}")
     tokens = config.trainable_token_indices or []
     for token in tokens if isinstance(tokens, list) else [t for some in tokens.values() for t in some]:
         if isinstance(token, bool) or not isinstance(token, int) or token < 0:
-            raise UserError(
-                f"adapter.trainable_token_indices has {token!r}; expected token ids, 0 or more. Correct it."
-            )
+            raise UserError(f"adapter.trainable_token_indices has {token!r}; expected token ids, 0 or more. Correct it.")
 
 
 def _same(value: Any, default: Any) -> bool:
@@ -233,9 +288,7 @@ def check_names(config: Any, model: nn.Module) -> Any:
             continue
         pattern = _compiled(value, f"adapter.{field}")
         if not any(pattern.fullmatch(name) for name in modules) and _ends(value, modules):
-            setattr(
-                config, field, {value}
-            )  # PEFT takes a text as an expression of the whole name: one name finds nothing
+            setattr(config, field, {value})  # PEFT takes a text as an expression of the whole name: one name finds nothing
     excluded = config.exclude_modules
     if isinstance(excluded, str) and not any(re.fullmatch(excluded, name) for name in modules):
         _refuse("exclude_modules", excluded, modules)
@@ -254,8 +307,10 @@ def check_names(config: Any, model: nn.Module) -> Any:
         tokens = [token for some in tokens.values() for token in some]
     rows = max(model.get_input_embeddings().parameters(), key=lambda p: p.numel()).shape[0] if tokens else 0
     if tokens and max(tokens) >= rows:
-        raise UserError(f"adapter.trainable_token_indices has {max(tokens)}; expected 0 to {rows - 1}, the rows of the model's "
-                        "embeddings. Correct it.")  # fmt: skip
+        raise UserError(
+            f"adapter.trainable_token_indices has {max(tokens)}; expected 0 to {rows - 1}, the rows of the model's "
+            "embeddings. Correct it."
+        )
     return config
 
 
@@ -291,14 +346,18 @@ def check_patterns(config: Any, model: nn.Module) -> None:
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    adapted = {f"{name}.{getattr(module, 'parameter_name', '')}".rstrip(".").replace(".base_layer", "")
-               for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}  # fmt: skip
+    adapted = {
+        f"{name}.{getattr(module, 'parameter_name', '')}".rstrip(".").replace(".base_layer", "")
+        for name, module in model.named_modules()
+        if isinstance(module, BaseTunerLayer)
+    }
     for field in ("rank_pattern", "alpha_pattern"):
         for key in getattr(config, field, None) or {}:
             if not any(re.match(rf"(.*\.)?({key})$", name) for name in adapted):  # as PEFT looks them up
                 near = suggest(key.rpartition(".")[2], {name.rpartition(".")[2] for name in adapted})
-                raise UserError(f"adapter.{field} names {key!r}, which no adapted module has; {near}. Correct it, or leave it "
-                                "out.")  # fmt: skip
+                raise UserError(
+                    f"adapter.{field} names {key!r}, which no adapted module has; {near}. Correct it, or leave it out."
+                )
 
 
 def _ends(name: str, names: Iterable[str]) -> bool:
@@ -310,12 +369,13 @@ def _compiled(text: str, where: str) -> re.Pattern:
     try:
         return re.compile(text)
     except re.error as error:
-        raise UserError(f"{where}={text!r} is no regular expression ({error}); expected one that matches module names, or a "
-                        "list of names. Correct it.") from None  # fmt: skip
+        raise UserError(
+            f"{where}={text!r} is no regular expression ({error}); expected one that matches module names, or a "
+            "list of names. Correct it."
+        ) from None
 
 
 def _refuse(field: str, name: str, names: Iterable[str]) -> None:
     known = sorted({one.rpartition(".")[2] for one in names} - {str(i) for i in range(1000)})
     near = suggest(name.rpartition(".")[2], known)
-    raise UserError(f"adapter.{field} names {name!r}, which this model does not have; {near}. "
-                    "Correct it, or leave it out.")  # fmt: skip
+    raise UserError(f"adapter.{field} names {name!r}, which this model does not have; {near}. Correct it, or leave it out.")

@@ -19,11 +19,11 @@ def check_weights(folder: Path) -> None:
     if (folder / ADAPTER_WEIGHTS).is_file():
         return
     pickled = [path.name for path in sorted(folder.glob("adapter_model.*"))]
-    there = (
-        f"it has {', '.join(pickled)}, and pickled weights run code when loaded" if pickled else "nor any other weights"
+    there = f"it has {', '.join(pickled)}, and pickled weights run code when loaded" if pickled else "nor any other weights"
+    raise UserError(
+        f"the adapter in {folder} has no {ADAPTER_WEIGHTS}; {there}; expected safetensors. Save it again with "
+        "PEFT's save_pretrained, or name another."
     )
-    raise UserError(f"the adapter in {folder} has no {ADAPTER_WEIGHTS}; {there}; expected safetensors. Save it again with "
-                    "PEFT's save_pretrained, or name another.")  # fmt: skip
 
 
 def take_tokenizer(model: CausalLM, folder: Path) -> None:
@@ -60,8 +60,11 @@ def _saved_rows(model: CausalLM, folder: Path) -> int:
     names = [name for name, module in model.transformer.named_modules() if module is model.base.get_input_embeddings()]
     try:
         with safe_open(folder / ADAPTER_WEIGHTS, "pt") as file:
-            shapes = [file.get_slice(key).get_shape() for key in file.keys()  # noqa: SIM118
-                      if names and f"{names[0]}." in key and "lora_" not in key and key.endswith("weight")]  # fmt: skip
+            shapes = [
+                file.get_slice(key).get_shape()
+                for key in file.keys()  # noqa: SIM118
+                if names and f"{names[0]}." in key and "lora_" not in key and key.endswith("weight")
+            ]
     except (SafetensorError, OSError):
         return 0  # attach_saved says what is wrong with it
     return max((shape[0] for shape in shapes if shape[1:] == [model.table.shape[1]]), default=0)
@@ -75,7 +78,9 @@ def _check_new_rows(model: CausalLM, folder: Path, highest: int) -> None:
     trained = read_config(folder / ADAPTER_CONFIG).get("trainable_token_indices") or []
     trained = trained if isinstance(trained, list) else [token for tokens in trained.values() for token in tokens]
     if not {*range(model.vocabulary, highest + 1)} <= {*trained}:
-        raise UserError(f"the tokenizer in {folder} has ids up to {highest}, its base {model.vocabulary} rows of embeddings, "
-                        f"and {ADAPTER_WEIGHTS} none of its own: they would be random. Expected the tokenizer that the "
-                        "adapter was trained with, or an adapter saved with its embeddings. Copy the folder "
-                        "again.")  # fmt: skip
+        raise UserError(
+            f"the tokenizer in {folder} has ids up to {highest}, its base {model.vocabulary} rows of embeddings, "
+            f"and {ADAPTER_WEIGHTS} none of its own: they would be random. Expected the tokenizer that the "
+            "adapter was trained with, or an adapter saved with its embeddings. Copy the folder "
+            "again."
+        )

@@ -11,14 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from research.errors import UserError
-from research.models.sources import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    adapter_base,
-    has_own_weights,
-    read_config,
-    weight_files,
-)
+from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base, has_own_weights, read_config, weight_files
 from research.progress import say
 from research.runfolder import MODEL_FACTS
 
@@ -42,32 +35,19 @@ def whole(folder: Path) -> Iterator[Path]:
     base = adapter_base(folder)
     weight_files(base)
     if (base / "modules.json").exists() and not (folder / "modules.json").exists():
-        say(
-            f"{folder} has no modules.json: pooling and prompts are the library's defaults, not those of its base {base}"
-        )
+        say(f"{folder} has no modules.json: pooling and prompts are the library's defaults, not those of its base {base}")
     has_tokenizer = any(folder.glob("tokenizer*"))
     with tempfile.TemporaryDirectory(prefix="tandem-adapter-") as name:
         place = Path(name)
         for path in base.iterdir():
-            tokenizer = path.suffix != ".safetensors" and path.name not in (
-                "config.json",
-                "model.safetensors.index.json",
-            )
-            if (
-                path.is_file()
-                and path.suffix not in LEFT
-                and path.name not in STACK
-                and not (tokenizer and has_tokenizer)
-            ):
+            tokenizer = path.suffix != ".safetensors" and path.name not in ("config.json", "model.safetensors.index.json")
+            if path.is_file() and path.suffix not in LEFT and path.name not in STACK and not (tokenizer and has_tokenizer):
                 (place / path.name).symlink_to(path.resolve())
         for path in folder.iterdir():
             if path.suffix not in LEFT and path.name not in (ADAPTER_CONFIG, "config.json"):
                 (place / path.name).unlink(missing_ok=True)
                 (place / path.name).symlink_to(path.resolve())
-        config = read_config(folder / ADAPTER_CONFIG) | {
-            "base_model_name_or_path": str(base.resolve()),
-            "revision": None,
-        }
+        config = read_config(folder / ADAPTER_CONFIG) | {"base_model_name_or_path": str(base.resolve()), "revision": None}
         (place / ADAPTER_CONFIG).write_text(json.dumps(config), encoding="utf-8")
         yield place
 
@@ -78,15 +58,17 @@ def check_adapter(folder: Path) -> None:
         UserError: weights that are a pickle or missing, or a method whose virtual tokens would be pooled with the text.
     """
     if not (folder / ADAPTER_WEIGHTS).exists():
-        found = (
-            "it has a pickle, which runs code when loaded" if (folder / "adapter_model.bin").exists() else "it has none"
+        found = "it has a pickle, which runs code when loaded" if (folder / "adapter_model.bin").exists() else "it has none"
+        raise UserError(
+            f"the adapter in {folder} needs its weights as {ADAPTER_WEIGHTS}; {found}. Save it again with "
+            "save_pretrained, or name another."
         )
-        raise UserError(f"the adapter in {folder} needs its weights as {ADAPTER_WEIGHTS}; {found}. Save it again with "
-                        "save_pretrained, or name another.")  # fmt: skip
     config = read_config(folder / ADAPTER_CONFIG)
     if config.get("num_virtual_tokens"):
-        raise UserError(f"the adapter in {folder} is of type {config.get('peft_type')}: its virtual tokens would be read "
-                        "with the text; expected LORA for an encoder or a reranker. Name another.")  # fmt: skip
+        raise UserError(
+            f"the adapter in {folder} is of type {config.get('peft_type')}: its virtual tokens would be read "
+            "with the text; expected LORA for an encoder or a reranker. Name another."
+        )
 
 
 def read_by_peft(model: nn.Module, info: dict, folder: Path) -> None:
@@ -102,9 +84,7 @@ def read_by_peft(model: nn.Module, info: dict, folder: Path) -> None:
         return
     from peft import set_peft_model_state_dict
 
-    state = {
-        name.removeprefix("base_model.model."): value for name, value in load_file(folder / ADAPTER_WEIGHTS).items()
-    }
+    state = {name.removeprefix("base_model.model."): value for name, value in load_file(folder / ADAPTER_WEIGHTS).items()}
     try:
         with warnings.catch_warnings(action="ignore"):  # that a model without numbers takes none
             found = set_peft_model_state_dict(model, state, adapter_name=next(iter(model.peft_config)))
@@ -137,14 +117,12 @@ def absorb(stack: nn.Module, folder: Path) -> None:
                 elif isinstance(child, AuxiliaryTrainingWrapper):
                     raise ValueError(type(child).__name__)
     except (ValueError, NotImplementedError, AttributeError, KeyError) as error:
-        raise UserError(f"the adapter in {folder} cannot become part of its base's weights "
-                        f"({' '.join(str(error).split())[:200]}); expected a LoRA adapter. Merge it with PEFT and name the "
-                        "merged model.") from error  # fmt: skip
-    left = (
-        "peft_config",
-        "_hf_peft_config_loaded",
-        "_weight_conversions",
-    )  # the last: names of weights, as PEFT has them
+        raise UserError(
+            f"the adapter in {folder} cannot become part of its base's weights "
+            f"({' '.join(str(error).split())[:200]}); expected a LoRA adapter. Merge it with PEFT and name the "
+            "merged model."
+        ) from error
+    left = ("peft_config", "_hf_peft_config_loaded", "_weight_conversions")  # the last: names of weights, as PEFT has them
     for module in stack.modules():
         for name in set(left) & vars(module).keys():
             delattr(module, name)

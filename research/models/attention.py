@@ -15,8 +15,16 @@ NAME = "tandem_cpu"  # in transformers' registry and in config._attn_implementat
 HALF = (torch.bfloat16, torch.float16)
 
 
-def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-              dropout: float = 0.0, scaling: float | None = None, **kwargs) -> tuple[Tensor, None]:  # fmt: skip
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs,
+) -> tuple[Tensor, None]:
     """Attention for transformers' registry. Shapes as there: query (B, H, T, D), the result (B, T, H, D).
 
     Without dropout the forward is PyTorch's fused kernel and the backward computes the probabilities again, which is
@@ -66,8 +74,9 @@ class _Attention(torch.autograd.Function):
 
 class _DroppedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, p: float,
-                bits: DropoutBits) -> Tensor:  # fmt: skip
+    def forward(
+        ctx, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, p: float, bits: DropoutBits
+    ) -> Tensor:
         shape, key_shape = query.shape, key.shape
         query, key, value = map(_flat, (query, key, value))
         signed = _probabilities(query, key, mask, scaling, shape)  # (B·H, T, T)
@@ -113,8 +122,15 @@ def _masked(scores: Tensor, mask: Tensor | None, shape: torch.Size) -> Tensor:
     return scores
 
 
-def _grads(query: Tensor, key: Tensor, probabilities: Tensor, grad_probabilities: Tensor, scaling: float,
-           shape: torch.Size, key_shape: torch.Size) -> tuple[Tensor, Tensor]:  # fmt: skip
+def _grads(
+    query: Tensor,
+    key: Tensor,
+    probabilities: Tensor,
+    grad_probabilities: Tensor,
+    scaling: float,
+    shape: torch.Size,
+    key_shape: torch.Size,
+) -> tuple[Tensor, Tensor]:
     """Gradients of query and key, (B, H, T, D), from those of the probabilities (overwritten)."""
     grad_scores = torch.ops.aten._softmax_backward_data.out(
         grad_probabilities, probabilities, -1, probabilities.dtype, grad_input=grad_probabilities

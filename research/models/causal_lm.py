@@ -132,9 +132,7 @@ class CausalLM(nn.Module):
         ):
             # transformers adds a mask of one's own to the scores there: True would be one more, not everything
             dtype = self.table.dtype
-            attention_mask = torch.zeros_like(attention_mask, dtype=dtype).masked_fill(
-                ~attention_mask, torch.finfo(dtype).min
-            )
+            attention_mask = torch.zeros_like(attention_mask, dtype=dtype).masked_fill(~attention_mask, torch.finfo(dtype).min)
         if not count:
             inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
             states = body(**inputs, use_cache=False, **more)
@@ -148,13 +146,9 @@ class CausalLM(nn.Module):
         attention_mask = torch.cat([attention_mask.new_ones(rows, count), attention_mask], 1)  # (B, n + T)
         if self.prefix:
             past = peft.get_prompt(rows, max_cache_len=attention_mask.shape[1])
-            states = body(
-                input_ids=input_ids, attention_mask=attention_mask, past_key_values=past, use_cache=False, **more
-            )
+            states = body(input_ids=input_ids, attention_mask=attention_mask, past_key_values=past, use_cache=False, **more)
             # the prefix is keys and values: no router sees it
-            return self._widened(states.last_hidden_state), router_loss(
-                self.base, states, input_ids, own
-            ) if router else None
+            return self._widened(states.last_hidden_state), router_loss(self.base, states, input_ids, own) if router else None
         words = self.base.get_input_embeddings()(input_ids)
         embedded = torch.cat([peft.get_prompt(rows).to(words.dtype), words], 1)  # (B, n + T, H)
         states = body(inputs_embeds=embedded, attention_mask=attention_mask, use_cache=False, **more)
@@ -188,12 +182,22 @@ class CausalLM(nn.Module):
         layer, config = self.base.get_output_embeddings(), self.base.config.get_text_config()
         if type(layer) is not nn.Linear:
             layer = self._plain_head(layer)
-        scale = next((v for name in ("logit_scale", "lm_head_multiplier", "output_multiplier")
-                      if (v := getattr(config, name, None)) is not None), 1.0)  # fmt: skip
+        scale = next(
+            (
+                v
+                for name in ("logit_scale", "lm_head_multiplier", "output_multiplier")
+                if (v := getattr(config, name, None)) is not None
+            ),
+            1.0,
+        )
         if (division := getattr(config, "logits_scaling", None)) is not None:
             scale = division if config.model_type == "hyperclovax" else 1 / division
-        return {"weight": layer.weight, "bias": layer.bias, "scale": scale,
-                "softcap": getattr(config, "final_logit_softcapping", None)}  # fmt: skip
+        return {
+            "weight": layer.weight,
+            "bias": layer.bias,
+            "scale": scale,
+            "softcap": getattr(config, "final_logit_softcapping", None),
+        }
 
     def _plain_head(self, layer: nn.Module) -> nn.Module | SimpleNamespace:
         """The linear layer within PEFT's wrapper of modules_to_save: the trained copy, or the base's while the adapter is off;
@@ -220,14 +224,14 @@ class CausalLM(nn.Module):
         if isinstance(layer, TrainableTokensWrapper):
             tokens = layer.token_adapter
             rows = [] if self.off or tokens.merged else tokens.active_adapters
-            return SimpleNamespace(
-                weight=tokens.get_merged_weights(rows), bias=getattr(tokens.base_layer, "bias", None)
-            )
+            return SimpleNamespace(weight=tokens.get_merged_weights(rows), bias=getattr(tokens.base_layer, "bias", None))
         if isinstance(layer, ModulesToSaveWrapper):
             return layer.original_module if self.off else layer.modules_to_save[layer.active_adapter]
         if self.adapted and not hasattr(layer, "weight"):
-            raise UserError(f"the adapter puts {type(layer).__name__} around the output layer, which is read without it here; "
-                            "expected the output layer itself, or modules_to_save. Leave it out of the adapter.")  # fmt: skip
+            raise UserError(
+                f"the adapter puts {type(layer).__name__} around the output layer, which is read without it here; "
+                "expected the output layer itself, or modules_to_save. Leave it out of the adapter."
+            )
         return layer
 
     def _check_output_lora(self, layer: nn.Module) -> None:
@@ -240,9 +244,11 @@ class CausalLM(nn.Module):
         names = layer.active_adapters
         plain_lora = type(layer) is Linear and type(layer.get_base_layer()) is nn.Linear and len(names) == 1
         if not plain_lora or names[0] in layer.lora_variant:
-            raise UserError(f"the adapter puts {type(layer).__name__} around the output layer, where plain LoRA alone is "
-                            "trained here (no DoRA, no target_parameters); expected that, or modules_to_save. Leave the output "
-                            "layer out of the adapter, or change how it is adapted.")  # fmt: skip
+            raise UserError(
+                f"the adapter puts {type(layer).__name__} around the output layer, where plain LoRA alone is "
+                "trained here (no DoRA, no target_parameters); expected that, or modules_to_save. Leave the output "
+                "layer out of the adapter, or change how it is adapted."
+            )
 
     def _widened(self, hidden: Tensor) -> Tensor:
         """(…, H) → (…, H + r) where LoRA's update lies on the output layer; see `head`."""
@@ -289,9 +295,11 @@ class CausalLM(nn.Module):
         if not torch.allclose(ours, theirs, atol=1e-2 * float(theirs.abs().max())):
             cause = "an adapter on the output layer" if self.adapted else "another model"
             cure = "leave the output layer out of target_modules" if self.adapted else "name another model"
-            raise UserError(f"{type(self.base).__name__} does more to its logits than a linear layer, a scale and a cap "
-                            f"(difference {float((ours - theirs).abs().max()):.3g}), as {cause} would; expected that alone: "
-                            f"{cure}.")  # fmt: skip
+            raise UserError(
+                f"{type(self.base).__name__} does more to its logits than a linear layer, a scale and a cap "
+                f"(difference {float((ours - theirs).abs().max()):.3g}), as {cause} would; expected that alone: "
+                f"{cure}."
+            )
 
 
 def load_causal_lm(folder: Path, precision: str = "fp32") -> CausalLM:

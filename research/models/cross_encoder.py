@@ -31,9 +31,7 @@ class CrossEncoder(nn.Module):
 
     def __init__(self, stack: Stack, max_length: int | None = None):
         super().__init__()
-        self.library = (
-            stack,
-        )  # in a tuple: its parameters are registered below, under the names that checkpoints have
+        self.library = (stack,)  # in a tuple: its parameters are registered below, under the names that checkpoints have
         self.transformer, self.tokenizer = stack[0].model, stack[0].tokenizer
         self.relevance = Relevance(self.transformer.config)
         self.positions = position_count(self.transformer)
@@ -46,11 +44,7 @@ class CrossEncoder(nn.Module):
     def identity(self) -> dict:
         """What its scores depend on beside folder, length and precision; {} where that is what it always was."""
         plain = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
-        return (
-            {}
-            if self.pad == plain and self.relevance.labels == 1
-            else {"pad": self.pad, "labels": self.relevance.labels}
-        )
+        return {} if self.pad == plain and self.relevance.labels == 1 else {"pad": self.pad, "labels": self.relevance.labels}
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Scores of a batch of pairs.
@@ -72,8 +66,14 @@ class CrossEncoder(nn.Module):
         queries = [self.prompt + query for query in queries] if self.prompt else queries
         pairs: dict[str, list[list[int]]] = {}
         for part in stretches([len(query) + len(doc) for query, doc in zip(queries, docs, strict=True)]):
-            encoded = self.tokenizer(queries[part], docs[part], truncation="longest_first", max_length=self.max_length,
-                                     padding=False, return_attention_mask=False)  # fmt: skip
+            encoded = self.tokenizer(
+                queries[part],
+                docs[part],
+                truncation="longest_first",
+                max_length=self.max_length,
+                padding=False,
+                return_attention_mask=False,
+            )
             for name, rows in encoded.items():
                 pairs.setdefault(name, []).extend(rows)
         return pairs
@@ -131,9 +131,7 @@ class CrossEncoder(nn.Module):
     def _together(self) -> Tensor:
         queries, docs = zip(*PAIRS, strict=True)
         queries = [self.prompt + query for query in queries]
-        rows = self.tokenizer(
-            queries, list(docs), truncation=True, return_attention_mask=False
-        )  # at the library's length
+        rows = self.tokenizer(queries, list(docs), truncation=True, return_attention_mask=False)  # at the library's length
         batch = self.collate(dict(rows), [0, 1])
         return self.transformer(**batch).logits.float()
 
@@ -157,9 +155,11 @@ def load_cross_encoder(
     """
     scores = has_head(folder)
     if not new_head and not scores:
-        raise UserError(f"model folder {folder} has no head that scores pairs: it is an encoder, for --retriever; expected a "
-                        "cross-encoder (…ForSequenceClassification in config.json). Name one, or train one from it with "
-                        "`research fit -c configs/cross_encoder.yaml`.")  # fmt: skip
+        raise UserError(
+            f"model folder {folder} has no head that scores pairs: it is an encoder, for --retriever; expected a "
+            "cross-encoder (…ForSequenceClassification in config.json). Name one, or train one from it with "
+            "`research fit -c configs/cross_encoder.yaml`."
+        )
     new_head = new_head and not (scores and not is_language_model(folder))
     if not new_head and is_language_model(folder):
         say(f"{folder} is a language model: a pair is scored by its logits of yes and no after its chat template")
@@ -174,9 +174,7 @@ def load_cross_encoder(
 
 def _checked(stack: Stack, folder: Path, precision: str, max_length: int | None) -> Reranker:
     first = stack[0]
-    templated = (
-        getattr(first, "transformer_task", "") == "sequence-classification" and "message" in first.modality_config
-    )
+    templated = getattr(first, "transformer_task", "") == "sequence-classification" and "message" in first.modality_config
     if templated and "text" in first.modality_config and not _carries(stack):
         # a chat template that drops the pair, with which the library refuses to score: the pair as it is
         del first.modality_config["message"]
@@ -218,9 +216,7 @@ def has_head(folder: Path) -> bool:
 
 def is_language_model(folder: Path) -> bool:
     """Whether a plain folder holds a language model: as a reranker it answers yes or no, in training it gets a head."""
-    return not (folder / "modules.json").exists() and any(
-        name.endswith("ForCausalLM") for name in _architectures(folder)
-    )
+    return not (folder / "modules.json").exists() and any(name.endswith("ForCausalLM") for name in _architectures(folder))
 
 
 def _architectures(folder: Path) -> list[str]:

@@ -9,15 +9,7 @@ from torch import Tensor, nn
 
 from research.errors import UserError
 from research.models.first_token import keep_first_token
-from research.models.folder import (
-    DEFAULT_LENGTH,
-    NO_LIMIT,
-    own_length,
-    padded_length,
-    position_count,
-    stretches,
-    unreadable,
-)
+from research.models.folder import DEFAULT_LENGTH, NO_LIMIT, own_length, padded_length, position_count, stretches, unreadable
 from research.models.guard import module_paths
 from research.models.library import float_projections, open_encoder
 from research.models.pooling import pool
@@ -38,13 +30,9 @@ class TextEncoder(nn.Module):
 
     def __init__(self, stack: SentenceTransformer, settings: EncoderSettings):
         super().__init__()
-        self.library = (
-            stack,
-        )  # in a tuple: its parameters are registered below, under the names that checkpoints have
+        self.library = (stack,)  # in a tuple: its parameters are registered below, under the names that checkpoints have
         self.transformer, self.tokenizer = stack[0].model, stack[0].tokenizer
-        dense = [
-            part for module in stack if type(module) is Dense for part in (module.linear, module.activation_function)
-        ]
+        dense = [part for module in stack if type(module) is Dense for part in (module.linear, module.activation_function)]
         self.dense = nn.Sequential(*dense) if dense else nn.Identity()
         self.dense.float()
         self.positions = position_count(self.transformer)
@@ -69,9 +57,7 @@ class TextEncoder(nn.Module):
             (B, D) float32, of norm 1 where settings.normalize and nothing is cut off.
         """
         input_ids, attention_mask = _pad_right(input_ids, attention_mask)
-        hidden = self.transformer(
-            input_ids=input_ids, attention_mask=attention_mask
-        ).last_hidden_state  # (B, T or 1, H)
+        hidden = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, T or 1, H)
         if prompt_tokens:
             attention_mask = attention_mask.clone()
             attention_mask[:, :prompt_tokens] = 0
@@ -86,8 +72,14 @@ class TextEncoder(nn.Module):
         texts = [prompt + text for text in texts]
         ids: list[list[int]] = []
         for part in stretches([len(text) for text in texts]):
-            ids += self.tokenizer(texts[part], truncation=True, max_length=self.settings.max_length(role), padding=False,
-                                  return_attention_mask=False, return_token_type_ids=False)["input_ids"]  # fmt: skip
+            ids += self.tokenizer(
+                texts[part],
+                truncation=True,
+                max_length=self.settings.max_length(role),
+                padding=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )["input_ids"]
         return ids
 
     def prompt_tokens(self, role: str) -> int:
@@ -154,9 +146,12 @@ class DualEncoder(nn.Module):
 
 
 def load_encoder(
-    folder: Path, precision: str = "fp32", query_max_length: int | None = None, doc_max_length: int | None = None,
+    folder: Path,
+    precision: str = "fp32",
+    query_max_length: int | None = None,
+    doc_max_length: int | None = None,
     **changes: object,
-) -> Encoder:  # fmt: skip
+) -> Encoder:
     """One tower, in eval mode, on the CPU.
 
     Args:
@@ -173,8 +168,10 @@ def load_encoder(
     if not (folder / "modules.json").exists() and any(
         str(name).endswith("ForSequenceClassification") for name in architectures
     ):
-        raise UserError(f"model folder {folder} is a cross-encoder ({architectures[0]}): it scores pairs and has no "
-                        "embeddings of its own; expected an encoder here. Name it as --reranker.")  # fmt: skip
+        raise UserError(
+            f"model folder {folder} is a cross-encoder ({architectures[0]}): it scores pairs and has no "
+            "embeddings of its own; expected an encoder here. Name it as --reranker."
+        )
     stack = open_encoder(folder, precision)
     change(stack, folder, **changes)
     try:
@@ -192,9 +189,7 @@ def load_encoder(
         encoder = TextEncoder(stack, settings.override(**lengths)).eval()
         if alone is None or not differs(alone, _embeddings(encoder), precision):
             if doc_max_length is None and min(encoder.positions, encoder.tokenizer.model_max_length) >= NO_LIMIT:
-                say(
-                    f"{folder} has no limit of its own: texts are cut at {DEFAULT_LENGTH} tokens (--max-length changes it)"
-                )
+                say(f"{folder} has no limit of its own: texts are cut at {DEFAULT_LENGTH} tokens (--max-length changes it)")
             return encoder
         # a model that wants more than ids and mask: the library's own way, on modules that were not prepared for ours
         stack = open_encoder(folder, precision)
@@ -213,8 +208,10 @@ def load_encoder(
 def _say_of_prompts(stack: SentenceTransformer, folder: Path) -> None:
     unused = [name for name in ("passage", "corpus") if stack.prompts.get(name)]
     if unused and not stack.prompts.get("document"):
-        say(f"{folder} has a prompt {unused[0]!r}, which sentence-transformers leaves out where none is named document; "
-            "--doc-prompt sets it")  # fmt: skip
+        say(
+            f"{folder} has a prompt {unused[0]!r}, which sentence-transformers leaves out where none is named document; "
+            "--doc-prompt sets it"
+        )
 
 
 @torch.no_grad()

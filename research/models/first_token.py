@@ -42,7 +42,5 @@ def _first_token(attention: nn.Module, hidden: Tensor, mask: Tensor | None = Non
     if mask is not None and mask.ndim == 4:
         mask = mask[:, :, :1]
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(part.config._attn_implementation, sdpa_attention_forward)
-    out, _ = attend(
-        part, query, key, value, mask, dropout=part.dropout.p if part.training else 0.0, scaling=part.scaling
-    )
+    out, _ = attend(part, query, key, value, mask, dropout=part.dropout.p if part.training else 0.0, scaling=part.scaling)
     return attention.output(out.flatten(2), first), None

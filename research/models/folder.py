@@ -83,9 +83,7 @@ def load_transformer(folder: Path, auto_class, precision: str) -> tuple[PreTrain
                 transformer = auto_class.from_config(config, trust_remote_code=False)
         else:
             with quiet(), loading(loaded):
-                transformer = auto_class.from_pretrained(
-                    folder, dtype=DTYPES[precision], use_safetensors=True, **shared
-                )
+                transformer = auto_class.from_pretrained(folder, dtype=DTYPES[precision], use_safetensors=True, **shared)
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **shared)
         rows, highest = transformer.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError, … for bad folders
@@ -93,8 +91,10 @@ def load_transformer(folder: Path, auto_class, precision: str) -> tuple[PreTrain
     for model, info in loaded:
         check_weights(folder, model, info)
     if highest >= rows and not _META.get():
-        raise UserError(f"model folder {folder} has a tokenizer with ids up to {highest}, expected below {rows}, the rows of "
-                        "the embedding table: it is another model's. Copy or download it again.")  # fmt: skip
+        raise UserError(
+            f"model folder {folder} has a tokenizer with ids up to {highest}, expected below {rows}, the rows of "
+            "the embedding table: it is another model's. Copy or download it again."
+        )
     return transformer, tokenizer
 
 
@@ -112,17 +112,21 @@ def check_weights(folder: Path, model: PreTrainedModel, info: dict, new_head: bo
     if getattr(model, "peft_config", None):
         wrong = sorted({*info["missing_keys"], *info["unexpected_keys"], *map(str, info["mismatched_keys"])})
         if wrong:
-            raise UserError(f"the adapter in {folder} does not fit its base ({len(wrong)} weights without a place, "
-                            f"{wrong[0]}, …); expected the model that it was trained on. Correct base_model_name_or_path in "
-                            f"its adapter_config.json.")  # fmt: skip
+            raise UserError(
+                f"the adapter in {folder} does not fit its base ({len(wrong)} weights without a place, "
+                f"{wrong[0]}, …); expected the model that it was trained on. Correct base_model_name_or_path in "
+                f"its adapter_config.json."
+            )
         return
     body = f"{model.base_model_prefix}."  # the head is what lies beside the body
     new = [name for name in info["missing_keys"] if not name.startswith(body) or "pooler." in name] if new_head else []
     missing = [name for name in info["missing_keys"] if not name.startswith("pooler.") and name not in new]
     if missing or info["mismatched_keys"]:
         wrong = sorted(missing) or [str(key) for key in info["mismatched_keys"]]
-        raise UserError(f"model folder {folder} lacks {len(wrong)} weights that its config.json asks for ({wrong[0]}, …); "
-                        "they would be random. Expected the weights of this architecture; save the model again.")  # fmt: skip
+        raise UserError(
+            f"model folder {folder} lacks {len(wrong)} weights that its config.json asks for ({wrong[0]}, …); "
+            "they would be random. Expected the weights of this architecture; save the model again."
+        )
     if new and not _META.get():
         say(f"{folder} has no head that scores; a new one is drawn at random, to be trained")
 
@@ -140,16 +144,22 @@ def quiet() -> Iterator[None]:
 
 def unreadable(folder: Path, error: Exception) -> UserError:
     if "trust_remote_code" in str(error):
-        return UserError(f"model folder {folder} needs code of its own, which is never run here; expected an architecture that "
-                         "transformers has, and modules that sentence-transformers has. Name another model.")  # fmt: skip
+        return UserError(
+            f"model folder {folder} needs code of its own, which is never run here; expected an architecture that "
+            "transformers has, and modules that sentence-transformers has. Name another model."
+        )
     if find_spec("sentencepiece") is None and ("tiktoken" in str(error) or "sentencepiece" in str(error).lower()):
         # transformers tries tiktoken instead, and asks for that
-        return UserError(f"model folder {folder} has its vocabulary in a *.model file, and the package sentencepiece, which "
-                         "reads it, is not installed; expected it, or a tokenizer.json. pip install sentencepiece, or save "
-                         "the tokenizer again by save_pretrained where it is.")  # fmt: skip
+        return UserError(
+            f"model folder {folder} has its vocabulary in a *.model file, and the package sentencepiece, which "
+            "reads it, is not installed; expected it, or a tokenizer.json. pip install sentencepiece, or save "
+            "the tokenizer again by save_pretrained where it is."
+        )
     reason = " ".join(str(error).split())[:200]
-    return UserError(f"model folder {folder} cannot be loaded ({type(error).__name__}: {reason}); expected a complete "
-                     "Hugging Face folder of a text encoder. Copy or download it again.")  # fmt: skip
+    return UserError(
+        f"model folder {folder} cannot be loaded ({type(error).__name__}: {reason}); expected a complete "
+        "Hugging Face folder of a text encoder. Copy or download it again."
+    )
 
 
 def position_count(transformer: nn.Module) -> int:

@@ -26,8 +26,10 @@ def dequantised(file: Path) -> Path:
     """
     with open(file, "rb") as stream:
         if stream.read(4) != b"GGUF":
-            raise UserError(f"{file} is not GGUF (it does not begin with that word); expected a GGUF file or a folder of "
-                            "safetensors. Download it again.")  # fmt: skip
+            raise UserError(
+                f"{file} is not GGUF (it does not begin with that word); expected a GGUF file or a folder of "
+                "safetensors. Download it again."
+            )
     folder = cache_folder() / "gguf" / hash_file(file)[:32]
     if (folder / "config.json").exists():
         return folder
@@ -49,12 +51,12 @@ def _convert(file: Path, folder: Path) -> None:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
-    except (
-        Exception
-    ) as error:  # gguf and transformers raise ValueError, KeyError, struct.error, … for what they cannot read
+    except Exception as error:  # gguf and transformers raise ValueError, KeyError, struct.error, … for what they cannot read
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{file} cannot be read as a GGUF language model ({type(error).__name__}: {reason}); expected an "
-                        "architecture that transformers dequantises. Name a folder of safetensors.") from error  # fmt: skip
+        raise UserError(
+            f"{file} cannot be read as a GGUF language model ({type(error).__name__}: {reason}); expected an "
+            "architecture that transformers dequantises. Name a folder of safetensors."
+        ) from error
     for name in QUANTISED:
         for owner in (model, model.config):
             if name in vars(owner):

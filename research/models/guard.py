@@ -24,16 +24,17 @@ def check(folder: Path) -> None:
     adapter = (folder / ADAPTER_CONFIG).exists()
     weight_files(folder)
     for place in _module_places(folder):
-        pickle, safe = (
-            place / "pytorch_model.bin",
-            ("model.safetensors", "model.safetensors.index.json", ADAPTER_WEIGHTS),
-        )
+        pickle, safe = (place / "pytorch_model.bin", ("model.safetensors", "model.safetensors.index.json", ADAPTER_WEIGHTS))
         if place != folder and (place / ADAPTER_CONFIG).exists():
-            raise UserError(f"{place} holds an adapter within a stack of modules; expected one at the top of a folder, whose "
-                            "base is then in the hash. Merge it into its base and save the stack again.")  # fmt: skip
+            raise UserError(
+                f"{place} holds an adapter within a stack of modules; expected one at the top of a folder, whose "
+                "base is then in the hash. Merge it into its base and save the stack again."
+            )
         if pickle.exists() and not any((place / name).exists() for name in safe):
-            raise UserError(f"{pickle} holds weights as a pickle, which runs code when loaded; expected model.safetensors "
-                            "beside it. Save the model again with save_pretrained, or name another.")  # fmt: skip
+            raise UserError(
+                f"{pickle} holds weights as a pickle, which runs code when loaded; expected model.safetensors "
+                "beside it. Save the model again with save_pretrained, or name another."
+            )
     at_top = "" in module_paths(folder) or not (folder / "modules.json").exists()
     if at_top and not adapter and (folder / "config.json").exists():
         check_tokenizer(folder)
@@ -49,14 +50,19 @@ def module_paths(folder: Path) -> list[str]:
     if not path.exists():
         return []
     modules = read_config(path, list)
-    if not modules or not all(isinstance(m, dict) and isinstance(m.get("path"), str) and isinstance(m.get("type"), str)
-                              for m in modules):  # fmt: skip
-        raise UserError(f"{path} is damaged; expected the list of modules that sentence-transformers wrote, each with path and "
-                        "type. Copy or download it again.")  # fmt: skip
+    if not modules or not all(
+        isinstance(m, dict) and isinstance(m.get("path"), str) and isinstance(m.get("type"), str) for m in modules
+    ):
+        raise UserError(
+            f"{path} is damaged; expected the list of modules that sentence-transformers wrote, each with path and "
+            "type. Copy or download it again."
+        )
     own = [module["type"] for module in modules if not module["type"].startswith(NAMESPACE)]
     if own:
-        raise UserError(f"{path} has the module {own[0]}, code of the folder's own, which is never run; expected modules of "
-                        "sentence-transformers. Name another model.")  # fmt: skip
+        raise UserError(
+            f"{path} has the module {own[0]}, code of the folder's own, which is never run; expected modules of "
+            "sentence-transformers. Name another model."
+        )
     return [module["path"] for module in modules]
 
 
@@ -73,8 +79,10 @@ def no_pickles() -> Iterator[None]:
     """Inside, whatever tries to open a pickle is stopped: `check` knows where the library looks, this is for the rest."""
 
     def refused(file, *_, **__):
-        raise UserError(f"{file} is a pickle, which runs code when loaded; expected safetensors. Save the model again with "
-                        "save_pretrained, or name another.")  # fmt: skip
+        raise UserError(
+            f"{file} is a pickle, which runs code when loaded; expected safetensors. Save the model again with "
+            "save_pretrained, or name another."
+        )
 
     plain, torch.load = torch.load, refused
     try:
@@ -109,22 +117,26 @@ def check_text(module: Transformer, folder: Path) -> None:
         known = ", ".join(map(str, module.modality_config)) or "nothing"
         raise UserError(f"model folder {folder} takes {known}; expected a model of texts. Name another model.")
     if module.tokenizer is None:
-        raise UserError(
-            f"model folder {folder} has no tokenizer; expected a model of texts. Copy or download it again."
-        )
+        raise UserError(f"model folder {folder} has no tokenizer; expected a model of texts. Copy or download it again.")
     vocabulary = module.tokenizer.get_vocab()
     if len(vocabulary) <= len(module.tokenizer.all_special_ids):
-        raise UserError(f"model folder {folder} has no vocabulary: to its tokenizer every word is unknown; expected "
-                        "tokenizer.json or the files that it is made from. Copy or download it again.")  # fmt: skip
+        raise UserError(
+            f"model folder {folder} has no vocabulary: to its tokenizer every word is unknown; expected "
+            "tokenizer.json or the files that it is made from. Copy or download it again."
+        )
     if not isinstance(module.max_seq_length, int | float):
-        raise UserError(f"model folder {folder}: its Transformer's file ({folder / 'sentence_bert_config.json'}) has "
-                        f"max_seq_length {module.max_seq_length!r}, expected a whole number. Copy or download it "
-                        "again.")  # fmt: skip
+        raise UserError(
+            f"model folder {folder}: its Transformer's file ({folder / 'sentence_bert_config.json'}) has "
+            f"max_seq_length {module.max_seq_length!r}, expected a whole number. Copy or download it "
+            "again."
+        )
     try:
         rows = module.model.get_input_embeddings().num_embeddings
     except (AttributeError, NotImplementedError):  # an embedding that is no table
         return
     if max(vocabulary.values()) >= rows:
-        raise UserError(f"model folder {folder} has a tokenizer with ids up to {max(vocabulary.values())}, expected below "
-                        f"{rows}, the rows of the embedding table: it is another model's. Copy or download it "
-                        "again.")  # fmt: skip
+        raise UserError(
+            f"model folder {folder} has a tokenizer with ids up to {max(vocabulary.values())}, expected below "
+            f"{rows}, the rows of the embedding table: it is another model's. Copy or download it "
+            "again."
+        )

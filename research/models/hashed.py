@@ -13,9 +13,15 @@ from typing import Any
 
 from research.runfolder import MODEL_FACTS
 
-FIRST_CONFIGS = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json",
-                 "sentence_camembert_config.json", "sentence_albert_config.json", "sentence_xlm-roberta_config.json",
-                 "sentence_xlnet_config.json")  # fmt: skip
+FIRST_CONFIGS = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
 """Names of the Transformer module's file; sentence-transformers reads the first that is there and not empty."""
 KNOWN = r"Transformer Pooling( Dense)*( Normalize)?"
 OLD_MODULE = r"sentence_transformers(\.[a-z_]+)*\.(Transformer|Pooling|Dense|Normalize)"
@@ -90,8 +96,11 @@ def _settings(place: Path, reranker: bool) -> dict[str, dict]:
 def _first(config: dict, reranker: bool) -> dict:
     """What a Transformer's file says beyond length and case, and beyond the way that every text encoder is called."""
     task = "sequence-classification" if reranker else "feature-extraction"
-    called = {"transformer_task": task, "module_output_name": "scores" if reranker else "token_embeddings",
-              "modality_config": {"text": {"method": "forward", "method_output_name": TASKS[task]}}}  # fmt: skip
+    called = {
+        "transformer_task": task,
+        "module_output_name": "scores" if reranker else "token_embeddings",
+        "modality_config": {"text": {"method": "forward", "method_output_name": TASKS[task]}},
+    }
     own = set() if reranker else {"max_seq_length", "do_lower_case"}  # of rerankers they were not read
     return {n: v for n, v in config.items() if n not in own and v not in (None, {}, False) and called.get(n) != v}
 

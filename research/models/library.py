@@ -22,17 +22,20 @@ from research.models.adapter_fields import check_saved, heard
 from research.models.adapter_folder import absorb, check_adapter, read_by_peft, whole
 from research.models.folder import DTYPES, check_weights, is_without_weights, loading, quiet, unreadable
 from research.models.guard import check, check_text, listening, module_paths, no_pickles
-from research.models.sources import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    adapter_base,
-    has_own_weights,
-    read_config,
-)
+from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base, has_own_weights, read_config
 from research.progress import say
 
-SAVED = {"__version__", "model_type", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim", "activation_fn",
-         "keep_in_fp32_modules", "requirements"}  # fmt: skip
+SAVED = {
+    "__version__",
+    "model_type",
+    "prompts",
+    "default_prompt_name",
+    "similarity_fn_name",
+    "truncate_dim",
+    "activation_fn",
+    "keep_in_fp32_modules",
+    "requirements",
+}
 HARMLESS = ("Default prompt name", "Converting", "No sentence-transformers", "This model was loaded in")
 
 
@@ -53,17 +56,22 @@ def open_encoder(folder: Path, precision: str) -> SentenceTransformer:
     if kinds:
         kind = kinds[0].split()[1]
         cure = "Name it as --reranker" if kind == "CrossEncoder" else "Name a SentenceTransformer"
-        raise UserError(f"model folder {folder} is a {kind} of sentence-transformers, which has no single embedding a text; "
-                        f"expected an encoder. {cure}.")  # fmt: skip
+        raise UserError(
+            f"model folder {folder} is a {kind} of sentence-transformers, which has no single embedding a text; "
+            f"expected an encoder. {cure}."
+        )
     saved = folder / "config_sentence_transformers.json"
     similarity = read_config(saved).get("similarity_fn_name") if saved.exists() else None
     if similarity is not None and similarity not in stack.SUPPORTED_SIMILARITY_FN_NAMES:
-        raise UserError(f"{saved} has similarity_fn_name {similarity!r}; expected cosine or dot. Correct it, or name another "
-                        "model.")  # fmt: skip
+        raise UserError(
+            f"{saved} has similarity_fn_name {similarity!r}; expected cosine or dot. Correct it, or name another model."
+        )
     dim = stack.truncate_dim
     if dim is not None and (type(dim) is not int or dim < 1):
-        raise UserError(f"{saved} has truncate_dim {dim!r}, expected a whole number above 0, or none. Correct it, or copy or "
-                        "download the folder again.")  # fmt: skip
+        raise UserError(
+            f"{saved} has truncate_dim {dim!r}, expected a whole number above 0, or none. Correct it, or copy or "
+            "download the folder again."
+        )
     return _finished(stack, folder, precision, loaded)
 
 
@@ -87,22 +95,24 @@ def open_reranker(folder: Path, precision: str, new_head: bool = False) -> Cross
             text = {"text": {"method": "forward", "method_output_name": "logits"}}
             shared = {"trust_remote_code": False, "local_files_only": True}
             first = Transformer(
-                str(place), transformer_task="sequence-classification", modality_config=text, module_output_name="scores",
-                model_kwargs=how["model_kwargs"] | shared, processor_kwargs=dict(shared),
+                str(place),
+                transformer_task="sequence-classification",
+                modality_config=text,
+                module_output_name="scores",
+                model_kwargs=how["model_kwargs"] | shared,
+                processor_kwargs=dict(shared),
                 config_kwargs=shared | {"num_labels": labels},
-            )  # fmt: skip
+            )
             stack = CrossEncoder(modules=[first], device=str(next(first.parameters()).device))
         else:
             stack = CrossEncoder(str(place), **how)
     for module in stack:
         unknown = getattr(stack.tokenizer, "unk_token_id", None)
-        if (
-            type(module) is LogitScore
-            and unknown is not None
-            and unknown in (module.true_token_id, module.false_token_id)
-        ):
-            raise UserError(f"model folder {folder} is a language model whose tokenizer has no tokens yes and no, by which it "
-                            "would be a reranker; expected a model trained to rank. Name another.")  # fmt: skip
+        if type(module) is LogitScore and unknown is not None and unknown in (module.true_token_id, module.false_token_id):
+            raise UserError(
+                f"model folder {folder} is a language model whose tokenizer has no tokens yes and no, by which it "
+                "would be a reranker; expected a model trained to rank. Name another."
+            )
     return _finished(stack, folder, precision, loaded)
 
 
@@ -124,9 +134,7 @@ def head_labels(folder: Path) -> int | None:
 def _how(precision: str) -> dict[str, Any]:
     model = {"dtype": DTYPES[precision], "use_safetensors": True}
     placed = (
-        {"model_kwargs": model | {"device_map": "meta"}}
-        if is_without_weights()
-        else {"model_kwargs": model, "device": "cpu"}
+        {"model_kwargs": model | {"device_map": "meta"}} if is_without_weights() else {"model_kwargs": model, "device": "cpu"}
     )
     return {"trust_remote_code": False, "local_files_only": True, **placed}
 
@@ -159,8 +167,10 @@ def _opening(folder: Path, new_head: bool = False) -> Iterator[tuple[Path, list[
         say(f"{saved} says {', '.join(unread)}, which sentence-transformers does not read")
     for message in warned:
         if any(words in message for words in ("not trusted", "Ignoring un", "Could not parse", "Unknown keys")):
-            raise UserError(f"model folder {folder} asks for what sentence-transformers leaves out: {message[:300]} Expected a "
-                            "folder that is read whole. Name another model.")  # fmt: skip
+            raise UserError(
+                f"model folder {folder} asks for what sentence-transformers leaves out: {message[:300]} Expected a "
+                "folder that is read whole. Name another model."
+            )
         if not message.startswith(HARMLESS):
             say(f"{folder}: {message[:300]}")
 
@@ -169,9 +179,17 @@ def _check_base(folder: Path, model: PreTrainedModel, new_head: bool) -> None:
     """What an adapter's base lacks must be in the adapter (a trained head): transformers tells of the adapter alone."""
     base = folder if has_own_weights(folder) else adapter_base(folder)
     config = copy.deepcopy(model.config)
-    _, info = type(model).from_pretrained(base, config=config, device_map="meta", use_safetensors=True, local_files_only=True,
-                                          trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
-                                          adapter_kwargs={"_adapter_model_path": None})  # fmt: skip
+    _, info = type(model).from_pretrained(
+        base,
+        config=config,
+        device_map="meta",
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        adapter_kwargs={"_adapter_model_path": None},
+    )
     with safe_open(folder / ADAPTER_WEIGHTS, "pt") as file:
         trained = {name.removeprefix("base_model.model.").replace(".modules_to_save", "") for name in file.keys()}  # noqa: SIM118
     info["missing_keys"] = {name for name in info["missing_keys"] if name not in trained}
@@ -189,8 +207,10 @@ def _finished(stack: Any, folder: Path, precision: str, loaded: list[tuple[PreTr
     for module in transformers_of(stack):
         lost = [name for name in missing.get(id(module.model), ()) if name.startswith("pooler.")]
         if lost and uses_pooler(module):
-            raise UserError(f"model folder {folder} lacks {len(lost)} weights that its modules ask for ({lost[0]}, …); they "
-                            "would be random. Expected the weights of the pooler; save the model again.")  # fmt: skip
+            raise UserError(
+                f"model folder {folder} lacks {len(lost)} weights that its modules ask for ({lost[0]}, …); they "
+                "would be random. Expected the weights of the pooler; save the model again."
+            )
         check_text(module, folder)
         tokenizer = module.tokenizer
         if tokenizer.pad_token_id is None:  # the library pads, and masks: any token does that a model can read

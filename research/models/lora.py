@@ -27,11 +27,18 @@ def _forward(layer: Linear, x: Tensor, *args, **kwargs) -> Tensor:
     name = layer.active_adapters[0] if len(layer.active_adapters) == 1 else None
     base = layer.base_layer
     if (
-        name not in layer.lora_A or args or kwargs or layer.disable_adapters or layer.merged or type(base) is not nn.Linear
-        or name in layer.lora_variant or layer.lora_bias[name] or base.weight.requires_grad
+        name not in layer.lora_A
+        or args
+        or kwargs
+        or layer.disable_adapters
+        or layer.merged
+        or type(base) is not nn.Linear
+        or name in layer.lora_variant
+        or layer.lora_bias[name]
+        or base.weight.requires_grad
         or (base.bias is not None and base.bias.requires_grad)
         or (layer.training and getattr(layer.lora_dropout[name], "p", 0))
-    ):  # fmt: skip
+    ):
         return Linear.forward(layer, x, *args, **kwargs)
     down, up = layer.lora_A[name].weight, layer.lora_B[name].weight  # (r, in), (out, r)
     return _Lora.apply(x, base.weight, base.bias, down, up, layer.scaling[name])
@@ -39,9 +46,7 @@ def _forward(layer: Linear, x: Tensor, *args, **kwargs) -> Tensor:
 
 class _Lora(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scaling: float
-    ) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scaling: float) -> Tensor:
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         ctx.dtypes, ctx.shape = (x.dtype, down.dtype, up.dtype), x.shape

@@ -64,12 +64,16 @@ def load_policy(
         model = load() if is_without_weights() else load_kept(key, load)
         return Policy(model, _absolute(name), folder, base_hash)
     if folder.resolve() in above:
-        raise UserError(f"the adapter in {folder} is its own base ({MODEL_FACTS} or {ADAPTER_CONFIG}); expected the model that "
-                        "it was trained on. Correct base_model_name_or_path.")  # fmt: skip
+        raise UserError(
+            f"the adapter in {folder} is its own base ({MODEL_FACTS} or {ADAPTER_CONFIG}); expected the model that "
+            "it was trained on. Correct base_model_name_or_path."
+        )
     kind = read_config(folder / ADAPTER_CONFIG).get("peft_type")
     if (merge or trainable) and kind != LORA:
-        raise UserError(f"the adapter in {folder} is of type {kind}, which is neither made part of the weights nor trained on "
-                        f"here; expected {LORA} for both. Start from its base.")  # fmt: skip
+        raise UserError(
+            f"the adapter in {folder} is of type {kind}, which is neither made part of the weights nor trained on "
+            f"here; expected {LORA} for both. Start from its base."
+        )
     check_weights(folder)
     check_saved(read_config(folder / ADAPTER_CONFIG), folder)
     base = _base_of(folder, precision, above)
@@ -96,10 +100,12 @@ def check_base(folder: Path, base_hash: str) -> None:
     facts = read_config(folder / MODEL_FACTS) if (folder / MODEL_FACTS).exists() else {}
     expected = facts.get("base_hash", base_hash)
     if expected != base_hash:
-        raise UserError(f"the adapter in {folder} was trained on {facts.get('base')} of hash {str(expected)[:12]}…, and what "
-                        "is "
-                        f"there now has {base_hash[:12]}…; expected the same weights, or its numbers mean nothing. Bring them "
-                        "back, or train again.")  # fmt: skip
+        raise UserError(
+            f"the adapter in {folder} was trained on {facts.get('base')} of hash {str(expected)[:12]}…, and what "
+            "is "
+            f"there now has {base_hash[:12]}…; expected the same weights, or its numbers mean nothing. Bring them "
+            "back, or train again."
+        )
 
 
 def _base_of(folder: Path, precision: str, above: tuple[Path, ...]) -> Policy:
@@ -132,26 +138,30 @@ def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable
             if model.adapted:
                 model.transformer.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
             else:
-                model.transformer = peft.PeftModel.from_pretrained(model.transformer, str(folder), adapter_name=name,
-                                                                   is_trainable=trainable)  # fmt: skip
+                model.transformer = peft.PeftModel.from_pretrained(
+                    model.transformer, str(folder), adapter_name=name, is_trainable=trainable
+                )
         if not is_without_weights():  # PEFT says which weights are missing, and not which have no place
-            found = peft.set_peft_model_state_dict(
-                model.transformer, load_file(folder / ADAPTER_WEIGHTS), adapter_name=name
-            )
+            found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / ADAPTER_WEIGHTS), adapter_name=name)
             # PEFT puts virtual tokens in their place apart from that, and writes embeddings twice
             ends = {model.base.get_input_embeddings(), model.base.get_output_embeddings()}
             twice = [name for name, module in model.base.named_modules() if module in ends]
-            unplaced = [key for key in found.unexpected_keys
-                        if key != "prompt_embeddings" and not any(f"{name}." in key for name in twice)]  # fmt: skip
+            unplaced = [
+                key
+                for key in found.unexpected_keys
+                if key != "prompt_embeddings" and not any(f"{name}." in key for name in twice)
+            ]
             if unplaced:
                 raise ValueError(f"{ADAPTER_WEIGHTS} has {unplaced[0]}, which has no place in it")
     except UserError:
         raise
     except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"the adapter in {folder} cannot be put on its base ({type(error).__name__}: {reason}); expected "
-                        f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} of PEFT for this model. Copy it again, or name "
-                        "another.") from error  # fmt: skip
+        raise UserError(
+            f"the adapter in {folder} cannot be put on its base ({type(error).__name__}: {reason}); expected "
+            f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} of PEFT for this model. Copy it again, or name "
+            "another."
+        ) from error
 
 
 def merge_adapter(model: CausalLM, folder: Path) -> None:
@@ -178,8 +188,10 @@ def merge_adapter(model: CausalLM, folder: Path) -> None:
             raise ValueError(f"merged, its logits are off by {float((before - after).abs().max()):.3g}")
     except (ValueError, NotImplementedError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"the adapter in {folder} cannot become part of its base's weights ({reason}); expected one that PEFT "
-                        "can merge. Load it, or export it without --merge, as the adapter that it is.") from error  # fmt: skip
+        raise UserError(
+            f"the adapter in {folder} cannot become part of its base's weights ({reason}); expected one that PEFT "
+            "can merge. Load it, or export it without --merge, as the adapter that it is."
+        ) from error
 
 
 def take_saved(model: CausalLM, folder: Path) -> None:
@@ -198,10 +210,12 @@ def take_saved(model: CausalLM, folder: Path) -> None:
             raise ValueError(f"it lacks {missing[0]}")
     except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"the adapter in {folder} does not fit the one of the configuration ({type(error).__name__}: "
-                        f"{reason}); "
-                        "expected the adapter that this configuration trained. Name its own run "
-                        "folder.") from error  # fmt: skip
+        raise UserError(
+            f"the adapter in {folder} does not fit the one of the configuration ({type(error).__name__}: "
+            f"{reason}); "
+            "expected the adapter that this configuration trained. Name its own run "
+            "folder."
+        ) from error
 
 
 def save_policy(model: CausalLM, folder: Path, policy: Policy) -> None:

@@ -27,8 +27,10 @@ def with_random_weights(file: Path) -> Path:
     values = read_config(file)
     missing = [name for name in ("model_type", "tokenizer") if not isinstance(values.get(name), str)]
     if missing:
-        raise UserError(f"{file} has no {missing[0]}; expected model_type (gpt2, llama, …), tokenizer (a model) and arguments "
-                        "of that model's configuration. Add it.")  # fmt: skip
+        raise UserError(
+            f"{file} has no {missing[0]}; expected model_type (gpt2, llama, …), tokenizer (a model) and arguments "
+            "of that model's configuration. Add it."
+        )
     source = resolve(values["tokenizer"])
     folder = cache_folder() / "random" / hash_json([values, hash_model(source), SEED])[:32]
     if (folder / "config.json").exists():
@@ -53,7 +55,9 @@ def _make(values: dict, source: Path, file: Path, folder: Path) -> None:
             config = AutoConfig.for_model(**(values | {"vocab_size": len(tokenizer), **ids}))
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         except (ValueError, TypeError, RuntimeError, KeyError) as error:
-            raise UserError(f"{file} describes no causal language model ({' '.join(str(error).split())[:200]}); expected "
-                            "arguments of transformers' configuration of that model_type. Correct it.") from error  # fmt: skip
+            raise UserError(
+                f"{file} describes no causal language model ({' '.join(str(error).split())[:200]}); expected "
+                "arguments of transformers' configuration of that model_type. Correct it."
+            ) from error
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)

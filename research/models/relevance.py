@@ -24,8 +24,10 @@ class Relevance:
     def __init__(self, config: Any):
         self.labels = config.num_labels
         if self.labels not in (1, 2):
-            raise UserError(f"the reranker has {self.labels} labels; expected 1, a relevance score, or 2, irrelevant and "
-                            "relevant. Name a model trained to rank.")  # fmt: skip
+            raise UserError(
+                f"the reranker has {self.labels} labels; expected 1, a relevance score, or 2, irrelevant and "
+                "relevant. Name a model trained to rank."
+            )
         self.relevant = _relevant(config.id2label) if self.labels == 2 else 0
 
     def __call__(self, logits: Tensor) -> Tensor:
@@ -47,5 +49,7 @@ def _relevant(names: dict[int, str]) -> int:
     negated = [i for i, word in enumerate(words) if re.match(r"(not|non|no|ir|un|false|negative|0)", word)]
     if len(negated) == 1:
         return 1 - negated[0]
-    raise UserError(f"the reranker has the labels {names.get(0)!r} and {names.get(1)!r}; expected one to be called relevant. "
-                    "Name them in id2label of its config.json: {\"0\": \"irrelevant\", \"1\": \"relevant\"}.")  # fmt: skip
+    raise UserError(
+        f"the reranker has the labels {names.get(0)!r} and {names.get(1)!r}; expected one to be called relevant. "
+        'Name them in id2label of its config.json: {"0": "irrelevant", "1": "relevant"}.'
+    )

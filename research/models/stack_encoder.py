@@ -59,8 +59,10 @@ class StackEncoder(nn.Module):
                 if limit is None and positions < first.max_seq_length < NO_LIMIT:
                     limit = positions  # the library counts RoBERTa's rows for padding as well
             elif limit is not None:
-                raise UserError(f"max length {limit} ({role}), but {type(first).__name__} reads texts whole; expected a "
-                                "Transformer to tell it. Leave the length out.")  # fmt: skip
+                raise UserError(
+                    f"max length {limit} ({role}), but {type(first).__name__} reads texts whole; expected a "
+                    "Transformer to tell it. Leave the length out."
+                )
             lengths[role] = checked_length(limit, role, positions, own)
             options = {} if limit is None else {"processing_kwargs": {"text": {"max_length": limit}}}
             self.calls[role] = Call(settings.prompt(role), asked[role]["task"], options)
@@ -75,8 +77,10 @@ class StackEncoder(nn.Module):
         """
         models = [module for module in self.stack.modules() if isinstance(module, Transformer)]
         if len(models) != 1:
-            raise UserError(f"the model has {len(models)} transformers ({self.settings.modules}); expected one to put an "
-                            "adapter on. Leave adapter out to train all weights.")  # fmt: skip
+            raise UserError(
+                f"the model has {len(models)} transformers ({self.settings.modules}); expected one to put an "
+                "adapter on. Leave adapter out to train all weights."
+            )
         return models[0].model
 
     def tokenize(self, texts: list[str], role: str) -> list[Text]:
@@ -85,10 +89,11 @@ class StackEncoder(nn.Module):
         first = input_module(self.stack, self.calls[role].task)
         plain = isinstance(first, Transformer) and "message" not in first.modality_config
         sizes = [
-            0 if plain and not (prompt + text).strip() and not first.tokenizer(prompt + text)["input_ids"]
+            0
+            if plain and not (prompt + text).strip() and not first.tokenizer(prompt + text)["input_ids"]
             else len((prompt + text).encode("utf-8", "surrogatepass")) // CHARACTERS + 2
             for text in texts
-        ]  # fmt: skip
+        ]
         return [Text(text, role, min(size, limit)) for text, size in zip(texts, sizes, strict=True)]
 
     def prompt_tokens(self, role: str) -> int:
@@ -101,9 +106,7 @@ class StackEncoder(nn.Module):
         """A batch as the library's preprocess makes it, with the role in it."""
         role = rows[0].role
         call = self.calls[role]
-        made = self.stack.preprocess(
-            [row.text for row in rows], prompt=call.prompt or None, task=call.task, **call.options
-        )
+        made = self.stack.preprocess([row.text for row in rows], prompt=call.prompt or None, task=call.task, **call.options)
         return dict(made) | {"role": role}
 
     def forward(self, role: str, prompt_tokens: int = 0, **features) -> Tensor:
@@ -127,8 +130,10 @@ def checked_length(asked: int | None, role: str, positions: int, own: int | None
         UserError: a length that the position table does not have.
     """
     if asked is not None and not 4 <= asked <= positions:
-        raise UserError(f"max length {asked} ({role}) does not fit the model; expected 4 to {positions} tokens. Pass "
-                        "--max-length within that.")  # fmt: skip
+        raise UserError(
+            f"max length {asked} ({role}) does not fit the model; expected 4 to {positions} tokens. Pass "
+            "--max-length within that."
+        )
     return asked or own
 
 

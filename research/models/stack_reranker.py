@@ -18,8 +18,10 @@ def checked_length(asked: int | None, positions: int) -> int | None:
         UserError: a length of pairs that the position table does not have.
     """
     if asked is not None and not 8 <= asked <= positions:
-        raise UserError(f"max length {asked} of a pair does not fit the reranker; expected 8 to {positions} "
-                        "tokens. Pass a --reranker-max-length within that.")  # fmt: skip
+        raise UserError(
+            f"max length {asked} of a pair does not fit the reranker; expected 8 to {positions} "
+            "tokens. Pass a --reranker-max-length within that."
+        )
     return asked
 
 
@@ -40,13 +42,9 @@ class StackReranker(nn.Module):
         self.stack, self.singly, self.prompt = stack, singly, prompt_of(stack)
         first = stack[0]
         config = getattr(stack.transformers_model, "config", None)
-        self.relevance = Relevance(
-            SimpleNamespace(num_labels=stack.num_labels, id2label=getattr(config, "id2label", {}))
-        )
+        self.relevance = Relevance(SimpleNamespace(num_labels=stack.num_labels, id2label=getattr(config, "id2label", {})))
         if not isinstance(first, Transformer):
-            raise UserError(
-                f"the reranker begins with {type(first).__name__}; expected a Transformer. Name another model."
-            )
+            raise UserError(f"the reranker begins with {type(first).__name__}; expected a Transformer. Name another model.")
         self.positions, self.tokenizer = position_count(first.model), first.tokenizer
         asked = checked_length(max_length, self.positions)
         if asked is None and self.positions < first.max_seq_length < NO_LIMIT:

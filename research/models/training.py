@@ -31,9 +31,7 @@ def set_dropout(model: nn.Module, p: float | None) -> None:
     if p is None:
         return
     if not 0 <= p < 1:
-        raise UserError(
-            f"dropout={p}; expected 0 to below 1, or null for the model's own. Correct it in the configuration."
-        )
+        raise UserError(f"dropout={p}; expected 0 to below 1, or null for the model's own. Correct it in the configuration.")
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = p

@@ -35,9 +35,7 @@ def texts_for(stack: SentenceTransformer) -> list[str]:
 @torch.no_grad()
 def embeddings_of(stack: SentenceTransformer, texts: list[str]) -> Tensor:
     """(N, D) embeddings of a batch as the library computes it, as documents without a prompt."""
-    task = (
-        "document" if any(isinstance(module, Router) for module in stack) else None
-    )  # a task may have a length of its own
+    task = "document" if any(isinstance(module, Router) for module in stack) else None  # a task may have a length of its own
     embeddings = stack(dict(stack.preprocess(texts, prompt=None, task=task)), task=task)["sentence_embedding"].float()
     return embeddings if stack.truncate_dim is None else embeddings[:, : stack.truncate_dim]
 

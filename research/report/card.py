@@ -14,8 +14,13 @@ LOADING = {
     "transformers": "from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained({name!r})",
 }
 LIBRARIES = {"adapter": "peft", "causal-lm": "transformers", "transformers": "transformers"}
-TAGS = {"adapter": "text-generation", "causal-lm": "text-generation", "cross-encoder": "text-ranking",
-        "sentence-transformers": "sentence-similarity", "two-towers": "sentence-similarity"}  # fmt: skip
+TAGS = {
+    "adapter": "text-generation",
+    "causal-lm": "text-generation",
+    "cross-encoder": "text-ranking",
+    "sentence-transformers": "sentence-similarity",
+    "two-towers": "sentence-similarity",
+}
 
 
 def model_card(kind: str, name: str, base: str | None, run: dict[str, Any]) -> str:
@@ -41,8 +46,10 @@ def model_card(kind: str, name: str, base: str | None, run: dict[str, Any]) -> s
         parts.append(f"Trained from `{base}`.")
     parts.append(f"```python\n{LOADING[kind].format(name=name)}\n```")
     if kind == "adapter" and "base_model" not in header:
-        parts.append("`adapter_config.json` names the base by a folder of the machine that exported it: elsewhere, load the "
-                     "base yourself and put the adapter on it with `PeftModel.from_pretrained(base, ...)`.")  # fmt: skip
+        parts.append(
+            "`adapter_config.json` names the base by a folder of the machine that exported it: elsewhere, load the "
+            "base yourself and put the adapter on it with `PeftModel.from_pretrained(base, ...)`."
+        )
     if run:
         parts += [_data(config), _metrics(run.get("metrics") or {}), _training(config), _provenance(run["provenance"])]
     else:
@@ -66,9 +73,18 @@ def _metrics(metrics: dict) -> str:
     if not found:
         return ""
     rows = [f"| {name} | {_number(before.get(name))} | {_number(value)} |" for name, value in found.items()]
-    return "\n".join(["## On the validation data", "", "| metric | before | after |", "| --- | --- | --- |", *rows, "",
-                      f"Measured at step {metrics.get('step')}, the best of this run by `{metrics.get('monitor')}`: "
-                      "chosen on these data, so a test on others will be a little worse."])  # fmt: skip
+    return "\n".join(
+        [
+            "## On the validation data",
+            "",
+            "| metric | before | after |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+            f"Measured at step {metrics.get('step')}, the best of this run by `{metrics.get('monitor')}`: "
+            "chosen on these data, so a test on others will be a little worse.",
+        ]
+    )
 
 
 def _number(value: float | None) -> str:

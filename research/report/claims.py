@@ -99,8 +99,10 @@ def read_claims(path: Path) -> list[Claim]:
     goal = value.get("goal")
     goals = goal if isinstance(goal, dict) else {metric: goal}
     if wrong := [one for one in goals.values() if one not in (None, *GOALS)]:
-        raise UserError(f"{path}: goal is {str(wrong[0])[:60]!r}; expected minimize or maximize, or one for each metric: "
-                        "{val/x: minimize}. Correct it.")  # fmt: skip
+        raise UserError(
+            f"{path}: goal is {str(wrong[0])[:60]!r}; expected minimize or maximize, or one for each metric: "
+            "{val/x: minimize}. Correct it."
+        )
     return [claim._replace(goal=goals.get(claim.metric)) for claim in found]
 
 
@@ -114,8 +116,10 @@ def parse(text: str, metric: str | None, where: str) -> Claim:
         raise UserError(f"{where}: {text!r} is no claim; expected {EXAMPLE}. Correct it.")
     equivalent = found["verb"] != "beats"
     if (equivalent and found["kind"] != "within") or (not equivalent and found["kind"] == "within"):
-        raise UserError(f"{where}: {text!r}: expected `within` a margin for an equivalence and `by` one for a difference: no "
-                        "difference at all can never be shown. Correct it.")  # fmt: skip
+        raise UserError(
+            f"{where}: {text!r}: expected `within` a margin for an equivalence and `by` one for a difference: no "
+            "difference at all can never be shown. Correct it."
+        )
     alpha = float(found["p"]) if found["p"] else ALPHA
     if not 0 < alpha < 1:
         raise UserError(f"{where}: {text!r}: p < {alpha:g}; expected between 0 and 1. Correct it.")
@@ -143,9 +147,11 @@ def check(claims: list[Claim], studies: dict[str, Study], where: str = "claims",
         if claim.goal is not None:
             study = study._replace(higher=claim.goal == "maximize", guessed=False)
         if study.guessed and not claim.equivalent:
-            raise UserError(f"{where}: {claim.text!r}: the name of {claim.metric} does not tell which side of it is better; "
-                            f"expected it to be said. Add `goal: {{{claim.metric}: minimize}}` or maximize to the "
-                            "claims.")  # fmt: skip
+            raise UserError(
+                f"{where}: {claim.text!r}: the name of {claim.metric} does not tell which side of it is better; "
+                f"expected it to be said. Add `goal: {{{claim.metric}: minimize}}` or maximize to the "
+                "claims."
+            )
         if claim.equivalent:
             test = equivalence_test(list(b.values()), list(a.values()), claim.margin, claim.alpha)
             tested.append((claim, study, a, b, test, _apart(a, b, claim.margin), test.p))
@@ -163,9 +169,7 @@ def check(claims: list[Claim], studies: dict[str, Study], where: str = "claims",
 def _apart(a: dict, b: dict, margin: float) -> float:
     """p of the opposite of an equivalence: the means are more than a margin apart; NaN without a spread."""
     test = welch_test(list(b.values()), list(a.values()))
-    return (
-        math.nan if math.isnan(test.p) else float(special.stdtr(test.df, (margin - abs(test.difference)) / test.error))
-    )
+    return math.nan if math.isnan(test.p) else float(special.stdtr(test.df, (margin - abs(test.difference)) / test.error))
 
 
 def _verdict(claim: Claim, study: Study, a: dict, b: dict, test: Any, against: float, p: float) -> Verdict:
@@ -173,8 +177,10 @@ def _verdict(claim: Claim, study: Study, a: dict, b: dict, test: Any, against: f
     means = [summarise(list(side.values())).mean for side in (a, b)]
     difference = means[0] - means[1]
     digits = max(4, decimals(study.groups))
-    words = (f"{study.metric} {number(means[0], digits)} and {number(means[1], digits)}, difference "
-             f"{number(difference, digits, plus=True)}")  # fmt: skip
+    words = (
+        f"{study.metric} {number(means[0], digits)} and {number(means[1], digits)}, difference "
+        f"{number(difference, digits, plus=True)}"
+    )
     if math.isnan(p):
         return Verdict(claim, UNDERPOWERED, f"{words}, {counts}: {getattr(test, 'note', '') or 'not estimable'}")
     words += f", {p_phrase(p)} after Holm, {counts}"
@@ -183,9 +189,7 @@ def _verdict(claim: Claim, study: Study, a: dict, b: dict, test: Any, against: f
         inside = f"{100 * (1 - 2 * claim.alpha):.4g}% interval [{low}, {high}]"
         if p < claim.alpha:
             return Verdict(claim, HELD, f"{words}; {inside}")
-        return Verdict(
-            claim, BROKEN if against < claim.alpha else UNDERPOWERED, f"{words}; {inside}, margin {claim.margin:g}"
-        )
+        return Verdict(claim, BROKEN if against < claim.alpha else UNDERPOWERED, f"{words}; {inside}, margin {claim.margin:g}")
     right = (test.difference > 0) == study.higher
     if p < claim.alpha:
         return Verdict(claim, HELD if right else BROKEN, words)
@@ -197,13 +201,12 @@ def _verdict(claim: Claim, study: Study, a: dict, b: dict, test: Any, against: f
 
 def sheet(verdicts: list[Verdict]) -> Sheet:
     """Claims as a table."""
-    rows = [
-        [Cell(one.claim.text, one.claim.text), Cell(one.state, one.state), Cell(one.words, one.words)]
-        for one in verdicts
+    rows = [[Cell(one.claim.text, one.claim.text), Cell(one.state, one.state), Cell(one.words, one.words)] for one in verdicts]
+    notes = [
+        "Held: shown at its level, after Holm over these claims. Broken: the opposite is shown. Underpowered: neither; "
+        "more seeds are needed. Tests are over seeds: Welch's, or paired where the spec says so; for equivalence two "
+        "one-sided tests, never paired."
     ]
-    notes = ["Held: shown at its level, after Holm over these claims. Broken: the opposite is shown. Underpowered: neither; "
-             "more seeds are needed. Tests are over seeds: Welch's, or paired where the spec says so; for equivalence two "
-             "one-sided tests, never paired."]  # fmt: skip
     return Sheet("claims", "Claims", ["claim", "state", "numbers"], rows, notes, 3)
 
 
@@ -214,15 +217,11 @@ def sides(claim: Claim, study: Study, where: str) -> tuple[dict[int, float], dic
     """Seed → value of both sides."""
     found = []
     for text in (claim.a, claim.b):
-        named = [
-            group for group in study.groups if group.values and sorted(group.label.split()) == sorted(text.split())
-        ]
+        named = [group for group in study.groups if group.values and sorted(group.label.split()) == sorted(text.split())]
         if named:  # a setting as the tables call it
             found.append((named, set(study.factors)))
             continue
-        conditions = [
-            _condition(part, study, f"{where}: {claim.text!r}") for part in re.split(r"\s+and\s+|\s*&\s*", text)
-        ]
+        conditions = [_condition(part, study, f"{where}: {claim.text!r}") for part in re.split(r"\s+and\s+|\s*&\s*", text)]
         groups = [g for g in study.groups if g.values and all(_holds(one, g) for one in conditions)]
         if not groups:
             known = "; ".join(g.label for g in study.groups if g.values)
@@ -232,18 +231,16 @@ def sides(claim: Claim, study: Study, where: str) -> tuple[dict[int, float], dic
     rest = [name for name in study.factors if name not in names_a | names_b]
     settings = [sorted(str([shown(g.factors[name]) for name in rest]) for g in groups) for groups in (a, b)]
     if settings[0] != settings[1] and (len(a) > 1 or len(b) > 1):
-        raise UserError(f"{where}: {claim.text!r}: the sides differ in other factors too ({len(a)} and {len(b)} settings of "
-                        f"{', '.join(short_names(study.factors)[name] for name in rest)}); expected the same. Name more "
-                        "conditions, joined by `and`.")  # fmt: skip
-    if {g.label for g in a} & {g.label for g in b}:
         raise UserError(
-            f"{where}: {claim.text!r}: both sides have {a[0].label}; expected different settings. Correct it."
+            f"{where}: {claim.text!r}: the sides differ in other factors too ({len(a)} and {len(b)} settings of "
+            f"{', '.join(short_names(study.factors)[name] for name in rest)}); expected the same. Name more "
+            "conditions, joined by `and`."
         )
+    if {g.label for g in a} & {g.label for g in b}:
+        raise UserError(f"{where}: {claim.text!r}: both sides have {a[0].label}; expected different settings. Correct it.")
     values = [marginal(groups) for groups in (a, b)]
     if not all(values):
-        raise UserError(
-            f"{where}: {claim.text!r}: the settings of a side have no seed in common. Train the missing runs."
-        )
+        raise UserError(f"{where}: {claim.text!r}: the settings of a side have no seed in common. Train the missing runs.")
     return values[0], values[1]
 
 

@@ -14,10 +14,7 @@ from research.report.scales import Scale, round_values, step_scale, step_ticks, 
 from research.report.training import Curve, Training
 from research.report.training_words import metric, result
 
-LAYOUTS = (
-    Layout("wide", 508, 250, 48, 36, 4, 50, 14, 0),
-    Layout("narrow", 360, 220, 42, 34, 4, 48, 12.5, 0),
-)
+LAYOUTS = (Layout("wide", 508, 250, 48, 36, 4, 50, 14, 0), Layout("narrow", 360, 220, 42, 34, 4, 48, 12.5, 0))
 MOST = 400  # points of a line: more than a figure has px
 SIGNS = 30  # validations that each get a sign; more would hide the line
 

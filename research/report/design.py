@@ -67,8 +67,9 @@ def design(study: Study) -> tuple[Design | None, str]:
     size, known = math.prod(map(len, levels)), sum(bool(group.values) for group in groups.values())
     if known < size:
         first = next(key for key in wanted if key not in groups or not groups[key].values)
-        return None, (f"{size - known:,} of {size:,} combinations of the factors have no value, such as "
-                      f"{_setting(factors, first, names)}")  # fmt: skip
+        return None, (
+            f"{size - known:,} of {size:,} combinations of the factors have no value, such as {_setting(factors, first, names)}"
+        )
     return Design(factors, levels, {key: groups[key] for key in wanted}), ""
 
 

@@ -128,20 +128,33 @@ def compare(old: Record, new: Record, metric: str | None = None) -> Diff:
         compared += bool(same or (change is None and b.values(metric)))
     moved = _tested(moved)
     compared += sum(one.verdict in (DIFFERS, UNRESOLVED) for one in moved)
-    before, after = (
-        {run.id: (run, setting) for setting in side.settings for run in setting.runs} for side in (old, new)
-    )
-    states = [(run.name, setting.label, before[id][0].state, run.state) for id, (run, setting) in after.items()
-              if id in before and before[id][0].state != run.state]  # fmt: skip
+    before, after = ({run.id: (run, setting) for setting in side.settings for run in setting.runs} for side in (old, new))
+    states = [
+        (run.name, setting.label, before[id][0].state, run.state)
+        for id, (run, setting) in after.items()
+        if id in before and before[id][0].state != run.state
+    ]
     runs = [id for id in before if id not in after], [id for id in after if id not in before]
-    return Diff(metric, len(pairs), identical, [one.label for one in added], [one.label for one in removed], moved,
-                breaks, states, runs, _claims(old, new), _best(old, new, metric, pairs), _options(old, new),
-                hashes(old.runs, new.runs, notes), notes, compared)  # fmt: skip
+    return Diff(
+        metric,
+        len(pairs),
+        identical,
+        [one.label for one in added],
+        [one.label for one in removed],
+        moved,
+        breaks,
+        states,
+        runs,
+        _claims(old, new),
+        _best(old, new, metric, pairs),
+        _options(old, new),
+        hashes(old.runs, new.runs, notes),
+        notes,
+        compared,
+    )
 
 
-def match(
-    old: Record, new: Record, notes: list[str]
-) -> tuple[list[tuple[Setting, Setting]], list[Setting], list[Setting]]:
+def match(old: Record, new: Record, notes: list[str]) -> tuple[list[tuple[Setting, Setting]], list[Setting], list[Setting]]:
     """Settings that both have (before, after), and those that only the later, only the earlier has.
 
     They are the same where every option has the same value that tells settings apart in either report; an option that is a
@@ -171,8 +184,10 @@ def match(
         removed += before
     if not pairs:
         shown = [", ".join(one.label for one in side.settings[:3]) for side in (old, new)]
-        raise UserError(f"the reports have no setting in common: {len(old.settings)} before ({shown[0]}), {len(new.settings)} "
-                        f"after ({shown[1]}); expected one or more. Compare reports of one study.")  # fmt: skip
+        raise UserError(
+            f"the reports have no setting in common: {len(old.settings)} before ({shown[0]}), {len(new.settings)} "
+            f"after ({shown[1]}); expected one or more. Compare reports of one study."
+        )
     return pairs, added, removed
 
 
@@ -190,20 +205,22 @@ def hashes(old: Sequence[Kept], new: Sequence[Kept], notes: list[str]) -> dict[s
     known = [{name.partition(".")[0] for name in side} for side in found]
     for word, mine, others in (("earlier", *known), ("later", *reversed(known))):
         if missing := [part for part in MADE_OF if part in others - mine]:
-            notes.append(
-                f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not recorded in the {word} report"
-            )
+            notes.append(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not recorded in the {word} report")
     left = known[0] ^ known[1]
     codes = [list(side.get("code", {})) for side in found]
     kinds = [{_kind(one) for one in side} for side in codes]
     if all(kinds) and not kinds[0] & kinds[1]:
-        said = [f"{' and '.join(sorted(kind))} in the {word} ({', '.join(one[:SHORT] for one in side[:3])})"
-                for kind, word, side in zip(kinds, ("earlier report", "later"), codes, strict=True)]  # fmt: skip
+        said = [
+            f"{' and '.join(sorted(kind))} in the {word} ({', '.join(one[:SHORT] for one in side[:3])})"
+            for kind, word, side in zip(kinds, ("earlier report", "later"), codes, strict=True)
+        ]
         notes.append(f"code is {' and '.join(said)}")
         left.add("code")
-    return {name: (sorted(found[0].get(name, {})), sorted(found[1].get(name, {}))) for name in {**found[0], **found[1]}
-            if found[0].get(name, {}).keys() != found[1].get(name, {}).keys()
-            and name.partition(".")[0] not in left}  # fmt: skip
+    return {
+        name: (sorted(found[0].get(name, {})), sorted(found[1].get(name, {})))
+        for name in {**found[0], **found[1]}
+        if found[0].get(name, {}).keys() != found[1].get(name, {}).keys() and name.partition(".")[0] not in left
+    }
 
 
 # ---- parts ----------------------------------------------------------------------------------------------------------
@@ -215,8 +232,10 @@ def _metric(old: Record, new: Record, wanted: str | None, notes: list[str]) -> s
         known = ", ".join(common) or "none: they share none"
         raise UserError(f"metric {wanted} is not in both reports; expected one of {known}. Name another.")
     if not common:
-        raise UserError(f"the reports have no metric in common: {', '.join(old.metrics)} before, {', '.join(new.metrics)} "
-                        "after; expected one. Compare reports of one study.")  # fmt: skip
+        raise UserError(
+            f"the reports have no metric in common: {', '.join(old.metrics)} before, {', '.join(new.metrics)} "
+            "after; expected one. Compare reports of one study."
+        )
     found = wanted or next((name for name in (new.metric, old.metric) if name in common), common[0])
     if wanted is None and old.metric != new.metric:
         notes.append(f"the earlier report is about {old.metric}, the later about {new.metric}: compared by {found}")
@@ -227,8 +246,9 @@ def _options(old: Record, new: Record) -> dict[str, tuple[Any, Any]]:
     """An option that one side has in no run is None there."""
     varied = {name for side in (old, new) for one in side.settings for name in one.options}
     names = [name for name in {**old.options, **new.options} if name not in varied]
-    return {name: (old.options.get(name), new.options.get(name)) for name in names
-            if old.options.get(name) != new.options.get(name)}  # fmt: skip
+    return {
+        name: (old.options.get(name), new.options.get(name)) for name in names if old.options.get(name) != new.options.get(name)
+    }
 
 
 def _goal(side: Record, metric: str) -> str:
@@ -259,8 +279,11 @@ def _identical(a: Setting, b: Setting) -> list[tuple[Kept, Kept]]:
 
 def _breaks(one: Kept, other: Kept, label: str) -> list[Break]:
     both = [name for name in one.metrics if name in other.metrics]
-    return [Break(other.name, label, name, one.metrics[name], other.metrics[name]) for name in both
-            if not equal(one.metrics[name], other.metrics[name])]  # fmt: skip
+    return [
+        Break(other.name, label, name, one.metrics[name], other.metrics[name])
+        for name in both
+        if not equal(one.metrics[name], other.metrics[name])
+    ]
 
 
 def _moved(a: Setting, b: Setting, metric: str, same: int) -> Moved | None:

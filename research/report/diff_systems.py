@@ -47,9 +47,11 @@ def compare_systems(old: dict[str, Any], new: dict[str, Any], where: tuple[str, 
     try:
         if (old["data"], old["split"]) != (new["data"], new["split"]):
             shown = [f"{one['source']} split {one['split']} (data {one['data'][:12]})" for one in (old, new)]
-            raise UserError(f"the systems were measured on different data: {shown[0]} in {where[0]}, {shown[1]} in {where[1]}; "
-                            "expected the same, since their numbers cannot be compared. Compare reports of one "
-                            "collection.")  # fmt: skip
+            raise UserError(
+                f"the systems were measured on different data: {shown[0]} in {where[0]}, {shown[1]} in {where[1]}; "
+                "expected the same, since their numbers cannot be compared. Compare reports of one "
+                "collection."
+            )
         sides = [{row["label"]: row for row in one["rows"]} for one in (old, new)]
         both = [label for label in sides[1] if label in sides[0]]
         same = [label for label in both if _identical(sides[0][label], sides[1][label])]
@@ -61,21 +63,27 @@ def compare_systems(old: dict[str, Any], new: dict[str, Any], where: tuple[str, 
         ]
         shared = [label for label in both if sides[0][label]["metrics"].keys() & sides[1][label]["metrics"].keys()]
     except (KeyError, TypeError) as error:
-        raise UserError(f"{where[0]} or {where[1]} has rows without {error}; expected what `research report` writes. Make the "
-                        "report again.") from None  # fmt: skip
+        raise UserError(
+            f"{where[0]} or {where[1]} has rows without {error}; expected what `research report` writes. Make the report again."
+        ) from None
     notes = []
     if both and not same:
-        notes.append(
-            "no system of both has the same settings, models and clean commit, so none was compared to the last bit"
-        )
+        notes.append("no system of both has the same settings, models and clean commit, so none was compared to the last bit")
     if moved := [one for one in changed if one[0] not in same]:
         notes.append(
             "differences between systems that are not identical are not tested here: name both run folders in one report"
         )
     compared = sum(label in same or all(one[0] != label for one in changed) for label in shared)
-    return Systems(len(both), len(same), [one for one in sides[1] if one not in sides[0]],
-                   [one for one in sides[0] if one not in sides[1]], moved,
-                   [Break(label, label, *rest) for label, *rest in changed if label in same], notes, compared)  # fmt: skip
+    return Systems(
+        len(both),
+        len(same),
+        [one for one in sides[1] if one not in sides[0]],
+        [one for one in sides[0] if one not in sides[1]],
+        moved,
+        [Break(label, label, *rest) for label, *rest in changed if label in same],
+        notes,
+        compared,
+    )
 
 
 def _identical(a: dict[str, Any], b: dict[str, Any]) -> bool:
@@ -94,7 +102,15 @@ def system_facts(found: Systems) -> list[str]:
 
 def system_sheet(found: Systems) -> Sheet:
     """Metrics of systems before and after."""
-    rows = [[Cell(label, label), Cell(metric, metric), Cell(number(a, 4), a), Cell(number(b, 4), b),
-             Cell(number(b - a, 4, plus=True), b - a)] for label, metric, a, b in found.moved]  # fmt: skip
+    rows = [
+        [
+            Cell(label, label),
+            Cell(metric, metric),
+            Cell(number(a, 4), a),
+            Cell(number(b, 4), b),
+            Cell(number(b - a, 4, plus=True), b - a),
+        ]
+        for label, metric, a, b in found.moved
+    ]
     columns = ["system", "metric", "before", "after", "difference"]
     return Sheet("systems", "Systems before and after", columns, rows, [], 2)

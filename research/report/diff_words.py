@@ -26,8 +26,9 @@ def verdict(broken: list[str], breaks: list[Break], study: int | None, systems: 
         found.append(f"{counted(len(broken), 'claim')} that held {'is' if len(broken) == 1 else 'are'} broken")
     if breaks:
         runs = len({one.run for one in breaks})
-        found.append(f"{counted(len(breaks), 'value')} of {counted(runs, 'identical run')} "
-                     f"{'is' if len(breaks) == 1 else 'are'} another")  # fmt: skip
+        found.append(
+            f"{counted(len(breaks), 'value')} of {counted(runs, 'identical run')} {'is' if len(breaks) == 1 else 'are'} another"
+        )
     if found:
         return f"Not the same: {'; '.join(found)}."
     if study or systems:
@@ -56,9 +57,7 @@ def facts(diff: Diff) -> list[str]:
             lines.append(f"{counted(len(ids), 'run')} {word}: {some(ids, LISTED)}")
     if diff.best:
         lines.append(f"best setting: {diff.best[0]} → {diff.best[1]}")
-    lines += [
-        f"{name}: {shown(before)} → {shown(after)} in every run" for name, (before, after) in diff.options.items()
-    ]
+    lines += [f"{name}: {shown(before)} → {shown(after)} in every run" for name, (before, after) in diff.options.items()]
     for name, (before, after) in diff.hashes.items():
         lines.append(f"{name}: {_hashes(before)} → {_hashes(after)}")
     return lines
@@ -67,28 +66,58 @@ def facts(diff: Diff) -> list[str]:
 def sheets(diff: Diff) -> list[Sheet]:
     """Tables of what changed; only those with a row."""
     made = [
-        Sheet("claims", "Claims whose verdict changed", ["claim", "before", "after", "numbers"],
-              [[Cell(one, one) for one in row] for row in diff.claims], [], 4),
+        Sheet(
+            "claims",
+            "Claims whose verdict changed",
+            ["claim", "before", "after", "numbers"],
+            [[Cell(one, one) for one in row] for row in diff.claims],
+            [],
+            4,
+        ),
         breaks_sheet("identical", diff.breaks),
-        Sheet("moved", f"{diff.metric} before and after",
-              ["setting", "runs", "before", "after", "difference", "p (Holm)", "verdict"],
-              [_moved(one) for one in diff.moved],
-              ["Means over seeds. Settings trained again: Welch's t test over the runs before and after, p after Holm over "
-               "these settings. Runs that are there before and after are no new draw, and are not tested."], 2),
-        Sheet("states", "Runs whose state changed", ["run", "setting", "before", "after"],
-              [[Cell(one, one) for one in row] for row in diff.states], [], 4),
-    ]  # fmt: skip
+        Sheet(
+            "moved",
+            f"{diff.metric} before and after",
+            ["setting", "runs", "before", "after", "difference", "p (Holm)", "verdict"],
+            [_moved(one) for one in diff.moved],
+            [
+                "Means over seeds. Settings trained again: Welch's t test over the runs before and after, p after Holm over "
+                "these settings. Runs that are there before and after are no new draw, and are not tested."
+            ],
+            2,
+        ),
+        Sheet(
+            "states",
+            "Runs whose state changed",
+            ["run", "setting", "before", "after"],
+            [[Cell(one, one) for one in row] for row in diff.states],
+            [],
+            4,
+        ),
+    ]
     return [sheet for sheet in made if sheet.rows]
 
 
 def breaks_sheet(name: str, breaks: list[Break]) -> Sheet:
     """Values that should have been the same, with all their digits."""
-    rows = [[*(Cell(one, one) for one in row[:3]), Cell(_minus(repr(row.old)), row.old),
-             Cell(_minus(repr(row.new)), row.new), Cell(_minus(f"{row.new - row.old:+.3g}"), row.new - row.old)]
-            for row in breaks]  # fmt: skip
+    rows = [
+        [
+            *(Cell(one, one) for one in row[:3]),
+            Cell(_minus(repr(row.old)), row.old),
+            Cell(_minus(repr(row.new)), row.new),
+            Cell(_minus(f"{row.new - row.old:+.3g}"), row.new - row.old),
+        ]
+        for row in breaks
+    ]
     note = "The same configuration, seed, data, models and code gave another value: it cannot be reproduced as it is."
-    return Sheet(name, "Values of identical runs that differ", ["run", "setting", "metric", "before", "after", "difference"],
-                 rows, [note], 3)  # fmt: skip
+    return Sheet(
+        name,
+        "Values of identical runs that differ",
+        ["run", "setting", "metric", "before", "after", "difference"],
+        rows,
+        [note],
+        3,
+    )
 
 
 def document(old: str, new: str, head: str, lines: list[str], tables: list[Sheet], notes: list[str]) -> str:
@@ -111,22 +140,36 @@ def document(old: str, new: str, head: str, lines: list[str], tables: list[Sheet
 def summary(diff: Diff) -> dict[str, Any]:
     """For programs."""
     moved = [
-        {"setting": one.label, "seeds": list(one.seeds), "old": one.old, "new": one.new, "difference": one.difference,
-         "kind": one.kind, "p": None if one.test is None else _known(one.test.p), "p_holm": _known(one.p_holm),
-         "verdict": one.verdict or None}
+        {
+            "setting": one.label,
+            "seeds": list(one.seeds),
+            "old": one.old,
+            "new": one.new,
+            "difference": one.difference,
+            "kind": one.kind,
+            "p": None if one.test is None else _known(one.test.p),
+            "p_holm": _known(one.p_holm),
+            "verdict": one.verdict or None,
+        }
         for one in diff.moved
-    ]  # fmt: skip
+    ]
     return {
-        "metric": diff.metric, "settings": diff.settings, "identical": diff.identical,
-        "added": diff.added, "removed": diff.removed, "moved": moved, "breaks": [one._asdict() for one in diff.breaks],
+        "metric": diff.metric,
+        "settings": diff.settings,
+        "identical": diff.identical,
+        "added": diff.added,
+        "removed": diff.removed,
+        "moved": moved,
+        "breaks": [one._asdict() for one in diff.breaks],
         "states": [dict(zip(("run", "setting", "old", "new"), row, strict=True)) for row in diff.states],
         "runs": {"removed": diff.runs[0], "added": diff.runs[1]},
         "claims": [dict(zip(("claim", "old", "new", "words"), row, strict=True)) for row in diff.claims],
         "best": diff.best and {"old": diff.best[0], "new": diff.best[1]},
         "options": {name: {"old": before, "new": after} for name, (before, after) in diff.options.items()},
         "made_of": {name: {"old": before, "new": after} for name, (before, after) in diff.hashes.items()},
-        "notes": diff.notes, "compared": diff.compared,
-    }  # fmt: skip
+        "notes": diff.notes,
+        "compared": diff.compared,
+    }
 
 
 def _moved(one: Moved) -> list[Cell]:
@@ -134,12 +177,16 @@ def _moved(one: Moved) -> list[Cell]:
     digits = min(12, max(4, 1 - math.floor(math.log10(abs(one.difference))))) if one.difference else 4
     seeds = f"{one.seeds[0]} → {one.seeds[1]}" if one.seeds[0] != one.seeds[1] else str(one.seeds[0])
     means = [Cell(NOTHING) if value is None else Cell(number(value, digits), value) for value in (one.old, one.new)]
-    change = (
-        Cell(NOTHING) if one.difference is None else Cell(number(one.difference, digits, plus=True), one.difference)
-    )
+    change = Cell(NOTHING) if one.difference is None else Cell(number(one.difference, digits, plus=True), one.difference)
     p, word = _known(one.p_holm), one.verdict or one.kind
-    return [Cell(one.label, one.label), Cell(seeds, seeds), *means, change,
-            Cell(NOTHING) if p is None else Cell(p_value(p), p), Cell(word, word)]  # fmt: skip
+    return [
+        Cell(one.label, one.label),
+        Cell(seeds, seeds),
+        *means,
+        change,
+        Cell(NOTHING) if p is None else Cell(p_value(p), p),
+        Cell(word, word),
+    ]
 
 
 def _minus(text: str) -> str:
@@ -152,7 +199,5 @@ def _known(value: float | None) -> float | None:
 
 def _hashes(values: list[str]) -> str:
     return (
-        " and ".join(value[:SHORT] for value in values[:3])
-        + (f" and {len(values) - 3} more" if len(values) > 3 else "")
-        or "–"
+        " and ".join(value[:SHORT] for value in values[:3]) + (f" and {len(values) - 3} more" if len(values) > 3 else "") or "–"
     )

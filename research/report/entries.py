@@ -72,14 +72,43 @@ def of_run(run: Run, lines: Lines, answered: bool, metric: str = "") -> Entry:
         curve = run.history(metric) if metric else []
         data, code, base = run.made_of
         facts = {"fingerprint" if data or base else "git_commit": "" if code == UNSAID else code, "host": run.host}
-        return Entry(run.name, "training", run.state, run.error, run.seed, run.options, run.metrics, run.facts, {}, {}, {},
-                     {metric: curve} if curve else {}, {name: value for name, value in facts.items() if value})  # fmt: skip
-    examples = {metric: {f"{metric.partition('/')[0]}/{example}": value for example, value in values.items()}
-                for metric, values in run.examples.items() if values}  # fmt: skip
+        return Entry(
+            run.name,
+            "training",
+            run.state,
+            run.error,
+            run.seed,
+            run.options,
+            run.metrics,
+            run.facts,
+            {},
+            {},
+            {},
+            {metric: curve} if curve else {},
+            {name: value for name, value in facts.items() if value},
+        )
+    examples = {
+        metric: {f"{metric.partition('/')[0]}/{example}": value for example, value in values.items()}
+        for metric, values in run.examples.items()
+        if values
+    }
     asked, answers = _answers(run.path) if answered and run.state in FINISHED else ({}, {})
     marker = run.path / MARKER
-    return Entry(run.name, "training", run.state, run.error, run.seed, run.options, run.metrics, run.facts, examples, asked,
-                 answers, curves_of(lines(run.path)), read_json(marker) if marker.is_file() else {})  # fmt: skip
+    return Entry(
+        run.name,
+        "training",
+        run.state,
+        run.error,
+        run.seed,
+        run.options,
+        run.metrics,
+        run.facts,
+        examples,
+        asked,
+        answers,
+        curves_of(lines(run.path)),
+        read_json(marker) if marker.is_file() else {},
+    )
 
 
 def curves_of(lines: list[dict[str, Any]]) -> dict[str, Curve]:
@@ -127,8 +156,21 @@ def of_row(row: Row, runs: Runs) -> Entry:
         answers[query] = f"{verdict}: {_document(first, kept['docs'])}" if first is not None else "found no document"
     options = {name: value for name, value in row.facts.items() if not _measured(name)}
     facts = {name: value for name, value in row.facts.items() if _measured(name) and isinstance(value, int | float)}
-    return Entry(f"{row.run}/{row.stage}", "system", "", "", None, {"system": row.label, **options}, row.means, facts,
-                 row.per_query, asked, answers, {}, folder.provenance)  # fmt: skip
+    return Entry(
+        f"{row.run}/{row.stage}",
+        "system",
+        "",
+        "",
+        None,
+        {"system": row.label, **options},
+        row.means,
+        facts,
+        row.per_query,
+        asked,
+        answers,
+        {},
+        folder.provenance,
+    )
 
 
 def _measured(name: str) -> bool:

@@ -49,8 +49,9 @@ def examples(runs: Runs) -> tuple[list[Example], str]:
     pool = [query for query in kept[0]["queries"] if relevant.get(query) and all(query in row.top for _, row in rows)]
     docs = {doc: text for part in reversed(kept) for doc, text in part["docs"].items()}
     hits = {query: tuple(_first(row, query) in relevant[query] for _, row in rows) for query in pool}
-    chosen = [_example(query, kept[0]["queries"][query], _kind(hits[query]), rows, relevant[query], docs)
-              for query in choose(hits)]  # fmt: skip
+    chosen = [
+        _example(query, kept[0]["queries"][query], _kind(hits[query]), rows, relevant[query], docs) for query in choose(hits)
+    ]
     silent = [row.label for row in runs.rows if not row.top]
     return chosen, (
         f"Of the {len(pool)} queries whose texts the runs kept (picked by a hash of their id): the first {DIFFER} on "

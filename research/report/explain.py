@@ -54,8 +54,11 @@ def finding(lines: list[Line], metric: str) -> str:
     following = max((line for line in lines if line is not best), key=lambda line: line.mean)
     test = compare(following.row.per_query[metric], best.row.per_query[metric])
     # the two were chosen by their values: their p is one of all pairs'
-    others = [compare(a.row.per_query[metric], b.row.per_query[metric]).p
-              for a, b in itertools.combinations(lines, 2) if {id(a), id(b)} != {id(best), id(following)}]  # fmt: skip
+    others = [
+        compare(a.row.per_query[metric], b.row.per_query[metric]).p
+        for a, b in itertools.combinations(lines, 2)
+        if {id(a), id(b)} != {id(best), id(following)}
+    ]
     p = holm([test.p, *others])[0]
     phrase = p_phrase(p) + (" after Holm over all pairs" if others else "")
     verdict = "too little to tell the two apart" if p >= 0.05 else "more than chance would give"

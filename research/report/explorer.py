@@ -79,11 +79,16 @@ def data(entries: Sequence[Entry], metric: str | None, higher: bool, factors: Se
     options = {column.pop("name"): column["id"] for column in columns if column["kind"] == "option"}
     judged = {column.pop("name"): column["id"] for column in columns if column["kind"] == "metric"}
     return {
-        "metric": judged.get(metric), "factors": [options[name] for name in factors if name in options],
-        "names": [entry.name for entry in entries], "columns": columns, "same": same, **_curves(entries, metric),
-        "provenance": _provenance(facts), "outputs": outputs(entries, metric),
+        "metric": judged.get(metric),
+        "factors": [options[name] for name in factors if name in options],
+        "names": [entry.name for entry in entries],
+        "columns": columns,
+        "same": same,
+        **_curves(entries, metric),
+        "provenance": _provenance(facts),
+        "outputs": outputs(entries, metric),
         "style": {"colours": COLOURS, "shapes": SHAPES, "config": CONFIG, "schema": SCHEMA},
-    }  # fmt: skip
+    }
 
 
 def _columns(
@@ -118,11 +123,21 @@ def _columns(
         values = [getattr(entry, kind) for entry in entries]
         if len(set(values)) > 1 or (kind == "state" and any(values)):
             columns.append({"id": kind, "label": kind, "kind": "state", "values": values})
-    columns += [{"id": id_of("option", name), "name": name, "label": labels[name], "kind": "option", "values": values}
-                for name, values in varied]  # fmt: skip
-    columns += [{"id": ids[name], "name": name, "label": name, "kind": "metric",
-                 "values": [_number(entry.metrics.get(name)) for entry in entries],
-                 "lower": not higher if name == metric else is_lower(name)} for name in metrics]  # fmt: skip
+    columns += [
+        {"id": id_of("option", name), "name": name, "label": labels[name], "kind": "option", "values": values}
+        for name, values in varied
+    ]
+    columns += [
+        {
+            "id": ids[name],
+            "name": name,
+            "label": name,
+            "kind": "metric",
+            "values": [_number(entry.metrics.get(name)) for entry in entries],
+            "lower": not higher if name == metric else is_lower(name),
+        }
+        for name in metrics
+    ]
     for name in dict.fromkeys(name for entry in entries for name in entry.facts):
         values = [_number(entry.facts.get(name)) for entry in entries]
         columns.append({"id": id_of("fact", name), "label": name.replace("_", " "), "kind": "fact", "values": values})

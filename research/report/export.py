@@ -20,13 +20,15 @@ def tidy(runs: list[Run]) -> dict[str, list[Any]]:
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
     facts = list(dict.fromkeys(name for run in runs for name in run.facts))
     columns: dict[str, list[Any]] = {
-        "run": [run.name for run in runs], "sweep": [run.sweep for run in runs], "point": [run.point for run in runs],
-        "state": [run.state for run in runs], "error": [run.error for run in runs],
+        "run": [run.name for run in runs],
+        "sweep": [run.sweep for run in runs],
+        "point": [run.point for run in runs],
+        "state": [run.state for run in runs],
+        "error": [run.error for run in runs],
         "seed": [run.seed for run in runs],
-    }  # fmt: skip
+    }
     columns |= {f"option.{name}": [_plain(run.options.get(name)) for run in runs] for name in options}
-    columns |= {name if name not in columns else f"metric.{name}": [run.metrics.get(name) for run in runs]
-                for name in metrics}  # fmt: skip
+    columns |= {name if name not in columns else f"metric.{name}": [run.metrics.get(name) for run in runs] for name in metrics}
     columns |= {f"fact.{name}": [run.facts.get(name) for run in runs] for name in facts}
     for i, name in enumerate(("data", "code", "base")):
         columns[f"made_of.{name}"] = [run.made_of[i] for run in runs]
@@ -45,10 +47,7 @@ def inert(value: Any) -> Any:
         return value
     value = value.replace("\r\n", "\n").replace("\r", "\n")  # csv does not quote a lone one, which ends the line
     # a spreadsheet of East Asia takes the wide forms too; what is not seen does not hide a formula
-    if value.lstrip(f"{string.whitespace}\xa0\u200b\ufeff")[:1] not in {*"=+-@＝＋－＠"} and value[:1] not in {
-        "\t",
-        "\n",
-    }:
+    if value.lstrip(f"{string.whitespace}\xa0\u200b\ufeff")[:1] not in {*"=+-@＝＋－＠"} and value[:1] not in {"\t", "\n"}:
         return value
     try:
         float(value)
@@ -75,9 +74,7 @@ def write_tidy(out: Path, runs: list[Run]) -> None:
         if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in values):
             kinds = {int, str}  # wider than the file's integers
         # one type a column: an option that is 2 here and "auto" there is a text
-        arrays[name] = (
-            values if len(kinds) < 2 or kinds <= {int, float} else [v if v is None else str(v) for v in values]
-        )
+        arrays[name] = values if len(kinds) < 2 or kinds <= {int, float} else [v if v is None else str(v) for v in values]
     with atomic_write(out / "runs.parquet", "wb") as stream:
         pyarrow.parquet.write_table(pyarrow.table(arrays), stream)
 
@@ -99,11 +96,21 @@ def as_csv(sheet: Sheet) -> str:
     spreads = [any(cell.sd is not None for cell in column) for column in columns]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([inert(name) for heading, pair, spread in zip(sheet.columns, pairs, spreads, strict=True)
-                     for name in _headings(heading, pair, spread)])  # fmt: skip
+    writer.writerow(
+        [
+            inert(name)
+            for heading, pair, spread in zip(sheet.columns, pairs, spreads, strict=True)
+            for name in _headings(heading, pair, spread)
+        ]
+    )
     for row in sheet.rows:
-        writer.writerow([inert(value) for cell, pair, spread in zip(row, pairs, spreads, strict=True)
-                         for value in _values(cell, pair, spread)])  # fmt: skip
+        writer.writerow(
+            [
+                inert(value)
+                for cell, pair, spread in zip(row, pairs, spreads, strict=True)
+                for value in _values(cell, pair, spread)
+            ]
+        )
     return stream.getvalue()
 
 

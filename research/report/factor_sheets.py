@@ -28,16 +28,23 @@ def factorial(study: Study, paired: bool = False, alpha: float = 0.05) -> Sheet 
     found, n = anova(values, blocked=paired), values.shape[-1]
     tested = [*found.effects]
     adjusted = holm([effect.p for effect in tested])
-    rows = [_row(_name(effect, full), effect, found.squares, found.total, p, alpha)
-            for effect, p in zip(tested, adjusted, strict=True)]  # fmt: skip
+    rows = [
+        _row(_name(effect, full), effect, found.squares, found.total, p, alpha)
+        for effect, p in zip(tested, adjusted, strict=True)
+    ]
     if found.block:  # a nuisance, not a finding: it is in no family
         rows.append(_row("seed (block)", found.block, found.squares, found.total, math.nan, alpha))
     for name, df, squares in (("residual: seeds", found.df, found.squares), ("total", values.size - 1, found.total)):
         share = _share(squares / found.total) if name != "total" else Cell(NOTHING)
         rows.append([Cell(name, name), Cell(str(df), df), Cell(plain(squares), squares), share, *[Cell(NOTHING)] * 4])
     columns = ["effect", "df", "sum of squares", "η²", "partial η²", "F", "p", "p (Holm)"]
-    return Sheet("factorial", f"{study.metric}: effects of the full factorial design", columns, rows,
-                 _factorial_notes(full, n, paired, len(tested), alpha, math.isnan(tested[0].f)))  # fmt: skip
+    return Sheet(
+        "factorial",
+        f"{study.metric}: effects of the full factorial design",
+        columns,
+        rows,
+        _factorial_notes(full, n, paired, len(tested), alpha, math.isnan(tested[0].f)),
+    )
 
 
 def not_factorial(study: Study, paired: bool = False) -> str:
@@ -90,8 +97,15 @@ def _row(name: str, effect: Effect, residual: float, total: float, adjusted: flo
     if adjusted < alpha:
         ps[1] = ps[1]._replace(mark=MARK)
     f = Cell(NOTHING) if math.isnan(effect.f) else Cell(f"{effect.f:,.2f}", effect.f)
-    return [Cell(name, name), Cell(str(effect.df), effect.df), Cell(plain(effect.squares), effect.squares),
-            _share(effect.squares / total), _share(partial), f, *ps]  # fmt: skip
+    return [
+        Cell(name, name),
+        Cell(str(effect.df), effect.df),
+        Cell(plain(effect.squares), effect.squares),
+        _share(effect.squares / total),
+        _share(partial),
+        f,
+        *ps,
+    ]
 
 
 def _name(effect: Effect, full: Design) -> str:
@@ -107,7 +121,7 @@ def _factorial_notes(full: Design, n: int, paired: bool, tests: int, alpha: floa
         "and the residual's.",
         f"p after Holm over {tests} effects; {MARK} p < {plain(alpha)}. The F test supposes equal spreads over seeds in all "
         "settings.",
-    ]  # fmt: skip
+    ]
     return [*notes, "Not estimable: every seed gave the same value."] if no_spread else notes
 
 

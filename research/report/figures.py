@@ -35,10 +35,7 @@ class Layout(NamedTuple):
         return Box(self.left, self.top, self.width - self.right, self.height - self.bottom)
 
 
-LAYOUTS = (
-    Layout("wide", 1040, 440, 52, 40, 8, 52, 14, 46),
-    Layout("narrow", 360, 350, 40, 34, 4, 50, 12.5, 40),
-)
+LAYOUTS = (Layout("wide", 1040, 440, 52, 40, 8, 52, 14, 46), Layout("narrow", 360, 350, 40, 34, 4, 50, 12.5, 40))
 
 Drawn = tuple[Scale, list[tuple[float, float]], list[Label] | None]  # x, points, and their labels if all have a place
 
@@ -87,8 +84,9 @@ def _arrange(lines: list[Line], shown: list[int], names: list[str], y: Scale, la
     return min(found, key=lambda drawn: sum(label.leader is not None for label in drawn[2]), default=None)
 
 
-def _spread(lines: list[Line], shown: list[int], texts: list[str], y: Scale, layout: Layout, room: float,
-            reach: float) -> Drawn:  # fmt: skip
+def _spread(
+    lines: list[Line], shown: list[int], texts: list[str], y: Scale, layout: Layout, room: float, reach: float
+) -> Drawn:
     times = [lines[i].row.facts["ms_per_query"] for i in shown]
     x = x_scale(times, layout.plot, room)
     points = [(x(math.log10(ms)), y(lines[i].mean)) for i, ms in zip(shown, times, strict=True)]
@@ -116,15 +114,28 @@ def marker(i: int, x: float = 8, y: float = 8, r: float = 5.5) -> str:
     return f'<polygon class="{css}" points="{path}"/>'
 
 
-_CROSS = [(-.4, -1.1), (.4, -1.1), (.4, -.4), (1.1, -.4), (1.1, .4), (.4, .4),
-          (.4, 1.1), (-.4, 1.1), (-.4, .4), (-1.1, .4), (-1.1, -.4), (-.4, -.4)]  # fmt: skip
+_CROSS = [
+    (-0.4, -1.1),
+    (0.4, -1.1),
+    (0.4, -0.4),
+    (1.1, -0.4),
+    (1.1, 0.4),
+    (0.4, 0.4),
+    (0.4, 1.1),
+    (-0.4, 1.1),
+    (-0.4, 0.4),
+    (-1.1, 0.4),
+    (-1.1, -0.4),
+    (-0.4, -0.4),
+]
 
 
 # ---- drawing --------------------------------------------------------------------------------------------------------
 
 
-def axes(layout: Layout, x_ticks: list[tuple[float, str]], y_ticks: list[tuple[float, str]], x_name: str,
-         y_name: str) -> list[str]:  # fmt: skip
+def axes(
+    layout: Layout, x_ticks: list[tuple[float, str]], y_ticks: list[tuple[float, str]], x_name: str, y_name: str
+) -> list[str]:
     """Grid, axis, ticks as (px, text), and the names of both axes."""
     plot, parts = layout.plot, []
     for at, text in y_ticks:
@@ -135,9 +146,7 @@ def axes(layout: Layout, x_ticks: list[tuple[float, str]], y_ticks: list[tuple[f
         parts.append(f'<line class="axis" x1="{at:.1f}" x2="{at:.1f}" y1="{plot.bottom}" y2="{plot.bottom + 5}"/>')
         parts.append(f'<text class="tick" x="{at:.1f}" y="{plot.bottom + 20}" text-anchor="middle">{text}</text>')
     parts.append(f'<text class="name" x="2" y="16">{escape(y_name)}</text>')
-    parts.append(
-        f'<text class="name" x="{plot.right}" y="{layout.height - 8}" text-anchor="end">{escape(x_name)}</text>'
-    )
+    parts.append(f'<text class="name" x="{plot.right}" y="{layout.height - 8}" text-anchor="end">{escape(x_name)}</text>')
     return parts
 
 
@@ -146,10 +155,7 @@ def tick_texts(ticks: list[float], least: int = 0) -> list[str]:
     apart = ticks[1] - ticks[0] if len(ticks) > 1 else 0.001
     decimals = max(least, -math.floor(math.log10(apart * (1 + 1e-9))))
     texts = [f"{tick:,.{decimals}f}" for tick in ticks]
-    texts = [
-        text.replace("-", "−").replace("0.", ".", 1) if abs(float(text.replace(",", ""))) < 1 else text
-        for text in texts
-    ]
+    texts = [text.replace("-", "−").replace("0.", ".", 1) if abs(float(text.replace(",", ""))) < 1 else text for text in texts]
     return ["0" if not text.strip(".0") else text for text in texts]
 
 
@@ -171,8 +177,7 @@ def label(text: str, place: Label, point: tuple[float, float]) -> str:
     left = box.left >= point[0]  # anchored at the point's side: the box is an upper estimate of the text
     at, anchor = (box.left, "start") if left else (box.right, "end")
     middle = (box.top + box.bottom) / 2
-    return (f'{parts}<text class="label" x="{at:.1f}" y="{middle:.1f}" dy=".35em" text-anchor="{anchor}">'
-            f"{escape(text)}</text>")  # fmt: skip
+    return f'{parts}<text class="label" x="{at:.1f}" y="{middle:.1f}" dy=".35em" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def svg(parts: list[str], layout: Layout, id: str, heading: str, described: str) -> str:

@@ -9,8 +9,12 @@ from research.report.goals import direction
 from research.report.study import SEED, Run, as_key
 from research.report.study import factors as all_factors
 
-KINDS = {"LoraConfig": "LoRA", "PromptTuningConfig": "prompt tuning", "PrefixTuningConfig": "prefix tuning",
-         "PromptEncoderConfig": "P-tuning"}  # fmt: skip
+KINDS = {
+    "LoraConfig": "LoRA",
+    "PromptTuningConfig": "prompt tuning",
+    "PrefixTuningConfig": "prefix tuning",
+    "PromptEncoderConfig": "P-tuning",
+}
 """PEFT's classes as papers call the methods."""
 ENOUGH = 3  # seeds
 LARGEST = 1e150  # value of a metric; the square of a larger one is no number
@@ -65,9 +69,7 @@ class Study(NamedTuple):
     guessed: bool = False
 
 
-def study(
-    runs: Sequence[Run], metric: str, factors: Sequence[str], higher: bool | None = None, every: bool = False
-) -> Study:
+def study(runs: Sequence[Run], metric: str, factors: Sequence[str], higher: bool | None = None, every: bool = False) -> Study:
     """Group the runs by everything but the seed.
 
     Args:
@@ -85,8 +87,10 @@ def study(
     done = [run for run in runs if run.state == "done"]
     if not any(math.isfinite(run.metrics.get(metric, math.nan)) for run in done):
         known = sorted({name for run in done for name in run.metrics})
-        raise UserError(f"no finished run has {metric}; expected one of {', '.join(known) or 'nothing: no run is finished'}. "
-                        "Name another by --metric, or run `research test` on the runs.")  # fmt: skip
+        raise UserError(
+            f"no finished run has {metric}; expected one of {', '.join(known) or 'nothing: no run is finished'}. "
+            "Name another by --metric, or run `research test` on the runs."
+        )
     buckets: dict[str, list[Run]] = {}
     for run in runs:
         buckets.setdefault(as_key([run.options.get(name) for name in factors]), []).append(run)
@@ -106,8 +110,10 @@ def study(
         warnings.append(aside)
     side = direction(metric)
     if guessed := higher is None and side is None:
-        warnings.append(f"whether more of {metric} is better is a guess, since its name does not tell: say `goal: minimize` or "
-                        "`goal: maximize` in --spec")  # fmt: skip
+        warnings.append(
+            f"whether more of {metric} is better is a guess, since its name does not tell: say `goal: minimize` or "
+            "`goal: maximize` in --spec"
+        )
     return Study(metric, side != "lower" if higher is None else higher, groups, telling, warnings, aside, guessed)
 
 
@@ -116,8 +122,10 @@ def unmeasured(runs: Sequence[Run]) -> str:
     done = [run.name for run in runs if run.state == "done"]
     if not done or any(run.metrics for run in runs):
         return ""
-    return (f"{len(done)} finished runs have no metrics, since they had no validation data ({some(done)}); expected one to "
-            "compare by. Run `research test -c RUN/config.yaml --data.test FILE` on each, and name its --metric.")  # fmt: skip
+    return (
+        f"{len(done)} finished runs have no metrics, since they had no validation data ({some(done)}); expected one to "
+        "compare by. Run `research test -c RUN/config.yaml --data.test FILE` on each, and name its --metric."
+    )
 
 
 def _aside(firsts: list[Run], telling: Sequence[str]) -> str:
@@ -133,8 +141,13 @@ def _aside(firsts: list[Run], telling: Sequence[str]) -> str:
         "train_pattern",
         *(("lora_alpha",) if any(name.endswith("lora_alpha/r") for name in telling) else ()),
     )
-    names = [name for name in all_factors(firsts) if name not in telling and not name.endswith(said)
-             and not any(name.startswith(f"{one}.") for one in telling if one.endswith("adapter"))]  # fmt: skip
+    names = [
+        name
+        for name in all_factors(firsts)
+        if name not in telling
+        and not name.endswith(said)
+        and not any(name.startswith(f"{one}.") for one in telling if one.endswith("adapter"))
+    ]
     short = short_names([*telling, *names])
     parts = []
     for name in names[:ASIDE]:
@@ -153,8 +166,10 @@ def _same_origin(bucket: list[Run], warnings: list[str]) -> list[list[Run]]:
     found = list(parts.values()) or [[]]
     if len(found) > 1:
         what = [name for i, name in enumerate(("data", "code", "base model")) if len({one[i] for one in parts}) > 1]
-        warnings.append(f"runs of one setting have other {' and '.join(what)} ({'; '.join(_names(part) for part in found)}): "
-                        "they are shown as groups of their own, and not averaged")  # fmt: skip
+        warnings.append(
+            f"runs of one setting have other {' and '.join(what)} ({'; '.join(_names(part) for part in found)}): "
+            "they are shown as groups of their own, and not averaged"
+        )
     found[0] += unknown
     return found
 
@@ -171,19 +186,22 @@ def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], war
             first = owner[run.seed]
             if not _same(run, first, metric):
                 if run.how == first.how:
-                    raise UserError(f"{first.name} and {run.name} are of one setting and seed ({label}, seed {run.seed}) "
-                                    f"and have different {metric} ({values[run.seed]:g}, {run.metrics[metric]:g})"
-                                    f"{_difference(first, run)}")  # fmt: skip
-                ways = [f"{name} {_typed(first, name)} and {_typed(run, name)}" for name in sorted({*first.how, *run.how})
-                        if first.how.get(name) != run.how.get(name)]  # fmt: skip
+                    raise UserError(
+                        f"{first.name} and {run.name} are of one setting and seed ({label}, seed {run.seed}) "
+                        f"and have different {metric} ({values[run.seed]:g}, {run.metrics[metric]:g})"
+                        f"{_difference(first, run)}"
+                    )
+                ways = [
+                    f"{name} {_typed(first, name)} and {_typed(run, name)}"
+                    for name in sorted({*first.how, *run.how})
+                    if first.how.get(name) != run.how.get(name)
+                ]
                 warnings.append(
                     f"{first.name} and {run.name} are one training, computed in two ways ({', '.join(ways)}): "
                     f"{metric} is {first.metrics[metric]:g} and {run.metrics[metric]:g}, and the first is counted"
                 )
                 continue
-            warnings.append(
-                f"{run.name} is a copy of {owner[run.seed].name} (same setting, seed and {metric}): counted once"
-            )
+            warnings.append(f"{run.name} is a copy of {owner[run.seed].name} (same setting, seed and {metric}): counted once")
             continue
         values[run.seed], owner[run.seed] = run.metrics[metric], run
     names = dict.fromkeys(name for run in owner.values() for name in run.facts)
@@ -191,8 +209,7 @@ def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], war
     for name in names:
         found = [run.facts[name] for run in owner.values() if name in run.facts]
         numbers[name] = sum(found) / len(found)
-    return Group(label, {name: runs[0].options.get(name) for name in factors}, runs, values, numbers,
-                 tuple(owner.values()))  # fmt: skip
+    return Group(label, {name: runs[0].options.get(name) for name in factors}, runs, values, numbers, tuple(owner.values()))
 
 
 def _typed(run: Run, name: str) -> str:
@@ -207,8 +224,9 @@ def _same(a: Run, b: Run, metric: str) -> bool:
 
 def _difference(a: Run, b: Run) -> str:
     """The rest of a sentence about two runs that should be of one setting: expectation and cure."""
-    options = [name for name in dict.fromkeys([*a.options, *b.options])
-               if name != SEED and a.options.get(name) != b.options.get(name)]  # fmt: skip
+    options = [
+        name for name in dict.fromkeys([*a.options, *b.options]) if name != SEED and a.options.get(name) != b.options.get(name)
+    ]
     if a.seed is None and a.history is not None:
         cure = "If an option holds the seed, name it as `seed: OPTION` in --spec; else leave one out"
         return f"; expected one run a seed. {cure}."
@@ -224,23 +242,27 @@ def _doubts(groups: list[Group], metric: str) -> list[str]:
     found = []
     few = [group for group in groups if 0 < len(group.values) < ENOUGH]
     if few:
-        found.append(f"{len(few)} of {len(groups)} groups have fewer than {ENOUGH} seeds ({some([g.label for g in few])}): "
-                     "their spread says little")  # fmt: skip
-    if empty := [group for group in groups if not group.values]:
         found.append(
-            f"{len(empty)} of {len(groups)} groups have no value of {metric} ({some([g.label for g in empty])})"
+            f"{len(few)} of {len(groups)} groups have fewer than {ENOUGH} seeds ({some([g.label for g in few])}): "
+            "their spread says little"
         )
+    if empty := [group for group in groups if not group.values]:
+        found.append(f"{len(empty)} of {len(groups)} groups have no value of {metric} ({some([g.label for g in empty])})")
     for state in dict.fromkeys(run.state for group in groups for run in group.missing if run.state != "done"):
         rows = [run for group in groups for run in group.missing if run.state == state]
         why = {run.error for run in rows if run.error}
         are = "runs are" if len(rows) > 1 else "run is"
-        found.append(f"{len(rows)} {are} {state} and in no mean: {some([run.name for run in rows])}"
-                     + (f" ({some(sorted(why))})" if why else ""))  # fmt: skip
+        found.append(
+            f"{len(rows)} {are} {state} and in no mean: {some([run.name for run in rows])}"
+            + (f" ({some(sorted(why))})" if why else "")
+        )
     if bare := [run for group in groups for run in group.runs if run.state == "done" and metric not in run.metrics]:
         found.append(f"{len(bare)} finished runs have no {metric}: {some([run.name for run in bare])}")
     if lost := [run for group in groups for run in group.missing if run.state == "done" and run not in bare]:
-        found.append(f"{len(lost)} finished runs have a {metric} that is not finite and are in no mean: "
-                     f"{some([run.name for run in lost])}")  # fmt: skip
+        found.append(
+            f"{len(lost)} finished runs have a {metric} that is not finite and are in no mean: "
+            f"{some([run.name for run in lost])}"
+        )
     return found
 
 

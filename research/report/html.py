@@ -29,11 +29,17 @@ def heading(runs: Runs | None) -> str:
 
 
 def page(
-    runs: Runs | None, lines: list[Line], trainings: list[Training] = (), sheets: list[Sheet] = (),
-    warnings: list[str] = (), title: str | None = None, found: str | None = None,
-    drawn: list[tuple[Figure, str]] = (), explorer: Explorer | None = None,
+    runs: Runs | None,
+    lines: list[Line],
+    trainings: list[Training] = (),
+    sheets: list[Sheet] = (),
+    warnings: list[str] = (),
+    title: str | None = None,
+    found: str | None = None,
+    drawn: list[tuple[Figure, str]] = (),
+    explorer: Explorer | None = None,
     made_from: list[tuple[str, str]] = (),
-) -> str:  # fmt: skip
+) -> str:
     """index.html as text.
 
     Args:
@@ -50,16 +56,25 @@ def page(
     """
     folders = runs.folders if runs else []
     values = _tested(runs, lines) if runs else {"finding": explain.untested(trainings), "lines": lines}
-    text = _environment().get_template("page.html.j2").render(
-        css=Markup("".join((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "explorer.css"))),
-        explorer=explorer, made_from=made_from,
-        tested=runs is not None, heading=title or heading(runs), notes=[*warnings, *notes(folders, trainings)],
-        sheets=sheets, lead=sum(sheet.name in LEAD for sheet in sheets), warnings=warnings,
-        drawn=[(figure, Markup(svg)) for figure, svg in drawn],
-        **(values | ({"finding": found} if found else {})),
-        trainings=[_training(training, i, runs) for i, training in enumerate(trainings)],
-        folders=[(one.name, provenance.facts(one.provenance)) for one in [*folders, *trainings]],
-    )  # fmt: skip
+    text = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            css=Markup("".join((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "explorer.css"))),
+            explorer=explorer,
+            made_from=made_from,
+            tested=runs is not None,
+            heading=title or heading(runs),
+            notes=[*warnings, *notes(folders, trainings)],
+            sheets=sheets,
+            lead=sum(sheet.name in LEAD for sheet in sheets),
+            warnings=warnings,
+            drawn=[(figure, Markup(svg)) for figure, svg in drawn],
+            **(values | ({"finding": found} if found else {})),
+            trainings=[_training(training, i, runs) for i, training in enumerate(trainings)],
+            folders=[(one.name, provenance.facts(one.provenance)) for one in [*folders, *trainings]],
+        )
+    )
     return text.encode("utf-8", "replace").decode()  # a lone surrogate in somebody's document cannot be written
 
 
@@ -69,34 +84,49 @@ def _tested(runs: Runs, lines: list[Line]) -> dict:
     metrics = list(dict.fromkeys(name for row in runs.rows for name in row.means))
     ann = any(name.startswith("ann_recall@") for row in runs.rows for name in row.facts)
     return {
-        "data": runs.data, "metric": tables.title(runs.metric), "finding": explain.finding(lines, runs.metric),
-        "lines": lines, "settings": [_settings(line.row.facts) for line in lines],
-        "systems": tables.systems_table(lines, runs.metric), "metrics": tables.metrics_table(runs.rows),
-        "cost": tables.cost_table(runs.rows), "plots": _plots(lines, runs.metric),
+        "data": runs.data,
+        "metric": tables.title(runs.metric),
+        "finding": explain.finding(lines, runs.metric),
+        "lines": lines,
+        "settings": [_settings(line.row.facts) for line in lines],
+        "systems": tables.systems_table(lines, runs.metric),
+        "metrics": tables.metrics_table(runs.rows),
+        "cost": tables.cost_table(runs.rows),
+        "plots": _plots(lines, runs.metric),
         "untimed": [line.row.label for i, line in enumerate(lines) if i not in figures.plotted(lines)],
-        "examples": shown, "rule": rule, "kinds": examples.KINDS, "query_shown": QUERY_SHOWN,
+        "examples": shown,
+        "rule": rule,
+        "kinds": examples.KINDS,
+        "query_shown": QUERY_SHOWN,
         "definitions": explain.definitions(metrics, ann),
-    }  # fmt: skip
+    }
 
 
 def _training(training: Training, i: int, runs: Runs | None) -> dict:
     """One training's figures, in every layout, and its words."""
-    drawn = {"loss": curves.loss_figure if training.loss else None,
-             "value": curves.value_figure if training.values or training.best else None}  # fmt: skip
+    drawn = {
+        "loss": curves.loss_figure if training.loss else None,
+        "value": curves.value_figure if training.values or training.best else None,
+    }
     svgs = {
         name: [Markup(draw(training, layout, f"{name}-{i}-{layout.name}")) for layout in curves.LAYOUTS] if draw else []
         for name, draw in drawn.items()
     }
     return {
-        "name": training.name, "state": training_words.state(training), "result": training_words.result(training),
-        "facts": training_words.facts(training), "mean": curves.width(training.loss),
-        "used": training_words.used_in(training, runs.rows) if runs else [], **svgs,
-    }  # fmt: skip
+        "name": training.name,
+        "state": training_words.state(training),
+        "result": training_words.result(training),
+        "facts": training_words.facts(training),
+        "mean": curves.width(training.loss),
+        "used": training_words.used_in(training, runs.rows) if runs else [],
+        **svgs,
+    }
 
 
 def _environment() -> Environment:
-    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.globals["marker"] = lambda i: Markup(  # made of numbers only, nothing to escape
         f'<svg class="key" viewBox="0 0 16 16" width="16" height="16" aria-hidden="true">{figures.marker(i)}</svg>'
     )

@@ -107,17 +107,12 @@ def exact(design: Design) -> Importance:
         shares.append(_exactly(label, 3, *map(sum, zip(*higher, strict=True))))
     # what is left of 1 by rounding is nothing
     rest = max(0.0, sum(part for axes, part in parts.items() if k in axes and len(axes) > 1) / total)
-    how = (f"Exact decomposition of the full factorial design, {' × '.join(map(str, design.shape))} settings"
-           + (f" × {len(seeds)} seeds." if crossed else "."))  # fmt: skip
-    notes = [how] + (
-        [f"The remaining {rest:.1%} are the seeds' interactions with the factors: noise too."] if crossed else []
+    how = f"Exact decomposition of the full factorial design, {' × '.join(map(str, design.shape))} settings" + (
+        f" × {len(seeds)} seeds." if crossed else "."
     )
+    notes = [how] + ([f"The remaining {rest:.1%} are the seeds' interactions with the factors: noise too."] if crossed else [])
     if not crossed:
-        what = (
-            "the settings have one seed in common"
-            if seeds
-            else "the settings have no seed in common, means are compared"
-        )
+        what = "the settings have one seed in common" if seeds else "the settings have no seed in common, means are compared"
         notes.append(f"No noise floor: {what}; train each with the same two or more.")
     elif dropped := sum(len(group.values) - len(seeds) for group in design.cells.values()):
         notes.append(f"Of the seeds that every setting has; values of others ({dropped}) are left out.")
@@ -136,21 +131,15 @@ def forest(study: Study, factors: list[str], why: str) -> Importance | None:
     seeds = sorted({str(seed) for _, seed, _ in rows})
     use_seed = 1 < len(seeds) <= MOST_SEEDS and len(seeds) < len(rows)
     names = _names(factors)
-    columns = {names[name]: _coded([group.factors[name] for group, _, _ in rows], _has_levels(study, name))
-               for name in factors}  # fmt: skip
+    columns = {names[name]: _coded([group.factors[name] for group, _, _ in rows], _has_levels(study, name)) for name in factors}
     if use_seed:
         columns[SEED] = _categories([str(seed) for _, seed, _ in rows])
     values = np.array([value for _, _, value in rows])
-    values = (values - values.min()) / np.ptp(
-        values
-    )  # shares have no unit; a forest does not split what varies by 1e-8
+    values = (values - values.min()) / np.ptp(values)  # shares have no unit; a forest does not split what varies by 1e-8
     # a forest draws rows by number: the order in which runs were named must not matter
     order = np.lexsort([values, *(codes for codes, _, _ in columns.values())])
     columns = {label: (codes[order], low, high) for label, (codes, low, high) in columns.items()}
-    table, bounds = (
-        np.stack([codes for codes, _, _ in columns.values()], axis=1),
-        [ends for _, *ends in columns.values()],
-    )
+    table, bounds = (np.stack([codes for codes, _, _ in columns.values()], axis=1), [ends for _, *ends in columns.values()])
     grown = (main_effects(table, np.array(bounds), values[order], TREES, seed) for seed in range(FORESTS))
     # the last digits of a matrix product depend on the number of threads; a report may not
     try:
@@ -163,11 +152,14 @@ def forest(study: Study, factors: list[str], why: str) -> Importance | None:
         for label, ones in zip(columns, zip(*found, strict=True), strict=True)
     ]
     rest = max(0.0, 1 - sum(one.share for one in shares))
-    notes = [f"fANOVA: main effects of {FORESTS} random forests of {TREES} trees on {len(rows)} runs, and their range; the "
-             f"remaining {rest:.1%} are interactions. It is an estimate: {why}."]  # fmt: skip
+    notes = [
+        f"fANOVA: main effects of {FORESTS} random forests of {TREES} trees on {len(rows)} runs, and their range; the "
+        f"remaining {rest:.1%} are interactions. It is an estimate: {why}."
+    ]
     if not use_seed:
-        notes.append("No noise floor: " + ("all runs have one seed." if len(seeds) < 2 else
-                                           "nearly every run has a seed of its own."))  # fmt: skip
+        notes.append(
+            "No noise floor: " + ("all runs have one seed." if len(seeds) < 2 else "nearly every run has a seed of its own.")
+        )
     return Importance(FOREST, _sorted(shares), rest, [*notes, *_conditional(study, factors, names)])
 
 
@@ -202,9 +194,7 @@ def _conditional(study: Study, factors: list[str], names: dict[str, str]) -> lis
         for other in factors:
             pairs = len({*zip(texts[name], texts[other], strict=True)})
             if name != other and pairs == len({*texts[other]}) and (pairs > len({*texts[name]}) or name < other):
-                notes.append(
-                    f"{names[name]} follows from {names[other]}: how the two share what they explain is arbitrary."
-                )
+                notes.append(f"{names[name]} follows from {names[other]}: how the two share what they explain is arbitrary.")
     return notes
 
 
@@ -214,9 +204,7 @@ def _conditional(study: Study, factors: list[str], names: dict[str, str]) -> lis
 def _has_levels(study: Study, factor: str) -> bool:
     """Whether a factor is a list of values, each in two settings or more on average, and no number drawn from a range."""
     known = [group.factors[factor] for group in study.groups if group.values and group.factors[factor] is not None]
-    numbers = [
-        one for one in known if isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one)
-    ]
+    numbers = [one for one in known if isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one)]
     return len(numbers) < len(known) or 2 * len({*numbers}) <= len(known)
 
 

@@ -36,8 +36,14 @@ def text_width(text: str, size: float) -> float:
     return size * (0.57 * (len(text) - wide) + 1.0 * wide)
 
 
-def place(points: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, float]], taken: Sequence[Box], room: Box,
-          gap: float, reach: float) -> list[Label] | None:  # fmt: skip
+def place(
+    points: Sequence[tuple[float, float]],
+    sizes: Sequence[tuple[float, float]],
+    taken: Sequence[Box],
+    room: Box,
+    gap: float,
+    reach: float,
+) -> list[Label] | None:
     """Give every label a free place, trying three orders of the points; None if none works.
 
     Args:

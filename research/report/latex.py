@@ -7,12 +7,40 @@ from typing import Any
 
 from research.report.sheets import Cell, Sheet
 
-SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-           "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "±": r"$\pm$", "†": r"$^{\dagger}$",
-           "α": r"$\alpha$", "β": r"$\beta$", "η": r"$\eta$", "²": "$^2$",
-           "λ": r"$\lambda$", "≥": r"$\geq$", "≤": r"$\leq$", "<": "$<$", ">": "$>$",
-           "·": r"$\cdot$", "↓": r"$\downarrow$", "→": r"$\rightarrow$", "↑": r"$\uparrow$", "–": "--", "’": "'",
-           "×": r"$\times$", "…": r"\ldots{}", "|": r"\textbar{}", '"': "''"}  # fmt: skip
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "†": r"$^{\dagger}$",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "η": r"$\eta$",
+    "²": "$^2$",
+    "λ": r"$\lambda$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "<": "$<$",
+    ">": "$>$",
+    "·": r"$\cdot$",
+    "↓": r"$\downarrow$",
+    "→": r"$\rightarrow$",
+    "↑": r"$\uparrow$",
+    "–": "--",
+    "’": "'",
+    "×": r"$\times$",
+    "…": r"\ldots{}",
+    "|": r"\textbar{}",
+    '"': "''",
+}
 
 LETTERS = {"þ": "th", "Þ": "Th", "ð": "dh", "Ð": "Dh", "«": r"$\ll$", "»": r"$\gg$", "\xa0": "~", "\xad": r"\-{}"}
 """Latin-1 that pdfLaTeX's own fonts lack, or that is no letter."""
@@ -76,8 +104,12 @@ def _told_apart(sheet: Sheet) -> Sheet:
     """The sheet where two texts that LaTeX would set alike (of Chinese, say) have the codes of the letters that it lacks."""
     texts = {*sheet.columns, *(cell.text for row in sheet.rows for cell in row)}
     first: dict[str, str] = {}
-    alike = {text for text in sorted(texts) for other in [first.setdefault(escape(text), text)]
-             if " ".join(text.split()) != " ".join(other.split())}  # fmt: skip
+    alike = {
+        text
+        for text in sorted(texts)
+        for other in [first.setdefault(escape(text), text)]
+        if " ".join(text.split()) != " ".join(other.split())
+    }
     alike |= {first[escape(text)] for text in alike}
     codes = {text: "".join(f"U+{ord(one):04X}" if _is_lost(one) else one for one in text) for text in alike}
     if not codes:
@@ -115,8 +147,10 @@ def _natural(sheet: Sheet, i: int) -> float:
 
 def _points(text: str) -> float:
     """Width in Computer Modern of 10 pt, about."""
-    return sum(3.2 if one in " .,:;|!'()[]/ijlft-" else 8 if one in "mwMW%±−→×@" or one == "\u2013" else 7.2 if one.isupper()
-               else 5.2 for one in text)  # fmt: skip
+    return sum(
+        3.2 if one in " .,:;|!'()[]/ijlft-" else 8 if one in "mwMW%±−→×@" or one == "\u2013" else 7.2 if one.isupper() else 5.2
+        for one in text
+    )
 
 
 def _wraps(widths: list[float]) -> dict[int, float]:
@@ -156,12 +190,12 @@ def _filled(columns: list[int], widths: list[float], room: float) -> list[list[i
     return blocks
 
 
-def _parts(
-    sheet: Sheet, widths: list[float], wraps: dict[int, float], blocks: list[list[int]]
-) -> list[list[list[Cell]]]:
+def _parts(sheet: Sheet, widths: list[float], wraps: dict[int, float], blocks: list[list[int]]) -> list[list[list[Cell]]]:
     """Rows page by page, of about as many lines."""
-    lines = [len(blocks) * max([1, *(math.ceil(1.2 * _points(row[i].text) / width) for i, width in wraps.items())])
-             for row in sheet.rows]  # fmt: skip
+    lines = [
+        len(blocks) * max([1, *(math.ceil(1.2 * _points(row[i].text) / width) for i, width in wraps.items())])
+        for row in sheet.rows
+    ]
     widest = max(sum(wraps.get(i, widths[i]) for i in block) for block in blocks)
     most = LINES * max(1.0, widest / WIDTH) - 2 * len(blocks)  # what is shrunk is lower too
     count = max(1, math.ceil(sum(lines) / most))
@@ -177,16 +211,19 @@ def _parts(
 
 
 def _tabular(sheet: Sheet, columns: list[int], rows: list[list[Cell]], wraps: dict[int, float]) -> str:
-    align = "".join(rf"p{{{(wraps[i] - 2 * GAP) / WIDTH:.3f}\linewidth}}" if i in wraps else "l" if i < sheet.texts else "r"
-                    for i in columns)  # fmt: skip
+    align = "".join(
+        rf"p{{{(wraps[i] - 2 * GAP) / WIDTH:.3f}\linewidth}}" if i in wraps else "l" if i < sheet.texts else "r"
+        for i in columns
+    )
     end = r" \tabularnewline" if any(i in wraps for i in columns) else r" \\"
     head = [Cell(name) for name in sheet.columns]
     cells = [[_wrapped(row[i]) if i in wraps else _cell(row[i]) for i in columns] for row in [head, *rows]]
     lines = [" & ".join(row) + end for row in cells]
     # a bracket would be an argument of the command before it
     lines = ["{}" + line if line[0] in "[*" else line for line in lines]
-    return "\n".join([rf"\begin{{tabular}}{{{align}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule",
-                      r"\end{tabular}"])  # fmt: skip
+    return "\n".join(
+        [rf"\begin{{tabular}}{{{align}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}"]
+    )
 
 
 def _wrapped(cell: Cell) -> str:
@@ -202,9 +239,7 @@ def _breakable(text: str) -> str:
             continue
         pieces = re.findall(r".+?(?:[/_=:;+-]|[.,](?!\d)|$)", word)  # not within a number
         steps = [8 if len(piece) > WORD else WORD for piece in pieces]
-        cut = [
-            piece[i : i + step] for piece, step in zip(pieces, steps, strict=True) for i in range(0, len(piece), step)
-        ]
+        cut = [piece[i : i + step] for piece, step in zip(pieces, steps, strict=True) for i in range(0, len(piece), step)]
         words.append(r"\allowbreak{}".join(map(escape, cut)))
     return " ".join(words)
 

@@ -10,9 +10,7 @@ from research.report.sheets import MARK, Cell, Sheet, decimals, mean_cells, rank
 from research.report.study_sheets import against
 
 
-def main_results(
-    studies: Sequence[Study], baseline: str | None = None, paired: bool = False, alpha: float = 0.05
-) -> Sheet:
+def main_results(studies: Sequence[Study], baseline: str | None = None, paired: bool = False, alpha: float = 0.05) -> Sheet:
     """Mean ± spread over seeds of every setting on every metric.
 
     A mark says that the setting differs from the baseline on that metric; p are adjusted over all settings and metrics
@@ -34,9 +32,7 @@ def main_results(
     for i, study in enumerate(studies):
         digits = decimals(study.groups)
         means = {group.label: summarise(list(group.values.values())) for group in study.groups if group.values}
-        order = dict(
-            zip(means, ranks([round(mean.mean, digits) for mean in means.values()], study.higher), strict=True)
-        )
+        order = dict(zip(means, ranks([round(mean.mean, digits) for mean in means.values()], study.higher), strict=True))
         cells.append({})
         for group in study.groups:
             mark = MARK if adjusted.get((i, group.label), 1.0) < alpha else ""  # NaN is below nothing
@@ -49,9 +45,11 @@ def main_results(
         rows.append([*factors, seeds, *(found[group.label] for found in cells)])
     arrows = [f"{study.metric} {'↑' if study.higher else '↓'}" for study in studies]
     test = "the paired t test" if paired else "Welch's t test"
-    notes = ["Mean ± standard deviation over seeds; arrows point to the better side. Best bold, second underlined.",
-             f"{MARK}: differs from {baseline} by {test} over seeds, p < {plain(alpha)} after Holm over the {len(places)} "
-             "comparisons of this table."]  # fmt: skip
+    notes = [
+        "Mean ± standard deviation over seeds; arrows point to the better side. Best bold, second underlined.",
+        f"{MARK}: differs from {baseline} by {test} over seeds, p < {plain(alpha)} after Holm over the {len(places)} "
+        "comparisons of this table.",
+    ]
     columns = [*(names[name] for name in first.factors), "seeds", *arrows]
     return Sheet("main", "Main results", columns, rows, notes, len(first.factors))
 

@@ -3,8 +3,15 @@
 from research.report.tables import Line, Table, repeated
 
 
-def document(heading: str, finding: str, notes: list[str], lines: list[Line], tables: list[Table],
-             trainings: str, sheets: list[tuple[str, str]] = ()) -> str:  # fmt: skip
+def document(
+    heading: str,
+    finding: str,
+    notes: list[str],
+    lines: list[Line],
+    tables: list[Table],
+    trainings: str,
+    sheets: list[tuple[str, str]] = (),
+) -> str:
     """The page without figures and examples: heading, finding, tables, a study's sheets and trainings (ready-made), notes."""
     parts = [f"# {escape(heading)}", escape(finding)]
     parts += [f"## {table.title}\n\n{render(table, lines)}" for table in tables]
@@ -18,8 +25,10 @@ def document(heading: str, finding: str, notes: list[str], lines: list[Line], ta
 def render(table: Table, lines: list[Line]) -> str:
     """One row a system; the interval follows its value in the same cell, the best value is bold."""
     head = ["", "System", *table.columns]
-    rows = [[str(i), escape(line.row.label), *map(_cell, cells)]
-            for i, (line, cells) in enumerate(zip(lines, table.body, strict=True), 1)]  # fmt: skip
+    rows = [
+        [str(i), escape(line.row.label), *map(_cell, cells)]
+        for i, (line, cells) in enumerate(zip(lines, table.body, strict=True), 1)
+    ]
     align = ["--:", ":--", *["--:"] * len(table.columns)]
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, align, *rows])
 

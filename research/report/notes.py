@@ -22,8 +22,10 @@ def _data_notes(metrics: dict) -> list[str]:
     split, found = metrics["split"], []
     if left_out := metrics.get("unscorable"):
         more = f" and {len(left_out) - LISTED:,} more" if len(left_out) > LISTED else ""
-        found.append(f"{_count(len(left_out), 'query', 'queries')} of {metrics['queries']:,} without any relevant "
-                     f"document, so left out of every mean: {', '.join(left_out[:LISTED])}{more}.")  # fmt: skip
+        found.append(
+            f"{_count(len(left_out), 'query', 'queries')} of {metrics['queries']:,} without any relevant "
+            f"document, so left out of every mean: {', '.join(left_out[:LISTED])}{more}."
+        )
     for key, value in (metrics.get("notes") or {}).items():
         if key == "leaks":
             found += _leak_notes(split, value)
@@ -41,14 +43,18 @@ def _leak_notes(split: str, leaks: dict[str, dict[str, int]]) -> list[str]:
     for other, shared in leaks.items():
         ids, texts, documents = (shared.get(key, 0) for key in ("query_ids", "query_texts", "documents"))
         if ids or texts:
-            found.append(f"Leak: {split} shares {_count(ids, 'query id')} and {_count(texts, 'query text')} with "
-                         f"{other}. What was trained on {other} may not be judged by these numbers.")  # fmt: skip
+            found.append(
+                f"Leak: {split} shares {_count(ids, 'query id')} and {_count(texts, 'query text')} with "
+                f"{other}. What was trained on {other} may not be judged by these numbers."
+            )
         else:
             clean.append(other)
         if documents:
             verb = "is" if documents == 1 else "are"
-            found.append(f"{_count(documents, 'document')} relevant in {split} {verb} also relevant to queries of "
-                         f"{other}, as is usual where all splits search one corpus.")  # fmt: skip
+            found.append(
+                f"{_count(documents, 'document')} relevant in {split} {verb} also relevant to queries of "
+                f"{other}, as is usual where all splits search one corpus."
+            )
     return found + ([f"No query of {split} occurs in the collection's {' or '.join(clean)}."] if clean else [])
 
 

@@ -33,9 +33,7 @@ def outputs(entries: Sequence[Entry], metric: str | None) -> dict[str, Any]:
     names.sort(key=lambda name: name != metric)  # stable: the others as the runs have them
     if not names:
         return {}
-    every = list(
-        dict.fromkeys(example for entry in entries for values in entry.examples.values() for example in values)
-    )
+    every = list(dict.fromkeys(example for entry in entries for values in entry.examples.values() for example in values))
     first: dict[str, str] = {}  # split → its metric that stands first
     for name in names:
         first.setdefault(name.rpartition("/")[0], name)

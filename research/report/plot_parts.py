@@ -13,11 +13,20 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito's, told apart by the colour-blind; with shapes, by a printer too."""
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
-CONFIG = {"font": "Liberation Sans, Arial, Helvetica, sans-serif", "view": {"stroke": None},
-          "axis": {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "gridColor": "#e4e4e4",
-                   "domainColor": "#555", "tickColor": "#555"},
-          "legend": {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 320},
-          "range": {"category": COLOURS}}  # fmt: skip
+CONFIG = {
+    "font": "Liberation Sans, Arial, Helvetica, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "gridColor": "#e4e4e4",
+        "domainColor": "#555",
+        "tickColor": "#555",
+    },
+    "legend": {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 320},
+    "range": {"category": COLOURS},
+}
 MOST_LINES = 8  # more groups than colours would look alike
 LONGEST = 44  # characters of a name in a figure; the tables have the whole
 
@@ -41,8 +50,12 @@ class Figure(NamedTuple):
 def told_apart(field: str, rows: list[Spec]) -> tuple[Spec, Spec]:
     """Colour for all marks, and shape for points: of one field, title and domain, so that they share a legend."""
     domain = list(dict.fromkeys(row[field] for row in rows))
-    facts = {"field": field, "type": "nominal", "title": {"kind": "method", "line": "setting"}[field],
-             "legend": {"symbolOpacity": 1} if len(domain) > 1 else None}  # fmt: skip
+    facts = {
+        "field": field,
+        "type": "nominal",
+        "title": {"kind": "method", "line": "setting"}[field],
+        "legend": {"symbolOpacity": 1} if len(domain) > 1 else None,
+    }
     colour, shape = (
         {"domain": domain, "range": [some[i % len(some)] for i in range(len(domain))]} for some in (COLOURS, SHAPES)
     )

@@ -37,9 +37,12 @@ APART = 4  # px between two lines at one level
 BESIDE = "drawn at"
 
 
-def figures(study: Study, curves: Callable[[Any], Sequence[tuple[int, float]]],
-            shares: Importance | None = None,
-            losses: Callable[[Any], Sequence[tuple[int, float]]] = lambda run: ()) -> list[Figure]:  # fmt: skip
+def figures(
+    study: Study,
+    curves: Callable[[Any], Sequence[tuple[int, float]]],
+    shares: Importance | None = None,
+    losses: Callable[[Any], Sequence[tuple[int, float]]] = lambda run: (),
+) -> list[Figure]:
     """All figures that the study has the axes for.
 
     Args:
@@ -48,9 +51,15 @@ def figures(study: Study, curves: Callable[[Any], Sequence[tuple[int, float]]],
         shares: what its factors explain, of `importance`.
         losses: a run → (step, value) of its training loss, drawn where it was validated less than three times.
     """
-    made = [heatmap(study), *(against_factor(study, name) for name in study.factors), parallel(study),
-            importance_bars(shares, study.metric) if shares else None, against_parameters(study), against_seconds(study),
-            learning_curves(study, curves) or learning_curves(study, losses, TRAIN)]  # fmt: skip
+    made = [
+        heatmap(study),
+        *(against_factor(study, name) for name in study.factors),
+        parallel(study),
+        importance_bars(shares, study.metric) if shares else None,
+        against_parameters(study),
+        against_seconds(study),
+        learning_curves(study, curves) or learning_curves(study, losses, TRAIN),
+    ]
     return [figure for figure in made if figure is not None]
 
 
@@ -60,13 +69,9 @@ def heatmap(study: Study) -> Figure | None:
         return None
     down, across = study.factors
     cells = [
-        {"down": shown(g.factors[down]), "across": shown(g.factors[across]), **statistics(g)}
-        for g in study.groups
-        if g.values
+        {"down": shown(g.factors[down]), "across": shown(g.factors[across]), **statistics(g)} for g in study.groups if g.values
     ]
-    lines, heads = (
-        [str(value) for value in dict.fromkeys(cell[side] for cell in cells)] for side in ("down", "across")
-    )
+    lines, heads = ([str(value) for value in dict.fromkeys(cell[side] for cell in cells)] for side in ("down", "across"))
     if len(lines) < 2 or len(heads) < 2 or len({(cell["down"], cell["across"]) for cell in cells}) < len(cells):
         return None
     if any(g.factors[name] is None for g in study.groups for name in study.factors):
@@ -79,8 +84,12 @@ def heatmap(study: Study) -> Figure | None:
     best = (max if study.higher else min)(cells, key=lambda cell: cell["mean"])
     middle = (min(cell["mean"] for cell in cells) + max(cell["mean"] for cell in cells)) / 2
     for cell in cells:
-        cell |= {"text": number(cell["mean"], digits), "spread": f"± {number(cell['sd'], digits)}" if cell["sd"] else "",
-                 "best": cell is best, "dark": (cell["mean"] < middle) == study.higher}  # fmt: skip
+        cell |= {
+            "text": number(cell["mean"], digits),
+            "spread": f"± {number(cell['sd'], digits)}" if cell["sd"] else "",
+            "best": cell is best,
+            "dark": (cell["mean"] < middle) == study.higher,
+        }
     x = {
         "field": "across",
         "type": "ordinal",
@@ -92,13 +101,17 @@ def heatmap(study: Study) -> Figure | None:
     scheme = {"scheme": "viridis", "reverse": not study.higher}
     ink = {"condition": {"test": "datum.dark", "value": "white"}, "value": "black"}
     layers = [
-        {"mark": {"type": "rect"}, "encoding": {"color": {"field": "mean", "type": "quantitative", "scale": scheme,
-                                                          "legend": None}}},
-        {"mark": {"type": "rect", "fillOpacity": 0, "stroke": "black", "strokeWidth": 3},
-         "transform": [{"filter": "datum.best"}]},
+        {
+            "mark": {"type": "rect"},
+            "encoding": {"color": {"field": "mean", "type": "quantitative", "scale": scheme, "legend": None}},
+        },
+        {
+            "mark": {"type": "rect", "fillOpacity": 0, "stroke": "black", "strokeWidth": 3},
+            "transform": [{"filter": "datum.best"}],
+        },
         {"mark": {"type": "text", "dy": -7, "fontSize": 13}, "encoding": {"text": {"field": "text"}, "color": ink}},
         {"mark": {"type": "text", "dy": 9, "fontSize": 10}, "encoding": {"text": {"field": "spread"}, "color": ink}},
-    ]  # fmt: skip
+    ]
     spec = {
         "data": {"values": cells},
         "encoding": {"x": x, "y": y},
@@ -130,17 +143,18 @@ def against_factor(study: Study, factor: str) -> Figure | None:
         share = (i - (len(lines) - 1) / 2) * APART / (WIDTH - 2 * PADDING)
         for group in found:
             x = group.factors[factor]
-            rows.append(
-                {"x": x, BESIDE: _beside(x, share, low, high, is_log), "line": texts[line], **statistics(group)}
-            )
+            rows.append({"x": x, BESIDE: _beside(x, share, low, high, is_log), "line": texts[line], **statistics(group)})
     scale: Spec = {"type": "log", "base": 2} if is_log else {"zero": False}
     scale |= {"nice": False, "padding": PADDING, "domain": [low, high]}
     axis: Spec = {"grid": False, "format": "~r"} | ({"values": sorted(levels)} if len(levels) <= MOST_LINES else {})
     across = {"field": BESIDE, "type": "quantitative", "title": names[factor], "scale": scale, "axis": axis}
     beside = ", settings at one value are drawn side by side" if len(lines) > 1 else ""
-    return Figure(f"by-{names[factor]}", f"{study.metric} by {names[factor]}",
-                  f"Mean over seeds; bars are ± one standard deviation{beside}. The {side(study)} is better.",
-                  whole({"data": {"values": rows}, **_lines(study, across, rows)}))  # fmt: skip
+    return Figure(
+        f"by-{names[factor]}",
+        f"{study.metric} by {names[factor]}",
+        f"Mean over seeds; bars are ± one standard deviation{beside}. The {side(study)} is better.",
+        whole({"data": {"values": rows}, **_lines(study, across, rows)}),
+    )
 
 
 def learning_curves(
@@ -156,9 +170,7 @@ def learning_curves(
     known = [g for g in study.groups if g.values]
     known.sort(key=lambda g: summarise(list(g.values.values())).mean, reverse=study.higher)
     best = {id(group) for group in known[:MOST_LINES]}
-    chosen = [
-        group for group in study.groups if id(group) in best
-    ]  # in their order: colours are those of other figures
+    chosen = [group for group in study.groups if id(group) in best]  # in their order: colours are those of other figures
     rows, texts = [], brief(group.label for group in chosen)
     for group in chosen:
         at: dict[int, list[float]] = {}

@@ -45,10 +45,15 @@ class Point(NamedTuple):
 
 def against_parameters(study: Study) -> Figure | None:
     """The metric against trainable parameters, with the front of those that none with fewer parameters beats."""
-    points = [(size, size, size, group) for group in study.groups
-              if group.values and (size := group.numbers.get("trained_parameters"))]  # fmt: skip
-    caption = (f"Mean over seeds, ± one standard deviation; the {side(study)} is better. Named and joined: no setting with as "
-               "many parameters or fewer is better.")  # fmt: skip
+    points = [
+        (size, size, size, group)
+        for group in study.groups
+        if group.values and (size := group.numbers.get("trained_parameters"))
+    ]
+    caption = (
+        f"Mean over seeds, ± one standard deviation; the {side(study)} is better. Named and joined: no setting with as "
+        "many parameters or fewer is better."
+    )
     return _of_study(study, points, "parameters", "trainable parameters", "trained parameters", caption, "~s", True)
 
 
@@ -61,8 +66,10 @@ def against_seconds(study: Study) -> Figure | None:
             mean = summarise(seconds)
             sd = 0.0 if math.isnan(mean.sd) else mean.sd
             points.append((mean.mean, mean.mean - sd, mean.mean + sd, group))
-    caption = (f"Means over seeds, ± one standard deviation both ways; the {side(study)} is better, left is faster, as "
-               "measured on the machine of each run. Named and joined: no setting as fast or faster is better.")  # fmt: skip
+    caption = (
+        f"Means over seeds, ± one standard deviation both ways; the {side(study)} is better, left is faster, as "
+        "measured on the machine of each run. Named and joined: no setting as fast or faster is better."
+    )
     return _of_study(study, points, "seconds", "seconds of training", "seconds of training", caption, "~r", False)
 
 
@@ -78,19 +85,24 @@ def against_latency(lines: list[Line], metric: str) -> Figure | None:
         return None
     points = [Point(ms, ms, ms, line.mean, line.low, line.high, line.row.label, line.row.label) for ms, line in timed]
     spec = scatter(points, "milliseconds a query", f"↑ {title(metric)}", True, "~r", is_log=True, names_all=True)
-    caption = ("Up is better, left is faster. Bars are 95% intervals of the mean over queries. Joined: no system as fast or "
-               "faster is better.")  # fmt: skip
+    caption = (
+        "Up is better, left is faster. Bars are 95% intervals of the mean over queries. Joined: no system as fast or "
+        "faster is better."
+    )
     return Figure("latency", f"{title(metric)} against milliseconds a query", caption, spec)
 
 
-def _of_study(study: Study, found: list, name: str, what: str, axis: str, caption: str, form: str,
-              is_log: bool) -> Figure | None:  # fmt: skip
+def _of_study(
+    study: Study, found: list, name: str, what: str, axis: str, caption: str, form: str, is_log: bool
+) -> Figure | None:
     if len({x for x, *_ in found}) < 2 or len(found) > MOST:
         return None
     rows = [(x, low, high, statistics(group), group) for x, low, high, group in found]
     few = len({method(group) for *_, group in rows}) <= MOST_LINES
-    points = [Point(x, low, high, row["mean"], row["low"], row["high"], group.label, method(group) if few else "all settings")
-              for x, low, high, row, group in rows]  # fmt: skip
+    points = [
+        Point(x, low, high, row["mean"], row["low"], row["high"], group.label, method(group) if few else "all settings")
+        for x, low, high, row, group in rows
+    ]
     least = min(low for _, low, *_ in found)
     log = is_log or max(x for x, *_ in found) >= LOG_FROM * least > 0
     spec = scatter(points, axis, arrowed(study), study.higher, form, log)
@@ -106,8 +118,9 @@ def front(points: Sequence[Point], higher: bool) -> list[Point]:
     return found
 
 
-def scatter(points: Sequence[Point], x_title: str, y_title: str, higher: bool, form: str, is_log: bool,
-            names_all: bool = False) -> Spec:  # fmt: skip
+def scatter(
+    points: Sequence[Point], x_title: str, y_title: str, higher: bool, form: str, is_log: bool, names_all: bool = False
+) -> Spec:
     """Points with bars, their front as steps, and names that cover nothing; numbers and a key where they find no place.
 
     Args:
@@ -126,8 +139,20 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, higher: bool, f
     if key:
         x, y, labels = _arrange(points, named, [str(i + 1) for i in range(len(named))], best, is_log, reach=10)
     kinds = brief(point.kind for point in points)
-    rows = [{"x": one.x, "x_low": one.x_low, "x_high": one.x_high, "mean": one.y, "low": one.low, "high": one.high,
-             "label": one.label, "kind": kinds[one.kind], "front": one in best} for one in points]  # fmt: skip
+    rows = [
+        {
+            "x": one.x,
+            "x_low": one.x_low,
+            "x_high": one.x_high,
+            "mean": one.y,
+            "low": one.low,
+            "high": one.high,
+            "label": one.label,
+            "kind": kinds[one.kind],
+            "front": one in best,
+        }
+        for one in points
+    ]
 
     def back(scale: Scale, px: float, log: bool = False) -> float:
         value = scale.low + (px - scale.start) / (scale.end - scale.start) * (scale.high - scale.low)
@@ -138,42 +163,77 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, higher: bool, f
         left = label.box.left >= x(_scaled(point.x, is_log))
         at = label.box.left if left else label.box.right
         text = str(i + 1) if key else texts[point.label]
-        written.append({"x": back(x, at, is_log), "y": back(y, (label.box.top + label.box.bottom) / 2), "text": text,
-                        "side": "left" if left else "right"})  # fmt: skip
+        written.append(
+            {
+                "x": back(x, at, is_log),
+                "y": back(y, (label.box.top + label.box.bottom) / 2),
+                "text": text,
+                "side": "left" if left else "right",
+            }
+        )
         if label.leader:
             x0, y0, x1, y1 = label.leader
             leaders.append({"x": back(x, x0, is_log), "y": back(y, y0), "x2": back(x, x1, is_log), "y2": back(y, y1)})
     ends = [10**end if is_log else end for end in (x.low, x.high)]
-    x_channel = {"field": "x", "type": "quantitative", "title": x_title + (", log scale" if is_log else ""),
-                 "scale": {"domain": ends, "nice": False, **({"type": "log"} if is_log else {"zero": False})},
-                 "axis": {"format": form, "grid": False, "tickCount": 5}}  # fmt: skip
-    y_channel = {"field": "mean", "type": "quantitative", "title": y_title,
-                 "scale": {"domain": [y.low, y.high], "nice": False, "zero": False}}  # fmt: skip
-    bars = [{"mark": {"type": "rule"},
-             "encoding": {"x": x_channel, "y": {**y_channel, "field": "low"}, "y2": {"field": "high"}}}]  # fmt: skip
+    x_channel = {
+        "field": "x",
+        "type": "quantitative",
+        "title": x_title + (", log scale" if is_log else ""),
+        "scale": {"domain": ends, "nice": False, **({"type": "log"} if is_log else {"zero": False})},
+        "axis": {"format": form, "grid": False, "tickCount": 5},
+    }
+    y_channel = {
+        "field": "mean",
+        "type": "quantitative",
+        "title": y_title,
+        "scale": {"domain": [y.low, y.high], "nice": False, "zero": False},
+    }
+    bars = [
+        {"mark": {"type": "rule"}, "encoding": {"x": x_channel, "y": {**y_channel, "field": "low"}, "y2": {"field": "high"}}}
+    ]
     if any(one.x_low < one.x_high for one in points):
-        bars.append({"mark": {"type": "rule"}, "encoding": {"x": {**x_channel, "field": "x_low"}, "x2": {"field": "x_high"},
-                                                            "y": y_channel}})  # fmt: skip
+        bars.append(
+            {
+                "mark": {"type": "rule"},
+                "encoding": {"x": {**x_channel, "field": "x_low"}, "x2": {"field": "x_high"}, "y": y_channel},
+            }
+        )
     colour, shape = told_apart("kind", rows)
     if names_all:
-        colour, shape = (
-            {name: {**channel, "legend": None} for name, channel in one.items()} for one in (colour, shape)
-        )
+        colour, shape = ({name: {**channel, "legend": None} for name, channel in one.items()} for one in (colour, shape))
     ink = {"color": {"value": "black"}}
     layers = [
-        {"mark": {"type": "line", "strokeDash": [4, 3], "interpolate": "step-after"}, "transform": [{"filter": "datum.front"}],
-         "encoding": {"x": x_channel, "y": y_channel, "color": {"value": "#999"}}},  # the front is no method's
+        {
+            "mark": {"type": "line", "strokeDash": [4, 3], "interpolate": "step-after"},
+            "transform": [{"filter": "datum.front"}],
+            "encoding": {"x": x_channel, "y": y_channel, "color": {"value": "#999"}},
+        },  # the front is no method's
         *({**bar, "encoding": {**bar["encoding"], **colour}} for bar in bars),
-        {"mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
-         "encoding": {"x": x_channel, "y": y_channel, **colour, **shape}},
-        {"data": {"values": leaders}, "mark": {"type": "rule", "strokeWidth": 0.8},
-         "encoding": {"x": {**x_channel, "field": "x"}, "x2": {"field": "x2"}, "y": {**y_channel, "field": "y"},
-                      "y2": {"field": "y2"}, "color": {"value": "#777"}}},
-        *({"data": {"values": [one for one in written if one["side"] == align]},
-           "mark": {"type": "text", "align": align, "baseline": "middle", "fontSize": FONT},
-           "encoding": {"x": x_channel, "y": {**y_channel, "field": "y"}, "text": {"field": "text"}, **ink}}
-          for align in ("left", "right") if any(one["side"] == align for one in written)),
-    ]  # fmt: skip
+        {
+            "mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
+            "encoding": {"x": x_channel, "y": y_channel, **colour, **shape},
+        },
+        {
+            "data": {"values": leaders},
+            "mark": {"type": "rule", "strokeWidth": 0.8},
+            "encoding": {
+                "x": {**x_channel, "field": "x"},
+                "x2": {"field": "x2"},
+                "y": {**y_channel, "field": "y"},
+                "y2": {"field": "y2"},
+                "color": {"value": "#777"},
+            },
+        },
+        *(
+            {
+                "data": {"values": [one for one in written if one["side"] == align]},
+                "mark": {"type": "text", "align": align, "baseline": "middle", "fontSize": FONT},
+                "encoding": {"x": x_channel, "y": {**y_channel, "field": "y"}, "text": {"field": "text"}, **ink},
+            }
+            for align in ("left", "right")
+            if any(one["side"] == align for one in written)
+        ),
+    ]
     layers = [layer for layer in layers if layer.get("data", {}).get("values") != []]
     if key:
         # where not even numbers find a place, the key has the coordinates
@@ -185,28 +245,54 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, higher: bool, f
 def _key(texts: list[str]) -> Spec:
     """Numbers with their names: below the plot, for the legend stands at its right."""
     rows = [{"text": f"{i + 1}  {text}", "y": HEIGHT + 56 + LINE * i} for i, text in enumerate(texts)]
-    return {"data": {"values": rows}, "mark": {"type": "text", "align": "left", "baseline": "middle", "fontSize": FONT},
-            "encoding": {"x": {"value": 0}, "y": {"field": "y", "type": "quantitative", "scale": None, "axis": None},
-                         "text": {"field": "text"}, "color": {"value": "black"}}}  # fmt: skip
+    return {
+        "data": {"values": rows},
+        "mark": {"type": "text", "align": "left", "baseline": "middle", "fontSize": FONT},
+        "encoding": {
+            "x": {"value": 0},
+            "y": {"field": "y", "type": "quantitative", "scale": None, "axis": None},
+            "text": {"field": "text"},
+            "color": {"value": "black"},
+        },
+    }
 
 
-def _arrange(points: Sequence[Point], named: Sequence[Point], texts: list[str], best: Sequence[Point], is_log: bool,
-             reach: float = 4) -> tuple[Scale, Scale, list[Label] | None]:  # fmt: skip
+def _arrange(
+    points: Sequence[Point], named: Sequence[Point], texts: list[str], best: Sequence[Point], is_log: bool, reach: float = 4
+) -> tuple[Scale, Scale, list[Label] | None]:
     """Scales and label places: with the least room at the right at which most names stand beside their points."""
     y = _scale([one.low for one in points], [one.high for one in points], HEIGHT, 0, EDGE, EDGE)
     rooms = sorted({EDGE, *(widest([text], FONT) + EDGE + 6 for text in texts)})
     found: list[tuple[int, int, Scale, list[Label]]] = []
     for i, room in enumerate(room for room in rooms if room <= 0.45 * WIDTH):
-        x = _scale([_scaled(one.x_low, is_log) for one in points], [_scaled(one.x_high, is_log) for one in points], 0, WIDTH,
-                   EDGE, room)  # fmt: skip
+        x = _scale(
+            [_scaled(one.x_low, is_log) for one in points],
+            [_scaled(one.x_high, is_log) for one in points],
+            0,
+            WIDTH,
+            EDGE,
+            room,
+        )
         spots = [(x(_scaled(one.x, is_log)), y(one.y)) for one in named]
-        labels = place(spots, [(widest([text], FONT), FONT * 1.3) for text in texts], _taken(points, best, x, y, is_log),
-                       Box(0, 0, WIDTH, HEIGHT), gap=9, reach=reach)  # fmt: skip
+        labels = place(
+            spots,
+            [(widest([text], FONT), FONT * 1.3) for text in texts],
+            _taken(points, best, x, y, is_log),
+            Box(0, 0, WIDTH, HEIGHT),
+            gap=9,
+            reach=reach,
+        )
         if labels is not None:
             found.append((sum(label.leader is not None for label in labels), i, x, labels))
     if not found:
-        x = _scale([_scaled(one.x_low, is_log) for one in points], [_scaled(one.x_high, is_log) for one in points], 0, WIDTH,
-                   EDGE, EDGE)  # fmt: skip
+        x = _scale(
+            [_scaled(one.x_low, is_log) for one in points],
+            [_scaled(one.x_high, is_log) for one in points],
+            0,
+            WIDTH,
+            EDGE,
+            EDGE,
+        )
         return x, y, None
     _, _, x, labels = min(found, key=lambda one: one[:2])
     return x, y, labels
@@ -217,8 +303,11 @@ def _taken(points: Sequence[Point], best: Sequence[Point], x: Scale, y: Scale, i
     taken = []
     for one in points:
         px, py = x(_scaled(one.x, is_log)), y(one.y)
-        taken += [Box(px - 6, py - 6, px + 6, py + 6), Box(px - 2, y(one.high), px + 2, y(one.low)),
-                  Box(x(_scaled(one.x_low, is_log)), py - 2, x(_scaled(one.x_high, is_log)), py + 2)]  # fmt: skip
+        taken += [
+            Box(px - 6, py - 6, px + 6, py + 6),
+            Box(px - 2, y(one.high), px + 2, y(one.low)),
+            Box(x(_scaled(one.x_low, is_log)), py - 2, x(_scaled(one.x_high, is_log)), py + 2),
+        ]
     corners = [(x(_scaled(one.x, is_log)), y(one.y)) for one in best]
     for (x0, y0), (x1, y1) in itertools.pairwise(corners):
         taken += [Box(x0, y0 - 1, x1, y0 + 1), Box(x1 - 1, min(y0, y1), x1 + 1, max(y0, y1))]

@@ -19,24 +19,56 @@ def importance_bars(found: Importance, metric: str) -> Figure:
     """
     shown = [one for one in found.shares if one.order][:MOST_BARS] + [one for one in found.shares if not one.order]
     names = brief(one.label for one in shown)
-    rows = [{"label": names[one.label], "share": one.share, "low": one.low, "high": one.high, "text": f"{one.share:.1%}",
-             "kind": _kind(one)} for one in shown]  # fmt: skip
+    rows = [
+        {
+            "label": names[one.label],
+            "share": one.share,
+            "low": one.low,
+            "high": one.high,
+            "text": f"{one.share:.1%}",
+            "kind": _kind(one),
+        }
+        for one in shown
+    ]
     end = max(0.01, *(one.high for one in shown))
-    y = {"field": "label", "type": "nominal", "sort": [row["label"] for row in rows], "title": None,
-         "axis": {"labelLimit": 320, "ticks": False, "domain": False, "labelPadding": 6}}  # fmt: skip
-    x = {"field": "share", "type": "quantitative", "title": "share of variance",
-         "scale": {"domain": [0, end], "nice": False}, "axis": {"format": "~%", "tickCount": 5}}  # fmt: skip
-    colour = {"field": "kind", "type": "nominal", "legend": None,
-              "scale": {"domain": list(KINDS), "range": list(KINDS.values())}}  # fmt: skip
+    y = {
+        "field": "label",
+        "type": "nominal",
+        "sort": [row["label"] for row in rows],
+        "title": None,
+        "axis": {"labelLimit": 320, "ticks": False, "domain": False, "labelPadding": 6},
+    }
+    x = {
+        "field": "share",
+        "type": "quantitative",
+        "title": "share of variance",
+        "scale": {"domain": [0, end], "nice": False},
+        "axis": {"format": "~%", "tickCount": 5},
+    }
+    colour = {
+        "field": "kind",
+        "type": "nominal",
+        "legend": None,
+        "scale": {"domain": list(KINDS), "range": list(KINDS.values())},
+    }
     layers: list[Spec] = [
-        {"mark": {"type": "bar", "height": STEP - 10, "stroke": EDGE, "strokeWidth": 0.8},
-         "encoding": {"x": x, "y": y, "color": colour}},
-        {"mark": {"type": "text", "align": "left", "fontSize": 11},
-         "encoding": {"x": {"value": WIDTH + 8}, "y": y, "text": {"field": "text"}}},
-    ]  # fmt: skip
+        {
+            "mark": {"type": "bar", "height": STEP - 10, "stroke": EDGE, "strokeWidth": 0.8},
+            "encoding": {"x": x, "y": y, "color": colour},
+        },
+        {
+            "mark": {"type": "text", "align": "left", "fontSize": 11},
+            "encoding": {"x": {"value": WIDTH + 8}, "y": y, "text": {"field": "text"}},
+        },
+    ]
     if found.kind != EXACT:
-        layers.insert(1, {"mark": {"type": "rule", "strokeWidth": 1.5},
-                          "encoding": {"x": {**x, "field": "low"}, "x2": {"field": "high"}, "y": y}})  # fmt: skip
+        layers.insert(
+            1,
+            {
+                "mark": {"type": "rule", "strokeWidth": 1.5},
+                "encoding": {"x": {**x, "field": "low"}, "x2": {"field": "high"}, "y": y},
+            },
+        )
     if found.seed is not None:
         layers += _noise(found.seed, x, end)
     spec = {"data": {"values": rows}, "layer": layers, "width": WIDTH, "height": {"step": STEP}}
@@ -55,8 +87,10 @@ def _noise(share: float, x: Spec, end: float) -> list[Spec]:
     at = {"data": {"values": [{"share": share, "text": NOISE}]}}
     right = share > end / 2
     text = {"type": "text", "align": "right" if right else "left", "baseline": "bottom", "fontSize": 10, "y": -4}
-    return [{**at, "mark": {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.2}, "encoding": {"x": x}},
-            {**at, "mark": text, "encoding": {"x": x, "text": {"field": "text"}}}]  # fmt: skip
+    return [
+        {**at, "mark": {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.2}, "encoding": {"x": x}},
+        {**at, "mark": text, "encoding": {"x": x, "text": {"field": "text"}}},
+    ]
 
 
 def _kind(one: Share) -> str:

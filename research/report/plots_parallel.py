@@ -56,13 +56,13 @@ def parallel(study: Study) -> Figure | None:
     axes.append(_metric_axis(arrowed(study), values))
     lines, runs = [], []
     for i, (group, mean) in enumerate(zip(drawn, means, strict=True)):
-        lines += _line(
-            axes, factors, group, mean, {"line": i, "mean": mean, "best": i == len(drawn) - 1, "label": group.label}
-        )
+        lines += _line(axes, factors, group, mean, {"line": i, "mean": mean, "best": i == len(drawn) - 1, "label": group.label})
         for seed, value in group.values.items() if single else ():
             runs += _line(axes, factors, group, value, {"line": f"{i}-{seed}", "mean": mean})
-    caption = (f"Lines are settings, from the values of their factors to their mean over seeds; the {side(study)} is better. "
-               f"The best, {drawn[-1].label}, is thick with a black edge.")  # fmt: skip
+    caption = (
+        f"Lines are settings, from the values of their factors to their mean over seeds; the {side(study)} is better. "
+        f"The best, {drawn[-1].label}, is thick with a black edge."
+    )
     caption += " Thin lines are single runs." if single else ""
     caption += f" The first {MOST_AXES} of {len(varied)} factors." if len(varied) > MOST_AXES else ""
     caption += f" The best {MOST_LINES} of {len(groups)} settings." if len(groups) > MOST_LINES else ""
@@ -80,34 +80,51 @@ def _spec(axes: list[Axis], lines: list[Spec], runs: list[Spec], higher: bool) -
     titles = brief([axis.title for axis in axes], 34)
     texts = [text for axis in axes[:last] for _, text in axis.ticks]
     step = min(WIDE, max(NARROW, widest(texts, FONT) + 30, widest(titles.values(), 12) + 14))
-    x = {
-        "field": "axis",
-        "type": "quantitative",
-        "axis": None,
-        "scale": {"domain": [0, last], "nice": False, "zero": False},
-    }
+    x = {"field": "axis", "type": "quantitative", "axis": None, "scale": {"domain": [0, last], "nice": False, "zero": False}}
     y = {"field": "at", "type": "quantitative", "axis": None, "scale": {"domain": [0, 1], "nice": False, "zero": False}}
-    colour = {"field": "mean", "type": "quantitative", "legend": None,
-              "scale": {"scheme": {"name": "viridis", "extent": EXTENT}, "reverse": not higher}}  # fmt: skip
+    colour = {
+        "field": "mean",
+        "type": "quantitative",
+        "legend": None,
+        "scale": {"scheme": {"name": "viridis", "extent": EXTENT}, "reverse": not higher},
+    }
     path = {"x": x, "y": y, "detail": {"field": "line"}, "order": {"field": "axis"}}
     heads = [{"axis": i, "text": titles[axis.title]} for i, axis in enumerate(axes)]
     ticks = [{"axis": i, "at": at, "text": text} for i, axis in enumerate(axes) for at, text in axis.ticks]
     layers: list[Spec] = [
         {"data": {"values": heads}, "mark": {"type": "rule", "color": "#555"}, "encoding": {"x": x}},
-        {"data": {"values": runs}, "mark": {"type": "line", "strokeWidth": 0.8, "opacity": 0.5},
-         "encoding": {**path, "color": colour}},
-        {"mark": {"type": "line", "strokeWidth": 1.8, "opacity": 0.9}, "transform": [{"filter": "!datum.best"}],
-         "encoding": {**path, "color": colour}},
-        {"mark": {"type": "line", "strokeWidth": 6, "color": "black"}, "transform": [{"filter": "datum.best"}],
-         "encoding": path},
-        {"mark": {"type": "line", "strokeWidth": 3.4}, "transform": [{"filter": "datum.best"}],
-         "encoding": {**path, "color": colour}},
-        {"data": {"values": ticks}, "mark": {"type": "point", "shape": "stroke", "size": 50, "color": "#555", "opacity": 1},
-         "encoding": {"x": x, "y": y}},
+        {
+            "data": {"values": runs},
+            "mark": {"type": "line", "strokeWidth": 0.8, "opacity": 0.5},
+            "encoding": {**path, "color": colour},
+        },
+        {
+            "mark": {"type": "line", "strokeWidth": 1.8, "opacity": 0.9},
+            "transform": [{"filter": "!datum.best"}],
+            "encoding": {**path, "color": colour},
+        },
+        {
+            "mark": {"type": "line", "strokeWidth": 6, "color": "black"},
+            "transform": [{"filter": "datum.best"}],
+            "encoding": path,
+        },
+        {
+            "mark": {"type": "line", "strokeWidth": 3.4},
+            "transform": [{"filter": "datum.best"}],
+            "encoding": {**path, "color": colour},
+        },
+        {
+            "data": {"values": ticks},
+            "mark": {"type": "point", "shape": "stroke", "size": 50, "color": "#555", "opacity": 1},
+            "encoding": {"x": x, "y": y},
+        },
         *_texts(ticks, last, x, y),
-        {"data": {"values": heads}, "mark": {"type": "text", "fontSize": 12, "baseline": "bottom", "y": -14},
-         "encoding": {"x": x, "text": {"field": "text"}}},
-    ]  # fmt: skip
+        {
+            "data": {"values": heads},
+            "mark": {"type": "text", "fontSize": 12, "baseline": "bottom", "y": -14},
+            "encoding": {"x": x, "text": {"field": "text"}},
+        },
+    ]
     layers = [layer for layer in layers if layer.get("data", {}).get("values") != []]
     return {"data": {"values": lines}, "layer": layers, "width": round(step * last), "height": HEIGHT}
 
@@ -117,10 +134,22 @@ def _texts(ticks: list[Spec], last: int, x: Spec, y: Spec) -> list[Spec]:
     layers = []
     for align, where in (("right", f"datum.axis < {last}"), ("left", f"datum.axis == {last}")):
         for edge in ({"stroke": "white", "strokeWidth": 3.5, "strokeJoin": "round"}, {"color": "black"}):
-            mark = {"type": "text", "align": align, "dx": -8 if align == "right" else 8, "fontSize": FONT,
-                    "baseline": "middle", **edge}  # fmt: skip
-            layers.append({"data": {"values": ticks}, "transform": [{"filter": where}], "mark": mark,
-                           "encoding": {"x": x, "y": y, "text": {"field": "text"}}})  # fmt: skip
+            mark = {
+                "type": "text",
+                "align": align,
+                "dx": -8 if align == "right" else 8,
+                "fontSize": FONT,
+                "baseline": "middle",
+                **edge,
+            }
+            layers.append(
+                {
+                    "data": {"values": ticks},
+                    "transform": [{"filter": where}],
+                    "mark": mark,
+                    "encoding": {"x": x, "y": y, "text": {"field": "text"}},
+                }
+            )
     return layers
 
 
@@ -133,9 +162,7 @@ def _factor_axis(name: str, values: list[Any]) -> Axis:
     if all(map(is_number, known)) and len({*known}) > 1:
         return _number_axis(name, known, None in values)
     texts = brief(sorted({shown(value) for value in values}), NAME)
-    places = {
-        text: 1 - i / max(1, len(texts) - 1) for i, text in enumerate(texts)
-    }  # the lines drawn may have one alone
+    places = {text: 1 - i / max(1, len(texts) - 1) for i, text in enumerate(texts)}  # the lines drawn may have one alone
     ticks = [(place, texts[text]) for text, place in places.items()]
     return Axis(name, lambda value: places[shown(value)], _apart(ticks))
 
@@ -147,9 +174,7 @@ def _number_axis(name: str, known: list[float], absent: bool) -> Axis:
     bottom = NONE_BELOW if absent else 0.0
 
     def place(value: float | None) -> float:
-        return (
-            0.0 if value is None else bottom + (1 - bottom) * (scale(value) - scale(low)) / (scale(high) - scale(low))
-        )
+        return 0.0 if value is None else bottom + (1 - bottom) * (scale(value) - scale(low)) / (scale(high) - scale(low))
 
     levels = sorted({*known})
     if len(levels) > 8:  # drawn from a range: round numbers, not the draws

@@ -39,5 +39,4 @@ def _as_run(facts: dict) -> dict:
     """A training's provenance under the names of a retrieval's; its time is that of the start."""
     data = facts.get("data") if isinstance(facts.get("data"), dict) else {}
     hashes = ", ".join(f"{name} {value}" for name, value in data.items() if isinstance(value, str))
-    return {**facts, "data": hashes, "models": {"base": facts.get("model_hash")}, "started": facts.get("time", ""),
-            "time": ""}  # fmt: skip
+    return {**facts, "data": hashes, "models": {"base": facts.get("model_hash")}, "started": facts.get("time", ""), "time": ""}

@@ -112,13 +112,24 @@ def record(study: Study, claims: Sequence[dict[str, str]] = ()) -> dict[str, Any
     runs = [run for group in study.groups for run in group.runs]
     origins, alike = list(dict.fromkeys(run.made_of for run in runs)), shared(runs)
     groups = [
-        {"label": group.label, "factors": group.factors, "options": _own(group, alike),
-         "runs": [_kept(run, origins) for run in group.runs]}
+        {
+            "label": group.label,
+            "factors": group.factors,
+            "options": _own(group, alike),
+            "runs": [_kept(run, origins) for run in group.runs],
+        }
         for group in study.groups
-    ]  # fmt: skip
-    return {"metric": study.metric, "higher": study.higher, "factors": list(groups[0]["factors"]),
-            "telling": study.factors, "options": alike,
-            "made_of": [list(origin) for origin in origins], "groups": groups, "claims": list(claims)}  # fmt: skip
+    ]
+    return {
+        "metric": study.metric,
+        "higher": study.higher,
+        "factors": list(groups[0]["factors"]),
+        "telling": study.factors,
+        "options": alike,
+        "made_of": [list(origin) for origin in origins],
+        "groups": groups,
+        "claims": list(claims),
+    }
 
 
 def shared(runs: Sequence[Run]) -> dict[str, Any]:
@@ -127,8 +138,11 @@ def shared(runs: Sequence[Run]) -> dict[str, Any]:
     if not runs:
         return {}
     first, *others = runs
-    return {name: value for name, value in first.options.items()
-            if name != SEED and all(name in run.options and run.options[name] == value for run in others)}  # fmt: skip
+    return {
+        name: value
+        for name, value in first.options.items()
+        if name != SEED and all(name in run.options and run.options[name] == value for run in others)
+    }
 
 
 def _own(group: Group, alike: dict[str, Any]) -> dict[str, Any]:
@@ -138,9 +152,15 @@ def _own(group: Group, alike: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kept(run: Run, origins: list[tuple[str, ...]]) -> dict[str, Any]:
-    return {"run": run.name, "id": run.point or run.name, "seed": run.seed, "state": run.state, "error": run.error,
-            "metrics": {name: value if math.isfinite(value) else None for name, value in run.metrics.items()},
-            "made_of": origins.index(run.made_of)}  # fmt: skip
+    return {
+        "run": run.name,
+        "id": run.point or run.name,
+        "seed": run.seed,
+        "state": run.state,
+        "error": run.error,
+        "metrics": {name: value if math.isfinite(value) else None for name, value in run.metrics.items()},
+        "made_of": origins.index(run.made_of),
+    }
 
 
 def read_record(value: Any, where: str) -> Record:
@@ -155,17 +175,35 @@ def read_record(value: Any, where: str) -> Record:
     try:
         settings = []
         for group in value["groups"]:
-            runs = [Kept(one["run"], one["id"], one["seed"], one["state"], one["error"], _numbers(one["metrics"]),
-                         tuple(value["made_of"][one["made_of"]])) for one in group["runs"]]  # fmt: skip
+            runs = [
+                Kept(
+                    one["run"],
+                    one["id"],
+                    one["seed"],
+                    one["state"],
+                    one["error"],
+                    _numbers(one["metrics"]),
+                    tuple(value["made_of"][one["made_of"]]),
+                )
+                for one in group["runs"]
+            ]
             settings.append(Setting(group["label"], dict(group["factors"]), dict(group["options"]), runs))
         claims = {one["claim"]: (one["state"], one["words"]) for one in value["claims"]}
-        return Record(str(value["metric"]), bool(value["higher"]), list(value["factors"]), list(value["telling"]),
-                      dict(value["options"]), settings,
-                      claims)  # fmt: skip
+        return Record(
+            str(value["metric"]),
+            bool(value["higher"]),
+            list(value["factors"]),
+            list(value["telling"]),
+            dict(value["options"]),
+            settings,
+            claims,
+        )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise UserError(f"{where} says nothing of its runs ({type(error).__name__}: {error}); expected a study's groups with "
-                        "their values, as `research report` writes them now. Make that report again, or name its run "
-                        "folders instead.") from None  # fmt: skip
+        raise UserError(
+            f"{where} says nothing of its runs ({type(error).__name__}: {error}); expected a study's groups with "
+            "their values, as `research report` writes them now. Make that report again, or name its run "
+            "folders instead."
+        ) from None
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, float]:

@@ -35,14 +35,10 @@ def pdf(drawing: str) -> bytes:
 
     made = vl_convert.svg_to_pdf(drawing)
     # entries of a dictionary come in any order; sorted they take as many bytes, so that the table of offsets stays right
-    made = re.sub(
-        rb"(?:^ +/\w+ \d+ 0 R\n){2,}", lambda match: b"".join(sorted(match[0].splitlines(True))), made, flags=re.M
-    )
+    made = re.sub(rb"(?:^ +/\w+ \d+ 0 R\n){2,}", lambda match: b"".join(sorted(match[0].splitlines(True))), made, flags=re.M)
     made = re.sub(rb"(/(?:CreationDate|ModDate) ?\(D:)\d{14}", rb"\g<1>20000101000000", made)
     # as long as it was: the table at the end counts bytes
-    return re.sub(
-        rb"(/ID ?\[)(.*?)\]", lambda match: match[1] + b"<00><00>".ljust(len(match[2])) + b"]", made, flags=re.S
-    )
+    return re.sub(rb"(/ID ?\[)(.*?)\]", lambda match: match[1] + b"<00><00>".ljust(len(match[2])) + b"]", made, flags=re.S)
 
 
 def write_figures(out: Path, drawn: list[tuple[Figure, str]]) -> None:

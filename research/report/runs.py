@@ -77,11 +77,15 @@ def collect(paths: list[Path], names: dict[Path, str] | None = None) -> Runs:
     metric = next((name for name in rows[0].means if all(name in row.means for row in rows)), None)
     if metric is None:
         held = "; ".join(f"{row.label}: {', '.join(row.means)}" for row in rows)
-        raise UserError(f"the runs have no metric in common ({held}); expected one of each or more. Run `research "
-                        "retrieve` again with the same --metrics.")  # fmt: skip
+        raise UserError(
+            f"the runs have no metric in common ({held}); expected one of each or more. Run `research "
+            "retrieve` again with the same --metrics."
+        )
     if any(row.per_query[metric].keys() != rows[0].per_query[metric].keys() for row in rows):
-        raise UserError(f"the runs say they hold the same data, yet their {metric} covers different queries: a "
-                        "metrics.json was changed. Make the runs again.")  # fmt: skip
+        raise UserError(
+            f"the runs say they hold the same data, yet their {metric} covers different queries: a "
+            "metrics.json was changed. Make the runs again."
+        )
     return Runs(folders, rows, metric)
 
 
@@ -122,8 +126,10 @@ def _read(path: Path, name: str) -> Folder:
     # `retrieve` writes the provenance again at its end, with `seconds`: without it metrics.json is an earlier command's
     unfinished = provenance.get("verb") == "retrieve" and "seconds" not in provenance
     if unfinished or provenance.get("data") != metrics["data"]:
-        raise UserError(f"run {path} is half-written: the command in its {MARKER} did not finish, so metrics.json is "
-                        f"an earlier one's. Finish it: {again}")  # fmt: skip
+        raise UserError(
+            f"run {path} is half-written: the command in its {MARKER} did not finish, so metrics.json is "
+            f"an earlier one's. Finish it: {again}"
+        )
     examples = path / "examples.json"
     return Folder(name, metrics, provenance, read_json(examples) if examples.exists() else {})
 
@@ -133,13 +139,16 @@ def _check(path: Path, metrics: Any) -> dict:
     wanted = ("source", "split", "data", "queries", "documents", "stages")
     missing = [key for key in wanted if not metrics.get(key)] if isinstance(metrics, dict) else wanted
     if missing or not isinstance(metrics["stages"], dict):
-        raise UserError(f"{path} has no {', '.join(missing or ['stages'])}; expected the file of a finished `research "
-                        "retrieve`. Make the run again, or leave it out.")  # fmt: skip
+        raise UserError(
+            f"{path} has no {', '.join(missing or ['stages'])}; expected the file of a finished `research "
+            "retrieve`. Make the run again, or leave it out."
+        )
     for name, stage in metrics["stages"].items():
         parts = [stage.get(key) if isinstance(stage, dict) else None for key in ("metrics", "per_query", "facts")]
         if not all(isinstance(part, dict) for part in parts) or not all(parts[1].get(metric) for metric in parts[0]):
-            raise UserError(f"{path} has no per-query values for every metric of stage {name!r}, which the tests need. "
-                            "Make the run again.")  # fmt: skip
+            raise UserError(
+                f"{path} has no per-query values for every metric of stage {name!r}, which the tests need. Make the run again."
+            )
     return metrics
 
 
@@ -149,10 +158,14 @@ def _refuse_mixed(folders: list[Folder]) -> None:
         held.setdefault((folder.metrics["data"], folder.metrics["split"]), []).append(folder.name)
     if len(held) > 1:
         source = {folder.name: folder.metrics["source"] for folder in folders}
-        lines = (f"{', '.join(names)}: {source[names[0]]} split {split} (data {data[:12]})"
-                 for (data, split), names in held.items())  # fmt: skip
-        raise UserError("the runs hold different data, whose numbers cannot be compared: " + "; ".join(lines)
-                        + ". Make one report for each.")  # fmt: skip
+        lines = (
+            f"{', '.join(names)}: {source[names[0]]} split {split} (data {data[:12]})" for (data, split), names in held.items()
+        )
+        raise UserError(
+            "the runs hold different data, whose numbers cannot be compared: "
+            + "; ".join(lines)
+            + ". Make one report for each."
+        )
 
 
 # ---- rows -----------------------------------------------------------------------------------------------------------
@@ -162,11 +175,17 @@ def _rows(folder: Folder) -> list[Row]:
     tops, chosen = folder.examples.get("top", {}), folder.metrics.get("mix")
     chosen_on = {"mix_split": chosen["split"]} if isinstance(chosen, dict) and "split" in chosen else {}
     return [
-        Row(folder.name, name, stage["facts"].get("label", name),
-            stage["facts"] | (chosen_on if "mix" in stage["facts"] else {}), stage["metrics"], stage["per_query"],
-            tops.get(name, {}))
+        Row(
+            folder.name,
+            name,
+            stage["facts"].get("label", name),
+            stage["facts"] | (chosen_on if "mix" in stage["facts"] else {}),
+            stage["metrics"],
+            stage["per_query"],
+            tops.get(name, {}),
+        )
         for name, stage in folder.metrics["stages"].items()
-    ]  # fmt: skip
+    ]
 
 
 def _merge(rows: list[Row]) -> list[Row]:
@@ -201,7 +220,5 @@ def _distinct_labels(rows: list[Row]) -> list[Row]:
     """A label that two rows share is followed by the run's name, and by the stage's where that is not enough."""
     for suffix in ("run", "stage"):
         times = Counter(row.label for row in rows)
-        rows = [
-            row._replace(label=f"{row.label} · {getattr(row, suffix)}") if times[row.label] > 1 else row for row in rows
-        ]
+        rows = [row._replace(label=f"{row.label} · {getattr(row, suffix)}") if times[row.label] > 1 else row for row in rows]
     return rows

@@ -25,9 +25,7 @@ def check_metrics(path: Path, metrics: dict[str, Any]) -> dict[str, Any]:
         _number(path, name, metrics.get(name))
     for example, one in _named(path, "answers", metrics.get("answers"), "examples with answers").items():
         prompt = one.get("prompt") if isinstance(one, dict) else None
-        if not isinstance(one, dict) or (
-            isinstance(prompt, list) and not all(isinstance(turn, dict) for turn in prompt)
-        ):
+        if not isinstance(one, dict) or (isinstance(prompt, list) and not all(isinstance(turn, dict) for turn in prompt)):
             raise _wrong(path, f"answers.{example}", one, "a prompt, a reference and an answer")
     monitor = metrics.get("monitor")
     if not isinstance(monitor, str | None):

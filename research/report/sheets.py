@@ -76,8 +76,10 @@ def mean_cells(mean: SeedSummary | None, digits: int, rank: int = 0, mark: str =
     alone = math.isnan(mean.sd)
     spread = "" if alone else f" ± {number(mean.sd, digits)}"
     interval = NOTHING if alone else f"[{number(mean.low, digits)}, {number(mean.high, digits)}]"
-    return [Cell(f"{number(mean.mean, digits)}{spread}", mean.mean, rank, mark, None if alone else mean.sd),
-            Cell(interval, None if alone else [mean.low, mean.high])]  # fmt: skip
+    return [
+        Cell(f"{number(mean.mean, digits)}{spread}", mean.mean, rank, mark, None if alone else mean.sd),
+        Cell(interval, None if alone else [mean.low, mean.high]),
+    ]
 
 
 def difference_cells(pair: Pair | None, digits: int, is_baseline: bool) -> list[Cell]:
@@ -85,8 +87,10 @@ def difference_cells(pair: Pair | None, digits: int, is_baseline: bool) -> list[
     if pair is None:
         return [Cell("baseline" if is_baseline else NOTHING), Cell(NOTHING)]
     unknown = math.isnan(pair.p_holm)
-    return [Cell(number(pair.comparison.difference, digits, plus=True), pair.comparison.difference),
-            Cell(NOTHING, None) if unknown else Cell(p_value(pair.p_holm), pair.p_holm)]  # fmt: skip
+    return [
+        Cell(number(pair.comparison.difference, digits, plus=True), pair.comparison.difference),
+        Cell(NOTHING, None) if unknown else Cell(p_value(pair.p_holm), pair.p_holm),
+    ]
 
 
 def count_cell(value: float | None) -> Cell:

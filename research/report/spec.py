@@ -34,11 +34,15 @@ class Spec(NamedTuple):
 
 
 TYPES: dict[str, tuple[type, str]] = {
-    "title": (str, "a text"), "metric": (str, "a metric, such as val/loss"), "goal": (str, "maximize or minimize"),
-    "baseline": (str, "the label of a setting"), "pair_by_seed": (bool, "true or false"),
-    "factors": (list, "a list of options"), "metrics": (list, "a list of metrics"),
+    "title": (str, "a text"),
+    "metric": (str, "a metric, such as val/loss"),
+    "goal": (str, "maximize or minimize"),
+    "baseline": (str, "the label of a setting"),
+    "pair_by_seed": (bool, "true or false"),
+    "factors": (list, "a list of options"),
+    "metrics": (list, "a list of metrics"),
     "seed": (str, "the option that holds the seed"),
-}  # fmt: skip
+}
 
 
 def read_spec(path: Path | None) -> Spec:
@@ -50,9 +54,7 @@ def read_spec(path: Path | None) -> Spec:
         return Spec()
     value: Any = read_yaml(path, "spec") or {}
     if not isinstance(value, dict):
-        raise UserError(
-            f"{path} holds {type(value).__name__}; expected a mapping such as `metric: val/loss`. Correct it."
-        )
+        raise UserError(f"{path} holds {type(value).__name__}; expected a mapping such as `metric: val/loss`. Correct it.")
     for name, one in value.items():
         if name not in TYPES:
             raise UserError(f"{path} has {str(name)!r}; {suggest(str(name), list(TYPES))}. Correct it.")

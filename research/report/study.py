@@ -99,8 +99,7 @@ def collect(paths: Sequence[Path], seed: str | None = None) -> list[Run]:
             wandb.append(path)
         else:
             what = "is no folder of a run or a sweep, and holds no log of W&B" if path.exists() else "does not exist"
-            raise UserError(f"{path} {what}; expected what `research fit` or `research sweep` wrote, or W&B. Check the "
-                            "path.")  # fmt: skip
+            raise UserError(f"{path} {what}; expected what `research fit` or `research sweep` wrote, or W&B. Check the path.")
     if not found and not wandb:
         raise UserError("no runs; expected folders of `research fit` or `research sweep`, or of W&B. Name one.")
     names = name_folders([path for path, _ in found]) if found else {}
@@ -113,8 +112,9 @@ def by_what_is_computed(runs: list[Run]) -> list[Run]:
 
     A batch size is then that of all processes. Where a sweep has such an option for a parameter, all stay as typed.
     """
-    differ = {name for run in runs for name in run.how
-              if len({as_key(one.options[name]) for one in runs if name in one.options}) > 1}  # fmt: skip
+    differ = {
+        name for run in runs for name in run.how if len({as_key(one.options[name]) for one in runs if name in one.options}) > 1
+    }
     if not differ or any(name in run.swept for run in runs for name in differ):
         return runs
     return [run._replace(options=run.options | {name: run.how[name][1] for name in run.how}) for run in runs]
@@ -135,8 +135,10 @@ def points_of(folder: Path) -> list[dict[str, Any]]:
     for number, text in enumerate((folder / PLAN).read_bytes().splitlines(), 1):
         one = _planned(f"{folder / PLAN}:{number}", text)
         if (first := lines.setdefault(one["point"], number)) != number:
-            raise UserError(f"{folder / PLAN}:{first} and :{number} are both {one['point']}; expected each point once. Plan "
-                            "the sweep again.")  # fmt: skip
+            raise UserError(
+                f"{folder / PLAN}:{first} and :{number} are both {one['point']}; expected each point once. Plan "
+                "the sweep again."
+            )
         points.append(one | {"sweep": sweep})
     if not points:
         raise UserError(f"{folder / PLAN} has no points; expected one or more. Plan the sweep again.")
@@ -183,9 +185,7 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     provenance = check_provenance(path / MARKER, _object(path / MARKER)) if begun else {}
     metrics = _result(path / "metrics.json") if begun else {}
     config = read_config(path / "config.yaml") if begun and (path / "config.yaml").exists() else {}
-    options = (
-        options_from(without_later_defaults(config)) if config else with_method(options_of(known.get("values", {})))
-    )
+    options = options_from(without_later_defaults(config)) if config else with_method(options_of(known.get("values", {})))
     one_way = options_from(one_spelling(_as_run(config, provenance.get("processes"))))
     how = {name: (value, one_way[name]) for name, value in options.items() if one_way.get(name, value) != value}
     data = known_facts(provenance["data"]) if isinstance(provenance.get("data"), dict) else {}
@@ -193,17 +193,33 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
     made_of = (json.dumps(data, sort_keys=True) if data else "", str(code), str(provenance.get("model_hash") or ""))
     state, error = _state(begun, metrics, event)
     numbers, examples = _measured(path, metrics) if state in FINISHED else ({}, {})
-    facts = {name: metrics["trained"][name] for name in FACTS
-             if isinstance(metrics.get("trained"), dict) and metrics["trained"].get(name) is not None}  # fmt: skip
+    facts = {
+        name: metrics["trained"][name]
+        for name in FACTS
+        if isinstance(metrics.get("trained"), dict) and metrics["trained"].get(name) is not None
+    }
     for fact in ("trained_parameters", "adapter_bytes"):  # what the plan has counted, of trainings that do not say it
         if state in FINISHED and known.get("facts", {}).get(fact):
             facts.setdefault(fact, known["facts"][fact])
     facts |= {name: metrics[name] for name in ("seconds", "steps", "temperature") if metrics.get(name) is not None}
-    return Run(name, path.resolve(), state, error, known.get("sweep", ""), known.get("point") or provenance.get("point") or "",
-               options.get(SEED), options, numbers, facts, examples, made_of,
-               tuple(name for name, value in known.get("values", {}).items() if not isinstance(value, dict)),
-               monitor=str(metrics.get("monitor") or ""), how=how,
-               numbers=numbers_key(fingerprints_of(provenance), config, path))  # fmt: skip
+    return Run(
+        name,
+        path.resolve(),
+        state,
+        error,
+        known.get("sweep", ""),
+        known.get("point") or provenance.get("point") or "",
+        options.get(SEED),
+        options,
+        numbers,
+        facts,
+        examples,
+        made_of,
+        tuple(name for name, value in known.get("values", {}).items() if not isinstance(value, dict)),
+        monitor=str(metrics.get("monitor") or ""),
+        how=how,
+        numbers=numbers_key(fingerprints_of(provenance), config, path),
+    )
 
 
 def _as_run(config: dict, processes: Any) -> dict:
@@ -226,9 +242,7 @@ def _state(begun: bool, metrics: dict, event: dict) -> tuple[str, str]:
 def _measured(path: Path, metrics: dict) -> tuple[dict[str, float], dict]:
     numbers, examples = {}, {}
     for split, result in (("val", metrics), ("test", _result(path / "test.json"))):
-        numbers |= {
-            f"{split}/{name}": value for name, value in (result.get("metrics") or {}).items() if value is not None
-        }
+        numbers |= {f"{split}/{name}": value for name, value in (result.get("metrics") or {}).items() if value is not None}
         examples |= {f"{split}/{name}": values for name, values in (result.get("per_query") or {}).items()}
     return numbers, examples
 

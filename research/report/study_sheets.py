@@ -9,18 +9,7 @@ from research.metrics.planning import noise_floor, pooled_spread
 from research.metrics.seeds import summarise
 from research.report.groups import Group, Study, marginal, short_names, shown, some
 from research.report.numbers import counted, p_phrase, plain
-from research.report.sheets import (
-    MARK,
-    NOTHING,
-    Cell,
-    Sheet,
-    count_cell,
-    decimals,
-    difference_cells,
-    mean_cells,
-    number,
-    ranks,
-)
+from research.report.sheets import MARK, NOTHING, Cell, Sheet, count_cell, decimals, difference_cells, mean_cells, number, ranks
 
 PLANNED = 5  # seeds from which the power of a planned study is what the noncentral t says
 MATCHED = 0.1  # trainable parameters within a tenth of each other count as equal
@@ -40,21 +29,40 @@ def results(study: Study, baseline: str | None = None, paired: bool = False, alp
     names, digits = short_names(study.factors), decimals(study.groups)
     means = [summarise(list(group.values.values())) if group.values else None for group in study.groups]
     places = ranks([None if mean is None else round(mean.mean, digits) for mean in means], study.higher)
-    columns = [*(names[name] for name in study.factors), "seeds", study.metric, "95% interval", "difference", "p (Holm)",
-               "parameters", "seconds"]  # fmt: skip
+    columns = [
+        *(names[name] for name in study.factors),
+        "seeds",
+        study.metric,
+        "95% interval",
+        "difference",
+        "p (Holm)",
+        "parameters",
+        "seconds",
+    ]
     rows = []
     for group, mean, place in zip(study.groups, means, places, strict=True):
         pair = pairs.get(group.label)
         counted = str(len(group.values)) if not group.missing else f"{len(group.values)} of {len(group.runs)}"
         mark = MARK if pair is not None and pair.verdict == DIFFERS else ""
-        rows.append([*(Cell(shown(group.factors[name]), group.factors[name]) for name in study.factors),
-                     Cell(counted, len(group.values)), *mean_cells(mean, digits, place, mark),
-                     *difference_cells(pair, digits, group.label == first),
-                     *(count_cell(group.numbers.get(name)) for name in ("trained_parameters", "seconds"))])  # fmt: skip
+        rows.append(
+            [
+                *(Cell(shown(group.factors[name]), group.factors[name]) for name in study.factors),
+                Cell(counted, len(group.values)),
+                *mean_cells(mean, digits, place, mark),
+                *difference_cells(pair, digits, group.label == first),
+                *(count_cell(group.numbers.get(name)) for name in ("trained_parameters", "seconds")),
+            ]
+        )
     always = len(study.factors) + 2
     keep = [i for i in range(len(columns)) if i < always or any(row[i].text != NOTHING for row in rows)]
-    return Sheet("results", f"{study.metric} by setting", [columns[i] for i in keep], [[row[i] for i in keep] for row in rows],
-                 _notes(study, pairs, first, paired, alpha, digits), len(study.factors))  # fmt: skip
+    return Sheet(
+        "results",
+        f"{study.metric} by setting",
+        [columns[i] for i in keep],
+        [[row[i] for i in keep] for row in rows],
+        _notes(study, pairs, first, paired, alpha, digits),
+        len(study.factors),
+    )
 
 
 def against(study: Study, baseline: str | None, paired: bool, alpha: float) -> dict[str, Pair]:
@@ -126,9 +134,14 @@ def by_factor(study: Study, factor: str, paired: bool = False) -> Sheet | None:
     rows = []
     for level, mean, place in zip(values, means, places, strict=True):
         mark = MARK if level in pairs and pairs[level].verdict == DIFFERS else ""
-        rows.append([Cell(level, levels[level][others[0]].factors[factor]), Cell(str(mean.n), mean.n),
-                     *mean_cells(mean, digits, place, mark),
-                     *difference_cells(pairs.get(level), digits, level == first)])  # fmt: skip
+        rows.append(
+            [
+                Cell(level, levels[level][others[0]].factors[factor]),
+                Cell(str(mean.n), mean.n),
+                *mean_cells(mean, digits, place, mark),
+                *difference_cells(pairs.get(level), digits, level == first),
+            ]
+        )
     columns = [names[factor], "seeds", study.metric, "95% interval", "difference", "p (Holm)"]
     rest = ", ".join(names[name] for name in study.factors if name != factor)
     test = "the paired" if paired else "Welch's"
@@ -151,9 +164,7 @@ def grid(study: Study) -> Sheet | None:
     if len(cells) != len(study.groups) or len(lines) < 2 or len(heads) < 2 or NOTHING in (*lines, *heads):
         return None
     keys = list(itertools.product(lines, heads))
-    means = [
-        summarise(list(cells[key].values.values())) if key in cells and cells[key].values else None for key in keys
-    ]
+    means = [summarise(list(cells[key].values.values())) if key in cells and cells[key].values else None for key in keys]
     places = ranks([None if mean is None else round(mean.mean, digits) for mean in means], study.higher)
     found = {key: mean_cells(mean, digits, place)[0] for key, mean, place in zip(keys, means, places, strict=True)}
     rows = [[Cell(line, line), *(found[line, head] for head in heads)] for line in lines]
@@ -182,9 +193,15 @@ def matched(study: Study) -> Sheet | None:
     for block in blocks:
         means = [summarise(list(group.values.values())) for group in block]
         places = ranks([round(mean.mean, digits) for mean in means], study.higher)
-        rows += [[Cell(group.label, group.label), count_cell(group.numbers["trained_parameters"]), Cell(str(mean.n), mean.n),
-                  *mean_cells(mean, digits, place)]
-                 for group, mean, place in zip(block, means, places, strict=True)]  # fmt: skip
+        rows += [
+            [
+                Cell(group.label, group.label),
+                count_cell(group.numbers["trained_parameters"]),
+                Cell(str(mean.n), mean.n),
+                *mean_cells(mean, digits, place),
+            ]
+            for group, mean, place in zip(block, means, places, strict=True)
+        ]
     columns = ["setting", "parameters", "seeds", study.metric, "95% interval"]
     note = f"Blocks of settings whose trainable parameters lie within {MATCHED:.0%} of the smallest; best and second of each."
     return Sheet("matched", f"{study.metric} at matched trainable parameters", columns, rows, [note])
@@ -198,8 +215,10 @@ def every_run(study: Study) -> Sheet:
     for group in study.groups:
         factors = [Cell(shown(group.factors[name]), group.factors[name]) for name in study.factors]
         for run in group.runs:
-            values = [Cell(number(run.metrics[name], 4), run.metrics[name]) if name in run.metrics else Cell(NOTHING)
-                      for name in metrics]  # fmt: skip
+            values = [
+                Cell(number(run.metrics[name], 4), run.metrics[name]) if name in run.metrics else Cell(NOTHING)
+                for name in metrics
+            ]
             rows.append(
                 [Cell(run.name, run.name), *factors, Cell(str(run.seed), run.seed), Cell(run.state, run.state), *values]
             )
@@ -207,20 +226,21 @@ def every_run(study: Study) -> Sheet:
     return Sheet("runs", "Every run", columns, rows, [], 1 + len(study.factors))
 
 
-def _notes(
-    study: Study, pairs: dict[str, Pair], first: str | None, paired: bool, alpha: float, digits: int
-) -> list[str]:
+def _notes(study: Study, pairs: dict[str, Pair], first: str | None, paired: bool, alpha: float, digits: int) -> list[str]:
     better = "higher" if study.higher else "lower"
-    notes = [f"Mean ± standard deviation over seeds ({better} is better), 95% t interval of the mean. Best bold, second "
-             "underlined."]  # fmt: skip
+    notes = [
+        f"Mean ± standard deviation over seeds ({better} is better), 95% t interval of the mean. Best bold, second underlined."
+    ]
     if study.aside:
         notes.append(f"{study.aside[0].upper()}{study.aside[1:]}.")
     if not pairs:
         return notes
     test = "the paired t test over seeds" if paired else "Welch's t test over seeds"
     made = counted(len(pairs), "comparison")
-    notes.append(f"Difference from {first} by {test}, p after Holm over {made}; {MARK} p < {plain(alpha)}. It speaks "
-                 "of the method trained again with other seeds, on these examples.")  # fmt: skip
+    notes.append(
+        f"Difference from {first} by {test}, p after Holm over {made}; {MARK} p < {plain(alpha)}. It speaks "
+        "of the method trained again with other seeds, on these examples."
+    )
     tested = {first, *pairs}
     if other := [group.label for group in study.groups if group.values and group.label not in tested]:
         notes.append(f"Not tested, since a pair of runs is lacking (other seeds than {first}): {some(other)}.")
@@ -232,21 +252,13 @@ def _notes(
         n = statistics.mode(map(len, spread))
         floor = noise_floor(sd, n, len(pairs), alpha=alpha)
         # the plan's power is that of Welch's test from about five seeds on (LOG.md): below, it would promise too much
-        found = (
-            f"; a true one of {number(floor.detectable, digits)} is found in 4 of 5 such studies"
-            if n >= PLANNED
-            else ""
+        found = f"; a true one of {number(floor.detectable, digits)} is found in 4 of 5 such studies" if n >= PLANNED else ""
+        below = sum(pair.verdict == DIFFERS and abs(pair.comparison.difference) < floor.critical for pair in pairs.values())
+        quiet = f"; the {counted(below, 'marked row')} below it {'has' if below == 1 else 'have'} less spread" if below else ""
+        notes.append(
+            f"Noise floor: between settings of n = {n} and the usual spread ({number(sd, digits)}) differences below "
+            f"{number(floor.critical, digits)} are not resolved{quiet}{found}."
         )
-        below = sum(
-            pair.verdict == DIFFERS and abs(pair.comparison.difference) < floor.critical for pair in pairs.values()
-        )
-        quiet = (
-            f"; the {counted(below, 'marked row')} below it {'has' if below == 1 else 'have'} less spread"
-            if below
-            else ""
-        )
-        notes.append(f"Noise floor: between settings of n = {n} and the usual spread ({number(sd, digits)}) differences below "
-                     f"{number(floor.critical, digits)} are not resolved{quiet}{found}.")  # fmt: skip
     return notes
 
 

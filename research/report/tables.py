@@ -89,9 +89,7 @@ def cost_table(rows: list[Row]) -> Table | None:
         "Encoding, documents/s": _plain([row.facts.get("documents_per_second") for row in rows], decimals=1),
     }
     recalls = list(dict.fromkeys(name for row in rows for name in row.facts if name.startswith("ann_recall@")))
-    columns |= {
-        name.replace("ann_recall", "ANN recall"): _shares([row.facts.get(name) for row in rows]) for name in recalls
-    }
+    columns |= {name.replace("ann_recall", "ANN recall"): _shares([row.facts.get(name) for row in rows]) for name in recalls}
     columns = {name: cells for name, cells in columns.items() if any(cell.text != NOTHING for cell in cells)}
     if not columns:
         return None
@@ -104,9 +102,10 @@ def sheets(lines: list[Line], metric: str) -> list[sheet.Sheet]:
     names, count = [sheet.Cell(row.label, row.label) for row in rows], len(rows[0].per_query[metric])
     means, *_, times = zip(*systems_table(lines, metric).body, strict=True)
     columns: dict[str, list[sheet.Cell]] = {
-        "system": names, title(metric): [_sheet_cell(cell) for cell in means],
+        "system": names,
+        title(metric): [_sheet_cell(cell) for cell in means],
         "95% interval": [sheet.Cell(f"[{share(line.low)}, {share(line.high)}]", [line.low, line.high]) for line in lines],
-    }  # fmt: skip
+    }
     tests = zip(*map(_test_cells, lines), strict=True)
     columns |= zip(("difference", "its 95% interval", "p (Holm)", "better", "worse"), map(list, tests), strict=True)
     columns["ms a query"] = [_sheet_cell(cell) for cell in times]
@@ -114,13 +113,24 @@ def sheets(lines: list[Line], metric: str) -> list[sheet.Sheet]:
     notes = [f"Means over {count:,} {'query' if count == 1 else 'queries'} with 95% bootstrap intervals. Best bold."]
     if len(lines) > 1:
         made = "1 comparison" if len(lines) == 2 else f"{len(lines) - 1} comparisons"
-        notes.append("Difference from the row above by the paired permutation test over queries, on so many of which the "
-                     f"system is better or worse; p after Holm over {made}. It speaks of these trained models on queries like "
-                     "these.")  # fmt: skip
-    found = [sheet.Sheet("systems", f"{title(metric)} by system", list(columns),
-                         [list(cells) for cells in zip(*columns.values(), strict=True)], notes + repeated(rows))]  # fmt: skip
-    for name, table, note in (("metrics", metrics_table(rows), notes[0].replace(" with 95% bootstrap intervals", "")),
-                              ("cost", cost_table(rows), "Best bold.")):  # fmt: skip
+        notes.append(
+            "Difference from the row above by the paired permutation test over queries, on so many of which the "
+            f"system is better or worse; p after Holm over {made}. It speaks of these trained models on queries like "
+            "these."
+        )
+    found = [
+        sheet.Sheet(
+            "systems",
+            f"{title(metric)} by system",
+            list(columns),
+            [list(cells) for cells in zip(*columns.values(), strict=True)],
+            notes + repeated(rows),
+        )
+    ]
+    for name, table, note in (
+        ("metrics", metrics_table(rows), notes[0].replace(" with 95% bootstrap intervals", "")),
+        ("cost", cost_table(rows), "Best bold."),
+    ):
         if table is not None:
             body = [[who, *map(_sheet_cell, cells)] for who, cells in zip(names, table.body, strict=True)]
             found.append(sheet.Sheet(name, table.title, ["system", *table.columns], body, [note]))
@@ -144,8 +154,10 @@ def _test_cells(line: Line) -> list[sheet.Cell]:
     values: list[tuple[str, Any]] = [
         (signed(against.difference), against.difference),
         (f"[{signed(against.low)}, {signed(against.high)}]", [against.low, against.high]),
-        (p_value(line.p_holm), line.p_holm), (f"{against.better:,}", against.better), (f"{against.worse:,}", against.worse),
-    ]  # fmt: skip
+        (p_value(line.p_holm), line.p_holm),
+        (f"{against.better:,}", against.better),
+        (f"{against.worse:,}", against.worse),
+    ]
     return [sheet.Cell(*value) for value in values]
 
 

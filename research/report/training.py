@@ -17,9 +17,7 @@ from research.runfolder import MARKER, read_json
 
 Curve = list[tuple[int, float]]  # (optimizer steps taken, value), finite values only
 CURVES = "curves.jsonl"
-LOADER = getattr(
-    yaml, "CSafeLoader", yaml.SafeLoader
-)  # libyaml where it is there: a thousand configurations in 2 s, not 18
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it is there: a thousand configurations in 2 s, not 18
 CURE = "Copy the run folder again, make the run again, or leave it out"
 
 
@@ -92,13 +90,23 @@ def read_training(path: Path, name: str) -> Training:
     values = _curve(lines, f"val/{monitor}")
     last = lines[-1]["step"]
     training = Training(
-        name, path.resolve(), config, provenance, finished, monitor,
-        loss=_curve(lines, "train/loss"), values=values, best=_best(path, metrics, monitor, values, finished),
-        steps=metrics.get("steps", last) if finished else last, drawn=last, seconds=_seconds(lines, metrics),
-        per_second=None, lr=max((value for _, value in _curve(lines, "train/lr")), default=None),
+        name,
+        path.resolve(),
+        config,
+        provenance,
+        finished,
+        monitor,
+        loss=_curve(lines, "train/loss"),
+        values=values,
+        best=_best(path, metrics, monitor, values, finished),
+        steps=metrics.get("steps", last) if finished else last,
+        drawn=last,
+        seconds=_seconds(lines, metrics),
+        per_second=None,
+        lr=max((value for _, value in _curve(lines, "train/lr")), default=None),
         temperature=_ends(_curve(lines, "train/temperature")),
         not_finite=sum(not math.isfinite(line.get("train/loss", 0)) for line in lines),
-    )  # fmt: skip
+    )
     return training._replace(per_second=_per_second(training, lines))
 
 
@@ -109,12 +117,12 @@ def read_config(path: Path) -> dict:
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
     except FileNotFoundError:
-        raise UserError(
-            f"training {path.parent} has no {path.name}; expected what `research fit` wrote. {CURE}."
-        ) from None
+        raise UserError(f"training {path.parent} has no {path.name}; expected what `research fit` wrote. {CURE}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable YAML ({str(error).splitlines()[0]}); expected the configuration that "
-                        f"`research fit` wrote. {CURE}.") from None  # fmt: skip
+        raise UserError(
+            f"{path} is not readable YAML ({str(error).splitlines()[0]}); expected the configuration that "
+            f"`research fit` wrote. {CURE}."
+        ) from None
     except RecursionError:
         config = None
     if is_deep(config):
@@ -131,8 +139,10 @@ def _metrics(path: Path) -> dict:
     metrics = read_json(path)
     kind = metrics.get("kind") if isinstance(metrics, dict) else metrics
     if kind != "fit" or not isinstance(metrics.get("metrics"), dict) or not isinstance(metrics.get("step"), int):
-        raise UserError(f"{path} has kind {_shown(kind)}; expected \"fit\" with the best step and its metrics, as "
-                        f"`research fit` writes it. {CURE}.")  # fmt: skip
+        raise UserError(
+            f'{path} has kind {_shown(kind)}; expected "fit" with the best step and its metrics, as '
+            f"`research fit` writes it. {CURE}."
+        )
     return metrics
 
 
@@ -152,8 +162,9 @@ def _lines(path: Path, finished: bool, again: str) -> list[dict]:
         raise UserError(f"training {path} has no lines in {CURVES}, so nothing to show; expected one a step. {cure}.")
     for number, (before, line) in enumerate(pairwise(lines), 2):
         if line["step"] < before["step"]:
-            raise UserError(f"{file}:{number}: step {line['step']} after step {before['step']}; expected steps in order. "
-                            f"{CURE}.")  # fmt: skip
+            raise UserError(
+                f"{file}:{number}: step {line['step']} after step {before['step']}; expected steps in order. {CURE}."
+            )
     return lines
 
 
@@ -170,8 +181,7 @@ def _checked(file: Path, number: int, line: Any) -> dict:
         line = {name: math.nan if value is None and name != "step" else value for name, value in line.items()}
     good = isinstance(line, dict) and isinstance(line.get("step"), int) and line["step"] >= 0
     if not good or not all(isinstance(value, int | float) for value in line.values()):
-        raise UserError(f"{file}:{number}: {_shown(line)} is damaged; expected an object of a step and its numbers. "
-                        f"{CURE}.")  # fmt: skip
+        raise UserError(f"{file}:{number}: {_shown(line)} is damaged; expected an object of a step and its numbers. {CURE}.")
     return line
 
 
@@ -197,9 +207,7 @@ def read_lines(path: Path, about: str = "") -> list[dict[str, Any]]:
         raise UserError(f"{file} is not UTF-8 ({error}); expected lines of JSON. {CURE}.") from None
     chosen = [(number, text) for number, text in enumerate(texts, 1) if key in text]
     lines = _parsed([text for _, text in chosen])
-    found = [
-        _checked(file, number, line) for (number, _), line in zip(chosen, lines, strict=True) if line is not DAMAGED
-    ]
+    found = [_checked(file, number, line) for (number, _), line in zip(chosen, lines, strict=True) if line is not DAMAGED]
     return [line for line in found if not about or about in line]
 
 
@@ -248,8 +256,10 @@ def _best(path: Path, metrics: dict, monitor: str, values: Curve, finished: bool
         return None
     there = [other for step, other in values if step == metrics["step"]]
     if there and not any(math.isclose(value, other, abs_tol=1e-5) for other in there):
-        raise UserError(f"training {path} has {monitor} {there[0]:.4f} at step {metrics['step']} in {CURVES} and "
-                        f"{value:.4f} in metrics.json; expected the files of one run. {CURE}.")  # fmt: skip
+        raise UserError(
+            f"training {path} has {monitor} {there[0]:.4f} at step {metrics['step']} in {CURVES} and "
+            f"{value:.4f} in metrics.json; expected the files of one run. {CURE}."
+        )
     return metrics["step"], value
 
 

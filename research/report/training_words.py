@@ -50,8 +50,7 @@ def facts(training: Training) -> list[str]:
         f"from {base(training)}",
         f"on {data(training)}",
         f"validated on {training.setting('data', 'val')}" if training.setting("data", "val") else None,
-        f"{training.steps:,} step{'' if training.steps == 1 else 's'}"
-        + (f" of {size:,}" if isinstance(size, int) else ""),
+        f"{training.steps:,} step{'' if training.steps == 1 else 's'}" + (f" of {size:,}" if isinstance(size, int) else ""),
         _time(training.seconds),
         f"{plain(training.per_second)} examples/s" if training.per_second else None,
         f"lr peak {plain(training.lr)}" if training.lr else None,
@@ -90,19 +89,38 @@ def table(trainings: list[Training]) -> str:
     """All trainings as one Markdown table; "" of none."""
     if not trainings:
         return ""
-    head = ["Training", "Metric", "Best", "Untrained", "At step", "Steps", "Base model", "Trained on", "lr peak",
-            "Temperature", "Seed"]  # fmt: skip
+    head = [
+        "Training",
+        "Metric",
+        "Best",
+        "Untrained",
+        "At step",
+        "Steps",
+        "Base model",
+        "Trained on",
+        "lr peak",
+        "Temperature",
+        "Seed",
+    ]
     rows = []
     for training in trainings:
         step, value = training.best or (None, None)
         name = f"{training.name} ({state(training)})" if state(training) else training.name
-        rows.append([
-            name, metric(training), NOTHING if value is None else share(value),
-            NOTHING if training.untrained is None else share(training.untrained),
-            NOTHING if step is None else f"{step:,}", f"{training.steps:,}", base(training), data(training),
-            NOTHING if training.lr is None else plain(training.lr), temperature(training),
-            str(training.provenance.get("seed", NOTHING)),
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                metric(training),
+                NOTHING if value is None else share(value),
+                NOTHING if training.untrained is None else share(training.untrained),
+                NOTHING if step is None else f"{step:,}",
+                f"{training.steps:,}",
+                base(training),
+                data(training),
+                NOTHING if training.lr is None else plain(training.lr),
+                temperature(training),
+                str(training.provenance.get("seed", NOTHING)),
+            ]
+        )
     align = [":--", ":--", "--:", "--:", "--:", "--:", ":--", ":--", "--:", "--:", "--:"]
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, align, *([*map(escape, row)] for row in rows)])
 
@@ -111,12 +129,21 @@ def summary(training: Training) -> dict:
     """A training's numbers for programs."""
     step, value = training.best or (None, None)
     return {
-        "run": training.name, "finished": training.finished, "monitor": f"val/{training.monitor}", "best": value,
-        "step": step, "untrained": training.untrained, "steps": training.steps, "base_model": base(training),
-        "train": training.setting("data", "train"), "data": training.provenance.get("data"), "lr": training.lr,
-        "temperature": training.temperature and training.temperature[1], "seed": training.provenance.get("seed"),
+        "run": training.name,
+        "finished": training.finished,
+        "monitor": f"val/{training.monitor}",
+        "best": value,
+        "step": step,
+        "untrained": training.untrained,
+        "steps": training.steps,
+        "base_model": base(training),
+        "train": training.setting("data", "train"),
+        "data": training.provenance.get("data"),
+        "lr": training.lr,
+        "temperature": training.temperature and training.temperature[1],
+        "seed": training.provenance.get("seed"),
         "seconds": training.seconds,
-    }  # fmt: skip
+    }
 
 
 def _time(seconds: float) -> str:

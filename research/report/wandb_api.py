@@ -18,8 +18,16 @@ TRIES = 3  # each waits for an answer for WANDB_HTTP_TIMEOUT seconds (19)
 WAIT = 2.0  # seconds between two
 GAVE_UP = "giving up after"  # W&B's client, which has tried as often itself
 OFFLINE = "name the folders of the runs instead (wandb/, or what `research fit` wrote), which need no network"
-STATES = {"finished": "done", "failed": "failed", "crashed": "killed", "killed": "killed", "running": "running",
-          "pending": "missing", "preempting": "preempted", "preempted": "preempted"}  # fmt: skip
+STATES = {
+    "finished": "done",
+    "failed": "failed",
+    "crashed": "killed",
+    "killed": "killed",
+    "running": "running",
+    "pending": "missing",
+    "preempting": "preempted",
+    "preempted": "preempted",
+}
 """W&B's states as ours. A crashed run sent no heartbeat any more: its machine or process was ended."""
 
 
@@ -39,19 +47,26 @@ def read_api(source: str) -> list[Known]:
     except ValueError as error:  # W&B's client has no error of its own for it
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{source}: W&B has no project {entity}/{project}, or your key may not see it; expected "
-                        "wandb:ENTITY/PROJECT as the project's page has it. Check both names, or `wandb login` with another "
-                        "key.") from None  # fmt: skip
+        raise UserError(
+            f"{source}: W&B has no project {entity}/{project}, or your key may not see it; expected "
+            "wandb:ENTITY/PROJECT as the project's page has it. Check both names, or `wandb login` with another "
+            "key."
+        ) from None
     if not runs and part:
         others = _tried(source, lambda: list(api.runs(f"{entity}/{project}", per_page=100)))
         names = dict.fromkeys(name for run in others for name in (run.sweep_name, run._attrs.get("group")) if name)
-        raise UserError(f"{source}: no run of {entity}/{project} is in a sweep or group {part!r}; {suggest(part, names)}. "
-                        "Correct it, or leave it out.")  # fmt: skip
+        raise UserError(
+            f"{source}: no run of {entity}/{project} is in a sweep or group {part!r}; {suggest(part, names)}. "
+            "Correct it, or leave it out."
+        )
     if not runs:
         raise UserError(f"{source}: the project has no runs; expected one or more. Check the name.")
     runs.sort(key=lambda run: (str(run._attrs.get("createdAt")), run.id))
-    sweeps = {name: _tried(source, lambda name=name: api.sweep(f"{entity}/{project}/{name}").config)
-              for name in dict.fromkeys(run.sweep_name for run in runs) if name}  # fmt: skip
+    sweeps = {
+        name: _tried(source, lambda name=name: api.sweep(f"{entity}/{project}/{name}").config)
+        for name in dict.fromkeys(run.sweep_name for run in runs)
+        if name
+    }
     histories = Histories(source)
     return [_known(run, sweeps.get(run.sweep_name) or {}, histories) for run in runs]
 
@@ -70,8 +85,10 @@ def _connected(source: str) -> Any:
     wandb.setup(wandb.Settings(x_graphql_retry_max=TRIES, x_graphql_retry_wait_max_seconds=WAIT))
     base = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
     if wbauth.authenticate_session(host=base, source="research report", prompt=False, update_session=False) is None:
-        raise UserError(f"{source} needs a key of W&B, and none is found for {base}; expected WANDB_API_KEY, or `wandb login`. "
-                        f"Give one, or {OFFLINE}.")  # fmt: skip
+        raise UserError(
+            f"{source} needs a key of W&B, and none is found for {base}; expected WANDB_API_KEY, or `wandb login`. "
+            f"Give one, or {OFFLINE}."
+        )
     try:
         return wandb.Api()
     finally:
@@ -88,10 +105,21 @@ def _known(run: Any, sweep: dict[str, Any], histories: "Histories") -> Known:
     metric = sweep.get("metric") if isinstance(sweep.get("metric"), dict) else {}
     attributes = run._attrs
     return Known(
-        run.id, run.name or "", Path(API + "/".join(run.path)), run.sweep_name or attributes.get("group") or "", state, error,
-        attributes.get("commit") or "", "", run.config, dict(run.summary_metrics), partial(histories.of, run),
-        str(metric.get("name") or ""), metric.get("goal"), tuple(sweep.get("parameters") or ()),
-    )  # fmt: skip
+        run.id,
+        run.name or "",
+        Path(API + "/".join(run.path)),
+        run.sweep_name or attributes.get("group") or "",
+        state,
+        error,
+        attributes.get("commit") or "",
+        "",
+        run.config,
+        dict(run.summary_metrics),
+        partial(histories.of, run),
+        str(metric.get("name") or ""),
+        metric.get("goal"),
+        tuple(sweep.get("parameters") or ()),
+    )
 
 
 class Histories:
@@ -116,8 +144,7 @@ class Histories:
             self.is_lost = isinstance(error, Lost)
             say(f"warning: run {run.id}{' and those after it are' if self.is_lost else ' is'} without a curve: {error}")
             return []
-        found = {int(row[step]): float(row[metric]) for row in rows
-                 if is_number(row.get(step)) and is_number(row.get(metric))}  # fmt: skip
+        found = {int(row[step]): float(row[metric]) for row in rows if is_number(row.get(step)) and is_number(row.get(metric))}
         return sorted(found.items())
 
 
@@ -128,8 +155,10 @@ class Lost(UserError):
 def _parsed(source: str) -> tuple[str, str, str]:
     parts = source.removeprefix(API).strip("/").split("/")
     if len(parts) not in (2, 3) or not all(parts):
-        raise UserError(f"{source}: {len(parts)} names; expected wandb:ENTITY/PROJECT, or wandb:ENTITY/PROJECT/SWEEP_OR_GROUP. "
-                        "The project's page shows them.")  # fmt: skip
+        raise UserError(
+            f"{source}: {len(parts)} names; expected wandb:ENTITY/PROJECT, or wandb:ENTITY/PROJECT/SWEEP_OR_GROUP. "
+            "The project's page shows them."
+        )
     return parts[0], parts[1], parts[2] if len(parts) == 3 else ""
 
 
@@ -150,14 +179,20 @@ def _tried(source: str, action: Callable[[], Result]) -> Result:
             status = _status(error)
             # without a cause it is the key's form, which the client looks at itself
             if status in (401, 403) or (isinstance(error, AuthenticationError) and error.__cause__ is None):
-                raise UserError(f"{source}: W&B refuses the key ({words}); expected one that may read the project. `wandb "
-                                f"login` with another, or {OFFLINE}.") from None  # fmt: skip
+                raise UserError(
+                    f"{source}: W&B refuses the key ({words}); expected one that may read the project. `wandb "
+                    f"login` with another, or {OFFLINE}."
+                ) from None
             if status is not None:
-                raise UserError(f"{source}: W&B does not give it ({words}); expected a project, sweep or group that your key "
-                                f"may see. Check the names, or {OFFLINE}.") from None  # fmt: skip
+                raise UserError(
+                    f"{source}: W&B does not give it ({words}); expected a project, sweep or group that your key "
+                    f"may see. Check the names, or {OFFLINE}."
+                ) from None
             if not left or GAVE_UP in words:
-                raise Lost(f"{source}: W&B does not answer ({words}); expected its server within WANDB_HTTP_TIMEOUT seconds "
-                           f"(19). Try again later, or {OFFLINE}.") from None  # fmt: skip
+                raise Lost(
+                    f"{source}: W&B does not answer ({words}); expected its server within WANDB_HTTP_TIMEOUT seconds "
+                    f"(19). Try again later, or {OFFLINE}."
+                ) from None
             say(f"W&B: {words}; trying again ({left} left)")
             time.sleep(WAIT)
     raise AssertionError("unreachable")

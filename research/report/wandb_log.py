@@ -135,8 +135,15 @@ def read_log(path: Path) -> Log:
             _update(config, run.config)
             _update(summary, run.summary)
             started = started or run.start_time.seconds + run.start_time.nanos / 1e9
-            told = {"id": run.run_id, "project": run.project, "name": run.display_name, "group": run.run_group,
-                    "sweep": run.sweep_id, "host": run.host, "commit": run.git.commit}  # fmt: skip
+            told = {
+                "id": run.run_id,
+                "project": run.project,
+                "name": run.display_name,
+                "group": run.run_group,
+                "sweep": run.sweep_id,
+                "host": run.host,
+                "commit": run.git.commit,
+            }
             facts |= {name: value for name, value in told.items() if value}  # a later record may repeat only a part
         elif kind == "environment":
             told = {"host": record.environment.host, "commit": record.environment.git.commit}
@@ -153,8 +160,17 @@ def read_log(path: Path) -> Log:
             raise RecursionError("nested deeper than anything is configured by")
     except (ValueError, RecursionError) as error:
         config, summary, damage = {}, {}, f"its configuration or summary is no JSON ({error})"
-    return Log(path, **facts, started=started, config=config, summary=summary, history=history,
-               exit_code=None if damage else exit_code, preempting=preempting, damage=damage)  # fmt: skip
+    return Log(
+        path,
+        **facts,
+        started=started,
+        config=config,
+        summary=summary,
+        history=history,
+        exit_code=None if damage else exit_code,
+        preempting=preempting,
+        damage=damage,
+    )
 
 
 def unframe(data: bytes) -> tuple[list[bytes], str]:
@@ -186,8 +202,12 @@ def unframe(data: bytes) -> tuple[list[bytes], str]:
             cut = place
             break
         opens = kind in (WHOLE, FIRST)
-        if (CHUNK.size + length > left or not WHOLE <= kind <= LAST or zlib.crc32(data[place + 6 : end]) != crc
-                or (not bad and opens == bool(parts))):  # fmt: skip
+        if (
+            CHUNK.size + length > left
+            or not WHOLE <= kind <= LAST
+            or zlib.crc32(data[place + 6 : end]) != crc
+            or (not bad and opens == bool(parts))
+        ):
             bad.append(place)
             place += left  # the next block begins with a chunk again
             continue
@@ -214,12 +234,12 @@ def _bytes(path: Path) -> bytes:
         ) from None
     if not data.startswith(HEADER[:4]):
         what = f"begins with {data[:7]!r}" if data else "is empty"
-        raise UserError(
-            f"W&B log {path} {what}; expected {HEADER[:4]!r}, as W&B's logs begin. Leave it out, or copy it again."
-        )
+        raise UserError(f"W&B log {path} {what}; expected {HEADER[:4]!r}, as W&B's logs begin. Leave it out, or copy it again.")
     if not data.startswith(HEADER):
-        raise UserError(f"W&B log {path} is of another version ({data[4:7].hex()}); expected {HEADER[4:].hex()}. Upload it "
-                        "with `wandb sync`, and name the project as wandb:ENTITY/PROJECT.")  # fmt: skip
+        raise UserError(
+            f"W&B log {path} is of another version ({data[4:7].hex()}); expected {HEADER[4:].hex()}. Upload it "
+            "with `wandb sync`, and name the project as wandb:ENTITY/PROJECT."
+        )
     return data
 
 

@@ -65,17 +65,27 @@ def blocks(study: Study | None, folders: list[Path], metrics: list[str], run_set
     found: list = []
     if runs:
         names = ["settings", *(f"settings again, of other data or code ({i})" for i in range(1, len(groups)))]
-        sets = [run_set(name, [keys.run_id(run.path) for run in layer], by)
-                for name, layer in zip(names, layers(groups, configs, by), strict=False)]  # fmt: skip
-        found += [wr.H2("Settings, over their seeds"), wr.P(
-            "Runs are grouped by what the study compares. Lines and bars are means over seeds, bands their standard deviation. "
-            "Only runs that the tables count are here." + _instead(study.metric, numbers.name)),
-            wr.PanelGrid(runsets=sets, panels=over_settings(numbers, sum(map(bool, groups))))]  # fmt: skip
+        sets = [
+            run_set(name, [keys.run_id(run.path) for run in layer], by)
+            for name, layer in zip(names, layers(groups, configs, by), strict=False)
+        ]
+        found += [
+            wr.H2("Settings, over their seeds"),
+            wr.P(
+                "Runs are grouped by what the study compares. Lines and bars are means over seeds, bands their standard "
+                "deviation. Only runs that the tables count are here." + _instead(study.metric, numbers.name)
+            ),
+            wr.PanelGrid(runsets=sets, panels=over_settings(numbers, sum(map(bool, groups)))),
+        ]
     panels = over_runs(numbers, _axes(by, configs.values()), len(ids))
     found.append(wr.H2("Runs, one by one"))
     if not numbers.parameters:
-        found.append(wr.P("Not every run has told W&B how many parameters it trains, so nothing is drawn against them here; "
-                          "the tables have them."))  # fmt: skip
+        found.append(
+            wr.P(
+                "Not every run has told W&B how many parameters it trains, so nothing is drawn against them here; "
+                "the tables have them."
+            )
+        )
     return [*found, wr.PanelGrid(runsets=[run_set("all runs", ids)], panels=panels)]
 
 
@@ -85,13 +95,28 @@ def over_settings(numbers: Numbers, settings: int) -> list:
 
     limit = min(LIMIT, max(10, settings))
     panels: list = [
-        wr.LinePlot(title=f"{name} over steps", x="Step", y=[name], groupby_aggfunc="mean", groupby_rangefunc="stddev",
-                    max_runs_to_show=limit, smoothing_type="none")
+        wr.LinePlot(
+            title=f"{name} over steps",
+            x="Step",
+            y=[name],
+            groupby_aggfunc="mean",
+            groupby_rangefunc="stddev",
+            max_runs_to_show=limit,
+            smoothing_type="none",
+        )
         for name in numbers.over_steps
-    ]  # fmt: skip
+    ]
     if numbers.summary:
-        panels.append(wr.BarPlot(title=_title(numbers), metrics=[numbers.summary], groupby_aggfunc="mean",
-                                 groupby_rangefunc="stddev", max_runs_to_show=LIMIT, max_bars_to_show=limit))  # fmt: skip
+        panels.append(
+            wr.BarPlot(
+                title=_title(numbers),
+                metrics=[numbers.summary],
+                groupby_aggfunc="mean",
+                groupby_rangefunc="stddev",
+                max_runs_to_show=LIMIT,
+                max_bars_to_show=limit,
+            )
+        )
     return _placed(panels)
 
 
@@ -109,18 +134,24 @@ def over_runs(numbers: Numbers, factors: list[Axis], runs: int) -> list:
     value, title = wr.SummaryMetric(numbers.summary or ""), _title(numbers)
     if numbers.summary and factors:
         axes = [
-            wr.ParallelCoordinatesPlotColumn(wr.Config(one.path), display_name=one.name, log=one.log or None)
-            for one in factors
+            wr.ParallelCoordinatesPlotColumn(wr.Config(one.path), display_name=one.name, log=one.log or None) for one in factors
         ]
         axes.append(wr.ParallelCoordinatesPlotColumn(value, display_name=numbers.name))
-        panels += [wr.ParallelCoordinatesPlot(columns=axes, title=f"{title}, by the factors"),
-                   wr.ParameterImportancePlot(with_respect_to=numbers.summary)]  # fmt: skip
+        panels += [
+            wr.ParallelCoordinatesPlot(columns=axes, title=f"{title}, by the factors"),
+            wr.ParameterImportancePlot(with_respect_to=numbers.summary),
+        ]
     if numbers.summary and numbers.parameters:
-        panels.append(wr.ScatterPlot(title=f"{title}, against trained parameters", x=wr.SummaryMetric("trained_parameters"),
-                                     y=value, log_x=True))  # fmt: skip
+        panels.append(
+            wr.ScatterPlot(
+                title=f"{title}, against trained parameters", x=wr.SummaryMetric("trained_parameters"), y=value, log_x=True
+            )
+        )
     if not factors:  # nobody compares settings: the curves are here
-        panels += [wr.LinePlot(title=f"{name} over steps", x="Step", y=[name], max_runs_to_show=min(LIMIT, max(10, runs)))
-                   for name in numbers.over_steps]  # fmt: skip
+        panels += [
+            wr.LinePlot(title=f"{name} over steps", x="Step", y=[name], max_runs_to_show=min(LIMIT, max(10, runs)))
+            for name in numbers.over_steps
+        ]
     return _placed([*panels, wr.RunComparer(diff_only=True)])
 
 
@@ -134,9 +165,7 @@ def numbers_of(metric: str, runs: list[Run], configs: dict[Path, dict]) -> Numbe
     """
     monitored = [config.get("monitor") for config in configs.values()]
     name = next((one for one in (metric, *monitored) if one and any(keys.logged(run.path, [one]) for run in runs)), "")
-    over_steps = [
-        one for one in dict.fromkeys((name, "train/loss")) if any(keys.logged(run.path, [one]) for run in runs)
-    ]
+    over_steps = [one for one in dict.fromkeys((name, "train/loss")) if any(keys.logged(run.path, [one]) for run in runs)]
     given = set.intersection(*(keys.summarised(run.path) for run in runs)) if runs else set()
     return Numbers(name, over_steps, name or None, name in given, "trained_parameters" in given)
 

@@ -50,12 +50,12 @@ def publish(
     try:
         place = place._replace(entity=place.entity or api.settings["entity"] or api.default_entity or "")
     except Exception as error:
-        raise UserError(f"W&B does not say who is logged in ({_why(error)}); expected a default entity. Name one by --wandb "
-                        f"ENTITY/PROJECT. {kept}.") from error  # fmt: skip
-    if not place.entity:
         raise UserError(
-            f"this W&B account has no default entity; expected one. Name one by --wandb ENTITY/PROJECT. {kept}."
-        )
+            f"W&B does not say who is logged in ({_why(error)}); expected a default entity. Name one by --wandb "
+            f"ENTITY/PROJECT. {kept}."
+        ) from error
+    if not place.entity:
+        raise UserError(f"this W&B account has no default entity; expected one. Name one by --wandb ENTITY/PROJECT. {kept}.")
     url = _save(out, content, place, kept, api)
     try:
         artifact = log_files(out, content, place, files, drawn, facts)
@@ -80,15 +80,19 @@ def _save(out: Path, content: Content, place: Place, kept: str, api: Any) -> str
         if report is not None and report.id != earlier:
             write_json(out / FILE, known | {"report": report.id})
             raise _without_files(f"({report.id})", error, kept) from error
-        raise UserError(f"nothing was published: W&B refused the report ({_why(error)}). {kept}; run the same command again, "
-                        f"or delete {out / FILE} if that report was deleted in W&B.") from error  # fmt: skip
+        raise UserError(
+            f"nothing was published: W&B refused the report ({_why(error)}). {kept}; run the same command again, "
+            f"or delete {out / FILE} if that report was deleted in W&B."
+        ) from error
     write_json(out / FILE, known | {"report": report.id, "url": url})
     return url
 
 
 def _without_files(report: str, error: Exception, kept: str) -> UserError:
-    return UserError(f"published: the report {report}. Not published: its artifact and the figures that its panels show "
-                     f"({_why(error)}). {kept}; run the same command again, which replaces that report.")  # fmt: skip
+    return UserError(
+        f"published: the report {report}. Not published: its artifact and the figures that its panels show "
+        f"({_why(error)}). {kept}; run the same command again, which replaces that report."
+    )
 
 
 def connect(kept: str) -> Any:
@@ -102,9 +106,11 @@ def connect(kept: str) -> Any:
     try:
         return wandb.Api(timeout=TIMEOUT)
     except Exception as error:  # wandb raises its own, its service's and OS errors
-        raise UserError(f"nothing was published: W&B's server does not take the login or cannot be reached ({_why(error)}); "
-                        "expected a network and a key. Check both (`wandb login --verify`), or write the report's "
-                        f"specification by --wandb --dry-run. {kept}.") from error  # fmt: skip
+        raise UserError(
+            f"nothing was published: W&B's server does not take the login or cannot be reached ({_why(error)}); "
+            "expected a network and a key. Check both (`wandb login --verify`), or write the report's "
+            f"specification by --wandb --dry-run. {kept}."
+        ) from error
     finally:
         leave_in_time()
 
@@ -129,13 +135,17 @@ def check_runs(api: Any, content: Content, place: Place, kept: str) -> None:
     if not missing:
         return
     logs = [log for folder in missing.values() for log in keys.offline_logs(folder)]
-    cure = (f"upload them by `wandb sync -e {place.entity} -p {place.project} {' '.join(_globs(logs))}`" if logs
-            else "name the project that they are in by --wandb ENTITY/PROJECT")  # fmt: skip
+    cure = (
+        f"upload them by `wandb sync -e {place.entity} -p {place.project} {' '.join(_globs(logs))}`"
+        if logs
+        else "name the project that they are in by --wandb ENTITY/PROJECT"
+    )
     counted = f"{len(missing)} of {len(ids)} runs are not in {where} ({', '.join(list(missing)[:3])}"
     counted += f" and {len(missing) - 3} more)" if len(missing) > 3 else ")"
     if len(missing) == len(ids):
-        raise UserError(f"nothing was published: {counted}; expected the runs there, or the panels would be empty. First "
-                        f"{cure}. {kept}.")  # fmt: skip
+        raise UserError(
+            f"nothing was published: {counted}; expected the runs there, or the panels would be empty. First {cure}. {kept}."
+        )
     say(f"warning: {counted}, so the panels lack them; {cure}")
 
 
@@ -151,11 +161,21 @@ def log_files(
     """
     import wandb
 
-    settings = wandb.Settings(console="off", init_timeout=60, x_disable_stats=True, finish_timeout=UPLOAD,
-                              finish_timeout_raises=True)  # fmt: skip
-    run = wandb.init(entity=place.entity or None, project=place.project, id=report_run(content), resume="allow",
-                     name=content.title[:128], job_type="report", dir=out.resolve(), config=facts, settings=settings,
-                     mode="offline" if os.environ.get("WANDB_MODE") == "offline" else "online")  # fmt: skip
+    settings = wandb.Settings(
+        console="off", init_timeout=60, x_disable_stats=True, finish_timeout=UPLOAD, finish_timeout_raises=True
+    )
+    run = wandb.init(
+        entity=place.entity or None,
+        project=place.project,
+        id=report_run(content),
+        resume="allow",
+        name=content.title[:128],
+        job_type="report",
+        dir=out.resolve(),
+        config=facts,
+        settings=settings,
+        mode="offline" if os.environ.get("WANDB_MODE") == "offline" else "online",
+    )
     try:
         name = _log(run, out, content, files, drawn, facts)
     except BaseException:

@@ -70,8 +70,13 @@ def build(content: Content, place: Place, online: bool = False) -> Any:
 
         where = {"entity": place.entity, "project": place.project} if online else {}
         # ascending by name, not by time: a run that is uploaded again keeps its place
-        return wr.Runset(name=name, filters=expr.And(expr.Metric("ID").isin(sorted({*ids}))), order=[wr.OrderBy("Name", True)],
-                         groupby=[f"config.{key}" for key in groupby], **where)  # fmt: skip
+        return wr.Runset(
+            name=name,
+            filters=expr.And(expr.Metric("ID").isin(sorted({*ids}))),
+            order=[wr.OrderBy("Name", True)],
+            groupby=[f"config.{key}" for key in groupby],
+            **where,
+        )
 
     blocks: list = [wr.TableOfContents(), wr.P(content.finding)]
     if content.notes:
@@ -86,16 +91,26 @@ def build(content: Content, place: Place, online: bool = False) -> Any:
     for title, text in content.tables:
         blocks += [wr.H2(title), wr.MarkdownBlock(_markdown(text))]
     if content.figures:
-        shown = [wr.MediaBrowser(title=title, media_keys=[media_key(name)], num_columns=1,
-                                                 layout=wr.Layout(x=12 * (i % 2), y=10 * (i // 2), w=12, h=10))
-                 for i, (name, title, _) in enumerate(content.figures)]  # fmt: skip
-        blocks += [wr.H2("Figures"), wr.PanelGrid(runsets=[run_set("this report", [report_run(content)])], panels=shown),
-                   wr.UnorderedList([f"{title}. {caption}" for _, title, caption in content.figures])]  # fmt: skip
+        shown = [
+            wr.MediaBrowser(
+                title=title,
+                media_keys=[media_key(name)],
+                num_columns=1,
+                layout=wr.Layout(x=12 * (i % 2), y=10 * (i // 2), w=12, h=10),
+            )
+            for i, (name, title, _) in enumerate(content.figures)
+        ]
+        blocks += [
+            wr.H2("Figures"),
+            wr.PanelGrid(runsets=[run_set("this report", [report_run(content)])], panels=shown),
+            wr.UnorderedList([f"{title}. {caption}" for _, title, caption in content.figures]),
+        ]
     blocks += panels.blocks(content.study, content.folders, content.metrics, run_set)
     blocks += [wr.H2("Provenance"), wr.MarkdownBlock(_markdown(_provenance_table(content.folders)))]
     title = content.title if len(content.title) <= MOST_TITLE else content.title[: MOST_TITLE - 1] + "…"
-    report = wr.Report(project=place.project, entity=place.entity, title=title, description=content.finding, blocks=blocks,
-                       width="fixed")  # fmt: skip
+    report = wr.Report(
+        project=place.project, entity=place.entity, title=title, description=content.finding, blocks=blocks, width="fixed"
+    )
     _number(report)
     return report
 
@@ -104,8 +119,13 @@ def serialised(report: Any) -> dict[str, Any]:
     """What the client sends, with the specification as an object: `spec` is what upsertView gets as text."""
     model = report._to_model()
     spec = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
-    return {"displayName": model.display_name, "description": model.description, "entityName": model.project.entity_name,
-            "projectName": model.project.name, "spec": spec}  # fmt: skip
+    return {
+        "displayName": model.display_name,
+        "description": model.description,
+        "entityName": model.project.entity_name,
+        "projectName": model.project.name,
+        "spec": spec,
+    }
 
 
 def run_ids(folders: Iterable[Path]) -> dict[str, Path]:
@@ -115,8 +135,14 @@ def run_ids(folders: Iterable[Path]) -> dict[str, Path]:
 
 def report_run(content: Content) -> str:
     """The id of the W&B run that carries tables and figures: the same report's is the same run again."""
-    made = [content.title, content.finding, content.notes, content.tables, [text for _, text in content.sheets],
-            sorted(run_ids(content.folders))]  # fmt: skip
+    made = [
+        content.title,
+        content.finding,
+        content.notes,
+        content.tables,
+        [text for _, text in content.sheets],
+        sorted(run_ids(content.folders)),
+    ]
     return f"report-{hash_json(made)[:12]}"
 
 
@@ -144,12 +170,13 @@ def provenance(folders: Iterable[Path]) -> dict[str, Any]:
         return json.dumps(held, sort_keys=True) if isinstance(held, dict) else str(held or "")
 
     return {
-        "runs": len(folders), "run_ids": sorted(run_ids(folders)),
+        "runs": len(folders),
+        "run_ids": sorted(run_ids(folders)),
         "git_commits": values(lambda one: one.get("git_commit") and one["git_commit"] + "+" * bool(one.get("git_dirty"))),
         "data": values(data),
         "models": values(lambda one: one.get("model_hash") or ", ".join(map(str, (one.get("models") or {}).values()))),
         "packages": values(lambda one: ", ".join(f"{name} {v}" for name, v in (one.get("packages") or {}).items() if v)),
-    }  # fmt: skip
+    }
 
 
 # ---- parts ----------------------------------------------------------------------------------------------------------

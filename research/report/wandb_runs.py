@@ -82,8 +82,9 @@ def read_wandb(paths: Sequence[Path], seed: str | None = None, taken: Iterable[s
     runs = [_row(one, name, seed) for one, name in zip(known, names, strict=True)]
     if seed is not None and all(run.seed is None for run in runs):
         options = dict.fromkeys(name for run in runs for name in run.options)
-        raise UserError(f"seed {seed!r} is an option with a whole number in no run of W&B; {suggest(seed, options)}. Correct "
-                        "the spec.")  # fmt: skip
+        raise UserError(
+            f"seed {seed!r} is an option with a whole number in no run of W&B; {suggest(seed, options)}. Correct the spec."
+        )
     return runs
 
 
@@ -98,8 +99,10 @@ def read_logs(paths: Sequence[Path]) -> list[Known]:
     """
     files = list(dict.fromkeys(file.resolve() for path in paths for file in find_logs(path)))
     if not files:
-        raise UserError(f"{', '.join(map(str, paths[:3]))} holds no log of W&B (run-ID.wandb); expected one in each folder "
-                        "of a run. Copy the whole wandb folder, or check the path.")  # fmt: skip
+        raise UserError(
+            f"{', '.join(map(str, paths[:3]))} holds no log of W&B (run-ID.wandb); expected one in each folder "
+            "of a run. Copy the whole wandb folder, or check the path."
+        )
     named = {path.resolve() for path in paths}
     runs: dict[tuple[str, str], list[Log]] = {}
     broken: list[tuple[Path, str]] = []
@@ -135,10 +138,23 @@ def _logged(logs: list[Log]) -> Known:
     state, error = _ended(last)
     commits = list(dict.fromkeys(log.commit for log in logs if log.commit))
     if len(commits) > 1 and "made_of" not in config:  # a training of ours says itself what it is made of
-        say(f"warning: run {last.id} was begun by code {commits[0][:12]} and went on with {commits[-1][:12]}: it is averaged "
-            "with runs of neither")  # fmt: skip
-    return Known(last.id, last.name, last.path, last.sweep or last.group, state, error, " ".join(commits), last.host,
-                 config, summary, lambda metric: curve(logs, metric))  # fmt: skip
+        say(
+            f"warning: run {last.id} was begun by code {commits[0][:12]} and went on with {commits[-1][:12]}: it is averaged "
+            "with runs of neither"
+        )
+    return Known(
+        last.id,
+        last.name,
+        last.path,
+        last.sweep or last.group,
+        state,
+        error,
+        " ".join(commits),
+        last.host,
+        config,
+        summary,
+        lambda metric: curve(logs, metric),
+    )
 
 
 def _ended(log: Log) -> tuple[str, str]:
@@ -164,8 +180,10 @@ def _names(known: list[Known], taken: set[str]) -> list[str]:
     names = [one.name or one.id for one in known]
     for more in ("id", "path"):
         times = Counter(names)
-        names = [f"{name} ({getattr(one, more)})" if times[name] > 1 or name in taken else name
-                 for name, one in zip(names, known, strict=True)]  # fmt: skip
+        names = [
+            f"{name} ({getattr(one, more)})" if times[name] > 1 or name in taken else name
+            for name, one in zip(names, known, strict=True)
+        ]
     return names
 
 
@@ -176,15 +194,16 @@ def _row(known: Known, name: str, seed: str | None) -> Run:
     if not isinstance(sweep, dict) or "point" not in sweep:  # not ours: an option like others
         config |= {} if sweep is None else {"sweep": sweep}
         sweep = {}
-    options = {
-        name: value for name, value in options_from(without_later_defaults(config)).items() if name not in OUTPUTS
-    }
+    options = {name: value for name, value in options_from(without_later_defaults(config)).items() if name not in OUTPUTS}
     number = _seed(options, seed)
     ours = summary.pop("tandem", None)
     ours = ours if isinstance(ours, dict) else {}
     # sorted: W&B writes its tables in no order; of our own trainings the folder's table has no last step either
-    metrics = {metric: value for metric, value in sorted(_numbers(summary))
-               if known.state in FINISHED and not (ours and (metric in ours or metric.startswith("train/")))}  # fmt: skip
+    metrics = {
+        metric: value
+        for metric, value in sorted(_numbers(summary))
+        if known.state in FINISHED and not (ours and (metric in ours or metric.startswith("train/")))
+    }
     facts = {name: value for name, value in ours.items() if is_number(value)}
     if not facts and is_number(runtime := summary.get("_runtime")):
         facts = {"seconds": runtime}
@@ -197,11 +216,26 @@ def _row(known: Known, name: str, seed: str | None) -> Run:
         data = json.dumps(facts_of_data, sort_keys=True) if made_of["data"] else ""
         key = numbers_key([str(made_of["code"])], config)
         origin = (data, str(made_of["code"]), str(made_of["base_model"]))
-    return Run(name, known.path, state, error, str(sweep.get("name") or known.sweep), str(sweep.get("point") or known.id),
-               number, options, metrics, facts if state in FINISHED else {}, {}, origin,
-               tuple(name for name in known.swept if name in options and name not in SEEDS),
-               monitor=str(known.config.get("monitor") or known.monitor), goal=known.goal, host=known.host,
-               history=_history(known.history), numbers=key)  # fmt: skip
+    return Run(
+        name,
+        known.path,
+        state,
+        error,
+        str(sweep.get("name") or known.sweep),
+        str(sweep.get("point") or known.id),
+        number,
+        options,
+        metrics,
+        facts if state in FINISHED else {},
+        {},
+        origin,
+        tuple(name for name in known.swept if name in options and name not in SEEDS),
+        monitor=str(known.config.get("monitor") or known.monitor),
+        goal=known.goal,
+        host=known.host,
+        history=_history(known.history),
+        numbers=key,
+    )
 
 
 def _history(read: Callable[[str], list[tuple[int, float]]]) -> Callable[[str], list[tuple[int, float]]]:

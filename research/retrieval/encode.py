@@ -56,9 +56,12 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], role: str, token_budget
 
 
 def encode_batches(
-    encoder: Encoder, texts: Sequence[str], role: str, token_budget: int | None = None,
+    encoder: Encoder,
+    texts: Sequence[str],
+    role: str,
+    token_budget: int | None = None,
     skip: Callable[[int], bool] = lambda number: False,
-) -> Iterator[Batch]:  # fmt: skip
+) -> Iterator[Batch]:
     """Every batch of the plan but those whose number `skip` turns down.
 
     The next window is tokenised in a thread while the model works on this one; tokenizers release the interpreter lock.
@@ -70,8 +73,10 @@ def encode_batches(
     prompt_tokens = encoder.prompt_tokens(role)
     longest = encoder.settings.max_length(role)
     if longest is not None and prompt_tokens >= longest - 1:
-        raise UserError(f"the {role} prompt takes {prompt_tokens} of {longest} tokens and is left out of the pooling, so "
-                        "nothing is left to pool; expected a shorter prompt. Pass a larger --max-length.")  # fmt: skip
+        raise UserError(
+            f"the {role} prompt takes {prompt_tokens} of {longest} tokens and is left out of the pooling, so "
+            "nothing is left to pool; expected a shorter prompt. Pass a larger --max-length."
+        )
     starts = range(0, len(texts), WINDOW)
     number = 0
     with ThreadPoolExecutor(1) as pool:
@@ -111,6 +116,8 @@ def default_budget(encoder: Encoder) -> int:
 def _check_finite(embeddings: np.ndarray, positions: np.ndarray, role: str) -> None:
     wrong = ~np.isfinite(embeddings).all(1)
     if wrong.any():
-        raise UserError(f"the {role} embedding of text {positions[wrong][0] + 1} holds nan or inf; expected finite numbers. "
-                        "The weights are damaged, or overflow in bf16: copy or download the model again, or pass "
-                        "--precision fp32.")  # fmt: skip
+        raise UserError(
+            f"the {role} embedding of text {positions[wrong][0] + 1} holds nan or inf; expected finite numbers. "
+            "The weights are damaged, or overflow in bf16: copy or download the model again, or pass "
+            "--precision fp32."
+        )

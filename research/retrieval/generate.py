@@ -61,15 +61,13 @@ def generate(model: CausalLM, prompts: list[list[int]], decoding: Decoding, batc
     ends = _ends(model)
     drawn = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
     settings = GenerationConfig(
-        max_new_tokens=decoding.max_new_tokens, pad_token_id=model.pad_token_id, eos_token_id=ends or None,
+        max_new_tokens=decoding.max_new_tokens,
+        pad_token_id=model.pad_token_id,
+        eos_token_id=ends or None,
         **(drawn if decoding.temperature else {}),
-    )  # fmt: skip
+    )
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    if (
-        len({*map(len, prompts)}) > 1
-        and batch_size > 1
-        and not padding_is_exact(model, prompts, decoding.max_new_tokens)
-    ):
+    if len({*map(len, prompts)}) > 1 and batch_size > 1 and not padding_is_exact(model, prompts, decoding.max_new_tokens):
         batches = [[i] for i in order]
         if model.prefix:  # what reads padding as text may well mix up neighbours: that is answered one by one
             equal = [list(group) for _, group in itertools.groupby(order, lambda i: len(prompts[i]))]
@@ -141,8 +139,11 @@ def prompt_inputs(model: CausalLM, prompts: list[list[int]]) -> tuple[dict, int]
         return {"input_ids": ids, "attention_mask": mask}, longest
     if model.prefix:  # generate takes the first tokens for those of the cache
         standing = torch.cat([ids.new_zeros(rows, count), ids], 1)
-        return {"input_ids": standing, "attention_mask": torch.cat([mask.new_ones(rows, count), mask], 1),
-                "past_key_values": model.transformer.get_prompt(rows)}, count + longest  # fmt: skip
+        return {
+            "input_ids": standing,
+            "attention_mask": torch.cat([mask.new_ones(rows, count), mask], 1),
+            "past_key_values": model.transformer.get_prompt(rows),
+        }, count + longest
     # padding, then virtual tokens, then the text: between the latter two it would move the text's positions
     words = model.base.get_input_embeddings()(ids)
     virtual = model.transformer.get_prompt(rows).to(words.dtype)  # (B, n, H)

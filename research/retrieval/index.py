@@ -102,9 +102,18 @@ class HnswIndex:
 
     @classmethod
     def build(
-        cls, folder: Path, docs: np.ndarray, ids: Sequence[str], *, cosine: bool = False, M: int = 16,
-        ef_construction: int = 200, seed: int = HNSW_SEED, threads: int = 1, facts: dict | None = None,
-    ) -> "HnswIndex":  # fmt: skip
+        cls,
+        folder: Path,
+        docs: np.ndarray,
+        ids: Sequence[str],
+        *,
+        cosine: bool = False,
+        M: int = 16,
+        ef_construction: int = 200,
+        seed: int = HNSW_SEED,
+        threads: int = 1,
+        facts: dict | None = None,
+    ) -> "HnswIndex":
         """Build and save, or open what an earlier build of the same facts left in `folder`.
 
         Args:
@@ -119,17 +128,22 @@ class HnswIndex:
             facts: what else a search must agree with: model hash, prompt, normalisation, store key.
         """
         expected = {
-            "space": "cosine" if cosine else "ip", "dim": docs.shape[1], "count": len(docs), "M": M,
-            "ef_construction": ef_construction, "seed": seed, "threads": threads, "ids": hash_strings(ids), **(facts or {}),
-        }  # fmt: skip
+            "space": "cosine" if cosine else "ip",
+            "dim": docs.shape[1],
+            "count": len(docs),
+            "M": M,
+            "ef_construction": ef_construction,
+            "seed": seed,
+            "threads": threads,
+            "ids": hash_strings(ids),
+            **(facts or {}),
+        }
         if (folder / SIDECAR).exists():  # finished work needs no lock: it may lie on a disk that cannot be written
             return cls.load(folder, expected)
         with exclusive(folder):
             if (folder / SIDECAR).exists():
                 return cls.load(folder, expected)
-            require_space(
-                folder, len(docs) * (docs.shape[1] * 4 + M * 8 + 16), f"an HNSW index of {len(docs):,} documents"
-            )
+            require_space(folder, len(docs) * (docs.shape[1] * 4 + M * 8 + 16), f"an HNSW index of {len(docs):,} documents")
             start = time.perf_counter()
             graph = _graph(expected["space"], docs.shape[1])
             graph.init_index(max_elements=len(docs), M=M, ef_construction=ef_construction, random_seed=seed)
@@ -144,8 +158,12 @@ class HnswIndex:
                 size = temporary.stat().st_size if temporary.exists() else 0
                 if size != graph.index_file_size():  # hnswlib does not look whether its writes succeed
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                sidecar = {**expected, "bytes": size, "sha256": hash_file(temporary),
-                           "build_seconds": round(time.perf_counter() - start, 3)}  # fmt: skip
+                sidecar = {
+                    **expected,
+                    "bytes": size,
+                    "sha256": hash_file(temporary),
+                    "build_seconds": round(time.perf_counter() - start, 3),
+                }
                 temporary.replace(folder / "index.bin")
             except OSError as error:
                 temporary.unlink(missing_ok=True)
@@ -164,20 +182,31 @@ class HnswIndex:
         """
         sidecar = read_json(folder / SIDECAR)
         if not isinstance(sidecar, dict) or not {"bytes", "sha256", "build_seconds"} <= sidecar.keys():
-            raise UserError(f"{folder / SIDECAR} is not one this tool wrote; expected an object with bytes, sha256 and "
-                            f"build_seconds. Delete {folder} to build it again.")  # fmt: skip
-        wrong = [f"{name} is {sidecar.get(name)!r}, expected {value!r}" for name, value in expected.items()
-                 if sidecar.get(name) != value]  # fmt: skip
+            raise UserError(
+                f"{folder / SIDECAR} is not one this tool wrote; expected an object with bytes, sha256 and "
+                f"build_seconds. Delete {folder} to build it again."
+            )
+        wrong = [
+            f"{name} is {sidecar.get(name)!r}, expected {value!r}"
+            for name, value in expected.items()
+            if sidecar.get(name) != value
+        ]
         if wrong:
-            raise UserError(f"index {folder} does not match: {'; '.join(wrong)}. Name the index of these embeddings, or "
-                            "delete the folder to build it again.")  # fmt: skip
+            raise UserError(
+                f"index {folder} does not match: {'; '.join(wrong)}. Name the index of these embeddings, or "
+                "delete the folder to build it again."
+            )
         binary = folder / "index.bin"
         if not binary.exists() or binary.stat().st_size != sidecar["bytes"]:
-            raise UserError(f"{binary} is missing or has another size than its sidecar says ({sidecar['bytes']} bytes); "
-                            f"delete {folder} to build it again.")  # fmt: skip
+            raise UserError(
+                f"{binary} is missing or has another size than its sidecar says ({sidecar['bytes']} bytes); "
+                f"delete {folder} to build it again."
+            )
         if hash_file(binary) != sidecar["sha256"]:  # hnswlib would crash on some bytes and search others
-            raise UserError(f"{binary} has other bytes than its sidecar says, expected sha256 {sidecar['sha256'][:12]}…; "
-                            f"delete {folder} to build it again.")  # fmt: skip
+            raise UserError(
+                f"{binary} has other bytes than its sidecar says, expected sha256 {sidecar['sha256'][:12]}…; "
+                f"delete {folder} to build it again."
+            )
         graph = _graph(sidecar["space"], sidecar["dim"])
         graph.load_index(str(binary), max_elements=sidecar["count"])
         return cls(graph, sidecar)
@@ -195,8 +224,9 @@ class HnswIndex:
         try:
             positions, distances = self.graph.knn_query(queries, k=top_k, num_threads=1)
         except RuntimeError as error:
-            raise UserError(f"HNSW found fewer than top_k={top_k} documents ({error}); pass a larger --ef, or --index "
-                            "exact.") from None  # fmt: skip
+            raise UserError(
+                f"HNSW found fewer than top_k={top_k} documents ({error}); pass a larger --ef, or --index exact."
+            ) from None
         return 1 - distances, positions.astype(np.int64)
 
 
@@ -310,5 +340,6 @@ def _unit(vectors: torch.Tensor, cosine: bool) -> torch.Tensor:
 
 def _check_dims(queries: np.ndarray, docs: np.ndarray) -> None:
     if queries.shape[1] != docs.shape[1]:
-        raise UserError(f"queries have dimension {queries.shape[1]}, the index {docs.shape[1]}; encode both with towers "
-                        "of one model.")  # fmt: skip
+        raise UserError(
+            f"queries have dimension {queries.shape[1]}, the index {docs.shape[1]}; encode both with towers of one model."
+        )

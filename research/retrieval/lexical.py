@@ -49,9 +49,11 @@ class Bm25(NamedTuple):
         tokenizer = bm25s.tokenization.Tokenizer(lower=True, **splitter)
         tokens = tokenizer.tokenize([docs[i] for i in order], return_as="ids", show_progress=False, allow_empty=False)
         if not any(tokens):
-            raise UserError(f"none of the {len(docs)} documents has a word that BM25 could index; expected words of two "
-                            "letters or more that are not stop words, or what --bm25-tokenizer finds in lower case. Pass "
-                            r"--bm25-tokenizer regex:\w+ --bm25-stopwords none to take every word.")  # fmt: skip
+            raise UserError(
+                f"none of the {len(docs)} documents has a word that BM25 could index; expected words of two "
+                "letters or more that are not stop words, or what --bm25-tokenizer finds in lower case. Pass "
+                r"--bm25-tokenizer regex:\w+ --bm25-stopwords none to take every word."
+            )
         scorer = bm25s.BM25(method="lucene", k1=k1, b=b)
         scorer.index((tokens, tokenizer.get_vocab_dict()), create_empty_token=False, show_progress=False)
         return cls(scorer, tokenizer, [doc_ids[i] for i in order])
@@ -76,8 +78,10 @@ class Bm25(NamedTuple):
                 cure = "their script writes no blanks between words: pass --bm25-tokenizer bigrams, or characters"
             elif terms.tokenizer == "words" and any(map(with_marks, unmatched)):
                 cure = "they have vowels as marks, at which words end: pass --bm25-tokenizer bigrams, which keeps them"
-            say(f"bm25: {len(unmatched):,} of {len(queries):,} queries share no term with any document and find nothing, "
-                f"{unmatched[0][:60]!r} for example; {cure}")  # fmt: skip
+            say(
+                f"bm25: {len(unmatched):,} of {len(queries):,} queries share no term with any document and find nothing, "
+                f"{unmatched[0][:60]!r} for example; {cure}"
+            )
         return len(unmatched)
 
     def score_pairs(self, queries: Queries, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -91,9 +95,7 @@ class Bm25(NamedTuple):
         return found
 
     def _terms(self, text: str) -> list[int]:
-        return self.tokenizer.tokenize(
-            [text], return_as="ids", update_vocab="never", show_progress=False, allow_empty=False
-        )[0]
+        return self.tokenizer.tokenize([text], return_as="ids", update_vocab="never", show_progress=False, allow_empty=False)[0]
 
     def _top(self, terms: list[int], top_k: int) -> dict[str, float]:
         scores = self.scorer.get_scores_from_ids(terms)  # (N,) float32

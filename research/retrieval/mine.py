@@ -49,8 +49,9 @@ def parse_ranks(text: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"(\d{1,9})-(\d{1,9})", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UserError(f"--ranks {text!r}; expected FIRST-LAST, positions of the ranking counted from 1: 1-30 or 11-50, say. "
-                        "Correct it.")  # fmt: skip
+        raise UserError(
+            f"--ranks {text!r}; expected FIRST-LAST, positions of the ranking counted from 1: 1-30 or 11-50, say. Correct it."
+        )
     return int(match[1]), int(match[2])
 
 
@@ -74,9 +75,7 @@ def known_relevant(
     return {query: known[query] for query in chosen}
 
 
-def find_candidates(
-    run: Run, known: dict[str, Known], corpus: Corpus, first: int, last: int
-) -> tuple[Found, Counter[str]]:
+def find_candidates(run: Run, known: dict[str, Known], corpus: Corpus, first: int, last: int) -> tuple[Found, Counter[str]]:
     """Documents at positions first to last that are not known to be relevant.
 
     Args:
@@ -130,9 +129,7 @@ def rescored(found: Found, scores: Run) -> Found:
     return {query: [c._replace(score=scores[query][c.doc]) for c in row] for query, row in found.items()}
 
 
-def keep_below(
-    found: Found, best: dict[str, float], margin: float | None, relative_margin: float | None
-) -> tuple[Found, int]:
+def keep_below(found: Found, best: dict[str, float], margin: float | None, relative_margin: float | None) -> tuple[Found, int]:
     """Candidates that score clearly less than the query's best positive: those close to it may be relevant themselves.
 
     Kept is n with s(n) ≤ s(p) − margin and s(n) ≤ relative_margin · s(p).
@@ -177,13 +174,17 @@ def shortfall(found: Found, wanted: int) -> dict:
     """
     sizes = [len(row) for row in found.values()]
     return {
-        "queries": len(sizes), "negatives": sum(sizes), "wanted_a_query": wanted,
+        "queries": len(sizes),
+        "negatives": sum(sizes),
+        "wanted_a_query": wanted,
         "queries_with_all": sum(size >= wanted for size in sizes),
         "queries_with_fewer": sum(0 < size < wanted for size in sizes),
         "queries_with_none": sizes.count(0),
-        "mean": round(statistics.fmean(sizes), 4), "median": statistics.median(sizes), "least": min(sizes),
+        "mean": round(statistics.fmean(sizes), 4),
+        "median": statistics.median(sizes),
+        "least": min(sizes),
         "queries_by_negatives": {str(size): count for size, count in sorted(Counter(sizes).items())},
-    }  # fmt: skip
+    }
 
 
 def to_triplets(
@@ -201,7 +202,10 @@ def to_triplets(
     for query, row in found.items():
         scores = {doc: score for doc, score in positive_scores.get(query, {}).items() if doc in positives[query]}
         yield Triplets(
-            query, queries[query],
-            {doc: corpus[doc] for doc in positives[query]}, {c.doc: corpus[c.doc] for c in row},
-            scores | {c.doc: c.score for c in row} or None, {c.doc: c.position for c in row} or None,
-        )  # fmt: skip
+            query,
+            queries[query],
+            {doc: corpus[doc] for doc in positives[query]},
+            {c.doc: corpus[c.doc] for c in row},
+            scores | {c.doc: c.score for c in row} or None,
+            {c.doc: c.position for c in row} or None,
+        )

@@ -48,8 +48,9 @@ class Pipeline:
         UserError: a model that cannot be read, or does not fit the options.
     """
 
-    def __init__(self, collection: Collection, retrievers: list[str], cache: Path, options: Options,
-                 reranker: str | None = None):  # fmt: skip
+    def __init__(
+        self, collection: Collection, retrievers: list[str], cache: Path, options: Options, reranker: str | None = None
+    ):
         texts = Texts(collection)
         dense = any(retriever != "bm25" for retriever in retrievers)
         options = self.options = _fit(options, collection, dense)
@@ -90,9 +91,7 @@ class Pipeline:
             yield done[-1]
         if self.reranked:
             last = done[-1]
-            yield self._stage(
-                stages, out, "reranked", self.reranked, lambda: self.reranked.compute(last.run, last.facts)
-            )
+            yield self._stage(stages, out, "reranked", self.reranked, lambda: self.reranked.compute(last.run, last.facts))
 
     def rank(self, cache: Path) -> Stage:
         """The last ranking, kept in the cache under what it depends on: other margins need no other retrieval.
@@ -106,9 +105,13 @@ class Pipeline:
             return last._replace(run=read_run(folder / f"{last.name}.trec"))  # the same to the bit when it is kept
 
     def _stage(
-        self, stages: Stages, out: Path, name: str, part: Lexical | Dense | Fused | Reranked,
+        self,
+        stages: Stages,
+        out: Path,
+        name: str,
+        part: Lexical | Dense | Fused | Reranked,
         compute: Callable[[], tuple[Run, dict]],
-    ) -> Stage:  # fmt: skip
+    ) -> Stage:
         key = hash_json([part.key, self.options.drop_self])
         facts = stages.finished(name, key)
         file = f"{name}.trec"

@@ -37,21 +37,14 @@ class Scorer:
     @property
     def identity(self) -> list:
         """What a logit depends on, beside the two texts."""
-        return [
-            self.model_hash,
-            self.model.max_length,
-            self.precision,
-            *([self.model.identity] if self.model.identity else []),
-        ]
+        return [self.model_hash, self.model.max_length, self.precision, *([self.model.identity] if self.model.identity else [])]
 
     def score(self, queries: Sequence[str], docs: Sequence[str]) -> np.ndarray:
         """As `score_pairs`."""
         return score_pairs(self.model, queries, docs, self.token_budget)
 
 
-def score_pairs(
-    model: Reranker, queries: Sequence[str], docs: Sequence[str], token_budget: int | None = None
-) -> np.ndarray:
+def score_pairs(model: Reranker, queries: Sequence[str], docs: Sequence[str], token_budget: int | None = None) -> np.ndarray:
     """Logits of query-document pairs, in length-sorted batches under a token budget.
 
     Args:
@@ -78,8 +71,10 @@ def score_pairs(
                 scores[start + positions] = _logits(model, batch)
                 progress.update(len(positions))
     if not np.isfinite(scores).all():
-        raise UserError("the reranker gave nan or inf; expected finite scores. Its weights are damaged, or overflow in "
-                        "bf16: copy or download the model again, or pass --precision fp32.")  # fmt: skip
+        raise UserError(
+            "the reranker gave nan or inf; expected finite scores. Its weights are damaged, or overflow in "
+            "bf16: copy or download the model again, or pass --precision fp32."
+        )
     return scores
 
 
@@ -113,9 +108,7 @@ def rerank(run: Run, scores: dict[str, dict[str, float]], mix: float = 0.0) -> R
     return {query: _reorder(docs, scores.get(query, {}), mix) for query, docs in run.items()}
 
 
-def choose_mix(
-    run: Run, scores: dict[str, dict[str, float]], quality, grid: Sequence[float]
-) -> tuple[float, list[float]]:
+def choose_mix(run: Run, scores: dict[str, dict[str, float]], quality, grid: Sequence[float]) -> tuple[float, list[float]]:
     """The λ of `grid` with the highest quality, the smallest of equals; and the quality of each.
 
     Args:

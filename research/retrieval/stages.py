@@ -96,8 +96,18 @@ class Lexical:
 
     def __init__(self, texts: Texts, options: Options):
         self.texts, self.options = texts, options
-        self.key = hash_json(["bm25", bm25s.__version__, texts.docs_hash, texts.queries_hash, options.k1, options.b,
-                              options.retrieved, *([list(options.terms)] if options.terms != DEFAULT else [])])  # fmt: skip
+        self.key = hash_json(
+            [
+                "bm25",
+                bm25s.__version__,
+                texts.docs_hash,
+                texts.queries_hash,
+                options.k1,
+                options.b,
+                options.retrieved,
+                *([list(options.terms)] if options.terms != DEFAULT else []),
+            ]
+        )
 
     def compute(self) -> tuple[Run, dict]:
         start = time.perf_counter()
@@ -153,12 +163,18 @@ class Dense:
         encoded = time.perf_counter() - start
         settings = self.model.doc.settings
         facts = {
-            "label": f"{_short(self.retriever)} ({options.index})", "model": self.retriever,
-            "model_hash": self.model_hash, "precision": options.precision, "index": options.index,
-            "pooling": settings.pooling, "max_length": settings.doc_max_length, "store": self.doc_key,
-            "documents": len(store.ids), "documents_per_second": store.meta["texts_per_second"],
+            "label": f"{_short(self.retriever)} ({options.index})",
+            "model": self.retriever,
+            "model_hash": self.model_hash,
+            "precision": options.precision,
+            "index": options.index,
+            "pooling": settings.pooling,
+            "max_length": settings.doc_max_length,
+            "store": self.doc_key,
+            "documents": len(store.ids),
+            "documents_per_second": store.meta["texts_per_second"],
             "device": device_name(self.device),
-        }  # fmt: skip
+        }
         if options.index == "exact":
             start = time.perf_counter()
             scores, positions = exact_search(queries, store.embeddings, options.retrieved, self.cosine, store.ids)
@@ -171,10 +187,13 @@ class Dense:
             sample = np.random.default_rng(0).permutation(len(queries))[:RECALL_QUERIES]
             exact, _ = exact_search(queries[sample], store.embeddings, options.top_k, self.cosine)
             facts |= {
-                "ef": options.ef, "M": options.M, "ef_construction": options.ef_construction,
-                "index_seconds": index.sidecar["build_seconds"], "ann_recall_queries": len(sample),
+                "ef": options.ef,
+                "M": options.M,
+                "ef_construction": options.ef_construction,
+                "index_seconds": index.sidecar["build_seconds"],
+                "ann_recall_queries": len(sample),
                 f"ann_recall@{options.top_k}": round(ann_recall(scores[sample, : options.top_k], exact), 6),
-            }  # fmt: skip
+            }
         facts |= _timing(encoded + searched, len(query_ids))
         facts["search_ms_per_query"] = round(1000 * searched / len(query_ids), 4)
         return to_run(query_ids, store.ids, scores, positions), facts
@@ -195,24 +214,20 @@ class Dense:
         if self.given is not None:
             return self.given
         folder = self.cache / "embeddings" / self.doc_key[:32]
-        facts = {"model": self.retriever, "model_hash": self.model_hash,
-                 **dataclasses.asdict(self.model.doc.settings)}  # fmt: skip
+        facts = {"model": self.retriever, "model_hash": self.model_hash, **dataclasses.asdict(self.model.doc.settings)}
         return build_store(
-            folder,
-            self.model.doc,
-            self.texts.doc_ids,
-            self.texts.docs,
-            "doc",
-            self.doc_key,
-            facts,
-            self.options.token_budget,
+            folder, self.model.doc, self.texts.doc_ids, self.texts.docs, "doc", self.doc_key, facts, self.options.token_budget
         )
 
     def _graph(self, store: Store) -> HnswIndex:
         options, settings = self.options, self.model.doc.settings
         build = {"M": options.M, "ef_construction": options.ef_construction, "threads": options.index_threads}
-        facts = {"store": self.doc_key, "model_hash": self.model_hash, "normalize": settings.normalize,
-                 "prompt": settings.doc_prompt}  # fmt: skip
+        facts = {
+            "store": self.doc_key,
+            "model_hash": self.model_hash,
+            "normalize": settings.normalize,
+            "prompt": settings.doc_prompt,
+        }
         folder = self.cache / "hnsw" / hash_json([self.doc_key, self.cosine, build])[:32]
         return HnswIndex.build(folder, store.embeddings, store.ids, cosine=self.cosine, facts=facts, **build)
 
@@ -254,9 +269,7 @@ class Reranked:
         options, corpus, scorer = self.options, self.texts.corpus, self.scorer
         pairs = top_pairs(before, options.depth)
         start = time.perf_counter()
-        logits = scorer.score(
-            [self.texts.queries[query] for query, _ in pairs], [corpus[doc].content for _, doc in pairs]
-        )
+        logits = scorer.score([self.texts.queries[query] for query, _ in pairs], [corpus[doc].content for _, doc in pairs])
         scores: dict[str, dict[str, float]] = {}
         for (query, doc), logit in zip(pairs, logits.tolist(), strict=True):
             scores.setdefault(query, {})[doc] = logit
@@ -264,11 +277,16 @@ class Reranked:
         timing = _timing(time.perf_counter() - start, len(before))
         timing["ms_per_query"] = round(timing["ms_per_query"] + facts["ms_per_query"], 4)
         return run, timing | {
-            "label": f"{facts['label']} → {_short(scorer.name)}", "model": scorer.name,
-            "model_hash": scorer.model_hash, "precision": options.precision, "max_length": scorer.model.max_length,
-            "depth": options.depth, "mix": options.mix, "pairs_per_second": round(len(pairs) / max(timing["seconds"], 1e-3), 1),
+            "label": f"{facts['label']} → {_short(scorer.name)}",
+            "model": scorer.name,
+            "model_hash": scorer.model_hash,
+            "precision": options.precision,
+            "max_length": scorer.model.max_length,
+            "depth": options.depth,
+            "mix": options.mix,
+            "pairs_per_second": round(len(pairs) / max(timing["seconds"], 1e-3), 1),
             "device": device_name(scorer.device),
-        }  # fmt: skip
+        }
 
 
 def _timing(seconds: float, queries: int) -> dict:

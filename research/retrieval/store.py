@@ -56,9 +56,15 @@ def hash_texts(ids: Sequence[str], texts: Sequence[str]) -> str:
 
 
 def build_store(
-    folder: Path, encoder: Encoder, ids: Sequence[str], texts: Sequence[str], role: str, key: str,
-    facts: dict, token_budget: int | None = None,
-) -> Store:  # fmt: skip
+    folder: Path,
+    encoder: Encoder,
+    ids: Sequence[str],
+    texts: Sequence[str],
+    role: str,
+    key: str,
+    facts: dict,
+    token_budget: int | None = None,
+) -> Store:
     """Encode into `folder`, or finish what an earlier process began there, or open what it finished.
 
     Args:
@@ -106,11 +112,18 @@ def build_store(
         seconds = time.perf_counter() - start
         write_json(folder / "ids.json", list(ids), indent=None)
         meta = {
-            "key": key, "ids": hash_strings(ids), "role": role, "count": len(ids), "dim": dim,
-            "resumed_batches": len(done), "seconds": round(seconds, 3),
+            "key": key,
+            "ids": hash_strings(ids),
+            "role": role,
+            "count": len(ids),
+            "dim": dim,
+            "resumed_batches": len(done),
+            "seconds": round(seconds, 3),
             "texts_per_second": round((len(ids) - sum(done.values())) / seconds, 2),  # of this process, not of earlier ones
-            "sha256": hash_file(folder / "embeddings.npy"), "environment": header["environment"], **facts,
-        }  # fmt: skip
+            "sha256": hash_file(folder / "embeddings.npy"),
+            "environment": header["environment"],
+            **facts,
+        }
         write_json(folder / "store.json", meta)
         (folder / "journal.jsonl").unlink()
     return open_store(folder, key)
@@ -128,38 +141,46 @@ def open_store(folder: Path, key: str | None = None) -> Store:
     """
     meta = read_json(folder / "store.json")
     if not isinstance(meta, dict) or not {"key", "ids", "count", "dim", "sha256"} <= meta.keys():
-        raise UserError(f"{folder / 'store.json'} is not one this tool wrote; expected key, ids, count, dim and sha256. Delete "
-                        f"{folder} and encode again.")  # fmt: skip
+        raise UserError(
+            f"{folder / 'store.json'} is not one this tool wrote; expected key, ids, count, dim and sha256. Delete "
+            f"{folder} and encode again."
+        )
     if key is not None and meta.get("key") != key:
-        raise UserError(f"{folder} holds embeddings of model {meta.get('model')!r}, {meta.get('count')} texts, role "
-                        f"{meta.get('role')} (key {str(meta.get('key'))[:12]}…), expected key {key[:12]}…: weights, "
-                        "texts or settings differ. Name the folder made from these, or another to make it anew.")  # fmt: skip
+        raise UserError(
+            f"{folder} holds embeddings of model {meta.get('model')!r}, {meta.get('count')} texts, role "
+            f"{meta.get('role')} (key {str(meta.get('key'))[:12]}…), expected key {key[:12]}…: weights, "
+            "texts or settings differ. Name the folder made from these, or another to make it anew."
+        )
     ids = read_json(folder / "ids.json")
     if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids) or hash_strings(ids) != meta["ids"]:
-        raise UserError(f"{folder / 'ids.json'} does not hold the ids that the embeddings were made for, expected "
-                        f"{meta['count']} of sha256 {str(meta['ids'])[:12]}…; the store is damaged. Delete {folder} and encode "
-                        "again.")  # fmt: skip
+        raise UserError(
+            f"{folder / 'ids.json'} does not hold the ids that the embeddings were made for, expected "
+            f"{meta['count']} of sha256 {str(meta['ids'])[:12]}…; the store is damaged. Delete {folder} and encode "
+            "again."
+        )
     try:
         embeddings = np.load(folder / "embeddings.npy", mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{folder / 'embeddings.npy'} cannot be read ({error}); expected {len(ids)} float32 rows of dimension "
-                        f"{meta['dim']}. Delete {folder} and encode again.") from None  # fmt: skip
+        raise UserError(
+            f"{folder / 'embeddings.npy'} cannot be read ({error}); expected {len(ids)} float32 rows of dimension "
+            f"{meta['dim']}. Delete {folder} and encode again."
+        ) from None
     if embeddings.shape != (len(ids), meta["dim"]) or embeddings.dtype != np.float32:
-        raise UserError(f"{folder / 'embeddings.npy'} holds {embeddings.dtype} of shape {embeddings.shape}, expected float32 "
-                        f"of {(len(ids), meta['dim'])}; the store is damaged. Delete {folder} and encode again.")  # fmt: skip
+        raise UserError(
+            f"{folder / 'embeddings.npy'} holds {embeddings.dtype} of shape {embeddings.shape}, expected float32 "
+            f"of {(len(ids), meta['dim'])}; the store is damaged. Delete {folder} and encode again."
+        )
     if hash_file(folder / "embeddings.npy") != meta["sha256"]:
-        raise UserError(f"{folder / 'embeddings.npy'} is not the file that was written (sha256 differs from store.json's); the "
-                        f"store is damaged. Delete {folder} and encode again.")  # fmt: skip
+        raise UserError(
+            f"{folder / 'embeddings.npy'} is not the file that was written (sha256 differs from store.json's); the "
+            f"store is damaged. Delete {folder} and encode again."
+        )
     return Store(folder, ids, embeddings, meta)
 
 
 def device_name(device: torch.device) -> str:
     """What the numbers were computed on: the GPU's name, or the CPU's vector instructions."""
-    return (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"CPU {torch.backends.cpu.get_cpu_capability()}"
-    )
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {torch.backends.cpu.get_cpu_capability()}"
 
 
 # ---- the store on disk -------------------------------------------------------------------------------------------------
@@ -241,8 +262,13 @@ class _Journal:
 def _journal_header(key: str, encoder: Encoder, token_budget: int | None) -> dict:
     """Embeddings are bitwise the same only under the same batches, kernels and threads: all are in the header."""
     device = next(encoder.parameters()).device
-    environment = {"torch": torch.__version__, "device": device_name(device), "threads": torch.get_num_threads(),
-                   "token_budget": token_budget or encode.default_budget(encoder), "window": encode.WINDOW}  # fmt: skip
+    environment = {
+        "torch": torch.__version__,
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "token_budget": token_budget or encode.default_budget(encoder),
+        "window": encode.WINDOW,
+    }
     return {"key": key, "environment": environment}
 
 
@@ -265,14 +291,14 @@ def _read_journal(folder: Path, header: dict) -> dict[int, int]:
         try:
             entries.append(json.loads(line))
         except json.JSONDecodeError:
-            raise UserError(
-                f"{path} is damaged ({line[:60]!r} is not JSON); delete {folder} and encode again."
-            ) from None
+            raise UserError(f"{path} is damaged ({line[:60]!r} is not JSON); delete {folder} and encode again.") from None
     if not entries:
         return {}
     if entries[0]["key"] != header["key"]:
-        raise UserError(f"{folder} holds unfinished embeddings of another model, data or setting; finish those first, or "
-                        "name another folder, or delete it.")  # fmt: skip
+        raise UserError(
+            f"{folder} holds unfinished embeddings of another model, data or setting; finish those first, or "
+            "name another folder, or delete it."
+        )
     if entries[0] != header:
         say(f"{folder}: starting afresh, since the unfinished part was made elsewhere ({entries[0]['environment']})")
         return {}

@@ -10,14 +10,30 @@ from research.errors import UserError, suggest
 
 WORDS = r"(?u)\b\w\w+\b"
 # scripts without blanks between words (Thai, Lao, Tibetan, Burmese, Khmer, kana, Han), and Hangul, as in Lucene's CJKAnalyzer
-NO_BLANKS = ("\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3100-\u312f\u3130-\u318f"
-             "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc"
-             "\U0001b000-\U0001b16f\U00020000-\U0003ffff")  # fmt: skip
+NO_BLANKS = (
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3100-\u312f\u3130-\u318f"
+    "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc"
+    "\U0001b000-\U0001b16f\U00020000-\U0003ffff"
+)
 MARKS = ("Mn", "Mc")
 WIDTHS = re.compile("[\uff01-\uff9f]+")
 TOKENIZERS = "words, characters, bigrams or regex:PATTERN"
-LANGUAGES = ("chinese", "danish", "dutch", "english", "french", "german", "italian", "korean", "norwegian", "portuguese",
-             "russian", "spanish", "swedish", "turkish")  # fmt: skip
+LANGUAGES = (
+    "chinese",
+    "danish",
+    "dutch",
+    "english",
+    "french",
+    "german",
+    "italian",
+    "korean",
+    "norwegian",
+    "portuguese",
+    "russian",
+    "spanish",
+    "swedish",
+    "turkish",
+)
 """Whose stop words bm25s has."""
 
 
@@ -47,8 +63,10 @@ class Terms(NamedTuple):
         self._split()
         self._stem()
         if self.stopwords not in (None, "none", *LANGUAGES):
-            raise UserError(f"--bm25-stopwords {self.stopwords} is not known; {suggest(self.stopwords, [*LANGUAGES, 'none'])}. "
-                            "Pass one of them.")  # fmt: skip
+            raise UserError(
+                f"--bm25-stopwords {self.stopwords} is not known; {suggest(self.stopwords, [*LANGUAGES, 'none'])}. "
+                "Pass one of them."
+            )
         return self
 
     def splitter(self) -> Callable[[str], list[str]]:
@@ -68,15 +86,15 @@ class Terms(NamedTuple):
             return re.compile(WORDS).findall
         if self.tokenizer in ("characters", "bigrams"):
             size = 1 if self.tokenizer == "characters" else 2
-            return lambda text: [
-                term for found in _stretches().finditer(_one_width(text)) for term in _pieces(found, size)
-            ]
+            return lambda text: [term for found in _stretches().finditer(_one_width(text)) for term in _pieces(found, size)]
         pattern = self.tokenizer.removeprefix("regex:")
         try:
             compiled = re.compile(pattern)
         except (re.error, RecursionError, OverflowError) as error:
-            raise UserError(f"--bm25-tokenizer regex:{pattern} is no regular expression ({error}); expected one whose matches "
-                            r"are the terms. Pass regex:\w+, say.") from None  # fmt: skip
+            raise UserError(
+                f"--bm25-tokenizer regex:{pattern} is no regular expression ({error}); expected one whose matches "
+                r"are the terms. Pass regex:\w+, say."
+            ) from None
         return lambda text: [term for found in compiled.finditer(text) if (term := found.group())]
 
     def _stem(self) -> Callable[[str], str]:
@@ -85,12 +103,12 @@ class Terms(NamedTuple):
         try:
             import Stemmer
         except ImportError:
-            raise UserError(f"--bm25-stemmer {self.stemmer} needs the package PyStemmer, which is not installed here. "
-                            "pip install PyStemmer, or leave the option out.") from None  # fmt: skip
-        if self.stemmer not in (known := Stemmer.algorithms()):
             raise UserError(
-                f"--bm25-stemmer {self.stemmer} is not known; {suggest(self.stemmer, known)}. Pass one of them."
-            )
+                f"--bm25-stemmer {self.stemmer} needs the package PyStemmer, which is not installed here. "
+                "pip install PyStemmer, or leave the option out."
+            ) from None
+        if self.stemmer not in (known := Stemmer.algorithms()):
+            raise UserError(f"--bm25-stemmer {self.stemmer} is not known; {suggest(self.stemmer, known)}. Pass one of them.")
         return Stemmer.Stemmer(self.stemmer).stemWord
 
     def __str__(self) -> str:
@@ -114,9 +132,7 @@ def _stretches() -> re.Pattern:
 def _marks() -> str:
     """Ranges of the characters that stand on letters: vowel signs of India's scripts, accents of their own. To Python's \\w
     they end a word."""
-    found = [
-        code for code in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)) if unicodedata.category(chr(code)) in MARKS
-    ]
+    found = [code for code in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)) if unicodedata.category(chr(code)) in MARKS]
     first = [code for i, code in enumerate(found) if i == 0 or found[i - 1] != code - 1]
     last = [code for i, code in enumerate(found) if i + 1 == len(found) or found[i + 1] != code + 1]
     return "".join(f"\\U{a:08x}-\\U{b:08x}" for a, b in zip(first, last, strict=True))

@@ -160,14 +160,20 @@ def _fixed_temperature(config: dict) -> bool:
 
 def _averaged_weights(config: dict) -> bool:
     callbacks = option(config, "trainer.callbacks")
-    return any("WeightAveraging" in str(one.get("class_path")) and "Stochastic" not in str(one.get("class_path"))
-               for one in (callbacks if isinstance(callbacks, list) else [callbacks]) if isinstance(one, dict))  # fmt: skip
+    return any(
+        "WeightAveraging" in str(one.get("class_path")) and "Stochastic" not in str(one.get("class_path"))
+        for one in (callbacks if isinstance(callbacks, list) else [callbacks])
+        if isinstance(one, dict)
+    )
 
 
 def _scaled_gradients(config: dict) -> bool:
     plugins = option(config, "trainer.plugins")
-    return any(name in str(one) for one in (plugins if isinstance(plugins, list) else [plugins])
-               for name in ("MixedPrecision", "HalfPrecision", "16-mixed", "16-true"))  # fmt: skip
+    return any(
+        name in str(one)
+        for one in (plugins if isinstance(plugins, list) else [plugins])
+        for name in ("MixedPrecision", "HalfPrecision", "16-mixed", "16-true")
+    )
 
 
 def has_router_loss(config: dict) -> bool | None:
@@ -268,32 +274,53 @@ def _ended_prompts(config: dict) -> bool | None:
     end = end.get("content") if isinstance(end, dict) else end
     frame = read(folder / "tokenizer.json").get("post_processor")
     frames = [frame, *(frame.get("processors") or [])] if isinstance(frame, dict) else []
-    added = [one["SpecialToken"].get("id") for some in frames for one in (some.get("single") or [])[-1:]
-             if isinstance(one, dict) and "SpecialToken" in one]  # fmt: skip
+    added = [
+        one["SpecialToken"].get("id")
+        for some in frames
+        for one in (some.get("single") or [])[-1:]
+        if isinstance(one, dict) and "SpecialToken" in one
+    ]
     return bool(settings.get("add_eos_token")) or (end is not None and end in added)
 
 
 CHANGES: tuple[Change, ...] = (
     Change("fixed-temperature", "a temperature that is not learned was clamped into temperature_range", _fixed_temperature),
     Change("averaged-weights", "model/ had other weights than the averaged ones that were measured", _averaged_weights),
-    Change("scaled-gradients", "trainer.plugins brought in a precision whose gradients were clipped as they were scaled",
-           _scaled_gradients),
+    Change(
+        "scaled-gradients",
+        "trainer.plugins brought in a precision whose gradients were clipped as they were scaled",
+        _scaled_gradients,
+    ),
     Change("router-loss", "the router's loss of a mixture of experts was left out", has_router_loss),
-    Change("replicated-reference", "DPO's reference was not the base where layers are replicated",
-           lambda config: trains(config, "DPOModule") and option(config, "model.adapter.layer_replication") is not None),
+    Change(
+        "replicated-reference",
+        "DPO's reference was not the base where layers are replicated",
+        lambda config: trains(config, "DPOModule") and option(config, "model.adapter.layer_replication") is not None,
+    ),
     Change("whole-dropout", "model.dropout passed over rates that config.json writes as whole numbers", _whole_rate),
     Change("own-template", "an adapter's own chat template was passed over for its base's", _own_template),
-    Change("prefix-in-a-window", "answers after a prefix depended on their neighbours where attention has a window",
-           _prefix_in_a_window),
-    Change("encoder-template", "a chat template, through which sentence-transformers reads texts, was passed over",
-           _encoder_template),
-    Change("p-tuning-dropout", "P-tuning by an LSTM was saved with its dropout at work",
-           lambda config: adapter_kind(config) == "PromptEncoderConfig" and bool(
-               option(config, "model.adapter.encoder_dropout")) and "LSTM" in str(
-               option(config, "model.adapter.encoder_reparameterization_type"))),
+    Change(
+        "prefix-in-a-window",
+        "answers after a prefix depended on their neighbours where attention has a window",
+        _prefix_in_a_window,
+    ),
+    Change(
+        "encoder-template",
+        "a chat template, through which sentence-transformers reads texts, was passed over",
+        _encoder_template,
+    ),
+    Change(
+        "p-tuning-dropout",
+        "P-tuning by an LSTM was saved with its dropout at work",
+        lambda config: (
+            adapter_kind(config) == "PromptEncoderConfig"
+            and bool(option(config, "model.adapter.encoder_dropout"))
+            and "LSTM" in str(option(config, "model.adapter.encoder_reparameterization_type"))
+        ),
+    ),
     Change("output-layer-lora", "LoRA's update of the output layer was no part of the loss, and never trained", _output_layer),
     Change("ended-prompts", "answers began after the end that the tokenizer puts after every text", _ended_prompts),
-)  # fmt: skip
+)
 """In the order in which they came; new ones at the end."""
 
 COUNTED: dict[str, str] = {

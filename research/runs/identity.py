@@ -26,32 +26,52 @@ PLACE = "{point}"  # in --out: becomes the point id
 LENGTH = 16  # hexadecimal digits
 HOW = ("out", "wandb", "save_every", "data.init_args.workers")
 """Options that a run may go on without or with, and that were never part of an id."""
-PATHS = ("model.init_args.model", "data.init_args.train", "data.init_args.val", "data.init_args.test",
-         "data.init_args.other", "data.init_args.val_run", "data.init_args.test_run", "data.init_args.corpus_file",
-         "data.init_args.queries_file", "trainer.default_root_dir")  # fmt: skip
+PATHS = (
+    "model.init_args.model",
+    "data.init_args.train",
+    "data.init_args.val",
+    "data.init_args.test",
+    "data.init_args.other",
+    "data.init_args.val_run",
+    "data.init_args.test_run",
+    "data.init_args.corpus_file",
+    "data.init_args.queries_file",
+    "trainer.default_root_dir",
+)
 """Where things lie, for which the hashes of what is there stand in."""
 ONE_SPELLING: dict[str, Any] = {
-    "trainer.deterministic": None, "trainer.benchmark": None, "trainer.inference_mode": True, "trainer.profiler": None,
-    "trainer.detect_anomaly": False, "trainer.sync_batchnorm": False, "model.init_args.fast": True,
-    "data.init_args.chunk_overhead": 512, "data.init_args.share_prompt": None,
-}  # fmt: skip
+    "trainer.deterministic": None,
+    "trainer.benchmark": None,
+    "trainer.inference_mode": True,
+    "trainer.profiler": None,
+    "trainer.detect_anomaly": False,
+    "trainer.sync_batchnorm": False,
+    "model.init_args.fast": True,
+    "data.init_args.chunk_overhead": 512,
+    "data.init_args.share_prompt": None,
+}
 """Options that change speed, memory or rounding alone → the value that stands for all of theirs."""
 DOCUMENTED: dict[str, Any] = {
-    "trainer.precision": "32-true", "trainer.limit_train_batches": 1.0, "trainer.limit_val_batches": 1.0,
-    "trainer.limit_test_batches": 1.0, "trainer.limit_predict_batches": 1.0, "trainer.val_check_interval": 1.0,
-}  # fmt: skip
+    "trainer.precision": "32-true",
+    "trainer.limit_train_batches": 1.0,
+    "trainer.limit_val_batches": 1.0,
+    "trainer.limit_test_batches": 1.0,
+    "trainer.limit_predict_batches": 1.0,
+    "trainer.val_check_interval": 1.0,
+}
 """What Lightning makes of its own default, None; 1.0 is all of the batches, and 1 is one of them."""
 SINCE: dict[str, Any] = {
-    "data.init_args.columns": None, "data.init_args.positive_from": None, "data.init_args.corpus_file": None,
-    "data.init_args.queries_file": None, "data.init_args.train_split": None,
-}  # fmt: skip
+    "data.init_args.columns": None,
+    "data.init_args.positive_from": None,
+    "data.init_args.corpus_file": None,
+    "data.init_args.queries_file": None,
+    "data.init_args.train_split": None,
+}
 """Options of ours that came later, by dotted name → the default that they came with, which is no part of an id."""
 BATCH = "data.init_args.batch_size"
 KNOWN: dict[str, list[str]] = json.loads(Path(__file__).with_name("known_options.json").read_text(encoding="utf-8"))
 """Class path, "" for the whole → the options that are always spelled."""
-DROPPED: dict[str, dict[str, Any]] = json.loads(
-    Path(__file__).with_name("known_defaults.json").read_text(encoding="utf-8")
-)
+DROPPED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("known_defaults.json").read_text(encoding="utf-8"))
 """Class path of a library's → default of each option in KNOWN: what is spelled where another release of it lacks the option."""
 KNOWN_FACTS = ("train", "queries", "examples", "pairs", "val", "test", "other", "val_run", "test_run")
 """Facts of data that are part of an id whatever they say; others only where they say something."""
@@ -99,9 +119,7 @@ def differences(a: dict, b: dict) -> dict[str, tuple]:
     """Dotted name → (value in a, value in b), where two configurations differ in what is computed; in PATHS too."""
     found = _differences(*(_without(one_spelling(_spelled(one)), HOW) for one in (a, b)))
     if BATCH in found:  # of all processes together: named is what the user has changed
-        typed = {
-            name: tuple(_at(one, name) for one in (a, b)) for name in (BATCH, "trainer.devices", "trainer.num_nodes")
-        }
+        typed = {name: tuple(_at(one, name) for one in (a, b)) for name in (BATCH, "trainer.devices", "trainer.num_nodes")}
         found = {name: pair for name, pair in found.items() if name != BATCH} | {
             name: pair for name, pair in typed.items() if pair[0] != pair[1]
         }
@@ -121,8 +139,11 @@ def without_later_defaults(value: Any, name: str = "") -> Any:
     """A configuration without the options that came later and stand at the defaults they came with."""
     if not isinstance(value, dict):
         return value
-    return {key: without_later_defaults(one, f"{name}{key}.") for key, one in value.items()
-            if f"{name}{key}" not in SINCE or _plain(one) != SINCE[f"{name}{key}"]}  # fmt: skip
+    return {
+        key: without_later_defaults(one, f"{name}{key}.")
+        for key, one in value.items()
+        if f"{name}{key}" not in SINCE or _plain(one) != SINCE[f"{name}{key}"]
+    }
 
 
 def known_facts(data: dict) -> dict:
@@ -161,8 +182,11 @@ def _options(options: dict, owner: str, everything: bool, name: str, group: str 
             out[key] = _spelled(one, everything, f"{name}{key}.")
         elif known is not None and f"{group}{key}" in known:
             is_group = isinstance(one, dict) and any(other.startswith(f"{group}{key}.") for other in known)
-            out[key] = (_options(one, owner, everything, f"{name}{key}.", f"{group}{key}.") if is_group
-                        else _spelled(one, everything, f"{name}{key}."))  # fmt: skip
+            out[key] = (
+                _options(one, owner, everything, f"{name}{key}.", f"{group}{key}.")
+                if is_group
+                else _spelled(one, everything, f"{name}{key}.")
+            )
         elif not _is_default(one, f"{name}{key}", owner, f"{group}{key}"):
             out[key] = _spelled(one, everything, f"{name}{key}.")
     return out

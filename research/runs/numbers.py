@@ -72,8 +72,9 @@ def stale_because(
     then, today = data or ({}, {})
     reasons += [what for fact, what in COUNTED.items() if today.get(fact) and fact not in then]
     if None in touched.values():
-        reasons.append(f"its base model {option(config, 'model.model')} is not here, which says whether a mend has changed its "
-                       "numbers")  # fmt: skip
+        reasons.append(
+            f"its base model {option(config, 'model.model')} is not here, which says whether a mend has changed its numbers"
+        )
     return "; ".join(reasons)
 
 

@@ -45,9 +45,7 @@ def target(text: str) -> Target:
     """
     parts = text.split("/")
     if len(parts) != 3 or not all(part.strip() for part in parts) or not re.fullmatch(r"[\w-]+", parts[2]):
-        raise UserError(
-            f"--wandb {text!r}; expected ENTITY/PROJECT/SWEEP_ID, as `wandb sweep FILE` prints it. Correct it."
-        )
+        raise UserError(f"--wandb {text!r}; expected ENTITY/PROJECT/SWEEP_ID, as `wandb sweep FILE` prints it. Correct it.")
     return Target(*parts)
 
 
@@ -69,15 +67,15 @@ def handed_out(folder: Path, of: Target, sweep: Sweep) -> Trial:
     """
     files = sorted(folder.glob(f"wandb/sweep-{of.sweep}/config-*.yaml"), key=lambda path: path.stat().st_mtime)
     if not files:
-        raise UserError(
-            f"{folder} holds no trial of {of.sweep}; expected what `wandb agent` leaves there. Run the agent."
-        )
+        raise UserError(f"{folder} holds no trial of {of.sweep}; expected what `wandb agent` leaves there. Run the agent.")
     facts = {name: entry for name, entry in read_mapping(files[-1]).items() if name != "wandb_version"}
     names = list(dict.fromkeys((one.path or (one.name,))[0] for one in sweep.parameters))
     if set(facts) != set(names):
         other = sorted(set(facts) ^ set(names))
-        raise UserError(f"{files[-1]} and {sweep.path} differ in {', '.join(other)}; expected the file that `wandb sweep` was "
-                        "given. Submit that one.")  # fmt: skip
+        raise UserError(
+            f"{files[-1]} and {sweep.path} differ in {', '.join(other)}; expected the file that `wandb sweep` was "
+            "given. Submit that one."
+        )
     values: dict[str, Any] = {name: facts[name]["value"] for name in names}
     return Trial(
         files[-1].stem.removeprefix("config-"), filled(*command_of(sweep, values), str(files[-1].with_suffix(".json")))

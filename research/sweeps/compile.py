@@ -28,8 +28,14 @@ from research.runfolder import read_yaml
 
 OWN = ("let", "tie", "zip", "cases", "sizes", "configs")
 """Keys of a source that a plain sweep has not."""
-OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-             ast.Pow: operator.pow, ast.FloorDiv: operator.floordiv}  # fmt: skip
+OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+    ast.FloorDiv: operator.floordiv,
+}
 MADE = "# Made by `research sweep compile "
 HEAD = MADE + "{source}`: change that file, not this one.\n"
 
@@ -64,8 +70,10 @@ def _plain(path: Path, source: dict, size: str, full: dict) -> dict:
     for rows in groups:
         name, values = _join(rows, path)
         if name in joined or name in parameters:
-            raise UserError(f"{path}: two groups of options are both called {name}; expected groups of different sections. Put "
-                            "them into one (cases takes lists).")  # fmt: skip
+            raise UserError(
+                f"{path}: two groups of options are both called {name}; expected groups of different sections. Put "
+                "them into one (cases takes lists)."
+            )
         joined[name] = {"values": values}
         used |= {option for row in rows for option in row}
     kept = {name: value for name, value in parameters.items() if name not in used}
@@ -78,8 +86,12 @@ def _plain(path: Path, source: dict, size: str, full: dict) -> dict:
     place = f"{title}-{size}" if size else title
     plain = {key: value for key, value in source.items() if key not in (*OWN, "parameters")}
     command = plain.pop("command", None) or _command(configs, place, path)
-    return {"name": place, **{k: v for k, v in plain.items() if k != "name"}, "command": command,
-            "parameters": {**joined, **kept}}  # fmt: skip
+    return {
+        "name": place,
+        **{k: v for k, v in plain.items() if k != "name"},
+        "command": command,
+        "parameters": {**joined, **kept},
+    }
 
 
 def _command(configs: list[str], name: str, path: Path) -> list[str]:
@@ -102,8 +114,10 @@ def _tied(source: dict, parameters: dict, path: Path) -> list[dict[str, Any]]:
     names = {inner for tree in trees.values() for inner in _names(tree)}
     unknown = [name for name in names if name not in let and name not in parameters]
     if unknown:
-        raise UserError(f"{path}: tie names {unknown[0]!r}, which is neither in let nor in parameters; "
-                        f"{suggest(unknown[0], [*let, *parameters])}. Correct it.")  # fmt: skip
+        raise UserError(
+            f"{path}: tie names {unknown[0]!r}, which is neither in let nor in parameters; "
+            f"{suggest(unknown[0], [*let, *parameters])}. Correct it."
+        )
     if idle := [name for name in let if name not in names]:
         raise UserError(f"{path}: let has {idle[0]!r}, which no tie uses; expected a variable of one. Leave it out.")
     axes = {name: _list(let[name], name, path) for name in let}
@@ -131,9 +145,7 @@ def _zipped(group: Any, path: Path) -> list[dict[str, Any]]:
 def _cases(cases: Any, path: Path) -> list[dict[str, Any]]:
     rows = []
     for case in _list(cases, "cases", path):
-        axes = {
-            name: value if isinstance(value, list) else [value] for name, value in _mapping(case, "cases", path).items()
-        }
+        axes = {name: value if isinstance(value, list) else [value] for name, value in _mapping(case, "cases", path).items()}
         rows += [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     return rows
 
@@ -147,8 +159,10 @@ def _join(rows: list[dict[str, Any]], path: Path) -> tuple[str, list]:
     shared = [parts[0] for parts in itertools.takewhile(lambda parts: len({*parts}) == 1, zip(*sections, strict=False))]
     shared = shared[: min(map(len, sections)) - 1]
     if not shared:
-        raise UserError(f"{path}: {', '.join(options[:3])} hang together and have no section in common; expected options of "
-                        "one (model, data or trainer), since they become one parameter. Split the sweep.")  # fmt: skip
+        raise UserError(
+            f"{path}: {', '.join(options[:3])} hang together and have no section in common; expected options of "
+            "one (model, data or trainer), since they become one parameter. Split the sweep."
+        )
     prefix = ".".join(shared)
     return prefix, [{option[len(prefix) + 1 :]: value for option, value in row.items()} for row in rows]
 
@@ -160,8 +174,10 @@ def _expression(text: Any, name: str, path: Path) -> ast.expr:
     try:
         return ast.parse(str(text), mode="eval").body
     except SyntaxError:
-        raise UserError(f"{path}: tie {name}: {text!r} is no expression; expected arithmetic over options, such as "
-                        "`2 * model.adapter.r`. Correct it.") from None  # fmt: skip
+        raise UserError(
+            f"{path}: tie {name}: {text!r} is no expression; expected arithmetic over options, such as "
+            "`2 * model.adapter.r`. Correct it."
+        ) from None
 
 
 def _names(tree: ast.expr) -> Iterable[str]:
@@ -190,8 +206,9 @@ def _evaluated(tree: ast.expr, known: dict[str, Any], name: str, path: Path) -> 
     try:
         result = value(tree)
     except (TypeError, ZeroDivisionError, OverflowError) as error:
-        raise UserError(f"{path}: tie {name}: {ast.unparse(tree)} fails for {known} ({error}); expected numbers. Correct "
-                        "it.") from None  # fmt: skip
+        raise UserError(
+            f"{path}: tie {name}: {ast.unparse(tree)} fails for {known} ({error}); expected numbers. Correct it."
+        ) from None
     return int(result) if isinstance(result, float) and result.is_integer() else result
 
 
@@ -224,6 +241,8 @@ def _values(parameter: Any, name: str, path: Path) -> list:
     if isinstance(parameter, dict) and set(parameter) == {"value"}:
         return [parameter["value"]]
     if not isinstance(parameter, dict) or set(parameter) != {"values"}:
-        raise UserError(f"{path}: {name} drives a tie and is no list of values; expected `values: […]`, since each of them "
-                        "makes a value of what follows. Correct it.")  # fmt: skip
+        raise UserError(
+            f"{path}: {name} drives a tie and is no list of values; expected `values: […]`, since each of them "
+            "makes a value of what follows. Correct it."
+        )
     return _list(parameter["values"], name, path)

@@ -12,15 +12,27 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError, suggest
 
-BOUNDED = ("uniform", "q_uniform", "int_uniform", "log_uniform", "q_log_uniform", "inv_log_uniform", "log_uniform_values",
-           "q_log_uniform_values", "inv_log_uniform_values")  # fmt: skip
+BOUNDED = (
+    "uniform",
+    "q_uniform",
+    "int_uniform",
+    "log_uniform",
+    "q_log_uniform",
+    "inv_log_uniform",
+    "log_uniform_values",
+    "q_log_uniform_values",
+    "inv_log_uniform_values",
+)
 NORMAL = ("normal", "q_normal", "log_normal", "q_log_normal")
 FIELDS = {
-    "constant": {"value"}, "categorical": {"values"}, "categorical_w_probabilities": {"values", "probabilities"},
+    "constant": {"value"},
+    "categorical": {"values"},
+    "categorical_w_probabilities": {"values", "probabilities"},
     **{name: {"min", "max"} | ({"q"} if name.startswith("q_") else set()) for name in BOUNDED},
     **{name: {"mu", "sigma"} | ({"q"} if name.startswith("q_") else set()) for name in NORMAL},
-    "beta": {"a", "b"}, "q_beta": {"a", "b", "q"},
-}  # fmt: skip
+    "beta": {"a", "b"},
+    "q_beta": {"a", "b", "q"},
+}
 """distribution → the fields that describe it."""
 EDGE = 1e-3  # quantiles at which an unbounded distribution counts as extreme
 
@@ -63,11 +75,7 @@ class Parameter(NamedTuple):
             return min(facts["min"] + int(u * (facts["max"] - facts["min"] + 1)), facts["max"])
         plain = kind.removeprefix("q_")
         value = (
-            _normal(plain, facts, u)
-            if plain in NORMAL
-            else _beta(facts, u)
-            if plain == "beta"
-            else _bounded(plain, facts, u)
+            _normal(plain, facts, u) if plain in NORMAL else _beta(facts, u) if plain == "beta" else _bounded(plain, facts, u)
         )
         if not kind.startswith("q_"):
             return value
@@ -112,19 +120,27 @@ def parameters_of(facts: dict[Any, Any], where: str, within: tuple[str, ...] = (
     found: list[Parameter] = []
     for name, value in facts.items():
         if not isinstance(name, str):
-            raise UserError(f"{where}: a parameter is called {name!r} ({type(name).__name__}); expected a text: YAML reads no, "
-                            "on and 1 as other things. Write the name in quotes.")  # fmt: skip
+            raise UserError(
+                f"{where}: a parameter is called {name!r} ({type(name).__name__}); expected a text: YAML reads no, "
+                "on and 1 as other things. Write the name in quotes."
+            )
         if re.search(r"^-|[\s=\x00-\x1f\x7f\ud800-\udfff]", name) or not name:
-            raise UserError(f"{where}: a parameter is called {name!r}; expected the name of an option, without its hyphens and "
-                            "without blanks. Correct it.")  # fmt: skip
+            raise UserError(
+                f"{where}: a parameter is called {name!r}; expected the name of an option, without its hyphens and "
+                "without blanks. Correct it."
+            )
         path = (*within, name)
         if isinstance(value, dict) and "parameters" in value:
             if more := value.keys() - {"parameters"}:
-                raise UserError(f"{where}: {'.'.join(path)} has parameters and {sorted(map(str, more))[0]!r}; expected "
-                                "parameters alone. Leave one out.")  # fmt: skip
+                raise UserError(
+                    f"{where}: {'.'.join(path)} has parameters and {sorted(map(str, more))[0]!r}; expected "
+                    "parameters alone. Leave one out."
+                )
             if not isinstance(value["parameters"], dict) or not value["parameters"]:
-                raise UserError(f"{where}: {'.'.join(path)}.parameters is {str(value['parameters'])[:60]!r}; expected names "
-                                "with values or distributions. Correct it.")  # fmt: skip
+                raise UserError(
+                    f"{where}: {'.'.join(path)}.parameters is {str(value['parameters'])[:60]!r}; expected names "
+                    "with values or distributions. Correct it."
+                )
             found += parameters_of(value["parameters"], where, path)
         else:
             found.append(parameter(".".join(path), value, where)._replace(path=path if within else ()))
@@ -159,9 +175,7 @@ def parameter(name: str, facts: Any, where: str) -> Parameter:
     facts = dict(facts)
     kind = facts.pop("distribution", None) or _implied(facts)
     if not isinstance(kind, str) or kind not in FIELDS:
-        raise UserError(
-            f"{where}: {name} has the distribution {kind!r}; {suggest(str(kind), list(FIELDS))}. Correct it."
-        )
+        raise UserError(f"{where}: {name} has the distribution {kind!r}; {suggest(str(kind), list(FIELDS))}. Correct it.")
     if unknown := facts.keys() - FIELDS[kind]:
         raise UserError(
             f"{where}: {name} ({kind}) has {sorted(unknown)[0]!r}; expected {', '.join(sorted(FIELDS[kind]))}. Correct it."
@@ -173,9 +187,7 @@ def parameter(name: str, facts: Any, where: str) -> Parameter:
         )
     made = Parameter(name, kind, facts)
     _check(made, where)
-    made.facts.update(
-        {field: value for field, value in defaults.items() if field in FIELDS[kind] and field not in facts}
-    )
+    made.facts.update({field: value for field, value in defaults.items() if field in FIELDS[kind] and field not in facts})
     return made
 
 
@@ -194,25 +206,23 @@ def _check(made: Parameter, where: str) -> None:
     facts, name, kind = made.facts, made.name, made.distribution
     for field in ("min", "max", "q", "mu", "sigma", "a", "b"):
         value = facts.get(field)
-        if field in facts and (
-            not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value)
-        ):
-            raise UserError(
-                f"{where}: {name}.{field}={value!r}; expected a number. YAML reads 1e-4 as a text: write 1.0e-4."
-            )
+        if field in facts and (not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value)):
+            raise UserError(f"{where}: {name}.{field}={value!r}; expected a number. YAML reads 1e-4 as a text: write 1.0e-4.")
     if "values" in facts and (not isinstance(facts["values"], list) or not facts["values"]):
-        raise UserError(
-            f"{where}: {name}.values={facts['values']!r}; expected a list of one value or more. Correct it."
-        )
+        raise UserError(f"{where}: {name}.values={facts['values']!r}; expected a list of one value or more. Correct it.")
     for value in facts.get("values", [facts["value"]] if "value" in facts else []):
         try:
             json.dumps(value)
         except (TypeError, ValueError, RecursionError):
-            raise UserError(f"{where}: {name} has the value {str(value)[:60]} ({type(value).__name__}); expected numbers, "
-                            "texts, booleans, lists or mappings. Write a text in quotes.") from None  # fmt: skip
+            raise UserError(
+                f"{where}: {name} has the value {str(value)[:60]} ({type(value).__name__}); expected numbers, "
+                "texts, booleans, lists or mappings. Write a text in quotes."
+            ) from None
         if lost := re.search(r"[\0\ud800-\udfff]", "".join(_texts(value))):
-            raise UserError(f"{where}: {name} has a value with {lost[0]!r} in it; expected a text that a command can carry. "
-                            "Leave that character out.")  # fmt: skip
+            raise UserError(
+                f"{where}: {name} has a value with {lost[0]!r} in it; expected a text that a command can carry. "
+                "Leave that character out."
+            )
     if kind == "categorical_w_probabilities":
         odds = facts["probabilities"]
         if (
@@ -221,22 +231,28 @@ def _check(made: Parameter, where: str) -> None:
             or not all(isinstance(p, int | float) and not isinstance(p, bool) and p >= 0 for p in odds)
             or not math.isclose(sum(odds), 1.0, rel_tol=1e-5)
         ):
-            raise UserError(f"{where}: {name}.probabilities={odds}; expected one of 0 or more for each of the "
-                            f"{len(facts['values'])} values, and 1 in all. Correct them.")  # fmt: skip
+            raise UserError(
+                f"{where}: {name}.probabilities={odds}; expected one of 0 or more for each of the "
+                f"{len(facts['values'])} values, and 1 in all. Correct them."
+            )
     if kind == "int_uniform" and not all(isinstance(facts[end], int) for end in ("min", "max")):
-        raise UserError(f"{where}: {name} (int_uniform) goes from {facts['min']} to {facts['max']}; expected whole numbers. "
-                        "Correct it, or choose uniform.")  # fmt: skip
+        raise UserError(
+            f"{where}: {name} (int_uniform) goes from {facts['min']} to {facts['max']}; expected whole numbers. "
+            "Correct it, or choose uniform."
+        )
     if kind in BOUNDED:
         if facts["min"] >= facts["max"]:
-            raise UserError(
-                f"{where}: {name} goes from {facts['min']} to {facts['max']}; expected min below max. Correct it."
-            )
+            raise UserError(f"{where}: {name} goes from {facts['min']} to {facts['max']}; expected min below max. Correct it.")
         if kind.endswith("_values") and facts["min"] <= 0:
-            raise UserError(f"{where}: {name} ({kind}) starts at {facts['min']}; expected above 0, since it is uniform in the "
-                            "logarithm. Raise min, or choose uniform.")  # fmt: skip
+            raise UserError(
+                f"{where}: {name} ({kind}) starts at {facts['min']}; expected above 0, since it is uniform in the "
+                "logarithm. Raise min, or choose uniform."
+            )
         if kind in ("log_uniform", "q_log_uniform", "inv_log_uniform") and facts["max"] > 50:
-            raise UserError(f"{where}: {name} ({kind}) goes up to e^{facts['max']}: W&B takes min and max of it as exponents; "
-                            f"expected log_uniform_values for plain numbers. Correct it.")  # fmt: skip
+            raise UserError(
+                f"{where}: {name} ({kind}) goes up to e^{facts['max']}: W&B takes min and max of it as exponents; "
+                f"expected log_uniform_values for plain numbers. Correct it."
+            )
     for field in ("q", "sigma", "a", "b"):
         if field in facts and facts[field] <= 0:
             raise UserError(f"{where}: {name}.{field}={facts[field]}; expected above 0. Correct it.")

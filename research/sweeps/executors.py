@@ -19,9 +19,8 @@ POLL = 0.5  # seconds
 
 
 def run_local(
-    folder: Path, points: Callable[[], list[Planned]], cap: int, command: list[str], workers: int, gpus: list[str],
-    threads: int,
-) -> int:  # fmt: skip
+    folder: Path, points: Callable[[], list[Planned]], cap: int, command: list[str], workers: int, gpus: list[str], threads: int
+) -> int:
     """Run what is to be run with `workers` processes; 0 when all points are done, 85 or 130 when stopped, else 1.
 
     Args:
@@ -39,8 +38,10 @@ def run_local(
     if not todo:
         return _ended(ledger, points())
     known = len(standings)
-    say(f"{todo} of {max(cap, known)} points are to be run, by {min(workers, todo)} processes; what they say is in "
-        f"{folder / 'logs'}")  # fmt: skip
+    say(
+        f"{todo} of {max(cap, known)} points are to be run, by {min(workers, todo)} processes; what they say is in "
+        f"{folder / 'logs'}"
+    )
     children = [_start(command, i, gpus, threads, folder) for i in range(min(workers, todo))]
     stopped: list[int] = []
 
@@ -72,8 +73,9 @@ def _start(command: list[str], i: int, gpus: list[str], threads: int, folder: Pa
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf-8") as stream:
         # a session of its own: Ctrl-C reaches the runner, which tells the workers once
-        return subprocess.Popen(command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True,
-                                env=os.environ | variables)  # fmt: skip
+        return subprocess.Popen(
+            command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True, env=os.environ | variables
+        )
 
 
 def _repeat_warnings(folder: Path, points: list[Planned]) -> None:
@@ -159,10 +161,15 @@ def table(points: list[Planned], standings: dict[str, Standing]):
         standing = standings[one.point]
         seconds, value = standing.last.get("seconds"), standing.last.get("value")
         values = [escape(_short(one.values.get(name))) for name in varied]
-        out.add_row(one.point, *values, standing.state, str(standing.attempts),
-                    "" if seconds is None else f"{seconds:.1f}",
-                    *([("" if value is None else f"{value:.4f}")] if measured else []),
-                    escape(str(standing.last.get("error") or "")))  # gloo's have brackets  # fmt: skip
+        out.add_row(
+            one.point,
+            *values,
+            standing.state,
+            str(standing.attempts),
+            "" if seconds is None else f"{seconds:.1f}",
+            *([("" if value is None else f"{value:.4f}")] if measured else []),
+            escape(str(standing.last.get("error") or "")),
+        )  # gloo's have brackets
     return out
 
 

@@ -48,8 +48,10 @@ class Judged(NamedTuple):
     stop: bool
 
     def __str__(self) -> str:
-        return (f"{self.value:.4f} is worse than {self.threshold:.4f}, the threshold of the best 1/{self.eta:g} of {self.runs} "
-                f"points at {self.band} values (early_terminate)")  # fmt: skip
+        return (
+            f"{self.value:.4f} is worse than {self.threshold:.4f}, the threshold of the best 1/{self.eta:g} of {self.runs} "
+            f"points at {self.band} values (early_terminate)"
+        )
 
 
 def judged(own: list[float], others: list[list[float]], rule: dict[str, Any], goal: str) -> Judged | None:

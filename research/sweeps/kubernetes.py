@@ -71,9 +71,7 @@ def claim(text: str) -> Claim:
     """
     match = re.fullmatch(r"([a-z0-9][a-z0-9.-]*)(?:/([^:]*[^:/]))?:(/[^:]+)", text)
     if not match or ".." in (match[2] or "").split("/"):
-        raise UserError(
-            f"--claim {text!r}; expected NAME:/path, or NAME/folder:/path for a folder of the claim. Correct it."
-        )
+        raise UserError(f"--claim {text!r}; expected NAME:/path, or NAME/folder:/path for a folder of the claim. Correct it.")
     return Claim(match[1], match[2] or "", match[3])
 
 
@@ -91,9 +89,23 @@ def job(name: str, of: Submission, indices: Iterable[int], options: Options) -> 
     """
     refuse_assignments("--setup", options.setup)
     chosen = sorted(indices)
-    command = ["python", "-m", "research", "sweep", "worker", str(of.file), "--folder", str(of.folder),
-               "--plan", str(of.plan), "--seed", str(of.seed),
-               "--of", ranges(chosen), "--index"]  # fmt: skip
+    command = [
+        "python",
+        "-m",
+        "research",
+        "sweep",
+        "worker",
+        str(of.file),
+        "--folder",
+        str(of.folder),
+        "--plan",
+        str(of.plan),
+        "--seed",
+        str(of.seed),
+        "--of",
+        ranges(chosen),
+        "--index",
+    ]
     if options.setup:  # exec: the signal before the end must reach Python
         command = ["/bin/bash", "-c", "\n".join(["set -e", *options.setup, 'exec "$@"']), "bash", *command]
     # $(NAME) is Kubernetes' own, also in a folder's name; $$( is the text $(
@@ -102,27 +114,36 @@ def job(name: str, of: Submission, indices: Iterable[int], options: Options) -> 
     if options.claim.within:
         mount["subPath"] = options.claim.within
     container = {
-        "name": CONTAINER, "image": options.image, "command": command, "workingDir": options.claim.path,
-        "env": _variables(options), "resources": _resources(options),
+        "name": CONTAINER,
+        "image": options.image,
+        "command": command,
+        "workingDir": options.claim.path,
+        "env": _variables(options),
+        "resources": _resources(options),
         # what DataLoader's workers hand over goes through /dev/shm, of which a pod has 64 MB
         "volumeMounts": [mount, {"name": "shm", "mountPath": "/dev/shm"}],
-    }  # fmt: skip
+    }
     if options.secrets:
         container["envFrom"] = [{"secretRef": {"name": secret}} for secret in options.secrets]
     pod = {
-        "restartPolicy": "Never", "terminationGracePeriodSeconds": options.warning, "automountServiceAccountToken": False,
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": options.warning,
+        "automountServiceAccountToken": False,
         "containers": [container],
-        "volumes": [{"name": FOLDER, "persistentVolumeClaim": {"claimName": options.claim.name}},
-                    {"name": "shm", "emptyDir": {"medium": "Memory"}}],
-    }  # fmt: skip
+        "volumes": [
+            {"name": FOLDER, "persistentVolumeClaim": {"claimName": options.claim.name}},
+            {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        ],
+    }
     spec = {
-        "completionMode": "Indexed", "completions": len(chosen),
+        "completionMode": "Indexed",
+        "completions": len(chosen),
         "parallelism": min(options.throttle or len(chosen), len(chosen)),
         "backoffLimitPerIndex": ATTEMPTS - 1,
         "podReplacementPolicy": "Failed",  # not while the pod before still saves
         "podFailurePolicy": {"rules": [_ignored(), _on_exit("Ignore", PREEMPTED), _on_exit("FailIndex", *FINAL)]},
         "template": {"metadata": {"labels": {"app": "tandem", "sweep": _label(name)}}, "spec": pod},
-    }  # fmt: skip
+    }
     if options.max_failed is not None:
         spec["maxFailedIndexes"] = min(options.max_failed, len(chosen))
     metadata = {"name": name, "labels": {"app": "tandem"}}
@@ -177,9 +198,7 @@ def _variables(options: Options) -> list[dict[str, str]]:
     for text in options.env:
         name, equals, value = text.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
-            raise UserError(
-                f"--env {text!r}; expected NAME=VALUE. Correct it; a key belongs in a Secret (--secret NAME)."
-            )
+            raise UserError(f"--env {text!r}; expected NAME=VALUE. Correct it; a key belongs in a Secret (--secret NAME).")
         refuse_secret(f"--env {name}", name, value)
         given.append({"name": name, "value": value})
     ours = {"PYTHONUNBUFFERED": "1"}

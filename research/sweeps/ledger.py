@@ -58,8 +58,15 @@ class Ledger:
         Raises:
             OSError: the disk.
         """
-        event = {"point": point, "state": state, "time": round(time.time(), 3), "host": socket.gethostname(),
-                 "job": job_id(), "pid": os.getpid(), **more}  # fmt: skip
+        event = {
+            "point": point,
+            "state": state,
+            "time": round(time.time(), 3),
+            "host": socket.gethostname(),
+            "job": job_id(),
+            "pid": os.getpid(),
+            **more,
+        }
         self.folder.mkdir(parents=True, exist_ok=True)
         with open_lock(self.path, append=True) as stream:
             lock(stream, fcntl.LOCK_EX, self.path)

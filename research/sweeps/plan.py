@@ -8,18 +8,7 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError
 from research.runfolder import atomic_write, hash_strings, is_name, write_json
-from research.sweeps.spec import (
-    JSON_FILE,
-    Point,
-    Sweep,
-    command_of,
-    drawn,
-    filled,
-    grid,
-    lost_in_text,
-    ours,
-    probes,
-)
+from research.sweeps.spec import JSON_FILE, Point, Sweep, command_of, drawn, filled, grid, lost_in_text, ours, probes
 
 PLACE = "{point}"
 FILE, KEY = "plan.jsonl", "plan.key"
@@ -53,9 +42,11 @@ class Problem(NamedTuple):
 
 
 def plan(
-    sweep: Sweep, describe: Callable[[list[str]], dict[str, Any]], seed: int = 0,
+    sweep: Sweep,
+    describe: Callable[[list[str]], dict[str, Any]],
+    seed: int = 0,
     watch: Callable[[Iterable[Point]], Iterable[Point]] = iter,
-) -> tuple[list[Planned], list[Problem]]:  # fmt: skip
+) -> tuple[list[Planned], list[Problem]]:
     """Every point of a grid or a random sweep; of a bayes sweep, or a random one without run_cap, points at its extremes.
 
     Args:
@@ -74,9 +65,14 @@ def plan(
     seen: dict[str, Point] = {}
     for one in good if is_exhaustive(sweep) else ():
         if one.point in seen:
-            bad.append(Problem(one.values, f"it computes what {shown(seen[one.point])} computes (point {one.point}); expected "
-                                           "each "
-                               "point once. Leave one out."))  # fmt: skip
+            bad.append(
+                Problem(
+                    one.values,
+                    f"it computes what {shown(seen[one.point])} computes (point {one.point}); expected "
+                    "each "
+                    "point once. Leave one out.",
+                )
+            )
         seen.setdefault(one.point, one.values)
     return good, bad
 
@@ -91,8 +87,10 @@ def planned(sweep: Sweep, values: Point, describe: Callable[[list[str]], dict[st
     text = json.dumps(values)  # of a foreign command the file's content is what it computes
     filled_in = filled(argv, later, text)
     if is_ours(filled_in) and (lost := lost_in_text(values, sweep.command)):  # W&B's agent hands "None" to any program
-        raise UserError(f"{lost[0]} is null, which the command carries as the text None; expected a value that text can carry. "
-                        'Write "null" in quotes.')  # fmt: skip
+        raise UserError(
+            f"{lost[0]} is null, which the command carries as the text None; expected a value that text can carry. "
+            'Write "null" in quotes.'
+        )
     if any(argv[i] == JSON_FILE for i in later) and is_ours(filled_in):
         with tempfile.TemporaryDirectory() as place:
             path = Path(place) / "args.json"
@@ -196,9 +194,7 @@ def read_plan(folder: Path, path: Path | None = None) -> list[Planned]:
     try:
         return [_read(folder, line) for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
-        raise UserError(
-            f"{path} does not exist; expected a planned sweep. Run `research sweep plan FILE` first."
-        ) from None
+        raise UserError(f"{path} does not exist; expected a planned sweep. Run `research sweep plan FILE` first.") from None
     except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); expected one point a line. Plan the sweep again.") from None
 

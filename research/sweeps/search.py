@@ -49,14 +49,14 @@ def refuse_other_search(folder: Path, sweep: Sweep, seed: int) -> None:
         UserError: it cannot be searched here, or the folder holds another search.
     """
     if sweep.run_cap is None:
-        raise UserError(
-            f"{sweep.path}: bayes without run_cap has no end; expected a number of trials. Add run_cap: 24."
-        )
+        raise UserError(f"{sweep.path}: bayes without run_cap has no end; expected a number of trials. Add run_cap: 24.")
     path = folder / KEY
     if path.exists() and path.read_text(encoding="utf-8") != _key(sweep, seed):
-        raise UserError(f"{folder} holds another search than {sweep.path} with --seed {seed}: its points were proposed for "
-                        "other parameters; expected the same, to go on. Give the sweep another name, or move that "
-                        "folder.")  # fmt: skip
+        raise UserError(
+            f"{folder} holds another search than {sweep.path} with --seed {seed}: its points were proposed for "
+            "other parameters; expected the same, to go on. Give the sweep another name, or move that "
+            "folder."
+        )
 
 
 def open_search(folder: Path, sweep: Sweep, seed: int) -> None:
@@ -154,9 +154,7 @@ def rolled(sweep: Sweep, name: str) -> Draw:
 
 def values_of(sweep: Sweep, draw: Draw) -> dict[str, Any]:
     """Parameter → value."""
-    values = [
-        one.values[int(draw[one.name])] if _is_listed(one) else one.quantile(draw[one.name]) for one in sweep.parameters
-    ]
+    values = [one.values[int(draw[one.name])] if _is_listed(one) else one.quantile(draw[one.name]) for one in sweep.parameters]
     return assembled(sweep.parameters, values)
 
 

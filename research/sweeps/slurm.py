@@ -96,10 +96,18 @@ def array_script(of: Submission, indices: Iterable[int], options: Options) -> st
     chosen = ranges(range(len(numbers)) if is_far else numbers) + (f"%{options.throttle}" if options.throttle else "")
     many = options.nodes * options.tasks_per_node > 1
     counted = f"--of {ranges(numbers)}" if is_far else ""
-    return _filled("array.sh", options.setup, **of._asdict(), indices=chosen, of=counted, attempts=ATTEMPTS,
-                   warning=options.warning, resources=_resources(options, whole=True),
-                   launch="srun --kill-on-bad-exit=1" if many else "",
-                   term="USR1" if many else "TERM")  # srun passes USR1 on, and makes KILL of TERM  # fmt: skip
+    return _filled(
+        "array.sh",
+        options.setup,
+        **of._asdict(),
+        indices=chosen,
+        of=counted,
+        attempts=ATTEMPTS,
+        warning=options.warning,
+        resources=_resources(options, whole=True),
+        launch="srun --kill-on-bad-exit=1" if many else "",
+        term="USR1" if many else "TERM",
+    )  # srun passes USR1 on, and makes KILL of TERM
 
 
 def agents_script(name: str, file: Path, folder: Path, target: Target, count: int, options: Options) -> str:
@@ -115,15 +123,34 @@ def agents_script(name: str, file: Path, folder: Path, target: Target, count: in
     """
     chosen = ranges(range(count)) + (f"%{options.throttle}" if options.throttle else "")
     programs = shlex.quote(str(Path(sys.executable).parent))
-    return _filled("agent.sh", options.setup, name=name, indices=chosen, file=file, folder=folder, attempts=ATTEMPTS,
-                   warning=options.warning, resources=_resources(options, whole=True), programs=programs,
-                   entity=shlex.quote(target.entity), project=shlex.quote(target.project), sweep=target.sweep)  # fmt: skip
+    return _filled(
+        "agent.sh",
+        options.setup,
+        name=name,
+        indices=chosen,
+        file=file,
+        folder=folder,
+        attempts=ATTEMPTS,
+        warning=options.warning,
+        resources=_resources(options, whole=True),
+        programs=programs,
+        entity=shlex.quote(target.entity),
+        project=shlex.quote(target.project),
+        sweep=target.sweep,
+    )
 
 
 def finish_script(of: Submission, array: str, round: int, options: Options) -> str:
     """The script of the job after an array."""
-    return _filled("finish.sh", options.setup, **of._asdict(), array=array, round=round,
-                   options=shlex.quote(json.dumps(options._asdict())), resources=_resources(options, whole=False))  # fmt: skip
+    return _filled(
+        "finish.sh",
+        options.setup,
+        **of._asdict(),
+        array=array,
+        round=round,
+        options=shlex.quote(json.dumps(options._asdict())),
+        resources=_resources(options, whole=False),
+    )
 
 
 def submit(of: Submission, indices: list[int], options: Options, round: int = 1) -> tuple[str, str]:
@@ -168,9 +195,11 @@ def check_array(tasks: int, what: str) -> None:
         UserError: the cluster has no array of so many tasks.
     """
     if tasks - 1 > (last := last_index()):
-        raise UserError(f"{what} are {tasks:,} tasks, and an array has {last + 1:,} at most here (SLURM's MaxArraySize); "
-                        f"expected as many. Write run_cap: {last + 1} into the sweep, and raise it once those are "
-                        "done.")  # fmt: skip
+        raise UserError(
+            f"{what} are {tasks:,} tasks, and an array has {last + 1:,} at most here (SLURM's MaxArraySize); "
+            f"expected as many. Write run_cap: {last + 1} into the sweep, and raise it once those are "
+            "done."
+        )
 
 
 def ranges(numbers: Iterable[int]) -> str:
@@ -196,9 +225,7 @@ def _filled(template: str, setup: tuple[str, ...], **values: object) -> str:
     values["name"] = re.sub(r"[^\w.-]+", "-", str(values["name"]))  # a space would end the directive
     values["logs"] = directive(str(Path(str(values["folder"])).resolve() / "logs"))
     for place in {"file", "folder", "plan", "here", "python"} & values.keys():
-        values[place] = shlex.quote(
-            str(Path(str(values[place])) if place == "python" else Path(str(values[place])).resolve())
-        )
+        values[place] = shlex.quote(str(Path(str(values[place])) if place == "python" else Path(str(values[place])).resolve()))
     return re.sub(r"@(\w+)@", lambda match: str(values[match[1]]) if match[1] in values else match[0], text)
 
 
@@ -209,9 +236,11 @@ def directive(folder: str) -> str:
         UserError: a line could not hold it.
     """
     if bad := re.search(r"[\x00-\x1f\x7f\"]", folder):
-        raise UserError(f"the sweep's folder {folder!r} has {bad[0]!r} in its name, which would end the line of the script "
-                        "that names it; expected a name without quotes and control characters. Give the folder another, or "
-                        "--out in the sweep's command.")  # fmt: skip
+        raise UserError(
+            f"the sweep's folder {folder!r} has {bad[0]!r} in its name, which would end the line of the script "
+            "that names it; expected a name without quotes and control characters. Give the folder another, or "
+            "--out in the sweep's command."
+        )
     return folder.replace("\\", "\\\\").replace("%", "%%")
 
 
@@ -226,18 +255,27 @@ def check(options: Options) -> None:
 def _resources(options: Options, whole: bool) -> str:
     lines = {"partition": options.partition, "account": options.account}
     if whole:
-        lines |= {"time": options.time, "cpus-per-task": options.cpus, "gres": options.gpus and f"gpu:{options.gpus}",
-                  "mem": options.mem, "nodes": options.nodes, "ntasks-per-node": options.tasks_per_node}  # fmt: skip
+        lines |= {
+            "time": options.time,
+            "cpus-per-task": options.cpus,
+            "gres": options.gpus and f"gpu:{options.gpus}",
+            "mem": options.mem,
+            "nodes": options.nodes,
+            "ntasks-per-node": options.tasks_per_node,
+        }
     refuse_assignments("--setup", options.setup)
     for name, value in lines.items():
         if re.search(r"[\s\x00-\x1f\x7f\"'\\#]", str(value or "")):
-            raise UserError(f"--{name} {value!r}; expected a value without blanks and quotes: it stands in a line of the "
-                            "script. Correct it.")  # fmt: skip
+            raise UserError(
+                f"--{name} {value!r}; expected a value without blanks and quotes: it stands in a line of the "
+                "script. Correct it."
+            )
     for line in options.sbatch:
         refuse_assignments("--sbatch", [line.replace(",", " ")])
         if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", line) or not line.startswith("-"):
-            raise UserError(f"--sbatch {line!r}; expected one option on one line, such as --qos=x. Give --sbatch once for "
-                            "each.")  # fmt: skip
+            raise UserError(
+                f"--sbatch {line!r}; expected one option on one line, such as --qos=x. Give --sbatch once for each."
+            )
     text = [f"#SBATCH --{name}={value}" for name, value in lines.items() if value]
     return "\n".join([*text, *(f"#SBATCH {line}" for line in options.sbatch)])
 
@@ -246,20 +284,20 @@ def _sbatch(path: Path, text: str) -> str:
     with atomic_write(path) as stream:
         stream.write(text)
     environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SBATCH_"))
+        name: value for name, value in os.environ.items() if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SBATCH_"))
     }
     try:
-        done = subprocess.run(
-            ["sbatch", "--parsable", str(path)], capture_output=True, text=True, check=False, env=environment
-        )
+        done = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True, check=False, env=environment)
     except FileNotFoundError:
-        raise UserError("there is no sbatch here; expected SLURM's commands on the PATH. Submit from a login node, or look at "
-                        "the "
-                        "scripts with --dry-run.") from None  # fmt: skip
+        raise UserError(
+            "there is no sbatch here; expected SLURM's commands on the PATH. Submit from a login node, or look at "
+            "the "
+            "scripts with --dry-run."
+        ) from None
     if done.returncode:
-        raise UserError(f"sbatch refuses {path} ({' '.join(done.stderr.split())[:300]}); expected a job that this cluster "
-                        "takes. "
-                        "Correct the options (--partition, --time, --gpus, …).")  # fmt: skip
+        raise UserError(
+            f"sbatch refuses {path} ({' '.join(done.stderr.split())[:300]}); expected a job that this cluster "
+            "takes. "
+            "Correct the options (--partition, --time, --gpus, …)."
+        )
     return done.stdout.strip().partition(";")[0]

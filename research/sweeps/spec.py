@@ -15,12 +15,41 @@ from research.runfolder import hash_json, is_name
 from research.sweeps.compile import OWN, read_mapping
 from research.sweeps.distributions import Parameter, assembled, parameters_of
 
-KEYS = ("apiVersion", "kind", "controller", "description", "program", "job", "image_uri", "entity", "project", "method",
-        "command", "name", "run_cap", "metric", "metrics", "scheduler", "early_terminate", "parameters")  # fmt: skip
+KEYS = (
+    "apiVersion",
+    "kind",
+    "controller",
+    "description",
+    "program",
+    "job",
+    "image_uri",
+    "entity",
+    "project",
+    "method",
+    "command",
+    "name",
+    "run_cap",
+    "metric",
+    "metrics",
+    "scheduler",
+    "early_terminate",
+    "parameters",
+)
 METHODS = ("grid", "random", "bayes")
 COMMAND = ["${env}", "${interpreter}", "${program}", "${args}"]  # W&B's own
-MACROS = ("env", "interpreter", "program", "args", "args_no_hyphens", "args_no_equals", "args_no_boolean_flags", "args_json",
-          "args_json_file", "args_append_hydra", "args_override_hydra")  # fmt: skip
+MACROS = (
+    "env",
+    "interpreter",
+    "program",
+    "args",
+    "args_no_hyphens",
+    "args_no_equals",
+    "args_no_boolean_flags",
+    "args_json",
+    "args_json_file",
+    "args_append_hydra",
+    "args_override_hydra",
+)
 VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 JSON_FILE = "${args_json_file}"
 METRIC = ("name", "goal", "target", "impute", "impute_while_running")
@@ -29,8 +58,12 @@ CHOICES = {
     "impute": ("latest", "best", "worst"),
     "impute_while_running": ("latest", "best", "worst", "false"),
 }
-ELSEWHERE = {"job": "W&B Launch starts", "image_uri": "W&B Launch starts", "scheduler": "a scheduler of W&B's chooses",
-             "metrics": "W&B's method custom weighs"}  # fmt: skip
+ELSEWHERE = {
+    "job": "W&B Launch starts",
+    "image_uri": "W&B Launch starts",
+    "scheduler": "a scheduler of W&B's chooses",
+    "metrics": "W&B's method custom weighs",
+}
 """Keys that hand the sweep to another program → what it would do."""
 CONTENT = ("method", "program", "command", "parameters")
 DRAWS = 100  # for each point of a random sweep
@@ -96,14 +129,18 @@ def read_sweep(path: Path) -> Sweep:
     """
     facts = read_mapping(path)
     if own := [key for key in OWN if key in facts]:
-        raise UserError(f"{path} has {own[0]!r}: it is a source; expected a plain W&B sweep. Run `research sweep compile "
-                        f"{path}` and name the file that it makes.")  # fmt: skip
+        raise UserError(
+            f"{path} has {own[0]!r}: it is a source; expected a plain W&B sweep. Run `research sweep compile "
+            f"{path}` and name the file that it makes."
+        )
     if unknown := [key for key in facts if key not in KEYS]:
         raise UserError(f"{path}: unknown key {unknown[0]!r}; {suggest(unknown[0], KEYS)}. Correct it.")
     for key, does in ELSEWHERE.items():
         if key in facts:
-            raise UserError(f"{path} has {key}, by which {does}; expected a sweep that is begun here, point by point, or by "
-                            "`wandb agent`. Leave it out, and write program or command.")  # fmt: skip
+            raise UserError(
+                f"{path} has {key}, by which {does}; expected a sweep that is begun here, point by point, or by "
+                "`wandb agent`. Leave it out, and write program or command."
+            )
     for key in ("program", "name"):
         if isinstance(facts.get(key), dict | list):
             raise UserError(f"{path}: {key} is {str(facts[key])[:60]!r}; expected a text. Correct it.")
@@ -115,9 +152,7 @@ def read_sweep(path: Path) -> Sweep:
         raise UserError(f"{path} has no parameters; expected dotted names with values or distributions. Add some.")
     name = str(facts.get("name") or Path(path).stem)
     if not is_name(name):
-        raise UserError(
-            f"{path}: name {name!r}; expected a name that a folder can have, of 240 bytes at most. Correct it."
-        )
+        raise UserError(f"{path}: name {name!r}; expected a name that a folder can have, of 240 bytes at most. Correct it.")
     parameters = tuple(parameters_of(facts["parameters"], str(path)))
     if method == "grid":
         parameters = tuple(_listed(one, path) for one in parameters)
@@ -126,28 +161,33 @@ def read_sweep(path: Path) -> Sweep:
         raise UserError(f"{path}: run_cap={cap!r}; expected 1 trial or more. Correct it.")
     metric = facts.get("metric") or {}
     if not isinstance(metric, dict) or not isinstance(metric.get("name", ""), str):
-        raise UserError(
-            f"{path}: metric is {str(metric)[:60]!r}; expected {{name: val/loss, goal: minimize}}. Correct it."
-        )
+        raise UserError(f"{path}: metric is {str(metric)[:60]!r}; expected {{name: val/loss, goal: minimize}}. Correct it.")
     if unknown := [str(key) for key in metric if key not in METRIC]:
         raise UserError(f"{path}: metric has {unknown[0]!r}; {suggest(unknown[0], METRIC)}. Correct it.")
     if facts.get("metric") is not None and not metric.get("name"):
         raise UserError(f"{path}: metric has no name; expected {{name: val/loss, goal: minimize}}. Add it.")
     _check_choices(metric, "metric.", path)
     target = metric.get("target")
-    if target is not None and (
-        not isinstance(target, int | float) or isinstance(target, bool) or not math.isfinite(target)
-    ):
-        raise UserError(
-            f"{path}: metric.target={target!r}; expected a number. YAML reads 1e-4 as a text: write 1.0e-4."
-        )
+    if target is not None and (not isinstance(target, int | float) or isinstance(target, bool) or not math.isfinite(target)):
+        raise UserError(f"{path}: metric.target={target!r}; expected a number. YAML reads 1e-4 as a text: write 1.0e-4.")
     goal = metric.get("goal", "minimize")
     if method == "bayes" and not metric.get("name"):
         raise UserError(f"{path}: bayes without a metric; expected metric: {{name: val/loss, goal: minimize}}. Add it.")
     if goal not in ("minimize", "maximize"):
         raise UserError(f"{path}: metric.goal is {goal!r}; expected minimize or maximize. Correct it.")
-    return Sweep(Path(path), name, method, parameters, metric.get("name"), goal, target,
-                 _command(facts, path), cap, _hyperband(facts, metric, path), facts)  # fmt: skip
+    return Sweep(
+        Path(path),
+        name,
+        method,
+        parameters,
+        metric.get("name"),
+        goal,
+        target,
+        _command(facts, path),
+        cap,
+        _hyperband(facts, metric, path),
+        facts,
+    )
 
 
 def _check_choices(facts: dict, within: str, path: Path) -> None:
@@ -165,10 +205,14 @@ def _listed(one: Parameter, path: Path) -> Parameter:
     if (listed := one.listed()) is not None:
         return listed
     if one.distribution == "categorical_w_probabilities":
-        raise UserError(f"{path}: {one.name} has probabilities, and a grid takes every value once; expected `values` alone. "
-                        "Leave them out, or choose method: random.")  # fmt: skip
-    raise UserError(f"{path}: {one.name} is {one.distribution}, and a grid has no end over it; expected `values: […]`. List "
-                    "them, or choose method: random.")  # fmt: skip
+        raise UserError(
+            f"{path}: {one.name} has probabilities, and a grid takes every value once; expected `values` alone. "
+            "Leave them out, or choose method: random."
+        )
+    raise UserError(
+        f"{path}: {one.name} is {one.distribution}, and a grid has no end over it; expected `values: […]`. List "
+        "them, or choose method: random."
+    )
 
 
 def _command(facts: dict, path: Path) -> tuple[str, ...]:
@@ -177,23 +221,25 @@ def _command(facts: dict, path: Path) -> tuple[str, ...]:
         raise UserError(f"{path}: command is {str(command)[:60]!r}; expected a list of words. Correct it.")
     words = [str(word) for word in [*command, facts.get("program", "")]]
     if "${program}" in words and not facts.get("program"):
-        raise UserError(f"{path}: the command has ${{program}} and there is no program; expected one of them. Name the "
-                        "program, or write the command out.")  # fmt: skip
+        raise UserError(
+            f"{path}: the command has ${{program}} and there is no program; expected one of them. Name the "
+            "program, or write the command out."
+        )
     for word in words:
         whole = word[2:-1] if word.startswith("${") and word.endswith("}") else None
         if whole is not None and whole not in MACROS and not VARIABLE.search(word):
             known = [*MACROS, "envvar:NAME"]  # W&B's agent leaves such a word out; NAME has capitals, digits and _
             raise UserError(f"{path}: command has {word}; {suggest(whole, known)}. Correct it.")
         if whole is None and (macro := re.search(r"\$\{(" + "|".join(MACROS[1:]) + r")\}", word)):
-            raise UserError(f"{path}: the command has {macro[0]} within the word {word[:60]!r}, where W&B's agent does not "
-                            "fill it in; expected a word of its own. Write it as one: in a shell, [bash, -c, "
-                            '\'python "$0" "$@"\', "${program}", "${args}"].')  # fmt: skip
+            raise UserError(
+                f"{path}: the command has {macro[0]} within the word {word[:60]!r}, where W&B's agent does not "
+                "fill it in; expected a word of its own. Write it as one: in a shell, [bash, -c, "
+                '\'python "$0" "$@"\', "${program}", "${args}"].'
+            )
         if lost := re.search(r"[\0\ud800-\udfff]", word):
             raise UserError(f"{path}: the command has {lost[0]!r} in a word; expected text. Leave that character out.")
     if not any(word.startswith("${args") for word in words[:-1]):
-        raise UserError(
-            f"{path}: the command has no ${{args}}: every point would be the same; expected it at its end. Add it."
-        )
+        raise UserError(f"{path}: the command has no ${{args}}: every point would be the same; expected it at its end. Add it.")
     return tuple(words[:-1])
 
 
@@ -209,22 +255,25 @@ def _hyperband(facts: dict, metric: dict, path: Path) -> dict | None:
             f"{path}: early_terminate has {sorted(unknown)[0]!r}; expected {', '.join(sorted(HYPERBAND))}. Correct it."
         )
     if "min_iter" not in rule and "max_iter" not in rule:
-        raise UserError(f"{path}: early_terminate has neither min_iter nor max_iter; expected one of them (max_iter with s). "
-                        "Add it.")  # fmt: skip
+        raise UserError(
+            f"{path}: early_terminate has neither min_iter nor max_iter; expected one of them (max_iter with s). Add it."
+        )
     numbers = {"min_iter": 1, "max_iter": 1, "s": 1, "eta": 1}
     for name, least in numbers.items():
         value = rule.get(name, least + 1)
         whole = isinstance(value, int) or (name == "eta" and isinstance(value, float))
         if isinstance(value, bool) or not whole or value < least or (name == "eta" and value <= 1):
-            raise UserError(f"{path}: early_terminate.{name}={value!r}; expected "
-                            f"{'above 1' if name == 'eta' else 'a whole number of 1 or more'}. Correct it.")  # fmt: skip
+            raise UserError(
+                f"{path}: early_terminate.{name}={value!r}; expected "
+                f"{'above 1' if name == 'eta' else 'a whole number of 1 or more'}. Correct it."
+            )
     if "max_iter" in rule and "s" not in rule:
-        raise UserError(
-            f"{path}: early_terminate has max_iter without s; expected how many bands lie below it. Add s: 2."
-        )
+        raise UserError(f"{path}: early_terminate has max_iter without s; expected how many bands lie below it. Add s: 2.")
     if "max_iter" in rule and rule["max_iter"] < rule.get("eta", 3):
-        raise UserError(f"{path}: early_terminate.max_iter={rule['max_iter']} is below eta={rule.get('eta', 3)}: there would "
-                        "be no band; expected eta or more. Raise it.")  # fmt: skip
+        raise UserError(
+            f"{path}: early_terminate.max_iter={rule['max_iter']} is below eta={rule.get('eta', 3)}: there would "
+            "be no band; expected eta or more. Raise it."
+        )
     if not isinstance(rule.get("strict", True), bool):
         raise UserError(f"{path}: early_terminate.strict={rule['strict']!r}; expected true or false. Correct it.")
     if not metric.get("name"):
@@ -286,12 +335,17 @@ def command_of(sweep: Sweep, point: Point) -> tuple[list[str], list[int]]:
     flags = [f"{name}={value}" for name, value in point.items()]
     booleans = [name if value is True else f"{name}={value}" for name, value in point.items() if value is not False]
     expanded = {
-        "env": ["/usr/bin/env"], "interpreter": ["python"], "program": [str(sweep.facts.get("program", ""))],
-        "args": [f"--{flag}" for flag in flags], "args_no_hyphens": flags,
+        "env": ["/usr/bin/env"],
+        "interpreter": ["python"],
+        "program": [str(sweep.facts.get("program", ""))],
+        "args": [f"--{flag}" for flag in flags],
+        "args_no_hyphens": flags,
         "args_no_equals": [part for name, value in point.items() for part in (f"--{name}", str(value))],
-        "args_no_boolean_flags": [f"--{flag}" for flag in booleans], "args_json": [json.dumps(point)],
-        "args_append_hydra": [f"+{flag}" for flag in flags], "args_override_hydra": [f"++{flag}" for flag in flags],
-    }  # fmt: skip
+        "args_no_boolean_flags": [f"--{flag}" for flag in booleans],
+        "args_json": [json.dumps(point)],
+        "args_append_hydra": [f"+{flag}" for flag in flags],
+        "args_override_hydra": [f"++{flag}" for flag in flags],
+    }
     argv: list[str] = []
     later: list[int] = []
     for word in sweep.command:

@@ -41,9 +41,12 @@ def is_due(standing: Standing) -> bool:
 
 
 def run_point(
-    ledger: Ledger, one: Planned, run: Callable[[list[str]], int], variables: dict[str, str],
+    ledger: Ledger,
+    one: Planned,
+    run: Callable[[list[str]], int],
+    variables: dict[str, str],
     outcome: Callable[[Planned], dict[str, Any]] = lambda one: {},
-) -> int | None:  # fmt: skip
+) -> int | None:
     """Run a point that nobody else runs and that is not done.
 
     Args:
@@ -83,9 +86,12 @@ def run_point(
 
 
 def work(
-    ledger: Ledger, points: Iterable[Planned], run: Callable[[list[str]], int], variables: dict[str, str],
+    ledger: Ledger,
+    points: Iterable[Planned],
+    run: Callable[[list[str]], int],
+    variables: dict[str, str],
     outcome: Callable[[Planned], dict[str, Any]] = lambda one: {},
-) -> int:  # fmt: skip
+) -> int:
     """Run all that is to be run, until nothing is left or this process is told to stop; the exit code."""
     with _stoppable():
         for one in points:
@@ -147,13 +153,17 @@ _stopped: list[int] = []  # signals that this worker got
 
 def _foreign(argv: list[str], stream: io.TextIOBase, variables: dict[str, str]) -> int:
     try:
-        child = subprocess.Popen(argv, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, env=os.environ | variables,
-                                 preexec_fn=_die_with_parent, start_new_session=True)  # fmt: skip
-    except OSError as error:
-        print(
-            f"error: {argv[0]} cannot be started ({error.strerror}); expected a command. Correct the sweep's.",
-            file=stream,
+        child = subprocess.Popen(
+            argv,
+            stdout=stream,
+            stderr=stream,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | variables,
+            preexec_fn=_die_with_parent,
+            start_new_session=True,
         )
+    except OSError as error:
+        print(f"error: {argv[0]} cannot be started ({error.strerror}); expected a command. Correct the sweep's.", file=stream)
         return WRONG_INPUT
     _children.append(child)
     try:
@@ -210,9 +220,7 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _in_process(
-    argv: list[str], stream: io.TextIOBase, run: Callable[[list[str]], int], variables: dict[str, str]
-) -> int:
+def _in_process(argv: list[str], stream: io.TextIOBase, run: Callable[[list[str]], int], variables: dict[str, str]) -> int:
     with _environment(variables), contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
         # the ranks of DDP are started by this process's own command line: it must be the point's, not the worker's
         kept, sys.argv = sys.argv, [sys.argv[0], *argv]

@@ -43,12 +43,17 @@ class CrossEncoderModule(L.LightningModule):
     reads = CandidateBatch
 
     def __init__(
-        self, model: str = MINILM, loss: str = "softmax", max_length: int | None = None, dropout: float | None = None,
+        self,
+        model: str = MINILM,
+        loss: str = "softmax",
+        max_length: int | None = None,
+        dropout: float | None = None,
         adapter: peft.LoraConfig | None = None,
         optimisation: Optimisation = Optimisation(),  # noqa: B008 (jsonargparse's default)
-        metrics: list[str] = ["mrr@10", "ndcg@10"], fast: bool = True,  # noqa: B006
+        metrics: list[str] = ["mrr@10", "ndcg@10"],  # noqa: B006
+        fast: bool = True,
         seed: int = 0,
-    ):  # fmt: skip
+    ):
         super().__init__()
         if loss not in LOSSES:
             raise UserError(f"loss={loss!r}; expected {' or '.join(LOSSES)}. Correct it in the configuration.")
@@ -61,9 +66,7 @@ class CrossEncoderModule(L.LightningModule):
         set_dropout(self.model, dropout)
         if adapter is not None:
             body = f"{self.model.transformer.base_model_prefix}."
-            heads = {
-                name.split(".")[0] for name, _ in self.model.transformer.named_parameters() if not name.startswith(body)
-            }
+            heads = {name.split(".")[0] for name, _ in self.model.transformer.named_parameters() if not name.startswith(body)}
             inject(self.model.transformer, adapter, tuple(f"{head}." for head in heads))
         self.strict_loading = adapter is None  # frozen weights are not in the checkpoint
         self.model.train()

@@ -234,8 +234,14 @@ class BestModel(L.Callback):
                 module.load_state_dict(now)
 
     def _facts(self, step: int, module: L.LightningModule | None) -> dict:
-        facts = {"kind": "fit", "monitor": self.monitor, "step": step, "metrics": (self.best or {}).get("metrics", {}),
-                 "untrained": self.first, "per_query": module and module.per_query}  # fmt: skip
+        facts = {
+            "kind": "fit",
+            "monitor": self.monitor,
+            "step": step,
+            "metrics": (self.best or {}).get("metrics", {}),
+            "untrained": self.first,
+            "per_query": module and module.per_query,
+        }
         answers = getattr(module, "answers", None)
         return facts if answers is None else facts | {"answers": answers}
 
@@ -270,5 +276,7 @@ def writing(path: Path) -> Iterator[None]:
         reason = " ".join(str(error).split())
         if isinstance(error, RuntimeError) and not any(name in reason for name in TORCH_WRITER):
             raise
-        raise UserError(f"cannot write {path}: {reason[:300]}; expected a writable place with room. "
-                        "Free space or name another folder, then run the same command again.") from error  # fmt: skip
+        raise UserError(
+            f"cannot write {path}: {reason[:300]}; expected a writable place with room. "
+            "Free space or name another folder, then run the same command again."
+        ) from error

@@ -28,8 +28,18 @@ from research.types import PreferenceBatch
 
 LOSSES = ("sigmoid", "hinge", "ipo", "sigmoid_norm")
 REFERENCES = ("adapter_off", "copy", "cached")
-METRICS = ("loss", "reward_accuracy", "reward_margin", "reward_chosen", "reward_rejected", "logps_chosen", "logps_rejected",
-           "tokens_chosen", "tokens_rejected", "kl")  # fmt: skip
+METRICS = (
+    "loss",
+    "reward_accuracy",
+    "reward_margin",
+    "reward_chosen",
+    "reward_rejected",
+    "logps_chosen",
+    "logps_rejected",
+    "tokens_chosen",
+    "tokens_rejected",
+    "kl",
+)
 KL_PAIRS = 64  # of a validation, for kl
 
 
@@ -64,14 +74,23 @@ class DPOModule(L.LightningModule):
     reads = PreferenceBatch
 
     def __init__(
-        self, model: str = SMOLLM2, adapter: peft.PeftConfig | None = None, train_layers: int | None = None,
-        train_pattern: str | None = None, loss: str = "sigmoid", beta: float = 0.1, label_smoothing: float = 0.0,
-        sft_weight: float = 0.0, reference: str = "cached", frozen_precision: str = "auto",
+        self,
+        model: str = SMOLLM2,
+        adapter: peft.PeftConfig | None = None,
+        train_layers: int | None = None,
+        train_pattern: str | None = None,
+        loss: str = "sigmoid",
+        beta: float = 0.1,
+        label_smoothing: float = 0.0,
+        sft_weight: float = 0.0,
+        reference: str = "cached",
+        frozen_precision: str = "auto",
         init_scale: float | None = None,
         optimisation: Optimisation = Optimisation(lr=5e-5),  # noqa: B008 (jsonargparse's default)
-        metrics: list[str] = list(METRICS), fast: bool = True,  # noqa: B006
+        metrics: list[str] = list(METRICS),  # noqa: B006
+        fast: bool = True,
         seed: int = 0,
-    ):  # fmt: skip
+    ):
         super().__init__()
         _check(loss, beta, label_smoothing, sft_weight, reference, metrics)
         self.automatic_optimization = False
@@ -108,12 +127,16 @@ class DPOModule(L.LightningModule):
         if self.reference == "cached":  # now: the weights are still as they were loaded
             attach_reference(self, (["train"] if stage == "fit" else []) + list(data.collections))
         if "kl" in self.metrics and self.reference_model() is None and self.trainer.is_global_zero:
-            say("kl is not measured: without an adapter to switch off only the reference's log-probabilities are kept; "
-                "reference: copy keeps the model")  # fmt: skip
+            say(
+                "kl is not measured: without an adapter to switch off only the reference's log-probabilities are kept; "
+                "reference: copy keeps the model"
+            )
             if any(getattr(callback, "monitor", None) == "val/kl" for callback in self.trainer.callbacks):
-                raise UserError("monitor=val/kl, which is not measured here; expected a metric that is, such as "
-                                "val/reward_margin. "
-                                "Choose one, or reference: copy.")  # fmt: skip
+                raise UserError(
+                    "monitor=val/kl, which is not measured here; expected a metric that is, such as "
+                    "val/reward_margin. "
+                    "Choose one, or reference: copy."
+                )
         self.language.go_on()
 
     def layout(self) -> bool:
@@ -125,8 +148,10 @@ class DPOModule(L.LightningModule):
         data, asked = self.trainer.datamodule, self.trainer.datamodule.share_prompt
         if self.language.router:
             if asked:
-                raise UserError(f"share_prompt=true with a router's loss ({type(self.model.base).__name__}), which counts a "
-                                "prompt once for each answer; expected false or null. Leave it out.")  # fmt: skip
+                raise UserError(
+                    f"share_prompt=true with a router's loss ({type(self.model.base).__name__}), which counts a "
+                    "prompt once for each answer; expected false or null. Leave it out."
+                )
             data.chunk_overhead = None  # and it is of a whole micro-batch
             return False
         if asked is False or (asked is None and self.model.virtual_tokens):
@@ -146,13 +171,17 @@ class DPOModule(L.LightningModule):
         exact = sharing_is_exact(self.model, logps, longest)
         data.share_prompt = asked
         if asked and not exact:
-            raise UserError(f"share_prompt=true: {type(self.model.base).__name__} does not give a pair of {longest} tokens "
-                            "the same "
-                            "log-probabilities with its prompt computed once; expected false or null. Leave it "
-                            "out.")  # fmt: skip
+            raise UserError(
+                f"share_prompt=true: {type(self.model.base).__name__} does not give a pair of {longest} tokens "
+                "the same "
+                "log-probabilities with its prompt computed once; expected false or null. Leave it "
+                "out."
+            )
         if not exact and self.trainer.is_global_zero:
-            say(f"{type(self.model.base).__name__} gives other numbers where a prompt is computed once for both answers: it is "
-                "computed twice")  # fmt: skip
+            say(
+                f"{type(self.model.base).__name__} gives other numbers where a prompt is computed once for both answers: it is "
+                "computed twice"
+            )
         return exact
 
     def restore(self, folder: Path) -> None:
@@ -163,8 +192,13 @@ class DPOModule(L.LightningModule):
         parts = self.held.parts(batch, self.part)
         if parts and (done := self.window.add_parts(parts)):
             pairs = self.window.counted
-            log_values(self, {f"train/{name}": value if name in ("loss", "grad_norm", "lr") else value / pairs
-                              for name, value in done.items()})  # fmt: skip
+            log_values(
+                self,
+                {
+                    f"train/{name}": value if name in ("loss", "grad_norm", "lr") else value / pairs
+                    for name, value in done.items()
+                },
+            )
 
     def part(self, chunk: dict[str, Tensor], share: float = 0.0) -> tuple[Tensor, dict]:
         """Losses (b,) of a chunk's pairs, the router's loss among them (see Held), and the sums of what is reported."""
@@ -189,11 +223,7 @@ class DPOModule(L.LightningModule):
         margin = rewards[:, 0] - rewards[:, 1]
         reported = {"reward_accuracy": (margin > 0).to(margin.dtype), "reward_margin": margin}
         for i, side in enumerate(("chosen", "rejected")):
-            reported |= {
-                f"reward_{side}": rewards[:, i],
-                f"logps_{side}": logps[:, i].detach(),
-                f"tokens_{side}": lengths[i],
-            }
+            reported |= {f"reward_{side}": rewards[:, i], f"logps_{side}": logps[:, i].detach(), f"tokens_{side}": lengths[i]}
         return losses, {name: value.sum() for name, value in reported.items()} if self.training else reported
 
     @torch.no_grad()
@@ -321,11 +351,7 @@ def _check(loss: str, beta: float, smoothing: float, sft_weight: float, referenc
     ranges = {
         "loss": (loss in LOSSES, loss, " | ".join(LOSSES)),
         "beta": (0 < beta < float("inf"), beta, "a finite number above 0"),
-        "label_smoothing": (
-            0 <= smoothing < 0.5,
-            smoothing,
-            "0 to below .5: the share of pairs labelled the wrong way round",
-        ),
+        "label_smoothing": (0 <= smoothing < 0.5, smoothing, "0 to below .5: the share of pairs labelled the wrong way round"),
         "sft_weight": (0 <= sft_weight < float("inf"), sft_weight, "a finite number, 0 or more"),
         "reference": (reference in REFERENCES, reference, " | ".join(REFERENCES)),
     }
@@ -333,8 +359,10 @@ def _check(loss: str, beta: float, smoothing: float, sft_weight: float, referenc
         if not good:
             raise UserError(f"{name}={value}; expected {expected}. Correct it in the configuration.")
     if smoothing and loss != "sigmoid":
-        raise UserError(f"label_smoothing={smoothing} with loss={loss}; expected it with sigmoid only, elsewhere it changes "
-                        "nothing. Leave it out, or choose sigmoid.")  # fmt: skip
+        raise UserError(
+            f"label_smoothing={smoothing} with loss={loss}; expected it with sigmoid only, elsewhere it changes "
+            "nothing. Leave it out, or choose sigmoid."
+        )
     for name in metrics:
         if name not in METRICS:
             raise UserError(f"metric {name!r} is not known here; expected {', '.join(METRICS)}. Correct model.metrics.")

@@ -49,26 +49,40 @@ class DualEncoderModule(L.LightningModule):
     reads = PairBatch
 
     def __init__(
-        self, model: str = MINILM, towers: str = "shared", temperature: float = 0.05, learn_temperature: bool = False,
-        temperature_range: tuple[float, float] = (0.01, 0.5), temperature_lr: float = 1e-3, symmetric: bool = False,
-        gather: bool = True, query_max_length: int | None = None, doc_max_length: int | None = None,
-        query_prompt: str | None = None, doc_prompt: str | None = None, pooling: str | None = None,
-        dropout: float | None = None, adapter: peft.LoraConfig | None = None, optimisation: Optimisation = Optimisation(),  # noqa: B008 (jsonargparse's default)
-        metrics: list[str] = ["mrr@10", "ndcg@10", "recall@100"], fast: bool = True,  # noqa: B006
+        self,
+        model: str = MINILM,
+        towers: str = "shared",
+        temperature: float = 0.05,
+        learn_temperature: bool = False,
+        temperature_range: tuple[float, float] = (0.01, 0.5),
+        temperature_lr: float = 1e-3,
+        symmetric: bool = False,
+        gather: bool = True,
+        query_max_length: int | None = None,
+        doc_max_length: int | None = None,
+        query_prompt: str | None = None,
+        doc_prompt: str | None = None,
+        pooling: str | None = None,
+        dropout: float | None = None,
+        adapter: peft.LoraConfig | None = None,
+        optimisation: Optimisation = Optimisation(),  # noqa: B008 (jsonargparse's default)
+        metrics: list[str] = ["mrr@10", "ndcg@10", "recall@100"],  # noqa: B006
+        fast: bool = True,
         seed: int = 0,
-    ):  # fmt: skip
+    ):
         super().__init__()
         low, high = temperature_range
         if not learn_temperature and not 0 < temperature < math.inf:
-            raise UserError(
-                f"temperature={temperature}; expected a finite number above 0, usually .01 to .1. Correct it."
-            )
+            raise UserError(f"temperature={temperature}; expected a finite number above 0, usually .01 to .1. Correct it.")
         if learn_temperature and not 0 < low <= temperature <= high < math.inf:
-            raise UserError(f"temperature={temperature}, temperature_range=[{low}, {high}]; expected 0 < least ≤ temperature ≤ "
-                            "largest. Correct them in the configuration.")  # fmt: skip
+            raise UserError(
+                f"temperature={temperature}, temperature_range=[{low}, {high}]; expected 0 < least ≤ temperature ≤ "
+                "largest. Correct them in the configuration."
+            )
         if not 0 < temperature_lr < math.inf:
-            raise UserError(f"temperature_lr={temperature_lr}; expected a finite number above 0. Correct it in the "
-                            "configuration.")  # fmt: skip
+            raise UserError(
+                f"temperature_lr={temperature_lr}; expected a finite number above 0. Correct it in the configuration."
+            )
         if towers not in ("shared", "separate"):
             raise UserError(f"towers={towers!r}; expected shared or separate. Correct it in the configuration.")
         for name in metrics:
@@ -76,8 +90,13 @@ class DualEncoderModule(L.LightningModule):
         self.automatic_optimization = False
         folder = resolve(model)
         self.base_hash = hash_with_base(folder)
-        settings = {"query_max_length": query_max_length, "doc_max_length": doc_max_length, "query_prompt": query_prompt,
-                    "doc_prompt": doc_prompt, "pooling": pooling}  # fmt: skip
+        settings = {
+            "query_max_length": query_max_length,
+            "doc_max_length": doc_max_length,
+            "query_prompt": query_prompt,
+            "doc_prompt": doc_prompt,
+            "pooling": pooling,
+        }
         self.model = DualEncoder.load(folder, separate=towers == "separate", **settings)
         set_dropout(self.model, dropout)
         freeze_pooler(self.model)

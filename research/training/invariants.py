@@ -81,9 +81,7 @@ class Invariants(L.Callback):
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.ended_early = trainer.should_stop
 
-    def check(
-        self, out: Path, metrics: dict, trainer: L.Trainer, module: L.LightningModule, higher: bool
-    ) -> list[Difference]:
+    def check(self, out: Path, metrics: dict, trainer: L.Trainer, module: L.LightningModule, higher: bool) -> list[Difference]:
         """Every difference of a training that has ended.
 
         Args:
@@ -120,9 +118,7 @@ class Invariants(L.Callback):
         devices = self.trainer.get("devices")
         devices = len(devices) if isinstance(devices, list) else devices
         if isinstance(devices, int) and devices > 0:
-            yield Difference(
-                "trainer.devices × num_nodes", devices * self.trainer.get("num_nodes", 1), trainer.world_size
-            )
+            yield Difference("trainer.devices × num_nodes", devices * self.trainer.get("num_nodes", 1), trainer.world_size)
         if "batch_size" in self.data:
             asked = self.data["batch_size"] * self.optimisation.get("accumulate", 1) * trainer.world_size
             yield Difference("examples of a step", asked, sampler.global_batch * module.window.settings.accumulate)
@@ -135,17 +131,13 @@ class Invariants(L.Callback):
             yield from self._of_optimizer(trainer.optimizers[0], module)
         yield from self._of_adapter(module)
         if "temperature" in self.model and (trainer.global_step == 0 or not self.model["learn_temperature"]):
-            yield Difference(
-                "model.temperature", self.model["temperature"], float(module.log_temperature.detach().exp())
-            )
+            yield Difference("model.temperature", self.model["temperature"], float(module.log_temperature.detach().exp()))
 
     def _of_optimizer(self, optimizer: torch.optim.Optimizer, module: L.LightningModule) -> Iterator[Difference]:
         asked = {id(p): name for name, p in module.named_parameters() if p.requires_grad}
         used = {id(p) for group in optimizer.param_groups for p in group["params"]}
         missing = [name for one, name in asked.items() if one not in used]
-        yield Difference(
-            "the optimizer's parameters (missing, added)", ([], 0), (missing[:3], len(used - asked.keys()))
-        )
+        yield Difference("the optimizer's parameters (missing, added)", ([], 0), (missing[:3], len(used - asked.keys())))
         for group in optimizer.param_groups:
             alone = [asked.get(id(p)) for p in group["params"]] == ["log_temperature"]
             lr = self.model.get("temperature_lr") if alone else self.optimisation["lr"]
@@ -166,17 +158,13 @@ class Invariants(L.Callback):
                 one
                 for one in module.modules()
                 if (getattr(one, "lora_A", None) or getattr(one, "lora_embedding_A", None))
-                and not hasattr(
-                    one, "parameter_name"
-                )  # weights of experts in one tensor: PEFT gives them an r of their own
+                and not hasattr(one, "parameter_name")  # weights of experts in one tensor: PEFT gives them an r of their own
             ]
             if not asked.get("rank_pattern"):
                 yield Difference("adapter.r", {asked["r"]}, {r for layer in layers for r in layer.r.values()})
                 if not asked.get("alpha_pattern"):
                     scale = effective_scale({**asked, "peft_type": "LORA"})
-                    yield from (
-                        Difference("lora_alpha / r", scale, value) for one in layers for value in one.scaling.values()
-                    )
+                    yield from (Difference("lora_alpha / r", scale, value) for one in layers for value in one.scaling.values())
         if "num_virtual_tokens" in asked and hasattr(module.model, "virtual_tokens"):
             yield Difference("adapter.num_virtual_tokens", asked["num_virtual_tokens"], module.model.virtual_tokens)
 
@@ -195,9 +183,7 @@ class Invariants(L.Callback):
             warmup = round(self.optimisation["warmup"] * self.steps)
             for line in steps:
                 share = rate(line["step"] - 1, self.steps, warmup, self.optimisation["decay"])
-                yield Difference(
-                    f"the learning rate at step {line['step']}", self.optimisation["lr"] * share, line["train/lr"]
-                )
+                yield Difference(f"the learning rate at step {line['step']}", self.optimisation["lr"] * share, line["train/lr"])
         if "temperature" in self.model:
             yield from self._of_temperature([line["train/temperature"] for line in steps] + [metrics["temperature"]])
         if self.parameters is not None and not any(isinstance(one, BaseFinetuning) for one in trainer.callbacks):

@@ -64,9 +64,7 @@ class Language:
         if adapter is not None:
             check_fields(adapter, (model, str(Path(model).expanduser()), str(Path(model).expanduser().resolve())))
             if adapter.task_type not in (None, "CAUSAL_LM"):
-                raise UserError(
-                    f"adapter.task_type={adapter.task_type}; expected CAUSAL_LM, what the model is. Correct it."
-                )
+                raise UserError(f"adapter.task_type={adapter.task_type}; expected CAUSAL_LM, what the model is. Correct it.")
         adapters.check(
             adapters.plain(adapter),
             train_layers=train_layers,
@@ -138,34 +136,34 @@ class Language:
         config = self.model.transformer.active_peft_config if self.model.adapted else None
         positions = self.model.positions
         if max_length > positions:
-            raise UserError(f"max_length={max_length} does not fit the model's context of {positions} tokens; expected that "
-                            "or fewer. Lower data.max_length.")  # fmt: skip
+            raise UserError(
+                f"max_length={max_length} does not fit the model's context of {positions} tokens; expected that "
+                "or fewer. Lower data.max_length."
+            )
         adapters.check(adapters.plain(config), context=positions, max_length=max_length, packing=packing)
         if packing and not packing_is_exact(self.model):
-            raise UserError(f"packing: in {type(self.model.base).__name__} a text in one row with another has other numbers "
-                            "than "
-                            "alone (its positions or its memory do not begin anew); expected packing: false. Batches are "
-                            "sorted "
-                            "by length, so little is lost.")  # fmt: skip
+            raise UserError(
+                f"packing: in {type(self.model.base).__name__} a text in one row with another has other numbers "
+                "than "
+                "alone (its positions or its memory do not begin anew); expected packing: false. Batches are "
+                "sorted "
+                "by length, so little is lost."
+            )
 
     def place(self, trainer: L.Trainer, stage: str, fast: bool) -> DropoutBits | None:
         """The base under an adapter in its precision, and the CPU's cheaper parts; the generator of its dropout masks.
 
         Only under an adapter: a partly trained model is saved whole, and must not lose digits where it is frozen.
         """
-        bf16 = self.frozen_precision == "bf16" or (
-            self.frozen_precision == "auto" and trainer.precision == "bf16-mixed"
-        )
-        if (
-            bf16
-            and trainer.precision != "bf16-mixed"
-            and (self.adapter and getattr(self.adapter, "modules_to_save", None))
-        ):
-            raise UserError(f"frozen_precision=bf16 with modules_to_save under {trainer.precision}: the saved modules are "
-                            "float32, "
-                            "and nothing casts between them; expected trainer.precision: bf16-mixed, or frozen_precision: "
-                            "fp32. "
-                            "Choose one.")  # fmt: skip
+        bf16 = self.frozen_precision == "bf16" or (self.frozen_precision == "auto" and trainer.precision == "bf16-mixed")
+        if bf16 and trainer.precision != "bf16-mixed" and (self.adapter and getattr(self.adapter, "modules_to_save", None)):
+            raise UserError(
+                f"frozen_precision=bf16 with modules_to_save under {trainer.precision}: the saved modules are "
+                "float32, "
+                "and nothing casts between them; expected trainer.precision: bf16-mixed, or frozen_precision: "
+                "fp32. "
+                "Choose one."
+            )
         if bf16 and self.model.adapted:
             for parameter in self.model.parameters():
                 if not parameter.requires_grad:
@@ -180,10 +178,16 @@ class Language:
         """Trained parameters by kind, effective scale, virtual tokens, and bytes of the adapter."""
         counted = adapters.parts(self.model.transformer)
         kept = counted.adapter + counted.saved_modules
-        return {"trained_parameters": counted.trained, "adapter_parameters": counted.adapter,
-                "saved_module_parameters": counted.saved_modules, "base_parameters_trained": counted.base,
-                "parameters": counted.total, "effective_scale": adapters.effective_scale(self.adapter),
-                "virtual_tokens": self.model.virtual_tokens, "adapter_bytes": 4 * kept}  # fmt: skip
+        return {
+            "trained_parameters": counted.trained,
+            "adapter_parameters": counted.adapter,
+            "saved_module_parameters": counted.saved_modules,
+            "base_parameters_trained": counted.base,
+            "parameters": counted.total,
+            "effective_scale": adapters.effective_scale(self.adapter),
+            "virtual_tokens": self.model.virtual_tokens,
+            "adapter_bytes": 4 * kept,
+        }
 
     def shrink(self, checkpoint: dict, module: nn.Module) -> None:
         """Leave frozen weights out of a checkpoint: they are the base's, whose hash stands in for them."""
@@ -197,8 +201,10 @@ class Language:
             UserError: the checkpoint was trained on another base.
         """
         if checkpoint.get("base_hash") != self.reference_hash:
-            raise UserError(f"the checkpoint was trained on a base of hash {str(checkpoint.get('base_hash'))[:12]}…, expected "
-                            f"{self.reference_hash[:12]}…, this model's. Name the model that it was trained on.")  # fmt: skip
+            raise UserError(
+                f"the checkpoint was trained on a base of hash {str(checkpoint.get('base_hash'))[:12]}…, expected "
+                f"{self.reference_hash[:12]}…, this model's. Name the model that it was trained on."
+            )
 
     def save(self, folder: Path) -> None:
         save_policy(self.model, folder, self.policy)
@@ -246,9 +252,7 @@ def evaluate_tokens(module: L.LightningModule, data: Any) -> Measured:
     order = sorted(range(len(mine)), key=lambda i: -len(mine[i]["input_ids"]))
     pad = module.model.pad_token_id
     while order:
-        longest = min(
-            -(-len(mine[order[0]]["input_ids"]) // 16) * 16, module.model.positions - module.model.virtual_tokens
-        )
+        longest = min(-(-len(mine[order[0]]["input_ids"]) // 16) * 16, module.model.positions - module.model.virtual_tokens)
         count = max(1, BATCH_TOKENS // longest)
         chosen, order = order[:count], order[count:]
         batch = {name: value.to(device) for name, value in padded([mine[i] for i in chosen], pad, longest).items()}
@@ -280,21 +284,26 @@ def say_steps(trainer: L.Trainer, data: Any) -> None:
     """Say how many steps the rows make, where a good part of them is left out of each epoch."""
     rows, step = len(data.dataset), data.batch_size * trainer.world_size
     if data.drop_last and rows % step and trainer.is_global_zero and rows % step > rows / 10:
-        say(f"{rows} rows make {rows // step} micro-batches of {step} an epoch, and {rows % step} are left out "
+        say(
+            f"{rows} rows make {rows // step} micro-batches of {step} an epoch, and {rows % step} are left out "
             "(data.drop_last); lower "
-            "data.batch_size to use more")  # fmt: skip
+            "data.batch_size to use more"
+        )
 
 
 def say_trained(facts: dict) -> None:
     """One line of what is trained."""
-    kinds = {"adapter": facts["adapter_parameters"], "saved modules": facts["saved_module_parameters"],
-             "the model's own": facts["base_parameters_trained"]}  # fmt: skip
+    kinds = {
+        "adapter": facts["adapter_parameters"],
+        "saved modules": facts["saved_module_parameters"],
+        "the model's own": facts["base_parameters_trained"],
+    }
     counted = ", ".join(f"{count:,} {name}" for name, count in kinds.items() if count)
     more = (
-        [f"update scaled by {facts['effective_scale']:g} (lora_alpha over r)"]
-        if facts["effective_scale"] is not None
-        else []
+        [f"update scaled by {facts['effective_scale']:g} (lora_alpha over r)"] if facts["effective_scale"] is not None else []
     )
     more += [f"{facts['virtual_tokens']} virtual tokens of the context"] if facts["virtual_tokens"] else []
-    say(f"trained: {counted} ({facts['trained_parameters'] / facts['parameters']:.2%} of {facts['parameters']:,} parameters)"
-        + "".join(f"; {part}" for part in more))  # fmt: skip
+    say(
+        f"trained: {counted} ({facts['trained_parameters'] / facts['parameters']:.2%} of {facts['parameters']:,} parameters)"
+        + "".join(f"; {part}" for part in more)
+    )

@@ -45,12 +45,11 @@ def sharing_is_exact(model: CausalLM, logps: Callable[[list[dict], bool], Tensor
     window = getattr(model.base.config.get_text_config(), "sliding_window", None)
     if window is not None and window < longest:
         return False  # a mask of one's own takes the window's place
-    sizes = [
-        {"prompt_ids": 9, "chosen_ids": 7, "rejected_ids": 5},
-        {"prompt_ids": 4, "chosen_ids": 3, "rejected_ids": 8},
+    sizes = [{"prompt_ids": 9, "chosen_ids": 7, "rejected_ids": 5}, {"prompt_ids": 4, "chosen_ids": 3, "rejected_ids": 8}]
+    rows = [
+        {name: _ids(model, count, 3 * i + k)[0].tolist() for k, (name, count) in enumerate(size.items())}
+        for i, size in enumerate(sizes)
     ]
-    rows = [{name: _ids(model, count, 3 * i + k)[0].tolist() for k, (name, count) in enumerate(size.items())}
-            for i, size in enumerate(sizes)]  # fmt: skip
     return _same(model, lambda: logps(rows, False), lambda: logps(rows, True))
 
 

@@ -50,16 +50,15 @@ class Optimisation:
             "accumulate": (self.accumulate >= 1, "1 or more"),
             "betas": (all(0 <= beta < 1 for beta in self.betas), "two numbers, 0 to below 1"),
             "eps": (0 < self.eps < math.inf, "a finite number above 0"),
-        }  # fmt: skip
+        }
         for name, (good, expected) in ranges.items():
             if not good:
-                raise UserError(f"optimisation.{name}={getattr(self, name)}; expected {expected}. Correct it in the "
-                                "configuration.")  # fmt: skip
+                raise UserError(
+                    f"optimisation.{name}={getattr(self, name)}; expected {expected}. Correct it in the configuration."
+                )
 
 
-def build_optimizer(
-    module: nn.Module, settings: Optimisation, steps: int, rates: dict[str, float] | None = None
-) -> dict:
+def build_optimizer(module: nn.Module, settings: Optimisation, steps: int, rates: dict[str, float] | None = None) -> dict:
     """AdamW over the trainable parameters, and its schedule, as Lightning takes them.
 
     Args:
@@ -69,17 +68,17 @@ def build_optimizer(
         rates: learning rates of single parameters, by name.
     """
     rates = rates or {}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {
-        (settings.lr, settings.weight_decay): []
-    }  # the first is logged
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {(settings.lr, settings.weight_decay): []}  # the first is logged
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             decay = settings.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rates.get(name, settings.lr), decay), []).append(parameter)
     optimizer = torch.optim.AdamW(
         [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items() if params],
-        betas=settings.betas, eps=settings.eps, fused=True,
-    )  # fmt: skip
+        betas=settings.betas,
+        eps=settings.eps,
+        fused=True,
+    )
     warmup = round(settings.warmup * steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps, warmup, settings.decay))
     return {"optimizer": optimizer, "lr_scheduler": schedule}
@@ -93,8 +92,10 @@ def total_steps(trainer: L.Trainer, accumulate: int) -> int:
     """
     batches = trainer.estimated_stepping_batches  # under manual optimisation: micro-batches, or max_steps
     if batches == float("inf"):
-        raise UserError("trainer.max_epochs=-1 and trainer.max_steps=-1; expected a limit, since warmup and decay are shares "
-                        "of it. Set one.")  # fmt: skip
+        raise UserError(
+            "trainer.max_epochs=-1 and trainer.max_steps=-1; expected a limit, since warmup and decay are shares "
+            "of it. Set one."
+        )
     epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
     if epochs is None or trainer.num_training_batches == float("inf"):  # a stream has no epochs
         return trainer.max_steps
@@ -154,10 +155,7 @@ class Window:
             losses, sums = part()
             total = losses.sum()
             # under autocast the gradients of what is computed in fp32 on purpose (scores) would be rounded to bf16
-            with (
-                self._synchronised(last and number == len(parts)),
-                torch.autocast(total.device.type, enabled=False),
-            ):
+            with self._synchronised(last and number == len(parts)), torch.autocast(total.device.type, enabled=False):
                 self.module.manual_backward(total)
             self.count += len(losses)
             for name, value in ({"loss": losses.detach().sum()} | sums).items():
@@ -187,8 +185,11 @@ class Window:
     def _totals(self) -> dict[str, float]:
         """Every sum of the window and its count, over all ranks."""
         names = ["count", *self.sums]
-        values = torch.tensor([float(self.count), *map(float, self.sums.values())], dtype=torch.float64,
-                              device=self.module.device if self.module.device.type != "mps" else "cpu")  # fmt: skip
+        values = torch.tensor(
+            [float(self.count), *map(float, self.sums.values())],
+            dtype=torch.float64,
+            device=self.module.device if self.module.device.type != "mps" else "cpu",
+        )
         if self.module.trainer.world_size > 1:
             torch.distributed.all_reduce(values)
         return dict(zip(names, values.tolist(), strict=True))

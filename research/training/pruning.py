@@ -28,9 +28,7 @@ class Pruning(L.Callback):
         stop = False
         if trainer.is_global_zero:
             # the curves get the value of this step only after this hook
-            earlier = [
-                line for line in read_curves(self.folder) if self.metric in line and line["step"] < trainer.global_step
-            ]
+            earlier = [line for line in read_curves(self.folder) if self.metric in line and line["step"] < trainer.global_step]
             values = [line[self.metric] for line in earlier] + [module.means()[self.metric.removeprefix("val/")]]
             why = self.is_stopped(values)
             stop = why is not None

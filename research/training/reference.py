@@ -63,11 +63,7 @@ def reference_of(module: L.LightningModule, name: str, pairs) -> np.ndarray:
     out = np.zeros((len(mine), 2))
     parts = {f"{at // PART:05d}.npy": [mine[i] for i in order[at : at + PART]] for at in range(0, len(order), PART)}
     folder = _folder(module, made_of)
-    if (
-        not folder.exists()
-        and _exact(module)
-        and _fits(module, parts, older := _folder(module, _third(module, made_of)))
-    ):
+    if not folder.exists() and _exact(module) and _fits(module, parts, older := _folder(module, _third(module, made_of))):
         folder = older if older.exists() else folder
     with exclusive(folder):
         trusted = _fits(module, parts, folder)
@@ -87,11 +83,7 @@ def _third(module: L.LightningModule, made_of: dict) -> dict:
     """The key of before, without device, attention and layout: in float32 they do not matter."""
     precision = f"{module.trainer.precision} {module.model.table.dtype}"
     moved = None if _off(module) or module.language.adapter is None else str(module.language.adapter.init_lora_weights)
-    return {name: made_of[name] for name in ("weights", "rows")} | {
-        "precision": precision,
-        "adapter": moved,
-        "version": 3,
-    }
+    return {name: made_of[name] for name in ("weights", "rows")} | {"precision": precision, "adapter": moved, "version": 3}
 
 
 def _exact(module: L.LightningModule) -> bool:
@@ -159,9 +151,7 @@ def _part(module: L.LightningModule, rows: list[dict], path: Path, name: str, to
     if trusted and (kept := _load_part(path, rows)) is not None:
         return kept
     if path.name == "00000.npy" and module.trainer.is_global_zero:
-        say(
-            f"log-probabilities of {total:,} {name} pairs under the reference, once for these weights and data: {path.parent}"
-        )
+        say(f"log-probabilities of {total:,} {name} pairs under the reference, once for these weights and data: {path.parent}")
     values = _compute(module, rows)
     stream = io.BytesIO()
     np.save(stream, values)
@@ -178,9 +168,7 @@ def _compute(module: L.LightningModule, rows: list[dict]) -> np.ndarray:
     out = np.zeros((len(rows), 2))
     was_training = module.model.training
     module.model.eval()
-    progress = (
-        bar(len(rows), "reference", "pair") if module.trainer.is_global_zero else None
-    )  # ranks share one terminal
+    progress = bar(len(rows), "reference", "pair") if module.trainer.is_global_zero else None  # ranks share one terminal
     with (
         module.model.adapter_off() if _off(module) else contextlib.nullcontext(),
         module.trainer.precision_plugin.forward_context(),

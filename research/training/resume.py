@@ -202,8 +202,10 @@ def _listed(folder: Path) -> list[dict]:
     if not isinstance(listed, list) or not all(
         isinstance(entry, dict) and {"file", "step", "sha256"} <= {*entry} for entry in listed
     ):
-        raise UserError(f"{folder / LIST} is not one this tool wrote; expected a list of checkpoints, each with file, step "
-                        "and sha256. Name a new --out, or delete this folder to train anew.")  # fmt: skip
+        raise UserError(
+            f"{folder / LIST} is not one this tool wrote; expected a list of checkpoints, each with file, step "
+            "and sha256. Name a new --out, or delete this folder to train anew."
+        )
     return listed
 
 
@@ -218,9 +220,13 @@ def last_checkpoint(folder: Path) -> Path | None:
         path = folder / entry["file"]
         if path.exists() and hash_file(path) == entry["sha256"]:
             return path
-        say(f"warning: checkpoint {path} is {'damaged' if path.exists() else 'missing'} (sha256 differs from {LIST}'s); "
-            "falling back to the one before")  # fmt: skip
+        say(
+            f"warning: checkpoint {path} is {'damaged' if path.exists() else 'missing'} (sha256 differs from {LIST}'s); "
+            "falling back to the one before"
+        )
     if listed:
-        raise UserError(f"{folder} lists {len(listed)} checkpoints, and none of them is what was written; expected one to "
-                        "resume from. Name a new --out, or delete this folder to train anew.")  # fmt: skip
+        raise UserError(
+            f"{folder} lists {len(listed)} checkpoints, and none of them is what was written; expected one to "
+            "resume from. Name a new --out, or delete this folder to train anew."
+        )
     return None

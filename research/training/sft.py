@@ -50,25 +50,33 @@ class SFTModule(L.LightningModule):
     reads = InstructionBatch
 
     def __init__(
-        self, model: str = SMOLLM2, adapter: peft.PeftConfig | None = None, train_layers: int | None = None,
-        train_pattern: str | None = None, label_smoothing: float = 0.0, frozen_precision: str = "auto",
+        self,
+        model: str = SMOLLM2,
+        adapter: peft.PeftConfig | None = None,
+        train_layers: int | None = None,
+        train_pattern: str | None = None,
+        label_smoothing: float = 0.0,
+        frozen_precision: str = "auto",
         init_scale: float | None = None,
         optimisation: Optimisation = Optimisation(lr=2e-4),  # noqa: B008 (jsonargparse's default)
-        metrics: list[str] = ["loss", "perplexity", "token_accuracy"], answers: int = 32,  # noqa: B006
-        max_new_tokens: int = 64, fast: bool = True, seed: int = 0,
-    ):  # fmt: skip
+        metrics: list[str] = ["loss", "perplexity", "token_accuracy"],  # noqa: B006
+        answers: int = 32,
+        max_new_tokens: int = 64,
+        fast: bool = True,
+        seed: int = 0,
+    ):
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing={label_smoothing}; expected 0 to below 1. Correct it.")
         for name, value in {"answers": answers, "max_new_tokens": max_new_tokens}.items():
             if value < 1:
-                raise UserError(f"{name}={value}; expected 1 or more. Correct it in the configuration; without answers leave "
-                                f"{', '.join(ANSWERED)} out of model.metrics.")  # fmt: skip
+                raise UserError(
+                    f"{name}={value}; expected 1 or more. Correct it in the configuration; without answers leave "
+                    f"{', '.join(ANSWERED)} out of model.metrics."
+                )
         for name in metrics:
             if name not in METRICS:
-                raise UserError(
-                    f"metric {name!r} is not known here; expected {', '.join(METRICS)}. Correct model.metrics."
-                )
+                raise UserError(f"metric {name!r} is not known here; expected {', '.join(METRICS)}. Correct model.metrics.")
         self.automatic_optimization = False
         self.strict_loading = False  # frozen weights are not in the checkpoint
         self.language = Language(model, adapter, train_layers, train_pattern, frozen_precision, init_scale=init_scale)
@@ -122,11 +130,7 @@ class SFTModule(L.LightningModule):
         data = self.trainer.datamodule
         data.prepare(self.model.tokenizer)
         measured = evaluate_tokens(self, data.tokens[name])
-        values = {
-            "loss": measured.loss,
-            "perplexity": math.exp(min(measured.loss, 700)),
-            "token_accuracy": measured.accuracy,
-        }
+        values = {"loss": measured.loss, "perplexity": math.exp(min(measured.loss, 700)), "token_accuracy": measured.accuracy}
         self.per_query = measured.per_example()
         if any(metric in ANSWERED for metric in self.metrics):
             answered = answer_sample(self, data.questions(name, self.sample), self.max_new_tokens)

@@ -55,15 +55,19 @@ def check_virtual(model: CausalLM) -> None:
     try:
         on = model.probe()
     except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
-        raise UserError(f"{name} does not run with these virtual tokens ({type(error).__name__}: "
-                        f"{' '.join(str(error).split())[:200]}); expected a model that takes them. Choose peft.LoraConfig, or "
-                        "peft.PromptTuningConfig, whose tokens are embeddings.") from error  # fmt: skip
+        raise UserError(
+            f"{name} does not run with these virtual tokens ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}); expected a model that takes them. Choose peft.LoraConfig, or "
+            "peft.PromptTuningConfig, whose tokens are embeddings."
+        ) from error
     with model.adapter_off():
         off = model.probe()
     if on.shape == off.shape and torch.equal(on, off):
-        raise UserError(f"{name} gives the same numbers with {count} virtual tokens as without them: it does not read them; "
-                        "expected a model with attention to all that stands before. Choose peft.LoraConfig, or "
-                        "peft.PromptTuningConfig, whose tokens are embeddings.")  # fmt: skip
+        raise UserError(
+            f"{name} gives the same numbers with {count} virtual tokens as without them: it does not read them; "
+            "expected a model with attention to all that stands before. Choose peft.LoraConfig, or "
+            "peft.PromptTuningConfig, whose tokens are embeddings."
+        )
 
 
 def check_reference(reference: str, start: Start, adapter: dict) -> None:
@@ -74,12 +78,18 @@ def check_reference(reference: str, start: Start, adapter: dict) -> None:
     made = f"the adapter (init_lora_weights={adapter.get('init_lora_weights')}, layer_replication="
     made += f"{adapter.get('layer_replication')})"
     if reference == "adapter_off" and not start.off_is_base:
-        raise UserError(f"reference='adapter_off': without {made} the model is not its base; expected an adapter that leaves "
-                        "the base alone. Choose reference: copy, the model as the training finds it.")  # fmt: skip
+        raise UserError(
+            f"reference='adapter_off': without {made} the model is not its base; expected an adapter that leaves "
+            "the base alone. Choose reference: copy, the model as the training finds it."
+        )
     if reference == "adapter_off" and start.base_trained:
-        raise UserError("reference='adapter_off': the adapter trains parameters of the base, which stay trained when it is "
-                        "off; expected copy or cached. Choose one.")  # fmt: skip
+        raise UserError(
+            "reference='adapter_off': the adapter trains parameters of the base, which stay trained when it is "
+            "off; expected copy or cached. Choose one."
+        )
     if reference == "cached" and not (start.off_is_base or start.on_is_base):
-        raise UserError(f"reference='cached': neither with nor without {made} is the model its base, which is what a cache "
-                        "holds; expected an adapter that leaves the base alone. Choose reference: copy, the model as the "
-                        "training finds it.")  # fmt: skip
+        raise UserError(
+            f"reference='cached': neither with nor without {made} is the model its base, which is what a cache "
+            "holds; expected an adapter that leaves the base alone. Choose reference: copy, the model as the "
+            "training finds it."
+        )

@@ -12,11 +12,7 @@ from torch import nn
 from research.errors import UserError
 
 PLUGINS = (Precision, MixedPrecision, DoublePrecision)
-COMPUTED = {
-    "32-true": (torch.float32, None),
-    "bf16-mixed": (torch.float32, torch.bfloat16),
-    "64-true": (torch.float64, None),
-}
+COMPUTED = {"32-true": (torch.float32, None), "bf16-mixed": (torch.float32, torch.bfloat16), "64-true": (torch.float64, None)}
 """Precision → type of the weights, type that autocast computes in."""
 INSTEAD = {
     callbacks.GradientAccumulationScheduler: "model.optimisation.accumulate, which weighs every example of a step alike",
@@ -27,14 +23,9 @@ INSTEAD = {
     callbacks.OnExceptionCheckpoint: "save_every: a run goes on from its last checkpoint",
     callbacks.ModelSummary: "the line that fit says of what is trained: stdout carries results only",
     callbacks.ProgressBar: "the bar that fit shows on stderr: stdout carries results only",
-}  # fmt: skip
+}
 """Callbacks that do what an option of this tool does, or undo it."""
-GRADIENTS = (
-    "mixed_precision",
-    "delay_all_reduce_named_params",
-    "param_to_hook_all_reduce",
-    "skip_all_reduce_unused_params",
-)
+GRADIENTS = ("mixed_precision", "delay_all_reduce_named_params", "param_to_hook_all_reduce", "skip_all_reduce_unused_params")
 """Arguments of DistributedDataParallel that change which gradients are exchanged, or in which precision."""
 
 
@@ -48,12 +39,15 @@ def check_named(classes: Iterable[type]) -> None:
         if issubclass(one, Precision) and one not in PLUGINS:
             raise _precision(one.__name__)
         if issubclass(one, CheckpointIO):
-            raise UserError(f"trainer.plugins: {one.__name__} writes checkpoints; expected none, since this tool writes its "
-                            "own, completely or not at all. Leave it out; save_every says how often.")  # fmt: skip
+            raise UserError(
+                f"trainer.plugins: {one.__name__} writes checkpoints; expected none, since this tool writes its "
+                "own, completely or not at all. Leave it out; save_every says how often."
+            )
         for refused, instead in INSTEAD.items():
             if issubclass(one, refused):
-                raise UserError(f"trainer.callbacks: {one.__name__} does not go with this optimisation; expected {instead}. "
-                                "Leave it out.")  # fmt: skip
+                raise UserError(
+                    f"trainer.callbacks: {one.__name__} does not go with this optimisation; expected {instead}. Leave it out."
+                )
 
 
 def check_trainer(trainer: L.Trainer) -> None:
@@ -64,19 +58,21 @@ def check_trainer(trainer: L.Trainer) -> None:
     """
     plugin, strategy = trainer.precision_plugin, trainer.strategy
     if type(strategy) not in (strategies.SingleDeviceStrategy, strategies.DDPStrategy):
-        raise UserError(f"trainer.strategy makes a {type(strategy).__name__}; expected one device, or ddp: gradients are "
-                        "summed, counted and clipped whole here. Choose auto or ddp, on cpu or gpu.")  # fmt: skip
+        raise UserError(
+            f"trainer.strategy makes a {type(strategy).__name__}; expected one device, or ddp: gradients are "
+            "summed, counted and clipped whole here. Choose auto or ddp, on cpu or gpu."
+        )
     if type(plugin) not in PLUGINS or COMPUTED.get(trainer.precision) != _computes(plugin, strategy.root_device.type):
         raise _precision(f"{type(plugin).__name__} ({trainer.precision}) on {strategy.root_device.type}")
     if isinstance(strategy, strategies.DDPStrategy):
         given = [name for name in GRADIENTS if strategy._ddp_kwargs.get(name)]
-        given += [
-            name for name in ("ddp_comm_hook", "model_averaging_period") if getattr(strategy, f"_{name}") is not None
-        ]
+        given += [name for name in ("ddp_comm_hook", "model_averaging_period") if getattr(strategy, f"_{name}") is not None]
         given += ["start_method"] if strategy._start_method != "popen" else []
         if given:
-            raise UserError(f"trainer.strategy: {', '.join(given)} of DDPStrategy; expected none: gradients are summed over "
-                            "ranks as they are, every step, and processes start as commands. Leave it out.")  # fmt: skip
+            raise UserError(
+                f"trainer.strategy: {', '.join(given)} of DDPStrategy; expected none: gradients are summed over "
+                "ranks as they are, every step, and processes start as commands. Leave it out."
+            )
 
 
 def check_monitors(trainer: L.Trainer, lower: Mapping[str, bool]) -> None:
@@ -92,13 +88,17 @@ def check_monitors(trainer: L.Trainer, lower: Mapping[str, bool]) -> None:
     """
     for one in (one for one in trainer.callbacks if isinstance(one, callbacks.EarlyStopping)):
         if one.monitor not in lower and one.strict and not str(one.monitor).startswith("train/"):
-            raise UserError(f"trainer.callbacks: EarlyStopping of {one.monitor!r}, which is not computed; expected one of "
-                            f"{', '.join(lower) or 'the metrics of a validation, and there is none'}. Correct its monitor, or "
-                            "leave it out.")  # fmt: skip
+            raise UserError(
+                f"trainer.callbacks: EarlyStopping of {one.monitor!r}, which is not computed; expected one of "
+                f"{', '.join(lower) or 'the metrics of a validation, and there is none'}. Correct its monitor, or "
+                "leave it out."
+            )
         mode = "min" if lower.get(str(one.monitor), one.mode == "min") else "max"
         if one.mode != mode:
-            raise UserError(f"trainer.callbacks: EarlyStopping of {one.monitor} with mode {one.mode!r} ends a training "
-                            f"that gets better; expected {mode!r}. Set its mode: {mode}.")  # fmt: skip
+            raise UserError(
+                f"trainer.callbacks: EarlyStopping of {one.monitor} with mode {one.mode!r} ends a training "
+                f"that gets better; expected {mode!r}. Set its mode: {mode}."
+            )
 
 
 def _computes(plugin: Precision, device: str) -> tuple[torch.dtype, torch.dtype | None]:
@@ -110,6 +110,8 @@ def _computes(plugin: Precision, device: str) -> tuple[torch.dtype, torch.dtype 
 
 
 def _precision(what: str) -> UserError:
-    return UserError(f"trainer.plugins or trainer.strategy bring in {what}; expected {', '.join(COMPUTED)}, the device's own: "
-                     "fp16 scales gradients, and clipping would see the scale; steps on narrow weights are lost in rounding. "
-                     "Leave it out, and set trainer.precision: bf16-mixed.")  # fmt: skip
+    return UserError(
+        f"trainer.plugins or trainer.strategy bring in {what}; expected {', '.join(COMPUTED)}, the device's own: "
+        "fp16 scales gradients, and clipping would see the scale; steps on narrow weights are lost in rounding. "
+        "Leave it out, and set trainer.precision: bf16-mixed."
+    )

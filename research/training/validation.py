@@ -42,9 +42,7 @@ def evaluate_retrieval(module: L.LightningModule, data: Collection, metrics: lis
     return Retrieved(evaluate(data.qrels, run, metrics), first_documents(data, run))
 
 
-def evaluate_reranking(
-    module: L.LightningModule, data: Collection, run: Run, depth: int, metrics: list[str]
-) -> Retrieved:
+def evaluate_reranking(module: L.LightningModule, data: Collection, run: Run, depth: int, metrics: list[str]) -> Retrieved:
     """Metrics per query of a run whose top `depth` the cross-encoder re-orders; ranks share the pairs."""
     pairs = top_pairs(run, depth)
     mine = pairs[module.trainer.global_rank :: module.trainer.world_size]
@@ -59,16 +57,17 @@ def evaluate_reranking(
 
 def first_documents(data: Collection, run: Run) -> dict[str, dict[str, str]]:
     """What a run ranks first, for reports: of the queries that come first by a hash of their id, the same in every run."""
-    chosen = sorted(data.qrels, key=lambda query: hashlib.sha256(query.encode("utf-8", "surrogatepass")).digest())[
-        :TOLD
-    ]
+    chosen = sorted(data.qrels, key=lambda query: hashlib.sha256(query.encode("utf-8", "surrogatepass")).digest())[:TOLD]
     texts = {}
     for query in chosen:
         relevant = [doc for doc, grade in data.qrels[query].items() if grade > 0]
         first = next(iter(rank_documents(run.get(query) or {})), None)  # of ties the one that the metrics rank first
         verdict = "found no document" if first is None else "✓ relevant: " if first in relevant else "✗ not relevant: "
-        texts[query] = {"prompt": data.queries[query], "reference": _snippet(data, next(iter(relevant), None)),
-                        "answer": verdict + _snippet(data, first)}  # fmt: skip
+        texts[query] = {
+            "prompt": data.queries[query],
+            "reference": _snippet(data, next(iter(relevant), None)),
+            "answer": verdict + _snippet(data, first),
+        }
     return texts
 
 

@@ -42,28 +42,36 @@ def go_on(args: argparse.Namespace) -> NoReturn:
     from research.sweeps.spec import read_sweep
 
     if args.wandb is None or args.folder is None:
-        raise UserError(f"sweep trial {args.file} without what `sweep submit --wandb` tells it; expected a task of its array. "
-                        "Run `research sweep submit` with --wandb.")  # fmt: skip
+        raise UserError(
+            f"sweep trial {args.file} without what `sweep submit --wandb` tells it; expected a task of its array. "
+            "Run `research sweep submit` with --wandb."
+        )
     of = target(args.wandb)
     trial = handed_out(Path(args.folder), of, read_sweep(args.file))
     # the run is in its sweep already; with WANDB_SWEEP_ID wandb would ask the server for a place there again
-    variables = {"WANDB_ENTITY": of.entity, "WANDB_PROJECT": of.project, "WANDB_RUN_ID": trial.run, "WANDB_RESUME": "allow",
-                 "TANDEM_TRIAL": of.sweep}  # fmt: skip
-    theirs = {
-        name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"
-    }  # as the agent leaves it out
+    variables = {
+        "WANDB_ENTITY": of.entity,
+        "WANDB_PROJECT": of.project,
+        "WANDB_RUN_ID": trial.run,
+        "WANDB_RESUME": "allow",
+        "TANDEM_TRIAL": of.sweep,
+    }
+    theirs = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # as the agent leaves it out
     try:
         os.execvpe(trial.argv[0], trial.argv, theirs | variables)
     except OSError as error:
-        raise UserError(f"{trial.argv[0]} cannot be started ({error.strerror}); expected a command. Correct the "
-                        "sweep's.") from None  # fmt: skip
+        raise UserError(
+            f"{trial.argv[0]} cannot be started ({error.strerror}); expected a command. Correct the sweep's."
+        ) from None
 
 
 def _count(args: argparse.Namespace, sweep: Any) -> int:
     if args.count is None:
         if sweep.size is None:
-            raise UserError(f"{args.file}: {sweep.method} without run_cap has no end; expected a number of trials. Pass "
-                            "--count N, or write run_cap.")  # fmt: skip
+            raise UserError(
+                f"{args.file}: {sweep.method} without run_cap has no end; expected a number of trials. Pass "
+                "--count N, or write run_cap."
+            )
         return sweep.size
     if args.count < 1 or args.count > (sweep.size or args.count):
         most = "or more" if sweep.size is None else f"to {sweep.size}, the trials of {args.file}"
@@ -86,5 +94,6 @@ def _check(args: argparse.Namespace, sweep: Any) -> None:
     metric = sweep.metric if str(sweep.metric).startswith("val/") else None
     _, problems = plan(sweep, partial(describe, shown=metric), args.seed, watched)
     if problems:
-        raise UserError(f"{args.file}: {len(problems)} samples cannot be run, the first {shown(problems[0].values)}: "
-                        f"{problems[0].reason}")  # fmt: skip
+        raise UserError(
+            f"{args.file}: {len(problems)} samples cannot be run, the first {shown(problems[0].values)}: {problems[0].reason}"
+        )

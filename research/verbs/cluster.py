@@ -22,18 +22,23 @@ NEUTRAL = dict.fromkeys(RANKS, 1)
 def cluster_options(args: argparse.Namespace) -> Any:
     from research.sweeps.slurm import Options, check
 
-    for name, least in {
-        "throttle": 0,
-        "nodes": 1,
-        "tasks_per_node": 1,
-        "warning": 1,
-        "cpus": 1,
-        "slurm_gpus": 0,
-    }.items():
+    for name, least in {"throttle": 0, "nodes": 1, "tasks_per_node": 1, "warning": 1, "cpus": 1, "slurm_gpus": 0}.items():
         if (value := getattr(args, name)) is not None and value < least:
             raise UserError(f"--{name.replace('_', '-')} {value}; expected {least} or more. Correct it.")
-    options = Options(args.throttle, args.time, args.partition, args.account, args.cpus, args.slurm_gpus, args.mem, args.nodes,
-                      args.tasks_per_node, tuple(args.sbatch), tuple(args.setup), args.warning)  # fmt: skip
+    options = Options(
+        args.throttle,
+        args.time,
+        args.partition,
+        args.account,
+        args.cpus,
+        args.slurm_gpus,
+        args.mem,
+        args.nodes,
+        args.tasks_per_node,
+        tuple(args.sbatch),
+        tuple(args.setup),
+        args.warning,
+    )
     check(options)
     return options
 
@@ -44,16 +49,12 @@ def _refuse_others(args: argparse.Namespace) -> None:
         UserError: options of two places.
     """
     if args.kubernetes and args.wandb:
-        raise UserError(
-            f"--kubernetes with --wandb {args.wandb}; expected one of them: agents run on SLURM. Leave one out."
-        )
+        raise UserError(f"--kubernetes with --wandb {args.wandb}; expected one of them: agents run on SLURM. Leave one out.")
     place = "--kubernetes" if args.kubernetes else "--wandb" if args.wandb else "SLURM"
     for name in OTHERS[place]:
         if getattr(args, name) not in (None, False, [], NEUTRAL.get(name)):
             why = "a trial is one process there" if place == "--wandb" and name in RANKS else "it would change nothing"
-            raise UserError(
-                f"--{name.replace('_', '-')} with {place}; expected options of {place}: {why}. Leave it out."
-            )
+            raise UserError(f"--{name.replace('_', '-')} with {place}; expected options of {place}: {why}. Leave it out.")
 
 
 def submit_points(args: argparse.Namespace) -> int:
@@ -71,9 +72,11 @@ def submit_points(args: argparse.Namespace) -> int:
     directive(str(folder))  # before anything is written
     points = planned_points(args, sweep)
     if is_searched(sweep) and options.nodes * options.tasks_per_node > 1:
-        raise UserError(f"{args.file}: bayes with --nodes {options.nodes} --tasks-per-node {options.tasks_per_node}: each task "
-                        "would propose a point of its own; expected one task a point. Use the GPUs of one task, or a grid or "
-                        "random sweep.")  # fmt: skip
+        raise UserError(
+            f"{args.file}: bayes with --nodes {options.nodes} --tasks-per-node {options.tasks_per_node}: each task "
+            "would propose a point of its own; expected one task a point. Use the GPUs of one task, or a grid or "
+            "random sweep."
+        )
     todo = to_do(args, sweep, points, folder)
     if not todo:
         print(f"all {len(points)} points are done or running")
@@ -86,8 +89,12 @@ def submit_points(args: argparse.Namespace) -> int:
         return 0
     array, after = submit(kept, todo, options)
     facts = {"array": array, "finish": after, "points": len(todo), "out": str(folder)}
-    print(json.dumps(facts) if args.json else f"{len(todo)} points are array {array}; job {after} follows it; `research sweep "
-          f"status {args.file}` shows where they stand")  # fmt: skip
+    print(
+        json.dumps(facts)
+        if args.json
+        else f"{len(todo)} points are array {array}; job {after} follows it; `research sweep "
+        f"status {args.file}` shows where they stand"
+    )
     return 0
 
 
@@ -103,8 +110,10 @@ def finish(args: argparse.Namespace) -> int:
     from research.sweeps.worker import is_due
 
     if None in (args.folder, args.plan, args.round, args.options):
-        raise UserError(f"sweep finish {args.file} without what `sweep submit` tells it; expected the job after an array. Run "
-                        f"`research sweep run` or `submit`.")  # fmt: skip
+        raise UserError(
+            f"sweep finish {args.file} without what `sweep submit` tells it; expected the job after an array. Run "
+            f"`research sweep run` or `submit`."
+        )
     sweep, folder, round = read_sweep(args.file), Path(args.folder), args.round
     points = points_so_far(folder) if is_searched(sweep) else read_plan(folder, Path(args.plan))
     ledger = Ledger(folder)
@@ -115,8 +124,10 @@ def finish(args: argparse.Namespace) -> int:
             values = json.loads(args.options)
             options = Options(**values | {"sbatch": tuple(values["sbatch"]), "setup": tuple(values["setup"])})
         except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"--options {args.options[:60]!r} are not read ({error}); expected those that `sweep submit` "
-                            "wrote. Submit again.") from None  # fmt: skip
+            raise UserError(
+                f"--options {args.options[:60]!r} are not read ({error}); expected those that `sweep submit` "
+                "wrote. Submit again."
+            ) from None
         kept = Submission(sweep.name, args.file, Path(args.plan), folder, args.seed)
         array, _ = submit(kept, todo, options, round + 1)
         say(f"{len(todo)} of {len(points)} points are missing: submitted again as array {array}")

@@ -17,6 +17,8 @@ def named_columns(text: str | None) -> dict[str, str] | None:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise UserError(f"--columns {text!r}; expected a JSON object of roles and columns. Write it so: --columns "
-                        """'{"question": "ask", "answer": "reply"}'.""")  # fmt: skip
+        raise UserError(
+            f"--columns {text!r}; expected a JSON object of roles and columns. Write it so: --columns "
+            """'{"question": "ask", "answer": "reply"}'."""
+        )
     return found

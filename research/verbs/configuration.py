@@ -32,21 +32,37 @@ if TYPE_CHECKING:
     import lightning as L
 
 INSTEAD = {
-    "gradient_clip_val": "model.optimisation.clip", "accumulate_grad_batches": "model.optimisation.accumulate",
-    "logger": "wandb", "default_root_dir": "out", "enable_checkpointing": "save_every", "overfit_batches": "data.limit",
+    "gradient_clip_val": "model.optimisation.clip",
+    "accumulate_grad_batches": "model.optimisation.accumulate",
+    "logger": "wandb",
+    "default_root_dir": "out",
+    "enable_checkpointing": "save_every",
+    "overfit_batches": "data.limit",
     "fast_dev_run": "max_steps (configs/trainer/smoke.yaml is such an overlay)",
-}  # fmt: skip
+}
 """Arguments of Lightning's Trainer that another part of the configuration has taken over."""
-OURS = {*INSTEAD, "gradient_clip_algorithm", "enable_progress_bar", "enable_model_summary", "num_sanity_val_steps",
-        "use_distributed_sampler", "log_every_n_steps", "barebones", "reload_dataloaders_every_n_epochs",
-        "enable_autolog_hparams", "model_registry", "limit_predict_batches"}  # fmt: skip
+OURS = {
+    *INSTEAD,
+    "gradient_clip_algorithm",
+    "enable_progress_bar",
+    "enable_model_summary",
+    "num_sanity_val_steps",
+    "use_distributed_sampler",
+    "log_every_n_steps",
+    "barebones",
+    "reload_dataloaders_every_n_epochs",
+    "enable_autolog_hparams",
+    "model_registry",
+    "limit_predict_batches",
+}
 TOP = ("config", "out", "monitor", "save_every", "wandb", "json", "seed_everything", "model", "data", "trainer")
 OWN_NAMES = {
-    "--skip-bad-rows": "--data.skip_bad_rows true", "--reranker-max-length": "--model.max_length",
+    "--skip-bad-rows": "--data.skip_bad_rows true",
+    "--reranker-max-length": "--model.max_length",
     "--max-length": "--model.query_max_length or --model.doc_max_length",
     "(--data, --split)": "(data.train, data.val_run with data.val_split, data.test_run with data.test_split)",
     "Pass one of them as --split": "Name one of them as data.train_split, data.val_split or data.test_split",
-}  # fmt: skip
+}
 """What other verbs call an option, in messages of the rooms below → its name here."""
 HELP = ("-h", "--help")
 MAPPINGS = ("_pattern", "_config", "_kwargs")
@@ -82,8 +98,10 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
         _refuse_seed(given[0])
     options = [i for i, name in enumerate(names) if name.startswith("--") and name not in ("--config", "--json")]
     if options and places[-1] > options[0]:
-        raise UserError(f"-c {files[-1]} comes after {argv[options[0]]}, and would silently win over it; expected every -c "
-                        "before the options. Move it to the front.")  # fmt: skip
+        raise UserError(
+            f"-c {files[-1]} comes after {argv[options[0]]}, and would silently win over it; expected every -c "
+            "before the options. Move it to the front."
+        )
     return argparse.Namespace(run=parser.get_default("run"), argv=argv, json="--json" in argv, prog=parser.prog)
 
 
@@ -97,9 +115,7 @@ def _check_run(folder: str) -> None:
         )
     there = sorted(p.name for p in path.parent.iterdir() if p.is_dir()) if path.parent.is_dir() else []
     near = f"; {suggest(path.name, there)}" if there else ""
-    raise UserError(
-        f"run folder {folder!r} does not exist{near}. Check the path, or name a configuration: -c CONFIG.yaml."
-    )
+    raise UserError(f"run folder {folder!r} does not exist{near}. Check the path, or name a configuration: -c CONFIG.yaml.")
 
 
 def _check_file(file: str) -> None:
@@ -109,14 +125,19 @@ def _check_file(file: str) -> None:
     try:
         value = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"configuration {file} cannot be read ({error.strerror}); expected a readable YAML file. Check its "
-                        "permissions.") from None  # fmt: skip
+        raise UserError(
+            f"configuration {file} cannot be read ({error.strerror}); expected a readable YAML file. Check its permissions."
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"configuration {file} is not readable YAML ({' '.join(str(error).split())[:300]}); expected "
-                        "`name: value` lines. Mend the file.") from None  # fmt: skip
+        raise UserError(
+            f"configuration {file} is not readable YAML ({' '.join(str(error).split())[:300]}); expected "
+            "`name: value` lines. Mend the file."
+        ) from None
     if not isinstance(value, dict):
-        raise UserError(f"configuration {file} holds {'nothing' if value is None else type(value).__name__}; expected sections "
-                        f"such as {', '.join(TOP[-3:])}. Mend the file.")  # fmt: skip
+        raise UserError(
+            f"configuration {file} holds {'nothing' if value is None else type(value).__name__}; expected sections "
+            f"such as {', '.join(TOP[-3:])}. Mend the file."
+        )
     for name in ("model", "data"):
         section = value.get(name)
         if isinstance(section, dict) and "seed" in {**section, **(section.get("init_args") or {})}:
@@ -124,8 +145,10 @@ def _check_file(file: str) -> None:
 
 
 def _refuse_seed(name: str) -> None:
-    raise UserError(f"{name} is not an option; expected seed_everything, one seed that data order, initialisation and "
-                    "dropout derive generators of their own from. Set that.")  # fmt: skip
+    raise UserError(
+        f"{name} is not an option; expected seed_everything, one seed that data order, initialisation and "
+        "dropout derive generators of their own from. Set that."
+    )
 
 
 def read(args: argparse.Namespace) -> "tuple[jsonargparse.Namespace, dict]":
@@ -141,8 +164,10 @@ def read(args: argparse.Namespace) -> "tuple[jsonargparse.Namespace, dict]":
         config = parser.parse_args(_with_nulls(_unfolded(args.argv)))
     except jsonargparse.ArgumentError as error:
         if (home := _run_folder(args.argv)) is not None and (verb := read_json(home / MARKER).get("verb")):
-            raise UserError(f"{home} is what `research {verb}` wrote; expected the config.yaml of a training. Name one that "
-                            "`research fit` made.") from None  # fmt: skip
+            raise UserError(
+                f"{home} is what `research {verb}` wrote; expected the config.yaml of a training. Name one that "
+                "`research fit` made."
+            ) from None
         raise UserError(_explained(str(error), args.prog)) from None
     if (home := _run_folder(args.argv)) is not None:
         config.out = str(home)
@@ -205,15 +230,11 @@ def _parser(prog: str) -> "jsonargparse.ArgumentParser":
     import jsonargparse
     import lightning as L
 
-    parser = jsonargparse.ArgumentParser(
-        prog=prog, exit_on_error=False, description="every option of this configuration"
-    )
+    parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, description="every option of this configuration")
     parser.add_argument("-c", "--config", action="config", help="configuration, or an overlay on the one before")
     parser.add_argument("--out", type=str, required=True, help="the run folder")
     parser.add_argument("--monitor", type=str, default="val/mrr@10", help="the best value of this metric makes model/")
-    parser.add_argument(
-        "--save_every", type=int, default=200, help="steps between checkpoints, beside those at validation"
-    )
+    parser.add_argument("--save_every", type=int, default=200, help="steps between checkpoints, beside those at validation")
     parser.add_argument("--wandb", type=str, default="auto", help="auto | online | offline | disabled")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
     parser.add_argument("--seed_everything", type=int, default=0, help="of initialisation, data order and dropout")
@@ -329,12 +350,16 @@ def _check_values(config: "jsonargparse.Namespace") -> None:
     if not 0 <= config.seed_everything < 2**32:
         raise UserError(f"seed_everything={config.seed_everything}; expected 0 to 4294967295. Correct it.")
     if trainer.precision not in PRECISIONS:
-        raise UserError(f"trainer.precision={trainer.precision!r}; expected 32-true, bf16-mixed or 64-true: fp16 scales "
-                        "gradients, and clipping would see the scale. Choose one.")  # fmt: skip
+        raise UserError(
+            f"trainer.precision={trainer.precision!r}; expected 32-true, bf16-mixed or 64-true: fp16 scales "
+            "gradients, and clipping would see the scale. Choose one."
+        )
     strategy = trainer.strategy if isinstance(trainer.strategy, str) else trainer.strategy.get("class_path", "")
     if not re.fullmatch(r"auto|ddp(_find_unused_parameters_(true|false))?|.*\bDDPStrategy", strategy):
-        raise UserError(f"trainer.strategy={strategy!r}; expected auto, ddp or ddp_find_unused_parameters_true: gradients are "
-                        "summed, counted and clipped whole here, and processes start as commands. Choose one.")  # fmt: skip
+        raise UserError(
+            f"trainer.strategy={strategy!r}; expected auto, ddp or ddp_find_unused_parameters_true: gradients are "
+            "summed, counted and clipped whole here, and processes start as commands. Choose one."
+        )
     from research.training.supported import check_named
 
     named = [one for name in ("plugins", "callbacks") for one in _listed(trainer[name])]
@@ -351,11 +376,15 @@ def check_classes(config: "jsonargparse.Namespace") -> None:
     """
     reads = getattr(imported(config.model.class_path), "reads", None)
     if reads is None:
-        raise UserError(f"model.class_path={config.model.class_path} is not a training of this tool; expected one of "
-                        f"research.training, for example {EXAMPLE}. Name one, or a subclass.")  # fmt: skip
+        raise UserError(
+            f"model.class_path={config.model.class_path} is not a training of this tool; expected one of "
+            f"research.training, for example {EXAMPLE}. Name one, or a subclass."
+        )
     if getattr(imported(config.data.class_path), "gives", None) != reads:
-        raise UserError(f"data.class_path={config.data.class_path} does not give what {config.model.class_path} reads; "
-                        f"expected a DataModule of {reads.__name__}. configs/ has one.")  # fmt: skip
+        raise UserError(
+            f"data.class_path={config.data.class_path} does not give what {config.model.class_path} reads; "
+            f"expected a DataModule of {reads.__name__}. configs/ has one."
+        )
 
 
 def build(config: "jsonargparse.Namespace") -> "tuple[L.LightningModule, Any]":
@@ -375,8 +404,10 @@ def build(config: "jsonargparse.Namespace") -> "tuple[L.LightningModule, Any]":
         raise UserError("model.metrics is empty; expected one or more, for example mrr@10. Name one.")
     known = [f"val/{name}" for name in module.metrics]
     if config.monitor not in known and "val" in data.collections:
-        raise UserError(f"monitor={config.monitor!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
-                        "add it to model.metrics.")  # fmt: skip
+        raise UserError(
+            f"monitor={config.monitor!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
+            "add it to model.metrics."
+        )
     return module, data
 
 
@@ -402,8 +433,10 @@ def _instance(section: "jsonargparse.Namespace") -> Any:
         reason = next((e for e in chain if e is not None and _raised_in(e, "peft.")), None)
         if isinstance(error, UserError) or reason is None:
             raise
-        raise UserError(f"the adapter is refused by PEFT ({' '.join(str(reason).split())[:300]}); expected arguments of its "
-                        "class that go together. Correct model.adapter.") from error  # fmt: skip
+        raise UserError(
+            f"the adapter is refused by PEFT ({' '.join(str(reason).split())[:300]}); expected arguments of its "
+            "class that go together. Correct model.adapter."
+        ) from error
 
 
 def make_trainer(config: "jsonargparse.Namespace", callbacks: list, loggers: list) -> "L.Trainer":
@@ -424,13 +457,13 @@ def make_trainer(config: "jsonargparse.Namespace", callbacks: list, loggers: lis
     try:
         values = parser.instantiate(jsonargparse.Namespace(trainer=config.trainer)).trainer.as_dict()
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise UserError(f"the trainer section names a class that cannot be made ({' '.join(str(error).split())[:400]}); "
-                        "expected arguments that it takes, and packages that are there. Correct it, or leave it "
-                        "out.") from error  # fmt: skip
+        raise UserError(
+            f"the trainer section names a class that cannot be made ({' '.join(str(error).split())[:400]}); "
+            "expected arguments that it takes, and packages that are there. Correct it, or leave it "
+            "out."
+        ) from error
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # where every login node has it
-    if (
-        SLURMEnvironment.detect()
-    ):  # the batch script requeues, and our own handlers save: Lightning's would do both again
+    if SLURMEnvironment.detect():  # the batch script requeues, and our own handlers save: Lightning's would do both again
         values["plugins"] = [*_listed(values.get("plugins")), SLURMEnvironment(auto_requeue=False)]
     given = values.get("callbacks") or []
     values["callbacks"] = [*_listed(given), Progress(), *callbacks]
@@ -438,8 +471,15 @@ def make_trainer(config: "jsonargparse.Namespace", callbacks: list, loggers: lis
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     with lightning_errors():
-        trainer = L.Trainer(**values, logger=loggers or False, default_root_dir=config.out, enable_progress_bar=False,
-                            enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False)  # fmt: skip
+        trainer = L.Trainer(
+            **values,
+            logger=loggers or False,
+            default_root_dir=config.out,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
     check_trainer(trainer)
     return trainer
 
@@ -459,25 +499,21 @@ def lightning_errors() -> Iterator[None]:
         if isinstance(end.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
-    except (
-        MisconfigurationException,
-        ValueError,
-        TypeError,
-        RuntimeError,
-        AttributeError,
-        LookupError,
-        ImportError,
-    ) as error:
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, AttributeError, LookupError, ImportError) as error:
         if isinstance(error, UserError):
             raise
         if (name := _callback_in(error)) is not None and not isinstance(error, MisconfigurationException):
-            raise UserError(f"trainer.callbacks: {name} does not go with this training ({type(error).__name__}: "
-                            f"{' '.join(str(error).split())[:300]}); expected one that needs no more than Lightning's hooks. "
-                            "Leave it out.") from error  # fmt: skip
+            raise UserError(
+                f"trainer.callbacks: {name} does not go with this training ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:300]}); expected one that needs no more than Lightning's hooks. "
+                "Leave it out."
+            ) from error
         if not _raised_in(error, "lightning."):
             raise
-        raise UserError(f"the trainer section does not work ({' '.join(str(error).split())[:400]}); expected arguments of "
-                        "lightning.Trainer that go together here. Correct it.") from None  # fmt: skip
+        raise UserError(
+            f"the trainer section does not work ({' '.join(str(error).split())[:400]}); expected arguments of "
+            "lightning.Trainer that go together here. Correct it."
+        ) from None
 
 
 @contextlib.contextmanager

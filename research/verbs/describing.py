@@ -26,8 +26,10 @@ def describe(argv: list[str], metric: str | None = None, shown: str | None = Non
     words = ours(argv)
     if words is None or words[:1] != ["fit"]:
         if metric is not None:
-            raise UserError(f"{argv[0]}: bayes, early_terminate and metric.target need to see {metric} while the command runs; "
-                            "expected `research fit`. Leave them out, or leave them to W&B's agents.")  # fmt: skip
+            raise UserError(
+                f"{argv[0]}: bayes, early_terminate and metric.target need to see {metric} while the command runs; "
+                "expected `research fit`. Leave them out, or leave them to W&B's agents."
+            )
         return {"point": hash_json(argv)[:LENGTH]}  # somebody else's program: the command is all that is known
     from research import cli
     from research.models.folder import without_weights
@@ -44,23 +46,21 @@ def describe(argv: list[str], metric: str | None = None, shown: str | None = Non
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
     trained = sum(n for n, wanted in sizes if wanted)
     frozen = sum(n for n, wanted in sizes if not wanted)
-    narrow = (
-        config.trainer.precision == "bf16-mixed" and frozen and hasattr(module, "language") and module.model.adapted
-    )
-    facts = (
-        module.language.describe()
-        if hasattr(module, "language")
-        else {"trained_parameters": trained, "adapter_bytes": 0}
-    )
+    narrow = config.trainer.precision == "bf16-mixed" and frozen and hasattr(module, "language") and module.model.adapted
+    facts = module.language.describe() if hasattr(module, "language") else {"trained_parameters": trained, "adapter_bytes": 0}
     inputs = data.describe()
     point, *former = ids_of(resolved, module.base_hash, inputs)
     return {
-        "point": point, "former": former,
+        "point": point,
+        "former": former,
         "computes": hash_json([_canonical(resolved), module.base_hash, inputs])[:LENGTH],
-        "trained_parameters": trained, "adapter_bytes": facts["adapter_bytes"],
+        "trained_parameters": trained,
+        "adapter_bytes": facts["adapter_bytes"],
         # weights, gradients and two moments; activations come on top
-        "memory": trained * 16 + frozen * (2 if narrow else 4), "base_hash": module.base_hash, "data": inputs,
-    }  # fmt: skip
+        "memory": trained * 16 + frozen * (2 if narrow else 4),
+        "base_hash": module.base_hash,
+        "data": inputs,
+    }
 
 
 def _check_metric(metric: str, module: Any, data: Any, trainer: Any) -> None:
@@ -70,15 +70,21 @@ def _check_metric(metric: str, module: Any, data: Any, trainer: Any) -> None:
     """
     known = [f"val/{name}" for name in module.metrics]
     if metric not in known:
-        raise UserError(f"the sweep's metric {metric!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
-                        "add it to model.metrics.")  # fmt: skip
+        raise UserError(
+            f"the sweep's metric {metric!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
+            "add it to model.metrics."
+        )
     if "val" not in data.collections:
-        raise UserError(f"the sweep's metric {metric!r} has nothing to be measured on: the training has no validation data; "
-                        "expected some. Set data.val or data.val_split, or leave the metric out of a grid or random "
-                        "sweep.")  # fmt: skip
+        raise UserError(
+            f"the sweep's metric {metric!r} has nothing to be measured on: the training has no validation data; "
+            "expected some. Set data.val or data.val_split, or leave the metric out of a grid or random "
+            "sweep."
+        )
     if getattr(trainer, "limit_val_batches", None) == 0:
-        raise UserError(f"the sweep's metric {metric!r} is never measured: trainer.limit_val_batches is 0; expected 1 or more. "
-                        "Leave it out.")  # fmt: skip
+        raise UserError(
+            f"the sweep's metric {metric!r} is never measured: trainer.limit_val_batches is 0; expected 1 or more. "
+            "Leave it out."
+        )
 
 
 def _canonical(resolved: dict) -> dict:
@@ -90,9 +96,7 @@ def _canonical(resolved: dict) -> dict:
     values = what_is_computed(json.loads(json.dumps(resolved)))
     adapter = values["model"]["init_args"].get("adapter")
     inner = adapter.get("init_args") or {} if isinstance(adapter, dict) else {}
-    inner |= {
-        name: sorted(inner[name]) for name in SETS if isinstance(inner.get(name), list)
-    }  # PEFT makes sets of them
+    inner |= {name: sorted(inner[name]) for name in SETS if isinstance(inner.get(name), list)}  # PEFT makes sets of them
     if isinstance(adapter, dict) and adapter.get("class_path") == "peft.LoraConfig":
         inner["scale"] = effective_scale({**inner, "peft_type": LORA})
         inner.pop("lora_alpha"), inner.pop("use_rslora", None)

@@ -41,14 +41,19 @@ def run(args: argparse.Namespace) -> int:
     from research.verbs.report import files_of
 
     if len(args.runs) != 2:
-        raise UserError(f"--diff has {len(args.runs)} folder{'s' * (len(args.runs) != 1)}; expected two, the earlier and the "
-                        "later report (or sweep, or run). Name two.")  # fmt: skip
+        raise UserError(
+            f"--diff has {len(args.runs)} folder{'s' * (len(args.runs) != 1)}; expected two, the earlier and the "
+            "later report (or sweep, or run). Name two."
+        )
     if args.baseline is not None:
-        raise UserError(f"--baseline {args.baseline} is of one report; expected none with --diff, which compares each setting "
-                        "with itself. Leave it out.")  # fmt: skip
+        raise UserError(
+            f"--baseline {args.baseline} is of one report; expected none with --diff, which compares each setting "
+            "with itself. Leave it out."
+        )
     if args.wandb is not None or args.dry_run:
-        raise UserError("--wandb and --dry-run are of one report; expected neither with --diff, which publishes nothing. Leave "
-                        "them out.")  # fmt: skip
+        raise UserError(
+            "--wandb and --dry-run are of one report; expected neither with --diff, which publishes nothing. Leave them out."
+        )
     if args.out is not None:
         check_out(args.out)
     spec = read_spec(args.spec)
@@ -59,9 +64,7 @@ def run(args: argparse.Namespace) -> int:
     found = diff.compare(old.study, new.study, spec.metric) if old.study and new.study else None
     systems = compare_systems(old.systems, new.systems, (old.name, new.name)) if old.systems and new.systems else None
     if found is None and systems is None:
-        raise UserError(
-            f"{old.name} holds {_kind(old)}, {new.name} {_kind(new)}; expected two of one kind. Compare others."
-        )
+        raise UserError(f"{old.name} holds {_kind(old)}, {new.name} {_kind(new)}; expected two of one kind. Compare others.")
     broken = found.broken if found else []
     breaks = [*(found.breaks if found else []), *(systems.breaks if systems else [])]
     same = not (broken or breaks)
@@ -75,10 +78,16 @@ def run(args: argparse.Namespace) -> int:
         tables, notes = [*tables, *(sheet for sheet in made if sheet.rows)], [*notes, *systems.notes]
     notes += [f"{side.name} holds {_kind(side)}" for side in (old, new) if _kind(old) != _kind(new)]
     text = diff_words.document(old.name, new.name, head, lines, tables, notes)
-    summary = {"verb": VERB, "old": old.name, "new": new.name, "same": same, "verdict": head,
-               "compared": sum(one for one in compared if one),
-               "study": diff_words.summary(found) if found else None,
-               "systems": _systems(systems) if systems else None}  # fmt: skip
+    summary = {
+        "verb": VERB,
+        "old": old.name,
+        "new": new.name,
+        "same": same,
+        "verdict": head,
+        "compared": sum(one for one in compared if one),
+        "study": diff_words.summary(found) if found else None,
+        "systems": _systems(systems) if systems else None,
+    }
     if args.out is not None:
         with replace_files(args.out, OURS, files_of(args.out / OURS)) as folder:
             with atomic_write(folder / "diff.md") as stream:
@@ -106,18 +115,19 @@ def read_side(path: Path, spec: Any) -> Side:
     if (path / REPORT).is_file():
         value = read_json(path / REPORT)
         if not isinstance(value, dict) or value.get("verb") != "report":
-            raise UserError(f"{path / REPORT} is no report's; expected what `research report --out` wrote. Make the report "
-                            "again.")  # fmt: skip
+            raise UserError(
+                f"{path / REPORT} is no report's; expected what `research report --out` wrote. Make the report again."
+            )
         study = read_record(value["study"], str(path / REPORT)) if value.get("study") is not None else None
         if study is None and not value.get("rows") and value.get("trainings"):
-            raise UserError(f"{path / REPORT} says nothing of its runs: none was finished when it was made, or they were of "
-                            "different metrics or one seed twice; expected values to compare. Make that report again of "
-                            "finished runs.")  # fmt: skip
+            raise UserError(
+                f"{path / REPORT} says nothing of its runs: none was finished when it was made, or they were of "
+                "different metrics or one seed twice; expected values to compare. Make that report again of "
+                "finished runs."
+            )
         return Side(str(path), study, value if value.get("rows") else None)
     if is_sweep(path) or is_training(path) or is_wandb(path):
-        kept = json.loads(
-            json.dumps(kept_of([path], spec), default=str)
-        )  # what a report would have kept, in the same types
+        kept = json.loads(json.dumps(kept_of([path], spec), default=str))  # what a report would have kept, in the same types
         return Side(str(path), read_record(kept, str(path)), None)
     if (path / RUN_MARKER).is_file():
         return Side(str(path), None, json.loads(json.dumps(rows_of([path]))))
@@ -140,8 +150,9 @@ def check_out(out: Path) -> None:
         except (OSError, ValueError, KeyError, TypeError):
             ours = False
         if not ours:
-            raise UserError(f"--out {out} holds files but no {OURS} of an earlier --diff; nothing was touched. Name a new or "
-                            "empty folder.")  # fmt: skip
+            raise UserError(
+                f"--out {out} holds files but no {OURS} of an earlier --diff; nothing was touched. Name a new or empty folder."
+            )
 
 
 def _claimed(old: Side, new: Side, path: Path, metric: str | None) -> tuple[Side, Side]:
@@ -162,8 +173,9 @@ def _claimed(old: Side, new: Side, path: Path, metric: str | None) -> tuple[Side
     for claim in stated:
         if all(found[claim.text][0] == UNCHECKED for found in verdicts):
             raise UserError(verdicts[1][claim.text][1])
-    return tuple(side._replace(study=side.study._replace(claims=found))
-                 for side, found in zip((old, new), verdicts, strict=True))  # fmt: skip
+    return tuple(
+        side._replace(study=side.study._replace(claims=found)) for side, found in zip((old, new), verdicts, strict=True)
+    )
 
 
 def _verdicts(study: "Record", stated: "list[Claim]", where: str) -> dict[str, tuple[str, str]]:

@@ -50,8 +50,13 @@ def run(args: argparse.Namespace) -> int:
     model = DualEncoder.load(folder, args.precision, **options.encoder_settings(args))
     encoder = model.tower(args.tower)
     key = store_key(model_hash, encoder, args.tower, args.precision, hash_texts(ids, texts))
-    facts = {"model": args.model, "model_hash": model_hash, "source": args.data, "precision": args.precision,
-             **dataclasses.asdict(encoder.settings)}  # fmt: skip
+    facts = {
+        "model": args.model,
+        "model_hash": model_hash,
+        "source": args.data,
+        "precision": args.precision,
+        **dataclasses.asdict(encoder.settings),
+    }
     for_inference(encoder, best_device())
     store = build_store(args.out, encoder, ids, texts, args.tower, key, facts, args.token_budget)
     if args.json:

@@ -51,14 +51,30 @@ def run(args: argparse.Namespace) -> int:
         if args.mean != "scorable":
             facts["mean"] = args.mean
         write_json(args.out / MARKER, provenance(args.command, **facts))
-        write_json(args.out / "metrics.json", {
-            **facts, "queries": len(data.queries), "documents": len(data.corpus), "unscorable": left_out,
-            "notes": data.notes, "metrics": means[list(means)[-1]], "comparisons": pairs,
-            "stages": {label: {**values, "facts": {"label": label}} for label, values in scored.items()},
-        })  # fmt: skip
+        write_json(
+            args.out / "metrics.json",
+            {
+                **facts,
+                "queries": len(data.queries),
+                "documents": len(data.corpus),
+                "unscorable": left_out,
+                "notes": data.notes,
+                "metrics": means[list(means)[-1]],
+                "comparisons": pairs,
+                "stages": {label: {**values, "facts": {"label": label}} for label, values in scored.items()},
+            },
+        )
     if args.json:
-        print(json.dumps({"metrics": means[list(means)[-1]], "stages": means, "comparisons": pairs,
-                          "out": str(args.out) if args.out else None}))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "metrics": means[list(means)[-1]],
+                    "stages": means,
+                    "comparisons": pairs,
+                    "out": str(args.out) if args.out else None,
+                }
+            )
+        )
     else:
         print(scoring.table(means))
         if pairs:

@@ -35,9 +35,7 @@ def _evaluate(args: argparse.Namespace, verb: str) -> int:
         say(f"model: {config.model.init_args.model}, since {out / 'model'} does not exist yet")
     module, data = configuration.build(config)
     split = "val_split" if verb == "validate" else "test_split"
-    named = (
-        "val" in data.collections if verb == "validate" else data.test_split is not None or getattr(data, "test", None)
-    )
+    named = "val" in data.collections if verb == "validate" else data.test_split is not None or getattr(data, "test", None)
     if not named:
         value = "is null" if getattr(data, split) is None else f"is {getattr(data, split)!r}, and a file has no splits"
         cure = f"--data.{split} NAME, or other data by --data.{'val' if verb == 'validate' else 'test'} FILE.jsonl"
@@ -51,9 +49,7 @@ def _evaluate(args: argparse.Namespace, verb: str) -> int:
     if not trainer.is_global_zero:
         return 0
     if not hasattr(module, "per_query"):
-        raise UserError(
-            f"trainer.limit_{split[:-6]}_batches=0: nothing was measured; expected 1 or more. Leave it out."
-        )
+        raise UserError(f"trainer.limit_{split[:-6]}_batches=0: nothing was measured; expected 1 or more. Leave it out.")
     result = {
         "kind": verb,
         "model": str(out / "model") if trained else config.model.init_args.model,

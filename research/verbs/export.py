@@ -20,9 +20,7 @@ class Differs(Exception):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model", metavar="MODEL", help="run folder, model or adapter folder, hub id, or pkg:PACKAGE/PATH"
-    )
+    parser.add_argument("model", metavar="MODEL", help="run folder, model or adapter folder, hub id, or pkg:PACKAGE/PATH")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     parser.add_argument("--merge", action="store_true", help="a LoRA adapter as part of its base's weights")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
@@ -37,19 +35,17 @@ def run(args: argparse.Namespace) -> int:
 
     check_name(args.model)
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise UserError(
-            f"--out {args.out} exists and is not an empty folder; expected a new one. Name another, or delete it."
-        )
+        raise UserError(f"--out {args.out} exists and is not an empty folder; expected a new one. Name another, or delete it.")
     folder = resolve(args.model)
     retriever = _adapter_of_retrieval(folder)
     adapter = (folder / ADAPTER_CONFIG).exists() and retriever is None
     if args.merge and not adapter and retriever is None:
-        raise UserError(
-            f"--merge: {folder} holds no adapter ({ADAPTER_CONFIG}); expected one to merge. Leave --merge out."
-        )
+        raise UserError(f"--merge: {folder} holds no adapter ({ADAPTER_CONFIG}); expected one to merge. Leave --merge out.")
     if args.merge and adapter and (method := read_config(folder / ADAPTER_CONFIG).get("peft_type")) != LORA:
-        raise UserError(f"--merge: the adapter in {folder} is of type {method}, whose virtual tokens cannot become part of the "
-                        f"weights; expected {LORA}. Export it without --merge: PEFT loads it on its base.")  # fmt: skip
+        raise UserError(
+            f"--merge: the adapter in {folder} is of type {method}, whose virtual tokens cannot become part of the "
+            f"weights; expected {LORA}. Export it without --merge: PEFT loads it on its base."
+        )
     require_space(args.out.parent, 2 * _size(folder), "the exported model")
     kind = "causal-lm" if adapter else retriever or _kind(folder)
     try:
@@ -66,9 +62,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"error: {error}")
         return 1
     if difference is not None:
-        say(
-            f"loaded again by plain {'PEFT' if kind == 'adapter' else 'transformers'}: logits differ by {difference:.2g}"
-        )
+        say(f"loaded again by plain {'PEFT' if kind == 'adapter' else 'transformers'}: logits differ by {difference:.2g}")
     facts = {"out": str(args.out), "kind": kind, "base": base, "difference": difference}
     print(json.dumps(facts) if args.json else f"written to {args.out} ({kind}; README.md says how it is loaded)")
     return 0
@@ -141,8 +135,10 @@ def _copy(folder: Path, new: Path, adapter: str | None) -> str | None:
     config = json.loads((new / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     write_json(new / ADAPTER_CONFIG, config | {"base_model_name_or_path": base, "revision": revision or None})
     if (policy.base_folder / ADAPTER_CONFIG).exists():
-        raise UserError(f"{folder} was trained on a base with an adapter of its own ({policy.base}); expected a base that "
-                        "plain PEFT finds. Export this one with --merge.")  # fmt: skip
+        raise UserError(
+            f"{folder} was trained on a base with an adapter of its own ({policy.base}); expected a base that "
+            "plain PEFT finds. Export this one with --merge."
+        )
     return policy.base
 
 

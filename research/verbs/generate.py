@@ -20,27 +20,26 @@ from research.verbs.columns import named_columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, action="append", metavar="MODEL",
-                        help="run folder, model or adapter folder, hub id, or pkg:PACKAGE/PATH; once or more")  # fmt: skip
-    parser.add_argument("--data", metavar="SOURCE", help="instruction data: FILE.jsonl | hf:NAME | builtin:stdlib")
     parser.add_argument(
-        "--split", help="of a hub dataset, a folder or a builtin source; a slice, of a file too: train[:100]"
+        "--model",
+        required=True,
+        action="append",
+        metavar="MODEL",
+        help="run folder, model or adapter folder, hub id, or pkg:PACKAGE/PATH; once or more",
     )
+    parser.add_argument("--data", metavar="SOURCE", help="instruction data: FILE.jsonl | hf:NAME | builtin:stdlib")
+    parser.add_argument("--split", help="of a hub dataset, a folder or a builtin source; a slice, of a file too: train[:100]")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt a line, each a user's turn")
     parser.add_argument("--raw", action="store_true", help="--prompts as they stand, without the chat template")
     parser.add_argument("--limit", type=int, help="so many examples, spread evenly")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="the longest answer (64)")
-    parser.add_argument(
-        "--max-prompt-tokens", type=int, default=1024, help="longer prompts are left out, counted (1024)"
-    )
+    parser.add_argument("--max-prompt-tokens", type=int, default=1024, help="longer prompts are left out, counted (1024)")
     parser.add_argument("--temperature", type=float, default=0.0, help="0: the most likely token; above: draws (0)")
     parser.add_argument("--top-p", type=float, default=1.0, help="of a draw (1)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
     parser.add_argument("--batch-size", type=int, default=16, help="prompts of equal length at a time (16)")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the weights (fp32)")
-    parser.add_argument(
-        "--columns", metavar="JSON", help='role → column, where the names do not say it: {"question": "ask"}'
-    )
+    parser.add_argument("--columns", metavar="JSON", help='role → column, where the names do not say it: {"question": "ask"}')
     parser.add_argument("--skip-bad-rows", action="store_true", help="leave malformed rows out, counted")
     parser.add_argument("--out", type=Path, metavar="DIR", help="answers.jsonl and metrics.json")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
@@ -68,14 +67,18 @@ def run(args: argparse.Namespace) -> int:
         found[_label(name, found)] = {"metrics": means, "per_query": per_example, "answers": answers, "facts": facts}
     if args.out is not None:
         # the marker first: a folder of other files without it would be taken for somebody else's
-        write_json(
-            args.out / MARKER, provenance(args.command, models={n: o["facts"]["hash"] for n, o in found.items()})
-        )
+        write_json(args.out / MARKER, provenance(args.command, models={n: o["facts"]["hash"] for n, o in found.items()}))
         _write_answers(args.out, examples, found)
-        write_json(args.out / "metrics.json", {
-            "kind": "generate", "source": args.data or str(args.prompts), "split": args.split, "examples": len(examples),
-            "models": {label: {key: one[key] for key in ("metrics", "per_query", "facts")} for label, one in found.items()},
-        })  # fmt: skip
+        write_json(
+            args.out / "metrics.json",
+            {
+                "kind": "generate",
+                "source": args.data or str(args.prompts),
+                "split": args.split,
+                "examples": len(examples),
+                "models": {label: {key: one[key] for key in ("metrics", "per_query", "facts")} for label, one in found.items()},
+            },
+        )
     _print(args, examples, found)
     return 0
 
@@ -85,8 +88,10 @@ def _check(args: argparse.Namespace) -> None:
         given = "both --data and --prompts" if args.data is not None else "neither --data nor --prompts"
         raise UserError(f"{given}; expected one of them, the prompts to answer. Name one.")
     if args.split is not None and args.data is not None and Path(args.data).is_file() and "[" not in args.split:
-        raise UserError(f"--split {args.split} of {args.data}, a file without splits; expected none, or a slice of its rows. "
-                        f"Leave it out, or pass --split '{args.split}[:100]'.")  # fmt: skip
+        raise UserError(
+            f"--split {args.split} of {args.data}, a file without splits; expected none, or a slice of its rows. "
+            f"Leave it out, or pass --split '{args.split}[:100]'."
+        )
     least = {"limit": 1, "max_new_tokens": 1, "max_prompt_tokens": 1, "batch_size": 1}
     for name, low in least.items():
         value = getattr(args, name)
@@ -97,8 +102,10 @@ def _check(args: argparse.Namespace) -> None:
     if not 0 < args.top_p <= 1:
         raise UserError(f"--top-p {args.top_p}; expected above 0 to 1. Correct it.")
     if args.top_p < 1 and not args.temperature:
-        raise UserError(f"--top-p {args.top_p} without --temperature: nothing is drawn; expected both, or neither. Pass "
-                        "--temperature 1, say.")  # fmt: skip
+        raise UserError(
+            f"--top-p {args.top_p} without --temperature: nothing is drawn; expected both, or neither. Pass "
+            "--temperature 1, say."
+        )
 
 
 def _examples(args: argparse.Namespace) -> list[dict]:
@@ -110,8 +117,7 @@ def _examples(args: argparse.Namespace) -> list[dict]:
 
     if args.prompts is not None:
         rows = [
-            {"prompt": line if args.raw else [prompts.user(line)], "reference": None}
-            for _, line in read_lines(args.prompts)
+            {"prompt": line if args.raw else [prompts.user(line)], "reference": None} for _, line in read_lines(args.prompts)
         ]
         if not rows:
             raise UserError(f"{args.prompts} has no line; expected one prompt a line. Add some.")
@@ -120,9 +126,11 @@ def _examples(args: argparse.Namespace) -> list[dict]:
     check_columns_used(columns, args.data, option="--columns")
     found = read_examples(args.data, args.split, args.limit, args.skip_bad_rows, columns, SKIPPING).rows
     if "prompt" not in found[0]:
-        raise UserError(f"rows of {args.data} have no prompt ({', '.join(found[0])}); expected prompt and completion, or "
-                        "instruction and response. Name other data, or write the prompts into a file for "
-                        "--prompts.")  # fmt: skip
+        raise UserError(
+            f"rows of {args.data} have no prompt ({', '.join(found[0])}); expected prompt and completion, or "
+            "instruction and response. Name other data, or write the prompts into a file for "
+            "--prompts."
+        )
     # a completion that is a call of a tool has no text to compare with
     return [{"prompt": prompts.asked(row), "reference": reference(row) or None} for row in found]
 
@@ -141,22 +149,36 @@ def _answer(args: argparse.Namespace, name: str, examples: list[dict]) -> tuple[
     room = min(args.max_prompt_tokens, model.positions - model.virtual_tokens - args.max_new_tokens)
     kept = [i for i, row in enumerate(ids) if 0 < len(row) <= room]
     if not kept:
-        raise UserError(f"no prompt fits: the shortest has {min(map(len, ids))} tokens and {name} has room for {room}; "
-                        "expected one or more. Raise --max-prompt-tokens, or lower --max-new-tokens.")  # fmt: skip
+        raise UserError(
+            f"no prompt fits: the shortest has {min(map(len, ids))} tokens and {name} has room for {room}; "
+            "expected one or more. Raise --max-prompt-tokens, or lower --max-new-tokens."
+        )
     if len(kept) < len(ids):
-        say(f"{name}: {len(ids) - len(kept)} of {len(ids)} prompts have more than {room} tokens and are left out; they count "
-            "as empty answers")  # fmt: skip
+        say(
+            f"{name}: {len(ids) - len(kept)} of {len(ids)} prompts have more than {room} tokens and are left out; they count "
+            "as empty answers"
+        )
     decoding = Decoding(args.max_new_tokens, args.temperature, args.top_p, args.seed)
     started = time.perf_counter()
     answers = generate(model, [ids[i] for i in kept], decoding, args.batch_size)
     seconds = time.perf_counter() - started
     made = sum(answer.tokens for answer in answers)
-    facts = {"model": name, "base": policy.base, "hash": hash_model(resolve(name)), "virtual_tokens": model.virtual_tokens,
-             "precision": args.precision, **decoding._asdict(), "left_out": len(ids) - len(kept), "tokens": made,
-             "seconds": round(seconds, 3)}  # fmt: skip
+    facts = {
+        "model": name,
+        "base": policy.base,
+        "hash": hash_model(resolve(name)),
+        "virtual_tokens": model.virtual_tokens,
+        "precision": args.precision,
+        **decoding._asdict(),
+        "left_out": len(ids) - len(kept),
+        "tokens": made,
+        "seconds": round(seconds, 3),
+    }
     empty = sum(not answer.text for answer in answers)
-    say(f"{name}: {len(answers):,} answers of {made / len(answers):.1f} tokens, {made / seconds:.1f} tokens/s"
-        + (f"; {empty} are empty: it ends at once on these prompts" if empty else ""))  # fmt: skip
+    say(
+        f"{name}: {len(answers):,} answers of {made / len(answers):.1f} tokens, {made / seconds:.1f} tokens/s"
+        + (f"; {empty} are empty: it ends at once on these prompts" if empty else "")
+    )
     return {str(i): answer._asdict() for i, answer in zip(kept, answers, strict=True)}, facts
 
 

@@ -30,13 +30,7 @@ def submit_job(args: argparse.Namespace) -> int:
         return 0
     path = write(folder, rendered)
     apply = f"kubectl apply -f {path}"
-    facts = {
-        "job": rendered["metadata"]["name"],
-        "file": str(path),
-        "points": len(todo),
-        "apply": apply,
-        "out": str(folder),
-    }
+    facts = {"job": rendered["metadata"]["name"], "file": str(path), "points": len(todo), "apply": apply, "out": str(folder)}
     print(json.dumps(facts) if args.json else f"{len(todo)} points are in {path}; start them: {apply}")
     return 0
 
@@ -46,12 +40,25 @@ def _options(args: argparse.Namespace) -> Any:
 
     for name, example in (("image", "IMAGE"), ("claim", "NAME:/path")):
         if not getattr(args, name):
-            raise UserError(f"--kubernetes without --{name}; expected --{name} {example}: a pod has no file of this machine. "
-                            "Name it.")  # fmt: skip
+            raise UserError(
+                f"--kubernetes without --{name}; expected --{name} {example}: a pod has no file of this machine. Name it."
+            )
     if args.max_failed is not None and args.max_failed < 0:
         raise UserError(f"--max-failed {args.max_failed}; expected 0 or more. Correct it.")
-    return Options(args.image, claim(args.claim), args.throttle, args.cpus, args.slurm_gpus, args.mem, args.namespace,
-                   tuple(args.env), tuple(args.secret), tuple(args.setup), args.warning, args.max_failed)  # fmt: skip
+    return Options(
+        args.image,
+        claim(args.claim),
+        args.throttle,
+        args.cpus,
+        args.slurm_gpus,
+        args.mem,
+        args.namespace,
+        tuple(args.env),
+        tuple(args.secret),
+        tuple(args.setup),
+        args.warning,
+        args.max_failed,
+    )
 
 
 def _inside(path: Path) -> Path:
@@ -63,5 +70,7 @@ def _inside(path: Path) -> Path:
     try:
         return path.resolve().relative_to(Path.cwd().resolve())
     except ValueError:
-        raise UserError(f"{path} is not in {Path.cwd()}, which the claim holds; expected a path that pods can see. Move it, or "
-                        "type the command in a folder above it.") from None  # fmt: skip
+        raise UserError(
+            f"{path} is not in {Path.cwd()}, which the claim holds; expected a path that pods can see. Move it, or "
+            "type the command in a folder above it."
+        ) from None

@@ -12,23 +12,11 @@ from typing import Any
 from research.errors import UserError
 from research.sweeps.plan import Planned, placed, shown
 
-FREE = (
-    "seed_everything",
-    "lr",
-    "weight_decay",
-    "warmup",
-    "decay",
-    "lora_alpha",
-    "beta",
-    "temperature",
-    "label_smoothing",
-)
+FREE = ("seed_everything", "lr", "weight_decay", "warmup", "decay", "lora_alpha", "beta", "temperature", "label_smoothing")
 """Last parts of option names that change what is computed and not how long it takes: one point stands for all of them."""
 
 
-def measure(
-    points: list[Planned], steps: int, start: float, trials: int | None = None
-) -> tuple[list[Planned], dict[str, Any]]:
+def measure(points: list[Planned], steps: int, start: float, trials: int | None = None) -> tuple[list[Planned], dict[str, Any]]:
     """The points with `seconds`, and what they come to.
 
     Args:
@@ -43,8 +31,10 @@ def measure(
     from research.verbs.points import is_fit, watched
 
     if foreign := [one for one in points if not is_fit(one)]:
-        raise UserError(f"--measure: {foreign[0].argv[0]} is no `research fit`; expected a command whose steps can be timed. "
-                        "Leave --measure out.")  # fmt: skip
+        raise UserError(
+            f"--measure: {foreign[0].argv[0]} is no `research fit`; expected a command whose steps can be timed. "
+            "Leave --measure out."
+        )
     kinds: dict[str, list[Planned]] = {}
     for one in points:
         kinds.setdefault(_kind(one), []).append(one)
@@ -55,8 +45,14 @@ def measure(
     share = 1 if trials is None else trials / len(timed)
     hours = share * sum((one.facts["seconds"] + start) * one.facts["devices"] for one in timed) / 3600
     kept = share * sum(one.facts["seconds"] * one.facts["devices"] for one in timed) / 3600
-    return timed, {"hours": hours, "hours_in_kept_workers": kept, "start_seconds": start, "measured": len(kinds),
-                   "steps": steps, "trials": trials or len(timed)}  # fmt: skip
+    return timed, {
+        "hours": hours,
+        "hours_in_kept_workers": kept,
+        "start_seconds": start,
+        "measured": len(kinds),
+        "steps": steps,
+        "trials": trials or len(timed),
+    }
 
 
 def _timed(one: Planned, steps: int) -> dict[str, Any]:
@@ -80,8 +76,10 @@ def _timed(one: Planned, steps: int) -> dict[str, Any]:
         seconds = time.perf_counter() - started
     if code:
         last = [line for line in said.getvalue().splitlines() if line.strip()][-1:]
-        raise UserError(f"--measure: {one.values} ends with {code} in its first steps ({' '.join(last)[:300]}); expected a "
-                        "point that can be trained. Correct it.")  # fmt: skip
+        raise UserError(
+            f"--measure: {one.values} ends with {code} in its first steps ({' '.join(last)[:300]}); expected a "
+            "point that can be trained. Correct it."
+        )
     return {"seconds": round(clock.whole(seconds), 2), "devices": clock.devices}
 
 

@@ -32,25 +32,27 @@ TOP_K = 100  # documents retrieved, `retrieve`'s default: fused positions are th
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_data(parser)
-    parser.add_argument("--retriever", action="append", required=True, metavar="MODEL|bm25",
-                        help="bm25, run folder, model folder, hub id or pkg:PACKAGE/PATH; several are fused, or take a fold "
-                        "each")  # fmt: skip
+    parser.add_argument(
+        "--retriever",
+        action="append",
+        required=True,
+        metavar="MODEL|bm25",
+        help="bm25, run folder, model folder, hub id or pkg:PACKAGE/PATH; several are fused, or take a fold each",
+    )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="FILE.jsonl", help="the triplets; facts go to FILE.jsonl.json"
     )
-    parser.add_argument(
-        "--ranks", default="1-30", metavar="FIRST-LAST", help="positions of the ranking to take from (1-30)"
-    )
+    parser.add_argument("--ranks", default="1-30", metavar="FIRST-LAST", help="positions of the ranking to take from (1-30)")
     parser.add_argument("--negatives", type=int, metavar="N", help="negatives a query, the highest ranked (all)")
     parser.add_argument("--margin", type=float, metavar="X", help="keep what scores at most the best positive − X")
-    parser.add_argument("--relative-margin", type=float, metavar="R",
-                        help="keep what scores at most R × the best positive, 0 to 1; 0.95 is usual")  # fmt: skip
     parser.add_argument(
-        "--folds", action="store_true", help="retriever i of N mines fold i of N, which it was not trained on"
+        "--relative-margin",
+        type=float,
+        metavar="R",
+        help="keep what scores at most R × the best positive, 0 to 1; 0.95 is usual",
     )
-    parser.add_argument(
-        "--reranker", metavar="MODEL", help="a cross-encoder whose logits replace the retriever's scores"
-    )
+    parser.add_argument("--folds", action="store_true", help="retriever i of N mines fold i of N, which it was not trained on")
+    parser.add_argument("--reranker", metavar="MODEL", help="a cross-encoder whose logits replace the retriever's scores")
     parser.add_argument("--reranker-max-length", type=int, help="tokens of a query-document pair (the model's own)")
     options.add_index(parser)
     options.add_encoder(parser)
@@ -77,8 +79,10 @@ def run(args: argparse.Namespace) -> int:
     source = load_source(args.data, bad)
     data = check_relevant(take(source, args.data, args.split, bad))
     if first > len(data.corpus):
-        raise UserError(f"--ranks {args.ranks} begins beyond the {len(data.corpus)} documents; expected positions that a "
-                        "ranking has. Pass --ranks 1-30, say.")  # fmt: skip
+        raise UserError(
+            f"--ranks {args.ranks} begins beyond the {len(data.corpus)} documents; expected positions that a "
+            "ranking has. Pass --ranks 1-30, say."
+        )
 
     from research.retrieval.mine import known_relevant
     from research.verbs import mining
@@ -86,9 +90,7 @@ def run(args: argparse.Namespace) -> int:
     data = mining.with_positives(data)
     known = known_relevant(data.queries, source.queries, source.qrels.values(), data.corpus)
     own = any(query in data.corpus for query in data.queries)  # one place more, for the document that is left out
-    fused = (
-        len(args.retriever) > 1 and not args.folds
-    )  # drops it before fusing: after it, it has moved the others' scores
+    fused = len(args.retriever) > 1 and not args.folds  # drops it before fusing: after it, it has moved the others' scores
     top_k = max(TOP_K, last + (own and not fused))
     rules = mining.Rules(first, last, args.negatives, args.margin, args.relative_margin)
     miner = mining.Miner(args, data, known, rules, top_k, cache_folder(args.cache), drop_self=own and fused)
@@ -106,8 +108,10 @@ def _print(args: argparse.Namespace, facts: dict) -> None:
         names = ("queries", "negatives", "queries_with_fewer", "queries_with_none", "mean", "excluded")
         print(json.dumps({**{name: counts[name] for name in names}, "sha256": facts["sha256"], "out": str(args.out)}))
         return
-    print(f"{args.out}: {counts['negatives']:,} negatives of {counts['queries']:,} queries ({counts['mean']:.2f} a query, "
-          f"{counts['queries_with_none']} with none); facts in {sidecar(args.out)}")  # fmt: skip
+    print(
+        f"{args.out}: {counts['negatives']:,} negatives of {counts['queries']:,} queries ({counts['mean']:.2f} a query, "
+        f"{counts['queries_with_none']} with none); facts in {sidecar(args.out)}"
+    )
 
 
 def _check_options(args: argparse.Namespace, first: int, last: int) -> None:
@@ -118,34 +122,49 @@ def _check_options(args: argparse.Namespace, first: int, last: int) -> None:
     options.check_retrievers(args.retriever)
     positions, needed = last - first + 1, max(TOP_K, last)
     if args.negatives is not None and not 1 <= args.negatives <= positions:
-        raise UserError(f"--negatives {args.negatives}; expected 1 to {positions}, the positions of --ranks {args.ranks}. "
-                        "Leave it out to keep all, or widen --ranks.")  # fmt: skip
+        raise UserError(
+            f"--negatives {args.negatives}; expected 1 to {positions}, the positions of --ranks {args.ranks}. "
+            "Leave it out to keep all, or widen --ranks."
+        )
     if args.index == "hnsw" and args.ef < needed:
-        raise UserError(f"--ef {args.ef} is less than the {needed} documents that are retrieved; expected as many or more. "
-                        f"Pass --ef {needed}.")  # fmt: skip
+        raise UserError(
+            f"--ef {args.ef} is less than the {needed} documents that are retrieved; expected as many or more. "
+            f"Pass --ef {needed}."
+        )
     if args.reranker_max_length is not None and args.reranker is None:
-        raise UserError(f"--reranker-max-length {args.reranker_max_length} is for a reranker, and there is none; expected "
-                        "--reranker MODEL with it. Name one, or leave it out.")  # fmt: skip
+        raise UserError(
+            f"--reranker-max-length {args.reranker_max_length} is for a reranker, and there is none; expected "
+            "--reranker MODEL with it. Name one, or leave it out."
+        )
     if args.folds and len(args.retriever) < 2:
-        raise UserError("--folds with 1 retriever; expected 2 or more, each trained without its fold. Name one a fold, in "
-                        "their order, or leave --folds out.")  # fmt: skip
+        raise UserError(
+            "--folds with 1 retriever; expected 2 or more, each trained without its fold. Name one a fold, in "
+            "their order, or leave --folds out."
+        )
     _check_margins(args)
 
 
 def _check_margins(args: argparse.Namespace) -> None:
     if args.margin is not None and not math.isfinite(args.margin):
-        raise UserError(
-            f"--margin {args.margin}; expected a finite number, in units of the score. Pass --margin 0.05, say."
-        )
+        raise UserError(f"--margin {args.margin}; expected a finite number, in units of the score. Pass --margin 0.05, say.")
     if args.relative_margin is not None and not 0 <= args.relative_margin <= 1:
-        raise UserError(f"--relative-margin {args.relative_margin}; expected 0 to 1, a share of the positive's score. Pass "
-                        "--relative-margin 0.95, say.")  # fmt: skip
+        raise UserError(
+            f"--relative-margin {args.relative_margin}; expected 0 to 1, a share of the positive's score. Pass "
+            "--relative-margin 0.95, say."
+        )
     if args.relative_margin is not None and args.reranker is not None:
-        raise UserError(f"--relative-margin {args.relative_margin} with --reranker; expected --margin, since logits have no "
-                        "zero to take a share of. Pass --margin 1, say, or leave --reranker out.")  # fmt: skip
-    given = [f"--{name.replace('_', '-')} {value}" for name in ("margin", "relative_margin")
-             if (value := getattr(args, name)) is not None]  # fmt: skip
+        raise UserError(
+            f"--relative-margin {args.relative_margin} with --reranker; expected --margin, since logits have no "
+            "zero to take a share of. Pass --margin 1, say, or leave --reranker out."
+        )
+    given = [
+        f"--{name.replace('_', '-')} {value}"
+        for name in ("margin", "relative_margin")
+        if (value := getattr(args, name)) is not None
+    ]
     if given and args.reranker is None and not args.folds and len(args.retriever) > 1:
-        raise UserError(f"{given[0]} with {len(args.retriever)} retrievers; expected one, since a fused ranking has reciprocal "
-                        "ranks and no scores to take a margin of. Name one --retriever, or pass --reranker MODEL, whose "
-                        "logits it is then taken of.")  # fmt: skip
+        raise UserError(
+            f"{given[0]} with {len(args.retriever)} retrievers; expected one, since a fused ranking has reciprocal "
+            "ranks and no scores to take a margin of. Name one --retriever, or pass --reranker MODEL, whose "
+            "logits it is then taken of."
+        )

@@ -12,15 +12,7 @@ from research.data.formats import write_triplets
 from research.data.sources import positives_of
 from research.errors import UserError
 from research.progress import say
-from research.retrieval.mine import (
-    Found,
-    find_candidates,
-    keep_below,
-    keep_first,
-    rescored,
-    shortfall,
-    to_triplets,
-)
+from research.retrieval.mine import Found, find_candidates, keep_below, keep_first, rescored, shortfall, to_triplets
 from research.retrieval.pipeline import Pipeline, Stage, logits
 from research.retrieval.rerank import Scorer
 from research.retrieval.stages import Options
@@ -40,10 +32,7 @@ REASONS = {
     "blank": "are blank",
     "margin": "score too close to the best positive, or above it",
 }
-LATER = {
-    "text_of_query",
-    "blank",
-}  # reasons that came later: told where they occur, so that other facts stay as they were
+LATER = {"text_of_query", "blank"}  # reasons that came later: told where they occur, so that other facts stay as they were
 
 
 class Rules(NamedTuple):
@@ -87,9 +76,15 @@ class Miner:
     """
 
     def __init__(
-        self, args: argparse.Namespace, data: Collection, known: dict[str, Known], rules: Rules, top_k: int, cache: Path,
+        self,
+        args: argparse.Namespace,
+        data: Collection,
+        known: dict[str, Known],
+        rules: Rules,
+        top_k: int,
+        cache: Path,
         drop_self: bool = False,
-    ):  # fmt: skip
+    ):
         self.args, self.data, self.known, self.rules, self.cache = args, data, known, rules, cache
         self.positives = positives_of(data)
         settings = Options(top_k=top_k, drop_self=drop_self, **options.retrieval_settings(args))
@@ -106,9 +101,17 @@ class Miner:
         )
         scored_by = self.scorer and self.scorer.identity
         self.key = hash_json(
-            [FORMAT, data.fingerprint, judged, [p.key for p in self.pipelines], args.folds, rules, scored_by,
-             *(["blank documents are no positives"] if data.notes.get("blank_positives") else [])]
-        )  # fmt: skip
+            [
+                FORMAT,
+                data.fingerprint,
+                judged,
+                [p.key for p in self.pipelines],
+                args.folds,
+                rules,
+                scored_by,
+                *(["blank documents are no positives"] if data.notes.get("blank_positives") else []),
+            ]
+        )
 
     def write(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Mine, and write the triplets and the facts beside them.
@@ -133,13 +136,26 @@ class Miner:
         counts = shortfall(found, rules.wanted)
         _tell(excluded, counts, rules.negatives)
         facts = {
-            "verb": "mine", "source": args.data, "split": args.split, "data": data.fingerprint, "key": self.key,
-            **rules._asdict(), "folds": len(stages) if args.folds else None, "retrievers": self._retrievers(stages),
-            "reranker": self.scorer and {"model": args.reranker, "model_hash": self.scorer.model_hash,
-                                         "max_length": self.scorer.model.max_length, "precision": args.precision},
-            "score": self._score_name(), "notes": data.notes, **facts,
+            "verb": "mine",
+            "source": args.data,
+            "split": args.split,
+            "data": data.fingerprint,
+            "key": self.key,
+            **rules._asdict(),
+            "folds": len(stages) if args.folds else None,
+            "retrievers": self._retrievers(stages),
+            "reranker": self.scorer
+            and {
+                "model": args.reranker,
+                "model_hash": self.scorer.model_hash,
+                "max_length": self.scorer.model.max_length,
+                "precision": args.precision,
+            },
+            "score": self._score_name(),
+            "notes": data.notes,
+            **facts,
             "counts": counts | {"excluded": {why: excluded[why] for why in REASONS if why not in LATER or excluded[why]}},
-        }  # fmt: skip
+        }
         # without the sha256 until the triplets are complete: those of a killed command are made again, not taken for finished
         write_json(sidecar(args.out), facts | {"sha256": None})
         write_triplets(args.out, to_triplets(found, data.queries, self.positives, data.corpus, positive_scores))
@@ -175,13 +191,18 @@ class Miner:
             for name, part in pipeline.parts.items():
                 retriever = next(names)
                 trained = trained_on(retriever)
-                lines.append({
-                    "retriever": retriever, "model_hash": getattr(part, "model_hash", None), "key": part.key,
-                    "settings": pipeline.encoders().get(name), "queries": len(part.texts.queries),
-                    "fold": f"{fold}/{len(stages)}" if self.args.folds else None,
-                    "trained_on": trained and trained._asdict(),
-                    "ranking": stage.facts,
-                })  # fmt: skip
+                lines.append(
+                    {
+                        "retriever": retriever,
+                        "model_hash": getattr(part, "model_hash", None),
+                        "key": part.key,
+                        "settings": pipeline.encoders().get(name),
+                        "queries": len(part.texts.queries),
+                        "fold": f"{fold}/{len(stages)}" if self.args.folds else None,
+                        "trained_on": trained and trained._asdict(),
+                        "ranking": stage.facts,
+                    }
+                )
         return lines
 
     def _score_name(self) -> str:
@@ -199,19 +220,22 @@ def with_positives(data: Collection) -> Collection:
     """
     positives = positives_of(data)
     if not positives:
-        raise UserError(f"{data.source} split {data.split!r} has no relevant document with a text for any of its "
-                        f"{len(data.qrels)} queries; expected one or more to mine for. Add their texts to the corpus, or name "
-                        "another split.")  # fmt: skip
-    qrels = {query: {doc: grade for doc, grade in docs.items() if doc in data.corpus}
-             for query, docs in data.qrels.items() if query in positives}  # fmt: skip
+        raise UserError(
+            f"{data.source} split {data.split!r} has no relevant document with a text for any of its "
+            f"{len(data.qrels)} queries; expected one or more to mine for. Add their texts to the corpus, or name "
+            "another split."
+        )
+    qrels = {
+        query: {doc: grade for doc, grade in docs.items() if doc in data.corpus}
+        for query, docs in data.qrels.items()
+        if query in positives
+    }
     if left_out := len(data.qrels) - len(qrels):
         say(f"{left_out} queries of the split have no relevant document in the corpus with a text; they are left out")
     queries = {query: text for query, text in data.queries.items() if query in qrels}
     say(f"{data.source} {data.split}: {len(queries):,} queries, {len(data.corpus):,} documents")
     notes = data.notes | {"queries_without_positive": left_out}
-    if blank := sum(grade > 0 for docs in qrels.values() for grade in docs.values()) - sum(
-        map(len, positives.values())
-    ):
+    if blank := sum(grade > 0 for docs in qrels.values() for grade in docs.values()) - sum(map(len, positives.values())):
         say(f"{blank:,} relevant documents are blank; they are no positives")
         notes["blank_positives"] = blank
     return data._replace(queries=queries, qrels=qrels, notes=notes)
@@ -226,9 +250,11 @@ def _plan(args: argparse.Namespace, data: Collection) -> list[tuple[list[str], C
     for fold, name in enumerate(args.retriever):
         qrels = {query: docs for query, docs in data.qrels.items() if assigned[query] == fold}
         if not qrels:
-            raise UserError(f"fold {fold} of {count} has none of the {len(data.queries)} queries; expected one or more in "
-                            "each. Queries that share a relevant document or their text stay together: use fewer retrievers, "
-                            "or leave --folds out.")  # fmt: skip
+            raise UserError(
+                f"fold {fold} of {count} has none of the {len(data.queries)} queries; expected one or more in "
+                "each. Queries that share a relevant document or their text stay together: use fewer retrievers, "
+                "or leave --folds out."
+            )
         queries = {query: text for query, text in data.queries.items() if query in qrels}
         plan.append(([name], data._replace(queries=queries, qrels=qrels)))
     return plan
@@ -237,8 +263,10 @@ def _plan(args: argparse.Namespace, data: Collection) -> list[tuple[list[str], C
 def _shareless(best: dict[str, float]) -> list[str]:
     if not (none := sum(score <= 0 for score in best.values())):
         return []
-    warning = (f"the best positive of {none} of {len(best)} queries scores 0 or less, of which --relative-margin can take no "
-               "share: they get no negative")  # fmt: skip
+    warning = (
+        f"the best positive of {none} of {len(best)} queries scores 0 or less, of which --relative-margin can take no "
+        "share: they get no negative"
+    )
     say(f"warning: {warning}")
     return [warning]
 
@@ -252,5 +280,7 @@ def _tell(excluded: Counter[str], counts: dict, asked: int | None) -> None:
             f"{counts['queries_with_fewer']:,} of {counts['queries']:,} queries have fewer negatives than the {asked} asked for"
         )
     if counts["queries_with_none"]:
-        say(f"warning: {counts['queries_with_none']:,} of {counts['queries']:,} queries have no negative left; their lists "
-            "are empty")  # fmt: skip
+        say(
+            f"warning: {counts['queries_with_none']:,} of {counts['queries']:,} queries have no negative left; their lists "
+            "are empty"
+        )

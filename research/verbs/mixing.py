@@ -34,13 +34,20 @@ def choose(data: Collection, build: "Callable[[Collection], Pipeline]", folder: 
     pipeline = build(data)
     before, reranked = [stage.run for stage in pipeline.run(folder)][-2:]
     # with λ = 0 the reranked run holds the reranker's own scores
-    scores = {query: {doc: reranked[query][doc] for doc in list(docs)[: pipeline.options.depth]}
-              for query, docs in before.items()}  # fmt: skip
+    scores = {
+        query: {doc: reranked[query][doc] for doc in list(docs)[: pipeline.options.depth]} for query, docs in before.items()
+    }
     mix, values = choose_mix(before, scores, lambda run: mean(evaluate(data.qrels, run, [metric])[metric]), GRID)
-    chosen = {"mix": mix, "split": data.split, "metric": metric,
-              "tried": {str(tried): round(value, 6) for tried, value in zip(GRID, values, strict=True)}}  # fmt: skip
+    chosen = {
+        "mix": mix,
+        "split": data.split,
+        "metric": metric,
+        "tried": {str(tried): round(value, 6) for tried, value in zip(GRID, values, strict=True)},
+    }
     write_json(folder / "mix.json", chosen)
     alone = f"reranker alone {values[0]:.4f}, retriever alone {values[-1]:.4f}"
-    say(f"mix {mix}: {metric} {max(values):.4f} on {data.split} ({alone})"
-        + ("; the reranker is ignored: no share of its score helps there" if mix == 1 else ""))  # fmt: skip
+    say(
+        f"mix {mix}: {metric} {max(values):.4f} on {data.split} ({alone})"
+        + ("; the reranker is ignored: no share of its score helps there" if mix == 1 else "")
+    )
     return chosen

@@ -29,8 +29,10 @@ def plan_points(args: argparse.Namespace) -> int:
         for problem in problems[:10]:
             say(f"{shown(problem.values)}: {problem.reason}")
         first = problems[0]
-        raise UserError(f"{args.file}: {len(problems)} of {len(points) + len(problems)} points cannot be run, the first "
-                        f"{shown(first.values)}: {first.reason}")  # fmt: skip
+        raise UserError(
+            f"{args.file}: {len(problems)} of {len(points) + len(problems)} points cannot be run, the first "
+            f"{shown(first.values)}: {first.reason}"
+        )
     for a, b in equivalents(points):
         say(f"warning: {shown(b.values)} computes what {shown(a.values)} computes, spelled otherwise")
     folder, cost = folder_of(sweep), None
@@ -47,21 +49,19 @@ def plan_points(args: argparse.Namespace) -> int:
             write_plan(folder, points, plan_key(args, sweep))
     if args.json:
         rows = [{"point": one.point, "values": one.values, **one.facts} for one in points]  # `written` has no variables
-        print(
-            json.dumps({"sweep": sweep.name, "method": sweep.method, "points": rows, "cost": cost, "out": str(folder)})
-        )
+        print(json.dumps({"sweep": sweep.name, "method": sweep.method, "points": rows, "cost": cost, "out": str(folder)}))
         return 0
     for one in points:
         print(f"{one.point}  {shown(one.values)}" + "".join(f"  {text}" for text in _facts(one.facts)))
     most = "without end" if sweep.run_cap is None else f"of at most {sweep.run_cap} points"
-    what = (
-        f"{len(points)} points" if is_exhaustive(sweep) else f"{len(points)} samples of a {sweep.method} sweep {most}"
-    )
+    what = f"{len(points)} points" if is_exhaustive(sweep) else f"{len(points)} samples of a {sweep.method} sweep {most}"
     print(f"\n{what}, all can be run" + (f"; {folder / 'plan.jsonl'}" if is_exhaustive(sweep) else ""))
     if cost is not None:
-        print(f"at most {cost['hours']:.2f} device-hours for {cost['trials']} points with a process each, "
-              f"{cost['hours_in_kept_workers']:.2f} in workers that are kept ({cost['measured']} points timed, "
-              f"{cost['steps']} steps each)")  # fmt: skip
+        print(
+            f"at most {cost['hours']:.2f} device-hours for {cost['trials']} points with a process each, "
+            f"{cost['hours_in_kept_workers']:.2f} in workers that are kept ({cost['measured']} points timed, "
+            f"{cost['steps']} steps each)"
+        )
     return 0
 
 

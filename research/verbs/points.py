@@ -29,8 +29,10 @@ def folder_of(sweep: Any) -> Path:
     given += [word.partition("=")[2] for word in words if word.startswith("--out=")]
     if not given or not given[-1].endswith(f"/{PLACE}"):
         what = f"--out {given[-1]}" if given else "no --out"
-        raise UserError(f"{sweep.path}: the command has {what}; expected a folder for each point: --out "
-                        f"runs/sweeps/{sweep.name}/{PLACE}. Correct it.")  # fmt: skip
+        raise UserError(
+            f"{sweep.path}: the command has {what}; expected a folder for each point: --out "
+            f"runs/sweeps/{sweep.name}/{PLACE}. Correct it."
+        )
     return Path(given[-1].removesuffix(f"/{PLACE}"))
 
 
@@ -41,16 +43,20 @@ def planned_points(args: argparse.Namespace, sweep: Any) -> list:
     from research.verbs.searching import describe_for, is_searched
 
     if not is_exhaustive(sweep) and not is_searched(sweep):
-        raise UserError(f"{args.file}: random without run_cap has no end; expected a number of trials. Add run_cap: 24, or "
-                        "run it by `wandb agent`.")  # fmt: skip
+        raise UserError(
+            f"{args.file}: random without run_cap has no end; expected a number of trials. Add run_cap: 24, or "
+            "run it by `wandb agent`."
+        )
     folder, key = folder_of(sweep), plan_key(args, sweep)
     refuse_other(folder, sweep, args.seed)
     if is_searched(sweep):
         refuse_other_search(folder, sweep, args.seed)
         if points := points_so_far(folder):
             if not _are_current(points):
-                raise UserError(f"{folder} holds a search over other data or another model than are there now; expected the "
-                                "same, to go on. Give the sweep another name, or move that folder.")  # fmt: skip
+                raise UserError(
+                    f"{folder} holds a search over other data or another model than are there now; expected the "
+                    "same, to go on. Give the sweep another name, or move that folder."
+                )
             return points
     elif is_planned(folder, key):
         if _are_current(points := read_plan(folder)):
@@ -79,8 +85,16 @@ def taken(folder: Path, sweep: Any, seed: int) -> Iterator[None]:
 
     with locked(folder / LOCK):
         refuse_other(folder, sweep, seed)
-        write_json(folder / OWNER, {"name": sweep.name, "method": sweep.method, "content": sweep.content,
-                                    "varied": sweep.varied, "file": str(sweep.path.resolve())})  # fmt: skip
+        write_json(
+            folder / OWNER,
+            {
+                "name": sweep.name,
+                "method": sweep.method,
+                "content": sweep.content,
+                "varied": sweep.varied,
+                "file": str(sweep.path.resolve()),
+            },
+        )
         yield
 
 
@@ -95,8 +109,10 @@ def refuse_other(folder: Path, sweep: Any, seed: int) -> None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
     if name != sweep.name:
-        raise UserError(f"{folder} is the folder of the sweep {name}, and {sweep.path} is {sweep.name}; expected a folder "
-                        "each. Change --out in its command.")  # fmt: skip
+        raise UserError(
+            f"{folder} is the folder of the sweep {name}, and {sweep.path} is {sweep.name}; expected a folder "
+            "each. Change --out in its command."
+        )
     if not _is_same(folder, owner, sweep, seed):
         from research.sweeps.plan import shown
         from research.sweeps.search import points_so_far
@@ -104,9 +120,11 @@ def refuse_other(folder: Path, sweep: Any, seed: int) -> None:
         first = points_so_far(folder)
         other = f" ({owner['file']})" if owner.get("file") else ""
         points = f", whose first point is {shown(first[0].values)}" if first else ""
-        raise UserError(f"{folder} is the folder of another sweep called {name}{other}{points}; {sweep.path} sweeps something "
-                        "else; expected a folder each. Give it another name (and another --out in its command), or move that "
-                        "folder.")  # fmt: skip
+        raise UserError(
+            f"{folder} is the folder of another sweep called {name}{other}{points}; {sweep.path} sweeps something "
+            "else; expected a folder each. Give it another name (and another --out in its command), or move that "
+            "folder."
+        )
 
 
 def _is_same(folder: Path, owner: dict, sweep: Any, seed: int) -> bool:
@@ -147,8 +165,10 @@ def as_begun(folder: Path, points: list) -> list:
 
     begun = {event["point"] for event in Ledger(folder).events()}
     begun |= {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return [one._replace(point=next((old for old in _ids({"point": one.point} | one.facts) if old in begun), one.point))
-            for one in points]  # fmt: skip
+    return [
+        one._replace(point=next((old for old in _ids({"point": one.point} | one.facts) if old in begun), one.point))
+        for one in points
+    ]
 
 
 def _ids(facts: dict) -> list[str]:

@@ -13,10 +13,18 @@ DRY = "wandb_report.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--wandb", nargs="?", const="", metavar="ENTITY/PROJECT",
-                        help="publish it as a W&B Report too (your default entity; WANDB_PROJECT, else tandem)")  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true",
-                        help=f"with --wandb: only write that report's specification, {DRY}; no network, no key")  # fmt: skip
+    parser.add_argument(
+        "--wandb",
+        nargs="?",
+        const="",
+        metavar="ENTITY/PROJECT",
+        help="publish it as a W&B Report too (your default entity; WANDB_PROJECT, else tandem)",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help=f"with --wandb: only write that report's specification, {DRY}; no network, no key",
+    )
 
 
 def check(args: argparse.Namespace) -> Any:
@@ -32,12 +40,15 @@ def check(args: argparse.Namespace) -> Any:
     found = re.fullmatch(r"([\w.-]+)/([\w.-]+)", args.wandb)
     if args.wandb and (Path(args.wandb).exists() or not found):
         what = "is a path" if Path(args.wandb).exists() else "is no project"
-        raise UserError(f"--wandb {args.wandb!r} {what}; expected ENTITY/PROJECT, or nothing after it. Write --wandb "
-                        "behind the runs.")  # fmt: skip
+        raise UserError(
+            f"--wandb {args.wandb!r} {what}; expected ENTITY/PROJECT, or nothing after it. Write --wandb behind the runs."
+        )
     for module, package in (("wandb", "wandb"), ("wandb_workspaces", "wandb-workspaces"), ("PIL", "pillow")):
         if importlib.util.find_spec(module) is None:
-            raise UserError(f"--wandb needs {package}, which is not installed. Install it with pip install "
-                            "'tandem-research[report]', or in this repository pip install '.[report]'.")  # fmt: skip
+            raise UserError(
+                f"--wandb needs {package}, which is not installed. Install it with pip install "
+                "'tandem-research[report]', or in this repository pip install '.[report]'."
+            )
     from research.report.wandb_report import Place
 
     if found:
@@ -86,16 +97,23 @@ def _publish(place: Any, out: Path, content: Any, drawn: list, facts: dict) -> d
         try:
             log_files(out, content, place, _files(out, content), drawn, facts)
         except Exception as error:  # wandb raises its own and OS errors
-            raise UserError(f"nothing was kept for W&B ({type(error).__name__}: {error}); expected room and rights in "
-                            f"{out / 'wandb'}. Leave --wandb out, or mend it. {kept}.") from error  # fmt: skip
-        raise UserError(f"WANDB_MODE=offline: the report's files wait in {out / 'wandb'} for `wandb sync`, and the W&B Report "
-                        f"was not published; expected online for it. Run it again with WANDB_MODE=online. {kept}.")  # fmt: skip
+            raise UserError(
+                f"nothing was kept for W&B ({type(error).__name__}: {error}); expected room and rights in "
+                f"{out / 'wandb'}. Leave --wandb out, or mend it. {kept}."
+            ) from error
+        raise UserError(
+            f"WANDB_MODE=offline: the report's files wait in {out / 'wandb'} for `wandb sync`, and the W&B Report "
+            f"was not published; expected online for it. Run it again with WANDB_MODE=online. {kept}."
+        )
     if mode != "online":
-        raise UserError(f"nothing was published: WANDB_MODE={mode}; expected online. Run it again with WANDB_MODE=online. "
-                        f"{kept}.")  # fmt: skip
+        raise UserError(
+            f"nothing was published: WANDB_MODE={mode}; expected online. Run it again with WANDB_MODE=online. {kept}."
+        )
     if not has_key():  # W&B's client would ask for one and wait
-        raise UserError("nothing was published: no W&B key was found; expected one in WANDB_API_KEY or left by `wandb login`. "
-                        f"Log in, or write the report's specification by --wandb --dry-run. {kept}.")  # fmt: skip
+        raise UserError(
+            "nothing was published: no W&B key was found; expected one in WANDB_API_KEY or left by `wandb login`. "
+            f"Log in, or write the report's specification by --wandb --dry-run. {kept}."
+        )
     published = publish(out, content, place, _files(out, content), drawn, facts)
     return {"wandb": published.url, "artifact": published.artifact}
 
@@ -107,10 +125,6 @@ def _files(out: Path, content: Any) -> list[Path]:
     names = ["index.html", "report.md", "report.json", DRY]
     if content.study is not None:
         names += ["runs.csv", "runs.parquet"]
-        names += [
-            f"tables/{slug(sheet.name)}.{ending}" for sheet, _ in content.sheets for ending in ("tex", "csv", "md")
-        ]
-        names += [
-            f"figures/{slug(name)}.{ending}" for name, _, _ in content.figures for ending in ("svg", "pdf", "vl.json")
-        ]
+        names += [f"tables/{slug(sheet.name)}.{ending}" for sheet, _ in content.sheets for ending in ("tex", "csv", "md")]
+        names += [f"figures/{slug(name)}.{ending}" for name, _, _ in content.figures for ending in ("svg", "pdf", "vl.json")]
     return [path for name in names if (path := out / name).is_file()]

@@ -58,8 +58,13 @@ STEPS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), metavar="DIR",
-                        help="where the run folders and the page go (runs/quickstart)")  # fmt: skip
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/quickstart"),
+        metavar="DIR",
+        help="where the run folders and the page go (runs/quickstart)",
+    )
     parser.add_argument(
         "--quick", action="store_true", help="train on 512 queries and rerank 5 documents: the road, not its end"
     )
@@ -72,8 +77,15 @@ def run(args: argparse.Namespace) -> int:
 
     resolve(MINILM)  # a missing or altered package is said now, not after the first minute
     precision, mixed = ("bf16", "bf16-mixed") if has_fast_bf16() else ("fp32", "32-true")
-    names = {"data": DATA, "model": MINILM, "out": args.out, "configs": CONFIGS, "precision": precision, "mixed": mixed,
-             "depth": 5 if args.quick else 20}  # fmt: skip
+    names = {
+        "data": DATA,
+        "model": MINILM,
+        "out": args.out,
+        "configs": CONFIGS,
+        "precision": precision,
+        "mixed": mixed,
+        "depth": 5 if args.quick else 20,
+    }
     overlay = ["-c", f"{CONFIGS}/trainer/quick.yaml"] if args.quick else []
     started = time.perf_counter()
     for number, (why, step) in enumerate(STEPS, 1):

@@ -32,8 +32,13 @@ ANSWERED = 60  # trainings of which a page holds what they answered
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, in the order of the rows; W&B's logs; "
-                        "wandb:ENTITY/PROJECT[/SWEEP_OR_GROUP]")  # fmt: skip
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="run folders, in the order of the rows; W&B's logs; wandb:ENTITY/PROJECT[/SWEEP_OR_GROUP]",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="new or empty, or an earlier report")
     parser.add_argument(
         "--diff",
@@ -48,9 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to compare: metric, goal, baseline, factors, metrics (columns of the main table), pair_by_seed, title",
     )
     parser.add_argument("--metric", help="of a study: val/loss, test/ndcg@10 (what the trainings were monitored by)")
-    parser.add_argument(
-        "--baseline", metavar="LABEL", help="of a study: the setting that others are compared with (the first)"
-    )
+    parser.add_argument("--baseline", metavar="LABEL", help="of a study: the setting that others are compared with (the first)")
     parser.add_argument(
         "--claims",
         type=Path,
@@ -89,29 +92,31 @@ def run(args: argparse.Namespace) -> int:
     from research.runfolder import atomic_write, replace_files, write_json
 
     spec = read_spec(args.spec)
-    spec = spec._replace(
-        **{name: value for name in ("metric", "baseline") if (value := getattr(args, name)) is not None}
-    )
+    spec = spec._replace(**{name: value for name in ("metric", "baseline") if (value := getattr(args, name)) is not None})
     sweeps = [path for path in args.runs if is_sweep(path)]
     fits = [path for path in args.runs if path not in sweeps and is_training(path)]
     wandb = [path for path in args.runs if is_wandb(path)]
     tested = [path for path in args.runs if path not in [*fits, *sweeps, *wandb]]
-    found = study_of([path for path in args.runs if path not in tested], spec, bool(sweeps or wandb),
-                     args.claims)  # fmt: skip
+    found = study_of([path for path in args.runs if path not in tested], spec, bool(sweeps or wandb), args.claims)
     if found is None:  # a sweep that nothing was measured in
         points = [path / one["point"] for path in sweeps for one in points_of(path)]
         fits += [path for path in points if path not in fits and is_training(path)]
     names = name_folders([*fits, *tested]) if fits or tested else {}
     if place is not None and found and (foreign := [run.name for run in found.runs if run.history is not None]):
-        raise UserError(f"--wandb makes a W&B Report of run folders, and {len(foreign)} of {len(found.runs)} runs are read "
-                        f"from W&B ({', '.join(foreign[:3])}); expected folders. Name them, or leave --wandb out.")  # fmt: skip
+        raise UserError(
+            f"--wandb makes a W&B Report of run folders, and {len(foreign)} of {len(found.runs)} runs are read "
+            f"from W&B ({', '.join(foreign[:3])}); expected folders. Name them, or leave --wandb out."
+        )
     shown = found.trainings if found else [(path, names[path]) for path in fits]
     trainings = [read_training(path, name) for path, name in shown]
     runs = collect(tested, names) if tested else None
     out = _open(args.out)
     lines = tables.measure(runs) if runs else []
-    grids = [tables.systems_table(lines, runs.metric), tables.metrics_table(runs.rows),
-             tables.cost_table(runs.rows)] if runs else []  # fmt: skip
+    grids = (
+        [tables.systems_table(lines, runs.metric), tables.metrics_table(runs.rows), tables.cost_table(runs.rows)]
+        if runs
+        else []
+    )
     sheets, warnings = (found.sheets, found.warnings) if found else ([], [])
     drawn = [(figure, svg(figure)) for figure in found.figures] if found else []
     # the page draws it by hand, for two widths; a paper needs a file
@@ -124,9 +129,15 @@ def run(args: argparse.Namespace) -> int:
     made_from = origin(found.runs) if found else []
     said = [*warnings, *notes(runs.folders if runs else [], trainings)]
     said += ["; ".join(f"{label}: {value}" for label, value in made_from)] if made_from else []
-    text = markdown.document(title, finding, said, lines,
-                             [table for table in grids if table], training_words.table(trainings) if trainings else "",
-                             [(sheet.title, as_markdown(sheet)) for sheet in sheets])  # fmt: skip
+    text = markdown.document(
+        title,
+        finding,
+        said,
+        lines,
+        [table for table in grids if table],
+        training_words.table(trainings) if trainings else "",
+        [(sheet.title, as_markdown(sheet)) for sheet in sheets],
+    )
     explorer = _explorer(found, fits, names, runs)
     on_page = [sheet for sheet in sheets if sheet.name != EVERY_RUN or explorer is None]  # the explorer has them
     page = html.page(runs, lines, trainings, on_page, warnings, title, finding, drawn, explorer, made_from)
@@ -143,11 +154,16 @@ def run(args: argparse.Namespace) -> int:
         files = sorted(str(path.relative_to(new)) for path in new.rglob("*") if path.is_file())
         write_json(new / MARKER, summary | {"files": files})
     content = Content(
-        title, finding, said, [(table.title, markdown.render(table, lines)) for table in grids if table],
-        [(sheet, as_markdown(sheet)) for sheet in sheets], [(one.name, one.title, one.caption) for one, _ in drawn],
-        found.study if found else None, [*(run.path for run in found.runs), *tested] if found else [*fits, *tested],
+        title,
+        finding,
+        said,
+        [(table.title, markdown.render(table, lines)) for table in grids if table],
+        [(sheet, as_markdown(sheet)) for sheet in sheets],
+        [(one.name, one.title, one.caption) for one, _ in drawn],
+        found.study if found else None,
+        [*(run.path for run in found.runs), *tested] if found else [*fits, *tested],
         list(dict.fromkeys([*(f"val/{one.monitor}" for one in trainings), "train/loss"])),
-    )  # fmt: skip
+    )
     sent, refused = publishing.send(args, place, out, content, drawn)
     path = out / "index.html"
     counts = {"rows": len(lines), "trainings": len(trainings)} | (found.counts if found else {}) | sent
@@ -189,8 +205,10 @@ def _require_jinja() -> None:
     import importlib.util
 
     if importlib.util.find_spec("jinja2") is None:
-        raise UserError("research report needs jinja2, which is not installed. Install it with pip install "
-                        "'tandem-research[report]', or in this repository pip install '.[report]'.")  # fmt: skip
+        raise UserError(
+            "research report needs jinja2, which is not installed. Install it with pip install "
+            "'tandem-research[report]', or in this repository pip install '.[report]'."
+        )
 
 
 def _open(out: Path) -> Path:
@@ -202,8 +220,10 @@ def _open(out: Path) -> Path:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; expected a folder. Name another.")
     if out.is_dir() and not all(map(leftover, out.iterdir())) and not _is_report(out / MARKER):
-        raise UserError(f"--out {out} holds files but no {MARKER} of a report; nothing was touched. Name a new or "
-                        "empty folder, or an earlier report.")  # fmt: skip
+        raise UserError(
+            f"--out {out} holds files but no {MARKER} of a report; nothing was touched. Name a new or "
+            "empty folder, or an earlier report."
+        )
     return out
 
 
@@ -250,13 +270,25 @@ def _summary(runs, lines, trainings) -> dict:
 
     folders = {folder.name: folder for folder in runs.folders} if runs else {}
     rows = [
-        {"label": line.row.label, "run": line.row.run, "stage": line.row.stage, "also": line.row.also,
-         "metrics": line.row.means, "interval": [line.low, line.high],
-         "against_row_above": line.against._asdict() | {"p_holm": line.p_holm} if line.against else None,
-         "ms_per_query": line.row.facts.get("ms_per_query"), "settings": settings(line.row.facts),
-         "code": code_of(folders[line.row.run], line.row.stage)}
+        {
+            "label": line.row.label,
+            "run": line.row.run,
+            "stage": line.row.stage,
+            "also": line.row.also,
+            "metrics": line.row.means,
+            "interval": [line.low, line.high],
+            "against_row_above": line.against._asdict() | {"p_holm": line.p_holm} if line.against else None,
+            "ms_per_query": line.row.facts.get("ms_per_query"),
+            "settings": settings(line.row.facts),
+            "code": code_of(folders[line.row.run], line.row.stage),
+        }
         for line in lines
-    ]  # fmt: skip
+    ]
     data = {key: runs.data[key] for key in ("source", "split", "data", "queries", "documents")} if runs else {}
-    return {"verb": "report", **data, "metric": runs.metric if runs else None, "rows": rows,
-            "trainings": [summary(training) for training in trainings]}  # fmt: skip
+    return {
+        "verb": "report",
+        **data,
+        "metric": runs.metric if runs else None,
+        "rows": rows,
+        "trainings": [summary(training) for training in trainings],
+    }

@@ -35,27 +35,35 @@ BOUNDS = {"top_k": (1, 10**9), **options.INDEX_BOUNDS, "depth": (1, 10**9)}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_data(parser)
-    parser.add_argument("--retriever", action="append", required=True, metavar="MODEL|bm25",
-                        help="bm25, run folder, model folder, hub id or pkg:PACKAGE/PATH; several are fused")  # fmt: skip
+    parser.add_argument(
+        "--retriever",
+        action="append",
+        required=True,
+        metavar="MODEL|bm25",
+        help="bm25, run folder, model folder, hub id or pkg:PACKAGE/PATH; several are fused",
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the run folder")
     parser.add_argument("--top-k", type=int, default=100, help="documents kept a query (100)")
-    parser.add_argument("--drop-self", action="store_true",
-                        help="leave out the document whose id is the query's (ArguAna, Quora)")  # fmt: skip
+    parser.add_argument(
+        "--drop-self", action="store_true", help="leave out the document whose id is the query's (ArguAna, Quora)"
+    )
     group = options.add_index(parser)
     group.add_argument("--embeddings", type=Path, metavar="DIR", help="document embeddings that `encode` made")
     group = parser.add_argument_group("reranking")
     group.add_argument("--reranker", metavar="MODEL", help="a cross-encoder that re-orders the top of the last ranking")
     group.add_argument("--depth", type=int, help="documents a query that it reads (100, at most top-k)")
     group.add_argument("--mix", type=float, help="λ: the retriever's share beside the reranker's score, 0 to 1 (0)")
-    group.add_argument(
-        "--mix-split", metavar="NAME", help="choose λ on this split, by the first metric, instead of --mix"
-    )
+    group.add_argument("--mix-split", metavar="NAME", help="choose λ on this split, by the first metric, instead of --mix")
     group.add_argument("--reranker-max-length", type=int, help="tokens of a query-document pair (the model's own)")
     options.add_encoder(parser)
     options.add_cache(parser)
     options.add_metrics(parser)
-    parser.add_argument("--wandb", choices=["auto", "online", "offline", "disabled"], default="auto",
-                        help="auto: online where a key is found, else offline; never asks")  # fmt: skip
+    parser.add_argument(
+        "--wandb",
+        choices=["auto", "online", "offline", "disabled"],
+        default="auto",
+        help="auto: online where a key is found, else offline; never asks",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,9 +94,14 @@ def run(args: argparse.Namespace) -> int:
 
     dev = args.mix_split and check_relevant(load(args.data, args.mix_split, args.skip_bad_rows))
     settings = Options(
-        top_k=args.top_k, embeddings=args.embeddings, depth=args.depth or DEPTH, mix=args.mix or 0.0,
-        reranker_max_length=args.reranker_max_length, drop_self=args.drop_self, **options.retrieval_settings(args),
-    )  # fmt: skip
+        top_k=args.top_k,
+        embeddings=args.embeddings,
+        depth=args.depth or DEPTH,
+        mix=args.mix or 0.0,
+        reranker_max_length=args.reranker_max_length,
+        drop_self=args.drop_self,
+        **options.retrieval_settings(args),
+    )
 
     def build(collection: Collection, mix: float) -> Pipeline:
         options = dataclasses.replace(settings, mix=mix)
@@ -108,8 +121,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _retrieve(args: argparse.Namespace, data: Collection, pipeline: "Pipeline", metrics: list[str],
-              chosen: dict | None) -> dict[str, dict]:  # fmt: skip
+def _retrieve(
+    args: argparse.Namespace, data: Collection, pipeline: "Pipeline", metrics: list[str], chosen: dict | None
+) -> dict[str, dict]:
     """Compute, measure and write everything; the scored stages."""
     from research.runfolder import MARKER, Stages, provenance, write_json
     from research.tracking import Tracker
@@ -122,8 +136,14 @@ def _retrieve(args: argparse.Namespace, data: Collection, pipeline: "Pipeline", 
     if args.mean != "scorable":
         facts["mean"] = args.mean
     if left_out := scoring.report_unscorable(data.qrels, args.mean):
-        data = data._replace(notes=data.notes | {"mean": f"{args.mean}, in which {len(left_out)} queries without a relevant "
-                                                 "document count 0"}) if args.mean != "scorable" else data  # fmt: skip
+        data = (
+            data._replace(
+                notes=data.notes
+                | {"mean": f"{args.mean}, in which {len(left_out)} queries without a relevant document count 0"}
+            )
+            if args.mean != "scorable"
+            else data
+        )
     tracker = Tracker(args.wandb, out, job="retrieve", config=config)
     scored, runs = {}, {}
     for stage in pipeline.run(out):
@@ -139,10 +159,20 @@ def _retrieve(args: argparse.Namespace, data: Collection, pipeline: "Pipeline", 
     tracker.finish()
 
     write_json(out / "examples.json", _examples(data, runs))
-    write_json(out / "metrics.json", {
-        **facts, "mix": chosen, "queries": len(data.queries), "documents": len(data.corpus), "unscorable": left_out,
-        "notes": data.notes, "metrics": means, "stages": scored, "comparisons": scoring.comparisons(scored, metrics[0]),
-    })  # fmt: skip
+    write_json(
+        out / "metrics.json",
+        {
+            **facts,
+            "mix": chosen,
+            "queries": len(data.queries),
+            "documents": len(data.corpus),
+            "unscorable": left_out,
+            "notes": data.notes,
+            "metrics": means,
+            "stages": scored,
+            "comparisons": scoring.comparisons(scored, metrics[0]),
+        },
+    )
     origin = _origin(scored) | {"stages": Stages(out).made(), "seconds": round(time.perf_counter() - started, 3)}
     write_json(out / MARKER, provenance(args.command, **facts, **origin))
     return scored
@@ -191,8 +221,10 @@ def _check_same_data(args: argparse.Namespace) -> None:
         earlier = read_json(args.out / MARKER)
         held = [earlier.get(name) for name in ("source", "split")] if isinstance(earlier, dict) else []
         if all(held) and held != [args.data, args.split]:
-            raise UserError(f"--out {args.out} holds a run on {held[0]} split {held[1]}, expected one on {args.data} split "
-                            f"{args.split}; nothing was touched. Name another folder, or delete this one.")  # fmt: skip
+            raise UserError(
+                f"--out {args.out} holds a run on {held[0]} split {held[1]}, expected one on {args.data} split "
+                f"{args.split}; nothing was touched. Name another folder, or delete this one."
+            )
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
@@ -204,31 +236,45 @@ def _check_numbers(args: argparse.Namespace) -> None:
     for name in args.metrics or ():
         cut = name.partition("@")[2]
         if cut.isdecimal() and int(cut) > args.top_k:
-            say(f"warning: {name} looks further than the {args.top_k} documents that --top-k keeps; what lies beyond counts as "
-                "not found")  # fmt: skip
+            say(
+                f"warning: {name} looks further than the {args.top_k} documents that --top-k keeps; what lies beyond counts as "
+                "not found"
+            )
     if args.index == "hnsw" and args.ef < (retrieved := args.top_k + args.drop_self):
         more = ", with the document that --drop-self drops," if args.drop_self else ""
         raise UserError(f"top_k={retrieved}{more} exceeds ef={args.ef}; pass --ef {retrieved} or more.")
     options.check_bm25(args)
-    alone = [f"--{name.replace('_', '-')} {value}" for name in ("depth", "mix", "mix_split", "reranker_max_length")
-             if (value := getattr(args, name)) is not None]  # fmt: skip
+    alone = [
+        f"--{name.replace('_', '-')} {value}"
+        for name in ("depth", "mix", "mix_split", "reranker_max_length")
+        if (value := getattr(args, name)) is not None
+    ]
     if alone and args.reranker is None:
-        raise UserError(f"{alone[0]} is for a reranker, and there is none; expected --reranker MODEL with it. Name one, or "
-                        f"leave {alone[0].split()[0]} out.")  # fmt: skip
+        raise UserError(
+            f"{alone[0]} is for a reranker, and there is none; expected --reranker MODEL with it. Name one, or "
+            f"leave {alone[0].split()[0]} out."
+        )
     if args.mix_split is not None and (args.mix is not None or args.mix_split == args.split):
-        raise UserError(f"--mix-split {args.mix_split} chooses λ; expected another split than --split {args.split}, and no "
-                        "--mix beside it. Name a dev split, or give --mix alone.")  # fmt: skip
+        raise UserError(
+            f"--mix-split {args.mix_split} chooses λ; expected another split than --split {args.split}, and no "
+            "--mix beside it. Name a dev split, or give --mix alone."
+        )
     if args.mix is not None and not 0 <= args.mix <= 1:
         raise UserError(f"--mix {args.mix}; expected 0 (reranker alone) to 1 (retriever alone). Pass --mix 0.2, say.")
     if (args.depth or 0) > args.top_k:
-        raise UserError(f"--depth {args.depth} exceeds --top-k {args.top_k}; expected at most the documents that are "
-                        f"retrieved. Pass --top-k {args.depth}, or a smaller depth.")  # fmt: skip
+        raise UserError(
+            f"--depth {args.depth} exceeds --top-k {args.top_k}; expected at most the documents that are "
+            f"retrieved. Pass --top-k {args.depth}, or a smaller depth."
+        )
     if args.embeddings is not None and sum(name != "bm25" for name in args.retriever) != 1:
-        raise UserError(f"--embeddings {args.embeddings} holds one model's documents; expected exactly one dense "
-                        "--retriever with it. Remove the others, or --embeddings.")  # fmt: skip
+        raise UserError(
+            f"--embeddings {args.embeddings} holds one model's documents; expected exactly one dense "
+            "--retriever with it. Remove the others, or --embeddings."
+        )
     if args.embeddings is not None and not args.embeddings.is_dir():
-        raise UserError(f"--embeddings {args.embeddings} does not exist; expected a store that `research encode` made. "
-                        "Check the path.")  # fmt: skip
+        raise UserError(
+            f"--embeddings {args.embeddings} does not exist; expected a store that `research encode` made. Check the path."
+        )
     options.check_retrievers(args.retriever)
 
 
@@ -253,9 +299,7 @@ def _examples(data: Collection, runs: dict[str, Run]) -> dict:
 
 
 def _numbers(facts: dict) -> dict:
-    return {
-        name: value for name, value in facts.items() if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    return {name: value for name, value in facts.items() if isinstance(value, int | float) and not isinstance(value, bool)}
 
 
 def _write_yaml(path: Path, value: dict) -> None:

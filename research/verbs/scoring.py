@@ -31,8 +31,10 @@ def score(qrels: Qrels, run: Run, metrics: Sequence[str], over: str = "scorable"
     """
     per_query = evaluate(qrels, run, metrics, over)
     if not per_query[metrics[0]]:
-        raise UserError(f"--mean {over} is over the judged queries that a run has, and this one has none of the {len(qrels)}; "
-                        "expected one or more. Pass --mean scorable, in which they count 0.")  # fmt: skip
+        raise UserError(
+            f"--mean {over} is over the judged queries that a run has, and this one has none of the {len(qrels)}; "
+            "expected one or more. Pass --mean scorable, in which they count 0."
+        )
     return {"metrics": {name: mean(values) for name, values in per_query.items()}, "per_query": per_query}
 
 

@@ -60,13 +60,17 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     asked = any(value is not None for value in (spec.metric, spec.baseline, spec.factors, claims))
     if not paths:
         if asked:
-            raise UserError("--metric, --baseline, --claims and a spec's factors are about trainings, and none is given; "
-                            "expected folders of `research fit` or `research sweep`. Name some.")  # fmt: skip
+            raise UserError(
+                "--metric, --baseline, --claims and a spec's factors are about trainings, and none is given; "
+                "expected folders of `research fit` or `research sweep`. Name some."
+            )
         return None
     runs = collect(paths, spec.seed)
     if spec.seed is not None and not any(run.history for run in runs):
-        raise UserError(f"the spec's seed {spec.seed!r} is for runs of W&B, and none is given; a training of `research fit` "
-                        "has its own. Leave seed out.")  # fmt: skip
+        raise UserError(
+            f"the spec's seed {spec.seed!r} is for runs of W&B, and none is given; a training of `research fit` "
+            "has its own. Leave seed out."
+        )
     names = factors(runs)
     if not (has_sweep or asked or _shares(runs, names)):
         return None
@@ -78,9 +82,13 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     for name, short in short_names(names).items() if spec.baseline else ():
         spec = spec._replace(baseline=spec.baseline.replace(f"{name}=", f"{short}="))
     spec = spec._replace(baseline=_label(spec.baseline, [group.label for group in main.groups if group.values]))
-    made = [sheets.results(main, spec.baseline, spec.pair_by_seed), sheets.grid(main),
-            *(sheets.by_factor(main, name, spec.pair_by_seed) for name in main.factors), factorial(main, spec.pair_by_seed),
-            sheets.matched(main)]  # fmt: skip
+    made = [
+        sheets.results(main, spec.baseline, spec.pair_by_seed),
+        sheets.grid(main),
+        *(sheets.by_factor(main, name, spec.pair_by_seed) for name in main.factors),
+        factorial(main, spec.pair_by_seed),
+        sheets.matched(main),
+    ]
     explained = importance(main)
     made += [shares(explained, metric, not_factorial(main, spec.pair_by_seed))] if explained else []
     made = [sheet for sheet in made if sheet is not None]
@@ -95,9 +103,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     if len(spec.metrics) > 1 or (spec.metrics and spec.metrics != (metric,)):
         columns = [of(name) for name in spec.metrics]
         made.insert(0, main_results(columns, spec.baseline, spec.pair_by_seed))
-        main.warnings.extend(
-            dict.fromkeys(one for other in columns for one in other.warnings if one not in main.warnings)
-        )
+        main.warnings.extend(dict.fromkeys(one for other in columns for one in other.warnings if one not in main.warnings))
     verdicts = []
     if claims is not None:
         stated = [one._replace(metric=one.metric or metric) for one in dict.fromkeys(claiming.read_claims(claims))]
@@ -115,13 +121,22 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     summary = {"study": {**record(main, stated), "states": states, "warnings": main.warnings}}
     broken = sum(v.state == claiming.BROKEN for v in verdicts)
     counts = {"runs": len(runs), "states": states, **({"broken": broken} if verdicts else {})}
-    drawings = (
-        distinct(figures(main, partial(_curve, metric), explained, partial(_curve, "train/loss"))) if can_draw() else []
-    )
+    drawings = distinct(figures(main, partial(_curve, metric), explained, partial(_curve, "train/loss"))) if can_draw() else []
     if not can_draw():
         say(f"warning: {MISSING}")
-    return Found(_title(paths, runs), sheets.finding(main, spec.pair_by_seed), made, drawings, main.warnings, runs,
-                 drawn if len(drawn) <= DRAWN else [], summary, counts, int(broken > 0), main)  # fmt: skip
+    return Found(
+        _title(paths, runs),
+        sheets.finding(main, spec.pair_by_seed),
+        made,
+        drawings,
+        main.warnings,
+        runs,
+        drawn if len(drawn) <= DRAWN else [],
+        summary,
+        counts,
+        int(broken > 0),
+        main,
+    )
 
 
 def grouped(runs: list, paths: list[Path], spec: Any) -> tuple[list, list[str], Any]:
@@ -154,8 +169,10 @@ def _refuse_mixed(runs: list) -> None:
             by.setdefault(run.monitor, []).append(run.name)
     if len(by) > 1:
         parts = ", ".join(f"{len(names)} by {metric} ({some(names)})" for metric, names in by.items())
-        raise UserError(f"the runs were monitored by different metrics: {parts}; expected one metric for all. Name it by "
-                        "--metric, or leave some runs out.")  # fmt: skip
+        raise UserError(
+            f"the runs were monitored by different metrics: {parts}; expected one metric for all. Name it by "
+            "--metric, or leave some runs out."
+        )
 
 
 def kept_of(paths: list[Path], spec: Any) -> dict[str, Any]:
@@ -229,13 +246,17 @@ def _monitored(runs: list, paths: list[Path]) -> str:
         if len(common) == 1:
             return common[0]
         known = ", ".join(sorted(common)[:20]) or "none that all of them have"
-        raise UserError(f"the runs have several metrics and do not say which one they are about; expected one of {known}. Name "
-                        "it by --metric.")  # fmt: skip
+        raise UserError(
+            f"the runs have several metrics and do not say which one they are about; expected one of {known}. Name "
+            "it by --metric."
+        )
     if bare := unmeasured(runs):
         raise UserError(bare)
     states = some([f"{run.name} {run.state}" for run in runs])
-    raise UserError(f"none of {len(runs)} runs in {', '.join(map(str, paths[:3]))} is finished ({states}); expected one or "
-                    "more. Run the sweep, or wait for it.")  # fmt: skip
+    raise UserError(
+        f"none of {len(runs)} runs in {', '.join(map(str, paths[:3]))} is finished ({states}); expected one or "
+        "more. Run the sweep, or wait for it."
+    )
 
 
 def _title(paths: list[Path], runs: list) -> str:

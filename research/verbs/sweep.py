@@ -45,14 +45,18 @@ STEPS = ("compile", "plan", "run", "submit", "status", "worker", "trial", "finis
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("step", choices=STEPS, metavar="STEP", help="compile | plan | run | submit | status")
     parser.add_argument("file", type=Path, metavar="FILE", help="a sweep's YAML")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="compile: where the plain sweeps go (sweeps/ beside src/)"
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="compile: where the plain sweeps go (sweeps/ beside src/)")
     parser.add_argument(
         "--check", action="store_true", help="compile: say what differs from the files there, and write nothing"
     )
-    parser.add_argument("--measure", nargs="?", type=int, const=8, metavar="STEPS",
-                        help="plan: time some steps of each kind of point (8), and say what the sweep costs")  # fmt: skip
+    parser.add_argument(
+        "--measure",
+        nargs="?",
+        type=int,
+        const=8,
+        metavar="STEPS",
+        help="plan: time some steps of each kind of point (8), and say what the sweep costs",
+    )
     parser.add_argument("--workers", type=int, default=1, help="run: processes at a time (1)")
     parser.add_argument("--gpus", default="", metavar="IDS", help="run: GPUs to share out among them, as 0,1")
     parser.add_argument("--threads", type=int, help="run: threads of each worker on a CPU (the processors, shared out)")
@@ -87,30 +91,30 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
     cluster.add_argument(
         "--sbatch", action="append", default=[], metavar="OPTION", help="a further #SBATCH line, such as --qos=x"
     )
-    agents = (
-        "W&B's agents instead, one trial a task: the server chooses. A stopped task goes on with its trial and W&B run"
-    )
+    agents = "W&B's agents instead, one trial a task: the server chooses. A stopped task goes on with its trial and W&B run"
     cluster.add_argument("--wandb", metavar="ENTITY/PROJECT/SWEEP_ID", help=agents)
     cluster.add_argument("--count", type=int, metavar="N", help="trials, with --wandb (the sweep's grid or run_cap)")
     pods = parser.add_argument_group("submit, to Kubernetes")
-    pods.add_argument(
-        "--kubernetes", action="store_true", help="write an Indexed Job, one point an index, for kubectl apply"
-    )
+    pods.add_argument("--kubernetes", action="store_true", help="write an Indexed Job, one point an index, for kubectl apply")
     pods.add_argument("--image", help="with this package; `python -m research` runs there")
-    pods.add_argument(
-        "--claim", metavar="NAME:/path", help="PersistentVolumeClaim (NAME/folder: of it) that holds this folder"
-    )
+    pods.add_argument("--claim", metavar="NAME:/path", help="PersistentVolumeClaim (NAME/folder: of it) that holds this folder")
     pods.add_argument("--namespace")
     pods.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="of the pods")
     pods.add_argument("--secret", action="append", default=[], metavar="NAME", help="a Secret, as variables: W&B's key")
-    pods.add_argument(
-        "--max-failed", type=int, metavar="N", help="points that may fail before the others are given up (all)"
-    )
+    pods.add_argument("--max-failed", type=int, metavar="N", help="points that may fail before the others are given up (all)")
 
 
 def run(args: argparse.Namespace) -> int:
-    steps = {"compile": _compile, "plan": plan_points, "run": _run, "submit": submit_points, "status": _status,
-             "worker": _worker, "trial": go_on, "finish": finish}  # fmt: skip
+    steps = {
+        "compile": _compile,
+        "plan": plan_points,
+        "run": _run,
+        "submit": submit_points,
+        "status": _status,
+        "worker": _worker,
+        "trial": go_on,
+        "finish": finish,
+    }
     return steps[args.step](args)
 
 
@@ -182,8 +186,19 @@ def _run(args: argparse.Namespace) -> int:
     gpus = [gpu for gpu in args.gpus.split(",") if gpu]
     threads = args.threads or max(1, len(os.sched_getaffinity(0)) // args.workers)
     file, kept = keep_plan(folder, args.file, None if is_searched(sweep) else points)
-    command = [sys.executable, "-m", "research", "sweep", "worker", str(file), "--seed", str(args.seed),
-               "--folder", str(folder), *(["--plan", str(kept)] if kept else [])]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "research",
+        "sweep",
+        "worker",
+        str(file),
+        "--seed",
+        str(args.seed),
+        "--folder",
+        str(folder),
+        *(["--plan", str(kept)] if kept else []),
+    ]
     now, cap = (partial(points_so_far, folder), sweep.run_cap) if is_searched(sweep) else (lambda: points, len(points))
     code = run_local(folder, now, cap, command, args.workers, gpus, threads)
     code = ended(folder, sweep, now(), code, count(ledger, now())) if code == 1 else code
@@ -243,8 +258,10 @@ def _numbered(points: list, index: int, of: str | None) -> Any:
             raise IndexError(index)
         return points[chosen[index]]
     except (IndexError, ValueError):
-        raise UserError(f"--index {index}{f' --of {of}' if of else ''}: the plan has {len(points)} points; expected one of "
-                        "them. It was made anew since: submit again.") from None  # fmt: skip
+        raise UserError(
+            f"--index {index}{f' --of {of}' if of else ''}: the plan has {len(points)} points; expected one of "
+            "them. It was made anew since: submit again."
+        ) from None
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -260,9 +277,7 @@ def _status(args: argparse.Namespace) -> int:
     refuse_other(folder, sweep, args.seed)
     points, ledger = read_plan(folder), Ledger(folder)
     if not is_searched(sweep) and not is_planned(folder, plan_key(args, sweep)):
-        say(
-            f"{args.file}, its configurations or the code have changed since the plan that is shown; plan or run it again"
-        )
+        say(f"{args.file}, its configurations or the code have changed since the plan that is shown; plan or run it again")
     standings = ledger.standings([one.point for one in points])
     for one in points:
         ended = standings[one.point].state

@@ -13,22 +13,19 @@ from research.verbs.columns import named_columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", required=True, help="run folder, model or adapter folder, hub id, or pkg:PACKAGE/PATH"
-    )
+    parser.add_argument("--model", required=True, help="run folder, model or adapter folder, hub id, or pkg:PACKAGE/PATH")
     parser.add_argument("--text", help="a user's turn (with --raw: the text as it is)")
     parser.add_argument("--raw", action="store_true", help="no chat template")
     parser.add_argument(
         "--data", metavar="SOURCE", help="instruction data: a file or folder | hf:NAME[:CONFIG] | builtin:stdlib"
     )
     parser.add_argument("--split", help="of a hub dataset, a folder or a builtin source")
-    parser.add_argument(
-        "--columns", metavar="JSON", help='role → column, where the names do not say it: {"question": "ask"}'
-    )
+    parser.add_argument("--columns", metavar="JSON", help='role → column, where the names do not say it: {"question": "ask"}')
     parser.add_argument("--skip-bad-rows", action="store_true", help="leave malformed rows out, counted")
     parser.add_argument("--row", type=int, default=0, help="which example of the data, from 0 (0)")
-    parser.add_argument("--loss-on", default="completion", choices=["completion", "assistant", "all"],
-                        help="which tokens training would learn")  # fmt: skip
+    parser.add_argument(
+        "--loss-on", default="completion", choices=["completion", "assistant", "all"], help="which tokens training would learn"
+    )
     parser.add_argument("--max-length", type=int, default=512, help="tokens that training would keep (512)")
     parser.add_argument("--limit", type=int, default=200, help="tokens shown (200)")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
@@ -53,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
         check_columns_used(columns, args.data, option="--columns")
         examples = read_examples(args.data, args.split, None, args.skip_bad_rows, columns, SKIPPING)
         if not 0 <= args.row < len(examples.rows):
-            raise UserError(f"--row {args.row}; expected 0 to {len(examples.rows) - 1}, the examples of {args.data}. Correct "
-                            "it.")  # fmt: skip
+            raise UserError(
+                f"--row {args.row}; expected 0 to {len(examples.rows) - 1}, the examples of {args.data}. Correct it."
+            )
         one = slice(args.row, args.row + 1)
         examples = examples._replace(rows=examples.rows[one], places=examples.places[one])
 
@@ -72,12 +70,17 @@ def run(args: argparse.Namespace) -> int:
     shapes = {"input_ids": tensor, "embeddings": embedded, "hidden states": hidden, "logits": logits}
     probable = logits[0].float().softmax(-1)
     facts = {
-        "text": model.tokenizer.decode(ids), "ids": ids, "tokens": model.tokenizer.convert_ids_to_tokens(ids), "labels": labels,
-        "special": sorted({*ids} & {*model.tokenizer.all_special_ids}), "virtual_tokens": model.virtual_tokens,
+        "text": model.tokenizer.decode(ids),
+        "ids": ids,
+        "tokens": model.tokenizer.convert_ids_to_tokens(ids),
+        "labels": labels,
+        "special": sorted({*ids} & {*model.tokenizer.all_special_ids}),
+        "virtual_tokens": model.virtual_tokens,
         "shapes": {name: list(value.shape) for name, value in shapes.items()},
-        "next": [(model.tokenizer.decode([i]), round(p, 4)) for p, i in zip(*(x.tolist() for x in probable[-1].topk(5)),
-                                                                            strict=True)],
-    }  # fmt: skip
+        "next": [
+            (model.tokenizer.decode([i]), round(p, 4)) for p, i in zip(*(x.tolist() for x in probable[-1].topk(5)), strict=True)
+        ],
+    }
     if args.json:
         print(json.dumps(facts, ensure_ascii=False))
     else:
@@ -95,18 +98,17 @@ def _tokens(args: argparse.Namespace, model, examples) -> tuple[list[int], list[
         return row["input_ids"], row["labels"]
     ids = prompts.prompt_ids(model.tokenizer, args.text if args.raw else [prompts.user(args.text)], args.model)
     if not 0 < len(ids) <= model.positions - model.virtual_tokens:
-        raise UserError(f"--text has {len(ids)} tokens; expected 1 to {model.positions - model.virtual_tokens}, the model's "
-                        "context. Shorten it.")  # fmt: skip
+        raise UserError(
+            f"--text has {len(ids)} tokens; expected 1 to {model.positions - model.virtual_tokens}, the model's "
+            "context. Shorten it."
+        )
     return ids, None
 
 
 def _print(args: argparse.Namespace, facts: dict, model, probable) -> None:
     ids, labels = facts["ids"], facts["labels"]
     print(facts["text"])
-    print(
-        f"\n{'place':>5} {'id':>6}  {'token':20}"
-        + (f" {'learned':8} p(token | before)" if labels else " p(token | before)")
-    )
+    print(f"\n{'place':>5} {'id':>6}  {'token':20}" + (f" {'learned':8} p(token | before)" if labels else " p(token | before)"))
     for i, token in enumerate(facts["tokens"][: args.limit]):
         mark = "*" if ids[i] in facts["special"] else " "
         learned = f" {'yes' if labels[i] != IGNORE else '':8}" if labels else ""
@@ -114,8 +116,11 @@ def _print(args: argparse.Namespace, facts: dict, model, probable) -> None:
         print(f"{i:5} {ids[i]:6} {mark}{token!r:20}{learned}{before}")
     if len(ids) > args.limit:
         print(f"… {len(ids) - args.limit} more (--limit)")
-    print(f"\n{len(ids)} tokens, * special" + (f", {sum(label != IGNORE for label in labels)} learned" if labels else "")
-          + (f"; {facts['virtual_tokens']} virtual tokens before them" if facts["virtual_tokens"] else ""))  # fmt: skip
+    print(
+        f"\n{len(ids)} tokens, * special"
+        + (f", {sum(label != IGNORE for label in labels)} learned" if labels else "")
+        + (f"; {facts['virtual_tokens']} virtual tokens before them" if facts["virtual_tokens"] else "")
+    )
     for name, shape in facts["shapes"].items():
         print(f"{name:14} {tuple(shape)}")
     print("next: " + ", ".join(f"{text!r} {p:.4f}" for text, p in facts["next"]))

@@ -49,8 +49,10 @@ def trained_on(name: str) -> Trained | None:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable YAML ({str(error).splitlines()[0]}); expected the configuration that "
-                        "`research fit` wrote. Copy the run folder again.") from None  # fmt: skip
+        raise UserError(
+            f"{path} is not readable YAML ({str(error).splitlines()[0]}); expected the configuration that "
+            "`research fit` wrote. Copy the run folder again."
+        ) from None
     data = config.get("data") if isinstance(config, dict) else None
     if not isinstance(data, dict):  # the run folder of another verb
         return None
@@ -95,11 +97,15 @@ def check_training(retrievers: list[str], folds: bool, source: str, split: str) 
             fold = f"{number}/{len(retrievers)}"
             warnings += _check_fold(name, fold, trained, source, split)
             if any(one.without_fold != fold for one in before):
-                warnings.append(f"{name} started from a model that was trained on {source} split {split}, fold {fold} "
-                                "included: leaving the fold out of the last training does not hide it")  # fmt: skip
+                warnings.append(
+                    f"{name} started from a model that was trained on {source} split {split}, fold {fold} "
+                    "included: leaving the fold out of the last training does not hide it"
+                )
         elif before or (trained is not None and trained.on(source, split)):
-            warnings.append(f"{name} was trained on {source} split {split}: it ranks these queries better than those of a "
-                            "test. With --folds each query is mined by a retriever that has not seen it")  # fmt: skip
+            warnings.append(
+                f"{name} was trained on {source} split {split}: it ranks these queries better than those of a "
+                "test. With --folds each query is mined by a retriever that has not seen it"
+            )
     for warning in warnings:
         say(f"warning: {warning}")
     return warnings
@@ -109,19 +115,15 @@ def _check_fold(name: str, fold: str, trained: Trained | None, source: str, spli
     if trained is None or trained.without_fold is None:
         say(f"{name} records no fold that it was trained without; it mines fold {fold} as it is")
         seen = trained is not None and trained.on(source, split)
-        return (
-            [f"{name} was trained on all of {source} split {split}, so on the queries of fold {fold} too"]
-            if seen
-            else []
-        )
+        return [f"{name} was trained on all of {source} split {split}, so on the queries of fold {fold} too"] if seen else []
     if trained.without_fold != fold:
-        raise UserError(f"--retriever {name} was trained without fold {trained.without_fold}, expected {fold}: retriever i "
-                        "mines fold i, counted from 0 in the order given. Reorder the retrievers, name one a fold, or train "
-                        f"one with --data.without_fold {fold}.")  # fmt: skip
+        raise UserError(
+            f"--retriever {name} was trained without fold {trained.without_fold}, expected {fold}: retriever i "
+            "mines fold i, counted from 0 in the order given. Reorder the retrievers, name one a fold, or train "
+            f"one with --data.without_fold {fold}."
+        )
     if trained.source is not None and not trained.on(source, split):
-        return [
-            f"{name} left out fold {fold} of {trained.source} split {trained.split}, which are other queries than these"
-        ]
+        return [f"{name} left out fold {fold} of {trained.source} split {trained.split}, which are other queries than these"]
     return []
 
 

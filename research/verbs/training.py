@@ -67,8 +67,10 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
         module, data = configuration.build(config)
     ids = ids_of(resolved, module.base_hash, data.describe())
     if (point := os.environ.get("TANDEM_POINT", ids[0])) not in ids:
-        raise UserError(f"this is point {ids[0]}, and the sweep's plan has {point} for it: data, model or configuration have "
-                        "changed since; expected what was planned. Plan the sweep again.")  # fmt: skip
+        raise UserError(
+            f"this is point {ids[0]}, and the sweep's plan has {point} for it: data, model or configuration have "
+            "changed since; expected what was planned. Plan the sweep again."
+        )
     from research.training.curves import BestModel, Curves
     from research.training.invariants import Broken, Invariants
     from research.training.resume import Resume, last_checkpoint
@@ -110,8 +112,10 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
         except FloatingPointError as error:
             if not trainer.is_global_zero:
                 return 0
-            say(f"error: the training diverged ({error}); expected finite numbers. Lower model.optimisation.lr, then name "
-                "another --out")  # fmt: skip
+            say(
+                f"error: the training diverged ({error}); expected finite numbers. Lower model.optimisation.lr, then name "
+                "another --out"
+            )
             tracker.finish(DIVERGED)
             return DIVERGED
         best.catch_up(trainer, module)
@@ -179,9 +183,10 @@ def _say_what(config: Any, module: Any, data: Any, trainer: "L.Trainer") -> None
     counts = ", ".join(f"{value:,} {name}" for name, value in facts.items() if isinstance(value, int))
     validated = [f"{'validation' if name == 'val' else name} on {one}" for name, one in data.collections.items()]
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    say(f"{config.model.init_args.model}: {trained:,} parameters to train; {config.data.init_args.train}: "
-        + "; ".join([counts, *validated, f"{trainer.world_size} × {trainer.strategy.root_device.type}, "
-                     f"{trainer.precision}"]))  # fmt: skip
+    say(
+        f"{config.model.init_args.model}: {trained:,} parameters to train; {config.data.init_args.train}: "
+        + "; ".join([counts, *validated, f"{trainer.world_size} × {trainer.strategy.root_device.type}, {trainer.precision}"])
+    )
     if hasattr(module, "language"):
         from research.training.language import say_trained
 
@@ -191,8 +196,10 @@ def _say_what(config: Any, module: Any, data: Any, trainer: "L.Trainer") -> None
 def _say_broken(tracker: Any, out: Path, differences: list) -> int:
     """The exit code of a training that was not what it was asked to be. Its folder stays, and is not called finished."""
     for one in differences:
-        say(f"error: {one}; expected the same. This is a bug of this tool, or of a callback that trainer.callbacks "
-            f"names: report it with {out / 'config.yaml'}, and do not use the numbers of this run")  # fmt: skip
+        say(
+            f"error: {one}; expected the same. This is a bug of this tool, or of a callback that trainer.callbacks "
+            f"names: report it with {out / 'config.yaml'}, and do not use the numbers of this run"
+        )
     tracker.finish(1)
     return 1
 
@@ -201,8 +208,10 @@ def _printable(args: argparse.Namespace, metrics: dict) -> dict:
     """Metrics for print_result, whose table has nan where JSON has null."""
     if args.json:
         return metrics
-    return metrics | {part: {name: math.nan if value is None else value for name, value in (metrics.get(part) or {}).items()}
-                      for part in ("metrics", "untrained")}  # fmt: skip
+    return metrics | {
+        part: {name: math.nan if value is None else value for name, value in (metrics.get(part) or {}).items()}
+        for part in ("metrics", "untrained")
+    }
 
 
 def _say_stopped(out: Path | None) -> None:

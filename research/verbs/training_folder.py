@@ -32,8 +32,10 @@ def is_finished(out: Path, resolved: dict) -> bool:
     except FileNotFoundError:
         earlier = None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{out / 'config.yaml'} is not readable YAML ({str(error).splitlines()[0]}); expected the "
-                        "configuration of this run. Name another --out, or delete this folder.") from None  # fmt: skip
+        raise UserError(
+            f"{out / 'config.yaml'} is not readable YAML ({str(error).splitlines()[0]}); expected the "
+            "configuration of this run. Name another --out, or delete this folder."
+        ) from None
     earlier = earlier if isinstance(earlier, dict) else {}
     if isinstance(earlier.get("trainer"), dict):
         take_normal_form(earlier["trainer"])  # of before there was one
@@ -42,8 +44,10 @@ def is_finished(out: Path, resolved: dict) -> bool:
         found = {name: values for name, values in found.items() if name not in PATHS}
     changed = [f"{name} {old!r}, now {new!r}" for name, (old, new) in found.items()]
     if changed:
-        raise UserError(f"--out {out} holds a run with another configuration ({'; '.join(changed[:5])}); expected the same, to "
-                        "go on with it. Name another --out, or delete this folder.")  # fmt: skip
+        raise UserError(
+            f"--out {out} holds a run with another configuration ({'; '.join(changed[:5])}); expected the same, to "
+            "go on with it. Name another --out, or delete this folder."
+        )
     return (out / "metrics.json").exists() and bool(metrics_of(out).get("finished"))
 
 
@@ -55,8 +59,10 @@ def metrics_of(out: Path) -> dict:
     """
     metrics = read_json(out / "metrics.json")
     if not isinstance(metrics, dict) or not isinstance(metrics.get("metrics"), dict):
-        raise UserError(f"{out / 'metrics.json'} is not one that `research fit` wrote; expected an object with metrics. Name "
-                        "another --out, or delete this folder.")  # fmt: skip
+        raise UserError(
+            f"{out / 'metrics.json'} is not one that `research fit` wrote; expected an object with metrics. Name "
+            "another --out, or delete this folder."
+        )
     return metrics
 
 
@@ -91,9 +97,8 @@ def place_of(out: str, ids: tuple[str, ...]) -> str:
 
 
 def write_origin(
-    args: argparse.Namespace, out: Path, resolved: dict, module: Any, data: Any, trainer: "L.Trainer", resumed: bool,
-    point: str,
-) -> None:  # fmt: skip
+    args: argparse.Namespace, out: Path, resolved: dict, module: Any, data: Any, trainer: "L.Trainer", resumed: bool, point: str
+) -> None:
     """Write what the run is made of, or check that it still is.
 
     Raises:
@@ -105,22 +110,32 @@ def write_origin(
         marker = read_json(out / MARKER)
         marker = marker if isinstance(marker, dict) else {}
         if (earlier := marker.get("made_of")) != made_of:
-            raise UserError(f"the data or the base model of {out} have changed since its checkpoint (hash "
-                            f"{str(earlier)[:12]}…, now {made_of[:12]}…); expected the same, to go on. Name another --out, "
-                            "or delete it.")  # fmt: skip
+            raise UserError(
+                f"the data or the base model of {out} have changed since its checkpoint (hash "
+                f"{str(earlier)[:12]}…, now {made_of[:12]}…); expected the same, to go on. Name another --out, "
+                "or delete it."
+            )
         before = {*fingerprints_of(marker)} - {None, code_fingerprint()}
         if before:
             if reason := stale_because(before, resolved, out):
                 say(f"warning: {out}: {reason}; it goes on with this code, and counts as stale")
-            write_json(
-                out / MARKER, marker | {"fingerprint": code_fingerprint(), "earlier_fingerprints": sorted(before)}
-            )
+            write_json(out / MARKER, marker | {"fingerprint": code_fingerprint(), "earlier_fingerprints": sorted(before)})
         return
     # the marker first: a folder that holds other files and no marker would be taken for somebody else's
     device = str(trainer.strategy.root_device)
-    write_json(out / MARKER, provenance(args.command, made_of=made_of, seed=resolved["seed_everything"], device=device,
-                                        processes=trainer.world_size, point=point, fingerprint=code_fingerprint(),
-                                        **facts))  # fmt: skip
+    write_json(
+        out / MARKER,
+        provenance(
+            args.command,
+            made_of=made_of,
+            seed=resolved["seed_everything"],
+            device=device,
+            processes=trainer.world_size,
+            point=point,
+            fingerprint=code_fingerprint(),
+            **facts,
+        ),
+    )
     with atomic_write(out / "config.yaml") as stream:
         yaml.safe_dump(resolved, stream, sort_keys=False, allow_unicode=True)
 

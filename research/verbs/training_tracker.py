@@ -26,8 +26,10 @@ def tracker_of(choice: str, out: Path, resolved: dict, point: str) -> Tracker:
         write_json(path, {"id": agents or (point if group else uuid.uuid4().hex[:12])})
     known = read_json(path)
     if not isinstance(known, dict) or not isinstance(known.get("id"), str):
-        raise UserError(f"{path} is not one this tool wrote; expected an object with the id of the W&B run. Delete it, and "
-                        "a new W&B run begins.")  # fmt: skip
+        raise UserError(
+            f"{path} is not one this tool wrote; expected an object with the id of the W&B run. Delete it, and "
+            "a new W&B run begins."
+        )
     resolved = resolved | {"sweep": {"name": group or theirs, "point": point}}
     return Tracker(choice, out, "fit", resolved, id=known["id"], group=group)
 
@@ -37,9 +39,7 @@ def summarise(tracker: Tracker, out: Path, metrics: dict, module: Any) -> None:
 
     W&B's own summary holds the last validation; results are about the kept model, which may be an earlier one.
     """
-    facts = (metrics.get("trained") or {}) | {
-        name: metrics.get(name) for name in ("seconds", "steps", "temperature", "pruned")
-    }
+    facts = (metrics.get("trained") or {}) | {name: metrics.get(name) for name in ("seconds", "steps", "temperature", "pruned")}
     size = facts.get("trained_parameters", sum(p.numel() for p in module.parameters() if p.requires_grad))
     values = {f"val/{name}": value for name, value in metrics["metrics"].items() if value is not None}
     values["trained_parameters"] = size  # by itself too: an axis of W&B's plots

@@ -30,29 +30,31 @@ def open_out(out: Path, source: str, split: str) -> dict:
     from research.runfolder import disk_error, hash_file, read_json, require_space
 
     if out.is_dir() or out.suffix != ".jsonl":
-        wrong, better = (
-            ("is a folder", out / "negatives.jsonl") if out.is_dir() else ("does not end in .jsonl", f"{out}.jsonl")
-        )
+        wrong, better = ("is a folder", out / "negatives.jsonl") if out.is_dir() else ("does not end in .jsonl", f"{out}.jsonl")
         raise UserError(f"--out {out} {wrong}; expected a file of triplets. Name another, {better} for example.")
     facts: dict = {}
     if sidecar(out).exists():
         facts = read_json(sidecar(out))
-        if (
-            not isinstance(facts, dict)
-            or facts.get("verb") != "mine"
-            or not {"key", "sha256", "counts"} <= facts.keys()
-        ):
-            raise UserError(f"{sidecar(out)} is not one that `research mine` wrote; expected the facts of {out.name}. Nothing "
-                            "was touched: name another --out, or delete both.")  # fmt: skip
+        if not isinstance(facts, dict) or facts.get("verb") != "mine" or not {"key", "sha256", "counts"} <= facts.keys():
+            raise UserError(
+                f"{sidecar(out)} is not one that `research mine` wrote; expected the facts of {out.name}. Nothing "
+                "was touched: name another --out, or delete both."
+            )
         if [facts.get("source"), facts.get("split")] != [source, split]:
-            raise UserError(f"--out {out} was mined from {facts.get('source')} split {facts.get('split')}, expected "
-                            f"{source} split {split}; nothing was touched. Name another file, or delete this one.")  # fmt: skip
+            raise UserError(
+                f"--out {out} was mined from {facts.get('source')} split {facts.get('split')}, expected "
+                f"{source} split {split}; nothing was touched. Name another file, or delete this one."
+            )
         if facts["sha256"] and out.exists() and hash_file(out) != facts["sha256"]:
-            raise UserError(f"--out {out} was changed since it was mined, expected sha256 {facts['sha256'][:12]}…; nothing "
-                            "was touched. Name another file, or delete this one.")  # fmt: skip
+            raise UserError(
+                f"--out {out} was changed since it was mined, expected sha256 {facts['sha256'][:12]}…; nothing "
+                "was touched. Name another file, or delete this one."
+            )
     elif out.exists():
-        raise UserError(f"--out {out} exists, but not the {sidecar(out).name} that `research mine` writes beside its files, "
-                        "expected with it; nothing was touched. Name another file.")  # fmt: skip
+        raise UserError(
+            f"--out {out} exists, but not the {sidecar(out).name} that `research mine` writes beside its files, "
+            "expected with it; nothing was touched. Name another file."
+        )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out.parent):

@@ -24,8 +24,12 @@ def environment(device: str) -> dict:
 
     A copy without .git is told its commit by TANDEM_COMMIT; `sources` is a hash of the code in any case.
     """
-    files = sorted(path for name in ("research", "scripts", "configs", "tests") for path in (ROOT / name).rglob("*")
-                   if path.suffix in (".py", ".sh", ".yaml"))  # fmt: skip
+    files = sorted(
+        path
+        for name in ("research", "scripts", "configs", "tests")
+        for path in (ROOT / name).rglob("*")
+        if path.suffix in (".py", ".sh", ".yaml")
+    )
     found = provenance(
         sys.argv,
         sources=hash_json({str(path.relative_to(ROOT)): hash_file(path) for path in files})[:16],
@@ -36,9 +40,15 @@ def environment(device: str) -> dict:
     found["git_commit"] = found["git_commit"] or os.environ.get("TANDEM_COMMIT")
     if device == "cuda":
         card = torch.cuda.get_device_properties(0)
-        found |= {"card": card.name, "gib": round(card.total_memory / 2**30, 1), "capability": f"{card.major}.{card.minor}",
-                  "multiprocessors": card.multi_processor_count, "cuda": torch.version.cuda,
-                  "cudnn": torch.backends.cudnn.version(), "driver": _driver()}  # fmt: skip
+        found |= {
+            "card": card.name,
+            "gib": round(card.total_memory / 2**30, 1),
+            "capability": f"{card.major}.{card.minor}",
+            "multiprocessors": card.multi_processor_count,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "driver": _driver(),
+        }
     return found
 
 
@@ -56,9 +66,7 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def peak_flops(
-    dtype: torch.dtype, device: str, tf32: bool = False, sizes: tuple[int, ...] = (), seconds: float = 0.6
-) -> dict:
+def peak_flops(dtype: torch.dtype, device: str, tf32: bool = False, sizes: tuple[int, ...] = (), seconds: float = 0.6) -> dict:
     """FLOP/s of square matrix products.
 
     Args:
@@ -112,13 +120,20 @@ def bench_device(device: str, tiny: bool = False) -> dict:
     """Peaks in TFLOP/s and the bandwidth in GB/s."""
     sizes, seconds = ((512,), 0.05) if tiny else ((), 0.6)
     found = {}
-    kinds = {"bf16": (torch.bfloat16, False), "fp16": (torch.float16, False), "tf32": (torch.float32, True),
-             "fp32": (torch.float32, False)}  # fmt: skip
+    kinds = {
+        "bf16": (torch.bfloat16, False),
+        "fp16": (torch.float16, False),
+        "tf32": (torch.float32, True),
+        "fp32": (torch.float32, False),
+    }
     for name, (dtype, tf32) in kinds.items():
         if device == "cpu" and name in ("fp16", "tf32"):
             continue  # no such units
         peak = peak_flops(dtype, device, tf32, sizes, seconds)
         by_size = {size: round(rate / 1e12, 3) for size, rate in peak["by_size"].items()}
-        found |= {f"peak_tflops_{name}": by_size[peak["size"]], f"peak_size_{name}": peak["size"],
-                  f"tflops_by_size_{name}": by_size}  # fmt: skip
+        found |= {
+            f"peak_tflops_{name}": by_size[peak["size"]],
+            f"peak_size_{name}": peak["size"],
+            f"tflops_by_size_{name}": by_size,
+        }
     return found | {"copy_gb_per_second": round(copy_bandwidth(device, 2**24 if tiny else 0) / 1e9, 1)}

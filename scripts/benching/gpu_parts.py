@@ -44,9 +44,7 @@ class Check:
             return
         left, likely = self.seconds - (time.monotonic() - self.started), max(self.took[-3:])
         if left < likely:
-            self.leave_out(
-                name, f"{left:.0f} s of {self.seconds:.0f} were left; the last cases took up to {likely:.0f}"
-            )
+            self.leave_out(name, f"{left:.0f} s of {self.seconds:.0f} were left; the last cases took up to {likely:.0f}")
             return
         print(f"{self.facts['part']}: {name} ({left:.0f} s left)", file=sys.stderr, flush=True)
         start = time.monotonic()
@@ -108,12 +106,22 @@ def tests(check: Check) -> None:
     def run(*which: str) -> dict:
         with tempfile.TemporaryDirectory() as scratch:
             report = Path(scratch, "junit.xml")
-            command = [sys.executable, "-m", "pytest", *which, "-m", "gpu", "-q", "-p", "no:cacheprovider", "-o", "addopts=",
-                       f"--junitxml={report}"]  # fmt: skip
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                *which,
+                "-m",
+                "gpu",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "-o",
+                "addopts=",
+                f"--junitxml={report}",
+            ]
             place = {"TANDEM_GPU_TESTS": "cpu"} if check.tiny else {}
-            done = subprocess.run(
-                command, cwd=ROOT, env=os.environ | place, stdout=sys.stderr, check=False, timeout=200
-            )
+            done = subprocess.run(command, cwd=ROOT, env=os.environ | place, stdout=sys.stderr, check=False, timeout=200)
             if not report.exists():
                 raise RuntimeError(f"pytest ended with {done.returncode} and wrote no report")
             return outcomes(report) | {"exit_code": done.returncode}
@@ -160,8 +168,9 @@ def training(check: Check) -> None:
     grid = [
         (f"{task} {shape} {size} pairs x {length} tokens, from {given}", (task, size, length, shape, given))
         for length, size, shape, given, task in itertools.product(
-            tokens, sizes, shapes, ("texts", "tokens"), bench_training.TASKS)
-    ]  # fmt: skip
+            tokens, sizes, shapes, ("texts", "tokens"), bench_training.TASKS
+        )
+    ]
     # all positions of so many pairs through so large a model want more than 80 GiB: last, to see who can
     grid.sort(key=lambda case: case[1][0] == "contrastive" and case[1][1:4] == (1024, 128, "110m"))
     half = len(grid) if check.tiny else len(grid) // 2  # those of 128 tokens
@@ -201,16 +210,16 @@ def language(check: Check) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         bench = bench_lm.Bench(check.device, Path(scratch), random_weights=True, peak=check.peak)
         if "trl" not in bench.names():
-            check.leave_out(
-                "TRL's trainers", "trl or datasets is not installed; the peer is a plain transformers + PEFT loop"
-            )
+            check.leave_out("TRL's trainers", "trl or datasets is not installed; the peer is a plain transformers + PEFT loop")
         try:
             for name, case in cases.items():
                 check.case(name, functools.partial(measured, bench, case, rounds, steps))
             for name, case in [] if check.tiny else cases.items():  # a compilation takes a minute
                 if (case[2], case[3]) in ((2048, "1.5b"), (256, "135m")) and case[0] == "sft":
-                    check.case(f"{name}, against torch.compile", functools.partial(
-                        measured, bench, case, rounds, steps, ["ours", "compiled"]))  # fmt: skip
+                    check.case(
+                        f"{name}, against torch.compile",
+                        functools.partial(measured, bench, case, rounds, steps, ["ours", "compiled"]),
+                    )
         finally:
             bench.close()
 

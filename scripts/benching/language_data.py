@@ -37,9 +37,7 @@ def data_of(case: dict, tokenizer):
     """Our DataModule on the rows, in their order; the rows that every side trains on come from it."""
     kind = InstructionData if case["task"] == "sft" else PreferenceData
     layout = loading(case["device"]) | ({} if case["chunks"] else {"chunk_overhead": None})
-    data = kind(
-        case["rows"], train_split=None, val_split=None, batch_size=case["batch"], max_length=case["tokens"], **layout
-    )
+    data = kind(case["rows"], train_split=None, val_split=None, batch_size=case["batch"], max_length=case["tokens"], **layout)
     if case["made_up"]:
         data.tokens["train"] = tokens_of_words(data.examples.rows, case["task"], tokenizer)
     data.prepare(tokenizer)
@@ -56,8 +54,10 @@ def tokens_of_words(rows: list[dict], task: str, tokenizer):
     if task == "sft":
         parts = [(ids(row["prompt"]), ids(row["completion"], True)) for row in rows]
         return Tokenised([{"input_ids": p + c, "labels": [-100] * len(p) + c} for p, c in parts], index, 0, 0)
-    made = [{"prompt_ids": ids(row["prompt"]), "chosen_ids": ids(row["chosen"], True),
-             "rejected_ids": ids(row["rejected"], True)} for row in rows]  # fmt: skip
+    made = [
+        {"prompt_ids": ids(row["prompt"]), "chosen_ids": ids(row["chosen"], True), "rejected_ids": ids(row["rejected"], True)}
+        for row in rows
+    ]
     return PreferenceRows(made, index, 0, 0, hash_json(made))
 
 

@@ -82,22 +82,40 @@ def train_trl(case: dict, turns: Turns) -> None:
     gpu = case["device"] == "cuda"
     table = Dataset.from_list([kept[i] for i in rows.index] * (16 if gpu else 1))  # no epoch ends in a turn
     common = {
-        "output_dir": tempfile.mkdtemp(), "per_device_train_batch_size": case["batch"], "num_train_epochs": 10**4,
-        "learning_rate": case["lr"], "lr_scheduler_type": "constant", "weight_decay": 0.0, "max_grad_norm": 1.0,
-        "bf16": case["precision"] == "bf16", "gradient_checkpointing": False, "save_strategy": "no", "logging_steps": 1,
-        "report_to": "none", "disable_tqdm": True, "use_cpu": not gpu, "max_length": case["tokens"], "seed": 0,
-        "dataloader_pin_memory": gpu, "dataloader_drop_last": True,
-        "dataloader_num_workers": gpu_overlay()["workers"] if gpu else 0, "dataloader_persistent_workers": gpu,
-    }  # fmt: skip
-    base, config = (SFTTrainer, SFTConfig(completion_only_loss=True, shuffle_dataset=False, **common)) \
-        if case["task"] == "sft" else (DPOTrainer, DPOConfig(precompute_ref_log_probs=True, beta=BETA, **common))  # fmt: skip
+        "output_dir": tempfile.mkdtemp(),
+        "per_device_train_batch_size": case["batch"],
+        "num_train_epochs": 10**4,
+        "learning_rate": case["lr"],
+        "lr_scheduler_type": "constant",
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "bf16": case["precision"] == "bf16",
+        "gradient_checkpointing": False,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not gpu,
+        "max_length": case["tokens"],
+        "seed": 0,
+        "dataloader_pin_memory": gpu,
+        "dataloader_drop_last": True,
+        "dataloader_num_workers": gpu_overlay()["workers"] if gpu else 0,
+        "dataloader_persistent_workers": gpu,
+    }
+    base, config = (
+        (SFTTrainer, SFTConfig(completion_only_loss=True, shuffle_dataset=False, **common))
+        if case["task"] == "sft"
+        else (DPOTrainer, DPOConfig(precompute_ref_log_probs=True, beta=BETA, **common))
+    )
 
     class InOrder(base):
         def _get_train_sampler(self, dataset=None):
             return torch.utils.data.SequentialSampler(self.train_dataset)
 
-    trainer = InOrder(model, args=config, train_dataset=table, processing_class=tokenizer,
-                      peft_config=adapter_of(case), callbacks=[Pause()])  # fmt: skip
+    trainer = InOrder(
+        model, args=config, train_dataset=table, processing_class=tokenizer, peft_config=adapter_of(case), callbacks=[Pause()]
+    )
     start_from(trainer.model, case)
     trainer.train()
 
@@ -149,8 +167,11 @@ def batch_of(rows: list[dict], device: str) -> dict[str, torch.Tensor]:
 
 def pair_logps(model, pairs: list[dict], device: str) -> torch.Tensor:
     """(b, 2) log-probabilities of both completions, the chosen ones first; in one forward pass, as TRL does it."""
-    rows = [{"input_ids": pair["prompt_ids"] + pair[side], "labels": [-100] * len(pair["prompt_ids"]) + pair[side]}
-            for side in ("chosen_ids", "rejected_ids") for pair in pairs]  # fmt: skip
+    rows = [
+        {"input_ids": pair["prompt_ids"] + pair[side], "labels": [-100] * len(pair["prompt_ids"]) + pair[side]}
+        for side in ("chosen_ids", "rejected_ids")
+        for pair in pairs
+    ]
     batch = batch_of(rows, device)
     labels = batch.pop("labels")[:, 1:]
     logits = model(**batch, use_cache=False).logits[:, :-1].float()

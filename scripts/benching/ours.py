@@ -26,11 +26,7 @@ def loading(device: str) -> dict:
 
 
 def fit_in_turns(
-    module: L.LightningModule,
-    data: L.LightningDataModule,
-    case: dict,
-    turns: Turns,
-    loss: Callable[[L.Trainer], float | None],
+    module: L.LightningModule, data: L.LightningDataModule, case: dict, turns: Turns, loss: Callable[[L.Trainer], float | None]
 ) -> None:
     """Train until the case ends.
 
@@ -52,20 +48,32 @@ def fit_in_turns(
     made = data.train_dataloader
     data.train_dataloader = lambda: held(endless(made(), data.batch_size), case)
     trainer = L.Trainer(
-        accelerator=case["device"].replace("cuda", "gpu"), devices=1, max_steps=10**6, max_epochs=None, logger=False,
-        precision=PRECISIONS[case["precision"]], callbacks=[Pause()], enable_progress_bar=False, enable_checkpointing=False,
-        enable_model_summary=False, use_distributed_sampler=False,
-    )  # fmt: skip
+        accelerator=case["device"].replace("cuda", "gpu"),
+        devices=1,
+        max_steps=10**6,
+        max_epochs=None,
+        logger=False,
+        precision=PRECISIONS[case["precision"]],
+        callbacks=[Pause()],
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
     trainer.fit(module, datamodule=data)
 
 
 def endless(loader: DataLoader, size: int) -> DataLoader:
     """A DataModule's loader over its examples in their order, again and again: an epoch's end would fall into a turn."""
     return DataLoader(
-        loader.dataset, batch_sampler=InOrder(len(loader.dataset), size), collate_fn=loader.collate_fn,
-        num_workers=loader.num_workers, multiprocessing_context=loader.multiprocessing_context,
-        worker_init_fn=loader.worker_init_fn, pin_memory=loader.pin_memory,
-    )  # fmt: skip
+        loader.dataset,
+        batch_sampler=InOrder(len(loader.dataset), size),
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        multiprocessing_context=loader.multiprocessing_context,
+        worker_init_fn=loader.worker_init_fn,
+        pin_memory=loader.pin_memory,
+    )
 
 
 def held(loader: DataLoader, case: dict) -> DataLoader:

@@ -56,8 +56,12 @@ def write_rows(pairs: list[tuple[str, str]], task: str, path: Path) -> Path:
     rows = [(query, [doc]) for query, doc in pairs] if task == "contrastive" else list(groups_of(pairs))
     with open(path, "w") as stream:
         for i, (query, docs) in enumerate(rows):
-            row = {"query_id": f"q{i}", "query": query, "positive_passages": passages(docs[:1]),
-                   "negative_passages": passages(docs[1:])}  # fmt: skip
+            row = {
+                "query_id": f"q{i}",
+                "query": query,
+                "positive_passages": passages(docs[:1]),
+                "negative_passages": passages(docs[1:]),
+            }
             stream.write(json.dumps(row) + "\n")
     return path
 
@@ -66,9 +70,7 @@ def batches_of(path: str, task: str, pairs: int) -> Iterator[list[tuple[str, str
     """(query, document) of each step, without end; a cross-encoder's step has pairs/8 queries, their own documents first."""
     rows = [json.loads(line) for line in open(path)]
     flat = [
-        (row["query"], passage["text"])
-        for row in rows
-        for passage in (*row["positive_passages"], *row["negative_passages"])
+        (row["query"], passage["text"]) for row in rows for passage in (*row["positive_passages"], *row["negative_passages"])
     ]
     whole = len(flat) // pairs * pairs
     while True:

@@ -28,8 +28,9 @@ def train_ours(case: dict, turns: Turns) -> None:
     settings = {"optimisation": Optimisation(lr=2e-5, warmup=0, decay="constant"), "dropout": case["dropout"]}
     splits = {"val_split": None, "test_split": None, **loading(case["device"])}
     if case["task"] == "contrastive":
-        module = DualEncoderModule(case["model"], temperature=1 / SCALE, query_max_length=length, doc_max_length=length,
-                                   **settings)  # fmt: skip
+        module = DualEncoderModule(
+            case["model"], temperature=1 / SCALE, query_max_length=length, doc_max_length=length, **settings
+        )
         data = PairData(case["rows"], batch_size=case["pairs"], **splits)
     else:
         module = CrossEncoderModule(case["model"], loss="bce", max_length=length, **settings)
@@ -40,8 +41,11 @@ def train_ours(case: dict, turns: Turns) -> None:
 def load_theirs(case: dict):
     """sentence-transformers' model and loss."""
     none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    more = {"device": case["device"], "config_kwargs": none if case["dropout"] == 0 else {},
-            "model_kwargs": {"attn_implementation": case["attention"]}}  # fmt: skip
+    more = {
+        "device": case["device"],
+        "config_kwargs": none if case["dropout"] == 0 else {},
+        "model_kwargs": {"attn_implementation": case["attention"]},
+    }
     if case["task"] == "contrastive":
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.losses import MultipleNegativesRankingLoss
@@ -83,27 +87,45 @@ def train_trainer(case: dict, turns: Turns) -> None:
             turns.step_done(lambda: loss_of(model, case, state.global_step))
 
     common = {
-        "output_dir": tempfile.mkdtemp(), "per_device_train_batch_size": case["pairs"], "num_train_epochs": 10**4,
-        "learning_rate": 2e-5, "weight_decay": 0.01, "max_grad_norm": 1.0, "lr_scheduler_type": "constant",
-        "bf16": case["precision"] == "bf16", "save_strategy": "no", "eval_strategy": "no", "logging_strategy": "no",
-        "report_to": "none", "disable_tqdm": True, "batch_sampler": Sequential, "use_cpu": case["device"] == "cpu", "seed": 0,
-        "dataloader_num_workers": case["workers"], "dataloader_persistent_workers": case["workers"] > 0,
+        "output_dir": tempfile.mkdtemp(),
+        "per_device_train_batch_size": case["pairs"],
+        "num_train_epochs": 10**4,
+        "learning_rate": 2e-5,
+        "weight_decay": 0.01,
+        "max_grad_norm": 1.0,
+        "lr_scheduler_type": "constant",
+        "bf16": case["precision"] == "bf16",
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "batch_sampler": Sequential,
+        "use_cpu": case["device"] == "cpu",
+        "seed": 0,
+        "dataloader_num_workers": case["workers"],
+        "dataloader_persistent_workers": case["workers"] > 0,
         "dataloader_pin_memory": case["device"] == "cuda",
-    }  # fmt: skip
+    }
     model, loss = load_theirs(case)
     rows = [json.loads(line) for line in open(case["rows"])]
     rows *= 16 if case["workers"] else 1  # no epoch ends in a turn: its loaders would start anew
     if case["task"] == "contrastive":
         from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
-        data = Dataset.from_dict({"anchor": [row["query"] for row in rows],
-                                  "positive": [row["positive_passages"][0]["text"] for row in rows]})  # fmt: skip
+        data = Dataset.from_dict(
+            {"anchor": [row["query"] for row in rows], "positive": [row["positive_passages"][0]["text"] for row in rows]}
+        )
         kind, args = SentenceTransformerTrainer, SentenceTransformerTrainingArguments(**common)
     else:
         from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 
-        flat = [(row["query"], doc["text"], label) for row in rows for label, docs in
-                ((1.0, row["positive_passages"]), (0.0, row["negative_passages"])) for doc in docs]  # fmt: skip
+        flat = [
+            (row["query"], doc["text"], label)
+            for row in rows
+            for label, docs in ((1.0, row["positive_passages"]), (0.0, row["negative_passages"]))
+            for doc in docs
+        ]
         data = Dataset.from_dict(dict(zip(("query", "doc", "label"), map(list, zip(*flat, strict=True)), strict=True)))
         kind, args = CrossEncoderTrainer, CrossEncoderTrainingArguments(**common)
     kind(model, args, data, loss=loss, callbacks=[Pause()]).train()
@@ -126,8 +148,18 @@ def train_loop(case: dict, turns: Turns) -> None:
                     yield [dict(tokenize(texts)) for texts in map(list, zip(*batch, strict=True))]
                 else:
                     queries, docs = map(list, zip(*batch, strict=True))
-                    yield [dict(model.tokenizer(queries, docs, padding=True, truncation="longest_first",
-                                                max_length=model.max_length, return_tensors="pt"))]  # fmt: skip
+                    yield [
+                        dict(
+                            model.tokenizer(
+                                queries,
+                                docs,
+                                padding=True,
+                                truncation="longest_first",
+                                max_length=model.max_length,
+                                return_tensors="pt",
+                            )
+                        )
+                    ]
 
     def forward(features: list[dict]) -> torch.Tensor:
         if case["task"] == "contrastive":
@@ -139,9 +171,13 @@ def train_loop(case: dict, turns: Turns) -> None:
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.01}, {"params": other, "weight_decay": 0.0}], lr=2e-5, fused=True
     )
-    loader = torch.utils.data.DataLoader(Texts(), batch_size=None, num_workers=case["workers"],
-                                         multiprocessing_context="fork" if case["workers"] else None,
-                                         pin_memory=case["device"] == "cuda")  # fmt: skip
+    loader = torch.utils.data.DataLoader(
+        Texts(),
+        batch_size=None,
+        num_workers=case["workers"],
+        multiprocessing_context="fork" if case["workers"] else None,
+        pin_memory=case["device"] == "cuda",
+    )
     turns.begin(case["warmup"])
     for step, batch in enumerate(held(loader, case), 1):
         features = [
@@ -172,8 +208,13 @@ def loss_of(model, case: dict, step: int) -> float | None:
     body.eval()
 
     def tokens(*texts):
-        encoded = tokenizer(*texts, padding=True, truncation="longest_first" if len(texts) > 1 else True,
-                            max_length=case["tokens"] or LENGTH, return_tensors="pt")  # fmt: skip
+        encoded = tokenizer(
+            *texts,
+            padding=True,
+            truncation="longest_first" if len(texts) > 1 else True,
+            max_length=case["tokens"] or LENGTH,
+            return_tensors="pt",
+        )
         return encoded.to(next(body.parameters()).device)
 
     with torch.no_grad(), torch.autocast(case["device"], enabled=False):
@@ -182,9 +223,7 @@ def loss_of(model, case: dict, step: int) -> float | None:
             for texts in (queries, docs):
                 inputs = tokens(texts)
                 weights = inputs["attention_mask"].unsqueeze(-1).float()
-                rows.append(
-                    F.normalize((body(**inputs).last_hidden_state.float() * weights).sum(1) / weights.sum(1), dim=-1)
-                )
+                rows.append(F.normalize((body(**inputs).last_hidden_state.float() * weights).sum(1) / weights.sum(1), dim=-1))
             loss = F.cross_entropy(rows[0] @ rows[1].T * SCALE, torch.arange(len(batch), device=rows[0].device))
         else:
             logits = body(**tokens(queries, docs)).logits.squeeze(-1).float()

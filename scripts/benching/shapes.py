@@ -27,22 +27,41 @@ ENCODERS = {
 }
 """BERT's: all-MiniLM-L6-v2, BERT-base."""
 DECODERS = {
-    "tiny": {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-             "num_key_value_heads": 2, "intermediate_size": 128, "vocab_size": 512},
-    "135m": {"model_type": "llama", "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9,
-             "num_key_value_heads": 3, "intermediate_size": 1536, "vocab_size": 49152},
-    "1.5b": {"model_type": "qwen2", "hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12,
-             "num_key_value_heads": 2, "intermediate_size": 8960, "vocab_size": 151936},
-}  # fmt: skip
+    "tiny": {
+        "model_type": "llama",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 128,
+        "vocab_size": 512,
+    },
+    "135m": {
+        "model_type": "llama",
+        "hidden_size": 576,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "intermediate_size": 1536,
+        "vocab_size": 49152,
+    },
+    "1.5b": {
+        "model_type": "qwen2",
+        "hidden_size": 1536,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "intermediate_size": 8960,
+        "vocab_size": 151936,
+    },
+}
 """SmolLM2-135M, Qwen2.5-1.5B; input and output embeddings are one matrix."""
 WORDS = 30518
 
 
 def word_tokenizer(words: int, special: dict[str, str], single: str, pair: str | None = None):
     """A token a word w0, w1, …; special tokens first."""
-    vocabulary = {
-        token: i for i, token in enumerate(dict.fromkeys([*special.values(), *(f"w{i}" for i in range(words))]))
-    }
+    vocabulary = {token: i for i, token in enumerate(dict.fromkeys([*special.values(), *(f"w{i}" for i in range(words))]))}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=special["unk_token"]))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     marks = [(token, vocabulary[token]) for token in special.values() if token in f"{single} {pair}"]
@@ -66,8 +85,14 @@ def decoder_folder(shape: str, folder: Path, device: str = "cpu") -> Path:
     """A Hugging Face folder of a causal language model, its weights drawn on `device` and kept in bf16."""
     torch.manual_seed(0)
     words = DECODERS[shape]["vocab_size"] - 2
-    config = AutoConfig.for_model(**DECODERS[shape], tie_word_embeddings=True, max_position_embeddings=4096, bos_token_id=None,
-                                  eos_token_id=0, pad_token_id=0)  # fmt: skip
+    config = AutoConfig.for_model(
+        **DECODERS[shape],
+        tie_word_embeddings=True,
+        max_position_embeddings=4096,
+        bos_token_id=None,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)

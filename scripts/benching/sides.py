@@ -54,8 +54,9 @@ class Side:
         options = json.dumps(self.options | {"answers": writing})
         self.log = tempfile.TemporaryFile("w+", errors="replace")
         command = [sys.executable, self.script, "--side", self.name, options]
-        self.process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=self.log, stderr=self.log,
-                                        pass_fds=[writing])  # fmt: skip
+        self.process = subprocess.Popen(
+            command, text=True, stdin=subprocess.PIPE, stdout=self.log, stderr=self.log, pass_fds=[writing]
+        )
         os.close(writing)
         self.answers = os.fdopen(reading)
 
@@ -91,13 +92,7 @@ class Side:
 
 
 def compare(
-    sides: Sequence[Side],
-    case: dict,
-    rounds: int,
-    steps: int | None,
-    lead: int = 0,
-    count: bool = True,
-    first: bool = False,
+    sides: Sequence[Side], case: dict, rounds: int, steps: int | None, lead: int = 0, count: bool = True, first: bool = False
 ) -> dict:
     """One case on all sides, in turns.
 
@@ -175,6 +170,9 @@ def verdict(found: dict[str, dict], peers: Sequence[str]) -> dict:
         return {"peer": ""}
     peer = min(able, key=lambda name: statistics.median(found[name]["seconds"]))
     turned = [b / a for a, b in zip(ours["seconds"], found[peer]["seconds"], strict=True)]
-    return {"peer": peer, "ratio": round(statistics.median(turned), 3),
-            "range": [round(min(turned), 3), round(max(turned), 3)],
-            "memory_ratio": round(ours["gib"] / found[peer]["gib"], 3)}  # fmt: skip
+    return {
+        "peer": peer,
+        "ratio": round(statistics.median(turned), 3),
+        "range": [round(min(turned), 3), round(max(turned), 3)],
+        "memory_ratio": round(ours["gib"] / found[peer]["gib"], 3),
+    }

@@ -32,11 +32,13 @@ from benching.device import synchronize
 
 mpi._MPI4PY_AVAILABLE = False  # Lightning imports mpi4py where it is installed: it fails or hangs without an MPI
 
-VIEWS = {*"""
+VIEWS = {
+    *"""
 view _unsafe_view reshape _reshape_alias as_strided expand expand_as slice select transpose t permute unsqueeze squeeze detach
 alias split split_with_sizes chunk unbind narrow numpy_T view_as lift_fresh result_type is_same_size to contiguous item empty
 empty_like empty_strided resize_ set_ unflatten flatten swapaxes movedim broadcast_to diagonal
-""".split()}  # fmt: skip
+""".split()
+}
 """ATen operations that start no kernel."""
 WAITING = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal"}
 """ATen operations that wait for the device where there is one."""
@@ -93,9 +95,15 @@ class Turns:
             self._answer(counts(self.profiler, self.device))
             self.profiler = None
         else:
-            self._answer({"seconds": seconds, "loader_seconds": self.loader_seconds, "gib": peak_gib(self.device),
-                          "loss": loss(),
-                          **({"device_seconds": self.begun.elapsed_time(end) / 1000} if end else {})})  # fmt: skip
+            self._answer(
+                {
+                    "seconds": seconds,
+                    "loader_seconds": self.loader_seconds,
+                    "gib": peak_gib(self.device),
+                    "loss": loss(),
+                    **({"device_seconds": self.begun.elapsed_time(end) / 1000} if end else {}),
+                }
+            )
         self._take_order()
 
     # ---- the conversation -------------------------------------------------------------------------------------------------

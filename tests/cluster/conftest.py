@@ -65,9 +65,7 @@ def pytest_collection_modifyitems(items):
 def slurm(tmp_path_factory) -> Iterator["Slurm"]:
     missing = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
     if missing or os.geteuid():
-        pytest.skip(
-            f"no SLURM of our own: {', '.join(missing) + ' absent' if missing else 'not root'} (.ci/run installs it)"
-        )
+        pytest.skip(f"no SLURM of our own: {', '.join(missing) + ' absent' if missing else 'not root'} (.ci/run installs it)")
     root = tmp_path_factory.mktemp("slurm")
     for name in ("state", "spool-n1", "spool-n2"):
         (root / name).mkdir()
@@ -102,9 +100,7 @@ class Slurm:
         self.conf, self.children = conf, []
 
     def start(self) -> None:
-        named = {
-            word for line in Path("/etc/hosts").read_text().splitlines() for word in line.partition("#")[0].split()
-        }
+        named = {word for line in Path("/etc/hosts").read_text().splitlines() for word in line.partition("#")[0].split()}
         if not {"n1", "n2"} <= named:  # the ranks of DDP meet at the name of their first node
             with open("/etc/hosts", "a") as stream:
                 stream.write("\n127.0.0.1 n1 n2\n")
@@ -118,8 +114,9 @@ class Slurm:
         for command in (["slurmctld", "-D", "-c"], ["slurmd", "-D", "-N", "n1"], ["slurmd", "-D", "-N", "n2"]):
             log = open(self.conf.parent / f"{'-'.join(c.strip('-') for c in command)}.out", "w")
             with log:
-                self.children.append(subprocess.Popen([f"/usr/sbin/{command[0]}", *command[1:], "-f", str(self.conf)],
-                                                      stdout=log, stderr=log))  # fmt: skip
+                self.children.append(
+                    subprocess.Popen([f"/usr/sbin/{command[0]}", *command[1:], "-f", str(self.conf)], stdout=log, stderr=log)
+                )
         self.until(lambda: self.ask("sinfo", "-h", "-o", "%t").split()[:1] == ["idle"], 60, "nodes are not idle")
 
     def stop(self) -> None:
@@ -130,9 +127,7 @@ class Slurm:
         for child in self.children:
             try:
                 child.wait(20)
-            except (
-                subprocess.TimeoutExpired
-            ):  # it waits for a step that hangs, and would keep the port of the next cluster
+            except subprocess.TimeoutExpired:  # it waits for a step that hangs, and would keep the port of the next cluster
                 child.kill()
                 child.wait()
 

@@ -17,16 +17,9 @@ STEPS = 30
 
 @pytest.mark.thorough
 def test_an_array_of_agents_runs_each_trial_to_its_end(slurm, place, research, serve, monkeypatch):  # noqa: F811
-    text = CONFIG.replace("max_steps: 2", f"max_steps: {STEPS}\n  max_epochs: -1{CALLBACK}").replace(
-        "disabled", "offline"
-    )
+    text = CONFIG.replace("max_steps: 2", f"max_steps: {STEPS}\n  max_epochs: -1{CALLBACK}").replace("disabled", "offline")
     Path("sft.yaml").write_text(text)
-    value = {
-        "method": "grid",
-        "name": "agents",
-        "parameters": {"seed_everything": {"values": [0, 1]}},
-        "command": COMMAND,
-    }
+    value = {"method": "grid", "name": "agents", "parameters": {"seed_everything": {"values": [0, 1]}}, "command": COMMAND}
     Path("sweep.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
     points = [one["point"] for one in research("sweep", "plan", "sweep.yaml", "--json").json["points"]]
     server = StandIn(Path("sweep.yaml"))

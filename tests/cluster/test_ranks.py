@@ -21,8 +21,12 @@ def written(folder: str, nodes: int, devices: int) -> str:
     trainer += CALLBACK
     text = CONFIG.replace("max_steps: 2", trainer)
     Path(f"{folder}-sft.yaml").write_text(text)
-    value = {"method": "grid", "name": folder, "parameters": {"seed_everything": {"values": [0]}},
-             "command": ["research", "fit", "-c", f"{folder}-sft.yaml", "--out", f"{folder}/{{point}}", "${args}"]}  # fmt: skip
+    value = {
+        "method": "grid",
+        "name": folder,
+        "parameters": {"seed_everything": {"values": [0]}},
+        "command": ["research", "fit", "-c", f"{folder}-sft.yaml", "--out", f"{folder}/{{point}}", "${args}"],
+    }
     Path(f"{folder}.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
     return f"{folder}.yaml"
 
@@ -54,16 +58,12 @@ def test_a_stopped_point_of_two_ranks_is_that_of_two_local_devices(slurm, place,
         else:  # a job of higher priority takes both nodes
             Path("high.sh").write_text("#!/bin/bash\nsleep 1\n")
             slurm.ask("sbatch", "--partition=high", "--nodes=2", "--exclusive", "high.sh")
-        slurm.until(
-            lambda name=name: slurm.hurry() or Path(name, "finished.json").exists(), 120, f"{name} has not ended"
-        )
+        slurm.until(lambda name=name: slurm.hurry() or Path(name, "finished.json").exists(), 120, f"{name} has not ended")
         finished = json.loads(Path(name, "finished.json").read_text())
         assert (finished["states"], finished["rounds"]) == ({"done": 1}, 1)
         # the first rank keeps the books, alone
         found = [event["state"] for event in events(name)]
-        assert found == ["running", "preempted", "running", "done"], Path(
-            name, f"logs/{planned['point']}.log"
-        ).read_text()
+        assert found == ["running", "preempted", "running", "done"], Path(name, f"logs/{planned['point']}.log").read_text()
         assert curve(folder) == curve(Path("alone/run"))  # each step once, with the numbers of both ranks
         assert result(folder) == result(Path("alone/run"))
         weights = "model/adapter_model.safetensors"

@@ -26,11 +26,17 @@ def place(tmp_path, monkeypatch) -> Path:
 
 def written(steps: int, folder: str, points: list[dict]) -> str:
     """A sweep of r × alpha × seed whose points take `steps` steps, slow enough to be interrupted."""
-    Path("sft.yaml").write_text(CONFIG.replace("max_steps: 2", f"max_steps: {steps}\n  max_epochs: -1").replace(
-        "out: run\n", "out: run\nsave_every: 20\n").replace("wandb: disabled", "wandb: offline"))  # fmt: skip
-    value = {"method": "grid", "name": f"tiny-{folder}", "parameters": {"model.adapter": {"values": points},
-             "seed_everything": {"values": [0, 1]}},
-             "command": ["research", "fit", "-c", "sft.yaml", "--out", f"{folder}/{{point}}", "${args}"]}  # fmt: skip
+    Path("sft.yaml").write_text(
+        CONFIG.replace("max_steps: 2", f"max_steps: {steps}\n  max_epochs: -1")
+        .replace("out: run\n", "out: run\nsave_every: 20\n")
+        .replace("wandb: disabled", "wandb: offline")
+    )
+    value = {
+        "method": "grid",
+        "name": f"tiny-{folder}",
+        "parameters": {"model.adapter": {"values": points}, "seed_everything": {"values": [0, 1]}},
+        "command": ["research", "fit", "-c", "sft.yaml", "--out", f"{folder}/{{point}}", "${args}"],
+    }
     Path(f"{folder}.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
     return f"{folder}.yaml"
 
@@ -136,9 +142,14 @@ def test_a_point_out_of_time_saves_and_goes_on(slurm, place, research):
 def test_a_search_through_an_array_has_exactly_run_cap_points(slurm, place, research):
     """Tasks propose their points themselves, two at a time."""
     Path("sft.yaml").write_text(CONFIG)
-    value = {"method": "bayes", "name": "search", "run_cap": 4, "metric": {"name": "val/loss"},
-             "parameters": {"model.optimisation.lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-1}},
-             "command": ["research", "fit", "-c", "sft.yaml", "--out", "search/{point}", "${args}"]}  # fmt: skip
+    value = {
+        "method": "bayes",
+        "name": "search",
+        "run_cap": 4,
+        "metric": {"name": "val/loss"},
+        "parameters": {"model.optimisation.lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-1}},
+        "command": ["research", "fit", "-c", "sft.yaml", "--out", "search/{point}", "${args}"],
+    }
     Path("search.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
     refused = research("sweep", "submit", "search.yaml", "--nodes", "2")
     assert refused.code == 2
@@ -157,15 +168,7 @@ def test_submit_shows_its_scripts_and_refuses_what_slurm_refuses(slurm, place, r
     file = written(2, "dry", POINTS)
     options = ("--throttle 4 --time 2:00:00 --gpus-per-node 1 --nodes 2 --tasks-per-node 1 --sbatch=--qos=x").split()
     shown = research("sweep", "submit", file, "--dry-run", *options, "--setup", "module load cuda").out
-    head = (
-        "array=0-11%4",
-        "time=2:00:00",
-        "gres=gpu:1",
-        "nodes=2",
-        "qos=x",
-        "dependency=afterany:ARRAY",
-        "signal=B:USR1@120",
-    )
+    head = ("array=0-11%4", "time=2:00:00", "gres=gpu:1", "nodes=2", "qos=x", "dependency=afterany:ARRAY", "signal=B:USR1@120")
     for line in (*(f"#SBATCH --{option}" for option in head), "module load cuda", "srun --kill-on-bad-exit=1"):
         assert line in shown
     assert not Path("dry/submit").exists()

@@ -81,9 +81,7 @@ def same_run(a: str | Path, b: str | Path) -> None:
     weights = [Path(folder, "model/model.safetensors").read_bytes() for folder in (a, b)]
     assert weights[0] == weights[1]
     values = [json.loads(Path(folder, "metrics.json").read_text()) for folder in (a, b)]
-    assert {n: v for n, v in values[0].items() if n != "seconds"} == {
-        n: v for n, v in values[1].items() if n != "seconds"
-    }
+    assert {n: v for n, v in values[0].items() if n != "seconds"} == {n: v for n, v in values[1].items() if n != "seconds"}
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -91,19 +89,30 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def process(*argv: str, **options) -> Result:
-    done = subprocess.run([sys.executable, "-m", "research", *argv], env=environment(**options.pop("env", {})), text=True,
-                          capture_output=True, timeout=options.pop("timeout", 300), check=False, **options)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "research", *argv],
+        env=environment(**options.pop("env", {})),
+        text=True,
+        capture_output=True,
+        timeout=options.pop("timeout", 300),
+        check=False,
+        **options,
+    )
     return Result(done.returncode, done.stdout, done.stderr)
 
 
 def signalled(number: int, argv: str, until: str, group: bool = False) -> Result:
     """A process of its own that gets the signal as soon as the file `until` is there; with `group`, its children too."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "research", *argv.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "research", *argv.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env=environment(),
         # a shell's background job is born with SIGINT ignored, and so would its children be
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), process_group=0,
-    )  # fmt: skip
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        process_group=0,
+    )
     started = time.monotonic()
     while not Path(until).exists():
         assert child.poll() is None, child.communicate()[1]

@@ -24,18 +24,32 @@ def answers(tandem_data, minilm, tmp_path_factory):
     environment = {**os.environ, "TANDEM_CACHE": str(scratch / "cache")}
 
     def retrieve(name, out, *extra):
-        command = [sys.executable, "-m", "research", "retrieve", "--data", f"beir:{tandem_data / name}", "--split", "test",
-                   "--retriever", MINILM, "--out", str(scratch / out), "--json", *extra]  # fmt: skip
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=550
-        )
+        command = [
+            sys.executable,
+            "-m",
+            "research",
+            "retrieve",
+            "--data",
+            f"beir:{tandem_data / name}",
+            "--split",
+            "test",
+            "--retriever",
+            MINILM,
+            "--out",
+            str(scratch / out),
+            "--json",
+            *extra,
+        ]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=550)
         return json.loads(done.stdout)["stages"]
 
     return {
-        name: {"exact": retrieve(name, f"{name}-exact", "--retriever", "bm25"),
-               "hnsw": retrieve(name, f"{name}-hnsw", "--index", "hnsw", "--ef", "200")}
+        name: {
+            "exact": retrieve(name, f"{name}-exact", "--retriever", "bm25"),
+            "hnsw": retrieve(name, f"{name}-hnsw", "--index", "hnsw", "--ef", "200"),
+        }
         for name in ANCHORS
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("name", ANCHORS)

@@ -23,13 +23,14 @@ def judge(*lines: str):
 
 CURES = [
     # command, what is proposed, the command after it (None: the same), how the place is broken, how it is mended
-    (GET + "@DE --index hnsw --top-k 20 --ef 10", "pass --ef 20", GET + "@DE --index hnsw --top-k 20 "
-     "--ef 20"),
-    (GET + "@DE --index hnsw --top-k 20 --ef 20 --drop-self", "pass --ef 21", GET + "@DE --index "
-     "hnsw --top-k 20 --ef 21 --drop-self"),
+    (GET + "@DE --index hnsw --top-k 20 --ef 10", "pass --ef 20", GET + "@DE --index hnsw --top-k 20 --ef 20"),
+    (
+        GET + "@DE --index hnsw --top-k 20 --ef 20 --drop-self",
+        "pass --ef 21",
+        GET + "@DE --index hnsw --top-k 20 --ef 21 --drop-self",
+    ),
     (GET + "@BM --depth 5", "leave --depth out", GET + "@BM"),
-    (GET + "@BM @RE --top-k 5 --depth 9", "Pass --top-k 9", GET + "@BM --reranker "
-     "./reranker --top-k 9 --depth 9"),
+    (GET + "@BM @RE --top-k 5 --depth 9", "Pass --top-k 9", GET + "@BM --reranker ./reranker --top-k 9 --depth 9"),
     (GET + "@BM @RE --mix 2", "Pass --mix 0.2", GET + "@BM @RE --mix 0.2"),
     (GET + "--retriever BM25", "Write bm25", GET + "@BM"),
     (GET + "@BM @BM", "Remove one", GET + "@BM"),
@@ -43,30 +44,31 @@ CURES = [
     (MINE + "@BM --ranks 9", "1-30", MINE + "@BM --ranks 1-30"),
     (MINE + "@BM --ranks 1-5 --negatives 9", "Leave it out", MINE + "@BM --ranks 1-5"),
     (MINE + "@BM --relative-margin 2", "Pass --relative-margin 0.95", MINE + "@BM --relative-margin 0.95"),
-    (MINE + "@BM --relative-margin 0.9 @RE", "Pass --margin 1", MINE + "@BM --margin 1 "
-     "@RE"),
-    (MINE + "@BM @DE --margin 1", "pass --reranker MODEL", MINE + "@BM @DE "
-     "--margin 1 @RE"),
+    (MINE + "@BM --relative-margin 0.9 @RE", "Pass --margin 1", MINE + "@BM --margin 1 @RE"),
+    (MINE + "@BM @DE --margin 1", "pass --reranker MODEL", MINE + "@BM @DE --margin 1 @RE"),
     (MINE + "@BM --folds", "leave --folds out", MINE + "@BM"),
     (MINE.replace("n.jsonl", "n") + "@BM", "n.jsonl for example", MINE + "@BM"),
     (MEASURE.replace("good", "goood"), "did you mean 'good.trec'", MEASURE),
     (MEASURE.replace("test", "dev"), "--split", MEASURE),
-]  # fmt: skip
+]
 BROKEN = [
-    (MINE + "@BM @DE --folds", "leave --folds out", MINE + "@BM @DE",
-     judge("q0 d0 1", "q0 d1 1", "q2 d1 1")),
+    (MINE + "@BM @DE --folds", "leave --folds out", MINE + "@BM @DE", judge("q0 d0 1", "q0 d1 1", "q2 d1 1")),
     (GET + "@BM", "--skip-bad-rows", None, append(CORPUS, "{oops")),
     (GET + "@BM", "--skip-bad-rows to keep it", None, append(QRELS, "q0\td99\t1")),
     (GET + "@BM", "--skip-bad-rows", None, append(QRELS, "q99\td0\t1")),
     (MEASURE, "--skip-bad-rows", None, append("good.trec", "q0 Q0 d5 1 0.5")),
     (MEASURE, "--skip-bad-rows", None, append("good.trec", "q0 Q0 d5 1 nan x")),
     (MEASURE, "--skip-bad-rows", None, append("good.trec", "q0 Q0 d0 3 0.1 x")),
-    ("encode --data beir:collection --model ./model --out out", "--skip-bad-rows", None,
-     append(CORPUS, '{"_id": "d0", "text": "x"}')),
+    (
+        "encode --data beir:collection --model ./model --out out",
+        "--skip-bad-rows",
+        None,
+        append(CORPUS, '{"_id": "d0", "text": "x"}'),
+    ),
     (MINE + "@BM", "--skip-bad-rows", None, append(QRELS, "q0\td1\t0.5")),
     (GET + "@BM", "Add the header line", None, write(QRELS, "query-id\tscore\nq0\t1\n"), judge("q0 d0 1")),
     (GET + "@BM", "rename the columns", None, append(CORPUS, '{"_id": "x", "body": "a"}'), remove("out")),
-]  # fmt: skip
+]
 
 
 @pytest.fixture
@@ -76,11 +78,7 @@ def place(tmp_path, collection, tiny_bert, tiny_reranker, monkeypatch, research)
 
 
 def typed(command: str) -> str:
-    for short, option in {
-        "@BM": "--retriever bm25",
-        "@DE": "--retriever ./model",
-        "@RE": "--reranker ./reranker",
-    }.items():
+    for short, option in {"@BM": "--retriever bm25", "@DE": "--retriever ./model", "@RE": "--reranker ./reranker"}.items():
         command = command.replace(short, option)
     return command
 
@@ -118,12 +116,7 @@ def test_command_that_makes_the_missing_run_is_the_one_to_type(place, tmp_path):
 
     assert place(MINE + "--retriever bm25").code == 0
     assert place("retrieve --data beir:collection --split dev --retriever bm25 --wandb disabled --out first").code == 0
-    options = {
-        "train": "n.jsonl",
-        "val": "beir:collection",
-        "val_run": "first/bm25.trec",
-        "test_run": "first/gone.trec",
-    }
+    options = {"train": "n.jsonl", "val": "beir:collection", "val_run": "first/bm25.trec", "test_run": "first/gone.trec"}
     with pytest.raises(UserError) as caught:
         CandidateData(**options).load_test()
     command, option = re.search(

@@ -17,8 +17,12 @@ def test_killed_encode_gives_the_same_bits_and_does_not_repeat_what_was_done(tmp
     command = ["encode", "--data", f"beir:{data}", "--model", str(tiny_bert), "--token-budget", "64", "--json"]
     straight = research_process(*command, "--out", tmp_path / "straight").json
 
-    process = subprocess.Popen([sys.executable, "-m", "research", *command, "--out", str(tmp_path / "killed")], cwd=ROOT,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "research", *command, "--out", str(tmp_path / "killed")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     journal = tmp_path / "killed/journal.jsonl"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:

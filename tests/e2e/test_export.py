@@ -21,7 +21,7 @@ METHODS = {
     "dora": lambda: peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, use_dora=True, **CAUSAL),
     "prompt": lambda: peft.PromptTuningConfig(num_virtual_tokens=4, **CAUSAL),
     "prefix": lambda: peft.PrefixTuningConfig(num_virtual_tokens=4, prefix_projection=True, encoder_hidden_size=8, **CAUSAL),
-}  # fmt: skip
+}
 
 
 def adapter_on(base: Path | str, method: str, folder: Path) -> Path:
@@ -216,10 +216,14 @@ def test_retrieval_models_are_loaded_by_sentence_transformers(tiny_bert, researc
     assert len(CrossEncoder("reranker").predict([("a", "b")])) == 1
 
 
-@pytest.mark.parametrize(("options", "says"), [
-    (("base", "--merge"), "holds no adapter"), (("nowhere/at/all",), "does not exist"),
-    (("base", "--out", "base"), "not an empty"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("base", "--merge"), "holds no adapter"),
+        (("nowhere/at/all",), "does not exist"),
+        (("base", "--out", "base"), "not an empty"),
+    ],
+)
 def test_wrong_options_are_refused(options, says, base, research, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     result = research("export", *options, *(() if "--out" in options else ("--out", "out")))

@@ -17,9 +17,21 @@ import test_faults_training
 from research.cli import VERBS
 
 FAULTS = (
-    "missing file", "malformed line", "unknown id", "duplicate", "wrong type", "wrong value", "mismatched store",
-    "unreadable model", "full disk", "no permission", "no network", "lost W&B", "interrupt", "help",
-)  # fmt: skip
+    "missing file",
+    "malformed line",
+    "unknown id",
+    "duplicate",
+    "wrong type",
+    "wrong value",
+    "mismatched store",
+    "unreadable model",
+    "full disk",
+    "no permission",
+    "no network",
+    "lost W&B",
+    "interrupt",
+    "help",
+)
 EMBEDDED = "reads the embedded data only, which is cut from the running Python"
 NO_MODEL = "loads no model"
 NO_IDS = "instructions have no ids; two equal ones are two examples"
@@ -62,10 +74,16 @@ NOT_APPLICABLE = {
 }
 
 ROWS = [
-    *test_faults_data.ROWS, *test_faults_options.ROWS, *test_faults_models.ROWS, *test_faults_stores.ROWS,
-    *test_faults_training.ROWS, *test_faults_language.ROWS, *test_faults_surroundings.NETWORK,
-    *test_faults_sweeps.ROWS, *test_faults_report.ROWS,
-]  # fmt: skip
+    *test_faults_data.ROWS,
+    *test_faults_options.ROWS,
+    *test_faults_models.ROWS,
+    *test_faults_stores.ROWS,
+    *test_faults_training.ROWS,
+    *test_faults_language.ROWS,
+    *test_faults_surroundings.NETWORK,
+    *test_faults_sweeps.ROWS,
+    *test_faults_report.ROWS,
+]
 COVERED = {(row.fault, verb) for row in ROWS for verb in row.verbs.split()}
 COVERED |= {*test_faults_disk.COVERED, *test_faults_training.COVERED, *test_faults_surroundings.COVERED}
 

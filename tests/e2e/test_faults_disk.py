@@ -127,8 +127,7 @@ def test_write_that_fails_at_any_byte_is_refused_and_goes_through_later(command,
 
 @pytest.mark.sample(5)
 @pytest.mark.parametrize("command", WRITERS)
-def test_disk_that_fills_up_after_the_check_is_refused_and_goes_through_later(command, research, place, tmpfs,
-                                                                              monkeypatch):  # fmt: skip
+def test_disk_that_fills_up_after_the_check_is_refused_and_goes_through_later(command, research, place, tmpfs, monkeypatch):
     step = 16 if command in ("fit", "quickstart") else 1  # checkpoints and model take 2 MB, the page 1 MB
     disk = tmpfs(f"size={64 * step * PAGE}")
     usage = shutil.disk_usage(place)
@@ -187,8 +186,15 @@ def process(argv: str, prefix: tuple[str, ...] = (), **options):
     from tests.conftest import ROOT, Result
 
     environment = {**os.environ, "TANDEM_CACHE": "cache", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*prefix, sys.executable, "-m", "research", *shlex.split(argv)], env=environment,
-                          capture_output=True, text=True, timeout=120, check=False, **options)  # fmt: skip
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "research", *shlex.split(argv)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
     return Result(done.returncode, done.stdout, done.stderr)
 
 

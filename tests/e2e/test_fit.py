@@ -51,9 +51,14 @@ def finished(folder: str) -> dict:
 def test_fit_leaves_a_run_folder_that_explains_itself(typed):
     result = typed(FIT)
     assert {path.name for path in Path("run").iterdir()} >= {
-        "config.yaml", "model", "metrics.json", "curves.jsonl", "provenance.json", "checkpoints.json",
+        "config.yaml",
+        "model",
+        "metrics.json",
+        "curves.jsonl",
+        "provenance.json",
+        "checkpoints.json",
         "step-00000015.ckpt",
-    }  # fmt: skip
+    }
     config = yaml.safe_load(Path("run/config.yaml").read_text())
     assert config["model"]["init_args"]["temperature"] == 0.05  # a default that dual.yaml does not name
     assert config["data"]["init_args"]["batch_size"] == 4
@@ -90,8 +95,10 @@ def test_json_is_one_line_of_the_best_validation(typed):
     result = typed(FIT + " --json")
     metrics = result.json["metrics"]
     assert result.json == {"metrics": metrics, "out": "run"}
-    best = max((line for line in fitting.curve("run") if line.get("step") and "val/mrr@10" in line),
-               key=lambda line: line["val/mrr@10"])  # fmt: skip
+    best = max(
+        (line for line in fitting.curve("run") if line.get("step") and "val/mrr@10" in line),
+        key=lambda line: line["val/mrr@10"],
+    )
     assert metrics == {name.removeprefix("val/"): value for name, value in best.items() if name.startswith("val/")}
     assert finished("run")["step"] == best["step"]
 
@@ -104,9 +111,7 @@ def test_retriever_is_a_run_folder(typed):
 
 def test_reranker_is_a_run_folder(typed, candidates):
     metrics = typed("fit -c cross.yaml --json").json["metrics"]
-    found = typed(
-        "retrieve --data beir:collection --split dev --retriever bm25 --reranker cross --depth 8 --out found --json"
-    )
+    found = typed("retrieve --data beir:collection --split dev --retriever bm25 --reranker cross --depth 8 --out found --json")
     assert found.json["metrics"]["mrr@10"] == pytest.approx(metrics["mrr@10"], abs=1e-6)
 
 
@@ -187,10 +192,7 @@ def test_queries_that_are_trained_and_validated_on_are_counted(typed):
     result = typed(f"{FIT} --data.val_split test")
     count = json.loads(Path("run/provenance.json").read_text())["data"]["val_trained"]
     assert count > 0
-    assert (
-        f"warning: {count} of the {count} queries of beir:collection split 'test' (val) are trained on too"
-        in result.err
-    )
+    assert f"warning: {count} of the {count} queries of beir:collection split 'test' (val) are trained on too" in result.err
 
 
 def test_learned_temperature_does_not_stand_in_for_the_learning_rate(typed):
@@ -245,9 +247,7 @@ def test_killed_after_a_checkpoint_the_same_command_equals_a_straight_run(typed)
 
 
 def test_signal_before_the_first_step_stops_at_once(typed, monkeypatch):
-    monkeypatch.setattr(
-        "research.training.dual_encoder.evaluate_retrieval", lambda *_: signal.raise_signal(signal.SIGTERM)
-    )
+    monkeypatch.setattr("research.training.dual_encoder.evaluate_retrieval", lambda *_: signal.raise_signal(signal.SIGTERM))
     result = typed(FIT, code=85)
     assert "stopped; the same command begins anew" in result.err
     monkeypatch.undo()
@@ -384,13 +384,7 @@ def test_wandb_that_is_lost_on_the_way_does_not_end_training(typed, monkeypatch)
 def test_help_with_a_configuration_lists_its_options_and_their_values(verb, typed):
     text = typed(f"{verb} -c dual.yaml --help").out
     assert not Path("run").exists()
-    for option in (
-        "--model.temperature",
-        "--model.optimisation.lr",
-        "--data.batch_size",
-        "--trainer.max_epochs",
-        "--out",
-    ):
+    for option in ("--model.temperature", "--model.optimisation.lr", "--data.batch_size", "--trainer.max_epochs", "--out"):
         assert option in text, option
     assert re.search(r"AdamW and its schedule|above 0, usually 0.01 to 0.1", text)  # docstrings are the help
     assert "default: 0.001" in text  # dual.yaml's lr
@@ -400,9 +394,13 @@ def test_help_with_a_configuration_lists_its_options_and_their_values(verb, type
 
 @pytest.mark.parametrize(
     ("options", "batches"),
-    [("", 15), ("--trainer.max_steps 4", 4), ("--trainer.max_steps 4 --model.optimisation.accumulate 2", 8),
-     ("--trainer.max_epochs -1 --trainer.max_steps 7", 7)],
-)  # fmt: skip
+    [
+        ("", 15),
+        ("--trainer.max_steps 4", 4),
+        ("--trainer.max_steps 4 --model.optimisation.accumulate 2", 8),
+        ("--trainer.max_epochs -1 --trainer.max_steps 7", 7),
+    ],
+)
 def test_bar_knows_how_long_the_training_is(options, batches, typed, monkeypatch):
     totals = []
 

@@ -41,9 +41,7 @@ def encoder(kind: str, tiny_bert: Path, wordpiece, folder: str = "model") -> Non
     first = Transformer(str(tiny_bert))
     static = StaticEmbedding(wordpiece, embedding_dim=12)
     if kind == "adapter":
-        adapted = peft.get_peft_model(
-            first.model, peft.LoraConfig(r=2, target_modules=["query"], init_lora_weights=False)
-        )
+        adapted = peft.get_peft_model(first.model, peft.LoraConfig(r=2, target_modules=["query"], init_lora_weights=False))
         adapted.save_pretrained(folder)
         return
     stack = {
@@ -73,12 +71,8 @@ def test_encoder_trains_and_is_what_the_library_loads(typed, tiny_bert, wordpiec
     np.testing.assert_allclose(np.load("queries/embeddings.npy"), theirs.encode_query(queries), atol=1e-5)
     before = SentenceTransformer("model", device="cpu").encode_document(docs) if kind != "adapter" else None
     assert before is None or np.abs(before - np.load("docs/embeddings.npy")).max() > 1e-5  # it was trained
-    found = typed(
-        "retrieve --data beir:collection --split dev --retriever run --top-k 5 --metrics ndcg@5 --out out --json"
-    )
-    scores = theirs.similarity(
-        theirs.encode_query([asked[q]["text"] for q in asked]), theirs.encode_document(docs)
-    ).numpy()
+    found = typed("retrieve --data beir:collection --split dev --retriever run --top-k 5 --metrics ndcg@5 --out out --json")
+    scores = theirs.similarity(theirs.encode_query([asked[q]["text"] for q in asked]), theirs.encode_document(docs)).numpy()
     ids, rows = json.loads(Path("docs/ids.json").read_text()), list(asked)
     assert found.json["metrics"]["ndcg@5"] >= 0
     for line in Path("out/dense.trec").read_text().splitlines():
@@ -108,8 +102,15 @@ def test_adapter_of_an_encoder_is_exported_as_a_whole_model(typed, tiny_bert, wo
 
 def reranker(kind: str, tiny_bert: Path, wordpiece) -> None:
     torch.manual_seed(0)
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
-             "vocab_size": len(wordpiece), "max_position_embeddings": 64, "initializer_range": 0.3}  # fmt: skip
+    small = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "vocab_size": len(wordpiece),
+        "max_position_embeddings": 64,
+        "initializer_range": 0.3,
+    }
     if kind == "two labels":
         tf.BertForSequenceClassification(tf.BertConfig(num_labels=2, **small)).save_pretrained("model")
     else:  # a language model's yes or no, with its template
@@ -149,20 +150,34 @@ def test_own_code_ends_at_once_without_a_question(typed, tiny_bert, monkeypatch)
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question was asked"))
     shutil.copytree(tiny_bert, "model")
     config = json.loads(Path("model/config.json").read_text())
-    Path("model/config.json").write_text(json.dumps(config | {
-        "model_type": "own", "architectures": ["Own"], "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Own"}
-    }))  # fmt: skip
+    Path("model/config.json").write_text(
+        json.dumps(
+            config
+            | {"model_type": "own", "architectures": ["Own"], "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Own"}}
+        )
+    )
     Path("model/own.py").write_text("raise SystemExit('code of the folder was run')\n")
-    for line in ("encode --data beir:collection --model model --out store", "fit -c dual.yaml",
-                 "retrieve --data beir:collection --split test --retriever model --out out"):  # fmt: skip
+    for line in (
+        "encode --data beir:collection --model model --out store",
+        "fit -c dual.yaml",
+        "retrieve --data beir:collection --split test --retriever model --out out",
+    ):
         assert "needs code of its own, which is never run" in typed(line, code=2).err
     assert not Path("store").exists()
 
 
 def test_decoder_without_a_padding_token_reranks(typed, wordpiece):
     torch.manual_seed(0)
-    config = tf.Qwen3Config(vocab_size=len(wordpiece), hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
-                            num_key_value_heads=2, head_dim=8, intermediate_size=64, num_labels=1)  # fmt: skip
+    config = tf.Qwen3Config(
+        vocab_size=len(wordpiece),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        intermediate_size=64,
+        num_labels=1,
+    )
     tf.Qwen3ForSequenceClassification(config).save_pretrained("model")
     tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=wordpiece.backend_tokenizer, model_max_length=64)
     tokenizer.save_pretrained("model")

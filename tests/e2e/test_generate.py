@@ -21,9 +21,11 @@ def models(tmp_path_factory) -> Path:
     """base/, and folders of adapters on it whose weights are noise."""
     root = tmp_path_factory.mktemp("models")
     save_tiny(root / "base")
-    made = {"lora": peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, **CAUSAL),
-            "prompt": peft.PromptTuningConfig(num_virtual_tokens=4, **CAUSAL),
-            "prefix": peft.PrefixTuningConfig(num_virtual_tokens=4, **CAUSAL)}  # fmt: skip
+    made = {
+        "lora": peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, **CAUSAL),
+        "prompt": peft.PromptTuningConfig(num_virtual_tokens=4, **CAUSAL),
+        "prefix": peft.PrefixTuningConfig(num_virtual_tokens=4, **CAUSAL),
+    }
     for name, config in made.items():
         torch.manual_seed(1)
         policy = load_policy(str(root / "base"))
@@ -66,10 +68,7 @@ def test_answer_is_the_most_likely_token_at_each_step(research, models, data, tm
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     assert (
-        research(
-            "generate", "--model", models / name, "--data", data, "--max-new-tokens", 6, "--out", tmp_path / "o"
-        ).code
-        == 0
+        research("generate", "--model", models / name, "--data", data, "--max-new-tokens", 6, "--out", tmp_path / "o").code == 0
     )
     found = [json.loads(line)["answers"][name] for line in (tmp_path / "o/answers.jsonl").read_text().splitlines()]
     tokenizer = AutoTokenizer.from_pretrained(models / "base")
@@ -116,21 +115,24 @@ def test_tokenize_shows_tokens_shapes_and_what_is_learned(research, models, data
     assert "<|assistant|>" in shown["text"]
     result = research("tokenize", "--model", models / "prompt", "--text", "hello")
     assert "4 virtual tokens before them" in result.out
-    assert research("tokenize", "--model", models / "base", "--text", "ab", "--raw", "--json").json["tokens"] == [
-        "a",
-        "b",
-    ]
+    assert research("tokenize", "--model", models / "base", "--text", "ab", "--raw", "--json").json["tokens"] == ["a", "b"]
 
 
-@pytest.mark.parametrize(("options", "says"), [
-    (("--data", "rows.jsonl", "--prompts", "p.txt"), "both --data and --prompts"), ((), "neither --data nor --prompts"),
-    (("--prompts", "nope.txt"), "nope.txt does not exist"), (("--data", "rows.jsonl", "--max-new-tokens", "0"), "expected 1"),
-    (("--data", "rows.jsonl", "--temperature", "-1"), "--temperature -1"),
-    (("--data", "rows.jsonl", "--top-p", "0.5"), "without --temperature"),
-    (("--data", "rows.jsonl", "--max-prompt-tokens", "1"), "no prompt fits"), (("--data", "x.txt"), "is not instruction data"),
-    (("--data", "builtin:stdlib", "--split", "tset"), "did you mean 'test'"),
-    (("--data", "rows.jsonl", "--split", "test"), "pass --split 'test[:100]'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--data", "rows.jsonl", "--prompts", "p.txt"), "both --data and --prompts"),
+        ((), "neither --data nor --prompts"),
+        (("--prompts", "nope.txt"), "nope.txt does not exist"),
+        (("--data", "rows.jsonl", "--max-new-tokens", "0"), "expected 1"),
+        (("--data", "rows.jsonl", "--temperature", "-1"), "--temperature -1"),
+        (("--data", "rows.jsonl", "--top-p", "0.5"), "without --temperature"),
+        (("--data", "rows.jsonl", "--max-prompt-tokens", "1"), "no prompt fits"),
+        (("--data", "x.txt"), "is not instruction data"),
+        (("--data", "builtin:stdlib", "--split", "tset"), "did you mean 'test'"),
+        (("--data", "rows.jsonl", "--split", "test"), "pass --split 'test[:100]'"),
+    ],
+)
 def test_wrong_generate_is_refused(research, models, data, monkeypatch, options, says):
     monkeypatch.chdir(data.parent)
     result = research("generate", "--model", models / "base", *options)
@@ -171,13 +173,20 @@ def test_sft_then_dpo_is_one_road(research, models, data, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TANDEM_CACHE", str(tmp_path / "cache"))
     made = rows(9)
-    pairs = [{"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]}
-             for a, b in itertools.pairwise(made)]  # fmt: skip
+    pairs = [
+        {"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]} for a, b in itertools.pairwise(made)
+    ]
     Path("pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     Path("sft.yaml").write_text(SFT.replace("./lm", str(models / "base")))
     Path("dpo.yaml").write_text(DPO.replace("./lm", "sft"))
-    lora = ("--model.adapter", "{class_path: peft.LoraConfig, init_args: {task_type: CAUSAL_LM, target_modules: all-linear}}",
-            "--model.optimisation.lr", "0.05", "--wandb", "disabled")  # fmt: skip
+    lora = (
+        "--model.adapter",
+        "{class_path: peft.LoraConfig, init_args: {task_type: CAUSAL_LM, target_modules: all-linear}}",
+        "--model.optimisation.lr",
+        "0.05",
+        "--wandb",
+        "disabled",
+    )
     assert research("fit", "-c", "sft.yaml", "--out", "sft", *lora).code == 0
     result = research("fit", "-c", "dpo.yaml", "--out", "dpo", *lora, "--json")
     assert result.code == 0, result.err

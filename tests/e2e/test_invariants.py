@@ -52,11 +52,15 @@ def metrics(folder: str = "run") -> dict:
 # ---- what is right raises no alarm ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [
-    "--model.temperature 1.0 --model.optimisation.accumulate 2 --data.drop_last false --data.batch_size 6",
-    "--model.learn_temperature true --trainer.precision bf16-mixed --trainer.max_steps 3 --model.optimisation.decay cosine",
-    "--trainer.precision 64-true --trainer.devices 1 --trainer.limit_train_batches 2",
-], ids=["fixed", "learned", "double"])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--model.temperature 1.0 --model.optimisation.accumulate 2 --data.drop_last false --data.batch_size 6",
+        "--model.learn_temperature true --trainer.precision bf16-mixed --trainer.max_steps 3 --model.optimisation.decay cosine",
+        "--trainer.precision 64-true --trainer.devices 1 --trainer.limit_train_batches 2",
+    ],
+    ids=["fixed", "learned", "double"],
+)
 def test_a_training_is_what_was_asked_for(fit, options):
     fit(options)
     assert metrics()["finished"] is True
@@ -66,10 +70,19 @@ def test_a_training_is_what_was_asked_for(fit, options):
 def save_experts(folder: Path) -> None:
     """A mixture of experts, whose weights PEFT adapts as one tensor a layer."""
     config = MixtralConfig(
-        vocab_size=260, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, pad_token_id=0,
-        num_key_value_heads=2, max_position_embeddings=512, num_local_experts=4, num_experts_per_tok=2, eos_token_id=0,
+        vocab_size=260,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        pad_token_id=0,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        eos_token_id=0,
         output_router_logits=True,
-    )  # fmt: skip
+    )
     MixtralForCausalLM(config).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
 
@@ -79,19 +92,23 @@ def test_a_language_model_s_training_is_what_was_asked_for(fit, kind):
     (save_experts if kind.startswith("experts") else save_tiny)(Path("lm"))
     made, dpo = rows(20), kind.startswith("dpo")
     for name, some in (("rows", made[:12]), ("val", made[12:])):
-        pairs = [{"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]}
-                 for a, b in zip(some, made[3:], strict=False) if a["completion"] != b["completion"]]  # fmt: skip
+        pairs = [
+            {"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]}
+            for a, b in zip(some, made[3:], strict=False)
+            if a["completion"] != b["completion"]
+        ]
         Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (pairs if dpo else some)))
     adapter = (
-        LORA
-        if kind.endswith("lora")
-        else "peft.PromptTuningConfig, init_args: {num_virtual_tokens: 3, task_type: CAUSAL_LM}"
+        LORA if kind.endswith("lora") else "peft.PromptTuningConfig, init_args: {num_virtual_tokens: 3, task_type: CAUSAL_LM}"
     )
-    names = (
-        ("dpo.DPOModule", "preferences.PreferenceData") if dpo else ("sft.SFTModule", "instructions.InstructionData")
+    names = ("dpo.DPOModule", "preferences.PreferenceData") if dpo else ("sft.SFTModule", "instructions.InstructionData")
+    text = LANGUAGE.format(
+        module=names[0],
+        data=names[1],
+        adapter=adapter,
+        monitor="reward_margin" if dpo else "loss",
+        precision="32-true" if dpo else "bf16-mixed",
     )
-    text = LANGUAGE.format(module=names[0], data=names[1], adapter=adapter, monitor="reward_margin" if dpo else "loss",
-                           precision="32-true" if dpo else "bf16-mixed")  # fmt: skip
     Path("lm.yaml").write_text(text)
     fit("--data.packing true --data.max_length 48" if "packed" in kind else "", command="fit -c lm.yaml")
     assert metrics()["finished"] is True
@@ -100,10 +117,7 @@ def test_a_language_model_s_training_is_what_was_asked_for(fit, kind):
 @pytest.mark.parametrize("packing", [False, True])
 def test_token_rows_of_a_step_are_counted(packing):
     """Side by side and in chunks; packed rows end to end do not say how many they are."""
-    some = [
-        {"input_ids": [*range(4, 4 + n)], "labels": [*range(4, 4 + n)], "seq_lengths": [n - 2, 2]}
-        for n in (9, 40, 5, 6)
-    ]
+    some = [{"input_ids": [*range(4, 4 + n)], "labels": [*range(4, 4 + n)], "seq_lengths": [n - 2, 2]} for n in (9, 40, 5, 6)]
     assert rows_of(InstructionCollate(0, 8, packing)(some)) == 4
     assert rows_of(InstructionCollate(0, 8, packing)(some[1:])) == 3
     if packing:
@@ -139,9 +153,7 @@ def test_what_is_known_before_the_first_step_stops_there(fit, monkeypatch):
     from research.data import training
 
     sampler = training.StatefulBatchSampler
-    monkeypatch.setattr(
-        training, "StatefulBatchSampler", lambda size, batch, seed, **more: sampler(size, batch, 0, **more)
-    )
+    monkeypatch.setattr(training, "StatefulBatchSampler", lambda size, batch, seed, **more: sampler(size, batch, 0, **more))
     result = fit(code=1)
     assert "seed_everything (of their order) was asked as 7, and 0 was used" in result.err
     assert not Path("run/curves.jsonl").exists()
@@ -206,14 +218,18 @@ def narrow(patch):
     patch.setattr(DualEncoderModule, "setup", lambda self, stage: (setup(self, stage), self.model.bfloat16())[0])
 
 
-@pytest.mark.parametrize(("fault", "options", "says"), [
-    (batches_of_three, "", "data.batch_size was asked as 4, and 3 was used"),
-    (steps_of_one, "--model.optimisation.accumulate 2", "model.optimisation.accumulate was asked as 2, and 1 was used"),
-    (worst_kept, "--trainer.max_epochs 4", "the best val/mrr@10 was asked as"),
-    (other_numbers, "", "val/mrr@10 of the kept model was asked as"),
-    (unfrozen, "--model.adapter peft.LoraConfig --model.adapter.target_modules all-linear", "parameters (missing, added)"),
-    (narrow, "", "the precision of trained weights was asked as {torch.float32}, and "),
-], ids=lambda one: getattr(one, "__name__", None))  # fmt: skip
+@pytest.mark.parametrize(
+    ("fault", "options", "says"),
+    [
+        (batches_of_three, "", "data.batch_size was asked as 4, and 3 was used"),
+        (steps_of_one, "--model.optimisation.accumulate 2", "model.optimisation.accumulate was asked as 2, and 1 was used"),
+        (worst_kept, "--trainer.max_epochs 4", "the best val/mrr@10 was asked as"),
+        (other_numbers, "", "val/mrr@10 of the kept model was asked as"),
+        (unfrozen, "--model.adapter peft.LoraConfig --model.adapter.target_modules all-linear", "parameters (missing, added)"),
+        (narrow, "", "the precision of trained weights was asked as {torch.float32}, and "),
+    ],
+    ids=lambda one: getattr(one, "__name__", None),
+)
 def test_other_faults_are_said_with_both_values(fit, monkeypatch, fault, options, says):
     with monkeypatch.context() as patch:
         fault(patch)

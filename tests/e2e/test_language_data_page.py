@@ -42,9 +42,7 @@ def test_commands_of_the_page_run(research, tmp_path, monkeypatch):
     Path("configs/sft.yaml").write_text(json.dumps(SFT))
     rows = [{"question": f"What is {i} + 2?", "answer": str(i + 2)} for i in range(8)]
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    Path("named.jsonl").write_text(
-        "".join(json.dumps({"ask": r["question"], "reply": r["answer"]}) + "\n" for r in rows)
-    )
+    Path("named.jsonl").write_text("".join(json.dumps({"ask": r["question"], "reply": r["answer"]}) + "\n" for r in rows))
     commands = [line for language, _, block in BLOCKS if language == "bash" for line in block.splitlines()]
     assert len(commands) == 2
     for i, command in enumerate(commands):

@@ -28,9 +28,7 @@ def ranking(research, collection, tmp_path):
     def run(*retrievers, stage="dense", split="test"):
         chosen = [part for name in retrievers for part in ("--retriever", name)]
         out = tmp_path / f"run-{split}-{len(retrievers)}-{stage}"
-        done = research(
-            "retrieve", "--data", f"beir:{collection}", "--split", split, *chosen, "--out", out, "--drop-self"
-        )
+        done = research("retrieve", "--data", f"beir:{collection}", "--split", split, *chosen, "--out", out, "--drop-self")
         assert done.code == 0, done.err
         return read_run(out / f"{stage}.trec")
 
@@ -95,22 +93,34 @@ def test_no_relevant_document_of_any_split_nor_its_copy_nor_the_query_s_own(mine
     judge(collection, "dev", "q0 d5 2", "q0 d6 0")  # a leak: q0 is of split test
     judge(collection, "test", "q2 d7 1", "q2 d8 -1")
     docs = [json.loads(line) for line in (collection / "corpus.jsonl").read_text().splitlines()]
-    docs += [{"_id": "copy", "title": docs[0]["title"].upper(), "text": f"  {docs[0]['text']}\n"},
-             {"_id": "q4", "title": "", "text": "the the of"}]  # fmt: skip
+    docs += [
+        {"_id": "copy", "title": docs[0]["title"].upper(), "text": f"  {docs[0]['text']}\n"},
+        {"_id": "q4", "title": "", "text": "the the of"},
+    ]
     (collection / "corpus.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in docs))
     result = mine("--json", "--ranks", "1-32")
     rows = triplets(tmp_path / "negatives.jsonl")
     assert {query: set(doc["_id"] for doc in docs) - {*rows[query].negatives} for query in rows} == {
-        "q0": {"d0", "d5", "copy"}, "q2": {"d2", "d7"}, "q4": {"d4", "q4"}, "q6": {"d6"},
-    }  # fmt: skip
+        "q0": {"d0", "d5", "copy"},
+        "q2": {"d2", "d7"},
+        "q4": {"d4", "q4"},
+        "q6": {"d6"},
+    }
     assert list(rows["q0"].positives) == ["d0"]  # what another split judges stays out of this one's positives
     assert list(rows["q2"].positives) == ["d2", "d7"]
     assert {"d6"} <= rows["q0"].negatives.keys()  # judged, and not relevant
     assert result.json["excluded"] == {
-        "own_id": 1, "relevant": 6, "relevant_to_equal_query": 0, "text_of_relevant": 1, "margin": 0,
-    }  # fmt: skip
-    for words in ("1 documents that have the query's own id", "6 documents that are judged relevant",
-                  "1 documents that have the text of a relevant"):  # fmt: skip
+        "own_id": 1,
+        "relevant": 6,
+        "relevant_to_equal_query": 0,
+        "text_of_relevant": 1,
+        "margin": 0,
+    }
+    for words in (
+        "1 documents that have the query's own id",
+        "6 documents that are judged relevant",
+        "1 documents that have the text of a relevant",
+    ):
         assert words in result.err
 
 
@@ -128,9 +138,7 @@ def test_blank_document_is_no_negative_and_no_positive(mine, collection, tmp_pat
         with open(collection / "corpus.jsonl", "a") as stream:
             stream.write(json.dumps({"_id": name, "title": "", "text": " "}) + "\n")
     judge(collection, "test", "q0 void 1", "q2 void 2")
-    Path(collection / "qrels/test.tsv").write_text(
-        (collection / "qrels/test.tsv").read_text().replace("q2\td2\t1\n", "")
-    )
+    Path(collection / "qrels/test.tsv").write_text((collection / "qrels/test.tsv").read_text().replace("q2\td2\t1\n", ""))
     result = mine("--ranks", "1-40", "--json")
     assert result.code == 0, result.err
     assert "1 queries of the split have no relevant document" in result.err
@@ -284,8 +292,10 @@ def trained(tiny_bert, collection, tmp_path):
         model: str | None = None,
     ) -> Path:
         shutil.copytree(tiny_bert, tmp_path / name / "model")
-        config = {"class_path": "research.data.pairs.PairData", "init_args": {
-            "train": source or f"beir:{collection}", "train_split": split, "without_fold": fold}}  # fmt: skip
+        config = {
+            "class_path": "research.data.pairs.PairData",
+            "init_args": {"train": source or f"beir:{collection}", "train_split": split, "without_fold": fold},
+        }
         text = json.dumps({"data": config, "model": {"init_args": {"model": model}}})  # JSON is YAML
         (tmp_path / name / "config.yaml").write_text(text)
         return tmp_path / name
@@ -372,9 +382,7 @@ def test_retriever_that_was_trained_on_another_split_is_not(mine, trained, tmp_p
 
 
 def test_run_folder_of_retrieve_is_no_training(mine, research, collection, tmp_path, tiny_bert):
-    research(
-        "retrieve", "--data", f"beir:{collection}", "--split", "test", "--retriever", "bm25", "--out", tmp_path / "run"
-    )
+    research("retrieve", "--data", f"beir:{collection}", "--split", "test", "--retriever", "bm25", "--out", tmp_path / "run")
     shutil.copytree(tiny_bert, tmp_path / "run/model")
     assert mine(retrievers=(tmp_path / "run",)).code == 0
 
@@ -392,9 +400,7 @@ def test_hnsw_mines_what_exact_search_does_here(mine, tmp_path):
     mine(out=tmp_path / "exact.jsonl")
     assert mine("--index", "hnsw", out=tmp_path / "hnsw.jsonl").code == 0
     exact, hnsw = (triplets(tmp_path / f"{name}.jsonl") for name in ("exact", "hnsw"))
-    assert {query: row.positions for query, row in hnsw.items()} == {
-        query: row.positions for query, row in exact.items()
-    }
+    assert {query: row.positions for query, row in hnsw.items()} == {query: row.positions for query, row in exact.items()}
 
 
 def test_bad_rows_are_skipped_and_counted_when_asked(mine, collection, tmp_path):

@@ -14,8 +14,10 @@ def test_quickstart_ends_in_a_page_and_a_second_one_skips_what_is_finished(resea
     first = research_process("quickstart", "--quick", "--out", tmp_path / "q")
     assert first.code == 0, first.err
     assert (tmp_path / "q/report/index.html").stat().st_size > 10_000
-    runs = {run: json.loads((tmp_path / f"q/{run}/metrics.json").read_text())
-            for run in ("exact", "hnsw", "tandem", "dual_encoder", "cross_encoder")}  # fmt: skip
+    runs = {
+        run: json.loads((tmp_path / f"q/{run}/metrics.json").read_text())
+        for run in ("exact", "hnsw", "tandem", "dual_encoder", "cross_encoder")
+    }
     assert list(runs["exact"]["stages"]) == ["bm25", "dense", "fused"]
     untrained = runs["exact"]["stages"]["dense"]["metrics"]["mrr@10"]
     assert untrained > 0.4

@@ -63,14 +63,17 @@ def test_the_table_holds_every_run(page, tidy):
         assert text == ("–" if not row["val/loss"] else f"{float(row['val/loss']):.4f}")
 
 
-@pytest.mark.parametrize(("text", "meets"), [
-    ("state=failed", lambda row: row["state"] == "failed"),
-    ("state!=done", lambda row: row["state"] != "done"),
-    ("r=4 val/loss<3", lambda row: row["option.model.adapter.r"] == "4" and row["val/loss"] and float(row["val/loss"]) < 3),
-    ("seed>=1 lr<=0.0002", lambda row: row["seed"] in "12" and float(row["option.model.optimisation.lr"]) <= 2e-4),
-    ("error~memory", lambda row: "memory" in row["error"]),
-    ("pruned", lambda row: row["state"] == "pruned"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "meets"),
+    [
+        ("state=failed", lambda row: row["state"] == "failed"),
+        ("state!=done", lambda row: row["state"] != "done"),
+        ("r=4 val/loss<3", lambda row: row["option.model.adapter.r"] == "4" and row["val/loss"] and float(row["val/loss"]) < 3),
+        ("seed>=1 lr<=0.0002", lambda row: row["seed"] in "12" and float(row["option.model.optimisation.lr"]) <= 2e-4),
+        ("error~memory", lambda row: "memory" in row["error"]),
+        ("pruned", lambda row: row["state"] == "pruned"),
+    ],
+)
 def test_a_filter_keeps_the_runs_that_meet_it(page, tidy, text, meets):
     expected = [row["run"] for row in tidy if meets(row)]
     assert 0 < len(expected) < 60
@@ -78,8 +81,9 @@ def test_a_filter_keeps_the_runs_that_meet_it(page, tidy, text, meets):
     assert page.column("run") == expected
 
 
-@pytest.mark.parametrize(("text", "says"), [("ranks=4", "No column ranks"), ("r=four", "r holds numbers; four is none"),
-                                            ("r=", "r= needs a value")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "says"), [("ranks=4", "No column ranks"), ("r=four", "r holds numbers; four is none"), ("r=", "r= needs a value")]
+)
 def test_a_wrong_filter_says_so_and_hides_nothing(page, text, says):
     assert says in page.filter(text)
     assert len(page.lines()) == 60
@@ -201,16 +205,12 @@ def test_chosen_runs_stand_side_by_side(page, study, tidy):
     assert "trainer.precision" not in found
     # which examples got better, which worse
     per_query = [
-        json.loads((study.parent / "sweep" / row["run"] / "metrics.json").read_text())["per_query"]["loss"]
-        for row in rows
+        json.loads((study.parent / "sweep" / row["run"] / "metrics.json").read_text())["per_query"]["loss"] for row in rows
     ]
-    first, *others = [
-        {i: float(f"{value:.4g}") for i, value in values.items()} for values in per_query
-    ]  # as the page has them
+    first, *others = [{i: float(f"{value:.4g}") for i, value in values.items()} for values in per_query]  # as the page has them
     counts = part.locator(".counts li").all_inner_texts()
     for text, other in zip(counts, others, strict=True):
-        better, worse = (sum(compare(other[i], first[i]) for i in first)
-                         for compare in (float.__lt__, float.__gt__))  # fmt: skip
+        better, worse = (sum(compare(other[i], first[i]) for i in first) for compare in (float.__lt__, float.__gt__))
         assert f"on {better}, worse on {worse}, equal on {32 - better - worse} of 32" in text
     page.locator("#output-texts").uncheck()
     for order, key in (("better", lambda i: first[i] - others[-1][i]), ("worse", lambda i: others[-1][i] - first[i])):
@@ -330,16 +330,7 @@ def test_a_keyboard_and_a_screen_reader_reach_everything(page):
     for _ in range(200):  # sixty lines have two each
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
-    assert {
-        "Group over seeds",
-        "Copy link",
-        "Reset",
-        "explorer-table",
-        "axis-x",
-        "axis-y",
-        "axis-colour",
-        "log-x",
-    } <= reached
+    assert {"Group over seeds", "Copy link", "Reset", "explorer-table", "axis-x", "axis-y", "axis-colour", "log-x"} <= reached
     # a tick in a menu, by keys alone
     summary = page.locator("summary", has_text="Columns")
     summary.focus()

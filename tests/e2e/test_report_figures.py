@@ -25,8 +25,15 @@ SLACK = 1.0  # px: a box is a font's, with room for accents; ink is less
 def measure(drawings: list[str], place) -> list[dict]:
     """Frames and texts of each drawing, in px."""
     (place / "figures.html").write_text(PAGE.replace("FIGURES", "\n".join(f"<div>{one}</div>" for one in drawings)))
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={place / 'profile'}", "--window-size=1600,1000",
-               "--virtual-time-budget=5000", "--dump-dom", (place / "figures.html").as_uri()]  # fmt: skip
+    command = [
+        CHROMIUM,
+        *FLAGS,
+        f"--user-data-dir={place / 'profile'}",
+        "--window-size=1600,1000",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        (place / "figures.html").as_uri(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     found = re.search(r"<title>(.*?)</title>", done.stdout, re.S)
     assert found, done.stderr
@@ -38,14 +45,21 @@ def clashes(seen: dict) -> list[tuple[str, str]]:
     """Pairs of texts that overlap; a white edge drawn below a text is that text."""
     texts = [(text, box) for text, *box in seen["texts"]]
     distinct = [one for i, one in enumerate(texts) if one not in texts[:i]]
-    return [(a, b) for i, (a, p) in enumerate(distinct) for b, q in distinct[:i]
-            if min(p[2], q[2]) - max(p[0], q[0]) > SLACK and min(p[3], q[3]) - max(p[1], q[1]) > SLACK]  # fmt: skip
+    return [
+        (a, b)
+        for i, (a, p) in enumerate(distinct)
+        for b, q in distinct[:i]
+        if min(p[2], q[2]) - max(p[0], q[0]) > SLACK and min(p[3], q[3]) - max(p[1], q[1]) > SLACK
+    ]
 
 
 def outside(seen: dict) -> list[str]:
     left, top, right, bottom = seen["frame"]
-    return [text for text, *box in seen["texts"]
-            if box[0] < left - SLACK or box[1] < top - SLACK or box[2] > right + SLACK or box[3] > bottom + SLACK]  # fmt: skip
+    return [
+        text
+        for text, *box in seen["texts"]
+        if box[0] < left - SLACK or box[1] < top - SLACK or box[2] > right + SLACK or box[3] > bottom + SLACK
+    ]
 
 
 @needs_browser
@@ -54,18 +68,17 @@ def test_no_text_covers_another_or_leaves_its_figure(tmp_path):
     figures = every_figure()
     seen = measure([render.svg(figure) for _, figure in figures], tmp_path)
     assert len(seen) == len(figures)
-    wrong = {
-        f"{study}/{figure.name}": (clashes(one), outside(one))
-        for (study, figure), one in zip(figures, seen, strict=True)
-    }
+    wrong = {f"{study}/{figure.name}": (clashes(one), outside(one)) for (study, figure), one in zip(figures, seen, strict=True)}
     assert {name: found for name, found in wrong.items() if found != ([], [])} == {}
     assert sum(len(one["texts"]) for one in seen) > 200
 
 
 @needs_browser
 def test_the_measure_sees_texts_that_overlap_or_leave(tmp_path):
-    svg = ('<svg width="100" height="40" viewBox="0 0 100 40" xmlns="http://www.w3.org/2000/svg"><text x="5" y="20">one</text>'
-           '<text x="{}" y="20">two</text></svg>')  # fmt: skip
+    svg = (
+        '<svg width="100" height="40" viewBox="0 0 100 40" xmlns="http://www.w3.org/2000/svg"><text x="5" y="20">one</text>'
+        '<text x="{}" y="20">two</text></svg>'
+    )
     apart, over, out = measure([svg.format(x) for x in (50, 15, 90)], tmp_path)
     assert (clashes(apart), outside(apart)) == ([], [])
     assert clashes(over) == [("two", "one")]

@@ -15,8 +15,17 @@ import pytest
 from tests.unit.test_report_training import fit_folder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"]  # fmt: skip
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--enable-logging=stderr",
+]
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; apt-get install chromium")
 
 # The page in a frame of the width asked for (a headless window is never narrower than 500 px); what the frame measures
@@ -61,8 +70,21 @@ def report(tmp_path_factory) -> Path:
     """A report on two BM25 runs that differ in k1 only: equal names, and points that nearly coincide."""
     folder = tmp_path_factory.mktemp("report")
     for name, k1 in (("usual", 1.2), ("flat", 0.4)):
-        research("retrieve", "--data", "builtin:stdlib", "--split", "dev", "--retriever", "bm25", "--bm25-k1", k1,
-                 "--wandb", "disabled", "--out", folder / name)  # fmt: skip
+        research(
+            "retrieve",
+            "--data",
+            "builtin:stdlib",
+            "--split",
+            "dev",
+            "--retriever",
+            "bm25",
+            "--bm25-k1",
+            k1,
+            "--wandb",
+            "disabled",
+            "--out",
+            folder / name,
+        )
     out = json.loads(research("report", folder / "usual", folder / "flat", "--out", folder / "out", "--json"))
     assert out == {"out": str(folder / "out"), "page": str(folder / "out/index.html"), "rows": 2, "trainings": 0}
     return folder / "out"
@@ -78,9 +100,15 @@ def browse(folder: Path, width: int, profile: Path) -> tuple[dict, str]:
     (folder / "frame.html").write_text(FRAME.replace("WIDTH", str(width)))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", f"--window-size={max(width, 500)},1000",
-                   "--virtual-time-budget=5000", "--dump-dom",
-                   f"http://127.0.0.1:{server.server_port}/frame.html"]  # fmt: skip
+        command = [
+            CHROMIUM,
+            *FLAGS,
+            f"--user-data-dir={profile}",
+            f"--window-size={max(width, 500)},1000",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+            f"http://127.0.0.1:{server.server_port}/frame.html",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         server.shutdown()
     (folder / "frame.html").unlink()
@@ -120,13 +148,18 @@ def trained(tmp_path_factory, tiny_bert) -> Path:
     """A page of a real training of four steps, and of others by hand: a long one, a harmful one, a young one."""
     folder = tmp_path_factory.mktemp("trained")
     config = {
-        "out": str(folder / "real"), "wandb": "disabled",
-        "model": {"class_path": "research.training.dual_encoder.DualEncoderModule",
-                  "init_args": {"model": str(tiny_bert), "query_max_length": 16, "doc_max_length": 16}},
-        "data": {"class_path": "research.data.pairs.PairData",
-                 "init_args": {"train": "builtin:stdlib", "batch_size": 8, "limit": 32}},
+        "out": str(folder / "real"),
+        "wandb": "disabled",
+        "model": {
+            "class_path": "research.training.dual_encoder.DualEncoderModule",
+            "init_args": {"model": str(tiny_bert), "query_max_length": 16, "doc_max_length": 16},
+        },
+        "data": {
+            "class_path": "research.data.pairs.PairData",
+            "init_args": {"train": "builtin:stdlib", "batch_size": 8, "limit": 32},
+        },
         "trainer": {"max_steps": 4, "accelerator": "cpu", "devices": 1, "val_check_interval": 2},
-    }  # fmt: skip
+    }
     (folder / "tiny.yaml").write_text(json.dumps(config))  # JSON is YAML
     research("fit", "-c", folder / "tiny.yaml")
     long, falling = {50 * i: 0.7 - 0.6 * 0.9**i for i in range(41)}, [20 / (1 + i) for i in range(2000)]
@@ -137,7 +170,7 @@ def trained(tmp_path_factory, tiny_bert) -> Path:
         fit_folder(folder / "flat", [12345.0], {0: 0.7, 1: 0.7}),
         fit_folder(folder / "young", [0.5, 0.4], {0: 0.7}, finished=False),
         fit_folder(folder / "blind", [0.5, 0.4], {}),
-    ]  # fmt: skip
+    ]
     research("report", *paths, "--out", folder / "out")
     return folder / "out"
 
@@ -194,8 +227,10 @@ def test_two_settings_of_one_model_are_two_systems_named_after_their_runs(report
 
 
 def test_the_report_does_not_wait_for_torch(report, tmp_path):
-    code = ("import sys; from research.cli import main; main(sys.argv[1:]); "
-            "print(sorted({'torch', 'transformers', 'lightning', 'datasets'} & sys.modules.keys()))")  # fmt: skip
+    code = (
+        "import sys; from research.cli import main; main(sys.argv[1:]); "
+        "print(sorted({'torch', 'transformers', 'lightning', 'datasets'} & sys.modules.keys()))"
+    )
     command = [sys.executable, "-c", code, "report", str(report.parent / "usual"), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

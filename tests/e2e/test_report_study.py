@@ -11,8 +11,10 @@ import yaml
 from tests.e2e.sweeping import finished
 from tests.e2e.test_sweep import CONFIG, sweep
 
-POINTS = {"model.adapter": {"values": [{"r": r, "lora_alpha": r * scale} for r in (2, 4) for scale in (1, 2)]},
-          "seed_everything": {"values": [0, 1, 2]}}  # fmt: skip
+POINTS = {
+    "model.adapter": {"values": [{"r": r, "lora_alpha": r * scale} for r in (2, 4) for scale in (1, 2)]},
+    "seed_everything": {"values": [0, 1, 2]},
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +39,25 @@ def test_a_sweep_becomes_tables_a_page_and_a_tidy_table(place, research):
     assert result.code == 0, result.err
     assert (result.json["runs"], result.json["states"]) == (12, {"done": 12})
     names = {path.name for path in Path("out/tables").glob("*.tex")}
-    assert names == {"results.tex", "grid.tex", "by-r.tex", "by-lora-alpha-r.tex", "factorial.tex", "importance.tex",
-                     "runs.tex"}  # fmt: skip
+    assert names == {
+        "results.tex",
+        "grid.tex",
+        "by-r.tex",
+        "by-lora-alpha-r.tex",
+        "factorial.tex",
+        "importance.tex",
+        "runs.tex",
+    }
     lines = list(csv.DictReader(Path("out/tables/results.csv").read_text().splitlines()))
     tidy = list(csv.DictReader(Path("out/runs.csv").read_text().splitlines()))
     assert len(tidy) == 12
     for line in lines:  # the table is what the runs say
-        mine = [float(one["val/loss"]) for one in tidy if one["option.model.adapter.r"] == line["r"]
-                and float(one["option.model.adapter.lora_alpha/r"]) == float(line["lora_alpha/r"])]  # fmt: skip
+        mine = [
+            float(one["val/loss"])
+            for one in tidy
+            if one["option.model.adapter.r"] == line["r"]
+            and float(one["option.model.adapter.lora_alpha/r"]) == float(line["lora_alpha/r"])
+        ]
         assert float(line["val/loss"]) == pytest.approx(sum(mine) / 3)
         assert line["seeds"] == "3"
     assert {path.stem for path in Path("out/figures").glob("*.svg")} >= {"heatmap", "parallel", "importance", "seconds"}
@@ -69,8 +82,17 @@ def test_claims_decide_the_exit_code(place, research):
 
 
 def test_a_spec_says_what_is_compared(place, research):
-    Path("report.yaml").write_text(yaml.safe_dump({"metric": "val/token_accuracy", "goal": "maximize", "title": "My study",
-                                                   "baseline": "r=4 lora_alpha/r=1", "pair_by_seed": True}))  # fmt: skip
+    Path("report.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "metric": "val/token_accuracy",
+                "goal": "maximize",
+                "title": "My study",
+                "baseline": "r=4 lora_alpha/r=1",
+                "pair_by_seed": True,
+            }
+        )
+    )
     assert research("report", "runs", "--out", "out", "--spec", "report.yaml").code == 0
     text = Path("out/report.md").read_text()
     assert text.startswith("# My study")
@@ -84,8 +106,15 @@ def test_a_spec_s_metrics_are_the_columns_of_the_main_table(place, research):
     assert research("report", "runs", "--out", "out", "--spec", "report.yaml").code == 0
     main = list(csv.reader(Path("out/tables/main.csv").read_text().splitlines()))
     single = list(csv.reader(Path("out/tables/results.csv").read_text().splitlines()))
-    assert main[0] == ["r", "lora_alpha/r", "seeds", "val/loss ↓", "val/loss ↓ sd", "val/token_accuracy ↑",
-                       "val/token_accuracy ↑ sd"]  # fmt: skip
+    assert main[0] == [
+        "r",
+        "lora_alpha/r",
+        "seeds",
+        "val/loss ↓",
+        "val/loss ↓ sd",
+        "val/token_accuracy ↑",
+        "val/token_accuracy ↑ sd",
+    ]
     assert [row[3:5] for row in main[1:]] == [row[3:5] for row in single[1:]]
     assert "Main results" in Path("out/index.html").read_text()
     refused = research("report", "runs", "--out", "new", "--spec", "wrong.yaml")
@@ -121,12 +150,18 @@ def test_missing_and_failed_points_are_in_the_report(place, research):
     assert "2 of 3" in text
 
 
-@pytest.mark.parametrize(("options", "says"), [
-    (("nowhere",), "does not exist"), (("runs", "--metric", "val/x"), "no finished run has val/x; expected one of"),
-    (("runs", "--baseline", "r=9"), "baseline 'r=9' is no setting"), (("runs", "--claims", "no.yaml"), "cannot be read"),
-    (("runs", "--spec", "no.yaml"), "spec no.yaml cannot be read"), (("runs", "--spec", "sft.yaml"), "sft.yaml has"),
-    (("lm",), "is not a run folder"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("nowhere",), "does not exist"),
+        (("runs", "--metric", "val/x"), "no finished run has val/x; expected one of"),
+        (("runs", "--baseline", "r=9"), "baseline 'r=9' is no setting"),
+        (("runs", "--claims", "no.yaml"), "cannot be read"),
+        (("runs", "--spec", "no.yaml"), "spec no.yaml cannot be read"),
+        (("runs", "--spec", "sft.yaml"), "sft.yaml has"),
+        (("lm",), "is not a run folder"),
+    ],
+)
 def test_wrong_input_is_refused_and_nothing_is_written(options, says, place, research):
     result = research("report", *options, "--out", "new")
     assert result.code == 2

@@ -10,8 +10,11 @@ from tests.e2e.sweeping import finished
 from tests.e2e.test_sweep import CONFIG, sweep
 from tests.wandb_log import run_records, write_log
 
-POINTS = {"model.adapter": {"values": [{"r": r, "lora_alpha": 2 * r} for r in (2, 4)]}, "seed_everything": {"values": [0, 1]},
-          "model.optimisation.lr": {"values": [0.01, 3.0]}}  # fmt: skip
+POINTS = {
+    "model.adapter": {"values": [{"r": r, "lora_alpha": 2 * r} for r in (2, 4)]},
+    "seed_everything": {"values": [0, 1]},
+    "model.optimisation.lr": {"values": [0.01, 3.0]},
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +46,7 @@ def test_folders_and_logs_of_one_sweep_give_one_table(made, tmp_path, monkeypatc
     mine, theirs = ({line["point"]: line for line in table(tmp_path / name)} for name in ("folders", "logs"))
     assert mine.keys() == theirs.keys()
     columns = [*next(iter(mine.values()))]
-    assert {"val/loss", "val/perplexity", "fact.trained_parameters", "fact.seconds", "option.model.adapter.r"} < {
-        *columns
-    }
+    assert {"val/loss", "val/perplexity", "fact.trained_parameters", "fact.seconds", "option.model.adapter.r"} < {*columns}
     assert {"pruned", "done"} == {line["state"] for line in mine.values()}
     for point, line in mine.items():
         for name in columns:
@@ -82,9 +83,7 @@ def test_a_folder_of_research_is_its_own_source(made, tmp_path, monkeypatch, res
     both, alone = tmp_path / "both", tmp_path / "alone"
     assert research("report", "runs", "--out", alone).code == 0
     assert (both / "tables/results.csv").read_text() == (alone / "tables/results.csv").read_text()
-    assert (both / "report.md").read_text().count("is a copy of") == sum(
-        run.state == "done" for run in collect([Path("runs")])
-    )
+    assert (both / "report.md").read_text().count("is a copy of") == sum(run.state == "done" for run in collect([Path("runs")]))
 
 
 # ---- other programs -------------------------------------------------------------------------------------------------
@@ -93,11 +92,15 @@ def test_a_folder_of_research_is_its_own_source(made, tmp_path, monkeypatch, res
 def other(place: Path, seeds: int = 3) -> Path:
     """What a program leaves that is not ours: two learning rates, seeds, one run that failed."""
     for i, (lr, seed) in enumerate((lr, seed) for lr in (0.1, 0.2) for seed in range(seeds)):
-        rows = [
-            {"_step": step, "eval_loss": 1 + lr + 0.01 * seed + 1 / (1 + step), "acc": step / 10} for step in range(6)
-        ]
-        records = run_records(f"id{i}", {"lr": lr, "seed": seed, "data": {"name": "d"}}, rows, run_group="ablation",
-                              started=1_700_000_000 + i, exit_code=int(i == 5))  # fmt: skip
+        rows = [{"_step": step, "eval_loss": 1 + lr + 0.01 * seed + 1 / (1 + step), "acc": step / 10} for step in range(6)]
+        records = run_records(
+            f"id{i}",
+            {"lr": lr, "seed": seed, "data": {"name": "d"}},
+            rows,
+            run_group="ablation",
+            started=1_700_000_000 + i,
+            exit_code=int(i == 5),
+        )
         write_log(place / f"wandb/offline-run-20260101_00000{i}-id{i}/run-id{i}.wandb", records)
     return place / "wandb"
 
@@ -124,12 +127,18 @@ def test_runs_of_any_program_become_a_report(tmp_path, monkeypatch, research):
     assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == files
 
 
-@pytest.mark.parametrize(("argv", "says"), [
-    (["wandb"], "have several metrics and do not say which one they are about; expected one of acc, eval_loss"),
-    (["wandb", "--metric", "x"], "no finished run has x; expected one of acc, eval_loss"),
-    (["empty"], "holds no log of W&B"), (["run-no.wandb"], "cannot be read"), (["run-bad.wandb"], "begins with b'x'"),
-    (["wandb:me"], "1 names; expected wandb:ENTITY/PROJECT"), (["wandb:me/p/s/t"], "4 names"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["wandb"], "have several metrics and do not say which one they are about; expected one of acc, eval_loss"),
+        (["wandb", "--metric", "x"], "no finished run has x; expected one of acc, eval_loss"),
+        (["empty"], "holds no log of W&B"),
+        (["run-no.wandb"], "cannot be read"),
+        (["run-bad.wandb"], "begins with b'x'"),
+        (["wandb:me"], "1 names; expected wandb:ENTITY/PROJECT"),
+        (["wandb:me/p/s/t"], "4 names"),
+    ],
+)
 def test_wrong_input_is_refused_and_nothing_is_written(tmp_path, monkeypatch, research, argv, says):
     monkeypatch.chdir(tmp_path)
     other(Path())

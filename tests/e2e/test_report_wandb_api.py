@@ -24,9 +24,7 @@ def history(lr: float, seed: int, steps: int = 1500) -> list[dict]:
     rows = []
     for step in range(0, steps, 100):
         rows.append({"_step": step, "train": 1.0 * step})
-        rows.append(
-            {"_step": step + 1, "top1": lr + 0.01 * seed + 1 / (1 + step), "top1_text": "x", "_runtime": 1.0 * step}
-        )
+        rows.append({"_step": step + 1, "top1": lr + 0.01 * seed + 1 / (1 + step), "top1_text": "x", "_runtime": 1.0 * step})
     return rows
 
 
@@ -35,24 +33,46 @@ POINTS = [(lr, seed) for lr in (0.1, 0.2) for seed in range(2)]
 
 @pytest.fixture
 def server():
-    runs = [node(f"id{i}", {"lr": lr, "seed": seed, "dropout": 0, "_wandb": {"t": 1}}, history(lr, seed), number=9 - i,
-                 sweepName="sw1", commit="c1") for i, (lr, seed) in enumerate(POINTS)]  # fmt: skip
-    runs += [node("grp0", {"lr": 0.3, "seed": 0}, history(0.3, 0), number=20, group="by hand"),
-             node("grp1", {"lr": 0.3, "seed": 1}, history(0.3, 1), number=21, group="by hand")]  # fmt: skip
-    for i, state in enumerate(("crashed", "failed", "killed", "running", "pending", "preempting")):
-        runs.append(
-            node(f"s{i}", {"lr": 0.5 + i, "seed": 0}, history(0.5, 0), number=30 + i, state=state, group="states")
+    runs = [
+        node(
+            f"id{i}",
+            {"lr": lr, "seed": seed, "dropout": 0, "_wandb": {"t": 1}},
+            history(lr, seed),
+            number=9 - i,
+            sweepName="sw1",
+            commit="c1",
         )
-    runs.append(node("early", {"lr": 0.2, "seed": 2, "dropout": 0}, history(0.2, 2, 300), number=40, state="killed",
-                     sweepName="sw1", commit="c1"))  # fmt: skip
+        for i, (lr, seed) in enumerate(POINTS)
+    ]
+    runs += [
+        node("grp0", {"lr": 0.3, "seed": 0}, history(0.3, 0), number=20, group="by hand"),
+        node("grp1", {"lr": 0.3, "seed": 1}, history(0.3, 1), number=21, group="by hand"),
+    ]
+    for i, state in enumerate(("crashed", "failed", "killed", "running", "pending", "preempting")):
+        runs.append(node(f"s{i}", {"lr": 0.5 + i, "seed": 0}, history(0.5, 0), number=30 + i, state=state, group="states"))
+    runs.append(
+        node(
+            "early",
+            {"lr": 0.2, "seed": 2, "dropout": 0},
+            history(0.2, 2, 300),
+            number=40,
+            state="killed",
+            sweepName="sw1",
+            commit="c1",
+        )
+    )
     found = Server(runs, {"sw1": SWEEP})
     yield found
     found.http.shutdown()
 
 
 def report(server: Server | None, *argv: str, **variables: str) -> Result:
-    base = {"WANDB_BASE_URL": server.url if server else "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40,
-            "WANDB_HTTP_TIMEOUT": "5", "HOME": "/nonexistent"}  # fmt: skip
+    base = {
+        "WANDB_BASE_URL": server.url if server else "http://127.0.0.1:9",
+        "WANDB_API_KEY": "0" * 40,
+        "WANDB_HTTP_TIMEOUT": "5",
+        "HOME": "/nonexistent",
+    }
     return process("report", *argv, "--out", "out", env=base | variables)
 
 
@@ -87,8 +107,14 @@ def test_a_sweep_of_the_server_becomes_a_report(server, tmp_path, monkeypatch):
 def test_the_server_and_the_logs_of_the_same_runs_give_one_table(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for i, (lr, seed) in reversed([*enumerate(POINTS)]):
-        records = run_records(f"id{i}", {"lr": lr, "seed": seed, "dropout": 0.0}, history(lr, seed), commit="c1",
-                              started=1_700_000_000 - i, sweep_id="sw1")  # fmt: skip
+        records = run_records(
+            f"id{i}",
+            {"lr": lr, "seed": seed, "dropout": 0.0},
+            history(lr, seed),
+            commit="c1",
+            started=1_700_000_000 - i,
+            sweep_id="sw1",
+        )
         write_log(Path(f"wandb/offline-run-20260101_00000{i}-id{i}/run-id{i}.wandb"), records)
     server.runs = server.runs[:4]
     Path("report.yaml").write_text("metric: top1\ngoal: minimize\n")
@@ -120,10 +146,13 @@ def test_groups_states_and_a_whole_project(server, tmp_path, monkeypatch):
     assert server.asked["Runs"] >= 5  # pages
 
 
-@pytest.mark.parametrize(("source", "says"), [
-    ("wandb:me/nothing", "W&B has no project me/nothing"),
-    ("wandb:me/proj/sw2", "no run of me/proj is in a sweep or group 'sw2'; did you mean 'sw1'?"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("wandb:me/nothing", "W&B has no project me/nothing"),
+        ("wandb:me/proj/sw2", "no run of me/proj is in a sweep or group 'sw2'; did you mean 'sw1'?"),
+    ],
+)
 def test_names_that_the_server_has_not_are_refused(server, tmp_path, monkeypatch, source, says):
     monkeypatch.chdir(tmp_path)
     result = report(server, source)
@@ -134,11 +163,17 @@ def test_names_that_the_server_has_not_are_refused(server, tmp_path, monkeypatch
 
 
 @pytest.mark.sample(2)
-@pytest.mark.parametrize(("kind", "fault", "says"), [
-    ("Viewer", 401, "W&B refuses the key"), ("Runs", 403, "W&B refuses the key"),
-    ("Runs", "errors", "W&B does not give it (input: no such thing)"), ("Runs", 404, "W&B does not give it (out of order)"),
-    ("Runs", 503, "W&B does not answer"), ("Viewer", "hang", "W&B does not answer"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "fault", "says"),
+    [
+        ("Viewer", 401, "W&B refuses the key"),
+        ("Runs", 403, "W&B refuses the key"),
+        ("Runs", "errors", "W&B does not give it (input: no such thing)"),
+        ("Runs", 404, "W&B does not give it (out of order)"),
+        ("Runs", 503, "W&B does not answer"),
+        ("Viewer", "hang", "W&B does not answer"),
+    ],
+)
 def test_a_server_that_refuses_or_is_silent_is_named_with_the_cure(server, tmp_path, monkeypatch, kind, fault, says):
     monkeypatch.chdir(tmp_path)
     server.faults[kind] = (1000, fault)

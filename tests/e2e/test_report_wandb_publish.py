@@ -51,8 +51,11 @@ def report(*options: str, base: str = "http://127.0.0.1:9", **env: str):
 
 def everything() -> dict[str, bytes]:
     """The local report's files."""
-    return {str(path.relative_to("out")): path.read_bytes() for path in Path("out").rglob("*")
-            if path.is_file() and "wandb" not in path.parts[1]}  # fmt: skip
+    return {
+        str(path.relative_to("out")): path.read_bytes()
+        for path in Path("out").rglob("*")
+        if path.is_file() and "wandb" not in path.parts[1]
+    }
 
 
 def logs() -> dict[str, dict]:
@@ -113,9 +116,7 @@ def test_panels_and_run_sets_name_what_the_logs_hold(place, research):
     sent = logs()
     assert sorted(sent) == ids()
     named: dict[str, set] = {"config": set(), "history": set(), "summary": set()}
-    for grid in grids(json.loads(Path("out/wandb_report.json").read_text()))[
-        1:
-    ]:  # the first is of the report's own run
+    for grid in grids(json.loads(Path("out/wandb_report.json").read_text()))[1:]:  # the first is of the report's own run
         for run_set in grid["runSets"]:
             assert run_set["filters"]["filters"][0]["value"] == ids()
             named["config"] |= {key["name"] for key in run_set["grouping"]}
@@ -124,10 +125,7 @@ def test_panels_and_run_sets_name_what_the_logs_hold(place, research):
             kind = "history" if panel["viewType"] == "Run History Line Plot" else "summary"
             named[kind] |= {*config.get("metrics", [])} | ({config["targetKey"]} if "targetKey" in config else set())
             accessors = [one["accessor"] for one in config.get("columns", [])]
-            for text in (
-                *accessors,
-                *(config[name] for name in ("xAxis", "yAxis") if panel["viewType"] == "Scatter Plot"),
-            ):
+            for text in (*accessors, *(config[name] for name in ("xAxis", "yAxis") if panel["viewType"] == "Scatter Plot")):
                 section, _, name = text.partition(":")
                 named[section].add(name)
     assert named["history"] == {"val/loss", "train/loss"}
@@ -185,15 +183,11 @@ def test_published_it_is_what_the_dry_run_said_and_the_files_are_there(place, re
     provenance = json.loads(Path("runs", ids()[0], "provenance.json").read_text())
     assert [json.loads(one) for one in metadata["data"]] == [provenance["data"]]
     assert {"git_commit", "git_commits"} <= {*metadata}
-    uploaded = {
-        name.removeprefix("artifact/"): data for name, data in stand_in.files.items() if name.startswith("artifact/")
-    }
+    uploaded = {name.removeprefix("artifact/"): data for name, data in stand_in.files.items() if name.startswith("artifact/")}
     assert {name: data for name, data in uploaded.items() if name in local} == local
     assert {*uploaded} - {*local} == {"wandb_report.json"}
     # the figures, under the keys of the report's panels
-    figures = {
-        key for panel in grids(dry)[0]["panelBankSectionConfig"]["panels"] for key in panel["config"]["mediaKeys"]
-    }
+    figures = {key for panel in grids(dry)[0]["panelBankSectionConfig"]["panels"] for key in panel["config"]["mediaKeys"]}
     images = {name for name in stand_in.files if name.startswith("run/media/images/")}
     assert {name.removeprefix("run/media/images/").partition("_0_")[0] for name in images} == figures
     runs = {one["name"] for one in stand_in.sent("UpsertBucket")}
@@ -214,10 +208,13 @@ def test_runs_that_are_not_there_are_counted(place):
 
 
 @pytest.mark.sample(2)
-@pytest.mark.parametrize(("refused", "says", "reports"), [
-    ("upsertView", "nothing was published: W&B refused the report", 0),
-    ("CreateArtifact", "Not published: its artifact and the figures that its panels show", 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("refused", "says", "reports"),
+    [
+        ("upsertView", "nothing was published: W&B refused the report", 0),
+        ("CreateArtifact", "Not published: its artifact and the figures that its panels show", 1),
+    ],
+)
 def test_half_way_the_local_report_stays_and_it_is_said_what_was_published(refused, says, reports, place, research):
     assert research("report", "runs", "--out", "out").code == 0
     local = everything()
@@ -249,16 +246,19 @@ def test_without_a_key_or_a_server_the_local_report_stays(place, research):
     local = everything()
     keyless = report("--wandb", WANDB_API_KEY="", NETRC="none")
     assert (keyless.code, "no W&B key was found" in keyless.err) == (2, True), keyless.err
-    code = ("import sys; from research.cli import main; from research.report import wandb_publish\n"
-            "wandb_publish.TIMEOUT = 2; sys.exit(main(sys.argv[1:]))")  # fmt: skip
-    env = {
-        "WANDB_MODE": "online",
-        "WANDB_API_KEY": KEY,
-        "WANDB_BASE_URL": "http://127.0.0.1:9",
-        "PYTHONPATH": str(ROOT),
-    }
-    unreachable = subprocess.run([sys.executable, "-c", code, "report", "runs", "--out", "out", "--wandb"], text=True,
-                                 timeout=120, capture_output=True, check=False, env=os.environ | env)  # fmt: skip
+    code = (
+        "import sys; from research.cli import main; from research.report import wandb_publish\n"
+        "wandb_publish.TIMEOUT = 2; sys.exit(main(sys.argv[1:]))"
+    )
+    env = {"WANDB_MODE": "online", "WANDB_API_KEY": KEY, "WANDB_BASE_URL": "http://127.0.0.1:9", "PYTHONPATH": str(ROOT)}
+    unreachable = subprocess.run(
+        [sys.executable, "-c", code, "report", "runs", "--out", "out", "--wandb"],
+        text=True,
+        timeout=120,
+        capture_output=True,
+        check=False,
+        env=os.environ | env,
+    )
     assert (unreachable.returncode, "cannot be reached" in unreachable.stderr) == (2, True), unreachable.stderr
     assert everything() == local
     disabled = research("report", "runs", "--out", "out", "--wandb")  # the tests' own WANDB_MODE
@@ -275,8 +275,6 @@ def test_offline_the_files_wait_for_wandb_sync(place):
     files = {entry.path: Path(entry.local_path).read_bytes() for entry in artifact.manifest.contents}
     local = everything() | {"wandb_report.json": Path("out/wandb_report.json").read_bytes()}
     assert files == local
-    (images,) = [
-        {one.key or one.nested_key[0] for one in record.history.item} for record in kept if record.HasField("history")
-    ]
+    (images,) = [{one.key or one.nested_key[0] for one in record.history.item} for record in kept if record.HasField("history")]
     figures = grids(json.loads(local["wandb_report.json"]))[0]["panelBankSectionConfig"]["panels"]
     assert {key for panel in figures for key in panel["config"]["mediaKeys"]} <= images

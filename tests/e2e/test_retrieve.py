@@ -81,9 +81,7 @@ def test_hnsw_states_its_recall_and_agrees_with_exact_search_here(retrieve, tiny
 
 
 def test_embeddings_of_encode_are_used_and_give_the_same_run(research, retrieve, collection, tiny_bert, tmp_path):
-    made = research(
-        "encode", "--data", f"beir:{collection}", "--model", tiny_bert, "--out", tmp_path / "store", "--json"
-    )
+    made = research("encode", "--data", f"beir:{collection}", "--model", tiny_bert, "--out", tmp_path / "store", "--json")
     assert made.json["count"] == 30
     given = retrieve("--embeddings", tmp_path / "store", retrievers=(tiny_bert,), out=tmp_path / "a")
     assert given.code == 0, given.err
@@ -151,8 +149,9 @@ def test_cut_beyond_what_is_kept_is_warned_of(retrieve):
 
 @pytest.mark.parametrize(("data", "says"), [("{}", "expected beir:"), ("beir:{}/qrels", "nor any other")])
 def test_data_folder_named_wrongly_is_told_the_right_name(research, collection, tmp_path, data, says):
-    result = research("retrieve", "--data", data.format(collection), "--split", "test", "--retriever", "bm25",
-                      "--out", tmp_path / "out")  # fmt: skip
+    result = research(
+        "retrieve", "--data", data.format(collection), "--split", "test", "--retriever", "bm25", "--out", tmp_path / "out"
+    )
     assert result.code == 2
     assert says in result.err
 
@@ -280,8 +279,18 @@ def test_mix_is_chosen_on_dev_and_recorded(retrieve, tiny_reranker, tiny_bert, t
     best = max(mix["tried"].values())
     assert mix["mix"] == min(float(tried) for tried, value in mix["tried"].items() if value == best)
     assert facts["stages"]["reranked"]["facts"]["mix"] == mix["mix"]
-    alone = retrieve("--json", "--reranker", tiny_reranker, "--depth", 10, "--mix", 0.3, retrievers=(tiny_bert,),
-                     split="dev", out=tmp_path / "dev")  # fmt: skip
+    alone = retrieve(
+        "--json",
+        "--reranker",
+        tiny_reranker,
+        "--depth",
+        10,
+        "--mix",
+        0.3,
+        retrievers=(tiny_bert,),
+        split="dev",
+        out=tmp_path / "dev",
+    )
     assert alone.json["metrics"]["ndcg@10"] == pytest.approx(mix["tried"]["0.3"], abs=1e-6)
 
 

@@ -63,10 +63,7 @@ def sweep(parameters: dict, **more) -> str:
     return "sweep.yaml"
 
 
-R_ALPHA = {
-    "model.adapter": {"values": [{"r": r, "lora_alpha": 2 * r} for r in (2, 4)]},
-    "seed_everything": {"values": [0, 1]},
-}
+R_ALPHA = {"model.adapter": {"values": [{"r": r, "lora_alpha": 2 * r} for r in (2, 4)]}, "seed_everything": {"values": [0, 1]}}
 
 
 def metrics(folder: Path) -> dict:
@@ -109,9 +106,7 @@ def test_points_are_planned_run_once_and_are_those_of_fit(place, research):
         if seed == 0:
             continue  # one seed of each adapter: a training alone is a process of its own
         options = [f"--model.adapter.{name}={value}" for name, value in adapter.items()] + [f"--seed_everything={seed}"]
-        alone = process(
-            "fit", "-c", "sft.yaml", "--out", f"alone/{one['point']}", *options, env={"OMP_NUM_THREADS": "1"}
-        )
+        alone = process("fit", "-c", "sft.yaml", "--out", f"alone/{one['point']}", *options, env={"OMP_NUM_THREADS": "1"})
         assert alone.code == 0, alone.err
         assert metrics(Path("alone") / one["point"]) == found
         name = "model/adapter_model.safetensors"
@@ -161,15 +156,30 @@ def test_points_of_other_code_are_stale_and_kept(place, research, monkeypatch):
     assert Path(f"{folder}.stale-1/metrics.json").exists()
 
 
-@pytest.mark.parametrize(("parameters", "says"), [
-    ({"model.adapter.rr": {"values": [1]}}, "'rr'|rr"), ({"model.adapter.r": {"values": ["many"]}}, "many"),
-    ({"model.adapter.r": {"values": [0]}}, "adapter.r=0; expected 1 or more"),
-    ({"data.limit": {"values": [None, 4]}}, "carries as the text None"),
-    ({"seed_everything": {"values": [1, 1]}}, "expected each point once"),
-    ({"model.adapter": {"values": [{"class_path": "peft.PromptTuningConfig",
-                                    "init_args": {"task_type": "CAUSAL_LM", "num_virtual_tokens": 600}}]}}, "does not fit"),
-    ({"model.train_layers": {"values": [1]}}, r"an adapter \(LORA\) with train_layers"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"model.adapter.rr": {"values": [1]}}, "'rr'|rr"),
+        ({"model.adapter.r": {"values": ["many"]}}, "many"),
+        ({"model.adapter.r": {"values": [0]}}, "adapter.r=0; expected 1 or more"),
+        ({"data.limit": {"values": [None, 4]}}, "carries as the text None"),
+        ({"seed_everything": {"values": [1, 1]}}, "expected each point once"),
+        (
+            {
+                "model.adapter": {
+                    "values": [
+                        {
+                            "class_path": "peft.PromptTuningConfig",
+                            "init_args": {"task_type": "CAUSAL_LM", "num_virtual_tokens": 600},
+                        }
+                    ]
+                }
+            },
+            "does not fit",
+        ),
+        ({"model.train_layers": {"values": [1]}}, r"an adapter \(LORA\) with train_layers"),
+    ],
+)
 def test_each_planted_fault_is_refused_by_the_plan(parameters, says, place, research):
     import re
 
@@ -187,10 +197,7 @@ def test_another_spelling_of_one_scale_is_warned_of(place, research):
     Path("runs").rename("first")
     orders = [["q_proj", "v_proj"], ["v_proj", "q_proj"]]  # PEFT has no order of them
     result = research("sweep", "plan", sweep({"model.adapter.target_modules": {"values": orders}}))
-    assert (result.code, "computes what model.adapter.target_modules=['q_proj', 'v_proj'] computes" in result.err) == (
-        0,
-        True,
-    )
+    assert (result.code, "computes what model.adapter.target_modules=['q_proj', 'v_proj'] computes" in result.err) == (0, True)
 
 
 def test_a_plan_of_36_points_is_quick(place, research):
@@ -211,9 +218,7 @@ def test_two_hundred_points_in_a_kept_worker_cost_little_each(place, research):
     total = time.monotonic() - started
     assert result.json["states"] == {"done": 200}
     trained = sum(json.loads(path.read_text())["seconds"] for path in Path("runs").glob("*/metrics.json"))
-    print(
-        f"200 points: {total:.1f} s, of which training {trained:.1f} s: {(total - trained) / 200:.3f} s overhead a point"
-    )
+    print(f"200 points: {total:.1f} s, of which training {trained:.1f} s: {(total - trained) / 200:.3f} s overhead a point")
     assert (total - trained) / 200 < 0.3
 
 
@@ -242,23 +247,23 @@ def test_a_random_sweep_with_four_workers_has_exactly_run_cap_trials(place, rese
     assert research("sweep", "plan", file, "--json").code == 0
     result = research("sweep", "run", file, "--workers", "4", "--threads", "1", "--json")
     assert result.json["states"] == {"done": 6}
-    assert sorted(path.parent.name for path in Path("runs").glob("*/metrics.json")) == sorted(
-        p["point"] for p in planned
-    )
+    assert sorted(path.parent.name for path in Path("runs").glob("*/metrics.json")) == sorted(p["point"] for p in planned)
     for one in planned:
         config = yaml.safe_load((Path("runs") / one["point"] / "config.yaml").read_text())
         assert config["model"]["init_args"]["optimisation"]["lr"] == one["values"]["model.optimisation.lr"]
 
 
-RATES = {"model.optimisation.lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-1},
-         "model.adapter.r": {"values": [1, 2, 4]}}  # fmt: skip
+RATES = {
+    "model.optimisation.lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-1},
+    "model.adapter.r": {"values": [1, 2, 4]},
+}
 BAYES = {"method": "bayes", "metric": {"name": "val/loss", "goal": "minimize"}}
 
 
 def searched(research, folder: str, workers: int, **more) -> list[dict]:
     """The points of a bayes sweep, run in a folder of its own."""
     file = sweep(RATES, **BAYES, **more, command=[word.replace("runs", folder) for word in COMMAND], name=folder)
-    result = research("sweep", "run", file, "--workers", str(workers), "--threads", "1", "--json")  # fmt: skip
+    result = research("sweep", "run", file, "--workers", str(workers), "--threads", "1", "--json")
     assert result.code == 0, result.err
     lines = (Path(folder) / "plan.jsonl").read_text().splitlines()
     assert result.json["states"] == {"done": len(lines)}
@@ -269,9 +274,7 @@ def searched(research, folder: str, workers: int, **more) -> list[dict]:
 def test_bayes_with_four_workers_has_exactly_run_cap_trials(place, research):
     points = searched(research, "four", 4, run_cap=6)
     assert len({one["point"] for one in points}) == 6
-    assert sorted(path.parent.name for path in Path("four").glob("*/metrics.json")) == sorted(
-        one["point"] for one in points
-    )
+    assert sorted(path.parent.name for path in Path("four").glob("*/metrics.json")) == sorted(one["point"] for one in points)
     rows = research("sweep", "status", "sweep.yaml", "--json").json["points"]
     for one in rows:  # what the search learned from is what the run has measured
         history = [json.loads(line) for line in (Path("four") / one["point"] / "curves.jsonl").read_text().splitlines()]
@@ -296,8 +299,11 @@ def test_bayes_with_one_worker_is_reproducible(place, research):
 def test_hyperband_prunes_what_lags_behind_and_says_so(place, research):
     Path("sft.yaml").write_text(CONFIG.replace("max_steps: 2", "max_steps: 8\n  val_check_interval: 1"))
     rates = [3e-2, 1e-2, 1e-9, 1e-8]  # the last two do not learn
-    file = sweep({"model.optimisation.lr": {"values": rates}}, metric={"name": "val/loss", "goal": "minimize"},
-                 early_terminate={"type": "hyperband", "min_iter": 3, "eta": 2})  # fmt: skip
+    file = sweep(
+        {"model.optimisation.lr": {"values": rates}},
+        metric={"name": "val/loss", "goal": "minimize"},
+        early_terminate={"type": "hyperband", "min_iter": 3, "eta": 2},
+    )
     result = research("sweep", "run", file, "--threads", "1", "--json")
     assert result.code == 0, result.err
     assert result.json["states"] == {"pruned": 2, "done": 2}
@@ -311,8 +317,7 @@ def test_hyperband_prunes_what_lags_behind_and_says_so(place, research):
         said = facts.get("pruned") and {name: facts["pruned"][name] for name in ("step", "values")}
         assert (facts["finished"], facts["steps"], said) == (True, taken, why)
     assert "is worse than" in facts["pruned"]["why"]
-    assert research("sweep", "run", file, "--threads", "1", "--json").json["states"] == {
-        "pruned": 2, "done": 2}  # fmt: skip
+    assert research("sweep", "run", file, "--threads", "1", "--json").json["states"] == {"pruned": 2, "done": 2}
     assert {one["attempts"] for one in research("sweep", "status", file, "--json").json["points"]} == {1}
 
 
@@ -331,16 +336,26 @@ def test_a_sweep_ends_where_a_point_reaches_its_target(place, research):
     assert states(research, file) == ["done", "missing", "done"]
 
 
-@pytest.mark.parametrize(("more", "says"), [
-    ({**BAYES}, "bayes without run_cap has no end"),
-    ({**BAYES, "run_cap": 2, "metric": {"name": "val/lss"}}, r"metric 'val/lss' is not computed; expected one of val/loss"),
-    ({"metric": {"name": "val/lss"}, "method": "random", "run_cap": 2,
-      "early_terminate": {"type": "hyperband", "min_iter": 2}}, r"metric 'val/lss' is not computed"),
-    ({**BAYES, "run_cap": 2, "command": ["python", "train.py", "${args}"]}, "need to see val/loss while the command runs"),
-    ({"method": "random"}, "random without run_cap has no end"),
-    ({**BAYES, "run_cap": 2, "early_terminate": {"type": "hyperband", "max_iter": 9}}, "max_iter without s"),
-    ({**BAYES, "run_cap": 2, "early_terminate": {"type": "hyperband", "min_iter": 0}}, "early_terminate.min_iter=0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({**BAYES}, "bayes without run_cap has no end"),
+        ({**BAYES, "run_cap": 2, "metric": {"name": "val/lss"}}, r"metric 'val/lss' is not computed; expected one of val/loss"),
+        (
+            {
+                "metric": {"name": "val/lss"},
+                "method": "random",
+                "run_cap": 2,
+                "early_terminate": {"type": "hyperband", "min_iter": 2},
+            },
+            r"metric 'val/lss' is not computed",
+        ),
+        ({**BAYES, "run_cap": 2, "command": ["python", "train.py", "${args}"]}, "need to see val/loss while the command runs"),
+        ({"method": "random"}, "random without run_cap has no end"),
+        ({**BAYES, "run_cap": 2, "early_terminate": {"type": "hyperband", "max_iter": 9}}, "max_iter without s"),
+        ({**BAYES, "run_cap": 2, "early_terminate": {"type": "hyperband", "min_iter": 0}}, "early_terminate.min_iter=0"),
+    ],
+)
 def test_a_search_that_cannot_be_run_here_is_refused(more, says, place, research):
     import re
 
@@ -376,9 +391,7 @@ def test_the_measured_cost_of_twelve_points_is_theirs_within_a_quarter(place, re
     values = [{"r": r, "lora_alpha": alpha} for r in (2, 4) for alpha in (2, 4, 8)]
     file = sweep({"model.adapter": {"values": values}, "seed_everything": {"values": [0, 1]}})
     env = {"TANDEM_CACHE": "cache"}
-    cost = process("sweep", "plan", file, "--measure", "20", "--threads", "1", "--json", env=env, timeout=300).json[
-        "cost"
-    ]
+    cost = process("sweep", "plan", file, "--measure", "20", "--threads", "1", "--json", env=env, timeout=300).json["cost"]
     result = process("sweep", "run", file, "--threads", "1", "--json", env=env, timeout=600)
     assert result.json["states"] == {"done": 12}
     rows = research("sweep", "status", file, "--json").json["points"]
@@ -411,10 +424,14 @@ def test_a_sweep_goes_on_without_w_and_b_s_process(place, research):
     def run(folder: str, tracked: str) -> list[dict]:
         steps = f"max_steps: 150\n  max_epochs: -1\nwandb: {tracked}"
         Path("sft.yaml").write_text(CONFIG.replace("wandb: disabled\n", "").replace("max_steps: 2", steps))
-        file = sweep({"seed_everything": {"values": [0]}}, name=folder,
-                     command=[word.replace("runs", folder) for word in COMMAND])  # fmt: skip
-        child = subprocess.Popen([sys.executable, "-m", "research", "sweep", "run", file, "--threads", "1"],
-                                 env=os.environ | {"TANDEM_CACHE": "cache"}, stderr=subprocess.DEVNULL)  # fmt: skip
+        file = sweep(
+            {"seed_everything": {"values": [0]}}, name=folder, command=[word.replace("runs", folder) for word in COMMAND]
+        )
+        child = subprocess.Popen(
+            [sys.executable, "-m", "research", "sweep", "run", file, "--threads", "1"],
+            env=os.environ | {"TANDEM_CACHE": "cache"},
+            stderr=subprocess.DEVNULL,
+        )
         while tracked == "offline" and child.poll() is None:
             begun = [path for path in Path(folder).glob("*/curves.jsonl") if len(path.read_text().splitlines()) > 5]
             for service in services() if begun else []:
@@ -484,8 +501,11 @@ def test_a_variable_of_the_environment_is_part_of_the_plan(place, research):
 
 @pytest.mark.parametrize("out", [["--out", "runs/{point}/fit"], ["--out", "runs/exp-{point}"], ["--out", "runs"], []])
 def test_a_command_without_a_folder_for_each_point_is_refused(out, place, research):
-    result = research("sweep", "plan", sweep({"seed_everything": {"values": [0]}},
-                                             command=["research", "fit", "-c", "sft.yaml", *out, "${args}"]))  # fmt: skip
+    result = research(
+        "sweep",
+        "plan",
+        sweep({"seed_everything": {"values": [0]}}, command=["research", "fit", "-c", "sft.yaml", *out, "${args}"]),
+    )
     assert result.code == 2
     assert "expected a folder for each point: --out runs/sweeps/tiny/{point}" in result.err
 
@@ -502,9 +522,7 @@ def test_a_folder_has_one_sweep(place, research):
 def test_hyperband_compares_points_of_this_plan_alone(place, research):
     Path("sft.yaml").write_text(CONFIG.replace("max_steps: 2", "max_steps: 4\n  val_check_interval: 1"))
     rule = {"metric": {"name": "val/loss"}, "early_terminate": {"type": "hyperband", "min_iter": 3, "eta": 2}}
-    assert run_sweep(research, sweep({"model.optimisation.lr": {"values": [3e-2, 2e-2]}}, **rule)).json["states"] == {
-        "done": 2
-    }
+    assert run_sweep(research, sweep({"model.optimisation.lr": {"values": [3e-2, 2e-2]}}, **rule)).json["states"] == {"done": 2}
     result = run_sweep(research, sweep({"model.optimisation.lr": {"values": [1e-9]}}, **rule))
     assert result.json["states"] == {"done": 1}
 
@@ -573,8 +591,14 @@ def test_what_one_point_sets_for_its_process_is_not_there_for_the_next(place, re
     text = CONFIG.replace("accelerator: cpu", "accelerator: cpu\n  callbacks: [{class_path: told.Told}]")
     Path("sft.yaml").write_text(text)
     values = [{"max_steps": 1}, {"deterministic": True, "benchmark": True, "max_steps": 2}, {"max_steps": 3}]
-    result = process("sweep", "run", sweep({"trainer": {"values": values}}), "--threads", "1",
-                     env={"TANDEM_CACHE": "cache", "PYTHONPATH": f"{place}:{Path(__file__).parents[2]}"})  # fmt: skip
+    result = process(
+        "sweep",
+        "run",
+        sweep({"trainer": {"values": values}}),
+        "--threads",
+        "1",
+        env={"TANDEM_CACHE": "cache", "PYTHONPATH": f"{place}:{Path(__file__).parents[2]}"},
+    )
     assert result.code == 0, result.err
     assert Path("flags.txt").read_text().splitlines() == ["False False", "True True", "False False"]
 
@@ -587,8 +611,11 @@ def test_a_point_that_other_code_finished_is_stale(place, research):
 
     Path("sft.yaml").write_text(CONFIG.replace("max_steps: 2", f"max_steps: 20\n  max_epochs: -1{CALLBACK}"))
     file = sweep({"seed_everything": {"values": [0]}})
-    child = subprocess.Popen([sys.executable, "-m", "research", "sweep", "run", file, "--threads", "1"],
-                             stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # fmt: skip
+    child = subprocess.Popen(
+        [sys.executable, "-m", "research", "sweep", "run", file, "--threads", "1"],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
     limit = time.monotonic() + 120
     while time.monotonic() < limit and not list(Path("runs").glob("*/curves.jsonl")):
         time.sleep(0.1)
@@ -607,14 +634,19 @@ def test_a_point_that_other_code_finished_is_stale(place, research):
     assert states(research, file) == ["stale"]
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ("parameters: {a: {values: [2024-01-01]}}", "has the value 2024-01-01"), ("metric: loss", "metric is 'loss'"),
-    ("early_terminate: 3", "early_terminate.type is 3"), ("run_cap: true", "run_cap=True"),
-    ("name: ../../evil", "expected a name"),
-    ("parameters: {a: {values: [1], probabilities: 3}}", "probabilities=3"),
-    ("parameters: {a: {distribution: [x]}}", r"the distribution \['x'\]"),
-    ("parameters: {a: {distribution: int_uniform, min: 0.5, max: 2}}", "expected whole numbers"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("parameters: {a: {values: [2024-01-01]}}", "has the value 2024-01-01"),
+        ("metric: loss", "metric is 'loss'"),
+        ("early_terminate: 3", "early_terminate.type is 3"),
+        ("run_cap: true", "run_cap=True"),
+        ("name: ../../evil", "expected a name"),
+        ("parameters: {a: {values: [1], probabilities: 3}}", "probabilities=3"),
+        ("parameters: {a: {distribution: [x]}}", r"the distribution \['x'\]"),
+        ("parameters: {a: {distribution: int_uniform, min: 0.5, max: 2}}", "expected whole numbers"),
+    ],
+)
 def test_malformed_sweeps_are_refused_in_words(text, says, place, research):
     import re
 
@@ -632,9 +664,7 @@ def test_a_point_that_is_stopped_after_its_last_step_is_validated_when_it_goes_o
         "import os, signal, lightning as L\n\n\nclass Stop(L.Callback):\n    def on_train_batch_end(self, trainer, *_):\n"
         "        if trainer.global_step == 2 and os.environ.get('STOP'):\n            os.kill(os.getpid(), signal.SIGTERM)\n"
     )
-    Path("sft.yaml").write_text(
-        CONFIG.replace("accelerator: cpu", "accelerator: cpu\n  callbacks: [{class_path: stop.Stop}]")
-    )
+    Path("sft.yaml").write_text(CONFIG.replace("accelerator: cpu", "accelerator: cpu\n  callbacks: [{class_path: stop.Stop}]"))
     path = {"PYTHONPATH": f"{place}:{Path(__file__).parents[2]}"}
     assert process("fit", "-c", "sft.yaml", "--out", "straight", env=path).code == 0
     assert process("fit", "-c", "sft.yaml", "--out", "stopped", env=path | {"STOP": "1"}).code == 85

@@ -190,15 +190,32 @@ def test_locks_are_not_emptied_and_not_taken_through_links(place, research):
     assert subprocess.run(["test", "-e", "said.txt"], check=False).returncode == 1  # and nothing was run
 
 
-@pytest.mark.parametrize(("words", "says"), [
-    (("worker", "--index", "x"), "invalid int value: 'x'"), (("worker", "--index", "-1"), "--index -1: the plan has 2 points"),
-    (("worker", "--index", "2"), "--index 2: the plan has 2 points"),
-    (("worker", "--index", "0", "--of", "x-y"), "--index 0 --of x-y: the plan has 2 points"),
-    (("worker", "--plan", "."), "cannot read or write"), (("trial",), "without what `sweep submit --wandb` tells it"),
-    (("finish",), "without what `sweep submit` tells it"),
-    (("finish", "--folder", "runs/sweeps/twin", "--plan", "runs/sweeps/twin/plan.jsonl", "--round", "1", "--options", "{"),
-     "are not read"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("worker", "--index", "x"), "invalid int value: 'x'"),
+        (("worker", "--index", "-1"), "--index -1: the plan has 2 points"),
+        (("worker", "--index", "2"), "--index 2: the plan has 2 points"),
+        (("worker", "--index", "0", "--of", "x-y"), "--index 0 --of x-y: the plan has 2 points"),
+        (("worker", "--plan", "."), "cannot read or write"),
+        (("trial",), "without what `sweep submit --wandb` tells it"),
+        (("finish",), "without what `sweep submit` tells it"),
+        (
+            (
+                "finish",
+                "--folder",
+                "runs/sweeps/twin",
+                "--plan",
+                "runs/sweeps/twin/plan.jsonl",
+                "--round",
+                "1",
+                "--options",
+                "{",
+            ),
+            "are not read",
+        ),
+    ],
+)
 def test_words_that_scripts_write_are_checked_too(words, says, place, research):
     file = sweep("a.yaml", LR)
     assert research("sweep", "plan", file).code == 0

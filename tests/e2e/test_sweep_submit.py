@@ -22,9 +22,7 @@ from tests.wandb_log import exit_codes
 
 SEEDS = {"seed_everything": {"values": [0, 1, 2, 3]}}
 JOB = ("--kubernetes", "--image", "tandem:1", "--claim", "team:/mnt/team")
-SLOW = CONFIG.replace("max_steps: 2", "max_steps: 4000\n  max_epochs: -1").replace(
-    "out: run\n", "out: run\nsave_every: 50\n"
-)
+SLOW = CONFIG.replace("max_steps: 2", "max_steps: 4000\n  max_epochs: -1").replace("out: run\n", "out: run\nsave_every: 50\n")
 
 
 def events(folder: str) -> list[dict]:
@@ -93,8 +91,14 @@ def test_a_pod_trains_its_point_and_ends_as_the_policy_expects(place, research):
     research("sweep", "plan", sweep({"seed_everything": {"values": [9]}}))
 
     def pod(index: int) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, *as_kubelet(job, index)], env=environment(JOB_COMPLETION_INDEX=str(index)),
-                              capture_output=True, text=True, timeout=200, check=False)  # fmt: skip
+        return subprocess.run(
+            [sys.executable, *as_kubelet(job, index)],
+            env=environment(JOB_COMPLETION_INDEX=str(index)),
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
 
     assert job["spec"]["completions"] == 3
     second, third = pod(1), pod(2)
@@ -102,7 +106,10 @@ def test_a_pod_trains_its_point_and_ends_as_the_policy_expects(place, research):
     assert third.returncode == 2, third.stderr  # FailIndex
     assert pod(2).returncode == 2  # and again, were it asked
     assert {event["point"]: event["state"] for event in events("runs")} == {
-        points[0]: "pruned", points[2]: "done", points[3]: "failed"}  # fmt: skip
+        points[0]: "pruned",
+        points[2]: "done",
+        points[3]: "failed",
+    }
     assert metrics(Path("runs") / points[2])["finished"]
     beyond = pod(3)
     assert beyond.returncode == 2
@@ -136,8 +143,10 @@ REFUSED = {
     "key before the command": ((*JOB, "--setup", "export HF_TOKEN=abc"), "HF_TOKEN=… is a secret by its name"),
     "key in a script": (("--setup", "export HF_TOKEN='abc'"), "HF_TOKEN=… is a secret by its name"),
     "key in a directive": (("--sbatch=--export=ALL,WANDB_API_KEY=abc",), "WANDB_API_KEY=… is a secret by its name"),
-    "line within a partition": (("--partition", "gpu\nrm -rf x"),
-                                "--partition 'gpu\\nrm -rf x'; expected a value without blanks"),
+    "line within a partition": (
+        ("--partition", "gpu\nrm -rf x"),
+        "--partition 'gpu\\nrm -rf x'; expected a value without blanks",
+    ),
     "option within an account": (("--account", "me --uid=0"), "expected a value without blanks"),
     "lines of one directive": (("--sbatch=--qos=x\ntouch y",), "expected one option on one line"),
     "no directive": (("--sbatch", "rm x"), "expected one option on one line"),
@@ -148,15 +157,17 @@ REFUSED = {
     "image on SLURM": (("--image", "x"), "--image with SLURM"),
     "count on SLURM": (("--count", 2), "--count with SLURM"),
     "image of agents": (("--wandb", TARGET, "--image", "x"), "--image with --wandb"),
-    "ranks of agents": (("--wandb", TARGET, "--tasks-per-node", 2), "--tasks-per-node with --wandb; expected options of "
-                        "--wandb: a trial is one process there"),
+    "ranks of agents": (
+        ("--wandb", TARGET, "--tasks-per-node", 2),
+        "--tasks-per-node with --wandb; expected options of --wandb: a trial is one process there",
+    ),
     "retry of agents": (("--wandb", TARGET, "--retry"), "--retry with --wandb"),
     "id alone": (("--wandb", "sw"), "--wandb 'sw'; expected ENTITY/PROJECT/SWEEP_ID"),
     "address": (("--wandb", "https://wandb.ai/me/project/sw"), "expected ENTITY/PROJECT/SWEEP_ID"),
     "id with a shell in it": (("--wandb", "me/project/$(x)"), "expected ENTITY/PROJECT/SWEEP_ID"),
     "no trials": (("--wandb", TARGET, "--count", 0), "--count 0; expected 1 to 4"),
     "more than there are": (("--wandb", TARGET, "--count", 5), "--count 5; expected 1 to 4, the trials of sweep.yaml"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.sample(5)
@@ -221,8 +232,11 @@ def test_the_script_of_agents_is_sound(place, research):  # noqa: F811
     result = research("sweep", "submit", file, "--wandb", "me/my project/sw", "--dry-run", *options, "--setup", "true")
     assert result.code == 0, result.err
     head = ("array=0-3%2", "time=2:00:00", "gres=gpu:1", "qos=x", "requeue", "signal=B:USR1@60")
-    for line in (*(f"#SBATCH --{option}\n" for option in head), "\ntrue\n",
-                 "-m wandb agent --count 1 --forward-signals me/'my project'/sw &\n"):  # fmt: skip
+    for line in (
+        *(f"#SBATCH --{option}\n" for option in head),
+        "\ntrue\n",
+        "-m wandb agent --count 1 --forward-signals me/'my project'/sw &\n",
+    ):
         assert line in result.out, line
     checked = subprocess.run(["bash", "-n"], input=result.out, capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stderr) == (0, "")
@@ -233,9 +247,7 @@ def test_the_script_of_agents_is_sound(place, research):  # noqa: F811
 @pytest.mark.thorough
 def test_a_task_that_is_stopped_goes_on_with_its_trial(place, research, serve, tmp_path):  # noqa: F811
     """The script of a task, run by bash as SLURM would; `scontrol` writes down what it is asked."""
-    Path("sft.yaml").write_text(
-        SLOW.replace("max_steps: 4000", f"max_steps: 30{CALLBACK}").replace("disabled", "offline")
-    )
+    Path("sft.yaml").write_text(SLOW.replace("max_steps: 4000", f"max_steps: 30{CALLBACK}").replace("disabled", "offline"))
     file = sweep({"seed_everything": {"values": [7]}}, command=COMMAND)
     (point,) = [one["point"] for one in research("sweep", "plan", file, "--json").json["points"]]
     for name, text in (("scontrol", 'echo "$@" >> "$SCONTROL_LOG"'), ("sbatch", "echo 71")):
@@ -243,11 +255,20 @@ def test_a_task_that_is_stopped_goes_on_with_its_trial(place, research, serve, t
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     variables = agents_environment(serve(StandIn(Path(file)))) | {
-        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SCONTROL_LOG": str(tmp_path / "asked"),
-        "SLURM_ARRAY_JOB_ID": "71", "SLURM_ARRAY_TASK_ID": "0", "TANDEM_CACHE": "cache",
-    }  # fmt: skip
-    told = subprocess.run([sys.executable, "-m", "research", "sweep", "submit", file, "--wandb", TARGET, "--json"],
-                          env=variables, capture_output=True, text=True, timeout=100, check=False)  # fmt: skip
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "SCONTROL_LOG": str(tmp_path / "asked"),
+        "SLURM_ARRAY_JOB_ID": "71",
+        "SLURM_ARRAY_TASK_ID": "0",
+        "TANDEM_CACHE": "cache",
+    }
+    told = subprocess.run(
+        [sys.executable, "-m", "research", "sweep", "submit", file, "--wandb", TARGET, "--json"],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert json.loads(told.stdout)["trials"] == 1, told.stderr
     script = "agent/submit/agents-sw.sh"
     Path(file).write_text("changed: since")  # a trial goes on by the copy
@@ -265,8 +286,9 @@ def test_a_task_that_is_stopped_goes_on_with_its_trial(place, research, serve, t
     assert "the same command goes on from step-" in Path("first.log").read_text()
     run = Path("agent") / point
     assert not is_done(run), "it was too quick to be stopped"
-    again = subprocess.run(["bash", script], env=variables | {"SLURM_RESTART_COUNT": "1"}, capture_output=True, text=True,
-                           timeout=200, check=False)  # fmt: skip
+    again = subprocess.run(
+        ["bash", script], env=variables | {"SLURM_RESTART_COUNT": "1"}, capture_output=True, text=True, timeout=200, check=False
+    )
     assert again.returncode == 0, again.stdout + again.stderr
     assert "going on from" in again.stdout + again.stderr
     assert (tmp_path / "asked").read_text().splitlines().count("requeue 71_0") == 1  # it has ended: not asked again
@@ -320,8 +342,10 @@ def test_points_beyond_the_cluster_s_arrays_are_counted_anew_or_refused(place, r
 def test_what_the_metric_decides_can_be_left_to_w_and_b_s_agents(more, place, research):  # noqa: F811
     """As the refusal of another program says that `run` cannot look at while it runs."""
     target = "" if more else ", target: 0.1"
-    Path("s.yaml").write_text("method: grid\nname: s\nprogram: t.py\nparameters: {a: {values: [1, 2]}}\n"
-                              f"metric: {{name: val/loss{target}}}\n{more}")  # fmt: skip
+    Path("s.yaml").write_text(
+        "method: grid\nname: s\nprogram: t.py\nparameters: {a: {values: [1, 2]}}\n"
+        f"metric: {{name: val/loss{target}}}\n{more}"
+    )
     result = research("sweep", "run", "s.yaml")
     assert (result.code, "leave them to W&B's agents" in result.err) == (2, True)
     result = research("sweep", "submit", "s.yaml", "--wandb", TARGET, "--dry-run")  # the cure

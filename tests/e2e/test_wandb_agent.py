@@ -36,16 +36,7 @@ class StandIn:
 
     def answer(self, query: str, variables: dict) -> dict:
         if "viewer" in query:
-            return {
-                "viewer": {
-                    "id": "u",
-                    "entity": "me",
-                    "username": "me",
-                    "email": "",
-                    "flags": "{}",
-                    "teams": {"edges": []},
-                }
-            }
+            return {"viewer": {"id": "u", "entity": "me", "username": "me", "email": "", "flags": "{}", "teams": {"edges": []}}}
         if "createAgent" in query:
             return {"createAgent": {"agent": {"id": "agent"}}}
         if "agentHeartbeat" in query:
@@ -59,8 +50,21 @@ class StandIn:
             return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps([command])}}
         sweep = dict.fromkeys(("description", "heartbeatAt", "updatedAt", "bestLoss", "controller", "scheduler"))
         runs = {"edges": [], "pageInfo": {"endCursor": None, "hasNextPage": False}}
-        return {"project": {"id": "p", "sweep": sweep | {"id": "s", "name": "sw", "state": "RUNNING", "method": "grid",
-                "config": self.config, "createdAt": "2026-01-01T00:00:00", "runs": runs}}}  # fmt: skip
+        return {
+            "project": {
+                "id": "p",
+                "sweep": sweep
+                | {
+                    "id": "s",
+                    "name": "sw",
+                    "state": "RUNNING",
+                    "method": "grid",
+                    "config": self.config,
+                    "createdAt": "2026-01-01T00:00:00",
+                    "runs": runs,
+                },
+            }
+        }
 
 
 @pytest.fixture
@@ -96,8 +100,13 @@ def serve() -> Iterator:
 
 def agents_environment(base: str) -> dict[str, str]:
     """Of an agent of the server at `base`."""
-    return os.environ | {"WANDB_BASE_URL": base, "WANDB_API_KEY": "0" * 40, "WANDB_AGENT_REPORT_INTERVAL": "1",
-                         "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # fmt: skip
+    return os.environ | {
+        "WANDB_BASE_URL": base,
+        "WANDB_API_KEY": "0" * 40,
+        "WANDB_AGENT_REPORT_INTERVAL": "1",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 @pytest.mark.thorough
@@ -110,9 +119,7 @@ def test_the_agent_runs_the_points_of_the_plan_under_the_server_s_runs(place, re
     environment = agents_environment(serve(StandIn(Path("sweep.yaml")))) | {"PATH": f"{programs}:{os.environ['PATH']}"}
     command = [programs / "wandb", "agent", "--forward-signals", "me/project/sw"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    folders = sorted(
-        path.name for path in Path("agent").iterdir() if path.is_dir() and (path / "metrics.json").exists()
-    )
+    folders = sorted(path.name for path in Path("agent").iterdir() if path.is_dir() and (path / "metrics.json").exists())
     assert folders == sorted(planned), done.stdout + done.stderr
     ids = {point: json.loads((Path("agent") / point / "wandb.json").read_text())["id"] for point in planned}
     assert [ids[point] for point in planned] == [f"server{i}" for i in range(4)]  # the runs that the server has made

@@ -41,8 +41,9 @@ def test_our_exit_does_not_wait_for_a_service_that_says_nothing(use, tmp_path):
     if "not begin" in use:
         server.faults["other"] = (1000, 404)
     env = fitting.environment(WANDB_MODE="online", WANDB_BASE_URL=server.url, WANDB_API_KEY="0" * 40)
-    child = subprocess.Popen([sys.executable, "-c", SILENT.format(USES[use])], cwd=tmp_path, env=env, text=True,
-                             stdout=subprocess.PIPE)  # fmt: skip
+    child = subprocess.Popen(
+        [sys.executable, "-c", SILENT.format(USES[use])], cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE
+    )
     service = int(child.stdout.readline())
     try:
         assert child.wait(60) == 0
@@ -58,11 +59,13 @@ def test_a_network_that_is_lost_while_training_does_not_hold_its_end(tmp_path, t
     fitting.furnish(tmp_path, tiny_bert, monkeypatch)
     stand_in = StandIn([])
     with serving(stand_in) as url:
-        env = fitting.environment(
-            WANDB_MODE="online", WANDB_BASE_URL=url, WANDB_API_KEY="0" * 40, WANDB_FINISH_TIMEOUT="2"
+        env = fitting.environment(WANDB_MODE="online", WANDB_BASE_URL=url, WANDB_API_KEY="0" * 40, WANDB_FINISH_TIMEOUT="2")
+        child = subprocess.Popen(
+            [sys.executable, "-m", "research", *"fit -c dual.yaml --trainer.max_epochs 20".split()],
+            env=env,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        child = subprocess.Popen([sys.executable, "-m", "research", *"fit -c dual.yaml --trainer.max_epochs 20".split()],
-                                 env=env, stderr=subprocess.PIPE, text=True)  # fmt: skip
         began = time.monotonic()
         while not (stand_in.sent("UpsertBucket") and Path("run/curves.jsonl").exists()):
             assert child.poll() is None, child.communicate()[1]

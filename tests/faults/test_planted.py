@@ -39,8 +39,9 @@ class Copy:
         shutil.copy(ROOT / "pyproject.toml", folder)
         environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-P", "tests/faults/forking.py"]
-        self.process = subprocess.Popen(command, cwd=folder, env=environment, text=True, bufsize=1, stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE)  # fmt: skip
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=environment, text=True, bufsize=1, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         assert self._answer() == "ready"
 
     def run(self, test: str) -> Outcome:

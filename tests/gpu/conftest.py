@@ -16,9 +16,7 @@ from research.data.instruction_tokens import Tokenised
 from research.data.preference_tokens import PreferenceRows
 from tests.integration.conftest import language_data, tiny_lm, training, training_data  # noqa: F401 (fixtures)
 
-mpi._MPI4PY_AVAILABLE = (
-    False  # Lightning imports mpi4py where it is installed, which fails or hangs without a running MPI
-)
+mpi._MPI4PY_AVAILABLE = False  # Lightning imports mpi4py where it is installed, which fails or hangs without a running MPI
 
 
 @pytest.fixture(scope="session")

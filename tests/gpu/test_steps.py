@@ -45,8 +45,10 @@ def difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
     """Of all gradients as one vector, relative; log τ is one number among thousands, whose gradient outweighs them."""
     assert found.keys() == expected.keys()
     expected = {name: value for name, value in expected.items() if name != "log_temperature"}
-    squares = [sum(float(value.double().square().sum()) for value in values) for values in (
-        [found[name].double() - expected[name].double() for name in expected], expected.values())]  # fmt: skip
+    squares = [
+        sum(float(value.double().square().sum()) for value in values)
+        for values in ([found[name].double() - expected[name].double() for name in expected], expected.values())
+    ]
     return (squares[0] / squares[1]) ** 0.5
 
 

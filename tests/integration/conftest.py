@@ -24,10 +24,17 @@ def training_data(tmp_path_factory) -> Path:
     with open(folder / "triplets.jsonl", "w") as stream:
         for i in range(0, 40, 2):
             negatives = [f"d{(i + 1 + j) % 60}" for j in range(2 + i % 5)]  # groups of unequal size
-            stream.write(json.dumps({
-                "query_id": f"q{i}", "query": queries[f"q{i}"], "positive_passages": [passage(f"d{i}")],
-                "negative_passages": [passage(doc) for doc in negatives],
-            }) + "\n")  # fmt: skip
+            stream.write(
+                json.dumps(
+                    {
+                        "query_id": f"q{i}",
+                        "query": queries[f"q{i}"],
+                        "positive_passages": [passage(f"d{i}")],
+                        "negative_passages": [passage(doc) for doc in negatives],
+                    }
+                )
+                + "\n"
+            )
     with open(folder / "dev.trec", "w") as stream:
         for i in range(1, 40, 2):
             for position in range(8):
@@ -47,8 +54,9 @@ def language_data(tmp_path_factory) -> Path:
     """Twenty instructions and twenty preference pairs to train on, eight of each to validate on."""
     folder = tmp_path_factory.mktemp("language")
     made = rows(60)
-    pairs = [{"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]}
-             for a, b in itertools.pairwise(made)]  # fmt: skip
+    pairs = [
+        {"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]} for a, b in itertools.pairwise(made)
+    ]
     for name, some in {"sft": made[:20], "sft-val": made[20:28], "dpo": pairs[:20], "dpo-val": pairs[20:28]}.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
     return folder

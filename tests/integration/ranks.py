@@ -48,8 +48,14 @@ def _fork(training: Training, rank: int, world: int, port: int, log: Path, stop:
         stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for number in (1, 2):
             os.dup2(stream, number)
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "LOCAL_RANK": str(rank),
-                       "WORLD_SIZE": str(world), "CUDA_VISIBLE_DEVICES": ""}  # fmt: skip
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "NODE_RANK": "0",
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(world),
+            "CUDA_VISIBLE_DEVICES": "",
+        }
         torch.set_num_threads(1)
         training.options["trainer"] = training.options.get("trainer", {}) | {"strategy": "ddp", "devices": world}
         module = training.run(stop=stop or None, callbacks=(KeepGradients(training.out / "gradients.pt"),))

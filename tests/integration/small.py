@@ -57,11 +57,7 @@ class Training:
         from research.data.candidates import CandidateData
         from research.training.cross_encoder import CrossEncoderModule
 
-        train = {
-            "train": str(self.folder / "triplets.jsonl"),
-            "val_run": str(self.folder / "dev.trec"),
-            "group_size": 4,
-        }
+        train = {"train": str(self.folder / "triplets.jsonl"), "val_run": str(self.folder / "dev.trec"), "group_size": 4}
         return CrossEncoderModule(**settings), CandidateData(**(train | source))
 
     def language(self, settings: dict) -> tuple[L.LightningModule, L.LightningDataModule]:
@@ -70,20 +66,15 @@ class Training:
         # a configuration of its own for each run: PEFT writes into it
         adapters = {
             "lora": lambda: peft.LoraConfig(r=4, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM"),
-            "prefix": lambda: peft.PrefixTuningConfig(num_virtual_tokens=3, prefix_projection=True, encoder_hidden_size=8,
-                                                      task_type="CAUSAL_LM"),
+            "prefix": lambda: peft.PrefixTuningConfig(
+                num_virtual_tokens=3, prefix_projection=True, encoder_hidden_size=8, task_type="CAUSAL_LM"
+            ),
             "still": lambda: peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"),
             "full": lambda: None,
-        }  # fmt: skip
+        }
         settings = {"adapter": adapters[self.options.get("adapter", "lora")]()} | settings
         files = {name: str(self.folder / f"{self.kind}{part}.jsonl") for name, part in (("train", ""), ("val", "-val"))}
-        files |= {
-            "train_split": None,
-            "val_split": None,
-            "max_length": 256,
-            "batch_size": 4,
-            **self.options.get("data", {}),
-        }
+        files |= {"train_split": None, "val_split": None, "max_length": 256, "batch_size": 4, **self.options.get("data", {})}
         if self.kind == "sft":
             from research.data.instructions import InstructionData
             from research.training.sft import SFTModule
@@ -108,11 +99,14 @@ class Training:
         checkpoint = last_checkpoint(self.out)
         extra = [StopAt(stop)] if stop else []
         trainer = L.Trainer(
-            logger=[Curves(self.out)], enable_progress_bar=False, enable_model_summary=False,
-            num_sanity_val_steps=0, use_distributed_sampler=False,
+            logger=[Curves(self.out)],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
             callbacks=[*extra, *callbacks, BestModel(self.out, *self.monitor), Resume(self.out, every)],
             **({"accelerator": "cpu", "max_epochs": 3, "val_check_interval": 3} | self.options.get("trainer", {})),
-        )  # fmt: skip
+        )
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint and str(checkpoint), weights_only=True)
         except Stopped:

@@ -34,9 +34,7 @@ def base(tmp_path) -> Path:
 
 
 def lora(**more):
-    return peft.LoraConfig(
-        **({"r": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False} | CAUSAL | more)
-    )
+    return peft.LoraConfig(**({"r": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False} | CAUSAL | more))
 
 
 def plain_adapter(base: Path, folder: Path, config=None) -> Path:
@@ -86,9 +84,7 @@ def test_tokens_that_the_adapter_has_added_have_its_rows(base, tmp_path):
     theirs = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter").eval()
     ours = load_policy(str(tmp_path / "adapter")).model.eval()
     with torch.no_grad():
-        torch.testing.assert_close(
-            ours.transformer(input_ids=ids).logits, theirs(input_ids=ids).logits, rtol=0, atol=1e-6
-        )
+        torch.testing.assert_close(ours.transformer(input_ids=ids).logits, theirs(input_ids=ids).logits, rtol=0, atol=1e-6)
     assert ours.vocabulary == len(words)
 
 
@@ -128,11 +124,14 @@ def test_what_a_later_peft_has_written_is_read_where_it_says_nothing(base, tmp_p
         load_policy(str(adapter))
 
 
-@pytest.mark.parametrize(("more", "says"), [
-    ({"init_lora_weights": "pissa_niter_4"}, "PEFT would draw another one .*Save it as plain LoRA"),
-    ({"peft_type": "SUPERLORA"}, "of type 'SUPERLORA'; expected one of PEFT"),
-    ({"peft_type": None}, "of type None; expected one of PEFT"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"init_lora_weights": "pissa_niter_4"}, "PEFT would draw another one .*Save it as plain LoRA"),
+        ({"peft_type": "SUPERLORA"}, "of type 'SUPERLORA'; expected one of PEFT"),
+        ({"peft_type": None}, "of type None; expected one of PEFT"),
+    ],
+)
 def test_an_adapter_that_no_peft_loads_as_it_was_is_refused(more, says, base, tmp_path):
     adapter = plain_adapter(base, tmp_path / "adapter")
     set_base(adapter, base, **more)
@@ -158,16 +157,17 @@ def test_a_pickled_adapter_is_never_read(beside, base, tmp_path):
     if beside:
         shutil.copy(base / "model.safetensors", adapter / "other.safetensors")
     for options in ({}, {"merge": True}):
-        with pytest.raises(
-            UserError, match=r"has no adapter_model\.safetensors; it has adapter_model\.bin, and pickled"
-        ):
+        with pytest.raises(UserError, match=r"has no adapter_model\.safetensors; it has adapter_model\.bin, and pickled"):
             load_policy(str(adapter), **options)
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    (lambda state: state.pop(next(iter(state))), r"missing adapter keys"),
-    (lambda state: state.update({"base_model.model.model.layers.9.x.lora_A.weight": torch.ones(2)}), r"no place in it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda state: state.pop(next(iter(state))), r"missing adapter keys"),
+        (lambda state: state.update({"base_model.model.model.layers.9.x.lora_A.weight": torch.ones(2)}), r"no place in it"),
+    ],
+)
 def test_weights_that_are_not_the_adapter_s_are_refused(change, says, base, tmp_path):
     adapter = plain_adapter(base, tmp_path / "adapter")
     state = load_file(adapter / "adapter_model.safetensors")
@@ -196,9 +196,7 @@ def test_what_cannot_be_merged_is_exported_as_it_is(more, base, research, tmp_pa
     assert "cannot become part of its base's weights" in result.err
     assert "Free space" not in result.err
     assert not (tmp_path / "merged").exists()
-    assert (
-        research("export", adapter, "--out", tmp_path / "out", "--json").json["difference"] == 0
-    )  # the message's cure
+    assert research("export", adapter, "--out", tmp_path / "out", "--json").json["difference"] == 0  # the message's cure
 
 
 def test_what_is_no_disk_s_error_keeps_its_words(tmp_path):
@@ -224,21 +222,25 @@ def test_trained_tokens_train_and_are_saved_merged_and_exported(tied, research, 
 
     module = SFTModule(str(base), adapter=lora(trainable_token_indices=[2, 30], init_lora_weights=True))
     data = InstructionData(str(data_file), None, str(data_file), None, batch_size=8, max_length=256)
-    start = {
-        name: p.detach().clone() for name, p in module.model.transformer.named_parameters() if "tokens_delta" in name
-    }
-    L.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, num_sanity_val_steps=0,
-              callbacks=[BestModel(tmp_path / "run", "val/loss", lower=True)], enable_progress_bar=False,
-              enable_model_summary=False, use_distributed_sampler=False).fit(module, datamodule=data)  # fmt: skip
+    start = {name: p.detach().clone() for name, p in module.model.transformer.named_parameters() if "tokens_delta" in name}
+    L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+        callbacks=[BestModel(tmp_path / "run", "val/loss", lower=True)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    ).fit(module, datamodule=data)
     assert module.language.describe()["base_parameters_trained"] == 0
     parameters = dict(module.model.transformer.named_parameters())
     assert all(float((parameters[name] - value).abs().max()) > 1e-5 for name, value in start.items())
     policy = load_policy(str(tmp_path / "run/model"))
     torch.testing.assert_close(logits(policy.model.transformer), logits(module.model.transformer), rtol=0, atol=1e-6)
     hidden = policy.model.hidden(torch.arange(4, 24)[None], torch.ones(1, 20, dtype=torch.long))
-    torch.testing.assert_close(
-        hidden @ policy.model.head["weight"].T, logits(policy.model.transformer), rtol=0, atol=1e-5
-    )
+    torch.testing.assert_close(hidden @ policy.model.head["weight"].T, logits(policy.model.transformer), rtol=0, atol=1e-5)
     merged = load_policy(str(tmp_path / "run/model"), merge=True)
     torch.testing.assert_close(logits(merged.model.transformer), logits(policy.model.transformer), rtol=0, atol=1e-5)
     result = research("export", tmp_path / "run", "--merge", "--out", tmp_path / "out", "--json")
@@ -271,9 +273,18 @@ def test_a_model_without_end_and_padding_trains_and_answers(research, tmp_path):
     assert answers[0] == answers[1]
 
 
-MOE = {"vocab_size": 264, "hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
-       "num_key_value_heads": 2, "num_local_experts": 4, "pad_token_id": 0, "eos_token_id": 0,
-       "initializer_range": 0.2}  # fmt: skip
+MOE = {
+    "vocab_size": 264,
+    "hidden_size": 32,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_local_experts": 4,
+    "pad_token_id": 0,
+    "eos_token_id": 0,
+    "initializer_range": 0.2,
+}
 ROUND = {
     "patterns": {"rank_pattern": {r"layers\.1\..*q_proj": 2}, "alpha_pattern": {"v_proj": 2}},
     "rslora": {"use_rslora": True},
@@ -296,14 +307,20 @@ ROUND = {
     "orthogonal": {"init_lora_weights": "orthogonal"},
     "mica": {"init_lora_weights": "mica"},
     "random": {"init_lora_weights": False},
-}  # fmt: skip
+}
 VIRTUAL = {
     "prompt with a head": lambda: peft.PromptTuningConfig(num_virtual_tokens=3, modules_to_save=["lm_head"], **CAUSAL),
     "prefix from zero": lambda: peft.PrefixTuningConfig(num_virtual_tokens=3, init_weights="zero", **CAUSAL),
     "prefix with a norm": lambda: peft.PrefixTuningConfig(num_virtual_tokens=3, modules_to_save=["norm"], **CAUSAL),
-    "p-tuning by an LSTM": lambda: peft.PromptEncoderConfig(num_virtual_tokens=3, encoder_hidden_size=8, encoder_dropout=0.1,
-        encoder_num_layers=3, encoder_reparameterization_type="LSTM", **CAUSAL),
-}  # fmt: skip
+    "p-tuning by an LSTM": lambda: peft.PromptEncoderConfig(
+        num_virtual_tokens=3,
+        encoder_hidden_size=8,
+        encoder_dropout=0.1,
+        encoder_num_layers=3,
+        encoder_reparameterization_type="LSTM",
+        **CAUSAL,
+    ),
+}
 
 
 @pytest.mark.parametrize("name", [*ROUND, *VIRTUAL])
@@ -315,23 +332,25 @@ def test_a_trained_adapter_of_every_field_is_the_same_when_loaded_again(name, re
 
     base = tmp_path / "base"
     torch.manual_seed(0)
-    model = (
-        MixtralForCausalLM(MixtralConfig(**MOE))
-        if "experts" in name
-        else tiny_llama(tie_word_embeddings="tied" in name)
-    )
+    model = MixtralForCausalLM(MixtralConfig(**MOE)) if "experts" in name else tiny_llama(tie_word_embeddings="tied" in name)
     model.save_pretrained(base)
     byte_tokenizer().save_pretrained(base)
     data_file = tmp_path / "train.jsonl"
     data_file.write_text("".join(json.dumps(row) + "\n" for row in rows(8)))
     torch.manual_seed(1)
     config = VIRTUAL[name]() if name in VIRTUAL else lora(**({"init_lora_weights": True} | ROUND[name]))
-    module = SFTModule(str(base), adapter=config,
-                       optimisation=Optimisation(lr=1e-2, warmup=0.0))  # fmt: skip
+    module = SFTModule(str(base), adapter=config, optimisation=Optimisation(lr=1e-2, warmup=0.0))
     before = {n: p.detach().clone() for n, p in module.model.transformer.named_parameters()}
     data = InstructionData(str(data_file), None, val_split=None, batch_size=8, max_length=256)
-    L.Trainer(accelerator="cpu", max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-              enable_model_summary=False, use_distributed_sampler=False).fit(module, datamodule=data)  # fmt: skip
+    L.Trainer(
+        accelerator="cpu",
+        max_epochs=3,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    ).fit(module, datamodule=data)
     still = [n for n, p in module.model.transformer.named_parameters() if p.requires_grad and torch.equal(p, before[n])]
     assert not still, "these were to be trained"
     frozen = [n for n, p in module.model.transformer.named_parameters() if not p.requires_grad]

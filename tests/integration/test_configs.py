@@ -16,11 +16,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 ADAPTERS = sorted((ROOT / "configs/adapter").glob("*.yaml"))
 LANGUAGE = ("sft", "dpo", "gpt2")
 OVERLAYS = sorted((ROOT / "configs/trainer").glob("*.yaml"))
-METRIC_OF = {
-    "quick_language": LANGUAGE,
-    "early_stopping": ("dual_encoder", "cross_encoder"),
-    "early_stopping_loss": LANGUAGE,
-}
+METRIC_OF = {"quick_language": LANGUAGE, "early_stopping": ("dual_encoder", "cross_encoder"), "early_stopping_loss": LANGUAGE}
 """Overlays that name a metric or an option, and the configurations that have it."""
 PAIRS = [(config, None) for config in CONFIGS] + [
     (config, overlay)
@@ -37,8 +33,10 @@ ROWS = (
 SMALL_OF = {
     "dual_encoder": f"{TRIPLETS} --data.test_split dev --model.query_max_length 16 --model.doc_max_length 32",
     "cross_encoder": f"{TRIPLETS} --data.val_run {{data}}/dev.trec --data.val_queries 8 --model.max_length 32",
-    "sft": ROWS.replace("{name}", "sft"), "gpt2": ROWS.replace("{name}", "sft"), "dpo": ROWS.replace("{name}", "dpo"),
-}  # fmt: skip
+    "sft": ROWS.replace("{name}", "sft"),
+    "gpt2": ROWS.replace("{name}", "sft"),
+    "dpo": ROWS.replace("{name}", "dpo"),
+}
 """Options that make a shipped configuration tiny: model and data are replaced, all else is as it stands there."""
 EXPECTED = {"sft": {"loss", "perplexity"}, "gpt2": {"loss", "perplexity"}, "dpo": {"reward_accuracy", "reward_margin"}}
 METRICS = {"mrr@10", "ndcg@10"}
@@ -110,8 +108,13 @@ def test_configuration_trains(pair, research, small, tmp_path):
     assert again.json["metrics"] == pytest.approx(result.json["metrics"], abs=1e-5)
 
 
-ADAPTED = [(config, adapter) for config in CONFIGS if config.stem in LANGUAGE for adapter in ADAPTERS
-           if adapter.stem != "lora_encoder" and (adapter.stem == "lora_c_attn") == (config.stem == "gpt2")]  # fmt: skip
+ADAPTED = [
+    (config, adapter)
+    for config in CONFIGS
+    if config.stem in LANGUAGE
+    for adapter in ADAPTERS
+    if adapter.stem != "lora_encoder" and (adapter.stem == "lora_c_attn") == (config.stem == "gpt2")
+]
 FITTING = {"lora_last_layers": "--model.adapter.layers_to_transform [1]", "last_layers": "--model.train_layers 1"}
 """Overlays made for SmolLM2's 30 layers, on a model of two."""
 
@@ -121,12 +124,7 @@ def test_lora_on_an_encoder_trains_and_is_saved_merged(kind, research, small, tm
     import torch
 
     config = ROOT / f"configs/{kind}.yaml"
-    argv = [
-        *command(config, ROOT / "configs/adapter/lora_encoder.yaml"),
-        *small(config),
-        "--trainer.precision",
-        "32-true",
-    ]
+    argv = [*command(config, ROOT / "configs/adapter/lora_encoder.yaml"), *small(config), "--trainer.precision", "32-true"]
     result = research("fit", *argv, "--json")
     assert result.code == 0, result.err
     (checkpoint,) = sorted((tmp_path / "run").glob("step-*.ckpt"))[-1:]
@@ -174,14 +172,7 @@ def test_adapter_overlay_trains_is_saved_and_measured_again(pair, research, smal
     config, adapter = pair
     options = small(config)
     if config.stem == "gpt2":  # as it stands: GPT-2's architecture, with the tiny model's tokenizer
-        shape = {
-            "model_type": "gpt2",
-            "n_embd": 32,
-            "n_layer": 2,
-            "n_head": 2,
-            "n_positions": 512,
-            "tokenizer": str(tiny_lm),
-        }
+        shape = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512, "tokenizer": str(tiny_lm)}
         (tmp_path / "gpt2.json").write_text(json.dumps(shape))
         options[options.index(str(tiny_lm))] = f"random:{tmp_path / 'gpt2.json'}"
     argv = [*command(*pair), *options, *FITTING.get(adapter.stem, "").split(), "--trainer.precision", "32-true"]
@@ -198,8 +189,16 @@ def test_adapter_overlay_trains_is_saved_and_measured_again(pair, research, smal
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_two_processes_train_with_the_ddp_overlay(config, research_process, small, tmp_path):
     argv = [*command(config, ROOT / "configs/trainer/ddp.yaml"), *small(config)]
-    result = research_process("fit", *argv, "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--json",
-                              env={"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})  # fmt: skip
+    result = research_process(
+        "fit",
+        *argv,
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.max_epochs",
+        "1",
+        "--json",
+        env={"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+    )
     assert result.code == 0, result.err
     assert set(result.json["metrics"]) >= EXPECTED.get(config.stem, METRICS)
     assert list((tmp_path / "run/model").glob("*model.safetensors"))
@@ -232,13 +231,19 @@ def test_missing_input_is_refused_with_the_command_that_makes_it(
     options, verb, research, tiny_bert, training_data, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    result = research("fit", "-c", ROOT / "configs/cross_encoder.yaml", "--model.model", tiny_bert,
-                      "--model.max_length", 32, *options.format(data=training_data).split())  # fmt: skip
+    result = research(
+        "fit",
+        "-c",
+        ROOT / "configs/cross_encoder.yaml",
+        "--model.model",
+        tiny_bert,
+        "--model.max_length",
+        32,
+        *options.format(data=training_data).split(),
+    )
     assert result.code == 2
     assert not list(tmp_path.iterdir())
-    (made,) = re.findall(
-        r"Make it: research (.+?)(?:; then name its last .trec: --data.val_run (\S+))?$", result.err.strip()
-    )
+    (made,) = re.findall(r"Make it: research (.+?)(?:; then name its last .trec: --data.val_run (\S+))?$", result.err.strip())
     argv = shlex.split(made[0])
     assert argv[0] == verb
     config = yaml.safe_load((ROOT / "configs/cross_encoder.yaml").read_text())["data"]["init_args"]

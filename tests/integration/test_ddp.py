@@ -25,9 +25,7 @@ CASES = {
 def test_ranks_give_the_single_process_gradient(training, case, world):
     """A global batch of 12; the queries' negatives and the completions' tokens differ in number, so the ranks' rows do too."""
     kind, module = CASES[case]
-    data = {"dual_encoder": {"hard_negatives": 5}, "sft": {"chunk_overhead": 16}, "dpo": {"chunk_overhead": 16}}.get(
-        kind, {}
-    )
+    data = {"dual_encoder": {"hard_negatives": 5}, "sft": {"chunk_overhead": 16}, "dpo": {"chunk_overhead": 16}}.get(kind, {})
     more = {"adapter": "full" if "whole" in case else "still", **EXACT}
     alone = training(kind, "alone", module=module, data={"batch_size": 12, **data}, **more)
     alone.run(callbacks=(KeepGradients(alone.out / "gradients.pt"),))

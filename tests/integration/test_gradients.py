@@ -35,8 +35,13 @@ def embed(model, tokenizer, texts):
 @pytest.mark.parametrize("hard_negatives", [0, 9])
 def test_dual_encoder_step_equals_the_oracle(training, tiny_bert, training_data, hard_negatives, symmetric):
     """All 20 queries in one batch with all of their negatives, so that neither order nor draw has a say."""
-    run = training("dual_encoder", "run", module={"dropout": 0.0, "symmetric": symmetric, "temperature": 0.07},
-                   data={"batch_size": 20, "hard_negatives": hard_negatives, "chunk_overhead": 3}, **EXACT)  # fmt: skip
+    run = training(
+        "dual_encoder",
+        "run",
+        module={"dropout": 0.0, "symmetric": symmetric, "temperature": 0.07},
+        data={"batch_size": 20, "hard_negatives": hard_negatives, "chunk_overhead": 3},
+        **EXACT,
+    )
     run.run(callbacks=(KeepGradients(run.out / "gradients.pt"),))
     found = torch.load(run.out / "gradients.pt")
 
@@ -70,8 +75,13 @@ def test_dual_encoder_step_equals_the_oracle(training, tiny_bert, training_data,
 @pytest.mark.parametrize("loss", ["softmax", "bce"])
 def test_cross_encoder_step_equals_the_oracle(training, tiny_reranker, training_data, loss):
     """Groups of 3 to 7 candidates, all of them in one batch."""
-    run = training("cross_encoder", "run", module={"dropout": 0.0, "loss": loss, "model": str(tiny_reranker)},
-                   data={"batch_size": 20, "group_size": 9, "chunk_overhead": 3}, **EXACT)  # fmt: skip
+    run = training(
+        "cross_encoder",
+        "run",
+        module={"dropout": 0.0, "loss": loss, "model": str(tiny_reranker)},
+        data={"batch_size": 20, "group_size": 9, "chunk_overhead": 3},
+        **EXACT,
+    )
     run.run(callbacks=(KeepGradients(run.out / "gradients.pt"),))
     found = torch.load(run.out / "gradients.pt")
 
@@ -80,9 +90,7 @@ def test_cross_encoder_step_equals_the_oracle(training, tiny_reranker, training_
     losses = []
     for row in rows_of(training_data):
         docs = [text(p) for p in row["positive_passages"] + row["negative_passages"]]
-        inputs = tokenizer(
-            [row["query"]] * len(docs), docs, padding=True, truncation="longest_first", return_tensors="pt"
-        )
+        inputs = tokenizer([row["query"]] * len(docs), docs, padding=True, truncation="longest_first", return_tensors="pt")
         scores = model(**inputs).logits[:, 0]
         labels = torch.tensor([1.0] + [0.0] * (len(docs) - 1)).double()
         if loss == "softmax":

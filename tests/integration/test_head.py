@@ -112,8 +112,7 @@ def test_two_processes_are_one_setting_of_a_report(run):
     assert [float(line["val/mrr@10"]) for line in lines] == [pytest.approx(metrics("runs/dual")["mrr@10"])] * 2
     said = Path("out/report.md").read_text().replace("\\", "")
     assert (
-        "dual and dual_ddp are one training, computed in two ways (data.batch_size 4 and 2, trainer.devices auto and 2"
-        in said
+        "dual and dual_ddp are one training, computed in two ways (data.batch_size 4 and 2, trainer.devices auto and 2" in said
     )
     assert "val/mrr@10 is 0.784722 and 0.752778, and the first is counted" in said
 
@@ -126,12 +125,7 @@ def test_points_that_were_done_are_done(run, name):
     shown = run("sweep", "status", f"{name}.yaml", "--json").json["points"]
     assert {one["state"] for one in shown} == {"done"}
     assert Path(f"runs/sweeps/{name}/ledger.jsonl").read_text() == before
-    now = {path.name for path in Path(f"runs/sweeps/{name}").iterdir() if path.is_dir()} - {
-        "logs",
-        "claims",
-        "report",
-        "plans",
-    }
+    now = {path.name for path in Path(f"runs/sweeps/{name}").iterdir() if path.is_dir()} - {"logs", "claims", "report", "plans"}
     assert now == {*folders}
 
 
@@ -158,8 +152,11 @@ def test_a_mend_that_changes_numbers_makes_its_points_stale_and_no_others(run, m
     text = Path("grid.yaml").read_text()
     Path("grid.yaml").write_text(text.replace("values: [0, 1, 2]", "values: [0, 1, 2, 3]"))
     # the new points are trained in processes of their own, which know nothing of the change: they are done here
-    for one in [one for one in json.loads(run("sweep", "plan", "grid.yaml", "--json").out)["points"]
-                if one["values"]["seed_everything"] == 3]:  # fmt: skip
+    for one in [
+        one
+        for one in json.loads(run("sweep", "plan", "grid.yaml", "--json").out)["points"]
+        if one["values"]["seed_everything"] == 3
+    ]:
         out = f"runs/sweeps/grid/{one['point']}"
         r = one["values"]["model.adapter.r"]
         assert run("fit", "-c", "sft.yaml", "--out", out, f"--model.adapter.r={r}", "--seed_everything=3").code == 0
@@ -180,8 +177,19 @@ def test_a_report_has_the_numbers_of_before(run):
 def test_stores_and_rankings_are_kept(run):
     before = {path: path.stat().st_mtime_ns for path in Path("stores").rglob("*.npy")}
     docs = run("encode", "--data", "beir:beir", "--model", "models/encoder", "--out", "stores/docs")
-    queries = run("encode", "--data", "beir:beir", "--model", "runs/dual", "--tower", "query", "--split", "test", "--out",
-                  "stores/queries")  # fmt: skip
+    queries = run(
+        "encode",
+        "--data",
+        "beir:beir",
+        "--model",
+        "runs/dual",
+        "--tower",
+        "query",
+        "--split",
+        "test",
+        "--out",
+        "stores/queries",
+    )
     assert docs.code == queries.code == 0, docs.err + queries.err
     assert {path: path.stat().st_mtime_ns for path in Path("stores").rglob("*.npy")} == before
     new = run("encode", "--data", "beir:beir", "--model", "models/encoder", "--out", "new")
@@ -194,9 +202,9 @@ def test_stores_and_rankings_are_kept(run):
     assert kept.json["metrics"] == pytest.approx({name: old[name] for name in kept.json["metrics"]})
     stages = json.loads(Path("runs/retrieve/stages.json").read_text())
     fresh = json.loads((HEAD / "runs/retrieve/stages.json").read_text())
-    assert {name: stage["made"] for name, stage in stages.items()} == {
-        name: stage["made"] for name, stage in fresh.items()
-    }, "a stage was computed again"
+    assert {name: stage["made"] for name, stage in stages.items()} == {name: stage["made"] for name, stage in fresh.items()}, (
+        "a stage was computed again"
+    )
     shutil.rmtree("cache")
     again = run(*line.split(), "again", "--json")
     assert again.json["metrics"] == pytest.approx(kept.json["metrics"], rel=1e-5)

@@ -28,8 +28,9 @@ from research.training.sft import SFTModule
 from tests.lm import byte_tokenizer, rows, save_tiny, tiny_llama
 
 CAUSAL = {"task_type": "CAUSAL_LM"}
-PAIRS = [{"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]}
-         for a, b in itertools.pairwise(rows(17))]  # fmt: skip
+PAIRS = [
+    {"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]} for a, b in itertools.pairwise(rows(17))
+]
 
 
 @pytest.fixture(autouse=True)
@@ -52,9 +53,18 @@ def written(path: Path, lines: list[dict]) -> str:
 
 
 def trainer(*callbacks, **more) -> L.Trainer:
-    return L.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, callbacks=list(callbacks),
-                     enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-                     num_sanity_val_steps=0, **more)  # fmt: skip
+    return L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        **more,
+    )
 
 
 def dpo(folder, tmp_path, adapter, **options):
@@ -116,15 +126,31 @@ def test_best_by_kl_is_refused_where_it_is_not_measured(folder, tmp_path):
 
 # ---- layouts ---------------------------------------------------------------------------------------------------------
 
-SMALL = {"vocab_size": 260, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "max_position_embeddings": 512, "pad_token_id": 0, "eos_token_id": 0, "bos_token_id": 0,
-         "initializer_range": 0.2}  # fmt: skip
+SMALL = {
+    "vocab_size": 260,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "eos_token_id": 0,
+    "bos_token_id": 0,
+    "initializer_range": 0.2,
+}
 SHAPES = {
-    "llama": {}, "llama eager": {"attn": "eager"}, "gpt_neox": {}, "mistral": {"sliding_window": None},
-    "mistral, short window": {"sliding_window": 16}, "gemma2": {"head_dim": 8, "sliding_window": 512},
-    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32}, "bloom": {"n_layer": 2, "n_head": 4},
-    "falcon": {"alibi": False}, "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 512, "expansion_ratio": 2},
-}  # fmt: skip
+    "llama": {},
+    "llama eager": {"attn": "eager"},
+    "gpt_neox": {},
+    "mistral": {"sliding_window": None},
+    "mistral, short window": {"sliding_window": 16},
+    "gemma2": {"head_dim": 8, "sliding_window": 512},
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "bloom": {"n_layer": 2, "n_head": 4},
+    "falcon": {"alibi": False},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 512, "expansion_ratio": 2},
+}
 """Architectures, and what their configurations want beside SMALL."""
 
 
@@ -198,8 +224,9 @@ def test_packing_is_exact_or_refused(name):
 
 def test_inexact_packing_is_refused_before_training(tmp_path):
     module = SFTModule(str(saved("opt", tmp_path / "opt")))
-    data = InstructionData(written(tmp_path / "r.jsonl", rows(16)), None, val_split=None, packing=True, batch_size=2,
-                           max_length=128)  # fmt: skip
+    data = InstructionData(
+        written(tmp_path / "r.jsonl", rows(16)), None, val_split=None, packing=True, batch_size=2, max_length=128
+    )
     with pytest.raises(UserError, match=r"packing: in OPT.* has other numbers than alone"):
         trainer().fit(module, datamodule=data)
 
@@ -210,8 +237,9 @@ def test_rows_as_long_as_the_context_are_trained_on(kind, tmp_path):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=260, n_embd=32, n_layer=2, n_head=4, n_positions=100, eos_token_id=0,
-                                       bos_token_id=0))  # fmt: skip
+    model = GPT2LMHeadModel(
+        GPT2Config(vocab_size=260, n_embd=32, n_layer=2, n_head=4, n_positions=100, eos_token_id=0, bos_token_id=0)
+    )
     model.save_pretrained(tmp_path / "gpt2")
     byte_tokenizer().save_pretrained(tmp_path / "gpt2")
     long = [{"prompt": "a" * 60, "completion": "b" * 60, "chosen": "b" * 60, "rejected": "c" * 39}] * 8
@@ -237,9 +265,7 @@ def test_a_restored_run_has_the_numbers_of_its_training(init, folder, tmp_path):
 
     def parts():
         torch.manual_seed(0)
-        module = SFTModule(
-            str(folder), adapter=lora(init_lora_weights=init), optimisation=Optimisation(lr=3e-2, warmup=0.0)
-        )
+        module = SFTModule(str(folder), adapter=lora(init_lora_weights=init), optimisation=Optimisation(lr=3e-2, warmup=0.0))
         return module, InstructionData(train, None, val, None, batch_size=4, max_length=256)
 
     found = fitted(*parts(), tmp_path / "run")
@@ -254,9 +280,7 @@ def test_an_adapter_is_not_validated_on_another_base(folder, tmp_path):
     train = written(tmp_path / "t.jsonl", rows(8))
 
     def parts():
-        return SFTModule(str(folder), adapter=lora()), InstructionData(
-            train, None, train, None, batch_size=4, max_length=256
-        )
+        return SFTModule(str(folder), adapter=lora()), InstructionData(train, None, train, None, batch_size=4, max_length=256)
 
     fitted(*parts(), tmp_path / "run")
     save_tiny(folder, seed=7)
@@ -284,8 +308,16 @@ def test_a_checkpoint_is_of_the_adapter_that_was_trained_on(folder, tmp_path):
         module.on_load_checkpoint(first)
 
 
-@pytest.mark.parametrize("more", [{}, {"lora_dropout": 0.3, "target_modules": ["lm_head"]}, {"lora_bias": True},
-                                  {"use_rslora": True, "target_modules": "all-linear"}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"lora_dropout": 0.3, "target_modules": ["lm_head"]},
+        {"lora_bias": True},
+        {"use_rslora": True, "target_modules": "all-linear"},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("tied", [False, True])
 def test_lora_on_the_output_layer_has_peft_s_loss_and_gradients(more, tied):
     """As it is drawn by default, with B = 0, the logits are the base's: only the gradients tell that it is trained."""
@@ -306,9 +338,7 @@ def test_lora_on_the_output_layer_has_peft_s_loss_and_gradients(more, tied):
         else:
             loss = adapted.transformer(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
         loss.backward()
-        found.append(
-            {n: p.grad.clone() for n, p in adapted.named_parameters() if p.requires_grad} | {"loss": loss.detach()}
-        )
+        found.append({n: p.grad.clone() for n, p in adapted.named_parameters() if p.requires_grad} | {"loss": loss.detach()})
     assert any("lm_head" in name and float(grad.abs().max()) > 1e-4 for name, grad in found[1].items())
     for name, theirs in found[1].items():
         torch.testing.assert_close(found[0][name], theirs, rtol=1e-5, atol=1e-6, msg=name)
@@ -316,13 +346,9 @@ def test_lora_on_the_output_layer_has_peft_s_loss_and_gradients(more, tied):
         assert adapted.head["weight"] is adapted.base.get_output_embeddings().get_base_layer().weight
 
 
-@pytest.mark.parametrize(
-    "more", [{"use_dora": True}, {"target_modules": [], "target_parameters": ["lm_head.weight"]}], ids=str
-)
+@pytest.mark.parametrize("more", [{"use_dora": True}, {"target_modules": [], "target_parameters": ["lm_head.weight"]}], ids=str)
 def test_another_adapter_on_the_output_layer_is_refused(more, folder):
-    with pytest.raises(
-        UserError, match=r"around the output layer, where plain LoRA alone .* Leave the output layer out"
-    ):
+    with pytest.raises(UserError, match=r"around the output layer, where plain LoRA alone .* Leave the output layer out"):
         SFTModule(str(folder), adapter=lora(**({"target_modules": ["q_proj", "lm_head"]} | more)))
 
 
@@ -344,11 +370,17 @@ def test_biases_beside_lora_are_trained(bias):
 
     def gradients(fast: bool) -> dict:
         torch.manual_seed(0)
-        model = Qwen2ForCausalLM(Qwen2Config(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
-                                             num_attention_heads=4, num_key_value_heads=2)).eval()  # fmt: skip
-        model = peft.get_peft_model(
-            model, lora(bias=bias, target_modules=["q_proj", "k_proj"], init_lora_weights=False)
-        )
+        model = Qwen2ForCausalLM(
+            Qwen2Config(
+                vocab_size=64,
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=1,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+            )
+        ).eval()
+        model = peft.get_peft_model(model, lora(bias=bias, target_modules=["q_proj", "k_proj"], init_lora_weights=False))
         if fast:
             faster_lora(model)
         ids = torch.arange(9)[None]
@@ -361,11 +393,14 @@ def test_biases_beside_lora_are_trained(bias):
         torch.testing.assert_close(ours[name], grad, rtol=0, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize(("options", "reference", "says"), [
-    ({"alora_invocation_tokens": [5]}, None, "switches itself on within a text"),
-    ({"init_lora_weights": "pissa_niter_4"}, None, "draws the part of the base"),
-    ({"bias": "lora_only"}, "adapter_off", "stay trained when the adapter is off"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "reference", "says"),
+    [
+        ({"alora_invocation_tokens": [5]}, None, "switches itself on within a text"),
+        ({"init_lora_weights": "pissa_niter_4"}, None, "draws the part of the base"),
+        ({"bias": "lora_only"}, "adapter_off", "stay trained when the adapter is off"),
+    ],
+)
 def test_adapter_is_refused(options, reference, says):
     with pytest.raises(UserError, match=says):
         adapters.check(adapters.plain(lora(**options)), reference=reference)
@@ -435,9 +470,7 @@ def test_decoding_is_the_same_for_every_model_and_ends_where_the_model_says(fold
     model.base.generation_config.temperature = 0.3
     assert generate(model, prompts, Decoding(12)) == plain
     assert model.base.generation_config.repetition_penalty == 3.0  # it is the model's own
-    first = model.base.generate(torch.tensor([prompts[0]]), max_new_tokens=3, do_sample=False, repetition_penalty=1.0)[
-        0, -1
-    ]
+    first = model.base.generate(torch.tensor([prompts[0]]), max_new_tokens=3, do_sample=False, repetition_penalty=1.0)[0, -1]
     model.base.generation_config.eos_token_id = [0, int(first)]
     answer = generate(model, prompts[:1], Decoding(12))[0]
     assert answer.ended

@@ -46,16 +46,31 @@ def written(path: Path, lines: list[dict]) -> str:
 def fitted(module, data, out: Path, **trainer):
     """The module after training, beside a run folder with its best model."""
     best = BestModel(out, "val/loss", lower=True)
-    trainer = L.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[best],
-                        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-                        num_sanity_val_steps=0, **trainer)  # fmt: skip
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=[best],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        **trainer,
+    )
     trainer.fit(module, datamodule=data)
     return json.loads((out / "metrics.json").read_text())
 
 
 def sft(folder, tmp_path, metrics, adapter=None, **data):
-    module = SFTModule(str(folder), adapter=adapter, metrics=metrics, answers=5, max_new_tokens=6,
-                       optimisation=Optimisation(lr=3e-3, warmup=0.0))  # fmt: skip
+    module = SFTModule(
+        str(folder),
+        adapter=adapter,
+        metrics=metrics,
+        answers=5,
+        max_new_tokens=6,
+        optimisation=Optimisation(lr=3e-3, warmup=0.0),
+    )
     train = written(tmp_path / "train.jsonl", rows(24))
     val = written(tmp_path / "val.jsonl", rows(9))
     data = InstructionData(train, None, val, None, batch_size=4, max_length=256, **data)
@@ -64,34 +79,43 @@ def sft(folder, tmp_path, metrics, adapter=None, **data):
 
 @pytest.mark.parametrize("method", ["whole", "lora", "prefix"])
 def test_answers_in_training_are_those_of_the_verb(method, folder, tmp_path, research):
-    made = {
-        "whole": None,
-        "lora": peft.LoraConfig(**LORA),
-        "prefix": peft.PrefixTuningConfig(num_virtual_tokens=3, **CAUSAL),
-    }
+    made = {"whole": None, "lora": peft.LoraConfig(**LORA), "prefix": peft.PrefixTuningConfig(num_virtual_tokens=3, **CAUSAL)}
     metrics = ["loss", "exact_match", "token_f1", "rouge_l"]
     _, _, found = sft(folder, tmp_path, metrics, made[method])
     assert set(found["metrics"]) == set(found["untrained"]) == set(metrics)
     sample = [rows(9)[i] for i in (0, 1, 3, 5, 7)]
     assert list(found["answers"]) == ["0", "1", "3", "5", "7"]  # the same five at every validation and of every seed
-    assert [row["completion"][0]["content"] for row in sample] == [
-        one["reference"] for one in found["answers"].values()
-    ]
+    assert [row["completion"][0]["content"] for row in sample] == [one["reference"] for one in found["answers"].values()]
     file = written(tmp_path / "sample.jsonl", sample)
-    result = research("generate", "--model", tmp_path / "run/model", "--data", file, "--max-new-tokens", 6, "--out",
-                      tmp_path / "answers", "--json")  # fmt: skip
+    result = research(
+        "generate",
+        "--model",
+        tmp_path / "run/model",
+        "--data",
+        file,
+        "--max-new-tokens",
+        6,
+        "--out",
+        tmp_path / "answers",
+        "--json",
+    )
     assert result.code == 0, result.err
     assert {name: found["metrics"][name] for name in metrics[1:]} == pytest.approx(result.json["metrics"])
     lines = [json.loads(line) for line in (tmp_path / "answers/answers.jsonl").read_text().splitlines()]
-    assert [next(iter(line["answers"].values())) for line in lines] == [
-        one["answer"] for one in found["answers"].values()
-    ]
+    assert [next(iter(line["answers"].values())) for line in lines] == [one["answer"] for one in found["answers"].values()]
 
 
 def test_answers_to_plain_text_are_refused_before_training(folder, tmp_path):
     module = SFTModule(str(folder), metrics=["loss", "rouge_l"])
-    data = InstructionData(written(tmp_path / "t.jsonl", [{"text": text} for text in TEXTS * 4]), None, None, None,
-                           loss_on="all", batch_size=2, max_length=256)  # fmt: skip
+    data = InstructionData(
+        written(tmp_path / "t.jsonl", [{"text": text} for text in TEXTS * 4]),
+        None,
+        None,
+        None,
+        loss_on="all",
+        batch_size=2,
+        max_length=256,
+    )
     data.collections["val"] = data.examples
     with pytest.raises(UserError, match=r"have no prompt \(text\).*Leave rouge_l"):
         fitted(module, data, tmp_path / "run")
@@ -137,8 +161,9 @@ def test_python_s_reference_is_text():
 
 def dpo(folder, tmp_path, adapter, **options):
     module = DPOModule(str(folder), adapter=adapter, optimisation=Optimisation(lr=3e-3, warmup=0.0), **options)
-    pairs = [{"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]}
-             for a, b in itertools.pairwise(rows(17))]  # fmt: skip
+    pairs = [
+        {"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]} for a, b in itertools.pairwise(rows(17))
+    ]
     file = written(tmp_path / "pairs.jsonl", pairs)
     val = written(tmp_path / "val.jsonl", pairs[:6])
     data = PreferenceData(file, None, val, None, batch_size=4, max_length=256)
@@ -184,15 +209,18 @@ def test_kl_of_a_base_that_the_init_moved_is_not_measured(folder, tmp_path):
 
 
 def test_noise_swaps_exactly_its_share_of_the_training_pairs(tmp_path):
-    pairs = [{"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]}
-             for a, b in itertools.pairwise(rows(31))]  # fmt: skip
+    pairs = [
+        {"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]} for a, b in itertools.pairwise(rows(31))
+    ]
     file = written(tmp_path / "pairs.jsonl", pairs)
 
     def swapped(noise: float, seed: int = 0) -> list[bool]:
         data = PreferenceData(file, None, file, None, batch_size=4, noise=noise, seed=seed)
         assert [row["chosen"] for row in data.collections["val"].rows] == [row["chosen"] for row in pairs]
-        assert all({str(a[s]) for s in ("chosen", "rejected")} == {str(b[s]) for s in ("chosen", "rejected")}
-                   for a, b in zip(pairs, data.examples.rows, strict=True))  # fmt: skip
+        assert all(
+            {str(a[s]) for s in ("chosen", "rejected")} == {str(b[s]) for s in ("chosen", "rejected")}
+            for a, b in zip(pairs, data.examples.rows, strict=True)
+        )
         return [a["chosen"] != b["chosen"] for a, b in zip(pairs, data.examples.rows, strict=True)]
 
     assert [sum(swapped(noise)) for noise in (0.0, 0.1, 0.5, 1.0)] == [0, 3, 15, 30]
@@ -216,8 +244,9 @@ def test_untrained_validation_has_the_batches_of_the_reference(folder, tmp_path,
 
     monkeypatch.setattr(trainer, "sequence_logps", recorded)
     module = DPOModule(str(folder), adapter=peft.LoraConfig(**LORA), optimisation=Optimisation(lr=3e-3))
-    pairs = [{"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]}
-             for a, b in itertools.pairwise(rows(41))]  # fmt: skip
+    pairs = [
+        {"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]} for a, b in itertools.pairwise(rows(41))
+    ]
     train, val = written(tmp_path / "pairs.jsonl", pairs[:4]), written(tmp_path / "val.jsonl", pairs)
     data = PreferenceData(train, None, val, None, batch_size=4, max_length=256)
     found = fitted(module, data, tmp_path / "run", precision="bf16-mixed")
@@ -235,9 +264,10 @@ METHODS = {
     "prompt": lambda: peft.PromptTuningConfig(num_virtual_tokens=4, **CAUSAL),
     "p-tuning": lambda: peft.PromptEncoderConfig(num_virtual_tokens=4, encoder_hidden_size=16, **CAUSAL),
     "prefix": lambda: peft.PrefixTuningConfig(num_virtual_tokens=4, **CAUSAL),
-    "prefix-projection": lambda: peft.PrefixTuningConfig(num_virtual_tokens=4, prefix_projection=True,
-                                                         encoder_hidden_size=16, **CAUSAL),
-}  # fmt: skip
+    "prefix-projection": lambda: peft.PrefixTuningConfig(
+        num_virtual_tokens=4, prefix_projection=True, encoder_hidden_size=16, **CAUSAL
+    ),
+}
 
 
 def tiny(architecture: str):
@@ -246,8 +276,18 @@ def tiny(architecture: str):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(vocab_size=260, n_embd=32, n_layer=2, n_head=4, n_positions=512, eos_token_id=0,
-                                      bos_token_id=0, initializer_range=0.2)).eval()  # fmt: skip
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=260,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=512,
+            eos_token_id=0,
+            bos_token_id=0,
+            initializer_range=0.2,
+        )
+    ).eval()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -17,8 +17,9 @@ from research.training.dpo import DPOModule
 from research.training.optimisation import Optimisation
 from tests.lm import rows, save_tiny
 
-PAIRS = [{"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]}
-         for a, b in itertools.pairwise(rows(9))]  # fmt: skip
+PAIRS = [
+    {"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]} for a, b in itertools.pairwise(rows(9))
+]
 CAUSAL = {"task_type": "CAUSAL_LM"}
 
 
@@ -46,17 +47,22 @@ def first_loss(folder: Path, tmp_path: Path, adapter, precision: str = "32-true"
     pairs = PreferenceData(str(file), None, str(file), None, batch_size=8, max_length=256, **dict(data))
     losses = []
     module.log_dict = lambda values, **_: losses.append(values)
-    trainer = L.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, precision=precision,
-                        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-                        limit_val_batches=0)  # fmt: skip
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        precision=precision,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+    )
     trainer.fit(module, datamodule=pairs)
     return float(losses[0]["train/loss"])
 
 
-STRANGE = {
-    "replicated": {"layer_replication": [[0, 2], [1, 2]]},
-    "shrunk": {"layer_replication": [[0, 1]]},
-}  # fmt: skip
+STRANGE = {"replicated": {"layer_replication": [[0, 2], [1, 2]]}, "shrunk": {"layer_replication": [[0, 1]]}}
 
 
 @pytest.mark.parametrize("name", STRANGE)
@@ -69,9 +75,19 @@ def test_another_model_than_the_base_is_no_reference_of_others(name, folder, tmp
     assert first_loss(folder, tmp_path, lora(), reference="cached") == pytest.approx(math.log(2), abs=1e-5)
 
 
-@pytest.mark.parametrize("more", [{"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"},
-                                  {"init_lora_weights": "mica"}, {"init_lora_weights": "orthogonal"}, {"use_dora": True},
-                                  {"trainable_token_indices": [4, 5]}, {"modules_to_save": ["lm_head"]}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "olora"},
+        {"init_lora_weights": "mica"},
+        {"init_lora_weights": "orthogonal"},
+        {"use_dora": True},
+        {"trainable_token_indices": [4, 5]},
+        {"modules_to_save": ["lm_head"]},
+    ],
+    ids=str,
+)
 def test_what_starts_as_the_base_starts_at_ln_2(more, folder, tmp_path):
     assert first_loss(folder, tmp_path, lora(**more), reference="cached") == pytest.approx(math.log(2), abs=1e-4)
 
@@ -82,8 +98,16 @@ def test_a_base_whose_biases_are_trained_is_not_the_reference_when_off(tmp_path)
     from tests.lm import byte_tokenizer
 
     torch.manual_seed(0)
-    Qwen2ForCausalLM(Qwen2Config(vocab_size=264, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
-                                 num_attention_heads=4, num_key_value_heads=2)).save_pretrained(tmp_path / "q")  # fmt: skip
+    Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=264,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+        )
+    ).save_pretrained(tmp_path / "q")
     byte_tokenizer().save_pretrained(tmp_path / "q")
     module = DPOModule(str(tmp_path / "q"), adapter=lora(bias="all"), reference="cached")
     assert module.language.start.base_trained
@@ -131,8 +155,10 @@ def test_any_part_of_another_model_is_found(part, others, precision, off, folder
 def test_a_cache_that_differs_by_rounding_is_believed(few, tmp_path, cache, capsys, monkeypatch):
     """What float32 gives is further from a bf16 run than what another kernel's bf16 gives."""
     if few:  # completions of one token or two
-        monkeypatch.setattr("tests.integration.test_references.PAIRS", [
-            {"prompt": "the of and a " * (1 + i), "chosen": "xx"[: 1 + i % 2], "rejected": "y"} for i in range(9)])  # fmt: skip
+        monkeypatch.setattr(
+            "tests.integration.test_references.PAIRS",
+            [{"prompt": "the of and a " * (1 + i), "chosen": "xx"[: 1 + i % 2], "rejected": "y"} for i in range(9)],
+        )
     deep = save_tiny(tmp_path / "deep", layers=6, seed=3)
     made = {}
     for precision in ("32-true", "bf16-mixed"):

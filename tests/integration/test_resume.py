@@ -70,9 +70,15 @@ def test_resumed_with_torch_s_own_dropout_equals_straight(training):
     same((straight.run(), straight), stopped_and_resumed(training, "dual_encoder", [4], module={"fast": False}))
 
 
-@pytest.mark.parametrize(("kind", "adapter", "reference"), [("sft", "prefix", {}), ("sft", "full", {}),
-                                                            ("dpo", "full", {"reference": "copy"}),
-                                                            ("dpo", "lora", {"reference": "adapter_off"})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "adapter", "reference"),
+    [
+        ("sft", "prefix", {}),
+        ("sft", "full", {}),
+        ("dpo", "full", {"reference": "copy"}),
+        ("dpo", "lora", {"reference": "adapter_off"}),
+    ],
+)
 def test_resumed_language_model_equals_straight(training, kind, adapter, reference):
     """Prefix projection, which PEFT's own export drops; full fine-tuning, whose reference is the model before the first "
     "step."""
@@ -121,10 +127,7 @@ def test_early_stopping_stops_and_a_resumed_run_stops_at_the_same_step(training)
     def stop_early():
         return (EarlyStopping("val/mrr@10", mode="max", patience=1),)
 
-    straight, stopped = (
-        training("dual_encoder", "straight", module=still),
-        training("dual_encoder", "stopped", module=still),
-    )
+    straight, stopped = (training("dual_encoder", "straight", module=still), training("dual_encoder", "stopped", module=still))
     straight.run(callbacks=stop_early())
     stopped.run(stop=4, callbacks=stop_early())
     stopped.run(callbacks=stop_early())

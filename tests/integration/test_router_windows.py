@@ -16,9 +16,20 @@ def tiny_moe(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("moe") / "model"
     torch.manual_seed(0)
-    config = MixtralConfig(vocab_size=264, hidden_size=32, intermediate_size=16, num_hidden_layers=2, num_attention_heads=4,
-                           num_key_value_heads=2, num_local_experts=4, pad_token_id=0, eos_token_id=0,
-                           max_position_embeddings=512, initializer_range=0.2, router_aux_loss_coef=0.5)  # fmt: skip
+    config = MixtralConfig(
+        vocab_size=264,
+        hidden_size=32,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        pad_token_id=0,
+        eos_token_id=0,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        router_aux_loss_coef=0.5,
+    )
     MixtralForCausalLM(config).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return folder
@@ -28,12 +39,7 @@ def tiny_moe(tmp_path_factory) -> Path:
 def test_ranks_give_the_gradient_of_a_window_of_their_batches(kind, tiny_moe, training):
     """Two ranks of one example each, and one process that accumulates two of one: rows of unlike counts of tokens."""
     module = {"model": str(tiny_moe)} | ({"reference": "adapter_off"} if kind == "dpo" else {})
-    more = {
-        "adapter": "still",
-        "clip": None,
-        "trainer": {"max_steps": 1, "limit_val_batches": 0},
-        "data": {"batch_size": 1},
-    }
+    more = {"adapter": "still", "clip": None, "trainer": {"max_steps": 1, "limit_val_batches": 0}, "data": {"batch_size": 1}}
     alone = training(kind, "alone", module=module, accumulate=2, **more)
     alone.run(callbacks=(KeepGradients(alone.out / "gradients.pt"),))
     ranks = training(kind, "ranks", module=module, **more)

@@ -38,8 +38,9 @@ def measured_again(run) -> float:
     else:
         run.model = run.out / "model"
         module, data = run.parts()
-    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-                        enable_checkpointing=False)  # fmt: skip
+    trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False
+    )
     trainer.validate(module, datamodule=data, verbose=False)
     return module.means()[name.removeprefix("val/")]
 
@@ -114,7 +115,12 @@ def test_nan_is_worse_than_any_number_and_json_has_none(training, monkeypatch):
     assert (facts["step"], facts["metrics"]) == (4, {"mrr@10": 0.3, "recall@100": None})
     lines = [strict(line) for line in (run.out / "curves.jsonl").read_text().splitlines()]
     assert [line["val/mrr@10"] for line in lines if "val/mrr@10" in line] == [
-        pytest.approx(0.5), None, pytest.approx(0.1), None, pytest.approx(0.3), pytest.approx(0.2)
-    ]  # fmt: skip
+        pytest.approx(0.5),
+        None,
+        pytest.approx(0.1),
+        None,
+        pytest.approx(0.3),
+        pytest.approx(0.2),
+    ]
     read = [line["val/mrr@10"] for line in run.curve() if "val/mrr@10" in line]
     assert math.isnan(read[1])  # as a number again

@@ -11,11 +11,7 @@ def plain(temperature: float, steps: int = 3, **more) -> dict:
     """Three steps of AdamW alone: no warmup, no decay, no clipping, no dropout."""
     settings = Optimisation(lr=3e-3, weight_decay=0.0, warmup=0.0, decay="constant", clip=None)
     module = {"temperature": temperature, "learn_temperature": False, "dropout": 0.0, "optimisation": settings, **more}
-    return {
-        "module": module,
-        "data": {"hard_negatives": 0},
-        "trainer": {"max_epochs": 1, "max_steps": steps},
-    }
+    return {"module": module, "data": {"hard_negatives": 0}, "trainer": {"max_epochs": 1, "max_steps": steps}}
 
 
 def by_hand(run, temperature: float, steps: int = 3) -> list[float]:

@@ -12,16 +12,25 @@ from research.retrieval.generate import Decoding, generate, padding_is_exact
 from research.training.sft import SFTModule
 from tests.lm import byte_tokenizer
 
-SMALL = {"vocab_size": 264, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "max_position_embeddings": 512, "pad_token_id": 0, "eos_token_id": 0,
-         "bos_token_id": None}  # fmt: skip
+SMALL = {
+    "vocab_size": 264,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "eos_token_id": 0,
+    "bos_token_id": None,
+}
 WINDOWS = {
     "mistral": {"sliding_window": 16},
     "gemma3_text": {"sliding_window": 16, "head_dim": 8, "layer_types": ["sliding_attention", "full_attention"]},
     "qwen2": {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
     "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["local", "global"], 1]], "window_size": 16},
     "llama": {},
-}  # fmt: skip
+}
 PROMPTS = [[5 + (i * 7 + k * 3) % 250 for k in range(n)] for i, n in enumerate((2, 30, 11, 7, 11))]
 
 
@@ -55,9 +64,7 @@ def plain(transformer, prompt: list[int], new: int) -> list[int]:
 @pytest.mark.parametrize("kind", WINDOWS)
 def test_answers_under_a_prefix_are_those_of_one_at_a_time(kind):
     model = CausalLM(adapters.attach(model_of(kind), prefix(), init_scale=1.0), byte_tokenizer()).eval()
-    expected = [
-        model.tokenizer.decode(plain(model.transformer, one, 6), skip_special_tokens=True).strip() for one in PROMPTS
-    ]
+    expected = [model.tokenizer.decode(plain(model.transformer, one, 6), skip_special_tokens=True).strip() for one in PROMPTS]
     for size in (1, 4):
         assert [one.text for one in generate(model, PROMPTS, Decoding(max_new_tokens=6), size)] == expected
     assert padding_is_exact(model, PROMPTS, 6) == (kind == "llama")
@@ -74,9 +81,7 @@ def test_a_prefix_is_seen_in_padded_training_batches_as_alone(kind):
         found = model.hidden(ids, (torch.arange(32) < lengths[:, None]).long()) @ model.head["weight"].T
         for i, one in enumerate(PROMPTS):
             tensor = torch.tensor([one])
-            alone = model.transformer(input_ids=tensor, attention_mask=torch.ones_like(tensor), use_cache=False).logits[
-                0
-            ]
+            alone = model.transformer(input_ids=tensor, attention_mask=torch.ones_like(tensor), use_cache=False).logits[0]
             torch.testing.assert_close(found[i, : len(one)], alone[-len(one) :], rtol=0, atol=2e-4)
 
 
@@ -96,8 +101,13 @@ def test_a_recurrence_that_reads_padding_answers_one_by_one():
     assert [one.text for one in generate(model, PROMPTS, Decoding(max_new_tokens=4), 4)] == alone
 
 
-@pytest.mark.parametrize(("kind", "says"), [("rwkv", "gives the same numbers with 4 virtual tokens"),
-                                            ("mamba", "MambaForCausalLM does not run with these virtual tokens")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("rwkv", "gives the same numbers with 4 virtual tokens"),
+        ("mamba", "MambaForCausalLM does not run with these virtual tokens"),
+    ],
+)
 def test_a_model_without_attention_has_no_prefix(kind, says, tmp_path):
     model_of(kind).save_pretrained(tmp_path / kind)
     byte_tokenizer().save_pretrained(tmp_path / kind)

@@ -47,8 +47,11 @@ def test_bf16_gradients_are_as_near_as_the_kernel_s(offset, spread):
         return _Attention.apply(q, k, v, mask, SCALE)
 
     exact = gradients(kernel, tensors, torch.float64)
-    for mine, theirs in zip(errors(gradients(ours, tensors, torch.bfloat16), exact),
-                            errors(gradients(kernel, tensors, torch.bfloat16), exact), strict=True):  # fmt: skip
+    for mine, theirs in zip(
+        errors(gradients(ours, tensors, torch.bfloat16), exact),
+        errors(gradients(kernel, tensors, torch.bfloat16), exact),
+        strict=True,
+    ):
         assert mine <= 1.5 * theirs
         assert mine < 0.025
 

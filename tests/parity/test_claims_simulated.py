@@ -34,13 +34,9 @@ def limit(repetitions: int, rate: float = 0.05) -> float:
     return rate + 3 * math.sqrt(rate * (1 - rate) / repetitions)
 
 
-def tables(
-    rng, n: int, spread: float, centre: str = "", methods: int = 2, shared: float = 0.0, method_query=METHOD_QUERY
-):
+def tables(rng, n: int, spread: float, centre: str = "", methods: int = 2, shared: float = 0.0, method_query=METHOD_QUERY):
     """(methods, n, QUERIES) values without any effect. `shared`: correlation of the seeds' luck across methods."""
-    seed = spread * (
-        math.sqrt(1 - shared) * rng.normal(size=(methods, n, 1)) + math.sqrt(shared) * rng.normal(size=(1, n, 1))
-    )
+    seed = spread * (math.sqrt(1 - shared) * rng.normal(size=(methods, n, 1)) + math.sqrt(shared) * rng.normal(size=(1, n, 1)))
     interaction = method_query * rng.normal(size=(methods, 1, QUERIES))
     if centre == "seeds":
         seed = seed - seed.mean(axis=1, keepdims=True)
@@ -105,9 +101,7 @@ def test_false_positives_of_a_claim_under_its_own_null(claim, n, spread, repetit
         if i < repetitions // 5:
             found += test(a, b + effect, i)[0] < 0.05
     rejected, covered, found = rejected / repetitions, covered / repetitions, found / (repetitions // 5)
-    print(
-        f"\n{claim:28} n={n:2} spread {spread:5}: false positives {rejected:.4f} coverage {covered:.4f} power {found:.3f}"
-    )
+    print(f"\n{claim:28} n={n:2} spread {spread:5}: false positives {rejected:.4f} coverage {covered:.4f} power {found:.3f}")
     assert rejected <= limit(repetitions)
     assert found > 0.9  # a test that never rejects would pass all else
     if interval_claimed:
@@ -147,8 +141,10 @@ def test_holm_keeps_the_level_of_a_table_of_four_equal_methods(n, spread, repeti
             means[3] += 12 * error_of(n, SPREADS[spread], "queries")
             pairs = compare_methods({str(m): dict(enumerate(values)) for m, values in enumerate(means)})
             found += any(pair.verdict == DIFFERS and pair.b == "3" for pair in pairs)
-    print(f"\nHolm over 6 pairs, n={n:2} spread {spread:5}: any false {any_holm / repetitions:.4f} "
-          f"uncorrected {any_raw / repetitions:.4f} power {found / (repetitions // 10):.3f}")  # fmt: skip
+    print(
+        f"\nHolm over 6 pairs, n={n:2} spread {spread:5}: any false {any_holm / repetitions:.4f} "
+        f"uncorrected {any_raw / repetitions:.4f} power {found / (repetitions // 10):.3f}"
+    )
     assert any_holm / repetitions <= limit(repetitions)
     assert any_raw / repetitions > 0.08  # why the correction is there
     assert found / (repetitions // 10) > 0.9
@@ -191,10 +187,12 @@ def test_no_significant_difference_is_not_equivalence():
 
 def test_choosing_the_smaller_of_paired_and_welch_p_breaks_the_level():
     rng = np.random.default_rng(600)
-    p = np.array([
-        (welch_test(a, b).p, paired_test(dict(enumerate(a)), dict(enumerate(b))).p)
-        for a, b in rng.normal(size=(10_000, 2, 3))
-    ])  # fmt: skip
+    p = np.array(
+        [
+            (welch_test(a, b).p, paired_test(dict(enumerate(a)), dict(enumerate(b))).p)
+            for a, b in rng.normal(size=(10_000, 2, 3))
+        ]
+    )
     assert (p[:, 0] < 0.05).mean() <= limit(10_000)
     assert (p[:, 1] < 0.05).mean() <= limit(10_000)
     assert (p.min(axis=1) < 0.05).mean() > limit(10_000)
@@ -252,9 +250,7 @@ def test_three_seeds_and_queries_against_a_method_without_seeds(seed_share):
         a, b = query * rng.normal(size=QUERIES), seed * rng.normal(size=(3, 1)) + 0.05 * rng.normal(size=(3, QUERIES))
         p.append((seeds_and_queries_test(a, b).p, satterthwaite_over_all_components(a, b)))
     ours, one_df = (np.array(p) < 0.05).mean(axis=0)
-    print(
-        f"\nseeds and queries, n= 3 against none, {seed_share} of the variance from seeds: {ours:.4f}, one df {one_df:.4f}"
-    )
+    print(f"\nseeds and queries, n= 3 against none, {seed_share} of the variance from seeds: {ours:.4f}, one df {one_df:.4f}")
     assert ours <= limit(repetitions)
     if seed_share > 0.5:
         assert one_df > limit(repetitions)  # why it was rejected

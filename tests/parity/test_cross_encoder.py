@@ -31,9 +31,7 @@ def folder_of(tmp_path, wordpiece, name, labels=1):
     if name == "bert":
         model = tf.BertForSequenceClassification(tf.BertConfig(max_position_embeddings=64, **common))
     else:
-        model = tf.RobertaForSequenceClassification(
-            tf.RobertaConfig(max_position_embeddings=66, pad_token_id=0, **common)
-        )
+        model = tf.RobertaForSequenceClassification(tf.RobertaConfig(max_position_embeddings=66, pad_token_id=0, **common))
     model.eval().save_pretrained(tmp_path / name)
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if name == "bert" else [])]
     wordpiece.save_pretrained(tmp_path / name)

@@ -25,24 +25,19 @@ from research.models import attention
 from research.models.dropout import DropoutBits, FastDropout
 from research.models.training import for_training
 
-SHAPE = {
-    "vocab_size": 5000,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 128,
-}
+SHAPE = {"vocab_size": 5000, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 NONE = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
 MODELS = {
     "bert": lambda: BertModel(BertConfig(**SHAPE, **NONE)),
     "electra": lambda: ElectraModel(ElectraConfig(**SHAPE, **NONE, embedding_size=32)),
     "roberta": lambda: RobertaModel(RobertaConfig(**SHAPE, **NONE, max_position_embeddings=130)),
     "mpnet": lambda: MPNetModel(MPNetConfig(**SHAPE, **NONE)),
-    "distilbert": lambda: DistilBertModel(DistilBertConfig(
-        vocab_size=5000, dim=64, n_layers=2, n_heads=4, hidden_dim=128, dropout=0.0, attention_dropout=0.0)),
+    "distilbert": lambda: DistilBertModel(
+        DistilBertConfig(vocab_size=5000, dim=64, n_layers=2, n_heads=4, hidden_dim=128, dropout=0.0, attention_dropout=0.0)
+    ),
     "modernbert": lambda: ModernBertModel(ModernBertConfig(**SHAPE, pad_token_id=0)),
     "qwen3": lambda: Qwen3Model(Qwen3Config(**SHAPE, num_key_value_heads=2, head_dim=16)),
-}  # fmt: skip
+}
 LENGTHS = torch.tensor([48, 3, 20, 31, 17, 48])
 
 

@@ -9,9 +9,16 @@ import transformers as tf
 from research.models.first_token import keep_first_token
 
 SHAPE = {
-    "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
-    "max_position_embeddings": 40, "num_labels": 1, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
-}  # fmt: skip
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 40,
+    "num_labels": 1,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
 KINDS = ["Bert", "Roberta", "XLMRoberta", "Camembert", "Electra"]
 
 
@@ -41,9 +48,12 @@ def test_scores_and_gradients_are_those_of_the_whole_layer(kind, implementation)
     assert body.shape == (4, 1, 32)
 
 
-@pytest.mark.parametrize("config", [
-    tf.DistilBertConfig(vocab_size=100, dim=32, n_layers=1, n_heads=2, hidden_dim=32),
-    tf.BertConfig(**SHAPE, is_decoder=True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "config",
+    [
+        tf.DistilBertConfig(vocab_size=100, dim=32, n_layers=1, n_heads=2, hidden_dim=32),
+        tf.BertConfig(**SHAPE, is_decoder=True),
+    ],
+)
 def test_other_models_are_left_alone(config):
     assert not keep_first_token(tf.AutoModel.from_config(config))

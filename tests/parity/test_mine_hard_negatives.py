@@ -31,18 +31,30 @@ def test_negatives_equal_sentence_transformers(research, collection, tiny_bert, 
     pairs = [(data.queries[query], content[doc]) for query, docs in data.qrels.items() for doc in docs]
     rows = mine_hard_negatives(
         Dataset.from_dict({"query": [query for query, _ in pairs], "positive": [doc for _, doc in pairs]}),
-        SentenceTransformer(str(tiny_bert), device="cpu"), corpus=list(content.values()), range_max=29,
-        verbose=False, output_format="triplet", **{"num_negatives": 29, **theirs},
-    )  # fmt: skip
+        SentenceTransformer(str(tiny_bert), device="cpu"),
+        corpus=list(content.values()),
+        range_max=29,
+        verbose=False,
+        output_format="triplet",
+        **{"num_negatives": 29, **theirs},
+    )
     expected: dict[str, list[str]] = {query: [] for query, _ in pairs}
     for row in rows:
         expected[row["query"]].append(row["negative"])
 
-    done = research("mine", "--data", f"beir:{collection}", "--split", "test", "--retriever", tiny_bert, *ours,
-                    "--out", tmp_path / "negatives.jsonl")  # fmt: skip
+    done = research(
+        "mine",
+        "--data",
+        f"beir:{collection}",
+        "--split",
+        "test",
+        "--retriever",
+        tiny_bert,
+        *ours,
+        "--out",
+        tmp_path / "negatives.jsonl",
+    )
     assert done.code == 0, done.err
     mined = map(json.loads, (tmp_path / "negatives.jsonl").read_text().splitlines())
-    found = {
-        row["query"]: [Document(doc["title"], doc["text"]).content for doc in row["negative_passages"]] for row in mined
-    }
+    found = {row["query"]: [Document(doc["title"], doc["text"]).content for doc in row["negative_passages"]] for row in mined}
     assert found == expected

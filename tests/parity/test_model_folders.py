@@ -114,9 +114,18 @@ def edit(path, **changes):
 
 @pytest.mark.parametrize(
     ("name", "pooling"),
-    [("xlm-roberta", "mean"), ("albert", "cls"), ("electra", "mean"), ("deberta-v2", "mean"), ("nomic_bert", "mean"),
-     ("llama", "lasttoken"), ("mistral", "lasttoken"), ("gemma3", "mean"), ("qwen3", "lasttoken")],
-)  # fmt: skip
+    [
+        ("xlm-roberta", "mean"),
+        ("albert", "cls"),
+        ("electra", "mean"),
+        ("deberta-v2", "mean"),
+        ("nomic_bert", "mean"),
+        ("llama", "lasttoken"),
+        ("mistral", "lasttoken"),
+        ("gemma3", "mean"),
+        ("qwen3", "lasttoken"),
+    ],
+)
 def test_architectures_with_all_that_a_folder_says(plain, tmp_path, name, pooling):
     """Prompts, a projection, a truncation and lengths a role; and the same after a round through our own saving."""
     torch.manual_seed(1)
@@ -143,9 +152,7 @@ def test_legacy_name_of_the_configuration(plain, tmp_path):
 
 def test_folders_of_the_librarys_first_versions(plain, tmp_path):
     """The Transformer in a folder of its own, and modules under their first names."""
-    folder = saved(
-        [Transformer(str(plain("bert")), max_seq_length=9), Pooling(32, "cls"), Dense(32, 12)], tmp_path / "st"
-    )
+    folder = saved([Transformer(str(plain("bert")), max_seq_length=9), Pooling(32, "cls"), Dense(32, 12)], tmp_path / "st")
     (folder / "0_Transformer").mkdir()
     for path in list(folder.iterdir()):
         if path.is_file() and path.name not in ("modules.json", "config_sentence_transformers.json"):
@@ -173,8 +180,7 @@ def test_router_under_its_first_name(plain, wordpiece, tmp_path):
 
 def test_static_embedding(wordpiece, tmp_path):
     torch.manual_seed(0)
-    folder = saved([StaticEmbedding(wordpiece, embedding_dim=12), Normalize()], tmp_path / "st",
-                   prompts={"query": "what is "})  # fmt: skip
+    folder = saved([StaticEmbedding(wordpiece, embedding_dim=12), Normalize()], tmp_path / "st", prompts={"query": "what is "})
     assert_same(folder, StackEncoder)
     with pytest.raises(UserError, match="StaticEmbedding reads texts whole"):
         load_encoder(folder, doc_max_length=8)
@@ -228,9 +234,7 @@ def test_text_tower_of_clip(plain, tmp_path, first_name):
     text = {"vocab_size": len(tokenizer), "max_position_embeddings": 64, "eos_token_id": 1, "bos_token_id": 0} | SMALL
     vision = {"image_size": 16, "patch_size": 8} | SMALL
     torch.manual_seed(0)
-    folder = plain(
-        "clip", tokenizer, tf.CLIPModel(tf.CLIPConfig(text_config=text, vision_config=vision, projection_dim=24))
-    )
+    folder = plain("clip", tokenizer, tf.CLIPModel(tf.CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)))
     tf.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
     if first_name:
         shutil.copytree(folder, tmp_path / "st/0_CLIPModel")
@@ -253,8 +257,9 @@ def test_blank_text_without_a_token_is_zero_and_changes_no_other(plain, tmp_path
     """Of decoders whose tokenizer adds nothing; the library alone cannot encode it."""
     tokenizer = byte_tokenizer("<|endoftext|>")
     model = model_of("qwen3", len(tokenizer))
-    folder = saved([Transformer(str(plain("qwen3", tokenizer, model))), Pooling(32, pooling)], tmp_path / "st",
-                   prompts={"query": "what: "})  # fmt: skip
+    folder = saved(
+        [Transformer(str(plain("qwen3", tokenizer, model))), Pooling(32, pooling)], tmp_path / "st", prompts={"query": "what: "}
+    )
     encoder, texts = load_encoder(folder), ["people", "", "the day"]
     found = encode_texts(encoder, texts, "doc")
     np.testing.assert_allclose(found[[0, 2]], peer(folder).encode_document(["people", "the day"]), atol=1e-5)
@@ -275,8 +280,9 @@ def test_dense_on_other_names_and_with_a_residual(plain, tmp_path):
 
 
 def test_chat_template_of_a_plain_folder_is_what_the_library_makes_of_it(plain, wordpiece):
-    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=wordpiece.backend_tokenizer, pad_token="[PAD]", eos_token="[SEP]",
-                                           model_max_length=64)  # fmt: skip
+    tokenizer = tf.PreTrainedTokenizerFast(
+        tokenizer_object=wordpiece.backend_tokenizer, pad_token="[PAD]", eos_token="[SEP]", model_max_length=64
+    )
     tokenizer.chat_template = "{% for m in messages %}so: {{ m.content }} of{% endfor %}"
     assert_same(plain("qwen3", tokenizer), StackEncoder)
 
@@ -288,9 +294,12 @@ def test_inputs_that_the_fast_path_would_leave_out(plain, wordpiece):
         single="$A:0 [SEP]:0 [CLS]:2", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     tokenizer = tf.PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="[PAD]", model_max_length=64, padding_side="left",
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        model_max_length=64,
+        padding_side="left",
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )  # fmt: skip
+    )
     assert_same(plain("xlnet", tokenizer), StackEncoder)
 
 
@@ -326,8 +335,12 @@ def test_bf16_keeps_projections_in_float32(plain, tmp_path):
     folder = saved([Transformer(str(plain("bert"))), Pooling(32), Dense(32, 12)], tmp_path / "st")
     encoder = load_encoder(folder, "bf16")
     assert torch.equal(encoder.dense[0].weight, load_encoder(folder).dense[0].weight)
-    assert type(load_encoder(saved([Transformer(str(plain("bert"))), Pooling(32, "max"), Dense(32, 12)], tmp_path / "max"),
-                             "bf16")) is StackEncoder  # fmt: skip
+    assert (
+        type(
+            load_encoder(saved([Transformer(str(plain("bert"))), Pooling(32, "max"), Dense(32, 12)], tmp_path / "max"), "bf16")
+        )
+        is StackEncoder
+    )
 
 
 # ---- refusals ---------------------------------------------------------------------------------------------------------
@@ -337,8 +350,12 @@ def test_code_of_the_folder_is_never_run_and_never_asked_about(plain, tmp_path, 
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question was asked"))
     ran = "raise SystemExit('code of the folder was run')\n"
     folder = plain("bert")
-    edit(folder / "config.json", model_type="own_bert", architectures=["OwnModel"],
-         auto_map={"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"})  # fmt: skip
+    edit(
+        folder / "config.json",
+        model_type="own_bert",
+        architectures=["OwnModel"],
+        auto_map={"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"},
+    )
     (folder / "own.py").write_text(ran)
     from research.models.causal_lm import load_causal_lm
 
@@ -388,11 +405,36 @@ def test_a_reranker_is_no_retriever_whatever_it_is_built_of(plain, tmp_path, wor
         load_encoder(tmp_path / "ce")
 
 
-FILES = ("modules.json", "config_sentence_transformers.json", "1_Pooling/config.json", "2_Dense/config.json",
-         "sentence_bert_config.json", "config.json", "tokenizer.json", "tokenizer_config.json")  # fmt: skip
-KEYS = ("path", "type", "prompts", "default_prompt_name", "truncate_dim", "similarity_fn_name", "pooling_mode", "in_features",
-        "activation_function", "max_seq_length", "query_length", "do_lower_case", "modality_config", "hidden_size", "model",
-        "embedding_dimension", "model_max_length", "kwargs")  # fmt: skip
+FILES = (
+    "modules.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+    "2_Dense/config.json",
+    "sentence_bert_config.json",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+KEYS = (
+    "path",
+    "type",
+    "prompts",
+    "default_prompt_name",
+    "truncate_dim",
+    "similarity_fn_name",
+    "pooling_mode",
+    "in_features",
+    "activation_function",
+    "max_seq_length",
+    "query_length",
+    "do_lower_case",
+    "modality_config",
+    "hidden_size",
+    "model",
+    "embedding_dimension",
+    "model_max_length",
+    "kwargs",
+)
 JSON = st.sampled_from([None, True, 0, -1, 3, 2.5, "", "mean", "nonsense", [], [1], {}, {"a": "b"}, {"query": 7}])
 DAMAGE = st.one_of(
     st.tuples(st.just("cut"), st.floats(0, 0.99)),
@@ -416,8 +458,9 @@ def test_damaged_file_is_refused_or_changes_what_it_changes_in_the_library(tiny_
         text = json.dumps(value)
     else:
         found = json.loads(text)
-        text = json.dumps([one | {value[0]: value[1]} for one in found] if isinstance(found, list) else
-                          found | {value[0]: value[1]})  # fmt: skip
+        text = json.dumps(
+            [one | {value[0]: value[1]} for one in found] if isinstance(found, list) else found | {value[0]: value[1]}
+        )
     (folder / file).write_text(text)
     try:
         encoder = load_encoder(folder)
@@ -459,14 +502,22 @@ def test_hash_of_folders_as_they_always_were_stays(tiny_bert, tmp_path):
 
     folder = shutil.copytree(tiny_bert, tmp_path / "bert")
     kinds = ("Transformer", "Pooling", "Dense", "Normalize")
-    edit(folder / "config_sentence_transformers.json", prompts={"query": "q: ", "document": ""}, default_prompt_name=None,
-         similarity_fn_name="cosine")  # fmt: skip
+    edit(
+        folder / "config_sentence_transformers.json",
+        prompts={"query": "q: ", "document": ""},
+        default_prompt_name=None,
+        similarity_fn_name="cosine",
+    )
     edit(folder / "sentence_bert_config.json", max_seq_length=32, do_lower_case=True)
     edit(folder / "tandem.json", query_max_length=16, doc_max_length=32)
-    (folder / "modules.json").write_text(json.dumps([
-        {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"sentence_transformers.models.{kind}"}
-        for i, kind in enumerate(kinds)
-    ]))  # fmt: skip
+    (folder / "modules.json").write_text(
+        json.dumps(
+            [
+                {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"sentence_transformers.models.{kind}"}
+                for i, kind in enumerate(kinds)
+            ]
+        )
+    )
     for place in (folder, tiny_bert):
         files = [p for p in sorted(place.rglob("*")) if p.suffix == ".safetensors" or p.name in HASHED]
         assert hash_model(place) == hash_json({str(p.relative_to(place)): hash_file(p) for p in files})
@@ -501,18 +552,12 @@ def test_deberta_s_own_vocabulary_is_read_or_the_package_for_it_is_named(tmp_pat
     from research.models.folder import load_transformer
 
     pieces = import_protobuf().ModelProto()
-    for text, kind in [
-        ("[PAD]", 3),
-        ("[CLS]", 3),
-        ("[SEP]", 3),
-        ("[UNK]", 2),
-        *((one, 1) for one in "▁abc"),
-        ("▁bee", 1),
-    ]:
+    for text, kind in [("[PAD]", 3), ("[CLS]", 3), ("[SEP]", 3), ("[UNK]", 2), *((one, 1) for one in "▁abc"), ("▁bee", 1)]:
         pieces.pieces.add(piece=text, score=-len(text), type=kind)
     pieces.trainer_spec.unk_id, pieces.trainer_spec.model_type = 3, 1
-    DebertaV2Model(DebertaV2Config(vocab_size=16, num_hidden_layers=1, intermediate_size=32, hidden_size=32,
-                                   num_attention_heads=2)).save_pretrained(tmp_path)  # fmt: skip
+    DebertaV2Model(
+        DebertaV2Config(vocab_size=16, num_hidden_layers=1, intermediate_size=32, hidden_size=32, num_attention_heads=2)
+    ).save_pretrained(tmp_path)
     (tmp_path / "spm.model").write_bytes(pieces.SerializeToString())
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "DebertaV2Tokenizer"}')
     if find_spec("sentencepiece") is None:
@@ -547,25 +592,30 @@ def test_plans_read_no_weights(plain, tmp_path, monkeypatch):
 
 def byte_tokenizer(pad: str | None, eos: bool = False):
     """One token a byte, 0 and 1 special; the end-of-text token closes a pair if asked."""
-    vocabulary = {
-        t: i for i, t in enumerate(["<|endoftext|>", "<|end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
-    }
+    vocabulary = {t: i for i, t in enumerate(["<|endoftext|>", "<|end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
     vocabulary |= {"yes": len(vocabulary), "no": len(vocabulary) + 1}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     if eos:
-        tokenizer.post_processor = processors.TemplateProcessing(single="$A <|end|>", pair="$A $B:1 <|end|>:1",
-                                                                 special_tokens=[("<|end|>", 1)])  # fmt: skip
-    return tf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", padding_side="left",
-                                      model_max_length=256, **({"pad_token": pad} if pad else {}))  # fmt: skip
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="$A <|end|>", pair="$A $B:1 <|end|>:1", special_tokens=[("<|end|>", 1)]
+        )
+    return tf.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|end|>",
+        padding_side="left",
+        model_max_length=256,
+        **({"pad_token": pad} if pad else {}),
+    )
 
 
 def decoder(folder, tokenizer, config_pad, labels=1, causal=False, spare=0, **more):
     torch.manual_seed(0)
     heads = HEADS | {"max_position_embeddings": 256, "pad_token_id": config_pad}
-    config = tf.Qwen3Config(vocab_size=len(tokenizer) + spare, eos_token_id=1, initializer_range=0.2, num_labels=labels,
-                            **SMALL, **heads, **more)  # fmt: skip
+    config = tf.Qwen3Config(
+        vocab_size=len(tokenizer) + spare, eos_token_id=1, initializer_range=0.2, num_labels=labels, **SMALL, **heads, **more
+    )
     (tf.Qwen3ForCausalLM if causal else tf.Qwen3ForSequenceClassification)(config).eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -618,9 +668,22 @@ def test_score_of_a_decoder_does_not_depend_on_padding(tmp_path, pad, config_pad
 def test_end_token_within_a_document_of_an_encoder_decoder(plain, wordpiece):
     """BART's head reads the last end token, and takes a batch only where every pair has as many of them."""
     torch.manual_seed(0)
-    config = tf.BartConfig(vocab_size=len(wordpiece), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
-                           decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=66,
-                           pad_token_id=0, bos_token_id=2, eos_token_id=3, decoder_start_token_id=3, num_labels=1)  # fmt: skip
+    config = tf.BartConfig(
+        vocab_size=len(wordpiece),
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=66,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+        decoder_start_token_id=3,
+        num_labels=1,
+    )
     folder = plain("bart", model=tf.BartForSequenceClassification(config))
     docs = ["of day", "people [SEP] they", " ".join(WORDS[:20]), "a"]
     expected = alone(folder, list(zip(QUERIES, docs, strict=True)))
@@ -640,14 +703,13 @@ def test_prompt_before_every_query(tmp_path):
     prompts = {"query": "Judge: ", "other": "Not this: "}
     for name in ("query", None):
         folder = tmp_path / f"ce-{name}"
-        Peer(str(base), prompts=prompts, default_prompt_name=name, device="cpu").save(
-            str(folder), create_model_card=False
-        )
+        Peer(str(base), prompts=prompts, default_prompt_name=name, device="cpu").save(str(folder), create_model_card=False)
         expected = alone(folder, list(zip(QUERIES, DOCS, strict=True)))
         np.testing.assert_allclose(score_pairs(load_cross_encoder(folder), QUERIES, DOCS), expected, atol=1e-5)
         save_cross_encoder(load_cross_encoder(folder), tmp_path / f"again-{name}")
-        np.testing.assert_allclose(alone(tmp_path / f"again-{name}", list(zip(QUERIES, DOCS, strict=True))), expected,
-                                   atol=1e-5)  # fmt: skip
+        np.testing.assert_allclose(
+            alone(tmp_path / f"again-{name}", list(zip(QUERIES, DOCS, strict=True))), expected, atol=1e-5
+        )
     before = hash_model(tmp_path / "ce-query")
     edit(tmp_path / "ce-query" / "config_sentence_transformers.json", prompts={"query": "Other: "})
     assert hash_model(tmp_path / "ce-query") != before
@@ -667,13 +729,12 @@ def test_two_labels_score_by_the_log_odds_of_the_relevant_one(tmp_path, names, r
 
 def test_two_labels_that_do_not_say_which_is_relevant(tmp_path):
     names = {0: "cats", 1: "dogs"}
-    folder = decoder(tmp_path / "m", byte_tokenizer("<|endoftext|>"), 0, labels=2, id2label=names,
-                     label2id={"cats": 0, "dogs": 1})  # fmt: skip
+    folder = decoder(
+        tmp_path / "m", byte_tokenizer("<|endoftext|>"), 0, labels=2, id2label=names, label2id={"cats": 0, "dogs": 1}
+    )
     with pytest.raises(UserError, match=r"the labels 'cats' and 'dogs'; .*id2label"):
         load_cross_encoder(folder)
-    edit(
-        folder / "config.json", id2label={"0": "irrelevant", "1": "relevant"}, label2id={"irrelevant": 0, "relevant": 1}
-    )
+    edit(folder / "config.json", id2label={"0": "irrelevant", "1": "relevant"}, label2id={"irrelevant": 0, "relevant": 1})
     assert load_cross_encoder(folder).relevance.relevant == 1
 
 
@@ -720,11 +781,36 @@ def test_tokenizer_without_yes_and_no_is_no_judge(tmp_path, wordpiece):
         load_cross_encoder(tmp_path / "lm")
 
 
-RERANKER_FILES = ("modules.json", "config_sentence_transformers.json", "1_LogitScore/config.json", "sentence_bert_config.json",
-                  "config.json", "tokenizer_config.json", "chat_template.jinja")  # fmt: skip
-RERANKER_KEYS = ("true_token_id", "false_token_id", "module_input_name", "pad_token_id", "pad_token", "num_labels", "prompts",
-                 "default_prompt_name", "transformer_task", "processing_kwargs", "vocab_size", "model_type", "eos_token",
-                 "padding_side", "model_max_length", "activation_fn", "keep_in_fp32_modules", "path", "type")  # fmt: skip
+RERANKER_FILES = (
+    "modules.json",
+    "config_sentence_transformers.json",
+    "1_LogitScore/config.json",
+    "sentence_bert_config.json",
+    "config.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+RERANKER_KEYS = (
+    "true_token_id",
+    "false_token_id",
+    "module_input_name",
+    "pad_token_id",
+    "pad_token",
+    "num_labels",
+    "prompts",
+    "default_prompt_name",
+    "transformer_task",
+    "processing_kwargs",
+    "vocab_size",
+    "model_type",
+    "eos_token",
+    "padding_side",
+    "model_max_length",
+    "activation_fn",
+    "keep_in_fp32_modules",
+    "path",
+    "type",
+)
 
 
 @settings(derandomize=True, max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -809,8 +895,9 @@ def test_dora_of_an_encoder_which_transformers_reads_in_part(plain, tmp_path):
 
 
 def test_adapter_that_the_library_saved_with_its_modules(plain, tmp_path):
-    base = SentenceTransformer(modules=[Transformer(str(plain("bert"))), Pooling(32, "cls"), Normalize()], device="cpu",
-                               prompts={"query": "what: "})  # fmt: skip
+    base = SentenceTransformer(
+        modules=[Transformer(str(plain("bert"))), Pooling(32, "cls"), Normalize()], device="cpu", prompts={"query": "what: "}
+    )
     base.add_adapter(peft.LoraConfig(r=4, target_modules=["query"]))
     for name, parameter in base.named_parameters():
         if "lora_B" in name:
@@ -828,8 +915,10 @@ def test_adapter_of_a_reranker_with_its_head(tmp_path):
     adapted = trained(plain, target_modules=["q_proj", "v_proj"], task_type="SEQ_CLS")
     adapted.save_pretrained(tmp_path / "adapter")
     with torch.no_grad():
-        expected = [float(adapted(**tokenizer([q], [d], return_tensors="pt", return_token_type_ids=False)).logits)
-                    for q, d in zip(QUERIES, DOCS, strict=True)]  # fmt: skip
+        expected = [
+            float(adapted(**tokenizer([q], [d], return_tensors="pt", return_token_type_ids=False)).logits)
+            for q, d in zip(QUERIES, DOCS, strict=True)
+        ]
     found = score_pairs(load_cross_encoder(tmp_path / "adapter"), QUERIES, DOCS)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     weights = load_file(tmp_path / "adapter/adapter_model.safetensors")

@@ -22,10 +22,14 @@ def theirs(columns: np.ndarray, values: np.ndarray, trees: int, seed: int) -> li
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     ranges = {f"p{i}": optuna.distributions.FloatDistribution(low, high) for i, (low, high) in enumerate(BOUNDS)}
     study = optuna.create_study()
-    study.add_trials([
-        optuna.trial.create_trial(params={f"p{i}": float(one) for i, one in enumerate(row)}, distributions=ranges, value=value)
-        for row, value in zip(columns, values, strict=True)
-    ])  # fmt: skip
+    study.add_trials(
+        [
+            optuna.trial.create_trial(
+                params={f"p{i}": float(one) for i, one in enumerate(row)}, distributions=ranges, value=value
+            )
+            for row, value in zip(columns, values, strict=True)
+        ]
+    )
     found = optuna.importance.FanovaImportanceEvaluator(n_trees=trees, seed=seed).evaluate(study)
     return [found[f"p{i}"] for i in range(len(BOUNDS))]
 

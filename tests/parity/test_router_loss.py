@@ -16,9 +16,19 @@ from research.models.router import router_coefficient
 from research.runs.changes import has_router_loss
 from tests.lm import byte_tokenizer, rows
 
-SMALL = {"vocab_size": 264, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "max_position_embeddings": 512, "pad_token_id": 0, "eos_token_id": 0, "bos_token_id": None,
-         "initializer_range": 0.2}  # fmt: skip
+SMALL = {
+    "vocab_size": 264,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "eos_token_id": 0,
+    "bos_token_id": None,
+    "initializer_range": 0.2,
+}
 FAMILIES = {
     "mixtral": {"num_local_experts": 4},
     "qwen2_moe": {"num_experts": 4, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
@@ -30,7 +40,7 @@ FAMILIES = {
     "flex_olmo": {"num_experts": 4, "num_experts_per_tok": 2},
     "minimax": {"num_local_experts": 4, "head_dim": 8},
     "ernie4_5_moe": {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 16},
-}  # fmt: skip
+}
 
 
 def model_of(kind: str, **more) -> torch.nn.Module:
@@ -71,10 +81,19 @@ def test_runs_of_before_the_loss_are_stale_where_it_is_there_now(kind, tmp_path)
     """By config.json alone: research.runs.changes asks what the model says."""
     sizes = {"jetmoe": {"num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 8}, "llama": {}} | FAMILIES
     sizes["deepseek_v3"] = {
-        "n_routed_experts": 4, "n_group": 2, "topk_group": 1, "num_experts_per_tok": 2, "n_shared_experts": 1,
-        "num_key_value_heads": 4, "moe_intermediate_size": 16, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 8,
-        "qk_nope_head_dim": 8, "v_head_dim": 8,
-    }  # fmt: skip
+        "n_routed_experts": 4,
+        "n_group": 2,
+        "topk_group": 1,
+        "num_experts_per_tok": 2,
+        "n_shared_experts": 1,
+        "num_key_value_heads": 4,
+        "moe_intermediate_size": 16,
+        "q_lora_rank": 8,
+        "kv_lora_rank": 8,
+        "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 8,
+        "v_head_dim": 8,
+    }
     for i, more in enumerate(({}, {"output_router_logits": True}, {"router_aux_loss_coef": 0.0, "aux_loss_coef": 0.0})):
         config = AutoConfig.for_model(kind, **SMALL | sizes[kind] | more)
         config.save_pretrained(tmp_path / str(i))
@@ -83,8 +102,13 @@ def test_runs_of_before_the_loss_are_stale_where_it_is_there_now(kind, tmp_path)
         assert has_router_loss(run) is expected, more
 
 
-@pytest.mark.parametrize("make", [lambda: peft.PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
-                                  lambda: peft.PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: peft.PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
+        lambda: peft.PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
+    ],
+)
 def test_virtual_tokens_pass_the_router_where_they_are_embeddings(make):
     """A prefix is keys and values: it passes no router, and padding does not count beside it."""
     from research.models.adapters import attach
@@ -111,10 +135,15 @@ def test_coefficient_is_the_config_s_word():
         assert router_coefficient(AutoModelForCausalLM.from_config(config)) == (0.5 if asked else 0.0)
 
 
-@pytest.mark.parametrize(("kind", "adapter", "options"), [
-    ("mixtral", "lora", {}), ("qwen3_moe", "lora", {"label": "all"}), ("mixtral", "full", {"router_aux_loss_coef": 0.5}),
-    ("mixtral", "prompt", {"router_aux_loss_coef": 0.5}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "adapter", "options"),
+    [
+        ("mixtral", "lora", {}),
+        ("qwen3_moe", "lora", {"label": "all"}),
+        ("mixtral", "full", {"router_aux_loss_coef": 0.5}),
+        ("mixtral", "prompt", {"router_aux_loss_coef": 0.5}),
+    ],
+)
 def test_five_sft_steps_are_those_of_trl(kind, adapter, options, tmp_path):
     """Windows of two micro-batches of unlike lengths."""
     loss_on = options.pop("label", "completion") if "label" in options else "completion"
@@ -136,8 +165,9 @@ def test_five_sft_steps_are_those_of_trl(kind, adapter, options, tmp_path):
 def test_five_dpo_steps_are_those_of_trl(tmp_path):
     folder, data_file = saved("mixtral", tmp_path / "moe", router_aux_loss_coef=0.3), tmp_path / "train.jsonl"
     made = rows(test_trl_dpo.STEPS * test_trl_dpo.BATCH + 1)
-    pairs = [{"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]}
-             for a, b in itertools.pairwise(made)]  # fmt: skip
+    pairs = [
+        {"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]} for a, b in itertools.pairwise(made)
+    ]
     data_file.write_text("".join(json.dumps(row) + "\n" for row in pairs))
     options = {"reference": "adapter_off"}  # in float32: the experts' product has no float64
     _, losses, start = test_trl_dpo.ours(folder, data_file, test_trl_dpo.lora(), None, **options)
@@ -166,10 +196,7 @@ def test_dropout_on_experts_is_refused_with_what_helps():
 def test_padding_of_packed_rows_does_not_count():
     model = CausalLM(model_of("mixtral"), byte_tokenizer()).eval()
     texts = [torch.randint(4, 260, (n,), generator=torch.Generator().manual_seed(n)) for n in (7, 5, 9)]
-    joined = {
-        "input_ids": torch.cat(texts)[None],
-        "position_ids": torch.cat([torch.arange(len(one)) for one in texts])[None],
-    }
+    joined = {"input_ids": torch.cat(texts)[None], "position_ids": torch.cat([torch.arange(len(one)) for one in texts])[None]}
     apart = {name: torch.zeros(2, 16, dtype=torch.long) for name in joined}
     for name, value in joined.items():
         apart[name][0, :12], apart[name][1, :9] = value[0, :12], value[0, 12:]

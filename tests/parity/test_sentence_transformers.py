@@ -20,9 +20,14 @@ from research.retrieval.index import exact_search
 from tests.conftest import WORDS
 
 TEXTS = [
-    "the time of day", "", "a", " long words ".join(WORDS[:60]), "Make it so; what, 3 people?", "  blanks \n and\tlines ",
+    "the time of day",
+    "",
+    "a",
+    " long words ".join(WORDS[:60]),
+    "Make it so; what, 3 people?",
+    "  blanks \n and\tlines ",
     *(" ".join(WORDS[i : i + i % 11 + 1]) for i in range(25)),
-]  # fmt: skip
+]
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 
 
@@ -37,8 +42,11 @@ def architecture(name: str, vocabulary: int) -> torch.nn.Module:
         case "mpnet":
             return tf.MPNetModel(tf.MPNetConfig(max_position_embeddings=66, pad_token_id=0, **common))
         case "distilbert":
-            return tf.DistilBertModel(tf.DistilBertConfig(vocab_size=vocabulary, dim=32, n_layers=2, n_heads=4,
-                                                          hidden_dim=64, max_position_embeddings=64))  # fmt: skip
+            return tf.DistilBertModel(
+                tf.DistilBertConfig(
+                    vocab_size=vocabulary, dim=32, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=64
+                )
+            )
         case "modernbert":
             return tf.ModernBertModel(
                 tf.ModernBertConfig(
@@ -54,9 +62,7 @@ def architecture(name: str, vocabulary: int) -> torch.nn.Module:
         case "gpt2":
             return tf.GPT2Model(tf.GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, n_positions=64))
         case "qwen3":
-            return tf.Qwen3Model(
-                tf.Qwen3Config(num_key_value_heads=2, head_dim=8, max_position_embeddings=64, **common)
-            )
+            return tf.Qwen3Model(tf.Qwen3Config(num_key_value_heads=2, head_dim=8, max_position_embeddings=64, **common))
     raise AssertionError(name)
 
 
@@ -131,9 +137,20 @@ def test_encoder_half_of_t5(tmp_path, wordpiece):
 
 def test_other_encoder_decoders_run_as_the_library_runs_them(tmp_path, wordpiece):
     torch.manual_seed(0)
-    config = tf.BartConfig(vocab_size=len(wordpiece), d_model=32, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=64,
-                           decoder_ffn_dim=64, encoder_attention_heads=4, decoder_attention_heads=4, pad_token_id=0,
-                           bos_token_id=2, eos_token_id=3, max_position_embeddings=66)  # fmt: skip
+    config = tf.BartConfig(
+        vocab_size=len(wordpiece),
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+        max_position_embeddings=66,
+    )
     tf.BartModel(config).eval().save_pretrained(tmp_path)
     wordpiece.save_pretrained(tmp_path)
     assert_same(tmp_path)
@@ -219,9 +236,7 @@ def test_embedding_does_not_depend_on_padding_or_company(tmp_path, wordpiece, na
 def test_layers_packed_for_inference_give_the_same_bf16_embeddings(tmp_path, wordpiece, name):
     folder = folder_of(tmp_path, wordpiece, name, "lasttoken" if name in ("gpt2", "qwen3") else "mean")
     plain = encode_texts(load_encoder(folder, "bf16", normalize=True), TEXTS, "doc")
-    packed = encode_texts(
-        for_inference(load_encoder(folder, "bf16", normalize=True), torch.device("cpu")), TEXTS, "doc"
-    )
+    packed = encode_texts(for_inference(load_encoder(folder, "bf16", normalize=True), torch.device("cpu")), TEXTS, "doc")
     exact = encode_texts(load_encoder(folder, normalize=True), TEXTS, "doc")
     assert (packed * exact).sum(1).min() > (plain * exact).sum(1).min() - 1e-3
     assert (packed * plain).sum(1).min() > 0.999

@@ -15,9 +15,7 @@ from statsmodels.stats.power import TTestIndPower, TTestPower
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW, ttost_ind
 
 RNG = np.random.default_rng(0)
-GROUPS = [
-    (RNG.normal(size=n), RNG.normal(0.5, spread, size=m)) for n, m, spread in [(3, 3, 1), (5, 5, 3), (10, 4, 0.2)]
-]
+GROUPS = [(RNG.normal(size=n), RNG.normal(0.5, spread, size=m)) for n, m, spread in [(3, 3, 1), (5, 5, 3), (10, 4, 0.2)]]
 
 
 @pytest.mark.parametrize("size", [1, 2, 6, 30])

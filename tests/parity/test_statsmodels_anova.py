@@ -26,18 +26,13 @@ def frame(values: np.ndarray) -> pd.DataFrame:
 @pytest.mark.parametrize("blocked", [False, True])
 @pytest.mark.parametrize("kind", [1, 2, 3])
 def test_anova(shape, blocked, kind):
-    values = np.random.default_rng(sum(shape)).normal(size=shape) + np.arange(shape[0]).reshape(
-        -1, *[1] * (len(shape) - 1)
-    )
+    values = np.random.default_rng(sum(shape)).normal(size=shape) + np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1))
     terms = [f"C({name}, Sum)" for name in "abcd"[: len(shape) - 1]]  # type III needs contrasts that sum to 0
     fitted = ols(f"y ~ {' * '.join(terms)}{' + C(seed, Sum)' if blocked else ''}", frame(values)).fit()
     table = anova_lm(fitted, typ=kind)
     found = anova(values, blocked, order=9)
     wanted = [":".join(terms[axis] for axis in effect.axes) for effect in found.effects]
-    for effect, name in [
-        *zip(found.effects, wanted, strict=True),
-        *([(found.block, "C(seed, Sum)")] if blocked else []),
-    ]:
+    for effect, name in [*zip(found.effects, wanted, strict=True), *([(found.block, "C(seed, Sum)")] if blocked else [])]:
         theirs = table.loc[name]
         assert (effect.df, effect.squares, effect.f) == pytest.approx((theirs["df"], theirs["sum_sq"], theirs["F"]))
         assert effect.p == pytest.approx(theirs["PR(>F)"], rel=1e-6)
@@ -47,9 +42,7 @@ def test_anova(shape, blocked, kind):
 def test_pooled_interactions_are_the_f_test_between_nested_models():
     values = np.random.default_rng(3).normal(size=(2, 3, 2, 3))
     data = frame(values)
-    small, large = (
-        ols(f"y ~ {formula}", data).fit() for formula in ("(C(a) + C(b) + C(c)) ** 2", "C(a) * C(b) * C(c)")
-    )
+    small, large = (ols(f"y ~ {formula}", data).fit() for formula in ("(C(a) + C(b) + C(c)) ** 2", "C(a) * C(b) * C(c)"))
     theirs = anova_lm(small, large).iloc[1]
     effect = anova(values).effects[-1]
     assert (effect.axes, effect.df) == ((), theirs["df_diff"])
@@ -59,8 +52,11 @@ def test_pooled_interactions_are_the_f_test_between_nested_models():
 def test_the_table_s_holm():
     noise = np.random.default_rng(5).normal(size=(3, 2, 3)) * 0.3
     levels = (2, 4, 8), (1e-4, 1e-3)
-    runs = [run(r, 16, seed, i * 0.2 + noise[i, k, seed], options={"model.optimisation.lr": lr})
-            for (i, r), (k, lr) in itertools.product(*map(enumerate, levels)) for seed in range(3)]  # fmt: skip
+    runs = [
+        run(r, 16, seed, i * 0.2 + noise[i, k, seed], options={"model.optimisation.lr": lr})
+        for (i, r), (k, lr) in itertools.product(*map(enumerate, levels))
+        for seed in range(3)
+    ]
     rows = factorial(made(runs)).rows[:3]
     theirs = anova_lm(ols("y ~ C(a) * C(b)", frame(np.arange(3).reshape(3, 1, 1) * 0.2 + noise)).fit())
     ps = theirs["PR(>F)"].iloc[:3].tolist()

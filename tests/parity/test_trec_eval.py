@@ -32,8 +32,11 @@ def trec_eval(qrels, run):
     """{metric: {query: value}} by trec_eval itself; mrr@k is recip_rank of the run cut at k."""
     cuts = ",".join(map(str, CUTS))
     found = pytrec_eval.RelevanceEvaluator(qrels, {f"{theirs}.{cuts}" for theirs in NAMES.values()}).evaluate(run)
-    values = {f"{ours}@{k}": {query: row[f"{theirs}_{k}"] for query, row in found.items()}
-              for ours, theirs in NAMES.items() for k in CUTS}  # fmt: skip
+    values = {
+        f"{ours}@{k}": {query: row[f"{theirs}_{k}"] for query, row in found.items()}
+        for ours, theirs in NAMES.items()
+        for k in CUTS
+    }
     for k in CUTS:
         cut = {query: {doc: docs[doc] for doc in rank_documents(docs)[:k]} for query, docs in run.items()}
         ranks = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"}).evaluate(cut)
@@ -70,15 +73,9 @@ def test_random_runs(seed):
     rng = random.Random(seed)
     docs = [f"d{i}" for i in range(rng.randrange(5, 200))]
     grades = rng.choice([[0, 1], [0, 0, 1, 2, 3], [-1, 0, 1, 4], [1]])
-    score = rng.choice(
-        [rng.random, lambda: rng.randrange(4), lambda: round(rng.gauss(0, 1), 1), lambda: 1e-9 * rng.random()]
-    )
+    score = rng.choice([rng.random, lambda: rng.randrange(4), lambda: round(rng.gauss(0, 1), 1), lambda: 1e-9 * rng.random()])
     queries = [f"q{i}" for i in range(12)]
     qrels = {q: {d: rng.choice(grades) for d in rng.sample(docs, rng.randrange(1, len(docs)))} for q in queries}
-    run = {
-        q: {d: float(score()) for d in rng.sample(docs, rng.randrange(1, len(docs)))}
-        for q in queries
-        if rng.random() < 0.9
-    }
+    run = {q: {d: float(score()) for d in rng.sample(docs, rng.randrange(1, len(docs)))} for q in queries if rng.random() < 0.9}
     run["not judged"] = {docs[0]: 1.0}
     assert_equal(qrels, run)

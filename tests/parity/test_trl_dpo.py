@@ -37,8 +37,7 @@ def data_file(tmp_path):
     path = tmp_path / "train.jsonl"
     made = rows(STEPS * BATCH + 1)
     pairs = [
-        {"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]}
-        for a, b in itertools.pairwise(made)
+        {"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]} for a, b in itertools.pairwise(made)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in pairs))
     return path
@@ -58,13 +57,19 @@ def ours(folder, data_file, adapter, data=None, precision="32-true", **options):
     settings = Optimisation(lr=LR, weight_decay=0.0, warmup=0.0, decay="constant", clip=1.0)
     module = DPOModule(str(folder), adapter=adapter, optimisation=settings, **options)
     start = {name: p.detach().clone() for name, p in module.model.transformer.named_parameters() if p.requires_grad}
-    pairs = PreferenceData(
-        str(data_file), train_split=None, val_split=None, batch_size=BATCH, max_length=256, **(data or {})
-    )
+    pairs = PreferenceData(str(data_file), train_split=None, val_split=None, batch_size=BATCH, max_length=256, **(data or {}))
     losses = Losses()
-    trainer = L.Trainer(accelerator="cpu", max_epochs=1, logger=False, precision=precision,
-                        enable_checkpointing=False, callbacks=[losses],
-                        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False)  # fmt: skip
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        precision=precision,
+        enable_checkpointing=False,
+        callbacks=[losses],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
     pairs.train_dataloader, made = lambda: in_order(made()), pairs.train_dataloader
     trainer.fit(module, datamodule=pairs)
     return module, losses, start
@@ -85,13 +90,31 @@ def theirs(folder, data_file, start, tmp_path, adapter=None, dtype=torch.float32
             return SequentialSampler(self.train_dataset)
 
     args = DPOConfig(
-        output_dir=str(tmp_path / "trl"), per_device_train_batch_size=BATCH, max_steps=STEPS, learning_rate=LR,
-        lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, bf16=False, gradient_checkpointing=False,
-        max_length=256, logging_steps=1, report_to="none", use_cpu=True, save_strategy="no", disable_tqdm=True, **options,
-    )  # fmt: skip
+        output_dir=str(tmp_path / "trl"),
+        per_device_train_batch_size=BATCH,
+        max_steps=STEPS,
+        learning_rate=LR,
+        lr_scheduler_type="constant",
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        bf16=False,
+        gradient_checkpointing=False,
+        max_length=256,
+        logging_steps=1,
+        report_to="none",
+        use_cpu=True,
+        save_strategy="no",
+        disable_tqdm=True,
+        **options,
+    )
     table = Dataset.from_list([json.loads(line) for line in data_file.read_text().splitlines()])
-    trainer = InOrder(AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), args=args, train_dataset=table,
-                      peft_config=adapter or lora(), processing_class=AutoTokenizer.from_pretrained(folder))  # fmt: skip
+    trainer = InOrder(
+        AutoModelForCausalLM.from_pretrained(folder, dtype=dtype),
+        args=args,
+        train_dataset=table,
+        peft_config=adapter or lora(),
+        processing_class=AutoTokenizer.from_pretrained(folder),
+    )
     named = dict(trainer.model.named_parameters())
     with torch.no_grad():
         for name, value in start.items():
@@ -166,9 +189,10 @@ def test_cached_reference_is_of_these_weights(folder, data_file, tmp_path):
 
 VIRTUAL = {
     "prompt": lambda: peft.PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM"),
-    "prefix": lambda: peft.PrefixTuningConfig(num_virtual_tokens=3, prefix_projection=True, encoder_hidden_size=8,
-                                              task_type="CAUSAL_LM"),
-}  # fmt: skip
+    "prefix": lambda: peft.PrefixTuningConfig(
+        num_virtual_tokens=3, prefix_projection=True, encoder_hidden_size=8, task_type="CAUSAL_LM"
+    ),
+}
 
 
 @pytest.mark.parametrize("name", VIRTUAL)

@@ -34,11 +34,7 @@ SYSTEM = {"role": "system", "content": "Be brief."}
 
 def call(arguments: dict, content: str | None = None) -> dict:
     function = {"name": "add" if "x" in arguments else "weather", "arguments": arguments}
-    return {
-        "role": "assistant",
-        "content": content,
-        "tool_calls": [{"id": "k", "type": "function", "function": function}],
-    }
+    return {"role": "assistant", "content": content, "tool_calls": [{"id": "k", "type": "function", "function": function}]}
 
 
 def talk(arguments: dict, content: str | None = None) -> list[dict]:
@@ -59,23 +55,24 @@ INSTRUCTIONS = {
     "arguments of several types": [{"messages": talk({"x": value})} for value in (1, "one", [1, 2], {"a": None}, True)],
     "tools of prompts": [{"prompt": [SYSTEM, ASK], "completion": talk({"x": i})[1:], "tools": [ADD]} for i in range(3)],
     "some with tools": [TWO[0] | {"tools": [ADD]}, TWO[1]],
-    "the template's arguments": [
-        {"messages": talk({"x": 1}), "chat_template_kwargs": {"shout": i % 2 == 0}} for i in range(3)
-    ],
+    "the template's arguments": [{"messages": talk({"x": 1}), "chat_template_kwargs": {"shout": i % 2 == 0}} for i in range(3)],
     "many turns": [{"messages": [SYSTEM, *talk({"x": 1}, "Hm.")[:2], *talk({"x": 2})[1:], ASK, call({"x": 3})]}] * 2,
     "texts": [{"prompt": "Why? ", "completion": "So.<|end|>"}, {"prompt": "Why?", "completion": " So."}],
     "plain text": [{"text": "Why? So."}, {"text": "Why?<|end|>"}],
 }
 PAIRS = {
-    "tools of pairs": [{"prompt": [SYSTEM, ASK], "chosen": [call({"x": 1})], "rejected": [call({"x": 2})], "tools": [ADD]},
-                       {"prompt": [ASK], "chosen": [call({"city": "Paris"})], "rejected": [call({"x": 2})],
-                        "tools": [WEATHER]}],
-    "a common beginning": [{"chosen": [SYSTEM, *talk({"x": 1})],
-                            "rejected": [SYSTEM, *talk({"x": 1})[:3], call({"x": 2})]}] * 2,
-    "texts with a common beginning": [{"chosen": "H: Why? A: So.", "rejected": "H: Why? A: Never."},
-                                      {"chosen": "H: Why? A: So", "rejected": "H: Why? A: So far."}],
+    "tools of pairs": [
+        {"prompt": [SYSTEM, ASK], "chosen": [call({"x": 1})], "rejected": [call({"x": 2})], "tools": [ADD]},
+        {"prompt": [ASK], "chosen": [call({"city": "Paris"})], "rejected": [call({"x": 2})], "tools": [WEATHER]},
+    ],
+    "a common beginning": [{"chosen": [SYSTEM, *talk({"x": 1})], "rejected": [SYSTEM, *talk({"x": 1})[:3], call({"x": 2})]}]
+    * 2,
+    "texts with a common beginning": [
+        {"chosen": "H: Why? A: So.", "rejected": "H: Why? A: Never."},
+        {"chosen": "H: Why? A: So", "rejected": "H: Why? A: So far."},
+    ],
     "texts": [{"prompt": "Why? ", "chosen": "So.", "rejected": "No.<|end|>"}] * 2,
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +96,16 @@ def framed(frame: str):
 
 
 def options(tmp_path: Path, **more) -> dict:
-    return {"output_dir": str(tmp_path / "out"), "report_to": "none", "use_cpu": True, "bf16": False, "max_length": None,
-            "shuffle_dataset": False, "gradient_checkpointing": False, **more}  # fmt: skip
+    return {
+        "output_dir": str(tmp_path / "out"),
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+        "max_length": None,
+        "shuffle_dataset": False,
+        "gradient_checkpointing": False,
+        **more,
+    }
 
 
 def losses(rows: list[dict]) -> list[str]:
@@ -109,9 +114,7 @@ def losses(rows: list[dict]) -> list[str]:
     return ["all"] + ["completion"] * ("prompt" in rows[0]) + ["assistant"] * talks
 
 
-@pytest.mark.parametrize(
-    ("name", "loss_on"), [(name, one) for name, rows in INSTRUCTIONS.items() for one in losses(rows)]
-)
+@pytest.mark.parametrize(("name", "loss_on"), [(name, one) for name, rows in INSTRUCTIONS.items() for one in losses(rows)])
 def test_instruction_files_are_those_of_trl(name, loss_on, folder, tmp_path):
     from trl import SFTConfig, SFTTrainer
 
@@ -119,8 +122,12 @@ def test_instruction_files_are_those_of_trl(name, loss_on, folder, tmp_path):
     file, tokenizer = written(tmp_path, rows), byte_tokenizer(TOOLS)
     masks = {"completion_only_loss": loss_on == "completion", "assistant_only_loss": loss_on == "assistant"}
     table = load_dataset("json", data_files=file, split="train", cache_dir=str(tmp_path / "cache"))
-    theirs = SFTTrainer(AutoModelForCausalLM.from_pretrained(folder), SFTConfig(**options(tmp_path, **masks)),
-                        train_dataset=table, processing_class=tokenizer).train_dataset  # fmt: skip
+    theirs = SFTTrainer(
+        AutoModelForCausalLM.from_pretrained(folder),
+        SFTConfig(**options(tmp_path, **masks)),
+        train_dataset=table,
+        processing_class=tokenizer,
+    ).train_dataset
     ours = tokenise(read_examples(file, None), tokenizer, 4096, loss_on).rows
     assert ours == [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in theirs]
 
@@ -133,8 +140,9 @@ def test_preference_files_are_those_of_trl(name, folder, tmp_path):
     table = load_dataset("json", data_files=file, split="train", cache_dir=str(tmp_path / "cache"))
     config = options(tmp_path)
     del config["shuffle_dataset"]
-    theirs = DPOTrainer(AutoModelForCausalLM.from_pretrained(folder), args=DPOConfig(**config), train_dataset=table,
-                        processing_class=tokenizer).train_dataset  # fmt: skip
+    theirs = DPOTrainer(
+        AutoModelForCausalLM.from_pretrained(folder), args=DPOConfig(**config), train_dataset=table, processing_class=tokenizer
+    ).train_dataset
     ours = tokenise_preferences(read_preferences(file, None), tokenizer, 4096).rows
     assert ours == [{name: row[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")} for row in theirs]
 
@@ -147,16 +155,21 @@ def test_rows_of_a_saved_table_are_those_of_its_file(tmp_path):
     Dataset.from_list(TWO).save_to_disk(str(tmp_path / "saved"))
     table.to_parquet(str(tmp_path / "a.parquet"))
     tokenizer = byte_tokenizer(TOOLS)
-    first, *others = (tokenise(read_examples(str(tmp_path / name), None), tokenizer, 512, "all").rows
-                      for name in ("rows.jsonl", "saved", "a.parquet"))  # fmt: skip
+    first, *others = (
+        tokenise(read_examples(str(tmp_path / name), None), tokenizer, 512, "all").rows
+        for name in ("rows.jsonl", "saved", "a.parquet")
+    )
     assert others == [first, first]
     assert "null" not in tokenizer.decode(first[0]["input_ids"] + first[1]["input_ids"])
 
 
-@pytest.mark.parametrize(("rows", "message"), [
-    ([TWO[0] | {"tools": [ADD]}], "rows have tool_calls, and the model's chat template does not write them"),
-    ([{"messages": [ASK, {"role": "assistant", "content": "x"}], "tools": [ADD]}], "rows have tools, and .*made for tools"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([TWO[0] | {"tools": [ADD]}], "rows have tool_calls, and the model's chat template does not write them"),
+        ([{"messages": [ASK, {"role": "assistant", "content": "x"}], "tools": [ADD]}], "rows have tools, and .*made for tools"),
+    ],
+)
 def test_what_the_template_does_not_write_is_refused(rows, message, tmp_path):
     with pytest.raises(UserError, match=f"(?s){message}"):
         tokenise(read_examples(written(tmp_path, rows), None), byte_tokenizer(MARKED), 512, "all")
@@ -175,8 +188,18 @@ def test_parts_that_the_template_does_not_write_are_named(tmp_path, capsys):
     told = [{"messages": [SYSTEM, {**ASK, "name": "Eve"}, call({"x": 1}), {"role": "assistant", "content": "3."}]}]
     tokenise(read_examples(written(tmp_path, told), None), byte_tokenizer(no_system), 512, "all")
     assert "parts of messages that the chat template does not write: name, system" in capsys.readouterr().err
-    as_text = [{"messages": [ASK, {"role": "assistant", "content": "", "tool_calls": [
-        {"type": "function", "function": {"name": "add", "arguments": '{"x": 1}'}}]}]}]  # fmt: skip
+    as_text = [
+        {
+            "messages": [
+                ASK,
+                {
+                    "role": "assistant",
+                    "content": "",
+                    "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": '{"x": 1}'}}],
+                },
+            ]
+        }
+    ]
     tokenise(read_examples(written(tmp_path, as_text), None), byte_tokenizer(TOOLS), 512, "all")
     assert "warning: " in (said := capsys.readouterr().err)
     assert "arguments of tool calls are texts" in said
@@ -214,17 +237,19 @@ THINKS = TEMPLATE.replace(  # of earlier answers, the answer alone, as Qwen3's d
     "message['content']",
     "message['content'] if loop.last or message['role'] != 'assistant' else message['content'].split('</think>')[-1]",
 )
-SYSTEM_FIRST = (
-    "{% if messages[0]['role'] != 'system' %}<|system|>You help.<|end|>{{ '\\n' }}{% endif %}"  # as SmolLM2's
-)
+SYSTEM_FIRST = "{% if messages[0]['role'] != 'system' %}<|system|>You help.<|end|>{{ '\\n' }}{% endif %}"  # as SmolLM2's
 
 
 @pytest.mark.parametrize("first", ["", SYSTEM_FIRST])
 def test_a_template_without_marks_teaches_what_one_with_marks_does(first, tmp_path):
     """ShareGPT on most models: what a message of the assistant adds to the conversation is the assistant's."""
     said = [{"role": "assistant", "content": text} for text in ("one\n", " two ", "three")]
-    talks = ([ASK, said[0], ASK, said[1]], [{"role": "system", "content": "s"}, ASK, said[2]], [ASK, said[0], said[1], ASK],
-             [ASK, {**said[0], "weight": 0}, ASK, said[1]])  # fmt: skip
+    talks = (
+        [ASK, said[0], ASK, said[1]],
+        [{"role": "system", "content": "s"}, ASK, said[2]],
+        [ASK, said[0], said[1], ASK],
+        [ASK, {**said[0], "weight": 0}, ASK, said[1]],
+    )
     rows = [{"messages": talk} for talk in talks]
     file = written(tmp_path, rows)
     marked, plain = (
@@ -270,16 +295,15 @@ def test_raw_rows_are_those_of_trl_whatever_the_tokenizer_adds(frame, folder, tm
     for rows in (INSTRUCTIONS["texts"], INSTRUCTIONS["plain text"]):
         loss_on = losses(rows)[-1]
         settings = SFTConfig(**options(tmp_path, completion_only_loss=loss_on == "completion"))
-        theirs = SFTTrainer(
-            model, settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
-        ).train_dataset
+        theirs = SFTTrainer(model, settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer).train_dataset
         ours = tokenise(read_examples(written(tmp_path, rows), None), tokenizer, 4096, loss_on).rows
         assert ours == [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in theirs]
     for rows in (PAIRS["texts"], PAIRS["texts with a common beginning"]):
         config = options(tmp_path)
         del config["shuffle_dataset"]
-        theirs = DPOTrainer(model, args=DPOConfig(**config), train_dataset=Dataset.from_list(rows),
-                            processing_class=tokenizer).train_dataset  # fmt: skip
+        theirs = DPOTrainer(
+            model, args=DPOConfig(**config), train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+        ).train_dataset
         ours = tokenise_preferences(read_preferences(written(tmp_path, rows), None), tokenizer, 4096).rows
         assert ours == [{name: row[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")} for row in theirs]
 
@@ -297,8 +321,11 @@ def test_a_raw_prompt_is_answered_as_it_is_trained(frame, tmp_path):
 
 def test_answers_are_compared_with_completions_that_have_a_text(tmp_path):
     """An empty answer would equal a call without a content, and be an exact match."""
-    made = [{"prompt": [ASK], "completion": [call({"x": 1})]}, {"prompt": [ASK], "completion": [call({"x": 2}, "Hm.")]},
-            {"prompt": [ASK], "completion": [{"role": "assistant", "content": "3."}]}]  # fmt: skip
+    made = [
+        {"prompt": [ASK], "completion": [call({"x": 1})]},
+        {"prompt": [ASK], "completion": [call({"x": 2}, "Hm.")]},
+        {"prompt": [ASK], "completion": [{"role": "assistant", "content": "3."}]},
+    ]
     file = written(tmp_path, made)
     data = InstructionData(file, None, file, None)
     data.tokens["val"] = tokenise(data.collections["val"], byte_tokenizer(TOOLS), 512, "completion")
@@ -321,9 +348,7 @@ def test_pairs_without_a_prompt_are_left_out_as_such(tmp_path):
 
 def test_a_talk_without_the_assistant_is_refused_as_such(tmp_path):
     with pytest.raises(UserError, match=r"rows.jsonl:1: RuntimeError: no message is the assistant's"):
-        tokenise(
-            read_examples(written(tmp_path, [{"messages": [ASK]}]), None), byte_tokenizer(MARKED), 512, "assistant"
-        )
+        tokenise(read_examples(written(tmp_path, [{"messages": [ASK]}]), None), byte_tokenizer(MARKED), 512, "assistant")
 
 
 def test_plain_text_has_no_turns_to_learn(tmp_path):
@@ -348,17 +373,12 @@ def test_rows_are_tokenised_without_trl_and_datasets(tmp_path, monkeypatch):
     expected = tokenise(read_examples(written(tmp_path, TWO), None), byte_tokenizer(TOOLS), 512, "all", packing=True)
     for name in ("trl", "datasets", "pyarrow"):
         monkeypatch.setitem(sys.modules, name, None)
-    assert (
-        tokenise(read_examples(written(tmp_path, TWO), None), byte_tokenizer(TOOLS), 512, "all", packing=True)
-        == expected
-    )
+    assert tokenise(read_examples(written(tmp_path, TWO), None), byte_tokenizer(TOOLS), 512, "all", packing=True) == expected
 
 
 def test_a_row_that_the_template_refuses_is_named_by_its_place(tmp_path):
     picky = byte_tokenizer("{% if messages[0]['content'] == 'no' %}{{ raise_exception('never') }}{% endif %}" + MARKED)
-    rows = [
-        {"messages": [{**ASK, "content": text}, {"role": "assistant", "content": "3"}]} for text in ("a", "no", "b")
-    ]
+    rows = [{"messages": [{**ASK, "content": text}, {"role": "assistant", "content": "3"}]} for text in ("a", "no", "b")]
     with pytest.raises(UserError, match=r"rows\.jsonl:2: TemplateError: never"):
         tokenise(read_examples(written(tmp_path, rows), None), picky, 512, "all")
     examples = read_examples(written(tmp_path, [rows[0]] * 3 + rows), None, limit=3)  # lines 1, 3 and 5
@@ -366,14 +386,37 @@ def test_a_row_that_the_template_refuses_is_named_by_its_place(tmp_path):
         tokenise(examples, picky, 512, "all")
 
 
-VALUES = st.sampled_from([None, 0, True, 1.5, "", " ", "x", [], {}, [None], [{}], [["x"]], {"role": "user"},
-                          {"function": "add"}, [{"function": None}], [{"type": "image"}],
-                          {"name": "add", "arguments": "{"}])  # fmt: skip
+VALUES = st.sampled_from(
+    [
+        None,
+        0,
+        True,
+        1.5,
+        "",
+        " ",
+        "x",
+        [],
+        {},
+        [None],
+        [{}],
+        [["x"]],
+        {"role": "user"},
+        {"function": "add"},
+        [{"function": None}],
+        [{"type": "image"}],
+        {"name": "add", "arguments": "{"},
+    ]
+)
 
 
 @settings(derandomize=True, max_examples=250, deadline=None, database=None)
-@given(st.sampled_from([(kind, row) for kind, table in enumerate((INSTRUCTIONS, PAIRS)) for rows in table.values()
-                        for row in rows]), st.data(), VALUES)  # fmt: skip
+@given(
+    st.sampled_from(
+        [(kind, row) for kind, table in enumerate((INSTRUCTIONS, PAIRS)) for rows in table.values() for row in rows]
+    ),
+    st.data(),
+    VALUES,
+)
 def test_random_damage_is_tokenised_or_refused_with_its_place(case, data, value):
     """A value lost, or another one in its place, as deep as a call's arguments: a tokenised row, or file and line."""
     kind, row = case

@@ -18,12 +18,13 @@ STEPS, BATCH, ACCUMULATE, LR = 5, 4, 2, 1e-2
 ADAPTERS = {
     "lora": lambda: peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"),
     "prompt": lambda: peft.PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM"),
-    "prefix-projection": lambda: peft.PrefixTuningConfig(num_virtual_tokens=3, prefix_projection=True, task_type="CAUSAL_LM",
-                                                         encoder_hidden_size=16),
+    "prefix-projection": lambda: peft.PrefixTuningConfig(
+        num_virtual_tokens=3, prefix_projection=True, task_type="CAUSAL_LM", encoder_hidden_size=16
+    ),
     "prefix": lambda: peft.PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
     "p-tuning": lambda: peft.PromptEncoderConfig(num_virtual_tokens=3, encoder_hidden_size=16, task_type="CAUSAL_LM"),
     "full": lambda: None,
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -52,12 +53,18 @@ def ours(folder, data_file, adapter, accumulate=ACCUMULATE, loss_on="completion"
     settings = Optimisation(lr=LR, weight_decay=0.0, warmup=0.0, decay="constant", clip=1.0, accumulate=accumulate)
     module = SFTModule(str(folder), adapter=adapter, optimisation=settings, **options)
     start = {name: p.detach().clone() for name, p in module.model.transformer.named_parameters() if p.requires_grad}
-    data = InstructionData(
-        str(data_file), train_split=None, val_split=None, batch_size=BATCH, max_length=256, loss_on=loss_on
-    )
+    data = InstructionData(str(data_file), train_split=None, val_split=None, batch_size=BATCH, max_length=256, loss_on=loss_on)
     losses = Losses()
-    trainer = L.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[losses],
-                        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False)  # fmt: skip
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=[losses],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
     data.train_dataloader, made = lambda: in_order(made()), data.train_dataloader
     trainer.fit(module, datamodule=data)
     return module, losses.values, start
@@ -79,13 +86,31 @@ def theirs(folder, data_file, adapter, start, tmp_path, **options):
 
     options = {"gradient_accumulation_steps": ACCUMULATE, "completion_only_loss": True} | options
     args = SFTConfig(
-        output_dir=str(tmp_path / "trl"), per_device_train_batch_size=BATCH, max_steps=STEPS, learning_rate=LR,
-        lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, bf16=False, gradient_checkpointing=False,
-        max_length=256, logging_steps=1, report_to="none", use_cpu=True, save_strategy="no", disable_tqdm=True, **options,
-    )  # fmt: skip
+        output_dir=str(tmp_path / "trl"),
+        per_device_train_batch_size=BATCH,
+        max_steps=STEPS,
+        learning_rate=LR,
+        lr_scheduler_type="constant",
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        bf16=False,
+        gradient_checkpointing=False,
+        max_length=256,
+        logging_steps=1,
+        report_to="none",
+        use_cpu=True,
+        save_strategy="no",
+        disable_tqdm=True,
+        **options,
+    )
     table = Dataset.from_list([json.loads(line) for line in data_file.read_text().splitlines()])
-    trainer = InOrder(AutoModelForCausalLM.from_pretrained(folder), args, train_dataset=table, peft_config=adapter,
-                      processing_class=AutoTokenizer.from_pretrained(folder))  # fmt: skip
+    trainer = InOrder(
+        AutoModelForCausalLM.from_pretrained(folder),
+        args,
+        train_dataset=table,
+        peft_config=adapter,
+        processing_class=AutoTokenizer.from_pretrained(folder),
+    )
     named = dict(trainer.model.named_parameters())
     with torch.no_grad():
         for name, value in start.items():
@@ -102,9 +127,7 @@ def test_five_steps_are_those_of_trl(name, folder, data_file, tmp_path):
     assert losses == pytest.approx(expected, abs=2e-6)
     trained = {n: p for n, p in module.model.transformer.named_parameters() if p.requires_grad}
     assert start.keys() == trained.keys()
-    assert any(
-        float((value - start[parameter]).abs().max()) > LR for parameter, value in trained.items()
-    )  # it did learn
+    assert any(float((value - start[parameter]).abs().max()) > LR for parameter, value in trained.items())  # it did learn
     for parameter, value in trained.items():
         torch.testing.assert_close(value, named[parameter], rtol=0, atol=1e-4, msg=parameter)
 
@@ -113,9 +136,7 @@ def test_label_smoothing_is_that_of_the_trainer_under_trl(folder, data_file, tmp
     """Without accumulation: there transformers takes a mean of micro-batches' means."""
     lora = ADAPTERS["lora"]
     _, losses, start = ours(folder, data_file, lora(), accumulate=1, label_smoothing=0.2)
-    _, expected = theirs(
-        folder, data_file, lora(), start, tmp_path, gradient_accumulation_steps=1, label_smoothing_factor=0.2
-    )
+    _, expected = theirs(folder, data_file, lora(), start, tmp_path, gradient_accumulation_steps=1, label_smoothing_factor=0.2)
     assert losses[:STEPS] == pytest.approx(expected, abs=2e-6)
     _, plain, _ = ours(folder, data_file, lora(), accumulate=1)
     assert plain[0] != pytest.approx(losses[0], abs=1e-3)
@@ -124,8 +145,15 @@ def test_label_smoothing_is_that_of_the_trainer_under_trl(folder, data_file, tmp
 def conversations(count: int) -> list[dict]:
     """Two turns each: what the assistant says is learned, both times."""
     made = rows(2 * count)
-    return [{"messages": made[2 * i]["prompt"] + made[2 * i]["completion"] + made[2 * i + 1]["prompt"]
-             + made[2 * i + 1]["completion"]} for i in range(count)]  # fmt: skip
+    return [
+        {
+            "messages": made[2 * i]["prompt"]
+            + made[2 * i]["completion"]
+            + made[2 * i + 1]["prompt"]
+            + made[2 * i + 1]["completion"]
+        }
+        for i in range(count)
+    ]
 
 
 @pytest.mark.parametrize("loss_on", ["assistant", "all"])

@@ -110,5 +110,8 @@ def test_values_by_type_are_those_of_leet(tmp_path):
     log = read_log(write_log(tmp_path / "run-t.wandb", records))
     assert [curve([log], name) for name in ("loss", "best", "acc/top-1")] == [[(4, 1.5)], [(4, 3.0)], [(4, 0.25)]]
     (row,) = (record["history"]["item"] for record in inspected(log.path) if record["type"] == "history")
-    assert {name: json.loads(str(value)) for one in row for name, value in [(one["nested_key"][0], one.get(
-        "number", one.get("integer", one.get("json"))))]} == {"loss": 1.5, "best": 3, "acc/top-1": 0.25}  # fmt: skip
+    assert {
+        name: json.loads(str(value))
+        for one in row
+        for name, value in [(one["nested_key"][0], one.get("number", one.get("integer", one.get("json"))))]
+    } == {"loss": 1.5, "best": 3, "acc/top-1": 0.25}

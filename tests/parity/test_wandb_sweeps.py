@@ -13,19 +13,27 @@ from research.sweeps.distributions import parameter
 theirs = pytest.importorskip("sweeps.params", reason="the package sweeps is not installed")
 
 CASES = [
-    {"min": 1, "max": 7}, {"min": 0.5, "max": 2.0}, {"distribution": "uniform", "min": 1, "max": 3},
-    {"distribution": "q_uniform", "min": 0.0, "max": 10.0, "q": 2.0}, {"distribution": "log_uniform", "min": -5.0, "max": 1.0},
+    {"min": 1, "max": 7},
+    {"min": 0.5, "max": 2.0},
+    {"distribution": "uniform", "min": 1, "max": 3},
+    {"distribution": "q_uniform", "min": 0.0, "max": 10.0, "q": 2.0},
+    {"distribution": "log_uniform", "min": -5.0, "max": 1.0},
     {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-1},
     {"distribution": "inv_log_uniform", "min": 1.0, "max": 3.0},
     {"distribution": "inv_log_uniform_values", "min": 1e-3, "max": 1.0},
     {"distribution": "q_log_uniform_values", "min": 1.0, "max": 64.0, "q": 4.0},
-    {"distribution": "q_log_uniform", "min": 0.0, "max": 4.0, "q": 1.0}, {"distribution": "normal"},
-    {"distribution": "normal", "mu": 3.0, "sigma": 0.1}, {"distribution": "q_normal", "mu": 3.0, "sigma": 2.0, "q": 0.5},
+    {"distribution": "q_log_uniform", "min": 0.0, "max": 4.0, "q": 1.0},
+    {"distribution": "normal"},
+    {"distribution": "normal", "mu": 3.0, "sigma": 0.1},
+    {"distribution": "q_normal", "mu": 3.0, "sigma": 2.0, "q": 0.5},
     {"distribution": "log_normal", "mu": 0.0, "sigma": 1.0},
-    {"distribution": "q_log_normal", "mu": 1.0, "sigma": 1.0, "q": 0.5}, {"distribution": "beta", "a": 2.0, "b": 5.0},
-    {"distribution": "q_beta", "a": 2.0, "b": 5.0, "q": 0.1}, {"values": [1, 2, 5]},
-    {"values": ["a", "b"], "probabilities": [0.3, 0.7]}, {"value": 3},
-]  # fmt: skip
+    {"distribution": "q_log_normal", "mu": 1.0, "sigma": 1.0, "q": 0.5},
+    {"distribution": "beta", "a": 2.0, "b": 5.0},
+    {"distribution": "q_beta", "a": 2.0, "b": 5.0, "q": 0.1},
+    {"values": [1, 2, 5]},
+    {"values": ["a", "b"], "probabilities": [0.3, 0.7]},
+    {"value": 3},
+]
 
 
 @pytest.mark.parametrize("facts", CASES, ids=str)
@@ -40,19 +48,26 @@ def test_quantiles_are_w_and_b_s(facts):
 
 
 GRIDS = [
-    {"a": {"values": [1, 2.5, "x"]}, "b": {"value": 3}}, {"a": {"min": 2, "max": 5}, "b": {"values": [True, False, None]}},
+    {"a": {"values": [1, 2.5, "x"]}, "b": {"value": 3}},
+    {"a": {"min": 2, "max": 5}, "b": {"values": [True, False, None]}},
     {"r": {"distribution": "q_uniform", "min": 4, "max": 16, "q": 4}},
     {"r": {"distribution": "q_uniform", "min": 0.1, "max": 0.55, "q": 0.1}},
-    {"r": {"distribution": "q_uniform", "min": 1, "max": 3, "q": 0.5},
-     "s": {"distribution": "int_uniform", "min": 0, "max": 1}},
-    {"r": {"distribution": "q_uniform", "min": 4, "max": 8}}, {"r": {"distribution": "q_uniform", "min": 3, "max": 10, "q": 4}},
-    {"model": {"parameters": {"r": {"values": [2, 4]},
-                              "inner": {"parameters": {"x": {"value": 1}, "y": {"min": 0, "max": 1}}}}},
-     "lr": {"values": [0.1, 0.01]}},
+    {
+        "r": {"distribution": "q_uniform", "min": 1, "max": 3, "q": 0.5},
+        "s": {"distribution": "int_uniform", "min": 0, "max": 1},
+    },
+    {"r": {"distribution": "q_uniform", "min": 4, "max": 8}},
+    {"r": {"distribution": "q_uniform", "min": 3, "max": 10, "q": 4}},
+    {
+        "model": {
+            "parameters": {"r": {"values": [2, 4]}, "inner": {"parameters": {"x": {"value": 1}, "y": {"min": 0, "max": 1}}}}
+        },
+        "lr": {"values": [0.1, 0.01]},
+    },
     {"a": {"values": [[1, 2], {"k": 1}, {"k": 2, "j": None}]}},
     {"a": {"distribution": "categorical", "values": ["", "--x", "é"]}},
     {"a": {"distribution": "constant", "value": [1]}, "b.c": {"values": [1]}},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("parameters", GRIDS, ids=str)
@@ -91,29 +106,52 @@ def test_grids_and_their_commands_are_w_and_b_s(parameters, macro, tmp_path):
 
 
 SPECS = [
-    ({"a": {"values": [1]}}, {}), ({"a": {"min": 1, "max": 1}}, {}), ({"a": {"min": 3, "max": 1}}, {}),
+    ({"a": {"values": [1]}}, {}),
+    ({"a": {"min": 1, "max": 1}}, {}),
+    ({"a": {"min": 3, "max": 1}}, {}),
     ({"a": {"values": []}}, {}),
-    ({"a": {"values": [1], "min": 1}}, {}), ({"a": {"distribution": "q_uniform", "min": 1, "max": 4, "q": 0}}, {}),
-    ({"a": {"distribution": "int_uniform", "min": 0.5, "max": 2}}, {}), ({"a": {"parameters": {"b": {"value": 1}}}}, {}),
-    ({"a": {"parameters": {"b": {"value": 1}}, "value": 1}}, {}), ({"a": {"parameters": {}}}, {}), ({"a b": {"value": 1}}, {}),
+    ({"a": {"values": [1], "min": 1}}, {}),
+    ({"a": {"distribution": "q_uniform", "min": 1, "max": 4, "q": 0}}, {}),
+    ({"a": {"distribution": "int_uniform", "min": 0.5, "max": 2}}, {}),
+    ({"a": {"parameters": {"b": {"value": 1}}}}, {}),
+    ({"a": {"parameters": {"b": {"value": 1}}, "value": 1}}, {}),
+    ({"a": {"parameters": {}}}, {}),
+    ({"a b": {"value": 1}}, {}),
     ({"a": {"value": 1}}, {"metric": {"name": "x", "gaol": "maximize"}}),
     ({"a": {"value": 1}}, {"metric": {"name": "x", "goal": "up"}}),
-    ({"a": {"value": 1}}, {"metric": {"name": "x", "target": 0.1}}), ({"a": {"value": 1}}, {"run_cap": 0}),
+    ({"a": {"value": 1}}, {"metric": {"name": "x", "target": 0.1}}),
+    ({"a": {"value": 1}}, {"run_cap": 0}),
     ({"a": {"value": 1}}, {"early_terminate": {"type": "hyperband", "min_iter": 0}, "metric": {"name": "x"}}),
-    ({"a": {"value": 1}}, {"nmae": "x"}), ({"a": {"distribution": "beta", "a": 1, "b": 2}}, {"method": "random"}),
+    ({"a": {"value": 1}}, {"nmae": "x"}),
+    ({"a": {"distribution": "beta", "a": 1, "b": 2}}, {"method": "random"}),
     ({"a": {"distribution": "normal", "mu": "x"}}, {"method": "random"}),
-    *[({"a": {"values": [1, 2], "probabilities": odds}}, {"method": "random"})
-      for odds in ([1, 1], [0.2, 0.3], [True, False], [0.3, 0.7], [0, 1], [-0.5, 1.5])],
-    ({"-a": {"value": 1}}, {}), ({"a": {"parameters": {"-b": {"value": 1}}}}, {}), ({"a": {"value": 1}}, {"metric": {}}),
-    ({"a": {"value": 1}}, {"metric": {"goal": "maximize"}}), ({"a": {"value": 1}}, {"metric": {"name": "x", "target": "0.1"}}),
+    *[
+        ({"a": {"values": [1, 2], "probabilities": odds}}, {"method": "random"})
+        for odds in ([1, 1], [0.2, 0.3], [True, False], [0.3, 0.7], [0, 1], [-0.5, 1.5])
+    ],
+    ({"-a": {"value": 1}}, {}),
+    ({"a": {"parameters": {"-b": {"value": 1}}}}, {}),
+    ({"a": {"value": 1}}, {"metric": {}}),
+    ({"a": {"value": 1}}, {"metric": {"goal": "maximize"}}),
+    ({"a": {"value": 1}}, {"metric": {"name": "x", "target": "0.1"}}),
     ({"a": {"value": 1}}, {"metric": {"name": "x", "impute": "wrost"}}),
     ({"a": {"value": 1}}, {"metric": {"name": "x", "impute": "best", "impute_while_running": "false"}}),
-    ({"a": {"value": 1}}, {"metrics": [{"name": "x"}, {"name": "y"}]}), ({"a": {"value": 1}}, {"program": ["x"]}),
-    ({"a": {"value": 1}}, {"kind": "sweeps"}), ({"a": {"value": 1}}, {"kind": "sweep", "apiVersion": "1", "description": "d"}),
-    *[({"a": {"value": 1}}, {"metric": {"name": "x"}, "early_terminate": {"type": "hyperband", **rule}}) for rule in (
-        {"min_iter": 3, "max_iter": 27, "s": 2}, {"min_iter": 3, "s": 2}, {"max_iter": 27}, {"min_iter": 3, "eta": 1},
-        {"min_iter": 3, "strict": "no"}, {"min_iter": 2.5})],
-]  # fmt: skip
+    ({"a": {"value": 1}}, {"metrics": [{"name": "x"}, {"name": "y"}]}),
+    ({"a": {"value": 1}}, {"program": ["x"]}),
+    ({"a": {"value": 1}}, {"kind": "sweeps"}),
+    ({"a": {"value": 1}}, {"kind": "sweep", "apiVersion": "1", "description": "d"}),
+    *[
+        ({"a": {"value": 1}}, {"metric": {"name": "x"}, "early_terminate": {"type": "hyperband", **rule}})
+        for rule in (
+            {"min_iter": 3, "max_iter": 27, "s": 2},
+            {"min_iter": 3, "s": 2},
+            {"max_iter": 27},
+            {"min_iter": 3, "eta": 1},
+            {"min_iter": 3, "strict": "no"},
+            {"min_iter": 2.5},
+        )
+    ],
+]
 
 
 @pytest.mark.parametrize(("parameters", "more"), SPECS, ids=str)
@@ -137,11 +175,20 @@ def test_specs_are_taken_and_refused_as_by_w_and_b_s_schema(parameters, more, tm
     assert taken == theirs
 
 
-@pytest.mark.parametrize("rule", [
-    {"min_iter": 1}, {"min_iter": 2, "eta": 2}, {"min_iter": 1, "eta": 2, "strict": False}, {"min_iter": 3, "eta": 1.5},
-    {"max_iter": 9, "s": 2}, {"max_iter": 9, "s": 2, "min_iter": 4},
-    {"max_iter": 27, "s": 2, "eta": 3, "strict": False}, {"max_iter": 8, "s": 3, "eta": 2},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"min_iter": 1},
+        {"min_iter": 2, "eta": 2},
+        {"min_iter": 1, "eta": 2, "strict": False},
+        {"min_iter": 3, "eta": 1.5},
+        {"max_iter": 9, "s": 2},
+        {"max_iter": 9, "s": 2, "min_iter": 4},
+        {"max_iter": 27, "s": 2, "eta": 3, "strict": False},
+        {"max_iter": 8, "s": 3, "eta": 2},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("goal", ["minimize", "maximize"])
 def test_hyperband_stops_the_runs_that_w_and_b_would_stop(rule, goal):
     import warnings
@@ -150,19 +197,24 @@ def test_hyperband_stops_the_runs_that_w_and_b_would_stop(rule, goal):
 
     run, hyperband = pytest.importorskip("sweeps.run"), pytest.importorskip("sweeps.hyperband_stopping")
     rule = {"type": "hyperband", **rule}
-    config = {"method": "grid", "parameters": {"a": {"values": [1]}}, "metric": {"name": "loss", "goal": goal},
-              "early_terminate": rule}  # fmt: skip
+    config = {
+        "method": "grid",
+        "parameters": {"a": {"values": [1]}},
+        "metric": {"name": "loss", "goal": goal},
+        "early_terminate": rule,
+    }
     dice = np.random.default_rng(0)
     stopped = 0
     for _ in range(150):
         histories = [list(dice.normal(size=dice.integers(0, 12)).round(1)) for _ in range(dice.integers(1, 9))]
-        runs = [run.SweepRun(name=str(i), state=run.RunState.running, history=[{"loss": value} for value in values])
-                for i, values in enumerate(histories)]  # fmt: skip
+        runs = [
+            run.SweepRun(name=str(i), state=run.RunState.running, history=[{"loss": value} for value in values])
+            for i, values in enumerate(histories)
+        ]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             theirs = {int(one.name) for one in hyperband.hyperband_stop_runs(runs, config)}
-        ours = {i for i, own in enumerate(histories)
-                if is_stopped(own, histories[:i] + histories[i + 1 :], rule, goal)}  # fmt: skip
+        ours = {i for i, own in enumerate(histories) if is_stopped(own, histories[:i] + histories[i + 1 :], rule, goal)}
         assert ours == theirs
         stopped += len(ours)
     assert stopped > 5

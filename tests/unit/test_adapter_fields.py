@@ -13,8 +13,12 @@ from research.models.adapter_fields import HONOURED, check_fields, check_names, 
 from tests.lm import tiny_llama
 
 CAUSAL = {"task_type": "CAUSAL_LM"}
-METHODS = {"LORA": peft.LoraConfig, "PROMPT_TUNING": peft.PromptTuningConfig, "PREFIX_TUNING": peft.PrefixTuningConfig,
-           "P_TUNING": peft.PromptEncoderConfig}  # fmt: skip
+METHODS = {
+    "LORA": peft.LoraConfig,
+    "PROMPT_TUNING": peft.PromptTuningConfig,
+    "PREFIX_TUNING": peft.PrefixTuningConfig,
+    "P_TUNING": peft.PromptEncoderConfig,
+}
 
 
 def lora(**more):
@@ -59,24 +63,40 @@ REFUSED = {
     "tokens beyond": (lambda: lora(trainable_token_indices=[4, 260]), r"trainable_token_indices has 260; expected 0 to 259"),
     "tokens of no module": (lambda: lora(trainable_token_indices={"embd": [4]}), r"trainable_token_indices names 'embd'"),
     "fan in": (lambda: lora(fan_in_fan_out=True), r"Setting fan_in_fan_out to False"),
-    "ties untied": (lambda: lora(ensure_weight_tying=True, modules_to_save=["lm_head"]),
-                    r"no tied modules|not have tied weights"),
+    "ties untied": (
+        lambda: lora(ensure_weight_tying=True, modules_to_save=["lm_head"]),
+        r"no tied modules|not have tied weights",
+    ),
     "layers of another list": (lambda: lora(layers_to_transform=[0], layers_pattern="blocks"), r"does not fit the model"),
-    "text without TEXT": (lambda: peft.PromptTuningConfig(num_virtual_tokens=2, prompt_tuning_init_text="a", **CAUSAL),
-                          r"prompt_tuning_init_text without prompt_tuning_init=TEXT"),
-    "width of no projection": (lambda: peft.PrefixTuningConfig(num_virtual_tokens=2, encoder_hidden_size=8, **CAUSAL),
-                               r"encoder_hidden_size=8 without prefix_projection"),
-    "the model's width": (lambda: peft.PrefixTuningConfig(num_virtual_tokens=2, token_dim=32, **CAUSAL),
-                          r"token_dim=32; expected 16"),
-    "the model's layers": (lambda: peft.PromptTuningConfig(num_virtual_tokens=2, num_layers=1, **CAUSAL),
-                           r"num_layers=1; expected 2"),
-    "saves nothing beside a prompt": (lambda: peft.PromptTuningConfig(num_virtual_tokens=2, modules_to_save=["x"], **CAUSAL),
-                                      r"modules_to_save names 'x'"),
-    "layers of an MLP": (lambda: peft.PromptEncoderConfig(num_virtual_tokens=2, encoder_hidden_size=8, encoder_num_layers=3,
-                                                          **CAUSAL), r"encoder_num_layers` is ignored"),
-    "dropout of an MLP": (lambda: peft.PromptEncoderConfig(num_virtual_tokens=2, encoder_hidden_size=8, encoder_dropout=0.1,
-                                                           **CAUSAL), r"encoder_dropout=0.1 with an MLP"),
-}  # fmt: skip
+    "text without TEXT": (
+        lambda: peft.PromptTuningConfig(num_virtual_tokens=2, prompt_tuning_init_text="a", **CAUSAL),
+        r"prompt_tuning_init_text without prompt_tuning_init=TEXT",
+    ),
+    "width of no projection": (
+        lambda: peft.PrefixTuningConfig(num_virtual_tokens=2, encoder_hidden_size=8, **CAUSAL),
+        r"encoder_hidden_size=8 without prefix_projection",
+    ),
+    "the model's width": (
+        lambda: peft.PrefixTuningConfig(num_virtual_tokens=2, token_dim=32, **CAUSAL),
+        r"token_dim=32; expected 16",
+    ),
+    "the model's layers": (
+        lambda: peft.PromptTuningConfig(num_virtual_tokens=2, num_layers=1, **CAUSAL),
+        r"num_layers=1; expected 2",
+    ),
+    "saves nothing beside a prompt": (
+        lambda: peft.PromptTuningConfig(num_virtual_tokens=2, modules_to_save=["x"], **CAUSAL),
+        r"modules_to_save names 'x'",
+    ),
+    "layers of an MLP": (
+        lambda: peft.PromptEncoderConfig(num_virtual_tokens=2, encoder_hidden_size=8, encoder_num_layers=3, **CAUSAL),
+        r"encoder_num_layers` is ignored",
+    ),
+    "dropout of an MLP": (
+        lambda: peft.PromptEncoderConfig(num_virtual_tokens=2, encoder_hidden_size=8, encoder_dropout=0.1, **CAUSAL),
+        r"encoder_dropout=0.1 with an MLP",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -105,8 +125,11 @@ def test_a_field_that_nobody_looked_at_is_refused(kind):
 
 
 def targeted(model) -> set[str]:
-    return {name.partition(".layers.")[2].removesuffix(".lora_A.default") for name, _ in model.named_modules()
-            if name.endswith("lora_A.default")}  # fmt: skip
+    return {
+        name.partition(".layers.")[2].removesuffix(".lora_A.default")
+        for name, _ in model.named_modules()
+        if name.endswith("lora_A.default")
+    }
 
 
 def test_one_name_is_a_list_of_it():
@@ -114,9 +137,7 @@ def test_one_name_is_a_list_of_it():
     assert targeted(attached(lora(target_modules="q_proj"))) == both
     assert targeted(attached(lora(target_modules="self_attn.q_proj"))) == both
     assert targeted(attached(lora(target_modules=["q_proj", "v_proj"], exclude_modules="v_proj"))) == both
-    assert targeted(attached(lora(target_modules=r".*\.1\..*q_proj"))) == {
-        "1.self_attn.q_proj"
-    }  # an expression stays one
+    assert targeted(attached(lora(target_modules=r".*\.1\..*q_proj"))) == {"1.self_attn.q_proj"}  # an expression stays one
 
 
 def test_ranks_and_scales_are_those_of_the_patterns():
@@ -154,7 +175,7 @@ ENCODER = {
     "a rank of no target": ({"rank_pattern": {"key": 2}}, r"rank_pattern names 'key', which no adapted module has"),
     "excludes nothing": ({"exclude_modules": ["quary"]}, r"exclude_modules names 'quary'.*did you mean 'query'"),
     "eva": ({"init_lora_weights": "eva"}, r"init_lora_weights='eva'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ENCODER)

@@ -29,35 +29,52 @@ def prefix(**more):
     return peft.PrefixTuningConfig(**({"num_virtual_tokens": 4} | CAUSAL | more))
 
 
-@pytest.mark.parametrize(("config", "facts", "says"), [
-    (prefix(), {"gradient_checkpointing": True}, "gradient checkpointing with PREFIX_TUNING"),
-    (prompt(), {"packing": True}, "packing with PROMPT_TUNING"),
-    (prefix(), {"packing": True}, "packing with PREFIX_TUNING"),
-    (lora(init_lora_weights="pissa"), {"reference": "adapter_off"}, "init_lora_weights='pissa' with reference='adapter_off'"),
-    (lora(init_lora_weights="olora"), {"reference": "adapter_off"}, "init_lora_weights='olora'"),
-    (prompt(), {"padding_side": "left"}, "padding_side='left' with PROMPT_TUNING"),
-    (adapters.plain(lora()) | {"layers_to_transform": [0]}, {}, "layers_to_transform=\\[0\\] with target_modules='all-linear'"),
-    (lora(target_modules=["q_proj"], layers_to_transform=[9]), {"layers": 2}, "expected layers 0 to 1"),
-    (lora(), {"train_layers": 1}, "an adapter \\(LORA\\) with train_layers"),
-    (None, {"train_layers": 3, "layers": 2}, "train_layers=3; expected 1 to 2"),
-    (None, {"train_layers": 1, "train_pattern": "x"}, "expected one of them"),
-    (None, {"reference": "adapter_off"}, "its own reference"),
-    (prompt(num_virtual_tokens=600), {"context": 512}, "num_virtual_tokens=600 does not fit"),
-    (prompt(num_virtual_tokens=100), {"context": 512, "max_length": 500}, "make 600 tokens"),
-    (prompt(num_virtual_tokens=0), {}, "num_virtual_tokens=0; expected 1"),
-    (peft.IA3Config(**CAUSAL), {}, "adapter of type IA3"),
-    (lora(), {"init_scale": 0.1}, "init_scale=0.1 with LORA; .*LoRA has init_lora_weights"),
-    (prefix(), {"init_scale": 0.0}, "init_scale=0.0 with PREFIX_TUNING; expected a number above 0"),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("config", "facts", "says"),
+    [
+        (prefix(), {"gradient_checkpointing": True}, "gradient checkpointing with PREFIX_TUNING"),
+        (prompt(), {"packing": True}, "packing with PROMPT_TUNING"),
+        (prefix(), {"packing": True}, "packing with PREFIX_TUNING"),
+        (
+            lora(init_lora_weights="pissa"),
+            {"reference": "adapter_off"},
+            "init_lora_weights='pissa' with reference='adapter_off'",
+        ),
+        (lora(init_lora_weights="olora"), {"reference": "adapter_off"}, "init_lora_weights='olora'"),
+        (prompt(), {"padding_side": "left"}, "padding_side='left' with PROMPT_TUNING"),
+        (
+            adapters.plain(lora()) | {"layers_to_transform": [0]},
+            {},
+            "layers_to_transform=\\[0\\] with target_modules='all-linear'",
+        ),
+        (lora(target_modules=["q_proj"], layers_to_transform=[9]), {"layers": 2}, "expected layers 0 to 1"),
+        (lora(), {"train_layers": 1}, "an adapter \\(LORA\\) with train_layers"),
+        (None, {"train_layers": 3, "layers": 2}, "train_layers=3; expected 1 to 2"),
+        (None, {"train_layers": 1, "train_pattern": "x"}, "expected one of them"),
+        (None, {"reference": "adapter_off"}, "its own reference"),
+        (prompt(num_virtual_tokens=600), {"context": 512}, "num_virtual_tokens=600 does not fit"),
+        (prompt(num_virtual_tokens=100), {"context": 512, "max_length": 500}, "make 600 tokens"),
+        (prompt(num_virtual_tokens=0), {}, "num_virtual_tokens=0; expected 1"),
+        (peft.IA3Config(**CAUSAL), {}, "adapter of type IA3"),
+        (lora(), {"init_scale": 0.1}, "init_scale=0.1 with LORA; .*LoRA has init_lora_weights"),
+        (prefix(), {"init_scale": 0.0}, "init_scale=0.0 with PREFIX_TUNING; expected a number above 0"),
+    ],
+    ids=str,
+)
 def test_combination_is_refused_with_reason_and_cure(config, facts, says):
     with pytest.raises(UserError, match=says):
         adapters.check(config if isinstance(config, dict) else adapters.plain(config), **facts)
 
 
-@pytest.mark.parametrize(("values", "says"), [
-    ({"r": 0}, "adapter.r=0; expected 1"), ({"lora_alpha": 0}, "lora_alpha=0"), ({"lora_dropout": 1.0}, "lora_dropout=1.0"),
-    ({"lora_alpha": float("nan")}, "lora_alpha=nan"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"r": 0}, "adapter.r=0; expected 1"),
+        ({"lora_alpha": 0}, "lora_alpha=0"),
+        ({"lora_dropout": 1.0}, "lora_dropout=1.0"),
+        ({"lora_alpha": float("nan")}, "lora_alpha=nan"),
+    ],
+)
 def test_wrong_lora_values_are_refused(values, says):
     plain = adapters.plain(lora()) | values
     with pytest.raises(UserError, match=says):
@@ -87,12 +104,8 @@ def test_left_padding_changes_logits_with_virtual_tokens(make):
     model, ids = adapted(make()), ids_of(6)
     pad = torch.zeros(1, 3, dtype=torch.long)
     alone = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, -1]
-    left = model(input_ids=torch.cat([pad, ids], 1), attention_mask=torch.cat([pad, torch.ones_like(ids)], 1)).logits[
-        :, -1
-    ]
-    right = model(input_ids=torch.cat([ids, pad], 1), attention_mask=torch.cat([torch.ones_like(ids), pad], 1)).logits[
-        :, -4
-    ]
+    left = model(input_ids=torch.cat([pad, ids], 1), attention_mask=torch.cat([pad, torch.ones_like(ids)], 1)).logits[:, -1]
+    right = model(input_ids=torch.cat([ids, pad], 1), attention_mask=torch.cat([torch.ones_like(ids), pad], 1)).logits[:, -4]
     torch.testing.assert_close(right, alone, rtol=0, atol=1e-5)
     assert (left - alone).abs().max() > 1e-3
 
@@ -128,9 +141,7 @@ def test_adapter_off_is_not_the_base_where_the_init_moves_weights(init):
     base, ids = tiny_llama(), ids_of(6)
     expected = base(ids).logits
     model = adapted(lora(init_lora_weights=init, r=4))
-    torch.testing.assert_close(
-        model(input_ids=ids).logits, expected, rtol=0, atol=1e-4
-    )  # identity at init, as it claims
+    torch.testing.assert_close(model(input_ids=ids).logits, expected, rtol=0, atol=1e-4)  # identity at init, as it claims
     with model.disable_adapter():
         assert (model(input_ids=ids).logits - expected).abs().max() > 1e-2
 
@@ -143,8 +154,16 @@ def test_peft_refuses_or_ignores_layers_with_all_linear():
 # ---- what holds -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("more", [{}, {"use_rslora": True}, {"use_dora": True}, {"init_lora_weights": "gaussian"},
-                                  {"target_modules": ["q_proj"], "layers_to_transform": [1]}])  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"use_rslora": True},
+        {"use_dora": True},
+        {"init_lora_weights": "gaussian"},
+        {"target_modules": ["q_proj"], "layers_to_transform": [1]},
+    ],
+)
 def test_lora_is_the_base_at_init_and_when_off_and_merged_as_unmerged(more):
     base, ids = tiny_llama(), ids_of(9)
     expected = base(ids).logits
@@ -162,8 +181,13 @@ def test_lora_is_the_base_at_init_and_when_off_and_merged_as_unmerged(more):
     torch.testing.assert_close(merged(ids).logits, trained, rtol=0, atol=2e-5)
 
 
-MAKES = {"none": lambda: None, "lora": lambda: lora(r=4), "prompt": prompt, "prefix": prefix,
-         "p-tuning": lambda: peft.PromptEncoderConfig(num_virtual_tokens=4, encoder_hidden_size=16, **CAUSAL)}  # fmt: skip
+MAKES = {
+    "none": lambda: None,
+    "lora": lambda: lora(r=4),
+    "prompt": prompt,
+    "prefix": prefix,
+    "p-tuning": lambda: peft.PromptEncoderConfig(num_virtual_tokens=4, encoder_hidden_size=16, **CAUSAL),
+}
 
 
 @pytest.mark.parametrize("name", MAKES)
@@ -278,18 +302,37 @@ def test_initial_prefix_is_scaled_down_unless_told_otherwise():
     )
 
 
-@pytest.mark.parametrize(("options", "expected"), [
-    ({"target_modules": ["q_proj"]}, {"0.self_attn.q_proj", "1.self_attn.q_proj"}),
-    ({"target_modules": r".*\.1\.self_attn\.(q|v)_proj"}, {"1.self_attn.q_proj", "1.self_attn.v_proj"}),
-    ({"target_modules": ["q_proj"], "layers_to_transform": [1]}, {"1.self_attn.q_proj"}),
-    ({"target_modules": "all-linear", "layers_to_transform": None},
-     {f"{i}.{name}" for i in (0, 1) for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-                                                 "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"target_modules": ["q_proj"]}, {"0.self_attn.q_proj", "1.self_attn.q_proj"}),
+        ({"target_modules": r".*\.1\.self_attn\.(q|v)_proj"}, {"1.self_attn.q_proj", "1.self_attn.v_proj"}),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [1]}, {"1.self_attn.q_proj"}),
+        (
+            {"target_modules": "all-linear", "layers_to_transform": None},
+            {
+                f"{i}.{name}"
+                for i in (0, 1)
+                for name in (
+                    "self_attn.q_proj",
+                    "self_attn.k_proj",
+                    "self_attn.v_proj",
+                    "self_attn.o_proj",
+                    "mlp.gate_proj",
+                    "mlp.up_proj",
+                    "mlp.down_proj",
+                )
+            },
+        ),
+    ],
+)
 def test_lora_is_where_names_expressions_and_layers_say(options, expected):
     model = adapters.attach(tiny_llama(), lora(**options))
-    found = {name.partition(".layers.")[2].removesuffix(".lora_A.default") for name, _ in model.named_modules()
-             if name.endswith("lora_A.default")}  # fmt: skip
+    found = {
+        name.partition(".layers.")[2].removesuffix(".lora_A.default")
+        for name, _ in model.named_modules()
+        if name.endswith("lora_A.default")
+    }
     assert found == expected
     assert {name for name, p in model.named_parameters() if p.requires_grad and "lora_" not in name} == set()
 

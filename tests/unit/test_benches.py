@@ -129,13 +129,7 @@ def test_forward_flops_by_hand(tmp_path):
     """One layer of BERT, hidden 2, inner 3: weights 4·4 + 2·6 = 28; a text of 5 tokens: 2·28·5 + 4·2·25 = 480."""
     from benching.shapes import forward_flops
 
-    config = {
-        "model_type": "bert",
-        "hidden_size": 2,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 1,
-        "intermediate_size": 3,
-    }
+    config = {"model_type": "bert", "hidden_size": 2, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 3}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert forward_flops(tmp_path, [5]) == 480
     # a gated decoder of half as many key heads: weights 4·(2 + 1) + 3·6 = 30, half the attention, 2 logits of 7 words

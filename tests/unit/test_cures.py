@@ -16,8 +16,18 @@ from research.runs.identity import KNOWN
 PACKAGE = Path(research.__file__).parent
 ROOT = PACKAGE.parent
 CALLS = {"UserError", "say", "warn", "error"}
-NOT_OURS = {"--no-deps", "--force-reinstall", "--ntasks", "--ntasks-per-node", "--requeue", "--signal", "--gres", "--array",
-            "--verify", "--qos"}  # fmt: skip
+NOT_OURS = {
+    "--no-deps",
+    "--force-reinstall",
+    "--ntasks",
+    "--ntasks-per-node",
+    "--requeue",
+    "--signal",
+    "--gres",
+    "--array",
+    "--verify",
+    "--qos",
+}
 """Options of pip, srun, sbatch and wandb that messages speak of."""
 
 
@@ -39,9 +49,7 @@ def text_of(node: ast.AST) -> str:
     if isinstance(node, ast.JoinedStr):
         return "".join(text_of(value) for value in node.values)
     if isinstance(node, ast.FormattedValue):
-        inner = [
-            one.value for one in ast.walk(node.value) if isinstance(one, ast.Constant) and isinstance(one.value, str)
-        ]
+        inner = [one.value for one in ast.walk(node.value) if isinstance(one, ast.Constant) and isinstance(one.value, str)]
         return " ".join(inner) if isinstance(node.value, ast.IfExp) else "·"
     return " ".join(text_of(child) for child in ast.iter_child_nodes(node))
 
@@ -62,10 +70,16 @@ def options() -> set[str]:
     return found | {f"--{name}" for name in TOP}
 
 
-OF = {"dual_encoder": ("DualEncoderModule", "PairData"), "pairs": ("DualEncoderModule", "PairData"),
-      "cross_encoder": ("CrossEncoderModule", "CandidateData"), "candidates": ("CrossEncoderModule", "CandidateData"),
-      "sft": ("SFTModule", "InstructionData"), "instruction": ("SFTModule", "InstructionData"),
-      "dpo": ("DPOModule", "PreferenceData"), "preference": ("DPOModule", "PreferenceData")}  # fmt: skip
+OF = {
+    "dual_encoder": ("DualEncoderModule", "PairData"),
+    "pairs": ("DualEncoderModule", "PairData"),
+    "cross_encoder": ("CrossEncoderModule", "CandidateData"),
+    "candidates": ("CrossEncoderModule", "CandidateData"),
+    "sft": ("SFTModule", "InstructionData"),
+    "instruction": ("SFTModule", "InstructionData"),
+    "dpo": ("DPOModule", "PreferenceData"),
+    "preference": ("DPOModule", "PreferenceData"),
+}
 """How a file's name begins → the classes whose options its messages may name; elsewhere all of ours."""
 
 
@@ -113,9 +127,7 @@ def test_options_that_messages_name_exist(options, dotted):
 def test_dotted_names_that_messages_name_exist(dotted):
     wrong = []
     for place, text in MESSAGES:
-        for name in re.findall(
-            r"(?<![\w./·-])(?:model|data|trainer)\.[a-z_]+(?:\.[a-z_]+)*", text.replace(".init_args", "")
-        ):
+        for name in re.findall(r"(?<![\w./·-])(?:model|data|trainer)\.[a-z_]+(?:\.[a-z_]+)*", text.replace(".init_args", "")):
             options = dotted(place)
             known = name in options or any(name.startswith(f"{one}.") for one in options)
             is_file = name.split(".")[1] in ("yaml", "class_path", "adapter", "safetensors", "csv", "metrics")

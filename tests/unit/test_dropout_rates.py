@@ -6,8 +6,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from research.models.training import set_dropout
 
-SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4,
-         "num_key_value_heads": 2}  # fmt: skip
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 
 
 @pytest.mark.parametrize(("kind", "zero"), [("llama", 0), ("llama", 0.0), ("qwen2", 0), ("mistral", 0)])

@@ -253,10 +253,20 @@ def stop_after(monkeypatch, batches):
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(EncoderSettings)])
 def test_key_depends_on_every_setting_of_its_role_and_on_none_of_the_others(tiny_bert, field):
-    other = {"pooling": "cls", "normalize": True, "similarity": "dot", "query_prompt": "x", "doc_prompt": "x",
-             "query_max_length": 8, "doc_max_length": 8, "include_prompt": False, "lower_case": True,
-             "dense": (Dense("2_Dense", 32, 32, True, "tanh"),), "truncate_dim": 8,
-             "modules": "Transformer, CNN"}[field]  # fmt: skip
+    other = {
+        "pooling": "cls",
+        "normalize": True,
+        "similarity": "dot",
+        "query_prompt": "x",
+        "doc_prompt": "x",
+        "query_max_length": 8,
+        "doc_max_length": 8,
+        "include_prompt": False,
+        "lower_case": True,
+        "dense": (Dense("2_Dense", 32, 32, True, "tanh"),),
+        "truncate_dim": 8,
+        "modules": "Transformer, CNN",
+    }[field]
     encoder = load_encoder(tiny_bert)
     before = store_key("m", encoder, "doc", "fp32", "t")
     encoder.settings = dataclasses.replace(encoder.settings, **{field: other})
@@ -265,8 +275,11 @@ def test_key_depends_on_every_setting_of_its_role_and_on_none_of_the_others(tiny
 
 def test_key_depends_on_weights_precision_and_texts_and_not_on_the_other_role(encoder, tiny_bert):
     base = store_key("m", encoder, "doc", "fp32", "t")
-    assert base not in (store_key("n", encoder, "doc", "fp32", "t"), store_key("m", encoder, "doc", "bf16", "t"),
-                        store_key("m", encoder, "doc", "fp32", "u"))  # fmt: skip
+    assert base not in (
+        store_key("n", encoder, "doc", "fp32", "t"),
+        store_key("m", encoder, "doc", "bf16", "t"),
+        store_key("m", encoder, "doc", "fp32", "u"),
+    )
     assert base == store_key("m", load_encoder(tiny_bert, query_prompt="x"), "doc", "fp32", "t")
 
 

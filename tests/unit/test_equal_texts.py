@@ -22,8 +22,13 @@ from research.types import Document
 from research.verbs.mining import _plan, with_positives
 from tests.unit.test_training_data import Words
 
-CORPUS = {"p1": Document("", "the weaver"), "p2": Document("", "her sister"), "copy": Document("Other", "her  SISTER"),
-          "own": Document("", "who wove the cloth?"), "n": Document("", "flour")}  # fmt: skip
+CORPUS = {
+    "p1": Document("", "the weaver"),
+    "p2": Document("", "her sister"),
+    "copy": Document("Other", "her  SISTER"),
+    "own": Document("", "who wove the cloth?"),
+    "n": Document("", "flour"),
+}
 QUERIES = [
     TrainingQuery("1", "Who wove the cloth?", ["p1"], ["p2", "copy", "own", "n"]),
     TrainingQuery("2", " who  wove the cloth? ", ["p2"], ["p1", "n"]),
@@ -44,9 +49,7 @@ def test_queries_with_something_known_by_text_are_counted_in_the_facts_and_no_ot
     plain = [TrainingQuery("1", "one", ["p1"], ["n", "twin"]), TrainingQuery("2", "two", ["p2"], [])]
     corpus = CORPUS | {"twin": Document("", "the weaver")}  # an exact copy was known before
     assert count_by_text(join_known(plain, corpus)) == {}
-    assert count_by_text(join_known([*plain, plain[0]._replace(query_id="3", positives=["n"])], corpus)) == {
-        "known_by_text": 2
-    }
+    assert count_by_text(join_known([*plain, plain[0]._replace(query_id="3", positives=["n"])], corpus)) == {"known_by_text": 2}
 
 
 def test_training_and_mining_leave_out_the_same_documents():
@@ -140,9 +143,7 @@ def test_training_without_a_fold_trains_on_no_query_that_mining_gives_its_retrie
     for fold, (_, part) in enumerate(plan):
         trained = load_training(f"beir:{tmp_path}", "train", f"{fold}/{folds}", None, False)[0]
         assert {query.query_id for query in trained} == mined.queries.keys() - part.queries.keys()
-    write_beir(
-        tmp_path / "blank", {"a": Document("", " "), "d": Document("", "x")}, {"q": "why"}, {"train": {"q": {"a": 1}}}
-    )
+    write_beir(tmp_path / "blank", {"a": Document("", " "), "d": Document("", "x")}, {"q": "why"}, {"train": {"q": {"a": 1}}})
     with pytest.raises(UserError, match="no relevant document with a text for any of its 1 queries"):
         with_positives(load(f"beir:{tmp_path / 'blank'}", "train"))
 

@@ -19,9 +19,12 @@ def entry(name: str, **fields) -> Entry:
 
 def answered(name: str, values: list[float], text: str = "answer") -> Entry:
     ids = [f"q{i}" for i in range(len(values))]
-    return entry(name, examples={"val/loss": dict(zip(ids, values, strict=True)), "val/f1": dict.fromkeys(ids, 0.5)},
-                 asked={one: Shown(f"question {one}", "right") for one in ids},
-                 answers={one: f"{name} {text} {one}" for one in ids})  # fmt: skip
+    return entry(
+        name,
+        examples={"val/loss": dict(zip(ids, values, strict=True)), "val/f1": dict.fromkeys(ids, 0.5)},
+        asked={one: Shown(f"question {one}", "right") for one in ids},
+        answers={one: f"{name} {text} {one}" for one in ids},
+    )
 
 
 def test_all_examples_are_kept_where_they_fit():
@@ -29,7 +32,9 @@ def test_all_examples_are_kept_where_they_fit():
     assert (found["ids"], found["of"], found["left"]) == (["q0", "q1"], 2, [])
     assert found["metrics"]["val/loss"] == [[1, 2], [1.235, None]]
     assert [[found["texts"][one[i]] for i in (0, 1)] for one in found["answers"]] == [
-        ["a answer q0", "a answer q1"], ["b answer q0", "b answer q1"]]  # fmt: skip
+        ["a answer q0", "a answer q1"],
+        ["b answer q0", "b answer q1"],
+    ]
     assert found["asked"][1] == ["question q1", "right"]
 
 
@@ -78,20 +83,14 @@ def test_a_thinned_curve_holds_the_mean_of_each_stretch():
 
 
 def test_of_a_step_taken_twice_the_last_counts():
-    lines = [
-        {"step": 1, "train/loss": 3.0},
-        {"step": 2, "train/loss": 2.0, "seconds": 4.0},
-        {"step": 2, "train/loss": 1.0},
-    ]
+    lines = [{"step": 1, "train/loss": 3.0}, {"step": 2, "train/loss": 2.0, "seconds": 4.0}, {"step": 2, "train/loss": 1.0}]
     assert curves_of(lines) == {"train/loss": [(1, 3.0), (2, 1.0)]}
 
 
 def test_curves_share_their_steps_and_fit_the_page(monkeypatch):
     monkeypatch.setattr(explorers, "CURVES", 4000)
     curves = {name: [(i, 1.234 + i) for i in range(200)] for name in ("train/lr", "val/loss", "train/loss")}
-    found = data(
-        [entry("a", curves=curves), entry("b", curves=curves), entry("c")], "val/loss", False, [], [[], [], []]
-    )
+    found = data([entry("a", curves=curves), entry("b", curves=curves), entry("c")], "val/loss", False, [], [[], [], []])
     assert len(found["steps"]) == 1
     assert list(found["curves"])[:2] == ["val/loss", "train/loss"]
     assert found["curves"]["val/loss"][2] is None
@@ -101,19 +100,18 @@ def test_curves_share_their_steps_and_fit_the_page(monkeypatch):
 
 def test_curves_least_asked_for_are_left_out_first(monkeypatch):
     monkeypatch.setattr(explorers, "CURVES", 800)
-    curves = {
-        name: [(i, 1.234 + i) for i in range(200)]
-        for name in ("train/a", "train/b", "val/loss", "train/loss", "val/f1")
-    }
+    curves = {name: [(i, 1.234 + i) for i in range(200)] for name in ("train/a", "train/b", "val/loss", "train/loss", "val/f1")}
     found = data([entry("a", curves=curves), entry("b", curves=curves)], "val/loss", False, [], [[], []])
     assert next(iter(found["curves"])) == "val/loss"
     assert not {"train/a", "train/b"} & set(found["curves"])
 
 
 def test_options_that_vary_are_columns_and_the_others_are_said_once():
-    runs = [entry("a", options={"r": 4, "lr": 1e-3, "targets": ["q", "v"]}),
-            entry("b", options={"r": 8, "lr": 1e-3, "targets": ["q"]}),
-            entry("c", options={"r": 8}, state="missing", metrics={}, provenance={})]  # fmt: skip
+    runs = [
+        entry("a", options={"r": 4, "lr": 1e-3, "targets": ["q", "v"]}),
+        entry("b", options={"r": 8, "lr": 1e-3, "targets": ["q"]}),
+        entry("c", options={"r": 8}, state="missing", metrics={}, provenance={}),
+    ]
     found = data(runs, "val/loss", False, ["r"], [[], [], []])
     columns = {column["id"]: column["values"] for column in found["columns"]}
     assert columns["r"] == [4, 8, 8]
@@ -125,9 +123,7 @@ def test_options_that_vary_are_columns_and_the_others_are_said_once():
 
 def test_hostile_text_stays_inside_its_element():
     text = "</script><!--<script>"
-    made = explorer(
-        [entry(text, options={"x": text}), entry("b")], "val/loss", False, ["x"], [[("Command", text, True)], []]
-    )
+    made = explorer([entry(text, options={"x": text}), entry("b")], "val/loss", False, ["x"], [[("Command", text, True)], []])
     assert "<" not in made.data
     assert json.loads(made.data)["names"][0] == text
     assert "</script" not in made.library.lower()

@@ -94,8 +94,12 @@ def test_a_random_search_spans_too_many_combinations_to_list():
 
 
 def test_an_option_that_is_none_in_a_crossed_design_is_a_level():
-    runs = [run(r, 2 * r, seed, r / 8 + bool(clip) + seed / 100, options={"model.optimisation.clip": clip})
-            for r in (4, 8) for clip in (None, 1.0) for seed in range(3)]  # fmt: skip
+    runs = [
+        run(r, 2 * r, seed, r / 8 + bool(clip) + seed / 100, options={"model.optimisation.clip": clip})
+        for r in (4, 8)
+        for clip in (None, 1.0)
+        for seed in range(3)
+    ]
     sheet = factorial(made(runs))
     assert [row[0].text for row in sheet.rows[:3]] == ["r", "clip", "r × clip"]
     assert sheet.rows[1][5].value > 1000

@@ -23,8 +23,12 @@ from research.types import Document, Triplets
 
 DOC = '{"_id": "d1", "title": "T", "text": "x"}'
 HEADER = "query-id\tcorpus-id\tscore"
-TRIPLET = {"query_id": "q", "query": "what", "positive_passages": [{"docid": "p", "title": "", "text": "yes"}],
-           "negative_passages": [{"docid": "n", "title": "N", "text": "no"}]}  # fmt: skip
+TRIPLET = {
+    "query_id": "q",
+    "query": "what",
+    "positive_passages": [{"docid": "p", "title": "", "text": "yes"}],
+    "negative_passages": [{"docid": "n", "title": "N", "text": "no"}],
+}
 
 
 @pytest.fixture
@@ -100,11 +104,10 @@ def test_qrels_in_beirs_and_in_trecs_form(write):
 def test_rows_under_anserinis_and_tevatrons_names(write):
     """Corpora of Anserini and tevatron, and queries as some hubs have them."""
     assert read_corpus(write('{"id": "1", "contents": "x"}', '{"docid": "2", "title": "T", "text": "y"}'), BadRows()) == {
-        "1": Document("", "x"), "2": Document("T", "y")}  # fmt: skip
-    assert read_queries(write('{"_id": "1", "query": "x"}', '{"query_id": 2, "text": "y"}'), BadRows()) == {
-        "1": "x",
-        "2": "y",
+        "1": Document("", "x"),
+        "2": Document("T", "y"),
     }
+    assert read_queries(write('{"_id": "1", "query": "x"}', '{"query_id": 2, "text": "y"}'), BadRows()) == {"1": "x", "2": "y"}
 
 
 @pytest.mark.parametrize("first", ["q\ta\t0.5", "corpus-id\tquery-id\tscore", "qid,did,score", "q 0 a x", ""])
@@ -115,9 +118,14 @@ def test_wrong_qrels_header_is_refused(write, first):
 
 @pytest.mark.parametrize(
     ("row", "says"),
-    [("q\ta", "not a judgement"), ("q\ta\t1.5", "not a judgement"), ("q\ta\tx", "not a judgement"), ("q\tb\t2", "judged twice"),
-     ("\ta\t1", "not a judgement")],
-)  # fmt: skip
+    [
+        ("q\ta", "not a judgement"),
+        ("q\ta\t1.5", "not a judgement"),
+        ("q\ta\tx", "not a judgement"),
+        ("q\tb\t2", "judged twice"),
+        ("\ta\t1", "not a judgement"),
+    ],
+)
 def test_bad_judgement_is_refused_or_counted(write, row, says):
     path = write(HEADER, "q\tb\t1", row)
     with pytest.raises(UserError, match=says):
@@ -138,9 +146,7 @@ def test_judgement_of_an_unknown_query_is_refused_or_left_out():
 
 def test_judgement_of_an_absent_document_is_refused_or_stays_in_the_ideal_ranking():
     corpus, queries, qrels = {"d": Document("", "x")}, {"q": "what"}, {"q": {"y": 1, "d": 2}}
-    with pytest.raises(
-        UserError, match=r"document id 'y'.*--skip-bad-rows to keep it, as one that no ranking can find"
-    ):
+    with pytest.raises(UserError, match=r"document id 'y'.*--skip-bad-rows to keep it, as one that no ranking can find"):
         check_qrels("here", qrels, corpus, queries, BadRows())
     bad = BadRows(skip=True)
     assert check_qrels("here", qrels, corpus, queries, bad) == qrels
@@ -150,13 +156,15 @@ def test_judgement_of_an_absent_document_is_refused_or_stays_in_the_ideal_rankin
 def test_exact_repeats_and_blank_documents_are_taken_and_counted(write):
     bad = BadRows()
     rows = [DOC, DOC, '{"_id": "b", "title": "", "text": null}', '{"_id": "e", "title": " ", "text": ""}']
-    assert read_corpus(write(*rows), bad) == {
-        "d1": Document("T", "x"), "b": Document("", ""), "e": Document(" ", "")
-    }  # fmt: skip
+    assert read_corpus(write(*rows), bad) == {"d1": Document("T", "x"), "b": Document("", ""), "e": Document(" ", "")}
     assert read_queries(write('{"_id": "q", "text": "x"}', '{"_id": "q", "text": "x"}'), bad) == {"q": "x"}
     assert read_qrels(write(HEADER, "q\tb\t1", "q\tb\t1.0"), bad) == {"q": {"b": 1}}
-    assert dict(bad.kept) == {"repeats of a document": 1, "blank documents": 2, "repeats of a query": 1,
-                              "repeats of a judgement": 1}  # fmt: skip
+    assert dict(bad.kept) == {
+        "repeats of a document": 1,
+        "blank documents": 2,
+        "repeats of a query": 1,
+        "repeats of a judgement": 1,
+    }
     with pytest.raises(UserError, match="another text"):
         read_queries(write('{"_id": "q", "text": "x"}', '{"_id": "q", "text": "y"}'), bad)
 
@@ -167,10 +175,7 @@ def test_exact_repeats_and_blank_documents_are_taken_and_counted(write):
         ((HEADER, "q\ta\t2.0", "q\tb\t-1.00", "r\ta\t0."), {"q": {"a": 2, "b": -1}, "r": {"a": 0}}),
         (("q\ta\t1", "q\tb\t0"), {"q": {"a": 1, "b": 0}}),  # no header: BEIR's own reader would lose the first row
         (("q\t0\ta\t1", "q 0 b 2.0"), {"q": {"a": 1, "b": 2}}),
-        (
-            ('"query-id"\t"corpus-id"\t"score"', '"q 1"\t"a ""b"""\t"1"', 'r\t5"\t1'),
-            {"q 1": {'a "b"': 1}, "r": {'5"': 1}},
-        ),
+        (('"query-id"\t"corpus-id"\t"score"', '"q 1"\t"a ""b"""\t"1"', 'r\t5"\t1'), {"q 1": {'a "b"': 1}, "r": {'5"': 1}}),
         (("q Q0 a 1", "", "q Q0 b 0  "), {"q": {"a": 1, "b": 0}}),
         (("q a 1", "q  b 0"), {"q": {"a": 1, "b": 0}}),
         (("query_id\tdoc_id\trelevance", "q\ta\t1"), {"q": {"a": 1}}),
@@ -302,10 +307,11 @@ def test_queries_that_the_split_does_not_judge_are_ignored_and_counted(tmp_path)
 
 
 def test_triplets_round_trip(tmp_path):
-    triplets = [Triplets("q", "what", {"p": Document("", "yes")}, {"n": Document("N", "no"), "m": Document("", "nor")}),
-                Triplets("r", "who", {"p": Document("", "yes")}, {}),
-                Triplets("s", "why", {"p": Document("", "yes")}, {"n": Document("", "no")},
-                         {"p": 0.5, "n": -2.0}, {"n": 7})]  # fmt: skip
+    triplets = [
+        Triplets("q", "what", {"p": Document("", "yes")}, {"n": Document("N", "no"), "m": Document("", "nor")}),
+        Triplets("r", "who", {"p": Document("", "yes")}, {}),
+        Triplets("s", "why", {"p": Document("", "yes")}, {"n": Document("", "no")}, {"p": 0.5, "n": -2.0}, {"n": 7}),
+    ]
     write_triplets(tmp_path / "t.jsonl", triplets)
     rows = read_jsonl(tmp_path / "t.jsonl", BadRows())
     assert [read_triplet(row, where, BadRows()) for where, row in rows] == triplets

@@ -13,12 +13,13 @@ from research.data.rows import BadRows
 from research.errors import UserError
 from research.types import Document
 
-CHECKS = settings(derandomize=True, max_examples=80, deadline=None, database=None,
-                  suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+CHECKS = settings(
+    derandomize=True, max_examples=80, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 NO_ID = ("Cs", "Cc", "Zs", "Zl", "Zp")
-ID = st.text(
-    st.characters(codec="utf-8", exclude_categories=NO_ID, exclude_characters='"{'), min_size=1, max_size=6
-).filter(lambda text: text.split() == [text] and not text.startswith("\ufeff"))
+ID = st.text(st.characters(codec="utf-8", exclude_categories=NO_ID, exclude_characters='"{'), min_size=1, max_size=6).filter(
+    lambda text: text.split() == [text] and not text.startswith("\ufeff")
+)
 LINE = st.text(max_size=12).filter(lambda text: text.strip() and not re.search(r"[\r\n\ud800-\udfff]", text))
 SCORE = st.floats(-1e6, 1e6, allow_nan=False, width=32)
 QRELS = st.dictionaries(ID, st.dictionaries(ID, st.integers(-1, 4), min_size=1, max_size=4), min_size=1, max_size=4)
@@ -53,9 +54,7 @@ def trec_lines(run, write):
 @given(qrels=QRELS, ends=st.sampled_from(["\n", "\r\n"]), mark=st.booleans(), packed=st.booleans())
 def test_random_judgements_come_back(tmp_path, form, qrels, ends, mark, packed):
     header, write = QRELS_WRITERS[form]
-    lines = ["query-id\tcorpus-id\tscore"] * header + [
-        write(q, d, g) for q, docs in qrels.items() for d, g in docs.items()
-    ]
+    lines = ["query-id\tcorpus-id\tscore"] * header + [write(q, d, g) for q, docs in qrels.items() for d, g in docs.items()]
     data = (("\ufeff" if mark else "") + ends.join(lines)).encode()
     (tmp_path / "qrels").write_bytes(gzip.compress(data) if packed else data)
     assert read_qrels(tmp_path / "qrels", BadRows()) == qrels
@@ -107,25 +106,29 @@ def test_damaged_run_line_is_refused_by_its_line(tmp_path, run, data):
     (tmp_path / "run").write_text("\n".join(lines))
     with pytest.raises(UserError, match=rf"run:{at + 1}: .*six columns"):
         read_run(tmp_path / "run", BadRows())
-    rest = {
-        q: {d: pytest.approx(s, rel=1e-7) for d, s in docs.items() if (q, d) != (query, doc)} for q, docs in run.items()
-    }
+    rest = {q: {d: pytest.approx(s, rel=1e-7) for d, s in docs.items() if (q, d) != (query, doc)} for q, docs in run.items()}
     found = read_run(tmp_path / "run", BadRows(skip=True))
     assert found == {q: docs for q, docs in rest.items() if docs}
 
 
 @CHECKS
-@given(
-    docs=st.dictionaries(ID, st.tuples(st.text(max_size=8), st.text(max_size=8)), min_size=1, max_size=4),
-    data=st.data(),
-)
+@given(docs=st.dictionaries(ID, st.tuples(st.text(max_size=8), st.text(max_size=8)), min_size=1, max_size=4), data=st.data())
 def test_damaged_document_is_refused_by_its_line(tmp_path, docs, data):
     lines = [json.dumps({"_id": one, "title": title, "text": text}) for one, (title, text) in docs.items()]
     at = data.draw(st.integers(0, len(lines) - 1))
-    lines[at] = data.draw(st.sampled_from([
-        "{", "[]", '{"_id": "a b", "text": "x"}', '{"_id": "new", "text": 5}', '{"text": "x"}', '{"_id": "new"}',
-        lines[at][:-2],
-    ]))  # fmt: skip
+    lines[at] = data.draw(
+        st.sampled_from(
+            [
+                "{",
+                "[]",
+                '{"_id": "a b", "text": "x"}',
+                '{"_id": "new", "text": 5}',
+                '{"text": "x"}',
+                '{"_id": "new"}',
+                lines[at][:-2],
+            ]
+        )
+    )
     (tmp_path / "corpus.jsonl").write_text("\n".join(lines))
     with pytest.raises(UserError, match=rf"corpus\.jsonl:{at + 1}: .*--skip-bad-rows"):
         read_corpus(tmp_path / "corpus.jsonl", BadRows())

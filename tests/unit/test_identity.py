@@ -76,9 +76,7 @@ def test_devices_at_an_equal_global_batch_are_one_point(dual):
 def test_an_option_at_its_documented_default_is_no_part(dual):
     """Lightning's default is None, of which it makes the value that its documentation names."""
     for name in ("train", "val", "test"):
-        assert (
-            dual(**{f"trainer__limit_{name}_batches": 1.0}) == dual() != dual(**{f"trainer__limit_{name}_batches": 1})
-        )
+        assert dual(**{f"trainer__limit_{name}_batches": 1.0}) == dual() != dual(**{f"trainer__limit_{name}_batches": 1})
     assert dual(trainer__precision="32-true") == dual(trainer__precision=None) != dual(trainer__precision="64-true")
     assert dual(trainer__val_check_interval=1.0) == dual(trainer__val_check_interval=None)
 
@@ -92,13 +90,23 @@ def test_the_id_of_a_documented_default_that_was_spelled_is_known():
 
 
 def test_what_says_how_is_no_part(dual):
-    how = {"model__fast": False, "data__chunk_overhead": 64, "data__workers": 2, "trainer__profiler": "simple", "out": "x",
-           "data__train": "beir:elsewhere"}  # fmt: skip
+    how = {
+        "model__fast": False,
+        "data__chunk_overhead": 64,
+        "data__workers": 2,
+        "trainer__profiler": "simple",
+        "out": "x",
+        "data__train": "beir:elsewhere",
+    }
     for name, value in how.items():
         assert dual(**{name: value}) == dual(), name
     assert dual(trainer__accelerator="gpu", trainer__devices=1) == dual()
-    for name, value in {"model__temperature": 0.1, "trainer__precision": "bf16-mixed", "seed_everything": 1,
-                        "model__optimisation": {"lr": 1.0}}.items():  # fmt: skip
+    for name, value in {
+        "model__temperature": 0.1,
+        "trainer__precision": "bf16-mixed",
+        "seed_everything": 1,
+        "model__optimisation": {"lr": 1.0},
+    }.items():
         assert dual(**{name: value}) != dual(), name
 
 
@@ -142,11 +150,7 @@ def test_a_default_that_changes_is_named_from_then_on(optimised, monkeypatch):
 def test_a_users_subclass_is_found_under_the_id_that_spells_all(optimised):
     whole = optimised("Own", known=1, own="a")
     new, old = ids_of(whole, "base", {})
-    assert (
-        new
-        == point_of(optimised("Own", known=1), "base", {})
-        != point_of(optimised("Own", known=1, own="b"), "base", {})
-    )
+    assert new == point_of(optimised("Own", known=1), "base", {}) != point_of(optimised("Own", known=1, own="b"), "base", {})
     assert old == identity.hash_json([whole, "base", {}])[: identity.LENGTH]
 
 
@@ -175,18 +179,21 @@ def test_every_option_of_ours_is_known_or_came_later_with_a_default():
         for name, one in inspect.signature(identity._class(path).__init__).parameters.items():
             if name in ("self", "seed"):
                 continue
-            inner = [f"{name}.{field.name}" for field in dataclasses.fields(one.default)] if (
-                dataclasses.is_dataclass(one.default)) else []  # fmt: skip
-            missing += [f"{section}.init_args.{place}" for place in (name, *inner)
-                        if place not in known and f"{section}.init_args.{place}" not in SINCE]  # fmt: skip
+            inner = (
+                [f"{name}.{field.name}" for field in dataclasses.fields(one.default)]
+                if (dataclasses.is_dataclass(one.default))
+                else []
+            )
+            missing += [
+                f"{section}.init_args.{place}"
+                for place in (name, *inner)
+                if place not in known and f"{section}.init_args.{place}" not in SINCE
+            ]
     assert missing == []
 
 
 def test_stale_is_what_a_change_touches(monkeypatch):
-    changes = (
-        Change("first", "a was wrong", lambda c: c["a"] > 1),
-        Change("second", "b was wrong", lambda c: c["b"] > 1),
-    )
+    changes = (Change("first", "a was wrong", lambda c: c["a"] > 1), Change("second", "b was wrong", lambda c: c["b"] > 1))
     monkeypatch.setattr(numbers, "CHANGES", changes)
     monkeypatch.setattr(numbers, "known_code", lambda: {"old": 0, "mid": 1, "new": 2, "newer": 2})
     monkeypatch.setattr(numbers, "code_fingerprint", lambda: "newer")
@@ -212,11 +219,7 @@ def test_what_the_data_tells_is_stale_by_its_count(monkeypatch):
     monkeypatch.setattr(numbers, "known_code", lambda: {"old": 0, "new": 0})
     monkeypatch.setattr(numbers, "code_fingerprint", lambda: "new")
     assert "queries of equal text" in stale_because(["old"], config, data=(data, counted))
-    assert (
-        stale_because(["old"], config, data=(data, data))
-        == stale_because(["old"], config, data=(counted, counted))
-        == ""
-    )
+    assert stale_because(["old"], config, data=(data, data)) == stale_because(["old"], config, data=(counted, counted)) == ""
 
 
 def test_a_base_model_that_is_not_here_decides_nothing(tmp_path, monkeypatch):
@@ -283,8 +286,9 @@ def test_an_option_that_a_release_of_peft_lacks_has_its_old_default():
 
 
 def test_where_rows_named_by_id_lie_is_no_part(dual):
-    assert dual(data__corpus_file="a.tsv", data__queries_file="q.tsv") == dual(data__corpus_file="elsewhere/a.tsv",
-                                                                               data__queries_file="b.tsv")  # fmt: skip
+    assert dual(data__corpus_file="a.tsv", data__queries_file="q.tsv") == dual(
+        data__corpus_file="elsewhere/a.tsv", data__queries_file="b.tsv"
+    )
 
 
 def test_what_other_code_computed_is_stale_where_this_code_is_somebodys_own(monkeypatch):
@@ -311,20 +315,17 @@ def touched(config: dict) -> list[str]:
 def test_changes_touch_what_they_name_and_nothing_else(tmp_path):
     for place in ("dense", "experts", "window", "base"):
         (tmp_path / place).mkdir()
-    facts = {"dense": {"attention_dropout": 0.0}, "experts": {"output_router_logits": True, "router_aux_loss_coef": 0.01},
-             "window": {"sliding_window": 16, "attention_dropout": 0}, "base": {}}  # fmt: skip
+    facts = {
+        "dense": {"attention_dropout": 0.0},
+        "experts": {"output_router_logits": True, "router_aux_loss_coef": 0.01},
+        "window": {"sliding_window": 16, "attention_dropout": 0},
+        "base": {},
+    }
     for place, config in facts.items():
         (tmp_path / place / "config.json").write_text(json.dumps(config))
     dense, experts, window = (str(tmp_path / place) for place in ("dense", "experts", "window"))
-    for temperature, learned, expected in (
-        (1.0, False, True),
-        (0.005, False, True),
-        (0.05, False, False),
-        (0.5, True, False),
-    ):
-        config = tuned(
-            "DualEncoderModule", temperature=temperature, learn_temperature=learned, temperature_range=[0.01, 0.5]
-        )
+    for temperature, learned, expected in ((1.0, False, True), (0.005, False, True), (0.05, False, False), (0.5, True, False)):
+        config = tuned("DualEncoderModule", temperature=temperature, learn_temperature=learned, temperature_range=[0.01, 0.5])
         assert touched(config) == ["fixed-temperature"] * expected
     assert touched(tuned(model=experts)) == touched(tuned("DPOModule", model=experts)) == ["router-loss"]
     assert touched(tuned("DualEncoderModule", model=experts)) == touched(tuned(model=dense)) == touched(tuned()) == []
@@ -335,17 +336,11 @@ def test_changes_touch_what_they_name_and_nothing_else(tmp_path):
     assert touched(tuned("DualEncoderModule", model=dense, dropout=0.1)) == []
     lora = {"adapter": peft("LoraConfig", layer_replication=[[0, 2]])}
     assert touched(tuned("DPOModule", **lora)) == ["replicated-reference"]
-    assert (
-        touched(tuned(**lora)) == touched(tuned("DPOModule", adapter=peft("LoraConfig", layer_replication=None))) == []
-    )
+    assert touched(tuned(**lora)) == touched(tuned("DPOModule", adapter=peft("LoraConfig", layer_replication=None))) == []
     lstm = {"encoder_reparameterization_type": "LSTM", "encoder_dropout": 0.1}
     assert touched(tuned(adapter=peft("PromptEncoderConfig", **lstm))) == ["p-tuning-dropout"]
     assert touched(tuned(adapter=peft("PromptEncoderConfig", **lstm | {"encoder_dropout": 0.0}))) == []
-    for path, expected in (
-        ("EMAWeightAveraging", True),
-        ("StochasticWeightAveraging", False),
-        ("EarlyStopping", False),
-    ):
+    for path, expected in (("EMAWeightAveraging", True), ("StochasticWeightAveraging", False), ("EarlyStopping", False)):
         callback = {"class_path": f"lightning.pytorch.callbacks.{path}", "init_args": {}}
         assert touched(tuned() | {"trainer": {"callbacks": [callback]}}) == ["averaged-weights"] * expected
     plugin = {"class_path": "lightning.pytorch.plugins.MixedPrecision", "init_args": {"precision": "16-mixed"}}
@@ -370,11 +365,20 @@ def test_a_template_of_an_adapter_s_own_touches_it(tmp_path):
     assert touched(tuned("DualEncoderModule", model=str(base))) == []
 
 
-@pytest.mark.parametrize(("targets", "more", "stale"), [
-    (["q_proj", "lm_head"], {}, True), (["model.lm_head"], {}, True), ("(.*q_proj|lm_head)", {}, True), ("lm_head", {}, True),
-    (["q_proj", "embed_tokens"], {"ensure_weight_tying": True}, True), (["q_proj", "embed_tokens"], {}, False),
-    ("all-linear", {}, False), (["q_proj"], {"modules_to_save": ["lm_head"]}, False), (".*q_proj", {}, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("targets", "more", "stale"),
+    [
+        (["q_proj", "lm_head"], {}, True),
+        (["model.lm_head"], {}, True),
+        ("(.*q_proj|lm_head)", {}, True),
+        ("lm_head", {}, True),
+        (["q_proj", "embed_tokens"], {"ensure_weight_tying": True}, True),
+        (["q_proj", "embed_tokens"], {}, False),
+        ("all-linear", {}, False),
+        (["q_proj"], {"modules_to_save": ["lm_head"]}, False),
+        (".*q_proj", {}, False),
+    ],
+)
 def test_lora_on_the_output_layer_is_stale(targets, more, stale, tmp_path):
     values = {"target_modules": targets, **more}
     adapter = {"class_path": "peft.LoraConfig", "init_args": values}
@@ -383,12 +387,16 @@ def test_lora_on_the_output_layer_is_stale(targets, more, stale, tmp_path):
     assert ("output-layer-lora" in touched(tuned(model=str(tmp_path), adapter=None))) is stale
 
 
-@pytest.mark.parametrize(("settings", "words", "stale"), [
-    ({"add_eos_token": True}, {}, True), ({"eos_token": "</s>"}, {}, False),
-    ({"eos_token": {"content": "</s>"}}, {"post_processor": {"single": [{"SpecialToken": {"id": "</s>"}}]}}, True),
-    ({"eos_token": "</s>"}, {"post_processor": ["another", "form"]}, False),
-    ({"eos_token": "</s>"}, {"post_processor": {"single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {}}]}}, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "words", "stale"),
+    [
+        ({"add_eos_token": True}, {}, True),
+        ({"eos_token": "</s>"}, {}, False),
+        ({"eos_token": {"content": "</s>"}}, {"post_processor": {"single": [{"SpecialToken": {"id": "</s>"}}]}}, True),
+        ({"eos_token": "</s>"}, {"post_processor": ["another", "form"]}, False),
+        ({"eos_token": "</s>"}, {"post_processor": {"single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {}}]}}, False),
+    ],
+)
 def test_answers_after_an_end_are_stale(settings, words, stale, tmp_path):
     for name, values in (("config", {}), ("tokenizer_config", settings), ("tokenizer", words)):
         (tmp_path / f"{name}.json").write_text(json.dumps(values))

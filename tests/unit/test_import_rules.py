@@ -30,9 +30,7 @@ LIBRARIES = {
     "wandb_workspaces": {"report"},
     "hnswlib": {"retrieval.index"},
 }
-MODULES = sorted(
-    path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".") for path in PACKAGE.rglob("*.py")
-)
+MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".") for path in PACKAGE.rglob("*.py"))
 
 
 def imports(module: str) -> set[str]:
@@ -101,6 +99,8 @@ def test_every_module_imports():
 
 
 def test_data_and_metrics_load_without_torch():
-    code = ("import sys, research.cli, research.data.sources, research.metrics.significance, research.verbs.retrieve; "
-            "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)")  # fmt: skip
+    code = (
+        "import sys, research.cli, research.data.sources, research.metrics.significance, research.verbs.retrieve; "
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

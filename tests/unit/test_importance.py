@@ -36,8 +36,10 @@ def test_a_full_design_is_decomposed_exactly():
 def noisy(scale: float, levels: int = 2, seed: int = 0) -> list:
     """A grid of r and lr where lr does nothing, and seeds spread by `scale`."""
     draws = np.random.default_rng(seed).normal(size=(3, levels, 3)) * scale
-    return [run(2**i, 16, s, i + draws[i, k, s] + 5 * scale * s, options={LR: 10.0 ** -(k + 2)})
-            for i, k, s in itertools.product(range(3), range(levels), range(3))]  # fmt: skip
+    return [
+        run(2**i, 16, s, i + draws[i, k, s] + 5 * scale * s, options={LR: 10.0 ** -(k + 2)})
+        for i, k, s in itertools.product(range(3), range(levels), range(3))
+    ]
 
 
 def test_a_factor_no_better_than_the_seed_is_said():
@@ -77,8 +79,12 @@ def test_the_forest_agrees_with_the_exact_shares_where_both_exist(seed):
 
 def test_levels_weigh_alike_in_the_forest_though_their_numbers_do_not():
     """r = 1, 2, 64: a forest over plain numbers would give 64 half of the range, and 1 hardly any."""
-    runs = [run(r, 16, s, float(r == 1) + (0.2 if lr == 0.1 else 0.0), options={LR: lr})
-            for r in (1, 2, 64) for lr in (0.1, 0.01, 0.001) for s in range(3)]  # fmt: skip
+    runs = [
+        run(r, 16, s, float(r == 1) + (0.2 if lr == 0.1 else 0.0), options={LR: lr})
+        for r in (1, 2, 64)
+        for lr in (0.1, 0.01, 0.001)
+        for s in range(3)
+    ]
     study = made(runs)
     found = by_label(forest(study, study.factors, "of a test"))
     # of levels 1, 0, 0 the variance is 2/9, of .2, 0, 0 it is .04 · 2/9
@@ -114,8 +120,10 @@ def test_numbers_drawn_from_a_range_and_none_among_them():
     """A random search: twenty rates over three decades, and five runs without one, which are the worst."""
     rng = np.random.default_rng(0)
     rates = [float(10**power) for power in rng.uniform(-4, -1, 20)] + [None] * 5
-    runs = [run(int(r), 16, 0, 5.0 if lr is None else abs(np.log10(lr) + 2), options={CLIP: lr}, name=str(i))
-            for i, (lr, r) in enumerate(zip(rates, rng.choice([4, 8, 16], 25), strict=True))]  # fmt: skip
+    runs = [
+        run(int(r), 16, 0, 5.0 if lr is None else abs(np.log10(lr) + 2), options={CLIP: lr}, name=str(i))
+        for i, (lr, r) in enumerate(zip(rates, rng.choice([4, 8, 16], 25), strict=True))
+    ]
     runs = {(one.options[CLIP], one.options["model.adapter.r"]): one for one in runs}.values()  # one run a setting
     found = importance(made(list(runs)))
     assert by_label(found)["clip"] > 0.6 > 0.1 > by_label(found)["r"]
@@ -132,8 +140,10 @@ def test_shares_depend_neither_on_the_order_of_the_runs_nor_on_chance():
 
 def test_a_full_design_without_common_seeds_has_no_floor():
     assert "the settings have one seed in common" in " ".join(importance(made(grid()[::3])).notes)
-    apart = [one._replace(seed=10 * i + one.seed, options=one.options | {"seed_everything": 10 * i + one.seed})
-             for i, one in enumerate(grid())]  # fmt: skip
+    apart = [
+        one._replace(seed=10 * i + one.seed, options=one.options | {"seed_everything": 10 * i + one.seed})
+        for i, one in enumerate(grid())
+    ]
     found = importance(made(apart))
     assert found.seed is None
     assert by_label(found)["r"] == pytest.approx(0.0225 / 0.035)
@@ -143,8 +153,11 @@ def test_a_full_design_without_common_seeds_has_no_floor():
 
 def test_a_factor_that_is_called_seed_is_not_the_seed():
     losses = {(1, 0.1): 2.0, (1, 0.2): 1.9, (2, 0.1): 1.8, (2, 0.2): 1.5}
-    runs = [run(4, 4, s, loss + SPREAD[s], options={"data.seed": seed, LR: lr})
-            for (seed, lr), loss in losses.items() for s in range(3)]  # fmt: skip
+    runs = [
+        run(4, 4, s, loss + SPREAD[s], options={"data.seed": seed, LR: lr})
+        for (seed, lr), loss in losses.items()
+        for s in range(3)
+    ]
     study = made(runs)
     assert [one.label for one in importance(study).shares if one.order == 1] == ["data.seed", "lr"]
     labels = {one.label for one in forest(study, study.factors, "of a test").shares}
@@ -158,9 +171,7 @@ def test_nothing_to_explain():
 
 def test_three_factors_add_up_to_one():
     rng = np.random.default_rng(0)
-    runs = [
-        run(2**i, 16, s, rng.normal(), options={LR: 0.1**k, CLIP: float(c)}) for i, k, c, s in np.ndindex(2, 3, 2, 2)
-    ]
+    runs = [run(2**i, 16, s, rng.normal(), options={LR: 0.1**k, CLIP: float(c)}) for i, k, c, s in np.ndindex(2, 3, 2, 2)]
     found = importance(made(runs))
     assert [one.order for one in found.shares] == [1, 1, 1, 2, 2, 2, 3, 0]
     assert sum(one.share for one in found.shares) + found.rest == pytest.approx(1)
@@ -172,13 +183,20 @@ def test_the_table_and_the_bars_hold_the_shares():
     found = importance(study)
     sheet = shares(found, "val/loss")
     assert [[cell.text for cell in row] for row in sheet.rows] == [
-        ["r", "64.2%", "0.0%"], ["lora_alpha/r", "28.5%", "0.0%"], ["r × lora_alpha/r", "7.1%", "0.0%"], ["seed", "0.2%", "–"],
-        ["seed × factors", "0.0%", "–"]]  # fmt: skip
+        ["r", "64.2%", "0.0%"],
+        ["lora_alpha/r", "28.5%", "0.0%"],
+        ["r × lora_alpha/r", "7.1%", "0.0%"],
+        ["seed", "0.2%", "–"],
+        ["seed × factors", "0.0%", "–"],
+    ]
     figure = importance_bars(found, "val/loss")
     rows = figure.spec["data"]["values"]
     assert [(row["label"], row["text"], row["kind"]) for row in rows] == [
-        ("r", "64.2%", "factor"), ("lora_alpha/r", "28.5%", "factor"), ("r × lora_alpha/r", "7.1%", "interaction"),
-        ("seed", "0.2%", "seed")]  # fmt: skip
+        ("r", "64.2%", "factor"),
+        ("lora_alpha/r", "28.5%", "factor"),
+        ("r × lora_alpha/r", "7.1%", "interaction"),
+        ("seed", "0.2%", "seed"),
+    ]
     (rule,) = [layer for layer in figure.spec["layer"] if layer["mark"].get("strokeDash")]
     assert rule["data"]["values"] == [{"share": pytest.approx(found.seed), "text": NOISE}]
     estimated = shares(importance(made(conditional())), "val/loss", "the reason")

@@ -57,9 +57,7 @@ def test_losses_and_gradients_are_the_formula_s(options, head_trained, bias, chu
 def test_backward_is_the_derivative_by_finite_differences(head_trained):
     hidden, weight, labels, _ = inputs()
     weight.requires_grad = head_trained
-    assert torch.autograd.gradcheck(
-        lambda h, w: token_losses(h, w, labels, None, 0.1, 1.5, 4.0).losses, (hidden, weight)
-    )
+    assert torch.autograd.gradcheck(lambda h, w: token_losses(h, w, labels, None, 0.1, 1.5, 4.0).losses, (hidden, weight))
 
 
 def test_token_losses_by_hand():
@@ -70,9 +68,7 @@ def test_token_losses_by_hand():
     assert tokens.correct.tolist() == [True, False]
     smoothed = token_losses(hidden, weight, torch.tensor([1, 0]), smoothing=0.2)
     mean = (math.log(4 / 3) + math.log(4)) / 2
-    assert smoothed.losses.tolist() == pytest.approx(
-        [0.8 * math.log(4 / 3) + 0.2 * mean, 0.8 * math.log(4) + 0.2 * mean]
-    )
+    assert smoothed.losses.tolist() == pytest.approx([0.8 * math.log(4 / 3) + 0.2 * mean, 0.8 * math.log(4) + 0.2 * mean])
     assert smoothed.nll.tolist() == tokens.nll.tolist()
 
 
@@ -84,9 +80,7 @@ def test_softmax_is_float32_under_bf16():
     with torch.autocast("cpu", torch.bfloat16):
         ours = token_losses(hidden, weight, labels).nll
     logits = (hidden.bfloat16() @ weight.bfloat16().T).float()
-    torch.testing.assert_close(
-        ours, torch.nn.functional.cross_entropy(logits, labels, reduction="none"), rtol=0, atol=1e-5
-    )
+    torch.testing.assert_close(ours, torch.nn.functional.cross_entropy(logits, labels, reduction="none"), rtol=0, atol=1e-5)
 
 
 def test_no_labelled_token_is_no_loss():
@@ -107,23 +101,34 @@ def sigma(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-@pytest.mark.parametrize(("losses", "expected"), [
-    (preference.sigmoid(CHOSEN, REJECTED, 0.5), [math.log(2), -math.log(sigma(1.5))]),
-    (preference.sigmoid(CHOSEN, REJECTED, 0.5, 0.1),
-     [math.log(2), -0.9 * math.log(sigma(1.5)) - 0.1 * math.log(sigma(-1.5))]),
-    (preference.hinge(CHOSEN, REJECTED, 0.5), [1.0, 0.0]),
-    (preference.hinge(CHOSEN, REJECTED, 0.1), [1.0, 0.7]),
-    (preference.ipo(CHOSEN, REJECTED, 0.5, *LENGTHS), [1.0, 0.0]),  # h̄ = 2/4 + 1/2 = 1 = 1/(2 · .5)
-    (preference.sigmoid_norm(CHOSEN, REJECTED, 2.0, *LENGTHS), [math.log(2), -math.log(sigma(2.0))]),
-], ids=["dpo", "cdpo", "hinge met", "hinge", "ipo", "length-normalised"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        (preference.sigmoid(CHOSEN, REJECTED, 0.5), [math.log(2), -math.log(sigma(1.5))]),
+        (
+            preference.sigmoid(CHOSEN, REJECTED, 0.5, 0.1),
+            [math.log(2), -0.9 * math.log(sigma(1.5)) - 0.1 * math.log(sigma(-1.5))],
+        ),
+        (preference.hinge(CHOSEN, REJECTED, 0.5), [1.0, 0.0]),
+        (preference.hinge(CHOSEN, REJECTED, 0.1), [1.0, 0.7]),
+        (preference.ipo(CHOSEN, REJECTED, 0.5, *LENGTHS), [1.0, 0.0]),  # h̄ = 2/4 + 1/2 = 1 = 1/(2 · .5)
+        (preference.sigmoid_norm(CHOSEN, REJECTED, 2.0, *LENGTHS), [math.log(2), -math.log(sigma(2.0))]),
+    ],
+    ids=["dpo", "cdpo", "hinge met", "hinge", "ipo", "length-normalised"],
+)
 def test_preference_losses_by_hand(losses, expected):
     assert losses.tolist() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("loss", [
-    lambda c, r: preference.sigmoid(c, r, 0.3, 0.2), lambda c, r: preference.hinge(c, r, 0.1),
-    lambda c, r: preference.ipo(c, r, 0.3, *LENGTHS), lambda c, r: preference.sigmoid_norm(c, r, 0.3, *LENGTHS),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda c, r: preference.sigmoid(c, r, 0.3, 0.2),
+        lambda c, r: preference.hinge(c, r, 0.1),
+        lambda c, r: preference.ipo(c, r, 0.3, *LENGTHS),
+        lambda c, r: preference.sigmoid_norm(c, r, 0.3, *LENGTHS),
+    ],
+)
 def test_preference_gradients_by_finite_differences(loss):
     sides = [side.double().requires_grad_() for side in (CHOSEN, REJECTED)]
     assert torch.autograd.gradcheck(loss, sides)

@@ -45,52 +45,95 @@ INSTRUCTIONS = {
     "OpenAI with tools": ({"messages": [Q, CALLING], "tools": [TOOL]}, {"messages": [Q, CALLING], "tools": [TOOL]}),
     "tools as JSON": ({"messages": [Q, A], "tools": json.dumps([TOOL])}, {"messages": [Q, A], "tools": [TOOL]}),
     "no tools": ({"messages": [Q, A], "tools": []}, {"messages": [Q, A]}),
-    "a call of before": ({"messages": [Q, {"role": "assistant", "content": None,
-                                           "function_call": {"name": "add", "arguments": '{"x": 1}'}}]},
-                         {"messages": [Q, CALLING]}),
-    "parts": ({"messages": [{"role": "user", "content": [{"type": "text", "text": "Wh"}, {"type": "text", "text": "y?"}]}, A]},
-              {"messages": [Q, A]}),
+    "a call of before": (
+        {"messages": [Q, {"role": "assistant", "content": None, "function_call": {"name": "add", "arguments": '{"x": 1}'}}]},
+        {"messages": [Q, CALLING]},
+    ),
+    "parts": (
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Wh"}, {"type": "text", "text": "y?"}]}, A]},
+        {"messages": [Q, A]},
+    ),
     "messages as JSON": ({"messages": json.dumps([Q, A])}, {"messages": [Q, A]}),
-    "the template's arguments": ({"messages": [Q, A], "chat_template_kwargs": {"thinking": False}},
-                                 {"messages": [Q, A], "chat_template_kwargs": {"thinking": False}}),
-    "the template's arguments as JSON": ({"messages": [Q, A], "chat_template_kwargs": '{"thinking": false}'},
-                                         {"messages": [Q, A], "chat_template_kwargs": {"thinking": False}}),
+    "the template's arguments": (
+        {"messages": [Q, A], "chat_template_kwargs": {"thinking": False}},
+        {"messages": [Q, A], "chat_template_kwargs": {"thinking": False}},
+    ),
+    "the template's arguments as JSON": (
+        {"messages": [Q, A], "chat_template_kwargs": '{"thinking": false}'},
+        {"messages": [Q, A], "chat_template_kwargs": {"thinking": False}},
+    ),
     "no arguments of a CSV cell": ({"messages": [Q, A], "chat_template_kwargs": " ", "tools": ""}, {"messages": [Q, A]}),
-    "flags that agree": ({"messages": [Q, {**A, "weight": 1, "train": True}]},
-                         {"messages": [Q, {**A, "weight": 1, "train": True}]}),
+    "flags that agree": (
+        {"messages": [Q, {**A, "weight": 1, "train": True}]},
+        {"messages": [Q, {**A, "weight": 1, "train": True}]},
+    ),
     "KTO's desired": ({"prompt": "Why?", "completion": " So.", "label": "True"}, {"prompt": "Why?", "completion": " So."}),
     "a class of a text": ({"text": "So.", "label": 0, "chat_template_kwargs": "{}"}, {"text": "So."}),
     "a class with a name": ({"question": "Why?", "answer": "So.", "label": "fact"}, TURNS),
     "Alpaca": ({"instruction": "Why?", "input": "", "output": "So."}, TURNS),
     "Alpaca by pandas": ({"instruction": "Why?", "input": float("nan"), "output": "So."}, TURNS),
     "Alpaca with null": ({"instruction": "Why?", "input": None, "output": "So.", "system": None, "history": None}, TURNS),
-    "Alpaca with input": ({"instruction": "Why", "input": "this?", "output": "So."},
-                          {"prompt": [{"role": "user", "content": "Why\n\nthis?"}], "completion": [A]}),
-    "Dolly": ({"instruction": "Why", "context": "this?", "response": "So."},
-              {"prompt": [{"role": "user", "content": "Why\n\nthis?"}], "completion": [A]}),
-    "LLaMA-Factory": ({"instruction": "And?", "input": "", "output": "Then.", "system": "Be brief.",
-                       "history": [["Why?", "So."]]},
-                      {"prompt": [SYSTEM, Q, A, Q2], "completion": [A2]}),
-    "ShareGPT": ({"conversations": [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "Why?"},
-                                    {"from": "gpt", "value": "So."}]}, {"messages": [SYSTEM, Q, A]}),
-    "ShareGPT with system and tools": ({"conversations": [{"from": "human", "value": "Why?"}, {"from": "function_call",
-                                        "value": '{"name": "add", "arguments": {"x": 1}}'},
-                                        {"from": "observation", "value": "2"}],
-                                        "system": "Be brief.", "tools": json.dumps([TOOL])},
-                                       {"messages": [SYSTEM, Q, CALLING, {"role": "tool", "content": "2"}], "tools": [TOOL]}),
+    "Alpaca with input": (
+        {"instruction": "Why", "input": "this?", "output": "So."},
+        {"prompt": [{"role": "user", "content": "Why\n\nthis?"}], "completion": [A]},
+    ),
+    "Dolly": (
+        {"instruction": "Why", "context": "this?", "response": "So."},
+        {"prompt": [{"role": "user", "content": "Why\n\nthis?"}], "completion": [A]},
+    ),
+    "LLaMA-Factory": (
+        {"instruction": "And?", "input": "", "output": "Then.", "system": "Be brief.", "history": [["Why?", "So."]]},
+        {"prompt": [SYSTEM, Q, A, Q2], "completion": [A2]},
+    ),
+    "ShareGPT": (
+        {
+            "conversations": [
+                {"from": "system", "value": "Be brief."},
+                {"from": "human", "value": "Why?"},
+                {"from": "gpt", "value": "So."},
+            ]
+        },
+        {"messages": [SYSTEM, Q, A]},
+    ),
+    "ShareGPT with system and tools": (
+        {
+            "conversations": [
+                {"from": "human", "value": "Why?"},
+                {"from": "function_call", "value": '{"name": "add", "arguments": {"x": 1}}'},
+                {"from": "observation", "value": "2"},
+            ],
+            "system": "Be brief.",
+            "tools": json.dumps([TOOL]),
+        },
+        {"messages": [SYSTEM, Q, CALLING, {"role": "tool", "content": "2"}], "tools": [TOOL]},
+    ),
     "question and answer": ({"question": "Why?", "answer": "So."}, TURNS),
     "query and response": ({"query": "Why?", "response": "So."}, TURNS),
-    "OpenOrca": ({"id": "niv.1", "system_prompt": "Be brief.", "question": "Why?", "response": "So."},
-                 {"prompt": [SYSTEM, Q], "completion": [A]}),
-    "OpenHermes": ({"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}], "title": "",
-                    "system_prompt": "Be brief."}, {"messages": [SYSTEM, Q, A]}),
-    "a system prompt that is said twice": ({"messages": [SYSTEM, Q, A], "system_message": "Be brief."},
-                                           {"messages": [SYSTEM, Q, A]}),
+    "OpenOrca": (
+        {"id": "niv.1", "system_prompt": "Be brief.", "question": "Why?", "response": "So."},
+        {"prompt": [SYSTEM, Q], "completion": [A]},
+    ),
+    "OpenHermes": (
+        {
+            "conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}],
+            "title": "",
+            "system_prompt": "Be brief.",
+        },
+        {"messages": [SYSTEM, Q, A]},
+    ),
+    "a system prompt that is said twice": (
+        {"messages": [SYSTEM, Q, A], "system_message": "Be brief."},
+        {"messages": [SYSTEM, Q, A]},
+    ),
     "LIMA": ({"conversations": ["Why?", "So.", "And?", "Then."], "source": "stackexchange"}, {"messages": [Q, A, Q2, A2]}),
-    "roles in capitals": ({"conversations": [{"from": "Human", "value": "Why?"}, {"from": "GPT", "value": "So."}]},
-                          {"messages": [Q, A]}),
-    "Llama 3's role of a tool": ({"messages": [Q, CALLING, {"role": "ipython", "content": "2"}]},
-                                 {"messages": [Q, CALLING, {"role": "tool", "content": "2"}]}),
+    "roles in capitals": (
+        {"conversations": [{"from": "Human", "value": "Why?"}, {"from": "GPT", "value": "So."}]},
+        {"messages": [Q, A]},
+    ),
+    "Llama 3's role of a tool": (
+        {"messages": [Q, CALLING, {"role": "ipython", "content": "2"}]},
+        {"messages": [Q, CALLING, {"role": "tool", "content": "2"}]},
+    ),
     "each tool as JSON": ({"messages": [Q, A], "tools": [json.dumps(TOOL)]}, {"messages": [Q, A], "tools": [TOOL]}),
     "OpenAI's functions": ({"messages": [Q, A], "functions": [TOOL["function"]]}, {"messages": [Q, A], "tools": [TOOL]}),
     "functions of a program": ({"messages": [Q, A], "functions": ["main"]}, {"messages": [Q, A]}),
@@ -98,47 +141,76 @@ INSTRUCTIONS = {
     "an answer to messages": ({"prompt": [SYSTEM, Q], "answer": "So."}, {"prompt": [SYSTEM, Q], "completion": [A]}),
     "messages in cells": ({"prompt": json.dumps([Q]), "completion": json.dumps([A])}, TURNS),
     "KTO's desired, by its other name": ({"messages": [Q, A], "kto_tag": True}, {"messages": [Q, A]}),
-    "question about a context": ({"question": "Why", "context": "this?", "answer": "So."},
-                                 {"prompt": [{"role": "user", "content": "Why\n\nthis?"}], "completion": [A]}),
+    "question about a context": (
+        {"question": "Why", "context": "this?", "answer": "So."},
+        {"prompt": [{"role": "user", "content": "Why\n\nthis?"}], "completion": [A]},
+    ),
     "input and output": ({"input": "Why?", "output": "So."}, TURNS),
-    "prompt and response": ({"prompt": "Why?", "response": "So.", "system": "Be brief."},
-                            {"prompt": [SYSTEM, Q], "completion": [A]}),
+    "prompt and response": (
+        {"prompt": "Why?", "response": "So.", "system": "Be brief."},
+        {"prompt": [SYSTEM, Q], "completion": [A]},
+    ),
     "text": ({"text": "Why? So.", "file": "a.txt", "tools": "[]", "images": []}, {"text": "Why? So."}),
-}  # fmt: skip
+}
 BOTH = {"prompt": [Q], "chosen": [A], "rejected": [B]}
 PREFERENCES = {
-    "TRL's texts": ({"prompt": "Why?", "chosen": " So.", "rejected": " No."},
-                    {"prompt": "Why?", "chosen": " So.", "rejected": " No."}),
+    "TRL's texts": (
+        {"prompt": "Why?", "chosen": " So.", "rejected": " No."},
+        {"prompt": "Why?", "chosen": " So.", "rejected": " No."},
+    ),
     "TRL's messages": (BOTH, BOTH),
     "a common beginning": ({"chosen": [Q, A], "rejected": [Q, B]}, {"chosen": [Q, A], "rejected": [Q, B]}),
-    "Anthropic's texts": ({"chosen": "Human: Why? Bot: So.", "rejected": "Human: Why? Bot: No.", "source": "x"},
-                          {"chosen": "Human: Why? Bot: So.", "rejected": "Human: Why? Bot: No."}),
-    "UltraFeedback": ({"prompt": "Why?", "chosen": [Q, A], "rejected": [Q, B], "score_chosen": 8.0},
-                      {"chosen": [Q, A], "rejected": [Q, B]}),
+    "Anthropic's texts": (
+        {"chosen": "Human: Why? Bot: So.", "rejected": "Human: Why? Bot: No.", "source": "x"},
+        {"chosen": "Human: Why? Bot: So.", "rejected": "Human: Why? Bot: No."},
+    ),
+    "UltraFeedback": (
+        {"prompt": "Why?", "chosen": [Q, A], "rejected": [Q, B], "score_chosen": 8.0},
+        {"chosen": [Q, A], "rejected": [Q, B]},
+    ),
     "UltraFeedback's answers alone": ({"prompt": "Why?", "chosen": [A], "rejected": [B]}, BOTH),
     "sides that repeat the prompt": ({"prompt": [Q], "chosen": [Q, A], "rejected": [Q, B]}, BOTH),
-    "question and system": ({"system": "Be brief.", "question": "Why?", "chosen": "So.", "rejected": "No."},
-                            {"prompt": [SYSTEM, Q], "chosen": [A], "rejected": [B]}),
-    "instruction and input": ({"instruction": "Why", "input": "this?", "chosen": "So.", "rejected": "No."},
-                              {"prompt": [{"role": "user", "content": "Why\n\nthis?"}], "chosen": [A], "rejected": [B]}),
-    "system of a common beginning": ({"system": "Be brief.", "chosen": [Q, A], "rejected": [Q, B]},
-                                     {"prompt": [SYSTEM, Q], "chosen": [A], "rejected": [B]}),
-    "LLaMA-Factory": ({"conversations": [{"from": "human", "value": "Why?"}], "chosen": {"from": "gpt", "value": "So."},
-                       "rejected": {"from": "gpt", "value": "No."}}, BOTH),
+    "question and system": (
+        {"system": "Be brief.", "question": "Why?", "chosen": "So.", "rejected": "No."},
+        {"prompt": [SYSTEM, Q], "chosen": [A], "rejected": [B]},
+    ),
+    "instruction and input": (
+        {"instruction": "Why", "input": "this?", "chosen": "So.", "rejected": "No."},
+        {"prompt": [{"role": "user", "content": "Why\n\nthis?"}], "chosen": [A], "rejected": [B]},
+    ),
+    "system of a common beginning": (
+        {"system": "Be brief.", "chosen": [Q, A], "rejected": [Q, B]},
+        {"prompt": [SYSTEM, Q], "chosen": [A], "rejected": [B]},
+    ),
+    "LLaMA-Factory": (
+        {
+            "conversations": [{"from": "human", "value": "Why?"}],
+            "chosen": {"from": "gpt", "value": "So."},
+            "rejected": {"from": "gpt", "value": "No."},
+        },
+        BOTH,
+    ),
     "texts after messages": ({"prompt": [Q], "chosen": "So.", "rejected": "No."}, BOTH),
     "messages in cells": ({"prompt": json.dumps([Q]), "chosen": json.dumps([A]), "rejected": json.dumps([B])}, BOTH),
-    "UltraFeedback in cells": ({"prompt": "Why?", "chosen": json.dumps([Q, A]), "rejected": json.dumps([Q, B])},
-                               {"chosen": [Q, A], "rejected": [Q, B]}),
-    "OpenOrca's pairs": ({"system_prompt": "Be brief.", "question": "Why?", "chosen": "So.", "rejected": "No."},
-                         {"prompt": [SYSTEM, Q], "chosen": [A], "rejected": [B]}),
+    "UltraFeedback in cells": (
+        {"prompt": "Why?", "chosen": json.dumps([Q, A]), "rejected": json.dumps([Q, B])},
+        {"chosen": [Q, A], "rejected": [Q, B]},
+    ),
+    "OpenOrca's pairs": (
+        {"system_prompt": "Be brief.", "question": "Why?", "chosen": "So.", "rejected": "No."},
+        {"prompt": [SYSTEM, Q], "chosen": [A], "rejected": [B]},
+    ),
     "tools": ({**BOTH, "tools": [TOOL]}, {**BOTH, "tools": [TOOL]}),
-    "arguments as JSON": ({**BOTH, "chat_template_kwargs": '{"thinking": false}', "label": 0},
-                          {**BOTH, "chat_template_kwargs": {"thinking": False}}),
+    "arguments as JSON": (
+        {**BOTH, "chat_template_kwargs": '{"thinking": false}', "label": 0},
+        {**BOTH, "chat_template_kwargs": {"thinking": False}},
+    ),
     "tools and a common beginning": ({"chosen": [Q, A], "rejected": [Q, B], "tools": [TOOL]}, {**BOTH, "tools": [TOOL]}),
-    "texts that begin with the question": ({"question": "Why?", "chosen": "Human: Why? Bot: So.",
-                                            "rejected": "Human: Why? Bot: No."},
-                                           {"chosen": "Human: Why? Bot: So.", "rejected": "Human: Why? Bot: No."}),
-}  # fmt: skip
+    "texts that begin with the question": (
+        {"question": "Why?", "chosen": "Human: Why? Bot: So.", "rejected": "Human: Why? Bot: No."},
+        {"chosen": "Human: Why? Bot: So.", "rejected": "Human: Why? Bot: No."},
+    ),
+}
 
 
 @pytest.mark.parametrize("shape", INSTRUCTIONS)
@@ -156,11 +228,7 @@ def test_preference_rows_become_trl_s_forms(shape):
 def test_rows_that_were_read_before_are_what_they_were():
     """Their fingerprint is part of the names of runs; the one below was made at 18f75a2."""
     told = [{"role": "user", "content": "Why?", "name": "Eve", "id": None}, A]  # keys of its own, as the hub gives them
-    for row in (
-        {"messages": told},
-        {"prompt": told[:1], "completion": [A]},
-        {"text": "a", "question": "b", "answer": "c"},
-    ):
+    for row in ({"messages": told}, {"prompt": told[:1], "completion": [A]}, {"text": "a", "question": "b", "answer": "c"}):
         kept = {name: value for name, value in row.items() if name not in ("question", "answer")}
         assert read_examples(write(row), None).rows == [kept]
     assert read_examples(write({"messages": told}), None).fingerprint == (
@@ -183,10 +251,7 @@ REFUSED = [
     ({"prompt": "a", "completion": "b", "label": "False"}, "label is (False|'False')"),
     ({"messages": [Q, A], "kto_tag": False}, "kto_tag is False.*marked as undesired"),
     ({"prompt": "a", "completion": "b", "system": "c"}, "system 'c', which completion, prompt cannot hold"),
-    (
-        {"prompt": "a", "completion": "b", "system_prompt": "c"},
-        "system_prompt 'c', which completion, prompt cannot hold",
-    ),
+    ({"prompt": "a", "completion": "b", "system_prompt": "c"}, "system_prompt 'c', which completion, prompt cannot hold"),
     ({"messages": [Q, A], "system": "a", "system_prompt": "b"}, "begins with another one"),
     ({"messages": [Q, A], "tools": [TOOL], "functions": [{"name": "f"}]}, "functions is .*expected one of them"),
     ({"prompt": str([Q]), "completion": str([A])}, "prompt is .*expected a list of {role, content} or its JSON"),
@@ -197,16 +262,10 @@ REFUSED = [
         "the part .*expected parts of text",
     ),
     ({"messages": [{"role": "critic", "content": "x"}]}, "expected .*roles system, user, assistant, tool"),
-    (
-        {"messages": [Q, {"role": "assistant", "content": None}]},
-        "a message without content is an assistant's with tool_calls",
-    ),
+    ({"messages": [Q, {"role": "assistant", "content": None}]}, "a message without content is an assistant's with tool_calls"),
     ({"messages": [Q, {**A, "weight": 0.5}]}, "weight of a message of messages is '0.5', expected 0 or 1"),
     ({"messages": [Q, {**A, "weight": 1, "train": False}]}, "says weight 1 and train False, expected one of them"),
-    (
-        {"conversations": [{"from": "gpt", "value": "So.", "loss": True, "training": 0}]},
-        "says training 0 and loss True",
-    ),
+    ({"conversations": [{"from": "gpt", "value": "So.", "loss": True, "training": 0}]}, "says training 0 and loss True"),
     ({"prompt": [Q], "completion": [{**A, "train": True, "loss": False}]}, "says train True and loss False"),
     ({"prompt": "Why?", "completion": "No.", "label": "False"}, "label is 'False', expected answers to learn"),
     ({"prompt": [Q], "completion": [B], "label": 0}, "label is 0, expected answers to learn.*or the column label"),
@@ -223,30 +282,18 @@ REFUSED = [
     ({"instruction": "a", "output": "b", "history": [["c"]]}, "history is .*expected a list of \\[question, answer\\]"),
     ({"instruction": 5, "output": "b"}, "instruction is '5', expected a text"),
     ({"question": "a", "answer": ["b"]}, "answer is .*expected a text"),
-    (
-        {"conversations": [{"from": "function_call", "value": "add"}]},
-        "a call of conversations is 'add', expected {name, arg",
-    ),
+    ({"conversations": [{"from": "function_call", "value": "add"}]}, "a call of conversations is 'add', expected {name, arg"),
     ({"text": " "}, "text is empty, expected some text to learn"),
     ({"text": "\ud800"}, "half a surrogate pair"),
 ]
 REFUSED_PAIRS = [
-    (
-        {"prompt": "a", "completion": "b", "label": True},
-        "one answer and a mark .*KTO.*Make pairs of .* or learn .*SFTModule",
-    ),
+    ({"prompt": "a", "completion": "b", "label": True}, "one answer and a mark .*KTO.*Make pairs of .* or learn .*SFTModule"),
     ({"prompt": "a", "chosen": "b"}, "no rejected, expected prompt, chosen and rejected.*Mend the row, or name"),
     ({"prompt": 5, "chosen": "b", "rejected": "c"}, "prompt is '5', expected a text or a list"),
     ({"prompt": "a", "chosen": [A], "rejected": "c"}, "of two kinds"),
     ({"chosen": [Q, A], "rejected": [Q2, B]}, "begin with different messages.*Add a prompt"),
-    (
-        {"chosen": "So.", "rejected": "No.", "riddle": "Why is it?"},
-        'the text .riddle.*data.columns {"prompt": "riddle"}',
-    ),
-    (
-        {"prompt": "a", "chosen": "b", "rejected": "c", "system": "d"},
-        "system 'd', which chosen, prompt, rejected cannot hold",
-    ),
+    ({"chosen": "So.", "rejected": "No.", "riddle": "Why is it?"}, 'the text .riddle.*data.columns {"prompt": "riddle"}'),
+    ({"prompt": "a", "chosen": "b", "rejected": "c", "system": "d"}, "system 'd', which chosen, prompt, rejected cannot hold"),
     ({"chosen": "Yes ", "rejected": "No "}, "begin with different words.*Add a prompt"),  # TRL would ask "Yes"
     (
         {"prompt": "Why?", "chosen": [{**Q, "content": "Why? "}, A], "rejected": [Q, B]},
@@ -261,8 +308,9 @@ REFUSED_PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("read", "row", "message"), [(read_examples, *one) for one in REFUSED]
-                         + [(read_preferences, *one) for one in REFUSED_PAIRS])  # fmt: skip
+@pytest.mark.parametrize(
+    ("read", "row", "message"), [(read_examples, *one) for one in REFUSED] + [(read_preferences, *one) for one in REFUSED_PAIRS]
+)
 def test_what_cannot_be_held_is_refused_by_name(read, row, message):
     with pytest.raises(UserError, match=f"(?s)^rows.jsonl:1: .*{message}" if "rows.jsonl" not in message else message):
         read(write(row), None)
@@ -270,10 +318,13 @@ def test_what_cannot_be_held_is_refused_by_name(read, row, message):
         read(write(row), None, skip_bad_rows=True)
 
 
-@pytest.mark.parametrize(("read", "row"), [
-    (read_examples, {"system": "Be brief.", "prompt": "Why?", "completion": "So."}),
-    (read_preferences, {"system": "Be brief.", "prompt": "Why?", "chosen": "So.", "rejected": "No."}),  # truthy-dpo
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("read", "row"),
+    [
+        (read_examples, {"system": "Be brief.", "prompt": "Why?", "completion": "So."}),
+        (read_preferences, {"system": "Be brief.", "prompt": "Why?", "chosen": "So.", "rejected": "No."}),  # truthy-dpo
+    ],
+)
 def test_the_columns_that_a_refusal_names_make_messages(read, row):
     with pytest.raises(UserError, match="cannot hold") as error:
         read(write(row), None)
@@ -310,9 +361,7 @@ def test_columns_that_are_not_read_are_named_once(capsys):
 def test_columns_are_named_by_role(capsys):
     row = {"prompt": "x", "ask": "Why?", "good": "So.", "bad": "No."}
     columns = {"question": "ask", "chosen": "good", "rejected": "bad"}
-    assert read_preferences(write({k: v for k, v in row.items() if k != "prompt"}), None, columns=columns).rows == [
-        BOTH
-    ]
+    assert read_preferences(write({k: v for k, v in row.items() if k != "prompt"}), None, columns=columns).rows == [BOTH]
     found = read_examples(write(row), None, columns={"prompt": "ask", "completion": "good"})
     assert found.rows == [{"prompt": "Why?", "completion": "So."}]
     assert "columns that are not read: bad, prompt (ask is read)" in capsys.readouterr().err
@@ -320,12 +369,16 @@ def test_columns_are_named_by_role(capsys):
         write({"prompt": "a", "completion": "b"}), None, columns={"prompt": "completion", "completion": "prompt"}
     )
     assert swapped.rows == [{"prompt": "b", "completion": "a"}]
-    for wrong, message in [({"promt": "ask"}, "role 'promt'; did you mean 'prompt'"),
-                           ({"prompt": "aks", "completion": "good"}, "has the column 'aks' .*did you mean 'ask'"),
-                           ({"prompt": 5}, "expected the name of a column"),
-                           ({"prompt": "ask", "completion": "good", "context": "bad"}, "names context .'bad'., and no row .*"
-                            "is made of it; expected roles of its shape .completion, prompt.*Leave it out"),
-                           ({"question": "ask", "answer": "good", "rejected": "bad"}, "names rejected")]:  # fmt: skip
+    for wrong, message in [
+        ({"promt": "ask"}, "role 'promt'; did you mean 'prompt'"),
+        ({"prompt": "aks", "completion": "good"}, "has the column 'aks' .*did you mean 'ask'"),
+        ({"prompt": 5}, "expected the name of a column"),
+        (
+            {"prompt": "ask", "completion": "good", "context": "bad"},
+            "names context .'bad'., and no row .*is made of it; expected roles of its shape .completion, prompt.*Leave it out",
+        ),
+        ({"question": "ask", "answer": "good", "rejected": "bad"}, "names rejected"),
+    ]:
         with pytest.raises(UserError, match=f"(?s){message}"):
             read_examples(write(row), None, columns=wrong)
     with pytest.raises(UserError, match=r"rows.jsonl:1 has no column 'aks' \(prompt\); did you mean 'ask'"):
@@ -337,9 +390,7 @@ def test_columns_are_named_by_role(capsys):
 @pytest.mark.parametrize("data", [InstructionData, PreferenceData])
 def test_columns_of_built_in_sources_alone_are_refused(data):
     for val in (None, "builtin:packages"):
-        with pytest.raises(
-            UserError, match=r"data.columns names columns of a table, and builtin:stdlib is built in.*Leave it"
-        ):
+        with pytest.raises(UserError, match=r"data.columns names columns of a table, and builtin:stdlib is built in.*Leave it"):
             data("builtin:stdlib", val=val, columns={"prompt": "ask"})
     for sources in (("rows.jsonl",), ("builtin:stdlib", "rows.jsonl"), ("builtin:stdlib", None, ["rows.jsonl"])):
         check_columns_used({"prompt": "ask"}, *sources)  # the validation's, or the test's
@@ -353,9 +404,7 @@ def test_cures_of_preferences_name_no_option_that_they_lack():
     from tests.lm import byte_tokenizer
 
     flagged = read_preferences(write({**BOTH, "chosen": [{**A, "weight": 0}]}), None)
-    endless = read_preferences(
-        write({"prompt": [{"role": "system", "content": "x"}], "chosen": [A], "rejected": [B]}), None
-    )
+    endless = read_preferences(write({"prompt": [{"role": "system", "content": "x"}], "chosen": [A], "rejected": [B]}), None)
     tokenizer = byte_tokenizer("{{ raise_exception('no system') }}")
     for refuse, message in [
         (lambda: check_flags(flagged, "sides"), "weight 0 of a message .*Take them out of the rows"),
@@ -363,16 +412,12 @@ def test_cures_of_preferences_name_no_option_that_they_lack():
     ]:
         with pytest.raises(UserError, match=f"rows.jsonl:1.*{message}") as caught:
             refuse()
-        named = {
-            word.removeprefix("data.").strip(".,;)") for word in str(caught.value).split() if word.startswith("data.")
-        }
+        named = {word.removeprefix("data.").strip(".,;)") for word in str(caught.value).split() if word.startswith("data.")}
         assert named <= signature(PreferenceData).parameters.keys()
 
 
 def test_rows_of_two_forms_are_refused():
-    with pytest.raises(
-        UserError, match=r"rows.jsonl:2: the row has text where the first has completion, prompt as messages"
-    ):
+    with pytest.raises(UserError, match=r"rows.jsonl:2: the row has text where the first has completion, prompt as messages"):
         read_examples(write(TURNS, {"text": "a"}), None)
     both = [BOTH, {"chosen": [Q, A], "rejected": [Q, B]}]
     assert len(read_preferences(write(*both), None).rows) == 2  # the prompt named, and begun with
@@ -387,10 +432,7 @@ def test_validation_on_trained_rows_is_said(kind, capsys):
     train, other = write(*rows), Path("val.jsonl")
     other.write_text("".join(json.dumps(row) + "\n" for row in [*rows[:2], {**rows[0], "prompt": "new"}]))
     data = make(train, None, str(other), None, noise=1.0) if kind == "dpo" else make(train, None, str(other), None)
-    assert (
-        "warning: 2 of the 3 rows of val.jsonl (val) are trained on too; its numbers are too high"
-        in capsys.readouterr().err
-    )
+    assert "warning: 2 of the 3 rows of val.jsonl (val) are trained on too; its numbers are too high" in capsys.readouterr().err
     assert data.shared == {"val_trained": 2}
     assert "val_trained" not in data.describe()  # which is in the names of runs
     data = make(train, "train[:4]", None, "train[3:]")  # slices of one file, which overlap
@@ -416,34 +458,32 @@ def test_random_conversations_round_trip(texts, system, shape):
     talk = turns(texts)
     expected = {"messages": [{"role": "system", "content": system}, *talk]}
     if shape == "parts":
-        row = {
-            "messages": [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in talk],
-            "system": system,
-        }
+        row = {"messages": [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in talk], "system": system}
     elif shape == "sharegpt":
         names = {"user": "human", "assistant": "gpt"}
-        row = {
-            "conversations": [{"from": names[one["role"]], "value": one["content"]} for one in talk],
-            "system": system,
-        }
+        row = {"conversations": [{"from": names[one["role"]], "value": one["content"]} for one in talk], "system": system}
     elif shape in ("messages", "json"):
         row = {"messages": talk if shape == "messages" else json.dumps(talk), "system": system}
     else:
         expected = {"prompt": [{"role": "system", "content": system}, *talk[:-1]], "completion": talk[-1:]}
         row = {"system": system, "history": [[*pair] for pair in zip(texts[:-2:2], texts[1:-2:2], strict=True)]}
-        names = {
-            "alpaca": ("instruction", "output"),
-            "question": ("question", "answer"),
-            "completion": ("prompt", "response"),
-        }
+        names = {"alpaca": ("instruction", "output"), "question": ("question", "answer"), "completion": ("prompt", "response")}
         row |= dict(zip(names[shape], texts[-2:], strict=True))
     assert read_examples(write(row), None).rows == [expected]
 
 
-JUNK = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.just(""),
-                    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(
-                        st.sampled_from(["role", "content", "from", "value", "tool_calls", "weight", "type", "text",
-                                         "function"]), inner, max_size=3), max_leaves=4)  # fmt: skip
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.just(""),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "from", "value", "tool_calls", "weight", "type", "text", "function"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=4,
+)
 
 
 def leaves(value) -> list[str]:
@@ -453,8 +493,13 @@ def leaves(value) -> list[str]:
 
 
 @settings(CHEAP, max_examples=300)
-@given(st.sampled_from([(read_examples, *one) for one in INSTRUCTIONS.values()]
-                       + [(read_preferences, *one) for one in PREFERENCES.values()]), st.data(), JUNK)  # fmt: skip
+@given(
+    st.sampled_from(
+        [(read_examples, *one) for one in INSTRUCTIONS.values()] + [(read_preferences, *one) for one in PREFERENCES.values()]
+    ),
+    st.data(),
+    JUNK,
+)
 def test_random_damage_is_refused_or_changes_nothing_else(case, data, junk):
     """A value lost, or another one in its place, in a random place of the row."""
     read, row, _ = case

@@ -35,8 +35,14 @@ def typeset(sheets: list[Sheet], place: Path, prefix: str = "s") -> tuple[str, l
     body = "\n\n".join(latex.render(sheet, prefix) for sheet in sheets)
     (place / "t.tex").write_text(f"{PREAMBLE}{body}\n\\end{{document}}\n", encoding="utf-8")
     for _ in range(2):  # the second knows the labels
-        done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=place,
-                              capture_output=True, text=True, errors="replace", check=False)  # fmt: skip
+        done = subprocess.run(
+            ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
+            cwd=place,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
         assert done.returncode == 0, done.stdout[-2000:]
     log = (place / "t.log").read_text(errors="replace")
     return log, [float(one) for one in re.findall(r"NATURAL ([\d.]+)pt", log)]
@@ -49,22 +55,29 @@ def overfull(log: str) -> list[str]:
 
 
 def sheets() -> list[Sheet]:
-    runs = [one._replace(name=f"a922b27080325d{i:02}", metrics=one.metrics | {f"val/{name}": 1000.5 + i for name in METRICS})
-            for i, one in enumerate(grid())]  # fmt: skip
+    runs = [
+        one._replace(name=f"a922b27080325d{i:02}", metrics=one.metrics | {f"val/{name}": 1000.5 + i for name in METRICS})
+        for i, one in enumerate(grid())
+    ]
     runs, names = with_scale(runs, factors(runs))
     found = study(runs, "val/loss", names)
     text = "r=8 and lora_alpha/r=2 beats r=4 and lora_alpha/r=1 on val/loss by .01, p < .01"
     claims = [parse(one, "val/loss", "f") for one in (text, "r=8 is equivalent to r=4 within .005")]
-    made = [study_sheets.results(found), study_sheets.grid(found), *(study_sheets.by_factor(found, one) for one in names),
-            factorial(found), shares(importance(found), "val/loss"), claims_sheet(check(claims, {"val/loss": found})),
-            study_sheets.every_run(found)]  # fmt: skip
+    made = [
+        study_sheets.results(found),
+        study_sheets.grid(found),
+        *(study_sheets.by_factor(found, one) for one in names),
+        factorial(found),
+        shares(importance(found), "val/loss"),
+        claims_sheet(check(claims, {"val/loss": found})),
+        study_sheets.every_run(found),
+    ]
     return [one for one in made if one is not None]
 
 
 def wide(rows: int, columns: int) -> Sheet:
     heads = ["run", *(f"val/metric_{i}" for i in range(columns))]
-    body = [[Cell(f"a922b27080325d{i:03}"), *(Cell(f"{i}.1234 ± 0.1234", rank=1) for _ in range(columns))]
-            for i in range(rows)]  # fmt: skip
+    body = [[Cell(f"a922b27080325d{i:03}"), *(Cell(f"{i}.1234 ± 0.1234", rank=1) for _ in range(columns))] for i in range(rows)]
     return Sheet("runs", "Every run", heads, body, ["One note. " * 40], 1)
 
 
@@ -95,8 +108,14 @@ def test_many_columns_are_broken_into_blocks_and_many_rows_into_tables(rows, col
 def test_sentences_and_long_names_wrap_and_do_not_shrink_the_table(tmp_path):
     name = "checkpoints/" + "a" * 64 + "/lora_target_modules=[q_proj,k_proj,v_proj,o_proj,gate_proj]"
     row = [Cell(name), Cell("failed"), Cell("CUDA out of memory. Tried to allocate 2.00 GiB. " * 6)]
-    sheet = Sheet("runs", f"Runs of {name}", ["run", "state", "error"], [row, [Cell("[q]"), Cell("done"), Cell("–")]],
-                  [f"Difference from {name}."], 3)  # fmt: skip
+    sheet = Sheet(
+        "runs",
+        f"Runs of {name}",
+        ["run", "state", "error"],
+        [row, [Cell("[q]"), Cell("done"), Cell("–")]],
+        [f"Difference from {name}."],
+        3,
+    )
     log, (width,) = typeset([sheet], tmp_path)
     assert overfull(log) == []
     assert width <= LINE + 1
@@ -123,8 +142,10 @@ def test_two_reports_in_one_paper_have_labels_of_their_own(tmp_path):
     for title in ("lora_r_alpha-quick", "Another: study, of é"):
         write_sheets(tmp_path / title, [sheet], title)
         texts.append((tmp_path / title / "tables/by-r.tex").read_text())
-    assert [re.findall(r"\\label\{(.*)\}", text) for text in texts] == [["tab:lora-r-alpha-quick-by-r"],
-                                                                        ["tab:another-study-of-by-r"]]  # fmt: skip
+    assert [re.findall(r"\\label\{(.*)\}", text) for text in texts] == [
+        ["tab:lora-r-alpha-quick-by-r"],
+        ["tab:another-study-of-by-r"],
+    ]
     body = PREAMBLE + "\n".join(texts) + r"\end{document}"
     (tmp_path / "t.tex").write_text(body, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "t.tex"]

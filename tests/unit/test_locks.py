@@ -71,9 +71,7 @@ def test_a_cache_that_cannot_be_written_is_read(number, tmp_path, monkeypatch):
 
 
 def test_names_and_deep_files(tmp_path):
-    assert [is_name(text) for text in ("a", "a b.c", "..", ".", "", "a/b", "a\nb", "\x1b", None)] == [True] * 2 + [
-        False
-    ] * 7
+    assert [is_name(text) for text in ("a", "a b.c", "..", ".", "", "a/b", "a\nb", "\x1b", None)] == [True] * 2 + [False] * 7
     (tmp_path / "deep.json").write_text("[" * 200_000)
     with pytest.raises(UserError, match=r"deep\.json"):
         read_json(tmp_path / "deep.json")

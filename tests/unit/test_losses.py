@@ -21,10 +21,7 @@ def test_info_nce_by_hand():
     query = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     docs = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
     losses = info_nce(query, docs, torch.tensor([0, 1]), temperature=0.5)
-    assert losses.tolist() == pytest.approx([
-        log(exp(2) + exp(0) + exp(1.2)) - 2,
-        log(exp(0) + exp(2) + exp(1.6)) - 2,
-    ])  # fmt: skip
+    assert losses.tolist() == pytest.approx([log(exp(2) + exp(0) + exp(1.2)) - 2, log(exp(0) + exp(2) + exp(1.6)) - 2])
 
 
 def oracle(query, docs, own, temperature, masked):
@@ -68,9 +65,7 @@ def test_bf16_embeddings_are_scored_in_float32():
     query, docs = unit(4, 64).bfloat16(), unit(9, 64, seed=1).bfloat16()
     losses = info_nce(query, docs, torch.arange(4), 0.02)
     assert losses.dtype == torch.float32
-    assert losses.tolist() == pytest.approx(
-        info_nce(query.double(), docs.double(), torch.arange(4), 0.02).tolist(), abs=1e-4
-    )
+    assert losses.tolist() == pytest.approx(info_nce(query.double(), docs.double(), torch.arange(4), 0.02).tolist(), abs=1e-4)
 
 
 # ---- known positives ------------------------------------------------------------------------------------------------

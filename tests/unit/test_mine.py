@@ -86,11 +86,7 @@ def test_text_that_differs_is_no_copy(positive, other):
 
 def test_copy_of_what_is_relevant_to_an_equal_query_is_left_out():
     corpus = CORPUS | {"c": Document("", "TEXT of a")}
-    assert mined(shared=("a",), corpus=corpus)[1] == {
-        "relevant": 1,
-        "relevant_to_equal_query": 1,
-        "text_of_relevant": 1,
-    }
+    assert mined(shared=("a",), corpus=corpus)[1] == {"relevant": 1, "relevant_to_equal_query": 1, "text_of_relevant": 1}
 
 
 def test_query_without_a_ranking_has_no_candidate():
@@ -189,10 +185,17 @@ def test_bm25_scores_of_given_pairs_are_those_of_the_search():
 def test_shortfall_by_hand():
     rows = {"q": FOUND["q"], "r": FOUND["q"][:1], "s": [], "t": FOUND["q"][:3]}  # 4, 1, 0, 3 of 3 wanted
     assert shortfall(rows, 3) == {
-        "queries": 4, "negatives": 8, "wanted_a_query": 3, "queries_with_all": 2, "queries_with_fewer": 1,
-        "queries_with_none": 1, "mean": 2.0, "median": 2.0, "least": 0,
+        "queries": 4,
+        "negatives": 8,
+        "wanted_a_query": 3,
+        "queries_with_all": 2,
+        "queries_with_fewer": 1,
+        "queries_with_none": 1,
+        "mean": 2.0,
+        "median": 2.0,
+        "least": 0,
         "queries_by_negatives": {"0": 1, "1": 1, "3": 1, "4": 1},
-    }  # fmt: skip
+    }
 
 
 def test_triplets_hold_positions_and_the_scores_that_are_known():

@@ -12,9 +12,11 @@ from safetensors.numpy import save_file
 from research.errors import UserError
 from research.models.sources import adapter_base, base_name, hash_model, weight_files
 
-DENSE = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-         {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
-         {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}]  # fmt: skip
+DENSE = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+]
 
 
 def weights(folder: Path, value: float, **config) -> Path:
@@ -63,7 +65,9 @@ def test_two_towers_that_are_links_have_weights(tmp_path):
     for role in ("query", "doc"):
         (tmp_path / "two" / role).symlink_to(weights(tmp_path / f"{role}-model", 1.0))
     assert [str(path.relative_to(tmp_path / "two")) for path in weight_files(tmp_path / "two")] == [
-        "doc/model.safetensors", "query/model.safetensors"]  # fmt: skip
+        "doc/model.safetensors",
+        "query/model.safetensors",
+    ]
     before = hash_model(tmp_path / "two")
     weights(tmp_path / "query-model", 2.0)
     assert hash_model(tmp_path / "two") != before
@@ -90,9 +94,14 @@ def test_a_snapshot_of_links_to_files_hashes_as_the_files(tmp_path):
         if path.is_file():
             (snapshot / path.relative_to(real)).parent.mkdir(parents=True, exist_ok=True)
             (snapshot / path.relative_to(real)).symlink_to(path)
-    assert hash_model(snapshot) == hash_model(real) == (
-        # as it was before links were followed
-        "cb2d044518074247eabfb5cf3bed2bead323eb0eeeb2eca485f1b68de1d5ce87")  # fmt: skip
+    assert (
+        hash_model(snapshot)
+        == hash_model(real)
+        == (
+            # as it was before links were followed
+            "cb2d044518074247eabfb5cf3bed2bead323eb0eeeb2eca485f1b68de1d5ce87"
+        )
+    )
 
 
 def adapter(folder: Path, facts: dict | None = None, **config) -> Path:
@@ -103,22 +112,39 @@ def adapter(folder: Path, facts: dict | None = None, **config) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("name", "revision", "facts", "expected"), [
-    ("org/name", None, None, "org/name"), ("org/name", "v1.0", None, "org/name@v1.0"), ("name", "main", None, "name@main"),
-    ("org/name@a", "b", None, "org/name@a"), ("org/name", "", None, "org/name"), ("org/name", "v1", {}, "org/name@v1"),
-    ("org/name", "v1", {"base": "org/other"}, "org/other"), ("/gone", "v1", {"base": "org/name@v2"}, "org/name@v2"),
-    ("pkg:package/file.gguf", "v1", None, "pkg:package/file.gguf"), ("random:a.json", "v1", None, "random:a.json"),
-    ("./base", None, None, "{adapter}/base"), ("./base", "v1", None, "{adapter}/base"), ("../near", None, None, "{root}/near"),
-    ("../../deep/near", None, None, "../../deep/near"), ("./nowhere", "v1", None, "./nowhere"),
-    ("{root}/near", "v1", None, "{root}/near"), ("/nowhere/at/all", "v1", None, "/nowhere/at/all"),
-    ("./here", None, None, "./here"), ("here/a/b", "v1", None, "here/a/b"), ("sub/a/b", None, None, "{adapter}/sub/a/b"),
-    ("base", None, None, "base"), (None, None, {"base": "org/name"}, "org/name"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "revision", "facts", "expected"),
+    [
+        ("org/name", None, None, "org/name"),
+        ("org/name", "v1.0", None, "org/name@v1.0"),
+        ("name", "main", None, "name@main"),
+        ("org/name@a", "b", None, "org/name@a"),
+        ("org/name", "", None, "org/name"),
+        ("org/name", "v1", {}, "org/name@v1"),
+        ("org/name", "v1", {"base": "org/other"}, "org/other"),
+        ("/gone", "v1", {"base": "org/name@v2"}, "org/name@v2"),
+        ("pkg:package/file.gguf", "v1", None, "pkg:package/file.gguf"),
+        ("random:a.json", "v1", None, "random:a.json"),
+        ("./base", None, None, "{adapter}/base"),
+        ("./base", "v1", None, "{adapter}/base"),
+        ("../near", None, None, "{root}/near"),
+        ("../../deep/near", None, None, "../../deep/near"),
+        ("./nowhere", "v1", None, "./nowhere"),
+        ("{root}/near", "v1", None, "{root}/near"),
+        ("/nowhere/at/all", "v1", None, "/nowhere/at/all"),
+        ("./here", None, None, "./here"),
+        ("here/a/b", "v1", None, "here/a/b"),
+        ("sub/a/b", None, None, "{adapter}/sub/a/b"),
+        ("base", None, None, "base"),
+        (None, None, {"base": "org/name"}, "org/name"),
+    ],
+)
 def test_one_rule_says_what_an_adapter_lies_on(name, revision, facts, expected, tmp_path, monkeypatch):
     from research.models import policy, sources
 
-    folder = adapter(tmp_path / "adapter", facts, base_model_name_or_path=name and name.format(root=tmp_path),
-                     revision=revision)  # fmt: skip
+    folder = adapter(
+        tmp_path / "adapter", facts, base_model_name_or_path=name and name.format(root=tmp_path), revision=revision
+    )
     for place in ("adapter/base", "near", "some/cwd/here/a/b", "adapter/here", "adapter/sub/a/b"):
         (tmp_path / place).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "some/cwd")  # PEFT's own place comes first

@@ -14,8 +14,16 @@ from research.runs.identity import ids_of
 from research.verbs import configuration
 
 ROOT = Path(__file__).parents[2]
-PLAIN = {int: [2, -1], float: [0.5, 1.0], bool: [True, False], list[int]: [[0], [0, 1]], type(None): [None],
-         dict[str, int]: [{"minutes": 3}], str: ["auto", "00:01:00:00"], datetime.timedelta: []}  # fmt: skip
+PLAIN = {
+    int: [2, -1],
+    float: [0.5, 1.0],
+    bool: [True, False],
+    list[int]: [[0], [0, 1]],
+    type(None): [None],
+    dict[str, int]: [{"minutes": 3}],
+    str: ["auto", "00:01:00:00"],
+    datetime.timedelta: [],
+}
 
 
 def resolved(path: Path, config: dict, *argv: str) -> dict:
@@ -53,20 +61,20 @@ def test_an_option_typed_is_the_option_written(tmp_path, monkeypatch):
     parser = configuration._parser("fit")
     monkeypatch.setattr(configuration, "_whole_parser", lambda prog: parser)
     given = {"out": "run", "trainer": {}}
-    tried = [
-        (name, value) for name, value in alternatives() if str(value) not in REFUSED and name != "trainer.strategy"
-    ]
-    tried = [
-        (name, value) for name, value in tried if not isinstance(value, str) or value != "x" or "devices" not in name
-    ]
-    assert {"trainer.devices", "trainer.precision", "trainer.max_time", "trainer.limit_val_batches",
-            "trainer.val_check_interval", "trainer.deterministic"} <= {name for name, _ in tried}  # fmt: skip
+    tried = [(name, value) for name, value in alternatives() if str(value) not in REFUSED and name != "trainer.strategy"]
+    tried = [(name, value) for name, value in tried if not isinstance(value, str) or value != "x" or "devices" not in name]
+    assert {
+        "trainer.devices",
+        "trainer.precision",
+        "trainer.max_time",
+        "trainer.limit_val_batches",
+        "trainer.val_check_interval",
+        "trainer.deterministic",
+    } <= {name for name, _ in tried}
     values: dict[str, list] = {}
     for name, value in tried:
         values.setdefault(name.removeprefix("trainer."), []).append(value)
-    for turn in range(
-        max(map(len, values.values()))
-    ):  # one value of every option at a time: they do not meet in the parser
+    for turn in range(max(map(len, values.values()))):  # one value of every option at a time: they do not meet in the parser
         some = {key: ones[turn] for key, ones in values.items() if turn < len(ones)}
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in some.items()}
         typed = resolved(tmp_path / "c.yaml", given, *(f"--trainer.{key}={text}" for key, text in texts.items()))
@@ -83,11 +91,20 @@ def test_an_option_typed_is_the_option_written(tmp_path, monkeypatch):
                 assert (one, type(one)) == (value, type(value)), key  # the form that YAML has had
 
 
-@pytest.mark.parametrize(("option", "forms", "normal"), [
-    ("devices", [2, "2"], 2), ("devices", [-1, "-1"], -1), ("devices", [[0, 1], "0,1"], [0, 1]), ("devices", [[1], "1,"], [1]),
-    ("precision", [32, "32", "32-true"], "32-true"), ("precision", [64, "64", "64-true"], "64-true"),
-    ("limit_train_batches", [1, "1"], 1), ("limit_train_batches", [1.0, "1.0"], 1.0),  # a batch, and all of them
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("option", "forms", "normal"),
+    [
+        ("devices", [2, "2"], 2),
+        ("devices", [-1, "-1"], -1),
+        ("devices", [[0, 1], "0,1"], [0, 1]),
+        ("devices", [[1], "1,"], [1]),
+        ("precision", [32, "32", "32-true"], "32-true"),
+        ("precision", [64, "64", "64-true"], "64-true"),
+        ("limit_train_batches", [1, "1"], 1),
+        ("limit_train_batches", [1.0, "1.0"], 1.0),  # a batch, and all of them
+    ],
+    ids=str,
+)
 def test_one_meaning_is_one_point(tmp_path, sft, option, forms, normal):
     points = set()
     for form in forms:

@@ -13,8 +13,12 @@ def values(figure) -> list[dict]:
 
 def test_a_heatmap_of_two_factors_frames_the_best():
     cells = {(cell["down"], cell["across"]): cell for cell in values(plots.heatmap(made(grid())))}
-    assert {key: cell["text"] for key, cell in cells.items()} == {("4", "1"): "2.000", ("4", "2"): "1.900", ("8", "1"): "1.800",
-                                                                 ("8", "2"): "1.500"}  # fmt: skip
+    assert {key: cell["text"] for key, cell in cells.items()} == {
+        ("4", "1"): "2.000",
+        ("4", "2"): "1.900",
+        ("8", "1"): "1.800",
+        ("8", "2"): "1.500",
+    }
     assert [key for key, cell in cells.items() if cell["best"]] == [("8", "2")]
     assert cells["8", "2"]["spread"] == "± 0.010"
     assert plots.heatmap(made([r for r in grid() if r.options["model.adapter.r"] == 4])) is None  # one factor
@@ -37,9 +41,7 @@ def test_settings_at_one_level_are_drawn_side_by_side():
     assert "side by side" in figure.caption
     wide = made([*grid(), *(run(16, 16 * scale, s, 1.5) for scale in (1, 2) for s in range(3))])
     rows = values(plots.against_factor(wide, "model.adapter.r"))
-    assert [row["drawn at"] for row in rows if row["x"] == 4] == pytest.approx(
-        [4 * 4 ** (-2 / 388), 4 * 4 ** (2 / 388)]
-    )
+    assert [row["drawn at"] for row in rows if row["x"] == 4] == pytest.approx([4 * 4 ** (-2 / 388), 4 * 4 ** (2 / 388)])
     alone = made([one for one in grid() if one.options["model.adapter.lora_alpha"] == one.options["model.adapter.r"]])
     figure = plots.against_factor(alone, "model.adapter.r")
     assert [row["drawn at"] for row in values(figure)] == [4, 8]
@@ -56,22 +58,19 @@ def test_the_front_holds_what_nothing_smaller_beats():
 
 
 def test_curves_are_means_over_the_seeds_that_have_a_step():
-    curves = {
-        0: [(0, 3.0), (5, 2.0), (10, 1.0)],
-        1: [(0, 3.0), (5, 2.2), (10, 1.2)],
-        2: [(0, 3.0), (5, 2.4), (11, 1.0)],
-    }
+    curves = {0: [(0, 3.0), (5, 2.0), (10, 1.0)], 1: [(0, 3.0), (5, 2.2), (10, 1.2)], 2: [(0, 3.0), (5, 2.4), (11, 1.0)]}
     found = made(grid())
     figure = plots.learning_curves(found, lambda one: curves[one.seed])
     assert figure is None  # two steps that all seeds have
     curves[2][2] = (10, 1.4)
     rows = [
-        row
-        for row in values(plots.learning_curves(found, lambda one: curves[one.seed]))
-        if row["line"] == "r=4 lora_alpha/r=1"
+        row for row in values(plots.learning_curves(found, lambda one: curves[one.seed])) if row["line"] == "r=4 lora_alpha/r=1"
     ]
     assert [(row["x"], round(row["mean"], 2), row["low"], row["high"]) for row in rows] == [
-        (0, 3.0, 3.0, 3.0), (5, 2.2, 2.0, 2.4), (10, 1.2, 1.0, 1.4)]  # fmt: skip
+        (0, 3.0, 3.0, 3.0),
+        (5, 2.2, 2.0, 2.4),
+        (10, 1.2, 1.0, 1.4),
+    ]
 
 
 def test_colours_and_shapes_share_one_legend():
@@ -84,8 +83,15 @@ def test_colours_and_shapes_share_one_legend():
 def test_figures_are_the_same_bytes_each_time(tmp_path):
     study = made(grid())
     figures = plots.figures(study, lambda one: [(0, 3.0), (5, 2.0), (10, 1.0)], importance(study))
-    assert [figure.name for figure in figures] == ["heatmap", "by-r", "by-lora_alpha/r", "parallel", "importance",
-                                                    "parameters", "curves"]  # fmt: skip
+    assert [figure.name for figure in figures] == [
+        "heatmap",
+        "by-r",
+        "by-lora_alpha/r",
+        "parallel",
+        "importance",
+        "parameters",
+        "curves",
+    ]
     render.write_figures(tmp_path, [(figure, render.svg(figure)) for figure in figures])
     first = {path: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     assert {path.suffix for path in first} == {".svg", ".pdf", ".json"}

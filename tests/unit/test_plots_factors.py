@@ -38,11 +38,19 @@ def search() -> list:
         u = [(i * k) % 41 / 41 for k in (7, 11, 17)]
         method = ("LoraConfig", LONG.format(i % 2), "full fine-tuning")[i % 3]
         r = 2 ** (1 + i % 7) if i % 3 == 0 else None
-        options = {"model.adapter": method, "model.adapter.r": r, "model.optimisation.lr": 10 ** (-5 + 3 * u[0]),
-                   "model.optimisation.clip": u[1] < 0.5, "data.batch_size": 1 + int(60 * u[2])}  # fmt: skip
+        options = {
+            "model.adapter": method,
+            "model.adapter.r": r,
+            "model.optimisation.lr": 10 ** (-5 + 3 * u[0]),
+            "model.optimisation.clip": u[1] < 0.5,
+            "data.batch_size": 1 + int(60 * u[2]),
+        }
         names = tuple(name for name in options if name != "model.adapter")
-        runs.append(run(r or 0, i, 0, 1 + u[0] ** 2 + u[1] / 4, options=options, name=str(i))._replace(
-            swept=names, facts={"trained_parameters": 1000 + 97 * i, "seconds": 10.0 * 1.1**i}))  # fmt: skip
+        runs.append(
+            run(r or 0, i, 0, 1 + u[0] ** 2 + u[1] / 4, options=options, name=str(i))._replace(
+                swept=names, facts={"trained_parameters": 1000 + 97 * i, "seconds": 10.0 * 1.1**i}
+            )
+        )
         del runs[-1].options["model.adapter.lora_alpha"]
     return runs
 
@@ -50,27 +58,38 @@ def search() -> list:
 def studies() -> dict:
     """Studies of every kind of figure: small, with long names, conditional, of one seed, higher is better, of many lines."""
     modules = [LONG.format(f"{i} and {i + 1}") for i in range(4)]
-    long = [run(4, 4, s, 1 + i + k / 5 + s / 100, options={"model.adapter.target_modules": name, "data.train": path},
-                name=f"{i}{k}")._replace(facts={"trained_parameters": 1e6 + 2e4 * i + k, "seconds": 60 + i + s})
-            for i, name in enumerate(modules) for k, path in enumerate(("/a/very/long/path/to/a/file/of/rows.jsonl", "b.jsonl"))
-            for s in range(3)]  # fmt: skip
-    close = [
-        run(r, a, s, 2 - r / 1e4 - a / 1e5 + s / 1e3)
-        for r in (4, 5, 6, 7, 8, 9)
-        for a in (16, 17, 18, 19)
-        for s in range(2)
+    long = [
+        run(
+            4, 4, s, 1 + i + k / 5 + s / 100, options={"model.adapter.target_modules": name, "data.train": path}, name=f"{i}{k}"
+        )._replace(facts={"trained_parameters": 1e6 + 2e4 * i + k, "seconds": 60 + i + s})
+        for i, name in enumerate(modules)
+        for k, path in enumerate(("/a/very/long/path/to/a/file/of/rows.jsonl", "b.jsonl"))
+        for s in range(3)
     ]
-    return {"grid": made(grid()), "long": made(long), "search": made(search()), "higher": made(search(), higher=True),
-            "close": made(close)}  # fmt: skip
+    close = [
+        run(r, a, s, 2 - r / 1e4 - a / 1e5 + s / 1e3) for r in (4, 5, 6, 7, 8, 9) for a in (16, 17, 18, 19) for s in range(2)
+    ]
+    return {
+        "grid": made(grid()),
+        "long": made(long),
+        "search": made(search()),
+        "higher": made(search(), higher=True),
+        "close": made(close),
+    }
 
 
 @functools.cache
 def every_figure() -> list:
     """(study, figure) of all studies, and latency figures."""
-    found = [(name, figure) for name, study in studies().items()
-             for figure in plots.figures(study, lambda one: CURVE, importance(study))]  # fmt: skip
-    near = [line(f"all-MiniLM-L6-v2, HNSW ef {ef}, a setting with a rather long name", 1 + i / 50, 0.5 + i / 1000)
-            for i, ef in enumerate(range(50, 500, 50))]  # fmt: skip
+    found = [
+        (name, figure)
+        for name, study in studies().items()
+        for figure in plots.figures(study, lambda one: CURVE, importance(study))
+    ]
+    near = [
+        line(f"all-MiniLM-L6-v2, HNSW ef {ef}, a setting with a rather long name", 1 + i / 50, 0.5 + i / 1000)
+        for i, ef in enumerate(range(50, 500, 50))
+    ]
     usual = [line("BM25", 0.3, 0.34), line("all-MiniLM-L6-v2, exact", 2.0, 0.54), line("fused", 2.3, 0.46)]
     found += [
         ("neighbours", plots_cost.against_latency(NEIGHBOURS, "ndcg@10")),
@@ -121,7 +140,14 @@ def test_axes_are_logarithmic_where_numbers_span_and_lists_elsewhere():
     words = plots_parallel._factor_axis("adapter", ["LoraConfig", "b", "a"])
     assert sorted(words.ticks, reverse=True) == [(1, "LoRA"), (0.5, "a"), (0, "b")]
     assert [text for _, text in plots_parallel._factor_axis("lr", [10 ** (-4 + i / 7) for i in range(15)]).ticks] == [
-        "0.0001", "0.0002", "0.0005", "0.001", "0.002", "0.005", "0.01"]  # fmt: skip
+        "0.0001",
+        "0.0002",
+        "0.0005",
+        "0.001",
+        "0.002",
+        "0.005",
+        "0.01",
+    ]
     many = plots_parallel._factor_axis("n", [100, 101, 102, 900])
     assert [text for _, text in many.ticks] == ["102", "900"] or [text for _, text in many.ticks] == ["100", "900"]
 
@@ -131,9 +157,7 @@ def test_better_has_the_end_of_the_colours_that_it_has_in_the_heatmap(higher):
     study = made(grid(), higher=higher)
     scales = []
     for figure in (plots.heatmap(study), plots_parallel.parallel(study)):
-        layer = next(
-            one for one in figure.spec["layer"] if one.get("encoding", {}).get("color", {}).get("field") == "mean"
-        )
+        layer = next(one for one in figure.spec["layer"] if one.get("encoding", {}).get("color", {}).get("field") == "mean")
         scales.append(layer["encoding"]["color"]["scale"])
     assert scales[0]["reverse"] == scales[1]["reverse"] == (not higher)
     assert scales[0]["scheme"] == scales[1]["scheme"]["name"] == "viridis"
@@ -145,8 +169,7 @@ def test_better_has_the_end_of_the_colours_that_it_has_in_the_heatmap(higher):
 def test_seconds_have_bars_both_ways_and_a_front():
     """Seconds 9, 10, 11 of r=4 alpha=4, as many times more of the others; the slowest is the best."""
     runs = [
-        one._replace(facts={"seconds": k * (9.0 + one.seed)})
-        for k, one in zip(sorted([1, 2, 3, 4] * 3), grid(), strict=True)
+        one._replace(facts={"seconds": k * (9.0 + one.seed)}) for k, one in zip(sorted([1, 2, 3, 4] * 3), grid(), strict=True)
     ]
     figure = plots_cost.against_seconds(made(runs))
     rows = {row["label"]: row for row in values(figure)}
@@ -161,9 +184,7 @@ def test_seconds_have_bars_both_ways_and_a_front():
 
 
 def test_a_training_time_below_its_spread_is_no_logarithm():
-    runs = [
-        one._replace(facts={"seconds": (1.0, 1.0, 90.0)[one.seed] * one.options["model.adapter.r"]}) for one in grid()
-    ]
+    runs = [one._replace(facts={"seconds": (1.0, 1.0, 90.0)[one.seed] * one.options["model.adapter.r"]}) for one in grid()]
     figure = plots_cost.against_seconds(made(runs))
     assert min(row["x_low"] for row in values(figure)) < 0
     assert "log" not in str([layer["encoding"]["x"]["scale"].get("type") for layer in figure.spec["layer"]])
@@ -172,23 +193,21 @@ def test_a_training_time_below_its_spread_is_no_logarithm():
 def test_latency_names_every_system_that_has_a_time():
     lines = [line("BM25", 0.3, 0.34), line("dense", 2.0, 0.54), line("slow", 9.0, 0.5), line("untimed", None, 0.9)]
     figure = plots_cost.against_latency(lines, "ndcg@10")
-    assert [(row["label"], row["front"]) for row in values(figure)] == [
-        ("BM25", True),
-        ("dense", True),
-        ("slow", False),
-    ]
+    assert [(row["label"], row["front"]) for row in values(figure)] == [("BM25", True), ("dense", True), ("slow", False)]
     texts = [
-        one["text"]
-        for layer in figure.spec["layer"]
-        if layer["mark"]["type"] == "text"
-        for one in layer["data"]["values"]
+        one["text"] for layer in figure.spec["layer"] if layer["mark"]["type"] == "text" for one in layer["data"]["values"]
     ]
     assert sorted(texts) == ["BM25", "dense", "slow"]
     assert plots_cost.against_latency(lines[:1], "ndcg@10") is None
 
 
-NEIGHBOURS = [line("dense, one", 1.0, 0.5), line("dense, other", 1.01, 0.5), line("dense, third", 1.08, 0.501),
-              line("far", 10, 0.9), line("far, too", 9.5, 0.88)]  # fmt: skip
+NEIGHBOURS = [
+    line("dense, one", 1.0, 0.5),
+    line("dense, other", 1.01, 0.5),
+    line("dense, third", 1.08, 0.501),
+    line("far", 10, 0.9),
+    line("far, too", 9.5, 0.88),
+]
 
 
 def test_names_of_neighbours_stand_apart():
@@ -241,9 +260,7 @@ def test_series_are_told_apart_without_colour(study, figure):
             labels = [row["label"] for row in values(figure)]
             assert len({*labels}) == len(labels)  # bars stand beside their names
         elif figure.name == "latency":
-            texts = [
-                one["text"] for layer in layers if layer["mark"]["type"] == "text" for one in layer["data"]["values"]
-            ]
+            texts = [one["text"] for layer in layers if layer["mark"]["type"] == "text" for one in layer["data"]["values"]]
             assert len({*texts}) == len(texts) >= len(values(figure))
         else:
             assert shapes
@@ -265,10 +282,15 @@ def test_colours_keep_apart_in_grey():
     assert min(b - a for a, b in itertools.pairwise(greys)) > 0.15
 
 
-@pytest.mark.parametrize("names", [
-    [LONG.format(i) for i in range(20)], [f"{'x' * 60}{i} and {'y' * 60}" for i in range(20)], ["a" * 100, "a" * 101, "short"],
-    [f"{LONG.format(i)} train={path}" for i in range(4) for path in ("/a/very/long/path/to/rows.jsonl", "b.jsonl")],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "names",
+    [
+        [LONG.format(i) for i in range(20)],
+        [f"{'x' * 60}{i} and {'y' * 60}" for i in range(20)],
+        ["a" * 100, "a" * 101, "short"],
+        [f"{LONG.format(i)} train={path}" for i in range(4) for path in ("/a/very/long/path/to/rows.jsonl", "b.jsonl")],
+    ],
+)
 def test_short_names_of_long_ones_stay_apart(names):
     found = plot_parts.brief(names)
     assert list(found) == names
@@ -281,10 +303,7 @@ def test_short_names_show_where_long_ones_differ():
     found = plot_parts.brief([LONG.format(3), LONG.format(4)])
     assert found[LONG.format(3)] == "target_modules=q_proj,…down_proj in layers 3"
     systems = [f"all-MiniLM-L6-v2, HNSW ef {ef}, a setting with a rather long name" for ef in (100, 150)]
-    assert [text.partition("ef ")[2][:4] for text in plot_parts.brief(systems).values()] == [
-        "100…",
-        "150…",
-    ]  # no number is cut
+    assert [text.partition("ef ")[2][:4] for text in plot_parts.brief(systems).values()] == ["100…", "150…"]  # no number is cut
     names = [f"{'x' * 60}{i} and {'y' * 60}" for i in (3, 4)]
     assert all(f"{i} and" in plot_parts.brief(names)[name] for i, name in zip((3, 4), names, strict=True))
 
@@ -293,7 +312,5 @@ def test_short_names_show_where_long_ones_differ():
 def test_every_figure_is_the_same_bytes_each_time():
     first, again = ([render.svg(figure) for _, figure in every_figure.__wrapped__()] for _ in range(2))
     assert first == again
-    assert all(
-        math.isfinite(float(size)) for text in first for size in text.split('viewBox="')[1].split('"')[0].split()
-    )
+    assert all(math.isfinite(float(size)) for text in first for size in text.split('viewBox="')[1].split('"')[0].split())
     assert "NaN" not in "".join(first)

@@ -20,12 +20,22 @@ B = {"q1": 0.5, "q2": 1.0, "q3": 1.0, "q4": 1.0}  # mean .875
 def stage(values: dict[str, float], label: str, ms: float | None = 1.0, **facts) -> dict:
     timing = {} if ms is None else {"ms_per_query": ms, "seconds": ms}
     mean = sum(values.values()) / len(values)
-    return {"metrics": {"ndcg@10": mean, "mrr@10": mean}, "per_query": {"ndcg@10": values, "mrr@10": values},
-            "facts": {"label": label, **timing, **facts}}  # fmt: skip
+    return {
+        "metrics": {"ndcg@10": mean, "mrr@10": mean},
+        "per_query": {"ndcg@10": values, "mrr@10": values},
+        "facts": {"label": label, **timing, **facts},
+    }
 
 
-def run_folder(path: Path, stages: dict[str, dict], data: str = "d1", split: str = "test", top: dict | None = None,
-               docs: dict | None = None, **more) -> Path:  # fmt: skip
+def run_folder(
+    path: Path,
+    stages: dict[str, dict],
+    data: str = "d1",
+    split: str = "test",
+    top: dict | None = None,
+    docs: dict | None = None,
+    **more,
+) -> Path:
     """A run folder as `research retrieve` leaves it; every query's relevant document is d-<query>."""
     path.mkdir(parents=True)
     facts = {"verb": "retrieve", "source": "beir:x", "split": split, "data": data}
@@ -33,16 +43,21 @@ def run_folder(path: Path, stages: dict[str, dict], data: str = "d1", split: str
     top = top or {name: {query: ["d-q1"] for query in queries} for name in stages}
     docs = docs or {f"d-{query}": {"title": "", "text": f"def {query}():\n    return 1"} for query in queries}
     provenance = facts | {
-        "command": ["research", "retrieve", "--out", "a b"], "time": "2026-01-02T03:04:05+0000", "seconds": 2.0,
-        "git_commit": "c0ffee", "git_dirty": False, "packages": {"numpy": "2"},
-    }  # fmt: skip
+        "command": ["research", "retrieve", "--out", "a b"],
+        "time": "2026-01-02T03:04:05+0000",
+        "seconds": 2.0,
+        "git_commit": "c0ffee",
+        "git_dirty": False,
+        "packages": {"numpy": "2"},
+    }
     relevant = {query: [f"d-{query}"] for query in queries}
     files = {
         "provenance.json": provenance,
-        "metrics.json": facts | {"queries": len(queries), "documents": 9, "unscorable": [], "notes": {},
-                                 "stages": stages} | more,
+        "metrics.json": facts
+        | {"queries": len(queries), "documents": 9, "unscorable": [], "notes": {}, "stages": stages}
+        | more,
         "examples.json": {"queries": queries, "top": top, "relevant": relevant, "docs": docs},
-    }  # fmt: skip
+    }
     for name, value in files.items():
         (path / name).write_text(json.dumps(value))
     return path
@@ -94,8 +109,17 @@ def test_systems_metrics_and_cost_are_sheets_with_the_numbers_behind_them(two):
     lines = tables.measure(runs)
     systems, metrics, cost = tables.sheets(lines, runs.metric)
     assert [one.name for one in (systems, metrics, cost)] == ["systems", "metrics", "cost"]
-    assert systems.columns == ["system", "nDCG@10", "95% interval", "difference", "its 95% interval", "p (Holm)", "better",
-                               "worse", "ms a query"]  # fmt: skip
+    assert systems.columns == [
+        "system",
+        "nDCG@10",
+        "95% interval",
+        "difference",
+        "its 95% interval",
+        "p (Holm)",
+        "better",
+        "worse",
+        "ms a query",
+    ]
     row = systems.rows[1]
     assert [row[i].text for i in (0, 1, 3, 5, 6, 7, 8)] == ["Dense", ".8750", "+.3750", ".250", "3", "0", "4.00"]
     assert [row[i].value for i in (1, 3, 5, 6, 7, 8)] == [0.875, 0.375, 0.25, 3, 0, 4.0]
@@ -159,8 +183,10 @@ def test_the_same_stage_of_two_runs_is_one_row(two, tmp_path):
 @pytest.mark.parametrize("change", [{"model_hash": "other"}, {"ef": 400}, {"ann_recall@100": 0.9}])
 def test_equal_values_with_another_setting_are_two_rows_named_after_their_runs(tmp_path, change):
     base = {"model_hash": "one", "ef": 200, "ann_recall@100": 0.99}
-    paths = [run_folder(tmp_path / "x", {"dense": stage(A, "Dense", **base)}),
-             run_folder(tmp_path / "y", {"dense": stage(A, "Dense", **base | change)})]  # fmt: skip
+    paths = [
+        run_folder(tmp_path / "x", {"dense": stage(A, "Dense", **base)}),
+        run_folder(tmp_path / "y", {"dense": stage(A, "Dense", **base | change)}),
+    ]
     assert [row.label for row in collect(paths).rows] == ["Dense · x", "Dense · y"]
 
 
@@ -215,11 +241,22 @@ def test_values_of_different_queries_are_never_compared(two, tmp_path):
 
 def test_leaks_skipped_rows_and_unscorable_queries_are_told(tmp_path):
     leaks = {"train": {"query_ids": 0, "query_texts": 2, "documents": 5}, "dev": {"query_ids": 0, "query_texts": 0}}
-    path = run_folder(tmp_path / "r", {"dense": stage(A, "Dense")}, unscorable=["q7"],
-                      notes={"leaks": leaks, "skipped_rows": {"empty text": 3}})  # fmt: skip
+    path = run_folder(
+        tmp_path / "r",
+        {"dense": stage(A, "Dense")},
+        unscorable=["q7"],
+        notes={"leaks": leaks, "skipped_rows": {"empty text": 3}},
+    )
     said = " ".join(notes.notes(collect([path]).folders, []))
-    for part in ("1 query of 4 without any relevant document", "q7", "shares 0 query ids and 2 query texts with train",
-                 "5 documents relevant", "No query of test occurs in the", "3 rows", "3 empty text"):  # fmt: skip
+    for part in (
+        "1 query of 4 without any relevant document",
+        "q7",
+        "shares 0 query ids and 2 query texts with train",
+        "5 documents relevant",
+        "No query of test occurs in the",
+        "3 rows",
+        "3 empty text",
+    ):
         assert part in said
 
 
@@ -227,8 +264,16 @@ def test_leaks_skipped_rows_and_unscorable_queries_are_told(tmp_path):
 
 
 def test_examples_are_three_that_differ_by_new_patterns_first_then_one_none_one_all():
-    hits = {"a": (True, True), "b": (True, False), "c": (True, False), "d": (False, False), "e": (False, True),
-            "f": (True, False), "g": (False, False), "h": (True, True)}  # fmt: skip
+    hits = {
+        "a": (True, True),
+        "b": (True, False),
+        "c": (True, False),
+        "d": (False, False),
+        "e": (False, True),
+        "f": (True, False),
+        "g": (False, False),
+        "h": (True, True),
+    }
     assert examples.choose(hits) == ["b", "e", "c", "d", "a"]
 
 

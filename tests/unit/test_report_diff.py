@@ -66,10 +66,7 @@ def difference(research, *options, code: int = 0) -> dict:
 def test_nothing_changed(place, research):
     found = difference(research, "old", "new")
     assert found["same"]
-    assert (found["study"]["settings"], found["study"]["identical"]) == (
-        16,
-        45,
-    )  # 48 less 1 failed, 1 pruned, 1 missing
+    assert (found["study"]["settings"], found["study"]["identical"]) == (16, 45)  # 48 less 1 failed, 1 pruned, 1 missing
     for name in ("added", "removed", "moved", "breaks", "states", "claims", "made_of", "options", "notes"):
         assert not found["study"][name], name
 
@@ -79,8 +76,13 @@ def test_a_value_of_an_identical_run_that_changed_in_the_last_bit_is_a_break(pla
     add(0, 5e-16)
     assert losses("new", (0,))[0] != before
     (one,) = difference(research, "old", "new", code=1)["study"]["breaks"]
-    assert one == {"run": points()[0], "setting": "r=2 lora_alpha/r=1 lora_dropout=0 lr=0.0001", "metric": "val/loss",
-                   "old": before, "new": losses("new", (0,))[0]}  # fmt: skip
+    assert one == {
+        "run": points()[0],
+        "setting": "r=2 lora_alpha/r=1 lora_dropout=0 lr=0.0001",
+        "metric": "val/loss",
+        "old": before,
+        "new": losses("new", (0,))[0],
+    }
     text = research("report", "--diff", "old", "new").out
     assert "Not the same: 1 value of 1 identical run is another." in text
     assert repr(before) in text
@@ -175,10 +177,7 @@ def test_reports_alone_say_what_the_runs_say(place, research):
     add(40, 1e-6)
     runs = difference(research, "old", "new", "--claims", "claims.yaml", code=1)
     for name in ("old", "new"):
-        assert research("report", name, "--out", f"report_{name}", "--claims", "claims.yaml").code in (
-            0,
-            1,
-        )  # 1: broken
+        assert research("report", name, "--out", f"report_{name}", "--claims", "claims.yaml").code in (0, 1)  # 1: broken
         shutil.rmtree(name)
     for options in ((), ("--claims", "claims.yaml")):
         reports = difference(research, "report_old", "report_new", *options, code=1)
@@ -208,8 +207,9 @@ def test_reports_of_different_metrics_are_compared_by_one_that_both_have(place, 
     assert research("report", "new", "--metric", "val/token_accuracy", "--out", "accuracy").code == 0
     study = difference(research, "old", "accuracy")["study"]
     assert study["metric"] == "val/token_accuracy"
-    assert study["notes"] == ["the earlier report is about val/loss, the later about val/token_accuracy: compared by "
-                              "val/token_accuracy"]  # fmt: skip
+    assert study["notes"] == [
+        "the earlier report is about val/loss, the later about val/token_accuracy: compared by val/token_accuracy"
+    ]
     assert difference(research, "old", "accuracy", "--metric", "val/loss")["study"]["notes"] == []
 
 
@@ -230,10 +230,7 @@ def test_groups_of_other_code_meet_those_of_their_own(place, research):
 def test_a_claim_that_one_report_does_not_make_is_not_claimed_there(place, research):
     Path("claims.yaml").write_text(f"claims:\n  - {GOOD}\n")
     assert research("report", "new", "--out", "claiming", "--claims", "claims.yaml").code == 0
-    for sides, states in (
-        (("old", "claiming"), ("not claimed", "held")),
-        (("claiming", "old"), ("held", "not claimed")),
-    ):
+    for sides, states in ((("old", "claiming"), ("not claimed", "held")), (("claiming", "old"), ("held", "not claimed"))):
         (claim,) = difference(research, *sides)["study"]["claims"]
         assert (claim["claim"], claim["old"], claim["new"]) == (GOOD, *states)
 
@@ -247,9 +244,7 @@ def test_where_nothing_can_be_compared_the_conclusions_are_not_called_the_same(p
         if Path("new", one, "metrics.json").exists():
             add(i, 0.5 + i / 100, code="other")
     found = difference(research, "old", "new")
-    assert (
-        found["verdict"] == "Nothing could be contradicted: no identical run is in both, and no setting can be tested."
-    )
+    assert found["verdict"] == "Nothing could be contradicted: no identical run is in both, and no setting can be tested."
     assert found["compared"] == 0
     assert "The same conclusions." not in research("report", "--diff", "old", "new").out
 
@@ -261,16 +256,33 @@ def kept(*made_of: str) -> list[Kept]:
 COMMIT = "1bc271306c8dc5eb1c0c47be6d2120ead19cb5d5"
 
 
-@pytest.mark.parametrize(("old", "new", "changed", "says"), [
-    (("", "c1", "b1"), ("", "c2", "b1"), {"code": (["c1"], ["c2"])}, []),
-    (('{"train": "t"}', "c", "b"), ('{"train": "t", "other": "o"}', "c", "b"), {"data.other": ([], ["o"])}, []),
-    (('{"train": "t"}', "c", "b"), ("", "c", ""), {}, ["data and base are not recorded in the later report"]),
-    (("", "unsaid", "b"), ("", "c", "b"), {}, ["code is not recorded in the earlier report"]),
-    (("", "44bfd18097c4aaaa", ""), ("", COMMIT, ""), {},
-     ["code is the package's fingerprint in the earlier report (44bfd18097c4) and git's commit in the later (1bc271306c8d)"]),
-    (("", f"{COMMIT} {COMMIT[::-1]}", ""), ("", "44bfd18097c4aaaa", ""), {},
-     ["code is git's commit in the earlier report (1bc271306c8d) and the package's fingerprint in the later (44bfd18097c4)"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("old", "new", "changed", "says"),
+    [
+        (("", "c1", "b1"), ("", "c2", "b1"), {"code": (["c1"], ["c2"])}, []),
+        (('{"train": "t"}', "c", "b"), ('{"train": "t", "other": "o"}', "c", "b"), {"data.other": ([], ["o"])}, []),
+        (('{"train": "t"}', "c", "b"), ("", "c", ""), {}, ["data and base are not recorded in the later report"]),
+        (("", "unsaid", "b"), ("", "c", "b"), {}, ["code is not recorded in the earlier report"]),
+        (
+            ("", "44bfd18097c4aaaa", ""),
+            ("", COMMIT, ""),
+            {},
+            [
+                "code is the package's fingerprint in the earlier report (44bfd18097c4) and git's commit in the later "
+                "(1bc271306c8d)"
+            ],
+        ),
+        (
+            ("", f"{COMMIT} {COMMIT[::-1]}", ""),
+            ("", "44bfd18097c4aaaa", ""),
+            {},
+            [
+                "code is git's commit in the earlier report (1bc271306c8d) and the package's fingerprint in the later "
+                "(44bfd18097c4)"
+            ],
+        ),
+    ],
+)
 def test_what_one_side_does_not_record_is_no_change(old, new, changed, says):
     """W&B's logs know the commit, our folders the fingerprint of the code; and neither is another's change."""
     notes: list[str] = []
@@ -314,10 +326,7 @@ def test_systems_of_which_none_is_in_both_contradict_nothing(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     run_folder(Path("old"), {"bm25": stage(A, "BM25")})
     run_folder(Path("new"), {"dense": stage(B, "Dense")})
-    assert (
-        difference(research, "old", "new")["verdict"]
-        == "Nothing could be contradicted: no identical system is in both."
-    )
+    assert difference(research, "old", "new")["verdict"] == "Nothing could be contradicted: no identical system is in both."
     run_folder(Path("more"), {"bm25": stage(A, "BM25"), "dense": stage(B, "Dense")})
     assert difference(research, "old", "more")["verdict"] == "The same conclusions."
 
@@ -357,22 +366,29 @@ def test_out_holds_the_text_the_numbers_and_the_tables_and_is_written_again(plac
 
 
 @pytest.mark.sample(4)
-@pytest.mark.parametrize(("options", "says"), [
-    (("old",), "--diff has 1 folder; expected two"), (("old", "new", "old"), "--diff has 3 folders; expected two"),
-    (("old", "nowhere"), "nowhere does not exist; expected a folder that"),
-    (("old", "systems"), "old holds trainings, systems systems; expected two of one kind"),
-    (("old", "new", "--metric", "val/x"), "no finished run has val/x"),
-    (("old", "new", "--baseline", "r=2"), "--baseline r=2 is of one report"),
-    (("old", "new", "--wandb", "me/p"), "--wandb and --dry-run are of one report"),
-    (("old", "new", "--dry-run"), "--wandb and --dry-run are of one report"),
-    (("old", "new", "--claims", "nowhere.yaml"), "nowhere.yaml cannot be read"),
-    (("systems", "systems", "--claims", "claims.yaml"), "is about trainings, and systems has none"),
-    (("systems", "elsewhere"), "the systems were measured on different data: beir:x split test (data d1) in systems"),
-    (("old", "earlier"), "earlier/report.json says nothing of its runs"),
-    (("old", "foreign"), "foreign/report.json is no report's"), (("old", "claims.yaml"), "claims.yaml is a file"),
-    (("old", "unlike"), "the reports have no metric in common"), (("old", "apart"), "the reports have no setting in common"),
-    (("old", "new", "--out", "old"), "holds files but no diff.json"), (("old", "new", "--out", "claims.yaml"), "is a file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("old",), "--diff has 1 folder; expected two"),
+        (("old", "new", "old"), "--diff has 3 folders; expected two"),
+        (("old", "nowhere"), "nowhere does not exist; expected a folder that"),
+        (("old", "systems"), "old holds trainings, systems systems; expected two of one kind"),
+        (("old", "new", "--metric", "val/x"), "no finished run has val/x"),
+        (("old", "new", "--baseline", "r=2"), "--baseline r=2 is of one report"),
+        (("old", "new", "--wandb", "me/p"), "--wandb and --dry-run are of one report"),
+        (("old", "new", "--dry-run"), "--wandb and --dry-run are of one report"),
+        (("old", "new", "--claims", "nowhere.yaml"), "nowhere.yaml cannot be read"),
+        (("systems", "systems", "--claims", "claims.yaml"), "is about trainings, and systems has none"),
+        (("systems", "elsewhere"), "the systems were measured on different data: beir:x split test (data d1) in systems"),
+        (("old", "earlier"), "earlier/report.json says nothing of its runs"),
+        (("old", "foreign"), "foreign/report.json is no report's"),
+        (("old", "claims.yaml"), "claims.yaml is a file"),
+        (("old", "unlike"), "the reports have no metric in common"),
+        (("old", "apart"), "the reports have no setting in common"),
+        (("old", "new", "--out", "old"), "holds files but no diff.json"),
+        (("old", "new", "--out", "claims.yaml"), "is a file"),
+    ],
+)
 def test_what_cannot_be_compared_is_refused_and_nothing_is_written(options, says, place, research):
     Path("claims.yaml").write_text(CLAIMS)
     run_folder(Path("systems"), {"bm25": stage(A, "BM25")})
@@ -387,8 +403,12 @@ def test_what_cannot_be_compared_is_refused_and_nothing_is_written(options, says
     unlike["metric"] = "val/mrr@10"
     for group in apart["groups"]:
         group["options"]["model.adapter.r"] = 999
-    made = {"earlier": report | {"study": {"metric": "val/loss"}}, "foreign": {"verb": "other"},
-            "unlike": report | {"study": unlike}, "apart": report | {"study": apart}}  # fmt: skip
+    made = {
+        "earlier": report | {"study": {"metric": "val/loss"}},
+        "foreign": {"verb": "other"},
+        "unlike": report | {"study": unlike},
+        "apart": report | {"study": apart},
+    }
     for name, value in made.items():
         Path(name).mkdir()
         Path(name, "report.json").write_text(json.dumps(value))
@@ -396,6 +416,4 @@ def test_what_cannot_be_compared_is_refused_and_nothing_is_written(options, says
     result = research("report", "--diff", *options)
     assert (result.code, result.out) == (2, ""), result.out
     assert says in result.err
-    assert {
-        path: path.read_bytes() for path in Path().rglob("*") if path.is_file() and "cache" not in path.parts
-    } == before
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file() and "cache" not in path.parts} == before

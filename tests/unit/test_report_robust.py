@@ -24,8 +24,21 @@ from research.report.study import collect, factors
 from tests.synthetic_runs import write_study
 from tests.unit.test_study import grid
 
-NAUGHTY = ["\u202eder", "a\u200bb", "\x1b[31mred", "\x07", "a\x00b", "\uffff", "a\u2028b", "a\u2029b", "\x85", "\ud800", "=1+1",
-           "中文", "文中"]  # fmt: skip
+NAUGHTY = [
+    "\u202eder",
+    "a\u200bb",
+    "\x1b[31mred",
+    "\x07",
+    "a\x00b",
+    "\uffff",
+    "a\u2028b",
+    "a\u2029b",
+    "\x85",
+    "\ud800",
+    "=1+1",
+    "中文",
+    "文中",
+]
 
 
 def deep(levels: int) -> dict:
@@ -52,8 +65,13 @@ def test_figures_of_names_with_control_characters_are_drawn():
     """They ended the process, by SIGABRT; a line separator in a heatmap's factor ended in a traceback."""
     import xml.etree.ElementTree as tree
 
-    runs = [one._replace(options=one.options | {"model.adapter.r": NAUGHTY[2 + i % 5], "data.limit": NAUGHTY[7 + i % 3]},
-                         name=f"{one.name}\x1b{i}") for i, one in enumerate(grid())]  # fmt: skip
+    runs = [
+        one._replace(
+            options=one.options | {"model.adapter.r": NAUGHTY[2 + i % 5], "data.limit": NAUGHTY[7 + i % 3]},
+            name=f"{one.name}\x1b{i}",
+        )
+        for i, one in enumerate(grid())
+    ]
     found = study(runs, "val/loss", factors(runs))
     drawn = figures(found, lambda run: [], importance(found))
     assert drawn
@@ -64,12 +82,27 @@ def test_figures_of_names_with_control_characters_are_drawn():
     assert any("\\x1b" in svg(figure) for figure in drawn)
 
 
-@pytest.mark.parametrize(("value", "expected"), [
-    ("=1+1", "'=1+1"), ("+A1", "'+A1"), ("-A1", "'-A1"), ("@SUM(A1)", "'@SUM(A1)"), ("  =1", "'  =1"), ("\t=1", "'\t=1"),
-    ("＝1+1", "'＝1+1"), ("\u200b=1", "'\u200b=1"),
-    ("-1.5", "-1.5"), ("+3e-4", "+3e-4"), (-1.5, -1.5), (True, True), ("a=b", "a=b"), ("", ""), ("\r=1", "'\n=1"),
-    ("a\rb", "a\nb"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+A1", "'+A1"),
+        ("-A1", "'-A1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("  =1", "'  =1"),
+        ("\t=1", "'\t=1"),
+        ("＝1+1", "'＝1+1"),
+        ("\u200b=1", "'\u200b=1"),
+        ("-1.5", "-1.5"),
+        ("+3e-4", "+3e-4"),
+        (-1.5, -1.5),
+        (True, True),
+        ("a=b", "a=b"),
+        ("", ""),
+        ("\r=1", "'\n=1"),
+        ("a\rb", "a\nb"),
+    ],
+)
 def test_no_cell_of_a_csv_is_a_formula(value, expected, tmp_path):
     assert inert(value) == expected
     sheet = Sheet("s", "t", ["=head", "n"], [[Cell("x", value), Cell("1", 1)]], [])
@@ -80,10 +113,7 @@ def test_no_cell_of_a_csv_is_a_formula(value, expected, tmp_path):
 
 def test_the_tidy_table_has_no_formula_either(tmp_path):
     link = '=HYPERLINK("http://x","y")'
-    runs = [
-        one._replace(name=link, error="@x", options=one.options | {"model.model": link, "+o": "-1"})
-        for one in grid()[:2]
-    ]
+    runs = [one._replace(name=link, error="@x", options=one.options | {"model.model": link, "+o": "-1"}) for one in grid()[:2]]
     write_tidy(tmp_path, runs)
     with open(tmp_path / "runs.csv", newline="") as stream:
         first = next(csv.DictReader(stream))
@@ -102,18 +132,7 @@ def test_latex_holds_nothing_that_pdflatex_has_no_glyph_for(text):
 
 
 def test_latex_tells_labels_apart_that_it_has_no_letters_for():
-    names = [
-        "中文",
-        "文中",
-        "ключ",
-        "plain",
-        "ð",
-        "dh",
-        "caf\u00e9",
-        unicodedata.normalize("NFD", "naïve"),
-        "a\x1bb",
-        "a\x00b",
-    ]
+    names = ["中文", "文中", "ключ", "plain", "ð", "dh", "caf\u00e9", unicodedata.normalize("NFD", "naïve"), "a\x1bb", "a\x00b"]
     sheet = Sheet("s", "t", ["name", "n"], [[Cell(name), Cell("1")] for name in names], [])
     text = latex.render(sheet)
     rows = re.findall(r"^(.*) & 1 \\\\$", text, re.M)
@@ -135,9 +154,7 @@ def test_a_nested_configuration_costs_its_own_run_alone(levels, tmp_path):
         records = run_records(name, {"lr": 0.1}, rows)
         if name == "bad":
             for record in records:
-                for item in (
-                    record.run.config.update if record.WhichOneof("record_type") == "run" else record.config.update
-                ):
+                for item in record.run.config.update if record.WhichOneof("record_type") == "run" else record.config.update:
                     item.value_json = text
         write_log(tmp_path / f"run-{name}.wandb", records)
     assert "JSON" in read_log(tmp_path / "run-bad.wandb").damage
@@ -172,13 +189,16 @@ def damaged(study_folder, tmp_path, **files):
     return tmp_path / "s", runs
 
 
-@pytest.mark.parametrize(("name", "change", "says"), [
-    ("metrics_json", {"metrics": {"loss": 10**400}}, "metrics.loss is 1000"),
-    ("metrics_json", {"answers": {"0": "x"}}, 'answers.0 is "x"'),
-    ("metrics_json", {"answers": {"0": {"prompt": ["x"]}}}, "answers.0 is {"),
-    ("provenance_json", {"fingerprint": [3]}, "fingerprint is"),
-    ("provenance_json", {"earlier_fingerprints": "abc"}, 'earlier_fingerprints is "abc"'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("metrics_json", {"metrics": {"loss": 10**400}}, "metrics.loss is 1000"),
+        ("metrics_json", {"answers": {"0": "x"}}, 'answers.0 is "x"'),
+        ("metrics_json", {"answers": {"0": {"prompt": ["x"]}}}, "answers.0 is {"),
+        ("provenance_json", {"fingerprint": [3]}, "fingerprint is"),
+        ("provenance_json", {"earlier_fingerprints": "abc"}, 'earlier_fingerprints is "abc"'),
+    ],
+)
 def test_a_file_of_another_form_is_refused_by_its_name(name, change, says, synthetic, tmp_path):
     folder, runs = damaged(synthetic, tmp_path, **{name: change})
     with pytest.raises(UserError) as error:
@@ -191,16 +211,20 @@ def test_a_file_of_another_form_is_refused_by_its_name(name, change, says, synth
 def test_a_report_of_odd_files_is_made(synthetic, tmp_path, research):
     """Sets and lists where mappings stand, a ledger's line of other types, a title that is written from right to left."""
     config = next(synthetic.glob("*/config.yaml")).read_text()
-    folder, runs = damaged(synthetic, tmp_path, metrics_json={"trained": None}, config_yaml=(
-        config.replace("workers: 0", "workers: 0\n    odd: !!set {a, b}\n    day: [2026-01-01, {at: 2026-01-01}]")
-    ), provenance_json={"earlier_fingerprints": None})  # fmt: skip
+    folder, runs = damaged(
+        synthetic,
+        tmp_path,
+        metrics_json={"trained": None},
+        config_yaml=(
+            config.replace("workers: 0", "workers: 0\n    odd: !!set {a, b}\n    day: [2026-01-01, {at: 2026-01-01}]")
+        ),
+        provenance_json={"earlier_fingerprints": None},
+    )
     (runs[3] / "config.yaml").write_text("model: {class_path: x, init_args: [1]}\nseed_everything: 7\n")
     (folder / "sweep.json").write_text("[1]")
     (runs[4] / "metrics.json").unlink()
     with open(folder / "ledger.jsonl", "a") as stream:
-        stream.write(
-            f'{{"point": "{runs[4].name}", "state": ["x"], "error": {{}}}}\n{{"point": ["x"], "state": "done"}}\n'
-        )
+        stream.write(f'{{"point": "{runs[4].name}", "state": ["x"], "error": {{}}}}\n{{"point": ["x"], "state": "done"}}\n')
     (tmp_path / "spec.yaml").write_text('title: "a\\u202eb\\u200bc"\n')
     result = research("report", folder, "--out", tmp_path / "out", "--spec", tmp_path / "spec.yaml", "--json")
     assert result.code == 0, result.err

@@ -78,8 +78,10 @@ def test_every_point_is_a_row_of_the_tidy_table(sweep, tmp_path, research):
 
 def test_a_study_s_report_does_not_wait_for_torch(sweep, tmp_path):
     """Learning curves are read by the report, not through the trainer's room, whose imports take seconds."""
-    code = ("import sys; from research.cli import main; main(sys.argv[1:]); "
-            "print(sorted({'torch', 'transformers', 'lightning', 'datasets'} & sys.modules.keys()))")  # fmt: skip
+    code = (
+        "import sys; from research.cli import main; main(sys.argv[1:]); "
+        "print(sorted({'torch', 'transformers', 'lightning', 'datasets'} & sys.modules.keys()))"
+    )
     command = [sys.executable, "-c", code, "report", str(sweep), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -32,36 +32,146 @@ from tests.synthetic_runs import write_study
 from tests.unit.test_study import NOISE, made, run
 
 
-@pytest.mark.parametrize("name", [
-    "val/loss", "loss/val", "Loss/train", "val/loss_epoch", "val_loss_epoch", "train/loss_step", "val-loss", "val loss",
-    "valLoss", "Val Loss", "loss_val", "val/loss/dataloader_idx_0", "eval_loss", "val.loss", "loss.min", "val/error_rate",
-    "eval/ppl", "eval/cross_entropy", "logloss", "val_log_loss", "xent", "brier", "ECE", "mape", "FID", "eval/ter", "eer",
-    "bits_per_char", "latency_ms", "regret", "test/latency", "val/rmse_mean",
-    "neg_log_likelihood", "negative_log_likelihood", "loss_total", "loss_ce", "kl_div", "epoch_time", "gpu_memory_gb",
-    "latency_p95", "error_top5", "top-5 error", "word_perplexity,none", "false_positive_rate", "miss_rate", "mean_rank", "MedR",
-    "bits_per_dim", "lpips", "rmsle", "ms_per_query", "n_parameters", "hallucination_rate", "loss_bbox", "accuracy_error",
-    "brier_score", "accuracy_drop",
-    "val/reward_rejected", "val/kl", "test/other_loss", "val/perplexity", "MSE", "val/l1_loss@10",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "val/loss",
+        "loss/val",
+        "Loss/train",
+        "val/loss_epoch",
+        "val_loss_epoch",
+        "train/loss_step",
+        "val-loss",
+        "val loss",
+        "valLoss",
+        "Val Loss",
+        "loss_val",
+        "val/loss/dataloader_idx_0",
+        "eval_loss",
+        "val.loss",
+        "loss.min",
+        "val/error_rate",
+        "eval/ppl",
+        "eval/cross_entropy",
+        "logloss",
+        "val_log_loss",
+        "xent",
+        "brier",
+        "ECE",
+        "mape",
+        "FID",
+        "eval/ter",
+        "eer",
+        "bits_per_char",
+        "latency_ms",
+        "regret",
+        "test/latency",
+        "val/rmse_mean",
+        "neg_log_likelihood",
+        "negative_log_likelihood",
+        "loss_total",
+        "loss_ce",
+        "kl_div",
+        "epoch_time",
+        "gpu_memory_gb",
+        "latency_p95",
+        "error_top5",
+        "top-5 error",
+        "word_perplexity,none",
+        "false_positive_rate",
+        "miss_rate",
+        "mean_rank",
+        "MedR",
+        "bits_per_dim",
+        "lpips",
+        "rmsle",
+        "ms_per_query",
+        "n_parameters",
+        "hallucination_rate",
+        "loss_bbox",
+        "accuracy_error",
+        "brier_score",
+        "accuracy_drop",
+        "val/reward_rejected",
+        "val/kl",
+        "test/other_loss",
+        "val/perplexity",
+        "MSE",
+        "val/l1_loss@10",
+    ],
+)
 def test_less_is_better_of_losses_however_a_program_names_them(name):
     assert is_lower(name)
 
 
-@pytest.mark.parametrize("name", [
-    "val/accuracy", "accuracy/val", "val/rouge_l", "ndcg@10", "val/mrr@10", "val/reward_chosen", "val/loss_scale_ok", "eval/f1",
-    "token_accuracy", "win_rate", "val/reward_margin", "", "neg_mean_squared_error", "neg_log_loss", "negative_recall",
-    "ERR@20", "recip_rank", "mean_reciprocal_rank", "tokens_per_second", "loss_scale", "f1_macro", "acc_norm,none", "chrF++",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "val/accuracy",
+        "accuracy/val",
+        "val/rouge_l",
+        "ndcg@10",
+        "val/mrr@10",
+        "val/reward_chosen",
+        "val/loss_scale_ok",
+        "eval/f1",
+        "token_accuracy",
+        "win_rate",
+        "val/reward_margin",
+        "",
+        "neg_mean_squared_error",
+        "neg_log_loss",
+        "negative_recall",
+        "ERR@20",
+        "recip_rank",
+        "mean_reciprocal_rank",
+        "tokens_per_second",
+        "loss_scale",
+        "f1_macro",
+        "acc_norm,none",
+        "chrF++",
+    ],
+)
 def test_more_is_better_of_scores_and_taken_for_better_of_all_else(name):
     assert not is_lower(name)
 
 
-@pytest.mark.parametrize("name", [
-    "chrF++", "mIoU", "F1Score", "F1-score", "f1_macro", "f1_weighted", "BLEU-4", "rougeL_fmeasure", "recall_at_10",
-    "ndcg_cut_10", "map_cut_100", "P_10/recall_1000", "acc_norm,none", "exact_match,strict-match", "roc_auc_score", "acc_top1",
-    "samples_per_second", "eval_steps_per_second", "hit_rate", "success_rate", "pass@1", "R2Score", "err@20", "mAP", "Acc@1",
-    "negative_recall", "neg_root_mean_squared_error", "recip_rank", "average_precision", "bert_score", "throughput",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chrF++",
+        "mIoU",
+        "F1Score",
+        "F1-score",
+        "f1_macro",
+        "f1_weighted",
+        "BLEU-4",
+        "rougeL_fmeasure",
+        "recall_at_10",
+        "ndcg_cut_10",
+        "map_cut_100",
+        "P_10/recall_1000",
+        "acc_norm,none",
+        "exact_match,strict-match",
+        "roc_auc_score",
+        "acc_top1",
+        "samples_per_second",
+        "eval_steps_per_second",
+        "hit_rate",
+        "success_rate",
+        "pass@1",
+        "R2Score",
+        "err@20",
+        "mAP",
+        "Acc@1",
+        "negative_recall",
+        "neg_root_mean_squared_error",
+        "recip_rank",
+        "average_precision",
+        "bert_score",
+        "throughput",
+    ],
+)
 def test_names_of_other_programs_tell_that_more_is_better(name):
     """Said, and not guessed: a guess is a warning on the page."""
     assert direction(name) == "higher"
@@ -115,27 +225,34 @@ def test_a_full_design_of_equal_values_has_no_f_test():
 def test_shares_of_variance_have_no_unit():
     """A forest splits no node whose variance is below 2e-16: values around 1e-9 looked constant."""
     settings = ((4, 8), (8, 16), (8, 32), (4, 64), (16, 8))
-    found = [importance(made([run(r, a, s, unit * (1 + r / 8 + a / 40 + NOISE[s])) for r, a in settings for s in range(3)]))
-             for unit in (1.0, 1e-9, 1e140)]  # fmt: skip
+    found = [
+        importance(made([run(r, a, s, unit * (1 + r / 8 + a / 40 + NOISE[s])) for r, a in settings for s in range(3)]))
+        for unit in (1.0, 1e-9, 1e140)
+    ]
     assert [one.kind for one in found] == ["forest"] * 3
     for one in found[1:]:
         assert [share.label for share in one.shares] == [share.label for share in found[0].shares]
-        assert [share.share for share in one.shares] == pytest.approx(
-            [share.share for share in found[0].shares], abs=0.05
-        )
+        assert [share.share for share in one.shares] == pytest.approx([share.share for share in found[0].shares], abs=0.05)
 
 
 def test_a_factor_of_which_the_lines_drawn_have_one_value_keeps_its_axis():
     groups = [Group(f"g{i}", {"kind": "a" if i < 205 else "b", "r": i}, [], {0: float(i)}, {}) for i in range(210)]
-    ticks = [layer["data"]["values"] for layer in parallel(Study("val/loss", False, groups, ["kind", "r"], [])).spec["layer"]
-             if layer["mark"].get("shape") == "stroke"]  # fmt: skip
+    ticks = [
+        layer["data"]["values"]
+        for layer in parallel(Study("val/loss", False, groups, ["kind", "r"], [])).spec["layer"]
+        if layer["mark"].get("shape") == "stroke"
+    ]
     assert [one for one in ticks[0] if one["axis"] == 0] == [{"axis": 0, "at": 1.0, "text": "a"}]
 
 
 def test_figures_of_an_infinite_level_are_json():
     """`gradient_clip_val: .inf` is a value like others; the page's scripts read its figures as JSON."""
-    runs = [run(r, 4, s, 1.0 + r / 8 + NOISE[s], options={"clip": clip})
-            for r in (4, 8) for clip in (1.0, 2.0, math.inf) for s in range(3)]  # fmt: skip
+    runs = [
+        run(r, 4, s, 1.0 + r / 8 + NOISE[s], options={"clip": clip})
+        for r in (4, 8)
+        for clip in (1.0, 2.0, math.inf)
+        for s in range(3)
+    ]
     found = made(runs)
     drawn = figures(found, lambda one: [], importance(found))
     assert "parallel" in [one.name for one in drawn]
@@ -145,9 +262,16 @@ def test_figures_of_an_infinite_level_are_json():
 
 def test_columns_of_one_name_are_two_columns():
     """Of W&B: an option `loss` beside a metric `loss`, a metric `error`, options `state` and `system`."""
-    entries = [of_run(run(4, 4, s, options={"loss": kind, "state": kind, "system": kind})._replace(
-        metrics={"loss": 1.0 + s, "error": 0.5 + s}, facts={"loss": 3.0 + s}, history=lambda metric: []), read_lines, False)
-        for s, kind in enumerate(("mse", "mae"))]  # fmt: skip
+    entries = [
+        of_run(
+            run(4, 4, s, options={"loss": kind, "state": kind, "system": kind})._replace(
+                metrics={"loss": 1.0 + s, "error": 0.5 + s}, facts={"loss": 3.0 + s}, history=lambda metric: []
+            ),
+            read_lines,
+            False,
+        )
+        for s, kind in enumerate(("mse", "mae"))
+    ]
     found = data(entries, "error", False, ["loss"], [[], []])
     ids = [column["id"] for column in found["columns"]]
     assert len(ids) == len({*ids})
@@ -167,22 +291,14 @@ def test_the_goal_of_a_study_is_that_of_its_column():
 
 
 def test_a_metric_called_error_leaves_the_errors_in_the_tidy_table():
-    found = tidy(
-        [run(4, 4, 0, state="failed", error="no room"), run(4, 4, 1)._replace(metrics={"error": 0.5, "seed": 7.0})]
-    )
+    found = tidy([run(4, 4, 0, state="failed", error="no room"), run(4, 4, 1)._replace(metrics={"error": 0.5, "seed": 7.0})])
     assert (found["error"], found["metric.error"]) == (["no room", ""], [None, 0.5])
     assert (found["seed"], found["metric.seed"]) == ([0, 1], [None, 7.0])
 
 
 def test_figures_are_of_the_runs_that_the_tables_count():
     """Of r = 4 seed 0 there twice, seed 1, and seed 2 that diverged: the curve is the mean of 1 and 3, not of 1, 1, 3 and 9."""
-    runs = [
-        run(4, 4, 0, 1.0),
-        run(4, 4, 0, 1.0, name="copy"),
-        run(4, 4, 1, 3.0),
-        run(4, 4, 2, math.nan),
-        run(8, 4, 0, 2.0),
-    ]
+    runs = [run(4, 4, 0, 1.0), run(4, 4, 0, 1.0, name="copy"), run(4, 4, 1, 3.0), run(4, 4, 2, math.nan), run(8, 4, 0, 2.0)]
     runs = [one._replace(facts={"seconds": {0: 10.0, 1: 30.0, 2: 90.0}[one.seed]}) for one in runs]
     runs[-1] = runs[-1]._replace(facts={"seconds": 7.0})
     found = made(runs)
@@ -201,8 +317,12 @@ def test_a_step_that_a_resumed_run_took_again_counts_once():
 
 
 def test_tables_of_factors_whose_names_look_alike_are_files_of_their_own():
-    runs = [run(4, 4, s, 1.0 + NOISE[s] + 0.1 * i + 0.2 * k, options={"α": i, "β": k})
-            for i in (1, 2) for k in (1, 2) for s in range(3)]  # fmt: skip
+    runs = [
+        run(4, 4, s, 1.0 + NOISE[s] + 0.1 * i + 0.2 * k, options={"α": i, "β": k})
+        for i in (1, 2)
+        for k in (1, 2)
+        for s in range(3)
+    ]
     found = made(runs)
     named = distinct([by_factor(found, name) for name in found.factors])
     assert [one.name for one in named] == ["by_α", "by_β-2"]
@@ -228,10 +348,7 @@ def test_a_negative_share_has_a_true_minus_sign():
 def test_the_interval_of_an_equivalence_is_called_by_its_level():
     """1 − 2α: of p < .01 it is 98%."""
     found = made([run(r, 4, s, 1.0 + NOISE[s]) for r in (4, 8) for s in range(3)])
-    for text, level in (
-        ("r=4 is equivalent to r=8 within .5", "90%"),
-        ("r=4 is equivalent to r=8 within .5, p < .01", "98%"),
-    ):
+    for text, level in (("r=4 is equivalent to r=8 within .5", "90%"), ("r=4 is equivalent to r=8 within .5, p < .01", "98%")):
         (verdict,) = check([parse(text, "val/loss", "f")], {"val/loss": found})
         assert f"; {level} interval [" in verdict.words
 
@@ -258,8 +375,11 @@ def test_a_study_is_reported_without_scikit_learn(monkeypatch, capsys):
 
 
 def test_settings_that_cannot_be_paired_are_said():
-    runs = [one for one in (run(r, 4, s, 1.0 + r / 8 + NOISE[s]) for r in (4, 8, 16) for s in range(3))
-            if (one.seed, one.options["model.adapter.r"]) != (2, 16)]  # fmt: skip
+    runs = [
+        one
+        for one in (run(r, 4, s, 1.0 + r / 8 + NOISE[s]) for r in (4, 8, 16) for s in range(3))
+        if (one.seed, one.options["model.adapter.r"]) != (2, 16)
+    ]
     notes = results(made(runs), paired=True).notes
     assert "Not tested, since a pair of runs is lacking (other seeds than r=4): r=16." in notes
     assert not any(note.startswith("Not tested") for note in results(made(runs)).notes)

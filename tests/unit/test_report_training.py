@@ -21,34 +21,50 @@ LOSSES = [0.5, 0.75, 0.25, 0.5]
 VALUES = {0: 0.25, 2: 0.5, 4: 0.375}  # the best at step 2
 
 
-def fit_folder(path: Path, losses: list[float] = LOSSES, values: dict[int, float] = VALUES, finished: bool = True,
-               model: dict | None = None, data: dict | None = None,
-               temperature: list[float] | None = None) -> Path:  # fmt: skip
+def fit_folder(
+    path: Path,
+    losses: list[float] = LOSSES,
+    values: dict[int, float] = VALUES,
+    finished: bool = True,
+    model: dict | None = None,
+    data: dict | None = None,
+    temperature: list[float] | None = None,
+) -> Path:
     """A run folder as `research fit` leaves it: a step takes 2 s, a validation 1 s."""
     path.mkdir(parents=True)
     config = {
-        "monitor": "val/mrr@10", "trainer": {"devices": 1},
+        "monitor": "val/mrr@10",
+        "trainer": {"devices": 1},
         "model": {"init_args": {"model": "some/base", "optimisation": {"lr": 1e-4, "accumulate": 2}} | (model or {})},
-        "data": {"init_args": {"train": "beir:x", "train_split": "train", "val_split": "dev", "batch_size": 8}
-                 | (data or {})},
-    }  # fmt: skip
-    provenance = {"command": ["research", "fit", "-c", "a b.yaml"], "git_commit": "c0ffee", "git_dirty": False, "seed": 3,
-                  "made_of": "m", "model_hash": "h0", "data": {"train": "t0", "queries": 9, "examples": 1234}}  # fmt: skip
+        "data": {"init_args": {"train": "beir:x", "train_split": "train", "val_split": "dev", "batch_size": 8} | (data or {})},
+    }
+    provenance = {
+        "command": ["research", "fit", "-c", "a b.yaml"],
+        "git_commit": "c0ffee",
+        "git_dirty": False,
+        "seed": 3,
+        "made_of": "m",
+        "model_hash": "h0",
+        "data": {"train": "t0", "queries": 9, "examples": 1234},
+    }
     lines, clock = [], 0
     for step in range(len(losses) + 1):
         if step:
             clock += 2
             rest = {"train/temperature": temperature[step - 1]} if temperature else {}
-            lines.append(
-                {"step": step, "train/loss": losses[step - 1], "train/lr": 2.5e-5 * step, **rest, "seconds": clock}
-            )
+            lines.append({"step": step, "train/loss": losses[step - 1], "train/lr": 2.5e-5 * step, **rest, "seconds": clock})
         if step in values:
             clock += 1
             lines.append({"step": step, "val/mrr@10": values[step], "seconds": clock})
     trained = {step: value for step, value in values.items() if step}
     best = max(trained, key=trained.get, default=len(losses))
-    metrics = {"kind": "fit", "monitor": "val/mrr@10", "step": best, "untrained": None,
-               "metrics": {"mrr@10": trained[best]} if trained else {}}  # fmt: skip
+    metrics = {
+        "kind": "fit",
+        "monitor": "val/mrr@10",
+        "step": best,
+        "untrained": None,
+        "metrics": {"mrr@10": trained[best]} if trained else {},
+    }
     metrics |= {"finished": True, "steps": len(losses), "seconds": 70.2} if finished else {}
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     (path / "provenance.json").write_text(json.dumps(provenance))
@@ -69,9 +85,15 @@ def test_a_training_is_told_in_one_line(tmp_path):
     assert training_words.result(training) == "MRR@10 on dev .5000 at step 2 of 4; untrained .2500 (+.2500)."
     # 8 queries · 2 batches a step over 2 s; at step 3 a validation's second is in it, which the median leaves out
     assert training_words.facts(training) == [
-        "from some/base", "on beir:x train, 1,234 examples", "4 steps of 8", "1 min 10 s", "8 examples/s", "lr peak 1e−4",
-        "temperature .05 to .03", "seed 3",
-    ]  # fmt: skip
+        "from some/base",
+        "on beir:x train, 1,234 examples",
+        "4 steps of 8",
+        "1 min 10 s",
+        "8 examples/s",
+        "lr peak 1e−4",
+        "temperature .05 to .03",
+        "seed 3",
+    ]
     assert training_words.state(training) == ""
 
 
@@ -81,9 +103,7 @@ def test_an_unfinished_training_says_where_it_stands(tmp_path):
         stream.write('{"step": 5, "train/lo')  # a line that a killed process left
     training = read(path)
     assert training_words.state(training) == "unfinished at step 4"
-    assert training_words.result(training) == (
-        "MRR@10 on dev .5000 at step 2 of 4, the best so far; untrained .2500 (+.2500)."
-    )
+    assert training_words.result(training) == ("MRR@10 on dev .5000 at step 2 of 4, the best so far; untrained .2500 (+.2500).")
     (path / "metrics.json").unlink()  # nothing was better than untrained yet, or the folder is young: the curve decides
     assert read(path).best == (2, 0.5)
 
@@ -140,19 +160,10 @@ def test_a_loss_that_is_not_finite_is_counted_not_drawn(tmp_path):
 
 def test_a_retriever_is_found_by_the_end_of_its_path(tmp_path):
     training = read(fit_folder(tmp_path / "runs" / "de"))
-    named = [
-        str(tmp_path / "runs/de"),
-        "runs/de/model",
-        "de",
-        "../runs/de",
-        "runs/other",
-        "pkg:x/de",
-        "bm25",
-        ".",
-        None,
-    ]
-    rows = collect([run_folder(tmp_path / f"r{i}", {"dense": stage(A, f"row {i}", model=name)})
-                    for i, name in enumerate(named)]).rows  # fmt: skip
+    named = [str(tmp_path / "runs/de"), "runs/de/model", "de", "../runs/de", "runs/other", "pkg:x/de", "bm25", ".", None]
+    rows = collect(
+        [run_folder(tmp_path / f"r{i}", {"dense": stage(A, f"row {i}", model=name)}) for i, name in enumerate(named)]
+    ).rows
     assert training_words.used_in(training, rows) == [0, 1, 2, 3]
 
 
@@ -178,7 +189,7 @@ def test_a_retriever_is_found_by_the_end_of_its_path(tmp_path):
         ("config.yaml", "[]", r"config\.yaml holds \[\]"),
         ("config.yaml", None, r"has no config\.yaml"),
     ],
-)  # fmt: skip
+)
 def test_damaged_trainings_are_refused_with_value_expectation_and_cure(tmp_path, capsys, file, text, said):
     path = fit_folder(tmp_path / "de")
     (path / file).unlink()
@@ -253,7 +264,7 @@ def test_the_best_step_is_marked_and_the_untrained_model_named(tmp_path, layout)
     assert svg.count('class="mark best"') == svg.count('class="mark start"') == 1
     assert svg.count('class="mark"') == 1  # step 4; the best one has its diamond
     assert re.findall('class="label".*?>(.*?)<', svg) == ["best .5000", "untrained .2500"]
-    assert "<desc id=\"v-desc\">MRR@10 on dev .5000 at step 2 of 4; untrained .2500 (+.2500).</desc>" in svg  # fmt: skip
+    assert '<desc id="v-desc">MRR@10 on dev .5000 at step 2 of 4; untrained .2500 (+.2500).</desc>' in svg
     assert "The mean of 5 steps goes from .5 at step 1 to .5 at step 4." in curves.loss_figure(training, layout, "l")
 
 
@@ -275,16 +286,26 @@ def test_trainings_stand_beside_the_tables_and_never_in_them(tmp_path):
     assert "In the tables above: 2 de (exact)." in page
     assert re.findall("(?s)<table.*?</table>", page) == re.findall("(?s)<table.*?</table>", alone[0])
     assert text.startswith(alone[1].strip())
-    assert (
-        "| de | MRR@10 on dev | .5000 | .2500 | 2 | 4 | some/base | beir:x train, 1,234 examples | 1e−4 | – | 3 |"
-        in text
-    )
+    assert "| de | MRR@10 on dev | .5000 | .2500 | 2 | 4 | some/base | beir:x train, 1,234 examples | 1e−4 | – | 3 |" in text
     assert summary["rows"] == alone[2]["rows"]
-    assert summary["trainings"] == [{
-        "run": "de", "finished": True, "monitor": "val/mrr@10", "best": 0.5, "step": 2, "untrained": 0.25, "steps": 4,
-        "base_model": "some/base", "train": "beir:x", "data": {"train": "t0", "queries": 9, "examples": 1234}, "lr": 1e-4,
-        "temperature": None, "seed": 3, "seconds": 70.2,
-    }]  # fmt: skip
+    assert summary["trainings"] == [
+        {
+            "run": "de",
+            "finished": True,
+            "monitor": "val/mrr@10",
+            "best": 0.5,
+            "step": 2,
+            "untrained": 0.25,
+            "steps": 4,
+            "base_model": "some/base",
+            "train": "beir:x",
+            "data": {"train": "t0", "queries": 9, "examples": 1234},
+            "lr": 1e-4,
+            "temperature": None,
+            "seed": 3,
+            "seconds": 70.2,
+        }
+    ]
 
 
 def test_trainings_alone_make_a_page(tmp_path, capsys):
@@ -329,14 +350,20 @@ def test_only_fit_folders_are_trainings(tmp_path):
 @pytest.mark.parametrize(
     ("facts", "mix", "said"),
     [
-        ({"depth": 30, "mix": 0.25}, {"mix": 0.25, "split": "dev", "metric": "ndcg@10", "tried": {}},
-         "depth 30, λ .25 chosen on dev"),
-        ({"depth": 30, "mix": 0.0}, {"mix": 0.0, "split": "dev", "metric": "ndcg@10", "tried": {}},
-         "depth 30, λ 0 chosen on dev"),
+        (
+            {"depth": 30, "mix": 0.25},
+            {"mix": 0.25, "split": "dev", "metric": "ndcg@10", "tried": {}},
+            "depth 30, λ .25 chosen on dev",
+        ),
+        (
+            {"depth": 30, "mix": 0.0},
+            {"mix": 0.0, "split": "dev", "metric": "ndcg@10", "tried": {}},
+            "depth 30, λ 0 chosen on dev",
+        ),
         ({"depth": 30, "mix": 0.25}, None, "depth 30, λ .25"),
         ({"depth": 30, "mix": 0.0}, None, "depth 30"),
     ],
-)  # fmt: skip
+)
 def test_a_rerankers_depth_and_share_are_told(tmp_path, facts, mix, said):
     stages = {"bm25": stage(A, "BM25"), "reranked": stage(B, "BM25 → ce", **facts)}
     rows = collect([run_folder(tmp_path / "r", stages, mix=mix)]).rows

@@ -7,15 +7,7 @@ import pytest
 
 from research import runfolder
 from research.errors import UserError, suggest
-from research.runfolder import (
-    Stages,
-    atomic_write,
-    hash_strings,
-    open_run_folder,
-    provenance,
-    require_space,
-    write_json,
-)
+from research.runfolder import Stages, atomic_write, hash_strings, open_run_folder, provenance, require_space, write_json
 from research.tracking import Tracker, wandb_mode
 from tests.wandb_log import exit_codes
 

@@ -38,9 +38,7 @@ def test_neighbouring_seeds_and_epochs_share_no_order():
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_global_batches_do_not_depend_on_the_number_of_processes(world):
     alone = batches(StatefulBatchSampler(24, 6, seed=3))
-    parts = [
-        batches(StatefulBatchSampler(24, 6 // world, seed=3, global_rank=r, world_size=world)) for r in range(world)
-    ]
+    parts = [batches(StatefulBatchSampler(24, 6 // world, seed=3, global_rank=r, world_size=world)) for r in range(world)]
     together = [sorted(itertools.chain(*step)) for step in zip(*parts, strict=True)]
     assert together == [sorted(batch) for batch in alone]
 

@@ -9,12 +9,7 @@ from scipy import stats
 from research.errors import UserError
 from research.metrics.crossed import seeds_and_queries_test
 from research.metrics.equivalence import equivalence_test
-from research.metrics.families import (
-    compare_methods,
-    compare_paired_methods,
-    equivalences,
-    holm,
-)
+from research.metrics.families import compare_methods, compare_paired_methods, equivalences, holm
 from research.metrics.planning import (
     critical_difference,
     detectable_difference,
@@ -115,8 +110,7 @@ def test_interval_and_p_agree():
 
 
 @pytest.mark.parametrize(
-    ("a", "b"),
-    [([0.5, 0.5, 0.5], [0.6, 0.6, 0.6]), (0.5, [0.6, 0.6]), (0.5, 0.6), ([0.3, 0.3, 0.1 + 0.2], [0.4, 0.4, 0.4])],
+    ("a", "b"), [([0.5, 0.5, 0.5], [0.6, 0.6, 0.6]), (0.5, [0.6, 0.6]), (0.5, 0.6), ([0.3, 0.3, 0.1 + 0.2], [0.4, 0.4, 0.4])]
 )
 def test_without_spread_there_is_no_p_rather_than_p_zero(a, b):
     """The last row's spread is rounding: scipy gives p = 3e-33 for it."""
@@ -163,10 +157,7 @@ def test_the_rate_of_false_positives_is_that_of_simulated_tests(n, m, ratio):
         (lambda: welch_test([], HIGH), "without any run"),
         (lambda: welch_test([1.0, math.nan], HIGH), "1 of 2 values are not finite"),
         (lambda: welch_test(LOW, HIGH, level=95), "level=95 must lie between 0 and 1"),
-        (
-            lambda: paired_test({1: 0.1, 2: 0.2}, {1: 0.1, 3: 0.2}),
-            r"only in the first \['2'\], only in the second \['3'\]",
-        ),
+        (lambda: paired_test({1: 0.1, 2: 0.2}, {1: 0.1, 3: 0.2}), r"only in the first \['2'\], only in the second \['3'\]"),
         (lambda: equivalence_test(LOW, HIGH, margin=0), "margin=0 must be above 0"),
         (lambda: critical_difference(1.0, 1.0, 1), "n=1"),
         (lambda: power(1.0, -1.0, 1.0, 3), "none below 0"),
@@ -257,11 +248,21 @@ def test_a_table_of_every_pair():
     groups = {"bm25": 2.0, "x": dict(enumerate(LOW)), "y": dict(enumerate([12.0, 13.0, 14.0])), "z": {0: 3.0}}
     pairs = compare_methods(groups)
     assert [(pair.a, pair.b) for pair in pairs] == [
-        ("bm25", "x"), ("bm25", "y"), ("bm25", "z"), ("x", "y"), ("x", "z"), ("y", "z")
-    ]  # fmt: skip
+        ("bm25", "x"),
+        ("bm25", "y"),
+        ("bm25", "z"),
+        ("x", "y"),
+        ("x", "z"),
+        ("y", "z"),
+    ]
     assert [pair.verdict for pair in pairs] == [
-        "unresolved", "differs", "not estimable", "differs", "not estimable", "not estimable"
-    ]  # fmt: skip
+        "unresolved",
+        "differs",
+        "not estimable",
+        "differs",
+        "not estimable",
+        "not estimable",
+    ]
     xy = pairs[3]
     assert xy.comparison == welch_test(LOW, [12.0, 13.0, 14.0])
     assert xy.p_holm == pytest.approx(6 * xy.comparison.p)  # three were not tested and still count

@@ -40,8 +40,10 @@ def read(source: str, *, skip: bool = False, **options) -> list[Triplets]:
 
 def said(found: list[Triplets]) -> Said:
     """query → texts of its positives, of its negatives."""
-    return {one.query: ({doc.content for doc in one.positives.values()}, {doc.content for doc in one.negatives.values()})
-            for one in found}  # fmt: skip
+    return {
+        one.query: ({doc.content for doc in one.positives.values()}, {doc.content for doc in one.negatives.values()})
+        for one in found
+    }
 
 
 # ---- by example -----------------------------------------------------------------------------------------------------
@@ -64,33 +66,57 @@ def said(found: list[Triplets]) -> Said:
         ([{"query": BEE, "pos": [HONEY], "neg": None}], {BEE: ({HONEY}, set())}),
         ([{"question": BEE, "answer": HONEY}, {"question": BEE, "answer": CLOTH}], {BEE: ({HONEY, CLOTH}, set())}),
         ([{"query": BEE, "positive": [HONEY, CLOTH], "negative": [FLOUR]}], {BEE: ({HONEY, CLOTH}, {FLOUR})}),
-        ([{"sentence1": BEE, "sentence2": HONEY, "label": 1}, {"sentence1": BEE, "sentence2": FLOUR, "label": 0}],
-         {BEE: ({HONEY}, {FLOUR})}),
+        (
+            [{"sentence1": BEE, "sentence2": HONEY, "label": 1}, {"sentence1": BEE, "sentence2": FLOUR, "label": 0}],
+            {BEE: ({HONEY}, {FLOUR})},
+        ),
         ([{"sentence_A": BEE, "sentence_B": HONEY}], {BEE: ({HONEY}, set())}),
-        ([{"question": BEE, "answers": ["x"], "positive_ctxs": [{"title": "", "text": HONEY, "score": 9}],
-           "negative_ctxs": [{"title": None, "text": FLOUR}], "hard_negative_ctxs": [{"text": CLOTH}]}],
-         {BEE: ({HONEY}, {CLOTH, FLOUR})}),
+        (
+            [
+                {
+                    "question": BEE,
+                    "answers": ["x"],
+                    "positive_ctxs": [{"title": "", "text": HONEY, "score": 9}],
+                    "negative_ctxs": [{"title": None, "text": FLOUR}],
+                    "hard_negative_ctxs": [{"text": CLOTH}],
+                }
+            ],
+            {BEE: ({HONEY}, {CLOTH, FLOUR})},
+        ),
         # sentence-transformers' embedding-training-data
         ([EXAMPLES[11]], {BEE: ({HONEY}, {FLOUR})}),
         ([[BEE, HONEY], [BEE, CLOTH, FLOUR, "a mill"]], {BEE: ({HONEY, CLOTH}, {FLOUR, "a mill"})}),
-        ([{"set": [BEE, "an insect", HONEY, BEE]}],
-         {BEE: ({"an insect", HONEY}, set()), "an insect": ({BEE, HONEY}, set()), HONEY: ({BEE, "an insect"}, set())}),
+        (
+            [{"set": [BEE, "an insect", HONEY, BEE]}],
+            {BEE: ({"an insect", HONEY}, set()), "an insect": ({BEE, HONEY}, set()), HONEY: ({BEE, "an insect"}, set())},
+        ),
         # as hubs have them: MS MARCO, Quora, SQuAD, SimCSE, and columns of longer names
         ([EXAMPLES[10] | {"answers": ["x"]}], {BEE: ({HONEY}, {FLOUR})}),
-        ([{"question1": BEE, "question2": HONEY, "is_duplicate": True}, {"question1": BEE, "question2": FLOUR,
-          "is_duplicate": False}], {BEE: ({HONEY}, {FLOUR})}),
-        ([{"id": "5", "title": "Bees", "question": BEE, "context": HONEY, "answers": {"text": ["honey"]}}],
-         {BEE: ({HONEY}, set())}),
+        (
+            [
+                {"question1": BEE, "question2": HONEY, "is_duplicate": True},
+                {"question1": BEE, "question2": FLOUR, "is_duplicate": False},
+            ],
+            {BEE: ({HONEY}, {FLOUR})},
+        ),
+        (
+            [{"id": "5", "title": "Bees", "question": BEE, "context": HONEY, "answers": {"text": ["honey"]}}],
+            {BEE: ({HONEY}, set())},
+        ),
         ([{"sent0": BEE, "sent1": HONEY, "hard_neg": FLOUR}], {BEE: ({HONEY}, {FLOUR})}),
         ([{"query": BEE, "positive_passages": [HONEY], "negative_passages": [FLOUR, CLOTH]}], {BEE: ({HONEY}, {FLOUR, CLOTH})}),
         ([{"query": BEE, "positive_document": HONEY, "negative_document_1": FLOUR}], {BEE: ({HONEY}, {FLOUR})}),
-        ([{"sentence1": BEE, "sentence2": HONEY, "gold_label": 0}, {"sentence1": BEE, "sentence2": CLOTH, "gold_label": 1}],
-         {BEE: ({CLOTH}, {HONEY})}),
+        (
+            [{"sentence1": BEE, "sentence2": HONEY, "gold_label": 0}, {"sentence1": BEE, "sentence2": CLOTH, "gold_label": 1}],
+            {BEE: ({CLOTH}, {HONEY})},
+        ),
         # a positive of one row that another row has as a negative is a positive
-        ([{"anchor": BEE, "positive": HONEY, "negative": CLOTH}, {"anchor": BEE, "positive": CLOTH, "negative": FLOUR}],
-         {BEE: ({HONEY, CLOTH}, {FLOUR})}),
+        (
+            [{"anchor": BEE, "positive": HONEY, "negative": CLOTH}, {"anchor": BEE, "positive": CLOTH, "negative": FLOUR}],
+            {BEE: ({HONEY, CLOTH}, {FLOUR})},
+        ),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.json"])
 def test_shape_by_example(write, rows, expected, name):
     content = json.dumps(rows) if name == "rows.json" else rows
@@ -115,10 +141,7 @@ def test_columns_as_csv_and_parquet_have_them(write, tmp_path):
     ("lines", "expected"),
     [
         # GLUE's files quote nothing: what the rules of csv would refuse, or swallow a line by
-        (
-            ['4.5\ta man said "hi\ta man', '5\t"hello he said\tyes'],
-            {'a man said "hi': "a man", '"hello he said': "yes"},
-        ),
+        (['4.5\ta man said "hi\ta man', '5\t"hello he said\tyes'], {'a man said "hi': "a man", '"hello he said': "yes"}),
         (['4\ta\t"b', '5\tc\td"'], {"a": '"b', "c": 'd"'}),
         (['4\t"a ""b"""\tc', "5\td\te"], {'a "b"': "c", "d": "e"}),  # csv's own quotes
         (['4\t"a\tb"\tc', "5\td\te"], {"a\tb": "c", "d": "e"}),
@@ -130,8 +153,12 @@ def test_quotes_of_tsv_files(write, lines, expected):
 
 
 def test_pairs_of_llama_index(write):
-    row = {"queries": {"1": BEE, "2": "a mill", "3": "unused"}, "corpus": {"a": HONEY, "b": FLOUR, "c": CLOTH},
-           "relevant_docs": {"1": ["a", "c"], "2": ["b"]}, "mode": "text"}  # fmt: skip
+    row = {
+        "queries": {"1": BEE, "2": "a mill", "3": "unused"},
+        "corpus": {"a": HONEY, "b": FLOUR, "c": CLOTH},
+        "relevant_docs": {"1": ["a", "c"], "2": ["b"]},
+        "mode": "text",
+    }
     expected = {BEE: ({HONEY, CLOTH}, set()), "a mill": ({FLOUR}, set())}
     assert said(read(write(json.dumps(row, indent=4), "pairs.json"))) == expected
     assert said(read(write([row], "pairs.jsonl"))) == expected
@@ -155,9 +182,7 @@ def test_triples_of_ms_marco_as_texts(write, name):
 
 def test_header_of_unknown_names_is_no_triple_and_the_cures_read_it(write):
     source = write("left\tright\na bee\tmakes honey\n", "t.tsv")
-    with pytest.raises(
-        UserError, match=r"left, right seem to name columns.*--data.columns '\{query: left, positive: right\}'"
-    ):
+    with pytest.raises(UserError, match=r"left, right seem to name columns.*--data.columns '\{query: left, positive: right\}'"):
         read(source)
     assert said(read(source, columns={"query": "left", "positive": "right"})) == {BEE: ({"makes honey"}, set())}
     source = write("frage\tantwort\tfalsch\na bee\tmakes honey\tgrinds flour\n", "t.tsv")
@@ -166,13 +191,9 @@ def test_header_of_unknown_names_is_no_triple_and_the_cures_read_it(write):
     cure = yaml.safe_load(re.search(r"--data.columns '(.*)'; or", str(caught.value))[1])
     assert said(read(source, columns=cure)) == {BEE: ({"makes honey"}, {"grinds flour"})}
     assert said(read(write("query\tpositive\nleft\tright\n", "t.tsv"))) == {"left": ({"right"}, set())}
-    with pytest.raises(
-        UserError, match=r"t.tsv:1: the negative is 0.7, expected a text.*names the columns, such as sentence1"
-    ):
+    with pytest.raises(UserError, match=r"t.tsv:1: the negative is 0.7, expected a text.*names the columns, such as sentence1"):
         read(write("a bee\tan insect\t0.7\n", "t.tsv"))
-    assert said(read(write("sentence1\tsentence2\tscore\na bee\tan insect\t1\n", "t.tsv"))) == {
-        BEE: ({"an insect"}, set())
-    }
+    assert said(read(write("sentence1\tsentence2\tscore\na bee\tan insect\t1\n", "t.tsv"))) == {BEE: ({"an insect"}, set())}
 
 
 def test_triples_and_rows_of_ids_take_their_texts_from_files(write):
@@ -186,13 +207,7 @@ def test_triples_and_rows_of_ids_take_their_texts_from_files(write):
         read(triples, corpus_file=collection)
     assert said(read(triples, corpus_file=collection, queries_file=queries)) == expected
     rows = [
-        {
-            "query_id": "a",
-            "query_text": BEE,
-            "query_image": None,
-            "positive_document_ids": [1],
-            "negative_document_ids": ["3"],
-        }
+        {"query_id": "a", "query_text": BEE, "query_image": None, "positive_document_ids": [1], "negative_document_ids": ["3"]}
     ]
     corpus = write(
         [{"docid": "1", "text": HONEY}, {"docid": "3", "title": "On cloth", "text": "it is woven"}], "corpus.jsonl.gz"
@@ -233,32 +248,14 @@ def test_mapping_of_columns(write):
         ({"query": "q"}, "no column for positive"),
         ({"query": "q", "positive": "p"}, "no column 'q', expected it beside anchor, positive"),
         # what nothing would read
-        (
-            {"query": ["anchor", "q"], "positive": "positive"},
-            "columns.query is .*expected the name of one column. Correct",
-        ),
-        (
-            {"query": "anchor", "positive": "positive", "query_id": ["a", "b"]},
-            "columns.query_id is .*one column. Correct",
-        ),
-        (
-            {"query": "anchor", "positive": ["positive", "b"], "label": "y"},
-            "columns.positive is .*a label belongs to one",
-        ),
+        ({"query": ["anchor", "q"], "positive": "positive"}, "columns.query is .*expected the name of one column. Correct"),
+        ({"query": "anchor", "positive": "positive", "query_id": ["a", "b"]}, "columns.query_id is .*one column. Correct"),
+        ({"query": "anchor", "positive": ["positive", "b"], "label": "y"}, "columns.positive is .*a label belongs to one"),
         ({"query": "anchor", "positive": "positive", "label": ["y"]}, "columns.label is .*one column. Correct"),
-        (
-            {"query": "anchor", "positive": "positive", "negative": "n", "label": "y"},
-            "label .y. and negative .n.*Leave one",
-        ),
+        ({"query": "anchor", "positive": "positive", "negative": "n", "label": "y"}, "label .y. and negative .n.*Leave one"),
         ({"query": "anchor", "positive": "positive", "negative": []}, "columns.negative is .*or a list of them"),
-        (
-            {"query": "anchor", "positive": 3},
-            "columns.positive is 3; expected the name of one column, or a list of them",
-        ),
-        (
-            {"query": "anchor", "positive": "positive", "negative": "negativ"},
-            "no row of .*rows.jsonl has the column 'negativ'",
-        ),
+        ({"query": "anchor", "positive": 3}, "columns.positive is 3; expected the name of one column, or a list of them"),
+        ({"query": "anchor", "positive": "positive", "negative": "negativ"}, "no row of .*rows.jsonl has the column 'negativ'"),
     ],
 )
 def test_wrong_mapping_is_refused(write, columns, says):
@@ -287,12 +284,14 @@ def test_positive_from_counts_a_score_or_is_refused(write):
     names = {"query": "anchor", "positive": "positive"}
     assert said(read(write(scored), positive_from=0.5, columns=names | {"label": "score"})) == {BEE: ({HONEY}, {FLOUR})}
     for rows, columns in [
-        (scored, names), ([EXAMPLES[3]], None), ([EXAMPLES[5]], None), ([EXAMPLES[5] | {"score": 0.9}], None),
-        ([EXAMPLES[0]], None), ([EXAMPLES[4]], None),
-    ]:  # fmt: skip
-        with pytest.raises(
-            UserError, match=r"positive_from=0.5, but no label .* is read.*Leave it out, or name the column"
-        ):
+        (scored, names),
+        ([EXAMPLES[3]], None),
+        ([EXAMPLES[5]], None),
+        ([EXAMPLES[5] | {"score": 0.9}], None),
+        ([EXAMPLES[0]], None),
+        ([EXAMPLES[4]], None),
+    ]:
+        with pytest.raises(UserError, match=r"positive_from=0.5, but no label .* is read.*Leave it out, or name the column"):
             read(write(rows), positive_from=0.5, columns=columns)
     with pytest.raises(UserError, match=r"positive_from=0.5, but no label"):
         read(write(f"{BEE}\t{HONEY}\n", "t.tsv"), positive_from=0.5)
@@ -302,9 +301,7 @@ def test_queries_file_is_read_or_refused(write):
     row = {"query_id": "q1", "query_text": BEE, "positive_document_ids": ["1"]}
     corpus, queries = write(f"1\t{HONEY}\n", "collection.tsv"), write("q1\ta mill\n", "queries.tsv")
     for name in (queries, "/nonexistent"):
-        with pytest.raises(
-            UserError, match=f"queries_file={name}, but the rows of .* hold the texts of their queries.*Leave"
-        ):
+        with pytest.raises(UserError, match=f"queries_file={name}, but the rows of .* hold the texts of their queries.*Leave"):
             read(write([row]), corpus_file=corpus, queries_file=name)
     without = [{name: value for name, value in row.items() if name != "query_text"}]
     assert said(read(write(without), corpus_file=corpus, queries_file=queries)) == {"a mill": ({HONEY}, set())}
@@ -315,13 +312,13 @@ def test_queries_file_is_read_or_refused(write):
 @pytest.mark.parametrize("name", ["m.tsv", "M.TSV.gz", "ids.tsv"])
 def test_slice_of_triples_is_that_of_rows(write, name):
     roles = {"query": "1", "positive": "2", "negative": "3"}
-    rows = [
-        {role: f"{at}{i}" if name == "ids.tsv" else f"{role} no. {i}" for role, at in roles.items()} for i in range(10)
-    ]
+    rows = [{role: f"{at}{i}" if name == "ids.tsv" else f"{role} no. {i}" for role, at in roles.items()} for i in range(10)]
     source = write("".join("\t".join(row.values()) + "\n" for row in rows), name)
     table = write(rows, "m.jsonl")
-    options = {"corpus_file": write("".join(f"{a}{i}\tdoc {a}{i}\n" for a in (2, 3) for i in range(10)), "c.tsv"),
-               "queries_file": write("".join(f"1{i}\task {i}\n" for i in range(10)), "q.tsv")}  # fmt: skip
+    options = {
+        "corpus_file": write("".join(f"{a}{i}\tdoc {a}{i}\n" for a in (2, 3) for i in range(10)), "c.tsv"),
+        "queries_file": write("".join(f"1{i}\task {i}\n" for i in range(10)), "q.tsv"),
+    }
     for split in (None, "train", "train[:2]", "train[50%:]", "dev[-1:]", "train[:1]+train[3:5]"):
         found = read_training(source, split, BadRows(), **(options if name == "ids.tsv" else {}))
         others = read_training(table, split, BadRows())
@@ -329,14 +326,18 @@ def test_slice_of_triples_is_that_of_rows(write, name):
             assert [one.query_id for one in found] == [one.query for one in others], split
         else:
             assert found == others, split
-    assert len(PairData(source, "train[:2]", val_split=None, test_split=None, batch_size=2,
-                        **(options if name == "ids.tsv" else {})).queries) == 2  # fmt: skip
+    assert (
+        len(
+            PairData(
+                source, "train[:2]", val_split=None, test_split=None, batch_size=2, **(options if name == "ids.tsv" else {})
+            ).queries
+        )
+        == 2
+    )
 
 
 def test_scores_need_to_be_told_from_where_on_a_pair_is_positive(write):
-    source = write(
-        [{"sentence1": BEE, "sentence2": HONEY, "score": 0.8}, {"sentence1": BEE, "sentence2": FLOUR, "score": 0.3}]
-    )
+    source = write([{"sentence1": BEE, "sentence2": HONEY, "score": 0.8}, {"sentence1": BEE, "sentence2": FLOUR, "score": 0.3}])
     with pytest.raises(
         UserError, match=r"score is 0.8.*Pass --data.positive_from 0.5.*--data.columns '{query: sentence1, positive"
     ):
@@ -376,10 +377,7 @@ def test_exact_repeat_is_taken_once_and_a_second_row_of_an_id_is_refused(write):
         ({"title": BEE, "body": HONEY}, "has the columns title, body, which are no shape"),
         ({"query": BEE, "pos": ["\ud800"]}, "surrogate"),
         ({"query": BEE, "pos": "['a', 'b']"}, "a list that was written as text; expected a list"),
-        (
-            {"sentence1": BEE, "sentence2": HONEY, "gold_label": "entailment"},
-            "gold_label is .*entailment.*Write 1 where",
-        ),
+        ({"sentence1": BEE, "sentence2": HONEY, "gold_label": "entailment"}, "gold_label is .*entailment.*Write 1 where"),
         ({"query": BEE, "passages": {"passage_text": [HONEY], "is_selected": []}}, "expected 1 finite numbers"),
         ({"set": [BEE, BEE]}, "expected two texts or more"),
         ([BEE, HONEY, 0.7], "expected a query, a positive and any negatives, all of them texts"),
@@ -416,11 +414,12 @@ def test_label_of_rows_in_no_shape_is_in_the_proposed_mapping(write):
 
 # ---- by random rows -------------------------------------------------------------------------------------------------
 
-TEXT = st.text(
-    st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=12
-).filter(str.strip)
-CHECKS = settings(derandomize=True, max_examples=40, deadline=None, database=None,
-                  suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=12).filter(
+    str.strip
+)
+CHECKS = settings(
+    derandomize=True, max_examples=40, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @st.composite
@@ -439,30 +438,36 @@ def passages(texts):
 
 
 WRITERS = {
-    "tevatron": lambda q, p, n: [{"query_id": text_id(q), "query": q, "positive_passages": passages(p),
-                                  "negative_passages": passages(n)}],
+    "tevatron": lambda q, p, n: [
+        {"query_id": text_id(q), "query": q, "positive_passages": passages(p), "negative_passages": passages(n)}
+    ],
     "tevatron, texts": lambda q, p, n: [{"query": q, "positives": sorted(p), "negatives": sorted(n)}],
     "FlagEmbedding": lambda q, p, n: [{"query": q, "pos": sorted(p), "neg": sorted(n), "pos_scores": [0.5] * len(p)}],
-    "DPR": lambda q, p, n: [{"question": q, "positive_ctxs": [{"title": "", "text": t} for t in sorted(p)],
-                             "hard_negative_ctxs": [{"title": "", "text": t} for t in sorted(n)]}],
+    "DPR": lambda q, p, n: [
+        {
+            "question": q,
+            "positive_ctxs": [{"title": "", "text": t} for t in sorted(p)],
+            "hard_negative_ctxs": [{"title": "", "text": t} for t in sorted(n)],
+        }
+    ],
     "columns": lambda q, p, n: [{"anchor": q, "positive": sorted(p), "negative": sorted(n)}],
-    "pairs": lambda q, p, n: [{"query": q, "answer": t} | {f"negative_{i}": o for i, o in enumerate(sorted(n))}
-                              for t in sorted(p)],
+    "pairs": lambda q, p, n: [
+        {"query": q, "answer": t} | {f"negative_{i}": o for i, o in enumerate(sorted(n))} for t in sorted(p)
+    ],
     "graded": lambda q, p, n: [{"sentence1": q, "sentence2": t, "score": float(t in p)} for t in sorted(p | n)],
     "arrays": lambda q, p, n: [[q, t, *sorted(n)] for t in sorted(p)],
-    "MS MARCO": lambda q, p, n: [{"query": q, "passages": {"passage_text": sorted(p | n),
-                                                          "is_selected": [int(t in p) for t in sorted(p | n)]}}],
+    "MS MARCO": lambda q, p, n: [
+        {"query": q, "passages": {"passage_text": sorted(p | n), "is_selected": [int(t in p) for t in sorted(p | n)]}}
+    ],
     "lists": lambda q, p, n: [{"query": q, "documents": sorted(p | n), "labels": [int(t in p) for t in sorted(p | n)]}],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("shape", WRITERS)
 @CHECKS
 @given(expected=queries())
 def test_random_rows_come_back_as_they_were_written(write, shape, expected):
-    rows = [
-        row for query, (positives, negatives) in expected.items() for row in WRITERS[shape](query, positives, negatives)
-    ]
+    rows = [row for query, (positives, negatives) in expected.items() for row in WRITERS[shape](query, positives, negatives)]
     assert said(read(write(rows))) == expected
 
 
@@ -470,9 +475,7 @@ def test_random_rows_come_back_as_they_were_written(write, shape, expected):
 @given(expected=queries())
 def test_random_triples_come_back_as_they_were_written(write, expected):
     found = {query: both for query, both in expected.items() if both[1]}
-    lines = [
-        f"{q}\tso: {p}\tso: {n}" for q, (positives, negatives) in found.items() for p in positives for n in negatives
-    ]
+    lines = [f"{q}\tso: {p}\tso: {n}" for q, (positives, negatives) in found.items() for p in positives for n in negatives]
     found = {query: tuple({f"so: {text}" for text in texts} for texts in both) for query, both in found.items()}
     if lines:
         assert said(read(write("\n".join(lines), "t.tsv"))) == found
@@ -488,9 +491,7 @@ DAMAGE = st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.floats(), TE
 @given(expected=queries(), data=st.data())
 def test_random_damage_is_refused_by_name_or_changes_no_other_query(write, shape, expected, data):
     """One value of one row becomes anything: the place, a value and a cure are told, or the row reads as something sound."""
-    rows = [
-        row for query, (positives, negatives) in expected.items() for row in WRITERS[shape](query, positives, negatives)
-    ]
+    rows = [row for query, (positives, negatives) in expected.items() for row in WRITERS[shape](query, positives, negatives)]
     place = data.draw(st.integers(0, len(rows) - 1))
     column = data.draw(st.sampled_from(sorted(rows[place])))
     query = next(q for q, both in expected.items() if rows[place] in WRITERS[shape](q, *both))

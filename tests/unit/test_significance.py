@@ -13,9 +13,7 @@ def enumerated(difference) -> float:
     """Every one of the 2^n sign patterns, zeros too."""
     observed = abs(sum(difference))
     patterns = list(itertools.product((1, -1), repeat=len(difference)))
-    hits = sum(
-        abs(sum(s * d for s, d in zip(signs, difference, strict=True))) >= observed - 1e-12 for signs in patterns
-    )
+    hits = sum(abs(sum(s * d for s, d in zip(signs, difference, strict=True))) >= observed - 1e-12 for signs in patterns)
     return hits / len(patterns)
 
 

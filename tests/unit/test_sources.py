@@ -27,8 +27,7 @@ def test_stdlib_has_thousands_of_pairs_and_three_splits(standard_library):
 
 def test_no_module_is_in_two_splits(standard_library):
     modules = {
-        split: {query.removeprefix("q:").split(":")[0] for query in rows}
-        for split, rows in standard_library.qrels.items()
+        split: {query.removeprefix("q:").split(":")[0] for query in rows} for split, rows in standard_library.qrels.items()
     }
     assert not modules["train"] & modules["test"]
     assert not modules["train"] & modules["dev"]
@@ -38,9 +37,7 @@ def test_no_module_is_in_two_splits(standard_library):
 def test_answer_is_not_in_its_own_document(standard_library):
     """The docstring is taken out of the function whole."""
     corpus, queries, _ = standard_library
-    held = [
-        query for query, text in queries.items() if stdlib.normalise(text) in stdlib.normalise(corpus[query[2:]].text)
-    ]
+    held = [query for query, text in queries.items() if stdlib.normalise(text) in stdlib.normalise(corpus[query[2:]].text)]
     assert len(held) / len(queries) < 0.005  # a few functions repeat their docstring in an error message
 
 
@@ -170,9 +167,7 @@ def test_signs_of_a_hub_name_may_be_those_of_a_folder(hub_folder):
     for name in ("set@v2", "set:v2", "a@b:c@d,e"):
         hub_folder = hub_folder.rename(hub_folder.with_name(name))
         assert load(f"hf:{hub_folder}", "test").qrels == {"10": {"1": 1}}, name
-    with pytest.raises(
-        UserError, match=r"hf:nobody/set:v2@main names the configuration 'v2'.*Write hf:nobody/set@main"
-    ):
+    with pytest.raises(UserError, match=r"hf:nobody/set:v2@main names the configuration 'v2'.*Write hf:nobody/set@main"):
         load("hf:nobody/set:v2@main", "test")
 
 

@@ -23,12 +23,29 @@ NOISE = (-0.01, 0.0, 0.01)
 
 
 def run(r: int, alpha: int, seed: int, loss: float | None = None, state: str = "done", code: str = "c1", **more) -> Run:
-    options = {"model.adapter": "LoraConfig", "model.adapter.r": r, "model.adapter.lora_alpha": alpha, "seed_everything": seed,
-               "data.batch_size": 8} | more.pop("options", {})  # fmt: skip
+    options = {
+        "model.adapter": "LoraConfig",
+        "model.adapter.r": r,
+        "model.adapter.lora_alpha": alpha,
+        "seed_everything": seed,
+        "data.batch_size": 8,
+    } | more.pop("options", {})
     metrics = {} if loss is None else {"val/loss": loss}
     facts = {"trained_parameters": 100 * r, "seconds": 60.0}
-    return Run(f"r{r}a{alpha}s{seed}{more.pop('name', '')}", Path("x"), state, more.pop("error", ""), "s", "p", seed, options,
-               metrics, facts, {}, ("data", code, "base"))  # fmt: skip
+    return Run(
+        f"r{r}a{alpha}s{seed}{more.pop('name', '')}",
+        Path("x"),
+        state,
+        more.pop("error", ""),
+        "s",
+        "p",
+        seed,
+        options,
+        metrics,
+        facts,
+        {},
+        ("data", code, "base"),
+    )
 
 
 def grid(losses: dict[tuple[int, int], float] | None = None) -> list[Run]:
@@ -46,8 +63,13 @@ def test_options_are_named_as_a_user_types_them():
     adapter = {"class_path": "peft.LoraConfig", "init_args": {"r": 4}}
     model = {"class_path": "a.SFT", "init_args": {"adapter": adapter, "optimisation": {"lr": 0.1}}}
     config = {"model": model, "seed_everything": 3, "out": "runs/x"}
-    assert flat(config) == {"model": "SFT", "model.adapter": "LoraConfig", "model.adapter.r": 4, "model.optimisation.lr": 0.1,
-                            "seed_everything": 3}  # fmt: skip
+    assert flat(config) == {
+        "model": "SFT",
+        "model.adapter": "LoraConfig",
+        "model.adapter.r": 4,
+        "model.optimisation.lr": 0.1,
+        "seed_everything": 3,
+    }
     values = {"model.adapter": {"class_path": "peft.LoraConfig", "init_args": {"r": 4}}, "seed_everything": 0}
     assert options_of(values) == {"model.adapter": "LoraConfig", "model.adapter.r": 4, "seed_everything": 0}
     assert short_names(["model.adapter.r", "data.r", "seed"]) == {
@@ -70,8 +92,12 @@ def test_alpha_that_is_tied_to_r_becomes_their_ratio():
 
 def test_groups_are_everything_but_the_seed():
     found = made(grid())
-    assert [group.label for group in found.groups] == ["r=4 lora_alpha/r=1", "r=4 lora_alpha/r=2", "r=8 lora_alpha/r=1",
-                                                       "r=8 lora_alpha/r=2"]  # fmt: skip
+    assert [group.label for group in found.groups] == [
+        "r=4 lora_alpha/r=1",
+        "r=4 lora_alpha/r=2",
+        "r=8 lora_alpha/r=1",
+        "r=8 lora_alpha/r=2",
+    ]
     assert found.groups[3].values == {0: 1.49, 1: 1.5, 2: 1.51}
     assert found.groups[3].numbers == {"trained_parameters": 800, "seconds": 60}
     assert (found.higher, found.warnings) == (False, [])
@@ -79,16 +105,9 @@ def test_groups_are_everything_but_the_seed():
 
 
 def test_options_may_be_lists_and_mappings():
-    kinds = [
-        {"model.adapter.target_modules": modules, "data.extra": {"a": 1}}
-        for modules in (["q"], ["q", "v"], "all-linear")
-    ]
+    kinds = [{"model.adapter.target_modules": modules, "data.extra": {"a": 1}} for modules in (["q"], ["q", "v"], "all-linear")]
     found = made([run(4, 4, s, 1.0 + NOISE[s], options=one) for one in kinds for s in range(3)])
-    assert [group.label for group in found.groups] == [
-        "target_modules=q",
-        "target_modules=q, v",
-        "target_modules=all-linear",
-    ]
+    assert [group.label for group in found.groups] == ["target_modules=q", "target_modules=q, v", "target_modules=all-linear"]
 
 
 def test_methods_are_called_by_what_they_train(tmp_path):
@@ -97,17 +116,17 @@ def test_methods_are_called_by_what_they_train(tmp_path):
     from research.report.study import collect
 
     (tmp_path / "s").mkdir()
-    kinds = {"a": {"model.adapter": None}, "b": {"model.adapter": None, "model.train_layers": 4},
-             "c": {"model.adapter": None, "model.train_pattern": "attn"}}  # fmt: skip
+    kinds = {
+        "a": {"model.adapter": None},
+        "b": {"model.adapter": None, "model.train_layers": 4},
+        "c": {"model.adapter": None, "model.train_pattern": "attn"},
+    }
     lines = [{"point": name, "values": {}, "argv": [], "facts": {"trained_parameters": 7}} for name in kinds]
     (tmp_path / "s/plan.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for name, options in kinds.items():
         folder = tmp_path / "s" / name
         folder.mkdir()
-        model = {
-            "class_path": "x.Y",
-            "init_args": {key.removeprefix("model."): value for key, value in options.items()},
-        }
+        model = {"class_path": "x.Y", "init_args": {key.removeprefix("model."): value for key, value in options.items()}}
         (folder / "config.yaml").write_text(yaml.safe_dump({"seed_everything": 0, "model": model}))
         made_of = {"made_of": "x", "model_hash": "h", "fingerprint": "f", "data": {"train": "t"}}
         (folder / "provenance.json").write_text(json.dumps(made_of))
@@ -176,8 +195,17 @@ def test_results_by_hand():
     from scipy import stats
 
     sheet = study_sheets.results(made(grid()))
-    assert sheet.columns == ["r", "lora_alpha/r", "seeds", "val/loss", "95% interval", "difference", "p (Holm)", "parameters",
-                             "seconds"]  # fmt: skip
+    assert sheet.columns == [
+        "r",
+        "lora_alpha/r",
+        "seeds",
+        "val/loss",
+        "95% interval",
+        "difference",
+        "p (Holm)",
+        "parameters",
+        "seconds",
+    ]
     texts = [[cell.text for cell in row] for row in sheet.rows]
     assert texts[0][:6] == ["4", "1", "3", "2.000 ± 0.010", "[1.975, 2.025]", "baseline"]
     assert texts[1][3:6] == ["1.900 ± 0.010", "[1.875, 1.925]", "−0.100"]
@@ -204,8 +232,10 @@ def test_one_factor_at_a_time_is_a_mean_within_each_seed():
 def test_two_factors_make_a_grid():
     sheet = study_sheets.grid(made(grid()))
     assert sheet.columns == ["r ↓  lora_alpha/r →", "1", "2"]
-    assert [[cell.text for cell in row] for row in sheet.rows] == [["4", "2.000 ± 0.010", "1.900 ± 0.010"],
-                                                                   ["8", "1.800 ± 0.010", "1.500 ± 0.010"]]  # fmt: skip
+    assert [[cell.text for cell in row] for row in sheet.rows] == [
+        ["4", "2.000 ± 0.010", "1.900 ± 0.010"],
+        ["8", "1.800 ± 0.010", "1.500 ± 0.010"],
+    ]
 
 
 def test_matched_parameters_are_different_methods_of_one_size():
@@ -216,12 +246,15 @@ def test_matched_parameters_are_different_methods_of_one_size():
 
 
 CLAIMS = [
-    ("r=8 beats r=4", HELD), ("r=4 beats r=8", BROKEN), ("r=8 and lora_alpha/r=2 beats r=8 and lora_alpha/r=1 by .25", HELD),
+    ("r=8 beats r=4", HELD),
+    ("r=4 beats r=8", BROKEN),
+    ("r=8 and lora_alpha/r=2 beats r=8 and lora_alpha/r=1 by .25", HELD),
     ("r=8 and alpha/r=2 beats r=8 and alpha/r=1 by .35, p < .01", BROKEN),
     ("alpha/r=1 is equivalent to alpha/r=2 within .5", HELD),
-    ("alpha/r=1 is equivalent to alpha/r=2 within .1", BROKEN), ("r=8 beats r=4 on val/loss, p < .001", HELD),
+    ("alpha/r=1 is equivalent to alpha/r=2 within .1", BROKEN),
+    ("r=8 beats r=4 on val/loss, p < .001", HELD),
     ("model.adapter.r=8 beats model.adapter.r=4", HELD),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "state"), CLAIMS)
@@ -235,8 +268,11 @@ def test_claims_of_one_file_are_one_family():
     """p = .04 alone; beside a claim that shows nothing Holm makes it .08."""
     from scipy import stats
 
-    runs = [run(r, 8, s, value) for r, values in ((4, (1.0, 1.1, 1.2)), (8, (1.32, 1.42, 1.37)), (16, (1.3, 1.45, 1.38)))
-            for s, value in enumerate(values)]  # fmt: skip
+    runs = [
+        run(r, 8, s, value)
+        for r, values in ((4, (1.0, 1.1, 1.2)), (8, (1.32, 1.42, 1.37)), (16, (1.3, 1.45, 1.38)))
+        for s, value in enumerate(values)
+    ]
     p = stats.ttest_ind((1.0, 1.1, 1.2), (1.32, 1.42, 1.37), equal_var=False).pvalue
     assert 0.025 < p < 0.05
     both = [parse(text, "val/loss", "f") for text in ("r=4 beats r=8", "r=8 beats r=16")]
@@ -247,8 +283,10 @@ def test_claims_of_one_file_are_one_family():
 
 
 def test_a_mean_over_settings_is_of_the_seeds_that_all_of_them_have():
-    a, b = (made([run(r, 8, s, loss) for s, loss in values.items()] + [run(2, 8, 0, 9.0)]).groups[0]
-            for r, values in ((4, {0: 1.0, 1: 2.0, 2: 4.0}), (8, {2: 6.0, 0: 3.0})))  # fmt: skip
+    a, b = (
+        made([run(r, 8, s, loss) for s, loss in values.items()] + [run(2, 8, 0, 9.0)]).groups[0]
+        for r, values in ((4, {0: 1.0, 1: 2.0, 2: 4.0}), (8, {2: 6.0, 0: 3.0}))
+    )
     assert marginal([a, b]) == marginal([b, a]) == {0: 2.0, 2: 5.0}
 
 
@@ -296,25 +334,34 @@ def test_pairs_by_seed_are_paired_in_the_headline_the_factors_and_the_claims():
     move, nudge = [0.0, 0.5, 1.0], [0.0, 0.004, -0.004]
     losses = {(4, 4): 2.0, (4, 8): 1.9, (8, 8): 1.8, (8, 16): 1.5}
     runs = [
-        run(r, a, s, loss + move[s] + nudge[(s + r // 4 + a // r) % 3])
-        for (r, a), loss in losses.items()
-        for s in range(3)
+        run(r, a, s, loss + move[s] + nudge[(s + r // 4 + a // r) % 3]) for (r, a), loss in losses.items() for s in range(3)
     ]
     found = made(runs)
     assert "not resolved" in study_sheets.finding(found)
     assert "is resolved" in study_sheets.finding(found, paired=True)
     assert "by paired t test" in study_sheets.finding(found, paired=True)
     sheet = study_sheets.by_factor(found, "model.adapter.r", paired=True)
-    means = {r: [sum(one.metrics["val/loss"] for one in runs if one.options["model.adapter.r"] == r and one.seed == s) / 2
-                 for s in range(3)] for r in (4, 8)}  # fmt: skip
+    means = {
+        r: [
+            sum(one.metrics["val/loss"] for one in runs if one.options["model.adapter.r"] == r and one.seed == s) / 2
+            for s in range(3)
+        ]
+        for r in (4, 8)
+    }
     assert sheet.rows[1][-1].value == pytest.approx(ttest_rel(means[8], means[4]).pvalue)
     claim = [parse("r=8 beats r=4", "val/loss", "f")]
     assert check(claim, {"val/loss": found})[0].state == UNDERPOWERED
     assert check(claim, {"val/loss": found}, paired=True)[0].state == HELD
 
 
-@pytest.mark.parametrize("text", ["r=8 lora_alpha/r=2 beats r=4 lora_alpha/r=1", "lora_alpha/r=2 r=8 beats r=4 lora_alpha/r=1",
-                                  "r=8 lora_alpha/r=2 is equivalent to r=4 lora_alpha/r=1 within 9 on val/loss"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "r=8 lora_alpha/r=2 beats r=4 lora_alpha/r=1",
+        "lora_alpha/r=2 r=8 beats r=4 lora_alpha/r=1",
+        "r=8 lora_alpha/r=2 is equivalent to r=4 lora_alpha/r=1 within 9 on val/loss",
+    ],
+)
 def test_a_claim_may_name_settings_as_the_tables_do(text):
     (verdict,) = check([parse(text, "val/loss", "f")], {"val/loss": made(grid())})
     assert verdict.state == HELD
@@ -333,12 +380,19 @@ def test_a_claim_that_the_seeds_cannot_decide_is_underpowered():
     assert "not estimable" in verdict.words
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ("r=8 is better than r=4", "is no claim; expected `r=16 beats"), ("q=8 beats r=4", "'q' is no factor|q"),
-    ("r=7 beats r=4", "no setting has 'r=7'"), ("r=8 is equivalent to r=4", "expected `within`"),
-    ("r=8 beats r=4 within .1", "expected `within` a margin for an equivalence"), ("r=8 beats r=8", "both sides have"),
-    ("r=8 and lora_alpha/r=2 beats r=4", "differ in other factors too"), ("r=8 beats r=4, p < 2", "expected between 0 and 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("r=8 is better than r=4", "is no claim; expected `r=16 beats"),
+        ("q=8 beats r=4", "'q' is no factor|q"),
+        ("r=7 beats r=4", "no setting has 'r=7'"),
+        ("r=8 is equivalent to r=4", "expected `within`"),
+        ("r=8 beats r=4 within .1", "expected `within` a margin for an equivalence"),
+        ("r=8 beats r=8", "both sides have"),
+        ("r=8 and lora_alpha/r=2 beats r=4", "differ in other factors too"),
+        ("r=8 beats r=4, p < 2", "expected between 0 and 1"),
+    ],
+)
 def test_claims_that_cannot_be_checked_are_refused(text, says):
     with pytest.raises(UserError, match=says):
         check([parse(text, "val/loss", "f")], {"val/loss": made(grid())})
@@ -347,8 +401,12 @@ def test_claims_that_cannot_be_checked_are_refused(text, says):
 def test_claims_are_read_from_a_file(tmp_path):
     (tmp_path / "c.yaml").write_text("metric: val/loss\nclaims:\n  - r=8 beats r=4\n")
     assert [claim.metric for claim in read_claims(tmp_path / "c.yaml")] == ["val/loss"]
-    for text, says in (("claims: 3", "has no claims"), ("a: [", "not readable YAML"), ("claim: [a]", "has no claims"),
-                       ("claims: [r=1 beats r=2]\nx: 1", "has 'x'")):  # fmt: skip
+    for text, says in (
+        ("claims: 3", "has no claims"),
+        ("a: [", "not readable YAML"),
+        ("claim: [a]", "has no claims"),
+        ("claims: [r=1 beats r=2]\nx: 1", "has 'x'"),
+    ):
         (tmp_path / "c.yaml").write_text(text)
         with pytest.raises(UserError, match=says):
             read_claims(tmp_path / "c.yaml")
@@ -376,8 +434,12 @@ def test_alpha_and_minus_are_written_one_way_in_every_table():
 
     runs = [one._replace(metrics=one.metrics | {"val/gain": -0.11}) for one in grid()]
     found = made(runs)
-    sheets = [study_sheets.results(found), study_sheets.by_factor(found, found.factors[0]), factorial(found),
-              main_results([found])]  # fmt: skip
+    sheets = [
+        study_sheets.results(found),
+        study_sheets.by_factor(found, found.factors[0]),
+        factorial(found),
+        main_results([found]),
+    ]
     for sheet in sheets:
         assert "p < .05" in " ".join(sheet.notes), sheet.name
         assert "0.05" not in " ".join(sheet.notes), sheet.name
@@ -400,10 +462,18 @@ def test_latex_compiles_with_hostile_names(tmp_path):
     runs = [run(4, 4, s, 1.0 + NOISE[s], options={"data.train": name}) for name in (hostile, "plain") for s in range(3)]
     sheet = study_sheets.results(made(runs))
     body = latex.render(sheet)
-    (tmp_path / "t.tex").write_text("\\documentclass{article}\\usepackage{booktabs,graphicx}\\usepackage[T1]{fontenc}\n"
-                                    f"\\begin{{document}}\n{body}\n\\end{{document}}\n", encoding="utf-8")  # fmt: skip
-    done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    (tmp_path / "t.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs,graphicx}\\usepackage[T1]{fontenc}\n"
+        f"\\begin{{document}}\n{body}\n\\end{{document}}\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-2000:]
 
 
@@ -450,24 +520,24 @@ def test_the_main_table_marks_after_holm_over_all_its_comparisons():
 
     from research.report.main_table import main_results
 
-    values = {"val/loss": {4: [2.0, 2.1, 1.9], 8: [1.7, 1.8, 1.75], 16: [1.2, 1.3, 1.25]},
-              "val/rouge_l": {4: [0.2, 0.21, 0.22], 8: [0.5, 0.52, 0.51], 16: [0.24, 0.23, 0.235]}}  # fmt: skip
+    values = {
+        "val/loss": {4: [2.0, 2.1, 1.9], 8: [1.7, 1.8, 1.75], 16: [1.2, 1.3, 1.25]},
+        "val/rouge_l": {4: [0.2, 0.21, 0.22], 8: [0.5, 0.52, 0.51], 16: [0.24, 0.23, 0.235]},
+    }
     runs = [run(r, r, seed, values["val/loss"][r][seed]) for r in (4, 8, 16) for seed in range(3)]
-    runs = [one._replace(metrics=one.metrics | {"val/rouge_l": values["val/rouge_l"][one.options["model.adapter.r"]][one.seed]})
-            for one in runs]  # fmt: skip
+    runs = [
+        one._replace(metrics=one.metrics | {"val/rouge_l": values["val/rouge_l"][one.options["model.adapter.r"]][one.seed]})
+        for one in runs
+    ]
     runs, names = with_scale(runs, factors(runs))
     sheet = main_results([study(runs, name, names) for name in values])
     places = [(name, r) for name in values for r in (8, 16)]
     p = [ttest_ind(values[name][r], values[name][4], equal_var=False).pvalue for name, r in places]
     wrong = multipletests(p, method="holm")[0]
     marked = {
-        (name, r): bool(row[2 + i].mark)
-        for r, row in zip((4, 8, 16), sheet.rows, strict=True)
-        for i, name in enumerate(values)
+        (name, r): bool(row[2 + i].mark) for r, row in zip((4, 8, 16), sheet.rows, strict=True) for i, name in enumerate(values)
     }
-    assert marked == {("val/loss", 4): False, ("val/rouge_l", 4): False} | dict(
-        zip(places, wrong.tolist(), strict=True)
-    )
+    assert marked == {("val/loss", 4): False, ("val/rouge_l", 4): False} | dict(zip(places, wrong.tolist(), strict=True))
     assert all(one < 0.05 for one in p)  # each by itself
     assert 0 < sum(wrong) < 4
     assert sheet.columns == ["r", "seeds", "val/loss ↓", "val/rouge_l ↑"]
@@ -479,8 +549,10 @@ def test_the_main_table_shows_what_a_metric_lacks():
     from research.report.main_table import main_results
 
     runs = [run(r, r, seed, 2.0 - r / 10 + seed / 100) for r in (4, 8) for seed in range(3)]
-    runs = [one if one.options["model.adapter.r"] == 4 else one._replace(metrics=one.metrics | {"test/f1": 0.5 + one.seed})
-            for one in runs]  # fmt: skip
+    runs = [
+        one if one.options["model.adapter.r"] == 4 else one._replace(metrics=one.metrics | {"test/f1": 0.5 + one.seed})
+        for one in runs
+    ]
     runs, names = with_scale(runs, factors(runs))
     sheet = main_results([study(runs, name, names) for name in ("val/loss", "test/f1")])
     assert [row[-1].text for row in sheet.rows] == ["–", "1.5 ± 1.0"]

@@ -13,9 +13,20 @@ from research.sweeps.kubernetes import Claim, Options, claim, job, name_of, text
 from research.sweeps.slurm import Submission, numbers, ranges
 
 VERSIONS = ("1.29", "1.33", kubernetes_validate.latest_version())  # failures per index: on by default, final, now
-FULL = Options("registry.example/tandem:1", Claim("team", "me/tandem", "/mnt/team"), throttle=2, cpus=4, gpus=1, mem="16G",
-               namespace="research", env=("HF_HUB_OFFLINE=1", "EMPTY="), secrets=("wandb",), setup=("source env.sh",),
-               warning=90, max_failed=5)  # fmt: skip
+FULL = Options(
+    "registry.example/tandem:1",
+    Claim("team", "me/tandem", "/mnt/team"),
+    throttle=2,
+    cpus=4,
+    gpus=1,
+    mem="16G",
+    namespace="research",
+    env=("HF_HUB_OFFLINE=1", "EMPTY="),
+    secrets=("wandb",),
+    setup=("source env.sh",),
+    warning=90,
+    max_failed=5,
+)
 LEAST = Options("tandem", Claim("team", "", "/mnt/team"))
 
 
@@ -84,8 +95,10 @@ def test_what_the_api_server_checks_and_no_schema_says(options):
 def test_exit_codes_mean_what_they_mean_everywhere():
     """2 and 3 are never tried again, 85 does not count, nor a pod that is evicted; whatever else is tried twice more."""
     spec = made()["spec"]
-    rules = [(rule["action"], rule.get("onExitCodes", {}).get("values") or rule["onPodConditions"][0]["type"])
-             for rule in spec["podFailurePolicy"]["rules"]]  # fmt: skip
+    rules = [
+        (rule["action"], rule.get("onExitCodes", {}).get("values") or rule["onPodConditions"][0]["type"])
+        for rule in spec["podFailurePolicy"]["rules"]
+    ]
     # in this order: an evicted pod whose training ends with 2 or with 1 is still an evicted one
     assert rules == [("Ignore", "DisruptionTarget"), ("Ignore", [85]), ("FailIndex", [2, 3])]
     assert spec["backoffLimitPerIndex"] == 2
@@ -98,7 +111,10 @@ def test_options_arrive_in_the_pod():
     (container,) = made()["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"] == {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"}
     assert {one["name"]: one["value"] for one in container["env"]} == {
-        "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "EMPTY": ""}  # fmt: skip
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",
+        "EMPTY": "",
+    }
     assert container["envFrom"] == [{"secretRef": {"name": "wandb"}}]
     assert container["volumeMounts"][0] == {"name": "work", "mountPath": "/mnt/team", "subPath": "me/tandem"}
     assert container["workingDir"] == "/mnt/team"
@@ -158,9 +174,7 @@ def test_claims_are_taken_apart(text, parts):
     assert claim(text) == parts
 
 
-@pytest.mark.parametrize(
-    "text", ["team", "team:work", ":/data", "Team:/data", "team/:/data", "team/../x:/data", "team:/"]
-)
+@pytest.mark.parametrize("text", ["team", "team:work", ":/data", "Team:/data", "team/:/data", "team/../x:/data", "team:/"])
 def test_other_claims_are_refused(text):
     with pytest.raises(UserError, match="expected NAME:/path"):
         claim(text)

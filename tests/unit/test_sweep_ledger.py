@@ -88,11 +88,16 @@ def fail(_argv: list[str]) -> int:
     raise ZeroDivisionError("a bug")
 
 
-@pytest.mark.parametrize(("run", "attempts", "state", "error"), [
-    (lambda argv: 0, 1, "done", None), (fail, ATTEMPTS, "failed", "ZeroDivisionError: a bug"),
-    (lambda argv: 2, 1, "failed", "$ research fit"), (lambda argv: 85, 1, "preempted", "$ research fit"),
-    (lambda argv: 3, 1, "diverged", "$ research fit"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("run", "attempts", "state", "error"),
+    [
+        (lambda argv: 0, 1, "done", None),
+        (fail, ATTEMPTS, "failed", "ZeroDivisionError: a bug"),
+        (lambda argv: 2, 1, "failed", "$ research fit"),
+        (lambda argv: 85, 1, "preempted", "$ research fit"),
+        (lambda argv: 3, 1, "diverged", "$ research fit"),
+    ],
+)
 def test_a_crash_is_tried_again_and_wrong_input_is_not(run, attempts, state, error, tmp_path):
     ledger = Ledger(tmp_path)
     work(ledger, [planned("a", ["research", "fit"])], run, {})
@@ -132,10 +137,20 @@ def test_a_foreign_command_has_its_output_and_its_failure_noted(tmp_path):
     assert "cannot be started" in standings["b"].last["error"]
 
 
-@pytest.mark.parametrize(("end", "state"), [
-    ("exit 143", "preempted"), ("exit 138", "preempted"), ("exit 130", "preempted"), ("kill -TERM $$", "preempted"),
-    ("exit 137", "failed"), ("exit 129", "failed"), ("exit 3", "failed"), ("kill -SEGV $$", "failed"), ("exit 0", "done"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("end", "state"),
+    [
+        ("exit 143", "preempted"),
+        ("exit 138", "preempted"),
+        ("exit 130", "preempted"),
+        ("kill -TERM $$", "preempted"),
+        ("exit 137", "failed"),
+        ("exit 129", "failed"),
+        ("exit 3", "failed"),
+        ("kill -SEGV $$", "failed"),
+        ("exit 0", "done"),
+    ],
+)
 def test_a_foreign_command_ends_as_posix_says(end, state, tmp_path):
     """128 + n: a shell or a container tells that what it ran got signal n. SIGTERM, SIGUSR1 and SIGINT are a preemption."""
     ledger = Ledger(tmp_path)
@@ -145,17 +160,21 @@ def test_a_foreign_command_ends_as_posix_says(end, state, tmp_path):
 
 def test_what_a_command_says_last_moves_no_terminal(tmp_path):
     ledger = Ledger(tmp_path)
-    run_point(
-        ledger, planned("a", ["sh", "-c", r"printf '\033[31mno\000 \033]0;title\007such\n\033[0m\n'; exit 1"]), int, {}
-    )
+    run_point(ledger, planned("a", ["sh", "-c", r"printf '\033[31mno\000 \033]0;title\007such\n\033[0m\n'; exit 1"]), int, {})
     assert ledger.standings(["a"])["a"].last["error"] == "no ]0;titlesuch"
 
 
 def test_events_of_other_programs_and_versions_are_read_as_far_as_they_go(tmp_path):
     ledger = Ledger(tmp_path)
     odd = {"seconds": "x", "value": [1], "code": "1", "error": {"a": 1}, "pid": True}
-    lines = [json.dumps({"point": "a", "state": "done", **odd}), json.dumps({"point": "b", "state": "flying"}), "[1]", "\0\0",
-             json.dumps({"point": ["a"], "state": "failed"}), '{"point": "a", "sta']  # fmt: skip
+    lines = [
+        json.dumps({"point": "a", "state": "done", **odd}),
+        json.dumps({"point": "b", "state": "flying"}),
+        "[1]",
+        "\0\0",
+        json.dumps({"point": ["a"], "state": "failed"}),
+        '{"point": "a", "sta',
+    ]
     ledger.path.write_text("\n".join(lines))
     standings = ledger.standings(["a", "b"])
     assert {name: one.state for name, one in standings.items()} == {"a": "done", "b": "missing"}
@@ -275,15 +294,20 @@ def test_fifty_kills_of_workers_and_runner_leave_a_right_ledger(tmp_path, monkey
 
     monkeypatch.chdir(tmp_path)
     script = "echo begin >> $0.txt; sleep 0.05; echo end >> $0.txt"  # $0: the first argument after the script
-    value = {"method": "grid", "name": "s", "command": ["sh", "-c", script, "${args_no_hyphens}"],
-             "parameters": {"p": {"values": list(range(150))}}}  # fmt: skip
+    value = {
+        "method": "grid",
+        "name": "s",
+        "command": ["sh", "-c", script, "${args_no_hyphens}"],
+        "parameters": {"p": {"values": list(range(150))}},
+    }
     Path("s.yaml").write_text(yaml.safe_dump(value))
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     draw = random.Random(0)
 
     def start() -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, *RUNNER], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                env=environment)  # fmt: skip
+        return subprocess.Popen(
+            [sys.executable, *RUNNER], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+        )
 
     def workers() -> list[int]:
         found = []
@@ -310,8 +334,9 @@ def test_fifty_kills_of_workers_and_runner_leave_a_right_ledger(tmp_path, monkey
                 runner.wait(30)
                 runner, runners = start(), runners + 1
     runner.wait(120)
-    final = subprocess.run([sys.executable, *RUNNER, "--json"], capture_output=True, text=True, env=environment,
-                           timeout=120, check=False)  # fmt: skip
+    final = subprocess.run(
+        [sys.executable, *RUNNER, "--json"], capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
     assert json.loads(final.stdout)["states"] == {"done": 150}, final.stderr
     assert runners > 3
     events = Ledger(Path("runs/sweeps/s")).events()
@@ -336,9 +361,7 @@ def test_a_stop_while_a_point_is_proposed_begins_none(tmp_path):
     assert Ledger(tmp_path).events() == []
 
 
-@pytest.mark.parametrize(
-    "script", ["trap 'exit 143' TERM; sleep 30 & wait", "trap 'exit 1' TERM; sleep 30 & wait", "sleep 30"]
-)
+@pytest.mark.parametrize("script", ["trap 'exit 143' TERM; sleep 30 & wait", "trap 'exit 1' TERM; sleep 30 & wait", "sleep 30"])
 def test_a_foreign_command_that_is_told_to_stop_is_preempted_with_all_that_it_started(script, tmp_path):
     """Whatever its exit code, it has not crashed; and its children are gone when another worker may begin."""
     write_plan(tmp_path, [planned("a", ["bash", "-c", f"echo begun; {script}"])])

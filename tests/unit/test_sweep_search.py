@@ -20,8 +20,13 @@ LR = {"lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1.0}, "r"
 
 
 def search(folder: Path, parameters: dict = LR, **more) -> tuple:
-    facts = {"method": "bayes", "metric": {"name": "val/loss"}, "command": ["x", "${args}"], "run_cap": 12,
-             "parameters": parameters} | more  # fmt: skip
+    facts = {
+        "method": "bayes",
+        "metric": {"name": "val/loss"},
+        "command": ["x", "${args}"],
+        "run_cap": 12,
+        "parameters": parameters,
+    } | more
     (folder / "s.yaml").write_text(yaml.safe_dump(facts, sort_keys=False))
     return folder, read_sweep(folder / "s.yaml"), 0
 
@@ -157,10 +162,15 @@ def test_another_search_in_the_folder_is_refused(tmp_path):
         open_search(folder, read_sweep(tmp_path / "s.yaml"), seed)
 
 
-@pytest.mark.parametrize(("rule", "expected"), [
-    ({"min_iter": 2, "eta": 3}, [2, 6, 18, 54]), ({"min_iter": 1, "eta": 1.5}, [1, 1, 2, 3]),
-    ({"max_iter": 27, "s": 2}, [3, 9]), ({"max_iter": 8, "s": 5, "eta": 2}, [1, 2, 4]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({"min_iter": 2, "eta": 3}, [2, 6, 18, 54]),
+        ({"min_iter": 1, "eta": 1.5}, [1, 1, 2, 3]),
+        ({"max_iter": 27, "s": 2}, [3, 9]),
+        ({"max_iter": 8, "s": 5, "eta": 2}, [1, 2, 4]),
+    ],
+)
 def test_bands_by_hand(rule, expected):
     assert bands(rule)[:4] == expected
 
@@ -178,15 +188,23 @@ def test_a_run_worse_than_the_threshold_of_its_band_is_stopped():
 
 
 def test_random_points_are_each_there_once(tmp_path):
-    (tmp_path / "s.yaml").write_text(yaml.safe_dump({"method": "random", "command": ["x", "${args}"], "run_cap": 5,
-                                                     "parameters": {"r": {"values": [1, 2, 3]}}}))  # fmt: skip
+    (tmp_path / "s.yaml").write_text(
+        yaml.safe_dump(
+            {"method": "random", "command": ["x", "${args}"], "run_cap": 5, "parameters": {"r": {"values": [1, 2, 3]}}}
+        )
+    )
     sweep = read_sweep(tmp_path / "s.yaml")
     assert sorted(point["r"] for point in drawn(sweep, 0, 5)) == [1, 2, 3]
     assert drawn(sweep, 0, 2) == drawn(sweep, 0, 5)[:2]
 
 
-TARGETS = [("minimize", 0.5, [0.9, 0.5, 0.4], 2), ("minimize", 0.5, [0.9, 0.6], 2), ("maximize", 0.5, [0.1, 0.7, 0.9], 2),
-           ("maximize", 0, [-1.0, -0.1, 0.0, 1.0], 3), ("minimize", None, [0.0, 0.0], 2)]  # fmt: skip
+TARGETS = [
+    ("minimize", 0.5, [0.9, 0.5, 0.4], 2),
+    ("minimize", 0.5, [0.9, 0.6], 2),
+    ("maximize", 0.5, [0.1, 0.7, 0.9], 2),
+    ("maximize", 0, [-1.0, -0.1, 0.0, 1.0], 3),
+    ("minimize", None, [0.0, 0.0], 2),
+]
 
 
 @pytest.mark.parametrize(("goal", "target", "values", "begun"), TARGETS)
@@ -198,9 +216,7 @@ def test_no_point_is_begun_after_one_has_reached_the_target(method, goal, target
 
     metric = {"name": "val/loss", "goal": goal} | ({"target": target} if target is not None else {})
     grid = {"lr": {"values": [*range(len(values))]}}
-    folder, sweep, seed = search(
-        tmp_path, LR if method == "bayes" else grid, method=method, metric=metric, run_cap=len(values)
-    )
+    folder, sweep, seed = search(tmp_path, LR if method == "bayes" else grid, method=method, metric=metric, run_cap=len(values))
     ledger, plan = Ledger(folder), [planned(sweep, {"lr": i}, describe) for i in range(len(values))]
     points = (lambda: points_so_far(folder)) if method == "bayes" else lambda: plan
     due = iter(lambda: grow(folder, sweep, seed, describe), None) if method == "bayes" else iter(plan)

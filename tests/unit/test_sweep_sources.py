@@ -26,16 +26,22 @@ def points(tmp_path: Path, text: str, size: str = "") -> list[dict]:
 
 
 def test_alpha_is_twice_r(tmp_path):
-    found = points(tmp_path, "parameters: {model.adapter.r: {values: [4, 8]}, seed_everything: {values: [0, 1]}}\n"
-                             "tie: {model.adapter.lora_alpha: 2 * model.adapter.r}\n")  # fmt: skip
+    found = points(
+        tmp_path,
+        "parameters: {model.adapter.r: {values: [4, 8]}, seed_everything: {values: [0, 1]}}\n"
+        "tie: {model.adapter.lora_alpha: 2 * model.adapter.r}\n",
+    )
     assert found == [
         {"model.adapter": {"r": r, "lora_alpha": 2 * r}, "seed_everything": seed} for r in (4, 8) for seed in (0, 1)
     ]
 
 
 def test_a_variable_that_is_no_option_is_an_axis_of_the_tie(tmp_path):
-    found = points(tmp_path, "let: {scale: [1, 2]}\nparameters: {model.adapter.r: {values: [4, 8]}}\n"
-                             "tie: {model.adapter.lora_alpha: scale * model.adapter.r}\n")  # fmt: skip
+    found = points(
+        tmp_path,
+        "let: {scale: [1, 2]}\nparameters: {model.adapter.r: {values: [4, 8]}}\n"
+        "tie: {model.adapter.lora_alpha: scale * model.adapter.r}\n",
+    )
     pairs = [(p["model.adapter"]["r"], p["model.adapter"]["lora_alpha"]) for p in found]
     assert pairs == [(4, 4), (8, 8), (4, 8), (8, 16)]
 
@@ -49,13 +55,16 @@ def test_values_that_a_tie_makes_twice_are_one_point(tmp_path):
 
 
 def test_conditions_give_each_case_its_own_options(tmp_path):
-    found = points(tmp_path, """
+    found = points(
+        tmp_path,
+        """
 parameters: {seed_everything: {values: [0]}}
 cases:
   - model.adapter: {class_path: peft.PromptTuningConfig}
     model.adapter.init_args.num_virtual_tokens: [4, 8]
   - {model.train_layers: 2, model.optimisation.lr: 1.0e-4}
-""")  # fmt: skip
+""",
+    )
     assert [p["model"] for p in found] == [
         {"adapter": {"class_path": "peft.PromptTuningConfig"}, "adapter.init_args.num_virtual_tokens": 4},
         {"adapter": {"class_path": "peft.PromptTuningConfig"}, "adapter.init_args.num_virtual_tokens": 8},
@@ -69,86 +78,118 @@ def test_zip_joins_lists_value_by_value(tmp_path):
 
 
 def test_a_size_overlays_configurations_and_lists(tmp_path):
-    text = ("parameters: {data.limit: {values: [1, 2, 3]}}\n"
-            "sizes: {quick: {configs: [quick.yaml], parameters: {data.limit: {values: [1]}}}}\n")  # fmt: skip
+    text = (
+        "parameters: {data.limit: {values: [1, 2, 3]}}\n"
+        "sizes: {quick: {configs: [quick.yaml], parameters: {data.limit: {values: [1]}}}}\n"
+    )
     assert len(points(tmp_path, text)) == 3
     assert len(points(tmp_path, text, "quick")) == 1
     made = compile_source(source(tmp_path, text))
-    assert made[""]["command"] == ["research", "fit", "-c", "a.yaml", "-c", "b.yaml", "--out",
-                                   "runs/sweeps/question/{point}", "${args}"]  # fmt: skip
+    assert made[""]["command"] == [
+        "research",
+        "fit",
+        "-c",
+        "a.yaml",
+        "-c",
+        "b.yaml",
+        "--out",
+        "runs/sweeps/question/{point}",
+        "${args}",
+    ]
     assert made["quick"]["command"][6:8] == ["-c", "quick.yaml"]
     assert made["quick"]["name"] == "question-quick"
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ("parameters: {a.r: {values: [1]}}\ntie: {a.b: 2 * a.q}\n", "'a.q', which is neither"),
-    ("parameters: {a.r: {values: [1]}}\ntie: {a.b: 2 *}\n", "is no expression"),
-    ("parameters: {a.r: {values: [1]}}\ntie: {a.b: a.r % 2}\n", "expected numbers, options"),
-    ("parameters: {a.r: {values: [0]}}\ntie: {a.b: 1 / a.r}\n", "division by zero"),
-    ("parameters: {a.r: {values: [x]}}\ntie: {a.b: a.r / 2}\n", "expected numbers"),
-    ("parameters: {a.r: {min: 1, max: 4}}\ntie: {a.b: a.r}\n", "drives a tie and is no list"),
-    ("let: {s: [1]}\nparameters: {a.r: {values: [1]}}\n", "'s', which no tie uses"),
-    ("zip: [{a.x: [1, 2], a.y: [1]}]\n", "different lengths (a.x 2, a.y 1)"),
-    ("zip: [{a.x: [1], b.y: [1]}]\n", "no section in common"),
-    ("zip: [{a.x: [1], a.y: [1]}, {a.z: [1], a.u: [2]}]\n", "two groups of options are both called a"),
-    ("zip: [{a.x: [1], a.y: [1]}]\nparameters: {a.x.z: {values: [1]}}\n", "an axis of its own and part of a group"),
-    ("parameters: {a: {values: [1]}}\nparameters: {b: {values: [1]}}\n", "'parameters' is there twice"),
-    ("cases: {a: 1}\n", "expected a list"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("parameters: {a.r: {values: [1]}}\ntie: {a.b: 2 * a.q}\n", "'a.q', which is neither"),
+        ("parameters: {a.r: {values: [1]}}\ntie: {a.b: 2 *}\n", "is no expression"),
+        ("parameters: {a.r: {values: [1]}}\ntie: {a.b: a.r % 2}\n", "expected numbers, options"),
+        ("parameters: {a.r: {values: [0]}}\ntie: {a.b: 1 / a.r}\n", "division by zero"),
+        ("parameters: {a.r: {values: [x]}}\ntie: {a.b: a.r / 2}\n", "expected numbers"),
+        ("parameters: {a.r: {min: 1, max: 4}}\ntie: {a.b: a.r}\n", "drives a tie and is no list"),
+        ("let: {s: [1]}\nparameters: {a.r: {values: [1]}}\n", "'s', which no tie uses"),
+        ("zip: [{a.x: [1, 2], a.y: [1]}]\n", "different lengths (a.x 2, a.y 1)"),
+        ("zip: [{a.x: [1], b.y: [1]}]\n", "no section in common"),
+        ("zip: [{a.x: [1], a.y: [1]}, {a.z: [1], a.u: [2]}]\n", "two groups of options are both called a"),
+        ("zip: [{a.x: [1], a.y: [1]}]\nparameters: {a.x.z: {values: [1]}}\n", "an axis of its own and part of a group"),
+        ("parameters: {a: {values: [1]}}\nparameters: {b: {values: [1]}}\n", "'parameters' is there twice"),
+        ("cases: {a: 1}\n", "expected a list"),
+    ],
+)
 def test_a_source_that_no_sweep_can_say_is_refused(text, says, tmp_path):
     with pytest.raises(UserError) as error:
         compile_source(source(tmp_path, text))
     assert says in str(error.value)
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ("method: grid\n", "has no parameters"), ("method: gird\nparameters: {a: {values: [1]}}\n", "method is 'gird'"),
-    ("method: grid\nparamters: {}\n", "unknown key 'paramters'"), ("method: grid\ntie: {}\n", "it is a source"),
-    ("method: grid\nparameters: {a: {min: 0.0, max: 1.0}}\n", "a grid has no end over it"),
-    ("method: grid\nparameters: {a: [1, 2]}\n", "expected `values"),
-    ("method: grid\nparameters: {a: {parameters: {b: [1]}}}\n", "a.b is '[1]'"),
-    ("method: grid\nparameters: {a: {parameters: {b: {values: [1]}}, value: 3}}\n", "parameters and 'value'"),
-    ("method: grid\nparameters: {a: {parameters: {b: {values: [1]}}}, a.b: {value: 3}}\n", "dotted and nested"),
-    ("method: grid\nparameters: {a: {parameters: {}}}\n", "a.parameters is '{}'"),
-    ("method: grid\nparameters: {'a b': {values: [1]}}\n", "is called 'a b'"),
-    ("method: grid\nmetric: {name: x, gaol: maximize}\nparameters: {a: {values: [1]}}\n", "metric has 'gaol'"),
-    ("method: grid\nparameters: {a: {values: [1, 2], probabilities: [0.5, 0.5]}}\n", "probabilities, and a grid takes every"),
-    ("method: grid\nparameters: {a: {distribution: q_log_uniform_values, min: 1, max: 8}}\n", "a grid has no end over it"),
-    ("method: grid\nparameters: {a: {vales: [1]}}\n", "distribution None"),
-    ("method: random\nparameters: {a: {distribution: log_uniform_values, min: 0.0, max: 1.0}}\n", "expected above 0"),
-    ("method: random\nparameters: {a: {distribution: log_uniform, min: 1.0, max: "
-     "1000.0}}\n", "takes min and max of it as exponents"),
-    ("method: random\nparameters: {a: {min: 1e-4, max: 1.0}}\n", "write 1.0e-4"),
-    ("method: random\nparameters: {a: {min: 2, max: 1}}\n", "expected min below max"),
-    ("method: random\nparameters: {a: {values: [1, 2], probabilities: [1.0]}}\n", "for each of the 2 values"),
-    ("method: bayes\nparameters: {a: {min: 0.0, max: 1.0}}\n", "bayes without a metric"),
-    ("method: grid\nrun_cap: 0\nparameters: {a: {values: [1]}}\n", "run_cap=0"),
-    ("method: grid\ncommand: [research, fit]\nparameters: {a: {values: [1]}}\n", "no ${args}"),
-    ("method: grid\ncommand: [x, '${arsg}']\nparameters: {a: {values: [1]}}\n", "${arsg}"),
-    ("method: grid\nparameters: {a: {values: [1]}}\n", "there is no program"),
-    ("method: grid\ncommand: [x, '${args}']\nmetric: {name: l}\nearly_terminate: {type: hyperband}\nparameters: {a: {values: "
-     "[1]}}\n",
-     "neither min_iter nor max_iter"),
-    *[(f"method: grid\n{text}\n", says) for text, says in (
-        ("program: t.py\njob: me/p/job:v1\nparameters: {a: {values: [1]}}", "has job, by which W&B Launch starts"),
-        ("program: t.py\nmetrics: [{name: a}, {name: b}]\nparameters: {a: {values: [1]}}", "has metrics, by which"),
-        ("program: t.py\nmetric: {goal: maximize}\nparameters: {a: {values: [1]}}", "metric has no name"),
-        ("program: t.py\nmetric: {name: x, target: 1e-4}\nparameters: {a: {values: [1]}}", "metric.target='1e-4'"),
-        ("program: t.py\nmetric: {name: x, impute: wrost}\nparameters: {a: {values: [1]}}", "did you mean 'worst'"),
-        ("program: [t.py, -v]\nparameters: {a: {values: [1]}}", "program is \"['t.py', '-v']\""),
-        ("program: t.py\nkind: sweeps\nparameters: {a: {values: [1]}}", "did you mean 'sweep'"),
-        ("program: t.py\nparameters: {no: {values: [1]}}", "is called False (bool)"),
-        ("program: t.py\nparameters: {--lr: {values: [1]}}", "without its hyphens"),
-        ("program: t.py\nparameters: {a: {parameters: {-b: {values: [1]}}}}", "is called '-b'"),
-        ('program: t.py\nparameters: {a: {values: ["x\\0y"]}}', "has a value with '\\x00'"),
-        ('program: t.py\nparameters: {a: {values: [{k: ["\\uD800"]}]}}', "has a value with '\\ud800'"),
-        ('command: ["x\\0", "${args}"]\nparameters: {a: {values: [1]}}', "'\\x00' in a word"),
-        ('command: [bash, -c, "python t.py ${args}"]\nparameters: {a: {values: [1]}}', "has ${args} within the word"),
-        ('program: t.py\ncommand: [bash, -c, "python ${program}", "${args}"]\nparameters: {a: {values: [1]}}',
-         "has ${program} within the word"),
-        ('command: ["${envvar:token}", "${args}"]\nparameters: {a: {values: [1]}}', "command has ${envvar:token}"),
-    )],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("method: grid\n", "has no parameters"),
+        ("method: gird\nparameters: {a: {values: [1]}}\n", "method is 'gird'"),
+        ("method: grid\nparamters: {}\n", "unknown key 'paramters'"),
+        ("method: grid\ntie: {}\n", "it is a source"),
+        ("method: grid\nparameters: {a: {min: 0.0, max: 1.0}}\n", "a grid has no end over it"),
+        ("method: grid\nparameters: {a: [1, 2]}\n", "expected `values"),
+        ("method: grid\nparameters: {a: {parameters: {b: [1]}}}\n", "a.b is '[1]'"),
+        ("method: grid\nparameters: {a: {parameters: {b: {values: [1]}}, value: 3}}\n", "parameters and 'value'"),
+        ("method: grid\nparameters: {a: {parameters: {b: {values: [1]}}}, a.b: {value: 3}}\n", "dotted and nested"),
+        ("method: grid\nparameters: {a: {parameters: {}}}\n", "a.parameters is '{}'"),
+        ("method: grid\nparameters: {'a b': {values: [1]}}\n", "is called 'a b'"),
+        ("method: grid\nmetric: {name: x, gaol: maximize}\nparameters: {a: {values: [1]}}\n", "metric has 'gaol'"),
+        (
+            "method: grid\nparameters: {a: {values: [1, 2], probabilities: [0.5, 0.5]}}\n",
+            "probabilities, and a grid takes every",
+        ),
+        ("method: grid\nparameters: {a: {distribution: q_log_uniform_values, min: 1, max: 8}}\n", "a grid has no end over it"),
+        ("method: grid\nparameters: {a: {vales: [1]}}\n", "distribution None"),
+        ("method: random\nparameters: {a: {distribution: log_uniform_values, min: 0.0, max: 1.0}}\n", "expected above 0"),
+        (
+            "method: random\nparameters: {a: {distribution: log_uniform, min: 1.0, max: 1000.0}}\n",
+            "takes min and max of it as exponents",
+        ),
+        ("method: random\nparameters: {a: {min: 1e-4, max: 1.0}}\n", "write 1.0e-4"),
+        ("method: random\nparameters: {a: {min: 2, max: 1}}\n", "expected min below max"),
+        ("method: random\nparameters: {a: {values: [1, 2], probabilities: [1.0]}}\n", "for each of the 2 values"),
+        ("method: bayes\nparameters: {a: {min: 0.0, max: 1.0}}\n", "bayes without a metric"),
+        ("method: grid\nrun_cap: 0\nparameters: {a: {values: [1]}}\n", "run_cap=0"),
+        ("method: grid\ncommand: [research, fit]\nparameters: {a: {values: [1]}}\n", "no ${args}"),
+        ("method: grid\ncommand: [x, '${arsg}']\nparameters: {a: {values: [1]}}\n", "${arsg}"),
+        ("method: grid\nparameters: {a: {values: [1]}}\n", "there is no program"),
+        (
+            "method: grid\ncommand: [x, '${args}']\nmetric: {name: l}\nearly_terminate: {type: hyperband}\n"
+            "parameters: {a: {values: "
+            "[1]}}\n",
+            "neither min_iter nor max_iter",
+        ),
+        *[
+            (f"method: grid\n{text}\n", says)
+            for text, says in (
+                ("program: t.py\njob: me/p/job:v1\nparameters: {a: {values: [1]}}", "has job, by which W&B Launch starts"),
+                ("program: t.py\nmetrics: [{name: a}, {name: b}]\nparameters: {a: {values: [1]}}", "has metrics, by which"),
+                ("program: t.py\nmetric: {goal: maximize}\nparameters: {a: {values: [1]}}", "metric has no name"),
+                ("program: t.py\nmetric: {name: x, target: 1e-4}\nparameters: {a: {values: [1]}}", "metric.target='1e-4'"),
+                ("program: t.py\nmetric: {name: x, impute: wrost}\nparameters: {a: {values: [1]}}", "did you mean 'worst'"),
+                ("program: [t.py, -v]\nparameters: {a: {values: [1]}}", "program is \"['t.py', '-v']\""),
+                ("program: t.py\nkind: sweeps\nparameters: {a: {values: [1]}}", "did you mean 'sweep'"),
+                ("program: t.py\nparameters: {no: {values: [1]}}", "is called False (bool)"),
+                ("program: t.py\nparameters: {--lr: {values: [1]}}", "without its hyphens"),
+                ("program: t.py\nparameters: {a: {parameters: {-b: {values: [1]}}}}", "is called '-b'"),
+                ('program: t.py\nparameters: {a: {values: ["x\\0y"]}}', "has a value with '\\x00'"),
+                ('program: t.py\nparameters: {a: {values: [{k: ["\\uD800"]}]}}', "has a value with '\\ud800'"),
+                ('command: ["x\\0", "${args}"]\nparameters: {a: {values: [1]}}', "'\\x00' in a word"),
+                ('command: [bash, -c, "python t.py ${args}"]\nparameters: {a: {values: [1]}}', "has ${args} within the word"),
+                (
+                    'program: t.py\ncommand: [bash, -c, "python ${program}", "${args}"]\nparameters: {a: {values: [1]}}',
+                    "has ${program} within the word",
+                ),
+                ('command: ["${envvar:token}", "${args}"]\nparameters: {a: {values: [1]}}', "command has ${envvar:token}"),
+            )
+        ],
+    ],
+)
 def test_a_sweep_that_is_none_is_refused(text, says, tmp_path):
     (tmp_path / "s.yaml").write_text(text)
     with pytest.raises(UserError) as error:
@@ -162,8 +203,10 @@ def sweep(tmp_path: Path, text: str):
 
 
 def test_a_random_sweep_is_a_function_of_its_seed_and_longer_ones_begin_alike(tmp_path):
-    one = sweep(tmp_path, "method: random\nname: n\ncommand: [x, '${args}']\n"
-                          "parameters: {a: {min: 0.0, max: 1.0}, b: {values: [1, 2, 3]}}\n")  # fmt: skip
+    one = sweep(
+        tmp_path,
+        "method: random\nname: n\ncommand: [x, '${args}']\nparameters: {a: {min: 0.0, max: 1.0}, b: {values: [1, 2, 3]}}\n",
+    )
     assert drawn(one, 0, 5) == drawn(one, 0, 9)[:5]
     assert drawn(one, 0, 5) != drawn(one, 1, 5)
     assert len({p["a"] for p in drawn(one, 0, 20)}) == 20
@@ -171,8 +214,7 @@ def test_a_random_sweep_is_a_function_of_its_seed_and_longer_ones_begin_alike(tm
 
 def test_probes_hold_the_extremes_of_each_parameter(tmp_path):
     one = sweep(
-        tmp_path,
-        "method: random\ncommand: [x, '${args}']\nparameters: {a: {min: 0.0, max: 2.0}, b: {values: [1, 2]}}\n",
+        tmp_path, "method: random\ncommand: [x, '${args}']\nparameters: {a: {min: 0.0, max: 2.0}, b: {values: [1, 2]}}\n"
     )
     found = probes(one, 0, 3)
     assert {0.0, 1.0, 2.0} <= {p["a"] for p in found}
@@ -202,8 +244,11 @@ def test_a_shell_gets_program_and_values_by_the_cure_that_is_named(tmp_path):
     import subprocess
 
     with pytest.raises(UserError) as error:
-        sweep(tmp_path, "method: grid\nprogram: t.py\ncommand: [bash, -c, 'python ${program}', '${args}']\n"
-                        "parameters: {a: {values: [1]}}\n")  # fmt: skip
+        sweep(
+            tmp_path,
+            "method: grid\nprogram: t.py\ncommand: [bash, -c, 'python ${program}', '${args}']\n"
+            "parameters: {a: {values: [1]}}\n",
+        )
     cure = str(error.value).partition("in a shell, ")[2].rstrip(".").replace("python", "echo")
     one = sweep(tmp_path, f"method: grid\nprogram: t.py\ncommand: {cure}\nparameters: {{a: {{values: ['x y']}}}}\n")
     done = subprocess.run(argv_of(one, {"a": "x y"}), capture_output=True, text=True, check=True)
@@ -228,23 +273,29 @@ parameters:
     with pytest.raises(UserError, match="'max' is there twice"):
         sweep(
             tmp_path,
-            text.replace("max: 2", "max: 2, max: 3").replace(
-                "        max: 2, max: 3", "        max: 2\n        max: 3"
-            ),
+            text.replace("max: 2", "max: 2, max: 3").replace("        max: 2, max: 3", "        max: 2\n        max: 3"),
         )
 
 
 def test_variables_of_the_environment_are_filled_in(tmp_path, monkeypatch):
     monkeypatch.setenv("PLACE", "here")
-    one = sweep(tmp_path, "method: grid\ncommand: [x, '${envvar:PLACE}/a', '${envvar:NOWHERE}', '${args}']\n"
-                          "parameters: {a: {values: [1]}}\n")  # fmt: skip
+    one = sweep(
+        tmp_path,
+        "method: grid\ncommand: [x, '${envvar:PLACE}/a', '${envvar:NOWHERE}', '${args}']\nparameters: {a: {values: [1]}}\n",
+    )
     assert argv_of(one, {"a": 1}) == ["x", "here/a", "NOWHERE", "--a=1"]  # as W&B's agent does
 
 
-@pytest.mark.parametrize(("argv", "expected"), [
-    (["research", "fit", "-c", "x"], ["fit", "-c", "x"]), (["/usr/bin/env", "python", "-m", "research", "fit"], ["fit"]),
-    (["python3.11", "-m", "research", "fit"], ["fit"]), (["python", "train.py"], None), (["/usr/bin/env", "bash"], None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["research", "fit", "-c", "x"], ["fit", "-c", "x"]),
+        (["/usr/bin/env", "python", "-m", "research", "fit"], ["fit"]),
+        (["python3.11", "-m", "research", "fit"], ["fit"]),
+        (["python", "train.py"], None),
+        (["/usr/bin/env", "bash"], None),
+    ],
+)
 def test_our_own_verbs_are_told_from_foreign_commands(argv, expected):
     assert ours(argv) == expected
 

@@ -15,8 +15,10 @@ from research.data.tables import is_table, read_table, splits_of
 from research.errors import UserError
 
 CALLS = [{"x": 1}, {"city": "Paris"}, {"x": 2}]
-ROWS = [{"n": i, "m": [{"role": "assistant", "content": f"no. {i}", "tool_calls": [{"function": {"arguments": call}}]}]}
-        for i, call in enumerate(CALLS)]  # fmt: skip
+ROWS = [
+    {"n": i, "m": [{"role": "assistant", "content": f"no. {i}", "tool_calls": [{"function": {"arguments": call}}]}]}
+    for i, call in enumerate(CALLS)
+]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
 CHEAP = settings(derandomize=True, max_examples=30, deadline=None, database=None)
 
@@ -34,10 +36,7 @@ def test_every_format_gives_the_same_rows_with_their_own_keys():
     import datasets
 
     table = datasets.Dataset.from_list(ROWS)
-    assert table[0]["m"][0]["tool_calls"][0]["function"]["arguments"] == {
-        "x": 1,
-        "city": None,
-    }  # what Arrow makes of them
+    assert table[0]["m"][0]["tool_calls"][0]["function"]["arguments"] == {"x": 1, "city": None}  # what Arrow makes of them
     table.to_parquet("a.parquet")
     table.save_to_disk("saved")
     datasets.DatasetDict({"train": table, "test": table.select([1])}).save_to_disk("splits")
@@ -52,8 +51,19 @@ def test_every_format_gives_the_same_rows_with_their_own_keys():
     Path("named").mkdir()
     Path("named/train-0.jsonl").write_text(LINES)
     Path("named/test-0.jsonl").write_text(json.dumps(ROWS[1]))
-    for source in ("lines.jsonl", "lines.json", "bom.json", "array.json.gz", "lines.jsonl.gz", "a.parquet", "saved", "folder",
-                   "folder/*", ["folder/a.json", "folder/b.jsonl"], "folder/a.json, folder/b.jsonl"):  # fmt: skip
+    for source in (
+        "lines.jsonl",
+        "lines.json",
+        "bom.json",
+        "array.json.gz",
+        "lines.jsonl.gz",
+        "a.parquet",
+        "saved",
+        "folder",
+        "folder/*",
+        ["folder/a.json", "folder/b.jsonl"],
+        "folder/a.json, folder/b.jsonl",
+    ):
         assert rows_of(source) == rows_of(source, "train") == ROWS, source
     for source in ("splits", "named", "hf:named"):
         assert rows_of(source, "train") == ROWS, source
@@ -63,8 +73,10 @@ def test_every_format_gives_the_same_rows_with_their_own_keys():
     assert splits_of("folder") == splits_of("saved") == splits_of("lines.jsonl") == []
 
 
-@pytest.mark.parametrize(("split", "expected"), [("train[:2]", [0, 1]), ("train[50%:]", [2]), ("train[-1:]", [2]),
-                                                 ("dev[:34%]", [0]), ("train[:1]+train[2:]", [0, 2])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [("train[:2]", [0, 1]), ("train[50%:]", [2]), ("train[-1:]", [2]), ("dev[:34%]", [0]), ("train[:1]+train[2:]", [0, 2])],
+)
 def test_a_slice_is_that_of_datasets(split, expected):
     from datasets import load_dataset
 
@@ -75,24 +87,27 @@ def test_a_slice_is_that_of_datasets(split, expected):
         assert [row["n"] for row in table] == expected
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("a.json", '[{"n": 1},\n {"n": 2} {"n": 3}]', r"a\.json:2 \(row 2\): .*expected a comma.*Mend the file"),
-    ("a.json", '[{"n": 1},\n {"n": 2]', r"a\.json:2 \(row 2\): .*not JSON.*expected an array of objects"),
-    ("a.json", '[{"n": 1},\n 2]', r"a\.json:2 \(row 2\): '2' is a JSON int, expected an object"),
-    ("a.json", '[{"n": 1}] x', r"a\.json: 'x' stands after the array's end"),
-    ("a.json", '[{"n": 1}', r"a\.json:1 \(row 1\): '' stands after the row"),
-    ("a.json", b'[{"n": "\xff"}]', r"a\.json:1: not UTF-8"),
-    ("a.jsonl", '{"n": 1}\n[2]', r"a\.jsonl:2: .*expected an object"),
-    ("a.csv", "n,m\n1,2\n3\n", r"a\.csv:3: the row has 1 cells, expected 2: n, m"),
-    ("a.csv", "n,n\n1,2\n", r"a\.csv:1: the header names 'n' twice"),
-    ("a.csv", 'n,m\n1,"2\n', r"a\.csv:2: not ','-separated"),
-    ("a.tsv", 'n\tm\n1\t"a"b\n2\n', r"a\.tsv:2: not '\\t'-separated"),
-    ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-20], r"a\.jsonl\.gz: damaged .*whole gzip"),
-    ("a.json.gz", b"no gzip", r"a\.json\.gz: damaged .*whole gzip"),
-    ("a.parquet", b"PAR1 no", r"a\.parquet cannot be read after row 0 .*Make the file again"),
-    ("a.parquet.gz", b"", r"of no known format"),
-    ("a.txt", "", "of no known format"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", '[{"n": 1},\n {"n": 2} {"n": 3}]', r"a\.json:2 \(row 2\): .*expected a comma.*Mend the file"),
+        ("a.json", '[{"n": 1},\n {"n": 2]', r"a\.json:2 \(row 2\): .*not JSON.*expected an array of objects"),
+        ("a.json", '[{"n": 1},\n 2]', r"a\.json:2 \(row 2\): '2' is a JSON int, expected an object"),
+        ("a.json", '[{"n": 1}] x', r"a\.json: 'x' stands after the array's end"),
+        ("a.json", '[{"n": 1}', r"a\.json:1 \(row 1\): '' stands after the row"),
+        ("a.json", b'[{"n": "\xff"}]', r"a\.json:1: not UTF-8"),
+        ("a.jsonl", '{"n": 1}\n[2]', r"a\.jsonl:2: .*expected an object"),
+        ("a.csv", "n,m\n1,2\n3\n", r"a\.csv:3: the row has 1 cells, expected 2: n, m"),
+        ("a.csv", "n,n\n1,2\n", r"a\.csv:1: the header names 'n' twice"),
+        ("a.csv", 'n,m\n1,"2\n', r"a\.csv:2: not ','-separated"),
+        ("a.tsv", 'n\tm\n1\t"a"b\n2\n', r"a\.tsv:2: not '\\t'-separated"),
+        ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-20], r"a\.jsonl\.gz: damaged .*whole gzip"),
+        ("a.json.gz", b"no gzip", r"a\.json\.gz: damaged .*whole gzip"),
+        ("a.parquet", b"PAR1 no", r"a\.parquet cannot be read after row 0 .*Make the file again"),
+        ("a.parquet.gz", b"", r"of no known format"),
+        ("a.txt", "", "of no known format"),
+    ],
+)
 def test_damage_is_refused_with_its_place(name, content, message):
     Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=f"(?s){message}"):
@@ -135,30 +150,46 @@ def test_several_sources_are_read_each_by_its_split():
         Path(f"folder/{name}.jsonl").write_text(json.dumps({"n": text}) + "\n")
     Path("a.jsonl").write_text('{"n": "a"}\n{"n": "b"}\n')
     datasets.Dataset.from_list([{"n": "saved"}]).save_to_disk("saved")
-    datasets.DatasetDict({"train": datasets.Dataset.from_list([{"n": "s"}]),
-                          "test": datasets.Dataset.from_list([{"n": "x"}])}).save_to_disk("both")  # fmt: skip
+    datasets.DatasetDict(
+        {"train": datasets.Dataset.from_list([{"n": "s"}]), "test": datasets.Dataset.from_list([{"n": "x"}])}
+    ).save_to_disk("both")
     for source, split, expected in [
-        (["folder"], "train", "T"), (["folder"], "test", "X"), ("a.jsonl,folder", "train", "abT"),
-        ("a.jsonl, folder", "train[1:]", "bT"), (["folder", "both"], "test", "Xx"), ("folder,both", "train[1:]+test[:1]", "sX"),
-        (["saved", "a.jsonl"], None, ["saved", "a", "b"]), (["saved", "folder"], "train", ["saved", "T"]),
-        ("fol*", "train", "T"), (["a.jsonl", "hf:folder"], "train", "abT"),
-    ]:  # fmt: skip
+        (["folder"], "train", "T"),
+        (["folder"], "test", "X"),
+        ("a.jsonl,folder", "train", "abT"),
+        ("a.jsonl, folder", "train[1:]", "bT"),
+        (["folder", "both"], "test", "Xx"),
+        ("folder,both", "train[1:]+test[:1]", "sX"),
+        (["saved", "a.jsonl"], None, ["saved", "a", "b"]),
+        (["saved", "folder"], "train", ["saved", "T"]),
+        ("fol*", "train", "T"),
+        (["a.jsonl", "hf:folder"], "train", "abT"),
+    ]:
         assert [row["n"] for row in rows_of(source, split)] == list(expected), (source, split)
         assert is_table(source)
     assert splits_of(["folder", "both"]) == ["test", "train"]
     assert splits_of("folder,a.jsonl") == []
     for source, split, message in [
-        ("folder,a.jsonl", None, "folder has 2 splits and none is named"), (["folder"], "dev", "folder has no split 'dev'"),
-        ("folder,a.jsonl", "train[:1]+test[:1]", "a.jsonl has no splits"), (",", None, "no file is named"),
+        ("folder,a.jsonl", None, "folder has 2 splits and none is named"),
+        (["folder"], "dev", "folder has no split 'dev'"),
+        ("folder,a.jsonl", "train[:1]+test[:1]", "a.jsonl has no splits"),
+        (",", None, "no file is named"),
         ("a.jsonl,gone.jsonl", None, "gone.jsonl does not exist"),
-    ]:  # fmt: skip
+    ]:
         with pytest.raises(UserError, match=message):
             rows_of(source, split)
 
 
-@pytest.mark.parametrize(("train", "test"), [("Train.jsonl", "Test.jsonl"), ("trainset.jsonl", "testset.jsonl"),
-                                             ("squadTrainData.JSONL", "squadEvalData.JSONL"), ("TRAIN_1.json.GZ", "TEST.json"),
-                                             ("train_split.csv", "test-split.csv")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Train.jsonl", "Test.jsonl"),
+        ("trainset.jsonl", "testset.jsonl"),
+        ("squadTrainData.JSONL", "squadEvalData.JSONL"),
+        ("TRAIN_1.json.GZ", "TEST.json"),
+        ("train_split.csv", "test-split.csv"),
+    ],
+)
 def test_files_named_after_splits_in_any_spelling_are_told_apart(train, test):
     for name, text in ((train, "T"), (test, "X")):
         Path("folder").mkdir(exist_ok=True)
@@ -254,9 +285,11 @@ def test_text_formats_need_no_datasets(monkeypatch):
             rows_of(source)
 
 
-VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-                      max_leaves=6)  # fmt: skip
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
 TABLE = st.lists(st.dictionaries(st.text(max_size=5), VALUES, max_size=4), min_size=1, max_size=5)
 
 
@@ -264,8 +297,9 @@ TABLE = st.lists(st.dictionaries(st.text(max_size=5), VALUES, max_size=4), min_s
 @given(TABLE, st.sampled_from([None, 1]))
 def test_json_rows_round_trip(rows, indent):
     Path("r.json").write_text(json.dumps(rows, indent=indent))
-    Path("r.jsonl").write_text("".join(json.dumps(row, ensure_ascii=bool(indent), default=str) + "\n" for row in rows),
-                               errors="surrogatepass")  # fmt: skip
+    Path("r.jsonl").write_text(
+        "".join(json.dumps(row, ensure_ascii=bool(indent), default=str) + "\n" for row in rows), errors="surrogatepass"
+    )
     assert rows_of("r.json") == rows_of("r.jsonl") == rows
 
 

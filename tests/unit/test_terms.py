@@ -10,8 +10,13 @@ from research.errors import UserError
 from research.retrieval.lexical import Bm25
 from research.retrieval.terms import WORDS, Terms, without_blanks
 
-CHINESE = {"z1": "北京是中华人民共和国的首都", "z2": "上海是中国最大的城市", "z3": "机器学习是人工智能的一个分支",
-           "z4": "长城位于中国北部", "z5": "桥在河上"}  # fmt: skip
+CHINESE = {
+    "z1": "北京是中华人民共和国的首都",
+    "z2": "上海是中国最大的城市",
+    "z3": "机器学习是人工智能的一个分支",
+    "z4": "长城位于中国北部",
+    "z5": "桥在河上",
+}
 ASKED = {"q1": "中国的首都", "q2": "最大的城市", "q3": "人工智能"}
 
 
@@ -45,12 +50,7 @@ def test_terms_of_a_text(terms, text, expected):
 def test_text_with_blanks_has_the_default_words_whichever_tokenizer(text):
     text = text.lower()
     expected = [word for word in re.findall(WORDS, text) if word not in _english()]
-    assert (
-        Terms().splitter()(text)
-        == Terms("characters").splitter()(text)
-        == Terms("bigrams").splitter()(text)
-        == expected
-    )
+    assert Terms().splitter()(text) == Terms("characters").splitter()(text) == Terms("bigrams").splitter()(text) == expected
 
 
 def _english():
@@ -110,5 +110,10 @@ def test_unknown_terms_are_refused(terms, says):
 
 def test_scripts_without_blanks_are_known():
     assert [without_blanks(text) for text in ("中国", "ภาษา", "한국", "the 中 sign", "été", "слово")] == [
-        True, True, True, False, False, False
-    ]  # fmt: skip
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]

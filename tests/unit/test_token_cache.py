@@ -24,8 +24,10 @@ def examples(count: int = 80) -> Examples:
 
 
 def pairs(count: int = 80) -> Examples:
-    made = [{"prompt": row["prompt"], "chosen": row["completion"],
-             "rejected": [{"role": "assistant", "content": f"no {i}"}]} for i, row in enumerate(rows(count))]  # fmt: skip
+    made = [
+        {"prompt": row["prompt"], "chosen": row["completion"], "rejected": [{"role": "assistant", "content": f"no {i}"}]}
+        for i, row in enumerate(rows(count))
+    ]
     return Examples("pairs.jsonl", None, made, hash_json(made))
 
 

@@ -13,12 +13,8 @@ from research.data.training import TrainingQuery, load_validation, spread
 from research.errors import UserError
 from research.types import Candidates, Document, Pair
 
-CORPUS = {name: Document("", text) for name, text in
-          {"a": "one", "b": "two", "c": "three", "d": "four", "copy": "one"}.items()}  # fmt: skip
-QUERIES = [
-    TrainingQuery("q1", "first", ["a"], ["b", "c", "copy"]),
-    TrainingQuery("q2", "second", ["b", "c"], ["d"]),
-]
+CORPUS = {name: Document("", text) for name, text in {"a": "one", "b": "two", "c": "three", "d": "four", "copy": "one"}.items()}
+QUERIES = [TrainingQuery("q1", "first", ["a"], ["b", "c", "copy"]), TrainingQuery("q2", "second", ["b", "c"], ["d"])]
 
 
 class Words:
@@ -105,9 +101,9 @@ def test_groups_of_unequal_size_are_padded_and_absent_pairs_are_not_computed():
         def collate(self, pairs, chosen):
             return {"input_ids": torch.tensor([pairs["input_ids"][i] for i in chosen])}
 
-    batch = CandidateCollate(Pairs(), group_size=3, chunk_overhead=0)([
-        Candidates("q", ["aa", "b"], [1.0, 0.0]), Candidates("qq", ["a", "bb", "ccc"], [1.0, 0.0, 0.0]),
-    ])  # fmt: skip
+    batch = CandidateCollate(Pairs(), group_size=3, chunk_overhead=0)(
+        [Candidates("q", ["aa", "b"], [1.0, 0.0]), Candidates("qq", ["a", "bb", "ccc"], [1.0, 0.0, 0.0])]
+    )
     assert batch.labels.tolist() == [[1, 0, 0], [1, 0, 0]]
     assert batch.present.tolist() == [[True, True, False], [True, True, True]]
     assert sum(len(chunk["input_ids"]) for chunk in batch.pairs.chunks) == 5
@@ -131,9 +127,7 @@ def test_spread_repeats_nothing(size, count):
 def test_copies_of_a_positive_are_no_negatives_in_triplets(tmp_path):
     from research.data.training import load_training
 
-    same, copy, other = (
-        {"docid": i, "title": "", "text": text} for i, text in zip("abc", ("x", "x", "y"), strict=True)
-    )
+    same, copy, other = ({"docid": i, "title": "", "text": text} for i, text in zip("abc", ("x", "x", "y"), strict=True))
     row = {"query_id": "q", "query": "x", "positive_passages": [same], "negative_passages": [copy, other]}
     (tmp_path / "t.jsonl").write_text(json.dumps(row))
     (query,), _, _ = load_training(str(tmp_path / "t.jsonl"), "", None, None, False)
@@ -147,9 +141,7 @@ def test_wrong_folds_are_refused(text):
 
 
 def test_training_without_a_fold_and_its_rest_make_the_whole(collection):
-    parts = [
-        PairData(f"beir:{collection}", "test", without_fold=f"{i}/2", batch_size=2, val_split=None) for i in (0, 1)
-    ]
+    parts = [PairData(f"beir:{collection}", "test", without_fold=f"{i}/2", batch_size=2, val_split=None) for i in (0, 1)]
     whole = PairData(f"beir:{collection}", "test", batch_size=2, val_split=None)
     ids = [{query.query_id for query in data.queries} for data in (*parts, whole)]
     assert ids[0] | ids[1] == ids[2]
@@ -180,9 +172,7 @@ def test_validation_on_a_sample_keeps_every_judged_document(collection):
 )
 def test_wrong_pairs_are_refused_with_the_cure(collection, options, says):
     with pytest.raises(UserError) as error:
-        PairData(
-            **({"train": f"beir:{collection}", "train_split": "test", "val_split": "dev", "batch_size": 2} | options)
-        )
+        PairData(**({"train": f"beir:{collection}", "train_split": "test", "val_split": "dev", "batch_size": 2} | options))
     assert says in str(error.value)
 
 
@@ -193,7 +183,9 @@ def test_missing_candidates_name_the_command_that_makes_them(tmp_path, collectio
 
 def test_missing_validation_run_names_the_command_that_makes_it(tmp_path, collection):
     path = tmp_path / "candidates.jsonl"
-    path.write_text('{"query_id": "q", "query": "x", "positive_passages": [{"docid": "d", "title": "", "text": "t"}], '
-                    '"negative_passages": [{"docid": "e", "title": "", "text": "u"}]}\n')  # fmt: skip
+    path.write_text(
+        '{"query_id": "q", "query": "x", "positive_passages": [{"docid": "d", "title": "", "text": "t"}], '
+        '"negative_passages": [{"docid": "e", "title": "", "text": "u"}]}\n'
+    )
     with pytest.raises(UserError, match=r"val_run is null.*research retrieve .* --split dev.*--data.val_run"):
         CandidateData(str(path), val=f"beir:{collection}")

@@ -25,10 +25,17 @@ from research.types import TokenBatch
 @pytest.mark.parametrize(
     ("step", "decay", "expected"),
     [
-        (0, "linear", 1 / 5), (3, "linear", 4 / 5), (4, "linear", 1.0), (7, "linear", 0.5), (9, "linear", 1 / 6),
-        (4, "cosine", 1.0), (7, "cosine", 0.5), (7, "constant", 1.0), (2, "constant", 3 / 5),
+        (0, "linear", 1 / 5),
+        (3, "linear", 4 / 5),
+        (4, "linear", 1.0),
+        (7, "linear", 0.5),
+        (9, "linear", 1 / 6),
+        (4, "cosine", 1.0),
+        (7, "cosine", 0.5),
+        (7, "constant", 1.0),
+        (2, "constant", 3 / 5),
     ],
-)  # fmt: skip
+)
 def test_rate_rises_over_4_steps_and_falls_over_6(step, decay, expected):
     assert rate(step, steps=10, warmup=4, decay=decay) == pytest.approx(expected)
 
@@ -51,9 +58,18 @@ def test_norms_biases_and_temperature_are_not_decayed():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"lr": 0}, {"lr": math.nan}, {"weight_decay": -1}, {"warmup": 1}, {"decay": "step"}, {"clip": 0}, {"accumulate": 0},
-     {"betas": (1.0, 0.9)}, {"eps": 0}],
-)  # fmt: skip
+    [
+        {"lr": 0},
+        {"lr": math.nan},
+        {"weight_decay": -1},
+        {"warmup": 1},
+        {"decay": "step"},
+        {"clip": 0},
+        {"accumulate": 0},
+        {"betas": (1.0, 0.9)},
+        {"eps": 0},
+    ],
+)
 def test_wrong_optimisation_is_refused_by_name(wrong):
     (name,) = wrong
     with pytest.raises(UserError, match=rf"optimisation\.{name}=.*; expected"):
@@ -130,8 +146,9 @@ def test_separate_towers_start_equal_and_share_nothing(tiny_bert):
 
 @pytest.mark.parametrize("towers", ["shared", "separate"])
 def test_saved_dual_encoder_embeds_as_before(tiny_bert, tmp_path, towers):
-    module = DualEncoderModule(str(tiny_bert), towers=towers, query_max_length=8, doc_max_length=16, query_prompt="of ",
-                               pooling="cls")  # fmt: skip
+    module = DualEncoderModule(
+        str(tiny_bert), towers=towers, query_max_length=8, doc_max_length=16, query_prompt="of ", pooling="cls"
+    )
     for parameter in module.model.query.parameters():
         parameter.data.mul_(1.01)
     save_dual_encoder(module.model, tmp_path / "saved")

@@ -18,9 +18,7 @@ def log_at(place: Path, name: str = "run-a.wandb", **more) -> Path:
 
 def test_a_log_says_what_its_run_was(tmp_path):
     config = {"lr": 0.1, "model": {"class_path": "x.Y", "init_args": {"r": 4}}, "_wandb": {"cli": 1}}
-    log = read_log(
-        log_at(tmp_path, config=config, commit="abc", run_group="g", sweep_id="s", display_name="n", host="h")
-    )
+    log = read_log(log_at(tmp_path, config=config, commit="abc", run_group="g", sweep_id="s", display_name="n", host="h"))
     assert log[1:9] == ("a", "p", "n", 1_700_000_000.0, "g", "s", "h", "abc")
     assert log.config == {"lr": 0.1, "model": config["model"]}
     assert (log.summary, log.exit_code, log.damage) == ({"_step": 2, "loss": 1.0, "acc": 0.2}, 0, "")
@@ -36,12 +34,7 @@ def test_later_records_change_and_remove(tmp_path):
         item = more[0].config.update.add()
         item.nested_key.extend(name)
         item.value_json = value
-    for name, value in (
-        (["opt"], '{"lr": 1, "eps": 2}'),
-        (["opt", "eps"], "3"),
-        (["flat", "x"], "1"),
-        (["flat", "y"], "2"),
-    ):
+    for name, value in ((["opt"], '{"lr": 1, "eps": 2}'), (["opt", "eps"], "3"), (["flat", "x"], "1"), (["flat", "y"], "2")):
         item = more[0].config.update.add()
         item.nested_key.extend(name)
         item.value_json = value
@@ -118,9 +111,10 @@ def test_the_optimizer_s_steps_are_those_of_a_curve(tmp_path):
     assert curve([log], "flag") == []
 
 
-@pytest.mark.parametrize(("content", "says"), [
-    (b"", "is empty"), (b"PK\x03\x04 something else", "begins with b'PK"), (b":W&B\xe1\xbe\x01", "is of another version"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"", "is empty"), (b"PK\x03\x04 something else", "begins with b'PK"), (b":W&B\xe1\xbe\x01", "is of another version")],
+)
 def test_what_is_no_log_is_refused(tmp_path, content, says):
     (tmp_path / "run-a.wandb").write_bytes(content)
     with pytest.raises(UserError, match=says):

@@ -33,16 +33,34 @@ def folder(place: Path, r: int | None, alpha: int | None, seed: int, loss: float
     path.mkdir(parents=True)
     adapter = {"class_path": "peft.LoraConfig", "init_args": {"r": r, "lora_alpha": alpha}} if r else None
     init = {"adapter": adapter, "train_pattern": more.get("pattern"), "optimisation": {"lr": more.get("lr", 0.001)}}
-    config = {"out": str(path), "monitor": "val/loss", "seed_everything": seed, "trainer": {"max_steps": 2},
-              "model": {"class_path": "research.training.sft.SFTModule", "init_args": init}}  # fmt: skip
+    config = {
+        "out": str(path),
+        "monitor": "val/loss",
+        "seed_everything": seed,
+        "trainer": {"max_steps": 2},
+        "model": {"class_path": "research.training.sft.SFTModule", "init_args": init},
+    }
     files = {
-        "provenance.json": {"command": ["research", "fit"], "git_commit": "c" * 40, "git_dirty": False, "made_of": "m",
-                            "model_hash": "b" * 64, "fingerprint": more.get("code", "code"), "data": {"train": "t" * 64},
-                            "packages": {"torch": "2.13.0"}},
-        "metrics.json": {"kind": "fit", "monitor": "val/loss", "step": 2, "metrics": {"loss": loss}, "finished": True,
-                         "trained": {"trained_parameters": 100 * (r or 5)}},
+        "provenance.json": {
+            "command": ["research", "fit"],
+            "git_commit": "c" * 40,
+            "git_dirty": False,
+            "made_of": "m",
+            "model_hash": "b" * 64,
+            "fingerprint": more.get("code", "code"),
+            "data": {"train": "t" * 64},
+            "packages": {"torch": "2.13.0"},
+        },
+        "metrics.json": {
+            "kind": "fit",
+            "monitor": "val/loss",
+            "step": 2,
+            "metrics": {"loss": loss},
+            "finished": True,
+            "trained": {"trained_parameters": 100 * (r or 5)},
+        },
         "wandb.json": {"id": f"id-{name}"} | ({"summary": ["val/loss", "trained_parameters"]} if summary else {}),
-    }  # fmt: skip
+    }
     for file, value in files.items():
         (path / file).write_text(json.dumps(value))
     (path / "config.yaml").write_text(yaml.safe_dump(config))
@@ -52,8 +70,11 @@ def folder(place: Path, r: int | None, alpha: int | None, seed: int, loss: float
 
 
 def grid(place: Path, **more) -> list[Path]:
-    return [folder(place, r, alpha, seed, round(2 - r / 10 - alpha / 50 + NOISE[seed], 4), **more)
-            for r, alpha in ((4, 4), (4, 8), (8, 8), (8, 16)) for seed in range(3)]  # fmt: skip
+    return [
+        folder(place, r, alpha, seed, round(2 - r / 10 - alpha / 50 + NOISE[seed], 4), **more)
+        for r, alpha in ((4, 4), (4, 8), (8, 8), (8, 16))
+        for seed in range(3)
+    ]
 
 
 def content(paths: list[Path], metric: str = "val/loss", **more) -> Content:
@@ -62,11 +83,16 @@ def content(paths: list[Path], metric: str = "val/loss", **more) -> Content:
     long = Sheet("runs", "Every run", ["run"], [[Cell("x")]], [])
     claims = Sheet("claims", "Claims", ["claim", "verdict"], [[Cell("r=8 beats r=4"), Cell("held")]], [])
     values = {
-        "title": "My study", "finding": "r=8 is best.", "notes": ["2 runs are missing"], "tables": [],
+        "title": "My study",
+        "finding": "r=8 is best.",
+        "notes": ["2 runs are missing"],
+        "tables": [],
         "sheets": [(sheet, "| r | cost |\n| :-- | --: |\n| 4 | $1 |"), (long, "| run |"), (claims, "| claim |")],
-        "figures": [("by_r", "val/loss by r", "Mean over seeds")], "study": study(runs, metric, names), "folders": paths,
+        "figures": [("by_r", "val/loss by r", "Mean over seeds")],
+        "study": study(runs, metric, names),
+        "folders": paths,
         "metrics": ["val/loss", "train/loss"],
-    }  # fmt: skip
+    }
     return Content(**(values | more))
 
 
@@ -76,15 +102,11 @@ def grids(made: dict) -> list[dict]:
 
 def panels(made: dict) -> dict[str, dict]:
     """Kind → the last panel's configuration."""
-    return {
-        panel["viewType"]: panel["config"] for one in grids(made) for panel in one["panelBankSectionConfig"]["panels"]
-    }
+    return {panel["viewType"]: panel["config"] for one in grids(made) for panel in one["panelBankSectionConfig"]["panels"]}
 
 
 def test_the_specification_is_the_golden_file(tmp_path):
-    made = (
-        json.dumps(serialised(build(content(grid(tmp_path)), Place("", "tandem"))), indent=1, ensure_ascii=False) + "\n"
-    )
+    made = json.dumps(serialised(build(content(grid(tmp_path)), Place("", "tandem"))), indent=1, ensure_ascii=False) + "\n"
     if os.environ.get("TANDEM_GOLDEN"):
         GOLDEN.write_text(made, encoding="utf-8")
     assert made == GOLDEN.read_text(encoding="utf-8")
@@ -92,11 +114,15 @@ def test_the_specification_is_the_golden_file(tmp_path):
 
 def test_another_process_and_place_give_the_same_bytes(tmp_path):
     """The client draws ids at random, once a process for some of them."""
-    code = ("import json, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-            "from tests.unit.test_wandb_report import *\n"
-            "print(json.dumps(serialised(build(content(grid(Path(sys.argv[2]))), Place('', 'tandem')))))")  # fmt: skip
-    runs = [subprocess.run([sys.executable, "-c", code, ROOT, tmp_path / name], capture_output=True, text=True, check=True)
-            for name in ("a", "b")]  # fmt: skip
+    code = (
+        "import json, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "from tests.unit.test_wandb_report import *\n"
+        "print(json.dumps(serialised(build(content(grid(Path(sys.argv[2]))), Place('', 'tandem')))))"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code, ROOT, tmp_path / name], capture_output=True, text=True, check=True)
+        for name in ("a", "b")
+    ]
     assert runs[0].stdout == runs[1].stdout
 
 
@@ -114,8 +140,11 @@ def test_run_sets_filter_the_study_s_runs_and_group_them_by_w_and_b_s_paths(tmp_
     assert every["runSets"][0]["grouping"] == []
     assert figures["runSets"][0]["filters"]["filters"][0]["value"][0].startswith("report-")
     # ids that a browser tells panels by are unlike each other
-    numbers = [part.get("id") or part.get("__id__") for one in (figures, settings, every)
-               for part in [*one["runSets"], *one["panelBankSectionConfig"]["panels"]]]  # fmt: skip
+    numbers = [
+        part.get("id") or part.get("__id__")
+        for one in (figures, settings, every)
+        for part in [*one["runSets"], *one["panelBankSectionConfig"]["panels"]]
+    ]
     assert len({*numbers}) == len(numbers)
 
 
@@ -126,8 +155,10 @@ def test_panels_name_what_w_and_b_was_sent(tmp_path):
     axes = [found["Scatter Plot"][name] for name in ("xAxis", "yAxis")]
     assert axes == ["summary:trained_parameters", "summary:val/loss"]
     assert [one["accessor"] for one in found["Parallel Coordinates Plot"]["columns"]] == [
-        "config:model.value.init_args.adapter.init_args.r", "config:model.value.init_args.adapter.init_args.lora_alpha",
-        "summary:val/loss"]  # fmt: skip
+        "config:model.value.init_args.adapter.init_args.r",
+        "config:model.value.init_args.adapter.init_args.lora_alpha",
+        "summary:val/loss",
+    ]
     assert found["Run History Line Plot"]["groupArea"] == "stddev"
 
 
@@ -164,16 +195,22 @@ def test_what_is_in_no_mean_is_in_no_mean_there(tmp_path):
 
 
 def test_runs_of_other_code_are_not_averaged_there_either(tmp_path):
-    paths = [folder(tmp_path / code, 4, 8, seed, 1.5 + NOISE[seed], code=code, name=f"{code}{seed}")
-             for code in ("old", "new") for seed in range(3)]  # fmt: skip
+    paths = [
+        folder(tmp_path / code, 4, 8, seed, 1.5 + NOISE[seed], code=code, name=f"{code}{seed}")
+        for code in ("old", "new")
+        for seed in range(3)
+    ]
     _, settings, _ = grids(serialised(build(content(paths), Place("", "tandem"))))
     sets = [run_set["filters"]["filters"][0]["value"] for run_set in settings["runSets"]]
     assert sets == [["id-old0", "id-old1", "id-old2"], ["id-new0", "id-new1", "id-new2"]]
 
 
 def test_no_adapter_is_told_by_what_is_trained_instead(tmp_path):
-    paths = [folder(tmp_path, r, alpha, seed, 1.5 + NOISE[seed], pattern=pattern, name=f"{r}{pattern}{seed}")
-             for r, alpha, pattern in ((4, 8, None), (None, None, "a"), (None, None, "b")) for seed in range(3)]  # fmt: skip
+    paths = [
+        folder(tmp_path, r, alpha, seed, 1.5 + NOISE[seed], pattern=pattern, name=f"{r}{pattern}{seed}")
+        for r, alpha, pattern in ((4, 8, None), (None, None, "a"), (None, None, "b"))
+        for seed in range(3)
+    ]
     made = content(paths)
     configs = {run.path: wandb_keys.config_of(run) for group in made.study.groups for run in group.runs}
     by = wandb_keys.factor_keys(list(configs.values()), made.study.factors)
@@ -184,9 +221,7 @@ def test_no_adapter_is_told_by_what_is_trained_instead(tmp_path):
 
 
 def test_wide_ranges_are_logarithmic(tmp_path):
-    paths = [
-        folder(tmp_path, 4, 8, seed, 1.5, lr=lr, name=f"{lr}-{seed}") for lr in (0.0001, 0.01) for seed in range(3)
-    ]
+    paths = [folder(tmp_path, 4, 8, seed, 1.5, lr=lr, name=f"{lr}-{seed}") for lr in (0.0001, 0.01) for seed in range(3)]
     columns = panels(serialised(build(content(paths), Place("", "tandem"))))["Parallel Coordinates Plot"]["columns"]
     assert columns[0] == {"accessor": "config:model.value.init_args.optimisation.lr", "displayName": "lr", "log": True}
 
@@ -198,8 +233,16 @@ def test_words_and_tables(tmp_path):
     assert r"\$1" in texts[1]  # $ would begin a formula
     heads = [block for block in blocks["spec"]["blocks"] if block["type"] == "heading"]
     names = [head["children"][0]["text"] for head in heads]
-    assert names == ["Before the numbers", "Claims", "val/loss by setting", "Every run", "Figures",
-                     "Settings, over their seeds", "Runs, one by one", "Provenance"]  # fmt: skip
+    assert names == [
+        "Before the numbers",
+        "Claims",
+        "val/loss by setting",
+        "Every run",
+        "Figures",
+        "Settings, over their seeds",
+        "Runs, one by one",
+        "Provenance",
+    ]
     assert [len(head.get("collapsedChildren", [])) for head in heads] == [0, 0, 0, 1, 0, 0, 0, 0]
     assert "c" * 40 in texts[-1]
 
@@ -233,10 +276,15 @@ def test_provenance_says_each_value_once(tmp_path):
     assert found["models"] == ["b" * 64]
 
 
-@pytest.mark.parametrize(("options", "says"), [
-    (["--dry-run"], "--dry-run without --wandb"), (["--wandb", "tests"], "is a path"), (["--wandb", "me"], "is no project"),
-    (["--wandb", "a/b/c"], "expected ENTITY/PROJECT"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--dry-run"], "--dry-run without --wandb"),
+        (["--wandb", "tests"], "is a path"),
+        (["--wandb", "me"], "is no project"),
+        (["--wandb", "a/b/c"], "expected ENTITY/PROJECT"),
+    ],
+)
 def test_options_that_do_not_fit_are_refused_before_anything(options, says, research, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     result = research("report", folder(tmp_path, 4, 8, 0, 1.5), "--out", tmp_path / "out", *options)

@@ -16,11 +16,14 @@ from tests.wandb_log import run_records, write_log
 ROWS = [{"_step": step, "_runtime": 10.0 * step, "val/loss": 3.0 - step} for step in range(3)]
 
 
-def log(
-    place: Path, id: str = "a", config: dict | None = None, history: list | None = None, day: int = 1, **more
-) -> Path:
-    records = run_records(id, {"seed": 0} if config is None else config, ROWS if history is None else history,
-                          started=1_700_000_000 + 86_400 * day, **more)  # fmt: skip
+def log(place: Path, id: str = "a", config: dict | None = None, history: list | None = None, day: int = 1, **more) -> Path:
+    records = run_records(
+        id,
+        {"seed": 0} if config is None else config,
+        ROWS if history is None else history,
+        started=1_700_000_000 + 86_400 * day,
+        **more,
+    )
     return write_log(place / f"wandb/offline-run-202601{day:02}_000000-{id}/run-{id}.wandb", records)
 
 
@@ -45,18 +48,30 @@ def test_a_run_of_another_program_is_a_row(tmp_path):
 
 
 def test_the_summary_is_what_w_and_b_shows(tmp_path):
-    summary = {"loss": {"min": 0.5}, "picture": {"_type": "image-file", "width": 3}, "flag": True, "text": "x", "nan": math.nan,
-               "huge": "Infinity", "best/acc": 1, "trainer/global_step": 9, "_wandb": {"runtime": 3}}  # fmt: skip
+    summary = {
+        "loss": {"min": 0.5},
+        "picture": {"_type": "image-file", "width": 3},
+        "flag": True,
+        "text": "x",
+        "nan": math.nan,
+        "huge": "Infinity",
+        "best/acc": 1,
+        "trainer/global_step": 9,
+        "_wandb": {"runtime": 3},
+    }
     run = one(log(tmp_path, history=[{"_step": 0, "loss": 0.5}, {"_step": 1, "loss": 9.0}], summary=summary))
     assert run.metrics == {"loss.min": 0.5, "best/acc": 1}
     assert run.history("loss.min") == [(0, 0.5), (1, 9.0)]  # the curve of what is summarised
 
 
 ENDS = [
-    (0, {}, "done", ""), (1, {}, "failed", "exit code 1"), (130, {}, "killed", "exit code 130"),
-    (85, {}, "preempted", "exit code 85"), (None, {}, "half-written", "no end: it is running, or was killed"),
+    (0, {}, "done", ""),
+    (1, {}, "failed", "exit code 1"),
+    (130, {}, "killed", "exit code 130"),
+    (85, {}, "preempted", "exit code 85"),
+    (None, {}, "half-written", "no end: it is running, or was killed"),
     (0, {"tandem": {"pruned": {"step": 4}, "steps": 4}}, "pruned", ""),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("code", "summary", "state", "error"), ENDS)
@@ -69,26 +84,35 @@ def test_the_end_of_a_log_is_the_state_of_its_run(tmp_path, code, summary, state
 
 def test_what_research_fit_adds_is_origin_and_facts_and_no_option(tmp_path):
     data = {"train": "t", "examples": 4}
-    config = {"seed_everything": 1, "monitor": "val/loss", "wandb": "auto", "out": "x", "made_of": {
-        "data": data, "code": "f", "base_model": "m"}, "sweep": {"name": "s", "point": "p"}, "model": {
-        "class_path": "a.SFT", "init_args": {"adapter": None, "train_layers": 2}}}  # fmt: skip
-    run = one(log(tmp_path, config=config, summary={"tandem": {"steps": 9, "seconds": 7.0, "trained_parameters": 100}}))
-    assert run.options == {
+    config = {
         "seed_everything": 1,
-        "model": "SFT",
-        "model.adapter": "last 2 layers",
-        "model.train_layers": 2,
+        "monitor": "val/loss",
+        "wandb": "auto",
+        "out": "x",
+        "made_of": {"data": data, "code": "f", "base_model": "m"},
+        "sweep": {"name": "s", "point": "p"},
+        "model": {"class_path": "a.SFT", "init_args": {"adapter": None, "train_layers": 2}},
     }
+    run = one(log(tmp_path, config=config, summary={"tandem": {"steps": 9, "seconds": 7.0, "trained_parameters": 100}}))
+    assert run.options == {"seed_everything": 1, "model": "SFT", "model.adapter": "last 2 layers", "model.train_layers": 2}
     assert run.facts == {"steps": 9, "seconds": 7.0, "trained_parameters": 100}
     assert run.made_of == (json.dumps(data, sort_keys=True), "f", "m")
     assert (run.sweep, run.point, run.monitor) == ("s", "p", "val/loss")
 
 
-@pytest.mark.parametrize(("config", "asked", "seed"), [
-    ({"seed_everything": 4, "seed": 1}, None, 4), ({"seed": "7"}, None, 7), ({"seed": 2.0}, None, 2), ({}, None, None),
-    ({"seed": True}, None, None), ({"seed": "x"}, None, None), ({"seed": 0.5}, None, None),
-    ({"train": {"seed": 5}, "seed": 1}, "train.seed", 5),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("config", "asked", "seed"),
+    [
+        ({"seed_everything": 4, "seed": 1}, None, 4),
+        ({"seed": "7"}, None, 7),
+        ({"seed": 2.0}, None, 2),
+        ({}, None, None),
+        ({"seed": True}, None, None),
+        ({"seed": "x"}, None, None),
+        ({"seed": 0.5}, None, None),
+        ({"train": {"seed": 5}, "seed": 1}, "train.seed", 5),
+    ],
+)
 def test_seeds(tmp_path, config, asked, seed):
     run = one(log(tmp_path, config=config | {"lr": 1}), seed=asked)
     assert run.seed == seed
@@ -117,9 +141,7 @@ def test_several_logs_of_one_run_are_one_and_the_later_wins(tmp_path, capsys):
     assert (run.state, run.metrics, run.options) == ("done", {"val/loss": 6.0}, {"lr": 1, "seed_everything": 0})
     assert run.history("val/loss") == [(0, 3.0), (1, 2.0), (2, 7.0), (3, 6.0)]
     folders = sorted((tmp_path / "wandb").iterdir(), reverse=True)
-    assert one_of(collect(folders)) == one_of(
-        [run]
-    )  # in whatever order they are named, and the file as well as its folder
+    assert one_of(collect(folders)) == one_of([run])  # in whatever order they are named, and the file as well as its folder
     assert one_of(collect([*folders, folders[0] / "run-a.wandb"])) == one_of([run])
     assert capsys.readouterr().err == ""
 
@@ -207,9 +229,21 @@ def test_one_factor_at_a_time_does_not_depend_on_the_order_of_the_runs(tmp_path)
     assert by_factor(found, "lr") is not None
 
 
-@pytest.mark.parametrize(("metric", "lower"), [
-    ("val/loss", True), ("eval_loss", True), ("val.loss", True), ("loss.min", True), ("test/WER", True), ("accuracy", False),
-    ("val/mrr@10", False), ("val/reward_rejected", True), ("reward_margin", False), ("glossary", False), ("acc.max", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("metric", "lower"),
+    [
+        ("val/loss", True),
+        ("eval_loss", True),
+        ("val.loss", True),
+        ("loss.min", True),
+        ("test/WER", True),
+        ("accuracy", False),
+        ("val/mrr@10", False),
+        ("val/reward_rejected", True),
+        ("reward_margin", False),
+        ("glossary", False),
+        ("acc.max", False),
+    ],
+)
 def test_which_side_of_a_metric_is_better(metric, lower):
     assert is_lower(metric) == lower

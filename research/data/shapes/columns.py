@@ -6,21 +6,29 @@ from research.data.shapes.texts import BadRow, by_text, many_texts, one_text
 from research.errors import UserError, suggest
 from research.types import Triplets
 
-QUERY = (
-    "anchor",
-    "query",
-    "question",
-    "sentence1",
-    "sentence_A",
-    "text1",
-    "query_text",
-    "question1",
-    "sent0",
-    "text_a",
+QUERY = ("anchor", "query", "question", "sentence1", "sentence_A", "text1", "query_text", "question1", "sent0", "text_a")
+POSITIVE = (
+    "positive",
+    "positives",
+    "answer",
+    "response",
+    "passage",
+    "document",
+    "sentence2",
+    "sentence_B",
+    "text2",
+    "question2",
+    "sent1",
+    "text_b",
+    "pos",
+    "positive_passage",
+    "positive_passages",
+    "positive_document",
+    "positive_documents",
+    "positive_text",
+    "positive_texts",
+    "context",
 )
-POSITIVE = ("positive", "positives", "answer", "response", "passage", "document", "sentence2", "sentence_B", "text2",
-            "question2", "sent1", "text_b", "pos", "positive_passage", "positive_passages", "positive_document",
-            "positive_documents", "positive_text", "positive_texts", "context")  # fmt: skip
 NEGATIVE = re.compile(r"(hard_?)?neg(ative)?s?([-_]?(passage|document|doc|text)s?)?[-_]?\d*")
 ROLES = ("query_id", "query", "positive", "negative", "label")
 SEVERAL = ("positive", "negative")  # roles that several columns can have
@@ -47,21 +55,25 @@ def check_columns(columns: Columns | None) -> None:
         return
     for role in columns:
         if role not in ROLES:
-            raise UserError(
-                f"data.columns names the role {role!r}, which is not known; {suggest(role, ROLES)}. Correct it."
-            )
+            raise UserError(f"data.columns names the role {role!r}, which is not known; {suggest(role, ROLES)}. Correct it.")
     if missing := [role for role in ("query", "positive") if role not in columns]:
-        raise UserError(f"data.columns names no column for {missing[0]}; expected query and positive, and negative, "
-                        "label or query_id if any: --data.columns '{query: QUESTION, positive: ANSWER}'. Add it.")  # fmt: skip
+        raise UserError(
+            f"data.columns names no column for {missing[0]}; expected query and positive, and negative, "
+            "label or query_id if any: --data.columns '{query: QUESTION, positive: ANSWER}'. Add it."
+        )
     for role, names in columns.items():
         several = isinstance(names, list) and role in SEVERAL and "label" not in columns
         if not names or not all(isinstance(name, str) and name for name in (names if several else [names])):
             beside = " (a label belongs to one column)" if role == "positive" and "label" in columns else ""
-            raise UserError(f"data.columns.{role} is {names!r}; expected the name of one column{beside}"
-                            f"{', or a list of them' if role in SEVERAL and not beside else ''}. Correct it.")  # fmt: skip
+            raise UserError(
+                f"data.columns.{role} is {names!r}; expected the name of one column{beside}"
+                f"{', or a list of them' if role in SEVERAL and not beside else ''}. Correct it."
+            )
     if "label" in columns and "negative" in columns:
-        raise UserError(f"data.columns names label ({columns['label']}) and negative ({columns['negative']}); expected one of "
-                        "them: with a label, the texts of low labels are the negatives. Leave one out.")  # fmt: skip
+        raise UserError(
+            f"data.columns names label ({columns['label']}) and negative ({columns['negative']}); expected one of "
+            "them: with a label, the texts of low labels are the negatives. Leave one out."
+        )
 
 
 def named(columns: Columns) -> list[str]:
@@ -77,8 +89,11 @@ def read(row: dict, columns: Columns) -> Triplets:
     """
     for name in named({role: names for role, names in columns.items() if role != "negative"}):
         if name not in row:
-            raise BadRow("missing column", f"the row has no column {name!r}, expected it beside {', '.join(row) or 'others'}",
-                         "Mend the row, or data.columns")  # fmt: skip
+            raise BadRow(
+                "missing column",
+                f"the row has no column {name!r}, expected it beside {', '.join(row) or 'others'}",
+                "Mend the row, or data.columns",
+            )
     positives = [text for name in named({"positive": columns["positive"]}) for text in many_texts(row, name)]
     others = [
         name for name in named({"negative": columns.get("negative", [])}) if row.get(name) not in (None, "")

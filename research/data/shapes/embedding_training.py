@@ -20,14 +20,20 @@ def unfolded(row: Any) -> Iterator[dict]:
     """
     if isinstance(row, list):
         if len(row) < 2 or not all(isinstance(text, str) for text in row):
-            raise BadRow("wrong type", f"{short(repr(row))} is a JSON array, expected a query, a positive and any negatives, "
-                         "all of them texts", "Mend the row")  # fmt: skip
+            raise BadRow(
+                "wrong type",
+                f"{short(repr(row))} is a JSON array, expected a query, a positive and any negatives, all of them texts",
+                "Mend the row",
+            )
         yield {"anchor": row[0], "positive": row[1], "negative": row[2:]}
     elif row.keys() == {"set"}:
         texts = list(dict.fromkeys(many_texts(row, "set")))
         if len(texts) < 2:
-            raise BadRow("incomplete row", f"set is {short(repr(row['set']))}, expected two texts or more that mean the same",
-                         "Remove the row")  # fmt: skip
+            raise BadRow(
+                "incomplete row",
+                f"set is {short(repr(row['set']))}, expected two texts or more that mean the same",
+                "Remove the row",
+            )
         for text in texts:
             yield {"anchor": text, "positive": [other for other in texts if other != text], "negative": []}
     elif row.keys() >= llama_index.NEEDS:

@@ -15,8 +15,12 @@ def read(row: dict) -> Triplets:
         BadRow: not of this shape, or a prompt of its own.
     """
     if row.get("prompt"):
-        raise BadRow("prompt of a row", f"prompt is {short(str(row['prompt']))}, expected none: a prompt belongs to the model, "
-                     "and stands before every query", "Remove it from the rows, and set model.query_prompt")  # fmt: skip
+        raise BadRow(
+            "prompt of a row",
+            f"prompt is {short(str(row['prompt']))}, expected none: a prompt belongs to the model, "
+            "and stands before every query",
+            "Remove it from the rows, and set model.query_prompt",
+        )
     positives, negatives = listed(row, "pos"), listed(row, "neg")
     scores: dict[str, float] = {}
     for texts, column in ((positives, "pos_scores"), (negatives, "neg_scores")):

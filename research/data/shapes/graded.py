@@ -9,8 +9,20 @@ from research.data.shapes.texts import BadRow, by_text, many_texts, one_text
 from research.errors import UserError
 from research.types import Triplets
 
-LABEL = ("score", "label", "labels", "scores", "similarity_score", "similarity", "relevance", "gold_label", "is_duplicate",
-         "is_relevant", "relevance_score", "relevance_label")  # fmt: skip
+LABEL = (
+    "score",
+    "label",
+    "labels",
+    "scores",
+    "similarity_score",
+    "similarity",
+    "relevance",
+    "gold_label",
+    "is_duplicate",
+    "is_relevant",
+    "relevance_score",
+    "relevance_label",
+)
 TRUTHS = {"true": True, "false": False}
 LISTS = ("docs", "documents", "passages", "texts", "responses")
 
@@ -40,22 +52,25 @@ def read(row: dict, columns: Columns, positive_from: float | None) -> Triplets:
     """
     for name in named(columns):
         if name not in row:
-            raise BadRow("missing column", f"the row has no column {name!r}, expected it beside {', '.join(row) or 'others'}",
-                         "Mend the row, or data.columns")  # fmt: skip
+            raise BadRow(
+                "missing column",
+                f"the row has no column {name!r}, expected it beside {', '.join(row) or 'others'}",
+                "Mend the row, or data.columns",
+            )
     texts = many_texts(row, columns["positive"])
     value = row[columns["label"]]
     labels = [_number(one, columns["label"]) for one in (value if isinstance(value, list) else [value])]
     if len(labels) != len(texts):
         raise BadRow(
-            "wrong type",
-            f"{columns['label']} has {len(labels)} numbers, expected {len(texts)}, one a text",
-            "Mend the row",
+            "wrong type", f"{columns['label']} has {len(labels)} numbers, expected {len(texts)}, one a text", "Mend the row"
         )
     if positive_from is None and (other := [label for label in labels if label not in (0, 1, -1)]):
         unlabelled = f"{{query: {columns['query']}, positive: {columns['positive']}}}"
-        raise UserError(f"{columns['label']} is {other[0]:g}, which is neither 0 nor 1; expected to be told from which "
-                        f"{columns['label']} on a pair is positive. Pass --data.positive_from 0.5, say, or, where every pair "
-                        f"is positive, --data.columns '{unlabelled}'.")  # fmt: skip
+        raise UserError(
+            f"{columns['label']} is {other[0]:g}, which is neither 0 nor 1; expected to be told from which "
+            f"{columns['label']} on a pair is positive. Pass --data.positive_from 0.5, say, or, where every pair "
+            f"is positive, --data.columns '{unlabelled}'."
+        )
     least = 1 if positive_from is None else positive_from
     parts: tuple[list[str], list[str]] = [], []
     for text, label in zip(texts, labels, strict=True):
@@ -72,6 +87,9 @@ def _number(value: object, column: str) -> float:
         with contextlib.suppress(ValueError):
             value = float(value)
     if not isinstance(value, bool) and not is_finite(value):
-        raise BadRow("wrong type", f"{column} is {short(repr(value))}, expected a finite number", "Write 1 where the second "
-                     "text is relevant to the first, else 0")  # fmt: skip
+        raise BadRow(
+            "wrong type",
+            f"{column} is {short(repr(value))}, expected a finite number",
+            "Write 1 where the second text is relevant to the first, else 0",
+        )
     return float(value)

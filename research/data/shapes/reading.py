@@ -23,9 +23,14 @@ TEXT_TRIPLES = Shape("triples", frozenset(triples.ROLES), triples.read)
 
 
 def read_training(
-    source: str, split: str | None, bad: BadRows, columns: Columns | None = None, positive_from: float | None = None,
-    corpus_file: str | None = None, queries_file: str | None = None,
-) -> list[Triplets]:  # fmt: skip
+    source: str,
+    split: str | None,
+    bad: BadRows,
+    columns: Columns | None = None,
+    positive_from: float | None = None,
+    corpus_file: str | None = None,
+    queries_file: str | None = None,
+) -> list[Triplets]:
     """Training queries of files or of a hub set.
 
     Args:
@@ -45,9 +50,7 @@ def read_training(
         rows = triples.read_triples(path, bad)
         first = next(rows, None)
         triples.refuse_header(first)
-        say(
-            f"{source}: read as MS MARCO's {' and '.join(first[1] if first else ())}, tab-separated and without a header"
-        )
+        say(f"{source}: read as MS MARCO's {' and '.join(first[1] if first else ())}, tab-separated and without a header")
         shape = ID_TRIPLES if first is not None and triples.are_ids(first[1]) else TEXT_TRIPLES
         chosen = tables.whole_or_slice([first, *rows] if first else [], split, source)
         found, shape = read_rows(chosen, source, bad, shape=shape)
@@ -57,16 +60,20 @@ def read_training(
         found, shape = read_rows(rows, source, bad, columns, positive_from)
         _check_seen(columns, seen, source)
     if positive_from is not None and shape is not None and not shape.by_label:
-        raise UserError(f"data.positive_from={positive_from:g}, but no label of the rows of {source} is read ({shape.name}: "
-                        f"{', '.join(sorted(shape.reads))}); expected it for rows with a label or score alone. Leave it out, "
-                        "or name the column of the label: --data.columns '{query: QUESTION, positive: TEXT, label: "
-                        "SCORE}'.")  # fmt: skip
+        raise UserError(
+            f"data.positive_from={positive_from:g}, but no label of the rows of {source} is read ({shape.name}: "
+            f"{', '.join(sorted(shape.reads))}); expected it for rows with a label or score alone. Leave it out, "
+            "or name the column of the label: --data.columns '{query: QUESTION, positive: TEXT, label: "
+            "SCORE}'."
+        )
     if shape is not None and shape.by_ids:
         return _with_texts(found, source, corpus_file, queries_file, bad)
     for name, value in (("corpus_file", corpus_file), ("queries_file", queries_file)):
         if value is not None:
-            raise UserError(f"data.{name}={value}, but the rows of {source} hold their texts; expected it for rows of ids "
-                            "only. Leave it out.")  # fmt: skip
+            raise UserError(
+                f"data.{name}={value}, but the rows of {source} hold their texts; expected it for rows of ids "
+                "only. Leave it out."
+            )
     return found
 
 
@@ -85,14 +92,20 @@ def _check_seen(columns: Columns | None, seen: dict[str, None], source: str) -> 
     for name in named(columns or {}) if seen else ():
         if name not in seen:
             others = [one for one in seen if one not in named(columns or {})]
-            raise UserError(f"data.columns: no row of {source} has the column {name!r}; {suggest(name, others or seen)}. "
-                            "Correct it, or leave it out.")  # fmt: skip
+            raise UserError(
+                f"data.columns: no row of {source} has the column {name!r}; {suggest(name, others or seen)}. "
+                "Correct it, or leave it out."
+            )
 
 
 def read_rows(
-    rows: Rows, source: str, bad: BadRows, columns: Columns | None = None, positive_from: float | None = None,
+    rows: Rows,
+    source: str,
+    bad: BadRows,
+    columns: Columns | None = None,
+    positive_from: float | None = None,
     shape: Shape | None = None,
-) -> tuple[list[Triplets], Shape | None]:  # fmt: skip
+) -> tuple[list[Triplets], Shape | None]:
     """One Triplets a query, in the order of their first rows, and the shape, which is that of the first row.
 
     Raises:
@@ -108,8 +121,12 @@ def read_rows(
                 here = fixed or shape_of(given, columns, positive_from)
                 if here is None or (shape is not None and here.name != shape.name):
                     label = next((f"label: {name}" for name in LABEL if name in given), "negative: OTHER")
-                    raise BadRow("unknown shape", expected(given, shape), "Mend the row, or name the columns of all: "
-                                 f"--data.columns '{{query: QUESTION, positive: ANSWER, {label}}}'")  # fmt: skip
+                    raise BadRow(
+                        "unknown shape",
+                        expected(given, shape),
+                        "Mend the row, or name the columns of all: "
+                        f"--data.columns '{{query: QUESTION, positive: ANSWER, {label}}}'",
+                    )
                 shape = here
                 one = shape.read(given)
                 _put(found, one, shape, where, bad)
@@ -118,13 +135,12 @@ def read_rows(
         except BadRow as error:
             bad.report(where, *error.args)
     if unread:
-        say(
-            f"{source}: columns that are not read: "
-            + ", ".join(f"{name} ({count:,} rows)" for name, count in unread.items())
-        )
+        say(f"{source}: columns that are not read: " + ", ".join(f"{name} ({count:,} rows)" for name, count in unread.items()))
     if scored:
-        say(f"{source}: {scored:,} passages have a score of another model, which is kept and not trained on: no loss here has "
-            "a teacher")  # fmt: skip
+        say(
+            f"{source}: {scored:,} passages have a score of another model, which is kept and not trained on: no loss here has "
+            "a teacher"
+        )
     return _usable(found, source), shape
 
 
@@ -145,17 +161,20 @@ def _put(found: dict[str, Triplets], one: Triplets, shape: Shape, where: str, ba
         )
     else:
         found[one.query_id] = one._replace(
-            positives=before.positives | one.positives, negatives=before.negatives | one.negatives,
+            positives=before.positives | one.positives,
+            negatives=before.negatives | one.negatives,
             scores=(one.scores or {}) | (before.scores or {}) or None,
-        )  # fmt: skip
+        )
 
 
 def _usable(found: dict[str, Triplets], source: str) -> list[Triplets]:
     """Queries that have a positive; what one row has as a positive of the query is no negative by another."""
     without = [one for one in found.values() if not one.positives]
     if without:
-        say(f"{source}: {len(without):,} of {len(found):,} queries have no positive, {without[0].query[:60]!r} for example; "
-            "they are left out")  # fmt: skip
+        say(
+            f"{source}: {len(without):,} of {len(found):,} queries have no positive, {without[0].query[:60]!r} for example; "
+            "they are left out"
+        )
     usable, both = [], 0
     for one in found.values():
         if one.positives:
@@ -170,28 +189,35 @@ def _usable(found: dict[str, Triplets], source: str) -> list[Triplets]:
 # ---- rows of ids ----------------------------------------------------------------------------------------------------
 
 
-def _with_texts(
-    found: list[Triplets], source: str, corpus: str | None, queries: str | None, bad: BadRows
-) -> list[Triplets]:
+def _with_texts(found: list[Triplets], source: str, corpus: str | None, queries: str | None, bad: BadRows) -> list[Triplets]:
     """The rows with the texts that their ids stand for."""
     if corpus is None:
-        raise UserError(f"the rows of {source} name documents by id; expected the file of their texts. Pass --data.corpus_file "
-                        "collection.tsv, or corpus.jsonl.")  # fmt: skip
+        raise UserError(
+            f"the rows of {source} name documents by id; expected the file of their texts. Pass --data.corpus_file "
+            "collection.tsv, or corpus.jsonl."
+        )
     wanted = {doc for one in found for docs in (one.positives, one.negatives) for doc in docs}
     documents = _documents(corpus, wanted, bad)
     asked = {one.query_id for one in found if not one.query}
     if found and queries is not None and not asked:
-        raise UserError(f"data.queries_file={queries}, but the rows of {source} hold the texts of their queries; expected it "
-                        "for ids of queries only. Leave it out.")  # fmt: skip
+        raise UserError(
+            f"data.queries_file={queries}, but the rows of {source} hold the texts of their queries; expected it "
+            "for ids of queries only. Leave it out."
+        )
     if asked and queries is None:
-        raise UserError(f"the rows of {source} name queries by id; expected the file of their texts. Pass --data.queries_file "
-                        "queries.tsv, or queries.jsonl.")  # fmt: skip
+        raise UserError(
+            f"the rows of {source} name queries by id; expected the file of their texts. Pass --data.queries_file "
+            "queries.tsv, or queries.jsonl."
+        )
     texts = {one: doc.content for one, doc in _documents(queries, asked, bad).items()} if queries and asked else {}
     return [
-        one._replace(query=one.query or texts[one.query_id], positives={doc: documents[doc] for doc in one.positives},
-                     negatives={doc: documents[doc] for doc in one.negatives})
+        one._replace(
+            query=one.query or texts[one.query_id],
+            positives={doc: documents[doc] for doc in one.positives},
+            negatives={doc: documents[doc] for doc in one.negatives},
+        )
         for one in found
-    ]  # fmt: skip
+    ]
 
 
 def _documents(source: str, wanted: set[str], bad: BadRows) -> Corpus:
@@ -199,13 +225,13 @@ def _documents(source: str, wanted: set[str], bad: BadRows) -> Corpus:
     documents: Corpus = {}
     for where, doc_id, document in _entries(source, bad):
         if doc_id in wanted and documents.setdefault(doc_id, document) != document:
-            raise UserError(
-                f"{where}: id {doc_id!r} was used before, with another text; expected one text an id. Remove one."
-            )
+            raise UserError(f"{where}: id {doc_id!r} was used before, with another text; expected one text an id. Remove one.")
     for doc_id in wanted:
         if doc_id not in documents or not documents[doc_id].content.strip():
-            raise UserError(f"{source} has no text for the id {doc_id!r}, which the rows name; expected one for each. Add it, "
-                            "or name the file that the rows were made from.")  # fmt: skip
+            raise UserError(
+                f"{source} has no text for the id {doc_id!r}, which the rows name; expected one for each. Add it, "
+                "or name the file that the rows were made from."
+            )
     return documents
 
 
@@ -219,18 +245,17 @@ def _entries(source: str, bad: BadRows) -> Iterator[tuple[str, str, Document]]:
     for where, row in tables.read_table(source, None, bad):
         doc_id = next((row[name] for name in ("docid", "_id", "id", "query_id", "qid", "pid") if name in row), None)
         text = next(
-            (
-                row[name]
-                for name in ("text", "document_text", "contents", "query_text", "query", "passage")
-                if name in row
-            ),
-            None,
+            (row[name] for name in ("text", "document_text", "contents", "query_text", "query", "passage") if name in row), None
         )
         title = row.get("title") or ""
         if isinstance(doc_id, int) and not isinstance(doc_id, bool):
             doc_id = str(doc_id)
         if not (isinstance(doc_id, str) and isinstance(text, str) and isinstance(title, str)):
-            bad.report(where, "no document", f"the row has the columns {', '.join(row)}", "Expected an id (docid, _id or id) "
-                       "and a text; mend the row")  # fmt: skip
+            bad.report(
+                where,
+                "no document",
+                f"the row has the columns {', '.join(row)}",
+                "Expected an id (docid, _id or id) and a text; mend the row",
+            )
         else:
             yield where, doc_id, Document(title, text)

@@ -3,16 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from research.data.shapes import (
-    columns,
-    dpr,
-    embedding_training,
-    flag_embedding,
-    graded,
-    llama_index,
-    ms_marco,
-    tevatron,
-)
+from research.data.shapes import columns, dpr, embedding_training, flag_embedding, graded, llama_index, ms_marco, tevatron
 from research.data.shapes.columns import Columns
 from research.data.shapes.texts import shown_row
 from research.types import Triplets
@@ -53,19 +44,37 @@ class Known(NamedTuple):
 
 
 TABLE = (
-    Known(tevatron.NEEDS, Shape("tevatron", frozenset(tevatron.READS), tevatron.read, own_ids=True),
-          {"query_id": "q1", "query": "a bee", "positive_passages": [{"docid": "d1", "title": "Bees", "text": "make honey"}],
-           "negative_passages": [{"docid": "d2", "title": "", "text": "flour is ground"}]}),
-    Known(tevatron.ID_NEEDS,
-          Shape("tevatron, by ids", frozenset(tevatron.ID_READS), tevatron.read_ids, by_ids=True, own_ids=True),
-          {"query_id": "q1", "query_text": "a bee", "positive_document_ids": ["d1"], "negative_document_ids": ["d2"]}),
-    Known(tevatron.TEXT_NEEDS, Shape("tevatron, texts", frozenset(tevatron.TEXT_READS), tevatron.read_texts),
-          {"query": "a bee", "positives": ["bees make honey"], "negatives": ["flour is ground"]}),
-    Known(flag_embedding.NEEDS, Shape("FlagEmbedding", frozenset(flag_embedding.READS), flag_embedding.read),
-          {"query": "a bee", "pos": ["bees make honey"], "neg": ["flour is ground"], "pos_scores": [0.9], "neg_scores": [0.1]}),
-    Known(dpr.NEEDS, Shape("DPR", frozenset(dpr.READS), dpr.read),
-          {"question": "a bee", "positive_ctxs": [{"title": "Bees", "text": "make honey"}], "hard_negative_ctxs": []}),
-)  # fmt: skip
+    Known(
+        tevatron.NEEDS,
+        Shape("tevatron", frozenset(tevatron.READS), tevatron.read, own_ids=True),
+        {
+            "query_id": "q1",
+            "query": "a bee",
+            "positive_passages": [{"docid": "d1", "title": "Bees", "text": "make honey"}],
+            "negative_passages": [{"docid": "d2", "title": "", "text": "flour is ground"}],
+        },
+    ),
+    Known(
+        tevatron.ID_NEEDS,
+        Shape("tevatron, by ids", frozenset(tevatron.ID_READS), tevatron.read_ids, by_ids=True, own_ids=True),
+        {"query_id": "q1", "query_text": "a bee", "positive_document_ids": ["d1"], "negative_document_ids": ["d2"]},
+    ),
+    Known(
+        tevatron.TEXT_NEEDS,
+        Shape("tevatron, texts", frozenset(tevatron.TEXT_READS), tevatron.read_texts),
+        {"query": "a bee", "positives": ["bees make honey"], "negatives": ["flour is ground"]},
+    ),
+    Known(
+        flag_embedding.NEEDS,
+        Shape("FlagEmbedding", frozenset(flag_embedding.READS), flag_embedding.read),
+        {"query": "a bee", "pos": ["bees make honey"], "neg": ["flour is ground"], "pos_scores": [0.9], "neg_scores": [0.1]},
+    ),
+    Known(
+        dpr.NEEDS,
+        Shape("DPR", frozenset(dpr.READS), dpr.read),
+        {"question": "a bee", "positive_ctxs": [{"title": "Bees", "text": "make honey"}], "hard_negative_ctxs": []},
+    ),
+)
 PAIRS = (
     {"anchor": "a bee", "positive": "bees make honey", "negative": "flour is ground"},
     {"query": "a bee", "answer": "bees make honey"},
@@ -102,17 +111,29 @@ def shape_of(row: dict, mapping: Columns | None, positive_from: float | None) ->
 def expected(row: dict, shape: Shape | None) -> str:
     """What a message says of a row that is in no shape, or in another one than the rows before it."""
     if shape is not None:
-        return (f"{shown_row(row)} has the columns {', '.join(row) or 'none'}, expected those of the rows before it "
-                f"({shape.name}: {', '.join(sorted(shape.reads))})")  # fmt: skip
-    return (f"{shown_row(row)} has the columns {', '.join(row) or 'none'}, which are no shape of training rows; expected "
-            f"{', '.join('+'.join(known.needs) for known in TABLE)}, or a query and a positive under usual names, such as "
-            f"{PAIRS[0]}")  # fmt: skip
+        return (
+            f"{shown_row(row)} has the columns {', '.join(row) or 'none'}, expected those of the rows before it "
+            f"({shape.name}: {', '.join(sorted(shape.reads))})"
+        )
+    return (
+        f"{shown_row(row)} has the columns {', '.join(row) or 'none'}, which are no shape of training rows; expected "
+        f"{', '.join('+'.join(known.needs) for known in TABLE)}, or a query and a positive under usual names, such as "
+        f"{PAIRS[0]}"
+    )
 
 
 def header_names() -> list[str]:
     """What the header of a table can name."""
-    return sorted({*columns.QUERY, *columns.POSITIVE, *graded.LABEL, *graded.LISTS, *columns.ROLES,
-                   *(name for known in TABLE for name in known.shape.reads)})  # fmt: skip
+    return sorted(
+        {
+            *columns.QUERY,
+            *columns.POSITIVE,
+            *graded.LABEL,
+            *graded.LISTS,
+            *columns.ROLES,
+            *(name for known in TABLE for name in known.shape.reads),
+        }
+    )
 
 
 def _mapped(mapping: Columns, positive_from: float | None) -> Shape:

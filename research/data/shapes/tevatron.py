@@ -34,8 +34,11 @@ def read_texts(row: dict) -> Triplets:
         while isinstance(first, list) and first:
             first = first[0]
         if isinstance(first, int):
-            raise BadRow("token ids", f"{column} is {short(repr(row[column]))}: ids of some tokenizer, expected texts",
-                         "Decode them with the tokenizer that made them")  # fmt: skip
+            raise BadRow(
+                "token ids",
+                f"{column} is {short(repr(row[column]))}: ids of some tokenizer, expected texts",
+                "Decode them with the tokenizer that made them",
+            )
     positives = listed(row, "positives")
     if not positives:
         raise BadRow("incomplete row", "positives is empty, expected one text or more", "Remove the row")
@@ -52,9 +55,7 @@ def read_ids(row: dict) -> Triplets:
     lists = []
     for column in ("positive_document_ids", "negative_document_ids"):
         ids = row.get(column) or []
-        if not isinstance(ids, list) or not all(
-            isinstance(one, str | int) and not isinstance(one, bool) for one in ids
-        ):
+        if not isinstance(ids, list) or not all(isinstance(one, str | int) and not isinstance(one, bool) for one in ids):
             raise BadRow("wrong type", f"{column} is {short(repr(ids))}, expected a list of ids", "Mend the row")
         lists.append({str(one): LATER for one in ids})
     if not lists[0]:

@@ -42,9 +42,7 @@ def many_texts(row: dict, column: str) -> list[str]:
     value = row.get(column)
     value = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise BadRow(
-            "wrong type", f"{column} is {short(repr(value))}, expected a text or a list of texts", "Mend the row"
-        )
+        raise BadRow("wrong type", f"{column} is {short(repr(value))}, expected a text or a list of texts", "Mend the row")
     for text in value:
         if not text.strip():
             raise BadRow("no text", f"{column} holds a blank text, expected none or one with words", "Remove it")
@@ -59,15 +57,19 @@ def listed(row: dict, column: str) -> list[str]:
     """
     value = row.get(column)
     if isinstance(value, str) and re.fullmatch(r"\s*\[(\s*|\s*(['\"]).*\2\s*)\]\s*", value, re.DOTALL):
-        raise BadRow("list as text", f"{column} is {short(repr(value))}, a list that was written as text; expected a list",
-                     "Write the rows as .jsonl or .parquet, which hold lists")  # fmt: skip
+        raise BadRow(
+            "list as text",
+            f"{column} is {short(repr(value))}, a list that was written as text; expected a list",
+            "Write the rows as .jsonl or .parquet, which hold lists",
+        )
     return many_texts(row, column)
 
 
 def checked(text: str, column: str) -> str:
     if broken(text):
-        raise BadRow("broken text", f"{column} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text",
-                     "Mend the row")  # fmt: skip
+        raise BadRow(
+            "broken text", f"{column} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text", "Mend the row"
+        )
     return text
 
 
@@ -82,15 +84,18 @@ def numbers(row: dict, column: str, count: int) -> list[float]:
         return []
     if not isinstance(value, list) or len(value) != count or not all(map(is_finite, value)):
         raise BadRow(
-            "wrong type",
-            f"{column} is {short(repr(value))}, expected {count} finite numbers, one a text",
-            "Mend the row",
+            "wrong type", f"{column} is {short(repr(value))}, expected {count} finite numbers, one a text", "Mend the row"
         )
     return [float(number) for number in value]
 
 
-def by_text(query: str, positives: Iterable[str], negatives: Iterable[str], scores: dict[str, float] | None = None,
-            query_id: str | None = None) -> Triplets:  # fmt: skip
+def by_text(
+    query: str,
+    positives: Iterable[str],
+    negatives: Iterable[str],
+    scores: dict[str, float] | None = None,
+    query_id: str | None = None,
+) -> Triplets:
     """A row of texts without ids.
 
     Args:
@@ -100,10 +105,11 @@ def by_text(query: str, positives: Iterable[str], negatives: Iterable[str], scor
         BadRow: no positive, or a text that is positive and negative.
     """
     found = Triplets(
-        query_id or text_id(query), query,
+        query_id or text_id(query),
+        query,
         *({text_id(text): Document("", text) for text in texts} for texts in (positives, negatives)),
         {text_id(text): score for text, score in (scores or {}).items()} or None,
-    )  # fmt: skip
+    )
     return not_both(found)
 
 
@@ -114,9 +120,7 @@ def not_both(found: Triplets) -> Triplets:
         BadRow: else.
     """
     if not found.positives and not found.negatives:
-        raise BadRow(
-            "incomplete row", f"query {short(found.query)} has no positive, expected one or more", "Remove the row"
-        )
+        raise BadRow("incomplete row", f"query {short(found.query)} has no positive, expected one or more", "Remove the row")
     if both := found.positives.keys() & found.negatives.keys():
         text = found.positives[min(both)].content
         raise BadRow("contradiction", f"{short(text)} is both positive and negative", "Remove it from one of the lists")

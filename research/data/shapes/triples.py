@@ -33,8 +33,12 @@ def read_triples(path: Path, bad: BadRows) -> Iterator[tuple[str, dict]]:
         fields = line.split("\t")  # MS MARCO writes no quotes around its texts
         count = count or len(fields)
         if len(fields) != count:
-            bad.report(where, "wrong number of cells", f"the row has {len(fields)} cells, expected {count}: "
-                       f"{', '.join(ROLES[:count])}", "Mend the row")  # fmt: skip
+            bad.report(
+                where,
+                "wrong number of cells",
+                f"the row has {len(fields)} cells, expected {count}: {', '.join(ROLES[:count])}",
+                "Mend the row",
+            )
         else:
             yield where, dict(zip(ROLES, fields, strict=False))
 
@@ -48,9 +52,11 @@ def refuse_header(first: tuple[str, dict] | None) -> None:
     if first is not None and all(re.fullmatch(r"[^\W\d][\w-]*", field) for field in first[1].values()):
         names = list(first[1].values())
         roles = ", ".join(f"{role}: {name}" for role, name in zip(ROLES, names, strict=False))
-        raise UserError(f"{first[0]}: {', '.join(names)} seem to name columns; expected usual names, or texts. Name their "
-                        f"roles: --data.columns '{{{roles}}}'; or, if they are texts, put the "
-                        f"line {'TAB'.join(ROLES[: len(names)])} before them.")  # fmt: skip
+        raise UserError(
+            f"{first[0]}: {', '.join(names)} seem to name columns; expected usual names, or texts. Name their "
+            f"roles: --data.columns '{{{roles}}}'; or, if they are texts, put the "
+            f"line {'TAB'.join(ROLES[: len(names)])} before them."
+        )
 
 
 def are_ids(row: dict) -> bool:
@@ -64,8 +70,11 @@ def read_ids(row: dict) -> Triplets:
         BadRow: a document that is positive and negative, or a text among the ids.
     """
     if not are_ids(row):
-        raise BadRow("wrong type", f"{', '.join(map(repr, row.values()))} are not ids, as those of the first row are, expected "
-                     "whole numbers", "Mend the row")  # fmt: skip
+        raise BadRow(
+            "wrong type",
+            f"{', '.join(map(repr, row.values()))} are not ids, as those of the first row are, expected whole numbers",
+            "Mend the row",
+        )
     if row["positive"] == row.get("negative"):
         raise BadRow("contradiction", f"document {row['positive']} is both positive and negative", "Remove the row")
     negatives = {row["negative"]: LATER} if "negative" in row else {}
@@ -82,7 +91,10 @@ def read(row: dict) -> Triplets:
         if not text.strip():
             raise BadRow("no text", f"the {role} is blank, expected a text", "Remove the row")
         if role != "query" and re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text.strip(), re.IGNORECASE):
-            raise BadRow("number", f"the {role} is {text}, expected a text", "Write a first line that names the columns, "
-                         "such as sentence1, sentence2 and score")  # fmt: skip
+            raise BadRow(
+                "number",
+                f"the {role} is {text}, expected a text",
+                "Write a first line that names the columns, such as sentence1, sentence2 and score",
+            )
         checked(text, role)
     return by_text(row["query"], [row["positive"]], [row["negative"]] if "negative" in row else [])
