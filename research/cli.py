@@ -98,7 +98,7 @@ def main(argv: list[str]) -> int:
         )
         return 2
     except OSError as error:
-        from research.runfolder import disk_error
+        from research.runs.disk import disk_error
 
         if not isinstance(disk_error(error, ""), UserError):
             raise

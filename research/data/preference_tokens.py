@@ -21,7 +21,7 @@ from research.data.chunks import chunked
 from research.data.language_shapes import SIDES
 from research.data.token_cache import Made, cached
 from research.errors import UserError
-from research.runfolder import hash_json
+from research.runs.hashes import hash_json
 from research.types import Examples, PreferenceBatch
 
 

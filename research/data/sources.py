@@ -10,7 +10,7 @@ from research.data.hub import load_hub
 from research.data.rows import SKIPPING, BadRows
 from research.errors import UserError, suggest
 from research.progress import say
-from research.runfolder import hash_strings
+from research.runs.hashes import hash_strings
 from research.types import Collection, Corpus, Qrels, Queries
 
 BUILTIN = {"stdlib": stdlib.stdlib_root, "packages": stdlib.packages_root}

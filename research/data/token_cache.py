@@ -16,7 +16,9 @@ import numpy as np
 from research.data import chat_tokens
 from research.errors import UserError
 from research.progress import say
-from research.runfolder import atomic_write, cache_folder, hash_json
+from research.runs.files import atomic_write
+from research.runs.hashes import hash_json
+from research.runs.layout import cache_folder
 
 MADE_BY = ("transformers", "tokenizers", "jinja2")
 """Packages whose version can change the tokens of a text."""

@@ -3,7 +3,7 @@
 from research.data.chat_tokens import extract_prompt
 from research.data.tables import is_table, splits_of
 from research.progress import say
-from research.runfolder import hash_json
+from research.runs.hashes import hash_json
 from research.types import Examples
 
 

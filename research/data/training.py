@@ -23,7 +23,7 @@ from research.data.sources import check_relevant, load, positives_of
 from research.data.tables import is_table
 from research.errors import UserError
 from research.progress import say
-from research.runfolder import hash_file, hash_json, hash_strings
+from research.runs.hashes import hash_file, hash_json, hash_strings
 from research.types import Collection, Corpus, Document, Triplets
 
 

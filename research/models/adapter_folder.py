@@ -13,7 +13,7 @@ from torch import nn
 from research.errors import UserError
 from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base, has_own_weights, read_config, weight_files
 from research.progress import say
-from research.runfolder import MODEL_FACTS
+from research.runs.layout import MODEL_FACTS
 
 LEFT = (".bin", ".pt", ".pth", ".pkl", ".md")  # of training, or pickles: never opened, and not even shown
 STACK = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", MODEL_FACTS)

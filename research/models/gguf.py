@@ -9,7 +9,11 @@ from pathlib import Path
 
 from research.errors import UserError
 from research.progress import say
-from research.runfolder import cache_folder, exclusive, hash_file, replace_folder, require_space
+from research.runs.disk import require_space
+from research.runs.files import replace_folder
+from research.runs.hashes import hash_file
+from research.runs.layout import cache_folder
+from research.runs.locks import exclusive
 
 QUANTISED = ("quantization_config", "hf_quantizer", "quantization_method", "is_quantized")
 """What loading a GGUF leaves on a model, though its weights are plain: with it saving and full fine-tuning are refused."""

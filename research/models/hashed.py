@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from research.runfolder import MODEL_FACTS
+from research.runs.layout import MODEL_FACTS
 
 FIRST_CONFIGS = (
     "sentence_bert_config.json",

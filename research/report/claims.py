@@ -28,7 +28,7 @@ from research.metrics.seeds import paired_test, summarise, welch_test
 from research.report.groups import Group, Study, marginal, short_names, shown
 from research.report.numbers import p_phrase
 from research.report.sheets import Cell, Sheet, decimals, number
-from research.runfolder import read_yaml
+from research.runs.reading import read_yaml
 
 GOALS = ("minimize", "maximize")
 HELD, BROKEN, UNDERPOWERED = "held", "broken", "underpowered"

@@ -9,7 +9,8 @@ from research.report.runs import Row, Runs
 from research.report.study import FINISHED, Run
 from research.report.training import Curve
 from research.report.wandb_runs import UNSAID
-from research.runfolder import MARKER, read_json
+from research.runs.layout import MARKER
+from research.runs.reading import read_json
 
 Lines = Callable[[Path], list[dict[str, Any]]]
 

@@ -11,7 +11,7 @@ from research.report import latex
 from research.report.markdown import escape
 from research.report.sheets import Cell, Sheet
 from research.report.study import Run
-from research.runfolder import atomic_write
+from research.runs.files import atomic_write
 
 
 def tidy(runs: list[Run]) -> dict[str, list[Any]]:

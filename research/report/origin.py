@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from research.report.groups import shown, some
 from research.report.study import Run
-from research.runfolder import MARKER, read_json
+from research.runs.layout import MARKER
+from research.runs.reading import read_json
 
 ASKED = {"Model": ("model.model", "model.retriever"), "Data": ("data.train", "data.data")}
 SHORT = 8  # characters of a commit

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import UserError
-from research.runfolder import MARKER, read_json
+from research.runs.layout import MARKER
+from research.runs.reading import read_json
 
 MEASURED = (
     "seconds",

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import UserError, suggest
-from research.runfolder import read_yaml
+from research.runs.reading import read_yaml
 
 GOALS = ("maximize", "minimize")
 

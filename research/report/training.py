@@ -13,7 +13,8 @@ import yaml
 from research.errors import UserError
 from research.report.goals import is_lower
 from research.report.printable import is_deep
-from research.runfolder import MARKER, read_json
+from research.runs.layout import MARKER
+from research.runs.reading import read_json
 
 Curve = list[tuple[int, float]]  # (optimizer steps taken, value), finite values only
 CURVES = "curves.jsonl"

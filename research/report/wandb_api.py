@@ -11,7 +11,7 @@ from research.errors import UserError, suggest
 from research.progress import say
 from research.report.wandb_log import STEPS, is_number
 from research.report.wandb_runs import API, Known
-from research.wandb_service import leave_in_time
+from research.runs.wandb_service import leave_in_time
 
 Result = TypeVar("Result")
 TRIES = 3  # each waits for an answer for WANDB_HTTP_TIMEOUT seconds (19)

@@ -8,7 +8,7 @@ from typing import Any
 from research.report.options import ADAPTER
 from research.report.study import Run
 from research.report.training import CURVES, read_config
-from research.runfolder import read_json
+from research.runs.reading import read_json
 
 WITHOUT_ADAPTER = ("model.train_layers", "model.train_pattern")  # what tells such runs apart, see study._without_adapter
 SCALE = "/r"  # ending of study.with_scale's factor, which no configuration holds

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from research.errors import UserError
 from research.report.printable import is_deep
 from research.report.study import PLAN
-from research.runfolder import MARKER
+from research.runs.layout import MARKER
 
 if TYPE_CHECKING:
     from wandb.proto.wandb_internal_pb2 import HistoryRecord

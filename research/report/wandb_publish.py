@@ -15,8 +15,9 @@ from research.progress import say
 from research.report import wandb_keys as keys
 from research.report.plots import Figure
 from research.report.wandb_report import Content, Place, artifact_name, build, media_key, report_run, run_ids
-from research.runfolder import read_json, write_json
-from research.wandb_service import leave_in_time
+from research.runs.files import write_json
+from research.runs.reading import read_json
+from research.runs.wandb_service import leave_in_time
 
 FILE = "wandb_published.json"  # of the report folder: which W&B Report a later one replaces
 TIMEOUT = 20  # seconds of a question to the server

@@ -16,7 +16,9 @@ from research.report.groups import Study
 from research.report.latex import slug
 from research.report.markdown import escape
 from research.report.sheets import Sheet
-from research.runfolder import MARKER, hash_json, read_json
+from research.runs.hashes import hash_json
+from research.runs.layout import MARKER
+from research.runs.reading import read_json
 
 MOST_TITLE = 128  # characters that W&B takes
 FOLDED = ("runs",)  # sheets that are long: under a heading that opens

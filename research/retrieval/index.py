@@ -16,7 +16,11 @@ import torch
 from research.errors import UserError
 from research.models.inference import best_device
 from research.progress import bar
-from research.runfolder import disk_error, exclusive, hash_file, hash_strings, read_json, require_space, write_json
+from research.runs.disk import disk_error, require_space
+from research.runs.files import write_json
+from research.runs.hashes import hash_file, hash_strings
+from research.runs.locks import exclusive
+from research.runs.reading import read_json
 from research.types import Run
 
 BLOCK = 2**16  # documents scored at once

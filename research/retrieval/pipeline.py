@@ -14,7 +14,9 @@ from research.data.formats import read_run, write_run
 from research.progress import say
 from research.retrieval.rerank import Scorer
 from research.retrieval.stages import Dense, Fused, Lexical, Options, Reranked, Texts
-from research.runfolder import Stages, exclusive, hash_json, hash_strings
+from research.runs.hashes import hash_json, hash_strings
+from research.runs.locks import exclusive
+from research.runs.stages import Stages
 from research.types import Collection, Run
 
 EXACT_UP_TO = 100_000  # documents; beyond, HNSW is the default

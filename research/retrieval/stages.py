@@ -18,7 +18,7 @@ from research.retrieval.lexical import DEFAULT, Bm25
 from research.retrieval.rerank import Scorer, rerank, top_pairs
 from research.retrieval.store import Store, build_store, device_name, hash_texts, open_store, store_key
 from research.retrieval.terms import Terms
-from research.runfolder import hash_json
+from research.runs.hashes import hash_json
 from research.types import Collection, Run
 
 RECALL_QUERIES = 1000  # of which ANN recall is measured against exact search

@@ -19,19 +19,12 @@ from research.errors import UserError
 from research.models.dual_encoder import Encoder
 from research.progress import bar, say
 from research.retrieval import encode
-from research.runfolder import (
-    atomic_write,
-    check_store_folder,
-    disk_error,
-    disk_errors,
-    exclusive,
-    hash_file,
-    hash_json,
-    hash_strings,
-    read_json,
-    require_space,
-    write_json,
-)
+from research.runs.disk import disk_error, disk_errors, require_space
+from research.runs.files import atomic_write, write_json
+from research.runs.hashes import hash_file, hash_json, hash_strings
+from research.runs.layout import check_store_folder
+from research.runs.locks import exclusive
+from research.runs.reading import read_json
 
 FORMAT = 1  # to be raised when code changes what is encoded: older stores then no longer match
 SYNC_SECONDS = 2.0  # a batch counts as done once its rows are on the disk; a crash loses at most this much work

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from research.runfolder import MODEL_FACTS
+from research.runs.layout import MODEL_FACTS
 
 ADAPTER = "adapter_config.json"
 COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef")

@@ -19,8 +19,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from research.runfolder import hash_json
 from research.runs.changes import COUNTED, has_router_loss
+from research.runs.hashes import hash_json
 
 PLACE = "{point}"  # in --out: becomes the point id
 LENGTH = 16  # hexadecimal digits

@@ -10,8 +10,8 @@ import functools
 from collections.abc import Iterable
 from pathlib import Path
 
-from research.runfolder import hash_strings
 from research.runs.changes import CHANGES, COUNTED, option, placed
+from research.runs.hashes import hash_strings
 from research.runs.identity import LENGTH
 
 PACKAGE = Path(__file__).parents[1]

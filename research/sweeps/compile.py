@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from research.errors import UserError, suggest
-from research.runfolder import read_yaml
+from research.runs.reading import read_yaml
 
 OWN = ("let", "tie", "zip", "cases", "sizes", "configs")
 """Keys of a source that a plain sweep has not."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from research.errors import UserError
-from research.runfolder import atomic_write
+from research.runs.files import atomic_write
 from research.sweeps.secrets import refuse_assignments, refuse_secret
 from research.sweeps.slurm import Submission, ranges
 from research.sweeps.worker import ATTEMPTS, FINAL, PREEMPTED

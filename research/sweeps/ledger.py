@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from research.runfolder import lock, open_lock
+from research.runs.locks import lock, open_lock
 
 STATES = ("missing", "running", "preempted", "failed", "diverged", "killed", "pruned", "done", "stale")
 AGAIN = ("missing", "preempted", "failed", "killed")

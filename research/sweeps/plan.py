@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import UserError
-from research.runfolder import atomic_write, hash_strings, is_name, write_json
+from research.runs.files import atomic_write, write_json
+from research.runs.hashes import hash_strings
+from research.runs.layout import is_name
 from research.sweeps.spec import JSON_FILE, Point, Sweep, command_of, drawn, filled, grid, lost_in_text, ours, probes
 
 PLACE = "{point}"

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError
 from research.progress import say
-from research.runfolder import atomic_write, hash_json, locked
+from research.runs.files import atomic_write
+from research.runs.hashes import hash_json
+from research.runs.locks import locked
 from research.sweeps.distributions import Parameter, assembled
 from research.sweeps.ledger import Ledger, Standing
 from research.sweeps.plan import FILE, Planned, planned, read_plan, write_points

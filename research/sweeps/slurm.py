@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from research.errors import UserError
-from research.runfolder import atomic_write
+from research.runs.files import atomic_write
 from research.sweeps.agents import Target, kept_sweep
 from research.sweeps.plan import FILE as PLAN
 from research.sweeps.secrets import refuse_assignments

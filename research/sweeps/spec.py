@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import UserError, suggest
-from research.runfolder import hash_json, is_name
+from research.runs.hashes import hash_json
+from research.runs.layout import is_name
 from research.sweeps.compile import OWN, read_mapping
 from research.sweeps.distributions import Parameter, assembled, parameters_of
 

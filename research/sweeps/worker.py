@@ -20,7 +20,7 @@ from typing import Any
 
 from research.errors import UserError
 from research.progress import say
-from research.runfolder import disk_errors
+from research.runs.disk import disk_errors
 from research.sweeps.ledger import AGAIN, Ledger, Standing
 from research.sweeps.plan import WRITTEN, Planned, placed, ready
 from research.sweeps.spec import ours

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from research.errors import UserError
 from research.progress import say
-from research.runfolder import atomic_write, replace_folder, strict, write_json
+from research.runs.files import atomic_write, replace_folder, strict, write_json
 
 FILE = "curves.jsonl"
 TORCH_WRITER = ("PytorchStreamWriter", "inline_container", "unexpected pos")  # in errors of torch.save on a full disk

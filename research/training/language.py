@@ -22,7 +22,7 @@ from research.models.policy import attach_saved, check_base, load_policy, save_p
 from research.models.router import router_coefficient
 from research.models.training import for_training
 from research.progress import say
-from research.runfolder import hash_json
+from research.runs.hashes import hash_json
 from research.training.layouts import packing_is_exact
 from research.training.starts import Start, check_reference, check_virtual, start_of
 from research.training.validation import together

@@ -17,7 +17,10 @@ import torch
 from research.models import attention
 from research.models.adapters import plain
 from research.progress import bar, say
-from research.runfolder import atomic_write, cache_folder, exclusive, hash_json
+from research.runs.files import atomic_write
+from research.runs.hashes import hash_json
+from research.runs.layout import cache_folder
+from research.runs.locks import exclusive
 from research.training.validation import together
 
 PART = 256  # pairs of one file

@@ -25,7 +25,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from research.errors import UserError
 from research.models.dropout import DropoutBits
 from research.progress import say
-from research.runfolder import atomic_write, hash_file, read_json, write_json
+from research.runs.files import atomic_write, write_json
+from research.runs.hashes import hash_file
+from research.runs.reading import read_json
 from research.training.curves import Curves, writing
 from research.training.stop import SIGNALS, Stopped
 

@@ -100,7 +100,7 @@ def submit_points(args: argparse.Namespace) -> int:
 
 def finish(args: argparse.Namespace) -> int:
     """After an array: again what is missing, a few times; then what there is."""
-    from research.runfolder import write_json
+    from research.runs.files import write_json
     from research.sweeps.executors import count
     from research.sweeps.ledger import Ledger
     from research.sweeps.plan import read_plan

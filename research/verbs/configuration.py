@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 import yaml
 
 from research.errors import UserError, suggest
-from research.runfolder import MARKER, read_json
 from research.runs.identity import imported
+from research.runs.layout import MARKER
+from research.runs.reading import read_json
 
 if TYPE_CHECKING:
     import jsonargparse

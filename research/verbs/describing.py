@@ -19,7 +19,7 @@ def describe(argv: list[str], metric: str | None = None, shown: str | None = Non
     Raises:
         UserError: the command would end in one, does not measure the metric, or has no data to measure it on.
     """
-    from research.runfolder import hash_json
+    from research.runs.hashes import hash_json
     from research.runs.identity import LENGTH
     from research.sweeps.spec import ours
 

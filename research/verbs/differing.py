@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from research.errors import UserError
-from research.runfolder import MARKER as RUN_MARKER
-from research.runfolder import atomic_write, leftover, read_json, replace_files, write_json
+from research.runs.files import atomic_write, replace_files, write_json
+from research.runs.layout import MARKER as RUN_MARKER
+from research.runs.layout import leftover
+from research.runs.reading import read_json
 
 if TYPE_CHECKING:
     from research.report.claims import Claim

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from research.data.sources import check_split, load_texts, parse_source
     from research.models.sources import check_name
-    from research.runfolder import check_store_folder
+    from research.runs.layout import check_store_folder
 
     if args.tower == "query" and args.split is None:
         raise UserError("--tower query needs --split: the queries of which split? Pass --split test, say.")

@@ -23,7 +23,9 @@ def run(args: argparse.Namespace) -> int:
     from research.data.formats import check_run, read_run
     from research.data.rows import BadRows
     from research.data.sources import check_relevant, check_split, load
-    from research.runfolder import MARKER, open_run_folder, provenance, write_json
+    from research.runs.files import write_json
+    from research.runs.layout import MARKER, open_run_folder
+    from research.runs.provenance import provenance
 
     metrics = scoring.check_metrics(args.metrics)
     check_split(args.data, args.split)

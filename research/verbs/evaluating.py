@@ -5,7 +5,8 @@ from pathlib import Path
 
 from research.errors import UserError
 from research.progress import say
-from research.runfolder import MARKER, strict, write_json
+from research.runs.files import strict, write_json
+from research.runs.layout import MARKER
 from research.verbs import configuration
 from research.verbs.training_folder import print_result
 

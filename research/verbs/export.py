@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
     from research.models.adapters import LORA
     from research.models.sources import ADAPTER_CONFIG, check_name, read_config, resolve
     from research.report.card import model_card
-    from research.runfolder import atomic_write, replace_folder, require_space
+    from research.runs.disk import require_space
+    from research.runs.files import atomic_write, replace_folder
     from research.training.curves import writing
 
     check_name(args.model)
@@ -114,7 +115,8 @@ def _copy(folder: Path, new: Path, adapter: str | None) -> str | None:
     from research.models.hashed import everything_in
     from research.models.policy import load_policy
     from research.models.sources import ADAPTER_CONFIG
-    from research.runfolder import MODEL_FACTS, write_json
+    from research.runs.files import write_json
+    from research.runs.layout import MODEL_FACTS
 
     for path in everything_in(folder):
         place = path.relative_to(folder)
@@ -201,7 +203,8 @@ def _run_of(folder: Path) -> dict[str, Any]:
     """What the run folder around a model says: configuration, metrics, provenance; {} where there is none."""
     import yaml
 
-    from research.runfolder import MARKER, read_json
+    from research.runs.layout import MARKER
+    from research.runs.reading import read_json
 
     run = folder.parent if folder.name == "model" else folder
     if not (run / MARKER).exists() or not (run / "config.yaml").exists():

@@ -47,7 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from research.models.sources import check_name
-    from research.runfolder import MARKER, open_run_folder, provenance, require_space, write_json
+    from research.runs.disk import require_space
+    from research.runs.files import write_json
+    from research.runs.layout import MARKER, open_run_folder
+    from research.runs.provenance import provenance
 
     _check(args)
     for name in args.model:
@@ -190,7 +193,7 @@ def _label(name: str, taken: dict) -> str:
 
 
 def _write_answers(out: Path, examples: list[dict], found: dict[str, dict]) -> None:
-    from research.runfolder import atomic_write
+    from research.runs.files import atomic_write
 
     with atomic_write(out / "answers.jsonl") as stream:
         for i, row in enumerate(examples):

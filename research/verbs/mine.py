@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from research.data.sources import check_relevant, check_split, load_source, take
     from research.models.sources import check_name
     from research.retrieval.mine import parse_ranks
-    from research.runfolder import cache_folder
+    from research.runs.layout import cache_folder
 
     first, last = parse_ranks(args.ranks)
     _check_options(args, first, last)

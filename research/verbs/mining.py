@@ -16,7 +16,9 @@ from research.retrieval.mine import Found, find_candidates, keep_below, keep_fir
 from research.retrieval.pipeline import Pipeline, Stage, logits
 from research.retrieval.rerank import Scorer
 from research.retrieval.stages import Options
-from research.runfolder import hash_file, hash_json, hash_strings, provenance, write_json
+from research.runs.files import write_json
+from research.runs.hashes import hash_file, hash_json, hash_strings
+from research.runs.provenance import provenance
 from research.types import Collection, Run
 from research.verbs import options
 from research.verbs.trained import trained_on

@@ -27,7 +27,7 @@ def choose(data: Collection, build: "Callable[[Collection], Pipeline]", folder: 
         {"mix": λ, "split", "metric", "tried": {λ: mean}}.
     """
     from research.retrieval.rerank import choose_mix
-    from research.runfolder import write_json
+    from research.runs.files import write_json
 
     say(f"choosing the mix on split {data.split}: {len(data.queries):,} queries")
     folder.mkdir(parents=True, exist_ok=True)

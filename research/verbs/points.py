@@ -81,7 +81,8 @@ def taken(folder: Path, sweep: Any, seed: int) -> Iterator[None]:
     Raises:
         UserError: as refuse_other.
     """
-    from research.runfolder import locked, write_json
+    from research.runs.files import write_json
+    from research.runs.locks import locked
 
     with locked(folder / LOCK):
         refuse_other(folder, sweep, seed)
@@ -186,7 +187,7 @@ def _are_current(points: list) -> bool:
 
 def plan_key(args: argparse.Namespace, sweep: Any) -> str:
     """Hash of the sweep, its command as it stands now, the configurations that this names, the seed and the code."""
-    from research.runfolder import hash_json
+    from research.runs.hashes import hash_json
     from research.runs.numbers import package_fingerprint
     from research.sweeps.spec import argv_of
 

@@ -73,8 +73,8 @@ def send(args: argparse.Namespace, place: Any, out: Path, content: Any, drawn: l
         (out / DRY).unlink(missing_ok=True)  # it would be of other runs
         return {}, None
     from research.report.wandb_report import build, provenance, serialised
-    from research.runfolder import provenance as of_this
-    from research.runfolder import write_json
+    from research.runs.files import write_json
+    from research.runs.provenance import provenance as of_this
 
     try:
         write_json(out / DRY, serialised(build(content, place)))
@@ -89,7 +89,7 @@ def send(args: argparse.Namespace, place: Any, out: Path, content: Any, drawn: l
 
 def _publish(place: Any, out: Path, content: Any, drawn: list, facts: dict) -> dict[str, str]:
     from research.report.wandb_publish import log_files, publish
-    from research.tracking import has_key
+    from research.runs.tracking import has_key
 
     kept, mode = f"The local report in {out} is whole", os.environ.get("WANDB_MODE", "online")
     os.environ.setdefault("WANDB_SILENT", "true")  # read when wandb is first used; the words are ours

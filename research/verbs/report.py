@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from research.errors import UserError
-from research.runfolder import leftover
+from research.runs.layout import leftover
 from research.verbs import publishing
 from research.verbs.studying import Found, kept_of, study_of
 
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     from research.report.training import is_training, read_training
     from research.report.wandb_report import Content
     from research.report.wandb_runs import is_wandb
-    from research.runfolder import atomic_write, replace_files, write_json
+    from research.runs.files import atomic_write, replace_files, write_json
 
     spec = read_spec(args.spec)
     spec = spec._replace(**{name: value for name in ("metric", "baseline") if (value := getattr(args, name)) is not None})

@@ -70,7 +70,9 @@ def run(args: argparse.Namespace) -> int:
     from research.data.sources import check_relevant, check_split, load
     from research.errors import UserError
     from research.models.sources import check_name
-    from research.runfolder import cache_folder, exclusive, open_run_folder, require_space
+    from research.runs.disk import require_space
+    from research.runs.layout import cache_folder, open_run_folder
+    from research.runs.locks import exclusive
 
     metrics = scoring.check_metrics(args.metrics)
     check_split(args.data, args.split)
@@ -125,8 +127,11 @@ def _retrieve(
     args: argparse.Namespace, data: Collection, pipeline: "Pipeline", metrics: list[str], chosen: dict | None
 ) -> dict[str, dict]:
     """Compute, measure and write everything; the scored stages."""
-    from research.runfolder import MARKER, Stages, provenance, write_json
-    from research.tracking import Tracker
+    from research.runs.files import write_json
+    from research.runs.layout import MARKER
+    from research.runs.provenance import provenance
+    from research.runs.stages import Stages
+    from research.runs.tracking import Tracker
 
     out, started = args.out, time.perf_counter()
     facts = {"verb": "retrieve", "source": args.data, "split": args.split, "data": data.fingerprint}
@@ -215,7 +220,8 @@ def _print(args: argparse.Namespace, scored: dict[str, dict], metric: str) -> No
 def _check_same_data(args: argparse.Namespace) -> None:
     """An earlier run on other data or another split is not replaced in passing."""
     from research.errors import UserError
-    from research.runfolder import MARKER, read_json
+    from research.runs.layout import MARKER
+    from research.runs.reading import read_json
 
     if (args.out / MARKER).exists():
         earlier = read_json(args.out / MARKER)
@@ -303,7 +309,7 @@ def _numbers(facts: dict) -> dict:
 
 
 def _write_yaml(path: Path, value: dict) -> None:
-    from research.runfolder import atomic_write
+    from research.runs.files import atomic_write
 
     with atomic_write(path) as stream:
         yaml.safe_dump(value, stream, sort_keys=False, allow_unicode=True)

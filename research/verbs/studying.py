@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError, suggest
 from research.progress import say
-from research.runfolder import MARKER, read_json
+from research.runs.layout import MARKER
+from research.runs.reading import read_json
 
 DRAWN = 12  # trainings whose curves a page draws one by one; of more, its explorer does
 

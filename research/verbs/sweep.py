@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _compile(args: argparse.Namespace) -> int:
-    from research.runfolder import atomic_write
+    from research.runs.files import atomic_write
     from research.sweeps.compile import MADE, compile_source, text_of
     from research.sweeps.spec import read_sweep
 

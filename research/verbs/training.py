@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any
 from research.errors import UserError
 from research.progress import say
 from research.report.goals import is_lower
-from research.runfolder import exclusive, open_run_folder, read_json, require_space, write_json
+from research.runs.disk import require_space
+from research.runs.files import write_json
 from research.runs.identity import PLACE, ids_of
+from research.runs.layout import open_run_folder
+from research.runs.locks import exclusive
 from research.runs.numbers import code_fingerprint
+from research.runs.reading import read_json
 from research.sweeps.worker import DIVERGED
 from research.training.stop import Stopped, stop_at_once
 from research.verbs import configuration

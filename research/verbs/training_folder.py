@@ -10,9 +10,13 @@ import yaml
 
 from research.errors import UserError
 from research.progress import say
-from research.runfolder import MARKER, atomic_write, hash_json, provenance, read_json, read_yaml, write_json
+from research.runs.files import atomic_write, write_json
+from research.runs.hashes import hash_json
 from research.runs.identity import PATHS, PLACE, differences, known_facts
+from research.runs.layout import MARKER
 from research.runs.numbers import code_fingerprint, fingerprints_of, stale_because
+from research.runs.provenance import provenance
+from research.runs.reading import read_json, read_yaml
 from research.verbs.configuration import take_normal_form
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import UserError
-from research.runfolder import read_json, write_json
-from research.tracking import Tracker
+from research.runs.files import write_json
+from research.runs.reading import read_json
+from research.runs.tracking import Tracker
 from research.training.stop import Stopped
 
 

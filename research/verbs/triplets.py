@@ -27,7 +27,9 @@ def open_out(out: Path, source: str, split: str) -> dict:
     Raises:
         UserError: no file of triplets, one that is not ours to replace, or a place that cannot be written.
     """
-    from research.runfolder import disk_error, hash_file, read_json, require_space
+    from research.runs.disk import disk_error, require_space
+    from research.runs.hashes import hash_file
+    from research.runs.reading import read_json
 
     if out.is_dir() or out.suffix != ".jsonl":
         wrong, better = ("is a folder", out / "negatives.jsonl") if out.is_dir() else ("does not end in .jsonl", f"{out}.jsonl")

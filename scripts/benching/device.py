@@ -13,7 +13,8 @@ import time
 import torch
 
 from benching import ROOT
-from research.runfolder import hash_file, hash_json, provenance
+from research.runs.hashes import hash_file, hash_json
+from research.runs.provenance import provenance
 
 SIZES = {"cpu": (1024, 2048, 4096), "cuda": (2048, 4096, 8192, 16384)}
 COPIED = {"cpu": 2**28, "cuda": 2**32}  # bytes

@@ -17,7 +17,8 @@ from typing import Any
 from benching import ROOT
 from benching.device import bench_device, environment
 from benching.shapes import encoder_folder, texts_of
-from research.runfolder import read_json, write_json
+from research.runs.files import write_json
+from research.runs.reading import read_json
 
 
 class Check:

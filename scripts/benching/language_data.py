@@ -10,7 +10,7 @@ from research.data.instruction_tokens import Tokenised
 from research.data.instructions import InstructionData, read_examples
 from research.data.preference_tokens import PreferenceRows
 from research.data.preferences import PreferenceData, read_preferences
-from research.runfolder import hash_json
+from research.runs.hashes import hash_json
 
 
 def rows_of(task: str, count: int = 160) -> list[dict]:

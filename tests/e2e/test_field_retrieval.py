@@ -333,7 +333,7 @@ def test_stage_and_configuration_of_the_default_terms_are_as_before(bm25, folder
     import yaml
 
     from research.retrieval.store import hash_texts
-    from research.runfolder import hash_json
+    from research.runs.hashes import hash_json
 
     data = folder()
     bm25(data)

@@ -25,7 +25,7 @@ import os, signal, subprocess
 from pathlib import Path
 from research.report.wandb_api import read_api
 from research.report.wandb_publish import connect
-from research.tracking import Tracker
+from research.runs.tracking import Tracker
 {}
 service = subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb-core"], capture_output=True, text=True, check=True).stdout
 os.kill(int(service), signal.SIGSTOP)  # it will not answer any more

@@ -337,14 +337,14 @@ FAULTS = [
     ),
     Fault(
         "former tables beside new ones",
-        "runfolder.py",
+        "runs/files.py",
         "(out / name).unlink(missing_ok=True)",
         "pass",
         f"{WRITES}::test_tables_of_the_former_report_do_not_stay_beside_the_new_one",
     ),
     Fault(
         "a report.json that deletes elsewhere",
-        "runfolder.py",
+        "runs/files.py",
         'if not name.is_absolute() and ".." not in name.parts:',
         "if True:",
         f"{WRITES}::test_files_that_a_marker_lists_outside_its_folder_stay",

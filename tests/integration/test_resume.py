@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from research.errors import UserError
-from research.runfolder import hash_file, read_json
+from research.runs.hashes import hash_file
+from research.runs.reading import read_json
 from research.training.resume import last_checkpoint, seed_step
 
 KINDS = ["dual_encoder", "cross_encoder", "sft", "dpo"]

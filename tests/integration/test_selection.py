@@ -8,7 +8,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 
-from research.runfolder import hash_file, read_json
+from research.runs.hashes import hash_file
+from research.runs.reading import read_json
 
 KINDS = ["dual_encoder", "sft"]  # saved whole, and as an adapter: who keeps the best model asks nothing else
 

@@ -498,7 +498,7 @@ def test_hash_has_what_changes_an_embedding_and_no_setting_holds(plain, tmp_path
 def test_hash_of_folders_as_they_always_were_stays(tiny_bert, tmp_path):
     """A folder of `fit` before sentence-transformers wrote it: weights, configurations and tokenizers, as ever."""
     from research.models.sources import HASHED
-    from research.runfolder import hash_file, hash_json
+    from research.runs.hashes import hash_file, hash_json
 
     folder = shutil.copytree(tiny_bert, tmp_path / "bert")
     kinds = ("Transformer", "Pooling", "Dense", "Normalize")

@@ -7,7 +7,9 @@ import os
 import pytest
 
 from research.errors import UserError
-from research.runfolder import exclusive, is_name, locked, open_lock, read_json, read_yaml
+from research.runs.layout import is_name
+from research.runs.locks import exclusive, locked, open_lock
+from research.runs.reading import read_json, read_yaml
 
 
 def test_a_lock_is_not_taken_through_a_link_and_empties_nothing(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from research.data import instruction_tokens, preference_tokens, token_cache
 from research.data.instruction_tokens import tokenise
 from research.data.preference_tokens import tokenise_preferences
-from research.runfolder import hash_json
+from research.runs.hashes import hash_json
 from research.types import Examples
 from tests.lm import MARKED, byte_tokenizer, rows
 

@@ -11,7 +11,7 @@ from research.models.cross_encoder import load_cross_encoder
 from research.models.dual_encoder import DualEncoder
 from research.models.saving import save_cross_encoder, save_dual_encoder
 from research.models.training import set_dropout
-from research.runfolder import replace_folder
+from research.runs.files import replace_folder
 from research.training.cross_encoder import CrossEncoderModule, score
 from research.training.curves import Curves, read_curves
 from research.training.dual_encoder import DualEncoderModule, embed

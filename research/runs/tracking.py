@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from research.progress import say
-from research.wandb_service import leave_in_time
+from research.runs.wandb_service import leave_in_time
 
 UPLOAD = 30.0  # seconds for what W&B has not uploaded at the end; WANDB_FINISH_TIMEOUT says otherwise
 

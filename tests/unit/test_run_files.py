@@ -5,10 +5,15 @@ import os
 
 import pytest
 
-from research import runfolder
+from research.runs import files, layout
 from research.errors import UserError, suggest
-from research.runfolder import Stages, atomic_write, hash_strings, open_run_folder, provenance, require_space, write_json
-from research.tracking import Tracker, wandb_mode
+from research.runs.disk import require_space
+from research.runs.files import atomic_write, write_json
+from research.runs.hashes import hash_strings
+from research.runs.layout import open_run_folder
+from research.runs.provenance import provenance
+from research.runs.stages import Stages
+from research.runs.tracking import Tracker, wandb_mode
 from tests.wandb_log import exit_codes
 
 
@@ -32,7 +37,7 @@ def test_atomic_write_replaces_the_file_whole_and_readable_by_the_group(tmp_path
         stream.write("é")
         assert not (tmp_path / "new/f").exists()
     assert (tmp_path / "new/f").read_text(encoding="utf-8") == "é"
-    assert (tmp_path / "new/f").stat().st_mode & 0o777 == 0o666 & ~runfolder._umask()
+    assert (tmp_path / "new/f").stat().st_mode & 0o777 == 0o666 & ~files._umask()
 
 
 def test_full_disk_is_a_user_error_and_leaves_nothing(tmp_path, monkeypatch):
@@ -54,7 +59,7 @@ def test_foreign_folder_is_not_written_into(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(UserError, match="not a run folder"):
         open_run_folder(tmp_path)
-    (tmp_path / runfolder.MARKER).write_text("{}")
+    (tmp_path / layout.MARKER).write_text("{}")
     assert open_run_folder(tmp_path) == tmp_path
 
 

@@ -1,0 +1,36 @@
+"""Hashes of what a run is made from: values, texts, files."""
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def hash_json(value: Any) -> str:
+    """sha256 of a JSON-able value; dict order does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def hash_strings(strings: Iterable[str]) -> str:
+    """sha256 of a sequence of strings; lengths are hashed too, so ["ab", "c"] differs from ["a", "bc"]."""
+    digest = hashlib.sha256()
+    for string in strings:
+        data = string.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    facts = os.stat(path)
+    return _hash_of(os.path.realpath(path), facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+
+@functools.lru_cache(maxsize=256)
+def _hash_of(path: str, *_unchanged: int) -> str:
+    """Once a process, as long as the file is the same: a sweep's points share half a gigabyte of weights."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,70 @@
+"""Names of files in a run folder, and which folders a command may write into."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from research.errors import UserError
+from research.runs.disk import disk_error
+
+MODEL_FACTS = "tandem.json"  # in a model's folder: an adapter's base, by name and hash; once, lengths of an encoder
+MARKER = "provenance.json"  # a folder that holds this file is a run folder: verbs may write into it again
+STORE_FILES = ("lock", "journal.jsonl", "embeddings.npy", "ids.json", "store.json")
+LONGEST = 240  # bytes of a name: disks take 255, and a log of the name has an ending
+
+
+def open_run_folder(out: Path) -> Path:
+    """Create `out`, or accept an earlier run folder to continue in.
+
+    Raises:
+        UserError: `out` is a file, cannot be written, or holds something that is not a run folder.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; expected a folder. Name another.")
+    if out.is_dir() and not (out / MARKER).exists() and any(not leftover(path) for path in out.iterdir()):
+        raise UserError(
+            f"--out {out} holds files but no {MARKER}, so it is not a run folder; nothing was touched. "
+            "Name a new or empty folder."
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise disk_error(error, out) from error
+    return out
+
+
+def check_store_folder(out: Path) -> None:
+    """Refuse what cannot become an embedding store, before anything is computed or written.
+
+    Raises:
+        UserError: `out` is a file, or holds what is neither a store nor the unfinished part of one.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; expected a folder. Name another.")
+    for path in out.iterdir() if out.is_dir() else ():
+        if path.name not in STORE_FILES and not leftover(path):
+            raise UserError(
+                f"{out} holds other files ({path.name}); expected a new or empty folder for embeddings. Name another."
+            )
+
+
+def leftover(path: Path) -> bool:
+    """What a command that was killed at its start leaves: the lock, and a file that was not renamed yet."""
+    return path.name == "lock" or (path.name.startswith(".") and path.name.endswith(".tmp"))
+
+
+def is_name(text: Any) -> bool:
+    """Whether a text can name a folder within another: no path, no control characters, not too long for a disk."""
+    if not isinstance(text, str) or text in ("", ".", "..") or re.search(r"[/\x00-\x1f\x7f\ud800-\udfff]", text):
+        return False
+    return len(text.encode()) <= LONGEST
+
+
+def cache_folder(given: Path | None = None) -> Path:
+    """Where content-addressed embeddings, indexes and converted models live: --cache, TANDEM_CACHE, ~/.cache/tandem."""
+    return Path(given or os.environ.get("TANDEM_CACHE") or Path.home() / ".cache" / "tandem")

@@ -1,0 +1,54 @@
+"""Which stages of a run folder are finished, and what each was made from."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from research.errors import UserError
+from research.progress import say
+from research.runs.files import write_json
+from research.runs.hashes import hash_file
+from research.runs.provenance import _git_state, cpu_count
+from research.runs.reading import read_json
+
+
+class Stages:
+    """Which stages of a run folder are finished, with the hash of what each was made from.
+
+    A stage is skipped when its inputs hash to the same key and its file is byte for byte what was written then.
+    """
+
+    FILE = "stages.json"
+
+    def __init__(self, out: Path):
+        self.out = out
+        path = out / self.FILE
+        self.done: dict[str, dict] = read_json(path) if path.exists() else {}
+        if not isinstance(self.done, dict):
+            raise UserError(f"{path} is not one this tool wrote; expected an object. Delete it, and the stages are made again.")
+
+    def finished(self, name: str, key: str) -> dict | None:
+        """The recorded facts of stage `name` if it still stands for `key`, else None."""
+        entry = self.done.get(name)
+        if not entry or entry["key"] != key:
+            return None
+        path = self.out / entry["file"]
+        return entry["facts"] if path.exists() and hash_file(path) == entry["sha256"] else None
+
+    def finish(self, name: str, key: str, file: str, facts: dict) -> None:
+        made = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "cpus": cpu_count(), **_git_state()}
+        digest = hash_file(self.out / file)
+        self.done[name] = {"key": key, "file": file, "sha256": digest, "facts": facts, "made": made}
+        write_json(self.out / self.FILE, self.done)
+
+    def made(self) -> dict[str, dict]:
+        """When, by which commit and on how many processors each stage was computed: a later command may only keep it."""
+        return {name: entry.get("made", {}) for name, entry in self.done.items()}
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Remove the files of stages that this command does not have: a stale run must not reach a report."""
+        for name in sorted(set(self.done) - set(names)):
+            file = self.done.pop(name)["file"]
+            say(f"{name}: not part of this command; {file}, which an earlier one made, is removed")
+            (self.out / file).unlink(missing_ok=True)
+        write_json(self.out / self.FILE, self.done)
