@@ -14,13 +14,13 @@ from research.losses.language import token_losses
 from research.models import adapters
 from research.models.adapter_fields import check_fields
 from research.models.causal_lm import load_causal_lm
-from research.models.dropout import DropoutBits
+from research.models.cpu.dropout import DropoutBits
+from research.models.cpu.training import for_training
 from research.models.folder import is_without_weights
 from research.models.kept import own
 from research.models.lora import faster_lora
 from research.models.policy import attach_saved, check_base, load_policy, save_policy, take_saved
 from research.models.router import router_coefficient
-from research.models.training import for_training
 from research.progress import say
 from research.runs.hashes import hash_json
 from research.training.layouts import packing_is_exact
