@@ -23,9 +23,8 @@ def run(args: argparse.Namespace) -> int:
     from research.data.formats import check_run, read_run
     from research.data.rows import BadRows
     from research.data.sources import check_relevant, check_split, load
-    from research.runs.files import write_json
-    from research.runs.layout import MARKER, open_run_folder
-    from research.runs.provenance import provenance
+    from research.runs.layout import open_run_folder
+    from research.runs.writers import write_metrics, write_provenance
 
     metrics = scoring.check_metrics(args.metrics)
     check_split(args.data, args.split)
@@ -52,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
         facts = {"verb": "evaluate", "source": args.data, "split": args.split, "data": data.fingerprint}
         if args.mean != "scorable":
             facts["mean"] = args.mean
-        write_json(args.out / MARKER, provenance(args.command, **facts))
-        write_json(
-            args.out / "metrics.json",
+        write_provenance(args.out, args.command, **facts)
+        write_metrics(
+            args.out,
             {
                 **facts,
                 "queries": len(data.queries),

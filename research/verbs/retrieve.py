@@ -15,8 +15,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from research.progress import say
 from research.types import Collection, Run
 from research.verbs import options, scoring
@@ -114,9 +112,16 @@ def run(args: argparse.Namespace) -> int:
     with exclusive(out, wait=False):
         chosen = None
         if dev:
-            from research.verbs import mixing
+            from research.metrics.retrieval import evaluate, mean
+            from research.retrieval import mixing
 
-            chosen = mixing.choose(dev, lambda other: build(other, 0.0), out / "mix", metrics[0])
+            chosen = mixing.choose(
+                dev,
+                lambda other: build(other, 0.0),
+                out / "mix",
+                metrics[0],
+                lambda run: mean(evaluate(dev.qrels, run, metrics[:1])[metrics[0]]),
+            )
             pipeline = build(data, chosen["mix"])
         scored = _retrieve(args, data, pipeline, metrics, chosen)
     _print(args, scored, metrics[0])
@@ -128,16 +133,15 @@ def _retrieve(
 ) -> dict[str, dict]:
     """Compute, measure and write everything; the scored stages."""
     from research.runs.files import write_json
-    from research.runs.layout import MARKER
-    from research.runs.provenance import provenance
     from research.runs.stages import Stages
     from research.runs.tracking import Tracker
+    from research.runs.writers import write_config, write_metrics, write_provenance
 
     out, started = args.out, time.perf_counter()
     facts = {"verb": "retrieve", "source": args.data, "split": args.split, "data": data.fingerprint}
-    write_json(out / MARKER, provenance(args.command, **facts))
+    write_provenance(out, args.command, **facts)
     config = _resolved(args, pipeline)
-    _write_yaml(out / "config.yaml", config)
+    write_config(out, config)
     if args.mean != "scorable":
         facts["mean"] = args.mean
     if left_out := scoring.report_unscorable(data.qrels, args.mean):
@@ -164,8 +168,8 @@ def _retrieve(
     tracker.finish()
 
     write_json(out / "examples.json", _examples(data, runs))
-    write_json(
-        out / "metrics.json",
+    write_metrics(
+        out,
         {
             **facts,
             "mix": chosen,
@@ -179,7 +183,7 @@ def _retrieve(
         },
     )
     origin = _origin(scored) | {"stages": Stages(out).made(), "seconds": round(time.perf_counter() - started, 3)}
-    write_json(out / MARKER, provenance(args.command, **facts, **origin))
+    write_provenance(out, args.command, **facts, **origin)
     return scored
 
 
@@ -306,10 +310,3 @@ def _examples(data: Collection, runs: dict[str, Run]) -> dict:
 
 def _numbers(facts: dict) -> dict:
     return {name: value for name, value in facts.items() if isinstance(value, int | float) and not isinstance(value, bool)}
-
-
-def _write_yaml(path: Path, value: dict) -> None:
-    from research.runs.files import atomic_write
-
-    with atomic_write(path) as stream:
-        yaml.safe_dump(value, stream, sort_keys=False, allow_unicode=True)

@@ -2,19 +2,19 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from research.metrics.retrieval import evaluate, mean
 from research.progress import say
-from research.types import Collection
-
-if TYPE_CHECKING:
-    from research.retrieval.pipeline import Pipeline
+from research.retrieval.pipeline import Pipeline
+from research.retrieval.rerank import choose_mix
+from research.runs.files import write_json
+from research.types import Collection, Run
 
 GRID = [round(0.05 * i, 2) for i in range(21)]
 
 
-def choose(data: Collection, build: "Callable[[Collection], Pipeline]", folder: Path, metric: str) -> dict:
+def choose(
+    data: Collection, build: Callable[[Collection], Pipeline], folder: Path, metric: str, quality: Callable[[Run], float]
+) -> dict:
     """The λ of 0, .05, …, 1 that is best on `data`.
 
     Args:
@@ -22,13 +22,11 @@ def choose(data: Collection, build: "Callable[[Collection], Pipeline]", folder: 
         build: collection → Pipeline with a reranker and λ = 0.
         folder: of the stages on this split; those already there are kept.
         metric: name@k, its mean is maximised; the smallest of equal λ.
+        quality: the metric's mean of a ranking of `data`.
 
     Returns:
         {"mix": λ, "split", "metric", "tried": {λ: mean}}.
     """
-    from research.retrieval.rerank import choose_mix
-    from research.runs.files import write_json
-
     say(f"choosing the mix on split {data.split}: {len(data.queries):,} queries")
     folder.mkdir(parents=True, exist_ok=True)
     pipeline = build(data)
@@ -37,7 +35,7 @@ def choose(data: Collection, build: "Callable[[Collection], Pipeline]", folder: 
     scores = {
         query: {doc: reranked[query][doc] for doc in list(docs)[: pipeline.options.depth]} for query, docs in before.items()
     }
-    mix, values = choose_mix(before, scores, lambda run: mean(evaluate(data.qrels, run, [metric])[metric]), GRID)
+    mix, values = choose_mix(before, scores, quality, GRID)
     chosen = {
         "mix": mix,
         "split": data.split,
