@@ -476,7 +476,7 @@ FAULTS = [
     ),
     Fault(
         "p values not corrected",
-        "metrics/families.py",
+        "metrics/significance.py",
         "p[order] * np.arange(p.size, 0, -1)",
         "p[order]",
         "tests/unit/test_seeds.py",
@@ -501,9 +501,9 @@ FAULTS = [
     ),
     Fault(
         "a changed base kept for the next point",
-        "models/kept.py",
-        "last.sums != _sums(last.model)",
+        "models/base_cache.py",
+        "cached.checksums != _checksums(cached.model)",
         "False",
-        "tests/unit/test_kept.py::test_a_change_that_nobody_announced_is_noticed",
+        "tests/unit/test_base_cache.py::test_a_change_that_nobody_announced_is_noticed",
     ),
 ]
