@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from research.errors import UserError
+from research.runs.known_code import fingerprints_of, stale_because
 from research.runs.layout import CONFIG, MARKER, METRICS
-from research.runs.numbers import fingerprints_of, stale_because
 from research.runs.reading import read_json, read_yaml
 
 
