@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from research.runs import files, layout
 from research.errors import UserError, suggest
+from research.runs import files, layout
 from research.runs.disk import require_space
 from research.runs.files import atomic_write, write_json
 from research.runs.hashes import hash_strings
