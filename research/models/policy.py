@@ -13,9 +13,9 @@ from research.errors import UserError
 from research.models.adapter_fields import check_saved, heard
 from research.models.adapter_files import check_weights, take_tokenizer
 from research.models.adapters import LORA, kind_of
+from research.models.base_cache import load_cached, release_cached_base
 from research.models.causal_lm import CausalLM, load_causal_lm
 from research.models.folder import is_without_weights
-from research.models.kept import load_kept, own
 from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, base_name, hash_model, read_config, resolve
 from research.runs.files import write_json
 from research.runs.hashes import hash_json
@@ -63,7 +63,7 @@ def load_policy(
         base_hash = hash_model(folder)
         load = functools.partial(_checked, folder, precision)
         key = (str(folder.resolve()), base_hash, precision)
-        model = load() if is_without_weights() else load_kept(key, load)
+        model = load() if is_without_weights() else load_cached(key, load)
         return Policy(model, _absolute(name), folder, base_hash)
     if folder.resolve() in above:
         raise UserError(
@@ -178,7 +178,7 @@ def merge_adapter(model: CausalLM, folder: Path) -> None:
     Raises:
         UserError: PEFT cannot merge it, or the merged model is another one.
     """
-    own(model)
+    release_cached_base(model)
     before = None if is_without_weights() else model.probe()
     try:
         if getattr(model.transformer.active_peft_config, "layer_replication", None):

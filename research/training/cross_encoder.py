@@ -11,10 +11,11 @@ from research.errors import UserError
 from research.losses.ranking import listwise_softmax, pointwise_bce
 from research.metrics.retrieval import mean, parse_metric
 from research.models.adapters import inject, keep_trained
+from research.models.cpu.training import for_training
 from research.models.cross_encoder import Reranker, load_cross_encoder
 from research.models.saving import save_cross_encoder
 from research.models.sources import MINILM, hash_with_base, resolve
-from research.models.training import for_training, set_dropout
+from research.models.training import set_dropout
 from research.training.curves import log_values
 from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
 from research.training.validation import evaluate_reranking

@@ -12,10 +12,11 @@ from research.errors import UserError
 from research.losses.contrastive import info_nce, known_positives, symmetric_info_nce
 from research.metrics.retrieval import mean, parse_metric
 from research.models.adapters import inject, keep_trained
+from research.models.cpu.training import for_training
 from research.models.dual_encoder import DualEncoder, Encoder
 from research.models.saving import save_dual_encoder
 from research.models.sources import MINILM, hash_with_base, resolve
-from research.models.training import for_training, freeze_pooler, set_dropout
+from research.models.training import freeze_pooler, set_dropout
 from research.training.curves import log_values
 from research.training.gather import gather_rows
 from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps

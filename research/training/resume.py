@@ -23,7 +23,7 @@ from lightning.pytorch.callbacks import Checkpoint  # Lightning runs these after
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from research.errors import UserError
-from research.models.dropout import DropoutBits
+from research.models.cpu.dropout import DropoutBits
 from research.progress import say
 from research.runs.files import atomic_write, write_json
 from research.runs.hashes import hash_file

@@ -211,13 +211,13 @@ def _run(args: argparse.Namespace) -> int:
 
 def _worker(args: argparse.Namespace) -> int:
     from research import cli
-    from research.models.kept import keep_bases
+    from research.models.base_cache import cache_bases
     from research.runs.ledger import Ledger
     from research.runs.plan import points_so_far, read_plan
     from research.sweeps.spec import read_sweep
     from research.sweeps.worker import work
 
-    keep_bases()
+    cache_bases()
     sweep = read_sweep(args.file)
     folder = Path(args.folder) if args.folder else folder_of(sweep)
     if sweep.is_searched:

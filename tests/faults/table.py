@@ -501,9 +501,9 @@ FAULTS = [
     ),
     Fault(
         "a changed base kept for the next point",
-        "models/kept.py",
-        "last.sums != _sums(last.model)",
+        "models/base_cache.py",
+        "cached.checksums != _checksums(cached.model)",
         "False",
-        "tests/unit/test_kept.py::test_a_change_that_nobody_announced_is_noticed",
+        "tests/unit/test_base_cache.py::test_a_change_that_nobody_announced_is_noticed",
     ),
 ]

@@ -9,7 +9,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from research.models.dropout import BITS, DropoutBits
+from research.models.cpu.dropout import BITS, DropoutBits
 
 NAME = "tandem_cpu"  # in transformers' registry and in config._attn_implementation
 HALF = (torch.bfloat16, torch.float16)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from research.models import kept
+from research.models import base_cache
+from research.models.base_cache import cache_bases
 from research.models.folder import without_weights
-from research.models.kept import keep_bases
 from research.models.policy import load_policy
 from tests.lm import save_tiny
 
@@ -13,7 +13,7 @@ from tests.lm import save_tiny
 @pytest.fixture
 def folder(tmp_path):
     yield save_tiny(tmp_path / "lm")
-    kept._state.clear()
+    base_cache._state.clear()
 
 
 def loads(monkeypatch) -> list:
@@ -31,7 +31,7 @@ def weights(model) -> dict:
 
 def test_a_second_training_gets_the_same_weights_and_modules_of_its_own(folder, monkeypatch):
     seen = loads(monkeypatch)
-    keep_bases()
+    cache_bases()
     first, second = load_policy(str(folder)), load_policy(str(folder))
     assert len(seen) == 1
     assert first.base_hash == second.base_hash
@@ -48,7 +48,7 @@ def test_a_second_training_gets_the_same_weights_and_modules_of_its_own(folder, 
     assert not second.model.training
     assert not second.model.transformer.lm_head._forward_hooks
     ids = torch.arange(3, 9)[None]
-    kept._state.clear()
+    base_cache._state.clear()
     fresh = load_policy(str(folder))
     assert torch.equal(fresh.model.transformer(ids).logits, second.model.transformer(ids).logits)
 
@@ -74,7 +74,7 @@ def language(folder, adapter):
 
 def test_weights_that_are_trained_are_not_kept(folder, monkeypatch):
     seen = loads(monkeypatch)
-    keep_bases()
+    cache_bases()
     before = weights(language(folder, lora()).model)
     language(folder, lora())
     assert len(seen) == 1  # LoRA leaves them alone
@@ -91,7 +91,7 @@ def test_weights_that_are_trained_are_not_kept(folder, monkeypatch):
 
 @pytest.mark.parametrize("init", ["pissa", "olora"])
 def test_an_initialisation_that_moves_the_base_leaves_the_kept_one(init, folder):
-    keep_bases()
+    cache_bases()
     plain = weights(load_policy(str(folder)).model)
     moved = language(folder, lora(init_lora_weights=init))
     inner = moved.model.base.model.layers[0].self_attn.q_proj.base_layer.weight
@@ -109,7 +109,7 @@ def test_an_adapter_that_is_merged_takes_its_base_along(folder, tmp_path, monkey
             if "lora_B" in name:
                 p.fill_(0.5)
     save_policy(made.model, tmp_path / "adapter", made.policy)
-    keep_bases()
+    cache_bases()
     before = weights(load_policy(str(folder)).model)
     merged = weights(load_policy(str(tmp_path / "adapter"), merge=True).model)
     after = weights(load_policy(str(folder)).model)
@@ -120,7 +120,7 @@ def test_an_adapter_that_is_merged_takes_its_base_along(folder, tmp_path, monkey
 
 def test_a_change_that_nobody_announced_is_noticed(folder, monkeypatch):
     seen = loads(monkeypatch)
-    keep_bases()
+    cache_bases()
     first = load_policy(str(folder))
     value = weights(first.model)
     first.model.transformer.lm_head.weight.data[0, 0] += 1e-6
@@ -130,7 +130,7 @@ def test_a_change_that_nobody_announced_is_noticed(folder, monkeypatch):
 
 
 def test_other_weights_in_the_folder_are_loaded(folder, monkeypatch):
-    keep_bases()
+    cache_bases()
     first = load_policy(str(folder))
     save_tiny(folder, seed=1)
     second = load_policy(str(folder))
@@ -140,7 +140,7 @@ def test_other_weights_in_the_folder_are_loaded(folder, monkeypatch):
 
 
 def test_a_plan_in_the_same_process_has_no_numbers(folder):
-    keep_bases()
+    cache_bases()
     load_policy(str(folder))
     with without_weights():
         assert next(load_policy(str(folder)).model.parameters()).is_meta
@@ -149,8 +149,8 @@ def test_a_plan_in_the_same_process_has_no_numbers(folder):
 
 def test_a_base_that_would_fill_the_memory_is_not_kept(folder, monkeypatch):
     seen = loads(monkeypatch)
-    monkeypatch.setattr(kept, "_memory", lambda: 1000)
-    keep_bases()
+    monkeypatch.setattr(base_cache, "_memory", lambda: 1000)
+    cache_bases()
     load_policy(str(folder))
     load_policy(str(folder))
     assert len(seen) == 2
