@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import UserError
+from research.metrics import scores
 from research.progress import say
-from research.verbs import scoring
 from research.verbs.columns import named_columns
 
 
@@ -215,6 +215,6 @@ def _print(args: argparse.Namespace, examples: list[dict], found: dict[str, dict
             text = " ".join(one["answers"].get(str(i), {}).get("text", "").split())
             print(f"  {label}: {text[:200] or '(empty)'}")
     if any(one["metrics"] for one in found.values()):
-        print("\n" + scoring.table({label: one["metrics"] for label, one in found.items()}))
+        print("\n" + scores.table({label: one["metrics"] for label, one in found.items()}))
     if args.out is not None:
         print(f"\nwritten to {args.out}")

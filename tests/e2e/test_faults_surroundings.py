@@ -157,7 +157,7 @@ INTERRUPTED = {
     "encode": "research.retrieval.encode.encode_batch",
     "retrieve": "research.retrieval.stages.exact_search",
     "mine": "research.verbs.mining.to_triplets",
-    "evaluate": "research.verbs.scoring.score",
+    "evaluate": "research.metrics.scores.score",
     "report": "research.report.html.page",
     "quickstart": "research.models.sources.resolve",
     "fit": "research.training.dual_encoder.embed",

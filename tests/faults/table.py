@@ -476,7 +476,7 @@ FAULTS = [
     ),
     Fault(
         "p values not corrected",
-        "metrics/families.py",
+        "metrics/significance.py",
         "p[order] * np.arange(p.size, 0, -1)",
         "p[order]",
         "tests/unit/test_seeds.py",
