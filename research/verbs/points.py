@@ -186,8 +186,8 @@ def _are_current(points: list) -> bool:
 
 def plan_key(args: argparse.Namespace, sweep: Any) -> str:
     """Hash of the sweep, its command as it stands now, the configurations that this names, the seed and the code."""
+    from research.runs.fingerprint import package_fingerprint
     from research.runs.hashes import hash_json
-    from research.runs.numbers import package_fingerprint
 
     files = [Path(word) for word in sweep.command if word.endswith((".yaml", ".yml")) and Path(word).is_file()]
     command = sweep.argv_of({})  # with the variables of the environment

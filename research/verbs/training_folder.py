@@ -11,10 +11,11 @@ import yaml
 from research.errors import UserError
 from research.progress import say
 from research.runs.files import atomic_write, write_json
+from research.runs.fingerprint import fingerprint
 from research.runs.hashes import hash_json
 from research.runs.identity import PATHS, PLACE, differences, known_facts
+from research.runs.known_code import fingerprints_of, stale_because
 from research.runs.layout import MARKER
-from research.runs.numbers import code_fingerprint, fingerprints_of, stale_because
 from research.runs.provenance import provenance
 from research.runs.reading import read_json, read_yaml
 from research.verbs.configuration import take_normal_form
@@ -119,11 +120,12 @@ def write_origin(
                 f"{str(earlier)[:12]}…, now {made_of[:12]}…); expected the same, to go on. Name another --out, "
                 "or delete it."
             )
-        before = {*fingerprints_of(marker)} - {None, code_fingerprint()}
+        code = fingerprint(resolved)
+        before = {*fingerprints_of(marker)} - {None, code}
         if before:
             if reason := stale_because(before, resolved, out):
                 say(f"warning: {out}: {reason}; it goes on with this code, and counts as stale")
-            write_json(out / MARKER, marker | {"fingerprint": code_fingerprint(), "earlier_fingerprints": sorted(before)})
+            write_json(out / MARKER, marker | {"fingerprint": code, "earlier_fingerprints": sorted(before)})
         return
     # the marker first: a folder that holds other files and no marker would be taken for somebody else's
     device = str(trainer.strategy.root_device)
@@ -136,7 +138,7 @@ def write_origin(
             device=device,
             processes=trainer.world_size,
             point=point,
-            fingerprint=code_fingerprint(),
+            fingerprint=fingerprint(resolved),
             **facts,
         ),
     )
