@@ -84,7 +84,7 @@ FAULTS = [
     ),
     Fault(
         "validation searches in bf16",
-        "retrieval/index.py",
+        "retrieval/exact.py",
         ", torch.autocast(device.type, enabled=False):",
         ":",
         "tests/unit/test_index.py::test_exact_search_is_float32_under_autocast",
