@@ -483,7 +483,7 @@ FAULTS = [
     ),
     Fault(
         "devices that make another point",
-        "runs/identity.py",
+        "runs/spelling.py",
         '"devices": 1, ',
         "",
         "tests/unit/test_identity.py::test_devices_at_an_equal_global_batch_are_one_point",
