@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.runs.curves import Curve
+from research.runs.defaults import without_later_defaults
 from research.runs.folder import RunFolder
-from research.runs.identity import known_facts, one_spelling, without_later_defaults
-from research.runs.numbers import fingerprints_of, numbers_key
+from research.runs.identity import known_facts
+from research.runs.known_code import fingerprints_of, numbers_key
 from research.runs.options import SEED, options_from, options_of, with_method
+from research.runs.spelling import one_spelling
 
 FACTS = ("trained_parameters", "adapter_parameters", "adapter_bytes", "effective_scale", "virtual_tokens", "parameters")
 COUNTED = ("trained_parameters", "adapter_bytes")  # before the training, by the plan of its sweep

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from research.errors import UserError
 from research.runs.folder import RunFolder
-from research.runs.layout import LEDGER, MARKER, PLAN, is_name
+from research.runs.layout import MARKER
+from research.runs.ledger import Ledger
 from research.runs.options import as_key
+from research.runs.plan import FILE as PLAN
+from research.runs.plan import read_plan
 from research.runs.printable import is_deep
 from research.runs.record import RunRecord, SweepPoint, read_record
 from research.runs.wandb.records import is_wandb, read_wandb
@@ -127,39 +130,20 @@ def points_of(folder: Path) -> list[SweepPoint]:
     Raises:
         UserError: the plan is damaged.
     """
-    last: dict[str, dict[str, Any]] = {}
-    for line in (folder / LEDGER).read_bytes().splitlines() if (folder / LEDGER).exists() else []:
-        try:
-            event = json.loads(line)
-            if isinstance(event["point"], str) and isinstance(event["state"], str):
-                last[event["point"]] = event
-        except (ValueError, TypeError, KeyError, RecursionError):  # a line that a killed process left unfinished
-            continue
+    events = {event["point"]: event for event in Ledger(folder).events()}  # the last of each
     points, lines, sweep = [], {}, folder.resolve().name
-    for number, text in enumerate((folder / PLAN).read_bytes().splitlines(), 1):
-        planned = _planned(f"{folder / PLAN}:{number}", text)
+    for number, planned in enumerate(read_plan(folder), 1):
+        if is_deep(planned.values):
+            raise UserError(
+                f"{folder / PLAN}:{number} is damaged (its values are nested too deeply); expected a point a line. Plan the "
+                "sweep again."
+            )
         if (first := lines.setdefault(planned.point, number)) != number:
             raise UserError(
                 f"{folder / PLAN}:{first} and :{number} are both {planned.point}; expected each point once. Plan "
                 "the sweep again."
             )
-        points.append(planned._replace(sweep=sweep, event=last.get(planned.point, {})))
+        points.append(SweepPoint(planned.point, planned.values, planned.facts, sweep, events.get(planned.point, {})))
     if not points:
         raise UserError(f"{folder / PLAN} has no points; expected one or more. Plan the sweep again.")
     return points
-
-
-def _planned(where: str, text: bytes) -> SweepPoint:
-    """A line of a plan."""
-    try:
-        line = json.loads(text)
-        point, values, facts = line["point"], line["values"], line.get("facts") or {}
-        if not is_name(point):  # ".." would be the folder above
-            raise ValueError(f"point is {json.dumps(point)}")
-        if not (isinstance(values, dict) and isinstance(facts, dict)):
-            raise ValueError("values or facts are no mapping")
-        if is_deep(values):
-            raise ValueError("its values are nested too deeply")
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UserError(f"{where} is damaged ({error}); expected a point a line. Plan the sweep again.") from None
-    return SweepPoint(point, values, facts)

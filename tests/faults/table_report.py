@@ -27,8 +27,8 @@ FAULTS = [
     Fault(
         "the first event of a point, not its last",
         "runs/table.py",
-        'last[event["point"]] = event',
-        'last.setdefault(event["point"], event)',
+        "for event in Ledger(folder).events()}",
+        "for event in reversed(Ledger(folder).events())}",
         SIXTY,
     ),
     Fault(
@@ -287,7 +287,7 @@ FAULTS = [
     ),
     Fault(
         "comparisons that could not be made leave the family",
-        "metrics/families.py",
+        "metrics/significance.py",
         "np.arange(p.size, 0, -1)",
         "np.arange(p.size, 0, -1) - np.isnan(p).sum()",
         f"{SEEDS}::test_an_untested_comparison_stays_in_the_family",

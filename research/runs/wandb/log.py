@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from research.runs.layout import CURVES, MARKER, PLAN, WANDB
+from research.runs.layout import CURVES, MARKER, WANDB
+from research.runs.plan import FILE as PLAN
 from research.runs.printable import is_deep
 from research.runs.wandb.frames import read_bytes, unframe
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from research.errors import UserError, suggest
 from research.runs.curves import Curve
-from research.runs.identity import known_facts, without_later_defaults
-from research.runs.numbers import numbers_key
+from research.runs.defaults import without_later_defaults
+from research.runs.identity import known_facts
+from research.runs.known_code import numbers_key
 from research.runs.options import SEED, options_from
 from research.runs.record import FINISHED, RunRecord
 from research.runs.wandb.log import STEPS, is_logged, is_number
