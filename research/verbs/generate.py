@@ -114,9 +114,9 @@ def _check(args: argparse.Namespace) -> None:
 def _examples(args: argparse.Namespace) -> list[dict]:
     """{"prompt": text or messages, "reference": text or None} of every example."""
     from research import prompts
-    from research.data.instructions import check_columns_used, read_examples, reference
-    from research.data.rows import SKIPPING, read_lines
-    from research.data.training import spread
+    from research.data.instructions import read_examples, reference
+    from research.data.language import check_columns_used
+    from research.data.rows import SKIPPING, evenly_spaced, read_lines
 
     if args.prompts is not None:
         rows = [
@@ -124,7 +124,7 @@ def _examples(args: argparse.Namespace) -> list[dict]:
         ]
         if not rows:
             raise UserError(f"{args.prompts} has no line; expected one prompt a line. Add some.")
-        return rows if args.limit is None else spread(rows, args.limit)
+        return rows if args.limit is None else evenly_spaced(rows, args.limit)
     columns = named_columns(args.columns)
     check_columns_used(columns, args.data, option="--columns")
     found = read_examples(args.data, args.split, args.limit, args.skip_bad_rows, columns, SKIPPING).rows

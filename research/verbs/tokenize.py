@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     check_name(args.model)
     examples = None
     if args.data is not None:
-        from research.data.instructions import check_columns_used, read_examples
+        from research.data.instructions import read_examples
+        from research.data.language import check_columns_used
         from research.data.rows import SKIPPING
 
         columns = named_columns(args.columns)

@@ -437,7 +437,7 @@ def test_validation_on_trained_rows_is_said(kind, capsys):
     assert "val_trained" not in data.describe()  # which is in the names of runs
     data = make(train, "train[:4]", None, "train[3:]")  # slices of one file, which overlap
     assert "1 of the 3 rows of rows.jsonl split 'train[3:]' (val)" in capsys.readouterr().err
-    make(train, "train[:3]", None, "train[3:]", test="rows.jsonl", test_split="train[2:]").load_test()
+    make(train, "train[:3]", None, "train[3:]", test="rows.jsonl", test_split="train[2:]").test_dataloader()
     assert "1 of the 4 rows of rows.jsonl split 'train[2:]' (test)" in capsys.readouterr().err
     make(train, None, None, "dev")
     assert "its own rows are trained on" in capsys.readouterr().err
