@@ -70,7 +70,12 @@ MAPPINGS = ("_pattern", "_config", "_kwargs")
 """Ends of options whose values are mappings: PEFT's rank_pattern, loftq_config, …"""
 EXAMPLE = "research.training.dual_encoder.DualEncoderModule"
 PRECISIONS = (None, "32-true", "bf16-mixed", "64-true")
-RANGES = {"PositiveInt": "1 or more", "NonNegativeInt": "0 or more", "TwoOrMore": "2 or more", "ClosedUnitInterval": "0 to 1"}
+RANGES = {
+    "NonNegativeInt": "0 or more (a whole number)",
+    "PositiveInt": "1 or more (a whole number)",
+    "TwoOrMore": "2 or more (a whole number)",
+    "ClosedUnitInterval": "0 to 1",
+}
 """Number types of options → what they take, for messages."""
 
 
@@ -175,6 +180,9 @@ def read(args: argparse.Namespace) -> "tuple[jsonargparse.Namespace, dict]":
     if (home := _run_folder(args.argv)) is not None:
         config.out = str(home)
     take_normal_form(config.trainer)
+    for section in ("model", "data"):
+        if section in config:
+            _check_nulls(section, config[section])
     _check_values(config)
     _take_enum_defaults(config.trainer)
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))  # it was validated just now
@@ -369,8 +377,6 @@ def _check_nulls(section: str, config: "jsonargparse.Namespace") -> None:
 
 def _check_values(config: "jsonargparse.Namespace") -> None:
     trainer = config.trainer
-    for section in ("model", "data"):
-        _check_nulls(section, config[section])
     if not config.out.strip():
         raise UserError(f"--out: {config.out!r} is empty; expected a path, for example ./out")
     if config.wandb not in ("auto", "online", "offline", "disabled"):

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from research.runs import identity, numbers
+from research.runs import identity, known_code
 from research.runs.changes import CHANGES, Change, has_router_loss
 from research.runs.identity import KNOWN, SINCE, differences, ids_of
-from research.runs.numbers import numbers_key, stale_because
+from research.runs.known_code import numbers_key, stale_because
 
 HEAD = Path(__file__).parents[1] / "fixtures/head"
 RUNS = [path.parent for path in sorted(HEAD.rglob("provenance.json")) if "point" in json.loads(path.read_text())]
@@ -194,9 +194,9 @@ def test_every_option_of_ours_is_known_or_came_later_with_a_default():
 
 def test_stale_is_what_a_change_touches(monkeypatch):
     changes = (Change("first", "a was wrong", lambda c: c["a"] > 1), Change("second", "b was wrong", lambda c: c["b"] > 1))
-    monkeypatch.setattr(numbers, "CHANGES", changes)
-    monkeypatch.setattr(numbers, "known_code", lambda: {"old": 0, "mid": 1, "new": 2, "newer": 2})
-    monkeypatch.setattr(numbers, "code_fingerprint", lambda: "newer")
+    monkeypatch.setattr(known_code, "CHANGES", changes)
+    monkeypatch.setattr(known_code, "known_code", lambda: {"old": 0, "mid": 1, "new": 2, "newer": 2})
+    monkeypatch.setattr(known_code, "fingerprint", lambda config: "newer")
     assert stale_because(["old"], {"a": 1, "b": 1}) == ""
     assert stale_because(["old"], {"a": 2, "b": 2}) == "a was wrong; b was wrong"
     assert stale_because(["mid"], {"a": 2, "b": 2}) == stale_because(["new", "mid"], {"a": 2, "b": 2}) == "b was wrong"
@@ -216,16 +216,16 @@ def test_what_the_data_tells_is_stale_by_its_count(monkeypatch):
     new, *former = ids_of(config, base, counted)
     assert new != point
     assert point in former
-    monkeypatch.setattr(numbers, "known_code", lambda: {"old": 0, "new": 0})
-    monkeypatch.setattr(numbers, "code_fingerprint", lambda: "new")
+    monkeypatch.setattr(known_code, "known_code", lambda: {"old": 0, "new": 0})
+    monkeypatch.setattr(known_code, "fingerprint", lambda config: "new")
     assert "queries of equal text" in stale_because(["old"], config, data=(data, counted))
     assert stale_because(["old"], config, data=(data, data)) == stale_because(["old"], config, data=(counted, counted)) == ""
 
 
 def test_a_base_model_that_is_not_here_decides_nothing(tmp_path, monkeypatch):
     """Where only the model can tell, a run is stale and apart; found from the run's own place, it tells wherever one stands."""
-    monkeypatch.setattr(numbers, "known_code", lambda: {"old": 0, "new": len(CHANGES)})
-    monkeypatch.setattr(numbers, "code_fingerprint", lambda: "new")
+    monkeypatch.setattr(known_code, "known_code", lambda: {"old": 0, "new": len(CHANGES)})
+    monkeypatch.setattr(known_code, "fingerprint", lambda config: "new")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     for name, facts in (("dense", {}), ("experts", {"num_local_experts": 4, "router_aux_loss_coef": 0.01})):
         (tmp_path / "place/models" / name).mkdir(parents=True)
@@ -292,8 +292,8 @@ def test_where_rows_named_by_id_lie_is_no_part(dual):
 
 
 def test_what_other_code_computed_is_stale_where_this_code_is_somebodys_own(monkeypatch):
-    monkeypatch.setattr(numbers, "known_code", lambda: {"old": 0})
-    monkeypatch.setattr(numbers, "code_fingerprint", lambda: "edited")
+    monkeypatch.setattr(known_code, "known_code", lambda: {"old": 0})
+    monkeypatch.setattr(known_code, "fingerprint", lambda config: "edited")
     assert stale_because(["edited"], {}) == ""
     assert "other code" in stale_because(["old"], {})
 
