@@ -9,10 +9,8 @@ import numpy as np
 
 from research.errors import UserError
 from research.progress import bar, say
-from research.retrieval.terms import Terms, with_marks, without_blanks
+from research.retrieval.terms import DEFAULT, Terms, with_marks, without_blanks
 from research.types import Queries, Run
-
-DEFAULT = Terms()
 
 
 class Bm25(NamedTuple):

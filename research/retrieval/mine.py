@@ -20,9 +20,9 @@ from research.retrieval.candidates import (
     shortfall,
     to_triplets,
 )
+from research.retrieval.options import Options
 from research.retrieval.pipeline import Pipeline, Stage, logits
 from research.retrieval.rerank import Scorer
-from research.retrieval.stages import Options
 from research.retrieval.triplets import sidecar
 from research.runs.files import write_json
 from research.runs.hashes import hash_file, hash_json, hash_strings

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from research.data.formats import read_run, write_run
 from research.progress import say
+from research.retrieval.options import Options
 from research.retrieval.rerank import Scorer
-from research.retrieval.stages import Dense, Fused, Lexical, Options, Reranked, Texts
+from research.retrieval.stages import Dense, Fused, Lexical, Reranked, Texts
 from research.runs.hashes import hash_json, hash_strings
 from research.runs.locks import exclusive
 from research.runs.stages import Stages

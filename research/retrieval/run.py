@@ -10,8 +10,8 @@ from typing import NamedTuple
 from research.progress import say
 from research.retrieval.index import HNSW_SEED
 from research.retrieval.mix import Mix, choose
+from research.retrieval.options import Options
 from research.retrieval.pipeline import Pipeline
-from research.retrieval.stages import Options
 from research.runs.files import write_json
 from research.runs.locks import exclusive
 from research.runs.stages import Stages

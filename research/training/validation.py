@@ -10,7 +10,7 @@ import torch
 from research.metrics.retrieval import evaluate, parse_metric, rank_documents
 from research.models.dual_encoder import Encoder
 from research.retrieval.encode import encode_batches
-from research.retrieval.index import exact_search, to_run
+from research.retrieval.exact import exact_search, to_run
 from research.retrieval.rerank import rerank, score_pairs, top_pairs
 from research.types import Collection, Run
 

@@ -84,7 +84,7 @@ FAULTS = [
     ),
     Fault(
         "validation searches in bf16",
-        "retrieval/index.py",
+        "retrieval/exact.py",
         ", torch.autocast(device.type, enabled=False):",
         ":",
         "tests/unit/test_index.py::test_exact_search_is_float32_under_autocast",
@@ -483,7 +483,7 @@ FAULTS = [
     ),
     Fault(
         "devices that make another point",
-        "runs/identity.py",
+        "runs/spelling.py",
         '"devices": 1, ',
         "",
         "tests/unit/test_identity.py::test_devices_at_an_equal_global_batch_are_one_point",

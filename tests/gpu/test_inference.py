@@ -8,7 +8,7 @@ from research.models.cross_encoder import load_cross_encoder
 from research.models.dual_encoder import load_encoder
 from research.models.inference import for_inference
 from research.retrieval.encode import encode_texts
-from research.retrieval.index import exact_search
+from research.retrieval.exact import exact_search
 from research.retrieval.rerank import score_pairs
 from tests.conftest import WORDS
 

@@ -17,7 +17,7 @@ from research.models.dual_encoder import load_encoder
 from research.models.inference import for_inference
 from research.models.sources import weight_files
 from research.retrieval.encode import encode_texts
-from research.retrieval.index import exact_search
+from research.retrieval.exact import exact_search
 from tests.conftest import WORDS
 
 TEXTS = [

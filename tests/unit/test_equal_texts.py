@@ -17,7 +17,7 @@ from research.data.sources import load, positives_of
 from research.errors import UserError
 from research.losses.contrastive import info_nce, known_positives, symmetric_info_nce
 from research.retrieval.candidates import find_candidates, known_relevant
-from research.retrieval.index import exact_search, to_run
+from research.retrieval.exact import exact_search, to_run
 from research.types import Document
 from tests.unit.test_training_data import Words
 
