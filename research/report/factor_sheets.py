@@ -7,7 +7,8 @@ import numpy as np
 from research.metrics.factorial import Effect, anova
 from research.metrics.families import holm
 from research.report.design import Design, design
-from research.report.groups import Study, short_names
+from research.report.factors import short_names
+from research.report.groups import Study
 from research.report.importance import EXACT, Importance, Share
 from research.report.numbers import p_value, plain
 from research.report.sheets import MARK, NOTHING, Cell, Sheet

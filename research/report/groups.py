@@ -5,17 +5,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from research.errors import UserError
+from research.report.factors import factors as all_factors
+from research.report.factors import labels, short_names, shown, some, telling
 from research.report.goals import direction
-from research.report.study import SEED, Run, as_key
-from research.report.study import factors as all_factors
+from research.runs.options import SEED, as_key
+from research.runs.record import RunRecord
 
-KINDS = {
-    "LoraConfig": "LoRA",
-    "PromptTuningConfig": "prompt tuning",
-    "PrefixTuningConfig": "prefix tuning",
-    "PromptEncoderConfig": "P-tuning",
-}
-"""PEFT's classes as papers call the methods."""
 ENOUGH = 3  # seeds
 LARGEST = 1e150  # value of a metric; the square of a larger one is no number
 ROUNDING = 1e-4  # within which two states of the code, whose numbers are the same, may differ
@@ -36,13 +31,13 @@ class Group(NamedTuple):
 
     label: str
     factors: dict[str, Any]
-    runs: list[Run]
+    runs: list[RunRecord]
     values: dict[int, float]
     numbers: dict[str, float]
-    counted: Sequence[Run] = ()
+    counted: Sequence[RunRecord] = ()
 
     @property
-    def missing(self) -> list[Run]:
+    def missing(self) -> list[RunRecord]:
         """Runs that have no value in the group."""
         return [run for run in self.runs if run.state != "done" or run.seed not in self.values]
 
@@ -69,11 +64,13 @@ class Study(NamedTuple):
     guessed: bool = False
 
 
-def study(runs: Sequence[Run], metric: str, factors: Sequence[str], higher: bool | None = None, every: bool = False) -> Study:
+def study(
+    runs: Sequence[RunRecord], metric: str, factors: Sequence[str], higher: bool | None = None, every: bool = False
+) -> Study:
     """Group the runs by everything but the seed.
 
     Args:
-        runs: as study.collect gives them.
+        runs: as runs.table.read_runs gives them.
         metric: that groups are compared by.
         factors: options that differ.
         higher: whether more of the metric is better; None decides by its name.
@@ -91,21 +88,21 @@ def study(runs: Sequence[Run], metric: str, factors: Sequence[str], higher: bool
             f"no finished run has {metric}; expected one of {', '.join(known) or 'nothing: no run is finished'}. "
             "Name another by --metric, or run `research test` on the runs."
         )
-    buckets: dict[str, list[Run]] = {}
+    buckets: dict[str, list[RunRecord]] = {}
     for run in runs:
         buckets.setdefault(as_key([run.options.get(name) for name in factors]), []).append(run)
     warnings: list[str] = []
-    split: list[list[Run]] = []
+    split: list[list[RunRecord]] = []
     for bucket in buckets.values():
         split += _same_origin(bucket, warnings)
-    telling = _telling([part[0] for part in split], factors)
+    shortest = telling([part[0] for part in split], factors)
     # draws of a random sweep tell each other by accident: what was swept for itself is shown
     swept = {name for run in runs for name in run.swept}
-    telling = [name for name in factors if every or name in telling or name in swept]
-    labels = _labels(split, telling, factors)
-    groups = [_group(label, part, metric, factors, warnings) for label, part in zip(labels, split, strict=True)]
+    columns = [name for name in factors if every or name in shortest or name in swept]
+    names = labels(split, columns, factors)
+    groups = [_group(label, part, metric, factors, warnings) for label, part in zip(names, split, strict=True)]
     warnings += _doubts(groups, metric)
-    aside = _aside([run for group in groups for run in group.counted[:1]], telling)
+    aside = _aside([run for group in groups for run in group.counted[:1]], columns)
     if aside:
         warnings.append(aside)
     side = direction(metric)
@@ -114,41 +111,41 @@ def study(runs: Sequence[Run], metric: str, factors: Sequence[str], higher: bool
             f"whether more of {metric} is better is a guess, since its name does not tell: say `goal: minimize` or "
             "`goal: maximize` in --spec"
         )
-    return Study(metric, side != "lower" if higher is None else higher, groups, telling, warnings, aside, guessed)
+    return Study(metric, side != "lower" if higher is None else higher, groups, columns, warnings, aside, guessed)
 
 
-def unmeasured(runs: Sequence[Run]) -> str:
+def unmeasured(runs: Sequence[RunRecord]) -> str:
     """What is said of trainings that are finished and were never measured; "" where one was, or none is finished."""
     done = [run.name for run in runs if run.state == "done"]
     if not done or any(run.metrics for run in runs):
         return ""
     return (
         f"{len(done)} finished runs have no metrics, since they had no validation data ({some(done)}); expected one to "
-        "compare by. Run `research test -c RUN/config.yaml --data.test FILE` on each, and name its --metric."
+        "compare by. RunRecord `research test -c RUN/config.yaml --data.test FILE` on each, and name its --metric."
     )
 
 
-def _aside(firsts: list[Run], telling: Sequence[str]) -> str:
+def _aside(firsts: list[RunRecord], columns: Sequence[str]) -> str:
     """Options that differ between settings and are in no column, such as a rate that each method has of its own.
 
     Args:
         firsts: a run of each group.
-        telling: the columns.
+        columns: options that are in the table.
     """
     # what a method's name says already, and alpha beside r and alpha / r
     said = (
         "train_layers",
         "train_pattern",
-        *(("lora_alpha",) if any(name.endswith("lora_alpha/r") for name in telling) else ()),
+        *(("lora_alpha",) if any(name.endswith("lora_alpha/r") for name in columns) else ()),
     )
     names = [
         name
         for name in all_factors(firsts)
-        if name not in telling
+        if name not in columns
         and not name.endswith(said)
-        and not any(name.startswith(f"{one}.") for one in telling if one.endswith("adapter"))
+        and not any(name.startswith(f"{one}.") for one in columns if one.endswith("adapter"))
     ]
-    short = short_names([*telling, *names])
+    short = short_names([*columns, *names])
     parts = []
     for name in names[:ASIDE]:
         values = list(dict.fromkeys(shown(run.options.get(name)) for run in firsts))
@@ -157,9 +154,9 @@ def _aside(firsts: list[Run], telling: Sequence[str]) -> str:
     return f"the settings differ in {', '.join(parts)}{more} too: a difference may come from that" if names else ""
 
 
-def _same_origin(bucket: list[Run], warnings: list[str]) -> list[list[Run]]:
+def _same_origin(bucket: list[RunRecord], warnings: list[str]) -> list[list[RunRecord]]:
     """Runs of other data, code or base model are groups of their own: they are never averaged."""
-    parts: dict[tuple, list[Run]] = {}
+    parts: dict[tuple, list[RunRecord]] = {}
     unknown = []  # points that were never begun
     for run in bucket:
         parts.setdefault(run.origin, []).append(run) if any(run.made_of) else unknown.append(run)
@@ -174,9 +171,9 @@ def _same_origin(bucket: list[Run], warnings: list[str]) -> list[list[Run]]:
     return found
 
 
-def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], warnings: list[str]) -> Group:
+def _group(label: str, runs: list[RunRecord], metric: str, factors: Sequence[str], warnings: list[str]) -> Group:
     values: dict[int, float] = {}
-    owner: dict[int, Run] = {}
+    owner: dict[int, RunRecord] = {}
     for run in runs:
         if run.state != "done" or metric not in run.metrics:
             continue
@@ -212,17 +209,17 @@ def _group(label: str, runs: list[Run], metric: str, factors: Sequence[str], war
     return Group(label, {name: runs[0].options.get(name) for name in factors}, runs, values, numbers, tuple(owner.values()))
 
 
-def _typed(run: Run, name: str) -> str:
+def _typed(run: RunRecord, name: str) -> str:
     return shown(run.how[name][0] if name in run.how else run.options.get(name))
 
 
-def _same(a: Run, b: Run, metric: str) -> bool:
+def _same(a: RunRecord, b: RunRecord, metric: str) -> bool:
     """Whether two runs have one value: to the last bit, or within rounding where two states of the code computed it."""
     x, y = a.metrics[metric], b.metrics[metric]
     return x == y or (a.made_of[1] != b.made_of[1] and math.isclose(x, y, rel_tol=ROUNDING, abs_tol=ROUNDING))
 
 
-def _difference(a: Run, b: Run) -> str:
+def _difference(a: RunRecord, b: RunRecord) -> str:
     """The rest of a sentence about two runs that should be of one setting: expectation and cure."""
     options = [
         name for name in dict.fromkeys([*a.options, *b.options]) if name != SEED and a.options.get(name) != b.options.get(name)
@@ -272,75 +269,5 @@ def marginal(groups: Sequence[Group]) -> dict[int, float]:
     return {seed: sum(group.values[seed] for group in groups) / len(groups) for seed in seeds}
 
 
-# ---- labels ---------------------------------------------------------------------------------------------------------
-
-
-def short_names(names: Sequence[str]) -> dict[str, str]:
-    """The shortest end of each dotted name that no other one has: model.adapter.r → r."""
-    parts = {name: name.split(".") for name in names}
-    out = {}
-    for name, words in parts.items():
-        for length in range(1, len(words) + 1):
-            end = words[-length:]
-            if sum(other[-length:] == end for other in parts.values()) == 1:
-                break
-        out[name] = ".".join(end)
-    return out
-
-
-def shown(value: Any) -> str:
-    """A factor's value as a table has it."""
-    if isinstance(value, str):
-        return KINDS.get(value, value)
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "–" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _is_kind(value: Any) -> bool:
-    return isinstance(value, str) and value in KINDS
-
-
-def _telling(firsts: list[Run], factors: Sequence[str]) -> list[str]:
-    """Few options that tell all settings apart: classes first, then whatever splits most."""
-    chosen: list[str] = []
-    settings = [{name: as_key(run.options.get(name)) for name in factors} for run in firsts]
-
-    def parts(names: list[str]) -> int:
-        return len({tuple(one[name] for name in names) for one in settings})
-
-    wanted = parts(list(factors))
-    classes = [name for name in factors if any(_is_kind(run.options.get(name)) for run in firsts)]
-    chosen += [name for name in classes if parts([*chosen, name]) > max(1, parts(chosen))]
-    while parts(chosen) < wanted:
-        rest = [name for name in factors if name not in chosen]
-        chosen.append(max(rest, key=lambda name: (parts([*chosen, name]), -factors.index(name))))
-    return [name for name in factors if name in chosen]
-
-
-def _labels(split: list[list[Run]], telling: list[str], factors: Sequence[str]) -> list[str]:
-    short = short_names(factors)
-    labels = []
-    for runs in split:
-        words = []
-        for name in telling:
-            value = runs[0].options.get(name)
-            if value is None:
-                continue
-            words.append(shown(value) if name.endswith("adapter") else f"{short[name]}={shown(value)}")
-        absent = [f"no {short[name]}" for name in telling if runs[0].options.get(name) is None]
-        labels.append(" ".join(words) or ", ".join(absent[:1]) or "all runs")
-    for i, label in enumerate(labels):
-        if labels.count(label) > 1:  # other data or code
-            code = split[i][0].made_of[1][:6] or "not begun"
-            labels[i] = f"{label} · {code}" if f"{label} · {code}" not in labels else f"{label} · {split[i][0].name}"
-    return labels
-
-
-def _names(runs: list[Run]) -> str:
+def _names(runs: list[RunRecord]) -> str:
     return some([run.name for run in runs])
-
-
-def some(names: list[str], most: int = 3) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -7,7 +7,8 @@ import statistics
 from research.metrics.families import DIFFERS, Pair, compare_methods, compare_pair, compare_paired_methods
 from research.metrics.planning import noise_floor, pooled_spread
 from research.metrics.seeds import summarise
-from research.report.groups import Group, Study, marginal, short_names, shown, some
+from research.report.factors import short_names, shown, some
+from research.report.groups import Group, Study, marginal
 from research.report.numbers import counted, p_phrase, plain
 from research.report.sheets import MARK, NOTHING, Cell, Sheet, count_cell, decimals, difference_cells, mean_cells, number, ranks
 

@@ -224,7 +224,7 @@ FAULTS = [
     ),
     Fault(
         "padding believed to be unseen",
-        "retrieval/generate.py",
+        "models/generate.py",
         "return float((alone - beside).abs().max()) <= limit",
         "return True",
         "tests/integration/test_windows.py::test_answers_under_a_prefix_are_those_of_one_at_a_time",

@@ -19,6 +19,7 @@ ROOMS = {
     "metrics": set(),
     "data": set(),
     "retrieval": {"models", "data.formats", "data.equality"},
+    "rag": {"models", "metrics", "data", "retrieval"},
     "training": {"losses", "metrics", "models", "retrieval"},
     "sweeps": set(),
     "report": {"metrics"},

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.data.instructions import InstructionData, check_columns_used, read_examples
+from research.data.instructions import InstructionData, read_examples
+from research.data.language import check_columns_used
 from research.data.preferences import PreferenceData, read_preferences
 from research.errors import UserError
 from tests.lm import save_tiny
