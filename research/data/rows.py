@@ -181,3 +181,9 @@ def integer(value: Any) -> int | None:
 
 def short(text: str, limit: int = 60) -> str:
     return repr(text if len(text) <= limit else text[:limit] + "…")
+
+
+def evenly_spaced(items: list, count: int) -> list:
+    """`count` of the items (all, where there are fewer), evenly over their order."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from research import prompts
-from research.data.instructions import check_columns_used, read_examples, reference
-from research.data.rows import SKIPPING, read_lines
-from research.data.training import spread
+from research.data.instructions import read_examples, reference
+from research.data.language import check_columns_used
+from research.data.rows import SKIPPING, evenly_spaced, read_lines
 from research.errors import UserError
 from research.metrics import generation
 from research.models.generate import Answer, Decoding, generate
@@ -79,7 +79,7 @@ def read_prompts(path: Path, raw: bool, limit: int | None) -> list[Question]:
     questions = [Question(prompt=line if raw else [prompts.user(line)], reference=None) for _, line in read_lines(path)]
     if not questions:
         raise UserError(f"{path} has no line; expected one prompt a line. Add some.")
-    return questions if limit is None else spread(questions, limit)
+    return questions if limit is None else evenly_spaced(questions, limit)
 
 
 def read_questions(

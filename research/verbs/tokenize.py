@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
     # torch takes seconds to import: only once the command is known to be right
     from research.data.instruction_tokens import tokenise
-    from research.data.instructions import check_columns_used, read_examples
+    from research.data.instructions import read_examples
+    from research.data.language import check_columns_used
     from research.models.policy import load_policy
     from research.models.visible import make_visible
     from research.prompts import prompt_ids, user
