@@ -21,7 +21,7 @@ from research.models.saving import save_cross_encoder, save_dual_encoder
 from research.models.sources import ADAPTER_CONFIG, adapter_base, base_name, read_config, resolve
 from research.runs.disk import require_space, write_errors
 from research.runs.files import atomic_write, replace_folder, write_json
-from research.runs.layout import MARKER, MODEL_FACTS
+from research.runs.layout import CONFIG, MARKER, METRICS, MODEL, MODEL_FACTS
 from research.runs.reading import read_json
 
 
@@ -186,10 +186,10 @@ def _check(name: str, new: Path, kind: str, merged: bool) -> float | None:
 
 def _run_of(folder: Path) -> RunFacts:
     """What the run folder around a model says: configuration, metrics, provenance; {} where there is none."""
-    run = folder.parent if folder.name == "model" else folder
-    if not (run / MARKER).exists() or not (run / "config.yaml").exists():
+    run = folder.parent if folder.name == MODEL else folder
+    if not (run / MARKER).exists() or not (run / CONFIG).exists():
         return {}
-    facts = {"provenance": read_json(run / MARKER), "config": yaml.safe_load((run / "config.yaml").read_text("utf-8"))}
-    if (run / "metrics.json").exists():
-        facts["metrics"] = read_json(run / "metrics.json")
+    facts = {"provenance": read_json(run / MARKER), "config": yaml.safe_load((run / CONFIG).read_text("utf-8"))}
+    if (run / METRICS).exists():
+        facts["metrics"] = read_json(run / METRICS)
     return facts
