@@ -8,7 +8,7 @@ from research.types import Run
 
 
 def reciprocal_rank_fusion(runs: Sequence[Run], top_k: int, k: int = 60) -> Run:
-    """score(d) = Σ_runs 1 / (k + position of d), positions from 1; a run that lacks d adds nothing.
+    """Fuse rankings: score(d) = Σ_runs 1 / (k + position of d), positions from 1; a run that lacks d adds nothing.
 
     Args:
         runs: two or more, each {query: {doc: score}} in rank order, best first.

@@ -205,8 +205,8 @@ class Miner:
                 say(f"margins: {len(absent):,} positives are not among those retrieved, and are scored by themselves")
             computed = dict(zip(absent, part.score(absent), strict=True))
             for q in queries:
-                own = ranked.get(q, {})
-                scores[q] = {doc: own[doc] if doc in own else computed[q, doc] for doc in positives[q]}
+                retrieved = ranked.get(q, {})
+                scores[q] = {doc: retrieved[doc] if doc in retrieved else computed[q, doc] for doc in positives[q]}
         return candidates, scores
 
     def _retrievers(self, stages: list[Stage]) -> list[dict]:

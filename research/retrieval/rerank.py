@@ -1,6 +1,6 @@
 """A cross-encoder re-orders the top of a ranking. It adds no document and drops none: what retrieval missed stays missed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -40,12 +40,12 @@ class Scorer:
         return [self.model_hash, self.model.max_length, self.precision, *([self.model.identity] if self.model.identity else [])]
 
     def score(self, queries: Sequence[str], docs: Sequence[str]) -> np.ndarray:
-        """As `score_pairs`."""
+        """Score pairs; see `score_pairs`."""
         return score_pairs(self.model, queries, docs, self.token_budget)
 
 
 def score_pairs(model: Reranker, queries: Sequence[str], docs: Sequence[str], token_budget: int | None = None) -> np.ndarray:
-    """Logits of query-document pairs, in length-sorted batches under a token budget.
+    """Compute the logits of query-document pairs, in length-sorted batches under a token budget.
 
     Args:
         model: on its device, in eval mode.
@@ -108,12 +108,14 @@ def rerank(run: Run, scores: dict[str, dict[str, float]], mix: float = 0.0) -> R
     return {query: _reorder(docs, scores.get(query, {}), mix) for query, docs in run.items()}
 
 
-def choose_mix(run: Run, scores: dict[str, dict[str, float]], quality, grid: Sequence[float]) -> tuple[float, list[float]]:
-    """The λ of `grid` with the highest quality, the smallest of equals; and the quality of each.
+def choose_mix(
+    run: Run, scores: dict[str, dict[str, float]], quality: Callable[[Run], float], grid: Sequence[float]
+) -> tuple[float, list[float]]:
+    """Find the λ of `grid` with the highest quality, the smallest of equals; and the quality of each.
 
     Args:
         run, scores: of a split that is not the one to be reported.
-        quality: function of a Run, higher is better.
+        quality: of a ranking, higher is better.
         grid: values of λ to try.
     """
     values = [quality(rerank(run, scores, mix)) for mix in grid]
@@ -121,7 +123,7 @@ def choose_mix(run: Run, scores: dict[str, dict[str, float]], quality, grid: Seq
 
 
 def top_pairs(run: Run, depth: int) -> list[tuple[str, str]]:
-    """(query id, doc id) of the first `depth` documents of each query."""
+    """List (query id, doc id) of the first `depth` documents of each query."""
     return [(query, doc) for query, docs in run.items() for doc in list(docs)[:depth]]
 
 
@@ -141,5 +143,5 @@ def _reorder(docs: dict[str, float], scores: dict[str, float], mix: float) -> di
 
 
 def _unit_interval(values: np.ndarray) -> np.ndarray:
-    spread = values.max() - values.min()
-    return (values - values.min()) / spread if spread else np.zeros_like(values)
+    width = values.max() - values.min()
+    return (values - values.min()) / width if width else np.zeros_like(values)
