@@ -1,4 +1,4 @@
-"""Rows of a data file, one at a time, and what to do with a bad one: the readers of `formats` and `hub` stand on this."""
+"""Rows of a data file, one at a time, and what to do with a bad one; all readers of files stand on this."""
 
 import contextlib
 import gzip
@@ -177,6 +177,11 @@ def integer(value: Any) -> int | None:
         return int(value) if str(value).strip() == str(int(value)) else None
     except (TypeError, ValueError):
         return None
+
+
+def is_finite(value: object) -> bool:
+    """Whether it is a number, and neither NaN nor beyond what a float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def short(text: str, limit: int = 60) -> str:
