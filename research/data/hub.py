@@ -11,8 +11,9 @@ from pathlib import Path
 
 from research.data.corpus import collect_corpus, collect_queries
 from research.data.qrels import HEADER, collect_qrels
-from research.data.rows import BadRows
-from research.data.tables import importing, own_keys, split_names
+from research.data.rows import BadRows, importing
+from research.data.splits import split_names
+from research.data.table_files import own_keys
 from research.errors import UserError, suggest
 from research.types import Corpus, Qrels, Queries
 

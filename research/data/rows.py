@@ -188,6 +188,18 @@ def short(text: str, limit: int = 60) -> str:
     return repr(text if len(text) <= limit else text[:limit] + "…")
 
 
+@contextlib.contextmanager
+def importing(what: str) -> Iterator[None]:
+    """Say which package is missing where `datasets` is."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            f"{what} is read by the package datasets, which is not installed here ({error}); expected it, or a "
+            ".jsonl, .json or .csv file. pip install datasets, or convert the data."
+        ) from None
+
+
 def evenly_spaced(items: list, count: int) -> list:
     """`count` of the items (all, where there are fewer), evenly over their order."""
     count = min(count, len(items))
