@@ -16,9 +16,8 @@ from research.models.inference import best_device
 from research.models.policy import load_policy
 from research.models.sources import hash_model, resolve
 from research.progress import say
-from research.runs.files import atomic_write, write_json
-from research.runs.layout import MARKER
-from research.runs.provenance import provenance
+from research.runs.files import atomic_write
+from research.runs.writers import write_metrics, write_provenance
 
 
 class Question(TypedDict):
@@ -127,13 +126,13 @@ def write_answers(
     """Write answers.jsonl, metrics.json and provenance.json into a run folder."""
     # the marker first: a folder of other files without it would be taken for somebody else's
     hashes = {label: answers.facts["hash"] for label, answers in by_model.items()}
-    write_json(out / MARKER, provenance(command, models=hashes))
+    write_provenance(out, command, models=hashes)
     with atomic_write(out / "answers.jsonl") as stream:
         for i, row in enumerate(questions):
             texts = {label: answers.text(i) for label, answers in by_model.items()}
             stream.write(json.dumps({"id": str(i), **row, "answers": texts}, ensure_ascii=False) + "\n")
-    write_json(
-        out / "metrics.json",
+    write_metrics(
+        out,
         {
             "kind": "generate",
             "source": source,

@@ -165,7 +165,7 @@ INTERRUPTED = {
     "test": "research.training.validation.exact_search",
     "generate": "research.rag.answers.generate",
     "tokenize": "research.models.policy.load_policy",
-    "export": "research.verbs.export._check",
+    "export": "research.models.export._check",
     "sweep": "research.sweeps.plan.points_of",
 }
 """verb → a function in its middle."""
