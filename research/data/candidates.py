@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 
 from research.data.base import TwoOrMore
 from research.data.chunks import CHUNK_TOKENS, chunked
-from research.data.formats import check_run, read_run
 from research.data.queries import (
     RetrievalData,
     RowOptions,
@@ -22,6 +21,7 @@ from research.data.queries import (
     load_training,
     load_validation,
 )
+from research.data.rankings import check_run, read_run
 from research.data.rows import SKIPPING_IN_TRAINING, BadRows, evenly_spaced
 from research.data.shapes.columns import check_columns
 from research.errors import UserError

@@ -10,8 +10,10 @@ from research.data.base import BaseDataModule
 from research.data.instruction_tokens import Tokenised, TokenRows
 from research.data.preference_tokens import PreferenceRows
 from research.data.rows import BadRows
+from research.data.splits import Rows
 from research.data.stdlib import Pair, cut_once, packages_root, split_of, stdlib_root
-from research.data.tables import EXPECTED, Rows, is_table, read_table, splits_of
+from research.data.table_files import EXPECTED
+from research.data.tables import is_table, read_table, splits_of
 from research.data.trained_on import count_trained
 from research.errors import UserError, suggest
 from research.progress import say

@@ -11,7 +11,7 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM
 
 from research.errors import UserError
-from research.models.adapters import LORA
+from research.models.adapter_rules import LORA
 from research.models.card import RunFacts, model_card
 from research.models.cross_encoder import load_cross_encoder
 from research.models.dual_encoder import DualEncoder

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from research.data.equality import Known
-from research.data.formats import write_triplets
+from research.data.triplets import write_triplets
 from research.progress import say
 from research.retrieval.ancestry import trained_on
 from research.retrieval.candidates import (

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from research.data.formats import read_run, write_run
+from research.data.rankings import read_run, write_run
 from research.progress import say
 from research.retrieval.options import Options
 from research.retrieval.rerank import Scorer

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from research.data.formats import read_run, read_triplet
+from research.data.rankings import read_run
 from research.data.rows import BadRows, read_jsonl
+from research.data.triplets import read_triplet
 from research.types import Triplets
 
 
