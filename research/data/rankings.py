@@ -10,10 +10,10 @@ from research.data.rows import BadRows, is_finite, read_lines, short
 from research.errors import UserError, suggest
 from research.progress import say
 from research.runs.files import atomic_write
-from research.types import Corpus, Qrels, Run
+from research.types import Corpus, Qrels, Ranking
 
 
-def read_run(path: Path, bad: BadRows | None = None) -> Run:
+def read_run(path: Path, bad: BadRows | None = None) -> Ranking:
     """A run: TREC's six columns `query Q0 doc rank score tag`, separated by blanks or tabs (the rank is not used, since scores
     decide), or one JSON object {query: {doc: score}}, as BEIR and ranx write it; gzip too.
 
@@ -21,7 +21,7 @@ def read_run(path: Path, bad: BadRows | None = None) -> Run:
         UserError: missing file, a line without six fields, a score that is not a finite number, a document twice.
     """
     bad = bad or BadRows(option=None)
-    run: Run = {}
+    run: Ranking = {}
     for where, line, (query_id, doc_id, score) in _ranked(path):
         if not math.isfinite(score):
             bad.report(
@@ -41,7 +41,7 @@ def read_run(path: Path, bad: BadRows | None = None) -> Run:
     return run
 
 
-def check_run(path: Path, run: Run, qrels: Qrels, corpus: Corpus, unjudged: Set[str] = frozenset()) -> int:
+def check_run(path: Path, run: Ranking, qrels: Qrels, corpus: Corpus, unjudged: Set[str] = frozenset()) -> int:
     """Refuse a run of another collection or split, whose numbers would be near 0 without a word.
 
     Args:
@@ -78,7 +78,7 @@ def check_run(path: Path, run: Run, qrels: Qrels, corpus: Corpus, unjudged: Set[
     return len(run.keys() - qrels.keys())
 
 
-def write_run(path: Path, run: Run, tag: str) -> None:
+def write_run(path: Path, run: Ranking, tag: str) -> None:
     """Write a TREC run in rank order, atomically. Nine digits keep every float32 score as it is."""
     with atomic_write(path) as stream:
         for query_id, docs in run.items():

@@ -7,7 +7,7 @@ import yaml
 
 from research.errors import UserError
 from research.progress import say
-from research.retrieval.triplets import mined_from
+from research.retrieval.mined_file import mined_from
 from research.runs.layout import CONFIG, MODEL
 
 

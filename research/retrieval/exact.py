@@ -9,7 +9,7 @@ import torch
 from research.errors import UserError
 from research.models.inference import best_device
 from research.progress import bar
-from research.types import Run
+from research.types import Ranking
 
 BLOCK = 2**16  # documents scored at once
 QUERY_BLOCK = 1024  # × BLOCK float32 scores = 256 MiB
@@ -94,9 +94,9 @@ def ann_recall(found: np.ndarray, exact: np.ndarray) -> float:
     return float((found >= threshold).mean())
 
 
-def to_run(query_ids: Sequence[str], doc_ids: Sequence[str], scores: np.ndarray, positions: np.ndarray) -> Run:
+def to_run(query_ids: Sequence[str], doc_ids: Sequence[str], scores: np.ndarray, positions: np.ndarray) -> Ranking:
     """Turn (Q, K) arrays into {query id: {doc id: score}}, best first, ties by descending id as trec_eval ranks them."""
-    run: Run = {}
+    run: Ranking = {}
     for query, row_positions, row_scores in zip(query_ids, positions.tolist(), scores.tolist(), strict=True):
         ranked = sorted(((s, doc_ids[p]) for s, p in zip(row_scores, row_positions, strict=True)), reverse=True)
         run[query] = {doc: score for score, doc in ranked}

@@ -10,7 +10,7 @@ import numpy as np
 from research.errors import UserError
 from research.progress import bar, say
 from research.retrieval.terms import DEFAULT, Terms, with_marks, without_blanks
-from research.types import Queries, Run
+from research.types import Queries, Ranking
 
 
 class Bm25(NamedTuple):
@@ -56,10 +56,10 @@ class Bm25(NamedTuple):
         scorer.index((tokens, tokenizer.get_vocab_dict()), create_empty_token=False, show_progress=False)
         return cls(scorer, tokenizer, [doc_ids[i] for i in order])
 
-    def search(self, queries: Queries, top_k: int) -> Run:
+    def search(self, queries: Queries, top_k: int) -> Ranking:
         """Find the top_k documents of each query; documents that share no term with it are not returned."""
         with bar(len(queries), "bm25", "query") as progress:
-            run: Run = {}
+            run: Ranking = {}
             for query_id, text in queries.items():
                 terms = self._terms(text)
                 run[query_id] = self._top(terms, top_k) if len(terms) else {}
@@ -67,7 +67,7 @@ class Bm25(NamedTuple):
         return run
 
     @staticmethod
-    def say_unmatched(queries: Queries, run: Run, terms: Terms) -> int:
+    def say_unmatched(queries: Queries, run: Ranking, terms: Terms) -> int:
         """Report how many queries found nothing, and what helps."""
         unmatched = [text for query, text in queries.items() if not run.get(query)]
         if unmatched:

@@ -18,7 +18,7 @@ from research.retrieval.stages import Dense, Fused, Lexical, Reranked, Texts
 from research.runs.hashes import hash_json, hash_strings
 from research.runs.locks import exclusive
 from research.runs.stages import Stages
-from research.types import Collection, Run
+from research.types import Collection, Ranking
 
 EXACT_UP_TO = 100_000  # documents; beyond, HNSW is the default
 
@@ -33,7 +33,7 @@ class Stage(NamedTuple):
     """
 
     name: str
-    run: Run
+    run: Ranking
     facts: dict
 
 
@@ -113,7 +113,7 @@ class Pipeline:
         out: Path,
         name: str,
         part: Lexical | Dense | Fused | Reranked,
-        compute: Callable[[], tuple[Run, dict]],
+        compute: Callable[[], tuple[Ranking, dict]],
     ) -> Stage:
         key = hash_json([part.key, self.options.drop_self])
         facts = stages.finished(name, key)
@@ -131,7 +131,7 @@ class Pipeline:
         return Stage(name, run, facts)
 
 
-def logits(scorer: Scorer, collection: Collection, pairs: list[tuple[str, str]], cache: Path) -> Run:
+def logits(scorer: Scorer, collection: Collection, pairs: list[tuple[str, str]], cache: Path) -> Ranking:
     """Score (query id, doc id) pairs by a cross-encoder; the scores stay in the cache under what they depend on.
 
     Raises:
@@ -148,7 +148,7 @@ def logits(scorer: Scorer, collection: Collection, pairs: list[tuple[str, str]],
             say("logits: unchanged since they were computed")
         else:
             say(f"logits: {len(pairs):,} pairs of query and document, read by the cross-encoder")
-            run: Run = {}
+            run: Ranking = {}
             for (query, doc), logit in zip(pairs, scorer.score(queries, docs).tolist(), strict=True):
                 run.setdefault(query, {})[doc] = logit
             write_run(folder / "logits.trec", run, tag="logits")

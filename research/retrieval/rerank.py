@@ -11,7 +11,7 @@ from research.models.inference import best_device, for_inference
 from research.models.sources import hash_with_base, resolve
 from research.progress import bar
 from research.retrieval.encode import TOKEN_BUDGET, plan_batches
-from research.types import Run
+from research.types import Ranking
 
 WINDOW = 2**14  # pairs tokenised and sorted by length together
 
@@ -90,7 +90,7 @@ def _logits(model: Reranker, batch: dict) -> np.ndarray:
     return np.concatenate([_logits(model, {name: x[i : i + 1] for name, x in batch.items()}) for i in rows])
 
 
-def rerank(run: Run, scores: dict[str, dict[str, float]], mix: float = 0.0) -> Run:
+def rerank(run: Ranking, scores: dict[str, dict[str, float]], mix: float = 0.0) -> Ranking:
     """Re-order the scored top of each query; the tail below keeps its order.
 
     final = λ · retriever + (1 − λ) · reranker, each scaled to [0, 1] over the query's scored documents; λ = 0 takes the
@@ -109,7 +109,7 @@ def rerank(run: Run, scores: dict[str, dict[str, float]], mix: float = 0.0) -> R
 
 
 def choose_mix(
-    run: Run, scores: dict[str, dict[str, float]], quality: Callable[[Run], float], grid: Sequence[float]
+    run: Ranking, scores: dict[str, dict[str, float]], quality: Callable[[Ranking], float], grid: Sequence[float]
 ) -> tuple[float, list[float]]:
     """Find the λ of `grid` with the highest quality, the smallest of equals; and the quality of each.
 
@@ -122,7 +122,7 @@ def choose_mix(
     return grid[int(np.argmax(values))], values
 
 
-def top_pairs(run: Run, depth: int) -> list[tuple[str, str]]:
+def top_pairs(run: Ranking, depth: int) -> list[tuple[str, str]]:
     """List (query id, doc id) of the first `depth` documents of each query."""
     return [(query, doc) for query, docs in run.items() for doc in list(docs)[:depth]]
 

@@ -18,7 +18,7 @@ from research.runs.locks import exclusive
 from research.runs.stages import Stages
 from research.runs.tracking import Tracker
 from research.runs.writers import write_config, write_metrics, write_provenance
-from research.types import Collection, Qrels, Run, Scores
+from research.types import Collection, Qrels, Ranking, Scores
 
 QUERIES_SHOWN = 50  # queries whose texts go into the run folder for the report
 DOCS_SHOWN = 3
@@ -37,9 +37,9 @@ class Measure(NamedTuple):
     """
 
     metric: str
-    score: Callable[[str, Qrels, Run], Scores]
+    score: Callable[[str, Qrels, Ranking], Scores]
     compare: Callable[[dict[str, Scores]], list[dict]]
-    value: Callable[[Qrels, Run], float]
+    value: Callable[[Qrels, Ranking], float]
     unscorable: list[str]
 
 
@@ -110,7 +110,7 @@ def _run(retrieval: Retrieval, pipeline: Pipeline, measure: Measure, mix: Mix | 
     write_config(out, config)
     tracker = Tracker(retrieval.wandb, out, job="retrieve", config=config)
     scored: dict[str, Scores] = {}
-    runs: dict[str, Run] = {}
+    runs: dict[str, Ranking] = {}
     for stage in pipeline.run(out):
         scored[stage.name] = measure.score(stage.name, data.qrels, stage.run) | {"facts": stage.facts}
         runs[stage.name] = stage.run
@@ -163,7 +163,7 @@ def _origin(scored: dict[str, Scores]) -> dict[str, object]:
     }
 
 
-def _examples(data: Collection, runs: dict[str, Run]) -> dict[str, dict]:
+def _examples(data: Collection, runs: dict[str, Ranking]) -> dict[str, dict]:
     """Texts of some queries and of what each stage ranked first, for the report.
 
     The choice hashes the query id, so that runs on the same split show the same queries.
