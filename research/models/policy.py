@@ -10,9 +10,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from research.errors import UserError
-from research.models.adapter_fields import check_saved, heard
+from research.models.adapter_fields import heard
 from research.models.adapter_files import check_weights, take_tokenizer
-from research.models.adapters import LORA, kind_of
+from research.models.adapter_folder import check_saved
+from research.models.adapter_rules import LORA
+from research.models.adapters import kind_of
 from research.models.base_cache import load_cached, release_cached_base
 from research.models.causal_lm import CausalLM, load_causal_lm
 from research.models.folder import is_without_weights

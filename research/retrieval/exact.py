@@ -9,7 +9,7 @@ import torch
 from research.errors import UserError
 from research.models.inference import best_device
 from research.progress import bar
-from research.types import Run
+from research.types import Ranking
 
 BLOCK = 2**16  # documents scored at once
 QUERY_BLOCK = 1024  # × BLOCK float32 scores = 256 MiB
@@ -21,7 +21,7 @@ Scores = TypeVar("Scores", np.ndarray, torch.Tensor)
 def exact_search(
     queries: np.ndarray, docs: np.ndarray, top_k: int, cosine: bool = False, ids: Sequence[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The top_k documents of each query by float32 inner product (or cosine), computed block by block.
+    """Find the top_k documents of each query by float32 inner product (or cosine), computed block by block.
 
     Args:
         queries: (Q, D).
@@ -65,7 +65,7 @@ def exact_search(
 
 
 def pair_scores(queries: np.ndarray, docs: np.ndarray, cosine: bool = False) -> np.ndarray:
-    """Inner product (or cosine) of each query with the document of the same row.
+    """Score each query with the document of the same row, by inner product or cosine.
 
     Args:
         queries, docs: (N, D).
@@ -80,7 +80,7 @@ def pair_scores(queries: np.ndarray, docs: np.ndarray, cosine: bool = False) -> 
 
 
 def ann_recall(found: np.ndarray, exact: np.ndarray) -> float:
-    """Share of the approximate top k that is as good as the exact top k, over all queries.
+    """Measure the share of the approximate top k that is as good as the exact top k, over all queries.
 
     Scores are compared, not positions: of equal documents either is right.
 
@@ -94,9 +94,9 @@ def ann_recall(found: np.ndarray, exact: np.ndarray) -> float:
     return float((found >= threshold).mean())
 
 
-def to_run(query_ids: Sequence[str], doc_ids: Sequence[str], scores: np.ndarray, positions: np.ndarray) -> Run:
-    """(Q, K) arrays → {query id: {doc id: score}}, best first, ties by descending id as trec_eval ranks them."""
-    run: Run = {}
+def to_run(query_ids: Sequence[str], doc_ids: Sequence[str], scores: np.ndarray, positions: np.ndarray) -> Ranking:
+    """Turn (Q, K) arrays into {query id: {doc id: score}}, best first, ties by descending id as trec_eval ranks them."""
+    run: Ranking = {}
     for query, row_positions, row_scores in zip(query_ids, positions.tolist(), scores.tolist(), strict=True):
         ranked = sorted(((s, doc_ids[p]) for s, p in zip(row_scores, row_positions, strict=True)), reverse=True)
         run[query] = {doc: score for score, doc in ranked}

@@ -18,7 +18,7 @@ from research.retrieval.rerank import Scorer, rerank, top_pairs
 from research.retrieval.store import Store, hash_texts, open_store
 from research.retrieval.terms import DEFAULT
 from research.runs.hashes import hash_json
-from research.types import Collection, Run
+from research.types import Collection, Ranking
 
 RECALL_QUERIES = 1000  # of which ANN recall is measured against exact search
 
@@ -54,7 +54,7 @@ class Lexical:
             ]
         )
 
-    def compute(self) -> tuple[Run, dict]:
+    def compute(self) -> tuple[Ranking, dict]:
         start = time.perf_counter()
         index = self._index()
         built = time.perf_counter()
@@ -94,7 +94,7 @@ class Dense:
         self.given = open_store(options.embeddings, self.doc_key) if options.embeddings is not None else None
         self.key = hash_json(["dense", self.doc_key, query_key, *search, self.cosine])
 
-    def compute(self) -> tuple[Run, dict]:
+    def compute(self) -> tuple[Ranking, dict]:
         options, query_ids = self.options, list(self.texts.queries)
         store = self._documents()
         texts = list(self.texts.queries.values())
@@ -181,7 +181,7 @@ class Fused:
         self.texts, self.options = texts, options
         self.key = hash_json(["rrf", *(part.key for part in parts), options.top_k])
 
-    def compute(self, runs: list[Run], facts: list[dict]) -> tuple[Run, dict]:
+    def compute(self, runs: list[Ranking], facts: list[dict]) -> tuple[Ranking, dict]:
         start = time.perf_counter()
         fused = reciprocal_rank_fusion(runs, self.options.top_k)
         run = {query: fused[query] for query in self.texts.queries if query in fused}
@@ -202,7 +202,7 @@ class Reranked:
         self.scorer = Scorer(reranker, options.precision, options.reranker_max_length, options.token_budget)
         self.key = hash_json(["rerank", before.key, *self.scorer.identity, options.depth, options.mix])
 
-    def compute(self, before: Run, facts: dict) -> tuple[Run, dict]:
+    def compute(self, before: Ranking, facts: dict) -> tuple[Ranking, dict]:
         options, corpus, scorer = self.options, self.texts.corpus, self.scorer
         pairs = top_pairs(before, options.depth)
         start = time.perf_counter()

@@ -37,11 +37,12 @@ class Store(NamedTuple):
 
 
 def store_key(model_hash: str, encoder: Encoder, role: str, precision: str, texts_hash: str) -> str:
-    """What a store's content depends on: weights, tokenizer, every setting of the role, precision, ids and texts."""
+    """Hash what a store's content depends on: weights, tokenizer, every setting of the role, precision, ids and texts."""
     return hash_json([FORMAT, model_hash, role, encoder.settings.identity(role), precision, texts_hash])
 
 
 def hash_texts(ids: Sequence[str], texts: Sequence[str]) -> str:
+    """Hash texts with their ids, in order."""
     return hash_strings(part for pair in zip(ids, texts, strict=True) for part in pair)
 
 

@@ -28,7 +28,7 @@ from research.errors import UserError
 from research.models.sources import check_name
 from research.retrieval.ancestry import check_training
 from research.retrieval.candidates import known_relevant, parse_ranks
-from research.retrieval.triplets import open_out, sidecar
+from research.retrieval.mined_file import open_out, sidecar
 from research.runs.layout import cache_folder
 from research.verbs import options
 

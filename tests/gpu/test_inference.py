@@ -60,7 +60,7 @@ def test_answers_are_transformers_own(tiny_lm, device):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from research.models.causal_lm import load_causal_lm
-    from research.retrieval.generate import Decoding, generate
+    from research.models.generate import Decoding, generate
 
     prompts = ["a b", "the of and", " ".join(WORDS[:20])]
     tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
