@@ -46,9 +46,10 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     """
     from research.report import claims as claiming
     from research.report import study_sheets as sheets
+    from research.report.doubts import unmeasured
     from research.report.factor_sheets import factorial, not_factorial, shares
     from research.report.factors import factors, short_names
-    from research.report.groups import study, unmeasured
+    from research.report.groups import study
     from research.report.importance import importance
     from research.report.latex import distinct
     from research.report.main_table import main_results
@@ -237,8 +238,8 @@ def _chosen(wanted: tuple[str, ...] | None, runs: list, names: list[str]) -> lis
 
 def _monitored(runs: list, paths: list[Path]) -> str:
     """The metric that the runs' best models were chosen by; of a sweep that never got so far, none."""
+    from research.report.doubts import unmeasured
     from research.report.factors import some
-    from research.report.groups import unmeasured
 
     finished = [run for run in runs if run.metrics]
     for run in finished:
