@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from research.errors import UserError
-from research.report.goals import direction
+from research.report.goals import convention, declaration
 from research.report.study import SEED, Run, as_key
 from research.report.study import factors as all_factors
 
@@ -108,7 +108,14 @@ def study(runs: Sequence[Run], metric: str, factors: Sequence[str], higher: bool
     aside = _aside([run for group in groups for run in group.counted[:1]], telling)
     if aside:
         warnings.append(aside)
-    side = direction(metric)
+    recorded = next((run.directions for run in runs if run.directions and metric in run.metrics), None)
+    declared = declaration(metric, recorded)
+    side = declared or convention(metric)
+    if higher is None and declared is None and side is not None:
+        warnings.append(
+            f"{'less' if side == 'lower' else 'more'} of {metric} is taken for better, by its name: its runs do not say it; "
+            f"if that is wrong, say `goal: {'maximize' if side == 'lower' else 'minimize'}` in --spec"
+        )
     if guessed := higher is None and side is None:
         warnings.append(
             f"whether more of {metric} is better is a guess, since its name does not tell: say `goal: minimize` or "

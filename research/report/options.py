@@ -4,7 +4,7 @@ from typing import Any
 
 from research.report.printable import printable
 
-NO_FACTORS = ("out", "wandb", "save_every", "monitor", "data.workers", "trainer.default_root_dir", "trainer.logger")
+NO_FACTORS = ("out", "wandb", "save_every", "monitor", "mode", "data.workers", "trainer.default_root_dir", "trainer.logger")
 """Options that say how or where, not what is computed."""
 ADAPTER = "model.adapter"
 

@@ -30,6 +30,9 @@ def check_metrics(path: Path, metrics: dict[str, Any]) -> dict[str, Any]:
     monitor = metrics.get("monitor")
     if not isinstance(monitor, str | None):
         raise _wrong(path, "monitor", monitor, "a metric, such as val/loss")
+    sides = _named(path, "directions", metrics.get("directions"), "metrics with lower or higher")
+    if wrong := [side for side in sides.values() if side not in ("lower", "higher")]:
+        raise _wrong(path, "directions", wrong[0], "lower or higher")
     return metrics
 
 

@@ -18,6 +18,7 @@ from research.runs.identity import known_facts, one_spelling, without_later_defa
 from research.runs.layout import MARKER, is_name
 from research.runs.numbers import fingerprints_of, numbers_key
 from research.runs.reading import read_json
+from research.types import Direction
 
 PLAN, LEDGER = "plan.jsonl", "ledger.jsonl"
 SEED = "seed_everything"
@@ -48,6 +49,7 @@ class Run(NamedTuple):
         numbers: equal for code that gives this configuration the same numbers; "": the code's hash alone tells.
         how: option → (as it was typed, as it stands for what is computed): devices at an equal global batch, kernels.
         history: metric → (step, value), of a run whose curves are not in a folder of `research fit`.
+        directions: metric of its validation → which side is better, as its trainer declares it.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Run(NamedTuple):
     host: str = ""
     numbers: str = ""
     how: dict[str, tuple[Any, Any]] = {}  # noqa: RUF012 (never changed)
+    directions: dict[str, Direction] = {}  # noqa: RUF012 (never changed)
     history: Callable[[str], list[tuple[int, float]]] | None = None
 
     @property
@@ -220,6 +223,7 @@ def read(path: Path, name: str, known: dict[str, Any]) -> Run:
         monitor=str(metrics.get("monitor") or ""),
         how=how,
         numbers=numbers_key(fingerprints_of(provenance), config, path),
+        directions=metrics.get("directions") or {},
     )
 
 
