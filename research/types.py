@@ -1,7 +1,7 @@
 """The nouns that rooms hand to each other. Plain dicts: any stage can be replaced, diffed or rerun alone."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, TypedDict
 
 if TYPE_CHECKING:  # the nouns of retrieval are read without torch
     from torch import Tensor
@@ -57,6 +57,20 @@ class Collection(NamedTuple):
 
     def __str__(self) -> str:
         return f"{len(self.queries):,} queries and {len(self.corpus):,} documents"
+
+
+class Scores(TypedDict):
+    """What one ranking, or one model, measured, as metrics.json holds it.
+
+    Attributes:
+        metrics: {metric: mean}.
+        per_query: {metric: {query: value}}.
+        facts: what the numbers depend on.
+    """
+
+    metrics: dict[str, float]
+    per_query: dict[str, dict[str, float]]
+    facts: NotRequired[dict[str, object]]
 
 
 class Triplets(NamedTuple):

@@ -14,10 +14,12 @@ from research.report.printable import is_deep
 from research.report.runs import name_folders
 from research.report.shapes import check_metrics, check_provenance
 from research.report.training import read_config
-from research.runs.identity import known_facts, one_spelling, without_later_defaults
+from research.runs.defaults import without_later_defaults
+from research.runs.identity import known_facts
+from research.runs.known_code import fingerprints_of, numbers_key
 from research.runs.layout import MARKER, is_name
-from research.runs.numbers import fingerprints_of, numbers_key
 from research.runs.reading import read_json
+from research.runs.spelling import one_spelling
 from research.types import Direction
 
 PLAN, LEDGER = "plan.jsonl", "ledger.jsonl"

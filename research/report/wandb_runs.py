@@ -14,8 +14,9 @@ from research.progress import say
 from research.report.options import options_from
 from research.report.study import FINISHED, SEED, Run
 from research.report.wandb_log import STEPS, Log, curve, find_logs, is_logged, is_number, read_log
-from research.runs.identity import known_facts, without_later_defaults
-from research.runs.numbers import numbers_key
+from research.runs.defaults import without_later_defaults
+from research.runs.identity import known_facts
+from research.runs.known_code import numbers_key
 
 API = "wandb:"
 SEEDS = (SEED, "seed")

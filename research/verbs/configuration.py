@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 import yaml
 
 from research.errors import UserError, suggest
-from research.runs.identity import imported
+from research.runs.defaults import imported
 from research.runs.layout import MARKER
 from research.runs.reading import read_json
 from research.types import Direction

@@ -21,7 +21,7 @@ def describe(argv: list[str], metric: str | None = None, shown: str | None = Non
     """
     from research.runs.hashes import hash_json
     from research.runs.identity import LENGTH
-    from research.sweeps.spec import ours
+    from research.sweeps.command import ours
 
     words = ours(argv)
     if words is None or words[:1] != ["fit"]:

@@ -13,15 +13,16 @@ from research.errors import UserError
 from research.progress import say
 from research.runs.disk import require_space
 from research.runs.files import write_json
+from research.runs.fingerprint import code_fingerprint, fingerprint
 from research.runs.identity import PLACE, ids_of
 from research.runs.layout import open_run_folder
 from research.runs.locks import exclusive
-from research.runs.numbers import code_fingerprint
 from research.runs.reading import read_json
+from research.runs.state import stale_reason
 from research.sweeps.worker import DIVERGED
 from research.training.stop import Stopped, stop_at_once
 from research.verbs import configuration
-from research.verbs.training_folder import is_finished, metrics_of, place_of, print_result, stale_reason, write_origin
+from research.verbs.training_folder import is_finished, metrics_of, place_of, print_result, write_origin
 from research.verbs.training_tracker import exit_code, summarise, tracker_of
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
         checkpoint = last_checkpoint(out)
         if first:
             write_origin(args, out, resolved, module, data, trainer, resumed=checkpoint is not None, point=point)
-            made_of = {"data": data.describe(), "code": code_fingerprint(), "base_model": module.base_hash}
+            made_of = {"data": data.describe(), "code": fingerprint(resolved), "base_model": module.base_hash}
             tracker = tracker_of(config.wandb, out, resolved | {"made_of": made_of}, point)
             stack.push(lambda kind, error, trace: tracker.finish(exit_code(error)))
             curves.send = tracker.log

@@ -336,14 +336,14 @@ FAULTS = [
     ),
     Fault(
         "two workers on one point",
-        "sweeps/ledger.py",
+        "runs/ledger.py",
         "lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, path)",
         "pass",
         f"{LEDGER}::test_fifty_kills_lose_no_point_and_run_none_twice",
     ),
     Fault(
         "a point that was killed is forgotten",
-        "sweeps/ledger.py",
+        "runs/ledger.py",
         'state = "killed"',
         'state = "done"',
         f"{LEDGER}::test_running_without_a_claim_was_killed",
@@ -399,7 +399,7 @@ FAULTS = [
     ),
     Fault(
         "null that becomes the text None",
-        "sweeps/spec.py",
+        "sweeps/command.py",
         "[name for name, value in point.items() if value is None]",
         "[]",
         "tests/unit/test_sweep_sources.py::test_null_is_lost_in_a_command_and_kept_in_json",
@@ -476,14 +476,14 @@ FAULTS = [
     ),
     Fault(
         "p values not corrected",
-        "metrics/families.py",
+        "metrics/significance.py",
         "p[order] * np.arange(p.size, 0, -1)",
         "p[order]",
         "tests/unit/test_seeds.py",
     ),
     Fault(
         "devices that make another point",
-        "runs/identity.py",
+        "runs/spelling.py",
         '"devices": 1, ',
         "",
         "tests/unit/test_identity.py::test_devices_at_an_equal_global_batch_are_one_point",

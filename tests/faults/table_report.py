@@ -287,7 +287,7 @@ FAULTS = [
     ),
     Fault(
         "comparisons that could not be made leave the family",
-        "metrics/families.py",
+        "metrics/significance.py",
         "np.arange(p.size, 0, -1)",
         "np.arange(p.size, 0, -1) - np.isnan(p).sum()",
         f"{SEEDS}::test_an_untested_comparison_stays_in_the_family",

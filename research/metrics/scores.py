@@ -1,18 +1,17 @@
-"""Runs → numbers, as the verbs that evaluate write and print them."""
+"""Rankings → means, per-query values and paired comparisons; and the tables that show them."""
 
 import itertools
 from collections.abc import Sequence
 
 from research.errors import UserError
-from research.metrics.families import holm
 from research.metrics.retrieval import DEFAULT_METRICS, evaluate, mean, missing, parse_metric, unscorable
-from research.metrics.significance import compare
+from research.metrics.significance import compare, holm
 from research.progress import say
-from research.types import Qrels, Run
+from research.types import Qrels, Run, Scores
 
 
 def check_metrics(names: Sequence[str] | None) -> list[str]:
-    """The metrics asked for, or the default ones.
+    """Return the metrics asked for, or the default ones.
 
     Raises:
         UserError: an unknown one.
@@ -23,12 +22,22 @@ def check_metrics(names: Sequence[str] | None) -> list[str]:
     return names
 
 
-def score(qrels: Qrels, run: Run, metrics: Sequence[str], over: str = "scorable") -> dict:
-    """{"metrics": {name: mean}, "per_query": {name: {query: value}}}.
+def score(label: object, qrels: Qrels, run: Run, metrics: Sequence[str], over: str = "scorable") -> Scores:
+    """Measure one ranking, and report the queries that it lacks.
+
+    Args:
+        label: what is measured, for messages.
+        qrels: judgements.
+        run: the ranking.
+        metrics: name@k, one or more.
+        over: which queries a mean is over: scorable | trec_eval | trec_eval-c.
 
     Raises:
         UserError: the mean is over no query.
     """
+    if absent := missing(qrels, run):
+        effect = "are left out of the mean" if over == "trec_eval" else "count 0 (--mean trec_eval leaves them out)"
+        say(f"{label}: {len(absent)} of {len(qrels)} queries have no ranking, {absent[0]!r} for example, and {effect}")
     per_query = evaluate(qrels, run, metrics, over)
     if not per_query[metrics[0]]:
         raise UserError(
@@ -39,7 +48,7 @@ def score(qrels: Qrels, run: Run, metrics: Sequence[str], over: str = "scorable"
 
 
 def report_unscorable(qrels: Qrels, over: str = "scorable") -> list[str]:
-    """Queries that no metric is defined on, said once so that nobody wonders about the count."""
+    """Report the queries that no metric is defined on, so that nobody wonders about the count."""
     left_out = unscorable(qrels)
     if left_out:
         effect = "are left out of every mean" if over == "scorable" else "count 0, as trec_eval has it"
@@ -47,17 +56,8 @@ def report_unscorable(qrels: Qrels, over: str = "scorable") -> list[str]:
     return left_out
 
 
-def report_missing(label: object, qrels: Qrels, run: Run, over: str = "scorable") -> list[str]:
-    """Queries that a run has no document for, said: trec_eval's own mean leaves them out."""
-    absent = missing(qrels, run)
-    if absent:
-        effect = "are left out of the mean" if over == "trec_eval" else "count 0 (--mean trec_eval leaves them out)"
-        say(f"{label}: {len(absent)} of {len(qrels)} queries have no ranking, {absent[0]!r} for example, and {effect}")
-    return absent
-
-
-def comparisons(scored: dict[str, dict], metric: str) -> list[dict]:
-    """Every pair of systems on one metric: paired permutation test (p, and p_holm over all pairs), bootstrap interval.
+def comparisons(scored: dict[str, Scores], metric: str) -> list[dict]:
+    """Compare every pair of systems on one metric: paired permutation test (p, and p_holm over all pairs), bootstrap interval.
 
     Over the queries that both have a value for: by trec_eval's own mean a run can lack some.
     """
@@ -66,13 +66,13 @@ def comparisons(scored: dict[str, dict], metric: str) -> list[dict]:
         first, second = (scored[name]["per_query"][metric] for name in (a, b))
         both = [query for query in first if query in second]
         if both:
-            found = compare({query: first[query] for query in both}, {query: second[query] for query in both})
-            pairs.append({"a": a, "b": b, "metric": metric, **found._asdict()})
+            test = compare({query: first[query] for query in both}, {query: second[query] for query in both})
+            pairs.append({"a": a, "b": b, "metric": metric, **test._asdict()})
     return [pair | {"p_holm": p} for pair, p in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True)]
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """Plain text, one row a system, aligned."""
+    """Lay out numbers as plain text, one row a system."""
     columns = list(dict.fromkeys(name for values in rows.values() for name in values))
     width = max(map(len, rows))
     lines = [" " * width + "".join(f"{name:>14}" for name in columns)]
@@ -83,6 +83,7 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 
 
 def comparison_lines(pairs: list[dict]) -> str:
+    """Write each comparison as a line."""
     after = [f", {pair['p_holm']:.4f} after Holm" if len(pairs) > 1 else "" for pair in pairs]
     return "\n".join(
         f"{p['b']} − {p['a']}: {p['metric']} {p['difference']:+.4f} [{p['low']:+.4f}, {p['high']:+.4f}], "

@@ -1,40 +1,20 @@
 """Which runs have the numbers that this code would give them.
 
 A run remembers the fingerprint of the code that computed it. Of every state of this code that was published, known_code.txt
-has the fingerprint and how many of the CHANGES it held: between two such states a run's numbers differ where a change
-touches its configuration, and nowhere else (tests/integration/test_head.py trains what earlier states trained). Code with
-a fingerprint that is not listed is somebody's own: nothing is known of its numbers, and it stays apart.
+has the fingerprint of each trainer and how many of the CHANGES it held: between two such states a run's numbers differ where
+a change touches its configuration, and nowhere else (tests/integration/test_head.py trains what earlier states trained).
+Code with a fingerprint that is not listed is somebody's own: nothing is known of its numbers, and it stays apart.
 """
 
 import functools
 from collections.abc import Iterable
 from pathlib import Path
 
-from research.runs.changes import CHANGES, COUNTED, option, placed
-from research.runs.hashes import hash_strings
-from research.runs.identity import LENGTH
+from research.runs.base_model import option, placed
+from research.runs.changes import CHANGES, COUNTED
+from research.runs.fingerprint import fingerprint
 
-PACKAGE = Path(__file__).parents[1]
 LIST = Path(__file__).with_name("known_code.txt")
-COMPUTES = ("losses", "metrics", "models", "data", "retrieval", "training", "prompts.py", "types.py")
-
-
-@functools.cache
-def code_fingerprint() -> str:
-    """Hash of the code that computes numbers."""
-    parts = [PACKAGE / name for name in COMPUTES]
-    return _hash(path for part in parts for path in ([part] if part.is_file() else part.rglob("*.py")))
-
-
-@functools.cache
-def package_fingerprint() -> str:
-    """Hash of all of this package's code."""
-    return _hash(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".j2", ".css", ".js"))
-
-
-def _hash(paths: Iterable[Path]) -> str:
-    texts = (f"{path.relative_to(PACKAGE)}\n{path.read_text(encoding='utf-8')}" for path in sorted(paths))
-    return hash_strings(texts)[:LENGTH]
 
 
 @functools.cache
@@ -42,6 +22,11 @@ def known_code() -> dict[str, int]:
     """Fingerprint of a published state → how many of CHANGES it held."""
     lines = (line.split() for line in LIST.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
     return {fingerprint: int(count) for fingerprint, count, *_ in lines}
+
+
+def held_by(fingerprint: str | None) -> int | None:
+    """How many of CHANGES the code with this fingerprint held; None of code that was not published."""
+    return known_code().get((fingerprint or "").partition("+")[0])
 
 
 def fingerprints_of(provenance: dict) -> list[str | None]:
@@ -60,14 +45,14 @@ def stale_because(
         run: its folder, from which relative paths of the configuration are found.
         data: the data's facts as the run has noted them, and as they are counted now.
     """
-    made, now = {*fingerprints}, code_fingerprint()
+    made, now = {*fingerprints}, fingerprint(config)
     if made == {now}:
         return ""
-    known = known_code()
-    if now not in known or not made <= known.keys():
+    held, holds = [held_by(one) for one in made], held_by(now)
+    if holds is None or None in held or not _have_same_classes(made | {now}):
         return f"it was done by other code than this ({', '.join(sorted(map(str, made - {now})))})"
     config = placed(config, run)
-    touched = {change: change.touches(config) for change in CHANGES[min(known[one] for one in made) : known[now]]}
+    touched = {change: change.touches(config) for change in CHANGES[min(held) : holds]}
     reasons = [change.what for change, touches in touched.items() if touches]
     then, today = data or ({}, {})
     reasons += [what for fact, what in COUNTED.items() if today.get(fact) and fact not in then]
@@ -80,11 +65,18 @@ def stale_because(
 
 def numbers_key(fingerprints: Iterable[str | None], config: dict, run: Path | None = None) -> str:
     """Equal for runs of one configuration whose numbers may be averaged, whatever published code computed them."""
-    made, known = {*fingerprints} - {None, ""}, known_code()
-    if not made or any(one not in known for one in made):
+    made = {*fingerprints} - {None, ""}
+    held = {held_by(one) for one in made}
+    if not made or None in held or not _have_same_classes(made):
         return " ".join(sorted(map(str, made)))
     config = placed(config, run)
-    touched = [(change.name, change.touches(config)) for change in CHANGES[: max(known[one] for one in made)]]
+    touched = [(change.name, change.touches(config)) for change in CHANGES[: max(held)]]
     words = ["" if touches is False else name if touches else f"{name}?" for name, touches in touched]
-    held = [" ".join(filter(None, words[:count])) for count in sorted({known[one] for one in made})]
-    return f"known: {' / '.join(dict.fromkeys(held))}"
+    names = [" ".join(filter(None, words[:count])) for count in sorted(held)]
+    own = " ".join({one.partition("+")[2] for one in made if "+" in one})
+    return f"known: {' / '.join(dict.fromkeys(names))}" + (f" with {own}" if own else "")
+
+
+def _have_same_classes(fingerprints: Iterable[str | None]) -> bool:
+    """Whether the user's own classes are the same in all; runs of before did not note them."""
+    return len({(one or "").partition("+")[2] for one in fingerprints} - {""}) <= 1
