@@ -7,7 +7,8 @@ import yaml
 
 from research.errors import UserError
 from research.progress import say
-from research.retrieval.triplets import mined_from
+from research.retrieval.mined_file import mined_from
+from research.runs.layout import CONFIG, MODEL
 
 
 class Trained(NamedTuple):
@@ -41,9 +42,9 @@ def trained_on(name: str) -> Trained | None:
     folder = Path(name).expanduser()
     if name == "bm25" or not folder.is_dir():
         return None
-    if folder.resolve().name == "model":
+    if folder.resolve().name == MODEL:
         folder = folder.resolve().parent
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     if not path.is_file():
         return None
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from research.data.equality import Known
-from research.data.formats import write_triplets
+from research.data.triplets import write_triplets
 from research.progress import say
 from research.retrieval.ancestry import trained_on
 from research.retrieval.candidates import (
@@ -20,14 +20,14 @@ from research.retrieval.candidates import (
     shortfall,
     to_triplets,
 )
+from research.retrieval.mined_file import sidecar
+from research.retrieval.options import Options
 from research.retrieval.pipeline import Pipeline, Stage, logits
 from research.retrieval.rerank import Scorer
-from research.retrieval.stages import Options
-from research.retrieval.triplets import sidecar
 from research.runs.files import write_json
 from research.runs.hashes import hash_file, hash_json, hash_strings
 from research.runs.provenance import provenance
-from research.types import Collection, Run
+from research.types import Collection, Ranking
 
 FORMAT = 1  # to be raised when code changes what is mined: older files are then made again
 
@@ -189,14 +189,14 @@ class Miner:
         write_json(sidecar(mining.out), facts | {"provenance": provenance(mining.command, seconds=seconds)})
         return facts
 
-    def _score(self, candidates: CandidateLists, ranked: Run) -> tuple[CandidateLists, Run]:
+    def _score(self, candidates: CandidateLists, ranked: Ranking) -> tuple[CandidateLists, Ranking]:
         """Candidates with the scores that count, and those of the positives: {} where nothing asks for them."""
         positives = self.mining.positives
         if self.scorer is not None:
             pairs = [(q, doc) for q, row in candidates.items() for doc in (*positives[q], *(c.doc for c in row))]
             scores = logits(self.scorer, self.mining.data, pairs, self.mining.cache)
             return rescored(candidates, scores), {q: {doc: scores[q][doc] for doc in positives[q]} for q in candidates}
-        scores: Run = {}
+        scores: Ranking = {}
         for pipeline in self.pipelines if self.mining.rules.margins else ():
             (part,) = pipeline.parts.values()  # a fused ranking has no scores: mine refuses margins on it
             queries = part.texts.queries
@@ -205,8 +205,8 @@ class Miner:
                 say(f"margins: {len(absent):,} positives are not among those retrieved, and are scored by themselves")
             computed = dict(zip(absent, part.score(absent), strict=True))
             for q in queries:
-                own = ranked.get(q, {})
-                scores[q] = {doc: own[doc] if doc in own else computed[q, doc] for doc in positives[q]}
+                retrieved = ranked.get(q, {})
+                scores[q] = {doc: retrieved[doc] if doc in retrieved else computed[q, doc] for doc in positives[q]}
         return candidates, scores
 
     def _retrievers(self, stages: list[Stage]) -> list[dict]:

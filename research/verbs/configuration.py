@@ -19,7 +19,7 @@ import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -75,6 +75,13 @@ MAPPINGS = ("_pattern", "_config", "_kwargs")
 """Ends of options whose values are mappings: PEFT's rank_pattern, loftq_config, …"""
 EXAMPLE = "research.training.dual_encoder.DualEncoderModule"
 PRECISIONS = (None, "32-true", "bf16-mixed", "64-true")
+RANGES = {
+    "NonNegativeInt": "0 or more (a whole number)",
+    "PositiveInt": "1 or more (a whole number)",
+    "TwoOrMore": "2 or more (a whole number)",
+    "ClosedUnitInterval": "0 to 1",
+}
+"""Number types of options → what they take, for messages."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -178,6 +185,9 @@ def read(args: argparse.Namespace) -> "tuple[jsonargparse.Namespace, dict]":
     if (home := _run_folder(args.argv)) is not None:
         config.out = str(home)
     take_normal_form(config.trainer)
+    for section in ("model", "data"):
+        if section in config:
+            _check_nulls(section, config[section])
     _check_values(config)
     _take_enum_defaults(config.trainer)
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))  # it was validated just now
@@ -332,6 +342,8 @@ def _explained(message: str, prog: str) -> str:
     for name, instead in INSTEAD.items():
         if f"trainer.{name}" in text or f"'{name}'" in text:
             return f"trainer.{name} is not an option here; expected {instead}, which has taken its place. Use that."
+    if refused := _refused_value(text):
+        return f"{refused}. Correct the configuration or the option."
     known = ""
     if match := re.search(r".*class_path '([\w.]+)':.*?Option '([\w.]+)' is not accepted", text):
         known = suggest(match[2], inspect.signature(imported(match[1]).__init__).parameters.keys() - {"self", "seed"})
@@ -347,6 +359,29 @@ def _explained(message: str, prog: str) -> str:
         f"{text[:600]}; {known + '. Expected' if known else 'expected'} what `{prog} -c CONFIG --help` lists. Correct the "
         "configuration or the option."
     )
+
+
+def _refused_value(text: str) -> str | None:
+    """`data.limit=0; expected 1 or more, or null`, where a value is not of its option's range or choices; else None."""
+    place = re.search(r'Parser key "(model|data)": .*?Parser key "([\w.]+)": (.*)', text)
+    expected = place and re.search(r"Not of type (\w+): |Expected a typing\.Literal\[(.+?)\]", place[3])
+    value = place and re.search(r"Got value: (\S+)|Given value: (?!NestedArg|\{)(\S+)|: (\S+) does not|: ('.*?')", place[3])
+    if not expected or not value:
+        return None
+    choices = expected[2] or RANGES.get(expected[1], expected[1])
+    null = ", or null" if re.search(r"Subtypes: \[[^]]*NoneType", place[3]) else ""
+    return f"{place[1]}.{place[2]}={next(filter(None, value.groups()))}; expected {choices}{null}"
+
+
+def _check_nulls(section: str, config: "jsonargparse.Namespace") -> None:
+    """jsonargparse takes a null for any option of a class, whatever its type says.
+
+    Raises:
+        UserError: a null for an option that needs a value.
+    """
+    for name, kind in get_type_hints(imported(config.class_path).__init__).items():
+        if name in config.init_args and config.init_args[name] is None and kind is not Any and type(None) not in get_args(kind):
+            raise UserError(f"{section}.{name}=null; expected a value. Correct it, or leave it out to take the default.")
 
 
 def _check_values(config: "jsonargparse.Namespace") -> None:

@@ -28,7 +28,7 @@ from research.errors import UserError
 from research.models.sources import check_name
 from research.retrieval.ancestry import check_training
 from research.retrieval.candidates import known_relevant, parse_ranks
-from research.retrieval.triplets import open_out, sidecar
+from research.retrieval.mined_file import open_out, sidecar
 from research.runs.layout import cache_folder
 from research.verbs import options
 
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
     # torch takes seconds to import: only once the command and its data are known to be right
     from research.retrieval.mine import Mining, Rules, mine
-    from research.retrieval.stages import Options
+    from research.retrieval.options import Options
 
     own = any(query in data.corpus for query in data.queries)  # one place more, for the document that is left out
     fused = len(args.retriever) > 1 and not args.folds  # drops it before fusing: after it, it has moved the others' scores
