@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from research.errors import UserError
-from research.report.record import MADE_OF, Record, Setting
+from research.report.study_record import MADE_OF, Setting, StudyRecord
 from research.runs.record import RunRecord
 from research.runs.wandb.records import UNSAID
 
@@ -13,7 +13,9 @@ COMMIT = re.compile(r"[0-9a-f]{40}( [0-9a-f]{40})*")  # W&B's logs know git's co
 SHORT = 12  # digits of a hash
 
 
-def match(old: Record, new: Record, notes: list[str]) -> tuple[list[tuple[Setting, Setting]], list[Setting], list[Setting]]:
+def match(
+    old: StudyRecord, new: StudyRecord, notes: list[str]
+) -> tuple[list[tuple[Setting, Setting]], list[Setting], list[Setting]]:
     """Settings that both have (before, after), and those that only the later, only the earlier has.
 
     They are the same where every option has the same value that tells settings apart in either report; an option that is a
@@ -50,11 +52,11 @@ def match(old: Record, new: Record, notes: list[str]) -> tuple[list[tuple[Settin
     return pairs, added, removed
 
 
-def _has(side: Record, name: str) -> bool:
+def _has(side: StudyRecord, name: str) -> bool:
     return name in side.options or any(name in one.options for one in side.settings)
 
 
-def _by_key(side: Record, names: list[str]) -> dict[str, list[Setting]]:
+def _by_key(side: StudyRecord, names: list[str]) -> dict[str, list[Setting]]:
     found: dict[str, list[Setting]] = {}
     for one in side.settings:
         values = [one.options.get(name, side.options.get(name)) for name in names]

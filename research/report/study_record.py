@@ -44,7 +44,7 @@ class Setting(NamedTuple):
         return found
 
 
-class Record(NamedTuple):
+class StudyRecord(NamedTuple):
     """A study as a report keeps it.
 
     Attributes:
@@ -84,7 +84,7 @@ class Record(NamedTuple):
         return Study(metric, self.higher_is_better(metric), groups, self.telling, [], guessed=guessed)
 
 
-def record(study: Study, claims: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
+def study_record(study: Study, claims: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
     """The part of report.json.
 
     Args:
@@ -145,10 +145,10 @@ def _saved(run: RunRecord, origins: list[tuple[str, ...]]) -> dict[str, Any]:
     }
 
 
-def read_record(value: Any, where: str) -> Record:
+def read_study_record(value: Any, where: str) -> StudyRecord:
     """
     Args:
-        value: what `record` made, through JSON.
+        value: what `study_record` made, through JSON.
         where: the file, for messages.
 
     Raises:
@@ -176,7 +176,7 @@ def read_record(value: Any, where: str) -> Record:
             ]
             settings.append(Setting(group["label"], dict(group["factors"]), dict(group["options"]), runs))
         claims = {one["claim"]: (one["state"], one["words"]) for one in value["claims"]}
-        return Record(
+        return StudyRecord(
             str(value["metric"]),
             bool(value["higher"]),
             list(value["factors"]),
