@@ -163,10 +163,10 @@ def _metric(old: StudyRecord, new: StudyRecord, wanted: str | None, notes: list[
             f"the reports have no metric in common: {', '.join(old.metrics)} before, {', '.join(new.metrics)} "
             "after; expected one. Compare reports of one study."
         )
-    found = wanted or next((name for name in (new.metric, old.metric) if name in common), common[0])
+    metric = wanted or next((name for name in (new.metric, old.metric) if name in common), common[0])
     if wanted is None and old.metric != new.metric:
-        notes.append(f"the earlier report is about {old.metric}, the later about {new.metric}: compared by {found}")
-    return found
+        notes.append(f"the earlier report is about {old.metric}, the later about {new.metric}: compared by {metric}")
+    return metric
 
 
 def _options(old: StudyRecord, new: StudyRecord) -> dict[str, tuple[Any, Any]]:
@@ -222,12 +222,12 @@ def _tested(moved: list[Moved]) -> list[Moved]:
 
 
 def _claims(old: StudyRecord, new: StudyRecord) -> list[tuple[str, str, str, str]]:
-    found = []
+    changed = []
     for text in dict.fromkeys([*new.claims, *old.claims]):
         (before, _), (after, words) = (side.claims.get(text, (ABSENT, "")) for side in (old, new))
         if before != after:
-            found.append((text, before, after, words))
-    return found
+            changed.append((text, before, after, words))
+    return changed
 
 
 def _claims_decided(old: StudyRecord, new: StudyRecord) -> int:

@@ -57,11 +57,11 @@ def _has(side: StudyRecord, name: str) -> bool:
 
 
 def _by_key(side: StudyRecord, names: list[str]) -> dict[str, list[Setting]]:
-    found: dict[str, list[Setting]] = {}
-    for one in side.settings:
-        values = [one.options.get(name, side.options.get(name)) for name in names]
-        found.setdefault(json.dumps(values, sort_keys=True, default=str), []).append(one)
-    return found
+    settings: dict[str, list[Setting]] = {}
+    for setting in side.settings:
+        values = [setting.options.get(name, side.options.get(name)) for name in names]
+        settings.setdefault(json.dumps(values, sort_keys=True, default=str), []).append(setting)
+    return settings
 
 
 def _origin(one: Setting) -> tuple[str, ...]:
@@ -73,30 +73,30 @@ def hashes(old: Sequence[RunRecord], new: Sequence[RunRecord], notes: list[str])
 
     What one side does not record, or as another kind of hash, is no change: it goes to the notes.
     """
-    found: list[dict[str, dict[str, None]]] = [{}, {}]
-    for side, runs in zip(found, (old, new), strict=True):
+    sides: list[dict[str, dict[str, None]]] = [{}, {}]
+    for side, runs in zip(sides, (old, new), strict=True):
         for run in runs:
             for part, value in zip(MADE_OF, run.made_of, strict=True):
                 for name, one in _parts(part, value).items():
                     side.setdefault(name, {})[one] = None
-    known = [{name.partition(".")[0] for name in side} for side in found]
+    known = [{name.partition(".")[0] for name in side} for side in sides]
     for word, mine, others in (("earlier", *known), ("later", *reversed(known))):
         if missing := [part for part in MADE_OF if part in others - mine]:
             notes.append(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not recorded in the {word} report")
     left = known[0] ^ known[1]
-    codes = [list(side.get("code", {})) for side in found]
+    codes = [list(side.get("code", {})) for side in sides]
     kinds = [{_kind(one) for one in side} for side in codes]
     if all(kinds) and not kinds[0] & kinds[1]:
-        said = [
+        described = [
             f"{' and '.join(sorted(kind))} in the {word} ({', '.join(one[:SHORT] for one in side[:3])})"
             for kind, word, side in zip(kinds, ("earlier report", "later"), codes, strict=True)
         ]
-        notes.append(f"code is {' and '.join(said)}")
+        notes.append(f"code is {' and '.join(described)}")
         left.add("code")
     return {
-        name: (sorted(found[0].get(name, {})), sorted(found[1].get(name, {})))
-        for name in {**found[0], **found[1]}
-        if found[0].get(name, {}).keys() != found[1].get(name, {}).keys() and name.partition(".")[0] not in left
+        name: (sorted(sides[0].get(name, {})), sorted(sides[1].get(name, {})))
+        for name in {**sides[0], **sides[1]}
+        if sides[0].get(name, {}).keys() != sides[1].get(name, {}).keys() and name.partition(".")[0] not in left
     }
 
 

@@ -37,11 +37,11 @@ class Setting(NamedTuple):
 
     def values(self, metric: str) -> dict[Any, float]:
         """Seed → value, of the runs that are done; of copies the first, as a study counts them."""
-        found: dict[Any, float] = {}
+        by_seed: dict[Any, float] = {}
         for run in self.runs:
             if run.state == "done" and math.isfinite(run.metrics.get(metric, math.nan)):
-                found.setdefault(run.seed, run.metrics[metric])
-        return found
+                by_seed.setdefault(run.seed, run.metrics[metric])
+        return by_seed
 
 
 class StudyRecord(NamedTuple):
