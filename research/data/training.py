@@ -196,6 +196,14 @@ class ResumableData(L.LightningDataModule):
         self.sampler: StatefulBatchSampler | None = None
         self.place: dict | None = None
 
+    def check_batches(self, world_size: int) -> None:
+        """Refuse a batch that is larger than the data, before anything is written.
+
+        Raises:
+            UserError: as the sampler does.
+        """
+        StatefulBatchSampler(len(self.dataset), self.batch_size, 0, world_size=world_size, drop_last=self.drop_last)
+
     def val_dataloader(self) -> list[str]:
         return ["val"] if "val" in self.collections else []
 

@@ -82,6 +82,7 @@ def test_what_computes_nothing_leaves_every_training_fresh(states, file, edit):
         ("losses/ranking.py", {"cross_encoder"}),
         ("losses/contrastive.py", {"dual_encoder"}),
         ("losses/preference.py", {"dpo"}),
+        ("losses/language.py", {"sft", "dpo"}),
         ("training/dpo.py", {"dpo"}),
         ("data/candidates.py", {"cross_encoder"}),
         ("data/instructions.py", {"sft", "dpo"}),
