@@ -24,7 +24,7 @@ Corpus = dict[str, Document]
 Queries = dict[str, str]
 Qrels = dict[str, dict[str, int]]
 """query id → doc id → judged relevance (> 0 is relevant, ≤ 0 is not)."""
-Run = dict[str, dict[str, float]]
+Ranking = dict[str, dict[str, float]]
 """query id → doc id → score (higher is better)."""
 
 

@@ -22,8 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 STAGES = {
-    "read": ["research.report.study.collect"],
-    "group": ["research.report.study.factors", "research.report.groups.study"],
+    "read": ["research.runs.table.read_runs"],
+    "group": ["research.report.factors.factors", "research.report.groups.study"],
     "tables": [
         f"research.report.study_sheets.{name}" for name in ("results", "grid", "by_factor", "matched", "every_run", "finding")
     ],

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from research.errors import UserError
-from research.types import Qrels, Run
+from research.types import Qrels, Ranking
 
 MEANS = ("scorable", "trec_eval", "trec_eval-c")
 DEFAULT_METRICS = ("ndcg@10", "mrr@10", "map@100", "recall@10", "recall@100", "precision@10")
@@ -89,7 +89,7 @@ def parse_metric(name: str) -> tuple[Callable[[Sequence[int], Sequence[int], int
 
 
 def evaluate(
-    qrels: Qrels, run: Run, metrics: Sequence[str] = DEFAULT_METRICS, over: str = "scorable"
+    qrels: Qrels, run: Ranking, metrics: Sequence[str] = DEFAULT_METRICS, over: str = "scorable"
 ) -> dict[str, dict[str, float]]:
     """Per-query values of each metric: {metric: {query id: value}}.
 
@@ -118,7 +118,7 @@ def evaluate(
     return values
 
 
-def missing(qrels: Qrels, run: Run) -> list[str]:
+def missing(qrels: Qrels, run: Ranking) -> list[str]:
     """Queries with a relevant document that the run has no document for: they count 0, but for trec_eval's own mean."""
     return [query for query, docs in qrels.items() if _relevant(list(docs.values())) and not run.get(query)]
 

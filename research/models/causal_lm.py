@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from research.errors import UserError
-from research.models.adapters import PREFIX, plain
+from research.models.adapter_rules import PREFIX, plain
 from research.models.folder import load_transformer, position_count
 from research.models.router import packed_tokens, router_loss
 from research.types import IGNORE

@@ -11,8 +11,9 @@ from research.report.goals import is_lower
 from research.report.labels import Box, Label, text_width
 from research.report.numbers import plain, share
 from research.report.scales import Scale, round_values, step_scale, step_ticks, y_scale, y_ticks
-from research.report.training import Curve, Training
+from research.report.training import Training
 from research.report.training_words import metric, result
+from research.runs.curves import Curve
 
 LAYOUTS = (Layout("wide", 508, 250, 48, 36, 4, 50, 14, 0), Layout("narrow", 360, 220, 42, 34, 4, 48, 12.5, 0))
 MOST = 400  # points of a line: more than a figure has px

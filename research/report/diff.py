@@ -14,8 +14,9 @@ from research.errors import UserError
 from research.metrics.families import DIFFERS, UNRESOLVED, UNTESTABLE, holm
 from research.metrics.seeds import MethodComparison, summarise, welch_test
 from research.report.claims import BROKEN, HELD
-from research.report.record import MADE_OF, Kept, Record, Setting, equal
-from research.report.wandb_runs import UNSAID
+from research.report.record import MADE_OF, Record, Setting, equal
+from research.runs.record import RunRecord
+from research.runs.wandb.records import UNSAID
 
 ALPHA = 0.05
 REPEATED, EXTENDED, AGAIN = "the same runs", "some of the same runs", "trained again"
@@ -191,7 +192,7 @@ def match(old: Record, new: Record, notes: list[str]) -> tuple[list[tuple[Settin
     return pairs, added, removed
 
 
-def hashes(old: Sequence[Kept], new: Sequence[Kept], notes: list[str]) -> dict[str, tuple[list[str], list[str]]]:
+def hashes(old: Sequence[RunRecord], new: Sequence[RunRecord], notes: list[str]) -> dict[str, tuple[list[str], list[str]]]:
     """What runs were made of, before and after, where it differs: code, base, data.train, …
 
     What one side does not record, or as another kind of hash, is no change: it goes to the notes.
@@ -271,13 +272,13 @@ def _origin(one: Setting) -> tuple[str, ...]:
     return next((run.made_of for run in one.runs if any(run.made_of)), ())
 
 
-def _identical(a: Setting, b: Setting) -> list[tuple[Kept, Kept]]:
+def _identical(a: Setting, b: Setting) -> list[tuple[RunRecord, RunRecord]]:
     """Finished runs of both that must have the same values."""
     before = {(run.id, run.made_of): run for run in a.runs if run.state == "done"}
     return [(before[key], run) for run in b.runs if run.state == "done" and (key := (run.id, run.made_of)) in before]
 
 
-def _breaks(one: Kept, other: Kept, label: str) -> list[Break]:
+def _breaks(one: RunRecord, other: RunRecord, label: str) -> list[Break]:
     both = [name for name in one.metrics if name in other.metrics]
     return [
         Break(other.name, label, name, one.metrics[name], other.metrics[name])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from research.report.latex import slug
 from research.report.plots import Figure
-from research.report.printable import printed
 from research.runs.files import atomic_write
+from research.runs.printable import printed
 
 MISSING = "no figures: vl-convert-python is not installed (pip install 'tandem-research[report]')"
 VERSION = "5.20"  # of Vega-Lite, among those that vl-convert carries

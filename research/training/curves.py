@@ -11,15 +11,13 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
-from safetensors import SafetensorError
 
 from research.errors import UserError
 from research.progress import say
+from research.runs.disk import write_errors
 from research.runs.files import atomic_write, replace_folder, strict
 from research.runs.layout import CURVES, MODEL
 from research.runs.writers import write_metrics
-
-TORCH_WRITER = ("PytorchStreamWriter", "inline_container", "unexpected pos")  # in errors of torch.save on a full disk
 
 
 class Curves(Logger):
@@ -226,7 +224,7 @@ class BestModel(L.Callback):
         if weights:
             module.load_state_dict(weights)
         try:
-            with writing(self.folder / MODEL):
+            with write_errors(self.folder / MODEL):
                 with replace_folder(self.folder / MODEL) as new:
                     module.save(new)
                 write_metrics(self.folder, facts)
@@ -261,23 +259,3 @@ def _as_stored(module: L.LightningModule) -> Iterator[None]:
 
 def _copied(module: L.LightningModule) -> dict:
     return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Errors of writing a model or a checkpoint become UserErrors, whichever library meets the disk first.
-
-    A RuntimeError that is not torch's writer's is none of the disk: it keeps its own words.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, RuntimeError) and not any(name in reason for name in TORCH_WRITER):
-            raise
-        raise UserError(
-            f"cannot write {path}: {reason[:300]}; expected a writable place with room. "
-            "Free space or name another folder, then run the same command again."
-        ) from error

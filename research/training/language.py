@@ -19,6 +19,7 @@ from research.models.cpu.dropout import DropoutBits
 from research.models.cpu.training import for_training
 from research.models.folder import is_without_weights
 from research.models.lora import faster_lora
+from research.models.partial_tuning import freeze
 from research.models.policy import attach_saved, check_base, load_policy, save_policy, take_saved
 from research.models.router import router_coefficient
 from research.progress import say
@@ -38,7 +39,7 @@ class Language:
     Args:
         model: see SFTModule.
         adapter: peft.PeftConfig or None.
-        train_layers, train_pattern: partial fine-tuning; see models.adapters.freeze.
+        train_layers, train_pattern: partial fine-tuning; see models.partial_tuning.freeze.
         frozen_precision: of the weights under an adapter: "auto", "fp32" or "bf16".
         reference: of DPO; see there.
         init_scale: see models.adapters.attach.
@@ -85,7 +86,7 @@ class Language:
                 self.start = start_of(self.model, base)
                 check_reference(reference, self.start, adapters.plain(adapter))
         elif not self.model.adapted:
-            adapters.freeze(self.model.transformer, train_layers, train_pattern)
+            freeze(self.model.transformer, train_layers, train_pattern)
         if self.model.adapted:
             self.model.check_head()  # an adapter can change the output layer too
         self.router = router_coefficient(self.model.base)

@@ -11,7 +11,7 @@ from typing import Any, Union, get_args, get_origin
 
 import yaml
 
-from research.runs.identity import imported
+from research.runs.defaults import imported
 
 MAPPINGS = ("_pattern", "_config", "_kwargs")
 """Ends of options whose values are mappings: PEFT's rank_pattern, loftq_config, …"""

@@ -14,7 +14,7 @@ import lightning as L
 import numpy as np
 import torch
 
-from research.models.adapters import plain
+from research.models.adapter_rules import plain
 from research.models.cpu import attention
 from research.progress import bar, say
 from research.runs.files import atomic_write

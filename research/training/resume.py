@@ -25,11 +25,12 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from research.errors import UserError
 from research.models.cpu.dropout import DropoutBits
 from research.progress import say
+from research.runs.disk import write_errors
 from research.runs.files import atomic_write, write_json
 from research.runs.hashes import hash_file
 from research.runs.layout import CHECKPOINTS
 from research.runs.reading import read_json
-from research.training.curves import Curves, writing
+from research.training.curves import Curves
 from research.training.stop import SIGNALS, Stopped
 
 AVERAGED = "current_model_state"  # where WeightAveraging puts the trained weights; the average stands in state_dict
@@ -183,7 +184,7 @@ class AtomicFile(TorchCheckpointIO):
             self.error = UserError(f"{path} is not written, since the best model before it is not on the disk yet.")
             return
         try:
-            with writing(Path(path)), atomic_write(Path(path), "wb") as stream:
+            with write_errors(Path(path)), atomic_write(Path(path), "wb") as stream:
                 torch.save(checkpoint, stream)
         except UserError as error:
             self.error = error

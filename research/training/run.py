@@ -14,10 +14,11 @@ import torch
 from research.errors import UserError
 from research.models.adapter_fields import check_loftq, heard
 from research.progress import say
+from research.runs.defaults import imported
 from research.runs.disk import require_space
 from research.runs.files import strict, write_json
 from research.runs.fingerprint import fingerprint
-from research.runs.identity import PLACE, ids_of, imported
+from research.runs.identity import PLACE, ids_of
 from research.runs.layout import MARKER, METRICS, MODEL, open_run_folder
 from research.runs.locks import exclusive
 from research.runs.reading import read_json
@@ -25,6 +26,7 @@ from research.runs.state import stale_reason
 from research.runs.writers import write_metrics
 from research.training import configuration
 from research.training.arguments import HELP
+from research.training.checks import check_classes, check_monitor
 from research.training.console import print_result, say_broken, say_what
 from research.training.curves import BestModel, Curves
 from research.training.invariants import Broken, Invariants
@@ -81,12 +83,12 @@ def build(config: jsonargparse.Namespace) -> tuple[L.LightningModule, L.Lightnin
     Raises:
         UserError: as their classes do.
     """
-    configuration.check_classes(config)
+    check_classes(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed_everything)
         module = _instance(config.model)
     data = _instance(config.data)
-    configuration.check_monitor(config, module, data)
+    check_monitor(config, module, data)
     return module, data
 
 
@@ -222,7 +224,7 @@ def _measure(args: argparse.Namespace, verb: str) -> int:
         configuration.print_options(args)
         return 0
     config, _ = configuration.read(args)
-    configuration.check_classes(config)
+    check_classes(config)
     out = Path(config.out)
     trained = (out / MODEL).is_dir()
     restores = hasattr(imported(config.model.class_path), "restore")

@@ -91,7 +91,8 @@ def _check_metric(metric: str, module: Any, data: Any, trainer: Any) -> None:
 def _canonical(resolved: dict) -> dict:
     """The configuration with LoRA's alpha and rsLoRA as the one number that they make, the scale of the update; names that
     have no order are in one."""
-    from research.models.adapters import LORA, effective_scale
+    from research.models.adapter_rules import LORA
+    from research.models.adapters import effective_scale
     from research.runs.identity import what_is_computed
 
     values = what_is_computed(json.loads(json.dumps(resolved)))

@@ -108,9 +108,9 @@ def read_side(path: Path, spec: Any) -> Side:
         UserError: none of them, or one that cannot be read.
     """
     from research.report.record import read_record
-    from research.report.study import is_sweep
-    from research.report.training import is_training
-    from research.report.wandb_runs import is_wandb
+    from research.runs.folder import RunFolder
+    from research.runs.table import is_sweep
+    from research.runs.wandb.records import is_wandb
     from research.verbs.report import rows_of
     from research.verbs.studying import kept_of
 
@@ -128,7 +128,7 @@ def read_side(path: Path, spec: Any) -> Side:
                 "finished runs."
             )
         return Side(str(path), study, value if value.get("rows") else None)
-    if is_sweep(path) or is_training(path) or is_wandb(path):
+    if is_sweep(path) or RunFolder(path).is_training or is_wandb(path):
         kept = json.loads(json.dumps(kept_of([path], spec), default=str))  # what a report would have kept, in the same types
         return Side(str(path), read_record(kept, str(path)), None)
     if (path / RUN_MARKER).is_file():

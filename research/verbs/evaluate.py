@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from research.data.formats import check_run, read_run
+from research.data.rankings import check_run, read_run
 from research.data.rows import BadRows
 from research.data.sources import check_relevant, check_split, load
 from research.errors import UserError

@@ -3,12 +3,9 @@
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from research.errors import UserError
-
-if TYPE_CHECKING:
-    from research.retrieval.terms import Terms
+from research.retrieval.terms import Terms
 
 MIN_LENGTH = 4  # tokens: less leaves no room for a text between the special tokens
 INDEX_BOUNDS = {
@@ -120,9 +117,7 @@ def check_bm25(args: argparse.Namespace) -> None:
     bm25_terms(args).check()
 
 
-def bm25_terms(args: argparse.Namespace) -> "Terms":
-    from research.retrieval.terms import Terms
-
+def bm25_terms(args: argparse.Namespace) -> Terms:
     return Terms(args.bm25_tokenizer, args.bm25_stemmer, args.bm25_stopwords)
 
 

@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
     say(f"{args.data} {args.split}: {len(data.queries):,} queries, {len(data.corpus):,} documents")
 
     # torch takes seconds to import: only once the command and its data are known to be right
+    from research.retrieval.options import Options
     from research.retrieval.run import Measure, Retrieval, retrieve
-    from research.retrieval.stages import Options
 
     facts = {"verb": "retrieve", "source": args.data, "split": args.split, "data": data.fingerprint}
     unscorable = scores.report_unscorable(data.qrels, args.mean)

@@ -84,17 +84,17 @@ FAULTS = [
     ),
     Fault(
         "validation searches in bf16",
-        "retrieval/index.py",
+        "retrieval/exact.py",
         ", torch.autocast(device.type, enabled=False):",
         ":",
         "tests/unit/test_index.py::test_exact_search_is_float32_under_autocast",
     ),
     Fault(
         "a small set's first items again and again",
-        "data/training.py",
+        "data/rows.py",
         "count = min(count, len(items))",
         "pass",
-        "tests/unit/test_training_data.py::test_spread_repeats_nothing",
+        "tests/unit/test_training_data.py::test_evenly_spaced_items_repeat_nothing",
     ),
     Fault(
         "reshape by batch size on a partial batch",
@@ -224,7 +224,7 @@ FAULTS = [
     ),
     Fault(
         "padding believed to be unseen",
-        "retrieval/generate.py",
+        "models/generate.py",
         "return float((alone - beside).abs().max()) <= limit",
         "return True",
         "tests/integration/test_windows.py::test_answers_under_a_prefix_are_those_of_one_at_a_time",
@@ -266,7 +266,7 @@ FAULTS = [
     ),
     Fault(
         "resumed at the epoch's first batch",
-        "data/training.py",
+        "data/base.py",
         "self.place = state_dict or None",
         "self.place = None",
         f"{RESUME}::test_resumed_at_awkward_steps_equals_straight",
@@ -483,7 +483,7 @@ FAULTS = [
     ),
     Fault(
         "devices that make another point",
-        "runs/identity.py",
+        "runs/spelling.py",
         '"devices": 1, ',
         "",
         "tests/unit/test_identity.py::test_devices_at_an_equal_global_batch_are_one_point",
@@ -494,9 +494,9 @@ FAULTS = [
     ),
     Fault(
         "the data's order of another seed",
-        "data/training.py",
-        "data.batch_size,\n        data.seed,",
-        "data.batch_size,\n        0,",
+        "data/base.py",
+        "self.batch_size,\n            self.seed,",
+        "self.batch_size,\n            0,",
         ASKED,
     ),
     Fault(

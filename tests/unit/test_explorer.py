@@ -7,9 +7,10 @@ import pytest
 
 from research.report import explorer as explorers
 from research.report import outputs as kept
-from research.report.entries import Entry, Shown, curves_of
+from research.report.entries import Entry, Shown
 from research.report.explorer import data, explorer, thin
 from research.report.outputs import outputs
+from research.runs.curves import curves_of
 
 
 def entry(name: str, **fields) -> Entry:

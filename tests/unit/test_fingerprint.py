@@ -85,7 +85,7 @@ def test_what_computes_nothing_leaves_every_training_fresh(states, file, edit):
         ("losses/language.py", {"sft", "dpo"}),
         ("training/dpo.py", {"dpo"}),
         ("data/candidates.py", {"cross_encoder"}),
-        ("data/instructions.py", {"sft", "dpo"}),
+        ("data/instructions.py", {"sft"}),
         ("training/optimisation.py", {*TRAINERS}),
         ("types.py", {*TRAINERS}),
     ],

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from research.models.causal_lm import CausalLM
 from research.progress import bar
@@ -42,7 +42,7 @@ class Answer(NamedTuple):
 
 @torch.inference_mode()
 def generate(model: CausalLM, prompts: list[list[int]], decoding: Decoding, batch_size: int = BATCH) -> list[Answer]:
-    """One answer a prompt.
+    """Generate one answer a prompt.
 
     Prompts of similar length are generated together, padded on the left; virtual tokens stand where each method was
     trained with them, and positions are counted from the mask: an answer does not depend on its neighbours. Where a model is
@@ -77,7 +77,7 @@ def generate(model: CausalLM, prompts: list[list[int]], decoding: Decoding, batc
             inputs, before = prompt_inputs(model, [prompts[i] for i in some])
             if decoding.temperature:
                 torch.manual_seed(decoding.seed * 1_000_003 + some[0])
-            with _instead(model.base, settings):
+            with _same_decoding(model.base, settings):
                 out = model.base.generate(**inputs, generation_config=settings)
             for i, row in zip(some, out.tolist(), strict=True):
                 answers[i] = _answer(row[before:], tokenizer, ends)
@@ -87,7 +87,7 @@ def generate(model: CausalLM, prompts: list[list[int]], decoding: Decoding, batc
 
 @torch.inference_mode()
 def padding_is_exact(model: CausalLM, prompts: list[list[int]], new: int) -> bool:
-    """Whether the shortest prompt has the hidden states beside the longest that it has alone.
+    """Test whether the shortest prompt has the hidden states beside the longest that it has alone.
 
     Under a prefix they are asked with as many more tokens as will come: a window may hold all of it at first. And in half
     precision a prefix that is partly lost is not told from rounding: there it is taken for lost.
@@ -121,7 +121,7 @@ def _states(model: CausalLM, prompts: list[list[int]]) -> torch.Tensor:
 
 
 def prompt_inputs(model: CausalLM, prompts: list[list[int]]) -> tuple[dict, int]:
-    """What transformers' generate takes for prompts behind the model's virtual tokens.
+    """Build what transformers' generate takes for prompts behind the model's virtual tokens.
 
     Returns:
         its arguments, and how many tokens its rows begin with before the new ones.
@@ -145,34 +145,34 @@ def prompt_inputs(model: CausalLM, prompts: list[list[int]]) -> tuple[dict, int]
             "past_key_values": model.transformer.get_prompt(rows),
         }, count + longest
     # padding, then virtual tokens, then the text: between the latter two it would move the text's positions
-    words = model.base.get_input_embeddings()(ids)
-    virtual = model.transformer.get_prompt(rows).to(words.dtype)  # (B, n, H)
-    embedded, wide = words.new_zeros(rows, count + longest, words.shape[2]), mask.new_zeros(rows, count + longest)
+    text = model.base.get_input_embeddings()(ids)  # (B, T, H)
+    virtual = model.transformer.get_prompt(rows).to(text.dtype)  # (B, n, H)
+    embedded, wide = text.new_zeros(rows, count + longest, text.shape[2]), mask.new_zeros(rows, count + longest)
     for row, prompt in enumerate(prompts):
         padding = longest - len(prompt)
-        embedded[row, padding:] = torch.cat([virtual[row], words[row, padding:]])
+        embedded[row, padding:] = torch.cat([virtual[row], text[row, padding:]])
         wide[row, padding:] = 1
     return {"inputs_embeds": embedded, "attention_mask": wide}, 0
 
 
 def _ends(model: CausalLM) -> list[int]:
     """Tokens that end an answer: the tokenizer's, and those that the model's own settings name (an end of turn, say)."""
-    own = model.base.generation_config.eos_token_id
-    own = own if isinstance(own, list) else [] if own is None else [own]
-    ends = {*own, model.tokenizer.eos_token_id} - {None}
+    named = model.base.generation_config.eos_token_id
+    named = named if isinstance(named, list) else [] if named is None else [named]
+    ends = {*named, model.tokenizer.eos_token_id} - {None}
     return sorted(ends)
 
 
 @contextlib.contextmanager
-def _instead(base, settings: GenerationConfig) -> Iterator[None]:
+def _same_decoding(base: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
     """Without the model's own penalties and temperatures: decoding is the same for every model."""
-    kept, base.generation_config = base.generation_config, settings
+    before, base.generation_config = base.generation_config, settings
     try:
         yield
     finally:
-        base.generation_config = kept
+        base.generation_config = before
 
 
-def _answer(row: list[int], tokenizer, ends: list[int]) -> Answer:
+def _answer(row: list[int], tokenizer: PreTrainedTokenizerBase, ends: list[int]) -> Answer:
     end = next((i for i, token in enumerate(row) if token in ends), len(row))
     return Answer(tokenizer.decode(row[:end], skip_special_tokens=True).strip(), end, end < len(row))

@@ -1,8 +1,9 @@
 """Model cards: what a model is, how it is loaded, what it was trained on, and what it measured."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
+from huggingface_hub import ModelCardData
 
 LOADING = {
     "adapter": "from peft import AutoPeftModelForCausalLM\n\nmodel = AutoPeftModelForCausalLM.from_pretrained({name!r})",
@@ -23,8 +24,16 @@ TAGS = {
 }
 
 
-def model_card(kind: str, name: str, base: str | None, run: dict[str, Any]) -> str:
-    """Markdown with the hub's header.
+class RunFacts(TypedDict, total=False):
+    """What the run folder around a model says, file by file."""
+
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+def model_card(kind: str, name: str, base: str | None, run: RunFacts) -> str:
+    """Write the card of a model folder: Markdown with the hub's header.
 
     Args:
         kind: adapter | causal-lm | sentence-transformers | two-towers | cross-encoder | transformers.
@@ -35,17 +44,18 @@ def model_card(kind: str, name: str, base: str | None, run: dict[str, Any]) -> s
     config = run.get("config") or {}
     module = (config.get("model") or {}).get("init_args", {})
     base = base or module.get("model")
-    header: dict[str, Any] = {"library_name": LIBRARIES.get(kind, "sentence-transformers")}
-    if base is not None and not str(base).startswith(("pkg:", "random:", "/", "./", "../")):
-        header["base_model"] = str(base).partition("@")[0]
-    header["tags"] = ["tandem"]
-    if kind in TAGS:
-        header["pipeline_tag"] = TAGS[kind]
-    parts = [f"---\n{yaml.safe_dump(header, sort_keys=False)}---", f"# {name}"]
+    on_hub = base is not None and not str(base).startswith(("pkg:", "random:", "/", "./", "../"))
+    header = ModelCardData(
+        base_model=str(base).partition("@")[0] if on_hub else None,
+        library_name=LIBRARIES.get(kind, "sentence-transformers"),
+        pipeline_tag=TAGS.get(kind),
+        tags=["tandem"],
+    )
+    parts = [f"---\n{header}\n---", f"# {name}"]
     if base is not None:
         parts.append(f"Trained from `{base}`.")
     parts.append(f"```python\n{LOADING[kind].format(name=name)}\n```")
-    if kind == "adapter" and "base_model" not in header:
+    if kind == "adapter" and not on_hub:
         parts.append(
             "`adapter_config.json` names the base by a folder of the machine that exported it: elsewhere, load the "
             "base yourself and put the adapter on it with `PeftModel.from_pretrained(base, ...)`."
@@ -69,10 +79,10 @@ def _data(config: dict) -> str:
 
 
 def _metrics(metrics: dict) -> str:
-    found, before = metrics.get("metrics") or {}, metrics.get("untrained") or {}
-    if not found:
+    after, before = metrics.get("metrics") or {}, metrics.get("untrained") or {}
+    if not after:
         return ""
-    rows = [f"| {name} | {_number(before.get(name))} | {_number(value)} |" for name, value in found.items()]
+    rows = [f"| {name} | {_number(before.get(name))} | {_number(value)} |" for name, value in after.items()]
     return "\n".join(
         [
             "## On the validation data",

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from research.errors import UserError, suggest
 from research.progress import say
-from research.report.wandb_log import STEPS, is_number
-from research.report.wandb_runs import API, Known
+from research.runs.wandb.log import STEPS, is_number
+from research.runs.wandb.source import API, WandbRun
 from research.runs.wandb_service import leave_in_time
 
 Result = TypeVar("Result")
@@ -31,7 +31,7 @@ STATES = {
 """W&B's states as ours. A crashed run sent no heartbeat any more: its machine or process was ended."""
 
 
-def read_api(source: str) -> list[Known]:
+def read_api(source: str) -> list[WandbRun]:
     """
     Args:
         source: wandb:ENTITY/PROJECT[/SWEEP_OR_GROUP].
@@ -95,7 +95,7 @@ def _connected(source: str) -> Any:
         leave_in_time()
 
 
-def _known(run: Any, sweep: dict[str, Any], histories: "Histories") -> Known:
+def _known(run: Any, sweep: dict[str, Any], histories: "Histories") -> WandbRun:
     state, error = STATES.get(run.state, "half-written"), ""
     if state != "done":
         error = f"W&B has it as {run.state}"
@@ -104,7 +104,7 @@ def _known(run: Any, sweep: dict[str, Any], histories: "Histories") -> Known:
         state, error = "pruned", ""
     metric = sweep.get("metric") if isinstance(sweep.get("metric"), dict) else {}
     attributes = run._attrs
-    return Known(
+    return WandbRun(
         run.id,
         run.name or "",
         Path(API + "/".join(run.path)),

@@ -1,11 +1,14 @@
 """Configurations and points of sweeps → options by dotted name, as a user types them."""
 
+import json
 from typing import Any
 
-from research.report.printable import printable
+from research.runs.printable import printable
+from research.runs.spelling import HOW
 
-NO_FACTORS = ("out", "wandb", "save_every", "monitor", "data.workers", "trainer.default_root_dir", "trainer.logger")
-"""Options that say how or where, not what is computed."""
+NO_FACTORS = {*(name.replace(".init_args", "") for name in HOW), "monitor", "trainer.default_root_dir", "trainer.logger"}
+"""Options that say how or where, not what is computed: those that are no part of a point id, and what a run is judged by."""
+SEED = "seed_everything"
 ADAPTER = "model.adapter"
 
 
@@ -63,3 +66,14 @@ def options_of(values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         found |= flat({name: value}) if isinstance(value, dict) else {printable(name): _writable(value)}
     return found
+
+
+def as_key(value: Any) -> str:
+    """Equal for equal values: W&B's server gives a 1.0 of a configuration back as 1."""
+    return json.dumps(_whole(value), sort_keys=True, default=str)
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return [_whole(one) for one in value] if isinstance(value, list) else value

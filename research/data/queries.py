@@ -1,22 +1,16 @@
-"""What both retrieval trainers read: training queries with their documents, the collections to validate on, the loader."""
+"""What both retrieval trainers read: training queries with their documents, and the collections to validate on."""
 
 import abc
 import math
 import random
-import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import lightning as L
-import torch
-from torch.utils.data import DataLoader
-
+from research.data.base import BaseDataModule
 from research.data.equality import Copies, known_relevant
 from research.data.folds import assign_folds, fold_of, parse_fold
 from research.data.hub import is_collection
-from research.data.rows import SKIPPING_IN_TRAINING, BadRows
-from research.data.sampler import StatefulBatchSampler
+from research.data.rows import SKIPPING_IN_TRAINING, BadRows, evenly_spaced
 from research.data.shapes.columns import Columns
 from research.data.shapes.reading import read_training
 from research.data.sources import check_relevant, load, positives_of
@@ -113,9 +107,7 @@ def load_training(
             fingerprint = hash_json([fingerprint, "folds of queries that share documents"])  # other queries than once
         queries = [query for query in queries if assigned[query.query_id] != fold]
     if limit is not None:
-        if limit < 1:
-            raise UserError(f"limit={limit}; expected 1 training query or more. Leave it out to take all.")
-        queries = spread(queries, limit)
+        queries = evenly_spaced(queries, limit)
     if not queries:
         raise UserError(f"{train} leaves no training query; expected one or more. Name another split, or a smaller fold.")
     return queries, corpus, fingerprint
@@ -180,119 +172,6 @@ def load_validation(source: str, split: str, documents: int | None, skip_bad_row
     return data._replace(corpus={doc: text for doc, text in data.corpus.items() if doc in kept})
 
 
-class ResumableData(L.LightningDataModule):
-    """A DataModule whose place in its data is in the checkpoint; validation and test are one batch, the name of what the
-    module evaluates as a whole.
-
-    Attributes:
-        collections: name ("val", "test") → what is evaluated.
-        sampler: of the running epoch; says the place.
-        place: where a resumed training begins.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.collections: dict[str, Any] = {}
-        self.sampler: StatefulBatchSampler | None = None
-        self.place: dict | None = None
-
-    def check_batches(self, world_size: int) -> None:
-        """Refuse a batch that is larger than the data, before anything is written.
-
-        Raises:
-            UserError: as the sampler does.
-        """
-        StatefulBatchSampler(len(self.dataset), self.batch_size, 0, world_size=world_size, drop_last=self.drop_last)
-
-    def val_dataloader(self) -> list[str]:
-        return ["val"] if "val" in self.collections else []
-
-    def test_dataloader(self) -> list[str]:
-        if "test" not in self.collections:
-            self.collections["test"] = self.load_test()
-        return ["test"]
-
-    @abc.abstractmethod
-    def load_test(self) -> Any:
-        """What `research test` measures on.
-
-        Raises:
-            UserError: none is named.
-        """
-
-    def state_dict(self) -> dict:
-        return self.sampler.state_dict() if self.sampler else {}
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        self.place = state_dict or None
-
-
-def training_loader(data: ResumableData, collate: Callable[[list], Any]) -> DataLoader:
-    """The loader of a DataModule's dataset, from its place on; the new sampler, which says where that is, becomes its own.
-
-    A generator of its own leaves the global ones alone.
-    """
-    trainer = data.trainer
-    data.sampler = StatefulBatchSampler(
-        len(data.dataset),
-        data.batch_size,
-        data.seed,
-        global_rank=trainer.global_rank,
-        world_size=trainer.world_size,
-        drop_last=data.drop_last,
-    )
-    if data.place is not None:
-        data.sampler.load_state_dict(data.place)
-    # fork: the dataset and the tokenizer are shared with the workers, not copied through a pipe; they outlive an epoch, since
-    # each start of them costs a part of a second
-    return DataLoader(
-        data.dataset,
-        batch_sampler=data.sampler,
-        collate_fn=collate,
-        num_workers=data.workers,
-        generator=torch.Generator(),
-        multiprocessing_context="fork" if data.workers else None,
-        worker_init_fn=ignore_signals,
-        persistent_workers=data.workers > 0,
-    )
-
-
-def ignore_signals(_worker: int) -> None:
-    """A cluster signals every process of a job: workers outlive it, so that the step can end and be saved."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def count_shared(queries: list[TrainingQuery], collections: dict[str, Collection]) -> dict[str, int]:
-    """How many queries of each collection are trained on too, said where there are any: its numbers are too high then."""
-    texts = {query.text for query in queries}
-    shared = {f"{name}_trained": sum(text in texts for text in data.queries.values()) for name, data in collections.items()}
-    for name, data in collections.items():
-        if count := shared[f"{name}_trained"]:
-            say(
-                f"warning: {count:,} of the {len(data.queries):,} queries of {data.source} split {data.split!r} ({name}) are "
-                "trained on too; its numbers are too high"
-            )
-    return {name: count for name, count in shared.items() if count}
-
-
-def spread(items: list, count: int) -> list:
-    """`count` of the items (all, where there are fewer), evenly over their order."""
-    count = min(count, len(items))
-    return [items[i * len(items) // count] for i in range(count)]
-
-
-def check_counts(**values: tuple[int, int]) -> None:
-    """name=(value, least).
-
-    Raises:
-        UserError: a value below its least.
-    """
-    for name, (value, least) in values.items():
-        if value < least:
-            raise UserError(f"{name}={value}; expected {least} or more. Correct it in the configuration.")
-
-
 def _from_collection(data: Collection) -> list[TrainingQuery]:
     """Queries with the relevant documents that the corpus has, and that have a text."""
     positives = positives_of(data)
@@ -335,3 +214,36 @@ def _add(corpus: dict[str, Document], row: Triplets, source: str) -> None:
                 f"{source}: document {doc_id!r} has another text in query {row.query_id!r} than before; expected "
                 "one text an id. Give different texts different ids."
             )
+
+
+class RetrievalData(BaseDataModule):
+    """What the DataModules of both retrieval trainers have in common.
+
+    Attributes:
+        queries: that are trained on.
+        test_split: for `research test`.
+    """
+
+    queries: list[TrainingQuery]
+    test_split: str | None
+
+    @abc.abstractmethod
+    def load(self, name: str, split: str) -> Collection:
+        """The collection "val" or "test"."""
+
+    def load_test(self) -> Collection:
+        if self.test_split is None:
+            raise UserError("test_split is null; expected a split to test on. Name one: --data.test_split test.")
+        return self.load("test", self.test_split)
+
+    def count_shared(self, collections: dict[str, Collection]) -> dict[str, int]:
+        """How many queries of each collection are trained on too, said where there are any: its numbers are too high then."""
+        trained = {query.text for query in self.queries}
+        counts = {name: sum(text in trained for text in data.queries.values()) for name, data in collections.items()}
+        for name, data in collections.items():
+            if counts[name]:
+                say(
+                    f"warning: {counts[name]:,} of the {len(data.queries):,} queries of {data.source} split {data.split!r} "
+                    f"({name}) are trained on too; its numbers are too high"
+                )
+        return {f"{name}_trained": count for name, count in counts.items() if count}
