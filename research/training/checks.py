@@ -89,6 +89,11 @@ def check_nulls(section: str, config: jsonargparse.Namespace) -> None:
     Raises:
         UserError: such a null.
     """
-    for name, kind in get_type_hints(imported(config.class_path).__init__).items():
-        if name in config.init_args and config.init_args[name] is None and kind is not Any and type(None) not in get_args(kind):
+    options = config.get("init_args") or {}
+    try:
+        kinds = get_type_hints(imported(config.class_path).__init__)
+    except NameError:  # a class of the user's, with names that are imported for type checkers alone
+        return
+    for name, kind in kinds.items():
+        if name in options and options[name] is None and kind is not Any and type(None) not in get_args(kind):
             raise UserError(f"{section}.{name}=null; expected a value. Correct it, or leave it out to take the default.")
