@@ -25,7 +25,8 @@ STAGES = {
     "read": ["research.runs.table.read_runs"],
     "group": ["research.report.factors.factors", "research.report.groups.study"],
     "tables": [
-        f"research.report.study_sheets.{name}" for name in ("results", "grid", "by_factor", "matched", "every_run", "finding")
+        "research.report.factor_sheets.by_factor",
+        *(f"research.report.study_sheets.{name}" for name in ("results", "grid", "matched", "every_run", "finding")),
     ],
     "figures": ["research.report.plots.figures", "research.report.render.svg", "research.report.render.write_figures"],
     "curves": ["research.report.training.read_training"],

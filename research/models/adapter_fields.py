@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import peft
+
 from research.errors import UserError
 from research.progress import say
 
@@ -130,14 +132,12 @@ def check_loftq(arguments: Any) -> None:
     Raises:
         UserError: something else than the defaults.
     """
-    import peft
-
     value = arguments.get("loftq_config") if arguments else None
     if value and dict(vars(value) if not isinstance(value, dict) else value) != dataclasses.asdict(peft.LoftQConfig()):
         raise UserError(f"adapter.loftq_config={value}: LoftQ {WHY['loftq']}; expected it at PEFT's default. Leave it out.")
 
 
-def check_fields(config: Any, base: Iterable[str] = ()) -> None:
+def check_fields(config: peft.PeftConfig, base: Iterable[str] = ()) -> None:
     """What can be said of the fields before a model is there.
 
     Args:
@@ -183,7 +183,7 @@ def check_fields(config: Any, base: Iterable[str] = ()) -> None:
         )
 
 
-def _check_about(config: Any, base: set[str]) -> None:
+def _check_about(config: peft.PeftConfig, base: set[str]) -> None:
     if config.inference_mode:
         raise UserError("adapter.inference_mode=true: nothing of the adapter would be trained; expected false. Leave it out.")
     if config.revision is not None:
@@ -198,7 +198,7 @@ def _check_about(config: Any, base: set[str]) -> None:
         )
 
 
-def _check_lora_fields(config: Any) -> None:
+def _check_lora_fields(config: peft.PeftConfig) -> None:
     init = config.init_lora_weights
     if init not in INITS:
         why = next((text for name, text in WHY.items() if name in str(init)), "is not known here")

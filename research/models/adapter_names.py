@@ -3,15 +3,17 @@
 import copy
 import re
 from collections.abc import Iterable
-from typing import Any
 
+import peft
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils.other import _prepare_prompt_learning_config
 from torch import nn
 
 from research.errors import UserError, suggest
 from research.models.adapter_fields import OF_THE_MODEL, compiled
 
 
-def check_names(config: Any, model: nn.Module) -> Any:
+def check_names(config: peft.PeftConfig, model: nn.Module) -> peft.PeftConfig:
     """A copy of the configuration for this model, a single module's name as a list of it; every name in it is one of the model.
 
     Args:
@@ -61,14 +63,11 @@ def check_names(config: Any, model: nn.Module) -> Any:
     return config
 
 
-def _check_facts(config: Any, model: nn.Module) -> None:
+def _check_facts(config: peft.PeftConfig, model: nn.Module) -> None:
     """
     Raises:
         UserError: a number of the model's, given otherwise than PEFT reads it from the model.
     """
-    from peft.tuners.tuners_utils import BaseTuner
-    from peft.utils.other import _prepare_prompt_learning_config
-
     given = {name: value for name in OF_THE_MODEL if (value := getattr(config, name)) is not None}
     own = copy.deepcopy(config)
     for name in given:
@@ -82,7 +81,7 @@ def _check_facts(config: Any, model: nn.Module) -> None:
             raise UserError(f"adapter.{name}={value}; expected {getattr(own, name)}, the model's own. Leave it out.")
 
 
-def check_patterns(config: Any, model: nn.Module) -> None:
+def check_patterns(config: peft.PeftConfig, model: nn.Module) -> None:
     """
     Args:
         config: as the user gave it: PEFT adds ranks of its own for experts.
@@ -91,8 +90,6 @@ def check_patterns(config: Any, model: nn.Module) -> None:
     Raises:
         UserError: a key of rank_pattern or alpha_pattern that no adapted module has.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     adapted = {
         f"{name}.{getattr(module, 'parameter_name', '')}".rstrip(".").replace(".base_layer", "")
         for name, module in model.named_modules()

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import safe_open
 from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -38,6 +38,7 @@ SAVED = {
     "requirements",
 }
 HARMLESS = ("Default prompt name", "Converting", "No sentence-transformers", "This model was loaded in")
+Stack = TypeVar("Stack", SentenceTransformer, CrossEncoder)
 
 
 def open_encoder(folder: Path, precision: str) -> SentenceTransformer:
@@ -197,7 +198,7 @@ def _check_base(folder: Path, model: PreTrainedModel, new_head: bool) -> None:
     check_weights(base, SimpleNamespace(base_model_prefix=model.base_model_prefix), info, new_head)
 
 
-def _finished(stack: Any, folder: Path, precision: str, loaded: list[tuple[PreTrainedModel, dict]]) -> Any:
+def _finished(stack: Stack, folder: Path, precision: str, loaded: list[tuple[PreTrainedModel, dict]]) -> Stack:
     absorb(stack, folder)
     if precision != "fp32":  # the library casts what lies at the top, where the first module has that precision
         inner = {id(module) for transformer in transformers_of(stack) for module in transformer.model.modules()}

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import peft
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -136,8 +137,6 @@ def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable
     Raises:
         UserError: it is damaged, or does not fit the model.
     """
-    import peft
-
     check_weights(folder)
     try:
         with heard(f"the adapter in {folder}"):
@@ -206,8 +205,6 @@ def take_saved(model: CausalLM, folder: Path) -> None:
     Raises:
         UserError: it is damaged, or of another shape.
     """
-    import peft
-
     try:
         found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / ADAPTER_WEIGHTS))
         if found.unexpected_keys:

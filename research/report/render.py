@@ -5,8 +5,8 @@ import json
 import re
 from pathlib import Path
 
-from research.report.latex import slug
 from research.report.plots import Figure
+from research.report.sheets import slug
 from research.runs.files import atomic_write
 from research.runs.printable import printed
 

@@ -207,6 +207,9 @@ def _checked(path: Path, value: Any) -> dict[str, Any]:
     monitor = result.get("monitor")
     if not isinstance(monitor, str | None):
         raise _wrong(path, "monitor", monitor, "a metric, such as val/loss")
+    for name, side in _mapping(path, "directions", result.get("directions"), "metrics with lower or higher").items():
+        if side not in ("lower", "higher"):
+            raise _wrong(path, f"directions.{name}", side, "lower or higher")
     return result
 
 

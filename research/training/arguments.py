@@ -13,7 +13,7 @@ import yaml
 from research.errors import UserError, suggest
 from research.runs.layout import CONFIG
 
-TOP = ("config", "out", "monitor", "save_every", "wandb", "json", "seed_everything", "model", "data", "trainer")
+TOP = ("config", "out", "monitor", "mode", "save_every", "wandb", "json", "seed_everything", "model", "data", "trainer")
 """Names of a configuration's top level."""
 HELP = ("-h", "--help")
 

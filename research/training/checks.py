@@ -4,10 +4,10 @@ import re
 from typing import Any, get_args, get_type_hints
 
 import jsonargparse
-import lightning as L
 
 from research.errors import UserError
 from research.runs.defaults import imported
+from research.training.monitor import SIDES
 from research.training.normal_form import listed
 from research.training.supported import check_named
 
@@ -26,6 +26,8 @@ def check_values(config: jsonargparse.Namespace) -> None:
         raise UserError(f"--out: {config.out!r} is empty; expected a path, for example ./out")
     if config.wandb not in ("auto", "online", "offline", "disabled"):
         raise UserError(f"wandb={config.wandb!r}; expected auto, online, offline or disabled. Correct it.")
+    if config.mode not in (None, *SIDES):
+        raise UserError(f"mode={config.mode!r}; expected min or max, which value of the monitor is the best. Correct it.")
     if config.save_every < 1:
         raise UserError(f"save_every={config.save_every}; expected 1 step or more. Correct it.")
     if not 0 <= config.seed_everything < 2**32:
@@ -64,22 +66,6 @@ def check_classes(config: jsonargparse.Namespace) -> None:
         raise UserError(
             f"data.class_path={config.data.class_path} does not give what {config.model.class_path} reads; "
             f"expected a DataModule of {reads.__name__}. configs/ has one."
-        )
-
-
-def check_monitor(config: jsonargparse.Namespace, module: L.LightningModule, data: L.LightningDataModule) -> None:
-    """Refuse a training whose best model nothing would tell.
-
-    Raises:
-        UserError: nothing is measured, or not what makes the best model.
-    """
-    if not module.metrics:
-        raise UserError("model.metrics is empty; expected one or more, for example mrr@10. Name one.")
-    known = [f"val/{name}" for name in module.metrics]
-    if config.monitor not in known and "val" in data.collections:
-        raise UserError(
-            f"monitor={config.monitor!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
-            "add it to model.metrics."
         )
 
 

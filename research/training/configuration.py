@@ -21,6 +21,7 @@ from research.runs.layout import CONFIG, MARKER
 from research.runs.reading import read_json
 from research.training.arguments import HELP, TOP
 from research.training.checks import check_nulls, check_values
+from research.training.monitor import says_more
 from research.training.normal_form import as_written, take_enum_defaults, take_normal_form, text_last
 from research.training.parser_errors import REPLACED, explained
 
@@ -73,7 +74,8 @@ def read(args: argparse.Namespace) -> tuple[jsonargparse.Namespace, dict]:
     check_values(config)
     take_enum_defaults(config.trainer)
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))  # it was validated just now
-    return config, {name: value for name, value in values.items() if name not in ("config", "json")}
+    unsaid = () if says_more(config, imported(config.model.class_path)) else ("mode",)
+    return config, {name: value for name, value in values.items() if name not in ("config", "json", *unsaid)}
 
 
 def _run_folder(argv: list[str]) -> Path | None:
@@ -116,6 +118,7 @@ def _parser(prog: str) -> jsonargparse.ArgumentParser:
     parser.add_argument("-c", "--config", action="config", help="configuration, or an overlay on the one before")
     parser.add_argument("--out", type=str, required=True, help="the run folder")
     parser.add_argument("--monitor", type=str, default="val/mrr@10", help="the best value of this metric makes model/")
+    parser.add_argument("--mode", type=str | None, help="min | max: which value of a monitor of your own is the best")
     parser.add_argument("--save_every", type=int, default=200, help="steps between checkpoints, beside those at validation")
     parser.add_argument("--wandb", type=str, default="auto", help="auto | online | offline | disabled")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")

@@ -9,12 +9,11 @@ import lightning as L
 
 from research.progress import say
 from research.runs.layout import CONFIG
+from research.training.base import TrainingModule
 from research.training.invariants import Difference
 
 
-def say_what(
-    config: jsonargparse.Namespace, module: L.LightningModule, data: L.LightningDataModule, trainer: L.Trainer
-) -> None:
+def say_what(config: jsonargparse.Namespace, module: TrainingModule, data: L.LightningDataModule, trainer: L.Trainer) -> None:
     """Say what is about to be trained, on which data and devices."""
     facts = data.describe()
     counts = ", ".join(f"{value:,} {name}" for name, value in facts.items() if isinstance(value, int))

@@ -18,6 +18,8 @@ from research.runs.disk import write_errors
 from research.runs.files import atomic_write, replace_folder, strict
 from research.runs.layout import CURVES, MODEL
 from research.runs.writers import write_metrics
+from research.training.base import TrainingModule
+from research.types import Direction
 
 
 class Curves(Logger):
@@ -152,7 +154,7 @@ class BestModel(L.Callback):
             if self.best is None or self._worth(values[name]) > self._worth(self.best["metrics"][name]):
                 self.best = {"step": trainer.global_step, "metrics": values}
                 if trainer.is_global_zero:
-                    self._keep(module, None, self._facts(trainer.global_step, module))
+                    self._keep(module, None, self._facts(trainer.global_step, module, measured=True))
             elif self.pending is not None:
                 self._keep(module, *self.pending)
 
@@ -201,7 +203,7 @@ class BestModel(L.Callback):
         if not trainer.is_global_zero:
             return
         if self.best is None:
-            self._write(module, None, self._facts(trainer.global_step, None))
+            self._write(module, None, self._facts(trainer.global_step, module, measured=False))
         elif self.pending is not None:
             self._write(module, *self.pending)
             self.pending = None
@@ -232,16 +234,23 @@ class BestModel(L.Callback):
             if now:
                 module.load_state_dict(now)
 
-    def _facts(self, step: int, module: L.LightningModule | None) -> dict:
+    def _directions(self, kind: type[TrainingModule]) -> dict[str, Direction]:
+        """Metric → better side, for the reports of this run; without metrics that have none."""
+        monitored = {self.monitor.removeprefix("val/"): "lower" if self.sign < 0 else "higher"}
+        sides = {name: monitored.get(name) or kind.better(name) for name in (self.best or {}).get("metrics", {})}
+        return {name: side for name, side in sides.items() if side is not None}
+
+    def _facts(self, step: int, module: L.LightningModule, measured: bool) -> dict:
         facts = {
             "kind": "fit",
             "monitor": self.monitor,
             "step": step,
             "metrics": (self.best or {}).get("metrics", {}),
+            "directions": self._directions(type(module)),
             "untrained": self.first,
-            "per_query": module and module.per_query,
+            "per_query": module.per_query if measured else None,
         }
-        answers = getattr(module, "answers", None)
+        answers = getattr(module, "answers", None) if measured else None
         return facts if answers is None else facts | {"answers": answers}
 
 

@@ -26,11 +26,13 @@ from research.runs.state import stale_reason
 from research.runs.writers import write_metrics
 from research.training import configuration
 from research.training.arguments import HELP
-from research.training.checks import check_classes, check_monitor
+from research.training.base import TrainingModule
+from research.training.checks import check_classes
 from research.training.console import print_result, say_broken, say_what
 from research.training.curves import BestModel, Curves
 from research.training.invariants import Broken, Invariants
 from research.training.library_errors import lightning_errors, peft_errors
+from research.training.monitor import check_monitor, directions_of
 from research.training.pruning import Pruning
 from research.training.resume import Resume, last_checkpoint
 from research.training.room import bytes_needed
@@ -46,12 +48,11 @@ Watchers = Callable[[Path], list[L.Callback]]
 
 
 @configuration.own_names()
-def fit(args: argparse.Namespace, is_lower: Callable[[str], bool], watchers: Watchers = lambda out: []) -> int:
+def fit(args: argparse.Namespace, watchers: Watchers = lambda out: []) -> int:
     """Train what a configuration says, or resume it; the exit code.
 
     Args:
         args: as arguments.parse gives them.
-        is_lower: whether lower values of a metric are better.
         watchers: of this training.
     """
     if {*HELP} & {*args.argv}:
@@ -61,7 +62,7 @@ def fit(args: argparse.Namespace, is_lower: Callable[[str], bool], watchers: Wat
     with restored_process():
         try:
             config, resolved = configuration.read(args)
-            return _fit(args, config, resolved, is_lower, watchers)
+            return _fit(args, config, resolved, watchers)
         except Stopped as stopped:
             begun = config is not None and is_first_process()
             return end_of(stopped, last_checkpoint(Path(config.out)) if begun else None)
@@ -77,7 +78,7 @@ def test(args: argparse.Namespace) -> int:
     return _measure(args, "test")
 
 
-def build(config: jsonargparse.Namespace) -> tuple[L.LightningModule, L.LightningDataModule]:
+def build(config: jsonargparse.Namespace) -> tuple[TrainingModule, L.LightningDataModule]:
     """Model and data, each refused before anything is written; the model's initialisation has a seed of its own.
 
     Raises:
@@ -108,13 +109,7 @@ def _instance(section: jsonargparse.Namespace) -> L.LightningModule | L.Lightnin
 # ---- fit ------------------------------------------------------------------------------------------------------------
 
 
-def _fit(
-    args: argparse.Namespace,
-    config: jsonargparse.Namespace,
-    resolved: dict,
-    is_lower: Callable[[str], bool],
-    watchers: Watchers,
-) -> int:
+def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dict, watchers: Watchers) -> int:
     module = data = None
     if PLACE in config.out:  # a point of a sweep: its folder is named by what it computes
         module, data = build(config)
@@ -128,13 +123,13 @@ def _fit(
     if module is None:
         module, data = build(config)
     point = _point(ids_of(resolved, module.base_hash, data.describe()))
-    lower = is_lower(config.monitor)
+    directions = directions_of(config, module)
+    lower = directions[config.monitor] == "lower"
     curves, best = Curves(out), BestModel(out, config.monitor, lower)
     invariants, resume = Invariants(resolved), Resume(out, config.save_every)
     resume.file.hold = lambda: best.pending is not None
     trainer = make_trainer(config, [invariants, best, *watchers(out), resume], [curves])
-    measured = module.metrics if "val" in data.collections else ()
-    check_monitors(trainer, {f"val/{name}": is_lower(name) for name in measured} | {config.monitor: lower})
+    check_monitors(trainer, directions if "val" in data.collections else {config.monitor: directions[config.monitor]})
     with contextlib.ExitStack() as stack:
         first = is_first_process()
         if first:
@@ -205,7 +200,7 @@ def _point(ids: tuple[str, ...]) -> str:
     return point
 
 
-def _results(module: L.LightningModule, trainer: L.Trainer, seconds: float) -> dict:
+def _results(module: TrainingModule, trainer: L.Trainer, seconds: float) -> dict:
     """What metrics.json says of a finished training, besides the best model's metrics."""
     temperature = float(module.log_temperature.detach().exp()) if hasattr(module, "log_temperature") else None
     results = {"finished": True, "steps": trainer.global_step, "seconds": round(seconds, 3), "temperature": temperature}

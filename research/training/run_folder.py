@@ -16,6 +16,7 @@ from research.runs.known_code import fingerprints_of, stale_because
 from research.runs.layout import CHECKPOINTS, CONFIG, MARKER, METRICS
 from research.runs.reading import read_json
 from research.runs.writers import write_config, write_provenance
+from research.training.base import TrainingModule
 from research.training.normal_form import take_normal_form
 
 
@@ -76,7 +77,7 @@ def write_origin(
     out: Path,
     command: list[str],
     resolved: dict,
-    module: L.LightningModule,
+    module: TrainingModule,
     data: L.LightningDataModule,
     trainer: L.Trainer,
     point: str,
@@ -97,7 +98,7 @@ def write_origin(
     write_config(out, resolved)
 
 
-def check_origin(out: Path, resolved: dict, module: L.LightningModule, data: L.LightningDataModule) -> None:
+def check_origin(out: Path, resolved: dict, module: TrainingModule, data: L.LightningDataModule) -> None:
     """Check that a run is resumed with what it was begun with; other code is said, and noted in provenance.json.
 
     Raises:
@@ -119,5 +120,5 @@ def check_origin(out: Path, resolved: dict, module: L.LightningModule, data: L.L
         write_json(out / MARKER, provenance | {"fingerprint": code, "earlier_fingerprints": sorted(others)})
 
 
-def _made_of(module: L.LightningModule, data: L.LightningDataModule) -> dict:
+def _made_of(module: TrainingModule, data: L.LightningDataModule) -> dict:
     return {"model_hash": module.base_hash, "data": known_facts(data.describe())}

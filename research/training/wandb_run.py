@@ -4,13 +4,12 @@ import os
 import uuid
 from pathlib import Path
 
-import lightning as L
-
 from research.errors import UserError
 from research.runs.files import write_json
 from research.runs.layout import WANDB
 from research.runs.reading import read_json
 from research.runs.tracking import Tracker
+from research.training.base import TrainingModule
 from research.training.stop import Stopped
 
 
@@ -37,7 +36,7 @@ def tracker_of(choice: str, out: Path, resolved: dict, point: str) -> Tracker:
     return Tracker(choice, out, "fit", resolved, id=noted["id"], group=group)
 
 
-def summarise(tracker: Tracker, out: Path, metrics: dict, module: L.LightningModule) -> None:
+def summarise(tracker: Tracker, out: Path, metrics: dict, module: TrainingModule) -> None:
     """What W&B's table and plots take from a finished run, and in wandb.json the names of it, for a W&B report.
 
     W&B's own summary holds the last validation; results are about the kept model, which may be an earlier one.

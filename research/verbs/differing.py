@@ -12,7 +12,7 @@ from research.runs.layout import leftover
 from research.runs.reading import read_json
 
 if TYPE_CHECKING:
-    from research.report.claims import Claim
+    from research.report.claim_sides import Claim
     from research.report.record import Record
 
 REPORT = "report.json"
@@ -182,7 +182,8 @@ def _claimed(old: Side, new: Side, path: Path, metric: str | None) -> tuple[Side
 
 def _verdicts(study: "Record", stated: "list[Claim]", where: str) -> dict[str, tuple[str, str]]:
     """Text → (state, words); a claim whose settings one side has not is said, and is in no family."""
-    from research.report.claims import check, sides
+    from research.report.claim_sides import sides
+    from research.report.claims import check
 
     studies, found, checkable = {}, {}, []
     for claim in stated:

@@ -18,8 +18,7 @@ __all__ = ["add_arguments", "parse", "run"]
 def run(args: argparse.Namespace) -> int:
     with stop_at_once():  # while torch is loaded, too
         code_fingerprint()  # reads the code that is loaded next, and not what it is edited to meanwhile
-        from research.report.goals import is_lower
         from research.training.run import fit  # torch and Lightning take seconds, and the short help needs neither
         from research.verbs.searching import pruning
 
-        return fit(args, is_lower, pruning)
+        return fit(args, pruning)

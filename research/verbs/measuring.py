@@ -60,7 +60,6 @@ def measure(
 
 def _timed(one: PlannedPoint, steps: int) -> dict[str, Any]:
     from research import cli
-    from research.report.goals import is_lower
     from research.sweeps.command import ours
     from research.training.measuring import Measuring
     from research.training.run import fit
@@ -74,7 +73,7 @@ def _timed(one: PlannedPoint, steps: int) -> dict[str, Any]:
         started = time.perf_counter()
         try:
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-                code = fit(args, is_lower, lambda out: [clock])
+                code = fit(args, lambda out: [clock])
         except UserError as error:
             raise UserError(f"{shown(one.values)}: {error}") from None
         seconds = time.perf_counter() - started

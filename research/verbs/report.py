@@ -77,12 +77,12 @@ def run(args: argparse.Namespace) -> int:
     from research.progress import say
     from research.report import explain, html, markdown, tables, training_words
     from research.report.export import as_markdown, write_sheets, write_tidy
-    from research.report.latex import distinct
     from research.report.notes import notes
     from research.report.origin import origin
     from research.report.plots_cost import against_latency
     from research.report.render import MISSING, can_draw, svg, write_figures
     from research.report.runs import collect
+    from research.report.sheets import distinct
     from research.report.spec import read_spec
     from research.report.training import read_training
     from research.report.wandb_report import Content

@@ -47,16 +47,16 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     from research.report import claims as claiming
     from research.report import study_sheets as sheets
     from research.report.doubts import unmeasured
-    from research.report.factor_sheets import factorial, not_factorial, shares
+    from research.report.factor_sheets import by_factor, factorial, not_factorial, shares
     from research.report.factors import factors, short_names
     from research.report.groups import study
     from research.report.importance import importance
-    from research.report.latex import distinct
     from research.report.main_table import main_results
     from research.report.notes import code_notes
     from research.report.plots import figures
     from research.report.record import record
     from research.report.render import MISSING, can_draw
+    from research.report.sheets import distinct
     from research.runs.table import read_runs
 
     asked = any(value is not None for value in (spec.metric, spec.baseline, spec.factors, claims))
@@ -87,7 +87,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     made = [
         sheets.results(main, spec.baseline, spec.pair_by_seed),
         sheets.grid(main),
-        *(sheets.by_factor(main, name, spec.pair_by_seed) for name in main.factors),
+        *(by_factor(main, name, spec.pair_by_seed) for name in main.factors),
         factorial(main, spec.pair_by_seed),
         sheets.matched(main),
     ]

@@ -112,7 +112,7 @@ FAULTS = [
     ),
     Fault(
         "one setting for a factor's mean",
-        "report/study_sheets.py",
+        "report/factor_sheets.py",
         "marginal([cells[other] for other in others])",
         "marginal([cells[others[0]]])",
         f"{STUDY}::test_one_factor_at_a_time_is_a_mean_within_each_seed",
@@ -234,7 +234,7 @@ FAULTS = [
     ),
     Fault(
         "sides that differ in more than is claimed",
-        "report/claims.py",
+        "report/claim_sides.py",
         "if settings[0] != settings[1] and (len(a) > 1 or len(b) > 1):",
         "if False:",
         f"{STUDY}::test_claims_that_cannot_be_checked_are_refused",

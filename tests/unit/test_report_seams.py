@@ -13,18 +13,19 @@ from research.report.claims import BROKEN, UNDERPOWERED, check, parse, read_clai
 from research.report.entries import of_run
 from research.report.explorer import data
 from research.report.export import write_tidy
+from research.report.factor_sheets import by_factor
 from research.report.goals import direction, is_lower
 from research.report.groups import study
 from research.report.importance import importance
-from research.report.latex import distinct, slug
 from research.report.numbers import share
 from research.report.outputs import outputs
 from research.report.plots import figures, learning_curves
 from research.report.plots_cost import against_seconds
 from research.report.plots_parallel import parallel
 from research.report.provenance import facts
+from research.report.sheets import distinct, slug
 from research.report.study import Group, Study
-from research.report.study_sheets import by_factor, finding, results
+from research.report.study_sheets import finding, results
 from research.runs.curves import read_lines
 from research.runs.options import flat
 from research.runs.table import as_frame, read_runs
