@@ -74,7 +74,7 @@ def read(args: argparse.Namespace) -> tuple[jsonargparse.Namespace, dict]:
     check_values(config)
     take_enum_defaults(config.trainer)
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))  # it was validated just now
-    unsaid = () if says_more(config, imported(config.model.class_path)) else ("mode",)
+    unsaid = () if says_more(config) else ("mode",)
     return config, {name: value for name, value in values.items() if name not in ("config", "json", *unsaid)}
 
 

@@ -4,6 +4,7 @@ import jsonargparse
 import lightning as L
 
 from research.errors import UserError
+from research.runs.defaults import imported
 from research.training.base import TrainingModule
 from research.types import Direction
 
@@ -55,10 +56,12 @@ def directions_of(config: jsonargparse.Namespace, module: TrainingModule) -> dic
     return directions | {config.monitor: stated or directions.get(config.monitor)}
 
 
-def says_more(config: jsonargparse.Namespace, kind: type) -> bool:
+def says_more(config: jsonargparse.Namespace) -> bool:
     """Whether `mode` says more than the trainer's class declares.
 
     Where it does not, runs and ids are those of a configuration without it.
     """
-    declared = kind.better(config.monitor) if hasattr(kind, "better") else None
-    return config.mode is not None and SIDES[config.mode] != declared
+    if config.mode is None:
+        return False
+    kind = imported(config.model.class_path)
+    return not hasattr(kind, "better") or SIDES[config.mode] != kind.better(config.monitor)
