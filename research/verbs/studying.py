@@ -48,14 +48,14 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     from research.report import claims as claiming
     from research.report import study_sheets as sheets
     from research.report.factor_sheets import factorial, not_factorial, shares
+    from research.report.figures import of_study
+    from research.report.figures.render import MISSING, can_draw
     from research.report.groups import short_names, study, unmeasured
     from research.report.importance import importance
     from research.report.latex import distinct
     from research.report.main_table import main_results
     from research.report.notes import code_notes
-    from research.report.plots import figures
     from research.report.record import record
-    from research.report.render import MISSING, can_draw
     from research.report.study import collect, factors
 
     asked = any(value is not None for value in (spec.metric, spec.baseline, spec.factors, claims))
@@ -122,7 +122,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     summary = {"study": {**record(main, stated), "states": states, "warnings": main.warnings}}
     broken = sum(v.state == claiming.BROKEN for v in verdicts)
     counts = {"runs": len(runs), "states": states, **({"broken": broken} if verdicts else {})}
-    drawings = distinct(figures(main, partial(_curve, metric), explained, partial(_curve, "train/loss"))) if can_draw() else []
+    drawings = distinct(of_study(main, partial(_curve, metric), explained, partial(_curve, "train/loss")))
     if not can_draw():
         say(f"warning: {MISSING}")
     return Found(

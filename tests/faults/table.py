@@ -469,10 +469,10 @@ FAULTS = [
     ),
     Fault(
         "labels of a figure on each other",
-        "report/labels.py",
-        "*(label.box for label in placed.values())]",
-        "]",
-        "tests/unit/test_plots_factors.py::test_names_of_neighbours_stand_apart",
+        "report/figures/cost.py",
+        "max(place, down[-1] + apart) if down else place",
+        "place",
+        "tests/unit/test_plots_factors.py::test_names_in_the_margin_stand_apart_and_near_their_points",
     ),
     Fault(
         "p values not corrected",

@@ -46,7 +46,7 @@ def test_uncommitted_code_that_computes_is_not_listed(clone):
     clone.git("init", "-q")
     clone.git("add", ".")
     clone.git("commit", "-qm", "all")
-    append(clone.root / "research/report/labels.py", "# computes no numbers\n")
+    append(clone.root / "research/report/figures/names.py", "# computes no numbers\n")
     done = clone.script()
     assert done.returncode == 0, done.stderr
     assert clone.listed() == f"{before}{done.stdout.split(':')[0]} {done.stdout.split()[1]}\n"
