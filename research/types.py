@@ -1,12 +1,16 @@
 """The nouns that rooms hand to each other. Plain dicts: any stage can be replaced, diffed or rerun alone."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, TypedDict
 
 if TYPE_CHECKING:  # the nouns of retrieval are read without torch
     from torch import Tensor
 
 IGNORE = -100  # a label of a token that is not learned, as transformers has it
+
+
+Direction = Literal["lower", "higher"]
+"""The better side of a metric."""
 
 
 class Document(NamedTuple):
@@ -24,7 +28,7 @@ Corpus = dict[str, Document]
 Queries = dict[str, str]
 Qrels = dict[str, dict[str, int]]
 """query id → doc id → judged relevance (> 0 is relevant, ≤ 0 is not)."""
-Run = dict[str, dict[str, float]]
+Ranking = dict[str, dict[str, float]]
 """query id → doc id → score (higher is better)."""
 
 
@@ -53,6 +57,20 @@ class Collection(NamedTuple):
 
     def __str__(self) -> str:
         return f"{len(self.queries):,} queries and {len(self.corpus):,} documents"
+
+
+class Scores(TypedDict):
+    """What one ranking, or one model, measured, as metrics.json holds it.
+
+    Attributes:
+        metrics: {metric: mean}.
+        per_query: {metric: {query: value}}.
+        facts: what the numbers depend on.
+    """
+
+    metrics: dict[str, float]
+    per_query: dict[str, dict[str, float]]
+    facts: NotRequired[dict[str, object]]
 
 
 class Triplets(NamedTuple):

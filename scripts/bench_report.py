@@ -22,10 +22,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 STAGES = {
-    "read": ["research.report.study.collect"],
-    "group": ["research.report.study.factors", "research.report.groups.study"],
+    "read": ["research.runs.table.read_runs"],
+    "group": ["research.report.factors.factors", "research.report.groups.study"],
     "tables": [
-        f"research.report.study_sheets.{name}" for name in ("results", "grid", "by_factor", "matched", "every_run", "finding")
+        "research.report.factor_sheets.by_factor",
+        *(f"research.report.study_sheets.{name}" for name in ("results", "grid", "matched", "every_run", "finding")),
     ],
     "figures": [f"research.report.figures.{name}" for name in ("of_study", "render.svg", "render.write_figures")],
     "curves": ["research.report.training.read_training"],

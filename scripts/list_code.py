@@ -1,4 +1,4 @@
-"""Adds this state of the code to research/runs/known_code.txt: its numbers are those of before, but for numbers.CHANGES.
+"""Adds this state of the code to research/runs/known_code.txt: its numbers are those of before, but for CHANGES.
 
     python scripts/list_code.py
 
@@ -16,23 +16,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from research.runs.numbers import CHANGES, COMPUTES, LIST, PACKAGE, code_fingerprint, known_code
+from research.runs.changes import CHANGES
+from research.runs.fingerprint import PACKAGE, TRAINERS, code_fingerprint, reached_files
+from research.runs.known_code import LIST, known_code
 
 
 def uncommitted() -> list[str]:
-    """Changed and new files of the rooms that compute, as git names them.
+    """Changed and new files of those that compute, as git names them.
 
     Raises:
         OSError, subprocess.CalledProcessError: there is no git, or no repository.
     """
-    rooms = [str(PACKAGE / name) for name in COMPUTES]
-    command = ["git", "status", "--porcelain", "--untracked-files=all", "--", *rooms]
+    command = ["git", "status", "--porcelain", "--untracked-files=all", "--", *map(str, reached_files())]
     done = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, check=True)
     return [line[3:] for line in done.stdout.splitlines()]
 
 
 def main() -> int:
-    if code_fingerprint() not in known_code():
+    states = {trainer: code_fingerprint(*classes) for trainer, classes in TRAINERS.items()}
+    if new := {trainer: state for trainer, state in states.items() if state not in known_code()}:
         try:
             changed = [name for name in uncommitted() if name.strip('"').endswith(".py")]
         except (OSError, subprocess.CalledProcessError) as error:
@@ -50,8 +52,9 @@ def main() -> int:
             )
             return 2
         with open(LIST, "a", encoding="utf-8") as stream:
-            stream.write(f"{code_fingerprint()} {len(CHANGES)}\n")
-    print(f"{code_fingerprint()}: {len(CHANGES)} changes of numbers")
+            stream.writelines(f"{state} {len(CHANGES)} {trainer}\n" for trainer, state in new.items())
+    for trainer, state in states.items():
+        print(f"{state} {len(CHANGES)} {trainer}" + (" (new)" if trainer in new else ""))
     return 0
 
 

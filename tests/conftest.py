@@ -184,8 +184,8 @@ def research(tmp_path, capsys, monkeypatch):
         return Result(code, captured.out, captured.err)
 
     yield run
-    if kept := sys.modules.get("research.models.kept"):
-        kept._state.clear()  # as `sweep worker` has told this process to
+    if base_cache := sys.modules.get("research.models.base_cache"):
+        base_cache._state.clear()  # as `sweep worker` has told this process to
 
 
 @pytest.fixture

@@ -9,9 +9,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from research.data.formats import HEADER, collect_corpus, collect_qrels, collect_queries
-from research.data.rows import BadRows
-from research.data.tables import importing, own_keys, split_names
+from research.data.corpus import collect_corpus, collect_queries
+from research.data.qrels import HEADER, collect_qrels
+from research.data.rows import BadRows, importing
+from research.data.splits import split_names
+from research.data.table_files import own_keys
 from research.errors import UserError, suggest
 from research.types import Corpus, Qrels, Queries
 

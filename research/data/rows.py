@@ -1,4 +1,4 @@
-"""Rows of a data file, one at a time, and what to do with a bad one: the readers of `formats` and `hub` stand on this."""
+"""Rows of a data file, one at a time, and what to do with a bad one; all readers of files stand on this."""
 
 import contextlib
 import gzip
@@ -179,5 +179,28 @@ def integer(value: Any) -> int | None:
         return None
 
 
+def is_finite(value: object) -> bool:
+    """Whether it is a number, and neither NaN nor beyond what a float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
 def short(text: str, limit: int = 60) -> str:
     return repr(text if len(text) <= limit else text[:limit] + "…")
+
+
+@contextlib.contextmanager
+def importing(what: str) -> Iterator[None]:
+    """Say which package is missing where `datasets` is."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            f"{what} is read by the package datasets, which is not installed here ({error}); expected it, or a "
+            ".jsonl, .json or .csv file. pip install datasets, or convert the data."
+        ) from None
+
+
+def evenly_spaced(items: list, count: int) -> list:
+    """`count` of the items (all, where there are fewer), evenly over their order."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]

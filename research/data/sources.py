@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from research.data import stdlib
-from research.data.formats import check_qrels, read_corpus, read_qrels, read_queries
+from research.data.corpus import read_corpus, read_queries
 from research.data.hub import load_hub
+from research.data.qrels import check_qrels, read_qrels
 from research.data.rows import SKIPPING, BadRows
 from research.errors import UserError, suggest
 from research.progress import say

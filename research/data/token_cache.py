@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from research.data import chat_tokens
 from research.errors import UserError
@@ -28,7 +29,7 @@ Made = tuple[list[dict[str, list[int]]], list[int], dict[str, int]]
 """Rows, all of the same fields; which example each is of; counts."""
 
 
-def cached(make: functools.partial, tokenizer: Any, rows: int, **settings: Any) -> Made:
+def cached(make: functools.partial, tokenizer: PreTrainedTokenizerBase, rows: int, **settings: Any) -> Made:
     """What `make` returns, from the disk where it was made before.
 
     Args:
@@ -59,7 +60,7 @@ def cached(make: functools.partial, tokenizer: Any, rows: int, **settings: Any) 
     return made
 
 
-def _fingerprint(tokenizer: Any) -> str | None:
+def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str | None:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or "strftime" in str(tokenizer.chat_template):
         return None

@@ -7,7 +7,7 @@ claims and two families.
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from research.errors import UserError, suggest
 from research.metrics.equivalence import Equivalence, equivalence_test
 from research.metrics.planning import seeds_needed
 from research.metrics.seeds import MethodComparison, fraction, moments, paired_test, welch_p, welch_test
+from research.metrics.significance import holm
 
 DIFFERS, UNRESOLVED, UNTESTABLE = "differs", "unresolved", "not estimable"
 EQUIVALENT, NOT_SHOWN = "equivalent", "not shown"
@@ -43,29 +44,6 @@ class EquivalentPair(NamedTuple):
     test: Equivalence
     p_holm: float
     verdict: str  # equivalent: p_holm < alpha; else not shown; not estimable
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Step-down adjusted p, in the order given: p̃_(i) = max_{j ≤ i} min(1, (m − j + 1) · p_(j)).
-
-    Rejecting every p̃ < alpha keeps the probability of any false rejection at alpha or below, however the tests depend on
-    each other (pairs of a table share methods).
-
-    Args:
-        p: values in [0, 1]. NaN is a planned comparison that could not be tested: it stays NaN and counts in m, as a p of
-            1 would. So a finding cannot vanish when a missing run arrives, nor appear by leaving out a failed one.
-            (R's p.adjust leaves NA out of m.)
-
-    Source: Holm 1979; adjusted p, Wright 1992.
-    """
-    p = np.asarray(p, dtype=np.float64)
-    if ((p < 0) | (p > 1)).any():
-        raise UserError(f"p of {p[(p < 0) | (p > 1)][0]}: every p lies in [0, 1], or is NaN where nothing was tested")
-    order = np.argsort(p)  # NaN last, where the factors that it leaves to the others are the largest
-    steps = np.minimum(1.0, p[order] * np.arange(p.size, 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.maximum.accumulate(steps)
-    return adjusted.tolist()
 
 
 def compare_methods(groups: Means, baseline: str | None = None, alpha: float = 0.05) -> list[Pair]:

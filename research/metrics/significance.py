@@ -6,9 +6,12 @@ seeds.py's.
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from research.errors import UserError
 
 EXACT_UP_TO = 16  # 2^16 sign patterns: below this the permutation distribution is enumerated, above it sampled
 CHUNK = 2**22  # at most this many signs or resampled indices in memory at once
@@ -108,6 +111,29 @@ def compare(a: dict[str, float], b: dict[str, float], samples: int = 10_000, see
         worse=int((difference < 0).sum()),
         queries=difference.size,
     )
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Step-down adjusted p, in the order given: p̃_(i) = max_{j ≤ i} min(1, (m − j + 1) · p_(j)).
+
+    Rejecting every p̃ < alpha keeps the probability of any false rejection at alpha or below, however the tests depend on
+    each other (pairs of a table share methods).
+
+    Args:
+        p: values in [0, 1]. NaN is a planned comparison that could not be tested: it stays NaN and counts in m, as a p of
+            1 would. So a finding cannot vanish when a missing run arrives, nor appear by leaving out a failed one.
+            (R's p.adjust leaves NA out of m.)
+
+    Source: Holm 1979; adjusted p, Wright 1992.
+    """
+    p = np.asarray(p, dtype=np.float64)
+    if ((p < 0) | (p > 1)).any():
+        raise UserError(f"p of {p[(p < 0) | (p > 1)][0]}: every p lies in [0, 1], or is NaN where nothing was tested")
+    order = np.argsort(p)  # NaN last, where the factors that it leaves to the others are the largest
+    steps = np.minimum(1.0, p[order] * np.arange(p.size, 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(steps)
+    return adjusted.tolist()
 
 
 def _chunks(samples: int, width: int) -> list[int]:

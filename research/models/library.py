@@ -8,7 +8,7 @@ import copy
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import safe_open
 from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -18,11 +18,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from research.errors import UserError
-from research.models.adapter_fields import check_saved, heard
-from research.models.adapter_folder import absorb, check_adapter, read_by_peft, whole
+from research.models.adapter_fields import heard
+from research.models.adapter_folder import absorb, check_adapter, check_saved, read_by_peft, whole
+from research.models.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS, has_own_weights, read_config
 from research.models.folder import DTYPES, check_weights, is_without_weights, loading, quiet, unreadable
 from research.models.guard import check, check_text, listening, module_paths, no_pickles
-from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base, has_own_weights, read_config
+from research.models.sources import adapter_base
 from research.progress import say
 
 SAVED = {
@@ -37,6 +38,7 @@ SAVED = {
     "requirements",
 }
 HARMLESS = ("Default prompt name", "Converting", "No sentence-transformers", "This model was loaded in")
+Stack = TypeVar("Stack", SentenceTransformer, CrossEncoder)
 
 
 def open_encoder(folder: Path, precision: str) -> SentenceTransformer:
@@ -196,7 +198,7 @@ def _check_base(folder: Path, model: PreTrainedModel, new_head: bool) -> None:
     check_weights(base, SimpleNamespace(base_model_prefix=model.base_model_prefix), info, new_head)
 
 
-def _finished(stack: Any, folder: Path, precision: str, loaded: list[tuple[PreTrainedModel, dict]]) -> Any:
+def _finished(stack: Stack, folder: Path, precision: str, loaded: list[tuple[PreTrainedModel, dict]]) -> Stack:
     absorb(stack, folder)
     if precision != "fp32":  # the library casts what lies at the top, where the first module has that precision
         inner = {id(module) for transformer in transformers_of(stack) for module in transformer.model.modules()}

@@ -5,18 +5,23 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import peft
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from research.errors import UserError
-from research.models.adapter_fields import check_saved, heard
+from research.models.adapter_fields import heard
 from research.models.adapter_files import check_weights, take_tokenizer
-from research.models.adapters import LORA, kind_of
+from research.models.adapter_folder import check_saved
+from research.models.adapter_rules import LORA
+from research.models.adapters import kind_of
+from research.models.base_cache import load_cached, release_cached_base
 from research.models.causal_lm import CausalLM, load_causal_lm
+from research.models.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_config
 from research.models.folder import is_without_weights
-from research.models.kept import load_kept, own
-from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, base_name, hash_model, read_config, resolve
+from research.models.hashed import hash_model
+from research.models.sources import base_name, resolve
 from research.runs.files import write_json
 from research.runs.hashes import hash_json
 from research.runs.layout import MODEL_FACTS
@@ -63,7 +68,7 @@ def load_policy(
         base_hash = hash_model(folder)
         load = functools.partial(_checked, folder, precision)
         key = (str(folder.resolve()), base_hash, precision)
-        model = load() if is_without_weights() else load_kept(key, load)
+        model = load() if is_without_weights() else load_cached(key, load)
         return Policy(model, _absolute(name), folder, base_hash)
     if folder.resolve() in above:
         raise UserError(
@@ -132,8 +137,6 @@ def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable
     Raises:
         UserError: it is damaged, or does not fit the model.
     """
-    import peft
-
     check_weights(folder)
     try:
         with heard(f"the adapter in {folder}"):
@@ -178,7 +181,7 @@ def merge_adapter(model: CausalLM, folder: Path) -> None:
     Raises:
         UserError: PEFT cannot merge it, or the merged model is another one.
     """
-    own(model)
+    release_cached_base(model)
     before = None if is_without_weights() else model.probe()
     try:
         if getattr(model.transformer.active_peft_config, "layer_replication", None):
@@ -202,8 +205,6 @@ def take_saved(model: CausalLM, folder: Path) -> None:
     Raises:
         UserError: it is damaged, or of another shape.
     """
-    import peft
-
     try:
         found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / ADAPTER_WEIGHTS))
         if found.unexpected_keys:

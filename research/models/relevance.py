@@ -1,10 +1,11 @@
 """Logits of a classifier → one score a pair."""
 
 import re
-from typing import Any
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from research.errors import UserError
 
@@ -21,7 +22,7 @@ class Relevance:
         UserError: more labels, or two of which none is known to be the relevant one.
     """
 
-    def __init__(self, config: Any):
+    def __init__(self, config: PretrainedConfig | SimpleNamespace):
         self.labels = config.num_labels
         if self.labels not in (1, 2):
             raise UserError(

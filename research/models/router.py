@@ -6,10 +6,10 @@ taken over a whole micro-batch, and added as the config says: router_aux_loss_co
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import ModelOutput
 
 COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef")  # of transformers' classes
 
@@ -35,7 +35,11 @@ def router_coefficient(model: nn.Module) -> float:
 
 
 def router_loss(
-    model: nn.Module, states: Any, input_ids: Tensor | None, attention_mask: Tensor | None, embedded: Tensor | None = None
+    model: nn.Module,
+    states: ModelOutput,
+    input_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    embedded: Tensor | None = None,
 ) -> Tensor:
     """The model's own aux_loss, (), of states that its body has computed: its forward is run on them, for one token's logits.
 
@@ -58,7 +62,7 @@ def packed_tokens(input_ids: Tensor, position_ids: Tensor, pad: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def _given(body: nn.Module, states: Any) -> Iterator[None]:
+def _given(body: nn.Module, states: ModelOutput) -> Iterator[None]:
     """The body gives `states`, and computes nothing."""
     body.forward = lambda *_, **__: states
     try:

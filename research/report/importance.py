@@ -12,7 +12,8 @@ from research.metrics.factorial import variance_parts
 from research.metrics.fanova import main_effects
 from research.progress import say
 from research.report.design import Design, design
-from research.report.groups import Study, short_names, shown
+from research.report.factors import short_names, shown
+from research.report.study import Study
 
 EXACT, FOREST = "exact", "forest"
 SEED = "seed"

@@ -1,14 +1,14 @@
 """What a reader must know before trusting the numbers, in plain sentences."""
 
-from research.report.groups import some
-from research.report.runs import Folder
+from research.report.factors import some
 from research.report.training import Training
+from research.runs.folder import RunFolder
 
 LISTED = 5  # ids named before the rest are counted
 NAMED = 12  # runs likewise
 
 
-def notes(folders: list[Folder], trainings: list[Training]) -> list[str]:
+def notes(folders: list[RunFolder], trainings: list[Training]) -> list[str]:
     """Notes of every run, each said once; what concerns single runs names them."""
     said = [note for folder in folders for note in _data_notes(folder.metrics)]
     return (
@@ -72,7 +72,7 @@ def code_notes(runs: dict[str, dict]) -> list[str]:
     return found
 
 
-def _machine_notes(folders: list[Folder]) -> list[str]:
+def _machine_notes(folders: list[RunFolder]) -> list[str]:
     machines = {tuple(folder.provenance.get(key) for key in ("platform", "cpus")) for folder in folders}
     devices = {folder.provenance.get("device") for folder in folders} - {None}  # a run without a model names none
     if len(machines) > 1 or len(devices) > 1:

@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 
-from research.report.groups import shown, some
-from research.report.study import Run
-from research.runs.layout import MARKER
-from research.runs.reading import read_json
+from research.report.factors import shown, some
+from research.runs.record import RunRecord
 
 ASKED = {"Model": ("model.model", "model.retriever"), "Data": ("data.train", "data.data")}
 SHORT = 8  # characters of a commit
 
 
-def origin(runs: Sequence[Run]) -> list[tuple[str, str]]:
+def origin(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
     """(Model, …), (Data, …), (Commit, …) of the runs that have values; what no run says is left out.
 
     Args:
@@ -27,8 +25,7 @@ def origin(runs: Sequence[Run]) -> list[tuple[str, str]]:
     return [(label, value) for label, value in found if value]
 
 
-def _commit(run: Run) -> str:
-    marker = run.path / MARKER
-    if run.history is not None or not marker.is_file():
+def _commit(run: RunRecord) -> str:
+    if run.history is not None:
         return ""
-    return str(read_json(marker).get("git_commit") or "")[:SHORT]  # that it had changes is a note of its own
+    return str(run.provenance.get("git_commit") or "")[:SHORT]  # that it had changes is a note of its own

@@ -9,34 +9,16 @@
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import UserError
 from research.report.goals import direction, is_lower
-from research.report.groups import Group, Study
-from research.report.study import SEED, Run
+from research.report.study import Group, Study
+from research.runs.options import SEED
+from research.runs.record import RunRecord
 
 MADE_OF = ("data", "code", "base")
-
-
-class Kept(NamedTuple):
-    """One run.
-
-    Attributes:
-        name: its row in the report.
-        id: what it computes: its point id, or its name where it has none.
-        seed, state, error: as in study.Run.
-        metrics: name → value.
-        made_of: (data, code, base) by hash.
-    """
-
-    name: str
-    id: str
-    seed: int | None
-    state: str
-    error: str
-    metrics: dict[str, float]
-    made_of: tuple[str, ...]
 
 
 class Setting(NamedTuple):
@@ -51,7 +33,7 @@ class Setting(NamedTuple):
     label: str
     factors: dict[str, Any]
     options: dict[str, Any]
-    runs: list[Kept]
+    runs: list[RunRecord]
 
     def values(self, metric: str) -> dict[Any, float]:
         """Seed → value, of the runs that are done; of copies the first, as a study counts them."""
@@ -84,7 +66,7 @@ class Record(NamedTuple):
     claims: dict[str, tuple[str, str]]
 
     @property
-    def runs(self) -> list[Kept]:
+    def runs(self) -> list[RunRecord]:
         return [run for setting in self.settings for run in setting.runs]
 
     @property
@@ -116,7 +98,7 @@ def record(study: Study, claims: Sequence[dict[str, str]] = ()) -> dict[str, Any
             "label": group.label,
             "factors": group.factors,
             "options": _own(group, alike),
-            "runs": [_kept(run, origins) for run in group.runs],
+            "runs": [_saved(run, origins) for run in group.runs],
         }
         for group in study.groups
     ]
@@ -132,7 +114,7 @@ def record(study: Study, claims: Sequence[dict[str, str]] = ()) -> dict[str, Any
     }
 
 
-def shared(runs: Sequence[Run]) -> dict[str, Any]:
+def shared(runs: Sequence[RunRecord]) -> dict[str, Any]:
     """Options that all runs have alike; points that were never begun have only those of their sweep, and are not asked."""
     runs = [run for run in runs if any(run.made_of)]
     if not runs:
@@ -151,10 +133,10 @@ def _own(group: Group, alike: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in first.options.items() if name != SEED and name not in alike}
 
 
-def _kept(run: Run, origins: list[tuple[str, ...]]) -> dict[str, Any]:
+def _saved(run: RunRecord, origins: list[tuple[str, ...]]) -> dict[str, Any]:
     return {
         "run": run.name,
-        "id": run.point or run.name,
+        "id": run.id,
         "seed": run.seed,
         "state": run.state,
         "error": run.error,
@@ -176,14 +158,19 @@ def read_record(value: Any, where: str) -> Record:
         settings = []
         for group in value["groups"]:
             runs = [
-                Kept(
-                    one["run"],
-                    one["id"],
-                    one["seed"],
-                    one["state"],
-                    one["error"],
-                    _numbers(one["metrics"]),
-                    tuple(value["made_of"][one["made_of"]]),
+                RunRecord(
+                    name=one["run"],
+                    path=Path(),
+                    state=one["state"],
+                    error=one["error"],
+                    sweep="",
+                    point=one["id"],
+                    seed=one["seed"],
+                    options={},
+                    metrics=_numbers(one["metrics"]),
+                    facts={},
+                    examples={},
+                    made_of=tuple(value["made_of"][one["made_of"]]),
                 )
                 for one in group["runs"]
             ]

@@ -1,28 +1,19 @@
 """Run folders → one table of rows (run, stage). Numbers of different data never meet on one page: they are refused."""
 
-import shlex
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.errors import UserError
+from research.runs.folder import RunFolder
 from research.runs.layout import MARKER
-from research.runs.reading import read_json
+from research.runs.table import name_folders
 
 MEASURED = (
     "seconds",
     "ms_per_query",
     "per_second",
 )  # endings of facts that differ each time; the others decide what a stage is
-
-
-class Folder(NamedTuple):
-    """One run folder as read; `name` is the shortest end of its path that no other run of the page has."""
-
-    name: str
-    metrics: dict
-    provenance: dict
-    examples: dict
 
 
 class Row(NamedTuple):
@@ -51,7 +42,7 @@ class Row(NamedTuple):
 class Runs(NamedTuple):
     """Everything a page is made from; `metric` is the one whose differences are tested."""
 
-    folders: list[Folder]
+    folders: list[RunFolder]
     rows: list[Row]
     metric: str
 
@@ -90,70 +81,23 @@ def collect(paths: list[Path], names: dict[Path, str] | None = None) -> Runs:
     return Runs(folders, rows, metric)
 
 
-def name_folders(paths: list[Path]) -> dict[Path, str]:
-    """The shortest ends of the paths that tell them apart; where the caller stands does not change them.
-
-    Raises:
-        UserError: a folder is given twice.
-    """
-    resolved = [path.resolve() for path in paths]
-    for path, times in Counter(resolved).items():
-        if times > 1:
-            raise UserError(f"run folder {path} is given {times} times; expected different runs. Name it once.")
-    parts, length = [path.parts for path in resolved], 1
-    while len({part[-length:] for part in parts}) < len(parts):
-        length += 1
-    return {path: "/".join(part[-length:]) for path, part in zip(paths, parts, strict=True)}
-
-
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path, name: str) -> Folder:
+def _read(path: Path, name: str) -> RunFolder:
+    folder = RunFolder(path, name)
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise UserError(f"run folder {path} {what}; expected a folder that `research retrieve --out` wrote, or `fit`.")
-    if not (path / MARKER).exists():
+    if not folder.is_begun:
         raise UserError(
             f"{path} is not a run folder (no {MARKER}); expected one that `research retrieve --out` wrote, or `fit`."
         )
-    provenance = read_json(path / MARKER)
-    if not isinstance(provenance, dict):
-        raise UserError(f"{path / MARKER} is not one this tool wrote; expected an object. Make the run again.")
-    again = shlex.join(provenance.get("command") or ["research", "retrieve", "…"])
-    if not (path / "metrics.json").exists():
-        raise UserError(f"run {path} is half-written: it has no metrics.json. Finish it: {again}")
-    metrics = _check(path / "metrics.json", read_json(path / "metrics.json"))
-    # `retrieve` writes the provenance again at its end, with `seconds`: without it metrics.json is an earlier command's
-    unfinished = provenance.get("verb") == "retrieve" and "seconds" not in provenance
-    if unfinished or provenance.get("data") != metrics["data"]:
-        raise UserError(
-            f"run {path} is half-written: the command in its {MARKER} did not finish, so metrics.json is "
-            f"an earlier one's. Finish it: {again}"
-        )
-    examples = path / "examples.json"
-    return Folder(name, metrics, provenance, read_json(examples) if examples.exists() else {})
+    folder.check_stages()
+    return folder
 
 
-def _check(path: Path, metrics: Any) -> dict:
-    """metrics.json of a run that was evaluated stage by stage, or a refusal."""
-    wanted = ("source", "split", "data", "queries", "documents", "stages")
-    missing = [key for key in wanted if not metrics.get(key)] if isinstance(metrics, dict) else wanted
-    if missing or not isinstance(metrics["stages"], dict):
-        raise UserError(
-            f"{path} has no {', '.join(missing or ['stages'])}; expected the file of a finished `research "
-            "retrieve`. Make the run again, or leave it out."
-        )
-    for name, stage in metrics["stages"].items():
-        parts = [stage.get(key) if isinstance(stage, dict) else None for key in ("metrics", "per_query", "facts")]
-        if not all(isinstance(part, dict) for part in parts) or not all(parts[1].get(metric) for metric in parts[0]):
-            raise UserError(
-                f"{path} has no per-query values for every metric of stage {name!r}, which the tests need. Make the run again."
-            )
-    return metrics
-
-
-def _refuse_mixed(folders: list[Folder]) -> None:
+def _refuse_mixed(folders: list[RunFolder]) -> None:
     held: dict[tuple, list[str]] = {}
     for folder in folders:
         held.setdefault((folder.metrics["data"], folder.metrics["split"]), []).append(folder.name)
@@ -172,7 +116,7 @@ def _refuse_mixed(folders: list[Folder]) -> None:
 # ---- rows -----------------------------------------------------------------------------------------------------------
 
 
-def _rows(folder: Folder) -> list[Row]:
+def _rows(folder: RunFolder) -> list[Row]:
     tops, chosen = folder.examples.get("top", {}), folder.metrics.get("mix")
     chosen_on = {"mix_split": chosen["split"]} if isinstance(chosen, dict) and "split" in chosen else {}
     return [
@@ -206,7 +150,7 @@ def settings(facts: dict) -> dict:
     return {key: value for key, value in facts.items() if not key.endswith(MEASURED)}
 
 
-def code_of(folder: Folder, stage: str) -> str | None:
+def code_of(folder: RunFolder, stage: str) -> str | None:
     """The commit that made a stage, which a later command may only have kept; None where it is unknown or was changed."""
     stages = folder.provenance.get("stages")
     made = (stages.get(stage) if isinstance(stages, dict) else None) or folder.provenance

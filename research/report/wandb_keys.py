@@ -5,13 +5,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.report.options import ADAPTER
-from research.report.study import Run
-from research.report.training import CURVES, read_config
+from research.runs.curves import read_lines
+from research.runs.folder import RunFolder
+from research.runs.layout import WANDB
+from research.runs.options import ADAPTER
 from research.runs.reading import read_json
+from research.runs.record import RunRecord
 
-WITHOUT_ADAPTER = ("model.train_layers", "model.train_pattern")  # what tells such runs apart, see study._without_adapter
-SCALE = "/r"  # ending of study.with_scale's factor, which no configuration holds
+WITHOUT_ADAPTER = ("model.train_layers", "model.train_pattern")  # what tells such runs apart, see runs.options.with_method
+SCALE = "/r"  # ending of factors.with_scale's factor, which no configuration holds
 
 
 def run_id(folder: Path) -> str | None:
@@ -19,8 +21,8 @@ def run_id(folder: Path) -> str | None:
 
     A training keeps its id in wandb.json; of the other verbs, the newest folder of W&B's own files has it in its name.
     """
-    if (folder / "wandb.json").is_file():
-        known = read_json(folder / "wandb.json")
+    if (folder / WANDB).is_file():
+        known = read_json(folder / WANDB)
         return known.get("id") if isinstance(known, dict) else None
     names = sorted(path.name.partition("run-")[2] for path in folder.glob("wandb/*run-*-*"))  # TIME-ID
     return names[-1].partition("-")[2] if names else None
@@ -52,10 +54,10 @@ def paths(config: dict[str, Any], name: str = "", place: str = "") -> dict[str, 
     return found
 
 
-def config_of(run: Run) -> dict[str, Any]:
+def config_of(run: RunRecord) -> dict[str, Any]:
     """The run's config.yaml; {} of one that was never begun."""
-    path = run.path / "config.yaml"
-    return read_config(path) if path.is_file() else {}
+    folder = RunFolder(run.path)
+    return folder.config if folder.has_config else {}
 
 
 def factor_keys(configs: Sequence[dict[str, Any]], factors: Sequence[str]) -> dict[str, str]:
@@ -103,24 +105,13 @@ def signature(config: dict[str, Any], keys: Iterable[str]) -> str:
 
 
 def logged(folder: Path, names: Iterable[str]) -> set[str]:
-    """Which of these metrics the run has logged over its steps: W&B was sent the lines of curves.jsonl."""
-    wanted, found = set(names), set()
-    path = folder / CURVES
-    if path.is_file():
-        with open(path, encoding="utf-8") as stream:
-            for text in stream:
-                try:
-                    found |= wanted & {*json.loads(text)}
-                except (ValueError, TypeError):  # a line that a killed process left unfinished
-                    continue
-                if found == wanted:
-                    break
-    return found
+    """Which of these metrics the run has logged over its steps: W&B was sent the lines of its curves."""
+    return {name for name in names if read_lines(folder, name)}
 
 
 def summarised(folder: Path) -> set[str]:
     """Names that W&B's summary was given besides the last values of what was logged (wandb.json of a finished training)."""
-    known = read_json(folder / "wandb.json") if (folder / "wandb.json").is_file() else {}
+    known = read_json(folder / WANDB) if (folder / WANDB).is_file() else {}
     names = known.get("summary") if isinstance(known, dict) else None
     return {*names} if isinstance(names, list) else set()
 

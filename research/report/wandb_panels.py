@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.report import wandb_keys as keys
-from research.report.groups import Study, short_names
-from research.report.study import Run
+from research.report.factors import short_names
+from research.report.study import Study
+from research.runs.record import RunRecord
 
 WIDE, HALF, HIGH = 24, 12, 8  # W&B's grid has 24 columns
 LIMIT = 100  # runs or settings of a panel that W&B takes; without a word it draws 10
@@ -155,7 +156,7 @@ def over_runs(numbers: Numbers, factors: list[Axis], runs: int) -> list:
     return _placed([*panels, wr.RunComparer(diff_only=True)])
 
 
-def numbers_of(metric: str, runs: list[Run], configs: dict[Path, dict]) -> Numbers:
+def numbers_of(metric: str, runs: list[RunRecord], configs: dict[Path, dict]) -> Numbers:
     """Under which names W&B has a study's metric, or else the one that the runs chose their models by.
 
     Args:
@@ -170,7 +171,7 @@ def numbers_of(metric: str, runs: list[Run], configs: dict[Path, dict]) -> Numbe
     return Numbers(name, over_steps, name or None, name in given, "trained_parameters" in given)
 
 
-def layers(groups: list[list[Run]], configs: dict[Path, dict], by: Iterable[str]) -> list[list[Run]]:
+def layers(groups: list[list[RunRecord]], configs: dict[Path, dict], by: Iterable[str]) -> list[list[RunRecord]]:
     """Runs of run sets in which W&B's grouping is the study's.
 
     Groups that have the same options and yet are kept apart (runs of other data or code) would be one group there, and

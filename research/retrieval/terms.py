@@ -117,6 +117,9 @@ class Terms(NamedTuple):
         return f"{self.tokenizer}{stems}, stop words {self.language}"
 
 
+DEFAULT = Terms()
+
+
 def _one_width(text: str) -> str:
     """Letters of full width narrow, and kana of half width wide, as Lucene's CJKWidthFilter: they are the same words."""
     return WIDTHS.sub(lambda found: unicodedata.normalize("NFKC", found.group()), text)

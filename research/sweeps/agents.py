@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import UserError
-from research.sweeps.compile import read_mapping
-from research.sweeps.spec import Sweep, command_of, filled
+from research.runs.plan import fill_in
+from research.sweeps.spec import Sweep, read_mapping
 
 
 class Target(NamedTuple):
@@ -78,5 +78,5 @@ def handed_out(folder: Path, of: Target, sweep: Sweep) -> Trial:
         )
     values: dict[str, Any] = {name: facts[name]["value"] for name in names}
     return Trial(
-        files[-1].stem.removeprefix("config-"), filled(*command_of(sweep, values), str(files[-1].with_suffix(".json")))
+        files[-1].stem.removeprefix("config-"), fill_in(*sweep.command_of(values), str(files[-1].with_suffix(".json")))
     )

@@ -14,28 +14,16 @@ Options that hang together become one parameter, named by what their names have 
 model.adapter.lora_alpha, and `fit` takes `--model.adapter={'r': 4, 'lora_alpha': 8}` for the two options.
 """
 
-import ast
 import itertools
-import operator
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from research.errors import UserError, suggest
-from research.runs.reading import read_yaml
+from research.sweeps.expressions import evaluate, names_in, parse_expression
+from research.sweeps.spec import SOURCE_KEYS, check_mapping, read_mapping
 
-OWN = ("let", "tie", "zip", "cases", "sizes", "configs")
-"""Keys of a source that a plain sweep has not."""
-OPERATORS = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
-    ast.FloorDiv: operator.floordiv,
-}
 MADE = "# Made by `research sweep compile "
 HEAD = MADE + "{source}`: change that file, not this one.\n"
 
@@ -47,7 +35,7 @@ def compile_source(path: Path) -> dict[str, dict]:
         UserError: it cannot be read, or says something that no sweep can.
     """
     source = read_mapping(path)
-    sizes = {"": {}, **_mapping(source.get("sizes") or {}, "sizes", path)}
+    sizes = {"": {}, **check_mapping(source.get("sizes") or {}, "sizes", path)}
     return {size: _plain(path, source | (extra or {}), size, source) for size, extra in sizes.items()}
 
 
@@ -60,7 +48,7 @@ def _plain(path: Path, source: dict, size: str, full: dict) -> dict:
     configs = list(full.get("configs") or [])
     if size:
         configs += [config for config in source.get("configs") or [] if config not in configs]
-    parameters = _mapping(source.get("parameters") or {}, "parameters", path)
+    parameters = check_mapping(source.get("parameters") or {}, "parameters", path)
     groups = [_tied(source, parameters, path)] if source.get("tie") or source.get("let") else []
     groups += [_zipped(group, path) for group in source.get("zip") or []]
     if source.get("cases"):
@@ -84,7 +72,7 @@ def _plain(path: Path, source: dict, size: str, full: dict) -> dict:
             )
     title = path.stem
     place = f"{title}-{size}" if size else title
-    plain = {key: value for key, value in source.items() if key not in (*OWN, "parameters")}
+    plain = {key: value for key, value in source.items() if key not in (*SOURCE_KEYS, "parameters")}
     command = plain.pop("command", None) or _command(configs, place, path)
     return {
         "name": place,
@@ -108,10 +96,10 @@ def _command(configs: list[str], name: str, path: Path) -> list[str]:
 
 def _tied(source: dict, parameters: dict, path: Path) -> list[dict[str, Any]]:
     """Rows of the options that a tie joins: the product of what drives it, with what follows."""
-    let = _mapping(source.get("let") or {}, "let", path)
-    ties = _mapping(source.get("tie") or {}, "tie", path)
-    trees = {name: _expression(text, name, path) for name, text in ties.items()}
-    names = {inner for tree in trees.values() for inner in _names(tree)}
+    let = check_mapping(source.get("let") or {}, "let", path)
+    ties = check_mapping(source.get("tie") or {}, "tie", path)
+    trees = {name: parse_expression(text, name, path) for name, text in ties.items()}
+    names = {inner for tree in trees.values() for inner in names_in(tree)}
     unknown = [name for name in names if name not in let and name not in parameters]
     if unknown:
         raise UserError(
@@ -126,14 +114,14 @@ def _tied(source: dict, parameters: dict, path: Path) -> list[dict[str, Any]]:
     for values in itertools.product(*axes.values()):
         known = dict(zip(axes, values, strict=True))
         row = {name: value for name, value in known.items() if name not in let}
-        row |= {name: _evaluated(tree, known, name, path) for name, tree in trees.items()}
+        row |= {name: evaluate(tree, known, name, path) for name, tree in trees.items()}
         if row not in rows:
             rows.append(row)
     return rows
 
 
 def _zipped(group: Any, path: Path) -> list[dict[str, Any]]:
-    lists = {name: _list(values, name, path) for name, values in _mapping(group, "zip", path).items()}
+    lists = {name: _list(values, name, path) for name, values in check_mapping(group, "zip", path).items()}
     if len({len(values) for values in lists.values()}) != 1:
         counts = ", ".join(f"{name} {len(values)}" for name, values in lists.items())
         raise UserError(
@@ -145,7 +133,9 @@ def _zipped(group: Any, path: Path) -> list[dict[str, Any]]:
 def _cases(cases: Any, path: Path) -> list[dict[str, Any]]:
     rows = []
     for case in _list(cases, "cases", path):
-        axes = {name: value if isinstance(value, list) else [value] for name, value in _mapping(case, "cases", path).items()}
+        axes = {
+            name: value if isinstance(value, list) else [value] for name, value in check_mapping(case, "cases", path).items()
+        }
         rows += [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     return rows
 
@@ -165,70 +155,6 @@ def _join(rows: list[dict[str, Any]], path: Path) -> tuple[str, list]:
         )
     prefix = ".".join(shared)
     return prefix, [{option[len(prefix) + 1 :]: value for option, value in row.items()} for row in rows]
-
-
-# ---- expressions ----------------------------------------------------------------------------------------------------
-
-
-def _expression(text: Any, name: str, path: Path) -> ast.expr:
-    try:
-        return ast.parse(str(text), mode="eval").body
-    except SyntaxError:
-        raise UserError(
-            f"{path}: tie {name}: {text!r} is no expression; expected arithmetic over options, such as "
-            "`2 * model.adapter.r`. Correct it."
-        ) from None
-
-
-def _names(tree: ast.expr) -> Iterable[str]:
-    if isinstance(tree, ast.Name | ast.Attribute):
-        yield ast.unparse(tree)
-    else:
-        for child in ast.iter_child_nodes(tree):
-            if isinstance(child, ast.expr):
-                yield from _names(child)
-
-
-def _evaluated(tree: ast.expr, known: dict[str, Any], name: str, path: Path) -> int | float:
-    def value(node: ast.expr) -> Any:
-        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-            return node.value
-        if isinstance(node, ast.Name | ast.Attribute):
-            return known[ast.unparse(node)]
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            return -value(node.operand)
-        if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
-            return OPERATORS[type(node.op)](value(node.left), value(node.right))
-        raise UserError(
-            f"{path}: tie {name} has {ast.unparse(node)!r}; expected numbers, options, + - * / // and **. Correct it."
-        )
-
-    try:
-        result = value(tree)
-    except (TypeError, ZeroDivisionError, OverflowError) as error:
-        raise UserError(
-            f"{path}: tie {name}: {ast.unparse(tree)} fails for {known} ({error}); expected numbers. Correct it."
-        ) from None
-    return int(result) if isinstance(result, float) and result.is_integer() else result
-
-
-# ---- reading --------------------------------------------------------------------------------------------------------
-
-
-def read_mapping(path: Path) -> dict:
-    """
-    Raises:
-        UserError: not there, or no mapping.
-    """
-    return _mapping(read_yaml(path, "sweep"), "the file", path)
-
-
-def _mapping(value: Any, what: str, path: Path) -> dict:
-    if not isinstance(value, dict):
-        raise UserError(
-            f"{path}: {what} is {'nothing' if value is None else type(value).__name__}; expected a mapping. Correct it."
-        )
-    return value
 
 
 def _list(value: Any, what: str, path: Path) -> list:

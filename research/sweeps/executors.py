@@ -11,15 +11,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from research.progress import say
-from research.sweeps.ledger import AGAIN, STATES, Ledger, Standing
-from research.sweeps.plan import Planned
+from research.runs.ledger import AGAIN, STATES, Ledger, Standing
+from research.runs.plan import PlannedPoint
 from research.sweeps.worker import INTERRUPTED, PREEMPTED, last_line
 
 POLL = 0.5  # seconds
 
 
 def run_local(
-    folder: Path, points: Callable[[], list[Planned]], cap: int, command: list[str], workers: int, gpus: list[str], threads: int
+    folder: Path,
+    points: Callable[[], list[PlannedPoint]],
+    cap: int,
+    command: list[str],
+    workers: int,
+    gpus: list[str],
+    threads: int,
 ) -> int:
     """Run what is to be run with `workers` processes; 0 when all points are done, 85 or 130 when stopped, else 1.
 
@@ -78,7 +84,7 @@ def _start(command: list[str], i: int, gpus: list[str], threads: int, folder: Pa
         )
 
 
-def _repeat_warnings(folder: Path, points: list[Planned]) -> None:
+def _repeat_warnings(folder: Path, points: list[PlannedPoint]) -> None:
     """What points were warned of, once each: nobody reads the logs of points that went well."""
     found: dict[str, int] = {}
     for one in points:
@@ -94,13 +100,13 @@ def worker_log(folder: Path, i: int) -> Path:
     return folder / "logs" / f"worker-{i}.log"
 
 
-def _ended(ledger: Ledger, points: list[Planned]) -> int:
+def _ended(ledger: Ledger, points: list[PlannedPoint]) -> int:
     counts = count(ledger, points)
     say(", ".join(f"{n} {state}" for state, n in counts.items()))
     return 0 if set(counts) <= {"done", "pruned"} else 1
 
 
-def count(ledger: Ledger, points: list[Planned]) -> dict[str, int]:
+def count(ledger: Ledger, points: list[PlannedPoint]) -> dict[str, int]:
     """State → how many points, in the order of STATES."""
     return counted(ledger.standings([one.point for one in points]))
 
@@ -122,7 +128,7 @@ def _signals(handler) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _table(ledger: Ledger, points: Callable[[], list[Planned]]) -> Iterator:
+def _table(ledger: Ledger, points: Callable[[], list[PlannedPoint]]) -> Iterator:
     """A live table on a terminal; elsewhere a line for each point that ends."""
     from rich.console import Console
     from rich.live import Live
@@ -146,7 +152,7 @@ def _table(ledger: Ledger, points: Callable[[], list[Planned]]) -> Iterator:
     yield lines
 
 
-def table(points: list[Planned], standings: dict[str, Standing]):
+def table(points: list[PlannedPoint], standings: dict[str, Standing]):
     """rich's table of points and where they stand."""
     from rich.markup import escape
     from rich.table import Table

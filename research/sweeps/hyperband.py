@@ -9,10 +9,64 @@ one bracket.
 """
 
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from research.errors import UserError
 
 DEFAULTS = {"eta": 3, "strict": True}
 BANDS = 100
+FIELDS = {"type", "min_iter", "max_iter", "s", "eta", "strict"}
+
+
+def checked_rule(facts: dict, metric: dict, path: Path) -> dict | None:
+    """A sweep's early_terminate; None where it has none.
+
+    Args:
+        facts: the sweep's YAML.
+        metric: of the sweep.
+        path: of the YAML, for messages.
+
+    Raises:
+        UserError: it is not W&B's hyperband.
+    """
+    rule = facts.get("early_terminate")
+    if rule is None:
+        return None
+    if not isinstance(rule, dict) or rule.get("type") != "hyperband":
+        given = rule.get("type") if isinstance(rule, dict) else rule
+        raise UserError(f"{path}: early_terminate.type is {given!r}; expected hyperband. Correct it.")
+    if unknown := rule.keys() - FIELDS:
+        raise UserError(
+            f"{path}: early_terminate has {sorted(unknown)[0]!r}; expected {', '.join(sorted(FIELDS))}. Correct it."
+        )
+    if "min_iter" not in rule and "max_iter" not in rule:
+        raise UserError(
+            f"{path}: early_terminate has neither min_iter nor max_iter; expected one of them (max_iter with s). Add it."
+        )
+    numbers = {"min_iter": 1, "max_iter": 1, "s": 1, "eta": 1}
+    for name, least in numbers.items():
+        value = rule.get(name, least + 1)
+        whole = isinstance(value, int) or (name == "eta" and isinstance(value, float))
+        if isinstance(value, bool) or not whole or value < least or (name == "eta" and value <= 1):
+            raise UserError(
+                f"{path}: early_terminate.{name}={value!r}; expected "
+                f"{'above 1' if name == 'eta' else 'a whole number of 1 or more'}. Correct it."
+            )
+    if "max_iter" in rule and "s" not in rule:
+        raise UserError(f"{path}: early_terminate has max_iter without s; expected how many bands lie below it. Add s: 2.")
+    if "max_iter" in rule and rule["max_iter"] < rule.get("eta", 3):
+        raise UserError(
+            f"{path}: early_terminate.max_iter={rule['max_iter']} is below eta={rule.get('eta', 3)}: there would "
+            "be no band; expected eta or more. Raise it."
+        )
+    if not isinstance(rule.get("strict", True), bool):
+        raise UserError(f"{path}: early_terminate.strict={rule['strict']!r}; expected true or false. Correct it.")
+    if not metric.get("name"):
+        raise UserError(
+            f"{path}: early_terminate without a metric; expected metric: {{name: val/loss, goal: minimize}}. Add it."
+        )
+    return dict(rule)
 
 
 def bands(rule: dict[str, Any]) -> list[int]:

@@ -17,10 +17,12 @@ from research.errors import UserError
 from research.progress import say
 from research.runs.files import atomic_write
 from research.runs.hashes import hash_json
+from research.runs.ledger import Ledger, Standing
 from research.runs.locks import locked
-from research.sweeps.distributions import Parameter, assembled
-from research.sweeps.ledger import Ledger, Standing
-from research.sweeps.plan import FILE, Planned, planned, read_plan, write_points
+from research.runs.plan import FILE, PlannedPoint, points_so_far, write_points
+from research.sweeps.distributions import Parameter
+from research.sweeps.parameters import assembled
+from research.sweeps.plan import planned
 from research.sweeps.spec import Sweep
 
 KEY, LOCK = "search.key", "search.lock"
@@ -77,12 +79,7 @@ def _key(sweep: Sweep, seed: int) -> str:
     return hash_json([{name: sweep.facts.get(name) for name in names}, seed])
 
 
-def points_so_far(folder: Path) -> list[Planned]:
-    """The points that were proposed, in order."""
-    return read_plan(folder) if (folder / FILE).exists() else []
-
-
-def grow(folder: Path, sweep: Sweep, seed: int, describe: Callable[[list[str]], dict[str, Any]]) -> Planned | None:
+def grow(folder: Path, sweep: Sweep, seed: int, describe: Callable[[list[str]], dict[str, Any]]) -> PlannedPoint | None:
     """Propose one more point and write it into the plan; None where run_cap is reached, or nothing new is left.
 
     Args:
@@ -160,7 +157,7 @@ def values_of(sweep: Sweep, draw: Draw) -> dict[str, Any]:
     return assembled(sweep.parameters, values)
 
 
-def _tried(one: Planned, standing: Standing) -> Tried:
+def _tried(one: PlannedPoint, standing: Standing) -> Tried:
     return Tried(one.facts["draw"], standing.state, standing.last.get("value"))
 
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from research.errors import UserError
 from research.runs.files import atomic_write
+from research.runs.plan import FILE as PLAN
 from research.sweeps.agents import Target, kept_sweep
-from research.sweeps.plan import FILE as PLAN
 from research.sweeps.secrets import refuse_assignments
 from research.sweeps.worker import ATTEMPTS
 

@@ -21,9 +21,9 @@ from typing import Any
 from research.errors import UserError
 from research.progress import say
 from research.runs.disk import disk_errors
-from research.sweeps.ledger import AGAIN, Ledger, Standing
-from research.sweeps.plan import WRITTEN, Planned, placed, ready
-from research.sweeps.spec import ours
+from research.runs.ledger import AGAIN, Ledger, Standing
+from research.runs.plan import WRITTEN, PlannedPoint, startable, with_id
+from research.sweeps.command import ours
 
 PREEMPTED, WRONG_INPUT, DIVERGED, INTERRUPTED = 85, 2, 3, 130
 FINAL = (WRONG_INPUT, DIVERGED)  # the same command would end so again
@@ -42,10 +42,10 @@ def is_due(standing: Standing) -> bool:
 
 def run_point(
     ledger: Ledger,
-    one: Planned,
+    one: PlannedPoint,
     run: Callable[[list[str]], int],
     variables: dict[str, str],
-    outcome: Callable[[Planned], dict[str, Any]] = lambda one: {},
+    outcome: Callable[[PlannedPoint], dict[str, Any]] = lambda one: {},
 ) -> int | None:
     """Run a point that nobody else runs and that is not done.
 
@@ -71,9 +71,9 @@ def run_point(
             ledger.append(one.point, "running", attempt=standing.attempts + 1)
         started = time.perf_counter()
         log = ledger.folder / "logs" / f"{one.point}.log"
-        one = ready(ledger.folder, one)
-        shown = placed(one.facts.get(WRITTEN, one.argv), one.point)
-        code, error = _run(placed(one.argv, one.point), shown, log, run, variables, one.point)
+        one = startable(ledger.folder, one)
+        shown = with_id(one.facts.get(WRITTEN, one.argv), one.point)
+        code, error = _run(with_id(one.argv, one.point), shown, log, run, variables, one.point)
         state = STATE.get(code, "failed")
         if state == "diverged" and ours(one.argv) is None:  # of a foreign command 3 may mean anything
             state = "failed"
@@ -87,10 +87,10 @@ def run_point(
 
 def work(
     ledger: Ledger,
-    points: Iterable[Planned],
+    points: Iterable[PlannedPoint],
     run: Callable[[list[str]], int],
     variables: dict[str, str],
-    outcome: Callable[[Planned], dict[str, Any]] = lambda one: {},
+    outcome: Callable[[PlannedPoint], dict[str, Any]] = lambda one: {},
 ) -> int:
     """Run all that is to be run, until nothing is left or this process is told to stop; the exit code."""
     with _stoppable():

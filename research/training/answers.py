@@ -7,8 +7,8 @@ import numpy as np
 
 from research.errors import UserError
 from research.metrics import generation
+from research.models.generate import Decoding, generate
 from research.prompts import prompt_ids
-from research.retrieval.generate import Decoding, generate
 from research.training.validation import together
 
 METRICS = tuple(generation.METRICS)  # exact_match, token_f1, rouge_l

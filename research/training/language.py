@@ -13,14 +13,15 @@ from research.errors import UserError
 from research.losses.language import token_losses
 from research.models import adapters
 from research.models.adapter_fields import check_fields
+from research.models.base_cache import release_cached_base
 from research.models.causal_lm import load_causal_lm
-from research.models.dropout import DropoutBits
+from research.models.cpu.dropout import DropoutBits
+from research.models.cpu.training import for_training
 from research.models.folder import is_without_weights
-from research.models.kept import own
 from research.models.lora import faster_lora
+from research.models.partial_tuning import freeze
 from research.models.policy import attach_saved, check_base, load_policy, save_policy, take_saved
 from research.models.router import router_coefficient
-from research.models.training import for_training
 from research.progress import say
 from research.runs.hashes import hash_json
 from research.training.layouts import packing_is_exact
@@ -38,7 +39,7 @@ class Language:
     Args:
         model: see SFTModule.
         adapter: peft.PeftConfig or None.
-        train_layers, train_pattern: partial fine-tuning; see models.adapters.freeze.
+        train_layers, train_pattern: partial fine-tuning; see models.partial_tuning.freeze.
         frozen_precision: of the weights under an adapter: "auto", "fp32" or "bf16".
         reference: of DPO; see there.
         init_scale: see models.adapters.attach.
@@ -85,11 +86,11 @@ class Language:
                 self.start = start_of(self.model, base)
                 check_reference(reference, self.start, adapters.plain(adapter))
         elif not self.model.adapted:
-            adapters.freeze(self.model.transformer, train_layers, train_pattern)
+            freeze(self.model.transformer, train_layers, train_pattern)
         if self.model.adapted:
             self.model.check_head()  # an adapter can change the output layer too
         self.router = router_coefficient(self.model.base)
-        own(self.model, changed=False)
+        release_cached_base(self.model, changed=False)
         self.model.train()
         self.continued = adapter is None and self.model.adapted
         self.restored: Path | None = None

@@ -14,8 +14,8 @@ import lightning as L
 import numpy as np
 import torch
 
-from research.models import attention
-from research.models.adapters import plain
+from research.models.adapter_rules import plain
+from research.models.cpu import attention
 from research.progress import bar, say
 from research.runs.files import atomic_write
 from research.runs.hashes import hash_json

@@ -10,9 +10,9 @@ import torch
 from research.metrics.retrieval import evaluate, parse_metric, rank_documents
 from research.models.dual_encoder import Encoder
 from research.retrieval.encode import encode_batches
-from research.retrieval.index import exact_search, to_run
+from research.retrieval.exact import exact_search, to_run
 from research.retrieval.rerank import rerank, score_pairs, top_pairs
-from research.types import Collection, Run
+from research.types import Collection, Ranking
 
 TOP_K = 100  # documents ranked a query, at least
 TOLD = 32  # queries of which a run keeps what it ranked first
@@ -42,7 +42,7 @@ def evaluate_retrieval(module: L.LightningModule, data: Collection, metrics: lis
     return Retrieved(evaluate(data.qrels, run, metrics), first_documents(data, run))
 
 
-def evaluate_reranking(module: L.LightningModule, data: Collection, run: Run, depth: int, metrics: list[str]) -> Retrieved:
+def evaluate_reranking(module: L.LightningModule, data: Collection, run: Ranking, depth: int, metrics: list[str]) -> Retrieved:
     """Metrics per query of a run whose top `depth` the cross-encoder re-orders; ranks share the pairs."""
     pairs = top_pairs(run, depth)
     mine = pairs[module.trainer.global_rank :: module.trainer.world_size]
@@ -55,7 +55,7 @@ def evaluate_reranking(module: L.LightningModule, data: Collection, run: Run, de
     return Retrieved(evaluate(data.qrels, reranked, metrics), first_documents(data, reranked))
 
 
-def first_documents(data: Collection, run: Run) -> dict[str, dict[str, str]]:
+def first_documents(data: Collection, run: Ranking) -> dict[str, dict[str, str]]:
     """What a run ranks first, for reports: of the queries that come first by a hash of their id, the same in every run."""
     chosen = sorted(data.qrels, key=lambda query: hashlib.sha256(query.encode("utf-8", "surrogatepass")).digest())[:TOLD]
     texts = {}

@@ -85,10 +85,10 @@ def _check(args: argparse.Namespace, sweep: Any) -> None:
     Raises:
         UserError: one of them cannot be run.
     """
-    from research.sweeps.plan import is_exhaustive, plan, shown
+    from research.sweeps.plan import plan, shown
 
     decided = sweep.early_terminate is not None or sweep.target is not None  # by the server, whatever the command is
-    if is_exhaustive(sweep) and not decided:
+    if sweep.is_exhaustive and not decided:
         planned_points(args, sweep)
         return
     metric = sweep.metric if str(sweep.metric).startswith("val/") else None

@@ -10,7 +10,7 @@ from research.progress import say
 from research.verbs.agents import submit_trials
 from research.verbs.kubernetes import submit_job
 from research.verbs.points import folder_of, planned_points, task_numbers, to_do, write_report
-from research.verbs.searching import ended, is_reached, is_searched
+from research.verbs.searching import ended, is_reached
 
 SLURM, JOBS = ("time", "partition", "account", "sbatch"), ("image", "claim", "namespace", "env", "secret", "max_failed")
 RANKS, POINTS, TRIALS = ("nodes", "tasks_per_node"), ("rerun_stale", "retry"), ("count",)
@@ -71,7 +71,7 @@ def submit_points(args: argparse.Namespace) -> int:
     folder = folder_of(sweep).resolve()
     directive(str(folder))  # before anything is written
     points = planned_points(args, sweep)
-    if is_searched(sweep) and options.nodes * options.tasks_per_node > 1:
+    if sweep.is_searched and options.nodes * options.tasks_per_node > 1:
         raise UserError(
             f"{args.file}: bayes with --nodes {options.nodes} --tasks-per-node {options.tasks_per_node}: each task "
             "would propose a point of its own; expected one task a point. Use the GPUs of one task, or a grid or "
@@ -101,10 +101,9 @@ def submit_points(args: argparse.Namespace) -> int:
 def finish(args: argparse.Namespace) -> int:
     """After an array: again what is missing, a few times; then what there is."""
     from research.runs.files import write_json
+    from research.runs.ledger import Ledger
+    from research.runs.plan import points_so_far, read_plan
     from research.sweeps.executors import count
-    from research.sweeps.ledger import Ledger
-    from research.sweeps.plan import read_plan
-    from research.sweeps.search import points_so_far
     from research.sweeps.slurm import ROUNDS, Options, Submission, submit
     from research.sweeps.spec import read_sweep
     from research.sweeps.worker import is_due
@@ -115,7 +114,7 @@ def finish(args: argparse.Namespace) -> int:
             f"`research sweep run` or `submit`."
         )
     sweep, folder, round = read_sweep(args.file), Path(args.folder), args.round
-    points = points_so_far(folder) if is_searched(sweep) else read_plan(folder, Path(args.plan))
+    points = points_so_far(folder) if sweep.is_searched else read_plan(folder, Path(args.plan))
     ledger = Ledger(folder)
     standings = ledger.standings([one.point for one in points])
     todo = task_numbers(sweep, points, lambda one: is_due(standings[one.point]))

@@ -19,19 +19,24 @@ import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from research.errors import UserError, suggest
-from research.runs.identity import imported
+from research.runs.defaults import imported
 from research.runs.layout import MARKER
 from research.runs.reading import read_json
+from research.types import Direction
 
 if TYPE_CHECKING:
     import jsonargparse
     import lightning as L
 
+    from research.training.base import TrainingModule
+
+SIDES: dict[str, Direction] = {"min": "lower", "max": "higher"}
+"""Values of `mode` → the better side of the monitor."""
 INSTEAD = {
     "gradient_clip_val": "model.optimisation.clip",
     "accumulate_grad_batches": "model.optimisation.accumulate",
@@ -56,7 +61,7 @@ OURS = {
     "model_registry",
     "limit_predict_batches",
 }
-TOP = ("config", "out", "monitor", "save_every", "wandb", "json", "seed_everything", "model", "data", "trainer")
+TOP = ("config", "out", "monitor", "mode", "save_every", "wandb", "json", "seed_everything", "model", "data", "trainer")
 OWN_NAMES = {
     "--skip-bad-rows": "--data.skip_bad_rows true",
     "--reranker-max-length": "--model.max_length",
@@ -70,6 +75,13 @@ MAPPINGS = ("_pattern", "_config", "_kwargs")
 """Ends of options whose values are mappings: PEFT's rank_pattern, loftq_config, …"""
 EXAMPLE = "research.training.dual_encoder.DualEncoderModule"
 PRECISIONS = (None, "32-true", "bf16-mixed", "64-true")
+RANGES = {
+    "NonNegativeInt": "0 or more (a whole number)",
+    "PositiveInt": "1 or more (a whole number)",
+    "TwoOrMore": "2 or more (a whole number)",
+    "ClosedUnitInterval": "0 to 1",
+}
+"""Number types of options → what they take, for messages."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -173,9 +185,15 @@ def read(args: argparse.Namespace) -> "tuple[jsonargparse.Namespace, dict]":
     if (home := _run_folder(args.argv)) is not None:
         config.out = str(home)
     take_normal_form(config.trainer)
+    for section in ("model", "data"):
+        if section in config:
+            _check_nulls(section, config[section])
     _check_values(config)
     _take_enum_defaults(config.trainer)
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))  # it was validated just now
+    better = getattr(imported(config.model.class_path), "better", lambda metric: None)(config.monitor)
+    if config.mode is None or SIDES[config.mode] == better:
+        values.pop("mode")  # it says nothing more: runs and ids are those of a configuration without it
     return config, {name: value for name, value in values.items() if name not in ("config", "json")}
 
 
@@ -235,6 +253,7 @@ def _parser(prog: str) -> "jsonargparse.ArgumentParser":
     parser.add_argument("-c", "--config", action="config", help="configuration, or an overlay on the one before")
     parser.add_argument("--out", type=str, required=True, help="the run folder")
     parser.add_argument("--monitor", type=str, default="val/mrr@10", help="the best value of this metric makes model/")
+    parser.add_argument("--mode", type=str | None, help="min | max: which value of a monitor of your own is the best")
     parser.add_argument("--save_every", type=int, default=200, help="steps between checkpoints, beside those at validation")
     parser.add_argument("--wandb", type=str, default="auto", help="auto | online | offline | disabled")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
@@ -323,6 +342,8 @@ def _explained(message: str, prog: str) -> str:
     for name, instead in INSTEAD.items():
         if f"trainer.{name}" in text or f"'{name}'" in text:
             return f"trainer.{name} is not an option here; expected {instead}, which has taken its place. Use that."
+    if refused := _refused_value(text):
+        return f"{refused}. Correct the configuration or the option."
     known = ""
     if match := re.search(r".*class_path '([\w.]+)':.*?Option '([\w.]+)' is not accepted", text):
         known = suggest(match[2], inspect.signature(imported(match[1]).__init__).parameters.keys() - {"self", "seed"})
@@ -340,12 +361,37 @@ def _explained(message: str, prog: str) -> str:
     )
 
 
+def _refused_value(text: str) -> str | None:
+    """`data.limit=0; expected 1 or more, or null`, where a value is not of its option's range or choices; else None."""
+    place = re.search(r'Parser key "(model|data)": .*?Parser key "([\w.]+)": (.*)', text)
+    expected = place and re.search(r"Not of type (\w+): |Expected a typing\.Literal\[(.+?)\]", place[3])
+    value = place and re.search(r"Got value: (\S+)|Given value: (?!NestedArg|\{)(\S+)|: (\S+) does not|: ('.*?')", place[3])
+    if not expected or not value:
+        return None
+    choices = expected[2] or RANGES.get(expected[1], expected[1])
+    null = ", or null" if re.search(r"Subtypes: \[[^]]*NoneType", place[3]) else ""
+    return f"{place[1]}.{place[2]}={next(filter(None, value.groups()))}; expected {choices}{null}"
+
+
+def _check_nulls(section: str, config: "jsonargparse.Namespace") -> None:
+    """jsonargparse takes a null for any option of a class, whatever its type says.
+
+    Raises:
+        UserError: a null for an option that needs a value.
+    """
+    for name, kind in get_type_hints(imported(config.class_path).__init__).items():
+        if name in config.init_args and config.init_args[name] is None and kind is not Any and type(None) not in get_args(kind):
+            raise UserError(f"{section}.{name}=null; expected a value. Correct it, or leave it out to take the default.")
+
+
 def _check_values(config: "jsonargparse.Namespace") -> None:
     trainer = config.trainer
     if not config.out.strip():
         raise UserError(f"--out: {config.out!r} is empty; expected a path, for example ./out")
     if config.wandb not in ("auto", "online", "offline", "disabled"):
         raise UserError(f"wandb={config.wandb!r}; expected auto, online, offline or disabled. Correct it.")
+    if config.mode not in (None, *SIDES):
+        raise UserError(f"mode={config.mode!r}; expected min or max, which value of the monitor is the best. Correct it.")
     if config.save_every < 1:
         raise UserError(f"save_every={config.save_every}; expected 1 step or more. Correct it.")
     if not 0 <= config.seed_everything < 2**32:
@@ -388,7 +434,7 @@ def check_classes(config: "jsonargparse.Namespace") -> None:
         )
 
 
-def build(config: "jsonargparse.Namespace") -> "tuple[L.LightningModule, Any]":
+def build(config: "jsonargparse.Namespace") -> "tuple[TrainingModule, Any]":
     """Model and data, each refused before anything is written; the model's initialisation has a seed of its own.
 
     Raises:
@@ -409,7 +455,34 @@ def build(config: "jsonargparse.Namespace") -> "tuple[L.LightningModule, Any]":
             f"monitor={config.monitor!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
             "add it to model.metrics."
         )
+    if config.monitor in known:
+        _check_mode(config.monitor, config.mode, module)
     return module, data
+
+
+def _check_mode(monitor: str, mode: str | None, module: "TrainingModule") -> None:
+    """
+    Raises:
+        UserError: nobody says which side of the monitor is better, or two say it differently.
+    """
+    better = module.better(monitor)
+    if mode is None and better is None:
+        raise UserError(
+            f"monitor={monitor!r}: {type(module).__name__} does not declare which side of it is better; expected mode: min "
+            "or mode: max beside it. Add it to the configuration, or the metric to the class's `directions`."
+        )
+    if mode is not None and better not in (None, SIDES[mode]):
+        raise UserError(
+            f"mode={mode!r} with monitor={monitor!r} would keep the worst model: the {better} value of it is the better one; "
+            f"expected mode: {'min' if mode == 'max' else 'max'}. Correct it, or leave mode out."
+        )
+
+
+def directions_of(config: "jsonargparse.Namespace", module: "TrainingModule") -> "dict[str, Direction | None]":
+    """Metric of the validation → its better side: as its trainer declares it, and of the monitor as `mode` says."""
+    directions = {f"val/{name}": module.better(name) for name in module.metrics}
+    stated = SIDES.get(config.mode or "")
+    return directions | {config.monitor: stated or directions.get(config.monitor)}
 
 
 def _instance(section: "jsonargparse.Namespace") -> Any:

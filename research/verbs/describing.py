@@ -21,7 +21,7 @@ def describe(argv: list[str], metric: str | None = None, shown: str | None = Non
     """
     from research.runs.hashes import hash_json
     from research.runs.identity import LENGTH
-    from research.sweeps.spec import ours
+    from research.sweeps.command import ours
 
     words = ours(argv)
     if words is None or words[:1] != ["fit"]:
@@ -90,7 +90,8 @@ def _check_metric(metric: str, module: Any, data: Any, trainer: Any) -> None:
 def _canonical(resolved: dict) -> dict:
     """The configuration with LoRA's alpha and rsLoRA as the one number that they make, the scale of the update; names that
     have no order are in one."""
-    from research.models.adapters import LORA, effective_scale
+    from research.models.adapter_rules import LORA
+    from research.models.adapters import effective_scale
     from research.runs.identity import what_is_computed
 
     values = what_is_computed(json.loads(json.dumps(resolved)))

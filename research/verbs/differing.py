@@ -12,7 +12,7 @@ from research.runs.layout import leftover
 from research.runs.reading import read_json
 
 if TYPE_CHECKING:
-    from research.report.claims import Claim
+    from research.report.claim_sides import Claim
     from research.report.record import Record
 
 REPORT = "report.json"
@@ -108,9 +108,9 @@ def read_side(path: Path, spec: Any) -> Side:
         UserError: none of them, or one that cannot be read.
     """
     from research.report.record import read_record
-    from research.report.study import is_sweep
-    from research.report.training import is_training
-    from research.report.wandb_runs import is_wandb
+    from research.runs.folder import RunFolder
+    from research.runs.table import is_sweep
+    from research.runs.wandb.records import is_wandb
     from research.verbs.report import rows_of
     from research.verbs.studying import kept_of
 
@@ -128,7 +128,7 @@ def read_side(path: Path, spec: Any) -> Side:
                 "finished runs."
             )
         return Side(str(path), study, value if value.get("rows") else None)
-    if is_sweep(path) or is_training(path) or is_wandb(path):
+    if is_sweep(path) or RunFolder(path).is_training or is_wandb(path):
         kept = json.loads(json.dumps(kept_of([path], spec), default=str))  # what a report would have kept, in the same types
         return Side(str(path), read_record(kept, str(path)), None)
     if (path / RUN_MARKER).is_file():
@@ -182,7 +182,8 @@ def _claimed(old: Side, new: Side, path: Path, metric: str | None) -> tuple[Side
 
 def _verdicts(study: "Record", stated: "list[Claim]", where: str) -> dict[str, tuple[str, str]]:
     """Text → (state, words); a claim whose settings one side has not is said, and is in no family."""
-    from research.report.claims import check, sides
+    from research.report.claim_sides import sides
+    from research.report.claims import check
 
     studies, found, checkable = {}, {}, []
     for claim in stated:

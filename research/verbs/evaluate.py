@@ -7,9 +7,15 @@ import argparse
 import json
 from pathlib import Path
 
+from research.data.rankings import check_run, read_run
+from research.data.rows import BadRows
+from research.data.sources import check_relevant, check_split, load
 from research.errors import UserError
+from research.metrics import scores
 from research.progress import say
-from research.verbs import options, scoring
+from research.runs.layout import open_run_folder
+from research.runs.writers import write_metrics, write_provenance
+from research.verbs import options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,67 +26,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from research.data.formats import check_run, read_run
-    from research.data.rows import BadRows
-    from research.data.sources import check_relevant, check_split, load
-    from research.runs.files import write_json
-    from research.runs.layout import MARKER, open_run_folder
-    from research.runs.provenance import provenance
-
-    metrics = scoring.check_metrics(args.metrics)
+    metrics = scores.check_metrics(args.metrics)
     check_split(args.data, args.split)
     if args.out:
         open_run_folder(args.out)
-    skipped = {label: BadRows(args.skip_bad_rows) for label in _labels(args.runs)}
-    runs = {label: read_run(path, skipped[label]) for label, path in _labels(args.runs).items()}
+    paths = _labels(args.runs)
+    skipped = {label: BadRows(args.skip_bad_rows) for label in paths}
+    runs = {label: read_run(path, skipped[label]) for label, path in paths.items()}
     data = check_relevant(load(args.data, args.split, args.skip_bad_rows))
-    for label, path in _labels(args.runs).items():
-        ignored = check_run(path, runs[label], data.qrels, data.corpus, data.unjudged)
-        if ignored:
+    for label, path in paths.items():
+        if ignored := check_run(path, runs[label], data.qrels, data.corpus, data.unjudged):
             say(f"{path}: {ignored} queries are not judged in split {args.split} and are ignored")
-
         skipped[label].say_counts(str(path))
-        scoring.report_missing(path, data.qrels, runs[label], args.mean)
     if lines := {label: dict(bad.counts) for label, bad in skipped.items() if bad.counts}:
         data = data._replace(notes=data.notes | {"skipped_run_lines": lines})
 
-    left_out = scoring.report_unscorable(data.qrels, args.mean)
-    scored = {label: scoring.score(data.qrels, found, metrics, args.mean) for label, found in runs.items()}
-    pairs = scoring.comparisons(scored, metrics[0])
+    unscorable = scores.report_unscorable(data.qrels, args.mean)
+    scored = {label: scores.score(path, data.qrels, runs[label], metrics, args.mean) for label, path in paths.items()}
+    pairs = scores.comparisons(scored, metrics[0])
     means = {label: values["metrics"] for label, values in scored.items()}
+    last = means[list(means)[-1]]
     if args.out:
         facts = {"verb": "evaluate", "source": args.data, "split": args.split, "data": data.fingerprint}
         if args.mean != "scorable":
             facts["mean"] = args.mean
-        write_json(args.out / MARKER, provenance(args.command, **facts))
-        write_json(
-            args.out / "metrics.json",
+        write_provenance(args.out, args.command, **facts)
+        write_metrics(
+            args.out,
             {
                 **facts,
                 "queries": len(data.queries),
                 "documents": len(data.corpus),
-                "unscorable": left_out,
+                "unscorable": unscorable,
                 "notes": data.notes,
-                "metrics": means[list(means)[-1]],
+                "metrics": last,
                 "comparisons": pairs,
                 "stages": {label: {**values, "facts": {"label": label}} for label, values in scored.items()},
             },
         )
     if args.json:
-        print(
-            json.dumps(
-                {
-                    "metrics": means[list(means)[-1]],
-                    "stages": means,
-                    "comparisons": pairs,
-                    "out": str(args.out) if args.out else None,
-                }
-            )
-        )
-    else:
-        print(scoring.table(means))
-        if pairs:
-            print("\n" + scoring.comparison_lines(pairs))
+        print(json.dumps({"metrics": last, "stages": means, "comparisons": pairs, "out": str(args.out) if args.out else None}))
+        return 0
+    print(scores.table(means))
+    if pairs:
+        print("\n" + scores.comparison_lines(pairs))
     return 0
 
 

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import UserError
-from research.sweeps.plan import Planned, placed, shown
+from research.runs.plan import PlannedPoint, with_id
+from research.sweeps.plan import shown
 
 FREE = ("seed_everything", "lr", "weight_decay", "warmup", "decay", "lora_alpha", "beta", "temperature", "label_smoothing")
 """Last parts of option names that change what is computed and not how long it takes: one point stands for all of them."""
 
 
-def measure(points: list[Planned], steps: int, start: float, trials: int | None = None) -> tuple[list[Planned], dict[str, Any]]:
+def measure(
+    points: list[PlannedPoint], steps: int, start: float, trials: int | None = None
+) -> tuple[list[PlannedPoint], dict[str, Any]]:
     """The points with `seconds`, and what they come to.
 
     Args:
@@ -35,7 +38,7 @@ def measure(points: list[Planned], steps: int, start: float, trials: int | None 
             f"--measure: {foreign[0].argv[0]} is no `research fit`; expected a command whose steps can be timed. "
             "Leave --measure out."
         )
-    kinds: dict[str, list[Planned]] = {}
+    kinds: dict[str, list[PlannedPoint]] = {}
     for one in points:
         kinds.setdefault(_kind(one), []).append(one)
     found: dict[str, dict[str, Any]] = {}
@@ -55,9 +58,9 @@ def measure(points: list[Planned], steps: int, start: float, trials: int | None 
     }
 
 
-def _timed(one: Planned, steps: int) -> dict[str, Any]:
+def _timed(one: PlannedPoint, steps: int) -> dict[str, Any]:
     from research import cli
-    from research.sweeps.spec import ours
+    from research.sweeps.command import ours
     from research.training.measuring import Measuring
     from research.verbs import training
 
@@ -65,7 +68,7 @@ def _timed(one: Planned, steps: int) -> dict[str, Any]:
     said = io.StringIO()
     with tempfile.TemporaryDirectory(prefix="tandem-measure-") as folder:
         out = str(Path(folder) / "run")
-        args: argparse.Namespace = cli._parse([*ours(placed(one.argv, one.point)), "--out", out, "--wandb", "disabled"])
+        args: argparse.Namespace = cli._parse([*ours(with_id(one.argv, one.point)), "--out", out, "--wandb", "disabled"])
         args.command = ["research", *ours(one.argv)]
         started = time.perf_counter()
         try:
@@ -83,7 +86,7 @@ def _timed(one: Planned, steps: int) -> dict[str, Any]:
     return {"seconds": round(clock.whole(seconds), 2), "devices": clock.devices}
 
 
-def _kind(one: Planned) -> str:
+def _kind(one: PlannedPoint) -> str:
     """Points of one kind take as long."""
     return json.dumps(_priced(one.values), sort_keys=True)
 

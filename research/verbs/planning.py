@@ -15,7 +15,8 @@ from research.verbs.searching import describe_for
 
 
 def plan_points(args: argparse.Namespace) -> int:
-    from research.sweeps.plan import equivalents, is_exhaustive, plan, shown, write_plan
+    from research.runs.plan import write_plan
+    from research.sweeps.plan import equivalents, plan, shown
     from research.sweeps.spec import read_sweep
 
     if args.measure is not None and args.measure < 1:
@@ -42,9 +43,9 @@ def plan_points(args: argparse.Namespace) -> int:
 
             torch.set_num_threads(args.threads)
         # the first point also paid for the imports, which every new process pays
-        trials = None if is_exhaustive(sweep) else sweep.run_cap
+        trials = None if sweep.is_exhaustive else sweep.run_cap
         points, cost = measure(points, args.measure, max(0.0, described[0] - statistics.median(described)), trials)
-    if is_exhaustive(sweep):
+    if sweep.is_exhaustive:
         with taken(folder, sweep, args.seed):
             write_plan(folder, points, plan_key(args, sweep))
     if args.json:
@@ -54,8 +55,8 @@ def plan_points(args: argparse.Namespace) -> int:
     for one in points:
         print(f"{one.point}  {shown(one.values)}" + "".join(f"  {text}" for text in _facts(one.facts)))
     most = "without end" if sweep.run_cap is None else f"of at most {sweep.run_cap} points"
-    what = f"{len(points)} points" if is_exhaustive(sweep) else f"{len(points)} samples of a {sweep.method} sweep {most}"
-    print(f"\n{what}, all can be run" + (f"; {folder / 'plan.jsonl'}" if is_exhaustive(sweep) else ""))
+    what = f"{len(points)} points" if sweep.is_exhaustive else f"{len(points)} samples of a {sweep.method} sweep {most}"
+    print(f"\n{what}, all can be run" + (f"; {folder / 'plan.jsonl'}" if sweep.is_exhaustive else ""))
     if cost is not None:
         print(
             f"at most {cost['hours']:.2f} device-hours for {cost['trials']} points with a process each, "

@@ -11,18 +11,18 @@ from typing import Any
 
 from research.errors import UserError
 from research.progress import bar, say
+from research.runs.state import is_done, stale_reason
 from research.verbs.describing import describe
-from research.verbs.training_folder import is_done, stale_reason
 
 OWNER, LOCK = "sweep.json", "sweep.lock"  # says whose folder it is
 
 
 def folder_of(sweep: Any) -> Path:
     """Where a sweep's points lie: what --out of its command says before {point}; else runs/sweeps/NAME."""
-    from research.sweeps.plan import PLACE
-    from research.sweeps.spec import argv_of, ours
+    from research.runs.plan import PLACE
+    from research.sweeps.command import ours
 
-    words = argv_of(sweep, {})
+    words = sweep.argv_of({})
     if (ours(words) or [""])[0] != "fit":
         return Path("runs/sweeps") / sweep.name
     given = [value for flag, value in itertools.pairwise(words) if flag == "--out"]
@@ -38,18 +38,19 @@ def folder_of(sweep: Any) -> Path:
 
 def planned_points(args: argparse.Namespace, sweep: Any) -> list:
     """The points, checked: from the plan where it is this sweep's, else planned now; of a search, those so far."""
-    from research.sweeps.plan import is_exhaustive, is_planned, plan, read_plan, write_plan
-    from research.sweeps.search import open_search, points_so_far, refuse_other_search
-    from research.verbs.searching import describe_for, is_searched
+    from research.runs.plan import is_planned, points_so_far, read_plan, write_plan
+    from research.sweeps.plan import plan
+    from research.sweeps.search import open_search, refuse_other_search
+    from research.verbs.searching import describe_for
 
-    if not is_exhaustive(sweep) and not is_searched(sweep):
+    if not sweep.is_exhaustive and not sweep.is_searched:
         raise UserError(
             f"{args.file}: random without run_cap has no end; expected a number of trials. Add run_cap: 24, or "
             "run it by `wandb agent`."
         )
     folder, key = folder_of(sweep), plan_key(args, sweep)
     refuse_other(folder, sweep, args.seed)
-    if is_searched(sweep):
+    if sweep.is_searched:
         refuse_other_search(folder, sweep, args.seed)
         if points := points_so_far(folder):
             if not _are_current(points):
@@ -67,7 +68,7 @@ def planned_points(args: argparse.Namespace, sweep: Any) -> list:
     if problems:
         raise UserError(f"{args.file}: {len(problems)} points cannot be run, the first: {problems[0].reason}")
     with taken(folder, sweep, args.seed):
-        if is_searched(sweep):
+        if sweep.is_searched:
             open_search(folder, sweep, args.seed)
             return []  # those were its extremes; its points are proposed one by one
         write_plan(folder, points, key)
@@ -115,8 +116,8 @@ def refuse_other(folder: Path, sweep: Any, seed: int) -> None:
             "each. Change --out in its command."
         )
     if not _is_same(folder, owner, sweep, seed):
+        from research.runs.plan import points_so_far
         from research.sweeps.plan import shown
-        from research.sweeps.search import points_so_far
 
         first = points_so_far(folder)
         other = f" ({owner['file']})" if owner.get("file") else ""
@@ -130,24 +131,22 @@ def refuse_other(folder: Path, sweep: Any, seed: int) -> None:
 
 def _is_same(folder: Path, owner: dict, sweep: Any, seed: int) -> bool:
     """Whether a sweep of the folder's name is the folder's sweep: the same, an edit of its file, or one that goes further."""
-    from research.sweeps.plan import points_of
-    from research.sweeps.search import points_so_far
-    from research.sweeps.spec import argv_of
-    from research.verbs.searching import is_searched
+    from research.runs.plan import points_so_far
+    from research.sweeps.sampling import points_of
 
     content = owner.get("content")
     if content == sweep.content:
         return True
     earlier = points_so_far(folder)
     if content is not None:
-        if (owner.get("method") == "bayes") != is_searched(sweep):
+        if (owner.get("method") == "bayes") != sweep.is_searched:
             return False
         axes, before = {*sweep.varied}, {*owner.get("varied", [])}
         if owner.get("file") == str(sweep.path.resolve()) and (axes & before or not axes or not before):
             return True
     if not earlier:  # a folder of before, where nothing was planned yet, or a search that has not begun
         return content is None
-    if is_searched(sweep):
+    if sweep.is_searched:
         return content is None and all("draw" in one.facts for one in earlier)  # search.key says the rest
     # elsewhere, or of an earlier version, which has noted its name alone: the points tell, of this version with their commands
     as_key = json.dumps
@@ -156,13 +155,13 @@ def _is_same(folder: Path, owner: dict, sweep: Any, seed: int) -> bool:
         mine = {as_key(values, sort_keys=True) for values in points_of(sweep, seed)}
     else:
         theirs = {as_key(one.argv) for one in earlier}
-        mine = {as_key(argv_of(sweep, values)) for values in points_of(sweep, seed)}
+        mine = {as_key(sweep.argv_of(values)) for values in points_of(sweep, seed)}
     return theirs <= mine or mine <= theirs
 
 
 def as_begun(folder: Path, points: list) -> list:
     """Points by the ids under which this folder knows them: those that an earlier version gave, where it began them."""
-    from research.sweeps.ledger import Ledger
+    from research.runs.ledger import Ledger
 
     begun = {event["point"] for event in Ledger(folder).events()}
     begun |= {path.name for path in folder.iterdir()} if folder.is_dir() else set()
@@ -187,12 +186,11 @@ def _are_current(points: list) -> bool:
 
 def plan_key(args: argparse.Namespace, sweep: Any) -> str:
     """Hash of the sweep, its command as it stands now, the configurations that this names, the seed and the code."""
+    from research.runs.fingerprint import package_fingerprint
     from research.runs.hashes import hash_json
-    from research.runs.numbers import package_fingerprint
-    from research.sweeps.spec import argv_of
 
     files = [Path(word) for word in sweep.command if word.endswith((".yaml", ".yml")) and Path(word).is_file()]
-    command = argv_of(sweep, {})  # with the variables of the environment
+    command = sweep.argv_of({})  # with the variables of the environment
     texts = [path.read_text(encoding="utf-8") for path in files]
     return hash_json([sweep.facts, command, args.seed, package_fingerprint(), texts])
 
@@ -224,7 +222,7 @@ def due_again(args: argparse.Namespace, ledger: Any, points: list, folder: Path)
 
 def to_do(args: argparse.Namespace, sweep: Any, points: list, folder: Path) -> list[int]:
     """Numbers of the points that are to be run, after the ledger was told of those again; a dry run tells it nothing."""
-    from research.sweeps.ledger import AGAIN, Ledger
+    from research.runs.ledger import AGAIN, Ledger
 
     ledger = Ledger(folder)
     tell = due_again if args.dry_run else tell_again
@@ -235,15 +233,14 @@ def to_do(args: argparse.Namespace, sweep: Any, points: list, folder: Path) -> l
 
 def task_numbers(sweep: Any, points: list, is_wanted: Callable[[Any], bool]) -> list[int]:
     """Numbers of an array's tasks: of the points that are wanted; of a search, as many as are wanted or not proposed yet."""
-    from research.verbs.searching import is_searched
 
     wanted = [i for i, one in enumerate(points) if is_wanted(one)]
-    return list(range(len(wanted) + max(0, sweep.run_cap - len(points)))) if is_searched(sweep) else wanted
+    return list(range(len(wanted) + max(0, sweep.run_cap - len(points)))) if sweep.is_searched else wanted
 
 
 def is_fit(one: Any) -> bool:
     """Whether the point is a training of ours."""
-    from research.sweeps.spec import ours
+    from research.sweeps.command import ours
 
     return (ours(one.argv) or [""])[0] == "fit"
 

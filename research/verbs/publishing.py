@@ -120,7 +120,7 @@ def _publish(place: Any, out: Path, content: Any, drawn: list, facts: dict) -> d
 
 def _files(out: Path, content: Any) -> list[Path]:
     """The local report's files, and no other that may lie there."""
-    from research.report.latex import slug
+    from research.report.sheets import slug
 
     names = ["index.html", "report.md", "report.json", DRY]
     if content.study is not None:

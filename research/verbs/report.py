@@ -79,29 +79,30 @@ def run(args: argparse.Namespace) -> int:
     from research.report.export import as_markdown, write_sheets, write_tidy
     from research.report.figures import of_latency
     from research.report.figures.render import MISSING, can_draw, svg, write_figures
-    from research.report.latex import distinct
     from research.report.notes import notes
     from research.report.origin import origin
     from research.report.page import html
-    from research.report.printable import printable
-    from research.report.runs import collect, name_folders
+    from research.report.runs import collect
+    from research.report.sheets import distinct
     from research.report.spec import read_spec
-    from research.report.study import is_sweep, points_of
-    from research.report.training import is_training, read_training
+    from research.report.training import read_training
     from research.report.wandb_report import Content
-    from research.report.wandb_runs import is_wandb
     from research.runs.files import atomic_write, replace_files, write_json
+    from research.runs.folder import RunFolder
+    from research.runs.printable import printable
+    from research.runs.table import is_sweep, name_folders, points_of
+    from research.runs.wandb.records import is_wandb
 
     spec = read_spec(args.spec)
     spec = spec._replace(**{name: value for name in ("metric", "baseline") if (value := getattr(args, name)) is not None})
     sweeps = [path for path in args.runs if is_sweep(path)]
-    fits = [path for path in args.runs if path not in sweeps and is_training(path)]
+    fits = [path for path in args.runs if path not in sweeps and RunFolder(path).is_training]
     wandb = [path for path in args.runs if is_wandb(path)]
     tested = [path for path in args.runs if path not in [*fits, *sweeps, *wandb]]
     found = study_of([path for path in args.runs if path not in tested], spec, bool(sweeps or wandb), args.claims)
     if found is None:  # a sweep that nothing was measured in
-        points = [path / one["point"] for path in sweeps for one in points_of(path)]
-        fits += [path for path in points if path not in fits and is_training(path)]
+        points = [path / planned.point for path in sweeps for planned in points_of(path)]
+        fits += [path for path in points if path not in fits and RunFolder(path).is_training]
     names = name_folders([*fits, *tested]) if fits or tested else {}
     if place is not None and found and (foreign := [run.name for run in found.runs if run.history is not None]):
         raise UserError(
@@ -182,10 +183,11 @@ def _explorer(found: Found | None, fits: list[Path], names: dict[Path, str], run
     from research.report.goals import is_lower
     from research.report.page.explorer import explorer
     from research.report.provenance import facts
-    from research.report.study import read
-    from research.report.training import read_lines
+    from research.runs.curves import read_lines
+    from research.runs.folder import RunFolder
+    from research.runs.record import read_record
 
-    trained = found.runs if found else [read(path, names[path], {}) for path in fits]
+    trained = found.runs if found else [read_record(RunFolder(path, names[path])) for path in fits]
     answered = len(trained) <= ANSWERED
     entries = [of_run(run, read_lines, answered, found.study.metric if found else "") for run in trained]
     entries += [of_row(row, runs) for row in runs.rows] if runs else []

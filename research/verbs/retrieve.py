@@ -8,25 +8,21 @@ changed are not computed again.
 """
 
 import argparse
-import dataclasses
-import hashlib
 import json
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import yaml
-
+from research.data.sources import check_relevant, check_split, load
+from research.errors import UserError
+from research.metrics import scores
+from research.metrics.retrieval import evaluate, mean
+from research.models.sources import check_name
 from research.progress import say
-from research.types import Collection, Run
-from research.verbs import options, scoring
+from research.runs.disk import require_space
+from research.runs.layout import MARKER, cache_folder, open_run_folder
+from research.runs.reading import read_json
+from research.types import Scores
+from research.verbs import options
 
-if TYPE_CHECKING:  # it imports torch
-    from research.retrieval.pipeline import Pipeline
-
-EXAMPLES = 50  # queries whose texts go into the run folder for the report
-EXAMPLE_DOCS = 3
-SNIPPET = 400  # characters
 DEPTH = 100
 LATER = {"mean": "scorable", "bm25_tokenizer": "words", "bm25_stemmer": None, "bm25_stopwords": None}
 """Options that came later: config.yaml names them where they are not at these defaults, so that it compares with older ones."""
@@ -67,14 +63,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from research.data.sources import check_relevant, check_split, load
-    from research.errors import UserError
-    from research.models.sources import check_name
-    from research.runs.disk import require_space
-    from research.runs.layout import cache_folder, open_run_folder
-    from research.runs.locks import exclusive
+    metrics = scores.check_metrics(args.metrics)
+    _check_sources(args)
+    _check_numbers(args)
+    out = open_run_folder(args.out)
+    require_space(out, 2**20, "a run folder")
+    _check_same_data(args)
+    data = check_relevant(load(args.data, args.split, args.skip_bad_rows))
+    say(f"{args.data} {args.split}: {len(data.queries):,} queries, {len(data.corpus):,} documents")
 
-    metrics = scoring.check_metrics(args.metrics)
+    # torch takes seconds to import: only once the command and its data are known to be right
+    from research.retrieval.options import Options
+    from research.retrieval.run import Measure, Retrieval, retrieve
+
+    facts = {"verb": "retrieve", "source": args.data, "split": args.split, "data": data.fingerprint}
+    unscorable = scores.report_unscorable(data.qrels, args.mean)
+    if args.mean != "scorable":
+        facts["mean"] = args.mean
+        if unscorable:
+            note = f"{args.mean}, in which {len(unscorable)} queries without a relevant document count 0"
+            data = data._replace(notes=data.notes | {"mean": note})
+    given = {name: value for name, value in vars(args).items() if name not in ("run", "command", "json")}
+    scored = retrieve(
+        Retrieval(
+            data=data,
+            retrievers=args.retriever,
+            reranker=args.reranker,
+            options=Options(
+                top_k=args.top_k,
+                embeddings=args.embeddings,
+                depth=args.depth or DEPTH,
+                mix=args.mix or 0.0,
+                reranker_max_length=args.reranker_max_length,
+                drop_self=args.drop_self,
+                **options.retrieval_settings(args),
+            ),
+            cache=cache_folder(args.cache),
+            tuning=check_relevant(load(args.data, args.mix_split, args.skip_bad_rows)) if args.mix_split else None,
+            out=out,
+            given={name: value for name, value in given.items() if LATER.get(name, given) != value},
+            facts=facts,
+            command=args.command,
+            wandb=args.wandb,
+        ),
+        Measure(
+            metric=metrics[0],
+            score=lambda label, qrels, run: scores.score(label, qrels, run, metrics, args.mean),
+            compare=lambda stages: scores.comparisons(stages, metrics[0]),
+            value=lambda qrels, run: mean(evaluate(qrels, run, metrics[:1])[metrics[0]]),
+            unscorable=unscorable,
+        ),
+    )
+    _print(args, scored, metrics[0])
+    return 0
+
+
+def _check_sources(args: argparse.Namespace) -> None:
+    """Refuse an unknown split or a misspelt model before anything is read."""
     check_split(args.data, args.split)
     if args.mix_split is not None:
         try:
@@ -84,145 +129,10 @@ def run(args: argparse.Namespace) -> int:
     for name in (*args.retriever, args.reranker):
         if name not in ("bm25", None):
             check_name(name)
-    _check_numbers(args)
-    out = open_run_folder(args.out)
-    require_space(out, 2**20, "a run folder")
-    _check_same_data(args)
-    data = check_relevant(load(args.data, args.split, args.skip_bad_rows))
-    say(f"{args.data} {args.split}: {len(data.queries):,} queries, {len(data.corpus):,} documents")
-
-    from research.retrieval.pipeline import Pipeline
-    from research.retrieval.stages import Options
-
-    dev = args.mix_split and check_relevant(load(args.data, args.mix_split, args.skip_bad_rows))
-    settings = Options(
-        top_k=args.top_k,
-        embeddings=args.embeddings,
-        depth=args.depth or DEPTH,
-        mix=args.mix or 0.0,
-        reranker_max_length=args.reranker_max_length,
-        drop_self=args.drop_self,
-        **options.retrieval_settings(args),
-    )
-
-    def build(collection: Collection, mix: float) -> Pipeline:
-        options = dataclasses.replace(settings, mix=mix)
-        return Pipeline(collection, args.retriever, cache_folder(args.cache), options, args.reranker)
-
-    pipeline = build(data, settings.mix)
-    # what was wrong with the command has been said: the folder is its own from here on
-    with exclusive(out, wait=False):
-        chosen = None
-        if dev:
-            from research.verbs import mixing
-
-            chosen = mixing.choose(dev, lambda other: build(other, 0.0), out / "mix", metrics[0])
-            pipeline = build(data, chosen["mix"])
-        scored = _retrieve(args, data, pipeline, metrics, chosen)
-    _print(args, scored, metrics[0])
-    return 0
-
-
-def _retrieve(
-    args: argparse.Namespace, data: Collection, pipeline: "Pipeline", metrics: list[str], chosen: dict | None
-) -> dict[str, dict]:
-    """Compute, measure and write everything; the scored stages."""
-    from research.runs.files import write_json
-    from research.runs.layout import MARKER
-    from research.runs.provenance import provenance
-    from research.runs.stages import Stages
-    from research.runs.tracking import Tracker
-
-    out, started = args.out, time.perf_counter()
-    facts = {"verb": "retrieve", "source": args.data, "split": args.split, "data": data.fingerprint}
-    write_json(out / MARKER, provenance(args.command, **facts))
-    config = _resolved(args, pipeline)
-    _write_yaml(out / "config.yaml", config)
-    if args.mean != "scorable":
-        facts["mean"] = args.mean
-    if left_out := scoring.report_unscorable(data.qrels, args.mean):
-        data = (
-            data._replace(
-                notes=data.notes
-                | {"mean": f"{args.mean}, in which {len(left_out)} queries without a relevant document count 0"}
-            )
-            if args.mean != "scorable"
-            else data
-        )
-    tracker = Tracker(args.wandb, out, job="retrieve", config=config)
-    scored, runs = {}, {}
-    for stage in pipeline.run(out):
-        scoring.report_missing(stage.name, data.qrels, stage.run, args.mean)
-        scored[stage.name] = scoring.score(data.qrels, stage.run, metrics, args.mean) | {"facts": stage.facts}
-        runs[stage.name] = stage.run
-        means = scored[stage.name]["metrics"]
-        recalls = {name: value for name, value in stage.facts.items() if name.startswith("ann_recall@")}
-        recall = "".join(f", {name.replace('ann_recall', 'ANN recall')} {value:.4f}" for name, value in recalls.items())
-        say(f"{stage.name}: {metrics[0]} {means[metrics[0]]:.4f}, {stage.facts['ms_per_query']:.2f} ms a query{recall}")
-        tracker.log({f"{args.split}/{stage.name}/{name}": value for name, value in means.items()})
-    tracker.summary({f"{args.split}/{name}": value for name, value in means.items()})
-    tracker.finish()
-
-    write_json(out / "examples.json", _examples(data, runs))
-    write_json(
-        out / "metrics.json",
-        {
-            **facts,
-            "mix": chosen,
-            "queries": len(data.queries),
-            "documents": len(data.corpus),
-            "unscorable": left_out,
-            "notes": data.notes,
-            "metrics": means,
-            "stages": scored,
-            "comparisons": scoring.comparisons(scored, metrics[0]),
-        },
-    )
-    origin = _origin(scored) | {"stages": Stages(out).made(), "seconds": round(time.perf_counter() - started, 3)}
-    write_json(out / MARKER, provenance(args.command, **facts, **origin))
-    return scored
-
-
-def _resolved(args: argparse.Namespace, pipeline: "Pipeline") -> dict:
-    """The command line with every default filled in, those that depend on model and corpus too."""
-    given = {name: value for name, value in vars(args).items() if name not in ("run", "command", "json")}
-    given = {name: value for name, value in given.items() if LATER.get(name, given) != value}
-    filled = dataclasses.asdict(pipeline.options)
-    given |= {name: filled[name] for name in ("top_k", "index", "depth", "mix")} | {"encoders": pipeline.encoders()}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
-
-
-def _origin(scored: dict[str, dict]) -> dict:
-    """What the stages say of the models and the device that made them."""
-    from research.retrieval.index import HNSW_SEED
-
-    facts = {name: stage["facts"] for name, stage in scored.items()}
-    return {
-        "models": {name: stage["model_hash"] for name, stage in facts.items() if "model_hash" in stage},
-        "seeds": {"hnsw": HNSW_SEED, "resampling": 0},
-        "device": next((stage["device"] for stage in facts.values() if "device" in stage), None),
-    }
-
-
-def _print(args: argparse.Namespace, scored: dict[str, dict], metric: str) -> None:
-    if args.json:
-        stages = {name: stage["metrics"] | _numbers(stage["facts"]) for name, stage in scored.items()}
-        last = scored[list(scored)[-1]]["metrics"]
-        print(json.dumps({"metrics": last, "stages": stages, "out": str(args.out)}))
-        return
-    milliseconds = {name: {"ms/query": stage["facts"]["ms_per_query"]} for name, stage in scored.items()}
-    print(scoring.table({name: stage["metrics"] | milliseconds[name] for name, stage in scored.items()}))
-    if pairs := scoring.comparisons(scored, metric):
-        print("\n" + scoring.comparison_lines(pairs))
-    print(f"\nwritten to {args.out}")
 
 
 def _check_same_data(args: argparse.Namespace) -> None:
     """An earlier run on other data or another split is not replaced in passing."""
-    from research.errors import UserError
-    from research.runs.layout import MARKER
-    from research.runs.reading import read_json
-
     if (args.out / MARKER).exists():
         earlier = read_json(args.out / MARKER)
         held = [earlier.get(name) for name in ("source", "split")] if isinstance(earlier, dict) else []
@@ -235,8 +145,6 @@ def _check_same_data(args: argparse.Namespace) -> None:
 
 def _check_numbers(args: argparse.Namespace) -> None:
     """Ranges that need no model: refused before the seconds of heavy imports."""
-    from research.errors import UserError
-
     options.check_range(args, BOUNDS)
     options.check_encoder(args)
     for name in args.metrics or ():
@@ -284,32 +192,18 @@ def _check_numbers(args: argparse.Namespace) -> None:
     options.check_retrievers(args.retriever)
 
 
-def _examples(data: Collection, runs: dict[str, Run]) -> dict:
-    """Texts of some queries and of what each stage ranked first, for the report.
-
-    The choice hashes the query id, so that runs on the same split show the same queries.
-    """
-
-    def order(query: str) -> str:
-        return hashlib.sha1(query.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
-
-    chosen = sorted(data.queries, key=order)[:EXAMPLES]
-    top = {name: {query: list(run.get(query, {}))[:EXAMPLE_DOCS] for query in chosen} for name, run in runs.items()}
-    relevant = {
-        query: [doc for doc, grade in data.qrels[query].items() if grade > 0 and doc in data.corpus] for query in chosen
-    }
-    shown = {doc for found in top.values() for docs in found.values() for doc in docs}
-    shown |= {doc for docs in relevant.values() for doc in docs[:EXAMPLE_DOCS]}
-    docs = {doc: {"title": data.corpus[doc].title, "text": data.corpus[doc].text[:SNIPPET]} for doc in sorted(shown)}
-    return {"queries": {query: data.queries[query] for query in chosen}, "top": top, "relevant": relevant, "docs": docs}
+def _print(args: argparse.Namespace, scored: dict[str, Scores], metric: str) -> None:
+    if args.json:
+        stages = {name: stage["metrics"] | _numbers(stage["facts"]) for name, stage in scored.items()}
+        last = scored[list(scored)[-1]]["metrics"]
+        print(json.dumps({"metrics": last, "stages": stages, "out": str(args.out)}))
+        return
+    milliseconds = {name: {"ms/query": stage["facts"]["ms_per_query"]} for name, stage in scored.items()}
+    print(scores.table({name: stage["metrics"] | milliseconds[name] for name, stage in scored.items()}))
+    if pairs := scores.comparisons(scored, metric):
+        print("\n" + scores.comparison_lines(pairs))
+    print(f"\nwritten to {args.out}")
 
 
 def _numbers(facts: dict) -> dict:
     return {name: value for name, value in facts.items() if isinstance(value, int | float) and not isinstance(value, bool)}
-
-
-def _write_yaml(path: Path, value: dict) -> None:
-    from research.runs.files import atomic_write
-
-    with atomic_write(path) as stream:
-        yaml.safe_dump(value, stream, sort_keys=False, allow_unicode=True)

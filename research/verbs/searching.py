@@ -16,17 +16,12 @@ RULE = "TANDEM_PRUNE"
 """Variable that tells a point's training how the sweep ends it early."""
 
 
-def is_searched(sweep: Any) -> bool:
-    """Whether the points depend on what became of others."""
-    return sweep.method == "bayes"
-
-
 def describe_for(sweep: Any) -> Callable[[list[str]], dict[str, Any]]:
     """describe, for a sweep with a metric: where it decides something its commands must measure it, and so must ours.
 
     What a foreign command logs is its own affair, as long as nothing here depends on it.
     """
-    decides = is_searched(sweep) or sweep.early_terminate is not None or sweep.target is not None
+    decides = sweep.is_searched or sweep.early_terminate is not None or sweep.target is not None
     if decides:
         return functools.partial(describe, metric=sweep.metric)
     return functools.partial(describe, shown=sweep.metric) if str(sweep.metric).startswith("val/") else describe
@@ -56,7 +51,7 @@ def outcome_of(folder: Path, sweep: Any) -> Callable[[Any], dict[str, Any]]:
             return {}
         values = [value for value in history(run, sweep.metric, trained=True) if math.isfinite(value)]
         if not values:
-            if not is_searched(sweep):
+            if not sweep.is_searched:
                 return {}
             return {"state": "failed", "code": 2, "error": f"{run} has no value of {sweep.metric}"}
         pruned = json.loads((run / "metrics.json").read_text(encoding="utf-8")).get("pruned")
@@ -68,7 +63,7 @@ def outcome_of(folder: Path, sweep: Any) -> Callable[[Any], dict[str, Any]]:
 
 def is_reached(folder: Path, sweep: Any, points: Iterable[Any]) -> bool:
     """Whether a point has reached the metric's target, after which W&B begins no more of them."""
-    from research.sweeps.ledger import Ledger
+    from research.runs.ledger import Ledger
 
     if sweep.target is None:
         return False
@@ -110,8 +105,9 @@ def due(folder: Path, sweep: Any, seed: int, once: bool = False) -> Iterator[Any
         seed: of the search.
         once: no more than one.
     """
-    from research.sweeps.ledger import Ledger
-    from research.sweeps.search import grow, points_so_far
+    from research.runs.ledger import Ledger
+    from research.runs.plan import points_so_far
+    from research.sweeps.search import grow
     from research.sweeps.worker import is_due
 
     ledger, given = Ledger(folder), set()
@@ -132,9 +128,8 @@ def pruning(out: Path) -> list:
     """The callback of a training that its sweep may end early; none elsewhere."""
     if RULE not in os.environ:
         return []
+    from research.runs.plan import points_so_far, read_plan
     from research.sweeps.hyperband import judged
-    from research.sweeps.plan import read_plan
-    from research.sweeps.search import points_so_far
     from research.training.pruning import Pruning
 
     facts = json.loads(os.environ[RULE])

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError, suggest
 from research.progress import say
-from research.runs.layout import MARKER
 from research.runs.reading import read_json
 
 DRAWN = 12  # trainings whose curves a page draws one by one; of more, its explorer does
@@ -47,16 +46,18 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     """
     from research.report import claims as claiming
     from research.report import study_sheets as sheets
-    from research.report.factor_sheets import factorial, not_factorial, shares
+    from research.report.doubts import unmeasured
+    from research.report.factor_sheets import by_factor, factorial, not_factorial, shares
+    from research.report.factors import factors, short_names
     from research.report.figures import of_study
     from research.report.figures.render import MISSING, can_draw
-    from research.report.groups import short_names, study, unmeasured
+    from research.report.groups import study
     from research.report.importance import importance
-    from research.report.latex import distinct
     from research.report.main_table import main_results
     from research.report.notes import code_notes
     from research.report.record import record
-    from research.report.study import collect, factors
+    from research.report.sheets import distinct
+    from research.runs.table import read_runs
 
     asked = any(value is not None for value in (spec.metric, spec.baseline, spec.factors, claims))
     if not paths:
@@ -66,7 +67,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
                 "expected folders of `research fit` or `research sweep`. Name some."
             )
         return None
-    runs = collect(paths, spec.seed)
+    runs = read_runs(paths, spec.seed)
     if spec.seed is not None and not any(run.history for run in runs):
         raise UserError(
             f"the spec's seed {spec.seed!r} is for runs of W&B, and none is given; a training of `research fit` "
@@ -86,7 +87,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     made = [
         sheets.results(main, spec.baseline, spec.pair_by_seed),
         sheets.grid(main),
-        *(sheets.by_factor(main, name, spec.pair_by_seed) for name in main.factors),
+        *(by_factor(main, name, spec.pair_by_seed) for name in main.factors),
         factorial(main, spec.pair_by_seed),
         sheets.matched(main),
     ]
@@ -115,9 +116,10 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     states: dict[str, int] = {}
     for run in runs:
         states[run.state] = states.get(run.state, 0) + 1
-    drawn = [(run.path, run.name) for run in runs if run.state in ("done", "pruned") and run.history is None]
+    trained = [run for run in runs if run.state in ("done", "pruned") and run.history is None]
+    drawn = [(run.path, run.name) for run in trained]
     if len(drawn) > DRAWN:  # of few, the page's trainings say it themselves
-        main.warnings.extend(code_notes({name: read_json(path / MARKER) for path, name in drawn}))
+        main.warnings.extend(code_notes({run.name: run.provenance for run in trained}))
     stated = [{"claim": one.claim.text, "state": one.state, "words": one.words} for one in verdicts]
     summary = {"study": {**record(main, stated), "states": states, "warnings": main.warnings}}
     broken = sum(v.state == claiming.BROKEN for v in verdicts)
@@ -147,8 +149,8 @@ def grouped(runs: list, paths: list[Path], spec: Any) -> tuple[list, list[str], 
     Raises:
         UserError: a metric or factor that is not there.
     """
+    from research.report.factors import factors, with_scale
     from research.report.groups import study
-    from research.report.study import factors, with_scale
 
     runs, names = with_scale(runs, factors(runs))
     names = _chosen(spec.factors, runs, names)
@@ -162,7 +164,7 @@ def grouped(runs: list, paths: list[Path], spec: Any) -> tuple[list, list[str], 
 
 def _refuse_mixed(runs: list) -> None:
     """Trainings that were judged by different metrics have no order, unless the user names one."""
-    from research.report.groups import some
+    from research.report.factors import some
 
     by: dict[str, list[str]] = {}
     for run in runs:
@@ -183,14 +185,14 @@ def kept_of(paths: list[Path], spec: Any) -> dict[str, Any]:
         UserError: they cannot be read, or none is finished.
     """
     from research.report.record import record
-    from research.report.study import collect
+    from research.runs.table import read_runs
 
-    return record(grouped(collect(paths, spec.seed), paths, spec)[2])
+    return record(grouped(read_runs(paths, spec.seed), paths, spec)[2])
 
 
 def _curve(metric: str, run: Any) -> list[tuple[int, float]]:
     """(step, value) of a run's validations."""
-    from research.report.training import history
+    from research.runs.curves import history
 
     if run.history is not None:  # W&B's
         return run.history(metric)
@@ -236,7 +238,8 @@ def _chosen(wanted: tuple[str, ...] | None, runs: list, names: list[str]) -> lis
 
 def _monitored(runs: list, paths: list[Path]) -> str:
     """The metric that the runs' best models were chosen by; of a sweep that never got so far, none."""
-    from research.report.groups import some, unmeasured
+    from research.report.doubts import unmeasured
+    from research.report.factors import some
 
     finished = [run for run in runs if run.metrics]
     for run in finished:
@@ -261,8 +264,8 @@ def _monitored(runs: list, paths: list[Path]) -> str:
 
 
 def _title(paths: list[Path], runs: list) -> str:
-    from research.report.groups import some
-    from research.report.wandb_runs import is_wandb
+    from research.report.factors import some
+    from research.runs.wandb.records import is_wandb
 
     if len(paths) == 1 and (paths[0] / "sweep.json").is_file():
         owner = read_json(paths[0] / "sweep.json")

@@ -37,7 +37,7 @@ from research.verbs.points import (
     tell_again,
     write_report,
 )
-from research.verbs.searching import due, ended, is_reached, is_searched, outcome_of, until_target, variables_of
+from research.verbs.searching import due, ended, is_reached, outcome_of, until_target, variables_of
 
 STEPS = ("compile", "plan", "run", "submit", "status", "worker", "trial", "finish")
 
@@ -168,10 +168,9 @@ def _check(text: str, source: Path) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from research.runs.ledger import Ledger
+    from research.runs.plan import copy_plan, points_so_far
     from research.sweeps.executors import count, run_local
-    from research.sweeps.ledger import Ledger
-    from research.sweeps.plan import keep_plan
-    from research.sweeps.search import points_so_far
     from research.sweeps.spec import read_sweep
     from research.sweeps.worker import PREEMPTED
 
@@ -185,7 +184,7 @@ def _run(args: argparse.Namespace) -> int:
     tell_again(args, ledger, points, folder)
     gpus = [gpu for gpu in args.gpus.split(",") if gpu]
     threads = args.threads or max(1, len(os.sched_getaffinity(0)) // args.workers)
-    file, kept = keep_plan(folder, args.file, None if is_searched(sweep) else points)
+    file, kept = copy_plan(folder, args.file, None if sweep.is_searched else points)
     command = [
         sys.executable,
         "-m",
@@ -199,7 +198,7 @@ def _run(args: argparse.Namespace) -> int:
         str(folder),
         *(["--plan", str(kept)] if kept else []),
     ]
-    now, cap = (partial(points_so_far, folder), sweep.run_cap) if is_searched(sweep) else (lambda: points, len(points))
+    now, cap = (partial(points_so_far, folder), sweep.run_cap) if sweep.is_searched else (lambda: points, len(points))
     code = run_local(folder, now, cap, command, args.workers, gpus, threads)
     code = ended(folder, sweep, now(), code, count(ledger, now())) if code == 1 else code
     page = None if code == PREEMPTED else write_report(folder, now())
@@ -212,17 +211,16 @@ def _run(args: argparse.Namespace) -> int:
 
 def _worker(args: argparse.Namespace) -> int:
     from research import cli
-    from research.models.kept import keep_bases
-    from research.sweeps.ledger import Ledger
-    from research.sweeps.plan import read_plan
-    from research.sweeps.search import points_so_far
+    from research.models.base_cache import cache_bases
+    from research.runs.ledger import Ledger
+    from research.runs.plan import points_so_far, read_plan
     from research.sweeps.spec import read_sweep
     from research.sweeps.worker import work
 
-    keep_bases()
+    cache_bases()
     sweep = read_sweep(args.file)
     folder = Path(args.folder) if args.folder else folder_of(sweep)
-    if is_searched(sweep):
+    if sweep.is_searched:
         points: Iterable = due(folder, sweep, args.seed, once=args.index is not None)
         points = until_target(folder, sweep, partial(points_so_far, folder), points)
         # on a cluster, a task is one point: whichever is to be run, or the next to be proposed
@@ -234,10 +232,10 @@ def _worker(args: argparse.Namespace) -> int:
         if is_reached(folder, sweep, everything):
             return 0
         if int(os.environ.get("SLURM_PROCID", "0")):  # another rank of this point: the first one keeps the books
-            from research.sweeps.plan import placed
-            from research.sweeps.spec import ours
+            from research.runs.plan import with_id
+            from research.sweeps.command import ours
 
-            own = ours(placed(points[0].argv, points[0].point))
+            own = ours(with_id(points[0].argv, points[0].point))
             done = is_done(folder / points[0].point)
             return 0 if done or own is None else cli.main(own)
     due_now = until_target(folder, sweep, lambda: everything, points)
@@ -267,16 +265,16 @@ def _numbered(points: list, index: int, of: str | None) -> Any:
 def _status(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from research.runs.ledger import Ledger
+    from research.runs.plan import is_planned, read_plan
     from research.sweeps.executors import counted, table
-    from research.sweeps.ledger import Ledger
-    from research.sweeps.plan import is_planned, read_plan
     from research.sweeps.spec import read_sweep
 
     sweep = read_sweep(args.file)
     folder = folder_of(sweep)
     refuse_other(folder, sweep, args.seed)
     points, ledger = read_plan(folder), Ledger(folder)
-    if not is_searched(sweep) and not is_planned(folder, plan_key(args, sweep)):
+    if not sweep.is_searched and not is_planned(folder, plan_key(args, sweep)):
         say(f"{args.file}, its configurations or the code have changed since the plan that is shown; plan or run it again")
     standings = ledger.standings([one.point for one in points])
     for one in points:

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from research.errors import UserError
 from research.progress import say
-from research.report.goals import is_lower
 from research.runs.disk import require_space
 from research.runs.files import write_json
+from research.runs.fingerprint import code_fingerprint, fingerprint
 from research.runs.identity import PLACE, ids_of
 from research.runs.layout import open_run_folder
 from research.runs.locks import exclusive
-from research.runs.numbers import code_fingerprint
 from research.runs.reading import read_json
+from research.runs.state import stale_reason
 from research.sweeps.worker import DIVERGED
 from research.training.stop import Stopped, stop_at_once
 from research.verbs import configuration
-from research.verbs.training_folder import is_finished, metrics_of, place_of, print_result, stale_reason, write_origin
+from research.verbs.training_folder import is_finished, metrics_of, place_of, print_result, write_origin
 from research.verbs.training_tracker import exit_code, summarise, tracker_of
 
 if TYPE_CHECKING:
@@ -81,14 +81,14 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
     from research.training.room import bytes_needed
     from research.training.supported import check_monitors
 
-    lower, invariants = is_lower(config.monitor), Invariants(resolved)
+    directions = configuration.directions_of(config, module)
+    lower, invariants = directions[config.monitor] == "lower", Invariants(resolved)
     curves, best = Curves(out), BestModel(out, config.monitor, lower)
     resume = Resume(out, config.save_every)
     resume.file.hold = lambda: best.pending is not None
     pruned = pruning(out)
     trainer = configuration.make_trainer(config, [invariants, best, *pruned, resume, *callbacks], [curves])
-    measured = module.metrics if "val" in data.collections else ()
-    check_monitors(trainer, {f"val/{name}": is_lower(name) for name in measured} | {config.monitor: lower})
+    check_monitors(trainer, directions if "val" in data.collections else {config.monitor: directions[config.monitor]})
     with contextlib.ExitStack() as stack:
         first = _is_first_process()
         if first:
@@ -99,7 +99,7 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
         checkpoint = last_checkpoint(out)
         if first:
             write_origin(args, out, resolved, module, data, trainer, resumed=checkpoint is not None, point=point)
-            made_of = {"data": data.describe(), "code": code_fingerprint(), "base_model": module.base_hash}
+            made_of = {"data": data.describe(), "code": fingerprint(resolved), "base_model": module.base_hash}
             tracker = tracker_of(config.wandb, out, resolved | {"made_of": made_of}, point)
             stack.push(lambda kind, error, trace: tracker.finish(exit_code(error)))
             curves.send = tracker.log

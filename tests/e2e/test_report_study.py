@@ -138,7 +138,7 @@ def test_missing_and_failed_points_are_in_the_report(place, research):
     points = [json.loads(line)["point"] for line in Path("runs/plan.jsonl").read_text().splitlines()]
     shutil.rmtree(Path("runs") / points[0])
     (Path("runs") / points[4] / "metrics.json").unlink()
-    from research.sweeps.ledger import Ledger
+    from research.runs.ledger import Ledger
 
     shutil.rmtree(Path("runs") / points[7])
     Ledger(Path("runs")).append(points[7], "failed", error="no [room]")

@@ -548,7 +548,7 @@ def test_a_pruned_point_whose_folder_is_gone_is_made_again(place, research):
     file = sweep({"seed_everything": {"values": [0]}})
     assert run_sweep(research, file).code == 0
     point = json.loads(Path("runs/plan.jsonl").read_text())["point"]
-    from research.sweeps.ledger import Ledger
+    from research.runs.ledger import Ledger
 
     Ledger(Path("runs")).append(point, "pruned")
     shutil.rmtree(Path("runs") / point)
@@ -559,7 +559,7 @@ def test_a_pruned_point_whose_folder_is_gone_is_made_again(place, research):
 def test_an_error_with_brackets_does_not_end_the_table(place, research):
     file = sweep({"seed_everything": {"values": [0]}})
     assert research("sweep", "plan", file).code == 0
-    from research.sweeps.ledger import Ledger
+    from research.runs.ledger import Ledger
 
     point = json.loads(Path("runs/plan.jsonl").read_text())["point"]
     Ledger(Path("runs")).append(point, "failed", error="[/__w/pytorch/gloo/pair.cc:534] [bold]Connection closed")

@@ -106,12 +106,12 @@ def test_a_folder_that_knows_a_name_only_is_told_by_its_points(values, code, pla
 
 
 def test_a_worker_runs_the_plan_that_it_was_started_for(place, research):
-    from research.sweeps.plan import keep_plan, read_plan
+    from research.runs.plan import copy_plan, read_plan
 
     file = sweep("a.yaml", LR)
     assert research("sweep", "plan", file).code == 0
     folder = Path("runs/sweeps/twin")
-    kept, plan = keep_plan(folder, Path(file), read_plan(folder))
+    kept, plan = copy_plan(folder, Path(file), read_plan(folder))
     sweep("a.yaml", {"lr": {"values": [8, 9]}, "c": {"value": 0}}, command=["false", "${args}"])
     assert research("sweep", "plan", file).code == 0
     assert research("sweep", "worker", kept, "--folder", folder, "--plan", plan).code == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from research.sweeps.ledger import Ledger
+from research.runs.ledger import Ledger
 from research.verbs.points import is_done
 from tests.e2e.fitting import environment, signalled
 from tests.e2e.test_sweep import CONFIG, metrics, place, sweep  # noqa: F401 (a fixture)

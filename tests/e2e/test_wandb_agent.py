@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from research.sweeps.spec import grid, read_sweep
+from research.sweeps.sampling import grid
+from research.sweeps.spec import read_sweep
 from tests.conftest import ROOT
 from tests.e2e.test_sweep import CONFIG, R_ALPHA, place  # noqa: F401 (a fixture)
 

@@ -23,7 +23,7 @@ USES = {
 SILENT = """
 import os, signal, subprocess
 from pathlib import Path
-from research.report.wandb_api import read_api
+from research.runs.wandb.server import read_api
 from research.report.wandb_publish import connect
 from research.runs.tracking import Tracker
 {}

@@ -12,35 +12,35 @@ FAULTS = [
     # which runs are there
     Fault(
         "points without a folder left out",
-        "report/study.py",
-        'found += [(path / one["point"], one) for one in points_of(path)]',
-        'found += [(path / one["point"], one) for one in points_of(path) if (path / one["point"]).exists()]',
+        "runs/table.py",
+        "for planned in points_of(path)]",
+        "for planned in points_of(path) if (path / planned.point).exists()]",
         EVERY,
     ),
     Fault(
         "pruned runs counted as done",
-        "report/study.py",
+        "runs/record.py",
         'return ("pruned" if metrics.get("pruned") else "done"), ""',
         'return "done", ""',
         SIXTY,
     ),
     Fault(
         "the first event of a point, not its last",
-        "report/study.py",
-        'last[event["point"]] = event',
-        'last.setdefault(event["point"], event)',
+        "runs/table.py",
+        "for event in Ledger(folder).events()}",
+        "for event in reversed(Ledger(folder).events())}",
         SIXTY,
     ),
     Fault(
         "a run that is gone is called done",
-        "report/study.py",
+        "runs/record.py",
         'return "missing", "its folder is gone or half-written"',
         "return state, ''",
         f"{DIFF}::test_runs_that_are_there_before_and_after_are_no_new_draw",
     ),
     Fault(
         "an option that is None",
-        "report/options.py",
+        "runs/options.py",
         'if options.get(ADAPTER, "") is None:',
         "if False:",
         f"{STUDY}::test_methods_are_called_by_what_they_train",
@@ -48,8 +48,8 @@ FAULTS = [
     Fault(
         "failed runs not in the tidy table",
         "report/export.py",
-        "columns = tidy(runs)",
-        'columns = tidy([run for run in runs if run.state == "done"])',
+        "frame = as_frame(runs)",
+        'frame = as_frame([run for run in runs if run.state == "done"])',
         EVERY,
     ),
     # groups
@@ -69,7 +69,7 @@ FAULTS = [
     ),
     Fault(
         "seeds of the first setting alone",
-        "report/groups.py",
+        "report/study.py",
         "for seed in groups[0].values if all(seed in group.values for group in groups)]",
         "for seed in groups[-1].values]",
         f"{STUDY}::test_a_mean_over_settings_is_of_the_seeds_that_all_of_them_have",
@@ -112,7 +112,7 @@ FAULTS = [
     ),
     Fault(
         "one setting for a factor's mean",
-        "report/study_sheets.py",
+        "report/factor_sheets.py",
         "marginal([cells[other] for other in others])",
         "marginal([cells[others[0]]])",
         f"{STUDY}::test_one_factor_at_a_time_is_a_mean_within_each_seed",
@@ -120,7 +120,7 @@ FAULTS = [
     Fault(
         "a table's text in place of its number",
         "report/export.py",
-        "values = [_plain(cell.value), ",
+        "values = [plain_cell(cell.value), ",
         "values = [cell.text, ",
         SIXTY,
     ),
@@ -149,9 +149,9 @@ FAULTS = [
     ),
     Fault(
         "a repeated step's first value",
-        "report/entries.py",
-        'found.setdefault(name, {})[line["step"]] = value',
-        'found.setdefault(name, {}).setdefault(line["step"], value)',
+        "runs/curves.py",
+        'curves.setdefault(name, {})[line["step"]] = value',
+        'curves.setdefault(name, {}).setdefault(line["step"], value)',
         f"{EXPLORER}::test_of_a_step_taken_twice_the_last_counts",
     ),
     Fault(
@@ -234,7 +234,7 @@ FAULTS = [
     ),
     Fault(
         "sides that differ in more than is claimed",
-        "report/claims.py",
+        "report/claim_sides.py",
         "if settings[0] != settings[1] and (len(a) > 1 or len(b) > 1):",
         "if False:",
         f"{STUDY}::test_claims_that_cannot_be_checked_are_refused",
@@ -287,7 +287,7 @@ FAULTS = [
     ),
     Fault(
         "comparisons that could not be made leave the family",
-        "metrics/families.py",
+        "metrics/significance.py",
         "np.arange(p.size, 0, -1)",
         "np.arange(p.size, 0, -1) - np.isnan(p).sum()",
         f"{SEEDS}::test_an_untested_comparison_stays_in_the_family",

@@ -2,20 +2,27 @@
 
 import csv
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from research.runs import numbers
-from research.runs.changes import Change, option
-from research.runs.numbers import code_fingerprint, known_code
+from research.runs import known_code as known
+from research.runs.base_model import option
+from research.runs.changes import Change
+from research.runs.fingerprint import COMPUTES, PACKAGE, TRAINERS, code_fingerprint, reached_files
+from research.runs.known_code import known_code
+from tests.conftest import ROOT
 
 HEAD = Path(__file__).parents[1] / "fixtures/head"
 TRAININGS = ("dual", "cross", "sft", "dpo")
+THIS = [code_fingerprint(*classes) for classes in TRAINERS.values()]
 TEXT = {".json", ".jsonl", ".yaml", ".csv", ".trec"}
 
 
@@ -35,8 +42,8 @@ def head(tmp_path, monkeypatch) -> Path:
 def run(research, head, monkeypatch):
     monkeypatch.setenv("TANDEM_CACHE", "cache")
     # whether this code is listed is asked once, below; all else asks what its numbers are
-    listed = known_code() | {code_fingerprint(): len(numbers.CHANGES)}
-    monkeypatch.setattr(numbers, "known_code", lambda: listed)
+    listed = known_code() | dict.fromkeys(THIS, len(known.CHANGES))
+    monkeypatch.setattr(known, "known_code", lambda: listed)
     return research
 
 
@@ -49,10 +56,27 @@ def steps(run: str) -> int:
 
 
 def test_this_code_is_listed():
-    assert code_fingerprint() in known_code(), (
+    assert {*THIS} <= known_code().keys(), (
         "code that computes has changed: if its numbers are those of before (this file's other tests pass), or "
         "research.runs.changes.CHANGES says which are not, run `python scripts/list_code.py`"
     )
+
+
+@pytest.mark.parametrize(("name", "trainer"), [*zip(TRAININGS, TRAINERS, strict=True)])
+def test_the_fingerprint_holds_all_code_that_a_training_loads(head, name, trainer):
+    """What Python has loaded by the end of a training, of the rooms that compute, is what the walk over imports reached."""
+    script = (
+        "import sys, research.cli\n"
+        f"code = research.cli.main(['fit', '-c', '{name}.yaml', '--out', 'new', '--wandb', 'disabled'])\n"
+        "print(code, *(one.__file__ for name, one in sys.modules.items() if name.startswith('research.')))"
+    )
+    environment = os.environ | {"TANDEM_CACHE": "cache", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+    code, *files = done.stdout.splitlines()[-1].split()
+    assert code == "0", done.stderr
+    loaded = {path for path in map(Path, files) if path.relative_to(PACKAGE).with_suffix("").parts[0] in COMPUTES}
+    assert PACKAGE / "training/optimisation.py" in loaded
+    assert loaded <= {*reached_files(*TRAINERS[trainer])}
 
 
 @pytest.mark.parametrize("name", TRAININGS)
@@ -142,8 +166,8 @@ def test_a_grid_that_grows_runs_the_new_points_alone_and_pools_all(run):
 
 def test_a_mend_that_changes_numbers_makes_its_points_stale_and_no_others(run, monkeypatch):
     change = Change("r", "r=2 was trained as r=3", lambda config: option(config, "model.adapter.r") == 2)
-    monkeypatch.setattr(numbers, "CHANGES", (*numbers.CHANGES, change))
-    monkeypatch.setattr(numbers, "known_code", lambda: known_code() | {code_fingerprint(): len(numbers.CHANGES)})
+    monkeypatch.setattr(known, "CHANGES", (*known.CHANGES, change))
+    monkeypatch.setattr(known, "known_code", lambda: known_code() | dict.fromkeys(THIS, len(known.CHANGES)))
     shown = run("sweep", "status", "grid.yaml", "--json").json["points"]
     assert {(one["values"]["model.adapter.r"], one["state"]) for one in shown} == {(1, "done"), (2, "stale")}
     told = run("sweep", "run", "grid.yaml", "--threads", "1")

@@ -17,9 +17,9 @@ from research.errors import UserError
 from research.losses.language import token_losses
 from research.models import adapters
 from research.models.causal_lm import CausalLM
+from research.models.generate import Decoding, generate
 from research.models.lora import faster_lora
 from research.models.policy import load_policy, save_policy
-from research.retrieval.generate import Decoding, generate
 from research.training.curves import BestModel
 from research.training.dpo import DPOModule
 from research.training.layouts import packing_is_exact

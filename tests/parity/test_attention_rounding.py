@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from research.models.attention import _Attention, _DroppedAttention
-from research.models.dropout import DropoutBits
+from research.models.cpu.attention import _Attention, _DroppedAttention
+from research.models.cpu.dropout import DropoutBits
 
 TOKENS, WIDTH = 48, 32
 SCALE = WIDTH**-0.5

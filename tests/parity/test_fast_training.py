@@ -21,9 +21,9 @@ from transformers import (
     RobertaModel,
 )
 
-from research.models import attention
-from research.models.dropout import DropoutBits, FastDropout
-from research.models.training import for_training
+from research.models.cpu import attention
+from research.models.cpu.dropout import DropoutBits, FastDropout
+from research.models.cpu.training import for_training
 
 SHAPE = {"vocab_size": 5000, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 NONE = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from research.sweeps.distributions import parameter
+from research.sweeps.parameters import parameter
 
 theirs = pytest.importorskip("sweeps.params", reason="the package sweeps is not installed")
 
@@ -75,8 +75,10 @@ GRIDS = [
 def test_grids_and_their_commands_are_w_and_b_s(parameters, macro, tmp_path):
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-    from research.sweeps.plan import plan, read_plan, ready, write_plan
-    from research.sweeps.spec import grid, read_sweep
+    from research.runs.plan import read_plan, startable, write_plan
+    from research.sweeps.plan import plan
+    from research.sweeps.sampling import grid
+    from research.sweeps.spec import read_sweep
     from research.verbs.describing import describe
     from sweeps import next_runs
 
@@ -98,7 +100,7 @@ def test_grids_and_their_commands_are_w_and_b_s(parameters, macro, tmp_path):
     write_plan(tmp_path, points)
     for one in read_plan(tmp_path):
         theirs = create_sweep_command_args({"args": {name: {"value": value} for name, value in one.values.items()}})
-        argv = ready(tmp_path, one).argv
+        argv = startable(tmp_path, one).argv
         if macro == "args_json_file":
             assert json.loads(Path(argv[1]).read_text()) == json.loads(theirs["args_json"][0])
         else:

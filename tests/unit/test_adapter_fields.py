@@ -9,7 +9,8 @@ import torch
 
 from research.errors import UserError
 from research.models import adapters
-from research.models.adapter_fields import HONOURED, check_fields, check_names, heard
+from research.models.adapter_fields import HONOURED, check_fields, heard
+from research.models.adapter_names import check_names
 from tests.lm import tiny_llama
 
 CAUSAL = {"task_type": "CAUSAL_LM"}

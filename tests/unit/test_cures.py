@@ -11,7 +11,7 @@ import pytest
 
 import research
 from research.cli import VERBS
-from research.runs.identity import KNOWN
+from research.runs.defaults import KNOWN
 
 PACKAGE = Path(research.__file__).parent
 ROOT = PACKAGE.parent

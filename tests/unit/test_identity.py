@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from research.runs import identity, numbers
+from research.runs import defaults, identity, known_code
 from research.runs.changes import CHANGES, Change, has_router_loss
-from research.runs.identity import KNOWN, SINCE, differences, ids_of
-from research.runs.numbers import numbers_key, stale_because
+from research.runs.defaults import KNOWN, SINCE, spelled
+from research.runs.hashes import hash_json
+from research.runs.identity import differences, ids_of
+from research.runs.known_code import numbers_key, stale_because
+from research.runs.spelling import HOW, one_spelling, without
 
 HEAD = Path(__file__).parents[1] / "fixtures/head"
 RUNS = [path.parent for path in sorted(HEAD.rglob("provenance.json")) if "point" in json.loads(path.read_text())]
@@ -45,8 +48,8 @@ def test_the_ids_of_what_was_typed_are_among_the_ids():
     now = changed(config, trainer__devices=2, trainer__precision="32-true")
     for devices, precision in ((2, "32-true"), ("2", "32-true"), ("2", 32), (2, "32")):
         typed = changed(config, trainer__devices=devices, trainer__precision=precision)
-        old = identity._without(typed, (*identity.HOW, *identity.PATHS))
-        assert identity.hash_json([old, base, data])[: identity.LENGTH] in ids_of(now, base, data)
+        old = without(typed, (*HOW, *identity.PATHS))
+        assert hash_json([old, base, data])[: identity.LENGTH] in ids_of(now, base, data)
 
 
 @pytest.fixture
@@ -84,9 +87,9 @@ def test_an_option_at_its_documented_default_is_no_part(dual):
 def test_the_id_of_a_documented_default_that_was_spelled_is_known():
     config, base, data, _ = read(HEAD / "runs/dual")
     typed = changed(config, trainer__precision="32-true", trainer__devices=2, data__batch_size=2)
-    old = identity._without(identity.one_spelling(identity._spelled(typed), {}), (*identity.HOW, *identity.PATHS))
+    old = without(one_spelling(spelled(typed), {}), (*HOW, *identity.PATHS))
     assert old["trainer"]["precision"] == "32-true"
-    assert identity.hash_json([old, base, data])[: identity.LENGTH] in ids_of(typed, base, data)
+    assert hash_json([old, base, data])[: identity.LENGTH] in ids_of(typed, base, data)
 
 
 def test_what_says_how_is_no_part(dual):
@@ -126,9 +129,9 @@ class Own(Optimised):
 def optimised(monkeypatch):
     name = f"{__name__}.{{}}"
     monkeypatch.setitem(KNOWN, name.format("Optimised"), ["known"])
-    identity._known.cache_clear()
+    defaults._known.cache_clear()
     yield lambda which="Optimised", **init: {"model": {"class_path": name.format(which), "init_args": init}}
-    identity._known.cache_clear()
+    defaults._known.cache_clear()
 
 
 def test_an_option_that_came_later_is_no_part_at_its_default(optimised):
@@ -151,7 +154,7 @@ def test_a_users_subclass_is_found_under_the_id_that_spells_all(optimised):
     whole = optimised("Own", known=1, own="a")
     new, old = ids_of(whole, "base", {})
     assert new == point_of(optimised("Own", known=1), "base", {}) != point_of(optimised("Own", known=1, own="b"), "base", {})
-    assert old == identity.hash_json([whole, "base", {}])[: identity.LENGTH]
+    assert old == hash_json([whole, "base", {}])[: identity.LENGTH]
 
 
 def test_facts_of_data_that_came_later_and_say_nothing_are_no_part():
@@ -176,7 +179,7 @@ def test_every_option_of_ours_is_known_or_came_later_with_a_default():
         if not path.startswith("research."):
             continue
         section = "data" if ".data." in path else "model"
-        for name, one in inspect.signature(identity._class(path).__init__).parameters.items():
+        for name, one in inspect.signature(defaults._class(path).__init__).parameters.items():
             if name in ("self", "seed"):
                 continue
             inner = (
@@ -194,9 +197,9 @@ def test_every_option_of_ours_is_known_or_came_later_with_a_default():
 
 def test_stale_is_what_a_change_touches(monkeypatch):
     changes = (Change("first", "a was wrong", lambda c: c["a"] > 1), Change("second", "b was wrong", lambda c: c["b"] > 1))
-    monkeypatch.setattr(numbers, "CHANGES", changes)
-    monkeypatch.setattr(numbers, "known_code", lambda: {"old": 0, "mid": 1, "new": 2, "newer": 2})
-    monkeypatch.setattr(numbers, "code_fingerprint", lambda: "newer")
+    monkeypatch.setattr(known_code, "CHANGES", changes)
+    monkeypatch.setattr(known_code, "known_code", lambda: {"old": 0, "mid": 1, "new": 2, "newer": 2})
+    monkeypatch.setattr(known_code, "fingerprint", lambda config: "newer")
     assert stale_because(["old"], {"a": 1, "b": 1}) == ""
     assert stale_because(["old"], {"a": 2, "b": 2}) == "a was wrong; b was wrong"
     assert stale_because(["mid"], {"a": 2, "b": 2}) == stale_because(["new", "mid"], {"a": 2, "b": 2}) == "b was wrong"
@@ -216,16 +219,16 @@ def test_what_the_data_tells_is_stale_by_its_count(monkeypatch):
     new, *former = ids_of(config, base, counted)
     assert new != point
     assert point in former
-    monkeypatch.setattr(numbers, "known_code", lambda: {"old": 0, "new": 0})
-    monkeypatch.setattr(numbers, "code_fingerprint", lambda: "new")
+    monkeypatch.setattr(known_code, "known_code", lambda: {"old": 0, "new": 0})
+    monkeypatch.setattr(known_code, "fingerprint", lambda config: "new")
     assert "queries of equal text" in stale_because(["old"], config, data=(data, counted))
     assert stale_because(["old"], config, data=(data, data)) == stale_because(["old"], config, data=(counted, counted)) == ""
 
 
 def test_a_base_model_that_is_not_here_decides_nothing(tmp_path, monkeypatch):
     """Where only the model can tell, a run is stale and apart; found from the run's own place, it tells wherever one stands."""
-    monkeypatch.setattr(numbers, "known_code", lambda: {"old": 0, "new": len(CHANGES)})
-    monkeypatch.setattr(numbers, "code_fingerprint", lambda: "new")
+    monkeypatch.setattr(known_code, "known_code", lambda: {"old": 0, "new": len(CHANGES)})
+    monkeypatch.setattr(known_code, "fingerprint", lambda config: "new")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     for name, facts in (("dense", {}), ("experts", {"num_local_experts": 4, "router_aux_loss_coef": 0.01})):
         (tmp_path / "place/models" / name).mkdir(parents=True)
@@ -292,8 +295,8 @@ def test_where_rows_named_by_id_lie_is_no_part(dual):
 
 
 def test_what_other_code_computed_is_stale_where_this_code_is_somebodys_own(monkeypatch):
-    monkeypatch.setattr(numbers, "known_code", lambda: {"old": 0})
-    monkeypatch.setattr(numbers, "code_fingerprint", lambda: "edited")
+    monkeypatch.setattr(known_code, "known_code", lambda: {"old": 0})
+    monkeypatch.setattr(known_code, "fingerprint", lambda config: "edited")
     assert stale_because(["edited"], {}) == ""
     assert "other code" in stale_because(["old"], {})
 

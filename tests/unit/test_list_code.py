@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from research.runs.fingerprint import TRAINERS
 from tests.conftest import ROOT
 
 NAMES = ("losses/contrastive.py", "prompts.py")
@@ -22,7 +23,7 @@ def clone(tmp_path):
     """A copy of the code, and ways to run git and the script in it."""
     shutil.copytree(ROOT / "research", tmp_path / "research", ignore=shutil.ignore_patterns("__pycache__", "page"))
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    append(tmp_path / "research/losses/contrastive.py", "# a state of its own\n")  # not yet on the list
+    append(tmp_path / "research/losses/contrastive.py", "\nSTATE = 'of its own'\n")  # not yet on the list
 
     def run(*argv: str) -> subprocess.CompletedProcess:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "PYTHONPATH"))}
@@ -49,17 +50,34 @@ def test_uncommitted_code_that_computes_is_not_listed(clone):
     append(clone.root / "research/report/figures/names.py", "# computes no numbers\n")
     done = clone.script()
     assert done.returncode == 0, done.stderr
-    assert clone.listed() == f"{before}{done.stdout.split(':')[0]} {done.stdout.split()[1]}\n"
+    lines = [line.removesuffix(" (new)") for line in done.stdout.splitlines()]
+    assert [line.split()[2] for line in lines] == [*TRAINERS]
+    assert clone.listed() == before + "".join(f"{line}\n" for line in lines)
     clone.git("commit", "-qam", "listed")
     after = clone.listed()
     for name in NAMES:
-        append(clone.root / "research" / name, "# edited\n")
+        append(clone.root / "research" / name, "\nEDITED = 1\n")
         refused = clone.script()
         assert (refused.returncode, clone.listed()) == (2, after), name
         assert f"not committed (research/{name})" in refused.stderr
         clone.git("checkout", "-q", ".")
-    (clone.root / "research/metrics/new.py").write_text("")  # what git does not know yet
-    assert "research/metrics/new.py" in clone.script().stderr
-    (clone.root / "research/metrics/new.py").unlink()
+    append(clone.root / "research/losses/contrastive.py", "\nfrom research.losses import new\n")
+    clone.git("commit", "-qam", "imports what git does not know")
+    (clone.root / "research/losses/new.py").write_text("")
+    assert "research/losses/new.py" in clone.script().stderr
+    clone.git("checkout", "-q", "HEAD~", ".")
     assert clone.script().returncode == 0  # listed before: nothing is added
     assert clone.listed() == after
+
+
+def test_a_state_of_one_trainer_adds_one_line(clone):
+    clone.git("init", "-q")
+    clone.git("add", ".")
+    clone.git("commit", "-qm", "all")
+    assert clone.script().returncode == 0
+    before = clone.listed()
+    append(clone.root / "research/losses/ranking.py", "\nEDITED = 1\n")
+    clone.git("commit", "-qam", "a loss")
+    assert clone.script().returncode == 0
+    (line,) = clone.listed().removeprefix(before).splitlines()
+    assert line.split()[2] == "cross_encoder"

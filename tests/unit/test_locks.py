@@ -35,7 +35,7 @@ def test_a_lock_is_not_taken_through_a_link_and_empties_nothing(tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF])
 def test_a_file_system_without_locks_is_said_with_the_cure(number, tmp_path, monkeypatch):
-    from research.sweeps.ledger import Ledger
+    from research.runs.ledger import Ledger
 
     def refuse(*_):
         raise OSError(number, os.strerror(number))

@@ -14,7 +14,8 @@ from research.report import numbers, training_words
 from research.report.figures import curves
 from research.report.page import html
 from research.report.runs import collect
-from research.report.training import is_training, read_training
+from research.report.training import read_training
+from research.runs.folder import RunFolder
 from tests.unit.test_report import A, B, Tags, run_folder, stage
 
 LOSSES = [0.5, 0.75, 0.25, 0.5]
@@ -342,9 +343,9 @@ def test_markup_in_a_trainings_names_stays_text(tmp_path):
 
 
 def test_only_fit_folders_are_trainings(tmp_path):
-    assert is_training(fit_folder(tmp_path / "de"))
-    assert not is_training(run_folder(tmp_path / "run", {"dense": stage(A, "Dense")}))
-    assert not is_training(tmp_path / "nowhere")
+    assert RunFolder(fit_folder(tmp_path / "de")).is_training
+    assert not RunFolder(run_folder(tmp_path / "run", {"dense": stage(A, "Dense")})).is_training
+    assert not RunFolder(tmp_path / "nowhere").is_training
 
 
 # ---- λ --------------------------------------------------------------------------------------------------------------

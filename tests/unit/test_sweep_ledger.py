@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from research.sweeps.ledger import Ledger
-from research.sweeps.plan import Planned, write_plan
+from research.runs.ledger import Ledger
+from research.runs.plan import PlannedPoint, write_plan
 from research.sweeps.worker import ATTEMPTS, run_point, work
 
 
@@ -80,8 +80,8 @@ def test_who_asks_for_a_claim_takes_it_from_nobody(tmp_path):
             asker.join()
 
 
-def planned(point: str, argv: list[str]) -> Planned:
-    return Planned(point, {}, argv, {})
+def planned(point: str, argv: list[str]) -> PlannedPoint:
+    return PlannedPoint(point, {}, argv, {})
 
 
 def fail(_argv: list[str]) -> int:
@@ -186,8 +186,8 @@ def test_events_of_other_programs_and_versions_are_read_as_far_as_they_go(tmp_pa
 WORKER = """
 import sys
 from pathlib import Path
-from research.sweeps.ledger import Ledger
-from research.sweeps.plan import read_plan
+from research.runs.ledger import Ledger
+from research.runs.plan import read_plan
 from research.sweeps.worker import work
 folder = Path(sys.argv[1])
 sys.exit(work(Ledger(folder), read_plan(folder), lambda argv: 0, {}))

@@ -11,10 +11,12 @@ import pytest
 import yaml
 
 from research.errors import UserError
+from research.runs.ledger import Ledger
+from research.runs.plan import points_so_far
 from research.sweeps.hyperband import bands, is_stopped
-from research.sweeps.ledger import Ledger
-from research.sweeps.search import Tried, grow, open_search, points_so_far, propose, values_of
-from research.sweeps.spec import drawn, read_sweep
+from research.sweeps.sampling import drawn
+from research.sweeps.search import Tried, grow, open_search, propose, values_of
+from research.sweeps.spec import read_sweep
 
 LR = {"lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1.0}, "r": {"values": [4, 8, 16]}}
 

@@ -6,8 +6,10 @@ import pytest
 import yaml
 
 from research.errors import UserError
+from research.sweeps.command import lost_in_text, ours
 from research.sweeps.compile import compile_source
-from research.sweeps.spec import argv_of, drawn, grid, lost_in_text, ours, probes, read_sweep
+from research.sweeps.sampling import drawn, grid, probes
+from research.sweeps.spec import read_sweep
 from tests.conftest import ROOT
 
 BASE = "method: grid\nconfigs: [a.yaml, b.yaml]\n"
@@ -251,7 +253,7 @@ def test_a_shell_gets_program_and_values_by_the_cure_that_is_named(tmp_path):
         )
     cure = str(error.value).partition("in a shell, ")[2].rstrip(".").replace("python", "echo")
     one = sweep(tmp_path, f"method: grid\nprogram: t.py\ncommand: {cure}\nparameters: {{a: {{values: ['x y']}}}}\n")
-    done = subprocess.run(argv_of(one, {"a": "x y"}), capture_output=True, text=True, check=True)
+    done = subprocess.run(one.argv_of({"a": "x y"}), capture_output=True, text=True, check=True)
     assert done.stdout == "t.py --a=x y\n"
 
 
@@ -283,7 +285,7 @@ def test_variables_of_the_environment_are_filled_in(tmp_path, monkeypatch):
         tmp_path,
         "method: grid\ncommand: [x, '${envvar:PLACE}/a', '${envvar:NOWHERE}', '${args}']\nparameters: {a: {values: [1]}}\n",
     )
-    assert argv_of(one, {"a": 1}) == ["x", "here/a", "NOWHERE", "--a=1"]  # as W&B's agent does
+    assert one.argv_of({"a": 1}) == ["x", "here/a", "NOWHERE", "--a=1"]  # as W&B's agent does
 
 
 @pytest.mark.parametrize(
@@ -331,4 +333,4 @@ def test_commands_are_those_of_w_and_b_s_agent(macro, tmp_path):
     point = {"a.b": 1e-05, "c": True, "d": False, "e": {"r": 4, "x": None}, "f": "text", "g": 3}
     one = sweep(tmp_path, f"method: grid\ncommand: [x, '${{{macro}}}']\nparameters: {{a: {{values: [1]}}}}\n")
     theirs = create_sweep_command_args({"args": {name: {"value": value} for name, value in point.items()}})[macro]
-    assert argv_of(one, point) == ["x", *theirs]
+    assert one.argv_of(point) == ["x", *theirs]

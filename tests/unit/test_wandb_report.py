@@ -16,10 +16,11 @@ import yaml
 
 from research.errors import UserError
 from research.report import wandb_keys, wandb_panels
+from research.report.factors import factors, with_scale
 from research.report.groups import study
 from research.report.sheets import Cell, Sheet
-from research.report.study import collect, factors, with_scale
 from research.report.wandb_report import Content, Place, build, provenance, run_ids, serialised
+from research.runs.table import read_runs
 from tests.conftest import ROOT
 
 GOLDEN = Path(__file__).with_name("wandb_report.golden.json")
@@ -78,7 +79,7 @@ def grid(place: Path, **more) -> list[Path]:
 
 
 def content(paths: list[Path], metric: str = "val/loss", **more) -> Content:
-    runs, names = with_scale(collect(paths), factors(collect(paths)))
+    runs, names = with_scale(read_runs(paths), factors(read_runs(paths)))
     sheet = Sheet("results", "val/loss by setting", ["r", "cost"], [[Cell("4"), Cell("$1")]], ["a note"])
     long = Sheet("runs", "Every run", ["run"], [[Cell("x")]], [])
     claims = Sheet("claims", "Claims", ["claim", "verdict"], [[Cell("r=8 beats r=4"), Cell("held")]], [])

@@ -2,8 +2,7 @@
 
 import contextlib
 
-from research.data.formats import is_finite
-from research.data.rows import short
+from research.data.rows import is_finite, short
 from research.data.shapes.columns import Columns, columns_of, named
 from research.data.shapes.texts import BadRow, by_text, many_texts, one_text
 from research.errors import UserError

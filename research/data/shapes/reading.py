@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from research.data import tables
 from research.data.rows import BadRows
 from research.data.shapes import triples
 from research.data.shapes.columns import Columns, check_columns, named
@@ -13,6 +12,8 @@ from research.data.shapes.embedding_training import unfolded
 from research.data.shapes.graded import LABEL
 from research.data.shapes.table import Shape, expected, header_names, shape_of
 from research.data.shapes.texts import BadRow
+from research.data.splits import whole_or_slice
+from research.data.tables import read_table
 from research.errors import UserError, suggest
 from research.progress import say
 from research.types import Corpus, Document, Triplets
@@ -52,11 +53,11 @@ def read_training(
         triples.refuse_header(first)
         say(f"{source}: read as MS MARCO's {' and '.join(first[1] if first else ())}, tab-separated and without a header")
         shape = ID_TRIPLES if first is not None and triples.are_ids(first[1]) else TEXT_TRIPLES
-        chosen = tables.whole_or_slice([first, *rows] if first else [], split, source)
+        chosen = whole_or_slice([first, *rows] if first else [], split, source)
         found, shape = read_rows(chosen, source, bad, shape=shape)
     else:
         seen: dict[str, None] = {}
-        rows = _noted(tables.read_table(source, split, bad, arrays=True), seen)
+        rows = _noted(read_table(source, split, bad, arrays=True), seen)
         found, shape = read_rows(rows, source, bad, columns, positive_from)
         _check_seen(columns, seen, source)
     if positive_from is not None and shape is not None and not shape.by_label:
@@ -242,7 +243,7 @@ def _entries(source: str, bad: BadRows) -> Iterator[tuple[str, str, Document]]:
             texts = [*row.values()][1:]
             yield where, row["query"], Document(texts[0] if len(texts) > 1 else "", texts[-1])
         return
-    for where, row in tables.read_table(source, None, bad):
+    for where, row in read_table(source, None, bad):
         doc_id = next((row[name] for name in ("docid", "_id", "id", "query_id", "qid", "pid") if name in row), None)
         text = next(
             (row[name] for name in ("text", "document_text", "contents", "query_text", "query", "passage") if name in row), None

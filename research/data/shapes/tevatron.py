@@ -1,8 +1,8 @@
 """tevatron's three generations: passages in the row (which `research mine` writes), texts in the row, ids of a corpus."""
 
-from research.data.formats import read_triplet
 from research.data.rows import BadRows, short
 from research.data.shapes.texts import BadRow, by_text, listed, one_text
+from research.data.triplets import read_triplet
 from research.types import Document, Triplets
 
 NEEDS = ("query_id", "positive_passages")

@@ -5,8 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from research.data.formats import is_finite
-from research.data.rows import broken, short
+from research.data.rows import broken, is_finite, short
 from research.types import Document, Triplets
 
 

@@ -11,8 +11,8 @@ from research.report.figures.render import can_draw
 from research.report.figures.theme import Figure
 
 if TYPE_CHECKING:
-    from research.report.groups import Study
     from research.report.importance import Importance
+    from research.report.study import Study
     from research.report.tables import Line
     from research.report.training import Training
 

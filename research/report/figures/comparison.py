@@ -2,11 +2,12 @@
 
 import altair as alt
 
+from research.report.factors import short_names, shown
 from research.report.figures.names import brief, widest
 from research.report.figures.parts import MOST_LINES, data, figure, is_number, metric_axis, side, statistics, told_apart
 from research.report.figures.theme import Figure
-from research.report.groups import Group, Study, short_names, shown
 from research.report.sheets import decimals, number
+from research.report.study import Group, Study
 
 HEAD = 28  # characters of a heatmap's row or column
 WIDTH, PADDING = 420, 16  # px of an axis of levels, and beyond its outermost ones

@@ -10,7 +10,7 @@ from research.metrics.seeds import summarise
 from research.report.figures.names import brief
 from research.report.figures.parts import MOST_LINES, arrowed, data, domain, figure, method, side, statistics, told_apart
 from research.report.figures.theme import COLOURS, SOFT, Figure
-from research.report.groups import Study
+from research.report.study import Study
 from research.report.tables import Line, title
 
 WIDTH, HEIGHT, FONT, LINE = 460, 280, 10, 14  # px

@@ -11,11 +11,11 @@ from research.metrics.seeds import summarise
 from research.report.figures.names import brief
 from research.report.figures.parts import MOST_LINES, data, domain, figure, metric_axis, round_values, told_apart
 from research.report.figures.theme import COLOURS, INK, PAPER, SOFT, Figure
-from research.report.goals import is_lower
-from research.report.groups import Study
 from research.report.numbers import plain, share
-from research.report.training import Curve, Training
+from research.report.study import Study
+from research.report.training import Training
 from research.report.training_words import metric, result
+from research.runs.curves import Curve
 
 STEPS = "optimizer steps"
 SIZE = (290, 160)  # px of a plot of one training: two stand side by side, one fills a phone
@@ -121,7 +121,7 @@ def value_figure(training: Training, name: str) -> Figure:
             for channel, values in ((alt.Fill, colours), (alt.Stroke, edges), (alt.Shape, shapes))
         ]
         layers.append(marks.encode(x, y, *channels))
-    arrow = "↓" if is_lower(training.monitor) else "↑"
+    arrow = "↓" if training.lower else "↑"
     named = next(iter(brief([metric(training)]).values()))
     chart = _sized(alt.layer(*layers), f"{arrow} {named}")
     return figure(name, f"{metric(training)} of {training.name} over steps", result(training), chart)

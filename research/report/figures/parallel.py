@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
+from research.report.factors import short_names, shown
 from research.report.figures.names import brief, widest
 from research.report.figures.parts import Row, arrowed, data, figure, is_number, round_values, side, statistics
 from research.report.figures.theme import INK, PAPER, SOFT, Figure
-from research.report.groups import Group, Study, short_names, shown
 from research.report.sheets import number
+from research.report.study import Group, Study
 
 HEIGHT, FONT, APART = 260, 11, 16  # px; APART between two tick labels
 NARROW, WIDE = 110, 230  # px between two axes

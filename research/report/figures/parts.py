@@ -7,8 +7,9 @@ from typing import Any
 import altair as alt
 
 from research.metrics.seeds import summarise
+from research.report.factors import shown
 from research.report.figures.theme import CONFIG, Figure, look
-from research.report.groups import Group, Study, shown
+from research.report.study import Group, Study
 
 Row = dict[str, Any]
 MOST_LINES = 8  # more groups than colours would look alike

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from research.report.figures.theme import Figure
-from research.report.latex import slug
-from research.report.printable import printed
+from research.report.sheets import slug
 from research.runs.files import atomic_write
+from research.runs.printable import printed
 
 MISSING = "no figures: vl-convert-python is not installed (pip install 'tandem-research[report]')"
 VERSION = "6.4"  # of Vega-Lite: the newest that vl-convert carries, and what Altair 6 writes

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research.report.entries import Entry
+from research.report.factors import short_names, shown
 from research.report.figures.render import VERSION, can_draw
 from research.report.figures.theme import COLOURS, CONFIG, SHAPES, Figure, for_page
 from research.report.goals import is_lower
-from research.report.groups import short_names, shown
 from research.report.outputs import outputs
-from research.report.study import SEED
-from research.report.training import Curve
+from research.runs.curves import Curve
+from research.runs.options import SEED
 
 SCRIPTS = ("elements", "data", "view", "filter", "table", "chart", "figures", "run", "compare", "main")
 """Files of page/, in the order in which each needs the one before; they share one scope."""

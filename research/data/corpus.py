@@ -1,0 +1,88 @@
+"""Documents and queries as JSON lines, as a BEIR folder has them: corpus.jsonl, queries.jsonl.
+
+Readers are strict: a row that is not what the format promises is refused with file, line, value and cure. With
+`BadRows(skip=True)` such rows are skipped instead, counted by reason, and the count goes into the run's notes.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from research.data.rows import BadRows, identifier, read_jsonl, string
+from research.types import Corpus, Document, Queries
+
+QUERY_IDS, DOC_IDS = ("_id", "id", "query_id", "qid"), ("_id", "id", "docid", "doc_id")
+
+
+def read_corpus(path: Path, bad: BadRows) -> Corpus:
+    """corpus.jsonl of a BEIR folder: {"_id", "title" (may be absent or empty), "text"}."""
+    return collect_corpus(read_jsonl(path, bad), bad)
+
+
+def collect_corpus(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Corpus:
+    """Checked documents from (where, row) pairs: unique ids, string fields, a title or a text."""
+    corpus: Corpus = {}
+    for where, row in rows:
+        doc_id = identifier(row, DOC_IDS, where, bad)
+        title = string(row, "title", where, bad)
+        text = string(row, "text" if "text" in row else "contents", where, bad)  # Anserini's name
+        if doc_id is None or title is None or text is None:
+            continue
+        if (
+            not {"title", "text", "contents"} & row.keys()
+        ):  # else a corpus of other names would be read as one of blank documents
+            bad.report(
+                where,
+                "empty document",
+                f"document {doc_id!r} has neither title nor text, but {', '.join(row)}",
+                "Expected one of them; rename the columns",
+            )
+            continue
+        document = Document(title, text)
+        if corpus.get(doc_id, document) != document:
+            bad.report(
+                where,
+                "duplicate document id",
+                f"document id {doc_id!r} was used before, with another text",
+                "Ids must be unique; rename or remove one",
+            )
+        elif doc_id in corpus:
+            bad.keep(where, "repeats of a document", f"document {doc_id!r} repeats an earlier row, and is taken once")
+        else:
+            corpus[doc_id] = document
+            if not document.content.strip():
+                bad.keep(
+                    where,
+                    "blank documents",
+                    f"document {doc_id!r} has a blank title and a blank text; it stays in the "
+                    "corpus, as the field's numbers have it",
+                )
+    return corpus
+
+
+def read_queries(path: Path, bad: BadRows) -> Queries:
+    """queries.jsonl of a BEIR folder: {"_id", "text"}."""
+    return collect_queries(read_jsonl(path, bad), bad)
+
+
+def collect_queries(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Queries:
+    """Checked queries from (where, row) pairs: unique ids, a text that is not empty."""
+    queries: Queries = {}
+    for where, row in rows:
+        query_id = identifier(row, QUERY_IDS, where, bad)
+        text = string(row, "text" if "text" in row else "query", where, bad)
+        if query_id is None or text is None:
+            continue
+        if not text.strip():
+            bad.report(where, "empty query", f"query {query_id!r} has no text", "Remove the row")
+        elif queries.get(query_id, text) != text:
+            bad.report(
+                where,
+                "duplicate query id",
+                f"query id {query_id!r} was used before, with another text",
+                "Ids must be unique; rename or remove one",
+            )
+        elif query_id in queries:
+            bad.keep(where, "repeats of a query", f"query {query_id!r} repeats an earlier row, and is taken once")
+        else:
+            queries[query_id] = text
+    return queries

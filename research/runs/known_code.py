@@ -1,0 +1,82 @@
+"""Which runs have the numbers that this code would give them.
+
+A run remembers the fingerprint of the code that computed it. Of every state of this code that was published, known_code.txt
+has the fingerprint of each trainer and how many of the CHANGES it held: between two such states a run's numbers differ where
+a change touches its configuration, and nowhere else (tests/integration/test_head.py trains what earlier states trained).
+Code with a fingerprint that is not listed is somebody's own: nothing is known of its numbers, and it stays apart.
+"""
+
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+
+from research.runs.base_model import option, placed
+from research.runs.changes import CHANGES, COUNTED
+from research.runs.fingerprint import fingerprint
+
+LIST = Path(__file__).with_name("known_code.txt")
+
+
+@functools.cache
+def known_code() -> dict[str, int]:
+    """Fingerprint of a published state → how many of CHANGES it held."""
+    lines = (line.split() for line in LIST.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
+    return {fingerprint: int(count) for fingerprint, count, *_ in lines}
+
+
+def held_by(fingerprint: str | None) -> int | None:
+    """How many of CHANGES the code with this fingerprint held; None of code that was not published."""
+    return known_code().get((fingerprint or "").partition("+")[0])
+
+
+def fingerprints_of(provenance: dict) -> list[str | None]:
+    """Of all code that computed a part of a run: what other code began has its numbers in part."""
+    return [provenance.get("fingerprint"), *(provenance.get("earlier_fingerprints") or [])]
+
+
+def stale_because(
+    fingerprints: Iterable[str | None], config: dict, run: Path | None = None, data: tuple[dict, dict] | None = None
+) -> str:
+    """Why a run does not have the numbers that this code would give it; "" where it has them.
+
+    Args:
+        fingerprints: of the code that computed it; several where another one went on with it.
+        config: its resolved configuration.
+        run: its folder, from which relative paths of the configuration are found.
+        data: the data's facts as the run has noted them, and as they are counted now.
+    """
+    made, now = {*fingerprints}, fingerprint(config)
+    if made == {now}:
+        return ""
+    held, holds = [held_by(one) for one in made], held_by(now)
+    if holds is None or None in held or not _have_same_classes(made | {now}):
+        return f"it was done by other code than this ({', '.join(sorted(map(str, made - {now})))})"
+    config = placed(config, run)
+    touched = {change: change.touches(config) for change in CHANGES[min(held) : holds]}
+    reasons = [change.what for change, touches in touched.items() if touches]
+    then, today = data or ({}, {})
+    reasons += [what for fact, what in COUNTED.items() if today.get(fact) and fact not in then]
+    if None in touched.values():
+        reasons.append(
+            f"its base model {option(config, 'model.model')} is not here, which says whether a mend has changed its numbers"
+        )
+    return "; ".join(reasons)
+
+
+def numbers_key(fingerprints: Iterable[str | None], config: dict, run: Path | None = None) -> str:
+    """Equal for runs of one configuration whose numbers may be averaged, whatever published code computed them."""
+    made = {*fingerprints} - {None, ""}
+    held = {held_by(one) for one in made}
+    if not made or None in held or not _have_same_classes(made):
+        return " ".join(sorted(map(str, made)))
+    config = placed(config, run)
+    touched = [(change.name, change.touches(config)) for change in CHANGES[: max(held)]]
+    words = ["" if touches is False else name if touches else f"{name}?" for name, touches in touched]
+    names = [" ".join(filter(None, words[:count])) for count in sorted(held)]
+    own = " ".join({one.partition("+")[2] for one in made if "+" in one})
+    return f"known: {' / '.join(dict.fromkeys(names))}" + (f" with {own}" if own else "")
+
+
+def _have_same_classes(fingerprints: Iterable[str | None]) -> bool:
+    """Whether the user's own classes are the same in all; runs of before did not note them."""
+    return len({(one or "").partition("+")[2] for one in fingerprints} - {""}) <= 1
