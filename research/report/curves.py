@@ -7,7 +7,6 @@ import math
 from itertools import accumulate, pairwise
 
 from research.report.figures import Layout, axes, label, shorten, svg, tick_texts
-from research.report.goals import is_lower
 from research.report.labels import Box, Label, text_width
 from research.report.numbers import plain, share
 from research.report.scales import Scale, round_values, step_scale, step_ticks, y_scale, y_ticks
@@ -68,9 +67,7 @@ def value_figure(training: Training, layout: Layout, id: str) -> str:
     points = dict.fromkeys([*curve, *([best] if best else [])])
     y = y_scale([(value, value) for _, value in points], layout.plot, room=layout.font * 1.2 + 12)
     bounds = (0, 1) if all(0 <= value <= 1 for _, value in points) else (-math.inf, math.inf)
-    x, layout, parts = _frame(
-        training, layout, y, f"{'↓' if is_lower(training.monitor) else '↑'} {shorten(metric(training))}", bounds
-    )
+    x, layout, parts = _frame(training, layout, y, f"{'↓' if training.lower else '↑'} {shorten(metric(training))}", bounds)
     places = _place(thin(curve), x, y)
     parts.append(f'<path class="smooth" d="{_path(places)}"/>')
     if training.untrained is not None:
