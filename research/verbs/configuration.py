@@ -493,13 +493,13 @@ def _instance(section: "jsonargparse.Namespace") -> Any:
     """
     import jsonargparse
 
-    from research.models.adapter_fields import check_loftq, heard
+    from research.models.adapter_fields import check_loftq, peft_warnings
 
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(imported(section.class_path), "it")
     check_loftq(section.init_args.get("adapter.init_args"))
     try:
-        with heard():
+        with peft_warnings():
             return parser.instantiate(jsonargparse.Namespace(it=section.init_args)).it
     except (ValueError, TypeError) as error:
         # jsonargparse raises an error of its own where a class of several possible ones cannot be made

@@ -288,8 +288,8 @@ FAULTS = [
     Fault(
         "curve's line lost at the stop",
         "training/curves.py",
-        "lines = read_curves(self.path.parent)",
-        "lines = read_curves(self.path.parent)[:-1]",
+        "lines = read_lines(self.path.parent)",
+        "lines = read_lines(self.path.parent)[:-1]",
         f"{RESUME}::test_resumed_at_awkward_steps_equals_straight",
     ),
     Fault(
