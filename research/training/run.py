@@ -12,7 +12,7 @@ import lightning as L
 import torch
 
 from research.errors import UserError
-from research.models.adapter_fields import check_loftq, heard
+from research.models.adapter_fields import check_loftq, peft_warnings
 from research.progress import say
 from research.runs.defaults import imported
 from research.runs.disk import require_space
@@ -102,7 +102,7 @@ def _instance(section: jsonargparse.Namespace) -> L.LightningModule | L.Lightnin
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(imported(section.class_path), "section")
     check_loftq(section.init_args.get("adapter.init_args"))
-    with peft_errors(), heard():
+    with peft_errors(), peft_warnings():
         return parser.instantiate(jsonargparse.Namespace(section=section.init_args)).section
 
 
