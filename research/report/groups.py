@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from research.errors import UserError
 from research.report.doubts import aside, doubts, unmeasured
 from research.report.factors import labels, shown, some, telling
-from research.report.factors import short_names as short_names
 from research.report.goals import convention, declaration
 from research.report.study import Group, Study
 from research.runs.options import SEED, as_key
