@@ -7,8 +7,8 @@ from transformers import AutoTokenizer
 
 from research.errors import UserError
 from research.models.causal_lm import CausalLM, with_padding
+from research.models.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS, VOCABULARY_FILES, read_config
 from research.models.folder import unreadable
-from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, VOCABULARY_FILES, read_config
 
 
 def check_weights(folder: Path) -> None:

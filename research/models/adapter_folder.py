@@ -13,7 +13,8 @@ from torch import nn
 
 from research.errors import UserError
 from research.models.adapter_fields import WHY
-from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base, has_own_weights, read_config, weight_files
+from research.models.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS, has_own_weights, read_config, weight_files
+from research.models.sources import adapter_base
 from research.progress import say
 from research.runs.layout import MODEL_FACTS
 

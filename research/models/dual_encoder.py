@@ -8,13 +8,13 @@ from sentence_transformers.base.modules import Dense
 from torch import Tensor, nn
 
 from research.errors import UserError
+from research.models.contents import read_config
 from research.models.first_token import keep_first_token
 from research.models.folder import DEFAULT_LENGTH, NO_LIMIT, own_length, padded_length, position_count, stretches, unreadable
 from research.models.guard import module_paths
 from research.models.library import float_projections, open_encoder
 from research.models.pooling import pool
 from research.models.settings import ROLES, EncoderSettings, change, is_known, settings_of, takes_ids_alone
-from research.models.sources import read_config
 from research.models.stack_encoder import StackEncoder, checked_lengths
 from research.models.unpadded import TEXTS, differs, embeddings_alone, embeddings_of, texts_for
 from research.progress import say

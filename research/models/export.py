@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM
 from research.errors import UserError
 from research.models.adapter_rules import LORA
 from research.models.card import RunFacts, model_card
+from research.models.contents import ADAPTER_CONFIG, everything_in, read_config
 from research.models.cross_encoder import load_cross_encoder
 from research.models.dual_encoder import DualEncoder
-from research.models.hashed import everything_in
 from research.models.policy import load_policy, save_policy
 from research.models.saving import save_cross_encoder, save_dual_encoder
-from research.models.sources import ADAPTER_CONFIG, adapter_base, base_name, read_config, resolve
+from research.models.sources import adapter_base, base_name, resolve
 from research.runs.disk import require_space, write_errors
 from research.runs.files import atomic_write, replace_folder, write_json
 from research.runs.layout import CONFIG, MARKER, METRICS, MODEL, MODEL_FACTS

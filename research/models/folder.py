@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from transformers.utils import logging as transformers_logging
 
 from research.errors import UserError
-from research.models.sources import check_tokenizer, weight_files
+from research.models.contents import check_tokenizer, weight_files
 from research.progress import say
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

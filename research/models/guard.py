@@ -9,8 +9,7 @@ import torch
 from sentence_transformers.base.modules import Transformer
 
 from research.errors import UserError
-from research.models.hashed import everything_in
-from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_tokenizer, read_config, weight_files
+from research.models.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_tokenizer, everything_in, read_config, weight_files
 
 NAMESPACE = "sentence_transformers."
 

@@ -1,4 +1,4 @@
-"""What of a model folder's JSON files counts in its hash, beside weights, configurations and tokenizers.
+"""The hash of a model folder: weights, configurations, tokenizers, and what else of its JSON files changes what it computes.
 
 Prompts, lengths and the like are part of every key by their resolved values (EncoderSettings), so the files that only hold
 those leave the hash alone, as they always did: stores and caches of such folders stay found. What such a file says beyond
@@ -6,13 +6,22 @@ that (a truncation, a template's arguments, a reranker's prompt, a module of ano
 """
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
 
+from research.models.contents import (
+    ADAPTER_CONFIG,
+    FIRST_VOCABULARIES,
+    LATER_VOCABULARIES,
+    TOKENIZER_FILES,
+    everything_in,
+    weight_files,
+)
+from research.runs.hashes import hash_file, hash_json
 from research.runs.layout import MODEL_FACTS
 
+HASHED = ("config.json", ADAPTER_CONFIG, "chat_template.jinja", *TOKENIZER_FILES)
 FIRST_CONFIGS = (
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -30,19 +39,23 @@ UNREAD = {"LICENSE.txt", MODEL_FACTS, "trainer_state.json", "all_results.json"}
 TASKS = {"feature-extraction": "last_hidden_state", "sequence-classification": "logits"}
 
 
-def everything_in(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
-    """What lies below a folder, sorted; in linked folders too, where libraries look and `Path.rglob` does not.
+def hash_model(folder: Path) -> str:
+    """sha256 over weights, config and tokenizer files, and whatever else of the folder changes what it computes (`further`).
 
-    Args:
-        folder: of a model.
-        above: real folders that are being walked: a link to one of them, or to what holds it, is not followed.
+    The folder's name has no part in it; nor has an adapter's base: see `hash_with_base`.
     """
-    found = sorted(folder.rglob("*"))
-    for link in [path for path in found if path.is_symlink() and os.path.isdir(path)]:  # False where it may not be read
-        target, places = link.resolve(), (*above, folder.resolve(), link.parent.resolve())
-        if not any(place.is_relative_to(target) for place in places):
-            found += everything_in(link, places)
-    return sorted(found)
+    return hash_json(hash_folder_files(folder))
+
+
+def hash_folder_files(folder: Path) -> dict[str, Any]:
+    """{file: its hash, or what it says} of all that counts."""
+    weight_files(folder)
+    files = [p for p in everything_in(folder) if p.suffix == ".safetensors" or p.name in HASHED or _is_only_vocabulary(p)]
+    return {str(path.relative_to(folder)): hash_file(path) for path in files} | further(folder)
+
+
+def _is_only_vocabulary(path: Path) -> bool:
+    return path.name in LATER_VOCABULARIES and not any((path.parent / name).exists() for name in FIRST_VOCABULARIES)
 
 
 def further(folder: Path) -> dict[str, Any]:

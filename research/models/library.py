@@ -20,9 +20,10 @@ from transformers import PreTrainedModel
 from research.errors import UserError
 from research.models.adapter_fields import heard
 from research.models.adapter_folder import absorb, check_adapter, check_saved, read_by_peft, whole
+from research.models.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS, has_own_weights, read_config
 from research.models.folder import DTYPES, check_weights, is_without_weights, loading, quiet, unreadable
 from research.models.guard import check, check_text, listening, module_paths, no_pickles
-from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base, has_own_weights, read_config
+from research.models.sources import adapter_base
 from research.progress import say
 
 SAVED = {

@@ -17,8 +17,10 @@ from research.models.adapter_rules import LORA
 from research.models.adapters import kind_of
 from research.models.base_cache import load_cached, release_cached_base
 from research.models.causal_lm import CausalLM, load_causal_lm
+from research.models.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_config
 from research.models.folder import is_without_weights
-from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, base_name, hash_model, read_config, resolve
+from research.models.hashed import hash_model
+from research.models.sources import base_name, resolve
 from research.runs.files import write_json
 from research.runs.hashes import hash_json
 from research.runs.layout import MODEL_FACTS

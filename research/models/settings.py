@@ -10,8 +10,8 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from research.errors import UserError
+from research.models.contents import read_config
 from research.models.pooling import POOLINGS
-from research.models.sources import read_config
 from research.runs.layout import MODEL_FACTS
 
 ROLES = ("query", "doc")

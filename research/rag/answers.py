@@ -12,9 +12,10 @@ from research.data.rows import SKIPPING, evenly_spaced, read_lines
 from research.errors import UserError
 from research.metrics import generation
 from research.models.generate import Answer, Decoding, generate
+from research.models.hashed import hash_model
 from research.models.inference import best_device
 from research.models.policy import load_policy
-from research.models.sources import hash_model, resolve
+from research.models.sources import resolve
 from research.progress import say
 from research.runs.files import atomic_write
 from research.runs.writers import write_metrics, write_provenance

@@ -26,9 +26,9 @@ from research.metrics.families import holm
 from research.metrics.planning import seeds_needed
 from research.metrics.seeds import paired_test, summarise, welch_test
 from research.report.factors import short_names, shown
-from research.report.groups import Group, Study, marginal
 from research.report.numbers import p_phrase
 from research.report.sheets import Cell, Sheet, decimals, number
+from research.report.study import Group, Study, marginal
 from research.runs.reading import read_yaml
 
 GOALS = ("minimize", "maximize")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research.report.factors import short_names, shown
-from research.report.groups import Group, Study
+from research.report.study import Group, Study
 
 
 class Design(NamedTuple):

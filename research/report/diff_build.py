@@ -9,10 +9,10 @@ from research.report import diff, diff_words
 from research.report.claims import Claim, check, read_claims, sides
 from research.report.diff_systems import Systems, compare_systems, system_facts, system_sheet
 from research.report.export import write_sheets
-from research.report.groups import Study
 from research.report.record import Record, read_record
 from research.report.sheets import Sheet
 from research.report.spec import Spec
+from research.report.study import Study
 from research.report.subject import record_of
 from research.report.summary import rows_of
 from research.report.target import files_of, open_target

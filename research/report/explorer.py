@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research.report.entries import Entry
+from research.report.factors import short_names, shown
 from research.report.goals import is_lower
-from research.report.groups import short_names, shown
 from research.report.outputs import outputs
 from research.report.plot_parts import COLOURS, CONFIG, SHAPES, Figure
 from research.report.render import can_draw

@@ -6,7 +6,9 @@ import io
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from research.report import latex
 from research.report.markdown import escape
@@ -14,9 +16,6 @@ from research.report.sheets import Cell, Sheet
 from research.runs.files import atomic_write
 from research.runs.record import RunRecord
 from research.runs.table import as_frame, plain_cell
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def inert(value: Any) -> Any:
@@ -50,7 +49,7 @@ def _csv_cell(value: Any) -> str:
     return "" if value is None else str(inert(value))
 
 
-def _one_type(column: "pd.Series") -> "pd.Series":
+def _one_type(column: pd.Series) -> pd.Series:
     """The column with one type, as Parquet wants it: an option that is 2 here and "auto" there is a text."""
     values = [value for value in column if value is not None]
     kinds = {type(value) for value in values}

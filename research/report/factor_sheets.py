@@ -8,10 +8,10 @@ from research.metrics.factorial import Effect, anova
 from research.metrics.families import holm
 from research.report.design import Design, design
 from research.report.factors import short_names
-from research.report.groups import Study
 from research.report.importance import EXACT, Importance, Share
 from research.report.numbers import p_value, plain
 from research.report.sheets import MARK, NOTHING, Cell, Sheet
+from research.report.study import Study
 
 
 def factorial(study: Study, paired: bool = False, alpha: float = 0.05) -> Sheet | None:

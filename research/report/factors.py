@@ -5,6 +5,7 @@ from typing import Any
 
 from research.runs.options import SEED, as_key
 from research.runs.record import RunRecord
+from research.runs.table import option_keys
 
 KINDS = {
     "LoraConfig": "LoRA",
@@ -13,6 +14,7 @@ KINDS = {
     "PromptEncoderConfig": "P-tuning",
 }
 """PEFT's classes as papers call the methods."""
+ABSENT = as_key(None)  # an option that a run lacks is one without a value
 
 
 def factors(runs: Iterable[RunRecord]) -> list[str]:
@@ -22,12 +24,10 @@ def factors(runs: Iterable[RunRecord]) -> list[str]:
     has a value here and none there.
     """
     runs = [run for run in runs if run.options]
-    names = list(dict.fromkeys(name for run in runs for name in run.options))
-    unstarted = [run for run in runs if not any(run.made_of)]  # these have the options of their sweep only
-    full = [run for run in runs if run not in unstarted] or runs
-    varied = [name for name in names if len({as_key(run.options.get(name)) for run in full}) > 1]
-    swept = [name for name in names if len({as_key(run.options[name]) for run in runs if name in run.options}) > 1]
-    return [name for name in names if name in {*varied, *swept} and name != SEED]
+    keys, begun = option_keys(runs), [any(run.made_of) for run in runs]
+    whole = keys[begun] if any(begun) else keys  # a point that was never begun has the options of its sweep only
+    differ = (whole.fillna(ABSENT).nunique() > 1) | (keys.nunique() > 1)
+    return [name for name in keys if differ[name] and name != SEED]
 
 
 def with_scale(runs: list[RunRecord], names: list[str]) -> tuple[list[RunRecord], list[str]]:
@@ -89,10 +89,10 @@ def _is_kind(value: Any) -> bool:
 def telling(firsts: list[RunRecord], factors: Sequence[str]) -> list[str]:
     """Few options that tell all settings apart: classes first, then whatever splits most."""
     chosen: list[str] = []
-    settings = [{name: as_key(run.options.get(name)) for name in factors} for run in firsts]
+    keys = option_keys(firsts).reindex(columns=list(factors)).fillna(ABSENT)
 
     def parts(names: list[str]) -> int:
-        return len({tuple(one[name] for name in names) for one in settings})
+        return len(keys[names].drop_duplicates()) if names else 1
 
     wanted = parts(list(factors))
     classes = [name for name in factors if any(_is_kind(run.options.get(name)) for run in firsts)]

@@ -2,66 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 from research.errors import UserError
-from research.report.factors import factors as all_factors
-from research.report.factors import labels, short_names, shown, some, telling
+from research.report.doubts import aside, doubts, unmeasured
+from research.report.factors import labels, shown, some, telling
+from research.report.factors import short_names as short_names
 from research.report.goals import direction
+from research.report.study import Group, Study
 from research.runs.options import SEED, as_key
 from research.runs.record import RunRecord
 
-ENOUGH = 3  # seeds
 LARGEST = 1e150  # value of a metric; the square of a larger one is no number
 ROUNDING = 1e-4  # within which two states of the code, whose numbers are the same, may differ
-ASIDE = 5  # options that are named beside the factors
-
-
-class Group(NamedTuple):
-    """Runs of one setting.
-
-    Attributes:
-        label: unlike every other group's.
-        factors: option → value, of the options that differ between groups.
-        runs: all of them, finished or not, in the order of the table.
-        values: seed → value of the metric, of the runs that are done.
-        numbers: run facts that all its runs share or that are averaged (trained_parameters, seconds).
-        counted: the runs whose values these are, one a seed: of copies the first.
-    """
-
-    label: str
-    factors: dict[str, Any]
-    runs: list[RunRecord]
-    values: dict[int, float]
-    numbers: dict[str, float]
-    counted: Sequence[RunRecord] = ()
-
-    @property
-    def missing(self) -> list[RunRecord]:
-        """Runs that have no value in the group."""
-        return [run for run in self.runs if run.state != "done" or run.seed not in self.values]
-
-
-class Study(NamedTuple):
-    """Groups and what is to be said of them.
-
-    Attributes:
-        metric: such as val/loss.
-        higher: whether more of it is better.
-        groups: in the order of their first runs.
-        factors: options that tell them apart, in the order of the configuration.
-        warnings: what a reader must know before the numbers.
-        aside: what the settings differ in besides their factors, in words; "" where in nothing.
-        guessed: nobody has said which side of the metric is better, and its name does not tell.
-    """
-
-    metric: str
-    higher: bool
-    groups: list[Group]
-    factors: list[str]
-    warnings: list[str]
-    aside: str = ""
-    guessed: bool = False
 
 
 def study(
@@ -101,57 +53,15 @@ def study(
     columns = [name for name in factors if every or name in shortest or name in swept]
     names = labels(split, columns, factors)
     groups = [_group(label, part, metric, factors, warnings) for label, part in zip(names, split, strict=True)]
-    warnings += _doubts(groups, metric)
-    aside = _aside([run for group in groups for run in group.counted[:1]], columns)
-    if aside:
-        warnings.append(aside)
+    beside = aside([run for group in groups for run in group.counted[:1]], columns)
+    warnings += [*doubts(groups, metric), *([beside] if beside else [])]
     side = direction(metric)
     if guessed := higher is None and side is None:
         warnings.append(
             f"whether more of {metric} is better is a guess, since its name does not tell: say `goal: minimize` or "
             "`goal: maximize` in --spec"
         )
-    return Study(metric, side != "lower" if higher is None else higher, groups, columns, warnings, aside, guessed)
-
-
-def unmeasured(runs: Sequence[RunRecord]) -> str:
-    """What is said of trainings that are finished and were never measured; "" where one was, or none is finished."""
-    done = [run.name for run in runs if run.state == "done"]
-    if not done or any(run.metrics for run in runs):
-        return ""
-    return (
-        f"{len(done)} finished runs have no metrics, since they had no validation data ({some(done)}); expected one to "
-        "compare by. RunRecord `research test -c RUN/config.yaml --data.test FILE` on each, and name its --metric."
-    )
-
-
-def _aside(firsts: list[RunRecord], columns: Sequence[str]) -> str:
-    """Options that differ between settings and are in no column, such as a rate that each method has of its own.
-
-    Args:
-        firsts: a run of each group.
-        columns: options that are in the table.
-    """
-    # what a method's name says already, and alpha beside r and alpha / r
-    said = (
-        "train_layers",
-        "train_pattern",
-        *(("lora_alpha",) if any(name.endswith("lora_alpha/r") for name in columns) else ()),
-    )
-    names = [
-        name
-        for name in all_factors(firsts)
-        if name not in columns
-        and not name.endswith(said)
-        and not any(name.startswith(f"{one}.") for one in columns if one.endswith("adapter"))
-    ]
-    short = short_names([*columns, *names])
-    parts = []
-    for name in names[:ASIDE]:
-        values = list(dict.fromkeys(shown(run.options.get(name)) for run in firsts))
-        parts.append(f"{short[name]} ({', '.join(values[:4])}{', …' if len(values) > 4 else ''})")
-    more = f" and {len(names) - ASIDE} more options" if len(names) > ASIDE else ""
-    return f"the settings differ in {', '.join(parts)}{more} too: a difference may come from that" if names else ""
+    return Study(metric, side != "lower" if higher is None else higher, groups, columns, warnings, beside, guessed)
 
 
 def _same_origin(bucket: list[RunRecord], warnings: list[str]) -> list[list[RunRecord]]:
@@ -163,8 +73,9 @@ def _same_origin(bucket: list[RunRecord], warnings: list[str]) -> list[list[RunR
     found = list(parts.values()) or [[]]
     if len(found) > 1:
         what = [name for i, name in enumerate(("data", "code", "base model")) if len({one[i] for one in parts}) > 1]
+        parts_named = [some([run.name for run in part]) for part in found]
         warnings.append(
-            f"runs of one setting have other {' and '.join(what)} ({'; '.join(_names(part) for part in found)}): "
+            f"runs of one setting have other {' and '.join(what)} ({'; '.join(parts_named)}): "
             "they are shown as groups of their own, and not averaged"
         )
     found[0] += unknown
@@ -232,42 +143,3 @@ def _difference(a: RunRecord, b: RunRecord) -> str:
     values = f"{options[0]} ({shown(a.options.get(options[0]))}, {shown(b.options.get(options[0]))})"
     more = f" and {len(options) - 1} more options" if len(options) > 1 else ""
     return f"; they differ in {values}{more}; expected one run a seed. Name it among the factors, or leave one out."
-
-
-def _doubts(groups: list[Group], metric: str) -> list[str]:
-    """What makes the numbers weaker than they look."""
-    found = []
-    few = [group for group in groups if 0 < len(group.values) < ENOUGH]
-    if few:
-        found.append(
-            f"{len(few)} of {len(groups)} groups have fewer than {ENOUGH} seeds ({some([g.label for g in few])}): "
-            "their spread says little"
-        )
-    if empty := [group for group in groups if not group.values]:
-        found.append(f"{len(empty)} of {len(groups)} groups have no value of {metric} ({some([g.label for g in empty])})")
-    for state in dict.fromkeys(run.state for group in groups for run in group.missing if run.state != "done"):
-        rows = [run for group in groups for run in group.missing if run.state == state]
-        why = {run.error for run in rows if run.error}
-        are = "runs are" if len(rows) > 1 else "run is"
-        found.append(
-            f"{len(rows)} {are} {state} and in no mean: {some([run.name for run in rows])}"
-            + (f" ({some(sorted(why))})" if why else "")
-        )
-    if bare := [run for group in groups for run in group.runs if run.state == "done" and metric not in run.metrics]:
-        found.append(f"{len(bare)} finished runs have no {metric}: {some([run.name for run in bare])}")
-    if lost := [run for group in groups for run in group.missing if run.state == "done" and run not in bare]:
-        found.append(
-            f"{len(lost)} finished runs have a {metric} that is not finite and are in no mean: "
-            f"{some([run.name for run in lost])}"
-        )
-    return found
-
-
-def marginal(groups: Sequence[Group]) -> dict[int, float]:
-    """Seed → mean of these groups' values; of the seeds that all of them have."""
-    seeds = [seed for seed in groups[0].values if all(seed in group.values for group in groups)]
-    return {seed: sum(group.values[seed] for group in groups) / len(groups) for seed in seeds}
-
-
-def _names(runs: list[RunRecord]) -> str:
-    return some([run.name for run in runs])

@@ -13,7 +13,7 @@ from research.metrics.fanova import main_effects
 from research.progress import say
 from research.report.design import Design, design
 from research.report.factors import short_names, shown
-from research.report.groups import Study
+from research.report.study import Study
 
 EXACT, FOREST = "exact", "forest"
 SEED = "seed"

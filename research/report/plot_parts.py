@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from research.metrics.seeds import summarise
-from research.report.groups import Group, Study, shown
+from research.report.factors import shown
 from research.report.labels import text_width
+from research.report.study import Group, Study
 
 Spec = dict[str, Any]
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]

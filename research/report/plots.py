@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from research.metrics.seeds import summarise
-from research.report.groups import Group, Study, short_names, shown
+from research.report.factors import short_names, shown
 from research.report.importance import Importance
 from research.report.plot_parts import (
     MOST_LINES,
@@ -27,6 +27,7 @@ from research.report.plots_cost import against_parameters, against_seconds
 from research.report.plots_importance import importance_bars
 from research.report.plots_parallel import parallel
 from research.report.sheets import decimals, number
+from research.report.study import Group, Study
 
 HEAD = 28  # characters of a heatmap's row or column
 

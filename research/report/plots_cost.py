@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from research.metrics.seeds import summarise
-from research.report.groups import Study
 from research.report.labels import Box, Label, place
 from research.report.plot_parts import (
     MOST_LINES,
@@ -22,6 +21,7 @@ from research.report.plot_parts import (
     widest,
 )
 from research.report.scales import Scale
+from research.report.study import Study
 from research.report.tables import Line, title
 
 WIDTH, HEIGHT, FONT, LINE = 460, 280, 10, 14  # px

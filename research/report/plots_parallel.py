@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from research.report.groups import Group, Study, short_names, shown
+from research.report.factors import short_names, shown
 from research.report.plot_parts import Figure, Spec, arrowed, brief, is_number, side, statistics, whole, widest
 from research.report.scales import round_values
 from research.report.sheets import number
+from research.report.study import Group, Study
 
 HEIGHT, FONT, APART = 260, 11, 16  # px; APART between two tick labels
 NARROW, WIDE = 110, 230  # px between two axes

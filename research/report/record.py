@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError
 from research.report.goals import direction, is_lower
-from research.report.groups import Group, Study
+from research.report.study import Group, Study
 from research.runs.options import SEED
 from research.runs.record import RunRecord
 

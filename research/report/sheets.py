@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from research.metrics.families import Pair
 from research.metrics.seeds import SeedSummary, summarise
-from research.report.groups import Group
 from research.report.numbers import p_value
+from research.report.study import Group
 
 NOTHING = "–"
 MARK = "†"

@@ -9,9 +9,10 @@ from research.progress import say
 from research.report import claims as claiming
 from research.report import study_sheets
 from research.report.claims import Verdict
+from research.report.doubts import unmeasured
 from research.report.factor_sheets import factorial, not_factorial, shares
 from research.report.factors import factors, short_names
-from research.report.groups import Study, study, unmeasured
+from research.report.groups import study
 from research.report.importance import Importance, importance
 from research.report.latex import distinct
 from research.report.main_table import main_results
@@ -22,6 +23,7 @@ from research.report.record import record
 from research.report.render import MISSING, can_draw
 from research.report.sheets import Sheet
 from research.report.spec import Spec
+from research.report.study import Study
 from research.report.subject import grouped, is_ablation, label_of, title_of
 from research.runs.curves import Curve, history
 from research.runs.record import RunRecord

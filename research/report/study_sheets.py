@@ -8,9 +8,9 @@ from research.metrics.families import DIFFERS, Pair, compare_methods, compare_pa
 from research.metrics.planning import noise_floor, pooled_spread
 from research.metrics.seeds import summarise
 from research.report.factors import short_names, shown, some
-from research.report.groups import Group, Study, marginal
 from research.report.numbers import counted, p_phrase, plain
 from research.report.sheets import MARK, NOTHING, Cell, Sheet, count_cell, decimals, difference_cells, mean_cells, number, ranks
+from research.report.study import Group, Study, marginal
 
 PLANNED = 5  # seeds from which the power of a planned study is what the noncentral t says
 MATCHED = 0.1  # trainable parameters within a tenth of each other count as equal

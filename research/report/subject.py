@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import UserError, suggest
+from research.report.doubts import unmeasured
 from research.report.factors import factors, some, with_scale
-from research.report.groups import Study, study, unmeasured
+from research.report.groups import study
 from research.report.record import record
 from research.report.spec import Spec
+from research.report.study import Study
 from research.runs.reading import read_json
 from research.runs.record import RunRecord
 from research.runs.table import read_runs

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.report import wandb_keys as keys
-from research.report.groups import Study, short_names
+from research.report.factors import short_names
+from research.report.study import Study
 from research.runs.record import RunRecord
 
 WIDE, HALF, HIGH = 24, 12, 8  # W&B's grid has 24 columns

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from research.report import wandb_keys as keys
 from research.report import wandb_panels as panels
-from research.report.groups import Study
 from research.report.latex import slug
 from research.report.markdown import escape
 from research.report.sheets import Sheet
+from research.report.study import Study
 from research.runs.hashes import hash_json
 from research.runs.layout import MARKER
 from research.runs.reading import read_json

@@ -8,7 +8,9 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from research.errors import UserError
 from research.runs.folder import RunFolder
@@ -20,9 +22,6 @@ from research.runs.plan import read_plan
 from research.runs.printable import is_deep
 from research.runs.record import RunRecord, SweepPoint, read_record
 from research.runs.wandb.records import is_wandb, read_wandb
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def read_runs(paths: Sequence[Path], seed: str | None = None) -> list[RunRecord]:
@@ -54,13 +53,11 @@ def read_runs(paths: Sequence[Path], seed: str | None = None) -> list[RunRecord]
     return runs + (read_wandb(wandb, seed, names.values()) if wandb else [])
 
 
-def as_frame(runs: Sequence[RunRecord]) -> "pd.DataFrame":
+def as_frame(runs: Sequence[RunRecord]) -> pd.DataFrame:
     """The runs as a pandas frame: a row for each, whatever has become of it; a column for each option, metric and fact.
 
     Cells hold what the run says (None where it says nothing), in columns of objects: pandas would make 2.0 of a 2 beside a gap.
     """
-    import pandas as pd  # half a second, which a report on the disk alone needs
-
     columns: dict[str, list[Any]] = {
         name: [getattr(run, name) for run in runs] for name in ("name", "sweep", "point", "state", "error", "seed")
     }
@@ -76,6 +73,11 @@ def as_frame(runs: Sequence[RunRecord]) -> "pd.DataFrame":
     if any(run.host for run in runs):  # only W&B says it
         columns["host"] = [run.host for run in runs]
     return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+
+
+def option_keys(runs: Sequence[RunRecord]) -> pd.DataFrame:
+    """Options as texts that are equal for equal values: a row a run, a column an option; NaN where a run lacks it."""
+    return pd.DataFrame([{name: as_key(value) for name, value in run.options.items()} for run in runs])
 
 
 def _names(parts: Any) -> list[str]:

@@ -69,7 +69,7 @@ FAULTS = [
     ),
     Fault(
         "seeds of the first setting alone",
-        "report/groups.py",
+        "report/study.py",
         "for seed in groups[0].values if all(seed in group.values for group in groups)]",
         "for seed in groups[-1].values]",
         f"{STUDY}::test_a_mean_over_settings_is_of_the_seeds_that_all_of_them_have",

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from research.data.instructions import InstructionData
 from research.errors import UserError
 from research.models import adapters
+from research.models.hashed import hash_model
 from research.models.policy import load_policy, save_policy
-from research.models.sources import hash_model
 from research.training.sft import SFTModule
 from tests.lm import TEMPLATE, byte_tokenizer, rows, save_tiny, tiny_llama
 

@@ -14,7 +14,7 @@ from research.report.entries import of_run
 from research.report.explorer import data
 from research.report.export import write_tidy
 from research.report.goals import direction, is_lower
-from research.report.groups import Group, Study, study
+from research.report.groups import study
 from research.report.importance import importance
 from research.report.latex import distinct, slug
 from research.report.numbers import share
@@ -23,6 +23,7 @@ from research.report.plots import figures, learning_curves
 from research.report.plots_cost import against_seconds
 from research.report.plots_parallel import parallel
 from research.report.provenance import facts
+from research.report.study import Group, Study
 from research.report.study_sheets import by_factor, finding, results
 from research.runs.curves import read_lines
 from research.runs.options import flat

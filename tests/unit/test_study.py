@@ -14,9 +14,10 @@ from research.errors import UserError
 from research.report import latex, study_sheets
 from research.report.claims import BROKEN, HELD, UNDERPOWERED, check, parse, read_claims
 from research.report.export import as_csv, as_markdown, write_sheets, write_tidy
-from research.report.factors import factors, with_scale
-from research.report.groups import marginal, short_names, study
+from research.report.factors import factors, short_names, with_scale
+from research.report.groups import study
 from research.report.numbers import p_phrase
+from research.report.study import marginal
 from research.runs.options import flat, options_of
 from research.runs.record import RunRecord
 from research.runs.table import as_frame

@@ -1,0 +1,59 @@
+"""A study: groups of runs that differ by their seed alone, with the values that tables, figures and claims are made from."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from research.runs.record import RunRecord
+
+
+class Group(NamedTuple):
+    """Runs of one setting.
+
+    Attributes:
+        label: unlike every other group's.
+        factors: option → value, of the options that differ between groups.
+        runs: all of them, finished or not, in the order of the table.
+        values: seed → value of the metric, of the runs that are done.
+        numbers: run facts that all its runs share or that are averaged (trained_parameters, seconds).
+        counted: the runs whose values these are, one a seed: of copies the first.
+    """
+
+    label: str
+    factors: dict[str, Any]
+    runs: list[RunRecord]
+    values: dict[int, float]
+    numbers: dict[str, float]
+    counted: Sequence[RunRecord] = ()
+
+    @property
+    def missing(self) -> list[RunRecord]:
+        """Runs that have no value in the group."""
+        return [run for run in self.runs if run.state != "done" or run.seed not in self.values]
+
+
+class Study(NamedTuple):
+    """Groups and what is to be said of them.
+
+    Attributes:
+        metric: such as val/loss.
+        higher: whether more of it is better.
+        groups: in the order of their first runs.
+        factors: options that tell them apart, in the order of the configuration.
+        warnings: what a reader must know before the numbers.
+        aside: what the settings differ in besides their factors, in words; "" where in nothing.
+        guessed: nobody has said which side of the metric is better, and its name does not tell.
+    """
+
+    metric: str
+    higher: bool
+    groups: list[Group]
+    factors: list[str]
+    warnings: list[str]
+    aside: str = ""
+    guessed: bool = False
+
+
+def marginal(groups: Sequence[Group]) -> dict[int, float]:
+    """Seed → mean of these groups' values; of the seeds that all of them have."""
+    seeds = [seed for seed in groups[0].values if all(seed in group.values for group in groups)]
+    return {seed: sum(group.values[seed] for group in groups) / len(groups) for seed in seeds}
