@@ -15,9 +15,10 @@ from research.report.notes import notes
 from research.report.origin import origin
 from research.report.plots_cost import against_latency
 from research.report.provenance import facts
-from research.report.publishing import Publication, send
+from research.report.publishing import Drawn, Publication, send
 from research.report.render import MISSING, can_draw, svg, write_figures
 from research.report.runs import Runs, collect
+from research.report.sheets import Sheet
 from research.report.spec import Spec
 from research.report.study_report import StudyReport, study_report
 from research.report.subject import record_of
@@ -58,6 +59,30 @@ class Shown(NamedTuple):
     systems: Runs | None
 
 
+class Parts(NamedTuple):
+    """What page, Markdown and W&B Report have in common.
+
+    Attributes:
+        title, finding: of the page.
+        remarks: what must be known before the numbers.
+        made_from: (label, value) of data, code and base model.
+        lines, tables: of the retrievals.
+        sheets: a study's tables.
+        drawn: a study's figures with their SVG.
+        latency: the figure of the retrievals, with its SVG.
+    """
+
+    title: str
+    finding: str
+    remarks: list[str]
+    made_from: list[tuple[str, str]]
+    lines: list[tables.Line]
+    tables: list[tables.Table]
+    sheets: list[Sheet]
+    drawn: Drawn
+    latency: Drawn
+
+
 class Built(NamedTuple):
     """What was written.
 
@@ -92,64 +117,17 @@ def build(paths: list[Path], spec: Spec, claims: Path | None, out: Path, publica
         UserError: runs that cannot be read or compared, or a folder that is not ours.
     """
     shown = _read(paths, spec, claims)
-    study, systems, trainings = shown.study, shown.systems, shown.trainings
+    study = shown.study
     if publication is not None and study and (foreign := [run.name for run in study.runs if run.history is not None]):
         raise UserError(
             f"--wandb makes a W&B Report of run folders, and {len(foreign)} of {len(study.runs)} runs are read "
             f"from W&B ({', '.join(foreign[:3])}); expected folders. Name them, or leave --wandb out."
         )
     open_target(out, MARKER, "report", "a report", "empty folder, or an earlier report")
-    lines = tables.measure(systems) if systems else []
-    of_systems = []
-    if systems:
-        of_systems = [tables.systems_table(lines, systems.metric), tables.metrics_table(systems.rows)]
-        of_systems += [table for table in [tables.cost_table(systems.rows)] if table]
-    sheets, warnings = (study.sheets, study.warnings) if study else ([], [])
-    drawn = [(figure, svg(figure)) for figure in study.figures] if study else []
-    # the page draws it by hand, for two widths; a paper needs a file
-    latency = against_latency(lines, systems.metric) if systems else None
-    timed = [(latency, svg(latency))] if latency and can_draw() else []
-    if systems and not study and not can_draw():
-        say(f"warning: {MISSING}")
-    if systems:
-        finding = explain.finding(lines, systems.metric)
-    else:
-        finding = study.finding if study else explain.untested(trainings)
-    title = printable(spec.title or (html.heading(systems) if systems or not study else study.title))
-    made_from = origin(study.runs) if study else []
-    remarks = [*warnings, *notes(systems.folders if systems else [], trainings)]
-    remarks += ["; ".join(f"{label}: {value}" for label, value in made_from)] if made_from else []
-    of_trainings = training_words.table(trainings) if trainings else ""
-    as_text = [(sheet.title, as_markdown(sheet)) for sheet in sheets]
-    text = markdown.document(title, finding, remarks, lines, of_systems, of_trainings, as_text)
-    browsed = _explorer(shown)
-    on_page = [sheet for sheet in sheets if sheet.name != EVERY_RUN or browsed is None]  # the explorer has them
-    page = html.page(systems, lines, trainings, on_page, warnings, title, finding, drawn, browsed, made_from)
-
-    of_report = summary(systems, lines, trainings) | (study.summary if study else _recorded(shown.fits, spec))
-    with replace_files(out, MARKER, files_of(out / MARKER)) as new:
-        if study:
-            write_tidy(new, study.runs)
-        write_sheets(new, distinct([*sheets, *(tables.sheets(lines, systems.metric) if systems else [])]), title)
-        write_figures(new, drawn + timed)
-        for name, content in (("report.md", text), ("index.html", page)):
-            with atomic_write(new / name) as stream:
-                stream.write(content)
-        files = sorted(str(path.relative_to(new)) for path in new.rglob("*") if path.is_file())
-        write_json(new / MARKER, of_report | {"files": files})
-    content = Content(
-        title,
-        finding,
-        remarks,
-        [(table.title, markdown.render(table, lines)) for table in of_systems],
-        [(sheet, as_markdown(sheet)) for sheet in sheets],
-        [(figure.name, figure.title, figure.caption) for figure, _ in drawn],
-        study.study if study else None,
-        [*(run.path for run in study.runs), *shown.tested] if study else [*shown.fits, *shown.tested],
-        list(dict.fromkeys([*(f"val/{training.monitor}" for training in trainings), "train/loss"])),
-    )
-    sent, refused = send(publication, out, content, drawn)
-    counts = {"rows": len(lines), "trainings": len(trainings)} | (study.counts if study else {})
+    parts = _parts(shown, spec)
+    _write(out, shown, parts, summary(shown.systems, parts.lines, shown.trainings) | _record(shown, spec))
+    sent, refused = send(publication, out, _content(shown, parts), parts.drawn)
+    counts = {"rows": len(parts.lines), "trainings": len(shown.trainings)} | (study.counts if study else {})
     stated = study.summary["study"]["claims"] if study else []
     return Built(out / "index.html", counts, stated, sent, refused, study.exit_code if study else 0)
 
@@ -170,6 +148,86 @@ def _read(paths: list[Path], spec: Spec, claims: Path | None) -> Shown:
     return Shown(fits, tested, names, study, trainings, collect(tested, names) if tested else None)
 
 
+def _parts(shown: Shown, spec: Spec) -> Parts:
+    """Measure, draw and word what is shown."""
+    study, systems = shown.study, shown.systems
+    lines = tables.measure(systems) if systems else []
+    of_systems = []
+    if systems:
+        cost = tables.cost_table(systems.rows)
+        of_systems = [tables.systems_table(lines, systems.metric), tables.metrics_table(systems.rows)]
+        of_systems += [cost] if cost else []
+    # the page draws it by hand, for two widths; a paper needs a file
+    latency = against_latency(lines, systems.metric) if systems else None
+    if systems and not study and not can_draw():
+        say(f"warning: {MISSING}")
+    if systems:
+        finding = explain.finding(lines, systems.metric)
+    else:
+        finding = study.finding if study else explain.untested(shown.trainings)
+    made_from = origin(study.runs) if study else []
+    remarks = [*(study.warnings if study else []), *notes(systems.folders if systems else [], shown.trainings)]
+    return Parts(
+        title=printable(spec.title or (html.heading(systems) if systems or not study else study.title)),
+        finding=finding,
+        remarks=[*remarks, *(["; ".join(f"{label}: {value}" for label, value in made_from)] if made_from else [])],
+        made_from=made_from,
+        lines=lines,
+        tables=of_systems,
+        sheets=study.sheets if study else [],
+        drawn=[(figure, svg(figure)) for figure in study.figures] if study else [],
+        latency=[(latency, svg(latency))] if latency and can_draw() else [],
+    )
+
+
+def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Any]) -> None:
+    """Write the files of a report, in place of an earlier one's."""
+    study, systems = shown.study, shown.systems
+    of_trainings = training_words.table(shown.trainings) if shown.trainings else ""
+    as_text = [(sheet.title, as_markdown(sheet)) for sheet in parts.sheets]
+    text = markdown.document(parts.title, parts.finding, parts.remarks, parts.lines, parts.tables, of_trainings, as_text)
+    browsed = _explorer(shown)
+    page = html.page(
+        systems,
+        parts.lines,
+        shown.trainings,
+        [sheet for sheet in parts.sheets if sheet.name != EVERY_RUN or browsed is None],  # the explorer has them
+        study.warnings if study else [],
+        parts.title,
+        parts.finding,
+        parts.drawn,
+        browsed,
+        parts.made_from,
+    )
+    with replace_files(out, MARKER, files_of(out / MARKER)) as new:
+        if study:
+            write_tidy(new, study.runs)
+        of_systems = tables.sheets(parts.lines, systems.metric) if systems else []
+        write_sheets(new, distinct([*parts.sheets, *of_systems]), parts.title)
+        write_figures(new, parts.drawn + parts.latency)
+        for name, content in (("report.md", text), ("index.html", page)):
+            with atomic_write(new / name) as stream:
+                stream.write(content)
+        files = sorted(str(path.relative_to(new)) for path in new.rglob("*") if path.is_file())
+        write_json(new / MARKER, record | {"files": files})
+
+
+def _content(shown: Shown, parts: Parts) -> Content:
+    """The same for W&B."""
+    study = shown.study
+    return Content(
+        parts.title,
+        parts.finding,
+        parts.remarks,
+        [(table.title, markdown.render(table, parts.lines)) for table in parts.tables],
+        [(sheet, as_markdown(sheet)) for sheet in parts.sheets],
+        [(figure.name, figure.title, figure.caption) for figure, _ in parts.drawn],
+        study.study if study else None,
+        [*(run.path for run in study.runs), *shown.tested] if study else [*shown.fits, *shown.tested],
+        list(dict.fromkeys([*(f"val/{training.monitor}" for training in shown.trainings), "train/loss"])),
+    )
+
+
 def _explorer(shown: Shown) -> Explorer | None:
     """All trainings and systems of the report, where there are two or more."""
     study, systems = shown.study, shown.systems
@@ -187,9 +245,11 @@ def _explorer(shown: Shown) -> Explorer | None:
     return explorer(entries, metric, higher, factors, [facts(entry.provenance) for entry in entries], figures)
 
 
-def _recorded(fits: list[Path], spec: Spec) -> dict[str, Any]:
-    """For a later --diff, of trainings that are no study; nothing where they cannot be compared at all."""
+def _record(shown: Shown, spec: Spec) -> dict[str, Any]:
+    """The study for a later --diff, also of trainings that are none; nothing where they cannot be compared at all."""
+    if shown.study:
+        return shown.study.summary
     try:
-        return {"study": record_of(fits, spec)} if fits else {}
+        return {"study": record_of(shown.fits, spec)} if shown.fits else {}
     except UserError:  # unfinished, of different metrics, or one seed twice: the page shows each for itself
         return {}
