@@ -8,6 +8,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import peft
+from peft import set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from safetensors.torch import load_file
 from torch import nn
 
@@ -65,8 +69,6 @@ def check_saved(values: dict, folder: Path) -> None:
     Raises:
         UserError: a field that this PEFT does not have, with more than nothing in it; an initialisation that is drawn.
     """
-    import peft
-
     known = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get(str(values.get("peft_type")))
     if known is None:
         raise UserError(
@@ -95,9 +97,9 @@ def check_adapter(folder: Path) -> None:
         UserError: weights that are a pickle or missing, or a method whose virtual tokens would be pooled with the text.
     """
     if not (folder / ADAPTER_WEIGHTS).exists():
-        found = "it has a pickle, which runs code when loaded" if (folder / "adapter_model.bin").exists() else "it has none"
+        problem = "it has a pickle, which runs code when loaded" if (folder / "adapter_model.bin").exists() else "it has none"
         raise UserError(
-            f"the adapter in {folder} needs its weights as {ADAPTER_WEIGHTS}; {found}. Save it again with "
+            f"the adapter in {folder} needs its weights as {ADAPTER_WEIGHTS}; {problem}. Save it again with "
             "save_pretrained, or name another."
         )
     config = read_config(folder / ADAPTER_CONFIG)
@@ -119,16 +121,14 @@ def read_by_peft(model: nn.Module, info: dict, folder: Path) -> None:
     """
     if not getattr(model, "peft_config", None) or not (info["missing_keys"] and info["unexpected_keys"]):
         return
-    from peft import set_peft_model_state_dict
-
     state = {name.removeprefix("base_model.model."): value for name, value in load_file(folder / ADAPTER_WEIGHTS).items()}
     try:
         with warnings.catch_warnings(action="ignore"):  # that a model without numbers takes none
-            found = set_peft_model_state_dict(model, state, adapter_name=next(iter(model.peft_config)))
+            keys = set_peft_model_state_dict(model, state, adapter_name=next(iter(model.peft_config)))
     except (RuntimeError, KeyError, ValueError):  # of other shapes or names: what transformers said of them stands
         return
-    info["missing_keys"] = {*info["missing_keys"]} & {*found.missing_keys}
-    info["unexpected_keys"] = {*found.unexpected_keys}
+    info["missing_keys"] = {*info["missing_keys"]} & {*keys.missing_keys}
+    info["unexpected_keys"] = {*keys.unexpected_keys}
 
 
 def absorb(stack: nn.Module, folder: Path) -> None:
@@ -139,9 +139,6 @@ def absorb(stack: nn.Module, folder: Path) -> None:
     """
     if not any(hasattr(module, "peft_config") for module in stack.modules()):
         return
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
-
     try:
         for parent in list(stack.modules()):
             for name, child in list(parent.named_children()):

@@ -3,15 +3,17 @@
 import copy
 import re
 from collections.abc import Iterable
-from typing import Any
 
+import peft
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils.other import _prepare_prompt_learning_config
 from torch import nn
 
 from research.errors import UserError, suggest
 from research.models.adapter_fields import OF_THE_MODEL, compiled
 
 
-def check_names(config: Any, model: nn.Module) -> Any:
+def check_names(config: peft.PeftConfig, model: nn.Module) -> peft.PeftConfig:
     """A copy of the configuration for this model, a single module's name as a list of it; every name in it is one of the model.
 
     Args:
@@ -61,28 +63,25 @@ def check_names(config: Any, model: nn.Module) -> Any:
     return config
 
 
-def _check_facts(config: Any, model: nn.Module) -> None:
+def _check_facts(config: peft.PeftConfig, model: nn.Module) -> None:
     """
     Raises:
         UserError: a number of the model's, given otherwise than PEFT reads it from the model.
     """
-    from peft.tuners.tuners_utils import BaseTuner
-    from peft.utils.other import _prepare_prompt_learning_config
-
-    given = {name: value for name in OF_THE_MODEL if (value := getattr(config, name)) is not None}
-    own = copy.deepcopy(config)
-    for name in given:
-        setattr(own, name, None)
+    typed = {name: value for name in OF_THE_MODEL if (value := getattr(config, name)) is not None}
+    plain = copy.deepcopy(config)
+    for name in typed:
+        setattr(plain, name, None)
     try:
-        _prepare_prompt_learning_config(own, BaseTuner.get_model_config(model))
+        _prepare_prompt_learning_config(plain, BaseTuner.get_model_config(model))
     except ValueError:
         return  # PEFT does not find it there: it must be given
-    for name, value in given.items():
-        if getattr(own, name) not in (None, value):
-            raise UserError(f"adapter.{name}={value}; expected {getattr(own, name)}, the model's own. Leave it out.")
+    for name, value in typed.items():
+        if getattr(plain, name) not in (None, value):
+            raise UserError(f"adapter.{name}={value}; expected {getattr(plain, name)}, the model's own. Leave it out.")
 
 
-def check_patterns(config: Any, model: nn.Module) -> None:
+def check_patterns(config: peft.PeftConfig, model: nn.Module) -> None:
     """
     Args:
         config: as the user gave it: PEFT adds ranks of its own for experts.
@@ -91,8 +90,6 @@ def check_patterns(config: Any, model: nn.Module) -> None:
     Raises:
         UserError: a key of rank_pattern or alpha_pattern that no adapted module has.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     adapted = {
         f"{name}.{getattr(module, 'parameter_name', '')}".rstrip(".").replace(".base_layer", "")
         for name, module in model.named_modules()
@@ -109,10 +106,10 @@ def check_patterns(config: Any, model: nn.Module) -> None:
 
 def _ends(name: str, names: Iterable[str]) -> bool:
     """Whether a module is called that, as PEFT compares names in a list."""
-    return any(one == name or one.endswith(f".{name}") for one in names)
+    return any(candidate == name or candidate.endswith(f".{name}") for candidate in names)
 
 
 def _refuse(field: str, name: str, names: Iterable[str]) -> None:
-    known = sorted({one.rpartition(".")[2] for one in names} - {str(i) for i in range(1000)})
+    known = sorted({candidate.rpartition(".")[2] for candidate in names} - {str(i) for i in range(1000)})
     near = suggest(name.rpartition(".")[2], known)
     raise UserError(f"adapter.{field} names {name!r}, which this model does not have; {near}. Correct it, or leave it out.")

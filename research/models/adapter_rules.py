@@ -7,7 +7,8 @@ import difflib
 import math
 import re
 from collections.abc import Iterable
-from typing import Any
+
+import peft
 
 from research.errors import UserError
 
@@ -16,7 +17,7 @@ VIRTUAL = (PROMPT, PREFIX, P_TUNING)  # methods that put virtual tokens before t
 BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")  # LoRA inits that move part of the base into the adapter
 
 
-def plain(config: Any) -> dict:
+def plain(config: peft.PeftConfig | None) -> dict:
     """A peft.PeftConfig as plain values; {} for None."""
     if config is None:
         return {}
@@ -152,16 +153,16 @@ def _check_lora(adapter: dict, layers: int | None, reference: str | None, module
         _check_targets(targets, modules)
 
 
-def _check_targets(targets: Any, modules: set[str]) -> None:
+def _check_targets(targets: str | list[str] | set[str], modules: set[str]) -> None:
     if isinstance(targets, str):
         try:
-            found = any(re.fullmatch(targets, name) for name in modules)
+            matches = any(re.fullmatch(targets, name) for name in modules)
         except re.error as error:
             raise UserError(
                 f"adapter.target_modules={targets!r} is no regular expression ({error}); expected one that "
                 "matches whole module names, a list of names, or all-linear. Correct it."
             ) from None
-        unknown = [] if found else [targets]
+        unknown = [] if matches else [targets]
     else:
         unknown = [name for name in targets if not any(m == name or m.endswith(f".{name}") for m in modules)]
     if unknown:
@@ -215,5 +216,5 @@ def _check_virtual(
         )
 
 
-def _moves_base(init: Any) -> bool:
+def _moves_base(init: bool | str) -> bool:
     return isinstance(init, str) and init.lower().startswith(BASE_CHANGING)

@@ -6,12 +6,14 @@ import math
 import re
 import warnings
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import peft
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from research.errors import UserError
-from research.models.adapter_fields import check_fields, heard
+from research.models.adapter_fields import check_fields, peft_warnings
 from research.models.adapter_names import check_names, check_patterns
 from research.models.adapter_rules import LORA, PREFIX, check, plain
 
@@ -45,7 +47,9 @@ class Parts(NamedTuple):
         return self.adapter + self.saved_modules + self.base
 
 
-def attach(model: nn.Module, config: Any, tokenizer_folder: str | None = None, init_scale: float | None = None) -> nn.Module:
+def attach(
+    model: nn.Module, config: peft.PeftConfig, tokenizer_folder: str | None = None, init_scale: float | None = None
+) -> nn.Module:
     """`model` with the adapter, in training mode's state: everything else is frozen.
 
     Args:
@@ -58,9 +62,7 @@ def attach(model: nn.Module, config: Any, tokenizer_folder: str | None = None, i
     Raises:
         UserError: `check`, with what the model is.
     """
-    import peft
-
-    given, config = config, check_names(config, model)  # a copy: PEFT writes into it
+    typed, config = config, check_names(config, model)  # a copy: PEFT writes into it
     values = plain(config)
     check(values, layers=layer_count(model), context=context_of(model), modules=linear_names(model), init_scale=init_scale)
     if values.get("prompt_tuning_init") == "TEXT" and config.tokenizer_name_or_path in (None, OWN):
@@ -69,9 +71,9 @@ def attach(model: nn.Module, config: Any, tokenizer_folder: str | None = None, i
         init_scale = PREFIX_SCALE
     if next(model.parameters()).is_meta and isinstance(values.get("init_lora_weights"), str):
         config.init_lora_weights = True  # a decomposition needs numbers; the shapes are LoRA's
-    with _refused(), heard():
+    with _refused(), peft_warnings():
         adapted = peft.get_peft_model(model, config)
-    check_patterns(given, adapted.get_base_model())
+    check_patterns(typed, adapted.get_base_model())
     if init_scale is not None:
         _scale_virtual(adapted.prompt_encoder[adapted.active_adapter], init_scale)
     return adapted
@@ -101,7 +103,7 @@ def _scale_virtual(encoder: nn.Module, factor: float) -> None:
         parameter.data.mul_(factor)
 
 
-def inject(model: nn.Module, config: Any, trained: tuple[str, ...] = ()) -> None:
+def inject(model: nn.Module, config: peft.PeftConfig, trained: tuple[str, ...] = ()) -> None:
     """LoRA inside an encoder, in place, all else frozen; the model stays of its class.
 
     Args:
@@ -112,8 +114,6 @@ def inject(model: nn.Module, config: Any, trained: tuple[str, ...] = ()) -> None
     Raises:
         UserError: `check`; or another method than LoRA, whose virtual tokens would be pooled with the text.
     """
-    import peft
-
     check_fields(config, (str(getattr(model, "name_or_path", "")),))
     if plain(config)["peft_type"] != LORA:
         raise UserError(
@@ -130,11 +130,11 @@ def inject(model: nn.Module, config: Any, trained: tuple[str, ...] = ()) -> None
         raise UserError(
             f"adapter.bias={config.bias!r} on an encoder, whose biases stay as they are; expected none. Leave it out."
         )
-    given, config = config, check_names(config, model)
+    typed, config = config, check_names(config, model)
     check(plain(config), layers=layer_count(model), modules=linear_names(model))
-    with _refused(), heard():
+    with _refused(), peft_warnings():
         peft.inject_adapter_in_model(config, model)
-    check_patterns(given, model)
+    check_patterns(typed, model)
     for name, parameter in model.named_parameters():
         # of the adapter what PEFT trains: some initialisations keep a matrix as it is
         parameter.requires_grad = ("lora_" in name and parameter.requires_grad) or name.startswith(trained)
@@ -149,8 +149,6 @@ def keep_trained(checkpoint: dict, module: nn.Module) -> None:
 
 def merged(model: nn.Module) -> nn.Module:
     """A copy of the model with its injected adapter as part of the weights; the model itself where it has none."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     if not any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         return model
     model = copy.deepcopy(model)
@@ -181,7 +179,7 @@ def kind_of(parameter: str) -> str:
     return "adapter" if any(part in parameter for part in ADAPTER_PARTS) else "base"
 
 
-def effective_scale(config: Any) -> float | None:
+def effective_scale(config: peft.PeftConfig | dict) -> float | None:
     """What LoRA's update is multiplied by: lora_alpha / r, or lora_alpha / √r for rsLoRA. None for other methods.
 
     Args:

@@ -5,20 +5,20 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError
 from research.progress import say
-from research.report import explain, html, markdown, tables, training_words
+from research.report import explain, markdown, tables, training_words
 from research.report.entries import of_row, of_run
-from research.report.explorer import Explorer, explorer
 from research.report.export import as_markdown, write_sheets, write_tidy
+from research.report.figures import of_latency
+from research.report.figures.render import MISSING, can_draw, svg, write_figures
 from research.report.goals import is_lower
-from research.report.latex import distinct
 from research.report.notes import notes
 from research.report.origin import origin
-from research.report.plots_cost import against_latency
+from research.report.page import html
+from research.report.page.explorer import Explorer, explorer
 from research.report.provenance import facts
 from research.report.publishing import Drawn, Publication, send
-from research.report.render import MISSING, can_draw, svg, write_figures
 from research.report.runs import Runs, collect
-from research.report.sheets import Sheet
+from research.report.sheets import Sheet, distinct
 from research.report.spec import Spec
 from research.report.study_report import StudyReport, study_report
 from research.report.subject import record_of
@@ -69,7 +69,7 @@ class Parts(NamedTuple):
         lines, tables: of the retrievals.
         sheets: a study's tables.
         drawn: a study's figures with their SVG.
-        latency: the figure of the retrievals, with its SVG.
+        latency: the figure of the retrievals for paper and phone, with its SVG.
     """
 
     title: str
@@ -157,8 +157,7 @@ def _parts(shown: Shown, spec: Spec) -> Parts:
         cost = tables.cost_table(systems.rows)
         of_systems = [tables.systems_table(lines, systems.metric), tables.metrics_table(systems.rows)]
         of_systems += [cost] if cost else []
-    # the page draws it by hand, for two widths; a paper needs a file
-    latency = against_latency(lines, systems.metric) if systems else None
+    latency = of_latency(lines, systems.metric) if systems else []
     if systems and not study and not can_draw():
         say(f"warning: {MISSING}")
     if systems:
@@ -176,7 +175,7 @@ def _parts(shown: Shown, spec: Spec) -> Parts:
         tables=of_systems,
         sheets=study.sheets if study else [],
         drawn=[(figure, svg(figure)) for figure in study.figures] if study else [],
-        latency=[(latency, svg(latency))] if latency and can_draw() else [],
+        latency=[(figure, svg(figure)) for figure in latency],
     )
 
 
@@ -198,13 +197,14 @@ def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Any]) -> Non
         parts.drawn,
         browsed,
         parts.made_from,
+        parts.latency,
     )
     with replace_files(out, MARKER, files_of(out / MARKER)) as new:
         if study:
             write_tidy(new, study.runs)
         of_systems = tables.sheets(parts.lines, systems.metric) if systems else []
         write_sheets(new, distinct([*parts.sheets, *of_systems]), parts.title)
-        write_figures(new, parts.drawn + parts.latency)
+        write_figures(new, parts.drawn + parts.latency[:1])  # the second is the page's, for a phone
         for name, content in (("report.md", text), ("index.html", page)):
             with atomic_write(new / name) as stream:
                 stream.write(content)

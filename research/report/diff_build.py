@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError
 from research.report import diff, diff_words
-from research.report.claims import Claim, check, read_claims, sides
+from research.report.claim_sides import Claim, sides
+from research.report.claims import check, read_claims
 from research.report.diff_systems import Systems, compare_systems, system_facts, system_sheet
 from research.report.export import write_sheets
 from research.report.record import Record, read_record

@@ -12,7 +12,7 @@ import pandas as pd
 
 from research.report import latex
 from research.report.markdown import escape
-from research.report.sheets import Cell, Sheet
+from research.report.sheets import Cell, Sheet, slug
 from research.runs.files import atomic_write
 from research.runs.record import RunRecord
 from research.runs.table import as_frame, plain_cell
@@ -61,7 +61,7 @@ def _one_type(column: pd.Series) -> pd.Series:
 def write_sheets(out: Path, sheets: list[Sheet], title: str = "") -> None:
     """tables/NAME.tex, .csv and .md; the title of the report is in the labels."""
     for sheet in sheets:
-        name = latex.slug(sheet.name)
+        name = slug(sheet.name)
         forms = {"tex": latex.render(sheet, title), "csv": as_csv(sheet), "md": as_markdown(sheet) + "\n"}
         for ending, text in forms.items():
             with atomic_write(out / "tables" / f"{name}.{ending}") as stream:

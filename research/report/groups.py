@@ -7,7 +7,7 @@ from research.errors import UserError
 from research.report.doubts import aside, doubts, unmeasured
 from research.report.factors import labels, shown, some, telling
 from research.report.factors import short_names as short_names
-from research.report.goals import direction
+from research.report.goals import convention, declaration
 from research.report.study import Group, Study
 from research.runs.options import SEED, as_key
 from research.runs.record import RunRecord
@@ -55,7 +55,14 @@ def study(
     groups = [_group(label, part, metric, factors, warnings) for label, part in zip(names, split, strict=True)]
     beside = aside([run for group in groups for run in group.counted[:1]], columns)
     warnings += [*doubts(groups, metric), *([beside] if beside else [])]
-    side = direction(metric)
+    recorded = next((run.directions for run in runs if run.directions and metric in run.metrics), None)
+    declared = declaration(metric, recorded)
+    side = declared or convention(metric)
+    if higher is None and declared is None and side is not None:
+        warnings.append(
+            f"{'less' if side == 'lower' else 'more'} of {metric} is taken for better, by its name: its runs do not say it; "
+            f"if that is wrong, say `goal: {'maximize' if side == 'lower' else 'minimize'}` in --spec"
+        )
     if guessed := higher is None and side is None:
         warnings.append(
             f"whether more of {metric} is better is a guess, since its name does not tell: say `goal: minimize` or "

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import UserError
-from research.report.latex import slug
-from research.report.plot_parts import Figure
+from research.report.figures.theme import Figure
+from research.report.sheets import slug
 from research.report.wandb_publish import log_files, publish
 from research.report.wandb_report import Content, Place, build, provenance, serialised
 from research.runs.files import write_json

@@ -103,3 +103,21 @@ def ranks(values: Sequence[float | None], higher: bool) -> list[int]:
     if len(order) < 2:
         return [0] * len(values)
     return [order.index(value) + 1 if value in order[:2] else 0 for value in values]
+
+
+def slug(name: str) -> str:
+    """The name as a file has it."""
+    return "".join(one if one.isascii() and one.isalnum() else "-" for one in name)
+
+
+def distinct(parts: list[Any]) -> list[Any]:
+    """Sheets or figures with names whose files are not each other's: by α and by β are `by--` and `by---2`."""
+    found, taken = [], set()
+    for part in parts:
+        name, i = part.name, 1
+        while slug(name).lower() in taken:  # some disks take A and a for one
+            i += 1
+            name = f"{part.name}-{i}"
+        taken.add(slug(name).lower())
+        found.append(part._replace(name=name))
+    return found

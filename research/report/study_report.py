@@ -10,18 +10,17 @@ from research.report import claims as claiming
 from research.report import study_sheets
 from research.report.claims import Verdict
 from research.report.doubts import unmeasured
-from research.report.factor_sheets import factorial, not_factorial, shares
+from research.report.factor_sheets import by_factor, factorial, not_factorial, shares
 from research.report.factors import factors, short_names
+from research.report.figures import of_study
+from research.report.figures.render import MISSING, can_draw
+from research.report.figures.theme import Figure
 from research.report.groups import study
 from research.report.importance import Importance, importance
-from research.report.latex import distinct
 from research.report.main_table import main_results
 from research.report.notes import code_notes
-from research.report.plot_parts import Figure
-from research.report.plots import figures
 from research.report.record import record
-from research.report.render import MISSING, can_draw
-from research.report.sheets import Sheet
+from research.report.sheets import Sheet, distinct
 from research.report.spec import Spec
 from research.report.study import Study
 from research.report.subject import grouped, is_ablation, label_of, title_of
@@ -123,7 +122,7 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
         title=title_of(paths, runs),
         finding=study_sheets.finding(main, spec.pair_by_seed),
         sheets=distinct([*sheets, study_sheets.every_run(main)]),
-        figures=distinct(figures(main, curves[0], explained, curves[1])) if can_draw() else [],
+        figures=distinct(of_study(main, curves[0], explained, curves[1])),
         warnings=main.warnings,
         runs=runs,
         trainings=[(run.path, run.name) for run in trained] if len(trained) <= DRAWN else [],
@@ -146,7 +145,7 @@ def _sheets(main: Study, spec: Spec, explained: Importance | None) -> list[Sheet
     sheets = [
         study_sheets.results(main, spec.baseline, spec.pair_by_seed),
         study_sheets.grid(main),
-        *(study_sheets.by_factor(main, name, spec.pair_by_seed) for name in main.factors),
+        *(by_factor(main, name, spec.pair_by_seed) for name in main.factors),
         factorial(main, spec.pair_by_seed),
         study_sheets.matched(main),
         shares(explained, main.metric, not_factorial(main, spec.pair_by_seed)) if explained else None,

@@ -29,6 +29,7 @@ class Training(NamedTuple):
         lr: the peak.
         temperature: of the first and of the last step; None where there is none.
         not_finite: steps whose loss was nan or inf.
+        lower: whether the lowest value of the monitor is the best.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Training(NamedTuple):
     lr: float | None
     temperature: tuple[float, float] | None
     not_finite: int
+    lower: bool
 
     @property
     def untrained(self) -> float | None:
@@ -74,6 +76,7 @@ def read_training(path: Path, name: str) -> Training:
     monitor = str(metrics.get("monitor") or config.get("monitor") or "").removeprefix("val/")
     values = _curve(lines, f"val/{monitor}")
     last = lines[-1]["step"]
+    lower = is_lower(monitor, metrics.get("directions"))
     training = Training(
         name,
         path.resolve(),
@@ -83,7 +86,7 @@ def read_training(path: Path, name: str) -> Training:
         monitor,
         loss=_curve(lines, "train/loss"),
         values=values,
-        best=_best(path, metrics, monitor, values, finished),
+        best=_best(path, metrics, monitor, values, finished, lower),
         steps=metrics.get("steps", last) if finished else last,
         drawn=last,
         seconds=_seconds(lines, metrics),
@@ -91,6 +94,7 @@ def read_training(path: Path, name: str) -> Training:
         lr=max((value for _, value in _curve(lines, "train/lr")), default=None),
         temperature=_ends(_curve(lines, "train/temperature")),
         not_finite=sum(not math.isfinite(line.get("train/loss", 0)) for line in lines),
+        lower=lower,
     )
     return training._replace(per_second=_per_second(training, lines))
 
@@ -102,14 +106,14 @@ def _curve(lines: list[dict], name: str) -> Curve:
     return [(line["step"], line[name]) for line in lines if name in line and math.isfinite(line[name])]
 
 
-def _best(path: Path, metrics: dict, monitor: str, values: Curve, finished: bool) -> tuple[int, float] | None:
+def _best(path: Path, metrics: dict, monitor: str, values: Curve, finished: bool, lower: bool) -> tuple[int, float] | None:
     """The best of the curve, the first of equals; a finished run's metrics.json has the last word on which it is.
 
     Raises:
         UserError: metrics.json and the curve hold different values for one step.
     """
     if not finished:  # a resumed run's metrics.json may be ahead of its curves
-        choose: Any = min if is_lower(monitor) else max
+        choose: Any = min if lower else max
         return choose((point for point in values if point[0] > 0), key=lambda point: point[1], default=None)
     value = metrics["metrics"].get(monitor)
     if not isinstance(value, int | float):

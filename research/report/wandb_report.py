@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 from research.report import wandb_keys as keys
 from research.report import wandb_panels as panels
-from research.report.latex import slug
 from research.report.markdown import escape
-from research.report.sheets import Sheet
+from research.report.sheets import Sheet, slug
 from research.report.study import Study
 from research.runs.hashes import hash_json
 from research.runs.layout import MARKER

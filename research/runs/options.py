@@ -6,7 +6,13 @@ from typing import Any
 from research.runs.printable import printable
 from research.runs.spelling import HOW
 
-NO_FACTORS = {*(name.replace(".init_args", "") for name in HOW), "monitor", "trainer.default_root_dir", "trainer.logger"}
+NO_FACTORS = {
+    *(name.replace(".init_args", "") for name in HOW),
+    "monitor",
+    "mode",
+    "trainer.default_root_dir",
+    "trainer.logger",
+}
 """Options that say how or where, not what is computed: those that are no part of a point id, and what a run is judged by."""
 SEED = "seed_everything"
 ADAPTER = "model.adapter"

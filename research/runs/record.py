@@ -15,6 +15,7 @@ from research.runs.identity import known_facts
 from research.runs.known_code import fingerprints_of, numbers_key
 from research.runs.options import SEED, options_from, options_of, with_method
 from research.runs.spelling import one_spelling
+from research.types import Direction
 
 FACTS = ("trained_parameters", "adapter_parameters", "adapter_bytes", "effective_scale", "virtual_tokens", "parameters")
 COUNTED = ("trained_parameters", "adapter_bytes")  # before the training, by the plan of its sweep
@@ -44,6 +45,7 @@ class RunRecord(NamedTuple):
         numbers: equal for code that gives this configuration the same numbers; "": the code's hash alone tells.
         how: option → (as it was typed, as it stands for what is computed): devices at an equal global batch, kernels.
         provenance: as its folder recorded it; of W&B's runs their code and machine.
+        directions: metric of its validation → which side is better, as its trainer declares it.
         history: metric → (step, value), of a run whose curves are not in a folder of `research fit`.
     """
 
@@ -66,6 +68,7 @@ class RunRecord(NamedTuple):
     numbers: str = ""
     how: dict[str, tuple[Any, Any]] = {}  # noqa: RUF012 (never changed)
     provenance: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+    directions: dict[str, Direction] = {}  # noqa: RUF012 (never changed)
     history: Callable[[str], Curve] | None = None
 
     @property
@@ -140,6 +143,7 @@ def read_record(folder: RunFolder, planned: SweepPoint | None = None) -> RunReco
         how={name: (value, one_way[name]) for name, value in options.items() if one_way.get(name, value) != value},
         numbers=numbers_key(fingerprints_of(provenance), config, folder.path),
         provenance=provenance,
+        directions=metrics.get("directions") or {},
     )
 
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import lightning as L
 import peft
 import torch
 from torch import Tensor
 
 from research.errors import UserError
 from research.losses.ranking import listwise_softmax, pointwise_bce
+from research.metrics.directions import RETRIEVAL
 from research.metrics.retrieval import mean, parse_metric
 from research.models.adapters import inject, keep_trained
 from research.models.cpu.training import for_training
@@ -16,6 +16,7 @@ from research.models.cross_encoder import Reranker, load_cross_encoder
 from research.models.saving import save_cross_encoder
 from research.models.sources import MINILM, hash_with_base, resolve
 from research.models.training import set_dropout
+from research.training.base import TrainingModule
 from research.training.curves import log_values
 from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
 from research.training.validation import evaluate_reranking
@@ -24,7 +25,7 @@ from research.types import CandidateBatch, TokenBatch
 LOSSES = {"softmax": listwise_softmax, "bce": pointwise_bce}
 
 
-class CrossEncoderModule(L.LightningModule):
+class CrossEncoderModule(TrainingModule):
     """Training of a reranker on candidate groups.
 
     Args:
@@ -42,6 +43,7 @@ class CrossEncoderModule(L.LightningModule):
     """
 
     reads = CandidateBatch
+    directions = RETRIEVAL
 
     def __init__(
         self,

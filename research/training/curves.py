@@ -14,10 +14,13 @@ from lightning.pytorch.loggers import Logger
 
 from research.errors import UserError
 from research.progress import say
+from research.runs.curves import read_lines
 from research.runs.disk import write_errors
 from research.runs.files import atomic_write, replace_folder, strict
 from research.runs.layout import CURVES, MODEL
 from research.runs.writers import write_metrics
+from research.training.base import TrainingModule
+from research.types import Direction
 
 
 class Curves(Logger):
@@ -66,7 +69,7 @@ class Curves(Logger):
 
     def rewind(self, count: int) -> None:
         """Drop what was logged after the first `count` lines."""
-        lines = read_curves(self.path.parent)
+        lines = read_lines(self.path.parent)
         kept = lines[:count]
         self.lines = len(kept)
         if len(kept) < len(lines) or self.path.exists():
@@ -76,19 +79,6 @@ class Curves(Logger):
 
 def _line(values: dict) -> str:
     return json.dumps(strict(values), allow_nan=False) + "\n"
-
-
-def read_curves(folder: Path) -> list[dict]:
-    """The lines of a run's curves.jsonl, null as NaN; a line that a killed process left unfinished is dropped."""
-    path = Path(folder) / CURVES
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        lines.append({name: math.nan if value is None else value for name, value in line.items()})
-    return lines
 
 
 def log_values(module: L.LightningModule, values: dict[str, float]) -> None:
@@ -152,7 +142,7 @@ class BestModel(L.Callback):
             if self.best is None or self._worth(values[name]) > self._worth(self.best["metrics"][name]):
                 self.best = {"step": trainer.global_step, "metrics": values}
                 if trainer.is_global_zero:
-                    self._keep(module, None, self._facts(trainer.global_step, module))
+                    self._keep(module, None, self._facts(trainer.global_step, module, measured=True))
             elif self.pending is not None:
                 self._keep(module, *self.pending)
 
@@ -201,7 +191,7 @@ class BestModel(L.Callback):
         if not trainer.is_global_zero:
             return
         if self.best is None:
-            self._write(module, None, self._facts(trainer.global_step, None))
+            self._write(module, None, self._facts(trainer.global_step, module, measured=False))
         elif self.pending is not None:
             self._write(module, *self.pending)
             self.pending = None
@@ -232,16 +222,23 @@ class BestModel(L.Callback):
             if now:
                 module.load_state_dict(now)
 
-    def _facts(self, step: int, module: L.LightningModule | None) -> dict:
+    def _directions(self, kind: type[TrainingModule]) -> dict[str, Direction]:
+        """Metric → better side, for the reports of this run; without metrics that have none."""
+        monitored = {self.monitor.removeprefix("val/"): "lower" if self.sign < 0 else "higher"}
+        sides = {name: monitored.get(name) or kind.better(name) for name in (self.best or {}).get("metrics", {})}
+        return {name: side for name, side in sides.items() if side is not None}
+
+    def _facts(self, step: int, module: L.LightningModule, measured: bool) -> dict:
         facts = {
             "kind": "fit",
             "monitor": self.monitor,
             "step": step,
             "metrics": (self.best or {}).get("metrics", {}),
+            "directions": self._directions(type(module)),
             "untrained": self.first,
-            "per_query": module and module.per_query,
+            "per_query": module.per_query if measured else None,
         }
-        answers = getattr(module, "answers", None)
+        answers = getattr(module, "answers", None) if measured else None
         return facts if answers is None else facts | {"answers": answers}
 
 

@@ -5,7 +5,6 @@ import copy
 import math
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import peft
 import torch
@@ -14,8 +13,10 @@ from torch import Tensor
 from research.errors import UserError
 from research.losses import preference
 from research.losses.language import kl_divergence, token_losses
+from research.metrics.language import PREFERENCES
 from research.models.causal_lm import CausalLM
 from research.progress import say
+from research.training.base import TrainingModule
 from research.training.curves import log_values
 from research.training.held import Held
 from research.training.language import Language, say_steps
@@ -28,22 +29,11 @@ from research.types import PreferenceBatch
 
 LOSSES = ("sigmoid", "hinge", "ipo", "sigmoid_norm")
 REFERENCES = ("adapter_off", "copy", "cached")
-METRICS = (
-    "loss",
-    "reward_accuracy",
-    "reward_margin",
-    "reward_chosen",
-    "reward_rejected",
-    "logps_chosen",
-    "logps_rejected",
-    "tokens_chosen",
-    "tokens_rejected",
-    "kl",
-)
+METRICS = tuple(PREFERENCES)
 KL_PAIRS = 64  # of a validation, for kl
 
 
-class DPOModule(L.LightningModule):
+class DPOModule(TrainingModule):
     """Preference tuning of a causal language model against a reference.
 
     Rewards are β (log π − log π_ref) of whole completions; reward_margin is the chosen one's minus the rejected one's, and
@@ -72,6 +62,7 @@ class DPOModule(L.LightningModule):
     """
 
     reads = PreferenceBatch
+    directions = PREFERENCES
 
     def __init__(
         self,

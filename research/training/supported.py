@@ -10,7 +10,10 @@ from lightning.pytorch.plugins import CheckpointIO, DoublePrecision, MixedPrecis
 from torch import nn
 
 from research.errors import UserError
+from research.types import Direction
 
+MODES: dict[Direction | None, str] = {"lower": "min", "higher": "max"}
+"""Better side → what Lightning calls it."""
 PLUGINS = (Precision, MixedPrecision, DoublePrecision)
 COMPUTED = {"32-true": (torch.float32, None), "bf16-mixed": (torch.float32, torch.bfloat16), "64-true": (torch.float64, None)}
 """Precision → type of the weights, type that autocast computes in."""
@@ -75,25 +78,25 @@ def check_trainer(trainer: L.Trainer) -> None:
             )
 
 
-def check_monitors(trainer: L.Trainer, lower: Mapping[str, bool]) -> None:
+def check_monitors(trainer: L.Trainer, directions: Mapping[str, Direction | None]) -> None:
     """Refuse early stopping on what is never measured, which would end the training after its first validation, or on the
     wrong side.
 
     Args:
         trainer: with all its callbacks.
-        lower: metric of the validation → whether lower is better.
+        directions: metric of the validation → which side of it is better; None: the callback's mode says it.
 
     Raises:
         UserError: such a callback.
     """
     for one in (one for one in trainer.callbacks if isinstance(one, callbacks.EarlyStopping)):
-        if one.monitor not in lower and one.strict and not str(one.monitor).startswith("train/"):
+        if one.monitor not in directions and one.strict and not str(one.monitor).startswith("train/"):
             raise UserError(
                 f"trainer.callbacks: EarlyStopping of {one.monitor!r}, which is not computed; expected one of "
-                f"{', '.join(lower) or 'the metrics of a validation, and there is none'}. Correct its monitor, or "
+                f"{', '.join(directions) or 'the metrics of a validation, and there is none'}. Correct its monitor, or "
                 "leave it out."
             )
-        mode = "min" if lower.get(str(one.monitor), one.mode == "min") else "max"
+        mode = MODES.get(directions.get(str(one.monitor)), one.mode)
         if one.mode != mode:
             raise UserError(
                 f"trainer.callbacks: EarlyStopping of {one.monitor} with mode {one.mode!r} ends a training "

@@ -27,11 +27,16 @@ from research.errors import UserError, suggest
 from research.runs.defaults import imported
 from research.runs.layout import MARKER
 from research.runs.reading import read_json
+from research.types import Direction
 
 if TYPE_CHECKING:
     import jsonargparse
     import lightning as L
 
+    from research.training.base import TrainingModule
+
+SIDES: dict[str, Direction] = {"min": "lower", "max": "higher"}
+"""Values of `mode` → the better side of the monitor."""
 INSTEAD = {
     "gradient_clip_val": "model.optimisation.clip",
     "accumulate_grad_batches": "model.optimisation.accumulate",
@@ -56,7 +61,7 @@ OURS = {
     "model_registry",
     "limit_predict_batches",
 }
-TOP = ("config", "out", "monitor", "save_every", "wandb", "json", "seed_everything", "model", "data", "trainer")
+TOP = ("config", "out", "monitor", "mode", "save_every", "wandb", "json", "seed_everything", "model", "data", "trainer")
 OWN_NAMES = {
     "--skip-bad-rows": "--data.skip_bad_rows true",
     "--reranker-max-length": "--model.max_length",
@@ -186,6 +191,9 @@ def read(args: argparse.Namespace) -> "tuple[jsonargparse.Namespace, dict]":
     _check_values(config)
     _take_enum_defaults(config.trainer)
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))  # it was validated just now
+    better = getattr(imported(config.model.class_path), "better", lambda metric: None)(config.monitor)
+    if config.mode is None or SIDES[config.mode] == better:
+        values.pop("mode")  # it says nothing more: runs and ids are those of a configuration without it
     return config, {name: value for name, value in values.items() if name not in ("config", "json")}
 
 
@@ -245,6 +253,7 @@ def _parser(prog: str) -> "jsonargparse.ArgumentParser":
     parser.add_argument("-c", "--config", action="config", help="configuration, or an overlay on the one before")
     parser.add_argument("--out", type=str, required=True, help="the run folder")
     parser.add_argument("--monitor", type=str, default="val/mrr@10", help="the best value of this metric makes model/")
+    parser.add_argument("--mode", type=str | None, help="min | max: which value of a monitor of your own is the best")
     parser.add_argument("--save_every", type=int, default=200, help="steps between checkpoints, beside those at validation")
     parser.add_argument("--wandb", type=str, default="auto", help="auto | online | offline | disabled")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
@@ -381,6 +390,8 @@ def _check_values(config: "jsonargparse.Namespace") -> None:
         raise UserError(f"--out: {config.out!r} is empty; expected a path, for example ./out")
     if config.wandb not in ("auto", "online", "offline", "disabled"):
         raise UserError(f"wandb={config.wandb!r}; expected auto, online, offline or disabled. Correct it.")
+    if config.mode not in (None, *SIDES):
+        raise UserError(f"mode={config.mode!r}; expected min or max, which value of the monitor is the best. Correct it.")
     if config.save_every < 1:
         raise UserError(f"save_every={config.save_every}; expected 1 step or more. Correct it.")
     if not 0 <= config.seed_everything < 2**32:
@@ -423,7 +434,7 @@ def check_classes(config: "jsonargparse.Namespace") -> None:
         )
 
 
-def build(config: "jsonargparse.Namespace") -> "tuple[L.LightningModule, Any]":
+def build(config: "jsonargparse.Namespace") -> "tuple[TrainingModule, Any]":
     """Model and data, each refused before anything is written; the model's initialisation has a seed of its own.
 
     Raises:
@@ -444,7 +455,34 @@ def build(config: "jsonargparse.Namespace") -> "tuple[L.LightningModule, Any]":
             f"monitor={config.monitor!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
             "add it to model.metrics."
         )
+    if config.monitor in known:
+        _check_mode(config.monitor, config.mode, module)
     return module, data
+
+
+def _check_mode(monitor: str, mode: str | None, module: "TrainingModule") -> None:
+    """
+    Raises:
+        UserError: nobody says which side of the monitor is better, or two say it differently.
+    """
+    better = module.better(monitor)
+    if mode is None and better is None:
+        raise UserError(
+            f"monitor={monitor!r}: {type(module).__name__} does not declare which side of it is better; expected mode: min "
+            "or mode: max beside it. Add it to the configuration, or the metric to the class's `directions`."
+        )
+    if mode is not None and better not in (None, SIDES[mode]):
+        raise UserError(
+            f"mode={mode!r} with monitor={monitor!r} would keep the worst model: the {better} value of it is the better one; "
+            f"expected mode: {'min' if mode == 'max' else 'max'}. Correct it, or leave mode out."
+        )
+
+
+def directions_of(config: "jsonargparse.Namespace", module: "TrainingModule") -> "dict[str, Direction | None]":
+    """Metric of the validation → its better side: as its trainer declares it, and of the monitor as `mode` says."""
+    directions = {f"val/{name}": module.better(name) for name in module.metrics}
+    stated = SIDES.get(config.mode or "")
+    return directions | {config.monitor: stated or directions.get(config.monitor)}
 
 
 def _instance(section: "jsonargparse.Namespace") -> Any:
@@ -455,13 +493,13 @@ def _instance(section: "jsonargparse.Namespace") -> Any:
     """
     import jsonargparse
 
-    from research.models.adapter_fields import check_loftq, heard
+    from research.models.adapter_fields import check_loftq, peft_warnings
 
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(imported(section.class_path), "it")
     check_loftq(section.init_args.get("adapter.init_args"))
     try:
-        with heard():
+        with peft_warnings():
             return parser.instantiate(jsonargparse.Namespace(it=section.init_args)).it
     except (ValueError, TypeError) as error:
         # jsonargparse raises an error of its own where a class of several possible ones cannot be made

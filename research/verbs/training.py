@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from research.errors import UserError
 from research.progress import say
-from research.report.goals import is_lower
 from research.runs.disk import require_space
 from research.runs.files import write_json
 from research.runs.fingerprint import code_fingerprint, fingerprint
@@ -82,14 +81,14 @@ def _fit(args: argparse.Namespace, config: Any, resolved: dict, out: Path, callb
     from research.training.room import bytes_needed
     from research.training.supported import check_monitors
 
-    lower, invariants = is_lower(config.monitor), Invariants(resolved)
+    directions = configuration.directions_of(config, module)
+    lower, invariants = directions[config.monitor] == "lower", Invariants(resolved)
     curves, best = Curves(out), BestModel(out, config.monitor, lower)
     resume = Resume(out, config.save_every)
     resume.file.hold = lambda: best.pending is not None
     pruned = pruning(out)
     trainer = configuration.make_trainer(config, [invariants, best, *pruned, resume, *callbacks], [curves])
-    measured = module.metrics if "val" in data.collections else ()
-    check_monitors(trainer, {f"val/{name}": is_lower(name) for name in measured} | {config.monitor: lower})
+    check_monitors(trainer, directions if "val" in data.collections else {config.monitor: directions[config.monitor]})
     with contextlib.ExitStack() as stack:
         first = _is_first_process()
         if first:

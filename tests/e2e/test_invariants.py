@@ -195,7 +195,7 @@ def other_numbers(patch):
     from research.training.curves import BestModel
 
     facts = BestModel._facts
-    patch.setattr(BestModel, "_facts", lambda *args: {**facts(*args), "metrics": {"mrr@10": 2.0}})
+    patch.setattr(BestModel, "_facts", lambda *args, **more: {**facts(*args, **more), "metrics": {"mrr@10": 2.0}})
 
 
 def unfrozen(patch):

@@ -288,8 +288,8 @@ FAULTS = [
     Fault(
         "curve's line lost at the stop",
         "training/curves.py",
-        "lines = read_curves(self.path.parent)",
-        "lines = read_curves(self.path.parent)[:-1]",
+        "lines = read_lines(self.path.parent)",
+        "lines = read_lines(self.path.parent)[:-1]",
         f"{RESUME}::test_resumed_at_awkward_steps_equals_straight",
     ),
     Fault(
@@ -469,10 +469,10 @@ FAULTS = [
     ),
     Fault(
         "labels of a figure on each other",
-        "report/labels.py",
-        "*(label.box for label in placed.values())]",
-        "]",
-        "tests/unit/test_plots_factors.py::test_names_of_neighbours_stand_apart",
+        "report/figures/cost.py",
+        "max(place, down[-1] + apart) if down else place",
+        "place",
+        "tests/unit/test_plots_factors.py::test_names_in_the_margin_stand_apart_and_near_their_points",
     ),
     Fault(
         "p values not corrected",

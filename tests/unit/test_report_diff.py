@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 
 from research.report import diff_words
-from research.report.diff import Break, hashes
+from research.report.diff import Break
+from research.report.diff_match import hashes
 from research.runs.record import RunRecord
 from tests.synthetic_runs import write_study
 from tests.unit.test_report import A, B, run_folder, stage

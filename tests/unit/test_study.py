@@ -14,6 +14,7 @@ from research.errors import UserError
 from research.report import latex, study_sheets
 from research.report.claims import BROKEN, HELD, UNDERPOWERED, check, parse, read_claims
 from research.report.export import as_csv, as_markdown, write_sheets, write_tidy
+from research.report.factor_sheets import by_factor
 from research.report.factors import factors, short_names, with_scale
 from research.report.groups import study
 from research.report.numbers import p_phrase
@@ -225,11 +226,11 @@ def test_results_by_hand():
 
 
 def test_one_factor_at_a_time_is_a_mean_within_each_seed():
-    sheet = study_sheets.by_factor(made(grid()), "model.adapter.r")
+    sheet = by_factor(made(grid()), "model.adapter.r")
     # seed 0: (1.99 + 1.89) / 2 = 1.94; so 1.94, 1.95, 1.96 against 1.64, 1.65, 1.66
     texts = [[cell.text for cell in row][:4] for row in sheet.rows]
     assert texts == [["4", "3", "1.950 ± 0.010", "[1.925, 1.975]"], ["8", "3", "1.650 ± 0.010", "[1.625, 1.675]"]]
-    assert study_sheets.by_factor(made(grid()[:-3]), "model.adapter.r") is None  # not a full design
+    assert by_factor(made(grid()[:-3]), "model.adapter.r") is None  # not a full design
 
 
 def test_two_factors_make_a_grid():
@@ -343,7 +344,7 @@ def test_pairs_by_seed_are_paired_in_the_headline_the_factors_and_the_claims():
     assert "not resolved" in study_sheets.finding(found)
     assert "is resolved" in study_sheets.finding(found, paired=True)
     assert "by paired t test" in study_sheets.finding(found, paired=True)
-    sheet = study_sheets.by_factor(found, "model.adapter.r", paired=True)
+    sheet = by_factor(found, "model.adapter.r", paired=True)
     means = {
         r: [
             sum(one.metrics["val/loss"] for one in runs if one.options["model.adapter.r"] == r and one.seed == s) / 2
@@ -437,12 +438,7 @@ def test_alpha_and_minus_are_written_one_way_in_every_table():
 
     runs = [one._replace(metrics=one.metrics | {"val/gain": -0.11}) for one in grid()]
     found = made(runs)
-    sheets = [
-        study_sheets.results(found),
-        study_sheets.by_factor(found, found.factors[0]),
-        factorial(found),
-        main_results([found]),
-    ]
+    sheets = [study_sheets.results(found), by_factor(found, found.factors[0]), factorial(found), main_results([found])]
     for sheet in sheets:
         assert "p < .05" in " ".join(sheet.notes), sheet.name
         assert "0.05" not in " ".join(sheet.notes), sheet.name

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from research.errors import UserError
+from research.report.factor_sheets import by_factor
 from research.report.factors import factors
 from research.report.goals import is_lower
 from research.report.groups import study
-from research.report.study_sheets import by_factor
 from research.runs.record import RunRecord
 from research.runs.table import read_runs
 from tests.wandb_log import run_records, write_log
