@@ -10,10 +10,10 @@ from research.report.claim_sides import Claim, sides
 from research.report.claims import check, read_claims
 from research.report.diff_systems import Systems, compare_systems, system_facts, system_sheet
 from research.report.export import write_sheets
-from research.report.record import Record, read_record
 from research.report.sheets import Sheet
 from research.report.spec import Spec
 from research.report.study import Study
+from research.report.study_record import StudyRecord, read_study_record
 from research.report.subject import record_of
 from research.report.summary import rows_of
 from research.report.target import files_of, open_target
@@ -40,7 +40,7 @@ class Side(NamedTuple):
     """
 
     name: str
-    study: Record | None
+    study: StudyRecord | None
     systems: dict[str, Any] | None
 
 
@@ -131,7 +131,7 @@ def read_side(path: Path, spec: Spec) -> Side:
             raise UserError(
                 f"{path / REPORT} is no report's; expected what `research report --out` wrote. Make the report again."
             )
-        study = read_record(value["study"], str(path / REPORT)) if value.get("study") is not None else None
+        study = read_study_record(value["study"], str(path / REPORT)) if value.get("study") is not None else None
         if study is None and not value.get("rows") and value.get("trainings"):
             raise UserError(
                 f"{path / REPORT} says nothing of its runs: none was finished when it was made, or they were of "
@@ -141,7 +141,7 @@ def read_side(path: Path, spec: Spec) -> Side:
         return Side(str(path), study, value if value.get("rows") else None)
     if is_sweep(path) or RunFolder(path).is_training or is_wandb(path):
         recorded = json.loads(json.dumps(record_of([path], spec), default=str))  # in the types that a report's file gives
-        return Side(str(path), read_record(recorded, str(path)), None)
+        return Side(str(path), read_study_record(recorded, str(path)), None)
     if (path / RUN_MARKER).is_file():
         return Side(str(path), None, json.loads(json.dumps(rows_of([path]))))
     what = "does not exist" if not path.exists() else "is a file" if path.is_file() else "is no report, sweep or run"
@@ -171,7 +171,7 @@ def _claimed(old: Side, new: Side, path: Path, metric: str | None) -> tuple[Side
     )
 
 
-def _verdicts(study: Record, stated: list[Claim], where: str) -> dict[str, tuple[str, str]]:
+def _verdicts(study: StudyRecord, stated: list[Claim], where: str) -> dict[str, tuple[str, str]]:
     """Text → (state, words); a claim whose settings one side has not is said, and is in no family."""
     studies: dict[str, Study] = {}
     verdicts: dict[str, tuple[str, str]] = {}

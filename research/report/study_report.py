@@ -19,10 +19,10 @@ from research.report.groups import study
 from research.report.importance import Importance, importance
 from research.report.main_table import main_results
 from research.report.notes import code_notes
-from research.report.record import record
 from research.report.sheets import Sheet, distinct
 from research.report.spec import Spec
 from research.report.study import Study
+from research.report.study_record import study_record
 from research.report.subject import grouped, is_ablation, label_of, title_of
 from research.runs.curves import Curve, history
 from research.runs.record import RunRecord
@@ -126,7 +126,7 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
         warnings=main.warnings,
         runs=runs,
         trainings=[(run.path, run.name) for run in trained] if len(trained) <= DRAWN else [],
-        summary={"study": {**record(main, stated_claims), "states": states, "warnings": main.warnings}},
+        summary={"study": {**study_record(main, stated_claims), "states": states, "warnings": main.warnings}},
         counts={"runs": len(runs), "states": states, **({"broken": broken} if verdicts else {})},
         exit_code=int(broken > 0),
         study=main,

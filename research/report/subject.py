@@ -7,9 +7,9 @@ from research.errors import UserError, suggest
 from research.report.doubts import unmeasured
 from research.report.factors import factors, some, with_scale
 from research.report.groups import study
-from research.report.record import record
 from research.report.spec import Spec
 from research.report.study import Study
+from research.report.study_record import study_record
 from research.runs.reading import read_json
 from research.runs.record import RunRecord
 from research.runs.table import read_runs
@@ -51,12 +51,12 @@ def _refuse_mixed(runs: list[RunRecord]) -> None:
 
 
 def record_of(paths: list[Path], spec: Spec) -> dict[str, Any]:
-    """Record trainings for report.json, also those that are no study (see report.record).
+    """Record trainings for report.json, also those that are no study (see study_record.py).
 
     Raises:
         UserError: they cannot be read, or none is finished.
     """
-    return record(grouped(read_runs(paths, spec.seed), paths, spec)[2])
+    return study_record(grouped(read_runs(paths, spec.seed), paths, spec)[2])
 
 
 def label_of(wanted: str | None, labels: list[str]) -> str | None:
