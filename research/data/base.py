@@ -80,7 +80,8 @@ class BaseDataModule(L.LightningDataModule):
         Raises:
             UserError: as the sampler does.
         """
-        StatefulBatchSampler(len(self.dataset), self.batch_size, 0, world_size=world_size, drop_last=self.drop_last)
+        if hasattr(self, "dataset"):  # rows are counted once they are tokens
+            StatefulBatchSampler(len(self.dataset), self.batch_size, 0, world_size=world_size, drop_last=self.drop_last)
 
     def train_dataloader(self) -> DataLoader:
         """Batches from the place on; the new sampler says where that is.
