@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from research.data.corpus import collect_corpus, collect_queries
+from research.data.beir import collect_corpus, collect_queries
 from research.data.qrels import HEADER, collect_qrels
 from research.data.rows import BadRows, importing
 from research.data.splits import split_names

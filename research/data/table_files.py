@@ -24,6 +24,7 @@ EXPECTED = "a .jsonl, .json, .csv, .tsv (each also .gz) or .parquet file, a fold
 
 
 def read_file(path: Path, bad: BadRows, arrays: bool) -> Rows:
+    """Rows of one file, in the format that its ending says."""
     name = path.name.lower().removesuffix(".gz")
     ending = next((known for known in ENDINGS if name.endswith(known)), None)
     if not path.exists() or ending in LINES:
@@ -168,6 +169,7 @@ def _parquet(path: Path) -> Rows:
 
 
 def read_saved(folder: Path, split: str | None) -> Rows:
+    """Rows of a folder that save_to_disk wrote."""
     with importing(str(folder)):
         from datasets import load_from_disk
     return whole_or_slice(_arrow(str(folder), lambda: load_from_disk(str(folder))), split, folder)

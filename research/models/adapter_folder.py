@@ -92,7 +92,8 @@ def check_saved(values: dict, folder: Path) -> None:
 
 
 def check_adapter(folder: Path) -> None:
-    """
+    """Refuse an adapter that an encoder or a reranker cannot read.
+
     Raises:
         UserError: weights that are a pickle or missing, or a method whose virtual tokens would be pooled with the text.
     """

@@ -12,8 +12,8 @@ from research.models.first_token import keep_first_token
 from research.models.folder import own_length, padded_length, position_count, stretches, unreadable
 from research.models.library import open_reranker
 from research.models.relevance import Relevance
-from research.models.settings import is_plain
 from research.models.sources import adapter_base
+from research.models.stack import is_plain
 from research.models.stack_reranker import StackReranker, checked_length, prompt_of
 from research.models.unpadded import PAIRS, differs, scores_alone, scores_of
 from research.progress import say

@@ -14,7 +14,8 @@ from research.models.folder import DEFAULT_LENGTH, NO_LIMIT, own_length, padded_
 from research.models.guard import module_paths
 from research.models.library import float_projections, open_encoder
 from research.models.pooling import pool
-from research.models.settings import ROLES, EncoderSettings, change, is_known, settings_of, takes_ids_alone
+from research.models.settings import EncoderSettings, change, settings_of
+from research.models.stack import ROLES, is_known, takes_ids_alone
 from research.models.stack_encoder import StackEncoder, checked_lengths
 from research.models.unpadded import TEXTS, differs, embeddings_alone, embeddings_of, texts_for
 from research.progress import say
@@ -42,6 +43,7 @@ class TextEncoder(nn.Module):
 
     @property
     def dim(self) -> int:
+        """Numbers of an embedding."""
         width = self.settings.dense[-1].out_features if self.settings.dense else self.library[0][1].embedding_dimension
         return min(width, self.settings.truncate_dim or width)
 
@@ -142,6 +144,7 @@ class DualEncoder(nn.Module):
         return cls(shared, load_encoder(folder, precision, **settings) if separate else shared)
 
     def tower(self, role: str) -> Encoder:
+        """The encoder of a role."""
         return self.query if role == "query" else self.doc
 
 

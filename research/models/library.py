@@ -234,4 +234,5 @@ def uses_pooler(module: Transformer) -> bool:
 
 
 def transformers_of(stack: nn.Module) -> list[Transformer]:
+    """Every Transformer module of a stack."""
     return [module for module in stack.modules() if isinstance(module, Transformer)]

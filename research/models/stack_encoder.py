@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from research.errors import UserError
 from research.models.folder import NO_LIMIT, position_count
-from research.models.settings import ROLES, EncoderSettings, calls
+from research.models.settings import EncoderSettings
+from research.models.stack import ROLES, calls
 
 CHARACTERS = 3  # bytes of a token, about: batches are laid by an estimate, the library tokenises each batch itself
 
@@ -97,9 +98,11 @@ class StackEncoder(nn.Module):
         return [Text(text, role, min(size, limit)) for text, size in zip(texts, sizes, strict=True)]
 
     def prompt_tokens(self, role: str) -> int:
-        return 0  # the library counts for itself
+        """None: the library counts them for itself."""
+        return 0
 
     def padded_length(self, length: int) -> int:
+        """Tokens that a text of `length` takes in a batch; no limit where each is encoded alone."""
         return NO_LIMIT if self.singly else length
 
     def features(self, rows: list[Text]) -> dict:
@@ -125,7 +128,8 @@ def input_module(stack: SentenceTransformer, task: str) -> nn.Module:
 
 
 def checked_length(asked: int | None, role: str, positions: int, own: int | None) -> int | None:
-    """
+    """A role's length in tokens: what was asked for, or the model's own.
+
     Raises:
         UserError: a length that the position table does not have.
     """

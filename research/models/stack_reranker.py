@@ -13,7 +13,8 @@ from research.models.stack_encoder import CHARACTERS
 
 
 def checked_length(asked: int | None, positions: int) -> int | None:
-    """
+    """A pair's length in tokens, if it fits the model.
+
     Raises:
         UserError: a length of pairs that the position table does not have.
     """
@@ -54,6 +55,7 @@ class StackReranker(nn.Module):
 
     @property
     def transformer(self) -> nn.Module:
+        """The Hugging Face model within the stack."""
         return self.stack.transformers_model
 
     @property
@@ -68,6 +70,7 @@ class StackReranker(nn.Module):
         return {"input_ids": [range(min(size, self.max_length)) for size in sizes], "pairs": pairs}
 
     def padded_length(self, length: int) -> int:
+        """Tokens that a pair of `length` takes in a batch; no limit where each is scored alone."""
         return NO_LIMIT if self.singly else length
 
     def collate(self, pairs: dict[str, list], chosen: list[int]) -> dict:

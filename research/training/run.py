@@ -232,7 +232,7 @@ def _measure(args: argparse.Namespace, verb: str) -> int:
     else:
         say(f"model: {config.model.init_args.model}, since {out / MODEL} does not exist yet")
     module, data = build(config)
-    split = _checked_split(data, verb)
+    split = _checked_split(data, config.data.init_args, verb)
     if trained and restores:  # adapters go onto the model that the configuration names
         module.restore(out / MODEL)
     trainer = make_trainer(config, [], [])
@@ -257,14 +257,14 @@ def _measure(args: argparse.Namespace, verb: str) -> int:
     return print_result(out if is_run else None, strict(result), args.json)
 
 
-def _checked_split(data: L.LightningDataModule, verb: str) -> str:
+def _checked_split(data: L.LightningDataModule, options: jsonargparse.Namespace, verb: str) -> str:
     """val or test.
 
     Raises:
         UserError: the configuration names no such data.
     """
     split = "val" if verb == "validate" else "test"
-    name = getattr(data, f"{split}_split")
+    name = options.get(f"{split}_split")
     if "val" in data.collections if verb == "validate" else name is not None or getattr(data, "test", None):
         return split
     value = "is null" if name is None else f"is {name!r}, and a file has no splits"
