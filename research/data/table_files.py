@@ -181,7 +181,7 @@ def _arrow(name: str, load: Any) -> Rows:
     number = 0
     try:
         for number, row in enumerate(load(), 1):
-            yield f"{name} row {number}", own_keys(row)
+            yield f"{name} row {number}", without_nulls(row)
     except (OSError, ValueError, TypeError, KeyError, ImportError, pyarrow.ArrowException) as error:
         if isinstance(error, UserError):
             raise
@@ -192,12 +192,12 @@ def _arrow(name: str, load: Any) -> Rows:
         ) from None
 
 
-def own_keys(value: Any, depth: int = 0) -> Any:
+def without_nulls(value: Any, depth: int = 0) -> Any:
     """Without the nulls that Arrow writes for keys which only other rows have.
 
     A null of a message itself stays: it says the same as no key, and is part of fingerprints that were made before.
     """
     if isinstance(value, dict):
         message = depth == 1 and ("role" in value or "from" in value)
-        return {key: own_keys(inner, depth + 1) for key, inner in value.items() if inner is not None or message}
-    return [own_keys(inner, depth) for inner in value] if isinstance(value, list) and depth else value
+        return {key: without_nulls(inner, depth + 1) for key, inner in value.items() if inner is not None or message}
+    return [without_nulls(inner, depth) for inner in value] if isinstance(value, list) and depth else value

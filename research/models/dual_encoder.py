@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from research.errors import UserError
 from research.models.contents import read_config
 from research.models.first_token import keep_first_token
-from research.models.folder import DEFAULT_LENGTH, NO_LIMIT, own_length, padded_length, position_count, stretches, unreadable
+from research.models.folder import (
+    DEFAULT_LENGTH,
+    NO_LIMIT,
+    default_length,
+    padded_length,
+    position_count,
+    stretches,
+    unreadable,
+)
 from research.models.guard import module_paths
 from research.models.library import float_projections, open_encoder
 from research.models.pooling import pool
@@ -37,7 +45,7 @@ class TextEncoder(nn.Module):
         self.dense = nn.Sequential(*dense) if dense else nn.Identity()
         self.dense.float()
         self.positions = position_count(self.transformer)
-        self.settings = checked_lengths(settings, self.positions, own_length(self.positions, self.tokenizer))
+        self.settings = checked_lengths(settings, self.positions, default_length(self.positions, self.tokenizer))
         if settings.pooling == "cls" and settings.include_prompt:
             keep_first_token(self.transformer)
 

@@ -177,7 +177,7 @@ def position_count(transformer: nn.Module) -> int:
     return positions
 
 
-def own_length(positions: int, tokenizer: PreTrainedTokenizerBase) -> int:
+def default_length(positions: int, tokenizer: PreTrainedTokenizerBase) -> int:
     """The model's own limit in tokens: the tokenizer's, within what the position table holds."""
     limit = min(tokenizer.model_max_length, positions)
     return DEFAULT_LENGTH if limit >= NO_LIMIT else limit

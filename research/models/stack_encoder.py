@@ -127,21 +127,21 @@ def input_module(stack: SentenceTransformer, task: str) -> nn.Module:
     return first
 
 
-def checked_length(asked: int | None, role: str, positions: int, own: int | None) -> int | None:
-    """A role's length in tokens: what was asked for, or the model's own.
+def checked_length(wanted: int | None, role: str, positions: int, default: int | None) -> int | None:
+    """A role's length in tokens: what the user wants, or the model's default.
 
     Raises:
         UserError: a length that the position table does not have.
     """
-    if asked is not None and not 4 <= asked <= positions:
+    if wanted is not None and not 4 <= wanted <= positions:
         raise UserError(
-            f"max length {asked} ({role}) does not fit the model; expected 4 to {positions} tokens. Pass "
+            f"max length {wanted} ({role}) does not fit the model; expected 4 to {positions} tokens. Pass "
             "--max-length within that."
         )
-    return asked or own
+    return wanted or default
 
 
-def checked_lengths(settings: EncoderSettings, positions: int, own: int) -> EncoderSettings:
+def checked_lengths(settings: EncoderSettings, positions: int, default: int) -> EncoderSettings:
     """Settings with the model's own limits filled in."""
-    lengths = {f"{role}_max_length": checked_length(settings.max_length(role), role, positions, own) for role in ROLES}
+    lengths = {f"{role}_max_length": checked_length(settings.max_length(role), role, positions, default) for role in ROLES}
     return settings.override(**lengths)
