@@ -142,7 +142,7 @@ class CandidateData(RetrievalData):
         check_columns(columns)
         if (
             not train.startswith("hf:")
-            and not any(Path(one.strip()).exists() for one in [train, *train.split(",")])
+            and not any(Path(name.strip()).exists() for name in [train, *train.split(",")])
             and (not glob.has_magic(train))
         ):
             out = train if train.endswith(".jsonl") else "runs/candidates.jsonl"
@@ -184,8 +184,8 @@ class CandidateData(RetrievalData):
         config = Path(self.files["val"]).parent / "config.yaml" if self.files["val"] else None
         if config is None or not config.exists():
             return RETRIEVER, "dense"
-        made = yaml.safe_load(config.read_text(encoding="utf-8"))
-        names = made.get("retriever") if isinstance(made, dict) else None
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+        names = settings.get("retriever") if isinstance(settings, dict) else None
         if not isinstance(names, list) or not names:
             return RETRIEVER, "dense"
         last = "fused" if len(names) > 1 else "bm25" if names == ["bm25"] else "dense"
@@ -198,9 +198,9 @@ class CandidateData(RetrievalData):
             if (out / "config.yaml").exists():  # a run on other queries lies there, and is not replaced
                 out = out.with_name(f"{out.name}-{split}")
             retriever, last = self._retriever()
-            found = f"{name}_run is null" if file is None else f"{name}_run={file} does not exist"
+            problem = f"{name}_run is null" if file is None else f"{name}_run={file} does not exist"
             raise UserError(
-                f"{found}; expected the current retriever's run on split {split!r}. Make it: research retrieve "
+                f"{problem}; expected the current retriever's run on split {split!r}. Make it: research retrieve "
                 f"--data {self.source} --split {split} --retriever {retriever} --out {out}; then name its last "
                 f".trec: --data.{name}_run {out}/{last}.trec"
             )

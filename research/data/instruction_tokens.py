@@ -2,12 +2,11 @@
 
 import functools
 from collections import deque
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase
 
 from research.data.chat_tokens import check_flags, check_template, learned_ids, quiet, refused, say_endless
 from research.data.chunks import chunked
@@ -35,9 +34,7 @@ class Tokenised(NamedTuple):
     dropped: int
 
 
-def tokenise(
-    examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, loss_on: str, packing: bool = False
-) -> Tokenised:
+def tokenise(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, packing: bool = False) -> Tokenised:
     """Token ids and labels, as TRL prepares data of SFT.
 
     Args:
@@ -88,7 +85,7 @@ def tokenise(
     return Tokenised(rows, index, **counts)
 
 
-def _made(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, loss_on: str, packing: bool) -> Made:
+def _made(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, packing: bool) -> Made:
     quiet(tokenizer)
     rows, index, truncated = [], [], 0
     for number, row in enumerate(examples.rows):

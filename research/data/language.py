@@ -33,7 +33,7 @@ def check_columns_used(columns: dict[str, str] | None, *sources: Source | None, 
     Raises:
         UserError: columns are named, and none of the sources has any.
     """
-    if columns and all(one is None or (isinstance(one, str) and one.startswith("builtin:")) for one in sources):
+    if columns and all(source is None or (isinstance(source, str) and source.startswith("builtin:")) for source in sources):
         raise UserError(
             f"{option} names columns of a table, and {sources[0]} is built in; expected a file or a hub set of "
             "rows. Leave it out."

@@ -76,15 +76,15 @@ def read_preferences(
 def _builtin(source: str, split: str | None) -> list[dict]:
     """The true docstring against the one that shares most words with it, of the same module where it has another."""
     pairs = builtin_pairs(source, split)
-    words = {pair.id: {*normalise(pair.query).split()} for pair in pairs}
+    word_sets = {pair.id: {*normalise(pair.query).split()} for pair in pairs}
     modules = defaultdict(list)
     for pair in pairs:
         modules[pair.module].append(pair)
     rows = []
     for pair in pairs:
         others = [other for other in modules[pair.module] if other.id != pair.id] or [o for o in pairs if o.id != pair.id]
-        own = words[pair.id]
-        near = max(others, key=lambda other: (len(own & words[other.id]) / len(own | words[other.id]), other.id))
+        words = word_sets[pair.id]
+        near = max(others, key=lambda other: (len(words & word_sets[other.id]) / len(words | word_sets[other.id]), other.id))
         rows.append(
             {
                 "prompt": prompts.docstring(pair.code),

@@ -89,9 +89,9 @@ def load_training(
     if holds_rows(train):
         queries, corpus, fingerprint = _from_rows(train, split, skip_bad_rows, options)
     else:
-        if given := [name for name, value in options._asdict().items() if value is not None]:
+        if misplaced := [name for name, value in options._asdict().items() if value is not None]:
             raise UserError(
-                f"data.{given[0]} is for training rows, and {train} is a collection; expected it with a file or a "
+                f"data.{misplaced[0]} is for training rows, and {train} is a collection; expected it with a file or a "
                 "hub set of rows. Leave it out."
             )
         data = check_relevant(load(train, split, skip_bad_rows, SKIPPING_IN_TRAINING))
@@ -103,7 +103,7 @@ def load_training(
             {query.query_id: query.positives for query in queries}, {query.query_id: query.text for query in queries}, folds
         )
         alone = {query.query_id: fold_of(dict.fromkeys(query.positives, 1), folds) for query in queries}
-        if any((assigned[query] == fold) != (own == fold) for query, own in alone.items()):
+        if any((assigned[query] == fold) != (fold_alone == fold) for query, fold_alone in alone.items()):
             fingerprint = hash_json([fingerprint, "folds of queries that share documents"])  # other queries than once
         queries = [query for query in queries if assigned[query.query_id] != fold]
     if limit is not None:
@@ -122,12 +122,12 @@ def join_known(queries: list[TrainingQuery], corpus: Corpus) -> list[TrainingQue
     if all(query.known is not None for query in queries):
         return queries
     named = {doc: corpus[doc] for query in queries for doc in (*query.positives, *query.negatives)}
-    found = known_relevant(
+    relevant = known_relevant(
         {i: query.positives for i, query in enumerate(queries)}, {i: query.text for i, query in enumerate(queries)}, named
     )
     copies, joined = Copies(named), []
     for i, query in enumerate(queries):
-        known = frozenset(copies.of(found[i].own | found[i].shared) | found[i].same)
+        known = frozenset(copies.of(relevant[i].own | relevant[i].shared) | relevant[i].same)
         contents = {corpus[doc].content for doc in query.positives}
         by_text = any(named[doc].content not in contents for doc in known)
         negatives = [doc for doc in query.negatives if doc not in known]
@@ -164,12 +164,12 @@ def load_validation(source: str, split: str, documents: int | None, skip_bad_row
             f"judges; expected {len(judged)} or more. Raise it, or leave it out to take all."
         )
     others = [doc for doc in data.corpus if doc not in judged]
-    kept = judged | set(random.Random("validation 0").sample(others, documents - len(judged)))
+    chosen = judged | set(random.Random("validation 0").sample(others, documents - len(judged)))
     say(
         f"validation on {documents:,} of {len(data.corpus):,} documents: the judged ones and a sample of the others. Its "
         "numbers are higher than on all of them, and compare only with each other"
     )
-    return data._replace(corpus={doc: text for doc, text in data.corpus.items() if doc in kept})
+    return data._replace(corpus={doc: text for doc, text in data.corpus.items() if doc in chosen})
 
 
 def _from_collection(data: Collection) -> list[TrainingQuery]:

@@ -56,9 +56,9 @@ class BadRows:
 
     def say_counts(self, name: str) -> None:
         """Tell what was skipped, and what was kept, of a source or file."""
-        for told, counts in (("skipped rows", self.counts), ("kept rows", self.kept)):
+        for title, counts in (("skipped rows", self.counts), ("kept rows", self.kept)):
             if counts:
-                say(f"{name}: {told}: " + ", ".join(f"{n:,} {reason}" for reason, n in counts.items()))
+                say(f"{name}: {title}: " + ", ".join(f"{n:,} {reason}" for reason, n in counts.items()))
 
 
 def read_jsonl(path: Path, bad: BadRows, arrays: bool = False) -> Iterator[tuple[str, Any]]:

@@ -108,10 +108,10 @@ def take(source: Source, name: str, split: str, bad: BadRows) -> Collection:
     if bad.kept:
         notes["kept_rows"] = ", ".join(f"{count:,} {what}" for what, count in bad.kept.items())
     bad.say_counts(name)
-    for other, found in notes["leaks"].items():
-        if found["query_ids"] or found["query_texts"]:
+    for other, counts in notes["leaks"].items():
+        if counts["query_ids"] or counts["query_texts"]:
             say(
-                f"warning: splits {split} and {other} share {found['query_ids']} query ids and {found['query_texts']} "
+                f"warning: splits {split} and {other} share {counts['query_ids']} query ids and {counts['query_texts']} "
                 f"query texts: nothing trained on one may be tested on the other"
             )
     fingerprint = _fingerprint(source.corpus, queries, qrels)

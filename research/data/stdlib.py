@@ -116,8 +116,8 @@ def _cut_file(path: Path, module: str) -> Iterator[Pair]:
         query = " ".join(re.split(r"\n\s*\n", docstring.strip())[0].split())
         head = lines[function.lineno - 1 : function.body[0].lineno - 1]
         body = lines[function.body[0].end_lineno : function.end_lineno]
-        words = 0 if ">>>" in query else len(query.split())  # a doctest is not a question
-        if QUERY_WORDS[0] <= words <= QUERY_WORDS[1] and sum(bool(line.strip()) for line in body) >= MIN_BODY_LINES:
+        word_count = 0 if ">>>" in query else len(query.split())  # a doctest is not a question
+        if QUERY_WORDS[0] <= word_count <= QUERY_WORDS[1] and sum(bool(line.strip()) for line in body) >= MIN_BODY_LINES:
             yield Pair(f"{module}:{name}", module, query, textwrap.dedent("\n".join(head + body)))
 
 

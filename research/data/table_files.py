@@ -25,7 +25,7 @@ EXPECTED = "a .jsonl, .json, .csv, .tsv (each also .gz) or .parquet file, a fold
 
 def read_file(path: Path, bad: BadRows, arrays: bool) -> Rows:
     name = path.name.lower().removesuffix(".gz")
-    ending = next((one for one in ENDINGS if name.endswith(one)), None)
+    ending = next((known for known in ENDINGS if name.endswith(known)), None)
     if not path.exists() or ending in LINES:
         return read_jsonl(path, bad, arrays)  # which says what stands beside a missing file
     if ending == ARRAY:
@@ -86,10 +86,10 @@ def _one_object(text: str) -> dict | None:
     if "\n" not in text.strip():
         return None
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def _separated(path: Path, separator: str, bad: BadRows) -> Rows:
@@ -197,5 +197,5 @@ def own_keys(value: Any, depth: int = 0) -> Any:
     """
     if isinstance(value, dict):
         message = depth == 1 and ("role" in value or "from" in value)
-        return {key: own_keys(one, depth + 1) for key, one in value.items() if one is not None or message}
-    return [own_keys(one, depth) for one in value] if isinstance(value, list) and depth else value
+        return {key: own_keys(inner, depth + 1) for key, inner in value.items() if inner is not None or message}
+    return [own_keys(inner, depth) for inner in value] if isinstance(value, list) and depth else value

@@ -54,7 +54,7 @@ def is_table(source: str | Sequence[str]) -> bool:
         return True
     named = source.lower().removesuffix(".gz").endswith(ENDINGS) or glob.has_magic(source) or Path(source).is_dir()
     if "," in source and not named:
-        named = all(is_table(one.strip()) for one in source.split(",") if one.strip())
+        named = all(is_table(name.strip()) for name in source.split(",") if name.strip())
     return named and not source.startswith(("hf:", "builtin:", "beir:"))
 
 
@@ -62,7 +62,7 @@ def splits_of(source: str | Sequence[str]) -> list[str]:
     """Splits of a local folder (saved by save_to_disk, or with files named after splits), or those that all of several
     folders have; none for everything else."""
     if (several := _items(source)) is not None:
-        known = [splits_of(one) for one in several]
+        known = [splits_of(item) for item in several]
         return [split for split in known[0] if all(split in others for others in known)]
     if not Path(source).is_dir():
         return []
@@ -91,8 +91,8 @@ def _items(source: str | Sequence[str]) -> list[str] | None:
         return items
     if isinstance(source, str) and "," not in source:
         return None
-    items = [one.strip() for one in source.split(",")] if isinstance(source, str) else list(source)
-    if not (items := [one for one in items if one]):
+    items = [item.strip() for item in source.split(",")] if isinstance(source, str) else list(source)
+    if not (items := [item for item in items if item]):
         raise UserError(f"no file is named; expected {EXPECTED}. Name one or more.")
     return items
 
@@ -100,15 +100,15 @@ def _items(source: str | Sequence[str]) -> list[str] | None:
 def _of_several(items: list[str], source: str | Sequence[str], split: str | None, bad: BadRows, arrays: bool) -> Rows:
     """The rows of each, one after the other; a slice is taken of all of them together."""
     if not split or "[" not in split:
-        return (row for one in items for row in read_table(one, split, bad, arrays))
+        return (row for item in items for row in read_table(item, split, bad, arrays))
     names = [*dict.fromkeys(split_names(split))]
-    if len(names) > 1 and (without := [one for one in items if not one.startswith("hf:") and not splits_of(one)]):
+    if len(names) > 1 and (without := [item for item in items if not item.startswith("hf:") and not splits_of(item)]):
         raise UserError(
             f"split {split!r} of {source} cannot be taken: {without[0]} has no splits; expected slices of one "
             f"split, {names[0]}[:100] say. Correct it."
         )
     return take_slice(
-        {name: [row for one in items for row in read_table(one, name, bad, arrays)] for name in names}, split, source
+        {name: [row for item in items for row in read_table(item, name, bad, arrays)] for name in names}, split, source
     )
 
 
@@ -158,21 +158,21 @@ def _by_split(folder: Path) -> dict[str, list[Path]]:
     Raises:
         UserError: some names say a split and some do not.
     """
-    found: dict[str, list[Path]] = {}
+    by_split: dict[str, list[Path]] = {}
     for path in _inside(folder):
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", path.name).lower()
-        for split, words in SPLIT_WORDS.items():
-            if re.search(rf"(^|[-._ 0-9])({words})(set|data|split)?([-._ 0-9]|$)", name):
-                found.setdefault(split, []).append(path)
+        for split, pattern in SPLIT_WORDS.items():
+            if re.search(rf"(^|[-._ 0-9])({pattern})(set|data|split)?([-._ 0-9]|$)", name):
+                by_split.setdefault(split, []).append(path)
                 break
         else:
-            found.setdefault("", []).append(path)
-    if (rest := found.pop("", [])) and found:
+            by_split.setdefault("", []).append(path)
+    if (rest := by_split.pop("", [])) and by_split:
         raise UserError(
-            f"{folder}: {next(iter(found.values()))[0].name} is named after a split and {rest[0].name} is not; "
+            f"{folder}: {next(iter(by_split.values()))[0].name} is named after a split and {rest[0].name} is not; "
             "expected all of them to be, or none. Name the files that are meant, with commas between."
         )
-    return found
+    return by_split
 
 
 def _of_splits(folder: str, split: str | None, bad: BadRows, arrays: bool) -> Rows:
@@ -181,8 +181,8 @@ def _of_splits(folder: str, split: str | None, bad: BadRows, arrays: bool) -> Ro
         raise UserError(f"{folder} has {len(known)} splits and none is named; known: {', '.join(known)}. Name one of them.")
     saved = (Path(folder) / "dataset_dict.json").is_file()
     files = {} if saved else _by_split(Path(folder))
-    for one, words in SPLIT_WORDS.items():  # the split of dev.jsonl is "validation", and "dev" too
-        files |= dict.fromkeys(words.split("|"), files[one]) if one in files else {}
+    for kind, pattern in SPLIT_WORDS.items():  # the split of dev.jsonl is "validation", and "dev" too
+        files |= dict.fromkeys(pattern.split("|"), files[kind]) if kind in files else {}
     names = split_names(split) if split else known
     for name in names:
         if name not in (known if saved else files):

@@ -42,22 +42,22 @@ def cached(make: functools.partial, tokenizer: PreTrainedTokenizerBase, rows: in
     made_with = _fingerprint(tokenizer)
     if rows < FEWEST or made_with is None:
         return make()
-    # tokens that older code of ours made are others
-    own = [inspect.getsource(part) for part in (sys.modules[make.func.__module__], chat_tokens)]
-    key = hash_json([made_with, own, [version(name) for name in MADE_BY], settings])[:32]
+    # tokens that older code made are others: an edit of these files, of a comment even, makes every cached set anew
+    code = [inspect.getsource(part) for part in (sys.modules[make.func.__module__], chat_tokens)]
+    key = hash_json([made_with, code, [version(name) for name in MADE_BY], settings])[:32]
     path = cache_folder() / "tokens" / f"{key}.npz"
     if path.exists():
         # numpy's errors of a file that is cut or is none of its own
         damaged = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
         with contextlib.suppress(*damaged), open(path, "rb") as stream, np.load(stream) as arrays:
             return _unpacked(arrays)
-    made = make()
+    tokens = make()
     try:
         with atomic_write(path, "wb") as stream:
-            np.savez(stream, **_packed(*made))
+            np.savez(stream, **_packed(*tokens))
     except UserError as error:
         say(f"warning: the tokens are not kept for the next run ({error})")
-    return made
+    return tokens
 
 
 def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -96,7 +96,7 @@ DROPPED = (
 
 
 @contextlib.contextmanager
-def heard(of: str = "the adapter's configuration") -> Iterator[None]:
+def peft_warnings(of: str = "the adapter's configuration") -> Iterator[None]:
     """PEFT's warnings, refused where it drops what was asked for and said otherwise.
 
     Args:
@@ -105,11 +105,11 @@ def heard(of: str = "the adapter's configuration") -> Iterator[None]:
     Raises:
         UserError: PEFT dropped a part.
     """
-    with warnings.catch_warnings(record=True) as found:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    own = [one for one in found if f"{os.sep}peft{os.sep}" in one.filename]
-    for text in dict.fromkeys(" ".join(str(one.message).split()) for one in own):
+    of_peft = [warning for warning in caught if f"{os.sep}peft{os.sep}" in warning.filename]
+    for text in dict.fromkeys(" ".join(str(warning.message).split()) for warning in of_peft):
         if any(word in text for word in CORRECTED):
             continue
         if any(word in text for word in DROPPED):
@@ -118,9 +118,9 @@ def heard(of: str = "the adapter's configuration") -> Iterator[None]:
                 "Correct what is named, or leave it out."
             )
         say(f"PEFT: {text[:300]}")
-    for one in found:
-        if one not in own:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    for warning in caught:
+        if warning not in of_peft:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def check_loftq(arguments: Any) -> None:
@@ -204,7 +204,7 @@ def _check_lora_fields(config: peft.PeftConfig) -> None:
         why = next((text for name, text in WHY.items() if name in str(init)), "is not known here")
         raise UserError(
             f"adapter.init_lora_weights={init!r} {why}; expected "
-            f"{', '.join(str(one).lower() for one in INITS)}. Choose one; true is LoRA's own."
+            f"{', '.join(str(known).lower() for known in INITS)}. Choose one; true is LoRA's own."
         )
     for name, least in (("rank_pattern", 1), ("alpha_pattern", 0)):
         for key, value in (getattr(config, name) or {}).items():

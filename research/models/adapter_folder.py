@@ -97,9 +97,9 @@ def check_adapter(folder: Path) -> None:
         UserError: weights that are a pickle or missing, or a method whose virtual tokens would be pooled with the text.
     """
     if not (folder / ADAPTER_WEIGHTS).exists():
-        found = "it has a pickle, which runs code when loaded" if (folder / "adapter_model.bin").exists() else "it has none"
+        problem = "it has a pickle, which runs code when loaded" if (folder / "adapter_model.bin").exists() else "it has none"
         raise UserError(
-            f"the adapter in {folder} needs its weights as {ADAPTER_WEIGHTS}; {found}. Save it again with "
+            f"the adapter in {folder} needs its weights as {ADAPTER_WEIGHTS}; {problem}. Save it again with "
             "save_pretrained, or name another."
         )
     config = read_config(folder / ADAPTER_CONFIG)
@@ -124,11 +124,11 @@ def read_by_peft(model: nn.Module, info: dict, folder: Path) -> None:
     state = {name.removeprefix("base_model.model."): value for name, value in load_file(folder / ADAPTER_WEIGHTS).items()}
     try:
         with warnings.catch_warnings(action="ignore"):  # that a model without numbers takes none
-            found = set_peft_model_state_dict(model, state, adapter_name=next(iter(model.peft_config)))
+            keys = set_peft_model_state_dict(model, state, adapter_name=next(iter(model.peft_config)))
     except (RuntimeError, KeyError, ValueError):  # of other shapes or names: what transformers said of them stands
         return
-    info["missing_keys"] = {*info["missing_keys"]} & {*found.missing_keys}
-    info["unexpected_keys"] = {*found.unexpected_keys}
+    info["missing_keys"] = {*info["missing_keys"]} & {*keys.missing_keys}
+    info["unexpected_keys"] = {*keys.unexpected_keys}
 
 
 def absorb(stack: nn.Module, folder: Path) -> None:

@@ -68,17 +68,17 @@ def _check_facts(config: peft.PeftConfig, model: nn.Module) -> None:
     Raises:
         UserError: a number of the model's, given otherwise than PEFT reads it from the model.
     """
-    given = {name: value for name in OF_THE_MODEL if (value := getattr(config, name)) is not None}
-    own = copy.deepcopy(config)
-    for name in given:
-        setattr(own, name, None)
+    typed = {name: value for name in OF_THE_MODEL if (value := getattr(config, name)) is not None}
+    plain = copy.deepcopy(config)
+    for name in typed:
+        setattr(plain, name, None)
     try:
-        _prepare_prompt_learning_config(own, BaseTuner.get_model_config(model))
+        _prepare_prompt_learning_config(plain, BaseTuner.get_model_config(model))
     except ValueError:
         return  # PEFT does not find it there: it must be given
-    for name, value in given.items():
-        if getattr(own, name) not in (None, value):
-            raise UserError(f"adapter.{name}={value}; expected {getattr(own, name)}, the model's own. Leave it out.")
+    for name, value in typed.items():
+        if getattr(plain, name) not in (None, value):
+            raise UserError(f"adapter.{name}={value}; expected {getattr(plain, name)}, the model's own. Leave it out.")
 
 
 def check_patterns(config: peft.PeftConfig, model: nn.Module) -> None:
@@ -106,10 +106,10 @@ def check_patterns(config: peft.PeftConfig, model: nn.Module) -> None:
 
 def _ends(name: str, names: Iterable[str]) -> bool:
     """Whether a module is called that, as PEFT compares names in a list."""
-    return any(one == name or one.endswith(f".{name}") for one in names)
+    return any(candidate == name or candidate.endswith(f".{name}") for candidate in names)
 
 
 def _refuse(field: str, name: str, names: Iterable[str]) -> None:
-    known = sorted({one.rpartition(".")[2] for one in names} - {str(i) for i in range(1000)})
+    known = sorted({candidate.rpartition(".")[2] for candidate in names} - {str(i) for i in range(1000)})
     near = suggest(name.rpartition(".")[2], known)
     raise UserError(f"adapter.{field} names {name!r}, which this model does not have; {near}. Correct it, or leave it out.")

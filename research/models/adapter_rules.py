@@ -156,13 +156,13 @@ def _check_lora(adapter: dict, layers: int | None, reference: str | None, module
 def _check_targets(targets: str | list[str] | set[str], modules: set[str]) -> None:
     if isinstance(targets, str):
         try:
-            found = any(re.fullmatch(targets, name) for name in modules)
+            matches = any(re.fullmatch(targets, name) for name in modules)
         except re.error as error:
             raise UserError(
                 f"adapter.target_modules={targets!r} is no regular expression ({error}); expected one that "
                 "matches whole module names, a list of names, or all-linear. Correct it."
             ) from None
-        unknown = [] if found else [targets]
+        unknown = [] if matches else [targets]
     else:
         unknown = [name for name in targets if not any(m == name or m.endswith(f".{name}") for m in modules)]
     if unknown:

@@ -13,7 +13,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from research.errors import UserError
-from research.models.adapter_fields import check_fields, heard
+from research.models.adapter_fields import check_fields, peft_warnings
 from research.models.adapter_names import check_names, check_patterns
 from research.models.adapter_rules import LORA, PREFIX, check, plain
 
@@ -62,7 +62,7 @@ def attach(
     Raises:
         UserError: `check`, with what the model is.
     """
-    given, config = config, check_names(config, model)  # a copy: PEFT writes into it
+    typed, config = config, check_names(config, model)  # a copy: PEFT writes into it
     values = plain(config)
     check(values, layers=layer_count(model), context=context_of(model), modules=linear_names(model), init_scale=init_scale)
     if values.get("prompt_tuning_init") == "TEXT" and config.tokenizer_name_or_path in (None, OWN):
@@ -71,9 +71,9 @@ def attach(
         init_scale = PREFIX_SCALE
     if next(model.parameters()).is_meta and isinstance(values.get("init_lora_weights"), str):
         config.init_lora_weights = True  # a decomposition needs numbers; the shapes are LoRA's
-    with _refused(), heard():
+    with _refused(), peft_warnings():
         adapted = peft.get_peft_model(model, config)
-    check_patterns(given, adapted.get_base_model())
+    check_patterns(typed, adapted.get_base_model())
     if init_scale is not None:
         _scale_virtual(adapted.prompt_encoder[adapted.active_adapter], init_scale)
     return adapted
@@ -130,11 +130,11 @@ def inject(model: nn.Module, config: peft.PeftConfig, trained: tuple[str, ...] =
         raise UserError(
             f"adapter.bias={config.bias!r} on an encoder, whose biases stay as they are; expected none. Leave it out."
         )
-    given, config = config, check_names(config, model)
+    typed, config = config, check_names(config, model)
     check(plain(config), layers=layer_count(model), modules=linear_names(model))
-    with _refused(), heard():
+    with _refused(), peft_warnings():
         peft.inject_adapter_in_model(config, model)
-    check_patterns(given, model)
+    check_patterns(typed, model)
     for name, parameter in model.named_parameters():
         # of the adapter what PEFT trains: some initialisations keep a matrix as it is
         parameter.requires_grad = ("lora_" in name and parameter.requires_grad) or name.startswith(trained)

@@ -58,12 +58,12 @@ def everything_in(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
         folder: of a model.
         above: real folders that are being walked: a link to one of them, or to what holds it, is not followed.
     """
-    found = sorted(folder.rglob("*"))
-    for link in [path for path in found if path.is_symlink() and os.path.isdir(path)]:  # False where it may not be read
+    paths = sorted(folder.rglob("*"))
+    for link in [path for path in paths if path.is_symlink() and os.path.isdir(path)]:  # False where it may not be read
         target, places = link.resolve(), (*above, folder.resolve(), link.parent.resolve())
         if not any(place.is_relative_to(target) for place in places):
-            found += everything_in(link, places)
-    return sorted(found)
+            paths += everything_in(link, places)
+    return sorted(paths)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -75,9 +75,9 @@ def weight_files(folder: Path) -> list[Path]:
     files = [path for path in everything_in(folder) if path.match("*.safetensors")]
     if not files:
         pickles = [p.name for p in folder.glob("*.bin")]
-        found = f"it has {', '.join(pickles)}, and pickled weights run code when loaded" if pickles else "it has none"
+        problem = f"it has {', '.join(pickles)}, and pickled weights run code when loaded" if pickles else "it has none"
         raise UserError(
-            f"model folder {folder} needs weights as *.safetensors; {found}. Save the model again with "
+            f"model folder {folder} needs weights as *.safetensors; {problem}. Save the model again with "
             "save_pretrained, or name another."
         )
     return files

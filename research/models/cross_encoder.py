@@ -106,12 +106,17 @@ class CrossEncoder(nn.Module):
         Returns:
             Whether there is one.
         """
-        tokenizer, found = self.tokenizer, self.transformer.config.get_text_config().pad_token_id
+        tokenizer, configured = self.tokenizer, self.transformer.config.get_text_config().pad_token_id
         rows = self.transformer.get_input_embeddings().num_embeddings
         spare = range(len(tokenizer), rows)  # rows of the embedding table that no text has
-        told = dict.fromkeys((*spare[-1:], *tokenizer.all_special_ids))
+        candidates = dict.fromkeys((*spare[-1:], *tokenizer.all_special_ids))
         # the tokenizer's own; the one that the model looks for; and only then one that it has to be told
-        for pad, tell in ((self.pad, found), (found, found), (self.pad, self.pad), *((i, i) for i in told)):
+        for pad, tell in (
+            (self.pad, configured),
+            (configured, configured),
+            (self.pad, self.pad),
+            *((i, i) for i in candidates),
+        ):
             if pad is None or not 0 <= pad < rows:
                 continue
             self.pad = pad
@@ -121,7 +126,7 @@ class CrossEncoder(nn.Module):
                     return True
             except ValueError:  # transformers: "Cannot handle batch sizes > 1 if no padding token is defined"
                 continue
-        self._tell(found)
+        self._tell(configured)
         return False
 
     def _tell(self, pad: int | None) -> None:

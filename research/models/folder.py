@@ -48,13 +48,13 @@ def loading(loaded: list[tuple[PreTrainedModel, dict]]) -> Iterator[None]:
     """
     plain = PreTrainedModel.__dict__["from_pretrained"]
 
-    def told(cls, *args, output_loading_info: bool = False, **kwargs):
+    def with_loading_info(cls, *args, output_loading_info: bool = False, **kwargs):
         kwargs.setdefault("ignore_mismatched_sizes", True)  # so that they are listed, by name
         model, info = plain.__func__(cls, *args, output_loading_info=True, **kwargs)
         loaded.append((model, info))
         return (model, info) if output_loading_info else model
 
-    PreTrainedModel.from_pretrained = classmethod(told)
+    PreTrainedModel.from_pretrained = classmethod(with_loading_info)
     try:
         yield
     finally:
@@ -176,8 +176,8 @@ def position_count(transformer: nn.Module) -> int:
 
 def own_length(positions: int, tokenizer: PreTrainedTokenizerBase) -> int:
     """The model's own limit in tokens: the tokenizer's, within what the position table holds."""
-    own = min(tokenizer.model_max_length, positions)
-    return DEFAULT_LENGTH if own >= NO_LIMIT else own
+    limit = min(tokenizer.model_max_length, positions)
+    return DEFAULT_LENGTH if limit >= NO_LIMIT else limit
 
 
 def stretches(sizes: Sequence[int], limit: int = TOKENIZE_CHARACTERS) -> Iterator[slice]:

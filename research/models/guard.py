@@ -56,10 +56,10 @@ def module_paths(folder: Path) -> list[str]:
             f"{path} is damaged; expected the list of modules that sentence-transformers wrote, each with path and "
             "type. Copy or download it again."
         )
-    own = [module["type"] for module in modules if not module["type"].startswith(NAMESPACE)]
-    if own:
+    foreign = [module["type"] for module in modules if not module["type"].startswith(NAMESPACE)]
+    if foreign:
         raise UserError(
-            f"{path} has the module {own[0]}, code of the folder's own, which is never run; expected modules of "
+            f"{path} has the module {foreign[0]}, code of the folder's own, which is never run; expected modules of "
             "sentence-transformers. Name another model."
         )
     return [module["path"] for module in modules]

@@ -60,7 +60,7 @@ def _is_only_vocabulary(path: Path) -> bool:
 
 def further(folder: Path) -> dict[str, Any]:
     """{file: what it says that no setting holds}; {} for folders as transformers or our own `fit` write them."""
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     for role in ("", "query", "doc"):  # towers of their own lie in folders of their own
         place = folder / role
         reranker = (_read(place / "config_sentence_transformers.json") or {}).get("model_type") == "CrossEncoder"
@@ -68,10 +68,10 @@ def further(folder: Path) -> dict[str, Any]:
         if modules is not None and not _usual(modules, reranker):
             # another stack: every small file may be a module's (vocabularies, routes, templates)
             files = [p for p in everything_in(place) if p.is_file() and p.suffix in SMALL and p.name not in UNREAD]
-            found |= {str(p.relative_to(folder)): _text(p) for p in files}
-        found |= {f"{role}/{name}": value for name, value in _settings(place, reranker).items() if value}
+            facts |= {str(p.relative_to(folder)): _text(p) for p in files}
+        facts |= {f"{role}/{name}": value for name, value in _settings(place, reranker).items() if value}
     templates = sorted(folder.glob("additional_chat_templates/*.jinja"))
-    return found | {str(p.relative_to(folder)): _text(p) for p in templates}
+    return facts | {str(p.relative_to(folder)): _text(p) for p in templates}
 
 
 def _usual(modules: Any, reranker: bool) -> bool:
@@ -88,7 +88,7 @@ def _usual(modules: Any, reranker: bool) -> bool:
 
 
 def _settings(place: Path, reranker: bool) -> dict[str, dict]:
-    found = {}
+    settings = {}
     config = _read(place / "config_sentence_transformers.json") or {}
     if isinstance(config, dict):
         dropped = {"__version__", "model_type", "activation_fn", "default_prompt_name", "prompts", "requirements"}
@@ -97,13 +97,13 @@ def _settings(place: Path, reranker: bool) -> dict[str, dict]:
             del rest["similarity_fn_name"]
         if reranker and config.get("default_prompt_name"):
             rest["prompt"] = (config.get("prompts") or {}).get(config["default_prompt_name"])
-        found["config_sentence_transformers.json"] = rest
+        settings["config_sentence_transformers.json"] = rest
     for name in FIRST_CONFIGS:
         config = _read(place / name)
         if config and isinstance(config, dict):
-            found[name] = _first(config, reranker) if name == FIRST_CONFIGS[0] else config
+            settings[name] = _first(config, reranker) if name == FIRST_CONFIGS[0] else config
             break
-    return found
+    return settings
 
 
 def _first(config: dict, reranker: bool) -> dict:
@@ -114,8 +114,8 @@ def _first(config: dict, reranker: bool) -> dict:
         "module_output_name": "scores" if reranker else "token_embeddings",
         "modality_config": {"text": {"method": "forward", "method_output_name": TASKS[task]}},
     }
-    own = set() if reranker else {"max_seq_length", "do_lower_case"}  # of rerankers they were not read
-    return {n: v for n, v in config.items() if n not in own and v not in (None, {}, False) and called.get(n) != v}
+    read = set() if reranker else {"max_seq_length", "do_lower_case"}  # of rerankers they were not read
+    return {n: v for n, v in config.items() if n not in read and v not in (None, {}, False) and called.get(n) != v}
 
 
 def _read(path: Path) -> Any:

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from research.errors import UserError
-from research.models.adapter_fields import heard
+from research.models.adapter_fields import peft_warnings
 from research.models.adapter_folder import absorb, check_adapter, check_saved, read_by_peft, whole
 from research.models.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS, has_own_weights, read_config
 from research.models.folder import DTYPES, check_weights, is_without_weights, loading, quiet, unreadable
@@ -150,8 +150,8 @@ def _opening(folder: Path, new_head: bool = False) -> Iterator[tuple[Path, list[
     try:
         if adapted := (folder / ADAPTER_CONFIG).exists():
             check_saved(read_config(folder / ADAPTER_CONFIG), folder)
-        told = heard(f"the adapter in {folder}") if adapted else contextlib.nullcontext()
-        with told, whole(folder) as place, quiet(), listening(warned), loading(loaded), no_pickles():
+        listener = peft_warnings(f"the adapter in {folder}") if adapted else contextlib.nullcontext()
+        with listener, whole(folder) as place, quiet(), listening(warned), loading(loaded), no_pickles():
             yield place, warned, loaded
         with quiet():
             for model, info in list(loaded):
@@ -168,7 +168,7 @@ def _opening(folder: Path, new_head: bool = False) -> Iterator[tuple[Path, list[
     if unread:
         say(f"{saved} says {', '.join(unread)}, which sentence-transformers does not read")
     for message in warned:
-        if any(words in message for words in ("not trusted", "Ignoring un", "Could not parse", "Unknown keys")):
+        if any(phrase in message for phrase in ("not trusted", "Ignoring un", "Could not parse", "Unknown keys")):
             raise UserError(
                 f"model folder {folder} asks for what sentence-transformers leaves out: {message[:300]} Expected a "
                 "folder that is read whole. Name another model."

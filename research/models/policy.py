@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from research.errors import UserError
-from research.models.adapter_fields import heard
+from research.models.adapter_fields import peft_warnings
 from research.models.adapter_files import check_weights, take_tokenizer
 from research.models.adapter_folder import check_saved
 from research.models.adapter_rules import LORA
@@ -139,7 +139,7 @@ def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable
     """
     check_weights(folder)
     try:
-        with heard(f"the adapter in {folder}"):
+        with peft_warnings(f"the adapter in {folder}"):
             if model.adapted:
                 model.transformer.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
             else:
@@ -147,13 +147,13 @@ def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable
                     model.transformer, str(folder), adapter_name=name, is_trainable=trainable
                 )
         if not is_without_weights():  # PEFT says which weights are missing, and not which have no place
-            found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / ADAPTER_WEIGHTS), adapter_name=name)
+            keys = peft.set_peft_model_state_dict(model.transformer, load_file(folder / ADAPTER_WEIGHTS), adapter_name=name)
             # PEFT puts virtual tokens in their place apart from that, and writes embeddings twice
             ends = {model.base.get_input_embeddings(), model.base.get_output_embeddings()}
             twice = [name for name, module in model.base.named_modules() if module in ends]
             unplaced = [
                 key
-                for key in found.unexpected_keys
+                for key in keys.unexpected_keys
                 if key != "prompt_embeddings" and not any(f"{name}." in key for name in twice)
             ]
             if unplaced:
@@ -206,10 +206,10 @@ def take_saved(model: CausalLM, folder: Path) -> None:
         UserError: it is damaged, or of another shape.
     """
     try:
-        found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / ADAPTER_WEIGHTS))
-        if found.unexpected_keys:
-            raise ValueError(f"it has {found.unexpected_keys[0]}")
-        if missing := [key for key in found.missing_keys if kind_of(key) != "base"]:
+        keys = peft.set_peft_model_state_dict(model.transformer, load_file(folder / ADAPTER_WEIGHTS))
+        if keys.unexpected_keys:
+            raise ValueError(f"it has {keys.unexpected_keys[0]}")
+        if missing := [key for key in keys.missing_keys if kind_of(key) != "base"]:
             raise ValueError(f"it lacks {missing[0]}")
     except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -239,7 +239,7 @@ def save_policy(model: CausalLM, folder: Path, policy: Policy) -> None:
         write_json(folder / MODEL_FACTS, {"base": policy.base, "base_hash": policy.base_hash})
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         # PEFT takes an adapter's folder for its base, and would lose that adapter: it must not find it
-        found = str(policy.base_folder.resolve())
+        base = str(policy.base_folder.resolve())
         if (policy.base_folder / ADAPTER_CONFIG).exists():
-            found = f"{found} (an adapter, merged: research export --merge)"
-        write_json(folder / ADAPTER_CONFIG, config | {"base_model_name_or_path": found})
+            base = f"{base} (an adapter, merged: research export --merge)"
+        write_json(folder / ADAPTER_CONFIG, config | {"base_model_name_or_path": base})

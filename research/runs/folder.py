@@ -14,7 +14,7 @@ import yaml
 from research.errors import UserError
 from research.runs.curves import CURE as COPY
 from research.runs.curves import shortened
-from research.runs.layout import CONFIG, EXAMPLES, MARKER, METRICS, TEST
+from research.runs.layout import CONFIG, EXAMPLES, MARKER, METRICS, SCHEMA, TEST
 from research.runs.printable import is_deep
 from research.runs.reading import read_json
 
@@ -60,6 +60,11 @@ class RunFolder:
             return {}
         path = self.path / MARKER
         facts = _object(path, read_json(path))
+        schema = facts.get("schema", 0)  # folders that were written before it was noted
+        if not isinstance(schema, int) or schema > SCHEMA:
+            raise UserError(
+                f"{path}: schema is {shortened(schema)}; expected up to {SCHEMA}. Read it with the version that wrote it."
+            )
         _mapping(path, "packages", facts.get("packages"), "names with values")
         command = facts.get("command")
         if command is not None and not (isinstance(command, list) and all(isinstance(word, str) for word in command)):

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 
 from research.errors import UserError
 from research.progress import say
+from research.runs.curves import read_lines
 from research.runs.disk import write_errors
 from research.runs.files import atomic_write, replace_folder, strict
 from research.runs.layout import CURVES, MODEL
@@ -67,7 +68,7 @@ class Curves(Logger):
 
     def rewind(self, count: int) -> None:
         """Drop what was logged after the first `count` lines."""
-        lines = read_curves(self.path.parent)
+        lines = read_lines(self.path.parent)
         kept = lines[:count]
         self.lines = len(kept)
         if len(kept) < len(lines) or self.path.exists():
@@ -77,19 +78,6 @@ class Curves(Logger):
 
 def _line(values: dict) -> str:
     return json.dumps(strict(values), allow_nan=False) + "\n"
-
-
-def read_curves(folder: Path) -> list[dict]:
-    """The lines of a run's curves.jsonl, null as NaN; a line that a killed process left unfinished is dropped."""
-    path = Path(folder) / CURVES
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        lines.append({name: math.nan if value is None else value for name, value in line.items()})
-    return lines
 
 
 def log_values(module: L.LightningModule, values: dict[str, float]) -> None:

@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import BaseFinetuning, StochasticWeightAveraging
 
 from research.models.adapters import effective_scale
-from research.training.curves import read_curves
+from research.runs.curves import read_lines
 from research.training.optimisation import rate, total_steps
 from research.types import CandidateBatch, InstructionBatch, PairBatch, PreferenceBatch
 
@@ -89,7 +89,7 @@ class Invariants(L.Callback):
             higher: whether a higher value of the monitor is better.
         """
         curves = [logger for logger in trainer.loggers if getattr(logger, "lost", False)]
-        lines = [] if curves else read_curves(out)  # a disk that did not take them is no bug
+        lines = [] if curves else read_lines(out)  # a disk that did not take them is no bug
         for one in self._at_end(lines, metrics, trainer, module, higher):
             if not _same(one.asked, one.used):
                 self._add(one)

@@ -22,7 +22,7 @@ from research.verbs import publishing
 from research.verbs.studying import Found, kept_of, study_of
 
 if TYPE_CHECKING:
-    from research.report.explorer import Explorer
+    from research.report.page.explorer import Explorer
     from research.report.runs import Runs
     from research.report.spec import Spec
 
@@ -75,12 +75,13 @@ def run(args: argparse.Namespace) -> int:
     _require_jinja()
     place = publishing.check(args)
     from research.progress import say
-    from research.report import explain, html, markdown, tables, training_words
+    from research.report import explain, markdown, tables, training_words
     from research.report.export import as_markdown, write_sheets, write_tidy
+    from research.report.figures import of_latency
+    from research.report.figures.render import MISSING, can_draw, svg, write_figures
     from research.report.notes import notes
     from research.report.origin import origin
-    from research.report.plots_cost import against_latency
-    from research.report.render import MISSING, can_draw, svg, write_figures
+    from research.report.page import html
     from research.report.runs import collect
     from research.report.sheets import distinct
     from research.report.spec import read_spec
@@ -120,9 +121,7 @@ def run(args: argparse.Namespace) -> int:
     )
     sheets, warnings = (found.sheets, found.warnings) if found else ([], [])
     drawn = [(figure, svg(figure)) for figure in found.figures] if found else []
-    # the page draws it by hand, for two widths; a paper needs a file
-    latency = against_latency(lines, runs.metric) if runs else None
-    timed = [(latency, svg(latency))] if latency and can_draw() else []
+    latency = [(figure, svg(figure)) for figure in of_latency(lines, runs.metric)] if runs else []
     if runs and not found and not can_draw():
         say(f"warning: {MISSING}")
     finding = explain.finding(lines, runs.metric) if runs else found.finding if found else explain.untested(trainings)
@@ -141,14 +140,14 @@ def run(args: argparse.Namespace) -> int:
     )
     explorer = _explorer(found, fits, names, runs)
     on_page = [sheet for sheet in sheets if sheet.name != EVERY_RUN or explorer is None]  # the explorer has them
-    page = html.page(runs, lines, trainings, on_page, warnings, title, finding, drawn, explorer, made_from)
+    page = html.page(runs, lines, trainings, on_page, warnings, title, finding, drawn, explorer, made_from, latency)
 
     summary = _summary(runs, lines, trainings) | (found.summary if found else _kept(fits, spec))
     with replace_files(out, MARKER, files_of(out / MARKER)) as new:
         if found:
             write_tidy(new, found.runs)
         write_sheets(new, distinct([*sheets, *(tables.sheets(lines, runs.metric) if runs else [])]), title)
-        write_figures(new, drawn + timed)
+        write_figures(new, drawn + latency[:1])  # the second is the page's, for a phone
         for name, content in (("report.md", text), ("index.html", page)):
             with atomic_write(new / name) as stream:
                 stream.write(content)
@@ -181,8 +180,8 @@ def run(args: argparse.Namespace) -> int:
 def _explorer(found: Found | None, fits: list[Path], names: dict[Path, str], runs: "Runs | None") -> "Explorer | None":
     """All trainings and systems of the report, where there are two or more."""
     from research.report.entries import of_row, of_run
-    from research.report.explorer import explorer
     from research.report.goals import is_lower
+    from research.report.page.explorer import explorer
     from research.report.provenance import facts
     from research.runs.curves import read_lines
     from research.runs.folder import RunFolder

@@ -153,6 +153,6 @@ def history(run: Path, metric: str, trained: bool = False) -> list[float]:
 
 def history_by_step(run: Path, metric: str) -> list[tuple[int, float]]:
     """(optimizer step, value) of a metric, as a run's curves have them."""
-    from research.training.curves import read_curves
+    from research.runs import curves
 
-    return [(line["step"], line[metric]) for line in read_curves(run) if metric in line]
+    return curves.history(run, metric)

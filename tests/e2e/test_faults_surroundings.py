@@ -158,7 +158,7 @@ INTERRUPTED = {
     "retrieve": "research.retrieval.stages.exact_search",
     "mine": "research.retrieval.mine.to_triplets",
     "evaluate": "research.metrics.scores.score",
-    "report": "research.report.html.page",
+    "report": "research.report.page.html.page",
     "quickstart": "research.models.sources.resolve",
     "fit": "research.training.dual_encoder.embed",
     "validate": "research.training.validation.exact_search",

@@ -282,8 +282,8 @@ FAULTS = [
     Fault(
         "curve's line lost at the stop",
         "training/curves.py",
-        "lines = read_curves(self.path.parent)",
-        "lines = read_curves(self.path.parent)[:-1]",
+        "lines = read_lines(self.path.parent)",
+        "lines = read_lines(self.path.parent)[:-1]",
         f"{RESUME}::test_resumed_at_awkward_steps_equals_straight",
     ),
     Fault(
@@ -386,9 +386,9 @@ FAULTS = [
     ),
     Fault(
         "a pruned training called done",
-        "verbs/training.py",
-        'metrics["pruned"] = pruned[0].pruned',
-        "pass",
+        "training/run.py",
+        'results | ({"pruned": pruned[0]} if pruned else {})',
+        "results",
         f"{SWEEP}::test_hyperband_prunes_what_lags_behind_and_says_so",
     ),
     Fault(
@@ -414,7 +414,7 @@ FAULTS = [
     ),
     Fault(
         "deterministic kernels for every later point",
-        "verbs/training.py",
+        "training/trainer.py",
         "torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])",
         "pass",
         f"{SWEEP}::test_what_one_point_sets_for_its_process_is_not_there_for_the_next",
@@ -463,10 +463,10 @@ FAULTS = [
     ),
     Fault(
         "labels of a figure on each other",
-        "report/labels.py",
-        "*(label.box for label in placed.values())]",
-        "]",
-        "tests/unit/test_plots_factors.py::test_names_of_neighbours_stand_apart",
+        "report/figures/cost.py",
+        "max(place, down[-1] + apart) if down else place",
+        "place",
+        "tests/unit/test_plots_factors.py::test_names_in_the_margin_stand_apart_and_near_their_points",
     ),
     Fault(
         "p values not corrected",

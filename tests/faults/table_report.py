@@ -127,7 +127,7 @@ FAULTS = [
     # figures
     Fault(
         "front of the worst",
-        "report/plots_cost.py",
+        "report/figures/cost.py",
         "(point.y > found[-1].y if higher else point.y < found[-1].y)",
         "(point.y < found[-1].y if higher else point.y > found[-1].y)",
         f"{PLOTS}::test_the_front_holds_what_nothing_smaller_beats",
@@ -142,7 +142,7 @@ FAULTS = [
     ),
     Fault(
         "the last value for a stretch's mean",
-        "report/explorer.py",
+        "report/page/explorer.py",
         "np.add.reduceat(values, edges[:-1]) / np.diff(edges)",
         "values[edges[1:] - 1]",
         f"{EXPLORER}::test_a_thinned_curve_holds_the_mean_of_each_stretch",
@@ -156,14 +156,14 @@ FAULTS = [
     ),
     Fault(
         "text that ends the script",
-        "report/explorer.py",
+        "report/page/explorer.py",
         'text.replace("<", ',
         'text.replace("≮", ',
         f"{EXPLORER}::test_hostile_text_stays_inside_its_element",
     ),
     Fault(
         "a missing point's options as differences",
-        "report/explorer.py",
+        "report/page/explorer.py",
         "if entry.provenance or entry.metrics]",
         "if True]",
         f"{EXPLORER}::test_options_that_vary_are_columns_and_the_others_are_said_once",
@@ -184,21 +184,21 @@ FAULTS = [
     ),
     Fault(
         "band without its lower side",
-        "report/plots.py",
+        "report/figures/curves.py",
         '"low": min(values), "high": max(values)',
         '"low": sum(values) / len(values), "high": max(values)',
         f"{PLOTS}::test_curves_are_means_over_the_seeds_that_have_a_step",
     ),
     Fault(
         "curve over other seeds at each step",
-        "report/plots.py",
+        "report/figures/curves.py",
         "if len(values) == len(runs) and all(",
         "if all(",
         f"{PLOTS}::test_curves_are_means_over_the_seeds_that_have_a_step",
     ),
     Fault(
         "worst cell framed",
-        "report/plots.py",
+        "report/figures/comparison.py",
         "best = (max if study.higher else min)(cells",
         "best = (min if study.higher else max)(cells",
         f"{PLOTS}::test_a_heatmap_of_two_factors_frames_the_best",
@@ -302,14 +302,14 @@ FAULTS = [
     # what changed, and what is written
     Fault(
         "runs of other code taken for identical",
-        "report/record.py",
+        "report/study_record.py",
         "origins.index(run.made_of),",
         "0,",
         f"{DIFF}::test_settings_trained_again_are_tested_by_welch_after_holm",
     ),
     Fault(
         "identical up to rounding",
-        "report/record.py",
+        "report/study_record.py",
         "return a == b or",
         "return math.isclose(a, b) or",
         f"{DIFF}::test_a_value_of_an_identical_run_that_changed_in_the_last_bit_is_a_break",

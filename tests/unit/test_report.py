@@ -8,8 +8,9 @@ import pytest
 
 from research.cli import main
 from research.errors import UserError
-from research.report import examples, figures, html, markdown, notes, numbers, tables
-from research.report.labels import Box, place
+from research.report import markdown, notes, numbers, tables
+from research.report.figures import of_latency
+from research.report.page import examples, html
 from research.report.runs import collect
 
 # ndcg@10 of four queries; b is above a by .5 on three of them: mean difference (.5 + .5 + .5 + 0) / 4 = .375
@@ -291,27 +292,11 @@ def test_documents_that_several_systems_rank_first_are_shown_once(two):
     assert [found.doc for found in first.missed] == ["d-q2"]
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 14])
-@pytest.mark.parametrize("layout", figures.LAYOUTS, ids=lambda layout: layout.name)
-def test_labels_meet_neither_each_other_nor_a_marker(count, layout):
-    points = [(layout.left + 30 + 37 * i % 200, layout.top + 30 + 53 * i % 240) for i in range(count)]
-    taken = [Box(x - 8, y - 8, x + 8, y + 8) for x, y in points]
-    placed = place(points, [(16, 15)] * count, taken, layout.plot, gap=12, reach=10)
-    boxes = [label.box for label in placed]
-    for i, box in enumerate(boxes):
-        assert box.within(layout.plot)
-        assert not any(box.meets(other) for other in boxes[:i] + taken)
-
-
-def test_labels_that_cannot_fit_are_refused_not_squeezed():
-    assert place([(50, 50)], [(300, 15)], [], Box(0, 0, 100, 100), gap=12, reach=10) is None
-
-
 def test_rows_without_a_time_are_named_not_drawn(two, tmp_path):
     runs = collect([two, run_folder(tmp_path / "o", {"dense": stage(A, "Timeless", None)})])
     lines = tables.measure(runs)
-    svg, _ = figures.latency_plot(lines, runs.metric, figures.LAYOUTS[0])
-    assert "Timeless" not in svg
+    for figure in of_latency(lines, runs.metric):
+        assert "Timeless" not in json.dumps(figure.spec)
     assert "Without a time, so not drawn: Timeless" in html.page(runs, lines)
 
 

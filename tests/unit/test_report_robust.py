@@ -15,10 +15,10 @@ from research.errors import UserError
 from research.report import latex
 from research.report.export import as_csv, inert, write_tidy
 from research.report.factors import factors
+from research.report.figures import of_study
+from research.report.figures.render import can_draw, svg
 from research.report.groups import study
 from research.report.importance import importance
-from research.report.plots import figures
-from research.report.render import can_draw, svg
 from research.report.sheets import Cell, Sheet
 from research.runs.printable import LACKING, is_deep, printable, printed
 from research.runs.table import read_runs
@@ -74,7 +74,7 @@ def test_figures_of_names_with_control_characters_are_drawn():
         for i, one in enumerate(grid())
     ]
     found = study(runs, "val/loss", factors(runs))
-    drawn = figures(found, lambda run: [], importance(found))
+    drawn = of_study(found, lambda run: [], importance(found))
     assert drawn
     for figure in drawn:
         text = svg(figure)

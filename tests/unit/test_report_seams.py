@@ -11,17 +11,18 @@ from research.errors import UserError
 from research.report import factor_sheets
 from research.report.claims import BROKEN, UNDERPOWERED, check, parse, read_claims
 from research.report.entries import of_run
-from research.report.explorer import data
 from research.report.export import write_tidy
 from research.report.factor_sheets import by_factor
+from research.report.figures import of_study
+from research.report.figures.cost import against_seconds
+from research.report.figures.curves import learning_curves
+from research.report.figures.parallel import parallel
 from research.report.goals import direction, is_lower
 from research.report.groups import study
 from research.report.importance import importance
 from research.report.numbers import share
 from research.report.outputs import outputs
-from research.report.plots import figures, learning_curves
-from research.report.plots_cost import against_seconds
-from research.report.plots_parallel import parallel
+from research.report.page.explorer import data
 from research.report.provenance import facts
 from research.report.sheets import distinct, slug
 from research.report.study import Group, Study
@@ -256,7 +257,7 @@ def test_figures_of_an_infinite_level_are_json():
         for s in range(3)
     ]
     found = made(runs)
-    drawn = figures(found, lambda one: [], importance(found))
+    drawn = of_study(found, lambda one: [], importance(found))
     assert "parallel" in [one.name for one in drawn]
     for one in drawn:
         json.dumps(one.spec, allow_nan=False)

@@ -54,11 +54,11 @@ def read_training(
         say(f"{source}: read as MS MARCO's {' and '.join(first[1] if first else ())}, tab-separated and without a header")
         shape = ID_TRIPLES if first is not None and triples.are_ids(first[1]) else TEXT_TRIPLES
         chosen = whole_or_slice([first, *rows] if first else [], split, source)
-        found, shape = read_rows(chosen, source, bad, shape=shape)
+        triplets, shape = read_rows(chosen, source, bad, shape=shape)
     else:
         seen: dict[str, None] = {}
         rows = _noted(read_table(source, split, bad, arrays=True), seen)
-        found, shape = read_rows(rows, source, bad, columns, positive_from)
+        triplets, shape = read_rows(rows, source, bad, columns, positive_from)
         _check_seen(columns, seen, source)
     if positive_from is not None and shape is not None and not shape.by_label:
         raise UserError(
@@ -68,14 +68,14 @@ def read_training(
             "SCORE}'."
         )
     if shape is not None and shape.by_ids:
-        return _with_texts(found, source, corpus_file, queries_file, bad)
+        return _with_texts(triplets, source, corpus_file, queries_file, bad)
     for name, value in (("corpus_file", corpus_file), ("queries_file", queries_file)):
         if value is not None:
             raise UserError(
                 f"data.{name}={value}, but the rows of {source} hold their texts; expected it for rows of ids "
                 "only. Leave it out."
             )
-    return found
+    return triplets
 
 
 def _noted(rows: Rows, seen: dict[str, None]) -> Iterator[tuple[str, Any]]:
@@ -112,27 +112,27 @@ def read_rows(
     Raises:
         UserError: (unless skipped) a malformed row.
     """
-    found: dict[str, Triplets] = {}
+    by_query: dict[str, Triplets] = {}
     unread: Counter[str] = Counter()
     scored = 0
     fixed = shape
     for where, row in rows:
         try:
-            for given in unfolded(row):
-                here = fixed or shape_of(given, columns, positive_from)
+            for part in unfolded(row):
+                here = fixed or shape_of(part, columns, positive_from)
                 if here is None or (shape is not None and here.name != shape.name):
-                    label = next((f"label: {name}" for name in LABEL if name in given), "negative: OTHER")
+                    label = next((f"label: {name}" for name in LABEL if name in part), "negative: OTHER")
                     raise BadRow(
                         "unknown shape",
-                        expected(given, shape),
+                        expected(part, shape),
                         "Mend the row, or name the columns of all: "
                         f"--data.columns '{{query: QUESTION, positive: ANSWER, {label}}}'",
                     )
                 shape = here
-                one = shape.read(given)
-                _put(found, one, shape, where, bad)
-                unread.update(given.keys() - shape.reads)
-                scored += len(one.scores or ()) if not shape.own_ids else 0
+                triplets = shape.read(part)
+                _put(by_query, triplets, shape, where, bad)
+                unread.update(part.keys() - shape.reads)
+                scored += len(triplets.scores or ()) if not shape.own_ids else 0
         except BadRow as error:
             bad.report(where, *error.args)
     if unread:
@@ -142,46 +142,46 @@ def read_rows(
             f"{source}: {scored:,} passages have a score of another model, which is kept and not trained on: no loss here has "
             "a teacher"
         )
-    return _usable(found, source), shape
+    return _usable(by_query, source), shape
 
 
-def _put(found: dict[str, Triplets], one: Triplets, shape: Shape, where: str, bad: BadRows) -> None:
+def _put(by_query: dict[str, Triplets], triplets: Triplets, shape: Shape, where: str, bad: BadRows) -> None:
     """Add a row to those of its query.
 
     Raises:
         BadRow: a query id is there twice.
     """
-    before = found.get(one.query_id)
+    before = by_query.get(triplets.query_id)
     if before is None:
-        found[one.query_id] = one
-    elif before == one:
-        bad.keep(where, "repeats of a row", f"query {one.query_id!r} repeats an earlier row, and is taken once")
-    elif shape.own_ids or before.query != one.query:
+        by_query[triplets.query_id] = triplets
+    elif before == triplets:
+        bad.keep(where, "repeats of a row", f"query {triplets.query_id!r} repeats an earlier row, and is taken once")
+    elif shape.own_ids or before.query != triplets.query:
         raise BadRow(
-            "duplicate query id", f"query id {one.query_id!r} was used before", "Put all passages of a query in one row"
+            "duplicate query id", f"query id {triplets.query_id!r} was used before", "Put all passages of a query in one row"
         )
     else:
-        found[one.query_id] = one._replace(
-            positives=before.positives | one.positives,
-            negatives=before.negatives | one.negatives,
-            scores=(one.scores or {}) | (before.scores or {}) or None,
+        by_query[triplets.query_id] = triplets._replace(
+            positives=before.positives | triplets.positives,
+            negatives=before.negatives | triplets.negatives,
+            scores=(triplets.scores or {}) | (before.scores or {}) or None,
         )
 
 
-def _usable(found: dict[str, Triplets], source: str) -> list[Triplets]:
+def _usable(by_query: dict[str, Triplets], source: str) -> list[Triplets]:
     """Queries that have a positive; what one row has as a positive of the query is no negative by another."""
-    without = [one for one in found.values() if not one.positives]
+    without = [query for query in by_query.values() if not query.positives]
     if without:
         say(
-            f"{source}: {len(without):,} of {len(found):,} queries have no positive, {without[0].query[:60]!r} for example; "
+            f"{source}: {len(without):,} of {len(by_query):,} queries have no positive, {without[0].query[:60]!r} for example; "
             "they are left out"
         )
     usable, both = [], 0
-    for one in found.values():
-        if one.positives:
-            negatives = {doc: text for doc, text in one.negatives.items() if doc not in one.positives}
-            both += len(one.negatives) - len(negatives)
-            usable.append(one._replace(negatives=negatives))
+    for query in by_query.values():
+        if query.positives:
+            negatives = {doc: text for doc, text in query.negatives.items() if doc not in query.positives}
+            both += len(query.negatives) - len(negatives)
+            usable.append(query._replace(negatives=negatives))
     if both:
         say(f"{source}: {both:,} negatives are positives of the same query in other rows; they are positives")
     return usable
@@ -190,34 +190,34 @@ def _usable(found: dict[str, Triplets], source: str) -> list[Triplets]:
 # ---- rows of ids ----------------------------------------------------------------------------------------------------
 
 
-def _with_texts(found: list[Triplets], source: str, corpus: str | None, queries: str | None, bad: BadRows) -> list[Triplets]:
+def _with_texts(rows: list[Triplets], source: str, corpus: str | None, queries: str | None, bad: BadRows) -> list[Triplets]:
     """The rows with the texts that their ids stand for."""
     if corpus is None:
         raise UserError(
             f"the rows of {source} name documents by id; expected the file of their texts. Pass --data.corpus_file "
             "collection.tsv, or corpus.jsonl."
         )
-    wanted = {doc for one in found for docs in (one.positives, one.negatives) for doc in docs}
+    wanted = {doc for row in rows for docs in (row.positives, row.negatives) for doc in docs}
     documents = _documents(corpus, wanted, bad)
-    asked = {one.query_id for one in found if not one.query}
-    if found and queries is not None and not asked:
+    unnamed = {row.query_id for row in rows if not row.query}
+    if rows and queries is not None and not unnamed:
         raise UserError(
             f"data.queries_file={queries}, but the rows of {source} hold the texts of their queries; expected it "
             "for ids of queries only. Leave it out."
         )
-    if asked and queries is None:
+    if unnamed and queries is None:
         raise UserError(
             f"the rows of {source} name queries by id; expected the file of their texts. Pass --data.queries_file "
             "queries.tsv, or queries.jsonl."
         )
-    texts = {one: doc.content for one, doc in _documents(queries, asked, bad).items()} if queries and asked else {}
+    texts = {row: doc.content for row, doc in _documents(queries, unnamed, bad).items()} if queries and unnamed else {}
     return [
-        one._replace(
-            query=one.query or texts[one.query_id],
-            positives={doc: documents[doc] for doc in one.positives},
-            negatives={doc: documents[doc] for doc in one.negatives},
+        row._replace(
+            query=row.query or texts[row.query_id],
+            positives={doc: documents[doc] for doc in row.positives},
+            negatives={doc: documents[doc] for doc in row.negatives},
         )
-        for one in found
+        for row in rows
     ]
 
 

@@ -5,17 +5,18 @@ import json
 import re
 from pathlib import Path
 
-from research.report.plots import Figure
+from research.report.figures.theme import Figure
 from research.report.sheets import slug
 from research.runs.files import atomic_write
 from research.runs.printable import printed
 
 MISSING = "no figures: vl-convert-python is not installed (pip install 'tandem-research[report]')"
-VERSION = "5.20"  # of Vega-Lite, among those that vl-convert carries
+VERSION = "6.4"  # of Vega-Lite: the newest that vl-convert carries, and what Altair 6 writes
 
 
 def can_draw() -> bool:
-    return importlib.util.find_spec("vl_convert") is not None
+    """Whether what writes and what draws figures is installed."""
+    return all(importlib.util.find_spec(name) for name in ("vl_convert", "altair"))
 
 
 def svg(figure: Figure) -> str:

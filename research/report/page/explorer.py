@@ -12,16 +12,16 @@ import numpy as np
 
 from research.report.entries import Entry
 from research.report.factors import short_names, shown
+from research.report.figures.render import VERSION, can_draw
+from research.report.figures.theme import COLOURS, CONFIG, SHAPES, Figure, for_page
 from research.report.goals import is_lower
 from research.report.outputs import outputs
-from research.report.plot_parts import COLOURS, CONFIG, SHAPES, Figure
-from research.report.render import can_draw
 from research.runs.curves import Curve
 from research.runs.options import SEED
 
 SCRIPTS = ("elements", "data", "view", "filter", "table", "chart", "figures", "run", "compare", "main")
 """Files of page/, in the order in which each needs the one before; they share one scope."""
-VERSION, SCHEMA = "6.4", "https://vega.github.io/schema/vega-lite/v6.json"  # the newest that vl-convert carries
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 CURVES = 1_600_000  # bytes of a page for learning curves
 POINTS = (200, 100, 60, 40, 25, 15)  # of a curve; the first number with which all of them fit
 LEAST = 5.5  # bytes of a value, or more
@@ -66,7 +66,7 @@ def explorer(
         facts: (name, value, is it code) of each entry's provenance.
         figures: of the page, that a pointer wakes.
     """
-    specs = {"figures": {figure.name: figure.spec for figure in figures}}
+    specs = {"figures": json.loads(for_page(json.dumps({figure.name: figure.spec for figure in figures})))}
     text = json.dumps(data(entries, metric, higher, factors, facts) | specs, ensure_ascii=False, separators=(",", ":"))
     scripts = [library(), script()]
     hashes = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts if one]
@@ -87,7 +87,8 @@ def data(entries: Sequence[Entry], metric: str | None, higher: bool, factors: Se
         **_curves(entries, metric),
         "provenance": _provenance(facts),
         "outputs": outputs(entries, metric),
-        "style": {"colours": COLOURS, "shapes": SHAPES, "config": CONFIG, "schema": SCHEMA},
+        "style": json.loads(for_page(json.dumps({"colours": COLOURS, "shapes": SHAPES, "config": CONFIG})))
+        | {"schema": SCHEMA},
     }
 
 
@@ -222,7 +223,7 @@ def _provenance(facts: list[list]) -> dict[str, Any]:
 
 def script() -> str:
     """The explorer's own script: the files of page/ in one scope."""
-    here = Path(__file__).parent / "page"
+    here = Path(__file__).parent
     parts = [f"// {name}.js\n{(here / f'{name}.js').read_text(encoding='utf-8')}" for name in SCRIPTS]
     return '(() => {\n"use strict";\n' + "\n".join(parts) + "})();\n"
 

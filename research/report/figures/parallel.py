@@ -1,12 +1,15 @@
-"""Parallel coordinates as Vega-Lite: an axis a factor, the metric's last, a line a setting."""
+"""Parallel coordinates: an axis a factor, the metric's last, a line a setting."""
 
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import altair as alt
+
 from research.report.factors import short_names, shown
-from research.report.plot_parts import Figure, Spec, arrowed, brief, is_number, side, statistics, whole, widest
-from research.report.scales import round_values
+from research.report.figures.names import brief, widest
+from research.report.figures.parts import Row, arrowed, data, figure, is_number, round_values, side, statistics
+from research.report.figures.theme import INK, PAPER, SOFT, Figure
 from research.report.sheets import number
 from research.report.study import Group, Study
 
@@ -18,7 +21,7 @@ SINGLE = 12  # settings up to which every run has a thin line as well
 LOG_FROM = 4  # an axis whose values span so many times the least is logarithmic
 NAME = 26  # characters of a value beside its axis
 NONE_BELOW = 0.14  # of the height: where numbers begin, above what has no such option
-EXTENT = [0, 0.88]  # of viridis: its yellow would vanish on white paper
+EXTENT = [0.2, 0.88]  # of viridis: its yellow would vanish on white paper, its purple on the page at night
 
 
 class Axis(NamedTuple):
@@ -67,91 +70,46 @@ def parallel(study: Study) -> Figure | None:
     caption += " Thin lines are single runs." if single else ""
     caption += f" The first {MOST_AXES} of {len(varied)} factors." if len(varied) > MOST_AXES else ""
     caption += f" The best {MOST_LINES} of {len(groups)} settings." if len(groups) > MOST_LINES else ""
-    spec = whole(_spec(axes, lines, runs, study.higher))
-    return Figure("parallel", f"{study.metric} over {len(factors)} factors", caption, spec)
+    return figure("parallel", f"{study.metric} over {len(factors)} factors", caption, _chart(axes, lines, runs, study.higher))
 
 
-def _line(axes: list[Axis], factors: list[str], group: Group, value: float, more: Spec) -> list[Spec]:
-    found = [*(group.factors[name] for name in factors), value]
-    return [{"axis": i, "at": axis.place(one), **more} for i, (axis, one) in enumerate(zip(axes, found, strict=True))]
+def _line(axes: list[Axis], factors: list[str], group: Group, value: float, more: Row) -> list[Row]:
+    values = [*(group.factors[name] for name in factors), value]
+    return [{"axis": i, "at": axis.place(one), **more} for i, (axis, one) in enumerate(zip(axes, values, strict=True))]
 
 
-def _spec(axes: list[Axis], lines: list[Spec], runs: list[Spec], higher: bool) -> Spec:
+def _chart(axes: list[Axis], lines: list[Row], runs: list[Row], higher: bool) -> alt.LayerChart:
     last = len(axes) - 1
     titles = brief([axis.title for axis in axes], 34)
     texts = [text for axis in axes[:last] for _, text in axis.ticks]
     step = min(WIDE, max(NARROW, widest(texts, FONT) + 30, widest(titles.values(), 12) + 14))
-    x = {"field": "axis", "type": "quantitative", "axis": None, "scale": {"domain": [0, last], "nice": False, "zero": False}}
-    y = {"field": "at", "type": "quantitative", "axis": None, "scale": {"domain": [0, 1], "nice": False, "zero": False}}
-    colour = {
-        "field": "mean",
-        "type": "quantitative",
-        "legend": None,
-        "scale": {"scheme": {"name": "viridis", "extent": EXTENT}, "reverse": not higher},
-    }
-    path = {"x": x, "y": y, "detail": {"field": "line"}, "order": {"field": "axis"}}
-    heads = [{"axis": i, "text": titles[axis.title]} for i, axis in enumerate(axes)]
-    ticks = [{"axis": i, "at": at, "text": text} for i, axis in enumerate(axes) for at, text in axis.ticks]
-    layers: list[Spec] = [
-        {"data": {"values": heads}, "mark": {"type": "rule", "color": "#555"}, "encoding": {"x": x}},
-        {
-            "data": {"values": runs},
-            "mark": {"type": "line", "strokeWidth": 0.8, "opacity": 0.5},
-            "encoding": {**path, "color": colour},
-        },
-        {
-            "mark": {"type": "line", "strokeWidth": 1.8, "opacity": 0.9},
-            "transform": [{"filter": "!datum.best"}],
-            "encoding": {**path, "color": colour},
-        },
-        {
-            "mark": {"type": "line", "strokeWidth": 6, "color": "black"},
-            "transform": [{"filter": "datum.best"}],
-            "encoding": path,
-        },
-        {
-            "mark": {"type": "line", "strokeWidth": 3.4},
-            "transform": [{"filter": "datum.best"}],
-            "encoding": {**path, "color": colour},
-        },
-        {
-            "data": {"values": ticks},
-            "mark": {"type": "point", "shape": "stroke", "size": 50, "color": "#555", "opacity": 1},
-            "encoding": {"x": x, "y": y},
-        },
-        *_texts(ticks, last, x, y),
-        {
-            "data": {"values": heads},
-            "mark": {"type": "text", "fontSize": 12, "baseline": "bottom", "y": -14},
-            "encoding": {"x": x, "text": {"field": "text"}},
-        },
+    x = alt.X("axis:Q", axis=None, scale=alt.Scale(domain=[0, last], nice=False, zero=False))
+    y = alt.Y("at:Q", axis=None, scale=alt.Scale(domain=[0, 1], nice=False, zero=False))
+    scheme = alt.SchemeParams(name="viridis", extent=EXTENT)
+    colour = alt.Color("mean:Q", legend=None, scale=alt.Scale(scheme=scheme, reverse=not higher))
+
+    def path(chart: alt.Chart) -> alt.Chart:
+        return chart.encode(x=x, y=y, detail="line:N", order="axis:Q")
+
+    heads = alt.Chart(data([{"axis": i, "text": titles[axis.title]} for i, axis in enumerate(axes)]))
+    ticks = alt.Chart(data([{"axis": i, "at": at, "text": text} for i, axis in enumerate(axes) for at, text in axis.ticks]))
+    layers = [heads.mark_rule(color=SOFT).encode(x=x)]
+    if runs:
+        layers.append(path(alt.Chart(data(runs)).mark_line(strokeWidth=0.8, opacity=0.5)).encode(color=colour))
+    rest, best = (alt.Chart().transform_filter(which) for which in ("!datum.best", "datum.best"))
+    layers += [
+        path(rest.mark_line(strokeWidth=1.8, opacity=0.9)).encode(color=colour),
+        path(best.mark_line(strokeWidth=6, color=INK)),
+        path(best.mark_line(strokeWidth=3.4)).encode(color=colour),
+        ticks.mark_point(shape="stroke", size=50, color=SOFT, opacity=1).encode(x=x, y=y),
     ]
-    layers = [layer for layer in layers if layer.get("data", {}).get("values") != []]
-    return {"data": {"values": lines}, "layer": layers, "width": round(step * last), "height": HEIGHT}
-
-
-def _texts(ticks: list[Spec], last: int, x: Spec, y: Spec) -> list[Spec]:
-    """Values beside their axes, at the left of a factor's and the right of the metric's, with a white edge before the lines."""
-    layers = []
-    for align, where in (("right", f"datum.axis < {last}"), ("left", f"datum.axis == {last}")):
-        for edge in ({"stroke": "white", "strokeWidth": 3.5, "strokeJoin": "round"}, {"color": "black"}):
-            mark = {
-                "type": "text",
-                "align": align,
-                "dx": -8 if align == "right" else 8,
-                "fontSize": FONT,
-                "baseline": "middle",
-                **edge,
-            }
-            layers.append(
-                {
-                    "data": {"values": ticks},
-                    "transform": [{"filter": where}],
-                    "mark": mark,
-                    "encoding": {"x": x, "y": y, "text": {"field": "text"}},
-                }
-            )
-    return layers
+    # values at the left of a factor's axis and the right of the metric's, with an edge of paper before the lines
+    for align, dx, where in (("right", -8, f"datum.axis < {last}"), ("left", 8, f"datum.axis == {last}")):
+        for ink in ({"stroke": PAPER, "strokeWidth": 3.5, "strokeJoin": "round"}, {"color": INK}):
+            text = ticks.transform_filter(where).mark_text(align=align, dx=dx, fontSize=FONT, baseline="middle", **ink)
+            layers.append(text.encode(x=x, y=y, text="text:N"))
+    layers.append(heads.mark_text(fontSize=12, baseline="bottom", y=-14).encode(x=x, text="text:N"))
+    return alt.layer(*layers, data=data(lines)).properties(width=round(step * last), height=HEIGHT)
 
 
 # ---- axes -----------------------------------------------------------------------------------------------------------

@@ -5,17 +5,21 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from research.report import curves, examples, explain, figures, provenance, tables, training_words
-from research.report.explorer import Explorer
+from research.report import explain, provenance, tables, training_words
+from research.report.figures import of_training
+from research.report.figures.render import MISSING, can_draw, svg
+from research.report.figures.theme import SIGNS, Figure, for_page, look
 from research.report.notes import notes
 from research.report.numbers import plain
-from research.report.plots import Figure
+from research.report.page import examples
+from research.report.page.explorer import Explorer
 from research.report.runs import Runs
 from research.report.sheets import Sheet
 from research.report.tables import Line
 from research.report.training import Training
 
-HERE = Path(__file__).parent / "page"
+HERE = Path(__file__).parent
+LAYOUTS = ("wide", "narrow")  # of a figure: one is shown, by the width of the window
 SETTINGS = {"precision": "{}", "pooling": "{} pooling", "max_length": "{} tokens", "ef": "ef {}", "M": "M {}"}
 LEAD = ("main", "results")  # tables that stand before the figures; the first of a study
 QUERY_SHOWN = 260  # characters of a query before the rest folds away
@@ -39,6 +43,7 @@ def page(
     drawn: list[tuple[Figure, str]] = (),
     explorer: Explorer | None = None,
     made_from: list[tuple[str, str]] = (),
+    latency: list[tuple[Figure, str]] = (),
 ) -> str:
     """index.html as text.
 
@@ -53,9 +58,10 @@ def page(
         drawn: figures of a study, with their SVG.
         explorer: of all runs; None where there is nothing to compare.
         made_from: (what, value) of a study's runs, for its head.
+        latency: quality against time with their SVG: for a wide page and for a phone.
     """
     folders = runs.folders if runs else []
-    values = _tested(runs, lines) if runs else {"finding": explain.untested(trainings), "lines": lines}
+    values = _tested(runs, lines, latency) if runs else {"finding": explain.untested(trainings), "lines": lines}
     text = (
         _environment()
         .get_template("page.html.j2")
@@ -69,7 +75,7 @@ def page(
             sheets=sheets,
             lead=sum(sheet.name in LEAD for sheet in sheets),
             warnings=warnings,
-            drawn=[(figure, Markup(svg)) for figure, svg in drawn],
+            drawn=_in_page(drawn),
             **(values | ({"finding": found} if found else {})),
             trainings=[_training(training, i, runs) for i, training in enumerate(trainings)],
             folders=[(one.name, provenance.facts(one.provenance)) for one in [*folders, *trainings]],
@@ -78,7 +84,7 @@ def page(
     return text.encode("utf-8", "replace").decode()  # a lone surrogate in somebody's document cannot be written
 
 
-def _tested(runs: Runs, lines: list[Line]) -> dict:
+def _tested(runs: Runs, lines: list[Line], latency: list[tuple[Figure, str]]) -> dict:
     """What the sections of a comparison are made from."""
     shown, rule = examples.examples(runs)
     metrics = list(dict.fromkeys(name for row in runs.rows for name in row.means))
@@ -92,8 +98,11 @@ def _tested(runs: Runs, lines: list[Line]) -> dict:
         "systems": tables.systems_table(lines, runs.metric),
         "metrics": tables.metrics_table(runs.rows),
         "cost": tables.cost_table(runs.rows),
-        "plots": _plots(lines, runs.metric),
-        "untimed": [line.row.label for i, line in enumerate(lines) if i not in figures.plotted(lines)],
+        "latency": list(zip(LAYOUTS, _in_page(latency), strict=True)) if latency else [],
+        "undrawn": MISSING
+        if not can_draw()
+        else "Fewer than two systems have times, or too many to tell apart; the tables have them.",
+        "untimed": [line.row.label for line in lines if not line.row.facts.get("ms_per_query")],
         "examples": shown,
         "rule": rule,
         "kinds": examples.KINDS,
@@ -103,45 +112,34 @@ def _tested(runs: Runs, lines: list[Line]) -> dict:
 
 
 def _training(training: Training, i: int, runs: Runs | None) -> dict:
-    """One training's figures, in every layout, and its words."""
-    drawn = {
-        "loss": curves.loss_figure if training.loss else None,
-        "value": curves.value_figure if training.values or training.best else None,
-    }
-    svgs = {
-        name: [Markup(draw(training, layout, f"{name}-{i}-{layout.name}")) for layout in curves.LAYOUTS] if draw else []
-        for name, draw in drawn.items()
-    }
+    """One training's figures and its words."""
+    figures = of_training(training, i)
+    recorded = (
+        ("loss", training.loss, "No training step was logged."),
+        ("value", training.values or training.best, "Nothing was validated."),
+    )
     return {
         "name": training.name,
         "state": training_words.state(training),
         "result": training_words.result(training),
         "facts": training_words.facts(training),
-        "mean": curves.width(training.loss),
         "used": training_words.used_in(training, runs.rows) if runs else [],
-        **svgs,
+        "figures": _in_page([(figure, svg(figure)) for figure in figures.values()]),
+        "absent": [text for _, values, text in recorded if not values],
     }
+
+
+def _in_page(drawn: list[tuple[Figure, str]]) -> list[tuple[Figure, Markup]]:
+    """Figures with their SVG, whose texts the renderer has escaped, in the page's colours."""
+    return [(figure, Markup(for_page(svg))) for figure, svg in drawn]
 
 
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals["marker"] = lambda i: Markup(  # made of numbers only, nothing to escape
-        f'<svg class="key" viewBox="0 0 16 16" width="16" height="16" aria-hidden="true">{figures.marker(i)}</svg>'
-    )
+    environment.globals["look"] = lambda i: (i % len(SIGNS), SIGNS[look(i)[1]])
     return environment
-
-
-def _plots(lines: list[Line], metric: str) -> list[dict]:
-    """Each layout's SVG, whose texts figures.py has escaped, and whether the page must add a legend to it."""
-    if not figures.plotted(lines):
-        return []
-    plots = []
-    for layout in figures.LAYOUTS:
-        svg, named = figures.latency_plot(lines, metric, layout)
-        plots.append({"name": layout.name, "svg": Markup(svg), "legend": [] if named else figures.plotted(lines)})
-    return plots
 
 
 def _settings(facts: dict) -> str:
