@@ -61,6 +61,7 @@ def facts(training: Training) -> list[str]:
 
 
 def base(training: Training) -> str:
+    """The model that was trained, as its configuration names it."""
     return str(training.setting("model", "model") or "an unnamed model")
 
 
