@@ -18,7 +18,7 @@ from research.models.causal_lm import CausalLM
 from research.progress import say
 from research.training.base import check_choice
 from research.training.language import Language, LanguageModule, say_steps
-from research.training.layouts import sharing_is_exact
+from research.training.layouts import shares_prompt
 from research.training.optimisation import Optimisation
 from research.training.reference import BATCH, attach_reference, by_length
 from research.training.sft import SMOLLM2
@@ -98,7 +98,7 @@ class DPOModule(LanguageModule):
         self.language.check(data.max_length, packing=False)
         if stage == "fit":
             say_steps(self.trainer, data)
-        data.share_prompt = self.layout()
+        data.share_prompt = shares_prompt(self, lambda chunk: sequence_logps(self.model, chunk)[0])
         self.bits = self.language.place(self.trainer, stage, self.fast)
         self.to(self.trainer.strategy.root_device)
         for model in self.frozen:
@@ -119,51 +119,6 @@ class DPOModule(LanguageModule):
                     "Choose one, or reference: copy."
                 )
         self.language.load_restored()
-
-    def layout(self) -> bool:
-        """Whether a pair's prompt is computed once, as data.share_prompt says; null asks the model whether that is exact.
-
-        Raises:
-            UserError: true, where it is not.
-        """
-        data, asked = self.trainer.datamodule, self.trainer.datamodule.share_prompt
-        if self.language.router:
-            if asked:
-                raise UserError(
-                    f"share_prompt=true with a router's loss ({type(self.model.base).__name__}), which counts a "
-                    "prompt once for each answer; expected false or null. Leave it out."
-                )
-            data.chunk_overhead = None  # and it is of a whole micro-batch
-            return False
-        if asked is False or (asked is None and self.model.virtual_tokens):
-            return False
-
-        device = next(self.model.parameters()).device  # the weights' own: self.device is ahead of them in setup
-
-        def logps(rows: list[dict], shared: bool) -> Tensor:
-            data.share_prompt = shared
-            chunk = {k: v.to(device) for k, v in data.collate(self.model).collate(list(enumerate(rows))).items()}
-            return sequence_logps(self.model, chunk)[0]
-
-        pairs = [row for tokens in data.tokens.values() for row in tokens.rows]
-        longest = max(len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in pairs)
-        data.share_prompt = True
-        data.collate(self.model)  # refuses virtual tokens
-        exact = sharing_is_exact(self.model, logps, longest)
-        data.share_prompt = asked
-        if asked and not exact:
-            raise UserError(
-                f"share_prompt=true: {type(self.model.base).__name__} does not give a pair of {longest} tokens "
-                "the same "
-                "log-probabilities with its prompt computed once; expected false or null. Leave it "
-                "out."
-            )
-        if not exact and self.trainer.is_global_zero:
-            say(
-                f"{type(self.model.base).__name__} gives other numbers where a prompt is computed once for both answers: it is "
-                "computed twice"
-            )
-        return exact
 
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> None:
         parts = self.held.parts(batch, self.part)

