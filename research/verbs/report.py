@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     place = publishing.check(args)
     from research.progress import say
     from research.report import explain, markdown, tables, training_words
+    from research.report import wandb as wandb_report
     from research.report.export import as_markdown, write_sheets, write_tidy
     from research.report.figures import of_latency
     from research.report.figures.render import MISSING, can_draw, svg, write_figures
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from research.report.sheets import distinct
     from research.report.spec import read_spec
     from research.report.training import read_training
-    from research.report.wandb_report import Content
+    from research.report.wandb import Content
     from research.runs.files import atomic_write, replace_files, write_json
     from research.runs.folder import RunFolder
     from research.runs.printable import printable
@@ -122,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
     sheets, warnings = (found.sheets, found.warnings) if found else ([], [])
     drawn = [(figure, svg(figure)) for figure in found.figures] if found else []
     latency = [(figure, svg(figure)) for figure in of_latency(lines, runs.metric)] if runs else []
+    drawings = [*drawn, *latency[:1]]  # the second is the page's, for a phone
     if runs and not found and not can_draw():
         say(f"warning: {MISSING}")
     finding = explain.finding(lines, runs.metric) if runs else found.finding if found else explain.untested(trainings)
@@ -147,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
         if found:
             write_tidy(new, found.runs)
         write_sheets(new, distinct([*sheets, *(tables.sheets(lines, runs.metric) if runs else [])]), title)
-        write_figures(new, drawn + latency[:1])  # the second is the page's, for a phone
+        write_figures(new, drawings)
         for name, content in (("report.md", text), ("index.html", page)):
             with atomic_write(new / name) as stream:
                 stream.write(content)
@@ -159,12 +161,12 @@ def run(args: argparse.Namespace) -> int:
         said,
         [(table.title, markdown.render(table, lines)) for table in grids if table],
         [(sheet, as_markdown(sheet)) for sheet in sheets],
-        [(one.name, one.title, one.caption) for one, _ in drawn],
+        [(one.name, one.title, one.caption) for one, _ in drawings],
         found.study if found else None,
         [*(run.path for run in found.runs), *tested] if found else [*fits, *tested],
         list(dict.fromkeys([*(f"val/{one.monitor}" for one in trainings), "train/loss"])),
     )
-    sent, refused = publishing.send(args, place, out, content, drawn)
+    sent, refused = wandb_report.send(place, out, content, drawings, args.command, args.dry_run)
     path = out / "index.html"
     counts = {"rows": len(lines), "trainings": len(trainings)} | (found.counts if found else {}) | sent
     for one in found.summary["study"]["claims"] if found and not args.json else ():
