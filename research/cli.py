@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 from research import __version__
 from research.errors import UserError, suggest
+from research.runs.disk import disk_error
+from research.training.stop import Stopped, end_of
 
 VERBS = {
     "fit": "train what a configuration says: dual encoder, cross-encoder, SFT, DPO",
@@ -83,6 +85,8 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:  # before fit had something to save
+        return end_of(stopped)
     except KeyboardInterrupt:
         print("interrupted; finished parts are kept, the same command goes on from there", file=sys.stderr)
         return 130
@@ -98,8 +102,6 @@ def main(argv: list[str]) -> int:
         )
         return 2
     except OSError as error:
-        from research.runs.disk import disk_error
-
         if not isinstance(disk_error(error, ""), UserError):
             raise
         print(

@@ -74,6 +74,15 @@ class BaseDataModule(L.LightningDataModule):
     def count_shared(self, collections: dict) -> dict[str, int]:
         """How many rows of each collection are trained on too, said where there are any."""
 
+    def check_batches(self, world_size: int) -> None:
+        """Refuse a batch that is larger than the data, before anything is written.
+
+        Raises:
+            UserError: as the sampler does.
+        """
+        if hasattr(self, "dataset"):  # rows are counted once they are tokens
+            StatefulBatchSampler(len(self.dataset), self.batch_size, 0, world_size=world_size, drop_last=self.drop_last)
+
     def train_dataloader(self) -> DataLoader:
         """Batches from the place on; the new sampler says where that is.
 

@@ -70,7 +70,7 @@ def read_claims(path: Path) -> list[Claim]:
     metric = value.get("metric")
     if not isinstance(metric, str | None):
         raise UserError(f"{path}: metric is {str(metric)[:60]}; expected a metric, such as val/loss. Correct it.")
-    found = [parse(str(line), metric, str(path)) for line in lines]
+    stated = [parse(str(line), metric, str(path)) for line in lines]
     goal = value.get("goal")
     goals = goal if isinstance(goal, dict) else {metric: goal}
     if wrong := [one for one in goals.values() if one not in (None, *GOALS)]:
@@ -78,7 +78,7 @@ def read_claims(path: Path) -> list[Claim]:
             f"{path}: goal is {str(wrong[0])[:60]!r}; expected minimize or maximize, or one for each metric: "
             "{val/x: minimize}. Correct it."
         )
-    return [claim._replace(goal=goals.get(claim.metric)) for claim in found]
+    return [claim._replace(goal=goals.get(claim.metric)) for claim in stated]
 
 
 def parse(text: str, metric: str | None, where: str) -> Claim:
@@ -86,22 +86,22 @@ def parse(text: str, metric: str | None, where: str) -> Claim:
     Raises:
         UserError: no claim.
     """
-    found = next(filter(None, (form.fullmatch(text.strip()) for form in CLAIMS)), None)
-    if found is None:
+    match = next(filter(None, (form.fullmatch(text.strip()) for form in CLAIMS)), None)
+    if match is None:
         raise UserError(f"{where}: {text!r} is no claim; expected {EXAMPLE}. Correct it.")
-    equivalent = found["verb"] != "beats"
-    if (equivalent and found["kind"] != "within") or (not equivalent and found["kind"] == "within"):
+    equivalent = match["verb"] != "beats"
+    if (equivalent and match["kind"] != "within") or (not equivalent and match["kind"] == "within"):
         raise UserError(
             f"{where}: {text!r}: expected `within` a margin for an equivalence and `by` one for a difference: no "
             "difference at all can never be shown. Correct it."
         )
-    alpha = float(found["p"]) if found["p"] else ALPHA
+    alpha = float(match["p"]) if match["p"] else ALPHA
     if not 0 < alpha < 1:
         raise UserError(f"{where}: {text!r}: p < {alpha:g}; expected between 0 and 1. Correct it.")
-    margin = float(found["margin"]) if found["margin"] else 0.0
+    margin = float(match["margin"]) if match["margin"] else 0.0
     if margin < 0 or (equivalent and margin == 0):
         raise UserError(f"{where}: {text!r}: margin {margin:g}; expected above 0. Correct it.")
-    return Claim(text.strip(), found["a"], found["b"], equivalent, found["metric"] or metric, margin, alpha)
+    return Claim(text.strip(), match["a"], match["b"], equivalent, match["metric"] or metric, margin, alpha)
 
 
 def check(claims: list[Claim], studies: dict[str, Study], where: str = "claims", paired: bool = False) -> list[Verdict]:

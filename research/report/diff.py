@@ -12,7 +12,7 @@ from research.metrics.families import DIFFERS, UNRESOLVED, UNTESTABLE, holm
 from research.metrics.seeds import MethodComparison, summarise, welch_test
 from research.report.claims import BROKEN, HELD
 from research.report.diff_match import hashes, match
-from research.report.record import Record, Setting, equal
+from research.report.study_record import Setting, StudyRecord, equal
 from research.runs.record import RunRecord
 
 ALPHA = 0.05
@@ -100,7 +100,7 @@ class Diff(NamedTuple):
         return [text for text, before, after, _ in self.claims if (before, after) == (HELD, BROKEN)]
 
 
-def compare(old: Record, new: Record, metric: str | None = None) -> Diff:
+def compare(old: StudyRecord, new: StudyRecord, metric: str | None = None) -> Diff:
     """
     Args:
         old, new: as reports keep them.
@@ -153,7 +153,7 @@ def compare(old: Record, new: Record, metric: str | None = None) -> Diff:
 # ---- parts ----------------------------------------------------------------------------------------------------------
 
 
-def _metric(old: Record, new: Record, wanted: str | None, notes: list[str]) -> str:
+def _metric(old: StudyRecord, new: StudyRecord, wanted: str | None, notes: list[str]) -> str:
     common = [name for name in new.metrics if name in old.metrics]
     if wanted is not None and wanted not in common:
         known = ", ".join(common) or "none: they share none"
@@ -163,13 +163,13 @@ def _metric(old: Record, new: Record, wanted: str | None, notes: list[str]) -> s
             f"the reports have no metric in common: {', '.join(old.metrics)} before, {', '.join(new.metrics)} "
             "after; expected one. Compare reports of one study."
         )
-    found = wanted or next((name for name in (new.metric, old.metric) if name in common), common[0])
+    metric = wanted or next((name for name in (new.metric, old.metric) if name in common), common[0])
     if wanted is None and old.metric != new.metric:
-        notes.append(f"the earlier report is about {old.metric}, the later about {new.metric}: compared by {found}")
-    return found
+        notes.append(f"the earlier report is about {old.metric}, the later about {new.metric}: compared by {metric}")
+    return metric
 
 
-def _options(old: Record, new: Record) -> dict[str, tuple[Any, Any]]:
+def _options(old: StudyRecord, new: StudyRecord) -> dict[str, tuple[Any, Any]]:
     """An option that one side has in no run is None there."""
     varied = {name for side in (old, new) for one in side.settings for name in one.options}
     names = [name for name in {**old.options, **new.options} if name not in varied]
@@ -178,7 +178,7 @@ def _options(old: Record, new: Record) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _goal(side: Record, metric: str) -> str:
+def _goal(side: StudyRecord, metric: str) -> str:
     return "high" if side.higher_is_better(metric) else "low"
 
 
@@ -221,29 +221,29 @@ def _tested(moved: list[Moved]) -> list[Moved]:
     return sorted(out, key=lambda one: -abs(one.difference) if one.difference is not None else 1)
 
 
-def _claims(old: Record, new: Record) -> list[tuple[str, str, str, str]]:
-    found = []
+def _claims(old: StudyRecord, new: StudyRecord) -> list[tuple[str, str, str, str]]:
+    changed = []
     for text in dict.fromkeys([*new.claims, *old.claims]):
         (before, _), (after, words) = (side.claims.get(text, (ABSENT, "")) for side in (old, new))
         if before != after:
-            found.append((text, before, after, words))
-    return found
+            changed.append((text, before, after, words))
+    return changed
 
 
-def _claims_decided(old: Record, new: Record) -> int:
+def _claims_decided(old: StudyRecord, new: StudyRecord) -> int:
     """Claims that held or are broken on both sides: those of which a side could not decide contradict nothing."""
     both = [{old.claims[text][0], new.claims[text][0]} for text in new.claims if text in old.claims]
     return sum(states <= {HELD, BROKEN} for states in both)
 
 
-def _best(old: Record, new: Record, metric: str, pairs: list[tuple[Setting, Setting]]) -> tuple[str, str] | None:
+def _best(old: StudyRecord, new: StudyRecord, metric: str, pairs: list[tuple[Setting, Setting]]) -> tuple[str, str] | None:
     a, b = (best(side, metric) for side in (old, new))
     if a is None or b is None or any(one is a and other is b for one, other in pairs):
         return None
     return a.label, b.label
 
 
-def best(side: Record, metric: str) -> Setting | None:
+def best(side: StudyRecord, metric: str) -> Setting | None:
     """The setting with the best mean; the first of equals."""
     known = [one for one in side.settings if one.values(metric)]
     choose: Any = max if side.higher_is_better(metric) else min

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from research.errors import UserError
-from research.report.record import MADE_OF, Record, Setting
+from research.report.study_record import MADE_OF, Setting, StudyRecord
 from research.runs.record import RunRecord
 from research.runs.wandb.records import UNSAID
 
@@ -13,7 +13,9 @@ COMMIT = re.compile(r"[0-9a-f]{40}( [0-9a-f]{40})*")  # W&B's logs know git's co
 SHORT = 12  # digits of a hash
 
 
-def match(old: Record, new: Record, notes: list[str]) -> tuple[list[tuple[Setting, Setting]], list[Setting], list[Setting]]:
+def match(
+    old: StudyRecord, new: StudyRecord, notes: list[str]
+) -> tuple[list[tuple[Setting, Setting]], list[Setting], list[Setting]]:
     """Settings that both have (before, after), and those that only the later, only the earlier has.
 
     They are the same where every option has the same value that tells settings apart in either report; an option that is a
@@ -50,16 +52,16 @@ def match(old: Record, new: Record, notes: list[str]) -> tuple[list[tuple[Settin
     return pairs, added, removed
 
 
-def _has(side: Record, name: str) -> bool:
+def _has(side: StudyRecord, name: str) -> bool:
     return name in side.options or any(name in one.options for one in side.settings)
 
 
-def _by_key(side: Record, names: list[str]) -> dict[str, list[Setting]]:
-    found: dict[str, list[Setting]] = {}
-    for one in side.settings:
-        values = [one.options.get(name, side.options.get(name)) for name in names]
-        found.setdefault(json.dumps(values, sort_keys=True, default=str), []).append(one)
-    return found
+def _by_key(side: StudyRecord, names: list[str]) -> dict[str, list[Setting]]:
+    settings: dict[str, list[Setting]] = {}
+    for setting in side.settings:
+        values = [setting.options.get(name, side.options.get(name)) for name in names]
+        settings.setdefault(json.dumps(values, sort_keys=True, default=str), []).append(setting)
+    return settings
 
 
 def _origin(one: Setting) -> tuple[str, ...]:
@@ -71,30 +73,30 @@ def hashes(old: Sequence[RunRecord], new: Sequence[RunRecord], notes: list[str])
 
     What one side does not record, or as another kind of hash, is no change: it goes to the notes.
     """
-    found: list[dict[str, dict[str, None]]] = [{}, {}]
-    for side, runs in zip(found, (old, new), strict=True):
+    sides: list[dict[str, dict[str, None]]] = [{}, {}]
+    for side, runs in zip(sides, (old, new), strict=True):
         for run in runs:
             for part, value in zip(MADE_OF, run.made_of, strict=True):
                 for name, one in _parts(part, value).items():
                     side.setdefault(name, {})[one] = None
-    known = [{name.partition(".")[0] for name in side} for side in found]
+    known = [{name.partition(".")[0] for name in side} for side in sides]
     for word, mine, others in (("earlier", *known), ("later", *reversed(known))):
         if missing := [part for part in MADE_OF if part in others - mine]:
             notes.append(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not recorded in the {word} report")
     left = known[0] ^ known[1]
-    codes = [list(side.get("code", {})) for side in found]
+    codes = [list(side.get("code", {})) for side in sides]
     kinds = [{_kind(one) for one in side} for side in codes]
     if all(kinds) and not kinds[0] & kinds[1]:
-        said = [
+        described = [
             f"{' and '.join(sorted(kind))} in the {word} ({', '.join(one[:SHORT] for one in side[:3])})"
             for kind, word, side in zip(kinds, ("earlier report", "later"), codes, strict=True)
         ]
-        notes.append(f"code is {' and '.join(said)}")
+        notes.append(f"code is {' and '.join(described)}")
         left.add("code")
     return {
-        name: (sorted(found[0].get(name, {})), sorted(found[1].get(name, {})))
-        for name in {**found[0], **found[1]}
-        if found[0].get(name, {}).keys() != found[1].get(name, {}).keys() and name.partition(".")[0] not in left
+        name: (sorted(sides[0].get(name, {})), sorted(sides[1].get(name, {})))
+        for name in {**sides[0], **sides[1]}
+        if sides[0].get(name, {}).keys() != sides[1].get(name, {}).keys() and name.partition(".")[0] not in left
     }
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError
 from research.report.diff import Break
-from research.report.record import equal
 from research.report.sheets import Cell, Sheet, number
+from research.report.study_record import equal
 
 
 class Systems(NamedTuple):

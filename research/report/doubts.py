@@ -12,31 +12,31 @@ ASIDE = 5  # options that are named beside the factors
 
 def doubts(groups: Sequence[Group], metric: str) -> list[str]:
     """What makes the numbers weaker than they look."""
-    found = []
+    notes = []
     few = [group for group in groups if 0 < len(group.values) < ENOUGH]
     if few:
-        found.append(
+        notes.append(
             f"{len(few)} of {len(groups)} groups have fewer than {ENOUGH} seeds ({some([g.label for g in few])}): "
             "their spread says little"
         )
     if empty := [group for group in groups if not group.values]:
-        found.append(f"{len(empty)} of {len(groups)} groups have no value of {metric} ({some([g.label for g in empty])})")
+        notes.append(f"{len(empty)} of {len(groups)} groups have no value of {metric} ({some([g.label for g in empty])})")
     for state in dict.fromkeys(run.state for group in groups for run in group.missing if run.state != "done"):
         rows = [run for group in groups for run in group.missing if run.state == state]
         why = {run.error for run in rows if run.error}
         are = "runs are" if len(rows) > 1 else "run is"
-        found.append(
+        notes.append(
             f"{len(rows)} {are} {state} and in no mean: {some([run.name for run in rows])}"
             + (f" ({some(sorted(why))})" if why else "")
         )
     if bare := [run for group in groups for run in group.runs if run.state == "done" and metric not in run.metrics]:
-        found.append(f"{len(bare)} finished runs have no {metric}: {some([run.name for run in bare])}")
+        notes.append(f"{len(bare)} finished runs have no {metric}: {some([run.name for run in bare])}")
     if lost := [run for group in groups for run in group.missing if run.state == "done" and run not in bare]:
-        found.append(
+        notes.append(
             f"{len(lost)} finished runs have a {metric} that is not finite and are in no mean: "
             f"{some([run.name for run in lost])}"
         )
-    return found
+    return notes
 
 
 def unmeasured(runs: Sequence[RunRecord]) -> str:
@@ -58,7 +58,7 @@ def aside(firsts: list[RunRecord], columns: Sequence[str]) -> str:
         columns: options that are in the table.
     """
     # what a method's name says already, and alpha beside r and alpha / r
-    said = (
+    implied = (
         "train_layers",
         "train_pattern",
         *(("lora_alpha",) if any(name.endswith("lora_alpha/r") for name in columns) else ()),
@@ -67,7 +67,7 @@ def aside(firsts: list[RunRecord], columns: Sequence[str]) -> str:
         name
         for name in factors(firsts)
         if name not in columns
-        and not name.endswith(said)
+        and not name.endswith(implied)
         and not any(name.startswith(f"{one}.") for one in columns if one.endswith("adapter"))
     ]
     short = short_names([*columns, *names])

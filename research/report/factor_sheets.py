@@ -32,7 +32,7 @@ def by_factor(study: Study, factor: str, paired: bool = False) -> Sheet | None:
     if not all(values.values()):
         return None
     names, digits = short_names(study.factors), decimals(study.groups)
-    means = [summarise(list(found.values())) for found in values.values()]
+    means = [summarise(list(by_seed.values())) for by_seed in values.values()]
     places = ranks([round(mean.mean, digits) for mean in means], study.higher)
     first = next(iter(values))
     paired = paired and len({frozenset(one) for one in values.values()}) == 1
@@ -70,17 +70,17 @@ def factorial(study: Study, paired: bool = False, alpha: float = 0.05) -> Sheet 
     if full is None or not_factorial(study, paired):
         return None
     values = full.crossed() if paired else full.nested()
-    found, n = anova(values, blocked=paired), values.shape[-1]
-    tested = [*found.effects]
+    variance, n = anova(values, blocked=paired), values.shape[-1]
+    tested = [*variance.effects]
     adjusted = holm([effect.p for effect in tested])
     rows = [
-        _row(_name(effect, full), effect, found.squares, found.total, p, alpha)
+        _row(_name(effect, full), effect, variance.squares, variance.total, p, alpha)
         for effect, p in zip(tested, adjusted, strict=True)
     ]
-    if found.block:  # a nuisance, not a finding: it is in no family
-        rows.append(_row("seed (block)", found.block, found.squares, found.total, math.nan, alpha))
-    for name, df, squares in (("residual: seeds", found.df, found.squares), ("total", values.size - 1, found.total)):
-        share = _share(squares / found.total) if name != "total" else Cell(NOTHING)
+    if variance.block:  # a nuisance, not a finding: it is in no family
+        rows.append(_row("seed (block)", variance.block, variance.squares, variance.total, math.nan, alpha))
+    for name, df, squares in (("residual: seeds", variance.df, variance.squares), ("total", values.size - 1, variance.total)):
+        share = _share(squares / variance.total) if name != "total" else Cell(NOTHING)
         rows.append([Cell(name, name), Cell(str(df), df), Cell(plain(squares), squares), share, *[Cell(NOTHING)] * 4])
     columns = ["effect", "df", "sum of squares", "η²", "partial η²", "F", "p", "p (Holm)"]
     return Sheet(
@@ -109,28 +109,28 @@ def not_factorial(study: Study, paired: bool = False) -> str:
     return ""
 
 
-def shares(found: Importance, metric: str, no_test: str = "") -> Sheet:
+def shares(importance: Importance, metric: str, no_test: str = "") -> Sheet:
     """Shares of variance as a table.
 
     Args:
-        found: of `importance`.
+        importance: of `importance`.
         metric: of the study.
         no_test: why there is no F test beside it, in words; "" where there is.
     """
-    if found.kind == EXACT:
+    if importance.kind == EXACT:
         columns = ["factor", "share of variance", "of noise alone"]
-        rows = [[Cell(one.label, one.label), _share(one.share), _share(one.chance)] for one in found.shares]
-        if found.seed is not None:
-            rows.append([Cell("seed × factors", "seed × factors"), _share(found.rest), Cell(NOTHING)])
+        rows = [[Cell(one.label, one.label), _share(one.share), _share(one.chance)] for one in importance.shares]
+        if importance.seed is not None:
+            rows.append([Cell("seed × factors", "seed × factors"), _share(importance.rest), Cell(NOTHING)])
             what = "Of noise alone: the share that an effect without any influence would have on average."
-            notes = [*found.notes, what]
+            notes = [*importance.notes, what]
         else:
-            rows, columns, notes = [row[:2] for row in rows], columns[:2], found.notes
+            rows, columns, notes = [row[:2] for row in rows], columns[:2], importance.notes
     else:
         columns = ["factor", "share of variance", "over forests"]
-        rows = [[Cell(one.label, one.label), _share(one.share), _range(one)] for one in found.shares]
-        rows.append([Cell("interactions", "interactions"), _share(found.rest), Cell(NOTHING)])
-        notes = found.notes
+        rows = [[Cell(one.label, one.label), _share(one.share), _range(one)] for one in importance.shares]
+        rows.append([Cell("interactions", "interactions"), _share(importance.rest), Cell(NOTHING)])
+        notes = importance.notes
     if no_test:
         notes = [*notes, f"No F tests: {no_test}."]
     return Sheet("importance", f"What explains {metric}", columns, rows, notes)

@@ -105,7 +105,7 @@ def telling(firsts: list[RunRecord], factors: Sequence[str]) -> list[str]:
 
 def labels(split: list[list[RunRecord]], chosen: list[str], factors: Sequence[str]) -> list[str]:
     short = short_names(factors)
-    found = []
+    texts = []
     for runs in split:
         words = []
         for name in chosen:
@@ -114,12 +114,12 @@ def labels(split: list[list[RunRecord]], chosen: list[str], factors: Sequence[st
                 continue
             words.append(shown(value) if name.endswith("adapter") else f"{short[name]}={shown(value)}")
         absent = [f"no {short[name]}" for name in chosen if runs[0].options.get(name) is None]
-        found.append(" ".join(words) or ", ".join(absent[:1]) or "all runs")
-    for i, label in enumerate(found):
-        if found.count(label) > 1:  # other data or code
+        texts.append(" ".join(words) or ", ".join(absent[:1]) or "all runs")
+    for i, label in enumerate(texts):
+        if texts.count(label) > 1:  # other data or code
             code = split[i][0].made_of[1][:6] or "not begun"
-            found[i] = f"{label} · {code}" if f"{label} · {code}" not in found else f"{label} · {split[i][0].name}"
-    return found
+            texts[i] = f"{label} · {code}" if f"{label} · {code}" not in texts else f"{label} · {split[i][0].name}"
+    return texts
 
 
 def some(names: list[str], most: int = 3) -> str:

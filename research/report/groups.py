@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from research.errors import UserError
 from research.report.doubts import aside, doubts, unmeasured
 from research.report.factors import labels, shown, some, telling
-from research.report.factors import short_names as short_names
 from research.report.goals import convention, declaration
 from research.report.study import Group, Study
 from research.runs.options import SEED, as_key
@@ -77,16 +76,16 @@ def _same_origin(bucket: list[RunRecord], warnings: list[str]) -> list[list[RunR
     unknown = []  # points that were never begun
     for run in bucket:
         parts.setdefault(run.origin, []).append(run) if any(run.made_of) else unknown.append(run)
-    found = list(parts.values()) or [[]]
-    if len(found) > 1:
+    groups = list(parts.values()) or [[]]
+    if len(groups) > 1:
         what = [name for i, name in enumerate(("data", "code", "base model")) if len({one[i] for one in parts}) > 1]
-        parts_named = [some([run.name for run in part]) for part in found]
+        parts_named = [some([run.name for run in part]) for part in groups]
         warnings.append(
             f"runs of one setting have other {' and '.join(what)} ({'; '.join(parts_named)}): "
             "they are shown as groups of their own, and not averaged"
         )
-    found[0] += unknown
-    return found
+    groups[0] += unknown
+    return groups
 
 
 def _group(label: str, runs: list[RunRecord], metric: str, factors: Sequence[str], warnings: list[str]) -> Group:
@@ -122,8 +121,8 @@ def _group(label: str, runs: list[RunRecord], metric: str, factors: Sequence[str
     names = dict.fromkeys(name for run in owner.values() for name in run.facts)
     numbers = {}
     for name in names:
-        found = [run.facts[name] for run in owner.values() if name in run.facts]
-        numbers[name] = sum(found) / len(found)
+        known = [run.facts[name] for run in owner.values() if name in run.facts]
+        numbers[name] = sum(known) / len(known)
     return Group(label, {name: runs[0].options.get(name) for name in factors}, runs, values, numbers, tuple(owner.values()))
 
 

@@ -16,13 +16,13 @@ def origin(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
         runs: of a study.
     """
     known = [run for run in runs if run.metrics]
-    found = []
+    facts = []
     for label, names in ASKED.items():
         values = dict.fromkeys(shown(run.options[name]) for run in known for name in names if run.options.get(name))
-        found.append((label, some(list(values))))
+        facts.append((label, some(list(values))))
     firsts = {run.made_of: run for run in reversed(known)}
-    found.append(("Commit", some(list(dict.fromkeys(filter(None, map(_commit, firsts.values())))))))
-    return [(label, value) for label, value in found if value]
+    facts.append(("Commit", some(list(dict.fromkeys(filter(None, map(_commit, firsts.values())))))))
+    return [(label, value) for label, value in facts if value]
 
 
 def _commit(run: RunRecord) -> str:

@@ -135,14 +135,14 @@ def _rows(folder: RunFolder) -> list[Row]:
 
 def _merge(rows: list[Row]) -> list[Row]:
     """A stage that several runs hold with the same settings and values stays once, where it first stood."""
-    kept: list[Row] = []
+    distinct: list[Row] = []
     for row in rows:
-        twin = next((i for i, other in enumerate(kept) if other.run != row.run and _same(other, row)), None)
+        twin = next((i for i, other in enumerate(distinct) if other.run != row.run and _same(other, row)), None)
         if twin is None:
-            kept.append(row)
+            distinct.append(row)
         else:
-            kept[twin] = kept[twin]._replace(also=(*kept[twin].also, f"{row.run}/{row.stage}"))
-    return kept
+            distinct[twin] = distinct[twin]._replace(also=(*distinct[twin].also, f"{row.run}/{row.stage}"))
+    return distinct
 
 
 def settings(facts: dict) -> dict:
@@ -153,8 +153,8 @@ def settings(facts: dict) -> dict:
 def code_of(folder: RunFolder, stage: str) -> str | None:
     """The commit that made a stage, which a later command may only have kept; None where it is unknown or was changed."""
     stages = folder.provenance.get("stages")
-    made = (stages.get(stage) if isinstance(stages, dict) else None) or folder.provenance
-    return made.get("git_commit") if made.get("git_dirty") is False else None
+    origin = (stages.get(stage) if isinstance(stages, dict) else None) or folder.provenance
+    return origin.get("git_commit") if origin.get("git_dirty") is False else None
 
 
 def _same(a: Row, b: Row) -> bool:

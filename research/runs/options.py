@@ -41,18 +41,18 @@ def _without_adapter(options: dict[str, Any]) -> str:
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Options by dotted name, as a user types them: `model.adapter.r`; a class is its own option (`model.adapter`)."""
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for key, value in config.items():
         name = printable(f"{prefix}.{key}" if prefix else str(key))
         if key == "class_path":
-            found[prefix] = str(value).rpartition(".")[2]
+            options[prefix] = str(value).rpartition(".")[2]
         elif key == "init_args" and isinstance(value, dict | None):
-            found |= flat(value or {}, prefix)
+            options |= flat(value or {}, prefix)
         elif isinstance(value, dict):
-            found |= flat(value, name)
+            options |= flat(value, name)
         else:
-            found[name] = _writable(value)
-    return {name: value for name, value in found.items() if name not in NO_FACTORS}
+            options[name] = _writable(value)
+    return {name: value for name, value in options.items() if name not in NO_FACTORS}
 
 
 def _writable(value: Any) -> Any:
@@ -68,10 +68,10 @@ def _writable(value: Any) -> Any:
 
 def options_of(values: dict[str, Any]) -> dict[str, Any]:
     """The values of a sweep's point as options: a mapping stands for the options under its name."""
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for name, value in values.items():
-        found |= flat({name: value}) if isinstance(value, dict) else {printable(name): _writable(value)}
-    return found
+        options |= flat({name: value}) if isinstance(value, dict) else {printable(name): _writable(value)}
+    return options
 
 
 def as_key(value: Any) -> str:

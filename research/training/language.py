@@ -290,21 +290,3 @@ def say_steps(trainer: L.Trainer, data: Any) -> None:
             "(data.drop_last); lower "
             "data.batch_size to use more"
         )
-
-
-def say_trained(facts: dict) -> None:
-    """One line of what is trained."""
-    kinds = {
-        "adapter": facts["adapter_parameters"],
-        "saved modules": facts["saved_module_parameters"],
-        "the model's own": facts["base_parameters_trained"],
-    }
-    counted = ", ".join(f"{count:,} {name}" for name, count in kinds.items() if count)
-    more = (
-        [f"update scaled by {facts['effective_scale']:g} (lora_alpha over r)"] if facts["effective_scale"] is not None else []
-    )
-    more += [f"{facts['virtual_tokens']} virtual tokens of the context"] if facts["virtual_tokens"] else []
-    say(
-        f"trained: {counted} ({facts['trained_parameters'] / facts['parameters']:.2%} of {facts['parameters']:,} parameters)"
-        + "".join(f"; {part}" for part in more)
-    )

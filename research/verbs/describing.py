@@ -34,13 +34,14 @@ def describe(argv: list[str], metric: str | None = None, shown: str | None = Non
     from research import cli
     from research.models.folder import without_weights
     from research.runs.identity import ids_of
-    from research.verbs import configuration
+    from research.training import configuration
+    from research.training.run import build
 
     args = cli._parse(words)
     with configuration.own_names():
         config, resolved = configuration.read(args)
         with without_weights():
-            module, data = configuration.build(config)
+            module, data = build(config)
     if (needed := metric or shown) is not None:
         _check_metric(needed, module, data, config.trainer)
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]

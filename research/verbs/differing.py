@@ -13,7 +13,7 @@ from research.runs.reading import read_json
 
 if TYPE_CHECKING:
     from research.report.claim_sides import Claim
-    from research.report.record import Record
+    from research.report.study_record import StudyRecord
 
 REPORT = "report.json"
 OURS = "diff.json"  # a folder that holds this file is ours to write into again
@@ -31,7 +31,7 @@ class Side(NamedTuple):
     """
 
     name: str
-    study: "Record | None"
+    study: "StudyRecord | None"
     systems: dict[str, Any] | None
 
 
@@ -107,7 +107,7 @@ def read_side(path: Path, spec: Any) -> Side:
     Raises:
         UserError: none of them, or one that cannot be read.
     """
-    from research.report.record import read_record
+    from research.report.study_record import read_study_record
     from research.runs.folder import RunFolder
     from research.runs.table import is_sweep
     from research.runs.wandb.records import is_wandb
@@ -120,7 +120,7 @@ def read_side(path: Path, spec: Any) -> Side:
             raise UserError(
                 f"{path / REPORT} is no report's; expected what `research report --out` wrote. Make the report again."
             )
-        study = read_record(value["study"], str(path / REPORT)) if value.get("study") is not None else None
+        study = read_study_record(value["study"], str(path / REPORT)) if value.get("study") is not None else None
         if study is None and not value.get("rows") and value.get("trainings"):
             raise UserError(
                 f"{path / REPORT} says nothing of its runs: none was finished when it was made, or they were of "
@@ -130,7 +130,7 @@ def read_side(path: Path, spec: Any) -> Side:
         return Side(str(path), study, value if value.get("rows") else None)
     if is_sweep(path) or RunFolder(path).is_training or is_wandb(path):
         kept = json.loads(json.dumps(kept_of([path], spec), default=str))  # what a report would have kept, in the same types
-        return Side(str(path), read_record(kept, str(path)), None)
+        return Side(str(path), read_study_record(kept, str(path)), None)
     if (path / RUN_MARKER).is_file():
         return Side(str(path), None, json.loads(json.dumps(rows_of([path]))))
     what = "does not exist" if not path.exists() else "is a file" if path.is_file() else "is no report, sweep or run"
@@ -180,7 +180,7 @@ def _claimed(old: Side, new: Side, path: Path, metric: str | None) -> tuple[Side
     )
 
 
-def _verdicts(study: "Record", stated: "list[Claim]", where: str) -> dict[str, tuple[str, str]]:
+def _verdicts(study: "StudyRecord", stated: "list[Claim]", where: str) -> dict[str, tuple[str, str]]:
     """Text → (state, words); a claim whose settings one side has not is said, and is in no family."""
     from research.report.claim_sides import sides
     from research.report.claims import check

@@ -62,7 +62,7 @@ def _timed(one: PlannedPoint, steps: int) -> dict[str, Any]:
     from research import cli
     from research.sweeps.command import ours
     from research.training.measuring import Measuring
-    from research.verbs import training
+    from research.training.run import fit
 
     clock = Measuring(steps)
     said = io.StringIO()
@@ -73,7 +73,7 @@ def _timed(one: PlannedPoint, steps: int) -> dict[str, Any]:
         started = time.perf_counter()
         try:
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-                code = training.fit(args, [clock])
+                code = fit(args, lambda out: [clock])
         except UserError as error:
             raise UserError(f"{shown(one.values)}: {error}") from None
         seconds = time.perf_counter() - started

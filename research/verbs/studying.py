@@ -55,8 +55,8 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     from research.report.importance import importance
     from research.report.main_table import main_results
     from research.report.notes import code_notes
-    from research.report.record import record
     from research.report.sheets import distinct
+    from research.report.study_record import study_record
     from research.runs.table import read_runs
 
     asked = any(value is not None for value in (spec.metric, spec.baseline, spec.factors, claims))
@@ -121,7 +121,7 @@ def study_of(paths: list[Path], spec: Any, has_sweep: bool, claims: Path | None)
     if len(drawn) > DRAWN:  # of few, the page's trainings say it themselves
         main.warnings.extend(code_notes({run.name: run.provenance for run in trained}))
     stated = [{"claim": one.claim.text, "state": one.state, "words": one.words} for one in verdicts]
-    summary = {"study": {**record(main, stated), "states": states, "warnings": main.warnings}}
+    summary = {"study": {**study_record(main, stated), "states": states, "warnings": main.warnings}}
     broken = sum(v.state == claiming.BROKEN for v in verdicts)
     counts = {"runs": len(runs), "states": states, **({"broken": broken} if verdicts else {})}
     drawings = distinct(of_study(main, partial(_curve, metric), explained, partial(_curve, "train/loss")))
@@ -179,15 +179,15 @@ def _refuse_mixed(runs: list) -> None:
 
 
 def kept_of(paths: list[Path], spec: Any) -> dict[str, Any]:
-    """What report.json keeps of trainings, also of those that are no study (see report.record).
+    """What report.json keeps of trainings, also of those that are no study (see report.study_record).
 
     Raises:
         UserError: they cannot be read, or none is finished.
     """
-    from research.report.record import record
+    from research.report.study_record import study_record
     from research.runs.table import read_runs
 
-    return record(grouped(read_runs(paths, spec.seed), paths, spec)[2])
+    return study_record(grouped(read_runs(paths, spec.seed), paths, spec)[2])
 
 
 def _curve(metric: str, run: Any) -> list[tuple[int, float]]:

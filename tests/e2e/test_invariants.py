@@ -150,10 +150,10 @@ def test_a_clamped_temperature_is_a_bug_and_the_run_is_kept(fit, monkeypatch):
 
 def test_what_is_known_before_the_first_step_stops_there(fit, monkeypatch):
     """The order of another seed."""
-    from research.data import training
+    from research.data import base
 
-    sampler = training.StatefulBatchSampler
-    monkeypatch.setattr(training, "StatefulBatchSampler", lambda size, batch, seed, **more: sampler(size, batch, 0, **more))
+    sampler = base.StatefulBatchSampler
+    monkeypatch.setattr(base, "StatefulBatchSampler", lambda size, batch, seed, **more: sampler(size, batch, 0, **more))
     result = fit(code=1)
     assert "seed_everything (of their order) was asked as 7, and 0 was used" in result.err
     assert not Path("run/curves.jsonl").exists()

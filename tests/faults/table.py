@@ -392,9 +392,9 @@ FAULTS = [
     ),
     Fault(
         "a pruned training called done",
-        "verbs/training.py",
-        'metrics["pruned"] = pruned[0].pruned',
-        "pass",
+        "training/run.py",
+        'results | ({"pruned": pruned[0]} if pruned else {})',
+        "results",
         f"{SWEEP}::test_hyperband_prunes_what_lags_behind_and_says_so",
     ),
     Fault(
@@ -420,7 +420,7 @@ FAULTS = [
     ),
     Fault(
         "deterministic kernels for every later point",
-        "verbs/training.py",
+        "training/trainer.py",
         "torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])",
         "pass",
         f"{SWEEP}::test_what_one_point_sets_for_its_process_is_not_there_for_the_next",

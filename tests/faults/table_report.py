@@ -302,14 +302,14 @@ FAULTS = [
     # what changed, and what is written
     Fault(
         "runs of other code taken for identical",
-        "report/record.py",
+        "report/study_record.py",
         "origins.index(run.made_of),",
         "0,",
         f"{DIFF}::test_settings_trained_again_are_tested_by_welch_after_holm",
     ),
     Fault(
         "identical up to rounding",
-        "report/record.py",
+        "report/study_record.py",
         "return a == b or",
         "return math.isclose(a, b) or",
         f"{DIFF}::test_a_value_of_an_identical_run_that_changed_in_the_last_bit_is_a_break",

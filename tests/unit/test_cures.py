@@ -65,7 +65,7 @@ def options() -> set[str]:
         parser = argparse.ArgumentParser(add_help=True)
         importlib.import_module(f"research.verbs.{verb}").add_arguments(parser)
         found |= {option for action in parser._actions for option in action.option_strings}
-    from research.verbs.configuration import TOP
+    from research.training.arguments import TOP
 
     return found | {f"--{name}" for name in TOP}
 

@@ -40,18 +40,18 @@ def paths(config: dict[str, Any], name: str = "", place: str = "") -> dict[str, 
         config: as config.yaml has it, which W&B was sent.
         name, place: of the part that is walked through.
     """
-    found: dict[str, str] = {}
+    places: dict[str, str] = {}
     for key, value in config.items():
         inner, there = (f"{name}.{key}" if name else key), (f"{place}.{key}" if place else key)
         if key == "class_path":
-            found[name] = there
+            places[name] = there
         elif key == "init_args":
-            found |= paths(value or {}, name, there)
+            places |= paths(value or {}, name, there)
         elif isinstance(value, dict):
-            found |= paths(value, inner, there)
+            places |= paths(value, inner, there)
         else:
-            found[inner] = there
-    return found
+            places[inner] = there
+    return places
 
 
 def config_of(run: RunRecord) -> dict[str, Any]:
@@ -81,14 +81,14 @@ def factor_keys(configs: Sequence[dict[str, Any]], factors: Sequence[str]) -> di
             options += [f"{alpha.rpartition('.')[0]}.r", alpha]
         else:
             options += [factor, *(WITHOUT_ADAPTER if factor == ADAPTER else ())]
-    found = {}
+    keys = {}
     for option in dict.fromkeys(options):
         if option in places:
             # null here and a class there: the class's name is what tells them apart
             path = max(places[option], key=len)
             if len({_key(value_at(config, path)) for config in configs}) > 1:
-                found[path] = option
-    return found
+                keys[path] = option
+    return keys
 
 
 def value_at(config: dict[str, Any], path: str) -> Any:

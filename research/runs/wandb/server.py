@@ -144,8 +144,8 @@ class Histories:
             self.is_lost = isinstance(error, Lost)
             say(f"warning: run {run.id}{' and those after it are' if self.is_lost else ' is'} without a curve: {error}")
             return []
-        found = {int(row[step]): float(row[metric]) for row in rows if is_number(row.get(step)) and is_number(row.get(metric))}
-        return sorted(found.items())
+        values = {int(row[step]): float(row[metric]) for row in rows if is_number(row.get(step)) and is_number(row.get(metric))}
+        return sorted(values.items())
 
 
 class Lost(UserError):
@@ -175,25 +175,25 @@ def _tried(source: str, action: Callable[[], Result]) -> Result:
         try:
             return action()
         except (Error, WandbApiFailedError) as error:
-            words = " ".join(str(error).split())[:300]
+            message = " ".join(str(error).split())[:300]
             status = _status(error)
             # without a cause it is the key's form, which the client looks at itself
             if status in (401, 403) or (isinstance(error, AuthenticationError) and error.__cause__ is None):
                 raise UserError(
-                    f"{source}: W&B refuses the key ({words}); expected one that may read the project. `wandb "
+                    f"{source}: W&B refuses the key ({message}); expected one that may read the project. `wandb "
                     f"login` with another, or {OFFLINE}."
                 ) from None
             if status is not None:
                 raise UserError(
-                    f"{source}: W&B does not give it ({words}); expected a project, sweep or group that your key "
+                    f"{source}: W&B does not give it ({message}); expected a project, sweep or group that your key "
                     f"may see. Check the names, or {OFFLINE}."
                 ) from None
-            if not left or GAVE_UP in words:
+            if not left or GAVE_UP in message:
                 raise Lost(
-                    f"{source}: W&B does not answer ({words}); expected its server within WANDB_HTTP_TIMEOUT seconds "
+                    f"{source}: W&B does not answer ({message}); expected its server within WANDB_HTTP_TIMEOUT seconds "
                     f"(19). Try again later, or {OFFLINE}."
                 ) from None
-            say(f"W&B: {words}; trying again ({left} left)")
+            say(f"W&B: {message}; trying again ({left} left)")
             time.sleep(WAIT)
     raise AssertionError("unreachable")
 

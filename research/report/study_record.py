@@ -37,14 +37,14 @@ class Setting(NamedTuple):
 
     def values(self, metric: str) -> dict[Any, float]:
         """Seed → value, of the runs that are done; of copies the first, as a study counts them."""
-        found: dict[Any, float] = {}
+        by_seed: dict[Any, float] = {}
         for run in self.runs:
             if run.state == "done" and math.isfinite(run.metrics.get(metric, math.nan)):
-                found.setdefault(run.seed, run.metrics[metric])
-        return found
+                by_seed.setdefault(run.seed, run.metrics[metric])
+        return by_seed
 
 
-class Record(NamedTuple):
+class StudyRecord(NamedTuple):
     """A study as a report keeps it.
 
     Attributes:
@@ -84,7 +84,7 @@ class Record(NamedTuple):
         return Study(metric, self.higher_is_better(metric), groups, self.telling, [], guessed=guessed)
 
 
-def record(study: Study, claims: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
+def study_record(study: Study, claims: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
     """The part of report.json.
 
     Args:
@@ -145,10 +145,10 @@ def _saved(run: RunRecord, origins: list[tuple[str, ...]]) -> dict[str, Any]:
     }
 
 
-def read_record(value: Any, where: str) -> Record:
+def read_study_record(value: Any, where: str) -> StudyRecord:
     """
     Args:
-        value: what `record` made, through JSON.
+        value: what `study_record` made, through JSON.
         where: the file, for messages.
 
     Raises:
@@ -176,7 +176,7 @@ def read_record(value: Any, where: str) -> Record:
             ]
             settings.append(Setting(group["label"], dict(group["factors"]), dict(group["options"]), runs))
         claims = {one["claim"]: (one["state"], one["words"]) for one in value["claims"]}
-        return Record(
+        return StudyRecord(
             str(value["metric"]),
             bool(value["higher"]),
             list(value["factors"]),

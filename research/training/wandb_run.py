@@ -3,12 +3,13 @@
 import os
 import uuid
 from pathlib import Path
-from typing import Any
 
 from research.errors import UserError
 from research.runs.files import write_json
+from research.runs.layout import WANDB
 from research.runs.reading import read_json
 from research.runs.tracking import Tracker
+from research.training.base import TrainingModule
 from research.training.stop import Stopped
 
 
@@ -18,24 +19,24 @@ def tracker_of(choice: str, out: Path, resolved: dict, point: str) -> Tracker:
     Raises:
         UserError: the file with the id is damaged.
     """
-    path = out / "wandb.json"
+    path = out / WANDB
     group = os.environ.get("TANDEM_SWEEP")  # of our own executors
     theirs = os.environ.get("WANDB_SWEEP_ID") or os.environ.get("TANDEM_TRIAL")  # of W&B's agent, or a trial it began
     if not path.exists():
         # W&B's agent has made a run already; a sweep's point is one run wherever it is started; else a new one
         agents = os.environ.get("WANDB_RUN_ID") if theirs else None
         write_json(path, {"id": agents or (point if group else uuid.uuid4().hex[:12])})
-    known = read_json(path)
-    if not isinstance(known, dict) or not isinstance(known.get("id"), str):
+    noted = read_json(path)
+    if not isinstance(noted, dict) or not isinstance(noted.get("id"), str):
         raise UserError(
             f"{path} is not one this tool wrote; expected an object with the id of the W&B run. Delete it, and "
             "a new W&B run begins."
         )
     resolved = resolved | {"sweep": {"name": group or theirs, "point": point}}
-    return Tracker(choice, out, "fit", resolved, id=known["id"], group=group)
+    return Tracker(choice, out, "fit", resolved, id=noted["id"], group=group)
 
 
-def summarise(tracker: Tracker, out: Path, metrics: dict, module: Any) -> None:
+def summarise(tracker: Tracker, out: Path, metrics: dict, module: TrainingModule) -> None:
     """What W&B's table and plots take from a finished run, and in wandb.json the names of it, for a W&B report.
 
     W&B's own summary holds the last validation; results are about the kept model, which may be an earlier one.
@@ -46,7 +47,7 @@ def summarise(tracker: Tracker, out: Path, metrics: dict, module: Any) -> None:
     values["trained_parameters"] = size  # by itself too: an axis of W&B's plots
     tracker.summary(values | {"tandem": {name: value for name, value in facts.items() if value is not None}})
     if tracker.run is not None:  # W&B has taken them
-        write_json(out / "wandb.json", read_json(out / "wandb.json") | {"summary": sorted(values)})
+        write_json(out / WANDB, read_json(out / WANDB) | {"summary": sorted(values)})
 
 
 def exit_code(error: BaseException | None) -> int:
