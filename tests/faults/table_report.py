@@ -349,5 +349,5 @@ FAULTS = [
         "if True:",
         f"{WRITES}::test_files_that_a_marker_lists_outside_its_folder_stay",
     ),
-    Fault("metrics of different kinds in one order", "verbs/studying.py", "    if len(by) > 1:\n", "    if False:\n", REFUSED),
+    Fault("metrics of different kinds in one order", "report/subject.py", "    if len(by) > 1:\n", "    if False:\n", REFUSED),
 ]
