@@ -113,18 +113,22 @@ class BaseDataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> list[str]:
+        """The name of the validation's collection, where there is one."""
         return ["val"] if "val" in self.collections else []
 
     def test_dataloader(self) -> list[str]:
+        """The name of the test's collection, which is read now."""
         if "test" not in self.collections:
             self.collections["test"] = test = self.load_test()
             self.shared |= self.count_shared({"test": test})
         return ["test"]
 
     def state_dict(self) -> dict:
+        """The place in the data, for a checkpoint."""
         return self.sampler.state_dict() if self.sampler else {}
 
     def load_state_dict(self, state_dict: dict) -> None:
+        """Begin the next training at the place of a checkpoint."""
         self.place = state_dict or None
 
 

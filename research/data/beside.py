@@ -53,7 +53,8 @@ def take_beside(row: dict, shaped: dict, used: set[str]) -> tuple[dict, set[str]
 
 
 def refuse_beside(row: dict, shaped: dict, used: set[str]) -> None:
-    """
+    """Refuse a row with columns that its form has no place for.
+
     Raises:
         Malformed: the row says more than its form can hold.
     """
@@ -77,6 +78,7 @@ def refuse_beside(row: dict, shaped: dict, used: set[str]) -> None:
 
 
 def says_nothing(value: Any) -> bool:
+    """Whether a value is empty, as itself or as JSON."""
     return value in ("", "[]", "{}", [], {})
 
 

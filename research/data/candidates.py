@@ -177,6 +177,7 @@ class CandidateData(RetrievalData):
         return facts
 
     def collate(self, model: nn.Module) -> CandidateCollate:
+        """See CandidateCollate."""
         return CandidateCollate(model, self.group_size, self.chunk_overhead)
 
     def _retriever(self) -> tuple[str, str]:
@@ -192,6 +193,11 @@ class CandidateData(RetrievalData):
         return " --retriever ".join(map(str, names)), last
 
     def load(self, name: str, split: str) -> Collection:
+        """The judgements of a split, with the run that is re-ordered.
+
+        Raises:
+            UserError: there is no run, or it is of other data.
+        """
         file, limit = self.files[name], self.val_queries if name == "val" else None
         if file is None or not Path(file).exists():
             out = Path("runs", split) if file is None else Path(file).parent

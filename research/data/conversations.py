@@ -195,7 +195,8 @@ def with_system(messages: list[Message], system: Any) -> list[Message]:
 
 
 def text_of(name: str, value: Any) -> str:
-    """
+    """A value that must be a text.
+
     Raises:
         Malformed: it is no text.
     """
@@ -205,7 +206,8 @@ def text_of(name: str, value: Any) -> str:
 
 
 def check_types(row: dict, *names: str) -> None:
-    """
+    """Refuse values that are no text, list or message.
+
     Raises:
         Malformed: neither a text nor a conversation.
     """
@@ -215,7 +217,8 @@ def check_types(row: dict, *names: str) -> None:
 
 
 def check_value(name: str, value: Any, expected: str, needed: bool, last: bool = False) -> None:
-    """
+    """Refuse a text or a conversation that holds nothing to learn.
+
     Args:
         needed: whether there must be some text.
         last: whether that is asked of the last message, which must be an answer.
@@ -232,6 +235,7 @@ def check_value(name: str, value: Any, expected: str, needed: bool, last: bool =
 
 
 def has_text(messages: list[Message]) -> bool:
+    """Whether any message says or calls something."""
     return any((message.get("content") or "").strip() or message.get("tool_calls") for message in messages)
 
 

@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from research.data.corpus import collect_corpus, collect_queries
+from research.data.beir import collect_corpus, collect_queries
 from research.data.qrels import HEADER, collect_qrels
 from research.data.rows import BadRows, importing
 from research.data.splits import split_names
-from research.data.table_files import own_keys
+from research.data.table_files import without_nulls
 from research.errors import UserError, suggest
 from research.types import Corpus, Qrels, Queries
 
@@ -77,7 +77,7 @@ def read_rows(name: str, split: str | None) -> Iterator[tuple[str, dict]]:
             if wanted not in splits:
                 raise UserError(f"hf:{name} has no split {wanted!r}; {suggest(wanted, list(splits))}. Name one of them.")
         rows = splits[split] if split in splits else tables.load(config, split)
-        yield from ((f"hf:{name} {split} row {number}", own_keys(row)) for number, row in enumerate(rows, 1))
+        yield from ((f"hf:{name} {split} row {number}", without_nulls(row)) for number, row in enumerate(rows, 1))
 
 
 def parse_name(name: str) -> tuple[str, str | None, str | None]:

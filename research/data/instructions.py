@@ -147,15 +147,18 @@ class InstructionData(LanguageData):
         return facts | {name: data.fingerprint for name, data in self.collections.items()}
 
     def read(self, source: Source, split: str | None, limit: int | None) -> Examples:
+        """See read_examples."""
         return read_examples(source, split, limit, self.skip_bad_rows, self.columns)
 
     def tokenise(self, name: str, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> Tokenised:
+        """See instruction_tokens.tokenise."""
         loss_on = self.loss_on
         if name == "other":  # whatever is learned of the training text
             loss_on = "completion" if "prompt" in examples.rows[0] else "all"
         return tokenise(examples, tokenizer, self.max_length, loss_on, self.packing and name == "train")
 
     def collate(self, model: nn.Module) -> InstructionCollate:
+        """Packed rows end to end where the model's attention kernel takes them so."""
         self.prepare(model.tokenizer)
         room = model.positions - model.virtual_tokens
         flat = "flash" in str(getattr(model.base.config, "_attn_implementation", None))

@@ -29,7 +29,8 @@ Source = str | list[str]
 
 
 def check_columns_used(columns: dict[str, str] | None, *sources: Source | None, option: str = "data.columns") -> None:
-    """
+    """Refuse names of columns where no source has any.
+
     Raises:
         UserError: columns are named, and none of the sources has any.
     """
@@ -77,6 +78,7 @@ def to_examples(source: Source, split: str | None, located: list[tuple[str, dict
 
 
 def name_of(source: Source) -> str:
+    """A source as one name, for messages and facts."""
     return source if isinstance(source, str) else ", ".join(source)
 
 
@@ -174,6 +176,7 @@ class LanguageData(BaseDataModule):
             say_cut(name, tokens.truncated, tokens.dropped, count, self.max_length, self.lost)
 
     def load_test(self) -> Examples:
+        """The examples of test, or of the test split."""
         if self.test is None and (self.test_split is None or (is_file(self.source) and "[" not in self.test_split)):
             raise UserError(
                 f"{name_of(self.source)} has no test split {self.test_split!r}; expected a file or a source to test "
@@ -182,4 +185,5 @@ class LanguageData(BaseDataModule):
         return self.read(self.test or self.source, self.test_split, None)
 
     def count_shared(self, collections: dict[str, Examples]) -> dict[str, int]:
+        """See count_trained."""
         return count_trained(self.examples, collections)

@@ -114,7 +114,8 @@ def is_absent(value: Any) -> bool:
 
 
 def check_columns(columns: dict[str, str] | None) -> None:
-    """
+    """Refuse roles and columns that are no names.
+
     Raises:
         UserError: a role that there is not.
     """

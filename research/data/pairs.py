@@ -182,7 +182,9 @@ class PairData(RetrievalData):
         return facts | {name: data.fingerprint for name, data in self.collections.items()} | self.shared
 
     def collate(self, model: nn.Module) -> PairCollate:
+        """See PairCollate."""
         return PairCollate(self.dataset.texts, model.query, model.doc, self.dataset.widest, self.chunk_overhead)
 
     def load(self, name: str, split: str) -> Collection:
+        """The collection of a split; in validation a sample of its documents, where val_documents says so."""
         return load_validation(self.val_source, split, self.val_documents if name == "val" else None, self.skip_bad_rows)

@@ -162,12 +162,15 @@ class PreferenceData(LanguageData):
         return facts | {name: data.fingerprint for name, data in self.collections.items()}
 
     def read(self, source: Source, split: str | None, limit: int | None) -> Examples:
+        """See read_preferences; validation and test have no noise."""
         return read_preferences(source, split, limit, self.skip_bad_rows, columns=self.columns)
 
     def tokenise(self, name: str, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> PreferenceRows:
+        """See tokenise_preferences."""
         return tokenise_preferences(examples, tokenizer, self.max_length)
 
     def say_lost(self, name: str, count: int, tokens: PreferenceRows) -> None:
+        """Say what was cut, dropped, or left out as equal."""
         super().say_lost(name, count, tokens)
         if tokens.equal:
             say(

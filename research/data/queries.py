@@ -232,6 +232,7 @@ class RetrievalData(BaseDataModule):
         """The collection "val" or "test"."""
 
     def load_test(self) -> Collection:
+        """The collection of test_split."""
         if self.test_split is None:
             raise UserError("test_split is null; expected a split to test on. Name one: --data.test_split test.")
         return self.load("test", self.test_split)

@@ -145,6 +145,7 @@ def identifier(row: dict, keys: tuple[str, ...], where: str, bad: BadRows) -> st
 
 
 def string(row: dict, key: str, where: str, bad: BadRows) -> str | None:
+    """A text of the row, "" where it is absent; None where it is refused."""
     value = row.get(key)
     if value is None:
         value = ""
@@ -169,6 +170,7 @@ def broken(text: str) -> bool:
 
 
 def integer(value: Any) -> int | None:
+    """A whole number, from a number or a text; None of anything else."""
     if isinstance(value, float) and value.is_integer():  # the hub keeps some grades as floats
         return int(value)
     if isinstance(value, str) and (whole := re.fullmatch(r"(-?\d+)\.0*", value.strip())):  # and so do some files: 2.0
@@ -185,6 +187,7 @@ def is_finite(value: object) -> bool:
 
 
 def short(text: str, limit: int = 60) -> str:
+    """A text for a message, quoted and cut."""
     return repr(text if len(text) <= limit else text[:limit] + "…")
 
 

@@ -24,6 +24,7 @@ EXPECTED = "a .jsonl, .json, .csv, .tsv (each also .gz) or .parquet file, a fold
 
 
 def read_file(path: Path, bad: BadRows, arrays: bool) -> Rows:
+    """Rows of one file, in the format that its ending says."""
     name = path.name.lower().removesuffix(".gz")
     ending = next((known for known in ENDINGS if name.endswith(known)), None)
     if not path.exists() or ending in LINES:
@@ -168,6 +169,7 @@ def _parquet(path: Path) -> Rows:
 
 
 def read_saved(folder: Path, split: str | None) -> Rows:
+    """Rows of a folder that save_to_disk wrote."""
     with importing(str(folder)):
         from datasets import load_from_disk
     return whole_or_slice(_arrow(str(folder), lambda: load_from_disk(str(folder))), split, folder)
@@ -179,7 +181,7 @@ def _arrow(name: str, load: Any) -> Rows:
     number = 0
     try:
         for number, row in enumerate(load(), 1):
-            yield f"{name} row {number}", own_keys(row)
+            yield f"{name} row {number}", without_nulls(row)
     except (OSError, ValueError, TypeError, KeyError, ImportError, pyarrow.ArrowException) as error:
         if isinstance(error, UserError):
             raise
@@ -190,12 +192,12 @@ def _arrow(name: str, load: Any) -> Rows:
         ) from None
 
 
-def own_keys(value: Any, depth: int = 0) -> Any:
+def without_nulls(value: Any, depth: int = 0) -> Any:
     """Without the nulls that Arrow writes for keys which only other rows have.
 
     A null of a message itself stays: it says the same as no key, and is part of fingerprints that were made before.
     """
     if isinstance(value, dict):
         message = depth == 1 and ("role" in value or "from" in value)
-        return {key: own_keys(inner, depth + 1) for key, inner in value.items() if inner is not None or message}
-    return [own_keys(inner, depth) for inner in value] if isinstance(value, list) and depth else value
+        return {key: without_nulls(inner, depth + 1) for key, inner in value.items() if inner is not None or message}
+    return [without_nulls(inner, depth) for inner in value] if isinstance(value, list) and depth else value

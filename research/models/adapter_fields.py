@@ -228,6 +228,7 @@ def _same(value: Any, default: Any) -> bool:
 
 
 def compiled(text: str, where: str) -> re.Pattern:
+    """A regular expression of a configuration."""
     try:
         return re.compile(text)
     except re.error as error:

@@ -12,7 +12,8 @@ from research.models.folder import unreadable
 
 
 def check_weights(folder: Path) -> None:
-    """
+    """Refuse an adapter whose weights are no safetensors.
+
     Raises:
         UserError: the adapter's weights are absent, or in a pickle only.
     """

@@ -28,7 +28,7 @@ STACK = ("modules.json", "config_sentence_transformers.json", "sentence_bert_con
 
 
 @contextlib.contextmanager
-def whole(folder: Path) -> Iterator[Path]:
+def with_base_files(folder: Path) -> Iterator[Path]:
     """The folder itself; of an adapter's one that has its base's weights, configuration and, if need be, tokenizer as well.
 
     Raises:
@@ -92,7 +92,8 @@ def check_saved(values: dict, folder: Path) -> None:
 
 
 def check_adapter(folder: Path) -> None:
-    """
+    """Refuse an adapter that an encoder or a reranker cannot read.
+
     Raises:
         UserError: weights that are a pickle or missing, or a method whose virtual tokens would be pooled with the text.
     """
@@ -131,7 +132,7 @@ def read_by_peft(model: nn.Module, info: dict, folder: Path) -> None:
     info["unexpected_keys"] = {*keys.unexpected_keys}
 
 
-def absorb(stack: nn.Module, folder: Path) -> None:
+def merge_adapters(stack: nn.Module, folder: Path) -> None:
     """Make the adapters in a stack part of its weights, in place.
 
     Raises:

@@ -82,7 +82,8 @@ def _check_facts(config: peft.PeftConfig, model: nn.Module) -> None:
 
 
 def check_patterns(config: peft.PeftConfig, model: nn.Module) -> None:
-    """
+    """Refuse patterns of ranks that find no adapted module.
+
     Args:
         config: as the user gave it: PEFT adds ranks of its own for experts.
         model: with the adapter.

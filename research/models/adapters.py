@@ -44,6 +44,7 @@ class Parts(NamedTuple):
 
     @property
     def trained(self) -> int:
+        """All trained parameters."""
         return self.adapter + self.saved_modules + self.base
 
 
@@ -199,10 +200,12 @@ def linear_names(model: nn.Module) -> list[str]:
 
 
 def layer_count(model: nn.Module) -> int:
+    """How many blocks a transformer has."""
     return len(blocks_of(model))
 
 
 def context_of(model: nn.Module) -> int | None:
+    """Tokens that a model's positions hold; None where its configuration says no number."""
     return getattr(model.config, "max_position_embeddings", None)
 
 

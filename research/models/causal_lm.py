@@ -68,6 +68,7 @@ class CausalLM(nn.Module):
 
     @property
     def vocabulary(self) -> int:
+        """Rows of the embedding table."""
         return len(self.table)
 
     @property
@@ -78,6 +79,7 @@ class CausalLM(nn.Module):
 
     @property
     def adapted(self) -> bool:
+        """Whether an adapter lies on the model."""
         return hasattr(self.transformer, "peft_config")
 
     @property

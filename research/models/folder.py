@@ -37,6 +37,7 @@ def without_weights() -> Iterator[None]:
 
 
 def is_without_weights() -> bool:
+    """Whether models that are loaded here have no numbers."""
     return _META.get()
 
 
@@ -99,7 +100,8 @@ def load_transformer(folder: Path, auto_class, precision: str) -> tuple[PreTrain
 
 
 def check_weights(folder: Path, model: PreTrainedModel, info: dict, new_head: bool = False) -> None:
-    """
+    """Refuse a model some of whose weights would be random.
+
     Args:
         folder: for the message.
         model: as it was loaded.
@@ -143,6 +145,7 @@ def quiet() -> Iterator[None]:
 
 
 def unreadable(folder: Path, error: Exception) -> UserError:
+    """What a library's error about a model folder means, with a cure."""
     if "trust_remote_code" in str(error):
         return UserError(
             f"model folder {folder} needs code of its own, which is never run here; expected an architecture that "
@@ -174,7 +177,7 @@ def position_count(transformer: nn.Module) -> int:
     return positions
 
 
-def own_length(positions: int, tokenizer: PreTrainedTokenizerBase) -> int:
+def default_length(positions: int, tokenizer: PreTrainedTokenizerBase) -> int:
     """The model's own limit in tokens: the tokenizer's, within what the position table holds."""
     limit = min(tokenizer.model_max_length, positions)
     return DEFAULT_LENGTH if limit >= NO_LIMIT else limit

@@ -108,7 +108,8 @@ def listening(warned: list[str]) -> Iterator[None]:
 
 
 def check_text(module: Transformer, folder: Path) -> None:
-    """
+    """Refuse a model that does not read texts.
+
     Raises:
         UserError: no text goes in, or the tokenizer is another model's, or has no words.
     """

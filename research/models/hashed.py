@@ -40,7 +40,7 @@ TASKS = {"feature-extraction": "last_hidden_state", "sequence-classification": "
 
 
 def hash_model(folder: Path) -> str:
-    """sha256 over weights, config and tokenizer files, and whatever else of the folder changes what it computes (`further`).
+    """sha256 over weights, config and tokenizer files, and whatever else of the folder changes what it computes.
 
     The folder's name has no part in it; nor has an adapter's base: see `hash_with_base`.
     """
@@ -51,14 +51,14 @@ def hash_folder_files(folder: Path) -> dict[str, Any]:
     """{file: its hash, or what it says} of all that counts."""
     weight_files(folder)
     files = [p for p in everything_in(folder) if p.suffix == ".safetensors" or p.name in HASHED or _is_only_vocabulary(p)]
-    return {str(path.relative_to(folder)): hash_file(path) for path in files} | further(folder)
+    return {str(path.relative_to(folder)): hash_file(path) for path in files} | further_settings(folder)
 
 
 def _is_only_vocabulary(path: Path) -> bool:
     return path.name in LATER_VOCABULARIES and not any((path.parent / name).exists() for name in FIRST_VOCABULARIES)
 
 
-def further(folder: Path) -> dict[str, Any]:
+def further_settings(folder: Path) -> dict[str, Any]:
     """{file: what it says that no setting holds}; {} for folders as transformers or our own `fit` write them."""
     facts: dict[str, Any] = {}
     for role in ("", "query", "doc"):  # towers of their own lie in folders of their own

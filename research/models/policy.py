@@ -100,7 +100,8 @@ def _checked(folder: Path, precision: str) -> CausalLM:
 
 
 def check_base(folder: Path, base_hash: str) -> None:
-    """
+    """Refuse a base that is not the one that an adapter was trained on.
+
     Raises:
         UserError: the adapter in the folder was trained on another base.
     """

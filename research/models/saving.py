@@ -12,7 +12,7 @@ from research.models.adapters import merged
 from research.models.cross_encoder import CrossEncoder, Reranker
 from research.models.dual_encoder import DualEncoder, Encoder, TextEncoder
 from research.models.library import transformers_of
-from research.models.settings import ROLES
+from research.models.stack import ROLES
 from research.models.stack_encoder import input_module
 
 LENGTHS = {"query": "query_length", "doc": "document_length"}  # what the library's Transformer calls them

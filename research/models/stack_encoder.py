@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from research.errors import UserError
 from research.models.folder import NO_LIMIT, position_count
-from research.models.settings import ROLES, EncoderSettings, calls
+from research.models.settings import EncoderSettings
+from research.models.stack import ROLES, calls
 
 CHARACTERS = 3  # bytes of a token, about: batches are laid by an estimate, the library tokenises each batch itself
 
@@ -97,9 +98,11 @@ class StackEncoder(nn.Module):
         return [Text(text, role, min(size, limit)) for text, size in zip(texts, sizes, strict=True)]
 
     def prompt_tokens(self, role: str) -> int:
-        return 0  # the library counts for itself
+        """None: the library counts them for itself."""
+        return 0
 
     def padded_length(self, length: int) -> int:
+        """Tokens that a text of `length` takes in a batch; no limit where each is encoded alone."""
         return NO_LIMIT if self.singly else length
 
     def features(self, rows: list[Text]) -> dict:
@@ -124,20 +127,21 @@ def input_module(stack: SentenceTransformer, task: str) -> nn.Module:
     return first
 
 
-def checked_length(asked: int | None, role: str, positions: int, own: int | None) -> int | None:
-    """
+def checked_length(wanted: int | None, role: str, positions: int, default: int | None) -> int | None:
+    """A role's length in tokens: what the user wants, or the model's default.
+
     Raises:
         UserError: a length that the position table does not have.
     """
-    if asked is not None and not 4 <= asked <= positions:
+    if wanted is not None and not 4 <= wanted <= positions:
         raise UserError(
-            f"max length {asked} ({role}) does not fit the model; expected 4 to {positions} tokens. Pass "
+            f"max length {wanted} ({role}) does not fit the model; expected 4 to {positions} tokens. Pass "
             "--max-length within that."
         )
-    return asked or own
+    return wanted or default
 
 
-def checked_lengths(settings: EncoderSettings, positions: int, own: int) -> EncoderSettings:
+def checked_lengths(settings: EncoderSettings, positions: int, default: int) -> EncoderSettings:
     """Settings with the model's own limits filled in."""
-    lengths = {f"{role}_max_length": checked_length(settings.max_length(role), role, positions, own) for role in ROLES}
+    lengths = {f"{role}_max_length": checked_length(settings.max_length(role), role, positions, default) for role in ROLES}
     return settings.override(**lengths)

@@ -16,12 +16,12 @@ from research.report.origin import origin
 from research.report.page import html
 from research.report.page.explorer import Explorer, explorer
 from research.report.provenance import facts
-from research.report.runs import Runs, collect
 from research.report.sheets import Sheet, distinct
 from research.report.spec import Spec
 from research.report.study_report import StudyReport, study_report
 from research.report.subject import record_of
 from research.report.summary import summary
+from research.report.systems import Systems, read_systems
 from research.report.target import files_of, open_target
 from research.report.training import Training, read_training
 from research.report.wandb import Content, Drawn, Publication, send
@@ -55,7 +55,7 @@ class Shown(NamedTuple):
     names: dict[Path, str]
     study: StudyReport | None
     trainings: list[Training]
-    systems: Runs | None
+    systems: Systems | None
 
 
 class Parts(NamedTuple):
@@ -144,7 +144,7 @@ def _read(paths: list[Path], spec: Spec, claims: Path | None) -> Shown:
     names = name_folders([*fits, *tested]) if fits or tested else {}
     drawn = study.trainings if study else [(path, names[path]) for path in fits]
     trainings = [read_training(path, name) for path, name in drawn]
-    return Shown(fits, tested, names, study, trainings, collect(tested, names) if tested else None)
+    return Shown(fits, tested, names, study, trainings, read_systems(tested, names) if tested else None)
 
 
 def _parts(shown: Shown, spec: Spec) -> Parts:

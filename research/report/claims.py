@@ -57,7 +57,8 @@ class Verdict(NamedTuple):
 
 
 def read_claims(path: Path) -> list[Claim]:
-    """
+    """Read a file of claims.
+
     Raises:
         UserError: no claims, or one that cannot be read.
     """
@@ -82,7 +83,8 @@ def read_claims(path: Path) -> list[Claim]:
 
 
 def parse(text: str, metric: str | None, where: str) -> Claim:
-    """
+    """Read one claim.
+
     Raises:
         UserError: no claim.
     """
@@ -105,7 +107,8 @@ def parse(text: str, metric: str | None, where: str) -> Claim:
 
 
 def check(claims: list[Claim], studies: dict[str, Study], where: str = "claims", paired: bool = False) -> list[Verdict]:
-    """
+    """Test claims on the studies of their metrics, and adjust their p over all of them.
+
     Args:
         claims: as read_claims gives them.
         studies: metric → the same runs, grouped for it.

@@ -25,6 +25,7 @@ class Design(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """How many levels each factor has."""
         return tuple(map(len, self.levels))
 
     @property

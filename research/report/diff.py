@@ -44,6 +44,7 @@ class Moved(NamedTuple):
 
     @property
     def difference(self) -> float | None:
+        """After minus before; None where a side has no value."""
         return None if self.old is None or self.new is None else self.new - self.old
 
 
@@ -101,7 +102,8 @@ class Diff(NamedTuple):
 
 
 def compare(old: StudyRecord, new: StudyRecord, metric: str | None = None) -> Diff:
-    """
+    """Compare two reports' studies.
+
     Args:
         old, new: as reports keep them.
         metric: to compare means of; None: the later report's, or one that both have.

@@ -36,7 +36,8 @@ class Systems(NamedTuple):
 
 
 def compare_systems(old: dict[str, Any], new: dict[str, Any], where: tuple[str, str]) -> Systems:
-    """
+    """Compare the systems of two reports.
+
     Args:
         old, new: report.json's `rows` with data and split, as `research report` writes them.
         where: names of the two, for messages.

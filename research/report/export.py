@@ -107,6 +107,7 @@ def _values(cell: Cell, pair: bool, spread: bool) -> list[Any]:
 
 
 def as_markdown(sheet: Sheet) -> str:
+    """The table in Markdown, with its notes below."""
     align = [":--"] * sheet.texts + ["--:"] * (len(sheet.columns) - sheet.texts)
     rows = [[_marked(cell) for cell in row] for row in sheet.rows]
     lines = ["| " + " | ".join(row) + " |" for row in [[escape(name) for name in sheet.columns], align, *rows]]

@@ -104,6 +104,7 @@ def telling(firsts: list[RunRecord], factors: Sequence[str]) -> list[str]:
 
 
 def labels(split: list[list[RunRecord]], chosen: list[str], factors: Sequence[str]) -> list[str]:
+    """What each setting is called: its values of the chosen options, unlike every other's."""
     short = short_names(factors)
     texts = []
     for runs in split:

@@ -66,6 +66,7 @@ def decimals(groups: Sequence[Group]) -> int:
 
 
 def number(value: float, digits: int, plus: bool = False) -> str:
+    """The number with so many digits after the point, and a true minus sign."""
     return f"{value:{'+' if plus else ''}.{digits}f}".replace("-", "−")
 
 
@@ -94,6 +95,7 @@ def difference_cells(pair: Pair | None, digits: int, is_baseline: bool) -> list[
 
 
 def count_cell(value: float | None) -> Cell:
+    """A cell of a count, such as parameters."""
     return Cell(NOTHING) if value is None else Cell(f"{value:,.0f}", round(value))
 
 

@@ -67,6 +67,7 @@ class StudyRecord(NamedTuple):
 
     @property
     def runs(self) -> list[RunRecord]:
+        """All runs, finished or not."""
         return [run for setting in self.settings for run in setting.runs]
 
     @property
@@ -75,6 +76,7 @@ class StudyRecord(NamedTuple):
         return list(dict.fromkeys([self.metric, *(name for run in self.runs for name in run.metrics)]))
 
     def higher_is_better(self, metric: str) -> bool:
+        """Whether more of a metric is better: as the report said of its own, else by name."""
         return self.higher if metric == self.metric else not is_lower(metric)
 
     def study(self, metric: str) -> Study:
@@ -146,7 +148,8 @@ def _saved(run: RunRecord, origins: list[tuple[str, ...]]) -> dict[str, Any]:
 
 
 def read_study_record(value: Any, where: str) -> StudyRecord:
-    """
+    """Read what a report has kept of its study.
+
     Args:
         value: what `study_record` made, through JSON.
         where: the file, for messages.

@@ -52,6 +52,7 @@ class Training(NamedTuple):
 
     @property
     def untrained(self) -> float | None:
+        """The metric before the first step; None where it was not measured."""
         return self.values[0][1] if self.values and self.values[0][0] == 0 else None
 
     def setting(self, section: str, name: str) -> Any:

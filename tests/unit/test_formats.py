@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from research.data.corpus import read_corpus, read_queries
+from research.data.beir import read_corpus, read_queries
 from research.data.qrels import check_qrels, read_qrels
 from research.data.rankings import check_run, read_run, write_run
 from research.data.rows import BadRows, read_jsonl

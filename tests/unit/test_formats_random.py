@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from research.data.corpus import read_corpus
+from research.data.beir import read_corpus
 from research.data.qrels import read_qrels
 from research.data.rankings import read_run
 from research.data.rows import BadRows

@@ -65,6 +65,7 @@ def listed(row: dict, column: str) -> list[str]:
 
 
 def checked(text: str, column: str) -> str:
+    """The text, unless UTF-8 cannot hold it."""
     if broken(text):
         raise BadRow(
             "broken text", f"{column} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text", "Mend the row"

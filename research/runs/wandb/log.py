@@ -97,7 +97,8 @@ def is_logged(path: Path) -> bool:
 
 
 def read_log(path: Path) -> Log:
-    """
+    """Read one log, up to its first damage.
+
     Raises:
         UserError: the file cannot be read, is empty, is no log of W&B's, or one of another version.
     """

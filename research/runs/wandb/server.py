@@ -32,7 +32,8 @@ STATES = {
 
 
 def read_api(source: str) -> list[WandbRun]:
-    """
+    """Ask W&B's server for the runs of a project, or of a sweep or group of it.
+
     Args:
         source: wandb:ENTITY/PROJECT[/SWEEP_OR_GROUP].
 
@@ -135,6 +136,7 @@ class Histories:
         self.source, self.is_lost = source, False
 
     def of(self, run: Any, metric: str) -> list[tuple[int, float]]:
+        """(step, value) of one metric of a run; [] where the server does not give it."""
         if self.is_lost:
             return []
         step = next((name for name in STEPS if name in run.summary_metrics), "_step")

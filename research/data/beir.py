@@ -1,4 +1,4 @@
-"""Documents and queries as JSON lines, as a BEIR folder has them: corpus.jsonl, queries.jsonl.
+"""A BEIR folder: corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv.
 
 Readers are strict: a row that is not what the format promises is refused with file, line, value and cure. With
 `BadRows(skip=True)` such rows are skipped instead, counted by reason, and the count goes into the run's notes.
@@ -7,8 +7,10 @@ Readers are strict: a row that is not what the format promises is refused with f
 from collections.abc import Iterable
 from pathlib import Path
 
+from research.data.qrels import read_qrels
 from research.data.rows import BadRows, identifier, read_jsonl, string
-from research.types import Corpus, Document, Queries
+from research.errors import UserError
+from research.types import Corpus, Document, Qrels, Queries
 
 QUERY_IDS, DOC_IDS = ("_id", "id", "query_id", "qid"), ("_id", "id", "docid", "doc_id")
 
@@ -86,3 +88,29 @@ def collect_queries(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Queries:
         else:
             queries[query_id] = text
     return queries
+
+
+def beir_splits(folder: Path) -> list[str]:
+    """Splits that a BEIR folder has judgements of."""
+    files = [path for ending in ("*.tsv", "*.tsv.gz") for path in (folder / "qrels").glob(ending)]
+    names = (path.name for path in files if path.name[0] not in "._")  # such as macOS puts into archives
+    return sorted({name.removesuffix(".gz").removesuffix(".tsv") for name in names})
+
+
+def read_beir(folder: Path, bad: BadRows) -> tuple[Corpus, Queries, dict[str, Qrels]]:
+    """Corpus, queries, and the judgements of every split of a BEIR folder.
+
+    Raises:
+        UserError: a file is missing, or (unless skipped) a row is malformed.
+    """
+    qrels = {split: read_qrels(_packed_or_not(folder / "qrels" / f"{split}.tsv"), bad) for split in beir_splits(folder)}
+    if not qrels:
+        raise UserError(f"{folder / 'qrels'} has no .tsv file; expected one qrels file a split. Add qrels/test.tsv, say.")
+    corpus, queries = (_packed_or_not(folder / f"{name}.jsonl") for name in ("corpus", "queries"))
+    return read_corpus(corpus, bad), read_queries(queries, bad), qrels
+
+
+def _packed_or_not(path: Path) -> Path:
+    """The file, or the one with .gz behind its name where only that is there."""
+    packed = path.with_name(f"{path.name}.gz")
+    return packed if packed.exists() and not path.exists() else path
