@@ -153,28 +153,23 @@ def _parts(shown: Shown, spec: Spec) -> Parts:
     lines = tables.measure(systems) if systems else []
     of_systems = []
     if systems:
-        cost = tables.cost_table(systems.rows)
-        of_systems = [tables.systems_table(lines, systems.metric), tables.metrics_table(systems.rows)]
-        of_systems += [cost] if cost else []
-    latency = of_latency(lines, systems.metric) if systems else []
+        first, metrics = tables.systems_table(lines, systems.metric), tables.metrics_table(systems.rows)
+        of_systems = [table for table in (first, metrics, tables.cost_table(systems.rows)) if table is not None]
     if systems and not study and not can_draw():
         say(f"warning: {MISSING}")
-    if systems:
-        finding = explain.finding(lines, systems.metric)
-    else:
-        finding = study.finding if study else explain.untested(shown.trainings)
+    of_trainings = study.finding if study else explain.untested(shown.trainings)
     made_from = origin(study.runs) if study else []
     remarks = [*(study.warnings if study else []), *notes(systems.folders if systems else [], shown.trainings)]
     return Parts(
         title=printable(spec.title or (html.heading(systems) if systems or not study else study.title)),
-        finding=finding,
+        finding=explain.finding(lines, systems.metric) if systems else of_trainings,
         remarks=[*remarks, *(["; ".join(f"{label}: {value}" for label, value in made_from)] if made_from else [])],
         made_from=made_from,
         lines=lines,
         tables=of_systems,
         sheets=study.sheets if study else [],
         drawn=[(figure, svg(figure)) for figure in study.figures] if study else [],
-        latency=[(figure, svg(figure)) for figure in latency],
+        latency=[(figure, svg(figure)) for figure in of_latency(lines, systems.metric)] if systems else [],
     )
 
 
