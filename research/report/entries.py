@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.report.page.examples import SNIPPET
-from research.report.runs import Row, Runs
+from research.report.systems import Row, Systems
 from research.runs.curves import Curve, curves_of
 from research.runs.folder import RunFolder
 from research.runs.record import FINISHED, RunRecord
@@ -114,7 +114,7 @@ def _text(prompt: Any) -> str:
     return "\n\n".join(f"{turn.get('role', '')}: {turn.get('content', '')}" for turn in prompt)
 
 
-def of_row(row: Row, runs: Runs) -> Entry:
+def of_row(row: Row, runs: Systems) -> Entry:
     """A system: a stage of a retrieval."""
     folder = next(folder for folder in runs.folders if folder.name == row.run)
     kept = folder.examples or {"queries": {}, "docs": {}, "relevant": {}}

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from research.report import tables, training_words
-from research.report.runs import Runs, code_of, collect, settings
+from research.report.systems import Systems, code_of, read_systems, settings
 from research.report.tables import Line
 from research.report.training import Training
 
 
-def summary(runs: Runs | None, lines: Sequence[Line], trainings: Sequence[Training]) -> dict[str, Any]:
+def summary(runs: Systems | None, lines: Sequence[Line], trainings: Sequence[Training]) -> dict[str, Any]:
     """Collect the page's numbers for programs, as report.json has them."""
     folders = {folder.name: folder for folder in runs.folders} if runs else {}
     rows = [
@@ -44,5 +44,5 @@ def rows_of(paths: list[Path]) -> dict[str, Any]:
     Raises:
         UserError: they cannot be read or compared.
     """
-    runs = collect(paths)
+    runs = read_systems(paths)
     return summary(runs, tables.measure(runs), [])

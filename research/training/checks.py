@@ -4,6 +4,7 @@ import re
 from typing import Any, get_args, get_type_hints
 
 import jsonargparse
+import lightning as L
 
 from research.errors import UserError
 from research.runs.defaults import imported
@@ -67,6 +68,23 @@ def check_classes(config: jsonargparse.Namespace) -> None:
             f"data.class_path={config.data.class_path} does not give what {config.model.class_path} reads; "
             f"expected a DataModule of {reads.__name__}. configs/ has one."
         )
+
+
+def split_of(data: L.LightningDataModule, options: jsonargparse.Namespace, verb: str) -> str:
+    """The split that a verb measures on: val or test.
+
+    Raises:
+        UserError: the configuration names no such data.
+    """
+    split = "val" if verb == "validate" else "test"
+    name = options.get(f"{split}_split")
+    if "val" in data.collections if verb == "validate" else name is not None or getattr(data, "test", None):
+        return split
+    value = "is null" if name is None else f"is {name!r}, and a file has no splits"
+    raise UserError(
+        f"data.{split}_split {value}; expected a split to {verb} on. Name one: --data.{split}_split NAME, or other data by "
+        f"--data.{split} FILE.jsonl."
+    )
 
 
 def check_nulls(section: str, config: jsonargparse.Namespace) -> None:

@@ -9,6 +9,7 @@ import lightning as L
 
 from research.progress import say
 from research.runs.layout import CONFIG
+from research.runs.tracking import Tracker
 from research.training.base import TrainingModule
 from research.training.invariants import Difference
 
@@ -45,13 +46,18 @@ def _say_trained(facts: dict) -> None:
     )
 
 
-def say_broken(out: Path, differences: list[Difference]) -> None:
-    """Say where a training was another one than was asked for. Its folder stays, and is not called finished."""
+def say_broken(out: Path, differences: list[Difference], tracker: Tracker) -> int:
+    """Say where a training was another one than was asked for, W&B too; the exit code.
+
+    Its folder stays, and is not called finished.
+    """
     for difference in differences:
         say(
             f"error: {difference}; expected the same. This is a bug of this tool, or of a callback that trainer.callbacks "
             f"names: report it with {out / CONFIG}, and do not use the numbers of this run"
         )
+    tracker.finish(1)
+    return 1
 
 
 def print_result(out: Path | None, result: dict, as_json: bool) -> int:

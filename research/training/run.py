@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ import jsonargparse
 import lightning as L
 import torch
 
-from research.errors import UserError
+from research.errors import DIVERGED, UserError
 from research.models.adapter_fields import check_loftq, peft_warnings
 from research.progress import say
 from research.runs.defaults import imported
@@ -27,7 +26,7 @@ from research.runs.writers import write_metrics
 from research.training import configuration
 from research.training.arguments import HELP
 from research.training.base import TrainingModule
-from research.training.checks import check_classes
+from research.training.checks import check_classes, split_of
 from research.training.console import print_result, say_broken, say_what
 from research.training.curves import BestModel, Curves
 from research.training.invariants import Broken, Invariants
@@ -36,13 +35,12 @@ from research.training.monitor import check_monitor, directions_of
 from research.training.pruning import Pruning
 from research.training.resume import Resume, last_checkpoint
 from research.training.room import bytes_needed
-from research.training.run_folder import check_origin, is_finished, metrics_of, place_of, write_origin
+from research.training.run_folder import check_origin, is_finished, metrics_of, place_of, point_of, write_origin
 from research.training.stop import Stopped, end_of, is_first_process
 from research.training.supported import check_monitors
 from research.training.trainer import make_trainer, restored_process
 from research.training.wandb_run import exit_code, summarise, tracker_of
 
-DIVERGED = 3  # exit code
 Watchers = Callable[[Path], list[L.Callback]]
 """Run folder → callbacks that somebody else has a training watched by: its sweep, or who measures its speed."""
 
@@ -122,7 +120,7 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
         return print_result(out, metrics_of(out), args.json)
     if module is None:
         module, data = build(config)
-    point = _point(ids_of(resolved, module.base_hash, data.describe()))
+    point = point_of(ids_of(resolved, module.base_hash, data.describe()))
     directions = directions_of(config, module)
     lower = directions[config.monitor] == "lower"
     curves, best = Curves(out), BestModel(out, config.monitor, lower)
@@ -156,10 +154,7 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
             with lightning_errors():
                 trainer.fit(module, datamodule=data, ckpt_path=checkpoint and str(checkpoint), weights_only=True)
         except Broken as error:
-            if trainer.is_global_zero:
-                say_broken(out, error.differences)
-                tracker.finish(1)
-            return int(trainer.is_global_zero)
+            return say_broken(out, error.differences, tracker) if trainer.is_global_zero else 0
         except FloatingPointError as error:
             if not trainer.is_global_zero:
                 return 0
@@ -178,26 +173,7 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
             metrics |= {"finished": False, "differences": [str(difference) for difference in differences]}
         write_metrics(out, metrics)
         summarise(tracker, out, metrics, module)
-        if differences:
-            say_broken(out, differences)
-            tracker.finish(1)
-            return 1
-        return print_result(out, metrics, args.json)
-
-
-def _point(ids: tuple[str, ...]) -> str:
-    """The point's id in its sweep, and of a training alone.
-
-    Raises:
-        UserError: the sweep has planned another one.
-    """
-    point = os.environ.get("TANDEM_POINT", ids[0])
-    if point not in ids:
-        raise UserError(
-            f"this is point {ids[0]}, and the sweep's plan has {point} for it: data, model or configuration have "
-            "changed since; expected what was planned. Plan the sweep again."
-        )
-    return point
+        return say_broken(out, differences, tracker) if differences else print_result(out, metrics, args.json)
 
 
 def _results(module: TrainingModule, trainer: L.Trainer, seconds: float) -> dict:
@@ -232,7 +208,7 @@ def _measure(args: argparse.Namespace, verb: str) -> int:
     else:
         say(f"model: {config.model.init_args.model}, since {out / MODEL} does not exist yet")
     module, data = build(config)
-    split = _checked_split(data, config.data.init_args, verb)
+    split = split_of(data, config.data.init_args, verb)
     if trained and restores:  # adapters go onto the model that the configuration names
         module.restore(out / MODEL)
     trainer = make_trainer(config, [], [])
@@ -255,20 +231,3 @@ def _measure(args: argparse.Namespace, verb: str) -> int:
     if is_run:
         write_json(out / f"{verb}.json", result)
     return print_result(out if is_run else None, strict(result), args.json)
-
-
-def _checked_split(data: L.LightningDataModule, options: jsonargparse.Namespace, verb: str) -> str:
-    """val or test.
-
-    Raises:
-        UserError: the configuration names no such data.
-    """
-    split = "val" if verb == "validate" else "test"
-    name = options.get(f"{split}_split")
-    if "val" in data.collections if verb == "validate" else name is not None or getattr(data, "test", None):
-        return split
-    value = "is null" if name is None else f"is {name!r}, and a file has no splits"
-    raise UserError(
-        f"data.{split}_split {value}; expected a split to {verb} on. Name one: --data.{split}_split NAME, or other data by "
-        f"--data.{split} FILE.jsonl."
-    )

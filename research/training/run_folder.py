@@ -73,6 +73,21 @@ def place_of(out: str, ids: tuple[str, ...]) -> str:
     return next((place for place in places if (Path(place) / MARKER).exists()), places[0])
 
 
+def point_of(ids: tuple[str, ...]) -> str:
+    """The id of a training: the one that its sweep has planned, where a sweep runs it.
+
+    Raises:
+        UserError: the sweep has planned another one.
+    """
+    point = os.environ.get("TANDEM_POINT", ids[0])
+    if point not in ids:
+        raise UserError(
+            f"this is point {ids[0]}, and the sweep's plan has {point} for it: data, model or configuration have "
+            "changed since; expected what was planned. Plan the sweep again."
+        )
+    return point
+
+
 def write_origin(
     out: Path,
     command: list[str],

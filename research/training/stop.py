@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from research.errors import INTERRUPTED, PREEMPTED
 from research.progress import say
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-PREEMPTED = 85
 AGAIN = 0.05  # seconds
 
 
@@ -24,7 +24,7 @@ class Stopped(BaseException):  # as KeyboardInterrupt: no `except Exception` on 
 
     @property
     def exit_code(self) -> int:
-        return 130 if self.signal == signal.SIGINT else PREEMPTED
+        return INTERRUPTED if self.signal == signal.SIGINT else PREEMPTED
 
 
 def end_of(stopped: Stopped, checkpoint: Path | None = None) -> int:

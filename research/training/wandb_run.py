@@ -14,7 +14,7 @@ from research.training.stop import Stopped
 
 
 def tracker_of(choice: str, out: Path, resolved: dict, point: str) -> Tracker:
-    """W&B's run of a training; its id lies in the folder, for those who go on with it.
+    """W&B's run of a training; its id lies in the folder, by which a resumed training finds it.
 
     Raises:
         UserError: the file with the id is damaged.

@@ -9,7 +9,7 @@ import pytest
 from research.report.figures import comparison, cost, of_study, parallel, render, theme
 from research.report.figures.names import LONGEST, brief
 from research.report.importance import importance
-from research.report.runs import Row
+from research.report.systems import Row
 from research.report.tables import Line
 from tests.unit.test_study import grid, made, run
 

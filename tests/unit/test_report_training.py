@@ -13,7 +13,7 @@ from research.errors import UserError
 from research.report import numbers, training_words
 from research.report.figures import curves
 from research.report.page import html
-from research.report.runs import collect
+from research.report.systems import read_systems
 from research.report.training import read_training
 from research.runs.folder import RunFolder
 from tests.unit.test_report import A, B, Tags, run_folder, stage
@@ -162,7 +162,7 @@ def test_a_loss_that_is_not_finite_is_counted_not_drawn(tmp_path):
 def test_a_retriever_is_found_by_the_end_of_its_path(tmp_path):
     training = read(fit_folder(tmp_path / "runs" / "de"))
     named = [str(tmp_path / "runs/de"), "runs/de/model", "de", "../runs/de", "runs/other", "pkg:x/de", "bm25", ".", None]
-    rows = collect(
+    rows = read_systems(
         [run_folder(tmp_path / f"r{i}", {"dense": stage(A, f"row {i}", model=name)}) for i, name in enumerate(named)]
     ).rows
     assert training_words.used_in(training, rows) == [0, 1, 2, 3]
@@ -370,5 +370,5 @@ def test_only_fit_folders_are_trainings(tmp_path):
 )
 def test_a_rerankers_depth_and_share_are_told(tmp_path, facts, mix, said):
     stages = {"bm25": stage(A, "BM25"), "reranked": stage(B, "BM25 → ce", **facts)}
-    rows = collect([run_folder(tmp_path / "r", stages, mix=mix)]).rows
+    rows = read_systems([run_folder(tmp_path / "r", stages, mix=mix)]).rows
     assert [html._settings(row.facts) for row in rows] == ["", said]

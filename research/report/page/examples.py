@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from research.report.explain import rank_phrase
-from research.report.runs import Row, Runs
+from research.report.systems import Row, Systems
 
 SHOWN = 5
 DIFFER = 3  # of which: queries on which the systems differ
@@ -39,7 +39,7 @@ class Example(NamedTuple):
     more: int
 
 
-def examples(runs: Runs) -> tuple[list[Example], str]:
+def examples(runs: Systems) -> tuple[list[Example], str]:
     """The chosen queries and the sentence that states the rule; no examples if the runs kept no texts in common."""
     kept = [folder.examples for folder in runs.folders if folder.examples]
     rows = [(i, row) for i, row in enumerate(runs.rows) if row.top]

@@ -13,8 +13,8 @@ from research.report.notes import notes
 from research.report.numbers import plain
 from research.report.page import examples
 from research.report.page.explorer import Explorer
-from research.report.runs import Runs
 from research.report.sheets import Sheet
+from research.report.systems import Systems
 from research.report.tables import Line
 from research.report.training import Training
 
@@ -25,7 +25,7 @@ LEAD = ("main", "results")  # tables that stand before the figures; the first of
 QUERY_SHOWN = 260  # characters of a query before the rest folds away
 
 
-def heading(runs: Runs | None) -> str:
+def heading(runs: Systems | None) -> str:
     """`Retrieval on builtin:stdlib, test split`; `Training runs` where nothing was tested."""
     if runs is None:
         return "Training runs"
@@ -33,7 +33,7 @@ def heading(runs: Runs | None) -> str:
 
 
 def page(
-    runs: Runs | None,
+    runs: Systems | None,
     lines: list[Line],
     trainings: list[Training] = (),
     sheets: list[Sheet] = (),
@@ -48,7 +48,7 @@ def page(
     """index.html as text.
 
     Args:
-        runs: as `runs.collect` read them; None shows the trainings alone.
+        runs: as `systems.read_systems` gives them; None shows the trainings alone.
         lines: as `tables.measure` computed them.
         trainings: as `training.read_training` read them.
         sheets: tables of a study.
@@ -84,7 +84,7 @@ def page(
     return text.encode("utf-8", "replace").decode()  # a lone surrogate in somebody's document cannot be written
 
 
-def _tested(runs: Runs, lines: list[Line], latency: list[tuple[Figure, str]]) -> dict:
+def _tested(runs: Systems, lines: list[Line], latency: list[tuple[Figure, str]]) -> dict:
     """What the sections of a comparison are made from."""
     shown, rule = examples.examples(runs)
     metrics = list(dict.fromkeys(name for row in runs.rows for name in row.means))
@@ -111,7 +111,7 @@ def _tested(runs: Runs, lines: list[Line], latency: list[tuple[Figure, str]]) ->
     }
 
 
-def _training(training: Training, i: int, runs: Runs | None) -> dict:
+def _training(training: Training, i: int, runs: Systems | None) -> dict:
     """One training's figures and its words."""
     figures = of_training(training, i)
     recorded = (

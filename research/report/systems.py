@@ -1,4 +1,4 @@
-"""Run folders → one table of rows (run, stage). Numbers of different data never meet on one page: they are refused."""
+"""Retrieval's run folders → systems, a row a stage. Numbers of different data never meet on one page: they are refused."""
 
 from collections import Counter
 from pathlib import Path
@@ -39,8 +39,8 @@ class Row(NamedTuple):
     also: tuple[str, ...] = ()
 
 
-class Runs(NamedTuple):
-    """Everything a page is made from; `metric` is the one whose differences are tested."""
+class Systems(NamedTuple):
+    """The systems of a page; `metric` is the one whose differences are tested."""
 
     folders: list[RunFolder]
     rows: list[Row]
@@ -52,7 +52,7 @@ class Runs(NamedTuple):
         return self.folders[0].metrics
 
 
-def collect(paths: list[Path], names: dict[Path, str] | None = None) -> Runs:
+def read_systems(paths: list[Path], names: dict[Path, str] | None = None) -> Systems:
     """Read run folders of `retrieve` (or `evaluate --out`) that hold the same data and split.
 
     Args:
@@ -78,7 +78,7 @@ def collect(paths: list[Path], names: dict[Path, str] | None = None) -> Runs:
             f"the runs say they hold the same data, yet their {metric} covers different queries: a "
             "metrics.json was changed. Make the runs again."
         )
-    return Runs(folders, rows, metric)
+    return Systems(folders, rows, metric)
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
