@@ -83,9 +83,7 @@ parameters:
 """
 
 
-def test_a_search_for_the_worst_is_refused_unless_its_goal_is_stated(
-    research, tmp_path, tiny_bert, monkeypatch
-):
+def test_a_search_for_the_worst_is_refused_unless_its_goal_is_stated(research, tmp_path, tiny_bert, monkeypatch):
     fitting.furnish(tmp_path, tiny_bert, monkeypatch)
     for goal, code in (("", 2), (", goal: maximize", 0), (", goal: minimize", 0)):
         Path("search.yaml").write_text(SWEEP.replace("GOAL", goal))
