@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import yaml
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM
 
@@ -21,8 +20,8 @@ from research.models.saving import save_cross_encoder, save_dual_encoder
 from research.models.sources import adapter_base, base_name, resolve
 from research.runs.disk import require_space, write_errors
 from research.runs.files import atomic_write, replace_folder, write_json
-from research.runs.layout import CONFIG, MARKER, METRICS, MODEL, MODEL_FACTS
-from research.runs.reading import read_json
+from research.runs.folder import RunFolder
+from research.runs.layout import MODEL, MODEL_FACTS
 
 
 class Differs(Exception):
@@ -186,10 +185,8 @@ def _check(name: str, new: Path, kind: str, merged: bool) -> float | None:
 
 def _run_of(folder: Path) -> RunFacts:
     """What the run folder around a model says: configuration, metrics, provenance; {} where there is none."""
-    run = folder.parent if folder.name == MODEL else folder
-    if not (run / MARKER).exists() or not (run / CONFIG).exists():
+    run = RunFolder(folder.parent if folder.name == MODEL else folder)
+    if not run.is_begun or not run.has_config:
         return {}
-    facts = {"provenance": read_json(run / MARKER), "config": yaml.safe_load((run / CONFIG).read_text("utf-8"))}
-    if (run / METRICS).exists():
-        facts["metrics"] = read_json(run / METRICS)
-    return facts
+    facts: RunFacts = {"provenance": run.provenance, "config": run.config}
+    return facts | {"metrics": run.metrics} if run.metrics else facts

@@ -16,7 +16,6 @@ from research.report.origin import origin
 from research.report.page import html
 from research.report.page.explorer import Explorer, explorer
 from research.report.provenance import facts
-from research.report.publishing import Drawn, Publication, send
 from research.report.sheets import Sheet, distinct
 from research.report.spec import Spec
 from research.report.study_report import StudyReport, study_report
@@ -25,7 +24,7 @@ from research.report.summary import summary
 from research.report.systems import Systems, read_systems
 from research.report.target import files_of, open_target
 from research.report.training import Training, read_training
-from research.report.wandb_report import Content
+from research.report.wandb import Content, Drawn, Publication, send
 from research.runs.curves import read_lines
 from research.runs.files import atomic_write, replace_files, write_json
 from research.runs.folder import RunFolder
@@ -126,7 +125,7 @@ def build(paths: list[Path], spec: Spec, claims: Path | None, out: Path, publica
     open_target(out, MARKER, "report", "a report", "empty folder, or an earlier report")
     parts = _parts(shown, spec)
     _write(out, shown, parts, summary(shown.systems, parts.lines, shown.trainings) | _record(shown, spec))
-    sent, refused = send(publication, out, _content(shown, parts), parts.drawn)
+    sent, refused = send(publication, out, _content(shown, parts), parts.drawn + parts.latency[:1])
     counts = {"rows": len(parts.lines), "trainings": len(shown.trainings)} | (study.counts if study else {})
     stated = study.summary["study"]["claims"] if study else []
     return Built(out / "index.html", counts, stated, sent, refused, study.exit_code if study else 0)
@@ -154,28 +153,23 @@ def _parts(shown: Shown, spec: Spec) -> Parts:
     lines = tables.measure(systems) if systems else []
     of_systems = []
     if systems:
-        cost = tables.cost_table(systems.rows)
-        of_systems = [tables.systems_table(lines, systems.metric), tables.metrics_table(systems.rows)]
-        of_systems += [cost] if cost else []
-    latency = of_latency(lines, systems.metric) if systems else []
+        first, metrics = tables.systems_table(lines, systems.metric), tables.metrics_table(systems.rows)
+        of_systems = [table for table in (first, metrics, tables.cost_table(systems.rows)) if table is not None]
     if systems and not study and not can_draw():
         say(f"warning: {MISSING}")
-    if systems:
-        finding = explain.finding(lines, systems.metric)
-    else:
-        finding = study.finding if study else explain.untested(shown.trainings)
+    of_trainings = study.finding if study else explain.untested(shown.trainings)
     made_from = origin(study.runs) if study else []
     remarks = [*(study.warnings if study else []), *notes(systems.folders if systems else [], shown.trainings)]
     return Parts(
         title=printable(spec.title or (html.heading(systems) if systems or not study else study.title)),
-        finding=finding,
+        finding=explain.finding(lines, systems.metric) if systems else of_trainings,
         remarks=[*remarks, *(["; ".join(f"{label}: {value}" for label, value in made_from)] if made_from else [])],
         made_from=made_from,
         lines=lines,
         tables=of_systems,
         sheets=study.sheets if study else [],
         drawn=[(figure, svg(figure)) for figure in study.figures] if study else [],
-        latency=[(figure, svg(figure)) for figure in latency],
+        latency=[(figure, svg(figure)) for figure in of_latency(lines, systems.metric)] if systems else [],
     )
 
 
@@ -221,7 +215,7 @@ def _content(shown: Shown, parts: Parts) -> Content:
         parts.remarks,
         [(table.title, markdown.render(table, parts.lines)) for table in parts.tables],
         [(sheet, as_markdown(sheet)) for sheet in parts.sheets],
-        [(figure.name, figure.title, figure.caption) for figure, _ in parts.drawn],
+        [(figure.name, figure.title, figure.caption) for figure, _ in parts.drawn + parts.latency[:1]],
         study.study if study else None,
         [*(run.path for run in study.runs), *shown.tested] if study else [*shown.fits, *shown.tested],
         list(dict.fromkeys([*(f"val/{training.monitor}" for training in shown.trainings), "train/loss"])),

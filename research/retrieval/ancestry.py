@@ -26,7 +26,7 @@ class Trained(NamedTuple):
     model: str | None = None
 
     def on(self, source: str, split: str) -> bool:
-        """Whether that is the training data, under whatever spelling of its path."""
+        """Test whether that is the training data, under whatever spelling of its path."""
         return self.split == split and self.source is not None and _place(self.source) == _place(source)
 
 

@@ -153,7 +153,7 @@ class HnswIndex:
         return cls(graph, sidecar)
 
     def search(self, queries: np.ndarray, top_k: int, ef: int) -> tuple[np.ndarray, np.ndarray]:
-        """Approximate top_k of each query: scores (Q, top_k), descending, and positions (Q, top_k).
+        """Find the approximate top_k of each query: scores (Q, top_k), descending, and positions (Q, top_k).
 
         Raises:
             UserError: ef is below top_k (hnswlib would raise it silently), or the graph cannot give top_k results.

@@ -47,10 +47,12 @@ class Rows:
             raise disk_error(error, path) from error
 
     def write(self, positions: np.ndarray, embeddings: np.ndarray) -> None:
+        """Put embeddings into their rows."""
         for position, row in zip(positions, embeddings.astype("<f4"), strict=True):
             os.pwrite(self.fd, row.tobytes(), self.offset + int(position) * self.row_bytes)
 
     def sync(self) -> None:
+        """Wait until the rows are on the disk."""
         os.fsync(self.fd)
 
     def __enter__(self):
@@ -75,11 +77,13 @@ class Journal:
                 raise
 
     def add(self, batch: int, count: int) -> None:
+        """Note a batch; it counts as finished once its rows are on the disk."""
         self.waiting.append([batch, count])
         if time.monotonic() - self.synced > SYNC_SECONDS:
             self.flush()
 
     def flush(self) -> None:
+        """Sync the rows, then write down the batches that they belong to."""
         self.rows.sync()
         for entry in self.waiting:
             self._append(entry)

@@ -48,11 +48,8 @@ class Rules(NamedTuple):
     relative_margin: float | None
 
     @property
-    def wanted(self) -> int:
-        return self.negatives or self.last - self.first + 1
-
-    @property
     def margins(self) -> bool:
+        """Whether scores decide."""
         return self.margin is not None or self.relative_margin is not None
 
 
@@ -144,7 +141,7 @@ class Miner:
         )
 
     def write(self) -> dict:
-        """Mine, and write the triplets and the facts beside them; the facts."""
+        """Mine, and write the triplets and the facts beside them; return the facts."""
         started, mining, rules, data = time.perf_counter(), self.mining, self.mining.rules, self.mining.data
         stages = [pipeline.rank(mining.cache) for pipeline in self.pipelines]
         ranked = {query: docs for stage in stages for query, docs in stage.run.items()}
@@ -157,7 +154,7 @@ class Miner:
             candidates, excluded["margin"] = keep_below(candidates, best, rules.margin, rules.relative_margin)
             warnings = warnings + (_shareless(best) if rules.relative_margin is not None else [])
         candidates = keep_first(candidates, rules.negatives)
-        counts = shortfall(candidates, rules.wanted)
+        counts = shortfall(candidates, rules.negatives or rules.last - rules.first + 1)
         say_left_out(excluded, counts, rules.negatives)
         facts = {
             "verb": "mine",

@@ -55,6 +55,7 @@ class Lexical:
         )
 
     def compute(self) -> tuple[Ranking, dict]:
+        """Build the index and search; the ranking and its facts."""
         start = time.perf_counter()
         index = self._index()
         built = time.perf_counter()
@@ -67,7 +68,7 @@ class Lexical:
         return run, facts | _timing(seconds, len(run)) | {"index_seconds": round(built - start, 3)}
 
     def score(self, pairs: list[tuple[str, str]]) -> list[float]:
-        """Scores of (query id, doc id) pairs, retrieved or not; 0 without a common term."""
+        """Score (query id, doc id) pairs, retrieved or not; 0 without a common term."""
         return self._index().score_pairs(self.texts.queries, pairs) if pairs else []
 
     def _index(self) -> Bm25:
@@ -95,6 +96,7 @@ class Dense:
         self.key = hash_json(["dense", self.doc_key, query_key, *search, self.cosine])
 
     def compute(self) -> tuple[Ranking, dict]:
+        """Encode, index and search; the ranking and its facts."""
         options, query_ids = self.options, list(self.texts.queries)
         store = self._documents()
         texts = list(self.texts.queries.values())
@@ -141,7 +143,7 @@ class Dense:
         return to_run(query_ids, store.ids, scores, positions), facts
 
     def score(self, pairs: list[tuple[str, str]]) -> list[float]:
-        """Scores of (query id, doc id) pairs, retrieved or not, as exact search gives them up to rounding."""
+        """Score (query id, doc id) pairs, retrieved or not, as exact search gives them up to rounding."""
         if not pairs:
             return []
         store = self._documents()
@@ -182,6 +184,7 @@ class Fused:
         self.key = hash_json(["rrf", *(part.key for part in parts), options.top_k])
 
     def compute(self, runs: list[Ranking], facts: list[dict]) -> tuple[Ranking, dict]:
+        """Fuse the rankings of the parts; the ranking and its facts."""
         start = time.perf_counter()
         fused = reciprocal_rank_fusion(runs, self.options.top_k)
         run = {query: fused[query] for query in self.texts.queries if query in fused}
@@ -203,6 +206,7 @@ class Reranked:
         self.key = hash_json(["rerank", before.key, *self.scorer.identity, options.depth, options.mix])
 
     def compute(self, before: Ranking, facts: dict) -> tuple[Ranking, dict]:
+        """Read and re-order the top of a ranking; the ranking and its facts."""
         options, corpus, scorer = self.options, self.texts.corpus, self.scorer
         pairs = top_pairs(before, options.depth)
         start = time.perf_counter()

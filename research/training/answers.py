@@ -9,7 +9,7 @@ from research.errors import UserError
 from research.metrics import generation
 from research.models.generate import Decoding, generate
 from research.prompts import prompt_ids
-from research.training.validation import together
+from research.training.validation import all_gather_rows
 
 METRICS = tuple(generation.METRICS)  # exact_match, token_f1, rouge_l
 
@@ -51,7 +51,7 @@ def answer_sample(module: L.LightningModule, questions: list[tuple[str, Any, str
     mine = list(range(module.trainer.global_rank, len(kept), module.trainer.world_size))
     answers = generate(model, [tokens[kept[i]] for i in mine], Decoding(max_new_tokens))
     texts = np.array([answer.text for answer in answers], dtype=object)
-    texts = together(module, texts, len(kept))
+    texts = all_gather_rows(module, texts, len(kept))
     names = [example for example, _, _ in questions]
     found = generation.evaluate(
         dict(zip(names, texts, strict=True)), {example: [reference] for example, _, reference in questions}

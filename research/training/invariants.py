@@ -17,8 +17,7 @@ from lightning.pytorch.callbacks import BaseFinetuning, StochasticWeightAveragin
 
 from research.models.adapters import effective_scale
 from research.runs.curves import read_lines
-from research.training.optimisation import total_steps
-from research.training.schedules import rate
+from research.training.optimisation import rate, total_steps
 from research.types import CandidateBatch, InstructionBatch, PairBatch, PreferenceBatch
 
 

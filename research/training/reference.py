@@ -21,7 +21,7 @@ from research.runs.files import atomic_write
 from research.runs.hashes import hash_json
 from research.runs.layout import cache_folder
 from research.runs.locks import exclusive
-from research.training.validation import together
+from research.training.validation import all_gather_rows
 
 PART = 256  # pairs of one file
 BATCH = 8  # pairs at a time, as many as in validation
@@ -73,7 +73,7 @@ def reference_of(module: L.LightningModule, name: str, pairs) -> np.ndarray:
         values = [_part(module, rows, folder / file, name, len(mine), trusted) for file, rows in parts.items()]
         if order:
             out[order] = np.concatenate(values)
-    return together(module, out, len(pairs.rows))
+    return all_gather_rows(module, out, len(pairs.rows))
 
 
 def _folder(module: L.LightningModule, made_of: dict) -> Path:

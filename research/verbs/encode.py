@@ -18,6 +18,7 @@ from research.verbs import options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     options.add_data(parser, split=False)
     parser.add_argument("--model", required=True, help="run folder, model folder, hub id, or pkg:PACKAGE/PATH")
     parser.add_argument("--tower", choices=["doc", "query"], default="doc", help="which tower, and so which texts")
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Encode into a store; the exit code."""
     if args.tower == "query" and args.split is None:
         raise UserError("--tower query needs --split: the queries of which split? Pass --split test, say.")
     options.check_encoder(args)

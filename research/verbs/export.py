@@ -15,6 +15,7 @@ from research.progress import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("model", metavar="MODEL", help="run folder, model or adapter folder, hub id, or pkg:PACKAGE/PATH")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     parser.add_argument("--merge", action="store_true", help="a LoRA adapter as part of its base's weights")
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Export a model; the exit code, 1 if the export is another model."""
     check_name(args.model)
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise UserError(f"--out {args.out} exists and is not an empty folder; expected a new one. Name another, or delete it.")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # it imports torch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument(
         "--model",
         required=True,
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Answer, measure and print; the exit code."""
     _check(args)
     for name in args.model:
         check_name(name)

@@ -36,6 +36,7 @@ TOP_K = 100  # documents retrieved, `retrieve`'s default: fused positions are th
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     options.add_data(parser)
     parser.add_argument(
         "--retriever",
@@ -66,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Mine and print what was found; the exit code."""
     first, last = parse_ranks(args.ranks)
     _check_options(args, first, last)
     check_split(args.data, args.split)

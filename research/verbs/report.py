@@ -22,6 +22,7 @@ from research.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument(
         "runs",
         nargs="+",
@@ -67,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Make a report, or compare two; the exit code, 1 if a claim is broken."""
     if args.diff:
         return _compare(args)
     if args.out is None:
@@ -76,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
 
     # pandas, scipy and the writer of figures take a second to import: only once the command is known to be right
     from research.report.build import build
-    from research.report.publishing import Publication
     from research.report.spec import read_spec
+    from research.report.wandb import Publication
 
     given = {name: value for name in ("metric", "baseline") if (value := getattr(args, name)) is not None}
     publication = Publication(*place, args.dry_run, args.command) if place is not None else None
@@ -111,7 +113,7 @@ def _compare(args: argparse.Namespace) -> int:
             "--wandb and --dry-run are of one report; expected neither with --diff, which publishes nothing. Leave them out."
         )
 
-    # as in run
+    # pandas and scipy, as in run
     from research.report.diff_build import compare
     from research.report.spec import read_spec
 

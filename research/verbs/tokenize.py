@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # it imports torch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("--model", required=True, help="run folder, model or adapter folder, hub id, or pkg:PACKAGE/PATH")
     parser.add_argument("--text", help="a user's turn (with --raw: the text as it is)")
     parser.add_argument("--raw", action="store_true", help="no chat template")
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Show what a model reads; the exit code."""
     _check(args)
     check_name(args.model)
     columns = named_columns(args.columns) if args.data is not None else None
