@@ -16,7 +16,6 @@ from research.report.origin import origin
 from research.report.page import html
 from research.report.page.explorer import Explorer, explorer
 from research.report.provenance import facts
-from research.report.publishing import Drawn, Publication, send
 from research.report.sheets import Sheet, distinct
 from research.report.spec import Spec
 from research.report.study_report import StudyReport, study_report
@@ -25,7 +24,7 @@ from research.report.summary import summary
 from research.report.systems import Systems, read_systems
 from research.report.target import files_of, open_target
 from research.report.training import Training, read_training
-from research.report.wandb_report import Content
+from research.report.wandb import Content, Drawn, Publication, send
 from research.runs.curves import read_lines
 from research.runs.files import atomic_write, replace_files, write_json
 from research.runs.folder import RunFolder
@@ -126,7 +125,7 @@ def build(paths: list[Path], spec: Spec, claims: Path | None, out: Path, publica
     open_target(out, MARKER, "report", "a report", "empty folder, or an earlier report")
     parts = _parts(shown, spec)
     _write(out, shown, parts, summary(shown.systems, parts.lines, shown.trainings) | _record(shown, spec))
-    sent, refused = send(publication, out, _content(shown, parts), parts.drawn)
+    sent, refused = send(publication, out, _content(shown, parts), parts.drawn + parts.latency[:1])
     counts = {"rows": len(parts.lines), "trainings": len(shown.trainings)} | (study.counts if study else {})
     stated = study.summary["study"]["claims"] if study else []
     return Built(out / "index.html", counts, stated, sent, refused, study.exit_code if study else 0)
@@ -216,7 +215,7 @@ def _content(shown: Shown, parts: Parts) -> Content:
         parts.remarks,
         [(table.title, markdown.render(table, parts.lines)) for table in parts.tables],
         [(sheet, as_markdown(sheet)) for sheet in parts.sheets],
-        [(figure.name, figure.title, figure.caption) for figure, _ in parts.drawn],
+        [(figure.name, figure.title, figure.caption) for figure, _ in parts.drawn + parts.latency[:1]],
         study.study if study else None,
         [*(run.path for run in study.runs), *shown.tested] if study else [*shown.fits, *shown.tested],
         list(dict.fromkeys([*(f"val/{training.monitor}" for training in shown.trainings), "train/loss"])),

@@ -78,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
 
     # pandas, scipy and the writer of figures take a second to import: only once the command is known to be right
     from research.report.build import build
-    from research.report.publishing import Publication
     from research.report.spec import read_spec
+    from research.report.wandb import Publication
 
     given = {name: value for name in ("metric", "baseline") if (value := getattr(args, name)) is not None}
     publication = Publication(*place, args.dry_run, args.command) if place is not None else None

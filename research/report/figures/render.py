@@ -42,6 +42,13 @@ def pdf(drawing: str) -> bytes:
     return re.sub(rb"(/ID ?\[)(.*?)\]", lambda match: match[1] + b"<00><00>".ljust(len(match[2])) + b"]", made, flags=re.S)
 
 
+def png(drawing: str) -> bytes:
+    """An SVG as PNG, twice as large: for screens."""
+    import vl_convert
+
+    return vl_convert.svg_to_png(drawing, scale=2)
+
+
 def write_figures(out: Path, drawn: list[tuple[Figure, str]]) -> None:
     """figures/NAME.svg, .pdf and .vl.json, of figures and their SVG."""
     for figure, drawing in drawn:

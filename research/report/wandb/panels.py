@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from research.report import wandb_keys as keys
+import wandb_workspaces.reports.v2 as wr
+
 from research.report.factors import short_names
 from research.report.study import Study
+from research.report.wandb import keys
 from research.runs.record import RunRecord
 
 WIDE, HALF, HIGH = 24, 12, 8  # W&B's grid has 24 columns
@@ -40,7 +42,7 @@ class Numbers(NamedTuple):
     parameters: bool
 
 
-def blocks(study: Study | None, folders: list[Path], metrics: list[str], run_set: Callable[..., Any]) -> list:
+def blocks(study: Study | None, folders: list[Path], metrics: list[str], run_set: Callable[..., wr.Runset]) -> list:
     """Headings and panel grids of a report.
 
     Args:
@@ -49,8 +51,6 @@ def blocks(study: Study | None, folders: list[Path], metrics: list[str], run_set
         metrics: that the trainings may have logged, of a report without a study.
         run_set: (name, ids, W&B's paths to group by) → a run set.
     """
-    import wandb_workspaces.reports.v2 as wr
-
     ids = [id for folder in folders if (id := keys.run_id(folder))]
     if not ids:
         return []
@@ -92,8 +92,6 @@ def blocks(study: Study | None, folders: list[Path], metrics: list[str], run_set
 
 def over_settings(numbers: Numbers, settings: int) -> list:
     """Lines over steps and bars, of run sets that are grouped by the factors."""
-    import wandb_workspaces.reports.v2 as wr
-
     limit = min(LIMIT, max(10, settings))
     panels: list = [
         wr.LinePlot(
@@ -129,8 +127,6 @@ def over_runs(numbers: Numbers, factors: list[Axis], runs: int) -> list:
         factors: that settings differ by; [] where nothing is compared.
         runs: how many there are.
     """
-    import wandb_workspaces.reports.v2 as wr
-
     panels: list = []
     value, title = wr.SummaryMetric(numbers.summary or ""), _title(numbers)
     if numbers.summary and factors:
@@ -212,8 +208,6 @@ def _instead(metric: str, shown: str) -> str:
 
 def _placed(panels: list) -> list:
     """Two to a row; what holds many columns takes a row of its own."""
-    import wandb_workspaces.reports.v2 as wr
-
     x = y = 0
     for panel in panels:
         wide = isinstance(panel, wr.ParallelCoordinatesPlot | wr.RunComparer)

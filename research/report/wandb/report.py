@@ -1,6 +1,6 @@
 """A report as a W&B Report: the page's words and tables, and panels over the very runs that they are made from.
 
-It is built without a network; see wandb_publish.py for what sends it. Ids that the client would draw at random are made
+It is built without a network; see publish.py for what sends it. Ids that the client would draw at random are made
 from their places, so that the same runs give the same bytes.
 """
 
@@ -8,67 +8,29 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from research.report import wandb_keys as keys
-from research.report import wandb_panels as panels
+import wandb_workspaces.reports.v2 as wr
+from wandb_workspaces import expr
+
 from research.report.markdown import escape
-from research.report.sheets import Sheet, slug
-from research.report.study import Study
-from research.runs.hashes import hash_json
-from research.runs.layout import MARKER
-from research.runs.reading import read_json
+from research.report.wandb import panels
+from research.report.wandb.content import MOST_TITLE, Content, Place, media_key, provenance, report_run
 
-MOST_TITLE = 128  # characters that W&B takes
 FOLDED = ("runs",)  # sheets that are long: under a heading that opens
 FIRST = ("claims",)
 
 
-class Place(NamedTuple):
-    """Where a report goes; the entity is "" as long as nobody has asked W&B for the default one."""
-
-    entity: str
-    project: str
-
-
-class Content(NamedTuple):
-    """What a report is made from, as the page is.
-
-    Attributes:
-        title, finding: of the page.
-        notes: what must be known before the numbers.
-        tables: (title, Markdown) of what is no study's.
-        sheets: a study's tables.
-        figures: (name, title, caption) of a study's figures.
-        study: groups of trainings; None where nothing is compared over seeds.
-        folders: of all runs, in the order of the report.
-        metrics: logged by the trainings; of a report without a study.
-    """
-
-    title: str
-    finding: str
-    notes: list[str]
-    tables: list[tuple[str, str]]
-    sheets: list[tuple[Sheet, str]]
-    figures: list[tuple[str, str, str]]
-    study: Study | None
-    folders: list[Path]
-    metrics: list[str]
-
-
-def build(content: Content, place: Place, online: bool = False) -> Any:
-    """The report, a wandb_workspaces.reports.v2.Report.
+def build(content: Content, place: Place, online: bool = False) -> wr.Report:
+    """The report as W&B's client has it.
 
     Args:
         content: what is in it.
         place: where it goes.
         online: whether the run sets name their project: the client then asks W&B for the project's number.
     """
-    import wandb_workspaces.reports.v2 as wr
 
     def run_set(name: str, ids: Iterable[str], groupby: Iterable[str] = ()) -> wr.Runset:
-        from wandb_workspaces import expr
-
         where = {"entity": place.entity, "project": place.project} if online else {}
         # ascending by name, not by time: a run that is uploaded again keeps its place
         return wr.Runset(
@@ -116,7 +78,7 @@ def build(content: Content, place: Place, online: bool = False) -> Any:
     return report
 
 
-def serialised(report: Any) -> dict[str, Any]:
+def serialised(report: wr.Report) -> dict[str, Any]:
     """What the client sends, with the specification as an object: `spec` is what upsertView gets as text."""
     model = report._to_model()
     spec = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
@@ -126,57 +88,6 @@ def serialised(report: Any) -> dict[str, Any]:
         "entityName": model.project.entity_name,
         "projectName": model.project.name,
         "spec": spec,
-    }
-
-
-def run_ids(folders: Iterable[Path]) -> dict[str, Path]:
-    """W&B's id → folder, of the runs that have one."""
-    return {id: folder for folder in folders if (id := keys.run_id(folder))}
-
-
-def report_run(content: Content) -> str:
-    """The id of the W&B run that carries tables and figures: the same report's is the same run again."""
-    made = [
-        content.title,
-        content.finding,
-        content.notes,
-        content.tables,
-        [text for _, text in content.sheets],
-        sorted(run_ids(content.folders)),
-    ]
-    return f"report-{hash_json(made)[:12]}"
-
-
-def artifact_name(content: Content) -> str:
-    """Of the report's artifact, whose versions follow each other as the study grows."""
-    return f"report-{slug(content.title)}"[:MOST_TITLE]
-
-
-def media_key(name: str) -> str:
-    """Under which a figure is logged."""
-    return f"figures/{slug(name)}"
-
-
-def provenance(folders: Iterable[Path]) -> dict[str, Any]:
-    """What the runs were made from, each value once: commits (+ where the code had uncommitted changes), data, models, ids."""
-    folders = list(folders)
-    made = [read_json(folder / MARKER) for folder in folders if (folder / MARKER).is_file()]
-    made = [one for one in made if isinstance(one, dict)]
-
-    def values(of: Any) -> list[str]:
-        return list(dict.fromkeys(value for one in made if (value := of(one))))
-
-    def data(one: dict) -> str:
-        held = one.get("data")
-        return json.dumps(held, sort_keys=True) if isinstance(held, dict) else str(held or "")
-
-    return {
-        "runs": len(folders),
-        "run_ids": sorted(run_ids(folders)),
-        "git_commits": values(lambda one: one.get("git_commit") and one["git_commit"] + "+" * bool(one.get("git_dirty"))),
-        "data": values(data),
-        "models": values(lambda one: one.get("model_hash") or ", ".join(map(str, (one.get("models") or {}).values()))),
-        "packages": values(lambda one: ", ".join(f"{name} {v}" for name, v in (one.get("packages") or {}).items() if v)),
     }
 
 
@@ -196,7 +107,7 @@ def _markdown(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _number(report: Any) -> None:
+def _number(report: wr.Report) -> None:
     """Give panels and run sets ids by their places."""
     grids = [block for block in report.blocks if hasattr(block, "runsets")]
     for i, grid in enumerate(grids):

@@ -1,4 +1,7 @@
-"""`research report --wandb`: the report as a W&B Report, written down (--dry-run) or published."""
+"""`research report --wandb`: the report as a W&B Report, written down (--dry-run) or published.
+
+W&B's clients come with the extra `report` and take seconds to start: they are imported when a W&B Report is asked for.
+"""
 
 import os
 from pathlib import Path
@@ -7,8 +10,7 @@ from typing import Any, NamedTuple
 from research.errors import UserError
 from research.report.figures.theme import Figure
 from research.report.sheets import slug
-from research.report.wandb_publish import log_files, publish
-from research.report.wandb_report import Content, Place, build, provenance, serialised
+from research.report.wandb.content import Content, Place, provenance
 from research.runs.files import write_json
 from research.runs.provenance import provenance as provenance_of_command
 from research.runs.tracking import has_key
@@ -50,6 +52,8 @@ def send(publication: Publication | None, out: Path, content: Content, drawn: Dr
     if publication is None:
         (out / DRY).unlink(missing_ok=True)  # it would be of other runs
         return {}, None
+    from research.report.wandb.report import build, serialised
+
     place = Place(publication.entity, publication.project)
     try:
         write_json(out / DRY, serialised(build(content, place)))
@@ -63,6 +67,8 @@ def send(publication: Publication | None, out: Path, content: Content, drawn: Dr
 
 
 def _publish(place: Place, out: Path, content: Content, drawn: Drawn, facts: dict[str, Any]) -> dict[str, str]:
+    from research.report.wandb.publish import log_files, publish
+
     whole, mode = f"The local report in {out} is whole", os.environ.get("WANDB_MODE", "online")
     os.environ.setdefault("WANDB_SILENT", "true")  # read when wandb is first used; the words are ours
     if mode == "offline":
@@ -93,8 +99,8 @@ def _publish(place: Place, out: Path, content: Content, drawn: Drawn, facts: dic
 def _files(out: Path, content: Content) -> list[Path]:
     """The local report's files, and no other that may lie there."""
     names = ["index.html", "report.md", "report.json", DRY]
+    names += [f"figures/{slug(name)}.{ending}" for name, _, _ in content.figures for ending in ("svg", "pdf", "vl.json")]
     if content.study is not None:
         names += ["runs.csv", "runs.parquet"]
         names += [f"tables/{slug(sheet.name)}.{ending}" for sheet, _ in content.sheets for ending in ("tex", "csv", "md")]
-        names += [f"figures/{slug(name)}.{ending}" for name, _, _ in content.figures for ending in ("svg", "pdf", "vl.json")]
     return [path for name in names if (path := out / name).is_file()]

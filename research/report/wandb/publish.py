@@ -10,11 +10,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import wandb
+
 from research.errors import UserError
 from research.progress import say
-from research.report import wandb_keys as keys
+from research.report.figures.render import png
 from research.report.figures.theme import Figure
-from research.report.wandb_report import Content, Place, artifact_name, build, media_key, report_run, run_ids
+from research.report.wandb import keys
+from research.report.wandb.content import Content, Place, artifact_name, media_key, report_run, run_ids
+from research.report.wandb.report import build
 from research.runs.files import write_json
 from research.runs.reading import read_json
 from research.runs.wandb_service import leave_in_time
@@ -102,8 +106,6 @@ def connect(kept: str) -> Any:
     Raises:
         UserError: the server cannot be reached, or does not take the key.
     """
-    import wandb
-
     try:
         return wandb.Api(timeout=TIMEOUT)
     except Exception as error:  # wandb raises its own, its service's and OS errors
@@ -160,8 +162,6 @@ def log_files(
     Returns:
         the artifact's name with entity, project and version; offline the name alone.
     """
-    import wandb
-
     settings = wandb.Settings(
         console="off", init_timeout=60, x_disable_stats=True, finish_timeout=UPLOAD, finish_timeout_raises=True
     )
@@ -189,9 +189,6 @@ def log_files(
 def _log(
     run: Any, out: Path, content: Content, files: list[Path], drawn: list[tuple[Figure, str]], facts: dict[str, Any]
 ) -> str:
-    import vl_convert
-    import wandb
-
     artifact = wandb.Artifact(artifact_name(content), type="report", description=content.finding, metadata=facts)
     for file in files:
         artifact.add_file(str(file), name=file.relative_to(out).as_posix())
@@ -199,7 +196,7 @@ def _log(
         images = {}
         for i, (figure, svg) in enumerate(drawn):
             path = Path(scratch, f"{i}.png")
-            path.write_bytes(vl_convert.svg_to_png(svg, scale=2))
+            path.write_bytes(png(svg))
             images[media_key(figure.name)] = wandb.Image(str(path), caption=figure.title)
         if images:
             run.log(images, step=0)
