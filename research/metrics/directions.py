@@ -6,10 +6,14 @@ from research.metrics import generation, retrieval
 from research.metrics.language import PREFERENCES, TOKENS
 from research.types import Direction
 
-RETRIEVAL = {name: better for name, (_, better) in retrieval.METRICS.items()}
-ANSWERS = {name: better for name, (_, better) in generation.METRICS.items()}
 SPLITS = ("train", "val", "test")
-DIRECTIONS: dict[str, Direction | None] = {**RETRIEVAL, **TOKENS, **ANSWERS, **PREFERENCES, "router_loss": "lower"}
+DIRECTIONS: dict[str, Direction | None] = {
+    **retrieval.DIRECTIONS,
+    **TOKENS,
+    **generation.DIRECTIONS,
+    **PREFERENCES,
+    "router_loss": "lower",
+}
 """Every metric that this code computes, without its split and its cut."""
 
 

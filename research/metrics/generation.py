@@ -46,6 +46,7 @@ METRICS: dict[str, tuple[Callable[[str, Sequence[str]], float], Direction]] = {
     "rouge_l": (rouge_l, "higher"),
 }
 """Name → function, and which side of its value is the better one."""
+DIRECTIONS = {name: better for name, (_, better) in METRICS.items()}
 
 
 def evaluate(answers: dict[str, str], references: dict[str, Sequence[str]]) -> dict[str, dict[str, float]]:

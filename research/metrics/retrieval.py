@@ -72,6 +72,7 @@ METRICS: dict[str, tuple[Callable[[Sequence[int], Sequence[int], int], float], D
     "precision": (precision, "higher"),
 }
 """Name → function, and which side of its value is the better one."""
+DIRECTIONS = {name: better for name, (_, better) in METRICS.items()}
 
 
 def parse_metric(name: str) -> tuple[Callable[[Sequence[int], Sequence[int], int], float], int]:

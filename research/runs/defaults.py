@@ -19,8 +19,10 @@ SINCE: dict[str, Any] = {
     "data.init_args.corpus_file": None,
     "data.init_args.queries_file": None,
     "data.init_args.train_split": None,
+    "model.init_args.loss": ("info_nce", "cross_entropy"),
 }
-"""Options of ours that came later, by dotted name → the default that they came with, which is no part of an id."""
+"""Options of ours that came later, by dotted name → the default that they came with, which is no part of an id; of one that
+several trainers have a tuple."""
 
 
 def spelled(value: Any, everything: bool = False, name: str = "") -> Any:
@@ -63,7 +65,7 @@ def _options(options: dict, owner: str, everything: bool, name: str, group: str 
 
 def _is_default(value: Any, name: str, owner: str, place: str) -> bool:
     if name in SINCE:
-        return _plain(value) == SINCE[name]
+        return _came_with(name, value)
     default: Any = _defaults(owner)
     for key in place.split("."):
         default = _plain(default)
@@ -71,6 +73,12 @@ def _is_default(value: Any, name: str, owner: str, place: str) -> bool:
             return False
         default = default[key]
     return _plain(value) == _plain(default)
+
+
+def _came_with(name: str, value: Any) -> bool:
+    """Whether an option that came later stands at its first default."""
+    first = SINCE[name]
+    return value in first if isinstance(first, tuple) else _plain(value) == first
 
 
 @functools.cache
@@ -146,5 +154,5 @@ def without_later_defaults(value: Any, name: str = "") -> Any:
     return {
         key: without_later_defaults(one, f"{name}{key}.")
         for key, one in value.items()
-        if f"{name}{key}" not in SINCE or _plain(one) != SINCE[f"{name}{key}"]
+        if f"{name}{key}" not in SINCE or not _came_with(f"{name}{key}", one)
     }

@@ -19,6 +19,7 @@ HELP = ("-h", "--help")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the short help."""
     parser.add_argument(
         "-c", "--config", action="append", metavar="YAML", help="configuration, or an overlay on the one before"
     )
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace | None:
-    """The short help, or the options as typed: what they may be depends on the classes that the configuration names."""
+    """Print the short help, or take the options as typed: which there are depends on the classes of the configuration."""
     if argv and not argv[0].startswith("-"):  # a run folder
         _check_run(argv[0])
         argv = ["-c", str(Path(argv[0]) / CONFIG), *argv[1:]]

@@ -44,8 +44,8 @@ def check_values(config: jsonargparse.Namespace) -> None:
             f"trainer.strategy={strategy!r}; expected auto, ddp or ddp_find_unused_parameters_true: gradients are "
             "summed, counted and clipped whole here, and processes start as commands. Choose one."
         )
-    named = [one for name in ("plugins", "callbacks") for one in listed(trainer[name])]
-    check_named(imported(one.class_path) for one in named)
+    sections = [section for name in ("plugins", "callbacks") for section in listed(trainer[name])]
+    check_named(imported(section.class_path) for section in sections)
     for name in ("max_steps", "max_epochs", "limit_train_batches"):
         if trainer[name] is not None and trainer[name] == 0:
             raise UserError(f"trainer.{name}=0 trains nothing; expected more than 0. Correct it, or leave it out.")

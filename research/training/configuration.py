@@ -50,7 +50,7 @@ OWN_NAMES = {
 
 
 def read(args: argparse.Namespace) -> tuple[jsonargparse.Namespace, dict]:
-    """The configuration that files and options give together, and the same with every default as plain values.
+    """Parse what files and options say together: the configuration, and the same with every default as plain values.
 
     Raises:
         UserError: an unknown name, a value of a wrong type, or out of its range.
@@ -88,7 +88,7 @@ def _run_folder(argv: list[str]) -> Path | None:
 
 
 def print_options(args: argparse.Namespace) -> None:
-    """Every option of the classes that the configuration names, with the values that it has there."""
+    """Print every option of the classes that the configuration names, with the values that it has there."""
     config, _ = read(argparse.Namespace(argv=[arg for arg in args.argv if arg not in HELP], prog=args.prog))
     parser = _parser(args.prog)
     values = {name: config[name] for name in TOP if name not in ("config", "json", "model", "data", "trainer")}
@@ -132,7 +132,7 @@ def _parser(prog: str) -> jsonargparse.ArgumentParser:
 
 @contextlib.contextmanager
 def own_names() -> Iterator[None]:
-    """Cures in messages name the options of these verbs."""
+    """Name the options of these verbs in cures of messages."""
     try:
         yield
     except UserError as error:

@@ -19,7 +19,6 @@ from research.runs.disk import write_errors
 from research.runs.files import atomic_write, replace_folder, strict
 from research.runs.layout import CURVES, MODEL
 from research.runs.writers import write_metrics
-from research.training.base import TrainingModule
 from research.types import Direction
 
 
@@ -70,11 +69,11 @@ class Curves(Logger):
     def rewind(self, count: int) -> None:
         """Drop what was logged after the first `count` lines."""
         lines = read_lines(self.path.parent)
-        kept = lines[:count]
-        self.lines = len(kept)
-        if len(kept) < len(lines) or self.path.exists():
+        remaining = lines[:count]
+        self.lines = len(remaining)
+        if len(remaining) < len(lines) or self.path.exists():
             with atomic_write(self.path) as stream:
-                stream.writelines(map(_line, kept))
+                stream.writelines(map(_line, remaining))
 
 
 def _line(values: dict) -> str:
@@ -222,10 +221,10 @@ class BestModel(L.Callback):
             if now:
                 module.load_state_dict(now)
 
-    def _directions(self, kind: type[TrainingModule]) -> dict[str, Direction]:
+    def _directions(self, module: L.LightningModule) -> dict[str, Direction]:
         """Metric → better side, for the reports of this run; without metrics that have none."""
         monitored = {self.monitor.removeprefix("val/"): "lower" if self.sign < 0 else "higher"}
-        sides = {name: monitored.get(name) or kind.better(name) for name in (self.best or {}).get("metrics", {})}
+        sides = {name: monitored.get(name) or module.better(name) for name in (self.best or {}).get("metrics", {})}
         return {name: side for name, side in sides.items() if side is not None}
 
     def _facts(self, step: int, module: L.LightningModule, measured: bool) -> dict:
@@ -234,7 +233,7 @@ class BestModel(L.Callback):
             "monitor": self.monitor,
             "step": step,
             "metrics": (self.best or {}).get("metrics", {}),
-            "directions": self._directions(type(module)),
+            "directions": self._directions(module),
             "untrained": self.first,
             "per_query": module.per_query if measured else None,
         }

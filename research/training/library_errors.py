@@ -10,7 +10,7 @@ from research.errors import UserError
 
 @contextlib.contextmanager
 def lightning_errors() -> Iterator[None]:
-    """What Lightning finds wrong with the configuration, as a UserError; Ctrl-C, which it makes exit code 1 of, as itself."""
+    """Make a UserError of what Lightning finds wrong with the configuration; Ctrl-C, of which it makes exit code 1, stays."""
     try:
         yield
     except SystemExit as end:
@@ -36,7 +36,7 @@ def lightning_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def peft_errors() -> Iterator[None]:
-    """What PEFT finds wrong with an adapter, as a UserError.
+    """Make a UserError of what PEFT finds wrong with an adapter.
 
     jsonargparse raises an error of its own where a class of several possible ones cannot be made.
     """

@@ -9,38 +9,41 @@ import re
 import types
 from typing import Any, Union, get_args, get_origin
 
+import jsonargparse
 import yaml
 
 from research.runs.defaults import imported
 
 MAPPINGS = ("_pattern", "_config", "_kwargs")
 """Ends of options whose values are mappings: PEFT's rank_pattern, loftq_config, …"""
+Section = jsonargparse.Namespace | dict[str, Any]
+"""A part of a configuration, as it was parsed or as a config.yaml has it."""
 
 
 def as_written(argv: list[str]) -> list[str]:
-    """The options as jsonargparse takes them for what the same text in YAML means."""
+    """Spell typed options so that jsonargparse takes them for what the same text in YAML means."""
     return _with_nulls(_unfolded(argv))
 
 
 def listed(value: Any) -> list:
-    """One callback or plugin, several, or none, as a list."""
+    """Make a list of one callback or plugin, of several, or of none."""
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
 def text_last(kind: Any) -> Any:
-    """A type that takes texts among plain values, with str after them: `--trainer.devices 2` is the 2 of a YAML file.
+    """Put str last in a type that takes texts among plain values: `--trainer.devices 2` is the 2 of a YAML file.
 
     A timedelta stays behind str: it would take Lightning's DD:HH:MM:SS for hours, minutes and seconds.
     """
     kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else ()
     plain = {int, float, bool, list, dict, type(None), datetime.timedelta}
-    if str not in kinds or any((get_origin(one) or one) not in {str, *plain} for one in kinds):
+    if str not in kinds or any((get_origin(inner) or inner) not in {str, *plain} for inner in kinds):
         return kind
-    return Union[tuple(sorted(kinds, key=lambda one: (one is str) + 2 * (one is datetime.timedelta)))]  # noqa: UP007
+    return Union[tuple(sorted(kinds, key=lambda inner: (inner is str) + 2 * (inner is datetime.timedelta)))]  # noqa: UP007
 
 
-def take_normal_form(trainer: Any) -> None:
-    """One value for one meaning, in place, the one that YAML files have had: else a run has two ids.
+def take_normal_form(trainer: Section) -> None:
+    """Give what means the same one value, in place: the one that YAML files have had.
 
     Args:
         trainer: that section of a configuration; of a config.yaml too, as an earlier command wrote it.
@@ -53,12 +56,14 @@ def take_normal_form(trainer: Any) -> None:
         trainer["precision"] = f"{precision}-true"
 
 
-def take_enum_defaults(trainer: Any) -> None:
-    """Members of an enumeration that stand as defaults of texts, such as Timer's interval, as the texts, in place: YAML has no
-    form for them."""
-    for one in listed(trainer.get("callbacks")):
-        parameters = inspect.signature(imported(one.class_path).__init__).parameters
-        options = one.get("init_args") or {}
+def take_enum_defaults(trainer: Section) -> None:
+    """Replace members of an enumeration that are defaults of texts, such as Timer's interval, by the texts, in place.
+
+    YAML has no form for them.
+    """
+    for callback in listed(trainer.get("callbacks")):
+        parameters = inspect.signature(imported(callback.class_path).__init__).parameters
+        options = callback.get("init_args") or {}
         for name, value in dict(options).items():
             if isinstance(value, enum.Enum) and name in parameters and parameters[name].annotation in (str, "str"):
                 options[name] = str(value.value)

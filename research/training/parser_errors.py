@@ -27,7 +27,7 @@ RANGES = {
 
 
 def explained(message: str, prog: str) -> str:
-    """jsonargparse's error in one paragraph, with the cure where another name has taken over."""
+    """Say jsonargparse's error in one paragraph, with the cure where another name has taken over."""
     text = " ".join(message.split())
     for name, instead in REPLACED.items():
         if f"trainer.{name}" in text or f"'{name}'" in text:

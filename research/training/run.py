@@ -72,12 +72,12 @@ def validate(args: argparse.Namespace) -> int:
 
 
 def test(args: argparse.Namespace) -> int:
-    """Measure it on the test data."""
+    """Measure the same on the test data."""
     return _measure(args, "test")
 
 
 def build(config: jsonargparse.Namespace) -> tuple[TrainingModule, L.LightningDataModule]:
-    """Model and data, each refused before anything is written; the model's initialisation has a seed of its own.
+    """Make model and data, each refused before anything is written; the model's initialisation has a seed of its own.
 
     Raises:
         UserError: as their classes do.
@@ -182,7 +182,7 @@ def _results(module: TrainingModule, trainer: L.Trainer, seconds: float) -> dict
     results = {"finished": True, "steps": trainer.global_step, "seconds": round(seconds, 3), "temperature": temperature}
     if hasattr(module, "language"):
         results["trained"] = module.language.describe()
-    pruned = [one.pruned for one in trainer.callbacks if isinstance(one, Pruning) and one.pruned is not None]
+    pruned = [call.pruned for call in trainer.callbacks if isinstance(call, Pruning) and call.pruned is not None]
     return results | ({"pruned": pruned[0]} if pruned else {})
 
 

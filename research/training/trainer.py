@@ -21,7 +21,7 @@ from research.training.supported import check_trainer
 
 
 def make_trainer(config: jsonargparse.Namespace, callbacks: list[L.Callback], loggers: list[Logger]) -> L.Trainer:
-    """Lightning's Trainer; `callbacks` come after the configuration's own.
+    """Make Lightning's Trainer; `callbacks` come after the configuration's own.
 
     Raises:
         UserError: arguments that do not go together, or a device that is not there.
@@ -60,7 +60,7 @@ def make_trainer(config: jsonargparse.Namespace, callbacks: list[L.Callback], lo
 
 @contextlib.contextmanager
 def restored_process() -> Iterator[None]:
-    """What a training sets for its whole process is put back: a sweep's worker trains other points after it."""
+    """Put back what a training sets for its whole process: a sweep's worker trains other points after it."""
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     backend, matmul = torch.backends.cudnn, torch.get_float32_matmul_precision()
     cudnn = backend.benchmark, backend.deterministic

@@ -37,8 +37,8 @@ def evaluate_retrieval(module: L.LightningModule, data: Collection, metrics: lis
     queries = _encode(module, module.model.query, list(data.queries.values()), "query")
     settings, doc_ids = module.model.doc.settings, list(data.corpus)
     top_k = max(TOP_K, *(parse_metric(name)[1] for name in metrics))
-    found = exact_search(queries, docs, min(top_k, len(doc_ids)), settings.normalize_outside, doc_ids)
-    run = to_run(list(data.queries), doc_ids, *found)
+    nearest = exact_search(queries, docs, min(top_k, len(doc_ids)), settings.normalize_outside, doc_ids)
+    run = to_run(list(data.queries), doc_ids, *nearest)
     return Retrieved(evaluate(data.qrels, run, metrics), first_documents(data, run))
 
 
@@ -47,7 +47,7 @@ def evaluate_reranking(module: L.LightningModule, data: Collection, run: Ranking
     pairs = top_pairs(run, depth)
     mine = pairs[module.trainer.global_rank :: module.trainer.world_size]
     texts = [data.queries[query] for query, _ in mine], [data.corpus[doc].content for _, doc in mine]
-    logits = together(module, score_pairs(module.model, *texts), len(pairs))
+    logits = all_gather_rows(module, score_pairs(module.model, *texts), len(pairs))
     scores: dict[str, dict[str, float]] = {}
     for (query, doc), logit in zip(pairs, logits.tolist(), strict=True):
         scores.setdefault(query, {})[doc] = logit
@@ -84,10 +84,10 @@ def _encode(module: L.LightningModule, encoder: Encoder, texts: list[str], role:
     out = np.empty((len(mine), encoder.dim), np.float32)
     for batch in encode_batches(encoder, mine, role):
         out[batch.positions] = batch.embeddings
-    return together(module, out, len(texts))
+    return all_gather_rows(module, out, len(texts))
 
 
-def together(module: L.LightningModule, mine: np.ndarray, count: int) -> np.ndarray:
+def all_gather_rows(module: L.LightningModule, mine: np.ndarray, count: int) -> np.ndarray:
     """All ranks' rows in their common order."""
     world = module.trainer.world_size
     if world == 1:

@@ -14,7 +14,7 @@ from research.training.stop import Stopped
 
 
 def tracker_of(choice: str, out: Path, resolved: dict, point: str) -> Tracker:
-    """W&B's run of a training; its id lies in the folder, by which a resumed training finds it.
+    """Begin or resume W&B's run of a training; its id lies in the folder, by which a resumed training finds it.
 
     Raises:
         UserError: the file with the id is damaged.
@@ -37,7 +37,7 @@ def tracker_of(choice: str, out: Path, resolved: dict, point: str) -> Tracker:
 
 
 def summarise(tracker: Tracker, out: Path, metrics: dict, module: TrainingModule) -> None:
-    """What W&B's table and plots take from a finished run, and in wandb.json the names of it, for a W&B report.
+    """Give W&B's table and plots the results of a finished run, and wandb.json their names, for a W&B report.
 
     W&B's own summary holds the last validation; results are about the kept model, which may be an earlier one.
     """

@@ -180,7 +180,7 @@ def batches_of_three(patch):
 
 
 def steps_of_one(patch):
-    from research.training.optimisation import Window
+    from research.training.step import Window
 
     patch.setattr(Window, "_is_last", lambda self: True)
 
@@ -199,16 +199,16 @@ def other_numbers(patch):
 
 
 def unfrozen(patch):
-    from research.training import dual_encoder
+    from research.training import base
 
-    built = dual_encoder.build_optimizer
+    built = base.build_optimizer
 
     def build(module, *args):
         found = built(module, *args)
         next(p for name, p in module.named_parameters() if "lora_" not in name).requires_grad_(True)
         return found
 
-    patch.setattr(dual_encoder, "build_optimizer", build)
+    patch.setattr(base, "build_optimizer", build)
 
 
 def narrow(patch):

@@ -16,8 +16,7 @@ from research.runs.files import replace_folder
 from research.training.cross_encoder import CrossEncoderModule, score
 from research.training.curves import Curves
 from research.training.dual_encoder import DualEncoderModule, embed
-from research.training.optimisation import Optimisation, build_optimizer
-from research.training.schedules import rate
+from research.training.optimisation import Optimisation, build_optimizer, rate
 from research.types import TokenBatch
 
 # ---- schedules and optimizer ----------------------------------------------------------------------------------------
