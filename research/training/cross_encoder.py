@@ -33,7 +33,7 @@ class CrossEncoderModule(TrainingModule):
             saved with the update merged.
         optimisation: see Optimisation.
         metrics: names@K, of the re-ordered validation run.
-        fast: on a CPU, train through models/training.py's cheaper parts; False takes transformers' own.
+        fast: on a CPU, train through models/cpu's cheaper parts; False takes transformers' own.
         seed: of dropout (and, by the verb, of a new head).
     """
 

@@ -69,11 +69,11 @@ class Curves(Logger):
     def rewind(self, count: int) -> None:
         """Drop what was logged after the first `count` lines."""
         lines = read_lines(self.path.parent)
-        kept = lines[:count]
-        self.lines = len(kept)
-        if len(kept) < len(lines) or self.path.exists():
+        remaining = lines[:count]
+        self.lines = len(remaining)
+        if len(remaining) < len(lines) or self.path.exists():
             with atomic_write(self.path) as stream:
-                stream.writelines(map(_line, kept))
+                stream.writelines(map(_line, remaining))
 
 
 def _line(values: dict) -> str:

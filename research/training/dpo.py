@@ -55,7 +55,7 @@ class DPOModule(LanguageModule):
         init_scale: factor on the virtual tokens as PEFT draws them; null: .1 for prefix tuning without projection, else 1.
         optimisation: see Optimisation.
         metrics: of validation.
-        fast: on a CPU, train through models/training.py's cheaper parts; False takes transformers' own.
+        fast: on a CPU, train through models/cpu's cheaper parts; False takes transformers' own.
         seed: of dropout (and, by the verb, of the adapter's initialisation).
     """
 
@@ -186,13 +186,13 @@ class DPOModule(LanguageModule):
         order = by_length(mine)
         collate = data.collate(self.model)
         for start in range(0, len(order), BATCH):
-            some = order[start : start + BATCH]
-            for chunk in collate([mine[i] for i in some]).chunks:
+            batch = order[start : start + BATCH]
+            for chunk in collate([mine[i] for i in batch]).chunks:
                 chunk = {key: value.to(self.device) for key, value in chunk.items()}
                 logps, tokens = sequence_logps(self.model, chunk)
                 losses, reported = self.losses(logps, self.reference_logps(chunk), tokens)
                 columns = [losses, *(reported[key] for key in names[1:-1])]
-                at = [some[i] for i in chunk["number"].tolist()]
+                at = [batch[i] for i in chunk["number"].tolist()]
                 out[at, :-1] = torch.stack(columns, 1).double().cpu().numpy()
                 if every and start // BATCH % every == 0:
                     out[at, -1] = self.kl(chunk).double().cpu().numpy()

@@ -42,7 +42,7 @@ class DualEncoderModule(TrainingModule):
             saved with the update merged.
         optimisation: see Optimisation.
         metrics: names@K, computed by exact search at validation.
-        fast: on a CPU, train through models/training.py's cheaper parts; False takes transformers' own.
+        fast: on a CPU, train through models/cpu's cheaper parts; False takes transformers' own.
         seed: of dropout.
     """
 

@@ -102,11 +102,11 @@ class Resume(Checkpoint):
         self.micro += 1
         trainer.datamodule.sampler.advance(trainer.num_training_batches)
         if not module.window.open and not self._validation_follows(trainer):
-            self._between_steps(trainer, due=trainer.global_step - self.saved >= self.every)
+            self._between_steps(trainer, checkpoint=trainer.global_step - self.saved >= self.every)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking and not module.window.open:
-            self._between_steps(trainer, due=True)
+            self._between_steps(trainer, checkpoint=True)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.saved != trainer.global_step:
@@ -123,9 +123,9 @@ class Resume(Checkpoint):
         self.signal = number
         say(f"signal {signal.Signals(number).name}: stopping after this step, with a checkpoint")
 
-    def _between_steps(self, trainer: L.Trainer, due: bool) -> None:
+    def _between_steps(self, trainer: L.Trainer, checkpoint: bool) -> None:
         asked = self._any_rank(trainer)
-        if due or asked:
+        if checkpoint or asked:
             self._save(trainer)
         if asked:
             raise Stopped(asked)

@@ -42,7 +42,7 @@ class SFTModule(LanguageModule):
             greedy answers to a fixed sample; other_loss: forgetting, the loss on data.other, text that is not trained.
         answers: how many validation prompts are answered for those three.
         max_new_tokens: the longest of these answers.
-        fast: on a CPU, train through models/training.py's cheaper parts; False takes transformers' own.
+        fast: on a CPU, train through models/cpu's cheaper parts; False takes transformers' own.
         seed: of dropout (and, by the verb, of the adapter's initialisation).
     """
 

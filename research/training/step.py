@@ -155,7 +155,7 @@ class HeldBatches:
         self.batches.append(batch)
         if self.window.hold():
             return None
-        chunks = [chunk for one in self.batches for chunk in one.chunks]
+        chunks = [chunk for held in self.batches for chunk in held.chunks]
         self.batches = []
         trainer = self.window.module.trainer
         total = torch.tensor(float(sum(map(self.count, chunks))), device=self.window.module.device)

@@ -38,18 +38,18 @@ def check_named(classes: Iterable[type]) -> None:
     Raises:
         UserError: one that the optimisation does not go with.
     """
-    for one in classes:
-        if issubclass(one, Precision) and one not in PLUGINS:
-            raise _precision(one.__name__)
-        if issubclass(one, CheckpointIO):
+    for kind in classes:
+        if issubclass(kind, Precision) and kind not in PLUGINS:
+            raise _precision(kind.__name__)
+        if issubclass(kind, CheckpointIO):
             raise UserError(
-                f"trainer.plugins: {one.__name__} writes checkpoints; expected none, since this tool writes its "
+                f"trainer.plugins: {kind.__name__} writes checkpoints; expected none, since this tool writes its "
                 "own, completely or not at all. Leave it out; save_every says how often."
             )
         for refused, instead in INSTEAD.items():
-            if issubclass(one, refused):
+            if issubclass(kind, refused):
                 raise UserError(
-                    f"trainer.callbacks: {one.__name__} does not go with this optimisation; expected {instead}. Leave it out."
+                    f"trainer.callbacks: {kind.__name__} does not go with this optimisation; expected {instead}. Leave it out."
                 )
 
 
@@ -89,17 +89,17 @@ def check_monitors(trainer: L.Trainer, directions: Mapping[str, Direction | None
     Raises:
         UserError: such a callback.
     """
-    for one in (one for one in trainer.callbacks if isinstance(one, callbacks.EarlyStopping)):
-        if one.monitor not in directions and one.strict and not str(one.monitor).startswith("train/"):
+    for callback in (each for each in trainer.callbacks if isinstance(each, callbacks.EarlyStopping)):
+        if callback.monitor not in directions and callback.strict and not str(callback.monitor).startswith("train/"):
             raise UserError(
-                f"trainer.callbacks: EarlyStopping of {one.monitor!r}, which is not computed; expected one of "
+                f"trainer.callbacks: EarlyStopping of {callback.monitor!r}, which is not computed; expected one of "
                 f"{', '.join(directions) or 'the metrics of a validation, and there is none'}. Correct its monitor, or "
                 "leave it out."
             )
-        mode = MODES.get(directions.get(str(one.monitor)), one.mode)
-        if one.mode != mode:
+        mode = MODES.get(directions.get(str(callback.monitor)), callback.mode)
+        if callback.mode != mode:
             raise UserError(
-                f"trainer.callbacks: EarlyStopping of {one.monitor} with mode {one.mode!r} ends a training "
+                f"trainer.callbacks: EarlyStopping of {callback.monitor} with mode {callback.mode!r} ends a training "
                 f"that gets better; expected {mode!r}. Set its mode: {mode}."
             )
 

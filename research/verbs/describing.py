@@ -8,12 +8,13 @@ from research.errors import UserError
 SETS = ("target_modules", "exclude_modules", "modules_to_save")
 
 
-def describe(argv: list[str], metric: str | None = None, shown: str | None = None) -> dict[str, Any]:
+def describe(argv: list[str], metric: str | None = None, shown: str | None = None, goal: str | None = None) -> dict[str, Any]:
     """What a command would compute, without computing it: its models are built without weights.
 
     Args:
         argv: the command.
         metric: that it must measure, for something depends on it while it runs.
+        goal: of the metric, where the sweep states it.
         shown: a metric that it must measure if it is a training of ours.
 
     Raises:
@@ -44,6 +45,11 @@ def describe(argv: list[str], metric: str | None = None, shown: str | None = Non
             module, data = build(config)
     if (needed := metric or shown) is not None:
         _check_metric(needed, module, data, config.trainer)
+        if metric is not None and goal is None and module.better(metric) == "higher":
+            raise UserError(
+                f"the sweep's metric {metric!r} has no goal, and W&B minimizes such a metric, of which the higher value is the "
+                f"better one; expected metric: {{name: {metric}, goal: maximize}}. Add the goal."
+            )
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
     trained = sum(n for n, wanted in sizes if wanted)
     frozen = sum(n for n, wanted in sizes if not wanted)

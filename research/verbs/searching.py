@@ -23,7 +23,7 @@ def describe_for(sweep: Any) -> Callable[[list[str]], dict[str, Any]]:
     """
     decides = sweep.is_searched or sweep.early_terminate is not None or sweep.target is not None
     if decides:
-        return functools.partial(describe, metric=sweep.metric)
+        return functools.partial(describe, metric=sweep.metric, goal=(sweep.facts.get("metric") or {}).get("goal"))
     return functools.partial(describe, shown=sweep.metric) if str(sweep.metric).startswith("val/") else describe
 
 

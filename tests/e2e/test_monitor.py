@@ -71,3 +71,22 @@ def test_a_declared_side_needs_no_mode_and_the_mode_that_it_is_changes_nothing(f
     against = fit("--mode max --out against", "Declaring")
     assert against.code == 2
     assert "mode='max' with monitor='val/my_loss' would keep the worst model" in against.err
+
+
+SWEEP = """
+command: [research, fit, -c, dual.yaml, --out, "runs/{point}", --wandb, disabled, "${args}"]
+method: bayes
+run_cap: 2
+metric: {name: val/mrr@10GOAL}
+parameters:
+  model.temperature: {min: 0.02, max: 0.2}
+"""
+
+
+def test_a_search_for_the_worst_is_refused_unless_its_goal_is_stated(research, tmp_path, tiny_bert, monkeypatch):
+    fitting.furnish(tmp_path, tiny_bert, monkeypatch)
+    for goal, code in (("", 2), (", goal: maximize", 0), (", goal: minimize", 0)):
+        Path("search.yaml").write_text(SWEEP.replace("GOAL", goal))
+        planned = research("sweep", "plan", "search.yaml")
+        assert planned.code == code, planned.err
+        assert ("expected metric: {name: val/mrr@10, goal: maximize}" in planned.err) == (code == 2)
