@@ -39,7 +39,7 @@ class Axis(NamedTuple):
 
 
 def parallel(study: Study) -> Figure | None:
-    """A line for each setting over its factors to its mean, coloured by it; the best thick with a black edge.
+    """A line for each setting over its factors to its mean, coloured by it; the best thick with an edge of ink.
 
     Returns:
         The figure; None where fewer than two factors vary, or two settings have a value.
@@ -65,7 +65,7 @@ def parallel(study: Study) -> Figure | None:
             runs += _line(axes, factors, group, value, {"line": f"{i}-{seed}", "mean": mean})
     caption = (
         f"Lines are settings, from the values of their factors to their mean over seeds; the {side(study)} is better. "
-        f"The best, {drawn[-1].label}, is thick with a black edge."
+        f"The best, {drawn[-1].label}, is thick with an edge."
     )
     caption += " Thin lines are single runs." if single else ""
     caption += f" The first {MOST_AXES} of {len(varied)} factors." if len(varied) > MOST_AXES else ""
