@@ -23,7 +23,7 @@ FULL = Options(
     mem="16G",
     namespace="research",
     env=("HF_HUB_OFFLINE=1", "EMPTY="),
-    secrets=("wandb",),
+    secret=("wandb",),
     setup=("source env.sh",),
     warning=90,
     max_failed=5,
