@@ -1,211 +1,249 @@
-"""Hard negatives from a ranking: documents that a retriever ranks high and that are not known to be relevant.
+"""What `research mine` does: rankings → candidates → margins → triplets and the facts beside them."""
 
-Plain functions over runs and judgements; models and files are the verb's. A candidate is left out when it is
-
-- `own_id`: the document whose id is the query's (left out of the ranking before positions are counted),
-- `relevant`: judged relevant to the query, in any split of the source,
-- `relevant_to_equal_query`: judged relevant, in any split, to another query of the same text,
-- `text_of_query`: a document whose text is the query's,
-- `text_of_relevant`: another document whose text is that of one of those,
-- `blank`: a document without title and text, which no row of training may hold,
-- `margin`: scored too close to the query's best positive, or above it.
-"""
-
-import re
-import statistics
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from pathlib import Path
 from typing import NamedTuple
 
-from research.data import equality
-from research.data.equality import Known, texts_of
-from research.errors import UserError
-from research.types import Corpus, Qrels, Queries, Run, Triplets
+from research.data.equality import Known
+from research.data.formats import write_triplets
+from research.progress import say
+from research.retrieval.ancestry import trained_on
+from research.retrieval.candidates import (
+    LATER,
+    REASONS,
+    CandidateLists,
+    find_candidates,
+    keep_below,
+    keep_first,
+    rescored,
+    say_left_out,
+    shortfall,
+    to_triplets,
+)
+from research.retrieval.pipeline import Pipeline, Stage, logits
+from research.retrieval.rerank import Scorer
+from research.retrieval.stages import Options
+from research.retrieval.triplets import sidecar
+from research.runs.files import write_json
+from research.runs.hashes import hash_file, hash_json, hash_strings
+from research.runs.provenance import provenance
+from research.types import Collection, Run
+
+FORMAT = 1  # to be raised when code changes what is mined: older files are then made again
 
 
-class Candidate(NamedTuple):
-    """A document that may become a negative.
+class Rules(NamedTuple):
+    """Which candidates become negatives.
 
     Attributes:
-        doc: its id.
-        position: in the query's ranking without the query's own document, from 1.
-        score: the retriever's, or the cross-encoder's logit once `rescored`.
+        first, last: positions of the ranking, from 1.
+        negatives: at most so many a query; None takes all.
+        margin, relative_margin: see candidates.keep_below.
     """
 
-    doc: str
-    position: int
-    score: float
+    first: int
+    last: int
+    negatives: int | None
+    margin: float | None
+    relative_margin: float | None
+
+    @property
+    def wanted(self) -> int:
+        return self.negatives or self.last - self.first + 1
+
+    @property
+    def margins(self) -> bool:
+        return self.margin is not None or self.relative_margin is not None
 
 
-Found = dict[str, list[Candidate]]
-"""query id → candidates in the order of their positions."""
+class Mining(NamedTuple):
+    """One run of mining.
+
+    Attributes:
+        data: the queries to mine, each with a relevant document.
+        folds: one part of `data` a retriever; None where all retrievers, fused, rank all queries.
+        positives: of each query.
+        known: what is relevant to each query.
+        rules: which candidates become negatives.
+        retrievers: "bm25" or models, in order.
+        reranker: a cross-encoder whose logits replace the retriever's scores; None leaves it out.
+        options: how to retrieve, and how long a pair the reranker reads.
+        cache: of embeddings, indexes, rankings and logits.
+        out: the file of triplets.
+        splits: of the source, whose judgements are known.
+        warnings: of retrievers that know the queries, for the facts.
+        command: as the user typed it.
+    """
+
+    data: Collection
+    folds: list[Collection] | None
+    positives: dict[str, list[str]]
+    known: dict[str, Known]
+    rules: Rules
+    retrievers: list[str]
+    reranker: str | None
+    options: Options
+    cache: Path
+    out: Path
+    splits: list[str]
+    warnings: list[str]
+    command: list[str]
 
 
-def parse_ranks(text: str) -> tuple[int, int]:
-    """`1-30` → (1, 30).
+def mine(mining: Mining, earlier: dict) -> dict:
+    """Mine and write, unless the file is already what it would be; return the facts beside it.
+
+    Args:
+        mining: see there.
+        earlier: the facts of the file that is there; {} without one.
 
     Raises:
-        UserError: not of that form, or empty.
+        UserError: a model that cannot be read, or a full disk.
     """
-    match = re.fullmatch(r"(\d{1,9})-(\d{1,9})", text)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UserError(
-            f"--ranks {text!r}; expected FIRST-LAST, positions of the ranking counted from 1: 1-30 or 11-50, say. Correct it."
+    miner = Miner(mining)
+    if earlier.get("key") == miner.key and earlier.get("sha256") and mining.out.exists():
+        say(f"{mining.out}: unchanged since it was mined; it is kept")
+        return earlier
+    return miner.write()
+
+
+class Miner:
+    """Retrievers and reranker, loaded: one that cannot be read is refused before anything is computed.
+
+    Raises:
+        UserError: a model that cannot be read.
+    """
+
+    def __init__(self, mining: Mining):
+        self.mining, options = mining, mining.options
+        parts = [(mining.retrievers, mining.data)]
+        if mining.folds is not None:
+            parts = [([name], part) for name, part in zip(mining.retrievers, mining.folds, strict=True)]
+        self.pipelines: list[Pipeline] = []
+        for names, collection in parts:
+            self.pipelines.append(Pipeline(collection, names, mining.cache, options))
+            options = self.pipelines[-1].options  # what depends on the corpus is filled in, and said, once
+        self.scorer = None
+        if mining.reranker is not None:
+            self.scorer = Scorer(mining.reranker, options.precision, options.reranker_max_length, options.token_budget)
+        judged = hash_strings(  # what has the query's text is named only where there is such a document
+            repr([query, sorted(own), sorted(shared), *([sorted(same)] if same else [])])
+            for query, (own, shared, same) in mining.known.items()
         )
-    return int(match[1]), int(match[2])
-
-
-def known_relevant(
-    chosen: Iterable[str], queries: Queries, splits: Iterable[Qrels], corpus: Corpus | None = None
-) -> dict[str, Known]:
-    """What is judged relevant (grade > 0) to each chosen query, or to a query of equal text, in any split, or is its text.
-
-    Args:
-        chosen: query ids.
-        queries: all queries of the source.
-        splits: the judgements of every split.
-        corpus: documents, among which those of a query's text are looked for.
-    """
-    chosen = list(chosen)
-    own: dict[str, set[str]] = {query: set() for query in chosen}
-    for qrels in splits:
-        for query, docs in qrels.items():
-            own.setdefault(query, set()).update(doc for doc, grade in docs.items() if grade > 0)
-    known = equality.known_relevant(own, queries, corpus or {})
-    return {query: known[query] for query in chosen}
-
-
-def find_candidates(run: Run, known: dict[str, Known], corpus: Corpus, first: int, last: int) -> tuple[Found, Counter[str]]:
-    """Documents at positions first to last that are not known to be relevant.
-
-    Args:
-        run: rankings, best first; a query may lack one.
-        known: of every query to mine, in the order of the result.
-        corpus: every document.
-        first, last: positions, from 1, both included.
-
-    Returns:
-        candidates, and how many documents were left out for which reason.
-    """
-    counts: Counter[str] = Counter()
-    found: Found = {}
-    forms: dict[str, frozenset[str]] = {}  # documents recur from query to query: each is normalised once
-
-    def texts(doc: str) -> frozenset[str]:
-        if doc not in forms:
-            forms[doc] = texts_of(corpus[doc])
-        return forms[doc]
-
-    for query, (own, shared, same) in known.items():
-        ranked = list(run.get(query, {}).items())
-        if query in dict(ranked[:last]):
-            counts["own_id"] += 1
-        others = [pair for pair in ranked if pair[0] != query][first - 1 : last]
-        relevant_texts = frozenset[str]().union(*(texts(doc) for doc in own | shared if doc in corpus))
-        found[query] = []
-        for position, (doc, score) in enumerate(others, first):
-            if doc in own:
-                counts["relevant"] += 1
-            elif doc in shared:
-                counts["relevant_to_equal_query"] += 1
-            elif doc in same:
-                counts["text_of_query"] += 1
-            elif texts(doc) & relevant_texts:
-                counts["text_of_relevant"] += 1
-            elif not texts(doc):
-                counts["blank"] += 1
-            else:
-                found[query].append(Candidate(doc, position, score))
-    return found, counts
-
-
-def rescored(found: Found, scores: Run) -> Found:
-    """The same candidates with other scores; the order stays the retriever's.
-
-    Args:
-        found: candidates.
-        scores: {query: {doc: score}} of each of them.
-    """
-    return {query: [c._replace(score=scores[query][c.doc]) for c in row] for query, row in found.items()}
-
-
-def keep_below(found: Found, best: dict[str, float], margin: float | None, relative_margin: float | None) -> tuple[Found, int]:
-    """Candidates that score clearly less than the query's best positive: those close to it may be relevant themselves.
-
-    Kept is n with s(n) ≤ s(p) − margin and s(n) ≤ relative_margin · s(p).
-
-    Args:
-        found: candidates.
-        best: {query: s(p)}, the highest score of the query's positives, by the same scorer.
-        margin: any finite number; None leaves the condition out.
-        relative_margin: 0 to 1, the share of s(p); None leaves it out. Where s(p) ≤ 0 a share means nothing, and no
-            candidate is kept.
-
-    Returns:
-        what is kept, and how many were not.
-
-    Source: TopK-MarginPos and TopK-PercPos of NV-Retriever, de Souza P. Moreira et al. 2024, §3.
-    """
-
-    def fits(score: float, positive: float) -> bool:
-        if margin is not None and score > positive - margin:
-            return False
-        return relative_margin is None or (positive > 0 and score <= relative_margin * positive)
-
-    kept = {query: [c for c in row if fits(c.score, best[query])] for query, row in found.items()}
-    return kept, sum(map(len, found.values())) - sum(map(len, kept.values()))
-
-
-def keep_first(found: Found, most: int | None) -> Found:
-    """At most that many candidates a query, those ranked highest; None keeps all."""
-    return {query: row[:most] for query, row in found.items()}
-
-
-def shortfall(found: Found, wanted: int) -> dict:
-    """How many negatives queries got, of those wanted.
-
-    Args:
-        found: negatives.
-        wanted: a query, ≥ 1.
-
-    Returns:
-        counts of queries, negatives, of queries with all, with fewer and with none of those wanted; mean, median and
-        least of the negatives a query; and {negatives: queries}.
-    """
-    sizes = [len(row) for row in found.values()]
-    return {
-        "queries": len(sizes),
-        "negatives": sum(sizes),
-        "wanted_a_query": wanted,
-        "queries_with_all": sum(size >= wanted for size in sizes),
-        "queries_with_fewer": sum(0 < size < wanted for size in sizes),
-        "queries_with_none": sizes.count(0),
-        "mean": round(statistics.fmean(sizes), 4),
-        "median": statistics.median(sizes),
-        "least": min(sizes),
-        "queries_by_negatives": {str(size): count for size, count in sorted(Counter(sizes).items())},
-    }
-
-
-def to_triplets(
-    found: Found, queries: Queries, positives: dict[str, Sequence[str]], corpus: Corpus, positive_scores: Run
-) -> Iterator[Triplets]:
-    """Rows of the file, query after query, with the scores that are known.
-
-    Args:
-        found: negatives.
-        queries: texts.
-        positives: of each query.
-        corpus: every document.
-        positive_scores: {query: {doc: score}} by what scored the negatives; empty where unknown.
-    """
-    for query, row in found.items():
-        scores = {doc: score for doc, score in positive_scores.get(query, {}).items() if doc in positives[query]}
-        yield Triplets(
-            query,
-            queries[query],
-            {doc: corpus[doc] for doc in positives[query]},
-            {c.doc: corpus[c.doc] for c in row},
-            scores | {c.doc: c.score for c in row} or None,
-            {c.doc: c.position for c in row} or None,
+        self.key = hash_json(
+            [
+                FORMAT,
+                mining.data.fingerprint,
+                judged,
+                [pipeline.key for pipeline in self.pipelines],
+                mining.folds is not None,
+                mining.rules,
+                self.scorer and self.scorer.identity,
+                *(["blank documents are no positives"] if mining.data.notes.get("blank_positives") else []),
+            ]
         )
+
+    def write(self) -> dict:
+        """Mine, and write the triplets and the facts beside them; the facts."""
+        started, mining, rules, data = time.perf_counter(), self.mining, self.mining.rules, self.mining.data
+        stages = [pipeline.rank(mining.cache) for pipeline in self.pipelines]
+        ranked = {query: docs for stage in stages for query, docs in stage.run.items()}
+        candidates, excluded = find_candidates(ranked, mining.known, data.corpus, rules.first, rules.last)
+        excluded["own_id"] += sum(stage.facts.get("dropped_self", 0) for stage in stages)
+        candidates, positive_scores = self._score(candidates, ranked)
+        warnings = mining.warnings
+        if rules.margins:
+            best = {query: max(scores.values()) for query, scores in positive_scores.items()}
+            candidates, excluded["margin"] = keep_below(candidates, best, rules.margin, rules.relative_margin)
+            warnings = warnings + (_shareless(best) if rules.relative_margin is not None else [])
+        candidates = keep_first(candidates, rules.negatives)
+        counts = shortfall(candidates, rules.wanted)
+        say_left_out(excluded, counts, rules.negatives)
+        facts = {
+            "verb": "mine",
+            "source": data.source,
+            "split": data.split,
+            "data": data.fingerprint,
+            "key": self.key,
+            **rules._asdict(),
+            "folds": len(stages) if mining.folds is not None else None,
+            "retrievers": self._retrievers(stages),
+            "reranker": self.scorer
+            and {
+                "model": mining.reranker,
+                "model_hash": self.scorer.model_hash,
+                "max_length": self.scorer.model.max_length,
+                "precision": mining.options.precision,
+            },
+            "score": self._score_name(),
+            "notes": data.notes,
+            "splits": mining.splits,
+            "warnings": warnings,
+            "counts": counts | {"excluded": {why: excluded[why] for why in REASONS if why not in LATER or excluded[why]}},
+        }
+        # without the sha256 until the triplets are complete: those of a killed command are made again, not taken for finished
+        write_json(sidecar(mining.out), facts | {"sha256": None})
+        write_triplets(mining.out, to_triplets(candidates, data.queries, mining.positives, data.corpus, positive_scores))
+        facts["sha256"] = hash_file(mining.out)
+        seconds = round(time.perf_counter() - started, 3)
+        write_json(sidecar(mining.out), facts | {"provenance": provenance(mining.command, seconds=seconds)})
+        return facts
+
+    def _score(self, candidates: CandidateLists, ranked: Run) -> tuple[CandidateLists, Run]:
+        """Candidates with the scores that count, and those of the positives: {} where nothing asks for them."""
+        positives = self.mining.positives
+        if self.scorer is not None:
+            pairs = [(q, doc) for q, row in candidates.items() for doc in (*positives[q], *(c.doc for c in row))]
+            scores = logits(self.scorer, self.mining.data, pairs, self.mining.cache)
+            return rescored(candidates, scores), {q: {doc: scores[q][doc] for doc in positives[q]} for q in candidates}
+        scores: Run = {}
+        for pipeline in self.pipelines if self.mining.rules.margins else ():
+            (part,) = pipeline.parts.values()  # a fused ranking has no scores: mine refuses margins on it
+            queries = part.texts.queries
+            absent = [(q, doc) for q in queries for doc in positives[q] if doc not in ranked.get(q, {})]
+            if absent:
+                say(f"margins: {len(absent):,} positives are not among those retrieved, and are scored by themselves")
+            computed = dict(zip(absent, part.score(absent), strict=True))
+            for q in queries:
+                own = ranked.get(q, {})
+                scores[q] = {doc: own[doc] if doc in own else computed[q, doc] for doc in positives[q]}
+        return candidates, scores
+
+    def _retrievers(self, stages: list[Stage]) -> list[dict]:
+        """A line a retriever: what it is, what it was trained on, which queries it mined."""
+        lines = []
+        names = iter(self.mining.retrievers)
+        for fold, (pipeline, stage) in enumerate(zip(self.pipelines, stages, strict=True)):
+            for name, part in pipeline.parts.items():
+                retriever = next(names)
+                trained = trained_on(retriever)
+                lines.append(
+                    {
+                        "retriever": retriever,
+                        "model_hash": getattr(part, "model_hash", None),
+                        "key": part.key,
+                        "settings": pipeline.encoders().get(name),
+                        "queries": len(part.texts.queries),
+                        "fold": f"{fold}/{len(stages)}" if self.mining.folds is not None else None,
+                        "trained_on": trained and trained._asdict(),
+                        "ranking": stage.facts,
+                    }
+                )
+        return lines
+
+    def _score_name(self) -> str:
+        if self.scorer is not None:
+            return f"logit of {self.mining.reranker}"
+        fused = any(pipeline.fused for pipeline in self.pipelines)
+        return "reciprocal rank fusion" if fused else "score of the retriever"
+
+
+def _shareless(best: dict[str, float]) -> list[str]:
+    if not (none := sum(score <= 0 for score in best.values())):
+        return []
+    warning = (
+        f"the best positive of {none} of {len(best)} queries scores 0 or less, of which --relative-margin can take no "
+        "share: they get no negative"
+    )
+    say(f"warning: {warning}")
+    return [warning]

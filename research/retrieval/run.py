@@ -7,19 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from research.progress import say
 from research.retrieval.index import HNSW_SEED
 from research.retrieval.mix import Mix, choose
 from research.retrieval.pipeline import Pipeline
 from research.retrieval.stages import Options
-from research.runs.files import atomic_write, write_json
-from research.runs.layout import MARKER
+from research.runs.files import write_json
 from research.runs.locks import exclusive
-from research.runs.provenance import provenance
 from research.runs.stages import Stages
 from research.runs.tracking import Tracker
+from research.runs.writers import write_config, write_metrics, write_provenance
 from research.types import Collection, Qrels, Run, Scores
 
 EXAMPLES = 50  # queries whose texts go into the run folder for the report
@@ -107,10 +104,9 @@ def retrieve(retrieval: Retrieval, measure: Measure) -> dict[str, Scores]:
 
 def _run(retrieval: Retrieval, pipeline: Pipeline, measure: Measure, mix: Mix | None) -> dict[str, Scores]:
     data, out, facts, started = retrieval.data, retrieval.out, retrieval.facts, time.perf_counter()
-    write_json(out / MARKER, provenance(retrieval.command, **facts))
+    write_provenance(out, retrieval.command, **facts)
     config = _resolved(retrieval.given, pipeline)
-    with atomic_write(out / "config.yaml") as stream:
-        yaml.safe_dump(config, stream, sort_keys=False, allow_unicode=True)
+    write_config(out, config)
     tracker = Tracker(retrieval.wandb, out, job="retrieve", config=config)
     scored: dict[str, Scores] = {}
     runs: dict[str, Run] = {}
@@ -124,8 +120,8 @@ def _run(retrieval: Retrieval, pipeline: Pipeline, measure: Measure, mix: Mix | 
     tracker.finish()
 
     write_json(out / "examples.json", _examples(data, runs))
-    write_json(
-        out / "metrics.json",
+    write_metrics(
+        out,
         {
             **facts,
             "mix": mix,
@@ -139,7 +135,7 @@ def _run(retrieval: Retrieval, pipeline: Pipeline, measure: Measure, mix: Mix | 
         },
     )
     origin = _origin(scored) | {"stages": Stages(out).made(), "seconds": round(time.perf_counter() - started, 3)}
-    write_json(out / MARKER, provenance(retrieval.command, **facts, **origin))
+    write_provenance(out, retrieval.command, **facts, **origin)
     return scored
 
 

@@ -10,7 +10,14 @@ from research.errors import UserError
 from research.runs.disk import disk_error
 
 MODEL_FACTS = "tandem.json"  # in a model's folder: an adapter's base, by name and hash; once, lengths of an encoder
+SCHEMA = 1  # of what is written into a run folder, noted in provenance.json; a folder without a number is of schema 0
 MARKER = "provenance.json"  # a folder that holds this file is a run folder: verbs may write into it again
+CONFIG = "config.yaml"  # the resolved configuration
+METRICS = "metrics.json"  # summary, and values per query
+CURVES = "curves.jsonl"  # one line a logged step of a training
+CHECKPOINTS = "checkpoints.json"  # of a training: which ones there are, with their hashes
+WANDB = "wandb.json"  # id of the W&B run, and the names of its summary
+MODEL = "model"  # folder of the best checkpoint: what verbs load
 STORE_FILES = ("lock", "journal.jsonl", "embeddings.npy", "ids.json", "store.json")
 LONGEST = 240  # bytes of a name: disks take 255, and a log of the name has an ending
 

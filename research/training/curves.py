@@ -15,9 +15,10 @@ from safetensors import SafetensorError
 
 from research.errors import UserError
 from research.progress import say
-from research.runs.files import atomic_write, replace_folder, strict, write_json
+from research.runs.files import atomic_write, replace_folder, strict
+from research.runs.layout import CURVES, MODEL
+from research.runs.writers import write_metrics
 
-FILE = "curves.jsonl"
 TORCH_WRITER = ("PytorchStreamWriter", "inline_container", "unexpected pos")  # in errors of torch.save on a full disk
 
 
@@ -34,7 +35,7 @@ class Curves(Logger):
 
     def __init__(self, folder: Path, send: Callable[[dict[str, float], int], None] = lambda values, step: None):
         super().__init__()
-        self.path, self.send = Path(folder) / FILE, send
+        self.path, self.send = Path(folder) / CURVES, send
         self.started = time.perf_counter()
         self.lost = False
         self.lines = 0  # in the file
@@ -81,7 +82,7 @@ def _line(values: dict) -> str:
 
 def read_curves(folder: Path) -> list[dict]:
     """The lines of a run's curves.jsonl, null as NaN; a line that a killed process left unfinished is dropped."""
-    path = Path(folder) / FILE
+    path = Path(folder) / CURVES
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
@@ -225,10 +226,10 @@ class BestModel(L.Callback):
         if weights:
             module.load_state_dict(weights)
         try:
-            with writing(self.folder / "model"):
-                with replace_folder(self.folder / "model") as new:
+            with writing(self.folder / MODEL):
+                with replace_folder(self.folder / MODEL) as new:
                     module.save(new)
-                write_json(self.folder / "metrics.json", facts)
+                write_metrics(self.folder, facts)
         finally:
             if now:
                 module.load_state_dict(now)

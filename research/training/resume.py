@@ -27,12 +27,12 @@ from research.models.cpu.dropout import DropoutBits
 from research.progress import say
 from research.runs.files import atomic_write, write_json
 from research.runs.hashes import hash_file
+from research.runs.layout import CHECKPOINTS
 from research.runs.reading import read_json
 from research.training.curves import Curves, writing
 from research.training.stop import SIGNALS, Stopped
 
 AVERAGED = "current_model_state"  # where WeightAveraging puts the trained weights; the average stands in state_dict
-LIST = "checkpoints.json"
 KEEP = 2  # the last one, and the one before in case the last is damaged
 
 
@@ -193,19 +193,19 @@ def _record(folder: Path, name: str, step: int) -> None:
     """List the new checkpoint with its sha256, then remove the older ones, and later ones that were passed over."""
     known = [entry for entry in _listed(folder) if entry["step"] < step]
     known = [*known, {"file": name, "step": step, "sha256": hash_file(folder / name)}]
-    write_json(folder / LIST, known[-KEEP:])
+    write_json(folder / CHECKPOINTS, known[-KEEP:])
     for path in folder.glob("step-*.ckpt"):
         if path.name not in [entry["file"] for entry in known[-KEEP:]]:
             path.unlink()
 
 
 def _listed(folder: Path) -> list[dict]:
-    listed = read_json(folder / LIST) if (folder / LIST).exists() else []
+    listed = read_json(folder / CHECKPOINTS) if (folder / CHECKPOINTS).exists() else []
     if not isinstance(listed, list) or not all(
         isinstance(entry, dict) and {"file", "step", "sha256"} <= {*entry} for entry in listed
     ):
         raise UserError(
-            f"{folder / LIST} is not one this tool wrote; expected a list of checkpoints, each with file, step "
+            f"{folder / CHECKPOINTS} is not one this tool wrote; expected a list of checkpoints, each with file, step "
             "and sha256. Name a new --out, or delete this folder to train anew."
         )
     return listed
@@ -223,7 +223,7 @@ def last_checkpoint(folder: Path) -> Path | None:
         if path.exists() and hash_file(path) == entry["sha256"]:
             return path
         say(
-            f"warning: checkpoint {path} is {'damaged' if path.exists() else 'missing'} (sha256 differs from {LIST}'s); "
+            f"warning: checkpoint {path} is {'damaged' if path.exists() else 'missing'} (sha256 differs from {CHECKPOINTS}'s); "
             "falling back to the one before"
         )
     if listed:

@@ -13,9 +13,8 @@ from research.data.sources import check_relevant, check_split, load
 from research.errors import UserError
 from research.metrics import scores
 from research.progress import say
-from research.runs.files import write_json
-from research.runs.layout import MARKER, open_run_folder
-from research.runs.provenance import provenance
+from research.runs.layout import open_run_folder
+from research.runs.writers import write_metrics, write_provenance
 from research.verbs import options
 
 
@@ -51,9 +50,9 @@ def run(args: argparse.Namespace) -> int:
         facts = {"verb": "evaluate", "source": args.data, "split": args.split, "data": data.fingerprint}
         if args.mean != "scorable":
             facts["mean"] = args.mean
-        write_json(args.out / MARKER, provenance(args.command, **facts))
-        write_json(
-            args.out / "metrics.json",
+        write_provenance(args.out, args.command, **facts)
+        write_metrics(
+            args.out,
             {
                 **facts,
                 "queries": len(data.queries),

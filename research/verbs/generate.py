@@ -16,7 +16,7 @@ from typing import Any
 from research.errors import UserError
 from research.metrics import scores
 from research.progress import say
-from research.verbs.columns import named_columns
+from research.verbs.options import named_columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,9 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from research.models.sources import check_name
     from research.runs.disk import require_space
-    from research.runs.files import write_json
-    from research.runs.layout import MARKER, open_run_folder
-    from research.runs.provenance import provenance
+    from research.runs.layout import open_run_folder
+    from research.runs.writers import write_metrics, write_provenance
 
     _check(args)
     for name in args.model:
@@ -70,10 +69,10 @@ def run(args: argparse.Namespace) -> int:
         found[_label(name, found)] = {"metrics": means, "per_query": per_example, "answers": answers, "facts": facts}
     if args.out is not None:
         # the marker first: a folder of other files without it would be taken for somebody else's
-        write_json(args.out / MARKER, provenance(args.command, models={n: o["facts"]["hash"] for n, o in found.items()}))
+        write_provenance(args.out, args.command, models={n: o["facts"]["hash"] for n, o in found.items()})
         _write_answers(args.out, examples, found)
-        write_json(
-            args.out / "metrics.json",
+        write_metrics(
+            args.out,
             {
                 "kind": "generate",
                 "source": args.data or str(args.prompts),

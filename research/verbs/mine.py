@@ -21,11 +21,16 @@ import json
 import math
 from pathlib import Path
 
+from research.data.positives import in_folds, with_positives
+from research.data.rows import BadRows
+from research.data.sources import check_relevant, check_split, load_source, positives_of, take
 from research.errors import UserError
-from research.progress import say
+from research.models.sources import check_name
+from research.retrieval.ancestry import check_training
+from research.retrieval.candidates import known_relevant, parse_ranks
+from research.retrieval.triplets import open_out, sidecar
+from research.runs.layout import cache_folder
 from research.verbs import options
-from research.verbs.trained import check_training
-from research.verbs.triplets import open_out, sidecar
 
 TOP_K = 100  # documents retrieved, `retrieve`'s default: fused positions are then those of its ranking
 
@@ -61,12 +66,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from research.data.rows import BadRows
-    from research.data.sources import check_relevant, check_split, load_source, take
-    from research.models.sources import check_name
-    from research.retrieval.mine import parse_ranks
-    from research.runs.layout import cache_folder
-
     first, last = parse_ranks(args.ranks)
     _check_options(args, first, last)
     check_split(args.data, args.split)
@@ -84,21 +83,38 @@ def run(args: argparse.Namespace) -> int:
             "ranking has. Pass --ranks 1-30, say."
         )
 
-    from research.retrieval.mine import known_relevant
-    from research.verbs import mining
+    data = with_positives(data)
 
-    data = mining.with_positives(data)
-    known = known_relevant(data.queries, source.queries, source.qrels.values(), data.corpus)
+    # torch takes seconds to import: only once the command and its data are known to be right
+    from research.retrieval.mine import Mining, Rules, mine
+    from research.retrieval.stages import Options
+
     own = any(query in data.corpus for query in data.queries)  # one place more, for the document that is left out
     fused = len(args.retriever) > 1 and not args.folds  # drops it before fusing: after it, it has moved the others' scores
-    top_k = max(TOP_K, last + (own and not fused))
-    rules = mining.Rules(first, last, args.negatives, args.margin, args.relative_margin)
-    miner = mining.Miner(args, data, known, rules, top_k, cache_folder(args.cache), drop_self=own and fused)
-    if earlier.get("key") == miner.key and earlier.get("sha256") and args.out.exists():
-        say(f"{args.out}: unchanged since it was mined; it is kept")
-        _print(args, earlier)
-    else:
-        _print(args, miner.write({"splits": sorted(source.qrels), "warnings": warnings}))
+    facts = mine(
+        Mining(
+            data=data,
+            folds=in_folds(data, len(args.retriever)) if args.folds else None,
+            positives=positives_of(data),
+            known=known_relevant(data.queries, source.queries, source.qrels.values(), data.corpus),
+            rules=Rules(first, last, args.negatives, args.margin, args.relative_margin),
+            retrievers=args.retriever,
+            reranker=args.reranker,
+            options=Options(
+                top_k=max(TOP_K, last + (own and not fused)),
+                drop_self=own and fused,
+                reranker_max_length=args.reranker_max_length,
+                **options.retrieval_settings(args),
+            ),
+            cache=cache_folder(args.cache),
+            out=args.out,
+            splits=sorted(source.qrels),
+            warnings=warnings,
+            command=args.command,
+        ),
+        earlier,
+    )
+    _print(args, facts)
     return 0
 
 

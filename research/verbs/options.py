@@ -1,6 +1,7 @@
 """Options that several verbs share."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -183,3 +184,23 @@ def add_metrics(parser: argparse.ArgumentParser) -> None:
         "last two one without a relevant document counts 0",
     )
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout instead of a table")
+
+
+def named_columns(text: str | None) -> dict[str, str] | None:
+    """Read --columns: which column has a role, as JSON; None where it is not given.
+
+    Raises:
+        UserError: it is no JSON object.
+    """
+    if text is None:
+        return None
+    try:
+        columns = json.loads(text)
+    except (ValueError, RecursionError):
+        columns = None
+    if not isinstance(columns, dict):
+        raise UserError(
+            f"--columns {text!r}; expected a JSON object of roles and columns. Write it so: --columns "
+            """'{"question": "ask", "answer": "reply"}'."""
+        )
+    return columns

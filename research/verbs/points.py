@@ -11,8 +11,8 @@ from typing import Any
 
 from research.errors import UserError
 from research.progress import bar, say
+from research.runs.state import is_done, stale_reason
 from research.verbs.describing import describe
-from research.verbs.training_folder import is_done, stale_reason
 
 OWNER, LOCK = "sweep.json", "sweep.lock"  # says whose folder it is
 

@@ -9,7 +9,7 @@ import json
 
 from research.errors import UserError
 from research.types import IGNORE
-from research.verbs.columns import named_columns
+from research.verbs.options import named_columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

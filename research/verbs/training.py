@@ -19,10 +19,11 @@ from research.runs.identity import PLACE, ids_of
 from research.runs.layout import open_run_folder
 from research.runs.locks import exclusive
 from research.runs.reading import read_json
+from research.runs.state import stale_reason
 from research.sweeps.worker import DIVERGED
 from research.training.stop import Stopped, stop_at_once
 from research.verbs import configuration
-from research.verbs.training_folder import is_finished, metrics_of, place_of, print_result, stale_reason, write_origin
+from research.verbs.training_folder import is_finished, metrics_of, place_of, print_result, write_origin
 from research.verbs.training_tracker import exit_code, summarise, tracker_of
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ import yaml
 
 from research.errors import UserError
 from research.progress import say
-from research.runs.files import atomic_write, write_json
+from research.runs.files import write_json
 from research.runs.fingerprint import fingerprint
 from research.runs.hashes import hash_json
 from research.runs.identity import PATHS, PLACE, differences, known_facts
 from research.runs.known_code import fingerprints_of, stale_because
-from research.runs.layout import MARKER
-from research.runs.provenance import provenance
-from research.runs.reading import read_json, read_yaml
+from research.runs.layout import CHECKPOINTS, CONFIG, MARKER, METRICS
+from research.runs.reading import read_json
+from research.runs.writers import write_config, write_provenance
 from research.verbs.configuration import take_normal_form
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ def is_finished(out: Path, resolved: dict) -> bool:
     Raises:
         UserError: the folder holds another run.
     """
-    if not any((out / name).exists() for name in ("checkpoints.json", "metrics.json")):
+    if not any((out / name).exists() for name in (CHECKPOINTS, METRICS)):
         return False  # nothing was trained yet: a configuration that was refused may be corrected
     try:
-        earlier = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
+        earlier = yaml.safe_load((out / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:
         earlier = None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -53,7 +53,7 @@ def is_finished(out: Path, resolved: dict) -> bool:
             f"--out {out} holds a run with another configuration ({'; '.join(changed[:5])}); expected the same, to "
             "go on with it. Name another --out, or delete this folder."
         )
-    return (out / "metrics.json").exists() and bool(metrics_of(out).get("finished"))
+    return (out / METRICS).exists() and bool(metrics_of(out).get("finished"))
 
 
 def metrics_of(out: Path) -> dict:
@@ -62,37 +62,13 @@ def metrics_of(out: Path) -> dict:
     Raises:
         UserError: it is not one that fit wrote.
     """
-    metrics = read_json(out / "metrics.json")
+    metrics = read_json(out / METRICS)
     if not isinstance(metrics, dict) or not isinstance(metrics.get("metrics"), dict):
         raise UserError(
             f"{out / 'metrics.json'} is not one that `research fit` wrote; expected an object with metrics. Name "
             "another --out, or delete this folder."
         )
     return metrics
-
-
-def is_done(run: Path) -> bool:
-    """Whether a run folder holds a finished training."""
-    try:
-        return bool(json.loads((run / "metrics.json").read_text(encoding="utf-8")).get("finished"))
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def stale_reason(run: Path, data: dict | None = None) -> str:
-    """Why a finished run does not have the numbers that this code would give it; "" where it has them.
-
-    Args:
-        run: its folder.
-        data: the facts of its data as they are counted now, where they are known.
-    """
-    if not is_done(run):
-        return ""
-    try:
-        facts, config = read_json(run / MARKER), read_yaml(run / "config.yaml", "configuration")
-        return stale_because(fingerprints_of(facts), config, run, (facts.get("data") or {}, data or {}))
-    except (UserError, AttributeError, TypeError):
-        return "what it was made of cannot be read"
 
 
 def place_of(out: str, ids: tuple[str, ...]) -> str:
@@ -129,21 +105,18 @@ def write_origin(
         return
     # the marker first: a folder that holds other files and no marker would be taken for somebody else's
     device = str(trainer.strategy.root_device)
-    write_json(
-        out / MARKER,
-        provenance(
-            args.command,
-            made_of=made_of,
-            seed=resolved["seed_everything"],
-            device=device,
-            processes=trainer.world_size,
-            point=point,
-            fingerprint=fingerprint(resolved),
-            **facts,
-        ),
+    write_provenance(
+        out,
+        args.command,
+        made_of=made_of,
+        seed=resolved["seed_everything"],
+        device=device,
+        processes=trainer.world_size,
+        point=point,
+        fingerprint=fingerprint(resolved),
+        **facts,
     )
-    with atomic_write(out / "config.yaml") as stream:
-        yaml.safe_dump(resolved, stream, sort_keys=False, allow_unicode=True)
+    write_config(out, resolved)
 
 
 def print_result(args: argparse.Namespace, out: Path | None, result: dict) -> int:

@@ -156,7 +156,7 @@ def test_unreachable_wandb_is_a_warning_and_the_run_goes_on(command, place):
 INTERRUPTED = {
     "encode": "research.retrieval.encode.encode_batch",
     "retrieve": "research.retrieval.stages.exact_search",
-    "mine": "research.verbs.mining.to_triplets",
+    "mine": "research.retrieval.mine.to_triplets",
     "evaluate": "research.metrics.scores.score",
     "report": "research.report.html.page",
     "quickstart": "research.models.sources.resolve",

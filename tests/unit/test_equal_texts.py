@@ -1,6 +1,5 @@
 """What is known to be relevant by text is no negative, anywhere; folds keep documents and texts together; copies tie."""
 
-import argparse
 import random
 
 import numpy as np
@@ -12,14 +11,14 @@ from research.data.equality import normalise
 from research.data.folds import assign_folds, fold_of
 from research.data.formats import write_beir
 from research.data.pairs import PairCollate, PairDataset
+from research.data.positives import in_folds, with_positives
 from research.data.sources import load, positives_of
 from research.data.training import TrainingQuery, count_by_text, join_known, load_training
 from research.errors import UserError
 from research.losses.contrastive import info_nce, known_positives, symmetric_info_nce
+from research.retrieval.candidates import find_candidates, known_relevant
 from research.retrieval.index import exact_search, to_run
-from research.retrieval.mine import find_candidates, known_relevant
 from research.types import Document
-from research.verbs.mining import _plan, with_positives
 from tests.unit.test_training_data import Words
 
 CORPUS = {
@@ -136,11 +135,11 @@ def test_training_without_a_fold_trains_on_no_query_that_mining_gives_its_retrie
     qrels["q05"] = {"a05": 1}  # nothing to train on, and nothing to mine for
     write_beir(tmp_path, corpus, {query: f"question {query}" for query in qrels}, {"train": qrels})
     mined = with_positives(load(f"beir:{tmp_path}", "train"))
-    plan = _plan(argparse.Namespace(folds=True, retriever=["bm25"] * folds), mined)
-    assert {*mined.queries} == {*qrels} - {"q05"} == {query for _, part in plan for query in part.queries}
+    parts = in_folds(mined, folds)
+    assert {*mined.queries} == {*qrels} - {"q05"} == {query for part in parts for query in part.queries}
     assert mined.notes["blank_positives"] > 0
     assert all(doc[0] == "d" for docs in positives_of(mined).values() for doc in docs)
-    for fold, (_, part) in enumerate(plan):
+    for fold, part in enumerate(parts):
         trained = load_training(f"beir:{tmp_path}", "train", f"{fold}/{folds}", None, False)[0]
         assert {query.query_id for query in trained} == mined.queries.keys() - part.queries.keys()
     write_beir(tmp_path / "blank", {"a": Document("", " "), "d": Document("", "x")}, {"q": "why"}, {"train": {"q": {"a": 1}}})

@@ -4,9 +4,7 @@ import pytest
 
 from research.data.equality import Known, normalise
 from research.errors import UserError
-from research.retrieval.index import exact_search, pair_scores
-from research.retrieval.lexical import Bm25
-from research.retrieval.mine import (
+from research.retrieval.candidates import (
     Candidate,
     find_candidates,
     keep_below,
@@ -17,6 +15,8 @@ from research.retrieval.mine import (
     shortfall,
     to_triplets,
 )
+from research.retrieval.index import exact_search, pair_scores
+from research.retrieval.lexical import Bm25
 from research.types import Document, Triplets
 
 CORPUS = {name: Document("", f"text of {name}") for name in ("a", "b", "c", "d", "e", "q")}

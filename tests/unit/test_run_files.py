@@ -1,6 +1,7 @@
 """Atomic files, finished stages, hashes, provenance, W&B's mode."""
 
 import errno
+import json
 import os
 
 import pytest
@@ -14,6 +15,7 @@ from research.runs.layout import open_run_folder
 from research.runs.provenance import provenance
 from research.runs.stages import Stages
 from research.runs.tracking import Tracker, wandb_mode
+from research.runs.writers import write_provenance
 from tests.wandb_log import exit_codes
 
 
@@ -84,6 +86,12 @@ def test_provenance_names_code_packages_and_command():
     assert facts["data"] == "abc"
     assert facts["packages"]["torch"]
     assert facts["git_commit"] is None or len(facts["git_commit"]) == 40
+
+
+def test_a_run_folder_says_which_schema_it_is_written_in(tmp_path):
+    write_provenance(tmp_path, ["research", "x"], data="abc")
+    written = json.loads((tmp_path / layout.MARKER).read_text())
+    assert (written["schema"], written["command"], written["data"]) == (1, ["research", "x"], "abc")
 
 
 def test_suggestion_names_the_nearest_and_lists_the_known():

@@ -1,4 +1,4 @@
-"""What a retriever's run folder says its model was trained on: a `research fit` writes it into config.yaml."""
+"""What a retriever was trained on, and what that started from: a `research fit` writes it into config.yaml."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import yaml
 
 from research.errors import UserError
 from research.progress import say
-from research.verbs.triplets import mined_from
+from research.retrieval.triplets import mined_from
 
 
 class Trained(NamedTuple):
@@ -30,7 +30,7 @@ class Trained(NamedTuple):
 
 
 def trained_on(name: str) -> Trained | None:
-    """The training data of a model; None where no config.yaml of a `research fit` lies beside it.
+    """Read the training data of a model; None where no config.yaml of a `research fit` lies beside it.
 
     Args:
         name: as the user gives it; the model/ of a run folder is that run's.
@@ -67,12 +67,12 @@ def trained_on(name: str) -> Trained | None:
 
 
 def ancestors(trained: Trained | None) -> list[Trained]:
-    """The trainings before it, newest first: what its model started from, and that model's, …"""
-    found: list[Trained] = []
-    while trained is not None and trained.model is not None and len(found) < 100:  # a folder may start from itself
+    """List the trainings before it, newest first: what its model started from, and what that model started from, …"""
+    before: list[Trained] = []
+    while trained is not None and trained.model is not None and len(before) < 100:  # a folder may start from itself
         trained = trained_on(trained.model)
-        found += [trained] if trained is not None else []
-    return found
+        before += [trained] if trained is not None else []
+    return before
 
 
 def check_training(retrievers: list[str], folds: bool, source: str, split: str) -> list[str]:
@@ -92,11 +92,11 @@ def check_training(retrievers: list[str], folds: bool, source: str, split: str) 
     warnings = []
     for number, name in enumerate(retrievers):
         trained = trained_on(name)
-        before = [one for one in ancestors(trained) if one.on(source, split)]
+        before = [earlier for earlier in ancestors(trained) if earlier.on(source, split)]
         if folds:
             fold = f"{number}/{len(retrievers)}"
             warnings += _check_fold(name, fold, trained, source, split)
-            if any(one.without_fold != fold for one in before):
+            if any(earlier.without_fold != fold for earlier in before):
                 warnings.append(
                     f"{name} started from a model that was trained on {source} split {split}, fold {fold} "
                     "included: leaving the fold out of the last training does not hide it"

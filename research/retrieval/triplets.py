@@ -5,15 +5,18 @@ import tempfile
 from pathlib import Path
 
 from research.errors import UserError
+from research.runs.disk import disk_error, require_space
+from research.runs.hashes import hash_file
+from research.runs.reading import read_json
 
 
 def sidecar(triplets: Path) -> Path:
-    """Where `mine` writes what a triplets file was made from."""
+    """Name the file where `mine` writes what a triplets file was made from."""
     return triplets.with_name(f"{triplets.name}.json")
 
 
 def mined_from(triplets: Path) -> tuple[str | None, str | None]:
-    """Source and split that a triplets file was mined from; None where no facts lie beside it."""
+    """Read the source and split that a triplets file was mined from; None where no facts lie beside it."""
     try:
         facts = json.loads(sidecar(triplets).read_text(encoding="utf-8"))
         return str(facts["source"]), str(facts["split"])
@@ -22,15 +25,11 @@ def mined_from(triplets: Path) -> tuple[str | None, str | None]:
 
 
 def open_out(out: Path, source: str, split: str) -> dict:
-    """What an earlier `mine` wrote beside `out`; {} where it is new.
+    """Check the place of a triplets file, and read what an earlier `mine` wrote beside it; {} where it is new.
 
     Raises:
         UserError: no file of triplets, one that is not ours to replace, or a place that cannot be written.
     """
-    from research.runs.disk import disk_error, require_space
-    from research.runs.hashes import hash_file
-    from research.runs.reading import read_json
-
     if out.is_dir() or out.suffix != ".jsonl":
         wrong, better = ("is a folder", out / "negatives.jsonl") if out.is_dir() else ("does not end in .jsonl", f"{out}.jsonl")
         raise UserError(f"--out {out} {wrong}; expected a file of triplets. Name another, {better} for example.")

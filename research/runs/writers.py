@@ -1,0 +1,32 @@
+"""The files that every run folder holds, written: config.yaml, provenance.json, metrics.json. Their names are layout's."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from research.runs.files import atomic_write, write_json
+from research.runs.layout import CONFIG, MARKER, METRICS, SCHEMA
+from research.runs.provenance import provenance
+
+
+def write_config(out: Path, config: dict[str, Any]) -> None:
+    """Write the resolved configuration of a run, every default spelled."""
+    with atomic_write(out / CONFIG) as stream:
+        yaml.safe_dump(config, stream, sort_keys=False, allow_unicode=True)
+
+
+def write_provenance(out: Path, command: list[str], **facts: Any) -> None:
+    """Write where a run's numbers come from. It is the first file of a folder: by it the next command knows its own.
+
+    Args:
+        out: the run folder.
+        command: as the user typed it.
+        facts: what the verb knows of data, models and code.
+    """
+    write_json(out / MARKER, {"schema": SCHEMA, **provenance(command, **facts)})
+
+
+def write_metrics(out: Path, metrics: dict[str, Any]) -> None:
+    """Write a run's summary and its values per query."""
+    write_json(out / METRICS, metrics)
