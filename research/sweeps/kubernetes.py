@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from research.errors import UserError
+from research.errors import DIVERGED, PREEMPTED, WRONG_INPUT, UserError
 from research.runs.files import atomic_write
+from research.runs.ledger import ATTEMPTS
 from research.sweeps.secrets import refuse_assignments, refuse_secret
-from research.sweeps.slurm import Submission, ranges
-from research.sweeps.worker import ATTEMPTS, FINAL, PREEMPTED
+from research.sweeps.submission import Submission, ranges
 
 TEMPLATE = Path(__file__).with_suffix(".yaml")
 NAME = 52  # characters of a Job's name: a pod's host is the name and its index, and has 63 at most
@@ -105,7 +105,7 @@ def job(name: str, of: Submission, indices: Iterable[int], options: Options) -> 
         "retries": ATTEMPTS - 1,
         "max_failed": None if options.max_failed is None else min(options.max_failed, len(chosen)),
         "preempted": [PREEMPTED],
-        "final": sorted(FINAL),
+        "final": [WRONG_INPUT, DIVERGED],  # the same command would end so again
         "warning": options.warning,
         "image": options.image,
         "command": command,

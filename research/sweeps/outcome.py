@@ -1,4 +1,4 @@
-"""What a sweep's metric decides: what becomes of a point, when a training ends early, and when the sweep has reached its target."""
+"""What a sweep's metric decides: what became of a point, when a training ends early, and when the target is reached."""
 
 import json
 import math

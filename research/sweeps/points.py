@@ -128,9 +128,7 @@ def tasks_to_submit(sweep: Sweep, folder: Path, points: list[PlannedPoint], agai
     chosen = (points_again if dry_run else begin_again)(folder, points, again)
     repeated = {planned.point for planned in chosen}
     standings = Ledger(folder).standings([planned.point for planned in points])
-    return task_numbers(
-        sweep, points, lambda planned: standings[planned.point].state in AGAIN or planned.point in repeated
-    )
+    return task_numbers(sweep, points, lambda planned: standings[planned.point].state in AGAIN or planned.point in repeated)
 
 
 def _move_aside(run: Path) -> None:

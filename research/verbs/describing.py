@@ -1,6 +1,11 @@
-"""What a command would compute, without computing it: for the plan of a sweep."""
+"""What `fit` would compute and how long it would take, for the plan of a sweep."""
 
+import contextlib
+import io
 import json
+import tempfile
+import time
+from pathlib import Path
 from typing import Any
 
 from research.errors import UserError
@@ -8,41 +13,29 @@ from research.errors import UserError
 SETS = ("target_modules", "exclude_modules", "modules_to_save")
 
 
-def describe(argv: list[str], metric: str | None = None, shown: str | None = None) -> dict[str, Any]:
-    """What a command would compute, without computing it: its models are built without weights.
+def describe(arguments: list[str], metric: str | None) -> dict[str, Any]:
+    """What `fit` would compute, without computing it: its model is built without weights.
 
     Args:
-        argv: the command.
-        metric: that it must measure, for something depends on it while it runs.
-        shown: a metric that it must measure if it is a training of ours.
+        arguments: of the command line, from `fit` on.
+        metric: that it must measure.
 
     Raises:
         UserError: the command would end in one, does not measure the metric, or has no data to measure it on.
     """
-    from research.runs.hashes import hash_json
-    from research.runs.identity import LENGTH
-    from research.sweeps.command import ours
-
-    words = ours(argv)
-    if words is None or words[:1] != ["fit"]:
-        if metric is not None:
-            raise UserError(
-                f"{argv[0]}: bayes, early_terminate and metric.target need to see {metric} while the command runs; "
-                "expected `research fit`. Leave them out, or leave them to W&B's agents."
-            )
-        return {"point": hash_json(argv)[:LENGTH]}  # somebody else's program: the command is all that is known
     from research import cli
     from research.models.folder import without_weights
-    from research.runs.identity import ids_of
+    from research.runs.hashes import hash_json
+    from research.runs.identity import LENGTH, ids_of
     from research.verbs import configuration
 
-    args = cli._parse(words)
+    args = cli._parse(arguments)
     with configuration.own_names():
         config, resolved = configuration.read(args)
         with without_weights():
             module, data = configuration.build(config)
-    if (needed := metric or shown) is not None:
-        _check_metric(needed, module, data, config.trainer)
+    if metric is not None:
+        _check_metric(metric, module, data, config.trainer)
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
     trained = sum(n for n, wanted in sizes if wanted)
     frozen = sum(n for n, wanted in sizes if not wanted)
@@ -63,10 +56,47 @@ def describe(argv: list[str], metric: str | None = None, shown: str | None = Non
     }
 
 
-def _check_metric(metric: str, module: Any, data: Any, trainer: Any) -> None:
-    """
+def time_steps(arguments: list[str], steps: int, threads: int | None = None) -> dict[str, Any]:
+    """`seconds` of the whole training, told from its first steps, and its `devices`.
+
+    Args:
+        arguments: of the command line, from `fit` on.
+        steps: to take.
+        threads: that a worker will have.
+
     Raises:
-        UserError: no validation would give the metric.
+        UserError: the command ends in one, or otherwise than well.
+    """
+    import torch
+
+    from research import cli
+    from research.training.measuring import Measuring
+    from research.verbs import training
+
+    if threads:
+        torch.set_num_threads(threads)
+    clock, output = Measuring(steps), io.StringIO()
+    with tempfile.TemporaryDirectory(prefix="tandem-measure-") as folder:
+        args = cli._parse([*arguments, "--out", str(Path(folder) / "run"), "--wandb", "disabled"])
+        args.command = ["research", *arguments]
+        started = time.perf_counter()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            code = training.fit(args, [clock])
+        seconds = time.perf_counter() - started
+    if code:
+        last = [line for line in output.getvalue().splitlines() if line.strip()][-1:]
+        raise UserError(
+            f"--measure: it ends with {code} in its first steps ({' '.join(last)[:300]}); expected a "
+            "point that can be trained. Correct it."
+        )
+    return {"seconds": round(clock.whole(seconds), 2), "devices": clock.devices}
+
+
+def _check_metric(metric: str, module: Any, data: Any, trainer: Any) -> None:
+    """Check that validation gives a metric.
+
+    Raises:
+        UserError: it does not.
     """
     known = [f"val/{name}" for name in module.metrics]
     if metric not in known:

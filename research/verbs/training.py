@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from research.errors import UserError
+from research.errors import DIVERGED, UserError
 from research.progress import say
 from research.report.goals import is_lower
 from research.runs.disk import require_space
@@ -20,7 +20,6 @@ from research.runs.layout import open_run_folder
 from research.runs.locks import exclusive
 from research.runs.reading import read_json
 from research.runs.state import stale_reason
-from research.sweeps.worker import DIVERGED
 from research.training.stop import Stopped, stop_at_once
 from research.verbs import configuration
 from research.verbs.training_folder import is_finished, metrics_of, place_of, print_result, write_origin

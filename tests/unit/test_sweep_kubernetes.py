@@ -10,7 +10,7 @@ import yaml
 
 from research.errors import UserError
 from research.sweeps.kubernetes import Claim, Options, claim, job, name_of, text_of, write
-from research.sweeps.slurm import Submission, numbers, ranges
+from research.sweeps.submission import Submission, numbers, ranges
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "kubernetes"
 VERSIONS = ("1.29", "1.33", kubernetes_validate.latest_version())  # failures per index: on by default, final, now
