@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from research import __version__
-from research.errors import UserError, suggest
+from research.errors import INTERRUPTED, WRONG_INPUT, UserError, suggest
+from research.runs.disk import disk_error
+from research.training.stop import Stopped, end_of
 
 VERBS = {
     "fit": "train what a configuration says: dual encoder, cross-encoder, SFT, DPO",
@@ -82,10 +84,12 @@ def main(argv: list[str]) -> int:
         return args.run(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return WRONG_INPUT
+    except Stopped as stopped:  # before fit had something to save
+        return end_of(stopped)
     except KeyboardInterrupt:
         print("interrupted; finished parts are kept, the same command goes on from there", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our stdout (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -96,10 +100,8 @@ def main(argv: list[str]) -> int:
             f"error: {error}: the link points to itself; expected a file or folder. Remove it, or name another path.",
             file=sys.stderr,
         )
-        return 2
+        return WRONG_INPUT
     except OSError as error:
-        from research.runs.disk import disk_error
-
         if not isinstance(disk_error(error, ""), UserError):
             raise
         print(
@@ -108,7 +110,7 @@ def main(argv: list[str]) -> int:
             "command again.",
             file=sys.stderr,
         )
-        return 2
+        return WRONG_INPUT
 
 
 def _check_encoding(argv: list[str]) -> None:

@@ -1,10 +1,10 @@
-"""Exit codes, and the one exception that means: the user's input is wrong (exit code 2, no traceback)."""
+"""The exit codes, and the one exception that means: the user's input is wrong (exit code 2, no traceback)."""
 
 import difflib
 from collections.abc import Iterable
 
 WRONG_INPUT, DIVERGED, PREEMPTED, INTERRUPTED = 2, 3, 85, 130
-"""Exit codes beside 0 and 1; after 85 (state saved) and 130 the same command goes on."""
+"""Exit codes that say more than 0 (done) and 1 (a bug, or a check that did not hold); 85: run the same command again."""
 
 
 class UserError(ValueError):

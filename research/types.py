@@ -1,12 +1,16 @@
 """The nouns that rooms hand to each other. Plain dicts: any stage can be replaced, diffed or rerun alone."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, TypedDict
 
 if TYPE_CHECKING:  # the nouns of retrieval are read without torch
     from torch import Tensor
 
 IGNORE = -100  # a label of a token that is not learned, as transformers has it
+
+
+Direction = Literal["lower", "higher"]
+"""The better side of a metric."""
 
 
 class Document(NamedTuple):
@@ -24,7 +28,7 @@ Corpus = dict[str, Document]
 Queries = dict[str, str]
 Qrels = dict[str, dict[str, int]]
 """query id → doc id → judged relevance (> 0 is relevant, ≤ 0 is not)."""
-Run = dict[str, dict[str, float]]
+Ranking = dict[str, dict[str, float]]
 """query id → doc id → score (higher is better)."""
 
 

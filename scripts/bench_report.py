@@ -22,16 +22,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 STAGES = {
-    "read": ["research.report.study.collect"],
-    "group": ["research.report.study.factors", "research.report.groups.study"],
+    "read": ["research.runs.table.read_runs"],
+    "group": ["research.report.factors.factors", "research.report.groups.study"],
     "tables": [
-        f"research.report.study_sheets.{name}" for name in ("results", "grid", "by_factor", "matched", "every_run", "finding")
+        "research.report.factor_sheets.by_factor",
+        *(f"research.report.study_sheets.{name}" for name in ("results", "grid", "matched", "every_run", "finding")),
     ],
-    "figures": ["research.report.plots.figures", "research.report.render.svg", "research.report.render.write_figures"],
+    "figures": [f"research.report.figures.{name}" for name in ("of_study", "render.svg", "render.write_figures")],
     "curves": ["research.report.training.read_training"],
     "markdown": ["research.report.markdown.document"],
-    "explorer": ["research.report.entries.of_run", "research.report.explorer.explorer"],
-    "page": ["research.report.html.page"],
+    "explorer": ["research.report.entries.of_run", "research.report.page.explorer.explorer"],
+    "page": ["research.report.page.html.page"],
     "write": ["research.report.export.write_tidy", "research.report.export.write_sheets", "research.runs.files.write_json"],
 }
 """Stage → the functions that it consists of."""

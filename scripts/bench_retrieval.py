@@ -188,7 +188,8 @@ def bench_rerank(
 
 def bench_index(count: int, dim: int = 384, queries: int = 200) -> dict:
     """HNSW against exact search on clustered vectors: time a query, recall, build."""
-    from research.retrieval.index import HnswIndex, ann_recall, exact_search
+    from research.retrieval.exact import ann_recall, exact_search
+    from research.retrieval.index import HnswIndex
 
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(1000, dim)).astype(np.float32)

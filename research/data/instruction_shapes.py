@@ -85,12 +85,14 @@ def question_and_answer(row: dict) -> Shaped:
     """Alpaca's, Dolly's and others': a question, perhaps with the passage that it is about, and its answer."""
     ask, answer = asked_and_answered(row)
     if is_conversation(row[ask]):
-        said = row[answer]
-        said = messages_of(answer, said) if is_conversation(said) else [prompts.assistant(text_of(answer, said))]
-        return {"prompt": messages_of(ask, row[ask]), "completion": said}, {ask, answer}
+        completion = row[answer]
+        completion = (
+            messages_of(answer, completion) if is_conversation(completion) else [prompts.assistant(text_of(answer, completion))]
+        )
+        return {"prompt": messages_of(ask, row[ask]), "completion": completion}, {ask, answer}
     passage = context_of(row, ask)
-    asked = prompts.instruction(text_of(ask, row[ask]), next(iter(passage.values()), ""))
-    return {"prompt": asked, "completion": [prompts.assistant(text_of(answer, row[answer]))]}, {ask, answer, *passage}
+    prompt = prompts.instruction(text_of(ask, row[ask]), next(iter(passage.values()), ""))
+    return {"prompt": prompt, "completion": [prompts.assistant(text_of(answer, row[answer]))]}, {ask, answer, *passage}
 
 
 def asked_and_answered(row: dict) -> tuple[str, str] | None:

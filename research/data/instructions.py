@@ -1,33 +1,33 @@
 """Instruction data for supervised fine-tuning: rows in any of the field's shapes → TRL's forms; the DataModule."""
 
-import os
-from collections.abc import Iterable
-from typing import Any
+from typing import Literal
 
-from torch.utils.data import DataLoader
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from research import prompts
+from research.data.base import TwoOrMore
 from research.data.chunks import CHUNK_TOKENS
 from research.data.instruction_shapes import read_instruction
-from research.data.instruction_tokens import InstructionCollate, Tokenised, TokenRows, tokenise
+from research.data.instruction_tokens import InstructionCollate, Tokenised, tokenise
+from research.data.language import (
+    BUILTIN,
+    REFERENCE,
+    LanguageData,
+    Source,
+    builtin_pairs,
+    check_columns_used,
+    held_out,
+    name_of,
+    table_rows,
+    to_examples,
+)
 from research.data.language_shapes import check_columns, shape_rows
-from research.data.rows import SKIPPING_IN_TRAINING, BadRows
-from research.data.stdlib import cut_once, packages_root, reference_pages, split_of, stdlib_root
-from research.data.tables import EXPECTED, Rows, is_table, read_table, splits_of
-from research.data.trained_on import count_trained
-from research.data.training import ResumableData, check_counts, spread, training_loader
-from research.errors import UserError, suggest
-from research.progress import say
-from research.runs.hashes import hash_json
+from research.data.rows import SKIPPING_IN_TRAINING, BadRows, evenly_spaced
+from research.data.stdlib import reference_pages
+from research.errors import UserError
 from research.types import Examples, InstructionBatch
-
-BUILTIN = {"builtin:stdlib": stdlib_root, "builtin:packages": packages_root}
-REFERENCE = "builtin:reference"
-SPLITS = ("train", "dev", "test")
-LOSS_ON = ("completion", "assistant", "all")
-
-Source = str | list[str]
-"""A table, several of them, or a built-in source."""
 
 
 def read_examples(
@@ -54,68 +54,26 @@ def read_examples(
     """
     check_columns(columns)
     if source == REFERENCE:
-        found = [("", {"text": text}) for text in reference_pages()]
+        located = [("", {"text": text}) for text in reference_pages()]
     elif isinstance(source, str) and source in BUILTIN:
-        found = [("", row) for row in _builtin(source, split)]
+        located = [
+            ("", {"prompt": prompts.docstring(pair.code), "completion": [prompts.assistant(pair.query)]})
+            for pair in builtin_pairs(source, split)
+        ]
     else:
         bad = BadRows(skip_bad_rows, option)
         rows = table_rows(source, split, bad, "instruction", (*BUILTIN, REFERENCE))
-        found = list(shape_rows(rows, read_instruction, bad, name_of(source), columns))
-    return kept(source, split, found if limit is None else spread(found, limit), "row")
+        located = list(shape_rows(rows, read_instruction, bad, name_of(source), columns))
+    return to_examples(source, split, located if limit is None else evenly_spaced(located, limit), "row")
 
 
-def check_columns_used(columns: dict[str, str] | None, *sources: Source | None, option: str = "data.columns") -> None:
-    """
-    Raises:
-        UserError: columns are named, and none of the sources has any.
-    """
-    if columns and all(one is None or (isinstance(one, str) and one.startswith("builtin:")) for one in sources):
-        raise UserError(
-            f"{option} names columns of a table, and {sources[0]} is built in; expected a file or a hub set of "
-            "rows. Leave it out."
-        )
+def reference(row: dict) -> str:
+    """The text of a row's completion."""
+    completion = row["completion"]
+    return completion if isinstance(completion, str) else completion[-1].get("content") or ""
 
 
-def table_rows(source: Source, split: str | None, bad: BadRows, kind: str, builtin: Iterable[str]) -> Rows:
-    """Rows of a table.
-
-    Raises:
-        UserError: the source is none, or as `read_table`.
-    """
-    if isinstance(source, str) and not source.startswith("hf:") and not is_table(source):
-        raise UserError(f"{source!r} is not {kind} data; expected {EXPECTED}, or {', '.join(builtin)}. Name one.")
-    return read_table(source, split, bad)
-
-
-def kept(source: Source, split: str | None, found: list[tuple[str, dict]], what: str) -> Examples:
-    """Rows with their fingerprint, from (where, row).
-
-    Raises:
-        UserError: there is none.
-    """
-    places, rows = [where for where, _ in found], [row for _, row in found]
-    if not rows:
-        raise UserError(
-            f"{name_of(source)}{f' split {split!r}' if split else ''} has no usable {what}; expected one or more. Name another."
-        )
-    return Examples(name_of(source), split, rows, hash_json(rows), places if all(places) else ())
-
-
-def name_of(source: Source) -> str:
-    return source if isinstance(source, str) else ", ".join(source)
-
-
-def _builtin(source: str, split: str | None) -> list[dict]:
-    if split not in SPLITS:
-        raise UserError(f"{source} has no split {split!r}; {suggest(str(split), list(SPLITS))}. Name one of them.")
-    return [
-        {"prompt": prompts.docstring(pair.code), "completion": [prompts.assistant(pair.query)]}
-        for pair in cut_once(BUILTIN[source]())
-        if split_of(pair.module) == split
-    ]
-
-
-class InstructionData(ResumableData):
+class InstructionData(LanguageData):
     """Training and validation examples of a causal language model.
 
     Args:
@@ -146,6 +104,7 @@ class InstructionData(ResumableData):
     """
 
     gives = InstructionBatch
+    lost = "have no label left"
 
     def __init__(
         self,
@@ -157,71 +116,53 @@ class InstructionData(ResumableData):
         test_split: str | None = "test",
         other: Source | None = None,
         other_split: str | None = None,
-        other_limit: int | None = 64,
-        max_length: int = 512,
-        loss_on: str = "completion",
+        other_limit: PositiveInt | None = 64,
+        max_length: TwoOrMore = 512,
+        loss_on: Literal["completion", "assistant", "all"] = "completion",
         packing: bool = False,
-        batch_size: int = 8,
-        chunk_overhead: int | None = CHUNK_TOKENS,
-        limit: int | None = None,
-        val_limit: int | None = None,
+        batch_size: PositiveInt = 8,
+        chunk_overhead: NonNegativeInt | None = CHUNK_TOKENS,
+        limit: PositiveInt | None = None,
+        val_limit: PositiveInt | None = None,
         drop_last: bool = True,
-        workers: int = 0,
+        workers: NonNegativeInt = 0,
         skip_bad_rows: bool = False,
         seed: int = 0,
         columns: dict[str, str] | None = None,
     ):
-        super().__init__()
-        check_counts(
-            batch_size=(batch_size, 1),
-            max_length=(max_length, 2),
-            workers=(workers, 0),
-            limit=(_or_one(limit), 1),
-            chunk_overhead=(chunk_overhead or 0, 0),
-            val_limit=(_or_one(val_limit), 1),
-            other_limit=(_or_one(other_limit), 1),
-        )
-        if loss_on not in LOSS_ON:
-            raise UserError(f"loss_on={loss_on!r}; expected {' | '.join(LOSS_ON)}. Correct it in the configuration.")
+        super().__init__(batch_size, chunk_overhead, drop_last, workers, skip_bad_rows, seed)
         check_columns_used(columns, train, val, test)
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or tokenizers warns of every fork
-        self.source, self.val_split = val or train, val_split
-        self.test, self.test_split = test, test_split
-        self.max_length, self.loss_on, self.packing = max_length, loss_on, packing
-        self.batch_size, self.chunk_overhead, self.drop_last, self.workers = (batch_size, chunk_overhead, drop_last, workers)
-        self.skip_bad_rows, self.seed, self.columns = skip_bad_rows, seed, columns
-        self.examples = read_examples(train, train_split, limit, skip_bad_rows, columns)
+        self.source, self.test, self.test_split = val or train, test, test_split
+        self.max_length, self.loss_on, self.packing, self.columns = max_length, loss_on, packing, columns
+        self.examples = self.read(train, train_split, limit)
         if (source := held_out(train, val, val_split)) is not None:
-            self.collections["val"] = read_examples(source, val_split, val_limit, skip_bad_rows, columns)
+            self.collections["val"] = self.read(source, val_split, val_limit)
         if other is not None:
             self.collections["other"] = read_examples(other, other_split, other_limit, skip_bad_rows)
-        self.shared = count_trained(self.examples, self.collections)
-        self.tokens: dict[str, Tokenised] = {}
+        self.shared = self.count_shared(self.collections)
 
     def describe(self) -> dict:
         """What the training reads, for provenance."""
         facts = {"train": self.examples.fingerprint, "examples": len(self.examples.rows)}
         return facts | {name: data.fingerprint for name, data in self.collections.items()}
 
-    def prepare(self, tokenizer: Any) -> None:
-        """Tokenise what is read and not tokenised yet, and say what was cut.
+    def read(self, source: Source, split: str | None, limit: int | None) -> Examples:
+        """See read_examples."""
+        return read_examples(source, split, limit, self.skip_bad_rows, self.columns)
 
-        Raises:
-            UserError: as `tokenise`.
-        """
-        first = getattr(self.trainer, "is_global_zero", True)
-        if not self.tokens and first:
-            say_form(self.examples, tokenizer)
-        for name, examples in {"train": self.examples, **self.collections}.items():
-            if name not in self.tokens:
-                loss_on = self.loss_on
-                if name == "other":  # whatever is learned of the training text
-                    loss_on = "completion" if "prompt" in examples.rows[0] else "all"
-                done = tokenise(examples, tokenizer, self.max_length, loss_on, self.packing and name == "train")
-                self.tokens[name] = done
-                if (done.truncated or done.dropped) and first:
-                    say_cut(name, done.truncated, done.dropped, len(examples.rows), self.max_length, "have no label left")
-        self.dataset = TokenRows(self.tokens["train"].rows)
+    def tokenise(self, name: str, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> Tokenised:
+        """See instruction_tokens.tokenise."""
+        loss_on = self.loss_on
+        if name == "other":  # whatever is learned of the training text
+            loss_on = "completion" if "prompt" in examples.rows[0] else "all"
+        return tokenise(examples, tokenizer, self.max_length, loss_on, self.packing and name == "train")
+
+    def collate(self, model: nn.Module) -> InstructionCollate:
+        """Packed rows end to end where the model's attention kernel takes them so."""
+        self.prepare(model.tokenizer)
+        room = model.positions - model.virtual_tokens
+        flat = "flash" in str(getattr(model.base.config, "_attn_implementation", None))
+        return InstructionCollate(model.pad_token_id, self.chunk_overhead, self.packing, room, flat)
 
     def questions(self, name: str, count: int) -> list[tuple[str, str | list[dict], str]]:
         """(example, prompt, reference) of up to `count` of the named examples, spread evenly over those that fit max_length and
@@ -244,82 +185,4 @@ class InstructionData(ResumableData):
                 f"no completion of {self.collections[name].source} has a text that an answer can be compared with; "
                 "expected some. Leave rouge_l, token_f1 and exact_match out of model.metrics."
             )
-        return [(str(i), prompts.asked(rows[i]), reference(rows[i])) for i in spread(worded, count)]
-
-    def train_dataloader(self) -> DataLoader:
-        model = self.trainer.lightning_module.model
-        self.prepare(model.tokenizer)
-        room = model.positions - model.virtual_tokens
-        flat = "flash" in str(getattr(model.base.config, "_attn_implementation", None))
-        collate = InstructionCollate(model.pad_token_id, self.chunk_overhead, self.packing, room, flat)
-        return training_loader(self, collate)
-
-    def load_test(self) -> Examples:
-        source = tested_on(self)
-        found = read_examples(source, self.test_split, None, self.skip_bad_rows, self.columns)
-        self.shared |= count_trained(self.examples, {"test": found})
-        return found
-
-
-def tested_on(data: Any) -> Source:
-    """The source of `research test`.
-
-    Raises:
-        UserError: none is named.
-    """
-    if data.test is None and (data.test_split is None or (is_file(data.source) and "[" not in data.test_split)):
-        raise UserError(
-            f"{name_of(data.source)} has no test split {data.test_split!r}; expected a file or a source to test "
-            "on. Name one: --data.test FILE.jsonl."
-        )
-    return data.test or data.source
-
-
-def say_form(examples: Examples, tokenizer: Any) -> None:
-    """Say where texts are trained as they stand although the model has a chat template: it answers another form then."""
-    texts = [value for value in examples.rows[0].values() if isinstance(value, str)]
-    if texts and "prompt" in examples.rows[0] and getattr(tokenizer, "chat_template", None):
-        prompt, answer = texts[:2]
-        between = prompt[len(prompt.rstrip()) :] + answer[: len(answer) - len(answer.lstrip())]
-        begin, end = repr(" ".join(prompt.split())[-40:]), repr(" ".join(answer.split())[:40])
-        say(
-            f"prompts are raw text, without the model's chat template: {repr(between) if between else 'nothing'} stands "
-            f"between {begin} and {end}; for the template write them as messages "
-            '("prompt": [{"role": "user", "content": …}]), or as instruction and response'
-        )
-
-
-def say_cut(name: str, cut: int, dropped: int, count: int, max_length: int, why: str) -> None:
-    """What max_length does to the rows of `name`; a warning where it is most of what is learned."""
-    parts = [f"{cut:,} of {count:,} are cut at max_length={max_length}"] if cut else []
-    parts += [f"{dropped:,} of {count:,} {why} at max_length={max_length} and are dropped"] if dropped else []
-    most = "warning: " if name != "other" and 2 * (cut + dropped) > count else ""
-    say(f"{most}{name}: {', '.join(parts)}" + ("; raise data.max_length" if most else ""))
-
-
-def is_file(source: Source) -> bool:
-    """Whether it is a local table without splits."""
-    return is_table(source) and not splits_of(source)
-
-
-def held_out(train: Source, val: Source | None, val_split: str | None) -> Source | None:
-    """The source to validate on; None where there is none: rows that are trained on would choose the best model by heart."""
-    source = val or train
-    if val is None and (is_file(train) or train == REFERENCE) and not (is_file(train) and val_split and "[" in val_split):
-        if val_split is not None:
-            say(
-                f"no validation: {name_of(train)} has no splits, and its own rows are trained on. Name others by --data.val "
-                "FILE.jsonl, or slices: --data.train_split train[:90%] --data.val_split train[90%:]"
-            )
-        return None
-    return source if val_split is not None or is_file(source) or source == REFERENCE else None
-
-
-def reference(row: dict) -> str:
-    """The text of a row's completion."""
-    completion = row["completion"]
-    return completion if isinstance(completion, str) else completion[-1].get("content") or ""
-
-
-def _or_one(value: int | None) -> int:
-    return 1 if value is None else value
+        return [(str(i), prompts.asked(rows[i]), reference(rows[i])) for i in evenly_spaced(worded, count)]

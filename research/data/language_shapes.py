@@ -55,20 +55,20 @@ def shape_rows(
         UserError: a row in no shape, or of another form than the first; a column of `columns` that no row has.
     """
     first, unread, missing = None, {}, dict(columns or {})
-    told: set[str] = set()  # roles whose columns say something
+    filled: set[str] = set()  # roles whose columns say something
     taken: set[str] = set()  # what rows are made of
     for where, row in rows:
         missing = {role: column for role, column in missing.items() if column not in row}
-        given = {key: value for key, value in row.items() if not is_absent(value)}
+        cells = {key: value for key, value in row.items() if not is_absent(value)}
         if columns:
-            mapped = {role: given[column] for role, column in columns.items() if column in given}
+            mapped = {role: cells[column] for role, column in columns.items() if column in cells}
             unread |= {
-                f"{role} ({columns[role]} is read)": None for role in mapped if role in given and role not in columns.values()
+                f"{role} ({columns[role]} is read)": None for role in mapped if role in cells and role not in columns.values()
             }
-            given = {key: value for key, value in given.items() if key not in columns.values()} | mapped
+            cells = {key: value for key, value in cells.items() if key not in columns.values()} | mapped
         try:
-            shaped, used = read(given)
-            refuse_beside(given, shaped, used)
+            shaped, used = read(cells)
+            refuse_beside(cells, shaped, used)
         except Malformed as error:
             if missing:
                 role, column = next(iter(missing.items()))
@@ -79,7 +79,7 @@ def shape_rows(
             bad.report(where, kind, str(error.args[0]), cure.replace("data.columns", bad.columns))
             continue
         if columns:
-            told |= {role for role, value in mapped.items() if not says_nothing(value)}
+            filled |= {role for role, value in mapped.items() if not says_nothing(value)}
             taken |= used
         form = {name: is_conversation(value) for name, value in shaped.items() if name not in BESIDE}
         first = first or form
@@ -89,14 +89,14 @@ def shape_rows(
                 where, "mixed forms", f"the row has {named(form)} where the first has {named(first)}", "Give all rows one form"
             )
             continue
-        unread |= dict.fromkeys(key for key in given if key not in used and not says_nothing(given[key]))
+        unread |= dict.fromkeys(key for key in cells if key not in used and not says_nothing(cells[key]))
         yield where, shaped
     if missing and first:
         role, column = next(iter(missing.items()))
         raise UserError(
             f"{bad.columns}: no row of {source} has the column {column!r} ({role}); {suggest(column, unread)}. Correct it."
         )
-    for role in sorted(told - taken):
+    for role in sorted(filled - taken):
         raise UserError(
             f"{bad.columns} names {role} ({columns[role]!r}), and no row of {source} is made of it; expected roles "
             f"of its shape ({', '.join(sorted(taken & {*ROLES}))}). Leave it out, or name the others by their "
@@ -114,7 +114,8 @@ def is_absent(value: Any) -> bool:
 
 
 def check_columns(columns: dict[str, str] | None) -> None:
-    """
+    """Refuse roles and columns that are no names.
+
     Raises:
         UserError: a role that there is not.
     """

@@ -1,26 +1,25 @@
 """Query-document pairs for the dual encoder: one example a judged pair, in-batch ids for masking, hard negatives."""
 
 import random
-from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from torch import nn
+from torch.utils.data import Dataset
 
+from research.data.base import TwoOrMore
 from research.data.chunks import CHUNK_TOKENS, chunked
-from research.data.shapes.columns import check_columns
-from research.data.training import (
-    ResumableData,
+from research.data.queries import (
+    RetrievalData,
     RowOptions,
     TrainingQuery,
-    check_counts,
     count_by_text,
-    count_shared,
     holds_rows,
     join_known,
     load_training,
     load_validation,
-    training_loader,
 )
+from research.data.shapes.columns import check_columns
 from research.errors import UserError
 from research.types import Collection, Corpus, Pair, PairBatch
 
@@ -78,8 +77,9 @@ class PairCollate:
         chunk_overhead: see `chunked`.
     """
 
-    def __init__(self, texts: list[str], queries: Any, docs: Any, widest: int, chunk_overhead: int | None):
-        self.texts, self.queries, self.docs, self.widest, self.chunk_overhead = (texts, queries, docs, widest, chunk_overhead)
+    def __init__(self, texts: list[str], queries: nn.Module, docs: nn.Module, widest: int, chunk_overhead: int | None):
+        self.texts, self.queries, self.docs, self.widest = texts, queries, docs, widest
+        self.chunk_overhead = chunk_overhead
 
     def __call__(self, pairs: list[Pair]) -> PairBatch:
         numbers = [pair.positive for pair in pairs] + [n for pair in pairs for n in pair.negatives]
@@ -93,11 +93,11 @@ class PairCollate:
             positive_ids=positive_ids,
         )
 
-    def _tokens(self, tower: Any, texts: list[str], role: str):
+    def _tokens(self, tower: nn.Module, texts: list[str], role: str):
         return chunked(tower.tokenize(texts, role), len, tower.features, self.chunk_overhead)
 
 
-class PairData(ResumableData):
+class PairData(RetrievalData):
     """Training pairs and the collections that the model is validated and tested on.
 
     Args:
@@ -134,14 +134,14 @@ class PairData(ResumableData):
         val: str | None = None,
         val_split: str | None = "dev",
         test_split: str | None = "test",
-        batch_size: int = 64,
-        hard_negatives: int = 0,
-        chunk_overhead: int | None = CHUNK_TOKENS,
+        batch_size: TwoOrMore = 64,
+        hard_negatives: NonNegativeInt = 0,
+        chunk_overhead: NonNegativeInt | None = CHUNK_TOKENS,
         without_fold: str | None = None,
-        limit: int | None = None,
+        limit: PositiveInt | None = None,
         val_documents: int | None = None,
         drop_last: bool = True,
-        workers: int = 0,
+        workers: NonNegativeInt = 0,
         skip_bad_rows: bool = False,
         seed: int = 0,
         columns: dict[str, str | list[str]] | None = None,
@@ -149,13 +149,7 @@ class PairData(ResumableData):
         corpus_file: str | None = None,
         queries_file: str | None = None,
     ):
-        super().__init__()
-        check_counts(
-            batch_size=(batch_size, 2),
-            hard_negatives=(hard_negatives, 0),
-            workers=(workers, 0),
-            chunk_overhead=(chunk_overhead or 0, 0),
-        )
+        super().__init__(batch_size, chunk_overhead, drop_last, workers, skip_bad_rows, seed)
         check_columns(columns)
         rows = holds_rows(train)
         if rows and val is None and (val_split or test_split):
@@ -176,12 +170,10 @@ class PairData(ResumableData):
             )
         self.val_source = val or train
         self.val_split, self.test_split, self.val_documents = val_split, test_split, val_documents
-        self.skip_bad_rows, self.seed, self.workers = skip_bad_rows, seed, workers
-        self.batch_size, self.chunk_overhead, self.drop_last = batch_size, chunk_overhead, drop_last
         self.dataset = PairDataset(self.queries, self.corpus, hard_negatives, seed)
         if val_split is not None:
-            self.collections["val"] = load_validation(self.val_source, val_split, val_documents, skip_bad_rows)
-        self.shared = count_shared(self.queries, self.collections)
+            self.collections["val"] = self.load("val", val_split)
+        self.shared = self.count_shared(self.collections)
 
     def describe(self) -> dict:
         """What the training reads, for provenance."""
@@ -189,14 +181,10 @@ class PairData(ResumableData):
         facts |= count_by_text(self.queries)
         return facts | {name: data.fingerprint for name, data in self.collections.items()} | self.shared
 
-    def train_dataloader(self) -> DataLoader:
-        model = self.trainer.lightning_module.model
-        collate = PairCollate(self.dataset.texts, model.query, model.doc, self.dataset.widest, self.chunk_overhead)
-        return training_loader(self, collate)
+    def collate(self, model: nn.Module) -> PairCollate:
+        """See PairCollate."""
+        return PairCollate(self.dataset.texts, model.query, model.doc, self.dataset.widest, self.chunk_overhead)
 
-    def load_test(self) -> Collection:
-        if self.test_split is None:
-            raise UserError("test_split is null; expected a split to test on. Name one: --data.test_split test.")
-        found = load_validation(self.val_source, self.test_split, None, self.skip_bad_rows)
-        self.shared |= count_shared(self.queries, {"test": found})
-        return found
+    def load(self, name: str, split: str) -> Collection:
+        """The collection of a split; in validation a sample of its documents, where val_documents says so."""
+        return load_validation(self.val_source, split, self.val_documents if name == "val" else None, self.skip_bad_rows)

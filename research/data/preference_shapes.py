@@ -77,16 +77,16 @@ def messages(row: dict) -> Shaped:
 def question(row: dict) -> Shaped:
     """A question, perhaps with a passage, and what answers it: texts, messages, or conversations that begin with it."""
     ask = _asked(row)
-    asked, passage = text_of(ask, row[ask]), context_of(row, ask)
+    question_text, passage = text_of(ask, row[ask]), context_of(row, ask)
     texts = not is_conversation(row["chosen"])
-    if texts and asked.strip() and asked.strip() in extract_prompt(_sides(row))["prompt"]:
+    if texts and question_text.strip() and question_text.strip() in extract_prompt(_sides(row))["prompt"]:
         return _sides(row), {ask}  # the answers begin with it
-    if not asked.strip():
+    if not question_text.strip():
         raise Malformed(f"{ask} is empty, expected what chosen and rejected answer")
     shaped = _answers(row)
     begin = _common(shaped)
     if begin and begin[0]["role"] != "assistant":
-        there = any(asked.strip() == (one.get("content") or "").strip() for one in begin)
+        there = any(question_text.strip() == (message.get("content") or "").strip() for message in begin)
         return shaped, {ask} if there else set()  # what is not read is named
     for side in SIDES:
         if shaped[side][0]["role"] in ("system", "user"):
@@ -94,7 +94,7 @@ def question(row: dict) -> Shaped:
                 f"{side} begins with {shown(shaped[side][0])}, which the other side does not; expected both to "
                 f"begin with the same, or to answer {ask}"
             )
-    return {"prompt": prompts.instruction(asked, next(iter(passage.values()), "")), **shaped}, {ask, *passage}
+    return {"prompt": prompts.instruction(question_text, next(iter(passage.values()), "")), **shaped}, {ask, *passage}
 
 
 def conversation(row: dict) -> Shaped:
@@ -127,7 +127,7 @@ def common_texts(row: dict) -> Shaped:
     texts = [text_of(side, row[side]) for side in SIDES]
     for name, value in row.items():
         spoken = isinstance(value, str) and len(value.split()) > 1 and name not in (*SIDES, *BESIDE)
-        if spoken and not all(value.strip() in one for one in texts):
+        if spoken and not all(value.strip() in text for text in texts):
             raise Malformed(
                 f"the row has no prompt and the text {name!r} ({shown(value)}), expected {FORMS}",
                 "no preference",

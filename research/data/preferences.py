@@ -1,36 +1,32 @@
 """Preference pairs for DPO: rows in TRL's forms, and the DataModule."""
 
-import os
 import random
 from collections import defaultdict
-from typing import Any
 
-from torch.utils.data import DataLoader
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from research import prompts
+from research.data.base import TwoOrMore
 from research.data.chunks import CHUNK_TOKENS
-from research.data.instruction_tokens import TokenRows
-from research.data.instructions import (
+from research.data.language import (
     BUILTIN,
-    SPLITS,
+    LanguageData,
     Source,
+    builtin_pairs,
     check_columns_used,
     held_out,
-    kept,
     name_of,
-    say_cut,
-    say_form,
     table_rows,
-    tested_on,
+    to_examples,
 )
 from research.data.language_shapes import check_columns, shape_rows
 from research.data.preference_shapes import read_preference
 from research.data.preference_tokens import PreferenceCollate, PreferenceRows, tokenise_preferences
-from research.data.rows import SKIPPING_IN_TRAINING, BadRows
-from research.data.stdlib import cut_once, normalise, split_of
-from research.data.trained_on import count_trained
-from research.data.training import ResumableData, check_counts, spread, training_loader
-from research.errors import UserError, suggest
+from research.data.rows import SKIPPING_IN_TRAINING, BadRows, evenly_spaced
+from research.data.stdlib import normalise
+from research.errors import UserError
 from research.progress import say
 from research.types import Examples, PreferenceBatch
 
@@ -61,36 +57,34 @@ def read_preferences(
     """
     check_columns(columns)
     if isinstance(source, str) and source in BUILTIN:
-        if split not in SPLITS:
-            raise UserError(f"{source} has no split {split!r}; {suggest(str(split), list(SPLITS))}. Name one of them.")
-        found = [("", row) for row in _builtin(source, split)]
+        located = [("", row) for row in _builtin(source, split)]
     else:
         bad = BadRows(skip_bad_rows, SKIPPING_IN_TRAINING)
         rows = table_rows(source, split, bad, "preference", BUILTIN)
-        found = list(shape_rows(rows, read_preference, bad, name_of(source), columns))
-    found = found if limit is None else spread(found, limit)
+        located = list(shape_rows(rows, read_preference, bad, name_of(source), columns))
+    located = located if limit is None else evenly_spaced(located, limit)
     if noise:
         # so many exactly: a coin for each pair would leave one order in the majority, which is something to learn
-        swapped = {*random.Random(f"noise {seed}").sample(range(len(found)), round(noise * len(found)))}
-        found = [
+        swapped = {*random.Random(f"noise {seed}").sample(range(len(located)), round(noise * len(located)))}
+        located = [
             (where, row | {"chosen": row["rejected"], "rejected": row["chosen"]} if i in swapped else row)
-            for i, (where, row) in enumerate(found)
+            for i, (where, row) in enumerate(located)
         ]
-    return kept(source, split, found, "pair")
+    return to_examples(source, split, located, "pair")
 
 
-def _builtin(source: str, split: str) -> list[dict]:
+def _builtin(source: str, split: str | None) -> list[dict]:
     """The true docstring against the one that shares most words with it, of the same module where it has another."""
-    pairs = [pair for pair in cut_once(BUILTIN[source]()) if split_of(pair.module) == split]
-    words = {pair.id: {*normalise(pair.query).split()} for pair in pairs}
+    pairs = builtin_pairs(source, split)
+    word_sets = {pair.id: {*normalise(pair.query).split()} for pair in pairs}
     modules = defaultdict(list)
     for pair in pairs:
         modules[pair.module].append(pair)
     rows = []
     for pair in pairs:
         others = [other for other in modules[pair.module] if other.id != pair.id] or [o for o in pairs if o.id != pair.id]
-        own = words[pair.id]
-        near = max(others, key=lambda other: (len(own & words[other.id]) / len(own | words[other.id]), other.id))
+        words = word_sets[pair.id]
+        near = max(others, key=lambda other: (len(words & word_sets[other.id]) / len(words | word_sets[other.id]), other.id))
         rows.append(
             {
                 "prompt": prompts.docstring(pair.code),
@@ -101,7 +95,7 @@ def _builtin(source: str, split: str) -> list[dict]:
     return rows
 
 
-class PreferenceData(ResumableData):
+class PreferenceData(LanguageData):
     """Training and validation pairs for DPO.
 
     Args:
@@ -127,7 +121,7 @@ class PreferenceData(ResumableData):
     """
 
     gives = PreferenceBatch
-    packing = False
+    lost = "have no prompt or no room for a completion"
 
     def __init__(
         self,
@@ -137,42 +131,27 @@ class PreferenceData(ResumableData):
         val_split: str | None = "dev",
         test: Source | None = None,
         test_split: str | None = "test",
-        max_length: int = 512,
-        batch_size: int = 8,
+        max_length: TwoOrMore = 512,
+        batch_size: PositiveInt = 8,
         share_prompt: bool | None = None,
-        chunk_overhead: int | None = CHUNK_TOKENS,
-        noise: float = 0.0,
-        limit: int | None = None,
-        val_limit: int | None = None,
+        chunk_overhead: NonNegativeInt | None = CHUNK_TOKENS,
+        noise: ClosedUnitInterval = 0.0,
+        limit: PositiveInt | None = None,
+        val_limit: PositiveInt | None = None,
         drop_last: bool = True,
-        workers: int = 0,
+        workers: NonNegativeInt = 0,
         skip_bad_rows: bool = False,
         seed: int = 0,
         columns: dict[str, str] | None = None,
     ):
-        super().__init__()
-        check_counts(
-            batch_size=(batch_size, 1),
-            max_length=(max_length, 2),
-            workers=(workers, 0),
-            limit=(1 if limit is None else limit, 1),
-            chunk_overhead=(chunk_overhead or 0, 0),
-            val_limit=(1 if val_limit is None else val_limit, 1),
-        )
-        if not 0 <= noise <= 1:
-            raise UserError(f"noise={noise}; expected 0 to 1, a share of the pairs. Correct it in the configuration.")
+        super().__init__(batch_size, chunk_overhead, drop_last, workers, skip_bad_rows, seed)
         check_columns_used(columns, train, val, test)
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or tokenizers warns of every fork
-        self.source, self.val_split = val or train, val_split
-        self.test, self.test_split = test, test_split
-        self.max_length, self.share_prompt, self.noise = max_length, share_prompt, noise
-        self.batch_size, self.chunk_overhead, self.drop_last, self.workers = (batch_size, chunk_overhead, drop_last, workers)
-        self.skip_bad_rows, self.seed, self.columns = skip_bad_rows, seed, columns
+        self.source, self.test, self.test_split = val or train, test, test_split
+        self.max_length, self.share_prompt, self.columns = max_length, share_prompt, columns
         self.examples = read_preferences(train, train_split, limit, skip_bad_rows, noise, seed, columns)
         if (source := held_out(train, val, val_split)) is not None:
-            self.collections["val"] = read_preferences(source, val_split, val_limit, skip_bad_rows, columns=columns)
-        self.shared = count_trained(self.examples, self.collections)
-        self.tokens: dict[str, PreferenceRows] = {}
+            self.collections["val"] = self.read(source, val_split, val_limit)
+        self.shared = self.count_shared(self.collections)
 
     def describe(self) -> dict:
         """What the training reads, for provenance."""
@@ -182,35 +161,24 @@ class PreferenceData(ResumableData):
             facts["equal_pairs"] = equal
         return facts | {name: data.fingerprint for name, data in self.collections.items()}
 
-    def prepare(self, tokenizer: Any) -> None:
-        """Tokenise what is read and not tokenised yet, and say what was cut.
+    def read(self, source: Source, split: str | None, limit: int | None) -> Examples:
+        """See read_preferences; validation and test have no noise."""
+        return read_preferences(source, split, limit, self.skip_bad_rows, columns=self.columns)
 
-        Raises:
-            UserError: as `tokenise_preferences`.
-        """
-        first = getattr(self.trainer, "is_global_zero", True)
-        if not self.tokens and first:
-            say_form(self.examples, tokenizer)
-        for name, examples in {"train": self.examples, **self.collections}.items():
-            if name not in self.tokens:
-                done = self.tokens[name] = tokenise_preferences(examples, tokenizer, self.max_length)
-                if (done.truncated or done.dropped) and first:
-                    say_cut(
-                        name,
-                        done.truncated,
-                        done.dropped,
-                        len(examples.rows),
-                        self.max_length,
-                        "have no prompt or no room for a completion",
-                    )
-                if done.equal and first:
-                    say(
-                        f"{name}: {done.equal:,} of {len(examples.rows):,} pairs have the same tokens on both sides and are "
-                        "left out: nothing can be learned of them"
-                    )
-        self.dataset = TokenRows(self.tokens["train"].rows)
+    def tokenise(self, name: str, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> PreferenceRows:
+        """See tokenise_preferences."""
+        return tokenise_preferences(examples, tokenizer, self.max_length)
 
-    def collate(self, model: Any) -> PreferenceCollate:
+    def say_lost(self, name: str, count: int, tokens: PreferenceRows) -> None:
+        """Say what was cut, dropped, or left out as equal."""
+        super().say_lost(name, count, tokens)
+        if tokens.equal:
+            say(
+                f"{name}: {tokens.equal:,} of {count:,} pairs have the same tokens on both sides and are left out: nothing can "
+                "be learned of them"
+            )
+
+    def collate(self, model: nn.Module) -> PreferenceCollate:
         """For a CausalLM.
 
         Raises:
@@ -224,12 +192,3 @@ class PreferenceData(ResumableData):
             )
         room = model.positions - model.virtual_tokens
         return PreferenceCollate(model.pad_token_id, self.chunk_overhead, shared, room)
-
-    def train_dataloader(self) -> DataLoader:
-        return training_loader(self, self.collate(self.trainer.lightning_module.model))
-
-    def load_test(self) -> Examples:
-        source = tested_on(self)
-        found = read_preferences(source, self.test_split, None, self.skip_bad_rows, columns=self.columns)
-        self.shared |= count_trained(self.examples, {"test": found})
-        return found

@@ -1,4 +1,4 @@
-"""Rows of a data file, one at a time, and what to do with a bad one: the readers of `formats` and `hub` stand on this."""
+"""Rows of a data file, one at a time, and what to do with a bad one; all readers of files stand on this."""
 
 import contextlib
 import gzip
@@ -56,9 +56,9 @@ class BadRows:
 
     def say_counts(self, name: str) -> None:
         """Tell what was skipped, and what was kept, of a source or file."""
-        for told, counts in (("skipped rows", self.counts), ("kept rows", self.kept)):
+        for title, counts in (("skipped rows", self.counts), ("kept rows", self.kept)):
             if counts:
-                say(f"{name}: {told}: " + ", ".join(f"{n:,} {reason}" for reason, n in counts.items()))
+                say(f"{name}: {title}: " + ", ".join(f"{n:,} {reason}" for reason, n in counts.items()))
 
 
 def read_jsonl(path: Path, bad: BadRows, arrays: bool = False) -> Iterator[tuple[str, Any]]:
@@ -145,6 +145,7 @@ def identifier(row: dict, keys: tuple[str, ...], where: str, bad: BadRows) -> st
 
 
 def string(row: dict, key: str, where: str, bad: BadRows) -> str | None:
+    """A text of the row, "" where it is absent; None where it is refused."""
     value = row.get(key)
     if value is None:
         value = ""
@@ -169,6 +170,7 @@ def broken(text: str) -> bool:
 
 
 def integer(value: Any) -> int | None:
+    """A whole number, from a number or a text; None of anything else."""
     if isinstance(value, float) and value.is_integer():  # the hub keeps some grades as floats
         return int(value)
     if isinstance(value, str) and (whole := re.fullmatch(r"(-?\d+)\.0*", value.strip())):  # and so do some files: 2.0
@@ -179,5 +181,29 @@ def integer(value: Any) -> int | None:
         return None
 
 
+def is_finite(value: object) -> bool:
+    """Whether it is a number, and neither NaN nor beyond what a float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
 def short(text: str, limit: int = 60) -> str:
+    """A text for a message, quoted and cut."""
     return repr(text if len(text) <= limit else text[:limit] + "…")
+
+
+@contextlib.contextmanager
+def importing(what: str) -> Iterator[None]:
+    """Say which package is missing where `datasets` is."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            f"{what} is read by the package datasets, which is not installed here ({error}); expected it, or a "
+            ".jsonl, .json or .csv file. pip install datasets, or convert the data."
+        ) from None
+
+
+def evenly_spaced(items: list, count: int) -> list:
+    """`count` of the items (all, where there are fewer), evenly over their order."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]

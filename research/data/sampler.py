@@ -78,6 +78,7 @@ class StatefulBatchSampler(Sampler[list[tuple[int, int]]]):
             self.epoch, self.consumed = self.epoch + 1, 0
 
     def state_dict(self) -> dict:
+        """The place, and what the order depends on."""
         return {
             "epoch": self.epoch,
             "consumed": self.consumed,

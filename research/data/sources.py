@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from research.data import stdlib
-from research.data.formats import check_qrels, read_corpus, read_qrels, read_queries
+from research.data.beir import beir_splits, read_beir
 from research.data.hub import load_hub
+from research.data.qrels import check_qrels
 from research.data.rows import SKIPPING, BadRows
 from research.errors import UserError, suggest
 from research.progress import say
@@ -58,7 +59,7 @@ def check_split(name: str, split: str) -> None:
         UserError: the source has no such split; those it has are listed.
     """
     kind, rest = parse_source(name)
-    splits = ["train", "dev", "test"] if kind == "builtin" else _beir_splits(Path(rest)) if kind == "beir" else [split]
+    splits = ["train", "dev", "test"] if kind == "builtin" else beir_splits(Path(rest)) if kind == "beir" else [split]
     if split not in splits:
         raise _no_split(name, split, splits)
 
@@ -107,10 +108,10 @@ def take(source: Source, name: str, split: str, bad: BadRows) -> Collection:
     if bad.kept:
         notes["kept_rows"] = ", ".join(f"{count:,} {what}" for what, count in bad.kept.items())
     bad.say_counts(name)
-    for other, found in notes["leaks"].items():
-        if found["query_ids"] or found["query_texts"]:
+    for other, counts in notes["leaks"].items():
+        if counts["query_ids"] or counts["query_texts"]:
             say(
-                f"warning: splits {split} and {other} share {found['query_ids']} query ids and {found['query_texts']} "
+                f"warning: splits {split} and {other} share {counts['query_ids']} query ids and {counts['query_texts']} "
                 f"query texts: nothing trained on one may be tested on the other"
             )
     fingerprint = _fingerprint(source.corpus, queries, qrels)
@@ -174,7 +175,7 @@ def load_source(name: str, bad: BadRows) -> Source:
     kind, rest = parse_source(name)
     if kind == "builtin":
         return Source(*stdlib.collection(stdlib.cut_once(BUILTIN[rest]())))
-    source = _load_beir(Path(rest), bad) if kind == "beir" else Source(*load_hub(rest, bad))
+    source = Source(*(read_beir(Path(rest), bad) if kind == "beir" else load_hub(rest, bad)))
     checked = {
         split: check_qrels(f"{name} split {split}", qrels, source.corpus, source.queries, bad)
         for split, qrels in source.qrels.items()
@@ -204,29 +205,6 @@ def leaks(source: Source, split: str) -> dict[str, dict[str, int]]:
         for other, qrels in source.qrels.items()
         if other != split
     }
-
-
-# ---- BEIR folder ----------------------------------------------------------------------------------------------------
-
-
-def _beir_splits(folder: Path) -> list[str]:
-    files = [path for ending in ("*.tsv", "*.tsv.gz") for path in (folder / "qrels").glob(ending)]
-    names = (path.name for path in files if path.name[0] not in "._")  # such as macOS puts into archives
-    return sorted({name.removesuffix(".gz").removesuffix(".tsv") for name in names})
-
-
-def _load_beir(folder: Path, bad: BadRows) -> Source:
-    qrels = {split: read_qrels(_packed_or_not(folder / "qrels" / f"{split}.tsv"), bad) for split in _beir_splits(folder)}
-    if not qrels:
-        raise UserError(f"{folder / 'qrels'} has no .tsv file; expected one qrels file a split. Add qrels/test.tsv, say.")
-    corpus, queries = (_packed_or_not(folder / f"{name}.jsonl") for name in ("corpus", "queries"))
-    return Source(read_corpus(corpus, bad), read_queries(queries, bad), qrels)
-
-
-def _packed_or_not(path: Path) -> Path:
-    """The file, or the one with .gz behind its name where only that is there."""
-    packed = path.with_name(f"{path.name}.gz")
-    return packed if packed.exists() and not path.exists() else path
 
 
 def _check_not_blank(name: str, corpus: Corpus) -> None:

@@ -24,6 +24,8 @@ MIN_BODY_LINES = 2
 
 
 class Pair(NamedTuple):
+    """A function of a Python package: its docstring's first paragraph, and its source without the docstring."""
+
     id: str  # module:qualified.name, with @line where two share a name
     module: str
     query: str
@@ -61,6 +63,7 @@ def collection(pairs: Sequence[Pair]) -> tuple[Corpus, Queries, dict[str, Qrels]
 
 
 def split_of(module: str) -> str:
+    """The split of a module: train, dev or test, about 60/10/30."""
     percent = int(hashlib.sha1(module.encode(), usedforsecurity=False).hexdigest(), 16) % 100
     return "train" if percent < 60 else "dev" if percent < 70 else "test"
 
@@ -81,14 +84,17 @@ def reference_pages() -> list[str]:
 
 
 def stdlib_root() -> Path:
+    """Where the running Python's standard library lies."""
     return Path(sysconfig.get_paths()["stdlib"])
 
 
 def packages_root() -> Path:
+    """Where the installed packages lie."""
     return Path(sysconfig.get_paths()["purelib"])
 
 
 def normalise(text: str) -> str:
+    """A text in lower case, words only."""
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
@@ -116,8 +122,8 @@ def _cut_file(path: Path, module: str) -> Iterator[Pair]:
         query = " ".join(re.split(r"\n\s*\n", docstring.strip())[0].split())
         head = lines[function.lineno - 1 : function.body[0].lineno - 1]
         body = lines[function.body[0].end_lineno : function.end_lineno]
-        words = 0 if ">>>" in query else len(query.split())  # a doctest is not a question
-        if QUERY_WORDS[0] <= words <= QUERY_WORDS[1] and sum(bool(line.strip()) for line in body) >= MIN_BODY_LINES:
+        word_count = 0 if ">>>" in query else len(query.split())  # a doctest is not a question
+        if QUERY_WORDS[0] <= word_count <= QUERY_WORDS[1] and sum(bool(line.strip()) for line in body) >= MIN_BODY_LINES:
             yield Pair(f"{module}:{name}", module, query, textwrap.dedent("\n".join(head + body)))
 
 

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from research.data import chat_tokens
 from research.errors import UserError
@@ -28,7 +29,7 @@ Made = tuple[list[dict[str, list[int]]], list[int], dict[str, int]]
 """Rows, all of the same fields; which example each is of; counts."""
 
 
-def cached(make: functools.partial, tokenizer: Any, rows: int, **settings: Any) -> Made:
+def cached(make: functools.partial, tokenizer: PreTrainedTokenizerBase, rows: int, **settings: Any) -> Made:
     """What `make` returns, from the disk where it was made before.
 
     Args:
@@ -41,25 +42,25 @@ def cached(make: functools.partial, tokenizer: Any, rows: int, **settings: Any) 
     made_with = _fingerprint(tokenizer)
     if rows < FEWEST or made_with is None:
         return make()
-    # tokens that older code of ours made are others
-    own = [inspect.getsource(part) for part in (sys.modules[make.func.__module__], chat_tokens)]
-    key = hash_json([made_with, own, [version(name) for name in MADE_BY], settings])[:32]
+    # tokens that older code made are others: an edit of these files, of a comment even, makes every cached set anew
+    code = [inspect.getsource(part) for part in (sys.modules[make.func.__module__], chat_tokens)]
+    key = hash_json([made_with, code, [version(name) for name in MADE_BY], settings])[:32]
     path = cache_folder() / "tokens" / f"{key}.npz"
     if path.exists():
         # numpy's errors of a file that is cut or is none of its own
         damaged = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
         with contextlib.suppress(*damaged), open(path, "rb") as stream, np.load(stream) as arrays:
             return _unpacked(arrays)
-    made = make()
+    tokens = make()
     try:
         with atomic_write(path, "wb") as stream:
-            np.savez(stream, **_packed(*made))
+            np.savez(stream, **_packed(*tokens))
     except UserError as error:
         say(f"warning: the tokens are not kept for the next run ({error})")
-    return made
+    return tokens
 
 
-def _fingerprint(tokenizer: Any) -> str | None:
+def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str | None:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or "strftime" in str(tokenizer.chat_template):
         return None

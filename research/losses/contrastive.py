@@ -1,4 +1,9 @@
-"""Contrastive losses of a dual encoder. Pure functions: embeddings and ids in, per-example losses out."""
+"""Contrastive losses of a dual encoder. Pure functions: embeddings and ids in, per-example losses out.
+
+A loss is a function of `info_nce`'s signature with a row in LOSSES; a configuration names it (`model.loss`).
+"""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -6,32 +11,34 @@ from torch import Tensor
 NO_ID = -1  # pads rows of positive ids; never the id of a document
 
 
-def known_positives(doc_ids: Tensor, positive_ids: Tensor, own: Tensor) -> Tensor:
-    """Columns that are no negatives of a query, though they are not its own positive: it is relevant to them as well.
+def known_positives(doc_ids: Tensor, positive_ids: Tensor, positives: Tensor) -> Tensor:
+    """Columns that are no negatives of a query, beside the one of its positive: it is relevant to them as well.
 
     A duplicate of the positive left among the negatives costs a perfect encoder ln 2 a query.
 
     Args:
         doc_ids: (M,) ids of all documents scored, gathered ones too; equal documents have equal ids.
         positive_ids: (B, P) ids of every document judged relevant to each query, padded with NO_ID.
-        own: (B,) column of each query's own positive.
+        positives: (B,) column of each query's positive.
 
     Returns:
-        (B, M) bool, True where the column is to be left out of the softmax. The own column is never True.
+        (B, M) bool, True where the column is to be left out of the softmax. The positive's column is never True.
     """
     mask = (doc_ids[None, :, None] == positive_ids[:, None, :]).any(-1)  # (B, M)
-    return mask.scatter(1, own[:, None], False)
+    return mask.scatter(1, positives[:, None], False)
 
 
-def info_nce(query: Tensor, docs: Tensor, own: Tensor, temperature: Tensor | float, masked: Tensor | None = None) -> Tensor:
-    """Softmax cross-entropy of each query's own document against every other that is not masked.
+def info_nce(
+    query: Tensor, docs: Tensor, positives: Tensor, temperature: Tensor | float, masked: Tensor | None = None
+) -> Tensor:
+    """Softmax cross-entropy of each query's positive against every other document that is not masked.
 
-    L_i = −log( exp(s_i,own / τ) / Σ_{j not masked} exp(s_ij / τ) ),  s = q dᵀ
+    L_i = −log( exp(s_i,pos / τ) / Σ_{j not masked} exp(s_ij / τ) ),  s = q dᵀ
 
     Args:
         query: (B, D) query embeddings, L2-normalised for cosine similarity.
         docs: (M, D) document embeddings: positives, hard negatives and those gathered from other processes, in any order.
-        own: (B,) column of each query's own positive in `docs`.
+        positives: (B,) column of each query's positive in `docs`.
         temperature: τ > 0, usually 0.01 to 0.1; a tensor receives its gradient.
         masked: (B, M) bool, as `known_positives` gives it; None masks nothing.
 
@@ -43,29 +50,36 @@ def info_nce(query: Tensor, docs: Tensor, own: Tensor, temperature: Tensor | flo
     logits = _scores(query, docs) / temperature  # (B, M)
     if masked is not None:
         logits = logits.masked_fill(masked, -torch.inf)
-    return torch.logsumexp(logits, 1) - logits.gather(1, own[:, None]).squeeze(1)
+    return torch.logsumexp(logits, 1) - logits.gather(1, positives[:, None]).squeeze(1)
 
 
-def symmetric_info_nce(
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor | float, Tensor | None], Tensor]
+LOSSES: dict[str, Loss] = {"info_nce": info_nce}
+"""Name → loss."""
+
+
+def both_directions(
+    loss: Loss,
     query: Tensor,
     docs: Tensor,
-    own: Tensor,
+    positives: Tensor,
     temperature: Tensor | float,
     masked: Tensor | None = None,
     all_queries: Tensor | None = None,
-    own_query: Tensor | None = None,
+    query_rows: Tensor | None = None,
     masked_queries: Tensor | None = None,
 ) -> Tensor:
-    """Mean of both directions: each query finds its document, and each such document its query.
+    """Mean of a loss in both directions: each query finds its document, and each such document its query.
 
-    Only the queries' own documents ask back; hard negatives have no query of their own.
+    Only the queries' positives are matched against queries; hard negatives have no query of their own.
 
     Args:
-        query, docs, own, temperature, masked: as for `info_nce`.
+        loss: of one direction.
+        query, docs, positives, temperature, masked: as for `info_nce`.
         all_queries: (N, D) the queries that documents are matched against, gathered ones too; None takes `query`.
-        own_query: (B,) row of each query in `all_queries`; None takes 0 … B−1.
-        masked_queries: (B, N) bool, queries to which the own document is relevant as well (`known_positives` with the
-            roles changed); None masks nothing.
+        query_rows: (B,) row of each query in `all_queries`; None takes 0 … B−1.
+        masked_queries: (B, N) bool, queries to which the positive is relevant as well (`known_positives` with the roles
+            changed); None masks nothing.
 
     Returns:
         (B,) losses.
@@ -74,10 +88,10 @@ def symmetric_info_nce(
     """
     if all_queries is None:
         all_queries = query
-    if own_query is None:
-        own_query = torch.arange(len(query), device=query.device)
-    forward = info_nce(query, docs, own, temperature, masked)
-    backward = info_nce(docs[own], all_queries, own_query, temperature, masked_queries)
+    if query_rows is None:
+        query_rows = torch.arange(len(query), device=query.device)
+    forward = loss(query, docs, positives, temperature, masked)
+    backward = loss(docs[positives], all_queries, query_rows, temperature, masked_queries)
     return (forward + backward) / 2
 
 

@@ -1,5 +1,9 @@
-"""Next-token loss of a causal language model, from hidden states: only labelled positions meet the output layer."""
+"""Losses of a causal language model's labelled tokens, from hidden states: only labelled positions meet the output layer.
 
+A loss is a function of `token_losses`'s signature with a row in LOSSES; a configuration names it (`model.loss`).
+"""
+
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -40,7 +44,7 @@ def token_losses(
         hidden: (N, H) last hidden states, of the positions that predict the labels.
         weight, bias: (V, H) and (V,) of the output layer.
         labels: (N,) token ids.
-        smoothing: ε in [0, 1), spread evenly over the vocabulary.
+        smoothing: ε in [0, 1), shared evenly by the vocabulary.
         scale, softcap: as some models (Granite, Cohere; Gemma 2) treat their logits; softcap > 0.
 
     Returns:
@@ -53,6 +57,10 @@ def token_losses(
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     return TokenLosses(*_TokenLosses.apply(hidden, weight.to(hidden.dtype), bias, labels, smoothing, scale, softcap))
+
+
+LOSSES: dict[str, Callable[..., TokenLosses]] = {"cross_entropy": token_losses}
+"""Name → loss."""
 
 
 @torch.no_grad()
@@ -79,17 +87,17 @@ class _TokenLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, bias, labels, smoothing, scale, softcap):
         head_frozen = not (weight.requires_grad or (bias is not None and bias.requires_grad))
-        wanted = hidden.requires_grad and head_frozen
-        per_token = torch.empty_like(hidden) if wanted else None
+        computes_gradient = hidden.requires_grad and head_frozen
+        per_token = torch.empty_like(hidden) if computes_gradient else None
         losses, nll, correct = [], [], []
         for part in _parts(len(hidden), len(weight)):
             z, capped = _logits(hidden[part], weight, bias, scale, softcap)
             log_p = capped.log_softmax(-1)
-            own = -log_p.gather(1, labels[part, None]).squeeze(1)
-            nll.append(own)
-            losses.append(own if not smoothing else (1 - smoothing) * own - smoothing * log_p.mean(-1))
+            label_nll = -log_p.gather(1, labels[part, None]).squeeze(1)
+            nll.append(label_nll)
+            losses.append(label_nll if not smoothing else (1 - smoothing) * label_nll - smoothing * log_p.mean(-1))
             correct.append(capped.argmax(-1) == labels[part])
-            if wanted:
+            if computes_gradient:
                 grad = _grad_logits(log_p, labels[part], smoothing, scale, softcap, z)
                 per_token[part] = grad.to(weight.dtype) @ weight
         ctx.settings = smoothing, scale, softcap

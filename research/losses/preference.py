@@ -1,14 +1,27 @@
 """Losses on preference pairs, from the log-probabilities of whole completions under the policy and the reference.
 
 h = (log π(y_w) − log π_ref(y_w)) − (log π(y_l) − log π_ref(y_l)), with y_w the chosen and y_l the rejected completion.
-Everywhere: chosen, rejected: (B,) log-ratios log π − log π_ref, summed over the completion's tokens; beta > 0; returns (B,).
+
+A loss is a function of this signature with a row in LOSSES; a configuration names it (`model.loss`):
+
+    chosen, rejected: (B,) log-ratios log π − log π_ref, summed over the completion's tokens.
+    beta: > 0.
+    chosen_tokens, rejected_tokens: (B,) lengths of the completions, 1 or more.
+    returns (B,) losses.
+
+One that also takes `smoothing` is trained with `model.label_smoothing`.
 """
+
+import inspect
+from collections.abc import Callable
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
 
-def sigmoid(chosen: Tensor, rejected: Tensor, beta: float, smoothing: float = 0.0) -> Tensor:
+def sigmoid(
+    chosen: Tensor, rejected: Tensor, beta: float, chosen_tokens: Tensor, rejected_tokens: Tensor, smoothing: float = 0.0
+) -> Tensor:
     """−(1 − ε) log σ(β h) − ε log σ(−β h).
 
     Args:
@@ -20,7 +33,7 @@ def sigmoid(chosen: Tensor, rejected: Tensor, beta: float, smoothing: float = 0.
     return -(1 - smoothing) * logsigmoid(margin) - smoothing * logsigmoid(-margin)
 
 
-def hinge(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
+def hinge(chosen: Tensor, rejected: Tensor, beta: float, chosen_tokens: Tensor, rejected_tokens: Tensor) -> Tensor:
     """max(0, 1 − β h).
 
     Source: SLiC-HF, Zhao et al. 2023, on the pairs of DPO.
@@ -30,9 +43,6 @@ def hinge(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
 
 def ipo(chosen: Tensor, rejected: Tensor, beta: float, chosen_tokens: Tensor, rejected_tokens: Tensor) -> Tensor:
     """(h̄ − 1 / (2 β))², h̄ of log-ratios divided by their completion's tokens.
-
-    Args:
-        chosen_tokens, rejected_tokens: (B,) lengths of the completions, 1 or more.
 
     Source: IPO, Azar et al. 2023, Eq. 17 (τ is beta); its authors average over tokens.
     """
@@ -45,3 +55,12 @@ def sigmoid_norm(chosen: Tensor, rejected: Tensor, beta: float, chosen_tokens: T
     Source: Tülu 3, Lambert et al. 2024, Eq. 6.
     """
     return -logsigmoid(beta * (chosen / chosen_tokens - rejected / rejected_tokens))
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {"sigmoid": sigmoid, "hinge": hinge, "ipo": ipo, "sigmoid_norm": sigmoid_norm}
+"""Name → loss."""
+
+
+def takes_smoothing(name: str) -> bool:
+    """Whether a loss knows what to do with labels that may be the wrong way round."""
+    return "smoothing" in inspect.signature(LOSSES[name]).parameters

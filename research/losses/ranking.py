@@ -1,4 +1,9 @@
-"""Losses of a cross-encoder over a query's candidate group. Pure functions: scores and labels in, losses out."""
+"""Losses of a cross-encoder over a query's candidate group. Pure functions: scores and labels in, losses out.
+
+A loss is a function of `pointwise_bce`'s signature with a row in LOSSES; a configuration names it (`model.loss`).
+"""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -44,6 +49,10 @@ def listwise_softmax(scores: Tensor, labels: Tensor, present: Tensor) -> Tensor:
     target = labels / labels.sum(1, keepdim=True)
     log_probabilities = F.log_softmax(logits, 1).masked_fill(~present, 0.0)  # 0 · −inf would be nan
     return -(target * log_probabilities).sum(1)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"softmax": listwise_softmax, "bce": pointwise_bce}
+"""Name → loss."""
 
 
 def _wide(scores: Tensor) -> Tensor:

@@ -13,13 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from research.errors import UserError, suggest
-from research.metrics.equivalence import Equivalence, equivalence_test
 from research.metrics.planning import seeds_needed
 from research.metrics.seeds import MethodComparison, fraction, moments, paired_test, welch_p, welch_test
 from research.metrics.significance import holm
 
 DIFFERS, UNRESOLVED, UNTESTABLE = "differs", "unresolved", "not estimable"
-EQUIVALENT, NOT_SHOWN = "equivalent", "not shown"
 
 Means = Mapping[str, Mapping | float]  # {method: {seed: mean over queries}}; a number for a method without seeds
 
@@ -34,16 +32,6 @@ class Pair(NamedTuple):
     verdict: str  # differs: p_holm < alpha. unresolved: not so, which does not mean equal. not estimable: see the note
     seeds_needed: int | None  # of each method, for power .8 at the observed difference and spread and alpha / family size;
     # None if beyond 10,000, or not estimable
-
-
-class EquivalentPair(NamedTuple):
-    """One line of a table of equivalences."""
-
-    a: str
-    b: str
-    test: Equivalence
-    p_holm: float
-    verdict: str  # equivalent: p_holm < alpha; else not shown; not estimable
 
 
 def compare_methods(groups: Means, baseline: str | None = None, alpha: float = 0.05) -> list[Pair]:
@@ -71,7 +59,7 @@ def compare_pair(groups: Means, a: str, b: str, alpha: float = 0.05) -> Pair:
     p = holm([welch_p(known[x], known[y]) for x, y in pairs])[here]
     result = welch_test(_plain(groups[a]), _plain(groups[b]))
     needed = None if math.isnan(p) else _needed_by_welch(groups[a], groups[b], result.difference, alpha / len(pairs))
-    return Pair(a, b, result, p, _verdict(p, alpha, DIFFERS, UNRESOLVED), needed)
+    return Pair(a, b, result, p, _verdict(p, alpha), needed)
 
 
 def compare_paired_methods(groups: Means, baseline: str | None = None, alpha: float = 0.05) -> list[Pair]:
@@ -80,15 +68,6 @@ def compare_paired_methods(groups: Means, baseline: str | None = None, alpha: fl
     Against a method without seeds there is nothing to pair: that line is `welch_test`'s.
     """
     return _family(groups, baseline, alpha, _paired_or_one_sample, _needed_by_pairs)
-
-
-def equivalences(groups: Means, margin: float, baseline: str | None = None, alpha: float = 0.05) -> list[EquivalentPair]:
-    """`equivalence_test` on the same pairs as `compare_methods`: a family of its own, adjusted apart."""
-    tested = [
-        (a, b, equivalence_test(_plain(groups[a]), _plain(groups[b]), margin, alpha)) for a, b in _pairs(groups, baseline)
-    ]
-    rows = zip(tested, holm([test.p for *_, test in tested]), strict=True)
-    return [EquivalentPair(a, b, test, p, _verdict(p, alpha, EQUIVALENT, NOT_SHOWN)) for (a, b, test), p in rows]
 
 
 def _family(groups: Mapping, baseline: str | None, alpha: float, test: Callable, needed: Callable) -> list[Pair]:
@@ -101,7 +80,7 @@ def _family(groups: Mapping, baseline: str | None, alpha: float, test: Callable,
             b,
             result,
             p,
-            _verdict(p, alpha, DIFFERS, UNRESOLVED),
+            _verdict(p, alpha),
             None if math.isnan(p) else needed(groups[a], groups[b], result.difference, alpha / len(tested)),
         )
         for (a, b, result), p in zip(tested, adjusted, strict=True)
@@ -116,8 +95,8 @@ def _pairs(groups: Mapping, baseline: str | None) -> list[tuple[str, str]]:
     return [(baseline, name) for name in groups if name != baseline]
 
 
-def _verdict(p: float, alpha: float, shown: str, otherwise: str) -> str:
-    return UNTESTABLE if math.isnan(p) else shown if p < alpha else otherwise
+def _verdict(p: float, alpha: float) -> str:
+    return UNTESTABLE if math.isnan(p) else DIFFERS if p < alpha else UNRESOLVED
 
 
 def _paired_or_one_sample(a: Mapping | float, b: Mapping | float) -> MethodComparison:

@@ -8,6 +8,8 @@ import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from research.types import Direction
+
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -38,11 +40,13 @@ def rouge_l(answer: str, references: Sequence[str]) -> float:
     return max(scorer.score(reference, answer)["rougeL"].fmeasure for reference in references)
 
 
-METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
-    "exact_match": exact_match,
-    "token_f1": token_f1,
-    "rouge_l": rouge_l,
+METRICS: dict[str, tuple[Callable[[str, Sequence[str]], float], Direction]] = {
+    "exact_match": (exact_match, "higher"),
+    "token_f1": (token_f1, "higher"),
+    "rouge_l": (rouge_l, "higher"),
 }
+"""Name → function, and which side of its value is the better one."""
+DIRECTIONS = {name: better for name, (_, better) in METRICS.items()}
 
 
 def evaluate(answers: dict[str, str], references: dict[str, Sequence[str]]) -> dict[str, dict[str, float]]:
@@ -54,7 +58,7 @@ def evaluate(answers: dict[str, str], references: dict[str, Sequence[str]]) -> d
     """
     return {
         name: {example: metric(answers.get(example, ""), texts) for example, texts in references.items()}
-        for name, metric in METRICS.items()
+        for name, (metric, _) in METRICS.items()
     }
 
 

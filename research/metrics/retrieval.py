@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from research.errors import UserError
-from research.types import Qrels, Run
+from research.types import Direction, Qrels, Ranking
 
 MEANS = ("scorable", "trec_eval", "trec_eval-c")
 DEFAULT_METRICS = ("ndcg@10", "mrr@10", "map@100", "recall@10", "recall@100", "precision@10")
@@ -64,13 +64,15 @@ def precision(gains: Sequence[int], judged: Sequence[int], k: int) -> float:
     return _relevant(gains[:k]) / k
 
 
-METRICS: dict[str, Callable[[Sequence[int], Sequence[int], int], float]] = {
-    "ndcg": ndcg,
-    "mrr": mrr,
-    "map": average_precision,
-    "recall": recall,
-    "precision": precision,
+METRICS: dict[str, tuple[Callable[[Sequence[int], Sequence[int], int], float], Direction]] = {
+    "ndcg": (ndcg, "higher"),
+    "mrr": (mrr, "higher"),
+    "map": (average_precision, "higher"),
+    "recall": (recall, "higher"),
+    "precision": (precision, "higher"),
 }
+"""Name → function, and which side of its value is the better one."""
+DIRECTIONS = {name: better for name, (_, better) in METRICS.items()}
 
 
 def parse_metric(name: str) -> tuple[Callable[[Sequence[int], Sequence[int], int], float], int]:
@@ -85,11 +87,11 @@ def parse_metric(name: str) -> tuple[Callable[[Sequence[int], Sequence[int], int
             f"metric {name!r} is not known; expected NAME@K with NAME one of {', '.join(METRICS)} and K ≥ 1, "
             "for example ndcg@10."
         )
-    return METRICS[kind], int(cut)
+    return METRICS[kind][0], int(cut)
 
 
 def evaluate(
-    qrels: Qrels, run: Run, metrics: Sequence[str] = DEFAULT_METRICS, over: str = "scorable"
+    qrels: Qrels, run: Ranking, metrics: Sequence[str] = DEFAULT_METRICS, over: str = "scorable"
 ) -> dict[str, dict[str, float]]:
     """Per-query values of each metric: {metric: {query id: value}}.
 
@@ -118,7 +120,7 @@ def evaluate(
     return values
 
 
-def missing(qrels: Qrels, run: Run) -> list[str]:
+def missing(qrels: Qrels, run: Ranking) -> list[str]:
     """Queries with a relevant document that the run has no document for: they count 0, but for trec_eval's own mean."""
     return [query for query, docs in qrels.items() if _relevant(list(docs.values())) and not run.get(query)]
 

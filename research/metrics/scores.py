@@ -7,7 +7,7 @@ from research.errors import UserError
 from research.metrics.retrieval import DEFAULT_METRICS, evaluate, mean, missing, parse_metric, unscorable
 from research.metrics.significance import compare, holm
 from research.progress import say
-from research.types import Qrels, Run, Scores
+from research.types import Qrels, Ranking, Scores
 
 
 def check_metrics(names: Sequence[str] | None) -> list[str]:
@@ -22,7 +22,7 @@ def check_metrics(names: Sequence[str] | None) -> list[str]:
     return names
 
 
-def score(label: object, qrels: Qrels, run: Run, metrics: Sequence[str], over: str = "scorable") -> Scores:
+def score(label: object, qrels: Qrels, run: Ranking, metrics: Sequence[str], over: str = "scorable") -> Scores:
     """Measure one ranking, and report the queries that it lacks.
 
     Args:

@@ -7,12 +7,13 @@ from transformers import AutoTokenizer
 
 from research.errors import UserError
 from research.models.causal_lm import CausalLM, with_padding
+from research.models.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS, VOCABULARY_FILES, read_config
 from research.models.folder import unreadable
-from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, VOCABULARY_FILES, read_config
 
 
 def check_weights(folder: Path) -> None:
-    """
+    """Refuse an adapter whose weights are no safetensors.
+
     Raises:
         UserError: the adapter's weights are absent, or in a pickle only.
     """

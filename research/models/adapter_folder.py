@@ -1,17 +1,24 @@
 """An encoder's or a reranker's LoRA adapter: opened together with its base, then part of the weights."""
 
 import contextlib
+import dataclasses
 import json
 import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import peft
+from peft import set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from safetensors.torch import load_file
 from torch import nn
 
 from research.errors import UserError
-from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base, has_own_weights, read_config, weight_files
+from research.models.adapter_fields import WHY
+from research.models.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS, has_own_weights, read_config, weight_files
+from research.models.sources import adapter_base
 from research.progress import say
 from research.runs.layout import MODEL_FACTS
 
@@ -21,7 +28,7 @@ STACK = ("modules.json", "config_sentence_transformers.json", "sentence_bert_con
 
 
 @contextlib.contextmanager
-def whole(folder: Path) -> Iterator[Path]:
+def with_base_files(folder: Path) -> Iterator[Path]:
     """The folder itself; of an adapter's one that has its base's weights, configuration and, if need be, tokenizer as well.
 
     Raises:
@@ -52,15 +59,48 @@ def whole(folder: Path) -> Iterator[Path]:
         yield place
 
 
-def check_adapter(folder: Path) -> None:
+def check_saved(values: dict, folder: Path) -> None:
+    """What a saved configuration says and this PEFT would not do, or would do otherwise than when it was saved.
+
+    Args:
+        values: of adapter_config.json.
+        folder: for messages.
+
+    Raises:
+        UserError: a field that this PEFT does not have, with more than nothing in it; an initialisation that is drawn.
     """
+    known = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get(str(values.get("peft_type")))
+    if known is None:
+        raise UserError(
+            f"the adapter in {folder} is of type {values.get('peft_type')!r}; expected one of PEFT "
+            f"{peft.__version__}. Copy it again, or name another."
+        )
+    fields = {field.name for field in dataclasses.fields(known)} | {"runtime_config"}
+    for name, value in values.items():
+        if name not in fields and value not in (None, False, "", [], {}):
+            raise UserError(
+                f"{folder}/adapter_config.json has {name}={str(value)[:100]}, which PEFT {peft.__version__} does "
+                "not know; expected fields that it has, or nothing in them. Leave it out of the file if it changes "
+                "nothing, or merge the adapter with the PEFT that saved it."
+            )
+    if "niter" in str(values.get("init_lora_weights")):
+        raise UserError(
+            f"the adapter in {folder} has init_lora_weights={values['init_lora_weights']!r}, which {WHY['niter']}; "
+            "expected an adapter that does not depend on draws. Save it as plain LoRA (PEFT's "
+            "path_initial_model_for_weight_conversion), or merged, where it was trained."
+        )
+
+
+def check_adapter(folder: Path) -> None:
+    """Refuse an adapter that an encoder or a reranker cannot read.
+
     Raises:
         UserError: weights that are a pickle or missing, or a method whose virtual tokens would be pooled with the text.
     """
     if not (folder / ADAPTER_WEIGHTS).exists():
-        found = "it has a pickle, which runs code when loaded" if (folder / "adapter_model.bin").exists() else "it has none"
+        problem = "it has a pickle, which runs code when loaded" if (folder / "adapter_model.bin").exists() else "it has none"
         raise UserError(
-            f"the adapter in {folder} needs its weights as {ADAPTER_WEIGHTS}; {found}. Save it again with "
+            f"the adapter in {folder} needs its weights as {ADAPTER_WEIGHTS}; {problem}. Save it again with "
             "save_pretrained, or name another."
         )
     config = read_config(folder / ADAPTER_CONFIG)
@@ -82,19 +122,17 @@ def read_by_peft(model: nn.Module, info: dict, folder: Path) -> None:
     """
     if not getattr(model, "peft_config", None) or not (info["missing_keys"] and info["unexpected_keys"]):
         return
-    from peft import set_peft_model_state_dict
-
     state = {name.removeprefix("base_model.model."): value for name, value in load_file(folder / ADAPTER_WEIGHTS).items()}
     try:
         with warnings.catch_warnings(action="ignore"):  # that a model without numbers takes none
-            found = set_peft_model_state_dict(model, state, adapter_name=next(iter(model.peft_config)))
+            keys = set_peft_model_state_dict(model, state, adapter_name=next(iter(model.peft_config)))
     except (RuntimeError, KeyError, ValueError):  # of other shapes or names: what transformers said of them stands
         return
-    info["missing_keys"] = {*info["missing_keys"]} & {*found.missing_keys}
-    info["unexpected_keys"] = {*found.unexpected_keys}
+    info["missing_keys"] = {*info["missing_keys"]} & {*keys.missing_keys}
+    info["unexpected_keys"] = {*keys.unexpected_keys}
 
 
-def absorb(stack: nn.Module, folder: Path) -> None:
+def merge_adapters(stack: nn.Module, folder: Path) -> None:
     """Make the adapters in a stack part of its weights, in place.
 
     Raises:
@@ -102,9 +140,6 @@ def absorb(stack: nn.Module, folder: Path) -> None:
     """
     if not any(hasattr(module, "peft_config") for module in stack.modules()):
         return
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
-
     try:
         for parent in list(stack.modules()):
             for name, child in list(parent.named_children()):

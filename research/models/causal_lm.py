@@ -3,16 +3,16 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from research.errors import UserError
-from research.models.adapters import PREFIX, plain
+from research.models.adapter_rules import PREFIX, plain
 from research.models.folder import load_transformer, position_count
+from research.models.output_layer import head_of, widened
 from research.models.router import packed_tokens, router_loss
 from research.types import IGNORE
 
@@ -50,7 +50,7 @@ class CausalLM(nn.Module):
         UserError: the model's logits cannot be had that way.
     """
 
-    def __init__(self, transformer: nn.Module, tokenizer):
+    def __init__(self, transformer: nn.Module, tokenizer: PreTrainedTokenizerBase):
         super().__init__()
         self.transformer, self.tokenizer = transformer, tokenizer
         self.positions = position_count(self.base)
@@ -68,16 +68,18 @@ class CausalLM(nn.Module):
 
     @property
     def vocabulary(self) -> int:
+        """Rows of the embedding table."""
         return len(self.table)
 
     @property
     def pad_token_id(self) -> int:
         """What padding is filled with. Any token will do: the attention mask hides it."""
-        found = self.tokenizer.pad_token_id
-        return 0 if found is None else found
+        pad = self.tokenizer.pad_token_id
+        return 0 if pad is None else pad
 
     @property
     def adapted(self) -> bool:
+        """Whether an adapter lies on the model."""
         return hasattr(self.transformer, "peft_config")
 
     @property
@@ -134,26 +136,27 @@ class CausalLM(nn.Module):
             dtype = self.table.dtype
             attention_mask = torch.zeros_like(attention_mask, dtype=dtype).masked_fill(~attention_mask, torch.finfo(dtype).min)
         if not count:
-            inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-            states = body(**inputs, use_cache=False, **more)
+            states = body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **more)
             if router and attention_mask is None and "position_ids" in more:
                 attention_mask = packed_tokens(input_ids, more["position_ids"], self.pad_token_id)
-            return self._widened(states.last_hidden_state), router_loss(
-                self.base, states, input_ids, attention_mask
-            ) if router else None
-        own = attention_mask  # of the texts alone
-        peft, rows = self.transformer, len(input_ids)
-        attention_mask = torch.cat([attention_mask.new_ones(rows, count), attention_mask], 1)  # (B, n + T)
+            hidden = states.last_hidden_state
+            loss = router_loss(self.base, states, input_ids, attention_mask) if router else None
+            return widened(hidden, self.base.get_output_embeddings(), self.off), loss
+        text_mask, rows = attention_mask, len(input_ids)
+        attention_mask = torch.cat([text_mask.new_ones(rows, count), text_mask], 1)  # (B, n + T)
         if self.prefix:
-            past = peft.get_prompt(rows, max_cache_len=attention_mask.shape[1])
+            past = self.transformer.get_prompt(rows, max_cache_len=attention_mask.shape[1])
             states = body(input_ids=input_ids, attention_mask=attention_mask, past_key_values=past, use_cache=False, **more)
+            hidden = states.last_hidden_state
             # the prefix is keys and values: no router sees it
-            return self._widened(states.last_hidden_state), router_loss(self.base, states, input_ids, own) if router else None
-        words = self.base.get_input_embeddings()(input_ids)
-        embedded = torch.cat([peft.get_prompt(rows).to(words.dtype), words], 1)  # (B, n + T, H)
-        states = body(inputs_embeds=embedded, attention_mask=attention_mask, use_cache=False, **more)
-        loss = router_loss(self.base, states, None, attention_mask, embedded) if router else None
-        return self._widened(states.last_hidden_state[:, count:]), loss
+            loss = router_loss(self.base, states, input_ids, text_mask) if router else None
+        else:
+            embedded = self.base.get_input_embeddings()(input_ids)
+            embedded = torch.cat([self.transformer.get_prompt(rows).to(embedded.dtype), embedded], 1)  # (B, n + T, H)
+            states = body(inputs_embeds=embedded, attention_mask=attention_mask, use_cache=False, **more)
+            hidden = states.last_hidden_state[:, count:]
+            loss = router_loss(self.base, states, None, attention_mask, embedded) if router else None
+        return widened(hidden, self.base.get_output_embeddings(), self.off), loss
 
     def labelled(self, input_ids: Tensor, labels: Tensor, router: bool = False, **inputs: Tensor) -> Labelled:
         """Hidden states of the positions that predict a label.
@@ -171,95 +174,8 @@ class CausalLM(nn.Module):
 
     @property
     def head(self) -> dict:
-        """What token_losses needs of the output layer.
-
-        Where LoRA's update lies on it, W + s B A is not computed, which would round the update away in bf16: hidden states
-        (h, s A h) and the weight (W, B) give the same logits.
-
-        Raises:
-            UserError: an adapter on the output layer that is not plain LoRA.
-        """
-        layer, config = self.base.get_output_embeddings(), self.base.config.get_text_config()
-        if type(layer) is not nn.Linear:
-            layer = self._plain_head(layer)
-        scale = next(
-            (
-                v
-                for name in ("logit_scale", "lm_head_multiplier", "output_multiplier")
-                if (v := getattr(config, name, None)) is not None
-            ),
-            1.0,
-        )
-        if (division := getattr(config, "logits_scaling", None)) is not None:
-            scale = division if config.model_type == "hyperclovax" else 1 / division
-        return {
-            "weight": layer.weight,
-            "bias": layer.bias,
-            "scale": scale,
-            "softcap": getattr(config, "final_logit_softcapping", None),
-        }
-
-    def _plain_head(self, layer: nn.Module) -> nn.Module | SimpleNamespace:
-        """The linear layer within PEFT's wrapper of modules_to_save: the trained copy, or the base's while the adapter is off;
-        with the trained tokens' rows, where it is tied to the embeddings; with LoRA's second matrix beside it.
-
-        Raises:
-            UserError: another adapter on the output layer itself.
-        """
-        from peft.tuners.tuners_utils import BaseTunerLayer
-        from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
-
-        if isinstance(layer, BaseTunerLayer):
-            base = layer.get_base_layer()
-            if self.off or layer.merged:
-                return base
-            self._check_output_lora(layer)
-            name = layer.active_adapters[0]
-            up = layer.lora_B[name]
-            bias = None if up.bias is None else up.bias * layer.scaling[name]
-            if base.bias is not None:
-                bias = base.bias if bias is None else base.bias + bias
-            return SimpleNamespace(weight=torch.cat([base.weight, up.weight.to(base.weight.dtype)], 1), bias=bias)
-
-        if isinstance(layer, TrainableTokensWrapper):
-            tokens = layer.token_adapter
-            rows = [] if self.off or tokens.merged else tokens.active_adapters
-            return SimpleNamespace(weight=tokens.get_merged_weights(rows), bias=getattr(tokens.base_layer, "bias", None))
-        if isinstance(layer, ModulesToSaveWrapper):
-            return layer.original_module if self.off else layer.modules_to_save[layer.active_adapter]
-        if self.adapted and not hasattr(layer, "weight"):
-            raise UserError(
-                f"the adapter puts {type(layer).__name__} around the output layer, which is read without it here; "
-                "expected the output layer itself, or modules_to_save. Leave it out of the adapter."
-            )
-        return layer
-
-    def _check_output_lora(self, layer: nn.Module) -> None:
-        """
-        Raises:
-            UserError: it is not plain LoRA on a linear layer.
-        """
-        from peft.tuners.lora.layer import Linear
-
-        names = layer.active_adapters
-        plain_lora = type(layer) is Linear and type(layer.get_base_layer()) is nn.Linear and len(names) == 1
-        if not plain_lora or names[0] in layer.lora_variant:
-            raise UserError(
-                f"the adapter puts {type(layer).__name__} around the output layer, where plain LoRA alone is "
-                "trained here (no DoRA, no target_parameters); expected that, or modules_to_save. Leave the output "
-                "layer out of the adapter, or change how it is adapted."
-            )
-
-    def _widened(self, hidden: Tensor) -> Tensor:
-        """(…, H) → (…, H + r) where LoRA's update lies on the output layer; see `head`."""
-        layer = self.base.get_output_embeddings()
-        if type(layer) is nn.Linear or self.off or not hasattr(layer, "lora_A") or layer.merged:
-            return hidden
-        self._check_output_lora(layer)
-        name = layer.active_adapters[0]
-        down = layer.lora_A[name]
-        inner = down(layer.lora_dropout[name](hidden.to(down.weight.dtype))) * layer.scaling[name]
-        return torch.cat([hidden, inner.to(hidden.dtype)], -1)
+        """What token_losses needs of the output layer: see `output_layer.head_of`."""
+        return head_of(self.base, self.adapted, self.off)
 
     @torch.no_grad()
     def probe(self) -> Tensor:
@@ -279,15 +195,13 @@ class CausalLM(nn.Module):
         Raises:
             UserError: they are not what `head` says.
         """
-        from torch.nn.functional import linear
-
         if next(self.parameters()).is_meta:
             return
         was_training = self.training
         self.eval()
         ids = torch.arange(3, 9, device=next(self.parameters()).device)[None] % self.vocabulary
-        head = self.head
-        ours = linear(self.hidden(ids, torch.ones_like(ids)), head["weight"], head["bias"]).float() * head["scale"]
+        head, hidden = self.head, self.hidden(ids, torch.ones_like(ids))
+        ours = nn.functional.linear(hidden, head["weight"], head["bias"]).float() * head["scale"]
         if head["softcap"] is not None:
             ours = head["softcap"] * torch.tanh(ours / head["softcap"])
         theirs = self.transformer(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, -ids.shape[1] :].float()
@@ -316,7 +230,7 @@ def load_causal_lm(folder: Path, precision: str = "fp32") -> CausalLM:
     return CausalLM(transformer, with_padding(tokenizer)).eval()
 
 
-def with_padding(tokenizer: Any) -> Any:
+def with_padding(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer, padding by its end token where it has no other; one without an end stays as it is: see pad_token_id."""
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -7,12 +7,13 @@ from sentence_transformers import CrossEncoder as Stack
 from torch import Tensor, nn
 
 from research.errors import UserError
+from research.models.contents import ADAPTER_CONFIG, has_own_weights, read_config
 from research.models.first_token import keep_first_token
-from research.models.folder import own_length, padded_length, position_count, stretches, unreadable
+from research.models.folder import default_length, padded_length, position_count, stretches, unreadable
 from research.models.library import open_reranker
 from research.models.relevance import Relevance
-from research.models.settings import is_plain
-from research.models.sources import ADAPTER_CONFIG, adapter_base, has_own_weights, read_config
+from research.models.sources import adapter_base
+from research.models.stack import is_plain
 from research.models.stack_reranker import StackReranker, checked_length, prompt_of
 from research.models.unpadded import PAIRS, differs, scores_alone, scores_of
 from research.progress import say
@@ -35,7 +36,7 @@ class CrossEncoder(nn.Module):
         self.transformer, self.tokenizer = stack[0].model, stack[0].tokenizer
         self.relevance = Relevance(self.transformer.config)
         self.positions = position_count(self.transformer)
-        self.max_length = checked_length(max_length, self.positions) or own_length(self.positions, self.tokenizer)
+        self.max_length = checked_length(max_length, self.positions) or default_length(self.positions, self.tokenizer)
         self.prompt = prompt_of(stack)
         config_pad = self.transformer.config.get_text_config().pad_token_id
         self.pad = next(i for i in (self.tokenizer.pad_token_id, config_pad, 0) if i is not None)
@@ -105,30 +106,35 @@ class CrossEncoder(nn.Module):
         Returns:
             Whether there is one.
         """
-        tokenizer, found = self.tokenizer, self.transformer.config.get_text_config().pad_token_id
+        tokenizer, configured = self.tokenizer, self.transformer.config.get_text_config().pad_token_id
         rows = self.transformer.get_input_embeddings().num_embeddings
         spare = range(len(tokenizer), rows)  # rows of the embedding table that no text has
-        told = dict.fromkeys((*spare[-1:], *tokenizer.all_special_ids))
+        candidates = dict.fromkeys((*spare[-1:], *tokenizer.all_special_ids))
         # the tokenizer's own; the one that the model looks for; and only then one that it has to be told
-        for pad, tell in ((self.pad, found), (found, found), (self.pad, self.pad), *((i, i) for i in told)):
+        for pad, tell in (
+            (self.pad, configured),
+            (configured, configured),
+            (self.pad, self.pad),
+            *((i, i) for i in candidates),
+        ):
             if pad is None or not 0 <= pad < rows:
                 continue
             self.pad = pad
-            self._tell(tell)
+            self._set_pad(tell)
             try:
-                if not differs(alone, self._together(), precision):
+                if not differs(alone, self._scores_in_a_batch(), precision):
                     return True
             except ValueError:  # transformers: "Cannot handle batch sizes > 1 if no padding token is defined"
                 continue
-        self._tell(found)
+        self._set_pad(configured)
         return False
 
-    def _tell(self, pad: int | None) -> None:
+    def _set_pad(self, pad: int | None) -> None:
         for config in {id(c): c for c in (self.transformer.config, self.transformer.config.get_text_config())}.values():
             config.pad_token_id = pad
 
     @torch.no_grad()
-    def _together(self) -> Tensor:
+    def _scores_in_a_batch(self) -> Tensor:
         queries, docs = zip(*PAIRS, strict=True)
         queries = [self.prompt + query for query in queries]
         rows = self.tokenizer(queries, list(docs), truncation=True, return_attention_mask=False)  # at the library's length

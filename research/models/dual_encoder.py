@@ -8,13 +8,22 @@ from sentence_transformers.base.modules import Dense
 from torch import Tensor, nn
 
 from research.errors import UserError
+from research.models.contents import read_config
 from research.models.first_token import keep_first_token
-from research.models.folder import DEFAULT_LENGTH, NO_LIMIT, own_length, padded_length, position_count, stretches, unreadable
+from research.models.folder import (
+    DEFAULT_LENGTH,
+    NO_LIMIT,
+    default_length,
+    padded_length,
+    position_count,
+    stretches,
+    unreadable,
+)
 from research.models.guard import module_paths
 from research.models.library import float_projections, open_encoder
 from research.models.pooling import pool
-from research.models.settings import ROLES, EncoderSettings, change, is_known, settings_of, takes_ids_alone
-from research.models.sources import read_config
+from research.models.settings import EncoderSettings, change, settings_of
+from research.models.stack import ROLES, is_known, takes_ids_alone
 from research.models.stack_encoder import StackEncoder, checked_lengths
 from research.models.unpadded import TEXTS, differs, embeddings_alone, embeddings_of, texts_for
 from research.progress import say
@@ -36,12 +45,13 @@ class TextEncoder(nn.Module):
         self.dense = nn.Sequential(*dense) if dense else nn.Identity()
         self.dense.float()
         self.positions = position_count(self.transformer)
-        self.settings = checked_lengths(settings, self.positions, own_length(self.positions, self.tokenizer))
+        self.settings = checked_lengths(settings, self.positions, default_length(self.positions, self.tokenizer))
         if settings.pooling == "cls" and settings.include_prompt:
             keep_first_token(self.transformer)
 
     @property
     def dim(self) -> int:
+        """Numbers of an embedding."""
         width = self.settings.dense[-1].out_features if self.settings.dense else self.library[0][1].embedding_dimension
         return min(width, self.settings.truncate_dim or width)
 
@@ -142,6 +152,7 @@ class DualEncoder(nn.Module):
         return cls(shared, load_encoder(folder, precision, **settings) if separate else shared)
 
     def tower(self, role: str) -> Encoder:
+        """The encoder of a role."""
         return self.query if role == "query" else self.doc
 
 

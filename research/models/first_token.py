@@ -23,8 +23,8 @@ def keep_first_token(transformer: nn.Module) -> bool:
     Returns:
         Whether it was changed.
     """
-    own = (m for m in transformer.modules() if type(m).__module__.startswith("transformers.models."))
-    layers = [module for module in own if type(module).__name__ in LAYERS]
+    modules = (m for m in transformer.modules() if type(m).__module__.startswith("transformers.models."))
+    layers = [module for module in modules if type(module).__name__ in LAYERS]
     if not layers or layers[-1].is_decoder:
         return False
     attention = layers[-1].attention

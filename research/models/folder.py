@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from transformers.utils import logging as transformers_logging
 
 from research.errors import UserError
-from research.models.sources import check_tokenizer, weight_files
+from research.models.contents import check_tokenizer, weight_files
 from research.progress import say
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -37,6 +37,7 @@ def without_weights() -> Iterator[None]:
 
 
 def is_without_weights() -> bool:
+    """Whether models that are loaded here have no numbers."""
     return _META.get()
 
 
@@ -48,13 +49,13 @@ def loading(loaded: list[tuple[PreTrainedModel, dict]]) -> Iterator[None]:
     """
     plain = PreTrainedModel.__dict__["from_pretrained"]
 
-    def told(cls, *args, output_loading_info: bool = False, **kwargs):
+    def with_loading_info(cls, *args, output_loading_info: bool = False, **kwargs):
         kwargs.setdefault("ignore_mismatched_sizes", True)  # so that they are listed, by name
         model, info = plain.__func__(cls, *args, output_loading_info=True, **kwargs)
         loaded.append((model, info))
         return (model, info) if output_loading_info else model
 
-    PreTrainedModel.from_pretrained = classmethod(told)
+    PreTrainedModel.from_pretrained = classmethod(with_loading_info)
     try:
         yield
     finally:
@@ -99,7 +100,8 @@ def load_transformer(folder: Path, auto_class, precision: str) -> tuple[PreTrain
 
 
 def check_weights(folder: Path, model: PreTrainedModel, info: dict, new_head: bool = False) -> None:
-    """
+    """Refuse a model some of whose weights would be random.
+
     Args:
         folder: for the message.
         model: as it was loaded.
@@ -143,6 +145,7 @@ def quiet() -> Iterator[None]:
 
 
 def unreadable(folder: Path, error: Exception) -> UserError:
+    """What a library's error about a model folder means, with a cure."""
     if "trust_remote_code" in str(error):
         return UserError(
             f"model folder {folder} needs code of its own, which is never run here; expected an architecture that "
@@ -174,10 +177,10 @@ def position_count(transformer: nn.Module) -> int:
     return positions
 
 
-def own_length(positions: int, tokenizer: PreTrainedTokenizerBase) -> int:
+def default_length(positions: int, tokenizer: PreTrainedTokenizerBase) -> int:
     """The model's own limit in tokens: the tokenizer's, within what the position table holds."""
-    own = min(tokenizer.model_max_length, positions)
-    return DEFAULT_LENGTH if own >= NO_LIMIT else own
+    limit = min(tokenizer.model_max_length, positions)
+    return DEFAULT_LENGTH if limit >= NO_LIMIT else limit
 
 
 def stretches(sizes: Sequence[int], limit: int = TOKENIZE_CHARACTERS) -> Iterator[slice]:

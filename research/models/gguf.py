@@ -7,7 +7,10 @@ says, bit for bit; they are third parties' quantised copies, so numbers are not 
 import json
 from pathlib import Path
 
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from research.errors import UserError
+from research.models.folder import quiet
 from research.progress import say
 from research.runs.disk import require_space
 from research.runs.files import replace_folder
@@ -47,10 +50,6 @@ def dequantised(file: Path) -> Path:
 
 
 def _convert(file: Path, folder: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from research.models.folder import quiet
-
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)

@@ -9,8 +9,7 @@ import torch
 from sentence_transformers.base.modules import Transformer
 
 from research.errors import UserError
-from research.models.hashed import everything_in
-from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_tokenizer, read_config, weight_files
+from research.models.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_tokenizer, everything_in, read_config, weight_files
 
 NAMESPACE = "sentence_transformers."
 
@@ -57,10 +56,10 @@ def module_paths(folder: Path) -> list[str]:
             f"{path} is damaged; expected the list of modules that sentence-transformers wrote, each with path and "
             "type. Copy or download it again."
         )
-    own = [module["type"] for module in modules if not module["type"].startswith(NAMESPACE)]
-    if own:
+    foreign = [module["type"] for module in modules if not module["type"].startswith(NAMESPACE)]
+    if foreign:
         raise UserError(
-            f"{path} has the module {own[0]}, code of the folder's own, which is never run; expected modules of "
+            f"{path} has the module {foreign[0]}, code of the folder's own, which is never run; expected modules of "
             "sentence-transformers. Name another model."
         )
     return [module["path"] for module in modules]
@@ -109,7 +108,8 @@ def listening(warned: list[str]) -> Iterator[None]:
 
 
 def check_text(module: Transformer, folder: Path) -> None:
-    """
+    """Refuse a model that does not read texts.
+
     Raises:
         UserError: no text goes in, or the tokenizer is another model's, or has no words.
     """

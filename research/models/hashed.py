@@ -1,4 +1,4 @@
-"""What of a model folder's JSON files counts in its hash, beside weights, configurations and tokenizers.
+"""The hash of a model folder: weights, configurations, tokenizers, and what else of its JSON files changes what it computes.
 
 Prompts, lengths and the like are part of every key by their resolved values (EncoderSettings), so the files that only hold
 those leave the hash alone, as they always did: stores and caches of such folders stay found. What such a file says beyond
@@ -6,13 +6,22 @@ that (a truncation, a template's arguments, a reranker's prompt, a module of ano
 """
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
 
+from research.models.contents import (
+    ADAPTER_CONFIG,
+    FIRST_VOCABULARIES,
+    LATER_VOCABULARIES,
+    TOKENIZER_FILES,
+    everything_in,
+    weight_files,
+)
+from research.runs.hashes import hash_file, hash_json
 from research.runs.layout import MODEL_FACTS
 
+HASHED = ("config.json", ADAPTER_CONFIG, "chat_template.jinja", *TOKENIZER_FILES)
 FIRST_CONFIGS = (
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -30,24 +39,28 @@ UNREAD = {"LICENSE.txt", MODEL_FACTS, "trainer_state.json", "all_results.json"}
 TASKS = {"feature-extraction": "last_hidden_state", "sequence-classification": "logits"}
 
 
-def everything_in(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
-    """What lies below a folder, sorted; in linked folders too, where libraries look and `Path.rglob` does not.
+def hash_model(folder: Path) -> str:
+    """sha256 over weights, config and tokenizer files, and whatever else of the folder changes what it computes.
 
-    Args:
-        folder: of a model.
-        above: real folders that are being walked: a link to one of them, or to what holds it, is not followed.
+    The folder's name has no part in it; nor has an adapter's base: see `hash_with_base`.
     """
-    found = sorted(folder.rglob("*"))
-    for link in [path for path in found if path.is_symlink() and os.path.isdir(path)]:  # False where it may not be read
-        target, places = link.resolve(), (*above, folder.resolve(), link.parent.resolve())
-        if not any(place.is_relative_to(target) for place in places):
-            found += everything_in(link, places)
-    return sorted(found)
+    return hash_json(hash_folder_files(folder))
 
 
-def further(folder: Path) -> dict[str, Any]:
+def hash_folder_files(folder: Path) -> dict[str, Any]:
+    """{file: its hash, or what it says} of all that counts."""
+    weight_files(folder)
+    files = [p for p in everything_in(folder) if p.suffix == ".safetensors" or p.name in HASHED or _is_only_vocabulary(p)]
+    return {str(path.relative_to(folder)): hash_file(path) for path in files} | further_settings(folder)
+
+
+def _is_only_vocabulary(path: Path) -> bool:
+    return path.name in LATER_VOCABULARIES and not any((path.parent / name).exists() for name in FIRST_VOCABULARIES)
+
+
+def further_settings(folder: Path) -> dict[str, Any]:
     """{file: what it says that no setting holds}; {} for folders as transformers or our own `fit` write them."""
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     for role in ("", "query", "doc"):  # towers of their own lie in folders of their own
         place = folder / role
         reranker = (_read(place / "config_sentence_transformers.json") or {}).get("model_type") == "CrossEncoder"
@@ -55,10 +68,10 @@ def further(folder: Path) -> dict[str, Any]:
         if modules is not None and not _usual(modules, reranker):
             # another stack: every small file may be a module's (vocabularies, routes, templates)
             files = [p for p in everything_in(place) if p.is_file() and p.suffix in SMALL and p.name not in UNREAD]
-            found |= {str(p.relative_to(folder)): _text(p) for p in files}
-        found |= {f"{role}/{name}": value for name, value in _settings(place, reranker).items() if value}
+            facts |= {str(p.relative_to(folder)): _text(p) for p in files}
+        facts |= {f"{role}/{name}": value for name, value in _settings(place, reranker).items() if value}
     templates = sorted(folder.glob("additional_chat_templates/*.jinja"))
-    return found | {str(p.relative_to(folder)): _text(p) for p in templates}
+    return facts | {str(p.relative_to(folder)): _text(p) for p in templates}
 
 
 def _usual(modules: Any, reranker: bool) -> bool:
@@ -75,7 +88,7 @@ def _usual(modules: Any, reranker: bool) -> bool:
 
 
 def _settings(place: Path, reranker: bool) -> dict[str, dict]:
-    found = {}
+    settings = {}
     config = _read(place / "config_sentence_transformers.json") or {}
     if isinstance(config, dict):
         dropped = {"__version__", "model_type", "activation_fn", "default_prompt_name", "prompts", "requirements"}
@@ -84,13 +97,13 @@ def _settings(place: Path, reranker: bool) -> dict[str, dict]:
             del rest["similarity_fn_name"]
         if reranker and config.get("default_prompt_name"):
             rest["prompt"] = (config.get("prompts") or {}).get(config["default_prompt_name"])
-        found["config_sentence_transformers.json"] = rest
+        settings["config_sentence_transformers.json"] = rest
     for name in FIRST_CONFIGS:
         config = _read(place / name)
         if config and isinstance(config, dict):
-            found[name] = _first(config, reranker) if name == FIRST_CONFIGS[0] else config
+            settings[name] = _first(config, reranker) if name == FIRST_CONFIGS[0] else config
             break
-    return found
+    return settings
 
 
 def _first(config: dict, reranker: bool) -> dict:
@@ -101,8 +114,8 @@ def _first(config: dict, reranker: bool) -> dict:
         "module_output_name": "scores" if reranker else "token_embeddings",
         "modality_config": {"text": {"method": "forward", "method_output_name": TASKS[task]}},
     }
-    own = set() if reranker else {"max_seq_length", "do_lower_case"}  # of rerankers they were not read
-    return {n: v for n, v in config.items() if n not in own and v not in (None, {}, False) and called.get(n) != v}
+    read = set() if reranker else {"max_seq_length", "do_lower_case"}  # of rerankers they were not read
+    return {n: v for n, v in config.items() if n not in read and v not in (None, {}, False) and called.get(n) != v}
 
 
 def _read(path: Path) -> Any:

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import safe_open
 from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -18,11 +18,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from research.errors import UserError
-from research.models.adapter_fields import check_saved, heard
-from research.models.adapter_folder import absorb, check_adapter, read_by_peft, whole
+from research.models.adapter_fields import peft_warnings
+from research.models.adapter_folder import check_adapter, check_saved, merge_adapters, read_by_peft, with_base_files
+from research.models.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS, has_own_weights, read_config
 from research.models.folder import DTYPES, check_weights, is_without_weights, loading, quiet, unreadable
 from research.models.guard import check, check_text, listening, module_paths, no_pickles
-from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_base, has_own_weights, read_config
+from research.models.sources import adapter_base
 from research.progress import say
 
 SAVED = {
@@ -37,6 +38,7 @@ SAVED = {
     "requirements",
 }
 HARMLESS = ("Default prompt name", "Converting", "No sentence-transformers", "This model was loaded in")
+Stack = TypeVar("Stack", SentenceTransformer, CrossEncoder)
 
 
 def open_encoder(folder: Path, precision: str) -> SentenceTransformer:
@@ -51,7 +53,7 @@ def open_encoder(folder: Path, precision: str) -> SentenceTransformer:
     """
     check(folder)
     with _opening(folder) as (place, warned, loaded):
-        stack = SentenceTransformer(str(place), **_how(precision))
+        stack = SentenceTransformer(str(place), **_load_options(precision))
     kinds = [message for message in warned if message.startswith("Converting")]
     if kinds:
         kind = kinds[0].split()[1]
@@ -88,7 +90,7 @@ def open_reranker(folder: Path, precision: str, new_head: bool = False) -> Cross
     """
     check(folder)
     with _opening(folder, new_head) as (place, _, loaded):
-        how = _how(precision)
+        options = _load_options(precision)
         labels = 1 if new_head else head_labels(folder)
         if labels is not None:
             # the pair as it is, whatever template a language model has for its chats
@@ -99,13 +101,13 @@ def open_reranker(folder: Path, precision: str, new_head: bool = False) -> Cross
                 transformer_task="sequence-classification",
                 modality_config=text,
                 module_output_name="scores",
-                model_kwargs=how["model_kwargs"] | shared,
+                model_kwargs=options["model_kwargs"] | shared,
                 processor_kwargs=dict(shared),
                 config_kwargs=shared | {"num_labels": labels},
             )
             stack = CrossEncoder(modules=[first], device=str(next(first.parameters()).device))
         else:
-            stack = CrossEncoder(str(place), **how)
+            stack = CrossEncoder(str(place), **options)
     for module in stack:
         unknown = getattr(stack.tokenizer, "unk_token_id", None)
         if type(module) is LogitScore and unknown is not None and unknown in (module.true_token_id, module.false_token_id):
@@ -131,7 +133,7 @@ def head_labels(folder: Path) -> int | None:
     return rows[-1] if rows else len((read_config(base) if base.exists() else {}).get("id2label") or [0])
 
 
-def _how(precision: str) -> dict[str, Any]:
+def _load_options(precision: str) -> dict[str, Any]:
     model = {"dtype": DTYPES[precision], "use_safetensors": True}
     placed = (
         {"model_kwargs": model | {"device_map": "meta"}} if is_without_weights() else {"model_kwargs": model, "device": "cpu"}
@@ -148,8 +150,8 @@ def _opening(folder: Path, new_head: bool = False) -> Iterator[tuple[Path, list[
     try:
         if adapted := (folder / ADAPTER_CONFIG).exists():
             check_saved(read_config(folder / ADAPTER_CONFIG), folder)
-        told = heard(f"the adapter in {folder}") if adapted else contextlib.nullcontext()
-        with told, whole(folder) as place, quiet(), listening(warned), loading(loaded), no_pickles():
+        listener = peft_warnings(f"the adapter in {folder}") if adapted else contextlib.nullcontext()
+        with listener, with_base_files(folder) as place, quiet(), listening(warned), loading(loaded), no_pickles():
             yield place, warned, loaded
         with quiet():
             for model, info in list(loaded):
@@ -166,7 +168,7 @@ def _opening(folder: Path, new_head: bool = False) -> Iterator[tuple[Path, list[
     if unread:
         say(f"{saved} says {', '.join(unread)}, which sentence-transformers does not read")
     for message in warned:
-        if any(words in message for words in ("not trusted", "Ignoring un", "Could not parse", "Unknown keys")):
+        if any(phrase in message for phrase in ("not trusted", "Ignoring un", "Could not parse", "Unknown keys")):
             raise UserError(
                 f"model folder {folder} asks for what sentence-transformers leaves out: {message[:300]} Expected a "
                 "folder that is read whole. Name another model."
@@ -196,8 +198,8 @@ def _check_base(folder: Path, model: PreTrainedModel, new_head: bool) -> None:
     check_weights(base, SimpleNamespace(base_model_prefix=model.base_model_prefix), info, new_head)
 
 
-def _finished(stack: Any, folder: Path, precision: str, loaded: list[tuple[PreTrainedModel, dict]]) -> Any:
-    absorb(stack, folder)
+def _finished(stack: Stack, folder: Path, precision: str, loaded: list[tuple[PreTrainedModel, dict]]) -> Stack:
+    merge_adapters(stack, folder)
     if precision != "fp32":  # the library casts what lies at the top, where the first module has that precision
         inner = {id(module) for transformer in transformers_of(stack) for module in transformer.model.modules()}
         for module in (module for module in stack.modules() if id(module) not in inner):
@@ -228,8 +230,9 @@ def float_projections(stack: SentenceTransformer, folder: Path) -> None:
 
 def uses_pooler(module: Transformer) -> bool:
     """Whether the model's own pooler, and not its last hidden states, goes on."""
-    return any("pooler" in str(how["method_output_name"]) for how in module.modality_config.values())
+    return any("pooler" in str(call["method_output_name"]) for call in module.modality_config.values())
 
 
 def transformers_of(stack: nn.Module) -> list[Transformer]:
+    """Every Transformer module of a stack."""
     return [module for module in stack.modules() if isinstance(module, Transformer)]

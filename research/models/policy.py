@@ -5,18 +5,23 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import peft
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from research.errors import UserError
-from research.models.adapter_fields import check_saved, heard
+from research.models.adapter_fields import peft_warnings
 from research.models.adapter_files import check_weights, take_tokenizer
-from research.models.adapters import LORA, kind_of
+from research.models.adapter_folder import check_saved
+from research.models.adapter_rules import LORA
+from research.models.adapters import kind_of
 from research.models.base_cache import load_cached, release_cached_base
 from research.models.causal_lm import CausalLM, load_causal_lm
+from research.models.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_config
 from research.models.folder import is_without_weights
-from research.models.sources import ADAPTER_CONFIG, ADAPTER_WEIGHTS, base_name, hash_model, read_config, resolve
+from research.models.hashed import hash_model
+from research.models.sources import base_name, resolve
 from research.runs.files import write_json
 from research.runs.hashes import hash_json
 from research.runs.layout import MODEL_FACTS
@@ -95,7 +100,8 @@ def _checked(folder: Path, precision: str) -> CausalLM:
 
 
 def check_base(folder: Path, base_hash: str) -> None:
-    """
+    """Refuse a base that is not the one that an adapter was trained on.
+
     Raises:
         UserError: the adapter in the folder was trained on another base.
     """
@@ -132,11 +138,9 @@ def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable
     Raises:
         UserError: it is damaged, or does not fit the model.
     """
-    import peft
-
     check_weights(folder)
     try:
-        with heard(f"the adapter in {folder}"):
+        with peft_warnings(f"the adapter in {folder}"):
             if model.adapted:
                 model.transformer.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
             else:
@@ -144,13 +148,13 @@ def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable
                     model.transformer, str(folder), adapter_name=name, is_trainable=trainable
                 )
         if not is_without_weights():  # PEFT says which weights are missing, and not which have no place
-            found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / ADAPTER_WEIGHTS), adapter_name=name)
+            keys = peft.set_peft_model_state_dict(model.transformer, load_file(folder / ADAPTER_WEIGHTS), adapter_name=name)
             # PEFT puts virtual tokens in their place apart from that, and writes embeddings twice
             ends = {model.base.get_input_embeddings(), model.base.get_output_embeddings()}
             twice = [name for name, module in model.base.named_modules() if module in ends]
             unplaced = [
                 key
-                for key in found.unexpected_keys
+                for key in keys.unexpected_keys
                 if key != "prompt_embeddings" and not any(f"{name}." in key for name in twice)
             ]
             if unplaced:
@@ -202,13 +206,11 @@ def take_saved(model: CausalLM, folder: Path) -> None:
     Raises:
         UserError: it is damaged, or of another shape.
     """
-    import peft
-
     try:
-        found = peft.set_peft_model_state_dict(model.transformer, load_file(folder / ADAPTER_WEIGHTS))
-        if found.unexpected_keys:
-            raise ValueError(f"it has {found.unexpected_keys[0]}")
-        if missing := [key for key in found.missing_keys if kind_of(key) != "base"]:
+        keys = peft.set_peft_model_state_dict(model.transformer, load_file(folder / ADAPTER_WEIGHTS))
+        if keys.unexpected_keys:
+            raise ValueError(f"it has {keys.unexpected_keys[0]}")
+        if missing := [key for key in keys.missing_keys if kind_of(key) != "base"]:
             raise ValueError(f"it lacks {missing[0]}")
     except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -238,7 +240,7 @@ def save_policy(model: CausalLM, folder: Path, policy: Policy) -> None:
         write_json(folder / MODEL_FACTS, {"base": policy.base, "base_hash": policy.base_hash})
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         # PEFT takes an adapter's folder for its base, and would lose that adapter: it must not find it
-        found = str(policy.base_folder.resolve())
+        base = str(policy.base_folder.resolve())
         if (policy.base_folder / ADAPTER_CONFIG).exists():
-            found = f"{found} (an adapter, merged: research export --merge)"
-        write_json(folder / ADAPTER_CONFIG, config | {"base_model_name_or_path": found})
+            base = f"{base} (an adapter, merged: research export --merge)"
+        write_json(folder / ADAPTER_CONFIG, config | {"base_model_name_or_path": base})

@@ -3,9 +3,15 @@
 For an architecture whose weights are not to be had offline: everything runs as it will with them; the numbers mean nothing.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
 from research.errors import UserError
+from research.models.contents import read_config
+from research.models.hashed import hash_model
 from research.progress import say
 from research.runs.files import replace_folder
 from research.runs.hashes import hash_json
@@ -15,18 +21,17 @@ from research.runs.locks import exclusive
 SEED = 0
 
 
-def with_random_weights(file: Path) -> Path:
+def with_random_weights(file: Path, resolve: Callable[[str], Path]) -> Path:
     """The folder of the model that a JSON file describes.
 
     Args:
         file: arguments of transformers' configuration class, with model_type, and `tokenizer`, the model whose tokenizer is
             taken; the vocabulary is as large as that.
+        resolve: the folder of that model, by its name.
 
     Raises:
         UserError: not such a file.
     """
-    from research.models.sources import hash_model, read_config, resolve
-
     values = read_config(file)
     missing = [name for name in ("model_type", "tokenizer") if not isinstance(values.get(name), str)]
     if missing:
@@ -47,9 +52,6 @@ def with_random_weights(file: Path) -> Path:
 
 
 def _make(values: dict, source: Path, file: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     with torch.random.fork_rng(devices=[]):

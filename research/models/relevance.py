@@ -1,10 +1,11 @@
 """Logits of a classifier → one score a pair."""
 
 import re
-from typing import Any
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from research.errors import UserError
 
@@ -21,7 +22,7 @@ class Relevance:
         UserError: more labels, or two of which none is known to be the relevant one.
     """
 
-    def __init__(self, config: Any):
+    def __init__(self, config: PretrainedConfig | SimpleNamespace):
         self.labels = config.num_labels
         if self.labels not in (1, 2):
             raise UserError(
@@ -40,13 +41,13 @@ class Relevance:
 
 def _relevant(names: dict[int, str]) -> int:
     """Which of two labels is the relevant one: the second, unless their names say otherwise."""
-    words = [str(names.get(i, f"LABEL_{i}")).strip().lower() for i in (0, 1)]
-    if words == ["label_0", "label_1"]:
+    labels = [str(names.get(i, f"LABEL_{i}")).strip().lower() for i in (0, 1)]
+    if labels == ["label_0", "label_1"]:
         return 1
-    chosen = [i for i, word in enumerate(words) if word in YES]
+    chosen = [i for i, word in enumerate(labels) if word in YES]
     if len(chosen) == 1:
         return chosen[0]
-    negated = [i for i, word in enumerate(words) if re.match(r"(not|non|no|ir|un|false|negative|0)", word)]
+    negated = [i for i, word in enumerate(labels) if re.match(r"(not|non|no|ir|un|false|negative|0)", word)]
     if len(negated) == 1:
         return 1 - negated[0]
     raise UserError(

@@ -6,10 +6,10 @@ taken over a whole micro-batch, and added as the config says: router_aux_loss_co
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import ModelOutput
 
 COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef")  # of transformers' classes
 
@@ -24,18 +24,22 @@ def router_coefficient(model: nn.Module) -> float:
         model: a transformers causal language model.
     """
     config = model.config.get_text_config()
-    asked = hasattr(config, "router_aux_loss_coef") or getattr(config, "output_router_logits", False)
-    coefficient = next((value for name in COEFFICIENTS if (value := getattr(model, name, None))), 0.0) if asked else 0.0
+    has_router = hasattr(config, "router_aux_loss_coef") or getattr(config, "output_router_logits", False)
+    coefficient = next((value for name in COEFFICIENTS if (value := getattr(model, name, None))), 0.0) if has_router else 0.0
     if not coefficient or not hasattr(config, "output_router_logits") or next(model.parameters()).is_meta:
         return 0.0
     ids = torch.zeros(1, 4, dtype=torch.long, device=next(model.parameters()).device)
     with torch.no_grad():
-        found = model(input_ids=ids, attention_mask=torch.ones_like(ids), output_router_logits=True, use_cache=False)
-    return float(coefficient) if isinstance(getattr(found, "aux_loss", None), Tensor) else 0.0
+        output = model(input_ids=ids, attention_mask=torch.ones_like(ids), output_router_logits=True, use_cache=False)
+    return float(coefficient) if isinstance(getattr(output, "aux_loss", None), Tensor) else 0.0
 
 
 def router_loss(
-    model: nn.Module, states: Any, input_ids: Tensor | None, attention_mask: Tensor | None, embedded: Tensor | None = None
+    model: nn.Module,
+    states: ModelOutput,
+    input_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    embedded: Tensor | None = None,
 ) -> Tensor:
     """The model's own aux_loss, (), of states that its body has computed: its forward is run on them, for one token's logits.
 
@@ -47,8 +51,8 @@ def router_loss(
     """
     inputs = {"input_ids": input_ids} if embedded is None else {"inputs_embeds": embedded}
     with _given(model.base_model, states):
-        found = model(**inputs, attention_mask=attention_mask, output_router_logits=True, use_cache=False, logits_to_keep=1)
-    return found.aux_loss
+        output = model(**inputs, attention_mask=attention_mask, output_router_logits=True, use_cache=False, logits_to_keep=1)
+    return output.aux_loss
 
 
 def packed_tokens(input_ids: Tensor, position_ids: Tensor, pad: int) -> Tensor:
@@ -58,7 +62,7 @@ def packed_tokens(input_ids: Tensor, position_ids: Tensor, pad: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def _given(body: nn.Module, states: Any) -> Iterator[None]:
+def _given(body: nn.Module, states: ModelOutput) -> Iterator[None]:
     """The body gives `states`, and computes nothing."""
     body.forward = lambda *_, **__: states
     try:

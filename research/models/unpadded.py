@@ -28,8 +28,8 @@ def texts_for(stack: SentenceTransformer) -> list[str]:
     if isinstance(stack[0], Transformer) or not isinstance(tokenizer, WordTokenizer):
         return TEXTS
     stop = {*getattr(tokenizer, "stop_words", ())}
-    words = [word for word in tokenizer.get_vocab() if str(word).isalpha() and word not in stop][:5]
-    return [words[0], " ".join(words[1:])] if len(words) > 2 else TEXTS
+    vocabulary = [word for word in tokenizer.get_vocab() if str(word).isalpha() and word not in stop][:5]
+    return [vocabulary[0], " ".join(vocabulary[1:])] if len(vocabulary) > 2 else TEXTS
 
 
 @torch.no_grad()

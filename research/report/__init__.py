@@ -1,5 +1,6 @@
-"""Run folders → what people read: a table, a plot, a page. Pure up to the verb, which writes the files.
+"""Run folders → what people read: a table, a figure, a page. Pure up to `build`, which writes the files.
 
-runs (folders → rows) → tables, figures, examples, notes (rows → what is shown) → markdown, html (shown → text).
-Beside them, training (folders of `fit`) → curves, training_words: validation numbers never enter the tables.
+Trainings: runs.table (folders, sweeps, W&B → records) → groups (→ study) → study_sheets, factor_sheets, main_table → export
+(LaTeX, CSV, Markdown) and figures. Retrievals: systems (folders → rows) → tables. Both → page, wandb. `training` draws the
+curves of single trainings: their validation numbers never enter the tables of tests.
 """

@@ -11,23 +11,22 @@ A side names settings by conditions on factors (short or whole names; arithmetic
 several, each seed's value is its mean over them, and both sides must have the same settings of all other factors.
 """
 
-import ast
 import math
-import operator
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from scipy import special
 
-from research.errors import UserError, suggest
+from research.errors import UserError
 from research.metrics.equivalence import equivalence_test
 from research.metrics.families import holm
 from research.metrics.planning import seeds_needed
 from research.metrics.seeds import paired_test, summarise, welch_test
-from research.report.groups import Group, Study, marginal, short_names, shown
+from research.report.claim_sides import Claim, sides
 from research.report.numbers import p_phrase
 from research.report.sheets import Cell, Sheet, decimals, number
+from research.report.study import Study
 from research.runs.reading import read_yaml
 
 GOALS = ("minimize", "maximize")
@@ -40,30 +39,6 @@ SIDES = r"(?P<a>.+?)\s+(?P<verb>beats|is equivalent to)\s+(?P<b>.+?)"
 CLAIMS = [re.compile(rf"{SIDES}{tail}{LEVEL}\s*") for tail in (f"{MARGIN}{METRIC}", f"(?:{METRIC})?(?:{MARGIN})?")]
 """A claim with its margin before its metric, or behind it."""
 EXAMPLE = "`r=16 beats r=4 on val/loss, p < .05` or `r=8 is equivalent to r=16 within .005`"
-OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-
-
-class Claim(NamedTuple):
-    """One claim as it is written.
-
-    Attributes:
-        text: the line.
-        a, b: conditions of its sides.
-        equivalent: whether it claims no difference; else that a is better.
-        metric: that it is about.
-        margin: by how much better; within what equivalent.
-        alpha: level.
-        goal: maximize | minimize, where the file says it.
-    """
-
-    text: str
-    a: str
-    b: str
-    equivalent: bool
-    metric: str | None
-    margin: float
-    alpha: float
-    goal: str | None = None
 
 
 class Verdict(NamedTuple):
@@ -82,7 +57,8 @@ class Verdict(NamedTuple):
 
 
 def read_claims(path: Path) -> list[Claim]:
-    """
+    """Read a file of claims.
+
     Raises:
         UserError: no claims, or one that cannot be read.
     """
@@ -95,7 +71,7 @@ def read_claims(path: Path) -> list[Claim]:
     metric = value.get("metric")
     if not isinstance(metric, str | None):
         raise UserError(f"{path}: metric is {str(metric)[:60]}; expected a metric, such as val/loss. Correct it.")
-    found = [parse(str(line), metric, str(path)) for line in lines]
+    stated = [parse(str(line), metric, str(path)) for line in lines]
     goal = value.get("goal")
     goals = goal if isinstance(goal, dict) else {metric: goal}
     if wrong := [one for one in goals.values() if one not in (None, *GOALS)]:
@@ -103,34 +79,36 @@ def read_claims(path: Path) -> list[Claim]:
             f"{path}: goal is {str(wrong[0])[:60]!r}; expected minimize or maximize, or one for each metric: "
             "{val/x: minimize}. Correct it."
         )
-    return [claim._replace(goal=goals.get(claim.metric)) for claim in found]
+    return [claim._replace(goal=goals.get(claim.metric)) for claim in stated]
 
 
 def parse(text: str, metric: str | None, where: str) -> Claim:
-    """
+    """Read one claim.
+
     Raises:
         UserError: no claim.
     """
-    found = next(filter(None, (form.fullmatch(text.strip()) for form in CLAIMS)), None)
-    if found is None:
+    match = next(filter(None, (form.fullmatch(text.strip()) for form in CLAIMS)), None)
+    if match is None:
         raise UserError(f"{where}: {text!r} is no claim; expected {EXAMPLE}. Correct it.")
-    equivalent = found["verb"] != "beats"
-    if (equivalent and found["kind"] != "within") or (not equivalent and found["kind"] == "within"):
+    equivalent = match["verb"] != "beats"
+    if (equivalent and match["kind"] != "within") or (not equivalent and match["kind"] == "within"):
         raise UserError(
             f"{where}: {text!r}: expected `within` a margin for an equivalence and `by` one for a difference: no "
             "difference at all can never be shown. Correct it."
         )
-    alpha = float(found["p"]) if found["p"] else ALPHA
+    alpha = float(match["p"]) if match["p"] else ALPHA
     if not 0 < alpha < 1:
         raise UserError(f"{where}: {text!r}: p < {alpha:g}; expected between 0 and 1. Correct it.")
-    margin = float(found["margin"]) if found["margin"] else 0.0
+    margin = float(match["margin"]) if match["margin"] else 0.0
     if margin < 0 or (equivalent and margin == 0):
         raise UserError(f"{where}: {text!r}: margin {margin:g}; expected above 0. Correct it.")
-    return Claim(text.strip(), found["a"], found["b"], equivalent, found["metric"] or metric, margin, alpha)
+    return Claim(text.strip(), match["a"], match["b"], equivalent, match["metric"] or metric, margin, alpha)
 
 
 def check(claims: list[Claim], studies: dict[str, Study], where: str = "claims", paired: bool = False) -> list[Verdict]:
-    """
+    """Test claims on the studies of their metrics, and adjust their p over all of them.
+
     Args:
         claims: as read_claims gives them.
         studies: metric → the same runs, grouped for it.
@@ -208,95 +186,3 @@ def sheet(verdicts: list[Verdict]) -> Sheet:
         "one-sided tests, never paired."
     ]
     return Sheet("claims", "Claims", ["claim", "state", "numbers"], rows, notes, 3)
-
-
-# ---- sides ----------------------------------------------------------------------------------------------------------
-
-
-def sides(claim: Claim, study: Study, where: str) -> tuple[dict[int, float], dict[int, float]]:
-    """Seed → value of both sides."""
-    found = []
-    for text in (claim.a, claim.b):
-        named = [group for group in study.groups if group.values and sorted(group.label.split()) == sorted(text.split())]
-        if named:  # a setting as the tables call it
-            found.append((named, set(study.factors)))
-            continue
-        conditions = [_condition(part, study, f"{where}: {claim.text!r}") for part in re.split(r"\s+and\s+|\s*&\s*", text)]
-        groups = [g for g in study.groups if g.values and all(_holds(one, g) for one in conditions)]
-        if not groups:
-            known = "; ".join(g.label for g in study.groups if g.values)
-            raise UserError(f"{where}: {claim.text!r}: no setting has {text!r}; expected one of {known}. Correct it.")
-        found.append((groups, {name for one in conditions for name in one.names}))
-    (a, names_a), (b, names_b) = found
-    rest = [name for name in study.factors if name not in names_a | names_b]
-    settings = [sorted(str([shown(g.factors[name]) for name in rest]) for g in groups) for groups in (a, b)]
-    if settings[0] != settings[1] and (len(a) > 1 or len(b) > 1):
-        raise UserError(
-            f"{where}: {claim.text!r}: the sides differ in other factors too ({len(a)} and {len(b)} settings of "
-            f"{', '.join(short_names(study.factors)[name] for name in rest)}); expected the same. Name more "
-            "conditions, joined by `and`."
-        )
-    if {g.label for g in a} & {g.label for g in b}:
-        raise UserError(f"{where}: {claim.text!r}: both sides have {a[0].label}; expected different settings. Correct it.")
-    values = [marginal(groups) for groups in (a, b)]
-    if not all(values):
-        raise UserError(f"{where}: {claim.text!r}: the settings of a side have no seed in common. Train the missing runs.")
-    return values[0], values[1]
-
-
-class Condition(NamedTuple):
-    """`lora_alpha / r = 2`: an expression over factors, the names in it, and its value as text."""
-
-    tree: ast.expr
-    names: dict[str, str]  # as written → factor
-    value: str
-
-
-def _condition(text: str, study: Study, where: str) -> Condition:
-    left, equals, right = text.partition("=")
-    known = {short: name for name, short in short_names(study.factors).items()} | {name: name for name in study.factors}
-    whole = left.strip()
-    if any(name.endswith("lora_alpha") or "lora_alpha/" in name for name in known):
-        whole = re.sub(r"\balpha\b", "lora_alpha", whole)
-    whole = next((name for name in known if name == whole.replace(" ", "")), whole)
-    if not equals:  # a kind, such as LoRA
-        for name in study.factors:
-            if any(shown(g.factors[name]) == whole for g in study.groups):
-                return Condition(ast.Name(name), {name: name}, whole)
-        raise UserError(f"{where}: {whole!r} is no condition; expected factor=value ({', '.join(known)}). Correct it.")
-    if whole in known:  # also names that hold a slash, such as lora_alpha/r
-        return Condition(ast.Name(known[whole]), {known[whole]: known[whole]}, right.strip())
-    try:
-        tree = ast.parse(whole, mode="eval").body
-    except SyntaxError:
-        raise UserError(f"{where}: {whole!r} is no factor; {suggest(whole, list(known))}. Correct it.") from None
-    names = {ast.unparse(node): "" for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute)}
-    names = {name: "" for name in names if not any(other != name and other.startswith(f"{name}.") for other in names)}
-    for name in names:
-        if name not in known:
-            raise UserError(f"{where}: {name!r} is no factor of these runs; {suggest(name, list(known))}. Correct it.")
-        names[name] = known[name]
-    return Condition(tree, names, right.strip())
-
-
-def _holds(condition: Condition, group: Group) -> bool:
-    if isinstance(condition.tree, ast.Name):
-        value = group.factors.get(next(iter(condition.names.values())))
-    else:
-        value = _computed(condition.tree, {name: group.factors.get(factor) for name, factor in condition.names.items()})
-    try:
-        return value is not None and math.isclose(float(value), float(condition.value), rel_tol=1e-9)
-    except (TypeError, ValueError):
-        return shown(value) == condition.value
-
-
-def _computed(tree: ast.expr, known: dict[str, Any]) -> float | None:
-    if isinstance(tree, ast.Name | ast.Attribute):
-        return known[ast.unparse(tree)]
-    if isinstance(tree, ast.Constant):
-        return tree.value
-    if isinstance(tree, ast.BinOp) and type(tree.op) in OPERATORS:
-        sides = [_computed(side, known) for side in (tree.left, tree.right)]
-        if all(isinstance(side, int | float) for side in sides) and not (isinstance(tree.op, ast.Div) and not sides[1]):
-            return OPERATORS[type(tree.op)](*sides)
-    return None

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.report.groups import Group, Study, short_names, shown
+from research.report.factors import short_names, shown
+from research.report.study import Group, Study
 
 
 class Design(NamedTuple):
@@ -24,6 +25,7 @@ class Design(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """How many levels each factor has."""
         return tuple(map(len, self.levels))
 
     @property

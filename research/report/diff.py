@@ -5,23 +5,19 @@ code: then every value must be the same to the last bit. Where all runs of a set
 other code, the means are compared by Welch's test, after Holm over the settings so compared.
 """
 
-import json
-import re
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from research.errors import UserError
 from research.metrics.families import DIFFERS, UNRESOLVED, UNTESTABLE, holm
 from research.metrics.seeds import MethodComparison, summarise, welch_test
 from research.report.claims import BROKEN, HELD
-from research.report.record import MADE_OF, Kept, Record, Setting, equal
-from research.report.wandb_runs import UNSAID
+from research.report.diff_match import hashes, match
+from research.report.study_record import Setting, StudyRecord, equal
+from research.runs.record import RunRecord
 
 ALPHA = 0.05
 REPEATED, EXTENDED, AGAIN = "the same runs", "some of the same runs", "trained again"
 ABSENT = "not claimed"  # a claim that one side does not make
-COMMIT = re.compile(r"[0-9a-f]{40}( [0-9a-f]{40})*")  # W&B's logs know git's commit, our folders the code's fingerprint
-SHORT = 12  # digits of a hash
 
 
 class Moved(NamedTuple):
@@ -48,6 +44,7 @@ class Moved(NamedTuple):
 
     @property
     def difference(self) -> float | None:
+        """After minus before; None where a side has no value."""
         return None if self.old is None or self.new is None else self.new - self.old
 
 
@@ -104,8 +101,9 @@ class Diff(NamedTuple):
         return [text for text, before, after, _ in self.claims if (before, after) == (HELD, BROKEN)]
 
 
-def compare(old: Record, new: Record, metric: str | None = None) -> Diff:
-    """
+def compare(old: StudyRecord, new: StudyRecord, metric: str | None = None) -> Diff:
+    """Compare two reports' studies.
+
     Args:
         old, new: as reports keep them.
         metric: to compare means of; None: the later report's, or one that both have.
@@ -154,79 +152,10 @@ def compare(old: Record, new: Record, metric: str | None = None) -> Diff:
     )
 
 
-def match(old: Record, new: Record, notes: list[str]) -> tuple[list[tuple[Setting, Setting]], list[Setting], list[Setting]]:
-    """Settings that both have (before, after), and those that only the later, only the earlier has.
-
-    They are the same where every option has the same value that tells settings apart in either report; an option that is a
-    factor of one report may be the same in all runs of the other.
-    """
-    names: dict[str, None] = {}
-    for name in [*new.factors, *old.factors]:
-        base, tied, _ = name.partition("lora_alpha/r")  # alpha over r, of r: alpha says the same in both reports
-        names |= dict.fromkeys([f"{base}lora_alpha", f"{base}r"] if tied else [name])
-    for side, other, word in ((old, new, "earlier"), (new, old, "later")):
-        if strange := [name for name in names if not _has(side, name) and _has(other, name)]:
-            notes.append(f"no run of the {word} report has {', '.join(strange)}")
-    sides = [_by_key(side, list(names)) for side in (old, new)]
-    pairs, added, removed = [], [], []
-    for key in dict.fromkeys([*sides[1], *sides[0]]):
-        before, after = (list(side.get(key, [])) for side in sides)
-        # runs of one setting but other data or code are groups of their own: first those of one origin
-        for b in list(after):
-            a = next((one for one in before if _origin(one) == _origin(b)), None)
-            if a is not None:
-                pairs.append((a, b))
-                before.remove(a)
-                after.remove(b)
-        if len(before) == len(after) == 1:
-            pairs.append((before.pop(), after.pop()))
-        added += after
-        removed += before
-    if not pairs:
-        shown = [", ".join(one.label for one in side.settings[:3]) for side in (old, new)]
-        raise UserError(
-            f"the reports have no setting in common: {len(old.settings)} before ({shown[0]}), {len(new.settings)} "
-            f"after ({shown[1]}); expected one or more. Compare reports of one study."
-        )
-    return pairs, added, removed
-
-
-def hashes(old: Sequence[Kept], new: Sequence[Kept], notes: list[str]) -> dict[str, tuple[list[str], list[str]]]:
-    """What runs were made of, before and after, where it differs: code, base, data.train, …
-
-    What one side does not record, or as another kind of hash, is no change: it goes to the notes.
-    """
-    found: list[dict[str, dict[str, None]]] = [{}, {}]
-    for side, runs in zip(found, (old, new), strict=True):
-        for run in runs:
-            for part, value in zip(MADE_OF, run.made_of, strict=True):
-                for name, one in _parts(part, value).items():
-                    side.setdefault(name, {})[one] = None
-    known = [{name.partition(".")[0] for name in side} for side in found]
-    for word, mine, others in (("earlier", *known), ("later", *reversed(known))):
-        if missing := [part for part in MADE_OF if part in others - mine]:
-            notes.append(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not recorded in the {word} report")
-    left = known[0] ^ known[1]
-    codes = [list(side.get("code", {})) for side in found]
-    kinds = [{_kind(one) for one in side} for side in codes]
-    if all(kinds) and not kinds[0] & kinds[1]:
-        said = [
-            f"{' and '.join(sorted(kind))} in the {word} ({', '.join(one[:SHORT] for one in side[:3])})"
-            for kind, word, side in zip(kinds, ("earlier report", "later"), codes, strict=True)
-        ]
-        notes.append(f"code is {' and '.join(said)}")
-        left.add("code")
-    return {
-        name: (sorted(found[0].get(name, {})), sorted(found[1].get(name, {})))
-        for name in {**found[0], **found[1]}
-        if found[0].get(name, {}).keys() != found[1].get(name, {}).keys() and name.partition(".")[0] not in left
-    }
-
-
 # ---- parts ----------------------------------------------------------------------------------------------------------
 
 
-def _metric(old: Record, new: Record, wanted: str | None, notes: list[str]) -> str:
+def _metric(old: StudyRecord, new: StudyRecord, wanted: str | None, notes: list[str]) -> str:
     common = [name for name in new.metrics if name in old.metrics]
     if wanted is not None and wanted not in common:
         known = ", ".join(common) or "none: they share none"
@@ -236,13 +165,13 @@ def _metric(old: Record, new: Record, wanted: str | None, notes: list[str]) -> s
             f"the reports have no metric in common: {', '.join(old.metrics)} before, {', '.join(new.metrics)} "
             "after; expected one. Compare reports of one study."
         )
-    found = wanted or next((name for name in (new.metric, old.metric) if name in common), common[0])
+    metric = wanted or next((name for name in (new.metric, old.metric) if name in common), common[0])
     if wanted is None and old.metric != new.metric:
-        notes.append(f"the earlier report is about {old.metric}, the later about {new.metric}: compared by {found}")
-    return found
+        notes.append(f"the earlier report is about {old.metric}, the later about {new.metric}: compared by {metric}")
+    return metric
 
 
-def _options(old: Record, new: Record) -> dict[str, tuple[Any, Any]]:
+def _options(old: StudyRecord, new: StudyRecord) -> dict[str, tuple[Any, Any]]:
     """An option that one side has in no run is None there."""
     varied = {name for side in (old, new) for one in side.settings for name in one.options}
     names = [name for name in {**old.options, **new.options} if name not in varied]
@@ -251,33 +180,17 @@ def _options(old: Record, new: Record) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _goal(side: Record, metric: str) -> str:
+def _goal(side: StudyRecord, metric: str) -> str:
     return "high" if side.higher_is_better(metric) else "low"
 
 
-def _has(side: Record, name: str) -> bool:
-    return name in side.options or any(name in one.options for one in side.settings)
-
-
-def _by_key(side: Record, names: list[str]) -> dict[str, list[Setting]]:
-    found: dict[str, list[Setting]] = {}
-    for one in side.settings:
-        values = [one.options.get(name, side.options.get(name)) for name in names]
-        found.setdefault(json.dumps(values, sort_keys=True, default=str), []).append(one)
-    return found
-
-
-def _origin(one: Setting) -> tuple[str, ...]:
-    return next((run.made_of for run in one.runs if any(run.made_of)), ())
-
-
-def _identical(a: Setting, b: Setting) -> list[tuple[Kept, Kept]]:
+def _identical(a: Setting, b: Setting) -> list[tuple[RunRecord, RunRecord]]:
     """Finished runs of both that must have the same values."""
     before = {(run.id, run.made_of): run for run in a.runs if run.state == "done"}
     return [(before[key], run) for run in b.runs if run.state == "done" and (key := (run.id, run.made_of)) in before]
 
 
-def _breaks(one: Kept, other: Kept, label: str) -> list[Break]:
+def _breaks(one: RunRecord, other: RunRecord, label: str) -> list[Break]:
     both = [name for name in one.metrics if name in other.metrics]
     return [
         Break(other.name, label, name, one.metrics[name], other.metrics[name])
@@ -310,43 +223,30 @@ def _tested(moved: list[Moved]) -> list[Moved]:
     return sorted(out, key=lambda one: -abs(one.difference) if one.difference is not None else 1)
 
 
-def _claims(old: Record, new: Record) -> list[tuple[str, str, str, str]]:
-    found = []
+def _claims(old: StudyRecord, new: StudyRecord) -> list[tuple[str, str, str, str]]:
+    changed = []
     for text in dict.fromkeys([*new.claims, *old.claims]):
         (before, _), (after, words) = (side.claims.get(text, (ABSENT, "")) for side in (old, new))
         if before != after:
-            found.append((text, before, after, words))
-    return found
+            changed.append((text, before, after, words))
+    return changed
 
 
-def _claims_decided(old: Record, new: Record) -> int:
+def _claims_decided(old: StudyRecord, new: StudyRecord) -> int:
     """Claims that held or are broken on both sides: those of which a side could not decide contradict nothing."""
     both = [{old.claims[text][0], new.claims[text][0]} for text in new.claims if text in old.claims]
     return sum(states <= {HELD, BROKEN} for states in both)
 
 
-def _best(old: Record, new: Record, metric: str, pairs: list[tuple[Setting, Setting]]) -> tuple[str, str] | None:
+def _best(old: StudyRecord, new: StudyRecord, metric: str, pairs: list[tuple[Setting, Setting]]) -> tuple[str, str] | None:
     a, b = (best(side, metric) for side in (old, new))
     if a is None or b is None or any(one is a and other is b for one, other in pairs):
         return None
     return a.label, b.label
 
 
-def best(side: Record, metric: str) -> Setting | None:
+def best(side: StudyRecord, metric: str) -> Setting | None:
     """The setting with the best mean; the first of equals."""
     known = [one for one in side.settings if one.values(metric)]
     choose: Any = max if side.higher_is_better(metric) else min
     return choose(known, key=lambda one: summarise(list(one.values(metric).values())).mean) if known else None
-
-
-def _parts(name: str, value: str) -> dict[str, str]:
-    """Hashes of data come as JSON of several; what is not known is none."""
-    if value == UNSAID:
-        return {}
-    if name != "data" or not value.startswith("{"):
-        return {name: value} if value else {}
-    return {f"data.{key}": str(one) for key, one in json.loads(value).items()}
-
-
-def _kind(code: str) -> str:
-    return "git's commit" if COMMIT.fullmatch(code) else "the package's fingerprint"

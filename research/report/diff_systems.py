@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError
 from research.report.diff import Break
-from research.report.record import equal
 from research.report.sheets import Cell, Sheet, number
+from research.report.study_record import equal
 
 
 class Systems(NamedTuple):
@@ -36,7 +36,8 @@ class Systems(NamedTuple):
 
 
 def compare_systems(old: dict[str, Any], new: dict[str, Any], where: tuple[str, str]) -> Systems:
-    """
+    """Compare the systems of two reports.
+
     Args:
         old, new: report.json's `rows` with data and split, as `research report` writes them.
         where: names of the two, for messages.

@@ -3,9 +3,10 @@
 import math
 from typing import Any
 
-from research.report.diff import AGAIN, SHORT, Break, Diff, Moved
+from research.report.diff import AGAIN, Break, Diff, Moved
+from research.report.diff_match import SHORT
 from research.report.export import as_markdown
-from research.report.groups import shown, some
+from research.report.factors import shown, some
 from research.report.markdown import escape
 from research.report.numbers import counted, p_value
 from research.report.sheets import NOTHING, Cell, Sheet, number

@@ -4,13 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from research.report.examples import SNIPPET
-from research.report.runs import Row, Runs
-from research.report.study import FINISHED, Run
-from research.report.training import Curve
-from research.report.wandb_runs import UNSAID
-from research.runs.layout import MARKER
-from research.runs.reading import read_json
+from research.report.page.examples import SNIPPET
+from research.report.systems import Row, Systems
+from research.runs.curves import Curve, curves_of
+from research.runs.folder import RunFolder
+from research.runs.record import FINISHED, RunRecord
 
 Lines = Callable[[Path], list[dict[str, Any]]]
 
@@ -60,41 +58,26 @@ class Entry(NamedTuple):
     provenance: dict[str, Any]
 
 
-def of_run(run: Run, lines: Lines, answered: bool, metric: str = "") -> Entry:
+def of_run(run: RunRecord, lines: Lines, answered: bool, metric: str = "") -> Entry:
     """A training.
 
     Args:
-        run: as study.read has it.
+        run: as runs.table has it.
         lines: a run folder → lines of its curves, `{"step": 3, "train/loss": 2.1, …}`.
         answered: whether its answers are read.
         metric: of which a run that W&B keeps has a curve; each one more would be asked for.
     """
     if run.history is not None:
         curve = run.history(metric) if metric else []
-        data, code, base = run.made_of
-        facts = {"fingerprint" if data or base else "git_commit": "" if code == UNSAID else code, "host": run.host}
-        return Entry(
-            run.name,
-            "training",
-            run.state,
-            run.error,
-            run.seed,
-            run.options,
-            run.metrics,
-            run.facts,
-            {},
-            {},
-            {},
-            {metric: curve} if curve else {},
-            {name: value for name, value in facts.items() if value},
-        )
+        curves = {metric: curve} if curve else {}
+    else:
+        curves = curves_of(lines(run.path))
     examples = {
-        metric: {f"{metric.partition('/')[0]}/{example}": value for example, value in values.items()}
-        for metric, values in run.examples.items()
+        name: {f"{name.partition('/')[0]}/{example}": value for example, value in values.items()}
+        for name, values in run.examples.items()
         if values
     }
-    asked, answers = _answers(run.path) if answered and run.state in FINISHED else ({}, {})
-    marker = run.path / MARKER
+    asked, answers = _answers(RunFolder(run.path)) if answered and run.state in FINISHED else ({}, {})
     return Entry(
         run.name,
         "training",
@@ -107,28 +90,16 @@ def of_run(run: Run, lines: Lines, answered: bool, metric: str = "") -> Entry:
         examples,
         asked,
         answers,
-        curves_of(lines(run.path)),
-        read_json(marker) if marker.is_file() else {},
+        curves,
+        run.provenance,
     )
 
 
-def curves_of(lines: list[dict[str, Any]]) -> dict[str, Curve]:
-    """{metric: (step, value)}; of a step that a resumed run took again, the last."""
-    found: dict[str, dict[int, float]] = {}
-    for line in lines:
-        for name, value in line.items():
-            if "/" in name and isinstance(value, int | float):
-                found.setdefault(name, {})[line["step"]] = value
-    return {name: sorted(values.items()) for name, values in found.items()}
-
-
-def _answers(path: Path) -> tuple[dict[str, Shown], dict[str, str]]:
+def _answers(folder: RunFolder) -> tuple[dict[str, Shown], dict[str, str]]:
     """Generated answers of a run's validation, and of its test where there was one."""
     asked, answers = {}, {}
-    for split, name in (("val", "metrics.json"), ("test", "test.json")):
-        if not (path / name).is_file():
-            continue
-        for example, one in (read_json(path / name).get("answers") or {}).items():
+    for split, result in (("val", folder.metrics), ("test", folder.test)):
+        for example, one in (result.get("answers") or {}).items():
             asked[f"{split}/{example}"] = Shown(_text(one.get("prompt")), str(one.get("reference") or ""))
             answers[f"{split}/{example}"] = str(one.get("answer") or "")
     return asked, answers
@@ -143,7 +114,7 @@ def _text(prompt: Any) -> str:
     return "\n\n".join(f"{turn.get('role', '')}: {turn.get('content', '')}" for turn in prompt)
 
 
-def of_row(row: Row, runs: Runs) -> Entry:
+def of_row(row: Row, runs: Systems) -> Entry:
     """A system: a stage of a retrieval."""
     folder = next(folder for folder in runs.folders if folder.name == row.run)
     kept = folder.examples or {"queries": {}, "docs": {}, "relevant": {}}

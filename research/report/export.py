@@ -1,44 +1,21 @@
 """A study on the disk: the tidy table, and each sheet for a paper, a README and a program."""
 
 import csv
+import importlib.util
 import io
-import json
 import string
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from research.report import latex
 from research.report.markdown import escape
-from research.report.sheets import Cell, Sheet
-from research.report.study import Run
+from research.report.sheets import Cell, Sheet, slug
 from research.runs.files import atomic_write
-
-
-def tidy(runs: list[Run]) -> dict[str, list[Any]]:
-    """A column for each option, metric and fact; a row for each run, whatever has become of it."""
-    options = list(dict.fromkeys(name for run in runs for name in run.options))
-    metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
-    facts = list(dict.fromkeys(name for run in runs for name in run.facts))
-    columns: dict[str, list[Any]] = {
-        "run": [run.name for run in runs],
-        "sweep": [run.sweep for run in runs],
-        "point": [run.point for run in runs],
-        "state": [run.state for run in runs],
-        "error": [run.error for run in runs],
-        "seed": [run.seed for run in runs],
-    }
-    columns |= {f"option.{name}": [_plain(run.options.get(name)) for run in runs] for name in options}
-    columns |= {name if name not in columns else f"metric.{name}": [run.metrics.get(name) for run in runs] for name in metrics}
-    columns |= {f"fact.{name}": [run.facts.get(name) for run in runs] for name in facts}
-    for i, name in enumerate(("data", "code", "base")):
-        columns[f"made_of.{name}"] = [run.made_of[i] for run in runs]
-    if any(run.host for run in runs):  # only W&B says it
-        columns["host"] = [run.host for run in runs]
-    return columns
-
-
-def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, str | int | float | bool) else json.dumps(value)
+from research.runs.record import RunRecord
+from research.runs.table import as_frame, plain_cell
 
 
 def inert(value: Any) -> Any:
@@ -56,33 +33,35 @@ def inert(value: Any) -> Any:
     return value
 
 
-def write_tidy(out: Path, runs: list[Run]) -> None:
-    """runs.csv and runs.parquet."""
-    import pyarrow
-    import pyarrow.parquet
-
-    columns = tidy(runs)
+def write_tidy(out: Path, runs: Sequence[RunRecord]) -> None:
+    """Write runs.csv, and runs.parquet where pyarrow is installed."""
+    frame = as_frame(runs)
     with atomic_write(out / "runs.csv") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(map(inert, columns))
-        writer.writerows(
-            ["" if value is None else inert(value) for value in row] for row in zip(*columns.values(), strict=True)
-        )
-    arrays = {}
-    for name, values in columns.items():
-        kinds = {type(value) for value in values if value is not None}
-        if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in values):
-            kinds = {int, str}  # wider than the file's integers
-        # one type a column: an option that is 2 here and "auto" there is a text
-        arrays[name] = values if len(kinds) < 2 or kinds <= {int, float} else [v if v is None else str(v) for v in values]
+        frame.rename(columns=inert).map(_csv_cell).to_csv(stream, index=False, lineterminator="\n")
+    if importlib.util.find_spec("pyarrow") is None:
+        return
     with atomic_write(out / "runs.parquet", "wb") as stream:
-        pyarrow.parquet.write_table(pyarrow.table(arrays), stream)
+        frame.apply(_one_type).to_parquet(stream, engine="pyarrow", index=False)
+
+
+def _csv_cell(value: Any) -> str:
+    """As the file has it; as a text, since pandas would make 2.0 of a 2 beside a gap."""
+    return "" if value is None else str(inert(value))
+
+
+def _one_type(column: pd.Series) -> pd.Series:
+    """The column with one type, as Parquet wants it: an option that is 2 here and "auto" there is a text."""
+    values = [value for value in column if value is not None]
+    kinds = {type(value) for value in values}
+    if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in values):
+        kinds = {int, str}  # wider than the file's integers
+    return column if len(kinds) < 2 or kinds <= {int, float} else column.map(str, na_action="ignore")
 
 
 def write_sheets(out: Path, sheets: list[Sheet], title: str = "") -> None:
     """tables/NAME.tex, .csv and .md; the title of the report is in the labels."""
     for sheet in sheets:
-        name = latex.slug(sheet.name)
+        name = slug(sheet.name)
         forms = {"tex": latex.render(sheet, title), "csv": as_csv(sheet), "md": as_markdown(sheet) + "\n"}
         for ending, text in forms.items():
             with atomic_write(out / "tables" / f"{name}.{ending}") as stream:
@@ -123,11 +102,12 @@ def _headings(name: str, pair: bool, spread: bool) -> list[str]:
 def _values(cell: Cell, pair: bool, spread: bool) -> list[Any]:
     if pair:
         return cell.value if isinstance(cell.value, list) else ["", ""]
-    values = [_plain(cell.value), *([cell.sd] if spread else [])]
+    values = [plain_cell(cell.value), *([cell.sd] if spread else [])]
     return ["" if value is None else value for value in values]
 
 
 def as_markdown(sheet: Sheet) -> str:
+    """The table in Markdown, with its notes below."""
     align = [":--"] * sheet.texts + ["--:"] * (len(sheet.columns) - sheet.texts)
     rows = [[_marked(cell) for cell in row] for row in sheet.rows]
     lines = ["| " + " | ".join(row) + " |" for row in [[escape(name) for name in sheet.columns], align, *rows]]

@@ -1,16 +1,61 @@
-"""What the factors of a study do, as tables: an ANOVA of a full factorial design over seeds, and shares of variance."""
+"""What the factors of a study do, as tables: each alone, an ANOVA of a full factorial design, and shares of variance."""
 
 import math
 
 import numpy as np
 
 from research.metrics.factorial import Effect, anova
-from research.metrics.families import holm
+from research.metrics.families import DIFFERS, compare_methods, compare_paired_methods, holm
+from research.metrics.seeds import summarise
 from research.report.design import Design, design
-from research.report.groups import Study, short_names
+from research.report.factors import short_names, shown
 from research.report.importance import EXACT, Importance, Share
 from research.report.numbers import p_value, plain
-from research.report.sheets import MARK, NOTHING, Cell, Sheet
+from research.report.sheets import MARK, NOTHING, Cell, Sheet, decimals, difference_cells, mean_cells, ranks
+from research.report.study import Study, marginal
+
+
+def by_factor(study: Study, factor: str, paired: bool = False) -> Sheet | None:
+    """One factor at a time: its marginal means over all settings of the others; None where the design is not full.
+
+    A value is, for each seed, the mean over the other factors' settings, so that seeds stay the unit of the spread.
+
+    Args:
+        study: groups.
+        factor: one of its.
+        paired: runs of one seed belong together; used where all levels have the same seeds.
+    """
+    levels, others = _full_design(study, factor)
+    if levels is None:
+        return None
+    values = {level: marginal([cells[other] for other in others]) for level, cells in levels.items()}
+    if not all(values.values()):
+        return None
+    names, digits = short_names(study.factors), decimals(study.groups)
+    means = [summarise(list(by_seed.values())) for by_seed in values.values()]
+    places = ranks([round(mean.mean, digits) for mean in means], study.higher)
+    first = next(iter(values))
+    paired = paired and len({frozenset(one) for one in values.values()}) == 1
+    pairs = {pair.b: pair for pair in (compare_paired_methods if paired else compare_methods)(values, first)}
+    rows = []
+    for level, mean, place in zip(values, means, places, strict=True):
+        mark = MARK if level in pairs and pairs[level].verdict == DIFFERS else ""
+        rows.append(
+            [
+                Cell(level, levels[level][others[0]].factors[factor]),
+                Cell(str(mean.n), mean.n),
+                *mean_cells(mean, digits, place, mark),
+                *difference_cells(pairs.get(level), digits, level == first),
+            ]
+        )
+    columns = [names[factor], "seeds", study.metric, "95% interval", "difference", "p (Holm)"]
+    rest = ", ".join(names[name] for name in study.factors if name != factor)
+    test = "the paired" if paired else "Welch's"
+    notes = [
+        f"Each seed's value is its mean over the {len(others)} settings of {rest}; ± is the standard deviation over seeds.",
+        f"Difference from {names[factor]} = {first} by {test} t test over seeds, p after Holm; {MARK} p < .05.",
+    ]
+    return Sheet(f"by_{names[factor]}", f"{study.metric} by {names[factor]} alone", columns, rows, notes)
 
 
 def factorial(study: Study, paired: bool = False, alpha: float = 0.05) -> Sheet | None:
@@ -25,17 +70,17 @@ def factorial(study: Study, paired: bool = False, alpha: float = 0.05) -> Sheet 
     if full is None or not_factorial(study, paired):
         return None
     values = full.crossed() if paired else full.nested()
-    found, n = anova(values, blocked=paired), values.shape[-1]
-    tested = [*found.effects]
+    variance, n = anova(values, blocked=paired), values.shape[-1]
+    tested = [*variance.effects]
     adjusted = holm([effect.p for effect in tested])
     rows = [
-        _row(_name(effect, full), effect, found.squares, found.total, p, alpha)
+        _row(_name(effect, full), effect, variance.squares, variance.total, p, alpha)
         for effect, p in zip(tested, adjusted, strict=True)
     ]
-    if found.block:  # a nuisance, not a finding: it is in no family
-        rows.append(_row("seed (block)", found.block, found.squares, found.total, math.nan, alpha))
-    for name, df, squares in (("residual: seeds", found.df, found.squares), ("total", values.size - 1, found.total)):
-        share = _share(squares / found.total) if name != "total" else Cell(NOTHING)
+    if variance.block:  # a nuisance, not a finding: it is in no family
+        rows.append(_row("seed (block)", variance.block, variance.squares, variance.total, math.nan, alpha))
+    for name, df, squares in (("residual: seeds", variance.df, variance.squares), ("total", values.size - 1, variance.total)):
+        share = _share(squares / variance.total) if name != "total" else Cell(NOTHING)
         rows.append([Cell(name, name), Cell(str(df), df), Cell(plain(squares), squares), share, *[Cell(NOTHING)] * 4])
     columns = ["effect", "df", "sum of squares", "η²", "partial η²", "F", "p", "p (Holm)"]
     return Sheet(
@@ -64,31 +109,45 @@ def not_factorial(study: Study, paired: bool = False) -> str:
     return ""
 
 
-def shares(found: Importance, metric: str, no_test: str = "") -> Sheet:
+def shares(importance: Importance, metric: str, no_test: str = "") -> Sheet:
     """Shares of variance as a table.
 
     Args:
-        found: of `importance`.
+        importance: of `importance`.
         metric: of the study.
         no_test: why there is no F test beside it, in words; "" where there is.
     """
-    if found.kind == EXACT:
+    if importance.kind == EXACT:
         columns = ["factor", "share of variance", "of noise alone"]
-        rows = [[Cell(one.label, one.label), _share(one.share), _share(one.chance)] for one in found.shares]
-        if found.seed is not None:
-            rows.append([Cell("seed × factors", "seed × factors"), _share(found.rest), Cell(NOTHING)])
+        rows = [[Cell(one.label, one.label), _share(one.share), _share(one.chance)] for one in importance.shares]
+        if importance.seed is not None:
+            rows.append([Cell("seed × factors", "seed × factors"), _share(importance.rest), Cell(NOTHING)])
             what = "Of noise alone: the share that an effect without any influence would have on average."
-            notes = [*found.notes, what]
+            notes = [*importance.notes, what]
         else:
-            rows, columns, notes = [row[:2] for row in rows], columns[:2], found.notes
+            rows, columns, notes = [row[:2] for row in rows], columns[:2], importance.notes
     else:
         columns = ["factor", "share of variance", "over forests"]
-        rows = [[Cell(one.label, one.label), _share(one.share), _range(one)] for one in found.shares]
-        rows.append([Cell("interactions", "interactions"), _share(found.rest), Cell(NOTHING)])
-        notes = found.notes
+        rows = [[Cell(one.label, one.label), _share(one.share), _range(one)] for one in importance.shares]
+        rows.append([Cell("interactions", "interactions"), _share(importance.rest), Cell(NOTHING)])
+        notes = importance.notes
     if no_test:
         notes = [*notes, f"No F tests: {no_test}."]
     return Sheet("importance", f"What explains {metric}", columns, rows, notes)
+
+
+def _full_design(study: Study, factor: str) -> tuple[dict | None, list]:
+    """Level → setting of the other factors → group, of a full factorial design; (None, []) of another."""
+    rest = [name for name in study.factors if name != factor]
+    levels: dict[str, dict] = {}
+    for group in study.groups:
+        other = tuple(shown(group.factors[name]) for name in rest)
+        if not group.values or other in levels.setdefault(shown(group.factors[factor]), {}):
+            return None, []
+        levels[shown(group.factors[factor])][other] = group
+    others = list(next(iter(levels.values()), {}))
+    full = len(levels) > 1 and len(others) > 1 and all(cells.keys() == {*others} for cells in levels.values())
+    return (levels, others) if full else (None, [])
 
 
 def _row(name: str, effect: Effect, residual: float, total: float, adjusted: float, alpha: float) -> list[Cell]:

@@ -1,229 +1,68 @@
-"""Which side of a metric is the better one, by its name: what stands unless a spec or a sweep says it."""
+"""Which side of a metric is better, for reports: as it is declared where it is made; else as names are commonly meant.
+
+A report says what it took from a name: runs of any program are read, and of their metrics nothing is declared.
+"""
 
 import re
+from collections.abc import Mapping
+
+from research.metrics import directions
+from research.types import Direction
 
 LOWER = (
-    "loss",
-    "losses",
-    "entropy",
-    "xent",
-    "perplexity",
-    "ppl",
-    "kl",
-    "divergence",
-    "div",
-    "reward rejected",
-    "error",
-    "err",
-    "error rate",
-    "nll",
-    "mse",
-    "rmse",
-    "msle",
-    "rmsle",
-    "mae",
-    "mape",
-    "smape",
-    "wer",
-    "cer",
-    "ter",
-    "eer",
-    "hter",
-    "brier",
-    "ece",
-    "fid",
-    "kid",
-    "lpips",
-    "fpr",
-    "fnr",
-    "false positive",
-    "false positives",
-    "false negative",
-    "false negatives",
-    "miss",
-    "hallucination",
-    "toxicity",
-    "regret",
-    "forgetting",
-    "drop",
-    "degradation",
-    "latency",
-    "time",
-    "runtime",
-    "duration",
-    "elapsed",
-    "seconds",
-    "ms",
-    "memory",
-    "mb",
-    "mib",
-    "gb",
-    "gib",
-    "bytes",
-    "energy",
-    "bits per byte",
-    "bpb",
-    "bits per char",
-    "bits per character",
-    "bpc",
-    "bits per dim",
-    "bpd",
-    "rank",
-    "rank loss",
-    "medr",
-    "edit distance",
-    "levenshtein",
-    "wasserstein",
-    "chamfer",
-    "distance",
-    "far",
-    "frr",
-    "logloss",
-    "log loss",
-    "ce",
-    "bce",
-    "cost",
-    "params",
-    "parameters",
-    "flops",
+    """
+loss, losses, entropy, xent, perplexity, ppl, kl, divergence, div, reward rejected, error, err, error rate, nll, mse,
+rmse, msle, rmsle, mae, mape, smape, wer, cer, ter, eer, hter, brier, ece, fid, kid, lpips, fpr, fnr, false positive,
+false positives, false negative, false negatives, miss, hallucination, toxicity, regret, forgetting, drop, degradation,
+latency, time, runtime, duration, elapsed, seconds, ms, memory, mb, mib, gb, gib, bytes, energy, bits per byte, bpb,
+bits per char, bits per character, bpc, bits per dim, bpd, rank, rank loss, medr, edit distance, levenshtein,
+wasserstein, chamfer, distance, far, frr, logloss, log loss, ce, bce, cost, params, parameters, flops
+""".replace("\n", " ")
+    .strip()
+    .split(", ")
 )
 """Last words of metrics of which the lowest value is the best; many are other programs'."""
 HIGHER = (
-    "accuracy",
-    "acc",
-    "precision",
-    "prec",
-    "recall",
-    "f1",
-    "f2",
-    "fbeta",
-    "auc",
-    "auroc",
-    "auprc",
-    "aupr",
-    "auc roc",
-    "auc pr",
-    "ap",
-    "map",
-    "mrr",
-    "reciprocal rank",
-    "recip rank",
-    "bpref",
-    "ndcg",
-    "dcg",
-    "hit",
-    "hits",
-    "success",
-    "pass",
-    "match",
-    "em",
-    "rouge",
-    "rouge l",
-    "rouge lsum",
-    "rougel",
-    "rouge1",
-    "rouge2",
-    "rougelsum",
-    "bleu",
-    "bleu1",
-    "bleu2",
-    "bleu3",
-    "bleu4",
-    "sacrebleu",
-    "chrf",
-    "meteor",
-    "bertscore",
-    "bert score",
-    "comet",
-    "win",
-    "winrate",
-    "reward",
-    "reward chosen",
-    "reward margin",
-    "margin",
-    "likelihood",
-    "r2",
-    "pearson",
-    "spearman",
-    "kendall",
-    "correlation",
-    "cosine",
-    "similarity",
-    "kappa",
-    "mcc",
-    "iou",
-    "miou",
-    "dice",
-    "psnr",
-    "ssim",
-    "coverage",
-    "faithfulness",
-    "specificity",
-    "sensitivity",
-    "tpr",
-    "tnr",
-    "true positive",
-    "true negative",
-    "throughput",
-    "speed",
-    "fps",
-    "qps",
-    "mfu",
-    "improvement",
-    "gain",
-    "speedup",
+    """
+accuracy, acc, precision, prec, recall, f1, f2, fbeta, auc, auroc, auprc, aupr, auc roc, auc pr, ap, map, mrr,
+reciprocal rank, recip rank, bpref, ndcg, dcg, hit, hits, success, pass, match, em, rouge, rouge l, rouge lsum, rougel,
+rouge1, rouge2, rougelsum, bleu, bleu1, bleu2, bleu3, bleu4, sacrebleu, chrf, meteor, bertscore, bert score, comet, win,
+winrate, reward, reward chosen, reward margin, margin, likelihood, r2, pearson, spearman, kendall, correlation, cosine,
+similarity, kappa, mcc, iou, miou, dice, psnr, ssim, coverage, faithfulness, specificity, sensitivity, tpr, tnr, true
+positive, true negative, throughput, speed, fps, qps, mfu, improvement, gain, speedup
+""".replace("\n", " ")
+    .strip()
+    .split(", ")
 )
 """The same of which the highest is."""
 SPLITS = ("train", "training", "val", "valid", "validation", "dev", "eval", "test")
-UNTELLING = {
-    *SPLITS,
-    "min",
-    "max",
-    "mean",
-    "avg",
-    "average",
-    "median",
-    "best",
-    "last",
-    "final",
-    "epoch",
-    "step",
-    "steps",
-    "total",
-    "sum",
-    "overall",
-    "macro",
-    "micro",
-    "weighted",
-    "norm",
-    "normalized",
-    "normalised",
-    "ema",
-    "smooth",
-    "smoothed",
-    "score",
-    "scores",
-    "value",
-    "rate",
-    "ratio",
-    "count",
-    "percent",
-    "pct",
-    "at",
-    "cut",
-    "top",
-    "fmeasure",
-    "raw",
-}
+UNTELLING = {*SPLITS} | set(
+    "min max mean avg average median best last final epoch step steps total sum overall macro micro weighted "
+    "norm normalized normalised ema smooth smoothed score scores value rate ratio count percent pct at cut top "
+    "fmeasure raw ".split()
+)
 """Words after a metric's name that say of what or when it is, or in what unit; numbers, top5 and p95 too."""
 NUMBERS = re.compile(r"(top|p|k)?\d+")
 SETTINGS = ("scale", "weight", "fn", "type")  # of a loss
 TIMES = ("s", "sec", "second", "seconds", "minute", "hour")
 
 
-def direction(metric: str) -> str | None:
-    """lower | higher: which side of a metric is the better one, by its name, with its split or without: val/loss, loss/val,
-    val_loss_epoch; None of a name that does not tell."""
+def direction(metric: str, declared: Mapping[str, Direction] | None = None) -> Direction | None:
+    """The better side of a metric, with its split or without: val/loss, loss/val, val_loss_epoch; None: it is not known.
+
+    Args:
+        declared: metric → better side, as its run says it.
+    """
+    return declaration(metric, declared) or convention(metric)
+
+
+def declaration(metric: str, declared: Mapping[str, Direction] | None = None) -> Direction | None:
+    """The better side as the run or this code declares it; None of a foreign metric, or where neither side is better."""
+    return directions.direction(metric, declared or {}) or directions.direction(metric)
+
+
+def convention(metric: str) -> Direction | None:
+    """The better side of metrics that are commonly so called; None of a name that does not tell."""
     plain = re.sub(r"/dataloader_idx_\d+$", "", metric).partition(",")[0]  # lm-eval's acc_norm,none
     # ERR@k is the expected reciprocal rank, and no error
     plain = re.sub(r"(?i)\berr@", "reciprocal_rank@", plain)
@@ -236,7 +75,7 @@ def _words(name: str) -> list[str]:
     return parts[-1] if parts else []
 
 
-def _side(words: list[str]) -> str | None:
+def _side(words: list[str]) -> Direction | None:
     whole = words
     while words:
         matches = [
@@ -263,6 +102,6 @@ def _side(words: list[str]) -> str | None:
     return "lower" if len(whole) == 2 and whole[0] == "loss" and whole[1] not in SETTINGS else None  # loss_bbox
 
 
-def is_lower(metric: str) -> bool:
-    """Whether less of a metric is better; of a name that does not tell, more is taken for better."""
-    return direction(metric) == "lower"
+def is_lower(metric: str, declared: Mapping[str, Direction] | None = None) -> bool:
+    """Whether less of a metric is better; of one that is not known, more is taken for better."""
+    return direction(metric, declared) == "lower"

@@ -12,7 +12,8 @@ from research.metrics.factorial import variance_parts
 from research.metrics.fanova import main_effects
 from research.progress import say
 from research.report.design import Design, design
-from research.report.groups import Study, short_names, shown
+from research.report.factors import short_names, shown
+from research.report.study import Study
 
 EXACT, FOREST = "exact", "forest"
 SEED = "seed"
@@ -70,13 +71,13 @@ def importance(study: Study) -> Importance | None:
     if len(varied) < 2 or len(values) < 3 or np.ptp(values) <= 1e-12 * np.abs(values).max():
         return None
     full, why = design(study)
-    found = exact(full) if full else forest(study, varied, why)
-    if found is None or found.seed is None:
-        return found
-    weak = [one.label for one in found.shares if one.order == 1 and one.share <= found.seed]
+    explained = exact(full) if full else forest(study, varied, why)
+    if explained is None or explained.seed is None:
+        return explained
+    weak = [one.label for one in explained.shares if one.order == 1 and one.share <= explained.seed]
     verb = "explains" if len(weak) == 1 else "explain"
-    doubt = [f"Noise floor: {', '.join(weak)} {verb} no more than the seed alone ({found.seed:.1%})."] if weak else []
-    return found._replace(notes=[*found.notes, *doubt])
+    doubt = [f"Noise floor: {', '.join(weak)} {verb} no more than the seed alone ({explained.seed:.1%})."] if weak else []
+    return explained._replace(notes=[*explained.notes, *doubt])
 
 
 def exact(design: Design) -> Importance:

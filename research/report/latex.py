@@ -3,9 +3,8 @@
 import math
 import re
 import unicodedata
-from typing import Any
 
-from research.report.sheets import Cell, Sheet
+from research.report.sheets import Cell, Sheet, slug
 
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -116,23 +115,6 @@ def _told_apart(sheet: Sheet) -> Sheet:
         return sheet
     rows = [[cell._replace(text=codes.get(cell.text, cell.text)) for cell in row] for row in sheet.rows]
     return sheet._replace(columns=[codes.get(name, name) for name in sheet.columns], rows=rows)
-
-
-def slug(name: str) -> str:
-    return "".join(one if one.isascii() and one.isalnum() else "-" for one in name)
-
-
-def distinct(parts: list[Any]) -> list[Any]:
-    """Sheets or figures with names whose files are not each other's: by α and by β are `by--` and `by---2`."""
-    found, taken = [], set()
-    for part in parts:
-        name, i = part.name, 1
-        while slug(name).lower() in taken:  # some disks take A and a for one
-            i += 1
-            name = f"{part.name}-{i}"
-        taken.add(slug(name).lower())
-        found.append(part._replace(name=name))
-    return found
 
 
 # ---- layout ---------------------------------------------------------------------------------------------------------

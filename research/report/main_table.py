@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from research.metrics.families import holm
 from research.metrics.seeds import summarise
-from research.report.groups import Study, short_names, shown
+from research.report.factors import short_names, shown
 from research.report.numbers import plain
 from research.report.sheets import MARK, Cell, Sheet, decimals, mean_cells, ranks
+from research.report.study import Study
 from research.report.study_sheets import against
 
 

@@ -1,49 +1,49 @@
 """What a reader must know before trusting the numbers, in plain sentences."""
 
-from research.report.groups import some
-from research.report.runs import Folder
+from research.report.factors import some
 from research.report.training import Training
+from research.runs.folder import RunFolder
 
 LISTED = 5  # ids named before the rest are counted
 NAMED = 12  # runs likewise
 
 
-def notes(folders: list[Folder], trainings: list[Training]) -> list[str]:
+def notes(folders: list[RunFolder], trainings: list[Training]) -> list[str]:
     """Notes of every run, each said once; what concerns single runs names them."""
-    said = [note for folder in folders for note in _data_notes(folder.metrics)]
+    about_data = [note for folder in folders for note in _data_notes(folder.metrics)]
     return (
-        list(dict.fromkeys(said))
+        list(dict.fromkeys(about_data))
         + code_notes({one.name: one.provenance for one in [*folders, *trainings]})
         + _machine_notes(folders)
     )
 
 
 def _data_notes(metrics: dict) -> list[str]:
-    split, found = metrics["split"], []
+    split, notes = metrics["split"], []
     if left_out := metrics.get("unscorable"):
         more = f" and {len(left_out) - LISTED:,} more" if len(left_out) > LISTED else ""
-        found.append(
+        notes.append(
             f"{_count(len(left_out), 'query', 'queries')} of {metrics['queries']:,} without any relevant "
             f"document, so left out of every mean: {', '.join(left_out[:LISTED])}{more}."
         )
     for key, value in (metrics.get("notes") or {}).items():
         if key == "leaks":
-            found += _leak_notes(split, value)
+            notes += _leak_notes(split, value)
         elif key == "skipped_rows":
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in value.items())
             rows = _count(sum(value.values()), "row")
-            found.append(f"{rows} of the data broke the format, skipped as asked: {reasons}.")
+            notes.append(f"{rows} of the data broke the format, skipped as asked: {reasons}.")
         else:
-            found.append(f"{key.replace('_', ' ')}: {value}")
-    return found
+            notes.append(f"{key.replace('_', ' ')}: {value}")
+    return notes
 
 
 def _leak_notes(split: str, leaks: dict[str, dict[str, int]]) -> list[str]:
-    found, clean = [], []
+    leaking, clean = [], []
     for other, shared in leaks.items():
         ids, texts, documents = (shared.get(key, 0) for key in ("query_ids", "query_texts", "documents"))
         if ids or texts:
-            found.append(
+            leaking.append(
                 f"Leak: {split} shares {_count(ids, 'query id')} and {_count(texts, 'query text')} with "
                 f"{other}. What was trained on {other} may not be judged by these numbers."
             )
@@ -51,11 +51,11 @@ def _leak_notes(split: str, leaks: dict[str, dict[str, int]]) -> list[str]:
             clean.append(other)
         if documents:
             verb = "is" if documents == 1 else "are"
-            found.append(
+            leaking.append(
                 f"{_count(documents, 'document')} relevant in {split} {verb} also relevant to queries of "
                 f"{other}, as is usual where all splits search one corpus."
             )
-    return found + ([f"No query of {split} occurs in the collection's {' or '.join(clean)}."] if clean else [])
+    return leaking + ([f"No query of {split} occurs in the collection's {' or '.join(clean)}."] if clean else [])
 
 
 def code_notes(runs: dict[str, dict]) -> list[str]:
@@ -64,15 +64,15 @@ def code_notes(runs: dict[str, dict]) -> list[str]:
     Args:
         runs: name → provenance.
     """
-    found = []
+    notes = []
     if dirty := [name for name, facts in runs.items() if facts.get("git_dirty")]:
-        found.append(f"Made from code with uncommitted changes, so the commit does not tell all: {some(dirty, NAMED)}.")
+        notes.append(f"Made from code with uncommitted changes, so the commit does not tell all: {some(dirty, NAMED)}.")
     if unknown := [name for name, facts in runs.items() if not facts.get("git_commit")]:
-        found.append(f"Made from code outside a git repository, so no commit is known: {some(unknown, NAMED)}.")
-    return found
+        notes.append(f"Made from code outside a git repository, so no commit is known: {some(unknown, NAMED)}.")
+    return notes
 
 
-def _machine_notes(folders: list[Folder]) -> list[str]:
+def _machine_notes(folders: list[RunFolder]) -> list[str]:
     machines = {tuple(folder.provenance.get(key) for key in ("platform", "cpus")) for folder in folders}
     devices = {folder.provenance.get("device") for folder in folders} - {None}  # a run without a model names none
     if len(machines) > 1 or len(devices) > 1:

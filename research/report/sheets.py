@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from research.metrics.families import Pair
 from research.metrics.seeds import SeedSummary, summarise
-from research.report.groups import Group
 from research.report.numbers import p_value
+from research.report.study import Group
 
 NOTHING = "–"
 MARK = "†"
@@ -66,6 +66,7 @@ def decimals(groups: Sequence[Group]) -> int:
 
 
 def number(value: float, digits: int, plus: bool = False) -> str:
+    """The number with so many digits after the point, and a true minus sign."""
     return f"{value:{'+' if plus else ''}.{digits}f}".replace("-", "−")
 
 
@@ -94,6 +95,7 @@ def difference_cells(pair: Pair | None, digits: int, is_baseline: bool) -> list[
 
 
 def count_cell(value: float | None) -> Cell:
+    """A cell of a count, such as parameters."""
     return Cell(NOTHING) if value is None else Cell(f"{value:,.0f}", round(value))
 
 
@@ -103,3 +105,21 @@ def ranks(values: Sequence[float | None], higher: bool) -> list[int]:
     if len(order) < 2:
         return [0] * len(values)
     return [order.index(value) + 1 if value in order[:2] else 0 for value in values]
+
+
+def slug(name: str) -> str:
+    """The name as a file has it."""
+    return "".join(one if one.isascii() and one.isalnum() else "-" for one in name)
+
+
+def distinct(parts: list[Any]) -> list[Any]:
+    """Sheets or figures with names whose files are not each other's: by α and by β are `by--` and `by---2`."""
+    found, taken = [], set()
+    for part in parts:
+        name, i = part.name, 1
+        while slug(name).lower() in taken:  # some disks take A and a for one
+            i += 1
+            name = f"{part.name}-{i}"
+        taken.add(slug(name).lower())
+        found.append(part._replace(name=name))
+    return found

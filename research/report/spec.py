@@ -46,7 +46,8 @@ TYPES: dict[str, tuple[type, str]] = {
 
 
 def read_spec(path: Path | None) -> Spec:
-    """
+    """Read report.yaml; without a file everything is left to the runs.
+
     Raises:
         UserError: not there, no YAML, or a key or value that a spec has not.
     """

@@ -7,9 +7,10 @@ import statistics
 from research.metrics.families import DIFFERS, Pair, compare_methods, compare_pair, compare_paired_methods
 from research.metrics.planning import noise_floor, pooled_spread
 from research.metrics.seeds import summarise
-from research.report.groups import Group, Study, marginal, short_names, shown, some
+from research.report.factors import short_names, shown, some
 from research.report.numbers import counted, p_phrase, plain
 from research.report.sheets import MARK, NOTHING, Cell, Sheet, count_cell, decimals, difference_cells, mean_cells, number, ranks
+from research.report.study import Group, Study
 
 PLANNED = 5  # seeds from which the power of a planned study is what the noncentral t says
 MATCHED = 0.1  # trainable parameters within a tenth of each other count as equal
@@ -107,49 +108,6 @@ def finding(study: Study, paired: bool = False) -> str:
     after = f" after Holm over all {pairs} pairs" if pairs > 1 else ""
     p = "" if math.isnan(pair.p_holm) else f" ({p_phrase(pair.p_holm)} by {test} t test{after})"
     return f"{text}. Its lead of {gap} over {second.label} is {verdict}{p}."
-
-
-def by_factor(study: Study, factor: str, paired: bool = False) -> Sheet | None:
-    """One factor at a time: its marginal means over all settings of the others; None where the design is not full.
-
-    A value is, for each seed, the mean over the other factors' settings, so that seeds stay the unit of the spread.
-
-    Args:
-        study: groups.
-        factor: one of its.
-        paired: runs of one seed belong together; used where all levels have the same seeds.
-    """
-    levels, others = _design(study, factor)
-    if levels is None:
-        return None
-    values = {level: marginal([cells[other] for other in others]) for level, cells in levels.items()}
-    if not all(values.values()):
-        return None
-    names, digits = short_names(study.factors), decimals(study.groups)
-    means = [summarise(list(found.values())) for found in values.values()]
-    places = ranks([round(mean.mean, digits) for mean in means], study.higher)
-    first = next(iter(values))
-    paired = paired and len({frozenset(one) for one in values.values()}) == 1
-    pairs = {pair.b: pair for pair in (compare_paired_methods if paired else compare_methods)(values, first)}
-    rows = []
-    for level, mean, place in zip(values, means, places, strict=True):
-        mark = MARK if level in pairs and pairs[level].verdict == DIFFERS else ""
-        rows.append(
-            [
-                Cell(level, levels[level][others[0]].factors[factor]),
-                Cell(str(mean.n), mean.n),
-                *mean_cells(mean, digits, place, mark),
-                *difference_cells(pairs.get(level), digits, level == first),
-            ]
-        )
-    columns = [names[factor], "seeds", study.metric, "95% interval", "difference", "p (Holm)"]
-    rest = ", ".join(names[name] for name in study.factors if name != factor)
-    test = "the paired" if paired else "Welch's"
-    notes = [
-        f"Each seed's value is its mean over the {len(others)} settings of {rest}; ± is the standard deviation over seeds.",
-        f"Difference from {names[factor]} = {first} by {test} t test over seeds, p after Holm; {MARK} p < .05.",
-    ]
-    return Sheet(f"by_{names[factor]}", f"{study.metric} by {names[factor]} alone", columns, rows, notes)
 
 
 def grid(study: Study) -> Sheet | None:
@@ -260,17 +218,3 @@ def _notes(study: Study, pairs: dict[str, Pair], first: str | None, paired: bool
             f"{number(floor.critical, digits)} are not resolved{quiet}{found}."
         )
     return notes
-
-
-def _design(study: Study, factor: str) -> tuple[dict | None, list]:
-    """Level → setting of the other factors → group, of a full factorial design; (None, []) of another."""
-    rest = [name for name in study.factors if name != factor]
-    levels: dict[str, dict] = {}
-    for group in study.groups:
-        other = tuple(shown(group.factors[name]) for name in rest)
-        if not group.values or other in levels.setdefault(shown(group.factors[factor]), {}):
-            return None, []
-        levels[shown(group.factors[factor])][other] = group
-    others = list(next(iter(levels.values()), {}))
-    full = len(levels) > 1 and len(others) > 1 and all(cells.keys() == {*others} for cells in levels.values())
-    return (levels, others) if full else (None, [])

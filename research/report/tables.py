@@ -9,7 +9,7 @@ from research.metrics.families import holm
 from research.metrics.significance import Comparison, bootstrap_interval, compare
 from research.report import sheets as sheet
 from research.report.numbers import column, p_value, share, signed
-from research.report.runs import Row, Runs
+from research.report.systems import Row, Systems
 
 TITLES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "recall": "Recall", "precision": "Precision"}
 NOTHING = sheet.NOTHING
@@ -43,7 +43,7 @@ class Table(NamedTuple):
     body: list[list[Cell]]
 
 
-def measure(runs: Runs) -> list[Line]:
+def measure(runs: Systems) -> list[Line]:
     """Mean, 95% bootstrap interval and paired test against the row above, on the page's first metric."""
     lines: list[Line] = []
     for row in runs.rows:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from research.report.markdown import escape
 from research.report.numbers import plain, share, signed
-from research.report.runs import Row
+from research.report.systems import Row
 from research.report.tables import NOTHING, title
 from research.report.training import Training
 
@@ -61,6 +61,7 @@ def facts(training: Training) -> list[str]:
 
 
 def base(training: Training) -> str:
+    """The model that was trained, as its configuration names it."""
     return str(training.setting("model", "model") or "an unnamed model")
 
 

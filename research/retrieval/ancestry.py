@@ -7,7 +7,8 @@ import yaml
 
 from research.errors import UserError
 from research.progress import say
-from research.retrieval.triplets import mined_from
+from research.retrieval.mined_file import mined_from
+from research.runs.layout import CONFIG, MODEL
 
 
 class Trained(NamedTuple):
@@ -25,7 +26,7 @@ class Trained(NamedTuple):
     model: str | None = None
 
     def on(self, source: str, split: str) -> bool:
-        """Whether that is the training data, under whatever spelling of its path."""
+        """Test whether that is the training data, under whatever spelling of its path."""
         return self.split == split and self.source is not None and _place(self.source) == _place(source)
 
 
@@ -41,9 +42,9 @@ def trained_on(name: str) -> Trained | None:
     folder = Path(name).expanduser()
     if name == "bm25" or not folder.is_dir():
         return None
-    if folder.resolve().name == "model":
+    if folder.resolve().name == MODEL:
         folder = folder.resolve().parent
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     if not path.is_file():
         return None
     try:

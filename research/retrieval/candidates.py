@@ -21,7 +21,7 @@ from research.data import equality
 from research.data.equality import Known, texts_of
 from research.errors import UserError
 from research.progress import say
-from research.types import Corpus, Qrels, Queries, Run, Triplets
+from research.types import Corpus, Qrels, Queries, Ranking, Triplets
 
 REASONS = {
     "own_id": "have the query's own id",
@@ -89,7 +89,7 @@ def known_relevant(
 
 
 def find_candidates(
-    run: Run, known: dict[str, Known], corpus: Corpus, first: int, last: int
+    run: Ranking, known: dict[str, Known], corpus: Corpus, first: int, last: int
 ) -> tuple[CandidateLists, Counter[str]]:
     """Take the documents at positions first to last that are not known to be relevant.
 
@@ -134,7 +134,7 @@ def find_candidates(
     return candidates, counts
 
 
-def rescored(candidates: CandidateLists, scores: Run) -> CandidateLists:
+def rescored(candidates: CandidateLists, scores: Ranking) -> CandidateLists:
     """Give the same candidates other scores; the order stays the retriever's.
 
     Args:
@@ -205,7 +205,7 @@ def shortfall(candidates: CandidateLists, wanted: int) -> dict:
 
 
 def to_triplets(
-    candidates: CandidateLists, queries: Queries, positives: dict[str, Sequence[str]], corpus: Corpus, positive_scores: Run
+    candidates: CandidateLists, queries: Queries, positives: dict[str, Sequence[str]], corpus: Corpus, positive_scores: Ranking
 ) -> Iterator[Triplets]:
     """Yield the rows of the file, query after query, with the scores that are known.
 

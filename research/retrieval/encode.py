@@ -27,7 +27,7 @@ class Batch(NamedTuple):
 
 
 def plan_batches(lengths: Sequence[int], token_budget: int) -> list[np.ndarray]:
-    """Positions grouped by length, longest first, so that rows × longest ≤ token_budget (one row at least).
+    """Group positions by length, longest first, so that rows × longest ≤ token_budget (one row at least).
 
     Longest first: a batch that does not fit the memory fails at once, and the progress bar never slows down at the end.
     """
@@ -42,7 +42,7 @@ def plan_batches(lengths: Sequence[int], token_budget: int) -> list[np.ndarray]:
 
 
 def encode_texts(encoder: Encoder, texts: Sequence[str], role: str, token_budget: int | None = None) -> np.ndarray:
-    """Embeddings in memory, in the order of `texts`: for queries and small corpora.
+    """Compute embeddings in memory, in the order of `texts`: for queries and small corpora.
 
     Returns:
         (N, D) float32.
@@ -62,7 +62,7 @@ def encode_batches(
     token_budget: int | None = None,
     skip: Callable[[int], bool] = lambda number: False,
 ) -> Iterator[Batch]:
-    """Every batch of the plan but those whose number `skip` turns down.
+    """Yield every batch of the plan but those whose number `skip` turns down.
 
     The next window is tokenised in a thread while the model works on this one; tokenizers release the interpreter lock.
 
@@ -96,8 +96,11 @@ def encode_batches(
 
 @torch.inference_mode()
 def encode_batch(encoder: Encoder, ids: list, prompt_tokens: int = 0) -> np.ndarray:
-    """(B, D) float32 embeddings of tokenised texts; zeros for a text that has no token (a blank one, where the tokenizer adds
-    none): it is as far from every query, and nothing finds it."""
+    """Compute (B, D) float32 embeddings of tokenised texts.
+
+    A text without a token (a blank one, where the tokenizer adds none) gets zeros: it is as far from every query, and nothing
+    finds it.
+    """
     if any(len(row) == 0 for row in ids):
         full = [i for i, row in enumerate(ids) if len(row)]
         embeddings = np.zeros((len(ids), encoder.dim), dtype=np.float32)
@@ -110,6 +113,7 @@ def encode_batch(encoder: Encoder, ids: list, prompt_tokens: int = 0) -> np.ndar
 
 
 def default_budget(encoder: Encoder) -> int:
+    """Say how many tokens a batch has on the encoder's device."""
     return TOKEN_BUDGET[next(encoder.parameters()).device.type]
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.types import Run
+from research.types import Ranking
 
 
-def reciprocal_rank_fusion(runs: Sequence[Run], top_k: int, k: int = 60) -> Run:
-    """score(d) = Σ_runs 1 / (k + position of d), positions from 1; a run that lacks d adds nothing.
+def reciprocal_rank_fusion(runs: Sequence[Ranking], top_k: int, k: int = 60) -> Ranking:
+    """Fuse rankings: score(d) = Σ_runs 1 / (k + position of d), positions from 1; a run that lacks d adds nothing.
 
     Args:
         runs: two or more, each {query: {doc: score}} in rank order, best first.
@@ -17,7 +17,7 @@ def reciprocal_rank_fusion(runs: Sequence[Run], top_k: int, k: int = 60) -> Run:
 
     Source: Cormack, Clarke & Büttcher 2009, with their k = 60.
     """
-    fused: Run = {}
+    fused: Ranking = {}
     for query in dict.fromkeys(query for run in runs for query in run):
         scores: dict[str, float] = {}
         for run in runs:

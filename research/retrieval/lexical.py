@@ -9,10 +9,8 @@ import numpy as np
 
 from research.errors import UserError
 from research.progress import bar, say
-from research.retrieval.terms import Terms, with_marks, without_blanks
-from research.types import Queries, Run
-
-DEFAULT = Terms()
+from research.retrieval.terms import DEFAULT, Terms, with_marks, without_blanks
+from research.types import Queries, Ranking
 
 
 class Bm25(NamedTuple):
@@ -58,10 +56,10 @@ class Bm25(NamedTuple):
         scorer.index((tokens, tokenizer.get_vocab_dict()), create_empty_token=False, show_progress=False)
         return cls(scorer, tokenizer, [doc_ids[i] for i in order])
 
-    def search(self, queries: Queries, top_k: int) -> Run:
-        """The top_k documents of each query; documents that share no term with it are not returned."""
+    def search(self, queries: Queries, top_k: int) -> Ranking:
+        """Find the top_k documents of each query; documents that share no term with it are not returned."""
         with bar(len(queries), "bm25", "query") as progress:
-            run: Run = {}
+            run: Ranking = {}
             for query_id, text in queries.items():
                 terms = self._terms(text)
                 run[query_id] = self._top(terms, top_k) if len(terms) else {}
@@ -69,8 +67,8 @@ class Bm25(NamedTuple):
         return run
 
     @staticmethod
-    def say_unmatched(queries: Queries, run: Run, terms: Terms) -> int:
-        """How many queries found nothing, said with what helps."""
+    def say_unmatched(queries: Queries, run: Ranking, terms: Terms) -> int:
+        """Report how many queries found nothing, and what helps."""
         unmatched = [text for query, text in queries.items() if not run.get(query)]
         if unmatched:
             cure = "another --bm25-tokenizer, or a --bm25-stemmer, may find more"
@@ -85,14 +83,14 @@ class Bm25(NamedTuple):
         return len(unmatched)
 
     def score_pairs(self, queries: Queries, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Scores of (query id, doc id) pairs, those of a query one after the other; 0 without a common term."""
+        """Score (query id, doc id) pairs, those of a query one after the other; 0 without a common term."""
         rows = {doc: row for row, doc in enumerate(self.doc_ids)}
-        found: list[float] = []
+        pair_scores: list[float] = []
         for query, group in itertools.groupby(pairs, key=lambda pair: pair[0]):
             terms = self._terms(queries[query])
             scores = self.scorer.get_scores_from_ids(terms) if len(terms) else np.zeros(len(rows))  # (N,)
-            found += [float(scores[rows[doc]]) for _, doc in group]
-        return found
+            pair_scores += [float(scores[rows[doc]]) for _, doc in group]
+        return pair_scores
 
     def _terms(self, text: str) -> list[int]:
         return self.tokenizer.tokenize([text], return_as="ids", update_vocab="never", show_progress=False, allow_empty=False)[0]

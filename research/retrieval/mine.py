@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from research.data.equality import Known
-from research.data.formats import write_triplets
+from research.data.triplets import write_triplets
 from research.progress import say
 from research.retrieval.ancestry import trained_on
 from research.retrieval.candidates import (
@@ -20,14 +20,14 @@ from research.retrieval.candidates import (
     shortfall,
     to_triplets,
 )
+from research.retrieval.mined_file import sidecar
+from research.retrieval.options import Options
 from research.retrieval.pipeline import Pipeline, Stage, logits
 from research.retrieval.rerank import Scorer
-from research.retrieval.stages import Options
-from research.retrieval.triplets import sidecar
 from research.runs.files import write_json
 from research.runs.hashes import hash_file, hash_json, hash_strings
 from research.runs.provenance import provenance
-from research.types import Collection, Run
+from research.types import Collection, Ranking
 
 FORMAT = 1  # to be raised when code changes what is mined: older files are then made again
 
@@ -48,11 +48,8 @@ class Rules(NamedTuple):
     relative_margin: float | None
 
     @property
-    def wanted(self) -> int:
-        return self.negatives or self.last - self.first + 1
-
-    @property
     def margins(self) -> bool:
+        """Whether scores decide."""
         return self.margin is not None or self.relative_margin is not None
 
 
@@ -144,7 +141,7 @@ class Miner:
         )
 
     def write(self) -> dict:
-        """Mine, and write the triplets and the facts beside them; the facts."""
+        """Mine, and write the triplets and the facts beside them; return the facts."""
         started, mining, rules, data = time.perf_counter(), self.mining, self.mining.rules, self.mining.data
         stages = [pipeline.rank(mining.cache) for pipeline in self.pipelines]
         ranked = {query: docs for stage in stages for query, docs in stage.run.items()}
@@ -157,7 +154,7 @@ class Miner:
             candidates, excluded["margin"] = keep_below(candidates, best, rules.margin, rules.relative_margin)
             warnings = warnings + (_shareless(best) if rules.relative_margin is not None else [])
         candidates = keep_first(candidates, rules.negatives)
-        counts = shortfall(candidates, rules.wanted)
+        counts = shortfall(candidates, rules.negatives or rules.last - rules.first + 1)
         say_left_out(excluded, counts, rules.negatives)
         facts = {
             "verb": "mine",
@@ -189,14 +186,14 @@ class Miner:
         write_json(sidecar(mining.out), facts | {"provenance": provenance(mining.command, seconds=seconds)})
         return facts
 
-    def _score(self, candidates: CandidateLists, ranked: Run) -> tuple[CandidateLists, Run]:
+    def _score(self, candidates: CandidateLists, ranked: Ranking) -> tuple[CandidateLists, Ranking]:
         """Candidates with the scores that count, and those of the positives: {} where nothing asks for them."""
         positives = self.mining.positives
         if self.scorer is not None:
             pairs = [(q, doc) for q, row in candidates.items() for doc in (*positives[q], *(c.doc for c in row))]
             scores = logits(self.scorer, self.mining.data, pairs, self.mining.cache)
             return rescored(candidates, scores), {q: {doc: scores[q][doc] for doc in positives[q]} for q in candidates}
-        scores: Run = {}
+        scores: Ranking = {}
         for pipeline in self.pipelines if self.mining.rules.margins else ():
             (part,) = pipeline.parts.values()  # a fused ranking has no scores: mine refuses margins on it
             queries = part.texts.queries
@@ -205,8 +202,8 @@ class Miner:
                 say(f"margins: {len(absent):,} positives are not among those retrieved, and are scored by themselves")
             computed = dict(zip(absent, part.score(absent), strict=True))
             for q in queries:
-                own = ranked.get(q, {})
-                scores[q] = {doc: own[doc] if doc in own else computed[q, doc] for doc in positives[q]}
+                retrieved = ranked.get(q, {})
+                scores[q] = {doc: retrieved[doc] if doc in retrieved else computed[q, doc] for doc in positives[q]}
         return candidates, scores
 
     def _retrievers(self, stages: list[Stage]) -> list[dict]:

@@ -8,7 +8,7 @@ from research.progress import say
 from research.retrieval.pipeline import Pipeline
 from research.retrieval.rerank import choose_mix
 from research.runs.files import write_json
-from research.types import Collection, Run
+from research.types import Collection, Ranking
 
 GRID = [round(0.05 * i, 2) for i in range(21)]
 
@@ -28,7 +28,7 @@ class Mix(TypedDict):
     tried: dict[str, float]
 
 
-def choose(data: Collection, pipeline: Pipeline, folder: Path, metric: str, value: Callable[[Run], float]) -> Mix:
+def choose(data: Collection, pipeline: Pipeline, folder: Path, metric: str, value: Callable[[Ranking], float]) -> Mix:
     """Choose the λ of 0, .05, …, 1 that is best on `data`.
 
     Args:

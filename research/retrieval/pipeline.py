@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from research.data.formats import read_run, write_run
+from research.data.rankings import read_run, write_run
 from research.progress import say
+from research.retrieval.options import Options
 from research.retrieval.rerank import Scorer
-from research.retrieval.stages import Dense, Fused, Lexical, Options, Reranked, Texts
+from research.retrieval.stages import Dense, Fused, Lexical, Reranked, Texts
 from research.runs.hashes import hash_json, hash_strings
 from research.runs.locks import exclusive
 from research.runs.stages import Stages
-from research.types import Collection, Run
+from research.types import Collection, Ranking
 
 EXACT_UP_TO = 100_000  # documents; beyond, HNSW is the default
 
@@ -32,7 +33,7 @@ class Stage(NamedTuple):
     """
 
     name: str
-    run: Run
+    run: Ranking
     facts: dict
 
 
@@ -66,12 +67,12 @@ class Pipeline:
 
     @property
     def key(self) -> str:
-        """What the last ranking before a reranker depends on."""
+        """Hash what the last ranking before a reranker depends on."""
         last = self.fused or list(self.parts.values())[-1]
         return hash_json([last.key, self.options.drop_self])
 
     def encoders(self) -> dict[str, dict]:
-        """The settings that each dense retriever encodes with."""
+        """Name the settings that each dense retriever encodes with."""
         dense = {name: part for name, part in self.parts.items() if isinstance(part, Dense)}
         return {name: dataclasses.asdict(part.model.doc.settings) for name, part in dense.items()}
 
@@ -83,20 +84,20 @@ class Pipeline:
         """
         stages = Stages(out)
         stages.keep_only([*self.parts, *(["fused"] if self.fused else []), *(["reranked"] if self.reranked else [])])
-        done = []
+        finished: list[Stage] = []
         for name, part in self.parts.items():
-            done.append(self._stage(stages, out, name, part, part.compute))
-            yield done[-1]
+            finished.append(self._stage(stages, out, name, part, part.compute))
+            yield finished[-1]
         if self.fused:
-            runs, facts = [stage.run for stage in done], [stage.facts for stage in done]
-            done.append(self._stage(stages, out, "fused", self.fused, lambda: self.fused.compute(runs, facts)))
-            yield done[-1]
+            runs, facts = [stage.run for stage in finished], [stage.facts for stage in finished]
+            finished.append(self._stage(stages, out, "fused", self.fused, lambda: self.fused.compute(runs, facts)))
+            yield finished[-1]
         if self.reranked:
-            last = done[-1]
+            last = finished[-1]
             yield self._stage(stages, out, "reranked", self.reranked, lambda: self.reranked.compute(last.run, last.facts))
 
     def rank(self, cache: Path) -> Stage:
-        """The last ranking, kept in the cache under what it depends on: other margins need no other retrieval.
+        """Compute the last ranking; it stays in the cache under what it depends on: other margins need no other retrieval.
 
         Raises:
             UserError: as `run`.
@@ -112,7 +113,7 @@ class Pipeline:
         out: Path,
         name: str,
         part: Lexical | Dense | Fused | Reranked,
-        compute: Callable[[], tuple[Run, dict]],
+        compute: Callable[[], tuple[Ranking, dict]],
     ) -> Stage:
         key = hash_json([part.key, self.options.drop_self])
         facts = stages.finished(name, key)
@@ -130,8 +131,8 @@ class Pipeline:
         return Stage(name, run, facts)
 
 
-def logits(scorer: Scorer, collection: Collection, pairs: list[tuple[str, str]], cache: Path) -> Run:
-    """A cross-encoder's scores of (query id, doc id) pairs, kept in the cache under what they depend on.
+def logits(scorer: Scorer, collection: Collection, pairs: list[tuple[str, str]], cache: Path) -> Ranking:
+    """Score (query id, doc id) pairs by a cross-encoder; the scores stay in the cache under what they depend on.
 
     Raises:
         UserError: as `score_pairs`, or a full disk.
@@ -147,7 +148,7 @@ def logits(scorer: Scorer, collection: Collection, pairs: list[tuple[str, str]],
             say("logits: unchanged since they were computed")
         else:
             say(f"logits: {len(pairs):,} pairs of query and document, read by the cross-encoder")
-            run: Run = {}
+            run: Ranking = {}
             for (query, doc), logit in zip(pairs, scorer.score(queries, docs).tolist(), strict=True):
                 run.setdefault(query, {})[doc] = logit
             write_run(folder / "logits.trec", run, tag="logits")
@@ -155,9 +156,9 @@ def logits(scorer: Scorer, collection: Collection, pairs: list[tuple[str, str]],
         return read_run(folder / "logits.trec")
 
 
-def without(docs: dict[str, float], own: str, top_k: int) -> dict[str, float]:
-    """The top_k of a ranking that does not count the document `own`."""
-    return dict(itertools.islice(((doc, score) for doc, score in docs.items() if doc != own), top_k))
+def without(docs: dict[str, float], left_out: str, top_k: int) -> dict[str, float]:
+    """Take the top_k of a ranking without one document."""
+    return dict(itertools.islice(((doc, score) for doc, score in docs.items() if doc != left_out), top_k))
 
 
 def _names(retrievers: list[str]) -> list[str]:
@@ -175,9 +176,9 @@ def _fit(options: Options, collection: Collection, dense: bool) -> Options:
     if options.top_k > documents:
         say(f"top_k={options.top_k} exceeds the {documents} documents; every document is ranked")
         options = dataclasses.replace(options, top_k=documents)
-    own = options.drop_self and any(query in collection.corpus for query in collection.queries)
+    dropped = options.drop_self and any(query in collection.corpus for query in collection.queries)
     options = dataclasses.replace(
-        options, depth=min(options.depth, options.top_k), spare=int(own and options.top_k < documents)
+        options, depth=min(options.depth, options.top_k), spare=int(dropped and options.top_k < documents)
     )
     if options.index is None:
         index = "exact" if documents <= EXACT_UP_TO else "hnsw"

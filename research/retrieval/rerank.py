@@ -1,6 +1,6 @@
 """A cross-encoder re-orders the top of a ranking. It adds no document and drops none: what retrieval missed stays missed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from research.models.inference import best_device, for_inference
 from research.models.sources import hash_with_base, resolve
 from research.progress import bar
 from research.retrieval.encode import TOKEN_BUDGET, plan_batches
-from research.types import Run
+from research.types import Ranking
 
 WINDOW = 2**14  # pairs tokenised and sorted by length together
 
@@ -40,12 +40,12 @@ class Scorer:
         return [self.model_hash, self.model.max_length, self.precision, *([self.model.identity] if self.model.identity else [])]
 
     def score(self, queries: Sequence[str], docs: Sequence[str]) -> np.ndarray:
-        """As `score_pairs`."""
+        """Score pairs; see `score_pairs`."""
         return score_pairs(self.model, queries, docs, self.token_budget)
 
 
 def score_pairs(model: Reranker, queries: Sequence[str], docs: Sequence[str], token_budget: int | None = None) -> np.ndarray:
-    """Logits of query-document pairs, in length-sorted batches under a token budget.
+    """Compute the logits of query-document pairs, in length-sorted batches under a token budget.
 
     Args:
         model: on its device, in eval mode.
@@ -90,7 +90,7 @@ def _logits(model: Reranker, batch: dict) -> np.ndarray:
     return np.concatenate([_logits(model, {name: x[i : i + 1] for name, x in batch.items()}) for i in rows])
 
 
-def rerank(run: Run, scores: dict[str, dict[str, float]], mix: float = 0.0) -> Run:
+def rerank(run: Ranking, scores: dict[str, dict[str, float]], mix: float = 0.0) -> Ranking:
     """Re-order the scored top of each query; the tail below keeps its order.
 
     final = λ · retriever + (1 − λ) · reranker, each scaled to [0, 1] over the query's scored documents; λ = 0 takes the
@@ -108,20 +108,22 @@ def rerank(run: Run, scores: dict[str, dict[str, float]], mix: float = 0.0) -> R
     return {query: _reorder(docs, scores.get(query, {}), mix) for query, docs in run.items()}
 
 
-def choose_mix(run: Run, scores: dict[str, dict[str, float]], quality, grid: Sequence[float]) -> tuple[float, list[float]]:
-    """The λ of `grid` with the highest quality, the smallest of equals; and the quality of each.
+def choose_mix(
+    run: Ranking, scores: dict[str, dict[str, float]], quality: Callable[[Ranking], float], grid: Sequence[float]
+) -> tuple[float, list[float]]:
+    """Find the λ of `grid` with the highest quality, the smallest of equals; and the quality of each.
 
     Args:
         run, scores: of a split that is not the one to be reported.
-        quality: function of a Run, higher is better.
+        quality: of a ranking, higher is better.
         grid: values of λ to try.
     """
     values = [quality(rerank(run, scores, mix)) for mix in grid]
     return grid[int(np.argmax(values))], values
 
 
-def top_pairs(run: Run, depth: int) -> list[tuple[str, str]]:
-    """(query id, doc id) of the first `depth` documents of each query."""
+def top_pairs(run: Ranking, depth: int) -> list[tuple[str, str]]:
+    """List (query id, doc id) of the first `depth` documents of each query."""
     return [(query, doc) for query, docs in run.items() for doc in list(docs)[:depth]]
 
 
@@ -141,5 +143,5 @@ def _reorder(docs: dict[str, float], scores: dict[str, float], mix: float) -> di
 
 
 def _unit_interval(values: np.ndarray) -> np.ndarray:
-    spread = values.max() - values.min()
-    return (values - values.min()) / spread if spread else np.zeros_like(values)
+    width = values.max() - values.min()
+    return (values - values.min()) / width if width else np.zeros_like(values)

@@ -10,17 +10,18 @@ from typing import NamedTuple
 from research.progress import say
 from research.retrieval.index import HNSW_SEED
 from research.retrieval.mix import Mix, choose
+from research.retrieval.options import Options
 from research.retrieval.pipeline import Pipeline
-from research.retrieval.stages import Options
 from research.runs.files import write_json
+from research.runs.layout import EXAMPLES
 from research.runs.locks import exclusive
 from research.runs.stages import Stages
 from research.runs.tracking import Tracker
 from research.runs.writers import write_config, write_metrics, write_provenance
-from research.types import Collection, Qrels, Run, Scores
+from research.types import Collection, Qrels, Ranking, Scores
 
-EXAMPLES = 50  # queries whose texts go into the run folder for the report
-EXAMPLE_DOCS = 3
+QUERIES_SHOWN = 50  # queries whose texts go into the run folder for the report
+DOCS_SHOWN = 3
 SNIPPET = 400  # characters
 
 
@@ -36,9 +37,9 @@ class Measure(NamedTuple):
     """
 
     metric: str
-    score: Callable[[str, Qrels, Run], Scores]
+    score: Callable[[str, Qrels, Ranking], Scores]
     compare: Callable[[dict[str, Scores]], list[dict]]
-    value: Callable[[Qrels, Run], float]
+    value: Callable[[Qrels, Ranking], float]
     unscorable: list[str]
 
 
@@ -109,7 +110,7 @@ def _run(retrieval: Retrieval, pipeline: Pipeline, measure: Measure, mix: Mix | 
     write_config(out, config)
     tracker = Tracker(retrieval.wandb, out, job="retrieve", config=config)
     scored: dict[str, Scores] = {}
-    runs: dict[str, Run] = {}
+    runs: dict[str, Ranking] = {}
     for stage in pipeline.run(out):
         scored[stage.name] = measure.score(stage.name, data.qrels, stage.run) | {"facts": stage.facts}
         runs[stage.name] = stage.run
@@ -119,7 +120,7 @@ def _run(retrieval: Retrieval, pipeline: Pipeline, measure: Measure, mix: Mix | 
     tracker.summary({f"{data.split}/{name}": value for name, value in means.items()})
     tracker.finish()
 
-    write_json(out / "examples.json", _examples(data, runs))
+    write_json(out / EXAMPLES, _examples(data, runs))
     write_metrics(
         out,
         {
@@ -162,7 +163,7 @@ def _origin(scored: dict[str, Scores]) -> dict[str, object]:
     }
 
 
-def _examples(data: Collection, runs: dict[str, Run]) -> dict[str, dict]:
+def _examples(data: Collection, runs: dict[str, Ranking]) -> dict[str, dict]:
     """Texts of some queries and of what each stage ranked first, for the report.
 
     The choice hashes the query id, so that runs on the same split show the same queries.
@@ -171,12 +172,12 @@ def _examples(data: Collection, runs: dict[str, Run]) -> dict[str, dict]:
     def order(query: str) -> str:
         return hashlib.sha1(query.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
 
-    chosen = sorted(data.queries, key=order)[:EXAMPLES]
-    top = {name: {query: list(run.get(query, {}))[:EXAMPLE_DOCS] for query in chosen} for name, run in runs.items()}
+    chosen = sorted(data.queries, key=order)[:QUERIES_SHOWN]
+    top = {name: {query: list(run.get(query, {}))[:DOCS_SHOWN] for query in chosen} for name, run in runs.items()}
     relevant = {
         query: [doc for doc, grade in data.qrels[query].items() if grade > 0 and doc in data.corpus] for query in chosen
     }
     shown = {doc for rankings in top.values() for docs in rankings.values() for doc in docs}
-    shown |= {doc for docs in relevant.values() for doc in docs[:EXAMPLE_DOCS]}
+    shown |= {doc for docs in relevant.values() for doc in docs[:DOCS_SHOWN]}
     docs = {doc: {"title": data.corpus[doc].title, "text": data.corpus[doc].text[:SNIPPET]} for doc in sorted(shown)}
     return {"queries": {query: data.queries[query] for query in chosen}, "top": top, "relevant": relevant, "docs": docs}

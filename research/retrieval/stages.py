@@ -1,81 +1,26 @@
 """The stages of retrieval: what each depends on (its key), and how it is computed."""
 
-import dataclasses
 import time
 from pathlib import Path
 
 import bm25s
 import numpy as np
 
-from research.errors import UserError
-from research.models.dual_encoder import DualEncoder
-from research.models.inference import best_device, for_inference
-from research.models.sources import hash_with_base, resolve
+from research.retrieval.embedder import Embedder
 from research.retrieval.encode import encode_texts
+from research.retrieval.exact import ann_recall, exact_search, pair_scores, to_run
 from research.retrieval.fusion import reciprocal_rank_fusion
-from research.retrieval.index import HnswIndex, ann_recall, exact_search, pair_scores, to_run
-from research.retrieval.lexical import DEFAULT, Bm25
+from research.retrieval.index import HnswIndex
+from research.retrieval.journal import device_name
+from research.retrieval.lexical import Bm25
+from research.retrieval.options import Options
 from research.retrieval.rerank import Scorer, rerank, top_pairs
-from research.retrieval.store import Store, build_store, device_name, hash_texts, open_store, store_key
-from research.retrieval.terms import Terms
+from research.retrieval.store import Store, hash_texts, open_store
+from research.retrieval.terms import DEFAULT
 from research.runs.hashes import hash_json
-from research.types import Collection, Run
+from research.types import Collection, Ranking
 
 RECALL_QUERIES = 1000  # of which ANN recall is measured against exact search
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How to retrieve.
-
-    Args:
-        top_k: documents kept a query in every stage, ≥ 1.
-        index: "exact" | "hnsw" | None, which takes exact up to 100,000 documents.
-        ef: width of HNSW's search, ≥ top_k.
-        M: links a node of HNSW.
-        ef_construction: width of HNSW's search while building.
-        index_threads: threads of the build; 1 is reproducible.
-        precision: "fp32" | "bf16" of the encoder.
-        k1, b, terms: of BM25.
-        settings: changes to the models' own EncoderSettings; None keeps a value.
-        embeddings: folder of document embeddings made by `encode`, instead of the cache.
-        drop_self: leave out the document whose id is the query's, as tasks such as ArguAna demand.
-        spare: documents that retrievers return beyond top_k, so that as many are kept when one is dropped.
-        token_budget: tokens of one batch of the encoders; None takes the device's default.
-        depth: documents a query that the reranker reads, 1 to top_k.
-        mix: λ of the retriever's score beside the reranker's, 0 to 1.
-        reranker_max_length: tokens of a pair; None takes the model's own.
-    """
-
-    top_k: int = 100
-    index: str | None = None
-    ef: int = 200
-    M: int = 16
-    ef_construction: int = 200
-    index_threads: int = 1
-    precision: str = "fp32"
-    k1: float = 1.2
-    b: float = 0.75
-    terms: Terms = DEFAULT
-    settings: dict = dataclasses.field(default_factory=dict)
-    embeddings: Path | None = None
-    drop_self: bool = False
-    spare: int = 0
-    token_budget: int | None = None
-    depth: int = 100
-    mix: float = 0.0
-    reranker_max_length: int | None = None
-
-    def __post_init__(self):
-        if self.top_k < 1:
-            raise UserError(f"top_k={self.top_k}; expected 1 or more. Pass --top-k 100, say.")
-        if self.index == "hnsw" and self.ef < self.retrieved:
-            raise UserError(f"top_k={self.retrieved} exceeds ef={self.ef}; pass --ef {self.retrieved} or more.")
-
-    @property
-    def retrieved(self) -> int:
-        """Documents that a retriever returns a query, with the one that may be dropped."""
-        return self.top_k + self.spare
 
 
 class Texts:
@@ -109,7 +54,8 @@ class Lexical:
             ]
         )
 
-    def compute(self) -> tuple[Run, dict]:
+    def compute(self) -> tuple[Ranking, dict]:
+        """Build the index and search; the ranking and its facts."""
         start = time.perf_counter()
         index = self._index()
         built = time.perf_counter()
@@ -122,7 +68,7 @@ class Lexical:
         return run, facts | _timing(seconds, len(run)) | {"index_seconds": round(built - start, 3)}
 
     def score(self, pairs: list[tuple[str, str]]) -> list[float]:
-        """Scores of (query id, doc id) pairs, retrieved or not; 0 without a common term."""
+        """Score (query id, doc id) pairs, retrieved or not; 0 without a common term."""
         return self._index().score_pairs(self.texts.queries, pairs) if pairs else []
 
     def _index(self) -> Bm25:
@@ -137,13 +83,10 @@ class Dense:
 
     def __init__(self, texts: Texts, options: Options, cache: Path, retriever: str):
         self.texts, self.options, self.cache, self.retriever = texts, options, cache, retriever
-        folder = resolve(retriever)
-        self.model_hash = hash_with_base(folder)
-        self.model = DualEncoder.load(folder, options.precision, **options.settings)
-        self.device = best_device()
-        for_inference(self.model, self.device)
-        self.doc_key = self._store_key("doc", texts.docs_hash)
-        query_key = self._store_key("query", texts.queries_hash)
+        self.embedder = Embedder(retriever, options.precision, options.settings)
+        self.model, self.model_hash = self.embedder.model, self.embedder.model_hash
+        self.doc_key = self.embedder.key("doc", texts.docs_hash)
+        query_key = self.embedder.key("query", texts.queries_hash)
         search = [options.index, options.retrieved]
         if options.index == "hnsw":
             search += [options.ef, options.M, options.ef_construction, options.index_threads]
@@ -152,7 +95,8 @@ class Dense:
         self.given = open_store(options.embeddings, self.doc_key) if options.embeddings is not None else None
         self.key = hash_json(["dense", self.doc_key, query_key, *search, self.cosine])
 
-    def compute(self) -> tuple[Run, dict]:
+    def compute(self) -> tuple[Ranking, dict]:
+        """Encode, index and search; the ranking and its facts."""
         options, query_ids = self.options, list(self.texts.queries)
         store = self._documents()
         texts = list(self.texts.queries.values())
@@ -173,7 +117,7 @@ class Dense:
             "store": self.doc_key,
             "documents": len(store.ids),
             "documents_per_second": store.meta["texts_per_second"],
-            "device": device_name(self.device),
+            "device": device_name(self.embedder.device),
         }
         if options.index == "exact":
             start = time.perf_counter()
@@ -199,7 +143,7 @@ class Dense:
         return to_run(query_ids, store.ids, scores, positions), facts
 
     def score(self, pairs: list[tuple[str, str]]) -> list[float]:
-        """Scores of (query id, doc id) pairs, retrieved or not, as exact search gives them up to rounding."""
+        """Score (query id, doc id) pairs, retrieved or not, as exact search gives them up to rounding."""
         if not pairs:
             return []
         store = self._documents()
@@ -214,10 +158,8 @@ class Dense:
         if self.given is not None:
             return self.given
         folder = self.cache / "embeddings" / self.doc_key[:32]
-        facts = {"model": self.retriever, "model_hash": self.model_hash, **dataclasses.asdict(self.model.doc.settings)}
-        return build_store(
-            folder, self.model.doc, self.texts.doc_ids, self.texts.docs, "doc", self.doc_key, facts, self.options.token_budget
-        )
+        texts, budget = self.texts, self.options.token_budget
+        return self.embedder.store(folder, texts.doc_ids, texts.docs, "doc", texts.docs_hash, budget)
 
     def _graph(self, store: Store) -> HnswIndex:
         options, settings = self.options, self.model.doc.settings
@@ -231,9 +173,6 @@ class Dense:
         folder = self.cache / "hnsw" / hash_json([self.doc_key, self.cosine, build])[:32]
         return HnswIndex.build(folder, store.embeddings, store.ids, cosine=self.cosine, facts=facts, **build)
 
-    def _store_key(self, role: str, texts_hash: str) -> str:
-        return store_key(self.model_hash, self.model.tower(role), role, self.options.precision, texts_hash)
-
 
 class Fused:
     """Takes the runs of the parts when they are there: `compute` is called after them."""
@@ -244,7 +183,8 @@ class Fused:
         self.texts, self.options = texts, options
         self.key = hash_json(["rrf", *(part.key for part in parts), options.top_k])
 
-    def compute(self, runs: list[Run], facts: list[dict]) -> tuple[Run, dict]:
+    def compute(self, runs: list[Ranking], facts: list[dict]) -> tuple[Ranking, dict]:
+        """Fuse the rankings of the parts; the ranking and its facts."""
         start = time.perf_counter()
         fused = reciprocal_rank_fusion(runs, self.options.top_k)
         run = {query: fused[query] for query in self.texts.queries if query in fused}
@@ -265,7 +205,8 @@ class Reranked:
         self.scorer = Scorer(reranker, options.precision, options.reranker_max_length, options.token_budget)
         self.key = hash_json(["rerank", before.key, *self.scorer.identity, options.depth, options.mix])
 
-    def compute(self, before: Run, facts: dict) -> tuple[Run, dict]:
+    def compute(self, before: Ranking, facts: dict) -> tuple[Ranking, dict]:
+        """Read and re-order the top of a ranking; the ranking and its facts."""
         options, corpus, scorer = self.options, self.texts.corpus, self.scorer
         pairs = top_pairs(before, options.depth)
         start = time.perf_counter()

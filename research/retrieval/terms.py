@@ -70,14 +70,14 @@ class Terms(NamedTuple):
         return self
 
     def splitter(self) -> Callable[[str], list[str]]:
-        """Text in lower case → its terms."""
+        """Build the function: text in lower case → its terms."""
         split, stem = self._split(), self._stem()
         left_out = frozenset(_stopwords(self.language))
         return lambda text: [stem(word) for word in split(text) if word not in left_out]
 
     @property
     def language(self) -> str:
-        """Of the stop words."""
+        """Name the language of the stop words."""
         known = self.stemmer if self.stemmer in LANGUAGES else "none" if self.stemmer else "english"
         return self.stopwords or known
 
@@ -117,6 +117,9 @@ class Terms(NamedTuple):
         return f"{self.tokenizer}{stems}, stop words {self.language}"
 
 
+DEFAULT = Terms()
+
+
 def _one_width(text: str) -> str:
     """Letters of full width narrow, and kana of half width wide, as Lucene's CJKWidthFilter: they are the same words."""
     return WIDTHS.sub(lambda found: unicodedata.normalize("NFKC", found.group()), text)
@@ -139,12 +142,12 @@ def _marks() -> str:
 
 
 def with_marks(text: str) -> bool:
-    """Whether a text has signs on its letters that are characters of their own."""
+    """Test whether a text has signs on its letters that are characters of their own."""
     return any(unicodedata.category(character) in MARKS for character in text)
 
 
 def without_blanks(text: str) -> bool:
-    """Whether a text has a stretch of two or more characters in a script that writes no blanks between words."""
+    """Test whether a text has a stretch of two or more characters in a script that writes no blanks between words."""
     return re.search(f"[{NO_BLANKS}]{{2}}", text) is not None
 
 

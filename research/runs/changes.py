@@ -1,20 +1,11 @@
 """Mends that changed numbers: each says which configurations it touches, and so which finished runs are stale."""
 
-import importlib.util
-import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from research.runs.base_model import ADAPTER, COEFFICIENTS, base_config, base_folder, folder_of, option, read, template
 
-from research.runs.layout import MODEL_FACTS
-
-ADAPTER = "adapter_config.json"
-COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef")
-GGUF = {"router_aux_loss_coef": b".expert_count", "sliding_window": b".attention.sliding_window"}
-"""Name in config.json → the key of a GGUF file where it is set."""
 OUTPUT_LAYERS = ("lm_head", "embed_out")  # by transformers' names
 WRITES_ANSWERS = {"exact_match", "token_f1", "rouge_l"}
 
@@ -34,15 +25,6 @@ class Change(NamedTuple):
     touches: Callable[[dict], bool | None]
 
 
-def option(config: dict, name: str) -> Any:
-    """An option by its dotted name, init_args left out; None where it is not there."""
-    value: Any = config
-    for key in name.split("."):
-        value = value.get("init_args", value) if isinstance(value, dict) else None
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
 def adapter_kind(config: dict) -> str:
     """PEFT's class by its name; "" of none."""
     adapter = option(config, "model.adapter")
@@ -53,103 +35,6 @@ def trains(config: dict, *names: str) -> bool:
     """Whether the LightningModule is one of these."""
     model = config.get("model")
     return isinstance(model, dict) and str(model.get("class_path", "")).rpartition(".")[2] in names
-
-
-def placed(config: dict, run: Path | None) -> dict:
-    """The configuration with the model's path as it was for the training, wherever this process stands.
-
-    Args:
-        run: its folder; where that ends as `out` says, relative paths are those of the folder above.
-    """
-    name, out = option(config, "model.model"), config.get("out")
-    if run is None or not isinstance(name, str) or not isinstance(out, str) or Path(name).expanduser().exists():
-        return config
-    parts = Path(out).parts
-    if Path(out).is_absolute() or run.resolve().parts[-len(parts) :] != parts:
-        return config
-    there = run.resolve().parents[len(parts) - 1] / name
-    if not there.exists():
-        return config
-    model = config["model"]
-    inner = model["init_args"] | {"model": str(there)} if "init_args" in model else None
-    return config | {"model": model | ({"init_args": inner} if inner else {"model": str(there)})}
-
-
-def folder_of(config: dict) -> Path | None:
-    """Where the trained model's files lie, without fetching any; None where they are not here."""
-    name = option(config, "model.model")
-    if not isinstance(name, str):
-        return None
-    path = Path(name.removeprefix("random:")).expanduser()
-    if name.startswith("pkg:"):
-        package, _, inside = name.removeprefix("pkg:").partition("/")
-        found = importlib.util.find_spec(package)
-        path = Path(found.submodule_search_locations[0], inside) if found and found.submodule_search_locations else path
-    if path.is_file() and (path.suffix == ".gguf" or name.startswith("random:")):
-        return path
-    cached = None if path.exists() else _in_hub_cache(name)
-    places = [cached] if cached else [path / inside for inside in ("", "model")]
-    return next((place for place in places if any((place / one).is_file() for one in ("config.json", ADAPTER))), None)
-
-
-def _in_hub_cache(name: str) -> Path | None:
-    """The folder of a hub model that was fetched once; None of no such name."""
-    repo, _, revision = name.partition("@")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo) or repo.startswith("."):
-        return None
-    from huggingface_hub import try_to_load_from_cache  # a quarter of a second, where a hub's model was trained
-
-    for file in ("config.json", ADAPTER):
-        if isinstance(found := try_to_load_from_cache(repo, file, revision=revision or None), str):
-            return Path(found).parent
-    return None
-
-
-def base_folder(config: dict) -> Path | None:
-    """The same of the base that an adapter lies on."""
-    folder, seen = folder_of(config), set()
-    while folder is not None and (folder / ADAPTER).is_file() and folder not in seen:
-        seen.add(folder)
-        name = read(folder / MODEL_FACTS).get("base") or read(folder / ADAPTER).get("base_model_name_or_path")
-        beside = isinstance(name, str) and not Path(name).expanduser().exists() and (folder / name).is_dir()
-        folder = folder_of({"model": {"model": str(folder / name) if beside else name}})
-    return folder
-
-
-def base_config(config: dict) -> dict | None:
-    """config.json of the model that is trained; None where the model is not here."""
-    folder = base_folder(config)
-    if folder is None:
-        return None
-    if folder.suffix == ".gguf":
-        with open(folder, "rb") as stream:
-            keys = stream.read(2**16)  # they stand before the vocabulary
-        return {name: 1 for name, key in GGUF.items() if key in keys}
-    if folder.is_file():  # a file of arguments, whose weights are drawn
-        try:
-            found = yaml.safe_load(folder.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            found = {}
-    else:
-        found = read(folder / "config.json")
-    found = found if isinstance(found, dict) else {}
-    return found | found["text_config"] if isinstance(found.get("text_config"), dict) else found
-
-
-def read(path: Path) -> dict:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def template(folder: Path) -> str:
-    """The chat template of a model's folder."""
-    try:
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return str(read(folder / "tokenizer_config.json").get("chat_template") or "")
 
 
 def _fixed_temperature(config: dict) -> bool:
@@ -322,7 +207,6 @@ CHANGES: tuple[Change, ...] = (
     Change("ended-prompts", "answers began after the end that the tokenizer puts after every text", _ended_prompts),
 )
 """In the order in which they came; new ones at the end."""
-
 COUNTED: dict[str, str] = {
     "known_by_text": "documents of queries of equal text, and copies of relevant ones, were taken for negatives",
     "equal_pairs": "pairs whose two answers are equal were trained on",

@@ -6,9 +6,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from research.errors import UserError
 
 DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
+TORCH_WRITER = ("PytorchStreamWriter", "inline_container", "unexpected pos")  # in errors of torch.save on a full disk
 
 
 @contextlib.contextmanager
@@ -18,6 +21,26 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise disk_error(error, path) from error
+
+
+@contextlib.contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn errors of writing a model or a checkpoint into UserErrors, whichever library meets the disk first.
+
+    A RuntimeError that is not torch's writer's is none of the disk: it stays as it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        if isinstance(error, RuntimeError) and not any(name in reason for name in TORCH_WRITER):
+            raise
+        raise UserError(
+            f"cannot write {path}: {reason[:300]}; expected a writable place with room. "
+            "Free space or name another folder, then run the same command again."
+        ) from error
 
 
 def disk_error(error: OSError, path: Path) -> OSError | UserError:

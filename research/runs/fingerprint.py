@@ -24,7 +24,7 @@ from research.runs.hashes import hash_strings
 PACKAGE = Path(__file__).parents[1]
 LENGTH = 16
 COMPUTES = ("losses", "metrics", "models", "data", "retrieval", "training", "prompts", "types")
-FIT = ("research.verbs.configuration", "research.verbs.training")
+FIT = ("research.training.run",)
 TRAINERS = {
     "dual_encoder": ("research.training.dual_encoder.DualEncoderModule", "research.data.pairs.PairData"),
     "cross_encoder": ("research.training.cross_encoder.CrossEncoderModule", "research.data.candidates.CandidateData"),

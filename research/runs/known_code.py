@@ -10,7 +10,8 @@ import functools
 from collections.abc import Iterable
 from pathlib import Path
 
-from research.runs.changes import CHANGES, COUNTED, option, placed
+from research.runs.base_model import option, placed
+from research.runs.changes import CHANGES, COUNTED
 from research.runs.fingerprint import fingerprint
 
 LIST = Path(__file__).with_name("known_code.txt")

@@ -35,7 +35,7 @@ class PlannedPoint(NamedTuple):
     point: str
     values: dict[str, Any]
     argv: list[str]
-    facts: dict[str, Any]
+    facts: dict[str, Any] = {}  # noqa: RUF012 (never changed)
 
 
 def read_plan(folder: Path, path: Path | None = None) -> list[PlannedPoint]:

@@ -40,12 +40,14 @@ def describer(sweep: Sweep, trainer: Trainer, decided_elsewhere: bool = False) -
     """
     decides = sweep.is_searched or sweep.early_terminate is not None or sweep.target is not None
     decides = decides and not decided_elsewhere
+    # where it decides, a goal that the sweep leaves out may be the wrong one
+    goal = (sweep.facts.get("metric") or {}).get("goal") if decides else sweep.goal
     metric = sweep.metric if decides or str(sweep.metric).startswith("val/") else None
 
     def describe(argv: list[str]) -> Description:
         arguments = ours(argv)
         if arguments is not None and arguments[:1] == ["fit"]:
-            return trainer.describe(arguments, metric)
+            return trainer.describe(arguments, metric, goal)
         if decides:
             raise UserError(
                 f"{argv[0]}: bayes, early_terminate and metric.target need to see {metric} while the command runs; "

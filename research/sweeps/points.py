@@ -64,7 +64,7 @@ def _are_current(points: list[PlannedPoint], trainer: Trainer) -> bool:
     kinds = {json.dumps([planned.facts.get("base_hash"), planned.facts.get("data")]): planned for planned in trainings}
     try:
         for planned in kinds.values():
-            facts = trainer.describe(ours(planned.argv), None)
+            facts = trainer.describe(ours(planned.argv), None, None)
             if planned.point not in ids_of(facts["point"], facts):
                 return False
     except UserError:

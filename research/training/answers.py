@@ -7,9 +7,9 @@ import numpy as np
 
 from research.errors import UserError
 from research.metrics import generation
+from research.models.generate import Decoding, generate
 from research.prompts import prompt_ids
-from research.retrieval.generate import Decoding, generate
-from research.training.validation import together
+from research.training.validation import all_gather_rows
 
 METRICS = tuple(generation.METRICS)  # exact_match, token_f1, rouge_l
 
@@ -40,24 +40,24 @@ def answer_sample(module: L.LightningModule, questions: list[tuple[str, Any, str
     model = module.model
     room = model.positions - model.virtual_tokens - max_new_tokens
     tokens = [prompt_ids(model.tokenizer, prompt, "the model") for _, prompt, _ in questions]
-    kept = [i for i, ids in enumerate(tokens) if 0 < len(ids) <= room]
-    if not kept:
+    fitting = [i for i, ids in enumerate(tokens) if 0 < len(ids) <= room]
+    if not fitting:
         raise UserError(
             f"none of the {len(questions)} prompts of the validation sample leaves room for "
             f"max_new_tokens={max_new_tokens} in {model.positions} positions; expected one or more. Lower "
             "model.max_new_tokens, or leave rouge_l, token_f1 and exact_match out of model.metrics."
         )
-    questions = [questions[i] for i in kept]
-    mine = list(range(module.trainer.global_rank, len(kept), module.trainer.world_size))
-    answers = generate(model, [tokens[kept[i]] for i in mine], Decoding(max_new_tokens))
+    questions = [questions[i] for i in fitting]
+    mine = list(range(module.trainer.global_rank, len(fitting), module.trainer.world_size))
+    answers = generate(model, [tokens[fitting[i]] for i in mine], Decoding(max_new_tokens))
     texts = np.array([answer.text for answer in answers], dtype=object)
-    texts = together(module, texts, len(kept))
+    texts = all_gather_rows(module, texts, len(fitting))
     names = [example for example, _, _ in questions]
-    found = generation.evaluate(
+    per_example = generation.evaluate(
         dict(zip(names, texts, strict=True)), {example: [reference] for example, _, reference in questions}
     )
     return Answered(
-        found,
+        per_example,
         {
             example: {"prompt": prompt, "reference": reference, "answer": text}
             for (example, prompt, reference), text in zip(questions, texts, strict=True)

@@ -2,46 +2,43 @@
 
 from pathlib import Path
 
-import lightning as L
 import peft
 import torch
 from torch import Tensor
 
-from research.errors import UserError
-from research.losses.ranking import listwise_softmax, pointwise_bce
-from research.metrics.retrieval import mean, parse_metric
-from research.models.adapters import inject, keep_trained
-from research.models.cpu.training import for_training
+from research.losses.ranking import LOSSES
+from research.metrics.retrieval import DIRECTIONS, parse_metric
+from research.models.adapters import inject
 from research.models.cross_encoder import Reranker, load_cross_encoder
 from research.models.saving import save_cross_encoder
 from research.models.sources import MINILM, hash_with_base, resolve
 from research.models.training import set_dropout
-from research.training.curves import log_values
-from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
+from research.training.base import TrainingModule, check_choice
+from research.training.optimisation import Optimisation
 from research.training.validation import evaluate_reranking
 from research.types import CandidateBatch, TokenBatch
 
-LOSSES = {"softmax": listwise_softmax, "bce": pointwise_bce}
 
-
-class CrossEncoderModule(L.LightningModule):
+class CrossEncoderModule(TrainingModule):
     """Training of a reranker on candidate groups.
 
     Args:
         model: folder, hub id, run folder or pkg:PACKAGE/PATH to start from; an encoder without a head of one label gets a
             new one, drawn from the seed.
-        loss: "softmax": the positive against the query's other candidates; "bce": every candidate by itself.
+        loss: a name of losses.ranking.LOSSES; "softmax": the positive against the query's other candidates, "bce": every
+            candidate by itself.
         max_length: tokens of a pair; null takes the model's own. Saved with the model.
         dropout: of every layer and of attention, 0 to below 1; null keeps the model's own.
         adapter: peft.LoraConfig by class_path: the update is trained, the encoder frozen (and a new head trained); model/ is
             saved with the update merged.
         optimisation: see Optimisation.
         metrics: names@K, of the re-ordered validation run.
-        fast: on a CPU, train through models/training.py's cheaper parts; False takes transformers' own.
+        fast: on a CPU, train through models/cpu's cheaper parts; False takes transformers' own.
         seed: of dropout (and, by the verb, of a new head).
     """
 
     reads = CandidateBatch
+    directions = DIRECTIONS
 
     def __init__(
         self,
@@ -55,12 +52,10 @@ class CrossEncoderModule(L.LightningModule):
         fast: bool = True,
         seed: int = 0,
     ):
-        super().__init__()
-        if loss not in LOSSES:
-            raise UserError(f"loss={loss!r}; expected {' or '.join(LOSSES)}. Correct it in the configuration.")
+        super().__init__(optimisation, metrics, fast, seed)
+        check_choice("loss", loss, LOSSES)
         for name in metrics:
             parse_metric(name)
-        self.automatic_optimization = False
         folder = resolve(model)
         self.base_hash = hash_with_base(folder)
         self.model = load_cross_encoder(folder, max_length=max_length, new_head=True)
@@ -71,42 +66,20 @@ class CrossEncoderModule(L.LightningModule):
             inject(self.model.transformer, adapter, tuple(f"{head}." for head in heads))
         self.strict_loading = adapter is None  # frozen weights are not in the checkpoint
         self.model.train()
-        self.losses = LOSSES[loss]
-        self.settings, self.metrics, self.seed = optimisation, metrics, seed
-        self.fast, self.bits = fast, None
-        self.window = Window(self, optimisation)
-
-    def setup(self, stage: str) -> None:
-        if stage == "fit" and self.trainer.strategy.root_device.type == "cpu" and self.fast:
-            self.bits = for_training(self.model)
+        self.loss = LOSSES[loss]
 
     def training_step(self, batch: CandidateBatch, batch_idx: int) -> None:
         scores = score(self.model, batch.pairs, batch.present)  # (B, N)
-        losses = self.losses(scores, batch.labels, batch.present)  # (B,)
-        if done := self.window.add(losses):
-            log_values(self, {f"train/{name}": value for name, value in done.items()})
-
-    def validation_step(self, name: str, batch_idx: int) -> None:
-        log_values(self, {f"{name}/{metric}": value for metric, value in self.evaluate(name).items()})
-
-    test_step = validation_step
+        losses = self.loss(scores, batch.labels, batch.present)  # (B,)
+        if step := self.window.add(losses):
+            self.log_split("train", step)
 
     def evaluate(self, name: str) -> dict[str, float]:
         """Mean metrics of a run of the DataModule, its top re-ordered by the model as it is now."""
         data = self.trainer.datamodule
-        found = evaluate_reranking(self, data.collections[name], data.runs[name], data.depth, self.metrics)
-        self.per_query, self.answers = found
+        evaluation = evaluate_reranking(self, data.collections[name], data.runs[name], data.depth, self.metrics)
+        self.per_query, self.answers = evaluation
         return self.means()
-
-    def means(self) -> dict[str, float]:
-        """Of the last evaluation, unrounded: what is logged goes through float32."""
-        return {metric: mean(values) for metric, values in self.per_query.items()}
-
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        keep_trained(checkpoint, self)
-
-    def configure_optimizers(self) -> dict:
-        return build_optimizer(self, self.settings, total_steps(self.trainer, self.settings.accumulate))
 
     def save(self, folder: Path) -> None:
         """The model as `retrieve --reranker`, and sentence-transformers' CrossEncoder, load it."""

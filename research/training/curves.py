@@ -11,15 +11,15 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
-from safetensors import SafetensorError
 
 from research.errors import UserError
 from research.progress import say
+from research.runs.curves import read_lines
+from research.runs.disk import write_errors
 from research.runs.files import atomic_write, replace_folder, strict
 from research.runs.layout import CURVES, MODEL
 from research.runs.writers import write_metrics
-
-TORCH_WRITER = ("PytorchStreamWriter", "inline_container", "unexpected pos")  # in errors of torch.save on a full disk
+from research.types import Direction
 
 
 class Curves(Logger):
@@ -68,29 +68,16 @@ class Curves(Logger):
 
     def rewind(self, count: int) -> None:
         """Drop what was logged after the first `count` lines."""
-        lines = read_curves(self.path.parent)
-        kept = lines[:count]
-        self.lines = len(kept)
-        if len(kept) < len(lines) or self.path.exists():
+        lines = read_lines(self.path.parent)
+        remaining = lines[:count]
+        self.lines = len(remaining)
+        if len(remaining) < len(lines) or self.path.exists():
             with atomic_write(self.path) as stream:
-                stream.writelines(map(_line, kept))
+                stream.writelines(map(_line, remaining))
 
 
 def _line(values: dict) -> str:
     return json.dumps(strict(values), allow_nan=False) + "\n"
-
-
-def read_curves(folder: Path) -> list[dict]:
-    """The lines of a run's curves.jsonl, null as NaN; a line that a killed process left unfinished is dropped."""
-    path = Path(folder) / CURVES
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        lines.append({name: math.nan if value is None else value for name, value in line.items()})
-    return lines
 
 
 def log_values(module: L.LightningModule, values: dict[str, float]) -> None:
@@ -154,7 +141,7 @@ class BestModel(L.Callback):
             if self.best is None or self._worth(values[name]) > self._worth(self.best["metrics"][name]):
                 self.best = {"step": trainer.global_step, "metrics": values}
                 if trainer.is_global_zero:
-                    self._keep(module, None, self._facts(trainer.global_step, module))
+                    self._keep(module, None, self._facts(trainer.global_step, module, measured=True))
             elif self.pending is not None:
                 self._keep(module, *self.pending)
 
@@ -203,7 +190,7 @@ class BestModel(L.Callback):
         if not trainer.is_global_zero:
             return
         if self.best is None:
-            self._write(module, None, self._facts(trainer.global_step, None))
+            self._write(module, None, self._facts(trainer.global_step, module, measured=False))
         elif self.pending is not None:
             self._write(module, *self.pending)
             self.pending = None
@@ -226,7 +213,7 @@ class BestModel(L.Callback):
         if weights:
             module.load_state_dict(weights)
         try:
-            with writing(self.folder / MODEL):
+            with write_errors(self.folder / MODEL):
                 with replace_folder(self.folder / MODEL) as new:
                     module.save(new)
                 write_metrics(self.folder, facts)
@@ -234,16 +221,23 @@ class BestModel(L.Callback):
             if now:
                 module.load_state_dict(now)
 
-    def _facts(self, step: int, module: L.LightningModule | None) -> dict:
+    def _directions(self, module: L.LightningModule) -> dict[str, Direction]:
+        """Metric → better side, for the reports of this run; without metrics that have none."""
+        monitored = {self.monitor.removeprefix("val/"): "lower" if self.sign < 0 else "higher"}
+        sides = {name: monitored.get(name) or module.better(name) for name in (self.best or {}).get("metrics", {})}
+        return {name: side for name, side in sides.items() if side is not None}
+
+    def _facts(self, step: int, module: L.LightningModule, measured: bool) -> dict:
         facts = {
             "kind": "fit",
             "monitor": self.monitor,
             "step": step,
             "metrics": (self.best or {}).get("metrics", {}),
+            "directions": self._directions(module),
             "untrained": self.first,
-            "per_query": module and module.per_query,
+            "per_query": module.per_query if measured else None,
         }
-        answers = getattr(module, "answers", None)
+        answers = getattr(module, "answers", None) if measured else None
         return facts if answers is None else facts | {"answers": answers}
 
 
@@ -261,23 +255,3 @@ def _as_stored(module: L.LightningModule) -> Iterator[None]:
 
 def _copied(module: L.LightningModule) -> dict:
     return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Errors of writing a model or a checkpoint become UserErrors, whichever library meets the disk first.
-
-    A RuntimeError that is not torch's writer's is none of the disk: it keeps its own words.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, RuntimeError) and not any(name in reason for name in TORCH_WRITER):
-            raise
-        raise UserError(
-            f"cannot write {path}: {reason[:300]}; expected a writable place with room. "
-            "Free space or name another folder, then run the same command again."
-        ) from error

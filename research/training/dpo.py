@@ -2,48 +2,35 @@
 
 import contextlib
 import copy
+import functools
 import math
-from pathlib import Path
 
-import lightning as L
 import numpy as np
 import peft
 import torch
 from torch import Tensor
 
 from research.errors import UserError
-from research.losses import preference
 from research.losses.language import kl_divergence, token_losses
+from research.losses.preference import LOSSES, takes_smoothing
+from research.metrics.language import PREFERENCES
 from research.models.causal_lm import CausalLM
 from research.progress import say
-from research.training.curves import log_values
-from research.training.held import Held
-from research.training.language import Language, say_steps
-from research.training.layouts import sharing_is_exact
-from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
+from research.training.base import check_choice
+from research.training.language import Language, LanguageModule, say_steps
+from research.training.layouts import shares_prompt
+from research.training.optimisation import Optimisation
 from research.training.reference import BATCH, attach_reference, by_length
 from research.training.sft import SMOLLM2
-from research.training.validation import together
+from research.training.validation import all_gather_rows
 from research.types import PreferenceBatch
 
-LOSSES = ("sigmoid", "hinge", "ipo", "sigmoid_norm")
 REFERENCES = ("adapter_off", "copy", "cached")
-METRICS = (
-    "loss",
-    "reward_accuracy",
-    "reward_margin",
-    "reward_chosen",
-    "reward_rejected",
-    "logps_chosen",
-    "logps_rejected",
-    "tokens_chosen",
-    "tokens_rejected",
-    "kl",
-)
+METRICS = tuple(PREFERENCES)
 KL_PAIRS = 64  # of a validation, for kl
 
 
-class DPOModule(L.LightningModule):
+class DPOModule(LanguageModule):
     """Preference tuning of a causal language model against a reference.
 
     Rewards are β (log π − log π_ref) of whole completions; reward_margin is the chosen one's minus the rejected one's, and
@@ -56,7 +43,8 @@ class DPOModule(L.LightningModule):
             merged first, and what it was is the reference; without one it is trained on.
         adapter: a PEFT configuration by class_path; null trains the model itself.
         train_layers, train_pattern: see SFTModule.
-        loss: sigmoid (DPO; with label_smoothing cDPO) | hinge | ipo | sigmoid_norm (length-normalised).
+        loss: a name of losses.preference.LOSSES: sigmoid (DPO; with label_smoothing cDPO), hinge, ipo, sigmoid_norm
+            (length-normalised).
         beta: > 0, how strongly the policy is held to the reference.
         label_smoothing: ε in [0, .5), of the sigmoid loss.
         sft_weight: adds that many times the chosen completion's mean negative log-likelihood (RPO).
@@ -67,11 +55,12 @@ class DPOModule(L.LightningModule):
         init_scale: factor on the virtual tokens as PEFT draws them; null: .1 for prefix tuning without projection, else 1.
         optimisation: see Optimisation.
         metrics: of validation.
-        fast: on a CPU, train through models/training.py's cheaper parts; False takes transformers' own.
+        fast: on a CPU, train through models/cpu's cheaper parts; False takes transformers' own.
         seed: of dropout (and, by the verb, of the adapter's initialisation).
     """
 
     reads = PreferenceBatch
+    directions = PREFERENCES
 
     def __init__(
         self,
@@ -91,23 +80,15 @@ class DPOModule(L.LightningModule):
         fast: bool = True,
         seed: int = 0,
     ):
-        super().__init__()
-        _check(loss, beta, label_smoothing, sft_weight, reference, metrics)
-        self.automatic_optimization = False
-        self.strict_loading = False  # frozen weights are not in the checkpoint
-        self.language = Language(
-            model, adapter, train_layers, train_pattern, frozen_precision, reference, init_scale=init_scale
-        )
-        self.model, self.base_hash = self.language.model, self.language.reference_hash
-        self.loss, self.beta, self.smoothing, self.sft_weight = loss, beta, label_smoothing, sft_weight
-        self.reference = reference
-        self.settings, self.metrics, self.seed = optimisation, metrics, seed
-        self.fast, self.bits = fast, None
+        _check(loss, beta, label_smoothing, sft_weight, reference)
+        self.check_metrics(metrics)
+        language = Language(model, adapter, train_layers, train_pattern, frozen_precision, reference, init_scale=init_scale)
+        super().__init__(language, lambda chunk: len(chunk["number"]), optimisation, metrics, fast, seed)
+        self.loss = functools.partial(LOSSES[loss], smoothing=label_smoothing) if label_smoothing else LOSSES[loss]
+        self.beta, self.sft_weight, self.reference = beta, sft_weight, reference
         self.frozen: list[CausalLM] = []  # the copy; in a list, so that it is no submodule and in no checkpoint
         if reference == "copy":
             self.frozen = [copy.deepcopy(self.model).requires_grad_(False).eval()]
-        self.window = Window(self, optimisation)
-        self.held = Held(self.window, self.language.router, lambda chunk: len(chunk["number"]))
 
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule
@@ -117,13 +98,13 @@ class DPOModule(L.LightningModule):
         self.language.check(data.max_length, packing=False)
         if stage == "fit":
             say_steps(self.trainer, data)
-        data.share_prompt = self.layout()
+        data.share_prompt = shares_prompt(self, lambda chunk: sequence_logps(self.model, chunk)[0])
         self.bits = self.language.place(self.trainer, stage, self.fast)
         self.to(self.trainer.strategy.root_device)
         for model in self.frozen:
             model.to(self.device)
-            for own, policy in zip(model.parameters(), self.model.parameters(), strict=True):
-                own.data = own.data.to(policy.dtype)  # or step 0 would differ by the rounding of the policy's base
+            for frozen, policy in zip(model.parameters(), self.model.parameters(), strict=True):
+                frozen.data = frozen.data.to(policy.dtype)  # or step 0 would differ by the rounding of the policy's base
         if self.reference == "cached":  # now: the weights are still as they were loaded
             attach_reference(self, (["train"] if stage == "fit" else []) + list(data.collections))
         if "kl" in self.metrics and self.reference_model() is None and self.trainer.is_global_zero:
@@ -137,71 +118,18 @@ class DPOModule(L.LightningModule):
                     "val/reward_margin. "
                     "Choose one, or reference: copy."
                 )
-        self.language.go_on()
-
-    def layout(self) -> bool:
-        """Whether a pair's prompt is computed once, as data.share_prompt says; null asks the model whether that is exact.
-
-        Raises:
-            UserError: true, where it is not.
-        """
-        data, asked = self.trainer.datamodule, self.trainer.datamodule.share_prompt
-        if self.language.router:
-            if asked:
-                raise UserError(
-                    f"share_prompt=true with a router's loss ({type(self.model.base).__name__}), which counts a "
-                    "prompt once for each answer; expected false or null. Leave it out."
-                )
-            data.chunk_overhead = None  # and it is of a whole micro-batch
-            return False
-        if asked is False or (asked is None and self.model.virtual_tokens):
-            return False
-
-        device = next(self.model.parameters()).device  # the weights' own: self.device is ahead of them in setup
-
-        def logps(rows: list[dict], shared: bool) -> Tensor:
-            data.share_prompt = shared
-            chunk = {k: v.to(device) for k, v in data.collate(self.model).collate(list(enumerate(rows))).items()}
-            return sequence_logps(self.model, chunk)[0]
-
-        pairs = [row for tokens in data.tokens.values() for row in tokens.rows]
-        longest = max(len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in pairs)
-        data.share_prompt = True
-        data.collate(self.model)  # refuses virtual tokens
-        exact = sharing_is_exact(self.model, logps, longest)
-        data.share_prompt = asked
-        if asked and not exact:
-            raise UserError(
-                f"share_prompt=true: {type(self.model.base).__name__} does not give a pair of {longest} tokens "
-                "the same "
-                "log-probabilities with its prompt computed once; expected false or null. Leave it "
-                "out."
-            )
-        if not exact and self.trainer.is_global_zero:
-            say(
-                f"{type(self.model.base).__name__} gives other numbers where a prompt is computed once for both answers: it is "
-                "computed twice"
-            )
-        return exact
-
-    def restore(self, folder: Path) -> None:
-        """Take the trained weights of a run's model/, once the reference is known."""
-        self.language.restore(folder)
+        self.language.load_restored()
 
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> None:
         parts = self.held.parts(batch, self.part)
-        if parts and (done := self.window.add_parts(parts)):
-            pairs = self.window.counted
-            log_values(
-                self,
-                {
-                    f"train/{name}": value if name in ("loss", "grad_norm", "lr") else value / pairs
-                    for name, value in done.items()
-                },
-            )
+        if parts and (step := self.window.add_parts(parts)):
+            means = {
+                name: value / self.window.counted for name, value in step.items() if name not in ("loss", "grad_norm", "lr")
+            }
+            self.log_split("train", step | means)
 
     def part(self, chunk: dict[str, Tensor], share: float = 0.0) -> tuple[Tensor, dict]:
-        """Losses (b,) of a chunk's pairs, the router's loss among them (see Held), and the sums of what is reported."""
+        """Losses (b,) of a chunk's pairs, the router's loss among them (see HeldBatches), and the sums of what is reported."""
         hidden, router = completion_run(self.model, chunk, bool(self.language.router))
         logps, tokens = sequence_sums(self.model, hidden, chunk)  # (b, 2)
         losses, sums = self.losses(logps, self.reference_logps(chunk), tokens)
@@ -211,12 +139,7 @@ class DPOModule(L.LightningModule):
         """Losses (b,), and numbers (b,) to report, from (b, 2) log-probabilities, chosen first."""
         chosen, rejected = (logps - reference).unbind(1)
         lengths = tokens.unbind(1)
-        if self.loss == "sigmoid":
-            losses = preference.sigmoid(chosen, rejected, self.beta, self.smoothing)
-        elif self.loss == "hinge":
-            losses = preference.hinge(chosen, rejected, self.beta)
-        else:
-            losses = getattr(preference, self.loss)(chosen, rejected, self.beta, *lengths)
+        losses = self.loss(chosen, rejected, self.beta, *lengths)
         if self.sft_weight:
             losses = losses - self.sft_weight * logps[:, 0] / lengths[0]
         rewards = self.beta * torch.stack([chosen, rejected], 1).detach()
@@ -250,11 +173,6 @@ class DPOModule(L.LightningModule):
             return self.model, self.model.adapter_off()
         return None
 
-    def validation_step(self, name: str, batch_idx: int) -> None:
-        log_values(self, {f"{name}/{metric}": value for metric, value in self.evaluate(name).items()})
-
-    test_step = validation_step
-
     @torch.no_grad()
     def evaluate(self, name: str) -> dict[str, float]:
         """Means over the named pairs; ranks share them."""
@@ -268,17 +186,17 @@ class DPOModule(L.LightningModule):
         order = by_length(mine)
         collate = data.collate(self.model)
         for start in range(0, len(order), BATCH):
-            some = order[start : start + BATCH]
-            for chunk in collate([mine[i] for i in some]).chunks:
+            batch = order[start : start + BATCH]
+            for chunk in collate([mine[i] for i in batch]).chunks:
                 chunk = {key: value.to(self.device) for key, value in chunk.items()}
                 logps, tokens = sequence_logps(self.model, chunk)
                 losses, reported = self.losses(logps, self.reference_logps(chunk), tokens)
                 columns = [losses, *(reported[key] for key in names[1:-1])]
-                at = [some[i] for i in chunk["number"].tolist()]
+                at = [batch[i] for i in chunk["number"].tolist()]
                 out[at, :-1] = torch.stack(columns, 1).double().cpu().numpy()
                 if every and start // BATCH % every == 0:
                     out[at, -1] = self.kl(chunk).double().cpu().numpy()
-        rows = together(self, out, len(pairs.rows))
+        rows = all_gather_rows(self, out, len(pairs.rows))
         ids = [str(i) for i in pairs.index]
         values = {key: dict(zip(ids, map(float, rows[:, i]), strict=True)) for i, key in enumerate(names)}
         values["kl"] = {pair: value for pair, value in values["kl"].items() if every and not math.isnan(value)}
@@ -298,19 +216,6 @@ class DPOModule(L.LightningModule):
     def means(self) -> dict[str, float]:
         """Of the last evaluation."""
         return {name: float(np.mean(list(values.values()))) for name, values in self.per_query.items()}
-
-    def configure_optimizers(self) -> dict:
-        return build_optimizer(self, self.settings, total_steps(self.trainer, self.settings.accumulate))
-
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        self.language.shrink(checkpoint, self)
-
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        self.language.accept(checkpoint)
-
-    def save(self, folder: Path) -> None:
-        """The adapter as PEFT loads it, or the whole model as transformers does."""
-        self.language.save(folder)
 
 
 def sequence_logps(model: CausalLM, chunk: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -347,22 +252,19 @@ def completion_run(model: CausalLM, chunk: dict[str, Tensor], router: bool = Fal
     return hidden[chunk["row"], chunk["place"]], loss
 
 
-def _check(loss: str, beta: float, smoothing: float, sft_weight: float, reference: str, metrics: list[str]) -> None:
+def _check(loss: str, beta: float, smoothing: float, sft_weight: float, reference: str) -> None:
+    check_choice("loss", loss, LOSSES)
+    check_choice("reference", reference, REFERENCES)
     ranges = {
-        "loss": (loss in LOSSES, loss, " | ".join(LOSSES)),
         "beta": (0 < beta < float("inf"), beta, "a finite number above 0"),
         "label_smoothing": (0 <= smoothing < 0.5, smoothing, "0 to below .5: the share of pairs labelled the wrong way round"),
         "sft_weight": (0 <= sft_weight < float("inf"), sft_weight, "a finite number, 0 or more"),
-        "reference": (reference in REFERENCES, reference, " | ".join(REFERENCES)),
     }
     for name, (good, value, expected) in ranges.items():
         if not good:
             raise UserError(f"{name}={value}; expected {expected}. Correct it in the configuration.")
-    if smoothing and loss != "sigmoid":
+    if smoothing and not takes_smoothing(loss):
         raise UserError(
-            f"label_smoothing={smoothing} with loss={loss}; expected it with sigmoid only, elsewhere it changes "
-            "nothing. Leave it out, or choose sigmoid."
+            f"label_smoothing={smoothing} with loss={loss}; expected it with {' or '.join(filter(takes_smoothing, LOSSES))} "
+            "only, elsewhere it changes nothing. Leave it out, or choose that loss."
         )
-    for name in metrics:
-        if name not in METRICS:
-            raise UserError(f"metric {name!r} is not known here; expected {', '.join(METRICS)}. Correct model.metrics.")

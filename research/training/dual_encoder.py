@@ -1,4 +1,4 @@
-"""The dual encoder's LightningModule: texts → embeddings → gathered → InfoNCE → one optimizer step."""
+"""The dual encoder's LightningModule: texts → embeddings → gathered → contrastive loss → one optimizer step."""
 
 import math
 from pathlib import Path
@@ -9,32 +9,31 @@ import torch
 from torch import Tensor, nn
 
 from research.errors import UserError
-from research.losses.contrastive import info_nce, known_positives, symmetric_info_nce
-from research.metrics.retrieval import mean, parse_metric
-from research.models.adapters import inject, keep_trained
-from research.models.cpu.training import for_training
+from research.losses.contrastive import LOSSES, both_directions, known_positives
+from research.metrics.retrieval import DIRECTIONS, parse_metric
+from research.models.adapters import inject
 from research.models.dual_encoder import DualEncoder, Encoder
 from research.models.saving import save_dual_encoder
 from research.models.sources import MINILM, hash_with_base, resolve
 from research.models.training import freeze_pooler, set_dropout
-from research.training.curves import log_values
-from research.training.gather import gather_rows
-from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
+from research.training.base import TrainingModule, check_choice
+from research.training.optimisation import Optimisation
 from research.training.validation import evaluate_retrieval
 from research.types import PairBatch, TokenBatch
 
 
-class DualEncoderModule(L.LightningModule):
+class DualEncoderModule(TrainingModule):
     """Contrastive training of a dual encoder.
 
     Args:
         model: folder, hub id, run folder or pkg:PACKAGE/PATH to start from.
         towers: "shared": one encoder for both roles; "separate": two, which start equal.
+        loss: a name of losses.contrastive.LOSSES.
         temperature: τ of the softmax, above 0, usually 0.01 to 0.1; if it is learned, where it starts, within its range.
         learn_temperature: make log τ a parameter, clamped into `temperature_range` after every step.
         temperature_range: least and largest learned τ; a τ that is not learned stays what it is.
         temperature_lr: learning rate of log τ: the encoder's own would not move it.
-        symmetric: documents find their queries as well (CLIP).
+        symmetric: documents find their queries as well (CLIP): the mean of the loss in both directions.
         gather: documents of all ranks are negatives; False keeps to the rank's own.
         query_max_length, doc_max_length: tokens; null takes the model's own. Saved with the model.
         query_prompt, doc_prompt, pooling: null takes the model's own. Saved with the model.
@@ -43,16 +42,18 @@ class DualEncoderModule(L.LightningModule):
             saved with the update merged.
         optimisation: see Optimisation.
         metrics: names@K, computed by exact search at validation.
-        fast: on a CPU, train through models/training.py's cheaper parts; False takes transformers' own.
+        fast: on a CPU, train through models/cpu's cheaper parts; False takes transformers' own.
         seed: of dropout.
     """
 
     reads = PairBatch
+    directions = DIRECTIONS
 
     def __init__(
         self,
         model: str = MINILM,
         towers: str = "shared",
+        loss: str = "info_nce",
         temperature: float = 0.05,
         learn_temperature: bool = False,
         temperature_range: tuple[float, float] = (0.01, 0.5),
@@ -71,7 +72,8 @@ class DualEncoderModule(L.LightningModule):
         fast: bool = True,
         seed: int = 0,
     ):
-        super().__init__()
+        super().__init__(optimisation, metrics, fast, seed)
+        check_choice("loss", loss, LOSSES)
         low, high = temperature_range
         if not learn_temperature and not 0 < temperature < math.inf:
             raise UserError(f"temperature={temperature}; expected a finite number above 0, usually .01 to .1. Correct it.")
@@ -88,7 +90,6 @@ class DualEncoderModule(L.LightningModule):
             raise UserError(f"towers={towers!r}; expected shared or separate. Correct it in the configuration.")
         for name in metrics:
             parse_metric(name)
-        self.automatic_optimization = False
         folder = resolve(model)
         self.base_hash = hash_with_base(folder)
         settings = {
@@ -106,46 +107,40 @@ class DualEncoderModule(L.LightningModule):
                 inject(tower.transformer, adapter)
         self.strict_loading = adapter is None  # frozen weights are not in the checkpoint
         self.model.train()
-        self.temperature_range, self.temperature_lr = temperature_range, temperature_lr
+        self.temperature_range, self.rates = temperature_range, {"log_temperature": temperature_lr}
         log_temperature = torch.tensor(math.log(temperature))
         self.log_temperature = nn.Parameter(log_temperature, requires_grad=learn_temperature)
-        self.symmetric, self.gather = symmetric, gather
-        self.settings, self.metrics, self.seed = optimisation, metrics, seed
-        self.fast, self.bits = fast, None
-        self.window = Window(self, optimisation)
-
-    def setup(self, stage: str) -> None:
-        if stage == "fit" and self.trainer.strategy.root_device.type == "cpu" and self.fast:
-            self.bits = for_training(self.model)
+        self.loss, self.symmetric, self.gather = LOSSES[loss], symmetric, gather
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> None:
         query = embed(self.model.query, batch.queries, "query")  # (B, D)
         docs = embed(self.model.doc, batch.docs, "doc")  # (M, D), the queries' own first
         losses, masked = self.contrast(query, docs, batch)  # (B,)
-        if done := self.window.add(losses, masked=masked):
+        if step := self.window.add(losses, masked=masked):
             self.clamp_temperature()
-            done["temperature"] = float(self.log_temperature.detach().exp())
-            log_values(self, {f"train/{name}": value for name, value in done.items()})
+            self.log_split("train", step | {"temperature": float(self.log_temperature.detach().exp())})
 
     def contrast(self, query: Tensor, docs: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """Losses (B,) of this rank's queries against the documents of all ranks, and how many columns were masked."""
         temperature = self.log_temperature.exp()
-        own = torch.arange(len(query), device=query.device)
-        gather = self.rows if self.gather else lambda rows: (rows, 0)
-        doc_ids, start = gather(batch.doc_ids)
-        all_docs, _ = gather(docs)  # (ΣM, D)
-        masked = known_positives(doc_ids, batch.positive_ids, own + start)  # (B, ΣM)
+        number = torch.arange(len(query), device=query.device)
+        doc_ids, first_doc = self.all_rows(batch.doc_ids)
+        all_docs, _ = self.all_rows(docs)  # (ΣM, D)
+        positives = number + first_doc  # the queries' own documents stand first in `docs`
+        masked = known_positives(doc_ids, batch.positive_ids, positives)  # (B, ΣM)
         if not self.symmetric:
-            return info_nce(query, all_docs, own + start, temperature, masked), masked.sum()
-        all_queries, first = gather(query)  # (ΣB, D)
-        positive_ids, _ = gather(batch.positive_ids)  # (ΣB, P)
-        mine = batch.doc_ids[: len(query)]  # (B,) the queries' own documents
-        asked = (positive_ids[None] == mine[:, None, None]).any(-1).scatter(1, (own + first)[:, None], False)  # (B, ΣB)
-        losses = symmetric_info_nce(query, all_docs, own + start, temperature, masked, all_queries, own + first, asked)
-        return losses, masked.sum() + asked.sum()
+            return self.loss(query, all_docs, positives, temperature, masked), masked.sum()
+        all_queries, first_query = self.all_rows(query)  # (ΣB, D)
+        positive_ids, _ = self.all_rows(batch.positive_ids)  # (ΣB, P)
+        rows = number + first_query
+        doc_of_query = batch.doc_ids[: len(query)]  # (B,)
+        masked_queries = (positive_ids[None] == doc_of_query[:, None, None]).any(-1).scatter(1, rows[:, None], False)  # (B, ΣB)
+        losses = both_directions(self.loss, query, all_docs, positives, temperature, masked, all_queries, rows, masked_queries)
+        return losses, masked.sum() + masked_queries.sum()
 
-    def rows(self, rows: Tensor) -> tuple[Tensor, int]:
-        return gather_rows(self, rows)
+    def all_rows(self, rows: Tensor) -> tuple[Tensor, int]:
+        """Rows of all ranks, where their documents are negatives of each other, and where this rank's begin."""
+        return gather_rows(self, rows) if self.gather else (rows, 0)
 
     @torch.no_grad()
     def clamp_temperature(self) -> None:
@@ -153,26 +148,10 @@ class DualEncoderModule(L.LightningModule):
         if self.log_temperature.requires_grad:
             self.log_temperature.clamp_(*map(math.log, self.temperature_range))
 
-    def validation_step(self, name: str, batch_idx: int) -> None:
-        log_values(self, {f"{name}/{metric}": value for metric, value in self.evaluate(name).items()})
-
-    test_step = validation_step
-
     def evaluate(self, name: str) -> dict[str, float]:
         """Mean metrics on a collection of the DataModule, by exact search over all of its documents."""
         self.per_query, self.answers = evaluate_retrieval(self, self.trainer.datamodule.collections[name], self.metrics)
         return self.means()
-
-    def means(self) -> dict[str, float]:
-        """Of the last evaluation, unrounded: what is logged goes through float32."""
-        return {metric: mean(values) for metric, values in self.per_query.items()}
-
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        keep_trained(checkpoint, self)
-
-    def configure_optimizers(self) -> dict:
-        steps = total_steps(self.trainer, self.settings.accumulate)
-        return build_optimizer(self, self.settings, steps, {"log_temperature": self.temperature_lr})
 
     def save(self, folder: Path) -> None:
         """The model as other verbs, and sentence-transformers, load it."""
@@ -187,3 +166,28 @@ def embed(encoder: Encoder, texts: TokenBatch, role: str) -> Tensor:
     prompt_tokens = encoder.prompt_tokens(role)
     rows = torch.cat([encoder(**chunk, prompt_tokens=prompt_tokens) for chunk in texts.chunks])[texts.rows]
     return nn.functional.normalize(rows, dim=-1) if encoder.settings.normalize_outside else rows
+
+
+def gather_rows(module: L.LightningModule, rows: Tensor) -> tuple[Tensor, int]:
+    """The rows of every rank with their gradient, one rank after the other, whatever their numbers.
+
+    The gradient of a gathered row flows back to the rank that made it, summed over the losses of all ranks. DDP then
+    averages the ranks, so that with each rank's loss over its own queries the result is the single process's gradient:
+    no factor of the world size is missing or too many.
+
+    Args:
+        module: knows the ranks.
+        rows: (N, …) of this rank.
+
+    Returns:
+        (ΣN, …) and where this rank's rows begin.
+    """
+    if module.trainer.world_size == 1:
+        return rows, 0
+    counts = module.all_gather(torch.tensor(len(rows), device=rows.device)).tolist()
+    longest = max(counts)
+    padded = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
+    gathered = module.all_gather(padded, sync_grads=rows.requires_grad)  # (W, longest, …)
+    return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)]), sum(
+        counts[: module.trainer.global_rank]
+    )

@@ -16,9 +16,8 @@ import torch
 from lightning.pytorch.callbacks import BaseFinetuning, StochasticWeightAveraging
 
 from research.models.adapters import effective_scale
-from research.training.curves import read_curves
-from research.training.optimisation import total_steps
-from research.training.schedules import rate
+from research.runs.curves import read_lines
+from research.training.optimisation import rate, total_steps
 from research.types import CandidateBatch, InstructionBatch, PairBatch, PreferenceBatch
 
 
@@ -65,8 +64,8 @@ class Invariants(L.Callback):
         """
         self.steps = total_steps(trainer, module.settings.accumulate)
         self.parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        if found := [one for one in self._at_start(trainer, module) if not _same(one.asked, one.used)]:
-            raise Broken(found)
+        if differences := [each for each in self._at_start(trainer, module) if not _same(each.asked, each.used)]:
+            raise Broken(differences)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs, batch, batch_idx) -> None:
         rows, wanted = rows_of(batch), self.data.get("batch_size")
@@ -90,15 +89,15 @@ class Invariants(L.Callback):
             higher: whether a higher value of the monitor is better.
         """
         curves = [logger for logger in trainer.loggers if getattr(logger, "lost", False)]
-        lines = [] if curves else read_curves(out)  # a disk that did not take them is no bug
-        for one in self._at_end(lines, metrics, trainer, module, higher):
-            if not _same(one.asked, one.used):
-                self._add(one)
+        lines = [] if curves else read_lines(out)  # a disk that did not take them is no bug
+        for difference in self._at_end(lines, metrics, trainer, module, higher):
+            if not _same(difference.asked, difference.used):
+                self._add(difference)
         return self.differences
 
-    def _add(self, one: Difference) -> None:
-        if all(one.name != known.name for known in self.differences):  # the first of each kind
-            self.differences.append(one)
+    def _add(self, difference: Difference) -> None:
+        if all(difference.name != known.name for known in self.differences):  # the first of each kind
+            self.differences.append(difference)
 
     def _at_start(self, trainer: L.Trainer, module: L.LightningModule) -> Iterator[Difference]:
         data, sampler = trainer.datamodule, trainer.datamodule.sampler
@@ -136,7 +135,7 @@ class Invariants(L.Callback):
     def _of_optimizer(self, optimizer: torch.optim.Optimizer, module: L.LightningModule) -> Iterator[Difference]:
         asked = {id(p): name for name, p in module.named_parameters() if p.requires_grad}
         used = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        missing = [name for one, name in asked.items() if one not in used]
+        missing = [name for key, name in asked.items() if key not in used]
         yield Difference("the optimizer's parameters (missing, added)", ([], 0), (missing[:3], len(used - asked.keys())))
         for group in optimizer.param_groups:
             alone = [asked.get(id(p)) for p in group["params"]] == ["log_temperature"]
@@ -155,16 +154,18 @@ class Invariants(L.Callback):
         asked = adapter.get("init_args") or {}
         if adapter.get("class_path") == "peft.LoraConfig":
             layers = [
-                one
-                for one in module.modules()
-                if (getattr(one, "lora_A", None) or getattr(one, "lora_embedding_A", None))
-                and not hasattr(one, "parameter_name")  # weights of experts in one tensor: PEFT gives them an r of their own
+                layer
+                for layer in module.modules()
+                if (getattr(layer, "lora_A", None) or getattr(layer, "lora_embedding_A", None))
+                and not hasattr(layer, "parameter_name")  # of experts in one tensor, which PEFT gives an r of their own
             ]
             if not asked.get("rank_pattern"):
                 yield Difference("adapter.r", {asked["r"]}, {r for layer in layers for r in layer.r.values()})
                 if not asked.get("alpha_pattern"):
                     scale = effective_scale({**asked, "peft_type": "LORA"})
-                    yield from (Difference("lora_alpha / r", scale, value) for one in layers for value in one.scaling.values())
+                    yield from (
+                        Difference("lora_alpha / r", scale, value) for layer in layers for value in layer.scaling.values()
+                    )
         if "num_virtual_tokens" in asked and hasattr(module.model, "virtual_tokens"):
             yield Difference("adapter.num_virtual_tokens", asked["num_virtual_tokens"], module.model.virtual_tokens)
 
@@ -187,9 +188,9 @@ class Invariants(L.Callback):
         if "temperature" in self.model:
             yield from self._of_temperature([line["train/temperature"] for line in steps] + [metrics["temperature"]])
         if self.parameters is not None and not any(isinstance(one, BaseFinetuning) for one in trainer.callbacks):
-            said = (metrics.get("trained") or {}).get("trained_parameters", self.parameters)
+            recorded = (metrics.get("trained") or {}).get("trained_parameters", self.parameters)
             now = sum(p.numel() for p in module.parameters() if p.requires_grad)
-            yield Difference("the number of trained parameters", [self.parameters] * 2, [said, now])
+            yield Difference("the number of trained parameters", [self.parameters] * 2, [recorded, now])
         yield from self._of_selection(lines, metrics, higher)
 
     def _of_temperature(self, values: list[float]) -> Iterator[Difference]:
@@ -206,14 +207,14 @@ class Invariants(L.Callback):
         validated = [(line["step"], line[monitor]) for line in lines if monitor in line and line["step"] > 0]
         if not validated:
             return
-        kept = metrics["metrics"][monitor.removeprefix("val/")]
-        kept = math.nan if kept is None else kept
+        recorded = metrics["metrics"][monitor.removeprefix("val/")]
+        recorded = math.nan if recorded is None else recorded
         there = [value for step, value in validated if step == metrics["step"]]
-        if there and not any(_same(value, kept) for value in there):
-            yield Difference(f"{monitor} of the kept model", there[-1], kept)
-        finite = [value for value in (kept, *(value for _, value in validated)) if math.isfinite(value)]
+        if there and not any(_same(value, recorded) for value in there):
+            yield Difference(f"{monitor} of the kept model", there[-1], recorded)
+        finite = [value for value in (recorded, *(value for _, value in validated)) if math.isfinite(value)]
         if finite:
-            yield Difference(f"the best {monitor}", (max if higher else min)(finite), kept)
+            yield Difference(f"the best {monitor}", (max if higher else min)(finite), recorded)
 
     @staticmethod
     def _steps_as_ours(trainer: L.Trainer, module: L.LightningModule) -> bool:

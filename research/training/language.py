@@ -1,16 +1,14 @@
-"""What the trainings of causal language models share: the policy on its base, checkpoints without frozen weights, "
-"validation."""
+"""What trainings of causal language models share: the policy on its base, and checkpoints without frozen weights."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from research.errors import UserError
-from research.losses.language import token_losses
 from research.models import adapters
 from research.models.adapter_fields import check_fields
 from research.models.base_cache import release_cached_base
@@ -19,17 +17,18 @@ from research.models.cpu.dropout import DropoutBits
 from research.models.cpu.training import for_training
 from research.models.folder import is_without_weights
 from research.models.lora import faster_lora
+from research.models.partial_tuning import freeze
 from research.models.policy import attach_saved, check_base, load_policy, save_policy, take_saved
 from research.models.router import router_coefficient
 from research.progress import say
 from research.runs.hashes import hash_json
+from research.training.base import TrainingModule
 from research.training.layouts import packing_is_exact
+from research.training.optimisation import Optimisation
 from research.training.starts import Start, check_reference, check_virtual, start_of
-from research.training.validation import together
-from research.types import IGNORE
+from research.training.step import HeldBatches
 
 PRECISIONS = ("auto", "fp32", "bf16")
-BATCH_TOKENS = 4096  # padded tokens of a validation batch
 
 
 class Language:
@@ -38,7 +37,7 @@ class Language:
     Args:
         model: see SFTModule.
         adapter: peft.PeftConfig or None.
-        train_layers, train_pattern: partial fine-tuning; see models.adapters.freeze.
+        train_layers, train_pattern: partial fine-tuning; see models.partial_tuning.freeze.
         frozen_precision: of the weights under an adapter: "auto", "fp32" or "bf16".
         reference: of DPO; see there.
         init_scale: see models.adapters.attach.
@@ -85,7 +84,7 @@ class Language:
                 self.start = start_of(self.model, base)
                 check_reference(reference, self.start, adapters.plain(adapter))
         elif not self.model.adapted:
-            adapters.freeze(self.model.transformer, train_layers, train_pattern)
+            freeze(self.model.transformer, train_layers, train_pattern)
         if self.model.adapted:
             self.model.check_head()  # an adapter can change the output layer too
         self.router = router_coefficient(self.model.base)
@@ -95,7 +94,7 @@ class Language:
         self.restored: Path | None = None
 
     def restore(self, folder: Path) -> None:
-        """Have `go_on` take the weights of a saved policy: what was loaded before it is still needed for a reference.
+        """Have `load_restored` take the weights of a saved policy: what was loaded before it is still needed for a reference.
 
         Raises:
             UserError: an adapter that was trained on another base.
@@ -103,8 +102,9 @@ class Language:
         check_base(folder, self.base_hash)
         self.restored = folder
 
-    def go_on(self) -> None:
-        """
+    def load_restored(self) -> None:
+        """Take the weights of the policy to be restored, if there is one.
+
         Raises:
             UserError: the saved policy does not fit.
         """
@@ -177,7 +177,7 @@ class Language:
     def describe(self) -> dict:
         """Trained parameters by kind, effective scale, virtual tokens, and bytes of the adapter."""
         counted = adapters.parts(self.model.transformer)
-        kept = counted.adapter + counted.saved_modules
+        saved = counted.adapter + counted.saved_modules
         return {
             "trained_parameters": counted.trained,
             "adapter_parameters": counted.adapter,
@@ -186,7 +186,7 @@ class Language:
             "parameters": counted.total,
             "effective_scale": adapters.effective_scale(self.adapter),
             "virtual_tokens": self.model.virtual_tokens,
-            "adapter_bytes": 4 * kept,
+            "adapter_bytes": 4 * saved,
         }
 
     def shrink(self, checkpoint: dict, module: nn.Module) -> None:
@@ -196,7 +196,8 @@ class Language:
         checkpoint["base_hash"] = self.reference_hash
 
     def accept(self, checkpoint: dict) -> None:
-        """
+        """Check a checkpoint against the base.
+
         Raises:
             UserError: the checkpoint was trained on another base.
         """
@@ -210,74 +211,55 @@ class Language:
         save_policy(self.model, folder, self.policy)
 
 
-class Measured(NamedTuple):
-    """Of E examples: negative log-likelihood, labelled tokens, and how many of them are the most likely token.
-
-    Attributes:
-        nll, tokens, correct: (E,).
-        ids: what each example is called.
-    """
-
-    nll: np.ndarray
-    tokens: np.ndarray
-    correct: np.ndarray
-    ids: list[str]
-
-    @property
-    def loss(self) -> float:
-        """Mean over all labelled tokens."""
-        return float(self.nll.sum() / self.tokens.sum())
-
-    @property
-    def accuracy(self) -> float:
-        return float(self.correct.sum() / self.tokens.sum())
-
-    def per_example(self) -> dict[str, dict[str, float]]:
-        """{metric: {example: value}}; an example's loss is the mean over its own tokens."""
-        values = {"loss": self.nll / self.tokens, "token_accuracy": self.correct / self.tokens}
-        return {name: dict(zip(self.ids, map(float, column), strict=True)) for name, column in values.items()}
-
-
-@torch.no_grad()
-def evaluate_tokens(module: L.LightningModule, data: Any) -> Measured:
-    """Losses of tokenised examples, without label smoothing; ranks share them.
+class LanguageModule(TrainingModule):
+    """A trainer of a causal language model.
 
     Args:
-        module: with a CausalLM as `model`.
-        data: data.instructions.Tokenised.
+        language: the model, and what is trained of it.
+        loss_count: losses of a chunk, before they are computed.
+        optimisation, metrics, fast, seed: see TrainingModule.
     """
-    rank, world, device = module.trainer.global_rank, module.trainer.world_size, module.device
-    mine = data.rows[rank::world]
-    out = np.zeros((len(mine), 3))
-    order = sorted(range(len(mine)), key=lambda i: -len(mine[i]["input_ids"]))
-    pad = module.model.pad_token_id
-    while order:
-        longest = min(-(-len(mine[order[0]]["input_ids"]) // 16) * 16, module.model.positions - module.model.virtual_tokens)
-        count = max(1, BATCH_TOKENS // longest)
-        chosen, order = order[:count], order[count:]
-        batch = {name: value.to(device) for name, value in padded([mine[i] for i in chosen], pad, longest).items()}
-        at = module.model.labelled(**batch)
-        tokens = token_losses(at.hidden, labels=at.labels, **module.model.head)
-        columns = torch.stack([tokens.nll.double(), torch.ones_like(tokens.nll).double(), tokens.correct.double()], 1)
-        sums = torch.zeros(len(chosen), 3, dtype=torch.float64, device=device).index_add_(0, at.rows, columns)
-        out[chosen] = sums.cpu().numpy()
-    rows = together(module, out, len(data.rows))
-    return Measured(rows[:, 0], rows[:, 1], rows[:, 2], [str(i) for i in data.index])
 
+    def __init__(
+        self,
+        language: Language,
+        loss_count: Callable[[dict[str, Tensor]], int],
+        optimisation: Optimisation,
+        metrics: list[str],
+        fast: bool,
+        seed: int,
+    ):
+        super().__init__(optimisation, metrics, fast, seed)
+        self.strict_loading = False  # frozen weights are not in the checkpoint
+        self.language = language
+        self.model, self.base_hash = language.model, language.reference_hash
+        self.held = HeldBatches(self.window, language.router, loss_count)
 
-def padded(rows: list[dict], pad: int, length: int) -> dict[str, Tensor]:
-    """Token rows as (b, length) tensors, padded on the right."""
-    ids = torch.tensor([row["input_ids"] + [pad] * (length - len(row["input_ids"])) for row in rows])
-    labels = torch.tensor([row["labels"] + [IGNORE] * (length - len(row["labels"])) for row in rows])
-    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-    return {"input_ids": ids, "labels": labels, "attention_mask": (torch.arange(length) < lengths[:, None]).long()}
+    @classmethod
+    def check_metrics(cls, metrics: list[str]) -> None:
+        """
+        Raises:
+            UserError: a metric that the validation does not measure.
+        """
+        for name in metrics:
+            if name not in cls.directions:
+                raise UserError(
+                    f"metric {name!r} is not known here; expected {', '.join(cls.directions)}. Correct model.metrics."
+                )
 
+    def restore(self, folder: Path) -> None:
+        """Take the trained weights of a run's model/, once a reference is known."""
+        self.language.restore(folder)
 
-def real_tokens(chunk: dict[str, Tensor]) -> Tensor:
-    """Tokens of a chunk, padding not counted: in a row of several texts, of two tokens or more, it has position 0."""
-    if "attention_mask" in chunk:
-        return chunk["attention_mask"].sum()
-    return (chunk["position_ids"] > 0).sum() + (chunk["position_ids"] == 1).sum()
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        self.language.shrink(checkpoint, self)
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.language.accept(checkpoint)
+
+    def save(self, folder: Path) -> None:
+        """The adapter as PEFT loads it, or the whole model as transformers does."""
+        self.language.save(folder)
 
 
 def say_steps(trainer: L.Trainer, data: Any) -> None:
@@ -289,21 +271,3 @@ def say_steps(trainer: L.Trainer, data: Any) -> None:
             "(data.drop_last); lower "
             "data.batch_size to use more"
         )
-
-
-def say_trained(facts: dict) -> None:
-    """One line of what is trained."""
-    kinds = {
-        "adapter": facts["adapter_parameters"],
-        "saved modules": facts["saved_module_parameters"],
-        "the model's own": facts["base_parameters_trained"],
-    }
-    counted = ", ".join(f"{count:,} {name}" for name, count in kinds.items() if count)
-    more = (
-        [f"update scaled by {facts['effective_scale']:g} (lora_alpha over r)"] if facts["effective_scale"] is not None else []
-    )
-    more += [f"{facts['virtual_tokens']} virtual tokens of the context"] if facts["virtual_tokens"] else []
-    say(
-        f"trained: {counted} ({facts['trained_parameters'] / facts['parameters']:.2%} of {facts['parameters']:,} parameters)"
-        + "".join(f"; {part}" for part in more)
-    )

@@ -6,10 +6,13 @@ recurrent states, convolutions and attention sinks do not. So it is asked of the
 
 from collections.abc import Callable
 
+import lightning as L
 import torch
 from torch import Tensor
 
+from research.errors import UserError
 from research.models.causal_lm import CausalLM
+from research.progress import say
 
 TOLERANCE = 1e-3  # of the largest value: rounding is 1e-6 in float32, a token too many seen 1e-1
 
@@ -53,6 +56,51 @@ def sharing_is_exact(model: CausalLM, logps: Callable[[list[dict], bool], Tensor
     return _same(model, lambda: logps(rows, False), lambda: logps(rows, True))
 
 
+def shares_prompt(module: L.LightningModule, chunk_logps: Callable[[dict[str, Tensor]], Tensor]) -> bool:
+    """Whether a pair's prompt is computed once, as data.share_prompt says; null asks the model whether that is exact.
+
+    Args:
+        module: a DPOModule in its setup.
+        chunk_logps: a chunk of them → their log-probabilities.
+
+    Raises:
+        UserError: true, where it is not.
+    """
+    data, model = module.trainer.datamodule, module.model
+    asked, name = data.share_prompt, type(model.base).__name__
+    if module.language.router:
+        if asked:
+            raise UserError(
+                f"share_prompt=true with a router's loss ({name}), which counts a prompt once for each answer; expected false "
+                "or null. Leave it out."
+            )
+        data.chunk_overhead = None  # and it is of a whole micro-batch
+        return False
+    if asked is False or (asked is None and model.virtual_tokens):
+        return False
+
+    device = next(model.parameters()).device  # the weights' own: the module's is ahead of them in setup
+
+    def logps(rows: list[dict], shared: bool) -> Tensor:
+        data.share_prompt = shared
+        return chunk_logps({k: v.to(device) for k, v in data.collate(model).collate(list(enumerate(rows))).items()})
+
+    pairs = [row for tokens in data.tokens.values() for row in tokens.rows]
+    longest = max(len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in pairs)
+    data.share_prompt = True
+    data.collate(model)  # refuses virtual tokens
+    exact = sharing_is_exact(model, logps, longest)
+    data.share_prompt = asked
+    if asked and not exact:
+        raise UserError(
+            f"share_prompt=true: {name} does not give a pair of {longest} tokens the same log-probabilities with its prompt "
+            "computed once; expected false or null. Leave it out."
+        )
+    if not exact and module.trainer.is_global_zero:
+        say(f"{name} gives other numbers where a prompt is computed once for both answers: it is computed twice")
+    return exact
+
+
 def _ids(model: CausalLM, count: int, seed: int) -> Tensor:
     ids = torch.randint(model.vocabulary, (1, count), generator=torch.Generator().manual_seed(seed))
     return ids.to(next(model.parameters()).device)
@@ -65,9 +113,9 @@ def _same(model: CausalLM, plain: Callable[[], Tensor], saving: Callable[[], Ten
     try:
         expected = plain()
         try:
-            found = saving()
+            saved = saving()
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError):
             return False  # the model does not take such a mask, or such positions
-        return float((found - expected).abs().max()) <= TOLERANCE * max(1.0, float(expected.abs().max()))
+        return float((saved - expected).abs().max()) <= TOLERANCE * max(1.0, float(expected.abs().max()))
     finally:
         model.train(was_training)

@@ -48,13 +48,13 @@ class Measuring(L.Callback):
         Args:
             seconds: of this one, from its command to its end: start, untrained model, the timed steps, one validation.
         """
-        done = len(self.marks)
-        if self.steps <= done:
+        timed_steps = len(self.marks)
+        if self.steps <= timed_steps:
             return seconds
-        timed = self.marks[WARM - 1 :] if done > WARM else self.marks
+        timed = self.marks[WARM - 1 :] if timed_steps > WARM else self.marks
         step = (timed[-1] - timed[0]) / max(1, len(timed) - 1)
         more = max(0, self.validations - (1 if self.validating else 0))
-        return seconds + (self.steps - done) * step + more * self.validation
+        return seconds + (self.steps - timed_steps) * step + more * self.validation
 
     @staticmethod
     def _validations(trainer: L.Trainer, steps: int, accumulate: int) -> int:

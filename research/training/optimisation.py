@@ -1,20 +1,15 @@
-"""One optimizer step, by hand: accumulation, the mean over all examples of the step, clipping, warmup and decay.
+"""AdamW and its schedule: warmup, then decay."""
 
-Lightning's automatic optimisation averages micro-batches and ranks as if they were of equal size, and refuses its own
-clipping and accumulation as soon as a step needs two passes (GradCache). Manual optimisation has neither fault.
-"""
-
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from research.errors import UserError
-from research.training.schedules import DECAYS, rate
+
+DECAYS = ("linear", "cosine", "constant")
 
 
 @dataclass
@@ -103,106 +98,21 @@ def total_steps(trainer: L.Trainer, accumulate: int) -> int:
     return steps if trainer.max_steps < 0 else min(steps, trainer.max_steps)
 
 
-class Window:
-    """The micro-batches of one optimizer step.
-
-    The loss of a step is the mean over all of its examples, on whatever micro-batch and rank they are: sums are
-    differentiated, and the gradient is divided by the count at the end. So unequal micro-batches weigh what they should.
+def rate(step: int, steps: int, warmup: int, decay: str) -> float:
+    """The factor of the learning rate at a step.
 
     Args:
-        module: the LightningModule whose optimizer steps.
-        settings: see there.
+        step: optimizer steps already taken, 0 to steps − 1.
+        steps: of the whole training.
+        warmup: steps over which the factor rises linearly; step 0 then has 1/warmup... of it, never 0.
+        decay: "linear" to 0, "cosine" to 0, or "constant".
+
+    Returns:
+        in (0, 1].
     """
-
-    def __init__(self, module: L.LightningModule, settings: Optimisation):
-        self.module, self.settings = module, settings
-        self.micro, self.count, self.sums = 0, 0, {}
-        self.counted = 0.0  # losses of the last step, over all ranks
-
-    @property
-    def open(self) -> bool:
-        """Whether gradients of an unfinished step are waiting."""
-        return self.micro > 0
-
-    def hold(self) -> bool:
-        """Count a micro-batch whose losses are added with those of the window's last one; False for that one."""
-        if self._is_last():
-            return False
-        self.micro += 1
-        return True
-
-    def add(self, losses: Tensor, **sums: Tensor | float) -> dict[str, float] | None:
-        """Differentiate the losses of a micro-batch; the last one of the window steps.
-
-        Args:
-            losses: (B,) per-example losses.
-            sums: further numbers of the micro-batch, to be summed over the window.
-
-        Returns:
-            None within the window; at its end loss (mean over examples), grad_norm (before clipping), lr, and the sums;
-            over all ranks.
-        """
-        return self.add_parts([lambda: (losses, sums)])
-
-    def add_parts(self, parts: Sequence[Callable[[], tuple[Tensor, dict]]]) -> dict[str, float] | None:
-        """`add` for a micro-batch in parts that do not depend on each other: only one part's graph is held at a time.
-
-        Args:
-            parts: each computes its losses (b,) and its sums.
-        """
-        last = self._is_last()
-        for number, part in enumerate(parts, 1):
-            losses, sums = part()
-            total = losses.sum()
-            # under autocast the gradients of what is computed in fp32 on purpose (scores) would be rounded to bf16
-            with self._synchronised(last and number == len(parts)), torch.autocast(total.device.type, enabled=False):
-                self.module.manual_backward(total)
-            self.count += len(losses)
-            for name, value in ({"loss": losses.detach().sum()} | sums).items():
-                self.sums[name] = self.sums.get(name, 0.0) + value
-        self.micro += 1
-        return self._step() if last else None
-
-    def _step(self) -> dict[str, float]:
-        trainer, optimizer = self.module.trainer, self.module.optimizers()
-        totals = self._totals()
-        count = self.counted = totals.pop("count")
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        # DDP has averaged the ranks' sums, hence the world size: what is left is the sum over all ranks
-        torch._foreach_mul_([p.grad for p in parameters], trainer.world_size / count)
-        limit = self.settings.clip or float("inf")
-        norm = float(nn.utils.clip_grad_norm_(parameters, limit))
-        lr = optimizer.param_groups[0]["lr"]
-        if norm == norm and norm != float("inf"):
-            optimizer.step()
-        else:
-            raise FloatingPointError(f"the gradient's norm is {norm} at step {trainer.global_step}")
-        optimizer.zero_grad()
-        self.module.lr_schedulers().step()
-        self.micro, self.count, self.sums = 0, 0, {}
-        return {"loss": totals.pop("loss") / count, "grad_norm": norm, "lr": lr} | totals
-
-    def _totals(self) -> dict[str, float]:
-        """Every sum of the window and its count, over all ranks."""
-        names = ["count", *self.sums]
-        values = torch.tensor(
-            [float(self.count), *map(float, self.sums.values())],
-            dtype=torch.float64,
-            device=self.module.device if self.module.device.type != "mps" else "cpu",
-        )
-        if self.module.trainer.world_size > 1:
-            torch.distributed.all_reduce(values)
-        return dict(zip(names, values.tolist(), strict=True))
-
-    def _is_last(self) -> bool:
-        return self.micro + 1 == self.settings.accumulate or self.module.trainer.is_last_batch
-
-    @contextlib.contextmanager
-    def _synchronised(self, last: bool) -> Iterator[None]:
-        """Ranks exchange gradients once a window, not once a micro-batch."""
-        model = self.module.trainer.model
-        if last or not hasattr(model, "no_sync"):
-            yield
-        else:
-            with model.no_sync():
-                yield
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    share = (step - warmup) / max(1, steps - warmup)  # of the decay
+    if decay == "constant":
+        return 1.0
+    return 1 - share if decay == "linear" else (1 + math.cos(math.pi * share)) / 2

@@ -6,7 +6,7 @@ from pathlib import Path
 import lightning as L
 
 from research.progress import say
-from research.training.curves import read_curves
+from research.runs.curves import history
 
 
 class Pruning(L.Callback):
@@ -28,8 +28,8 @@ class Pruning(L.Callback):
         stop = False
         if trainer.is_global_zero:
             # the curves get the value of this step only after this hook
-            earlier = [line for line in read_curves(self.folder) if self.metric in line and line["step"] < trainer.global_step]
-            values = [line[self.metric] for line in earlier] + [module.means()[self.metric.removeprefix("val/")]]
+            earlier = [value for step, value in history(self.folder, self.metric) if step < trainer.global_step]
+            values = [*earlier, module.means()[self.metric.removeprefix("val/")]]
             why = self.is_stopped(values)
             stop = why is not None
             if stop:

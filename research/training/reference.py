@@ -14,14 +14,14 @@ import lightning as L
 import numpy as np
 import torch
 
-from research.models.adapters import plain
+from research.models.adapter_rules import plain
 from research.models.cpu import attention
 from research.progress import bar, say
 from research.runs.files import atomic_write
 from research.runs.hashes import hash_json
 from research.runs.layout import cache_folder
 from research.runs.locks import exclusive
-from research.training.validation import together
+from research.training.validation import all_gather_rows
 
 PART = 256  # pairs of one file
 BATCH = 8  # pairs at a time, as many as in validation
@@ -73,7 +73,7 @@ def reference_of(module: L.LightningModule, name: str, pairs) -> np.ndarray:
         values = [_part(module, rows, folder / file, name, len(mine), trusted) for file, rows in parts.items()]
         if order:
             out[order] = np.concatenate(values)
-    return together(module, out, len(pairs.rows))
+    return all_gather_rows(module, out, len(pairs.rows))
 
 
 def _folder(module: L.LightningModule, made_of: dict) -> Path:
@@ -124,35 +124,35 @@ def by_length(rows: list[dict]) -> list[int]:
 def _load_part(path: Path, rows: list[dict]) -> np.ndarray | None:
     """A part of the cache; None where it is absent, damaged, or of other rows."""
     try:
-        kept = np.load(path, allow_pickle=False)
+        cached = np.load(path, allow_pickle=False)
     except (OSError, ValueError):
         return None
-    return kept if kept.shape == (len(rows), 2) and np.isfinite(kept).all() else None
+    return cached if cached.shape == (len(rows), 2) and np.isfinite(cached).all() else None
 
 
 def _fits(module: L.LightningModule, parts: dict[str, list[dict]], folder: Path) -> bool:
     """Whether what the cache holds is what this model gives, by one pair or more of each part that is there: a cache that
     something else has filled, whatever the key does not know, is not believed."""
-    kept, rows = [], []
-    for file, some in parts.items():
-        values = _load_part(folder / file, some)
-        step = max(1, len(some) * len(parts) // BATCH)
-        for i in range(0, len(some) if values is not None else 0, min(step, len(some))):
-            kept.append(values[i])
-            rows.append(some[i])
+    cached, rows = [], []
+    for file, part_rows in parts.items():
+        values = _load_part(folder / file, part_rows)
+        step = max(1, len(part_rows) * len(parts) // BATCH)
+        for i in range(0, len(part_rows) if values is not None else 0, min(step, len(part_rows))):
+            cached.append(values[i])
+            rows.append(part_rows[i])
     if not rows:
         return True
     tokens = np.array([[len(row["chosen_ids"]), len(row["rejected_ids"])] for row in rows])
     limit = NOISE[_exact(module) and torch.get_float32_matmul_precision() == "highest"] * np.maximum(tokens, FEW)
-    if (np.abs(np.array(kept) - _compute(module, rows)) <= limit).all():
+    if (np.abs(np.array(cached) - _compute(module, rows)) <= limit).all():
         return True
     say(f"warning: the log-probabilities in {folder} are not this model's; they are computed again")
     return False
 
 
 def _part(module: L.LightningModule, rows: list[dict], path: Path, name: str, total: int, trusted: bool) -> np.ndarray:
-    if trusted and (kept := _load_part(path, rows)) is not None:
-        return kept
+    if trusted and (cached := _load_part(path, rows)) is not None:
+        return cached
     if path.name == "00000.npy" and module.trainer.is_global_zero:
         say(f"log-probabilities of {total:,} {name} pairs under the reference, once for these weights and data: {path.parent}")
     values = _compute(module, rows)
@@ -177,13 +177,13 @@ def _compute(module: L.LightningModule, rows: list[dict]) -> np.ndarray:
         module.trainer.precision_plugin.forward_context(),
     ):
         for start in range(0, len(rows), BATCH):
-            some = rows[start : start + BATCH]
-            for chunk in collate(some).chunks:
+            batch = rows[start : start + BATCH]
+            for chunk in collate(batch).chunks:
                 chunk = {key: value.to(module.device) for key, value in chunk.items()}
                 logps, _ = sequence_logps(module.model, chunk)
                 out[[start + i for i in chunk["number"].tolist()]] = logps.double().cpu().numpy()
             if progress is not None:
-                progress.update(len(some))
+                progress.update(len(batch))
     if progress is not None:
         progress.close()
     module.model.train(was_training)

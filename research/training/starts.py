@@ -75,11 +75,11 @@ def check_reference(reference: str, start: Start, adapter: dict) -> None:
     Raises:
         UserError: the reference that is asked for would not be the base.
     """
-    made = f"the adapter (init_lora_weights={adapter.get('init_lora_weights')}, layer_replication="
-    made += f"{adapter.get('layer_replication')})"
+    adapter_at_start = f"the adapter (init_lora_weights={adapter.get('init_lora_weights')}, layer_replication="
+    adapter_at_start += f"{adapter.get('layer_replication')})"
     if reference == "adapter_off" and not start.off_is_base:
         raise UserError(
-            f"reference='adapter_off': without {made} the model is not its base; expected an adapter that leaves "
+            f"reference='adapter_off': without {adapter_at_start} the model is not its base; expected an adapter that leaves "
             "the base alone. Choose reference: copy, the model as the training finds it."
         )
     if reference == "adapter_off" and start.base_trained:
@@ -89,7 +89,7 @@ def check_reference(reference: str, start: Start, adapter: dict) -> None:
         )
     if reference == "cached" and not (start.off_is_base or start.on_is_base):
         raise UserError(
-            f"reference='cached': neither with nor without {made} is the model its base, which is what a cache "
+            f"reference='cached': neither with nor without {adapter_at_start} is the model its base, which is what a cache "
             "holds; expected an adapter that leaves the base alone. Choose reference: copy, the model as the "
             "training finds it."
         )

@@ -5,10 +5,13 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
+from research.errors import INTERRUPTED, PREEMPTED
+from research.progress import say
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-PREEMPTED = 85
 AGAIN = 0.05  # seconds
 
 
@@ -21,7 +24,26 @@ class Stopped(BaseException):  # as KeyboardInterrupt: no `except Exception` on 
 
     @property
     def exit_code(self) -> int:
-        return 130 if self.signal == signal.SIGINT else PREEMPTED
+        return INTERRUPTED if self.signal == signal.SIGINT else PREEMPTED
+
+
+def end_of(stopped: Stopped, checkpoint: Path | None = None) -> int:
+    """Say where the same command begins; the exit code.
+
+    Args:
+        stopped: of this process.
+        checkpoint: that a run resumes from.
+    """
+    if not is_first_process():
+        return 0  # Lightning kills the first process, which is still saving, when another one fails
+    say("stopped; the same command " + ("begins anew" if checkpoint is None else f"goes on from {checkpoint.name}"))
+    return stopped.exit_code
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes: DDP's other ranks run the same command."""
+    ranks = [os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")]
+    return all(value == "0" for value in ranks)
 
 
 @contextlib.contextmanager

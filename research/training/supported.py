@@ -10,7 +10,10 @@ from lightning.pytorch.plugins import CheckpointIO, DoublePrecision, MixedPrecis
 from torch import nn
 
 from research.errors import UserError
+from research.types import Direction
 
+MODES: dict[Direction | None, str] = {"lower": "min", "higher": "max"}
+"""Better side → what Lightning calls it."""
 PLUGINS = (Precision, MixedPrecision, DoublePrecision)
 COMPUTED = {"32-true": (torch.float32, None), "bf16-mixed": (torch.float32, torch.bfloat16), "64-true": (torch.float64, None)}
 """Precision → type of the weights, type that autocast computes in."""
@@ -35,18 +38,18 @@ def check_named(classes: Iterable[type]) -> None:
     Raises:
         UserError: one that the optimisation does not go with.
     """
-    for one in classes:
-        if issubclass(one, Precision) and one not in PLUGINS:
-            raise _precision(one.__name__)
-        if issubclass(one, CheckpointIO):
+    for kind in classes:
+        if issubclass(kind, Precision) and kind not in PLUGINS:
+            raise _precision(kind.__name__)
+        if issubclass(kind, CheckpointIO):
             raise UserError(
-                f"trainer.plugins: {one.__name__} writes checkpoints; expected none, since this tool writes its "
+                f"trainer.plugins: {kind.__name__} writes checkpoints; expected none, since this tool writes its "
                 "own, completely or not at all. Leave it out; save_every says how often."
             )
         for refused, instead in INSTEAD.items():
-            if issubclass(one, refused):
+            if issubclass(kind, refused):
                 raise UserError(
-                    f"trainer.callbacks: {one.__name__} does not go with this optimisation; expected {instead}. Leave it out."
+                    f"trainer.callbacks: {kind.__name__} does not go with this optimisation; expected {instead}. Leave it out."
                 )
 
 
@@ -75,28 +78,28 @@ def check_trainer(trainer: L.Trainer) -> None:
             )
 
 
-def check_monitors(trainer: L.Trainer, lower: Mapping[str, bool]) -> None:
+def check_monitors(trainer: L.Trainer, directions: Mapping[str, Direction | None]) -> None:
     """Refuse early stopping on what is never measured, which would end the training after its first validation, or on the
     wrong side.
 
     Args:
         trainer: with all its callbacks.
-        lower: metric of the validation → whether lower is better.
+        directions: metric of the validation → which side of it is better; None: the callback's mode says it.
 
     Raises:
         UserError: such a callback.
     """
-    for one in (one for one in trainer.callbacks if isinstance(one, callbacks.EarlyStopping)):
-        if one.monitor not in lower and one.strict and not str(one.monitor).startswith("train/"):
+    for callback in (each for each in trainer.callbacks if isinstance(each, callbacks.EarlyStopping)):
+        if callback.monitor not in directions and callback.strict and not str(callback.monitor).startswith("train/"):
             raise UserError(
-                f"trainer.callbacks: EarlyStopping of {one.monitor!r}, which is not computed; expected one of "
-                f"{', '.join(lower) or 'the metrics of a validation, and there is none'}. Correct its monitor, or "
+                f"trainer.callbacks: EarlyStopping of {callback.monitor!r}, which is not computed; expected one of "
+                f"{', '.join(directions) or 'the metrics of a validation, and there is none'}. Correct its monitor, or "
                 "leave it out."
             )
-        mode = "min" if lower.get(str(one.monitor), one.mode == "min") else "max"
-        if one.mode != mode:
+        mode = MODES.get(directions.get(str(callback.monitor)), callback.mode)
+        if callback.mode != mode:
             raise UserError(
-                f"trainer.callbacks: EarlyStopping of {one.monitor} with mode {one.mode!r} ends a training "
+                f"trainer.callbacks: EarlyStopping of {callback.monitor} with mode {callback.mode!r} ends a training "
                 f"that gets better; expected {mode!r}. Set its mode: {mode}."
             )
 

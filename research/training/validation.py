@@ -10,9 +10,9 @@ import torch
 from research.metrics.retrieval import evaluate, parse_metric, rank_documents
 from research.models.dual_encoder import Encoder
 from research.retrieval.encode import encode_batches
-from research.retrieval.index import exact_search, to_run
+from research.retrieval.exact import exact_search, to_run
 from research.retrieval.rerank import rerank, score_pairs, top_pairs
-from research.types import Collection, Run
+from research.types import Collection, Ranking
 
 TOP_K = 100  # documents ranked a query, at least
 TOLD = 32  # queries of which a run keeps what it ranked first
@@ -37,17 +37,17 @@ def evaluate_retrieval(module: L.LightningModule, data: Collection, metrics: lis
     queries = _encode(module, module.model.query, list(data.queries.values()), "query")
     settings, doc_ids = module.model.doc.settings, list(data.corpus)
     top_k = max(TOP_K, *(parse_metric(name)[1] for name in metrics))
-    found = exact_search(queries, docs, min(top_k, len(doc_ids)), settings.normalize_outside, doc_ids)
-    run = to_run(list(data.queries), doc_ids, *found)
+    nearest = exact_search(queries, docs, min(top_k, len(doc_ids)), settings.normalize_outside, doc_ids)
+    run = to_run(list(data.queries), doc_ids, *nearest)
     return Retrieved(evaluate(data.qrels, run, metrics), first_documents(data, run))
 
 
-def evaluate_reranking(module: L.LightningModule, data: Collection, run: Run, depth: int, metrics: list[str]) -> Retrieved:
+def evaluate_reranking(module: L.LightningModule, data: Collection, run: Ranking, depth: int, metrics: list[str]) -> Retrieved:
     """Metrics per query of a run whose top `depth` the cross-encoder re-orders; ranks share the pairs."""
     pairs = top_pairs(run, depth)
     mine = pairs[module.trainer.global_rank :: module.trainer.world_size]
     texts = [data.queries[query] for query, _ in mine], [data.corpus[doc].content for _, doc in mine]
-    logits = together(module, score_pairs(module.model, *texts), len(pairs))
+    logits = all_gather_rows(module, score_pairs(module.model, *texts), len(pairs))
     scores: dict[str, dict[str, float]] = {}
     for (query, doc), logit in zip(pairs, logits.tolist(), strict=True):
         scores.setdefault(query, {})[doc] = logit
@@ -55,7 +55,7 @@ def evaluate_reranking(module: L.LightningModule, data: Collection, run: Run, de
     return Retrieved(evaluate(data.qrels, reranked, metrics), first_documents(data, reranked))
 
 
-def first_documents(data: Collection, run: Run) -> dict[str, dict[str, str]]:
+def first_documents(data: Collection, run: Ranking) -> dict[str, dict[str, str]]:
     """What a run ranks first, for reports: of the queries that come first by a hash of their id, the same in every run."""
     chosen = sorted(data.qrels, key=lambda query: hashlib.sha256(query.encode("utf-8", "surrogatepass")).digest())[:TOLD]
     texts = {}
@@ -84,10 +84,10 @@ def _encode(module: L.LightningModule, encoder: Encoder, texts: list[str], role:
     out = np.empty((len(mine), encoder.dim), np.float32)
     for batch in encode_batches(encoder, mine, role):
         out[batch.positions] = batch.embeddings
-    return together(module, out, len(texts))
+    return all_gather_rows(module, out, len(texts))
 
 
-def together(module: L.LightningModule, mine: np.ndarray, count: int) -> np.ndarray:
+def all_gather_rows(module: L.LightningModule, mine: np.ndarray, count: int) -> np.ndarray:
     """All ranks' rows in their common order."""
     world = module.trainer.world_size
     if world == 1:

@@ -10,11 +10,15 @@ import argparse
 import json
 from pathlib import Path
 
+from research.data.sources import check_split, load_texts, parse_source
 from research.errors import UserError
+from research.models.sources import check_name
+from research.runs.layout import check_store_folder
 from research.verbs import options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     options.add_data(parser, split=False)
     parser.add_argument("--model", required=True, help="run folder, model folder, hub id, or pkg:PACKAGE/PATH")
     parser.add_argument("--tower", choices=["doc", "query"], default="doc", help="which tower, and so which texts")
@@ -24,10 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from research.data.sources import check_split, load_texts, parse_source
-    from research.models.sources import check_name
-    from research.runs.layout import check_store_folder
-
+    """Encode into a store; the exit code."""
     if args.tower == "query" and args.split is None:
         raise UserError("--tower query needs --split: the queries of which split? Pass --split test, say.")
     options.check_encoder(args)
@@ -38,27 +39,13 @@ def run(args: argparse.Namespace) -> int:
     check_store_folder(args.out)
     ids, texts = load_texts(args.data, args.tower, args.split, args.skip_bad_rows)
 
-    import dataclasses
+    # torch takes seconds to import: only once the command and its data are known to be right
+    from research.retrieval.embedder import Embedder
+    from research.retrieval.store import hash_texts
 
-    from research.models.dual_encoder import DualEncoder
-    from research.models.inference import best_device, for_inference
-    from research.models.sources import hash_with_base, resolve
-    from research.retrieval.store import build_store, hash_texts, store_key
-
-    folder = resolve(args.model)
-    model_hash = hash_with_base(folder)
-    model = DualEncoder.load(folder, args.precision, **options.encoder_settings(args))
-    encoder = model.tower(args.tower)
-    key = store_key(model_hash, encoder, args.tower, args.precision, hash_texts(ids, texts))
-    facts = {
-        "model": args.model,
-        "model_hash": model_hash,
-        "source": args.data,
-        "precision": args.precision,
-        **dataclasses.asdict(encoder.settings),
-    }
-    for_inference(encoder, best_device())
-    store = build_store(args.out, encoder, ids, texts, args.tower, key, facts, args.token_budget)
+    embedder = Embedder(args.model, args.precision, options.encoder_settings(args))
+    facts = {"source": args.data, "precision": args.precision}
+    store = embedder.store(args.out, ids, texts, args.tower, hash_texts(ids, texts), args.token_budget, facts)
     if args.json:
         summary = {name: store.meta[name] for name in ("count", "dim", "seconds", "resumed_batches", "key")}
         print(json.dumps({**summary, "out": str(args.out)}))

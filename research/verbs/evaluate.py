@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from research.data.formats import check_run, read_run
+from research.data.rankings import check_run, read_run
 from research.data.rows import BadRows
 from research.data.sources import check_relevant, check_split, load
 from research.errors import UserError
@@ -19,6 +19,7 @@ from research.verbs import options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     options.add_data(parser)
     parser.add_argument("--runs", nargs="+", required=True, type=Path, metavar="FILE", help="TREC run files")
     options.add_metrics(parser)
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Measure and compare TREC runs; the exit code."""
     metrics = scores.check_metrics(args.metrics)
     check_split(args.data, args.split)
     if args.out:

@@ -1,4 +1,4 @@
-"""Train what a configuration says. Run it again to go on where it stopped.
+"""Train what a configuration says. Run it again to resume where it stopped.
 
   research fit -c configs/dual_encoder.yaml [-c OVERLAY.yaml …] [--out DIR] [--model.temperature 0.02 …]
 
@@ -7,12 +7,24 @@ every option of the classes that CONFIG names.
 """
 
 import argparse
+from pathlib import Path
 
-from research.verbs import configuration, training
+from research.runs.fingerprint import code_fingerprint
+from research.training.arguments import add_arguments, parse
+from research.training.stop import stop_at_once
 
-parse = configuration.parse
-add_arguments = configuration.add_arguments
+__all__ = ["add_arguments", "parse", "run"]
 
 
 def run(args: argparse.Namespace) -> int:
-    return training.fit(args)
+    with stop_at_once():  # while torch is loaded, too
+        code_fingerprint()  # reads the code that is loaded next, and not what it is edited to meanwhile
+        from research.sweeps.outcome import early_termination
+        from research.training.pruning import Pruning
+        from research.training.run import fit  # torch and Lightning take seconds, and the short help needs neither
+
+        def watchers(out: Path) -> list[Pruning]:
+            rule = early_termination(out)  # of the sweep that this training is a point of
+            return [] if rule is None else [Pruning(out, *rule)]
+
+        return fit(args, watchers)

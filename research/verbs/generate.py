@@ -9,17 +9,22 @@ the same prompts. Decoding is greedy unless --temperature says otherwise, and th
 
 import argparse
 import json
-import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from research.errors import UserError
 from research.metrics import scores
-from research.progress import say
+from research.models.sources import check_name
+from research.runs.disk import require_space
+from research.runs.layout import open_run_folder
 from research.verbs.options import named_columns
+
+if TYPE_CHECKING:  # it imports torch
+    from research.rag.answers import Answers, Question
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument(
         "--model",
         required=True,
@@ -46,42 +51,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from research.models.sources import check_name
-    from research.runs.disk import require_space
-    from research.runs.layout import open_run_folder
-    from research.runs.writers import write_metrics, write_provenance
-
+    """Answer, measure and print; the exit code."""
     _check(args)
     for name in args.model:
         check_name(name)
-    examples = _examples(args)
+    columns = named_columns(args.columns) if args.data is not None else None
+
+    # torch takes seconds to import: only once the command is known to be right
+    from research.models.generate import Decoding
+    from research.rag.answers import Asking, answer_all, read_prompts, read_questions, write_answers
+
+    if args.prompts is not None:
+        questions = read_prompts(args.prompts, args.raw, args.limit)
+    else:
+        questions = read_questions(args.data, args.split, args.limit, args.skip_bad_rows, columns)
     if args.out is not None:
         require_space(open_run_folder(args.out), 2**20, "a run folder")
-
-    from research.metrics import generation
-
-    references = {str(i): [row["reference"]] for i, row in enumerate(examples) if row["reference"] is not None}
-    found: dict[str, dict[str, Any]] = {}
-    for name in args.model:
-        answers, facts = _answer(args, name, examples)
-        per_example = generation.evaluate({i: a["text"] for i, a in answers.items()}, references)
-        means = {metric: sum(values.values()) / len(values) for metric, values in per_example.items() if values}
-        found[_label(name, found)] = {"metrics": means, "per_query": per_example, "answers": answers, "facts": facts}
+    decoding = Decoding(args.max_new_tokens, args.temperature, args.top_p, args.seed)
+    asking = Asking(decoding, args.precision, args.max_prompt_tokens, args.batch_size)
+    by_model = answer_all(args.model, questions, asking)
     if args.out is not None:
-        # the marker first: a folder of other files without it would be taken for somebody else's
-        write_provenance(args.out, args.command, models={n: o["facts"]["hash"] for n, o in found.items()})
-        _write_answers(args.out, examples, found)
-        write_metrics(
-            args.out,
-            {
-                "kind": "generate",
-                "source": args.data or str(args.prompts),
-                "split": args.split,
-                "examples": len(examples),
-                "models": {label: {key: one[key] for key in ("metrics", "per_query", "facts")} for label, one in found.items()},
-            },
-        )
-    _print(args, examples, found)
+        write_answers(args.out, args.data or str(args.prompts), args.split, questions, by_model, args.command)
+    _print(args, questions, by_model)
     return 0
 
 
@@ -110,110 +101,20 @@ def _check(args: argparse.Namespace) -> None:
         )
 
 
-def _examples(args: argparse.Namespace) -> list[dict]:
-    """{"prompt": text or messages, "reference": text or None} of every example."""
-    from research import prompts
-    from research.data.instructions import check_columns_used, read_examples, reference
-    from research.data.rows import SKIPPING, read_lines
-    from research.data.training import spread
-
-    if args.prompts is not None:
-        rows = [
-            {"prompt": line if args.raw else [prompts.user(line)], "reference": None} for _, line in read_lines(args.prompts)
-        ]
-        if not rows:
-            raise UserError(f"{args.prompts} has no line; expected one prompt a line. Add some.")
-        return rows if args.limit is None else spread(rows, args.limit)
-    columns = named_columns(args.columns)
-    check_columns_used(columns, args.data, option="--columns")
-    found = read_examples(args.data, args.split, args.limit, args.skip_bad_rows, columns, SKIPPING).rows
-    if "prompt" not in found[0]:
-        raise UserError(
-            f"rows of {args.data} have no prompt ({', '.join(found[0])}); expected prompt and completion, or "
-            "instruction and response. Name other data, or write the prompts into a file for "
-            "--prompts."
-        )
-    # a completion that is a call of a tool has no text to compare with
-    return [{"prompt": prompts.asked(row), "reference": reference(row) or None} for row in found]
-
-
-def _answer(args: argparse.Namespace, name: str, examples: list[dict]) -> tuple[dict[str, dict], dict]:
-    """{example: {text, tokens, ended}}, and facts about the model."""
-    from research.models.inference import best_device
-    from research.models.policy import load_policy
-    from research.models.sources import hash_model, resolve
-    from research.prompts import prompt_ids
-    from research.retrieval.generate import Decoding, generate
-
-    policy = load_policy(name, args.precision)
-    model = policy.model.to(best_device()).eval()
-    ids = [prompt_ids(model.tokenizer, row["prompt"], name) for row in examples]
-    room = min(args.max_prompt_tokens, model.positions - model.virtual_tokens - args.max_new_tokens)
-    kept = [i for i, row in enumerate(ids) if 0 < len(row) <= room]
-    if not kept:
-        raise UserError(
-            f"no prompt fits: the shortest has {min(map(len, ids))} tokens and {name} has room for {room}; "
-            "expected one or more. Raise --max-prompt-tokens, or lower --max-new-tokens."
-        )
-    if len(kept) < len(ids):
-        say(
-            f"{name}: {len(ids) - len(kept)} of {len(ids)} prompts have more than {room} tokens and are left out; they count "
-            "as empty answers"
-        )
-    decoding = Decoding(args.max_new_tokens, args.temperature, args.top_p, args.seed)
-    started = time.perf_counter()
-    answers = generate(model, [ids[i] for i in kept], decoding, args.batch_size)
-    seconds = time.perf_counter() - started
-    made = sum(answer.tokens for answer in answers)
-    facts = {
-        "model": name,
-        "base": policy.base,
-        "hash": hash_model(resolve(name)),
-        "virtual_tokens": model.virtual_tokens,
-        "precision": args.precision,
-        **decoding._asdict(),
-        "left_out": len(ids) - len(kept),
-        "tokens": made,
-        "seconds": round(seconds, 3),
-    }
-    empty = sum(not answer.text for answer in answers)
-    say(
-        f"{name}: {len(answers):,} answers of {made / len(answers):.1f} tokens, {made / seconds:.1f} tokens/s"
-        + (f"; {empty} are empty: it ends at once on these prompts" if empty else "")
-    )
-    return {str(i): answer._asdict() for i, answer in zip(kept, answers, strict=True)}, facts
-
-
-def _label(name: str, taken: dict) -> str:
-    """A short name of a model, told apart from those before."""
-    path = Path(name.rstrip("/"))
-    short = path.parent.name if path.name == "model" and path.parent.name else path.name
-    return short if short not in taken else f"{short}#{len(taken) + 1}"
-
-
-def _write_answers(out: Path, examples: list[dict], found: dict[str, dict]) -> None:
-    from research.runs.files import atomic_write
-
-    with atomic_write(out / "answers.jsonl") as stream:
-        for i, row in enumerate(examples):
-            answers = {label: one["answers"].get(str(i), {}).get("text") for label, one in found.items()}
-            stream.write(json.dumps({"id": str(i), **row, "answers": answers}, ensure_ascii=False) + "\n")
-
-
-def _print(args: argparse.Namespace, examples: list[dict], found: dict[str, dict]) -> None:
+def _print(args: argparse.Namespace, questions: "list[Question]", by_model: "dict[str, Answers]") -> None:
+    metrics = {label: answers.metrics for label, answers in by_model.items()}
     if args.json:
-        models = {label: one["metrics"] for label, one in found.items()}
-        print(json.dumps({"metrics": list(models.values())[-1], "models": models, "out": args.out and str(args.out)}))
+        print(json.dumps({"metrics": list(metrics.values())[-1], "models": metrics, "out": args.out and str(args.out)}))
         return
-    for i, row in enumerate(examples[:3]):
+    for i, row in enumerate(questions[:3]):
         prompt = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1].get("content") or ""
         print(f"» {' '.join(prompt.split())[:100]}")
         if row["reference"] is not None:
             print(f"  reference: {' '.join(row['reference'].split())[:100]}")
-        for label, one in found.items():
-            text = " ".join(one["answers"].get(str(i), {}).get("text", "").split())
+        for label, answers in by_model.items():
+            text = " ".join((answers.text(i) or "").split())
             print(f"  {label}: {text[:200] or '(empty)'}")
-    if any(one["metrics"] for one in found.values()):
-        print("\n" + scores.table({label: one["metrics"] for label, one in found.items()}))
+    if any(metrics.values()):
+        print("\n" + scores.table(metrics))
     if args.out is not None:
         print(f"\nwritten to {args.out}")

@@ -28,7 +28,7 @@ from research.errors import UserError
 from research.models.sources import check_name
 from research.retrieval.ancestry import check_training
 from research.retrieval.candidates import known_relevant, parse_ranks
-from research.retrieval.triplets import open_out, sidecar
+from research.retrieval.mined_file import open_out, sidecar
 from research.runs.layout import cache_folder
 from research.verbs import options
 
@@ -36,6 +36,7 @@ TOP_K = 100  # documents retrieved, `retrieve`'s default: fused positions are th
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     options.add_data(parser)
     parser.add_argument(
         "--retriever",
@@ -66,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Mine and print what was found; the exit code."""
     first, last = parse_ranks(args.ranks)
     _check_options(args, first, last)
     check_split(args.data, args.split)
@@ -87,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
     # torch takes seconds to import: only once the command and its data are known to be right
     from research.retrieval.mine import Mining, Rules, mine
-    from research.retrieval.stages import Options
+    from research.retrieval.options import Options
 
     own = any(query in data.corpus for query in data.queries)  # one place more, for the document that is left out
     fused = len(args.retriever) > 1 and not args.folds  # drops it before fusing: after it, it has moved the others' scores

@@ -3,12 +3,9 @@
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from research.errors import UserError
-
-if TYPE_CHECKING:
-    from research.retrieval.terms import Terms
+from research.retrieval.terms import Terms
 
 MIN_LENGTH = 4  # tokens: less leaves no room for a text between the special tokens
 INDEX_BOUNDS = {
@@ -20,6 +17,7 @@ INDEX_BOUNDS = {
 
 
 def add_data(parser: argparse.ArgumentParser, split: bool = True) -> None:
+    """Declare the options of a data source."""
     group = parser.add_argument_group("data")
     group.add_argument(
         "--data", required=True, metavar="SOURCE", help="builtin:stdlib | builtin:packages | beir:PATH | hf:NAME[@REVISION]"
@@ -31,6 +29,7 @@ def add_data(parser: argparse.ArgumentParser, split: bool = True) -> None:
 
 
 def add_encoder(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of an encoder."""
     group = parser.add_argument_group("encoder", "what is not given is the model's own")
     group.add_argument("--max-length", type=int, help="tokens of a query and of a document (256 for MiniLM)")
     group.add_argument("--query-max-length", type=int, help="tokens of a query")
@@ -52,7 +51,7 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
 
 
 def check_encoder(args: argparse.Namespace) -> None:
-    """What can be refused before a model is loaded; the upper limit is the model's."""
+    """Refuse what needs no model to be wrong; the upper limit of a length is the model's."""
     if args.token_budget is not None and args.token_budget < 1:
         raise UserError(f"--token-budget {args.token_budget}; expected 1 or more tokens. Leave it out to take the default.")
     for name in ("max_length", "query_max_length", "doc_max_length"):
@@ -65,7 +64,7 @@ def check_encoder(args: argparse.Namespace) -> None:
 
 
 def encoder_settings(args: argparse.Namespace) -> dict:
-    """The EncoderSettings that the command line changes; None keeps the model's own."""
+    """Collect the EncoderSettings that the command line changes; None keeps the model's own."""
     return {
         "query_max_length": args.query_max_length or args.max_length,
         "doc_max_length": args.doc_max_length or args.max_length,
@@ -78,7 +77,7 @@ def encoder_settings(args: argparse.Namespace) -> dict:
 
 
 def add_index(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """How retrievers search; a verb may add options of its own to the group."""
+    """Declare how retrievers search; a verb may add options of its own to the group."""
     group = parser.add_argument_group("index")
     group.add_argument("--index", choices=["exact", "hnsw"], help="default: exact up to 100,000 documents, else hnsw")
     group.add_argument("--ef", type=int, default=200, help="width of HNSW's search, ≥ the documents asked for (200)")
@@ -112,6 +111,7 @@ def check_range(args: argparse.Namespace, bounds: dict[str, tuple[int, int]]) ->
 
 
 def check_bm25(args: argparse.Namespace) -> None:
+    """Refuse BM25's options out of their range."""
     if not 0 <= args.bm25_k1 <= 1000 or not 0 <= args.bm25_b <= 1:  # NaN is in neither range
         raise UserError(
             f"--bm25-k1 {args.bm25_k1} --bm25-b {args.bm25_b}; expected k1 from 0 to 1,000 and b from 0 to 1. "
@@ -120,9 +120,8 @@ def check_bm25(args: argparse.Namespace) -> None:
     bm25_terms(args).check()
 
 
-def bm25_terms(args: argparse.Namespace) -> "Terms":
-    from research.retrieval.terms import Terms
-
+def bm25_terms(args: argparse.Namespace) -> Terms:
+    """Build what BM25 counts as a term."""
     return Terms(args.bm25_tokenizer, args.bm25_stemmer, args.bm25_stopwords)
 
 
@@ -142,7 +141,7 @@ def check_retrievers(names: list[str]) -> None:
 
 
 def retrieval_settings(args: argparse.Namespace) -> dict:
-    """The retrieval Options that the shared options of the command line give."""
+    """Collect the retrieval Options that the shared options of the command line give."""
     return {
         "index": args.index,
         "ef": args.ef,
@@ -159,6 +158,7 @@ def retrieval_settings(args: argparse.Namespace) -> dict:
 
 
 def add_cache(parser: argparse.ArgumentParser) -> None:
+    """Declare --cache."""
     parser.add_argument(
         "--cache",
         type=Path,
@@ -168,6 +168,7 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
 
 
 def add_metrics(parser: argparse.ArgumentParser) -> None:
+    """Declare metrics, the mean and --json."""
     parser.add_argument(
         "--metrics",
         nargs="+",

@@ -30,6 +30,7 @@ BOUNDS = {"top_k": (1, 10**9), **options.INDEX_BOUNDS, "depth": (1, 10**9)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     options.add_data(parser)
     parser.add_argument(
         "--retriever",
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Retrieve, measure and print; the exit code."""
     metrics = scores.check_metrics(args.metrics)
     _check_sources(args)
     _check_numbers(args)
@@ -73,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
     say(f"{args.data} {args.split}: {len(data.queries):,} queries, {len(data.corpus):,} documents")
 
     # torch takes seconds to import: only once the command and its data are known to be right
+    from research.retrieval.options import Options
     from research.retrieval.run import Measure, Retrieval, retrieve
-    from research.retrieval.stages import Options
 
     facts = {"verb": "retrieve", "source": args.data, "split": args.split, "data": data.fingerprint}
     unscorable = scores.report_unscorable(data.qrels, args.mean)

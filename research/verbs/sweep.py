@@ -81,17 +81,16 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    # here: yaml and rich take a tenth of a second, which the help does not need
-    from research.cli import main
+    # here: the help needs none of it
+    from research import cli
     from research.sweeps import agents, compile, finish, preview, run, status, submit, worker
     from research.sweeps.trainer import Trainer
-    from research.verbs.describing import describe, time_steps
 
     if args.step == "worker":
         from research.models.base_cache import cache_bases  # loads torch
 
         cache_bases()
-    trainer = Trainer(describe, main, functools.partial(time_steps, threads=args.threads))
+    trainer = Trainer(_describe, cli.main, functools.partial(_time_steps, threads=args.threads))
     steps = {
         "compile": compile.compile_file,
         "plan": functools.partial(preview.show_plan, trainer=trainer),
@@ -103,3 +102,20 @@ def run(args: argparse.Namespace) -> int:
         "finish": functools.partial(finish.finish_array, trainer=trainer),
     }
     return steps[args.step](args)
+
+
+# these two load torch when they are called: a sweep of other programs needs none
+
+
+def _describe(arguments: list[str], metric: str | None, goal: str | None) -> dict:
+    from research import cli
+    from research.training.describe import describe
+
+    return describe(arguments, metric, goal, cli._parse)
+
+
+def _time_steps(arguments: list[str], steps: int, threads: int | None) -> dict:
+    from research import cli
+    from research.training.describe import time_steps
+
+    return time_steps(arguments, steps, threads, cli._parse)

@@ -8,11 +8,12 @@ read it here is to run it. Look into it first.
 
 import argparse
 
-from research.verbs import configuration, evaluating
+from research.training.arguments import add_arguments, parse
 
-parse = configuration.parse
-add_arguments = configuration.add_arguments
+__all__ = ["add_arguments", "parse", "run"]
 
 
 def run(args: argparse.Namespace) -> int:
-    return evaluating.evaluate(args, "validate")
+    from research.training.run import validate  # torch and Lightning take seconds, and the short help needs neither
+
+    return validate(args)

@@ -144,7 +144,7 @@ FIRST_FOLD = fold_of({"d0": 1}, 2)
 
 def test_two_queries_of_one_document_and_their_refusal(place, monkeypatch):
     """All queries hang together by d1: no folds are possible, and training without one is not either."""
-    from research.data.training import load_training
+    from research.data.queries import load_training
     from research.errors import UserError
 
     judge("q0 d0 1", "q0 d1 1", "q2 d1 1")(monkeypatch)

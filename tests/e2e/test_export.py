@@ -181,7 +181,7 @@ def test_a_linked_module_is_exported_and_has_a_part_in_the_hash(tiny_bert, resea
     from sentence_transformers.base.modules import Dense, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    from research.models.sources import hash_model
+    from research.models.hashed import hash_model
 
     torch.manual_seed(0)
     stack = SentenceTransformer(modules=[Transformer(str(tiny_bert)), Pooling(32), Dense(32, 8)], device="cpu")

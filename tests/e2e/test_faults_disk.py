@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from faults import COMMANDS, MAKE_RUN, assert_nothing_changed, assert_refused, furnish, shorten_quickstart, snapshot
 
-from research.data.formats import read_run
+from research.data.rankings import read_run
 
 VERBS = [verb for verb in COMMANDS if verb not in ("validate", "test", "tokenize")]
 # validate and test write into a run of fit's: _training; tokenize writes nothing

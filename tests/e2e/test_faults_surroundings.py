@@ -158,14 +158,14 @@ INTERRUPTED = {
     "retrieve": "research.retrieval.stages.exact_search",
     "mine": "research.retrieval.mine.to_triplets",
     "evaluate": "research.metrics.scores.score",
-    "report": "research.report.html.page",
+    "report": "research.report.page.html.page",
     "quickstart": "research.models.sources.resolve",
     "fit": "research.training.dual_encoder.embed",
     "validate": "research.training.validation.exact_search",
     "test": "research.training.validation.exact_search",
-    "generate": "research.retrieval.generate.generate",
+    "generate": "research.rag.answers.generate",
     "tokenize": "research.models.policy.load_policy",
-    "export": "research.verbs.export._check",
+    "export": "research.models.export._check",
     "sweep": "research.sweeps.plan.points_of",
 }
 """verb → a function in its middle."""

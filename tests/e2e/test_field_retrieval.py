@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from research.data.formats import read_run
+from research.data.rankings import read_run
 
 DOCS = {
     "d1": "a cat sat on the mat and purred",

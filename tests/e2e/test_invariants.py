@@ -150,10 +150,10 @@ def test_a_clamped_temperature_is_a_bug_and_the_run_is_kept(fit, monkeypatch):
 
 def test_what_is_known_before_the_first_step_stops_there(fit, monkeypatch):
     """The order of another seed."""
-    from research.data import training
+    from research.data import base
 
-    sampler = training.StatefulBatchSampler
-    monkeypatch.setattr(training, "StatefulBatchSampler", lambda size, batch, seed, **more: sampler(size, batch, 0, **more))
+    sampler = base.StatefulBatchSampler
+    monkeypatch.setattr(base, "StatefulBatchSampler", lambda size, batch, seed, **more: sampler(size, batch, 0, **more))
     result = fit(code=1)
     assert "seed_everything (of their order) was asked as 7, and 0 was used" in result.err
     assert not Path("run/curves.jsonl").exists()
@@ -180,7 +180,7 @@ def batches_of_three(patch):
 
 
 def steps_of_one(patch):
-    from research.training.optimisation import Window
+    from research.training.step import Window
 
     patch.setattr(Window, "_is_last", lambda self: True)
 
@@ -195,20 +195,20 @@ def other_numbers(patch):
     from research.training.curves import BestModel
 
     facts = BestModel._facts
-    patch.setattr(BestModel, "_facts", lambda *args: {**facts(*args), "metrics": {"mrr@10": 2.0}})
+    patch.setattr(BestModel, "_facts", lambda *args, **more: {**facts(*args, **more), "metrics": {"mrr@10": 2.0}})
 
 
 def unfrozen(patch):
-    from research.training import dual_encoder
+    from research.training import base
 
-    built = dual_encoder.build_optimizer
+    built = base.build_optimizer
 
     def build(module, *args):
         found = built(module, *args)
         next(p for name, p in module.named_parameters() if "lora_" not in name).requires_grad_(True)
         return found
 
-    patch.setattr(dual_encoder, "build_optimizer", build)
+    patch.setattr(base, "build_optimizer", build)
 
 
 def narrow(patch):

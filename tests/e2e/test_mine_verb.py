@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from research.data.formats import read_run, read_triplet
+from research.data.rankings import read_run
 from research.data.rows import BadRows, read_jsonl
+from research.data.triplets import read_triplet
 from research.types import Triplets
 
 
@@ -388,8 +389,8 @@ def test_run_folder_of_retrieve_is_no_training(mine, research, collection, tmp_p
 
 
 def test_mined_triplets_are_read_by_the_trainer(mine, tmp_path):
-    pytest.importorskip("research.data.training")
-    from research.data.training import load_training
+    pytest.importorskip("research.data.queries")
+    from research.data.queries import load_training
 
     mine("--negatives", 4)
     queries, *_ = load_training(str(tmp_path / "negatives.jsonl"), "", None, None, False)

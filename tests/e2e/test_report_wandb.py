@@ -71,9 +71,9 @@ def test_folders_and_logs_of_one_sweep_give_one_table(made, tmp_path, monkeypatc
 def test_a_folder_of_research_is_its_own_source(made, tmp_path, monkeypatch, research):
     monkeypatch.chdir(made)
     point = next(path for path in sorted(Path("runs").iterdir()) if (path / "wandb").is_dir())
-    from research.report.study import collect
+    from research.runs.table import read_runs
 
-    (run,) = collect([point])
+    (run,) = read_runs([point])
     assert run.history is None
     assert run.path == point.resolve()
     # both given: each point is there twice, and counts once
@@ -83,7 +83,8 @@ def test_a_folder_of_research_is_its_own_source(made, tmp_path, monkeypatch, res
     both, alone = tmp_path / "both", tmp_path / "alone"
     assert research("report", "runs", "--out", alone).code == 0
     assert (both / "tables/results.csv").read_text() == (alone / "tables/results.csv").read_text()
-    assert (both / "report.md").read_text().count("is a copy of") == sum(run.state == "done" for run in collect([Path("runs")]))
+    done = [run for run in read_runs([Path("runs")]) if run.state == "done"]
+    assert (both / "report.md").read_text().count("is a copy of") == len(done)
 
 
 # ---- other programs -------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from research.report.wandb_keys import value_at
+from research.report.wandb.keys import value_at
 from tests.conftest import ROOT
 from tests.e2e.fitting import process
 from tests.e2e.sweeping import finished
@@ -247,8 +247,8 @@ def test_without_a_key_or_a_server_the_local_report_stays(place, research):
     keyless = report("--wandb", WANDB_API_KEY="", NETRC="none")
     assert (keyless.code, "no W&B key was found" in keyless.err) == (2, True), keyless.err
     code = (
-        "import sys; from research.cli import main; from research.report import wandb_publish\n"
-        "wandb_publish.TIMEOUT = 2; sys.exit(main(sys.argv[1:]))"
+        "import sys; from research.cli import main; from research.report.wandb import publish\n"
+        "publish.TIMEOUT = 2; sys.exit(main(sys.argv[1:]))"
     )
     env = {"WANDB_MODE": "online", "WANDB_API_KEY": KEY, "WANDB_BASE_URL": "http://127.0.0.1:9", "PYTHONPATH": str(ROOT)}
     unreachable = subprocess.run(

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from sentence_transformers import SentenceTransformer
 
-from research.data.formats import read_run
+from research.data.rankings import read_run
 from research.metrics.retrieval import rank_documents
 from research.runs.locks import exclusive
 

@@ -23,8 +23,8 @@ USES = {
 SILENT = """
 import os, signal, subprocess
 from pathlib import Path
-from research.report.wandb_api import read_api
-from research.report.wandb_publish import connect
+from research.runs.wandb.server import read_api
+from research.report.wandb.publish import connect
 from research.runs.tracking import Tracker
 {}
 service = subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb-core"], capture_output=True, text=True, check=True).stdout

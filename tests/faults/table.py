@@ -31,25 +31,19 @@ LOSSES = "tests/unit/test_losses.py"
 ASKED = "tests/e2e/test_invariants.py::test_a_training_is_what_was_asked_for[fixed]"
 
 FAULTS = [
-    Fault(
-        "gradient W times too large",
-        "training/optimisation.py",
-        "trainer.world_size / count",
-        "trainer.world_size**2 / count",
-        DDP,
-    ),
-    Fault("gradient W times too small", "training/optimisation.py", "trainer.world_size / count", "1 / count", DDP),
-    Fault("detached gather", "training/gather.py", "sync_grads=rows.requires_grad", "sync_grads=False", DDP),
+    Fault("gradient W times too large", "training/step.py", "trainer.world_size / count", "trainer.world_size**2 / count", DDP),
+    Fault("gradient W times too small", "training/step.py", "trainer.world_size / count", "1 / count", DDP),
+    Fault("detached gather", "training/dual_encoder.py", "sync_grads=rows.requires_grad", "sync_grads=False", DDP),
     Fault(
         "labels of rank 0 on every rank",
         "training/dual_encoder.py",
-        "info_nce(query, all_docs, own + start, temperature, masked)",
-        "info_nce(query, all_docs, own, temperature, masked)",
+        "positives = number + first_doc",
+        "positives = number",
         DDP,
     ),
     Fault(
         "gathered padding scored as documents",
-        "training/gather.py",
+        "training/dual_encoder.py",
         "[part[:count] for part, count in",
         "[part for part, count in",
         DDP,
@@ -84,17 +78,17 @@ FAULTS = [
     ),
     Fault(
         "validation searches in bf16",
-        "retrieval/index.py",
+        "retrieval/exact.py",
         ", torch.autocast(device.type, enabled=False):",
         ":",
         "tests/unit/test_index.py::test_exact_search_is_float32_under_autocast",
     ),
     Fault(
         "a small set's first items again and again",
-        "data/training.py",
+        "data/rows.py",
         "count = min(count, len(items))",
         "pass",
-        "tests/unit/test_training_data.py::test_spread_repeats_nothing",
+        "tests/unit/test_training_data.py::test_evenly_spaced_items_repeat_nothing",
     ),
     Fault(
         "reshape by batch size on a partial batch",
@@ -133,7 +127,7 @@ FAULTS = [
     ),
     Fault(
         "mean of means over unequal micro-batches",
-        "training/optimisation.py",
+        "training/step.py",
         "total = losses.sum()",
         "total = losses.mean() * 8",
         "tests/integration/test_ddp.py::test_last_smaller_batch_weighs_its_examples_on_every_rank",
@@ -224,7 +218,7 @@ FAULTS = [
     ),
     Fault(
         "padding believed to be unseen",
-        "retrieval/generate.py",
+        "models/generate.py",
         "return float((alone - beside).abs().max()) <= limit",
         "return True",
         "tests/integration/test_windows.py::test_answers_under_a_prefix_are_those_of_one_at_a_time",
@@ -266,7 +260,7 @@ FAULTS = [
     ),
     Fault(
         "resumed at the epoch's first batch",
-        "data/training.py",
+        "data/base.py",
         "self.place = state_dict or None",
         "self.place = None",
         f"{RESUME}::test_resumed_at_awkward_steps_equals_straight",
@@ -288,8 +282,8 @@ FAULTS = [
     Fault(
         "curve's line lost at the stop",
         "training/curves.py",
-        "lines = read_curves(self.path.parent)",
-        "lines = read_curves(self.path.parent)[:-1]",
+        "lines = read_lines(self.path.parent)",
+        "lines = read_lines(self.path.parent)[:-1]",
         f"{RESUME}::test_resumed_at_awkward_steps_equals_straight",
     ),
     Fault(
@@ -392,9 +386,9 @@ FAULTS = [
     ),
     Fault(
         "a pruned training called done",
-        "verbs/training.py",
-        'metrics["pruned"] = pruned[0].pruned',
-        "pass",
+        "training/run.py",
+        'results | ({"pruned": pruned[0]} if pruned else {})',
+        "results",
         f"{SWEEP}::test_hyperband_prunes_what_lags_behind_and_says_so",
     ),
     Fault(
@@ -420,7 +414,7 @@ FAULTS = [
     ),
     Fault(
         "deterministic kernels for every later point",
-        "verbs/training.py",
+        "training/trainer.py",
         "torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])",
         "pass",
         f"{SWEEP}::test_what_one_point_sets_for_its_process_is_not_there_for_the_next",
@@ -469,10 +463,10 @@ FAULTS = [
     ),
     Fault(
         "labels of a figure on each other",
-        "report/labels.py",
-        "*(label.box for label in placed.values())]",
-        "]",
-        "tests/unit/test_plots_factors.py::test_names_of_neighbours_stand_apart",
+        "report/figures/cost.py",
+        "max(place, down[-1] + apart) if down else place",
+        "place",
+        "tests/unit/test_plots_factors.py::test_names_in_the_margin_stand_apart_and_near_their_points",
     ),
     Fault(
         "p values not corrected",
@@ -483,7 +477,7 @@ FAULTS = [
     ),
     Fault(
         "devices that make another point",
-        "runs/identity.py",
+        "runs/spelling.py",
         '"devices": 1, ',
         "",
         "tests/unit/test_identity.py::test_devices_at_an_equal_global_batch_are_one_point",
@@ -494,9 +488,9 @@ FAULTS = [
     ),
     Fault(
         "the data's order of another seed",
-        "data/training.py",
-        "data.batch_size,\n        data.seed,",
-        "data.batch_size,\n        0,",
+        "data/base.py",
+        "self.batch_size,\n            self.seed,",
+        "self.batch_size,\n            0,",
         ASKED,
     ),
     Fault(

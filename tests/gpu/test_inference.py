@@ -8,7 +8,7 @@ from research.models.cross_encoder import load_cross_encoder
 from research.models.dual_encoder import load_encoder
 from research.models.inference import for_inference
 from research.retrieval.encode import encode_texts
-from research.retrieval.index import exact_search
+from research.retrieval.exact import exact_search
 from research.retrieval.rerank import score_pairs
 from tests.conftest import WORDS
 
@@ -60,7 +60,7 @@ def test_answers_are_transformers_own(tiny_lm, device):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from research.models.causal_lm import load_causal_lm
-    from research.retrieval.generate import Decoding, generate
+    from research.models.generate import Decoding, generate
 
     prompts = ["a b", "the of and", " ".join(WORDS[:20])]
     tokenizer = AutoTokenizer.from_pretrained(tiny_lm)

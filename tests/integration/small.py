@@ -117,9 +117,9 @@ class Training:
         return module
 
     def curve(self) -> list[dict]:
-        from research.training.curves import read_curves
+        from research.runs.curves import read_lines
 
-        return [{name: value for name, value in line.items() if name != "seconds"} for line in read_curves(self.out)]
+        return [{name: value for name, value in line.items() if name != "seconds"} for line in read_lines(self.out)]
 
 
 class KeepGradients(L.Callback):

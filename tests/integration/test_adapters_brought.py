@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from research.data.instructions import InstructionData
 from research.errors import UserError
 from research.models import adapters
+from research.models.hashed import hash_model
 from research.models.policy import load_policy, save_policy
-from research.models.sources import hash_model
 from research.training.sft import SFTModule
 from tests.lm import TEMPLATE, byte_tokenizer, rows, save_tiny, tiny_llama
 
@@ -200,11 +200,11 @@ def test_what_cannot_be_merged_is_exported_as_it_is(more, base, research, tmp_pa
 
 
 def test_what_is_no_disk_s_error_keeps_its_words(tmp_path):
-    from research.training.curves import writing
+    from research.runs.disk import write_errors
 
-    with pytest.raises(RuntimeError, match="shared tensors"), writing(tmp_path):
+    with pytest.raises(RuntimeError, match="shared tensors"), write_errors(tmp_path):
         raise RuntimeError("The weights contained shared tensors")
-    with pytest.raises(UserError, match="Free space"), writing(tmp_path):
+    with pytest.raises(UserError, match="Free space"), write_errors(tmp_path):
         raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
 
 

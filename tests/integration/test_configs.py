@@ -64,7 +64,7 @@ def small(tiny_bert, tiny_lm, training_data, language_data, tmp_path, monkeypatc
 
 
 def resolved(argv: list[str]) -> dict:
-    from research.verbs import configuration
+    from research.training import configuration
 
     return configuration.read(argparse.Namespace(argv=argv, prog="research fit"))[1]
 

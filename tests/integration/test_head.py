@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from research.runs import known_code as known
-from research.runs.changes import Change, option
+from research.runs.base_model import option
+from research.runs.changes import Change
 from research.runs.fingerprint import COMPUTES, PACKAGE, TRAINERS, code_fingerprint, reached_files
 from research.runs.known_code import known_code
 from tests.conftest import ROOT

@@ -17,12 +17,12 @@ from research.errors import UserError
 from research.losses.language import token_losses
 from research.models import adapters
 from research.models.causal_lm import CausalLM
+from research.models.generate import Decoding, generate
 from research.models.lora import faster_lora
 from research.models.policy import load_policy, save_policy
-from research.retrieval.generate import Decoding, generate
 from research.training.curves import BestModel
 from research.training.dpo import DPOModule
-from research.training.layouts import packing_is_exact
+from research.training.layouts import packing_is_exact, shares_prompt
 from research.training.optimisation import Optimisation
 from research.training.sft import SFTModule
 from tests.lm import byte_tokenizer, rows, save_tiny, tiny_llama
@@ -191,7 +191,7 @@ def test_a_pair_has_the_same_numbers_in_whatever_layout_is_taken(name, tmp_path)
         module.trainer.datamodule = data
         data.trainer = module.trainer
         data.prepare(module.model.tokenizer)
-        data.share_prompt = module.layout()
+        data.share_prompt = shares_prompt(module, lambda chunk, of=module: sequence_logps(of.model, chunk)[0])
         taken = data.share_prompt
         with torch.no_grad():
             chunk = data.collate(module.model).collate(list(enumerate(data.tokens["val"].rows)))
@@ -203,7 +203,7 @@ def test_a_pair_has_the_same_numbers_in_whatever_layout_is_taken(name, tmp_path)
     if not shared:
         data.share_prompt = True
         with pytest.raises(UserError, match="share_prompt=true"):
-            module.layout()
+            shares_prompt(module, lambda chunk: sequence_logps(module.model, chunk)[0])
 
 
 @pytest.mark.parametrize("name", SHAPES)

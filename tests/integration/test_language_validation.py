@@ -16,7 +16,7 @@ from research.data.preferences import PreferenceData
 from research.errors import UserError
 from research.models import adapters
 from research.models.causal_lm import CausalLM
-from research.retrieval.generate import Decoding, generate
+from research.models.generate import Decoding, generate
 from research.training.curves import BestModel
 from research.training.dpo import DPOModule
 from research.training.optimisation import Optimisation

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from research.errors import UserError
 from research.models import adapters
 from research.models.causal_lm import CausalLM
-from research.retrieval.generate import Decoding, generate, padding_is_exact
+from research.models.generate import Decoding, generate, padding_is_exact
 from research.training.sft import SFTModule
 from tests.lm import byte_tokenizer
 

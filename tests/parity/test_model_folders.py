@@ -29,8 +29,9 @@ from research.errors import UserError
 from research.models.cross_encoder import CrossEncoder, load_cross_encoder
 from research.models.dual_encoder import DualEncoder, TextEncoder, load_encoder
 from research.models.folder import without_weights
+from research.models.hashed import hash_model
 from research.models.saving import save_cross_encoder, save_dual_encoder
-from research.models.sources import hash_model, hash_with_base
+from research.models.sources import hash_with_base
 from research.models.stack_encoder import StackEncoder
 from research.models.stack_reranker import StackReranker
 from research.retrieval.encode import encode_texts
@@ -497,7 +498,7 @@ def test_hash_has_what_changes_an_embedding_and_no_setting_holds(plain, tmp_path
 
 def test_hash_of_folders_as_they_always_were_stays(tiny_bert, tmp_path):
     """A folder of `fit` before sentence-transformers wrote it: weights, configurations and tokenizers, as ever."""
-    from research.models.sources import HASHED
+    from research.models.hashed import HASHED
     from research.runs.hashes import hash_file, hash_json
 
     folder = shutil.copytree(tiny_bert, tmp_path / "bert")
@@ -526,7 +527,7 @@ def test_hash_of_folders_as_they_always_were_stays(tiny_bert, tmp_path):
 @pytest.mark.parametrize("name", ["spm.model", "sentencepiece.model"])
 def test_sentencepiece_file_alone_is_a_vocabulary_and_in_the_hash(tiny_bert, tmp_path, name):
     """DeBERTa-v2's and RemBERT's. Beside a tokenizer.json, which is read then, the hash stays what it was."""
-    from research.models.sources import check_tokenizer
+    from research.models.contents import check_tokenizer
 
     before = hash_model(tiny_bert)
     folder = shutil.copytree(tiny_bert, tmp_path / "model")

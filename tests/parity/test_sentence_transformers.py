@@ -12,12 +12,12 @@ from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from research.errors import UserError
+from research.models.contents import weight_files
 from research.models.cpu.packed import PackedLinear
 from research.models.dual_encoder import load_encoder
 from research.models.inference import for_inference
-from research.models.sources import weight_files
 from research.retrieval.encode import encode_texts
-from research.retrieval.index import exact_search
+from research.retrieval.exact import exact_search
 from tests.conftest import WORDS
 
 TEXTS = [

@@ -209,7 +209,7 @@ def test_packed_training_is_that_of_trl(folder, tmp_path):
     from research.data.instruction_tokens import InstructionCollate
     from research.losses.language import token_losses
     from research.models.causal_lm import load_causal_lm
-    from research.training.language import real_tokens
+    from research.training.sft import real_tokens
 
     file = tmp_path / "r.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows(24)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from research.report.wandb_log import curve, read_log
+from research.runs.wandb.log import curve, read_log
 from tests.wandb_log import run_records, write_log
 
 PROGRAM = """

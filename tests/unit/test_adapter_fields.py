@@ -9,7 +9,8 @@ import torch
 
 from research.errors import UserError
 from research.models import adapters
-from research.models.adapter_fields import HONOURED, check_fields, check_names, heard
+from research.models.adapter_fields import HONOURED, check_fields, peft_warnings
+from research.models.adapter_names import check_names
 from tests.lm import tiny_llama
 
 CAUSAL = {"task_type": "CAUSAL_LM"}
@@ -159,12 +160,12 @@ def test_the_user_s_configuration_stays_as_it_is():
 
 def test_warnings_of_peft_are_said_or_refused(capsys):
     source = peft.__file__
-    with heard():
+    with peft_warnings():
         warnings.warn_explicit("Something to know.", UserWarning, source, 1)
     assert "PEFT: Something to know." in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"the whole of x \(The key is ignored\.\)"), heard("x"):
+    with pytest.raises(UserError, match=r"the whole of x \(The key is ignored\.\)"), peft_warnings("x"):
         warnings.warn_explicit("The key is ignored.", UserWarning, source, 1)
-    with pytest.warns(UserWarning, match="of another library"), heard():
+    with pytest.warns(UserWarning, match="of another library"), peft_warnings():
         warnings.warn_explicit("of another library, ignored", UserWarning, __file__, 1)
 
 

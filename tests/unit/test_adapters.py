@@ -10,6 +10,7 @@ from research.data.instruction_tokens import InstructionCollate, tokenise
 from research.errors import UserError
 from research.models import adapters
 from research.models.causal_lm import CausalLM
+from research.models.partial_tuning import freeze
 from research.types import Examples
 from tests.lm import byte_tokenizer, rows, tiny_llama
 
@@ -229,16 +230,16 @@ def test_packed_rows_have_the_losses_of_their_texts():
 
 def test_last_layers_and_patterns_train_what_they_name():
     model = tiny_llama(layers=3)
-    adapters.freeze(model, 1, None)
+    freeze(model, 1, None)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained
     assert all(name.startswith("model.layers.2.") or name == "model.norm.weight" for name in trained)
     assert "model.norm.weight" in trained
     model = tiny_llama()
-    adapters.freeze(model, None, r"layers\.0\.mlp")
+    freeze(model, None, r"layers\.0\.mlp")
     assert {name.split(".")[2:4][0] for name, p in model.named_parameters() if p.requires_grad} == {"0"}
     with pytest.raises(UserError, match="finds none"):
-        adapters.freeze(tiny_llama(), None, "nowhere")
+        freeze(tiny_llama(), None, "nowhere")
 
 
 def test_parameters_are_counted_by_kind():

@@ -11,7 +11,7 @@ import pytest
 
 import research
 from research.cli import VERBS
-from research.runs.identity import KNOWN
+from research.runs.defaults import KNOWN
 
 PACKAGE = Path(research.__file__).parent
 ROOT = PACKAGE.parent
@@ -65,7 +65,7 @@ def options() -> set[str]:
         parser = argparse.ArgumentParser(add_help=True)
         importlib.import_module(f"research.verbs.{verb}").add_arguments(parser)
         found |= {option for action in parser._actions for option in action.option_strings}
-    from research.verbs.configuration import TOP
+    from research.training.arguments import TOP
 
     return found | {f"--{name}" for name in TOP}
 

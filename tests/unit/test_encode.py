@@ -13,7 +13,7 @@ import pytest
 from research.errors import UserError
 from research.models.dual_encoder import load_encoder
 from research.models.settings import Dense, EncoderSettings
-from research.retrieval import encode, store
+from research.retrieval import encode, journal, store
 from research.retrieval.encode import encode_texts, plan_batches
 from research.retrieval.store import build_store, hash_texts, open_store, store_key
 from tests.conftest import WORDS
@@ -66,7 +66,7 @@ def test_windows_join_without_a_seam(encoder, monkeypatch):
 
 def _encode_until_killed(folder, model):
     """A child that is killed with SIGKILL once some of its batches are in the journal."""
-    store.SYNC_SECONDS = 0.0
+    journal.SYNC_SECONDS = 0.0
     calls = iter(range(10**6))
     real = encode.encode_batch
 
@@ -141,8 +141,8 @@ def test_journal_does_not_outlive_the_rows_it_speaks_of(tmp_path, encoder, monke
         raise SystemExit
 
     with monkeypatch.context() as patch:  # under other threads the work starts afresh, and dies while taking its space
-        patch.setattr(store.torch, "get_num_threads", lambda: 99)
-        patch.setattr(store.os, "posix_fallocate", killed)
+        patch.setattr(journal.torch, "get_num_threads", lambda: 99)
+        patch.setattr(journal.os, "posix_fallocate", killed)
         with pytest.raises(SystemExit):
             build(tmp_path / "s", encoder)
     np.testing.assert_array_equal(build(tmp_path / "s", encoder).embeddings, straight)
@@ -247,7 +247,7 @@ def stop_after(monkeypatch, batches):
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(store, "SYNC_SECONDS", 0.0)
+    monkeypatch.setattr(journal, "SYNC_SECONDS", 0.0)
     monkeypatch.setattr(encode, "encode_batch", stopping)
 
 

@@ -9,16 +9,16 @@ import torch
 from research.data.candidates import CandidateDataset
 from research.data.equality import normalise
 from research.data.folds import assign_folds, fold_of
-from research.data.formats import write_beir
 from research.data.pairs import PairCollate, PairDataset
 from research.data.positives import in_folds, with_positives
+from research.data.queries import TrainingQuery, count_by_text, join_known, load_training
 from research.data.sources import load, positives_of
-from research.data.training import TrainingQuery, count_by_text, join_known, load_training
 from research.errors import UserError
-from research.losses.contrastive import info_nce, known_positives, symmetric_info_nce
+from research.losses.contrastive import both_directions, info_nce, known_positives
 from research.retrieval.candidates import find_candidates, known_relevant
-from research.retrieval.index import exact_search, to_run
+from research.retrieval.exact import exact_search, to_run
 from research.types import Document
+from tests.beir import write_beir
 from tests.unit.test_training_data import Words
 
 CORPUS = {
@@ -79,7 +79,7 @@ def test_equal_queries_of_a_batch_cost_a_perfect_encoder_nothing(symmetric):
     vectors = torch.eye(2)
     if symmetric:
         asked = (batch.positive_ids[None] == batch.doc_ids[:, None, None]).any(-1).scatter(1, own[:, None], False)
-        losses = symmetric_info_nce(vectors, vectors.flip(0), own, 0.05, masked, vectors, own, asked)
+        losses = both_directions(info_nce, vectors, vectors.flip(0), own, 0.05, masked, vectors, own, asked)
     else:
         losses = info_nce(vectors, vectors.flip(0), own, 0.05, masked)
     assert losses.tolist() == [0.0, 0.0]

@@ -4,22 +4,15 @@ import gzip
 
 import pytest
 
-from research.data.formats import (
-    check_qrels,
-    check_run,
-    read_corpus,
-    read_qrels,
-    read_queries,
-    read_run,
-    read_triplet,
-    write_beir,
-    write_run,
-    write_triplets,
-)
+from research.data.beir import read_corpus, read_queries
+from research.data.qrels import check_qrels, read_qrels
+from research.data.rankings import check_run, read_run, write_run
 from research.data.rows import BadRows, read_jsonl
 from research.data.sources import load
+from research.data.triplets import read_triplet, write_triplets
 from research.errors import UserError
 from research.types import Document, Triplets
+from tests.beir import write_beir
 
 DOC = '{"_id": "d1", "title": "T", "text": "x"}'
 HEADER = "query-id\tcorpus-id\tscore"

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from research.data.formats import read_corpus, read_qrels, read_run
+from research.data.beir import read_corpus
+from research.data.qrels import read_qrels
+from research.data.rankings import read_run
 from research.data.rows import BadRows
 from research.errors import UserError
 from research.types import Document

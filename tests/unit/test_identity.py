@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from research.runs import identity, known_code
+from research.runs import defaults, identity, known_code
 from research.runs.changes import CHANGES, Change, has_router_loss
-from research.runs.identity import KNOWN, SINCE, differences, ids_of
+from research.runs.defaults import KNOWN, SINCE, spelled
+from research.runs.hashes import hash_json
+from research.runs.identity import differences, ids_of
 from research.runs.known_code import numbers_key, stale_because
+from research.runs.spelling import HOW, one_spelling, without
 
 HEAD = Path(__file__).parents[1] / "fixtures/head"
 RUNS = [path.parent for path in sorted(HEAD.rglob("provenance.json")) if "point" in json.loads(path.read_text())]
@@ -45,8 +48,8 @@ def test_the_ids_of_what_was_typed_are_among_the_ids():
     now = changed(config, trainer__devices=2, trainer__precision="32-true")
     for devices, precision in ((2, "32-true"), ("2", "32-true"), ("2", 32), (2, "32")):
         typed = changed(config, trainer__devices=devices, trainer__precision=precision)
-        old = identity._without(typed, (*identity.HOW, *identity.PATHS))
-        assert identity.hash_json([old, base, data])[: identity.LENGTH] in ids_of(now, base, data)
+        old = without(typed, (*HOW, *identity.PATHS))
+        assert hash_json([old, base, data])[: identity.LENGTH] in ids_of(now, base, data)
 
 
 @pytest.fixture
@@ -84,9 +87,9 @@ def test_an_option_at_its_documented_default_is_no_part(dual):
 def test_the_id_of_a_documented_default_that_was_spelled_is_known():
     config, base, data, _ = read(HEAD / "runs/dual")
     typed = changed(config, trainer__precision="32-true", trainer__devices=2, data__batch_size=2)
-    old = identity._without(identity.one_spelling(identity._spelled(typed), {}), (*identity.HOW, *identity.PATHS))
+    old = without(one_spelling(spelled(typed), {}), (*HOW, *identity.PATHS))
     assert old["trainer"]["precision"] == "32-true"
-    assert identity.hash_json([old, base, data])[: identity.LENGTH] in ids_of(typed, base, data)
+    assert hash_json([old, base, data])[: identity.LENGTH] in ids_of(typed, base, data)
 
 
 def test_what_says_how_is_no_part(dual):
@@ -126,9 +129,9 @@ class Own(Optimised):
 def optimised(monkeypatch):
     name = f"{__name__}.{{}}"
     monkeypatch.setitem(KNOWN, name.format("Optimised"), ["known"])
-    identity._known.cache_clear()
+    defaults._known.cache_clear()
     yield lambda which="Optimised", **init: {"model": {"class_path": name.format(which), "init_args": init}}
-    identity._known.cache_clear()
+    defaults._known.cache_clear()
 
 
 def test_an_option_that_came_later_is_no_part_at_its_default(optimised):
@@ -151,7 +154,7 @@ def test_a_users_subclass_is_found_under_the_id_that_spells_all(optimised):
     whole = optimised("Own", known=1, own="a")
     new, old = ids_of(whole, "base", {})
     assert new == point_of(optimised("Own", known=1), "base", {}) != point_of(optimised("Own", known=1, own="b"), "base", {})
-    assert old == identity.hash_json([whole, "base", {}])[: identity.LENGTH]
+    assert old == hash_json([whole, "base", {}])[: identity.LENGTH]
 
 
 def test_facts_of_data_that_came_later_and_say_nothing_are_no_part():
@@ -176,7 +179,7 @@ def test_every_option_of_ours_is_known_or_came_later_with_a_default():
         if not path.startswith("research."):
             continue
         section = "data" if ".data." in path else "model"
-        for name, one in inspect.signature(identity._class(path).__init__).parameters.items():
+        for name, one in inspect.signature(defaults._class(path).__init__).parameters.items():
             if name in ("self", "seed"):
                 continue
             inner = (

@@ -7,8 +7,8 @@ import pytest
 
 from research.metrics.factorial import variance_parts
 from research.report.factor_sheets import shares
+from research.report.figures.importance import NOISE, importance_bars
 from research.report.importance import EXACT, FOREST, SEED, forest, importance
-from research.report.plots_importance import NOISE, importance_bars
 from tests.unit.test_study import NOISE as SPREAD
 from tests.unit.test_study import grid, made, run
 

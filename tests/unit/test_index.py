@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from research.errors import UserError
-from research.retrieval import index
-from research.retrieval.index import HnswIndex, ann_recall, exact_search, to_run
+from research.retrieval import exact, index
+from research.retrieval.exact import ann_recall, exact_search, to_run
+from research.retrieval.index import HnswIndex
 
 
 def vectors(count: int, dim: int = 16, seed: int = 0) -> np.ndarray:
@@ -30,8 +31,8 @@ def brute(queries, docs, k, cosine):
 @pytest.mark.parametrize("cosine", [False, True])
 @pytest.mark.parametrize(("block", "query_block"), [(64, 7), (699, 40), (10_000, 1)])
 def test_exact_search_equals_the_plain_product_whatever_the_blocks(monkeypatch, cosine, block, query_block):
-    monkeypatch.setattr(index, "BLOCK", block)
-    monkeypatch.setattr(index, "QUERY_BLOCK", query_block)
+    monkeypatch.setattr(exact, "BLOCK", block)
+    monkeypatch.setattr(exact, "QUERY_BLOCK", query_block)
     scores, positions = exact_search(QUERIES, DOCS, 25, cosine)
     expected_scores, expected = brute(QUERIES, DOCS, 25, cosine)
     np.testing.assert_array_equal(positions, expected)

@@ -104,13 +104,13 @@ def sigma(x: float) -> float:
 @pytest.mark.parametrize(
     ("losses", "expected"),
     [
-        (preference.sigmoid(CHOSEN, REJECTED, 0.5), [math.log(2), -math.log(sigma(1.5))]),
+        (preference.sigmoid(CHOSEN, REJECTED, 0.5, *LENGTHS), [math.log(2), -math.log(sigma(1.5))]),
         (
-            preference.sigmoid(CHOSEN, REJECTED, 0.5, 0.1),
+            preference.sigmoid(CHOSEN, REJECTED, 0.5, *LENGTHS, smoothing=0.1),
             [math.log(2), -0.9 * math.log(sigma(1.5)) - 0.1 * math.log(sigma(-1.5))],
         ),
-        (preference.hinge(CHOSEN, REJECTED, 0.5), [1.0, 0.0]),
-        (preference.hinge(CHOSEN, REJECTED, 0.1), [1.0, 0.7]),
+        (preference.hinge(CHOSEN, REJECTED, 0.5, *LENGTHS), [1.0, 0.0]),
+        (preference.hinge(CHOSEN, REJECTED, 0.1, *LENGTHS), [1.0, 0.7]),
         (preference.ipo(CHOSEN, REJECTED, 0.5, *LENGTHS), [1.0, 0.0]),  # h̄ = 2/4 + 1/2 = 1 = 1/(2 · .5)
         (preference.sigmoid_norm(CHOSEN, REJECTED, 2.0, *LENGTHS), [math.log(2), -math.log(sigma(2.0))]),
     ],
@@ -123,8 +123,8 @@ def test_preference_losses_by_hand(losses, expected):
 @pytest.mark.parametrize(
     "loss",
     [
-        lambda c, r: preference.sigmoid(c, r, 0.3, 0.2),
-        lambda c, r: preference.hinge(c, r, 0.1),
+        lambda c, r: preference.sigmoid(c, r, 0.3, *LENGTHS, smoothing=0.2),
+        lambda c, r: preference.hinge(c, r, 0.1, *LENGTHS),
         lambda c, r: preference.ipo(c, r, 0.3, *LENGTHS),
         lambda c, r: preference.sigmoid_norm(c, r, 0.3, *LENGTHS),
     ],

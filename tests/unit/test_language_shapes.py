@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.data.instructions import InstructionData, check_columns_used, read_examples
+from research.data.instructions import InstructionData, read_examples
+from research.data.language import check_columns_used
 from research.data.preferences import PreferenceData, read_preferences
 from research.errors import UserError
 from tests.lm import save_tiny
@@ -437,7 +438,7 @@ def test_validation_on_trained_rows_is_said(kind, capsys):
     assert "val_trained" not in data.describe()  # which is in the names of runs
     data = make(train, "train[:4]", None, "train[3:]")  # slices of one file, which overlap
     assert "1 of the 3 rows of rows.jsonl split 'train[3:]' (val)" in capsys.readouterr().err
-    make(train, "train[:3]", None, "train[3:]", test="rows.jsonl", test_split="train[2:]").load_test()
+    make(train, "train[:3]", None, "train[3:]", test="rows.jsonl", test_split="train[2:]").test_dataloader()
     assert "1 of the 4 rows of rows.jsonl split 'train[2:]' (test)" in capsys.readouterr().err
     make(train, None, None, "dev")
     assert "its own rows are trained on" in capsys.readouterr().err

@@ -11,11 +11,11 @@ from research.report import latex, study_sheets
 from research.report.claims import check, parse
 from research.report.claims import sheet as claims_sheet
 from research.report.export import write_sheets
-from research.report.factor_sheets import factorial, shares
+from research.report.factor_sheets import by_factor, factorial, shares
+from research.report.factors import factors, with_scale
 from research.report.groups import study
 from research.report.importance import importance
 from research.report.sheets import Cell, Sheet
-from research.report.study import factors, with_scale
 from tests.unit.test_study import grid
 
 METRICS = ("perplexity", "token_accuracy", "exact_match", "token_f1", "rouge_l", "other_loss", "seconds_per_step")
@@ -66,7 +66,7 @@ def sheets() -> list[Sheet]:
     made = [
         study_sheets.results(found),
         study_sheets.grid(found),
-        *(study_sheets.by_factor(found, one) for one in names),
+        *(by_factor(found, one) for one in names),
         factorial(found),
         shares(importance(found), "val/loss"),
         claims_sheet(check(claims, {"val/loss": found})),

@@ -47,7 +47,7 @@ def test_uncommitted_code_that_computes_is_not_listed(clone):
     clone.git("init", "-q")
     clone.git("add", ".")
     clone.git("commit", "-qm", "all")
-    append(clone.root / "research/report/labels.py", "# computes no numbers\n")
+    append(clone.root / "research/report/figures/names.py", "# computes no numbers\n")
     done = clone.script()
     assert done.returncode == 0, done.stderr
     lines = [line.removesuffix(" (new)") for line in done.stdout.splitlines()]

@@ -1,12 +1,15 @@
 """Losses by hand, against independent oracles in float64, and against finite differences, for every option."""
 
+from functools import partial
 from math import exp, log
 
 import pytest
 import torch
 
-from research.losses.contrastive import NO_ID, info_nce, known_positives, symmetric_info_nce
+from research.losses.contrastive import NO_ID, both_directions, info_nce, known_positives
 from research.losses.ranking import listwise_softmax, pointwise_bce
+
+symmetric_info_nce = partial(both_directions, info_nce)
 
 
 def unit(rows: int, dim: int = 5, seed: int = 0) -> torch.Tensor:
@@ -74,7 +77,7 @@ def test_bf16_embeddings_are_scored_in_float32():
 def test_known_positives_are_masked_by_id_but_never_the_own_column():
     doc_ids = torch.tensor([10, 11, 10, 12])  # 10 twice: a duplicate of the first query's positive
     positive_ids = torch.tensor([[10, NO_ID], [11, 12]])  # 12 is relevant to the second query by the qrels
-    mask = known_positives(doc_ids, positive_ids, own=torch.tensor([0, 1]))
+    mask = known_positives(doc_ids, positive_ids, positives=torch.tensor([0, 1]))
     assert mask.tolist() == [[False, False, True, False], [False, False, False, True]]
 
 
@@ -125,7 +128,7 @@ def test_symmetric_loss_against_gathered_queries_with_a_mask():
 def test_own_queries_stand_first_among_the_gathered_ones_unless_said():
     query, docs, own = unit(2), unit(4, seed=1), torch.tensor([0, 1])
     more = torch.cat([query, unit(2, seed=2)])
-    explicit = symmetric_info_nce(query, docs, own, 0.2, all_queries=more, own_query=torch.arange(2))
+    explicit = symmetric_info_nce(query, docs, own, 0.2, all_queries=more, query_rows=torch.arange(2))
     torch.testing.assert_close(symmetric_info_nce(query, docs, own, 0.2, all_queries=more), explicit)
 
 

@@ -15,7 +15,7 @@ from research.retrieval.candidates import (
     shortfall,
     to_triplets,
 )
-from research.retrieval.index import exact_search, pair_scores
+from research.retrieval.exact import exact_search, pair_scores
 from research.retrieval.lexical import Bm25
 from research.types import Document, Triplets
 

@@ -10,7 +10,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from research.errors import UserError
-from research.models.sources import adapter_base, base_name, hash_model, weight_files
+from research.models.contents import weight_files
+from research.models.hashed import hash_model
+from research.models.sources import adapter_base, base_name
 
 DENSE = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from research.runs.identity import ids_of
-from research.verbs import configuration
+from research.training import configuration
+from research.training.trainer import make_trainer
 
 ROOT = Path(__file__).parents[2]
 PLAIN = {
@@ -136,7 +137,7 @@ def test_limits_of_time_reach_the_trainer_as_lightning_has_them(tmp_path, sft):
         path.write_text(yaml.safe_dump(config))
         argv = ["-c", str(path), f"--trainer.max_time={value}", "--trainer.accelerator=cpu"]
         parsed, _ = configuration.read(argparse.Namespace(argv=argv, prog="fit"))
-        trainer = configuration.make_trainer(parsed, [], [])
+        trainer = make_trainer(parsed, [], [])
         (timer,) = (one for one in trainer.callbacks if type(one).__name__ == "Timer")
         assert timer._duration == seconds
 

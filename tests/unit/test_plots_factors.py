@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from research.report import plot_parts, plots, plots_cost, plots_parallel, render
+from research.report.figures import comparison, cost, of_study, parallel, render, theme
+from research.report.figures.names import LONGEST, brief
 from research.report.importance import importance
-from research.report.labels import Box
-from research.report.runs import Row
+from research.report.systems import Row
 from research.report.tables import Line
 from tests.unit.test_study import grid, made, run
 
@@ -19,11 +19,6 @@ LONG = "target_modules=q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_
 
 def values(figure) -> list[dict]:
     return figure.spec["data"]["values"]
-
-
-def texts(figure) -> list[str]:
-    layers = [layer for layer in figure.spec["layer"] if layer["mark"]["type"] == "text"]
-    return [one["text"] for layer in layers for one in layer["data"]["values"]]
 
 
 def line(label: str, ms: float | None, mean: float) -> Line:
@@ -82,9 +77,7 @@ def studies() -> dict:
 def every_figure() -> list:
     """(study, figure) of all studies, and latency figures."""
     found = [
-        (name, figure)
-        for name, study in studies().items()
-        for figure in plots.figures(study, lambda one: CURVE, importance(study))
+        (name, figure) for name, study in studies().items() for figure in of_study(study, lambda one: CURVE, importance(study))
     ]
     near = [
         line(f"all-MiniLM-L6-v2, HNSW ef {ef}, a setting with a rather long name", 1 + i / 50, 0.5 + i / 1000)
@@ -92,9 +85,9 @@ def every_figure() -> list:
     ]
     usual = [line("BM25", 0.3, 0.34), line("all-MiniLM-L6-v2, exact", 2.0, 0.54), line("fused", 2.3, 0.46)]
     found += [
-        ("neighbours", plots_cost.against_latency(NEIGHBOURS, "ndcg@10")),
-        ("near", plots_cost.against_latency(near, "ndcg@10")),
-        ("usual", plots_cost.against_latency(usual, "ndcg@10")),
+        ("neighbours", cost.against_latency(NEIGHBOURS, "ndcg@10")),
+        ("near", cost.against_latency(near, "ndcg@10")),
+        ("usual", cost.against_latency(usual, "ndcg@10")),
     ]
     return found
 
@@ -119,7 +112,7 @@ def test_every_kind_of_figure_is_in_the_tests():
 
 def test_a_line_goes_through_its_setting_s_levels():
     """r 4, 8 spans twice its least: linear, 0 and 1; means 2.0 to 1.5, runs 2.01 to 1.49 on the metric's axis."""
-    rows = values(plots_parallel.parallel(made(grid())))
+    rows = values(parallel.parallel(made(grid())))
     lines = {label: [row["at"] for row in some] for label, some in itertools.groupby(rows, lambda row: row["label"])}
     bottom, span = 1.49, 2.01 - 1.49
     wanted = {(4, 1): (0, 0, 2.0), (4, 2): (0, 1, 1.9), (8, 1): (1, 0, 1.8), (8, 2): (1, 1, 1.5)}
@@ -127,19 +120,19 @@ def test_a_line_goes_through_its_setting_s_levels():
         assert lines[f"r={r} lora_alpha/r={scale}"] == pytest.approx([x, y, (loss - bottom) / span])
     assert {row["label"] for row in rows if row["best"]} == {"r=8 lora_alpha/r=2"}
     assert list(lines)[-1] == "r=8 lora_alpha/r=2"  # above the others
-    assert plots_parallel.parallel(made([one for one in grid() if one.options["model.adapter.r"] == 4])) is None
+    assert parallel.parallel(made([one for one in grid() if one.options["model.adapter.r"] == 4])) is None
 
 
 def test_axes_are_logarithmic_where_numbers_span_and_lists_elsewhere():
-    axis = plots_parallel._factor_axis("r", [4, 8, 16, 64, None])
+    axis = parallel._factor_axis("r", [4, 8, 16, 64, None])
     assert [axis.place(r) for r in (4, 16, 64)] == pytest.approx([0.14, 0.57, 1])  # log2: 2, 4, 6
     assert axis.place(None) == 0
     assert [text for _, text in axis.ticks] == ["no r", "4", "8", "16", "64"]
-    linear = plots_parallel._factor_axis("layers", [10, 20, 30])
+    linear = parallel._factor_axis("layers", [10, 20, 30])
     assert [linear.place(one) for one in (10, 20, 30)] == [0, 0.5, 1]
-    words = plots_parallel._factor_axis("adapter", ["LoraConfig", "b", "a"])
+    words = parallel._factor_axis("adapter", ["LoraConfig", "b", "a"])
     assert sorted(words.ticks, reverse=True) == [(1, "LoRA"), (0.5, "a"), (0, "b")]
-    assert [text for _, text in plots_parallel._factor_axis("lr", [10 ** (-4 + i / 7) for i in range(15)]).ticks] == [
+    assert [text for _, text in parallel._factor_axis("lr", [10 ** (-4 + i / 7) for i in range(15)]).ticks] == [
         "0.0001",
         "0.0002",
         "0.0005",
@@ -148,7 +141,7 @@ def test_axes_are_logarithmic_where_numbers_span_and_lists_elsewhere():
         "0.005",
         "0.01",
     ]
-    many = plots_parallel._factor_axis("n", [100, 101, 102, 900])
+    many = parallel._factor_axis("n", [100, 101, 102, 900])
     assert [text for _, text in many.ticks] == ["102", "900"] or [text for _, text in many.ticks] == ["100", "900"]
 
 
@@ -156,7 +149,7 @@ def test_axes_are_logarithmic_where_numbers_span_and_lists_elsewhere():
 def test_better_has_the_end_of_the_colours_that_it_has_in_the_heatmap(higher):
     study = made(grid(), higher=higher)
     scales = []
-    for figure in (plots.heatmap(study), plots_parallel.parallel(study)):
+    for figure in (comparison.heatmap(study), parallel.parallel(study)):
         layer = next(one for one in figure.spec["layer"] if one.get("encoding", {}).get("color", {}).get("field") == "mean")
         scales.append(layer["encoding"]["color"]["scale"])
     assert scales[0]["reverse"] == scales[1]["reverse"] == (not higher)
@@ -171,34 +164,40 @@ def test_seconds_have_bars_both_ways_and_a_front():
     runs = [
         one._replace(facts={"seconds": k * (9.0 + one.seed)}) for k, one in zip(sorted([1, 2, 3, 4] * 3), grid(), strict=True)
     ]
-    figure = plots_cost.against_seconds(made(runs))
+    figure = cost.against_seconds(made(runs))
     rows = {row["label"]: row for row in values(figure)}
     first = rows["r=4 lora_alpha/r=1"]
     assert [first[name] for name in ("x_low", "x", "x_high", "low", "mean", "high")] == pytest.approx(
         [9, 10, 11, 1.99, 2.0, 2.01]
     )
     assert all(row["front"] for row in rows.values())
-    higher = values(plots_cost.against_seconds(made(runs, higher=True)))
+    higher = values(cost.against_seconds(made(runs, higher=True)))
     assert [row["label"] for row in higher if row["front"]] == ["r=4 lora_alpha/r=1"]
-    assert plots_cost.against_seconds(made([one._replace(facts={}) for one in grid()])) is None
+    assert cost.against_seconds(made([one._replace(facts={}) for one in grid()])) is None
 
 
 def test_a_training_time_below_its_spread_is_no_logarithm():
     runs = [one._replace(facts={"seconds": (1.0, 1.0, 90.0)[one.seed] * one.options["model.adapter.r"]}) for one in grid()]
-    figure = plots_cost.against_seconds(made(runs))
+    figure = cost.against_seconds(made(runs))
     assert min(row["x_low"] for row in values(figure)) < 0
-    assert "log" not in str([layer["encoding"]["x"]["scale"].get("type") for layer in figure.spec["layer"]])
+    assert "log" not in str([layer["encoding"]["x"].get("scale") for layer in figure.spec["layer"]])
 
 
 def test_latency_names_every_system_that_has_a_time():
-    lines = [line("BM25", 0.3, 0.34), line("dense", 2.0, 0.54), line("slow", 9.0, 0.5), line("untimed", None, 0.9)]
-    figure = plots_cost.against_latency(lines, "ndcg@10")
-    assert [(row["label"], row["front"]) for row in values(figure)] == [("BM25", True), ("dense", True), ("slow", False)]
-    texts = [
-        one["text"] for layer in figure.spec["layer"] if layer["mark"]["type"] == "text" for one in layer["data"]["values"]
-    ]
-    assert sorted(texts) == ["BM25", "dense", "slow"]
-    assert plots_cost.against_latency(lines[:1], "ndcg@10") is None
+    """In the legend, with the colours and shapes that their rows have in the tables: the untimed one is the third."""
+    lines = [line("BM25", 0.3, 0.34), line("dense", 2.0, 0.54), line("untimed", None, 0.9), line("slow", 9.0, 0.5)]
+    for narrow in (False, True):
+        figure = cost.against_latency(lines, "ndcg@10", narrow)
+        rows = [(row["label"], row["front"]) for row in values(figure)]
+        assert rows == [("BM25", True), ("dense", True), ("slow", False)]
+        signs = next(layer["encoding"] for layer in figure.spec["layer"] if layer["mark"]["type"] == "point")
+        for channel, which in (("color", 0), ("shape", 1)):
+            assert signs[channel]["scale"] == {
+                "domain": ["BM25", "dense", "slow"],
+                "range": [theme.look(i)[which] for i in (0, 1, 3)],
+            }
+            assert signs[channel]["legend"] is not None
+    assert cost.against_latency(lines[:1], "ndcg@10") is None
 
 
 NEIGHBOURS = [
@@ -210,38 +209,19 @@ NEIGHBOURS = [
 ]
 
 
-def test_names_of_neighbours_stand_apart():
-    """Boxes of 5.7 px a character and 13 px height at the places in the specification: no two meet, none meets a point."""
-    figure = plots_cost.against_latency(NEIGHBOURS, "ndcg@10")
-    points = next(layer for layer in figure.spec["layer"] if layer["mark"]["type"] == "point")["encoding"]
-    (x0, x1), (y0, y1) = (points[channel]["scale"]["domain"] for channel in "xy")
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        across = math.log(x / x0) / math.log(x1 / x0)
-        return across * figure.spec["width"], (1 - (y - y0) / (y1 - y0)) * figure.spec["height"]
-
-    boxes = []
-    for layer in figure.spec["layer"]:
-        for one in layer["data"]["values"] if layer["mark"]["type"] == "text" else ():
-            (x, y), wide = at(one["x"], one["y"]), 5.7 * len(one["text"])
-            left = x - wide if layer["mark"]["align"] == "right" else x
-            boxes.append(Box(left, y - 6.5, left + wide, y + 6.5))
-    markers = [Box(x - 4, y - 4, x + 4, y + 4) for x, y in (at(row["x"], row["mean"]) for row in values(figure))]
-    assert len(boxes) == len(markers) == 5
-    assert not [(a, b) for i, a in enumerate(boxes) for b in [*boxes[:i], *markers] if a.meets(b)]
-
-
-def test_names_that_find_no_place_become_numbers_with_a_key():
-    near = [line(f"system {i} " + "x" * 30, 1 + i / 1e6, 0.5) for i in range(30)]
-    figure = plots_cost.against_latency(near, "ndcg@10")
-    key = figure.spec["layer"][-1]["data"]["values"]
-    assert [one["text"].split()[:3] for one in key[:2]] == [["1", "system", "0"], ["2", "system", "1"]]
-    assert len(key) == len(texts(figure)) - 30 == 30
-    crowd = [*(one._replace(row=one.row._replace(facts={"ms_per_query": 1.0})) for one in near), line("far", 1000, 0.9)]
-    figure = plots_cost.against_latency(crowd, "ndcg@10")
-    assert texts(figure)[0].endswith("x: 1, 0.5")  # not even numbers find a place: the key says where
-    assert texts(figure)[-1] == "31  far: 1000, 0.9"
-    assert len(texts(figure)) == 31
+def test_names_in_the_margin_stand_apart_and_near_their_points():
+    """Of places 0, 1, 2 and 50 in 52 px, 10 apart: pushed down to 0, 10, 20, 50; of 40, 45, 50 up again to 32, 42, 52."""
+    assert cost.spaced([0, 1, 2, 50], 10, 52) == [0, 10, 20, 50]
+    assert cost.spaced([40, 45, 50], 10, 52) == [32, 42, 52]
+    many = [run(4, 4, 0, 2 - i / 1000, options={"n": i}, name=str(i)) for i in range(50)]
+    figure = cost.against_parameters(made([one._replace(facts={"trained_parameters": 100 + i}) for i, one in enumerate(many)]))
+    (text,) = (layer for layer in figure.spec["layer"] if layer["mark"]["type"] == "text")
+    names = {row["text"] for row in text["data"]["values"]}
+    assert names == {f"n={i}" for i in range(50)}
+    low, high = text["encoding"]["y"]["scale"]["domain"]
+    heights = sorted((high - row["at"]) / (high - low) * figure.spec["height"] for row in text["data"]["values"])
+    assert all(b - a >= 14 - 1e-9 for a, b in itertools.pairwise(heights))
+    assert 0 <= heights[0] < heights[-1] <= figure.spec["height"]
 
 
 # ---- all figures ----------------------------------------------------------------------------------------------------
@@ -260,8 +240,10 @@ def test_series_are_told_apart_without_colour(study, figure):
             labels = [row["label"] for row in values(figure)]
             assert len({*labels}) == len(labels)  # bars stand beside their names
         elif figure.name == "latency":
-            texts = [one["text"] for layer in layers if layer["mark"]["type"] == "text" for one in layer["data"]["values"]]
-            assert len({*texts}) == len(texts) >= len(values(figure))
+            colours = next(one["color"]["scale"] for one in channels if one.get("color", {}).get("field") == field)
+            looks = list(zip(colours["range"], shapes[0]["range"], strict=True))
+            assert len({*looks}) == len(looks) == len(values(figure))
+            assert colours["domain"] == shapes[0]["domain"]
         else:
             assert shapes
             assert all(len({*one["range"]}) == len(one["domain"]) for one in shapes), shapes
@@ -271,7 +253,7 @@ def test_series_are_told_apart_without_colour(study, figure):
 
 def test_colours_keep_apart_in_grey():
     """Relative luminance (ITU-R BT.709) of the bars' three kinds: more than .2 apart each."""
-    from research.report.plots_importance import KINDS
+    from research.report.figures.importance import KINDS
 
     def luminance(colour: str) -> float:
         channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
@@ -292,20 +274,20 @@ def test_colours_keep_apart_in_grey():
     ],
 )
 def test_short_names_of_long_ones_stay_apart(names):
-    found = plot_parts.brief(names)
+    found = brief(names)
     assert list(found) == names
     assert len({*found.values()}) == len(names)
-    assert max(map(len, found.values())) <= plot_parts.LONGEST
-    assert all(text == name for name, text in found.items() if len(name) <= plot_parts.LONGEST)
+    assert max(map(len, found.values())) <= LONGEST
+    assert all(text == name for name, text in found.items() if len(name) <= LONGEST)
 
 
 def test_short_names_show_where_long_ones_differ():
-    found = plot_parts.brief([LONG.format(3), LONG.format(4)])
+    found = brief([LONG.format(3), LONG.format(4)])
     assert found[LONG.format(3)] == "target_modules=q_proj,…down_proj in layers 3"
     systems = [f"all-MiniLM-L6-v2, HNSW ef {ef}, a setting with a rather long name" for ef in (100, 150)]
-    assert [text.partition("ef ")[2][:4] for text in plot_parts.brief(systems).values()] == ["100…", "150…"]  # no number is cut
+    assert [text.partition("ef ")[2][:4] for text in brief(systems).values()] == ["100…", "150…"]  # no number is cut
     names = [f"{'x' * 60}{i} and {'y' * 60}" for i in (3, 4)]
-    assert all(f"{i} and" in plot_parts.brief(names)[name] for i, name in zip((3, 4), names, strict=True))
+    assert all(f"{i} and" in brief(names)[name] for i, name in zip((3, 4), names, strict=True))
 
 
 @pytest.mark.skipif(not render.can_draw(), reason="vl-convert-python is not installed")

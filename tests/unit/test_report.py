@@ -8,9 +8,10 @@ import pytest
 
 from research.cli import main
 from research.errors import UserError
-from research.report import examples, figures, html, markdown, notes, numbers, tables
-from research.report.labels import Box, place
-from research.report.runs import collect
+from research.report import markdown, notes, numbers, tables
+from research.report.figures import of_latency
+from research.report.page import examples, html
+from research.report.systems import read_systems
 
 # ndcg@10 of four queries; b is above a by .5 on three of them: mean difference (.5 + .5 + .5 + 0) / 4 = .375
 A = {"q1": 0.0, "q2": 0.5, "q3": 0.5, "q4": 1.0}  # mean .5
@@ -77,7 +78,7 @@ def texts(table: tables.Table) -> list[list[str]]:
 
 
 def test_systems_table_holds_mean_difference_and_exact_p(two):
-    runs = collect([two])
+    runs = read_systems([two])
     lines = tables.measure(runs)
     table = tables.systems_table(lines, runs.metric)
     # three differences of .5 (and one of 0): of the 8 sign patterns 2 reach |1.5|, so p = 2/8
@@ -88,11 +89,11 @@ def test_systems_table_holds_mean_difference_and_exact_p(two):
 
 
 def test_cost_table_has_only_columns_that_some_row_fills(two, tmp_path):
-    table = tables.cost_table(collect([two]).rows)
+    table = tables.cost_table(read_systems([two]).rows)
     assert table.columns == ["ms a query", "Encoding, documents/s"]
     assert texts(table) == [["0.25", "–"], ["4.00", "4.5"]]  # 9 documents in 2 s
     ann = stage(A, "HNSW", **{"ann_recall@100": 0.9979, "index_seconds": 0.44, "search_ms_per_query": 0.0175})
-    table = tables.cost_table(collect([run_folder(tmp_path / "ann", {"dense": ann})]).rows)
+    table = tables.cost_table(read_systems([run_folder(tmp_path / "ann", {"dense": ann})]).rows)
     assert table.columns == ["ms a query", "of which search", "Index build, s", "ANN recall@100"]
     assert texts(table) == [["1.00", "0.018", "0.44", ".9979"]]
 
@@ -100,12 +101,12 @@ def test_cost_table_has_only_columns_that_some_row_fills(two, tmp_path):
 def test_a_metric_one_run_lacks_is_a_dash_not_a_zero(two, tmp_path):
     only = stage(A, "Other")
     del only["metrics"]["mrr@10"], only["per_query"]["mrr@10"]
-    runs = collect([two, run_folder(tmp_path / "o", {"dense": only})])
+    runs = read_systems([two, run_folder(tmp_path / "o", {"dense": only})])
     assert texts(tables.metrics_table(runs.rows))[2] == [".5000", "–"]
 
 
 def test_systems_metrics_and_cost_are_sheets_with_the_numbers_behind_them(two):
-    runs = collect([two])
+    runs = read_systems([two])
     lines = tables.measure(runs)
     systems, metrics, cost = tables.sheets(lines, runs.metric)
     assert [one.name for one in (systems, metrics, cost)] == ["systems", "metrics", "cost"]
@@ -159,13 +160,13 @@ def test_signed_numbers_have_a_true_minus_and_no_sign_at_zero():
 
 
 def test_equal_best_values_are_both_bold_and_a_column_of_one_value_has_none(two, tmp_path):
-    rows = collect([two, run_folder(tmp_path / "t", {"dense": stage(B, "Third")})]).rows
+    rows = read_systems([two, run_folder(tmp_path / "t", {"dense": stage(B, "Third")})]).rows
     assert [cells[0].best for cells in tables.metrics_table(rows).body] == [False, True, True]
     assert [cells[0].best for cells in tables.metrics_table(rows[:1]).body] == [False]
 
 
 def test_markdown_escapes_names_that_would_break_the_table(tmp_path):
-    runs = collect([run_folder(tmp_path / "r", {"dense": stage(A, "a|b <i>")})])
+    runs = read_systems([run_folder(tmp_path / "r", {"dense": stage(A, "a|b <i>")})])
     lines = tables.measure(runs)
     assert "| a\\|b \\<i\\> |" in markdown.render(tables.systems_table(lines, runs.metric), lines)
 
@@ -175,7 +176,7 @@ def test_markdown_escapes_names_that_would_break_the_table(tmp_path):
 
 def test_the_same_stage_of_two_runs_is_one_row(two, tmp_path):
     again = run_folder(tmp_path / "again", {"dense": stage(B, "Dense", 5.0, documents_per_second=3.0)})
-    rows = collect([two, again]).rows
+    rows = read_systems([two, again]).rows
     assert [(row.label, row.also) for row in rows] == [("BM25", ()), ("Dense", ("again/dense",))]
     assert rows[1].facts["ms_per_query"] == 4.0  # the first run's
 
@@ -187,56 +188,56 @@ def test_equal_values_with_another_setting_are_two_rows_named_after_their_runs(t
         run_folder(tmp_path / "x", {"dense": stage(A, "Dense", **base)}),
         run_folder(tmp_path / "y", {"dense": stage(A, "Dense", **base | change)}),
     ]
-    assert [row.label for row in collect(paths).rows] == ["Dense · x", "Dense · y"]
+    assert [row.label for row in read_systems(paths).rows] == ["Dense · x", "Dense · y"]
 
 
 def test_runs_of_one_name_are_told_apart_by_their_parents(tmp_path):
     paths = [run_folder(tmp_path / name / "run", {"dense": stage(A, name)}) for name in "xy"]
-    assert [folder.name for folder in collect(paths).folders] == ["x/run", "y/run"]
+    assert [folder.name for folder in read_systems(paths).folders] == ["x/run", "y/run"]
 
 
 @pytest.mark.parametrize("other", [{"data": "d2"}, {"split": "dev"}])
 def test_different_data_or_split_is_refused_with_who_holds_what(two, tmp_path, other):
     path = run_folder(tmp_path / "other", {"dense": stage(B, "Dense")}, **other)
     with pytest.raises(UserError, match=r"two: beir:x split test \(data d1\).*other: beir:x split (test|dev)"):
-        collect([two, path])
+        read_systems([two, path])
 
 
 def test_the_same_folder_twice_is_refused_also_through_a_link(two, tmp_path):
     (tmp_path / "link").symlink_to(two)
     with pytest.raises(UserError, match="given 2 times"):
-        collect([two, tmp_path / "link"])
+        read_systems([two, tmp_path / "link"])
 
 
 def test_missing_foreign_and_half_written_folders_are_refused(two, tmp_path):
     with pytest.raises(UserError, match="does not exist"):
-        collect([tmp_path / "nowhere"])
+        read_systems([tmp_path / "nowhere"])
     (tmp_path / "foreign").mkdir()
     with pytest.raises(UserError, match="not a run folder"):
-        collect([tmp_path / "foreign"])
+        read_systems([tmp_path / "foreign"])
     (two / "metrics.json").unlink()
     with pytest.raises(UserError, match=r"two is half-written.*Finish it: research retrieve --out 'a b'"):
-        collect([two])
+        read_systems([two])
 
 
 def test_an_earlier_commands_metrics_are_not_taken_for_an_unfinished_ones(two):
     path = two / "provenance.json"
     path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "seconds"}))
     with pytest.raises(UserError, match="did not finish"):
-        collect([two])
+        read_systems([two])
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"stages": {}}', "not json"])
 def test_damaged_metrics_are_refused(two, text):
     (two / "metrics.json").write_text(text)
     with pytest.raises(UserError, match=r"metrics\.json"):
-        collect([two])
+        read_systems([two])
 
 
 def test_values_of_different_queries_are_never_compared(two, tmp_path):
     path = run_folder(tmp_path / "o", {"dense": stage(B | {"q9": 1.0}, "Dense")})
     with pytest.raises(UserError, match="covers different queries"):
-        collect([two, path])
+        read_systems([two, path])
 
 
 def test_leaks_skipped_rows_and_unscorable_queries_are_told(tmp_path):
@@ -247,7 +248,7 @@ def test_leaks_skipped_rows_and_unscorable_queries_are_told(tmp_path):
         unscorable=["q7"],
         notes={"leaks": leaks, "skipped_rows": {"empty text": 3}},
     )
-    said = " ".join(notes.notes(collect([path]).folders, []))
+    said = " ".join(notes.notes(read_systems([path]).folders, []))
     for part in (
         "1 query of 4 without any relevant document",
         "q7",
@@ -283,7 +284,7 @@ def test_examples_fill_up_when_a_kind_is_missing():
 
 
 def test_documents_that_several_systems_rank_first_are_shown_once(two):
-    shown, _ = examples.examples(collect([two]))
+    shown, _ = examples.examples(read_systems([two]))
     first = next(example for example in shown if example.query_id == "q2")
     assert [(found.doc, found.relevant, found.systems) for found in first.found] == [
         ("d-q1", False, [(0, "first relevant at rank 2"), (1, "first relevant at rank 1")])
@@ -291,27 +292,11 @@ def test_documents_that_several_systems_rank_first_are_shown_once(two):
     assert [found.doc for found in first.missed] == ["d-q2"]
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 14])
-@pytest.mark.parametrize("layout", figures.LAYOUTS, ids=lambda layout: layout.name)
-def test_labels_meet_neither_each_other_nor_a_marker(count, layout):
-    points = [(layout.left + 30 + 37 * i % 200, layout.top + 30 + 53 * i % 240) for i in range(count)]
-    taken = [Box(x - 8, y - 8, x + 8, y + 8) for x, y in points]
-    placed = place(points, [(16, 15)] * count, taken, layout.plot, gap=12, reach=10)
-    boxes = [label.box for label in placed]
-    for i, box in enumerate(boxes):
-        assert box.within(layout.plot)
-        assert not any(box.meets(other) for other in boxes[:i] + taken)
-
-
-def test_labels_that_cannot_fit_are_refused_not_squeezed():
-    assert place([(50, 50)], [(300, 15)], [], Box(0, 0, 100, 100), gap=12, reach=10) is None
-
-
 def test_rows_without_a_time_are_named_not_drawn(two, tmp_path):
-    runs = collect([two, run_folder(tmp_path / "o", {"dense": stage(A, "Timeless", None)})])
+    runs = read_systems([two, run_folder(tmp_path / "o", {"dense": stage(A, "Timeless", None)})])
     lines = tables.measure(runs)
-    svg, _ = figures.latency_plot(lines, runs.metric, figures.LAYOUTS[0])
-    assert "Timeless" not in svg
+    for figure in of_latency(lines, runs.metric):
+        assert "Timeless" not in json.dumps(figure.spec)
     assert "Without a time, so not drawn: Timeless" in html.page(runs, lines)
 
 

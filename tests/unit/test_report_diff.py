@@ -8,8 +8,9 @@ import pytest
 from scipy import stats
 
 from research.report import diff_words
-from research.report.diff import Break, hashes
-from research.report.record import Kept
+from research.report.diff import Break
+from research.report.diff_match import hashes
+from research.runs.record import RunRecord
 from tests.synthetic_runs import write_study
 from tests.unit.test_report import A, B, run_folder, stage
 
@@ -249,8 +250,8 @@ def test_where_nothing_can_be_compared_the_conclusions_are_not_called_the_same(p
     assert "The same conclusions." not in research("report", "--diff", "old", "new").out
 
 
-def kept(*made_of: str) -> list[Kept]:
-    return [Kept("a", "a", 0, "done", "", {}, made_of)]
+def kept(*made_of: str) -> list[RunRecord]:
+    return [RunRecord("a", Path(), "done", "", "", "a", 0, {}, {}, {}, {}, made_of)]
 
 
 COMMIT = "1bc271306c8dc5eb1c0c47be6d2120ead19cb5d5"

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from research.errors import UserError
 from research.report import latex
 from research.report.export import as_csv, inert, write_tidy
+from research.report.factors import factors
+from research.report.figures import of_study
+from research.report.figures.render import can_draw, svg
 from research.report.groups import study
 from research.report.importance import importance
-from research.report.plots import figures
-from research.report.printable import LACKING, is_deep, printable, printed
-from research.report.render import can_draw, svg
 from research.report.sheets import Cell, Sheet
-from research.report.study import collect, factors
+from research.runs.printable import LACKING, is_deep, printable, printed
+from research.runs.table import read_runs
 from tests.synthetic_runs import write_study
 from tests.unit.test_study import grid
 
@@ -73,7 +74,7 @@ def test_figures_of_names_with_control_characters_are_drawn():
         for i, one in enumerate(grid())
     ]
     found = study(runs, "val/loss", factors(runs))
-    drawn = figures(found, lambda run: [], importance(found))
+    drawn = of_study(found, lambda run: [], importance(found))
     assert drawn
     for figure in drawn:
         text = svg(figure)
@@ -144,8 +145,8 @@ def test_latex_tells_labels_apart_that_it_has_no_letters_for():
 
 @pytest.mark.parametrize("levels", [150, 5_000])
 def test_a_nested_configuration_costs_its_own_run_alone(levels, tmp_path):
-    from research.report.wandb_log import read_log
-    from research.report.wandb_runs import read_wandb
+    from research.runs.wandb.log import read_log
+    from research.runs.wandb.records import read_wandb
     from tests.wandb_log import run_records, write_log
 
     rows = [{"_step": step, "loss": 3.0 - step} for step in range(3)]
@@ -202,7 +203,7 @@ def damaged(study_folder, tmp_path, **files):
 def test_a_file_of_another_form_is_refused_by_its_name(name, change, says, synthetic, tmp_path):
     folder, runs = damaged(synthetic, tmp_path, **{name: change})
     with pytest.raises(UserError) as error:
-        collect([folder])
+        read_runs([folder])
     assert str(runs[0] / name.replace("_", ".")) in str(error.value)
     assert says in str(error.value)
     assert "Make the run again, or leave it out" in str(error.value)
@@ -242,7 +243,7 @@ def test_a_link_to_itself_is_named(synthetic, tmp_path, research):
     assert (result.code, "Traceback" in result.err) == (2, False)
     assert run.name in result.err
     run.unlink()  # the cure: the point counts as missing
-    assert [one.state for one in collect([tmp_path / "s"]) if one.point == run.name] == ["missing"]
+    assert [one.state for one in read_runs([tmp_path / "s"]) if one.point == run.name] == ["missing"]
 
 
 @pytest.mark.parametrize("value", [1e308, -1e308, 1e200, float("inf"), float("nan")])

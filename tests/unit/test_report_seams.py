@@ -11,23 +11,26 @@ from research.errors import UserError
 from research.report import factor_sheets
 from research.report.claims import BROKEN, UNDERPOWERED, check, parse, read_claims
 from research.report.entries import of_run
-from research.report.explorer import data
-from research.report.export import tidy, write_tidy
+from research.report.export import write_tidy
+from research.report.factor_sheets import by_factor
+from research.report.figures import of_study
+from research.report.figures.cost import against_seconds
+from research.report.figures.curves import learning_curves
+from research.report.figures.parallel import parallel
 from research.report.goals import direction, is_lower
-from research.report.groups import Group, Study, study
+from research.report.groups import study
 from research.report.importance import importance
-from research.report.latex import distinct, slug
 from research.report.numbers import share
-from research.report.options import flat
 from research.report.outputs import outputs
-from research.report.plots import figures, learning_curves
-from research.report.plots_cost import against_seconds
-from research.report.plots_parallel import parallel
+from research.report.page.explorer import data
 from research.report.provenance import facts
-from research.report.study import collect
-from research.report.study_sheets import by_factor, finding, results
-from research.report.training import read_lines
-from research.report.wandb_runs import UNSAID
+from research.report.sheets import distinct, slug
+from research.report.study import Group, Study
+from research.report.study_sheets import finding, results
+from research.runs.curves import read_lines
+from research.runs.options import flat
+from research.runs.table import as_frame, read_runs
+from research.runs.wandb.records import UNSAID, origin_facts
 from tests.synthetic_runs import write_study
 from tests.unit.test_study import NOISE, made, run
 
@@ -180,13 +183,13 @@ def test_names_of_other_programs_tell_that_more_is_better(name):
 def test_examples_of_two_splits_are_not_taken_for_each_other(tmp_path):
     """`fit` and `research test` both count their examples from 0."""
     write_study(tmp_path / "s", points=2, outputs=2)
-    runs = collect([tmp_path / "s"])
+    runs = read_runs([tmp_path / "s"])
     for one in runs:
         answers = {"0": {"prompt": "of the test", "reference": "", "answer": f"test {one.seed}"}}
         (one.path / "test.json").write_text(
             json.dumps({"metrics": {"loss": 9.0}, "per_query": {"loss": {"0": 9.0}}, "answers": answers})
         )
-    entries = [of_run(one, read_lines, True) for one in collect([tmp_path / "s"])]
+    entries = [of_run(one, read_lines, True) for one in read_runs([tmp_path / "s"])]
     found = outputs(entries, "val/loss")
     place = {example: i for i, example in enumerate(found["ids"])}
     assert found["asked"][place["test/0"]] == ["of the test", ""]
@@ -254,7 +257,7 @@ def test_figures_of_an_infinite_level_are_json():
         for s in range(3)
     ]
     found = made(runs)
-    drawn = figures(found, lambda one: [], importance(found))
+    drawn = of_study(found, lambda one: [], importance(found))
     assert "parallel" in [one.name for one in drawn]
     for one in drawn:
         json.dumps(one.spec, allow_nan=False)
@@ -291,7 +294,8 @@ def test_the_goal_of_a_study_is_that_of_its_column():
 
 
 def test_a_metric_called_error_leaves_the_errors_in_the_tidy_table():
-    found = tidy([run(4, 4, 0, state="failed", error="no room"), run(4, 4, 1)._replace(metrics={"error": 0.5, "seed": 7.0})])
+    runs = [run(4, 4, 0, state="failed", error="no room"), run(4, 4, 1)._replace(metrics={"error": 0.5, "seed": 7.0})]
+    found = as_frame(runs).to_dict("list")
     assert (found["error"], found["metric.error"]) == (["no room", ""], [None, 0.5])
     assert (found["seed"], found["metric.seed"]) == ([0, 1], [None, 7.0])
 
@@ -355,8 +359,7 @@ def test_the_interval_of_an_equivalence_is_called_by_its_level():
 
 def test_a_run_of_wandb_says_what_is_known_of_its_origin_and_no_more():
     def said(made_of: tuple[str, str, str], host: str) -> list:
-        one = run(4, 4, 0, 1.0)._replace(history=lambda metric: [], made_of=made_of, host=host)
-        return facts(of_run(one, read_lines, False).provenance)
+        return facts(origin_facts(made_of, host))
 
     assert said(("", UNSAID, ""), "") == []
     assert said(("", "abc", ""), "node1") == [("Git commit", "abc", True), ("Machine", "node1", False)]

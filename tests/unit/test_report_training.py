@@ -10,11 +10,12 @@ import yaml
 
 from research.cli import main
 from research.errors import UserError
-from research.report import curves, html, numbers, training_words
-from research.report.figures import tick_texts
-from research.report.runs import collect
-from research.report.scales import Scale, step_ticks
-from research.report.training import is_training, read_training
+from research.report import numbers, training_words
+from research.report.figures import curves
+from research.report.page import html
+from research.report.systems import read_systems
+from research.report.training import read_training
+from research.runs.folder import RunFolder
 from tests.unit.test_report import A, B, Tags, run_folder, stage
 
 LOSSES = [0.5, 0.75, 0.25, 0.5]
@@ -161,7 +162,7 @@ def test_a_loss_that_is_not_finite_is_counted_not_drawn(tmp_path):
 def test_a_retriever_is_found_by_the_end_of_its_path(tmp_path):
     training = read(fit_folder(tmp_path / "runs" / "de"))
     named = [str(tmp_path / "runs/de"), "runs/de/model", "de", "../runs/de", "runs/other", "pkg:x/de", "bm25", ".", None]
-    rows = collect(
+    rows = read_systems(
         [run_folder(tmp_path / f"r{i}", {"dense": stage(A, f"row {i}", model=name)}) for i, name in enumerate(named)]
     ).rows
     assert training_words.used_in(training, rows) == [0, 1, 2, 3]
@@ -237,18 +238,6 @@ def test_a_thinned_curve_keeps_its_peaks():
     assert curves.thin(curve[:20], most=20) == curve[:20]
 
 
-@pytest.mark.parametrize(("last", "ticks"), [(1, [0, 1]), (4, [0, 1, 2, 3, 4]), (84, [0, 20, 40, 60, 80])])
-def test_steps_have_whole_round_ticks(last, ticks):
-    assert step_ticks(Scale(0, last, 0, 400), distance=70) == ticks
-
-
-def test_ticks_have_no_zero_before_the_point_and_no_more_decimals_than_they_need():
-    assert tick_texts([0.0, 0.5, 1.0]) == ["0", ".5", "1.0"]
-    assert tick_texts([9.9, 10.0, 10.1]) == ["9.9", "10.0", "10.1"]
-    assert tick_texts([-0.5, 0.0]) == ["−.5", "0"]
-    assert tick_texts([0.0, 5000.0]) == ["0", "5,000"]
-
-
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.04999999701976776, ".05"), (1e-4, "1e−4"), (2.5e-5, "2.5e−5"), (17.61, "17.6"), (999.7, "1,000"), (0, "0")],
@@ -257,15 +246,30 @@ def test_plain_numbers(value, text):
     assert numbers.plain(value) == text
 
 
-@pytest.mark.parametrize("layout", curves.LAYOUTS, ids=lambda layout: layout.name)
-def test_the_best_step_is_marked_and_the_untrained_model_named(tmp_path, layout):
+def test_the_best_step_is_marked_and_the_untrained_model_named(tmp_path):
     training = read(fit_folder(tmp_path / "de"))
-    svg = curves.value_figure(training, layout, "v")
-    assert svg.count('class="mark best"') == svg.count('class="mark start"') == 1
-    assert svg.count('class="mark"') == 1  # step 4; the best one has its diamond
-    assert re.findall('class="label".*?>(.*?)<', svg) == ["best .5000", "untrained .2500"]
-    assert '<desc id="v-desc">MRR@10 on dev .5000 at step 2 of 4; untrained .2500 (+.2500).</desc>' in svg
-    assert "The mean of 5 steps goes from .5 at step 1 to .5 at step 4." in curves.loss_figure(training, layout, "l")
+    figure = curves.value_figure(training, "v")
+    level, line, others, signs = figure.spec["layer"]
+    assert level["data"]["values"] == [{"value": 0.25}]
+    assert [(row["step"], row["value"]) for row in line["data"]["values"]] == sorted(VALUES.items())
+    assert [row["step"] for row in others["data"]["values"]] == [4]  # the best one has its diamond
+    assert signs["data"]["values"] == [
+        {"what": "best .5000", "step": 2, "value": 0.5},
+        {"what": "untrained .2500", "step": 0, "value": 0.25},
+    ]
+    assert signs["encoding"]["shape"]["scale"] == {"domain": ["best .5000", "untrained .2500"], "range": ["diamond", "circle"]}
+    assert signs["encoding"]["fill"]["scale"]["domain"] == ["best .5000", "untrained .2500"]
+    assert figure.caption == "MRR@10 on dev .5000 at step 2 of 4; untrained .2500 (+.2500)."
+    assert figure.spec["title"]["text"] == "↑ MRR@10 on dev"
+
+
+def test_a_loss_is_drawn_step_by_step_and_as_its_running_mean(tmp_path):
+    """Of five steps around each: the mean of the first three, of all four, of all four, of the last three."""
+    figure = curves.loss_figure(read(fit_folder(tmp_path / "de")), "l")
+    raw, smooth = ([(row["step"], row["value"]) for row in layer["data"]["values"]] for layer in figure.spec["layer"])
+    assert raw == list(enumerate(LOSSES, 1))
+    assert smooth == [(1, 0.5), (2, 0.5), (3, 0.5), (4, 0.5)]
+    assert figure.caption == "The mean of 5 steps goes from .5 at step 1 to .5 at step 4."
 
 
 # ---- the page -------------------------------------------------------------------------------------------------------
@@ -339,9 +343,9 @@ def test_markup_in_a_trainings_names_stays_text(tmp_path):
 
 
 def test_only_fit_folders_are_trainings(tmp_path):
-    assert is_training(fit_folder(tmp_path / "de"))
-    assert not is_training(run_folder(tmp_path / "run", {"dense": stage(A, "Dense")}))
-    assert not is_training(tmp_path / "nowhere")
+    assert RunFolder(fit_folder(tmp_path / "de")).is_training
+    assert not RunFolder(run_folder(tmp_path / "run", {"dense": stage(A, "Dense")})).is_training
+    assert not RunFolder(tmp_path / "nowhere").is_training
 
 
 # ---- λ --------------------------------------------------------------------------------------------------------------
@@ -366,5 +370,5 @@ def test_only_fit_folders_are_trainings(tmp_path):
 )
 def test_a_rerankers_depth_and_share_are_told(tmp_path, facts, mix, said):
     stages = {"bm25": stage(A, "BM25"), "reranked": stage(B, "BM25 → ce", **facts)}
-    rows = collect([run_folder(tmp_path / "r", stages, mix=mix)]).rows
+    rows = read_systems([run_folder(tmp_path / "r", stages, mix=mix)]).rows
     assert [html._settings(row.facts) for row in rows] == ["", said]

@@ -1,8 +1,10 @@
 """Atomic files, finished stages, hashes, provenance, W&B's mode."""
 
+import ast
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +94,20 @@ def test_a_run_folder_says_which_schema_it_is_written_in(tmp_path):
     write_provenance(tmp_path, ["research", "x"], data="abc")
     written = json.loads((tmp_path / layout.MARKER).read_text())
     assert (written["schema"], written["command"], written["data"]) == (1, ["research", "x"], "abc")
+
+
+def test_files_of_a_run_folder_are_named_in_one_place():
+    names = {layout.MARKER, layout.CONFIG, layout.METRICS, layout.CURVES, layout.CHECKPOINTS, layout.WANDB}
+    package = Path(layout.__file__).parents[1]
+    literals = [
+        f"{path.relative_to(package)}:{node.lineno} {node.value}"
+        for room in ("runs", "training", "retrieval", "data")
+        for path in sorted((package / room).rglob("*.py"))
+        if path.name != "layout.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in names
+    ]
+    assert literals == []
 
 
 def test_suggestion_names_the_nearest_and_lists_the_known():

@@ -9,7 +9,7 @@ from scipy import stats
 from research.errors import UserError
 from research.metrics.crossed import seeds_and_queries_test
 from research.metrics.equivalence import equivalence_test
-from research.metrics.families import compare_methods, compare_paired_methods, equivalences, holm
+from research.metrics.families import compare_methods, compare_paired_methods, holm
 from research.metrics.planning import (
     critical_difference,
     detectable_difference,
@@ -282,13 +282,6 @@ def test_a_paired_table_pairs_by_seed_and_takes_a_method_without_seeds():
     assert first.comparison == welch_test(0.0, LOW)
     assert last.comparison == paired_test(groups["x"], groups["y"])
     assert last.seeds_needed == seeds_needed(2, 1, 0, alpha=0.05 / 3)  # differences 2, 3, 1 spread by 1
-
-
-def test_equivalence_is_a_family_of_its_own():
-    groups = {"x": dict(enumerate(LOW)), "y": dict(enumerate(LOW)), "z": dict(enumerate(HIGH)), "one": {0: 2.0}}
-    pairs = equivalences(groups, margin=5, baseline="x")
-    assert [pair.verdict for pair in pairs] == ["equivalent", "not shown", "not estimable"]
-    assert pairs[0].p_holm == pytest.approx(3 * equivalence_test(LOW, LOW, 5).p)
 
 
 # Planning

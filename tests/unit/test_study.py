@@ -13,16 +13,20 @@ import pytest
 from research.errors import UserError
 from research.report import latex, study_sheets
 from research.report.claims import BROKEN, HELD, UNDERPOWERED, check, parse, read_claims
-from research.report.export import as_csv, as_markdown, tidy, write_sheets, write_tidy
-from research.report.groups import marginal, short_names, study
+from research.report.export import as_csv, as_markdown, write_sheets, write_tidy
+from research.report.factor_sheets import by_factor
+from research.report.factors import factors, short_names, with_scale
+from research.report.groups import study
 from research.report.numbers import p_phrase
-from research.report.options import flat, options_of
-from research.report.study import Run, factors, with_scale
+from research.report.study import marginal
+from research.runs.options import flat, options_of
+from research.runs.record import RunRecord
+from research.runs.table import as_frame
 
 NOISE = (-0.01, 0.0, 0.01)
 
 
-def run(r: int, alpha: int, seed: int, loss: float | None = None, state: str = "done", code: str = "c1", **more) -> Run:
+def run(r: int, alpha: int, seed: int, loss: float | None = None, state: str = "done", code: str = "c1", **more) -> RunRecord:
     options = {
         "model.adapter": "LoraConfig",
         "model.adapter.r": r,
@@ -32,7 +36,7 @@ def run(r: int, alpha: int, seed: int, loss: float | None = None, state: str = "
     } | more.pop("options", {})
     metrics = {} if loss is None else {"val/loss": loss}
     facts = {"trained_parameters": 100 * r, "seconds": 60.0}
-    return Run(
+    return RunRecord(
         f"r{r}a{alpha}s{seed}{more.pop('name', '')}",
         Path("x"),
         state,
@@ -48,13 +52,13 @@ def run(r: int, alpha: int, seed: int, loss: float | None = None, state: str = "
     )
 
 
-def grid(losses: dict[tuple[int, int], float] | None = None) -> list[Run]:
+def grid(losses: dict[tuple[int, int], float] | None = None) -> list[RunRecord]:
     """r × alpha, three seeds each, whose values are a loss and −.01, 0, +.01."""
     losses = losses or {(4, 4): 2.0, (4, 8): 1.9, (8, 8): 1.8, (8, 16): 1.5}
     return [run(r, a, s, round(loss + NOISE[s], 4)) for (r, a), loss in losses.items() for s in range(3)]
 
 
-def made(runs: list[Run], **more):
+def made(runs: list[RunRecord], **more):
     runs, names = with_scale(runs, factors(runs))
     return study(runs, "val/loss", names, **more)
 
@@ -113,7 +117,7 @@ def test_options_may_be_lists_and_mappings():
 def test_methods_are_called_by_what_they_train(tmp_path):
     import yaml
 
-    from research.report.study import collect
+    from research.runs.table import read_runs
 
     (tmp_path / "s").mkdir()
     kinds = {
@@ -132,7 +136,7 @@ def test_methods_are_called_by_what_they_train(tmp_path):
         (folder / "provenance.json").write_text(json.dumps(made_of))
         metrics = {"finished": True, "metrics": {"loss": 1.0}, "monitor": "val/loss"}
         (folder / "metrics.json").write_text(json.dumps(metrics))
-    runs = collect([tmp_path / "s"])
+    runs = read_runs([tmp_path / "s"])
     assert [one.options["model.adapter"] for one in runs] == ["full fine-tuning", "last 4 layers", "weights attn"]
     assert [one.facts["trained_parameters"] for one in runs] == [7, 7, 7]
     assert [group.label for group in made(runs).groups] == ["full fine-tuning", "last 4 layers", "weights attn"]
@@ -222,11 +226,11 @@ def test_results_by_hand():
 
 
 def test_one_factor_at_a_time_is_a_mean_within_each_seed():
-    sheet = study_sheets.by_factor(made(grid()), "model.adapter.r")
+    sheet = by_factor(made(grid()), "model.adapter.r")
     # seed 0: (1.99 + 1.89) / 2 = 1.94; so 1.94, 1.95, 1.96 against 1.64, 1.65, 1.66
     texts = [[cell.text for cell in row][:4] for row in sheet.rows]
     assert texts == [["4", "3", "1.950 ± 0.010", "[1.925, 1.975]"], ["8", "3", "1.650 ± 0.010", "[1.625, 1.675]"]]
-    assert study_sheets.by_factor(made(grid()[:-3]), "model.adapter.r") is None  # not a full design
+    assert by_factor(made(grid()[:-3]), "model.adapter.r") is None  # not a full design
 
 
 def test_two_factors_make_a_grid():
@@ -340,7 +344,7 @@ def test_pairs_by_seed_are_paired_in_the_headline_the_factors_and_the_claims():
     assert "not resolved" in study_sheets.finding(found)
     assert "is resolved" in study_sheets.finding(found, paired=True)
     assert "by paired t test" in study_sheets.finding(found, paired=True)
-    sheet = study_sheets.by_factor(found, "model.adapter.r", paired=True)
+    sheet = by_factor(found, "model.adapter.r", paired=True)
     means = {
         r: [
             sum(one.metrics["val/loss"] for one in runs if one.options["model.adapter.r"] == r and one.seed == s) / 2
@@ -434,12 +438,7 @@ def test_alpha_and_minus_are_written_one_way_in_every_table():
 
     runs = [one._replace(metrics=one.metrics | {"val/gain": -0.11}) for one in grid()]
     found = made(runs)
-    sheets = [
-        study_sheets.results(found),
-        study_sheets.by_factor(found, found.factors[0]),
-        factorial(found),
-        main_results([found]),
-    ]
+    sheets = [study_sheets.results(found), by_factor(found, found.factors[0]), factorial(found), main_results([found])]
     for sheet in sheets:
         assert "p < .05" in " ".join(sheet.notes), sheet.name
         assert "0.05" not in " ".join(sheet.notes), sheet.name
@@ -481,7 +480,7 @@ def test_the_tidy_table_holds_every_run(tmp_path):
     import pyarrow.parquet
 
     runs = [*grid(), run(16, 16, 0, state="failed", error="no room", options={"data.batch_size": "auto"})]
-    columns = tidy(runs)
+    columns = as_frame(runs).to_dict("list")
     assert columns["state"][-1] == "failed"
     assert columns["val/loss"][-1] is None
     write_tidy(tmp_path, runs)

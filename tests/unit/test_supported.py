@@ -79,7 +79,7 @@ def test_other_strategies_are_refused_by_what_they_are():
         check_trainer(trainer(strategy=Copying(), devices=2))
 
 
-METRICS = {"val/loss": True, "val/mrr@10": False}
+METRICS = {"val/loss": "lower", "val/mrr@10": "higher", "val/mine": None}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ METRICS = {"val/loss": True, "val/mrr@10": False}
         ({"monitor": "val/loss", "mode": "max"}, "'max' ends a training that gets better; expected 'min'"),
         (
             {"monitor": "val/ndcg@10", "mode": "max"},
-            "'val/ndcg@10', which is not computed; expected one of val/loss, val/mrr@10",
+            "'val/ndcg@10', which is not computed; expected one of val/loss, val/mrr@10, val/mine",
         ),
         ({"monitor": "loss"}, "'loss', which is not computed"),
     ],
@@ -104,6 +104,7 @@ def test_early_stopping_that_cannot_be_meant_is_refused(options, says):
     [
         {"monitor": "val/loss"},
         {"monitor": "val/mrr@10", "mode": "max"},
+        {"monitor": "val/mine", "mode": "max"},
         {"monitor": "train/loss"},
         {"monitor": "val/later", "strict": False},
     ],

@@ -11,12 +11,12 @@ from research.models.cross_encoder import load_cross_encoder
 from research.models.dual_encoder import DualEncoder
 from research.models.saving import save_cross_encoder, save_dual_encoder
 from research.models.training import set_dropout
+from research.runs.curves import read_lines
 from research.runs.files import replace_folder
 from research.training.cross_encoder import CrossEncoderModule, score
-from research.training.curves import Curves, read_curves
+from research.training.curves import Curves
 from research.training.dual_encoder import DualEncoderModule, embed
-from research.training.optimisation import Optimisation, build_optimizer
-from research.training.schedules import rate
+from research.training.optimisation import Optimisation, build_optimizer, rate
 from research.types import TokenBatch
 
 # ---- schedules and optimizer ----------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def test_rewound_curves_drop_what_is_computed_again_and_half_a_line(tmp_path):
         stream.write('{"step": 4, "train/lo')
     curves.rewind(2)
     curves.log_metrics({"train/loss": 30.0}, 3)
-    assert [(line["step"], line["train/loss"]) for line in read_curves(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+    assert [(line["step"], line["train/loss"]) for line in read_lines(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
 
 
 def test_curves_that_cannot_be_written_do_not_end_training(tmp_path, capsys):

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from research.errors import UserError
-from research.report.wandb_log import BLOCK, CHUNK, curve, find_logs, is_logged, read_log, unframe
+from research.runs.wandb.frames import BLOCK, CHUNK, unframe
+from research.runs.wandb.log import curve, find_logs, is_logged, read_log
 from tests.wandb_log import run_records, write_log
 
 ROWS = [{"_step": step, "loss": 3.0 - step, "acc": step / 10} for step in range(3)]

@@ -15,11 +15,14 @@ import pytest
 import yaml
 
 from research.errors import UserError
-from research.report import wandb_keys, wandb_panels
+from research.report.factors import factors, with_scale
 from research.report.groups import study
 from research.report.sheets import Cell, Sheet
-from research.report.study import collect, factors, with_scale
-from research.report.wandb_report import Content, Place, build, provenance, run_ids, serialised
+from research.report.wandb import Content, Place, keys, provenance
+from research.report.wandb import panels as wandb_panels
+from research.report.wandb.content import run_ids
+from research.report.wandb.report import build, serialised
+from research.runs.table import read_runs
 from tests.conftest import ROOT
 
 GOLDEN = Path(__file__).with_name("wandb_report.golden.json")
@@ -78,7 +81,7 @@ def grid(place: Path, **more) -> list[Path]:
 
 
 def content(paths: list[Path], metric: str = "val/loss", **more) -> Content:
-    runs, names = with_scale(collect(paths), factors(collect(paths)))
+    runs, names = with_scale(read_runs(paths), factors(read_runs(paths)))
     sheet = Sheet("results", "val/loss by setting", ["r", "cost"], [[Cell("4"), Cell("$1")]], ["a note"])
     long = Sheet("runs", "Every run", ["run"], [[Cell("x")]], [])
     claims = Sheet("claims", "Claims", ["claim", "verdict"], [[Cell("r=8 beats r=4"), Cell("held")]], [])
@@ -212,8 +215,8 @@ def test_no_adapter_is_told_by_what_is_trained_instead(tmp_path):
         for seed in range(3)
     ]
     made = content(paths)
-    configs = {run.path: wandb_keys.config_of(run) for group in made.study.groups for run in group.runs}
-    by = wandb_keys.factor_keys(list(configs.values()), made.study.factors)
+    configs = {run.path: keys.config_of(run) for group in made.study.groups for run in group.runs}
+    by = keys.factor_keys(list(configs.values()), made.study.factors)
     assert list(by)[:2] == ["model.init_args.adapter.class_path", "model.init_args.train_pattern"]
     groups = [group.runs for group in made.study.groups]
     assert len(groups) == 3
@@ -261,8 +264,8 @@ def test_ids_come_from_the_folders(tmp_path):
     for time, id in (("20260101_000000", "old"), ("20260301_000000", "with-dash")):
         (path / "wandb" / f"offline-run-{time}-{id}").mkdir(parents=True)
     (path / "wandb" / "run-20260201_000000-online").mkdir()
-    assert wandb_keys.run_id(path) == "with-dash"
-    assert wandb_keys.run_id(tmp_path) is None
+    assert keys.run_id(path) == "with-dash"
+    assert keys.run_id(tmp_path) is None
     assert list(run_ids([path, tmp_path])) == ["with-dash"]
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from research.errors import UserError
+from research.report.factor_sheets import by_factor
+from research.report.factors import factors
 from research.report.goals import is_lower
 from research.report.groups import study
-from research.report.study import Run, collect, factors
-from research.report.study_sheets import by_factor
+from research.runs.record import RunRecord
+from research.runs.table import read_runs
 from tests.wandb_log import run_records, write_log
 
 ROWS = [{"_step": step, "_runtime": 10.0 * step, "val/loss": 3.0 - step} for step in range(3)]
@@ -27,8 +29,8 @@ def log(place: Path, id: str = "a", config: dict | None = None, history: list | 
     return write_log(place / f"wandb/offline-run-202601{day:02}_000000-{id}/run-{id}.wandb", records)
 
 
-def one(path: Path, **more) -> Run:
-    (run,) = collect([path], **more)
+def one(path: Path, **more) -> RunRecord:
+    (run,) = read_runs([path], **more)
     return run
 
 
@@ -128,8 +130,8 @@ def test_runs_without_a_seed_say_how_it_is_named(tmp_path):
     for day, id in enumerate("ab", 1):
         log(tmp_path, id, {"lr": 1, "init": day}, [{"_step": 0, "loss": float(day)}], day)
     with pytest.raises(UserError, match="name it as `seed: OPTION`"):
-        study(collect([tmp_path]), "loss", [])
-    runs = collect([tmp_path], "init")
+        study(read_runs([tmp_path]), "loss", [])
+    runs = read_runs([tmp_path], "init")
     assert [run.seed for run in runs] == [1, 2]
     assert factors(runs) == []
 
@@ -141,12 +143,12 @@ def test_several_logs_of_one_run_are_one_and_the_later_wins(tmp_path, capsys):
     assert (run.state, run.metrics, run.options) == ("done", {"val/loss": 6.0}, {"lr": 1, "seed_everything": 0})
     assert run.history("val/loss") == [(0, 3.0), (1, 2.0), (2, 7.0), (3, 6.0)]
     folders = sorted((tmp_path / "wandb").iterdir(), reverse=True)
-    assert one_of(collect(folders)) == one_of([run])  # in whatever order they are named, and the file as well as its folder
-    assert one_of(collect([*folders, folders[0] / "run-a.wandb"])) == one_of([run])
+    assert one_of(read_runs(folders)) == one_of([run])  # in whatever order they are named, and the file as well as its folder
+    assert one_of(read_runs([*folders, folders[0] / "run-a.wandb"])) == one_of([run])
     assert capsys.readouterr().err == ""
 
 
-def one_of(runs: list[Run]) -> list[tuple]:
+def one_of(runs: list[RunRecord]) -> list[tuple]:
     return [(*run[:-1], run.history("val/loss")) for run in runs]
 
 
@@ -154,7 +156,7 @@ def test_a_run_that_went_on_with_other_code_is_averaged_with_neither(tmp_path, c
     log(tmp_path, "a", exit_code=None, commit="c1")
     log(tmp_path, "a", day=2, commit="c2")
     log(tmp_path, "b", {"seed": 1}, commit="c2")
-    runs = collect([tmp_path])
+    runs = read_runs([tmp_path])
     assert [run.made_of[1] for run in runs] == ["c1 c2", "c2"]
     assert "was begun by code c1 and went on with c2" in capsys.readouterr().err
     found = study(runs, "val/loss", [])
@@ -165,7 +167,7 @@ def test_a_run_that_went_on_with_other_code_is_averaged_with_neither(tmp_path, c
 def test_runs_of_one_id_in_two_projects_are_two(tmp_path):
     log(tmp_path / "x", "a", project="p")
     log(tmp_path / "y", "a", {"seed": 1}, project="q")
-    runs = collect([tmp_path / "x", tmp_path / "y"])
+    runs = read_runs([tmp_path / "x", tmp_path / "y"])
     assert len({run.name for run in runs}) == 2
     assert [run.seed for run in runs] == [0, 1]
 
@@ -173,7 +175,7 @@ def test_runs_of_one_id_in_two_projects_are_two(tmp_path):
 def test_names_are_those_of_w_and_b_and_tell_the_rows_apart(tmp_path):
     for day, (id, name) in enumerate([("a", "fox"), ("b", "fox"), ("c", "")], 1):
         log(tmp_path, id, {"seed": day}, day=day, display_name=name)
-    assert [run.name for run in collect([tmp_path])] == ["fox (a)", "fox (b)", "c"]
+    assert [run.name for run in read_runs([tmp_path])] == ["fox (a)", "fox (b)", "c"]
 
 
 def test_what_cannot_be_read_is_a_row_among_others_and_refused_alone(tmp_path, capsys):
@@ -187,34 +189,34 @@ def test_what_cannot_be_read_is_a_row_among_others_and_refused_alone(tmp_path, c
     data = bytearray(bad.read_bytes())
     data[-20] ^= 8
     bad.write_bytes(data)
-    runs = {run.name: run for run in collect([tmp_path])}
+    runs = {run.name: run for run in read_runs([tmp_path])}
     assert {name: run.state for name, run in runs.items()} == {"a": "done"} | dict.fromkeys("bcde", "half-written")
     for name, says in (("b", "is empty"), ("c", "begins with"), ("d", "cut off at byte"), ("e", "1 damaged block,")):
         assert says in runs[name].error
     found = study(list(runs.values()), "val/loss", factors(runs.values()))
     assert any("4 runs are half-written" in warning for warning in found.warnings)
     with pytest.raises(UserError, match="is empty"):
-        collect([tmp_path / "wandb/offline-run-20260102_000000-b/run-b.wandb"])
+        read_runs([tmp_path / "wandb/offline-run-20260102_000000-b/run-b.wandb"])
     with pytest.raises(UserError, match=r"none of 1 logs can be read: .*is empty"):
-        collect([tmp_path / "wandb/offline-run-20260102_000000-b"])
+        read_runs([tmp_path / "wandb/offline-run-20260102_000000-b"])
 
 
 def test_a_folder_of_w_and_b_without_a_log_is_refused(tmp_path):
     (tmp_path / "wandb/offline-run-20260101_000000-a/files").mkdir(parents=True)
     with pytest.raises(UserError, match="holds no log of W&B"):
-        collect([tmp_path / "wandb"])
+        read_runs([tmp_path / "wandb"])
     (tmp_path / "plain").mkdir()
     with pytest.raises(UserError, match="is no folder of a run or a sweep, and holds no log"):
-        collect([tmp_path / "plain"])
+        read_runs([tmp_path / "plain"])
     with pytest.raises(UserError, match="does not exist"):
-        collect([tmp_path / "run-x"])
+        read_runs([tmp_path / "run-x"])
 
 
 def test_whole_numbers_are_equal_however_they_are_written(tmp_path):
     """W&B's server gives 1.0 back as 1."""
     for day, (id, dropout) in enumerate([("a", 0.0), ("b", 0)], 1):
         log(tmp_path, id, {"dropout": dropout, "betas": [1.0, 0.5] if day == 1 else [1, 0.5], "seed": day}, day=day)
-    assert factors(collect([tmp_path])) == []
+    assert factors(read_runs([tmp_path])) == []
 
 
 def test_one_factor_at_a_time_does_not_depend_on_the_order_of_the_runs(tmp_path):
@@ -223,7 +225,7 @@ def test_one_factor_at_a_time_does_not_depend_on_the_order_of_the_runs(tmp_path)
     for day, (r, lr) in enumerate(order, 1):
         log(tmp_path, f"a{day}", {"r": r, "lr": lr, "seed": 0}, [{"_step": 0, "loss": r + 0.1 * lr}], day)
         log(tmp_path, f"b{day}", {"r": r, "lr": lr, "seed": 1}, [{"_step": 0, "loss": r + 0.2 * lr}], day + 10)
-    runs = collect([tmp_path])
+    runs = read_runs([tmp_path])
     found = study(runs, "loss", factors(runs))
     assert by_factor(found, "r") is not None
     assert by_factor(found, "lr") is not None

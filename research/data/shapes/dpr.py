@@ -15,12 +15,12 @@ def read(row: dict) -> Triplets:
     Raises:
         BadRow: not of this shape.
     """
-    found = {column: _passages(row, column) for column in LISTS}
-    if not found["positive_ctxs"]:
+    passages = {column: _passages(row, column) for column in LISTS}
+    if not passages["positive_ctxs"]:
         raise BadRow("incomplete row", "positive_ctxs is empty, expected one passage or more", "Remove the row")
     query = one_text(row, "question")
-    negatives = found["hard_negative_ctxs"] | found["negative_ctxs"]
-    return not_both(Triplets(text_id(query), query, found["positive_ctxs"], negatives))
+    negatives = passages["hard_negative_ctxs"] | passages["negative_ctxs"]
+    return not_both(Triplets(text_id(query), query, passages["positive_ctxs"], negatives))
 
 
 def _passages(row: dict, column: str) -> dict[str, Document]:

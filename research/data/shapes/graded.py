@@ -2,8 +2,7 @@
 
 import contextlib
 
-from research.data.formats import is_finite
-from research.data.rows import short
+from research.data.rows import is_finite, short
 from research.data.shapes.columns import Columns, columns_of, named
 from research.data.shapes.texts import BadRow, by_text, many_texts, one_text
 from research.errors import UserError
@@ -32,12 +31,12 @@ def columns_of_graded(row: dict, positive_from: float | None) -> Columns | None:
     column that is called positive counts only where `positive_from` asks for it."""
     label = next((name for name in LABEL if name in row), None)
     listed = next((name for name in LISTS if isinstance(row.get(name), list)), None)
-    found = columns_of(row if listed is None else row | {"positive": ""})
-    if label is None or found is None or "negative" in found:
+    columns = columns_of(row if listed is None else row | {"positive": ""})
+    if label is None or columns is None or "negative" in columns:
         return None
-    if listed is None and found["positive"] == "positive" and positive_from is None:
+    if listed is None and columns["positive"] == "positive" and positive_from is None:
         return None
-    return {"query": found["query"], "positive": listed or found["positive"], "label": label}
+    return {"query": columns["query"], "positive": listed or columns["positive"], "label": label}
 
 
 def read(row: dict, columns: Columns, positive_from: float | None) -> Triplets:

@@ -16,15 +16,15 @@ def rows_of(row: dict) -> list[dict]:
     for name in sorted(NEEDS):
         if not isinstance(row[name], dict):
             raise BadRow("wrong type", f"{name} is {short(repr(row[name]))}, expected an object by ids", "Mend the file")
-    found = []
+    rows = []
     for query, docs in row["relevant_docs"].items():
         docs = docs if isinstance(docs, list) else [docs]
-        for name, one in (("queries", query), *(("corpus", doc) for doc in docs)):
-            if not isinstance(one, str) or not isinstance(row[name].get(one), str):
+        for name, key in (("queries", query), *(("corpus", doc) for doc in docs)):
+            if not isinstance(key, str) or not isinstance(row[name].get(key), str):
                 raise BadRow(
                     "no text",
-                    f"{name} has no text for {one!r}, which relevant_docs names; expected one for each",
+                    f"{name} has no text for {key!r}, which relevant_docs names; expected one for each",
                     "Mend the file",
                 )
-        found.append({"anchor": row["queries"][query], "positive": [row["corpus"][doc] for doc in docs], "negative": []})
-    return found
+        rows.append({"anchor": row["queries"][query], "positive": [row["corpus"][doc] for doc in docs], "negative": []})
+    return rows

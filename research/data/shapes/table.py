@@ -102,10 +102,10 @@ def shape_of(row: dict, mapping: Columns | None, positive_from: float | None) ->
             return shape
     if ms_marco.is_one(row):
         return Shape("MS MARCO", frozenset(ms_marco.READS), ms_marco.read)
-    if (found := graded.columns_of_graded(row, positive_from)) is not None:
-        return _mapped(found, positive_from)
-    found = columns.columns_of(row)
-    return _mapped(found, positive_from) if found is not None else None
+    if (roles := graded.columns_of_graded(row, positive_from)) is not None:
+        return _mapped(roles, positive_from)
+    roles = columns.columns_of(row)
+    return _mapped(roles, positive_from) if roles is not None else None
 
 
 def expected(row: dict, shape: Shape | None) -> str:

@@ -1,8 +1,8 @@
 """tevatron's three generations: passages in the row (which `research mine` writes), texts in the row, ids of a corpus."""
 
-from research.data.formats import read_triplet
 from research.data.rows import BadRows, short
 from research.data.shapes.texts import BadRow, by_text, listed, one_text
+from research.data.triplets import read_triplet
 from research.types import Document, Triplets
 
 NEEDS = ("query_id", "positive_passages")
@@ -55,9 +55,11 @@ def read_ids(row: dict) -> Triplets:
     lists = []
     for column in ("positive_document_ids", "negative_document_ids"):
         ids = row.get(column) or []
-        if not isinstance(ids, list) or not all(isinstance(one, str | int) and not isinstance(one, bool) for one in ids):
+        if not isinstance(ids, list) or not all(
+            isinstance(doc_id, str | int) and not isinstance(doc_id, bool) for doc_id in ids
+        ):
             raise BadRow("wrong type", f"{column} is {short(repr(ids))}, expected a list of ids", "Mend the row")
-        lists.append({str(one): LATER for one in ids})
+        lists.append({str(doc_id): LATER for doc_id in ids})
     if not lists[0]:
         raise BadRow("incomplete row", "positive_document_ids is empty, expected one id or more", "Remove the row")
     if both := lists[0].keys() & lists[1].keys():
@@ -71,10 +73,10 @@ def read_ids(row: dict) -> Triplets:
 def _strict(row: dict) -> Triplets:
     """By the reader of `research mine`'s own files, whose refusals become a BadRow."""
 
-    class Told(BadRows):
+    class Raising(BadRows):
         def report(self, where: str, reason: str, detail: str, cure: str) -> None:
             raise BadRow(reason, detail, cure)
 
-    found = read_triplet(row, "", Told())
-    assert found is not None
-    return found
+    triplets = read_triplet(row, "", Raising())
+    assert triplets is not None
+    return triplets

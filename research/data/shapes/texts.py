@@ -5,8 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from research.data.formats import is_finite
-from research.data.rows import broken, short
+from research.data.rows import broken, is_finite, short
 from research.types import Document, Triplets
 
 
@@ -66,6 +65,7 @@ def listed(row: dict, column: str) -> list[str]:
 
 
 def checked(text: str, column: str) -> str:
+    """The text, unless UTF-8 cannot hold it."""
     if broken(text):
         raise BadRow(
             "broken text", f"{column} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text", "Mend the row"
@@ -104,27 +104,27 @@ def by_text(
     Raises:
         BadRow: no positive, or a text that is positive and negative.
     """
-    found = Triplets(
+    triplets = Triplets(
         query_id or text_id(query),
         query,
         *({text_id(text): Document("", text) for text in texts} for texts in (positives, negatives)),
         {text_id(text): score for text, score in (scores or {}).items()} or None,
     )
-    return not_both(found)
+    return not_both(triplets)
 
 
-def not_both(found: Triplets) -> Triplets:
+def not_both(triplets: Triplets) -> Triplets:
     """The row, if it has a positive or a negative, and no passage is both.
 
     Raises:
         BadRow: else.
     """
-    if not found.positives and not found.negatives:
-        raise BadRow("incomplete row", f"query {short(found.query)} has no positive, expected one or more", "Remove the row")
-    if both := found.positives.keys() & found.negatives.keys():
-        text = found.positives[min(both)].content
+    if not triplets.positives and not triplets.negatives:
+        raise BadRow("incomplete row", f"query {short(triplets.query)} has no positive, expected one or more", "Remove the row")
+    if both := triplets.positives.keys() & triplets.negatives.keys():
+        text = triplets.positives[min(both)].content
         raise BadRow("contradiction", f"{short(text)} is both positive and negative", "Remove it from one of the lists")
-    return found
+    return triplets
 
 
 def shown_row(value: Any) -> str:

@@ -60,6 +60,7 @@ def refuse_header(first: tuple[str, dict] | None) -> None:
 
 
 def are_ids(row: dict) -> bool:
+    """Whether a row holds numbers alone, which are ids."""
     return all(isinstance(value, str) and value.isdecimal() for value in row.values())
 
 

@@ -36,8 +36,8 @@ class DropoutBits:
         """
         threshold = round(p * LEVELS)
         count = int(np.prod(shape))
-        words = self.generator.integers(0, 2**64, size=-(-count // 4), dtype=np.uint64)
-        bits = torch.from_numpy(words.view(np.int16))[:count].view(*shape)
+        random = self.generator.integers(0, 2**64, size=-(-count // 4), dtype=np.uint64)
+        bits = torch.from_numpy(random.view(np.int16))[:count].view(*shape)
         # 15 random bits from −16384 up; minus the threshold, the sign says dropped and nothing overflows
         bits = bits.bitwise_right_shift_(1).sub_(threshold - LEVELS // 2).bitwise_right_shift_(15)
         return bits, LEVELS / (LEVELS - threshold) if threshold < LEVELS else 0.0

@@ -2,17 +2,8 @@
 
 const drawn = new Map(); // place → what Vega made there, to be ended before the next
 
-const DARK = ["#5ab2ee", "#f58b4c", "#38c79a", "#e288bd", "#dfbe3b", "#9ad0f5", "#e9e7e2", "#b9b6af"];
-const colourRange = () => (matchMedia("(prefers-color-scheme: dark)").matches ? DARK : data.style.colours);
-
-function ink() {
-  const style = getComputedStyle(document.documentElement);
-  const [text, soft, line, paper] = ["--ink", "--soft", "--line", "--paper"].map((name) => style.getPropertyValue(name).trim());
-  const axis = { ...data.style.config.axis, labelColor: soft, titleColor: text, domainColor: soft, tickColor: soft, gridColor: line };
-  const legend = { ...data.style.config.legend, labelColor: text, titleColor: text };
-  const range = { category: colourRange() };
-  return { ...data.style.config, range, background: paper, axis, legend, mark: { tooltip: true } };
-}
+// Colours are variables of page.css: they follow a change to dark mode by themselves.
+const look = () => ({ ...data.style.config, mark: { tooltip: true } });
 
 async function draw(place, spec, said) {
   const target = document.getElementById(place);
@@ -26,7 +17,7 @@ async function draw(place, spec, said) {
     target.replaceChildren(element("p", { class: "muted" }, "This report was made without vl-convert, so there are no charts here."));
     return;
   }
-  const whole = { $schema: data.style.schema, config: ink(), width: "container", autosize: { type: "fit-x", contains: "padding" }, ...spec };
+  const whole = { $schema: data.style.schema, config: look(), width: "container", autosize: { type: "fit-x", contains: "padding" }, ...spec };
   // ast: the page's policy allows no script made from text, and Vega's interpreter needs none
   const made = await window.vegaEmbed(target, whole, { actions: false, ast: true, renderer: "svg" });
   drawn.set(place, made);
@@ -47,14 +38,17 @@ function axis(column, log, direction = "") {
 // Colour by a column: steps of a scale where it has many numbers, else a sign and a colour each.
 function colouring(column, rows) {
   const values = [...new Set(rows.map((row) => row.colour))];
-  const { shapes } = data.style;
-  const colours = colourRange(); // black signs would be lost on a dark page
+  const { colours, shapes } = data.style;
   if (values.length > colours.length) {
     if (!column.numeric) return null;
     return { color: { field: "colour", type: "quantitative", title: column.label, scale: { scheme: "viridis" } } };
   }
-  values.sort((a, b) => (isNumber(a) && isNumber(b) ? a - b : String(a).localeCompare(String(b), "en", { numeric: true })));
-  const scale = (range) => ({ domain: values, range: values.map((_, i) => range[i % range.length]) });
+  // in the order of the report, and of few values each in its place, whatever the filter leaves: as in its tables and figures
+  const known = [...new Set(column.values || values)].filter((value) => value !== null);
+  const place = (value) => (known.includes(value) ? known.indexOf(value) : known.length);
+  values.sort((a, b) => place(a) - place(b));
+  const all = known.length < colours.length;
+  const scale = (range) => ({ domain: values, range: values.map((value, i) => range[(all ? place(value) : i) % range.length]) });
   const fact = { field: "colour", type: "nominal", title: column.label };
   return { color: { ...fact, scale: scale(colours) }, shape: { ...fact, scale: scale(shapes) } };
 }

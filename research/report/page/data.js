@@ -1,4 +1,4 @@
-// The runs, as research/report/explorer.py wrote them: a column is {id, label, kind, values}, a value for each run.
+// The runs, as research/report/page/explorer.py wrote them: a column is {id, label, kind, values}, a value for each run.
 
 const data = JSON.parse(document.getElementById("explorer-data").textContent);
 const total = data.names.length;

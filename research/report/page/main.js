@@ -108,7 +108,6 @@ async function start() {
     render("all");
     complain(unknown);
   });
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => render("all"));
   const unknown = readView();
   controls();
   render("all");

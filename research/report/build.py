@@ -1,0 +1,249 @@
+"""What `research report` does: run folders → tables, figures and texts → the files of a report, and a W&B Report."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.errors import UserError
+from research.progress import say
+from research.report import explain, markdown, tables, training_words
+from research.report.entries import of_row, of_run
+from research.report.export import as_markdown, write_sheets, write_tidy
+from research.report.figures import of_latency
+from research.report.figures.render import MISSING, can_draw, svg, write_figures
+from research.report.goals import is_lower
+from research.report.notes import notes
+from research.report.origin import origin
+from research.report.page import html
+from research.report.page.explorer import Explorer, explorer
+from research.report.provenance import facts
+from research.report.sheets import Sheet, distinct
+from research.report.spec import Spec
+from research.report.study_report import StudyReport, study_report
+from research.report.subject import record_of
+from research.report.summary import summary
+from research.report.systems import Systems, read_systems
+from research.report.target import files_of, open_target
+from research.report.training import Training, read_training
+from research.report.wandb import Content, Drawn, Publication, send
+from research.runs.curves import read_lines
+from research.runs.files import atomic_write, replace_files, write_json
+from research.runs.folder import RunFolder
+from research.runs.printable import printable
+from research.runs.record import read_record
+from research.runs.table import is_sweep, name_folders, points_of
+from research.runs.wandb.records import is_wandb
+
+MARKER = "report.json"  # a folder that holds this file is a report: the verb may write into it again
+EVERY_RUN = "runs"
+ANSWERED = 60  # trainings of which a page holds what they answered
+
+
+class Shown(NamedTuple):
+    """What a report shows.
+
+    Attributes:
+        fits: folders of trainings that are no study.
+        tested: folders of retrievals.
+        names: of both.
+        study: of trainings that are compared over seeds.
+        trainings: that are drawn one by one.
+        systems: the retrievals.
+    """
+
+    fits: list[Path]
+    tested: list[Path]
+    names: dict[Path, str]
+    study: StudyReport | None
+    trainings: list[Training]
+    systems: Systems | None
+
+
+class Parts(NamedTuple):
+    """What page, Markdown and W&B Report have in common.
+
+    Attributes:
+        title, finding: of the page.
+        remarks: what must be known before the numbers.
+        made_from: (label, value) of data, code and base model.
+        lines, tables: of the retrievals.
+        sheets: a study's tables.
+        drawn: a study's figures with their SVG.
+        latency: the figure of the retrievals for paper and phone, with its SVG.
+    """
+
+    title: str
+    finding: str
+    remarks: list[str]
+    made_from: list[tuple[str, str]]
+    lines: list[tables.Line]
+    tables: list[tables.Table]
+    sheets: list[Sheet]
+    drawn: Drawn
+    latency: Drawn
+
+
+class Built(NamedTuple):
+    """What was written.
+
+    Attributes:
+        page: to open.
+        counts: for programs.
+        claims: as report.json has them.
+        sent: what became of the W&B Report, by name.
+        refused: what kept it from being published; the local report is whole.
+        exit_code: 1 where a claim is broken.
+    """
+
+    page: Path
+    counts: dict[str, Any]
+    claims: list[dict[str, str]]
+    sent: dict[str, str]
+    refused: UserError | None
+    exit_code: int
+
+
+def build(paths: list[Path], spec: Spec, claims: Path | None, out: Path, publication: Publication | None) -> Built:
+    """Make a report.
+
+    Args:
+        paths: run folders, sweeps, W&B's logs and places, in the order of the rows.
+        spec: what to compare.
+        claims: a file of claims to check.
+        out: new or empty, or an earlier report.
+        publication: the W&B Report to make of it; None makes none.
+
+    Raises:
+        UserError: runs that cannot be read or compared, or a folder that is not ours.
+    """
+    shown = _read(paths, spec, claims)
+    study = shown.study
+    if publication is not None and study and (foreign := [run.name for run in study.runs if run.history is not None]):
+        raise UserError(
+            f"--wandb makes a W&B Report of run folders, and {len(foreign)} of {len(study.runs)} runs are read "
+            f"from W&B ({', '.join(foreign[:3])}); expected folders. Name them, or leave --wandb out."
+        )
+    open_target(out, MARKER, "report", "a report", "empty folder, or an earlier report")
+    parts = _parts(shown, spec)
+    _write(out, shown, parts, summary(shown.systems, parts.lines, shown.trainings) | _record(shown, spec))
+    sent, refused = send(publication, out, _content(shown, parts), parts.drawn + parts.latency[:1])
+    counts = {"rows": len(parts.lines), "trainings": len(shown.trainings)} | (study.counts if study else {})
+    stated = study.summary["study"]["claims"] if study else []
+    return Built(out / "index.html", counts, stated, sent, refused, study.exit_code if study else 0)
+
+
+def _read(paths: list[Path], spec: Spec, claims: Path | None) -> Shown:
+    """The runs by what they are, read."""
+    sweeps = [path for path in paths if is_sweep(path)]
+    fits = [path for path in paths if path not in sweeps and RunFolder(path).is_training]
+    wandb = [path for path in paths if is_wandb(path)]
+    tested = [path for path in paths if path not in [*fits, *sweeps, *wandb]]
+    study = study_report([path for path in paths if path not in tested], spec, bool(sweeps or wandb), claims)
+    if study is None:  # a sweep that nothing was measured in
+        points = [path / planned.point for path in sweeps for planned in points_of(path)]
+        fits += [path for path in points if path not in fits and RunFolder(path).is_training]
+    names = name_folders([*fits, *tested]) if fits or tested else {}
+    drawn = study.trainings if study else [(path, names[path]) for path in fits]
+    trainings = [read_training(path, name) for path, name in drawn]
+    return Shown(fits, tested, names, study, trainings, read_systems(tested, names) if tested else None)
+
+
+def _parts(shown: Shown, spec: Spec) -> Parts:
+    """Measure, draw and word what is shown."""
+    study, systems = shown.study, shown.systems
+    lines = tables.measure(systems) if systems else []
+    of_systems = []
+    if systems:
+        first, metrics = tables.systems_table(lines, systems.metric), tables.metrics_table(systems.rows)
+        of_systems = [table for table in (first, metrics, tables.cost_table(systems.rows)) if table is not None]
+    if systems and not study and not can_draw():
+        say(f"warning: {MISSING}")
+    of_trainings = study.finding if study else explain.untested(shown.trainings)
+    made_from = origin(study.runs) if study else []
+    remarks = [*(study.warnings if study else []), *notes(systems.folders if systems else [], shown.trainings)]
+    return Parts(
+        title=printable(spec.title or (html.heading(systems) if systems or not study else study.title)),
+        finding=explain.finding(lines, systems.metric) if systems else of_trainings,
+        remarks=[*remarks, *(["; ".join(f"{label}: {value}" for label, value in made_from)] if made_from else [])],
+        made_from=made_from,
+        lines=lines,
+        tables=of_systems,
+        sheets=study.sheets if study else [],
+        drawn=[(figure, svg(figure)) for figure in study.figures] if study else [],
+        latency=[(figure, svg(figure)) for figure in of_latency(lines, systems.metric)] if systems else [],
+    )
+
+
+def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Any]) -> None:
+    """Write the files of a report, in place of an earlier one's."""
+    study, systems = shown.study, shown.systems
+    of_trainings = training_words.table(shown.trainings) if shown.trainings else ""
+    as_text = [(sheet.title, as_markdown(sheet)) for sheet in parts.sheets]
+    text = markdown.document(parts.title, parts.finding, parts.remarks, parts.lines, parts.tables, of_trainings, as_text)
+    browsed = _explorer(shown)
+    page = html.page(
+        systems,
+        parts.lines,
+        shown.trainings,
+        [sheet for sheet in parts.sheets if sheet.name != EVERY_RUN or browsed is None],  # the explorer has them
+        study.warnings if study else [],
+        parts.title,
+        parts.finding,
+        parts.drawn,
+        browsed,
+        parts.made_from,
+        parts.latency,
+    )
+    with replace_files(out, MARKER, files_of(out / MARKER)) as new:
+        if study:
+            write_tidy(new, study.runs)
+        of_systems = tables.sheets(parts.lines, systems.metric) if systems else []
+        write_sheets(new, distinct([*parts.sheets, *of_systems]), parts.title)
+        write_figures(new, parts.drawn + parts.latency[:1])  # the second is the page's, for a phone
+        for name, content in (("report.md", text), ("index.html", page)):
+            with atomic_write(new / name) as stream:
+                stream.write(content)
+        files = sorted(str(path.relative_to(new)) for path in new.rglob("*") if path.is_file())
+        write_json(new / MARKER, record | {"files": files})
+
+
+def _content(shown: Shown, parts: Parts) -> Content:
+    """The same for W&B."""
+    study = shown.study
+    return Content(
+        parts.title,
+        parts.finding,
+        parts.remarks,
+        [(table.title, markdown.render(table, parts.lines)) for table in parts.tables],
+        [(sheet, as_markdown(sheet)) for sheet in parts.sheets],
+        [(figure.name, figure.title, figure.caption) for figure, _ in parts.drawn + parts.latency[:1]],
+        study.study if study else None,
+        [*(run.path for run in study.runs), *shown.tested] if study else [*shown.fits, *shown.tested],
+        list(dict.fromkeys([*(f"val/{training.monitor}" for training in shown.trainings), "train/loss"])),
+    )
+
+
+def _explorer(shown: Shown) -> Explorer | None:
+    """All trainings and systems of the report, where there are two or more."""
+    study, systems = shown.study, shown.systems
+    runs = study.runs if study else [read_record(RunFolder(path, shown.names[path])) for path in shown.fits]
+    answered = len(runs) <= ANSWERED
+    entries = [of_run(run, read_lines, answered, study.study.metric if study else "") for run in runs]
+    entries += [of_row(row, systems) for row in systems.rows] if systems else []
+    if len(entries) < 2:
+        return None
+    if study:
+        metric, higher, factors, figures = study.study.metric, study.study.higher, study.study.factors, study.figures
+    else:
+        metric = systems.metric if systems else next((name for run in runs for name in run.metrics), None)
+        higher, factors, figures = not is_lower(metric or ""), (), ()
+    return explorer(entries, metric, higher, factors, [facts(entry.provenance) for entry in entries], figures)
+
+
+def _record(shown: Shown, spec: Spec) -> dict[str, Any]:
+    """The study for a later --diff, also of trainings that are none; nothing where they cannot be compared at all."""
+    if shown.study:
+        return shown.study.summary
+    try:
+        return {"study": record_of(shown.fits, spec)} if shown.fits else {}
+    except UserError:  # unfinished, of different metrics, or one seed twice: the page shows each for itself
+        return {}

@@ -1,0 +1,79 @@
+"""What makes a study's numbers weaker than they look: runs without a value, few seeds, settings that differ in more."""
+
+from collections.abc import Sequence
+
+from research.report.factors import factors, short_names, shown, some
+from research.report.study import Group
+from research.runs.record import RunRecord
+
+ENOUGH = 3  # seeds
+ASIDE = 5  # options that are named beside the factors
+
+
+def doubts(groups: Sequence[Group], metric: str) -> list[str]:
+    """What makes the numbers weaker than they look."""
+    notes = []
+    few = [group for group in groups if 0 < len(group.values) < ENOUGH]
+    if few:
+        notes.append(
+            f"{len(few)} of {len(groups)} groups have fewer than {ENOUGH} seeds ({some([g.label for g in few])}): "
+            "their spread says little"
+        )
+    if empty := [group for group in groups if not group.values]:
+        notes.append(f"{len(empty)} of {len(groups)} groups have no value of {metric} ({some([g.label for g in empty])})")
+    for state in dict.fromkeys(run.state for group in groups for run in group.missing if run.state != "done"):
+        rows = [run for group in groups for run in group.missing if run.state == state]
+        why = {run.error for run in rows if run.error}
+        are = "runs are" if len(rows) > 1 else "run is"
+        notes.append(
+            f"{len(rows)} {are} {state} and in no mean: {some([run.name for run in rows])}"
+            + (f" ({some(sorted(why))})" if why else "")
+        )
+    if bare := [run for group in groups for run in group.runs if run.state == "done" and metric not in run.metrics]:
+        notes.append(f"{len(bare)} finished runs have no {metric}: {some([run.name for run in bare])}")
+    if lost := [run for group in groups for run in group.missing if run.state == "done" and run not in bare]:
+        notes.append(
+            f"{len(lost)} finished runs have a {metric} that is not finite and are in no mean: "
+            f"{some([run.name for run in lost])}"
+        )
+    return notes
+
+
+def unmeasured(runs: Sequence[RunRecord]) -> str:
+    """What is said of trainings that are finished and were never measured; "" where one was, or none is finished."""
+    done = [run.name for run in runs if run.state == "done"]
+    if not done or any(run.metrics for run in runs):
+        return ""
+    return (
+        f"{len(done)} finished runs have no metrics, since they had no validation data ({some(done)}); expected one to "
+        "compare by. Run `research test -c RUN/config.yaml --data.test FILE` on each, and name its --metric."
+    )
+
+
+def aside(firsts: list[RunRecord], columns: Sequence[str]) -> str:
+    """Options that differ between settings and are in no column, such as a rate that each method has of its own.
+
+    Args:
+        firsts: a run of each group.
+        columns: options that are in the table.
+    """
+    # what a method's name says already, and alpha beside r and alpha / r
+    implied = (
+        "train_layers",
+        "train_pattern",
+        *(("lora_alpha",) if any(name.endswith("lora_alpha/r") for name in columns) else ()),
+    )
+    names = [
+        name
+        for name in factors(firsts)
+        if name not in columns
+        and not name.endswith(implied)
+        and not any(name.startswith(f"{one}.") for one in columns if one.endswith("adapter"))
+    ]
+    short = short_names([*columns, *names])
+    parts = []
+    for name in names[:ASIDE]:
+        values = list(dict.fromkeys(shown(run.options.get(name)) for run in firsts))
+        parts.append(f"{short[name]} ({', '.join(values[:4])}{', …' if len(values) > 4 else ''})")
+    more = f" and {len(names) - ASIDE} more options" if len(names) > ASIDE else ""
+    return f"the settings differ in {', '.join(parts)}{more} too: a difference may come from that" if names else ""

@@ -1,0 +1,128 @@
+"""Which options tell a study's runs apart, and how settings are called by them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from research.runs.options import SEED, as_key
+from research.runs.record import RunRecord
+from research.runs.table import option_keys
+
+KINDS = {
+    "LoraConfig": "LoRA",
+    "PromptTuningConfig": "prompt tuning",
+    "PrefixTuningConfig": "prefix tuning",
+    "PromptEncoderConfig": "P-tuning",
+}
+"""PEFT's classes as papers call the methods."""
+ABSENT = as_key(None)  # an option that a run lacks is one without a value
+
+
+def factors(runs: Iterable[RunRecord]) -> list[str]:
+    """Options that differ between the runs, but for the seed, in the order of the first configuration that has each.
+
+    An option that only follows from another kind of class (r of LoRA beside num_virtual_tokens of a prompt) differs too: it
+    has a value here and none there.
+    """
+    runs = [run for run in runs if run.options]
+    keys, begun = option_keys(runs), [any(run.made_of) for run in runs]
+    whole = keys[begun] if any(begun) else keys  # a point that was never begun has the options of its sweep only
+    differ = (whole.fillna(ABSENT).nunique() > 1) | (keys.nunique() > 1)
+    return [name for name in keys if differ[name] and name != SEED]
+
+
+def with_scale(runs: list[RunRecord], names: list[str]) -> tuple[list[RunRecord], list[str]]:
+    """LoRA's alpha as alpha / r, where the runs tie the two: the axes of such a sweep are r and the scale.
+
+    Args:
+        runs: of a study.
+        names: its factors.
+    """
+    for alpha in [name for name in names if name.endswith("lora_alpha")]:
+        r = f"{alpha.removesuffix('lora_alpha')}r"
+        ratios = [_ratio(run.options.get(alpha), run.options.get(r)) for run in runs]
+        known = {run.options.get(alpha) for run in runs} - {None}
+        if r in names and len({*ratios} - {None}) < len(known):
+            scale = f"{alpha}/r"
+            runs = [run._replace(options=run.options | {scale: ratio}) for run, ratio in zip(runs, ratios, strict=True)]
+            names = [scale if name == alpha else name for name in names]
+            if len({*ratios} - {None}) < 2:  # a fixed ratio is no factor
+                names.remove(scale)
+    return runs, names
+
+
+def _ratio(alpha: Any, r: Any) -> float | int | None:
+    if not isinstance(alpha, int | float) or not isinstance(r, int | float) or not r:
+        return None
+    ratio = alpha / r
+    return int(ratio) if ratio == int(ratio) else ratio
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """The shortest end of each dotted name that no other one has: model.adapter.r → r."""
+    parts = {name: name.split(".") for name in names}
+    out = {}
+    for name, words in parts.items():
+        for length in range(1, len(words) + 1):
+            end = words[-length:]
+            if sum(other[-length:] == end for other in parts.values()) == 1:
+                break
+        out[name] = ".".join(end)
+    return out
+
+
+def shown(value: Any) -> str:
+    """A factor's value as a table has it."""
+    if isinstance(value, str):
+        return KINDS.get(value, value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "–" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _is_kind(value: Any) -> bool:
+    return isinstance(value, str) and value in KINDS
+
+
+def telling(firsts: list[RunRecord], factors: Sequence[str]) -> list[str]:
+    """Few options that tell all settings apart: classes first, then whatever splits most."""
+    chosen: list[str] = []
+    keys = option_keys(firsts).reindex(columns=list(factors)).fillna(ABSENT)
+
+    def parts(names: list[str]) -> int:
+        return len(keys[names].drop_duplicates()) if names else 1
+
+    wanted = parts(list(factors))
+    classes = [name for name in factors if any(_is_kind(run.options.get(name)) for run in firsts)]
+    chosen += [name for name in classes if parts([*chosen, name]) > max(1, parts(chosen))]
+    while parts(chosen) < wanted:
+        rest = [name for name in factors if name not in chosen]
+        chosen.append(max(rest, key=lambda name: (parts([*chosen, name]), -factors.index(name))))
+    return [name for name in factors if name in chosen]
+
+
+def labels(split: list[list[RunRecord]], chosen: list[str], factors: Sequence[str]) -> list[str]:
+    """What each setting is called: its values of the chosen options, unlike every other's."""
+    short = short_names(factors)
+    texts = []
+    for runs in split:
+        words = []
+        for name in chosen:
+            value = runs[0].options.get(name)
+            if value is None:
+                continue
+            words.append(shown(value) if name.endswith("adapter") else f"{short[name]}={shown(value)}")
+        absent = [f"no {short[name]}" for name in chosen if runs[0].options.get(name) is None]
+        texts.append(" ".join(words) or ", ".join(absent[:1]) or "all runs")
+    for i, label in enumerate(texts):
+        if texts.count(label) > 1:  # other data or code
+            code = split[i][0].made_of[1][:6] or "not begun"
+            texts[i] = f"{label} · {code}" if f"{label} · {code}" not in texts else f"{label} · {split[i][0].name}"
+    return texts
+
+
+def some(names: list[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

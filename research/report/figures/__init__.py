@@ -1,0 +1,73 @@
+"""Figures of a report as Vega-Lite, written by Altair: one specification serves the paper (SVG, PDF) and the page.
+
+A file is a family of figures. Altair and vl-convert come with the extra `report`; without them there are no figures, so this
+door is the one place that imports the families, when something is drawn.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from research.report.figures.render import can_draw
+from research.report.figures.theme import Figure
+
+if TYPE_CHECKING:
+    from research.report.importance import Importance
+    from research.report.study import Study
+    from research.report.tables import Line
+    from research.report.training import Training
+
+Curves = Callable[[Any], Sequence[tuple[int, float]]]
+TRAIN = "train/loss"
+
+
+def of_study(
+    study: "Study", curves: Curves, shares: "Importance | None" = None, losses: Curves = lambda run: ()
+) -> list[Figure]:
+    """All figures that the study has the axes for; none where they cannot be drawn here.
+
+    Args:
+        study: groups.
+        curves: a run → (step, value) of the study's metric.
+        shares: what its factors explain, of `importance`.
+        losses: a run → (step, value) of its training loss, drawn where it was validated less than three times.
+    """
+    if not can_draw():
+        return []
+    from research.report.figures.comparison import against_factor, heatmap
+    from research.report.figures.cost import against_parameters, against_seconds
+    from research.report.figures.curves import learning_curves
+    from research.report.figures.importance import importance_bars
+    from research.report.figures.parallel import parallel
+
+    figures = [
+        heatmap(study),
+        *(against_factor(study, name) for name in study.factors),
+        parallel(study),
+        importance_bars(shares, study.metric) if shares else None,
+        against_parameters(study),
+        against_seconds(study),
+        learning_curves(study, curves) or learning_curves(study, losses, TRAIN),
+    ]
+    return [figure for figure in figures if figure is not None]
+
+
+def of_latency(lines: Sequence["Line"], metric: str) -> list[Figure]:
+    """Quality against milliseconds a query, for paper and for a phone; none of fewer than two systems with a time."""
+    if not can_draw():
+        return []
+    from research.report.figures.cost import against_latency
+
+    figures = [against_latency(lines, metric), against_latency(lines, metric, narrow=True)]
+    return [figure for figure in figures if figure is not None]
+
+
+def of_training(training: "Training", i: int) -> dict[str, Figure]:
+    """{"loss": …, "value": …} of the page's i-th training: what was recorded of it."""
+    if not can_draw():
+        return {}
+    from research.report.figures.curves import loss_figure, value_figure
+
+    figures = {"loss": loss_figure(training, f"loss-{i}")} if training.loss else {}
+    if training.values or training.best:
+        figures["value"] = value_figure(training, f"value-{i}")
+    return figures

@@ -1,0 +1,204 @@
+"""Quality against what it costs, with the Pareto front: parameters, seconds of training, milliseconds a query."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import altair as alt
+
+from research.metrics.seeds import summarise
+from research.report.figures.names import brief
+from research.report.figures.parts import MOST_LINES, arrowed, data, domain, figure, method, side, statistics, told_apart
+from research.report.figures.theme import COLOURS, SOFT, Figure
+from research.report.study import Study
+from research.report.tables import Line, title
+
+WIDTH, HEIGHT, FONT, LINE = 460, 280, 10, 14  # px
+NARROW = 270  # px of a plot on a phone
+EDGE = 24  # px between the outermost points and the frame
+MOST, MOST_SYSTEMS = 200, 64  # points; so many systems have a colour and a shape that no other has
+LOG_FROM = 4  # an axis whose values span so many times the least is logarithmic
+
+
+class Point(NamedTuple):
+    """A system or setting: cost and quality with their bars, its name, and what its colour and shape say."""
+
+    x: float
+    x_low: float
+    x_high: float
+    y: float
+    low: float
+    high: float
+    label: str
+    kind: str
+
+
+def against_parameters(study: Study) -> Figure | None:
+    """The metric against trainable parameters, with the front of those that none with fewer parameters beats."""
+    points = [
+        (size, size, size, group)
+        for group in study.groups
+        if group.values and (size := group.numbers.get("trained_parameters"))
+    ]
+    caption = (
+        f"Mean over seeds, ± one standard deviation; the {side(study)} is better. Named and joined: no setting with as "
+        "many parameters or fewer is better."
+    )
+    return _of_study(study, points, "parameters", "trainable parameters", "trained parameters", caption, "~s", True)
+
+
+def against_seconds(study: Study) -> Figure | None:
+    """The metric against the seconds that a training took, both with bars over seeds."""
+    points = []
+    for group in study.groups:
+        seconds = [run.facts["seconds"] for run in group.counted if run.facts.get("seconds")]
+        if group.values and seconds:
+            mean = summarise(seconds)
+            sd = 0.0 if math.isnan(mean.sd) else mean.sd
+            points.append((mean.mean, mean.mean - sd, mean.mean + sd, group))
+    caption = (
+        f"Means over seeds, ± one standard deviation both ways; the {side(study)} is better, left is faster, as "
+        "measured on the machine of each run. Named and joined: no setting as fast or faster is better."
+    )
+    return _of_study(study, points, "seconds", "seconds of training", "seconds of training", caption, "~r", False)
+
+
+def against_latency(lines: Sequence[Line], metric: str, narrow: bool = False) -> Figure | None:
+    """A page's first metric against milliseconds a query; a colour and a shape for every system.
+
+    Args:
+        lines: rows of a report of retrievals; those without a time are left out.
+        metric: of the lines' means, with its 95% interval as a bar.
+        narrow: for a phone: the names below the plot instead of beside it.
+    """
+    timed = [(line.row.facts["ms_per_query"], i, line) for i, line in enumerate(lines) if is_timed(line)]
+    if not 2 <= len(timed) <= MOST_SYSTEMS:
+        return None
+    points = [Point(ms, ms, ms, line.mean, line.low, line.high, line.row.label, line.row.label) for ms, _, line in timed]
+    place = {"orient": "bottom", "columns": 1, "labelLimit": NARROW} if narrow else {}
+    width = NARROW if narrow else WIDTH
+    texts = brief(one.label for one in points)
+    looks = {texts[line.row.label]: i for _, i, line in timed}  # by the rows of the tables, whose signs these are
+    signs = told_apart("kind", looks, None, looks.values(), **place)
+    chart = scatter(points, signs, "milliseconds a query", f"↑ {title(metric)}", True, "~r", True, width, named=False)
+    caption = (
+        "Up is better, left is faster. Bars are 95% intervals of the mean over queries. Joined: no system as fast or "
+        "faster is better."
+    )
+    return figure("latency-narrow" if narrow else "latency", f"{title(metric)} against milliseconds a query", caption, chart)
+
+
+def is_timed(line: Line) -> bool:
+    """Whether it has a time, which a logarithmic axis needs to be above 0."""
+    return (line.row.facts.get("ms_per_query") or 0) > 0
+
+
+def _of_study(
+    study: Study, found: list, name: str, what: str, axis: str, caption: str, form: str, is_log: bool
+) -> Figure | None:
+    if len({x for x, *_ in found}) < 2 or len(found) > MOST:
+        return None
+    few = len({method(group) for *_, group in found}) <= MOST_LINES
+    points = []
+    for x, low, high, group in found:
+        mean = statistics(group)
+        kind = method(group) if few else "all settings"
+        points.append(Point(x, low, high, mean["mean"], mean["low"], mean["high"], group.label, kind))
+    least = min(low for _, low, *_ in found)
+    is_log = is_log or max(x for x, *_ in found) >= LOG_FROM * least > 0
+    signs = told_apart("kind", brief(point.kind for point in points).values(), "method", orient="bottom", columns=2)
+    chart = scatter(points, signs, axis, arrowed(study), study.higher, form, is_log)
+    return figure(name, f"{study.metric} against {what}", caption, chart)
+
+
+def front(points: Sequence[Point], higher: bool) -> list[Point]:
+    """Points that none of equal or less cost beats, by cost."""
+    found: list[Point] = []
+    for point in sorted(points, key=lambda one: (one.x, -one.y if higher else one.y)):
+        if not found or (point.y > found[-1].y if higher else point.y < found[-1].y):
+            found.append(point)
+    return found
+
+
+def scatter(
+    points: Sequence[Point],
+    signs: tuple[alt.Color, alt.Shape],
+    x_title: str,
+    y_title: str,
+    higher: bool,
+    form: str,
+    is_log: bool,
+    width: int = WIDTH,
+    named: bool = True,
+) -> alt.LayerChart:
+    """Points with bars, and their front as steps.
+
+    Args:
+        points: two or more.
+        signs: colour and shape by the points' kind.
+        x_title, y_title: of the axes.
+        higher: whether more y is better.
+        form: of the numbers on x, as d3 writes it.
+        is_log: whether x is logarithmic.
+        width: of the plot, in px.
+        named: whether the front's names stand in the margin.
+    """
+    best, kinds = front(points, higher), brief(point.kind for point in points)
+    rows = [
+        {
+            "x": one.x,
+            "x_low": one.x_low,
+            "x_high": one.x_high,
+            "mean": one.y,
+            "low": one.low,
+            "high": one.high,
+            "label": one.label,
+            "kind": kinds[one.kind],
+            "front": one in best,
+        }
+        for one in points
+    ]
+    height = max(HEIGHT, LINE * len(best) * named)
+    across = domain((one.x_low for one in points), (one.x_high for one in points), width, EDGE, is_log)
+    up = domain((one.low for one in points), (one.high for one in points), height, EDGE)
+
+    def x(field: str = "x") -> alt.X:
+        scale = alt.Scale(domain=across, nice=False, **({"type": "log"} if is_log else {"zero": False}))
+        axis = alt.Axis(format=form, grid=False, tickCount=5)
+        return alt.X(f"{field}:Q", title=x_title + (", log scale" if is_log else ""), scale=scale, axis=axis)
+
+    def y(field: str = "mean") -> alt.Y:
+        return alt.Y(f"{field}:Q", title=y_title, scale=alt.Scale(domain=up, nice=False, zero=False))
+
+    (colour, shape), chart = signs, alt.Chart()
+    steps = chart.transform_filter("datum.front").mark_line(strokeDash=[4, 3], interpolate="step-after")
+    layers = [steps.encode(x=x(), y=y(), color=alt.value(COLOURS[7]))]  # the front is no method's
+    layers.append(chart.mark_rule().encode(x=x(), y=y("low"), y2="high", color=colour))
+    if any(one.x_low < one.x_high for one in points):
+        layers.append(chart.mark_rule().encode(x=x("x_low"), x2="x_high", y=y(), color=colour))
+    if named:
+        texts = brief(one.label for one in best)
+        best = sorted(best, key=lambda one: -one.y)
+        places = spaced([(up[1] - one.y) / (up[1] - up[0]) * height for one in best], LINE, height)
+        beside = [
+            {"x": one.x, "mean": one.y, "at": up[1] - place / height * (up[1] - up[0]), "text": texts[one.label]}
+            for one, place in zip(best, places, strict=True)
+        ]
+        name = alt.Chart(data(beside))
+        leader = name.mark_rule(strokeWidth=0.6, color=SOFT)
+        layers.append(leader.encode(x=x(), x2=alt.value(width + 6), y=y(), y2="at"))
+        text = name.mark_text(align="left", baseline="middle", fontSize=FONT)
+        layers.append(text.encode(x=alt.value(width + 10), y=y("at"), text="text:N"))
+    layers.append(chart.mark_point(filled=True, size=80, opacity=1).encode(x=x(), y=y(), color=colour, shape=shape))
+    return alt.layer(*layers, data=data(rows)).properties(width=width, height=height)
+
+
+def spaced(places: Sequence[float], apart: float, end: float) -> list[float]:
+    """Ascending places pushed down, then up again from the end, so that neighbours are `apart`."""
+    down: list[float] = []
+    for place in places:
+        down.append(max(place, down[-1] + apart) if down else place)
+    up: list[float] = []
+    for place in reversed(down):
+        up.append(min(place, up[-1] - apart if up else end))
+    return up[::-1]

@@ -1,0 +1,239 @@
+"""The page's explorer: runs to sort, filter, group, draw and compare, as data and the scripts that show it."""
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from research.report.entries import Entry
+from research.report.factors import short_names, shown
+from research.report.figures.render import VERSION, can_draw
+from research.report.figures.theme import COLOURS, CONFIG, SHAPES, Figure, for_page
+from research.report.goals import is_lower
+from research.report.outputs import outputs
+from research.runs.curves import Curve
+from research.runs.options import SEED
+
+SCRIPTS = ("elements", "data", "view", "filter", "table", "chart", "figures", "run", "compare", "main")
+"""Files of page/, in the order in which each needs the one before; they share one scope."""
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+CURVES = 1_600_000  # bytes of a page for learning curves
+POINTS = (200, 100, 60, 40, 25, 15)  # of a curve; the first number with which all of them fit
+LEAST = 5.5  # bytes of a value, or more
+FIRST = ("train/loss",)
+OURS = ("run", "kind", "state", "error", "system")
+"""Ids of columns that the scripts ask for."""
+
+
+class Explorer(NamedTuple):
+    """What the page's template sets in.
+
+    Attributes:
+        data: JSON, safe inside a script element.
+        library: of the charts; "" where vl-convert is not installed.
+        script: of the explorer.
+        hashes: of both scripts, for the page's Content-Security-Policy: no other script runs.
+        fields: how many entries there are of each kind.
+    """
+
+    data: str
+    library: str
+    script: str
+    hashes: list[str]
+    count: int
+
+
+def explorer(
+    entries: Sequence[Entry],
+    metric: str | None,
+    higher: bool,
+    factors: Sequence[str],
+    facts: list[list],
+    figures: Sequence[Figure] = (),
+) -> Explorer:
+    """The explorer of these runs.
+
+    Args:
+        entries: lines, in the order of the report.
+        metric: that they are judged by.
+        higher: whether its highest value is the best.
+        factors: options that the study varies.
+        facts: (name, value, is it code) of each entry's provenance.
+        figures: of the page, that a pointer wakes.
+    """
+    specs = {"figures": json.loads(for_page(json.dumps({figure.name: figure.spec for figure in figures})))}
+    text = json.dumps(data(entries, metric, higher, factors, facts) | specs, ensure_ascii=False, separators=(",", ":"))
+    scripts = [library(), script()]
+    hashes = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts if one]
+    return Explorer(text.replace("<", "\\u003c"), *scripts, hashes, len(entries))
+
+
+def data(entries: Sequence[Entry], metric: str | None, higher: bool, factors: Sequence[str], facts: list[list]) -> dict:
+    """What the scripts read; see page/data.js for its use."""
+    columns, same = _columns(entries, factors, metric, higher)
+    options = {column.pop("name"): column["id"] for column in columns if column["kind"] == "option"}
+    judged = {column.pop("name"): column["id"] for column in columns if column["kind"] == "metric"}
+    return {
+        "metric": judged.get(metric),
+        "factors": [options[name] for name in factors if name in options],
+        "names": [entry.name for entry in entries],
+        "columns": columns,
+        "same": same,
+        **_curves(entries, metric),
+        "provenance": _provenance(facts),
+        "outputs": outputs(entries, metric),
+        "style": json.loads(for_page(json.dumps({"colours": COLOURS, "shapes": SHAPES, "config": CONFIG})))
+        | {"schema": SCHEMA},
+    }
+
+
+def _columns(
+    entries: Sequence[Entry], factors: Sequence[str], metric: str | None, higher: bool
+) -> tuple[list[dict], dict[str, Any]]:
+    """Columns of the table, the options that vary first; and the options that all entries have in common.
+
+    An id is a column's alone: W&B's programs have an option `loss` beside a metric `loss`, and a metric `error`.
+    """
+    taken = {*OURS} - ({"system"} if any(entry.kind == "system" for entry in entries) else set())
+
+    def id_of(kind: str, name: str) -> str:
+        found = f"{kind}.{name}" if name in taken else name
+        taken.add(found)
+        return found
+
+    metrics = list(dict.fromkeys(name for entry in entries for name in entry.metrics))
+    ids = {name: id_of("metric", name) for name in metrics}  # first: their names are also those of curves and examples
+    options = list(dict.fromkeys([*factors, *(name for entry in entries for name in entry.options)]))
+    varied, same = [], {}
+    # of a point that was never begun only the sweep's options are known: that the others are absent is no difference
+    known = [i for i, entry in enumerate(entries) if entry.provenance or entry.metrics] or range(len(entries))
+    for name in options:
+        values = [_plain(entry.options.get(name)) for entry in entries]
+        if name in factors or len({json.dumps(values[i]) for i in known}) > 1:
+            varied.append((name, values))
+        else:
+            same[name] = values[known[0]]
+    labels = short_names([name for name, _ in varied]) | {SEED: "seed"}
+    columns: list[dict] = []
+    for kind in ("kind", "state", "error"):
+        values = [getattr(entry, kind) for entry in entries]
+        if len(set(values)) > 1 or (kind == "state" and any(values)):
+            columns.append({"id": kind, "label": kind, "kind": "state", "values": values})
+    columns += [
+        {"id": id_of("option", name), "name": name, "label": labels[name], "kind": "option", "values": values}
+        for name, values in varied
+    ]
+    columns += [
+        {
+            "id": ids[name],
+            "name": name,
+            "label": name,
+            "kind": "metric",
+            "values": [_number(entry.metrics.get(name)) for entry in entries],
+            "lower": not higher if name == metric else is_lower(name),
+        }
+        for name in metrics
+    ]
+    for name in dict.fromkeys(name for entry in entries for name in entry.facts):
+        values = [_number(entry.facts.get(name)) for entry in entries]
+        columns.append({"id": id_of("fact", name), "label": name.replace("_", " "), "kind": "fact", "values": values})
+    return columns, same
+
+
+def _plain(value: Any) -> Any:
+    """An option as the table has it: a number, a truth value, or a text."""
+    if value is None or isinstance(value, bool | str):
+        return shown(value) if isinstance(value, str) else value
+    return _number(value) if isinstance(value, int | float) else json.dumps(value, ensure_ascii=False)
+
+
+def _number(value: Any) -> Any:
+    """JSON has no nan and no infinity; ten digits are as many as a table can show."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.10g}") if math.isfinite(value) else None
+
+
+# ---- curves ---------------------------------------------------------------------------------------------------------
+
+
+def _curves(entries: Sequence[Entry], metric: str | None) -> dict[str, Any]:
+    """{"curves": {metric: for each entry [number of its steps, values] or null}, "steps": …, "thinned": points of the longest}.
+
+    Steps that many curves share are there once. What does not fit with the fewest points is left out, the least asked for
+    first.
+    """
+    names = list(dict.fromkeys(name for entry in entries for name in entry.curves))
+    names.sort(key=lambda name: (name != metric, name not in FIRST, not name.startswith("val/"), name))
+    lengths = [len(curve) for entry in entries for curve in entry.curves.values()]
+    made: dict[str, Any] = {}
+    for most in POINTS:
+        if sum(min(length, most) for length in lengths) * LEAST > CURVES:  # not even so many values fit
+            continue
+        made = _thinned(entries, names, most)
+        if _size(made) <= CURVES:
+            return made | {"thinned": most}
+    made = made or _thinned(entries, names, POINTS[-1])
+    while names and _size(made) > CURVES:
+        names = names[:-1]
+        made = _thinned(entries, names, POINTS[-1])
+    return made | {"thinned": POINTS[-1]}
+
+
+def _thinned(entries: Sequence[Entry], names: list[str], most: int) -> dict[str, Any]:
+    grids: dict[tuple[int, ...], int] = {}
+    found: dict[str, list] = {}
+    for name in names:
+        found[name] = []
+        for entry in entries:
+            curve = thin(entry.curves[name], most) if name in entry.curves else []
+            steps = tuple(step for step, _ in curve)
+            found[name].append([grids.setdefault(steps, len(grids)), [value for _, value in curve]] if curve else None)
+    return {"curves": found, "steps": [list(steps) for steps in grids]}
+
+
+def thin(curve: Curve, most: int) -> list[tuple[int, float]]:
+    """At most so many points: the mean of each of `most` equal stretches, at its last step; values to four digits."""
+    steps, values = np.array(curve, dtype=np.float64).reshape(-1, 2).T
+    steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
+    if values.size > most:
+        edges = values.size * np.arange(most + 1) // most
+        steps, values = steps[edges[1:] - 1], np.add.reduceat(values, edges[:-1]) / np.diff(edges)
+    return [(int(step), float(f"{value:.4g}")) for step, value in zip(steps.tolist(), values.tolist(), strict=True)]
+
+
+def _size(value: Any) -> int:
+    return len(json.dumps(value, separators=(",", ":")))
+
+
+def _provenance(facts: list[list]) -> dict[str, Any]:
+    """{"values": …, "runs": for each entry (name, number of its value, is it code)}: what many runs share is there once."""
+    values: dict[str, int] = {}
+    runs = [[[term, values.setdefault(value, len(values)), code] for term, value, code in one] for one in facts]
+    return {"values": list(values), "runs": runs}
+
+
+# ---- scripts --------------------------------------------------------------------------------------------------------
+
+
+def script() -> str:
+    """The explorer's own script: the files of page/ in one scope."""
+    here = Path(__file__).parent
+    parts = [f"// {name}.js\n{(here / f'{name}.js').read_text(encoding='utf-8')}" for name in SCRIPTS]
+    return '(() => {\n"use strict";\n' + "\n".join(parts) + "})();\n"
+
+
+def library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, from vl-convert: the page draws with what drew the paper's figures."""
+    if not can_draw():
+        return ""
+    import vl_convert
+
+    text = vl_convert.javascript_bundle(vl_version=VERSION)
+    # neither may stand in a script element: they would end it, or hide its end
+    return text.replace("</script", "<\\/script").replace("<!--", "\\x3c!--")

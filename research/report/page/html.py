@@ -1,0 +1,158 @@
+"""The page: one self-contained HTML file made by jinja2 with autoescape, the same bytes for the same runs."""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from research.report import explain, provenance, tables, training_words
+from research.report.figures import of_training
+from research.report.figures.render import MISSING, can_draw, svg
+from research.report.figures.theme import SIGNS, Figure, for_page, look
+from research.report.notes import notes
+from research.report.numbers import plain
+from research.report.page import examples
+from research.report.page.explorer import Explorer
+from research.report.sheets import Sheet
+from research.report.systems import Systems
+from research.report.tables import Line
+from research.report.training import Training
+
+HERE = Path(__file__).parent
+LAYOUTS = ("wide", "narrow")  # of a figure: one is shown, by the width of the window
+SETTINGS = {"precision": "{}", "pooling": "{} pooling", "max_length": "{} tokens", "ef": "ef {}", "M": "M {}"}
+LEAD = ("main", "results")  # tables that stand before the figures; the first of a study
+QUERY_SHOWN = 260  # characters of a query before the rest folds away
+
+
+def heading(runs: Systems | None) -> str:
+    """`Retrieval on builtin:stdlib, test split`; `Training runs` where nothing was tested."""
+    if runs is None:
+        return "Training runs"
+    return f"Retrieval on {runs.data['source']}, {runs.data['split']} split"
+
+
+def page(
+    runs: Systems | None,
+    lines: list[Line],
+    trainings: list[Training] = (),
+    sheets: list[Sheet] = (),
+    warnings: list[str] = (),
+    title: str | None = None,
+    found: str | None = None,
+    drawn: list[tuple[Figure, str]] = (),
+    explorer: Explorer | None = None,
+    made_from: list[tuple[str, str]] = (),
+    latency: list[tuple[Figure, str]] = (),
+) -> str:
+    """index.html as text.
+
+    Args:
+        runs: as `systems.read_systems` gives them; None shows the trainings alone.
+        lines: as `tables.measure` computed them.
+        trainings: as `training.read_training` read them.
+        sheets: tables of a study.
+        warnings: what must be known before its numbers.
+        title: of the page; None: by what is in it.
+        found: the sentence at its head; None: by what is in it.
+        drawn: figures of a study, with their SVG.
+        explorer: of all runs; None where there is nothing to compare.
+        made_from: (what, value) of a study's runs, for its head.
+        latency: quality against time with their SVG: for a wide page and for a phone.
+    """
+    folders = runs.folders if runs else []
+    values = _tested(runs, lines, latency) if runs else {"finding": explain.untested(trainings), "lines": lines}
+    text = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            css=Markup("".join((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "explorer.css"))),
+            explorer=explorer,
+            made_from=made_from,
+            tested=runs is not None,
+            heading=title or heading(runs),
+            notes=[*warnings, *notes(folders, trainings)],
+            sheets=sheets,
+            lead=sum(sheet.name in LEAD for sheet in sheets),
+            warnings=warnings,
+            drawn=_in_page(drawn),
+            **(values | ({"finding": found} if found else {})),
+            trainings=[_training(training, i, runs) for i, training in enumerate(trainings)],
+            folders=[(one.name, provenance.facts(one.provenance)) for one in [*folders, *trainings]],
+        )
+    )
+    return text.encode("utf-8", "replace").decode()  # a lone surrogate in somebody's document cannot be written
+
+
+def _tested(runs: Systems, lines: list[Line], latency: list[tuple[Figure, str]]) -> dict:
+    """What the sections of a comparison are made from."""
+    shown, rule = examples.examples(runs)
+    metrics = list(dict.fromkeys(name for row in runs.rows for name in row.means))
+    ann = any(name.startswith("ann_recall@") for row in runs.rows for name in row.facts)
+    return {
+        "data": runs.data,
+        "metric": tables.title(runs.metric),
+        "finding": explain.finding(lines, runs.metric),
+        "lines": lines,
+        "settings": [_settings(line.row.facts) for line in lines],
+        "systems": tables.systems_table(lines, runs.metric),
+        "metrics": tables.metrics_table(runs.rows),
+        "cost": tables.cost_table(runs.rows),
+        "latency": list(zip(LAYOUTS, _in_page(latency), strict=True)) if latency else [],
+        "undrawn": MISSING
+        if not can_draw()
+        else "Fewer than two systems have times, or too many to tell apart; the tables have them.",
+        "untimed": [line.row.label for line in lines if not line.row.facts.get("ms_per_query")],
+        "examples": shown,
+        "rule": rule,
+        "kinds": examples.KINDS,
+        "query_shown": QUERY_SHOWN,
+        "definitions": explain.definitions(metrics, ann),
+    }
+
+
+def _training(training: Training, i: int, runs: Systems | None) -> dict:
+    """One training's figures and its words."""
+    figures = of_training(training, i)
+    recorded = (
+        ("loss", training.loss, "No training step was logged."),
+        ("value", training.values or training.best, "Nothing was validated."),
+    )
+    return {
+        "name": training.name,
+        "state": training_words.state(training),
+        "result": training_words.result(training),
+        "facts": training_words.facts(training),
+        "used": training_words.used_in(training, runs.rows) if runs else [],
+        "figures": _in_page([(figure, svg(figure)) for figure in figures.values()]),
+        "absent": [text for _, values, text in recorded if not values],
+    }
+
+
+def _in_page(drawn: list[tuple[Figure, str]]) -> list[tuple[Figure, Markup]]:
+    """Figures with their SVG, whose texts the renderer has escaped, in the page's colours."""
+    return [(figure, Markup(for_page(svg))) for figure, svg in drawn]
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals["look"] = lambda i: (i % len(SIGNS), SIGNS[look(i)[1]])
+    return environment
+
+
+def _settings(facts: dict) -> str:
+    """What tells this system from one with the same name, in a few words."""
+    parts = [form.format(facts[name]) for name, form in SETTINGS.items() if name in facts]
+    if "depth" in facts:
+        parts.append(f"depth {facts['depth']}" + _mix(facts))
+    return " · ".join(parts) or str(facts.get("model", ""))
+
+
+def _mix(facts: dict) -> str:
+    """`, λ .25 chosen on dev`: the retriever's share beside the reranker's score; "" where the reranker is alone."""
+    mix, split = facts.get("mix"), facts.get("mix_split")
+    if mix is None or not (mix or split):
+        return ""
+    return f", λ {plain(mix)}" + (f" chosen on {split}" if split else "")

@@ -1,0 +1,209 @@
+"""What report.json keeps of a study, so that a report alone, without its runs, can be compared with a later one.
+
+"study": {"metric", "higher", "factors", "telling", "options": of all runs alike, "made_of": [[data, code, base], …],
+          "groups": [{"label", "factors", "options": of its own, "runs": [{"run", "id", "seed", "state", "error", "metrics",
+          "made_of": place}]}],
+          "claims": [{"claim", "state", "words"}], …}
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.errors import UserError
+from research.report.goals import direction, is_lower
+from research.report.study import Group, Study
+from research.runs.options import SEED
+from research.runs.record import RunRecord
+
+MADE_OF = ("data", "code", "base")
+
+
+class Setting(NamedTuple):
+    """One group of a study: runs that differ by their seed.
+
+    Attributes:
+        label, factors: as in groups.Group.
+        options: that not all runs of the study share, of this group.
+        runs: finished or not.
+    """
+
+    label: str
+    factors: dict[str, Any]
+    options: dict[str, Any]
+    runs: list[RunRecord]
+
+    def values(self, metric: str) -> dict[Any, float]:
+        """Seed → value, of the runs that are done; of copies the first, as a study counts them."""
+        by_seed: dict[Any, float] = {}
+        for run in self.runs:
+            if run.state == "done" and math.isfinite(run.metrics.get(metric, math.nan)):
+                by_seed.setdefault(run.seed, run.metrics[metric])
+        return by_seed
+
+
+class StudyRecord(NamedTuple):
+    """A study as a report keeps it.
+
+    Attributes:
+        metric: that it was about.
+        higher: whether more of it is better.
+        factors: options that differ.
+        telling: those of them that tell the settings apart, as groups.Study has them.
+        options: those that all runs share.
+        settings: its groups.
+        claims: text → (state, words).
+    """
+
+    metric: str
+    higher: bool
+    factors: list[str]
+    telling: list[str]
+    options: dict[str, Any]
+    settings: list[Setting]
+    claims: dict[str, tuple[str, str]]
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        """All runs, finished or not."""
+        return [run for setting in self.settings for run in setting.runs]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Of finished runs, the report's own first."""
+        return list(dict.fromkeys([self.metric, *(name for run in self.runs for name in run.metrics)]))
+
+    def higher_is_better(self, metric: str) -> bool:
+        """Whether more of a metric is better: as the report said of its own, else by name."""
+        return self.higher if metric == self.metric else not is_lower(metric)
+
+    def study(self, metric: str) -> Study:
+        """The groups again, for what works on them: claims."""
+        groups = [Group(one.label, one.factors, [], one.values(metric), {}) for one in self.settings]
+        guessed = metric != self.metric and direction(metric) is None
+        return Study(metric, self.higher_is_better(metric), groups, self.telling, [], guessed=guessed)
+
+
+def study_record(study: Study, claims: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
+    """The part of report.json.
+
+    Args:
+        study: with its runs.
+        claims: as {"claim", "state", "words"}.
+    """
+    runs = [run for group in study.groups for run in group.runs]
+    origins, alike = list(dict.fromkeys(run.made_of for run in runs)), shared(runs)
+    groups = [
+        {
+            "label": group.label,
+            "factors": group.factors,
+            "options": _own(group, alike),
+            "runs": [_saved(run, origins) for run in group.runs],
+        }
+        for group in study.groups
+    ]
+    return {
+        "metric": study.metric,
+        "higher": study.higher,
+        "factors": list(groups[0]["factors"]),
+        "telling": study.factors,
+        "options": alike,
+        "made_of": [list(origin) for origin in origins],
+        "groups": groups,
+        "claims": list(claims),
+    }
+
+
+def shared(runs: Sequence[RunRecord]) -> dict[str, Any]:
+    """Options that all runs have alike; points that were never begun have only those of their sweep, and are not asked."""
+    runs = [run for run in runs if any(run.made_of)]
+    if not runs:
+        return {}
+    first, *others = runs
+    return {
+        name: value
+        for name, value in first.options.items()
+        if name != SEED and all(name in run.options and run.options[name] == value for run in others)
+    }
+
+
+def _own(group: Group, alike: dict[str, Any]) -> dict[str, Any]:
+    """Options of the group; a point that was never begun knows only some of them."""
+    first = next((run for run in group.runs if any(run.made_of)), group.runs[0])
+    return {name: value for name, value in first.options.items() if name != SEED and name not in alike}
+
+
+def _saved(run: RunRecord, origins: list[tuple[str, ...]]) -> dict[str, Any]:
+    return {
+        "run": run.name,
+        "id": run.id,
+        "seed": run.seed,
+        "state": run.state,
+        "error": run.error,
+        "metrics": {name: value if math.isfinite(value) else None for name, value in run.metrics.items()},
+        "made_of": origins.index(run.made_of),
+    }
+
+
+def read_study_record(value: Any, where: str) -> StudyRecord:
+    """Read what a report has kept of its study.
+
+    Args:
+        value: what `study_record` made, through JSON.
+        where: the file, for messages.
+
+    Raises:
+        UserError: something else.
+    """
+    try:
+        settings = []
+        for group in value["groups"]:
+            runs = [
+                RunRecord(
+                    name=one["run"],
+                    path=Path(),
+                    state=one["state"],
+                    error=one["error"],
+                    sweep="",
+                    point=one["id"],
+                    seed=one["seed"],
+                    options={},
+                    metrics=_numbers(one["metrics"]),
+                    facts={},
+                    examples={},
+                    made_of=tuple(value["made_of"][one["made_of"]]),
+                )
+                for one in group["runs"]
+            ]
+            settings.append(Setting(group["label"], dict(group["factors"]), dict(group["options"]), runs))
+        claims = {one["claim"]: (one["state"], one["words"]) for one in value["claims"]}
+        return StudyRecord(
+            str(value["metric"]),
+            bool(value["higher"]),
+            list(value["factors"]),
+            list(value["telling"]),
+            dict(value["options"]),
+            settings,
+            claims,
+        )
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise UserError(
+            f"{where} says nothing of its runs ({type(error).__name__}: {error}); expected a study's groups with "
+            "their values, as `research report` writes them now. Make that report again, or name its run "
+            "folders instead."
+        ) from None
+
+
+def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
+    """JSON has no nan: what is not finite is null there."""
+    for name, value in metrics.items():
+        if not isinstance(value, int | float | None):
+            raise ValueError(f"{name} is {json.dumps(value)[:40]}")
+    return {name: math.nan if value is None else value for name, value in metrics.items()}
+
+
+def equal(a: float, b: float) -> bool:
+    """To the last bit; not a number is what it is on both sides."""
+    return a == b or (math.isnan(a) and math.isnan(b))

@@ -1,0 +1,160 @@
+"""What a study adds to a report: trainings that differ by options and seeds, compared in tables, figures and claims."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.errors import UserError
+from research.progress import say
+from research.report import claims as claiming
+from research.report import study_sheets
+from research.report.claims import Verdict
+from research.report.doubts import unmeasured
+from research.report.factor_sheets import by_factor, factorial, not_factorial, shares
+from research.report.factors import factors, short_names
+from research.report.figures import of_study
+from research.report.figures.render import MISSING, can_draw
+from research.report.figures.theme import Figure
+from research.report.groups import study
+from research.report.importance import Importance, importance
+from research.report.main_table import main_results
+from research.report.notes import code_notes
+from research.report.sheets import Sheet, distinct
+from research.report.spec import Spec
+from research.report.study import Study
+from research.report.study_record import study_record
+from research.report.subject import grouped, is_ablation, label_of, title_of
+from research.runs.curves import Curve, history
+from research.runs.record import RunRecord
+from research.runs.table import read_runs
+
+DRAWN = 12  # trainings whose curves a page draws one by one; of more, its explorer does
+
+
+class StudyReport(NamedTuple):
+    """What a study adds to a report.
+
+    Attributes:
+        title, finding: of the page.
+        sheets, warnings: its tables, and what to know before them.
+        figures: of the paper and the page; none where they cannot be drawn here.
+        runs: the tidy table.
+        trainings: (folder, name) of the runs whose curves are drawn.
+        summary, counts: for programs.
+        exit_code: 1 where a claim is broken.
+        study: its groups.
+    """
+
+    title: str
+    finding: str
+    sheets: list[Sheet]
+    figures: list[Figure]
+    warnings: list[str]
+    runs: list[RunRecord]
+    trainings: list[tuple[Path, str]]
+    summary: dict[str, Any]
+    counts: dict[str, Any]
+    exit_code: int
+    study: Study
+
+
+def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | None) -> StudyReport | None:
+    """Compare these runs and sweeps; None where there is nothing to compare: one setting and no sweep, or no metric.
+
+    Raises:
+        UserError: a metric, baseline, factor or claim that is not there; runs that cannot be read.
+    """
+    asked = any(value is not None for value in (spec.metric, spec.baseline, spec.factors, claims))
+    if not paths:
+        if asked:
+            raise UserError(
+                "--metric, --baseline, --claims and a spec's factors are about trainings, and none is given; "
+                "expected folders of `research fit` or `research sweep`. Name some."
+            )
+        return None
+    runs = read_runs(paths, spec.seed)
+    if spec.seed is not None and not any(run.history for run in runs):
+        raise UserError(
+            f"the spec's seed {spec.seed!r} is for runs of W&B, and none is given; a training of `research fit` "
+            "has its own. Leave seed out."
+        )
+    names = factors(runs)
+    if not (has_sweep or asked or is_ablation(runs, names)):
+        return None
+    if not asked and (bare := unmeasured(runs)):
+        say(f"warning: {bare}")
+        return None
+    runs, names, main = grouped(runs, paths, spec)
+    spec = spec._replace(baseline=_baseline(spec.baseline, names, main))
+    explained = importance(main)
+    sheets = _sheets(main, spec, explained)
+    studies = {main.metric: main}
+
+    def by(metric: str) -> Study:
+        """The same runs, judged by another metric."""
+        if metric not in studies:
+            studies[metric] = study(runs, metric, names, every=spec.factors is not None)
+        return studies[metric]
+
+    if len(spec.metrics) > 1 or (spec.metrics and spec.metrics != (main.metric,)):
+        columns = [by(metric) for metric in spec.metrics]
+        sheets.insert(0, main_results(columns, spec.baseline, spec.pair_by_seed))
+        others = [warning for column in columns for warning in column.warnings if warning not in main.warnings]
+        main.warnings.extend(dict.fromkeys(others))
+    verdicts: list[Verdict] = []
+    if claims is not None:
+        stated = [claim._replace(metric=claim.metric or main.metric) for claim in dict.fromkeys(claiming.read_claims(claims))]
+        judged = {claim.metric: by(claim.metric) for claim in stated}
+        verdicts = claiming.check(stated, judged, str(claims), spec.pair_by_seed)
+        sheets.append(claiming.sheet(verdicts))
+    trained = [run for run in runs if run.state in ("done", "pruned") and run.history is None]
+    if len(trained) > DRAWN:  # of few, the page's trainings say it themselves
+        main.warnings.extend(code_notes({run.name: run.provenance for run in trained}))
+    if not can_draw():
+        say(f"warning: {MISSING}")
+    curves = [partial(_curve, metric) for metric in (main.metric, "train/loss")]
+    states: dict[str, int] = {}
+    for run in runs:
+        states[run.state] = states.get(run.state, 0) + 1
+    stated_claims = [{"claim": verdict.claim.text, "state": verdict.state, "words": verdict.words} for verdict in verdicts]
+    broken = sum(verdict.state == claiming.BROKEN for verdict in verdicts)
+    return StudyReport(
+        title=title_of(paths, runs),
+        finding=study_sheets.finding(main, spec.pair_by_seed),
+        sheets=distinct([*sheets, study_sheets.every_run(main)]),
+        figures=distinct(of_study(main, curves[0], explained, curves[1])),
+        warnings=main.warnings,
+        runs=runs,
+        trainings=[(run.path, run.name) for run in trained] if len(trained) <= DRAWN else [],
+        summary={"study": {**study_record(main, stated_claims), "states": states, "warnings": main.warnings}},
+        counts={"runs": len(runs), "states": states, **({"broken": broken} if verdicts else {})},
+        exit_code=int(broken > 0),
+        study=main,
+    )
+
+
+def _baseline(wanted: str | None, names: list[str], main: Study) -> str | None:
+    """The label of the setting that others are compared with, its options in short or in whole."""
+    for name, short in short_names(names).items() if wanted else ():
+        wanted = wanted.replace(f"{name}=", f"{short}=")
+    return label_of(wanted, [group.label for group in main.groups if group.values])
+
+
+def _sheets(main: Study, spec: Spec, explained: Importance | None) -> list[Sheet]:
+    """The tables on the study's own metric."""
+    sheets = [
+        study_sheets.results(main, spec.baseline, spec.pair_by_seed),
+        study_sheets.grid(main),
+        *(by_factor(main, name, spec.pair_by_seed) for name in main.factors),
+        factorial(main, spec.pair_by_seed),
+        study_sheets.matched(main),
+        shares(explained, main.metric, not_factorial(main, spec.pair_by_seed)) if explained else None,
+    ]
+    return [sheet for sheet in sheets if sheet is not None]
+
+
+def _curve(metric: str, run: RunRecord) -> Curve:
+    """(step, value) of a run's validations."""
+    if run.history is not None:  # W&B's
+        return run.history(metric)
+    return history(run.path, metric)

@@ -1,0 +1,48 @@
+"""What a report says for programs: report.json without its study."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from research.report import tables, training_words
+from research.report.systems import Systems, code_of, read_systems, settings
+from research.report.tables import Line
+from research.report.training import Training
+
+
+def summary(runs: Systems | None, lines: Sequence[Line], trainings: Sequence[Training]) -> dict[str, Any]:
+    """Collect the page's numbers for programs, as report.json has them."""
+    folders = {folder.name: folder for folder in runs.folders} if runs else {}
+    rows = [
+        {
+            "label": line.row.label,
+            "run": line.row.run,
+            "stage": line.row.stage,
+            "also": line.row.also,
+            "metrics": line.row.means,
+            "interval": [line.low, line.high],
+            "against_row_above": line.against._asdict() | {"p_holm": line.p_holm} if line.against else None,
+            "ms_per_query": line.row.facts.get("ms_per_query"),
+            "settings": settings(line.row.facts),
+            "code": code_of(folders[line.row.run], line.row.stage),
+        }
+        for line in lines
+    ]
+    data = {key: runs.data[key] for key in ("source", "split", "data", "queries", "documents")} if runs else {}
+    return {
+        "verb": "report",
+        **data,
+        "metric": runs.metric if runs else None,
+        "rows": rows,
+        "trainings": [training_words.summary(training) for training in trainings],
+    }
+
+
+def rows_of(paths: list[Path]) -> dict[str, Any]:
+    """Collect what report.json would hold of these retrievals.
+
+    Raises:
+        UserError: they cannot be read or compared.
+    """
+    runs = read_systems(paths)
+    return summary(runs, tables.measure(runs), [])

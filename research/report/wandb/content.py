@@ -1,0 +1,98 @@
+"""What a W&B Report is made from, and the names that it goes by: known without W&B's client."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.report.sheets import Sheet, slug
+from research.report.study import Study
+from research.report.wandb import keys
+from research.runs.hashes import hash_json
+from research.runs.layout import MARKER
+from research.runs.reading import read_json
+
+MOST_TITLE = 128  # characters that W&B takes
+
+
+class Place(NamedTuple):
+    """Where a report goes; the entity is "" as long as nobody has asked W&B for the default one."""
+
+    entity: str
+    project: str
+
+
+class Content(NamedTuple):
+    """What a report is made from, as the page is.
+
+    Attributes:
+        title, finding: of the page.
+        notes: what must be known before the numbers.
+        tables: (title, Markdown) of what is no study's.
+        sheets: a study's tables.
+        figures: (name, title, caption) of a study's figures.
+        study: groups of trainings; None where nothing is compared over seeds.
+        folders: of all runs, in the order of the report.
+        metrics: logged by the trainings; of a report without a study.
+    """
+
+    title: str
+    finding: str
+    notes: list[str]
+    tables: list[tuple[str, str]]
+    sheets: list[tuple[Sheet, str]]
+    figures: list[tuple[str, str, str]]
+    study: Study | None
+    folders: list[Path]
+    metrics: list[str]
+
+
+def run_ids(folders: Iterable[Path]) -> dict[str, Path]:
+    """W&B's id → folder, of the runs that have one."""
+    return {id: folder for folder in folders if (id := keys.run_id(folder))}
+
+
+def report_run(content: Content) -> str:
+    """The id of the W&B run that carries tables and figures: the same report's is the same run again."""
+    made = [
+        content.title,
+        content.finding,
+        content.notes,
+        content.tables,
+        [text for _, text in content.sheets],
+        sorted(run_ids(content.folders)),
+    ]
+    return f"report-{hash_json(made)[:12]}"
+
+
+def artifact_name(content: Content) -> str:
+    """Of the report's artifact, whose versions follow each other as the study grows."""
+    return f"report-{slug(content.title)}"[:MOST_TITLE]
+
+
+def media_key(name: str) -> str:
+    """Under which a figure is logged."""
+    return f"figures/{slug(name)}"
+
+
+def provenance(folders: Iterable[Path]) -> dict[str, Any]:
+    """What the runs were made from, each value once: commits (+ where the code had uncommitted changes), data, models, ids."""
+    folders = list(folders)
+    made = [read_json(folder / MARKER) for folder in folders if (folder / MARKER).is_file()]
+    made = [one for one in made if isinstance(one, dict)]
+
+    def values(of: Callable[[dict], Any]) -> list[str]:
+        return list(dict.fromkeys(value for one in made if (value := of(one))))
+
+    def data(one: dict) -> str:
+        held = one.get("data")
+        return json.dumps(held, sort_keys=True) if isinstance(held, dict) else str(held or "")
+
+    return {
+        "runs": len(folders),
+        "run_ids": sorted(run_ids(folders)),
+        "git_commits": values(lambda one: one.get("git_commit") and one["git_commit"] + "+" * bool(one.get("git_dirty"))),
+        "data": values(data),
+        "models": values(lambda one: one.get("model_hash") or ", ".join(map(str, (one.get("models") or {}).values()))),
+        "packages": values(lambda one: ", ".join(f"{name} {v}" for name, v in (one.get("packages") or {}).items() if v)),
+    }

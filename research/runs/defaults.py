@@ -1,0 +1,158 @@
+"""Which options of a configuration stand at their defaults, and so are no part of a point's id."""
+
+import dataclasses
+import enum
+import functools
+import importlib
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+KNOWN: dict[str, list[str]] = json.loads(Path(__file__).with_name("known_options.json").read_text(encoding="utf-8"))
+"""Class path, "" for the whole → the options that are always spelled."""
+DROPPED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("known_defaults.json").read_text(encoding="utf-8"))
+"""Class path of a library's → default of each option in KNOWN: what is spelled where another release of it lacks the option."""
+SINCE: dict[str, Any] = {
+    "data.init_args.columns": None,
+    "data.init_args.positive_from": None,
+    "data.init_args.corpus_file": None,
+    "data.init_args.queries_file": None,
+    "data.init_args.train_split": None,
+    "model.init_args.loss": ("info_nce", "cross_entropy"),
+}
+"""Options of ours that came later, by dotted name → the default that they came with, which is no part of an id; of one that
+several trainers have a tuple."""
+
+
+def spelled(value: Any, everything: bool = False, name: str = "") -> Any:
+    """Without options that are not KNOWN and stand at their defaults.
+
+    Args:
+        value: of the configuration, or of a part of it.
+        everything: of classes that KNOWN does not have spell all options, as ids did once.
+        name: of this part, dotted, with a dot at its end.
+    """
+    if isinstance(value, list):
+        return [spelled(one, everything, f"{name}{i}.") for i, one in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if not name:
+        return _options(value, "", everything, name)
+    if isinstance(value.get("class_path"), str) and isinstance(value.get("init_args"), dict):
+        return value | {"init_args": _options(value["init_args"], value["class_path"], everything, f"{name}init_args.")}
+    return {key: spelled(one, everything, f"{name}{key}.") for key, one in value.items()}
+
+
+def _options(options: dict, owner: str, everything: bool, name: str, group: str = "") -> dict:
+    """Options of a class; `group` is the one of them that they are together, with a dot at its end."""
+    known = _known(owner)
+    out = {} if group else {key: one for key, one in DROPPED.get(owner, {}).items() if key not in options}
+    for key, one in options.items():
+        if everything and (known is None or f"{group}{key}".split(".")[0] not in _of_ours(owner)):
+            out[key] = spelled(one, everything, f"{name}{key}.")
+        elif known is not None and f"{group}{key}" in known:
+            is_group = isinstance(one, dict) and any(other.startswith(f"{group}{key}.") for other in known)
+            out[key] = (
+                _options(one, owner, everything, f"{name}{key}.", f"{group}{key}.")
+                if is_group
+                else spelled(one, everything, f"{name}{key}.")
+            )
+        elif not _is_default(one, f"{name}{key}", owner, f"{group}{key}"):
+            out[key] = spelled(one, everything, f"{name}{key}.")
+    return out
+
+
+def _is_default(value: Any, name: str, owner: str, place: str) -> bool:
+    if name in SINCE:
+        return _came_with(name, value)
+    default: Any = _defaults(owner)
+    for key in place.split("."):
+        default = _plain(default)
+        if not isinstance(default, dict) or key not in default:
+            return False
+        default = default[key]
+    return _plain(value) == _plain(default)
+
+
+def _came_with(name: str, value: Any) -> bool:
+    """Whether an option that came later stands at its first default."""
+    first = SINCE[name]
+    return value in first if isinstance(first, tuple) else _plain(value) == first
+
+
+@functools.cache
+def _known(class_path: str) -> frozenset[str] | None:
+    """Options of a class, and of the classes of ours that it is made from, that are always spelled; None: it is not known."""
+    names: set[str] = set(KNOWN.get(class_path, ()))
+    for base in _class(class_path).__mro__ if class_path else ():
+        names |= {*KNOWN.get(f"{base.__module__}.{base.__qualname__}", ())}
+    return frozenset(names) or None
+
+
+@functools.cache
+def _of_ours(class_path: str) -> frozenset[str]:
+    """Options that a class has from those in KNOWN."""
+    bases = [base for base in _class(class_path).__mro__ if f"{base.__module__}.{base.__qualname__}" in KNOWN]
+    names = {name for base in bases for name in inspect.signature(base.__init__).parameters}
+    return frozenset(names | (_known(class_path) or frozenset()))
+
+
+def imported(class_path: str) -> Any:
+    """What a configuration names.
+
+    Raises:
+        ImportError, AttributeError, ValueError: it is not there.
+    """
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _class(class_path: str) -> type:
+    try:
+        found = imported(class_path)
+    except (ImportError, AttributeError, ValueError):
+        found = object  # a configuration of elsewhere: it is compared as it stands
+    return found if isinstance(found, type) else object
+
+
+@functools.cache
+def _defaults(class_path: str) -> dict[str, Any]:
+    """Option → default, of a class and of those that its **kwargs go to."""
+    if not class_path:
+        return {"trainer": _defaults("lightning.Trainer")}
+    found: dict[str, Any] = {}
+    for base in _class(class_path).__mro__:
+        if "__init__" not in vars(base) or base is object:
+            continue
+        for one in inspect.signature(base.__init__).parameters.values():
+            if one.default is not one.empty:
+                found.setdefault(one.name, one.default)
+    for field in dataclasses.fields(_class(class_path)) if dataclasses.is_dataclass(_class(class_path)) else ():
+        if field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """As YAML has it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(map(_plain, value), key=repr)
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def without_later_defaults(value: Any, name: str = "") -> Any:
+    """A configuration without the options that came later and stand at the defaults they came with."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: without_later_defaults(one, f"{name}{key}.")
+        for key, one in value.items()
+        if f"{name}{key}" not in SINCE or not _came_with(f"{name}{key}", one)
+    }

@@ -1,0 +1,85 @@
+"""Configurations and points of sweeps → options by dotted name, as a user types them."""
+
+import json
+from typing import Any
+
+from research.runs.printable import printable
+from research.runs.spelling import HOW
+
+NO_FACTORS = {
+    *(name.replace(".init_args", "") for name in HOW),
+    "monitor",
+    "mode",
+    "trainer.default_root_dir",
+    "trainer.logger",
+}
+"""Options that say how or where, not what is computed: those that are no part of a point id, and what a run is judged by."""
+SEED = "seed_everything"
+ADAPTER = "model.adapter"
+
+
+def options_from(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration's options by dotted name; a training without an adapter says what it trains."""
+    return with_method(flat(config))
+
+
+def with_method(options: dict[str, Any]) -> dict[str, Any]:
+    """With what is trained, where there is no adapter."""
+    if options.get(ADAPTER, "") is None:
+        options[ADAPTER] = _without_adapter(options)
+    return options
+
+
+def _without_adapter(options: dict[str, Any]) -> str:
+    """What is trained where there is no adapter."""
+    if options.get("model.train_layers") is not None:
+        return f"last {options['model.train_layers']} layers"
+    if options.get("model.train_pattern") is not None:
+        return f"weights {options['model.train_pattern']}"
+    return "full fine-tuning"
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options by dotted name, as a user types them: `model.adapter.r`; a class is its own option (`model.adapter`)."""
+    options: dict[str, Any] = {}
+    for key, value in config.items():
+        name = printable(f"{prefix}.{key}" if prefix else str(key))
+        if key == "class_path":
+            options[prefix] = str(value).rpartition(".")[2]
+        elif key == "init_args" and isinstance(value, dict | None):
+            options |= flat(value or {}, prefix)
+        elif isinstance(value, dict):
+            options |= flat(value, name)
+        else:
+            options[name] = _writable(value)
+    return {name: value for name, value in options.items() if name not in NO_FACTORS}
+
+
+def _writable(value: Any) -> Any:
+    """What JSON, UTF-8 and XML can hold: YAML reads dates and sets, a program may log half of a surrogate pair, or colours."""
+    if isinstance(value, str):
+        return printable(value.encode("utf-8", "replace").decode())
+    if isinstance(value, list | tuple | set):
+        return [_writable(one) for one in (sorted(value, key=str) if isinstance(value, set) else value)]
+    if isinstance(value, dict):
+        return {_writable(name): _writable(one) for name, one in value.items()}
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+def options_of(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a sweep's point as options: a mapping stands for the options under its name."""
+    options: dict[str, Any] = {}
+    for name, value in values.items():
+        options |= flat({name: value}) if isinstance(value, dict) else {printable(name): _writable(value)}
+    return options
+
+
+def as_key(value: Any) -> str:
+    """Equal for equal values: W&B's server gives a 1.0 of a configuration back as 1."""
+    return json.dumps(_whole(value), sort_keys=True, default=str)
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return [_whole(one) for one in value] if isinstance(value, list) else value

@@ -1,0 +1,92 @@
+"""One spelling of what says how a training is computed, and not what: devices, precision's names, faster parts."""
+
+import json
+from typing import Any
+
+HOW = ("out", "wandb", "save_every", "data.init_args.workers")
+"""Options that a run may go on without or with, and that were never part of an id."""
+ONE_SPELLING: dict[str, Any] = {
+    "trainer.deterministic": None,
+    "trainer.benchmark": None,
+    "trainer.inference_mode": True,
+    "trainer.profiler": None,
+    "trainer.detect_anomaly": False,
+    "trainer.sync_batchnorm": False,
+    "model.init_args.fast": True,
+    "data.init_args.chunk_overhead": 512,
+    "data.init_args.share_prompt": None,
+}
+"""Options that change speed, memory or rounding alone → the value that stands for all of theirs."""
+DOCUMENTED: dict[str, Any] = {
+    "trainer.precision": "32-true",
+    "trainer.limit_train_batches": 1.0,
+    "trainer.limit_val_batches": 1.0,
+    "trainer.limit_test_batches": 1.0,
+    "trainer.limit_predict_batches": 1.0,
+    "trainer.val_check_interval": 1.0,
+}
+"""What Lightning makes of its own default, None; 1.0 is all of the batches, and 1 is one of them."""
+BATCH = "data.init_args.batch_size"
+
+
+def one_spelling(resolved: dict, documented: dict[str, Any] = DOCUMENTED, processes: bool = True) -> dict:
+    """With what says how, and not what, in one spelling.
+
+    Args:
+        resolved: configuration.
+        documented: values of the Trainer that are its defaults by its documentation.
+        processes: whether devices that share a batch are among what says how.
+    """
+    out = json.loads(json.dumps(resolved, default=str))
+    for name, value in documented.items():
+        section, _, option = name.rpartition(".")
+        if (part := _section(out, section)) is not None and repr(part.get(option)) == repr(value):
+            part[option] = None
+    for name, value in ONE_SPELLING.items():
+        section, _, option = name.rpartition(".")
+        if (part := _section(out, section)) is not None and option in part:
+            part[option] = value
+    trainer, data, model = (_section(out, name) for name in ("trainer", "data.init_args", "model.init_args"))
+    count = _processes(trainer) if trainer is not None and "devices" in trainer else None
+    if count is None or (count > 1 and not processes):  # None: known on the machine alone
+        return out
+    if count > 1:
+        size = (data or {}).get("batch_size")
+        if not isinstance(size, int) or (model or {}).get("gather") is False:
+            return out  # what a process computes depends on how many there are
+        data["batch_size"] = size * count
+    trainer |= {"accelerator": "auto", "devices": 1, "num_nodes": 1, "strategy": "auto"}
+    return out
+
+
+def _section(value: Any, name: str) -> dict | None:
+    """A section by its dotted name; None where a configuration of elsewhere has none."""
+    found = value_at(value, name)
+    return found if isinstance(found, dict) else None
+
+
+def value_at(value: Any, name: str) -> Any:
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _processes(trainer: dict) -> int | None:
+    """How many processes train, where the configuration alone says it."""
+    devices, nodes = trainer["devices"], trainer.get("num_nodes", 1)
+    if isinstance(devices, str) and devices.lstrip("-").isdigit():
+        devices = int(devices)
+    if devices == "auto" and trainer.get("accelerator") == "cpu":
+        devices = 1
+    if isinstance(devices, str) and "," in devices:
+        devices = [one for one in devices.split(",") if one.strip()]
+    if isinstance(devices, list):
+        devices = len(devices)
+    known = isinstance(devices, int) and not isinstance(devices, bool) and devices > 0 and isinstance(nodes, int)
+    return devices * nodes if known else None
+
+
+def without(value: Any, names: tuple[str, ...], name: str = "") -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: without(inner, names, f"{name}{key}.") for key, inner in value.items() if f"{name}{key}" not in names}

@@ -1,0 +1,99 @@
+"""What fit, validate and test take on the command line, checked before anything heavy is loaded.
+
+The options of the classes that a configuration names come later, in configuration.py: jsonargparse reads them off these
+classes, which import torch.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+import yaml
+
+from research.errors import UserError, suggest
+from research.runs.layout import CONFIG
+
+TOP = ("config", "out", "monitor", "mode", "save_every", "wandb", "json", "seed_everything", "model", "data", "trainer")
+"""Names of a configuration's top level."""
+HELP = ("-h", "--help")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the short help."""
+    parser.add_argument(
+        "-c", "--config", action="append", metavar="YAML", help="configuration, or an overlay on the one before"
+    )
+    parser.add_argument("--out", metavar="DIR", help="the run folder (the configuration's own)")
+    parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace | None:
+    """Print the short help, or take the options as typed: which there are depends on the classes of the configuration."""
+    if argv and not argv[0].startswith("-"):  # a run folder
+        _check_run(argv[0])
+        argv = ["-c", str(Path(argv[0]) / CONFIG), *argv[1:]]
+    names = [arg.partition("=")[0] for arg in argv]
+    places = [i for i, name in enumerate(names) if name in ("-c", "--config")]
+    files = [argv[i].partition("=")[2] or (argv[i + 1] if i + 1 < len(argv) else "") for i in places]
+    if not files and {*HELP} & {*argv}:
+        parser.print_help()
+        return None
+    if not files:
+        raise UserError(f"no configuration; expected -c CONFIG.yaml. Try `{parser.prog} -c configs/dual_encoder.yaml`.")
+    for file in files:
+        _check_file(file)
+    if given := [name for name in names if re.fullmatch(r"--(model|data)\.(init_args\.)?seed", name)]:
+        _refuse_seed(given[0])
+    options = [i for i, name in enumerate(names) if name.startswith("--") and name not in ("--config", "--json")]
+    if options and places[-1] > options[0]:
+        raise UserError(
+            f"-c {files[-1]} comes after {argv[options[0]]}, and would silently win over it; expected every -c "
+            "before the options. Move it to the front."
+        )
+    return argparse.Namespace(run=parser.get_default("run"), argv=argv, json="--json" in argv, prog=parser.prog)
+
+
+def _check_run(folder: str) -> None:
+    path = Path(folder)
+    if (path / CONFIG).is_file():
+        return
+    if path.is_dir():
+        raise UserError(
+            f"{folder} holds no {CONFIG}; expected a run folder that `research fit` wrote. Name one, or -c CONFIG.yaml."
+        )
+    there = sorted(p.name for p in path.parent.iterdir() if p.is_dir()) if path.parent.is_dir() else []
+    near = f"; {suggest(path.name, there)}" if there else ""
+    raise UserError(f"run folder {folder!r} does not exist{near}. Check the path, or name a configuration: -c CONFIG.yaml.")
+
+
+def _check_file(file: str) -> None:
+    if not Path(file).is_file():
+        kind = "is a folder" if Path(file).is_dir() and file else "does not exist"
+        raise UserError(f"configuration {file!r} {kind}; expected a YAML file. Check the path.")
+    try:
+        value = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"configuration {file} cannot be read ({error.strerror}); expected a readable YAML file. Check its permissions."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(
+            f"configuration {file} is not readable YAML ({' '.join(str(error).split())[:300]}); expected "
+            "`name: value` lines. Mend the file."
+        ) from None
+    if not isinstance(value, dict):
+        raise UserError(
+            f"configuration {file} holds {'nothing' if value is None else type(value).__name__}; expected sections "
+            f"such as {', '.join(TOP[-3:])}. Mend the file."
+        )
+    for name in ("model", "data"):
+        section = value.get(name)
+        if isinstance(section, dict) and "seed" in {**section, **(section.get("init_args") or {})}:
+            _refuse_seed(f"{name}.init_args.seed in {file}")
+
+
+def _refuse_seed(name: str) -> None:
+    raise UserError(
+        f"{name} is not an option; expected seed_everything, one seed that data order, initialisation and "
+        "dropout derive generators of their own from. Set that."
+    )

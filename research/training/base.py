@@ -1,0 +1,97 @@
+"""What the four trainers have in common: options, the optimizer, what is logged, what a checkpoint holds."""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import lightning as L
+from torch import nn
+
+from research.errors import UserError
+from research.models.adapters import keep_trained
+from research.models.cpu.dropout import DropoutBits
+from research.models.cpu.training import for_training
+from research.training.curves import log_values
+from research.training.optimisation import Optimisation, build_optimizer, total_steps
+from research.training.step import Window
+from research.types import Direction
+
+
+class TrainingModule(L.LightningModule):
+    """A LightningModule that `research fit` trains.
+
+    A subclass sets `model` and `base_hash`, and has `training_step`, `evaluate` and `save`. Its evaluation leaves `per_query`:
+    metric → example → value.
+
+    Args:
+        optimisation: see there.
+        metrics: of the validation.
+        fast: on a CPU, train through models/cpu's cheaper parts.
+        seed: of dropout: every micro-batch seeds its generators by it (see Resume).
+
+    Attributes:
+        reads: type of its batches; the DataModule `gives` the same.
+        directions: metric of its validation, without split and cut → which side is better; None: neither. A subclass with
+            metrics of its own adds them: `directions = SFTModule.directions | {"my_loss": "lower"}`.
+        rates: learning rates of single parameters, by name.
+    """
+
+    reads: ClassVar[type]
+    directions: ClassVar[Mapping[str, Direction | None]]
+    model: nn.Module
+    base_hash: str
+    rates: Mapping[str, float] = {}
+
+    def __init__(self, optimisation: Optimisation, metrics: list[str], fast: bool, seed: int):
+        super().__init__()
+        self.automatic_optimization = False
+        self.settings, self.metrics, self.fast, self.seed = optimisation, metrics, fast, seed
+        self.window = Window(self, optimisation)
+        self.bits: DropoutBits | None = None  # of the CPU's dropout masks
+
+    @classmethod
+    def better(cls, metric: str) -> Direction | None:
+        """Which side of a metric is declared the better one."""
+        name = metric.removeprefix("val/")
+        return cls.directions.get(name) or cls.directions.get(name.partition("@")[0])
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.trainer.strategy.root_device.type == "cpu" and self.fast:
+            self.bits = for_training(self.model)
+
+    def log_split(self, split: str, values: Mapping[str, float]) -> None:
+        """Log numbers of train, val or test."""
+        log_values(self, {f"{split}/{name}": value for name, value in values.items()})
+
+    def validation_step(self, name: str, batch_idx: int) -> None:
+        self.log_split(name, self.evaluate(name))
+
+    test_step = validation_step
+
+    def evaluate(self, name: str) -> dict[str, float]:
+        """Mean metrics of the DataModule's examples of that name."""
+        raise NotImplementedError
+
+    def means(self) -> dict[str, float]:
+        """Metrics of the last evaluation, unrounded: what is logged goes through float32."""
+        return {metric: math.fsum(values.values()) / len(values) for metric, values in self.per_query.items()}
+
+    def configure_optimizers(self) -> dict:
+        return build_optimizer(self, self.settings, total_steps(self.trainer, self.settings.accumulate), self.rates)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        keep_trained(checkpoint, self)
+
+    def save(self, folder: Path) -> None:
+        """Write the model as other verbs, and its library, load it."""
+        raise NotImplementedError
+
+
+def check_choice(name: str, value: str, known: Iterable[str]) -> None:
+    """
+    Raises:
+        UserError: the value of an option is not among the known ones.
+    """
+    if value not in (known := list(known)):
+        raise UserError(f"{name}={value!r}; expected {' | '.join(known)}. Correct it in the configuration.")

@@ -1,0 +1,103 @@
+"""What a configuration must not say: values, classes and metrics that do not go together, refused before anything is built."""
+
+import re
+from typing import Any, get_args, get_type_hints
+
+import jsonargparse
+import lightning as L
+
+from research.errors import UserError
+from research.runs.defaults import imported
+from research.training.monitor import SIDES
+from research.training.normal_form import listed
+from research.training.supported import check_named
+
+EXAMPLE = "research.training.dual_encoder.DualEncoderModule"
+PRECISIONS = (None, "32-true", "bf16-mixed", "64-true")
+
+
+def check_values(config: jsonargparse.Namespace) -> None:
+    """Refuse values that Lightning takes and this tool does not.
+
+    Raises:
+        UserError: such a value.
+    """
+    trainer = config.trainer
+    if not config.out.strip():
+        raise UserError(f"--out: {config.out!r} is empty; expected a path, for example ./out")
+    if config.wandb not in ("auto", "online", "offline", "disabled"):
+        raise UserError(f"wandb={config.wandb!r}; expected auto, online, offline or disabled. Correct it.")
+    if config.mode not in (None, *SIDES):
+        raise UserError(f"mode={config.mode!r}; expected min or max, which value of the monitor is the best. Correct it.")
+    if config.save_every < 1:
+        raise UserError(f"save_every={config.save_every}; expected 1 step or more. Correct it.")
+    if not 0 <= config.seed_everything < 2**32:
+        raise UserError(f"seed_everything={config.seed_everything}; expected 0 to 4294967295. Correct it.")
+    if trainer.precision not in PRECISIONS:
+        raise UserError(
+            f"trainer.precision={trainer.precision!r}; expected 32-true, bf16-mixed or 64-true: fp16 scales "
+            "gradients, and clipping would see the scale. Choose one."
+        )
+    strategy = trainer.strategy if isinstance(trainer.strategy, str) else trainer.strategy.get("class_path", "")
+    if not re.fullmatch(r"auto|ddp(_find_unused_parameters_(true|false))?|.*\bDDPStrategy", strategy):
+        raise UserError(
+            f"trainer.strategy={strategy!r}; expected auto, ddp or ddp_find_unused_parameters_true: gradients are "
+            "summed, counted and clipped whole here, and processes start as commands. Choose one."
+        )
+    sections = [section for name in ("plugins", "callbacks") for section in listed(trainer[name])]
+    check_named(imported(section.class_path) for section in sections)
+    for name in ("max_steps", "max_epochs", "limit_train_batches"):
+        if trainer[name] is not None and trainer[name] == 0:
+            raise UserError(f"trainer.{name}=0 trains nothing; expected more than 0. Correct it, or leave it out.")
+
+
+def check_classes(config: jsonargparse.Namespace) -> None:
+    """Refuse classes that do not go together.
+
+    Raises:
+        UserError: a model that is no training of this tool, or data of another training.
+    """
+    reads = getattr(imported(config.model.class_path), "reads", None)
+    if reads is None:
+        raise UserError(
+            f"model.class_path={config.model.class_path} is not a training of this tool; expected one of "
+            f"research.training, for example {EXAMPLE}. Name one, or a subclass."
+        )
+    if getattr(imported(config.data.class_path), "gives", None) != reads:
+        raise UserError(
+            f"data.class_path={config.data.class_path} does not give what {config.model.class_path} reads; "
+            f"expected a DataModule of {reads.__name__}. configs/ has one."
+        )
+
+
+def split_of(data: L.LightningDataModule, options: jsonargparse.Namespace, verb: str) -> str:
+    """The split that a verb measures on: val or test.
+
+    Raises:
+        UserError: the configuration names no such data.
+    """
+    split = "val" if verb == "validate" else "test"
+    name = options.get(f"{split}_split")
+    if "val" in data.collections if verb == "validate" else name is not None or getattr(data, "test", None):
+        return split
+    value = "is null" if name is None else f"is {name!r}, and a file has no splits"
+    raise UserError(
+        f"data.{split}_split {value}; expected a split to {verb} on. Name one: --data.{split}_split NAME, or other data by "
+        f"--data.{split} FILE.jsonl."
+    )
+
+
+def check_nulls(section: str, config: jsonargparse.Namespace) -> None:
+    """Refuse a null for an option that needs a value: jsonargparse takes it whatever the type says.
+
+    Raises:
+        UserError: such a null.
+    """
+    options = config.get("init_args") or {}
+    try:
+        kinds = get_type_hints(imported(config.class_path).__init__)
+    except NameError:  # a class of the user's, with names that are imported for type checkers alone
+        return
+    for name, kind in kinds.items():
+        if name in options and options[name] is None and kind is not Any and type(None) not in get_args(kind):
+            raise UserError(f"{section}.{name}=null; expected a value. Correct it, or leave it out to take the default.")

@@ -1,0 +1,142 @@
+"""The configuration of fit, validate and test: YAML files, options over them, and the classes that they name.
+
+The YAML is LightningCLI's (seed_everything, model, data, trainer, each class by class_path and init_args), parsed by
+jsonargparse, which it is built on: the typed `__init__` of a class is the schema of its section.
+"""
+
+import argparse
+import contextlib
+import functools
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonargparse
+import lightning as L
+import yaml
+
+from research.errors import UserError
+from research.runs.defaults import imported
+from research.runs.layout import CONFIG, MARKER
+from research.runs.reading import read_json
+from research.training.arguments import HELP, TOP
+from research.training.checks import check_nulls, check_values
+from research.training.monitor import says_more
+from research.training.normal_form import as_written, take_enum_defaults, take_normal_form, text_last
+from research.training.parser_errors import REPLACED, explained
+
+LEFT_OUT = {
+    *REPLACED,
+    "gradient_clip_algorithm",
+    "enable_progress_bar",
+    "enable_model_summary",
+    "num_sanity_val_steps",
+    "use_distributed_sampler",
+    "log_every_n_steps",
+    "barebones",
+    "reload_dataloaders_every_n_epochs",
+    "enable_autolog_hparams",
+    "model_registry",
+    "limit_predict_batches",
+}
+OWN_NAMES = {
+    "--skip-bad-rows": "--data.skip_bad_rows true",
+    "--reranker-max-length": "--model.max_length",
+    "--max-length": "--model.query_max_length or --model.doc_max_length",
+    "(--data, --split)": "(data.train, data.val_run with data.val_split, data.test_run with data.test_split)",
+    "Pass one of them as --split": "Name one of them as data.train_split, data.val_split or data.test_split",
+}
+"""What other verbs call an option, in messages of the rooms below → its name here."""
+
+
+def read(args: argparse.Namespace) -> tuple[jsonargparse.Namespace, dict]:
+    """Parse what files and options say together: the configuration, and the same with every default as plain values.
+
+    Raises:
+        UserError: an unknown name, a value of a wrong type, or out of its range.
+    """
+    parser = _whole_parser(args.prog)
+    try:
+        config = parser.parse_args(as_written(args.argv))
+    except jsonargparse.ArgumentError as error:
+        if (home := _run_folder(args.argv)) is not None and (verb := read_json(home / MARKER).get("verb")):
+            raise UserError(
+                f"{home} is what `research {verb}` wrote; expected the config.yaml of a training. Name one that "
+                "`research fit` made."
+            ) from None
+        raise UserError(explained(str(error), args.prog)) from None
+    if (home := _run_folder(args.argv)) is not None:
+        config.out = str(home)
+    take_normal_form(config.trainer)
+    for section in ("model", "data"):
+        if section in config:
+            check_nulls(section, config[section])
+    check_values(config)
+    take_enum_defaults(config.trainer)
+    values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))  # it was validated just now
+    unsaid = () if says_more(config) else ("mode",)
+    return config, {name: value for name, value in values.items() if name not in ("config", "json", *unsaid)}
+
+
+def _run_folder(argv: list[str]) -> Path | None:
+    """The folder whose own config.yaml is named, wherever it lies now; not where --out says another."""
+    if any(arg.partition("=")[0] == "--out" for arg in argv):
+        return None
+    files = [Path(value) for flag, value in itertools.pairwise(argv) if flag in ("-c", "--config")]
+    homes = [file.parent for file in files if file.name == CONFIG and (file.parent / MARKER).exists()]
+    return homes[-1] if homes else None
+
+
+def print_options(args: argparse.Namespace) -> None:
+    """Print every option of the classes that the configuration names, with the values that it has there."""
+    config, _ = read(argparse.Namespace(argv=[arg for arg in args.argv if arg not in HELP], prog=args.prog))
+    parser = _parser(args.prog)
+    values = {name: config[name] for name in TOP if name not in ("config", "json", "model", "data", "trainer")}
+    values |= {f"trainer.{name}": value for name, value in config.trainer.items(nested=False)}
+    for name in ("model", "data"):
+        parser.add_class_arguments(imported(config[name].class_path), name, skip={"seed"})
+        init_args = config[name].init_args.items(nested=False)
+        values |= {f"{name}.{key}": value for key, value in init_args if key != "seed"}
+    parser.set_defaults(values)
+    parser.print_help()
+
+
+@functools.lru_cache(maxsize=4)
+def _whole_parser(prog: str) -> jsonargparse.ArgumentParser:
+    """Kept: a sweep's worker reads hundreds of configurations."""
+    parser = _parser(prog)
+    parser.add_subclass_arguments(L.LightningModule, "model", required=True)
+    parser.add_subclass_arguments(L.LightningDataModule, "data", required=True)
+    parser.link_arguments("seed_everything", "model.init_args.seed")
+    parser.link_arguments("seed_everything", "data.init_args.seed")
+    return parser
+
+
+def _parser(prog: str) -> jsonargparse.ArgumentParser:
+    """All options but those of the classes that a configuration names."""
+    parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, description="every option of this configuration")
+    parser.add_argument("-c", "--config", action="config", help="configuration, or an overlay on the one before")
+    parser.add_argument("--out", type=str, required=True, help="the run folder")
+    parser.add_argument("--monitor", type=str, default="val/mrr@10", help="the best value of this metric makes model/")
+    parser.add_argument("--mode", type=str | None, help="min | max: which value of a monitor of your own is the best")
+    parser.add_argument("--save_every", type=int, default=200, help="steps between checkpoints, beside those at validation")
+    parser.add_argument("--wandb", type=str, default="auto", help="auto | online | offline | disabled")
+    parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
+    parser.add_argument("--seed_everything", type=int, default=0, help="of initialisation, data order and dropout")
+    parser.add_class_arguments(L.Trainer, "trainer", skip=LEFT_OUT, instantiate=False)
+    for action in parser._actions:
+        if hasattr(action, "_typehint"):
+            action._typehint = text_last(action._typehint)
+    return parser
+
+
+@contextlib.contextmanager
+def own_names() -> Iterator[None]:
+    """Name the options of these verbs in cures of messages."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        for theirs, ours in OWN_NAMES.items():
+            text = text.replace(theirs, ours)
+        raise UserError(text) from error

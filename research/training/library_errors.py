@@ -1,0 +1,74 @@
+"""What Lightning and PEFT find wrong with a configuration, as UserErrors."""
+
+import contextlib
+from collections.abc import Iterator
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from research.errors import UserError
+
+
+@contextlib.contextmanager
+def lightning_errors() -> Iterator[None]:
+    """Make a UserError of what Lightning finds wrong with the configuration; Ctrl-C, of which it makes exit code 1, stays."""
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, AttributeError, LookupError, ImportError) as error:
+        if isinstance(error, UserError):
+            raise
+        if (name := _callback_in(error)) is not None and not isinstance(error, MisconfigurationException):
+            raise UserError(
+                f"trainer.callbacks: {name} does not go with this training ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:300]}); expected one that needs no more than Lightning's hooks. "
+                "Leave it out."
+            ) from error
+        if not _raised_in(error, "lightning."):
+            raise
+        raise UserError(
+            f"the trainer section does not work ({' '.join(str(error).split())[:400]}); expected arguments of "
+            "lightning.Trainer that go together here. Correct it."
+        ) from None
+
+
+@contextlib.contextmanager
+def peft_errors() -> Iterator[None]:
+    """Make a UserError of what PEFT finds wrong with an adapter.
+
+    jsonargparse raises an error of its own where a class of several possible ones cannot be made.
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        chain = [error, error.__cause__, error.__context__]
+        reason = next((e for e in chain if e is not None and _raised_in(e, "peft.")), None)
+        if isinstance(error, UserError) or reason is None:
+            raise
+        raise UserError(
+            f"the adapter is refused by PEFT ({' '.join(str(reason).split())[:300]}); expected arguments of its "
+            "class that go together. Correct model.adapter."
+        ) from error
+
+
+def _callback_in(error: BaseException) -> str | None:
+    """Class of Lightning's callback in which it was raised, there or in what it called."""
+    trace, name = error.__traceback__, None
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        if module.startswith("lightning.pytorch.callbacks."):
+            name = type(trace.tb_frame.f_locals.get("self")).__name__
+        elif module.startswith("research."):
+            name = None  # it called back what is ours
+        trace = trace.tb_next
+    return name
+
+
+def _raised_in(error: BaseException, package: str) -> bool:
+    """Whether it was the package itself that complained, and not something beneath it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(package)

@@ -1,0 +1,67 @@
+"""The metric whose best value makes model/: whether it is measured, and which side of it is the better one."""
+
+import jsonargparse
+import lightning as L
+
+from research.errors import UserError
+from research.runs.defaults import imported
+from research.training.base import TrainingModule
+from research.types import Direction
+
+SIDES: dict[str, Direction] = {"min": "lower", "max": "higher"}
+"""Values of `mode` → the better side of the monitor."""
+
+
+def check_monitor(config: jsonargparse.Namespace, module: TrainingModule, data: L.LightningDataModule) -> None:
+    """Refuse a training whose best model nothing would tell.
+
+    Raises:
+        UserError: nothing is measured, or not what makes the best model.
+    """
+    if not module.metrics:
+        raise UserError("model.metrics is empty; expected one or more, for example mrr@10. Name one.")
+    known = [f"val/{name}" for name in module.metrics]
+    if config.monitor not in known and "val" in data.collections:
+        raise UserError(
+            f"monitor={config.monitor!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
+            "add it to model.metrics."
+        )
+    if config.monitor in known:
+        _check_mode(config.monitor, config.mode, module)
+
+
+def _check_mode(monitor: str, mode: str | None, module: TrainingModule) -> None:
+    """Refuse a best model that would be the worst.
+
+    Raises:
+        UserError: nobody says which side of the monitor is better, or two say it differently.
+    """
+    better = module.better(monitor)
+    if mode is None and better is None:
+        raise UserError(
+            f"monitor={monitor!r}: {type(module).__name__} does not declare which side of it is better; expected mode: min "
+            "or mode: max beside it. Add it to the configuration, or the metric to the class's `directions`."
+        )
+    if mode is not None and better not in (None, SIDES[mode]):
+        raise UserError(
+            f"mode={mode!r} with monitor={monitor!r} would keep the worst model: the {better} value of it is the better one; "
+            f"expected mode: {'min' if mode == 'max' else 'max'}. Correct it, or leave mode out."
+        )
+
+
+def directions_of(config: jsonargparse.Namespace, module: TrainingModule) -> dict[str, Direction | None]:
+    """Metric of the validation → its better side: as its trainer declares it, and of the monitor as `mode` says."""
+    directions = {f"val/{name}": module.better(name) for name in module.metrics}
+    stated = SIDES.get(config.mode or "")
+    return directions | {config.monitor: stated or directions.get(config.monitor)}
+
+
+def says_more(config: jsonargparse.Namespace) -> bool:
+    """Whether `mode` says more than the trainer's class declares.
+
+    Where it does not, runs and ids are those of a configuration without it.
+    """
+    if config.mode is None:
+        return False
+    kind = imported(config.model.class_path)
+    return not hasattr(kind, "better") or SIDES[config.mode] != kind.better(config.monitor)

@@ -1,0 +1,233 @@
+"""What fit, validate and test do: a configuration becomes a model, its data and a run folder around Lightning's Trainer."""
+
+import argparse
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonargparse
+import lightning as L
+import torch
+
+from research.errors import DIVERGED, UserError
+from research.models.adapter_fields import check_loftq, peft_warnings
+from research.progress import say
+from research.runs.defaults import imported
+from research.runs.disk import require_space
+from research.runs.files import strict, write_json
+from research.runs.fingerprint import fingerprint
+from research.runs.identity import PLACE, ids_of
+from research.runs.layout import MARKER, METRICS, MODEL, open_run_folder
+from research.runs.locks import exclusive
+from research.runs.reading import read_json
+from research.runs.state import stale_reason
+from research.runs.writers import write_metrics
+from research.training import configuration
+from research.training.arguments import HELP
+from research.training.base import TrainingModule
+from research.training.checks import check_classes, split_of
+from research.training.console import print_result, say_broken, say_what
+from research.training.curves import BestModel, Curves
+from research.training.invariants import Broken, Invariants
+from research.training.library_errors import lightning_errors, peft_errors
+from research.training.monitor import check_monitor, directions_of
+from research.training.pruning import Pruning
+from research.training.resume import Resume, last_checkpoint
+from research.training.room import bytes_needed
+from research.training.run_folder import check_origin, is_finished, metrics_of, place_of, point_of, write_origin
+from research.training.stop import Stopped, end_of, is_first_process
+from research.training.supported import check_monitors
+from research.training.trainer import make_trainer, restored_process
+from research.training.wandb_run import exit_code, summarise, tracker_of
+
+Watchers = Callable[[Path], list[L.Callback]]
+"""Run folder → callbacks that somebody else has a training watched by: its sweep, or who measures its speed."""
+
+
+@configuration.own_names()
+def fit(args: argparse.Namespace, watchers: Watchers = lambda out: []) -> int:
+    """Train what a configuration says, or resume it; the exit code.
+
+    Args:
+        args: as arguments.parse gives them.
+        watchers: of this training.
+    """
+    if {*HELP} & {*args.argv}:
+        configuration.print_options(args)
+        return 0
+    config = None
+    with restored_process():
+        try:
+            config, resolved = configuration.read(args)
+            return _fit(args, config, resolved, watchers)
+        except Stopped as stopped:
+            begun = config is not None and is_first_process()
+            return end_of(stopped, last_checkpoint(Path(config.out)) if begun else None)
+
+
+def validate(args: argparse.Namespace) -> int:
+    """Measure a run's best model, or the configuration's own where none is trained yet, on the validation data."""
+    return _measure(args, "validate")
+
+
+def test(args: argparse.Namespace) -> int:
+    """Measure the same on the test data."""
+    return _measure(args, "test")
+
+
+def build(config: jsonargparse.Namespace) -> tuple[TrainingModule, L.LightningDataModule]:
+    """Make model and data, each refused before anything is written; the model's initialisation has a seed of its own.
+
+    Raises:
+        UserError: as their classes do.
+    """
+    check_classes(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed_everything)
+        module = _instance(config.model)
+    data = _instance(config.data)
+    check_monitor(config, module, data)
+    return module, data
+
+
+def _instance(section: jsonargparse.Namespace) -> L.LightningModule | L.LightningDataModule:
+    """The object that a section describes.
+
+    Not by the parser that read it: for a class among several possible ones it makes a ValueError of its own of whatever
+    the class raises, and a UserError would lose its name.
+    """
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(imported(section.class_path), "section")
+    check_loftq(section.init_args.get("adapter.init_args"))
+    with peft_errors(), peft_warnings():
+        return parser.instantiate(jsonargparse.Namespace(section=section.init_args)).section
+
+
+# ---- fit ------------------------------------------------------------------------------------------------------------
+
+
+def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dict, watchers: Watchers) -> int:
+    module = data = None
+    if PLACE in config.out:  # a point of a sweep: its folder is named by what it computes
+        module, data = build(config)
+        config.out = resolved["out"] = place_of(config.out, ids_of(resolved, module.base_hash, data.describe()))
+    out = Path(config.out)
+    if is_finished(out, resolved):
+        say(f"{out}: finished before; nothing is trained again. Name another --out for another run")
+        if reason := stale_reason(out, None if data is None else data.describe()):
+            say(f"warning: {out} is stale: {reason}")
+        return print_result(out, metrics_of(out), args.json)
+    if module is None:
+        module, data = build(config)
+    point = point_of(ids_of(resolved, module.base_hash, data.describe()))
+    directions = directions_of(config, module)
+    lower = directions[config.monitor] == "lower"
+    curves, best = Curves(out), BestModel(out, config.monitor, lower)
+    invariants, resume = Invariants(resolved), Resume(out, config.save_every)
+    resume.file.hold = lambda: best.pending is not None
+    trainer = make_trainer(config, [invariants, best, *watchers(out), resume], [curves])
+    check_monitors(trainer, directions if "val" in data.collections else {config.monitor: directions[config.monitor]})
+    with contextlib.ExitStack() as stack:
+        first = is_first_process()
+        if first:
+            open_run_folder(out)
+            stack.enter_context(exclusive(out, wait=False))
+            require_space(out, bytes_needed(module), f"two checkpoints and the best model in {out}")
+        if hasattr(data, "check_batches"):
+            data.check_batches(trainer.world_size)
+        checkpoint = last_checkpoint(out)
+        if first:
+            if checkpoint is None:
+                write_origin(out, args.command, resolved, module, data, trainer, point)
+            else:
+                check_origin(out, resolved, module, data)
+            made_of = {"data": data.describe(), "code": fingerprint(resolved), "base_model": module.base_hash}
+            tracker = tracker_of(config.wandb, out, resolved | {"made_of": made_of}, point)
+            stack.push(lambda kind, error, trace: tracker.finish(exit_code(error)))
+            curves.send = tracker.log
+            say_what(config, module, data, trainer)
+            if checkpoint is not None:
+                say(f"{out}: going on from {checkpoint.name}")
+        started = time.perf_counter()
+        try:
+            with lightning_errors():
+                trainer.fit(module, datamodule=data, ckpt_path=checkpoint and str(checkpoint), weights_only=True)
+        except Broken as error:
+            return say_broken(out, error.differences, tracker) if trainer.is_global_zero else 0
+        except FloatingPointError as error:
+            if not trainer.is_global_zero:
+                return 0
+            say(
+                f"error: the training diverged ({error}); expected finite numbers. Lower model.optimisation.lr, then name "
+                "another --out"
+            )
+            tracker.finish(DIVERGED)
+            return DIVERGED
+        best.catch_up(trainer, module)
+        if not trainer.is_global_zero:
+            return 0
+        best.finish(trainer, module)
+        metrics = read_json(out / METRICS) | _results(module, trainer, time.perf_counter() - started)
+        if differences := invariants.check(out, metrics, trainer, module, not lower):
+            metrics |= {"finished": False, "differences": [str(difference) for difference in differences]}
+        write_metrics(out, metrics)
+        summarise(tracker, out, metrics, module)
+        return say_broken(out, differences, tracker) if differences else print_result(out, metrics, args.json)
+
+
+def _results(module: TrainingModule, trainer: L.Trainer, seconds: float) -> dict:
+    """What metrics.json says of a finished training, besides the best model's metrics."""
+    temperature = float(module.log_temperature.detach().exp()) if hasattr(module, "log_temperature") else None
+    results = {"finished": True, "steps": trainer.global_step, "seconds": round(seconds, 3), "temperature": temperature}
+    if hasattr(module, "language"):
+        results["trained"] = module.language.describe()
+    pruned = [call.pruned for call in trainer.callbacks if isinstance(call, Pruning) and call.pruned is not None]
+    return results | ({"pruned": pruned[0]} if pruned else {})
+
+
+# ---- validate, test -------------------------------------------------------------------------------------------------
+
+
+@configuration.own_names()
+def _measure(args: argparse.Namespace, verb: str) -> int:
+    if {*HELP} & {*args.argv}:
+        configuration.print_options(args)
+        return 0
+    config, _ = configuration.read(args)
+    check_classes(config)
+    out = Path(config.out)
+    trained = (out / MODEL).is_dir()
+    restores = hasattr(imported(config.model.class_path), "restore")
+    if trained:
+        if not restores:
+            config.model.init_args.model = str(out / MODEL)
+            if "adapter" in config.model.init_args:
+                config.model.init_args.adapter = None  # model/ has it merged, and a fresh one would be on top of it
+        say(f"model: {out / MODEL}")
+    else:
+        say(f"model: {config.model.init_args.model}, since {out / MODEL} does not exist yet")
+    module, data = build(config)
+    split = split_of(data, config.data.init_args, verb)
+    if trained and restores:  # adapters go onto the model that the configuration names
+        module.restore(out / MODEL)
+    trainer = make_trainer(config, [], [])
+    with lightning_errors():
+        evaluate = trainer.validate if verb == "validate" else trainer.test
+        evaluate(module, datamodule=data, verbose=False)
+    if not trainer.is_global_zero:
+        return 0
+    if not hasattr(module, "per_query"):
+        raise UserError(f"trainer.limit_{split}_batches=0: nothing was measured; expected 1 or more. Leave it out.")
+    result = {
+        "kind": verb,
+        "model": str(out / MODEL) if trained else config.model.init_args.model,
+        "metrics": module.means(),
+        "per_query": module.per_query,
+    }
+    if hasattr(module, "answers"):
+        result["answers"] = module.answers
+    is_run = (out / MARKER).exists()
+    if is_run:
+        write_json(out / f"{verb}.json", result)
+    return print_result(out if is_run else None, strict(result), args.json)

@@ -1,0 +1,139 @@
+"""The folder of a training: whether it is done, and what it is made of."""
+
+import os
+from pathlib import Path
+
+import lightning as L
+import yaml
+
+from research.errors import UserError
+from research.progress import say
+from research.runs.files import write_json
+from research.runs.fingerprint import fingerprint
+from research.runs.hashes import hash_json
+from research.runs.identity import PATHS, PLACE, differences, known_facts
+from research.runs.known_code import fingerprints_of, stale_because
+from research.runs.layout import CHECKPOINTS, CONFIG, MARKER, METRICS
+from research.runs.reading import read_json
+from research.runs.writers import write_config, write_provenance
+from research.training.base import TrainingModule
+from research.training.normal_form import take_normal_form
+
+
+def is_finished(out: Path, resolved: dict) -> bool:
+    """Whether this very run is done.
+
+    Raises:
+        UserError: the folder holds another run.
+    """
+    if not any((out / name).exists() for name in (CHECKPOINTS, METRICS)):
+        return False  # nothing was trained yet: a configuration that was refused may be corrected
+    try:
+        earlier = yaml.safe_load((out / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        earlier = None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{out / CONFIG} is not readable YAML ({str(error).splitlines()[0]}); expected the "
+            "configuration of this run. Name another --out, or delete this folder."
+        ) from None
+    earlier = earlier if isinstance(earlier, dict) else {}
+    if isinstance(earlier.get("trainer"), dict):
+        take_normal_form(earlier["trainer"])  # of before there was one
+    # a point's id stands for what lies there, however its place is spelled
+    passed_over = PATHS if "TANDEM_POINT" in os.environ else ()
+    pairs = {name: pair for name, pair in differences(earlier, resolved).items() if name not in passed_over}
+    changed = [f"{name} {old!r}, now {new!r}" for name, (old, new) in pairs.items()]
+    if changed:
+        raise UserError(
+            f"--out {out} holds a run with another configuration ({'; '.join(changed[:5])}); expected the same, to "
+            "go on with it. Name another --out, or delete this folder."
+        )
+    return (out / METRICS).exists() and bool(metrics_of(out).get("finished"))
+
+
+def metrics_of(out: Path) -> dict:
+    """A run's metrics.json.
+
+    Raises:
+        UserError: it is not one that fit wrote.
+    """
+    metrics = read_json(out / METRICS)
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("metrics"), dict):
+        raise UserError(
+            f"{out / METRICS} is not one that `research fit` wrote; expected an object with metrics. Name "
+            "another --out, or delete this folder."
+        )
+    return metrics
+
+
+def place_of(out: str, ids: tuple[str, ...]) -> str:
+    """--out of a point: under the id by which it was begun, else under the one that it has now."""
+    places = [out.replace(PLACE, one) for one in ids]
+    return next((place for place in places if (Path(place) / MARKER).exists()), places[0])
+
+
+def point_of(ids: tuple[str, ...]) -> str:
+    """The id of a training: the one that its sweep has planned, where a sweep runs it.
+
+    Raises:
+        UserError: the sweep has planned another one.
+    """
+    point = os.environ.get("TANDEM_POINT", ids[0])
+    if point not in ids:
+        raise UserError(
+            f"this is point {ids[0]}, and the sweep's plan has {point} for it: data, model or configuration have "
+            "changed since; expected what was planned. Plan the sweep again."
+        )
+    return point
+
+
+def write_origin(
+    out: Path,
+    command: list[str],
+    resolved: dict,
+    module: TrainingModule,
+    data: L.LightningDataModule,
+    trainer: L.Trainer,
+    point: str,
+) -> None:
+    """Write what a new run is made of: provenance.json first, by which the folder is known as a run's, then config.yaml."""
+    facts = _made_of(module, data)
+    write_provenance(
+        out,
+        command,
+        made_of=hash_json(facts),
+        seed=resolved["seed_everything"],
+        device=str(trainer.strategy.root_device),
+        processes=trainer.world_size,
+        point=point,
+        fingerprint=fingerprint(resolved),
+        **facts,
+    )
+    write_config(out, resolved)
+
+
+def check_origin(out: Path, resolved: dict, module: TrainingModule, data: L.LightningDataModule) -> None:
+    """Check that a run is resumed with what it was begun with; other code is said, and noted in provenance.json.
+
+    Raises:
+        UserError: data or base model have changed.
+    """
+    provenance = read_json(out / MARKER)
+    provenance = provenance if isinstance(provenance, dict) else {}
+    earlier, now = provenance.get("made_of"), hash_json(_made_of(module, data))
+    if earlier != now:
+        raise UserError(
+            f"the data or the base model of {out} have changed since its checkpoint (hash "
+            f"{str(earlier)[:12]}…, now {now[:12]}…); expected the same, to go on. Name another --out, "
+            "or delete it."
+        )
+    code = fingerprint(resolved)
+    if others := {*fingerprints_of(provenance)} - {None, code}:
+        if reason := stale_because(others, resolved, out):
+            say(f"warning: {out}: {reason}; it goes on with this code, and counts as stale")
+        write_json(out / MARKER, provenance | {"fingerprint": code, "earlier_fingerprints": sorted(others)})
+
+
+def _made_of(module: TrainingModule, data: L.LightningDataModule) -> dict:
+    return {"model_hash": module.base_hash, "data": known_facts(data.describe())}

@@ -1,0 +1,173 @@
+"""One optimizer step, by hand: accumulation, the mean over all examples of the step, clipping.
+
+Lightning's automatic optimisation averages micro-batches and ranks as if they were of equal size, and refuses its own
+clipping and accumulation as soon as a step needs two passes (GradCache). Manual optimisation has neither fault.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Protocol
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from research.training.optimisation import Optimisation
+
+
+class Window:
+    """The micro-batches of one optimizer step.
+
+    The loss of a step is the mean over all of its examples, on whatever micro-batch and rank they are: sums are
+    differentiated, and the gradient is divided by the count at the end. So unequal micro-batches weigh what they should.
+
+    Args:
+        module: the LightningModule whose optimizer steps.
+        settings: see there.
+    """
+
+    def __init__(self, module: L.LightningModule, settings: Optimisation):
+        self.module, self.settings = module, settings
+        self.micro, self.count, self.sums = 0, 0, {}
+        self.counted = 0.0  # losses of the last step, over all ranks
+
+    @property
+    def open(self) -> bool:
+        """Whether gradients of an unfinished step are waiting."""
+        return self.micro > 0
+
+    def hold(self) -> bool:
+        """Count a micro-batch whose losses are added with those of the window's last one; False for that one."""
+        if self._is_last():
+            return False
+        self.micro += 1
+        return True
+
+    def add(self, losses: Tensor, **sums: Tensor | float) -> dict[str, float] | None:
+        """Differentiate the losses of a micro-batch; the last one of the window steps.
+
+        Args:
+            losses: (B,) per-example losses.
+            sums: further numbers of the micro-batch, to be summed over the window.
+
+        Returns:
+            None within the window; at its end loss (mean over examples), grad_norm (before clipping), lr, and the sums;
+            over all ranks.
+        """
+        return self.add_parts([lambda: (losses, sums)])
+
+    def add_parts(self, parts: Sequence[Callable[[], tuple[Tensor, dict]]]) -> dict[str, float] | None:
+        """`add` for a micro-batch in parts that do not depend on each other: only one part's graph is held at a time.
+
+        Args:
+            parts: each computes its losses (b,) and its sums.
+        """
+        last = self._is_last()
+        for number, part in enumerate(parts, 1):
+            losses, sums = part()
+            total = losses.sum()
+            # under autocast the gradients of what is computed in fp32 on purpose (scores) would be rounded to bf16
+            with self._synchronised(last and number == len(parts)), torch.autocast(total.device.type, enabled=False):
+                self.module.manual_backward(total)
+            self.count += len(losses)
+            for name, value in ({"loss": losses.detach().sum()} | sums).items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+        self.micro += 1
+        return self._step() if last else None
+
+    def _step(self) -> dict[str, float]:
+        trainer, optimizer = self.module.trainer, self.module.optimizers()
+        totals = self._totals()
+        count = self.counted = totals.pop("count")
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        # DDP has averaged the ranks' sums, hence the world size: what is left is the sum over all ranks
+        torch._foreach_mul_([p.grad for p in parameters], trainer.world_size / count)
+        limit = self.settings.clip or float("inf")
+        norm = float(nn.utils.clip_grad_norm_(parameters, limit))
+        lr = optimizer.param_groups[0]["lr"]
+        if norm == norm and norm != float("inf"):
+            optimizer.step()
+        else:
+            raise FloatingPointError(f"the gradient's norm is {norm} at step {trainer.global_step}")
+        optimizer.zero_grad()
+        self.module.lr_schedulers().step()
+        self.micro, self.count, self.sums = 0, 0, {}
+        return {"loss": totals.pop("loss") / count, "grad_norm": norm, "lr": lr} | totals
+
+    def _totals(self) -> dict[str, float]:
+        """Every sum of the window and its count, over all ranks."""
+        names = ["count", *self.sums]
+        values = torch.tensor(
+            [float(self.count), *map(float, self.sums.values())],
+            dtype=torch.float64,
+            device=self.module.device if self.module.device.type != "mps" else "cpu",
+        )
+        if self.module.trainer.world_size > 1:
+            torch.distributed.all_reduce(values)
+        return dict(zip(names, values.tolist(), strict=True))
+
+    def _is_last(self) -> bool:
+        return self.micro + 1 == self.settings.accumulate or self.module.trainer.is_last_batch
+
+    @contextlib.contextmanager
+    def _synchronised(self, last: bool) -> Iterator[None]:
+        """Ranks exchange gradients once a window, not once a micro-batch."""
+        model = self.module.trainer.model
+        if last or not hasattr(model, "no_sync"):
+            yield
+        else:
+            with model.no_sync():
+                yield
+
+
+class Chunks(Protocol):
+    """A micro-batch in chunks."""
+
+    chunks: Sequence[dict[str, Tensor]]
+
+
+class HeldBatches:
+    """What `Window.add_parts` takes, of a model with or without a router's loss.
+
+    A router's loss weighs with the tokens of all micro-batches of its optimizer step: they wait for the last one. The loss of
+    a step is Σ token losses / N + c · mean of the micro-batches' router losses, and N is known when the last one is there.
+
+    Args:
+        window: of the trainer.
+        coefficient: of the router's loss; 0 for none, and nothing waits.
+        count: losses of a chunk, before they are computed.
+    """
+
+    def __init__(self, window: Window, coefficient: float, count: Callable[[dict[str, Tensor]], int]):
+        self.window, self.coefficient, self.count = window, coefficient, count
+        self.batches: list[Chunks] = []
+
+    def parts(self, batch: Chunks, part: Callable[..., tuple[Tensor, dict]]) -> list[partial] | None:
+        """The parts of a micro-batch, or of all that have waited; None where this one waits too.
+
+        Args:
+            batch: with chunks; one, where there is a router's loss.
+            part: chunk, share → losses and sums; share is what a chunk's router loss is multiplied by in a sum over losses.
+        """
+        if not self.coefficient:
+            return [partial(part, chunk) for chunk in batch.chunks]
+        self.batches.append(batch)
+        if self.window.hold():
+            return None
+        chunks = [chunk for held in self.batches for chunk in held.chunks]
+        self.batches = []
+        trainer = self.window.module.trainer
+        total = torch.tensor(float(sum(map(self.count, chunks))), device=self.window.module.device)
+        if trainer.world_size > 1:
+            torch.distributed.all_reduce(total)
+        share = float(total) / (len(chunks) * trainer.world_size)
+        return [partial(part, chunk, share) for chunk in chunks]
+
+    def with_router(self, losses: Tensor, sums: dict, loss: Tensor | None, share: float) -> tuple[Tensor, dict]:
+        """Losses whose sum holds the router's too, and router_loss among the sums."""
+        if loss is None:
+            return losses, sums
+        # the sum over a window is divided by all of its losses: what is left is the coefficient times the mean
+        of_each = self.coefficient * loss.to(losses.dtype) * share / len(losses)
+        return losses + of_each, sums | {"router_loss": loss.detach() * share}

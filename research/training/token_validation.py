@@ -1,0 +1,85 @@
+"""Validation of labelled tokens: the loss of each example, without label smoothing."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from research.losses.language import token_losses
+from research.training.validation import all_gather_rows
+from research.types import IGNORE
+
+BATCH_TOKENS = 4096  # padded tokens of a batch
+
+
+class TokenRows(Protocol):
+    """Tokenised examples: input_ids and labels of each, and what it is called."""
+
+    rows: Sequence[dict]
+    index: Sequence[object]
+
+
+class Measured(NamedTuple):
+    """Of E examples: negative log-likelihood, labelled tokens, and how many of them are the most likely token.
+
+    Attributes:
+        nll, tokens, correct: (E,).
+        ids: what each example is called.
+    """
+
+    nll: np.ndarray
+    tokens: np.ndarray
+    correct: np.ndarray
+    ids: list[str]
+
+    @property
+    def loss(self) -> float:
+        """Mean over all labelled tokens."""
+        return float(self.nll.sum() / self.tokens.sum())
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.correct.sum() / self.tokens.sum())
+
+    def per_example(self) -> dict[str, dict[str, float]]:
+        """{metric: {example: value}}; an example's loss is the mean over its own tokens."""
+        values = {"loss": self.nll / self.tokens, "token_accuracy": self.correct / self.tokens}
+        return {name: dict(zip(self.ids, map(float, column), strict=True)) for name, column in values.items()}
+
+
+@torch.no_grad()
+def evaluate_tokens(module: L.LightningModule, data: TokenRows) -> Measured:
+    """Losses of tokenised examples, without label smoothing; ranks share them.
+
+    Args:
+        module: with a CausalLM as `model`.
+        data: tokenised examples.
+    """
+    rank, world, device = module.trainer.global_rank, module.trainer.world_size, module.device
+    mine = data.rows[rank::world]
+    out = np.zeros((len(mine), 3))
+    order = sorted(range(len(mine)), key=lambda i: -len(mine[i]["input_ids"]))
+    pad = module.model.pad_token_id
+    while order:
+        longest = min(-(-len(mine[order[0]]["input_ids"]) // 16) * 16, module.model.positions - module.model.virtual_tokens)
+        count = max(1, BATCH_TOKENS // longest)
+        chosen, order = order[:count], order[count:]
+        batch = {name: value.to(device) for name, value in padded([mine[i] for i in chosen], pad, longest).items()}
+        at = module.model.labelled(**batch)
+        tokens = token_losses(at.hidden, labels=at.labels, **module.model.head)
+        columns = torch.stack([tokens.nll.double(), torch.ones_like(tokens.nll).double(), tokens.correct.double()], 1)
+        sums = torch.zeros(len(chosen), 3, dtype=torch.float64, device=device).index_add_(0, at.rows, columns)
+        out[chosen] = sums.cpu().numpy()
+    rows = all_gather_rows(module, out, len(data.rows))
+    return Measured(rows[:, 0], rows[:, 1], rows[:, 2], [str(i) for i in data.index])
+
+
+def padded(rows: list[dict], pad: int, length: int) -> dict[str, Tensor]:
+    """Token rows as (b, length) tensors, padded on the right."""
+    ids = torch.tensor([row["input_ids"] + [pad] * (length - len(row["input_ids"])) for row in rows])
+    labels = torch.tensor([row["labels"] + [IGNORE] * (length - len(row["labels"])) for row in rows])
+    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+    return {"input_ids": ids, "labels": labels, "attention_mask": (torch.arange(length) < lengths[:, None]).long()}
