@@ -18,6 +18,7 @@ from research.data import chat_tokens
 from research.errors import UserError
 from research.progress import say
 from research.runs.files import atomic_write
+from research.runs.fingerprint import code_digest
 from research.runs.hashes import hash_json
 from research.runs.layout import cache_folder
 
@@ -42,8 +43,8 @@ def cached(make: functools.partial, tokenizer: PreTrainedTokenizerBase, rows: in
     made_with = _fingerprint(tokenizer)
     if rows < FEWEST or made_with is None:
         return make()
-    # tokens that older code made are others: an edit of these files, of a comment even, makes every cached set anew
-    code = [inspect.getsource(part) for part in (sys.modules[make.func.__module__], chat_tokens)]
+    # tokens that older code made are others
+    code = [code_digest(inspect.getsource(part)) for part in (sys.modules[make.func.__module__], chat_tokens)]
     key = hash_json([made_with, code, [version(name) for name in MADE_BY], settings])[:32]
     path = cache_folder() / "tokens" / f"{key}.npz"
     if path.exists():

@@ -152,9 +152,6 @@ def compare(old: StudyRecord, new: StudyRecord, metric: str | None = None) -> Di
     )
 
 
-# ---- parts ----------------------------------------------------------------------------------------------------------
-
-
 def _metric(old: StudyRecord, new: StudyRecord, wanted: str | None, notes: list[str]) -> str:
     common = [name for name in new.metrics if name in old.metrics]
     if wanted is not None and wanted not in common:

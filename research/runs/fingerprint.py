@@ -67,6 +67,11 @@ def code_fingerprint(*classes: str) -> str:
     return _hash({name: source for name, source in reached.items() if name.startswith("research.")})
 
 
+def code_digest(text: str) -> str:
+    """The hash of a piece of code, whatever its layout, comments and docstrings are."""
+    return _digest(ast.parse(text))
+
+
 @functools.cache
 def package_fingerprint() -> str:
     """The hash of all of this package's files, as they are written."""
@@ -119,7 +124,7 @@ def _source(module: str) -> Source | None:
     except (OSError, ValueError, SyntaxError):
         return None
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    return Source(hashlib.sha256(_spelled(tree).encode()).hexdigest(), frozenset(_imports(tree, package)))
+    return Source(_digest(tree), frozenset(_imports(tree, package)))
 
 
 @functools.cache
@@ -164,6 +169,10 @@ def _spelled(value: object) -> str:
         return f"{type(value.value).__name__}:{value.value!r}"
     fields = ((name, inner) for name, inner in ast.iter_fields(value) if inner is not None and inner != [])
     return f"{type(value).__name__}({','.join(f'{name}={_spelled(inner)}' for name, inner in fields)})"
+
+
+def _digest(tree: ast.Module) -> str:
+    return hashlib.sha256(_spelled(tree).encode()).hexdigest()
 
 
 def _is_text(node: object) -> bool:

@@ -98,7 +98,7 @@ class DPOModule(LanguageModule):
         self.language.check(data.max_length, packing=False)
         if stage == "fit":
             say_steps(self.trainer, data)
-        data.share_prompt = shares_prompt(self, lambda chunk: sequence_logps(self.model, chunk)[0])
+        data.share_prompt = shares_prompt(self, lambda chunk: self.logps(chunk)[0])
         self.bits = self.language.place(self.trainer, stage, self.fast)
         self.to(self.trainer.strategy.root_device)
         for model in self.frozen:
@@ -150,6 +150,10 @@ class DPOModule(LanguageModule):
         return losses, {name: value.sum() for name, value in reported.items()} if self.training else reported
 
     @torch.no_grad()
+    def logps(self, chunk: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of a chunk's completions under the model as it stands: see sequence_logps."""
+        return sequence_logps(self.model, chunk)
+
     def reference_logps(self, chunk: dict[str, Tensor]) -> Tensor:
         """(b, 2) of the chunk's pairs under the reference."""
         if "reference_chosen" in chunk:
@@ -160,7 +164,7 @@ class DPOModule(LanguageModule):
         was_training = self.model.training
         self.model.eval()  # the reference has no dropout
         with self.model.adapter_off():
-            logps = sequence_logps(self.model, chunk)[0]
+            logps = self.logps(chunk)[0]
         self.model.train(was_training)
         return logps
 
@@ -189,7 +193,7 @@ class DPOModule(LanguageModule):
             batch = order[start : start + BATCH]
             for chunk in collate([mine[i] for i in batch]).chunks:
                 chunk = {key: value.to(self.device) for key, value in chunk.items()}
-                logps, tokens = sequence_logps(self.model, chunk)
+                logps, tokens = self.logps(chunk)
                 losses, reported = self.losses(logps, self.reference_logps(chunk), tokens)
                 columns = [losses, *(reported[key] for key in names[1:-1])]
                 at = [batch[i] for i in chunk["number"].tolist()]

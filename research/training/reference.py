@@ -165,8 +165,6 @@ def _part(module: L.LightningModule, rows: list[dict], path: Path, name: str, to
 
 @torch.no_grad()
 def _compute(module: L.LightningModule, rows: list[dict]) -> np.ndarray:
-    from research.training.dpo import sequence_logps
-
     collate = _collate(module)
     out = np.zeros((len(rows), 2))
     was_training = module.model.training
@@ -180,7 +178,7 @@ def _compute(module: L.LightningModule, rows: list[dict]) -> np.ndarray:
             batch = rows[start : start + BATCH]
             for chunk in collate(batch).chunks:
                 chunk = {key: value.to(module.device) for key, value in chunk.items()}
-                logps, _ = sequence_logps(module.model, chunk)
+                logps, _ = module.logps(chunk)
                 out[[start + i for i in chunk["number"].tolist()]] = logps.double().cpu().numpy()
             if progress is not None:
                 progress.update(len(batch))

@@ -138,11 +138,12 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
             data.check_batches(trainer.world_size)
         checkpoint = last_checkpoint(out)
         if first:
+            code = fingerprint(resolved)
             if checkpoint is None:
-                write_origin(out, args.command, resolved, module, data, trainer, point)
+                write_origin(out, args.command, resolved, module, data, trainer, point, code)
             else:
-                check_origin(out, resolved, module, data)
-            made_of = {"data": data.describe(), "code": fingerprint(resolved), "base_model": module.base_hash}
+                check_origin(out, resolved, module, data, code)
+            made_of = {"data": data.describe(), "code": code, "base_model": module.base_hash}
             tracker = tracker_of(config.wandb, out, resolved | {"made_of": made_of}, point)
             stack.push(lambda kind, error, trace: tracker.finish(exit_code(error)))
             curves.send = tracker.log

@@ -9,7 +9,6 @@ import yaml
 from research.errors import UserError
 from research.progress import say
 from research.runs.files import write_json
-from research.runs.fingerprint import fingerprint
 from research.runs.hashes import hash_json
 from research.runs.identity import PATHS, PLACE, differences, known_facts
 from research.runs.known_code import fingerprints_of, stale_because
@@ -96,8 +95,18 @@ def write_origin(
     data: L.LightningDataModule,
     trainer: L.Trainer,
     point: str,
+    code: str,
 ) -> None:
-    """Write what a new run is made of: provenance.json first, by which the folder is known as a run's, then config.yaml."""
+    """Write what a new run is made of: provenance.json first, by which the folder is known as a run's, then config.yaml.
+
+    Args:
+        out: its folder.
+        command: as the user typed it.
+        resolved: the configuration with every default.
+        module, data, trainer: built from it.
+        point: id of the training.
+        code: fingerprint of the code that computes it.
+    """
     facts = _made_of(module, data)
     write_provenance(
         out,
@@ -107,13 +116,13 @@ def write_origin(
         device=str(trainer.strategy.root_device),
         processes=trainer.world_size,
         point=point,
-        fingerprint=fingerprint(resolved),
+        fingerprint=code,
         **facts,
     )
     write_config(out, resolved)
 
 
-def check_origin(out: Path, resolved: dict, module: TrainingModule, data: L.LightningDataModule) -> None:
+def check_origin(out: Path, resolved: dict, module: TrainingModule, data: L.LightningDataModule, code: str) -> None:
     """Check that a run is resumed with what it was begun with; other code is said, and noted in provenance.json.
 
     Raises:
@@ -128,7 +137,6 @@ def check_origin(out: Path, resolved: dict, module: TrainingModule, data: L.Ligh
             f"{str(earlier)[:12]}…, now {now[:12]}…); expected the same, to go on. Name another --out, "
             "or delete it."
         )
-    code = fingerprint(resolved)
     if others := {*fingerprints_of(provenance)} - {None, code}:
         if reason := stale_because(others, resolved, out):
             say(f"warning: {out}: {reason}; it goes on with this code, and counts as stale")

@@ -340,7 +340,7 @@ TRAINING = [
     fit(
         "wrong value",
         "loss that is not known",
-        "loss=dop",
+        "loss='dop'",
         "expected sigmoid | hinge",
         "Correct it",
         "--model.loss dop",

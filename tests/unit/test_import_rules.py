@@ -85,6 +85,47 @@ def test_the_rules_themselves_catch(module, imported):
     assert violations(module, {imported}) != []
 
 
+def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of files that reach each other."""
+    reached = {name: reach(name, arrows) for name in arrows}
+    groups = {tuple(sorted(other for other in reached[name] if name in reached[other])) for name in arrows}
+    return sorted(list(group) for group in groups if len(group) > 1)
+
+
+def reach(name: str, arrows: dict[str, set[str]]) -> set[str]:
+    seen, waiting = set(), [name]
+    while waiting:
+        for target in arrows.get(waiting.pop(), set()) - seen:
+            seen.add(target)
+            waiting.append(target)
+    return seen
+
+
+def files_imported(module: str) -> set[str]:
+    """Modules of this package that one imports, wherever in the file, but for those that type checkers alone import."""
+    tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name.removeprefix("research.") for name in names} & {*MODULES}
+
+
+def test_no_file_reaches_itself_by_its_imports():
+    assert circles({module: files_imported(module) for module in MODULES}) == []
+
+
+def test_a_circle_is_found():
+    arrows = {"a": {"b"}, "b": {"c", "d"}, "c": {"b"}, "d": set(), "e": {"a"}, "f": {"g", "h"}, "g": {"h"}, "h": {"f"}}
+    assert circles(arrows) == [["b", "c"], ["f", "g", "h"]]
+    assert circles({name: targets - {"b", "f"} for name, targets in arrows.items()}) == []
+
+
 def test_losses_and_metrics_do_not_import_what_they_must_not():
     for module in MODULES:
         if module.startswith("metrics."):

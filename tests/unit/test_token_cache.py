@@ -100,8 +100,9 @@ def test_a_disk_that_takes_none_is_a_warning(cache, capsys):
 
 def test_our_own_code_is_part_of_the_name(cache, monkeypatch):
     tokenise(examples(), byte_tokenizer(), 64, "completion")
-    kept = token_cache.inspect.getsource
-    monkeypatch.setattr(token_cache.inspect, "getsource", lambda function: kept(function) + "# changed")
-    tokenise(examples(), byte_tokenizer(), 64, "completion")
-    assert len(list(cache.iterdir())) == 2
+    getsource = token_cache.inspect.getsource
+    for added, files in (("# a comment\n", 1), ("CHANGED = True\n", 2)):
+        monkeypatch.setattr(token_cache.inspect, "getsource", lambda part, added=added: getsource(part) + added)
+        tokenise(examples(), byte_tokenizer(), 64, "completion")
+        assert len(list(cache.iterdir())) == files
     assert instruction_tokens._made is not preference_tokens._made
