@@ -18,13 +18,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from research.errors import WRONG_INPUT
 from research.runs.locks import lock, open_lock
 
 STATES = ("missing", "running", "preempted", "failed", "diverged", "killed", "pruned", "done", "stale")
 AGAIN = ("missing", "preempted", "failed", "killed")
 """States in which a point is run when the sweep is run again."""
+ATTEMPTS = 3  # of a point that crashes
 FILE = "ledger.jsonl"
-ASKED = 10  # times for a claim that is held, half a second together
+TRIES = 10  # for a claim that is held, half a second together
 FIELDS: dict[str, Any] = {"seconds": int | float, "value": int | float, "code": int, "error": str, "pid": int}
 """Fields of an event that are read, with their types."""
 
@@ -45,16 +47,26 @@ class Standing(NamedTuple):
     last: dict[str, Any]
 
 
+def is_due(standing: Standing) -> bool:
+    """Whether a point is to be run: not done, and not one that would only fail again."""
+    if standing.state == "failed":
+        return standing.failures < ATTEMPTS and standing.last.get("code") != WRONG_INPUT
+    return standing.state in AGAIN
+
+
 class Ledger:
-    """Args:
-    folder: of the sweep.
+    """The ledger of a sweep.
+
+    Args:
+        folder: of the sweep.
     """
 
     def __init__(self, folder: Path):
         self.folder, self.path = Path(folder), Path(folder) / FILE
 
     def append(self, point: str, state: str, **more: Any) -> None:
-        """
+        """Add an event.
+
         Raises:
             OSError: the disk.
         """
@@ -81,13 +93,13 @@ class Ledger:
 
     def events(self) -> list[dict[str, Any]]:
         """All whole lines, in order."""
-        found = []
+        events = []
         for line in self.path.read_bytes().splitlines() if self.path.exists() else ():
             with contextlib.suppress(ValueError, RecursionError):
                 event = json.loads(line)
                 if isinstance(event, dict) and all(isinstance(event.get(name), str) for name in ("point", "state")):
-                    found.append({name: value for name, value in event.items() if _is_read(name, value)})
-        return found
+                    events.append({name: value for name, value in event.items() if _is_read(name, value)})
+        return events
 
     def standings(self, points: list[str]) -> dict[str, Standing]:
         """Where each of the points stands now."""
@@ -99,7 +111,7 @@ class Ledger:
             last[point] = event
             attempts[point] += state == "running"
             failures[point] = 0 if state == "missing" else failures[point] + (state == "failed")
-        out = {}
+        standings = {}
         for point in points:
             event = last.get(point, {})
             state = event.get("state", "missing")
@@ -107,20 +119,20 @@ class Ledger:
                 state = "missing"
             if state == "running" and not self.is_claimed(point):
                 state = "killed"
-            out[point] = Standing(state, attempts[point], failures[point], event)
-        return out
+            standings[point] = Standing(state, attempts[point], failures[point], event)
+        return standings
 
     @contextlib.contextmanager
     def claim(self, point: str) -> Iterator[bool]:
         """Hold the point for this process; False where another one does."""
-        path = self._claim(point)
+        path = self._claim_file(point)
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_lock(path) as stream:
-            yield self._taken(stream, path)
+            yield self._lock_claim(stream, path)
 
-    def _taken(self, stream: IO[bytes], path: Path) -> bool:
+    def _lock_claim(self, stream: IO[bytes], path: Path) -> bool:
         """Whether the claim is had; is_claimed of other processes holds it for a moment, so it is asked for more than once."""
-        for attempt in range(ASKED):
+        for attempt in range(TRIES):
             try:
                 lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
                 return True
@@ -129,7 +141,8 @@ class Ledger:
         return False
 
     def is_claimed(self, point: str) -> bool:
-        path = self._claim(point)
+        """Whether a process holds the point now."""
+        path = self._claim_file(point)
         if not path.exists():
             return False
         with open_lock(path) as stream:
@@ -139,7 +152,7 @@ class Ledger:
                 return True
         return False
 
-    def _claim(self, point: str) -> Path:
+    def _claim_file(self, point: str) -> Path:
         return self.folder / "claims" / f"{point}.lock"
 
 
@@ -149,7 +162,7 @@ def _is_read(name: str, value: Any) -> bool:
 
 
 def job_id() -> str | None:
-    """Of SLURM, with the array's task."""
+    """SLURM's id of this job, with the array's task; None elsewhere."""
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"
     return os.environ.get("SLURM_JOB_ID")

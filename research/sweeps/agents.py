@@ -1,17 +1,19 @@
 """A trial that W&B's agent was handed, run again without the agent.
 
 W&B's server hands a run out once. A run that calls `mark_preempting` is handed out again, but with its whole configuration as
-arguments, not the sweep's parameters alone (wandb/wandb#9143), which no typed command takes. So nothing here calls it: who
-was stopped goes on with the trial that it has, from what the agent wrote down, as the same W&B run.
+arguments, not the sweep's parameters alone (wandb/wandb#9143), which no typed command takes. So nothing here calls it: a
+task that was stopped resumes the trial that it has, from what the agent wrote down, as the same W&B run.
 """
 
+import argparse
+import os
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from research.errors import UserError
 from research.runs.plan import fill_in
-from research.sweeps.spec import Sweep, read_mapping
+from research.sweeps.spec import Sweep, read_mapping, read_sweep
 
 
 class Target(NamedTuple):
@@ -49,8 +51,8 @@ def target(text: str) -> Target:
     return Target(*parts)
 
 
-def kept_sweep(folder: Path, of: Target) -> Path:
-    """The copy of a sweep's file that its trials go on by."""
+def copy_of_sweep(folder: Path, of: Target) -> Path:
+    """The copy of a sweep's file from which a trial that is resumed takes its command."""
     return folder / "submit" / f"agents-{of.sweep}.yaml"
 
 
@@ -69,7 +71,7 @@ def handed_out(folder: Path, of: Target, sweep: Sweep) -> Trial:
     if not files:
         raise UserError(f"{folder} holds no trial of {of.sweep}; expected what `wandb agent` leaves there. Run the agent.")
     facts = {name: entry for name, entry in read_mapping(files[-1]).items() if name != "wandb_version"}
-    names = list(dict.fromkeys((one.path or (one.name,))[0] for one in sweep.parameters))
+    names = list(dict.fromkeys((parameter.path or (parameter.name,))[0] for parameter in sweep.parameters))
     if set(facts) != set(names):
         other = sorted(set(facts) ^ set(names))
         raise UserError(
@@ -80,3 +82,33 @@ def handed_out(folder: Path, of: Target, sweep: Sweep) -> Trial:
     return Trial(
         files[-1].stem.removeprefix("config-"), fill_in(*sweep.command_of(values), str(files[-1].with_suffix(".json")))
     )
+
+
+def resume_trial(args: argparse.Namespace) -> NoReturn:
+    """Become the trial that this task's agent was handed.
+
+    Raises:
+        UserError: it was handed none.
+    """
+    if args.wandb is None or args.folder is None:
+        raise UserError(
+            f"sweep trial {args.file} without what `sweep submit --wandb` tells it; expected a task of its array. "
+            "Run `research sweep submit` with --wandb."
+        )
+    of = target(args.wandb)
+    trial = handed_out(Path(args.folder), of, read_sweep(args.file))
+    # the run is in its sweep already; with WANDB_SWEEP_ID wandb would ask the server for a place there again
+    variables = {
+        "WANDB_ENTITY": of.entity,
+        "WANDB_PROJECT": of.project,
+        "WANDB_RUN_ID": trial.run,
+        "WANDB_RESUME": "allow",
+        "TANDEM_TRIAL": of.sweep,
+    }
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # as the agent leaves it out
+    try:
+        os.execvpe(trial.argv[0], trial.argv, environment | variables)
+    except OSError as error:
+        raise UserError(
+            f"{trial.argv[0]} cannot be started ({error.strerror}); expected a command. Correct the sweep's."
+        ) from None

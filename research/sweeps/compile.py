@@ -14,18 +14,68 @@ Options that hang together become one parameter, named by what their names have 
 model.adapter.lora_alpha, and `fit` takes `--model.adapter={'r': 4, 'lora_alpha': 8}` for the two options.
 """
 
+import argparse
 import itertools
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from research.errors import UserError, suggest
+from research.progress import say
+from research.runs.files import atomic_write
 from research.sweeps.expressions import evaluate, names_in, parse_expression
-from research.sweeps.spec import SOURCE_KEYS, check_mapping, read_mapping
+from research.sweeps.spec import SOURCE_KEYS, check_mapping, read_mapping, read_sweep
 
 MADE = "# Made by `research sweep compile "
 HEAD = MADE + "{source}`: change that file, not this one.\n"
+
+
+def compile_file(args: argparse.Namespace) -> int:
+    """Write the plain sweeps of a source, or say where they differ from those that are there; the exit code."""
+
+    if args.file.is_file() and args.file.read_text(encoding="utf-8", errors="replace").startswith(MADE):
+        raise UserError(f"{args.file} was made by compile itself; expected its source, which its first line names.")
+    if args.out is None and args.file.resolve().parent.name != "src":
+        raise UserError(
+            f"{args.file} is in no folder src/, beside which the plain sweeps would go; expected --out DIR. Name it."
+        )
+    out = args.out or args.file.parent.parent
+    written: list[Path] = []
+    different: list[str] = []
+    for size, sweep in compile_source(args.file).items():
+        path = (out / size if size else out) / f"{args.file.stem}.yaml"
+        text = text_of(Path(*args.file.parts[-3:]), sweep)
+        if args.check:
+            different += [str(path)] if not path.exists() or path.read_text(encoding="utf-8") != text else []
+            continue
+        _check_sweep(text, args.file)
+        with atomic_write(path) as stream:
+            stream.write(text)
+        written.append(path)
+    if different:
+        say(f"{', '.join(different)}: not what {args.file} makes; run `research sweep compile {args.file}`")
+        return 1
+    for path in written:
+        count = read_sweep(path).size
+        print(f"{path}  {'no end' if count is None else f'{count} points'}")
+    return 0
+
+
+def _check_sweep(text: str, source: Path) -> None:
+    """Check what a source makes.
+
+    Raises:
+        UserError: it is no sweep.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / source.name
+        path.write_text(text, encoding="utf-8")
+        try:
+            read_sweep(path)
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), str(source))) from None
 
 
 def compile_source(path: Path) -> dict[str, dict]:

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from research.errors import UserError
+from research.errors import DIVERGED, PREEMPTED, WRONG_INPUT, UserError
 from research.runs.files import atomic_write
+from research.runs.ledger import ATTEMPTS
 from research.sweeps.secrets import refuse_assignments, refuse_secret
-from research.sweeps.slurm import Submission, ranges
-from research.sweeps.worker import ATTEMPTS, FINAL, PREEMPTED
+from research.sweeps.submission import Submission, ranges
 
-CONTAINER, FOLDER = "point", "work"
+TEMPLATE = Path(__file__).with_suffix(".yaml")
 NAME = 52  # characters of a Job's name: a pod's host is the name and its index, and has 63 at most
 QUANTITIES = {"": "Mi", "K": "Ki", "M": "Mi", "G": "Gi", "T": "Ti"}
 """SLURM's units of memory → the same in Kubernetes, whose own M and G are decimal."""
@@ -43,7 +43,7 @@ class Options(NamedTuple):
         cpus, gpus, mem: of a pod; mem as SLURM writes it (16G), or Kubernetes (16Gi).
         namespace: of the Job; None leaves it to kubectl.
         env: NAME=VALUE.
-        secrets: names of Secrets whose keys become variables.
+        secret: names of Secrets whose keys become variables.
         setup: shell lines before the command.
         warning: seconds from SIGTERM to SIGKILL, in which a training saves.
         max_failed: points that may fail before the others are given up; None lets all of them run.
@@ -57,7 +57,7 @@ class Options(NamedTuple):
     mem: str | None = None
     namespace: str | None = None
     env: tuple[str, ...] = ()
-    secrets: tuple[str, ...] = ()
+    secret: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
     warning: int = 120
     max_failed: int | None = None
@@ -89,67 +89,43 @@ def job(name: str, of: Submission, indices: Iterable[int], options: Options) -> 
     """
     refuse_assignments("--setup", options.setup)
     chosen = sorted(indices)
-    command = [
-        "python",
-        "-m",
-        "research",
-        "sweep",
-        "worker",
-        str(of.file),
-        "--folder",
-        str(of.folder),
-        "--plan",
-        str(of.plan),
-        "--seed",
-        str(of.seed),
-        "--of",
-        ranges(chosen),
-        "--index",
-    ]
+    options_of_worker = {"--folder": of.folder, "--plan": of.plan, "--seed": of.seed, "--of": ranges(chosen)}
+    command = ["python", "-m", "research", "sweep", "worker", str(of.file)]
+    command += [str(word) for option in options_of_worker.items() for word in option] + ["--index"]
     if options.setup:  # exec: the signal before the end must reach Python
         command = ["/bin/bash", "-c", "\n".join(["set -e", *options.setup, 'exec "$@"']), "bash", *command]
     # $(NAME) is Kubernetes' own, also in a folder's name; $$( is the text $(
     command = [*(word.replace("$(", "$$(") for word in command), "$(JOB_COMPLETION_INDEX)"]
-    mount = {"name": FOLDER, "mountPath": options.claim.path}
-    if options.claim.within:
-        mount["subPath"] = options.claim.within
-    container = {
-        "name": CONTAINER,
-        "image": options.image,
-        "command": command,
-        "workingDir": options.claim.path,
-        "env": _variables(options),
-        "resources": _resources(options),
-        # what DataLoader's workers hand over goes through /dev/shm, of which a pod has 64 MB
-        "volumeMounts": [mount, {"name": "shm", "mountPath": "/dev/shm"}],
-    }
-    if options.secrets:
-        container["envFrom"] = [{"secretRef": {"name": secret}} for secret in options.secrets]
-    pod = {
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": options.warning,
-        "automountServiceAccountToken": False,
-        "containers": [container],
-        "volumes": [
-            {"name": FOLDER, "persistentVolumeClaim": {"claimName": options.claim.name}},
-            {"name": "shm", "emptyDir": {"medium": "Memory"}},
-        ],
-    }
-    spec = {
-        "completionMode": "Indexed",
+    values = {
+        "name": name,
+        "label": name.rpartition("-")[0],
+        "namespace": options.namespace or None,
         "completions": len(chosen),
         "parallelism": min(options.throttle or len(chosen), len(chosen)),
-        "backoffLimitPerIndex": ATTEMPTS - 1,
-        "podReplacementPolicy": "Failed",  # not while the pod before still saves
-        "podFailurePolicy": {"rules": [_ignored(), _on_exit("Ignore", PREEMPTED), _on_exit("FailIndex", *FINAL)]},
-        "template": {"metadata": {"labels": {"app": "tandem", "sweep": _label(name)}}, "spec": pod},
+        "retries": ATTEMPTS - 1,
+        "max_failed": None if options.max_failed is None else min(options.max_failed, len(chosen)),
+        "preempted": [PREEMPTED],
+        "final": [WRONG_INPUT, DIVERGED],  # the same command would end so again
+        "warning": options.warning,
+        "image": options.image,
+        "command": command,
+        "claim": options.claim.name,
+        "path": options.claim.path,
+        "within": options.claim.within or None,
+        "env": _variables(options),
+        "secrets": [{"secretRef": {"name": secret}} for secret in options.secret] or None,
+        "resources": _resources(options),
     }
-    if options.max_failed is not None:
-        spec["maxFailedIndexes"] = min(options.max_failed, len(chosen))
-    metadata = {"name": name, "labels": {"app": "tandem"}}
-    if options.namespace:
-        metadata["namespace"] = options.namespace
-    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+    return _filled(yaml.safe_load(TEMPLATE.read_text(encoding="utf-8")), values)
+
+
+def _filled(node: Any, values: dict[str, Any]) -> Any:
+    """The template with its values; a key whose value is None is left out."""
+    if isinstance(node, dict):
+        return {key: value for key, inner in node.items() if (value := _filled(inner, values)) is not None}
+    if isinstance(node, list):
+        return [_filled(inner, values) for inner in node]
+    return values[node[2:-1]] if isinstance(node, str) and node.startswith("${") else node
 
 
 def text_of(job: dict[str, Any]) -> str:
@@ -178,19 +154,6 @@ def _named(sweep: str, n: int) -> str:
     words = re.sub(r"[^a-z0-9]+", "-", sweep.lower()).strip("-") or "sweep"
     words = words if words[0].isalpha() else f"s-{words}"
     return f"{words[: NAME - len(str(n)) - 1].rstrip('-')}-{n}"
-
-
-def _label(name: str) -> str:
-    return name.rpartition("-")[0]
-
-
-def _ignored() -> dict[str, Any]:
-    """Evicted, preempted, or its node drained: the pod comes again, and the point goes on."""
-    return {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-
-
-def _on_exit(action: str, *codes: int) -> dict[str, Any]:
-    return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": sorted(codes)}}
 
 
 def _variables(options: Options) -> list[dict[str, str]]:

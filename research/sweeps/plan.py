@@ -4,13 +4,21 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.errors import UserError
+from research.progress import bar
+from research.runs.hashes import hash_json
+from research.runs.identity import LENGTH
 from research.runs.plan import JSON_FILE, LATER, WRITTEN, PlannedPoint, fill_in
 from research.sweeps.command import Point, lost_in_text, ours
+from research.sweeps.folder import as_text
 from research.sweeps.sampling import points_of
 from research.sweeps.spec import Sweep
+from research.sweeps.trainer import Description, Trainer
+
+Describe = Callable[[list[str]], Description]
+"""A command → what it would compute; raises UserError where the command would end in one."""
 
 
 class Problem(NamedTuple):
@@ -20,43 +28,64 @@ class Problem(NamedTuple):
     reason: str
 
 
+def describer(sweep: Sweep, trainer: Trainer, decided_elsewhere: bool = False) -> Describe:
+    """What describes the commands of a sweep.
+
+    A metric that decides something here must be measured by every command; what else a foreign command logs is its own affair.
+
+    Args:
+        sweep: with a metric or without.
+        trainer: see there.
+        decided_elsewhere: W&B's server looks at the metric.
+    """
+    decides = sweep.is_searched or sweep.early_terminate is not None or sweep.target is not None
+    decides = decides and not decided_elsewhere
+    # where it decides, a goal that the sweep leaves out may be the wrong one
+    goal = (sweep.facts.get("metric") or {}).get("goal") if decides else sweep.goal
+    metric = sweep.metric if decides or str(sweep.metric).startswith("val/") else None
+
+    def describe(argv: list[str]) -> Description:
+        arguments = ours(argv)
+        if arguments is not None and arguments[:1] == ["fit"]:
+            return trainer.describe(arguments, metric, goal)
+        if decides:
+            raise UserError(
+                f"{argv[0]}: bayes, early_terminate and metric.target need to see {metric} while the command runs; "
+                "expected `research fit`. Leave them out, or leave them to W&B's agents."
+            )
+        return {"point": hash_json(argv)[:LENGTH]}  # somebody else's program: the command is all that is known
+
+    return describe
+
+
 def plan(
-    sweep: Sweep,
-    describe: Callable[[list[str]], dict[str, Any]],
-    seed: int = 0,
-    watch: Callable[[Iterable[Point]], Iterable[Point]] = iter,
+    sweep: Sweep, describe: Describe, seed: int = 0, watch: Callable[[Iterable[Point]], Iterable[Point]] = iter
 ) -> tuple[list[PlannedPoint], list[Problem]]:
     """Every point of a grid or a random sweep; of a bayes sweep, or a random one without run_cap, points at its extremes.
 
     Args:
         sweep: see spec.
-        describe: a command → {"point": its id, …}; raises UserError where the command would end in one.
+        describe: a command → {"point": its id, …}.
         seed: of a random sweep's draws.
         watch: wraps the points, to show progress.
     """
-    good: list[PlannedPoint] = []
-    bad: list[Problem] = []
+    points: list[PlannedPoint] = []
+    problems: list[Problem] = []
     for values in watch(points_of(sweep, seed)):
         try:
-            good.append(planned(sweep, values, describe))
+            points.append(plan_point(sweep, values, describe))
         except UserError as error:
-            bad.append(Problem(values, str(error)))
-    seen: dict[str, Point] = {}
-    for one in good if sweep.is_exhaustive else ():
-        if one.point in seen:
-            bad.append(
-                Problem(
-                    one.values,
-                    f"it computes what {shown(seen[one.point])} computes (point {one.point}); expected "
-                    "each "
-                    "point once. Leave one out.",
-                )
-            )
-        seen.setdefault(one.point, one.values)
-    return good, bad
+            problems.append(Problem(values, str(error)))
+    first: dict[str, Point] = {}
+    for planned in points if sweep.is_exhaustive else ():
+        if planned.point in first:
+            same = f"it computes what {as_text(first[planned.point])} computes (point {planned.point})"
+            problems.append(Problem(planned.values, f"{same}; expected each point once. Leave one out."))
+        first.setdefault(planned.point, planned.values)
+    return points, problems
 
 
-def planned(sweep: Sweep, values: Point, describe: Callable[[list[str]], dict[str, Any]]) -> PlannedPoint:
+def plan_point(sweep: Sweep, values: Point, describe: Describe) -> PlannedPoint:
     """A point, described.
 
     Raises:
@@ -64,35 +93,32 @@ def planned(sweep: Sweep, values: Point, describe: Callable[[list[str]], dict[st
     """
     argv, later = sweep.command_of(values)
     text = json.dumps(values)  # of a foreign command the file's content is what it computes
-    filled_in = fill_in(argv, later, text)
-    if ours(filled_in) is not None and (lost := lost_in_text(values, sweep.command)):  # W&B's agent hands "None" to any program
+    command = fill_in(argv, later, text)
+    is_ours = ours(command) is not None
+    if is_ours and (lost := lost_in_text(values, sweep.command)):  # W&B's agent hands "None" to any program
         raise UserError(
             f"{lost[0]} is null, which the command carries as the text None; expected a value that text can carry. "
             'Write "null" in quotes.'
         )
-    if any(argv[i] == JSON_FILE for i in later) and ours(filled_in) is not None:
+    if is_ours and any(argv[i] == JSON_FILE for i in later):
         with tempfile.TemporaryDirectory() as place:
             path = Path(place) / "args.json"
             path.write_text(text, encoding="utf-8")
             facts = describe(fill_in(argv, later, str(path)))
     else:
-        facts = describe(filled_in)
-    return PlannedPoint(facts.pop("point"), values, filled_in, facts | ({LATER: later, WRITTEN: argv} if later else {}))
+        facts = describe(command)
+    return PlannedPoint(facts.pop("point"), values, command, facts | ({LATER: later, WRITTEN: argv} if later else {}))
 
 
-def equivalents(points: list[PlannedPoint]) -> list[tuple[PlannedPoint, PlannedPoint]]:
-    """Pairs of different points that compute the same function of the data: another spelling of one update's scale, say."""
-    first: dict[str, PlannedPoint] = {}
-    pairs = []
-    for one in points:
-        key = one.facts.get("computes", one.point)
-        if key in first and first[key].point != one.point:
-            pairs.append((first[key], one))
-        first.setdefault(key, one)
-    return pairs
+def is_fit(planned: PlannedPoint) -> bool:
+    """Whether the point is a training of ours."""
+    return (ours(planned.argv) or [""])[0] == "fit"
 
 
-def shown(values: Point) -> str:
-    """A point as a user reads it."""
-    words = (f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items())
-    return " ".join(words) or "the only point"
+def watched(points: Iterable[Point]) -> Iterable[Point]:
+    """The points, with a bar that shows how far the plan is."""
+    points = list(points)
+    with bar(len(points), "plan", "point") as progress:
+        for point in points:
+            yield point
+            progress.update(1)

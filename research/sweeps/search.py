@@ -7,9 +7,10 @@ function of its seed, and an interrupted one goes on as if it had not been. Prop
 more than run_cap points are ever begun, however many workers there are.
 """
 
+import os
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,13 @@ from research.errors import UserError
 from research.progress import say
 from research.runs.files import atomic_write
 from research.runs.hashes import hash_json
-from research.runs.ledger import Ledger, Standing
+from research.runs.ledger import Ledger, Standing, is_due
 from research.runs.locks import locked
 from research.runs.plan import FILE, PlannedPoint, points_so_far, write_points
 from research.sweeps.distributions import Parameter
+from research.sweeps.folder import ids_of
 from research.sweeps.parameters import assembled
-from research.sweeps.plan import planned
+from research.sweeps.plan import Describe, plan_point
 from research.sweeps.spec import Sweep
 
 KEY, LOCK = "search.key", "search.lock"
@@ -48,7 +50,8 @@ class Tried(NamedTuple):
 
 
 def refuse_other_search(folder: Path, sweep: Sweep, seed: int) -> None:
-    """
+    """Refuse a search that is another one, or without an end.
+
     Raises:
         UserError: it cannot be searched here, or the folder holds another search.
     """
@@ -64,7 +67,7 @@ def refuse_other_search(folder: Path, sweep: Sweep, seed: int) -> None:
 
 
 def open_search(folder: Path, sweep: Sweep, seed: int) -> None:
-    """Begin a search in this folder, or go on with it.
+    """Begin a search in this folder, or continue it.
 
     Raises:
         UserError: as refuse_other_search.
@@ -79,7 +82,7 @@ def _key(sweep: Sweep, seed: int) -> str:
     return hash_json([{name: sweep.facts.get(name) for name in names}, seed])
 
 
-def grow(folder: Path, sweep: Sweep, seed: int, describe: Callable[[list[str]], dict[str, Any]]) -> PlannedPoint | None:
+def grow(folder: Path, sweep: Sweep, seed: int, describe: Describe) -> PlannedPoint | None:
     """Propose one more point and write it into the plan; None where run_cap is reached, or nothing new is left.
 
     Args:
@@ -100,16 +103,40 @@ def grow(folder: Path, sweep: Sweep, seed: int, describe: Callable[[list[str]], 
             draw = propose(sweep, seed, tried) if attempt == 0 else rolled(sweep, f"{seed} {len(points)} {attempt}")
             values = values_of(sweep, draw)
             try:
-                one = planned(sweep, values, describe)
+                planned = plan_point(sweep, values, describe)
             except UserError as error:
                 say(f"not tried: {values} ({error})")
                 continue
-            one = one._replace(facts=one.facts | {"draw": draw})
-            if known.isdisjoint([one.point, *one.facts.get("former", [])]):
-                write_points(folder / FILE, [*points, one])
-                return one
+            planned = planned._replace(facts=planned.facts | {"draw": draw})
+            if known.isdisjoint(ids_of(planned.point, planned.facts)):
+                write_points(folder / FILE, [*points, planned])
+                return planned
         say(f"nothing new was found in {TRIES} draws: the search ends after {len(points)} of {sweep.run_cap} points")
         return None
+
+
+def points_to_run(folder: Path, sweep: Sweep, seed: int, describe: Describe, once: bool = False) -> Iterator[PlannedPoint]:
+    """Points of a search that are to be run, proposed as they are needed.
+
+    Args:
+        folder: of the sweep.
+        sweep: method bayes.
+        seed: of the search.
+        describe: as in plan.
+        once: no more than one.
+    """
+    ledger, given = Ledger(folder), set()
+    while True:
+        points = points_so_far(folder)
+        standings = ledger.standings([planned.point for planned in points])
+        left = [planned for planned in points if is_due(standings[planned.point]) and planned.point not in given]
+        planned = left[0] if left else grow(folder, sweep, seed, describe)
+        if planned is None:
+            return
+        given.add(planned.point)
+        yield planned
+        if once and ledger.standings([planned.point])[planned.point].last.get("pid") == os.getpid():
+            return
 
 
 def propose(sweep: Sweep, seed: int, tried: list[Tried]) -> Draw:

@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 from research.errors import UserError
 from research.runs.files import atomic_write
-from research.runs.plan import FILE as PLAN
-from research.sweeps.agents import Target, kept_sweep
+from research.runs.ledger import ATTEMPTS
+from research.sweeps.agents import Target, copy_of_sweep
 from research.sweeps.secrets import refuse_assignments
-from research.sweeps.worker import ATTEMPTS
+from research.sweeps.submission import Submission, ranges
 
 TEMPLATES = Path(__file__).parents[2] / "scripts" / "slurm"
 ROUNDS = 3  # submissions of what is missing
@@ -51,42 +51,6 @@ class Options(NamedTuple):
     sbatch: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
     warning: int = 120
-
-
-class Submission(NamedTuple):
-    """What the tasks of one submission read, whatever becomes of the sweep's file and its plan in the meantime.
-
-    Attributes:
-        name: of the sweep.
-        file: a copy of its YAML.
-        plan: a copy of its points.
-        folder: of the sweep.
-        seed: of its draws.
-    """
-
-    name: str
-    file: Path
-    plan: Path
-    folder: Path
-    seed: int
-
-
-def submission(name: str, file: Path, folder: Path, seed: int, write: bool = True) -> Submission:
-    """Keep a copy of the sweep and its plan for the tasks of a submission.
-
-    Args:
-        name, file, folder, seed: of the sweep.
-        write: False names the places only.
-    """
-    n = 1
-    while (place := folder / "submit" / str(n)).exists():
-        n += 1
-    kept = Submission(name, place / Path(file).name, place / PLAN, folder, seed)
-    for source, copy in ((Path(file), kept.file), (folder / PLAN, kept.plan)) if write else ():
-        if source.exists():  # a search has no plan yet
-            with atomic_write(copy) as stream:
-                stream.write(source.read_text(encoding="utf-8"))
-    return kept
 
 
 def array_script(of: Submission, indices: Iterable[int], options: Options) -> str:
@@ -172,10 +136,10 @@ def submit_agents(name: str, file: Path, folder: Path, target: Target, count: in
         UserError: there is no sbatch, or it refuses.
     """
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    kept = kept_sweep(folder, target)
-    with atomic_write(kept) as stream:
+    copy = copy_of_sweep(folder, target)
+    with atomic_write(copy) as stream:
         stream.write(Path(file).read_text(encoding="utf-8"))
-    text = agents_script(name, kept, folder, target, count, options)
+    text = agents_script(name, copy, folder, target, count, options)
     return _sbatch(folder / "submit" / f"agents-{target.sweep}.sh", text)
 
 
@@ -200,23 +164,6 @@ def check_array(tasks: int, what: str) -> None:
             f"expected as many. Write run_cap: {last + 1} into the sweep, and raise it once those are "
             "done."
         )
-
-
-def ranges(numbers: Iterable[int]) -> str:
-    """0-3,7 of 0, 1, 2, 3, 7."""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and number == parts[-1][1] + 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
-
-
-def numbers(text: str) -> list[int]:
-    """0, 1, 2, 3, 7 of 0-3,7."""
-    pairs = [part.partition("-") for part in text.split(",")]
-    return [n for a, _, b in pairs for n in range(int(a), int(b or a) + 1)]
 
 
 def _filled(template: str, setup: tuple[str, ...], **values: object) -> str:

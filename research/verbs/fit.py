@@ -7,6 +7,7 @@ every option of the classes that CONFIG names.
 """
 
 import argparse
+from pathlib import Path
 
 from research.runs.fingerprint import code_fingerprint
 from research.training.arguments import add_arguments, parse
@@ -18,7 +19,12 @@ __all__ = ["add_arguments", "parse", "run"]
 def run(args: argparse.Namespace) -> int:
     with stop_at_once():  # while torch is loaded, too
         code_fingerprint()  # reads the code that is loaded next, and not what it is edited to meanwhile
+        from research.sweeps.outcome import early_termination
+        from research.training.pruning import Pruning
         from research.training.run import fit  # torch and Lightning take seconds, and the short help needs neither
-        from research.verbs.searching import pruning
 
-        return fit(args, pruning)
+        def watchers(out: Path) -> list[Pruning]:
+            rule = early_termination(out)  # of the sweep that this training is a point of
+            return [] if rule is None else [Pruning(out, *rule)]
+
+        return fit(args, watchers)

@@ -12,32 +12,8 @@ The same file serves W&B: `wandb sweep sweeps/lora_r_alpha.yaml`, then `wandb ag
 """
 
 import argparse
-import json
-import os
-import sys
-import tempfile
-from collections.abc import Iterable
-from functools import partial
+import functools
 from pathlib import Path
-from typing import Any
-
-from research.errors import UserError
-from research.progress import say
-from research.verbs.agents import go_on
-from research.verbs.cluster import finish, submit_points
-from research.verbs.planning import plan_points
-from research.verbs.points import (
-    folder_of,
-    is_done,
-    is_fit,
-    plan_key,
-    planned_points,
-    refuse_other,
-    stale_reason,
-    tell_again,
-    write_report,
-)
-from research.verbs.searching import due, ended, is_reached, outcome_of, until_target, variables_of
 
 STEPS = ("compile", "plan", "run", "submit", "status", "worker", "trial", "finish")
 
@@ -105,187 +81,41 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    # here: the help needs none of it
+    from research import cli
+    from research.sweeps import agents, compile, finish, preview, run, status, submit, worker
+    from research.sweeps.trainer import Trainer
+
+    if args.step == "worker":
+        from research.models.base_cache import cache_bases  # loads torch
+
+        cache_bases()
+    trainer = Trainer(_describe, cli.main, functools.partial(_time_steps, threads=args.threads))
     steps = {
-        "compile": _compile,
-        "plan": plan_points,
-        "run": _run,
-        "submit": submit_points,
-        "status": _status,
-        "worker": _worker,
-        "trial": go_on,
-        "finish": finish,
+        "compile": compile.compile_file,
+        "plan": functools.partial(preview.show_plan, trainer=trainer),
+        "run": functools.partial(run.run_sweep, trainer=trainer),
+        "submit": functools.partial(submit.submit_sweep, trainer=trainer),
+        "status": status.show_status,
+        "worker": functools.partial(worker.run_worker, trainer=trainer),
+        "trial": agents.resume_trial,
+        "finish": functools.partial(finish.finish_array, trainer=trainer),
     }
     return steps[args.step](args)
 
 
-def _compile(args: argparse.Namespace) -> int:
-    from research.runs.files import atomic_write
-    from research.sweeps.compile import MADE, compile_source, text_of
-    from research.sweeps.spec import read_sweep
-
-    if args.file.is_file() and args.file.read_text(encoding="utf-8", errors="replace").startswith(MADE):
-        raise UserError(f"{args.file} was made by compile itself; expected its source, which its first line names.")
-    if args.out is None and args.file.resolve().parent.name != "src":
-        raise UserError(
-            f"{args.file} is in no folder src/, beside which the plain sweeps would go; expected --out DIR. Name it."
-        )
-    out = args.out or args.file.parent.parent
-    made: list[str] = []
-    differs: list[str] = []
-    for size, sweep in compile_source(args.file).items():
-        path = (out / size if size else out) / f"{args.file.stem}.yaml"
-        text = text_of(Path(*args.file.parts[-3:]), sweep)
-        if args.check:
-            differs += [str(path)] if not path.exists() or path.read_text(encoding="utf-8") != text else []
-            continue
-        _check(text, args.file)
-        with atomic_write(path) as stream:
-            stream.write(text)
-        made.append(str(path))
-    if differs:
-        say(f"{', '.join(differs)}: not what {args.file} makes; run `research sweep compile {args.file}`")
-        return 1
-    for path in made:
-        count = read_sweep(Path(path)).size
-        print(f"{path}  {'no end' if count is None else f'{count} points'}")
-    return 0
+# these two load torch when they are called: a sweep of other programs needs none
 
 
-def _check(text: str, source: Path) -> None:
-    """
-    Raises:
-        UserError: what the source makes is no sweep.
-    """
-    from research.sweeps.spec import read_sweep
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / source.name
-        path.write_text(text, encoding="utf-8")
-        try:
-            read_sweep(path)
-        except UserError as error:
-            raise UserError(str(error).replace(str(path), str(source))) from None
-
-
-def _run(args: argparse.Namespace) -> int:
-    from research.runs.ledger import Ledger
-    from research.runs.plan import copy_plan, points_so_far
-    from research.sweeps.executors import count, run_local
-    from research.sweeps.spec import read_sweep
-    from research.sweeps.worker import PREEMPTED
-
-    for name in ("workers", "threads"):
-        if (value := getattr(args, name)) is not None and value < 1:
-            raise UserError(f"--{name} {value}; expected 1 or more. Correct it.")
-    sweep = read_sweep(args.file)
-    folder = folder_of(sweep)
-    points = planned_points(args, sweep)
-    ledger = Ledger(folder)
-    tell_again(args, ledger, points, folder)
-    gpus = [gpu for gpu in args.gpus.split(",") if gpu]
-    threads = args.threads or max(1, len(os.sched_getaffinity(0)) // args.workers)
-    file, kept = copy_plan(folder, args.file, None if sweep.is_searched else points)
-    command = [
-        sys.executable,
-        "-m",
-        "research",
-        "sweep",
-        "worker",
-        str(file),
-        "--seed",
-        str(args.seed),
-        "--folder",
-        str(folder),
-        *(["--plan", str(kept)] if kept else []),
-    ]
-    now, cap = (partial(points_so_far, folder), sweep.run_cap) if sweep.is_searched else (lambda: points, len(points))
-    code = run_local(folder, now, cap, command, args.workers, gpus, threads)
-    code = ended(folder, sweep, now(), code, count(ledger, now())) if code == 1 else code
-    page = None if code == PREEMPTED else write_report(folder, now())
-    if page is not None and not args.json:
-        print(page)
-    if args.json:
-        print(json.dumps({"out": str(folder), "states": count(ledger, now()), "report": page and str(page)}))
-    return code
-
-
-def _worker(args: argparse.Namespace) -> int:
+def _describe(arguments: list[str], metric: str | None, goal: str | None) -> dict:
     from research import cli
-    from research.models.base_cache import cache_bases
-    from research.runs.ledger import Ledger
-    from research.runs.plan import points_so_far, read_plan
-    from research.sweeps.spec import read_sweep
-    from research.sweeps.worker import work
+    from research.training.describe import describe
 
-    cache_bases()
-    sweep = read_sweep(args.file)
-    folder = Path(args.folder) if args.folder else folder_of(sweep)
-    if sweep.is_searched:
-        points: Iterable = due(folder, sweep, args.seed, once=args.index is not None)
-        points = until_target(folder, sweep, partial(points_so_far, folder), points)
-        # on a cluster, a task is one point: whichever is to be run, or the next to be proposed
-        return work(Ledger(folder), points, cli.main, variables_of(folder, sweep), outcome_of(folder, sweep))
-    plan = Path(args.plan) if args.plan else None
-    points = everything = read_plan(folder, plan)
-    if args.index is not None:
-        points = [_numbered(points, args.index, args.of)]
-        if is_reached(folder, sweep, everything):
-            return 0
-        if int(os.environ.get("SLURM_PROCID", "0")):  # another rank of this point: the first one keeps the books
-            from research.runs.plan import with_id
-            from research.sweeps.command import ours
-
-            own = ours(with_id(points[0].argv, points[0].point))
-            done = is_done(folder / points[0].point)
-            return 0 if done or own is None else cli.main(own)
-    due_now = until_target(folder, sweep, lambda: everything, points)
-    code = work(Ledger(folder), due_now, cli.main, variables_of(folder, sweep, plan), outcome_of(folder, sweep))
-    if code or args.index is None:
-        return code
-    last = Ledger(folder).standings([points[0].point])[points[0].point]
-    return int(last.last.get("code") or 1) if last.state in ("failed", "diverged") else 0
+    return describe(arguments, metric, goal, cli._parse)
 
 
-def _numbered(points: list, index: int, of: str | None) -> Any:
-    """The point of a task: `index` counts the plan's points, or those that `of` lists (0-3,7), as Kubernetes numbers them."""
-    from research.sweeps.slurm import numbers
+def _time_steps(arguments: list[str], steps: int, threads: int | None) -> dict:
+    from research import cli
+    from research.training.describe import time_steps
 
-    try:
-        chosen = list(range(len(points))) if of is None else numbers(of)
-        if index < 0:
-            raise IndexError(index)
-        return points[chosen[index]]
-    except (IndexError, ValueError):
-        raise UserError(
-            f"--index {index}{f' --of {of}' if of else ''}: the plan has {len(points)} points; expected one of "
-            "them. It was made anew since: submit again."
-        ) from None
-
-
-def _status(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from research.runs.ledger import Ledger
-    from research.runs.plan import is_planned, read_plan
-    from research.sweeps.executors import counted, table
-    from research.sweeps.spec import read_sweep
-
-    sweep = read_sweep(args.file)
-    folder = folder_of(sweep)
-    refuse_other(folder, sweep, args.seed)
-    points, ledger = read_plan(folder), Ledger(folder)
-    if not sweep.is_searched and not is_planned(folder, plan_key(args, sweep)):
-        say(f"{args.file}, its configurations or the code have changed since the plan that is shown; plan or run it again")
-    standings = ledger.standings([one.point for one in points])
-    for one in points:
-        ended = standings[one.point].state
-        if ended in ("done", "pruned") and is_fit(one):
-            run, data = folder / one.point, one.facts.get("data")
-            state = "stale" if stale_reason(run, data) else ended if is_done(run) else "missing"
-            standings[one.point] = standings[one.point]._replace(state=state)
-    if args.json:
-        rows = [{"point": one.point, "values": one.values, **standings[one.point]._asdict()} for one in points]
-        print(json.dumps({"out": str(folder), "states": counted(standings), "points": rows}))
-        return 0
-    Console(soft_wrap=True).print(table(points, standings))
-    return 0
+    return time_steps(arguments, steps, threads, cli._parse)

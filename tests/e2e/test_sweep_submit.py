@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from research.runs.ledger import Ledger
-from research.verbs.points import is_done
+from research.runs.state import is_done
 from tests.e2e.fitting import environment, signalled
 from tests.e2e.test_sweep import CONFIG, metrics, place, sweep  # noqa: F401 (a fixture)
 from tests.e2e.test_wandb_agent import COMMAND, StandIn, agents_environment, serve  # noqa: F401 (a fixture)

@@ -344,16 +344,16 @@ FAULTS = [
     ),
     Fault(
         "wrong input tried again",
-        "sweeps/worker.py",
+        "runs/ledger.py",
         'and standing.last.get("code") != WRONG_INPUT',
         "",
         f"{LEDGER}::test_a_crash_is_tried_again_and_wrong_input_is_not",
     ),
     Fault(
         "a full disk ends a training through its log",
-        "sweeps/worker.py",
-        "_in_process(own, _Lossy(stream), run, variables)",
-        "_in_process(own, stream, run, variables)",
+        "sweeps/process.py",
+        "_in_process(arguments, _Lossy(stream), run, variables)",
+        "_in_process(arguments, stream, run, variables)",
         f"{LEDGER}::test_a_full_disk_ends_no_point_and_no_worker",
     ),
     Fault(

@@ -76,10 +76,9 @@ def test_grids_and_their_commands_are_w_and_b_s(parameters, macro, tmp_path):
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
     from research.runs.plan import read_plan, startable, write_plan
-    from research.sweeps.plan import plan
+    from research.sweeps.plan import describer, plan
     from research.sweeps.sampling import grid
     from research.sweeps.spec import read_sweep
-    from research.verbs.describing import describe
     from sweeps import next_runs
 
     spec = {"method": "grid", "name": "g", "command": ["x", f"${{{macro}}}"], "parameters": parameters}
@@ -94,7 +93,7 @@ def test_grids_and_their_commands_are_w_and_b_s(parameters, macro, tmp_path):
     assert len(as_text) == sweep.size
     if any(None in one["values"] for one in parameters.values() if "values" in one) and macro != "args_json_file":
         return  # null is no word of a command: refused elsewhere
-    points, problems = plan(sweep, describe)
+    points, problems = plan(sweep, describer(sweep, trainer=None))
     assert not problems
     assert len({one.point for one in points}) == len(points)  # also where the command names a file only
     write_plan(tmp_path, points)

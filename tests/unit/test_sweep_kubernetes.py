@@ -10,8 +10,9 @@ import yaml
 
 from research.errors import UserError
 from research.sweeps.kubernetes import Claim, Options, claim, job, name_of, text_of, write
-from research.sweeps.slurm import Submission, numbers, ranges
+from research.sweeps.submission import Submission, numbers, ranges
 
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "kubernetes"
 VERSIONS = ("1.29", "1.33", kubernetes_validate.latest_version())  # failures per index: on by default, final, now
 FULL = Options(
     "registry.example/tandem:1",
@@ -22,7 +23,7 @@ FULL = Options(
     mem="16G",
     namespace="research",
     env=("HF_HUB_OFFLINE=1", "EMPTY="),
-    secrets=("wandb",),
+    secret=("wandb",),
     setup=("source env.sh",),
     warning=90,
     max_failed=5,
@@ -37,6 +38,20 @@ def kept(file: str, folder: str) -> Submission:
 def made(options: Options = FULL, indices: tuple[int, ...] = (0, 2, 3)) -> dict:
     """As kubectl reads it."""
     return yaml.safe_load(text_of(job("lora-1", kept("sweeps/lora.yaml", "runs/lora"), indices, options)))
+
+
+GOLDEN = {
+    "full": (FULL, [0, 2, 3]),
+    "least": (LEAST, [0, 2, 3]),
+    "cpus": (LEAST._replace(cpus=2, setup=("cd $(pwd)", 'echo "$X"')), range(0, 300, 7)),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_file_is_written_byte_for_byte_as_it_was(name):
+    options, indices = GOLDEN[name]
+    text = text_of(job("lora-1", kept("sweeps/$(HOME).yaml", "runs/a\nb: c"), indices, options))
+    assert text == (FIXTURES / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

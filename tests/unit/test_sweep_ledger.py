@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from research.runs.ledger import Ledger
+from research.runs.ledger import ATTEMPTS, Ledger
 from research.runs.plan import PlannedPoint, write_plan
-from research.sweeps.worker import ATTEMPTS, run_point, work
+from research.sweeps.worker import run_point, work
 
 
 def append_many(folder: str, who: int) -> None:
@@ -256,7 +256,7 @@ def test_a_full_disk_ends_no_point_and_no_worker(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(Ledger, "append", refuse)
     points = [planned(name, ["research", "fit", name]) for name in ("a", "b")]
-    monkeypatch.setattr("research.sweeps.worker.open", lambda *a, **k: Stream(*a, **k), raising=False)
+    monkeypatch.setattr("research.sweeps.process.open", lambda *a, **k: Stream(*a, **k), raising=False)
     assert work(ledger, points, speak, {}) == 0
     assert said == [["fit", "a"], ["fit", "b"]]
     assert "does not take what became of a (No space left on device)" in capsys.readouterr().err

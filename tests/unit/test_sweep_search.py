@@ -213,13 +213,13 @@ TARGETS = [
 @pytest.mark.parametrize("method", ["grid", "bayes"])
 def test_no_point_is_begun_after_one_has_reached_the_target(method, goal, target, values, begun, tmp_path):
     """W&B: "the sweep will finish once any run reaches the goal for this value"."""
-    from research.sweeps.plan import planned
-    from research.verbs.searching import ended, until_target
+    from research.sweeps.outcome import sweep_exit_code, until_target
+    from research.sweeps.plan import plan_point
 
     metric = {"name": "val/loss", "goal": goal} | ({"target": target} if target is not None else {})
     grid = {"lr": {"values": [*range(len(values))]}}
     folder, sweep, seed = search(tmp_path, LR if method == "bayes" else grid, method=method, metric=metric, run_cap=len(values))
-    ledger, plan = Ledger(folder), [planned(sweep, {"lr": i}, describe) for i in range(len(values))]
+    ledger, plan = Ledger(folder), [plan_point(sweep, {"lr": i}, describe) for i in range(len(values))]
     points = (lambda: points_so_far(folder)) if method == "bayes" else lambda: plan
     due = iter(lambda: grow(folder, sweep, seed, describe), None) if method == "bayes" else iter(plan)
     left = iter(values)
@@ -227,5 +227,5 @@ def test_no_point_is_begun_after_one_has_reached_the_target(method, goal, target
         ledger.append(one.point, "done", value=next(left))
     assert sum(standing.state == "done" for standing in ledger.standings([p.point for p in points()]).values()) == begun
     counts = {"done": begun} | ({"missing": len(values) - begun} if begun < len(values) else {})
-    assert ended(folder, sweep, points(), 1, counts) == (0 if target is not None and values != [0.9, 0.6] else 1)
-    assert ended(folder, sweep, points(), 1, counts | {"failed": 1}) == 1
+    assert sweep_exit_code(folder, sweep, points(), 1, counts) == (0 if target is not None and values != [0.9, 0.6] else 1)
+    assert sweep_exit_code(folder, sweep, points(), 1, counts | {"failed": 1}) == 1

@@ -231,11 +231,11 @@ def test_null_is_lost_in_a_command_and_kept_in_json():
 
 
 def test_null_is_handed_to_other_programs_as_w_and_b_s_agent_hands_it(tmp_path):
-    from research.sweeps.plan import plan
-    from research.verbs.describing import describe
+    from research.sweeps.plan import describer, plan
 
     text = "method: grid\ncommand: [{}, '${{args}}']\nparameters: {{a: {{values: [null, 1]}}}}\n"
-    points, problems = plan(sweep(tmp_path, text.format("x")), describe)
+    foreign = sweep(tmp_path, text.format("x"))
+    points, problems = plan(foreign, describer(foreign, trainer=None))
     assert [one.argv for one in points] == [["x", "--a=None"], ["x", "--a=1"]]
     assert not problems
     _, problems = plan(sweep(tmp_path, text.format("research")), lambda argv: {"point": str(argv)})

@@ -1,24 +1,63 @@
-"""Who runs a sweep's points: worker processes on this machine. A table shows where they stand."""
+"""A sweep on this machine: worker processes run its points, and a table shows where they stand."""
 
+import argparse
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import FrameType
 
+from research.errors import INTERRUPTED, PREEMPTED, UserError
 from research.progress import say
-from research.runs.ledger import AGAIN, STATES, Ledger, Standing
-from research.runs.plan import PlannedPoint
-from research.sweeps.worker import INTERRUPTED, PREEMPTED, last_line
+from research.runs.ledger import AGAIN, Ledger, Standing
+from research.runs.plan import PlannedPoint, copy_plan, points_so_far
+from research.sweeps.folder import folder_of
+from research.sweeps.outcome import sweep_exit_code
+from research.sweeps.points import Again, begin_again, planned_points
+from research.sweeps.process import last_line
+from research.sweeps.spec import read_sweep
+from research.sweeps.status import count, table, write_report
+from research.sweeps.trainer import Trainer
 
 POLL = 0.5  # seconds
 
 
-def run_local(
+def run_sweep(args: argparse.Namespace, trainer: Trainer) -> int:
+    """Run what is missing, failed or was stopped, on this machine; the exit code."""
+    for name in ("workers", "threads"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise UserError(f"--{name} {value}; expected 1 or more. Correct it.")
+    sweep = read_sweep(args.file)
+    folder = folder_of(sweep)
+    points = planned_points(sweep, args.seed, trainer)
+    begin_again(folder, points, Again(args.rerun_stale, args.retry))
+    gpus = [gpu for gpu in args.gpus.split(",") if gpu]
+    threads = args.threads or max(1, len(os.sched_getaffinity(0)) // args.workers)
+    file, plan = copy_plan(folder, args.file, None if sweep.is_searched else points)
+    command = [sys.executable, "-m", "research", "sweep", "worker", str(file), "--seed", str(args.seed)]
+    command += ["--folder", str(folder), *(["--plan", str(plan)] if plan else [])]
+    if sweep.is_searched:
+        now, cap = partial(points_so_far, folder), sweep.run_cap
+    else:
+        now, cap = lambda: points, len(points)
+    code = run_workers(folder, now, cap, command, args.workers, gpus, threads)
+    counts = count(Ledger(folder), now())
+    code = sweep_exit_code(folder, sweep, now(), code, counts) if code == 1 else code
+    page = None if code == PREEMPTED else write_report(folder, now(), trainer)
+    if args.json:
+        print(json.dumps({"out": str(folder), "states": counts, "report": page and str(page)}))
+    elif page is not None:
+        print(page)
+    return code
+
+
+def run_workers(
     folder: Path,
     points: Callable[[], list[PlannedPoint]],
     cap: int,
@@ -39,10 +78,10 @@ def run_local(
         threads: of each worker on a CPU.
     """
     ledger = Ledger(folder)
-    standings = ledger.standings([one.point for one in points()]).values()
+    standings = ledger.standings([planned.point for planned in points()]).values()
     todo = sum(standing.state in AGAIN for standing in standings) + max(0, cap - len(standings))
     if not todo:
-        return _ended(ledger, points())
+        return _say_counts(ledger, points())
     known = len(standings)
     say(
         f"{todo} of {max(cap, known)} points are to be run, by {min(workers, todo)} processes; what they say is in "
@@ -51,13 +90,13 @@ def run_local(
     children = [_start(command, i, gpus, threads, folder) for i in range(min(workers, todo))]
     stopped: list[int] = []
 
-    def stop(number: int, _frame: object) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
         stopped.append(number)
         for child in children:
             if child.poll() is None:
                 child.send_signal(signal.SIGTERM)
 
-    with _signals(stop), _table(ledger, points) as draw:
+    with _on_signals(stop), _watch(ledger, points) as draw:
         while any(child.poll() is None for child in children):
             draw()
             time.sleep(POLL)
@@ -67,10 +106,10 @@ def run_local(
             say(f"worker {i} ended with {child.returncode}: {last_line(worker_log(folder, i))}")
     _repeat_warnings(folder, points())
     if stopped:
-        _ended(ledger, points())
+        _say_counts(ledger, points())
         say("stopped; the same command goes on")
         return INTERRUPTED if stopped[0] == signal.SIGINT else PREEMPTED
-    return _ended(ledger, points())
+    return _say_counts(ledger, points())
 
 
 def _start(command: list[str], i: int, gpus: list[str], threads: int, folder: Path) -> subprocess.Popen:
@@ -86,99 +125,57 @@ def _start(command: list[str], i: int, gpus: list[str], threads: int, folder: Pa
 
 def _repeat_warnings(folder: Path, points: list[PlannedPoint]) -> None:
     """What points were warned of, once each: nobody reads the logs of points that went well."""
-    found: dict[str, int] = {}
-    for one in points:
-        log = folder / "logs" / f"{one.point}.log"
+    warnings: dict[str, int] = {}
+    for planned in points:
+        log = folder / "logs" / f"{planned.point}.log"
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
         for line in dict.fromkeys(line.strip() for line in lines if "warning:" in line):
-            found[line] = found.get(line, 0) + 1
-    for line, count in found.items():
-        say(f"{count} of {len(points)} points: {line}")
+            warnings[line] = warnings.get(line, 0) + 1
+    for line, times in warnings.items():
+        say(f"{times} of {len(points)} points: {line}")
 
 
 def worker_log(folder: Path, i: int) -> Path:
     return folder / "logs" / f"worker-{i}.log"
 
 
-def _ended(ledger: Ledger, points: list[PlannedPoint]) -> int:
+def _say_counts(ledger: Ledger, points: list[PlannedPoint]) -> int:
+    """Say where the points stand; the exit code of a sweep of them."""
     counts = count(ledger, points)
     say(", ".join(f"{n} {state}" for state, n in counts.items()))
     return 0 if set(counts) <= {"done", "pruned"} else 1
 
 
-def count(ledger: Ledger, points: list[PlannedPoint]) -> dict[str, int]:
-    """State → how many points, in the order of STATES."""
-    return counted(ledger.standings([one.point for one in points]))
-
-
-def counted(standings: dict[str, Standing]) -> dict[str, int]:
-    """State → how many points, in the order of STATES."""
-    found = Counter(standing.state for standing in standings.values())
-    return {state: found[state] for state in STATES if found[state]}
-
-
 @contextlib.contextmanager
-def _signals(handler) -> Iterator[None]:
-    kept = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+def _on_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    earlier = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:
-        for number, old in kept.items():
+        for number, old in earlier.items():
             signal.signal(number, old)
 
 
 @contextlib.contextmanager
-def _table(ledger: Ledger, points: Callable[[], list[PlannedPoint]]) -> Iterator:
+def _watch(ledger: Ledger, points: Callable[[], list[PlannedPoint]]) -> Iterator[Callable[[], None]]:
     """A live table on a terminal; elsewhere a line for each point that ends."""
     from rich.console import Console
     from rich.live import Live
 
     def standings() -> dict[str, Standing]:
-        return ledger.standings([one.point for one in points()])
+        return ledger.standings([planned.point for planned in points()])
 
     if sys.stderr.isatty():
         with Live(console=Console(stderr=True), refresh_per_second=2) as live:
             yield lambda: live.update(table(points(), standings()))
         return
-    said: dict[str, int] = {}
+    attempts: dict[str, int] = {}  # of what was said already
 
     def lines() -> None:
         for point, standing in standings().items():
-            if standing.state not in ("missing", "running") and said.get(point) != standing.attempts:
-                said[point] = standing.attempts
+            if standing.state not in ("missing", "running") and attempts.get(point) != standing.attempts:
+                attempts[point] = standing.attempts
                 say(f"{point} {standing.state}" + (f": {standing.last['error']}" if standing.last.get("error") else ""))
 
-    said.update({point: s.attempts for point, s in standings().items() if s.state not in ("missing", "running")})
+    attempts.update({point: s.attempts for point, s in standings().items() if s.state not in ("missing", "running")})
     yield lines
-
-
-def table(points: list[PlannedPoint], standings: dict[str, Standing]):
-    """rich's table of points and where they stand."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    out = Table(box=None, pad_edge=False)
-    names = list(points[0].values) if points else []
-    varied = [name for name in names if len({str(one.values.get(name)) for one in points}) > 1]
-    measured = any(standing.last.get("value") is not None for standing in standings.values())
-    for name in ("point", *varied, "state", "attempts", "seconds", *(["value"] if measured else []), ""):
-        out.add_column(escape(name), overflow="fold", no_wrap=name in ("point", "state"))  # an id is there to be copied
-    for one in points:
-        standing = standings[one.point]
-        seconds, value = standing.last.get("seconds"), standing.last.get("value")
-        values = [escape(_short(one.values.get(name))) for name in varied]
-        out.add_row(
-            one.point,
-            *values,
-            standing.state,
-            str(standing.attempts),
-            "" if seconds is None else f"{seconds:.1f}",
-            *([("" if value is None else f"{value:.4f}")] if measured else []),
-            escape(str(standing.last.get("error") or "")),
-        )  # gloo's have brackets
-    return out
-
-
-def _short(value: object) -> str:
-    """A drawn rate has more digits than a table needs."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,51 +1,53 @@
-"""What a command would compute, without computing it: for the plan of a sweep."""
+"""What `fit` would compute and how long it would take, for the plan of a sweep."""
 
+import argparse
+import contextlib
+import io
 import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import jsonargparse
+import lightning as L
+import torch
+
 from research.errors import UserError
+from research.models.adapter_rules import LORA
+from research.models.adapters import effective_scale
+from research.models.folder import without_weights
+from research.runs.hashes import hash_json
+from research.runs.identity import LENGTH, ids_of, what_is_computed
+from research.training import configuration
+from research.training.measuring import Measuring
+from research.training.run import build, fit
 
 SETS = ("target_modules", "exclude_modules", "modules_to_save")
+Parse = Callable[[list[str]], argparse.Namespace]
 
 
-def describe(argv: list[str], metric: str | None = None, shown: str | None = None, goal: str | None = None) -> dict[str, Any]:
-    """What a command would compute, without computing it: its models are built without weights.
+def describe(arguments: list[str], metric: str | None, goal: str | None, parse: Parse) -> dict[str, Any]:
+    """What `fit` would compute, without computing it: its model is built without weights.
 
     Args:
-        argv: the command.
-        metric: that it must measure, for something depends on it while it runs.
-        goal: of the metric, where the sweep states it.
-        shown: a metric that it must measure if it is a training of ours.
+        arguments: of the command line, from `fit` on.
+        metric: that it must measure.
+        goal: of the metric, as the sweep states it.
+        parse: the command line's parser.
 
     Raises:
         UserError: the command would end in one, does not measure the metric, or has no data to measure it on.
     """
-    from research.runs.hashes import hash_json
-    from research.runs.identity import LENGTH
-    from research.sweeps.command import ours
-
-    words = ours(argv)
-    if words is None or words[:1] != ["fit"]:
-        if metric is not None:
-            raise UserError(
-                f"{argv[0]}: bayes, early_terminate and metric.target need to see {metric} while the command runs; "
-                "expected `research fit`. Leave them out, or leave them to W&B's agents."
-            )
-        return {"point": hash_json(argv)[:LENGTH]}  # somebody else's program: the command is all that is known
-    from research import cli
-    from research.models.folder import without_weights
-    from research.runs.identity import ids_of
-    from research.training import configuration
-    from research.training.run import build
-
-    args = cli._parse(words)
+    args = parse(arguments)
     with configuration.own_names():
         config, resolved = configuration.read(args)
         with without_weights():
             module, data = build(config)
-    if (needed := metric or shown) is not None:
-        _check_metric(needed, module, data, config.trainer)
-        if metric is not None and goal is None and module.better(metric) == "higher":
+    if metric is not None:
+        _check_metric(metric, module, data, config.trainer)
+        if goal is None and module.better(metric) == "higher":
             raise UserError(
                 f"the sweep's metric {metric!r} has no goal, and W&B minimizes such a metric, of which the higher value is the "
                 f"better one; expected metric: {{name: {metric}, goal: maximize}}. Add the goal."
@@ -70,10 +72,42 @@ def describe(argv: list[str], metric: str | None = None, shown: str | None = Non
     }
 
 
-def _check_metric(metric: str, module: Any, data: Any, trainer: Any) -> None:
-    """
+def time_steps(arguments: list[str], steps: int, threads: int | None, parse: Parse) -> dict[str, Any]:
+    """`seconds` of the whole training, told from its first steps, and its `devices`.
+
+    Args:
+        arguments: of the command line, from `fit` on.
+        steps: to take.
+        threads: that a worker will have; None leaves it to torch.
+        parse: the command line's parser.
+
     Raises:
-        UserError: no validation would give the metric.
+        UserError: the command ends in one, or otherwise than well.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    clock, output = Measuring(steps), io.StringIO()
+    with tempfile.TemporaryDirectory(prefix="tandem-measure-") as folder:
+        args = parse([*arguments, "--out", str(Path(folder) / "run"), "--wandb", "disabled"])
+        args.command = ["research", *arguments]
+        started = time.perf_counter()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            code = fit(args, lambda out: [clock])
+        seconds = time.perf_counter() - started
+    if code:
+        last = [line for line in output.getvalue().splitlines() if line.strip()][-1:]
+        raise UserError(
+            f"--measure: it ends with {code} in its first steps ({' '.join(last)[:300]}); expected a "
+            "point that can be trained. Correct it."
+        )
+    return {"seconds": round(clock.whole(seconds), 2), "devices": clock.devices}
+
+
+def _check_metric(metric: str, module: L.LightningModule, data: L.LightningDataModule, trainer: jsonargparse.Namespace) -> None:
+    """Check that validation gives a metric.
+
+    Raises:
+        UserError: it does not.
     """
     known = [f"val/{name}" for name in module.metrics]
     if metric not in known:
@@ -97,10 +131,6 @@ def _check_metric(metric: str, module: Any, data: Any, trainer: Any) -> None:
 def _canonical(resolved: dict) -> dict:
     """The configuration with LoRA's alpha and rsLoRA as the one number that they make, the scale of the update; names that
     have no order are in one."""
-    from research.models.adapter_rules import LORA
-    from research.models.adapters import effective_scale
-    from research.runs.identity import what_is_computed
-
     values = what_is_computed(json.loads(json.dumps(resolved)))
     adapter = values["model"]["init_args"].get("adapter")
     inner = adapter.get("init_args") or {} if isinstance(adapter, dict) else {}

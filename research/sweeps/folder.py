@@ -1,0 +1,131 @@
+"""The folder of a sweep: where it is, and whose."""
+
+import contextlib
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from research.errors import UserError
+from research.runs.files import write_json
+from research.runs.identity import PLACE
+from research.runs.ledger import Ledger
+from research.runs.locks import locked
+from research.runs.plan import PlannedPoint, points_so_far
+from research.sweeps.command import Point, ours
+from research.sweeps.sampling import points_of
+from research.sweeps.spec import Sweep
+
+OWNER, LOCK = "sweep.json", "sweep.lock"  # says whose folder it is
+
+
+def folder_of(sweep: Sweep) -> Path:
+    """Where a sweep's points lie: what --out of its command says before {point}; else runs/sweeps/NAME."""
+    words = sweep.argv_of({})
+    if (ours(words) or [""])[0] != "fit":
+        return Path("runs/sweeps") / sweep.name
+    given = [value for flag, value in itertools.pairwise(words) if flag == "--out"]
+    given += [word.partition("=")[2] for word in words if word.startswith("--out=")]
+    if not given or not given[-1].endswith(f"/{PLACE}"):
+        what = f"--out {given[-1]}" if given else "no --out"
+        raise UserError(
+            f"{sweep.path}: the command has {what}; expected a folder for each point: --out "
+            f"runs/sweeps/{sweep.name}/{PLACE}. Correct it."
+        )
+    return Path(given[-1].removesuffix(f"/{PLACE}"))
+
+
+@contextlib.contextmanager
+def owned(folder: Path, sweep: Sweep, seed: int) -> Iterator[None]:
+    """Note whose folder it is, and write into it: of two sweeps that come at once the second sees the first.
+
+    Raises:
+        UserError: as refuse_other_sweep.
+    """
+    with locked(folder / LOCK):
+        refuse_other_sweep(folder, sweep, seed)
+        write_json(
+            folder / OWNER,
+            {
+                "name": sweep.name,
+                "method": sweep.method,
+                "content": sweep.content,
+                "varied": sweep.varied,
+                "file": str(sweep.path.resolve()),
+            },
+        )
+        yield
+
+
+def refuse_other_sweep(folder: Path, sweep: Sweep, seed: int) -> None:
+    """Refuse a folder of another sweep.
+
+    Raises:
+        UserError: it is one: that sweep's plan and ledger would be mixed with this one's.
+    """
+    try:
+        owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+        name = owner["name"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return
+    if name != sweep.name:
+        raise UserError(
+            f"{folder} is the folder of the sweep {name}, and {sweep.path} is {sweep.name}; expected a folder "
+            "each. Change --out in its command."
+        )
+    if not _is_same(folder, owner, sweep, seed):
+        earlier = points_so_far(folder)
+        file = f" ({owner['file']})" if owner.get("file") else ""
+        points = f", whose first point is {as_text(earlier[0].values)}" if earlier else ""
+        raise UserError(
+            f"{folder} is the folder of another sweep called {name}{file}{points}; {sweep.path} sweeps something "
+            "else; expected a folder each. Give it another name (and another --out in its command), or move that "
+            "folder."
+        )
+
+
+def _is_same(folder: Path, owner: dict, sweep: Sweep, seed: int) -> bool:
+    """Whether a sweep of the folder's name is the folder's sweep: the same, an edit of its file, or one that goes further."""
+    content = owner.get("content")
+    if content == sweep.content:
+        return True
+    earlier = points_so_far(folder)
+    if content is not None:
+        if (owner.get("method") == "bayes") != sweep.is_searched:
+            return False
+        axes, before = {*sweep.varied}, {*owner.get("varied", [])}
+        if owner.get("file") == str(sweep.path.resolve()) and (axes & before or not axes or not before):
+            return True
+    if not earlier:  # a folder of before, where nothing was planned yet, or a search that has not begun
+        return content is None
+    if sweep.is_searched:
+        return content is None and all("draw" in planned.facts for planned in earlier)  # search.key says the rest
+    # elsewhere, or of an earlier version, which has noted its name alone: the points tell, of this version with their commands
+    if content is None:
+        theirs = {json.dumps(planned.values, sort_keys=True) for planned in earlier}
+        mine = {json.dumps(values, sort_keys=True) for values in points_of(sweep, seed)}
+    else:
+        theirs = {json.dumps(planned.argv) for planned in earlier}
+        mine = {json.dumps(sweep.argv_of(values)) for values in points_of(sweep, seed)}
+    return theirs <= mine or mine <= theirs
+
+
+def with_earlier_ids(folder: Path, points: list[PlannedPoint]) -> list[PlannedPoint]:
+    """Points by the ids under which this folder knows them: those that an earlier version gave, where it began them."""
+    begun = {event["point"] for event in Ledger(folder).events()}
+    begun |= {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return [
+        planned._replace(point=next((name for name in ids_of(planned.point, planned.facts) if name in begun), planned.point))
+        for planned in points
+    ]
+
+
+def ids_of(point: str, facts: dict) -> list[str]:
+    """A point's id, and those that earlier versions gave it."""
+    return [point, *facts.get("former", [])]
+
+
+def as_text(values: Point) -> str:
+    """A point as a user reads it."""
+    words = (f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items())
+    return " ".join(words) or "the only point"

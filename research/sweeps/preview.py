@@ -1,0 +1,99 @@
+"""`sweep plan`: every point through the parser and the adapters' guard, and what the sweep would cost."""
+
+import argparse
+import json
+import statistics
+import time
+from typing import Any
+
+from research.errors import UserError
+from research.progress import say
+from research.runs.plan import PlannedPoint, write_plan
+from research.sweeps.cost import measure
+from research.sweeps.folder import as_text, folder_of, owned, refuse_other_sweep, with_earlier_ids
+from research.sweeps.plan import Describe, describer, plan, watched
+from research.sweeps.points import plan_key
+from research.sweeps.spec import read_sweep
+from research.sweeps.trainer import Description, Trainer
+
+
+def show_plan(args: argparse.Namespace, trainer: Trainer) -> int:
+    """Check every point, write the plan and print it; the exit code."""
+    if args.measure is not None and args.measure < 1:
+        raise UserError(f"--measure {args.measure}; expected 1 step or more. Correct it.")
+    sweep = read_sweep(args.file)
+    folder = folder_of(sweep)
+    refuse_other_sweep(folder, sweep, args.seed)
+    seconds: list[float] = []
+    points, problems = plan(sweep, _timed(describer(sweep, trainer), seconds), args.seed, watched)
+    points = with_earlier_ids(folder, points)
+    if problems:
+        for problem in problems[:10]:
+            say(f"{as_text(problem.values)}: {problem.reason}")
+        first = problems[0]
+        raise UserError(
+            f"{args.file}: {len(problems)} of {len(points) + len(problems)} points cannot be run, the first "
+            f"{as_text(first.values)}: {first.reason}"
+        )
+    for a, b in equivalents(points):
+        say(f"warning: {as_text(b.values)} computes what {as_text(a.values)} computes, spelled otherwise")
+    cost = None
+    if args.measure is not None:
+        # the first point also paid for the imports, which every new process pays
+        start = max(0.0, seconds[0] - statistics.median(seconds))
+        points, cost = measure(points, args.measure, start, trainer, None if sweep.is_exhaustive else sweep.run_cap)
+    if sweep.is_exhaustive:
+        with owned(folder, sweep, args.seed):
+            write_plan(folder, points, plan_key(sweep, args.seed))
+    if args.json:
+        # `written` has no variables
+        rows = [{"point": planned.point, "values": planned.values, **planned.facts} for planned in points]
+        print(json.dumps({"sweep": sweep.name, "method": sweep.method, "points": rows, "cost": cost, "out": str(folder)}))
+        return 0
+    for planned in points:
+        print(f"{planned.point}  {as_text(planned.values)}" + "".join(f"  {text}" for text in _facts(planned.facts)))
+    most = "without end" if sweep.run_cap is None else f"of at most {sweep.run_cap} points"
+    what = f"{len(points)} points" if sweep.is_exhaustive else f"{len(points)} samples of a {sweep.method} sweep {most}"
+    print(f"\n{what}, all can be run" + (f"; {folder / 'plan.jsonl'}" if sweep.is_exhaustive else ""))
+    if cost is not None:
+        print(
+            f"at most {cost['hours']:.2f} device-hours for {cost['trials']} points with a process each, "
+            f"{cost['hours_in_kept_workers']:.2f} in workers that are kept ({cost['measured']} points timed, "
+            f"{cost['steps']} steps each)"
+        )
+    return 0
+
+
+def equivalents(points: list[PlannedPoint]) -> list[tuple[PlannedPoint, PlannedPoint]]:
+    """Pairs of different points that compute the same function of the data: another spelling of one update's scale, say."""
+    first: dict[str, PlannedPoint] = {}
+    pairs = []
+    for planned in points:
+        key = planned.facts.get("computes", planned.point)
+        if key in first and first[key].point != planned.point:
+            pairs.append((first[key], planned))
+        first.setdefault(key, planned)
+    return pairs
+
+
+def _timed(describe: Describe, seconds: list[float]) -> Describe:
+    """`describe`, noting how long it takes."""
+
+    def timed(argv: list[str]) -> Description:
+        started = time.perf_counter()
+        try:
+            return describe(argv)
+        finally:
+            seconds.append(time.perf_counter() - started)
+
+    return timed
+
+
+def _facts(facts: dict[str, Any]) -> list[str]:
+    if "trained_parameters" not in facts:
+        return []
+    texts = [f"{facts['trained_parameters']:,} parameters"]
+    if facts.get("adapter_bytes"):
+        texts.append(f"adapter {facts['adapter_bytes'] / 2**20:.2f} MiB")
+    texts.append(f"≥ {facts['memory'] / 2**30:.2f} GiB")
+    return [*texts, f"about {facts['seconds']:.0f} s"] if "seconds" in facts else texts

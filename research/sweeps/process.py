@@ -1,0 +1,194 @@
+"""The command of one point: our own verbs run within this process, any other program as its child."""
+
+import contextlib
+import ctypes
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from research.errors import INTERRUPTED, PREEMPTED, WRONG_INPUT, UserError
+from research.runs.disk import disk_errors
+from research.sweeps.command import ours
+
+ERROR_CHARACTERS = 400
+GRACE = 60  # seconds that what a foreign command has started gets to end, once it was told to
+
+_children: list[subprocess.Popen] = []
+stop_signals: list[int] = []  # that this process got
+
+
+def run_command(
+    argv: list[str], shown: list[str], log: Path, run: Callable[[list[str]], int], variables: dict[str, str], point: str
+) -> tuple[int, str]:
+    """Run the command of a point.
+
+    Args:
+        argv: the command.
+        shown: the same as the log has it, without what may be secret.
+        log: that the command's output is added to.
+        run: our verbs: arguments → exit code.
+        variables: of the environment, beside this process's own.
+        point: the id.
+
+    Returns:
+        The exit code, and the last line of the output.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    arguments = ours(argv)
+    if arguments is not None:  # of a foreign command the id is that of its words, which a `fit` within it cannot know
+        variables = variables | {"TANDEM_POINT": point}
+    with disk_errors(log):
+        stream = open(log, "a", encoding="utf-8")
+        stream.write(f"$ {' '.join(shown)}\n")
+        stream.flush()
+    try:
+        if arguments is None:
+            code = _run_child(argv, stream, variables)
+        else:
+            code = _run_in_process(arguments, _Lossy(stream), run, variables)
+    finally:
+        with contextlib.suppress(OSError):
+            stream.close()
+    return code, last_line(log)
+
+
+class _Lossy:
+    """A log that a full disk cuts short: what a training says must not end it.
+
+    Args:
+        stream: the file.
+    """
+
+    def __init__(self, stream: io.TextIOBase):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self.stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def _run_child(argv: list[str], stream: io.TextIOBase, variables: dict[str, str]) -> int:
+    try:
+        child = subprocess.Popen(
+            argv,
+            stdout=stream,
+            stderr=stream,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | variables,
+            preexec_fn=_die_with_parent,
+            start_new_session=True,
+        )
+    except OSError as error:
+        print(f"error: {argv[0]} cannot be started ({error.strerror}); expected a command. Correct the sweep's.", file=stream)
+        return WRONG_INPUT
+    _children.append(child)
+    try:
+        if stop_signals:  # before it was there
+            _signal_group(child, stop_signals[-1])
+        code = child.wait()
+        if stop_signals:
+            _await_group(child.pid)
+    finally:
+        _children.remove(child)
+    stops = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)  # of a command within it a shell says 128 more
+    if (stop_signals and code) or code in (*(-number for number in stops), *(128 + number for number in stops)):
+        return PREEMPTED  # told to stop, as this worker was
+    return 128 - code if code < 0 else code
+
+
+def _signal_group(child: subprocess.Popen, number: int) -> None:
+    """A signal to the command and to all that it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, number)
+
+
+def _await_group(group: int) -> None:
+    """What the command has started ends with it, or the point would be run twice at a time."""
+    limit = time.monotonic() + GRACE
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        while time.monotonic() < limit:
+            os.killpg(group, 0)
+            time.sleep(0.05)
+        os.killpg(group, signal.SIGKILL)
+
+
+def _die_with_parent() -> None:
+    """A worker that is killed takes its command along (Linux): else the point would be run twice at a time."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Signals go to the command that runs, and end the work after it; our own trainings catch them themselves."""
+    stop_signals.clear()
+
+    def stop(number: int, _frame: object) -> None:
+        stop_signals.append(number)
+        for child in _children:
+            _signal_group(child, number)
+
+    earlier = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _run_in_process(argv: list[str], stream: io.TextIOBase, run: Callable[[list[str]], int], variables: dict[str, str]) -> int:
+    with _environment(variables), contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+        # the ranks of DDP are started by this process's own command line: it must be the point's, not the worker's
+        earlier, sys.argv = sys.argv, [sys.argv[0], *argv]
+        try:
+            return run(argv)
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else 1
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return WRONG_INPUT
+        except Exception:  # the point failed; the worker goes on
+            traceback.print_exc(file=stream)
+            return 1
+        finally:
+            sys.argv = earlier
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """With these variables, and afterwards as it was: a point must not see what the one before has set."""
+    earlier = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - earlier.keys():
+            del os.environ[name]
+        os.environ.update(earlier)
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that is not empty, without what would move a terminal."""
+    with open(log, "rb") as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - 4096))
+        lines = stream.read().decode("utf-8", "replace").replace("\r", "\n").split("\n")
+    plain = (re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]", "", line).strip() for line in reversed(lines))
+    return next((line for line in plain if line), "")[:ERROR_CHARACTERS]
