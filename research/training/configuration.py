@@ -22,7 +22,7 @@ from research.runs.reading import read_json
 from research.training.arguments import HELP, TOP
 from research.training.checks import check_nulls, check_values
 from research.training.monitor import says_more
-from research.training.normal_form import as_written, take_enum_defaults, take_normal_form, text_last
+from research.training.normal_form import as_written, in_order, take_enum_defaults, take_normal_form
 from research.training.parser_errors import REPLACED, explained
 
 LEFT_OUT = {
@@ -126,7 +126,7 @@ def _parser(prog: str) -> jsonargparse.ArgumentParser:
     parser.add_class_arguments(L.Trainer, "trainer", skip=LEFT_OUT, instantiate=False)
     for action in parser._actions:
         if hasattr(action, "_typehint"):
-            action._typehint = text_last(action._typehint)
+            action._typehint = in_order(action._typehint)
     return parser
 
 

@@ -30,16 +30,21 @@ def listed(value: Any) -> list:
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
-def text_last(kind: Any) -> Any:
-    """Put str last in a type that takes texts among plain values: `--trainer.devices 2` is the 2 of a YAML file.
+def in_order(kind: Any) -> Any:
+    """Order a type that takes several plain values so that a typed value means what it means in a YAML file.
 
-    A timedelta stays behind str: it would take Lightning's DD:HH:MM:SS for hours, minutes and seconds.
+    str comes last: `--trainer.devices 2` is the number. A timedelta stays behind str: it would take Lightning's DD:HH:MM:SS
+    for hours, minutes and seconds. int comes before float: `--trainer.limit_train_batches 1` is one batch, and 1.0 is all of
+    them; Python's cache of types may hand out `float | int` for Lightning's `int | float`, as the two are equal.
     """
     kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else ()
     plain = {int, float, bool, list, dict, type(None), datetime.timedelta}
-    if str not in kinds or any((get_origin(inner) or inner) not in {str, *plain} for inner in kinds):
+    if not ({str} <= {*kinds} or {int, float} <= {*kinds}) or any(
+        (get_origin(inner) or inner) not in {str, *plain} for inner in kinds
+    ):
         return kind
-    return Union[tuple(sorted(kinds, key=lambda inner: (inner is str) + 2 * (inner is datetime.timedelta)))]  # noqa: UP007
+    order = {float: 1, str: 2, datetime.timedelta: 3}
+    return Union[tuple(sorted(kinds, key=lambda inner: order.get(inner, 0)))]  # noqa: UP007
 
 
 def take_normal_form(trainer: Section) -> None:

@@ -4,6 +4,7 @@ import argparse
 import datetime
 import json
 import types
+import typing
 from pathlib import Path
 from typing import Literal, Union, get_args, get_origin
 
@@ -90,6 +91,21 @@ def test_an_option_typed_is_the_option_written(tmp_path, monkeypatch):
             assert found == [repr(one)] * 3, (key, value)
             if not isinstance(value, str) and key != "precision":
                 assert (one, type(one)) == (value, type(value)), key  # the form that YAML has had
+
+
+def test_whole_numbers_stay_whole_whatever_other_libraries_have_declared(tmp_path, monkeypatch):
+    """Python's cache of types takes `float | int` for `int | float`, and hands out the one that was asked for first."""
+    for clean in typing._cleanups:
+        clean()
+    assert str(typing.Optional[Union[float, int]]).startswith("typing.Union[float")  # noqa: UP007, UP045
+    assert typing.Optional[Union[int, float]].__args__[0] is float  # noqa: UP007, UP045
+    parser = configuration._parser("fit")
+    monkeypatch.setattr(configuration, "_whole_parser", lambda prog: parser)
+    for name in ("limit_train_batches", "limit_val_batches", "val_check_interval"):
+        config = resolved(tmp_path / "c.yaml", {"out": "run", "trainer": {}}, f"--trainer.{name}=1")
+        assert type(config["trainer"][name]) is int, name
+    for clean in typing._cleanups:
+        clean()
 
 
 @pytest.mark.parametrize(
