@@ -7,14 +7,11 @@ from typing import NamedTuple
 
 import lightning as L
 import torch
-from jsonargparse.typing import restricted_number_type
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from research.data.sampler import StatefulBatchSampler
 from research.types import Collection, Examples
-
-TwoOrMore = restricted_number_type("TwoOrMore", int, (">=", 2))
 
 
 class BaseDataModule(L.LightningDataModule):

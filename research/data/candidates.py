@@ -6,11 +6,9 @@ from pathlib import Path
 
 import torch
 import yaml
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import nn
 from torch.utils.data import Dataset
 
-from research.data.base import TwoOrMore
 from research.data.chunks import CHUNK_TOKENS, chunked
 from research.data.queries import (
     RetrievalData,
@@ -21,6 +19,7 @@ from research.data.queries import (
     load_training,
     load_validation,
 )
+from research.data.ranges import NonNegativeInt, PositiveInt, TwoOrMore
 from research.data.rankings import check_run, read_run
 from research.data.rows import SKIPPING_IN_TRAINING, BadRows, evenly_spaced
 from research.data.shapes.columns import check_columns

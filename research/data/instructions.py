@@ -2,12 +2,10 @@
 
 from typing import Literal
 
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from research import prompts
-from research.data.base import TwoOrMore
 from research.data.chunks import CHUNK_TOKENS
 from research.data.instruction_shapes import read_instruction
 from research.data.instruction_tokens import InstructionCollate, Tokenised, tokenise
@@ -24,6 +22,7 @@ from research.data.language import (
     to_examples,
 )
 from research.data.language_shapes import check_columns, shape_rows
+from research.data.ranges import NonNegativeInt, PositiveInt, TwoOrMore
 from research.data.rows import SKIPPING_IN_TRAINING, BadRows, evenly_spaced
 from research.data.stdlib import reference_pages
 from research.errors import UserError

@@ -3,11 +3,9 @@
 import random
 
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import nn
 from torch.utils.data import Dataset
 
-from research.data.base import TwoOrMore
 from research.data.chunks import CHUNK_TOKENS, chunked
 from research.data.queries import (
     RetrievalData,
@@ -19,6 +17,7 @@ from research.data.queries import (
     load_training,
     load_validation,
 )
+from research.data.ranges import NonNegativeInt, PositiveInt, TwoOrMore
 from research.data.shapes.columns import check_columns
 from research.errors import UserError
 from research.types import Collection, Corpus, Pair, PairBatch

@@ -3,12 +3,10 @@
 import random
 from collections import defaultdict
 
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from research import prompts
-from research.data.base import TwoOrMore
 from research.data.chunks import CHUNK_TOKENS
 from research.data.language import (
     BUILTIN,
@@ -24,6 +22,7 @@ from research.data.language import (
 from research.data.language_shapes import check_columns, shape_rows
 from research.data.preference_shapes import read_preference
 from research.data.preference_tokens import PreferenceCollate, PreferenceRows, tokenise_preferences
+from research.data.ranges import ClosedUnitInterval, NonNegativeInt, PositiveInt, TwoOrMore
 from research.data.rows import SKIPPING_IN_TRAINING, BadRows, evenly_spaced
 from research.data.stdlib import normalise
 from research.errors import UserError
