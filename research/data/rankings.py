@@ -42,7 +42,7 @@ def read_run(path: Path, bad: BadRows | None = None) -> Ranking:
 
 
 def check_run(path: Path, run: Ranking, qrels: Qrels, corpus: Corpus, unjudged: Set[str] = frozenset()) -> int:
-    """Refuse a run of another collection or split, whose numbers would be near 0 without a word.
+    """Refuse a run of another collection or split, whose numbers would be near 0 with no sign of the cause.
 
     Args:
         path: of the run, for the message.

@@ -48,7 +48,7 @@ def score(label: object, qrels: Qrels, run: Ranking, metrics: Sequence[str], ove
 
 
 def report_unscorable(qrels: Qrels, over: str = "scorable") -> list[str]:
-    """Report the queries that no metric is defined on, so that nobody wonders about the count."""
+    """Report the queries that no metric is defined on, and how means count them."""
     left_out = unscorable(qrels)
     if left_out:
         effect = "are left out of every mean" if over == "scorable" else "count 0, as trec_eval has it"

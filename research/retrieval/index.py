@@ -116,7 +116,7 @@ class HnswIndex:
     def load(cls, folder: Path, expected: dict[str, object]) -> "HnswIndex":
         """Open an index if its sidecar agrees with `expected` in every value.
 
-        hnswlib itself keeps no record of space, normalisation or ids and loads a cosine index as `ip` without a word.
+        hnswlib itself keeps no record of space, normalisation or ids and silently loads a cosine index as `ip`.
 
         Raises:
             UserError: missing, damaged, or built from something else (the differing values are listed).

@@ -47,10 +47,9 @@ class Source(NamedTuple):
 
 def fingerprint(config: dict) -> str:
     """The fingerprint of a resolved configuration: of our code, and after a "+" of the user's own classes, if there are any."""
-    named = sorted({*_class_paths(config)})
     trained = [_class_path(config, "model"), _class_path(config, "data")]
-    own = _reached([name for name in named if not name.startswith("research.")])
-    own = {name: source for name, source in own.items() if not name.startswith("research.")}
+    reached = _reached({name for name in _class_paths(config) if not _is_ours(name)})
+    own = {name: source for name, source in reached.items() if not _is_ours(name)}
     ours = code_fingerprint(*filter(None, trained))
     return f"{ours}+{_hash(own)}" if own else ours
 
@@ -62,9 +61,7 @@ def code_fingerprint(*classes: str) -> str:
     Args:
         classes: a training's LightningModule and DataModule, by class path; without any, those of all trainers together.
     """
-    roots = classes or tuple(name for pair in TRAINERS.values() for name in pair)
-    reached = _reached([*FIT, *roots])
-    return _hash({name: source for name, source in reached.items() if name.startswith("research.")})
+    return _hash(_ours(classes))
 
 
 def code_digest(text: str) -> str:
@@ -81,8 +78,17 @@ def package_fingerprint() -> str:
 
 def reached_files(*classes: str) -> list[Path]:
     """Files of this package whose code the fingerprint of these classes holds."""
+    return sorted(map(_path, _ours(classes)))
+
+
+def _ours(classes: tuple[str, ...]) -> dict[str, Source]:
+    """Module → its source, of this package, that `fit` and these classes reach; without any, those of all trainers."""
     roots = classes or tuple(name for pair in TRAINERS.values() for name in pair)
-    return sorted(_path(name) for name in _reached([*FIT, *roots]) if name.startswith("research."))
+    return {name: source for name, source in _reached([*FIT, *roots]).items() if _is_ours(name)}
+
+
+def _is_ours(name: str) -> bool:
+    return name.partition(".")[0] == "research"
 
 
 def _reached(names: Iterable[str]) -> dict[str, Source]:

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from research.errors import INTERRUPTED, PREEMPTED, WRONG_INPUT, UserError
@@ -135,21 +136,28 @@ def _die_with_parent() -> None:
 
 
 @contextlib.contextmanager
+def on_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle the signals that end a sweep (Ctrl-C, SIGTERM, SLURM's SIGUSR1); their handlers come back afterwards."""
+    earlier = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, old in earlier.items():
+            signal.signal(number, old)
+
+
+@contextlib.contextmanager
 def stoppable() -> Iterator[None]:
     """Signals go to the command that runs, and end the work after it; our own trainings catch them themselves."""
     stop_signals.clear()
 
-    def stop(number: int, _frame: object) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
         stop_signals.append(number)
         for child in _children:
             _signal_group(child, number)
 
-    earlier = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    try:
+    with on_signals(stop):
         yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
 
 
 def _run_in_process(argv: list[str], stream: io.TextIOBase, run: Callable[[list[str]], int], variables: dict[str, str]) -> int:

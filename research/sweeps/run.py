@@ -20,7 +20,7 @@ from research.runs.plan import PlannedPoint, copy_plan, points_so_far
 from research.sweeps.folder import folder_of
 from research.sweeps.outcome import sweep_exit_code
 from research.sweeps.points import Again, begin_again, planned_points
-from research.sweeps.process import last_line
+from research.sweeps.process import last_line, on_signals
 from research.sweeps.spec import read_sweep
 from research.sweeps.status import count, table, write_report
 from research.sweeps.trainer import Trainer
@@ -96,7 +96,7 @@ def run_workers(
             if child.poll() is None:
                 child.send_signal(signal.SIGTERM)
 
-    with _on_signals(stop), _watch(ledger, points) as draw:
+    with on_signals(stop), _watch(ledger, points) as draw:
         while any(child.poll() is None for child in children):
             draw()
             time.sleep(POLL)
@@ -144,16 +144,6 @@ def _say_counts(ledger: Ledger, points: list[PlannedPoint]) -> int:
     counts = count(ledger, points)
     say(", ".join(f"{n} {state}" for state, n in counts.items()))
     return 0 if set(counts) <= {"done", "pruned"} else 1
-
-
-@contextlib.contextmanager
-def _on_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    earlier = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, old in earlier.items():
-            signal.signal(number, old)
 
 
 @contextlib.contextmanager

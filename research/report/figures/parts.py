@@ -1,4 +1,4 @@
-"""What figures are put together from: a chart's specification, axes of a metric, series told apart without colour."""
+"""Parts of figures: a chart's specification, axes of a metric, series told apart without colour."""
 
 import math
 from collections.abc import Iterable, Sequence
