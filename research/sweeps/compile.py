@@ -114,8 +114,8 @@ def _plain(path: Path, source: dict, size: str, full: dict) -> dict:
             )
         joined[name] = {"values": values}
         used |= {option for row in rows for option in row}
-    kept = {name: value for name, value in parameters.items() if name not in used}
-    for name in kept:
+    independent = {name: value for name, value in parameters.items() if name not in used}
+    for name in independent:
         if any(option == name or option.startswith(f"{name}.") or name.startswith(f"{option}.") for option in used):
             raise UserError(
                 f"{path}: {name} is an axis of its own and part of a group; expected one place for it. Leave one out."
@@ -128,7 +128,7 @@ def _plain(path: Path, source: dict, size: str, full: dict) -> dict:
         "name": place,
         **{k: v for k, v in plain.items() if k != "name"},
         "command": command,
-        "parameters": {**joined, **kept},
+        "parameters": {**joined, **independent},
     }
 
 

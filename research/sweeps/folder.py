@@ -24,15 +24,15 @@ def folder_of(sweep: Sweep) -> Path:
     words = sweep.argv_of({})
     if (ours(words) or [""])[0] != "fit":
         return Path("runs/sweeps") / sweep.name
-    given = [value for flag, value in itertools.pairwise(words) if flag == "--out"]
-    given += [word.partition("=")[2] for word in words if word.startswith("--out=")]
-    if not given or not given[-1].endswith(f"/{PLACE}"):
-        what = f"--out {given[-1]}" if given else "no --out"
+    places = [value for flag, value in itertools.pairwise(words) if flag == "--out"]
+    places += [word.partition("=")[2] for word in words if word.startswith("--out=")]
+    if not places or not places[-1].endswith(f"/{PLACE}"):
+        what = f"--out {places[-1]}" if places else "no --out"
         raise UserError(
             f"{sweep.path}: the command has {what}; expected a folder for each point: --out "
             f"runs/sweeps/{sweep.name}/{PLACE}. Correct it."
         )
-    return Path(given[-1].removesuffix(f"/{PLACE}"))
+    return Path(places[-1].removesuffix(f"/{PLACE}"))
 
 
 @contextlib.contextmanager

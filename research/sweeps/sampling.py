@@ -20,7 +20,7 @@ def points_of(sweep: Sweep, seed: int) -> list[Point]:
 
 def grid(sweep: Sweep) -> Iterator[Point]:
     """Every combination, the last parameter fastest; no more than run_cap."""
-    product = itertools.product(*(one.values for one in sweep.parameters))
+    product = itertools.product(*(parameter.values for parameter in sweep.parameters))
     for values in itertools.islice(product, sweep.run_cap):
         yield assembled(sweep.parameters, values)
 
@@ -31,7 +31,7 @@ def drawn(sweep: Sweep, seed: int, count: int) -> list[Point]:
     seen = set()
     for i in range(DRAWS * count):  # of lists alone there may be fewer points than that
         draw = random.Random(f"sweep {sweep.name} {seed} {i}")
-        point = assembled(sweep.parameters, [one.quantile(draw.random()) for one in sweep.parameters])
+        point = assembled(sweep.parameters, [parameter.quantile(draw.random()) for parameter in sweep.parameters])
         if (text := repr(point)) not in seen:
             seen.add(text)
             points.append(point)
@@ -42,10 +42,10 @@ def drawn(sweep: Sweep, seed: int, count: int) -> list[Point]:
 
 def probes(sweep: Sweep, seed: int, count: int = 8) -> list[Point]:
     """Points that show what a sweep without an end can ask for: each parameter's extremes, and some draws."""
-    middle = [one.quantile(0.5) for one in sweep.parameters]
+    middle = [parameter.quantile(0.5) for parameter in sweep.parameters]
     points = [assembled(sweep.parameters, middle)]
-    for i, one in enumerate(sweep.parameters):
-        points += [assembled(sweep.parameters, [*middle[:i], value, *middle[i + 1 :]]) for value in one.extremes()]
+    for i, parameter in enumerate(sweep.parameters):
+        points += [assembled(sweep.parameters, [*middle[:i], value, *middle[i + 1 :]]) for value in parameter.extremes()]
     points += drawn(sweep, seed, count)
     unique: list[Point] = []
     for point in points:

@@ -146,11 +146,11 @@ def submit_agents(name: str, file: Path, folder: Path, target: Target, count: in
 def last_index() -> float:
     """The highest number that a task of an array may have here; inf where the cluster does not say it."""
     try:
-        done = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False, timeout=60)
+        answer = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return math.inf
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
-    return int(found[1]) - 1 if found else math.inf
+    size = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer.stdout, re.MULTILINE)
+    return int(size[1]) - 1 if size else math.inf
 
 
 def check_array(tasks: int, what: str) -> None:

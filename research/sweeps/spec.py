@@ -108,7 +108,7 @@ class Sweep(NamedTuple):
     @property
     def varied(self) -> list[str]:
         """Parameters with more than one value."""
-        return [one.name for one in self.parameters if one.values is None or len(one.values) > 1]
+        return [parameter.name for parameter in self.parameters if parameter.values is None or len(parameter.values) > 1]
 
     @property
     def size(self) -> int | None:
@@ -116,8 +116,8 @@ class Sweep(NamedTuple):
         if self.method != "grid":
             return self.run_cap
         count = 1
-        for one in self.parameters:
-            count *= len(one.values)
+        for parameter in self.parameters:
+            count *= len(parameter.values)
         return count if self.run_cap is None else min(count, self.run_cap)
 
 
@@ -154,7 +154,7 @@ def read_sweep(path: Path) -> Sweep:
         raise UserError(f"{path}: name {name!r}; expected a name that a folder can have, of 240 bytes at most. Correct it.")
     parameters = tuple(parameters_of(facts["parameters"], str(path)))
     if method == "grid":
-        parameters = tuple(_listed(one, path) for one in parameters)
+        parameters = tuple(_listed(parameter, path) for parameter in parameters)
     cap = facts.get("run_cap")
     if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
         raise UserError(f"{path}: run_cap={cap!r}; expected 1 trial or more. Correct it.")
@@ -217,20 +217,20 @@ def _check_choices(facts: dict, within: str, path: Path) -> None:
             raise UserError(f"{path}: {within}{key} is {facts[key]!r}; {suggest(str(facts[key]), known)}. Correct it.")
 
 
-def _listed(one: Parameter, path: Path) -> Parameter:
+def _listed(parameter: Parameter, path: Path) -> Parameter:
     """As a list.
 
     Raises:
         UserError: W&B's grid does not take it.
     """
-    if (listed := one.listed()) is not None:
+    if (listed := parameter.listed()) is not None:
         return listed
-    if one.distribution == "categorical_w_probabilities":
+    if parameter.distribution == "categorical_w_probabilities":
         raise UserError(
-            f"{path}: {one.name} has probabilities, and a grid takes every value once; expected `values` alone. "
+            f"{path}: {parameter.name} has probabilities, and a grid takes every value once; expected `values` alone. "
             "Leave them out, or choose method: random."
         )
     raise UserError(
-        f"{path}: {one.name} is {one.distribution}, and a grid has no end over it; expected `values: […]`. List "
+        f"{path}: {parameter.name} is {parameter.distribution}, and a grid has no end over it; expected `values: […]`. List "
         "them, or choose method: random."
     )
