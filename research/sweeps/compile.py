@@ -14,7 +14,6 @@ Options that hang together become one parameter, named by what their names have 
 model.adapter.lora_alpha, and `fit` takes `--model.adapter={'r': 4, 'lora_alpha': 8}` for the two options.
 """
 
-import argparse
 import itertools
 import tempfile
 from pathlib import Path
@@ -32,30 +31,36 @@ MADE = "# Made by `research sweep compile "
 HEAD = MADE + "{source}`: change that file, not this one.\n"
 
 
-def compile_file(args: argparse.Namespace) -> int:
-    """Write the plain sweeps of a source, or say where they differ from those that are there; the exit code."""
+def compile_file(file: Path, out: Path | None = None, check: bool = False) -> int:
+    """Write the plain sweeps of a source, or say where they differ from those that are there; the exit code.
 
-    if args.file.is_file() and args.file.read_text(encoding="utf-8", errors="replace").startswith(MADE):
-        raise UserError(f"{args.file} was made by compile itself; expected its source, which its first line names.")
-    if args.out is None and args.file.resolve().parent.name != "src":
-        raise UserError(
-            f"{args.file} is in no folder src/, beside which the plain sweeps would go; expected --out DIR. Name it."
-        )
-    out = args.out or args.file.parent.parent
+    Args:
+        file: the source.
+        out: folder of the plain sweeps; None: beside src/, in which the source is.
+        check: write nothing.
+
+    Raises:
+        UserError: the source says something that no sweep can.
+    """
+    if file.is_file() and file.read_text(encoding="utf-8", errors="replace").startswith(MADE):
+        raise UserError(f"{file} was made by compile itself; expected its source, which its first line names.")
+    if out is None and file.resolve().parent.name != "src":
+        raise UserError(f"{file} is in no folder src/, beside which the plain sweeps would go; expected --out DIR. Name it.")
+    out = out or file.parent.parent
     written: list[Path] = []
     different: list[str] = []
-    for size, sweep in compile_source(args.file).items():
-        path = (out / size if size else out) / f"{args.file.stem}.yaml"
-        text = text_of(Path(*args.file.parts[-3:]), sweep)
-        if args.check:
+    for size, sweep in compile_source(file).items():
+        path = (out / size if size else out) / f"{file.stem}.yaml"
+        text = text_of(Path(*file.parts[-3:]), sweep)
+        if check:
             different += [str(path)] if not path.exists() or path.read_text(encoding="utf-8") != text else []
             continue
-        _check_sweep(text, args.file)
+        _check_sweep(text, file)
         with atomic_write(path) as stream:
             stream.write(text)
         written.append(path)
     if different:
-        say(f"{', '.join(different)}: not what {args.file} makes; run `research sweep compile {args.file}`")
+        say(f"{', '.join(different)}: not what {file} makes; run `research sweep compile {file}`")
         return 1
     for path in written:
         count = read_sweep(path).size

@@ -1,6 +1,5 @@
 """`sweep plan`: every point through the parser and the adapters' guard, and what the sweep would cost."""
 
-import argparse
 import json
 import statistics
 import time
@@ -9,43 +8,53 @@ from typing import Any
 from research.errors import UserError
 from research.progress import say
 from research.runs.plan import PlannedPoint, write_plan
-from research.sweeps.cost import measure
+from research.sweeps.cost import measured
 from research.sweeps.folder import as_text, folder_of, owned, refuse_other_sweep, with_earlier_ids
 from research.sweeps.plan import Describe, describer, plan, watched
 from research.sweeps.points import plan_key
-from research.sweeps.spec import read_sweep
+from research.sweeps.spec import Sweep
 from research.sweeps.trainer import Description, Trainer
 
 
-def show_plan(args: argparse.Namespace, trainer: Trainer) -> int:
-    """Check every point, write the plan and print it; the exit code."""
-    if args.measure is not None and args.measure < 1:
-        raise UserError(f"--measure {args.measure}; expected 1 step or more. Correct it.")
-    sweep = read_sweep(args.file)
+def show_plan(sweep: Sweep, trainer: Trainer, seed: int = 0, measure: int | None = None, as_json: bool = False) -> int:
+    """Check every point, write the plan and print it; the exit code.
+
+    Args:
+        sweep: see spec.
+        trainer: see there.
+        seed: of a random sweep's draws.
+        measure: steps to time of each kind of point; None times none.
+        as_json: print one JSON line.
+
+    Raises:
+        UserError: a point cannot be run, or the folder is another sweep's.
+    """
+    if measure is not None and measure < 1:
+        raise UserError(f"--measure {measure}; expected 1 step or more. Correct it.")
     folder = folder_of(sweep)
-    refuse_other_sweep(folder, sweep, args.seed)
+    refuse_other_sweep(folder, sweep, seed)
     seconds: list[float] = []
-    points, problems = plan(sweep, _timed(describer(sweep, trainer), seconds), args.seed, watched)
+    points, problems = plan(sweep, _timed(describer(sweep, trainer), seconds), seed, watched)
     points = with_earlier_ids(folder, points)
     if problems:
         for problem in problems[:10]:
             say(f"{as_text(problem.values)}: {problem.reason}")
         first = problems[0]
         raise UserError(
-            f"{args.file}: {len(problems)} of {len(points) + len(problems)} points cannot be run, the first "
+            f"{sweep.path}: {len(problems)} of {len(points) + len(problems)} points cannot be run, the first "
             f"{as_text(first.values)}: {first.reason}"
         )
     for a, b in equivalents(points):
         say(f"warning: {as_text(b.values)} computes what {as_text(a.values)} computes, spelled otherwise")
     cost = None
-    if args.measure is not None:
+    if measure is not None:
         # the first point also paid for the imports, which every new process pays
         start = max(0.0, seconds[0] - statistics.median(seconds))
-        points, cost = measure(points, args.measure, start, trainer, None if sweep.is_exhaustive else sweep.run_cap)
+        points, cost = measured(points, measure, start, trainer, None if sweep.is_exhaustive else sweep.run_cap)
     if sweep.is_exhaustive:
-        with owned(folder, sweep, args.seed):
-            write_plan(folder, points, plan_key(sweep, args.seed))
-    if args.json:
+        with owned(folder, sweep, seed):
+            write_plan(folder, points, plan_key(sweep, seed))
+    if as_json:
         # `written` has no variables
         rows = [{"point": planned.point, "values": planned.values, **planned.facts} for planned in points]
         print(json.dumps({"sweep": sweep.name, "method": sweep.method, "points": rows, "cost": cost, "out": str(folder)}))

@@ -1,6 +1,5 @@
 """A sweep on this machine: worker processes run its points, and a table shows where they stand."""
 
-import argparse
 import contextlib
 import json
 import os
@@ -21,36 +20,58 @@ from research.sweeps.folder import folder_of
 from research.sweeps.outcome import sweep_exit_code
 from research.sweeps.points import Again, begin_again, planned_points
 from research.sweeps.process import last_line, on_signals
-from research.sweeps.spec import read_sweep
+from research.sweeps.spec import Sweep
 from research.sweeps.status import count, table, write_report
 from research.sweeps.trainer import Trainer
 
 POLL = 0.5  # seconds
 
 
-def run_sweep(args: argparse.Namespace, trainer: Trainer) -> int:
-    """Run what is missing, failed or was stopped, on this machine; the exit code."""
-    for name in ("workers", "threads"):
-        if (value := getattr(args, name)) is not None and value < 1:
+def run_sweep(
+    sweep: Sweep,
+    trainer: Trainer,
+    seed: int = 0,
+    workers: int = 1,
+    gpus: str = "",
+    threads: int | None = None,
+    rerun_stale: bool = False,
+    retry: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Run what is missing, failed or was stopped, on this machine; the exit code.
+
+    Args:
+        sweep: see spec.
+        trainer: see there.
+        seed: of a random sweep's draws.
+        workers: processes at a time.
+        gpus: ids that the workers share out, as 0,1; empty on a CPU.
+        threads: of each worker on a CPU; None shares the processors out.
+        rerun_stale, retry: see Again.
+        as_json: print one JSON line.
+
+    Raises:
+        UserError: a point cannot be run, or the folder is another sweep's.
+    """
+    for name, value in (("workers", workers), ("threads", threads)):
+        if value is not None and value < 1:
             raise UserError(f"--{name} {value}; expected 1 or more. Correct it.")
-    sweep = read_sweep(args.file)
     folder = folder_of(sweep)
-    points = planned_points(sweep, args.seed, trainer)
-    begin_again(folder, points, Again(args.rerun_stale, args.retry))
-    gpus = [gpu for gpu in args.gpus.split(",") if gpu]
-    threads = args.threads or max(1, len(os.sched_getaffinity(0)) // args.workers)
-    file, plan = copy_plan(folder, args.file, None if sweep.is_searched else points)
-    command = [sys.executable, "-m", "research", "sweep", "worker", str(file), "--seed", str(args.seed)]
+    points = planned_points(sweep, seed, trainer)
+    begin_again(folder, points, Again(rerun_stale, retry))
+    threads = threads or max(1, len(os.sched_getaffinity(0)) // workers)
+    file, plan = copy_plan(folder, sweep.path, None if sweep.is_searched else points)
+    command = [sys.executable, "-m", "research", "sweep", "worker", str(file), "--seed", str(seed)]
     command += ["--folder", str(folder), *(["--plan", str(plan)] if plan else [])]
     if sweep.is_searched:
         now, cap = partial(points_so_far, folder), sweep.run_cap
     else:
         now, cap = lambda: points, len(points)
-    code = run_workers(folder, now, cap, command, args.workers, gpus, threads)
+    code = run_workers(folder, now, cap, command, workers, [gpu for gpu in gpus.split(",") if gpu], threads)
     counts = count(Ledger(folder), now())
     code = sweep_exit_code(folder, sweep, now(), code, counts) if code == 1 else code
     page = None if code == PREEMPTED else write_report(folder, now(), trainer)
-    if args.json:
+    if as_json:
         print(json.dumps({"out": str(folder), "states": counts, "report": page and str(page)}))
     elif page is not None:
         print(page)

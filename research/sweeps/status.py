@@ -1,6 +1,5 @@
 """Where the points of a sweep stand, as a table; and the page that shows what came of them."""
 
-import argparse
 import contextlib
 import io
 import json
@@ -19,18 +18,26 @@ from research.runs.state import is_done, stale_reason
 from research.sweeps.folder import folder_of, refuse_other_sweep
 from research.sweeps.plan import is_fit
 from research.sweeps.points import plan_key
-from research.sweeps.spec import read_sweep
+from research.sweeps.spec import Sweep
 from research.sweeps.trainer import Trainer
 
 
-def show_status(args: argparse.Namespace) -> int:
-    """Print where each point stands; 0."""
-    sweep = read_sweep(args.file)
+def show_status(sweep: Sweep, seed: int = 0, as_json: bool = False) -> int:
+    """Print where each point stands; 0.
+
+    Args:
+        sweep: see spec.
+        seed: of a random sweep's draws.
+        as_json: print one JSON line.
+
+    Raises:
+        UserError: it is not planned, or the folder is another sweep's.
+    """
     folder = folder_of(sweep)
-    refuse_other_sweep(folder, sweep, args.seed)
+    refuse_other_sweep(folder, sweep, seed)
     points = read_plan(folder)
-    if not sweep.is_searched and not is_planned(folder, plan_key(sweep, args.seed)):
-        say(f"{args.file}, its configurations or the code have changed since the plan that is shown; plan or run it again")
+    if not sweep.is_searched and not is_planned(folder, plan_key(sweep, seed)):
+        say(f"{sweep.path}, its configurations or the code have changed since the plan that is shown; plan or run it again")
     standings = Ledger(folder).standings([planned.point for planned in points])
     for planned in points:
         state = standings[planned.point].state
@@ -38,7 +45,7 @@ def show_status(args: argparse.Namespace) -> int:
             run, data = folder / planned.point, planned.facts.get("data")
             state = "stale" if stale_reason(run, data) else state if is_done(run) else "missing"
             standings[planned.point] = standings[planned.point]._replace(state=state)
-    if args.json:
+    if as_json:
         rows = [{"point": planned.point, "values": planned.values, **standings[planned.point]._asdict()} for planned in points]
         print(json.dumps({"out": str(folder), "states": counted(standings), "points": rows}))
         return 0

@@ -703,3 +703,34 @@ def test_what_a_source_makes_is_checked_before_it_is_written(tmp_path, research,
     assert "was made by compile itself" in research("sweep", "compile", "sweeps/a.yaml").err
     Path("b.yaml").write_text(source.read_text())
     assert "is in no folder src/" in research("sweep", "compile", "b.yaml").err
+
+
+STEPS = {
+    "compile": ("--check", "--workers"),
+    "plan": ("--measure", "--partition"),
+    "run": ("--workers", "--partition"),
+    "submit": ("--partition", "--workers"),
+    "status": ("--json", "--seed_everything"),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_step_has_a_page_and_options_of_its_own(step, research, capsys):
+    theirs, others = STEPS[step]
+    with pytest.raises(SystemExit, match="0"):
+        research("sweep", step, "--help")
+    page = capsys.readouterr().out
+    assert f"usage: research sweep {step} " in page
+    assert theirs in page
+    assert others not in page
+    refused = research("sweep", step, "sweep.yaml", others)
+    assert (refused.code, f"unknown option {others}" in refused.err) == (2, True)
+    assert f"See `research sweep {step} --help`" in refused.err
+
+
+def test_the_step_comes_first(research, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        research("sweep", "--help")
+    assert "research sweep STEP --help" in capsys.readouterr().out
+    assert "expected `research sweep STEP FILE`" in research("sweep", "--json", "plan", "sweep.yaml").err
+    assert "did you mean 'plan'" in research("sweep", "plann", "sweep.yaml").err

@@ -198,8 +198,8 @@ def test_locks_are_not_emptied_and_not_taken_through_links(place, research):
         (("worker", "--index", "2"), "--index 2: the plan has 2 points"),
         (("worker", "--index", "0", "--of", "x-y"), "--index 0 --of x-y: the plan has 2 points"),
         (("worker", "--plan", "."), "cannot read or write"),
-        (("trial",), "without what `sweep submit --wandb` tells it"),
-        (("finish",), "without what `sweep submit` tells it"),
+        (("trial",), "arguments are required: --folder, --wandb"),
+        (("finish",), "arguments are required: --folder, --plan, --round, --options"),
         (
             (
                 "finish",
