@@ -60,7 +60,7 @@ def run_sweep(
     points = planned_points(sweep, seed, trainer)
     begin_again(folder, points, Again(rerun_stale, retry))
     threads = threads or max(1, len(os.sched_getaffinity(0)) // workers)
-    file, plan = copy_plan(folder, sweep.path, None if sweep.is_searched else points)
+    file, plan = copy_plan(folder, sweep.path.name, sweep.text, None if sweep.is_searched else points)
     command = [sys.executable, "-m", "research", "sweep", "worker", str(file), "--seed", str(seed)]
     command += ["--folder", str(folder), *(["--plan", str(plan)] if plan else [])]
     if sweep.is_searched:

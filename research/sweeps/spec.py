@@ -51,6 +51,7 @@ ELSEWHERE = {
     "metrics": "W&B's method custom weighs",
 }
 """Keys that hand the sweep to another program → what it would do."""
+COPY = "sweep.yaml"  # the sweep, in its folder
 CONTENT = ("method", "program", "command", "parameters")
 
 
@@ -68,6 +69,8 @@ class Sweep(NamedTuple):
         run_cap: trials at most.
         early_terminate: W&B's hyperband settings.
         facts: the whole YAML.
+        overlay: words that options have added to its command, which is then not that of the file.
+        text: its YAML as it is copied for workers and clusters.
     """
 
     path: Path
@@ -81,6 +84,8 @@ class Sweep(NamedTuple):
     run_cap: int | None
     early_terminate: dict | None
     facts: dict
+    overlay: tuple[str, ...] = ()
+    text: str = ""
 
     def command_of(self, point: Point) -> tuple[list[str], list[int]]:
         """The command of a point, and the numbers of the words that are filled in where it starts; see `rendered`."""
@@ -122,11 +127,26 @@ class Sweep(NamedTuple):
 
 
 def read_sweep(path: Path) -> Sweep:
-    """
+    """Read a sweep's YAML, or that of a sweep's folder.
+
     Raises:
         UserError: no W&B sweep, or one that cannot be run.
     """
+    path = path / COPY if (path / COPY).is_file() else path
     facts = read_mapping(path)
+    return sweep_of(facts, path)._replace(text=path.read_text(encoding="utf-8"))
+
+
+def sweep_of(facts: dict[str, Any], path: Path) -> Sweep:
+    """Check a sweep.
+
+    Args:
+        facts: its YAML.
+        path: of it, for messages.
+
+    Raises:
+        UserError: no W&B sweep, or one that cannot be run.
+    """
     if source := [key for key in SOURCE_KEYS if key in facts]:
         raise UserError(
             f"{path} has {source[0]!r}: it is a source; expected a plain W&B sweep. Run `research sweep compile "

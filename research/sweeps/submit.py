@@ -129,7 +129,7 @@ def _submit_array(sweep: Sweep, trainer: Trainer, options: Options, cluster: slu
         print(f"all {len(points)} points are done or running")
         return 0
     slurm.check_array(len(tasks), f"the points of {sweep.path}")
-    copies = submission(sweep.name, sweep.path, folder, options.seed, write=not options.dry_run)
+    copies = submission(sweep, folder, options.seed, write=not options.dry_run)
     if options.dry_run:
         print(slurm.array_script(copies, tasks, cluster))
         print(slurm.finish_script(copies, "ARRAY", 1, cluster))
@@ -137,7 +137,11 @@ def _submit_array(sweep: Sweep, trainer: Trainer, options: Options, cluster: slu
     array, after = slurm.submit(copies, tasks, cluster)
     facts = {"array": array, "finish": after, "points": len(tasks), "out": str(folder)}
     text = f"{len(tasks)} points are array {array}; job {after} follows it; "
-    print(json.dumps(facts) if options.as_json else f"{text}`research sweep status {sweep.path}` shows where they stand")
+    print(
+        json.dumps(facts)
+        if options.as_json
+        else f"{text}`research sweep status {folder if sweep.overlay else sweep.path}` shows where they stand"
+    )
     return 0
 
 
@@ -154,7 +158,7 @@ def _submit_agents(sweep: Sweep, trainer: Trainer, options: Options, cluster: sl
     if options.dry_run:
         print(slurm.agents_script(sweep.name, copy_of_sweep(folder, of), folder, of, count, cluster))
         return 0
-    array = slurm.submit_agents(sweep.name, sweep.path, folder, of, count, cluster)
+    array = slurm.submit_agents(sweep, folder, of, count, cluster)
     facts = {"array": array, "trials": count, "sweep": str(of), "out": str(folder)}
     print(json.dumps(facts) if options.as_json else f"{count} trials of {of} are array {array}; W&B shows where they stand")
     return 0
@@ -204,13 +208,14 @@ def _write_job(sweep: Sweep, trainer: Trainer, options: Options) -> int:
         raise UserError(f"--max-failed {options.max_failed}; expected 0 or more. Correct it.")
     values = _chosen(options, kubernetes.Options._fields)
     cluster = kubernetes.Options(**values | {"claim": kubernetes.claim(options.claim)})
-    file, folder = _from_here(sweep.path), _from_here(folder_of(sweep))
+    _from_here(sweep.path)
+    folder = _from_here(folder_of(sweep))
     points = planned_points(sweep, options.seed, trainer)
     tasks = tasks_to_submit(sweep, folder, points, Again(options.rerun_stale, options.retry), options.dry_run)
     if not tasks:
         print(f"all {len(points)} points are done or running")
         return 0
-    copies = submission(sweep.name, file, folder, options.seed, write=not options.dry_run)
+    copies = submission(sweep, folder, options.seed, write=not options.dry_run)
     job = kubernetes.job(kubernetes.name_of(sweep.name, folder), copies, tasks, cluster)
     if options.dry_run:
         print(kubernetes.text_of(job), end="")

@@ -39,7 +39,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
     page = type(parser)(
         prog=f"{parser.prog} {argv[0]}", description=description, allow_abbrev=False, formatter_class=parser.formatter_class
     )
-    page.add_argument("file", type=Path, metavar="FILE", help="a sweep's YAML")
+    page.add_argument("file", type=Path, metavar="FILE", help="a sweep's YAML, or its folder")
     add_options(page)
     page.set_defaults(step=argv[0], run=parser.get_default("run"))
     return page.parse_args(argv[1:])
@@ -51,6 +51,7 @@ def _add_compile(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
+    _add_overlay(parser)
     steps = "time some steps of each kind of point (8), and say what the sweep costs"
     parser.add_argument("--measure", nargs="?", type=int, const=8, metavar="STEPS", help=steps)
     parser.add_argument("--threads", type=int, help="of a worker on a CPU, with --measure (torch's own number)")
@@ -59,6 +60,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
+    _add_overlay(parser)
     parser.add_argument("--workers", type=int, default=1, help="processes at a time (1)")
     parser.add_argument("--gpus", default="", metavar="IDS", help="GPUs to share out among them, as 0,1")
     parser.add_argument("--threads", type=int, help="threads of each worker on a CPU (the processors, shared out)")
@@ -68,6 +70,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_submit(parser: argparse.ArgumentParser) -> None:
+    _add_overlay(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the scripts, and submit nothing")
     parser.add_argument("--throttle", type=int, default=0, help="tasks at a time (as many as there is room for)")
     parser.add_argument("--cpus", type=int, help="of a task")
@@ -103,6 +106,7 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_status(parser: argparse.ArgumentParser) -> None:
+    _add_overlay(parser)
     _add_seed(parser)
     _add_json(parser)
 
@@ -126,6 +130,18 @@ def _add_finish(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", type=Path, required=True, help="a copy of the plan")
     parser.add_argument("--round", type=int, required=True, help="how often the sweep was submitted")
     parser.add_argument("--options", required=True, metavar="JSON", help="what was said of the cluster")
+
+
+def _add_overlay(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("on data and a model of your own: the same for every point")
+    group.add_argument(
+        "-c", "--config", action="append", default=[], metavar="YAML", help="a configuration, after those of the command"
+    )
+    group.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="an option of `fit`: data.train=mine.jsonl"
+    )
+    group.add_argument("--name", help="of the sweep that comes out (the file's, with what --config and --set say)")
+    group.add_argument("--out", type=Path, metavar="DIR", help="its folder (beside the sweep's own, by its name)")
 
 
 def _add_seed(parser: argparse.ArgumentParser) -> None:
@@ -161,6 +177,7 @@ def run(args: argparse.Namespace) -> int:
     # here: the help needs none of it
     from research import cli
     from research.sweeps import agents, compile, finish, preview, run, status, submit, worker
+    from research.sweeps.overlay import Overlay, overlaid
     from research.sweeps.spec import read_sweep
     from research.sweeps.trainer import Trainer
 
@@ -168,6 +185,8 @@ def run(args: argparse.Namespace) -> int:
     if args.step == "compile":
         return compile.compile_file(args.file, **options)
     sweep = read_sweep(args.file)
+    if args.step in ("plan", "run", "submit", "status"):
+        sweep = overlaid(sweep, Overlay(*(options.pop(name) for name in ("config", "set", "name", "out"))))
     if args.step == "worker":
         from research.models.base_cache import cache_bases  # loads torch
 

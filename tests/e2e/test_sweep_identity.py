@@ -111,7 +111,7 @@ def test_a_worker_runs_the_plan_that_it_was_started_for(place, research):
     file = sweep("a.yaml", LR)
     assert research("sweep", "plan", file).code == 0
     folder = Path("runs/sweeps/twin")
-    kept, plan = copy_plan(folder, Path(file), read_plan(folder))
+    kept, plan = copy_plan(folder, file, Path(file).read_text(), read_plan(folder))
     sweep("a.yaml", {"lr": {"values": [8, 9]}, "c": {"value": 0}}, command=["false", "${args}"])
     assert research("sweep", "plan", file).code == 0
     assert research("sweep", "worker", kept, "--folder", folder, "--plan", plan).code == 0
