@@ -6,7 +6,8 @@ A W&B grid is a product of independent lists: it cannot say alpha = 2r, nor virt
   tie        options that follow from others: {model.adapter.lora_alpha: scale * model.adapter.r}
   zip        lists that go together, value by value: [{data.max_length: [128, 256], data.batch_size: [32, 16]}]
   cases      alternatives, each with options of its own; a list in a case is an axis within it
-  sizes      further sizes of the same question: {quick: {configs: [configs/trainer/quick.yaml]}}
+  sizes      further sizes of the same question: {quick: {configs: [configs/trainer/quick.yaml]}}; parameters, let and tie of
+             a size are merged with those above by their names (null drops one), configs are added, all else is replaced
   configs    what the command names by -c, in order
 
 Options that hang together become one parameter, named by what their names have in common, whose values are mappings:
@@ -25,9 +26,12 @@ from research.errors import UserError, suggest
 from research.progress import say
 from research.runs.files import atomic_write
 from research.sweeps.expressions import evaluate, names_in, parse_expression
+from research.sweeps.sampling import size_text
 from research.sweeps.spec import SOURCE_KEYS, check_mapping, read_mapping, read_sweep
 
 MADE = "# Made by `research sweep compile "
+MERGED = ("parameters", "let", "tie")
+"""Keys of a size that are merged with the source's, name by name."""
 HEAD = MADE + "{source}`: change that file, not this one.\n"
 
 
@@ -63,8 +67,7 @@ def compile_file(file: Path, out: Path | None = None, check: bool = False) -> in
         say(f"{', '.join(different)}: not what {file} makes; run `research sweep compile {file}`")
         return 1
     for path in written:
-        count = read_sweep(path).size
-        print(f"{path}  {'no end' if count is None else f'{count} points'}")
+        print(f"{path}  {size_text(read_sweep(path))}")
     return 0
 
 
@@ -90,8 +93,29 @@ def compile_source(path: Path) -> dict[str, dict]:
         UserError: it cannot be read, or says something that no sweep can.
     """
     source = read_mapping(path)
-    sizes = {"": {}, **check_mapping(source.get("sizes") or {}, "sizes", path)}
-    return {size: _plain(path, source | (extra or {}), size, source) for size, extra in sizes.items()}
+    plain = {"": _plain(path, source, "", source)}
+    for size, changes in check_mapping(source.get("sizes") or {}, "sizes", path).items():
+        plain[size] = _plain(
+            path, _sized(source, check_mapping(changes or {}, f"sizes.{size}", path), size, path), size, source
+        )
+    return plain
+
+
+def _sized(source: dict, changes: dict, size: str, path: Path) -> dict:
+    """The source as one of its sizes has it."""
+    if "sizes" in changes:
+        raise UserError(f"{path}: sizes.{size} has sizes of its own; expected what that size changes. Leave them out.")
+    sized = source | changes
+    for key in MERGED:
+        if (changed := changes.get(key)) is None:
+            continue
+        where = f"sizes.{size}.{key}"
+        all_sizes = check_mapping(source.get(key) or {}, key, path)
+        for name, value in check_mapping(changed, where, path).items():
+            if value is None and name not in all_sizes:
+                raise UserError(f"{path}: {where} drops {name!r}, which is not there; {suggest(name, all_sizes)}. Correct it.")
+        sized[key] = {name: value for name, value in (all_sizes | changed).items() if value is not None}
+    return sized
 
 
 def text_of(path: Path, sweep: dict) -> str:

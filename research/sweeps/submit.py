@@ -136,12 +136,9 @@ def _submit_array(sweep: Sweep, trainer: Trainer, options: Options, cluster: slu
         return 0
     array, after = slurm.submit(copies, tasks, cluster)
     facts = {"array": array, "finish": after, "points": len(tasks), "out": str(folder)}
-    text = f"{len(tasks)} points are array {array}; job {after} follows it; "
-    print(
-        json.dumps(facts)
-        if options.as_json
-        else f"{text}`research sweep status {folder if sweep.overlay else sweep.path}` shows where they stand"
-    )
+    status = f"research sweep status {folder if sweep.overlay else sweep.path}"
+    text = f"{len(tasks)} points are array {array}; job {after} follows it; `{status}` shows where they stand"
+    print(json.dumps(facts) if options.as_json else text)
     return 0
 
 
