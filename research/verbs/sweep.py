@@ -107,6 +107,7 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
 
 def _add_status(parser: argparse.ArgumentParser) -> None:
     _add_overlay(parser)
+    parser.add_argument("--wide", action="store_true", help="options by their whole names and values (80 columns)")
     _add_seed(parser)
     _add_json(parser)
 
