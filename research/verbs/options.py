@@ -20,7 +20,10 @@ def add_data(parser: argparse.ArgumentParser, split: bool = True) -> None:
     """Declare the options of a data source."""
     group = parser.add_argument_group("data")
     group.add_argument(
-        "--data", required=True, metavar="SOURCE", help="builtin:stdlib | builtin:packages | beir:PATH | hf:NAME[@REVISION]"
+        "--data",
+        required=True,
+        metavar="SOURCE",
+        help="builtin:stdlib | builtin:stdlib-small | builtin:packages | beir:PATH | hf:NAME[@REVISION]",
     )
     group.add_argument("--split", required=split, help="name of a qrels file of the source: train, dev, test, …")
     group.add_argument(
