@@ -19,6 +19,7 @@ from research.runs.files import atomic_write
 from research.runs.ledger import ATTEMPTS
 from research.sweeps.agents import Target, copy_of_sweep
 from research.sweeps.secrets import refuse_assignments
+from research.sweeps.spec import Sweep
 from research.sweeps.submission import Submission, ranges
 
 TEMPLATES = Path(__file__).parents[2] / "scripts" / "slurm"
@@ -129,7 +130,7 @@ def submit(of: Submission, indices: list[int], options: Options, round: int = 1)
     return array, after
 
 
-def submit_agents(name: str, file: Path, folder: Path, target: Target, count: int, options: Options) -> str:
+def submit_agents(sweep: Sweep, folder: Path, target: Target, count: int, options: Options) -> str:
     """Hand the script of the agents to SLURM; the job's id.
 
     Raises:
@@ -138,19 +139,19 @@ def submit_agents(name: str, file: Path, folder: Path, target: Target, count: in
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     copy = copy_of_sweep(folder, target)
     with atomic_write(copy) as stream:
-        stream.write(Path(file).read_text(encoding="utf-8"))
-    text = agents_script(name, copy, folder, target, count, options)
+        stream.write(sweep.text)
+    text = agents_script(sweep.name, copy, folder, target, count, options)
     return _sbatch(folder / "submit" / f"agents-{target.sweep}.sh", text)
 
 
 def last_index() -> float:
     """The highest number that a task of an array may have here; inf where the cluster does not say it."""
     try:
-        done = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False, timeout=60)
+        answer = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return math.inf
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
-    return int(found[1]) - 1 if found else math.inf
+    size = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer.stdout, re.MULTILINE)
+    return int(size[1]) - 1 if size else math.inf
 
 
 def check_array(tasks: int, what: str) -> None:

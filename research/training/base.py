@@ -50,6 +50,14 @@ class TrainingModule(L.LightningModule):
         self.window = Window(self, optimisation)
         self.bits: DropoutBits | None = None  # of the CPU's dropout masks
 
+    @staticmethod
+    def check_options() -> None:
+        """Refuse options that need no model to be wrong; its arguments are some of the class's own.
+
+        Raises:
+            UserError: such an option.
+        """
+
     @classmethod
     def better(cls, metric: str) -> Direction | None:
         """Which side of a metric is declared the better one."""

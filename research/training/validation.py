@@ -9,6 +9,7 @@ import torch
 
 from research.metrics.retrieval import evaluate, parse_metric, rank_documents
 from research.models.dual_encoder import Encoder
+from research.progress import bar
 from research.retrieval.encode import encode_batches
 from research.retrieval.exact import exact_search, to_run
 from research.retrieval.rerank import reorder, score_pairs, top_pairs
@@ -82,8 +83,10 @@ def _encode(module: L.LightningModule, encoder: Encoder, texts: list[str], role:
     """(N, D) embeddings, each rank encoding every world_size-th text."""
     mine = texts[module.trainer.global_rank :: module.trainer.world_size]
     out = np.empty((len(mine), encoder.dim), np.float32)
-    for batch in encode_batches(encoder, mine, role):
-        out[batch.positions] = batch.embeddings
+    with bar(len(mine), f"validate: encode {role}", "text", quiet=not module.trainer.is_global_zero) as progress:
+        for batch in encode_batches(encoder, mine, role):
+            out[batch.positions] = batch.embeddings
+            progress.update(len(batch.positions))
     return all_gather_rows(module, out, len(texts))
 
 
