@@ -147,3 +147,7 @@ def _parse(argv: list[str]) -> argparse.Namespace | None:
     if hasattr(verb, "parse"):  # its options come from the classes that its configuration names
         return verb.parse(parser, argv[1:])
     return parser.parse_args(argv[1:])
+
+
+if __name__ == "__main__":  # `python -m research.cli`, which would else do nothing and say so by exit code 0
+    entry()
