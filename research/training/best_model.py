@@ -51,20 +51,23 @@ class BestModel(L.Callback):
         self.folder, self.monitor, self.sign = Path(folder), monitor, -1 if lower else 1
         self.best: dict | None = None
         self.validated = -1  # optimizer step of the last validation
-        self.first: dict | None = None
+        self.first: dict | None = None  # metrics of the untrained model
+        self.first_per_query: dict | None = None
         self.pending: tuple[dict, dict] | None = None  # weights and metrics.json that the disk did not take
 
     def state_dict(self) -> dict:
-        return {"best": self.best, "first": self.first, "validated": self.validated}
+        return {name: getattr(self, name) for name in ("best", "first", "first_per_query", "validated")}
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.best, self.first, self.validated = (state_dict[name] for name in ("best", "first", "validated"))
+        self.first_per_query = state_dict.get("first_per_query")  # checkpoints of earlier versions have none
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """A new curve begins with the untrained model."""
         if trainer.global_step or not self._can_validate(trainer):
             return
         self.first = self._validate(trainer, module, "untrained")
+        self.first_per_query = module.per_query
 
     def judge(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Keep the model if the validation that it has just had is the best."""
@@ -173,6 +176,7 @@ class BestModel(L.Callback):
             "directions": self._directions(module),
             "untrained": self.first,
             "per_query": module.per_query if measured else None,
+            "untrained_per_query": self.first_per_query,
         }
         answers = getattr(module, "answers", None) if measured else None
         return facts if answers is None else facts | {"answers": answers}

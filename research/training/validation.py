@@ -11,7 +11,7 @@ from research.models.dual_encoder import Encoder
 from research.progress import bar
 from research.retrieval.encode import encode_batches
 from research.retrieval.exact import exact_search, to_run
-from research.retrieval.rerank import rerank, score_pairs, top_pairs
+from research.retrieval.rerank import reorder, score_pairs, top_pairs
 from research.training.ranks import all_gather_rows
 from research.types import Collection, Ranking
 
@@ -52,7 +52,7 @@ def evaluate_reranking(module: L.LightningModule, data: Collection, run: Ranking
     scores: dict[str, dict[str, float]] = {}
     for (query, doc), logit in zip(pairs, logits.tolist(), strict=True):
         scores.setdefault(query, {})[doc] = logit
-    reranked = rerank(run, scores)
+    reranked = reorder(run, scores)
     return Retrieved(evaluate(data.qrels, reranked, metrics), first_documents(data, reranked))
 
 

@@ -23,6 +23,7 @@ ROOMS = {
     "training": {"losses", "metrics", "models", "retrieval"},
     "sweeps": set(),
     "report": {"metrics"},
+    "quickstart": {"models", "metrics"},
 }
 TOP = {"cli", "verbs", "__main__", "__init__"}  # may import any room; nothing below imports them
 LIBRARIES = {
