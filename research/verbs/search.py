@@ -17,8 +17,8 @@ import shutil
 from pathlib import Path
 
 from research.data.passages import Cut
-from research.data.sources import check_split, load_unjudged, parse_source
-from research.data.unjudged import read_corpus, read_queries
+from research.data.sources import check_split, parse_source
+from research.data.unjudged import load_unjudged, read_corpus, read_queries
 from research.errors import UserError
 from research.models.sources import MINILM, check_name
 from research.progress import say
