@@ -28,7 +28,7 @@ class RunRecord(NamedTuple):
     Attributes:
         name: the folder, by the shortest end of its path that tells it from the others.
         path: resolved; of a point that was never begun, where it would lie.
-        state: done | pruned | failed | killed | preempted | running | missing | half-written.
+        state: done | pruned | failed | killed | preempted | running | missing | half-written; "" of a stage of a retrieval.
         error: why, of one that is not done.
         sweep: name of the sweep's folder; "" of a run alone.
         point: its id.
@@ -139,7 +139,7 @@ def read_record(folder: RunFolder, planned: SweepPoint | None = None) -> RunReco
         examples,
         _made_of(provenance),
         swept=tuple(name for name, value in planned.values.items() if not isinstance(value, dict)),
-        monitor=str(metrics.get("monitor") or ""),
+        monitor=str(metrics.get("monitor") or config.get("monitor") or ""),
         how={name: (value, one_way[name]) for name, value in options.items() if one_way.get(name, value) != value},
         numbers=numbers_key(fingerprints_of(provenance), config, folder.path),
         provenance=provenance,

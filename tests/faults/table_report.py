@@ -164,7 +164,7 @@ FAULTS = [
     Fault(
         "a missing point's options as differences",
         "report/page/explorer.py",
-        "if entry.provenance or entry.metrics]",
+        "if entry.run.provenance or entry.run.metrics]",
         "if True]",
         f"{EXPLORER}::test_options_that_vary_are_columns_and_the_others_are_said_once",
     ),
@@ -263,13 +263,6 @@ FAULTS = [
         "checked([b[seed] for seed in a])",
         "checked(list(b.values()))",
         f"{SEEDS}::test_paired_by_hand",
-    ),
-    Fault(
-        "the residual counted twice",
-        "metrics/crossed.py",
-        "w_q = max(0.0, u_q - min(u_e, u_s))",
-        "w_q = u_q",
-        f"{SEEDS}::test_seeds_and_queries_by_hand",
     ),
     Fault(
         "one side of two one-sided tests",
