@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from research.runs.curves import Curve
 from research.runs.defaults import without_later_defaults
-from research.runs.folder import RunFolder
+from research.runs.folder import COUNTS, RunFolder
 from research.runs.identity import known_facts
 from research.runs.known_code import fingerprints_of, numbers_key
 from research.runs.options import SEED, options_from, options_of, with_method
@@ -124,7 +124,7 @@ def read_record(folder: RunFolder, planned: SweepPoint | None = None) -> RunReco
     for name in COUNTED if state in FINISHED else ():
         if planned.facts.get(name):  # of trainings that do not say it
             facts.setdefault(name, planned.facts[name])
-    facts |= {name: metrics[name] for name in ("seconds", "steps", "temperature") if metrics.get(name) is not None}
+    facts |= {name: metrics[name] for name in COUNTS if metrics.get(name) is not None}
     return RunRecord(
         folder.name,
         folder.path.resolve(),

@@ -265,6 +265,13 @@ FAULTS = [
         f"{SEEDS}::test_paired_by_hand",
     ),
     Fault(
+        "a side that runs recorded is not asked for",
+        "report/page/explorer.py",
+        "else _better(name, sides)",
+        "else _better(name, {})",
+        "tests/unit/test_report_seams.py::test_columns_have_the_side_that_their_runs_recorded",
+    ),
+    Fault(
         "one side of two one-sided tests",
         "metrics/equivalence.py",
         "p = max(\n",
