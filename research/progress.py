@@ -1,8 +1,12 @@
 """Progress bars and plain statements on stderr; stdout carries results only."""
 
 import sys
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from tqdm import tqdm
+
+Item = TypeVar("Item")
 
 
 class Lines:
@@ -16,8 +20,10 @@ class Lines:
         sys.stderr.flush()
 
 
-def bar(total: int, desc: str, unit: str, initial: int = 0) -> tqdm:
-    """A tqdm bar. In a log file (no terminal) it prints a line every 30 s instead of redrawing."""
+def bar(total: int, desc: str, unit: str, initial: int = 0, quiet: bool = False) -> tqdm:
+    """A tqdm bar. In a log file (no terminal) it prints a line every 30 s instead of redrawing; a quiet one shows nothing."""
+    if quiet:
+        return tqdm(total=total, disable=True)
     if sys.stderr.isatty():
         return tqdm(
             total=total,
@@ -30,6 +36,14 @@ def bar(total: int, desc: str, unit: str, initial: int = 0) -> tqdm:
             dynamic_ncols=True,
         )
     return tqdm(total=total, desc=desc, unit=unit, initial=initial, file=Lines(), mininterval=30, delay=30, ascii=True)
+
+
+def each(items: Sequence[Item], desc: str, unit: str) -> Iterator[Item]:
+    """Go through items under a bar."""
+    with bar(len(items), desc, unit) as progress:
+        for item in items:
+            yield item
+            progress.update()
 
 
 def say(message: str) -> None:

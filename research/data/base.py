@@ -3,7 +3,7 @@
 import abc
 import signal
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import lightning as L
 import torch
@@ -30,6 +30,7 @@ class BaseDataModule(L.LightningDataModule):
 
     Attributes:
         gives: type of the batches; a LightningModule says in `reads` which it takes.
+        decides: options that null leaves to the data; the attribute of that name has the value that they gave it.
         dataset: training examples, by (epoch, index).
         collections: name ("val", "test", …) → what is evaluated.
         shared: name → rows of a collection that are trained on too.
@@ -39,6 +40,7 @@ class BaseDataModule(L.LightningDataModule):
 
     gives: type[NamedTuple]
     dataset: Dataset
+    decides: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, batch_size: int, chunk_overhead: int | None, drop_last: bool, workers: int, skip_bad_rows: bool, seed: int
@@ -70,6 +72,10 @@ class BaseDataModule(L.LightningDataModule):
     @abc.abstractmethod
     def count_shared(self, collections: dict) -> dict[str, int]:
         """How many rows of each collection are trained on too, said where there are any."""
+
+    def notes(self) -> list[str]:
+        """What the start of a training says of its data besides `describe`: what was brought, and how much of it is used."""
+        return []
 
     def check_batches(self, world_size: int) -> None:
         """Refuse a batch that is larger than the data, before anything is written.

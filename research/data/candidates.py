@@ -159,6 +159,7 @@ class CandidateData(RetrievalData):
                 f"train={train} has no negative for any query; expected candidates to tell apart. Mine them with "
                 "wider --ranks or without a margin."
             )
+        self.left_out = len(queries) - len(usable)
         self.queries = evenly_spaced(usable, limit or len(usable))
         self.dataset = CandidateDataset(self.queries, self.corpus, group_size, seed)
         self.source, self.depth, self.group_size, self.val_queries = val, depth, group_size, val_queries
@@ -175,6 +176,17 @@ class CandidateData(RetrievalData):
         for name, data in self.collections.items():
             facts |= {name: data.fingerprint, f"{name}_run": hash_file(Path(self.files[name]))}
         return facts
+
+    def notes(self) -> list[str]:
+        """How many negatives a query's group takes, of how many that the rows hold; queries that are left out."""
+        held, taken = [len(query.negatives) for query in self.queries], self.group_size - 1
+        fewer, most = sum(count < taken for count in held), max(held)
+        notes = [
+            f"{(taken := min(taken, most))} negative{'s' if taken > 1 else ''} a query"
+            + (f" (fewer for {fewer:,} that have fewer)" if fewer and min(held) < most else "")
+            + (f", drawn in each epoch of the up to {most} that the rows hold (data.group_size)" if most > taken else "")
+        ]
+        return notes + ([f"{self.left_out:,} queries without a negative are left out"] if self.left_out else [])
 
     def collate(self, model: nn.Module) -> CandidateCollate:
         """See CandidateCollate."""

@@ -12,6 +12,7 @@ from research.data.chat_tokens import check_flags, check_template, learned_ids, 
 from research.data.chunks import chunked
 from research.data.token_cache import Made, cached
 from research.errors import UserError
+from research.progress import each
 from research.types import IGNORE, Examples, InstructionBatch
 
 MULTIPLE = 16  # tokens that rows are padded to a multiple of
@@ -88,7 +89,7 @@ def tokenise(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, 
 def _made(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, packing: bool) -> Made:
     quiet(tokenizer)
     rows, index, truncated = [], [], 0
-    for number, row in enumerate(examples.rows):
+    for number, row in enumerate(each(examples.rows, "tokenise", "row")):
         try:
             whole, learned = learned_ids(tokenizer, row, loss_on)
         except Exception as error:  # jinja's errors, and what a template's own fields raise

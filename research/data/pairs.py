@@ -23,6 +23,9 @@ from research.errors import UserError
 from research.types import Collection, Corpus, Pair, PairBatch
 
 NO_ID = -1  # pads positive_ids; the loss knows it by the same value
+NEGATIVES = (
+    7  # a query takes unless it is told otherwise: with its positive a group of 8, as tevatron and FlagEmbedding have it
+)
 
 
 class PairDataset(Dataset):
@@ -108,7 +111,7 @@ class PairData(RetrievalData):
         val_split: None trains without validation.
         test_split: for `research test`.
         batch_size: queries a process and step; every other document of the (global) batch is a negative.
-        hard_negatives: negatives a query from the triplets file, 0 or more.
+        hard_negatives: negatives a query from the training rows, 0 or more; None takes as many as they hold, up to 7.
         chunk_overhead: a batch is encoded in chunks of similar length; what one more costs, in tokens (512 suits a CPU, some
             8,000 a GPU). Exact, only faster or slower. None: the whole batch at once.
         without_fold: "0/2" leaves out fold 0 of 2 (`research mine --folds`).
@@ -125,6 +128,7 @@ class PairData(RetrievalData):
     """
 
     gives = PairBatch
+    decides = ("hard_negatives",)
 
     def __init__(
         self,
@@ -134,7 +138,7 @@ class PairData(RetrievalData):
         val_split: str | None = "dev",
         test_split: str | None = "test",
         batch_size: TwoOrMore = 64,
-        hard_negatives: NonNegativeInt = 0,
+        hard_negatives: NonNegativeInt | None = None,
         chunk_overhead: NonNegativeInt | None = CHUNK_TOKENS,
         without_fold: str | None = None,
         limit: PositiveInt | None = None,
@@ -167,6 +171,9 @@ class PairData(RetrievalData):
                 f"one: research mine --data {data} --split {split} --retriever MODEL --out negatives.jsonl; then "
                 "train on it."
             )
+        if hard_negatives is None:
+            hard_negatives = min(NEGATIVES, max(len(query.negatives) for query in self.queries))
+        self.hard_negatives = int(hard_negatives)
         self.val_source = val or train
         self.val_split, self.test_split, self.val_documents = val_split, test_split, val_documents
         self.dataset = PairDataset(self.queries, self.corpus, hard_negatives, seed)
@@ -179,6 +186,20 @@ class PairData(RetrievalData):
         facts = {"train": self.fingerprint, "queries": len(self.queries), "examples": len(self.dataset)}
         facts |= count_by_text(self.queries)
         return facts | {name: data.fingerprint for name, data in self.collections.items()} | self.shared
+
+    def notes(self) -> list[str]:
+        """How many hard negatives a query takes, of how many that the rows hold."""
+        held, taken = [len(query.negatives) for query in self.queries], self.hard_negatives
+        if not (most := max(held)):
+            return []
+        if not taken:
+            return [f"no hard negatives: data.hard_negatives is 0, and the rows hold up to {most} a query that are not used"]
+        fewer = sum(count < taken for count in held)
+        return [
+            f"{taken} hard negative{'s' if taken > 1 else ''} a query"
+            + (f" (fewer for {fewer:,} that have fewer)" if fewer else "")
+            + (f", drawn in each epoch of the up to {most} that the rows hold (data.hard_negatives)" if most > taken else "")
+        ]
 
     def collate(self, model: nn.Module) -> PairCollate:
         """See PairCollate."""

@@ -21,6 +21,7 @@ from research.data.chunks import chunked
 from research.data.language_shapes import SIDES
 from research.data.token_cache import Made, cached
 from research.errors import UserError
+from research.progress import each
 from research.runs.hashes import hash_json
 from research.types import Examples, PreferenceBatch
 
@@ -77,7 +78,7 @@ def tokenise_preferences(examples: Examples, tokenizer: Any, max_length: int) ->
 def _made(examples: Examples, tokenizer: Any, max_length: int) -> Made:
     quiet(tokenizer)
     rows, index, truncated, equal = [], [], 0, 0
-    for number, row in enumerate(examples.rows):
+    for number, row in enumerate(each(examples.rows, "tokenise", "row")):
         try:
             made = pair_ids(tokenizer, extract_prompt(row))
         except Exception as error:  # jinja's errors, and what a template's own fields raise

@@ -1,12 +1,12 @@
-"""One resolver for data: `builtin:stdlib`, `builtin:packages`, `beir:PATH`, `hf:NAME[@REVISION]` → Collection."""
+"""One resolver for data: `builtin:NAME` (stdlib, stdlib-small, packages), `beir:PATH`, `hf:NAME[@REVISION]` → Collection."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from research.data import stdlib
-from research.data.beir import beir_splits, read_beir
-from research.data.hub import load_hub
+from research.data.beir import beir_splits, read_beir, read_beir_texts
+from research.data.hub import load_hub, load_hub_texts
 from research.data.qrels import check_qrels
 from research.data.rows import SKIPPING, BadRows
 from research.errors import UserError, suggest
@@ -14,7 +14,7 @@ from research.progress import say
 from research.runs.hashes import hash_strings
 from research.types import Collection, Corpus, Qrels, Queries
 
-BUILTIN = {"stdlib": stdlib.stdlib_root, "packages": stdlib.packages_root}
+BUILTIN = {"stdlib": stdlib.stdlib_pairs, "stdlib-small": stdlib.small_stdlib_pairs, "packages": stdlib.package_pairs}
 
 
 class Source(NamedTuple):
@@ -38,7 +38,8 @@ def parse_source(name: str) -> tuple[str, str]:
         )
     if kind not in ("builtin", "beir", "hf") or not rest:
         raise UserError(
-            f"data source {name!r} is not known; expected builtin:stdlib, builtin:packages, beir:PATH or hf:NAME[@REVISION]."
+            f"data source {name!r} is not known; expected {', '.join(f'builtin:{known}' for known in BUILTIN)}, beir:PATH or "
+            "hf:NAME[@REVISION]."
         )
     if kind == "builtin" and rest not in BUILTIN:
         raise UserError(f"builtin data {rest!r} is not known; {suggest(rest, BUILTIN)}.")
@@ -68,7 +69,7 @@ def load(name: str, split: str, skip_bad_rows: bool = False, option: str = SKIPP
     """Read a source and take one split of it.
 
     Args:
-        name: builtin:stdlib | builtin:packages | beir:PATH | hf:NAME[@REVISION].
+        name: builtin:NAME | beir:PATH | hf:NAME[@REVISION].
         split: a qrels file of the source.
         skip_bad_rows: leave rows that break their format out (counted in `notes`) instead of refusing them.
         option: how the user asks for that.
@@ -155,26 +156,44 @@ def load_texts(name: str, role: str, split: str | None, skip_bad_rows: bool = Fa
     Raises:
         UserError: as `load`.
     """
+    corpus, queries = load_unjudged(name, split if role == "query" else None, skip_bad_rows, queries=role == "query")
+    texts = queries if role == "query" else {name: doc.content for name, doc in corpus.items()}
+    return list(texts), list(texts.values())
+
+
+def load_unjudged(name: str, split: str | None, skip_bad_rows: bool = False, queries: bool = False) -> tuple[Corpus, Queries]:
+    """Corpus and queries of a source, for which no judgement is needed.
+
+    Args:
+        name: builtin:stdlib | builtin:stdlib-small | builtin:packages | beir:PATH | hf:NAME[@REVISION].
+        split: the queries that this one judges; None takes all of the source.
+        skip_bad_rows: leave malformed rows out, counted.
+        queries: read them too; else there are none.
+
+    Raises:
+        UserError: as `load`.
+    """
     if split is not None:
         data = load(name, split, skip_bad_rows)
-        corpus, queries = data.corpus, data.queries
+        return data.corpus, data.queries
+    kind, rest = parse_source(name)
+    bad = BadRows(skip_bad_rows)
+    if kind == "builtin":
+        corpus, asked, _ = load_source(name, bad)
     else:
-        bad = BadRows(skip_bad_rows)
-        corpus, queries, _ = load_source(name, bad)
-        bad.say_counts(name)
+        corpus, asked = read_beir_texts(Path(rest), bad, queries) if kind == "beir" else load_hub_texts(rest, bad, queries)
+    bad.say_counts(name)
     if not corpus:
-        raise UserError(f"{name} has 0 documents; expected one or more to encode. Add rows to its corpus.")
+        raise UserError(f"{name} has 0 documents; expected one or more. Add rows to its corpus.")
     _check_not_blank(name, corpus)
-    if role == "query":
-        return list(queries), list(queries.values())
-    return list(corpus), [doc.content for doc in corpus.values()]
+    return corpus, asked
 
 
 def load_source(name: str, bad: BadRows) -> Source:
     """Every split of a source, read and checked."""
     kind, rest = parse_source(name)
     if kind == "builtin":
-        return Source(*stdlib.collection(stdlib.cut_once(BUILTIN[rest]())))
+        return Source(*stdlib.collection(BUILTIN[rest]()))
     source = Source(*(read_beir(Path(rest), bad) if kind == "beir" else load_hub(rest, bad)))
     checked = {
         split: check_qrels(f"{name} split {split}", qrels, source.corpus, source.queries, bad)

@@ -1,7 +1,8 @@
 """Retrieval pairs cut from Python source: first docstring paragraph → the function without its docstring.
 
-`builtin:stdlib` reads the running Python's standard library, `builtin:packages` the installed packages (tens of
-thousands of functions, for training and for tests of scale). No network, no account, and real text in both roles.
+`builtin:stdlib` reads the running Python's standard library, `builtin:stdlib-small` a third of its functions (an easier
+search: numbers on it compare only with each other), `builtin:packages` the installed packages (tens of thousands of functions,
+for training and for tests of scale). No network, no account, and real text in both roles.
 """
 
 import ast
@@ -21,6 +22,7 @@ from research.types import Corpus, Document, Qrels, Queries
 SKIPPED = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "tkinter", "distutils", "site-packages", "__pycache__"}
 QUERY_WORDS = (4, 40)
 MIN_BODY_LINES = 2
+SMALL_SHARE = 3  # builtin:stdlib-small has one function of so many
 
 
 class Pair(NamedTuple):
@@ -36,6 +38,21 @@ class Pair(NamedTuple):
 def cut_once(root: Path) -> tuple[Pair, ...]:
     """`cut`, kept for this process: the files of a Python do not change while it runs."""
     return tuple(cut(root))
+
+
+def stdlib_pairs() -> Sequence[Pair]:
+    """Every usable function of the running Python's standard library."""
+    return cut_once(stdlib_root())
+
+
+def small_stdlib_pairs() -> Sequence[Pair]:
+    """A third of those, chosen by a hash of the function's name: the same functions on every machine."""
+    return [pair for pair in stdlib_pairs() if _digest(pair.id) % SMALL_SHARE == 0]
+
+
+def package_pairs() -> Sequence[Pair]:
+    """Every usable function of the installed packages."""
+    return cut_once(packages_root())
 
 
 def cut(root: Path) -> list[Pair]:
@@ -64,7 +81,7 @@ def collection(pairs: Sequence[Pair]) -> tuple[Corpus, Queries, dict[str, Qrels]
 
 def split_of(module: str) -> str:
     """The split of a module: train, dev or test, about 60/10/30."""
-    percent = int(hashlib.sha1(module.encode(), usedforsecurity=False).hexdigest(), 16) % 100
+    percent = _digest(module) % 100
     return "train" if percent < 60 else "dev" if percent < 70 else "test"
 
 
@@ -96,6 +113,10 @@ def packages_root() -> Path:
 def normalise(text: str) -> str:
     """A text in lower case, words only."""
     return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def _digest(text: str) -> int:
+    return int(hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), 16)
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -53,12 +53,12 @@ def exact_search(
             scores, order = _top(scores, wanted)
             positions = positions.gather(1, order)
             progress.update(len(block))
-    if wanted > top_k:
-        gap = scores[:, top_k - 1] - scores[:, top_k]
-        for row in (gap <= _rounding(scores[:, top_k])).nonzero().flatten().tolist():
-            settled = _settle_tie(q[row], docs, top_k, cosine, ids, exactly=not gap[row])
-            if settled is not None:
-                scores[row, :top_k], positions[row, :top_k] = (part.to(device) for part in settled)
+        if wanted > top_k:
+            gap = scores[:, top_k - 1] - scores[:, top_k]
+            for row in (gap <= _rounding(scores[:, top_k])).nonzero().flatten().tolist():
+                settled = _settle_tie(q[row], docs, top_k, cosine, ids, exactly=not gap[row])
+                if settled is not None:
+                    scores[row, :top_k], positions[row, :top_k] = (part.to(device) for part in settled)
     top_scores, top_positions = scores[:, :top_k].cpu().numpy(), positions[:, :top_k].cpu().numpy()
     _level_copies(top_scores, top_positions, docs)
     return top_scores, top_positions

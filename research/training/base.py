@@ -12,7 +12,7 @@ from research.errors import UserError
 from research.models.adapters import keep_trained
 from research.models.cpu.dropout import DropoutBits
 from research.models.cpu.training import for_training
-from research.training.curves import log_values
+from research.training.best_model import log_values
 from research.training.optimisation import Optimisation, build_optimizer, total_steps
 from research.training.step import Window
 from research.types import Direction
@@ -49,6 +49,14 @@ class TrainingModule(L.LightningModule):
         self.settings, self.metrics, self.fast, self.seed = optimisation, metrics, fast, seed
         self.window = Window(self, optimisation)
         self.bits: DropoutBits | None = None  # of the CPU's dropout masks
+
+    @staticmethod
+    def check_options() -> None:
+        """Refuse options that need no model to be wrong; its arguments are some of the class's own.
+
+        Raises:
+            UserError: such an option.
+        """
 
     @classmethod
     def better(cls, metric: str) -> Direction | None:

@@ -1,5 +1,6 @@
 """What a configuration must not say: values, classes and metrics that do not go together, refused before anything is built."""
 
+import inspect
 import re
 from typing import Any, get_args, get_type_hints
 
@@ -7,6 +8,7 @@ import jsonargparse
 import lightning as L
 
 from research.errors import UserError
+from research.models.sources import check_name
 from research.runs.defaults import imported
 from research.training.monitor import SIDES
 from research.training.normal_form import listed
@@ -68,6 +70,26 @@ def check_classes(config: jsonargparse.Namespace) -> None:
             f"data.class_path={config.data.class_path} does not give what {config.model.class_path} reads; "
             f"expected a DataModule of {reads.__name__}. configs/ has one."
         )
+
+
+def check_options(config: jsonargparse.Namespace) -> None:
+    """Refuse a model's name and options that are wrong whatever its weights and the data are.
+
+    Raises:
+        UserError: as the class's `check_options` does.
+    """
+    kind, options = imported(config.model.class_path), config.model.init_args
+    names = inspect.signature(kind.check_options).parameters
+    if all(name in options for name in names):  # a subclass may have others
+        kind.check_options(**{name: options[name] for name in names})
+    if isinstance(name := options.get("model"), str):
+        check_name(name)
+
+
+def leaves_to_data(config: jsonargparse.Namespace) -> bool:
+    """Whether an option is left to the data to decide: what is computed is then known once they are read."""
+    options, decides = config.data.get("init_args"), getattr(imported(config.data.class_path), "decides", ())
+    return any(options[name] is None for name in decides)
 
 
 def split_of(data: L.LightningDataModule, options: jsonargparse.Namespace, verb: str) -> str:

@@ -24,6 +24,8 @@ def say_what(config: jsonargparse.Namespace, module: TrainingModule, data: L.Lig
         f"{config.model.init_args.model}: {trained:,} parameters to train; {config.data.init_args.train}: "
         + "; ".join([counts, *measured, f"{trainer.world_size} × {trainer.strategy.root_device.type}, {trainer.precision}"])
     )
+    for note in data.notes():
+        say(f"{config.data.init_args.train}: {note}")
     if hasattr(module, "language"):
         _say_trained(module.language.describe())
 

@@ -52,10 +52,8 @@ class CrossEncoderModule(TrainingModule):
         fast: bool = True,
         seed: int = 0,
     ):
+        self.check_options(loss, metrics)
         super().__init__(optimisation, metrics, fast, seed)
-        check_choice("loss", loss, LOSSES)
-        for name in metrics:
-            parse_metric(name)
         folder = resolve(model)
         self.base_hash = hash_with_base(folder)
         self.model = load_cross_encoder(folder, max_length=max_length, new_head=True)
@@ -67,6 +65,12 @@ class CrossEncoderModule(TrainingModule):
         self.strict_loading = adapter is None  # frozen weights are not in the checkpoint
         self.model.train()
         self.loss = LOSSES[loss]
+
+    @staticmethod
+    def check_options(loss: str, metrics: list[str]) -> None:
+        check_choice("loss", loss, LOSSES)
+        for name in metrics:
+            parse_metric(name)
 
     def training_step(self, batch: CandidateBatch, batch_idx: int) -> None:
         scores = score(self.model, batch.pairs, batch.present)  # (B, N)

@@ -22,7 +22,7 @@ from research.runs.hashes import hash_json
 from research.runs.identity import LENGTH, ids_of, what_is_computed
 from research.training import configuration
 from research.training.measuring import Measuring
-from research.training.run import build, fit
+from research.training.run import build, build_data, fit
 
 SETS = ("target_modules", "exclude_modules", "modules_to_save")
 Parse = Callable[[list[str]], argparse.Namespace]
@@ -44,7 +44,8 @@ def describe(arguments: list[str], metric: str | None, goal: str | None, parse: 
     with configuration.own_names():
         config, resolved = configuration.read(args)
         with without_weights():
-            module, data = build(config)
+            data = build_data(config, resolved)
+            module = build(config, data)
     if metric is not None:
         _check_metric(metric, module, data, config.trainer)
         if goal is None and module.better(metric) == "higher":

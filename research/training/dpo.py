@@ -1,9 +1,11 @@
-"""Direct preference optimisation: pairs → log-probabilities under policy and reference → preference losses → one step."""
+"""Direct preference optimisation: pairs → log-probabilities under policy and reference → preference losses → one step.
+
+Longer than most files: what a step computes of a batch is read here from top to bottom, the reference's part too.
+"""
 
 import contextlib
 import copy
 import functools
-import math
 
 import numpy as np
 import peft
@@ -17,17 +19,15 @@ from research.metrics.language import PREFERENCES
 from research.models.causal_lm import CausalLM
 from research.progress import say
 from research.training.base import check_choice
-from research.training.language import Language, LanguageModule, say_steps
+from research.training.language import PRECISIONS, Language, LanguageModule, say_steps
 from research.training.layouts import shares_prompt
 from research.training.optimisation import Optimisation
-from research.training.reference import BATCH, attach_reference, by_length
+from research.training.preference_validation import METRICS, evaluate_preferences
+from research.training.reference import attach_reference
 from research.training.sft import SMOLLM2
-from research.training.validation import all_gather_rows
 from research.types import PreferenceBatch
 
 REFERENCES = ("adapter_off", "copy", "cached")
-METRICS = tuple(PREFERENCES)
-KL_PAIRS = 64  # of a validation, for kl
 
 
 class DPOModule(LanguageModule):
@@ -80,8 +80,7 @@ class DPOModule(LanguageModule):
         fast: bool = True,
         seed: int = 0,
     ):
-        _check(loss, beta, label_smoothing, sft_weight, reference)
-        self.check_metrics(metrics)
+        self.check_options(loss, beta, label_smoothing, sft_weight, reference, frozen_precision, metrics)
         language = Language(model, adapter, train_layers, train_pattern, frozen_precision, reference, init_scale=init_scale)
         super().__init__(language, lambda chunk: len(chunk["number"]), optimisation, metrics, fast, seed)
         self.loss = functools.partial(LOSSES[loss], smoothing=label_smoothing) if label_smoothing else LOSSES[loss]
@@ -89,6 +88,40 @@ class DPOModule(LanguageModule):
         self.frozen: list[CausalLM] = []  # the copy; in a list, so that it is no submodule and in no checkpoint
         if reference == "copy":
             self.frozen = [copy.deepcopy(self.model).requires_grad_(False).eval()]
+
+    @classmethod
+    def check_options(
+        cls,
+        loss: str,
+        beta: float,
+        label_smoothing: float,
+        sft_weight: float,
+        reference: str,
+        frozen_precision: str,
+        metrics: list[str],
+    ) -> None:
+        check_choice("loss", loss, LOSSES)
+        check_choice("reference", reference, REFERENCES)
+        check_choice("frozen_precision", frozen_precision, PRECISIONS)
+        ranges = {
+            "beta": (0 < beta < float("inf"), beta, "a finite number above 0"),
+            "label_smoothing": (
+                0 <= label_smoothing < 0.5,
+                label_smoothing,
+                "0 to below .5: the share of pairs labelled the wrong way round",
+            ),
+            "sft_weight": (0 <= sft_weight < float("inf"), sft_weight, "a finite number, 0 or more"),
+        }
+        for name, (good, value, expected) in ranges.items():
+            if not good:
+                raise UserError(f"{name}={value}; expected {expected}. Correct it in the configuration.")
+        if label_smoothing and not takes_smoothing(loss):
+            losses = " or ".join(filter(takes_smoothing, LOSSES))
+            raise UserError(
+                f"label_smoothing={label_smoothing} with loss={loss}; expected it with {losses} only, elsewhere it changes "
+                "nothing. Leave it out, or choose that loss."
+            )
+        cls.check_metrics(metrics)
 
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule
@@ -114,9 +147,8 @@ class DPOModule(LanguageModule):
             )
             if any(getattr(callback, "monitor", None) == "val/kl" for callback in self.trainer.callbacks):
                 raise UserError(
-                    "monitor=val/kl, which is not measured here; expected a metric that is, such as "
-                    "val/reward_margin. "
-                    "Choose one, or reference: copy."
+                    "monitor=val/kl, which is not measured here; expected a metric that is, such as val/reward_margin. Choose "
+                    "one, or reference: copy."
                 )
         self.language.load_restored()
 
@@ -180,31 +212,10 @@ class DPOModule(LanguageModule):
     @torch.no_grad()
     def evaluate(self, name: str) -> dict[str, float]:
         """Means over the named pairs; ranks share them."""
-        data = self.trainer.datamodule
-        data.prepare(self.model.tokenizer)
-        pairs = data.tokens[name]
-        rank, world = self.trainer.global_rank, self.trainer.world_size
-        mine = pairs.rows[rank::world]
-        names, out = METRICS, np.full((len(mine), len(METRICS)), np.nan)
-        every = -(-len(pairs.rows) // KL_PAIRS) if "kl" in self.metrics and self.reference_model() is not None else 0
-        order = by_length(mine)
-        collate = data.collate(self.model)
-        for start in range(0, len(order), BATCH):
-            batch = order[start : start + BATCH]
-            for chunk in collate([mine[i] for i in batch]).chunks:
-                chunk = {key: value.to(self.device) for key, value in chunk.items()}
-                logps, tokens = self.logps(chunk)
-                losses, reported = self.losses(logps, self.reference_logps(chunk), tokens)
-                columns = [losses, *(reported[key] for key in names[1:-1])]
-                at = [batch[i] for i in chunk["number"].tolist()]
-                out[at, :-1] = torch.stack(columns, 1).double().cpu().numpy()
-                if every and start // BATCH % every == 0:
-                    out[at, -1] = self.kl(chunk).double().cpu().numpy()
-        rows = all_gather_rows(self, out, len(pairs.rows))
-        ids = [str(i) for i in pairs.index]
-        values = {key: dict(zip(ids, map(float, rows[:, i]), strict=True)) for i, key in enumerate(names)}
-        values["kl"] = {pair: value for pair, value in values["kl"].items() if every and not math.isnan(value)}
-        self.per_query = {key: values[key] for key in names if key in self.metrics and values[key]}
+        self.trainer.datamodule.prepare(self.model.tokenizer)
+        measure_kl = "kl" in self.metrics and self.reference_model() is not None
+        values = evaluate_preferences(self, self.trainer.datamodule.tokens[name], measure_kl)
+        self.per_query = {metric: values[metric] for metric in METRICS if metric in self.metrics and values[metric]}
         return self.means()
 
     def kl(self, chunk: dict[str, Tensor]) -> Tensor:
@@ -254,21 +265,3 @@ def completion_run(model: CausalLM, chunk: dict[str, Tensor], router: bool = Fal
     places = {name: chunk[name] for name in ("attention_mask", "position_ids") if name in chunk}
     hidden, loss = model.run(chunk["input_ids"], router=router, **places)
     return hidden[chunk["row"], chunk["place"]], loss
-
-
-def _check(loss: str, beta: float, smoothing: float, sft_weight: float, reference: str) -> None:
-    check_choice("loss", loss, LOSSES)
-    check_choice("reference", reference, REFERENCES)
-    ranges = {
-        "beta": (0 < beta < float("inf"), beta, "a finite number above 0"),
-        "label_smoothing": (0 <= smoothing < 0.5, smoothing, "0 to below .5: the share of pairs labelled the wrong way round"),
-        "sft_weight": (0 <= sft_weight < float("inf"), sft_weight, "a finite number, 0 or more"),
-    }
-    for name, (good, value, expected) in ranges.items():
-        if not good:
-            raise UserError(f"{name}={value}; expected {expected}. Correct it in the configuration.")
-    if smoothing and not takes_smoothing(loss):
-        raise UserError(
-            f"label_smoothing={smoothing} with loss={loss}; expected it with {' or '.join(filter(takes_smoothing, LOSSES))} "
-            "only, elsewhere it changes nothing. Leave it out, or choose that loss."
-        )

@@ -72,24 +72,8 @@ class DualEncoderModule(TrainingModule):
         fast: bool = True,
         seed: int = 0,
     ):
+        self.check_options(towers, loss, temperature, learn_temperature, temperature_range, temperature_lr, metrics)
         super().__init__(optimisation, metrics, fast, seed)
-        check_choice("loss", loss, LOSSES)
-        low, high = temperature_range
-        if not learn_temperature and not 0 < temperature < math.inf:
-            raise UserError(f"temperature={temperature}; expected a finite number above 0, usually .01 to .1. Correct it.")
-        if learn_temperature and not 0 < low <= temperature <= high < math.inf:
-            raise UserError(
-                f"temperature={temperature}, temperature_range=[{low}, {high}]; expected 0 < least ≤ temperature ≤ "
-                "largest. Correct them in the configuration."
-            )
-        if not 0 < temperature_lr < math.inf:
-            raise UserError(
-                f"temperature_lr={temperature_lr}; expected a finite number above 0. Correct it in the configuration."
-            )
-        if towers not in ("shared", "separate"):
-            raise UserError(f"towers={towers!r}; expected shared or separate. Correct it in the configuration.")
-        for name in metrics:
-            parse_metric(name)
         folder = resolve(model)
         self.base_hash = hash_with_base(folder)
         settings = {
@@ -111,6 +95,34 @@ class DualEncoderModule(TrainingModule):
         log_temperature = torch.tensor(math.log(temperature))
         self.log_temperature = nn.Parameter(log_temperature, requires_grad=learn_temperature)
         self.loss, self.symmetric, self.gather = LOSSES[loss], symmetric, gather
+
+    @staticmethod
+    def check_options(
+        towers: str,
+        loss: str,
+        temperature: float,
+        learn_temperature: bool,
+        temperature_range: tuple[float, float],
+        temperature_lr: float,
+        metrics: list[str],
+    ) -> None:
+        check_choice("loss", loss, LOSSES)
+        low, high = temperature_range
+        if not learn_temperature and not 0 < temperature < math.inf:
+            raise UserError(f"temperature={temperature}; expected a finite number above 0, usually .01 to .1. Correct it.")
+        if learn_temperature and not 0 < low <= temperature <= high < math.inf:
+            raise UserError(
+                f"temperature={temperature}, temperature_range=[{low}, {high}]; expected 0 < least ≤ temperature ≤ "
+                "largest. Correct them in the configuration."
+            )
+        if not 0 < temperature_lr < math.inf:
+            raise UserError(
+                f"temperature_lr={temperature_lr}; expected a finite number above 0. Correct it in the configuration."
+            )
+        if towers not in ("shared", "separate"):
+            raise UserError(f"towers={towers!r}; expected shared or separate. Correct it in the configuration.")
+        for name in metrics:
+            parse_metric(name)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> None:
         query = embed(self.model.query, batch.queries, "query")  # (B, D)

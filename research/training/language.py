@@ -56,8 +56,6 @@ class Language:
         reference: str | None = None,
         init_scale: float | None = None,
     ):
-        if frozen_precision not in PRECISIONS:
-            raise UserError(f"frozen_precision={frozen_precision!r}; expected {' | '.join(PRECISIONS)}. Correct it.")
         self.adapter, self.frozen_precision = adapter, frozen_precision
         self.whole = adapter is None and train_layers is None and train_pattern is None
         if adapter is not None:

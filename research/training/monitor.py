@@ -12,34 +12,44 @@ SIDES: dict[str, Direction] = {"min": "lower", "max": "higher"}
 """Values of `mode` → the better side of the monitor."""
 
 
-def check_monitor(config: jsonargparse.Namespace, module: TrainingModule, data: L.LightningDataModule) -> None:
+def check_monitor(
+    config: jsonargparse.Namespace, kind: type[TrainingModule], metrics: list[str] | None, data: L.LightningDataModule
+) -> None:
     """Refuse a training whose best model nothing would tell.
+
+    Args:
+        config: of the training.
+        kind: class of the LightningModule.
+        metrics: of its validation; None where the class has no such option: it says them once it is made.
+        data: that it is validated on.
 
     Raises:
         UserError: nothing is measured, or not what makes the best model.
     """
-    if not module.metrics:
+    if metrics is None:
+        return
+    if not metrics:
         raise UserError("model.metrics is empty; expected one or more, for example mrr@10. Name one.")
-    known = [f"val/{name}" for name in module.metrics]
+    known = [f"val/{name}" for name in metrics]
     if config.monitor not in known and "val" in data.collections:
         raise UserError(
             f"monitor={config.monitor!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
             "add it to model.metrics."
         )
     if config.monitor in known:
-        _check_mode(config.monitor, config.mode, module)
+        _check_mode(config.monitor, config.mode, kind)
 
 
-def _check_mode(monitor: str, mode: str | None, module: TrainingModule) -> None:
+def _check_mode(monitor: str, mode: str | None, kind: type[TrainingModule]) -> None:
     """Refuse a best model that would be the worst.
 
     Raises:
         UserError: nobody says which side of the monitor is better, or two say it differently.
     """
-    better = module.better(monitor)
+    better = kind.better(monitor)
     if mode is None and better is None:
         raise UserError(
-            f"monitor={monitor!r}: {type(module).__name__} does not declare which side of it is better; expected mode: min "
+            f"monitor={monitor!r}: {kind.__name__} does not declare which side of it is better; expected mode: min "
             "or mode: max beside it. Add it to the configuration, or the metric to the class's `directions`."
         )
     if mode is not None and better not in (None, SIDES[mode]):

@@ -24,11 +24,11 @@ from research.runs.reading import read_json
 from research.runs.state import stale_reason
 from research.runs.writers import write_metrics
 from research.training import configuration
-from research.training.arguments import HELP
 from research.training.base import TrainingModule
-from research.training.checks import check_classes, split_of
+from research.training.best_model import BestModel
+from research.training.checks import check_classes, check_options, leaves_to_data, split_of
 from research.training.console import print_result, say_broken, say_what
-from research.training.curves import BestModel, Curves
+from research.training.curves import Curves
 from research.training.invariants import Broken, Invariants
 from research.training.library_errors import lightning_errors, peft_errors
 from research.training.monitor import check_monitor, directions_of
@@ -53,9 +53,6 @@ def fit(args: argparse.Namespace, watchers: Watchers = lambda out: []) -> int:
         args: as arguments.parse gives them.
         watchers: of this training.
     """
-    if {*HELP} & {*args.argv}:
-        configuration.print_options(args)
-        return 0
     config = None
     with restored_process():
         try:
@@ -76,19 +73,37 @@ def test(args: argparse.Namespace) -> int:
     return _measure(args, "test")
 
 
-def build(config: jsonargparse.Namespace) -> tuple[TrainingModule, L.LightningDataModule]:
-    """Make model and data, each refused before anything is written; the model's initialisation has a seed of its own.
+def build_data(config: jsonargparse.Namespace, resolved: dict | None = None) -> L.LightningDataModule:
+    """Make the data, once all that needs neither data nor weights is checked.
+
+    Args:
+        config: of the training.
+        resolved: the same with every default; options that are left to the data get the values that these give.
 
     Raises:
-        UserError: as their classes do.
+        UserError: as the classes do.
     """
     check_classes(config)
+    check_options(config)
+    data = _instance(config.data)
+    data.check_batches(1)
+    check_monitor(config, imported(config.model.class_path), config.model.init_args.get("metrics"), data)
+    for name in data.decides if resolved is not None else ():
+        resolved["data"]["init_args"][name] = getattr(data, name)
+    return data
+
+
+def build(config: jsonargparse.Namespace, data: L.LightningDataModule) -> TrainingModule:
+    """Make the model, refused before anything is written; its initialisation has a seed of its own.
+
+    Raises:
+        UserError: as its class does.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed_everything)
         module = _instance(config.model)
-    data = _instance(config.data)
-    check_monitor(config, module, data)
-    return module, data
+    check_monitor(config, type(module), module.metrics, data)
+    return module
 
 
 def _instance(section: jsonargparse.Namespace) -> L.LightningModule | L.LightningDataModule:
@@ -109,8 +124,10 @@ def _instance(section: jsonargparse.Namespace) -> L.LightningModule | L.Lightnin
 
 def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dict, watchers: Watchers) -> int:
     module = data = None
+    if PLACE in config.out or leaves_to_data(config):
+        data = build_data(config, resolved)
     if PLACE in config.out:  # a point of a sweep: its folder is named by what it computes
-        module, data = build(config)
+        module = build(config, data)
         config.out = resolved["out"] = place_of(config.out, ids_of(resolved, module.base_hash, data.describe()))
     out = Path(config.out)
     if is_finished(out, resolved):
@@ -118,8 +135,8 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
         if reason := stale_reason(out, None if data is None else data.describe()):
             say(f"warning: {out} is stale: {reason}")
         return print_result(out, metrics_of(out), args.json)
-    if module is None:
-        module, data = build(config)
+    data = data or build_data(config, resolved)
+    module = module or build(config, data)
     point = point_of(ids_of(resolved, module.base_hash, data.describe()))
     directions = directions_of(config, module)
     lower = directions[config.monitor] == "lower"
@@ -192,9 +209,6 @@ def _results(module: TrainingModule, trainer: L.Trainer, seconds: float) -> dict
 
 @configuration.own_names()
 def _measure(args: argparse.Namespace, verb: str) -> int:
-    if {*HELP} & {*args.argv}:
-        configuration.print_options(args)
-        return 0
     config, _ = configuration.read(args)
     check_classes(config)
     out = Path(config.out)
@@ -208,8 +222,9 @@ def _measure(args: argparse.Namespace, verb: str) -> int:
         say(f"model: {out / MODEL}")
     else:
         say(f"model: {config.model.init_args.model}, since {out / MODEL} does not exist yet")
-    module, data = build(config)
+    data = build_data(config)
     split = split_of(data, config.data.init_args, verb)
+    module = build(config, data)
     if trained and restores:  # adapters go onto the model that the configuration names
         module.restore(out / MODEL)
     trainer = make_trainer(config, [], [])

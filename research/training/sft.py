@@ -12,7 +12,7 @@ from research.metrics.language import TOKENS
 from research.progress import say
 from research.training.answers import answer_sample
 from research.training.base import check_choice
-from research.training.language import Language, LanguageModule, say_steps
+from research.training.language import PRECISIONS, Language, LanguageModule, say_steps
 from research.training.optimisation import Optimisation
 from research.training.token_validation import evaluate_tokens
 from research.types import IGNORE, InstructionBatch
@@ -66,7 +66,18 @@ class SFTModule(LanguageModule):
         fast: bool = True,
         seed: int = 0,
     ):
+        self.check_options(loss, label_smoothing, frozen_precision, metrics, answers, max_new_tokens)
+        language = Language(model, adapter, train_layers, train_pattern, frozen_precision, init_scale=init_scale)
+        super().__init__(language, labelled_tokens, optimisation, metrics, fast, seed)
+        self.loss, self.smoothing = LOSSES[loss], label_smoothing
+        self.sample, self.max_new_tokens = answers, max_new_tokens
+
+    @classmethod
+    def check_options(
+        cls, loss: str, label_smoothing: float, frozen_precision: str, metrics: list[str], answers: int, max_new_tokens: int
+    ) -> None:
         check_choice("loss", loss, LOSSES)
+        check_choice("frozen_precision", frozen_precision, PRECISIONS)
         if not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing={label_smoothing}; expected 0 to below 1. Correct it.")
         for name, value in {"answers": answers, "max_new_tokens": max_new_tokens}.items():
@@ -75,11 +86,7 @@ class SFTModule(LanguageModule):
                     f"{name}={value}; expected 1 or more. Correct it in the configuration; without answers leave "
                     f"{', '.join(ANSWERS)} out of model.metrics."
                 )
-        self.check_metrics(metrics)
-        language = Language(model, adapter, train_layers, train_pattern, frozen_precision, init_scale=init_scale)
-        super().__init__(language, labelled_tokens, optimisation, metrics, fast, seed)
-        self.loss, self.smoothing = LOSSES[loss], label_smoothing
-        self.sample, self.max_new_tokens = answers, max_new_tokens
+        cls.check_metrics(metrics)
 
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from research.losses.language import token_losses
-from research.training.validation import all_gather_rows
+from research.progress import bar
+from research.training.ranks import all_gather_rows
 from research.types import IGNORE
 
 BATCH_TOKENS = 4096  # padded tokens of a batch
@@ -63,6 +64,7 @@ def evaluate_tokens(module: L.LightningModule, data: TokenRows) -> Measured:
     out = np.zeros((len(mine), 3))
     order = sorted(range(len(mine)), key=lambda i: -len(mine[i]["input_ids"]))
     pad = module.model.pad_token_id
+    progress = bar(len(mine), "validate", "row", quiet=not module.trainer.is_global_zero)
     while order:
         longest = min(-(-len(mine[order[0]]["input_ids"]) // 16) * 16, module.model.positions - module.model.virtual_tokens)
         count = max(1, BATCH_TOKENS // longest)
@@ -73,6 +75,8 @@ def evaluate_tokens(module: L.LightningModule, data: TokenRows) -> Measured:
         columns = torch.stack([tokens.nll.double(), torch.ones_like(tokens.nll).double(), tokens.correct.double()], 1)
         sums = torch.zeros(len(chosen), 3, dtype=torch.float64, device=device).index_add_(0, at.rows, columns)
         out[chosen] = sums.cpu().numpy()
+        progress.update(len(chosen))
+    progress.close()
     rows = all_gather_rows(module, out, len(data.rows))
     return Measured(rows[:, 0], rows[:, 1], rows[:, 2], [str(i) for i in data.index])
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 DUAL = """
 seed_everything: 0
@@ -158,3 +159,68 @@ def test_collection_that_is_trained_on_proposes_the_option_of_fit(fit, collectio
     assert refused.code == 2
     assert "or pass --data.skip_bad_rows true" in refused.err
     assert fit(None, *options, "--data.skip_bad_rows", "true", name=f"beir:{collection}").code == 0
+
+
+def configured() -> dict:
+    return yaml.safe_load(Path("run/config.yaml").read_text())["data"]["init_args"]
+
+
+def test_negatives_that_rows_hold_are_trained_on_and_the_number_is_said(fit):
+    """What is left out means as many as there are; config.yaml has the number, so that the point has one name."""
+    result = fit(FLAG)
+    assert result.code == 0, result.err
+    assert "rows.jsonl: 2 hard negatives a query\n" in result.err
+    assert configured()["hard_negatives"] == 2
+    point = json.loads(Path("run/provenance.json").read_text())["point"]
+    again = fit(None, "--data.hard_negatives", 2)
+    assert "finished before" in again.err, again.err
+    for extra in ((), ("--data.hard_negatives", 2)):
+        named = fit(None, "--out", "points/{point}", *extra)
+        assert named.code == 0, named.err
+        assert [path.name for path in Path("points").iterdir()] == [point]
+
+
+def test_negatives_that_are_not_trained_on_are_said(fit):
+    unlike = [{"query": row["query"], "pos": row["pos"], "neg": row["neg"][: i % 3]} for i, row in enumerate(FLAG)]
+    result = fit(unlike, "--data.hard_negatives", 0)
+    assert "no hard negatives: data.hard_negatives is 0, and the rows hold up to 2 a query that are not used" in result.err
+    result = fit(unlike, "--data.hard_negatives", 1, "--out", "one")
+    assert (
+        "1 hard negative a query (fewer for 2 that have fewer), drawn in each epoch of the up to 2 that the rows hold "
+        "(data.hard_negatives)"
+    ) in result.err
+
+
+def test_a_run_of_before_that_left_negatives_out_is_another_one(fit):
+    """Its config.yaml says 0: the same command would now train on two, and does not take the old numbers for these."""
+    assert fit(FLAG, "--data.hard_negatives", 0).code == 0
+    result = fit(None)
+    assert result.code == 2
+    assert "data.init_args.hard_negatives 0, now 2" in result.err
+
+
+def test_rows_without_negatives_keep_their_point(fit):
+    pairs = [{"query": row["query"], "answer": row["pos"][0]} for row in FLAG]
+    result = fit(pairs)
+    assert result.code == 0, result.err
+    assert "negatives" not in result.err
+    assert configured()["hard_negatives"] == 0
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        (["--data.train", "absent.jsonl"], "absent.jsonl"),
+        (["--data.batch_size", 5, "--data.drop_last", "true"], "batch_size=5"),
+        (["--data.val", "beir:absent", "--data.val_split", "dev"], "BEIR folder 'absent' does not exist"),
+        (["--model.temperature", "-1"], "temperature=-1"),
+        (["--model.loss", "absent"], "loss='absent'"),
+        (["--model.metrics", "[absent@1]"], "absent"),
+        (["--model.model", "./absent"], "model './absent' does not exist"),
+    ],
+)
+def test_what_is_wrong_without_a_model_is_said_before_one_is_read(fit, monkeypatch, extra, says):
+    monkeypatch.setattr("research.training.dual_encoder.resolve", lambda name: pytest.fail("a model was read"))
+    result = fit(FLAG, *extra)
+    assert result.code == 2
+    assert says in result.err

@@ -148,6 +148,18 @@ def test_queries_of_another_dimension_are_refused(tmp_path):
         HnswIndex.build(tmp_path, DOCS, IDS).search(vectors(3, 8), 5, ef=10)
 
 
+def test_ties_at_the_cut_are_settled_in_float32_under_autocast():
+    """Settling takes products of its own: in bf16 they ended a validation whose cut fell between two close scores."""
+    draw = np.random.default_rng(0)
+    docs = np.repeat(draw.normal(size=(20, 32)).astype(np.float32), 3, axis=0)
+    queries, ids = draw.normal(size=(5, 32)).astype(np.float32), [f"d{i:02}" for i in range(60)]
+    plain = exact_search(queries, docs, 10, ids=ids)  # of three copies the cut takes one
+    with torch.autocast("cpu", torch.bfloat16):
+        scores, positions = exact_search(queries, docs, 10, ids=ids)
+    np.testing.assert_array_equal(scores, plain[0])
+    np.testing.assert_array_equal(positions, plain[1])
+
+
 def test_exact_search_is_float32_under_autocast():
     """Lightning validates inside its bf16 context, where scores would be rounded and ranked by their ties."""
     draw = np.random.default_rng(0)
