@@ -8,9 +8,10 @@ from research.progress import say
 from research.runs.files import write_json
 from research.runs.ledger import Ledger, is_due
 from research.runs.plan import points_so_far, read_plan
+from research.sweeps.directives import Options
 from research.sweeps.outcome import is_reached, sweep_exit_code
 from research.sweeps.points import task_numbers
-from research.sweeps.slurm import ROUNDS, Options, submit
+from research.sweeps.slurm import ROUNDS, submit
 from research.sweeps.spec import Sweep
 from research.sweeps.status import count, write_report
 from research.sweeps.submission import Submission
@@ -53,8 +54,8 @@ def _options(text: str) -> Options:
     """
     try:
         values = json.loads(text)
-        return Options(**values | {"sbatch": tuple(values["sbatch"]), "setup": tuple(values["setup"])})
-    except (ValueError, TypeError, KeyError) as error:
+        return Options(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"--options {text[:60]!r} are not read ({error}); expected those that `sweep submit` wrote. Submit again."
         ) from None

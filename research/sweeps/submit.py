@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import UserError
-from research.sweeps import kubernetes, slurm
+from research.sweeps import directives, kubernetes, slurm
 from research.sweeps.agents import copy_of_sweep, target
 from research.sweeps.folder import as_text, folder_of
 from research.sweeps.plan import describer, plan, watched
@@ -15,8 +15,9 @@ from research.sweeps.spec import Sweep
 from research.sweeps.submission import submission
 from research.sweeps.trainer import Trainer
 
-SLURM, JOBS = ("time", "partition", "account", "sbatch"), ("image", "claim", "namespace", "env", "secret", "max_failed")
-RANKS, POINTS, TRIALS = ("nodes", "tasks_per_node"), ("rerun_stale", "retry"), ("count",)
+SLURM = ("time", "partition", "account", "qos", "sbatch", "finish_sbatch")
+JOBS = ("image", "claim", "namespace", "env", "secret", "max_failed")
+RANKS, POINTS, TRIALS = ("nodes", "tasks_per_node"), ("rerun_stale", "retry", "finish_sbatch"), ("count",)
 OTHERS = {"--kubernetes": (*SLURM, *RANKS, *TRIALS), "--wandb": (*JOBS, *RANKS, *POINTS), "SLURM": (*JOBS, *TRIALS)}
 """Where the points go → options that would change nothing there."""
 NEUTRAL = dict.fromkeys(RANKS, 1)
@@ -31,8 +32,8 @@ class Options(NamedTuple):
         as_json: print one JSON line.
         seed: of a random sweep's draws.
         rerun_stale, retry: see Again.
-        throttle, cpus, gpus, mem, warning, setup: of SLURM and of Kubernetes, see slurm.Options and kubernetes.Options.
-        time, partition, account, nodes, tasks_per_node, sbatch: see slurm.Options.
+        throttle, cpus, gpus, mem, warning, setup: of SLURM and of Kubernetes, see directives.Options and kubernetes.Options.
+        time, partition, account, qos, nodes, tasks_per_node, sbatch, finish_sbatch: see directives.Options.
         wandb: a sweep on W&B's server, ENTITY/PROJECT/SWEEP_ID, whose trials its agents run on SLURM.
         count: trials of `wandb`; None: the sweep's grid or its run_cap.
         kubernetes: write a Job.
@@ -53,9 +54,11 @@ class Options(NamedTuple):
     time: str | None = None
     partition: str | None = None
     account: str | None = None
+    qos: str | None = None
     nodes: int = 1
     tasks_per_node: int = 1
     sbatch: Sequence[str] = ()
+    finish_sbatch: Sequence[str] = ()
     wandb: str | None = None
     count: int | None = None
     kubernetes: bool = False
@@ -77,8 +80,8 @@ def submit_sweep(sweep: Sweep, trainer: Trainer, options: Options) -> int:
     for name, least in LEAST.items():
         if (value := getattr(options, name)) is not None and value < least:
             raise UserError(f"{_flag(name)} {value}; expected {least} or more. Correct it.")
-    cluster = slurm.Options(**_chosen(options, slurm.Options._fields))
-    slurm.check(cluster)
+    cluster = directives.Options(**_chosen(options, directives.Options._fields))
+    directives.check(cluster)
     if options.kubernetes:
         return _write_job(sweep, trainer, options)
     if options.wandb:
@@ -102,7 +105,7 @@ def _refuse_other_options(options: Options) -> None:
 
 
 def _flag(name: str) -> str:
-    return "--gpus-per-node" if name == "gpus" else f"--{name.replace('_', '-')}"
+    return {"gpus": "--gpus-per-node", "cpus": "--cpus-per-task"}.get(name, f"--{name.replace('_', '-')}")
 
 
 def _chosen(options: Options, names: tuple[str, ...]) -> dict[str, Any]:
@@ -114,9 +117,9 @@ def _chosen(options: Options, names: tuple[str, ...]) -> dict[str, Any]:
 # ---- SLURM ----------------------------------------------------------------------------------------------------------
 
 
-def _submit_array(sweep: Sweep, trainer: Trainer, options: Options, cluster: slurm.Options) -> int:
+def _submit_array(sweep: Sweep, trainer: Trainer, options: Options, cluster: directives.Options) -> int:
     folder = folder_of(sweep).resolve()
-    slurm.directive(str(folder))  # before anything is written
+    directives.quoted_folder(str(folder))  # before anything is written
     points = planned_points(sweep, options.seed, trainer)
     if sweep.is_searched and cluster.nodes * cluster.tasks_per_node > 1:
         raise UserError(
@@ -145,7 +148,7 @@ def _submit_array(sweep: Sweep, trainer: Trainer, options: Options, cluster: slu
 # ---- W&B's agents ---------------------------------------------------------------------------------------------------
 
 
-def _submit_agents(sweep: Sweep, trainer: Trainer, options: Options, cluster: slurm.Options) -> int:
+def _submit_agents(sweep: Sweep, trainer: Trainer, options: Options, cluster: directives.Options) -> int:
     """Submit as many agents as the sweep has trials; the exit code."""
     of = target(options.wandb)
     count = _trials(sweep, options.count)

@@ -14,6 +14,7 @@ import argparse
 import functools
 from pathlib import Path
 
+LINES = ("--sbatch", "--finish-sbatch", "--setup")
 SUBMIT = """Hand what is to be run to a cluster: to SLURM, or to Kubernetes, or to W&B's agents on SLURM.
 
   research sweep submit sweeps/lora_r_alpha.yaml --throttle 8 --time 2:00:00 --gpus-per-node 1
@@ -42,7 +43,18 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
     page.add_argument("file", type=Path, metavar="FILE", help="a sweep's YAML, or its folder")
     add_options(page)
     page.set_defaults(step=argv[0], run=parser.get_default("run"))
-    return page.parse_args(argv[1:])
+    return page.parse_args(_with_values(argv[1:]))
+
+
+def _with_values(argv: list[str]) -> list[str]:
+    """`--sbatch --constraint=a100` as `--sbatch=--constraint=a100`: argparse takes a value that begins with - so alone."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] in LINES and word.startswith("-"):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _add_compile(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +85,7 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
     _add_overlay(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the scripts, and submit nothing")
     parser.add_argument("--throttle", type=int, default=0, help="tasks at a time (as many as there is room for)")
-    parser.add_argument("--cpus", type=int, help="of a task")
+    parser.add_argument("--cpus-per-task", "--cpus", type=int, dest="cpus", metavar="N", help="of a task")
     parser.add_argument("--gpus-per-node", type=int, dest="gpus", metavar="N", help="of a point, on each of its nodes")
     parser.add_argument("--mem", help="of a point, on each of its nodes: 16G")
     parser.add_argument(
@@ -87,11 +99,13 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
     cluster.add_argument("--time", help="limit of a point, as SLURM writes it: 2:00:00")
     cluster.add_argument("--partition")
     cluster.add_argument("--account")
+    cluster.add_argument("--qos")
     cluster.add_argument("--nodes", type=int, default=1, help="of a point that DDP trains (1)")
     cluster.add_argument("--tasks-per-node", type=int, default=1, help="processes of DDP on a node (1)")
-    cluster.add_argument(
-        "--sbatch", action="append", default=[], metavar="OPTION", help="a further #SBATCH line, such as --qos=x"
-    )
+    further = "a further #SBATCH line of the points, such as --constraint=a100"
+    cluster.add_argument("--sbatch", action="append", default=[], metavar="LINE", help=further)
+    after = "a line of the job after the points, such as --partition=cpu: it submits again, reports, and asks for no GPU"
+    cluster.add_argument("--finish-sbatch", action="append", default=[], metavar="LINE", help=after)
     agents = "W&B's agents instead, one trial a task: the server chooses. A stopped task goes on with its trial and W&B run"
     cluster.add_argument("--wandb", metavar="ENTITY/PROJECT/SWEEP_ID", help=agents)
     cluster.add_argument("--count", type=int, metavar="N", help="trials, with --wandb (the sweep's grid or run_cap)")
