@@ -22,6 +22,7 @@ VERBS = {
     "test": "a trained run's model on its test data",
     "encode": "texts of a data source → embedding store",
     "retrieve": "encode → index → search → fuse → evaluate, on a data source and split",
+    "search": "passages of any corpus for own questions: no judgements needed",
     "mine": "hard negatives and candidate lists from any retriever",
     "evaluate": "TREC runs against judgements, with paired significance between them",
     "generate": "answers of language models, with any adapter, side by side",

@@ -10,7 +10,7 @@ from research.report.entries import of_row, of_run
 from research.report.export import as_markdown, write_sheets, write_tidy
 from research.report.figures import of_latency
 from research.report.figures.render import MISSING, can_draw, svg, write_figures
-from research.report.goals import is_lower
+from research.report.goals import is_lower, recorded
 from research.report.notes import notes
 from research.report.origin import origin
 from research.report.page import html
@@ -23,13 +23,13 @@ from research.report.subject import record_of
 from research.report.summary import summary
 from research.report.systems import Systems, read_systems
 from research.report.target import files_of, open_target
-from research.report.training import Training, read_training
+from research.report.training import Training, read_training, record_of_fit
 from research.report.wandb import Content, Drawn, Publication, send
 from research.runs.curves import read_lines
 from research.runs.files import atomic_write, replace_files, write_json
 from research.runs.folder import RunFolder
 from research.runs.printable import printable
-from research.runs.record import read_record
+from research.runs.record import RunRecord
 from research.runs.table import is_sweep, name_folders, points_of
 from research.runs.wandb.records import is_wandb
 
@@ -42,17 +42,15 @@ class Shown(NamedTuple):
     """What a report shows.
 
     Attributes:
-        fits: folders of trainings that are no study.
+        fits: trainings that are no study.
         tested: folders of retrievals.
-        names: of both.
         study: of trainings that are compared over seeds.
         trainings: that are drawn one by one.
         systems: the retrievals.
     """
 
-    fits: list[Path]
+    fits: list[RunRecord]
     tested: list[Path]
-    names: dict[Path, str]
     study: StudyReport | None
     trainings: list[Training]
     systems: Systems | None
@@ -142,9 +140,9 @@ def _read(paths: list[Path], spec: Spec, claims: Path | None) -> Shown:
         points = [path / planned.point for path in sweeps for planned in points_of(path)]
         fits += [path for path in points if path not in fits and RunFolder(path).is_training]
     names = name_folders([*fits, *tested]) if fits or tested else {}
-    drawn = study.trainings if study else [(path, names[path]) for path in fits]
-    trainings = [read_training(path, name) for path, name in drawn]
-    return Shown(fits, tested, names, study, trainings, read_systems(tested, names) if tested else None)
+    runs = [record_of_fit(path, names[path]) for path in fits]
+    trainings = [read_training(run) for run in (study.trainings if study else runs)]
+    return Shown(runs, tested, study, trainings, read_systems(tested, names) if tested else None)
 
 
 def _parts(shown: Shown, spec: Spec) -> Parts:
@@ -217,7 +215,7 @@ def _content(shown: Shown, parts: Parts) -> Content:
         [(sheet, as_markdown(sheet)) for sheet in parts.sheets],
         [(figure.name, figure.title, figure.caption) for figure, _ in parts.drawn + parts.latency[:1]],
         study.study if study else None,
-        [*(run.path for run in study.runs), *shown.tested] if study else [*shown.fits, *shown.tested],
+        [*(run.path for run in (study.runs if study else shown.fits)), *shown.tested],
         list(dict.fromkeys([*(f"val/{training.monitor}" for training in shown.trainings), "train/loss"])),
     )
 
@@ -225,7 +223,7 @@ def _content(shown: Shown, parts: Parts) -> Content:
 def _explorer(shown: Shown) -> Explorer | None:
     """All trainings and systems of the report, where there are two or more."""
     study, systems = shown.study, shown.systems
-    runs = study.runs if study else [read_record(RunFolder(path, shown.names[path])) for path in shown.fits]
+    runs = study.runs if study else shown.fits
     answered = len(runs) <= ANSWERED
     entries = [of_run(run, read_lines, answered, study.study.metric if study else "") for run in runs]
     entries += [of_row(row, systems) for row in systems.rows] if systems else []
@@ -235,8 +233,8 @@ def _explorer(shown: Shown) -> Explorer | None:
         metric, higher, factors, figures = study.study.metric, study.study.higher, study.study.factors, study.figures
     else:
         metric = systems.metric if systems else next((name for run in runs for name in run.metrics), None)
-        higher, factors, figures = not is_lower(metric or ""), (), ()
-    return explorer(entries, metric, higher, factors, [facts(entry.provenance) for entry in entries], figures)
+        higher, factors, figures = not is_lower(metric or "", recorded(runs)), (), ()
+    return explorer(entries, metric, higher, factors, [facts(entry.run.provenance) for entry in entries], figures)
 
 
 def _record(shown: Shown, spec: Spec) -> dict[str, Any]:
@@ -244,6 +242,6 @@ def _record(shown: Shown, spec: Spec) -> dict[str, Any]:
     if shown.study:
         return shown.study.summary
     try:
-        return {"study": record_of(shown.fits, spec)} if shown.fits else {}
+        return {"study": record_of([run.path for run in shown.fits], spec)} if shown.fits else {}
     except UserError:  # unfinished, of different metrics, or one seed twice: the page shows each for itself
         return {}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from research.errors import UserError
 from research.report.doubts import aside, doubts, unmeasured
 from research.report.factors import labels, shown, some, telling
-from research.report.goals import convention, declaration
+from research.report.goals import convention, declaration, recorded
 from research.report.study import Group, Study
 from research.runs.options import SEED, as_key
 from research.runs.record import RunRecord
@@ -54,8 +54,7 @@ def study(
     groups = [_group(label, part, metric, factors, warnings) for label, part in zip(names, split, strict=True)]
     beside = aside([run for group in groups for run in group.counted[:1]], columns)
     warnings += [*doubts(groups, metric), *([beside] if beside else [])]
-    recorded = next((run.directions for run in runs if run.directions and metric in run.metrics), None)
-    declared = declaration(metric, recorded)
+    declared = declaration(metric, recorded(runs))
     side = declared or convention(metric)
     if higher is None and declared is None and side is not None:
         warnings.append(

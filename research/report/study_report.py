@@ -39,7 +39,7 @@ class StudyReport(NamedTuple):
         sheets, warnings: its tables, and what to know before them.
         figures: of the paper and the page; none where they cannot be drawn here.
         runs: the tidy table.
-        trainings: (folder, name) of the runs whose curves are drawn.
+        trainings: runs whose curves are drawn.
         summary, counts: for programs.
         exit_code: 1 where a claim is broken.
         study: its groups.
@@ -51,7 +51,7 @@ class StudyReport(NamedTuple):
     figures: list[Figure]
     warnings: list[str]
     runs: list[RunRecord]
-    trainings: list[tuple[Path, str]]
+    trainings: list[RunRecord]
     summary: dict[str, Any]
     counts: dict[str, Any]
     exit_code: int
@@ -125,7 +125,7 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
         figures=distinct(of_study(main, curves[0], explained, curves[1])),
         warnings=main.warnings,
         runs=runs,
-        trainings=[(run.path, run.name) for run in trained] if len(trained) <= DRAWN else [],
+        trainings=trained if len(trained) <= DRAWN else [],
         summary={"study": {**study_record(main, stated_claims), "states": states, "warnings": main.warnings}},
         counts={"runs": len(runs), "states": states, **({"broken": broken} if verdicts else {})},
         exit_code=int(broken > 0),

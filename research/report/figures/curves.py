@@ -86,7 +86,7 @@ def loss_figure(training: Training, name: str) -> Figure:
     ends = [f"{plain(value)} at step {step:,}" for step, value in (smooth[0], smooth[-1])]
     caption = f"The mean of {n} steps goes from {ends[0]} to {ends[1]}."
     chart = _sized(alt.layer(*layers).encode(x=x, y=y), "training loss")
-    return figure(name, f"Training loss of {training.name} over steps", caption, chart)
+    return figure(name, f"Training loss of {training.run.name} over steps", caption, chart)
 
 
 def value_figure(training: Training, name: str) -> Figure:
@@ -124,7 +124,7 @@ def value_figure(training: Training, name: str) -> Figure:
     arrow = "↓" if training.lower else "↑"
     named = next(iter(brief([metric(training)]).values()))
     chart = _sized(alt.layer(*layers), f"{arrow} {named}")
-    return figure(name, f"{metric(training)} of {training.name} over steps", result(training), chart)
+    return figure(name, f"{metric(training)} of {training.run.name} over steps", result(training), chart)
 
 
 def _axes(training: Training, values: list[float]) -> tuple[alt.X, alt.Y]:

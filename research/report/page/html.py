@@ -78,7 +78,9 @@ def page(
             drawn=_in_page(drawn),
             **(values | ({"finding": found} if found else {})),
             trainings=[_training(training, i, runs) for i, training in enumerate(trainings)],
-            folders=[(one.name, provenance.facts(one.provenance)) for one in [*folders, *trainings]],
+            folders=[
+                (one.name, provenance.facts(one.provenance)) for one in [*folders, *(training.run for training in trainings)]
+            ],
         )
     )
     return text.encode("utf-8", "replace").decode()  # a lone surrogate in somebody's document cannot be written
@@ -119,7 +121,7 @@ def _training(training: Training, i: int, runs: Systems | None) -> dict:
         ("value", training.values or training.best, "Nothing was validated."),
     )
     return {
-        "name": training.name,
+        "name": training.run.name,
         "state": training_words.state(training),
         "result": training_words.result(training),
         "facts": training_words.facts(training),
