@@ -81,6 +81,14 @@ def reached_files(*classes: str) -> list[Path]:
     return sorted(map(_path, _ours(classes)))
 
 
+def files_of_classes(config: dict) -> list[Path]:
+    """Files of the classes that a configuration names, with what those of the user import of their own package."""
+    named = {*_class_paths(config)}
+    own = [module for module in _reached({name for name in named if not _is_ours(name)}) if not _is_ours(module)]
+    ours = [name.rpartition(".")[0] for name in named if _is_ours(name)]
+    return sorted({path for path in map(_path, [*own, *ours]) if path is not None})
+
+
 def _ours(classes: tuple[str, ...]) -> dict[str, Source]:
     """Module → its source, of this package, that `fit` and these classes reach; without any, those of all trainers."""
     roots = classes or tuple(name for pair in TRAINERS.values() for name in pair)
