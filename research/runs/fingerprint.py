@@ -130,7 +130,7 @@ def _source(module: str) -> Source | None:
     except (OSError, ValueError, SyntaxError):
         return None
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    return Source(_digest(tree), frozenset(_imports(tree, package)))
+    return Source(_digest(tree), frozenset(path for _, path in imported_names(tree, package)))
 
 
 @functools.cache
@@ -155,14 +155,15 @@ def _installed() -> tuple[str, ...]:
     return (*site.getsitepackages(), site.getusersitepackages(), paths["stdlib"], paths["platstdlib"], paths["purelib"])
 
 
-def _imports(tree: ast.Module, package: str) -> Iterator[str]:
+def imported_names(tree: ast.Module, package: str) -> Iterator[tuple[str, str]]:
+    """Names that a file of a package imports anywhere → what they stand for, absolute."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.asname or alias.name, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             home = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (f"{home}.{alias.name}" for alias in node.names)
+            yield from ((alias.asname or alias.name, f"{home}.{alias.name}") for alias in node.names)
 
 
 def _spelled(value: object) -> str:
