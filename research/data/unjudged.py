@@ -149,7 +149,9 @@ def _rows(source: str | Path, known: dict[str, tuple[str, ...]], columns: dict[s
     """Rows with the names that BEIR's readers know, and an id each."""
     if not Path(source).exists() and not is_table(str(source)):
         there = [p.name for p in Path(source).parent.iterdir()] if Path(source).parent.is_dir() else []
-        raise UserError(f"{source} does not exist; expected {FORMATS}. {suggest(Path(source).name, there)}. Check the path.")
+        raise UserError(
+            f"{source} does not exist; expected {FORMATS}. {suggest(Path(source).name, there, paths=True)}. Check the path."
+        )
     if Path(source).is_file() and not is_table(str(source)):
         raise UserError(f"{source} is of no known format; expected {FORMATS}. Rename or convert it.")
     for role in columns or ():

@@ -25,9 +25,10 @@ from research.runs.state import stale_reason
 from research.runs.writers import write_metrics
 from research.training import configuration
 from research.training.base import TrainingModule
+from research.training.best_model import BestModel
 from research.training.checks import check_classes, check_options, leaves_to_data, split_of
 from research.training.console import print_result, say_broken, say_what
-from research.training.curves import BestModel, Curves
+from research.training.curves import Curves
 from research.training.invariants import Broken, Invariants
 from research.training.library_errors import lightning_errors, peft_errors
 from research.training.monitor import check_monitor, directions_of
