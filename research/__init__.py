@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from research.rag.generate import load_lm as load_lm
     from research.retrieval.embedder import encode as encode
     from research.retrieval.embedder import load_encoder as load_encoder
+    from research.retrieval.negatives import mine_negatives as mine
     from research.retrieval.rerank import load_reranker as load_reranker
     from research.retrieval.search import rerank as rerank
     from research.retrieval.search import search as search
@@ -37,6 +38,7 @@ __all__ = [
     "load_encoder",
     "load_lm",
     "load_reranker",
+    "mine",
     "read_corpus",
     "read_queries",
     "read_run",
@@ -54,6 +56,7 @@ _HOMES = {
     "load_encoder": "retrieval.embedder.load_encoder",
     "load_lm": "rag.generate.load_lm",
     "load_reranker": "retrieval.rerank.load_reranker",
+    "mine": "retrieval.negatives.mine_negatives",
     "read_corpus": "data.unjudged.read_corpus",
     "read_queries": "data.unjudged.read_queries",
     "read_run": "data.rankings.read_run",

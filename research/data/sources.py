@@ -144,22 +144,6 @@ def check_relevant(data: Collection) -> Collection:
     return data
 
 
-def positives_of(data: Collection) -> dict[str, list[str]]:
-    """Query → its relevant documents that the corpus has and that have a text; no query without one.
-
-    For mining and training alike: they must put a query in the same fold, which follows from its positives.
-    """
-    positives = {
-        query: [
-            doc
-            for doc, grade in data.qrels[query].items()
-            if grade > 0 and doc in data.corpus and data.corpus[doc].content.strip()
-        ]
-        for query in data.queries
-    }
-    return {query: docs for query, docs in positives.items() if docs}
-
-
 def load_source(name: str, bad: BadRows) -> Source:
     """Every split of a source, read and checked."""
     kind, rest = parse_source(name)
