@@ -114,6 +114,12 @@ def reached_files(*classes: str) -> list[Path]:
     return sorted(map(_path, _ours(classes)))
 
 
+def files_of_classes(config: dict) -> list[Path]:
+    """Files of the classes that a configuration names, with what those of the user import and is not installed."""
+    ours = [name.rpartition(".")[0] for name in _class_paths(config) if _is_ours(name)]
+    return sorted({path for path in map(_path, [*_own(config), *ours]) if path is not None})
+
+
 def forget() -> None:
     """Read files anew: within a process each is read once."""
     for function in (code_fingerprint, _reached, _source, _path):

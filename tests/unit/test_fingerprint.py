@@ -168,6 +168,12 @@ def config(model: str, callback: str | None = None) -> dict:
     return {"model": {"class_path": model}, "data": data, "trainer": {"callbacks": callbacks}}
 
 
+def test_files_of_classes_are_those_that_a_configuration_names_and_what_the_users_import(own):
+    files = module.files_of_classes(config("my_own_classes.encoder.Mine"))
+    assert [path.name for path in files if path.parent == own] == ["__init__.py", "encoder.py", "parts.py"]
+    assert [path.name for path in files if path.parent != own] == ["instructions.py"]  # the DataModule of ours
+
+
 def test_classes_of_the_user_are_a_part_of_their_own(own):
     ours = code_fingerprint(*TRAINERS["sft"])
     assert fingerprint(config(TRAINERS["sft"][0])) == ours
