@@ -189,6 +189,8 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
         if not trainer.is_global_zero:
             return 0
         best.finish(trainer, module)
+        for sentence in module.compare_saved(out / MODEL):
+            say(f"{out / MODEL}: {sentence}")
         metrics = read_json(out / METRICS) | _results(module, trainer, time.perf_counter() - started)
         if differences := invariants.check(out, metrics, trainer, module, not lower):
             metrics |= {"finished": False, "differences": [str(difference) for difference in differences]}
