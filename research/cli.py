@@ -22,6 +22,7 @@ VERBS = {
     "test": "a trained run's model on its test data",
     "encode": "texts of a data source → embedding store",
     "retrieve": "encode → index → search → fuse → evaluate, on a data source and split",
+    "search": "passages of any corpus for own questions: no judgements needed",
     "mine": "hard negatives and candidate lists from any retriever",
     "evaluate": "TREC runs against judgements, with paired significance between them",
     "generate": "answers of language models, with any adapter, side by side",
@@ -147,3 +148,7 @@ def _parse(argv: list[str]) -> argparse.Namespace | None:
     if hasattr(verb, "parse"):  # its options come from the classes that its configuration names
         return verb.parse(parser, argv[1:])
     return parser.parse_args(argv[1:])
+
+
+if __name__ == "__main__":  # `python -m research.cli`, which would else do nothing and say so by exit code 0
+    entry()

@@ -106,8 +106,23 @@ def read_beir(folder: Path, bad: BadRows) -> tuple[Corpus, Queries, dict[str, Qr
     qrels = {split: read_qrels(_packed_or_not(folder / "qrels" / f"{split}.tsv"), bad) for split in beir_splits(folder)}
     if not qrels:
         raise UserError(f"{folder / 'qrels'} has no .tsv file; expected one qrels file a split. Add qrels/test.tsv, say.")
-    corpus, queries = (_packed_or_not(folder / f"{name}.jsonl") for name in ("corpus", "queries"))
-    return read_corpus(corpus, bad), read_queries(queries, bad), qrels
+    corpus, queries = read_beir_texts(folder, bad)
+    return corpus, queries, qrels
+
+
+def read_beir_texts(folder: Path, bad: BadRows, queries: bool = True) -> tuple[Corpus, Queries]:
+    """Corpus and queries of a BEIR folder, judged or not.
+
+    Args:
+        folder: of the files.
+        bad: what to do with bad rows.
+        queries: read them too; else there are none, and the file need not be there.
+
+    Raises:
+        UserError: as `read_beir`.
+    """
+    corpus = read_corpus(_packed_or_not(folder / "corpus.jsonl"), bad)
+    return corpus, read_queries(_packed_or_not(folder / "queries.jsonl"), bad) if queries else {}
 
 
 def _packed_or_not(path: Path) -> Path:

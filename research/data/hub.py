@@ -30,6 +30,33 @@ def load_hub(name: str, bad: BadRows) -> tuple[Corpus, Queries, dict[str, Qrels]
     Raises:
         UserError: not found, no network, another layout, a bad row.
     """
+    repo, revision, qrels_revision = _collection(name)
+    with _errors(name, "beir:PATH"), _cache_for(repo) as cache:
+        tables = _Tables(repo, revision, cache)
+        judged = next((config for config in ("default", "qrels") if config in tables.configs), None)
+        judgements = tables.load(judged) if judged else _Tables(f"{repo}-qrels", qrels_revision, cache).load(None)
+        corpus, queries = _texts(name, tables, bad)
+        return corpus, queries, {split: _qrels(name, split, part, bad) for split, part in judgements.items()}
+
+
+def load_hub_texts(name: str, bad: BadRows, queries: bool = True) -> tuple[Corpus, Queries]:
+    """Corpus and queries, judged or not.
+
+    Args:
+        name: what stands after `hf:`.
+        bad: what to do with bad rows.
+        queries: read them too; else there are none.
+
+    Raises:
+        UserError: as `load_hub`.
+    """
+    repo, revision, _ = _collection(name)
+    with _errors(name, "beir:PATH"), _cache_for(repo) as cache:
+        return _texts(name, _Tables(repo, revision, cache), bad, queries)
+
+
+def _collection(name: str) -> tuple[str, str | None, str | None]:
+    """NAME[@REVISION,REVISION] → repository, its revision, that of its judgements."""
     repo, config, revisions = parse_name(name)
     if config:
         raise UserError(
@@ -38,13 +65,14 @@ def load_hub(name: str, bad: BadRows) -> tuple[Corpus, Queries, dict[str, Qrels]
             "or train on its rows."
         )
     revision, _, qrels_revision = (revisions or "").partition(",")
-    with _errors(name, "beir:PATH"), _cache_for(repo) as cache:
-        tables = _Tables(repo, revision or None, cache)
-        judged = next((config for config in ("default", "qrels") if config in tables.configs), None)
-        judgements = tables.load(judged) if judged else _Tables(f"{repo}-qrels", qrels_revision or None, cache).load(None)
-        corpus = collect_corpus(_rows(name, "corpus", _only(name, "corpus", tables.load("corpus"))), bad)
-        queries = collect_queries(_rows(name, "queries", _only(name, "queries", tables.load("queries"))), bad)
-        return corpus, queries, {split: _qrels(name, split, part, bad) for split, part in judgements.items()}
+    return repo, revision or None, qrels_revision or None
+
+
+def _texts(name: str, tables: "_Tables", bad: BadRows, queries: bool = True) -> tuple[Corpus, Queries]:
+    corpus = collect_corpus(_rows(name, "corpus", _only(name, "corpus", tables.load("corpus"))), bad)
+    if not queries:
+        return corpus, {}
+    return corpus, collect_queries(_rows(name, "queries", _only(name, "queries", tables.load("queries"))), bad)
 
 
 def read_rows(name: str, split: str | None) -> Iterator[tuple[str, dict]]:

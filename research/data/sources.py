@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from research.data import stdlib
-from research.data.beir import beir_splits, read_beir
-from research.data.hub import load_hub
+from research.data.beir import beir_splits, read_beir, read_beir_texts
+from research.data.hub import load_hub, load_hub_texts
 from research.data.qrels import check_qrels
 from research.data.rows import SKIPPING, BadRows
 from research.errors import UserError, suggest
@@ -156,19 +156,37 @@ def load_texts(name: str, role: str, split: str | None, skip_bad_rows: bool = Fa
     Raises:
         UserError: as `load`.
     """
+    corpus, queries = load_unjudged(name, split if role == "query" else None, skip_bad_rows, queries=role == "query")
+    texts = queries if role == "query" else {name: doc.content for name, doc in corpus.items()}
+    return list(texts), list(texts.values())
+
+
+def load_unjudged(name: str, split: str | None, skip_bad_rows: bool = False, queries: bool = False) -> tuple[Corpus, Queries]:
+    """Corpus and queries of a source, for which no judgement is needed.
+
+    Args:
+        name: builtin:stdlib | builtin:stdlib-small | builtin:packages | beir:PATH | hf:NAME[@REVISION].
+        split: the queries that this one judges; None takes all of the source.
+        skip_bad_rows: leave malformed rows out, counted.
+        queries: read them too; else there are none.
+
+    Raises:
+        UserError: as `load`.
+    """
     if split is not None:
         data = load(name, split, skip_bad_rows)
-        corpus, queries = data.corpus, data.queries
+        return data.corpus, data.queries
+    kind, rest = parse_source(name)
+    bad = BadRows(skip_bad_rows)
+    if kind == "builtin":
+        corpus, asked, _ = load_source(name, bad)
     else:
-        bad = BadRows(skip_bad_rows)
-        corpus, queries, _ = load_source(name, bad)
-        bad.say_counts(name)
+        corpus, asked = read_beir_texts(Path(rest), bad, queries) if kind == "beir" else load_hub_texts(rest, bad, queries)
+    bad.say_counts(name)
     if not corpus:
-        raise UserError(f"{name} has 0 documents; expected one or more to encode. Add rows to its corpus.")
+        raise UserError(f"{name} has 0 documents; expected one or more. Add rows to its corpus.")
     _check_not_blank(name, corpus)
-    if role == "query":
-        return list(queries), list(queries.values())
-    return list(corpus), [doc.content for doc in corpus.values()]
+    return corpus, asked
 
 
 def load_source(name: str, bad: BadRows) -> Source:

@@ -40,7 +40,7 @@ def read_file(path: Path, bad: BadRows, arrays: bool) -> Rows:
 
 def _json(path: Path, bad: BadRows, arrays: bool) -> Rows:
     """A JSON array of objects; JSON lines under this ending too, as they are as common."""
-    text, blank, decode = _text(path), re.compile(r"[ \t\n\r]*").match, json.JSONDecoder().raw_decode
+    text, blank, decode = read_text(path), re.compile(r"[ \t\n\r]*").match, json.JSONDecoder().raw_decode
     at = blank(text).end()
     lines = arrays and text[blank(text, at + 1).end() :][:1] == '"'  # each line an array of texts
     if text[at : at + 1] != "[" or lines:
@@ -96,7 +96,7 @@ def _one_object(text: str) -> dict | None:
 def _separated(path: Path, separator: str, bad: BadRows) -> Rows:
     """CSV or TSV with a header; every cell is a text as it stands, `NA`, `null` and numbers too."""
     csv.field_size_limit(2**31 - 1)
-    text = _text(path)
+    text = read_text(path)
     plain = separator == "\t" and '"' in text and _without_quoting(text)
     if plain:
         say(f"{path}: its quotes are not those of csv, and are read as characters of the texts")
@@ -150,7 +150,7 @@ def _twice(names: list[str]) -> str:
     return next(name for i, name in enumerate(names) if name in names[:i])
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
     """A file's text; its errors are those of `read_lines`."""
     try:
         with open_unpacked(path) as stream:

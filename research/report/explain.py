@@ -2,13 +2,14 @@
 
 import itertools
 
+from research.metrics import retrieval
 from research.metrics.families import holm
 from research.metrics.significance import compare
 from research.report.numbers import column, p_phrase, share, signed
 from research.report.tables import Line, title
 from research.report.training import Training
 
-METRICS = {
+METRICS = {  # words of a page, kept out of metrics/: a run is not stale because a sentence has changed
     "ndcg": "Credit for each relevant document among the first {k}, less the further down it stands, divided by the "
     "credit of the best possible order. 1 is a perfect ranking, 0 has nothing relevant in the first {k}.",
     "mrr": "One over the rank of the first relevant document: 1 if it is first, 1/2 if second, 0 if it is not among "
@@ -83,10 +84,16 @@ def definitions(metrics: list[str], ann: bool) -> list[tuple[str, str]]:
     terms = []
     for name in metrics:
         kind, _, k = name.partition("@")
-        if kind in METRICS:
-            terms.append((title(name), METRICS[kind].format(k=k)))
+        if meaning := METRICS.get(kind) or _first_line(kind):
+            terms.append((title(name), meaning.format(k=k)))
     terms += [("95% interval", INTERVAL), ("Difference and p", TEST), ("ms a query", TIME)]
     return [*terms, ("ANN recall", ANN)] if ann else terms
+
+
+def _first_line(kind: str) -> str:
+    """What the function of a metric says that it does, for one that has no sentence here."""
+    function = retrieval.METRICS[kind][0] if kind in retrieval.METRICS else None
+    return ((function and function.__doc__) or "").split("\n")[0].replace("{", "{{").replace("}", "}}")
 
 
 def rank_phrase(metrics: dict[str, dict[str, float]], query: str) -> str:

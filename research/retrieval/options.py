@@ -22,6 +22,7 @@ class Options:
         k1, b, terms: of BM25.
         settings: changes to the models' own EncoderSettings; None keeps a value.
         embeddings: folder of document embeddings made by `encode`, instead of the cache.
+        store: folder of document embeddings that is made, or used again if they are what it would hold, instead of the cache.
         drop_self: leave out the document whose id is the query's, as tasks such as ArguAna demand.
         spare: documents that retrievers return beyond top_k, so that as many are kept when one is dropped.
         token_budget: tokens of one batch of the encoders; None takes the device's default.
@@ -42,6 +43,7 @@ class Options:
     terms: Terms = DEFAULT
     settings: dict = dataclasses.field(default_factory=dict)
     embeddings: Path | None = None
+    store: Path | None = None
     drop_self: bool = False
     spare: int = 0
     token_budget: int | None = None

@@ -5,13 +5,15 @@ addressed by content, so that every run with the same weights, texts and setting
 """
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from research.data.rankings import read_run, write_run
 from research.progress import say
+from research.retrieval.embedder import Embedder
 from research.retrieval.options import Options
 from research.retrieval.rerank import Scorer
 from research.retrieval.stages import Dense, Fused, Lexical, Reranked, Texts
@@ -20,6 +22,9 @@ from research.runs.locks import exclusive
 from research.runs.stages import Stages
 from research.types import Collection, Ranking
 
+Part = Lexical | Dense | Fused | Reranked
+Compute = Callable[[], tuple[Ranking, dict]]
+"""Computes a stage: its ranking and its facts."""
 EXACT_UP_TO = 100_000  # documents; beyond, HNSW is the default
 
 
@@ -42,17 +47,22 @@ class Pipeline:
 
     Args:
         collection: corpus and queries (the judgements are not used).
-        retrievers: "bm25" or model names, in order; several are fused.
+        retrievers: "bm25" or models, by name or loaded, in order; several are fused.
         cache: of embeddings and indexes.
         options: see there.
-        reranker: a cross-encoder's name, which re-orders the top of the last stage; None leaves it out.
+        reranker: a cross-encoder, by name or loaded, which re-orders the top of the last stage; None leaves it out.
 
     Raises:
         UserError: a model that cannot be read, or does not fit the options.
     """
 
     def __init__(
-        self, collection: Collection, retrievers: list[str], cache: Path, options: Options, reranker: str | None = None
+        self,
+        collection: Collection,
+        retrievers: Sequence[str | Embedder],
+        cache: Path,
+        options: Options,
+        reranker: str | Scorer | None = None,
     ):
         texts = Texts(collection)
         dense = any(retriever != "bm25" for retriever in retrievers)
@@ -84,17 +94,29 @@ class Pipeline:
         """
         stages = Stages(out)
         stages.keep_only([*self.parts, *(["fused"] if self.fused else []), *(["reranked"] if self.reranked else [])])
+        return self._each(functools.partial(self._stage, stages, out))
+
+    def compute(self) -> Iterator[Stage]:
+        """Compute every stage in memory, yielding each as it is there; embeddings and indexes alone stay in the cache.
+
+        Raises:
+            UserError: as `run`.
+        """
+        return self._each(self._computed)
+
+    def _each(self, stage: Callable[[str, Part, Compute], Stage]) -> Iterator[Stage]:
+        """Every stage in order, each from those before it."""
         finished: list[Stage] = []
         for name, part in self.parts.items():
-            finished.append(self._stage(stages, out, name, part, part.compute))
+            finished.append(stage(name, part, part.compute))
             yield finished[-1]
         if self.fused:
-            runs, facts = [stage.run for stage in finished], [stage.facts for stage in finished]
-            finished.append(self._stage(stages, out, "fused", self.fused, lambda: self.fused.compute(runs, facts)))
+            runs, facts = [part.run for part in finished], [part.facts for part in finished]
+            finished.append(stage("fused", self.fused, lambda: self.fused.compute(runs, facts)))
             yield finished[-1]
         if self.reranked:
             last = finished[-1]
-            yield self._stage(stages, out, "reranked", self.reranked, lambda: self.reranked.compute(last.run, last.facts))
+            yield stage("reranked", self.reranked, lambda: self.reranked.compute(last.run, last.facts))
 
     def rank(self, cache: Path) -> Stage:
         """Compute the last ranking; it stays in the cache under what it depends on: other margins need no other retrieval.
@@ -107,27 +129,24 @@ class Pipeline:
             *_, last = self.run(folder)
             return last._replace(run=read_run(folder / f"{last.name}.trec"))  # the same to the bit when it is kept
 
-    def _stage(
-        self,
-        stages: Stages,
-        out: Path,
-        name: str,
-        part: Lexical | Dense | Fused | Reranked,
-        compute: Callable[[], tuple[Ranking, dict]],
-    ) -> Stage:
+    def _stage(self, stages: Stages, out: Path, name: str, part: Part, compute: Compute) -> Stage:
         key = hash_json([part.key, self.options.drop_self])
         facts = stages.finished(name, key)
         file = f"{name}.trec"
         if facts is not None:
             say(f"{name}: unchanged since it was computed; {file} is kept")
             return Stage(name, read_run(out / file), facts)
+        stage = self._computed(name, part, compute)
+        write_run(out / file, stage.run, tag=name)
+        stages.finish(name, key, file, stage.facts)
+        return stage
+
+    def _computed(self, name: str, part: Part, compute: Compute) -> Stage:
         say(f"{name}: {part.why}")
         run, facts = compute()
         if self.options.drop_self:  # before the cut: each retriever returned one more
             facts.setdefault("dropped_self", sum(query in docs for query, docs in run.items()))
             run = {query: without(docs, query, self.options.top_k) for query, docs in run.items()}
-        write_run(out / file, run, tag=name)
-        stages.finish(name, key, file, facts)
         return Stage(name, run, facts)
 
 
@@ -161,7 +180,7 @@ def without(docs: dict[str, float], left_out: str, top_k: int) -> dict[str, floa
     return dict(itertools.islice(((doc, score) for doc, score in docs.items() if doc != left_out), top_k))
 
 
-def _names(retrievers: list[str]) -> list[str]:
+def _names(retrievers: Sequence[str | Embedder]) -> list[str]:
     """bm25, and dense, dense2, … in the order given."""
     names: list[str] = []
     for retriever in retrievers:

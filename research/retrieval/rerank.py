@@ -11,7 +11,7 @@ from research.models.inference import best_device, for_inference
 from research.models.sources import hash_with_base, resolve
 from research.progress import bar
 from research.retrieval.encode import TOKEN_BUDGET, plan_batches
-from research.types import Ranking
+from research.types import Corpus, Queries, Ranking
 
 WINDOW = 2**14  # pairs tokenised and sorted by length together
 
@@ -90,7 +90,25 @@ def _logits(model: Reranker, batch: dict) -> np.ndarray:
     return np.concatenate([_logits(model, {name: x[i : i + 1] for name, x in batch.items()}) for i in rows])
 
 
-def rerank(run: Ranking, scores: dict[str, dict[str, float]], mix: float = 0.0) -> Ranking:
+def rerank_top(queries: Queries, corpus: Corpus, run: Ranking, scorer: Scorer, depth: int, mix: float = 0.0) -> Ranking:
+    """Read the first `depth` documents of each query by a cross-encoder, and re-order them; see `reorder`.
+
+    Args:
+        queries, corpus: texts.
+        run: the ranking to re-order, best first.
+        scorer: the cross-encoder.
+        depth: documents a query that it reads, ≥ 1.
+        mix: λ, the share of the retriever's score, 0 to 1.
+    """
+    pairs = top_pairs(run, depth)
+    logits = scorer.score([queries[query] for query, _ in pairs], [corpus[doc].content for _, doc in pairs])
+    scores: dict[str, dict[str, float]] = {}
+    for (query, doc), logit in zip(pairs, logits.tolist(), strict=True):
+        scores.setdefault(query, {})[doc] = logit
+    return reorder(run, scores, mix)
+
+
+def reorder(run: Ranking, scores: dict[str, dict[str, float]], mix: float = 0.0) -> Ranking:
     """Re-order the scored top of each query; the tail below keeps its order.
 
     final = λ · retriever + (1 − λ) · reranker, each scaled to [0, 1] over the query's scored documents; λ = 0 takes the
@@ -118,7 +136,7 @@ def choose_mix(
         quality: of a ranking, higher is better.
         grid: values of λ to try.
     """
-    values = [quality(rerank(run, scores, mix)) for mix in grid]
+    values = [quality(reorder(run, scores, mix)) for mix in grid]
     return grid[int(np.argmax(values))], values
 
 

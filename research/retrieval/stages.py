@@ -14,7 +14,7 @@ from research.retrieval.index import HnswIndex
 from research.retrieval.journal import device_name
 from research.retrieval.lexical import Bm25
 from research.retrieval.options import Options
-from research.retrieval.rerank import Scorer, rerank, top_pairs
+from research.retrieval.rerank import Scorer, rerank_top
 from research.retrieval.store import Store, hash_texts, open_store
 from research.retrieval.terms import DEFAULT
 from research.runs.hashes import hash_json
@@ -81,9 +81,10 @@ class Dense:
 
     why = "texts as vectors, so that meaning can match where words differ"
 
-    def __init__(self, texts: Texts, options: Options, cache: Path, retriever: str):
-        self.texts, self.options, self.cache, self.retriever = texts, options, cache, retriever
-        self.embedder = Embedder(retriever, options.precision, options.settings)
+    def __init__(self, texts: Texts, options: Options, cache: Path, retriever: str | Embedder):
+        self.texts, self.options, self.cache = texts, options, cache
+        loaded = isinstance(retriever, Embedder)
+        self.embedder = retriever if loaded else Embedder(retriever, options.precision, options.settings)
         self.model, self.model_hash = self.embedder.model, self.embedder.model_hash
         self.doc_key = self.embedder.key("doc", texts.docs_hash)
         query_key = self.embedder.key("query", texts.queries_hash)
@@ -92,7 +93,9 @@ class Dense:
             search += [options.ef, options.M, options.ef_construction, options.index_threads]
         self.cosine = self.model.doc.settings.normalize_outside
         # what does not fit is refused before anything is computed
-        self.given = open_store(options.embeddings, self.doc_key) if options.embeddings is not None else None
+        finished = options.store is not None and (options.store / "store.json").exists()
+        given = options.store if finished else options.embeddings
+        self.given = open_store(given, self.doc_key) if given is not None else None
         self.key = hash_json(["dense", self.doc_key, query_key, *search, self.cosine])
 
     def compute(self) -> tuple[Ranking, dict]:
@@ -107,10 +110,10 @@ class Dense:
         encoded = time.perf_counter() - start
         settings = self.model.doc.settings
         facts = {
-            "label": f"{_short(self.retriever)} ({options.index})",
-            "model": self.retriever,
+            "label": f"{_short(self.embedder.name)} ({options.index})",
+            "model": self.embedder.name,
             "model_hash": self.model_hash,
-            "precision": options.precision,
+            "precision": self.embedder.precision,
             "index": options.index,
             "pooling": settings.pooling,
             "max_length": settings.doc_max_length,
@@ -157,7 +160,7 @@ class Dense:
     def _documents(self) -> Store:
         if self.given is not None:
             return self.given
-        folder = self.cache / "embeddings" / self.doc_key[:32]
+        folder = self.options.store or self.cache / "embeddings" / self.doc_key[:32]
         texts, budget = self.texts, self.options.token_budget
         return self.embedder.store(folder, texts.doc_ids, texts.docs, "doc", texts.docs_hash, budget)
 
@@ -200,32 +203,31 @@ class Reranked:
 
     why = "query and document read together by one model: slow, so only the top is read, and more exact"
 
-    def __init__(self, texts: Texts, options: Options, reranker: str, before: Lexical | Dense | Fused):
+    def __init__(self, texts: Texts, options: Options, reranker: str | Scorer, before: Lexical | Dense | Fused):
         self.texts, self.options = texts, options
-        self.scorer = Scorer(reranker, options.precision, options.reranker_max_length, options.token_budget)
+        loaded = isinstance(reranker, Scorer)
+        self.scorer = (
+            reranker if loaded else Scorer(reranker, options.precision, options.reranker_max_length, options.token_budget)
+        )
         self.key = hash_json(["rerank", before.key, *self.scorer.identity, options.depth, options.mix])
 
     def compute(self, before: Ranking, facts: dict) -> tuple[Ranking, dict]:
         """Read and re-order the top of a ranking; the ranking and its facts."""
-        options, corpus, scorer = self.options, self.texts.corpus, self.scorer
-        pairs = top_pairs(before, options.depth)
+        options, scorer = self.options, self.scorer
+        pairs = sum(min(len(docs), options.depth) for docs in before.values())
         start = time.perf_counter()
-        logits = scorer.score([self.texts.queries[query] for query, _ in pairs], [corpus[doc].content for _, doc in pairs])
-        scores: dict[str, dict[str, float]] = {}
-        for (query, doc), logit in zip(pairs, logits.tolist(), strict=True):
-            scores.setdefault(query, {})[doc] = logit
-        run = rerank(before, scores, options.mix)
+        run = rerank_top(self.texts.queries, self.texts.corpus, before, scorer, options.depth, options.mix)
         timing = _timing(time.perf_counter() - start, len(before))
         timing["ms_per_query"] = round(timing["ms_per_query"] + facts["ms_per_query"], 4)
         return run, timing | {
             "label": f"{facts['label']} → {_short(scorer.name)}",
             "model": scorer.name,
             "model_hash": scorer.model_hash,
-            "precision": options.precision,
+            "precision": scorer.precision,
             "max_length": scorer.model.max_length,
             "depth": options.depth,
             "mix": options.mix,
-            "pairs_per_second": round(len(pairs) / max(timing["seconds"], 1e-3), 1),
+            "pairs_per_second": round(pairs / max(timing["seconds"], 1e-3), 1),
             "device": device_name(scorer.device),
         }
 

@@ -47,14 +47,14 @@ def open_run_folder(out: Path) -> Path:
     return out
 
 
-def check_store_folder(out: Path) -> None:
+def check_store_folder(out: Path, option: str = "--out") -> None:
     """Refuse what cannot become an embedding store, before anything is computed or written.
 
     Raises:
         UserError: `out` is a file, or holds what is neither a store nor the unfinished part of one.
     """
     if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; expected a folder. Name another.")
+        raise UserError(f"{option} {out} is a file; expected a folder. Name another.")
     for path in out.iterdir() if out.is_dir() else ():
         if path.name not in STORE_FILES and not leftover(path):
             raise UserError(

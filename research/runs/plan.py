@@ -114,23 +114,23 @@ def is_planned(folder: Path, key: str) -> bool:
         return False
 
 
-def copy_plan(folder: Path, file: Path, points: list[PlannedPoint] | None) -> tuple[Path, Path | None]:
+def copy_plan(folder: Path, name: str, text: str, points: list[PlannedPoint] | None) -> tuple[Path, Path | None]:
     """Copies of a sweep's file and its plan, for workers: what they run does not change when either does.
 
     Args:
         folder: of the sweep.
-        file: its YAML.
+        name: of its file.
+        text: its YAML.
         points: its plan; None of a search, whose plan grows.
     """
-    text = Path(file).read_text(encoding="utf-8")
     lines = [] if points is None else [_line(planned) for planned in points]
     place = folder / COPIES / hash_strings([text, *lines])[:16]
-    with atomic_write(place / Path(file).name) as stream:
+    with atomic_write(place / name) as stream:
         stream.write(text)
     if points is None:
-        return place / Path(file).name, None
+        return place / name, None
     write_points(place / FILE, points)
-    return place / Path(file).name, place / FILE
+    return place / name, place / FILE
 
 
 # ---- the command of a point -----------------------------------------------------------------------------------------

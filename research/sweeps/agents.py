@@ -5,7 +5,6 @@ arguments, not the sweep's parameters alone (wandb/wandb#9143), which no typed c
 task that was stopped resumes the trial that it has, from what the agent wrote down, as the same W&B run.
 """
 
-import argparse
 import os
 import re
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from research.errors import UserError
 from research.runs.plan import fill_in
-from research.sweeps.spec import Sweep, read_mapping, read_sweep
+from research.sweeps.spec import Sweep, read_mapping
 
 
 class Target(NamedTuple):
@@ -84,19 +83,19 @@ def handed_out(folder: Path, of: Target, sweep: Sweep) -> Trial:
     )
 
 
-def resume_trial(args: argparse.Namespace) -> NoReturn:
+def resume_trial(sweep: Sweep, folder: Path, wandb: str) -> NoReturn:
     """Become the trial that this task's agent was handed.
+
+    Args:
+        sweep: as it was handed to W&B.
+        folder: where the agent ran.
+        wandb: the sweep on the server, as ENTITY/PROJECT/SWEEP_ID.
 
     Raises:
         UserError: it was handed none.
     """
-    if args.wandb is None or args.folder is None:
-        raise UserError(
-            f"sweep trial {args.file} without what `sweep submit --wandb` tells it; expected a task of its array. "
-            "Run `research sweep submit` with --wandb."
-        )
-    of = target(args.wandb)
-    trial = handed_out(Path(args.folder), of, read_sweep(args.file))
+    of = target(wandb)
+    trial = handed_out(folder, of, sweep)
     # the run is in its sweep already; with WANDB_SWEEP_ID wandb would ask the server for a place there again
     variables = {
         "WANDB_ENTITY": of.entity,

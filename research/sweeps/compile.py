@@ -6,7 +6,8 @@ A W&B grid is a product of independent lists: it cannot say alpha = 2r, nor virt
   tie        options that follow from others: {model.adapter.lora_alpha: scale * model.adapter.r}
   zip        lists that go together, value by value: [{data.max_length: [128, 256], data.batch_size: [32, 16]}]
   cases      alternatives, each with options of its own; a list in a case is an axis within it
-  sizes      further sizes of the same question: {quick: {configs: [configs/trainer/quick.yaml]}}
+  sizes      further sizes of the same question: {quick: {configs: [configs/trainer/quick.yaml]}}; parameters, let and tie of
+             a size are merged with those above by their names (null drops one), configs are added, all else is replaced
   configs    what the command names by -c, in order
 
 Options that hang together become one parameter, named by what their names have in common, whose values are mappings:
@@ -14,7 +15,6 @@ Options that hang together become one parameter, named by what their names have 
 model.adapter.lora_alpha, and `fit` takes `--model.adapter={'r': 4, 'lora_alpha': 8}` for the two options.
 """
 
-import argparse
 import itertools
 import tempfile
 from pathlib import Path
@@ -26,40 +26,48 @@ from research.errors import UserError, suggest
 from research.progress import say
 from research.runs.files import atomic_write
 from research.sweeps.expressions import evaluate, names_in, parse_expression
+from research.sweeps.sampling import size_text
 from research.sweeps.spec import SOURCE_KEYS, check_mapping, read_mapping, read_sweep
 
 MADE = "# Made by `research sweep compile "
+MERGED = ("parameters", "let", "tie")
+"""Keys of a size that are merged with the source's, name by name."""
 HEAD = MADE + "{source}`: change that file, not this one.\n"
 
 
-def compile_file(args: argparse.Namespace) -> int:
-    """Write the plain sweeps of a source, or say where they differ from those that are there; the exit code."""
+def compile_file(file: Path, out: Path | None = None, check: bool = False) -> int:
+    """Write the plain sweeps of a source, or say where they differ from those that are there; the exit code.
 
-    if args.file.is_file() and args.file.read_text(encoding="utf-8", errors="replace").startswith(MADE):
-        raise UserError(f"{args.file} was made by compile itself; expected its source, which its first line names.")
-    if args.out is None and args.file.resolve().parent.name != "src":
-        raise UserError(
-            f"{args.file} is in no folder src/, beside which the plain sweeps would go; expected --out DIR. Name it."
-        )
-    out = args.out or args.file.parent.parent
+    Args:
+        file: the source.
+        out: folder of the plain sweeps; None: beside src/, in which the source is.
+        check: write nothing.
+
+    Raises:
+        UserError: the source says something that no sweep can.
+    """
+    if file.is_file() and file.read_text(encoding="utf-8", errors="replace").startswith(MADE):
+        raise UserError(f"{file} was made by compile itself; expected its source, which its first line names.")
+    if out is None and file.resolve().parent.name != "src":
+        raise UserError(f"{file} is in no folder src/, beside which the plain sweeps would go; expected --out DIR. Name it.")
+    out = out or file.parent.parent
     written: list[Path] = []
     different: list[str] = []
-    for size, sweep in compile_source(args.file).items():
-        path = (out / size if size else out) / f"{args.file.stem}.yaml"
-        text = text_of(Path(*args.file.parts[-3:]), sweep)
-        if args.check:
+    for size, sweep in compile_source(file).items():
+        path = (out / size if size else out) / f"{file.stem}.yaml"
+        text = text_of(Path(*file.parts[-3:]), sweep)
+        if check:
             different += [str(path)] if not path.exists() or path.read_text(encoding="utf-8") != text else []
             continue
-        _check_sweep(text, args.file)
+        _check_sweep(text, file)
         with atomic_write(path) as stream:
             stream.write(text)
         written.append(path)
     if different:
-        say(f"{', '.join(different)}: not what {args.file} makes; run `research sweep compile {args.file}`")
+        say(f"{', '.join(different)}: not what {file} makes; run `research sweep compile {file}`")
         return 1
     for path in written:
-        count = read_sweep(path).size
-        print(f"{path}  {'no end' if count is None else f'{count} points'}")
+        print(f"{path}  {size_text(read_sweep(path))}")
     return 0
 
 
@@ -85,8 +93,29 @@ def compile_source(path: Path) -> dict[str, dict]:
         UserError: it cannot be read, or says something that no sweep can.
     """
     source = read_mapping(path)
-    sizes = {"": {}, **check_mapping(source.get("sizes") or {}, "sizes", path)}
-    return {size: _plain(path, source | (extra or {}), size, source) for size, extra in sizes.items()}
+    plain = {"": _plain(path, source, "", source)}
+    for size, changes in check_mapping(source.get("sizes") or {}, "sizes", path).items():
+        plain[size] = _plain(
+            path, _sized(source, check_mapping(changes or {}, f"sizes.{size}", path), size, path), size, source
+        )
+    return plain
+
+
+def _sized(source: dict, changes: dict, size: str, path: Path) -> dict:
+    """The source as one of its sizes has it."""
+    if "sizes" in changes:
+        raise UserError(f"{path}: sizes.{size} has sizes of its own; expected what that size changes. Leave them out.")
+    sized = source | changes
+    for key in MERGED:
+        if (changed := changes.get(key)) is None:
+            continue
+        where = f"sizes.{size}.{key}"
+        all_sizes = check_mapping(source.get(key) or {}, key, path)
+        for name, value in check_mapping(changed, where, path).items():
+            if value is None and name not in all_sizes:
+                raise UserError(f"{path}: {where} drops {name!r}, which is not there; {suggest(name, all_sizes)}. Correct it.")
+        sized[key] = {name: value for name, value in (all_sizes | changed).items() if value is not None}
+    return sized
 
 
 def text_of(path: Path, sweep: dict) -> str:
@@ -114,8 +143,8 @@ def _plain(path: Path, source: dict, size: str, full: dict) -> dict:
             )
         joined[name] = {"values": values}
         used |= {option for row in rows for option in row}
-    kept = {name: value for name, value in parameters.items() if name not in used}
-    for name in kept:
+    independent = {name: value for name, value in parameters.items() if name not in used}
+    for name in independent:
         if any(option == name or option.startswith(f"{name}.") or name.startswith(f"{option}.") for option in used):
             raise UserError(
                 f"{path}: {name} is an axis of its own and part of a group; expected one place for it. Leave one out."
@@ -128,7 +157,7 @@ def _plain(path: Path, source: dict, size: str, full: dict) -> dict:
         "name": place,
         **{k: v for k, v in plain.items() if k != "name"},
         "command": command,
-        "parameters": {**joined, **kept},
+        "parameters": {**joined, **independent},
     }
 
 

@@ -14,7 +14,7 @@ FREE = ("seed_everything", "lr", "weight_decay", "warmup", "decay", "lora_alpha"
 """Last parts of option names that change what is computed and not how long it takes: one point stands for all of them."""
 
 
-def measure(
+def measured(
     points: list[PlannedPoint], steps: int, start: float, trainer: Trainer, trials: int | None = None
 ) -> tuple[list[PlannedPoint], dict[str, Any]]:
     """The points with `seconds` and `devices`, and what they come to.

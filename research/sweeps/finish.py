@@ -1,6 +1,5 @@
 """`sweep finish`, the job after a SLURM array: submits again what is missing, a few times; then writes what there is."""
 
-import argparse
 import json
 from pathlib import Path
 
@@ -9,35 +8,40 @@ from research.progress import say
 from research.runs.files import write_json
 from research.runs.ledger import Ledger, is_due
 from research.runs.plan import points_so_far, read_plan
+from research.sweeps.directives import Options
 from research.sweeps.outcome import is_reached, sweep_exit_code
 from research.sweeps.points import task_numbers
-from research.sweeps.slurm import ROUNDS, Options, submit
-from research.sweeps.spec import read_sweep
+from research.sweeps.slurm import ROUNDS, submit
+from research.sweeps.spec import Sweep
 from research.sweeps.status import count, write_report
 from research.sweeps.submission import Submission
 from research.sweeps.trainer import Trainer
 
 
-def finish_array(args: argparse.Namespace, trainer: Trainer) -> int:
-    """Submit what is missing again, or write the report; the exit code."""
-    if None in (args.folder, args.plan, args.round, args.options):
-        raise UserError(
-            f"sweep finish {args.file} without what `sweep submit` tells it; expected the job after an array. Run "
-            f"`research sweep run` or `submit`."
-        )
-    sweep, folder, plan = read_sweep(args.file), Path(args.folder), Path(args.plan)
+def finish_array(sweep: Sweep, trainer: Trainer, folder: Path, plan: Path, round: int, options: str, seed: int = 0) -> int:
+    """Submit what is missing again, or write the report; the exit code.
+
+    Args:
+        sweep: see spec.
+        trainer: see there.
+        folder: of the sweep.
+        plan: a copy of its plan.
+        round: how often it was submitted.
+        options: what the user said of the cluster, as `submit` wrote it.
+        seed: of the sweep's draws.
+    """
     points = points_so_far(folder) if sweep.is_searched else read_plan(folder, plan)
     ledger = Ledger(folder)
     standings = ledger.standings([planned.point for planned in points])
     tasks = task_numbers(sweep, points, lambda planned: is_due(standings[planned.point]))
-    if tasks and args.round < ROUNDS and not is_reached(folder, sweep, points):
-        copies = Submission(sweep.name, args.file, plan, folder, args.seed)
-        array, _ = submit(copies, tasks, _options(args.options), args.round + 1)
+    if tasks and round < ROUNDS and not is_reached(folder, sweep, points):
+        copies = Submission(sweep.name, sweep.path, plan, folder, seed)
+        array, _ = submit(copies, tasks, _options(options), round + 1)
         say(f"{len(tasks)} of {len(points)} points are missing: submitted again as array {array}")
         return 0
     counts = count(ledger, points)
     page = write_report(folder, points, trainer)
-    write_json(folder / "finished.json", {"states": counts, "rounds": args.round, "report": page and str(page)})
+    write_json(folder / "finished.json", {"states": counts, "rounds": round, "report": page and str(page)})
     say(", ".join(f"{n} {state}" for state, n in counts.items()) + (f"; {page}" if page else ""))
     return 0 if set(counts) <= {"done", "pruned"} else sweep_exit_code(folder, sweep, points, 1, counts)
 
@@ -50,8 +54,8 @@ def _options(text: str) -> Options:
     """
     try:
         values = json.loads(text)
-        return Options(**values | {"sbatch": tuple(values["sbatch"]), "setup": tuple(values["setup"])})
-    except (ValueError, TypeError, KeyError) as error:
+        return Options(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"--options {text[:60]!r} are not read ({error}); expected those that `sweep submit` wrote. Submit again."
         ) from None

@@ -5,16 +5,17 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from research.errors import UserError
-from research.runs.files import write_json
+from research.runs.files import atomic_write, write_json
 from research.runs.identity import PLACE
 from research.runs.ledger import Ledger
 from research.runs.locks import locked
 from research.runs.plan import PlannedPoint, points_so_far
 from research.sweeps.command import Point, ours
 from research.sweeps.sampling import points_of
-from research.sweeps.spec import Sweep
+from research.sweeps.spec import COPY, Sweep
 
 OWNER, LOCK = "sweep.json", "sweep.lock"  # says whose folder it is
 
@@ -24,15 +25,15 @@ def folder_of(sweep: Sweep) -> Path:
     words = sweep.argv_of({})
     if (ours(words) or [""])[0] != "fit":
         return Path("runs/sweeps") / sweep.name
-    given = [value for flag, value in itertools.pairwise(words) if flag == "--out"]
-    given += [word.partition("=")[2] for word in words if word.startswith("--out=")]
-    if not given or not given[-1].endswith(f"/{PLACE}"):
-        what = f"--out {given[-1]}" if given else "no --out"
+    places = [value for flag, value in itertools.pairwise(words) if flag == "--out"]
+    places += [word.partition("=")[2] for word in words if word.startswith("--out=")]
+    if not places or not places[-1].endswith(f"/{PLACE}"):
+        what = f"--out {places[-1]}" if places else "no --out"
         raise UserError(
             f"{sweep.path}: the command has {what}; expected a folder for each point: --out "
             f"runs/sweeps/{sweep.name}/{PLACE}. Correct it."
         )
-    return Path(given[-1].removesuffix(f"/{PLACE}"))
+    return Path(places[-1].removesuffix(f"/{PLACE}"))
 
 
 @contextlib.contextmanager
@@ -44,6 +45,11 @@ def owned(folder: Path, sweep: Sweep, seed: int) -> Iterator[None]:
     """
     with locked(folder / LOCK):
         refuse_other_sweep(folder, sweep, seed)
+        copy = folder / COPY
+        is_copy = sweep.path.resolve() == copy.resolve()
+        if is_copy and _owner(folder).get("file") not in (None, str(copy.resolve())):  # the owner's file says more
+            yield
+            return
         write_json(
             folder / OWNER,
             {
@@ -51,9 +57,13 @@ def owned(folder: Path, sweep: Sweep, seed: int) -> Iterator[None]:
                 "method": sweep.method,
                 "content": sweep.content,
                 "varied": sweep.varied,
+                "overlay": list(sweep.overlay),
                 "file": str(sweep.path.resolve()),
             },
         )
+        if not is_copy:
+            with atomic_write(copy) as stream:
+                stream.write(sweep.text)
         yield
 
 
@@ -63,11 +73,15 @@ def refuse_other_sweep(folder: Path, sweep: Sweep, seed: int) -> None:
     Raises:
         UserError: it is one: that sweep's plan and ledger would be mixed with this one's.
     """
-    try:
-        owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
-        name = owner["name"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    owner = _owner(folder)
+    if (name := owner.get("name")) is None:
         return
+    if (before := owner.get("overlay", [])) != list(sweep.overlay) and owner.get("content") != sweep.content:
+        theirs, ours = (" ".join(words) or "the options of its file alone" for words in (before, sweep.overlay))
+        raise UserError(
+            f"{folder} holds the points of {name} with {theirs}, and {sweep.path} comes with {ours}; expected a folder "
+            "each. Pass another --out or --name, or those options."
+        )
     if name != sweep.name:
         raise UserError(
             f"{folder} is the folder of the sweep {name}, and {sweep.path} is {sweep.name}; expected a folder "
@@ -82,6 +96,15 @@ def refuse_other_sweep(folder: Path, sweep: Sweep, seed: int) -> None:
             "else; expected a folder each. Give it another name (and another --out in its command), or move that "
             "folder."
         )
+
+
+def _owner(folder: Path) -> dict[str, Any]:
+    """What a folder notes of its sweep; {} where it notes nothing that can be read."""
+    try:
+        owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
 
 
 def _is_same(folder: Path, owner: dict, sweep: Sweep, seed: int) -> bool:

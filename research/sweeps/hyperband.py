@@ -133,5 +133,5 @@ def judged(own: list[float], others: list[list[float]], rule: dict[str, Any], go
 
 def is_stopped(own: list[float], others: list[list[float]], rule: dict[str, Any], goal: str) -> bool:
     """Whether a run is to be stopped now; see `judged`."""
-    found = judged(own, others, rule, goal)
-    return found is not None and found.stop
+    judgement = judged(own, others, rule, goal)
+    return judgement is not None and judgement.stop

@@ -157,18 +157,18 @@ def _named(sweep: str, n: int) -> str:
 
 
 def _variables(options: Options) -> list[dict[str, str]]:
-    given = []
+    variables = []
     for text in options.env:
         name, equals, value = text.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
             raise UserError(f"--env {text!r}; expected NAME=VALUE. Correct it; a key belongs in a Secret (--secret NAME).")
         refuse_secret(f"--env {name}", name, value)
-        given.append({"name": name, "value": value})
+        variables.append({"name": name, "value": value})
     ours = {"PYTHONUNBUFFERED": "1"}
     if options.cpus and not options.gpus:
         ours["OMP_NUM_THREADS"] = str(options.cpus)  # torch would count the node's processors
-    names = {one["name"] for one in given}
-    return [{"name": name, "value": value} for name, value in ours.items() if name not in names] + given
+    names = {variable["name"] for variable in variables}
+    return [{"name": name, "value": value} for name, value in ours.items() if name not in names] + variables
 
 
 def _resources(options: Options) -> dict[str, dict[str, str]]:

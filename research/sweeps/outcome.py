@@ -90,7 +90,7 @@ def is_reached(folder: Path, sweep: Sweep, points: Iterable[PlannedPoint]) -> bo
 
 
 def until_target(
-    folder: Path, sweep: Sweep, points: Callable[[], list[PlannedPoint]], due: Iterable[PlannedPoint]
+    folder: Path, sweep: Sweep, points: Callable[[], list[PlannedPoint]], to_run: Iterable[PlannedPoint]
 ) -> Iterator[PlannedPoint]:
     """The points that are to be run, until one has reached the metric's target.
 
@@ -98,10 +98,10 @@ def until_target(
         folder: of the sweep.
         sweep: with a target or without.
         points: all of them; of a search, those so far.
-        due: to be run.
+        to_run: those that are to be run.
     """
-    due = iter(due)
-    while not is_reached(folder, sweep, points()) and (planned := next(due, None)) is not None:
+    waiting = iter(to_run)
+    while not is_reached(folder, sweep, points()) and (planned := next(waiting, None)) is not None:
         yield planned
 
 

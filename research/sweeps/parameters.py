@@ -14,9 +14,9 @@ def parameters_of(facts: dict[Any, Any], where: str, within: tuple[str, ...] = (
     """All parameters of a sweep, those within `parameters:` of another too.
 
     Raises:
-        UserError: as `parameter`, or two of one name.
+        UserError: as `read_parameter`, or two of one name.
     """
-    found: list[Parameter] = []
+    parameters: list[Parameter] = []
     for name, value in facts.items():
         if not isinstance(name, str):
             raise UserError(
@@ -40,20 +40,20 @@ def parameters_of(facts: dict[Any, Any], where: str, within: tuple[str, ...] = (
                     f"{where}: {'.'.join(path)}.parameters is {str(value['parameters'])[:60]!r}; expected names "
                     "with values or distributions. Correct it."
                 )
-            found += parameters_of(value["parameters"], where, path)
+            parameters += parameters_of(value["parameters"], where, path)
         else:
-            found.append(parameter(".".join(path), value, where)._replace(path=path if within else ()))
-    names = [one.name for one in found]
+            parameters.append(read_parameter(".".join(path), value, where)._replace(path=path if within else ()))
+    names = [parameter.name for parameter in parameters]
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
         raise UserError(f"{where}: {twice[0]} is there twice, dotted and nested; expected it once. Leave one out.")
-    return found
+    return parameters
 
 
 def assembled(parameters: Iterable[Parameter], values: Iterable[Any]) -> dict[str, Any]:
     """Parameter → value; what is nested is one mapping, as W&B's agent passes it."""
     point: dict[str, Any] = {}
-    for one, value in zip(parameters, values, strict=True):
-        *outer, last = one.path or (one.name,)
+    for parameter, value in zip(parameters, values, strict=True):
+        *outer, last = parameter.path or (parameter.name,)
         place = point
         for name in outer:
             place = place.setdefault(name, {})
@@ -61,7 +61,7 @@ def assembled(parameters: Iterable[Parameter], values: Iterable[Any]) -> dict[st
     return point
 
 
-def parameter(name: str, facts: Any, where: str) -> Parameter:
+def read_parameter(name: str, facts: Any, where: str) -> Parameter:
     """A parameter as the YAML has it.
 
     Raises:
@@ -84,10 +84,10 @@ def parameter(name: str, facts: Any, where: str) -> Parameter:
         raise UserError(
             f"{where}: {name} ({kind}) lacks {sorted(missing)[0]}; expected {', '.join(sorted(FIELDS[kind]))}. Add it."
         )
-    made = Parameter(name, kind, facts)
-    _check(made, where)
-    made.facts.update({field: value for field, value in defaults.items() if field in FIELDS[kind] and field not in facts})
-    return made
+    checked = Parameter(name, kind, facts)
+    _check(checked, where)
+    checked.facts.update({field: value for field, value in defaults.items() if field in FIELDS[kind] and field not in facts})
+    return checked
 
 
 def _implied(facts: dict) -> str | None:
@@ -101,8 +101,8 @@ def _implied(facts: dict) -> str | None:
     return None
 
 
-def _check(made: Parameter, where: str) -> None:
-    facts, name, kind = made.facts, made.name, made.distribution
+def _check(parameter: Parameter, where: str) -> None:
+    facts, name, kind = parameter.facts, parameter.name, parameter.distribution
     for field in ("min", "max", "q", "mu", "sigma", "a", "b"):
         value = facts.get(field)
         if field in facts and (not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value)):
@@ -162,5 +162,5 @@ def _texts(value: Any) -> Iterable[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | dict):
-        for one in [*value, *value.values()] if isinstance(value, dict) else value:
-            yield from _texts(one)
+        for inner in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _texts(inner)

@@ -1,13 +1,16 @@
 """A sweep's points, each through the real parser and the adapters' guard, before any of them costs compute."""
 
+import contextlib
+import io
 import json
 import tempfile
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from research.errors import UserError
-from research.progress import bar
+from research.progress import bar, say
 from research.runs.hashes import hash_json
 from research.runs.identity import LENGTH
 from research.runs.plan import JSON_FILE, LATER, WRITTEN, PlannedPoint, fill_in
@@ -19,6 +22,9 @@ from research.sweeps.trainer import Description, Trainer
 
 Describe = Callable[[list[str]], Description]
 """A command → what it would compute; raises UserError where the command would end in one."""
+
+
+WARNING = "warning:"  # begins what a point is warned of
 
 
 class Problem(NamedTuple):
@@ -71,11 +77,22 @@ def plan(
     """
     points: list[PlannedPoint] = []
     problems: list[Problem] = []
+    warnings: Counter[str] = Counter()
+    heard: set[str] = set()
     for values in watch(points_of(sweep, seed)):
+        stderr = io.StringIO()
         try:
-            points.append(plan_point(sweep, values, describe))
+            with contextlib.redirect_stderr(stderr):
+                points.append(plan_point(sweep, values, describe))
         except UserError as error:
             problems.append(Problem(values, str(error)))
+        finally:  # every point says the same of the same data
+            lines = dict.fromkeys(line.strip() for line in stderr.getvalue().splitlines() if line.strip())
+            warnings.update(line for line in lines if WARNING in line)
+            for line in [line for line in lines if WARNING not in line and line not in heard]:
+                heard.add(line)
+                say(line)
+    say_counted(warnings, len(points) + len(problems))
     first: dict[str, Point] = {}
     for planned in points if sweep.is_exhaustive else ():
         if planned.point in first:
@@ -83,6 +100,12 @@ def plan(
             problems.append(Problem(planned.values, f"{same}; expected each point once. Leave one out."))
         first.setdefault(planned.point, planned.values)
     return points, problems
+
+
+def say_counted(warnings: Mapping[str, int], points: int) -> None:
+    """Say each warning once, and of how many points it was said."""
+    for line, times in warnings.items():
+        say(f"{times} of {points} points: {line}")
 
 
 def plan_point(sweep: Sweep, values: Point, describe: Describe) -> PlannedPoint:

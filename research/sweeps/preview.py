@@ -1,6 +1,5 @@
 """`sweep plan`: every point through the parser and the adapters' guard, and what the sweep would cost."""
 
-import argparse
 import json
 import statistics
 import time
@@ -8,53 +7,81 @@ from typing import Any
 
 from research.errors import UserError
 from research.progress import say
+from research.runs.ledger import AGAIN
 from research.runs.plan import PlannedPoint, write_plan
-from research.sweeps.cost import measure
+from research.sweeps.cost import measured
 from research.sweeps.folder import as_text, folder_of, owned, refuse_other_sweep, with_earlier_ids
 from research.sweeps.plan import Describe, describer, plan, watched
 from research.sweeps.points import plan_key
-from research.sweeps.spec import read_sweep
+from research.sweeps.sampling import count_text, settings_and_seeds
+from research.sweeps.spec import COPY, Sweep
+from research.sweeps.status import counted, standings_now
 from research.sweeps.trainer import Description, Trainer
 
 
-def show_plan(args: argparse.Namespace, trainer: Trainer) -> int:
-    """Check every point, write the plan and print it; the exit code."""
-    if args.measure is not None and args.measure < 1:
-        raise UserError(f"--measure {args.measure}; expected 1 step or more. Correct it.")
-    sweep = read_sweep(args.file)
+def show_plan(sweep: Sweep, trainer: Trainer, seed: int = 0, measure: int | None = None, as_json: bool = False) -> int:
+    """Check every point, write the plan and print it; the exit code.
+
+    Args:
+        sweep: see spec.
+        trainer: see there.
+        seed: of a random sweep's draws.
+        measure: steps to time of each kind of point; None times none.
+        as_json: print one JSON line.
+
+    Raises:
+        UserError: a point cannot be run, or the folder is another sweep's.
+    """
+    if measure is not None and measure < 1:
+        raise UserError(f"--measure {measure}; expected 1 step or more. Correct it.")
     folder = folder_of(sweep)
-    refuse_other_sweep(folder, sweep, args.seed)
+    refuse_other_sweep(folder, sweep, seed)
     seconds: list[float] = []
-    points, problems = plan(sweep, _timed(describer(sweep, trainer), seconds), args.seed, watched)
+    points, problems = plan(sweep, _timed(describer(sweep, trainer), seconds), seed, watched)
     points = with_earlier_ids(folder, points)
     if problems:
         for problem in problems[:10]:
             say(f"{as_text(problem.values)}: {problem.reason}")
         first = problems[0]
         raise UserError(
-            f"{args.file}: {len(problems)} of {len(points) + len(problems)} points cannot be run, the first "
+            f"{sweep.path}: {len(problems)} of {len(points) + len(problems)} points cannot be run, the first "
             f"{as_text(first.values)}: {first.reason}"
         )
     for a, b in equivalents(points):
         say(f"warning: {as_text(b.values)} computes what {as_text(a.values)} computes, spelled otherwise")
     cost = None
-    if args.measure is not None:
+    if measure is not None:
         # the first point also paid for the imports, which every new process pays
         start = max(0.0, seconds[0] - statistics.median(seconds))
-        points, cost = measure(points, args.measure, start, trainer, None if sweep.is_exhaustive else sweep.run_cap)
-    if sweep.is_exhaustive:
-        with owned(folder, sweep, args.seed):
-            write_plan(folder, points, plan_key(sweep, args.seed))
-    if args.json:
+        points, cost = measured(points, measure, start, trainer, None if sweep.is_exhaustive else sweep.run_cap)
+    if sweep.is_exhaustive or sweep.overlay:  # a sweep with an overlay lies in its folder alone
+        with owned(folder, sweep, seed):
+            if sweep.is_exhaustive:
+                write_plan(folder, points, plan_key(sweep, seed))
+    if as_json:
         # `written` has no variables
         rows = [{"point": planned.point, "values": planned.values, **planned.facts} for planned in points]
-        print(json.dumps({"sweep": sweep.name, "method": sweep.method, "points": rows, "cost": cost, "out": str(folder)}))
+        settings, seeds = settings_and_seeds([planned.values for planned in points])
+        counts = {"settings": settings, "seeds": seeds, "states": counted(standings_now(folder, points))}
+        facts = {"sweep": sweep.name, "method": sweep.method, "points": rows, **counts, "cost": cost, "out": str(folder)}
+        print(json.dumps(facts))
         return 0
+    standings = standings_now(folder, points)
     for planned in points:
-        print(f"{planned.point}  {as_text(planned.values)}" + "".join(f"  {text}" for text in _facts(planned.facts)))
+        state = standings[planned.point].state
+        texts = [*_facts(planned.facts), *([] if state == "missing" else [state])]
+        print("  ".join([planned.point, as_text(planned.values), *texts]))
     most = "without end" if sweep.run_cap is None else f"of at most {sweep.run_cap} points"
-    what = f"{len(points)} points" if sweep.is_exhaustive else f"{len(points)} samples of a {sweep.method} sweep {most}"
-    print(f"\n{what}, all can be run" + (f"; {folder / 'plan.jsonl'}" if sweep.is_exhaustive else ""))
+    if sweep.is_exhaustive:
+        states = counted(standings)
+        stand = ", ".join(f"{count} {state}" for state, count in states.items() if state != "missing")
+        to_run = sum(count for state, count in states.items() if state in AGAIN)
+        print(f"\n{count_text([planned.values for planned in points])}; all can be run")
+        print(f"{stand or 'none is begun'}, {to_run} to run; {folder / 'plan.jsonl'}")
+    else:
+        print(f"\n{len(points)} samples of a {sweep.method} sweep {most}, all can be run")
+    if sweep.overlay:
+        print(f"for W&B's agents: wandb sweep {folder / COPY}")
     if cost is not None:
         print(
             f"at most {cost['hours']:.2f} device-hours for {cost['trials']} points with a process each, "

@@ -1,6 +1,5 @@
 """A sweep on this machine: worker processes run its points, and a table shows where they stand."""
 
-import argparse
 import contextlib
 import json
 import os
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from research.errors import INTERRUPTED, PREEMPTED, UserError
 from research.progress import say
@@ -19,38 +19,62 @@ from research.runs.ledger import AGAIN, Ledger, Standing
 from research.runs.plan import PlannedPoint, copy_plan, points_so_far
 from research.sweeps.folder import folder_of
 from research.sweeps.outcome import sweep_exit_code
+from research.sweeps.plan import WARNING, say_counted
 from research.sweeps.points import Again, begin_again, planned_points
 from research.sweeps.process import last_line, on_signals
-from research.sweeps.spec import read_sweep
-from research.sweeps.status import count, table, write_report
+from research.sweeps.shown import outcome_text, progress_text, short_options, table
+from research.sweeps.spec import Sweep
+from research.sweeps.status import count, write_report
 from research.sweeps.trainer import Trainer
 
 POLL = 0.5  # seconds
 
 
-def run_sweep(args: argparse.Namespace, trainer: Trainer) -> int:
-    """Run what is missing, failed or was stopped, on this machine; the exit code."""
-    for name in ("workers", "threads"):
-        if (value := getattr(args, name)) is not None and value < 1:
+def run_sweep(
+    sweep: Sweep,
+    trainer: Trainer,
+    seed: int = 0,
+    workers: int = 1,
+    gpus: str = "",
+    threads: int | None = None,
+    rerun_stale: bool = False,
+    retry: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Run what is missing, failed or was stopped, on this machine; the exit code.
+
+    Args:
+        sweep: see spec.
+        trainer: see there.
+        seed: of a random sweep's draws.
+        workers: processes at a time.
+        gpus: ids that the workers share out, as 0,1; empty on a CPU.
+        threads: of each worker on a CPU; None shares the processors out.
+        rerun_stale, retry: see Again.
+        as_json: print one JSON line.
+
+    Raises:
+        UserError: a point cannot be run, or the folder is another sweep's.
+    """
+    for name, value in (("workers", workers), ("threads", threads)):
+        if value is not None and value < 1:
             raise UserError(f"--{name} {value}; expected 1 or more. Correct it.")
-    sweep = read_sweep(args.file)
     folder = folder_of(sweep)
-    points = planned_points(sweep, args.seed, trainer)
-    begin_again(folder, points, Again(args.rerun_stale, args.retry))
-    gpus = [gpu for gpu in args.gpus.split(",") if gpu]
-    threads = args.threads or max(1, len(os.sched_getaffinity(0)) // args.workers)
-    file, plan = copy_plan(folder, args.file, None if sweep.is_searched else points)
-    command = [sys.executable, "-m", "research", "sweep", "worker", str(file), "--seed", str(args.seed)]
+    points = planned_points(sweep, seed, trainer)
+    begin_again(folder, points, Again(rerun_stale, retry))
+    threads = threads or max(1, len(os.sched_getaffinity(0)) // workers)
+    file, plan = copy_plan(folder, sweep.path.name, sweep.text, None if sweep.is_searched else points)
+    command = [sys.executable, "-m", "research", "sweep", "worker", str(file), "--seed", str(seed)]
     command += ["--folder", str(folder), *(["--plan", str(plan)] if plan else [])]
     if sweep.is_searched:
         now, cap = partial(points_so_far, folder), sweep.run_cap
     else:
         now, cap = lambda: points, len(points)
-    code = run_workers(folder, now, cap, command, args.workers, gpus, threads)
+    code = run_workers(folder, now, cap, command, workers, [gpu for gpu in gpus.split(",") if gpu], threads, sweep.metric)
     counts = count(Ledger(folder), now())
     code = sweep_exit_code(folder, sweep, now(), code, counts) if code == 1 else code
     page = None if code == PREEMPTED else write_report(folder, now(), trainer)
-    if args.json:
+    if as_json:
         print(json.dumps({"out": str(folder), "states": counts, "report": page and str(page)}))
     elif page is not None:
         print(page)
@@ -65,6 +89,7 @@ def run_workers(
     workers: int,
     gpus: list[str],
     threads: int,
+    metric: str | None = None,
 ) -> int:
     """Run what is to be run with `workers` processes; 0 when all points are done, 85 or 130 when stopped, else 1.
 
@@ -76,6 +101,7 @@ def run_workers(
         workers: how many at a time.
         gpus: ids, shared out among the workers; empty on a CPU.
         threads: of each worker on a CPU.
+        metric: whose value a point that has ended is shown with.
     """
     ledger = Ledger(folder)
     standings = ledger.standings([planned.point for planned in points()]).values()
@@ -96,7 +122,7 @@ def run_workers(
             if child.poll() is None:
                 child.send_signal(signal.SIGTERM)
 
-    with on_signals(stop), _watch(ledger, points) as draw:
+    with on_signals(stop), _watch(ledger, points, Shown(max(cap, known), len(children), metric)) as draw:
         while any(child.poll() is None for child in children):
             draw()
             time.sleep(POLL)
@@ -129,10 +155,9 @@ def _repeat_warnings(folder: Path, points: list[PlannedPoint]) -> None:
     for planned in points:
         log = folder / "logs" / f"{planned.point}.log"
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-        for line in dict.fromkeys(line.strip() for line in lines if "warning:" in line):
+        for line in dict.fromkeys(line.strip() for line in lines if WARNING in line):
             warnings[line] = warnings.get(line, 0) + 1
-    for line, times in warnings.items():
-        say(f"{times} of {len(points)} points: {line}")
+    say_counted(warnings, len(points))
 
 
 def worker_log(folder: Path, i: int) -> Path:
@@ -146,10 +171,24 @@ def _say_counts(ledger: Ledger, points: list[PlannedPoint]) -> int:
     return 0 if set(counts) <= {"done", "pruned"} else 1
 
 
+class Shown(NamedTuple):
+    """What the running statement says beside the ledger.
+
+    Attributes:
+        total: points that there will be.
+        workers: that run them.
+        metric: whose value a point that has ended is shown with.
+    """
+
+    total: int
+    workers: int
+    metric: str | None
+
+
 @contextlib.contextmanager
-def _watch(ledger: Ledger, points: Callable[[], list[PlannedPoint]]) -> Iterator[Callable[[], None]]:
-    """A live table on a terminal; elsewhere a line for each point that ends."""
-    from rich.console import Console
+def _watch(ledger: Ledger, points: Callable[[], list[PlannedPoint]], shown: Shown) -> Iterator[Callable[[], None]]:
+    """A live table on a terminal; elsewhere a line for each point that begins or ends."""
+    from rich.console import Console, Group
     from rich.live import Live
 
     def standings() -> dict[str, Standing]:
@@ -157,15 +196,24 @@ def _watch(ledger: Ledger, points: Callable[[], list[PlannedPoint]]) -> Iterator
 
     if sys.stderr.isatty():
         with Live(console=Console(stderr=True), refresh_per_second=2) as live:
-            yield lambda: live.update(table(points(), standings()))
+
+            def draw() -> None:
+                planned, now = points(), standings()
+                live.update(Group(table(planned, now), progress_text(planned, now, shown.total, shown.workers)))
+
+            yield draw
         return
-    attempts: dict[str, int] = {}  # of what was said already
+    earlier = {point: (standing.state, standing.attempts) for point, standing in standings().items()}
 
-    def lines() -> None:
-        for point, standing in standings().items():
-            if standing.state not in ("missing", "running") and attempts.get(point) != standing.attempts:
-                attempts[point] = standing.attempts
-                say(f"{point} {standing.state}" + (f": {standing.last['error']}" if standing.last.get("error") else ""))
+    def say_changes() -> None:
+        all_points, now = points(), standings()
+        for planned, options in zip(all_points, short_options(planned.values for planned in all_points), strict=True):
+            standing = now[planned.point]
+            if earlier.get(planned.point, ("missing", 0)) == (standing.state, standing.attempts):
+                continue
+            earlier[planned.point] = (standing.state, standing.attempts)
+            text = f"{options or 'the only point'} ({planned.point}) {outcome_text(standing, shown.metric)}"
+            is_running = standing.state == "running"
+            say(text if is_running else f"{progress_text(all_points, now, shown.total, shown.workers)}: {text}")
 
-    attempts.update({point: s.attempts for point, s in standings().items() if s.state not in ("missing", "running")})
-    yield lines
+    yield say_changes

@@ -1,6 +1,7 @@
 """The points of a sweep: all of a grid, seeded draws, or samples of what has no end."""
 
 import itertools
+import json
 import random
 from collections.abc import Iterator
 
@@ -8,6 +9,7 @@ from research.sweeps.command import Point
 from research.sweeps.parameters import assembled
 from research.sweeps.spec import Sweep
 
+SEED = "seed_everything"
 DRAWS = 100  # for each point of a random sweep
 
 
@@ -18,9 +20,37 @@ def points_of(sweep: Sweep, seed: int) -> list[Point]:
     return drawn(sweep, seed, sweep.run_cap) if sweep.is_exhaustive else probes(sweep, seed)
 
 
+def size_text(sweep: Sweep) -> str:
+    """How many points, settings and seeds a sweep has, as a user reads it."""
+    if sweep.is_exhaustive:
+        return count_text(points_of(sweep, 0))
+    if sweep.run_cap is None:
+        return f"{sweep.method}, without an end"
+    return f"{_count(sweep.run_cap, 'point')} at most, proposed one by one"
+
+
+def count_text(points: list[Point]) -> str:
+    """18 points: 6 settings × 3 seeds."""
+    settings, seeds = settings_and_seeds(points)
+    if not seeds:
+        return f"{_count(len(points), 'point')}, a seed each ({SEED} is not swept)"
+    times = "×" if settings * seeds == len(points) else "and"
+    return f"{_count(len(points), 'point')}: {_count(settings, 'setting')} {times} {_count(seeds, 'seed')}"
+
+
+def settings_and_seeds(points: list[Point]) -> tuple[int, int]:
+    """How many points differ in more than their seed, and how many seeds there are; 0 where none is swept."""
+    settings = {json.dumps({name: value for name, value in point.items() if name != SEED}, sort_keys=True) for point in points}
+    return len(settings), len({point[SEED] for point in points if SEED in point})
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def grid(sweep: Sweep) -> Iterator[Point]:
     """Every combination, the last parameter fastest; no more than run_cap."""
-    product = itertools.product(*(one.values for one in sweep.parameters))
+    product = itertools.product(*(parameter.values for parameter in sweep.parameters))
     for values in itertools.islice(product, sweep.run_cap):
         yield assembled(sweep.parameters, values)
 
@@ -31,7 +61,7 @@ def drawn(sweep: Sweep, seed: int, count: int) -> list[Point]:
     seen = set()
     for i in range(DRAWS * count):  # of lists alone there may be fewer points than that
         draw = random.Random(f"sweep {sweep.name} {seed} {i}")
-        point = assembled(sweep.parameters, [one.quantile(draw.random()) for one in sweep.parameters])
+        point = assembled(sweep.parameters, [parameter.quantile(draw.random()) for parameter in sweep.parameters])
         if (text := repr(point)) not in seen:
             seen.add(text)
             points.append(point)
@@ -42,10 +72,10 @@ def drawn(sweep: Sweep, seed: int, count: int) -> list[Point]:
 
 def probes(sweep: Sweep, seed: int, count: int = 8) -> list[Point]:
     """Points that show what a sweep without an end can ask for: each parameter's extremes, and some draws."""
-    middle = [one.quantile(0.5) for one in sweep.parameters]
+    middle = [parameter.quantile(0.5) for parameter in sweep.parameters]
     points = [assembled(sweep.parameters, middle)]
-    for i, one in enumerate(sweep.parameters):
-        points += [assembled(sweep.parameters, [*middle[:i], value, *middle[i + 1 :]]) for value in one.extremes()]
+    for i, parameter in enumerate(sweep.parameters):
+        points += [assembled(sweep.parameters, [*middle[:i], value, *middle[i + 1 :]]) for value in parameter.extremes()]
     points += drawn(sweep, seed, count)
     unique: list[Point] = []
     for point in points:

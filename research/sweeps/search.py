@@ -95,9 +95,9 @@ def grow(folder: Path, sweep: Sweep, seed: int, describe: Describe) -> PlannedPo
         points = points_so_far(folder)
         if len(points) >= sweep.run_cap:
             return None
-        standings = Ledger(folder).standings([one.point for one in points])
-        tried = [_tried(one, standings[one.point]) for one in points]
-        known = {one.point for one in points}
+        standings = Ledger(folder).standings([planned.point for planned in points])
+        tried = [_tried(planned, standings[planned.point]) for planned in points]
+        known = {planned.point for planned in points}
         for attempt in range(TRIES):
             # the first try is the proposal; after one that is not new, or that the guard refuses, the dice decide
             draw = propose(sweep, seed, tried) if attempt == 0 else rolled(sweep, f"{seed} {len(points)} {attempt}")
@@ -125,15 +125,15 @@ def points_to_run(folder: Path, sweep: Sweep, seed: int, describe: Describe, onc
         describe: as in plan.
         once: no more than one.
     """
-    ledger, given = Ledger(folder), set()
+    ledger, yielded = Ledger(folder), set()
     while True:
         points = points_so_far(folder)
         standings = ledger.standings([planned.point for planned in points])
-        left = [planned for planned in points if is_due(standings[planned.point]) and planned.point not in given]
+        left = [planned for planned in points if is_due(standings[planned.point]) and planned.point not in yielded]
         planned = left[0] if left else grow(folder, sweep, seed, describe)
         if planned is None:
             return
-        given.add(planned.point)
+        yielded.add(planned.point)
         yield planned
         if once and ledger.standings([planned.point])[planned.point].last.get("pid") == os.getpid():
             return
@@ -151,7 +151,7 @@ def propose(sweep: Sweep, seed: int, tried: list[Tried]) -> Draw:
     from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    spaces = {one.name: _space(one) for one in sweep.parameters}
+    spaces = {parameter.name: _space(parameter) for parameter in sweep.parameters}
     startup = max(1, min(STARTUP, (sweep.run_cap or STARTUP) // 3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # multivariate is called experimental
@@ -159,13 +159,13 @@ def propose(sweep: Sweep, seed: int, tried: list[Tried]) -> Draw:
             n_startup_trials=startup, multivariate=True, seed=random.Random(f"{seed} {len(tried)}").getrandbits(31)
         )
     study = optuna.create_study(direction=sweep.goal, sampler=sampler)
-    for one in tried:
-        facts: dict[str, Any] = {"params": one.draw, "distributions": spaces}
-        if one.state == "done" and one.value is not None:
-            study.add_trial(create_trial(value=one.value, **facts))
-        elif one.state == "pruned" and one.value is not None:  # ranked below those that were not
-            study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={1: one.value}, **facts))
-        elif one.state in ("failed", "diverged", "done", "pruned"):
+    for trial in tried:
+        facts: dict[str, Any] = {"params": trial.draw, "distributions": spaces}
+        if trial.state == "done" and trial.value is not None:
+            study.add_trial(create_trial(value=trial.value, **facts))
+        elif trial.state == "pruned" and trial.value is not None:  # ranked below those that were not
+            study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={1: trial.value}, **facts))
+        elif trial.state in ("failed", "diverged", "done", "pruned"):
             study.add_trial(create_trial(state=TrialState.FAIL, **facts))
         else:  # running, or to be run again: the next proposals keep away from it
             study.add_trial(create_trial(state=TrialState.RUNNING, **facts))
@@ -175,25 +175,34 @@ def propose(sweep: Sweep, seed: int, tried: list[Tried]) -> Draw:
 def rolled(sweep: Sweep, name: str) -> Draw:
     """A draw by the dice."""
     dice = random.Random(f"search {sweep.name} {name}")
-    return {one.name: dice.randrange(len(one.values)) if _is_listed(one) else dice.random() for one in sweep.parameters}
+    return {
+        parameter.name: dice.randrange(len(parameter.values)) if _is_listed(parameter) else dice.random()
+        for parameter in sweep.parameters
+    }
 
 
 def values_of(sweep: Sweep, draw: Draw) -> dict[str, Any]:
     """Parameter → value."""
-    values = [one.values[int(draw[one.name])] if _is_listed(one) else one.quantile(draw[one.name]) for one in sweep.parameters]
+    values = [_value_of(parameter, draw[parameter.name]) for parameter in sweep.parameters]
     return assembled(sweep.parameters, values)
 
 
-def _tried(one: PlannedPoint, standing: Standing) -> Tried:
-    return Tried(one.facts["draw"], standing.state, standing.last.get("value"))
+def _tried(planned: PlannedPoint, standing: Standing) -> Tried:
+    return Tried(planned.facts["draw"], standing.state, standing.last.get("value"))
 
 
-def _is_listed(one: Parameter) -> bool:
+def _value_of(parameter: Parameter, drawn: float) -> Any:
+    return parameter.values[int(drawn)] if _is_listed(parameter) else parameter.quantile(drawn)
+
+
+def _is_listed(parameter: Parameter) -> bool:
     """Values that are told apart, and have no order; with odds, the quantile carries them."""
-    return one.distribution in ("categorical", "constant")
+    return parameter.distribution in ("categorical", "constant")
 
 
-def _space(one: Parameter) -> Any:
+def _space(parameter: Parameter) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    return CategoricalDistribution(tuple(range(len(one.values)))) if _is_listed(one) else FloatDistribution(0.0, 1.0)
+    if _is_listed(parameter):
+        return CategoricalDistribution(tuple(range(len(parameter.values))))
+    return FloatDistribution(0.0, 1.0)

@@ -51,6 +51,7 @@ ELSEWHERE = {
     "metrics": "W&B's method custom weighs",
 }
 """Keys that hand the sweep to another program → what it would do."""
+COPY = "sweep.yaml"  # the sweep, in its folder
 CONTENT = ("method", "program", "command", "parameters")
 
 
@@ -68,6 +69,8 @@ class Sweep(NamedTuple):
         run_cap: trials at most.
         early_terminate: W&B's hyperband settings.
         facts: the whole YAML.
+        overlay: words that options have added to its command, which is then not that of the file.
+        text: its YAML as it is copied for workers and clusters.
     """
 
     path: Path
@@ -81,6 +84,8 @@ class Sweep(NamedTuple):
     run_cap: int | None
     early_terminate: dict | None
     facts: dict
+    overlay: tuple[str, ...] = ()
+    text: str = ""
 
     def command_of(self, point: Point) -> tuple[list[str], list[int]]:
         """The command of a point, and the numbers of the words that are filled in where it starts; see `rendered`."""
@@ -108,7 +113,7 @@ class Sweep(NamedTuple):
     @property
     def varied(self) -> list[str]:
         """Parameters with more than one value."""
-        return [one.name for one in self.parameters if one.values is None or len(one.values) > 1]
+        return [parameter.name for parameter in self.parameters if parameter.values is None or len(parameter.values) > 1]
 
     @property
     def size(self) -> int | None:
@@ -116,17 +121,32 @@ class Sweep(NamedTuple):
         if self.method != "grid":
             return self.run_cap
         count = 1
-        for one in self.parameters:
-            count *= len(one.values)
+        for parameter in self.parameters:
+            count *= len(parameter.values)
         return count if self.run_cap is None else min(count, self.run_cap)
 
 
 def read_sweep(path: Path) -> Sweep:
-    """
+    """Read a sweep's YAML, or that of a sweep's folder.
+
     Raises:
         UserError: no W&B sweep, or one that cannot be run.
     """
+    path = path / COPY if (path / COPY).is_file() else path
     facts = read_mapping(path)
+    return sweep_of(facts, path)._replace(text=path.read_text(encoding="utf-8"))
+
+
+def sweep_of(facts: dict[str, Any], path: Path) -> Sweep:
+    """Check a sweep.
+
+    Args:
+        facts: its YAML.
+        path: of it, for messages.
+
+    Raises:
+        UserError: no W&B sweep, or one that cannot be run.
+    """
     if source := [key for key in SOURCE_KEYS if key in facts]:
         raise UserError(
             f"{path} has {source[0]!r}: it is a source; expected a plain W&B sweep. Run `research sweep compile "
@@ -154,7 +174,7 @@ def read_sweep(path: Path) -> Sweep:
         raise UserError(f"{path}: name {name!r}; expected a name that a folder can have, of 240 bytes at most. Correct it.")
     parameters = tuple(parameters_of(facts["parameters"], str(path)))
     if method == "grid":
-        parameters = tuple(_listed(one, path) for one in parameters)
+        parameters = tuple(_listed(parameter, path) for parameter in parameters)
     cap = facts.get("run_cap")
     if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
         raise UserError(f"{path}: run_cap={cap!r}; expected 1 trial or more. Correct it.")
@@ -217,20 +237,20 @@ def _check_choices(facts: dict, within: str, path: Path) -> None:
             raise UserError(f"{path}: {within}{key} is {facts[key]!r}; {suggest(str(facts[key]), known)}. Correct it.")
 
 
-def _listed(one: Parameter, path: Path) -> Parameter:
+def _listed(parameter: Parameter, path: Path) -> Parameter:
     """As a list.
 
     Raises:
         UserError: W&B's grid does not take it.
     """
-    if (listed := one.listed()) is not None:
+    if (listed := parameter.listed()) is not None:
         return listed
-    if one.distribution == "categorical_w_probabilities":
+    if parameter.distribution == "categorical_w_probabilities":
         raise UserError(
-            f"{path}: {one.name} has probabilities, and a grid takes every value once; expected `values` alone. "
+            f"{path}: {parameter.name} has probabilities, and a grid takes every value once; expected `values` alone. "
             "Leave them out, or choose method: random."
         )
     raise UserError(
-        f"{path}: {one.name} is {one.distribution}, and a grid has no end over it; expected `values: […]`. List "
+        f"{path}: {parameter.name} is {parameter.distribution}, and a grid has no end over it; expected `values: […]`. List "
         "them, or choose method: random."
     )

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from research.runs.files import atomic_write
 from research.runs.plan import FILE as PLAN
+from research.sweeps.spec import Sweep
 
 
 class Submission(NamedTuple):
@@ -26,21 +27,26 @@ class Submission(NamedTuple):
     seed: int
 
 
-def submission(name: str, file: Path, folder: Path, seed: int, write: bool = True) -> Submission:
+def submission(sweep: Sweep, folder: Path, seed: int, write: bool = True) -> Submission:
     """Keep a copy of the sweep and its plan for the tasks of a submission.
 
     Args:
-        name, file, folder, seed: of the sweep.
+        sweep: see spec.
+        folder: of it.
+        seed: of its draws.
         write: False names the places only.
     """
     n = 1
     while (place := folder / "submit" / str(n)).exists():
         n += 1
-    copies = Submission(name, place / Path(file).name, place / PLAN, folder, seed)
-    for source, copy in ((Path(file), copies.file), (folder / PLAN, copies.plan)) if write else ():
-        if source.exists():  # a search has no plan yet
-            with atomic_write(copy) as stream:
-                stream.write(source.read_text(encoding="utf-8"))
+    copies = Submission(sweep.name, place / sweep.path.name, place / PLAN, folder, seed)
+    if not write:
+        return copies
+    with atomic_write(copies.file) as stream:
+        stream.write(sweep.text)
+    if (folder / PLAN).exists():  # a search has no plan yet
+        with atomic_write(copies.plan) as stream:
+            stream.write((folder / PLAN).read_text(encoding="utf-8"))
     return copies
 
 

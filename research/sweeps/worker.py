@@ -4,7 +4,6 @@ It keeps its process between points of our own verbs (importing torch takes long
 a process of its own.
 """
 
-import argparse
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -24,33 +23,52 @@ from research.sweeps.outcome import is_reached, outcome_of, until_target, variab
 from research.sweeps.plan import describer
 from research.sweeps.process import run_command, stop_signals, stoppable
 from research.sweeps.search import points_to_run
-from research.sweeps.spec import read_sweep
+from research.sweeps.spec import Sweep
 from research.sweeps.submission import numbers
 from research.sweeps.trainer import Trainer
 
 STATE = {0: "done", DIVERGED: "diverged", PREEMPTED: "preempted", INTERRUPTED: "preempted"}
 
 
-def run_worker(args: argparse.Namespace, trainer: Trainer) -> int:
-    """Run the points of a plan or a search, or the one of a cluster's task; the exit code."""
-    sweep = read_sweep(args.file)
-    folder = Path(args.folder) if args.folder else folder_of(sweep)
+def run_worker(
+    sweep: Sweep,
+    trainer: Trainer,
+    seed: int = 0,
+    folder: Path | None = None,
+    plan: Path | None = None,
+    index: int | None = None,
+    of: str | None = None,
+) -> int:
+    """Run the points of a plan or a search, or the one of a cluster's task; the exit code.
+
+    Args:
+        sweep: see spec.
+        trainer: see there.
+        seed: of a search.
+        folder: of the sweep; None: where its command says.
+        plan: a copy of the folder's plan; None: the folder's own.
+        index: of the one point that is run; None runs all.
+        of: points that `index` counts, as 0-3,7; None: all of the plan.
+
+    Raises:
+        UserError: there is no plan, or no such point.
+    """
+    folder = folder or folder_of(sweep)
     if sweep.is_searched:
         # on a cluster, a task is one point: whichever is to be run, or the next to be proposed
-        proposed = points_to_run(folder, sweep, args.seed, describer(sweep, trainer), once=args.index is not None)
+        proposed = points_to_run(folder, sweep, seed, describer(sweep, trainer), once=index is not None)
         points = until_target(folder, sweep, partial(points_so_far, folder), proposed)
         return work(Ledger(folder), points, trainer.run, variables_of(folder, sweep), outcome_of(folder, sweep))
-    plan = Path(args.plan) if args.plan else None
     chosen = everything = read_plan(folder, plan)
-    if args.index is not None:
-        chosen = [_numbered(everything, args.index, args.of)]
+    if index is not None:
+        chosen = [_numbered(everything, index, of)]
         if is_reached(folder, sweep, everything):
             return 0
         if int(os.environ.get("SLURM_PROCID", "0")):  # another rank of this point: the first one keeps the books
             return _run_rank(folder, chosen[0], trainer)
     points = until_target(folder, sweep, lambda: everything, chosen)
     code = work(Ledger(folder), points, trainer.run, variables_of(folder, sweep, plan), outcome_of(folder, sweep))
-    if code or args.index is None:
+    if code or index is None:
         return code
     standing = Ledger(folder).standings([chosen[0].point])[chosen[0].point]
     return int(standing.last.get("code") or 1) if standing.state in ("failed", "diverged") else 0

@@ -9,7 +9,7 @@ from research.errors import UserError
 from research.metrics import generation
 from research.models.generate import Decoding, generate
 from research.prompts import prompt_ids
-from research.training.validation import all_gather_rows
+from research.training.ranks import all_gather_rows
 
 METRICS = tuple(generation.METRICS)  # exact_match, token_f1, rouge_l
 

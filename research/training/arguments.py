@@ -13,7 +13,17 @@ import yaml
 from research.errors import UserError, suggest
 from research.runs.layout import CONFIG
 
-TOP = ("config", "out", "monitor", "mode", "save_every", "wandb", "json", "seed_everything", "model", "data", "trainer")
+RUN_OPTIONS = {
+    "out": "the run folder",
+    "monitor": "the best value of this metric makes model/",
+    "mode": "min | max: which value of a monitor of your own is the best",
+    "save_every": "steps between checkpoints, beside those at validation",
+    "wandb": "auto | online | offline | disabled",
+    "json": "one JSON line on stdout",
+    "seed_everything": "of initialisation, data order and dropout",
+}
+"""Options that belong to no class of a configuration → what they are."""
+TOP = ("config", *RUN_OPTIONS, "model", "data", "trainer")
 """Names of a configuration's top level."""
 HELP = ("-h", "--help")
 
@@ -21,10 +31,17 @@ HELP = ("-h", "--help")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the short help."""
     parser.add_argument(
+        "run", nargs="?", metavar="RUN", help="a run folder that `research fit` wrote, in place of -c RUN/config.yaml"
+    )
+    parser.add_argument(
         "-c", "--config", action="append", metavar="YAML", help="configuration, or an overlay on the one before"
     )
     parser.add_argument("--out", metavar="DIR", help="the run folder (the configuration's own)")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
+    parser.epilog = (
+        f"`{parser.prog} -c CONFIG --help` lists every option of the model, the data and the trainer with its value "
+        "in that configuration."
+    )
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace | None:
@@ -50,7 +67,8 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
             f"-c {files[-1]} comes after {argv[options[0]]}, and would silently win over it; expected every -c "
             "before the options. Move it to the front."
         )
-    return argparse.Namespace(run=parser.get_default("run"), argv=argv, json="--json" in argv, prog=parser.prog)
+    asked = {name: bool({*flags} & {*argv}) for name, flags in (("json", ("--json",)), ("help", HELP))}
+    return argparse.Namespace(run=parser.get_default("run"), argv=argv, prog=parser.prog, **asked)
 
 
 def _check_run(folder: str) -> None:

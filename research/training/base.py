@@ -12,7 +12,7 @@ from research.errors import UserError
 from research.models.adapters import keep_trained
 from research.models.cpu.dropout import DropoutBits
 from research.models.cpu.training import for_training
-from research.training.curves import log_values
+from research.training.best_model import log_values
 from research.training.optimisation import Optimisation, build_optimizer, total_steps
 from research.training.step import Window
 from research.types import Direction

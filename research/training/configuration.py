@@ -16,10 +16,9 @@ import lightning as L
 import yaml
 
 from research.errors import UserError
-from research.runs.defaults import imported
 from research.runs.layout import CONFIG, MARKER
 from research.runs.reading import read_json
-from research.training.arguments import HELP, TOP
+from research.training.arguments import RUN_OPTIONS
 from research.training.checks import check_nulls, check_values
 from research.training.monitor import says_more
 from research.training.normal_form import as_written, in_order, take_enum_defaults, take_normal_form
@@ -87,20 +86,6 @@ def _run_folder(argv: list[str]) -> Path | None:
     return homes[-1] if homes else None
 
 
-def print_options(args: argparse.Namespace) -> None:
-    """Print every option of the classes that the configuration names, with the values that it has there."""
-    config, _ = read(argparse.Namespace(argv=[arg for arg in args.argv if arg not in HELP], prog=args.prog))
-    parser = _parser(args.prog)
-    values = {name: config[name] for name in TOP if name not in ("config", "json", "model", "data", "trainer")}
-    values |= {f"trainer.{name}": value for name, value in config.trainer.items(nested=False)}
-    for name in ("model", "data"):
-        parser.add_class_arguments(imported(config[name].class_path), name, skip={"seed"})
-        init_args = config[name].init_args.items(nested=False)
-        values |= {f"{name}.{key}": value for key, value in init_args if key != "seed"}
-    parser.set_defaults(values)
-    parser.print_help()
-
-
 @functools.lru_cache(maxsize=4)
 def _whole_parser(prog: str) -> jsonargparse.ArgumentParser:
     """Kept: a sweep's worker reads hundreds of configurations."""
@@ -116,13 +101,13 @@ def _parser(prog: str) -> jsonargparse.ArgumentParser:
     """All options but those of the classes that a configuration names."""
     parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, description="every option of this configuration")
     parser.add_argument("-c", "--config", action="config", help="configuration, or an overlay on the one before")
-    parser.add_argument("--out", type=str, required=True, help="the run folder")
-    parser.add_argument("--monitor", type=str, default="val/mrr@10", help="the best value of this metric makes model/")
-    parser.add_argument("--mode", type=str | None, help="min | max: which value of a monitor of your own is the best")
-    parser.add_argument("--save_every", type=int, default=200, help="steps between checkpoints, beside those at validation")
-    parser.add_argument("--wandb", type=str, default="auto", help="auto | online | offline | disabled")
-    parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
-    parser.add_argument("--seed_everything", type=int, default=0, help="of initialisation, data order and dropout")
+    parser.add_argument("--out", type=str, required=True, help=RUN_OPTIONS["out"])
+    parser.add_argument("--monitor", type=str, default="val/mrr@10", help=RUN_OPTIONS["monitor"])
+    parser.add_argument("--mode", type=str | None, help=RUN_OPTIONS["mode"])
+    parser.add_argument("--save_every", type=int, default=200, help=RUN_OPTIONS["save_every"])
+    parser.add_argument("--wandb", type=str, default="auto", help=RUN_OPTIONS["wandb"])
+    parser.add_argument("--json", action="store_true", help=RUN_OPTIONS["json"])
+    parser.add_argument("--seed_everything", type=int, default=0, help=RUN_OPTIONS["seed_everything"])
     parser.add_class_arguments(L.Trainer, "trainer", skip=LEFT_OUT, instantiate=False)
     for action in parser._actions:
         if hasattr(action, "_typehint"):

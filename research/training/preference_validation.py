@@ -10,8 +10,8 @@ import torch
 
 from research.metrics.language import PREFERENCES
 from research.progress import bar
+from research.training.ranks import all_gather_rows
 from research.training.reference import BATCH, by_length
-from research.training.validation import all_gather_rows
 
 METRICS = tuple(PREFERENCES)
 KL_PAIRS = 64  # of a validation, for kl

@@ -21,7 +21,7 @@ from research.runs.files import atomic_write
 from research.runs.hashes import hash_json
 from research.runs.layout import cache_folder
 from research.runs.locks import exclusive
-from research.training.validation import all_gather_rows
+from research.training.ranks import all_gather_rows
 
 PART = 256  # pairs of one file
 BATCH = 8  # pairs at a time, as many as in validation

@@ -24,11 +24,11 @@ from research.runs.reading import read_json
 from research.runs.state import stale_reason
 from research.runs.writers import write_metrics
 from research.training import configuration
-from research.training.arguments import HELP
 from research.training.base import TrainingModule
+from research.training.best_model import BestModel
 from research.training.checks import check_classes, check_options, leaves_to_data, split_of
 from research.training.console import print_result, say_broken, say_what
-from research.training.curves import BestModel, Curves
+from research.training.curves import Curves
 from research.training.invariants import Broken, Invariants
 from research.training.library_errors import lightning_errors, peft_errors
 from research.training.monitor import check_monitor, directions_of
@@ -53,9 +53,6 @@ def fit(args: argparse.Namespace, watchers: Watchers = lambda out: []) -> int:
         args: as arguments.parse gives them.
         watchers: of this training.
     """
-    if {*HELP} & {*args.argv}:
-        configuration.print_options(args)
-        return 0
     config = None
     with restored_process():
         try:
@@ -214,9 +211,6 @@ def _results(module: TrainingModule, trainer: L.Trainer, seconds: float) -> dict
 
 @configuration.own_names()
 def _measure(args: argparse.Namespace, verb: str) -> int:
-    if {*HELP} & {*args.argv}:
-        configuration.print_options(args)
-        return 0
     config, _ = configuration.read(args)
     check_classes(config)
     out = Path(config.out)

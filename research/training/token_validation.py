@@ -10,7 +10,7 @@ from torch import Tensor
 
 from research.losses.language import token_losses
 from research.progress import bar
-from research.training.validation import all_gather_rows
+from research.training.ranks import all_gather_rows
 from research.types import IGNORE
 
 BATCH_TOKENS = 4096  # padded tokens of a batch

@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 import lightning as L
 import numpy as np
-import torch
 
 from research.metrics.retrieval import evaluate, parse_metric, rank_documents
 from research.models.dual_encoder import Encoder
 from research.progress import bar
 from research.retrieval.encode import encode_batches
 from research.retrieval.exact import exact_search, to_run
-from research.retrieval.rerank import rerank, score_pairs, top_pairs
+from research.retrieval.rerank import reorder, score_pairs, top_pairs
+from research.training.ranks import all_gather_rows
 from research.types import Collection, Ranking
 
 TOP_K = 100  # documents ranked a query, at least
@@ -52,7 +52,7 @@ def evaluate_reranking(module: L.LightningModule, data: Collection, run: Ranking
     scores: dict[str, dict[str, float]] = {}
     for (query, doc), logit in zip(pairs, logits.tolist(), strict=True):
         scores.setdefault(query, {})[doc] = logit
-    reranked = rerank(run, scores)
+    reranked = reorder(run, scores)
     return Retrieved(evaluate(data.qrels, reranked, metrics), first_documents(data, reranked))
 
 
@@ -88,16 +88,3 @@ def _encode(module: L.LightningModule, encoder: Encoder, texts: list[str], role:
             out[batch.positions] = batch.embeddings
             progress.update(len(batch.positions))
     return all_gather_rows(module, out, len(texts))
-
-
-def all_gather_rows(module: L.LightningModule, mine: np.ndarray, count: int) -> np.ndarray:
-    """All ranks' rows in their common order."""
-    world = module.trainer.world_size
-    if world == 1:
-        return mine
-    parts: list = [None] * world
-    torch.distributed.all_gather_object(parts, mine)
-    out = np.empty((count, *mine.shape[1:]), mine.dtype)
-    for global_rank, part in enumerate(parts):
-        out[global_rank::world] = part
-    return out

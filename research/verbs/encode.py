@@ -13,6 +13,7 @@ from pathlib import Path
 from research.data.sources import check_split, load_texts, parse_source
 from research.errors import UserError
 from research.models.sources import check_name
+from research.retrieval.named import check_encoder, encoder_settings
 from research.runs.layout import check_store_folder
 from research.verbs import options
 
@@ -31,9 +32,9 @@ def run(args: argparse.Namespace) -> int:
     """Encode into a store; the exit code."""
     if args.tower == "query" and args.split is None:
         raise UserError("--tower query needs --split: the queries of which split? Pass --split test, say.")
-    options.check_encoder(args)
+    check_encoder(vars(args))
     parse_source(args.data)
-    if args.split:
+    if args.split is not None:
         check_split(args.data, args.split)
     check_name(args.model)
     check_store_folder(args.out)
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from research.retrieval.embedder import Embedder
     from research.retrieval.store import hash_texts
 
-    embedder = Embedder(args.model, args.precision, options.encoder_settings(args))
+    embedder = Embedder(args.model, args.precision, encoder_settings(vars(args)))
     facts = {"source": args.data, "precision": args.precision}
     store = embedder.store(args.out, ids, texts, args.tower, hash_texts(ids, texts), args.token_budget, facts)
     if args.json:

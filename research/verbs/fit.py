@@ -2,8 +2,9 @@
 
   research fit -c configs/dual_encoder.yaml [-c OVERLAY.yaml …] [--out DIR] [--model.temperature 0.02 …]
 
-A later -c changes what an earlier one says; options after them change single values. `research fit -c CONFIG --help` lists
-every option of the classes that CONFIG names.
+  research fit runs/dual_encoder                      # resume a run, from its own config.yaml
+
+A later -c changes what an earlier one says; options after them change single values.
 """
 
 import argparse
@@ -17,6 +18,11 @@ __all__ = ["add_arguments", "parse", "run"]
 
 
 def run(args: argparse.Namespace) -> int:
+    """Train; the exit code."""
+    if args.help:
+        from research.training.options_help import print_options  # torch, to read the classes' options
+
+        return print_options(args)
     with stop_at_once():  # while torch is loaded, too
         code_fingerprint()  # reads the code that is loaded next, and not what it is edited to meanwhile
         from research.sweeps.outcome import early_termination

@@ -29,6 +29,8 @@ from research.models.sources import check_name
 from research.retrieval.ancestry import check_training
 from research.retrieval.candidates import known_relevant, parse_ranks
 from research.retrieval.mined_file import open_out, sidecar
+from research.retrieval.named import BOUNDS, check_bm25, check_encoder, check_range, check_retrievers
+from research.retrieval.options import Options
 from research.runs.layout import cache_folder
 from research.verbs import options
 
@@ -89,7 +91,6 @@ def run(args: argparse.Namespace) -> int:
 
     # torch takes seconds to import: only once the command and its data are known to be right
     from research.retrieval.mine import Mining, Rules, mine
-    from research.retrieval.options import Options
 
     own = any(query in data.corpus for query in data.queries)  # one place more, for the document that is left out
     fused = len(args.retriever) > 1 and not args.folds  # drops it before fusing: after it, it has moved the others' scores
@@ -134,10 +135,10 @@ def _print(args: argparse.Namespace, facts: dict) -> None:
 
 def _check_options(args: argparse.Namespace, first: int, last: int) -> None:
     """What can be refused before anything is read."""
-    options.check_range(args, options.INDEX_BOUNDS)
-    options.check_encoder(args)
-    options.check_bm25(args)
-    options.check_retrievers(args.retriever)
+    check_range(vars(args), BOUNDS)
+    check_encoder(vars(args))
+    check_bm25(vars(args))
+    check_retrievers(args.retriever)
     positions, needed = last - first + 1, max(TOP_K, last)
     if args.negatives is not None and not 1 <= args.negatives <= positions:
         raise UserError(

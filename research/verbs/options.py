@@ -5,27 +5,25 @@ import json
 from pathlib import Path
 
 from research.errors import UserError
-from research.retrieval.terms import Terms
-
-MIN_LENGTH = 4  # tokens: less leaves no room for a text between the special tokens
-INDEX_BOUNDS = {
-    "ef": (1, 10**9),
-    "hnsw_m": (2, 10_000),  # hnswlib's own limit
-    "ef_construction": (1, 10**9),
-    "index_threads": (1, 1024),
-}
+from research.retrieval.named import RetrievalOptions, named_options
 
 
 def add_data(parser: argparse.ArgumentParser, split: bool = True) -> None:
     """Declare the options of a data source."""
     group = parser.add_argument_group("data")
-    group.add_argument(
-        "--data",
-        required=True,
-        metavar="SOURCE",
-        help="builtin:stdlib | builtin:stdlib-small | builtin:packages | beir:PATH | hf:NAME[@REVISION]",
-    )
+    add_source(group)
     group.add_argument("--split", required=split, help="name of a qrels file of the source: train, dev, test, …")
+    add_skipping(group)
+
+
+def add_source(group: argparse._ArgumentGroup, required: bool = True) -> None:
+    """Declare --data."""
+    kinds = "builtin:stdlib | builtin:stdlib-small | builtin:packages | beir:PATH | hf:NAME[@REVISION]"
+    group.add_argument("--data", required=required, metavar="SOURCE", help=kinds)
+
+
+def add_skipping(group: argparse._ArgumentGroup) -> None:
+    """Declare --skip-bad-rows."""
     group.add_argument(
         "--skip-bad-rows", action="store_true", help="leave malformed rows out, counted, instead of refusing them"
     )
@@ -53,32 +51,6 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_encoder(args: argparse.Namespace) -> None:
-    """Refuse what needs no model to be wrong; the upper limit of a length is the model's."""
-    if args.token_budget is not None and args.token_budget < 1:
-        raise UserError(f"--token-budget {args.token_budget}; expected 1 or more tokens. Leave it out to take the default.")
-    for name in ("max_length", "query_max_length", "doc_max_length"):
-        value = getattr(args, name)
-        if value is not None and value < MIN_LENGTH:
-            raise UserError(
-                f"--{name.replace('_', '-')} {value}; expected {MIN_LENGTH} tokens or more. Leave it out to "
-                "take the model's own."
-            )
-
-
-def encoder_settings(args: argparse.Namespace) -> dict:
-    """Collect the EncoderSettings that the command line changes; None keeps the model's own."""
-    return {
-        "query_max_length": args.query_max_length or args.max_length,
-        "doc_max_length": args.doc_max_length or args.max_length,
-        "query_prompt": args.query_prompt,
-        "doc_prompt": args.doc_prompt,
-        "pooling": args.pooling,
-        "normalize": args.normalize,
-        "similarity": args.similarity,
-    }
-
-
 def add_index(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Declare how retrievers search; a verb may add options of its own to the group."""
     group = parser.add_argument_group("index")
@@ -103,61 +75,29 @@ def add_index(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return group
 
 
-def check_range(args: argparse.Namespace, bounds: dict[str, tuple[int, int]]) -> None:
-    """Refuse a number outside {argument: (least, most)}; what was not given is right."""
-    for name, (least, most) in bounds.items():
-        if getattr(args, name) is not None and not least <= getattr(args, name) <= most:
-            raise UserError(
-                f"--{name.replace('_', '-')} {getattr(args, name)}; expected {least} to {most:,}. Leave it "
-                "out to take the default."
-            )
+def add_reranking(parser: argparse.ArgumentParser, depth: str) -> argparse._ArgumentGroup:
+    """Declare the options of a reranker; a verb may add options of its own to the group.
+
+    Args:
+        parser: of the verb.
+        depth: the default of --depth, in words.
+    """
+    group = parser.add_argument_group("reranking")
+    group.add_argument("--reranker", metavar="MODEL", help="a cross-encoder that re-orders the top of the last ranking")
+    group.add_argument("--depth", type=int, help=f"documents a query that it reads ({depth})")
+    group.add_argument("--mix", type=float, help="λ: the retriever's share beside the reranker's score, 0 to 1 (0)")
+    group.add_argument("--reranker-max-length", type=int, help="tokens of a query-document pair (the model's own)")
+    return group
 
 
-def check_bm25(args: argparse.Namespace) -> None:
-    """Refuse BM25's options out of their range."""
-    if not 0 <= args.bm25_k1 <= 1000 or not 0 <= args.bm25_b <= 1:  # NaN is in neither range
-        raise UserError(
-            f"--bm25-k1 {args.bm25_k1} --bm25-b {args.bm25_b}; expected k1 from 0 to 1,000 and b from 0 to 1. "
-            "Leave them out to take the defaults."
-        )
-    bm25_terms(args).check()
-
-
-def bm25_terms(args: argparse.Namespace) -> Terms:
-    """Build what BM25 counts as a term."""
-    return Terms(args.bm25_tokenizer, args.bm25_stemmer, args.bm25_stopwords)
-
-
-def check_retrievers(names: list[str]) -> None:
-    """Refuse a misspelt bm25, and a retriever that is given twice, under whatever spelling of its path."""
-    seen = set()
-    for name in names:
-        if name.lower() == "bm25" and name != "bm25":
-            raise UserError(f"--retriever {name} is not known; expected bm25, in small letters, or a model. Write bm25.")
-        model = Path(name).resolve() if Path(name).exists() else name
-        if model in seen:
-            raise UserError(
-                f"--retriever {name} is given twice; expected different ones, since fusing a run with itself "
-                "changes nothing. Remove one."
-            )
-        seen.add(model)
+def retrieval_options(args: argparse.Namespace) -> RetrievalOptions:
+    """Take the options of `add_index` and `add_encoder` from a command line, by name."""
+    return {name: getattr(args, name) for name in RetrievalOptions.__annotations__}
 
 
 def retrieval_settings(args: argparse.Namespace) -> dict:
     """Collect the retrieval Options that the shared options of the command line give."""
-    return {
-        "index": args.index,
-        "ef": args.ef,
-        "M": args.hnsw_m,
-        "ef_construction": args.ef_construction,
-        "index_threads": args.index_threads,
-        "k1": args.bm25_k1,
-        "b": args.bm25_b,
-        "terms": bm25_terms(args),
-        "precision": args.precision,
-        "settings": encoder_settings(args),
-        "token_budget": args.token_budget,
-    }
+    return named_options(**retrieval_options(args))
 
 
 def add_cache(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,8 @@ from research.metrics import scores
 from research.metrics.retrieval import evaluate, mean
 from research.models.sources import check_name
 from research.progress import say
+from research.retrieval.named import BOUNDS, check_bm25, check_encoder, check_range, check_reranking, check_retrievers
+from research.retrieval.options import Options
 from research.runs.disk import require_space
 from research.runs.layout import MARKER, cache_folder, open_run_folder
 from research.runs.reading import read_json
@@ -26,7 +28,6 @@ from research.verbs import options
 DEPTH = 100
 LATER = {"mean": "scorable", "bm25_tokenizer": "words", "bm25_stemmer": None, "bm25_stopwords": None}
 """Options that came later: config.yaml names them where they are not at these defaults, so that it compares with older ones."""
-BOUNDS = {"top_k": (1, 10**9), **options.INDEX_BOUNDS, "depth": (1, 10**9)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,12 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group = options.add_index(parser)
     group.add_argument("--embeddings", type=Path, metavar="DIR", help="document embeddings that `encode` made")
-    group = parser.add_argument_group("reranking")
-    group.add_argument("--reranker", metavar="MODEL", help="a cross-encoder that re-orders the top of the last ranking")
-    group.add_argument("--depth", type=int, help="documents a query that it reads (100, at most top-k)")
-    group.add_argument("--mix", type=float, help="λ: the retriever's share beside the reranker's score, 0 to 1 (0)")
+    group = options.add_reranking(parser, "100, at most top-k")
     group.add_argument("--mix-split", metavar="NAME", help="choose λ on this split, by the first metric, instead of --mix")
-    group.add_argument("--reranker-max-length", type=int, help="tokens of a query-document pair (the model's own)")
     options.add_encoder(parser)
     options.add_cache(parser)
     options.add_metrics(parser)
@@ -75,7 +72,6 @@ def run(args: argparse.Namespace) -> int:
     say(f"{args.data} {args.split}: {len(data.queries):,} queries, {len(data.corpus):,} documents")
 
     # torch takes seconds to import: only once the command and its data are known to be right
-    from research.retrieval.options import Options
     from research.retrieval.run import Measure, Retrieval, retrieve
 
     facts = {"verb": "retrieve", "source": args.data, "split": args.split, "data": data.fingerprint}
@@ -147,8 +143,8 @@ def _check_same_data(args: argparse.Namespace) -> None:
 
 def _check_numbers(args: argparse.Namespace) -> None:
     """Ranges that need no model: refused before the seconds of heavy imports."""
-    options.check_range(args, BOUNDS)
-    options.check_encoder(args)
+    check_range(vars(args), {"top_k": (1, 10**9), **BOUNDS, "depth": (1, 10**9)})
+    check_encoder(vars(args))
     for name in args.metrics or ():
         cut = name.partition("@")[2]
         if cut.isdecimal() and int(cut) > args.top_k:
@@ -159,24 +155,13 @@ def _check_numbers(args: argparse.Namespace) -> None:
     if args.index == "hnsw" and args.ef < (retrieved := args.top_k + args.drop_self):
         more = ", with the document that --drop-self drops," if args.drop_self else ""
         raise UserError(f"top_k={retrieved}{more} exceeds ef={args.ef}; pass --ef {retrieved} or more.")
-    options.check_bm25(args)
-    alone = [
-        f"--{name.replace('_', '-')} {value}"
-        for name in ("depth", "mix", "mix_split", "reranker_max_length")
-        if (value := getattr(args, name)) is not None
-    ]
-    if alone and args.reranker is None:
-        raise UserError(
-            f"{alone[0]} is for a reranker, and there is none; expected --reranker MODEL with it. Name one, or "
-            f"leave {alone[0].split()[0]} out."
-        )
+    check_bm25(vars(args))
+    check_reranking(vars(args), ("depth", "mix", "mix_split", "reranker_max_length"))
     if args.mix_split is not None and (args.mix is not None or args.mix_split == args.split):
         raise UserError(
             f"--mix-split {args.mix_split} chooses λ; expected another split than --split {args.split}, and no "
             "--mix beside it. Name a dev split, or give --mix alone."
         )
-    if args.mix is not None and not 0 <= args.mix <= 1:
-        raise UserError(f"--mix {args.mix}; expected 0 (reranker alone) to 1 (retriever alone). Pass --mix 0.2, say.")
     if (args.depth or 0) > args.top_k:
         raise UserError(
             f"--depth {args.depth} exceeds --top-k {args.top_k}; expected at most the documents that are "
@@ -191,7 +176,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise UserError(
             f"--embeddings {args.embeddings} does not exist; expected a store that `research encode` made. Check the path."
         )
-    options.check_retrievers(args.retriever)
+    check_retrievers(args.retriever)
 
 
 def _print(args: argparse.Namespace, scored: dict[str, Scores], metric: str) -> None:

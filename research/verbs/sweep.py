@@ -3,74 +3,113 @@
   research sweep compile sweeps/src/lora_r_alpha.yaml       # ties and conditions → sweeps/lora_r_alpha.yaml, a plain W&B sweep
   research sweep plan sweeps/lora_r_alpha.yaml              # every point through the parser and the adapters' guard
   research sweep run sweeps/lora_r_alpha.yaml --workers 2   # what is missing, failed or was stopped, and nothing twice
-  research sweep submit sweeps/lora_r_alpha.yaml --throttle 8 --time 2:00:00      # to SLURM
-  research sweep submit sweeps/lora_r_alpha.yaml --wandb ME/PROJECT/SWEEP_ID      # W&B's agents, on SLURM
-  research sweep submit sweeps/lora_r_alpha.yaml --kubernetes --image IMAGE --claim NAME:/path
-  research sweep status sweeps/lora_r_alpha.yaml
+  research sweep submit sweeps/lora_r_alpha.yaml --throttle 8 --time 2:00:00      # to SLURM, to Kubernetes, or to W&B's agents
+  research sweep status sweeps/lora_r_alpha.yaml            # where each point stands
 
-The same file serves W&B: `wandb sweep sweeps/lora_r_alpha.yaml`, then `wandb agent`.
+`research sweep STEP --help` shows a step's options. The same file serves W&B: `wandb sweep sweeps/lora_r_alpha.yaml`, then
+`wandb agent`.
 """
 
 import argparse
 import functools
 from pathlib import Path
 
-STEPS = ("compile", "plan", "run", "submit", "status", "worker", "trial", "finish")
+LINES = ("--sbatch", "--finish-sbatch", "--setup")
+SUBMIT = """Hand what is to be run to a cluster: to SLURM, or to Kubernetes, or to W&B's agents on SLURM.
+
+  research sweep submit sweeps/lora_r_alpha.yaml --throttle 8 --time 2:00:00 --gpus-per-node 1
+  research sweep submit sweeps/lora_r_alpha.yaml --wandb ME/PROJECT/SWEEP_ID
+  research sweep submit sweeps/lora_r_alpha.yaml --kubernetes --image IMAGE --claim NAME:/path
+
+--dry-run prints what would be submitted."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("step", choices=STEPS, metavar="STEP", help="compile | plan | run | submit | status")
-    parser.add_argument("file", type=Path, metavar="FILE", help="a sweep's YAML")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="compile: where the plain sweeps go (sweeps/ beside src/)")
-    parser.add_argument(
-        "--check", action="store_true", help="compile: say what differs from the files there, and write nothing"
+    """Add what stands before a step's own options."""
+    steps = [step for step, (description, _) in STEPS.items() if description]
+    parser.add_argument("step", choices=[*STEPS], metavar="STEP", help=" | ".join(steps))
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Read a step and its options; each step has a page of its own."""
+    if argv and argv[0] not in STEPS and argv[0] not in ("-h", "--help") and argv[0].startswith("-"):
+        parser.error(f"{argv[0]} stands before the step; expected `research sweep STEP FILE`, and options after them")
+    if not argv or argv[0] not in STEPS:
+        return parser.parse_args(argv[:1])
+    description, add_options = STEPS[argv[0]]
+    page = type(parser)(
+        prog=f"{parser.prog} {argv[0]}", description=description, allow_abbrev=False, formatter_class=parser.formatter_class
     )
-    parser.add_argument(
-        "--measure",
-        nargs="?",
-        type=int,
-        const=8,
-        metavar="STEPS",
-        help="plan: time some steps of each kind of point (8), and say what the sweep costs",
-    )
-    parser.add_argument("--workers", type=int, default=1, help="run: processes at a time (1)")
-    parser.add_argument("--gpus", default="", metavar="IDS", help="run: GPUs to share out among them, as 0,1")
-    parser.add_argument("--threads", type=int, help="run: threads of each worker on a CPU (the processors, shared out)")
-    parser.add_argument("--seed", type=int, default=0, help="of a random sweep's draws (0)")
-    parser.add_argument("--rerun-stale", action="store_true", help="run: points that were done by other code, again")
-    parser.add_argument("--retry", action="store_true", help="run: points that have failed three times, again")
-    _add_submit(parser)
-    for name in ("--plan", "--of", "--folder", "--options"):  # of the scripts that submit writes
-        parser.add_argument(name, help=argparse.SUPPRESS)
-    for name in ("--index", "--round"):
-        parser.add_argument(name, type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
+    page.add_argument("file", type=Path, metavar="FILE", help="a sweep's YAML, or its folder")
+    add_options(page)
+    page.set_defaults(step=argv[0], run=parser.get_default("run"))
+    return page.parse_args(_with_values(argv[1:]))
+
+
+def _with_values(argv: list[str]) -> list[str]:
+    """`--sbatch --constraint=a100` as `--sbatch=--constraint=a100`: argparse takes a value that begins with - so alone."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] in LINES and word.startswith("-"):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
+
+
+def _add_compile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the plain sweeps go (sweeps/ beside src/)")
+    parser.add_argument("--check", action="store_true", help="say what differs from the files there, and write nothing")
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    _add_overlay(parser)
+    steps = "time some steps of each kind of point (8), and say what the sweep costs"
+    parser.add_argument("--measure", nargs="?", type=int, const=8, metavar="STEPS", help=steps)
+    parser.add_argument("--threads", type=int, help="of a worker on a CPU, with --measure (torch's own number)")
+    _add_seed(parser)
+    _add_json(parser)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    _add_overlay(parser)
+    parser.add_argument("--workers", type=int, default=1, help="processes at a time (1)")
+    parser.add_argument("--gpus", default="", metavar="IDS", help="GPUs to share out among them, as 0,1")
+    parser.add_argument("--threads", type=int, help="threads of each worker on a CPU (the processors, shared out)")
+    _add_again(parser)
+    _add_seed(parser)
+    _add_json(parser)
 
 
 def _add_submit(parser: argparse.ArgumentParser) -> None:
-    common = parser.add_argument_group("submit")
-    common.add_argument("--dry-run", action="store_true", help="print the scripts, and submit nothing")
-    common.add_argument("--throttle", type=int, default=0, help="tasks at a time (as many as there is room for)")
-    common.add_argument("--cpus", type=int, help="of a task")
-    common.add_argument("--gpus-per-node", type=int, dest="slurm_gpus", help="of a point, on each of its nodes")
-    common.add_argument("--mem", help="of a point, on each of its nodes: 16G")
-    common.add_argument(
+    _add_overlay(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the scripts, and submit nothing")
+    parser.add_argument("--throttle", type=int, default=0, help="tasks at a time (as many as there is room for)")
+    parser.add_argument("--cpus-per-task", "--cpus", type=int, dest="cpus", metavar="N", help="of a task")
+    parser.add_argument("--gpus-per-node", type=int, dest="gpus", metavar="N", help="of a point, on each of its nodes")
+    parser.add_argument("--mem", help="of a point, on each of its nodes: 16G")
+    parser.add_argument(
         "--warning", type=int, default=120, help="seconds before the limit or the end at which a point saves (120)"
     )
-    common.add_argument("--setup", action="append", default=[], metavar="LINE", help="a shell line before the command")
-    cluster = parser.add_argument_group("submit, to SLURM")
+    parser.add_argument("--setup", action="append", default=[], metavar="LINE", help="a shell line before the command")
+    _add_again(parser)
+    _add_seed(parser)
+    _add_json(parser)
+    cluster = parser.add_argument_group("to SLURM")
     cluster.add_argument("--time", help="limit of a point, as SLURM writes it: 2:00:00")
     cluster.add_argument("--partition")
     cluster.add_argument("--account")
+    cluster.add_argument("--qos")
     cluster.add_argument("--nodes", type=int, default=1, help="of a point that DDP trains (1)")
     cluster.add_argument("--tasks-per-node", type=int, default=1, help="processes of DDP on a node (1)")
-    cluster.add_argument(
-        "--sbatch", action="append", default=[], metavar="OPTION", help="a further #SBATCH line, such as --qos=x"
-    )
+    further = "a further #SBATCH line of the points, such as --constraint=a100"
+    cluster.add_argument("--sbatch", action="append", default=[], metavar="LINE", help=further)
+    after = "a line of the job after the points, such as --partition=cpu: it submits again, reports, and asks for no GPU"
+    cluster.add_argument("--finish-sbatch", action="append", default=[], metavar="LINE", help=after)
     agents = "W&B's agents instead, one trial a task: the server chooses. A stopped task goes on with its trial and W&B run"
     cluster.add_argument("--wandb", metavar="ENTITY/PROJECT/SWEEP_ID", help=agents)
     cluster.add_argument("--count", type=int, metavar="N", help="trials, with --wandb (the sweep's grid or run_cap)")
-    pods = parser.add_argument_group("submit, to Kubernetes")
+    pods = parser.add_argument_group("to Kubernetes")
     pods.add_argument("--kubernetes", action="store_true", help="write an Indexed Job, one point an index, for kubectl apply")
     pods.add_argument("--image", help="with this package; `python -m research` runs there")
     pods.add_argument("--claim", metavar="NAME:/path", help="PersistentVolumeClaim (NAME/folder: of it) that holds this folder")
@@ -80,28 +119,106 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
     pods.add_argument("--max-failed", type=int, metavar="N", help="points that may fail before the others are given up (all)")
 
 
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    _add_overlay(parser)
+    parser.add_argument("--wide", action="store_true", help="options by their whole names and values (80 columns)")
+    _add_seed(parser)
+    _add_json(parser)
+
+
+def _add_worker(parser: argparse.ArgumentParser) -> None:
+    _add_seed(parser)
+    parser.add_argument("--folder", type=Path, help="of the sweep")
+    parser.add_argument("--plan", type=Path, help="a copy of the plan (the folder's own)")
+    parser.add_argument("--index", type=int, help="of the one point that is run")
+    parser.add_argument("--of", metavar="RANGES", help="points that --index counts (all of the plan)")
+
+
+def _add_trial(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--folder", type=Path, required=True, help="where the agent ran")
+    parser.add_argument("--wandb", required=True, metavar="ENTITY/PROJECT/SWEEP_ID", help="the sweep on the server")
+
+
+def _add_finish(parser: argparse.ArgumentParser) -> None:
+    _add_seed(parser)
+    parser.add_argument("--folder", type=Path, required=True, help="of the sweep")
+    parser.add_argument("--plan", type=Path, required=True, help="a copy of the plan")
+    parser.add_argument("--round", type=int, required=True, help="how often the sweep was submitted")
+    parser.add_argument("--options", required=True, metavar="JSON", help="what was said of the cluster")
+
+
+def _add_overlay(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("on data and a model of your own: the same for every point")
+    group.add_argument(
+        "-c", "--config", action="append", default=[], metavar="YAML", help="a configuration, after those of the command"
+    )
+    group.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="an option of `fit`: data.train=mine.jsonl"
+    )
+    group.add_argument("--name", help="of the sweep that comes out (the file's, with what --config and --set say)")
+    group.add_argument("--out", type=Path, metavar="DIR", help="its folder (beside the sweep's own, by its name)")
+
+
+def _add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="of a random sweep's draws (0)")
+
+
+def _add_again(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rerun-stale", action="store_true", help="points that were done by other code, again")
+    parser.add_argument("--retry", action="store_true", help="points that have failed three times, again")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", dest="as_json", help="one JSON line on stdout")
+
+
+STEPS = {
+    "compile": ("Make plain W&B sweeps of a source with ties, conditions and sizes (docs/sweep-sources.md).", _add_compile),
+    "plan": (
+        "Check every point by the parser and the adapters' guard, and say how many there are and what is done.",
+        _add_plan,
+    ),
+    "run": ("Run what is missing, failed or was stopped, on this machine; then write the sweep's page.", _add_run),
+    "submit": (SUBMIT, _add_submit),
+    "status": ("Print where each point stands.", _add_status),
+    "worker": ("", _add_worker),  # these three are what the scripts of run and submit call
+    "trial": ("", _add_trial),
+    "finish": ("", _add_finish),
+}
+"""step → what it does, and what adds its options; these are the names of its function's arguments."""
+
+
 def run(args: argparse.Namespace) -> int:
     # here: the help needs none of it
     from research import cli
     from research.sweeps import agents, compile, finish, preview, run, status, submit, worker
+    from research.sweeps.overlay import Overlay, overlaid
+    from research.sweeps.spec import read_sweep
     from research.sweeps.trainer import Trainer
 
+    options = {name: value for name, value in vars(args).items() if name not in ("run", "step", "command", "file")}
+    if args.step == "compile":
+        return compile.compile_file(args.file, **options)
+    sweep = read_sweep(args.file)
+    if args.step in ("plan", "run", "submit", "status"):
+        sweep = overlaid(sweep, Overlay(*(options.pop(name) for name in ("config", "set", "name", "out"))))
     if args.step == "worker":
         from research.models.base_cache import cache_bases  # loads torch
 
         cache_bases()
-    trainer = Trainer(_describe, cli.main, functools.partial(_time_steps, threads=args.threads))
+    threads = options.pop("threads", None) if args.step == "plan" else None
+    trainer = Trainer(_describe, cli.main, functools.partial(_time_steps, threads=threads))
+    if args.step == "submit":
+        return submit.submit_sweep(sweep, trainer, submit.Options(**options))
     steps = {
-        "compile": compile.compile_file,
         "plan": functools.partial(preview.show_plan, trainer=trainer),
         "run": functools.partial(run.run_sweep, trainer=trainer),
-        "submit": functools.partial(submit.submit_sweep, trainer=trainer),
         "status": status.show_status,
         "worker": functools.partial(worker.run_worker, trainer=trainer),
         "trial": agents.resume_trial,
         "finish": functools.partial(finish.finish_array, trainer=trainer),
     }
-    return steps[args.step](args)
+    return steps[args.step](sweep, **options)
 
 
 # these two load torch when they are called: a sweep of other programs needs none

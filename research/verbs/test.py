@@ -1,6 +1,10 @@
-"""A trained run's model on its test data.
+"""A trained run's model on its test data: prints each metric's mean, and writes values of single examples.
 
-research test -c runs/dual_encoder/config.yaml
+  research test runs/dual_encoder                            # a run folder
+  research test -c configs/dual_encoder.yaml                 # the same; the untrained model where there is no run yet
+
+It measures the model that `fit` kept as the best and prints one line a metric: its name and its mean, with --json one JSON
+line. RUN/test.json then holds them, and the value of each query or example for paired tests.
 
 A config.yaml names classes (callbacks, plugins), which are imported and made: that of somebody else is their code, and to
 read it here is to run it. Look into it first.
@@ -14,6 +18,11 @@ __all__ = ["add_arguments", "parse", "run"]
 
 
 def run(args: argparse.Namespace) -> int:
+    """Measure the best model on the test data; the exit code."""
+    if args.help:
+        from research.training.options_help import print_options  # torch, to read the classes' options
+
+        return print_options(args)
     from research.training.run import test  # torch and Lightning take seconds, and the short help needs neither
 
     return test(args)

@@ -1,32 +1,56 @@
 #!/bin/bash
-# One trial of a W&B sweep a task; `research sweep submit --wandb` fills in what stands between @ signs.
+#
+# The sweep @name@ by W&B's agents: one trial a task, which W&B's server chooses.
+#
+# `research sweep submit --wandb` has written this script. The agent tells W&B how its trial ended,
+# and ends with 0 all the same; W&B hands a trial out once. So a task that is stopped is requeued,
+# and goes on with the trial that it has: as the same W&B run, without an agent.
+#
 #SBATCH --job-name=@name@
 #SBATCH --array=@indices@
 #SBATCH --output="@logs@/slurm-%A_%a.log"
 #SBATCH --open-mode=append
 #SBATCH --requeue
+# USR1 comes so many seconds before the time limit:
 #SBATCH --signal=B:USR1@@warning@
 @resources@
+
+# where `sweep submit` was typed: paths in the sweep's command start there
 cd @here@ || exit 1
 @setup@
-export SLURM_EXPORT_ENV=ALL
-export PATH=@programs@:"$PATH" # the agent starts `python`
-job="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
-export WANDB_DIR=@folder@/agents/@sweep@/"$job" # the agent writes the parameters of its trial there
-echo "== $(date -Is) $job on $(hostname), start $((${SLURM_RESTART_COUNT:-0} + 1))"
 
-# The agent tells W&B how its trial ended, and ends with 0 all the same; W&B hands a trial out once. So a task that was
-# stopped is requeued, and goes on with the trial that it has: as the same W&B run, without an agent.
+python=@python@
+programs=@programs@
+# the sweep on W&B's server, and a copy of its YAML as it was when it was submitted
+id=@sweep@
+target=@target@
+sweep=@file@
+folder=@folder@
+# how often a task may be killed without a warning
+attempts=@attempts@
+
+export SLURM_EXPORT_ENV=ALL  # srun's steps see this environment
+export PATH="$programs:$PATH" # the agent starts `python`
+
+task="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+restarts=${SLURM_RESTART_COUNT:-0}
+echo "== $(date -Is) $task on $(hostname), start $((restarts + 1))"
+
+# the agent writes the parameters of its trial there: where they are, this task has begun it before
+export WANDB_DIR="$folder/agents/$id/$task"
 agent=
-if [ -n "$(find "$WANDB_DIR" -path '*/sweep-@sweep@/config-*.yaml' 2>/dev/null)" ]; then
-  @python@ -m research sweep trial @file@ --folder "$WANDB_DIR" --wandb @entity@/@project@/@sweep@ &
+if [ -n "$(find "$WANDB_DIR" -path "*/sweep-$id/config-*.yaml" 2>/dev/null)" ]; then
+  command=("$python" -m research sweep trial "$sweep" --folder "$WANDB_DIR" --wandb "$target")
 else
   agent=1
   mkdir -p "$WANDB_DIR" || exit 1
-  @python@ -m wandb agent --count 1 --forward-signals @entity@/@project@/@sweep@ &
+  command=("$python" -m wandb agent --count 1 --forward-signals "$target")
 fi
+"${command[@]}" &
 child=$!
-# before its time limit (USR1) and when it is preempted (TERM) the training saves and exits with 85
+
+# Before its time limit (USR1), and when it is preempted (TERM), the training is told: it saves and
+# exits with 85.
 told=
 trap 'told=1; kill -USR1 $child 2>/dev/null' USR1
 trap 'told=1; kill -TERM $child 2>/dev/null' TERM
@@ -35,10 +59,17 @@ while true; do # a trapped signal interrupts wait
   code=$?
   kill -0 $child 2>/dev/null || break
 done
-echo "== $(date -Is) $job ends with $code"
-restarts=${SLURM_RESTART_COUNT:-0}
-if [ $code -eq 85 ] || { [ $told ] && [ $agent ]; } ||
-  { [ $code -gt 128 ] && { [ $told ] || [ "$restarts" -lt @attempts@ ]; }; }; then
-  scontrol requeue "$job" && exit 0
+echo "== $(date -Is) $task ends with $code"
+
+# Saved, or killed: this very task again. An agent that was told says nothing of what its trial
+# ended with.
+again=
+if [ $code -eq 85 ] || { [ $told ] && [ $agent ]; }; then
+  again=1
+elif [ $code -gt 128 ] && { [ $told ] || [ "$restarts" -lt "$attempts" ]; }; then
+  again=1
+fi
+if [ $again ]; then
+  scontrol requeue "$task" && exit 0
 fi
 exit $code

@@ -27,7 +27,7 @@ COMMANDS = {
     "mine": "mine --data beir:collection --split test --retriever ./model --out out/negatives.jsonl",
     "evaluate": "evaluate --data beir:collection --split test --runs good.trec --out out",
     "report": "report run --out out",
-    "quickstart": "quickstart --out out",
+    "quickstart": "quickstart --full --out out",
     "fit": "fit -c dual.yaml --out out",
     "validate": "validate -c dual.yaml --out out",
     "test": "test -c dual.yaml --out out",
@@ -193,11 +193,15 @@ def _language_model() -> Path:
 
 def shorten_quickstart(monkeypatch: pytest.MonkeyPatch) -> None:
     """`quickstart` on ./collection and ./model instead of minutes of data, without its trainings: these are `fit`'s."""
-    from research.verbs import quickstart
+    from research.quickstart import run, speed, steps
+    from research.quickstart.plan import Speed
 
-    report = ("Show them.", "report {out}/exact {out}/hnsw --out {out}/report")
-    monkeypatch.setattr(quickstart, "STEPS", (*quickstart.STEPS[:2], report))
-    monkeypatch.setattr(quickstart, "DATA", "beir:collection")
+    report = steps.STEPS["report"]._replace(whole="report {out}/exact {out}/hnsw --out {out}/report")
+    road = {"exact": steps.STEPS["exact"], "hnsw": steps.STEPS["hnsw"], "report": report}
+    for room in (run, steps):
+        monkeypatch.setattr(room, "STEPS", road)
+    monkeypatch.setattr(speed, "measure", lambda: Speed("cpu", "fp32", 100, 1.0))
+    monkeypatch.setattr("research.verbs.quickstart.DATA", "beir:collection")
     monkeypatch.setattr("research.models.sources.MINILM", "./model")
 
 

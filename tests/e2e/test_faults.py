@@ -41,7 +41,7 @@ NOT_APPLICABLE = {
     ("missing file", "quickstart"): f"{EMBEDDED}; its model is under `unreadable model`",
     ("malformed line", "quickstart"): EMBEDDED,
     ("unknown id", "quickstart"): EMBEDDED,
-    ("duplicate", "quickstart"): f"{EMBEDDED}; its only option is --out",
+    ("duplicate", "quickstart"): f"{EMBEDDED}; its options name no data",
     ("mismatched store", "evaluate"): "reads no store; a run of other data is under `unknown id`",
     ("mismatched store", "quickstart"): "names no store; its stages are `retrieve`'s",
     ("unreadable model", "evaluate"): NO_MODEL,

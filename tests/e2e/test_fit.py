@@ -384,12 +384,36 @@ def test_wandb_that_is_lost_on_the_way_does_not_end_training(typed, monkeypatch)
 def test_help_with_a_configuration_lists_its_options_and_their_values(verb, typed):
     text = typed(f"{verb} -c dual.yaml --help").out
     assert not Path("run").exists()
-    for option in ("--model.temperature", "--model.optimisation.lr", "--data.batch_size", "--trainer.max_epochs", "--out"):
-        assert option in text, option
-    assert re.search(r"AdamW and its schedule|above 0, usually 0.01 to 0.1", text)  # docstrings are the help
-    assert "default: 0.001" in text  # dual.yaml's lr
+    # the values of dual.yaml, the class's own where it says nothing; model and data first, the trainer's last
+    shown = (
+        "--model.temperature 0.05",
+        "--model.optimisation.lr 0.001",
+        "--data.batch_size 4",
+        "--out run",
+        "--trainer.max_epochs 3",
+    )
+    assert [text.find(option) for option in shown] == sorted(text.find(option) for option in shown)
+    assert all(option in text for option in shown)
+    assert "--model.query_max_length null tokens; null takes the model's own" in " ".join(
+        text.split()
+    )  # docstrings are the help
+    assert "AdamW and its schedule" in text
     assert "--trainer.gradient_clip_val" not in text
     assert "--trainer.fast_dev_run" not in text
+
+
+def test_help_shows_the_options_of_an_adapter(typed):
+    """With their values there, and PEFT's own words; what every adapter has comes last."""
+    Path("lora.yaml").write_text(
+        "model:\n  init_args:\n    adapter:\n      class_path: peft.LoraConfig\n      init_args:\n        r: 4\n",
+        encoding="utf-8",
+    )
+    text = typed("fit -c dual.yaml -c lora.yaml --help").out
+    assert "--model.adapter peft.LoraConfig" in text
+    assert "--model.adapter.r 4 Lora attention dimension" in " ".join(text.split())
+    assert (
+        text.index("--model.adapter.r 4") < text.index("--model.adapter.lora_alpha") < text.index("--model.adapter.peft_type")
+    )
 
 
 @pytest.mark.parametrize(

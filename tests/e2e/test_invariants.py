@@ -186,13 +186,13 @@ def steps_of_one(patch):
 
 
 def worst_kept(patch):
-    from research.training.curves import BestModel
+    from research.training.best_model import BestModel
 
     patch.setattr(BestModel, "_worth", lambda self, value: -value)
 
 
 def other_numbers(patch):
-    from research.training.curves import BestModel
+    from research.training.best_model import BestModel
 
     facts = BestModel._facts
     patch.setattr(BestModel, "_facts", lambda *args, **more: {**facts(*args, **more), "metrics": {"mrr@10": 2.0}})

@@ -682,6 +682,35 @@ def test_a_sweep_says_what_its_points_were_warned_of(place, research):
     assert "2 of 2 points are to be run, by 1 processes" in result.err
 
 
+def test_a_plan_says_a_warning_of_all_its_points_once(place, research):
+    planned = research("sweep", "plan", sweep({"seed_everything": {"values": [0, 1, 2]}}))
+    assert (planned.code, planned.err.count("warning:")) == (0, 1), planned.err
+    assert "3 of 3 points: warning: 5 of the 5 rows of val.jsonl (val) are trained on too" in planned.err
+
+
+def test_a_run_says_which_point_ended_with_what_and_how_long_the_rest_takes(place, research):
+    import re
+
+    file = sweep({"model.adapter": R_ALPHA["model.adapter"]}, metric={"name": "val/loss", "goal": "minimize"})
+    fresh = research("sweep", "plan", file).out
+    assert "2 points, a seed each (seed_everything is not swept); all can be run" in fresh
+    assert "none is begun, 2 to run; " in fresh
+    ran = process("sweep", "run", file, "--threads", "1", env={"TANDEM_CACHE": "cache"})
+    assert ran.code == 0, ran.err
+    first, second = [json.loads(line)["point"] for line in Path("runs/plan.jsonl").read_text().splitlines()]
+    ended = r" \({}\) done in [\d.]+ s, val/loss=\d\.\d{{4}}$"
+    assert f"r=2 lora_alpha=4 ({first}) is running" in ran.err or "1 of 2" in ran.err
+    assert re.search(r"^1 of 2, about [\d.]+ s left: r=2 lora_alpha=4" + ended.format(first), ran.err, re.MULTILINE), ran.err
+    assert re.search(r"^2 of 2: r=4 lora_alpha=8" + ended.format(second), ran.err, re.MULTILINE), ran.err
+    told = research("sweep", "plan", file, "--json").json
+    assert (told["settings"], told["seeds"], told["states"]) == (2, 0, {"done": 2})
+    assert "2 done, 0 to run; " in research("sweep", "plan", file).out
+    lines = research("sweep", "status", file).out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-1] == "2 done"
+    assert "{'r': 2, 'lora_alpha': 4}" in research("sweep", "status", file, "--wide").out
+
+
 def test_status_says_that_the_sweep_has_changed(place, research):
     assert research("sweep", "plan", sweep({"seed_everything": {"values": [0]}})).code == 0
     assert "have changed since the plan" not in research("sweep", "status", "sweep.yaml").err
@@ -703,3 +732,34 @@ def test_what_a_source_makes_is_checked_before_it_is_written(tmp_path, research,
     assert "was made by compile itself" in research("sweep", "compile", "sweeps/a.yaml").err
     Path("b.yaml").write_text(source.read_text())
     assert "is in no folder src/" in research("sweep", "compile", "b.yaml").err
+
+
+STEPS = {
+    "compile": ("--check", "--workers"),
+    "plan": ("--measure", "--partition"),
+    "run": ("--workers", "--partition"),
+    "submit": ("--partition", "--workers"),
+    "status": ("--json", "--seed_everything"),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_step_has_a_page_and_options_of_its_own(step, research, capsys):
+    theirs, others = STEPS[step]
+    with pytest.raises(SystemExit, match="0"):
+        research("sweep", step, "--help")
+    page = capsys.readouterr().out
+    assert f"usage: research sweep {step} " in page
+    assert theirs in page
+    assert others not in page
+    refused = research("sweep", step, "sweep.yaml", others)
+    assert (refused.code, f"unknown option {others}" in refused.err) == (2, True)
+    assert f"See `research sweep {step} --help`" in refused.err
+
+
+def test_the_step_comes_first(research, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        research("sweep", "--help")
+    assert "research sweep STEP --help" in capsys.readouterr().out
+    assert "expected `research sweep STEP FILE`" in research("sweep", "--json", "plan", "sweep.yaml").err
+    assert "did you mean 'plan'" in research("sweep", "plann", "sweep.yaml").err

@@ -111,7 +111,7 @@ def test_a_worker_runs_the_plan_that_it_was_started_for(place, research):
     file = sweep("a.yaml", LR)
     assert research("sweep", "plan", file).code == 0
     folder = Path("runs/sweeps/twin")
-    kept, plan = copy_plan(folder, Path(file), read_plan(folder))
+    kept, plan = copy_plan(folder, file, Path(file).read_text(), read_plan(folder))
     sweep("a.yaml", {"lr": {"values": [8, 9]}, "c": {"value": 0}}, command=["false", "${args}"])
     assert research("sweep", "plan", file).code == 0
     assert research("sweep", "worker", kept, "--folder", folder, "--plan", plan).code == 0
@@ -198,8 +198,8 @@ def test_locks_are_not_emptied_and_not_taken_through_links(place, research):
         (("worker", "--index", "2"), "--index 2: the plan has 2 points"),
         (("worker", "--index", "0", "--of", "x-y"), "--index 0 --of x-y: the plan has 2 points"),
         (("worker", "--plan", "."), "cannot read or write"),
-        (("trial",), "without what `sweep submit --wandb` tells it"),
-        (("finish",), "without what `sweep submit` tells it"),
+        (("trial",), "arguments are required: --folder, --wandb"),
+        (("finish",), "arguments are required: --folder, --plan, --round, --options"),
         (
             (
                 "finish",

@@ -150,6 +150,16 @@ REFUSED = {
     "option within an account": (("--account", "me --uid=0"), "expected a value without blanks"),
     "lines of one directive": (("--sbatch=--qos=x\ntouch y",), "expected one option on one line"),
     "no directive": (("--sbatch", "rm x"), "expected one option on one line"),
+    "array": (("--sbatch", "--array=0-3"), "--array itself; expected --throttle N"),
+    "array by a letter": (("--sbatch=-a 0-3",), "--array itself; expected --throttle N"),
+    "array by its beginning": (("--sbatch", "--arr=0-3"), "--array itself; expected --throttle N"),
+    "array behind another": (("--sbatch", "--constraint=a100 --array=0"), "--array itself"),
+    "nodes by hand": (("--sbatch", "--nodes=2"), "--nodes itself; expected --nodes N"),
+    "time twice": (("--time", "1:00", "--sbatch", "-t 2:00"), "--time itself; expected --time 1:00 alone"),
+    "GPUs twice": (("--gpus-per-node", 1, "--sbatch", "--gres=gpu:a100:1"), "--gres itself; expected --gpus-per-node 1 alone"),
+    "processors twice": (("--cpus-per-task", 2, "--sbatch", "-c 4"), "expected --cpus-per-task 2 alone"),
+    "dependency of the last job": (("--finish-sbatch", "--dependency=afterok:1"), "--dependency itself; expected the array"),
+    "last job of agents": (("--wandb", TARGET, "--finish-sbatch", "--time=1"), "--finish-sbatch with --wandb"),
     "partition of pods": ((*JOB, "--partition", "gpu"), "--partition with --kubernetes"),
     "ranks of pods": ((*JOB, "--nodes", 2), "--nodes with --kubernetes"),
     "limit of pods": ((*JOB, "--time", "1:00"), "--time with --kubernetes"),
@@ -235,7 +245,8 @@ def test_the_script_of_agents_is_sound(place, research):  # noqa: F811
     for line in (
         *(f"#SBATCH --{option}\n" for option in head),
         "\ntrue\n",
-        "-m wandb agent --count 1 --forward-signals me/'my project'/sw &\n",
+        "target='me/my project/sw'\n",
+        '-m wandb agent --count 1 --forward-signals "$target")\n',
     ):
         assert line in result.out, line
     checked = subprocess.run(["bash", "-n"], input=result.out, capture_output=True, text=True, check=False)
@@ -333,7 +344,7 @@ def test_points_beyond_the_cluster_s_arrays_are_counted_anew_or_refused(place, r
     script = research("sweep", "submit", "s.yaml", "--dry-run").out
     assert "#SBATCH --array=0-1\n" in script
     assert research("sweep", "plan", "s.yaml").code == 0
-    words = re.search(r"--of (\S+) --index", script)
+    words = re.search(r"--of (\S+)\n  --index", script)
     assert research("sweep", "worker", "s.yaml", "--of", words[1], "--index", "1").code == 0
     assert Path("said.txt").read_text().split() == ["a=0", "a=1", "a=2", "a=4"]
 
@@ -351,3 +362,54 @@ def test_what_the_metric_decides_can_be_left_to_w_and_b_s_agents(more, place, re
     result = research("sweep", "submit", "s.yaml", "--wandb", TARGET, "--dry-run")  # the cure
     assert result.code == 0, result.err
     assert "#SBATCH --array=0-1\n" in result.out
+
+
+def split(scripts: str) -> tuple[str, str]:
+    """The script of the array, and that of the job after it."""
+    first, second = (f"#!/bin/bash{text}" for text in scripts.split("#!/bin/bash")[1:])
+    return first, second
+
+
+def test_the_last_job_asks_for_no_gpu_and_has_a_time(place, research):  # noqa: F811
+    options = "--partition gpu --gpus-per-node 2 --cpus-per-task 8 --mem 64G --qos long --account me --time 9:00:00".split()
+    lines = ("--sbatch", "--constraint=a100", "--sbatch", "--exclude=n[1-2]")
+    array, last = split(research("sweep", "submit", sweep(SEEDS), "--dry-run", *options, *lines).out)
+    asked = "partition=gpu gres=gpu:2 cpus-per-task=8 mem=64G qos=long account=me time=9:00:00 constraint=a100 exclude=n[1-2]"
+    for option in asked.split():
+        assert f"#SBATCH --{option}\n" in array
+    own = [line for line in last.splitlines() if line.startswith("#SBATCH")]
+    assert own[4:] == [
+        f"#SBATCH --{option}" for option in ("time=30:00", "nodes=1", "ntasks=1", "cpus-per-task=1", "account=me")
+    ]
+    last_lines = ("--finish-sbatch", "--partition=cpu", "--finish-sbatch", "-t 1:00:00")
+    array, last = split(research("sweep", "submit", sweep(SEEDS), "--dry-run", *options, *last_lines).out)
+    assert "cpu\n" not in array
+    assert "#SBATCH --partition=cpu\n#SBATCH -t 1:00:00\n" in last
+    assert "--time=" not in re.sub("(?m)^options=.*", "", last)
+
+
+def test_scripts_can_be_read(place, research):  # noqa: F811
+    """Every name between @ signs is filled in, no line is long, and bash takes them."""
+    shown = research("sweep", "submit", sweep(SEEDS), "--dry-run", "--setup", "module load cuda", "--nodes", 2).out
+    shown += research("sweep", "submit", sweep(SEEDS), "--dry-run", "--wandb", TARGET).out
+    assert re.findall(r"@\w+@", shown) == []
+    wordy = [line for line in shown.splitlines() if len(line) > 100 and not re.match(r"\w+=|#SBATCH --output", line)]
+    assert wordy == []
+    assert f"\ncd {place} || exit 1\nmodule load cuda\n" in shown
+    assert "\n\n\n" not in shown.replace("\n\n#!", "")
+    checked = subprocess.run(["bash", "-n"], input=shown, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_an_array_whose_last_job_is_refused_is_taken_back(place, research, tmp_path, monkeypatch):  # noqa: F811
+    (tmp_path / "bin").mkdir()
+    refuse = 'case "$2" in *finish*) echo "no default partition" >&2; exit 1;; esac; echo 71'
+    for name, text in (("sbatch", refuse), ("scontrol", "true"), ("scancel", 'echo "$@" >> cancelled')):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    result = research("sweep", "submit", sweep(SEEDS))
+    assert result.code == 2
+    assert "no default partition" in result.err
+    assert "--finish-sbatch=--partition=NAME" in result.err
+    assert Path("cancelled").read_text() == "71\n"

@@ -92,7 +92,8 @@ class Training:
 
     def run(self, stop: int | None = None, every: int = 10**9, callbacks: tuple = ()) -> L.LightningModule:
         """Train (on from the last checkpoint, if there is one) to the end, or to step `stop`."""
-        from research.training.curves import BestModel, Curves
+        from research.training.best_model import BestModel
+        from research.training.curves import Curves
         from research.training.resume import Resume, Stopped, last_checkpoint
 
         module, data = self.parts()

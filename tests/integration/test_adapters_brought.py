@@ -218,7 +218,7 @@ def test_trained_tokens_train_and_are_saved_merged_and_exported(tied, research, 
 
     import lightning as L
 
-    from research.training.curves import BestModel
+    from research.training.best_model import BestModel
 
     module = SFTModule(str(base), adapter=lora(trainable_token_indices=[2, 30], init_lora_weights=True))
     data = InstructionData(str(data_file), None, str(data_file), None, batch_size=8, max_length=256)

@@ -20,7 +20,7 @@ from research.models.causal_lm import CausalLM
 from research.models.generate import Decoding, generate
 from research.models.lora import faster_lora
 from research.models.policy import load_policy, save_policy
-from research.training.curves import BestModel
+from research.training.best_model import BestModel
 from research.training.dpo import DPOModule
 from research.training.layouts import packing_is_exact, shares_prompt
 from research.training.optimisation import Optimisation

@@ -17,7 +17,7 @@ from research.errors import UserError
 from research.models import adapters
 from research.models.causal_lm import CausalLM
 from research.models.generate import Decoding, generate
-from research.training.curves import BestModel
+from research.training.best_model import BestModel
 from research.training.dpo import DPOModule
 from research.training.optimisation import Optimisation
 from research.training.sft import SFTModule

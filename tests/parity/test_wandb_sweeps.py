@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from research.sweeps.parameters import parameter
+from research.sweeps.parameters import read_parameter
 
 theirs = pytest.importorskip("sweeps.params", reason="the package sweeps is not installed")
 
@@ -38,7 +38,7 @@ CASES = [
 
 @pytest.mark.parametrize("facts", CASES, ids=str)
 def test_quantiles_are_w_and_b_s(facts):
-    ours, peer = parameter("x", dict(facts), "f"), theirs.HyperParameter("x", dict(facts))
+    ours, peer = read_parameter("x", dict(facts), "f"), theirs.HyperParameter("x", dict(facts))
     for u in np.linspace(0.013, 0.987, 41):
         expected = peer.ppf(float(u))
         expected = expected.item() if hasattr(expected, "item") else expected

@@ -84,6 +84,8 @@ def test_what_computes_nothing_leaves_every_training_fresh(states, file, edit):
         ("losses/preference.py", {"dpo"}),
         ("losses/language.py", {"sft", "dpo"}),
         ("training/dpo.py", {"dpo"}),
+        ("metrics/retrieval.py", {"dual_encoder", "cross_encoder"}),
+        ("metrics/generation.py", {"sft", "dpo"}),
         ("data/candidates.py", {"cross_encoder"}),
         ("data/instructions.py", {"sft"}),
         ("training/optimisation.py", {*TRAINERS}),

@@ -23,11 +23,12 @@ ROOMS = {
     "training": {"losses", "metrics", "models", "retrieval"},
     "sweeps": set(),
     "report": {"metrics"},
+    "quickstart": {"models", "metrics"},
 }
 TOP = {"cli", "verbs", "__main__", "__init__"}  # may import any room; nothing below imports them
 LIBRARIES = {
-    "lightning": {"data", "training", "cli", "verbs"},
-    "wandb": {"runs", "sweeps", "report"},
+    "lightning": {"data", "training"},
+    "wandb": {"runs", "report"},
     "wandb_workspaces": {"report"},
     "hnswlib": {"retrieval.index"},
 }

@@ -102,9 +102,45 @@ def test_a_size_overlays_configurations_and_lists(tmp_path):
     assert made["quick"]["name"] == "question-quick"
 
 
+SIZED = """
+let: {scale: [1, 2]}
+parameters: {model.adapter.r: {values: [4, 8]}, seed_everything: {values: [0, 1, 2]}}
+tie: {model.adapter.lora_alpha: scale * model.adapter.r}
+sizes:
+  quick: {parameters: {model.adapter.r: {values: [4]}}}
+  narrow: {let: {scale: [2]}, parameters: {data.limit: {value: 9}}}
+  one: {let: null, tie: null, parameters: {seed_everything: null}}
+"""
+
+
+def test_a_size_changes_the_parameters_that_it_names_and_keeps_the_others(tmp_path):
+    quick, narrow, one = (points(tmp_path, SIZED, size) for size in ("quick", "narrow", "one"))
+    assert [(p["model.adapter"]["lora_alpha"], p["seed_everything"]) for p in quick] == [
+        (alpha, seed) for alpha in (4, 8) for seed in (0, 1, 2)
+    ]
+    assert {(p["model.adapter"]["lora_alpha"], p["data.limit"]) for p in narrow} == {(8, 9), (16, 9)}
+    assert one == [{"model.adapter.r": 4}, {"model.adapter.r": 8}]  # null drops a name, or all of them
+
+
+def test_compile_says_how_many_points_and_seeds_each_size_has(tmp_path, research, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source(tmp_path, SIZED)
+    told = research("sweep", "compile", "question.yaml", "--out", "plain")
+    assert told.out.splitlines() == [
+        "plain/question.yaml  12 points: 4 settings × 3 seeds",
+        "plain/quick/question.yaml  6 points: 2 settings × 3 seeds",
+        "plain/narrow/question.yaml  6 points: 2 settings × 3 seeds",
+        "plain/one/question.yaml  2 points, a seed each (seed_everything is not swept)",
+    ], told.err
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("sizes: {quick: {parameters: {seed: null}}}\n", "drops 'seed', which is not there"),
+        ("sizes: {quick: [a.yaml]}\n", "sizes.quick is list"),
+        ("sizes: {quick: {tie: 3}}\n", "sizes.quick.tie is int"),
+        ("sizes: {quick: {sizes: {}}}\n", "sizes.quick has sizes"),
         ("parameters: {a.r: {values: [1]}}\ntie: {a.b: 2 * a.q}\n", "'a.q', which is neither"),
         ("parameters: {a.r: {values: [1]}}\ntie: {a.b: 2 *}\n", "is no expression"),
         ("parameters: {a.r: {values: [1]}}\ntie: {a.b: a.r % 2}\n", "expected numbers, options"),

@@ -1,0 +1,138 @@
+"""Text files as a corpus: a line a passage (.txt), or documents cut to passages that an encoder reads whole (.md, folders)."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from research.data.rows import BadRows, read_lines
+from research.data.table_files import read_text
+from research.errors import UserError
+from research.progress import say
+from research.types import Corpus, Document
+
+TEXT_ENDINGS = (".txt", ".md")
+# a word, or one character of a script that writes no blanks between words (Thai to Khmer, kana, Han)
+WORD = re.compile(r"[\u0e00-\u0eff\u0f00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|\S+")
+HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
+
+
+class Cut(NamedTuple):
+    """How long passages are.
+
+    Attributes:
+        words: of a passage; 150 are about 200 tokens, which MiniLM's 256 hold with a title.
+        overlap: words that a passage shares with the one before, so that no sentence is lost at a cut.
+    """
+
+    words: int = 150
+    overlap: int = 30
+
+    def check(self) -> "Cut":
+        """Itself, if passages move on.
+
+        Raises:
+            UserError: no word, or as much overlap.
+        """
+        if self.words < 1:
+            raise UserError(f"--passage-words {self.words}; expected 1 or more. Leave it out to take {Cut().words}.")
+        if not 0 <= self.overlap < self.words:
+            raise UserError(
+                f"--passage-overlap {self.overlap}; expected 0 to {self.words - 1}, less than the {self.words} words of a "
+                f"passage. Pass --passage-overlap {self.words // 5}, say."
+            )
+        return self
+
+
+def is_text(source: Path) -> bool:
+    """Whether it is a .txt or .md file, or a folder that has one somewhere."""
+    return _is_text_file(source) or (source.is_dir() and next(_texts_in(source), None) is not None)
+
+
+def read_passages(source: Path, cut: Cut, bad: BadRows) -> Corpus:
+    """Passages of text files, known by `file#n`: n is the line of a .txt file, and the passage of any other document.
+
+    Args:
+        source: a .txt file (a line a passage), an .md file, or a folder of both (each file a document).
+        cut: of documents.
+        bad: what to do with a file that cannot be read.
+
+    Raises:
+        UserError: no file, no word in any, or two files of one name but for blanks.
+    """
+    if not source.is_dir() and not source.name.lower().endswith(".md"):
+        return {name_of(source.name, where): Document("", text) for where, text in read_lines(source)}
+    files = [source]
+    if source.is_dir():
+        files = sorted(_texts_in(source))
+        _say_others(source)
+    corpus: Corpus = {}
+    blank = []
+    for path in files:
+        name = _plain(path.relative_to(source).as_posix() if path != source else path.name)
+        if f"{name}#1" in corpus:
+            raise UserError(f"{path}: another file is {name!r} too, once blanks are _; expected names that differ. Rename it.")
+        try:
+            text = read_text(path)
+        except UserError as error:
+            if not bad.skip:
+                raise
+            bad.report(str(path), "unreadable files", str(error), "")
+            continue
+        passages = cut_passages(text, cut)
+        corpus |= {f"{name}#{number}": Document(_title(path, text), passage) for number, passage in enumerate(passages, 1)}
+        blank += [] if passages else [path.name]
+    if blank:
+        say(f"{source}: {len(blank):,} files hold no word and are left out, {blank[0]} for example")
+    if not corpus:
+        raise UserError(f"{source} holds no word in {len(files)} text files; expected one or more. Name another folder.")
+    say(f"{source}: {len(corpus):,} passages of up to {cut.words} words (overlap {cut.overlap}) from {len(files):,} files")
+    return corpus
+
+
+def cut_passages(text: str, cut: Cut) -> list[str]:
+    """Cut a text into passages of `cut.words` words that overlap; characters between words stay as they are.
+
+    Returns:
+        Passages in order; the last one is as long as the others where the text is, and overlaps more. [] without a word.
+    """
+    spans = [match.span() for match in WORD.finditer(text)]
+    last = max(0, len(spans) - cut.words)
+    starts = [*range(0, last, cut.words - cut.overlap), last] if spans else []
+    return [text[spans[i][0] : spans[min(i + cut.words, len(spans)) - 1][1]] for i in starts]
+
+
+def name_of(file: str, where: str) -> str:
+    """The id of a line or row that has none: its file's name and its number, without blanks, as TREC's files ask."""
+    return f"{_plain(file)}#{re.findall(r'[0-9]+', where)[-1]}"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\s", "_", name)
+
+
+def _title(path: Path, text: str) -> str:
+    """The first heading of a Markdown file; else the file's name."""
+    heading = HEADING.search(text) if path.suffix.lower() == ".md" else None
+    return heading[1] if heading else path.stem
+
+
+def _say_others(folder: Path) -> None:
+    others = [path.suffix or path.name for path in _visible(folder) if not _is_text_file(path)]
+    if others:
+        say(f"{folder}: {len(others):,} files of other kinds are left out ({', '.join(sorted({*others})[:5])}): no text")
+
+
+def _is_text_file(path: Path) -> bool:
+    return path.name.lower().endswith(TEXT_ENDINGS) and path.is_file()
+
+
+def _texts_in(folder: Path) -> Iterator[Path]:
+    return filter(_is_text_file, _visible(folder))
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    """Files within a folder and its folders, but for hidden ones."""
+    for path in folder.rglob("*"):
+        if not any(part[0] == "." for part in path.relative_to(folder).parts) and path.is_file():
+            yield path

@@ -1,0 +1,180 @@
+"""A corpus and queries that nobody judged, as people have them: tables, text files, folders of notes, or a data source."""
+
+import difflib
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from research.data.beir import DOC_IDS, QUERY_IDS, collect_corpus, collect_queries
+from research.data.passages import TEXT_ENDINGS, Cut, is_text, name_of, read_passages
+from research.data.rows import BadRows, read_lines
+from research.data.shapes.triples import is_triples
+from research.data.splits import Rows
+from research.data.table_files import ENDINGS
+from research.data.tables import is_table, local_files, read_table
+from research.errors import UserError, suggest
+from research.types import Corpus, Queries
+
+CORPUS = {"id": DOC_IDS, "title": ("title",), "text": ("text", "contents")}
+QUERIES = {"id": QUERY_IDS, "text": ("text", "query")}
+"""Role → names of its column, the first of which the readers of BEIR's rows know."""
+NEAR = {
+    "id": ("id", "ids", "docid", "doc_id", "docno", "pid", "passage_id", "document_id", "uid", "uuid", "qid", "query_id"),
+    "title": ("title", "titles", "headline", "heading", "subject"),
+    "text": ("text", "texts", "content", "body", "passage", "document", "document_text", "abstract", "paragraph", "question"),
+}
+"""Role → names that people give its column: a row is refused with the one that it has, and how to name it."""
+FORMATS = f"{', '.join((*ENDINGS, *TEXT_ENDINGS))} or a folder of them"
+
+
+def read_corpus(
+    source: str | Path, columns: dict[str, str] | None = None, cut: Cut | None = None, skip_bad_rows: bool = False
+) -> Corpus:
+    """Read a corpus from a file or folder: {id: Document(title, text)}.
+
+    Rows of .jsonl, .json, .csv, .tsv (also .gz) and .parquet have `_id` or `id`, `title` and `text`, or the columns that
+    `columns` names; rows without an id are known by `file#row`. A .txt file has a passage a line (`file#line`). Of an .md file,
+    and of a folder of .txt and .md files, each file is a document, cut to passages (`file#passage`).
+
+    Args:
+        source: the file or folder; of tables also a pattern, or several with commas between.
+        columns: role (id, title, text) → column, where the names do not say it.
+        cut: how long passages are, Cut(words=150, overlap=30) where it is None.
+        skip_bad_rows: leave malformed rows out, counted, instead of refusing them.
+
+    Raises:
+        UserError: nothing there, another format, or a malformed row.
+
+    Example:
+        >>> from research import read_corpus
+        >>> corpus = read_corpus("notes")
+        >>> corpus["bees.md#1"].title
+        'About bees'
+    """
+    path, bad = Path(source), BadRows(skip_bad_rows)
+    if is_text(path):
+        if path.is_dir() and (tables := [p.name for p in path.iterdir() if is_table(str(p)) and p.is_file()]):
+            raise UserError(
+                f"{source} holds text files and tables ({tables[0]}); expected one kind of them. Name the file that is meant, "
+                f"{path / tables[0]} say, or a folder of text files alone."
+            )
+        corpus = read_passages(path, (cut or Cut()).check(), bad)
+    else:
+        corpus = collect_corpus(_rows(source, CORPUS, columns, bad), bad)
+    bad.say_counts(str(source))
+    if not any(doc.content.strip() for doc in corpus.values()):
+        raise UserError(f"{source} holds no text to search; expected one document or more. Name another file.")
+    return corpus
+
+
+def read_queries(source: str | Path, columns: dict[str, str] | None = None, skip_bad_rows: bool = False) -> Queries:
+    """Read queries from a file: {id: text}.
+
+    Rows of tables have `_id` or `id`, and `text` or `query`; rows without an id are known by `file#row`. A .txt file has a
+    query a line (`file#line`), a .tsv file without a header `id TAB text`.
+
+    Args:
+        source: the file.
+        columns: role (id, text) → column, where the names do not say it.
+        skip_bad_rows: leave malformed rows out, counted, instead of refusing them.
+
+    Raises:
+        UserError: nothing there, another format, a malformed row, or no query.
+
+    Example:
+        >>> from research import read_queries
+        >>> read_queries("questions.txt")
+        {'questions.txt#1': 'who makes honey?', 'questions.txt#2': 'how is cloth made?'}
+    """
+    path, bad = Path(source), BadRows(skip_bad_rows)
+    if path.name.lower().endswith(".txt"):
+        queries = {name_of(path.name, where): text.strip() for where, text in read_lines(path)}
+    else:
+        queries = collect_queries(_rows(source, QUERIES, columns, bad), bad)
+    bad.say_counts(str(source))
+    if not queries:
+        raise UserError(f"{source} holds no query; expected one or more. Add some.")
+    return queries
+
+
+def _rows(source: str | Path, known: dict[str, tuple[str, ...]], columns: dict[str, str] | None, bad: BadRows) -> Rows:
+    """Rows with the names that BEIR's readers know, and an id each."""
+    if not Path(source).exists() and not is_table(str(source)):
+        there = [p.name for p in Path(source).parent.iterdir()] if Path(source).parent.is_dir() else []
+        raise UserError(f"{source} does not exist; expected {FORMATS}. {suggest(Path(source).name, there)}. Check the path.")
+    if Path(source).is_file() and not is_table(str(source)):
+        raise UserError(f"{source} is of no known format; expected {FORMATS}. Rename or convert it.")
+    for role in columns or ():
+        if role not in known:
+            raise UserError(f"--columns names the role {role!r}, which is not known; {suggest(role, known)}. Correct it.")
+    names = {name for role in known.values() for name in role}
+    if columns is None and Path(source).is_file() and is_triples(Path(source), [*names, *itertools.chain(*NEAR.values())]):
+        rows = _without_header(Path(source), list(known), bad)
+    else:
+        rows = read_table(str(source), None, bad)
+    first = next(rows, None)
+    if first is None:
+        return iter(())
+    columns = columns or _columns_of(*first, known)
+    return _renamed(itertools.chain([first], rows), str(source), columns, bad)
+
+
+def _without_header(path: Path, roles: list[str], bad: BadRows) -> Rows:
+    """Rows of `id TAB text` (of a corpus also `id TAB title TAB text`), as MS MARCO has them."""
+    count = 0
+    for where, line in read_lines(path):
+        cells = line.split("\t")
+        if not count and all(re.fullmatch(r"[^\W\d][\w-]*", cell) for cell in cells):
+            raise UserError(
+                f"{where}: {', '.join(cells)} seem to name columns; expected usual names, or texts. Name their roles with "
+                f"--columns, or, if they are texts, put the line {' TAB '.join((roles[0], roles[-1]))} before them."
+            )
+        count = count or len(cells)
+        if len(cells) == count <= len(roles):
+            yield where, dict(zip(roles if count == len(roles) else (roles[0], roles[-1]), cells, strict=True))
+        else:
+            expected = f"{count}, as in the first line" if count <= len(roles) else " TAB ".join(roles)
+            bad.report(where, "wrong number of cells", f"the line has {len(cells)} cells, expected {expected}", "Mend the line")
+
+
+def _columns_of(where: str, row: dict, known: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """Role → column of a first row; a row without an id has none for it.
+
+    Raises:
+        UserError: no column for the text, or one for the id or title that is spelt in another way.
+    """
+    columns = {role: next(name for name in names if name in row) for role, names in known.items() if {*names} & {*row}}
+    near = {role: name for role in known if role not in columns and (name := _near(role, row, columns))}
+    if near or "text" not in columns:
+        named = columns | near
+        spelt = ", ".join(f'"{role}": "{named.get(role, "COLUMN")}"' for role in known if role in named or role == "text")
+        wrong = next(iter(near.items()), None)
+        expected = " and ".join(names[0] for role, names in known.items() if role in named or role == "text")
+        raise UserError(
+            f"{where}: the row has the columns {', '.join(row)}; expected {expected}"
+            + (f", and {wrong[1]!r} may be meant for {known[wrong[0]][0]!r}" if wrong else "")
+            + f". Name them: --columns '{{{spelt}}}', or rename the columns."
+        )
+    return columns
+
+
+def _near(role: str, row: dict, taken: dict[str, str]) -> str | None:
+    free = {name.lower().strip(): name for name in row if isinstance(name, str) and name not in taken.values()}
+    for name in NEAR[role]:
+        if match := difflib.get_close_matches(name, free, n=1, cutoff=0.85):
+            return free[match[0]]
+    return None
+
+
+def _renamed(rows: Rows, source: str, columns: dict[str, str], bad: BadRows) -> Iterator[tuple[str, dict]]:
+    """Rows of the named columns alone, by the names that BEIR's readers know."""
+    file = local_files(source)[0].name if Path(source).exists() else Path(source).name
+    for number, (where, row) in enumerate(rows, 1):
+        for role in ("id", "text"):
+            if role in columns and columns[role] not in row and (role == "id" or "title" not in columns):
+                bad.report(where, "missing column", f"the row has no {columns[role]!r}, but {', '.join(row)}", "Mend the row")
+                break
+        else:
+            named = {role: row[column] for role, column in columns.items() if column in row}
+            yield where, {"_id": named.pop("id", f"{name_of(file, str(number))}"), **named}

