@@ -149,7 +149,7 @@ def _package_file(name: str) -> Path:
     path = root / inside
     if not inside or not path.exists():
         there = [p.name for p in root.iterdir() if p.is_dir() or p.suffix in (".gguf", ".safetensors")]
-        raise UserError(f"model {name!r}: the package {package!r} has no {inside!r}; {suggest(inside, there)}.")
+        raise UserError(f"model {name!r}: the package {package!r} has no {inside!r}; {suggest(inside, there, paths=True)}.")
     return path
 
 

@@ -46,11 +46,19 @@ class Names(NamedTuple):
 
 
 STEPS = {
+    "bm25": Step(
+        "BM25",
+        "Retrieve with words, the baseline that vectors must beat. The task: find the function of Python's standard library "
+        "that a docstring describes.",
+        "retrieve --data {data} --split test --retriever bm25 --out {out}/bm25",
+        "--wandb disabled",
+        "bm25/metrics.json",
+    ),
     "exact": Step(
-        "BM25 and the untrained encoder",
-        "Retrieve with words (BM25), with vectors (exact search), and fuse the two. The task: find the function of "
-        "Python's standard library that a docstring describes.",
-        "retrieve --data {data} --split test --retriever bm25 --retriever {encoder} --out {out}/exact",
+        "the untrained encoder",
+        "Retrieve with vectors (exact search), so that meaning can match where words differ{fusing}. The task: find the "
+        "function of Python's standard library that a docstring describes.",
+        "retrieve --data {data} --split test {words} --retriever {encoder} --out {out}/exact",
         "--max-length 128 --precision {precision} --wandb disabled",
         "exact/metrics.json",
     ),
@@ -108,7 +116,7 @@ STEPS = {
         "LoRA on a language model",
         "Teach a language model of 135M parameters to write a function's docstring: LoRA on its last four layers.",
         "fit -c {configs}/sft.yaml -c {configs}/adapter/lora_last_layers.yaml --data.limit {examples} "
-        "--data.val_limit {lm_validated} --data.max_length 192 --data.batch_size 8 --data.other null "
+        "--data.val_limit {lm_validated} --data.max_length 192 --data.batch_size 4 --data.other null "
         "--model.metrics [loss,token_accuracy] --out {out}/sft --trainer.precision {mixed} --wandb disabled",
         "",
         "sft/metrics.json",
@@ -124,7 +132,7 @@ STEPS = {
     "report": Step(
         "one page of all",
         "One page to browse: who is better, by how much, is it chance, what does it cost, how did training go.",
-        "report {out}/exact {hnsw} {out}/tandem {out}/dual_encoder {out}/cross_encoder {out}/sft --out {out}/report",
+        "report {bm25} {out}/exact {hnsw} {out}/tandem {out}/dual_encoder {out}/cross_encoder {out}/sft --out {out}/report",
         "",
         "report/index.html",
     ),
@@ -139,14 +147,22 @@ def argv(name: str, sizes: Sizes, names: Names) -> list[str]:
         "data": names.data or sizes.data,
         "configs": CONFIGS,
         "mixed": "bf16-mixed" if names.precision == "bf16" else "32-true",
+        "bm25": "" if sizes.fused else f"{names.out}/bm25",
         "hnsw": f"{names.out}/hnsw" if sizes.hnsw else "",
         "validated": VALIDATED.get(sizes.data),
         "lm_validated": LM_VALIDATED,
         **{size: getattr(sizes, size) for size in ("pairs", "epochs", "groups", "examples", "depth")},
     }
     command = step.whole if sizes.whole else f"{_without_dev(step.whole)} {step.sized}"
+    command = command.replace("{words}", "--retriever bm25" if sizes.fused else "")
     parts = [part.format(**values) for part in command.split()]  # split first: a path may hold blanks
     return [part for part in parts if part]
+
+
+def reason(name: str, sizes: Sizes) -> str:
+    """What a step is for."""
+    fusing = ", and with words (BM25), and fuse the two" if sizes.fused else ""
+    return STEPS[name].why.format(depth=sizes.depth, fusing=fusing)
 
 
 def text(name: str, sizes: Sizes, names: Names) -> str:

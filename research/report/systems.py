@@ -40,11 +40,27 @@ class Row(NamedTuple):
 
 
 class Systems(NamedTuple):
-    """The systems of a page; `metric` is the one whose differences are tested."""
+    """The systems of a page.
+
+    Attributes:
+        folders, rows: in the order of the page.
+        metric: the one whose differences are tested.
+        baseline: label of the row that all others are tested against; None: each against the row above.
+    """
 
     folders: list[RunFolder]
     rows: list[Row]
     metric: str
+    baseline: str | None = None
+
+    def label_of(self, wanted: str) -> str | None:
+        """The label of the one row that is called so: by its label, its run and stage, or its run; None where none is."""
+        names = {row.label: (row.label, f"{row.run}/{row.stage}", row.run) for row in self.rows}
+        for same in (lambda name: name == wanted, lambda name: name.lower() == wanted.lower()):
+            matches = [label for label, ways in names.items() if any(map(same, ways))]
+            if len(matches) == 1:
+                return matches[0]
+        return None
 
     @property
     def data(self) -> dict:

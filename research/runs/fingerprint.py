@@ -81,6 +81,14 @@ def reached_files(*classes: str) -> list[Path]:
     return sorted(map(_path, _ours(classes)))
 
 
+def files_of_classes(config: dict) -> list[Path]:
+    """Files of the classes that a configuration names, with what those of the user import of their own package."""
+    named = {*_class_paths(config)}
+    own = [module for module in _reached({name for name in named if not _is_ours(name)}) if not _is_ours(module)]
+    ours = [name.rpartition(".")[0] for name in named if _is_ours(name)]
+    return sorted({path for path in map(_path, [*own, *ours]) if path is not None})
+
+
 def _ours(classes: tuple[str, ...]) -> dict[str, Source]:
     """Module → its source, of this package, that `fit` and these classes reach; without any, those of all trainers."""
     roots = classes or tuple(name for pair in TRAINERS.values() for name in pair)
@@ -130,7 +138,7 @@ def _source(module: str) -> Source | None:
     except (OSError, ValueError, SyntaxError):
         return None
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    return Source(_digest(tree), frozenset(_imports(tree, package)))
+    return Source(_digest(tree), frozenset(path for _, path in imported_names(tree, package)))
 
 
 @functools.cache
@@ -155,14 +163,15 @@ def _installed() -> tuple[str, ...]:
     return (*site.getsitepackages(), site.getusersitepackages(), paths["stdlib"], paths["platstdlib"], paths["purelib"])
 
 
-def _imports(tree: ast.Module, package: str) -> Iterator[str]:
+def imported_names(tree: ast.Module, package: str) -> Iterator[tuple[str, str]]:
+    """Names that a file of a package imports anywhere → what they stand for, absolute."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.asname or alias.name, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             home = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (f"{home}.{alias.name}" for alias in node.names)
+            yield from ((alias.asname or alias.name, f"{home}.{alias.name}") for alias in node.names)
 
 
 def _spelled(value: object) -> str:

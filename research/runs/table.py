@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from research.errors import UserError
+from research.progress import say
 from research.runs.folder import RunFolder
 from research.runs.layout import MARKER
 from research.runs.ledger import Ledger
@@ -124,6 +125,20 @@ def name_folders(paths: list[Path]) -> dict[Path, str]:
 def is_sweep(path: Path) -> bool:
     """Whether the folder is a sweep's."""
     return (path / PLAN).is_file()
+
+
+def with_inner(paths: Sequence[Path]) -> list[Path]:
+    """The paths, a folder that only holds run folders or sweeps replaced by them, by name; what else lies there is said."""
+    found: list[Path] = []
+    for path in paths:
+        children = sorted(path.iterdir()) if path.is_dir() and not is_sweep(path) and not (path / MARKER).is_file() else []
+        inner = [child for child in children if is_sweep(child) or (child / MARKER).is_file()]
+        if inner:
+            rest = [child.name for child in children if child not in inner and not child.name.startswith(".")]
+            left = f"; not read: {', '.join(rest)}" if rest else ""
+            say(f"{path} holds {len(inner)} {'run' if len(inner) == 1 else 'runs'}: {', '.join(c.name for c in inner)}{left}")
+        found += inner or [path]
+    return found
 
 
 def points_of(folder: Path) -> list[SweepPoint]:

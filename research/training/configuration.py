@@ -19,26 +19,12 @@ from research.errors import UserError
 from research.models.inference import use_device
 from research.runs.layout import CONFIG, MARKER
 from research.runs.reading import read_json
-from research.training.arguments import RUN_OPTIONS
 from research.training.checks import check_nulls, check_values
 from research.training.monitor import says_more
 from research.training.normal_form import as_written, in_order, take_enum_defaults, take_normal_form
-from research.training.parser_errors import REPLACED, explained
+from research.training.option_names import LEFT_OUT, RUN_OPTIONS
+from research.training.parser_errors import explained
 
-LEFT_OUT = {
-    *REPLACED,
-    "gradient_clip_algorithm",
-    "enable_progress_bar",
-    "enable_model_summary",
-    "num_sanity_val_steps",
-    "use_distributed_sampler",
-    "log_every_n_steps",
-    "barebones",
-    "reload_dataloaders_every_n_epochs",
-    "enable_autolog_hparams",
-    "model_registry",
-    "limit_predict_batches",
-}
 OWN_NAMES = {
     "--skip-bad-rows": "--data.skip_bad_rows true",
     "--reranker-max-length": "--model.max_length",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from research.errors import UserError
 from research.runs.files import write_json
-from research.runs.layout import WANDB
+from research.runs.layout import MARKER, WANDB
 from research.runs.reading import read_json
 from research.runs.tracking import Tracker
 from research.training.base import TrainingModule
@@ -45,7 +45,14 @@ def summarise(tracker: Tracker, out: Path, metrics: dict, module: TrainingModule
     size = facts.get("trained_parameters", sum(p.numel() for p in module.parameters() if p.requires_grad))
     values = {f"val/{name}": value for name, value in metrics["metrics"].items() if value is not None}
     values["trained_parameters"] = size  # by itself too: an axis of W&B's plots
-    tracker.summary(values | {"tandem": {name: value for name, value in facts.items() if value is not None}})
+    ours = {name: value for name, value in facts.items() if value is not None}
+    # W&B keeps no order of its summary, knows no metric's better side, and notes the commit of where the user stands: a
+    # report that is read from it has all three from here
+    commit = read_json(out / MARKER).get("git_commit")
+    ours |= {"metrics": [*metrics["metrics"]], "directions": metrics.get("directions") or {}} | (
+        {"commit": commit} if commit else {}
+    )
+    tracker.summary(values | {"tandem": ours})
     if tracker.run is not None:  # W&B has taken them
         write_json(out / WANDB, read_json(out / WANDB) | {"summary": sorted(values)})
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -158,6 +159,7 @@ def own(tmp_path, monkeypatch) -> Path:
     (folder / "other.py").write_text("x = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield folder
+    sys.modules.pop("my_own_classes", None)  # to find a module in it is to import it
     module._source.cache_clear()
     module._path.cache_clear()
 
@@ -166,6 +168,12 @@ def config(model: str, callback: str | None = None) -> dict:
     callbacks = [{"class_path": callback}] if callback else None
     data = {"class_path": TRAINERS["sft"][1]}
     return {"model": {"class_path": model}, "data": data, "trainer": {"callbacks": callbacks}}
+
+
+def test_files_of_classes_are_those_that_a_configuration_names_and_what_the_users_import(own):
+    files = module.files_of_classes(config("my_own_classes.encoder.Mine"))
+    assert [path.name for path in files if path.parent == own] == ["__init__.py", "encoder.py", "parts.py"]
+    assert [path.name for path in files if path.parent != own] == ["instructions.py"]  # the DataModule of ours
 
 
 def test_classes_of_the_user_are_a_part_of_their_own(own):

@@ -45,10 +45,10 @@ def test_stdlib_is_the_same_twice():
     assert load("builtin:stdlib", "dev").fingerprint == load("builtin:stdlib", "dev").fingerprint
 
 
-def test_small_stdlib_is_a_third_of_the_functions_under_a_name_and_fingerprint_of_its_own(standard_library):
+def test_small_stdlib_is_half_of_the_functions_under_a_name_and_fingerprint_of_its_own(standard_library):
     small = load_source("builtin:stdlib-small", BadRows())
     assert small.corpus.items() < standard_library.corpus.items()
-    assert len(small.corpus) / len(standard_library.corpus) == pytest.approx(1 / 3, abs=0.03)
+    assert len(small.corpus) / len(standard_library.corpus) == pytest.approx(1 / 2, abs=0.03)
     for split, rows in small.qrels.items():
         assert rows.items() < standard_library.qrels[split].items()
     assert load("builtin:stdlib-small", "dev").fingerprint != load("builtin:stdlib", "dev").fingerprint

@@ -56,7 +56,7 @@ def metric_axis(study: Study, field: str = "mean", title: str | None = None) -> 
 
 def arrowed(study: Study) -> str:
     """The metric with an arrow to its better side."""
-    return f"{'↑' if study.higher else '↓'} {study.metric}"
+    return f"{'↑' if study.higher else '↓'} {study.metric_name}"
 
 
 def side(study: Study) -> str:
