@@ -10,6 +10,7 @@ from research.errors import UserError
 from research.models.device import add_device
 from research.models.inference import best_device, use_device
 from research.training.arguments import add_arguments, parse
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -54,13 +55,13 @@ def test_auto_is_the_gpu_where_there_is_one(monkeypatch):
         ("mps", ["--trainer.accelerator=mps", "--trainer.devices=1"]),
     ],
 )
-def test_a_training_s_device_is_lightning_s(name, options, tmp_path):
-    (tmp_path / "a.yaml").write_text("seed_everything: 0\n")
+def test_a_training_s_device_is_lightning_s(name, options):
+    typed = ["-c", str(ROOT / "configs/dual_encoder.yaml")]
     parser = argparse.ArgumentParser(prog="research fit")
     add_arguments(parser)
     for given in (["--device", name], [f"--device={name}"]):
-        args = parse(parser, ["-c", str(tmp_path / "a.yaml"), *given, "--model.lr", "-1"])
-        assert args.argv == ["-c", str(tmp_path / "a.yaml"), "--model.lr", "-1", *options]
+        args = parse(parser, [*typed, *given, "--seed_everything", "-1"])
+        assert args.argv == [*typed, "--seed_everything", "-1", *options]
         assert args.device == name
 
 
