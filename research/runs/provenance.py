@@ -24,7 +24,7 @@ def provenance(command: list[str], classes: Iterable[Path] = (), **extra: Any) -
     return {
         "command": command,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        **_git_state(PACKAGE, classes),
+        **git_state(PACKAGE, classes),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": cpu_count(),
@@ -45,7 +45,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git_state(package: Path, classes: Iterable[Path]) -> dict:
+def git_state(package: Path = PACKAGE, classes: Iterable[Path] = ()) -> dict:
     """The commit of the code that runs, and whether code that computes is not in it.
 
     Notes, data and runs beside the package, which git does not know, compute nothing.

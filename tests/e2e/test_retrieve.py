@@ -128,7 +128,7 @@ def test_stages_that_are_kept_stay_the_work_of_the_command_that_made_them(retrie
     retrieve()
     before = json.loads((tmp_path / "out/provenance.json").read_text())["stages"]
     assert before["dense"]["git_commit"] is None or len(before["dense"]["git_commit"]) == 40
-    monkeypatch.setattr("research.runs.provenance._git_state", lambda *_: {"git_commit": "later", "git_dirty": False})
+    monkeypatch.setattr("research.runs.provenance.git_state", lambda *_: {"git_commit": "later", "git_dirty": False})
     retrieve()
     after = json.loads((tmp_path / "out/provenance.json").read_text())
     assert after["git_commit"] == "later"

@@ -159,7 +159,8 @@ def own(tmp_path, monkeypatch) -> Path:
     (folder / "other.py").write_text("x = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield folder
-    sys.modules.pop("my_own_classes", None)  # to find a module in it is to import it
+    for name in [name for name in sys.modules if name.startswith("my_own_classes")]:
+        del sys.modules[name]  # to find a module in a package is to import the package
     module._source.cache_clear()
     module._path.cache_clear()
 

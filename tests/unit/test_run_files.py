@@ -15,7 +15,7 @@ from research.runs.disk import require_space
 from research.runs.files import atomic_write, write_json
 from research.runs.hashes import hash_strings
 from research.runs.layout import open_run_folder
-from research.runs.provenance import _git_state, provenance
+from research.runs.provenance import git_state, provenance
 from research.runs.stages import Stages
 from research.runs.tracking import Tracker, wandb_mode
 from research.runs.writers import write_provenance
@@ -110,7 +110,7 @@ def test_only_code_that_computes_makes_a_run_uncommitted(tmp_path, monkeypatch):
     mine.write_text("")
 
     def dirty(*classes):
-        return _git_state(package, classes)["git_dirty"]
+        return git_state(package, classes)["git_dirty"]
 
     (tmp_path / "notes.txt").write_text("untracked")
     (tmp_path / "README.md").write_text("changed")
@@ -127,7 +127,7 @@ def test_only_code_that_computes_makes_a_run_uncommitted(tmp_path, monkeypatch):
     other = tmp_path / "venv" / "research"  # installed beneath somebody's repository, whose commit says nothing of it
     other.mkdir(parents=True)
     (other / "__init__.py").write_text("")
-    assert _git_state(other, [])["git_commit"] is None
+    assert git_state(other, [])["git_commit"] is None
 
 
 def test_a_run_folder_says_which_schema_it_is_written_in(tmp_path):
