@@ -46,8 +46,8 @@ def is_finished(out: Path, resolved: dict) -> bool:
     changed = [f"{name} {old!r}, now {new!r}" for name, (old, new) in pairs.items()]
     if changed:
         raise UserError(
-            f"--out {out} holds a run with another configuration ({'; '.join(changed[:5])}); expected the same, to "
-            "go on with it. Name another --out, or delete this folder."
+            f"the run folder {out} holds a run with another configuration ({'; '.join(changed[:5])}); expected the same, to go "
+            f"on with it. Name another folder by --out, or delete {out}."
         )
     return (out / METRICS).exists() and bool(metrics_of(out).get("finished"))
 

@@ -10,7 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
-from research.data.sources import check_split, load_texts, parse_source
+from research.data.sources import check_split, parse_source
+from research.data.unjudged import load_texts
 from research.errors import UserError
 from research.models.device import add_device
 from research.models.sources import check_name

@@ -16,6 +16,7 @@ from research.errors import UserError
 from research.metrics import scores
 from research.models.device import add_device
 from research.models.sources import check_name
+from research.rag.checks import check_generation
 from research.runs.disk import require_space
 from research.runs.layout import open_run_folder
 from research.verbs.options import named_columns
@@ -89,20 +90,7 @@ def _check(args: argparse.Namespace) -> None:
             f"--split {args.split} of {args.data}, a file without splits; expected none, or a slice of its rows. "
             f"Leave it out, or pass --split '{args.split}[:100]'."
         )
-    least = {"limit": 1, "max_new_tokens": 1, "max_prompt_tokens": 1, "batch_size": 1}
-    for name, low in least.items():
-        value = getattr(args, name)
-        if value is not None and value < low:
-            raise UserError(f"--{name.replace('_', '-')} {value}; expected {low} or more. Correct it.")
-    if not 0 <= args.temperature < 100:
-        raise UserError(f"--temperature {args.temperature}; expected 0 (no draws) to below 100. Correct it.")
-    if not 0 < args.top_p <= 1:
-        raise UserError(f"--top-p {args.top_p}; expected above 0 to 1. Correct it.")
-    if args.top_p < 1 and not args.temperature:
-        raise UserError(
-            f"--top-p {args.top_p} without --temperature: nothing is drawn; expected both, or neither. Pass "
-            "--temperature 1, say."
-        )
+    check_generation(vars(args))
 
 
 def _print(args: argparse.Namespace, questions: "list[Question]", by_model: "dict[str, Answers]") -> None:

@@ -41,13 +41,7 @@ TOP_K = 100  # documents retrieved, `retrieve`'s default: fused positions are th
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     options.add_data(parser)
-    parser.add_argument(
-        "--retriever",
-        action="append",
-        required=True,
-        metavar="MODEL|bm25",
-        help="bm25, run folder, model folder, hub id or pkg:PACKAGE/PATH; several are fused, or take a fold each",
-    )
+    options.add_retriever(parser, "several are fused, or take a fold each")
     parser.add_argument(
         "--out", required=True, type=Path, metavar="FILE.jsonl", help="the triplets; facts go to FILE.jsonl.json"
     )
@@ -61,8 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep what scores at most R × the best positive, 0 to 1; 0.95 is usual",
     )
     parser.add_argument("--folds", action="store_true", help="retriever i of N mines fold i of N, which it was not trained on")
-    parser.add_argument("--reranker", metavar="MODEL", help="a cross-encoder whose logits replace the retriever's scores")
-    parser.add_argument("--reranker-max-length", type=int, help="tokens of a query-document pair (the model's own)")
+    options.add_reranker(parser, "whose logits replace the retriever's scores")
     options.add_index(parser)
     options.add_encoder(parser)
     add_device(parser)

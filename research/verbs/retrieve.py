@@ -34,13 +34,7 @@ LATER = {"mean": "scorable", "bm25_tokenizer": "words", "bm25_stemmer": None, "b
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     options.add_data(parser)
-    parser.add_argument(
-        "--retriever",
-        action="append",
-        required=True,
-        metavar="MODEL|bm25",
-        help="bm25, run folder, model folder, hub id or pkg:PACKAGE/PATH; several are fused",
-    )
+    options.add_retriever(parser, "several are fused")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the run folder")
     parser.add_argument("--top-k", type=int, default=100, help="documents kept a query (100)")
     parser.add_argument(

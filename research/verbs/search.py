@@ -17,8 +17,8 @@ import shutil
 from pathlib import Path
 
 from research.data.passages import Cut
-from research.data.sources import check_split, load_unjudged, parse_source
-from research.data.unjudged import read_corpus, read_queries
+from research.data.sources import check_split, parse_source
+from research.data.unjudged import load_unjudged, read_corpus, read_queries
 from research.errors import UserError
 from research.models.device import add_device
 from research.models.sources import MINILM, check_name
@@ -44,12 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--passage-words", type=int, default=Cut().words, help="words of a document's passages (150)")
     group.add_argument("--passage-overlap", type=int, default=Cut().overlap, help="words that follow each other share (30)")
     options.add_skipping(group)
-    parser.add_argument(
-        "--retriever",
-        action="append",
-        metavar="MODEL|bm25",
-        help=f"bm25, run folder, model folder, hub id or pkg:PACKAGE/PATH; several are fused ({MINILM})",
-    )
+    options.add_retriever(parser, "several are fused", MINILM)
     parser.add_argument("--top-k", type=int, default=10, help="documents a query (10)")
     parser.add_argument("--texts", action="store_true", help="documents' texts too")
     parser.add_argument("--pretty", action="store_true", help="results to be read, instead of JSON lines")

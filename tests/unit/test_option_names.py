@@ -1,11 +1,14 @@
 """The right name for a wrong one; options read off the source of classes without importing them."""
 
+import argparse
+import importlib
 import inspect
 import subprocess
 import sys
 
 import pytest
 
+from research.cli import Parser, main
 from research.errors import UserError, nearest, suggest, suggest_file
 from research.runs.defaults import imported
 from research.training.class_source import parameters
@@ -94,6 +97,20 @@ def test_what_the_source_does_not_tell_is_not_refused(tmp_path, monkeypatch):
         check("Whole", temprature=1)
     check("Passes", anything=1)
     check("Missing", anything=1)
+
+
+@pytest.mark.parametrize("verb", ["retrieve", "search", "mine", "encode", "generate", "tokenize", "evaluate"])
+def test_every_default_is_in_the_help(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    parser = Parser(prog="x")
+    importlib.import_module(f"research.verbs.{verb}").add_arguments(parser)
+    for action in parser._actions:
+        if action.option_strings and action.default not in (None, False, argparse.SUPPRESS):
+            default = f"{action.default:g}" if isinstance(action.default, float) else str(action.default)
+            start = text.index(action.option_strings[-1] + " ", text.index("options:"))
+            assert default in text[start : start + 400], action.option_strings
 
 
 def test_a_wrong_name_is_refused_before_torch_is_loaded():
