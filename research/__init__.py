@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from research.data.unjudged import read_queries as read_queries
     from research.errors import UserError as UserError
     from research.metrics.scores import evaluate_runs as evaluate
+    from research.models.inference import use_device as use_device
     from research.rag.generate import generate as generate
     from research.rag.generate import load_lm as load_lm
     from research.retrieval.embedder import encode as encode
@@ -45,6 +46,7 @@ __all__ = [
     "read_runs",
     "rerank",
     "search",
+    "use_device",
 ]
 _HOMES = {
     "UserError": "errors.UserError",
@@ -63,6 +65,7 @@ _HOMES = {
     "read_runs": "runs.table.read_frame",
     "rerank": "retrieval.search.rerank",
     "search": "retrieval.search.search",
+    "use_device": "models.inference.use_device",
 }
 """Name of the API → where it lives; the verbs take it from there."""
 

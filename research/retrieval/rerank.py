@@ -9,7 +9,7 @@ from research.errors import UserError
 from research.models.cross_encoder import Reranker, load_cross_encoder
 from research.models.inference import best_device, for_inference
 from research.models.sources import hash_with_base, resolve
-from research.progress import bar
+from research.progress import bar, say
 from research.retrieval.encode import TOKEN_BUDGET, plan_batches
 from research.retrieval.named import check_encoder
 from research.types import Corpus, Queries, Ranking
@@ -129,7 +129,11 @@ def rerank_top(queries: Queries, corpus: Corpus, run: Ranking, scorer: Scorer, d
         mix: λ, the share of the retriever's score, 0 to 1.
     """
     pairs = top_pairs(run, depth)
-    logits = scorer.score([queries[query] for query, _ in pairs], [corpus[doc].content for _, doc in pairs])
+    if mix == 1:  # whatever the cross-encoder gives has no share
+        say("λ = 1: the ranking before stays, and no pair is read by the reranker")
+        logits = np.zeros(len(pairs), dtype=np.float32)
+    else:
+        logits = scorer.score([queries[query] for query, _ in pairs], [corpus[doc].content for _, doc in pairs])
     scores: dict[str, dict[str, float]] = {}
     for (query, doc), logit in zip(pairs, logits.tolist(), strict=True):
         scores.setdefault(query, {})[doc] = logit

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from research.errors import UserError
 from research.metrics import scores
+from research.models.device import add_device
 from research.models.sources import check_name
 from research.rag.checks import check_generation
 from research.runs.disk import require_space
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
     parser.add_argument("--batch-size", type=int, default=16, help="prompts of equal length at a time (16)")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the weights (fp32)")
+    add_device(parser)
     parser.add_argument("--columns", metavar="JSON", help='role → column, where the names do not say it: {"question": "ask"}')
     parser.add_argument("--skip-bad-rows", action="store_true", help="leave malformed rows out, counted")
     parser.add_argument("--out", type=Path, metavar="DIR", help="answers.jsonl and metrics.json")
@@ -60,8 +62,10 @@ def run(args: argparse.Namespace) -> int:
 
     # torch takes seconds to import: only once the command is known to be right
     from research.models.generate import Decoding
+    from research.models.inference import use_device
     from research.rag.answers import Asking, answer_all, read_prompts, read_questions, write_answers
 
+    use_device(args.device)
     if args.prompts is not None:
         questions = read_prompts(args.prompts, args.raw, args.limit)
     else:

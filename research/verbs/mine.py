@@ -23,6 +23,7 @@ from pathlib import Path
 from research.data.rows import BadRows
 from research.data.sources import check_relevant, check_split, load_source, take
 from research.errors import UserError
+from research.models.device import add_device
 from research.models.sources import check_name
 from research.retrieval.ancestry import check_training
 from research.retrieval.candidates import known_relevant
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_reranker(parser, "whose logits replace the retriever's scores")
     options.add_index(parser)
     options.add_encoder(parser)
+    add_device(parser)
     options.add_cache(parser)
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
 
@@ -74,12 +76,15 @@ def run(args: argparse.Namespace) -> int:
             "ranking has. Pass --ranks 1-30, say."
         )
 
-    # torch takes seconds to import: only once the command and its data are known to be right
-    from research.retrieval.mine import mine
-
     known = known_relevant(data.queries, source.queries, source.qrels.values(), data.corpus)
     mining = mining_of(data, known, vars(args), cache_folder(args.cache), folds=args.folds)
     written = mining._replace(out=args.out, splits=sorted(source.qrels), warnings=warnings, command=args.command)
+
+    # torch takes seconds to import: only once the command and its data are known to be right
+    from research.models.inference import use_device
+    from research.retrieval.mine import mine
+
+    use_device(args.device)
     facts = mine(written, earlier)
     _print(args, facts)
     return 0
