@@ -92,7 +92,7 @@ def load(name: str, split: str, skip_bad_rows: bool = False, option: str = SKIPP
 
 
 def take(source: Source, name: str, split: str, bad: BadRows) -> Collection:
-    """One split of a source that is read already.
+    """Return one split of a source that is read already.
 
     Args:
         source: as `load_source` read it.
