@@ -2,8 +2,11 @@
 name for a wrong one."""
 
 import difflib
-from collections.abc import Iterable
+import inspect
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import get_args
 
 WRONG_INPUT, DIVERGED, PREEMPTED, INTERRUPTED = 2, 3, 85, 130
 """Exit codes that say more than 0 (done) and 1 (a bug, or a check that did not hold); 85: run the same command again."""
@@ -104,3 +107,19 @@ def _leaf(name: str) -> str:
 
 def _section(name: str) -> str:
     return name.rpartition(".")[0]
+
+
+def as_arguments(message: str, function: Callable) -> str:
+    """The message, with a verb's options as arguments of a function that has them: `--top-k 0` → `top_k=0`."""
+    names: set[str] = set()
+    for name, parameter in inspect.signature(function).parameters.items():
+        keywords = (
+            [kind.__annotations__ for kind in get_args(parameter.annotation)] if parameter.kind is parameter.VAR_KEYWORD else []
+        )
+        names |= {name, *(key for part in keywords for key in part)}
+
+    def argument(match: re.Match) -> str:
+        name = match[1].replace("-", "_")
+        return f"{name}{'=' if match[2] else ''}" if name in names else match[0]
+
+    return re.sub(r"(?<![\w-])--([a-z][a-z0-9-]*)( (?=-?[\d.]))?", argument, message)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from research.data import stdlib
-from research.data.beir import beir_splits, read_beir, read_beir_texts
-from research.data.hub import load_hub, load_hub_texts
+from research.data.beir import beir_splits, read_beir
+from research.data.hub import load_hub
 from research.data.qrels import check_qrels
 from research.data.rows import SKIPPING, BadRows
 from research.errors import UserError, suggest, suggest_file
@@ -75,8 +75,18 @@ def load(name: str, split: str, skip_bad_rows: bool = False, option: str = SKIPP
         skip_bad_rows: leave rows that break their format out (counted in `notes`) instead of refusing them.
         option: how the user asks for that.
 
+    Returns:
+        A Collection: corpus {id: Document(title, text)}, queries {id: text} that the split judges, qrels
+        {query id: {document id: relevance}}, and what a reader of the numbers must know.
+
     Raises:
         UserError: unknown source or split, missing file, bad row, no network for `hf:`.
+
+    Example:
+        >>> from research import load_data
+        >>> data = load_data("beir:my-collection", "test")
+        >>> len(data.corpus), len(data.queries), len(data.qrels)
+        (30, 4, 4)
     """
     bad = BadRows(skip_bad_rows, option)
     return take(load_source(name, bad), name, split, bad)
@@ -103,7 +113,7 @@ def take(source: Source, name: str, split: str, bad: BadRows) -> Collection:
             f"{name} split {split!r} has {len(source.corpus)} documents and {len(queries)} judged queries; "
             "expected one of each or more. Add them, or name another split."
         )
-    _check_not_blank(name, source.corpus)
+    check_not_blank(name, source.corpus)
     notes: dict = {"leaks": leaks(source, split)}
     if bad.counts:
         notes["skipped_rows"] = dict(bad.counts)
@@ -151,45 +161,6 @@ def positives_of(data: Collection) -> dict[str, list[str]]:
     return {query: docs for query, docs in positives.items() if docs}
 
 
-def load_texts(name: str, role: str, split: str | None, skip_bad_rows: bool = False) -> tuple[list[str], list[str]]:
-    """Ids and texts to encode: every document of a source, or the queries of a split.
-
-    Raises:
-        UserError: as `load`.
-    """
-    corpus, queries = load_unjudged(name, split if role == "query" else None, skip_bad_rows, queries=role == "query")
-    texts = queries if role == "query" else {name: doc.content for name, doc in corpus.items()}
-    return list(texts), list(texts.values())
-
-
-def load_unjudged(name: str, split: str | None, skip_bad_rows: bool = False, queries: bool = False) -> tuple[Corpus, Queries]:
-    """Corpus and queries of a source, for which no judgement is needed.
-
-    Args:
-        name: builtin:stdlib | builtin:stdlib-small | builtin:packages | beir:PATH | hf:NAME[@REVISION].
-        split: the queries that this one judges; None takes all of the source.
-        skip_bad_rows: leave malformed rows out, counted.
-        queries: read them too; else there are none.
-
-    Raises:
-        UserError: as `load`.
-    """
-    if split is not None:
-        data = load(name, split, skip_bad_rows)
-        return data.corpus, data.queries
-    kind, rest = parse_source(name)
-    bad = BadRows(skip_bad_rows)
-    if kind == "builtin":
-        corpus, asked, _ = load_source(name, bad)
-    else:
-        corpus, asked = read_beir_texts(Path(rest), bad, queries) if kind == "beir" else load_hub_texts(rest, bad, queries)
-    bad.say_counts(name)
-    if not corpus:
-        raise UserError(f"{name} has 0 documents; expected one or more. Add rows to its corpus.")
-    _check_not_blank(name, corpus)
-    return corpus, asked
-
-
 def load_source(name: str, bad: BadRows) -> Source:
     """Every split of a source, read and checked."""
     kind, rest = parse_source(name)
@@ -227,7 +198,12 @@ def leaks(source: Source, split: str) -> dict[str, dict[str, int]]:
     }
 
 
-def _check_not_blank(name: str, corpus: Corpus) -> None:
+def check_not_blank(name: str, corpus: Corpus) -> None:
+    """Refuse a corpus without any text.
+
+    Raises:
+        UserError: as said.
+    """
     if not any(doc.content.strip() for doc in corpus.values()):
         raise UserError(f"{name} has {len(corpus)} documents, and each is blank; expected a title or a text. Add them.")
 

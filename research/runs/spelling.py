@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-HOW = ("out", "wandb", "save_every", "data.init_args.workers")
+HOW = ("out", "wandb", "save_every", "keep_checkpoints", "data.init_args.workers")
 """Options that a run may go on without or with, and that were never part of an id."""
 ONE_SPELLING: dict[str, Any] = {
     "trainer.deterministic": None,

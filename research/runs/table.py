@@ -54,6 +54,30 @@ def read_runs(paths: Sequence[Path], seed: str | None = None) -> list[RunRecord]
     return runs + (read_wandb(wandb, seed, names.values()) if wandb else [])
 
 
+def read_frame(runs: str | Path | Sequence[str | Path], seed: str | None = None) -> pd.DataFrame:
+    """Read runs into a pandas frame, a row a run: trainings, points of sweeps, and runs of W&B.
+
+    Args:
+        runs: run folders of `research fit`, folders of sweeps (every point of them), W&B's logs, or wandb:ENTITY/PROJECT.
+        seed: the option of W&B's runs that holds the seed; None takes seed_everything or seed.
+
+    Returns:
+        Columns run, sweep, point, state (done, failed, stale, …), error and seed; `option.NAME` for each option of the
+        configuration, metrics under their own names (`val/loss`, `val/ndcg@10`), `fact.NAME` and `made_of.NAME`.
+
+    Raises:
+        UserError: a folder that is none of them, is given twice, or is damaged.
+
+    Example:
+        >>> from research import read_runs
+        >>> runs = read_runs("my-run")
+        >>> runs[["run", "seed"]].values.tolist()
+        [['my-run', 0]]
+    """
+    given = [runs] if isinstance(runs, str | Path) else runs
+    return as_frame(read_runs([Path(run) for run in given], seed))
+
+
 def as_frame(runs: Sequence[RunRecord]) -> pd.DataFrame:
     """The runs as a pandas frame: a row for each, whatever has become of it; a column for each option, metric and fact.
 

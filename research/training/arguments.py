@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from research.errors import UserError, suggest, suggest_file
+from research.models.device import add_device, trainer_options
 from research.runs.layout import CONFIG, MARKER
 from research.training.option_names import TOP, check_names
 
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-c", "--config", action="append", metavar="YAML", help="configuration, or an overlay on the one before"
     )
     parser.add_argument("--out", metavar="DIR", help="the run folder (the configuration's own)")
+    add_device(parser)
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
     parser.epilog = (
         f"`{parser.prog} -c CONFIG --help` lists every option of the model, the data and the trainer with its value "
@@ -38,6 +40,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
     if argv and not argv[0].startswith("-"):  # a run folder
         _check_run(argv[0])
         argv = ["-c", str(Path(argv[0]) / CONFIG), *argv[1:]]
+    device, argv = _taken_device(argv)
     names = [arg.partition("=")[0] for arg in argv]
     places = [i for i, name in enumerate(names) if name in ("-c", "--config")]
     files = [argv[i].partition("=")[2] or (argv[i + 1] if i + 1 < len(argv) else "") for i in places]
@@ -58,7 +61,19 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
     written = [file for file in files if (Path(file).parent / MARKER).exists()]  # by `fit`, or another verb
     check_names(sections, written, _typed(argv), parser.prog)
     asked = {name: bool({*flags} & {*argv}) for name, flags in (("json", ("--json",)), ("help", HELP))}
-    return argparse.Namespace(run=parser.get_default("run"), argv=argv, prog=parser.prog, **asked)
+    argv = [*argv, *trainer_options(device)]
+    return argparse.Namespace(run=parser.get_default("run"), argv=argv, prog=parser.prog, device=device, **asked)
+
+
+def _taken_device(argv: list[str]) -> tuple[str, list[str]]:
+    """The device that is named, and the other arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    add_device(parser)
+    try:
+        given, others = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error}. Correct it.") from None
+    return given.device, others
 
 
 def _typed(argv: list[str]) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ import lightning as L
 import yaml
 
 from research.errors import UserError
+from research.models.inference import use_device
 from research.runs.layout import CONFIG, MARKER
 from research.runs.reading import read_json
 from research.training.checks import check_nulls, check_values
@@ -40,6 +41,7 @@ def read(args: argparse.Namespace) -> tuple[jsonargparse.Namespace, dict]:
     Raises:
         UserError: an unknown name, a value of a wrong type, or out of its range.
     """
+    use_device(getattr(args, "device", "auto"))
     parser = _whole_parser(args.prog)
     try:
         config = parser.parse_args(as_written(args.argv))
@@ -91,6 +93,7 @@ def _parser(prog: str) -> jsonargparse.ArgumentParser:
     parser.add_argument("--monitor", type=str, default="val/mrr@10", help=RUN_OPTIONS["monitor"])
     parser.add_argument("--mode", type=str | None, help=RUN_OPTIONS["mode"])
     parser.add_argument("--save_every", type=int, default=200, help=RUN_OPTIONS["save_every"])
+    parser.add_argument("--keep_checkpoints", type=bool, default=False, help=RUN_OPTIONS["keep_checkpoints"])
     parser.add_argument("--wandb", type=str, default="auto", help=RUN_OPTIONS["wandb"])
     parser.add_argument("--json", action="store_true", help=RUN_OPTIONS["json"])
     parser.add_argument("--seed_everything", type=int, default=0, help=RUN_OPTIONS["seed_everything"])

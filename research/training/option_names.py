@@ -15,6 +15,7 @@ RUN_OPTIONS = {
     "monitor": "the best value of this metric makes model/",
     "mode": "min | max: which value of a monitor of your own is the best",
     "save_every": "steps between checkpoints, beside those at validation",
+    "keep_checkpoints": "of a finished run; they are removed otherwise",
     "wandb": "auto | online | offline | disabled",
     "json": "one JSON line on stdout",
     "seed_everything": "of initialisation, data order and dropout",

@@ -25,6 +25,7 @@ from research.data.positives import in_folds, with_positives
 from research.data.rows import BadRows
 from research.data.sources import check_relevant, check_split, load_source, positives_of, take
 from research.errors import UserError
+from research.models.device import add_device
 from research.models.sources import check_name
 from research.retrieval.ancestry import check_training
 from research.retrieval.candidates import known_relevant, parse_ranks
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_reranker(parser, "whose logits replace the retriever's scores")
     options.add_index(parser)
     options.add_encoder(parser)
+    add_device(parser)
     options.add_cache(parser)
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
 
@@ -83,8 +85,10 @@ def run(args: argparse.Namespace) -> int:
     data = with_positives(data)
 
     # torch takes seconds to import: only once the command and its data are known to be right
+    from research.models.inference import use_device
     from research.retrieval.mine import Mining, Rules, mine
 
+    use_device(args.device)
     own = any(query in data.corpus for query in data.queries)  # one place more, for the document that is left out
     fused = len(args.retriever) > 1 and not args.folds  # drops it before fusing: after it, it has moved the others' scores
     facts = mine(

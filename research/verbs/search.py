@@ -17,9 +17,10 @@ import shutil
 from pathlib import Path
 
 from research.data.passages import Cut
-from research.data.sources import check_split, load_unjudged, parse_source
-from research.data.unjudged import read_corpus, read_queries
+from research.data.sources import check_split, parse_source
+from research.data.unjudged import load_unjudged, read_corpus, read_queries
 from research.errors import UserError
+from research.models.device import add_device
 from research.models.sources import MINILM, check_name
 from research.progress import say
 from research.retrieval.named import check_retrieval, named_options
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = options.add_index(parser)
     group.add_argument("--store", type=Path, metavar="DIR", help="keep the documents' embeddings there, and use them again")
     options.add_encoder(parser)
+    add_device(parser)
     options.add_cache(parser)
 
 
@@ -71,8 +73,10 @@ def run(args: argparse.Namespace) -> int:
     corpus, queries = _read(args)
 
     # torch takes seconds to import: only once the command and its data are known to be right
+    from research.models.inference import use_device
     from research.retrieval.search import readable, result_lines, search
 
+    use_device(args.device)
     ranking = search(queries, corpus, retrievers, top_k=args.top_k, store=args.store, cache=args.cache, **reranking, **settings)
     lines = result_lines(ranking, queries, corpus, args.texts or args.pretty)
     width = shutil.get_terminal_size().columns
