@@ -143,7 +143,7 @@ def check_weights(folder: Path, model: PreTrainedModel, info: dict, new_head: bo
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' tables of missing weights: what matters of them is said, or refused, by name."""
+    """Silence transformers' tables of missing weights: those that matter are reported, or refused, by name."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
