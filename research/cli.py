@@ -7,6 +7,7 @@ Exit codes: 0 done · 2 the user's input is wrong · 3 the training diverged · 
 import argparse
 import importlib
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,6 +37,20 @@ VERBS = {
 
 EPILOG = """research <verb> --help shows a verb's options. Results go to stdout, progress to stderr.
 Exit codes: 0 done, 2 wrong input, 3 a training that diverged, 85 preempted (run it again), 130 interrupted, 1 anything else."""
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """argparse's help, with every default in brackets, and N and X for numbers in place of the option's name again."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if default in (None, False, argparse.SUPPRESS) or default == []:
+            return text
+        shown = f"{default:g}" if isinstance(default, float) else str(default)
+        return text if re.search(rf"(?<![\w.]){re.escape(shown)}(?!\w)", text) else f"{text} ({shown})".strip()
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return {int: "N", float: "X"}.get(action.type) or super()._get_default_metavar_for_optional(action)
 
 
 class Parser(argparse.ArgumentParser):
@@ -137,12 +152,7 @@ def _parse(argv: list[str]) -> argparse.Namespace | None:
     if argv[0] not in VERBS:
         raise UserError(f"unknown verb {argv[0]!r}; {suggest(argv[0], VERBS)}. See `research --help`.")
     verb = importlib.import_module(f"research.verbs.{argv[0]}")
-    parser = Parser(
-        prog=f"research {argv[0]}",
-        description=verb.__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog=f"research {argv[0]}", description=verb.__doc__, allow_abbrev=False, formatter_class=Help)
     verb.add_arguments(parser)
     parser.set_defaults(run=verb.run)
     if hasattr(verb, "parse"):  # its options come from the classes that its configuration names

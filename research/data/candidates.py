@@ -189,7 +189,7 @@ class CandidateData(RetrievalData):
         return notes + ([f"{self.left_out:,} queries without a negative are left out"] if self.left_out else [])
 
     def collate(self, model: nn.Module) -> CandidateCollate:
-        """See CandidateCollate."""
+        """Return what makes batches for this model."""
         return CandidateCollate(model, self.group_size, self.chunk_overhead)
 
     def _retriever(self) -> tuple[str, str]:

@@ -65,7 +65,7 @@ class Sizes(NamedTuple):
 
     @property
     def epochs(self) -> int:
-        """Of the dual encoder."""
+        """Return the number of epochs of the dual encoder."""
         return max(1, int(EPOCHS * self.share + 1e-9))
 
     @property
@@ -76,7 +76,7 @@ class Sizes(NamedTuple):
 
     @property
     def examples(self) -> int:
-        """That the language model is trained on."""
+        """Return the number of examples that the language model is trained on."""
         return min(EXAMPLES, max(8, int(EPOCHS * self.share * EXAMPLES) // 8) * 8)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from research.errors import UserError
+from research.errors import UserError, suggest
 from research.progress import say
 from research.report import explain, markdown, tables, training_words
 from research.report.entries import of_row, of_run
@@ -30,11 +30,11 @@ from research.runs.files import atomic_write, replace_files, write_json
 from research.runs.folder import RunFolder
 from research.runs.printable import printable
 from research.runs.record import RunRecord
-from research.runs.table import is_sweep, name_folders, points_of
+from research.runs.table import is_sweep, name_folders, points_of, with_inner
 from research.runs.wandb.records import is_wandb
 
 MARKER = "report.json"  # a folder that holds this file is a report: the verb may write into it again
-EVERY_RUN = "runs"
+EVERY_RUN, PLAIN = "runs", "plain"
 ANSWERED = 60  # trainings of which a page holds what they answered
 
 
@@ -64,9 +64,10 @@ class Parts(NamedTuple):
         remarks: what must be known before the numbers.
         made_from: (label, value) of data, code and base model.
         lines, tables: of the retrievals.
-        sheets: a study's tables.
+        sheets: every pair of systems, and a study's tables.
         drawn: a study's figures with their SVG.
         latency: the figure of the retrievals for paper and phone, with its SVG.
+        latex: booktabs | plain.
     """
 
     title: str
@@ -78,6 +79,7 @@ class Parts(NamedTuple):
     sheets: list[Sheet]
     drawn: Drawn
     latency: Drawn
+    latex: str
 
 
 class Built(NamedTuple):
@@ -131,24 +133,44 @@ def build(paths: list[Path], spec: Spec, claims: Path | None, out: Path, publica
 
 def _read(paths: list[Path], spec: Spec, claims: Path | None) -> Shown:
     """The runs by what they are, read."""
+    paths = with_inner(paths)
     sweeps = [path for path in paths if is_sweep(path)]
     fits = [path for path in paths if path not in sweeps and RunFolder(path).is_training]
     wandb = [path for path in paths if is_wandb(path)]
     tested = [path for path in paths if path not in [*fits, *sweeps, *wandb]]
+    systems, spec = _systems(tested, name_folders([*fits, *tested]), spec, len(tested) < len(paths)) if tested else (None, spec)
     study = study_report([path for path in paths if path not in tested], spec, bool(sweeps or wandb), claims)
     if study is None:  # a sweep that nothing was measured in
         points = [path / planned.point for path in sweeps for planned in points_of(path)]
         fits += [path for path in points if path not in fits and RunFolder(path).is_training]
-    names = name_folders([*fits, *tested]) if fits or tested else {}
+    names = name_folders([*fits, *tested])
     runs = [record_of_fit(path, names[path]) for path in fits]
     trainings = [read_training(run) for run in (study.trainings if study else runs)]
-    return Shown(runs, tested, study, trainings, read_systems(tested, names) if tested else None)
+    return Shown(runs, tested, study, trainings, systems)
+
+
+def _systems(tested: list[Path], names: dict[Path, str], spec: Spec, is_mixed: bool) -> tuple[Systems, Spec]:
+    """The retrievals, tested against the spec's baseline where it is one of them; and the spec without it.
+
+    Raises:
+        UserError: the baseline is none of them, and there is no training that it may be of.
+    """
+    systems = read_systems(tested, names)
+    if spec.baseline is None:
+        return systems, spec
+    label = systems.label_of(spec.baseline)
+    if label is None and not is_mixed:
+        known = [row.label for row in systems.rows]
+        raise UserError(f"baseline {spec.baseline!r} is no system; {suggest(spec.baseline, known)}. Name one of them.")
+    return (systems, spec) if label is None else (systems._replace(baseline=label), spec._replace(baseline=None))
 
 
 def _parts(shown: Shown, spec: Spec) -> Parts:
     """Measure, draw and word what is shown."""
     study, systems = shown.study, shown.systems
     lines = tables.measure(systems) if systems else []
+    pairs = tables.compare_pairs(lines, systems.metric) if systems else {}
+    paired = tables.pairs_sheet(lines, systems.metric, pairs) if systems else None
     of_systems = []
     if systems:
         first, metrics = tables.systems_table(lines, systems.metric), tables.metrics_table(systems.rows)
@@ -160,14 +182,15 @@ def _parts(shown: Shown, spec: Spec) -> Parts:
     remarks = [*(study.warnings if study else []), *notes(systems.folders if systems else [], shown.trainings)]
     return Parts(
         title=printable(spec.title or (html.heading(systems) if systems or not study else study.title)),
-        finding=explain.finding(lines, systems.metric) if systems else of_trainings,
+        finding=explain.finding(lines, systems.metric, pairs) if systems else of_trainings,
         remarks=[*remarks, *(["; ".join(f"{label}: {value}" for label, value in made_from)] if made_from else [])],
         made_from=made_from,
         lines=lines,
         tables=of_systems,
-        sheets=study.sheets if study else [],
+        sheets=[*([paired] if paired else []), *(study.sheets if study else [])],
         drawn=[(figure, svg(figure)) for figure in study.figures] if study else [],
         latency=[(figure, svg(figure)) for figure in of_latency(lines, systems.metric)] if systems else [],
+        latex=spec.latex,
     )
 
 
@@ -195,7 +218,7 @@ def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Any]) -> Non
         if study:
             write_tidy(new, study.runs)
         of_systems = tables.sheets(parts.lines, systems.metric) if systems else []
-        write_sheets(new, distinct([*parts.sheets, *of_systems]), parts.title)
+        write_sheets(new, distinct([*parts.sheets, *of_systems]), parts.title, parts.latex == PLAIN)
         write_figures(new, parts.drawn + parts.latency[:1])  # the second is the page's, for a phone
         for name, content in (("report.md", text), ("index.html", page)):
             with atomic_write(new / name) as stream:
@@ -234,7 +257,8 @@ def _explorer(shown: Shown) -> Explorer | None:
     else:
         metric = systems.metric if systems else next((name for run in runs for name in run.metrics), None)
         higher, factors, figures = not is_lower(metric or "", recorded(runs)), (), ()
-    return explorer(entries, metric, higher, factors, [facts(entry.run.provenance) for entry in entries], figures)
+    words = study.study.labels if study else {}
+    return explorer(entries, metric, higher, factors, [facts(entry.run.provenance) for entry in entries], figures, words)
 
 
 def _record(shown: Shown, spec: Spec) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What makes a study's numbers weaker than they look: runs without a value, few seeds, settings that differ in more."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from research.report.factors import factors, short_names, shown, some
+from research.report.factors import factors, named, shown, some
 from research.report.study import Group
 from research.runs.record import RunRecord
 
@@ -50,12 +50,13 @@ def unmeasured(runs: Sequence[RunRecord]) -> str:
     )
 
 
-def aside(firsts: list[RunRecord], columns: Sequence[str]) -> str:
+def aside(firsts: list[RunRecord], columns: Sequence[str], words: Mapping[str, str]) -> str:
     """Options that differ between settings and are in no column, such as a rate that each method has of its own.
 
     Args:
         firsts: a run of each group.
         columns: options that are in the table.
+        words: option → what tables call it.
     """
     # what a method's name says already, and alpha beside r and alpha / r
     implied = (
@@ -70,7 +71,7 @@ def aside(firsts: list[RunRecord], columns: Sequence[str]) -> str:
         and not name.endswith(implied)
         and not any(name.startswith(f"{one}.") for one in columns if one.endswith("adapter"))
     ]
-    short = short_names([*columns, *names])
+    short = named([*columns, *names], words)
     parts = []
     for name in names[:ASIDE]:
         values = list(dict.fromkeys(shown(run.options.get(name)) for run in firsts))

@@ -1,5 +1,6 @@
 """What a study adds to a report: trainings that differ by options and seeds, compared in tables, figures and claims."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,7 +94,7 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
     def by(metric: str) -> Study:
         """The same runs, judged by another metric."""
         if metric not in studies:
-            studies[metric] = study(runs, metric, names, every=spec.factors is not None)
+            studies[metric] = study(runs, metric, names, every=spec.factors is not None, words=main.labels)
         return studies[metric]
 
     if len(spec.metrics) > 1 or (spec.metrics and spec.metrics != (main.metric,)):
@@ -135,9 +136,14 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
 
 def _baseline(wanted: str | None, names: list[str], main: Study) -> str | None:
     """The label of the setting that others are compared with, its options in short or in whole."""
-    for name, short in short_names(names).items() if wanted else ():
-        wanted = wanted.replace(f"{name}=", f"{short}=")
-    return label_of(wanted, [group.label for group in main.groups if group.values])
+    keys = {group.key: group.label for group in main.groups if group.values}
+    if wanted is None or wanted in keys.values():
+        return wanted
+    for name, words in main.labels.items():
+        wanted = re.sub(rf"(?<![\w./]){re.escape(words)}=", f"{name}=", wanted)
+    for name, short in short_names(names).items():
+        wanted = re.sub(rf"(?<![\w./]){re.escape(name)}=", f"{short}=", wanted)
+    return keys[label_of(wanted, list(keys))]
 
 
 def _sheets(main: Study, spec: Spec, explained: Importance | None) -> list[Sheet]:
@@ -148,7 +154,7 @@ def _sheets(main: Study, spec: Spec, explained: Importance | None) -> list[Sheet
         *(by_factor(main, name, spec.pair_by_seed) for name in main.factors),
         factorial(main, spec.pair_by_seed),
         study_sheets.matched(main),
-        shares(explained, main.metric, not_factorial(main, spec.pair_by_seed)) if explained else None,
+        shares(explained, main.metric_name, not_factorial(main, spec.pair_by_seed)) if explained else None,
     ]
     return [sheet for sheet in sheets if sheet is not None]
 

@@ -1,11 +1,12 @@
 """What a study is about, as its spec and its runs say: metric, factors, baseline, title."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from research.errors import UserError, suggest
 from research.report.doubts import unmeasured
-from research.report.factors import factors, some, with_scale
+from research.report.factors import factors, short_names, some, with_scale
 from research.report.groups import study
 from research.report.spec import Spec
 from research.report.study import Study
@@ -33,7 +34,8 @@ def grouped(runs: list[RunRecord], paths: list[Path], spec: Spec) -> tuple[list[
     metric = spec.metric or _monitored(runs, paths)
     goal = spec.goal or next((run.goal for run in runs if run.goal and run.monitor == metric), None)  # of W&B's sweeps
     higher = None if goal is None else goal == "maximize"
-    return runs, names, study(runs, metric, names, higher, every=spec.factors is not None)
+    words = _words(spec.labels, runs, names)
+    return runs, names, study(runs, metric, names, higher, every=spec.factors is not None, words=words)
 
 
 def _refuse_mixed(runs: list[RunRecord]) -> None:
@@ -94,6 +96,28 @@ def _chosen(wanted: tuple[str, ...] | None, runs: list[RunRecord], names: list[s
             raise UserError(f"factor {name!r} {what}; {suggest(name, known)}. Correct the spec.")
         chosen += matches
     return chosen
+
+
+def _words(labels: Mapping[str, str], runs: list[RunRecord], names: list[str]) -> dict[str, str]:
+    """Option or metric by its whole name → the spec's words for it.
+
+    Raises:
+        UserError: a name of no option and no metric, or of several; one word for two things.
+    """
+    known = list(dict.fromkeys([*names, *(name for run in runs for name in [*run.options, *run.metrics]), "train/loss"]))
+    words: dict[str, str] = {}
+    for name, word in labels.items():
+        matches = [one for one in known if one == name] or [one for one in known if one.endswith(f".{name}")]
+        if len(matches) != 1:
+            what = (
+                "is an option or metric of no run" if not matches else f"is {len(matches)} options ({', '.join(matches[:3])})"
+            )
+            telling = [*short_names(names).values(), *dict.fromkeys(name for run in runs for name in run.metrics)]
+            raise UserError(f"labels: {name!r} {what}; {suggest(name, telling)}. Correct the spec.")
+        if word in words.values():
+            raise UserError(f"labels: {word!r} is there for two; expected a word for each. Correct the spec.")
+        words[matches[0]] = word
+    return words
 
 
 def _monitored(runs: list[RunRecord], paths: list[Path]) -> str:

@@ -59,7 +59,7 @@ def search(
         >>> from research import search
         >>> corpus = {"bees": "bees make honey", "cloth": "a weaver makes cloth"}
         >>> search("who makes cloth?", corpus, "bm25", top_k=1)
-        {'q1': {'cloth': 0.8630462884902954}}
+        {'q1': {'cloth': 0.630...}}
     """
     queries, corpus = as_queries(queries), as_corpus(corpus)
     retrievers = [retriever] if isinstance(retriever, str | Embedder) else list(retriever)

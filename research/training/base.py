@@ -95,9 +95,14 @@ class TrainingModule(L.LightningModule):
         """Write the model as other verbs, and its library, load it."""
         raise NotImplementedError
 
+    def compare_saved(self, folder: Path) -> list[str]:
+        """What a user of the plain library must know of the model that `save` wrote."""
+        return []
+
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
-    """
+    """Refuse an option's value that is not among the known ones.
+
     Raises:
         UserError: the value of an option is not among the known ones.
     """

@@ -212,6 +212,19 @@ def _listed(folder: Path) -> list[dict]:
     return listed
 
 
+def drop_checkpoints(folder: Path) -> None:
+    """Remove what only an unfinished run needs, its list first: what stays behind a kill is then no checkpoint."""
+    paths = sorted(folder.glob("step-*.ckpt"))
+    size = sum(path.stat().st_size for path in paths)
+    for path in (folder / CHECKPOINTS, *paths):
+        path.unlink(missing_ok=True)
+    if paths:
+        say(
+            f"{folder}: finished; {len(paths)} checkpoint{'s' if len(paths) > 1 else ''} removed, {size / 1e6:,.1f} MB freed "
+            "(--keep_checkpoints true keeps them)"
+        )
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that is what was written; a damaged one is passed over, loudly.
 

@@ -33,7 +33,7 @@ from research.training.invariants import Broken, Invariants
 from research.training.library_errors import lightning_errors, peft_errors
 from research.training.monitor import check_monitor, directions_of
 from research.training.pruning import Pruning
-from research.training.resume import Resume, last_checkpoint
+from research.training.resume import Resume, drop_checkpoints, last_checkpoint
 from research.training.room import bytes_needed
 from research.training.run_folder import check_origin, is_finished, metrics_of, place_of, point_of, write_origin
 from research.training.stop import Stopped, end_of, is_first_process
@@ -186,10 +186,14 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
         if not trainer.is_global_zero:
             return 0
         best.finish(trainer, module)
+        for sentence in module.compare_saved(out / MODEL):
+            say(f"{out / MODEL}: {sentence}")
         metrics = read_json(out / METRICS) | _results(module, trainer, time.perf_counter() - started)
         if differences := invariants.check(out, metrics, trainer, module, not lower):
             metrics |= {"finished": False, "differences": [str(difference) for difference in differences]}
         write_metrics(out, metrics)
+        if not differences and not config.keep_checkpoints:
+            drop_checkpoints(out)
         summarise(tracker, out, metrics, module)
         return say_broken(out, differences, tracker) if differences else print_result(out, metrics, args.json)
 

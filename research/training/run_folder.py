@@ -9,6 +9,7 @@ import yaml
 from research.errors import UserError
 from research.progress import say
 from research.runs.files import write_json
+from research.runs.fingerprint import files_of_classes
 from research.runs.hashes import hash_json
 from research.runs.identity import PATHS, PLACE, differences, known_facts
 from research.runs.known_code import fingerprints_of, stale_because
@@ -45,8 +46,8 @@ def is_finished(out: Path, resolved: dict) -> bool:
     changed = [f"{name} {old!r}, now {new!r}" for name, (old, new) in pairs.items()]
     if changed:
         raise UserError(
-            f"--out {out} holds a run with another configuration ({'; '.join(changed[:5])}); expected the same, to "
-            "go on with it. Name another --out, or delete this folder."
+            f"the run folder {out} holds a run with another configuration ({'; '.join(changed[:5])}); expected the same, to go "
+            f"on with it. Name another folder by --out, or delete {out}."
         )
     return (out / METRICS).exists() and bool(metrics_of(out).get("finished"))
 
@@ -111,6 +112,7 @@ def write_origin(
     write_provenance(
         out,
         command,
+        files_of_classes(resolved),
         made_of=hash_json(facts),
         seed=resolved["seed_everything"],
         device=str(trainer.strategy.root_device),

@@ -15,6 +15,7 @@ from research.data.sources import check_relevant, check_split, load
 from research.errors import UserError
 from research.metrics import scores
 from research.metrics.retrieval import evaluate, mean
+from research.models.device import add_device
 from research.models.sources import check_name
 from research.progress import say
 from research.retrieval.named import BOUNDS, check_bm25, check_encoder, check_range, check_reranking, check_retrievers
@@ -33,13 +34,7 @@ LATER = {"mean": "scorable", "bm25_tokenizer": "words", "bm25_stemmer": None, "b
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     options.add_data(parser)
-    parser.add_argument(
-        "--retriever",
-        action="append",
-        required=True,
-        metavar="MODEL|bm25",
-        help="bm25, run folder, model folder, hub id or pkg:PACKAGE/PATH; several are fused",
-    )
+    options.add_retriever(parser, "several are fused")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the run folder")
     parser.add_argument("--top-k", type=int, default=100, help="documents kept a query (100)")
     parser.add_argument(
@@ -50,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = options.add_reranking(parser, "100, at most top-k")
     group.add_argument("--mix-split", metavar="NAME", help="choose λ on this split, by the first metric, instead of --mix")
     options.add_encoder(parser)
+    add_device(parser)
     options.add_cache(parser)
     options.add_metrics(parser)
     parser.add_argument(
@@ -72,8 +68,10 @@ def run(args: argparse.Namespace) -> int:
     say(f"{args.data} {args.split}: {len(data.queries):,} queries, {len(data.corpus):,} documents")
 
     # torch takes seconds to import: only once the command and its data are known to be right
+    from research.models.inference import use_device
     from research.retrieval.run import Measure, Retrieval, retrieve
 
+    use_device(args.device)
     facts = {"verb": "retrieve", "source": args.data, "split": args.split, "data": data.fingerprint}
     unscorable = scores.report_unscorable(data.qrels, args.mean)
     if args.mean != "scorable":
@@ -81,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         if unscorable:
             note = f"{args.mean}, in which {len(unscorable)} queries without a relevant document count 0"
             data = data._replace(notes=data.notes | {"mean": note})
-    given = {name: value for name, value in vars(args).items() if name not in ("run", "command", "json")}
+    given = {name: value for name, value in vars(args).items() if name not in ("run", "command", "json", "device")}
     scored = retrieve(
         Retrieval(
             data=data,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fitting
 import pytest
+import torch
 import yaml
 from fitting import process, same_run, signalled
 
@@ -56,9 +57,10 @@ def test_fit_leaves_a_run_folder_that_explains_itself(typed):
         "metrics.json",
         "curves.jsonl",
         "provenance.json",
-        "checkpoints.json",
-        "step-00000015.ckpt",
     }
+    assert not {*Path("run").glob("*.ckpt")} | {*Path("run").glob("checkpoints.json")}  # nobody goes on from it
+    freed = r"run: finished; 2 checkpoints removed, [\d.]+ MB freed \(--keep_checkpoints true keeps them\)"
+    assert re.search(freed, result.err)
     config = yaml.safe_load(Path("run/config.yaml").read_text())
     assert config["model"]["init_args"]["temperature"] == 0.05  # a default that dual.yaml does not name
     assert config["data"]["init_args"]["batch_size"] == 4
@@ -74,6 +76,27 @@ def test_fit_leaves_a_run_folder_that_explains_itself(typed):
     assert [line["step"] for line in fitting.curve("run") if "train/loss" in line] == [*range(1, 16)]
     assert "mrr@10" in result.out
     assert result.out.rstrip().endswith("written to run")
+
+
+def test_a_device_is_chosen_by_its_name(typed):
+    if not torch.cuda.is_available():
+        for line in (FIT, "validate -c dual.yaml", "encode --data beir:collection --model ./model --out store"):
+            said = typed(f"{line} --device cuda:0", code=2).err
+            assert "--device cuda:0 is not there; expected one of cpu, or auto" in said
+    typed(f"{FIT} --device cpu")
+    assert json.loads(Path("run/provenance.json").read_text())["device"] == "cpu"
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["devices"] == 1
+
+
+def test_checkpoints_of_a_finished_run_stay_where_they_are_asked_for(typed):
+    """They say nothing of what is computed: the run without the option is the same one, and is measured alike."""
+    result = typed(f"{FIT} --keep_checkpoints true --json")
+    assert sorted(path.name for path in Path("run").glob("*.ckpt")) == ["step-00000014.ckpt", "step-00000015.ckpt"]
+    assert "finished before" in typed(FIT).err
+    typed(f"{FIT} --out other")
+    for name in ("run", "other"):
+        assert typed(f"validate {name} --json").json["metrics"] == pytest.approx(result.json["metrics"])
+    assert finished("run")["metrics"] == finished("other")["metrics"]
 
 
 @pytest.mark.parametrize("line", [FIT, "fit -c cross.yaml"])
@@ -451,6 +474,8 @@ def test_every_line_of_stderr_says_something_of_this_run(typed, candidates):
         r"step \d+: val/mrr@10 \d\.\d{4}, val/ndcg@10 \d\.\d{4}",
         r"train: .*batch.*",
         r"first/bm25\.trec: 2 of the 20 queries have no ranking, .*q1.* for example, and count 0",
+        r"candidates\.jsonl: 7 negatives a query.*",
+        r"cross: finished; 2 checkpoints removed, [\d.]+ MB freed \(--keep_checkpoints true keeps them\)",
     )
     unexpected = [line for line in result.err.splitlines() if not any(re.fullmatch(one, line) for one in expected)]
     assert unexpected == []

@@ -128,7 +128,7 @@ def test_stages_that_are_kept_stay_the_work_of_the_command_that_made_them(retrie
     retrieve()
     before = json.loads((tmp_path / "out/provenance.json").read_text())["stages"]
     assert before["dense"]["git_commit"] is None or len(before["dense"]["git_commit"]) == 40
-    monkeypatch.setattr("research.runs.provenance._git_state", lambda: {"git_commit": "later", "git_dirty": False})
+    monkeypatch.setattr("research.runs.provenance.git_state", lambda *_: {"git_commit": "later", "git_dirty": False})
     retrieve()
     after = json.loads((tmp_path / "out/provenance.json").read_text())
     assert after["git_commit"] == "later"
@@ -263,8 +263,10 @@ def test_reranker_reorders_the_top_depth_and_keeps_the_tail(retrieve, tiny_reran
     assert result.json["stages"]["reranked"]["ms_per_query"] > result.json["stages"]["fused"]["ms_per_query"]
 
 
-def test_mix_of_one_is_the_ranking_before(retrieve, tiny_reranker, tiny_bert, tmp_path):
-    retrieve("--reranker", tiny_reranker, "--mix", 1, retrievers=(tiny_bert,))
+def test_mix_of_one_is_the_ranking_before_and_reads_no_pair(retrieve, tiny_reranker, tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.setattr("research.retrieval.rerank.Scorer.score", lambda *_: pytest.fail("a pair was read"))
+    result = retrieve("--reranker", tiny_reranker, "--mix", 1, retrievers=(tiny_bert,))
+    assert "λ = 1: the ranking before stays, and no pair is read by the reranker" in result.err
     before, after = (read_run(tmp_path / f"out/{name}.trec") for name in ("dense", "reranked"))
     assert {q: list(docs) for q, docs in before.items()} == {q: list(docs) for q, docs in after.items()}
 

@@ -6,7 +6,8 @@ import pytest
 
 from research.data import stdlib
 from research.data.rows import BadRows
-from research.data.sources import Source, check_split, leaks, load, load_source, load_texts
+from research.data.sources import Source, check_split, leaks, load, load_source
+from research.data.unjudged import load_texts
 from research.errors import UserError
 from research.types import Document
 

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from research.data.passages import Cut, cut_passages
-from research.data.sources import load_texts, load_unjudged
-from research.data.unjudged import read_corpus, read_queries
+from research.data.unjudged import load_texts, load_unjudged, read_corpus, read_queries
 from research.errors import UserError
 from research.types import Document
 

@@ -27,7 +27,7 @@ def heatmap(study: Study) -> Figure | None:
         return None
     if any(g.factors[name] is None for g in study.groups for name in study.factors):
         return None
-    names, digits = short_names(study.factors), decimals(study.groups)
+    names, digits = study.names, decimals(study.groups)
     lines, heads = brief(lines, HEAD), brief(heads, HEAD)
     best = (max if study.higher else min)(cells, key=lambda cell: cell["mean"])
     middle = (min(cell["mean"] for cell in cells) + max(cell["mean"] for cell in cells)) / 2
@@ -54,14 +54,14 @@ def heatmap(study: Study) -> Figure | None:
     width = alt.Step(max(92, round(widest(heads.values(), 11)) + 8))
     chart = alt.layer(*layers, data=data(cells)).encode(x=x, y=y).properties(width=width, height=alt.Step(52))
     caption = f"Mean over seeds, ± standard deviation; the {side(study)} is better, the best is framed."
-    return figure("heatmap", f"{study.metric} by {names[down]} and {names[across]}", caption, chart)
+    return figure("heatmap", f"{study.metric_name} by {names[down]} and {names[across]}", caption, chart)
 
 
 def against_factor(study: Study, factor: str) -> Figure | None:
     """The metric along one numeric factor, a line for each setting of the others."""
     groups = [g for g in study.groups if g.values and is_number(g.factors[factor])]
     rest = [name for name in study.factors if name != factor]
-    names = short_names(study.factors)
+    names = study.names
     lines: dict[str, list[Group]] = {}
     for group in groups:
         others = [f"{names[name]}={shown(group.factors[name])}" for name in rest if group.factors[name] is not None]
@@ -94,4 +94,4 @@ def against_factor(study: Study, factor: str) -> Figure | None:
     chart = alt.layer(*layers, data=data(rows)).encode(x=across, color=colour).properties(width=WIDTH, height=260)
     beside = ", settings at one value are drawn side by side" if len(lines) > 1 else ""
     caption = f"Mean over seeds; bars are ± one standard deviation{beside}. The {side(study)} is better."
-    return figure(f"by-{names[factor]}", f"{study.metric} by {names[factor]}", caption, chart)
+    return figure(f"by-{short_names(study.factors)[factor]}", f"{study.metric_name} by {names[factor]}", caption, chart)

@@ -108,7 +108,7 @@ def _of_study(
     is_log = is_log or max(x for x, *_ in found) >= LOG_FROM * least > 0
     signs = told_apart("kind", brief(point.kind for point in points).values(), "method", orient="bottom", columns=2)
     chart = scatter(points, signs, axis, arrowed(study), study.higher, form, is_log)
-    return figure(name, f"{study.metric} against {what}", caption, chart)
+    return figure(name, f"{study.metric_name} against {what}", caption, chart)
 
 
 def front(points: Sequence[Point], higher: bool) -> list[Point]:

@@ -51,6 +51,7 @@ def learning_curves(
                 rows.append({"x": step, "line": texts[group.label], **row})
     if len({row["x"] for row in rows}) < 3:
         return None
+    name = study.labels.get(name, name) if name else None
     title = f"↓ {name}" if name else None
     colour, shape = told_apart("line", (row["line"] for row in rows), "setting")
     chart, mean = alt.Chart(), metric_axis(study, title=title)
@@ -63,7 +64,7 @@ def learning_curves(
     chart = alt.layer(*layers, data=data(rows)).encode(x=x, color=colour).properties(width=460, height=280)
     more = f" The best {MOST_LINES} of {len(known)} settings." if len(known) > MOST_LINES else ""
     caption = f"Mean over seeds; the band is from the lowest to the highest.{more}"
-    return figure("curves", f"{name or study.metric} along training", caption, chart)
+    return figure("curves", f"{name or study.metric_name} along training", caption, chart)
 
 
 # ---- one training ---------------------------------------------------------------------------------------------------
@@ -158,7 +159,7 @@ def width(curve: Curve) -> int:
 
 
 def thin(curve: Curve, most: int = MOST) -> Curve:
-    """At most so many points: least and largest of equal stretches, so that no peak is lost."""
+    """Keep at most so many points: least and largest of equal stretches, so that no peak is lost."""
     if len(curve) <= most:
         return curve
     size = math.ceil(len(curve) / (most // 2))

@@ -97,13 +97,13 @@ function drawCurves(place, runs, metric) {
   const colours = many ? { detail: { field: "colour" } } : runs.length > 1 ? colouring({ label: "run" }, rows) : {};
   const encoding = {
     x: { field: "x", type: "quantitative", title: "optimizer steps", axis: { grid: false, format: "~s" } },
-    y: { field: "y", type: "quantitative", title: metric, scale: { zero: false } },
-    tooltip: [{ field: "colour", title: "run" }, { field: "x", title: "step" }, { field: "y", title: metric }],
+    y: { field: "y", type: "quantitative", title: nameOf(metric), scale: { zero: false } },
+    tooltip: [{ field: "colour", title: "run" }, { field: "x", title: "step" }, { field: "y", title: nameOf(metric) }],
   };
   const legend = { orient: "bottom", columns: 1, title: null };
   if (colours.color) for (const part of [colours.color, colours.shape]) part.legend = legend;
   const few = rows.length <= 200;
   const layer = [{ mark: { type: "line" }, encoding: { ...encoding, ...colours, shape: undefined } },
     ...(few ? [{ mark: { type: "point", filled: true, size: 36 }, encoding: { ...encoding, ...colours } }] : [])];
-  return draw(place, { data: { values: rows }, layer, height: 260 }, `${metric} along the steps of ${runs.length} runs`);
+  return draw(place, { data: { values: rows }, layer, height: 260 }, `${nameOf(metric)} along the steps of ${runs.length} runs`);
 }

@@ -22,6 +22,9 @@ function findColumn(text) {
   return found.length === 1 ? found[0] : undefined;
 }
 
+// What a metric is called, with its values in the table or without.
+const nameOf = (metric) => (columnOf.get(metric) || { label: metric }).label;
+
 const factors = data.factors.map((id) => columnOf.get(id));
 const numericColumns = data.columns.filter((column) => column.numeric);
 const groupable = data.columns.filter((column) => column.kind === "option" || column.kind === "state");

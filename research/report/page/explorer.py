@@ -4,14 +4,14 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from research.report.entries import Entry
-from research.report.factors import short_names, shown
+from research.report.factors import named, shown
 from research.report.figures.render import VERSION, can_draw
 from research.report.figures.theme import COLOURS, CONFIG, SHAPES, Figure, for_page
 from research.report.goals import declaration, direction, recorded
@@ -56,6 +56,7 @@ def explorer(
     factors: Sequence[str],
     facts: list[list],
     figures: Sequence[Figure] = (),
+    words: Mapping[str, str] = {},
 ) -> Explorer:
     """The explorer of these runs.
 
@@ -66,17 +67,25 @@ def explorer(
         factors: options that the study varies.
         facts: (name, value, is it code) of each entry's provenance.
         figures: of the page, that a pointer wakes.
+        words: option or metric → what the page calls it.
     """
     specs = {"figures": json.loads(for_page(json.dumps({figure.name: figure.spec for figure in figures})))}
-    text = json.dumps(data(entries, metric, higher, factors, facts) | specs, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(data(entries, metric, higher, factors, facts, words) | specs, ensure_ascii=False, separators=(",", ":"))
     scripts = [library(), script()]
     hashes = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts if one]
     return Explorer(text.replace("<", "\\u003c"), *scripts, hashes, len(entries))
 
 
-def data(entries: Sequence[Entry], metric: str | None, higher: bool, factors: Sequence[str], facts: list[list]) -> dict:
+def data(
+    entries: Sequence[Entry],
+    metric: str | None,
+    higher: bool,
+    factors: Sequence[str],
+    facts: list[list],
+    words: Mapping[str, str] = {},
+) -> dict:
     """What the scripts read; see page/data.js for its use."""
-    columns, same = _columns(entries, factors, metric, higher)
+    columns, same = _columns(entries, factors, metric, higher, words)
     options = {column.pop("name"): column["id"] for column in columns if column["kind"] == "option"}
     judged = {column.pop("name"): column["id"] for column in columns if column["kind"] == "metric"}
     return {
@@ -94,7 +103,7 @@ def data(entries: Sequence[Entry], metric: str | None, higher: bool, factors: Se
 
 
 def _columns(
-    entries: Sequence[Entry], factors: Sequence[str], metric: str | None, higher: bool
+    entries: Sequence[Entry], factors: Sequence[str], metric: str | None, higher: bool, words: Mapping[str, str]
 ) -> tuple[list[dict], dict[str, Any]]:
     """Columns of the table, the options that vary first; and the options that all entries have in common.
 
@@ -120,7 +129,7 @@ def _columns(
             varied.append((name, values))
         else:
             same[name] = values[known[0]]
-    labels = short_names([name for name, _ in varied]) | {SEED: "seed"}
+    labels = named([name for name, _ in varied], {SEED: "seed"} | words)
     columns: list[dict] = []
     for kind in ("kind", "state", "error"):
         values = [entry.kind if kind == "kind" else getattr(entry.run, kind) for entry in entries]
@@ -134,7 +143,7 @@ def _columns(
         {
             "id": ids[name],
             "name": name,
-            "label": name,
+            "label": words.get(name, name),
             "kind": "metric",
             "values": [_number(entry.run.metrics.get(name)) for entry in entries],
             **({"lower": not higher} if name == metric else _better(name, sides)),
@@ -209,7 +218,7 @@ def _thinned(entries: Sequence[Entry], names: list[str], most: int) -> dict[str,
 
 
 def thin(curve: Curve, most: int) -> list[tuple[int, float]]:
-    """At most so many points: the mean of each of `most` equal stretches, at its last step; values to four digits."""
+    """Keep at most so many points: the mean of each of `most` equal stretches, at its last step; values to four digits."""
     steps, values = np.array(curve, dtype=np.float64).reshape(-1, 2).T
     steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
     if values.size > most:

@@ -21,7 +21,7 @@ from research.report.training import Training
 HERE = Path(__file__).parent
 LAYOUTS = ("wide", "narrow")  # of a figure: one is shown, by the width of the window
 SETTINGS = {"precision": "{}", "pooling": "{} pooling", "max_length": "{} tokens", "ef": "ef {}", "M": "M {}"}
-LEAD = ("main", "results")  # tables that stand before the figures; the first of a study
+LEAD = ("pairs", "main", "results")  # tables that stand before the figures; the first of a study
 QUERY_SHOWN = 260  # characters of a query before the rest folds away
 
 
@@ -61,7 +61,8 @@ def page(
         latency: quality against time with their SVG: for a wide page and for a phone.
     """
     folders = runs.folders if runs else []
-    values = _tested(runs, lines, latency) if runs else {"finding": explain.untested(trainings), "lines": lines}
+    values = _tested(runs, lines, latency) if runs else {"lines": lines}
+    found = found or (explain.finding(lines, runs.metric) if runs else explain.untested(trainings))
     text = (
         _environment()
         .get_template("page.html.j2")
@@ -76,7 +77,8 @@ def page(
             lead=sum(sheet.name in LEAD for sheet in sheets),
             warnings=warnings,
             drawn=_in_page(drawn),
-            **(values | ({"finding": found} if found else {})),
+            finding=found,
+            **values,
             trainings=[_training(training, i, runs) for i, training in enumerate(trainings)],
             folders=[
                 (one.name, provenance.facts(one.provenance)) for one in [*folders, *(training.run for training in trainings)]
@@ -94,7 +96,7 @@ def _tested(runs: Systems, lines: list[Line], latency: list[tuple[Figure, str]])
     return {
         "data": runs.data,
         "metric": tables.title(runs.metric),
-        "finding": explain.finding(lines, runs.metric),
+        "baseline": runs.baseline,
         "lines": lines,
         "settings": [_settings(line.row.facts) for line in lines],
         "systems": tables.systems_table(lines, runs.metric),

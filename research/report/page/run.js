@@ -17,7 +17,7 @@ const curveNames = (runs) => Object.keys(data.curves).filter((metric) => runs.so
 function curveChoice(id, names) {
   const chosen = names.includes(view.curve) ? view.curve : names[0];
   const changed = (value) => { view.curve = value; render("curves"); };
-  return [chosen, choice("Curve of", id, names.map((name) => [name, name]), chosen, changed)];
+  return [chosen, choice("Curve of", id, names.map((name) => [name, nameOf(name)]), chosen, changed)];
 }
 
 function drawRun() {
