@@ -186,7 +186,7 @@ class CandidateData(RetrievalData):
             + (f" (fewer for {fewer:,} that have fewer)" if fewer and min(held) < most else "")
             + (f", drawn in each epoch of the up to {most} that the rows hold (data.group_size)" if most > taken else "")
         ]
-        return notes + ([f"{self.left_out:,} queries without a negative are left out"] if self.left_out else [])
+        return notes + ([f"left out: {self.left_out:,} without a negative"] if self.left_out else [])
 
     def collate(self, model: nn.Module) -> CandidateCollate:
         """See CandidateCollate."""

@@ -23,11 +23,12 @@ from pathlib import Path
 
 from research.data.positives import in_folds, with_positives
 from research.data.rows import BadRows
+from research.data.shapes.reading import queries_trained_on
 from research.data.sources import check_relevant, check_split, load_source, positives_of, take
 from research.errors import UserError
 from research.models.device import add_device
 from research.models.sources import check_name
-from research.retrieval.ancestry import check_training
+from research.retrieval.ancestry import check_tested, check_training
 from research.retrieval.candidates import known_relevant, parse_ranks
 from research.retrieval.mined_file import open_out, sidecar
 from research.retrieval.named import BOUNDS, check_bm25, check_encoder, check_range, check_retrievers
@@ -83,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         )
 
     data = with_positives(data)
+    if not args.folds and not warnings:
+        warnings = check_tested(args.retriever, args.data, args.split, data.queries, queries_trained_on)
 
     # torch takes seconds to import: only once the command and its data are known to be right
     from research.models.inference import use_device
