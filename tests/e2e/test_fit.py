@@ -11,6 +11,8 @@ import torch
 import yaml
 from fitting import process, same_run, signalled
 
+from tests.conftest import write_collection
+
 FIT = "fit -c dual.yaml"
 LONG = "fit -c dual.yaml --trainer.max_epochs 40 --trainer.check_val_every_n_epoch 8"  # 200 steps, some seconds
 
@@ -479,6 +481,22 @@ def test_every_line_of_stderr_says_something_of_this_run(typed, candidates):
     )
     unexpected = [line for line in result.err.splitlines() if not any(re.fullmatch(one, line) for one in expected)]
     assert unexpected == []
+
+
+@pytest.mark.parametrize("kind", ["dual", "cross"])
+def test_a_run_is_tested_on_other_data_than_it_is_validated_on(typed, candidates, kind):
+    """data.test, as the language models have it; the numbers are those that a validation on these data has."""
+    write_collection(Path("other"), documents=40, queries=12)
+    out = {"dual": "run", "cross": "cross"}[kind]
+    options = "--data.test beir:other --data.test_split dev"
+    if kind == "cross":
+        typed("retrieve --data beir:other --split dev --retriever bm25 --out otherrun")
+        options += " --data.test_run otherrun/bm25.trec"
+    typed(f"fit -c {kind}.yaml {options}")
+    tested = typed(f"test {out} --json").json["metrics"]
+    as_validation = options.replace("data.test", "data.val")
+    assert typed(f"validate {out} {as_validation} --json").json["metrics"] == pytest.approx(tested)
+    assert json.loads(Path(out, "test.json").read_text())["metrics"] == tested
 
 
 def test_queries_that_are_trained_and_tested_on_are_counted(typed):
