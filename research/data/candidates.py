@@ -192,7 +192,7 @@ class CandidateData(RetrievalData):
         return notes + ([f"left out: {self.left_out:,} without a negative"] if self.left_out else [])
 
     def collate(self, model: nn.Module) -> CandidateCollate:
-        """See CandidateCollate."""
+        """Return what makes batches for this model."""
         return CandidateCollate(model, self.group_size, self.chunk_overhead)
 
     def _retriever(self) -> tuple[str, str]:

@@ -204,7 +204,7 @@ class PairData(RetrievalData):
         ]
 
     def collate(self, model: nn.Module) -> PairCollate:
-        """See PairCollate."""
+        """Return what makes batches for this model."""
         return PairCollate(self.dataset.texts, model.query, model.doc, self.dataset.widest, self.chunk_overhead)
 
     def load(self, name: str, split: str) -> Collection:

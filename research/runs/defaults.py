@@ -33,7 +33,7 @@ AGREED = {
 
 
 def spelled(value: Any, everything: bool = False, name: str = "") -> Any:
-    """Without options that are not KNOWN and stand at their defaults.
+    """Return the configuration less options that are not KNOWN and stand at their defaults.
 
     Args:
         value: of the configuration, or of a part of it.

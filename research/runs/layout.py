@@ -42,6 +42,10 @@ def open_run_folder(out: Path) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
+    except FileNotFoundError as error:  # in a folder of the system's, such as /proc
+        raise UserError(
+            f"--out {out}: no folder can be made there ({error.strerror}); expected a writable place. Name another."
+        ) from None
     except OSError as error:
         raise disk_error(error, out) from error
     return out

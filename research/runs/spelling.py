@@ -30,7 +30,7 @@ BATCH = "data.init_args.batch_size"
 
 
 def one_spelling(resolved: dict, documented: dict[str, Any] = DOCUMENTED, processes: bool = True) -> dict:
-    """With what says how, and not what, in one spelling.
+    """Return the configuration with one spelling of what says how, and not what, is computed.
 
     Args:
         resolved: configuration.
@@ -66,6 +66,7 @@ def _section(value: Any, name: str) -> dict | None:
 
 
 def value_at(value: Any, name: str) -> Any:
+    """Return the value of a dotted name; None where it is absent."""
     for key in name.split("."):
         value = value.get(key) if isinstance(value, dict) else None
     return value
@@ -87,6 +88,7 @@ def _processes(trainer: dict) -> int | None:
 
 
 def without(value: Any, names: tuple[str, ...], name: str = "") -> Any:
+    """Return the configuration without the options of these dotted names."""
     if not isinstance(value, dict):
         return value
     return {key: without(inner, names, f"{name}{key}.") for key, inner in value.items() if f"{name}{key}" not in names}

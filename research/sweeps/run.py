@@ -161,6 +161,7 @@ def _repeat_warnings(folder: Path, points: list[PlannedPoint]) -> None:
 
 
 def worker_log(folder: Path, i: int) -> Path:
+    """Return the path of a worker's log."""
     return folder / "logs" / f"worker-{i}.log"
 
 

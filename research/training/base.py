@@ -109,7 +109,8 @@ class TrainingModule(L.LightningModule):
 
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
-    """
+    """Refuse an option's value that is not among the known ones.
+
     Raises:
         UserError: the value of an option is not among the known ones.
     """

@@ -2,12 +2,11 @@
 
 import ast
 import functools
-import importlib.util
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 from research.runs.fingerprint import imported_names
+from research.runs.modules import module_file
 
 
 class Source(NamedTuple):
@@ -86,34 +85,15 @@ def _class(class_path: str, depth: int = 8) -> Source | None:
 
 def _imports(tree: ast.Module, module: str) -> dict[str, str]:
     """Names that a file imports → what they stand for, absolute."""
-    path = _file(module)
+    path = module_file(module)
     package = module if path and path.name == "__init__.py" else module.rpartition(".")[0]
     return dict(imported_names(tree, package))
 
 
 @functools.cache
 def _tree(module: str) -> ast.Module | None:
-    path = _file(module)
+    path = module_file(module)
     try:
         return ast.parse(path.read_text(encoding="utf-8")) if path else None
     except (OSError, ValueError, SyntaxError):
         return None
-
-
-@functools.cache
-def _file(module: str) -> Path | None:
-    """A module's file, found without importing any of its packages."""
-    package, *parts = module.split(".")
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        return None
-    if spec is None or spec.origin is None:
-        return None
-    if not parts:
-        return Path(spec.origin)
-    for folder in spec.submodule_search_locations or ():
-        base = Path(folder, *parts)
-        if path := next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None):
-            return path
-    return None

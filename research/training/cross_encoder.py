@@ -68,6 +68,7 @@ class CrossEncoderModule(TrainingModule):
 
     @staticmethod
     def check_options(loss: str, metrics: list[str]) -> None:
+        """Refuse an unknown loss or metric."""
         check_choice("loss", loss, LOSSES)
         for name in metrics:
             parse_metric(name)

@@ -100,6 +100,7 @@ class DPOModule(LanguageModule):
         frozen_precision: str,
         metrics: list[str],
     ) -> None:
+        """Refuse options outside their ranges and choices."""
         check_choice("loss", loss, LOSSES)
         check_choice("reference", reference, REFERENCES)
         check_choice("frozen_precision", frozen_precision, PRECISIONS)
@@ -229,7 +230,7 @@ class DPOModule(LanguageModule):
         return sums / torch.bincount(pair, minlength=len(sums))
 
     def means(self) -> dict[str, float]:
-        """Of the last evaluation."""
+        """Return the metrics of the last evaluation."""
         return {name: float(np.mean(list(values.values()))) for name, values in self.per_query.items()}
 
 

@@ -107,6 +107,7 @@ class DualEncoderModule(TrainingModule):
         temperature_lr: float,
         metrics: list[str],
     ) -> None:
+        """Refuse options outside their ranges and choices."""
         check_choice("loss", loss, LOSSES)
         low, high = temperature_range
         if not learn_temperature and not 0 < temperature < math.inf:

@@ -122,7 +122,7 @@ class Language:
 
     @property
     def reference_hash(self) -> str:
-        """Of the model as it was loaded: the base, and the adapter that is trained on."""
+        """Return the hash of the model as it was loaded: of the base, and of the adapter that is trained on."""
         return hash_json([self.base_hash, self.policy.adapter_hash if self.continued else None])
 
     def check(self, max_length: int, packing: bool) -> None:
@@ -206,6 +206,7 @@ class Language:
             )
 
     def save(self, folder: Path) -> None:
+        """Write the model, or its adapter, into a folder."""
         save_policy(self.model, folder, self.policy)
 
 
@@ -235,7 +236,8 @@ class LanguageModule(TrainingModule):
 
     @classmethod
     def check_metrics(cls, metrics: list[str]) -> None:
-        """
+        """Refuse a metric that the validation does not measure.
+
         Raises:
             UserError: a metric that the validation does not measure.
         """

@@ -76,6 +76,7 @@ class SFTModule(LanguageModule):
     def check_options(
         cls, loss: str, label_smoothing: float, frozen_precision: str, metrics: list[str], answers: int, max_new_tokens: int
     ) -> None:
+        """Refuse options outside their ranges and choices."""
         check_choice("loss", loss, LOSSES)
         check_choice("frozen_precision", frozen_precision, PRECISIONS)
         if not 0 <= label_smoothing < 1:
@@ -135,7 +136,7 @@ class SFTModule(LanguageModule):
         return self.measured
 
     def means(self) -> dict[str, float]:
-        """Of the last evaluation."""
+        """Return the metrics of the last evaluation."""
         return self.measured
 
 

@@ -190,6 +190,7 @@ STEPS = {
 
 def run(args: argparse.Namespace) -> int:
     # here: the help needs none of it
+    """Run a step of a sweep; the exit code."""
     from research import cli
     from research.sweeps import agents, compile, finish, preview, run, status, submit, worker
     from research.sweeps.overlay import Overlay, overlaid

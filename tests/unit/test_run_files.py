@@ -91,6 +91,12 @@ def test_provenance_names_code_packages_and_command():
     assert facts["git_commit"] is None or len(facts["git_commit"]) == 40
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="the system has no /proc")
+def test_a_place_where_no_folder_can_be_made_is_refused():
+    with pytest.raises(UserError, match="--out /proc/run: no folder can be made there"):
+        open_run_folder(Path("/proc/run"))
+
+
 def test_only_code_that_computes_makes_a_run_uncommitted(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)

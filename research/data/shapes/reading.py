@@ -108,7 +108,7 @@ def read_rows(
     positive_from: float | None = None,
     shape: Shape | None = None,
 ) -> tuple[list[Triplets], Shape | None]:
-    """One Triplets a query, in the order of their first rows, and the shape, which is that of the first row.
+    """Read rows into one Triplets a query, in the order of their first rows; return also the shape, that of the first row.
 
     Raises:
         UserError: (unless skipped) a malformed row.
