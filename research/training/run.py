@@ -27,7 +27,7 @@ from research.training import configuration
 from research.training.base import TrainingModule
 from research.training.best_model import BestModel
 from research.training.checks import check_classes, check_options, leaves_to_data, split_of
-from research.training.console import print_result, say_broken, say_what
+from research.training.console import print_result, say_broken, say_kept, say_what
 from research.training.curves import Curves
 from research.training.invariants import Broken, Invariants
 from research.training.library_errors import lightning_errors, peft_errors
@@ -79,9 +79,6 @@ def build_data(config: jsonargparse.Namespace, resolved: dict | None = None) -> 
     Args:
         config: of the training.
         resolved: the same with every default; options that are left to the data get the values that these give.
-
-    Raises:
-        UserError: as the classes do.
     """
     check_classes(config)
     check_options(config)
@@ -186,8 +183,7 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
         if not trainer.is_global_zero:
             return 0
         best.finish(trainer, module)
-        for sentence in module.compare_saved(out / MODEL):
-            say(f"{out / MODEL}: {sentence}")
+        say_kept(out / MODEL, module, best.doubts())
         metrics = read_json(out / METRICS) | _results(module, trainer, time.perf_counter() - started)
         if differences := invariants.check(out, metrics, trainer, module, not lower):
             metrics |= {"finished": False, "differences": [str(difference) for difference in differences]}
@@ -244,6 +240,7 @@ def _measure(args: argparse.Namespace, verb: str) -> int:
         "model": str(out / MODEL) if trained else config.model.init_args.model,
         "metrics": module.means(),
         "per_query": module.per_query,
+        "intervals": module.intervals(),
     }
     if hasattr(module, "answers"):
         result["answers"] = module.answers

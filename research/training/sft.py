@@ -124,6 +124,7 @@ class SFTModule(LanguageModule):
         measured = evaluate_tokens(self, data.tokens[name])
         values = {"loss": measured.loss, "perplexity": math.exp(min(measured.loss, 700)), "token_accuracy": measured.accuracy}
         self.per_query = measured.per_example()
+        self.weights = dict(zip(measured.ids, measured.tokens.tolist(), strict=True))
         if any(metric in ANSWERS for metric in self.metrics):
             answered = answer_sample(self, data.questions(name, self.sample), self.max_new_tokens)
             self.per_query |= answered.per_example
