@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from research.errors import UserError
 from research.progress import say
 from research.retrieval.mined_file import mined_from
-from research.runs.layout import CONFIG, MODEL
+from research.runs.folder import RunFolder
+from research.runs.layout import MODEL
 
 
 class Trained(NamedTuple):
@@ -44,17 +43,11 @@ def trained_on(name: str) -> Trained | None:
         return None
     if folder.resolve().name == MODEL:
         folder = folder.resolve().parent
-    path = folder / CONFIG
-    if not path.is_file():
+    run = RunFolder(folder)
+    if not run.has_config:
         return None
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} is not readable YAML ({str(error).splitlines()[0]}); expected the configuration that "
-            "`research fit` wrote. Copy the run folder again."
-        ) from None
-    data = config.get("data") if isinstance(config, dict) else None
+    config = run.config
+    data = config.get("data")
     if not isinstance(data, dict):  # the run folder of another verb
         return None
     values = data.get("init_args", data)

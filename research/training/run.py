@@ -18,9 +18,8 @@ from research.runs.disk import require_space
 from research.runs.files import strict, write_json
 from research.runs.fingerprint import fingerprint
 from research.runs.identity import PLACE, ids_of
-from research.runs.layout import MARKER, METRICS, MODEL, open_run_folder
+from research.runs.layout import MARKER, MODEL, open_run_folder
 from research.runs.locks import exclusive
-from research.runs.reading import read_json
 from research.runs.state import stale_reason
 from research.runs.writers import write_metrics
 from research.training import configuration
@@ -188,7 +187,7 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
         best.finish(trainer, module)
         for sentence in module.compare_saved(out / MODEL):
             say(f"{out / MODEL}: {sentence}")
-        metrics = read_json(out / METRICS) | _results(module, trainer, time.perf_counter() - started)
+        metrics = metrics_of(out) | _results(module, trainer, time.perf_counter() - started)
         if differences := invariants.check(out, metrics, trainer, module, not lower):
             metrics |= {"finished": False, "differences": [str(difference) for difference in differences]}
         write_metrics(out, metrics)
