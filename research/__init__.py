@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from research.data.unjudged import read_queries as read_queries
     from research.errors import UserError as UserError
     from research.metrics.scores import evaluate_runs as evaluate
+    from research.models.inference import use_device as use_device
     from research.rag.generate import generate as generate
     from research.rag.generate import load_lm as load_lm
     from research.retrieval.embedder import encode as encode
     from research.retrieval.embedder import load_encoder as load_encoder
+    from research.retrieval.negatives import mine_negatives as mine
     from research.retrieval.rerank import load_reranker as load_reranker
     from research.retrieval.search import rerank as rerank
     from research.retrieval.search import search as search
@@ -37,12 +39,14 @@ __all__ = [
     "load_encoder",
     "load_lm",
     "load_reranker",
+    "mine",
     "read_corpus",
     "read_queries",
     "read_run",
     "read_runs",
     "rerank",
     "search",
+    "use_device",
 ]
 _HOMES = {
     "UserError": "errors.UserError",
@@ -54,12 +58,14 @@ _HOMES = {
     "load_encoder": "retrieval.embedder.load_encoder",
     "load_lm": "rag.generate.load_lm",
     "load_reranker": "retrieval.rerank.load_reranker",
+    "mine": "retrieval.negatives.mine_negatives",
     "read_corpus": "data.unjudged.read_corpus",
     "read_queries": "data.unjudged.read_queries",
     "read_run": "data.rankings.read_run",
     "read_runs": "runs.table.read_frame",
     "rerank": "retrieval.search.rerank",
     "search": "retrieval.search.search",
+    "use_device": "models.inference.use_device",
 }
 """Name of the API → where it lives; the verbs take it from there."""
 

@@ -85,7 +85,7 @@ def nearest(name: str, known: Iterable[str], paths: bool = False) -> str | None:
     """The known name that was meant: the same elsewhere in the tree, what another library calls so, or the most alike."""
     known = list(known)
     if paths:
-        return next(iter(difflib.get_close_matches(name, known, n=1)), None)
+        return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), None)
     leaf = _leaf(name)
     for wanted in (leaf, ELSEWHERE.get(leaf)):
         if same := [other for other in known if _leaf(other) == wanted]:

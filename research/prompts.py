@@ -22,10 +22,12 @@ def docstring(code: str) -> list[Message]:
 
 
 def user(text: str) -> Message:
+    """Return a user's message."""
     return {"role": "user", "content": text}
 
 
 def assistant(text: str) -> Message:
+    """Return an assistant's message."""
     return {"role": "assistant", "content": text}
 
 

@@ -21,6 +21,7 @@ class Document(NamedTuple):
 
     @property
     def content(self) -> str:
+        """Return the title and the text, as they are encoded."""
         return f"{self.title} {self.text}" if self.title else self.text
 
 

@@ -130,7 +130,8 @@ def flag_of(message: dict) -> int | None:
 
 
 def check_flags(examples: Examples, loss_on: str) -> None:
-    """
+    """Refuse messages whose own weight contradicts what `loss_on` trains.
+
     Args:
         loss_on: as for SFT; "sides" for preferences.
 
@@ -159,7 +160,7 @@ def check_flags(examples: Examples, loss_on: str) -> None:
 
 
 def check_template(examples: Examples, tokenizer: Any) -> None:
-    """See that what the rows say is written by the chat template: by rendering a row with and without it.
+    """Check that the chat template writes what the rows hold, by rendering a row with and without it.
 
     Raises:
         UserError: tools or calls that the template does not write.
@@ -232,7 +233,7 @@ def refused(examples: Examples, number: int, error: Exception, cure: str) -> Use
 
 
 def quiet(tokenizer: Any) -> None:
-    """No warning of long texts: they are cut, and counted."""
+    """Silence the tokenizer's warning of long texts: they are cut, and counted."""
     if isinstance(said := getattr(tokenizer, "deprecation_warnings", None), dict):
         said["sequence-length-is-longer-than-the-specified-maximum"] = True
 

@@ -148,6 +148,7 @@ class PreferenceCollate:
         return PreferenceBatch(batch.chunks)
 
     def collate(self, numbered: list[tuple[int, dict]]) -> dict[str, Tensor]:
+        """Make one chunk's tensors of numbered rows."""
         rows = [row for _, row in numbered]
         chunk = self._shared(rows) if self.shared else self._apart(rows)
         chunk["number"] = torch.tensor([number for number, _ in numbered])

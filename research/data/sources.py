@@ -9,7 +9,7 @@ from research.data.beir import beir_splits, read_beir
 from research.data.hub import load_hub
 from research.data.qrels import check_qrels
 from research.data.rows import SKIPPING, BadRows
-from research.errors import UserError, suggest
+from research.errors import UserError, suggest, suggest_file
 from research.progress import say
 from research.runs.hashes import hash_strings
 from research.types import Collection, Corpus, Qrels, Queries
@@ -49,6 +49,7 @@ def parse_source(name: str) -> tuple[str, str]:
         raise UserError(
             f"BEIR folder {rest!r} does not exist; expected a folder with corpus.jsonl, queries.jsonl and "
             "qrels/SPLIT.tsv. Check the path after beir: (it is taken from the folder you stand in)."
+            f"{suggest_file(rest)}"
         )
     return kind, rest
 
@@ -92,7 +93,7 @@ def load(name: str, split: str, skip_bad_rows: bool = False, option: str = SKIPP
 
 
 def take(source: Source, name: str, split: str, bad: BadRows) -> Collection:
-    """One split of a source that is read already.
+    """Return one split of a source that is read already.
 
     Args:
         source: as `load_source` read it.
@@ -142,22 +143,6 @@ def check_relevant(data: Collection) -> Collection:
             "queries; expected a grade above 0. Judge one, or name another split."
         )
     return data
-
-
-def positives_of(data: Collection) -> dict[str, list[str]]:
-    """Query → its relevant documents that the corpus has and that have a text; no query without one.
-
-    For mining and training alike: they must put a query in the same fold, which follows from its positives.
-    """
-    positives = {
-        query: [
-            doc
-            for doc, grade in data.qrels[query].items()
-            if grade > 0 and doc in data.corpus and data.corpus[doc].content.strip()
-        ]
-        for query in data.queries
-    }
-    return {query: docs for query, docs in positives.items() if docs}
 
 
 def load_source(name: str, bad: BadRows) -> Source:

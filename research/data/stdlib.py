@@ -70,7 +70,7 @@ def cut(root: Path) -> list[Pair]:
 
 
 def collection(pairs: Sequence[Pair]) -> tuple[Corpus, Queries, dict[str, Qrels]]:
-    """One corpus of all functions; qrels split by the module's sha1, about 60/10/30: no module is in two splits."""
+    """Make one corpus of all functions; qrels split by the module's sha1, about 60/10/30: no module is in two splits."""
     corpus = {pair.id: Document("", pair.code) for pair in pairs}
     queries = {f"q:{pair.id}": pair.query for pair in pairs}
     qrels: dict[str, Qrels] = {"train": {}, "dev": {}, "test": {}}

@@ -120,7 +120,8 @@ class Moments(NamedTuple):
 
 
 def moments(values: Sequence[float] | float) -> Moments:
-    """
+    """Return what Welch's test needs of one method's values.
+
     Raises:
         UserError: no value, or one that is not finite.
     """
@@ -218,6 +219,7 @@ def noncentral_t(t: float, df: float, delta: float) -> float:
 
 
 def untestable(difference: float, seeds: tuple[int, int], note: str) -> MethodComparison:
+    """Return a comparison with a difference and a note, but no test."""
     return MethodComparison(difference, NAN, NAN, NAN, NAN, NAN, NAN, seeds, note)
 
 
@@ -232,6 +234,7 @@ def _two_sided(difference: float, error: float, df: float) -> float:
 
 
 def unequal(seeds: tuple[int, int]) -> str:
+    """Return a warning about unequal numbers of seeds, or ""."""
     if min(seeds) < 2 or seeds[0] == seeds[1]:
         return ""
     rate = most_false_positives(*sorted(seeds))

@@ -16,6 +16,10 @@ def use_device(name: str) -> None:
 
     Raises:
         UserError: it is not there.
+
+    Example:
+        >>> from research import use_device
+        >>> use_device("cpu")
     """
     there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
     there += ["mps"] if torch.backends.mps.is_available() else []

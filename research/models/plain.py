@@ -41,6 +41,7 @@ class Comparison(NamedTuple):
 
     @property
     def is_equal(self) -> bool:
+        """Whether the two agree but for rounding."""
         return self.difference <= TOLERANCE
 
     def sentences(self) -> list[str]:

@@ -23,7 +23,7 @@ LENGTHS = {"query": "query_length", "doc": "document_length"}  # what the librar
 
 
 def save_dual_encoder(model: DualEncoder, folder: Path) -> None:
-    """One folder for a shared tower, `query/` and `doc/` for separate ones, with a Router over both.
+    """Write one folder for a shared tower, `query/` and `doc/` for separate ones, with a Router over both.
 
     Args:
         folder: made if absent; its files are replaced.
@@ -96,7 +96,7 @@ def _whole_weights(stack: SentenceTransformer | RerankerStack) -> Iterator[None]
 
 
 def save_cross_encoder(model: Reranker, folder: Path) -> None:
-    """As sentence-transformers' CrossEncoder, and transformers where it is a plain classifier, load it."""
+    """Write a folder that sentence-transformers' CrossEncoder loads, and transformers where it is a plain classifier."""
     stack = model.library[0] if isinstance(model, CrossEncoder) else model.stack
     stack.max_seq_length = model.max_length
     with _whole_weights(stack):

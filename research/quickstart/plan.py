@@ -64,7 +64,7 @@ class Sizes(NamedTuple):
 
     @property
     def epochs(self) -> int:
-        """Of the dual encoder."""
+        """Return the number of epochs of the dual encoder."""
         return max(1, int(EPOCHS * self.share + 1e-9))
 
     @property
@@ -81,7 +81,7 @@ class Sizes(NamedTuple):
 
     @property
     def examples(self) -> int:
-        """That the language model is trained on."""
+        """Return the number of examples that the language model is trained on."""
         return max(8, int(self.share * EXAMPLES) // 8) * 8
 
 

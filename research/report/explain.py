@@ -41,7 +41,7 @@ ANN = (
 
 
 def finding(lines: list[Line], metric: str, pairs: dict[tuple[int, int], tuple[Comparison, float]] | None = None) -> str:
-    """One sentence for who reads no further: the best system, and whether the next best is really worse."""
+    """Return one sentence: the best system, and whether the next best is really worse."""
     name = title(metric)
     best = max(lines, key=lambda line: line.mean)
     interval = f"95% interval {share(best.low)} to {share(best.high)}"

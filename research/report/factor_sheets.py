@@ -16,7 +16,7 @@ from research.report.study import Study, marginal
 
 
 def by_factor(study: Study, factor: str, paired: bool = False) -> Sheet | None:
-    """One factor at a time: its marginal means over all settings of the others; None where the design is not full.
+    """Return marginal means of a factor, over all settings of the others; None where the design is not full.
 
     A value is, for each seed, the mean over the other factors' settings, so that seeds stay the unit of the spread.
 

@@ -28,7 +28,7 @@ def p_phrase(p: float) -> str:
 
 
 def column(values: Sequence[float], most: int = 2) -> list[str]:
-    """One column's numbers with equal decimals: `most`, or up to 4 if its smallest value needs them for two digits."""
+    """Format numbers with equal decimals: `most`, or up to 4 if the smallest value needs them for two digits."""
     decimals = most
     while decimals < 4 and any(0 < value < 10 ** (1 - decimals) for value in values):
         decimals += 1

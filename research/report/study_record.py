@@ -75,7 +75,7 @@ class StudyRecord(NamedTuple):
 
     @property
     def metrics(self) -> list[str]:
-        """Of finished runs, the report's own first."""
+        """List the metrics of finished runs, the report's own first."""
         return list(dict.fromkeys([self.metric, *(name for run in self.runs for name in run.metrics)]))
 
     def higher_is_better(self, metric: str) -> bool:
@@ -209,5 +209,5 @@ def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def equal(a: float, b: float) -> bool:
-    """To the last bit; not a number is what it is on both sides."""
+    """Whether two numbers are equal to the last bit; NaN equals NaN."""
     return a == b or (math.isnan(a) and math.isnan(b))

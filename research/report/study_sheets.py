@@ -80,7 +80,7 @@ def against(study: Study, baseline: str | None, paired: bool, alpha: float) -> d
 
 
 def finding(study: Study, paired: bool = False) -> str:
-    """One sentence: the best setting, over how many seeds, and whether they resolve it from the second.
+    """Return one sentence: the best setting, over how many seeds, and whether they resolve it from the second.
 
     Args:
         study: groups.

@@ -4,9 +4,9 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from research.errors import UserError
+from research.errors import UserError, suggest_file
 from research.runs.folder import RunFolder
-from research.runs.layout import MARKER
+from research.runs.layout import PROVENANCE
 from research.runs.table import name_folders
 
 MEASURED = (
@@ -103,11 +103,11 @@ def read_systems(paths: list[Path], names: dict[Path, str] | None = None) -> Sys
 def _read(path: Path, name: str) -> RunFolder:
     folder = RunFolder(path, name)
     if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
-        raise UserError(f"run folder {path} {what}; expected a folder that `research retrieve --out` wrote, or `fit`.")
+        what, near = ("is a file", "") if path.exists() else ("does not exist", suggest_file(path))
+        raise UserError(f"run folder {path} {what}; expected a folder that `research retrieve --out` wrote, or `fit`.{near}")
     if not folder.is_begun:
         raise UserError(
-            f"{path} is not a run folder (no {MARKER}); expected one that `research retrieve --out` wrote, or `fit`."
+            f"{path} is not a run folder (no {PROVENANCE}); expected one that `research retrieve --out` wrote, or `fit`."
         )
     folder.check_stages()
     return folder

@@ -30,7 +30,7 @@ def held_by(fingerprint: str | None) -> int | None:
 
 
 def fingerprints_of(provenance: dict) -> list[str | None]:
-    """Of all code that computed a part of a run: what other code began has its numbers in part."""
+    """Return the fingerprints of all code that computed a part of a run, also of that which began it."""
     return [provenance.get("fingerprint"), *(provenance.get("earlier_fingerprints") or [])]
 
 

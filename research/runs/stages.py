@@ -36,6 +36,7 @@ class Stages:
         return entry["facts"] if path.exists() and hash_file(path) == entry["sha256"] else None
 
     def finish(self, name: str, key: str, file: str, facts: dict) -> None:
+        """Record a finished stage: its key, its file's hash, its facts, and when and where it ran."""
         made = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "cpus": cpu_count(), **git_state()}
         digest = hash_file(self.out / file)
         self.done[name] = {"key": key, "file": file, "sha256": digest, "facts": facts, "made": made}

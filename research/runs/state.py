@@ -7,7 +7,7 @@ from research.runs.folder import RunFolder
 from research.runs.known_code import fingerprints_of, stale_because
 
 
-def is_done(run: Path) -> bool:
+def is_finished(run: Path) -> bool:
     """Whether a run folder holds a finished training."""
     return bool(RunFolder(run).result.get("finished"))
 
@@ -19,7 +19,7 @@ def stale_reason(run: Path, data: dict | None = None) -> str:
         run: its folder.
         data: the facts of its data as they are counted now, where they are known.
     """
-    if not is_done(run):
+    if not is_finished(run):
         return ""
     try:
         folder = RunFolder(run)

@@ -18,7 +18,7 @@ import yaml
 from research.errors import UserError
 from research.models.inference import use_device
 from research.runs.folder import RunFolder
-from research.runs.layout import CONFIG, MARKER
+from research.runs.layout import CONFIG, PROVENANCE
 from research.training.checks import check_nulls, check_values
 from research.training.monitor import says_more
 from research.training.normal_form import as_written, in_order, take_enum_defaults, take_normal_form
@@ -70,7 +70,7 @@ def _run_folder(argv: list[str]) -> Path | None:
     if any(arg.partition("=")[0] == "--out" for arg in argv):
         return None
     files = [Path(value) for flag, value in itertools.pairwise(argv) if flag in ("-c", "--config")]
-    homes = [file.parent for file in files if file.name == CONFIG and (file.parent / MARKER).exists()]
+    homes = [file.parent for file in files if file.name == CONFIG and (file.parent / PROVENANCE).exists()]
     return homes[-1] if homes else None
 
 

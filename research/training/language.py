@@ -23,10 +23,10 @@ from research.models.router import router_coefficient
 from research.progress import say
 from research.runs.hashes import hash_json
 from research.training.base import TrainingModule
-from research.training.layouts import packing_is_exact
 from research.training.optimisation import Optimisation
+from research.training.packing import packing_is_exact
 from research.training.starts import Start, check_reference, check_virtual, start_of
-from research.training.step import HeldBatches
+from research.training.step import PostponedBatches
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -122,7 +122,7 @@ class Language:
 
     @property
     def reference_hash(self) -> str:
-        """Of the model as it was loaded: the base, and the adapter that is trained on."""
+        """Return the hash of the model as it was loaded: of the base, and of the adapter that is trained on."""
         return hash_json([self.base_hash, self.policy.adapter_hash if self.continued else None])
 
     def check(self, max_length: int, packing: bool) -> None:
@@ -206,6 +206,7 @@ class Language:
             )
 
     def save(self, folder: Path) -> None:
+        """Write the model, or its adapter, into a folder."""
         save_policy(self.model, folder, self.policy)
 
 
@@ -231,11 +232,12 @@ class LanguageModule(TrainingModule):
         self.strict_loading = False  # frozen weights are not in the checkpoint
         self.language = language
         self.model, self.base_hash = language.model, language.reference_hash
-        self.held = HeldBatches(self.window, language.router, loss_count)
+        self.batches = PostponedBatches(self.window, language.router, loss_count)
 
     @classmethod
     def check_metrics(cls, metrics: list[str]) -> None:
-        """
+        """Refuse a metric that the validation does not measure.
+
         Raises:
             UserError: a metric that the validation does not measure.
         """

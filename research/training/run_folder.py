@@ -13,14 +13,14 @@ from research.runs.folder import RunFolder
 from research.runs.hashes import hash_json
 from research.runs.identity import PATHS, PLACE, differences, known_facts
 from research.runs.known_code import fingerprints_of, stale_because
-from research.runs.layout import CHECKPOINTS, MARKER, METRICS
+from research.runs.layout import CHECKPOINTS, METRICS, PROVENANCE
 from research.runs.writers import write_config, write_provenance
 from research.training.base import TrainingModule
 from research.training.normal_form import take_normal_form
 
 
-def is_finished(out: Path, resolved: dict) -> bool:
-    """Whether this very run is done.
+def has_finished(out: Path, resolved: dict) -> bool:
+    """Whether a folder holds the finished training of this configuration.
 
     Raises:
         UserError: the folder holds another run.
@@ -61,7 +61,7 @@ def metrics_of(out: Path) -> dict:
 def place_of(out: str, ids: tuple[str, ...]) -> str:
     """--out of a point: under the id by which it was begun, else under the one that it has now."""
     places = [out.replace(PLACE, one) for one in ids]
-    return next((place for place in places if (Path(place) / MARKER).exists()), places[0])
+    return next((place for place in places if (Path(place) / PROVENANCE).exists()), places[0])
 
 
 def point_of(ids: tuple[str, ...]) -> str:
@@ -132,7 +132,7 @@ def check_origin(out: Path, resolved: dict, module: TrainingModule, data: L.Ligh
     if others := {*fingerprints_of(provenance)} - {None, code}:
         if reason := stale_because(others, resolved, out):
             say(f"warning: {out}: {reason}; it goes on with this code, and counts as stale")
-        write_json(out / MARKER, provenance | {"fingerprint": code, "earlier_fingerprints": sorted(others)})
+        write_json(out / PROVENANCE, provenance | {"fingerprint": code, "earlier_fingerprints": sorted(others)})
 
 
 def _made_of(module: TrainingModule, data: L.LightningDataModule) -> dict:

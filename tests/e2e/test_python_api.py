@@ -1,6 +1,7 @@
 """The Python API: each docstring's example runs, its numbers are the verbs', a wrong argument is refused by its name."""
 
 import ast
+import contextvars
 import doctest
 import inspect
 import json
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import research as api
+from research.data.triplets import write_triplets
 from research.errors import UserError, as_arguments
 from tests.conftest import write_collection
 from tests.docs_blocks import run_page
@@ -64,7 +66,8 @@ def test_every_docstring_example_runs():
         function = getattr(api, name)
         (test,) = doctest.DocTestFinder(recurse=False).find(function, name, globs={})
         assert test.examples, f"{name} has no example"
-        failures, _ = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)
+        runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+        failures, _ = contextvars.copy_context().run(runner.run, test)  # use_device is for this example alone
         assert not failures, name
 
 
@@ -79,7 +82,8 @@ def test_a_docstring_says_what_it_takes_gives_and_refuses(name):
     function = getattr(api, name)
     text = inspect.getdoc(function)
     signature = inspect.signature(function)
-    assert all(section in text for section in ("Args:", "Returns:", "Raises:", "Example:"))
+    sections = ("Args:", "Raises:", "Example:", *(("Returns:",) if signature.return_annotation is not None else ()))
+    assert all(section in text for section in sections)
     for argument in signature.parameters.values():
         assert argument.name in text, argument.name
         assert argument.annotation is not argument.empty
@@ -142,6 +146,27 @@ def test_numbers_are_those_of_the_verbs(research, monkeypatch, home):
     assert raw != answers[:1]
 
 
+def test_mined_rows_are_those_of_the_verb(research, monkeypatch, home):
+    monkeypatch.setenv("TANDEM_CACHE", str(home / "cache"))
+    dev, test = (api.load_data("beir:my-collection", split) for split in ("dev", "test"))
+    options = ["--ranks", "1-9", "--negatives", "3", "--margin", "-100", "--out", "negatives.jsonl"]
+    verb = research("mine", "--data", "beir:my-collection", "--split", "dev", "--retriever", "my-encoder", *options)
+    assert verb.code == 0, verb.err
+    mined = api.mine(
+        dev.queries | test.queries,
+        dev.corpus,
+        dev.qrels,
+        "my-encoder",
+        ranks="1-9",
+        negatives=3,
+        margin=-100,
+        judged=[test.qrels],
+    )
+    write_triplets(Path("mine.jsonl"), mined)
+    assert Path("mine.jsonl").read_text() == Path("negatives.jsonl").read_text()
+    assert [len(row.negatives) for row in mined] == [3, 3, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -172,9 +197,14 @@ def test_numbers_are_those_of_the_verbs(research, monkeypatch, home):
         (lambda: api.evaluate({"q": {"a": 1}}, {}), "there is no ranking"),
         (lambda: api.evaluate({"q": {"a": 1}}, {"x": {"q": {"a": 1.0}}}, ["ndgc@10"]), "metric 'ndgc@10' is not known"),
         (lambda: api.evaluate({"q": {"a": 1}}, {"x": {"q": {"a": 1.0}}}, mean="all"), "^mean 'all' is not known"),
+        (lambda: api.mine({"q": "a"}, {"a": "b"}, {"z": {"a": 1}}, "bm25"), "query 'z' is judged and has no text"),
+        (lambda: api.mine({"q": "a"}, {"a": "b"}, {"q": {"a": 0}}, "bm25"), "has no relevant document with a text"),
+        (lambda: api.mine({"q": "a"}, {"a": "b"}, {"q": {"a": 1}}, "bm25", ranks="3"), "^ranks '3'; expected FIRST-LAST"),
+        (lambda: api.mine({"q": "a"}, {"a": "b"}, {"q": {"a": 1}}, "bm25", negatives=0), "^negatives=0; expected 1 to 30"),
         (lambda: api.generate("my-lm", []), "there is no prompt"),
         (lambda: api.generate("my-lm", "a " * 600), r"prompts\[0\] has .* expected 1 to 448.*max_prompt_tokens=1024"),
         (lambda: api.generate("my-lm", "a", temperature=-1), "^temperature=-1; expected 0"),
+        (lambda: api.use_device("cuda:77"), "cuda:77 is not there; expected one of cpu"),
         (lambda: api.read_runs("nowhere"), "nowhere does not exist"),
         (lambda: api.fit("my-config.yaml", {"model.lr": 1}, out="x"), "lr"),
         (lambda: api.fit("none.yaml"), "configuration 'none.yaml' does not exist"),

@@ -18,7 +18,7 @@ ROOMS = {
     "models": set(),
     "metrics": set(),
     "data": set(),
-    "retrieval": {"models", "data.rankings", "data.triplets", "data.equality"},
+    "retrieval": {"models", "data.rankings", "data.triplets", "data.equality", "data.positives"},
     "rag": {"models", "metrics", "data", "retrieval"},
     "training": {"losses", "metrics", "models", "retrieval"},
     "sweeps": set(),

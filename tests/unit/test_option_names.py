@@ -13,7 +13,7 @@ from research.errors import UserError, nearest, suggest, suggest_file
 from research.runs.defaults import imported
 from research.training.class_source import parameters
 from research.training.option_names import check_names
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_collection
 
 OPTIONS = [
     "model.model",
@@ -122,3 +122,25 @@ def test_a_wrong_name_is_refused_before_torch_is_loaded():
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "did you mean '--model.adapter.r'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "near"),
+    [
+        ("retrieve --data beir:collecton --split test --retriever bm25 --out out", "Did you mean collection?"),
+        ("retrieve --data beir:collection --split test --retriever ./modle --out out", "Did you mean model?"),
+        ("sweep plan sweep.yml", "Did you mean sweep.yaml?"),
+        ("report runs/frist --out report", "Did you mean runs/first?"),
+        ("fit -c dual.yml", "Did you mean dual.yaml?"),
+        ("evaluate --data beir:collection --split test --runs rnu.trec", "did you mean 'run.trec'?"),
+    ],
+)
+def test_a_misspelt_path_names_what_is_there(command, near, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_collection(tmp_path / "collection")
+    for folder in ("model", "runs/first"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("sweep.yaml", "dual.yaml", "run.trec"):
+        (tmp_path / file).touch()
+    assert main(command.split()) == 2
+    assert near in capsys.readouterr().err

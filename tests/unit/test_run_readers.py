@@ -12,7 +12,7 @@ from research.runs.plan import FILE as PLAN
 from research.runs.stages import Stages
 from tests.unit.test_import_rules import MODULES, PACKAGE
 
-LAYOUT = ("MARKER", "CONFIG", "METRICS", "TEST", "EXAMPLES", "CURVES", "CHECKPOINTS", "SWEEP", "WANDB")
+LAYOUT = ("PROVENANCE", "CONFIG", "METRICS", "TEST", "EXAMPLES", "CURVES", "CHECKPOINTS", "SWEEP", "WANDB")
 FILES = {*(getattr(layout, name) for name in LAYOUT), LEDGER, PLAN, Stages.FILE}
 PARSERS = {"load", "loads", "safe_load", "full_load", "load_all", "safe_load_all"}  # of json and yaml
 READERS = {"read_json", "read_yaml"}  # of runs/

@@ -159,7 +159,7 @@ def width(curve: Curve) -> int:
 
 
 def thin(curve: Curve, most: int = MOST) -> Curve:
-    """At most so many points: least and largest of equal stretches, so that no peak is lost."""
+    """Keep at most so many points: least and largest of equal stretches, so that no peak is lost."""
     if len(curve) <= most:
         return curve
     size = math.ceil(len(curve) / (most // 2))

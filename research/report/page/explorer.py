@@ -218,7 +218,7 @@ def _thinned(entries: Sequence[Entry], names: list[str], most: int) -> dict[str,
 
 
 def thin(curve: Curve, most: int) -> list[tuple[int, float]]:
-    """At most so many points: the mean of each of `most` equal stretches, at its last step; values to four digits."""
+    """Keep at most so many points: the mean of each of `most` equal stretches, at its last step; values to four digits."""
     steps, values = np.array(curve, dtype=np.float64).reshape(-1, 2).T
     steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
     if values.size > most:

@@ -65,7 +65,7 @@ def report_run(content: Content) -> str:
 
 
 def artifact_name(content: Content) -> str:
-    """Of the report's artifact, whose versions follow each other as the study grows."""
+    """Return the name of the report's artifact, whose versions follow each other as the study grows."""
     return f"report-{slug(content.title)}"[:MOST_TITLE]
 
 
