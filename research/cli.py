@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"unknown option {option}; {suggest(option, known)}")
         return super().parse_args(args, namespace)
 
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
+    def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
             raise argparse.ArgumentError(action, f"unknown choice {value!r}; {suggest(str(value), action.choices)}")
 
