@@ -97,6 +97,7 @@ class CandidateData(RetrievalData):
         val_split, val_run: the split, and a TREC run of the current retriever on it (`research retrieve`); null trains
             without validation.
         test_split, test_run: for `research test`.
+        test: data source of the test; None takes `val`.
         depth: documents a query that are re-ordered.
         group_size: candidates a query and step, the positive among them, 2 or more.
         batch_size: queries a process and step.
@@ -137,6 +138,7 @@ class CandidateData(RetrievalData):
         positive_from: float | None = None,
         corpus_file: str | None = None,
         queries_file: str | None = None,
+        test: str | None = None,
     ):
         super().__init__(batch_size, chunk_overhead, drop_last, workers, skip_bad_rows, seed)
         check_columns(columns)
@@ -162,7 +164,8 @@ class CandidateData(RetrievalData):
         self.left_out = len(queries) - len(usable)
         self.queries = evenly_spaced(usable, limit or len(usable))
         self.dataset = CandidateDataset(self.queries, self.corpus, group_size, seed)
-        self.source, self.depth, self.group_size, self.val_queries = val, depth, group_size, val_queries
+        self.sources = {"val": val, "test": test or val}
+        self.depth, self.group_size, self.val_queries = depth, group_size, val_queries
         self.val_split, self.test_split = val_split, test_split
         self.files = {"val": val_run, "test": test_run}
         self.runs: dict[str, Ranking] = {}
@@ -186,7 +189,7 @@ class CandidateData(RetrievalData):
             + (f" (fewer for {fewer:,} that have fewer)" if fewer and min(held) < most else "")
             + (f", drawn in each epoch of the up to {most} that the rows hold (data.group_size)" if most > taken else "")
         ]
-        return notes + ([f"{self.left_out:,} queries without a negative are left out"] if self.left_out else [])
+        return notes + ([f"left out: {self.left_out:,} without a negative"] if self.left_out else [])
 
     def collate(self, model: nn.Module) -> CandidateCollate:
         """Return what makes batches for this model."""
@@ -219,10 +222,10 @@ class CandidateData(RetrievalData):
             problem = f"{name}_run is null" if file is None else f"{name}_run={file} does not exist"
             raise UserError(
                 f"{problem}; expected the current retriever's run on split {split!r}. Make it: research retrieve "
-                f"--data {self.source} --split {split} --retriever {retriever} --out {out}; then name its last "
+                f"--data {self.sources[name]} --split {split} --retriever {retriever} --out {out}; then name its last "
                 f".trec: --data.{name}_run {out}/{last}.trec"
             )
-        data = load_validation(self.source, split, None, self.skip_bad_rows)
+        data = load_validation(self.sources[name], split, None, self.skip_bad_rows)
         bad = BadRows(self.skip_bad_rows, SKIPPING_IN_TRAINING)
         run = read_run(Path(file), bad)
         bad.say_counts(file)

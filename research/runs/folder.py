@@ -14,7 +14,7 @@ import yaml
 from research.errors import UserError
 from research.runs.curves import CURE as COPY
 from research.runs.curves import shortened
-from research.runs.layout import CONFIG, EXAMPLES, MARKER, METRICS, SCHEMA, TEST
+from research.runs.layout import CONFIG, EXAMPLES, METRICS, PROVENANCE, SCHEMA, TEST
 from research.runs.printable import is_deep
 from research.runs.reading import read_json
 
@@ -39,14 +39,14 @@ class RunFolder:
     @property
     def is_begun(self) -> bool:
         """Whether a command has begun to write here."""
-        return (self.path / MARKER).is_file()
+        return (self.path / PROVENANCE).is_file()
 
     @property
     def is_training(self) -> bool:
         """Whether `research fit` wrote it, the only verb whose provenance says what the run is made of."""
         if not self.is_begun:
             return False
-        facts = read_json(self.path / MARKER)
+        facts = read_json(self.path / PROVENANCE)
         return isinstance(facts, dict) and "made_of" in facts and "verb" not in facts
 
     @functools.cached_property
@@ -58,7 +58,7 @@ class RunFolder:
         """
         if not self.is_begun:
             return {}
-        path = self.path / MARKER
+        path = self.path / PROVENANCE
         facts = _object(path, read_json(path))
         schema = facts.get("schema", 0)  # folders that were written before it was noted
         if not isinstance(schema, int) or schema > SCHEMA:
@@ -182,7 +182,7 @@ class RunFolder:
         unfinished = self.provenance.get("verb") == "retrieve" and "seconds" not in self.provenance
         if unfinished or self.provenance.get("data") != metrics["data"]:
             raise UserError(
-                f"run {self.path} is half-written: the command in its {MARKER} did not finish, so {METRICS} is "
+                f"run {self.path} is half-written: the command in its {PROVENANCE} did not finish, so {METRICS} is "
                 f"an earlier one's. Finish it: {self.command('retrieve')}"
             )
 

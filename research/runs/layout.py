@@ -11,7 +11,7 @@ from research.runs.disk import disk_error
 
 MODEL_FACTS = "tandem.json"  # in a model's folder: an adapter's base, by name and hash; once, lengths of an encoder
 SCHEMA = 1  # of what is written into a run folder, noted in provenance.json; a folder without a number is of schema 0
-MARKER = "provenance.json"  # a folder that holds this file is a run folder: verbs may write into it again
+PROVENANCE = "provenance.json"  # a folder that holds this file is a run folder: verbs may write into it again
 CONFIG = "config.yaml"  # the resolved configuration
 METRICS = "metrics.json"  # summary, and values per query
 TEST = "test.json"  # of a training: what `research test` has measured
@@ -33,9 +33,9 @@ def open_run_folder(out: Path) -> Path:
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; expected a folder. Name another.")
-    if out.is_dir() and not (out / MARKER).exists() and any(not leftover(path) for path in out.iterdir()):
+    if out.is_dir() and not (out / PROVENANCE).exists() and any(not leftover(path) for path in out.iterdir()):
         raise UserError(
-            f"--out {out} holds files but no {MARKER}, so it is not a run folder; nothing was touched. "
+            f"--out {out} holds files but no {PROVENANCE}, so it is not a run folder; nothing was touched. "
             "Name a new or empty folder."
         )
     try:

@@ -14,7 +14,7 @@ from research.runs.ledger import Ledger
 from research.runs.locks import locked
 from research.runs.plan import PlannedPoint, points_so_far
 from research.sweeps.command import Point, ours
-from research.sweeps.sampling import points_of
+from research.sweeps.sampling import sampled_points
 from research.sweeps.spec import COPY, Sweep
 
 OWNER, LOCK = "sweep.json", "sweep.lock"  # says whose folder it is
@@ -126,10 +126,10 @@ def _is_same(folder: Path, owner: dict, sweep: Sweep, seed: int) -> bool:
     # elsewhere, or of an earlier version, which has noted its name alone: the points tell, of this version with their commands
     if content is None:
         theirs = {json.dumps(planned.values, sort_keys=True) for planned in earlier}
-        mine = {json.dumps(values, sort_keys=True) for values in points_of(sweep, seed)}
+        mine = {json.dumps(values, sort_keys=True) for values in sampled_points(sweep, seed)}
     else:
         theirs = {json.dumps(planned.argv) for planned in earlier}
-        mine = {json.dumps(sweep.argv_of(values)) for values in points_of(sweep, seed)}
+        mine = {json.dumps(sweep.argv_of(values)) for values in sampled_points(sweep, seed)}
     return theirs <= mine or mine <= theirs
 
 
@@ -138,12 +138,12 @@ def with_earlier_ids(folder: Path, points: list[PlannedPoint]) -> list[PlannedPo
     begun = {event["point"] for event in Ledger(folder).events()}
     begun |= {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     return [
-        planned._replace(point=next((name for name in ids_of(planned.point, planned.facts) if name in begun), planned.point))
+        planned._replace(point=next((name for name in known_ids(planned.point, planned.facts) if name in begun), planned.point))
         for planned in points
     ]
 
 
-def ids_of(point: str, facts: dict) -> list[str]:
+def known_ids(point: str, facts: dict) -> list[str]:
     """A point's id, and those that earlier versions gave it."""
     return [point, *facts.get("former", [])]
 

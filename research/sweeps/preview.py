@@ -16,15 +16,15 @@ from research.sweeps.points import plan_key
 from research.sweeps.sampling import count_text, settings_and_seeds
 from research.sweeps.spec import COPY, Sweep
 from research.sweeps.status import counted, standings_now
-from research.sweeps.trainer import Description, Trainer
+from research.sweeps.trainer import Description, Program
 
 
-def show_plan(sweep: Sweep, trainer: Trainer, seed: int = 0, measure: int | None = None, as_json: bool = False) -> int:
+def show_plan(sweep: Sweep, program: Program, seed: int = 0, measure: int | None = None, as_json: bool = False) -> int:
     """Check every point, write the plan and print it; the exit code.
 
     Args:
         sweep: see spec.
-        trainer: see there.
+        program: see there.
         seed: of a random sweep's draws.
         measure: steps to time of each kind of point; None times none.
         as_json: print one JSON line.
@@ -37,7 +37,7 @@ def show_plan(sweep: Sweep, trainer: Trainer, seed: int = 0, measure: int | None
     folder = folder_of(sweep)
     refuse_other_sweep(folder, sweep, seed)
     seconds: list[float] = []
-    points, problems = plan(sweep, _timed(describer(sweep, trainer), seconds), seed, watched)
+    points, problems = plan(sweep, _timed(describer(sweep, program), seconds), seed, watched)
     points = with_earlier_ids(folder, points)
     if problems:
         for problem in problems[:10]:
@@ -53,7 +53,7 @@ def show_plan(sweep: Sweep, trainer: Trainer, seed: int = 0, measure: int | None
     if measure is not None:
         # the first point also paid for the imports, which every new process pays
         start = max(0.0, seconds[0] - statistics.median(seconds))
-        points, cost = measured(points, measure, start, trainer, None if sweep.is_exhaustive else sweep.run_cap)
+        points, cost = measured(points, measure, start, program, None if sweep.is_exhaustive else sweep.run_cap)
     if sweep.is_exhaustive or sweep.overlay:  # a sweep with an overlay lies in its folder alone
         with owned(folder, sweep, seed):
             if sweep.is_exhaustive:

@@ -169,7 +169,7 @@ class AtomicFile(TorchCheckpointIO):
 
     def __init__(self):
         self.error: UserError | None = None
-        self.hold: Callable[[], bool] = lambda: False  # whether no checkpoint may be taken now
+        self.is_blocked: Callable[[], bool] = lambda: False  # whether no checkpoint may be taken now
         self.weights: Callable[[], dict] = dict  # the model's, for those that a checkpoint leaves out
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict:
@@ -180,7 +180,7 @@ class AtomicFile(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: Any = None) -> None:
         self.error = None
-        if self.hold():
+        if self.is_blocked():
             self.error = UserError(f"{path} is not written, since the best model before it is not on the disk yet.")
             return
         try:

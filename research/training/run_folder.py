@@ -13,15 +13,15 @@ from research.runs.fingerprint import files_of_classes
 from research.runs.hashes import hash_json
 from research.runs.identity import PATHS, PLACE, differences, known_facts
 from research.runs.known_code import fingerprints_of, stale_because
-from research.runs.layout import CHECKPOINTS, CONFIG, MARKER, METRICS
+from research.runs.layout import CHECKPOINTS, CONFIG, METRICS, PROVENANCE
 from research.runs.reading import read_json
 from research.runs.writers import write_config, write_provenance
 from research.training.base import TrainingModule
 from research.training.normal_form import take_normal_form
 
 
-def is_finished(out: Path, resolved: dict) -> bool:
-    """Whether this very run is done.
+def has_finished(out: Path, resolved: dict) -> bool:
+    """Whether a folder holds the finished training of this configuration.
 
     Raises:
         UserError: the folder holds another run.
@@ -70,7 +70,7 @@ def metrics_of(out: Path) -> dict:
 def place_of(out: str, ids: tuple[str, ...]) -> str:
     """--out of a point: under the id by which it was begun, else under the one that it has now."""
     places = [out.replace(PLACE, one) for one in ids]
-    return next((place for place in places if (Path(place) / MARKER).exists()), places[0])
+    return next((place for place in places if (Path(place) / PROVENANCE).exists()), places[0])
 
 
 def point_of(ids: tuple[str, ...]) -> str:
@@ -130,7 +130,7 @@ def check_origin(out: Path, resolved: dict, module: TrainingModule, data: L.Ligh
     Raises:
         UserError: data or base model have changed.
     """
-    provenance = read_json(out / MARKER)
+    provenance = read_json(out / PROVENANCE)
     provenance = provenance if isinstance(provenance, dict) else {}
     earlier, now = provenance.get("made_of"), hash_json(_made_of(module, data))
     if earlier != now:
@@ -142,7 +142,7 @@ def check_origin(out: Path, resolved: dict, module: TrainingModule, data: L.Ligh
     if others := {*fingerprints_of(provenance)} - {None, code}:
         if reason := stale_because(others, resolved, out):
             say(f"warning: {out}: {reason}; it goes on with this code, and counts as stale")
-        write_json(out / MARKER, provenance | {"fingerprint": code, "earlier_fingerprints": sorted(others)})
+        write_json(out / PROVENANCE, provenance | {"fingerprint": code, "earlier_fingerprints": sorted(others)})
 
 
 def _made_of(module: TrainingModule, data: L.LightningDataModule) -> dict:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from research.errors import UserError
 from research.runs.files import write_json
-from research.runs.layout import MARKER, WANDB
+from research.runs.layout import PROVENANCE, WANDB
 from research.runs.reading import read_json
 from research.runs.tracking import Tracker
 from research.training.base import TrainingModule
@@ -48,7 +48,7 @@ def summarise(tracker: Tracker, out: Path, metrics: dict, module: TrainingModule
     ours = {name: value for name, value in facts.items() if value is not None}
     # W&B keeps no order of its summary, knows no metric's better side, and notes the commit of where the user stands: a
     # report that is read from it has all three from here
-    commit = read_json(out / MARKER).get("git_commit")
+    commit = read_json(out / PROVENANCE).get("git_commit")
     ours |= {"metrics": [*metrics["metrics"]], "directions": metrics.get("directions") or {}} | (
         {"commit": commit} if commit else {}
     )

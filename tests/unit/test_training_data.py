@@ -174,6 +174,14 @@ def test_wrong_pairs_are_refused_with_the_cure(collection, options, says):
     assert says in str(error.value)
 
 
+def test_rows_can_be_tested_on_a_source_of_its_own_without_a_validation(tmp_path, collection):
+    (tmp_path / "rows.jsonl").write_text('{"query": "x", "answer": "y"}\n{"query": "z", "answer": "u"}\n')
+    data = PairData(str(tmp_path / "rows.jsonl"), val_split=None, test=f"beir:{collection}", batch_size=2)
+    assert data.load_test().source == f"beir:{collection}"
+    with pytest.raises(UserError, match="has no splits to validate on"):
+        PairData(str(tmp_path / "rows.jsonl"), val_split=None, batch_size=2)
+
+
 def test_missing_candidates_name_the_command_that_makes_them(tmp_path, collection):
     with pytest.raises(UserError, match=r"research mine --data beir:\S+ --split train .* --out \S+candidates.jsonl"):
         CandidateData(str(tmp_path / "candidates.jsonl"), val=f"beir:{collection}")
