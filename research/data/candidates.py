@@ -5,7 +5,6 @@ import random
 from pathlib import Path
 
 import torch
-import yaml
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -25,6 +24,7 @@ from research.data.rows import SKIPPING_IN_TRAINING, BadRows, evenly_spaced
 from research.data.shapes.columns import check_columns
 from research.errors import UserError
 from research.progress import say
+from research.runs.folder import RunFolder
 from research.runs.hashes import hash_file
 from research.runs.layout import CONFIG
 from research.types import CandidateBatch, Candidates, Collection, Corpus, Ranking
@@ -197,11 +197,7 @@ class CandidateData(RetrievalData):
 
     def _retriever(self) -> tuple[str, str]:
         """What made the validation's run, where its folder says so, and the name of the run that it leaves last."""
-        config = Path(self.files["val"]).parent / CONFIG if self.files["val"] else None
-        if config is None or not config.exists():
-            return RETRIEVER, "dense"
-        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-        names = settings.get("retriever") if isinstance(settings, dict) else None
+        names = RunFolder(Path(self.files["val"]).parent).settings.get("retriever") if self.files["val"] else None
         if not isinstance(names, list) or not names:
             return RETRIEVER, "dense"
         last = "fused" if len(names) > 1 else "bm25" if names == ["bm25"] else "dense"

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from research.errors import UserError
 from research.progress import say
 from research.retrieval.mined_file import mined_from
-from research.runs.layout import CONFIG, MODEL
+from research.runs.folder import RunFolder
+from research.runs.layout import MODEL
 from research.types import Queries
 
 
@@ -58,18 +57,12 @@ def _config_of(name: str) -> dict | None:
         return None
     if folder.resolve().name == MODEL:
         folder = folder.resolve().parent
-    path = folder / CONFIG
-    if not path.is_file():
+    run = RunFolder(folder)
+    if not run.has_config:
         return None
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} is not readable YAML ({str(error).splitlines()[0]}); expected the configuration that "
-            "`research fit` wrote. Copy the run folder again."
-        ) from None
+    config = run.config
     # the run folder of another verb has no data section
-    return config if isinstance(config, dict) and isinstance(config.get("data"), dict) else None
+    return config if isinstance(config.get("data"), dict) else None
 
 
 def _options(section: object) -> dict:

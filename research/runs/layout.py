@@ -18,6 +18,7 @@ TEST = "test.json"  # of a training: what `research test` has measured
 EXAMPLES = "examples.json"  # of a retrieval: texts of some queries
 CURVES = "curves.jsonl"  # one line a logged step of a training
 CHECKPOINTS = "checkpoints.json"  # of a training: which ones there are, with their hashes
+SWEEP = "sweep.json"  # in a sweep's folder: whose it is
 WANDB = "wandb.json"  # id of the W&B run, and the names of its summary
 MODEL = "model"  # folder of the best checkpoint: what verbs load
 STORE_FILES = ("lock", "journal.jsonl", "embeddings.npy", "ids.json", "store.json")

@@ -5,11 +5,12 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from research.errors import UserError
 from research.runs.files import atomic_write, write_json
+from research.runs.folder import sweep_owner
 from research.runs.identity import PLACE
+from research.runs.layout import SWEEP
 from research.runs.ledger import Ledger
 from research.runs.locks import locked
 from research.runs.plan import PlannedPoint, points_so_far
@@ -17,7 +18,7 @@ from research.sweeps.command import Point, ours
 from research.sweeps.sampling import sampled_points
 from research.sweeps.spec import COPY, Sweep
 
-OWNER, LOCK = "sweep.json", "sweep.lock"  # says whose folder it is
+LOCK = "sweep.lock"
 
 
 def folder_of(sweep: Sweep) -> Path:
@@ -47,11 +48,11 @@ def owned(folder: Path, sweep: Sweep, seed: int) -> Iterator[None]:
         refuse_other_sweep(folder, sweep, seed)
         copy = folder / COPY
         is_copy = sweep.path.resolve() == copy.resolve()
-        if is_copy and _owner(folder).get("file") not in (None, str(copy.resolve())):  # the owner's file says more
+        if is_copy and sweep_owner(folder).get("file") not in (None, str(copy.resolve())):  # the owner's file says more
             yield
             return
         write_json(
-            folder / OWNER,
+            folder / SWEEP,
             {
                 "name": sweep.name,
                 "method": sweep.method,
@@ -73,7 +74,7 @@ def refuse_other_sweep(folder: Path, sweep: Sweep, seed: int) -> None:
     Raises:
         UserError: it is one: that sweep's plan and ledger would be mixed with this one's.
     """
-    owner = _owner(folder)
+    owner = sweep_owner(folder)
     if (name := owner.get("name")) is None:
         return
     if (before := owner.get("overlay", [])) != list(sweep.overlay) and owner.get("content") != sweep.content:
@@ -96,15 +97,6 @@ def refuse_other_sweep(folder: Path, sweep: Sweep, seed: int) -> None:
             "else; expected a folder each. Give it another name (and another --out in its command), or move that "
             "folder."
         )
-
-
-def _owner(folder: Path) -> dict[str, Any]:
-    """What a folder notes of its sweep; {} where it notes nothing that can be read."""
-    try:
-        owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return owner if isinstance(owner, dict) else {}
 
 
 def _is_same(folder: Path, owner: dict, sweep: Sweep, seed: int) -> bool:

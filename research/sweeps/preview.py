@@ -8,6 +8,7 @@ from typing import Any
 from research.errors import UserError
 from research.progress import say
 from research.runs.ledger import AGAIN
+from research.runs.plan import FILE as PLAN
 from research.runs.plan import PlannedPoint, write_plan
 from research.sweeps.cost import measured
 from research.sweeps.folder import as_text, folder_of, owned, refuse_other_sweep, with_earlier_ids
@@ -77,7 +78,7 @@ def show_plan(sweep: Sweep, program: Program, seed: int = 0, measure: int | None
         stand = ", ".join(f"{count} {state}" for state, count in states.items() if state != "missing")
         to_run = sum(count for state, count in states.items() if state in AGAIN)
         print(f"\n{count_text([planned.values for planned in points])}; all can be run")
-        print(f"{stand or 'none is begun'}, {to_run} to run; {folder / 'plan.jsonl'}")
+        print(f"{stand or 'none is begun'}, {to_run} to run; {folder / PLAN}")
     else:
         print(f"\n{len(points)} samples of a {sweep.method} sweep {most}, all can be run")
     if sweep.overlay:

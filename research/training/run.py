@@ -18,9 +18,8 @@ from research.runs.disk import require_space
 from research.runs.files import strict, write_json
 from research.runs.fingerprint import fingerprint
 from research.runs.identity import PLACE, ids_of
-from research.runs.layout import METRICS, MODEL, PROVENANCE, open_run_folder
+from research.runs.layout import MODEL, PROVENANCE, open_run_folder
 from research.runs.locks import exclusive
-from research.runs.reading import read_json
 from research.runs.state import stale_reason
 from research.runs.writers import write_metrics
 from research.training import configuration
@@ -184,7 +183,7 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
             return 0
         best.finish(trainer, module)
         say_kept(out / MODEL, module, best.doubts())
-        metrics = read_json(out / METRICS) | _results(module, trainer, time.perf_counter() - started)
+        metrics = metrics_of(out) | _results(module, trainer, time.perf_counter() - started)
         if differences := invariants.check(out, metrics, trainer, module, not lower):
             metrics |= {"finished": False, "differences": [str(difference) for difference in differences]}
         write_metrics(out, metrics)

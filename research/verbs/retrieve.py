@@ -23,8 +23,8 @@ from research.retrieval.ancestry import check_tested
 from research.retrieval.named import BOUNDS, check_bm25, check_encoder, check_range, check_reranking, check_retrievers
 from research.retrieval.options import Options
 from research.runs.disk import require_space
-from research.runs.layout import PROVENANCE, cache_folder, open_run_folder
-from research.runs.reading import read_json
+from research.runs.folder import RunFolder
+from research.runs.layout import cache_folder, open_run_folder
 from research.types import Scores
 from research.verbs import options
 
@@ -134,14 +134,12 @@ def _check_sources(args: argparse.Namespace) -> None:
 
 def _check_same_data(args: argparse.Namespace) -> None:
     """An earlier run on other data or another split is not replaced in passing."""
-    if (args.out / PROVENANCE).exists():
-        earlier = read_json(args.out / PROVENANCE)
-        held = [earlier.get(name) for name in ("source", "split")] if isinstance(earlier, dict) else []
-        if all(held) and held != [args.data, args.split]:
-            raise UserError(
-                f"--out {args.out} holds a run on {held[0]} split {held[1]}, expected one on {args.data} split "
-                f"{args.split}; nothing was touched. Name another folder, or delete this one."
-            )
+    held = [RunFolder(args.out).provenance.get(name) for name in ("source", "split")]
+    if all(held) and held != [args.data, args.split]:
+        raise UserError(
+            f"--out {args.out} holds a run on {held[0]} split {held[1]}, expected one on {args.data} split "
+            f"{args.split}; nothing was touched. Name another folder, or delete this one."
+        )
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

@@ -195,3 +195,17 @@ def test_missing_validation_run_names_the_command_that_makes_it(tmp_path, collec
     )
     with pytest.raises(UserError, match=r"val_run is null.*research retrieve .* --split dev.*--data.val_run"):
         CandidateData(str(path), val=f"beir:{collection}")
+
+
+@pytest.mark.parametrize(
+    ("neighbour", "retriever"), [("a: [1", "all_minilm"), ("[1]", "all_minilm"), ("retriever: [bm25]", "--retriever bm25")]
+)
+def test_a_damaged_file_beside_a_missing_validation_run_is_passed_over(tmp_path, collection, neighbour, retriever):
+    row = {"query_id": "q", "query": "x"} | {
+        f"{kind}_passages": [{"docid": kind, "title": "", "text": kind}] for kind in ("positive", "negative")
+    }
+    (tmp_path / "candidates.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first/config.yaml").write_text(neighbour)
+    with pytest.raises(UserError, match=rf"(?s)research retrieve .*{retriever}"):
+        CandidateData(str(tmp_path / "candidates.jsonl"), val=f"beir:{collection}", val_run=str(tmp_path / "first/dense.trec"))
