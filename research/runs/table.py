@@ -15,7 +15,7 @@ import pandas as pd
 from research.errors import UserError
 from research.progress import say
 from research.runs.folder import RunFolder
-from research.runs.layout import MARKER
+from research.runs.layout import PROVENANCE
 from research.runs.ledger import Ledger
 from research.runs.options import as_key
 from research.runs.plan import FILE as PLAN
@@ -39,8 +39,8 @@ def read_runs(paths: Sequence[Path], seed: str | None = None) -> list[RunRecord]
     wandb = []
     for path in paths:
         if is_sweep(path):
-            folders += [(path / planned.point, planned) for planned in points_of(path)]
-        elif (path / MARKER).is_file():
+            folders += [(path / planned.point, planned) for planned in points_in(path)]
+        elif (path / PROVENANCE).is_file():
             folders.append((path, None))
         elif is_wandb(path):
             wandb.append(path)
@@ -155,8 +155,8 @@ def with_inner(paths: Sequence[Path]) -> list[Path]:
     """The paths, a folder that only holds run folders or sweeps replaced by them, by name; what else lies there is said."""
     found: list[Path] = []
     for path in paths:
-        children = sorted(path.iterdir()) if path.is_dir() and not is_sweep(path) and not (path / MARKER).is_file() else []
-        inner = [child for child in children if is_sweep(child) or (child / MARKER).is_file()]
+        children = sorted(path.iterdir()) if path.is_dir() and not is_sweep(path) and not (path / PROVENANCE).is_file() else []
+        inner = [child for child in children if is_sweep(child) or (child / PROVENANCE).is_file()]
         if inner:
             rest = [child.name for child in children if child not in inner and not child.name.startswith(".")]
             left = f"; not read: {', '.join(rest)}" if rest else ""
@@ -165,7 +165,7 @@ def with_inner(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def points_of(folder: Path) -> list[SweepPoint]:
+def points_in(folder: Path) -> list[SweepPoint]:
     """The points of a sweep: values from its plan, state and error from its ledger.
 
     Raises:

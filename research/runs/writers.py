@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from research.runs.files import atomic_write, write_json
-from research.runs.layout import CONFIG, MARKER, METRICS, SCHEMA
+from research.runs.layout import CONFIG, METRICS, PROVENANCE, SCHEMA
 from research.runs.provenance import provenance
 
 
@@ -26,7 +26,7 @@ def write_provenance(out: Path, command: list[str], classes: Iterable[Path] = ()
         classes: files of the classes that a configuration names.
         facts: what the verb knows of data, models and code.
     """
-    write_json(out / MARKER, {"schema": SCHEMA, **provenance(command, classes, **facts)})
+    write_json(out / PROVENANCE, {"schema": SCHEMA, **provenance(command, classes, **facts)})
 
 
 def write_metrics(out: Path, metrics: dict[str, Any]) -> None:

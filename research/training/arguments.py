@@ -12,7 +12,7 @@ import yaml
 
 from research.errors import UserError, suggest, suggest_file
 from research.models.device import add_device, trainer_options
-from research.runs.layout import CONFIG, MARKER
+from research.runs.layout import CONFIG, PROVENANCE
 from research.training.option_names import TOP, check_names
 
 HELP = ("-h", "--help")
@@ -58,7 +58,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
             f"-c {files[-1]} comes after {argv[options[0]]}, and would silently win over it; expected every -c "
             "before the options. Move it to the front."
         )
-    written = [file for file in files if (Path(file).parent / MARKER).exists()]  # by `fit`, or another verb
+    written = [file for file in files if (Path(file).parent / PROVENANCE).exists()]  # by `fit`, or another verb
     check_names(sections, written, _typed(argv), parser.prog)
     asked = {name: bool({*flags} & {*argv}) for name, flags in (("json", ("--json",)), ("help", HELP))}
     argv = [*argv, *trainer_options(device)]

@@ -17,8 +17,8 @@ import yaml
 
 from research.errors import UserError
 from research.models.inference import use_device
-from research.runs.layout import CONFIG, MARKER
-from research.runs.reading import read_json
+from research.runs.folder import RunFolder
+from research.runs.layout import CONFIG, PROVENANCE
 from research.training.checks import check_nulls, check_values
 from research.training.monitor import says_more
 from research.training.normal_form import as_written, in_order, take_enum_defaults, take_normal_form
@@ -46,7 +46,7 @@ def read(args: argparse.Namespace) -> tuple[jsonargparse.Namespace, dict]:
     try:
         config = parser.parse_args(as_written(args.argv))
     except jsonargparse.ArgumentError as error:
-        if (home := _run_folder(args.argv)) is not None and (verb := read_json(home / MARKER).get("verb")):
+        if (home := _run_folder(args.argv)) is not None and (verb := RunFolder(home).provenance.get("verb")):
             raise UserError(
                 f"{home} is what `research {verb}` wrote; expected the config.yaml of a training. Name one that "
                 "`research fit` made."
@@ -70,7 +70,7 @@ def _run_folder(argv: list[str]) -> Path | None:
     if any(arg.partition("=")[0] == "--out" for arg in argv):
         return None
     files = [Path(value) for flag, value in itertools.pairwise(argv) if flag in ("-c", "--config")]
-    homes = [file.parent for file in files if file.name == CONFIG and (file.parent / MARKER).exists()]
+    homes = [file.parent for file in files if file.name == CONFIG and (file.parent / PROVENANCE).exists()]
     return homes[-1] if homes else None
 
 

@@ -76,7 +76,7 @@ class CrossEncoderModule(TrainingModule):
     def training_step(self, batch: CandidateBatch, batch_idx: int) -> None:
         scores = score(self.model, batch.pairs, batch.present)  # (B, N)
         losses = self.loss(scores, batch.labels, batch.present)  # (B,)
-        if step := self.window.add(losses):
+        if step := self.window.backward_and_step(losses):
             self.log_split("train", step)
 
     def evaluate(self, name: str) -> dict[str, float]:

@@ -130,7 +130,7 @@ class DualEncoderModule(TrainingModule):
         query = embed(self.model.query, batch.queries, "query")  # (B, D)
         docs = embed(self.model.doc, batch.docs, "doc")  # (M, D), the queries' own first
         losses, masked = self.contrast(query, docs, batch)  # (B,)
-        if step := self.window.add(losses, masked=masked):
+        if step := self.window.backward_and_step(losses, masked=masked):
             self.clamp_temperature()
             self.log_split("train", step | {"temperature": float(self.log_temperature.detach().exp())})
 

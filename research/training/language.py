@@ -23,10 +23,10 @@ from research.models.router import router_coefficient
 from research.progress import say
 from research.runs.hashes import hash_json
 from research.training.base import TrainingModule
-from research.training.layouts import packing_is_exact
 from research.training.optimisation import Optimisation
+from research.training.packing import packing_is_exact
 from research.training.starts import Start, check_reference, check_virtual, start_of
-from research.training.step import HeldBatches
+from research.training.step import PostponedBatches
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -232,7 +232,7 @@ class LanguageModule(TrainingModule):
         self.strict_loading = False  # frozen weights are not in the checkpoint
         self.language = language
         self.model, self.base_hash = language.model, language.reference_hash
-        self.held = HeldBatches(self.window, language.router, loss_count)
+        self.batches = PostponedBatches(self.window, language.router, loss_count)
 
     @classmethod
     def check_metrics(cls, metrics: list[str]) -> None:

@@ -25,11 +25,11 @@ class Retrieved(NamedTuple):
 
     Attributes:
         per_query: {metric: {query: value}}.
-        texts: query → {"prompt", "reference", "answer"}: the query, a relevant document, the one ranked first.
+        answers: query → {"prompt", "reference", "answer"}: the query, a relevant document, the one ranked first.
     """
 
     per_query: dict[str, dict[str, float]]
-    texts: dict[str, dict[str, str]]
+    answers: dict[str, dict[str, str]]
 
 
 def evaluate_retrieval(module: L.LightningModule, data: Collection, metrics: list[str]) -> Retrieved:

@@ -21,11 +21,12 @@ import json
 from pathlib import Path
 
 from research.data.rows import BadRows
+from research.data.shapes.reading import queries_trained_on
 from research.data.sources import check_relevant, check_split, load_source, take
 from research.errors import UserError
 from research.models.device import add_device
 from research.models.sources import check_name
-from research.retrieval.ancestry import check_training
+from research.retrieval.ancestry import check_tested, check_training
 from research.retrieval.candidates import known_relevant
 from research.retrieval.mined_file import open_out, sidecar
 from research.retrieval.mining import check_mining, mining_of
@@ -76,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
             "ranking has. Pass --ranks 1-30, say."
         )
 
+    if not args.folds and not warnings:
+        warnings = check_tested(args.retriever, args.data, args.split, data.queries, queries_trained_on)
     known = known_relevant(data.queries, source.queries, source.qrels.values(), data.corpus)
     mining = mining_of(data, known, vars(args), cache_folder(args.cache), folds=args.folds)
     written = mining._replace(out=args.out, splits=sorted(source.qrels), warnings=warnings, command=args.command)

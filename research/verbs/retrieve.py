@@ -11,6 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
+from research.data.shapes.reading import queries_trained_on
 from research.data.sources import check_relevant, check_split, load
 from research.errors import UserError
 from research.metrics import scores
@@ -18,11 +19,12 @@ from research.metrics.retrieval import evaluate, mean
 from research.models.device import add_device
 from research.models.sources import check_name
 from research.progress import say
+from research.retrieval.ancestry import check_tested
 from research.retrieval.named import BOUNDS, check_bm25, check_encoder, check_range, check_reranking, check_retrievers
 from research.retrieval.options import Options
 from research.runs.disk import require_space
-from research.runs.layout import MARKER, cache_folder, open_run_folder
-from research.runs.reading import read_json
+from research.runs.folder import RunFolder
+from research.runs.layout import cache_folder, open_run_folder
 from research.types import Scores
 from research.verbs import options
 
@@ -73,6 +75,9 @@ def run(args: argparse.Namespace) -> int:
 
     use_device(args.device)
     facts = {"verb": "retrieve", "source": args.data, "split": args.split, "data": data.fingerprint}
+    models = [name for name in (*args.retriever, args.reranker) if name is not None]
+    if warnings := check_tested(models, args.data, args.split, data.queries, queries_trained_on):
+        facts["warnings"] = warnings
     unscorable = scores.report_unscorable(data.qrels, args.mean)
     if args.mean != "scorable":
         facts["mean"] = args.mean
@@ -129,14 +134,12 @@ def _check_sources(args: argparse.Namespace) -> None:
 
 def _check_same_data(args: argparse.Namespace) -> None:
     """An earlier run on other data or another split is not replaced in passing."""
-    if (args.out / MARKER).exists():
-        earlier = read_json(args.out / MARKER)
-        held = [earlier.get(name) for name in ("source", "split")] if isinstance(earlier, dict) else []
-        if all(held) and held != [args.data, args.split]:
-            raise UserError(
-                f"--out {args.out} holds a run on {held[0]} split {held[1]}, expected one on {args.data} split "
-                f"{args.split}; nothing was touched. Name another folder, or delete this one."
-            )
+    held = [RunFolder(args.out).provenance.get(name) for name in ("source", "split")]
+    if all(held) and held != [args.data, args.split]:
+        raise UserError(
+            f"--out {args.out} holds a run on {held[0]} split {held[1]}, expected one on {args.data} split "
+            f"{args.split}; nothing was touched. Name another folder, or delete this one."
+        )
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

@@ -195,7 +195,7 @@ def run(args: argparse.Namespace) -> int:
     from research.sweeps import agents, compile, finish, preview, run, status, submit, worker
     from research.sweeps.overlay import Overlay, overlaid
     from research.sweeps.spec import read_sweep
-    from research.sweeps.trainer import Trainer
+    from research.sweeps.trainer import Program
 
     options = {name: value for name, value in vars(args).items() if name not in ("run", "step", "command", "file")}
     if args.step == "compile":
@@ -208,16 +208,16 @@ def run(args: argparse.Namespace) -> int:
 
         cache_bases()
     threads = options.pop("threads", None) if args.step == "plan" else None
-    trainer = Trainer(_describe, cli.main, functools.partial(_time_steps, threads=threads))
+    program = Program(_describe, cli.main, functools.partial(_time_steps, threads=threads))
     if args.step == "submit":
-        return submit.submit_sweep(sweep, trainer, submit.Options(**options))
+        return submit.submit_sweep(sweep, program, submit.Options(**options))
     steps = {
-        "plan": functools.partial(preview.show_plan, trainer=trainer),
-        "run": functools.partial(run.run_sweep, trainer=trainer),
+        "plan": functools.partial(preview.show_plan, program=program),
+        "run": functools.partial(run.run_sweep, program=program),
         "status": status.show_status,
-        "worker": functools.partial(worker.run_worker, trainer=trainer),
+        "worker": functools.partial(worker.run_worker, program=program),
         "trial": agents.resume_trial,
-        "finish": functools.partial(finish.finish_array, trainer=trainer),
+        "finish": functools.partial(finish.finish_array, program=program),
     }
     return steps[args.step](sweep, **options)
 

@@ -11,6 +11,8 @@ import torch
 import yaml
 from fitting import process, same_run, signalled
 
+from tests.conftest import write_collection
+
 FIT = "fit -c dual.yaml"
 LONG = "fit -c dual.yaml --trainer.max_epochs 40 --trainer.check_val_every_n_epoch 8"  # 200 steps, some seconds
 
@@ -74,7 +76,9 @@ def test_fit_leaves_a_run_folder_that_explains_itself(typed):
     assert steps == sorted(steps)
     assert [line["step"] for line in fitting.curve("run") if "val/mrr@10" in line] == [0, 5, 10, 15]
     assert [line["step"] for line in fitting.curve("run") if "train/loss" in line] == [*range(1, 16)]
-    assert "mrr@10" in result.out
+    assert re.search(r"^mrr@10 +0\.\d{4}   \[0\.\d{4}, \d\.\d{4}\]   untrained 0\.\d{4}$", result.out, re.MULTILINE)
+    low, high = finished("run")["intervals"]["mrr@10"]
+    assert low <= finished("run")["metrics"]["mrr@10"] <= high
     assert result.out.rstrip().endswith("written to run")
 
 
@@ -474,11 +478,28 @@ def test_every_line_of_stderr_says_something_of_this_run(typed, candidates):
         r"step \d+: val/mrr@10 \d\.\d{4}, val/ndcg@10 \d\.\d{4}",
         r"train: .*batch.*",
         r"first/bm25\.trec: 2 of the 20 queries have no ranking, .*q1.* for example, and count 0",
-        r"candidates\.jsonl: 7 negatives a query.*",
+        r"candidates\.jsonl: (7 negatives a query.*|left out: 1 without a negative)",
+        r"warning: (the validation's 20 examples are too few|on the validation's 20 examples the change) .*",
         r"cross: finished; 2 checkpoints removed, [\d.]+ MB freed \(--keep_checkpoints true keeps them\)",
     )
     unexpected = [line for line in result.err.splitlines() if not any(re.fullmatch(one, line) for one in expected)]
     assert unexpected == []
+
+
+@pytest.mark.parametrize("kind", ["dual", "cross"])
+def test_a_run_is_tested_on_other_data_than_it_is_validated_on(typed, candidates, kind):
+    """data.test, as the language models have it; the numbers are those that a validation on these data has."""
+    write_collection(Path("other"), documents=40, queries=12)
+    out = {"dual": "run", "cross": "cross"}[kind]
+    options = "--data.test beir:other --data.test_split dev"
+    if kind == "cross":
+        typed("retrieve --data beir:other --split dev --retriever bm25 --out otherrun")
+        options += " --data.test_run otherrun/bm25.trec"
+    typed(f"fit -c {kind}.yaml {options}")
+    tested = typed(f"test {out} --json").json["metrics"]
+    as_validation = options.replace("data.test", "data.val")
+    assert typed(f"validate {out} {as_validation} --json").json["metrics"] == pytest.approx(tested)
+    assert json.loads(Path(out, "test.json").read_text())["metrics"] == tested
 
 
 def test_queries_that_are_trained_and_tested_on_are_counted(typed):

@@ -330,3 +330,41 @@ def test_encoder_without_a_head_is_refused_as_a_reranker(retrieve, tiny_bert):
     result = retrieve("--reranker", tiny_bert)
     assert result.code == 2
     assert "Traceback" not in result.err
+
+
+@pytest.fixture
+def trained(tiny_bert, collection, tmp_path):
+    """A run folder whose config.yaml says what it was trained on."""
+
+    def make(name: str, model: str = str(tiny_bert), **data: str) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "model").symlink_to(tiny_bert)
+        config = {"data": {"init_args": data}, "model": {"init_args": {"model": model}}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        return str(folder)
+
+    return make
+
+
+def test_models_that_were_trained_on_the_test_queries_are_warned_of(retrieve, trained, collection, tmp_path):
+    """By their split, by their rows, or by the model that they started from; what is not, is not."""
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(
+            json.dumps({"query": json.loads(line)["text"], "positive": f"a text of its own, {i}"}) + "\n"
+            for i, line in enumerate((collection / "queries.jsonl").read_text().splitlines()[:3])
+        )
+    )
+    on_split = trained("on_split", train=f"beir:{collection}", train_split="test")
+    rows = str(tmp_path / "rows.jsonl")
+    for name, model, says in (
+        ("split", on_split, f"on_split was trained on beir:{collection} split test: its numbers there are too high"),
+        ("rows", trained("on_rows", train=rows), f"on_rows was trained on 2 of these 4 queries ({rows})"),
+        ("started", trained("later", on_split, train="beir:elsewhere", train_split="test"), f"started from {on_split}, which"),
+        ("clean", trained("clean", train=f"beir:{collection}", train_split="dev"), None),
+    ):
+        result = retrieve(retrievers=("bm25", model), out=tmp_path / f"out-{name}")
+        assert result.code == 0, result.err
+        warnings = json.loads((tmp_path / f"out-{name}/metrics.json").read_text()).get("warnings", [])
+        assert len(warnings) == ("warning: " in result.err) == (says is not None), name
+        assert says is None or says in warnings[0]

@@ -13,8 +13,8 @@ FAULTS = [
     Fault(
         "points without a folder left out",
         "runs/table.py",
-        "for planned in points_of(path)]",
-        "for planned in points_of(path) if (path / planned.point).exists()]",
+        "for planned in points_in(path)]",
+        "for planned in points_in(path) if (path / planned.point).exists()]",
         EVERY,
     ),
     Fault(

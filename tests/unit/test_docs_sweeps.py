@@ -9,7 +9,7 @@ import yaml
 
 from research import cli
 from research.sweeps.overlay import Overlay, overlaid
-from research.sweeps.sampling import points_of
+from research.sweeps.sampling import sampled_points
 from research.sweeps.spec import read_sweep
 from tests.conftest import ROOT
 
@@ -51,11 +51,11 @@ def test_each_source_compiles_to_what_the_page_shows(place, research):
 def test_the_points_are_those_that_the_page_describes(place, research):
     for source in SOURCES:
         assert research("sweep", "compile", source).code == 0
-    lengths = [point["data"] for point in points_of(read_sweep(Path("sweeps/length.yaml")), 0)]
+    lengths = [point["data"] for point in sampled_points(read_sweep(Path("sweeps/length.yaml")), 0)]
     assert {(one["max_length"], one["batch_size"]) for one in lengths} == {(128, 32), (256, 16)}
-    methods = points_of(read_sweep(Path("sweeps/methods.yaml")), 0)
+    methods = sampled_points(read_sweep(Path("sweeps/methods.yaml")), 0)
     assert sum("optimisation.lr" in point["model"] for point in methods) == 6  # LoRA's, three seeds
-    quick = points_of(read_sweep(Path("sweeps/quick/tokens.yaml")), 0)
+    quick = sampled_points(read_sweep(Path("sweeps/quick/tokens.yaml")), 0)
     assert {(point["model.adapter.num_virtual_tokens"], point["seed_everything"]) for point in quick} == {
         (tokens, seed) for tokens in (1, 20) for seed in (0, 1, 2)
     }

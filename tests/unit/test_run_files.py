@@ -64,7 +64,7 @@ def test_foreign_folder_is_not_written_into(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(UserError, match="not a run folder"):
         open_run_folder(tmp_path)
-    (tmp_path / layout.MARKER).write_text("{}")
+    (tmp_path / layout.PROVENANCE).write_text("{}")
     assert open_run_folder(tmp_path) == tmp_path
 
 
@@ -138,12 +138,12 @@ def test_only_code_that_computes_makes_a_run_uncommitted(tmp_path, monkeypatch):
 
 def test_a_run_folder_says_which_schema_it_is_written_in(tmp_path):
     write_provenance(tmp_path, ["research", "x"], data="abc")
-    written = json.loads((tmp_path / layout.MARKER).read_text())
+    written = json.loads((tmp_path / layout.PROVENANCE).read_text())
     assert (written["schema"], written["command"], written["data"]) == (1, ["research", "x"], "abc")
 
 
 def test_files_of_a_run_folder_are_named_in_one_place():
-    names = {layout.MARKER, layout.CONFIG, layout.METRICS, layout.CURVES, layout.CHECKPOINTS, layout.WANDB}
+    names = {layout.PROVENANCE, layout.CONFIG, layout.METRICS, layout.CURVES, layout.CHECKPOINTS, layout.WANDB}
     package = Path(layout.__file__).parents[1]
     literals = [
         f"{path.relative_to(package)}:{node.lineno} {node.value}"

@@ -7,7 +7,7 @@ import pytest
 from research.data import stdlib
 from research.data.rows import BadRows
 from research.data.sources import Source, check_split, leaks, load, load_source
-from research.data.unjudged import load_texts
+from research.data.unjudged import load_texts, load_unjudged
 from research.errors import UserError
 from research.types import Document
 
@@ -171,6 +171,14 @@ def test_hub_dataset(hub_folder):
     data = load(f"hf:{hub_folder}", "test")
     assert data.corpus == {"1": Document("T", "apple"), "2": Document("", "pear")}
     assert (data.queries, data.qrels) == ({"10": "which apple"}, {"10": {"1": 1}})
+
+
+def test_hub_dataset_without_judgements_can_be_searched(hub_folder):
+    readme = hub_folder / "README.md"
+    readme.write_text(readme.read_text().partition("- config_name: default")[0] + "---\n")
+    corpus, queries = load_unjudged(f"hf:{hub_folder}", None, queries=True)
+    assert (corpus["1"], queries) == (Document("T", "apple"), {"10": "which apple", "11": "which pear"})
+    assert load_unjudged(f"hf:{hub_folder}", None) == (corpus, {})
 
 
 def test_signs_of_a_hub_name_may_be_those_of_a_folder(hub_folder):

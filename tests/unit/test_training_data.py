@@ -174,6 +174,14 @@ def test_wrong_pairs_are_refused_with_the_cure(collection, options, says):
     assert says in str(error.value)
 
 
+def test_rows_can_be_tested_on_a_source_of_its_own_without_a_validation(tmp_path, collection):
+    (tmp_path / "rows.jsonl").write_text('{"query": "x", "answer": "y"}\n{"query": "z", "answer": "u"}\n')
+    data = PairData(str(tmp_path / "rows.jsonl"), val_split=None, test=f"beir:{collection}", batch_size=2)
+    assert data.load_test().source == f"beir:{collection}"
+    with pytest.raises(UserError, match="has no splits to validate on"):
+        PairData(str(tmp_path / "rows.jsonl"), val_split=None, batch_size=2)
+
+
 def test_missing_candidates_name_the_command_that_makes_them(tmp_path, collection):
     with pytest.raises(UserError, match=r"research mine --data beir:\S+ --split train .* --out \S+candidates.jsonl"):
         CandidateData(str(tmp_path / "candidates.jsonl"), val=f"beir:{collection}")
@@ -187,3 +195,17 @@ def test_missing_validation_run_names_the_command_that_makes_it(tmp_path, collec
     )
     with pytest.raises(UserError, match=r"val_run is null.*research retrieve .* --split dev.*--data.val_run"):
         CandidateData(str(path), val=f"beir:{collection}")
+
+
+@pytest.mark.parametrize(
+    ("neighbour", "retriever"), [("a: [1", "all_minilm"), ("[1]", "all_minilm"), ("retriever: [bm25]", "--retriever bm25")]
+)
+def test_a_damaged_file_beside_a_missing_validation_run_is_passed_over(tmp_path, collection, neighbour, retriever):
+    row = {"query_id": "q", "query": "x"} | {
+        f"{kind}_passages": [{"docid": kind, "title": "", "text": kind}] for kind in ("positive", "negative")
+    }
+    (tmp_path / "candidates.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first/config.yaml").write_text(neighbour)
+    with pytest.raises(UserError, match=rf"(?s)research retrieve .*{retriever}"):
+        CandidateData(str(tmp_path / "candidates.jsonl"), val=f"beir:{collection}", val_run=str(tmp_path / "first/dense.trec"))
