@@ -1,4 +1,7 @@
-"""What trainings of causal language models share: the policy on its base, and checkpoints without frozen weights."""
+"""What trainings of causal language models share: the policy on its base, and checkpoints without frozen weights.
+
+Longer than most files: loading, placing, saving and restoring a policy have one order, which is read here in one place.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
