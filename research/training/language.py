@@ -1,4 +1,7 @@
-"""What trainings of causal language models share: the policy on its base, and checkpoints without frozen weights."""
+"""What trainings of causal language models share: the policy on its base, and checkpoints without frozen weights.
+
+Longer than most files: loading, placing, saving and restoring a policy have one order, which is read here in one place.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from peft import PeftConfig
 from torch import Tensor, nn
 
 from research.errors import UserError
@@ -36,7 +40,7 @@ class Language:
 
     Args:
         model: see SFTModule.
-        adapter: peft.PeftConfig or None.
+        adapter: None for full or partial fine-tuning.
         train_layers, train_pattern: partial fine-tuning; see models.partial_tuning.freeze.
         frozen_precision: of the weights under an adapter: "auto", "fp32" or "bf16".
         reference: of DPO; see there.
@@ -49,7 +53,7 @@ class Language:
     def __init__(
         self,
         model: str,
-        adapter: Any,
+        adapter: PeftConfig | None,
         train_layers: int | None,
         train_pattern: str | None,
         frozen_precision: str,

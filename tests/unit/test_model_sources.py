@@ -169,3 +169,16 @@ def test_an_adapter_without_a_base_is_refused(name, tmp_path):
 def test_an_encoder_is_refused_as_a_language_model(tiny_bert):
     with pytest.raises(UserError, match="it is a BertModel, an encoder for --retriever; expected a causal language model"):
         load_policy(str(tiny_bert))
+
+
+def test_the_bar_of_dequantising_is_our_own(capsys):
+    """transformers' own redraws a terminal's line in a log file too."""
+    from transformers import modeling_gguf_pytorch_utils as loading
+
+    from research.models.gguf import _own_bar
+
+    plain = loading.tqdm
+    with _own_bar():
+        assert list(loading.tqdm(range(300), desc="Converting and de-quantizing GGUF tensors...")) == [*range(300)]
+    assert loading.tqdm is plain
+    assert capsys.readouterr().err == ""  # of less than half a minute a log file has no line
