@@ -410,7 +410,7 @@ FAULTS = [
         "sweeps/folder.py",
         'if (before := owner.get("overlay", [])) != list(sweep.overlay) and',
         'if (before := owner.get("overlay", [])) is None and',
-        "tests/e2e/test_sweep_overlay.py::test_one_folder_takes_one_overlay",
+        "tests/e2e/test_sweep_own_data.py::test_one_folder_takes_one_overlay",
     ),
     Fault(
         "a report on the GPUs",
