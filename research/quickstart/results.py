@@ -12,6 +12,7 @@ from research.runs.folder import RunFolder
 
 METRIC = "ndcg@10"
 SURE = 0.05
+SHOWN = 2  # questions, the shortest: a line of the terminal holds them
 
 
 class Row(NamedTuple):
@@ -45,6 +46,7 @@ def systems(out: Path) -> list[Row]:
         ("exact", "dense", "MiniLM, untrained", "BM25"),
         ("exact", "fused", "the two, fused", "MiniLM, untrained"),
         ("hnsw", "dense", "MiniLM, untrained, HNSW", "MiniLM, untrained"),
+        ("trained", "dense", "MiniLM, trained", "MiniLM, untrained"),
         ("tandem", "dense", "MiniLM, trained", "MiniLM, untrained"),
         ("tandem", "reranked", "→ trained cross-encoder", "MiniLM, trained"),
     ):
@@ -80,12 +82,16 @@ def language_lines(out: Path) -> list[str]:
             p = f", p = {test.p:.4f} over {test.queries} examples"
         lines += ["", f"language model with LoRA after {facts['steps']} steps: loss on dev {first:.3f} → {best:.3f}{p}"]
     answers = out / "answers" / "answers.jsonl"
-    for row in map(json.loads, answers.read_text(encoding="utf-8").splitlines()) if answers.exists() else ():
-        question = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
+    rows = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()] if answers.exists() else []
+    for row in sorted(rows, key=lambda row: len(_question(row)))[:SHOWN]:
         before, after = row["answers"].values()
-        shown = {"question": question, "before": before, "after": after, "reference": row["reference"]}
+        shown = {"question": _question(row), "before": before, "after": after, "reference": row["reference"]}
         lines += ["", *(f"  {name:9} {_short(value)}" for name, value in shown.items())]
     return lines
+
+
+def _question(row: dict) -> str:
+    return row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
 
 
 def _line(row: Row, rows: list[Row]) -> str:

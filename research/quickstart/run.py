@@ -54,7 +54,7 @@ def travel(road: Road, measure: Callable[[], Speed]) -> int:
         clock = before + time.perf_counter() - road.started
         state, remaining = _resized(state, name, steps[number - 1 :], clock)
         sizes = state.sizes[name]
-        place = f"\n[{number}/{len(steps)}] {_clock(clock)} of about {_clock(clock + remaining)}"
+        place = f"\n[{number}/{len(steps)}] {_clock(clock)} of about {_clock(clock + remaining)}, {_clock(remaining)} left"
         if name in state.seconds and not changed and (road.out / STEPS[name].result).exists():
             say(f"{place}: {STEPS[name].title}: finished before")
             continue

@@ -101,8 +101,15 @@ STEPS = {
         "Train the cross-encoder, which reads query and document together, to tell the relevant one from those.",
         "fit -c {configs}/cross_encoder.yaml --data.train {out}/candidates.jsonl --data.val_run {out}/dev/dense.trec "
         "--out {out}/cross_encoder --trainer.precision {mixed}",
-        "--data.limit {groups} --data.val {data} --data.val_split null --wandb disabled",
+        "--wandb disabled",
         f"cross_encoder/{METRICS}",
+    ),
+    "trained": Step(
+        "the trained encoder",
+        "The same search by the trained encoder.",
+        "retrieve --data {data} --split test --retriever {out}/dual_encoder --precision {precision} --out {out}/trained",
+        "--wandb disabled",
+        f"trained/{METRICS}",
     ),
     "tandem": Step(
         "trained retriever and reranker in tandem",
@@ -118,6 +125,7 @@ STEPS = {
         "Teach a language model of 135M parameters to write a function's docstring: LoRA on its last four layers.",
         "fit -c {configs}/sft.yaml -c {configs}/adapter/lora_last_layers.yaml --data.limit {examples} "
         "--data.val_limit {lm_validated} --data.max_length 192 --data.batch_size 4 --data.other null "
+        "--model.optimisation.lr 2e-3 "
         "--model.metrics [loss,token_accuracy] --out {out}/sft --trainer.precision {mixed} --wandb disabled",
         "",
         f"sft/{METRICS}",
@@ -125,7 +133,7 @@ STEPS = {
     "answers": Step(
         "its answers before and after",
         "Ask the language model before and after about functions that it has not seen.",
-        "generate --model {language_model} --model {out}/sft --data builtin:stdlib --split test --limit 2 --max-new-tokens 32 "
+        "generate --model {language_model} --model {out}/sft --data builtin:stdlib --split test --limit 8 --max-new-tokens 32 "
         "--precision {precision} --out {out}/answers",
         "",
         f"answers/{METRICS}",
@@ -133,7 +141,7 @@ STEPS = {
     "report": Step(
         "one page of all",
         "One page to browse: who is better, by how much, is it chance, what does it cost, how did training go.",
-        "report {bm25} {out}/exact {hnsw} {out}/tandem {out}/dual_encoder {out}/cross_encoder {out}/sft --out {out}/report",
+        "report {bm25} {out}/exact {hnsw} {searched} {out}/dual_encoder {reranker} {out}/sft --out {out}/report",
         "",
         "report/index.html",
     ),
@@ -150,11 +158,13 @@ def argv(name: str, sizes: Sizes, names: Names) -> list[str]:
         "mixed": "bf16-mixed" if names.precision == "bf16" else "32-true",
         "bm25": "" if sizes.fused else f"{names.out}/bm25",
         "hnsw": f"{names.out}/hnsw" if sizes.hnsw else "",
+        "searched": f"{names.out}/{'tandem' if sizes.depth else 'trained'}",
+        "reranker": f"{names.out}/cross_encoder" if sizes.depth else "",
         "validated": VALIDATED.get(sizes.data),
         "lm_validated": LM_VALIDATED,
-        **{size: getattr(sizes, size) for size in ("pairs", "epochs", "groups", "examples", "depth")},
+        **{size: getattr(sizes, size) for size in ("pairs", "epochs", "examples", "depth")},
     }
-    command = step.whole if sizes.whole else f"{_without_dev(step.whole)} {step.sized}"
+    command = step.whole if sizes.whole else f"{step.whole} {step.sized}"
     command = command.replace("{words}", "--retriever bm25" if sizes.fused else "")
     parts = [part.format(**values) for part in command.split()]  # split first: a path may hold blanks
     return [part for part in parts if part]
@@ -169,8 +179,3 @@ def reason(name: str, sizes: Sizes) -> str:
 def text(name: str, sizes: Sizes, names: Names) -> str:
     """The command of a step, to be typed into a shell."""
     return f"research {shlex.join(argv(name, sizes, names))}"
-
-
-def _without_dev(command: str) -> str:
-    """Without the ranking that the shorter road has not."""
-    return command.replace("--data.val_run {out}/dev/dense.trec ", "")

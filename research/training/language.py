@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from peft import PeftConfig
 from torch import Tensor, nn
 
 from research.errors import UserError
@@ -39,7 +40,7 @@ class Language:
 
     Args:
         model: see SFTModule.
-        adapter: peft.PeftConfig or None.
+        adapter: None for full or partial fine-tuning.
         train_layers, train_pattern: partial fine-tuning; see models.partial_tuning.freeze.
         frozen_precision: of the weights under an adapter: "auto", "fp32" or "bf16".
         reference: of DPO; see there.
@@ -52,7 +53,7 @@ class Language:
     def __init__(
         self,
         model: str,
-        adapter: Any,
+        adapter: PeftConfig | None,
         train_layers: int | None,
         train_pattern: str | None,
         frozen_precision: str,
