@@ -20,9 +20,8 @@ from research.data.queries import (
 from research.data.ranges import NonNegativeInt, PositiveInt, TwoOrMore
 from research.data.shapes.columns import check_columns
 from research.errors import UserError
-from research.types import Collection, Corpus, Pair, PairBatch
+from research.types import NO_ID, Collection, Corpus, Pair, PairBatch
 
-NO_ID = -1  # pads positive_ids; the loss knows it by the same value
 NEGATIVES = (
     7  # a query takes unless it is told otherwise: with its positive a group of 8, as tevatron and FlagEmbedding have it
 )

@@ -27,6 +27,7 @@ PACKAGE = Path(__file__).parents[1]
 LENGTH = 16
 LARGEST = 8_000_000  # bytes of the user's own code that are read, in some ten seconds
 COMPUTES = ("losses", "metrics", "models", "data", "retrieval", "training", "prompts", "types")
+PLANS = ("runs", "sweeps", "training")
 FIT = ("research.training.run",)
 TRAINERS = {
     "dual_encoder": ("research.training.dual_encoder.DualEncoderModule", "research.data.pairs.PairData"),
@@ -103,10 +104,15 @@ def code_digest(text: str) -> str:
 
 
 @functools.cache
-def package_fingerprint() -> str:
-    """The hash of all of this package's files, as they are written."""
-    paths = sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".j2", ".css", ".js"))
-    return hash_strings(f"{path.relative_to(PACKAGE)}\n{path.read_text(encoding='utf-8')}" for path in paths)[:LENGTH]
+def plan_fingerprint() -> str:
+    """The hash of the code that a sweep's plan follows from: what computes, reads configurations, and makes points and ids."""
+    files = sorted(path for room in PLANS for path in PACKAGE.joinpath(room).rglob("*.py"))
+    texts = [path.read_text(encoding="utf-8") for path in sorted(PACKAGE.joinpath("runs").glob("known_*.json"))]
+    return hash_strings([code_fingerprint(), *map(_file_digest, files), *texts])[:LENGTH]
+
+
+def _file_digest(path: Path) -> str:
+    return f"{path.relative_to(PACKAGE)} {code_digest(path.read_text(encoding='utf-8'))}"
 
 
 def reached_files(*classes: str) -> list[Path]:
@@ -122,7 +128,7 @@ def files_of_classes(config: dict) -> list[Path]:
 
 def forget() -> None:
     """Read files anew: within a process each is read once."""
-    for function in (code_fingerprint, _reached, _source, _path):
+    for function in (code_fingerprint, plan_fingerprint, _reached, _source, _path):
         function.cache_clear()
     modules.forget()
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from research.errors import UserError
 from research.progress import say
-from research.runs.fingerprint import package_fingerprint
+from research.runs.fingerprint import plan_fingerprint
 from research.runs.hashes import hash_json
 from research.runs.ledger import AGAIN, Ledger
 from research.runs.plan import PlannedPoint, is_planned, points_so_far, read_plan, write_plan
@@ -77,7 +77,7 @@ def plan_key(sweep: Sweep, seed: int) -> str:
     files = [Path(word) for word in sweep.command if word.endswith((".yaml", ".yml")) and Path(word).is_file()]
     command = sweep.argv_of({})  # with the variables of the environment
     texts = [path.read_text(encoding="utf-8") for path in files]
-    return hash_json([sweep.facts, command, seed, package_fingerprint(), texts])
+    return hash_json([sweep.facts, command, seed, plan_fingerprint(), texts])
 
 
 class Again(NamedTuple):

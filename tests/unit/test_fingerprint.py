@@ -97,6 +97,30 @@ def test_a_new_function_makes_stale_whose_training_reaches_it(states, file, whos
     assert changed(states, file, lambda text: text + "\n\ndef new(x):\n    return x\n") == whose | {"all"}
 
 
+@pytest.mark.parametrize(
+    ("file", "replans"),
+    [
+        ("report/page/page.css", False),
+        ("report/latex.py", False),
+        ("sweeps/points.py", True),
+        ("training/configuration.py", True),
+        ("losses/ranking.py", True),
+    ],
+)
+def test_a_sweep_is_planned_anew_by_code_that_its_plan_follows_from(states, file, replans):
+    path = states.root / file
+    states()
+    before, old = module.plan_fingerprint(), path.read_text()
+    path.write_text(old + "\n\n# a comment\n" if path.suffix == ".py" else old)
+    states()
+    assert module.plan_fingerprint() == before
+    path.write_text(old + ("\n\nCOLOUR = 'red'\n" if path.suffix == ".py" else "\nbody { color: red }\n"))
+    states()
+    after = module.plan_fingerprint()
+    path.write_text(old)
+    assert (after != before) is replans
+
+
 def test_a_loss_that_computes_something_else_makes_its_trainings_stale(states):
     assert changed(states, "losses/contrastive.py", lambda text: text.replace(" / temperature", " * temperature")) == {
         "dual_encoder",
