@@ -112,7 +112,7 @@ def load_texts(name: str, role: str, split: str | None, skip_bad_rows: bool = Fa
     Raises:
         UserError: as `load`.
     """
-    corpus, queries = load_unjudged(name, split if role == "query" else None, skip_bad_rows, queries=role == "query")
+    corpus, queries = load_unjudged(name, split, skip_bad_rows, queries=role == "query")
     texts = queries if role == "query" else {name: doc.content for name, doc in corpus.items()}
     return list(texts), list(texts.values())
 

@@ -9,7 +9,9 @@ from research.report import explain, markdown, tables, training_words
 from research.report.entries import of_row, of_run
 from research.report.export import as_markdown, write_sheets, write_tidy
 from research.report.figures import of_latency
+from research.report.figures.fit import COLUMN, PAGE, fitted
 from research.report.figures.render import MISSING, can_draw, svg, write_figures
+from research.report.figures.theme import Figure
 from research.report.goals import is_lower, recorded
 from research.report.notes import notes
 from research.report.origin import origin
@@ -66,6 +68,7 @@ class Parts(NamedTuple):
         lines, tables: of the retrievals.
         sheets: every pair of systems, and a study's tables.
         drawn: a study's figures with their SVG.
+        columns: the same as narrow as a column of a paper, where they can be.
         latency: the figure of the retrievals for paper and phone, with its SVG.
         latex: booktabs | plain.
     """
@@ -78,6 +81,7 @@ class Parts(NamedTuple):
     tables: list[tables.Table]
     sheets: list[Sheet]
     drawn: Drawn
+    columns: list[tuple[Figure, str] | None]
     latency: Drawn
     latex: str
 
@@ -188,7 +192,8 @@ def _parts(shown: Shown, spec: Spec) -> Parts:
         lines=lines,
         tables=of_systems,
         sheets=[*([paired] if paired else []), *(study.sheets if study else [])],
-        drawn=[(figure, svg(figure)) for figure in study.figures] if study else [],
+        drawn=[fitted(figure, PAGE) or (figure, svg(figure)) for figure in study.figures] if study else [],
+        columns=[fitted(figure, COLUMN, f"{figure.name}-column") for figure in study.figures] if study else [],
         latency=[(figure, svg(figure)) for figure in of_latency(lines, systems.metric)] if systems else [],
         latex=spec.latex,
     )
@@ -209,7 +214,7 @@ def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Any]) -> Non
         study.warnings if study else [],
         parts.title,
         parts.finding,
-        parts.drawn,
+        [(*wide, narrow[1] if narrow else "") for wide, narrow in zip(parts.drawn, parts.columns, strict=True)],
         browsed,
         parts.made_from,
         parts.latency,
@@ -219,7 +224,7 @@ def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Any]) -> Non
             write_tidy(new, study.runs)
         of_systems = tables.sheets(parts.lines, systems.metric) if systems else []
         write_sheets(new, distinct([*parts.sheets, *of_systems]), parts.title, parts.latex == PLAIN)
-        write_figures(new, parts.drawn + parts.latency[:1])  # the second is the page's, for a phone
+        write_figures(new, [*parts.drawn, *filter(None, parts.columns), *parts.latency])
         for name, content in (("report.md", text), ("index.html", page)):
             with atomic_write(new / name) as stream:
                 stream.write(content)

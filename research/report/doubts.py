@@ -13,6 +13,7 @@ ASIDE = 5  # options that are named beside the factors
 def doubts(groups: Sequence[Group], metric: str) -> list[str]:
     """What makes the numbers weaker than they look."""
     notes = []
+    called = {id(run): group.called(run) for group in groups for run in group.runs}
     few = [group for group in groups if 0 < len(group.values) < ENOUGH]
     if few:
         notes.append(
@@ -26,15 +27,15 @@ def doubts(groups: Sequence[Group], metric: str) -> list[str]:
         why = {run.error for run in rows if run.error}
         are = "runs are" if len(rows) > 1 else "run is"
         notes.append(
-            f"{len(rows)} {are} {state} and in no mean: {some([run.name for run in rows])}"
+            f"{len(rows)} {are} {state} and in no mean: {some([called[id(run)] for run in rows])}"
             + (f" ({some(sorted(why))})" if why else "")
         )
     if bare := [run for group in groups for run in group.runs if run.state == "done" and metric not in run.metrics]:
-        notes.append(f"{len(bare)} finished runs have no {metric}: {some([run.name for run in bare])}")
+        notes.append(f"{len(bare)} finished runs have no {metric}: {some([called[id(run)] for run in bare])}")
     if lost := [run for group in groups for run in group.missing if run.state == "done" and run not in bare]:
         notes.append(
             f"{len(lost)} finished runs have a {metric} that is not finite and are in no mean: "
-            f"{some([run.name for run in lost])}"
+            f"{some([called[id(run)] for run in lost])}"
         )
     return notes
 

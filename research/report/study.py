@@ -28,6 +28,10 @@ class Group(NamedTuple):
     counted: Sequence[RunRecord] = ()
     key: str = ""
 
+    def called(self, run: RunRecord) -> str:
+        """What a reader calls one of its runs: its folder's name, or its setting and seed where that is a point's hash."""
+        return run.name if run.name != run.point else self.label if run.seed is None else f"{self.label} seed {run.seed}"
+
     @property
     def missing(self) -> list[RunRecord]:
         """Runs that have no value in the group."""

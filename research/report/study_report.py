@@ -111,6 +111,7 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
     trained = [run for run in runs if run.state in ("done", "pruned") and run.history is None]
     if len(trained) > DRAWN:  # of few, the page's trainings say it themselves
         main.warnings.extend(code_notes({run.name: run.provenance for run in trained}))
+    called = {run.name: group.called(run) for group in main.groups for run in group.runs}
     if not can_draw():
         say(f"warning: {MISSING}")
     curves = [partial(_curve, metric) for metric in (main.metric, "train/loss")]
@@ -126,7 +127,7 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
         figures=distinct(of_study(main, curves[0], explained, curves[1])),
         warnings=main.warnings,
         runs=runs,
-        trainings=trained if len(trained) <= DRAWN else [],
+        trainings=[run._replace(name=called[run.name]) for run in trained] if len(trained) <= DRAWN else [],
         summary={"study": {**study_record(main, stated_claims), "states": states, "warnings": main.warnings}},
         counts={"runs": len(runs), "states": states, **({"broken": broken} if verdicts else {})},
         exit_code=int(broken > 0),

@@ -8,7 +8,7 @@ from research.metrics.families import DIFFERS, Pair, compare_methods, compare_pa
 from research.metrics.planning import noise_floor, pooled_spread
 from research.metrics.seeds import summarise
 from research.report.factors import shown, some
-from research.report.numbers import counted, p_phrase, plain
+from research.report.numbers import MOST, column, counted, decimals_of, p_phrase, plain
 from research.report.sheets import MARK, NOTHING, Cell, Sheet, count_cell, decimals, difference_cells, mean_cells, number, ranks
 from research.report.study import Group, Study
 
@@ -41,7 +41,8 @@ def results(study: Study, baseline: str | None = None, paired: bool = False, alp
         "seconds",
     ]
     rows = []
-    for group, mean, place in zip(study.groups, means, places, strict=True):
+    times = _times([group.numbers.get("seconds") for group in study.groups])
+    for group, mean, place, time in zip(study.groups, means, places, times, strict=True):
         pair = pairs.get(group.label)
         counted = str(len(group.values)) if not group.missing else f"{len(group.values)} of {len(group.runs)}"
         mark = MARK if pair is not None and pair.verdict == DIFFERS else ""
@@ -51,7 +52,8 @@ def results(study: Study, baseline: str | None = None, paired: bool = False, alp
                 Cell(counted, len(group.values)),
                 *mean_cells(mean, digits, place, mark),
                 *difference_cells(pair, digits, group.label == first),
-                *(count_cell(group.numbers.get(name)) for name in ("trained_parameters", "seconds")),
+                count_cell(group.numbers.get("trained_parameters")),
+                time,
             ]
         )
     always = len(study.factors) + 2
@@ -64,6 +66,13 @@ def results(study: Study, baseline: str | None = None, paired: bool = False, alp
         _notes(study, pairs, first, paired, alpha, digits),
         len(study.factors),
     )
+
+
+def _times(seconds: list[float | None]) -> list[Cell]:
+    """Whole seconds, or as many digits as the smallest needs."""
+    known = [one for one in seconds if one is not None]
+    texts, whole = iter(column(known, 0)), not decimals_of(known, 0)
+    return [Cell(NOTHING) if one is None else Cell(next(texts), round(one) if whole else one) for one in seconds]
 
 
 def against(study: Study, baseline: str | None, paired: bool, alpha: float) -> dict[str, Pair]:
@@ -169,12 +178,15 @@ def every_run(study: Study) -> Sheet:
     """Every run, finished or not."""
     names = study.names
     metrics = list(dict.fromkeys(name for g in study.groups for run in g.runs for name in run.metrics))
+    runs = [run for group in study.groups for run in group.runs]
+    known = {name: [run.metrics[name] for run in runs if name in run.metrics] for name in metrics}
+    places = {name: min(MOST, decimals_of(values, 4)) for name, values in known.items()}
     rows = []
     for group in study.groups:
         factors = [Cell(shown(group.factors[name]), group.factors[name]) for name in study.factors]
         for run in group.runs:
             values = [
-                Cell(number(run.metrics[name], 4), run.metrics[name]) if name in run.metrics else Cell(NOTHING)
+                Cell(number(run.metrics[name], places[name]), run.metrics[name]) if name in run.metrics else Cell(NOTHING)
                 for name in metrics
             ]
             rows.append(

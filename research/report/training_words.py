@@ -1,6 +1,8 @@
 """A training in words: what came of it, and what it was made of. One line on the page, one row in Markdown."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 from research.report.markdown import escape
 from research.report.numbers import plain, share, signed
@@ -12,8 +14,27 @@ from research.report.training import Training
 def metric(training: Training) -> str:
     """`MRR@10 on dev`."""
     name = title(training.monitor) if "@" in training.monitor else training.monitor
-    split = training.run.options.get("data.val_split")
-    return f"{name} on {split}" if split else name
+    where = validated_on(training)
+    return f"{name} on {where}" if where else name
+
+
+def validated_on(training: Training) -> str:
+    """The set that chose the model: `dev` of the training data, `dev of beir:other`, or a file, which has no splits."""
+    given, split = training.run.options.get("data.val"), training.run.options.get("data.val_split")
+    source = given or training.run.options.get("data.train")
+    if is_file(source):
+        return Path(source).name + _slice(split)
+    return f"{split} of {given}" if given and split else str(given or split or "")
+
+
+def is_file(source: Any) -> bool:
+    """Whether a source is a table on the disk, of which a split's name is not asked for."""
+    return isinstance(source, str) and ":" not in source and bool(Path(source).suffix)
+
+
+def _slice(split: Any) -> str:
+    part = re.search(r"\[.*\]", str(split or ""))
+    return part[0] if part else ""
 
 
 def state(training: Training) -> str:
@@ -49,7 +70,6 @@ def facts(training: Training) -> list[str]:
     found = [
         f"from {base(training)}",
         f"on {data(training)}",
-        f"validated on {val}" if (val := training.run.options.get("data.val")) else None,
         f"{training.steps:,} step{'' if training.steps == 1 else 's'}" + (f" of {size:,}" if isinstance(size, int) else ""),
         _time(training.seconds),
         f"{plain(training.per_second)} examples/s" if training.per_second else None,
@@ -67,7 +87,8 @@ def base(training: Training) -> str:
 
 def data(training: Training) -> str:
     """`builtin:stdlib train, 1,814 examples`."""
-    source = " ".join(str(part) for key in ("train", "train_split") if (part := training.run.options.get(f"data.{key}")))
+    given, split = (training.run.options.get(f"data.{key}") for key in ("train", "train_split"))
+    source = f"{given}{_slice(split)}" if is_file(given) else " ".join(str(part) for part in (given, split) if part)
     counted = training.run.provenance.get("data")
     counted = counted if isinstance(counted, dict) else {}
     count = next((counted[name] for name in ("examples", "queries") if isinstance(counted.get(name), int)), None)
@@ -131,6 +152,7 @@ def summary(training: Training) -> dict:
     step, value = training.best or (None, None)
     return {
         "run": training.run.name,
+        **({"point": training.run.point} if training.run.point else {}),
         "finished": training.finished,
         "monitor": f"val/{training.monitor}",
         "best": value,

@@ -400,7 +400,11 @@ def test_a_run_of_wandb_says_what_is_known_of_its_origin_and_no_more():
     assert said(("", UNSAID, ""), "") == []
     assert said(("", "abc", ""), "node1") == [("Git commit", "abc", True), ("Machine", "node1", False)]
     # a training of ours has the hash of its code there, which is no commit
-    assert said(("data", "f00", "base"), "") == [("Code, sha256", "f00", True)]
+    assert said(('{"train": "t0", "examples": 3}', "f00", "b0"), "") == [
+        ("Code, sha256", "f00", True),
+        ("Data, sha256", "train t0", True),
+        ("Model, sha256", "base b0", True),
+    ]
 
 
 def test_a_study_is_reported_without_scikit_learn(monkeypatch, capsys):

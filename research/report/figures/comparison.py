@@ -4,7 +4,7 @@ import altair as alt
 
 from research.report.factors import short_names, shown
 from research.report.figures.names import brief, widest
-from research.report.figures.parts import MOST_LINES, data, figure, is_number, metric_axis, side, statistics, told_apart
+from research.report.figures.parts import MOST_LINES, data, figure, is_number, method, metric_axis, side, statistics, told_apart
 from research.report.figures.theme import Figure
 from research.report.sheets import decimals, number
 from research.report.study import Group, Study
@@ -47,7 +47,7 @@ def heatmap(study: Study) -> Figure | None:
         chart.mark_rect().encode(color=alt.Color("mean:Q", scale=scale, legend=None)),
         chart.mark_rect(fillOpacity=0, stroke="black", strokeWidth=3).transform_filter("datum.best"),
         chart.mark_text(dy=-7, fontSize=13).encode(text="text:N", color=ink),
-        chart.mark_text(dy=9, fontSize=10).encode(text="spread:N", color=ink),
+        chart.mark_text(dy=9, fontSize=11).encode(text="spread:N", color=ink),
     ]
     x = alt.X("across:O", sort=[*heads.values()], title=names[across], axis=alt.Axis(labelAngle=0, labelLimit=320))
     y = alt.Y("down:O", sort=[*lines.values()], title=names[down], axis=alt.Axis(labelLimit=320))
@@ -83,7 +83,12 @@ def against_factor(study: Study, factor: str) -> Figure | None:
         nice=False, padding=PADDING, domain=[low, high], **({"type": "log", "base": 2} if is_log else {"zero": False})
     )
     axis = alt.Axis(grid=False, format="~r", **({"values": sorted(levels)} if len(levels) <= MOST_LINES else {}))
-    colour, shape = told_apart("line", texts.values(), "setting")
+    methods = list(dict.fromkeys(map(method, study.groups)))
+    by = [list(dict.fromkeys(map(method, members))) for members in lines.values()]
+    # lines that are methods look as they do in every figure
+    own = len(methods) > 1 and all(len(one) == 1 for one in by) and len({one[0] for one in by}) == len(by)
+    looks = [methods.index(one[0]) for one in by] if own else None
+    colour, shape = told_apart("line", texts.values(), "setting", looks)
     chart, mean = alt.Chart(), metric_axis(study)
     layers = [
         chart.mark_line().encode(y=mean),

@@ -53,7 +53,11 @@ def learning_curves(
         return None
     name = study.labels.get(name, name) if name else None
     title = f"↓ {name}" if name else None
-    colour, shape = told_apart("line", (row["line"] for row in rows), "setting")
+    lines = list(dict.fromkeys(row["line"] for row in rows))
+    places = {texts[group.label]: i for i, group in enumerate(study.groups) if group.label in texts}
+    # of few settings each looks as it does elsewhere, whichever have no curve
+    looks = [places[line] for line in lines] if len(study.groups) <= MOST_LINES else None
+    colour, shape = told_apart("line", lines, "setting", looks)
     chart, mean = alt.Chart(), metric_axis(study, title=title)
     layers = [
         chart.mark_area(opacity=0.18).encode(y=metric_axis(study, "low", title), y2="high"),

@@ -70,9 +70,8 @@ def parallel(study: Study) -> Figure | None:
     caption += " Thin lines are single runs." if single else ""
     caption += f" The first {MOST_AXES} of {len(varied)} factors." if len(varied) > MOST_AXES else ""
     caption += f" The best {MOST_LINES} of {len(groups)} settings." if len(groups) > MOST_LINES else ""
-    return figure(
-        "parallel", f"{study.metric_name} over {len(factors)} factors", caption, _chart(axes, lines, runs, study.higher)
-    )
+    chart, title = _chart(axes, lines, runs, study.higher), f"{study.metric_name} over {len(factors)} factors"
+    return figure("parallel", title, caption, chart)._replace(is_rigid=True)
 
 
 def _line(axes: list[Axis], factors: list[str], group: Group, value: float, more: Row) -> list[Row]:

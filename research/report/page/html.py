@@ -40,7 +40,7 @@ def page(
     warnings: list[str] = (),
     title: str | None = None,
     found: str | None = None,
-    drawn: list[tuple[Figure, str]] = (),
+    drawn: list[tuple[Figure, str, str]] = (),
     explorer: Explorer | None = None,
     made_from: list[tuple[str, str]] = (),
     latency: list[tuple[Figure, str]] = (),
@@ -55,7 +55,7 @@ def page(
         warnings: what must be known before its numbers.
         title: of the page; None: by what is in it.
         found: the sentence at its head; None: by what is in it.
-        drawn: figures of a study, with their SVG.
+        drawn: figures of a study with their SVG, and another for a phone; "" where the same serves.
         explorer: of all runs; None where there is nothing to compare.
         made_from: (what, value) of a study's runs, for its head.
         latency: quality against time with their SVG: for a wide page and for a phone.
@@ -76,7 +76,7 @@ def page(
             sheets=sheets,
             lead=sum(sheet.name in LEAD for sheet in sheets),
             warnings=warnings,
-            drawn=_in_page(drawn),
+            drawn=[(figure, *(Markup(for_page(one)) for one in drawings)) for figure, *drawings in drawn],
             finding=found,
             **values,
             trainings=[_training(training, i, runs) for i, training in enumerate(trainings)],

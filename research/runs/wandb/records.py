@@ -125,10 +125,15 @@ def _record(run: WandbRun, name: str, seed: str | None) -> RunRecord:
     )
 
 
-def origin_facts(made_of: tuple[str, str, str], host: str) -> dict[str, str]:
+def origin_facts(made_of: tuple[str, str, str], host: str) -> dict[str, Any]:
     """Where a run came from, by the names of provenance.json: our trainings tell their code, others a commit."""
     data, code, base = made_of
-    told = {"fingerprint" if data or base else "git_commit": "" if code == UNSAID else code, "host": host}
+    ours = bool(data or base)
+    told = {"fingerprint" if ours else "git_commit": "" if code == UNSAID else code, "host": host}
+    if ours:
+        hashes = json.loads(data) if data.startswith("{") else {"": data}
+        told |= {"data": ", ".join(f"{name} {value}".strip() for name, value in hashes.items() if isinstance(value, str))}
+        told |= {"models": {"base": base}} if base else {}
     return {name: value for name, value in told.items() if value}
 
 
