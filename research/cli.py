@@ -5,6 +5,7 @@ Exit codes: 0 done · 2 the user's input is wrong · 3 the training diverged · 
 """
 
 import argparse
+import functools
 import importlib
 import os
 import re
@@ -93,7 +94,7 @@ def main(argv: list[str]) -> int:
     """Run one command line; returns its exit code."""
     try:
         _check_encoding(argv)
-        args = _parse(argv)
+        args = parse(argv)
         if args is None:
             return 0
         args.command = ["research", *argv]
@@ -139,7 +140,8 @@ def _check_encoding(argv: list[str]) -> None:
             ) from None
 
 
-def _parse(argv: list[str]) -> argparse.Namespace | None:
+def parse(argv: list[str]) -> argparse.Namespace | None:
+    """The options of one command line; None where it asks for what was printed, as the help."""
     if not argv or argv[0] in ("-h", "--help"):
         width = max(map(len, VERBS))
         print("usage: research <verb> [options]\n\nTandem: retrieve, rerank, generate, and the ablations around it.\n\nverbs:")
@@ -154,7 +156,8 @@ def _parse(argv: list[str]) -> argparse.Namespace | None:
     verb = importlib.import_module(f"research.verbs.{argv[0]}")
     parser = Parser(prog=f"research {argv[0]}", description=verb.__doc__, allow_abbrev=False, formatter_class=Help)
     verb.add_arguments(parser)
-    parser.set_defaults(run=verb.run)
+    others = {"sweep": {"main": main, "parse": parse}, "quickstart": {"main": main}}  # these run other verbs, and import none
+    parser.set_defaults(run=functools.partial(verb.run, **others.get(argv[0], {})))
     if hasattr(verb, "parse"):  # its options come from the classes that its configuration names
         return verb.parse(parser, argv[1:])
     return parser.parse_args(argv[1:])

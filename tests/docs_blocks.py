@@ -134,7 +134,7 @@ def parse(block: Block, where: str) -> None:
         return
     for argv in commands(block.code):
         if argv[0] == "research":
-            cli._parse(argv[1:])
+            cli.parse(argv[1:])
 
 
 def _python(code: str, line: int, page: Path, namespace: dict[str, object]) -> str:

@@ -253,6 +253,6 @@ def test_missing_input_is_refused_with_the_command_that_makes_it(
         assert argv[argv.index("--ranks") + 1] == f"1-{config['depth']}"
     else:
         assert made[1] == config["val_run"]
-    from research.cli import _parse
+    from research.cli import parse
 
-    _parse(argv)  # every option is one that the verb has
+    parse(argv)  # every option is one that the verb has

@@ -72,7 +72,7 @@ def test_options_of_sources_are_those_of_shipped_configurations():
 @pytest.mark.parametrize("line", COMMANDS)
 def test_commands_on_own_data_are_taken(line, monkeypatch):
     monkeypatch.chdir(ROOT)
-    args = cli._parse(shlex.split(line)[1:])
+    args = cli.parse(shlex.split(line)[1:])
     if args.file.suffix == ".yaml":
         configs = ["configs/adapter/lora.yaml" for _ in args.config]  # the page's mine.yaml is not there
         sweep = overlaid(read_sweep(args.file), Overlay(configs, args.set, args.name, args.out))

@@ -41,6 +41,7 @@ OTHER_FILES = {
     "report.wandb.publish": "what a report notes of itself",
     "report.wandb.report": "a copy of W&B's model",
     "quickstart.state": "what quickstart notes of itself",
+    "quickstart.results": "answers, a line each",
     "verbs.options": "options on the command line",
 }
 """Module or room → what it loads that is no file of a run."""
