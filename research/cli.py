@@ -5,8 +5,10 @@ Exit codes: 0 done · 2 the user's input is wrong · 3 the training diverged · 
 """
 
 import argparse
+import functools
 import importlib
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,6 +40,20 @@ EPILOG = """research <verb> --help shows a verb's options. Results go to stdout,
 Exit codes: 0 done, 2 wrong input, 3 a training that diverged, 85 preempted (run it again), 130 interrupted, 1 anything else."""
 
 
+class Help(argparse.RawDescriptionHelpFormatter):
+    """argparse's help, with every default in brackets, and N and X for numbers in place of the option's name again."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if default in (None, False, argparse.SUPPRESS) or default == []:
+            return text
+        shown = f"{default:g}" if isinstance(default, float) else str(default)
+        return text if re.search(rf"(?<![\w.]){re.escape(shown)}(?!\w)", text) else f"{text} ({shown})".strip()
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return {int: "N", float: "X"}.get(action.type) or super()._get_default_metavar_for_optional(action)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are UserErrors: one paragraph, with the cure."""
 
@@ -55,7 +71,7 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"unknown option {option}; {suggest(option, known)}")
         return super().parse_args(args, namespace)
 
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
+    def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
             raise argparse.ArgumentError(action, f"unknown choice {value!r}; {suggest(str(value), action.choices)}")
 
@@ -78,7 +94,7 @@ def main(argv: list[str]) -> int:
     """Run one command line; returns its exit code."""
     try:
         _check_encoding(argv)
-        args = _parse(argv)
+        args = parse(argv)
         if args is None:
             return 0
         args.command = ["research", *argv]
@@ -124,7 +140,8 @@ def _check_encoding(argv: list[str]) -> None:
             ) from None
 
 
-def _parse(argv: list[str]) -> argparse.Namespace | None:
+def parse(argv: list[str]) -> argparse.Namespace | None:
+    """The options of one command line; None where it asks for what was printed, as the help."""
     if not argv or argv[0] in ("-h", "--help"):
         width = max(map(len, VERBS))
         print("usage: research <verb> [options]\n\nTandem: retrieve, rerank, generate, and the ablations around it.\n\nverbs:")
@@ -137,14 +154,10 @@ def _parse(argv: list[str]) -> argparse.Namespace | None:
     if argv[0] not in VERBS:
         raise UserError(f"unknown verb {argv[0]!r}; {suggest(argv[0], VERBS)}. See `research --help`.")
     verb = importlib.import_module(f"research.verbs.{argv[0]}")
-    parser = Parser(
-        prog=f"research {argv[0]}",
-        description=verb.__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog=f"research {argv[0]}", description=verb.__doc__, allow_abbrev=False, formatter_class=Help)
     verb.add_arguments(parser)
-    parser.set_defaults(run=verb.run)
+    others = {"sweep": {"main": main, "parse": parse}, "quickstart": {"main": main}}  # these run other verbs, and import none
+    parser.set_defaults(run=functools.partial(verb.run, **others.get(argv[0], {})))
     if hasattr(verb, "parse"):  # its options come from the classes that its configuration names
         return verb.parse(parser, argv[1:])
     return parser.parse_args(argv[1:])

@@ -47,7 +47,7 @@ def each(items: Sequence[Item], desc: str, unit: str) -> Iterator[Item]:
 
 
 def say(message: str) -> None:
-    """One line of the running statement of what is being done and why."""
+    """Print one line about what is being done, and why, to stderr."""
     if sys.stderr.isatty():
         tqdm.write(message, file=sys.stderr)
     else:  # tqdm.write would draw the bar again after every message

@@ -1,8 +1,11 @@
 """Prompts of the tasks: what a language model is asked, in one place for training, generation and pages."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from research.errors import UserError
+
+if TYPE_CHECKING:  # the short help needs no transformers
+    from transformers import PreTrainedTokenizerBase
 
 DOCSTRING = "Write the first sentence of this Python function's docstring.\n\n```python\n{code}\n```"
 INSTRUCTION = "{instruction}\n\n{context}"
@@ -22,10 +25,12 @@ def docstring(code: str) -> list[Message]:
 
 
 def user(text: str) -> Message:
+    """Return a user's message."""
     return {"role": "user", "content": text}
 
 
 def assistant(text: str) -> Message:
+    """Return an assistant's message."""
     return {"role": "assistant", "content": text}
 
 
@@ -47,7 +52,7 @@ def asked(row: dict) -> str | list[Message]:
     return Asked(row["prompt"], options) if options and isinstance(row["prompt"], list) else row["prompt"]
 
 
-def prompt_ids(tokenizer: Any, prompt: str | list[Message], model: str) -> list[int]:
+def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str | list[Message], model: str) -> list[int]:
     """Token ids of a prompt that is to be answered: a text as it is, messages by the chat template.
 
     Raises:

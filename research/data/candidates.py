@@ -5,7 +5,6 @@ import random
 from pathlib import Path
 
 import torch
-import yaml
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -25,6 +24,7 @@ from research.data.rows import SKIPPING_IN_TRAINING, BadRows, evenly_spaced
 from research.data.shapes.columns import check_columns
 from research.errors import UserError
 from research.progress import say
+from research.runs.folder import RunFolder
 from research.runs.hashes import hash_file
 from research.runs.layout import CONFIG
 from research.types import CandidateBatch, Candidates, Collection, Corpus, Ranking
@@ -97,6 +97,7 @@ class CandidateData(RetrievalData):
         val_split, val_run: the split, and a TREC run of the current retriever on it (`research retrieve`); null trains
             without validation.
         test_split, test_run: for `research test`.
+        test: data source of the test; None takes `val`.
         depth: documents a query that are re-ordered.
         group_size: candidates a query and step, the positive among them, 2 or more.
         batch_size: queries a process and step.
@@ -137,6 +138,7 @@ class CandidateData(RetrievalData):
         positive_from: float | None = None,
         corpus_file: str | None = None,
         queries_file: str | None = None,
+        test: str | None = None,
     ):
         super().__init__(batch_size, chunk_overhead, drop_last, workers, skip_bad_rows, seed)
         check_columns(columns)
@@ -162,7 +164,8 @@ class CandidateData(RetrievalData):
         self.left_out = len(queries) - len(usable)
         self.queries = evenly_spaced(usable, limit or len(usable))
         self.dataset = CandidateDataset(self.queries, self.corpus, group_size, seed)
-        self.source, self.depth, self.group_size, self.val_queries = val, depth, group_size, val_queries
+        self.sources = {"val": val, "test": test or val}
+        self.depth, self.group_size, self.val_queries = depth, group_size, val_queries
         self.val_split, self.test_split = val_split, test_split
         self.files = {"val": val_run, "test": test_run}
         self.runs: dict[str, Ranking] = {}
@@ -186,19 +189,15 @@ class CandidateData(RetrievalData):
             + (f" (fewer for {fewer:,} that have fewer)" if fewer and min(held) < most else "")
             + (f", drawn in each epoch of the up to {most} that the rows hold (data.group_size)" if most > taken else "")
         ]
-        return notes + ([f"{self.left_out:,} queries without a negative are left out"] if self.left_out else [])
+        return notes + ([f"left out: {self.left_out:,} without a negative"] if self.left_out else [])
 
     def collate(self, model: nn.Module) -> CandidateCollate:
-        """See CandidateCollate."""
+        """Return what makes batches for this model."""
         return CandidateCollate(model, self.group_size, self.chunk_overhead)
 
     def _retriever(self) -> tuple[str, str]:
         """What made the validation's run, where its folder says so, and the name of the run that it leaves last."""
-        config = Path(self.files["val"]).parent / CONFIG if self.files["val"] else None
-        if config is None or not config.exists():
-            return RETRIEVER, "dense"
-        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-        names = settings.get("retriever") if isinstance(settings, dict) else None
+        names = RunFolder(Path(self.files["val"]).parent).settings.get("retriever") if self.files["val"] else None
         if not isinstance(names, list) or not names:
             return RETRIEVER, "dense"
         last = "fused" if len(names) > 1 else "bm25" if names == ["bm25"] else "dense"
@@ -219,10 +218,10 @@ class CandidateData(RetrievalData):
             problem = f"{name}_run is null" if file is None else f"{name}_run={file} does not exist"
             raise UserError(
                 f"{problem}; expected the current retriever's run on split {split!r}. Make it: research retrieve "
-                f"--data {self.source} --split {split} --retriever {retriever} --out {out}; then name its last "
+                f"--data {self.sources[name]} --split {split} --retriever {retriever} --out {out}; then name its last "
                 f".trec: --data.{name}_run {out}/{last}.trec"
             )
-        data = load_validation(self.source, split, None, self.skip_bad_rows)
+        data = load_validation(self.sources[name], split, None, self.skip_bad_rows)
         bad = BadRows(self.skip_bad_rows, SKIPPING_IN_TRAINING)
         run = read_run(Path(file), bad)
         bad.say_counts(file)

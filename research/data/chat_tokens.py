@@ -5,15 +5,18 @@ Without TRL and without a table: a row keeps its own keys. tests/parity compares
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from research.data.conversations import FLAGS
 from research.errors import UserError
 from research.progress import say
 from research.types import IGNORE, Examples
 
+if TYPE_CHECKING:  # rows are read where no model is, and transformers takes seconds
+    from transformers import PreTrainedTokenizerBase
 
-def row_ids(tokenizer: Any, value: str | list[dict], row: dict, **options: Any) -> dict:
+
+def row_ids(tokenizer: "PreTrainedTokenizerBase", value: str | list[dict], row: dict, **options: Any) -> dict:
     """What the tokenizer makes of a text as it is, or of messages by the chat template with the row's tools and options."""
     if isinstance(value, str):
         return tokenizer(text=value)
@@ -31,7 +34,7 @@ def common_length(ids: list[int], others: list[int]) -> int:
     return next((at for at, (one, other) in pairs if one != other), min(len(ids), len(others)))
 
 
-def ended(text: str, tokenizer: Any) -> str:
+def ended(text: str, tokenizer: "PreTrainedTokenizerBase") -> str:
     """A text with the end token, which a model learns to write; a tokenizer without one adds none."""
     end = tokenizer.eos_token or ""
     return text if text.endswith(end) else text + end
@@ -51,7 +54,7 @@ def extract_prompt(row: dict) -> dict:
     return {**row, "prompt": chosen[:at], "chosen": chosen[at:], "rejected": rejected[at:]}
 
 
-def learned_ids(tokenizer: Any, row: dict, loss_on: str) -> tuple[list[int], list[int]]:
+def learned_ids(tokenizer: "PreTrainedTokenizerBase", row: dict, loss_on: str) -> tuple[list[int], list[int]]:
     """Token ids and labels of an instruction row.
 
     Raises:
@@ -79,7 +82,7 @@ def learned_ids(tokenizer: Any, row: dict, loss_on: str) -> tuple[list[int], lis
     return ids, [one if learned else IGNORE for one, learned in zip(ids, mask, strict=True)]
 
 
-def _answered(tokenizer: Any, talk: list[dict], row: dict, ids: list[int]) -> list[int]:
+def _answered(tokenizer: "PreTrainedTokenizerBase", talk: list[dict], row: dict, ids: list[int]) -> list[int]:
     """The assistant's tokens by a template that does not mark them: what each of its messages adds, up to its end token.
 
     Raises:
@@ -130,7 +133,8 @@ def flag_of(message: dict) -> int | None:
 
 
 def check_flags(examples: Examples, loss_on: str) -> None:
-    """
+    """Refuse messages whose own weight contradicts what `loss_on` trains.
+
     Args:
         loss_on: as for SFT; "sides" for preferences.
 
@@ -158,8 +162,8 @@ def check_flags(examples: Examples, loss_on: str) -> None:
                     )
 
 
-def check_template(examples: Examples, tokenizer: Any) -> None:
-    """See that what the rows say is written by the chat template: by rendering a row with and without it.
+def check_template(examples: Examples, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Check that the chat template writes what the rows hold, by rendering a row with and without it.
 
     Raises:
         UserError: tools or calls that the template does not write.
@@ -206,7 +210,7 @@ def _without(key: str, messages: list[dict], row: dict) -> tuple[list[dict], dic
     return [{name: value for name, value in one.items() if name != key} for one in messages], row
 
 
-def _rendered(tokenizer: Any, messages: list[dict], row: dict, **options: Any) -> str:
+def _rendered(tokenizer: "PreTrainedTokenizerBase", messages: list[dict], row: dict, **options: Any) -> str:
     return tokenizer.apply_chat_template(
         messages, tokenize=False, tools=row.get("tools"), **row.get("chat_template_kwargs", {}), **options
     )
@@ -231,13 +235,13 @@ def refused(examples: Examples, number: int, error: Exception, cure: str) -> Use
     )
 
 
-def quiet(tokenizer: Any) -> None:
-    """No warning of long texts: they are cut, and counted."""
+def quiet(tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Silence the tokenizer's warning of long texts: they are cut, and counted."""
     if isinstance(said := getattr(tokenizer, "deprecation_warnings", None), dict):
         said["sequence-length-is-longer-than-the-specified-maximum"] = True
 
 
-def say_endless(tokenizer: Any) -> None:
+def say_endless(tokenizer: "PreTrainedTokenizerBase") -> None:
     """Say that nothing ends a text."""
     if not tokenizer.eos_token:
         say("the tokenizer has no end token: texts are learned without one, and an answer has no end but its length")

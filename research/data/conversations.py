@@ -1,6 +1,7 @@
 """Conversations as people write them → messages that a chat template takes; what no template could take is refused by name.
 
 OpenAI's (role, content, tool_calls, parts) and ShareGPT's (from, value). A message that is one already stays as it is.
+Longer than most files: every value that a message may have is read, or refused, in one place.
 """
 
 import json

@@ -22,7 +22,7 @@ class Known(NamedTuple):
 
 
 def normalise(text: str) -> str:
-    """Without case, and with one blank for any white space: texts equal after this are one text."""
+    """Fold case and make any white space one blank: texts that are equal after this count as one text."""
     return " ".join(text.casefold().split())
 
 

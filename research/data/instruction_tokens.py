@@ -2,11 +2,12 @@
 
 import functools
 from collections import deque
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from research.data.chat_tokens import check_flags, check_template, learned_ids, quiet, refused, say_endless
 from research.data.chunks import chunked
@@ -35,7 +36,9 @@ class Tokenised(NamedTuple):
     dropped: int
 
 
-def tokenise(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, packing: bool = False) -> Tokenised:
+def tokenise(
+    examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, loss_on: str, packing: bool = False
+) -> Tokenised:
     """Token ids and labels, as TRL prepares data of SFT.
 
     Args:
@@ -86,7 +89,7 @@ def tokenise(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, 
     return Tokenised(rows, index, **counts)
 
 
-def _made(examples: Examples, tokenizer: Any, max_length: int, loss_on: str, packing: bool) -> Made:
+def _made(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, loss_on: str, packing: bool) -> Made:
     quiet(tokenizer)
     rows, index, truncated = [], [], 0
     for number, row in enumerate(each(examples.rows, "tokenise", "row")):

@@ -146,11 +146,11 @@ class InstructionData(LanguageData):
         return facts | {name: data.fingerprint for name, data in self.collections.items()}
 
     def read(self, source: Source, split: str | None, limit: int | None) -> Examples:
-        """See read_examples."""
+        """Read the examples of a split, as `read_examples` does."""
         return read_examples(source, split, limit, self.skip_bad_rows, self.columns)
 
     def tokenise(self, name: str, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> Tokenised:
-        """See instruction_tokens.tokenise."""
+        """Tokenise a collection, as `instruction_tokens.tokenise` does."""
         loss_on = self.loss_on
         if name == "other":  # whatever is learned of the training text
             loss_on = "completion" if "prompt" in examples.rows[0] else "all"

@@ -185,5 +185,5 @@ class LanguageData(BaseDataModule):
         return self.read(self.test or self.source, self.test_split, None)
 
     def count_shared(self, collections: dict[str, Examples]) -> dict[str, int]:
-        """See count_trained."""
+        """Count examples of other collections that training has too."""
         return count_trained(self.examples, collections)

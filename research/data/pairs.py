@@ -20,9 +20,8 @@ from research.data.queries import (
 from research.data.ranges import NonNegativeInt, PositiveInt, TwoOrMore
 from research.data.shapes.columns import check_columns
 from research.errors import UserError
-from research.types import Collection, Corpus, Pair, PairBatch
+from research.types import NO_ID, Collection, Corpus, Pair, PairBatch
 
-NO_ID = -1  # pads positive_ids; the loss knows it by the same value
 NEGATIVES = (
     7  # a query takes unless it is told otherwise: with its positive a group of 8, as tevatron and FlagEmbedding have it
 )
@@ -110,6 +109,7 @@ class PairData(RetrievalData):
         val: data source of the validation; None takes `train`.
         val_split: None trains without validation.
         test_split: for `research test`.
+        test: data source of the test; None takes that of the validation.
         batch_size: queries a process and step; every other document of the (global) batch is a negative.
         hard_negatives: negatives a query from the training rows, 0 or more; None takes as many as they hold, up to 7.
         chunk_overhead: a batch is encoded in chunks of similar length; what one more costs, in tokens (512 suits a CPU, some
@@ -151,11 +151,12 @@ class PairData(RetrievalData):
         positive_from: float | None = None,
         corpus_file: str | None = None,
         queries_file: str | None = None,
+        test: str | None = None,
     ):
         super().__init__(batch_size, chunk_overhead, drop_last, workers, skip_bad_rows, seed)
         check_columns(columns)
         rows = holds_rows(train)
-        if rows and val is None and (val_split or test_split):
+        if rows and val is None and (val_split or (test_split and test is None)):
             raise UserError(
                 f"train={train} is a file of training rows, which has no splits to validate on; expected "
                 "val=SOURCE with it, or val_split=null and test_split=null. Name the source."
@@ -174,7 +175,7 @@ class PairData(RetrievalData):
         if hard_negatives is None:
             hard_negatives = min(NEGATIVES, max(len(query.negatives) for query in self.queries))
         self.hard_negatives = int(hard_negatives)
-        self.val_source = val or train
+        self.sources = {"val": val or train, "test": test or val or train}
         self.val_split, self.test_split, self.val_documents = val_split, test_split, val_documents
         self.dataset = PairDataset(self.queries, self.corpus, hard_negatives, seed)
         if val_split is not None:
@@ -202,9 +203,9 @@ class PairData(RetrievalData):
         ]
 
     def collate(self, model: nn.Module) -> PairCollate:
-        """See PairCollate."""
+        """Return what makes batches for this model."""
         return PairCollate(self.dataset.texts, model.query, model.doc, self.dataset.widest, self.chunk_overhead)
 
     def load(self, name: str, split: str) -> Collection:
         """The collection of a split; in validation a sample of its documents, where val_documents says so."""
-        return load_validation(self.val_source, split, self.val_documents if name == "val" else None, self.skip_bad_rows)
+        return load_validation(self.sources[name], split, self.val_documents if name == "val" else None, self.skip_bad_rows)

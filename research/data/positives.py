@@ -1,10 +1,25 @@
 """Queries that a triplet can be made of: those with a relevant document that has a text, all of them or fold by fold."""
 
 from research.data.folds import assign_folds
-from research.data.sources import positives_of
 from research.errors import UserError
 from research.progress import say
 from research.types import Collection
+
+
+def positives_of(data: Collection) -> dict[str, list[str]]:
+    """Query → its relevant documents that the corpus has and that have a text; no query without one.
+
+    For mining and training alike: they must put a query in the same fold, which follows from its positives.
+    """
+    positives = {
+        query: [
+            doc
+            for doc, grade in data.qrels[query].items()
+            if grade > 0 and doc in data.corpus and data.corpus[doc].content.strip()
+        ]
+        for query in data.queries
+    }
+    return {query: docs for query, docs in positives.items() if docs}
 
 
 def with_positives(data: Collection) -> Collection:

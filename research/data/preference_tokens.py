@@ -1,10 +1,11 @@
 """Preference rows → token ids, those that TRL's trainer makes → batches that hold each prompt once."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from research.data.chat_tokens import (
     check_flags,
@@ -46,7 +47,7 @@ class PreferenceRows(NamedTuple):
     equal: int = 0
 
 
-def tokenise_preferences(examples: Examples, tokenizer: Any, max_length: int) -> PreferenceRows:
+def tokenise_preferences(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> PreferenceRows:
     """Token ids of prompts and completions, as TRL prepares data of preferences.
 
     Args:
@@ -75,7 +76,7 @@ def tokenise_preferences(examples: Examples, tokenizer: Any, max_length: int) ->
     return PreferenceRows(rows, index, **counts, fingerprint=hash_json(rows))
 
 
-def _made(examples: Examples, tokenizer: Any, max_length: int) -> Made:
+def _made(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Made:
     quiet(tokenizer)
     rows, index, truncated, equal = [], [], 0, 0
     for number, row in enumerate(each(examples.rows, "tokenise", "row")):
@@ -109,7 +110,7 @@ def _made(examples: Examples, tokenizer: Any, max_length: int) -> Made:
     return rows, index, {"truncated": truncated, "dropped": dropped, "equal": equal}
 
 
-def pair_ids(tokenizer: Any, row: dict) -> dict[str, list[int]]:
+def pair_ids(tokenizer: PreTrainedTokenizerBase, row: dict) -> dict[str, list[int]]:
     """Token ids of a pair; both completions begin where one of them leaves the prompt."""
     talk = isinstance(row["prompt"], list)
     prompt = row_ids(tokenizer, row["prompt"], row, add_generation_prompt=True)["input_ids"]
@@ -148,6 +149,7 @@ class PreferenceCollate:
         return PreferenceBatch(batch.chunks)
 
     def collate(self, numbered: list[tuple[int, dict]]) -> dict[str, Tensor]:
+        """Make one chunk's tensors of numbered rows."""
         rows = [row for _, row in numbered]
         chunk = self._shared(rows) if self.shared else self._apart(rows)
         chunk["number"] = torch.tensor([number for number, _ in numbered])

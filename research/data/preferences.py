@@ -161,11 +161,11 @@ class PreferenceData(LanguageData):
         return facts | {name: data.fingerprint for name, data in self.collections.items()}
 
     def read(self, source: Source, split: str | None, limit: int | None) -> Examples:
-        """See read_preferences; validation and test have no noise."""
+        """Read the pairs of a split, as `read_preferences` does; validation and test have no noise."""
         return read_preferences(source, split, limit, self.skip_bad_rows, columns=self.columns)
 
     def tokenise(self, name: str, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> PreferenceRows:
-        """See tokenise_preferences."""
+        """Tokenise a collection, as `tokenise_preferences` does."""
         return tokenise_preferences(examples, tokenizer, self.max_length)
 
     def say_lost(self, name: str, count: int, tokens: PreferenceRows) -> None:
@@ -178,7 +178,7 @@ class PreferenceData(LanguageData):
             )
 
     def collate(self, model: nn.Module) -> PreferenceCollate:
-        """For a CausalLM.
+        """Return what makes batches for a CausalLM.
 
         Raises:
             UserError: share_prompt with virtual tokens.

@@ -10,10 +10,11 @@ from research.data.base import BaseDataModule
 from research.data.equality import Copies, known_relevant
 from research.data.folds import assign_folds, fold_of, parse_fold
 from research.data.hub import is_collection
+from research.data.positives import positives_of
 from research.data.rows import SKIPPING_IN_TRAINING, BadRows, evenly_spaced
 from research.data.shapes.columns import Columns
 from research.data.shapes.reading import read_training
-from research.data.sources import check_relevant, load, positives_of
+from research.data.sources import check_relevant, load
 from research.data.tables import is_table
 from research.errors import UserError
 from research.progress import say

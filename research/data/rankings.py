@@ -13,16 +13,28 @@ from research.runs.files import atomic_write
 from research.types import Corpus, Qrels, Ranking
 
 
-def read_run(path: Path, bad: BadRows | None = None) -> Ranking:
-    """A run: TREC's six columns `query Q0 doc rank score tag`, separated by blanks or tabs (the rank is not used, since scores
-    decide), or one JSON object {query: {doc: score}}, as BEIR and ranx write it; gzip too.
+def read_run(path: str | Path, bad: BadRows | None = None) -> Ranking:
+    """Read a ranking: TREC's six columns `query Q0 doc rank score tag`, separated by blanks or tabs, or one JSON object
+    {query: {doc: score}}, as BEIR and ranx write it; gzip too. The rank is not used: scores decide.
+
+    Args:
+        path: of the file.
+        bad: what to do with malformed lines; None refuses the first.
+
+    Returns:
+        {query id: {document id: score}}, in the order of the file.
 
     Raises:
         UserError: missing file, a line without six fields, a score that is not a finite number, a document twice.
+
+    Example:
+        >>> from research import read_run
+        >>> read_run("bm25.trec")
+        {'q0': {'d0': 2.5, 'd3': 1.0}}
     """
     bad = bad or BadRows(option=None)
     run: Ranking = {}
-    for where, line, (query_id, doc_id, score) in _ranked(path):
+    for where, line, (query_id, doc_id, score) in _ranked(Path(path)):
         if not math.isfinite(score):
             bad.report(
                 where,

@@ -123,7 +123,11 @@ def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
 
 def _missing(path: Path) -> NoReturn:
     parent = Path(path).parent
-    there = suggest(Path(path).name, [p.name for p in parent.iterdir()]) if parent.is_dir() else f"{parent} is missing too"
+    there = (
+        suggest(Path(path).name, [p.name for p in parent.iterdir()], paths=True)
+        if parent.is_dir()
+        else f"{parent} is missing too"
+    )
     raise UserError(f"{path} does not exist; {there}. Check the path.")
 
 

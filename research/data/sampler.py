@@ -72,7 +72,7 @@ class StatefulBatchSampler(Sampler[list[tuple[int, int]]]):
             yield [(epoch, i) for i in order[start : start + self.global_batch][self.global_rank :: self.world_size]]
 
     def advance(self, limit: int | None = None) -> None:
-        """One batch is finished; after the last one (of `limit`, where epochs are cut short) the next epoch begins."""
+        """Count a finished batch; after the last one (of `limit`, where epochs are cut short) the next epoch begins."""
         self.consumed += self.global_batch
         if self.consumed >= min(len(self), limit or len(self)) * self.global_batch:
             self.epoch, self.consumed = self.epoch + 1, 0

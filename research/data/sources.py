@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from research.data import stdlib
-from research.data.beir import beir_splits, read_beir, read_beir_texts
-from research.data.hub import load_hub, load_hub_texts
+from research.data.beir import beir_splits, read_beir
+from research.data.hub import load_hub
 from research.data.qrels import check_qrels
 from research.data.rows import SKIPPING, BadRows
-from research.errors import UserError, suggest
+from research.errors import UserError, suggest, suggest_file
 from research.progress import say
 from research.runs.hashes import hash_strings
 from research.types import Collection, Corpus, Qrels, Queries
@@ -49,6 +49,7 @@ def parse_source(name: str) -> tuple[str, str]:
         raise UserError(
             f"BEIR folder {rest!r} does not exist; expected a folder with corpus.jsonl, queries.jsonl and "
             "qrels/SPLIT.tsv. Check the path after beir: (it is taken from the folder you stand in)."
+            f"{suggest_file(rest)}"
         )
     return kind, rest
 
@@ -74,15 +75,25 @@ def load(name: str, split: str, skip_bad_rows: bool = False, option: str = SKIPP
         skip_bad_rows: leave rows that break their format out (counted in `notes`) instead of refusing them.
         option: how the user asks for that.
 
+    Returns:
+        A Collection: corpus {id: Document(title, text)}, queries {id: text} that the split judges, qrels
+        {query id: {document id: relevance}}, and what a reader of the numbers must know.
+
     Raises:
         UserError: unknown source or split, missing file, bad row, no network for `hf:`.
+
+    Example:
+        >>> from research import load_data
+        >>> data = load_data("beir:my-collection", "test")
+        >>> len(data.corpus), len(data.queries), len(data.qrels)
+        (30, 4, 4)
     """
     bad = BadRows(skip_bad_rows, option)
     return take(load_source(name, bad), name, split, bad)
 
 
 def take(source: Source, name: str, split: str, bad: BadRows) -> Collection:
-    """One split of a source that is read already.
+    """Return one split of a source that is read already.
 
     Args:
         source: as `load_source` read it.
@@ -102,7 +113,7 @@ def take(source: Source, name: str, split: str, bad: BadRows) -> Collection:
             f"{name} split {split!r} has {len(source.corpus)} documents and {len(queries)} judged queries; "
             "expected one of each or more. Add them, or name another split."
         )
-    _check_not_blank(name, source.corpus)
+    check_not_blank(name, source.corpus)
     notes: dict = {"leaks": leaks(source, split)}
     if bad.counts:
         notes["skipped_rows"] = dict(bad.counts)
@@ -132,61 +143,6 @@ def check_relevant(data: Collection) -> Collection:
             "queries; expected a grade above 0. Judge one, or name another split."
         )
     return data
-
-
-def positives_of(data: Collection) -> dict[str, list[str]]:
-    """Query → its relevant documents that the corpus has and that have a text; no query without one.
-
-    For mining and training alike: they must put a query in the same fold, which follows from its positives.
-    """
-    positives = {
-        query: [
-            doc
-            for doc, grade in data.qrels[query].items()
-            if grade > 0 and doc in data.corpus and data.corpus[doc].content.strip()
-        ]
-        for query in data.queries
-    }
-    return {query: docs for query, docs in positives.items() if docs}
-
-
-def load_texts(name: str, role: str, split: str | None, skip_bad_rows: bool = False) -> tuple[list[str], list[str]]:
-    """Ids and texts to encode: every document of a source, or the queries of a split.
-
-    Raises:
-        UserError: as `load`.
-    """
-    corpus, queries = load_unjudged(name, split if role == "query" else None, skip_bad_rows, queries=role == "query")
-    texts = queries if role == "query" else {name: doc.content for name, doc in corpus.items()}
-    return list(texts), list(texts.values())
-
-
-def load_unjudged(name: str, split: str | None, skip_bad_rows: bool = False, queries: bool = False) -> tuple[Corpus, Queries]:
-    """Corpus and queries of a source, for which no judgement is needed.
-
-    Args:
-        name: builtin:stdlib | builtin:stdlib-small | builtin:packages | beir:PATH | hf:NAME[@REVISION].
-        split: the queries that this one judges; None takes all of the source.
-        skip_bad_rows: leave malformed rows out, counted.
-        queries: read them too; else there are none.
-
-    Raises:
-        UserError: as `load`.
-    """
-    if split is not None:
-        data = load(name, split, skip_bad_rows)
-        return data.corpus, data.queries
-    kind, rest = parse_source(name)
-    bad = BadRows(skip_bad_rows)
-    if kind == "builtin":
-        corpus, asked, _ = load_source(name, bad)
-    else:
-        corpus, asked = read_beir_texts(Path(rest), bad, queries) if kind == "beir" else load_hub_texts(rest, bad, queries)
-    bad.say_counts(name)
-    if not corpus:
-        raise UserError(f"{name} has 0 documents; expected one or more. Add rows to its corpus.")
-    _check_not_blank(name, corpus)
-    return corpus, asked
 
 
 def load_source(name: str, bad: BadRows) -> Source:
@@ -226,7 +182,12 @@ def leaks(source: Source, split: str) -> dict[str, dict[str, int]]:
     }
 
 
-def _check_not_blank(name: str, corpus: Corpus) -> None:
+def check_not_blank(name: str, corpus: Corpus) -> None:
+    """Refuse a corpus without any text.
+
+    Raises:
+        UserError: as said.
+    """
     if not any(doc.content.strip() for doc in corpus.values()):
         raise UserError(f"{name} has {len(corpus)} documents, and each is blank; expected a title or a text. Add them.")
 

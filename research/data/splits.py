@@ -17,7 +17,7 @@ def split_names(split: str) -> list[str]:
 
 
 def whole_or_slice(rows: Iterable[tuple[str, dict]], split: str | None, source: str | Path) -> Rows:
-    """Of what has no splits: all rows, or a slice of them."""
+    """Return all rows of a source without splits, or a slice of them."""
     return take_slice({"train": list(rows)}, split, source) if split and "[" in split else iter(rows)
 
 

@@ -193,7 +193,7 @@ def _arrow(name: str, load: Any) -> Rows:
 
 
 def without_nulls(value: Any, depth: int = 0) -> Any:
-    """Without the nulls that Arrow writes for keys which only other rows have.
+    """Drop the nulls that Arrow writes for keys which only other rows have.
 
     A null of a message itself stays: it says the same as no key, and is part of fingerprints that were made before.
     """

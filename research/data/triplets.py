@@ -10,7 +10,7 @@ from research.types import Document, Triplets
 
 
 def read_triplet(row: dict, where: str, bad: BadRows) -> Triplets | None:
-    """One row of tevatron's training JSONL; None where it is skipped."""
+    """Read one row of tevatron's training JSONL; None where it is skipped."""
     scores: dict[str, float] = {}
     positions: dict[str, int] = {}
     query_id = identifier(row, ("query_id",), where, bad)

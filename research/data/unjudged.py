@@ -6,14 +6,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from research.data.beir import DOC_IDS, QUERY_IDS, collect_corpus, collect_queries
+from research.data.beir import DOC_IDS, QUERY_IDS, collect_corpus, collect_queries, read_beir_texts
+from research.data.hub import load_hub_texts
 from research.data.passages import TEXT_ENDINGS, Cut, is_text, name_of, read_passages
 from research.data.rows import BadRows, read_lines
 from research.data.shapes.triples import is_triples
+from research.data.sources import check_not_blank, load, load_source, parse_source
 from research.data.splits import Rows
 from research.data.table_files import ENDINGS
 from research.data.tables import is_table, local_files, read_table
-from research.errors import UserError, suggest
+from research.errors import UserError, suggest, suggest_file
 from research.types import Corpus, Queries
 
 CORPUS = {"id": DOC_IDS, "title": ("title",), "text": ("text", "contents")}
@@ -31,7 +33,7 @@ FORMATS = f"{', '.join((*ENDINGS, *TEXT_ENDINGS))} or a folder of them"
 def read_corpus(
     source: str | Path, columns: dict[str, str] | None = None, cut: Cut | None = None, skip_bad_rows: bool = False
 ) -> Corpus:
-    """Read a corpus from a file or folder: {id: Document(title, text)}.
+    """Read a corpus from a file or folder.
 
     Rows of .jsonl, .json, .csv, .tsv (also .gz) and .parquet have `_id` or `id`, `title` and `text`, or the columns that
     `columns` names; rows without an id are known by `file#row`. A .txt file has a passage a line (`file#line`). Of an .md file,
@@ -42,6 +44,9 @@ def read_corpus(
         columns: role (id, title, text) → column, where the names do not say it.
         cut: how long passages are, Cut(words=150, overlap=30) where it is None.
         skip_bad_rows: leave malformed rows out, counted, instead of refusing them.
+
+    Returns:
+        {id: Document(title, text)}, in the order of the file.
 
     Raises:
         UserError: nothing there, another format, or a malformed row.
@@ -69,7 +74,7 @@ def read_corpus(
 
 
 def read_queries(source: str | Path, columns: dict[str, str] | None = None, skip_bad_rows: bool = False) -> Queries:
-    """Read queries from a file: {id: text}.
+    """Read queries from a file.
 
     Rows of tables have `_id` or `id`, and `text` or `query`; rows without an id are known by `file#row`. A .txt file has a
     query a line (`file#line`), a .tsv file without a header `id TAB text`.
@@ -78,6 +83,9 @@ def read_queries(source: str | Path, columns: dict[str, str] | None = None, skip
         source: the file.
         columns: role (id, text) → column, where the names do not say it.
         skip_bad_rows: leave malformed rows out, counted, instead of refusing them.
+
+    Returns:
+        {id: text}, in the order of the file.
 
     Raises:
         UserError: nothing there, another format, a malformed row, or no query.
@@ -98,11 +106,49 @@ def read_queries(source: str | Path, columns: dict[str, str] | None = None, skip
     return queries
 
 
+def load_texts(name: str, role: str, split: str | None, skip_bad_rows: bool = False) -> tuple[list[str], list[str]]:
+    """Ids and texts to encode: every document of a source, or the queries of a split.
+
+    Raises:
+        UserError: as `load`.
+    """
+    corpus, queries = load_unjudged(name, split, skip_bad_rows, queries=role == "query")
+    texts = queries if role == "query" else {name: doc.content for name, doc in corpus.items()}
+    return list(texts), list(texts.values())
+
+
+def load_unjudged(name: str, split: str | None, skip_bad_rows: bool = False, queries: bool = False) -> tuple[Corpus, Queries]:
+    """Corpus and queries of a source, for which no judgement is needed.
+
+    Args:
+        name: builtin:stdlib | builtin:stdlib-small | builtin:packages | beir:PATH | hf:NAME[@REVISION].
+        split: the queries that this one judges; None takes all of the source.
+        skip_bad_rows: leave malformed rows out, counted.
+        queries: read them too; else there are none.
+
+    Raises:
+        UserError: as `load`.
+    """
+    if split is not None:
+        data = load(name, split, skip_bad_rows)
+        return data.corpus, data.queries
+    kind, rest = parse_source(name)
+    bad = BadRows(skip_bad_rows)
+    if kind == "builtin":
+        corpus, asked, _ = load_source(name, bad)
+    else:
+        corpus, asked = read_beir_texts(Path(rest), bad, queries) if kind == "beir" else load_hub_texts(rest, bad, queries)
+    bad.say_counts(name)
+    if not corpus:
+        raise UserError(f"{name} has 0 documents; expected one or more. Add rows to its corpus.")
+    check_not_blank(name, corpus)
+    return corpus, asked
+
+
 def _rows(source: str | Path, known: dict[str, tuple[str, ...]], columns: dict[str, str] | None, bad: BadRows) -> Rows:
     """Rows with the names that BEIR's readers know, and an id each."""
     if not Path(source).exists() and not is_table(str(source)):
-        there = [p.name for p in Path(source).parent.iterdir()] if Path(source).parent.is_dir() else []
-        raise UserError(f"{source} does not exist; expected {FORMATS}. {suggest(Path(source).name, there)}. Check the path.")
+        raise UserError(f"{source} does not exist; expected {FORMATS}.{suggest_file(source)} Check the path.")
     if Path(source).is_file() and not is_table(str(source)):
         raise UserError(f"{source} is of no known format; expected {FORMATS}. Rename or convert it.")
     for role in columns or ():

@@ -8,8 +8,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-NO_ID = -1  # pads rows of positive ids; never the id of a document
-
 
 def known_positives(doc_ids: Tensor, positive_ids: Tensor, positives: Tensor) -> Tensor:
     """Columns that are no negatives of a query, beside the one of its positive: it is relevant to them as well.
@@ -18,7 +16,7 @@ def known_positives(doc_ids: Tensor, positive_ids: Tensor, positives: Tensor) ->
 
     Args:
         doc_ids: (M,) ids of all documents scored, gathered ones too; equal documents have equal ids.
-        positive_ids: (B, P) ids of every document judged relevant to each query, padded with NO_ID.
+        positive_ids: (B, P) ids of every document judged relevant to each query, padded with types.NO_ID.
         positives: (B,) column of each query's positive.
 
     Returns:

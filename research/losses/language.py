@@ -13,7 +13,7 @@ CHUNK_LOGITS = 2**24  # logits held at a time: 64 MiB in float32
 
 
 class TokenLosses(NamedTuple):
-    """Of N labelled tokens.
+    """Losses of N labelled tokens.
 
     Attributes:
         losses: (N,) float32 (float64 stays), differentiable; label-smoothed where asked.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from research.errors import UserError
+from research.errors import UserError, nearest
 from research.types import Direction, Qrels, Ranking
 
 MEANS = ("scorable", "trec_eval", "trec_eval-c")
@@ -83,9 +83,10 @@ def parse_metric(name: str) -> tuple[Callable[[Sequence[int], Sequence[int], int
     """
     kind, _, cut = name.partition("@")
     if kind not in METRICS or not cut.isdecimal() or int(cut) < 1:
+        near = nearest(kind, METRICS)
         raise UserError(
             f"metric {name!r} is not known; expected NAME@K with NAME one of {', '.join(METRICS)} and K ≥ 1, "
-            "for example ndcg@10."
+            f"for example ndcg@10.{f' Did you mean {near}@{cut or 10}?' if near else ''}"
         )
     return METRICS[kind][0], int(cut)
 

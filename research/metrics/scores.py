@@ -1,10 +1,11 @@
 """Rankings → means, per-query values and paired comparisons; and the tables that show them."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from research.errors import UserError
-from research.metrics.retrieval import DEFAULT_METRICS, evaluate, mean, missing, parse_metric, unscorable
+from research.errors import UserError, suggest
+from research.metrics.retrieval import DEFAULT_METRICS, MEANS, evaluate, mean, missing, parse_metric, unscorable
 from research.metrics.significance import compare, holm
 from research.progress import say
 from research.types import Qrels, Ranking, Scores
@@ -54,6 +55,82 @@ def report_unscorable(qrels: Qrels, over: str = "scorable") -> list[str]:
         effect = "are left out of every mean" if over == "scorable" else "count 0, as trec_eval has it"
         say(f"{len(left_out)} of {len(qrels)} queries have no relevant document and {effect}")
     return left_out
+
+
+class Evaluation(NamedTuple):
+    """Rankings that were measured on the same judgements, by name.
+
+    Attributes:
+        metrics: {name: {metric: mean over queries}}.
+        per_query: {name: {metric: {query id: value}}}.
+        comparisons: a mapping each pair of rankings, on the first metric: a, b, metric, difference (b − a), its bootstrap
+            interval low to high, p of a paired permutation test, p_holm, queries, better, worse.
+    """
+
+    metrics: dict[str, dict[str, float]]
+    per_query: dict[str, dict[str, dict[str, float]]]
+    comparisons: list[dict]
+
+
+def evaluate_runs(
+    qrels: Qrels,
+    runs: Mapping[str, Ranking],
+    metrics: Sequence[str] | None = None,
+    mean: str = "scorable",
+    names: Mapping[str, object] | None = None,
+) -> Evaluation:
+    """Measure rankings against judgements, query by query, and test the differences between them.
+
+    Args:
+        qrels: {query id: {document id: relevance}}; above 0 is relevant.
+        runs: {name: ranking}, each {query id: {document id: score}}, as `search` and `read_run` give it.
+        metrics: ndcg, mrr, map, recall, precision at any K, such as "ndcg@10"; the first one is tested. None takes ndcg@10,
+            mrr@10, map@100, recall@10, recall@100 and precision@10. Values are trec_eval's.
+        mean: over which queries: "scorable" (those with a relevant document; one without a ranking counts 0), "trec_eval"
+            (those that the ranking has) or "trec_eval-c" (every judged one); in the last two one without a relevant document
+            counts 0.
+        names: what a ranking is called in messages, where that is not its name.
+
+    Returns:
+        Evaluation(metrics, per_query, comparisons).
+
+    Raises:
+        UserError: an unknown metric or mean, no relevant document, or a ranking without any judged query.
+
+    Example:
+        >>> from research import evaluate
+        >>> qrels = {"q1": {"a": 1}, "q2": {"b": 1}}
+        >>> first = {"q1": {"a": 2.0, "b": 1.0}, "q2": {"b": 1.0}}
+        >>> second = {"q1": {"b": 2.0, "a": 1.0}, "q2": {"b": 1.0}}
+        >>> evaluate(qrels, {"first": first, "second": second}, ["mrr@10"]).metrics
+        {'first': {'mrr@10': 1.0}, 'second': {'mrr@10': 0.75}}
+    """
+    metrics = check_metrics(metrics)
+    if mean not in MEANS:
+        raise UserError(f"--mean {mean!r} is not known; {suggest(mean, MEANS)}. Correct it.")
+    if not runs or not any(grade > 0 for docs in qrels.values() for grade in docs.values()):
+        wrong = "there is no ranking" if not runs else f"the judgements of {len(qrels)} queries have no relevant document"
+        raise UserError(f"{wrong}; expected one or more. Give one.")
+    for name, run in runs.items():
+        _check_ranking(name, run, qrels)
+    report_unscorable(qrels, mean)
+    scored = {name: score((names or {}).get(name, name), qrels, run, metrics, mean) for name, run in runs.items()}
+    means = {name: values["metrics"] for name, values in scored.items()}
+    per_query = {name: values["per_query"] for name, values in scored.items()}
+    return Evaluation(means, per_query, comparisons(scored, metrics[0]))
+
+
+def _check_ranking(name: str, run: Ranking, qrels: Qrels) -> None:
+    if not all(isinstance(docs, Mapping) and not any(isinstance(d, Mapping) for d in docs.values()) for docs in run.values()):
+        raise UserError(
+            f"runs[{name!r}] is no ranking; expected {{query id: {{document id: score}}}}. Give rankings by name: "
+            'runs={"bm25": ranking}.'
+        )
+    if not qrels.keys() & run.keys():
+        raise UserError(
+            f"{name}: none of its {len(run)} queries is judged; expected rankings of the queries of these judgements, "
+            f"{next(iter(qrels))!r} for example. Name those."
+        )
 
 
 def comparisons(scored: dict[str, Scores], metric: str) -> list[dict]:

@@ -1,11 +1,10 @@
 """Does this method differ, trained again with other seeds? Tests on one value a seed, on a fixed set of queries.
 
-Three claims, three populations; a test of one says nothing of another (tests/parity/test_claims_simulated.py):
+Two claims, two populations; a test of one says nothing of the other (tests/parity/test_claims_simulated.py):
 
-    claim                              drawn again         fixed          test
-    these checkpoints differ           queries             checkpoints    significance.compare
-    this method differs (this page)    seeds               queries        welch_test, paired_test
-    this method differs anywhere       seeds and queries   –              crossed.seeds_and_queries_test
+    claim                              drawn again    fixed          test
+    these checkpoints differ           queries        checkpoints    significance.compare
+    this method differs (this page)    seeds          queries        welch_test, paired_test
 
 The second is the claim of most tables: the benchmark's test set is what it is, and someone else trains the method again.
 A value is a run's mean over the same queries in every run. A method without seeds (BM25, an untrained model) is a plain
@@ -121,7 +120,8 @@ class Moments(NamedTuple):
 
 
 def moments(values: Sequence[float] | float) -> Moments:
-    """
+    """Return what Welch's test needs of one method's values.
+
     Raises:
         UserError: no value, or one that is not finite.
     """
@@ -219,6 +219,7 @@ def noncentral_t(t: float, df: float, delta: float) -> float:
 
 
 def untestable(difference: float, seeds: tuple[int, int], note: str) -> MethodComparison:
+    """Return a comparison with a difference and a note, but no test."""
     return MethodComparison(difference, NAN, NAN, NAN, NAN, NAN, NAN, seeds, note)
 
 
@@ -233,6 +234,7 @@ def _two_sided(difference: float, error: float, df: float) -> float:
 
 
 def unequal(seeds: tuple[int, int]) -> str:
+    """Return a warning about unequal numbers of seeds, or ""."""
     if min(seeds) < 2 or seeds[0] == seeds[1]:
         return ""
     rate = most_false_positives(*sorted(seeds))

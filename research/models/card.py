@@ -1,16 +1,20 @@
 """Model cards: what a model is, how it is loaded, what it was trained on, and what it measured."""
 
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import yaml
 from huggingface_hub import ModelCardData
 
+ENCODING = (
+    "from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer({name!r})\n"
+    'queries = model.encode_query(["a question"])\ndocs = model.encode_document(["a text"])'
+)
 LOADING = {
     "adapter": "from peft import AutoPeftModelForCausalLM\n\nmodel = AutoPeftModelForCausalLM.from_pretrained({name!r})",
     "causal-lm": "from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained({name!r})",
-    "sentence-transformers": "from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer({name!r})",
-    "two-towers": "from sentence_transformers import SentenceTransformer\n\n"
-    "queries, docs = SentenceTransformer({name!r} + '/query'), SentenceTransformer({name!r} + '/doc')",
+    "sentence-transformers": ENCODING,
+    "two-towers": ENCODING,
     "cross-encoder": "from sentence_transformers import CrossEncoder\n\nmodel = CrossEncoder({name!r})",
     "transformers": "from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained({name!r})",
 }
@@ -32,7 +36,7 @@ class RunFacts(TypedDict, total=False):
     provenance: dict[str, Any]
 
 
-def model_card(kind: str, name: str, base: str | None, run: RunFacts) -> str:
+def model_card(kind: str, name: str, base: str | None, run: RunFacts, sentences: Sequence[str] = ()) -> str:
     """Write the card of a model folder: Markdown with the hub's header.
 
     Args:
@@ -40,6 +44,7 @@ def model_card(kind: str, name: str, base: str | None, run: RunFacts) -> str:
         name: of the folder.
         base: what an adapter was trained on.
         run: config, metrics and provenance of the training; {} where they are not known.
+        sentences: how its library gives its numbers.
     """
     config = run.get("config") or {}
     module = (config.get("model") or {}).get("init_args", {})
@@ -55,6 +60,7 @@ def model_card(kind: str, name: str, base: str | None, run: RunFacts) -> str:
     if base is not None:
         parts.append(f"Trained from `{base}`.")
     parts.append(f"```python\n{LOADING[kind].format(name=name)}\n```")
+    parts += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences]
     if kind == "adapter" and not on_hub:
         parts.append(
             "`adapter_config.json` names the base by a folder of the machine that exported it: elsewhere, load the "

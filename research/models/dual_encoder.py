@@ -163,7 +163,7 @@ def load_encoder(
     doc_max_length: int | None = None,
     **changes: object,
 ) -> Encoder:
-    """One tower, in eval mode, on the CPU.
+    """Load one tower, in eval mode, on the CPU.
 
     Args:
         folder: as `sources.resolve` gives it.

@@ -15,8 +15,9 @@ from research.models.card import RunFacts, model_card
 from research.models.contents import ADAPTER_CONFIG, everything_in, read_config
 from research.models.cross_encoder import load_cross_encoder
 from research.models.dual_encoder import DualEncoder
+from research.models.plain import compare
 from research.models.policy import load_policy, save_policy
-from research.models.saving import save_cross_encoder, save_dual_encoder
+from research.models.saving import save_cross_encoder, save_dual_encoder, write_router
 from research.models.sources import adapter_base, base_name, resolve
 from research.runs.disk import require_space, write_errors
 from research.runs.files import atomic_write, replace_folder, write_json
@@ -34,12 +35,15 @@ class Exported(NamedTuple):
     Attributes:
         kind: adapter | causal-lm | sentence-transformers | two-towers | cross-encoder | transformers.
         base: the model that an adapter was trained on; None for a model without one.
-        difference: of the logits, as plain libraries load the folder; None for models that are not compared.
+        difference: as plain libraries load the folder: of the logits, or of an encoder's embeddings over their length; None
+            for models that are not compared.
+        sentences: of an encoder, how plain sentence-transformers gives its embeddings.
     """
 
     kind: str
     base: str | None
     difference: float | None
+    sentences: list[str]
 
 
 def export(name: str, out: Path, merge: bool) -> Exported:
@@ -73,10 +77,18 @@ def export(name: str, out: Path, merge: bool) -> Exported:
         else:
             base = _save_merged(name, new) if merge else _copy(folder, new, name if adapter else None)
         kind = "adapter" if adapter and not merge else kind
-        difference = _check(name, new, kind, merge)
+        difference, sentences = _check(name, new, kind, merge), []
+        if kind == "two-towers":
+            write_router(new)  # folders of before have none
+        if kind in ("sentence-transformers", "two-towers"):
+            comparison = compare(new)
+            if not comparison.is_equal:  # an older folder, whose lengths a role stand where the library does not look
+                save_dual_encoder(DualEncoder.load(folder), new)
+                comparison = compare(new)
+            difference, sentences = comparison.difference, comparison.sentences()
         with atomic_write(new / "README.md") as stream:
-            stream.write(model_card(kind, out.resolve().name, base, _run_of(folder)))
-    return Exported(kind, base, difference)
+            stream.write(model_card(kind, out.resolve().name, base, _run_of(folder), sentences))
+    return Exported(kind, base, difference, sentences)
 
 
 def _kind(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import re
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from research.errors import UserError
 from research.models.contents import check_tokenizer, weight_files
 from research.progress import say
 
+LANGUAGE = "CausalLM|LMHead"  # in names of classes that predict the next token
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NO_LIMIT = 10**9  # tokenizers without a limit say 10^30
 DEFAULT_LENGTH = 512  # of models without any limit
@@ -125,6 +127,12 @@ def check_weights(folder: Path, model: PreTrainedModel, info: dict, new_head: bo
     missing = [name for name in info["missing_keys"] if not name.startswith("pooler.") and name not in new]
     if missing or info["mismatched_keys"]:
         wrong = sorted(missing) or [str(key) for key in info["mismatched_keys"]]
+        kinds = model.config.architectures or [""]
+        if re.search(LANGUAGE, type(model).__name__) and kinds[0] and not re.search(LANGUAGE, kinds[0]):
+            raise UserError(
+                f"model folder {folder} has no head that predicts the next token: it is a {kinds[0]}, an encoder for "
+                "--retriever; expected a causal language model (…ForCausalLM in config.json). Name one."
+            )
         raise UserError(
             f"model folder {folder} lacks {len(wrong)} weights that its config.json asks for ({wrong[0]}, …); "
             "they would be random. Expected the weights of this architecture; save the model again."
@@ -135,7 +143,7 @@ def check_weights(folder: Path, model: PreTrainedModel, info: dict, new_head: bo
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' tables of missing weights: what matters of them is said, or refused, by name."""
+    """Silence transformers' tables of missing weights: those that matter are reported, or refused, by name."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:

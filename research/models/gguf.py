@@ -4,14 +4,17 @@ Dequantising takes some 20 seconds for 135M parameters, the folder loads in a te
 says, bit for bit; they are third parties' quantised copies, so numbers are not those of the original checkpoint.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import modeling_gguf_pytorch_utils as loading
 
 from research.errors import UserError
 from research.models.folder import quiet
-from research.progress import say
+from research.progress import each, say
 from research.runs.disk import require_space
 from research.runs.files import replace_folder
 from research.runs.hashes import hash_file
@@ -49,9 +52,19 @@ def dequantised(file: Path) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def _own_bar() -> Iterator[None]:
+    """Show transformers' bar as our own: its redraws a terminal's line in log files too, hundreds of times."""
+    plain, loading.tqdm = loading.tqdm, lambda tensors, desc: each(tensors, "dequantise", "tensor")
+    try:
+        yield
+    finally:
+        loading.tqdm = plain
+
+
 def _convert(file: Path, folder: Path) -> None:
     try:
-        with quiet():
+        with quiet(), _own_bar():
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
     except Exception as error:  # gguf and transformers raise ValueError, KeyError, struct.error, … for what they cannot read

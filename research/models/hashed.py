@@ -62,6 +62,8 @@ def further_settings(folder: Path) -> dict[str, Any]:
     """{file: what it says that no setting holds}; {} for folders as transformers or our own `fit` write them."""
     facts: dict[str, Any] = {}
     for role in ("", "query", "doc"):  # towers of their own lie in folders of their own
+        if not role and all((folder / name).is_dir() for name in ("query", "doc")):
+            continue  # a Router over both, which says nothing that they do not say
         place = folder / role
         reranker = (_read(place / "config_sentence_transformers.json") or {}).get("model_type") == "CrossEncoder"
         modules = _read(place / "modules.json")

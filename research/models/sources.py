@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from research.errors import UserError, suggest
+from research.errors import UserError, suggest, suggest_file
 from research.models.contents import ADAPTER_CONFIG, has_own_weights, read_config
 from research.models.hashed import hash_folder_files, hash_model
 from research.runs.hashes import hash_file, hash_json
@@ -50,7 +50,7 @@ def check_name(name: str) -> None:
     elif _is_path(name) and not Path(name).expanduser().exists():
         raise UserError(
             f"model {name!r} does not exist; expected a model folder, a run folder, a hub id (org/name) or "
-            "pkg:PACKAGE/PATH. Check the path."
+            f"pkg:PACKAGE/PATH. Check the path.{suggest_file(Path(name).expanduser())}"
         )
     elif not _is_path(name) and not Path(name).exists() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?", name):
         raise UserError(
@@ -149,7 +149,7 @@ def _package_file(name: str) -> Path:
     path = root / inside
     if not inside or not path.exists():
         there = [p.name for p in root.iterdir() if p.is_dir() or p.suffix in (".gguf", ".safetensors")]
-        raise UserError(f"model {name!r}: the package {package!r} has no {inside!r}; {suggest(inside, there)}.")
+        raise UserError(f"model {name!r}: the package {package!r} has no {inside!r}; {suggest(inside, there, paths=True)}.")
     return path
 
 

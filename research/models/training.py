@@ -28,8 +28,7 @@ def set_dropout(model: nn.Module, p: float | None) -> None:
 
 
 def freeze_pooler(model: nn.Module) -> None:
-    """No gradient for an encoder's pooler: it stands beside the hidden states that are pooled here, so it gets none anyway,
-    and DDP would wait for it for ever."""
+    """Freeze an encoder's pooler, which gets no gradient: hidden states are pooled here, and DDP would wait for it for ever."""
     if any("pooler_output" in str(getattr(module, "modality_config", "")) for module in model.modules()):
         return  # a stack of sentence-transformers that reads it
     for name, parameter in model.named_parameters():

@@ -40,7 +40,7 @@ def make_visible(model: CausalLM, ids: list[int]) -> Visible:
         model: in eval mode.
         ids: one or more.
     """
-    tokenizer, row = model.tokenizer, torch.tensor([ids])  # (1, T)
+    tokenizer, row = model.tokenizer, torch.tensor([ids], device=next(model.parameters()).device)  # (1, T)
     shapes = {
         "input_ids": row,
         "embeddings": model.base.get_input_embeddings()(row),

@@ -8,10 +8,11 @@ import numpy as np
 
 from research.metrics.significance import bootstrap_interval, compare
 from research.quickstart.state import State
-from research.runs.reading import read_json
+from research.runs.folder import RunFolder
 
 METRIC = "ndcg@10"
 SURE = 0.05
+SHOWN = 2  # questions, the shortest: a line of the terminal holds them
 
 
 class Row(NamedTuple):
@@ -40,17 +41,17 @@ def systems(out: Path) -> list[Row]:
     """The systems that were measured, in the order of the road."""
     rows = []
     for folder, stage, name, against in (
+        ("bm25", "bm25", "BM25", None),
         ("exact", "bm25", "BM25", None),
         ("exact", "dense", "MiniLM, untrained", "BM25"),
         ("exact", "fused", "the two, fused", "MiniLM, untrained"),
         ("hnsw", "dense", "MiniLM, untrained, HNSW", "MiniLM, untrained"),
+        ("trained", "dense", "MiniLM, trained", "MiniLM, untrained"),
         ("tandem", "dense", "MiniLM, trained", "MiniLM, untrained"),
         ("tandem", "reranked", "→ trained cross-encoder", "MiniLM, trained"),
     ):
-        if (out / folder / "metrics.json").exists():
-            stages = read_json(out / folder / "metrics.json")["stages"]
-            if stage in stages:
-                rows.append(Row(name, stages[stage]["per_query"][METRIC], against))
+        if values := RunFolder(out / folder).metrics.get("stages", {}).get(stage):
+            rows.append(Row(name, values["per_query"][METRIC], against))
     return rows
 
 
@@ -72,8 +73,7 @@ def training_verdict(rows: list[Row]) -> str | None:
 def language_lines(out: Path) -> list[str]:
     """What the language model learned, and its answers before and after."""
     lines = []
-    if (out / "sft" / "metrics.json").exists():
-        facts = read_json(out / "sft" / "metrics.json")
+    if facts := RunFolder(out / "sft").metrics:
         first, best = facts["untrained"]["loss"], facts["metrics"]["loss"]
         before, after = (facts.get(name) or {} for name in ("untrained_per_query", "per_query"))
         p = ""
@@ -82,12 +82,16 @@ def language_lines(out: Path) -> list[str]:
             p = f", p = {test.p:.4f} over {test.queries} examples"
         lines += ["", f"language model with LoRA after {facts['steps']} steps: loss on dev {first:.3f} → {best:.3f}{p}"]
     answers = out / "answers" / "answers.jsonl"
-    for row in map(json.loads, answers.read_text(encoding="utf-8").splitlines()) if answers.exists() else ():
-        question = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
+    rows = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()] if answers.exists() else []
+    for row in sorted(rows, key=lambda row: len(_question(row)))[:SHOWN]:
         before, after = row["answers"].values()
-        shown = {"question": question, "before": before, "after": after, "reference": row["reference"]}
+        shown = {"question": _question(row), "before": before, "after": after, "reference": row["reference"]}
         lines += ["", *(f"  {name:9} {_short(value)}" for name, value in shown.items())]
     return lines
+
+
+def _question(row: dict) -> str:
+    return row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
 
 
 def _line(row: Row, rows: list[Row]) -> str:

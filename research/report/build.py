@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from research.errors import UserError
+from research.errors import UserError, suggest
 from research.progress import say
 from research.report import explain, markdown, tables, training_words
 from research.report.entries import of_row, of_run
 from research.report.export import as_markdown, write_sheets, write_tidy
 from research.report.figures import of_latency
+from research.report.figures.fit import COLUMN, PAGE, fitted
 from research.report.figures.render import MISSING, can_draw, svg, write_figures
-from research.report.goals import is_lower
+from research.report.figures.theme import Figure
+from research.report.goals import is_lower, recorded
 from research.report.notes import notes
 from research.report.origin import origin
 from research.report.page import html
@@ -23,18 +25,18 @@ from research.report.subject import record_of
 from research.report.summary import summary
 from research.report.systems import Systems, read_systems
 from research.report.target import files_of, open_target
-from research.report.training import Training, read_training
+from research.report.training import Training, read_training, record_of_fit
 from research.report.wandb import Content, Drawn, Publication, send
 from research.runs.curves import read_lines
 from research.runs.files import atomic_write, replace_files, write_json
 from research.runs.folder import RunFolder
 from research.runs.printable import printable
-from research.runs.record import read_record
-from research.runs.table import is_sweep, name_folders, points_of
+from research.runs.record import RunRecord
+from research.runs.table import is_sweep, name_folders, points_in, with_inner
 from research.runs.wandb.records import is_wandb
 
 MARKER = "report.json"  # a folder that holds this file is a report: the verb may write into it again
-EVERY_RUN = "runs"
+EVERY_RUN, PLAIN = "runs", "plain"
 ANSWERED = 60  # trainings of which a page holds what they answered
 
 
@@ -42,17 +44,15 @@ class Shown(NamedTuple):
     """What a report shows.
 
     Attributes:
-        fits: folders of trainings that are no study.
+        fits: trainings that are no study.
         tested: folders of retrievals.
-        names: of both.
         study: of trainings that are compared over seeds.
         trainings: that are drawn one by one.
         systems: the retrievals.
     """
 
-    fits: list[Path]
+    fits: list[RunRecord]
     tested: list[Path]
-    names: dict[Path, str]
     study: StudyReport | None
     trainings: list[Training]
     systems: Systems | None
@@ -66,9 +66,11 @@ class Parts(NamedTuple):
         remarks: what must be known before the numbers.
         made_from: (label, value) of data, code and base model.
         lines, tables: of the retrievals.
-        sheets: a study's tables.
+        sheets: every pair of systems, and a study's tables.
         drawn: a study's figures with their SVG.
+        columns: the same as narrow as a column of a paper, where they can be.
         latency: the figure of the retrievals for paper and phone, with its SVG.
+        latex: booktabs | plain.
     """
 
     title: str
@@ -79,7 +81,9 @@ class Parts(NamedTuple):
     tables: list[tables.Table]
     sheets: list[Sheet]
     drawn: Drawn
+    columns: list[tuple[Figure, str] | None]
     latency: Drawn
+    latex: str
 
 
 class Built(NamedTuple):
@@ -133,24 +137,44 @@ def build(paths: list[Path], spec: Spec, claims: Path | None, out: Path, publica
 
 def _read(paths: list[Path], spec: Spec, claims: Path | None) -> Shown:
     """The runs by what they are, read."""
+    paths = with_inner(paths)
     sweeps = [path for path in paths if is_sweep(path)]
     fits = [path for path in paths if path not in sweeps and RunFolder(path).is_training]
     wandb = [path for path in paths if is_wandb(path)]
     tested = [path for path in paths if path not in [*fits, *sweeps, *wandb]]
+    systems, spec = _systems(tested, name_folders([*fits, *tested]), spec, len(tested) < len(paths)) if tested else (None, spec)
     study = study_report([path for path in paths if path not in tested], spec, bool(sweeps or wandb), claims)
     if study is None:  # a sweep that nothing was measured in
-        points = [path / planned.point for path in sweeps for planned in points_of(path)]
+        points = [path / planned.point for path in sweeps for planned in points_in(path)]
         fits += [path for path in points if path not in fits and RunFolder(path).is_training]
-    names = name_folders([*fits, *tested]) if fits or tested else {}
-    drawn = study.trainings if study else [(path, names[path]) for path in fits]
-    trainings = [read_training(path, name) for path, name in drawn]
-    return Shown(fits, tested, names, study, trainings, read_systems(tested, names) if tested else None)
+    names = name_folders([*fits, *tested])
+    runs = [record_of_fit(path, names[path]) for path in fits]
+    trainings = [read_training(run) for run in (study.trainings if study else runs)]
+    return Shown(runs, tested, study, trainings, systems)
+
+
+def _systems(tested: list[Path], names: dict[Path, str], spec: Spec, is_mixed: bool) -> tuple[Systems, Spec]:
+    """The retrievals, tested against the spec's baseline where it is one of them; and the spec without it.
+
+    Raises:
+        UserError: the baseline is none of them, and there is no training that it may be of.
+    """
+    systems = read_systems(tested, names)
+    if spec.baseline is None:
+        return systems, spec
+    label = systems.label_of(spec.baseline)
+    if label is None and not is_mixed:
+        known = [row.label for row in systems.rows]
+        raise UserError(f"baseline {spec.baseline!r} is no system; {suggest(spec.baseline, known)}. Name one of them.")
+    return (systems, spec) if label is None else (systems._replace(baseline=label), spec._replace(baseline=None))
 
 
 def _parts(shown: Shown, spec: Spec) -> Parts:
     """Measure, draw and word what is shown."""
     study, systems = shown.study, shown.systems
     lines = tables.measure(systems) if systems else []
+    pairs = tables.compare_pairs(lines, systems.metric) if systems else {}
+    paired = tables.pairs_sheet(lines, systems.metric, pairs) if systems else None
     of_systems = []
     if systems:
         first, metrics = tables.systems_table(lines, systems.metric), tables.metrics_table(systems.rows)
@@ -162,14 +186,16 @@ def _parts(shown: Shown, spec: Spec) -> Parts:
     remarks = [*(study.warnings if study else []), *notes(systems.folders if systems else [], shown.trainings)]
     return Parts(
         title=printable(spec.title or (html.heading(systems) if systems or not study else study.title)),
-        finding=explain.finding(lines, systems.metric) if systems else of_trainings,
+        finding=explain.finding(lines, systems.metric, pairs) if systems else of_trainings,
         remarks=[*remarks, *(["; ".join(f"{label}: {value}" for label, value in made_from)] if made_from else [])],
         made_from=made_from,
         lines=lines,
         tables=of_systems,
-        sheets=study.sheets if study else [],
-        drawn=[(figure, svg(figure)) for figure in study.figures] if study else [],
+        sheets=[*([paired] if paired else []), *(study.sheets if study else [])],
+        drawn=[fitted(figure, PAGE) or (figure, svg(figure)) for figure in study.figures] if study else [],
+        columns=[fitted(figure, COLUMN, f"{figure.name}-column") for figure in study.figures] if study else [],
         latency=[(figure, svg(figure)) for figure in of_latency(lines, systems.metric)] if systems else [],
+        latex=spec.latex,
     )
 
 
@@ -188,7 +214,7 @@ def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Any]) -> Non
         study.warnings if study else [],
         parts.title,
         parts.finding,
-        parts.drawn,
+        [(*wide, narrow[1] if narrow else "") for wide, narrow in zip(parts.drawn, parts.columns, strict=True)],
         browsed,
         parts.made_from,
         parts.latency,
@@ -197,8 +223,8 @@ def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Any]) -> Non
         if study:
             write_tidy(new, study.runs)
         of_systems = tables.sheets(parts.lines, systems.metric) if systems else []
-        write_sheets(new, distinct([*parts.sheets, *of_systems]), parts.title)
-        write_figures(new, parts.drawn + parts.latency[:1])  # the second is the page's, for a phone
+        write_sheets(new, distinct([*parts.sheets, *of_systems]), parts.title, parts.latex == PLAIN)
+        write_figures(new, [*parts.drawn, *filter(None, parts.columns), *parts.latency])
         for name, content in (("report.md", text), ("index.html", page)):
             with atomic_write(new / name) as stream:
                 stream.write(content)
@@ -217,7 +243,7 @@ def _content(shown: Shown, parts: Parts) -> Content:
         [(sheet, as_markdown(sheet)) for sheet in parts.sheets],
         [(figure.name, figure.title, figure.caption) for figure, _ in parts.drawn + parts.latency[:1]],
         study.study if study else None,
-        [*(run.path for run in study.runs), *shown.tested] if study else [*shown.fits, *shown.tested],
+        [*(run.path for run in (study.runs if study else shown.fits)), *shown.tested],
         list(dict.fromkeys([*(f"val/{training.monitor}" for training in shown.trainings), "train/loss"])),
     )
 
@@ -225,7 +251,7 @@ def _content(shown: Shown, parts: Parts) -> Content:
 def _explorer(shown: Shown) -> Explorer | None:
     """All trainings and systems of the report, where there are two or more."""
     study, systems = shown.study, shown.systems
-    runs = study.runs if study else [read_record(RunFolder(path, shown.names[path])) for path in shown.fits]
+    runs = study.runs if study else shown.fits
     answered = len(runs) <= ANSWERED
     entries = [of_run(run, read_lines, answered, study.study.metric if study else "") for run in runs]
     entries += [of_row(row, systems) for row in systems.rows] if systems else []
@@ -235,8 +261,9 @@ def _explorer(shown: Shown) -> Explorer | None:
         metric, higher, factors, figures = study.study.metric, study.study.higher, study.study.factors, study.figures
     else:
         metric = systems.metric if systems else next((name for run in runs for name in run.metrics), None)
-        higher, factors, figures = not is_lower(metric or ""), (), ()
-    return explorer(entries, metric, higher, factors, [facts(entry.provenance) for entry in entries], figures)
+        higher, factors, figures = not is_lower(metric or "", recorded(runs)), (), ()
+    words = study.study.labels if study else {}
+    return explorer(entries, metric, higher, factors, [facts(entry.run.provenance) for entry in entries], figures, words)
 
 
 def _record(shown: Shown, spec: Spec) -> dict[str, Any]:
@@ -244,6 +271,6 @@ def _record(shown: Shown, spec: Spec) -> dict[str, Any]:
     if shown.study:
         return shown.study.summary
     try:
-        return {"study": record_of(shown.fits, spec)} if shown.fits else {}
+        return {"study": record_of([run.path for run in shown.fits], spec)} if shown.fits else {}
     except UserError:  # unfinished, of different metrics, or one seed twice: the page shows each for itself
         return {}

@@ -40,7 +40,8 @@ def sides(claim: Claim, study: Study, where: str) -> tuple[dict[int, float], dic
     """Seed → value of both sides."""
     found = []
     for text in (claim.a, claim.b):
-        named = [group for group in study.groups if group.values and sorted(group.label.split()) == sorted(text.split())]
+        words = sorted(text.split())
+        named = [g for g in study.groups if g.values and words in (sorted(g.label.split()), sorted(g.key.split()))]
         if named:  # a setting as the tables call it
             found.append((named, set(study.factors)))
             continue
@@ -56,7 +57,7 @@ def sides(claim: Claim, study: Study, where: str) -> tuple[dict[int, float], dic
     if settings[0] != settings[1] and (len(a) > 1 or len(b) > 1):
         raise UserError(
             f"{where}: {claim.text!r}: the sides differ in other factors too ({len(a)} and {len(b)} settings of "
-            f"{', '.join(short_names(study.factors)[name] for name in rest)}); expected the same. Name more "
+            f"{', '.join(study.names[name] for name in rest)}); expected the same. Name more "
             "conditions, joined by `and`."
         )
     if {g.label for g in a} & {g.label for g in b}:
@@ -78,6 +79,7 @@ class Condition(NamedTuple):
 def _condition(text: str, study: Study, where: str) -> Condition:
     left, equals, right = text.partition("=")
     known = {short: name for name, short in short_names(study.factors).items()} | {name: name for name in study.factors}
+    known |= {words: name for name, words in study.names.items()}
     whole = left.strip()
     if any(name.endswith("lora_alpha") or "lora_alpha/" in name for name in known):
         whole = re.sub(r"\balpha\b", "lora_alpha", whole)

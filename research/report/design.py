@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.report.factors import short_names, shown
+from research.report.factors import shown
 from research.report.study import Group, Study
 
 
@@ -17,11 +17,13 @@ class Design(NamedTuple):
         factors: in the order of the axes.
         levels: of each factor, as a table shows them.
         cells: combination of levels → group, in the order of the axes.
+        names: factor → what tables call it.
     """
 
     factors: list[str]
     levels: list[list[str]]
     cells: dict[tuple[str, ...], Group]
+    names: dict[str, str]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,7 +55,7 @@ def design(study: Study) -> tuple[Design | None, str]:
     An option that some settings have not (r beside full fine-tuning) is a level of its own, –; where it goes with another
     option, combinations are missing, and the design is not full.
     """
-    names = short_names(study.factors)
+    names = study.names
     levels = [_levels(study, name) for name in study.factors]
     factors = [name for name, found in zip(study.factors, levels, strict=True) if len(found) > 1]
     levels = [found for found in levels if len(found) > 1]
@@ -72,7 +74,7 @@ def design(study: Study) -> tuple[Design | None, str]:
         return None, (
             f"{size - known:,} of {size:,} combinations of the factors have no value, such as {_setting(factors, first, names)}"
         )
-    return Design(factors, levels, {key: groups[key] for key in wanted}), ""
+    return Design(factors, levels, {key: groups[key] for key in wanted}, names), ""
 
 
 def _levels(study: Study, factor: str) -> list[str]:

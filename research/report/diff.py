@@ -245,5 +245,5 @@ def _best(old: StudyRecord, new: StudyRecord, metric: str, pairs: list[tuple[Set
 def best(side: StudyRecord, metric: str) -> Setting | None:
     """The setting with the best mean; the first of equals."""
     known = [one for one in side.settings if one.values(metric)]
-    choose: Any = max if side.higher_is_better(metric) else min
+    choose = max if side.higher_is_better(metric) else min
     return choose(known, key=lambda one: summarise(list(one.values(metric).values())).mean) if known else None

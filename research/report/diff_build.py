@@ -19,7 +19,7 @@ from research.report.summary import rows_of
 from research.report.target import files_of, open_target
 from research.runs.files import atomic_write, replace_files, write_json
 from research.runs.folder import RunFolder
-from research.runs.layout import MARKER as RUN_MARKER
+from research.runs.layout import PROVENANCE
 from research.runs.reading import read_json
 from research.runs.table import is_sweep
 from research.runs.wandb.records import is_wandb
@@ -142,7 +142,7 @@ def read_side(path: Path, spec: Spec) -> Side:
     if is_sweep(path) or RunFolder(path).is_training or is_wandb(path):
         recorded = json.loads(json.dumps(record_of([path], spec), default=str))  # in the types that a report's file gives
         return Side(str(path), read_study_record(recorded, str(path)), None)
-    if (path / RUN_MARKER).is_file():
+    if (path / PROVENANCE).is_file():
         return Side(str(path), None, json.loads(json.dumps(rows_of([path]))))
     what = "does not exist" if not path.exists() else "is a file" if path.is_file() else "is no report, sweep or run"
     raise UserError(

@@ -139,7 +139,7 @@ def document(old: str, new: str, head: str, lines: list[str], tables: list[Sheet
 
 
 def summary(diff: Diff) -> dict[str, Any]:
-    """For programs."""
+    """Return the comparison as JSON, for programs."""
     moved = [
         {
             "setting": one.label,

@@ -1,8 +1,8 @@
 """What makes a study's numbers weaker than they look: runs without a value, few seeds, settings that differ in more."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from research.report.factors import factors, short_names, shown, some
+from research.report.factors import factors, named, shown, some
 from research.report.study import Group
 from research.runs.record import RunRecord
 
@@ -13,6 +13,7 @@ ASIDE = 5  # options that are named beside the factors
 def doubts(groups: Sequence[Group], metric: str) -> list[str]:
     """What makes the numbers weaker than they look."""
     notes = []
+    called = {id(run): group.called(run) for group in groups for run in group.runs}
     few = [group for group in groups if 0 < len(group.values) < ENOUGH]
     if few:
         notes.append(
@@ -26,15 +27,15 @@ def doubts(groups: Sequence[Group], metric: str) -> list[str]:
         why = {run.error for run in rows if run.error}
         are = "runs are" if len(rows) > 1 else "run is"
         notes.append(
-            f"{len(rows)} {are} {state} and in no mean: {some([run.name for run in rows])}"
+            f"{len(rows)} {are} {state} and in no mean: {some([called[id(run)] for run in rows])}"
             + (f" ({some(sorted(why))})" if why else "")
         )
     if bare := [run for group in groups for run in group.runs if run.state == "done" and metric not in run.metrics]:
-        notes.append(f"{len(bare)} finished runs have no {metric}: {some([run.name for run in bare])}")
+        notes.append(f"{len(bare)} finished runs have no {metric}: {some([called[id(run)] for run in bare])}")
     if lost := [run for group in groups for run in group.missing if run.state == "done" and run not in bare]:
         notes.append(
             f"{len(lost)} finished runs have a {metric} that is not finite and are in no mean: "
-            f"{some([run.name for run in lost])}"
+            f"{some([called[id(run)] for run in lost])}"
         )
     return notes
 
@@ -50,12 +51,13 @@ def unmeasured(runs: Sequence[RunRecord]) -> str:
     )
 
 
-def aside(firsts: list[RunRecord], columns: Sequence[str]) -> str:
+def aside(firsts: list[RunRecord], columns: Sequence[str], words: Mapping[str, str]) -> str:
     """Options that differ between settings and are in no column, such as a rate that each method has of its own.
 
     Args:
         firsts: a run of each group.
         columns: options that are in the table.
+        words: option → what tables call it.
     """
     # what a method's name says already, and alpha beside r and alpha / r
     implied = (
@@ -70,7 +72,7 @@ def aside(firsts: list[RunRecord], columns: Sequence[str]) -> str:
         and not name.endswith(implied)
         and not any(name.startswith(f"{one}.") for one in columns if one.endswith("adapter"))
     ]
-    short = short_names([*columns, *names])
+    short = named([*columns, *names], words)
     parts = []
     for name in names[:ASIDE]:
         values = list(dict.fromkeys(shown(run.options.get(name)) for run in firsts))

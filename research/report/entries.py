@@ -29,33 +29,22 @@ class Entry(NamedTuple):
     """One line of the explorer.
 
     Attributes:
-        name: unlike every other's.
-        kind: training | system.
-        state, error, seed: of a training; "" and None of a system.
-        options: what it was made with, by dotted name.
-        metrics: {"val/loss": …} of a training, {"ndcg@10": …} of a system.
-        facts: parameters, seconds, milliseconds a query.
-        examples: {metric: {query or example id: value}}; of a training the id is `val/3` or `test/3`, since both splits
-            count their examples from 0.
+        run: a training; of a system its stage in the same shape, without a state and a seed. Its examples are known by
+            `val/3` or `test/3` where it is a training, since both splits count from 0.
         asked: {id: what was asked}, of the examples whose texts were kept.
         answers: {id: what it answered, or ranked first}.
         curves: {metric: (step, value)}, a step once.
-        provenance: as its folder recorded it.
     """
 
-    name: str
-    kind: str
-    state: str
-    error: str
-    seed: int | None
-    options: dict[str, Any]
-    metrics: dict[str, float]
-    facts: dict[str, float]
-    examples: dict[str, dict[str, float]]
+    run: RunRecord
     asked: dict[str, Shown]
     answers: dict[str, str]
     curves: dict[str, Curve]
-    provenance: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """training | system."""
+        return "training" if self.run.state else "system"
 
 
 def of_run(run: RunRecord, lines: Lines, answered: bool, metric: str = "") -> Entry:
@@ -78,21 +67,7 @@ def of_run(run: RunRecord, lines: Lines, answered: bool, metric: str = "") -> En
         if values
     }
     asked, answers = _answers(RunFolder(run.path)) if answered and run.state in FINISHED else ({}, {})
-    return Entry(
-        run.name,
-        "training",
-        run.state,
-        run.error,
-        run.seed,
-        run.options,
-        run.metrics,
-        run.facts,
-        examples,
-        asked,
-        answers,
-        curves,
-        run.provenance,
-    )
+    return Entry(run._replace(examples=examples), asked, answers, curves)
 
 
 def _answers(folder: RunFolder) -> tuple[dict[str, Shown], dict[str, str]]:
@@ -128,21 +103,22 @@ def of_row(row: Row, runs: Systems) -> Entry:
         answers[query] = f"{verdict}: {_document(first, kept['docs'])}" if first is not None else "found no document"
     options = {name: value for name, value in row.facts.items() if not _measured(name)}
     facts = {name: value for name, value in row.facts.items() if _measured(name) and isinstance(value, int | float)}
-    return Entry(
-        f"{row.run}/{row.stage}",
-        "system",
-        "",
-        "",
-        None,
-        {"system": row.label, **options},
-        row.means,
-        facts,
-        row.per_query,
-        asked,
-        answers,
-        {},
-        folder.provenance,
+    record = RunRecord(
+        name=f"{row.run}/{row.stage}",
+        path=folder.path,
+        state="",
+        error="",
+        sweep="",
+        point="",
+        seed=None,
+        options={"system": row.label, **options},
+        metrics=row.means,
+        facts=facts,
+        examples=row.per_query,
+        made_of=("", "", ""),
+        provenance=folder.provenance,
     )
+    return Entry(record, asked, answers, {})
 
 
 def _measured(name: str) -> bool:

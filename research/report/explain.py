@@ -1,12 +1,9 @@
 """Words around the numbers: what was found, what each metric means, how interval and test are to be read."""
 
-import itertools
-
 from research.metrics import retrieval
-from research.metrics.families import holm
-from research.metrics.significance import compare
+from research.metrics.significance import Comparison
 from research.report.numbers import column, p_phrase, share, signed
-from research.report.tables import Line, title
+from research.report.tables import Line, compare_pairs, title
 from research.report.training import Training
 
 METRICS = {  # words of a page, kept out of metrics/: a run is not stale because a sentence has changed
@@ -43,8 +40,8 @@ ANN = (
 )
 
 
-def finding(lines: list[Line], metric: str) -> str:
-    """One sentence for who reads no further: the best system, and whether the next best is really worse."""
+def finding(lines: list[Line], metric: str, pairs: dict[tuple[int, int], tuple[Comparison, float]] | None = None) -> str:
+    """Return one sentence: the best system, and whether the next best is really worse."""
     name = title(metric)
     best = max(lines, key=lambda line: line.mean)
     interval = f"95% interval {share(best.low)} to {share(best.high)}"
@@ -53,19 +50,15 @@ def finding(lines: list[Line], metric: str) -> str:
     if len(lines) == 1:
         return f"{best.row.label} reaches {name} {share(best.mean)} ({interval}){time}."
     following = max((line for line in lines if line is not best), key=lambda line: line.mean)
-    test = compare(following.row.per_query[metric], best.row.per_query[metric])
     # the two were chosen by their values: their p is one of all pairs'
-    others = [
-        compare(a.row.per_query[metric], b.row.per_query[metric]).p
-        for a, b in itertools.combinations(lines, 2)
-        if {id(a), id(b)} != {id(best), id(following)}
-    ]
-    p = holm([test.p, *others])[0]
-    phrase = p_phrase(p) + (" after Holm over all pairs" if others else "")
+    pairs = compare_pairs(lines, metric) if pairs is None else pairs
+    i, j = sorted(next(k for k, line in enumerate(lines) if line is one) for one in (best, following))
+    test, p = pairs[i, j]
+    phrase = p_phrase(p) + (" after Holm over all pairs" if len(pairs) > 1 else "")
     verdict = "too little to tell the two apart" if p >= 0.05 else "more than chance would give"
     return (
         f"{best.row.label} has the highest {name} of {len(lines)} systems: {share(best.mean)} ({interval}){time}. "
-        f"Its lead over {following.row.label} is {signed(test.difference)} ({phrase}), {verdict} on these "
+        f"Its lead over {following.row.label} is {signed(abs(test.difference))} ({phrase}), {verdict} on these "
         "queries."
     )
 

@@ -58,11 +58,12 @@ def _one_type(column: pd.Series) -> pd.Series:
     return column if len(kinds) < 2 or kinds <= {int, float} else column.map(str, na_action="ignore")
 
 
-def write_sheets(out: Path, sheets: list[Sheet], title: str = "") -> None:
-    """tables/NAME.tex, .csv and .md; the title of the report is in the labels."""
+def write_sheets(out: Path, sheets: list[Sheet], title: str = "", plain: bool = False) -> None:
+    """tables/NAME.tex, .csv and .md; the title of the report is in the labels, where LaTeX's tables are not plain."""
     for sheet in sheets:
         name = slug(sheet.name)
-        forms = {"tex": latex.render(sheet, title), "csv": as_csv(sheet), "md": as_markdown(sheet) + "\n"}
+        tex = latex.render_plain(sheet) if plain else latex.render(sheet, title)
+        forms = {"tex": tex, "csv": as_csv(sheet), "md": as_markdown(sheet) + "\n"}
         for ending, text in forms.items():
             with atomic_write(out / "tables" / f"{name}.{ending}") as stream:
                 stream.write(text)

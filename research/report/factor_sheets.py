@@ -16,7 +16,7 @@ from research.report.study import Study, marginal
 
 
 def by_factor(study: Study, factor: str, paired: bool = False) -> Sheet | None:
-    """One factor at a time: its marginal means over all settings of the others; None where the design is not full.
+    """Return marginal means of a factor, over all settings of the others; None where the design is not full.
 
     A value is, for each seed, the mean over the other factors' settings, so that seeds stay the unit of the spread.
 
@@ -31,7 +31,7 @@ def by_factor(study: Study, factor: str, paired: bool = False) -> Sheet | None:
     values = {level: marginal([cells[other] for other in others]) for level, cells in levels.items()}
     if not all(values.values()):
         return None
-    names, digits = short_names(study.factors), decimals(study.groups)
+    names, digits = study.names, decimals(study.groups)
     means = [summarise(list(by_seed.values())) for by_seed in values.values()]
     places = ranks([round(mean.mean, digits) for mean in means], study.higher)
     first = next(iter(values))
@@ -48,14 +48,16 @@ def by_factor(study: Study, factor: str, paired: bool = False) -> Sheet | None:
                 *difference_cells(pairs.get(level), digits, level == first),
             ]
         )
-    columns = [names[factor], "seeds", study.metric, "95% interval", "difference", "p (Holm)"]
+    columns = [names[factor], "seeds", study.metric_name, "95% interval", "difference", "p (Holm)"]
     rest = ", ".join(names[name] for name in study.factors if name != factor)
     test = "the paired" if paired else "Welch's"
     notes = [
         f"Each seed's value is its mean over the {len(others)} settings of {rest}; ± is the standard deviation over seeds.",
         f"Difference from {names[factor]} = {first} by {test} t test over seeds, p after Holm; {MARK} p < .05.",
     ]
-    return Sheet(f"by_{names[factor]}", f"{study.metric} by {names[factor]} alone", columns, rows, notes)
+    return Sheet(
+        f"by_{short_names(study.factors)[factor]}", f"{study.metric_name} by {names[factor]} alone", columns, rows, notes
+    )
 
 
 def factorial(study: Study, paired: bool = False, alpha: float = 0.05) -> Sheet | None:
@@ -85,7 +87,7 @@ def factorial(study: Study, paired: bool = False, alpha: float = 0.05) -> Sheet 
     columns = ["effect", "df", "sum of squares", "η²", "partial η²", "F", "p", "p (Holm)"]
     return Sheet(
         "factorial",
-        f"{study.metric}: effects of the full factorial design",
+        f"{study.metric_name}: effects of the full factorial design",
         columns,
         rows,
         _factorial_notes(full, n, paired, len(tested), alpha, math.isnan(tested[0].f)),
@@ -168,8 +170,7 @@ def _row(name: str, effect: Effect, residual: float, total: float, adjusted: flo
 
 
 def _name(effect: Effect, full: Design) -> str:
-    names = short_names(full.factors)
-    return " × ".join(names[full.factors[axis]] for axis in effect.axes) or "three factors and more"
+    return " × ".join(full.names[full.factors[axis]] for axis in effect.axes) or "three factors and more"
 
 
 def _factorial_notes(full: Design, n: int, paired: bool, tests: int, alpha: float, no_spread: bool) -> list[str]:

@@ -1,6 +1,6 @@
 """Which options tell a study's runs apart, and how settings are called by them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from research.runs.options import SEED, as_key
@@ -73,6 +73,11 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return out
 
 
+def named(names: Sequence[str], labels: Mapping[str, str]) -> dict[str, str]:
+    """What tables call each option: the spec's words, else its short name."""
+    return {name: labels.get(name, short) for name, short in short_names(names).items()}
+
+
 def shown(value: Any) -> str:
     """A factor's value as a table has it."""
     if isinstance(value, str):
@@ -103,10 +108,15 @@ def telling(firsts: list[RunRecord], factors: Sequence[str]) -> list[str]:
     return [name for name in factors if name in chosen]
 
 
-def labels(split: list[list[RunRecord]], chosen: list[str], factors: Sequence[str]) -> list[str]:
-    """What each setting is called: its values of the chosen options, unlike every other's."""
-    short = short_names(factors)
-    texts = []
+def labels(split: list[list[RunRecord]], chosen: list[str], short: Mapping[str, str]) -> list[str]:
+    """What each setting is called: its values of the chosen options, unlike every other's.
+
+    Args:
+        split: runs of each setting.
+        chosen: options that are said.
+        short: option → what it is called.
+    """
+    between, texts = (", " if any(" " in short[name] for name in chosen) else " "), []
     for runs in split:
         words = []
         for name in chosen:
@@ -115,7 +125,7 @@ def labels(split: list[list[RunRecord]], chosen: list[str], factors: Sequence[st
                 continue
             words.append(shown(value) if name.endswith("adapter") else f"{short[name]}={shown(value)}")
         absent = [f"no {short[name]}" for name in chosen if runs[0].options.get(name) is None]
-        texts.append(" ".join(words) or ", ".join(absent[:1]) or "all runs")
+        texts.append(between.join(words) or ", ".join(absent[:1]) or "all runs")
     for i, label in enumerate(texts):
         if texts.count(label) > 1:  # other data or code
             code = split[i][0].made_of[1][:6] or "not begun"

@@ -4,9 +4,10 @@ A report says what it took from a name: runs of any program are read, and of the
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from research.metrics import directions
+from research.runs.record import RunRecord
 from research.types import Direction
 
 LOWER = (
@@ -100,6 +101,11 @@ def _side(words: list[str]) -> Direction | None:
         else:
             break
     return "lower" if len(whole) == 2 and whole[0] == "loss" and whole[1] not in SETTINGS else None  # loss_bbox
+
+
+def recorded(runs: Iterable[RunRecord]) -> dict[str, Direction]:
+    """Metric → better side, as the trainers of these runs declare it."""
+    return {name: side for run in runs for name, side in run.directions.items()}
 
 
 def is_lower(metric: str, declared: Mapping[str, Direction] | None = None) -> bool:

@@ -1,12 +1,12 @@
 """Runs that differ by their seed alone → groups, whose values over seeds are compared."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from research.errors import UserError
 from research.report.doubts import aside, doubts, unmeasured
-from research.report.factors import labels, shown, some, telling
-from research.report.goals import convention, declaration
+from research.report.factors import labels, named, short_names, shown, some, telling
+from research.report.goals import convention, declaration, recorded
 from research.report.study import Group, Study
 from research.runs.options import SEED, as_key
 from research.runs.record import RunRecord
@@ -16,7 +16,12 @@ ROUNDING = 1e-4  # within which two states of the code, whose numbers are the sa
 
 
 def study(
-    runs: Sequence[RunRecord], metric: str, factors: Sequence[str], higher: bool | None = None, every: bool = False
+    runs: Sequence[RunRecord],
+    metric: str,
+    factors: Sequence[str],
+    higher: bool | None = None,
+    every: bool = False,
+    words: Mapping[str, str] | None = None,
 ) -> Study:
     """Group the runs by everything but the seed.
 
@@ -26,6 +31,7 @@ def study(
         factors: options that differ.
         higher: whether more of the metric is better; None decides by its name.
         every: whether each factor is a column, also one that follows from others.
+        words: option or metric → what tables and figures call it.
 
     Raises:
         UserError: no finished run has the metric, or two runs of one setting and seed have different values.
@@ -50,12 +56,14 @@ def study(
     # draws of a random sweep tell each other by accident: what was swept for itself is shown
     swept = {name for run in runs for name in run.swept}
     columns = [name for name in factors if every or name in shortest or name in swept]
-    names = labels(split, columns, factors)
-    groups = [_group(label, part, metric, factors, warnings) for label, part in zip(names, split, strict=True)]
-    beside = aside([run for group in groups for run in group.counted[:1]], columns)
+    words = dict(words or {})
+    keys = labels(split, columns, short_names(factors))
+    names = labels(split, columns, named(factors, words)) if words else keys
+    parts = zip(names, split, keys, strict=True)
+    groups = [_group(label, part, metric, factors, warnings)._replace(key=key) for label, part, key in parts]
+    beside = aside([run for group in groups for run in group.counted[:1]], columns, words)
     warnings += [*doubts(groups, metric), *([beside] if beside else [])]
-    recorded = next((run.directions for run in runs if run.directions and metric in run.metrics), None)
-    declared = declaration(metric, recorded)
+    declared = declaration(metric, recorded(runs))
     side = declared or convention(metric)
     if higher is None and declared is None and side is not None:
         warnings.append(
@@ -67,7 +75,7 @@ def study(
             f"whether more of {metric} is better is a guess, since its name does not tell: say `goal: minimize` or "
             "`goal: maximize` in --spec"
         )
-    return Study(metric, side != "lower" if higher is None else higher, groups, columns, warnings, beside, guessed)
+    return Study(metric, side != "lower" if higher is None else higher, groups, columns, warnings, beside, guessed, words)
 
 
 def _same_origin(bucket: list[RunRecord], warnings: list[str]) -> list[list[RunRecord]]:

@@ -4,6 +4,7 @@ The seed is a factor of its own: what it explains is noise, and a factor that ex
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,7 +87,7 @@ def exact(design: Design) -> Importance:
     `chance` is the share that an effect of its degrees of freedom has on average if nothing but noise is there: df times the
     mean square within settings, over the total.
     """
-    names, seeds, k = _names(design.factors), design.seeds, len(design.factors)
+    names, seeds, k = _names(design.factors, design.names), design.seeds, len(design.factors)
     crossed = len(seeds) > 1
     values = design.crossed() if seeds else _means(design)[..., None]
     parts = variance_parts(values if crossed else values[..., 0])
@@ -131,7 +132,7 @@ def forest(study: Study, factors: list[str], why: str) -> Importance | None:
     rows = [(group, seed, value) for group in study.groups for seed, value in group.values.items()]
     seeds = sorted({str(seed) for _, seed, _ in rows})
     use_seed = 1 < len(seeds) <= MOST_SEEDS and len(seeds) < len(rows)
-    names = _names(factors)
+    names = _names(factors, study.names)
     columns = {names[name]: _coded([group.factors[name] for group, _, _ in rows], _has_levels(study, name)) for name in factors}
     if use_seed:
         columns[SEED] = _categories([str(seed) for _, seed, _ in rows])
@@ -164,10 +165,10 @@ def forest(study: Study, factors: list[str], why: str) -> Importance | None:
     return Importance(FOREST, _sorted(shares), rest, [*notes, *_conditional(study, factors, names)])
 
 
-def _names(factors: list[str]) -> dict[str, str]:
+def _names(factors: list[str], words: Mapping[str, str]) -> dict[str, str]:
     """Short names, none of which is the seed's: that is a row of its own."""
     names = short_names([*factors, SEED])
-    return {name: names[name] for name in factors}
+    return {name: names[name] if words[name] == SEED else words[name] for name in factors}
 
 
 def _exactly(label: str, order: int, share: float, chance: float = math.nan) -> Share:

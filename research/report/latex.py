@@ -88,6 +88,17 @@ def render(sheet: Sheet, prefix: str = "") -> str:
     return "\n".join([*out, ""])
 
 
+def render_plain(sheet: Sheet) -> str:
+    """A bare tabular with \\hline, which needs no package. Title and notes are comments."""
+    sheet = _told_apart(sheet)
+    align = "".join("l" if i < sheet.texts else "r" for i in range(len(sheet.columns)))
+    lines = [" & ".join(map(_cell, row)) + r" \\" for row in [[Cell(name) for name in sheet.columns], *sheet.rows]]
+    lines = ["{}" + line if line[0] in "[*" else line for line in lines]
+    comments = [f"% {' '.join(text.split())}" for text in (sheet.title, *sheet.notes)]
+    table = [rf"\begin{{tabular}}{{{align}}}", r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"]
+    return "\n".join([*comments, *table, ""])
+
+
 def escape(text: str) -> str:
     """Names come from users: nothing in them may be a command. What pdfLaTeX has no glyph for becomes a question mark."""
     whole = unicodedata.normalize("NFC", " ".join(text.split()))

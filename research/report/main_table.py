@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from research.metrics.families import holm
 from research.metrics.seeds import summarise
-from research.report.factors import short_names, shown
+from research.report.factors import shown
 from research.report.numbers import plain
 from research.report.sheets import MARK, Cell, Sheet, decimals, mean_cells, ranks
 from research.report.study import Study
@@ -24,7 +24,7 @@ def main_results(studies: Sequence[Study], baseline: str | None = None, paired: 
         alpha: of the table.
     """
     first = studies[0]
-    names = short_names(first.factors)
+    names = first.names
     baseline = baseline or next(group.label for group in first.groups if group.values)
     families = [_against(study, baseline, paired, alpha) for study in studies]
     places = [(i, label) for i, pairs in enumerate(families) for label in pairs]
@@ -44,7 +44,7 @@ def main_results(studies: Sequence[Study], baseline: str | None = None, paired: 
         factors = [Cell(shown(group.factors[name]), group.factors[name]) for name in first.factors]
         seeds = Cell(str(len(group.values)), len(group.values))
         rows.append([*factors, seeds, *(found[group.label] for found in cells)])
-    arrows = [f"{study.metric} {'↑' if study.higher else '↓'}" for study in studies]
+    arrows = [f"{study.metric_name} {'↑' if study.higher else '↓'}" for study in studies]
     test = "the paired t test" if paired else "Welch's t test"
     notes = [
         "Mean ± standard deviation over seeds; arrows point to the better side. Best bold, second underlined.",

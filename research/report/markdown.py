@@ -23,7 +23,7 @@ def document(
 
 
 def render(table: Table, lines: list[Line]) -> str:
-    """One row a system; the interval follows its value in the same cell, the best value is bold."""
+    """Write one row a system; the interval follows its value in the same cell, the best value is bold."""
     head = ["", "System", *table.columns]
     rows = [
         [str(i), escape(line.row.label), *map(_cell, cells)]

@@ -13,7 +13,7 @@ def notes(folders: list[RunFolder], trainings: list[Training]) -> list[str]:
     about_data = [note for folder in folders for note in _data_notes(folder.metrics)]
     return (
         list(dict.fromkeys(about_data))
-        + code_notes({one.name: one.provenance for one in [*folders, *trainings]})
+        + code_notes({one.name: one.provenance for one in [*folders, *(training.run for training in trainings)]})
         + _machine_notes(folders)
     )
 

@@ -1,7 +1,10 @@
 """How numbers look: 4 decimals for shares, no zero before the point, a true minus sign. One place, so that every
 table, sentence and figure agrees."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+
+MOST = 6  # decimals of a column
 
 
 def share(value: float) -> str:
@@ -27,12 +30,19 @@ def p_phrase(p: float) -> str:
     return f"p {text}" if text[0] in "<>" else f"p = {text}"
 
 
-def column(values: Sequence[float], most: int = 2) -> list[str]:
-    """One column's numbers with equal decimals: `most`, or up to 4 if its smallest value needs them for two digits."""
-    decimals = most
-    while decimals < 4 and any(0 < value < 10 ** (1 - decimals) for value in values):
-        decimals += 1
-    return [f"{value:,.{decimals}f}" for value in values]
+def column(values: Sequence[float], least: int = 2) -> list[str]:
+    """Format numbers with equal decimals: `least`, or as many as its smallest value but 0 needs for two digits.
+
+    Where those were more than 6, each number is written for itself.
+    """
+    decimals = decimals_of(values, least)
+    return [plain(value) if decimals > MOST else f"{value:,.{decimals}f}" for value in values]
+
+
+def decimals_of(values: Iterable[float], least: int) -> int:
+    """Count the decimals that show two digits of the smallest value but 0, `least` or more."""
+    sizes = [abs(value) for value in values if value and math.isfinite(value)]
+    return max(least, 1 - math.floor(math.log10(min(sizes)))) if sizes else least
 
 
 def plain(value: float) -> str:

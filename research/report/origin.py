@@ -26,6 +26,4 @@ def origin(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
 
 
 def _commit(run: RunRecord) -> str:
-    if run.history is not None:
-        return ""
     return str(run.provenance.get("git_commit") or "")[:SHORT]  # that it had changes is a note of its own

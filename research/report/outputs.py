@@ -29,15 +29,15 @@ def outputs(entries: Sequence[Entry], metric: str | None) -> dict[str, Any]:
         "asked": {position of an id: [text, reference]}, "answers": for each entry {position: text's number}, "texts": …,
         "left": metrics that did not fit}; {} where no run has examples.
     """
-    names = list(dict.fromkeys(name for entry in entries for name in entry.examples))
+    names = list(dict.fromkeys(name for entry in entries for name in entry.run.examples))
     names.sort(key=lambda name: name != metric)  # stable: the others as the runs have them
     if not names:
         return {}
-    every = list(dict.fromkeys(example for entry in entries for values in entry.examples.values() for example in values))
+    every = list(dict.fromkeys(example for entry in entries for values in entry.run.examples.values() for example in values))
     first: dict[str, str] = {}  # split → its metric that stands first
     for name in names:
         first.setdefault(name.rpartition("/")[0], name)
-    known = {example for name in first.values() for entry in entries for example in entry.examples.get(name, ())}
+    known = {example for name in first.values() for entry in entries for example in entry.run.examples.get(name, ())}
     ids = [example for example in every if example in known]
     cost = sum(_size(_values(entries, name, ids)) for name in first.values())
     if cost > VALUES:
@@ -58,7 +58,7 @@ def outputs(entries: Sequence[Entry], metric: str | None) -> dict[str, Any]:
 
 def _values(entries: Sequence[Entry], name: str, ids: list[str]) -> list[list[float | None] | None]:
     return [
-        [_round(entry.examples[name].get(example)) for example in ids] if entry.examples.get(name) else None
+        [_round(entry.run.examples[name].get(example)) for example in ids] if entry.run.examples.get(name) else None
         for entry in entries
     ]
 

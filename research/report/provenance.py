@@ -2,37 +2,52 @@
 
 import shlex
 
+UNKNOWN = "unknown"
+
 
 def facts(provenance: dict) -> list[tuple[str, str, bool]]:
-    """(name, value, is it code) of where a run's numbers came from, in the order of asking.
+    """(name, value, is it code) of where a run's numbers came from, in the order of asking; "unknown" of what it does not say.
 
     Args:
-        provenance: as a run folder of any verb has it.
+        provenance: as a run folder of any verb has it; {} of a point that was never begun.
     """
+    if not provenance:
+        return []
     facts = _as_run(provenance) if "made_of" in provenance and "verb" not in provenance else provenance
-    commit = facts.get("git_commit")
-    state = {True: " with uncommitted changes", False: "", None: ""}[facts.get("git_dirty")]
+    commit, seconds = facts.get("git_commit"), facts.get("seconds")
     packages = ", ".join(f"{name} {version}" for name, version in (facts.get("packages") or {}).items() if version)
     models = ", ".join(f"{name} {value}" for name, value in (facts.get("models") or {}).items() if value)
-    seconds = facts.get("seconds")
-    code = [("Code, sha256", facts.get("fingerprint") or "", True)]  # of W&B's runs, whose commit it does not say
-    if "git_commit" in facts:
-        code = [("Git commit", commit + state if commit else "none: not run from a git repository", bool(commit))]
+    if "models" in facts and not facts["models"]:
+        models = "none"
+    outside = "git_commit" in facts and commit is None
     processors = f"{facts['cpus']} processors" if facts.get("cpus") else ""
-    machine = ", ".join(filter(None, (facts.get("host"), facts.get("platform"), processors)))
-    found = [
+    asked = [
         ("Command", shlex.join(facts.get("command") or []), True),
+        ("Git commit", "none: not run from a git repository" if outside else _commit(facts), not outside),
+        ("Code, sha256", facts.get("fingerprint"), True),
+        ("Data, sha256", facts.get("data"), True),
+        ("Model, sha256", models, True),
+        ("Packages", packages, False),
+        ("Python", facts.get("python"), False),
+        ("Device", facts.get("device"), False),
+        ("Machine", ", ".join(filter(None, (facts.get("host"), facts.get("platform"), processors))), False),
+    ]
+    times = [
         ("Started", facts.get("started", ""), False),
         ("Finished", facts.get("time", ""), False),
         ("Took", f"{seconds:,.1f} s" if seconds is not None else "", False),
-        *code,
-        ("Data, sha256", facts.get("data") or "", True),
-        ("Model, sha256", models, True),
-        ("Packages", packages, False),
-        ("Python", facts.get("python", ""), False),
-        ("Machine", machine, False),
+        ("Seed", "" if facts.get("seed") is None else str(facts["seed"]), False),
     ]
-    return [entry for entry in found if entry[1]]
+    # the other verbs do not note a fingerprint, their code is the commit's; W&B holds little, and is not asked for the rest
+    known = [one for one in asked if one[1] or ("command" in facts and not (one[0] == "Code, sha256" and "verb" in facts))]
+    return [(name, str(value or UNKNOWN), code and bool(value)) for name, value, code in known] + [
+        one for one in times if one[1]
+    ]
+
+
+def _commit(facts: dict) -> str:
+    commit = facts.get("git_commit") or ""
+    return f"{commit} with uncommitted changes" if commit and facts.get("git_dirty") else commit
 
 
 def _as_run(facts: dict) -> dict:

@@ -7,6 +7,8 @@ from research.errors import UserError, suggest
 from research.runs.reading import read_yaml
 
 GOALS = ("maximize", "minimize")
+LATEX = ("booktabs", "plain")
+CHOICES = {"goal": GOALS, "latex": LATEX}
 
 
 class Spec(NamedTuple):
@@ -16,10 +18,12 @@ class Spec(NamedTuple):
         title: of the page.
         metric: val/… or test/…; None: what the trainings were monitored by.
         goal: maximize | minimize; None: by the metric's name.
-        baseline: label of the group that the others are compared with; None: the first.
+        baseline: label of the setting or system that the others are compared with; None: the first; of systems the row above.
         pair_by_seed: whether runs of one seed share what it fixes, so that differences are taken seed by seed.
         metrics: of the main table, one a column; the first is the metric, where that is not named.
         factors: options that tell groups apart, in this order; None: all that differ.
+        labels: option (whole or short) or metric → the words for it in tables, figures and page.
+        latex: booktabs | plain, a bare tabular that needs no package.
         seed: the option of W&B's runs that holds the seed; None: seed_everything or seed.
     """
 
@@ -31,6 +35,8 @@ class Spec(NamedTuple):
     pair_by_seed: bool = False
     factors: tuple[str, ...] | None = None
     seed: str | None = None
+    latex: str = LATEX[0]
+    labels: dict[str, str] = {}  # noqa: RUF012 (never changed)
 
 
 TYPES: dict[str, tuple[type, str]] = {
@@ -42,6 +48,8 @@ TYPES: dict[str, tuple[type, str]] = {
     "factors": (list, "a list of options"),
     "metrics": (list, "a list of metrics"),
     "seed": (str, "the option that holds the seed"),
+    "labels": (dict, "names of options or metrics, each with its words"),
+    "latex": (str, "booktabs or plain"),
 }
 
 
@@ -60,8 +68,10 @@ def read_spec(path: Path | None) -> Spec:
         if name not in TYPES:
             raise UserError(f"{path} has {str(name)!r}; {suggest(str(name), list(TYPES))}. Correct it.")
         kind, expected = TYPES[name]
-        if not isinstance(one, kind) or (name == "goal" and one not in GOALS):
+        if not isinstance(one, kind) or one not in CHOICES.get(name, (one,)):
             raise UserError(f"{path}: {name} is {str(one)[:60]!r}; expected {expected}. Correct it.")
+    if bad := [name for name, words in (value.get("labels") or {}).items() if not isinstance(words, str) or not words.strip()]:
+        raise UserError(f"{path}: labels: {bad[0]} is {str(value['labels'][bad[0]])[:60]!r}; expected words. Correct it.")
     for name in ("factors", "metrics"):
         if name in value:
             value[name] = tuple(dict.fromkeys(map(str, value[name])))

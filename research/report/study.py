@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from research.report.factors import named
 from research.runs.record import RunRecord
 
 
@@ -11,6 +12,7 @@ class Group(NamedTuple):
 
     Attributes:
         label: unlike every other group's.
+        key: the same by names of options, where the label has a spec's words.
         factors: option → value, of the options that differ between groups.
         runs: all of them, finished or not, in the order of the table.
         values: seed → value of the metric, of the runs that are done.
@@ -24,6 +26,11 @@ class Group(NamedTuple):
     values: dict[int, float]
     numbers: dict[str, float]
     counted: Sequence[RunRecord] = ()
+    key: str = ""
+
+    def called(self, run: RunRecord) -> str:
+        """What a reader calls one of its runs: its folder's name, or its setting and seed where that is a point's hash."""
+        return run.name if run.name != run.point else self.label if run.seed is None else f"{self.label} seed {run.seed}"
 
     @property
     def missing(self) -> list[RunRecord]:
@@ -41,6 +48,7 @@ class Study(NamedTuple):
         factors: options that tell them apart, in the order of the configuration.
         warnings: what a reader must know before the numbers.
         aside: what the settings differ in besides their factors, in words; "" where in nothing.
+        labels: option or metric → the words that tables and figures have for it.
         guessed: nobody has said which side of the metric is better, and its name does not tell.
     """
 
@@ -51,6 +59,17 @@ class Study(NamedTuple):
     warnings: list[str]
     aside: str = ""
     guessed: bool = False
+    labels: dict[str, str] = {}  # noqa: RUF012 (never changed)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Factor → what tables and figures call it."""
+        return named(self.factors, self.labels)
+
+    @property
+    def metric_name(self) -> str:
+        """What tables and figures call the metric."""
+        return self.labels.get(self.metric, self.metric)
 
 
 def marginal(groups: Sequence[Group]) -> dict[int, float]:

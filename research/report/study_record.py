@@ -3,7 +3,7 @@
 "study": {"metric", "higher", "factors", "telling", "options": of all runs alike, "made_of": [[data, code, base], …],
           "groups": [{"label", "factors", "options": of its own, "runs": [{"run", "id", "seed", "state", "error", "metrics",
           "made_of": place}]}],
-          "claims": [{"claim", "state", "words"}], …}
+          "claims": [{"claim", "state", "words"}], "directions": {metric: side}, of runs that say it, …}
 """
 
 import json
@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.errors import UserError
-from research.report.goals import direction, is_lower
+from research.report.goals import direction, is_lower, recorded
 from research.report.study import Group, Study
 from research.runs.options import SEED
 from research.runs.record import RunRecord
+from research.types import Direction
 
 MADE_OF = ("data", "code", "base")
 
@@ -55,6 +56,7 @@ class StudyRecord(NamedTuple):
         options: those that all runs share.
         settings: its groups.
         claims: text → (state, words).
+        directions: metric → better side, as the runs recorded it.
     """
 
     metric: str
@@ -64,6 +66,7 @@ class StudyRecord(NamedTuple):
     options: dict[str, Any]
     settings: list[Setting]
     claims: dict[str, tuple[str, str]]
+    directions: dict[str, Direction] = {}  # noqa: RUF012 (never changed)
 
     @property
     def runs(self) -> list[RunRecord]:
@@ -72,17 +75,17 @@ class StudyRecord(NamedTuple):
 
     @property
     def metrics(self) -> list[str]:
-        """Of finished runs, the report's own first."""
+        """List the metrics of finished runs, the report's own first."""
         return list(dict.fromkeys([self.metric, *(name for run in self.runs for name in run.metrics)]))
 
     def higher_is_better(self, metric: str) -> bool:
-        """Whether more of a metric is better: as the report said of its own, else by name."""
-        return self.higher if metric == self.metric else not is_lower(metric)
+        """Whether more of a metric is better: as the report said of its own, else as its runs or its name say it."""
+        return self.higher if metric == self.metric else not is_lower(metric, self.directions)
 
     def study(self, metric: str) -> Study:
         """The groups again, for what works on them: claims."""
         groups = [Group(one.label, one.factors, [], one.values(metric), {}) for one in self.settings]
-        guessed = metric != self.metric and direction(metric) is None
+        guessed = metric != self.metric and direction(metric, self.directions) is None
         return Study(metric, self.higher_is_better(metric), groups, self.telling, [], guessed=guessed)
 
 
@@ -113,7 +116,7 @@ def study_record(study: Study, claims: Sequence[dict[str, str]] = ()) -> dict[st
         "made_of": [list(origin) for origin in origins],
         "groups": groups,
         "claims": list(claims),
-    }
+    } | ({"directions": sides} if (sides := recorded(runs)) else {})
 
 
 def shared(runs: Sequence[RunRecord]) -> dict[str, Any]:
@@ -187,6 +190,7 @@ def read_study_record(value: Any, where: str) -> StudyRecord:
             dict(value["options"]),
             settings,
             claims,
+            dict(value.get("directions") or {}),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UserError(
@@ -205,5 +209,5 @@ def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def equal(a: float, b: float) -> bool:
-    """To the last bit; not a number is what it is on both sides."""
+    """Whether two numbers are equal to the last bit; NaN equals NaN."""
     return a == b or (math.isnan(a) and math.isnan(b))

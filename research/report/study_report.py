@@ -1,5 +1,6 @@
 """What a study adds to a report: trainings that differ by options and seeds, compared in tables, figures and claims."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +40,7 @@ class StudyReport(NamedTuple):
         sheets, warnings: its tables, and what to know before them.
         figures: of the paper and the page; none where they cannot be drawn here.
         runs: the tidy table.
-        trainings: (folder, name) of the runs whose curves are drawn.
+        trainings: runs whose curves are drawn.
         summary, counts: for programs.
         exit_code: 1 where a claim is broken.
         study: its groups.
@@ -51,7 +52,7 @@ class StudyReport(NamedTuple):
     figures: list[Figure]
     warnings: list[str]
     runs: list[RunRecord]
-    trainings: list[tuple[Path, str]]
+    trainings: list[RunRecord]
     summary: dict[str, Any]
     counts: dict[str, Any]
     exit_code: int
@@ -93,7 +94,7 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
     def by(metric: str) -> Study:
         """The same runs, judged by another metric."""
         if metric not in studies:
-            studies[metric] = study(runs, metric, names, every=spec.factors is not None)
+            studies[metric] = study(runs, metric, names, every=spec.factors is not None, words=main.labels)
         return studies[metric]
 
     if len(spec.metrics) > 1 or (spec.metrics and spec.metrics != (main.metric,)):
@@ -110,6 +111,7 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
     trained = [run for run in runs if run.state in ("done", "pruned") and run.history is None]
     if len(trained) > DRAWN:  # of few, the page's trainings say it themselves
         main.warnings.extend(code_notes({run.name: run.provenance for run in trained}))
+    called = {run.name: group.called(run) for group in main.groups for run in group.runs}
     if not can_draw():
         say(f"warning: {MISSING}")
     curves = [partial(_curve, metric) for metric in (main.metric, "train/loss")]
@@ -125,7 +127,7 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
         figures=distinct(of_study(main, curves[0], explained, curves[1])),
         warnings=main.warnings,
         runs=runs,
-        trainings=[(run.path, run.name) for run in trained] if len(trained) <= DRAWN else [],
+        trainings=[run._replace(name=called[run.name]) for run in trained] if len(trained) <= DRAWN else [],
         summary={"study": {**study_record(main, stated_claims), "states": states, "warnings": main.warnings}},
         counts={"runs": len(runs), "states": states, **({"broken": broken} if verdicts else {})},
         exit_code=int(broken > 0),
@@ -135,9 +137,14 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
 
 def _baseline(wanted: str | None, names: list[str], main: Study) -> str | None:
     """The label of the setting that others are compared with, its options in short or in whole."""
-    for name, short in short_names(names).items() if wanted else ():
-        wanted = wanted.replace(f"{name}=", f"{short}=")
-    return label_of(wanted, [group.label for group in main.groups if group.values])
+    keys = {group.key: group.label for group in main.groups if group.values}
+    if wanted is None or wanted in keys.values():
+        return wanted
+    for name, words in main.labels.items():
+        wanted = re.sub(rf"(?<![\w./]){re.escape(words)}=", f"{name}=", wanted)
+    for name, short in short_names(names).items():
+        wanted = re.sub(rf"(?<![\w./]){re.escape(name)}=", f"{short}=", wanted)
+    return keys[label_of(wanted, list(keys))]
 
 
 def _sheets(main: Study, spec: Spec, explained: Importance | None) -> list[Sheet]:
@@ -148,7 +155,7 @@ def _sheets(main: Study, spec: Spec, explained: Importance | None) -> list[Sheet
         *(by_factor(main, name, spec.pair_by_seed) for name in main.factors),
         factorial(main, spec.pair_by_seed),
         study_sheets.matched(main),
-        shares(explained, main.metric, not_factorial(main, spec.pair_by_seed)) if explained else None,
+        shares(explained, main.metric_name, not_factorial(main, spec.pair_by_seed)) if explained else None,
     ]
     return [sheet for sheet in sheets if sheet is not None]
 

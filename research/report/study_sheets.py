@@ -7,8 +7,8 @@ import statistics
 from research.metrics.families import DIFFERS, Pair, compare_methods, compare_pair, compare_paired_methods
 from research.metrics.planning import noise_floor, pooled_spread
 from research.metrics.seeds import summarise
-from research.report.factors import short_names, shown, some
-from research.report.numbers import counted, p_phrase, plain
+from research.report.factors import shown, some
+from research.report.numbers import MOST, column, counted, decimals_of, p_phrase, plain
 from research.report.sheets import MARK, NOTHING, Cell, Sheet, count_cell, decimals, difference_cells, mean_cells, number, ranks
 from research.report.study import Group, Study
 
@@ -27,13 +27,13 @@ def results(study: Study, baseline: str | None = None, paired: bool = False, alp
     """
     pairs = against(study, baseline, paired, alpha)
     first = next(iter(pairs.values())).a if pairs else None
-    names, digits = short_names(study.factors), decimals(study.groups)
+    names, digits = study.names, decimals(study.groups)
     means = [summarise(list(group.values.values())) if group.values else None for group in study.groups]
     places = ranks([None if mean is None else round(mean.mean, digits) for mean in means], study.higher)
     columns = [
         *(names[name] for name in study.factors),
         "seeds",
-        study.metric,
+        study.metric_name,
         "95% interval",
         "difference",
         "p (Holm)",
@@ -41,7 +41,8 @@ def results(study: Study, baseline: str | None = None, paired: bool = False, alp
         "seconds",
     ]
     rows = []
-    for group, mean, place in zip(study.groups, means, places, strict=True):
+    times = _times([group.numbers.get("seconds") for group in study.groups])
+    for group, mean, place, time in zip(study.groups, means, places, times, strict=True):
         pair = pairs.get(group.label)
         counted = str(len(group.values)) if not group.missing else f"{len(group.values)} of {len(group.runs)}"
         mark = MARK if pair is not None and pair.verdict == DIFFERS else ""
@@ -51,19 +52,27 @@ def results(study: Study, baseline: str | None = None, paired: bool = False, alp
                 Cell(counted, len(group.values)),
                 *mean_cells(mean, digits, place, mark),
                 *difference_cells(pair, digits, group.label == first),
-                *(count_cell(group.numbers.get(name)) for name in ("trained_parameters", "seconds")),
+                count_cell(group.numbers.get("trained_parameters")),
+                time,
             ]
         )
     always = len(study.factors) + 2
     keep = [i for i in range(len(columns)) if i < always or any(row[i].text != NOTHING for row in rows)]
     return Sheet(
         "results",
-        f"{study.metric} by setting",
+        f"{study.metric_name} by setting",
         [columns[i] for i in keep],
         [[row[i] for i in keep] for row in rows],
         _notes(study, pairs, first, paired, alpha, digits),
         len(study.factors),
     )
+
+
+def _times(seconds: list[float | None]) -> list[Cell]:
+    """Whole seconds, or as many digits as the smallest needs."""
+    known = [one for one in seconds if one is not None]
+    texts, whole = iter(column(known, 0)), not decimals_of(known, 0)
+    return [Cell(NOTHING) if one is None else Cell(next(texts), round(one) if whole else one) for one in seconds]
 
 
 def against(study: Study, baseline: str | None, paired: bool, alpha: float) -> dict[str, Pair]:
@@ -80,7 +89,7 @@ def against(study: Study, baseline: str | None, paired: bool, alpha: float) -> d
 
 
 def finding(study: Study, paired: bool = False) -> str:
-    """One sentence: the best setting, over how many seeds, and whether they resolve it from the second.
+    """Return one sentence: the best setting, over how many seeds, and whether they resolve it from the second.
 
     Args:
         study: groups.
@@ -93,8 +102,8 @@ def finding(study: Study, paired: bool = False) -> str:
     seeds = "1 seed" if mean.n == 1 else f"{mean.n} seeds"
     value = f"{number(mean.mean, digits)}{spread} over {seeds}"
     if len(known) < 2:
-        return f"{study.metric} of {best.label}: {value}."
-    text = f"{best.label} has the best {study.metric} of {len(known)} settings: {value}"
+        return f"{study.metric_name} of {best.label}: {value}."
+    text = f"{best.label} has the best {study.metric_name} of {len(known)} settings: {value}"
     second = known[1][1]
     values = {group.label: group.values for _, group in known}
     if paired and len({frozenset(one) for one in values.values()}) == 1:
@@ -115,7 +124,7 @@ def grid(study: Study) -> Sheet | None:
     if len(study.factors) != 2:
         return None
     down, across = study.factors
-    names, digits = short_names(study.factors), decimals(study.groups)
+    names, digits = study.names, decimals(study.groups)
     cells = {(shown(g.factors[down]), shown(g.factors[across])): g for g in study.groups}
     lines, heads = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
     # an option that some settings have not (r of what has no adapter) spans no grid with another
@@ -128,7 +137,7 @@ def grid(study: Study) -> Sheet | None:
     rows = [[Cell(line, line), *(found[line, head] for head in heads)] for line in lines]
     note = "Mean ± standard deviation over seeds; – where nothing was trained. Best bold, second underlined."
     columns = [f"{names[down]} ↓  {names[across]} →", *heads]
-    return Sheet("grid", f"{study.metric} by {names[down]} and {names[across]}", columns, rows, [note])
+    return Sheet("grid", f"{study.metric_name} by {names[down]} and {names[across]}", columns, rows, [note])
 
 
 def matched(study: Study) -> Sheet | None:
@@ -160,27 +169,31 @@ def matched(study: Study) -> Sheet | None:
             ]
             for group, mean, place in zip(block, means, places, strict=True)
         ]
-    columns = ["setting", "parameters", "seeds", study.metric, "95% interval"]
+    columns = ["setting", "parameters", "seeds", study.metric_name, "95% interval"]
     note = f"Blocks of settings whose trainable parameters lie within {MATCHED:.0%} of the smallest; best and second of each."
-    return Sheet("matched", f"{study.metric} at matched trainable parameters", columns, rows, [note])
+    return Sheet("matched", f"{study.metric_name} at matched trainable parameters", columns, rows, [note])
 
 
 def every_run(study: Study) -> Sheet:
     """Every run, finished or not."""
-    names = short_names(study.factors)
+    names = study.names
     metrics = list(dict.fromkeys(name for g in study.groups for run in g.runs for name in run.metrics))
+    runs = [run for group in study.groups for run in group.runs]
+    known = {name: [run.metrics[name] for run in runs if name in run.metrics] for name in metrics}
+    places = {name: min(MOST, decimals_of(values, 4)) for name, values in known.items()}
     rows = []
     for group in study.groups:
         factors = [Cell(shown(group.factors[name]), group.factors[name]) for name in study.factors]
         for run in group.runs:
             values = [
-                Cell(number(run.metrics[name], 4), run.metrics[name]) if name in run.metrics else Cell(NOTHING)
+                Cell(number(run.metrics[name], places[name]), run.metrics[name]) if name in run.metrics else Cell(NOTHING)
                 for name in metrics
             ]
             rows.append(
                 [Cell(run.name, run.name), *factors, Cell(str(run.seed), run.seed), Cell(run.state, run.state), *values]
             )
-    columns = ["run", *(names[name] for name in study.factors), "seed", "state", *metrics]
+    titles = [study.labels.get(name, name) for name in metrics]
+    columns = ["run", *(names[name] for name in study.factors), "seed", "state", *titles]
     return Sheet("runs", "Every run", columns, rows, [], 1 + len(study.factors))
 
 

@@ -1,16 +1,17 @@
 """What a study is about, as its spec and its runs say: metric, factors, baseline, title."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from research.errors import UserError, suggest
 from research.report.doubts import unmeasured
-from research.report.factors import factors, some, with_scale
+from research.report.factors import factors, short_names, some, with_scale
 from research.report.groups import study
 from research.report.spec import Spec
 from research.report.study import Study
 from research.report.study_record import study_record
-from research.runs.reading import read_json
+from research.runs.folder import sweep_owner
 from research.runs.record import RunRecord
 from research.runs.table import read_runs
 from research.runs.wandb.records import is_wandb
@@ -33,7 +34,8 @@ def grouped(runs: list[RunRecord], paths: list[Path], spec: Spec) -> tuple[list[
     metric = spec.metric or _monitored(runs, paths)
     goal = spec.goal or next((run.goal for run in runs if run.goal and run.monitor == metric), None)  # of W&B's sweeps
     higher = None if goal is None else goal == "maximize"
-    return runs, names, study(runs, metric, names, higher, every=spec.factors is not None)
+    words = _words(spec.labels, runs, names)
+    return runs, names, study(runs, metric, names, higher, every=spec.factors is not None, words=words)
 
 
 def _refuse_mixed(runs: list[RunRecord]) -> None:
@@ -96,6 +98,28 @@ def _chosen(wanted: tuple[str, ...] | None, runs: list[RunRecord], names: list[s
     return chosen
 
 
+def _words(labels: Mapping[str, str], runs: list[RunRecord], names: list[str]) -> dict[str, str]:
+    """Option or metric by its whole name → the spec's words for it.
+
+    Raises:
+        UserError: a name of no option and no metric, or of several; one word for two things.
+    """
+    known = list(dict.fromkeys([*names, *(name for run in runs for name in [*run.options, *run.metrics]), "train/loss"]))
+    words: dict[str, str] = {}
+    for name, word in labels.items():
+        matches = [one for one in known if one == name] or [one for one in known if one.endswith(f".{name}")]
+        if len(matches) != 1:
+            what = (
+                "is an option or metric of no run" if not matches else f"is {len(matches)} options ({', '.join(matches[:3])})"
+            )
+            telling = [*short_names(names).values(), *dict.fromkeys(name for run in runs for name in run.metrics)]
+            raise UserError(f"labels: {name!r} {what}; {suggest(name, telling)}. Correct the spec.")
+        if word in words.values():
+            raise UserError(f"labels: {word!r} is there for two; expected a word for each. Correct the spec.")
+        words[matches[0]] = word
+    return words
+
+
 def _monitored(runs: list[RunRecord], paths: list[Path]) -> str:
     """The metric that the runs' best models were chosen by; of a sweep that never got so far, none."""
     finished = [run for run in runs if run.metrics]
@@ -122,9 +146,8 @@ def _monitored(runs: list[RunRecord], paths: list[Path]) -> str:
 
 def title_of(paths: list[Path], runs: list[RunRecord]) -> str:
     """Name a study by its sweep, its folders or W&B's groups."""
-    if len(paths) == 1 and (paths[0] / "sweep.json").is_file():
-        owner = read_json(paths[0] / "sweep.json")
-        return str((isinstance(owner, dict) and owner.get("name")) or paths[0].resolve().name)
+    if len(paths) == 1 and (name := sweep_owner(paths[0]).get("name")):
+        return str(name)
     # a folder of W&B's is called wandb, or by a time: its runs' sweep or group says more
     groups = dict.fromkeys(run.sweep for run in runs if run.history is not None and run.sweep)
     names = [*(path.resolve().name for path in paths if not is_wandb(path)), *groups]

@@ -21,7 +21,7 @@ def summary(runs: Systems | None, lines: Sequence[Line], trainings: Sequence[Tra
             "also": line.row.also,
             "metrics": line.row.means,
             "interval": [line.low, line.high],
-            "against_row_above": line.against._asdict() | {"p_holm": line.p_holm} if line.against else None,
+            _other(line): line.against._asdict() | {"p_holm": line.p_holm} if line.against else None,
             "ms_per_query": line.row.facts.get("ms_per_query"),
             "settings": settings(line.row.facts),
             "code": code_of(folders[line.row.run], line.row.stage),
@@ -33,9 +33,15 @@ def summary(runs: Systems | None, lines: Sequence[Line], trainings: Sequence[Tra
         "verb": "report",
         **data,
         "metric": runs.metric if runs else None,
+        **({"baseline": runs.baseline} if runs and runs.baseline else {}),
         "rows": rows,
         "trainings": [training_words.summary(training) for training in trainings],
     }
+
+
+def _other(line: Line) -> str:
+    """What a row's test is against, as report.json names it."""
+    return "against_baseline" if line.baseline else "against_row_above"
 
 
 def rows_of(paths: list[Path]) -> dict[str, Any]:

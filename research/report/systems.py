@@ -4,9 +4,9 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from research.errors import UserError
+from research.errors import UserError, suggest_file
 from research.runs.folder import RunFolder
-from research.runs.layout import MARKER
+from research.runs.layout import PROVENANCE
 from research.runs.table import name_folders
 
 MEASURED = (
@@ -40,11 +40,27 @@ class Row(NamedTuple):
 
 
 class Systems(NamedTuple):
-    """The systems of a page; `metric` is the one whose differences are tested."""
+    """The systems of a page.
+
+    Attributes:
+        folders, rows: in the order of the page.
+        metric: the one whose differences are tested.
+        baseline: label of the row that all others are tested against; None: each against the row above.
+    """
 
     folders: list[RunFolder]
     rows: list[Row]
     metric: str
+    baseline: str | None = None
+
+    def label_of(self, wanted: str) -> str | None:
+        """The label of the one row that is called so: by its label, its run and stage, or its run; None where none is."""
+        names = {row.label: (row.label, f"{row.run}/{row.stage}", row.run) for row in self.rows}
+        for same in (lambda name: name == wanted, lambda name: name.lower() == wanted.lower()):
+            matches = [label for label, ways in names.items() if any(map(same, ways))]
+            if len(matches) == 1:
+                return matches[0]
+        return None
 
     @property
     def data(self) -> dict:
@@ -87,11 +103,11 @@ def read_systems(paths: list[Path], names: dict[Path, str] | None = None) -> Sys
 def _read(path: Path, name: str) -> RunFolder:
     folder = RunFolder(path, name)
     if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
-        raise UserError(f"run folder {path} {what}; expected a folder that `research retrieve --out` wrote, or `fit`.")
+        what, near = ("is a file", "") if path.exists() else ("does not exist", suggest_file(path))
+        raise UserError(f"run folder {path} {what}; expected a folder that `research retrieve --out` wrote, or `fit`.{near}")
     if not folder.is_begun:
         raise UserError(
-            f"{path} is not a run folder (no {MARKER}); expected one that `research retrieve --out` wrote, or `fit`."
+            f"{path} is not a run folder (no {PROVENANCE}); expected one that `research retrieve --out` wrote, or `fit`."
         )
     folder.check_stages()
     return folder

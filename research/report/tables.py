@@ -1,5 +1,6 @@
 """Rows → tables of ready-made cells, which Markdown and HTML only lay out; and as sheets, for a paper and programs."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from research.report.systems import Row, Systems
 
 TITLES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "recall": "Recall", "precision": "Precision"}
 NOTHING = sheet.NOTHING
+ALPHA = 0.05
+MOST_PAIRED = 20  # systems; more make a table that nobody reads
 
 
 class Line(NamedTuple):
@@ -22,8 +25,9 @@ class Line(NamedTuple):
     mean: float
     low: float
     high: float
-    against: Comparison | None  # the row above; None in the first
+    against: Comparison | None  # the baseline, else the row above; None in the baseline and in the first
     p_holm: float | None = None  # its p, after Holm over the page's rows
+    baseline: str | None = None  # the label of the row that all are tested against
 
 
 class Cell(NamedTuple):
@@ -44,15 +48,50 @@ class Table(NamedTuple):
 
 
 def measure(runs: Systems) -> list[Line]:
-    """Mean, 95% bootstrap interval and paired test against the row above, on the page's first metric."""
+    """Mean, 95% bootstrap interval and paired test against the baseline or the row above, on the page's first metric."""
+    base = next((row for row in runs.rows if row.label == runs.baseline), None)
     lines: list[Line] = []
-    for row in runs.rows:
+    for i, row in enumerate(runs.rows):
         values = row.per_query[runs.metric]
         low, high = bootstrap_interval(np.array(list(values.values())))
-        against = compare(lines[-1].row.per_query[runs.metric], values) if lines else None
-        lines.append(Line(row, row.means[runs.metric], low, high, against))
-    adjusted = holm([line.against.p for line in lines if line.against])
-    return lines[:1] + [line._replace(p_holm=p) for line, p in zip(lines[1:], adjusted, strict=True)]
+        other = base or (runs.rows[i - 1] if i else row)
+        against = None if other is row else compare(other.per_query[runs.metric], values)
+        lines.append(Line(row, row.means[runs.metric], low, high, against, baseline=runs.baseline))
+    adjusted = iter(holm([line.against.p for line in lines if line.against]))
+    return [line._replace(p_holm=next(adjusted)) if line.against else line for line in lines]
+
+
+def compare_pairs(lines: list[Line], metric: str) -> dict[tuple[int, int], tuple[Comparison, float]]:
+    """(i, j) of rows, i above j → i against j, and its p after Holm over all pairs."""
+    pairs = list(itertools.combinations(range(len(lines)), 2))
+    tests = [compare(lines[j].row.per_query[metric], lines[i].row.per_query[metric]) for i, j in pairs]
+    return dict(zip(pairs, zip(tests, holm([test.p for test in tests]), strict=True), strict=True))
+
+
+def pairs_sheet(lines: list[Line], metric: str, pairs: dict[tuple[int, int], tuple[Comparison, float]]) -> sheet.Sheet | None:
+    """Every system against every other; None of fewer than three, whose one pair the first table has, or of too many."""
+    if not 3 <= len(lines) <= MOST_PAIRED:
+        return None
+
+    def cell(i: int, j: int) -> sheet.Cell:
+        if i == j:
+            return sheet.Cell(NOTHING)
+        test, p = pairs[min(i, j), max(i, j)]
+        if i > j:
+            return sheet.Cell(p_value(p), p)
+        return sheet.Cell(signed(test.difference), test.difference, mark=sheet.MARK if p < ALPHA else "")
+
+    numbered = [f"{i + 1}" for i in range(len(lines))]
+    rows = [
+        [sheet.Cell(f"{i + 1} {line.row.label}", line.row.label), *(cell(i, j) for j in range(len(lines)))]
+        for i, line in enumerate(lines)
+    ]
+    note = (
+        f"Above the diagonal: {title(metric)} of the row less that of the column; {sheet.MARK} p < .05. Below it: p of the "
+        f"paired permutation test over queries, after Holm over all {len(pairs)} pairs. It speaks of these trained models "
+        "on queries like these."
+    )
+    return sheet.Sheet("pairs", f"{title(metric)}, every pair of systems", ["system", *numbered], rows, [note])
 
 
 def title(metric: str) -> str:
@@ -69,7 +108,7 @@ def systems_table(lines: list[Line], metric: str) -> Table:
     ]
     tests = [_test(line) for line in lines]
     times = _plain([line.row.facts.get("ms_per_query") for line in lines], least_is_best=True)
-    columns = [title(metric), "Difference from row above", "p (Holm)", "Queries better / worse", "ms a query"]
+    columns = [title(metric), f"Difference from {_other(lines)}", "p (Holm)", "Queries better / worse", "ms a query"]
     return Table("Systems", columns, [[a, *b, c] for a, b, c in zip(means, tests, times, strict=True)])
 
 
@@ -114,8 +153,8 @@ def sheets(lines: list[Line], metric: str) -> list[sheet.Sheet]:
     if len(lines) > 1:
         made = "1 comparison" if len(lines) == 2 else f"{len(lines) - 1} comparisons"
         notes.append(
-            "Difference from the row above by the paired permutation test over queries, on so many of which the "
-            f"system is better or worse; p after Holm over {made}. It speaks of these trained models on queries like "
+            f"Difference from {_other(lines, 'the row above')} by the paired permutation test over queries, on so many of "
+            f"which the system is better or worse; p after Holm over {made}. It speaks of these trained models on queries like "
             "these."
         )
     found = [
@@ -142,15 +181,20 @@ def repeated(rows: list[Row]) -> list[str]:
     return [f"{row.label} of {row.run}/{row.stage} is the same in {', '.join(row.also)}." for row in rows if row.also]
 
 
+def _other(lines: list[Line], above: str = "row above") -> str:
+    """What the rows are tested against."""
+    return lines[0].baseline or above
+
+
 def _sheet_cell(cell: Cell) -> sheet.Cell:
     return sheet.Cell(cell.text, cell.value, int(cell.best))
 
 
 def _test_cells(line: Line) -> list[sheet.Cell]:
-    """Difference from the row above, its interval, p, and how many queries are better and worse."""
+    """Difference from the baseline or the row above, its interval, p, and how many queries are better and worse."""
     against = line.against
     if against is None:
-        return [sheet.Cell(NOTHING)] * 5
+        return [sheet.Cell("baseline" if line.baseline else NOTHING), *[sheet.Cell(NOTHING)] * 4]
     values: list[tuple[str, Any]] = [
         (signed(against.difference), against.difference),
         (f"[{signed(against.low)}, {signed(against.high)}]", [against.low, against.high]),
@@ -164,7 +208,7 @@ def _test_cells(line: Line) -> list[sheet.Cell]:
 def _test(line: Line) -> list[Cell]:
     against = line.against
     if against is None:
-        return [Cell(NOTHING)] * 3
+        return [Cell("baseline" if line.baseline else NOTHING), *[Cell(NOTHING)] * 2]
     interval = f"[{signed(against.low)}, {signed(against.high)}]"
     counts = f"{against.better:,} / {against.worse:,}"
     return [Cell(signed(against.difference), interval), Cell(p_value(line.p_holm)), Cell(counts)]

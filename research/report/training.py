@@ -11,15 +11,14 @@ from research.report.goals import is_lower
 from research.runs.curves import CURE, Curve, whole_lines
 from research.runs.folder import RunFolder
 from research.runs.layout import CURVES
+from research.runs.record import FINISHED, RunRecord, read_record
 
 
 class Training(NamedTuple):
-    """One training run.
+    """What curves and words of one training are made from, beside its record.
 
     Attributes:
-        name, path: the folder, by the shortest end of its path and resolved.
-        config, provenance: as the run recorded them.
-        monitor: the validation metric that chose the model, `mrr@10`.
+        run: the record.
         loss, values: training loss, and the monitored metric from the untrained model at step 0 on.
         best: (step, value) of the model that was kept; None before the first validation.
         steps: taken; of an unfinished run, so far.
@@ -29,15 +28,9 @@ class Training(NamedTuple):
         lr: the peak.
         temperature: of the first and of the last step; None where there is none.
         not_finite: steps whose loss was nan or inf.
-        lower: whether the lowest value of the monitor is the best.
     """
 
-    name: str
-    path: Path
-    config: dict
-    provenance: dict
-    finished: bool
-    monitor: str
+    run: RunRecord
     loss: Curve
     values: Curve
     best: tuple[int, float] | None
@@ -48,56 +41,64 @@ class Training(NamedTuple):
     lr: float | None
     temperature: tuple[float, float] | None
     not_finite: int
-    lower: bool
+
+    @property
+    def monitor(self) -> str:
+        """The validation metric that chose the model, `mrr@10`."""
+        return self.run.monitor.removeprefix("val/")
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end, or was pruned."""
+        return self.run.state in FINISHED
+
+    @property
+    def lower(self) -> bool:
+        """Whether the lowest value of the monitor is the best."""
+        return is_lower(self.monitor, self.run.directions)
 
     @property
     def untrained(self) -> float | None:
         """The metric before the first step; None where it was not measured."""
         return self.values[0][1] if self.values and self.values[0][0] == 0 else None
 
-    def setting(self, section: str, name: str) -> Any:
-        """A value of config.yaml's `model` or `data`, None where it has none."""
-        part = self.config.get(section)
-        values = part.get("init_args", part) if isinstance(part, dict) else None
-        return values.get(name) if isinstance(values, dict) else None
+
+def record_of_fit(path: Path, name: str) -> RunRecord:
+    """Read the record of a folder that is drawn by itself.
+
+    Raises:
+        UserError: a file is damaged, or its metrics.json is no training's.
+    """
+    folder = RunFolder(path, name)
+    folder.check_fit()
+    return read_record(folder)
 
 
-def read_training(path: Path, name: str) -> Training:
-    """Read a folder of `research fit`, finished or not.
+def read_training(run: RunRecord) -> Training:
+    """Read the curves of a folder of `research fit`, finished or not.
 
     Raises:
         UserError: config, curves or metrics are missing, damaged, or of different runs.
     """
-    folder = RunFolder(path, name)
-    config = folder.config
-    folder.check_fit()
-    metrics = folder.metrics
-    finished = bool(metrics.get("finished"))
-    lines = whole_lines(path, finished, folder.command("fit"))
-    monitor = str(metrics.get("monitor") or config.get("monitor") or "").removeprefix("val/")
-    values = _curve(lines, f"val/{monitor}")
-    last = lines[-1]["step"]
-    lower = is_lower(monitor, metrics.get("directions"))
+    folder = RunFolder(run.path, run.name)
+    _ = folder.config  # refused where it is missing
+    metrics, finished = folder.metrics, run.state in FINISHED
+    lines = whole_lines(run.path, finished, folder.command("fit"))
+    last, lr = lines[-1]["step"], _curve(lines, "train/lr")
     training = Training(
-        name,
-        path.resolve(),
-        config,
-        folder.provenance,
-        finished,
-        monitor,
+        run,
         loss=_curve(lines, "train/loss"),
-        values=values,
-        best=_best(path, metrics, monitor, values, finished, lower),
+        values=_curve(lines, f"val/{run.monitor.removeprefix('val/')}"),
+        best=None,
         steps=metrics.get("steps", last) if finished else last,
         drawn=last,
         seconds=_seconds(lines, metrics),
-        per_second=None,
-        lr=max((value for _, value in _curve(lines, "train/lr")), default=None),
+        per_second=_per_second(run, lines),
+        lr=max((value for _, value in lr), default=None),
         temperature=_ends(_curve(lines, "train/temperature")),
         not_finite=sum(not math.isfinite(line.get("train/loss", 0)) for line in lines),
-        lower=lower,
     )
-    return training._replace(per_second=_per_second(training, lines))
+    return training._replace(best=_best(training, metrics))
 
 
 # ---- values ---------------------------------------------------------------------------------------------------------
@@ -107,22 +108,22 @@ def _curve(lines: list[dict], name: str) -> Curve:
     return [(line["step"], line[name]) for line in lines if name in line and math.isfinite(line[name])]
 
 
-def _best(path: Path, metrics: dict, monitor: str, values: Curve, finished: bool, lower: bool) -> tuple[int, float] | None:
+def _best(training: Training, metrics: dict) -> tuple[int, float] | None:
     """The best of the curve, the first of equals; a finished run's metrics.json has the last word on which it is.
 
     Raises:
         UserError: metrics.json and the curve hold different values for one step.
     """
-    if not finished:  # a resumed run's metrics.json may be ahead of its curves
-        choose: Any = min if lower else max
-        return choose((point for point in values if point[0] > 0), key=lambda point: point[1], default=None)
-    value = metrics["metrics"].get(monitor)
+    if not training.finished:  # a resumed run's metrics.json may be ahead of its curves
+        choose: Any = min if training.lower else max
+        return choose((point for point in training.values if point[0] > 0), key=lambda point: point[1], default=None)
+    value = metrics["metrics"].get(training.monitor)
     if not isinstance(value, int | float):
         return None
-    there = [other for step, other in values if step == metrics["step"]]
+    there = [other for step, other in training.values if step == metrics["step"]]
     if there and not any(math.isclose(value, other, abs_tol=1e-5) for other in there):
         raise UserError(
-            f"training {path} has {monitor} {there[0]:.4f} at step {metrics['step']} in {CURVES} and "
+            f"training {training.run.path} has {training.monitor} {there[0]:.4f} at step {metrics['step']} in {CURVES} and "
             f"{value:.4f} in metrics.json; expected the files of one run. {CURE}."
         )
     return metrics["step"], value
@@ -136,13 +137,10 @@ def _seconds(lines: list[dict], metrics: dict) -> float:
     return metrics["seconds"] if alone else sum(falls) + (clock[-1] if clock else 0)
 
 
-def _per_second(training: Training, lines: list[dict]) -> float | None:
+def _per_second(run: RunRecord, lines: list[dict]) -> float | None:
     """Examples of a step over the median time between two steps, which no validation or checkpoint moves."""
-    optimisation = training.setting("model", "optimisation")
-    accumulate = optimisation.get("accumulate", 1) if isinstance(optimisation, dict) else 1
-    trainer = training.config.get("trainer")
-    devices = trainer.get("devices") if isinstance(trainer, dict) else None
-    factors = [training.setting("data", "batch_size"), accumulate, devices]
+    accumulate = run.options.get("model.optimisation.accumulate", 1)
+    factors = [run.options.get("data.batch_size"), accumulate, run.options.get("trainer.devices")]
     clock = [(line["step"], line["seconds"]) for line in lines if "train/loss" in line and "seconds" in line]
     times = [t - s for (i, s), (k, t) in pairwise(clock) if k == i + 1 and t > s]
     if not times or not all(isinstance(factor, int) for factor in factors):

@@ -1,6 +1,8 @@
 """A training in words: what came of it, and what it was made of. One line on the page, one row in Markdown."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 from research.report.markdown import escape
 from research.report.numbers import plain, share, signed
@@ -12,8 +14,27 @@ from research.report.training import Training
 def metric(training: Training) -> str:
     """`MRR@10 on dev`."""
     name = title(training.monitor) if "@" in training.monitor else training.monitor
-    split = training.setting("data", "val_split")
-    return f"{name} on {split}" if split else name
+    where = validated_on(training)
+    return f"{name} on {where}" if where else name
+
+
+def validated_on(training: Training) -> str:
+    """The set that chose the model: `dev` of the training data, `dev of beir:other`, or a file, which has no splits."""
+    given, split = training.run.options.get("data.val"), training.run.options.get("data.val_split")
+    source = given or training.run.options.get("data.train")
+    if is_file(source):
+        return Path(source).name + _slice(split)
+    return f"{split} of {given}" if given and split else str(given or split or "")
+
+
+def is_file(source: Any) -> bool:
+    """Whether a source is a table on the disk, of which a split's name is not asked for."""
+    return isinstance(source, str) and ":" not in source and bool(Path(source).suffix)
+
+
+def _slice(split: Any) -> str:
+    part = re.search(r"\[.*\]", str(split or ""))
+    return part[0] if part else ""
 
 
 def state(training: Training) -> str:
@@ -45,11 +66,10 @@ def result(training: Training) -> str:
 
 def facts(training: Training) -> list[str]:
     """Base model, data, steps, time, learning rate, temperature, seed; what the run does not say is left out."""
-    size, seed = training.setting("data", "batch_size"), training.provenance.get("seed")
+    size, seed = training.run.options.get("data.batch_size"), training.run.provenance.get("seed")
     found = [
         f"from {base(training)}",
         f"on {data(training)}",
-        f"validated on {training.setting('data', 'val')}" if training.setting("data", "val") else None,
         f"{training.steps:,} step{'' if training.steps == 1 else 's'}" + (f" of {size:,}" if isinstance(size, int) else ""),
         _time(training.seconds),
         f"{plain(training.per_second)} examples/s" if training.per_second else None,
@@ -62,13 +82,14 @@ def facts(training: Training) -> list[str]:
 
 def base(training: Training) -> str:
     """The model that was trained, as its configuration names it."""
-    return str(training.setting("model", "model") or "an unnamed model")
+    return str(training.run.options.get("model.model") or "an unnamed model")
 
 
 def data(training: Training) -> str:
     """`builtin:stdlib train, 1,814 examples`."""
-    source = " ".join(str(part) for key in ("train", "train_split") if (part := training.setting("data", key)))
-    counted = training.provenance.get("data")
+    given, split = (training.run.options.get(f"data.{key}") for key in ("train", "train_split"))
+    source = f"{given}{_slice(split)}" if is_file(given) else " ".join(str(part) for part in (given, split) if part)
+    counted = training.run.provenance.get("data")
     counted = counted if isinstance(counted, dict) else {}
     count = next((counted[name] for name in ("examples", "queries") if isinstance(counted.get(name), int)), None)
     return (source or "unnamed data") + ("" if count is None else f", {count:,} examples")
@@ -83,7 +104,7 @@ def temperature(training: Training) -> str:
 
 def used_in(training: Training, rows: list[Row]) -> list[int]:
     """Positions of rows whose retriever or reranker is this folder by name: the end of its path, as it was typed."""
-    return [i for i, row in enumerate(rows) if _names(training.path, row.facts.get("model"))]
+    return [i for i, row in enumerate(rows) if _names(training.run.path, row.facts.get("model"))]
 
 
 def table(trainings: list[Training]) -> str:
@@ -106,7 +127,7 @@ def table(trainings: list[Training]) -> str:
     rows = []
     for training in trainings:
         step, value = training.best or (None, None)
-        name = f"{training.name} ({state(training)})" if state(training) else training.name
+        name = f"{training.run.name} ({state(training)})" if state(training) else training.run.name
         rows.append(
             [
                 name,
@@ -119,7 +140,7 @@ def table(trainings: list[Training]) -> str:
                 data(training),
                 NOTHING if training.lr is None else plain(training.lr),
                 temperature(training),
-                str(training.provenance.get("seed", NOTHING)),
+                str(training.run.provenance.get("seed", NOTHING)),
             ]
         )
     align = [":--", ":--", "--:", "--:", "--:", "--:", ":--", ":--", "--:", "--:", "--:"]
@@ -130,7 +151,8 @@ def summary(training: Training) -> dict:
     """A training's numbers for programs."""
     step, value = training.best or (None, None)
     return {
-        "run": training.name,
+        "run": training.run.name,
+        **({"point": training.run.point} if training.run.point else {}),
         "finished": training.finished,
         "monitor": f"val/{training.monitor}",
         "best": value,
@@ -138,11 +160,11 @@ def summary(training: Training) -> dict:
         "untrained": training.untrained,
         "steps": training.steps,
         "base_model": base(training),
-        "train": training.setting("data", "train"),
-        "data": training.provenance.get("data"),
+        "train": training.run.options.get("data.train"),
+        "data": training.run.provenance.get("data"),
         "lr": training.lr,
         "temperature": training.temperature and training.temperature[1],
-        "seed": training.provenance.get("seed"),
+        "seed": training.run.provenance.get("seed"),
         "seconds": training.seconds,
     }
 

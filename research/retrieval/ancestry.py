@@ -1,14 +1,15 @@
 """What a retriever was trained on, and what that started from: a `research fit` writes it into config.yaml."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
-
-import yaml
 
 from research.errors import UserError
 from research.progress import say
 from research.retrieval.mined_file import mined_from
-from research.runs.layout import CONFIG, MODEL
+from research.runs.folder import RunFolder
+from research.runs.layout import MODEL
+from research.types import Queries
 
 
 class Trained(NamedTuple):
@@ -39,32 +40,34 @@ def trained_on(name: str) -> Trained | None:
     Raises:
         UserError: a config.yaml that cannot be read.
     """
+    config = _config_of(name)
+    if config is None:
+        return None
+    values = _options(config["data"])
+    source, split, fold = (_text(values.get(key)) for key in ("train", "train_split", "without_fold"))
+    if source is not None and source.endswith(".jsonl"):  # mined triplets say themselves what they were mined from
+        source, split = mined_from(Path(source))
+    return Trained(source, split, fold, _text(_options(config.get("model")).get("model")))
+
+
+def _config_of(name: str) -> dict | None:
+    """The configuration of the training that made a model; None where there is none."""
     folder = Path(name).expanduser()
     if name == "bm25" or not folder.is_dir():
         return None
     if folder.resolve().name == MODEL:
         folder = folder.resolve().parent
-    path = folder / CONFIG
-    if not path.is_file():
+    run = RunFolder(folder)
+    if not run.has_config:
         return None
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} is not readable YAML ({str(error).splitlines()[0]}); expected the configuration that "
-            "`research fit` wrote. Copy the run folder again."
-        ) from None
-    data = config.get("data") if isinstance(config, dict) else None
-    if not isinstance(data, dict):  # the run folder of another verb
-        return None
-    values = data.get("init_args", data)
-    values = values if isinstance(values, dict) else {}
-    source, split, fold = (_text(values.get(key)) for key in ("train", "train_split", "without_fold"))
-    if source is not None and source.endswith(".jsonl"):  # mined triplets say themselves what they were mined from
-        source, split = mined_from(Path(source))
-    model = config.get("model")
-    model = model.get("init_args", model) if isinstance(model, dict) else {}
-    return Trained(source, split, fold, _text(model.get("model")) if isinstance(model, dict) else None)
+    config = run.config
+    # the run folder of another verb has no data section
+    return config if isinstance(config.get("data"), dict) else None
+
+
+def _options(section: object) -> dict:
+    values = section.get("init_args", section) if isinstance(section, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
 def ancestors(trained: Trained | None) -> list[Trained]:
@@ -107,6 +110,40 @@ def check_training(retrievers: list[str], folds: bool, source: str, split: str) 
                 f"{name} was trained on {source} split {split}: it ranks these queries better than those of a "
                 "test. With --folds each query is mined by a retriever that has not seen it"
             )
+    for warning in warnings:
+        say(f"warning: {warning}")
+    return warnings
+
+
+def check_tested(models: list[str], source: str, split: str, queries: Queries, read: Callable[[dict], set[str]]) -> list[str]:
+    """Say which models know the queries that they are to be measured on: their own training, or one that it started from.
+
+    Args:
+        models: retrievers and rerankers.
+        source, split: of the queries.
+        queries: id → text.
+        read: options of a training's data → texts of its queries, where they are rows of a file that is there.
+
+    Returns:
+        the warnings, which the run folder keeps.
+    """
+    warnings = []
+    for name in models:
+        model: str | None = name
+        for _ in range(100):  # a folder may start from itself
+            if model is None or (config := _config_of(model)) is None:
+                break
+            by = name if model == name else f"{name} started from {model}, which"
+            trained, options = trained_on(model), _options(config["data"])
+            if trained.on(source, split):
+                fold = f", all but fold {trained.without_fold}" if trained.without_fold else ""
+                warnings.append(f"{by} was trained on {source} split {split}{fold}: its numbers there are too high")
+            elif count := sum(text in known for text in queries.values()) if (known := read(options)) else 0:
+                warnings.append(
+                    f"{by} was trained on {count:,} of these {len(queries):,} queries ({options.get('train')}): its numbers "
+                    "are too high"
+                )
+            model = trained.model
     for warning in warnings:
         say(f"warning: {warning}")
     return warnings

@@ -3,10 +3,16 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
+import numpy as np
+
+from research.errors import UserError
 from research.models.dual_encoder import DualEncoder
 from research.models.inference import best_device, for_inference
 from research.models.sources import hash_with_base, resolve
+from research.retrieval.encode import encode_texts
+from research.retrieval.named import EncoderOptions, check_encoder, check_known, encoder_settings
 from research.retrieval.store import Store, build_store, store_key
 
 
@@ -55,3 +61,64 @@ class Embedder:
         tower = self.model.tower(role)
         facts = {"model": self.name, "model_hash": self.model_hash, **(facts or {}), **dataclasses.asdict(tower.settings)}
         return build_store(folder, tower, ids, texts, role, self.key(role, texts_hash), facts, token_budget)
+
+
+def load_encoder(model: str, precision: str = "fp32", **options: Unpack[EncoderOptions]) -> Embedder:
+    """Load a dual encoder, on the GPU where there is one.
+
+    Args:
+        model: run folder, model folder (Hugging Face's or sentence-transformers'), hub id or pkg:PACKAGE/PATH.
+        precision: "fp32" (for reported numbers) or "bf16" (faster where the hardware has it).
+        options: of the verbs, by name: max_length, query_max_length, doc_max_length, query_prompt, doc_prompt, pooling,
+            normalize, similarity; what is not given is the model's own.
+
+    Returns:
+        The encoder, which `encode` and `search` take.
+
+    Raises:
+        UserError: a model that cannot be read, or an option that it does not take.
+
+    Example:
+        >>> from research import encode, load_encoder
+        >>> encoder = load_encoder("my-encoder", max_length=32)
+        >>> encode(encoder, ["bees make honey", "flour is ground"]).shape
+        (2, 32)
+    """
+    check_known(options, EncoderOptions)
+    check_encoder(options)
+    return Embedder(model, precision, encoder_settings(options))
+
+
+def encode(
+    model: str | Embedder, texts: str | Sequence[str], tower: str = "doc", token_budget: int | None = None
+) -> np.ndarray:
+    """Compute the embeddings of texts, in their order.
+
+    Args:
+        model: as `load_encoder` gives it, or by name.
+        texts: documents or queries.
+        tower: "doc" | "query": which tower, prompt and length.
+        token_budget: tokens of one batch, padding included; None takes the device's default.
+
+    Returns:
+        (N, D) float32; of length 1 where the model normalises. A score is their inner product, or cosine, as the model has it.
+
+    Raises:
+        UserError: no text, an unknown tower, or a model that cannot be read.
+
+    Example:
+        >>> from research import encode, load_encoder
+        >>> encoder = load_encoder("my-encoder")
+        >>> queries = encode(encoder, "who makes honey?", tower="query")
+        >>> docs = encode(encoder, ["bees make honey", "flour is ground"])
+        >>> (queries @ docs.T).shape
+        (1, 2)
+    """
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    if tower not in ("doc", "query"):
+        raise UserError(f"--tower {tower!r} is not known; expected doc or query. Correct it.")
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"texts are {repr(texts)[:60]}; expected one text or more. Correct it.")
+    check_encoder({"token_budget": token_budget})
+    embedder = model if isinstance(model, Embedder) else load_encoder(model)
+    return encode_texts(embedder.model.tower(tower), texts, tower, token_budget)

@@ -15,7 +15,7 @@ from research.models.dual_encoder import Encoder
 from research.progress import bar
 
 WINDOW = 2**15  # texts tokenised and sorted together: bounds memory, and padding is already < 1% at this size
-TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}  # tokens of one batch, padding included
+TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536, "mps": 16384}  # tokens of one batch, padding included
 
 
 class Batch(NamedTuple):

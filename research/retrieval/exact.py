@@ -19,7 +19,12 @@ Scores = TypeVar("Scores", np.ndarray, torch.Tensor)
 
 
 def exact_search(
-    queries: np.ndarray, docs: np.ndarray, top_k: int, cosine: bool = False, ids: Sequence[str] | None = None
+    queries: np.ndarray,
+    docs: np.ndarray,
+    top_k: int,
+    cosine: bool = False,
+    ids: Sequence[str] | None = None,
+    device: torch.device | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the top_k documents of each query by float32 inner product (or cosine), computed block by block.
 
@@ -30,6 +35,7 @@ def exact_search(
         cosine: divide by the norms.
         ids: (N,) document ids. Of documents tied at the cut those with the larger ids are kept, as trec_eval ranks them;
             without ids, those further down.
+        device: that computes; None takes `best_device`.
 
     Returns:
         scores (Q, top_k), descending, and positions (Q, top_k) in `docs`.
@@ -39,7 +45,7 @@ def exact_search(
     """
     check_dims(queries, docs)
     assert 1 <= top_k <= len(docs)
-    device = best_device()
+    device = device or best_device()
     q = _unit(torch.from_numpy(queries), cosine).to(device)
     wanted = min(top_k + 1, len(docs))  # one more, to see whether the cut falls into a tie
     scores = torch.empty((len(q), 0), device=device)

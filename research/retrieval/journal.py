@@ -21,6 +21,8 @@ SYNC_SECONDS = 2.0  # a batch counts as done once its rows are on the disk; a cr
 
 def device_name(device: torch.device) -> str:
     """Name what the numbers were computed on: the GPU's name, or the CPU's vector instructions."""
+    if device.type == "mps":
+        return "Apple GPU"
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {torch.backends.cpu.get_cpu_capability()}"
 
 

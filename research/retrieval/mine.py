@@ -1,10 +1,10 @@
 """What `research mine` does: rankings → candidates → margins → triplets and the facts beside them."""
 
 import time
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from research.data.equality import Known
 from research.data.triplets import write_triplets
 from research.progress import say
 from research.retrieval.ancestry import trained_on
@@ -21,70 +21,15 @@ from research.retrieval.candidates import (
     to_triplets,
 )
 from research.retrieval.mined_file import sidecar
-from research.retrieval.options import Options
+from research.retrieval.mining import Mining
 from research.retrieval.pipeline import Pipeline, Stage, logits
 from research.retrieval.rerank import Scorer
 from research.runs.files import write_json
 from research.runs.hashes import hash_file, hash_json, hash_strings
 from research.runs.provenance import provenance
-from research.types import Collection, Ranking
+from research.types import Ranking, Triplets
 
 FORMAT = 1  # to be raised when code changes what is mined: older files are then made again
-
-
-class Rules(NamedTuple):
-    """Which candidates become negatives.
-
-    Attributes:
-        first, last: positions of the ranking, from 1.
-        negatives: at most so many a query; None takes all.
-        margin, relative_margin: see candidates.keep_below.
-    """
-
-    first: int
-    last: int
-    negatives: int | None
-    margin: float | None
-    relative_margin: float | None
-
-    @property
-    def margins(self) -> bool:
-        """Whether scores decide."""
-        return self.margin is not None or self.relative_margin is not None
-
-
-class Mining(NamedTuple):
-    """One run of mining.
-
-    Attributes:
-        data: the queries to mine, each with a relevant document.
-        folds: one part of `data` a retriever; None where all retrievers, fused, rank all queries.
-        positives: of each query.
-        known: what is relevant to each query.
-        rules: which candidates become negatives.
-        retrievers: "bm25" or models, in order.
-        reranker: a cross-encoder whose logits replace the retriever's scores; None leaves it out.
-        options: how to retrieve, and how long a pair the reranker reads.
-        cache: of embeddings, indexes, rankings and logits.
-        out: the file of triplets.
-        splits: of the source, whose judgements are known.
-        warnings: of retrievers that know the queries, for the facts.
-        command: as the user typed it.
-    """
-
-    data: Collection
-    folds: list[Collection] | None
-    positives: dict[str, list[str]]
-    known: dict[str, Known]
-    rules: Rules
-    retrievers: list[str]
-    reranker: str | None
-    options: Options
-    cache: Path
-    out: Path
-    splits: list[str]
-    warnings: list[str]
-    command: list[str]
 
 
 def mine(mining: Mining, earlier: dict) -> dict:
@@ -102,6 +47,26 @@ def mine(mining: Mining, earlier: dict) -> dict:
         say(f"{mining.out}: unchanged since it was mined; it is kept")
         return earlier
     return miner.write()
+
+
+class Mined(NamedTuple):
+    """Negatives of each query, and how they came about.
+
+    Attributes:
+        candidates: the negatives.
+        positive_scores: {query: {doc: score}} by what scored them; {} where nothing asked for it.
+        stages: the rankings that they come from.
+        excluded: documents left out, by reason.
+        counts: as `shortfall` gives them.
+        warnings: what a reader of the facts must know.
+    """
+
+    candidates: CandidateLists
+    positive_scores: Ranking
+    stages: list[Stage]
+    excluded: Counter[str]
+    counts: dict
+    warnings: list[str]
 
 
 class Miner:
@@ -140,22 +105,34 @@ class Miner:
             ]
         )
 
-    def write(self) -> dict:
-        """Mine, and write the triplets and the facts beside them; return the facts."""
-        started, mining, rules, data = time.perf_counter(), self.mining, self.mining.rules, self.mining.data
+    def mine(self) -> Mined:
+        """Rank, and choose the negatives."""
+        mining, rules, data = self.mining, self.mining.rules, self.mining.data
         stages = [pipeline.rank(mining.cache) for pipeline in self.pipelines]
         ranked = {query: docs for stage in stages for query, docs in stage.run.items()}
         candidates, excluded = find_candidates(ranked, mining.known, data.corpus, rules.first, rules.last)
         excluded["own_id"] += sum(stage.facts.get("dropped_self", 0) for stage in stages)
         candidates, positive_scores = self._score(candidates, ranked)
-        warnings = mining.warnings
+        warnings = [*mining.warnings]
         if rules.margins:
             best = {query: max(scores.values()) for query, scores in positive_scores.items()}
             candidates, excluded["margin"] = keep_below(candidates, best, rules.margin, rules.relative_margin)
-            warnings = warnings + (_shareless(best) if rules.relative_margin is not None else [])
+            warnings += _shareless(best) if rules.relative_margin is not None else []
         candidates = keep_first(candidates, rules.negatives)
         counts = shortfall(candidates, rules.negatives or rules.last - rules.first + 1)
         say_left_out(excluded, counts, rules.negatives)
+        return Mined(candidates, positive_scores, stages, excluded, counts, warnings)
+
+    def triplets(self, mined: Mined) -> Iterator[Triplets]:
+        """A row a query, as the file has them."""
+        data = self.mining.data
+        return to_triplets(mined.candidates, data.queries, self.mining.positives, data.corpus, mined.positive_scores)
+
+    def write(self) -> dict:
+        """Mine, and write the triplets and the facts beside them; return the facts."""
+        started, mining, rules, data = time.perf_counter(), self.mining, self.mining.rules, self.mining.data
+        mined = self.mine()
+        _, _, stages, excluded, counts, warnings = mined
         facts = {
             "verb": "mine",
             "source": data.source,
@@ -174,16 +151,16 @@ class Miner:
             },
             "score": self._score_name(),
             "notes": data.notes,
-            "splits": mining.splits,
+            "splits": [*mining.splits],
             "warnings": warnings,
             "counts": counts | {"excluded": {why: excluded[why] for why in REASONS if why not in LATER or excluded[why]}},
         }
         # without the sha256 until the triplets are complete: those of a killed command are made again, not taken for finished
         write_json(sidecar(mining.out), facts | {"sha256": None})
-        write_triplets(mining.out, to_triplets(candidates, data.queries, mining.positives, data.corpus, positive_scores))
+        write_triplets(mining.out, self.triplets(mined))
         facts["sha256"] = hash_file(mining.out)
         seconds = round(time.perf_counter() - started, 3)
-        write_json(sidecar(mining.out), facts | {"provenance": provenance(mining.command, seconds=seconds)})
+        write_json(sidecar(mining.out), facts | {"provenance": provenance([*mining.command], seconds=seconds)})
         return facts
 
     def _score(self, candidates: CandidateLists, ranked: Ranking) -> tuple[CandidateLists, Ranking]:

@@ -83,10 +83,7 @@ def named_options(**given: Unpack[RetrievalOptions]) -> dict[str, Any]:
         UserError: an unknown name, or a value out of its range.
     """
     given = {name: value for name, value in given.items() if value is not None}
-    if unknown := [name for name in given if name not in RetrievalOptions.__annotations__]:
-        raise UserError(
-            f"option {unknown[0]!r} is not known; {suggest(unknown[0], RetrievalOptions.__annotations__)}. Correct it."
-        )
+    check_known(given, RetrievalOptions)
     check_range(given, BOUNDS)
     check_encoder(given)
     check_bm25(given)
@@ -94,6 +91,12 @@ def named_options(**given: Unpack[RetrievalOptions]) -> dict[str, Any]:
     settings = {name: given.pop(name) for name in EncoderOptions.__annotations__ if name in given}
     fields = {FIELDS.get(name, name): value for name, value in given.items()}
     return fields | {"terms": Terms(*terms), "settings": encoder_settings(settings)}
+
+
+def check_known(given: Mapping[str, Any], known: type[EncoderOptions]) -> None:
+    """Refuse an option that a TypedDict does not name."""
+    if unknown := [name for name in given if name not in known.__annotations__]:
+        raise UserError(f"option {unknown[0]!r} is not known; {suggest(unknown[0], known.__annotations__)}. Correct it.")
 
 
 def encoder_settings(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from research.errors import UserError
 from research.models.cross_encoder import Reranker, load_cross_encoder
 from research.models.inference import best_device, for_inference
 from research.models.sources import hash_with_base, resolve
-from research.progress import bar
+from research.progress import bar, say
 from research.retrieval.encode import TOKEN_BUDGET, plan_batches
+from research.retrieval.named import check_encoder
 from research.types import Corpus, Queries, Ranking
 
 WINDOW = 2**14  # pairs tokenised and sorted by length together
@@ -42,6 +43,33 @@ class Scorer:
     def score(self, queries: Sequence[str], docs: Sequence[str]) -> np.ndarray:
         """Score pairs; see `score_pairs`."""
         return score_pairs(self.model, queries, docs, self.token_budget)
+
+
+def load_reranker(
+    model: str, precision: str = "fp32", max_length: int | None = None, token_budget: int | None = None
+) -> Scorer:
+    """Load a cross-encoder, on the GPU where there is one.
+
+    Args:
+        model: run folder, model folder (Hugging Face's or sentence-transformers'), hub id or pkg:PACKAGE/PATH.
+        precision: "fp32" (for reported numbers) or "bf16".
+        max_length: tokens of a query-document pair; None takes the model's own.
+        token_budget: tokens of one batch, padding included; None takes the device's default.
+
+    Returns:
+        The reranker, which `rerank` and `search` take; `.score(queries, docs)` gives (N,) float32 logits of N pairs.
+
+    Raises:
+        UserError: a model that cannot be read, or too long a max_length.
+
+    Example:
+        >>> from research import load_reranker
+        >>> reranker = load_reranker("my-reranker")
+        >>> reranker.score(["who makes honey?"] * 2, ["bees make honey", "flour is ground"]).shape
+        (2,)
+    """
+    check_encoder({"max_length": max_length, "token_budget": token_budget})
+    return Scorer(model, precision, max_length, token_budget)
 
 
 def score_pairs(model: Reranker, queries: Sequence[str], docs: Sequence[str], token_budget: int | None = None) -> np.ndarray:
@@ -101,7 +129,11 @@ def rerank_top(queries: Queries, corpus: Corpus, run: Ranking, scorer: Scorer, d
         mix: λ, the share of the retriever's score, 0 to 1.
     """
     pairs = top_pairs(run, depth)
-    logits = scorer.score([queries[query] for query, _ in pairs], [corpus[doc].content for _, doc in pairs])
+    if mix == 1:  # whatever the cross-encoder gives has no share
+        say("λ = 1: the ranking before stays, and no pair is read by the reranker")
+        logits = np.zeros(len(pairs), dtype=np.float32)
+    else:
+        logits = scorer.score([queries[query] for query, _ in pairs], [corpus[doc].content for _, doc in pairs])
     scores: dict[str, dict[str, float]] = {}
     for (query, doc), logit in zip(pairs, logits.tolist(), strict=True):
         scores.setdefault(query, {})[doc] = logit

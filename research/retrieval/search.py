@@ -1,5 +1,6 @@
 """What `research search` does: queries and a corpus, which nobody need have judged → rankings, and lines that show them."""
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
@@ -14,6 +15,7 @@ from research.retrieval.rerank import Scorer, rerank_top
 from research.runs.layout import cache_folder
 from research.types import Collection, Corpus, Document, Queries, Ranking
 
+LINES = 3  # of a text that `readable` shows
 DEPTH = 100  # documents a query that a reranker reads
 FUSED = 100  # documents a query of each retriever that are fused, as in `retrieve`
 
@@ -59,7 +61,7 @@ def search(
         >>> from research import search
         >>> corpus = {"bees": "bees make honey", "cloth": "a weaver makes cloth"}
         >>> search("who makes cloth?", corpus, "bm25", top_k=1)
-        {'q1': {'cloth': 0.8630462884902954}}
+        {'q1': {'cloth': 0.630...}}
     """
     queries, corpus = as_queries(queries), as_corpus(corpus)
     retrievers = [retriever] if isinstance(retriever, str | Embedder) else list(retriever)
@@ -185,11 +187,11 @@ def result_lines(ranking: Ranking, queries: Queries, corpus: Corpus, texts: bool
 
 
 def readable(lines: Iterator[dict], width: int) -> Iterator[str]:
-    """Lay out results for people: a query, and below it a hit in two lines, the second with the beginning of its text."""
+    """Lay out results for people: a query, and below it its hits, each with the first lines of its text."""
     for line in lines:
         yield f"{line['query_id']}: {line['query']}"
         for hit in line["hits"]:
             yield f"  {hit['rank']:>2}. {hit['score']:.4f}  {hit['id']}" + (f"  {hit['title']}" if hit["title"] else "")
-            if snippet := " ".join(hit.get("text", "").split()):
-                yield "      " + (snippet if len(snippet) <= width - 6 else snippet[: width - 7] + "…")
+            begin = hit["text"][: LINES * width]  # a document may be a book
+            yield from (f"      {row}" for row in textwrap.wrap(begin, width - 6, max_lines=LINES, placeholder=" …"))
         yield "" if line["hits"] else "  (nothing found)\n"

@@ -227,7 +227,7 @@ class Reranked:
             "max_length": scorer.model.max_length,
             "depth": options.depth,
             "mix": options.mix,
-            "pairs_per_second": round(pairs / max(timing["seconds"], 1e-3), 1),
+            "pairs_per_second": round(pairs / max(timing["seconds"], 1e-3), 1) if options.mix < 1 else None,
             "device": device_name(scorer.device),
         }
 

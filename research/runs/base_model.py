@@ -76,7 +76,7 @@ def _in_hub_cache(name: str) -> Path | None:
 
 
 def base_folder(config: dict) -> Path | None:
-    """The same of the base that an adapter lies on."""
+    """Return the folder of the base that an adapter lies on, or None."""
     folder, seen = folder_of(config), set()
     while folder is not None and (folder / ADAPTER).is_file() and folder not in seen:
         seen.add(folder)
@@ -107,6 +107,7 @@ def base_config(config: dict) -> dict | None:
 
 
 def read(path: Path) -> dict:
+    """Read a JSON object; {} where there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -13,20 +13,27 @@ KNOWN: dict[str, list[str]] = json.loads(Path(__file__).with_name("known_options
 """Class path, "" for the whole → the options that are always spelled."""
 DROPPED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("known_defaults.json").read_text(encoding="utf-8"))
 """Class path of a library's → default of each option in KNOWN: what is spelled where another release of it lacks the option."""
-SINCE: dict[str, Any] = {
-    "data.init_args.columns": None,
-    "data.init_args.positive_from": None,
-    "data.init_args.corpus_file": None,
-    "data.init_args.queries_file": None,
-    "data.init_args.train_split": None,
-    "model.init_args.loss": ("info_nce", "cross_entropy"),
+ROW_OPTIONS = {"columns": None, "positive_from": None, "corpus_file": None, "queries_file": None}
+SINCE: dict[str, dict[str, Any]] = {
+    "research.data.pairs.PairData": ROW_OPTIONS | {"test": None},
+    "research.data.candidates.CandidateData": ROW_OPTIONS | {"train_split": None, "test": None},
+    "research.data.instructions.InstructionData": {"columns": None},
+    "research.data.preferences.PreferenceData": {"columns": None},
+    "research.training.dual_encoder.DualEncoderModule": {"loss": "info_nce"},
+    "research.training.sft.SFTModule": {"loss": "cross_entropy"},
 }
-"""Options of ours that came later, by dotted name → the default that they came with, which is no part of an id; of one that
-several trainers have a tuple."""
+"""Class path → options of it that came later, with the default that they came with, which is no part of an id."""
+AGREED = {
+    name: first
+    for options in SINCE.values()
+    for name, first in options.items()
+    if all(other.get(name, first) == first for other in SINCE.values())
+}
+"""Those that came with one default, whatever the class."""
 
 
 def spelled(value: Any, everything: bool = False, name: str = "") -> Any:
-    """Without options that are not KNOWN and stand at their defaults.
+    """Return the configuration less options that are not KNOWN and stand at their defaults.
 
     Args:
         value: of the configuration, or of a part of it.
@@ -58,14 +65,14 @@ def _options(options: dict, owner: str, everything: bool, name: str, group: str 
                 if is_group
                 else spelled(one, everything, f"{name}{key}.")
             )
-        elif not _is_default(one, f"{name}{key}", owner, f"{group}{key}"):
+        elif not _is_default(one, owner, f"{group}{key}"):
             out[key] = spelled(one, everything, f"{name}{key}.")
     return out
 
 
-def _is_default(value: Any, name: str, owner: str, place: str) -> bool:
-    if name in SINCE:
-        return _came_with(name, value)
+def _is_default(value: Any, owner: str, place: str) -> bool:
+    if place in (later := _later(owner)):
+        return _plain(value) == later[place]
     default: Any = _defaults(owner)
     for key in place.split("."):
         default = _plain(default)
@@ -75,10 +82,11 @@ def _is_default(value: Any, name: str, owner: str, place: str) -> bool:
     return _plain(value) == _plain(default)
 
 
-def _came_with(name: str, value: Any) -> bool:
-    """Whether an option that came later stands at its first default."""
-    first = SINCE[name]
-    return value in first if isinstance(first, tuple) else _plain(value) == first
+@functools.cache
+def _later(class_path: str) -> dict[str, Any]:
+    """Options of a class, and of the classes of ours that it is made from, that came later → the default they came with."""
+    bases = [f"{base.__module__}.{base.__qualname__}" for base in _class(class_path).__mro__ if class_path]
+    return {name: first for path in (*reversed(bases), class_path) for name, first in SINCE.get(path, {}).items()}
 
 
 @functools.cache
@@ -147,12 +155,16 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def without_later_defaults(value: Any, name: str = "") -> Any:
-    """A configuration without the options that came later and stand at the defaults they came with."""
+def without_later_defaults(value: Any) -> Any:
+    """A configuration without the options that came later and stand at the defaults they came with.
+
+    No class is imported: of one that SINCE lacks, as a user's own, an option goes where all classes that have it agree.
+    """
     if not isinstance(value, dict):
         return value
-    return {
-        key: without_later_defaults(one, f"{name}{key}.")
-        for key, one in value.items()
-        if f"{name}{key}" not in SINCE or not _came_with(f"{name}{key}", one)
-    }
+    value = {key: without_later_defaults(one) for key, one in value.items()}
+    path, options = value.get("class_path"), value.get("init_args")
+    if isinstance(path, str) and isinstance(options, dict):
+        later = SINCE.get(path, {} if path.startswith("research.") else AGREED)
+        value["init_args"] = {key: one for key, one in options.items() if key not in later or _plain(one) != later[key]}
+    return value

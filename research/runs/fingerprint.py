@@ -5,25 +5,29 @@ a new ranking loss changes the reranker's fingerprint and leaves SFT's. Files ar
 so that neither layout nor comments nor documentation count. Only the rooms that compute are followed: the page's CSS, a
 report's table or a file name of a run folder changes no number.
 
-Classes of the user's own package that a configuration names are hashed apart: `1f2e…+9a8b…`. The first part is known for
-each published state of this code (known_code.py), whatever the user's own part is.
+Classes of the user's own that a configuration names are hashed apart: `1f2e…+9a8b…`, with all that they reach by import and
+that is not installed, as a helper package beside them. The first part is known for each published state of this code
+(known_code.py), whatever the user's own part is. Code is read and never run: what is imported by a computed name is not seen.
 """
 
 import ast
 import functools
 import hashlib
-import importlib.util
-import site
-import sysconfig
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from research.progress import say
+from research.runs import modules
 from research.runs.hashes import hash_strings
+from research.runs.modules import is_installed, module_file
 
 PACKAGE = Path(__file__).parents[1]
 LENGTH = 16
+LARGEST = 8_000_000  # bytes of the user's own code that are read, in some ten seconds
 COMPUTES = ("losses", "metrics", "models", "data", "retrieval", "training", "prompts", "types")
+PLANS = ("runs", "sweeps", "training")
 FIT = ("research.training.run",)
 TRAINERS = {
     "dual_encoder": ("research.training.dual_encoder.DualEncoderModule", "research.data.pairs.PairData"),
@@ -39,19 +43,49 @@ class Source(NamedTuple):
     Attributes:
         digest: of its syntax tree without docstrings.
         imports: absolute names that it imports anywhere, those of modules and of what is in them.
+        size: in bytes.
     """
 
     digest: str
     imports: frozenset[str]
+    size: int
 
 
-def fingerprint(config: dict) -> str:
-    """The fingerprint of a resolved configuration: of our code, and after a "+" of the user's own classes, if there are any."""
-    trained = [_class_path(config, "model"), _class_path(config, "data")]
-    reached = _reached({name for name in _class_paths(config) if not _is_ours(name)})
-    own = {name: source for name, source in reached.items() if not _is_ours(name)}
-    ours = code_fingerprint(*filter(None, trained))
+def fingerprint(config: dict, helpers: bool = True) -> str:
+    """The fingerprint of a resolved configuration: of our code, and after a "+" of the user's own classes, if there are any.
+
+    Args:
+        config: with class paths.
+        helpers: also of what the user's classes import from packages that the configuration does not name. Without, it is
+            the fingerprint of runs that were made before these counted.
+    """
+    trained = [name for section in ("model", "data") if (name := _class_path(config, section))]
+    own = _own(config, helpers)
+    ours = _hash(_ours(tuple(trained), helpers))
     return f"{ours}+{_hash(own)}" if own else ours
+
+
+def _own(config: dict, helpers: bool = True) -> dict[str, Source]:
+    """Module → its source, of the user's own that a configuration's classes reach; `helpers` as for `fingerprint`."""
+    named = tuple(sorted({name for name in _class_paths(config) if not _is_ours(name)}))
+    reached, last = _reached(named, helpers)
+    if last:
+        _say_once(
+            f"warning: {', '.join(named)} reach more than {LARGEST / 1e6:g} MB of your own code by import: {last} and what "
+            "comes after it are not watched, and a change there leaves runs fresh. Install what computes nothing."
+        )
+    return {name: source for name, source in reached.items() if not _is_ours(name)}
+
+
+_say_once = functools.cache(say)
+
+
+def counted_since(fingerprints: set[str | None], config: dict) -> list[str]:
+    """Packages that count since, where runs have noted the fingerprint without what the user's classes import from others."""
+    if fingerprints != {fingerprint(config, helpers=False)}:
+        return []
+    newer = _own(config).keys() - _own(config, helpers=False).keys()
+    return sorted({name.partition(".")[0] for name in newer})
 
 
 @functools.cache
@@ -70,10 +104,15 @@ def code_digest(text: str) -> str:
 
 
 @functools.cache
-def package_fingerprint() -> str:
-    """The hash of all of this package's files, as they are written."""
-    paths = sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".j2", ".css", ".js"))
-    return hash_strings(f"{path.relative_to(PACKAGE)}\n{path.read_text(encoding='utf-8')}" for path in paths)[:LENGTH]
+def plan_fingerprint() -> str:
+    """The hash of the code that a sweep's plan follows from: what computes, reads configurations, and makes points and ids."""
+    files = sorted(path for room in PLANS for path in PACKAGE.joinpath(room).rglob("*.py"))
+    texts = [path.read_text(encoding="utf-8") for path in sorted(PACKAGE.joinpath("runs").glob("known_*.json"))]
+    return hash_strings([code_fingerprint(), *map(_file_digest, files), *texts])[:LENGTH]
+
+
+def _file_digest(path: Path) -> str:
+    return f"{path.relative_to(PACKAGE)} {code_digest(path.read_text(encoding='utf-8'))}"
 
 
 def reached_files(*classes: str) -> list[Path]:
@@ -81,29 +120,54 @@ def reached_files(*classes: str) -> list[Path]:
     return sorted(map(_path, _ours(classes)))
 
 
-def _ours(classes: tuple[str, ...]) -> dict[str, Source]:
+def files_of_classes(config: dict) -> list[Path]:
+    """Files of the classes that a configuration names, with what those of the user import and is not installed."""
+    ours = [name.rpartition(".")[0] for name in _class_paths(config) if _is_ours(name)]
+    return sorted({path for path in map(_path, [*_own(config), *ours]) if path is not None})
+
+
+def forget() -> None:
+    """Read files anew: within a process each is read once."""
+    for function in (code_fingerprint, plan_fingerprint, _reached, _source, _path):
+        function.cache_clear()
+    modules.forget()
+
+
+def _ours(classes: tuple[str, ...], helpers: bool = True) -> dict[str, Source]:
     """Module → its source, of this package, that `fit` and these classes reach; without any, those of all trainers."""
     roots = classes or tuple(name for pair in TRAINERS.values() for name in pair)
-    return {name: source for name, source in _reached([*FIT, *roots]).items() if _is_ours(name)}
+    return {name: source for name, source in _reached((*FIT, *roots), helpers)[0].items() if _is_ours(name)}
 
 
 def _is_ours(name: str) -> bool:
     return name.partition(".")[0] == "research"
 
 
-def _reached(names: Iterable[str]) -> dict[str, Source]:
-    """Module → its source, of all that these names reach by import, in this package and in those of the names."""
+@functools.cache
+def _reached(names: tuple[str, ...], helpers: bool = True) -> tuple[dict[str, Source], str]:
+    """Module → its source, of all that these names reach by import: of this package the rooms that compute, and the user's own.
+
+    The second is the module at which more than LARGEST were read; "" of less.
+
+    Args:
+        names: dotted.
+        helpers: follow every package of the user's own; else those of the names alone.
+    """
     found: dict[str, Source] = {}
-    waiting = [*names]
-    packages = {name.partition(".")[0] for name in waiting} | {"research"}
+    waiting, size = deque(names), 0
+    packages = {name.partition(".")[0] for name in names} | {"research"}
     while waiting:
-        for module in _modules(waiting.pop()):
-            if module in found or module.partition(".")[0] not in packages or not (module in FIT or _computes(module)):
+        for module in _modules(waiting.popleft()):
+            if module in found or not (module in FIT or _computes(module)):
                 continue
-            if (source := _source(module)) is not None:
-                found[module] = source
-                waiting += source.imports
-    return found
+            if not (helpers or module.partition(".")[0] in packages) or (source := _source(module)) is None:
+                continue
+            if not _is_ours(module) and (size := size + source.size) > LARGEST:
+                return found, module
+            found[module] = source
+            # nothing of ours imports the user's own
+            waiting.extend(name for name in sorted(source.imports) if _is_ours(name) or not _is_ours(module))
+    return found, ""
 
 
 def _computes(module: str) -> bool:
@@ -126,43 +190,33 @@ def _source(module: str) -> Source | None:
     if path is None:
         return None
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, SyntaxError):
+        code = path.read_bytes()
+        tree = ast.parse(code)
+        digest = _digest(tree)
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
         return None
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    return Source(_digest(tree), frozenset(_imports(tree, package)))
+    return Source(digest, frozenset(name for _, name in imported_names(tree, package)), len(code))
 
 
 @functools.cache
 def _path(module: str) -> Path | None:
-    if module.partition(".")[0] == "research":
+    if _is_ours(module):
         base = PACKAGE.joinpath(*module.split(".")[1:])
         return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, AttributeError, ValueError):
-        return None
-    path = Path(spec.origin) if spec is not None and spec.origin else None
-    if path is None or path.suffix != ".py" or any(path.is_relative_to(folder) for folder in _installed()):
-        return None
-    return path
+    path = module_file(module)
+    return None if path is None or is_installed(path) else path
 
 
-@functools.cache
-def _installed() -> tuple[str, ...]:
-    """Where packages lie whose versions provenance.json names, and Python's own."""
-    paths = sysconfig.get_paths()
-    return (*site.getsitepackages(), site.getusersitepackages(), paths["stdlib"], paths["platstdlib"], paths["purelib"])
-
-
-def _imports(tree: ast.Module, package: str) -> Iterator[str]:
+def imported_names(tree: ast.Module, package: str) -> Iterator[tuple[str, str]]:
+    """Names that a file of a package imports anywhere → what they stand for, absolute."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.asname or alias.name, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             home = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (f"{home}.{alias.name}" for alias in node.names)
+            yield from ((alias.asname or alias.name, f"{home}.{alias.name}") for alias in node.names)
 
 
 def _spelled(value: object) -> str:

@@ -1,7 +1,7 @@
 """What a run folder says: every room reads provenance, configuration and metrics of a run here.
 
 Folders of all versions are read: what an earlier one did not write is absent. A value of another type than ours is refused with
-its place and its cure.
+its place and its cure. All files and all checks stand in this one file, so that there is no second reader to differ from it.
 """
 
 import functools
@@ -14,11 +14,12 @@ import yaml
 from research.errors import UserError
 from research.runs.curves import CURE as COPY
 from research.runs.curves import shortened
-from research.runs.layout import CONFIG, EXAMPLES, MARKER, METRICS, SCHEMA, TEST
+from research.runs.layout import CHECKPOINTS, CONFIG, EXAMPLES, METRICS, PROVENANCE, SCHEMA, SWEEP, TEST, WANDB
 from research.runs.printable import is_deep
 from research.runs.reading import read_json
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it is there: a thousand configurations in 2 s, not 18
+NESTED = 5_000  # places that may open a level: libyaml ends the process at some 30,000 levels, and SafeLoader raises
 CURE = "Make the run again, or leave it out"
 LARGEST = 10**300  # no float is larger
 COUNTS = ("seconds", "steps", "temperature")
@@ -39,14 +40,14 @@ class RunFolder:
     @property
     def is_begun(self) -> bool:
         """Whether a command has begun to write here."""
-        return (self.path / MARKER).is_file()
+        return (self.path / PROVENANCE).is_file()
 
     @property
     def is_training(self) -> bool:
         """Whether `research fit` wrote it, the only verb whose provenance says what the run is made of."""
         if not self.is_begun:
             return False
-        facts = read_json(self.path / MARKER)
+        facts = read_json(self.path / PROVENANCE)
         return isinstance(facts, dict) and "made_of" in facts and "verb" not in facts
 
     @functools.cached_property
@@ -58,7 +59,7 @@ class RunFolder:
         """
         if not self.is_begun:
             return {}
-        path = self.path / MARKER
+        path = self.path / PROVENANCE
         facts = _object(path, read_json(path))
         schema = facts.get("schema", 0)  # folders that were written before it was noted
         if not isinstance(schema, int) or schema > SCHEMA:
@@ -91,7 +92,9 @@ class RunFolder:
         path = self.path / CONFIG
         expected = "expected the configuration that `research fit` wrote"
         try:
-            config = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
+            text = path.read_text(encoding="utf-8")
+            is_safe = sum(map(text.count, ("[", "{", "- ", "? "))) < NESTED
+            config = yaml.load(text, Loader=LOADER if is_safe else yaml.SafeLoader)
         except FileNotFoundError:
             raise UserError(f"training {self.path} has no {CONFIG}; expected what `research fit` wrote. {COPY}.") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -103,6 +106,14 @@ class RunFolder:
         if not isinstance(config, dict):
             raise UserError(f"{path} holds {shortened(config)}; {expected}. {COPY}.")
         return config
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """config.yaml of whatever wrote it; {} where there is none that can be read."""
+        try:
+            return self.config
+        except UserError:
+            return {}
 
     @property
     def has_config(self) -> bool:
@@ -124,6 +135,14 @@ class RunFolder:
         path = self.path / METRICS
         return read_json(path) if path.exists() else None
 
+    @property
+    def result(self) -> dict[str, Any]:
+        """metrics.json, its values unchecked; {} where there is none that can be read."""
+        try:
+            return self._metrics if isinstance(self._metrics, dict) else {}
+        except (UserError, OSError):
+            return {}
+
     @functools.cached_property
     def test(self) -> dict[str, Any]:
         """test.json, which `research test` writes; {} where there is none.
@@ -139,6 +158,42 @@ class RunFolder:
         """examples.json: texts of some queries of a retrieval; {} where there are none."""
         path = self.path / EXAMPLES
         return read_json(path) if path.exists() else {}
+
+    @functools.cached_property
+    def wandb(self) -> dict[str, Any]:
+        """wandb.json of a training: the id of its W&B run, and later the names of the summary; {} where there is none.
+
+        Raises:
+            UserError: damaged.
+        """
+        path = self.path / WANDB
+        if not path.exists():
+            return {}
+        noted = read_json(path)
+        if not isinstance(noted, dict) or not isinstance(noted.get("id"), str):
+            raise UserError(
+                f"{path} is not one this tool wrote; expected an object with the id of the W&B run. Delete it, and "
+                "a new W&B run begins."
+            )
+        return noted
+
+    @functools.cached_property
+    def checkpoints(self) -> list[dict[str, Any]]:
+        """checkpoints.json of a training that is not finished: file, step and sha256 of each; [] where there are none.
+
+        Raises:
+            UserError: damaged.
+        """
+        path = self.path / CHECKPOINTS
+        listed = read_json(path) if path.exists() else []
+        if not isinstance(listed, list) or not all(
+            isinstance(entry, dict) and {"file", "step", "sha256"} <= {*entry} for entry in listed
+        ):
+            raise UserError(
+                f"{path} is not one this tool wrote; expected a list of checkpoints, each with file, step "
+                "and sha256. Name a new --out, or delete this folder to train anew."
+            )
+        return listed
 
     def check_fit(self) -> None:
         """Refuse a metrics.json that is no training's; none at all is one that was not validated yet.
@@ -182,9 +237,18 @@ class RunFolder:
         unfinished = self.provenance.get("verb") == "retrieve" and "seconds" not in self.provenance
         if unfinished or self.provenance.get("data") != metrics["data"]:
             raise UserError(
-                f"run {self.path} is half-written: the command in its {MARKER} did not finish, so {METRICS} is "
+                f"run {self.path} is half-written: the command in its {PROVENANCE} did not finish, so {METRICS} is "
                 f"an earlier one's. Finish it: {self.command('retrieve')}"
             )
+
+
+def sweep_owner(folder: Path) -> dict[str, Any]:
+    """Whose a sweep's folder is (sweep.json); {} where it notes nothing that can be read."""
+    try:
+        owner = read_json(folder / SWEEP)
+    except (UserError, OSError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
 
 
 # ---- what the files may hold ----------------------------------------------------------------------------------------

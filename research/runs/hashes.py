@@ -25,6 +25,7 @@ def hash_strings(strings: Iterable[str]) -> str:
 
 
 def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content, remembered while the file stays as it is."""
     facts = os.stat(path)
     return _hash_of(os.path.realpath(path), facts.st_size, facts.st_mtime_ns, facts.st_ino)
 

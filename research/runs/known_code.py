@@ -12,7 +12,7 @@ from pathlib import Path
 
 from research.runs.base_model import option, placed
 from research.runs.changes import CHANGES, COUNTED
-from research.runs.fingerprint import fingerprint
+from research.runs.fingerprint import counted_since, fingerprint
 
 LIST = Path(__file__).with_name("known_code.txt")
 
@@ -30,7 +30,7 @@ def held_by(fingerprint: str | None) -> int | None:
 
 
 def fingerprints_of(provenance: dict) -> list[str | None]:
-    """Of all code that computed a part of a run: what other code began has its numbers in part."""
+    """Return the fingerprints of all code that computed a part of a run, also of that which began it."""
     return [provenance.get("fingerprint"), *(provenance.get("earlier_fingerprints") or [])]
 
 
@@ -50,6 +50,8 @@ def stale_because(
         return ""
     held, holds = [held_by(one) for one in made], held_by(now)
     if holds is None or None in held or not _have_same_classes(made | {now}):
+        if packages := counted_since(made, config):
+            return f"it was done before what your classes import from {', '.join(packages)} was noted"
         return f"it was done by other code than this ({', '.join(sorted(map(str, made - {now})))})"
     config = placed(config, run)
     touched = {change: change.touches(config) for change in CHANGES[min(held) : holds]}

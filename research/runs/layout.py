@@ -11,13 +11,14 @@ from research.runs.disk import disk_error
 
 MODEL_FACTS = "tandem.json"  # in a model's folder: an adapter's base, by name and hash; once, lengths of an encoder
 SCHEMA = 1  # of what is written into a run folder, noted in provenance.json; a folder without a number is of schema 0
-MARKER = "provenance.json"  # a folder that holds this file is a run folder: verbs may write into it again
+PROVENANCE = "provenance.json"  # a folder that holds this file is a run folder: verbs may write into it again
 CONFIG = "config.yaml"  # the resolved configuration
 METRICS = "metrics.json"  # summary, and values per query
 TEST = "test.json"  # of a training: what `research test` has measured
 EXAMPLES = "examples.json"  # of a retrieval: texts of some queries
 CURVES = "curves.jsonl"  # one line a logged step of a training
 CHECKPOINTS = "checkpoints.json"  # of a training: which ones there are, with their hashes
+SWEEP = "sweep.json"  # in a sweep's folder: whose it is
 WANDB = "wandb.json"  # id of the W&B run, and the names of its summary
 MODEL = "model"  # folder of the best checkpoint: what verbs load
 STORE_FILES = ("lock", "journal.jsonl", "embeddings.npy", "ids.json", "store.json")
@@ -33,15 +34,19 @@ def open_run_folder(out: Path) -> Path:
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; expected a folder. Name another.")
-    if out.is_dir() and not (out / MARKER).exists() and any(not leftover(path) for path in out.iterdir()):
+    if out.is_dir() and not (out / PROVENANCE).exists() and any(not leftover(path) for path in out.iterdir()):
         raise UserError(
-            f"--out {out} holds files but no {MARKER}, so it is not a run folder; nothing was touched. "
+            f"--out {out} holds files but no {PROVENANCE}, so it is not a run folder; nothing was touched. "
             "Name a new or empty folder."
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
+    except FileNotFoundError as error:  # in a folder of the system's, such as /proc
+        raise UserError(
+            f"--out {out}: no folder can be made there ({error.strerror}); expected a writable place. Name another."
+        ) from None
     except OSError as error:
         raise disk_error(error, out) from error
     return out

@@ -24,7 +24,7 @@ def options_from(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_method(options: dict[str, Any]) -> dict[str, Any]:
-    """With what is trained, where there is no adapter."""
+    """Add what is trained (the method), where there is no adapter."""
     if options.get(ADAPTER, "") is None:
         options[ADAPTER] = _without_adapter(options)
     return options

@@ -5,18 +5,26 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+PACKAGE = Path(__file__).parents[1]
 PACKAGES = "torch lightning transformers tokenizers sentence-transformers peft trl hnswlib bm25s numpy datasets".split()
 
 
-def provenance(command: list[str], **extra: Any) -> dict:
-    """Where a number came from: command, code, packages, machine, and what the caller knows (data, model hashes)."""
+def provenance(command: list[str], classes: Iterable[Path] = (), **extra: Any) -> dict:
+    """Where a number came from: command, code, packages, machine.
+
+    Args:
+        command: as the user typed it.
+        classes: files of the classes that a configuration names, with the user's own that they import.
+        extra: what the caller knows: hashes of data and model.
+    """
     return {
         "command": command,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        **_git_state(),
+        **git_state(PACKAGE, classes),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": cpu_count(),
@@ -37,16 +45,30 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git_state() -> dict:
-    """Commit and dirty flag of the code that runs (not of the folder the user happens to stand in)."""
-    here = Path(__file__).parent
+def git_state(package: Path = PACKAGE, classes: Iterable[Path] = ()) -> dict:
+    """The commit of the code that runs, and whether code that computes is not in it.
 
-    def git(*args: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", here, *args], capture_output=True, text=True, timeout=10, check=True)
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
+    Notes, data and runs beside the package, which git does not know, compute nothing.
 
-    commit = git("rev-parse", "HEAD")
-    return {"git_commit": commit, "git_dirty": None if commit is None else bool(git("status", "--porcelain"))}
+    Args:
+        package: this one's folder, wherever the user stands.
+        classes: files that count even where git does not know them.
+    """
+    commit = _git(package, "rev-parse", "HEAD") if _git(package, "ls-files", "__init__.py") else None
+    if commit is None:  # installed: a repository above its folder is another's
+        return {"git_commit": None, "git_dirty": None}
+    changed = _git(package, "status", "--porcelain", "--untracked-files=no", ".")
+    return {"git_commit": commit, "git_dirty": bool(changed) or any(map(_is_uncommitted, classes))}
+
+
+def _is_uncommitted(path: Path) -> bool:
+    return _git(path.parent, "status", "--porcelain", "--ignored", path.name) != ""
+
+
+def _git(folder: Path, *args: str) -> str | None:
+    """What git says in a folder; None where it cannot."""
+    try:
+        result = subprocess.run(["git", "-C", folder, *args], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from research.errors import UserError
+from research.errors import UserError, suggest_file
 
 
 def read_json(path: Path) -> Any:
@@ -42,7 +42,10 @@ def read_yaml(path: Path, what: str) -> Any:
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Unique)
     except OSError as error:
-        raise UserError(f"{what} {path} cannot be read ({error.strerror}); expected a YAML file. Check the path.") from None
+        near = suggest_file(path) if isinstance(error, FileNotFoundError) else ""
+        raise UserError(
+            f"{what} {path} cannot be read ({error.strerror}); expected a YAML file. Check the path.{near}"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(
             f"{what} {path} is not readable YAML ({' '.join(str(error).split())[:300]}); expected `name: value` "

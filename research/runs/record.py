@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from research.runs.curves import Curve
 from research.runs.defaults import without_later_defaults
-from research.runs.folder import RunFolder
+from research.runs.folder import COUNTS, RunFolder
 from research.runs.identity import known_facts
 from research.runs.known_code import fingerprints_of, numbers_key
 from research.runs.options import SEED, options_from, options_of, with_method
@@ -28,7 +28,7 @@ class RunRecord(NamedTuple):
     Attributes:
         name: the folder, by the shortest end of its path that tells it from the others.
         path: resolved; of a point that was never begun, where it would lie.
-        state: done | pruned | failed | killed | preempted | running | missing | half-written.
+        state: done | pruned | failed | killed | preempted | running | missing | half-written; "" of a stage of a retrieval.
         error: why, of one that is not done.
         sweep: name of the sweep's folder; "" of a run alone.
         point: its id.
@@ -124,7 +124,7 @@ def read_record(folder: RunFolder, planned: SweepPoint | None = None) -> RunReco
     for name in COUNTED if state in FINISHED else ():
         if planned.facts.get(name):  # of trainings that do not say it
             facts.setdefault(name, planned.facts[name])
-    facts |= {name: metrics[name] for name in ("seconds", "steps", "temperature") if metrics.get(name) is not None}
+    facts |= {name: metrics[name] for name in COUNTS if metrics.get(name) is not None}
     return RunRecord(
         folder.name,
         folder.path.resolve(),
@@ -139,7 +139,7 @@ def read_record(folder: RunFolder, planned: SweepPoint | None = None) -> RunReco
         examples,
         _made_of(provenance),
         swept=tuple(name for name, value in planned.values.items() if not isinstance(value, dict)),
-        monitor=str(metrics.get("monitor") or ""),
+        monitor=str(metrics.get("monitor") or config.get("monitor") or ""),
         how={name: (value, one_way[name]) for name, value in options.items() if one_way.get(name, value) != value},
         numbers=numbers_key(fingerprints_of(provenance), config, folder.path),
         provenance=provenance,

@@ -1,11 +1,12 @@
 """One spelling of what says how a training is computed, and not what: devices, precision's names, faster parts."""
 
 import json
-from typing import Any
 
-HOW = ("out", "wandb", "save_every", "data.init_args.workers")
+Plain = bool | int | float | str | list | dict | None
+"""What YAML and JSON hold."""
+HOW = ("out", "wandb", "save_every", "keep_checkpoints", "data.init_args.workers")
 """Options that a run may go on without or with, and that were never part of an id."""
-ONE_SPELLING: dict[str, Any] = {
+ONE_SPELLING: dict[str, Plain] = {
     "trainer.deterministic": None,
     "trainer.benchmark": None,
     "trainer.inference_mode": True,
@@ -17,7 +18,7 @@ ONE_SPELLING: dict[str, Any] = {
     "data.init_args.share_prompt": None,
 }
 """Options that change speed, memory or rounding alone → the value that stands for all of theirs."""
-DOCUMENTED: dict[str, Any] = {
+DOCUMENTED: dict[str, Plain] = {
     "trainer.precision": "32-true",
     "trainer.limit_train_batches": 1.0,
     "trainer.limit_val_batches": 1.0,
@@ -29,8 +30,8 @@ DOCUMENTED: dict[str, Any] = {
 BATCH = "data.init_args.batch_size"
 
 
-def one_spelling(resolved: dict, documented: dict[str, Any] = DOCUMENTED, processes: bool = True) -> dict:
-    """With what says how, and not what, in one spelling.
+def one_spelling(resolved: dict, documented: dict[str, Plain] = DOCUMENTED, processes: bool = True) -> dict:
+    """Return the configuration with one spelling of what says how, and not what, is computed.
 
     Args:
         resolved: configuration.
@@ -59,13 +60,14 @@ def one_spelling(resolved: dict, documented: dict[str, Any] = DOCUMENTED, proces
     return out
 
 
-def _section(value: Any, name: str) -> dict | None:
+def _section(value: Plain, name: str) -> dict | None:
     """A section by its dotted name; None where a configuration of elsewhere has none."""
     found = value_at(value, name)
     return found if isinstance(found, dict) else None
 
 
-def value_at(value: Any, name: str) -> Any:
+def value_at(value: Plain, name: str) -> Plain:
+    """Return the value of a dotted name; None where it is absent."""
     for key in name.split("."):
         value = value.get(key) if isinstance(value, dict) else None
     return value
@@ -86,7 +88,8 @@ def _processes(trainer: dict) -> int | None:
     return devices * nodes if known else None
 
 
-def without(value: Any, names: tuple[str, ...], name: str = "") -> Any:
+def without(value: Plain, names: tuple[str, ...], name: str = "") -> Plain:
+    """Return the configuration without the options of these dotted names."""
     if not isinstance(value, dict):
         return value
     return {key: without(inner, names, f"{name}{key}.") for key, inner in value.items() if f"{name}{key}" not in names}

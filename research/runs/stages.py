@@ -8,7 +8,7 @@ from research.errors import UserError
 from research.progress import say
 from research.runs.files import write_json
 from research.runs.hashes import hash_file
-from research.runs.provenance import _git_state, cpu_count
+from research.runs.provenance import cpu_count, git_state
 from research.runs.reading import read_json
 
 
@@ -36,7 +36,8 @@ class Stages:
         return entry["facts"] if path.exists() and hash_file(path) == entry["sha256"] else None
 
     def finish(self, name: str, key: str, file: str, facts: dict) -> None:
-        made = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "cpus": cpu_count(), **_git_state()}
+        """Record a finished stage: its key, its file's hash, its facts, and when and where it ran."""
+        made = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "cpus": cpu_count(), **git_state()}
         digest = hash_file(self.out / file)
         self.done[name] = {"key": key, "file": file, "sha256": digest, "facts": facts, "made": made}
         write_json(self.out / self.FILE, self.done)

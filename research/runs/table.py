@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 
 from research.errors import UserError
+from research.progress import say
 from research.runs.folder import RunFolder
-from research.runs.layout import MARKER
+from research.runs.layout import PROVENANCE
 from research.runs.ledger import Ledger
 from research.runs.options import as_key
 from research.runs.plan import FILE as PLAN
@@ -38,8 +39,8 @@ def read_runs(paths: Sequence[Path], seed: str | None = None) -> list[RunRecord]
     wandb = []
     for path in paths:
         if is_sweep(path):
-            folders += [(path / planned.point, planned) for planned in points_of(path)]
-        elif (path / MARKER).is_file():
+            folders += [(path / planned.point, planned) for planned in points_in(path)]
+        elif (path / PROVENANCE).is_file():
             folders.append((path, None))
         elif is_wandb(path):
             wandb.append(path)
@@ -51,6 +52,30 @@ def read_runs(paths: Sequence[Path], seed: str | None = None) -> list[RunRecord]
     names = name_folders([path for path, _ in folders]) if folders else {}
     runs = in_one_spelling([read_record(RunFolder(path, names[path]), planned) for path, planned in folders])
     return runs + (read_wandb(wandb, seed, names.values()) if wandb else [])
+
+
+def read_frame(runs: str | Path | Sequence[str | Path], seed: str | None = None) -> pd.DataFrame:
+    """Read runs into a pandas frame, a row a run: trainings, points of sweeps, and runs of W&B.
+
+    Args:
+        runs: run folders of `research fit`, folders of sweeps (every point of them), W&B's logs, or wandb:ENTITY/PROJECT.
+        seed: the option of W&B's runs that holds the seed; None takes seed_everything or seed.
+
+    Returns:
+        Columns run, sweep, point, state (done, failed, stale, …), error and seed; `option.NAME` for each option of the
+        configuration, metrics under their own names (`val/loss`, `val/ndcg@10`), `fact.NAME` and `made_of.NAME`.
+
+    Raises:
+        UserError: a folder that is none of them, is given twice, or is damaged.
+
+    Example:
+        >>> from research import read_runs
+        >>> runs = read_runs("my-run")
+        >>> runs[["run", "seed"]].values.tolist()
+        [['my-run', 0]]
+    """
+    given = [runs] if isinstance(runs, str | Path) else runs
+    return as_frame(read_runs([Path(run) for run in given], seed))
 
 
 def as_frame(runs: Sequence[RunRecord]) -> pd.DataFrame:
@@ -126,7 +151,21 @@ def is_sweep(path: Path) -> bool:
     return (path / PLAN).is_file()
 
 
-def points_of(folder: Path) -> list[SweepPoint]:
+def with_inner(paths: Sequence[Path]) -> list[Path]:
+    """The paths, a folder that only holds run folders or sweeps replaced by them, by name; what else lies there is said."""
+    found: list[Path] = []
+    for path in paths:
+        children = sorted(path.iterdir()) if path.is_dir() and not is_sweep(path) and not (path / PROVENANCE).is_file() else []
+        inner = [child for child in children if is_sweep(child) or (child / PROVENANCE).is_file()]
+        if inner:
+            rest = [child.name for child in children if child not in inner and not child.name.startswith(".")]
+            left = f"; not read: {', '.join(rest)}" if rest else ""
+            say(f"{path} holds {len(inner)} {'run' if len(inner) == 1 else 'runs'}: {', '.join(c.name for c in inner)}{left}")
+        found += inner or [path]
+    return found
+
+
+def points_in(folder: Path) -> list[SweepPoint]:
     """The points of a sweep: values from its plan, state and error from its ledger.
 
     Raises:

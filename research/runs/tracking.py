@@ -74,6 +74,7 @@ class Tracker:
             leave_in_time()
 
     def log(self, values: dict[str, float], step: int | None = None) -> None:
+        """Log values to W&B; a failure is a warning."""
         self._try(lambda: self.run.log(values, step=step))
 
     def summary(self, values: dict[str, Any]) -> None:

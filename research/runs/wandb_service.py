@@ -16,18 +16,18 @@ def leave_in_time() -> None:
     connection closes upon an answer that came too late (wandb 0.31).
     """
     atexit.unregister(_part)
-    atexit.register(_part)  # the last to come is the first to go: before W&B's own
+    atexit.register(_part)  # Python calls the latest first: this one before W&B's own
 
 
 def _part() -> None:
     wandb = sys.modules.get("wandb")
-    if wandb is None or wandb.run is not None:  # not even loaded; or W&B's own way uploads what it has
+    if wandb is None or wandb.run is not None:  # not loaded; or W&B still uploads an open run, and ends the service itself
         return
     waiting = threading.Thread(target=_end, args=(wandb,), daemon=True)
     waiting.start()
-    waiting.join(FAREWELL)  # a service that is left behind sees that we are gone, and ends
+    waiting.join(FAREWELL)  # a service that still runs then sees our exit, and ends
 
 
 def _end(wandb: ModuleType) -> None:
-    with contextlib.suppress(Exception):  # what it would say comes after the last word of the verb
+    with contextlib.suppress(Exception):  # the verb has ended: a failure here concerns nobody
         wandb.teardown()

@@ -1,12 +1,13 @@
 """The files that every run folder holds, written: config.yaml, provenance.json, metrics.json. Their names are layout's."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from research.runs.files import atomic_write, write_json
-from research.runs.layout import CONFIG, MARKER, METRICS, SCHEMA
+from research.runs.layout import CONFIG, METRICS, PROVENANCE, SCHEMA
 from research.runs.provenance import provenance
 
 
@@ -16,15 +17,16 @@ def write_config(out: Path, config: dict[str, Any]) -> None:
         yaml.safe_dump(config, stream, sort_keys=False, allow_unicode=True)
 
 
-def write_provenance(out: Path, command: list[str], **facts: Any) -> None:
+def write_provenance(out: Path, command: list[str], classes: Iterable[Path] = (), **facts: Any) -> None:
     """Write where a run's numbers come from. It is the first file of a folder: by it the next command knows its own.
 
     Args:
         out: the run folder.
         command: as the user typed it.
+        classes: files of the classes that a configuration names.
         facts: what the verb knows of data, models and code.
     """
-    write_json(out / MARKER, {"schema": SCHEMA, **provenance(command, **facts)})
+    write_json(out / PROVENANCE, {"schema": SCHEMA, **provenance(command, classes, **facts)})
 
 
 def write_metrics(out: Path, metrics: dict[str, Any]) -> None:

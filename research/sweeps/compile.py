@@ -15,17 +15,15 @@ Options that hang together become one parameter, named by what their names have 
 model.adapter.lora_alpha, and `fit` takes `--model.adapter={'r': 4, 'lora_alpha': 8}` for the two options.
 """
 
-import itertools
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from research.errors import UserError, suggest
 from research.progress import say
 from research.runs.files import atomic_write
-from research.sweeps.expressions import evaluate, names_in, parse_expression
+from research.sweeps.groups import of_cases, one_parameter, tied, zipped
 from research.sweeps.sampling import size_text
 from research.sweeps.spec import SOURCE_KEYS, check_mapping, read_mapping, read_sweep
 
@@ -128,14 +126,14 @@ def _plain(path: Path, source: dict, size: str, full: dict) -> dict:
     if size:
         configs += [config for config in source.get("configs") or [] if config not in configs]
     parameters = check_mapping(source.get("parameters") or {}, "parameters", path)
-    groups = [_tied(source, parameters, path)] if source.get("tie") or source.get("let") else []
-    groups += [_zipped(group, path) for group in source.get("zip") or []]
+    groups = [tied(source, parameters, path)] if source.get("tie") or source.get("let") else []
+    groups += [zipped(group, path) for group in source.get("zip") or []]
     if source.get("cases"):
-        groups.append(_cases(source["cases"], path))
+        groups.append(of_cases(source["cases"], path))
     used: set[str] = set()
     joined: dict[str, dict] = {}
     for rows in groups:
-        name, values = _join(rows, path)
+        name, values = one_parameter(rows, path)
         if name in joined or name in parameters:
             raise UserError(
                 f"{path}: two groups of options are both called {name}; expected groups of different sections. Put "
@@ -168,86 +166,3 @@ def _command(configs: list[str], name: str, path: Path) -> list[str]:
         )
     named = [part for config in configs for part in ("-c", config)]
     return ["research", "fit", *named, "--out", f"runs/sweeps/{name}/{{point}}", "${args}"]
-
-
-# ---- groups ---------------------------------------------------------------------------------------------------------
-
-
-def _tied(source: dict, parameters: dict, path: Path) -> list[dict[str, Any]]:
-    """Rows of the options that a tie joins: the product of what drives it, with what follows."""
-    let = check_mapping(source.get("let") or {}, "let", path)
-    ties = check_mapping(source.get("tie") or {}, "tie", path)
-    trees = {name: parse_expression(text, name, path) for name, text in ties.items()}
-    names = {inner for tree in trees.values() for inner in names_in(tree)}
-    unknown = [name for name in names if name not in let and name not in parameters]
-    if unknown:
-        raise UserError(
-            f"{path}: tie names {unknown[0]!r}, which is neither in let nor in parameters; "
-            f"{suggest(unknown[0], [*let, *parameters])}. Correct it."
-        )
-    if idle := [name for name in let if name not in names]:
-        raise UserError(f"{path}: let has {idle[0]!r}, which no tie uses; expected a variable of one. Leave it out.")
-    axes = {name: _list(let[name], name, path) for name in let}
-    axes |= {name: _values(parameters[name], name, path) for name in parameters if name in names}
-    rows = []
-    for values in itertools.product(*axes.values()):
-        known = dict(zip(axes, values, strict=True))
-        row = {name: value for name, value in known.items() if name not in let}
-        row |= {name: evaluate(tree, known, name, path) for name, tree in trees.items()}
-        if row not in rows:
-            rows.append(row)
-    return rows
-
-
-def _zipped(group: Any, path: Path) -> list[dict[str, Any]]:
-    lists = {name: _list(values, name, path) for name, values in check_mapping(group, "zip", path).items()}
-    if len({len(values) for values in lists.values()}) != 1:
-        counts = ", ".join(f"{name} {len(values)}" for name, values in lists.items())
-        raise UserError(
-            f"{path}: zip joins lists of different lengths ({counts}); expected as many values of each. Correct them."
-        )
-    return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
-
-
-def _cases(cases: Any, path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for case in _list(cases, "cases", path):
-        axes = {
-            name: value if isinstance(value, list) else [value] for name, value in check_mapping(case, "cases", path).items()
-        }
-        rows += [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    return rows
-
-
-def _join(rows: list[dict[str, Any]], path: Path) -> tuple[str, list]:
-    """One parameter for options that hang together: their common section, and a mapping for each row."""
-    options = sorted({option for row in rows for option in row})
-    if len(options) == 1:
-        return options[0], [row[options[0]] for row in rows]
-    sections = [option.split(".") for option in options]
-    shared = [parts[0] for parts in itertools.takewhile(lambda parts: len({*parts}) == 1, zip(*sections, strict=False))]
-    shared = shared[: min(map(len, sections)) - 1]
-    if not shared:
-        raise UserError(
-            f"{path}: {', '.join(options[:3])} hang together and have no section in common; expected options of "
-            "one (model, data or trainer), since they become one parameter. Split the sweep."
-        )
-    prefix = ".".join(shared)
-    return prefix, [{option[len(prefix) + 1 :]: value for option, value in row.items()} for row in rows]
-
-
-def _list(value: Any, what: str, path: Path) -> list:
-    if not isinstance(value, list) or not value:
-        raise UserError(f"{path}: {what} is {str(value)[:60]!r}; expected a list of values. Correct it.")
-    return value
-
-
-def _values(parameter: Any, name: str, path: Path) -> list:
-    if isinstance(parameter, dict) and set(parameter) == {"value"}:
-        return [parameter["value"]]
-    if not isinstance(parameter, dict) or set(parameter) != {"values"}:
-        raise UserError(
-            f"{path}: {name} drives a tie and is no list of values; expected `values: […]`, since each of them "
-            "makes a value of what follows. Correct it."
-        )
-    return _list(parameter["values"], name, path)

@@ -8,14 +8,14 @@ from research.runs.plan import PlannedPoint, with_id
 from research.sweeps.command import ours
 from research.sweeps.folder import as_text
 from research.sweeps.plan import is_fit, watched
-from research.sweeps.trainer import Trainer
+from research.sweeps.trainer import Program
 
 FREE = ("seed_everything", "lr", "weight_decay", "warmup", "decay", "lora_alpha", "beta", "temperature", "label_smoothing")
 """Last parts of option names that change what is computed and not how long it takes: one point stands for all of them."""
 
 
 def measured(
-    points: list[PlannedPoint], steps: int, start: float, trainer: Trainer, trials: int | None = None
+    points: list[PlannedPoint], steps: int, start: float, program: Program, trials: int | None = None
 ) -> tuple[list[PlannedPoint], dict[str, Any]]:
     """The points with `seconds` and `devices`, and what they come to.
 
@@ -23,7 +23,7 @@ def measured(
         points: of a plan, trainings of ours.
         steps: to time of each kind of point.
         start: seconds that a new process needs before its first point.
-        trainer: times the steps.
+        program: times the steps.
         trials: of a sweep whose points are samples of what it will run; None: they are all.
 
     Raises:
@@ -41,7 +41,7 @@ def measured(
     for kind in watched(samples):
         sample = samples[kind]
         try:
-            costs[kind] = trainer.time_steps(ours(with_id(sample.argv, sample.point)), steps)
+            costs[kind] = program.time_steps(ours(with_id(sample.argv, sample.point)), steps)
         except UserError as error:
             raise UserError(f"{as_text(sample.values)}: {error}") from None
     timed = [planned._replace(facts=planned.facts | costs[_kind(planned)]) for planned in points]

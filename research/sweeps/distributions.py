@@ -79,7 +79,7 @@ class Parameter(NamedTuple):
         return int(value) if isinstance(q, int) or float(q).is_integer() else value
 
     def listed(self) -> "Parameter | None":
-        """As W&B's grid takes it: a list; None of what has no end there.
+        """Return the list that W&B's grid makes of the parameter; None where it has no end.
 
         Source: `sweeps.grid_search`: whole numbers of int_uniform, and of q_uniform min, min + q, … below max.
         """

@@ -19,6 +19,7 @@ OPERATORS = {
 
 
 def parse_expression(text: Any, name: str, path: Path) -> ast.expr:
+    """Parse a tie's expression; UserError where it is none."""
     try:
         return ast.parse(str(text), mode="eval").body
     except SyntaxError:
@@ -29,6 +30,7 @@ def parse_expression(text: Any, name: str, path: Path) -> ast.expr:
 
 
 def names_in(tree: ast.expr) -> Iterable[str]:
+    """Yield the dotted names that an expression uses."""
     if isinstance(tree, ast.Name | ast.Attribute):
         yield ast.unparse(tree)
     else:
@@ -38,6 +40,8 @@ def names_in(tree: ast.expr) -> Iterable[str]:
 
 
 def evaluate(tree: ast.expr, known: dict[str, Any], name: str, path: Path) -> int | float:
+    """Compute an expression's value from known options; UserError where it is not finite arithmetic."""
+
     def value(node: ast.expr) -> Any:
         if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
             return node.value

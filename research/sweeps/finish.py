@@ -15,15 +15,15 @@ from research.sweeps.slurm import ROUNDS, submit
 from research.sweeps.spec import Sweep
 from research.sweeps.status import count, write_report
 from research.sweeps.submission import Submission
-from research.sweeps.trainer import Trainer
+from research.sweeps.trainer import Program
 
 
-def finish_array(sweep: Sweep, trainer: Trainer, folder: Path, plan: Path, round: int, options: str, seed: int = 0) -> int:
+def finish_array(sweep: Sweep, program: Program, folder: Path, plan: Path, round: int, options: str, seed: int = 0) -> int:
     """Submit what is missing again, or write the report; the exit code.
 
     Args:
         sweep: see spec.
-        trainer: see there.
+        program: see there.
         folder: of the sweep.
         plan: a copy of its plan.
         round: how often it was submitted.
@@ -40,7 +40,7 @@ def finish_array(sweep: Sweep, trainer: Trainer, folder: Path, plan: Path, round
         say(f"{len(tasks)} of {len(points)} points are missing: submitted again as array {array}")
         return 0
     counts = count(ledger, points)
-    page = write_report(folder, points, trainer)
+    page = write_report(folder, points, program)
     write_json(folder / "finished.json", {"states": counts, "rounds": round, "report": page and str(page)})
     say(", ".join(f"{n} {state}" for state, n in counts.items()) + (f"; {page}" if page else ""))
     return 0 if set(counts) <= {"done", "pruned"} else sweep_exit_code(folder, sweep, points, 1, counts)

@@ -5,19 +5,20 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from research.errors import UserError
 from research.runs.files import atomic_write, write_json
+from research.runs.folder import sweep_owner
 from research.runs.identity import PLACE
+from research.runs.layout import SWEEP
 from research.runs.ledger import Ledger
 from research.runs.locks import locked
 from research.runs.plan import PlannedPoint, points_so_far
 from research.sweeps.command import Point, ours
-from research.sweeps.sampling import points_of
+from research.sweeps.sampling import sampled_points
 from research.sweeps.spec import COPY, Sweep
 
-OWNER, LOCK = "sweep.json", "sweep.lock"  # says whose folder it is
+LOCK = "sweep.lock"
 
 
 def folder_of(sweep: Sweep) -> Path:
@@ -47,11 +48,11 @@ def owned(folder: Path, sweep: Sweep, seed: int) -> Iterator[None]:
         refuse_other_sweep(folder, sweep, seed)
         copy = folder / COPY
         is_copy = sweep.path.resolve() == copy.resolve()
-        if is_copy and _owner(folder).get("file") not in (None, str(copy.resolve())):  # the owner's file says more
+        if is_copy and sweep_owner(folder).get("file") not in (None, str(copy.resolve())):  # the owner's file says more
             yield
             return
         write_json(
-            folder / OWNER,
+            folder / SWEEP,
             {
                 "name": sweep.name,
                 "method": sweep.method,
@@ -73,7 +74,7 @@ def refuse_other_sweep(folder: Path, sweep: Sweep, seed: int) -> None:
     Raises:
         UserError: it is one: that sweep's plan and ledger would be mixed with this one's.
     """
-    owner = _owner(folder)
+    owner = sweep_owner(folder)
     if (name := owner.get("name")) is None:
         return
     if (before := owner.get("overlay", [])) != list(sweep.overlay) and owner.get("content") != sweep.content:
@@ -98,15 +99,6 @@ def refuse_other_sweep(folder: Path, sweep: Sweep, seed: int) -> None:
         )
 
 
-def _owner(folder: Path) -> dict[str, Any]:
-    """What a folder notes of its sweep; {} where it notes nothing that can be read."""
-    try:
-        owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return owner if isinstance(owner, dict) else {}
-
-
 def _is_same(folder: Path, owner: dict, sweep: Sweep, seed: int) -> bool:
     """Whether a sweep of the folder's name is the folder's sweep: the same, an edit of its file, or one that goes further."""
     content = owner.get("content")
@@ -126,10 +118,10 @@ def _is_same(folder: Path, owner: dict, sweep: Sweep, seed: int) -> bool:
     # elsewhere, or of an earlier version, which has noted its name alone: the points tell, of this version with their commands
     if content is None:
         theirs = {json.dumps(planned.values, sort_keys=True) for planned in earlier}
-        mine = {json.dumps(values, sort_keys=True) for values in points_of(sweep, seed)}
+        mine = {json.dumps(values, sort_keys=True) for values in sampled_points(sweep, seed)}
     else:
         theirs = {json.dumps(planned.argv) for planned in earlier}
-        mine = {json.dumps(sweep.argv_of(values)) for values in points_of(sweep, seed)}
+        mine = {json.dumps(sweep.argv_of(values)) for values in sampled_points(sweep, seed)}
     return theirs <= mine or mine <= theirs
 
 
@@ -138,12 +130,12 @@ def with_earlier_ids(folder: Path, points: list[PlannedPoint]) -> list[PlannedPo
     begun = {event["point"] for event in Ledger(folder).events()}
     begun |= {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     return [
-        planned._replace(point=next((name for name in ids_of(planned.point, planned.facts) if name in begun), planned.point))
+        planned._replace(point=next((name for name in known_ids(planned.point, planned.facts) if name in begun), planned.point))
         for planned in points
     ]
 
 
-def ids_of(point: str, facts: dict) -> list[str]:
+def known_ids(point: str, facts: dict) -> list[str]:
     """A point's id, and those that earlier versions gave it."""
     return [point, *facts.get("former", [])]
 

@@ -129,7 +129,7 @@ def _filled(node: Any, values: dict[str, Any]) -> Any:
 
 
 def text_of(job: dict[str, Any]) -> str:
-    """As `kubectl apply` takes it."""
+    """Write a job as the YAML that `kubectl apply` takes."""
     return yaml.safe_dump(job, sort_keys=False, width=1000)
 
 

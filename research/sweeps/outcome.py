@@ -9,10 +9,10 @@ from typing import Any
 
 from research.progress import say
 from research.runs.curves import history
-from research.runs.layout import METRICS
+from research.runs.folder import RunFolder
 from research.runs.ledger import Ledger
 from research.runs.plan import PlannedPoint, points_so_far, read_plan
-from research.runs.state import is_done
+from research.runs.state import is_finished
 from research.sweeps.hyperband import judged
 from research.sweeps.plan import is_fit
 from research.sweeps.spec import Sweep
@@ -64,7 +64,7 @@ def outcome_of(folder: Path, sweep: Sweep) -> Callable[[PlannedPoint], dict[str,
         if not is_fit(planned):
             return {}
         run = folder / planned.point
-        if not is_done(run):
+        if not is_finished(run):
             return {"state": "failed", "code": 1, "error": f"it ended with 0, and {run} holds no finished training"}
         if sweep.metric is None:
             return {}
@@ -72,7 +72,7 @@ def outcome_of(folder: Path, sweep: Sweep) -> Callable[[PlannedPoint], dict[str,
         values = [value for step, value in history(run, sweep.metric) if step and math.isfinite(value)]
         if not values:
             return {"state": "failed", "code": 2, "error": f"{run} has no value of {sweep.metric}"} if sweep.is_searched else {}
-        pruned = json.loads((run / METRICS).read_text(encoding="utf-8")).get("pruned")
+        pruned = RunFolder(run).result.get("pruned")
         value = (max if sweep.goal == "maximize" else min)(values)
         return {"value": value} | ({"state": "pruned", "pruned": pruned} if pruned else {})
 

@@ -90,6 +90,25 @@ def read_parameter(name: str, facts: Any, where: str) -> Parameter:
     return checked
 
 
+def listed(parameter: Parameter, where: str) -> Parameter:
+    """A parameter as the list of its values, for a grid.
+
+    Raises:
+        UserError: W&B's grid does not take it.
+    """
+    if (categorical := parameter.listed()) is not None:
+        return categorical
+    if parameter.distribution == "categorical_w_probabilities":
+        raise UserError(
+            f"{where}: {parameter.name} has probabilities, and a grid takes every value once; expected `values` alone. "
+            "Leave them out, or choose method: random."
+        )
+    raise UserError(
+        f"{where}: {parameter.name} is {parameter.distribution}, and a grid has no end over it; expected `values: […]`. List "
+        "them, or choose method: random."
+    )
+
+
 def _implied(facts: dict) -> str | None:
     if "value" in facts:
         return "constant"

@@ -16,9 +16,9 @@ from research.runs.identity import LENGTH
 from research.runs.plan import JSON_FILE, LATER, WRITTEN, PlannedPoint, fill_in
 from research.sweeps.command import Point, lost_in_text, ours
 from research.sweeps.folder import as_text
-from research.sweeps.sampling import points_of
+from research.sweeps.sampling import sampled_points
 from research.sweeps.spec import Sweep
-from research.sweeps.trainer import Description, Trainer
+from research.sweeps.trainer import Description, Program
 
 Describe = Callable[[list[str]], Description]
 """A command → what it would compute; raises UserError where the command would end in one."""
@@ -34,14 +34,14 @@ class Problem(NamedTuple):
     reason: str
 
 
-def describer(sweep: Sweep, trainer: Trainer, decided_elsewhere: bool = False) -> Describe:
+def describer(sweep: Sweep, program: Program, decided_elsewhere: bool = False) -> Describe:
     """What describes the commands of a sweep.
 
     A metric that decides something here must be measured by every command; what else a foreign command logs is its own affair.
 
     Args:
         sweep: with a metric or without.
-        trainer: see there.
+        program: see there.
         decided_elsewhere: W&B's server looks at the metric.
     """
     decides = sweep.is_searched or sweep.early_terminate is not None or sweep.target is not None
@@ -53,7 +53,7 @@ def describer(sweep: Sweep, trainer: Trainer, decided_elsewhere: bool = False) -
     def describe(argv: list[str]) -> Description:
         arguments = ours(argv)
         if arguments is not None and arguments[:1] == ["fit"]:
-            return trainer.describe(arguments, metric, goal)
+            return program.describe(arguments, metric, goal)
         if decides:
             raise UserError(
                 f"{argv[0]}: bayes, early_terminate and metric.target need to see {metric} while the command runs; "
@@ -79,7 +79,7 @@ def plan(
     problems: list[Problem] = []
     warnings: Counter[str] = Counter()
     heard: set[str] = set()
-    for values in watch(points_of(sweep, seed)):
+    for values in watch(sampled_points(sweep, seed)):
         stderr = io.StringIO()
         try:
             with contextlib.redirect_stderr(stderr):

@@ -7,20 +7,20 @@ from typing import NamedTuple
 
 from research.errors import UserError
 from research.progress import say
-from research.runs.fingerprint import package_fingerprint
+from research.runs.fingerprint import plan_fingerprint
 from research.runs.hashes import hash_json
 from research.runs.ledger import AGAIN, Ledger
 from research.runs.plan import PlannedPoint, is_planned, points_so_far, read_plan, write_plan
-from research.runs.state import is_done, stale_reason
+from research.runs.state import is_finished, stale_reason
 from research.sweeps.command import ours
-from research.sweeps.folder import folder_of, ids_of, owned, refuse_other_sweep, with_earlier_ids
+from research.sweeps.folder import folder_of, known_ids, owned, refuse_other_sweep, with_earlier_ids
 from research.sweeps.plan import describer, is_fit, plan, watched
 from research.sweeps.search import open_search, refuse_other_search
 from research.sweeps.spec import Sweep
-from research.sweeps.trainer import Trainer
+from research.sweeps.trainer import Program
 
 
-def planned_points(sweep: Sweep, seed: int, trainer: Trainer) -> list[PlannedPoint]:
+def planned_points(sweep: Sweep, seed: int, program: Program) -> list[PlannedPoint]:
     """The points, checked: from the plan where it is this sweep's, else planned now; of a search, those so far.
 
     Raises:
@@ -36,17 +36,17 @@ def planned_points(sweep: Sweep, seed: int, trainer: Trainer) -> list[PlannedPoi
     if sweep.is_searched:
         refuse_other_search(folder, sweep, seed)
         if points := points_so_far(folder):
-            if not _are_current(points, trainer):
+            if not _are_current(points, program):
                 raise UserError(
                     f"{folder} holds a search over other data or another model than are there now; expected the "
                     "same, to go on. Give the sweep another name, or move that folder."
                 )
             return points
     elif is_planned(folder, key):
-        if _are_current(points := read_plan(folder), trainer):
+        if _are_current(points := read_plan(folder), program):
             return points
         say("data or model have changed since the plan: it is made anew, and its points are others")
-    points, problems = plan(sweep, describer(sweep, trainer), seed, watched)
+    points, problems = plan(sweep, describer(sweep, program), seed, watched)
     points = with_earlier_ids(folder, points)
     if problems:
         raise UserError(f"{sweep.path}: {len(problems)} points cannot be run, the first: {problems[0].reason}")
@@ -58,14 +58,14 @@ def planned_points(sweep: Sweep, seed: int, trainer: Trainer) -> list[PlannedPoi
     return points
 
 
-def _are_current(points: list[PlannedPoint], trainer: Trainer) -> bool:
+def _are_current(points: list[PlannedPoint], program: Program) -> bool:
     """Whether the data and models that a plan was made of are still there: one point of each kind is described again."""
     trainings = [planned for planned in points if is_fit(planned)]
     kinds = {json.dumps([planned.facts.get("base_hash"), planned.facts.get("data")]): planned for planned in trainings}
     try:
         for planned in kinds.values():
-            facts = trainer.describe(ours(planned.argv), None, None)
-            if planned.point not in ids_of(facts["point"], facts):
+            facts = program.describe(ours(planned.argv), None, None)
+            if planned.point not in known_ids(facts["point"], facts):
                 return False
     except UserError:
         return False  # planning says what is wrong
@@ -77,7 +77,7 @@ def plan_key(sweep: Sweep, seed: int) -> str:
     files = [Path(word) for word in sweep.command if word.endswith((".yaml", ".yml")) and Path(word).is_file()]
     command = sweep.argv_of({})  # with the variables of the environment
     texts = [path.read_text(encoding="utf-8") for path in files]
-    return hash_json([sweep.facts, command, seed, package_fingerprint(), texts])
+    return hash_json([sweep.facts, command, seed, plan_fingerprint(), texts])
 
 
 class Again(NamedTuple):
@@ -112,7 +112,7 @@ def points_again(folder: Path, points: list[PlannedPoint], again: Again) -> list
         listed = "; ".join(dict.fromkeys(filter(None, reasons)))
         say(f"{len(stale)} points are stale ({listed}); --rerun-stale runs them again")
     ended = [planned for planned in points if standings[planned.point].state in ("done", "pruned")]
-    gone = [planned for planned in ended if is_fit(planned) and not is_done(folder / planned.point)]
+    gone = [planned for planned in ended if is_fit(planned) and not is_finished(folder / planned.point)]
     failed = [planned for planned in points if standings[planned.point].state in ("failed", "killed")]
     return [*(stale if again.stale else []), *gone, *(failed if again.failed else [])]
 

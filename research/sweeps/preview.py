@@ -8,6 +8,7 @@ from typing import Any
 from research.errors import UserError
 from research.progress import say
 from research.runs.ledger import AGAIN
+from research.runs.plan import FILE as PLAN
 from research.runs.plan import PlannedPoint, write_plan
 from research.sweeps.cost import measured
 from research.sweeps.folder import as_text, folder_of, owned, refuse_other_sweep, with_earlier_ids
@@ -16,15 +17,15 @@ from research.sweeps.points import plan_key
 from research.sweeps.sampling import count_text, settings_and_seeds
 from research.sweeps.spec import COPY, Sweep
 from research.sweeps.status import counted, standings_now
-from research.sweeps.trainer import Description, Trainer
+from research.sweeps.trainer import Description, Program
 
 
-def show_plan(sweep: Sweep, trainer: Trainer, seed: int = 0, measure: int | None = None, as_json: bool = False) -> int:
+def show_plan(sweep: Sweep, program: Program, seed: int = 0, measure: int | None = None, as_json: bool = False) -> int:
     """Check every point, write the plan and print it; the exit code.
 
     Args:
         sweep: see spec.
-        trainer: see there.
+        program: see there.
         seed: of a random sweep's draws.
         measure: steps to time of each kind of point; None times none.
         as_json: print one JSON line.
@@ -37,7 +38,7 @@ def show_plan(sweep: Sweep, trainer: Trainer, seed: int = 0, measure: int | None
     folder = folder_of(sweep)
     refuse_other_sweep(folder, sweep, seed)
     seconds: list[float] = []
-    points, problems = plan(sweep, _timed(describer(sweep, trainer), seconds), seed, watched)
+    points, problems = plan(sweep, _timed(describer(sweep, program), seconds), seed, watched)
     points = with_earlier_ids(folder, points)
     if problems:
         for problem in problems[:10]:
@@ -53,7 +54,7 @@ def show_plan(sweep: Sweep, trainer: Trainer, seed: int = 0, measure: int | None
     if measure is not None:
         # the first point also paid for the imports, which every new process pays
         start = max(0.0, seconds[0] - statistics.median(seconds))
-        points, cost = measured(points, measure, start, trainer, None if sweep.is_exhaustive else sweep.run_cap)
+        points, cost = measured(points, measure, start, program, None if sweep.is_exhaustive else sweep.run_cap)
     if sweep.is_exhaustive or sweep.overlay:  # a sweep with an overlay lies in its folder alone
         with owned(folder, sweep, seed):
             if sweep.is_exhaustive:
@@ -77,7 +78,7 @@ def show_plan(sweep: Sweep, trainer: Trainer, seed: int = 0, measure: int | None
         stand = ", ".join(f"{count} {state}" for state, count in states.items() if state != "missing")
         to_run = sum(count for state, count in states.items() if state in AGAIN)
         print(f"\n{count_text([planned.values for planned in points])}; all can be run")
-        print(f"{stand or 'none is begun'}, {to_run} to run; {folder / 'plan.jsonl'}")
+        print(f"{stand or 'none is begun'}, {to_run} to run; {folder / PLAN}")
     else:
         print(f"\n{len(points)} samples of a {sweep.method} sweep {most}, all can be run")
     if sweep.overlay:

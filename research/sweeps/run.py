@@ -25,14 +25,14 @@ from research.sweeps.process import last_line, on_signals
 from research.sweeps.shown import outcome_text, progress_text, short_options, table
 from research.sweeps.spec import Sweep
 from research.sweeps.status import count, write_report
-from research.sweeps.trainer import Trainer
+from research.sweeps.trainer import Program
 
 POLL = 0.5  # seconds
 
 
 def run_sweep(
     sweep: Sweep,
-    trainer: Trainer,
+    program: Program,
     seed: int = 0,
     workers: int = 1,
     gpus: str = "",
@@ -45,7 +45,7 @@ def run_sweep(
 
     Args:
         sweep: see spec.
-        trainer: see there.
+        program: see there.
         seed: of a random sweep's draws.
         workers: processes at a time.
         gpus: ids that the workers share out, as 0,1; empty on a CPU.
@@ -60,7 +60,7 @@ def run_sweep(
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}; expected 1 or more. Correct it.")
     folder = folder_of(sweep)
-    points = planned_points(sweep, seed, trainer)
+    points = planned_points(sweep, seed, program)
     begin_again(folder, points, Again(rerun_stale, retry))
     threads = threads or max(1, len(os.sched_getaffinity(0)) // workers)
     file, plan = copy_plan(folder, sweep.path.name, sweep.text, None if sweep.is_searched else points)
@@ -73,7 +73,7 @@ def run_sweep(
     code = run_workers(folder, now, cap, command, workers, [gpu for gpu in gpus.split(",") if gpu], threads, sweep.metric)
     counts = count(Ledger(folder), now())
     code = sweep_exit_code(folder, sweep, now(), code, counts) if code == 1 else code
-    page = None if code == PREEMPTED else write_report(folder, now(), trainer)
+    page = None if code == PREEMPTED else write_report(folder, now(), program)
     if as_json:
         print(json.dumps({"out": str(folder), "states": counts, "report": page and str(page)}))
     elif page is not None:
@@ -161,6 +161,7 @@ def _repeat_warnings(folder: Path, points: list[PlannedPoint]) -> None:
 
 
 def worker_log(folder: Path, i: int) -> Path:
+    """Return the path of a worker's log."""
     return folder / "logs" / f"worker-{i}.log"
 
 

@@ -13,7 +13,7 @@ SEED = "seed_everything"
 DRAWS = 100  # for each point of a random sweep
 
 
-def points_of(sweep: Sweep, seed: int) -> list[Point]:
+def sampled_points(sweep: Sweep, seed: int) -> list[Point]:
     """The points of a grid or a random sweep; of one without an end, samples."""
     if sweep.method == "grid":
         return list(grid(sweep))
@@ -23,7 +23,7 @@ def points_of(sweep: Sweep, seed: int) -> list[Point]:
 def size_text(sweep: Sweep) -> str:
     """How many points, settings and seeds a sweep has, as a user reads it."""
     if sweep.is_exhaustive:
-        return count_text(points_of(sweep, 0))
+        return count_text(sampled_points(sweep, 0))
     if sweep.run_cap is None:
         return f"{sweep.method}, without an end"
     return f"{_count(sweep.run_cap, 'point')} at most, proposed one by one"

@@ -22,7 +22,7 @@ from research.runs.ledger import Ledger, Standing, is_due
 from research.runs.locks import locked
 from research.runs.plan import FILE, PlannedPoint, points_so_far, write_points
 from research.sweeps.distributions import Parameter
-from research.sweeps.folder import ids_of
+from research.sweeps.folder import known_ids
 from research.sweeps.parameters import assembled
 from research.sweeps.plan import Describe, plan_point
 from research.sweeps.spec import Sweep
@@ -108,7 +108,7 @@ def grow(folder: Path, sweep: Sweep, seed: int, describe: Describe) -> PlannedPo
                 say(f"not tried: {values} ({error})")
                 continue
             planned = planned._replace(facts=planned.facts | {"draw": draw})
-            if known.isdisjoint(ids_of(planned.point, planned.facts)):
+            if known.isdisjoint(known_ids(planned.point, planned.facts)):
                 write_points(folder / FILE, [*points, planned])
                 return planned
         say(f"nothing new was found in {TRIES} draws: the search ends after {len(points)} of {sweep.run_cap} points")

@@ -31,7 +31,8 @@ CURE = "Put it into a Secret (--secret NAME on Kubernetes), or into a file that 
 
 
 def refuse_secret(where: str, name: str, value: str) -> None:
-    """
+    """Refuse a variable that is a key by its name, or whose value is one by its form or has a password in it.
+
     Raises:
         UserError: the variable is a key by its name, or its value is one by its form or has a password in it.
     """
@@ -52,7 +53,8 @@ def is_secret(name: str) -> bool:
 
 
 def refuse_assignments(where: str, lines: Iterable[str]) -> None:
-    """
+    """Refuse lines that write a key out, instead of taking it from a command or a variable.
+
     Raises:
         UserError: a line sets a variable or an option that is a key to what stands there, not to what a command or a variable
             gives.

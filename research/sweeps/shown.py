@@ -126,6 +126,9 @@ def time_left(points: list[PlannedPoint], standings: dict[str, Standing], total:
     ended = [point for point in weights if standings[point].state in ENDED and "seconds" in standings[point].last]
     if not ended and not (is_measured and weights):
         return None
+    # the first points of workers have also paid for the imports
+    ended = sorted(ended, key=lambda point: float(standings[point].last.get("time", 0)))
+    ended = ended[workers:] or ended
     ratio = 1.0
     if ended:
         ratio = sum(standings[point].last["seconds"] for point in ended) / (sum(weights[point] for point in ended) or 1.0)

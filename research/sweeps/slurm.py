@@ -130,7 +130,8 @@ def last_index() -> float:
 
 
 def check_array(tasks: int, what: str) -> None:
-    """
+    """Refuse an array of more tasks than the cluster takes.
+
     Raises:
         UserError: the cluster has no array of so many tasks.
     """

@@ -13,7 +13,7 @@ from research.runs.reading import read_yaml
 from research.sweeps.command import Point, checked_command, rendered
 from research.sweeps.distributions import Parameter
 from research.sweeps.hyperband import checked_rule
-from research.sweeps.parameters import parameters_of
+from research.sweeps.parameters import listed, parameters_of
 
 SOURCE_KEYS = ("let", "tie", "zip", "cases", "sizes", "configs")
 """Keys of a source, from which `compile` makes a plain sweep."""
@@ -174,7 +174,7 @@ def sweep_of(facts: dict[str, Any], path: Path) -> Sweep:
         raise UserError(f"{path}: name {name!r}; expected a name that a folder can have, of 240 bytes at most. Correct it.")
     parameters = tuple(parameters_of(facts["parameters"], str(path)))
     if method == "grid":
-        parameters = tuple(_listed(parameter, path) for parameter in parameters)
+        parameters = tuple(listed(parameter, str(path)) for parameter in parameters)
     cap = facts.get("run_cap")
     if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
         raise UserError(f"{path}: run_cap={cap!r}; expected 1 trial or more. Correct it.")
@@ -235,22 +235,3 @@ def _check_choices(facts: dict, within: str, path: Path) -> None:
     for key, known in CHOICES.items():
         if key in facts and str(facts[key]).lower() not in known:
             raise UserError(f"{path}: {within}{key} is {facts[key]!r}; {suggest(str(facts[key]), known)}. Correct it.")
-
-
-def _listed(parameter: Parameter, path: Path) -> Parameter:
-    """As a list.
-
-    Raises:
-        UserError: W&B's grid does not take it.
-    """
-    if (listed := parameter.listed()) is not None:
-        return listed
-    if parameter.distribution == "categorical_w_probabilities":
-        raise UserError(
-            f"{path}: {parameter.name} has probabilities, and a grid takes every value once; expected `values` alone. "
-            "Leave them out, or choose method: random."
-        )
-    raise UserError(
-        f"{path}: {parameter.name} is {parameter.distribution}, and a grid has no end over it; expected `values: […]`. List "
-        "them, or choose method: random."
-    )

@@ -13,13 +13,13 @@ from research.errors import UserError
 from research.progress import say
 from research.runs.ledger import STATES, Ledger, Standing
 from research.runs.plan import PlannedPoint, is_planned, read_plan
-from research.runs.state import is_done, stale_reason
+from research.runs.state import is_finished, stale_reason
 from research.sweeps.folder import folder_of, refuse_other_sweep
 from research.sweeps.plan import is_fit
 from research.sweeps.points import plan_key
 from research.sweeps.shown import errors, table
 from research.sweeps.spec import Sweep
-from research.sweeps.trainer import Trainer
+from research.sweeps.trainer import Program
 
 WIDTH, WIDEST = 80, 10_000  # columns, where there is no terminal; of --wide
 
@@ -64,19 +64,19 @@ def standings_now(folder: Path, points: list[PlannedPoint]) -> dict[str, Standin
         state = standings[planned.point].state
         if state in ("done", "pruned") and is_fit(planned):
             run, data = folder / planned.point, planned.facts.get("data")
-            state = "stale" if stale_reason(run, data) else state if is_done(run) else "missing"
+            state = "stale" if stale_reason(run, data) else state if is_finished(run) else "missing"
             standings[planned.point] = standings[planned.point]._replace(state=state)
     return standings
 
 
-def write_report(folder: Path, points: list[PlannedPoint], trainer: Trainer) -> Path | None:
+def write_report(folder: Path, points: list[PlannedPoint], program: Program) -> Path | None:
     """The page of a sweep, as `research report FOLDER` makes it; None where nothing is finished, or it cannot be made."""
     out = folder / "report"
-    if not any(is_fit(planned) and is_done(folder / planned.point) for planned in points):
+    if not any(is_fit(planned) and is_finished(folder / planned.point) for planned in points):
         return None
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            code = trainer.run(["report", str(folder), "--out", str(out)])
+            code = program.run(["report", str(folder), "--out", str(out)])
     except UserError as error:  # the points are done whatever becomes of their page
         say(f"warning: no report ({error})")
         return None

@@ -13,7 +13,7 @@ from research.sweeps.plan import describer, plan, watched
 from research.sweeps.points import Again, planned_points, tasks_to_submit
 from research.sweeps.spec import Sweep
 from research.sweeps.submission import submission
-from research.sweeps.trainer import Trainer
+from research.sweeps.trainer import Program
 
 SLURM = ("time", "partition", "account", "qos", "sbatch", "finish_sbatch")
 JOBS = ("image", "claim", "namespace", "env", "secret", "max_failed")
@@ -70,7 +70,7 @@ class Options(NamedTuple):
     max_failed: int | None = None
 
 
-def submit_sweep(sweep: Sweep, trainer: Trainer, options: Options) -> int:
+def submit_sweep(sweep: Sweep, program: Program, options: Options) -> int:
     """Hand what is to be run to a cluster; the exit code.
 
     Raises:
@@ -83,10 +83,10 @@ def submit_sweep(sweep: Sweep, trainer: Trainer, options: Options) -> int:
     cluster = directives.Options(**_chosen(options, directives.Options._fields))
     directives.check(cluster)
     if options.kubernetes:
-        return _write_job(sweep, trainer, options)
+        return _write_job(sweep, program, options)
     if options.wandb:
-        return _submit_agents(sweep, trainer, options, cluster)
-    return _submit_array(sweep, trainer, options, cluster)
+        return _submit_agents(sweep, program, options, cluster)
+    return _submit_array(sweep, program, options, cluster)
 
 
 def _refuse_other_options(options: Options) -> None:
@@ -117,10 +117,10 @@ def _chosen(options: Options, names: tuple[str, ...]) -> dict[str, Any]:
 # ---- SLURM ----------------------------------------------------------------------------------------------------------
 
 
-def _submit_array(sweep: Sweep, trainer: Trainer, options: Options, cluster: directives.Options) -> int:
+def _submit_array(sweep: Sweep, program: Program, options: Options, cluster: directives.Options) -> int:
     folder = folder_of(sweep).resolve()
     directives.quoted_folder(str(folder))  # before anything is written
-    points = planned_points(sweep, options.seed, trainer)
+    points = planned_points(sweep, options.seed, program)
     if sweep.is_searched and cluster.nodes * cluster.tasks_per_node > 1:
         raise UserError(
             f"{sweep.path}: bayes with --nodes {options.nodes} --tasks-per-node {options.tasks_per_node}: each task "
@@ -148,11 +148,11 @@ def _submit_array(sweep: Sweep, trainer: Trainer, options: Options, cluster: dir
 # ---- W&B's agents ---------------------------------------------------------------------------------------------------
 
 
-def _submit_agents(sweep: Sweep, trainer: Trainer, options: Options, cluster: directives.Options) -> int:
+def _submit_agents(sweep: Sweep, program: Program, options: Options, cluster: directives.Options) -> int:
     """Submit as many agents as the sweep has trials; the exit code."""
     of = target(options.wandb)
     count = _trials(sweep, options.count)
-    _check_trials(sweep, trainer, options.seed)
+    _check_trials(sweep, program, options.seed)
     slurm.check_array(count, f"the trials of {sweep.path}")
     folder = folder_of(sweep).resolve()
     if options.dry_run:
@@ -178,7 +178,7 @@ def _trials(sweep: Sweep, count: int | None) -> int:
     return count
 
 
-def _check_trials(sweep: Sweep, trainer: Trainer, seed: int) -> None:
+def _check_trials(sweep: Sweep, program: Program, seed: int) -> None:
     """Check the trials before any of them costs compute: all points, or samples of a sweep without a list of them.
 
     Raises:
@@ -186,9 +186,9 @@ def _check_trials(sweep: Sweep, trainer: Trainer, seed: int) -> None:
     """
     decided = sweep.early_terminate is not None or sweep.target is not None  # by the server, whatever the command is
     if sweep.is_exhaustive and not decided:
-        planned_points(sweep, seed, trainer)
+        planned_points(sweep, seed, program)
         return
-    _, problems = plan(sweep, describer(sweep, trainer, decided_elsewhere=True), seed, watched)
+    _, problems = plan(sweep, describer(sweep, program, decided_elsewhere=True), seed, watched)
     if problems:
         first = f"the first {as_text(problems[0].values)}: {problems[0].reason}"
         raise UserError(f"{sweep.path}: {len(problems)} samples cannot be run, {first}")
@@ -197,7 +197,7 @@ def _check_trials(sweep: Sweep, trainer: Trainer, seed: int) -> None:
 # ---- Kubernetes -----------------------------------------------------------------------------------------------------
 
 
-def _write_job(sweep: Sweep, trainer: Trainer, options: Options) -> int:
+def _write_job(sweep: Sweep, program: Program, options: Options) -> int:
     """Write the Job of what is to be run, for `kubectl apply`; the exit code."""
     for name, example in (("image", "IMAGE"), ("claim", "NAME:/path")):
         if not getattr(options, name):
@@ -210,7 +210,7 @@ def _write_job(sweep: Sweep, trainer: Trainer, options: Options) -> int:
     cluster = kubernetes.Options(**values | {"claim": kubernetes.claim(options.claim)})
     _from_here(sweep.path)
     folder = _from_here(folder_of(sweep))
-    points = planned_points(sweep, options.seed, trainer)
+    points = planned_points(sweep, options.seed, program)
     tasks = tasks_to_submit(sweep, folder, points, Again(options.rerun_stale, options.retry), options.dry_run)
     if not tasks:
         print(f"all {len(points)} points are done or running")

@@ -7,7 +7,7 @@ Description = dict[str, Any]
 """A command's point id and what it would compute: `point`, and of a training `former` ids, `data`, `trained_parameters`, …"""
 
 
-class Trainer(NamedTuple):
+class Program(NamedTuple):
     """The program whose trainings a sweep runs.
 
     Attributes:

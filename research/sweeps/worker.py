@@ -16,7 +16,7 @@ from research.progress import say
 from research.runs.disk import disk_errors
 from research.runs.ledger import Ledger, is_due
 from research.runs.plan import PlannedPoint, as_written, points_so_far, read_plan, startable, with_id
-from research.runs.state import is_done
+from research.runs.state import is_finished
 from research.sweeps.command import ours
 from research.sweeps.folder import folder_of
 from research.sweeps.outcome import is_reached, outcome_of, until_target, variables_of
@@ -25,14 +25,14 @@ from research.sweeps.process import run_command, stop_signals, stoppable
 from research.sweeps.search import points_to_run
 from research.sweeps.spec import Sweep
 from research.sweeps.submission import numbers
-from research.sweeps.trainer import Trainer
+from research.sweeps.trainer import Program
 
 STATE = {0: "done", DIVERGED: "diverged", PREEMPTED: "preempted", INTERRUPTED: "preempted"}
 
 
 def run_worker(
     sweep: Sweep,
-    trainer: Trainer,
+    program: Program,
     seed: int = 0,
     folder: Path | None = None,
     plan: Path | None = None,
@@ -43,7 +43,7 @@ def run_worker(
 
     Args:
         sweep: see spec.
-        trainer: see there.
+        program: see there.
         seed: of a search.
         folder: of the sweep; None: where its command says.
         plan: a copy of the folder's plan; None: the folder's own.
@@ -56,27 +56,27 @@ def run_worker(
     folder = folder or folder_of(sweep)
     if sweep.is_searched:
         # on a cluster, a task is one point: whichever is to be run, or the next to be proposed
-        proposed = points_to_run(folder, sweep, seed, describer(sweep, trainer), once=index is not None)
+        proposed = points_to_run(folder, sweep, seed, describer(sweep, program), once=index is not None)
         points = until_target(folder, sweep, partial(points_so_far, folder), proposed)
-        return work(Ledger(folder), points, trainer.run, variables_of(folder, sweep), outcome_of(folder, sweep))
+        return work(Ledger(folder), points, program.run, variables_of(folder, sweep), outcome_of(folder, sweep))
     chosen = everything = read_plan(folder, plan)
     if index is not None:
         chosen = [_numbered(everything, index, of)]
         if is_reached(folder, sweep, everything):
             return 0
         if int(os.environ.get("SLURM_PROCID", "0")):  # another rank of this point: the first one keeps the books
-            return _run_rank(folder, chosen[0], trainer)
+            return _run_rank(folder, chosen[0], program)
     points = until_target(folder, sweep, lambda: everything, chosen)
-    code = work(Ledger(folder), points, trainer.run, variables_of(folder, sweep, plan), outcome_of(folder, sweep))
+    code = work(Ledger(folder), points, program.run, variables_of(folder, sweep, plan), outcome_of(folder, sweep))
     if code or index is None:
         return code
     standing = Ledger(folder).standings([chosen[0].point])[chosen[0].point]
     return int(standing.last.get("code") or 1) if standing.state in ("failed", "diverged") else 0
 
 
-def _run_rank(folder: Path, planned: PlannedPoint, trainer: Trainer) -> int:
+def _run_rank(folder: Path, planned: PlannedPoint, program: Program) -> int:
     arguments = ours(with_id(planned.argv, planned.point))
-    return 0 if arguments is None or is_done(folder / planned.point) else trainer.run(arguments)
+    return 0 if arguments is None or is_finished(folder / planned.point) else program.run(arguments)
 
 
 def _numbered(points: list[PlannedPoint], index: int, of: str | None) -> PlannedPoint:

@@ -19,11 +19,11 @@ class Answered(NamedTuple):
 
     Attributes:
         per_example: {metric: {example: value}}.
-        texts: example → {"prompt", "reference", "answer"}.
+        answers: example → {"prompt", "reference", "answer"}.
     """
 
     per_example: dict[str, dict[str, float]]
-    texts: dict[str, dict[str, Any]]
+    answers: dict[str, dict[str, Any]]
 
 
 def answer_sample(module: L.LightningModule, questions: list[tuple[str, Any, str]], max_new_tokens: int) -> Answered:

@@ -10,21 +10,11 @@ from pathlib import Path
 
 import yaml
 
-from research.errors import UserError, suggest
-from research.runs.layout import CONFIG
+from research.errors import UserError, suggest, suggest_file
+from research.models.device import add_device, trainer_options
+from research.runs.layout import CONFIG, PROVENANCE
+from research.training.option_names import TOP, check_names
 
-RUN_OPTIONS = {
-    "out": "the run folder",
-    "monitor": "the best value of this metric makes model/",
-    "mode": "min | max: which value of a monitor of your own is the best",
-    "save_every": "steps between checkpoints, beside those at validation",
-    "wandb": "auto | online | offline | disabled",
-    "json": "one JSON line on stdout",
-    "seed_everything": "of initialisation, data order and dropout",
-}
-"""Options that belong to no class of a configuration → what they are."""
-TOP = ("config", *RUN_OPTIONS, "model", "data", "trainer")
-"""Names of a configuration's top level."""
 HELP = ("-h", "--help")
 
 
@@ -37,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-c", "--config", action="append", metavar="YAML", help="configuration, or an overlay on the one before"
     )
     parser.add_argument("--out", metavar="DIR", help="the run folder (the configuration's own)")
+    add_device(parser)
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
     parser.epilog = (
         f"`{parser.prog} -c CONFIG --help` lists every option of the model, the data and the trainer with its value "
@@ -49,6 +40,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
     if argv and not argv[0].startswith("-"):  # a run folder
         _check_run(argv[0])
         argv = ["-c", str(Path(argv[0]) / CONFIG), *argv[1:]]
+    device, argv = _taken_device(argv)
     names = [arg.partition("=")[0] for arg in argv]
     places = [i for i, name in enumerate(names) if name in ("-c", "--config")]
     files = [argv[i].partition("=")[2] or (argv[i + 1] if i + 1 < len(argv) else "") for i in places]
@@ -57,8 +49,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
         return None
     if not files:
         raise UserError(f"no configuration; expected -c CONFIG.yaml. Try `{parser.prog} -c configs/dual_encoder.yaml`.")
-    for file in files:
-        _check_file(file)
+    sections = {file: _read(file) for file in files}
     if given := [name for name in names if re.fullmatch(r"--(model|data)\.(init_args\.)?seed", name)]:
         _refuse_seed(given[0])
     options = [i for i, name in enumerate(names) if name.startswith("--") and name not in ("--config", "--json")]
@@ -67,8 +58,29 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
             f"-c {files[-1]} comes after {argv[options[0]]}, and would silently win over it; expected every -c "
             "before the options. Move it to the front."
         )
+    written = [file for file in files if (Path(file).parent / PROVENANCE).exists()]  # by `fit`, or another verb
+    check_names(sections, written, _typed(argv), parser.prog)
     asked = {name: bool({*flags} & {*argv}) for name, flags in (("json", ("--json",)), ("help", HELP))}
-    return argparse.Namespace(run=parser.get_default("run"), argv=argv, prog=parser.prog, **asked)
+    argv = [*argv, *trainer_options(device)]
+    return argparse.Namespace(run=parser.get_default("run"), argv=argv, prog=parser.prog, device=device, **asked)
+
+
+def _taken_device(argv: list[str]) -> tuple[str, list[str]]:
+    """The device that is named, and the other arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    add_device(parser)
+    try:
+        given, others = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error}. Correct it.") from None
+    return given.device, others
+
+
+def _typed(argv: list[str]) -> list[tuple[str, str]]:
+    """Options of the command line and the word after each, without -c and --help."""
+    options = [(i, *arg[2:].partition("=")) for i, arg in enumerate(argv) if arg.startswith("--") and arg not in HELP]
+    following = dict(enumerate(argv[1:]))
+    return [(name, value if equals else following.get(i, "")) for i, name, equals, value in options]
 
 
 def _check_run(folder: str) -> None:
@@ -80,14 +92,20 @@ def _check_run(folder: str) -> None:
             f"{folder} holds no {CONFIG}; expected a run folder that `research fit` wrote. Name one, or -c CONFIG.yaml."
         )
     there = sorted(p.name for p in path.parent.iterdir() if p.is_dir()) if path.parent.is_dir() else []
-    near = f"; {suggest(path.name, there)}" if there else ""
+    near = f"; {suggest(path.name, there, paths=True)}" if there else ""
     raise UserError(f"run folder {folder!r} does not exist{near}. Check the path, or name a configuration: -c CONFIG.yaml.")
 
 
-def _check_file(file: str) -> None:
+def _read(file: str) -> dict:
+    """The sections of a configuration's file.
+
+    Raises:
+        UserError: it cannot be read, or is no mapping.
+    """
     if not Path(file).is_file():
-        kind = "is a folder" if Path(file).is_dir() and file else "does not exist"
-        raise UserError(f"configuration {file!r} {kind}; expected a YAML file. Check the path.")
+        is_folder = Path(file).is_dir() and file
+        kind, near = ("is a folder", "") if is_folder else ("does not exist", suggest_file(file) if file else "")
+        raise UserError(f"configuration {file!r} {kind}; expected a YAML file. Check the path.{near}")
     try:
         value = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
@@ -108,6 +126,7 @@ def _check_file(file: str) -> None:
         section = value.get(name)
         if isinstance(section, dict) and "seed" in {**section, **(section.get("init_args") or {})}:
             _refuse_seed(f"{name}.init_args.seed in {file}")
+    return value
 
 
 def _refuse_seed(name: str) -> None:

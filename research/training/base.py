@@ -13,6 +13,7 @@ from research.models.adapters import keep_trained
 from research.models.cpu.dropout import DropoutBits
 from research.models.cpu.training import for_training
 from research.training.best_model import log_values
+from research.training.certainty import intervals
 from research.training.optimisation import Optimisation, build_optimizer, total_steps
 from research.training.step import Window
 from research.types import Direction
@@ -35,6 +36,7 @@ class TrainingModule(L.LightningModule):
         directions: metric of its validation, without split and cut → which side is better; None: neither. A subclass with
             metrics of its own adds them: `directions = SFTModule.directions | {"my_loss": "lower"}`.
         rates: learning rates of single parameters, by name.
+        weights: of the examples of the last evaluation, where its means over tokens weigh them.
     """
 
     reads: ClassVar[type]
@@ -42,6 +44,7 @@ class TrainingModule(L.LightningModule):
     model: nn.Module
     base_hash: str
     rates: Mapping[str, float] = {}
+    weights: Mapping[str, float] | None = None
 
     def __init__(self, optimisation: Optimisation, metrics: list[str], fast: bool, seed: int):
         super().__init__()
@@ -85,6 +88,11 @@ class TrainingModule(L.LightningModule):
         """Metrics of the last evaluation, unrounded: what is logged goes through float32."""
         return {metric: math.fsum(values.values()) / len(values) for metric, values in self.per_query.items()}
 
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95% bootstrap intervals of the last evaluation's metrics over its examples."""
+        found = intervals(self.per_query, self.weights)
+        return {name: found[name] for name in self.means() if name in found}
+
     def configure_optimizers(self) -> dict:
         return build_optimizer(self, self.settings, total_steps(self.trainer, self.settings.accumulate), self.rates)
 
@@ -95,9 +103,14 @@ class TrainingModule(L.LightningModule):
         """Write the model as other verbs, and its library, load it."""
         raise NotImplementedError
 
+    def compare_saved(self, folder: Path) -> list[str]:
+        """What a user of the plain library must know of the model that `save` wrote."""
+        return []
+
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
-    """
+    """Refuse an option's value that is not among the known ones.
+
     Raises:
         UserError: the value of an option is not among the known ones.
     """

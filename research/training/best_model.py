@@ -14,6 +14,7 @@ from research.runs.disk import write_errors
 from research.runs.files import replace_folder
 from research.runs.layout import MODEL
 from research.runs.writers import write_metrics
+from research.training.certainty import doubts
 from research.types import Direction
 
 
@@ -53,6 +54,7 @@ class BestModel(L.Callback):
         self.validated = -1  # optimizer step of the last validation
         self.first: dict | None = None  # metrics of the untrained model
         self.first_per_query: dict | None = None
+        self.checkpoints: dict[int, dict[str, float]] = {}  # step → the monitor's values by example, since the process began
         self.pending: tuple[dict, dict] | None = None  # weights and metrics.json that the disk did not take
 
     def state_dict(self) -> dict:
@@ -77,6 +79,8 @@ class BestModel(L.Callback):
         values, name = module.means(), self.monitor.removeprefix("val/")
         if not math.isfinite(values[name]) and trainer.is_global_zero:
             say(f"warning: {self.monitor} is {values[name]} at step {trainer.global_step}, and counts as the worst")
+        if trainer.is_global_zero and name in module.per_query:
+            self.checkpoints[trainer.global_step] = module.per_query[name]
         with _as_stored(module):
             if self.best is None or self._worth(values[name]) > self._worth(self.best["metrics"][name]):
                 self.best = {"step": trainer.global_step, "metrics": values}
@@ -135,6 +139,12 @@ class BestModel(L.Callback):
             self._write(module, *self.pending)
             self.pending = None
 
+    def doubts(self) -> list[str]:
+        """Whether the validation tells the best model from the others, and from the untrained one."""
+        name = self.monitor.removeprefix("val/")
+        untrained = (self.first_per_query or {}).get(name)
+        return [] if self.best is None else doubts(name, self.best["step"], self.checkpoints, untrained)
+
     def _keep(self, module: L.LightningModule, weights: dict | None, facts: dict) -> None:
         try:
             self._write(module, weights, facts)
@@ -176,6 +186,7 @@ class BestModel(L.Callback):
             "directions": self._directions(module),
             "untrained": self.first,
             "per_query": module.per_query if measured else None,
+            "intervals": module.intervals() if measured else None,
             "untrained_per_query": self.first_per_query,
         }
         answers = getattr(module, "answers", None) if measured else None

@@ -16,28 +16,15 @@ import lightning as L
 import yaml
 
 from research.errors import UserError
-from research.runs.layout import CONFIG, MARKER
-from research.runs.reading import read_json
-from research.training.arguments import RUN_OPTIONS
+from research.models.inference import use_device
+from research.runs.folder import RunFolder
+from research.runs.layout import CONFIG, PROVENANCE
 from research.training.checks import check_nulls, check_values
 from research.training.monitor import says_more
 from research.training.normal_form import as_written, in_order, take_enum_defaults, take_normal_form
-from research.training.parser_errors import REPLACED, explained
+from research.training.option_names import LEFT_OUT, RUN_OPTIONS
+from research.training.parser_errors import explained
 
-LEFT_OUT = {
-    *REPLACED,
-    "gradient_clip_algorithm",
-    "enable_progress_bar",
-    "enable_model_summary",
-    "num_sanity_val_steps",
-    "use_distributed_sampler",
-    "log_every_n_steps",
-    "barebones",
-    "reload_dataloaders_every_n_epochs",
-    "enable_autolog_hparams",
-    "model_registry",
-    "limit_predict_batches",
-}
 OWN_NAMES = {
     "--skip-bad-rows": "--data.skip_bad_rows true",
     "--reranker-max-length": "--model.max_length",
@@ -54,11 +41,12 @@ def read(args: argparse.Namespace) -> tuple[jsonargparse.Namespace, dict]:
     Raises:
         UserError: an unknown name, a value of a wrong type, or out of its range.
     """
+    use_device(getattr(args, "device", "auto"))
     parser = _whole_parser(args.prog)
     try:
         config = parser.parse_args(as_written(args.argv))
     except jsonargparse.ArgumentError as error:
-        if (home := _run_folder(args.argv)) is not None and (verb := read_json(home / MARKER).get("verb")):
+        if (home := _run_folder(args.argv)) is not None and (verb := RunFolder(home).provenance.get("verb")):
             raise UserError(
                 f"{home} is what `research {verb}` wrote; expected the config.yaml of a training. Name one that "
                 "`research fit` made."
@@ -82,7 +70,7 @@ def _run_folder(argv: list[str]) -> Path | None:
     if any(arg.partition("=")[0] == "--out" for arg in argv):
         return None
     files = [Path(value) for flag, value in itertools.pairwise(argv) if flag in ("-c", "--config")]
-    homes = [file.parent for file in files if file.name == CONFIG and (file.parent / MARKER).exists()]
+    homes = [file.parent for file in files if file.name == CONFIG and (file.parent / PROVENANCE).exists()]
     return homes[-1] if homes else None
 
 
@@ -105,6 +93,7 @@ def _parser(prog: str) -> jsonargparse.ArgumentParser:
     parser.add_argument("--monitor", type=str, default="val/mrr@10", help=RUN_OPTIONS["monitor"])
     parser.add_argument("--mode", type=str | None, help=RUN_OPTIONS["mode"])
     parser.add_argument("--save_every", type=int, default=200, help=RUN_OPTIONS["save_every"])
+    parser.add_argument("--keep_checkpoints", type=bool, default=False, help=RUN_OPTIONS["keep_checkpoints"])
     parser.add_argument("--wandb", type=str, default="auto", help=RUN_OPTIONS["wandb"])
     parser.add_argument("--json", action="store_true", help=RUN_OPTIONS["json"])
     parser.add_argument("--seed_everything", type=int, default=0, help=RUN_OPTIONS["seed_everything"])

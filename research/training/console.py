@@ -48,6 +48,14 @@ def _say_trained(facts: dict) -> None:
     )
 
 
+def say_kept(folder: Path, module: TrainingModule, doubts: list[str]) -> None:
+    """Say what a user must know of the model that was kept: how plain libraries use it, and how sure its choice is."""
+    for sentence in module.compare_saved(folder):
+        say(f"{folder}: {sentence}")
+    for doubt in doubts:
+        say(f"warning: {doubt}")
+
+
 def say_broken(out: Path, differences: list[Difference], tracker: Tracker) -> int:
     """Say where a training was another one than was asked for, W&B too; the exit code.
 
@@ -69,7 +77,7 @@ def print_result(out: Path | None, result: dict, as_json: bool) -> int:
         out: the folder that they are written to; None where nothing was written.
         result: as metrics.json has it; what is no number is null there, and nan in the table.
     """
-    metrics, untrained = result["metrics"], result.get("untrained") or {}
+    metrics, untrained, intervals = result["metrics"], result.get("untrained") or {}, result.get("intervals") or {}
     if as_json:
         print(json.dumps({"metrics": metrics, "out": None if out is None else str(out)}))
         return 0
@@ -77,8 +85,11 @@ def print_result(out: Path | None, result: dict, as_json: bool) -> int:
         print(f"trained for {result.get('steps')} steps, without validation")
     width = max(map(len, metrics), default=0)
     for name, value in metrics.items():
+        between = "   [{:.4f}, {:.4f}]".format(*intervals[name]) if name in intervals else ""
         before = f"   untrained {_number(untrained[name]):.4f}" if name in untrained else ""
-        print(f"{name:{width}} {_number(value):.4f}{before}")
+        print(f"{name:{width}} {_number(value):.4f}{between}{before}")
+    if intervals:
+        print("[95% bootstrap interval over the examples; other seeds are not in it]")
     print(f"\nwritten to {out}" if out is not None else "\nnothing is written: there is no run folder yet")
     return 0
 

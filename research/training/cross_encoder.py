@@ -68,6 +68,7 @@ class CrossEncoderModule(TrainingModule):
 
     @staticmethod
     def check_options(loss: str, metrics: list[str]) -> None:
+        """Refuse an unknown loss or metric."""
         check_choice("loss", loss, LOSSES)
         for name in metrics:
             parse_metric(name)
@@ -75,7 +76,7 @@ class CrossEncoderModule(TrainingModule):
     def training_step(self, batch: CandidateBatch, batch_idx: int) -> None:
         scores = score(self.model, batch.pairs, batch.present)  # (B, N)
         losses = self.loss(scores, batch.labels, batch.present)  # (B,)
-        if step := self.window.add(losses):
+        if step := self.window.backward_and_step(losses):
             self.log_split("train", step)
 
     def evaluate(self, name: str) -> dict[str, float]:

@@ -20,8 +20,8 @@ from research.models.causal_lm import CausalLM
 from research.progress import say
 from research.training.base import check_choice
 from research.training.language import PRECISIONS, Language, LanguageModule, say_steps
-from research.training.layouts import shares_prompt
 from research.training.optimisation import Optimisation
+from research.training.packing import shares_prompt
 from research.training.preference_validation import METRICS, evaluate_preferences
 from research.training.reference import attach_reference
 from research.training.sft import SMOLLM2
@@ -100,6 +100,7 @@ class DPOModule(LanguageModule):
         frozen_precision: str,
         metrics: list[str],
     ) -> None:
+        """Refuse options outside their ranges and choices."""
         check_choice("loss", loss, LOSSES)
         check_choice("reference", reference, REFERENCES)
         check_choice("frozen_precision", frozen_precision, PRECISIONS)
@@ -153,19 +154,19 @@ class DPOModule(LanguageModule):
         self.language.load_restored()
 
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> None:
-        parts = self.held.parts(batch, self.part)
-        if parts and (step := self.window.add_parts(parts)):
+        parts = self.batches.parts(batch, self.part)
+        if parts and (step := self.window.backward_parts_and_step(parts)):
             means = {
                 name: value / self.window.counted for name, value in step.items() if name not in ("loss", "grad_norm", "lr")
             }
             self.log_split("train", step | means)
 
     def part(self, chunk: dict[str, Tensor], share: float = 0.0) -> tuple[Tensor, dict]:
-        """Losses (b,) of a chunk's pairs, the router's loss among them (see HeldBatches), and the sums of what is reported."""
+        """Losses (b,) of a chunk's pairs, the router's loss among them (PostponedBatches), and the sums of what is reported."""
         hidden, router = completion_run(self.model, chunk, bool(self.language.router))
         logps, tokens = sequence_sums(self.model, hidden, chunk)  # (b, 2)
         losses, sums = self.losses(logps, self.reference_logps(chunk), tokens)
-        return self.held.with_router(losses, sums, router, share)
+        return self.batches.with_router(losses, sums, router, share)
 
     def losses(self, logps: Tensor, reference: Tensor, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses (b,), and numbers (b,) to report, from (b, 2) log-probabilities, chosen first."""
@@ -229,7 +230,7 @@ class DPOModule(LanguageModule):
         return sums / torch.bincount(pair, minlength=len(sums))
 
     def means(self) -> dict[str, float]:
-        """Of the last evaluation."""
+        """Return the metrics of the last evaluation."""
         return {name: float(np.mean(list(values.values()))) for name, values in self.per_query.items()}
 
 

@@ -13,6 +13,7 @@ from research.losses.contrastive import LOSSES, both_directions, known_positives
 from research.metrics.retrieval import DIRECTIONS, parse_metric
 from research.models.adapters import inject
 from research.models.dual_encoder import DualEncoder, Encoder
+from research.models.plain import compare
 from research.models.saving import save_dual_encoder
 from research.models.sources import MINILM, hash_with_base, resolve
 from research.models.training import freeze_pooler, set_dropout
@@ -106,6 +107,7 @@ class DualEncoderModule(TrainingModule):
         temperature_lr: float,
         metrics: list[str],
     ) -> None:
+        """Refuse options outside their ranges and choices."""
         check_choice("loss", loss, LOSSES)
         low, high = temperature_range
         if not learn_temperature and not 0 < temperature < math.inf:
@@ -128,7 +130,7 @@ class DualEncoderModule(TrainingModule):
         query = embed(self.model.query, batch.queries, "query")  # (B, D)
         docs = embed(self.model.doc, batch.docs, "doc")  # (M, D), the queries' own first
         losses, masked = self.contrast(query, docs, batch)  # (B,)
-        if step := self.window.add(losses, masked=masked):
+        if step := self.window.backward_and_step(losses, masked=masked):
             self.clamp_temperature()
             self.log_split("train", step | {"temperature": float(self.log_temperature.detach().exp())})
 
@@ -168,6 +170,10 @@ class DualEncoderModule(TrainingModule):
     def save(self, folder: Path) -> None:
         """The model as other verbs, and sentence-transformers, load it."""
         save_dual_encoder(self.model, folder)
+
+    def compare_saved(self, folder: Path) -> list[str]:
+        """Whether plain sentence-transformers gives the same embeddings, and by which of its methods."""
+        return compare(folder).sentences()
 
 
 def embed(encoder: Encoder, texts: TokenBatch, role: str) -> Tensor:

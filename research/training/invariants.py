@@ -58,7 +58,8 @@ class Invariants(L.Callback):
         self.ended_early = False
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """
+        """Compare what is used with what was asked for, before the first step.
+
         Raises:
             Broken: something is not what was asked for.
         """

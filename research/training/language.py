@@ -1,4 +1,7 @@
-"""What trainings of causal language models share: the policy on its base, and checkpoints without frozen weights."""
+"""What trainings of causal language models share: the policy on its base, and checkpoints without frozen weights.
+
+Longer than most files: loading, placing, saving and restoring a policy have one order, which is read here in one place.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from peft import PeftConfig
 from torch import Tensor, nn
 
 from research.errors import UserError
@@ -23,10 +27,10 @@ from research.models.router import router_coefficient
 from research.progress import say
 from research.runs.hashes import hash_json
 from research.training.base import TrainingModule
-from research.training.layouts import packing_is_exact
 from research.training.optimisation import Optimisation
+from research.training.packing import packing_is_exact
 from research.training.starts import Start, check_reference, check_virtual, start_of
-from research.training.step import HeldBatches
+from research.training.step import PostponedBatches
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -36,7 +40,7 @@ class Language:
 
     Args:
         model: see SFTModule.
-        adapter: peft.PeftConfig or None.
+        adapter: None for full or partial fine-tuning.
         train_layers, train_pattern: partial fine-tuning; see models.partial_tuning.freeze.
         frozen_precision: of the weights under an adapter: "auto", "fp32" or "bf16".
         reference: of DPO; see there.
@@ -49,7 +53,7 @@ class Language:
     def __init__(
         self,
         model: str,
-        adapter: Any,
+        adapter: PeftConfig | None,
         train_layers: int | None,
         train_pattern: str | None,
         frozen_precision: str,
@@ -122,7 +126,7 @@ class Language:
 
     @property
     def reference_hash(self) -> str:
-        """Of the model as it was loaded: the base, and the adapter that is trained on."""
+        """Return the hash of the model as it was loaded: of the base, and of the adapter that is trained on."""
         return hash_json([self.base_hash, self.policy.adapter_hash if self.continued else None])
 
     def check(self, max_length: int, packing: bool) -> None:
@@ -206,6 +210,7 @@ class Language:
             )
 
     def save(self, folder: Path) -> None:
+        """Write the model, or its adapter, into a folder."""
         save_policy(self.model, folder, self.policy)
 
 
@@ -231,11 +236,12 @@ class LanguageModule(TrainingModule):
         self.strict_loading = False  # frozen weights are not in the checkpoint
         self.language = language
         self.model, self.base_hash = language.model, language.reference_hash
-        self.held = HeldBatches(self.window, language.router, loss_count)
+        self.batches = PostponedBatches(self.window, language.router, loss_count)
 
     @classmethod
     def check_metrics(cls, metrics: list[str]) -> None:
-        """
+        """Refuse a metric that the validation does not measure.
+
         Raises:
             UserError: a metric that the validation does not measure.
         """

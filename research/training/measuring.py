@@ -5,6 +5,8 @@ import time
 
 import lightning as L
 
+from research.training.optimisation import total_steps
+
 WARM = 2  # steps before the clock: kernels are chosen, memory is taken
 
 
@@ -23,8 +25,6 @@ class Measuring(L.Callback):
         self.steps, self.validations, self.devices = 0, 0, 1  # of the whole training
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        from research.training.optimisation import total_steps
-
         accumulate = module.settings.accumulate
         self.steps, self.devices = int(total_steps(trainer, accumulate)), trainer.world_size
         self.validations = self._validations(trainer, self.steps, accumulate)

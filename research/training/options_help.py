@@ -15,7 +15,8 @@ import lightning as L
 
 from research.runs.defaults import imported
 from research.training import configuration
-from research.training.arguments import HELP, RUN_OPTIONS
+from research.training.arguments import HELP
+from research.training.option_names import RUN_OPTIONS
 from research.training.parser_errors import RANGES
 
 LONGEST = 60

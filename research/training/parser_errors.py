@@ -5,18 +5,8 @@ import re
 
 from research.errors import suggest
 from research.runs.defaults import imported
-from research.training.arguments import TOP
+from research.training.option_names import REPLACED, TOP
 
-REPLACED = {
-    "gradient_clip_val": "model.optimisation.clip",
-    "accumulate_grad_batches": "model.optimisation.accumulate",
-    "logger": "wandb",
-    "default_root_dir": "out",
-    "enable_checkpointing": "save_every",
-    "overfit_batches": "data.limit",
-    "fast_dev_run": "max_steps (configs/trainer/smoke.yaml is such an overlay)",
-}
-"""Arguments of Lightning's Trainer that another part of the configuration has taken over."""
 RANGES = {
     "NonNegativeInt": "0 or more (a whole number)",
     "PositiveInt": "1 or more (a whole number)",

@@ -10,7 +10,7 @@ from research.runs.curves import history
 
 
 class Pruning(L.Callback):
-    """Asks after each validation whether the training is to go on.
+    """Ends a training after a validation whose value an early-termination rule of the sweep refuses.
 
     Args:
         folder: the run folder, whose curves hold the values so far.

@@ -27,9 +27,9 @@ from research.models.cpu.dropout import DropoutBits
 from research.progress import say
 from research.runs.disk import write_errors
 from research.runs.files import atomic_write, write_json
+from research.runs.folder import RunFolder
 from research.runs.hashes import hash_file
 from research.runs.layout import CHECKPOINTS
-from research.runs.reading import read_json
 from research.training.curves import Curves
 from research.training.stop import SIGNALS, Stopped
 
@@ -169,7 +169,7 @@ class AtomicFile(TorchCheckpointIO):
 
     def __init__(self):
         self.error: UserError | None = None
-        self.hold: Callable[[], bool] = lambda: False  # whether no checkpoint may be taken now
+        self.is_blocked: Callable[[], bool] = lambda: False  # whether no checkpoint may be taken now
         self.weights: Callable[[], dict] = dict  # the model's, for those that a checkpoint leaves out
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict:
@@ -180,7 +180,7 @@ class AtomicFile(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: Any = None) -> None:
         self.error = None
-        if self.hold():
+        if self.is_blocked():
             self.error = UserError(f"{path} is not written, since the best model before it is not on the disk yet.")
             return
         try:
@@ -192,7 +192,7 @@ class AtomicFile(TorchCheckpointIO):
 
 def _record(folder: Path, name: str, step: int) -> None:
     """List the new checkpoint with its sha256, then remove the older ones, and later ones that were passed over."""
-    known = [entry for entry in _listed(folder) if entry["step"] < step]
+    known = [entry for entry in RunFolder(folder).checkpoints if entry["step"] < step]
     known = [*known, {"file": name, "step": step, "sha256": hash_file(folder / name)}]
     write_json(folder / CHECKPOINTS, known[-KEEP:])
     for path in folder.glob("step-*.ckpt"):
@@ -200,16 +200,17 @@ def _record(folder: Path, name: str, step: int) -> None:
             path.unlink()
 
 
-def _listed(folder: Path) -> list[dict]:
-    listed = read_json(folder / CHECKPOINTS) if (folder / CHECKPOINTS).exists() else []
-    if not isinstance(listed, list) or not all(
-        isinstance(entry, dict) and {"file", "step", "sha256"} <= {*entry} for entry in listed
-    ):
-        raise UserError(
-            f"{folder / CHECKPOINTS} is not one this tool wrote; expected a list of checkpoints, each with file, step "
-            "and sha256. Name a new --out, or delete this folder to train anew."
+def drop_checkpoints(folder: Path) -> None:
+    """Remove what only an unfinished run needs, its list first: what stays behind a kill is then no checkpoint."""
+    paths = sorted(folder.glob("step-*.ckpt"))
+    size = sum(path.stat().st_size for path in paths)
+    for path in (folder / CHECKPOINTS, *paths):
+        path.unlink(missing_ok=True)
+    if paths:
+        say(
+            f"{folder}: finished; {len(paths)} checkpoint{'s' if len(paths) > 1 else ''} removed, {size / 1e6:,.1f} MB freed "
+            "(--keep_checkpoints true keeps them)"
         )
-    return listed
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -218,7 +219,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     Raises:
         UserError: there are checkpoints, and all are damaged.
     """
-    listed = _listed(folder)
+    listed = RunFolder(folder).checkpoints
     for entry in reversed(listed):
         path = folder / entry["file"]
         if path.exists() and hash_file(path) == entry["sha256"]:

@@ -6,7 +6,7 @@ import torch
 
 
 def bytes_needed(module: L.LightningModule) -> int:
-    """Of two checkpoints and of the best model, twice: the next one is written beside it.
+    """Return the bytes of two checkpoints and of the best model, twice: the next one is written beside it.
 
     A checkpoint holds what the module leaves in it, and two moments of what is trained; model/ what its `save` writes, but for
     the tokenizer.

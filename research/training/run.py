@@ -18,24 +18,23 @@ from research.runs.disk import require_space
 from research.runs.files import strict, write_json
 from research.runs.fingerprint import fingerprint
 from research.runs.identity import PLACE, ids_of
-from research.runs.layout import MARKER, METRICS, MODEL, open_run_folder
+from research.runs.layout import MODEL, PROVENANCE, open_run_folder
 from research.runs.locks import exclusive
-from research.runs.reading import read_json
 from research.runs.state import stale_reason
 from research.runs.writers import write_metrics
 from research.training import configuration
 from research.training.base import TrainingModule
 from research.training.best_model import BestModel
 from research.training.checks import check_classes, check_options, leaves_to_data, split_of
-from research.training.console import print_result, say_broken, say_what
+from research.training.console import print_result, say_broken, say_kept, say_what
 from research.training.curves import Curves
 from research.training.invariants import Broken, Invariants
 from research.training.library_errors import lightning_errors, peft_errors
 from research.training.monitor import check_monitor, directions_of
 from research.training.pruning import Pruning
-from research.training.resume import Resume, last_checkpoint
+from research.training.resume import Resume, drop_checkpoints, last_checkpoint
 from research.training.room import bytes_needed
-from research.training.run_folder import check_origin, is_finished, metrics_of, place_of, point_of, write_origin
+from research.training.run_folder import check_origin, has_finished, metrics_of, place_of, point_of, write_origin
 from research.training.stop import Stopped, end_of, is_first_process
 from research.training.supported import check_monitors
 from research.training.trainer import make_trainer, restored_process
@@ -79,9 +78,6 @@ def build_data(config: jsonargparse.Namespace, resolved: dict | None = None) -> 
     Args:
         config: of the training.
         resolved: the same with every default; options that are left to the data get the values that these give.
-
-    Raises:
-        UserError: as the classes do.
     """
     check_classes(config)
     check_options(config)
@@ -130,7 +126,7 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
         module = build(config, data)
         config.out = resolved["out"] = place_of(config.out, ids_of(resolved, module.base_hash, data.describe()))
     out = Path(config.out)
-    if is_finished(out, resolved):
+    if has_finished(out, resolved):
         say(f"{out}: finished before; nothing is trained again. Name another --out for another run")
         if reason := stale_reason(out, None if data is None else data.describe()):
             say(f"warning: {out} is stale: {reason}")
@@ -142,7 +138,7 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
     lower = directions[config.monitor] == "lower"
     curves, best = Curves(out), BestModel(out, config.monitor, lower)
     invariants, resume = Invariants(resolved), Resume(out, config.save_every)
-    resume.file.hold = lambda: best.pending is not None
+    resume.file.is_blocked = lambda: best.pending is not None
     trainer = make_trainer(config, [invariants, best, *watchers(out), resume], [curves])
     check_monitors(trainer, directions if "val" in data.collections else {config.monitor: directions[config.monitor]})
     with contextlib.ExitStack() as stack:
@@ -186,10 +182,13 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
         if not trainer.is_global_zero:
             return 0
         best.finish(trainer, module)
-        metrics = read_json(out / METRICS) | _results(module, trainer, time.perf_counter() - started)
+        say_kept(out / MODEL, module, best.doubts())
+        metrics = metrics_of(out) | _results(module, trainer, time.perf_counter() - started)
         if differences := invariants.check(out, metrics, trainer, module, not lower):
             metrics |= {"finished": False, "differences": [str(difference) for difference in differences]}
         write_metrics(out, metrics)
+        if not differences and not config.keep_checkpoints:
+            drop_checkpoints(out)
         summarise(tracker, out, metrics, module)
         return say_broken(out, differences, tracker) if differences else print_result(out, metrics, args.json)
 
@@ -240,10 +239,11 @@ def _measure(args: argparse.Namespace, verb: str) -> int:
         "model": str(out / MODEL) if trained else config.model.init_args.model,
         "metrics": module.means(),
         "per_query": module.per_query,
+        "intervals": module.intervals(),
     }
     if hasattr(module, "answers"):
         result["answers"] = module.answers
-    is_run = (out / MARKER).exists()
+    is_run = (out / PROVENANCE).exists()
     if is_run:
         write_json(out / f"{verb}.json", result)
     return print_result(out if is_run else None, strict(result), args.json)

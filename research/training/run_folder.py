@@ -4,39 +4,31 @@ import os
 from pathlib import Path
 
 import lightning as L
-import yaml
 
 from research.errors import UserError
 from research.progress import say
 from research.runs.files import write_json
+from research.runs.fingerprint import files_of_classes
+from research.runs.folder import RunFolder
 from research.runs.hashes import hash_json
 from research.runs.identity import PATHS, PLACE, differences, known_facts
 from research.runs.known_code import fingerprints_of, stale_because
-from research.runs.layout import CHECKPOINTS, CONFIG, MARKER, METRICS
-from research.runs.reading import read_json
+from research.runs.layout import CHECKPOINTS, METRICS, PROVENANCE
 from research.runs.writers import write_config, write_provenance
 from research.training.base import TrainingModule
 from research.training.normal_form import take_normal_form
 
 
-def is_finished(out: Path, resolved: dict) -> bool:
-    """Whether this very run is done.
+def has_finished(out: Path, resolved: dict) -> bool:
+    """Whether a folder holds the finished training of this configuration.
 
     Raises:
         UserError: the folder holds another run.
     """
     if not any((out / name).exists() for name in (CHECKPOINTS, METRICS)):
         return False  # nothing was trained yet: a configuration that was refused may be corrected
-    try:
-        earlier = yaml.safe_load((out / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        earlier = None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{out / CONFIG} is not readable YAML ({str(error).splitlines()[0]}); expected the "
-            "configuration of this run. Name another --out, or delete this folder."
-        ) from None
-    earlier = earlier if isinstance(earlier, dict) else {}
+    folder = RunFolder(out)
+    earlier = folder.config if folder.has_config else {}
     if isinstance(earlier.get("trainer"), dict):
         take_normal_form(earlier["trainer"])  # of before there was one
     # a point's id stands for what lies there, however its place is spelled
@@ -45,8 +37,8 @@ def is_finished(out: Path, resolved: dict) -> bool:
     changed = [f"{name} {old!r}, now {new!r}" for name, (old, new) in pairs.items()]
     if changed:
         raise UserError(
-            f"--out {out} holds a run with another configuration ({'; '.join(changed[:5])}); expected the same, to "
-            "go on with it. Name another --out, or delete this folder."
+            f"the run folder {out} holds a run with another configuration ({'; '.join(changed[:5])}); expected the same, to go "
+            f"on with it. Name another folder by --out, or delete {out}."
         )
     return (out / METRICS).exists() and bool(metrics_of(out).get("finished"))
 
@@ -57,8 +49,8 @@ def metrics_of(out: Path) -> dict:
     Raises:
         UserError: it is not one that fit wrote.
     """
-    metrics = read_json(out / METRICS)
-    if not isinstance(metrics, dict) or not isinstance(metrics.get("metrics"), dict):
+    metrics = RunFolder(out).metrics
+    if not isinstance(metrics.get("metrics"), dict):
         raise UserError(
             f"{out / METRICS} is not one that `research fit` wrote; expected an object with metrics. Name "
             "another --out, or delete this folder."
@@ -69,7 +61,7 @@ def metrics_of(out: Path) -> dict:
 def place_of(out: str, ids: tuple[str, ...]) -> str:
     """--out of a point: under the id by which it was begun, else under the one that it has now."""
     places = [out.replace(PLACE, one) for one in ids]
-    return next((place for place in places if (Path(place) / MARKER).exists()), places[0])
+    return next((place for place in places if (Path(place) / PROVENANCE).exists()), places[0])
 
 
 def point_of(ids: tuple[str, ...]) -> str:
@@ -111,6 +103,7 @@ def write_origin(
     write_provenance(
         out,
         command,
+        files_of_classes(resolved),
         made_of=hash_json(facts),
         seed=resolved["seed_everything"],
         device=str(trainer.strategy.root_device),
@@ -128,8 +121,7 @@ def check_origin(out: Path, resolved: dict, module: TrainingModule, data: L.Ligh
     Raises:
         UserError: data or base model have changed.
     """
-    provenance = read_json(out / MARKER)
-    provenance = provenance if isinstance(provenance, dict) else {}
+    provenance = RunFolder(out).provenance
     earlier, now = provenance.get("made_of"), hash_json(_made_of(module, data))
     if earlier != now:
         raise UserError(
@@ -140,7 +132,7 @@ def check_origin(out: Path, resolved: dict, module: TrainingModule, data: L.Ligh
     if others := {*fingerprints_of(provenance)} - {None, code}:
         if reason := stale_because(others, resolved, out):
             say(f"warning: {out}: {reason}; it goes on with this code, and counts as stale")
-        write_json(out / MARKER, provenance | {"fingerprint": code, "earlier_fingerprints": sorted(others)})
+        write_json(out / PROVENANCE, provenance | {"fingerprint": code, "earlier_fingerprints": sorted(others)})
 
 
 def _made_of(module: TrainingModule, data: L.LightningDataModule) -> dict:

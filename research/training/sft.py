@@ -76,6 +76,7 @@ class SFTModule(LanguageModule):
     def check_options(
         cls, loss: str, label_smoothing: float, frozen_precision: str, metrics: list[str], answers: int, max_new_tokens: int
     ) -> None:
+        """Refuse options outside their ranges and choices."""
         check_choice("loss", loss, LOSSES)
         check_choice("frozen_precision", frozen_precision, PRECISIONS)
         if not 0 <= label_smoothing < 1:
@@ -104,17 +105,17 @@ class SFTModule(LanguageModule):
         self.language.load_restored()
 
     def training_step(self, batch: InstructionBatch, batch_idx: int) -> None:
-        parts = self.held.parts(batch, self.part)
-        if parts and (step := self.window.add_parts(parts)):
+        parts = self.batches.parts(batch, self.part)
+        if parts and (step := self.window.backward_parts_and_step(parts)):
             means = {name: step[name] / self.window.counted for name in ("token_accuracy", "router_loss") if name in step}
             self.log_split("train", step | means)
 
     def part(self, chunk: dict[str, Tensor], share: float = 0.0) -> tuple[Tensor, dict]:
-        """Losses (N,) of a chunk's labelled tokens, the router's loss among them; see HeldBatches."""
+        """Losses (N,) of a chunk's labelled tokens, the router's loss among them; see PostponedBatches."""
         at = self.model.labelled(**chunk, router=bool(self.language.router))
         tokens = self.loss(at.hidden, labels=at.labels, smoothing=self.smoothing, **self.model.head)
         sums = {"token_accuracy": tokens.correct.sum(), "tokens": real_tokens(chunk)}
-        return self.held.with_router(tokens.losses, sums, at.router, share)
+        return self.batches.with_router(tokens.losses, sums, at.router, share)
 
     def evaluate(self, name: str) -> dict[str, float]:
         """Metrics over all labelled tokens of the named examples."""
@@ -123,10 +124,11 @@ class SFTModule(LanguageModule):
         measured = evaluate_tokens(self, data.tokens[name])
         values = {"loss": measured.loss, "perplexity": math.exp(min(measured.loss, 700)), "token_accuracy": measured.accuracy}
         self.per_query = measured.per_example()
+        self.weights = dict(zip(measured.ids, measured.tokens.tolist(), strict=True))
         if any(metric in ANSWERS for metric in self.metrics):
             answered = answer_sample(self, data.questions(name, self.sample), self.max_new_tokens)
             self.per_query |= answered.per_example
-            self.answers = answered.texts
+            self.answers = answered.answers
             values |= {metric: sum(column.values()) / len(column) for metric, column in answered.per_example.items()}
         if "other_loss" in self.metrics:
             values["other_loss"] = evaluate_tokens(self, data.tokens["other"]).loss
@@ -134,7 +136,7 @@ class SFTModule(LanguageModule):
         return self.measured
 
     def means(self) -> dict[str, float]:
-        """Of the last evaluation."""
+        """Return the metrics of the last evaluation."""
         return self.measured
 
 

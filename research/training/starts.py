@@ -44,7 +44,8 @@ def start_of(model: CausalLM, base: Tensor) -> Start:
 
 
 def check_virtual(model: CausalLM) -> None:
-    """
+    """Refuse a model that ignores its virtual tokens, or does not run with them.
+
     Args:
         model: with virtual tokens.
 
@@ -71,7 +72,8 @@ def check_virtual(model: CausalLM) -> None:
 
 
 def check_reference(reference: str, start: Start, adapter: dict) -> None:
-    """
+    """Refuse a reference that would not be the base.
+
     Raises:
         UserError: the reference that is asked for would not be the base.
     """

@@ -37,14 +37,14 @@ class Window:
         """Whether gradients of an unfinished step are waiting."""
         return self.micro > 0
 
-    def hold(self) -> bool:
+    def postpone(self) -> bool:
         """Count a micro-batch whose losses are added with those of the window's last one; False for that one."""
         if self._is_last():
             return False
         self.micro += 1
         return True
 
-    def add(self, losses: Tensor, **sums: Tensor | float) -> dict[str, float] | None:
+    def backward_and_step(self, losses: Tensor, **sums: Tensor | float) -> dict[str, float] | None:
         """Differentiate the losses of a micro-batch; the last one of the window steps.
 
         Args:
@@ -55,10 +55,10 @@ class Window:
             None within the window; at its end loss (mean over examples), grad_norm (before clipping), lr, and the sums;
             over all ranks.
         """
-        return self.add_parts([lambda: (losses, sums)])
+        return self.backward_parts_and_step([lambda: (losses, sums)])
 
-    def add_parts(self, parts: Sequence[Callable[[], tuple[Tensor, dict]]]) -> dict[str, float] | None:
-        """`add` for a micro-batch in parts that do not depend on each other: only one part's graph is held at a time.
+    def backward_parts_and_step(self, parts: Sequence[Callable[[], tuple[Tensor, dict]]]) -> dict[str, float] | None:
+        """Differentiate a micro-batch in parts that do not depend on each other: only one part's graph is held at a time.
 
         Args:
             parts: each computes its losses (b,) and its sums.
@@ -127,8 +127,8 @@ class Chunks(Protocol):
     chunks: Sequence[dict[str, Tensor]]
 
 
-class HeldBatches:
-    """What `Window.add_parts` takes, of a model with or without a router's loss.
+class PostponedBatches:
+    """What `Window.backward_parts_and_step` takes, of a model with or without a router's loss.
 
     A router's loss weighs with the tokens of all micro-batches of its optimizer step: they wait for the last one. The loss of
     a step is Σ token losses / N + c · mean of the micro-batches' router losses, and N is known when the last one is there.
@@ -153,9 +153,9 @@ class HeldBatches:
         if not self.coefficient:
             return [partial(part, chunk) for chunk in batch.chunks]
         self.batches.append(batch)
-        if self.window.hold():
+        if self.window.postpone():
             return None
-        chunks = [chunk for held in self.batches for chunk in held.chunks]
+        chunks = [chunk for waiting in self.batches for chunk in waiting.chunks]
         self.batches = []
         trainer = self.window.module.trainer
         total = torch.tensor(float(sum(map(self.count, chunks))), device=self.window.module.device)

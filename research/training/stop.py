@@ -24,6 +24,7 @@ class Stopped(BaseException):  # as KeyboardInterrupt: no `except Exception` on 
 
     @property
     def exit_code(self) -> int:
+        """Return the exit code of the signal that stopped the training."""
         return INTERRUPTED if self.signal == signal.SIGINT else PREEMPTED
 
 

@@ -43,6 +43,7 @@ class Measured(NamedTuple):
 
     @property
     def accuracy(self) -> float:
+        """Return the share of labelled tokens that were the most likely ones."""
         return float(self.correct.sum() / self.tokens.sum())
 
     def per_example(self) -> dict[str, dict[str, float]]:

@@ -25,11 +25,11 @@ class Retrieved(NamedTuple):
 
     Attributes:
         per_query: {metric: {query: value}}.
-        texts: query → {"prompt", "reference", "answer"}: the query, a relevant document, the one ranked first.
+        answers: query → {"prompt", "reference", "answer"}: the query, a relevant document, the one ranked first.
     """
 
     per_query: dict[str, dict[str, float]]
-    texts: dict[str, dict[str, str]]
+    answers: dict[str, dict[str, str]]
 
 
 def evaluate_retrieval(module: L.LightningModule, data: Collection, metrics: list[str]) -> Retrieved:
@@ -38,7 +38,7 @@ def evaluate_retrieval(module: L.LightningModule, data: Collection, metrics: lis
     queries = _encode(module, module.model.query, list(data.queries.values()), "query")
     settings, doc_ids = module.model.doc.settings, list(data.corpus)
     top_k = max(TOP_K, *(parse_metric(name)[1] for name in metrics))
-    nearest = exact_search(queries, docs, min(top_k, len(doc_ids)), settings.normalize_outside, doc_ids)
+    nearest = exact_search(queries, docs, min(top_k, len(doc_ids)), settings.normalize_outside, doc_ids, module.device)
     run = to_run(list(data.queries), doc_ids, *nearest)
     return Retrieved(evaluate(data.qrels, run, metrics), first_documents(data, run))
 

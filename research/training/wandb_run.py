@@ -4,10 +4,9 @@ import os
 import uuid
 from pathlib import Path
 
-from research.errors import UserError
 from research.runs.files import write_json
+from research.runs.folder import RunFolder
 from research.runs.layout import WANDB
-from research.runs.reading import read_json
 from research.runs.tracking import Tracker
 from research.training.base import TrainingModule
 from research.training.stop import Stopped
@@ -26,14 +25,8 @@ def tracker_of(choice: str, out: Path, resolved: dict, point: str) -> Tracker:
         # W&B's agent has made a run already; a sweep's point is one run wherever it is started; else a new one
         agents = os.environ.get("WANDB_RUN_ID") if theirs else None
         write_json(path, {"id": agents or (point if group else uuid.uuid4().hex[:12])})
-    noted = read_json(path)
-    if not isinstance(noted, dict) or not isinstance(noted.get("id"), str):
-        raise UserError(
-            f"{path} is not one this tool wrote; expected an object with the id of the W&B run. Delete it, and "
-            "a new W&B run begins."
-        )
     resolved = resolved | {"sweep": {"name": group or theirs, "point": point}}
-    return Tracker(choice, out, "fit", resolved, id=noted["id"], group=group)
+    return Tracker(choice, out, "fit", resolved, id=RunFolder(out).wandb.get("id"), group=group)
 
 
 def summarise(tracker: Tracker, out: Path, metrics: dict, module: TrainingModule) -> None:
@@ -45,9 +38,16 @@ def summarise(tracker: Tracker, out: Path, metrics: dict, module: TrainingModule
     size = facts.get("trained_parameters", sum(p.numel() for p in module.parameters() if p.requires_grad))
     values = {f"val/{name}": value for name, value in metrics["metrics"].items() if value is not None}
     values["trained_parameters"] = size  # by itself too: an axis of W&B's plots
-    tracker.summary(values | {"tandem": {name: value for name, value in facts.items() if value is not None}})
+    ours = {name: value for name, value in facts.items() if value is not None}
+    # W&B keeps no order of its summary, knows no metric's better side, and notes the commit of where the user stands: a
+    # report that is read from it has all three from here
+    commit = RunFolder(out).provenance.get("git_commit")
+    ours |= {"metrics": [*metrics["metrics"]], "directions": metrics.get("directions") or {}} | (
+        {"commit": commit} if commit else {}
+    )
+    tracker.summary(values | {"tandem": ours})
     if tracker.run is not None:  # W&B has taken them
-        write_json(out / WANDB, read_json(out / WANDB) | {"summary": sorted(values)})
+        write_json(out / WANDB, RunFolder(out).wandb | {"summary": sorted(values)})
 
 
 def exit_code(error: BaseException | None) -> int:

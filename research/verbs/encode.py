@@ -10,8 +10,10 @@ import argparse
 import json
 from pathlib import Path
 
-from research.data.sources import check_split, load_texts, parse_source
+from research.data.sources import check_split, parse_source
+from research.data.unjudged import load_texts
 from research.errors import UserError
+from research.models.device import add_device
 from research.models.sources import check_name
 from research.retrieval.named import check_encoder, encoder_settings
 from research.runs.layout import check_store_folder
@@ -25,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tower", choices=["doc", "query"], default="doc", help="which tower, and so which texts")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the store")
     options.add_encoder(parser)
+    add_device(parser)
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
 
 
@@ -41,9 +44,11 @@ def run(args: argparse.Namespace) -> int:
     ids, texts = load_texts(args.data, args.tower, args.split, args.skip_bad_rows)
 
     # torch takes seconds to import: only once the command and its data are known to be right
+    from research.models.inference import use_device
     from research.retrieval.embedder import Embedder
     from research.retrieval.store import hash_texts
 
+    use_device(args.device)
     embedder = Embedder(args.model, args.precision, encoder_settings(vars(args)))
     facts = {"source": args.data, "precision": args.precision}
     store = embedder.store(args.out, ids, texts, args.tower, hash_texts(ids, texts), args.token_budget, facts)

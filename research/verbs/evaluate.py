@@ -12,6 +12,7 @@ from research.data.rows import BadRows
 from research.data.sources import check_relevant, check_split, load
 from research.errors import UserError
 from research.metrics import scores
+from research.metrics.retrieval import unscorable
 from research.progress import say
 from research.runs.layout import open_run_folder
 from research.runs.writers import write_metrics, write_provenance
@@ -43,10 +44,8 @@ def run(args: argparse.Namespace) -> int:
     if lines := {label: dict(bad.counts) for label, bad in skipped.items() if bad.counts}:
         data = data._replace(notes=data.notes | {"skipped_run_lines": lines})
 
-    unscorable = scores.report_unscorable(data.qrels, args.mean)
-    scored = {label: scores.score(path, data.qrels, runs[label], metrics, args.mean) for label, path in paths.items()}
-    pairs = scores.comparisons(scored, metrics[0])
-    means = {label: values["metrics"] for label, values in scored.items()}
+    measured = scores.evaluate_runs(data.qrels, runs, metrics, args.mean, names=paths)
+    means, pairs = measured.metrics, measured.comparisons
     last = means[list(means)[-1]]
     if args.out:
         facts = {"verb": "evaluate", "source": args.data, "split": args.split, "data": data.fingerprint}
@@ -59,11 +58,14 @@ def run(args: argparse.Namespace) -> int:
                 **facts,
                 "queries": len(data.queries),
                 "documents": len(data.corpus),
-                "unscorable": unscorable,
+                "unscorable": unscorable(data.qrels),
                 "notes": data.notes,
                 "metrics": last,
                 "comparisons": pairs,
-                "stages": {label: {**values, "facts": {"label": label}} for label, values in scored.items()},
+                "stages": {
+                    label: {"metrics": means[label], "per_query": values, "facts": {"label": label}}
+                    for label, values in measured.per_query.items()
+                },
             },
         )
     if args.json:

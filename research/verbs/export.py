@@ -36,7 +36,9 @@ def run(args: argparse.Namespace) -> int:
     except Differs as error:
         say(f"error: {error}")
         return 1
-    if exported.difference is not None:
+    for sentence in exported.sentences:
+        say(sentence)
+    if exported.difference is not None and not exported.sentences:
         library = "PEFT" if exported.kind == "adapter" else "transformers"
         say(f"loaded again by plain {library}: logits differ by {exported.difference:.2g}")
     if args.json:

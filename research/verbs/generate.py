@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from research.errors import UserError
 from research.metrics import scores
+from research.models.device import add_device
 from research.models.sources import check_name
+from research.rag.checks import check_generation
 from research.runs.disk import require_space
 from research.runs.layout import open_run_folder
 from research.verbs.options import named_columns
@@ -44,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
     parser.add_argument("--batch-size", type=int, default=16, help="prompts of equal length at a time (16)")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the weights (fp32)")
+    add_device(parser)
     parser.add_argument("--columns", metavar="JSON", help='role → column, where the names do not say it: {"question": "ask"}')
     parser.add_argument("--skip-bad-rows", action="store_true", help="leave malformed rows out, counted")
     parser.add_argument("--out", type=Path, metavar="DIR", help="answers.jsonl and metrics.json")
@@ -59,8 +62,10 @@ def run(args: argparse.Namespace) -> int:
 
     # torch takes seconds to import: only once the command is known to be right
     from research.models.generate import Decoding
+    from research.models.inference import use_device
     from research.rag.answers import Asking, answer_all, read_prompts, read_questions, write_answers
 
+    use_device(args.device)
     if args.prompts is not None:
         questions = read_prompts(args.prompts, args.raw, args.limit)
     else:
@@ -85,20 +90,7 @@ def _check(args: argparse.Namespace) -> None:
             f"--split {args.split} of {args.data}, a file without splits; expected none, or a slice of its rows. "
             f"Leave it out, or pass --split '{args.split}[:100]'."
         )
-    least = {"limit": 1, "max_new_tokens": 1, "max_prompt_tokens": 1, "batch_size": 1}
-    for name, low in least.items():
-        value = getattr(args, name)
-        if value is not None and value < low:
-            raise UserError(f"--{name.replace('_', '-')} {value}; expected {low} or more. Correct it.")
-    if not 0 <= args.temperature < 100:
-        raise UserError(f"--temperature {args.temperature}; expected 0 (no draws) to below 100. Correct it.")
-    if not 0 < args.top_p <= 1:
-        raise UserError(f"--top-p {args.top_p}; expected above 0 to 1. Correct it.")
-    if args.top_p < 1 and not args.temperature:
-        raise UserError(
-            f"--top-p {args.top_p} without --temperature: nothing is drawn; expected both, or neither. Pass "
-            "--temperature 1, say."
-        )
+    check_generation(vars(args))
 
 
 def _print(args: argparse.Namespace, questions: "list[Question]", by_model: "dict[str, Answers]") -> None:

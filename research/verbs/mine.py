@@ -18,35 +18,26 @@ then like those of a test. Train it with --data.without_fold i/N.
 
 import argparse
 import json
-import math
 from pathlib import Path
 
-from research.data.positives import in_folds, with_positives
 from research.data.rows import BadRows
-from research.data.sources import check_relevant, check_split, load_source, positives_of, take
+from research.data.shapes.reading import queries_trained_on
+from research.data.sources import check_relevant, check_split, load_source, take
 from research.errors import UserError
+from research.models.device import add_device
 from research.models.sources import check_name
-from research.retrieval.ancestry import check_training
-from research.retrieval.candidates import known_relevant, parse_ranks
+from research.retrieval.ancestry import check_tested, check_training
+from research.retrieval.candidates import known_relevant
 from research.retrieval.mined_file import open_out, sidecar
-from research.retrieval.named import BOUNDS, check_bm25, check_encoder, check_range, check_retrievers
-from research.retrieval.options import Options
+from research.retrieval.mining import check_mining, mining_of
 from research.runs.layout import cache_folder
 from research.verbs import options
-
-TOP_K = 100  # documents retrieved, `retrieve`'s default: fused positions are then those of its ranking
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     options.add_data(parser)
-    parser.add_argument(
-        "--retriever",
-        action="append",
-        required=True,
-        metavar="MODEL|bm25",
-        help="bm25, run folder, model folder, hub id or pkg:PACKAGE/PATH; several are fused, or take a fold each",
-    )
+    options.add_retriever(parser, "several are fused, or take a fold each")
     parser.add_argument(
         "--out", required=True, type=Path, metavar="FILE.jsonl", help="the triplets; facts go to FILE.jsonl.json"
     )
@@ -60,18 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep what scores at most R × the best positive, 0 to 1; 0.95 is usual",
     )
     parser.add_argument("--folds", action="store_true", help="retriever i of N mines fold i of N, which it was not trained on")
-    parser.add_argument("--reranker", metavar="MODEL", help="a cross-encoder whose logits replace the retriever's scores")
-    parser.add_argument("--reranker-max-length", type=int, help="tokens of a query-document pair (the model's own)")
+    options.add_reranker(parser, "whose logits replace the retriever's scores")
     options.add_index(parser)
     options.add_encoder(parser)
+    add_device(parser)
     options.add_cache(parser)
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
     """Mine and print what was found; the exit code."""
-    first, last = parse_ranks(args.ranks)
-    _check_options(args, first, last)
+    first, _ = check_mining(vars(args))
     check_split(args.data, args.split)
     for name in (*args.retriever, args.reranker):
         if name not in ("bm25", None):
@@ -87,36 +77,18 @@ def run(args: argparse.Namespace) -> int:
             "ranking has. Pass --ranks 1-30, say."
         )
 
-    data = with_positives(data)
+    if not args.folds and not warnings:
+        warnings = check_tested(args.retriever, args.data, args.split, data.queries, queries_trained_on)
+    known = known_relevant(data.queries, source.queries, source.qrels.values(), data.corpus)
+    mining = mining_of(data, known, vars(args), cache_folder(args.cache), folds=args.folds)
+    written = mining._replace(out=args.out, splits=sorted(source.qrels), warnings=warnings, command=args.command)
 
     # torch takes seconds to import: only once the command and its data are known to be right
-    from research.retrieval.mine import Mining, Rules, mine
+    from research.models.inference import use_device
+    from research.retrieval.mine import mine
 
-    own = any(query in data.corpus for query in data.queries)  # one place more, for the document that is left out
-    fused = len(args.retriever) > 1 and not args.folds  # drops it before fusing: after it, it has moved the others' scores
-    facts = mine(
-        Mining(
-            data=data,
-            folds=in_folds(data, len(args.retriever)) if args.folds else None,
-            positives=positives_of(data),
-            known=known_relevant(data.queries, source.queries, source.qrels.values(), data.corpus),
-            rules=Rules(first, last, args.negatives, args.margin, args.relative_margin),
-            retrievers=args.retriever,
-            reranker=args.reranker,
-            options=Options(
-                top_k=max(TOP_K, last + (own and not fused)),
-                drop_self=own and fused,
-                reranker_max_length=args.reranker_max_length,
-                **options.retrieval_settings(args),
-            ),
-            cache=cache_folder(args.cache),
-            out=args.out,
-            splits=sorted(source.qrels),
-            warnings=warnings,
-            command=args.command,
-        ),
-        earlier,
-    )
+    use_device(args.device)
+    facts = mine(written, earlier)
     _print(args, facts)
     return 0
 
@@ -131,59 +103,3 @@ def _print(args: argparse.Namespace, facts: dict) -> None:
         f"{args.out}: {counts['negatives']:,} negatives of {counts['queries']:,} queries ({counts['mean']:.2f} a query, "
         f"{counts['queries_with_none']} with none); facts in {sidecar(args.out)}"
     )
-
-
-def _check_options(args: argparse.Namespace, first: int, last: int) -> None:
-    """What can be refused before anything is read."""
-    check_range(vars(args), BOUNDS)
-    check_encoder(vars(args))
-    check_bm25(vars(args))
-    check_retrievers(args.retriever)
-    positions, needed = last - first + 1, max(TOP_K, last)
-    if args.negatives is not None and not 1 <= args.negatives <= positions:
-        raise UserError(
-            f"--negatives {args.negatives}; expected 1 to {positions}, the positions of --ranks {args.ranks}. "
-            "Leave it out to keep all, or widen --ranks."
-        )
-    if args.index == "hnsw" and args.ef < needed:
-        raise UserError(
-            f"--ef {args.ef} is less than the {needed} documents that are retrieved; expected as many or more. "
-            f"Pass --ef {needed}."
-        )
-    if args.reranker_max_length is not None and args.reranker is None:
-        raise UserError(
-            f"--reranker-max-length {args.reranker_max_length} is for a reranker, and there is none; expected "
-            "--reranker MODEL with it. Name one, or leave it out."
-        )
-    if args.folds and len(args.retriever) < 2:
-        raise UserError(
-            "--folds with 1 retriever; expected 2 or more, each trained without its fold. Name one a fold, in "
-            "their order, or leave --folds out."
-        )
-    _check_margins(args)
-
-
-def _check_margins(args: argparse.Namespace) -> None:
-    if args.margin is not None and not math.isfinite(args.margin):
-        raise UserError(f"--margin {args.margin}; expected a finite number, in units of the score. Pass --margin 0.05, say.")
-    if args.relative_margin is not None and not 0 <= args.relative_margin <= 1:
-        raise UserError(
-            f"--relative-margin {args.relative_margin}; expected 0 to 1, a share of the positive's score. Pass "
-            "--relative-margin 0.95, say."
-        )
-    if args.relative_margin is not None and args.reranker is not None:
-        raise UserError(
-            f"--relative-margin {args.relative_margin} with --reranker; expected --margin, since logits have no "
-            "zero to take a share of. Pass --margin 1, say, or leave --reranker out."
-        )
-    given = [
-        f"--{name.replace('_', '-')} {value}"
-        for name in ("margin", "relative_margin")
-        if (value := getattr(args, name)) is not None
-    ]
-    if given and args.reranker is None and not args.folds and len(args.retriever) > 1:
-        raise UserError(
-            f"{given[0]} with {len(args.retriever)} retrievers; expected one, since a fused ranking has reciprocal "
-            "ranks and no scores to take a margin of. Name one --retriever, or pass --reranker MODEL, whose "
-            "logits it is then taken of."
-        )

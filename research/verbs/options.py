@@ -29,6 +29,24 @@ def add_skipping(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_retriever(parser: argparse.ArgumentParser, several: str, default: str | None = None) -> None:
+    """Declare --retriever.
+
+    Args:
+        parser: of a verb.
+        several: what more than one are for.
+        default: what the verb takes where none is named; None: one must be.
+    """
+    kinds = f"bm25, run folder, model folder, hub id or pkg:PACKAGE/PATH; {several}{f' ({default})' if default else ''}"
+    parser.add_argument("--retriever", action="append", required=default is None, metavar="MODEL|bm25", help=kinds)
+
+
+def add_reranker(group: argparse._ArgumentGroup | argparse.ArgumentParser, purpose: str) -> None:
+    """Declare --reranker, a cross-encoder, and how much of a pair it reads."""
+    group.add_argument("--reranker", metavar="MODEL", help=f"a cross-encoder {purpose}")
+    group.add_argument("--reranker-max-length", type=int, help="tokens of a query-document pair (the model's own)")
+
+
 def add_encoder(parser: argparse.ArgumentParser) -> None:
     """Declare the options of an encoder."""
     group = parser.add_argument_group("encoder", "what is not given is the model's own")
@@ -83,10 +101,9 @@ def add_reranking(parser: argparse.ArgumentParser, depth: str) -> argparse._Argu
         depth: the default of --depth, in words.
     """
     group = parser.add_argument_group("reranking")
-    group.add_argument("--reranker", metavar="MODEL", help="a cross-encoder that re-orders the top of the last ranking")
+    add_reranker(group, "that re-orders the top of the last ranking")
     group.add_argument("--depth", type=int, help=f"documents a query that it reads ({depth})")
     group.add_argument("--mix", type=float, help="λ: the retriever's share beside the reranker's score, 0 to 1 (0)")
-    group.add_argument("--reranker-max-length", type=int, help="tokens of a query-document pair (the model's own)")
     return group
 
 

@@ -12,6 +12,7 @@ stopped.
 import argparse
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from research.errors import UserError
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, main: Callable[[list[str]], int]) -> int:
     """Run the road; the exit code."""
     started = time.perf_counter()
     if args.full and args.minutes is not None:
@@ -45,7 +46,6 @@ def run(args: argparse.Namespace) -> int:
     check_name(SMOLLM2)
 
     # torch takes seconds to import: only once the command is known to be right
-    from research.cli import main
     from research.models.sources import MINILM, resolve
     from research.quickstart.run import Road, travel
     from research.quickstart.speed import measure

@@ -1,6 +1,7 @@
 """Run folders of `research retrieve` and `fit`, and sweeps → one self-contained HTML page, and tables for a paper.
 
   research report runs/first runs/hnsw runs/dual_encoder --out report
+  research report runs --baseline BM25 --out report          # every run in runs/, each system against BM25
   research report runs/sweeps/lora_r_alpha --out report      # groups over seeds: tables/*.tex, *.csv, *.md, runs.parquet
   research report wandb --out report                         # W&B's offline logs, of any program
   research report wandb:ME/PROJECT/SWEEP --out report        # W&B's server: a project, or a sweep or group of it
@@ -28,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="run folders, in the order of the rows; W&B's logs; wandb:ENTITY/PROJECT[/SWEEP_OR_GROUP]",
+        help="run folders, in the order of the rows; a folder that holds some; W&B's logs; "
+        "wandb:ENTITY/PROJECT[/SWEEP_OR_GROUP]",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="new or empty, or an earlier report")
     parser.add_argument(
@@ -41,10 +43,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--spec",
         type=Path,
         metavar="YAML",
-        help="what to compare: metric, goal, baseline, factors, metrics (columns of the main table), pair_by_seed, title",
+        help="what to compare: metric, goal, baseline, factors, metrics (columns of the main table), labels (words for options "
+        "and metrics), pair_by_seed, title, latex",
     )
     parser.add_argument("--metric", help="of a study: val/loss, test/ndcg@10 (what the trainings were monitored by)")
-    parser.add_argument("--baseline", metavar="LABEL", help="of a study: the setting that others are compared with (the first)")
+    parser.add_argument(
+        "--baseline",
+        metavar="LABEL",
+        help="setting or system that the others are compared with (the first; of systems the row above)",
+    )
+    parser.add_argument(
+        "--latex",
+        choices=("booktabs", "plain"),
+        help="tables/*.tex with booktabs and graphicx, in a float that fits the line (booktabs); or a bare tabular (plain)",
+    )
     parser.add_argument(
         "--claims",
         type=Path,
@@ -81,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     from research.report.spec import read_spec
     from research.report.wandb import Publication
 
-    given = {name: value for name in ("metric", "baseline") if (value := getattr(args, name)) is not None}
+    given = {name: value for name in ("metric", "baseline", "latex") if (value := getattr(args, name)) is not None}
     publication = Publication(*place, args.dry_run, args.command) if place is not None else None
     report = build(args.runs, read_spec(args.spec)._replace(**given), args.claims, args.out, publication)
     if args.json:

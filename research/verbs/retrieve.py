@@ -11,17 +11,20 @@ import argparse
 import json
 from pathlib import Path
 
+from research.data.shapes.reading import queries_trained_on
 from research.data.sources import check_relevant, check_split, load
 from research.errors import UserError
 from research.metrics import scores
 from research.metrics.retrieval import evaluate, mean
+from research.models.device import add_device
 from research.models.sources import check_name
 from research.progress import say
+from research.retrieval.ancestry import check_tested
 from research.retrieval.named import BOUNDS, check_bm25, check_encoder, check_range, check_reranking, check_retrievers
 from research.retrieval.options import Options
 from research.runs.disk import require_space
-from research.runs.layout import MARKER, cache_folder, open_run_folder
-from research.runs.reading import read_json
+from research.runs.folder import RunFolder
+from research.runs.layout import cache_folder, open_run_folder
 from research.types import Scores
 from research.verbs import options
 
@@ -33,13 +36,7 @@ LATER = {"mean": "scorable", "bm25_tokenizer": "words", "bm25_stemmer": None, "b
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     options.add_data(parser)
-    parser.add_argument(
-        "--retriever",
-        action="append",
-        required=True,
-        metavar="MODEL|bm25",
-        help="bm25, run folder, model folder, hub id or pkg:PACKAGE/PATH; several are fused",
-    )
+    options.add_retriever(parser, "several are fused")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the run folder")
     parser.add_argument("--top-k", type=int, default=100, help="documents kept a query (100)")
     parser.add_argument(
@@ -50,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = options.add_reranking(parser, "100, at most top-k")
     group.add_argument("--mix-split", metavar="NAME", help="choose λ on this split, by the first metric, instead of --mix")
     options.add_encoder(parser)
+    add_device(parser)
     options.add_cache(parser)
     options.add_metrics(parser)
     parser.add_argument(
@@ -72,16 +70,21 @@ def run(args: argparse.Namespace) -> int:
     say(f"{args.data} {args.split}: {len(data.queries):,} queries, {len(data.corpus):,} documents")
 
     # torch takes seconds to import: only once the command and its data are known to be right
+    from research.models.inference import use_device
     from research.retrieval.run import Measure, Retrieval, retrieve
 
+    use_device(args.device)
     facts = {"verb": "retrieve", "source": args.data, "split": args.split, "data": data.fingerprint}
+    models = [name for name in (*args.retriever, args.reranker) if name is not None]
+    if warnings := check_tested(models, args.data, args.split, data.queries, queries_trained_on):
+        facts["warnings"] = warnings
     unscorable = scores.report_unscorable(data.qrels, args.mean)
     if args.mean != "scorable":
         facts["mean"] = args.mean
         if unscorable:
             note = f"{args.mean}, in which {len(unscorable)} queries without a relevant document count 0"
             data = data._replace(notes=data.notes | {"mean": note})
-    given = {name: value for name, value in vars(args).items() if name not in ("run", "command", "json")}
+    given = {name: value for name, value in vars(args).items() if name not in ("run", "command", "json", "device")}
     scored = retrieve(
         Retrieval(
             data=data,
@@ -131,14 +134,12 @@ def _check_sources(args: argparse.Namespace) -> None:
 
 def _check_same_data(args: argparse.Namespace) -> None:
     """An earlier run on other data or another split is not replaced in passing."""
-    if (args.out / MARKER).exists():
-        earlier = read_json(args.out / MARKER)
-        held = [earlier.get(name) for name in ("source", "split")] if isinstance(earlier, dict) else []
-        if all(held) and held != [args.data, args.split]:
-            raise UserError(
-                f"--out {args.out} holds a run on {held[0]} split {held[1]}, expected one on {args.data} split "
-                f"{args.split}; nothing was touched. Name another folder, or delete this one."
-            )
+    held = [RunFolder(args.out).provenance.get(name) for name in ("source", "split")]
+    if all(held) and held != [args.data, args.split]:
+        raise UserError(
+            f"--out {args.out} holds a run on {held[0]} split {held[1]}, expected one on {args.data} split "
+            f"{args.split}; nothing was touched. Name another folder, or delete this one."
+        )
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

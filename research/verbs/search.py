@@ -17,9 +17,10 @@ import shutil
 from pathlib import Path
 
 from research.data.passages import Cut
-from research.data.sources import check_split, load_unjudged, parse_source
-from research.data.unjudged import read_corpus, read_queries
+from research.data.sources import check_split, parse_source
+from research.data.unjudged import load_unjudged, read_corpus, read_queries
 from research.errors import UserError
+from research.models.device import add_device
 from research.models.sources import MINILM, check_name
 from research.progress import say
 from research.retrieval.named import check_retrieval, named_options
@@ -43,12 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--passage-words", type=int, default=Cut().words, help="words of a document's passages (150)")
     group.add_argument("--passage-overlap", type=int, default=Cut().overlap, help="words that follow each other share (30)")
     options.add_skipping(group)
-    parser.add_argument(
-        "--retriever",
-        action="append",
-        metavar="MODEL|bm25",
-        help=f"bm25, run folder, model folder, hub id or pkg:PACKAGE/PATH; several are fused ({MINILM})",
-    )
+    options.add_retriever(parser, "several are fused", MINILM)
     parser.add_argument("--top-k", type=int, default=10, help="documents a query (10)")
     parser.add_argument("--texts", action="store_true", help="documents' texts too")
     parser.add_argument("--pretty", action="store_true", help="results to be read, instead of JSON lines")
@@ -57,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = options.add_index(parser)
     group.add_argument("--store", type=Path, metavar="DIR", help="keep the documents' embeddings there, and use them again")
     options.add_encoder(parser)
+    add_device(parser)
     options.add_cache(parser)
 
 
@@ -76,8 +73,10 @@ def run(args: argparse.Namespace) -> int:
     corpus, queries = _read(args)
 
     # torch takes seconds to import: only once the command and its data are known to be right
+    from research.models.inference import use_device
     from research.retrieval.search import readable, result_lines, search
 
+    use_device(args.device)
     ranking = search(queries, corpus, retrievers, top_k=args.top_k, store=args.store, cache=args.cache, **reranking, **settings)
     lines = result_lines(ranking, queries, corpus, args.texts or args.pretty)
     width = shutil.get_terminal_size().columns

@@ -12,8 +12,11 @@
 
 import argparse
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
+Main = Callable[[list[str]], int]
+Parse = Callable[[list[str]], argparse.Namespace | None]
 LINES = ("--sbatch", "--finish-sbatch", "--setup")
 SUBMIT = """Hand what is to be run to a cluster: to SLURM, or to Kubernetes, or to W&B's agents on SLURM.
 
@@ -188,13 +191,13 @@ STEPS = {
 """step → what it does, and what adds its options; these are the names of its function's arguments."""
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, main: Main, parse: Parse) -> int:
     # here: the help needs none of it
-    from research import cli
+    """Run a step of a sweep; the exit code."""
     from research.sweeps import agents, compile, finish, preview, run, status, submit, worker
     from research.sweeps.overlay import Overlay, overlaid
     from research.sweeps.spec import read_sweep
-    from research.sweeps.trainer import Trainer
+    from research.sweeps.trainer import Program
 
     options = {name: value for name, value in vars(args).items() if name not in ("run", "step", "command", "file")}
     if args.step == "compile":
@@ -207,16 +210,18 @@ def run(args: argparse.Namespace) -> int:
 
         cache_bases()
     threads = options.pop("threads", None) if args.step == "plan" else None
-    trainer = Trainer(_describe, cli.main, functools.partial(_time_steps, threads=threads))
+    program = Program(
+        functools.partial(_describe, parse=parse), main, functools.partial(_time_steps, threads=threads, parse=parse)
+    )
     if args.step == "submit":
-        return submit.submit_sweep(sweep, trainer, submit.Options(**options))
+        return submit.submit_sweep(sweep, program, submit.Options(**options))
     steps = {
-        "plan": functools.partial(preview.show_plan, trainer=trainer),
-        "run": functools.partial(run.run_sweep, trainer=trainer),
+        "plan": functools.partial(preview.show_plan, program=program),
+        "run": functools.partial(run.run_sweep, program=program),
         "status": status.show_status,
-        "worker": functools.partial(worker.run_worker, trainer=trainer),
+        "worker": functools.partial(worker.run_worker, program=program),
         "trial": agents.resume_trial,
-        "finish": functools.partial(finish.finish_array, trainer=trainer),
+        "finish": functools.partial(finish.finish_array, program=program),
     }
     return steps[args.step](sweep, **options)
 
@@ -224,15 +229,13 @@ def run(args: argparse.Namespace) -> int:
 # these two load torch when they are called: a sweep of other programs needs none
 
 
-def _describe(arguments: list[str], metric: str | None, goal: str | None) -> dict:
-    from research import cli
+def _describe(arguments: list[str], metric: str | None, goal: str | None, parse: Parse) -> dict:
     from research.training.describe import describe
 
-    return describe(arguments, metric, goal, cli._parse)
+    return describe(arguments, metric, goal, parse)
 
 
-def _time_steps(arguments: list[str], steps: int, threads: int | None) -> dict:
-    from research import cli
+def _time_steps(arguments: list[str], steps: int, threads: int | None, parse: Parse) -> dict:
     from research.training.describe import time_steps
 
-    return time_steps(arguments, steps, threads, cli._parse)
+    return time_steps(arguments, steps, threads, parse)

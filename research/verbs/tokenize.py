@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from research.data.rows import SKIPPING
 from research.errors import UserError
+from research.models.device import add_device
 from research.models.sources import check_name
 from research.types import IGNORE
 from research.verbs.options import named_columns
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-length", type=int, default=512, help="tokens that training would keep (512)")
     parser.add_argument("--limit", type=int, default=200, help="tokens shown (200)")
+    add_device(parser)
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
 
 
@@ -48,16 +50,18 @@ def run(args: argparse.Namespace) -> int:
     from research.data.instruction_tokens import tokenise
     from research.data.instructions import read_examples
     from research.data.language import check_columns_used
+    from research.models.inference import best_device, use_device
     from research.models.policy import load_policy
     from research.models.visible import make_visible
     from research.prompts import prompt_ids, user
 
+    use_device(args.device)
     if args.data is not None:
         check_columns_used(columns, args.data, option="--columns")
         examples = read_examples(args.data, args.split, None, args.skip_bad_rows, columns, SKIPPING)
         if not 0 <= args.row < (count := len(examples.rows)):
             raise UserError(f"--row {args.row}; expected 0 to {count - 1}, the examples of {args.data}. Correct it.")
-    model = load_policy(args.model).model.eval()
+    model = load_policy(args.model).model.to(best_device()).eval()
     if args.data is not None:
         chosen = slice(args.row, args.row + 1)
         example = examples._replace(rows=examples.rows[chosen], places=examples.places[chosen])

@@ -141,9 +141,12 @@ class Slurm:
 
     def hurry(self) -> None:
         """Requeued jobs wait two minutes: let them start."""
-        for line in self.ask("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i %r").split("\n"):
-            if "BeginTime" in line:
-                self.ask("scontrol", "update", f"jobid={line.split()[0]}", "StartTime=now")
+        lines = self.ask("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i %r").split("\n")
+        waiting = [line.split()[0] for line in lines if "BeginTime" in line]
+        if waiting:
+            time.sleep(2)  # a job that starts in the second in which it was requeued is killed: its credential is revoked
+        for job in waiting:
+            self.ask("scontrol", "update", f"jobid={job}", "StartTime=now")
 
     def until(self, true, seconds: float, what: str) -> None:
         limit = time.monotonic() + seconds

@@ -47,7 +47,8 @@ class Page:
     def lines(self) -> list[list[str]]:
         """The table's cells as read."""
         rows = "[...document.querySelectorAll('.lines tbody tr')]"
-        return self.page.evaluate(f"{rows}.map(row => [...row.cells].slice(1).map(cell => cell.innerText.trim()))")
+        text = "cell.querySelector('button.open')?.title || cell.innerText.trim()"  # of a run the name of its folder
+        return self.page.evaluate(f"{rows}.map(row => [...row.cells].slice(1).map(cell => {text}))")
 
     def heads(self) -> list[str]:
         script = "[...document.querySelectorAll('.lines thead button')].map(b => b.title)"

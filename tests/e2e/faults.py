@@ -22,7 +22,7 @@ import pytest
 from tests.lm import rows, save_tiny
 
 COMMANDS = {
-    "encode": "encode --data beir:collection --model ./model --out out",
+    "encode": "encode --data beir:collection --split test --model ./model --out out",
     "retrieve": "retrieve --data beir:collection --split test --retriever ./model --out out",
     "mine": "mine --data beir:collection --split test --retriever ./model --out out/negatives.jsonl",
     "evaluate": "evaluate --data beir:collection --split test --runs good.trec --out out",

@@ -216,6 +216,33 @@ def test_retrieval_models_are_loaded_by_sentence_transformers(tiny_bert, researc
     assert len(CrossEncoder("reranker").predict([("a", "b")])) == 1
 
 
+def test_a_retriever_s_lengths_are_exported_and_the_card_says_how_to_encode(tiny_bert, research, tmp_path, monkeypatch):
+    """Also from a folder of before, whose lengths stand where sentence-transformers does not look."""
+    from sentence_transformers import SentenceTransformer
+
+    from research.models.dual_encoder import DualEncoder
+
+    furnish(tmp_path, tiny_bert, monkeypatch)
+    options = ("--model.query_max_length", 6, "--model.doc_max_length", 24, "--trainer.max_steps", 1)
+    result = research("fit", "-c", "dual.yaml", "--wandb", "disabled", *options)
+    assert result.code == 0, result.err
+    assert "run/model: plain sentence-transformers' encode_query and encode_document give these embeddings" in result.err
+    file = Path("run/model/sentence_bert_config.json")
+    config = {name: value for name, value in json.loads(file.read_text()).items() if not name.endswith("_length")}
+    file.write_text(json.dumps(config))
+    Path("run/model/tandem.json").write_text(json.dumps({"query_max_length": 6, "doc_max_length": 24}))
+    ours = DualEncoder.load(Path("run/model")).query
+    result = research("export", "run", "--out", "exported", "--json")
+    assert result.json["difference"] < 1e-5
+    text = "where most know get " * 20
+    theirs = SentenceTransformer("exported", device="cpu").encode_query([text])
+    expected = ours(*ours.collate(ours.tokenize([text], "query"))).detach()
+    torch.testing.assert_close(torch.tensor(theirs), expected, rtol=0, atol=1e-5)
+    card = Path("exported/README.md").read_text()
+    assert 'queries = model.encode_query(["a question"])' in card
+    assert "its length of 6 tokens; use encode_query." in card
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -73,6 +73,8 @@ NOT_APPLICABLE = {
     ("no permission", "tokenize"): "writes nothing",
 }
 
+SEARCH = "its files and options are asked in test_search.py and test_unjudged.py; its models and disks are `retrieve`'s"
+NOT_APPLICABLE |= {(fault, "search"): SEARCH for fault in FAULTS if (fault, "search") not in test_faults_surroundings.COVERED}
 ROWS = [
     *test_faults_data.ROWS,
     *test_faults_options.ROWS,

@@ -60,16 +60,7 @@ MISSING = [
     Row(
         "missing file",
         "no qrels folder",
-        "encode",
-        "collection/qrels",
-        "expected one qrels file a split",
-        "Add",
-        breaks=(remove("collection/qrels"),),
-    ),
-    Row(
-        "missing file",
-        "no qrels folder",
-        "retrieve mine evaluate",
+        READERS,
         "'test'",
         "expected one .tsv file a split",
         "Add qrels/test.tsv",
@@ -672,8 +663,8 @@ WRONG_VALUE = [
         "corpus without a document",
         "encode",
         "0 documents",
-        "expected one or more",
-        "Add rows",
+        "expected one of each or more",
+        "Add them",
         breaks=(write(CORPUS, ""), write(QRELS, HEADER), write("collection/qrels/dev.tsv", HEADER)),
     ),
     Row(

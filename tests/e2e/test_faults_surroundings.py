@@ -166,7 +166,7 @@ INTERRUPTED = {
     "generate": "research.rag.answers.generate",
     "tokenize": "research.models.policy.load_policy",
     "export": "research.models.export._check",
-    "sweep": "research.sweeps.plan.points_of",
+    "sweep": "research.sweeps.plan.sampled_points",
 }
 """verb → a function in its middle."""
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import fitting
 import pytest
+import torch
 import yaml
 from fitting import process, same_run, signalled
+
+from tests.conftest import write_collection
 
 FIT = "fit -c dual.yaml"
 LONG = "fit -c dual.yaml --trainer.max_epochs 40 --trainer.check_val_every_n_epoch 8"  # 200 steps, some seconds
@@ -56,9 +59,10 @@ def test_fit_leaves_a_run_folder_that_explains_itself(typed):
         "metrics.json",
         "curves.jsonl",
         "provenance.json",
-        "checkpoints.json",
-        "step-00000015.ckpt",
     }
+    assert not {*Path("run").glob("*.ckpt")} | {*Path("run").glob("checkpoints.json")}  # nobody goes on from it
+    freed = r"run: finished; 2 checkpoints removed, [\d.]+ MB freed \(--keep_checkpoints true keeps them\)"
+    assert re.search(freed, result.err)
     config = yaml.safe_load(Path("run/config.yaml").read_text())
     assert config["model"]["init_args"]["temperature"] == 0.05  # a default that dual.yaml does not name
     assert config["data"]["init_args"]["batch_size"] == 4
@@ -72,8 +76,31 @@ def test_fit_leaves_a_run_folder_that_explains_itself(typed):
     assert steps == sorted(steps)
     assert [line["step"] for line in fitting.curve("run") if "val/mrr@10" in line] == [0, 5, 10, 15]
     assert [line["step"] for line in fitting.curve("run") if "train/loss" in line] == [*range(1, 16)]
-    assert "mrr@10" in result.out
+    assert re.search(r"^mrr@10 +0\.\d{4}   \[0\.\d{4}, \d\.\d{4}\]   untrained 0\.\d{4}$", result.out, re.MULTILINE)
+    low, high = finished("run")["intervals"]["mrr@10"]
+    assert low <= finished("run")["metrics"]["mrr@10"] <= high
     assert result.out.rstrip().endswith("written to run")
+
+
+def test_a_device_is_chosen_by_its_name(typed):
+    if not torch.cuda.is_available():
+        for line in (FIT, "validate -c dual.yaml", "encode --data beir:collection --model ./model --out store"):
+            said = typed(f"{line} --device cuda:0", code=2).err
+            assert "--device cuda:0 is not there; expected one of cpu, or auto" in said
+    typed(f"{FIT} --device cpu")
+    assert json.loads(Path("run/provenance.json").read_text())["device"] == "cpu"
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["devices"] == 1
+
+
+def test_checkpoints_of_a_finished_run_stay_where_they_are_asked_for(typed):
+    """They say nothing of what is computed: the run without the option is the same one, and is measured alike."""
+    result = typed(f"{FIT} --keep_checkpoints true --json")
+    assert sorted(path.name for path in Path("run").glob("*.ckpt")) == ["step-00000014.ckpt", "step-00000015.ckpt"]
+    assert "finished before" in typed(FIT).err
+    typed(f"{FIT} --out other")
+    for name in ("run", "other"):
+        assert typed(f"validate {name} --json").json["metrics"] == pytest.approx(result.json["metrics"])
+    assert finished("run")["metrics"] == finished("other")["metrics"]
 
 
 @pytest.mark.parametrize("line", [FIT, "fit -c cross.yaml"])
@@ -451,9 +478,28 @@ def test_every_line_of_stderr_says_something_of_this_run(typed, candidates):
         r"step \d+: val/mrr@10 \d\.\d{4}, val/ndcg@10 \d\.\d{4}",
         r"train: .*batch.*",
         r"first/bm25\.trec: 2 of the 20 queries have no ranking, .*q1.* for example, and count 0",
+        r"candidates\.jsonl: (7 negatives a query.*|left out: 1 without a negative)",
+        r"warning: (the validation's 20 examples are too few|on the validation's 20 examples the change) .*",
+        r"cross: finished; 2 checkpoints removed, [\d.]+ MB freed \(--keep_checkpoints true keeps them\)",
     )
     unexpected = [line for line in result.err.splitlines() if not any(re.fullmatch(one, line) for one in expected)]
     assert unexpected == []
+
+
+@pytest.mark.parametrize("kind", ["dual", "cross"])
+def test_a_run_is_tested_on_other_data_than_it_is_validated_on(typed, candidates, kind):
+    """data.test, as the language models have it; the numbers are those that a validation on these data has."""
+    write_collection(Path("other"), documents=40, queries=12)
+    out = {"dual": "run", "cross": "cross"}[kind]
+    options = "--data.test beir:other --data.test_split dev"
+    if kind == "cross":
+        typed("retrieve --data beir:other --split dev --retriever bm25 --out otherrun")
+        options += " --data.test_run otherrun/bm25.trec"
+    typed(f"fit -c {kind}.yaml {options}")
+    tested = typed(f"test {out} --json").json["metrics"]
+    as_validation = options.replace("data.test", "data.val")
+    assert typed(f"validate {out} {as_validation} --json").json["metrics"] == pytest.approx(tested)
+    assert json.loads(Path(out, "test.json").read_text())["metrics"] == tested
 
 
 def test_queries_that_are_trained_and_tested_on_are_counted(typed):

@@ -191,7 +191,7 @@ def test_positive_that_was_not_retrieved_has_its_score_all_the_same(
     judge(collection, "test", *(f"q{i} d{29 - i} 1" for i in (0, 2, 4, 6)))
     chosen = [tiny_bert if retriever == "MODEL" else retriever]
     mine("--margin", -100, "--ranks", "1-2", retrievers=chosen, out=tmp_path / "deep.jsonl")
-    monkeypatch.setattr("research.verbs.mine.TOP_K", 1)
+    monkeypatch.setattr("research.retrieval.mining.TOP_K", 1)
     result = mine("--margin", -100, "--ranks", "1-2", retrievers=chosen)
     assert "positives are not among those retrieved" in result.err
     deep, shallow = (triplets(tmp_path / name) for name in ("deep.jsonl", "negatives.jsonl"))

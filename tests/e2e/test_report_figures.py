@@ -95,7 +95,8 @@ def test_a_report_of_retrievals_has_its_latency_as_a_file(tmp_path, research):
         assert research("report", folder, "--out", tmp_path / "out").code == 0
         files.append({path.name: path.read_bytes() for path in (tmp_path / "out/figures").iterdir()})
     assert files[0] == files[1]
-    assert {*files[0]} == {"latency.svg", "latency.pdf", "latency.vl.json"}
+    names = ("latency", "latency-column")
+    assert {*files[0]} == {f"{name}.{ending}" for name in names for ending in ("svg", "pdf", "vl.json")}
     rows = json.loads(files[0]["latency.vl.json"])["data"]["values"]
     assert [(row["label"], row["x"], row["mean"]) for row in rows] == [("BM25", 0.25, 0.5), ("Dense", 4.0, 0.875)]
     text = files[0]["latency.svg"].decode()

@@ -128,7 +128,7 @@ def test_stages_that_are_kept_stay_the_work_of_the_command_that_made_them(retrie
     retrieve()
     before = json.loads((tmp_path / "out/provenance.json").read_text())["stages"]
     assert before["dense"]["git_commit"] is None or len(before["dense"]["git_commit"]) == 40
-    monkeypatch.setattr("research.runs.provenance._git_state", lambda: {"git_commit": "later", "git_dirty": False})
+    monkeypatch.setattr("research.runs.provenance.git_state", lambda *_: {"git_commit": "later", "git_dirty": False})
     retrieve()
     after = json.loads((tmp_path / "out/provenance.json").read_text())
     assert after["git_commit"] == "later"
@@ -263,8 +263,10 @@ def test_reranker_reorders_the_top_depth_and_keeps_the_tail(retrieve, tiny_reran
     assert result.json["stages"]["reranked"]["ms_per_query"] > result.json["stages"]["fused"]["ms_per_query"]
 
 
-def test_mix_of_one_is_the_ranking_before(retrieve, tiny_reranker, tiny_bert, tmp_path):
-    retrieve("--reranker", tiny_reranker, "--mix", 1, retrievers=(tiny_bert,))
+def test_mix_of_one_is_the_ranking_before_and_reads_no_pair(retrieve, tiny_reranker, tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.setattr("research.retrieval.rerank.Scorer.score", lambda *_: pytest.fail("a pair was read"))
+    result = retrieve("--reranker", tiny_reranker, "--mix", 1, retrievers=(tiny_bert,))
+    assert "λ = 1: the ranking before stays, and no pair is read by the reranker" in result.err
     before, after = (read_run(tmp_path / f"out/{name}.trec") for name in ("dense", "reranked"))
     assert {q: list(docs) for q, docs in before.items()} == {q: list(docs) for q, docs in after.items()}
 
@@ -328,3 +330,41 @@ def test_encoder_without_a_head_is_refused_as_a_reranker(retrieve, tiny_bert):
     result = retrieve("--reranker", tiny_bert)
     assert result.code == 2
     assert "Traceback" not in result.err
+
+
+@pytest.fixture
+def trained(tiny_bert, collection, tmp_path):
+    """A run folder whose config.yaml says what it was trained on."""
+
+    def make(name: str, model: str = str(tiny_bert), **data: str) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "model").symlink_to(tiny_bert)
+        config = {"data": {"init_args": data}, "model": {"init_args": {"model": model}}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        return str(folder)
+
+    return make
+
+
+def test_models_that_were_trained_on_the_test_queries_are_warned_of(retrieve, trained, collection, tmp_path):
+    """By their split, by their rows, or by the model that they started from; what is not, is not."""
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(
+            json.dumps({"query": json.loads(line)["text"], "positive": f"a text of its own, {i}"}) + "\n"
+            for i, line in enumerate((collection / "queries.jsonl").read_text().splitlines()[:3])
+        )
+    )
+    on_split = trained("on_split", train=f"beir:{collection}", train_split="test")
+    rows = str(tmp_path / "rows.jsonl")
+    for name, model, says in (
+        ("split", on_split, f"on_split was trained on beir:{collection} split test: its numbers there are too high"),
+        ("rows", trained("on_rows", train=rows), f"on_rows was trained on 2 of these 4 queries ({rows})"),
+        ("started", trained("later", on_split, train="beir:elsewhere", train_split="test"), f"started from {on_split}, which"),
+        ("clean", trained("clean", train=f"beir:{collection}", train_split="dev"), None),
+    ):
+        result = retrieve(retrievers=("bm25", model), out=tmp_path / f"out-{name}")
+        assert result.code == 0, result.err
+        warnings = json.loads((tmp_path / f"out-{name}/metrics.json").read_text()).get("warnings", [])
+        assert len(warnings) == ("warning: " in result.err) == (says is not None), name
+        assert says is None or says in warnings[0]

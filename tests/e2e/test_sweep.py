@@ -536,7 +536,7 @@ def test_a_dry_run_changes_nothing(place, research):
     (folder / "provenance.json").write_text(json.dumps(facts | {"fingerprint": "0" * 16}))
     before = sorted(Path().rglob("*")), Path("runs/ledger.jsonl").read_text()
     shown = research("sweep", "submit", file, "--rerun-stale", "--dry-run", "--seed", "7")
-    assert "--seed 7" in shown.out
+    assert "\nseed=7\n" in shown.out
     assert "array=0" in shown.out
     assert (sorted(Path().rglob("*")), Path("runs/ledger.jsonl").read_text()) == before
 

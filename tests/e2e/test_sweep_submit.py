@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from research.runs.ledger import Ledger
-from research.runs.state import is_done
+from research.runs.state import is_finished
 from tests.e2e.fitting import environment, signalled
 from tests.e2e.test_sweep import CONFIG, metrics, place, sweep  # noqa: F401 (a fixture)
 from tests.e2e.test_wandb_agent import COMMAND, StandIn, agents_environment, serve  # noqa: F401 (a fixture)
@@ -296,7 +296,7 @@ def test_a_task_that_is_stopped_goes_on_with_its_trial(place, research, serve, t
     assert (tmp_path / "asked").read_text().splitlines().count("requeue 71_0") == 1
     assert "the same command goes on from step-" in Path("first.log").read_text()
     run = Path("agent") / point
-    assert not is_done(run), "it was too quick to be stopped"
+    assert not is_finished(run), "it was too quick to be stopped"
     again = subprocess.run(
         ["bash", script], env=variables | {"SLURM_RESTART_COUNT": "1"}, capture_output=True, text=True, timeout=200, check=False
     )

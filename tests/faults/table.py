@@ -399,6 +399,27 @@ FAULTS = [
         "tests/unit/test_sweep_sources.py::test_null_is_lost_in_a_command_and_kept_in_json",
     ),
     Fault(
+        "seeds lost in a size of a sweep",
+        "sweeps/compile.py",
+        "(all_sizes | changed).items()",
+        "changed.items()",
+        "tests/unit/test_sweep_sources.py::test_a_size_changes_the_parameters_that_it_names_and_keeps_the_others",
+    ),
+    Fault(
+        "two data sets in one sweep's folder",
+        "sweeps/folder.py",
+        'if (before := owner.get("overlay", [])) != list(sweep.overlay) and',
+        'if (before := owner.get("overlay", [])) is None and',
+        "tests/e2e/test_sweep_own_data.py::test_one_folder_takes_one_overlay",
+    ),
+    Fault(
+        "a report on the GPUs",
+        "sweeps/directives.py",
+        "asked = {name: value for name, value in FINISH.items() if name not in own}",
+        'own, asked = {*own, "account"}, {"partition": options.partition, "gres": options.gpus and f"gpu:{options.gpus}"}',
+        "tests/e2e/test_sweep_submit.py::test_the_last_job_asks_for_no_gpu_and_has_a_time",
+    ),
+    Fault(
         "the seed left out of a point's name",
         "runs/identity.py",
         "(hash_json([form, ",

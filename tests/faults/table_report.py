@@ -13,8 +13,8 @@ FAULTS = [
     Fault(
         "points without a folder left out",
         "runs/table.py",
-        "for planned in points_of(path)]",
-        "for planned in points_of(path) if (path / planned.point).exists()]",
+        "for planned in points_in(path)]",
+        "for planned in points_in(path) if (path / planned.point).exists()]",
         EVERY,
     ),
     Fault(
@@ -164,7 +164,7 @@ FAULTS = [
     Fault(
         "a missing point's options as differences",
         "report/page/explorer.py",
-        "if entry.provenance or entry.metrics]",
+        "if entry.run.provenance or entry.run.metrics]",
         "if True]",
         f"{EXPLORER}::test_options_that_vary_are_columns_and_the_others_are_said_once",
     ),
@@ -265,11 +265,11 @@ FAULTS = [
         f"{SEEDS}::test_paired_by_hand",
     ),
     Fault(
-        "the residual counted twice",
-        "metrics/crossed.py",
-        "w_q = max(0.0, u_q - min(u_e, u_s))",
-        "w_q = u_q",
-        f"{SEEDS}::test_seeds_and_queries_by_hand",
+        "a side that runs recorded is not asked for",
+        "report/page/explorer.py",
+        "else _better(name, sides)",
+        "else _better(name, {})",
+        "tests/unit/test_report_seams.py::test_columns_have_the_side_that_their_runs_recorded",
     ),
     Fault(
         "one side of two one-sided tests",

@@ -22,8 +22,8 @@ from research.models.lora import faster_lora
 from research.models.policy import load_policy, save_policy
 from research.training.best_model import BestModel
 from research.training.dpo import DPOModule
-from research.training.layouts import packing_is_exact, shares_prompt
 from research.training.optimisation import Optimisation
+from research.training.packing import packing_is_exact, shares_prompt
 from research.training.sft import SFTModule
 from tests.lm import byte_tokenizer, rows, save_tiny, tiny_llama
 

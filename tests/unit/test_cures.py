@@ -63,8 +63,14 @@ def options() -> set[str]:
     found = set(NOT_OURS)
     for verb in VERBS:
         parser = argparse.ArgumentParser(add_help=True)
-        importlib.import_module(f"research.verbs.{verb}").add_arguments(parser)
-        found |= {option for action in parser._actions for option in action.option_strings}
+        module = importlib.import_module(f"research.verbs.{verb}")
+        module.add_arguments(parser)
+        pages = [parser]
+        if verb == "sweep":  # each of its steps has a page of its own
+            for _, add_options in module.STEPS.values():
+                pages.append(argparse.ArgumentParser())
+                add_options(pages[-1])
+        found |= {option for page in pages for action in page._actions for option in action.option_strings}
     from research.training.arguments import TOP
 
     return found | {f"--{name}" for name in TOP}

@@ -10,9 +10,9 @@ from research.data.candidates import CandidateDataset
 from research.data.equality import normalise
 from research.data.folds import assign_folds, fold_of
 from research.data.pairs import PairCollate, PairDataset
-from research.data.positives import in_folds, with_positives
+from research.data.positives import in_folds, positives_of, with_positives
 from research.data.queries import TrainingQuery, count_by_text, join_known, load_training
-from research.data.sources import load, positives_of
+from research.data.sources import load
 from research.errors import UserError
 from research.losses.contrastive import both_directions, info_nce, known_positives
 from research.retrieval.candidates import find_candidates, known_relevant

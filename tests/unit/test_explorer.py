@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +12,15 @@ from research.report.outputs import outputs
 from research.report.page import explorer as explorers
 from research.report.page.explorer import data, explorer, thin
 from research.runs.curves import curves_of
+from research.runs.record import RunRecord
 
 
 def entry(name: str, **fields) -> Entry:
-    default = Entry(name, "training", "done", "", 0, {}, {"val/loss": 1.0}, {}, {}, {}, {}, {}, {"git_commit": "abc"})
-    return default._replace(**fields)
+    run = RunRecord(
+        name, Path(name), "done", "", "", "", 0, {}, {"val/loss": 1.0}, {}, {}, ("", "", ""), provenance={"git_commit": "abc"}
+    )
+    ours = {field: fields.pop(field) for field in Entry._fields if field in fields}
+    return Entry(run._replace(**fields), {}, {}, {})._replace(**ours)
 
 
 def answered(name: str, values: list[float], text: str = "answer") -> Entry:

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from research.losses import contrastive, language, preference, ranking
 from research.runs import defaults, identity, known_code
 from research.runs.changes import CHANGES, Change, has_router_loss
-from research.runs.defaults import KNOWN, SINCE, spelled
+from research.runs.defaults import KNOWN, SINCE, spelled, without_later_defaults
 from research.runs.hashes import hash_json
 from research.runs.identity import differences, ids_of
 from research.runs.known_code import numbers_key, stale_because
+from research.runs.options import options_from
 from research.runs.spelling import HOW, one_spelling, without
 
 HEAD = Path(__file__).parents[1] / "fixtures/head"
@@ -129,9 +131,11 @@ class Own(Optimised):
 def optimised(monkeypatch):
     name = f"{__name__}.{{}}"
     monkeypatch.setitem(KNOWN, name.format("Optimised"), ["known"])
-    defaults._known.cache_clear()
+    for table in (defaults._known, defaults._later):
+        table.cache_clear()
     yield lambda which="Optimised", **init: {"model": {"class_path": name.format(which), "init_args": init}}
-    defaults._known.cache_clear()
+    for table in (defaults._known, defaults._later):
+        table.cache_clear()
 
 
 def test_an_option_that_came_later_is_no_part_at_its_default(optimised):
@@ -144,10 +148,49 @@ def test_an_option_that_came_later_is_no_part_at_its_default(optimised):
 
 
 def test_a_default_that_changes_is_named_from_then_on(optimised, monkeypatch):
-    monkeypatch.setitem(SINCE, "model.init_args.since", 0.25)  # it came with .25; now the class says .5
+    monkeypatch.setitem(SINCE, f"{__name__}.Optimised", {"since": 0.25})  # it came with .25; now the class says .5
     before = point_of(optimised(known=1), "base", {})
     assert point_of(optimised(known=1, since=0.25), "base", {}) == before
     assert point_of(optimised(known=1, since=0.5), "base", {}) != before
+
+
+LOSSES = {name for room in (contrastive, language, preference, ranking) for name in room.LOSSES}
+
+
+@pytest.mark.parametrize("trainer", ["dual", "cross", "sft", "dpo"])
+def test_two_losses_never_share_an_id(trainer):
+    """A loss that a user adds may have the name of another trainer's."""
+    config, base, data, point = read(HEAD / "runs" / trainer)
+    ids = {name: ids_of(changed(config, model__loss=name), base, data) for name in sorted(LOSSES)}
+    assert len({one for several in ids.values() for one in several}) == sum(map(len, ids.values()))
+    first, *others = sorted(ids, key=lambda name: point not in ids[name])  # the trainer's own default
+    assert point in ids[first]
+    for name in others:
+        assert differences(changed(config, model__loss=first), changed(config, model__loss=name)) != {}
+    shown = {name: options_from(without_later_defaults(changed(config, model__loss=name))) for name in ids}
+    assert len({shown[name].get("model.loss") for name in ids}) == len(ids)
+
+
+class Separate:
+    """Stands for a user's trainer that inherits nothing of ours, and has options of the same names."""
+
+    def __init__(self, loss: str = "mine", columns: str = "all"): ...
+
+
+def test_an_option_of_the_user_s_own_is_dropped_at_its_own_default_alone(optimised):
+    ids = {value: point_of(optimised("Separate", loss=value), "base", {}) for value in ("mine", *sorted(LOSSES))}
+    assert len({*ids.values()}) == len(ids)
+    assert ids["mine"] == point_of(optimised("Separate"), "base", {})
+    assert point_of(optimised("Separate", columns=None), "base", {}) != point_of(
+        optimised("Separate", columns="all"), "base", {}
+    )
+    shown = [without_later_defaults(optimised("Separate", loss=value)) for value in ids]
+    assert all(one not in shown[:i] for i, one in enumerate(shown))
+
+
+def test_a_users_subclass_drops_what_its_trainer_drops(optimised, monkeypatch):
+    monkeypatch.setitem(SINCE, f"{__name__}.Optimised", {"since": 0.5})
+    assert point_of(optimised("Own", known=1, since=0.5), "base", {}) == point_of(optimised("Own", known=1), "base", {})
 
 
 def test_a_users_subclass_is_found_under_the_id_that_spells_all(optimised):
@@ -178,7 +221,6 @@ def test_every_option_of_ours_is_known_or_came_later_with_a_default():
     for path, known in KNOWN.items():
         if not path.startswith("research."):
             continue
-        section = "data" if ".data." in path else "model"
         for name, one in inspect.signature(defaults._class(path).__init__).parameters.items():
             if name in ("self", "seed"):
                 continue
@@ -188,9 +230,7 @@ def test_every_option_of_ours_is_known_or_came_later_with_a_default():
                 else []
             )
             missing += [
-                f"{section}.init_args.{place}"
-                for place in (name, *inner)
-                if place not in known and f"{section}.init_args.{place}" not in SINCE
+                f"{path}: {place}" for place in (name, *inner) if place not in known and place not in SINCE.get(path, {})
             ]
     assert missing == []
 

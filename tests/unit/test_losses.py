@@ -6,8 +6,9 @@ from math import exp, log
 import pytest
 import torch
 
-from research.losses.contrastive import NO_ID, both_directions, info_nce, known_positives
+from research.losses.contrastive import both_directions, info_nce, known_positives
 from research.losses.ranking import listwise_softmax, pointwise_bce
+from research.types import NO_ID
 
 symmetric_info_nce = partial(both_directions, info_nce)
 

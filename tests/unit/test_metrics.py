@@ -58,6 +58,11 @@ def test_arguments_are_not_changed():
     assert (list(qrels["q"].items()), list(run["q"].items())) == ([("b", 1), ("a", 2)], [("b", 1.0), ("a", 2.0)])
 
 
+def test_a_misspelt_metric_is_told_the_right_one():
+    with pytest.raises(UserError, match=r"Did you mean ndcg@20\?"):
+        evaluate(QRELS, RUN, ["ndgc@20"])
+
+
 @pytest.mark.parametrize("name", ["ndcg", "ndcg@0", "ndcg@ten", "ndgc@10", "ndcg@-1", "@10"])
 def test_unknown_metric_is_refused(name):
     with pytest.raises(UserError, match="expected NAME@K"):

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from research.errors import UserError
 from research.models.contents import weight_files
 from research.models.hashed import hash_model
+from research.models.policy import load_policy
 from research.models.sources import adapter_base, base_name
 
 DENSE = [
@@ -163,3 +164,21 @@ def test_one_rule_says_what_an_adapter_lies_on(name, revision, facts, expected, 
 def test_an_adapter_without_a_base_is_refused(name, tmp_path):
     with pytest.raises(UserError, match="names no base_model_name_or_path"):
         base_name(adapter(tmp_path / "adapter", base_model_name_or_path=name))
+
+
+def test_an_encoder_is_refused_as_a_language_model(tiny_bert):
+    with pytest.raises(UserError, match="it is a BertModel, an encoder for --retriever; expected a causal language model"):
+        load_policy(str(tiny_bert))
+
+
+def test_the_bar_of_dequantising_is_our_own(capsys):
+    """transformers' own redraws a terminal's line in a log file too."""
+    from transformers import modeling_gguf_pytorch_utils as loading
+
+    from research.models.gguf import _own_bar
+
+    plain = loading.tqdm
+    with _own_bar():
+        assert list(loading.tqdm(range(300), desc="Converting and de-quantizing GGUF tensors...")) == [*range(300)]
+    assert loading.tqdm is plain
+    assert capsys.readouterr().err == ""  # of less than half a minute a log file has no line

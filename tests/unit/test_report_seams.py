@@ -10,6 +10,7 @@ import pytest
 from research.errors import UserError
 from research.report import factor_sheets
 from research.report.claims import BROKEN, UNDERPOWERED, check, parse, read_claims
+from research.report.diff import best
 from research.report.entries import of_run
 from research.report.export import write_tidy
 from research.report.factor_sheets import by_factor
@@ -26,6 +27,7 @@ from research.report.page.explorer import data
 from research.report.provenance import facts
 from research.report.sheets import distinct, slug
 from research.report.study import Group, Study
+from research.report.study_record import read_study_record, study_record
 from research.report.study_sheets import finding, results
 from research.runs.curves import read_lines
 from research.runs.options import flat
@@ -293,6 +295,40 @@ def test_the_goal_of_a_study_is_that_of_its_column():
     assert column["lower"] is False
 
 
+def test_columns_have_the_side_that_their_runs_recorded():
+    """`val/my_gain` by its name would be the higher the better; its trainer says lower. Of `foo` nobody knows."""
+    values = {"val/loss": 1.0, "val/my_gain": 2.0, "val/rouge_l": 0.5, "val/foo": 3.0}
+    runs = [
+        run(4, 4, s)._replace(metrics=values, history=lambda metric: [], directions={"val/my_gain": "lower"}) for s in range(2)
+    ]
+    found = data([of_run(one, read_lines, False) for one in runs], "val/loss", False, [], [[], []])
+    sides = {one["label"]: (one["lower"], one.get("named")) for one in found["columns"] if one["kind"] == "metric"}
+    assert sides == {
+        "val/loss": (True, None),
+        "val/my_gain": (True, False),
+        "val/rouge_l": (False, False),
+        "val/foo": (None, False),
+    }
+    foreign = [one._replace(metrics={"val/loss": 1.0, "val/wer": 0.5}) for one in runs]
+    found = data([of_run(one, read_lines, False) for one in foreign], "val/loss", False, [], [[], []])
+    assert [(one["lower"], one["named"]) for one in found["columns"] if one["label"] == "val/wer"] == [(True, True)]
+
+
+def test_a_report_keeps_the_sides_that_its_runs_recorded():
+    """A later `--diff` by a custom metric takes the best by what the trainer declared, not by its name."""
+    runs = [
+        run(r, 4, s)._replace(
+            metrics={"val/loss": 1.0 + r + NOISE[s], "val/my_gain": r + NOISE[s]}, directions={"val/my_gain": "lower"}
+        )
+        for r in (4, 8)
+        for s in range(3)
+    ]
+    kept = read_study_record(json.loads(json.dumps(study_record(made(runs)))), "report.json")
+    assert not kept.higher_is_better("val/my_gain")
+    assert best(kept, "val/my_gain").factors["model.adapter.r"] == 4
+    assert not kept.study("val/my_gain").guessed
+
+
 def test_a_metric_called_error_leaves_the_errors_in_the_tidy_table():
     runs = [run(4, 4, 0, state="failed", error="no room"), run(4, 4, 1)._replace(metrics={"error": 0.5, "seed": 7.0})]
     found = as_frame(runs).to_dict("list")
@@ -364,7 +400,11 @@ def test_a_run_of_wandb_says_what_is_known_of_its_origin_and_no_more():
     assert said(("", UNSAID, ""), "") == []
     assert said(("", "abc", ""), "node1") == [("Git commit", "abc", True), ("Machine", "node1", False)]
     # a training of ours has the hash of its code there, which is no commit
-    assert said(("data", "f00", "base"), "") == [("Code, sha256", "f00", True)]
+    assert said(('{"train": "t0", "examples": 3}', "f00", "b0"), "") == [
+        ("Code, sha256", "f00", True),
+        ("Data, sha256", "train t0", True),
+        ("Model, sha256", "base b0", True),
+    ]
 
 
 def test_a_study_is_reported_without_scikit_learn(monkeypatch, capsys):

@@ -14,7 +14,7 @@ from research.report import numbers, training_words
 from research.report.figures import curves
 from research.report.page import html
 from research.report.systems import read_systems
-from research.report.training import read_training
+from research.report.training import read_training, record_of_fit
 from research.runs.folder import RunFolder
 from tests.unit.test_report import A, B, Tags, run_folder, stage
 
@@ -75,7 +75,7 @@ def fit_folder(
 
 
 def read(path: Path):
-    return read_training(path, path.name)
+    return read_training(record_of_fit(path, path.name))
 
 
 # ---- what is read ---------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import ast
 import errno
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from research.runs.disk import require_space
 from research.runs.files import atomic_write, write_json
 from research.runs.hashes import hash_strings
 from research.runs.layout import open_run_folder
-from research.runs.provenance import provenance
+from research.runs.provenance import git_state, provenance
 from research.runs.stages import Stages
 from research.runs.tracking import Tracker, wandb_mode
 from research.runs.writers import write_provenance
@@ -63,7 +64,7 @@ def test_foreign_folder_is_not_written_into(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(UserError, match="not a run folder"):
         open_run_folder(tmp_path)
-    (tmp_path / layout.MARKER).write_text("{}")
+    (tmp_path / layout.PROVENANCE).write_text("{}")
     assert open_run_folder(tmp_path) == tmp_path
 
 
@@ -90,14 +91,59 @@ def test_provenance_names_code_packages_and_command():
     assert facts["git_commit"] is None or len(facts["git_commit"]) == 40
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="the system has no /proc")
+def test_a_place_where_no_folder_can_be_made_is_refused():
+    with pytest.raises(UserError, match="--out /proc/run: no folder can be made there"):
+        open_run_folder(Path("/proc/run"))
+
+
+def test_only_code_that_computes_makes_a_run_uncommitted(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+
+    def git(*argv):
+        command = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *argv]
+        subprocess.run(command, check=True, capture_output=True)
+
+    package, mine = tmp_path / "research", tmp_path / "mine" / "loss.py"
+    for path in (package / "__init__.py", package / "losses.py", tmp_path / "README.md"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "all")
+    mine.parent.mkdir()
+    mine.write_text("")
+
+    def dirty(*classes):
+        return git_state(package, classes)["git_dirty"]
+
+    (tmp_path / "notes.txt").write_text("untracked")
+    (tmp_path / "README.md").write_text("changed")
+    (package / "scratch.py").write_text("")  # nothing names it
+    assert not dirty()
+    assert not dirty(package / "losses.py")
+    assert dirty(package / "scratch.py")  # a configuration names a class of it
+    assert dirty(mine)
+    git("add", "mine")
+    git("commit", "-qm", "mine")
+    assert not dirty(mine)
+    (package / "losses.py").write_text("x = 1")
+    assert dirty()
+    other = tmp_path / "venv" / "research"  # installed beneath somebody's repository, whose commit says nothing of it
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("")
+    assert git_state(other, [])["git_commit"] is None
+
+
 def test_a_run_folder_says_which_schema_it_is_written_in(tmp_path):
     write_provenance(tmp_path, ["research", "x"], data="abc")
-    written = json.loads((tmp_path / layout.MARKER).read_text())
+    written = json.loads((tmp_path / layout.PROVENANCE).read_text())
     assert (written["schema"], written["command"], written["data"]) == (1, ["research", "x"], "abc")
 
 
 def test_files_of_a_run_folder_are_named_in_one_place():
-    names = {layout.MARKER, layout.CONFIG, layout.METRICS, layout.CURVES, layout.CHECKPOINTS, layout.WANDB}
+    names = {layout.PROVENANCE, layout.CONFIG, layout.METRICS, layout.CURVES, layout.CHECKPOINTS, layout.WANDB}
     package = Path(layout.__file__).parents[1]
     literals = [
         f"{path.relative_to(package)}:{node.lineno} {node.value}"

@@ -16,7 +16,7 @@ from research.report.factors import factors, with_scale
 from research.report.groups import study
 from research.report.study_sheets import results
 from research.runs.folder import RunFolder
-from research.runs.table import as_frame, points_of, read_runs
+from research.runs.table import as_frame, points_in, read_runs
 from tests.synthetic_runs import ids, write_study
 from tests.wandb_log import run_records, write_log
 
@@ -84,7 +84,7 @@ def test_a_frame_is_grouped_as_any_other(sweep):
     done = frame[frame["state"] == "done"].astype({"val/loss": float})
     by_r = done.groupby("option.model.adapter.r")["val/loss"].agg(["mean", "count"])
     losses = [
-        json.loads((sweep / point.point / "metrics.json").read_text())["metrics"]["loss"] for point in points_of(sweep)[:3]
+        json.loads((sweep / point.point / "metrics.json").read_text())["metrics"]["loss"] for point in points_in(sweep)[:3]
     ]
     first = done[done["point"].isin(ids(42)[:3])]["val/loss"]
     assert sorted(first) == sorted(losses)

@@ -6,7 +6,8 @@ import pytest
 
 from research.data import stdlib
 from research.data.rows import BadRows
-from research.data.sources import Source, check_split, leaks, load, load_source, load_texts
+from research.data.sources import Source, check_split, leaks, load, load_source
+from research.data.unjudged import load_texts, load_unjudged
 from research.errors import UserError
 from research.types import Document
 
@@ -45,10 +46,10 @@ def test_stdlib_is_the_same_twice():
     assert load("builtin:stdlib", "dev").fingerprint == load("builtin:stdlib", "dev").fingerprint
 
 
-def test_small_stdlib_is_a_third_of_the_functions_under_a_name_and_fingerprint_of_its_own(standard_library):
+def test_small_stdlib_is_half_of_the_functions_under_a_name_and_fingerprint_of_its_own(standard_library):
     small = load_source("builtin:stdlib-small", BadRows())
     assert small.corpus.items() < standard_library.corpus.items()
-    assert len(small.corpus) / len(standard_library.corpus) == pytest.approx(1 / 3, abs=0.03)
+    assert len(small.corpus) / len(standard_library.corpus) == pytest.approx(1 / 2, abs=0.03)
     for split, rows in small.qrels.items():
         assert rows.items() < standard_library.qrels[split].items()
     assert load("builtin:stdlib-small", "dev").fingerprint != load("builtin:stdlib", "dev").fingerprint
@@ -170,6 +171,14 @@ def test_hub_dataset(hub_folder):
     data = load(f"hf:{hub_folder}", "test")
     assert data.corpus == {"1": Document("T", "apple"), "2": Document("", "pear")}
     assert (data.queries, data.qrels) == ({"10": "which apple"}, {"10": {"1": 1}})
+
+
+def test_hub_dataset_without_judgements_can_be_searched(hub_folder):
+    readme = hub_folder / "README.md"
+    readme.write_text(readme.read_text().partition("- config_name: default")[0] + "---\n")
+    corpus, queries = load_unjudged(f"hf:{hub_folder}", None, queries=True)
+    assert (corpus["1"], queries) == (Document("T", "apple"), {"10": "which apple", "11": "which pear"})
+    assert load_unjudged(f"hf:{hub_folder}", None) == (corpus, {})
 
 
 def test_signs_of_a_hub_name_may_be_those_of_a_folder(hub_folder):

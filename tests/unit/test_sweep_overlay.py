@@ -9,7 +9,7 @@ import yaml
 from research.errors import UserError
 from research.sweeps.folder import folder_of
 from research.sweeps.overlay import Overlay, overlaid
-from research.sweeps.sampling import points_of
+from research.sweeps.sampling import sampled_points
 from research.sweeps.spec import Sweep, read_sweep
 
 COMMAND = "research fit -c a.yaml --out runs/sweeps/s/{point} ${args}"
@@ -35,7 +35,7 @@ def sweep(command: str = COMMAND) -> Sweep:
 
 def test_words_stand_after_the_configurations_and_before_what_is_swept():
     changed = overlaid(sweep(), Overlay(["own.yaml"], ["data.train=my data.jsonl", "model.model=/m/llama"]))
-    argv = changed.argv_of(points_of(changed, 0)[0])
+    argv = changed.argv_of(sampled_points(changed, 0)[0])
     folder = f"runs/sweeps/{changed.name}/{{point}}"
     assert argv[:8] == ["research", "fit", "-c", "a.yaml", "-c", "own.yaml", "--out", folder]
     assert argv[8:10] == ["--data.train=my data.jsonl", "--model.model=/m/llama"]

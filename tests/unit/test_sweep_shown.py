@@ -90,6 +90,14 @@ def test_the_time_left_is_what_the_ended_points_took_for_those_that_have_not():
     assert progress_text(points, fresh, 4, 2) == "0 of 4"
 
 
+def test_what_a_worker_s_first_point_took_counts_while_it_is_all_there_is():
+    points = planned(4)
+    slow, quick = standing("done", seconds=90.0, time=1.0), standing("done", seconds=10.0, time=2.0)
+    standings = {point.point: end for point, end in zip(points, [quick, slow, *[standing("missing")] * 2], strict=True)}
+    assert time_left(points, standings, 4, 1) == pytest.approx(20)  # the first one has imported torch
+    assert time_left(points, standings, 4, 2) == pytest.approx(50)
+
+
 def test_measured_points_are_weighed_by_what_they_were_measured_at():
     points = [point._replace(facts={"seconds": seconds}) for point, seconds in zip(planned(2), (10.0, 40.0), strict=True)]
     standings = {points[0].point: standing("done", seconds=20.0), points[1].point: standing("missing")}

@@ -271,7 +271,7 @@ def test_null_is_handed_to_other_programs_as_w_and_b_s_agent_hands_it(tmp_path):
 
     text = "method: grid\ncommand: [{}, '${{args}}']\nparameters: {{a: {{values: [null, 1]}}}}\n"
     foreign = sweep(tmp_path, text.format("x"))
-    points, problems = plan(foreign, describer(foreign, trainer=None))
+    points, problems = plan(foreign, describer(foreign, program=None))
     assert [one.argv for one in points] == [["x", "--a=None"], ["x", "--a=1"]]
     assert not problems
     _, problems = plan(sweep(tmp_path, text.format("research")), lambda argv: {"point": str(argv)})

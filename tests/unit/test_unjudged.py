@@ -5,8 +5,7 @@ import json
 import pytest
 
 from research.data.passages import Cut, cut_passages
-from research.data.sources import load_texts, load_unjudged
-from research.data.unjudged import read_corpus, read_queries
+from research.data.unjudged import load_texts, load_unjudged, read_corpus, read_queries
 from research.errors import UserError
 from research.types import Document
 
@@ -95,8 +94,8 @@ def test_a_missing_file_and_a_missing_column_are_refused(write, tmp_path):
     write("passages.jsonl", ROWS)
     with pytest.raises(UserError, match=r"pasages\.jsonl.*did you mean 'passages\.jsonl'"):
         read_corpus(tmp_path / "pasages.jsonl")
-    with pytest.raises(UserError, match=r"did you mean 'passages\.jsonl'"):
-        read_corpus(tmp_path / "passages")
+    with pytest.raises(UserError, match=r"passages\.jsnl does not exist; expected .* Did you mean \S*/passages\.jsonl\?"):
+        read_corpus(tmp_path / "passages.jsnl")
     with pytest.raises(UserError, match=r"passages\.jsonl:1: the row has no 'body', but _id, title, text"):
         read_corpus(tmp_path / "passages.jsonl", {"id": "_id", "text": "body"})
     with pytest.raises(UserError, match="role 'txt', which is not known; did you mean 'text'"):

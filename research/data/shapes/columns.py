@@ -82,7 +82,7 @@ def named(columns: Columns) -> list[str]:
 
 
 def read(row: dict, columns: Columns) -> Triplets:
-    """One row of a query, its positives and negatives.
+    """Read one row of a query, its positives and negatives.
 
     Raises:
         BadRow: a named column is absent, or holds no text.

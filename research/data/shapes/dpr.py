@@ -10,7 +10,7 @@ READS = {"question", *LISTS}
 
 
 def read(row: dict) -> Triplets:
-    """One row; hard negatives come before the others.
+    """Read one row; hard negatives come before the others.
 
     Raises:
         BadRow: not of this shape.

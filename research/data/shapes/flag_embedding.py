@@ -9,7 +9,7 @@ READS = {"query", "pos", "neg", "pos_scores", "neg_scores", "prompt"}
 
 
 def read(row: dict) -> Triplets:
-    """One row, with the teacher's scores where it has them.
+    """Read one row, with the teacher's scores where it has them.
 
     Raises:
         BadRow: not of this shape, or a prompt of its own.

@@ -40,7 +40,7 @@ def columns_of_graded(row: dict, positive_from: float | None) -> Columns | None:
 
 
 def read(row: dict, columns: Columns, positive_from: float | None) -> Triplets:
-    """One row: documents whose label is high enough are positives, the others negatives.
+    """Read one row: documents whose label is high enough are positives, the others negatives.
 
     Args:
         positive_from: least label of a positive; None takes the labels 0 (or −1) and 1.

@@ -14,7 +14,7 @@ def is_one(row: dict) -> bool:
 
 
 def read(row: dict) -> Triplets:
-    """One row: selected passages are positives, the others negatives; a text of both kinds is a positive.
+    """Read one row: selected passages are positives, the others negatives; a text of both kinds is a positive.
 
     Raises:
         BadRow: not of this shape.

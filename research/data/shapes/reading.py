@@ -1,7 +1,7 @@
 """A source of training rows → one Triplets a query, whatever shape its rows have."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ def read_rows(
     positive_from: float | None = None,
     shape: Shape | None = None,
 ) -> tuple[list[Triplets], Shape | None]:
-    """One Triplets a query, in the order of their first rows, and the shape, which is that of the first row.
+    """Read rows into one Triplets a query, in the order of their first rows; return also the shape, that of the first row.
 
     Raises:
         UserError: (unless skipped) a malformed row.
@@ -186,3 +186,20 @@ def _usable(by_query: dict[str, Triplets], source: str) -> list[Triplets]:
     if both:
         say(f"{source}: {both:,} negatives are positives of the same query in other rows; they are positives")
     return usable
+
+
+def queries_trained_on(options: Mapping[str, Any]) -> set[str]:
+    """Texts of the queries that a training took from rows; none where they are no rows of a file that is there.
+
+    Args:
+        options: of its data section.
+    """
+    train, split = options.get("train"), options.get("train_split")
+    if not isinstance(train, str) or not Path(train).is_file():
+        return set()
+    given = {name: options.get(name) for name in ("columns", "positive_from", "corpus_file", "queries_file")}
+    try:
+        return {row.query for row in read_training(train, split if split and "[" in split else None, BadRows(True), **given)}
+    except UserError as error:
+        say(f"{train}, which a model here was trained on, cannot be read any more ({error}): its queries are not compared")
+        return set()

@@ -15,7 +15,7 @@ LATER = Document("", "")  # the text of a document that is known by its id alone
 
 
 def read(row: dict) -> Triplets:
-    """One row of {"query_id", "query", "positive_passages": [{"docid", "title", "text"}], "negative_passages"}.
+    """Read one row of {"query_id", "query", "positive_passages": [{"docid", "title", "text"}], "negative_passages"}.
 
     Raises:
         BadRow: not of this shape.
@@ -24,7 +24,7 @@ def read(row: dict) -> Triplets:
 
 
 def read_texts(row: dict) -> Triplets:
-    """One row of {"query", "positives": [text], "negatives": [text]}, tevatron's first form.
+    """Read one row of {"query", "positives": [text], "negatives": [text]}, tevatron's first form.
 
     Raises:
         BadRow: not of this shape, or its texts are token ids.
@@ -46,8 +46,9 @@ def read_texts(row: dict) -> Triplets:
 
 
 def read_ids(row: dict) -> Triplets:
-    """One row of {"query_id", "query_text", "positive_document_ids": [id], "negative_document_ids": [id]}, whose documents
-    data.corpus_file has, and data.queries_file the text of a query that the row has not.
+    """Read one row of {"query_id", "query_text", "positive_document_ids": [id], "negative_document_ids": [id]}.
+
+    data.corpus_file has the documents, and data.queries_file the text of a query that the row has not.
 
     Raises:
         BadRow: not of this shape.

@@ -49,7 +49,7 @@ def many_texts(row: dict, column: str) -> list[str]:
 
 
 def listed(row: dict, column: str) -> list[str]:
-    """As `many_texts`, of a column that is always a list where its shape is: a list that was written as text is told.
+    """Read a column of texts as `many_texts` does, but refuse a list that was written as text.
 
     Raises:
         BadRow: as said, and as `many_texts`.

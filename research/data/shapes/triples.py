@@ -65,7 +65,7 @@ def are_ids(row: dict) -> bool:
 
 
 def read_ids(row: dict) -> Triplets:
-    """One row of three ids, whose texts data.queries_file and data.corpus_file have.
+    """Read one row of three ids, whose texts data.queries_file and data.corpus_file have.
 
     Raises:
         BadRow: a document that is positive and negative, or a text among the ids.
@@ -83,7 +83,7 @@ def read_ids(row: dict) -> Triplets:
 
 
 def read(row: dict) -> Triplets:
-    """One row of texts.
+    """Read one row of texts.
 
     Raises:
         BadRow: a blank one.

@@ -43,7 +43,7 @@ def of_study(
         heatmap(study),
         *(against_factor(study, name) for name in study.factors),
         parallel(study),
-        importance_bars(shares, study.metric) if shares else None,
+        importance_bars(shares, study.metric_name) if shares else None,
         against_parameters(study),
         against_seconds(study),
         learning_curves(study, curves) or learning_curves(study, losses, TRAIN),

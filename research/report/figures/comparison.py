@@ -4,7 +4,7 @@ import altair as alt
 
 from research.report.factors import short_names, shown
 from research.report.figures.names import brief, widest
-from research.report.figures.parts import MOST_LINES, data, figure, is_number, metric_axis, side, statistics, told_apart
+from research.report.figures.parts import MOST_LINES, data, figure, is_number, method, metric_axis, side, statistics, told_apart
 from research.report.figures.theme import Figure
 from research.report.sheets import decimals, number
 from research.report.study import Group, Study
@@ -27,7 +27,7 @@ def heatmap(study: Study) -> Figure | None:
         return None
     if any(g.factors[name] is None for g in study.groups for name in study.factors):
         return None
-    names, digits = short_names(study.factors), decimals(study.groups)
+    names, digits = study.names, decimals(study.groups)
     lines, heads = brief(lines, HEAD), brief(heads, HEAD)
     best = (max if study.higher else min)(cells, key=lambda cell: cell["mean"])
     middle = (min(cell["mean"] for cell in cells) + max(cell["mean"] for cell in cells)) / 2
@@ -47,21 +47,21 @@ def heatmap(study: Study) -> Figure | None:
         chart.mark_rect().encode(color=alt.Color("mean:Q", scale=scale, legend=None)),
         chart.mark_rect(fillOpacity=0, stroke="black", strokeWidth=3).transform_filter("datum.best"),
         chart.mark_text(dy=-7, fontSize=13).encode(text="text:N", color=ink),
-        chart.mark_text(dy=9, fontSize=10).encode(text="spread:N", color=ink),
+        chart.mark_text(dy=9, fontSize=11).encode(text="spread:N", color=ink),
     ]
     x = alt.X("across:O", sort=[*heads.values()], title=names[across], axis=alt.Axis(labelAngle=0, labelLimit=320))
     y = alt.Y("down:O", sort=[*lines.values()], title=names[down], axis=alt.Axis(labelLimit=320))
     width = alt.Step(max(92, round(widest(heads.values(), 11)) + 8))
     chart = alt.layer(*layers, data=data(cells)).encode(x=x, y=y).properties(width=width, height=alt.Step(52))
     caption = f"Mean over seeds, ± standard deviation; the {side(study)} is better, the best is framed."
-    return figure("heatmap", f"{study.metric} by {names[down]} and {names[across]}", caption, chart)
+    return figure("heatmap", f"{study.metric_name} by {names[down]} and {names[across]}", caption, chart)
 
 
 def against_factor(study: Study, factor: str) -> Figure | None:
     """The metric along one numeric factor, a line for each setting of the others."""
     groups = [g for g in study.groups if g.values and is_number(g.factors[factor])]
     rest = [name for name in study.factors if name != factor]
-    names = short_names(study.factors)
+    names = study.names
     lines: dict[str, list[Group]] = {}
     for group in groups:
         others = [f"{names[name]}={shown(group.factors[name])}" for name in rest if group.factors[name] is not None]
@@ -83,7 +83,12 @@ def against_factor(study: Study, factor: str) -> Figure | None:
         nice=False, padding=PADDING, domain=[low, high], **({"type": "log", "base": 2} if is_log else {"zero": False})
     )
     axis = alt.Axis(grid=False, format="~r", **({"values": sorted(levels)} if len(levels) <= MOST_LINES else {}))
-    colour, shape = told_apart("line", texts.values(), "setting")
+    methods = list(dict.fromkeys(map(method, study.groups)))
+    by = [list(dict.fromkeys(map(method, members))) for members in lines.values()]
+    # lines that are methods look as they do in every figure
+    own = len(methods) > 1 and all(len(one) == 1 for one in by) and len({one[0] for one in by}) == len(by)
+    looks = [methods.index(one[0]) for one in by] if own else None
+    colour, shape = told_apart("line", texts.values(), "setting", looks)
     chart, mean = alt.Chart(), metric_axis(study)
     layers = [
         chart.mark_line().encode(y=mean),
@@ -94,4 +99,4 @@ def against_factor(study: Study, factor: str) -> Figure | None:
     chart = alt.layer(*layers, data=data(rows)).encode(x=across, color=colour).properties(width=WIDTH, height=260)
     beside = ", settings at one value are drawn side by side" if len(lines) > 1 else ""
     caption = f"Mean over seeds; bars are ± one standard deviation{beside}. The {side(study)} is better."
-    return figure(f"by-{names[factor]}", f"{study.metric} by {names[factor]}", caption, chart)
+    return figure(f"by-{short_names(study.factors)[factor]}", f"{study.metric_name} by {names[factor]}", caption, chart)

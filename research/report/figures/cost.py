@@ -13,7 +13,7 @@ from research.report.figures.theme import COLOURS, SOFT, Figure
 from research.report.study import Study
 from research.report.tables import Line, title
 
-WIDTH, HEIGHT, FONT, LINE = 460, 280, 10, 14  # px
+WIDTH, HEIGHT, FONT, LINE = 460, 280, 11, 15  # px
 NARROW = 270  # px of a plot on a phone
 EDGE = 24  # px between the outermost points and the frame
 MOST, MOST_SYSTEMS = 200, 64  # points; so many systems have a colour and a shape that no other has
@@ -41,8 +41,8 @@ def against_parameters(study: Study) -> Figure | None:
         if group.values and (size := group.numbers.get("trained_parameters"))
     ]
     caption = (
-        f"Mean over seeds, ± one standard deviation; the {side(study)} is better. Named and joined: no setting with as "
-        "many parameters or fewer is better."
+        f"Mean over seeds, ± one standard deviation; the {side(study)} is better. Joined, and named where there is room: "
+        "no setting with as many parameters or fewer is better."
     )
     return _of_study(study, points, "parameters", "trainable parameters", "trained parameters", caption, "~s", True)
 
@@ -58,7 +58,7 @@ def against_seconds(study: Study) -> Figure | None:
             points.append((mean.mean, mean.mean - sd, mean.mean + sd, group))
     caption = (
         f"Means over seeds, ± one standard deviation both ways; the {side(study)} is better, left is faster, as "
-        "measured on the machine of each run. Named and joined: no setting as fast or faster is better."
+        "measured on the machine of each run. Joined, and named where there is room: no setting as fast or faster is better."
     )
     return _of_study(study, points, "seconds", "seconds of training", "seconds of training", caption, "~r", False)
 
@@ -85,7 +85,7 @@ def against_latency(lines: Sequence[Line], metric: str, narrow: bool = False) ->
         "Up is better, left is faster. Bars are 95% intervals of the mean over queries. Joined: no system as fast or "
         "faster is better."
     )
-    return figure("latency-narrow" if narrow else "latency", f"{title(metric)} against milliseconds a query", caption, chart)
+    return figure("latency-column" if narrow else "latency", f"{title(metric)} against milliseconds a query", caption, chart)
 
 
 def is_timed(line: Line) -> bool:
@@ -106,9 +106,11 @@ def _of_study(
         points.append(Point(x, low, high, mean["mean"], mean["low"], mean["high"], group.label, kind))
     least = min(low for _, low, *_ in found)
     is_log = is_log or max(x for x, *_ in found) >= LOG_FROM * least > 0
-    signs = told_apart("kind", brief(point.kind for point in points).values(), "method", orient="bottom", columns=2)
+    kinds, methods = brief(point.kind for point in points), list(dict.fromkeys(map(method, study.groups)))
+    looks = [methods.index(kind) for kind in kinds] if few else None  # the method's in every figure, whatever is left out here
+    signs = told_apart("kind", kinds.values(), "method", looks, orient="bottom", columns=2)
     chart = scatter(points, signs, axis, arrowed(study), study.higher, form, is_log)
-    return figure(name, f"{study.metric} against {what}", caption, chart)
+    return figure(name, f"{study.metric_name} against {what}", caption, chart)
 
 
 def front(points: Sequence[Point], higher: bool) -> list[Point]:

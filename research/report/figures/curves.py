@@ -51,8 +51,13 @@ def learning_curves(
                 rows.append({"x": step, "line": texts[group.label], **row})
     if len({row["x"] for row in rows}) < 3:
         return None
+    name = study.labels.get(name, name) if name else None
     title = f"↓ {name}" if name else None
-    colour, shape = told_apart("line", (row["line"] for row in rows), "setting")
+    lines = list(dict.fromkeys(row["line"] for row in rows))
+    places = {texts[group.label]: i for i, group in enumerate(study.groups) if group.label in texts}
+    # of few settings each looks as it does elsewhere, whichever have no curve
+    looks = [places[line] for line in lines] if len(study.groups) <= MOST_LINES else None
+    colour, shape = told_apart("line", lines, "setting", looks)
     chart, mean = alt.Chart(), metric_axis(study, title=title)
     layers = [
         chart.mark_area(opacity=0.18).encode(y=metric_axis(study, "low", title), y2="high"),
@@ -63,7 +68,7 @@ def learning_curves(
     chart = alt.layer(*layers, data=data(rows)).encode(x=x, color=colour).properties(width=460, height=280)
     more = f" The best {MOST_LINES} of {len(known)} settings." if len(known) > MOST_LINES else ""
     caption = f"Mean over seeds; the band is from the lowest to the highest.{more}"
-    return figure("curves", f"{name or study.metric} along training", caption, chart)
+    return figure("curves", f"{name or study.metric_name} along training", caption, chart)
 
 
 # ---- one training ---------------------------------------------------------------------------------------------------
@@ -86,7 +91,7 @@ def loss_figure(training: Training, name: str) -> Figure:
     ends = [f"{plain(value)} at step {step:,}" for step, value in (smooth[0], smooth[-1])]
     caption = f"The mean of {n} steps goes from {ends[0]} to {ends[1]}."
     chart = _sized(alt.layer(*layers).encode(x=x, y=y), "training loss")
-    return figure(name, f"Training loss of {training.name} over steps", caption, chart)
+    return figure(name, f"Training loss of {training.run.name} over steps", caption, chart)
 
 
 def value_figure(training: Training, name: str) -> Figure:
@@ -124,7 +129,7 @@ def value_figure(training: Training, name: str) -> Figure:
     arrow = "↓" if training.lower else "↑"
     named = next(iter(brief([metric(training)]).values()))
     chart = _sized(alt.layer(*layers), f"{arrow} {named}")
-    return figure(name, f"{metric(training)} of {training.name} over steps", result(training), chart)
+    return figure(name, f"{metric(training)} of {training.run.name} over steps", result(training), chart)
 
 
 def _axes(training: Training, values: list[float]) -> tuple[alt.X, alt.Y]:
@@ -158,7 +163,7 @@ def width(curve: Curve) -> int:
 
 
 def thin(curve: Curve, most: int = MOST) -> Curve:
-    """At most so many points: least and largest of equal stretches, so that no peak is lost."""
+    """Keep at most so many points: least and largest of equal stretches, so that no peak is lost."""
     if len(curve) <= most:
         return curve
     size = math.ceil(len(curve) / (most // 2))

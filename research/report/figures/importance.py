@@ -51,7 +51,7 @@ def importance_bars(found: Importance, metric: str) -> Figure:
         noise = alt.Chart(data([{"share": found.seed, "text": NOISE}]))
         align = "right" if found.seed > end / 2 else "left"  # where there is room
         layers.append(noise.mark_rule(strokeDash=[4, 3], strokeWidth=1.2).encode(x=x("share")))
-        name = noise.mark_text(align=align, baseline="bottom", fontSize=10, y=-4)
+        name = noise.mark_text(align=align, baseline="bottom", fontSize=11, y=-4)
         layers.append(name.encode(x=x("share"), text="text:N"))
     chart = alt.layer(*layers, data=data(rows)).properties(width=WIDTH, height=alt.Step(STEP))
     sentences = ["Share of the variance over settings and seeds."]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from research.report.factors import short_names, shown
+from research.report.factors import shown
 from research.report.figures.names import brief, widest
 from research.report.figures.parts import Row, arrowed, data, figure, is_number, round_values, side, statistics
 from research.report.figures.theme import INK, PAPER, SOFT, Figure
@@ -48,7 +48,7 @@ def parallel(study: Study) -> Figure | None:
     varied = [name for name in study.factors if len({shown(group.factors[name]) for group in groups}) > 1]
     if len(varied) < 2:
         return None
-    names, factors = short_names(study.factors), varied[:MOST_AXES]
+    names, factors = study.names, varied[:MOST_AXES]
     # the best is drawn last, above the others
     groups.sort(key=lambda group: statistics(group)["mean"], reverse=not study.higher)
     drawn, means = groups[-MOST_LINES:], [statistics(group)["mean"] for group in groups[-MOST_LINES:]]
@@ -70,7 +70,8 @@ def parallel(study: Study) -> Figure | None:
     caption += " Thin lines are single runs." if single else ""
     caption += f" The first {MOST_AXES} of {len(varied)} factors." if len(varied) > MOST_AXES else ""
     caption += f" The best {MOST_LINES} of {len(groups)} settings." if len(groups) > MOST_LINES else ""
-    return figure("parallel", f"{study.metric} over {len(factors)} factors", caption, _chart(axes, lines, runs, study.higher))
+    chart, title = _chart(axes, lines, runs, study.higher), f"{study.metric_name} over {len(factors)} factors"
+    return figure("parallel", title, caption, chart)._replace(is_rigid=True)
 
 
 def _line(axes: list[Axis], factors: list[str], group: Group, value: float, more: Row) -> list[Row]:

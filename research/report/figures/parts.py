@@ -56,7 +56,7 @@ def metric_axis(study: Study, field: str = "mean", title: str | None = None) -> 
 
 def arrowed(study: Study) -> str:
     """The metric with an arrow to its better side."""
-    return f"{'↑' if study.higher else '↓'} {study.metric}"
+    return f"{'↑' if study.higher else '↓'} {study.metric_name}"
 
 
 def side(study: Study) -> str:
@@ -65,7 +65,7 @@ def side(study: Study) -> str:
 
 
 def statistics(group: Group) -> dict[str, float]:
-    """Of a group with values: mean, sd (0 of one seed), mean ± sd, seeds."""
+    """Return mean, sd (0 of one seed), mean ± sd and number of seeds of a group with values."""
     mean = summarise(list(group.values.values()))
     sd = 0.0 if math.isnan(mean.sd) else mean.sd
     return {"mean": mean.mean, "sd": sd, "low": mean.mean - sd, "high": mean.mean + sd, "seeds": mean.n}
@@ -82,7 +82,7 @@ def is_number(value: Any) -> bool:
 
 
 def domain(lows: Iterable[float], highs: Iterable[float], px: float, edge: float, is_log: bool = False) -> list[float]:
-    """From the least to the largest value with `edge` px free at both ends; of what is not negative, never below 0."""
+    """Return an axis from the least to the largest value with `edge` px free at both ends; never below 0 if no value is."""
     low, high = min(lows), max(highs)
     if is_log:
         low, high = math.log10(low), math.log10(high)

@@ -33,12 +33,14 @@ class Figure(NamedTuple):
         title: above it.
         caption: what is drawn, and which side is better.
         spec: Vega-Lite.
+        is_rigid: whether its texts would touch in a narrower plot.
     """
 
     name: str
     title: str
     caption: str
     spec: dict[str, Any]
+    is_rigid: bool = False
 
 
 SIGNS = dict(zip(SHAPES, "●■▲◆✚▼▶◀", strict=True))

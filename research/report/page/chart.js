@@ -39,18 +39,18 @@ function axis(column, log, direction = "") {
 function colouring(column, rows) {
   const values = [...new Set(rows.map((row) => row.colour))];
   const { colours, shapes } = data.style;
-  if (values.length > colours.length) {
-    if (!column.numeric) return null;
+  // in the order of the report and each in its place, whatever the filter leaves: as in its tables and figures
+  const known = [...new Set(column.values || values)].filter((value) => value !== null);
+  if (column.numeric && known.length > colours.length) {
     return { color: { field: "colour", type: "quantitative", title: column.label, scale: { scheme: "viridis" } } };
   }
-  // in the order of the report, and of few values each in its place, whatever the filter leaves: as in its tables and figures
-  const known = [...new Set(column.values || values)].filter((value) => value !== null);
+  if (values.length > colours.length * shapes.length) return null;
   const place = (value) => (known.includes(value) ? known.indexOf(value) : known.length);
   values.sort((a, b) => place(a) - place(b));
-  const all = known.length < colours.length;
-  const scale = (range) => ({ domain: values, range: values.map((value, i) => range[(all ? place(value) : i) % range.length]) });
+  const scale = (range, of) => ({ domain: values, range: values.map((value) => range[of(place(value)) % range.length]) });
   const fact = { field: "colour", type: "nominal", title: column.label };
-  return { color: { ...fact, scale: scale(colours) }, shape: { ...fact, scale: scale(shapes) } };
+  return { color: { ...fact, scale: scale(colours, (i) => i) }, // no two of the first 64 have both in common: theme.look
+    shape: { ...fact, scale: scale(shapes, (i) => i + Math.floor(i / colours.length)) } };
 }
 
 function drawScatter(runs) {
@@ -97,13 +97,13 @@ function drawCurves(place, runs, metric) {
   const colours = many ? { detail: { field: "colour" } } : runs.length > 1 ? colouring({ label: "run" }, rows) : {};
   const encoding = {
     x: { field: "x", type: "quantitative", title: "optimizer steps", axis: { grid: false, format: "~s" } },
-    y: { field: "y", type: "quantitative", title: metric, scale: { zero: false } },
-    tooltip: [{ field: "colour", title: "run" }, { field: "x", title: "step" }, { field: "y", title: metric }],
+    y: { field: "y", type: "quantitative", title: nameOf(metric), scale: { zero: false } },
+    tooltip: [{ field: "colour", title: "run" }, { field: "x", title: "step" }, { field: "y", title: nameOf(metric) }],
   };
   const legend = { orient: "bottom", columns: 1, title: null };
   if (colours.color) for (const part of [colours.color, colours.shape]) part.legend = legend;
   const few = rows.length <= 200;
   const layer = [{ mark: { type: "line" }, encoding: { ...encoding, ...colours, shape: undefined } },
     ...(few ? [{ mark: { type: "point", filled: true, size: 36 }, encoding: { ...encoding, ...colours } }] : [])];
-  return draw(place, { data: { values: rows }, layer, height: 260 }, `${metric} along the steps of ${runs.length} runs`);
+  return draw(place, { data: { values: rows }, layer, height: 260 }, `${nameOf(metric)} along the steps of ${runs.length} runs`);
 }

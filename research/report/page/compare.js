@@ -42,6 +42,14 @@ function headings(runs) {
   return runs.map((run, i) => element("th", { scope: "col", class: "n" }, element("span", { class: "detail" }, String(i + 1)), title(run)));
 }
 
+// What is said of metrics whose better side no run declares.
+function sidesOf(rows) {
+  const named = rows.filter((column) => column.named).map((column) => column.label);
+  const unknown = rows.filter((column) => column.lower === null).map((column) => column.label);
+  return (named.length ? ` Which side of ${named.join(", ")} is better is taken from the name.` : "")
+    + (unknown.length ? ` Of ${unknown.join(", ")} nothing says which side is better.` : "");
+}
+
 // Options and values that differ between the chosen runs.
 function differences(runs) {
   const rows = data.columns.filter((column) => column.kind !== "run" && new Set(runs.map((run) => JSON.stringify(column.values[run]))).size > 1);
@@ -50,7 +58,7 @@ function differences(runs) {
   const body = rows.map((column) => {
     const values = runs.map((run) => column.values[run]);
     const known = values.filter(isNumber);
-    const best = column.kind === "metric" && known.length > 1 ? (column.lower ? Math.min(...known) : Math.max(...known)) : null;
+    const best = column.kind === "metric" && column.lower !== null && known.length > 1 ? (column.lower ? Math.min(...known) : Math.max(...known)) : null;
     return element("tr", {}, element("th", { scope: "row", title: column.id }, column.label), values.map((value) =>
       element("td", { class: "n" }, best !== null && value === best ? element("strong", {}, show(value, column)) : show(value, column))));
   });
@@ -58,7 +66,7 @@ function differences(runs) {
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "differences" },
       element("table", { "aria-labelledby": "differences" },
         element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "column"), headings(runs))), element("tbody", {}, body))),
-    element("p", { class: "caption" }, `Of the options, ${shared} are equal. The best value of each metric is bold.`));
+    element("p", { class: "caption" }, `Of the options, ${shared} are equal. The best value of each metric is bold.${sidesOf(rows)}`));
 }
 
 // ---- outputs --------------------------------------------------------------------------------------------------------
@@ -77,7 +85,8 @@ function drawOutputs() {
     return;
   }
   const metric = metrics.includes(view.output) ? view.output : metrics[0];
-  const lower = (columnOf.get(metric) || {}).lower === true;
+  const { lower, named } = columnOf.get(metric) || { lower: null };
+  const [more, less] = lower === null ? ["higher", "lower"] : ["better", "worse"]; // nothing says which side is better
   const within = runs.filter((run) => outputs.metrics[metric][run]);
   const values = within.map((run) => outputs.metrics[metric][run]);
   const gain = (value, first) => (lower ? first - value : value - first);
@@ -92,7 +101,7 @@ function drawOutputs() {
   const counts = within.slice(1).map((run, k) => {
     const better = common.filter((i) => gain(values[k + 1][i], values[0][i]) > 0).length;
     const worse = common.filter((i) => gain(values[k + 1][i], values[0][i]) < 0).length;
-    return element("li", {}, `${title(run)}: better than ${title(within[0])} on ${better}, worse on ${worse}, equal on ${common.length - better - worse} of ${common.length}.`);
+    return element("li", {}, `${title(run)}: ${more} than ${title(within[0])} on ${better}, ${less} on ${worse}, equal on ${common.length - better - worse} of ${common.length}.`);
   });
   const sampled = outputs.ids.length < outputs.of ? ` This page holds ${outputs.ids.length} of ${outputs.of} examples, chosen by a hash of their id.` : "";
   const left = outputs.left.length ? ` Left out for size: ${outputs.left.join(", ")}.` : "";
@@ -102,8 +111,8 @@ function drawOutputs() {
       choice("Order", "output-order", ORDERS, view.order, redraw("order")),
       ...(some ? [tick(`only the ${told.length} whose texts were kept`, "output-texts", view.texts, redraw("texts"))] : [])),
     element("ul", { class: "counts" }, counts),
-    element("p", { class: "caption" }, `Improved and worsened: the last chosen run against the first; ${lower ? "lower" : "higher"} is better.${sampled}${left}`),
-    element("ol", { class: "outputs" }, order.slice(0, examplesShown).map((i) => example(i, within, values, gain))),
+    element("p", { class: "caption" }, `${lower === null ? "Higher and lower" : "Improved and worsened"}: the last chosen run against the first; ${lower === null ? `nothing says which side of ${metric} is better` : `${lower ? "lower" : "higher"} is better${named ? ", by its name" : ""}`}.${sampled}${left}`),
+    element("ol", { class: "outputs" }, order.slice(0, examplesShown).map((i) => example(i, within, values, gain, more, less))),
     ...(order.length > examplesShown ? [element("button", { type: "button", onclick: () => { examplesShown += EXAMPLES; render("outputs"); } },
       `Show ${Math.min(EXAMPLES, order.length - examplesShown)} more of ${order.length} examples`)] : []));
 }
@@ -111,12 +120,12 @@ function drawOutputs() {
 const questions = Object.values((data.outputs.asked) || {}).map(([text]) => text.split("\n"));
 const commonLines = new Set(questions.length < 2 ? [] : questions[0].filter((line) => questions.every((lines) => lines.includes(line))));
 
-function example(i, runs, values, gain) {
+function example(i, runs, values, gain, more, less) {
   const { outputs } = data;
   const asked = outputs.asked[i];
   const lines = runs.map((run, k) => {
     const change = gain(values[k][i], values[0][i]);
-    const sign = k === 0 ? "" : change > 0 ? "▲ better" : change < 0 ? "▼ worse" : "equal";
+    const sign = k === 0 ? "" : change > 0 ? `▲ ${more}` : change < 0 ? `▼ ${less}` : "equal";
     const said = outputs.answers[run][i];
     return element("tr", {}, element("th", { scope: "row" }, title(run)), element("td", { class: "n" }, show(values[k][i], { digits: 4 })),
       element("td", { class: change > 0 ? "yes" : change < 0 ? "miss" : "muted" }, sign),

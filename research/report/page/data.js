@@ -22,6 +22,11 @@ function findColumn(text) {
   return found.length === 1 ? found[0] : undefined;
 }
 
+// What a metric is called, with its values in the table or without.
+const nameOf = (metric) => (columnOf.get(metric) || { label: metric }).label;
+
+const HASH = /(^|\/)[0-9a-f]{16}$/; // a point's folder
+
 const factors = data.factors.map((id) => columnOf.get(id));
 const numericColumns = data.columns.filter((column) => column.numeric);
 const groupable = data.columns.filter((column) => column.kind === "option" || column.kind === "state");
@@ -39,3 +44,6 @@ function title(run) {
   if (system && system.values[run] !== null) return system.values[run];
   return parts.length ? parts.join(" ") : data.names[run];
 }
+
+// A run as tables list it: a point's hash says nothing to a reader, its setting and seed do.
+const called = (run) => (HASH.test(data.names[run]) ? title(run) : data.names[run]);

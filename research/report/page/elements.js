@@ -42,13 +42,16 @@ function show(value, column = {}) {
   return minus(value.toLocaleString("en", { useGrouping: separate, minimumFractionDigits: digits, maximumFractionDigits: digits }));
 }
 
-// Digits after the point with which a column's values are told apart; null: written as they are (a learning rate).
+// Digits after the point that all values of a column have: two of its smallest but 0, and of a metric as many as the tables
+// have; null: each value is written for itself (a learning rate, or what spans more digits than anybody reads).
 function digitsOf(values, kind) {
   if (values.every(Number.isInteger)) return kind === "metric" ? 4 : 0;
   if (kind === "option") return null;
-  const largest = Math.max(...values.map(Math.abs));
-  if (largest < 1e-2) return null;
-  return largest >= 1000 ? 0 : largest >= 100 ? 1 : largest >= 10 ? 2 : 4;
+  const sizes = values.map(Math.abs).filter((size) => size > 0);
+  const largest = Math.max(...sizes);
+  const least = kind === "metric" ? 4 : largest >= 1000 ? 0 : largest >= 100 ? 1 : largest >= 10 ? 2 : 4;
+  const digits = Math.max(least, 1 - Math.floor(Math.log10(Math.min(...sizes))));
+  return digits > 6 ? null : digits;
 }
 
 const minus = (text) => text.replace("-", "−");

@@ -24,6 +24,7 @@ class Found(NamedTuple):
 
     @property
     def code(self) -> bool:
+        """Whether the text has several lines, and is shown as code."""
         return "\n" in self.text
 
 

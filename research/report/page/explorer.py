@@ -4,20 +4,21 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from research.report.entries import Entry
-from research.report.factors import short_names, shown
+from research.report.factors import named, shown
 from research.report.figures.render import VERSION, can_draw
 from research.report.figures.theme import COLOURS, CONFIG, SHAPES, Figure, for_page
-from research.report.goals import is_lower
+from research.report.goals import declaration, direction, recorded
 from research.report.outputs import outputs
 from research.runs.curves import Curve
 from research.runs.options import SEED
+from research.types import Direction
 
 SCRIPTS = ("elements", "data", "view", "filter", "table", "chart", "figures", "run", "compare", "main")
 """Files of page/, in the order in which each needs the one before; they share one scope."""
@@ -55,6 +56,7 @@ def explorer(
     factors: Sequence[str],
     facts: list[list],
     figures: Sequence[Figure] = (),
+    words: Mapping[str, str] = {},
 ) -> Explorer:
     """The explorer of these runs.
 
@@ -65,23 +67,31 @@ def explorer(
         factors: options that the study varies.
         facts: (name, value, is it code) of each entry's provenance.
         figures: of the page, that a pointer wakes.
+        words: option or metric → what the page calls it.
     """
     specs = {"figures": json.loads(for_page(json.dumps({figure.name: figure.spec for figure in figures})))}
-    text = json.dumps(data(entries, metric, higher, factors, facts) | specs, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(data(entries, metric, higher, factors, facts, words) | specs, ensure_ascii=False, separators=(",", ":"))
     scripts = [library(), script()]
     hashes = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts if one]
     return Explorer(text.replace("<", "\\u003c"), *scripts, hashes, len(entries))
 
 
-def data(entries: Sequence[Entry], metric: str | None, higher: bool, factors: Sequence[str], facts: list[list]) -> dict:
+def data(
+    entries: Sequence[Entry],
+    metric: str | None,
+    higher: bool,
+    factors: Sequence[str],
+    facts: list[list],
+    words: Mapping[str, str] = {},
+) -> dict:
     """What the scripts read; see page/data.js for its use."""
-    columns, same = _columns(entries, factors, metric, higher)
+    columns, same = _columns(entries, factors, metric, higher, words)
     options = {column.pop("name"): column["id"] for column in columns if column["kind"] == "option"}
     judged = {column.pop("name"): column["id"] for column in columns if column["kind"] == "metric"}
     return {
         "metric": judged.get(metric),
         "factors": [options[name] for name in factors if name in options],
-        "names": [entry.name for entry in entries],
+        "names": [entry.run.name for entry in entries],
         "columns": columns,
         "same": same,
         **_curves(entries, metric),
@@ -93,7 +103,7 @@ def data(entries: Sequence[Entry], metric: str | None, higher: bool, factors: Se
 
 
 def _columns(
-    entries: Sequence[Entry], factors: Sequence[str], metric: str | None, higher: bool
+    entries: Sequence[Entry], factors: Sequence[str], metric: str | None, higher: bool, words: Mapping[str, str]
 ) -> tuple[list[dict], dict[str, Any]]:
     """Columns of the table, the options that vary first; and the options that all entries have in common.
 
@@ -106,22 +116,23 @@ def _columns(
         taken.add(found)
         return found
 
-    metrics = list(dict.fromkeys(name for entry in entries for name in entry.metrics))
+    metrics = list(dict.fromkeys(name for entry in entries for name in entry.run.metrics))
+    sides = recorded(entry.run for entry in entries)
     ids = {name: id_of("metric", name) for name in metrics}  # first: their names are also those of curves and examples
-    options = list(dict.fromkeys([*factors, *(name for entry in entries for name in entry.options)]))
+    options = list(dict.fromkeys([*factors, *(name for entry in entries for name in entry.run.options)]))
     varied, same = [], {}
     # of a point that was never begun only the sweep's options are known: that the others are absent is no difference
-    known = [i for i, entry in enumerate(entries) if entry.provenance or entry.metrics] or range(len(entries))
+    known = [i for i, entry in enumerate(entries) if entry.run.provenance or entry.run.metrics] or range(len(entries))
     for name in options:
-        values = [_plain(entry.options.get(name)) for entry in entries]
+        values = [_plain(entry.run.options.get(name)) for entry in entries]
         if name in factors or len({json.dumps(values[i]) for i in known}) > 1:
             varied.append((name, values))
         else:
             same[name] = values[known[0]]
-    labels = short_names([name for name, _ in varied]) | {SEED: "seed"}
+    labels = named([name for name, _ in varied], {SEED: "seed"} | words)
     columns: list[dict] = []
     for kind in ("kind", "state", "error"):
-        values = [getattr(entry, kind) for entry in entries]
+        values = [entry.kind if kind == "kind" else getattr(entry.run, kind) for entry in entries]
         if len(set(values)) > 1 or (kind == "state" and any(values)):
             columns.append({"id": kind, "label": kind, "kind": "state", "values": values})
     columns += [
@@ -132,17 +143,26 @@ def _columns(
         {
             "id": ids[name],
             "name": name,
-            "label": name,
+            "label": words.get(name, name),
             "kind": "metric",
-            "values": [_number(entry.metrics.get(name)) for entry in entries],
-            "lower": not higher if name == metric else is_lower(name),
+            "values": [_number(entry.run.metrics.get(name)) for entry in entries],
+            **({"lower": not higher} if name == metric else _better(name, sides)),
         }
         for name in metrics
     ]
-    for name in dict.fromkeys(name for entry in entries for name in entry.facts):
-        values = [_number(entry.facts.get(name)) for entry in entries]
+    for name in dict.fromkeys(name for entry in entries for name in entry.run.facts):
+        values = [_number(entry.run.facts.get(name)) for entry in entries]
         columns.append({"id": id_of("fact", name), "label": name.replace("_", " "), "kind": "fact", "values": values})
     return columns, same
+
+
+def _better(metric: str, sides: dict[str, Direction]) -> dict[str, bool | None]:
+    """Whether less of a metric is better: as runs or this code say it; else by its name, which is told; null: not known."""
+    side = direction(metric, sides)
+    return {
+        "lower": None if side is None else side == "lower",
+        "named": side is not None and declaration(metric, sides) is None,
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -198,7 +218,7 @@ def _thinned(entries: Sequence[Entry], names: list[str], most: int) -> dict[str,
 
 
 def thin(curve: Curve, most: int) -> list[tuple[int, float]]:
-    """At most so many points: the mean of each of `most` equal stretches, at its last step; values to four digits."""
+    """Keep at most so many points: the mean of each of `most` equal stretches, at its last step; values to four digits."""
     steps, values = np.array(curve, dtype=np.float64).reshape(-1, 2).T
     steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
     if values.size > most:

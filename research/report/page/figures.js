@@ -10,7 +10,7 @@ function wakeFigures() {
 
 async function wake(figure, spec) {
   const place = element("div");
-  const still = figure.querySelector("svg");
+  const still = figure.querySelector(".at-wide svg");
   const whole = { ...spec, $schema: data.style.schema, config: { ...spec.config, mark: { tooltip: { content: "data" } } } };
   try {
     await window.vegaEmbed(place, whole, { actions: false, ast: true, renderer: "svg" });

@@ -21,7 +21,7 @@ from research.report.training import Training
 HERE = Path(__file__).parent
 LAYOUTS = ("wide", "narrow")  # of a figure: one is shown, by the width of the window
 SETTINGS = {"precision": "{}", "pooling": "{} pooling", "max_length": "{} tokens", "ef": "ef {}", "M": "M {}"}
-LEAD = ("main", "results")  # tables that stand before the figures; the first of a study
+LEAD = ("pairs", "main", "results")  # tables that stand before the figures; the first of a study
 QUERY_SHOWN = 260  # characters of a query before the rest folds away
 
 
@@ -40,7 +40,7 @@ def page(
     warnings: list[str] = (),
     title: str | None = None,
     found: str | None = None,
-    drawn: list[tuple[Figure, str]] = (),
+    drawn: list[tuple[Figure, str, str]] = (),
     explorer: Explorer | None = None,
     made_from: list[tuple[str, str]] = (),
     latency: list[tuple[Figure, str]] = (),
@@ -55,13 +55,14 @@ def page(
         warnings: what must be known before its numbers.
         title: of the page; None: by what is in it.
         found: the sentence at its head; None: by what is in it.
-        drawn: figures of a study, with their SVG.
+        drawn: figures of a study with their SVG, and another for a phone; "" where the same serves.
         explorer: of all runs; None where there is nothing to compare.
         made_from: (what, value) of a study's runs, for its head.
         latency: quality against time with their SVG: for a wide page and for a phone.
     """
     folders = runs.folders if runs else []
-    values = _tested(runs, lines, latency) if runs else {"finding": explain.untested(trainings), "lines": lines}
+    values = _tested(runs, lines, latency) if runs else {"lines": lines}
+    found = found or (explain.finding(lines, runs.metric) if runs else explain.untested(trainings))
     text = (
         _environment()
         .get_template("page.html.j2")
@@ -75,10 +76,13 @@ def page(
             sheets=sheets,
             lead=sum(sheet.name in LEAD for sheet in sheets),
             warnings=warnings,
-            drawn=_in_page(drawn),
-            **(values | ({"finding": found} if found else {})),
+            drawn=[(figure, *(Markup(for_page(one)) for one in drawings)) for figure, *drawings in drawn],
+            finding=found,
+            **values,
             trainings=[_training(training, i, runs) for i, training in enumerate(trainings)],
-            folders=[(one.name, provenance.facts(one.provenance)) for one in [*folders, *trainings]],
+            folders=[
+                (one.name, provenance.facts(one.provenance)) for one in [*folders, *(training.run for training in trainings)]
+            ],
         )
     )
     return text.encode("utf-8", "replace").decode()  # a lone surrogate in somebody's document cannot be written
@@ -92,7 +96,7 @@ def _tested(runs: Systems, lines: list[Line], latency: list[tuple[Figure, str]])
     return {
         "data": runs.data,
         "metric": tables.title(runs.metric),
-        "finding": explain.finding(lines, runs.metric),
+        "baseline": runs.baseline,
         "lines": lines,
         "settings": [_settings(line.row.facts) for line in lines],
         "systems": tables.systems_table(lines, runs.metric),
@@ -119,7 +123,7 @@ def _training(training: Training, i: int, runs: Systems | None) -> dict:
         ("value", training.values or training.best, "Nothing was validated."),
     )
     return {
-        "name": training.name,
+        "name": training.run.name,
         "state": training_words.state(training),
         "result": training_words.result(training),
         "facts": training_words.facts(training),

@@ -17,7 +17,7 @@ const curveNames = (runs) => Object.keys(data.curves).filter((metric) => runs.so
 function curveChoice(id, names) {
   const chosen = names.includes(view.curve) ? view.curve : names[0];
   const changed = (value) => { view.curve = value; render("curves"); };
-  return [chosen, choice("Curve of", id, names.map((name) => [name, name]), chosen, changed)];
+  return [chosen, choice("Curve of", id, names.map((name) => [name, nameOf(name)]), chosen, changed)];
 }
 
 function drawRun() {
@@ -37,7 +37,7 @@ function drawRun() {
   const [, chooser] = names.length ? curveChoice("run-curve", names) : [null, null];
   const close = element("button", { type: "button", onclick: () => { view.open = ""; render("run"); } }, "Close");
   place.replaceChildren(
-    element("h3", {}, data.names[run]), title(run) === data.names[run] ? "" : element("p", { class: "muted" }, title(run)), close,
+    element("h3", { title: data.names[run] }, called(run)), ...[data.names[run], title(run)].filter((name) => name !== called(run)).map((name) => element("p", { class: "muted" }, name)), close,
     element("div", { class: "pair" },
       element("div", {}, element("h4", {}, "Values"), pairs(values)),
       element("div", {}, element("h4", {}, "Curves"),

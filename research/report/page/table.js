@@ -45,7 +45,7 @@ function drawTable(runs) {
   const head = element("tr", {}, element("th", { scope: "col", class: "pick" }, element("span", { class: "unseen" }, "Compare")),
     columns.map(heading));
   const body = element("tbody");
-  const lines = view.group.length ? groupLines(runs, columns) : sorted(runs, (run) => (view.sort ? columnOf.get(view.sort).values[run] : 0))
+  const lines = view.group.length ? groupLines(runs, columns) : sorted(runs, (run) => (view.sort === "run" ? called(run) : view.sort ? columnOf.get(view.sort).values[run] : 0))
     .map((run) => runLine(run, columns));
   body.append(...lines.slice(0, linesShown));
   const table = element("table", { "aria-labelledby": "explore" }, element("thead", {}, head), body);
@@ -84,7 +84,7 @@ function runLine(run, columns, inGroup = false) {
   return element("tr", { class: inGroup ? "within" : "" }, element("td", { class: "pick" }, box), columns.map((column) => {
     const text = show(column.values[run], column);
     if (column.kind === "run") {
-      const open = element("button", { type: "button", class: "open", onclick: () => openRun(name) }, text);
+      const open = element("button", { type: "button", class: "open", title: name, onclick: () => openRun(name) }, called(run));
       return element("th", { scope: "row" }, open);
     }
     return element("td", { class: `${column.numeric ? "n" : ""}${text === NOTHING ? " nothing" : ""}` }, text);

@@ -20,9 +20,11 @@ function spans(id) {
 }
 
 function firstAxis() {
+  const judged = columnOf.get(data.metric);
+  const meets = (column) => !judged || everyRun.some((run) => column.values[run] !== null && judged.values[run] !== null);
   const factor = factors.find((column) => column.numeric && isVaried(column) && !column.values.includes(null));
-  const time = ["trained_parameters", "ms_per_query", "seconds"].find((id) => columnOf.has(id));
-  return factor ? factor.id : time || (numericColumns[0] && numericColumns[0].id) || "";
+  const time = ["trained_parameters", "ms_per_query", "seconds"].find((id) => columnOf.has(id) && meets(columnOf.get(id)));
+  return factor ? factor.id : time || (numericColumns.find(meets) || numericColumns[0] || { id: "" }).id;
 }
 
 const FIRST = {

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 from research.report.sheets import Sheet, slug
 from research.report.study import Study
 from research.report.wandb import keys
+from research.runs.folder import RunFolder
 from research.runs.hashes import hash_json
-from research.runs.layout import MARKER
-from research.runs.reading import read_json
 
 MOST_TITLE = 128  # characters that W&B takes
 
@@ -66,7 +65,7 @@ def report_run(content: Content) -> str:
 
 
 def artifact_name(content: Content) -> str:
-    """Of the report's artifact, whose versions follow each other as the study grows."""
+    """Return the name of the report's artifact, whose versions follow each other as the study grows."""
     return f"report-{slug(content.title)}"[:MOST_TITLE]
 
 
@@ -78,8 +77,7 @@ def media_key(name: str) -> str:
 def provenance(folders: Iterable[Path]) -> dict[str, Any]:
     """What the runs were made from, each value once: commits (+ where the code had uncommitted changes), data, models, ids."""
     folders = list(folders)
-    made = [read_json(folder / MARKER) for folder in folders if (folder / MARKER).is_file()]
-    made = [one for one in made if isinstance(one, dict)]
+    made = [run.provenance for run in map(RunFolder, folders) if run.is_begun]
 
     def values(of: Callable[[dict], Any]) -> list[str]:
         return list(dict.fromkeys(value for one in made if (value := of(one))))

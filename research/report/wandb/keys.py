@@ -7,9 +7,7 @@ from typing import Any
 
 from research.runs.curves import read_lines
 from research.runs.folder import RunFolder
-from research.runs.layout import WANDB
 from research.runs.options import ADAPTER
-from research.runs.reading import read_json
 from research.runs.record import RunRecord
 
 WITHOUT_ADAPTER = ("model.train_layers", "model.train_pattern")  # what tells such runs apart, see runs.options.with_method
@@ -21,9 +19,8 @@ def run_id(folder: Path) -> str | None:
 
     A training keeps its id in wandb.json; of the other verbs, the newest folder of W&B's own files has it in its name.
     """
-    if (folder / WANDB).is_file():
-        known = read_json(folder / WANDB)
-        return known.get("id") if isinstance(known, dict) else None
+    if noted := RunFolder(folder).wandb:
+        return noted.get("id")
     names = sorted(path.name.partition("run-")[2] for path in folder.glob("wandb/*run-*-*"))  # TIME-ID
     return names[-1].partition("-")[2] if names else None
 
@@ -111,8 +108,7 @@ def logged(folder: Path, names: Iterable[str]) -> set[str]:
 
 def summarised(folder: Path) -> set[str]:
     """Names that W&B's summary was given besides the last values of what was logged (wandb.json of a finished training)."""
-    known = read_json(folder / WANDB) if (folder / WANDB).is_file() else {}
-    names = known.get("summary") if isinstance(known, dict) else None
+    names = RunFolder(folder).wandb.get("summary")
     return {*names} if isinstance(names, list) else set()
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import wandb_workspaces.reports.v2 as wr
 
-from research.report.factors import short_names
+from research.report.factors import named
 from research.report.study import Study
 from research.report.wandb import keys
 from research.runs.record import RunRecord
@@ -78,7 +78,7 @@ def blocks(study: Study | None, folders: list[Path], metrics: list[str], run_set
             ),
             wr.PanelGrid(runsets=sets, panels=over_settings(numbers, sum(map(bool, groups)))),
         ]
-    panels = over_runs(numbers, _axes(by, configs.values()), len(ids))
+    panels = over_runs(numbers, _axes(by, configs.values(), study.labels), len(ids))
     found.append(wr.H2("Runs, one by one"))
     if not numbers.parameters:
         found.append(
@@ -183,8 +183,8 @@ def layers(groups: list[list[RunRecord]], configs: dict[Path, dict], by: Iterabl
     return found
 
 
-def _axes(by: dict[str, str], configs: Iterable[dict]) -> list[Axis]:
-    configs, names = list(configs), short_names(list(by.values()))
+def _axes(by: dict[str, str], configs: Iterable[dict], labels: dict[str, str]) -> list[Axis]:
+    configs, names = list(configs), named(list(by.values()), labels)
     found = []
     for path, option in by.items():
         values = [value for config in configs if (value := keys.value_at(config, path)) is not None]

@@ -38,7 +38,8 @@ class Published(NamedTuple):
 def publish(
     out: Path, content: Content, place: Place, files: list[Path], drawn: list[tuple[Figure, str]], facts: dict[str, Any]
 ) -> Published:
-    """
+    """Upload the report to W&B: its artifact, its figures and the page.
+
     Args:
         out: folder of the local report.
         content: as the page has it.

@@ -14,7 +14,7 @@ from research.errors import UserError
 HEADER = b":W&B\xe1\xbe\x00"  # the last byte is the version
 BLOCK = 32768
 CHUNK = struct.Struct("<IHB")  # crc32 of type and bytes, length of the bytes, type
-WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+WHOLE, FIRST, LAST = 1, 2, 4  # types of a chunk; 3 is neither the first nor the last of its record
 
 
 def read_bytes(path: Path) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from research.runs.layout import CURVES, MARKER, WANDB
+from research.runs.layout import CURVES, PROVENANCE, WANDB
 from research.runs.plan import FILE as PLAN
 from research.runs.printable import is_deep
 from research.runs.wandb.frames import read_bytes, unframe
@@ -76,7 +76,7 @@ def find_logs(path: Path) -> list[Path]:
     for folder, folders, files in os.walk(path):
         # of hidden folders W&B writes into .wandb alone
         folders[:] = sorted(name for name in folders if not name.startswith(".") or name == ".wandb")
-        if Path(folder) != path and ({MARKER, PLAN} & {*files}):
+        if Path(folder) != path and ({PROVENANCE, PLAN} & {*files}):
             folders.clear()
             continue
         found += [Path(folder) / name for name in sorted(files) if name.endswith(".wandb")]
@@ -88,7 +88,7 @@ def is_logged(path: Path) -> bool:
     if path.suffix == ".wandb" and not path.is_dir():
         return True
     # ours, also a copy that lacks its provenance: it is damaged, and its log is no replacement
-    if not path.is_dir() or any((path / name).is_file() for name in (MARKER, PLAN, WANDB, CURVES)):
+    if not path.is_dir() or any((path / name).is_file() for name in (PROVENANCE, PLAN, WANDB, CURVES)):
         return False
     return any(FOLDER.match(one.name) for one in (path, *path.iterdir())) or bool(find_logs(path))
 

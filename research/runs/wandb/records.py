@@ -12,10 +12,11 @@ from typing import Any
 from research.errors import UserError, suggest
 from research.runs.curves import Curve
 from research.runs.defaults import without_later_defaults
+from research.runs.folder import COUNTS
 from research.runs.identity import known_facts
 from research.runs.known_code import numbers_key
 from research.runs.options import SEED, options_from
-from research.runs.record import FINISHED, RunRecord
+from research.runs.record import FACTS, FINISHED, RunRecord
 from research.runs.wandb.log import STEPS, is_logged, is_number
 from research.runs.wandb.offline import read_logs
 from research.runs.wandb.server import read_api
@@ -79,13 +80,16 @@ def _record(run: WandbRun, name: str, seed: str | None) -> RunRecord:
     number = _seed(options, seed)
     ours = summary.pop("tandem", None)
     ours = ours if isinstance(ours, dict) else {}
-    # sorted: W&B writes its tables in no order; of our own trainings the folder's table has no last step either
+    # W&B writes its tables in no order: sorted, of our own trainings as metrics.json has them, which has no last step either
+    order = [f"val/{name}" for name in ours.get("metrics") or ()]
     metrics = {
         metric: value
-        for metric, value in sorted(_numbers(summary))
+        for metric, value in sorted(
+            _numbers(summary), key=lambda one: (order.index(one[0]) if one[0] in order else len(order), one)
+        )
         if run.state in FINISHED and not (ours and (metric in ours or metric.startswith("train/")))
     }
-    facts = {name: value for name, value in ours.items() if is_number(value)}
+    facts = {name: ours[name] for name in (*FACTS, *COUNTS) if is_number(ours.get(name))}
     if not facts and is_number(runtime := summary.get("_runtime")):
         facts = {"seconds": runtime}
     state, error = run.state, run.error
@@ -116,14 +120,20 @@ def _record(run: WandbRun, name: str, seed: str | None) -> RunRecord:
         host=run.host,
         numbers=key,
         history=lambda metric: _history(run, metric),
-        provenance=origin_facts(made_of, run.host),
+        provenance=origin_facts(made_of, run.host) | ({"git_commit": ours["commit"]} if ours.get("commit") else {}),
+        directions=ours.get("directions") or {},
     )
 
 
-def origin_facts(made_of: tuple[str, str, str], host: str) -> dict[str, str]:
+def origin_facts(made_of: tuple[str, str, str], host: str) -> dict[str, Any]:
     """Where a run came from, by the names of provenance.json: our trainings tell their code, others a commit."""
     data, code, base = made_of
-    told = {"fingerprint" if data or base else "git_commit": "" if code == UNSAID else code, "host": host}
+    ours = bool(data or base)
+    told = {"fingerprint" if ours else "git_commit": "" if code == UNSAID else code, "host": host}
+    if ours:
+        hashes = json.loads(data) if data.startswith("{") else {"": data}
+        told |= {"data": ", ".join(f"{name} {value}".strip() for name, value in hashes.items() if isinstance(value, str))}
+        told |= {"models": {"base": base}} if base else {}
     return {name: value for name, value in told.items() if value}
 
 

@@ -1,0 +1,105 @@
+"""What plain sentence-transformers makes of a saved dual encoder: its embeddings beside ours, on texts of every length.
+
+A role has a length and a prompt of its own. `encode_query` and `encode_document` follow both; `encode` knows no role.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+
+from research.models.dual_encoder import DualEncoder, Encoder
+from research.models.folder import quiet
+from research.models.guard import listening
+from research.models.saving import TASKS
+from research.models.stack import ROLES
+
+TOLERANCE = 1e-4  # of an embedding's length: float32 rounds in other places in another batch
+LONGEST = 1024  # tokens of a text that is compared: longer ones take minutes on a CPU
+
+
+class Comparison(NamedTuple):
+    """Embeddings of one folder by this tool and by plain sentence-transformers.
+
+    Attributes:
+        by_role: role → the largest distance between two embeddings of a text, over their length, by encode_query and
+            encode_document.
+        without_role: role → the least cosine between ours and those of `encode`, which knows no role.
+        lengths: role → tokens that a text is cut at.
+    """
+
+    by_role: dict[str, float]
+    without_role: dict[str, float]
+    lengths: dict[str, int | None]
+
+    @property
+    def difference(self) -> float:
+        """The largest of by_role."""
+        return max(self.by_role.values())
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the two agree but for rounding."""
+        return self.difference <= TOLERANCE
+
+    def sentences(self) -> list[str]:
+        """What a reader must know: whether the two agree, and what must not be used."""
+        shown = " and ".join(f"encode_{TASKS[role]}" for role in self.by_role)
+        if self.is_equal:
+            said = [f"plain sentence-transformers' {shown} give these embeddings (to {self.difference:.1g} of their length)"]
+        else:
+            worst = ", ".join(f"encode_{TASKS[role]} by {value:.2g}" for role, value in self.by_role.items())
+            said = [f"plain sentence-transformers differs from these embeddings ({worst} of their length)"]
+        for role, cosine in self.without_role.items():
+            if cosine < 1 - TOLERANCE:
+                said.append(
+                    f"encode, which knows no role, gives other embeddings of {'queries' if role == 'query' else 'documents'} "
+                    f"(cosine down to {cosine:.2f}): it leaves out the role's prompt and its length of {self.lengths[role]} "
+                    f"tokens; use encode_{TASKS[role]}"
+                )
+        return said
+
+
+@torch.no_grad()
+def compare(folder: Path) -> Comparison:
+    """Load a saved dual encoder by this tool and by plain sentence-transformers, and encode the same texts by both.
+
+    Args:
+        folder: as save_dual_encoder writes it.
+    """
+    ours = DualEncoder.load(folder)
+    with quiet(), listening([]):
+        theirs = SentenceTransformer(str(folder), device="cpu", trust_remote_code=False, local_files_only=True)
+    options = {"show_progress_bar": False, "batch_size": 1}
+    by_role, without_role = {}, {}
+    for role, encode in (("query", theirs.encode_query), ("doc", theirs.encode_document)):
+        texts = texts_of_all_lengths(ours, role)
+        expected = np.stack([_embed(ours.tower(role), text, role) for text in texts])
+        norms = np.linalg.norm(expected, axis=1)
+        by_role[role] = float((np.linalg.norm(encode(texts, **options) - expected, axis=1) / norms).max())
+        other = theirs.encode(texts, **options)
+        without_role[role] = float(((other * expected).sum(1) / norms / np.linalg.norm(other, axis=1)).min())
+    return Comparison(by_role, without_role, {role: ours.tower(role).settings.max_length(role) for role in ROLES})
+
+
+def texts_of_all_lengths(model: DualEncoder, role: str) -> list[str]:
+    """Texts of the tokenizer's own words: a short one, and ones just above each role's length."""
+    words = _words(getattr(model.tower(role), "tokenizer", None))
+    lengths = {model.tower(name).settings.max_length(name) for name in ROLES}
+    sizes = [3, *(min(length, LONGEST) + 8 for length in sorted(lengths - {None}))]
+    return [" ".join(words[i % len(words)] for i in range(size)) for size in sizes]
+
+
+def _words(tokenizer: object) -> list[str]:
+    """Words of a vocabulary, evenly over it; English ones where it has none."""
+    tokens = sorted(tokenizer.get_vocab()) if hasattr(tokenizer, "get_vocab") else []
+    words = [token for token in (token.lstrip("▁Ġ") for token in tokens) if token.isalpha() and len(token) > 1]
+    words = words[:: max(1, len(words) // 50)]
+    return words if len(words) > 2 else ["the", "quick", "brown", "fox"]
+
+
+def _embed(encoder: Encoder, text: str, role: str) -> np.ndarray:
+    features = encoder.features(encoder.tokenize([text], role))
+    return encoder(**features, prompt_tokens=encoder.prompt_tokens(role))[0].float().numpy()

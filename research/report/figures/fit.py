@@ -1,0 +1,81 @@
+"""Figures in the widths of a paper: a column of two, and a page. The first is what a phone shows, too."""
+
+import re
+from typing import Any
+
+from research.report.figures.render import svg
+from research.report.figures.theme import Figure
+
+COLUMN, PAGE = 320, 672  # px at 96 an inch: 3⅓ and 7 inches
+LEAST = 150  # px of a plot; in fewer nothing can be read
+LEGEND = 300  # px of one column of a legend
+
+
+def fitted(figure: Figure, px: int, name: str = "") -> tuple[Figure, str] | None:
+    """The figure and its SVG, at most so wide, with texts as large as they were; None where that is not possible.
+
+    Its legend goes below the plot, names in its margin go, and then the plot is made narrower.
+
+    Args:
+        figure: of any width.
+        px: of the whole drawing.
+        name: of the narrower one; "": as it was.
+    """
+    figure = figure._replace(name=name or figure.name)
+    drawing = svg(figure)
+    if width(drawing) <= px:
+        return figure, drawing
+    plot = figure.spec.get("width")
+    if figure.is_rigid or not isinstance(plot, int | float):  # steps of a heatmap are as narrow as their texts allow
+        return None
+    margin = plot if px < PAGE else None
+    spec: Any = _below(figure.spec, max(1, px // LEGEND), margin)
+    legend = {"orient": "bottom", "columns": max(1, px // LEGEND), "labelLimit": min(px, LEGEND) - 30}
+    spec |= {"config": spec["config"] | {"legend": spec["config"].get("legend", {}) | legend}}
+    for _ in range(2):  # ticks change with the width
+        drawing = svg(figure._replace(spec=spec))
+        if width(drawing) <= px:
+            return figure._replace(spec=spec), drawing
+        less = width(drawing) - px
+        if spec["width"] - less < LEAST:
+            return None
+        spec = _moved(spec, spec["width"], -less) | {"width": spec["width"] - less}
+    drawing = svg(figure._replace(spec=spec))
+    return (figure._replace(spec=spec), drawing) if width(drawing) <= px else None
+
+
+def width(drawing: str) -> float:
+    """Of an SVG, in px."""
+    return float(re.search(r'<svg[^>]*?\bwidth="([\d.]+)"', drawing)[1])
+
+
+def _below(spec: Any, columns: int, margin: float | None) -> Any:
+    """The specification with each legend below the plot, and without layers whose marks stand right of `margin` px."""
+    if isinstance(spec, list):
+        return [_below(one, columns, margin) for one in spec if not _is_beside(one, margin)]
+    if not isinstance(spec, dict):
+        return spec
+    found = {key: value if key in ("data", "datasets") else _below(value, columns, margin) for key, value in spec.items()}
+    if isinstance(found.get("legend"), dict):
+        found["legend"] = found["legend"] | {"orient": "bottom", "columns": columns, "labelLimit": LEGEND - 30}
+    return found
+
+
+def _is_beside(layer: Any, margin: float | None) -> bool:
+    channels = layer.get("encoding", {}) if isinstance(layer, dict) else {}
+    places = [channels[name].get("value") for name in ("x", "x2") if isinstance(channels.get(name), dict)]
+    return margin is not None and any(isinstance(place, int | float) and place >= margin for place in places)
+
+
+def _moved(spec: Any, edge: float, by: float) -> Any:
+    """The specification with places right of the plot moved along with its edge."""
+    if isinstance(spec, list):
+        return [_moved(one, edge, by) for one in spec]
+    if not isinstance(spec, dict):
+        return spec
+    found = {key: value if key in ("data", "datasets") else _moved(value, edge, by) for key, value in spec.items()}
+    for name in ("x", "x2"):
+        place = found.get(name)
+        if isinstance(place, dict) and isinstance(place.get("value"), int | float) and place["value"] >= edge:
+            found[name] = place | {"value": place["value"] + by}
+    return found

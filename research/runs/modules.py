@@ -1,0 +1,54 @@
+"""Where a module's source lies, found without running it or the packages above it."""
+
+import functools
+import sys
+import sysconfig
+from pathlib import Path
+
+
+def module_file(module: str) -> Path | None:
+    """A module's file of Python; None of what is no module, or is not written in Python."""
+    origin, _ = _places(module)
+    return Path(origin) if origin and origin.endswith(".py") else None
+
+
+def is_installed(path: Path) -> bool:
+    """Whether it is Python's own, or of a package whose version says what it is; an editable one's files lie elsewhere."""
+    paths = sysconfig.get_paths()
+    if {"site-packages", "dist-packages"} & {*path.parts} or any(map(_has_records, path.parents)):
+        return True
+    return any(path.is_relative_to(paths[name]) for name in ("stdlib", "platstdlib"))
+
+
+def forget() -> None:
+    """Look anew: within a process each module is looked for once."""
+    _places.cache_clear()
+    _has_records.cache_clear()
+
+
+@functools.cache
+def _places(module: str) -> tuple[str | None, tuple[str, ...]]:
+    """A module's file, and the folders of its submodules."""
+    parent, _, name = module.rpartition(".")
+    above = _places(parent)[1] if parent else ()
+    if parent and not above:
+        return None, ()
+    try:  # importlib.util.find_spec would run the packages above
+        specs = (finder.find_spec(module, [*above] if parent else None) for finder in sys.meta_path)
+        spec = next((spec for spec in specs if spec is not None), None)
+    except (
+        ImportError,
+        AttributeError,
+        ValueError,
+        KeyError,
+    ):  # KeyError: a folder without __init__.py in one that is not loaded
+        spec = None
+    if parent and (spec is None or spec.origin is None):
+        return None, tuple(str(Path(place, name)) for place in above if Path(place, name).is_dir())
+    return (spec.origin, tuple(spec.submodule_search_locations or ())) if spec is not None else (None, ())
+
+
+@functools.cache
+def _has_records(folder: Path) -> bool:
+    """Whether pip has installed into a folder, as `pip install --target` does."""
+    return str(folder) in sys.path and any(folder.glob("*.dist-info"))

@@ -1,0 +1,99 @@
+"""A class's arguments, read off its source without importing it: packages of models take seconds to import."""
+
+import ast
+import functools
+import re
+from typing import NamedTuple
+
+from research.runs.fingerprint import imported_names
+from research.runs.modules import module_file
+
+
+class Source(NamedTuple):
+    """A class in its file: the syntax tree, the module, and the file's whole tree."""
+
+    node: ast.ClassDef
+    module: str
+    tree: ast.Module
+
+
+@functools.cache
+def parameters(class_path: str) -> dict[str, tuple[str, str]] | None:
+    """Arguments of a class → their annotation and its module; None where the source does not tell all of them."""
+    if (found := _class(class_path)) is None:
+        return None
+    bases = [_resolve(ast.unparse(base), found) for base in found.node.bases]
+    if any("dataclass" in ast.unparse(decorator) for decorator in found.node.decorator_list):
+        inherited = [parameters(base) or {} for base in bases if base]
+        own = {
+            node.target.id: (ast.unparse(node.annotation), class_path)
+            for node in found.node.body
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+        }
+        return functools.reduce(lambda left, right: left | right, [*inherited, own])
+    inits = [node for node in found.node.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+    if not inits:
+        return next(filter(None, (parameters(base) for base in bases if base)), None)
+    args = inits[0].args
+    if args.kwarg or args.vararg:
+        return None
+    named = [*args.args[1:], *args.kwonlyargs]
+    return {arg.arg: (ast.unparse(arg.annotation) if arg.annotation else "", class_path) for arg in named}
+
+
+def derives(class_path: str, ancestor: str) -> bool:
+    """Whether a class, or one that it inherits, has this name."""
+    if class_path.rpartition(".")[2] == ancestor:
+        return True
+    found = _class(class_path)
+    return found is not None and any(derives(_resolve(ast.unparse(base), found), ancestor) for base in found.node.bases)
+
+
+def nested(source: tuple[str, str]) -> str:
+    """The class with options of its own that an annotation names, if there is one: Optimisation, `peft.LoraConfig | None`."""
+    annotation, owner = source
+    found = _class(owner)
+    if found is None or not annotation or re.search(r"\b[dD]ict\b|Mapping", annotation):  # a mapping may have any key
+        return ""
+    for name in ast.walk(ast.parse(annotation)):
+        path = _resolve(ast.unparse(name), found) if isinstance(name, ast.Name | ast.Attribute) else ""
+        if path and parameters(path):
+            return path
+    return ""
+
+
+def _resolve(name: str, within: Source) -> str:
+    """The class path of a name in a file; "" where it is no class of a package."""
+    head, _, rest = name.partition(".")
+    if not rest and any(isinstance(node, ast.ClassDef) and node.name == name for node in within.tree.body):
+        return f"{within.module}.{name}"
+    imports = _imports(within.tree, within.module)
+    return ".".join(filter(None, (imports[head], rest))) if head in imports else ""
+
+
+def _class(class_path: str, depth: int = 8) -> Source | None:
+    """A class where it is written, through the packages that import it from there."""
+    module, _, name = class_path.rpartition(".")
+    if not module or not depth or (tree := _tree(module)) is None:
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return Source(node, module, tree)
+    imports = _imports(tree, module)
+    return _class(imports[name], depth - 1) if name in imports else None
+
+
+def _imports(tree: ast.Module, module: str) -> dict[str, str]:
+    """Names that a file imports → what they stand for, absolute."""
+    path = module_file(module)
+    package = module if path and path.name == "__init__.py" else module.rpartition(".")[0]
+    return dict(imported_names(tree, package))
+
+
+@functools.cache
+def _tree(module: str) -> ast.Module | None:
+    path = module_file(module)
+    try:
+        return ast.parse(path.read_text(encoding="utf-8")) if path else None
+    except (OSError, ValueError, SyntaxError):
+        return None
