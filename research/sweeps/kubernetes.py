@@ -71,7 +71,10 @@ def claim(text: str) -> Claim:
     """
     match = re.fullmatch(r"([a-z0-9][a-z0-9.-]*)(?:/([^:]*[^:/]))?:(/[^:]+)", text)
     if not match or ".." in (match[2] or "").split("/"):
-        raise UserError(f"--claim {text!r}; expected NAME:/path, or NAME/folder:/path for a folder of the claim. Correct it.")
+        raise UserError(
+            f"--claim {text!r}; expected NAME:/path, or NAME/folder:/path for a folder of the claim; a name has small "
+            "letters, digits and -. Correct it."
+        )
     return Claim(match[1], match[2] or "", match[3])
 
 
