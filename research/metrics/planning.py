@@ -4,8 +4,8 @@ Two noise floors, often confused. The *critical* difference is the smallest obse
 difference of that size is found only about half the time; the *detectable* difference is the true one that is found with
 the power asked for. At n = 3 and equal spreads the first is 2.3 spreads, the second 3.1.
 
-All of it takes the spread as known, while 3 seeds tell it to within a factor of .5 to 6 (√(df / χ²) at 2 degrees of freedom).
-So pool it over a table's methods if they spread alike, and read the answers as orders of magnitude.
+All of it takes the spread as known, while 3 seeds tell it to within a factor of .5 to 6 (`spread_interval`). So pool it
+over a table's methods if they spread alike, and read the answers as orders of magnitude.
 Differences and spreads are in the metric's units; n counts the seeds of each method.
 """
 
@@ -48,6 +48,18 @@ def pooled_spread(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
     if df == 0:
         raise UserError("no method has two seeds, so there is no spread; train at least 3 seeds of one")
     return math.sqrt(sum((values.size - 1) * float(values.var(ddof=1)) for values in groups) / df), df
+
+
+def spread_interval(sd: float, df: int, level: float = 0.95) -> tuple[float, float]:
+    """Between which spreads the true one lies: sd · √(df / χ²_{df}), for normal runs.
+
+    Args:
+        sd: from `pooled_spread`, or of one method.
+        df: its degrees of freedom; n − 1 for one method.
+        level: coverage.
+    """
+    tail = (1 - fraction(level, "level")) / 2
+    return sd * math.sqrt(df / special.chdtri(df, tail)), sd * math.sqrt(df / special.chdtri(df, 1 - tail))
 
 
 def power(difference: float, sd_a: float, sd_b: float, n: int, alpha: float = 0.05) -> float:

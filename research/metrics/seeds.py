@@ -1,10 +1,11 @@
 """Does this method differ, trained again with other seeds? Tests on one value a seed, on a fixed set of queries.
 
-Two claims, two populations; a test of one says nothing of the other (tests/parity/test_claims_simulated.py):
+Three claims, three populations; a test of one says nothing of another (tests/parity/test_claims_simulated.py):
 
-    claim                              drawn again    fixed          test
-    these checkpoints differ           queries        checkpoints    significance.compare
-    this method differs (this page)    seeds          queries        welch_test, paired_test
+    claim                              drawn again         fixed          test
+    these checkpoints differ           queries             checkpoints    significance.compare
+    this method differs (this page)    seeds               queries        welch_test, paired_test
+    this method differs anywhere       seeds and queries   –              crossed.seeds_and_queries_test
 
 The second is the claim of most tables: the benchmark's test set is what it is, and someone else trains the method again.
 A value is a run's mean over the same queries in every run. A method without seeds (BM25, an untrained model) is a plain

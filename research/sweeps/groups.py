@@ -58,7 +58,7 @@ def of_cases(cases: Any, path: Path) -> list[dict[str, Any]]:
 
 
 def one_parameter(rows: list[dict[str, Any]], path: Path) -> tuple[str, list]:
-    """One parameter for options that hang together: their common section, and a mapping for each row."""
+    """Make one parameter of options that hang together: their common section, and a mapping for each row."""
     options = sorted({option for row in rows for option in row})
     if len(options) == 1:
         return options[0], [row[options[0]] for row in rows]

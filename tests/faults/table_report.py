@@ -272,6 +272,13 @@ FAULTS = [
         "tests/unit/test_report_seams.py::test_columns_have_the_side_that_their_runs_recorded",
     ),
     Fault(
+        "the residual counted twice",
+        "metrics/crossed.py",
+        "w_q = max(0.0, u_q - min(u_e, u_s))",
+        "w_q = u_q",
+        f"{SEEDS}::test_seeds_and_queries_by_hand",
+    ),
+    Fault(
         "one side of two one-sided tests",
         "metrics/equivalence.py",
         "p = max(\n",

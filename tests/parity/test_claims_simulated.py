@@ -5,6 +5,7 @@ over 50 queries. What a claim holds fixed is centred, so that its null is true o
 
     these checkpoints    S centred over the seeds at hand     other queries would show no difference
     this method          MQ centred over the queries at hand  other seeds would show no difference
+    anywhere             nothing centred                      neither would other seeds on other queries
 
 False positives may exceed 5% by three standard errors of the simulation, intervals miss 95% by as much. 500 repetitions, or
 5,000 with --slow; `-s` prints every rate.
@@ -14,10 +15,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy import special
 
+from research.metrics.crossed import seeds_and_queries_test
 from research.metrics.equivalence import equivalence_test
 from research.metrics.families import DIFFERS, compare_methods
-from research.metrics.planning import detectable_difference, seeds_needed
+from research.metrics.planning import detectable_difference, seeds_needed, spread_interval
 from research.metrics.seeds import paired_test, welch_test
 from research.metrics.significance import bootstrap_interval, permutation_test
 
@@ -65,12 +68,18 @@ def by_pairs(a, b, i):
     return test.p, test.low, test.high
 
 
+def by_seeds_and_queries(a, b, i):
+    test = seeds_and_queries_test(a, b)
+    return test.p, test.low, test.high
+
+
 CLAIMS = {  # name: (test, what its population holds fixed, correlation of seeds across methods, interval claimed)
     "checkpoints, permutation": (checkpoints, "seeds", 0.0, False),  # percentile bootstrap: .94 at 50 queries
     "method, Welch": (by_welch, "queries", 0.0, True),
     "method, Welch, seeds shared": (by_welch, "queries", 0.8, True),
     "method, paired": (by_pairs, "queries", 0.0, True),
     "method, paired, seeds shared": (by_pairs, "queries", 0.8, True),
+    "anywhere, seeds and queries": (by_seeds_and_queries, "", 0.0, True),
 }
 
 
@@ -158,8 +167,10 @@ def test_seed_means_do_not_show_that_a_method_differs_on_other_queries(n):
     rng = np.random.default_rng([n, 400])
     both = [tables(rng, n, 0.0, method_query=0.3) for _ in range(500)]
     welch = np.mean([by_welch(a, b, 0)[0] < 0.05 for a, b in both])
-    print(f"\nn={n:2}, methods × queries .3: Welch for other queries {welch:.3f}")
+    ours = np.mean([by_seeds_and_queries(a, b, 0)[0] < 0.05 for a, b in both])
+    print(f"\nn={n:2}, methods × queries .3: Welch for `anywhere` {welch:.3f}, seeds and queries {ours:.3f}")
     assert welch > 0.25
+    assert ours <= limit(500)
 
 
 def test_no_significant_difference_is_not_equivalence():
@@ -218,6 +229,53 @@ def test_welch_keeps_its_level_when_seeds_are_not_normal(n, shape):
     assert rate <= limit(4000)
 
 
+def satterthwaite_over_all_components(a, b) -> float:
+    """p of the t' test with one Satterthwaite df for seeds and queries together, the one that was rejected; a: no seeds."""
+    n, queries = b.shape
+    seed, query = b.mean(axis=1).var(ddof=1) / n, (b.mean(axis=0) - a).var(ddof=1) / queries
+    left = b - b.mean(axis=1, keepdims=True) - b.mean(axis=0) + b.mean()
+    residual = (left**2).sum() / ((n - 1) * (queries - 1)) / (n * queries)
+    net = max(0.0, query - min(residual, seed))
+    df = (seed + net) ** 2 / (seed**2 / (n - 1) + net**2 / (queries - 1))
+    return 2 * special.stdtr(df, -abs(b.mean() - a.mean()) / math.sqrt(seed + net))
+
+
+@pytest.mark.parametrize("seed_share", [0.3, 0.5, 0.7, 0.9])
+def test_three_seeds_and_queries_against_a_method_without_seeds(seed_share):
+    """Part of the variance from 2 degrees of freedom, part from 49: the hardest place for an approximate df."""
+    rng, repetitions, query = np.random.default_rng([int(10 * seed_share), 1000]), 4000, 0.2
+    seed = math.sqrt(3 * query**2 / QUERIES * seed_share / (1 - seed_share))
+    p = []
+    for _ in range(repetitions):
+        a, b = query * rng.normal(size=QUERIES), seed * rng.normal(size=(3, 1)) + 0.05 * rng.normal(size=(3, QUERIES))
+        p.append((seeds_and_queries_test(a, b).p, satterthwaite_over_all_components(a, b)))
+    ours, one_df = (np.array(p) < 0.05).mean(axis=0)
+    print(f"\nseeds and queries, n= 3 against none, {seed_share} of the variance from seeds: {ours:.4f}, one df {one_df:.4f}")
+    assert ours <= limit(repetitions)
+    if seed_share > 0.5:
+        assert one_df > limit(repetitions)  # why it was rejected
+
+
+def hierarchical_bootstrap(a, b, rng, samples: int = 500) -> tuple[float, float]:
+    """Percentile interval; each time seeds of each method are drawn again, and queries once for all."""
+    n, queries = a.shape
+    drawn = rng.multinomial(queries, np.full(queries, 1 / queries), size=samples) / queries  # (samples, Q)
+    means = [(rng.multinomial(n, np.full(n, 1 / n), size=samples) / n @ x * drawn).sum(axis=1) for x in (a, b)]
+    return tuple(np.quantile(means[1] - means[0], [0.025, 0.975]))
+
+
+@pytest.mark.parametrize("repetitions", REPETITIONS)
+@pytest.mark.parametrize("n", SEEDS)
+def test_the_hierarchical_bootstrap_does_not_cover_which_is_why_it_is_not_offered(n, repetitions):
+    rng = np.random.default_rng([n, 1100])
+    covered = 0
+    for _ in range(repetitions):
+        low, high = hierarchical_bootstrap(*tables(rng, n, SPREADS["large"]), rng)
+        covered += low <= 0 <= high
+    print(f"\nhierarchical bootstrap, n={n:2} spread large: coverage {covered / repetitions:.4f}")
+    assert covered / repetitions < 1 - limit(repetitions)
+
+
 # Plans come true.
 
 
@@ -236,3 +294,14 @@ def test_the_detectable_difference_is_detected(n, least):
     found = np.mean([welch_test(a, b + difference).p < 0.05 for a, b in rng.normal(size=(repetitions, 2, n))])
     print(f"\ndetectable difference at n={n:2}: {difference:.3f}, found {found:.3f}")
     assert least <= found <= 0.83
+
+
+@pytest.mark.parametrize("n", SEEDS)
+def test_the_interval_of_the_spread_covers(n):
+    rng, repetitions = np.random.default_rng([n, 1400]), 1000
+    covered = 0
+    for a, _ in rng.normal(size=(repetitions, 2, n)):
+        low, high = spread_interval(a.std(ddof=1), n - 1)
+        covered += low <= 1 <= high
+    print(f"\nn={n:2}: coverage of the spread {covered / repetitions:.3f}")
+    assert covered / repetitions >= 1 - limit(repetitions)

@@ -1,4 +1,4 @@
-"""Methods over seeds on tables that can be checked by hand, and against scipy; families, planning."""
+"""Methods over seeds on tables that can be checked by hand, and against scipy; families, planning, seeds and queries."""
 
 import math
 
@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from research.errors import UserError
+from research.metrics.crossed import seeds_and_queries_test
 from research.metrics.equivalence import equivalence_test
 from research.metrics.families import compare_methods, compare_paired_methods, holm
 from research.metrics.planning import (
@@ -16,8 +17,10 @@ from research.metrics.planning import (
     pooled_spread,
     power,
     seeds_needed,
+    spread_interval,
 )
 from research.metrics.seeds import paired_test, summarise, welch_test
+from research.metrics.significance import compare
 from research.metrics.unequal import false_positives, most_false_positives
 
 LOW, HIGH = [1.0, 2.0, 3.0], [4.0, 6.0, 8.0]  # means 2 and 6, variances 1 and 4
@@ -163,11 +166,65 @@ def test_the_rate_of_false_positives_is_that_of_simulated_tests(n, m, ratio):
         (lambda: pooled_spread([[1.0], [2.0]]), "no method has two seeds"),
         (lambda: holm([0.5, 1.5]), "p of 1.5"),
         (lambda: compare_methods({"bm25": 0.4, "dense": {1: 0.5}}, baseline="bm52"), "did you mean 'bm25'"),
+        (lambda: seeds_and_queries_test(np.ones((3, 4)), np.ones((3, 5))), r"\(3, 4\) and \(3, 5\)"),
     ],
 )
 def test_bad_input_is_named(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+# Seeds and queries
+
+
+def test_seeds_and_queries_by_hand():
+    a = np.array([[1.0, 3.0], [3.0, 5.0]])  # seed means 2, 4: variance 2, over 2 seeds: 1. query means 2, 4
+    b = np.array([[5.0, 9.0], [7.0, 13.0]])  # seed means 7, 10: 4.5 / 2 = 2.25. query means 6, 11. residuals ±.5, MS 1
+    test = seeds_and_queries_test(a, b)
+    seeds, queries, residual = 1 + 2.25, 4.5 / 2, 1 / (2 * 2)  # differences per query 4 and 7: variance 4.5, over 2
+    assert test.difference == 8.5 - 3
+    assert test.error == pytest.approx(math.sqrt(seeds + queries - residual))
+    df = 3.25**2 / (1 + 2.25**2)
+    critical = (3.25 * stats.t.ppf(0.975, df) + 2 * stats.t.ppf(0.975, 1)) / 5.25
+    assert test.high - test.difference == pytest.approx(critical * test.error)
+    assert "2 queries" in test.note
+    at_p = (3.25 * stats.t.isf(test.p / 2, df) + 2 * stats.t.isf(test.p / 2, 1)) / 5.25
+    assert at_p == pytest.approx(test.difference / test.error)
+
+
+def test_without_spread_over_seeds_it_is_the_paired_t_test_over_queries():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=40), rng.normal(0.4, 1, size=40)
+    theirs = stats.ttest_rel(b, a).pvalue
+    assert seeds_and_queries_test(a, b).p == pytest.approx(theirs)
+    assert seeds_and_queries_test(np.tile(a, (3, 1)), np.tile(b, (3, 1))).p == pytest.approx(theirs)
+
+
+def test_without_differences_between_queries_it_is_welch():
+    a, b = np.add.outer(LOW, np.zeros(30)), np.add.outer(HIGH, np.zeros(30))
+    ours, welch = seeds_and_queries_test(a, b), welch_test(LOW, HIGH)
+    assert (ours.p, ours.low, ours.high, ours.g) == pytest.approx((welch.p, welch.low, welch.high, welch.g))
+
+
+def test_its_interval_and_p_agree_and_tiny_p_are_found():
+    rng = np.random.default_rng(2)
+    for effect in (0.0, 0.1, 0.3, 0.5, 1e3, 1e9):
+        a, b = rng.normal(size=(3, 30)), rng.normal(effect, 1, size=(3, 30)) + 0.1 * rng.normal(size=(3, 1))
+        test = seeds_and_queries_test(a, b)
+        assert (test.p < 0.05) == (test.low > 0 or test.high < 0)
+        assert 0 < test.p <= 1
+
+
+def test_nothing_varies_nothing_is_estimable():
+    assert math.isnan(seeds_and_queries_test(np.ones((3, 30)), np.zeros((3, 30))).p)
+
+
+def test_arguments_are_left_alone():
+    a, b = np.random.default_rng(3).normal(size=(2, 3, 30))
+    copies = a.copy(), b.copy()
+    seeds_and_queries_test(a, b)
+    assert (a == copies[0]).all()
+    assert (b == copies[1]).all()
 
 
 # Families
@@ -269,6 +326,18 @@ def test_what_no_number_of_seeds_resolves(arguments):
 
 def test_pooled_spread_by_hand():
     assert pooled_spread([LOW, HIGH, [9.0]]) == pytest.approx((math.sqrt((2 * 1 + 2 * 4) / 4), 4))
+
+
+def test_three_seeds_tell_the_spread_within_a_factor_of_six():
+    # χ² of 2 degrees of freedom: quantiles −2 log(1 − p)
+    assert spread_interval(1.0, 2) == pytest.approx(
+        (math.sqrt(2 / (-2 * math.log(0.025))), math.sqrt(2 / (-2 * math.log(0.975))))
+    )
+
+
+def test_share_better_counts_ties_half():
+    result = compare({"q": 0.2, "r": 0.5, "s": 0.5, "t": 0.1}, {"q": 0.6, "r": 0.4, "s": 0.5, "t": 0.2})
+    assert result.share_better == (2 + 0.5) / 4
 
 
 @pytest.mark.parametrize("unit", [2.0**-400, 2.0**-200, 2.0**200, 2.0**400])

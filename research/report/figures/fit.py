@@ -45,7 +45,7 @@ def fitted(figure: Figure, px: int, name: str = "") -> tuple[Figure, str] | None
 
 
 def width(drawing: str) -> float:
-    """Of an SVG, in px."""
+    """The width of an SVG, in px."""
     return float(re.search(r'<svg[^>]*?\bwidth="([\d.]+)"', drawing)[1])
 
 
