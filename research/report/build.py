@@ -24,7 +24,7 @@ from research.report.study_report import StudyReport, study_report
 from research.report.subject import record_of
 from research.report.summary import summary
 from research.report.systems import Systems, read_systems
-from research.report.target import files_of, open_target
+from research.report.target import REPORT, files_of, open_target
 from research.report.training import Training, read_training, record_of_fit
 from research.report.wandb import Content, Drawn, Publication, send
 from research.runs.curves import read_lines
@@ -35,7 +35,6 @@ from research.runs.record import RunRecord
 from research.runs.table import is_sweep, name_folders, points_in, with_inner
 from research.runs.wandb.records import is_wandb
 
-MARKER = "report.json"  # a folder that holds this file is a report: the verb may write into it again
 EVERY_RUN, PLAIN = "runs", "plain"
 ANSWERED = 60  # trainings of which a page holds what they answered
 
@@ -126,7 +125,7 @@ def build(paths: list[Path], spec: Spec, claims: Path | None, out: Path, publica
             f"--wandb makes a W&B Report of run folders, and {len(foreign)} of {len(study.runs)} runs are read "
             f"from W&B ({', '.join(foreign[:3])}); expected folders. Name them, or leave --wandb out."
         )
-    open_target(out, MARKER, "report", "a report", "empty folder, or an earlier report")
+    open_target(out, REPORT, "report", "a report", "empty folder, or an earlier report")
     parts = _parts(shown, spec)
     _write(out, shown, parts, summary(shown.systems, parts.lines, shown.trainings) | _record(shown, spec))
     sent, refused = send(publication, out, _content(shown, parts), parts.drawn + parts.latency[:1])
@@ -219,7 +218,7 @@ def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Any]) -> Non
         parts.made_from,
         parts.latency,
     )
-    with replace_files(out, MARKER, files_of(out / MARKER)) as new:
+    with replace_files(out, REPORT, files_of(out / REPORT)) as new:
         if study:
             write_tidy(new, study.runs)
         of_systems = tables.sheets(parts.lines, systems.metric) if systems else []
@@ -229,17 +228,18 @@ def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Any]) -> Non
             with atomic_write(new / name) as stream:
                 stream.write(content)
         files = sorted(str(path.relative_to(new)) for path in new.rglob("*") if path.is_file())
-        write_json(new / MARKER, record | {"files": files})
+        write_json(new / REPORT, record | {"files": files})
 
 
 def _content(shown: Shown, parts: Parts) -> Content:
     """The same for W&B."""
     study = shown.study
+    of_trainings = [("Training", training_words.table(shown.trainings))] if shown.trainings else []
     return Content(
         parts.title,
         parts.finding,
         parts.remarks,
-        [(table.title, markdown.render(table, parts.lines)) for table in parts.tables],
+        [*((table.title, markdown.render(table, parts.lines)) for table in parts.tables), *of_trainings],
         [(sheet, as_markdown(sheet)) for sheet in parts.sheets],
         [(figure.name, figure.title, figure.caption) for figure, _ in parts.drawn + parts.latency[:1]],
         study.study if study else None,

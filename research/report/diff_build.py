@@ -16,7 +16,7 @@ from research.report.study import Study
 from research.report.study_record import StudyRecord, read_study_record
 from research.report.subject import record_of
 from research.report.summary import rows_of
-from research.report.target import files_of, open_target
+from research.report.target import REPORT, files_of, open_target
 from research.runs.files import atomic_write, replace_files, write_json
 from research.runs.folder import RunFolder
 from research.runs.layout import PROVENANCE
@@ -24,7 +24,6 @@ from research.runs.reading import read_json
 from research.runs.table import is_sweep
 from research.runs.wandb.records import is_wandb
 
-REPORT = "report.json"
 OURS = "diff.json"  # a folder that holds this file is ours to write into again
 VERB = "report --diff"
 UNCHECKED = "cannot be checked"  # a claim about settings that one side has not

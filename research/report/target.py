@@ -6,6 +6,8 @@ from pathlib import Path
 from research.errors import UserError
 from research.runs.layout import leftover
 
+REPORT = "report.json"  # a folder that holds this file is a report: the verb may write into it again
+
 
 def open_target(out: Path, marker: str, verb: str, holds: str, instead: str) -> None:
     """Refuse a folder that holds something else than what an earlier command of the same kind wrote.

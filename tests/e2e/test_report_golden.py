@@ -125,3 +125,18 @@ def test_a_report_is_its_golden_files(case, tmp_path, research, monkeypatch):
             next((a, b) for a, b in zip(known[name].splitlines(), [*made[name].splitlines(), b""], strict=False) if a != b)
         ]
     )
+
+
+@pytest.mark.parametrize("case", [study, head], ids=lambda case: case.__name__)
+def test_the_wandb_report_has_every_table_of_the_local_one(case, tmp_path, monkeypatch, research):
+    monkeypatch.chdir(tmp_path)
+    assert research("report", *case(tmp_path), "--out", "out", "--wandb", "me/project", "--dry-run").code in (0, 1)
+    local = Path("out/report.md").read_text(encoding="utf-8")
+    blocks = json.loads(Path("out/wandb_report.json").read_text(encoding="utf-8"))["spec"]["blocks"]
+    there = json.dumps(blocks, ensure_ascii=False).replace("\\\\$", "$")
+    headings = [line.removeprefix("## ").replace("\\_", "_") for line in local.splitlines() if line.startswith("## ")]
+    headings.remove("Notes")  # "Before the numbers" there
+    assert len(headings) > 3
+    assert [heading for heading in headings if heading not in there] == []
+    rows = [line for line in local.splitlines() if line.startswith("| ")]
+    assert [row for row in rows if json.dumps(row, ensure_ascii=False)[1:-1] not in there] == []

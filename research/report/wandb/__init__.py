@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from research.errors import UserError
 from research.report.figures.theme import Figure
-from research.report.sheets import slug
+from research.report.target import REPORT, files_of
 from research.report.wandb.content import Content, Place, provenance
 from research.runs.files import write_json
 from research.runs.provenance import provenance as provenance_of_command
@@ -73,7 +73,7 @@ def _publish(place: Place, out: Path, content: Content, drawn: Drawn, facts: dic
     os.environ.setdefault("WANDB_SILENT", "true")  # read when wandb is first used; the words are ours
     if mode == "offline":
         try:
-            log_files(out, content, place, _files(out, content), drawn, facts)
+            log_files(out, content, place, _files(out), drawn, facts)
         except Exception as error:  # wandb raises its own and OS errors
             raise UserError(
                 f"nothing was kept for W&B ({type(error).__name__}: {error}); expected room and rights in "
@@ -92,15 +92,11 @@ def _publish(place: Place, out: Path, content: Content, drawn: Drawn, facts: dic
             "nothing was published: no W&B key was found; expected one in WANDB_API_KEY or left by `wandb login`. "
             f"Log in, or write the report's specification by --wandb --dry-run. {whole}."
         )
-    published = publish(out, content, place, _files(out, content), drawn, facts)
+    published = publish(out, content, place, _files(out), drawn, facts)
     return {"wandb": published.url, "artifact": published.artifact}
 
 
-def _files(out: Path, content: Content) -> list[Path]:
-    """The local report's files, and no other that may lie there."""
-    names = ["index.html", "report.md", "report.json", DRY]
-    names += [f"figures/{slug(name)}.{ending}" for name, _, _ in content.figures for ending in ("svg", "pdf", "vl.json")]
-    if content.study is not None:
-        names += ["runs.csv", "runs.parquet"]
-        names += [f"tables/{slug(sheet.name)}.{ending}" for sheet, _ in content.sheets for ending in ("tex", "csv", "md")]
-    return [path for name in names if (path := out / name).is_file()]
+def _files(out: Path) -> list[Path]:
+    """The local report's files, as it lists them, and no other that may lie there."""
+    names = [*files_of(out / REPORT), REPORT, DRY]
+    return [path for name in dict.fromkeys(names) if (path := out / name).is_file()]
