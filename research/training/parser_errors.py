@@ -12,6 +12,8 @@ RANGES = {
     "PositiveInt": "1 or more (a whole number)",
     "TwoOrMore": "2 or more (a whole number)",
     "ClosedUnitInterval": "0 to 1",
+    "int": "a whole number",
+    "float": "a finite number",
 }
 """Number types of options → what they take, for messages."""
 
@@ -44,10 +46,16 @@ def explained(message: str, prog: str) -> str:
 def _refused_value(text: str) -> str | None:
     """`data.limit=0; expected 1 or more, or null`, where a value is not of its option's range or choices; else None."""
     place = re.search(r'Parser key "(model|data)": .*?Parser key "([\w.]+)": (.*)', text)
-    expected = place and re.search(r"Not of type (\w+): |Expected a typing\.Literal\[(.+?)\]", place[3])
+    place = place or re.search(r'Parser key "(trainer)\.([\w.]+)": (.*)', text)
+    expected = place and re.search(
+        r"Not of type (\w+): |Expected an? <class '(int|float)'>|Expected a typing\.Literal\[(.+?)\]", place[3]
+    )
     value = place and re.search(r"Got value: (\S+)|Given value: (?!NestedArg|\{)(\S+)|: (\S+) does not|: ('.*?')", place[3])
-    if not expected or not value:
-        return None
-    choices = expected[2] or RANGES.get(expected[1], expected[1])
+    if not expected or not value or len({*re.findall(r"Expected an? <class '(?!NoneType)(\w+)'>", place[3])}) > 1:
+        return None  # a value of several types, whose list the parser gives
+    if place[1] == "trainer" and not expected[2]:
+        return None  # Lightning's options are unions of choices
+    name = expected[1] or expected[2]
+    choices = expected[3] or RANGES.get(name, name)
     null = ", or null" if re.search(r"Subtypes: \[[^]]*NoneType", place[3]) else ""
     return f"{place[1]}.{place[2]}={next(filter(None, value.groups()))}; expected {choices}{null}"
