@@ -28,7 +28,10 @@ def has_finished(out: Path, resolved: dict) -> bool:
     if not any((out / name).exists() for name in (CHECKPOINTS, METRICS)):
         return False  # nothing was trained yet: a configuration that was refused may be corrected
     folder = RunFolder(out)
-    earlier = folder.config if folder.has_config else {}
+    try:
+        earlier, metrics = folder.config if folder.has_config else {}, metrics_of(out) if (out / METRICS).exists() else {}
+    except UserError as error:
+        raise UserError(f"{error} Or name another folder by --out, or delete {out}.") from None
     if isinstance(earlier.get("trainer"), dict):
         take_normal_form(earlier["trainer"])  # of before there was one
     # a point's id stands for what lies there, however its place is spelled
@@ -40,7 +43,7 @@ def has_finished(out: Path, resolved: dict) -> bool:
             f"the run folder {out} holds a run with another configuration ({'; '.join(changed[:5])}); expected the same, to go "
             f"on with it. Name another folder by --out, or delete {out}."
         )
-    return (out / METRICS).exists() and bool(metrics_of(out).get("finished"))
+    return bool(metrics.get("finished"))
 
 
 def metrics_of(out: Path) -> dict:

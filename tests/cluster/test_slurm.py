@@ -97,7 +97,7 @@ def test_twelve_points_disturbed_are_those_of_an_undisturbed_run(slurm, place, r
     slurm.until(finished, 480, "the last job has not come")
     assert json.loads(Path("cluster/finished.json").read_text())["states"] == {"done": 12}
     report = json.loads(Path("cluster/report/report.json").read_text())  # after the last point, and of all of them
-    assert [one["run"] for one in report["trainings"]] == points
+    assert [one["point"] for one in report["trainings"]] == points
     status = research("sweep", "status", cluster, "--json").json
     assert [p["state"] for p in status["points"]] == ["done"] * 12
     events = [json.loads(line) for line in Path("cluster/ledger.jsonl").read_text().splitlines()]

@@ -40,7 +40,7 @@ COMMANDS = {
 
 MAKE_RUN = "retrieve --data beir:collection --split test --retriever bm25 --out run"
 MAKE_NEGATIVES = "mine --data beir:collection --split test --retriever bm25 --out out/negatives.jsonl"
-MAKE_FIT = COMMANDS["fit"]
+MAKE_FIT = COMMANDS["fit"] + " --keep_checkpoints true"
 MAKE_STORE = "encode --data beir:collection --model ./model --out store"
 RESULTS = (
     "metrics.json",

@@ -225,7 +225,7 @@ GENERATE = [
     row(
         "unreadable model", "weights cut short", BOTH, "lm", "expected a complete", AGAIN, "", cut("lm/model.safetensors", -100)
     ),
-    row("unreadable model", "an encoder", BOTH, "model", "lacks", "save the model again", "--model ./model"),
+    row("unreadable model", "an encoder", BOTH, "model", "expected a causal language model", "Name one", "--model ./model"),
     row(
         "unreadable model",
         "not GGUF",

@@ -130,7 +130,6 @@ UNKNOWN_NAMES = [
         "Check the spelling",
         "--retriever 'a b'",
     ),
-    Row("wrong value", "queries of no split", "encode", "--tower query", "--split", "Pass --split test", "--tower query"),
 ]
 
 EMPTY = [
@@ -628,3 +627,9 @@ ROWS = [*WRONG_TYPE, *UNKNOWN_NAMES, *EMPTY, *RANGES, *PLACES, *QUICKSTART_PLACE
 def test_fault_on_the_command_line_is_refused(cell, research, collection, tiny_bert, tiny_reranker, tmp_path, monkeypatch):
     furnish(tmp_path, tiny_bert, monkeypatch, tiny_reranker)
     refuse(cell, research, monkeypatch)
+
+
+def test_queries_of_no_split_are_refused(research, collection, tiny_bert, tmp_path, monkeypatch):
+    furnish(tmp_path, tiny_bert, monkeypatch)
+    result = research("encode", "--data", "beir:collection", "--model", "./model", "--tower", "query", "--out", "out")
+    assert (result.code, "Pass --split test" in result.err) == (2, True), result.err
