@@ -45,7 +45,7 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = action.help or "", action.default
-        if default in (None, False, argparse.SUPPRESS) or default == [] or callable(default):  # callable: the verb itself
+        if default in (None, False, argparse.SUPPRESS) or default == []:
             return text
         shown = f"{default:g}" if isinstance(default, float) else str(default)
         return text if re.search(rf"(?<![\w.]){re.escape(shown)}(?!\w)", text) else f"{text} ({shown})".strip()

@@ -15,6 +15,7 @@ from research.retrieval.named import (
     check_bm25,
     check_encoder,
     check_range,
+    check_reranking,
     check_retrievers,
     named_options,
 )
@@ -140,11 +141,7 @@ def check_mining(given: Mapping[str, Any]) -> tuple[int, int]:
         raise UserError(
             f"--ef {ef} is less than the {needed} documents that are retrieved; expected as many or more. Pass --ef {needed}."
         )
-    if given.get("reranker_max_length") is not None and given.get("reranker") is None:
-        raise UserError(
-            f"--reranker-max-length {given.get('reranker_max_length')} is for a reranker, and there is none; expected "
-            "--reranker MODEL with it. Name one, or leave it out."
-        )
+    check_reranking(given, ("reranker_max_length",))
     if given.get("folds") and len(given["retriever"]) < 2:
         raise UserError(
             "--folds with 1 retriever; expected 2 or more, each trained without its fold. Name one a fold, in "

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from research.progress import say
 from research.runs import modules
 from research.runs.hashes import hash_strings
-from research.runs.modules import is_installed, module_file
+from research.runs.modules import imported_names, is_installed, module_file
 
 PACKAGE = Path(__file__).parents[1]
 LENGTH = 16
@@ -195,8 +195,7 @@ def _source(module: str) -> Source | None:
         digest = _digest(tree)
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
         return None
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    return Source(digest, frozenset(name for _, name in imported_names(tree, package)), len(code))
+    return Source(digest, frozenset(name for _, name in imported_names(tree, module, path)), len(code))
 
 
 @functools.cache
@@ -206,17 +205,6 @@ def _path(module: str) -> Path | None:
         return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
     path = module_file(module)
     return None if path is None or is_installed(path) else path
-
-
-def imported_names(tree: ast.Module, package: str) -> Iterator[tuple[str, str]]:
-    """Names that a file of a package imports anywhere → what they stand for, absolute."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((alias.asname or alias.name, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            home = ".".join([*above, *([node.module] if node.module else [])])
-            yield from ((alias.asname or alias.name, f"{home}.{alias.name}") for alias in node.names)
 
 
 def _spelled(value: object) -> str:

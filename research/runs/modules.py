@@ -1,8 +1,10 @@
-"""Where a module's source lies, found without running it or the packages above it."""
+"""Where a module's source lies, and what it imports: read without running it or the packages above it."""
 
+import ast
 import functools
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -10,6 +12,18 @@ def module_file(module: str) -> Path | None:
     """A module's file of Python; None of what is no module, or is not written in Python."""
     origin, _ = _places(module)
     return Path(origin) if origin and origin.endswith(".py") else None
+
+
+def imported_names(tree: ast.Module, module: str, path: Path) -> Iterator[tuple[str, str]]:
+    """Names that a module's file imports anywhere → what they stand for, absolute."""
+    package = (module if path.name == "__init__.py" else module.rpartition(".")[0]).split(".")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.asname or alias.name, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            home = ".".join([*above, *([node.module] if node.module else [])])
+            yield from ((alias.asname or alias.name, f"{home}.{alias.name}") for alias in node.names)
 
 
 def is_installed(path: Path) -> bool:
@@ -36,12 +50,7 @@ def _places(module: str) -> tuple[str | None, tuple[str, ...]]:
     try:  # importlib.util.find_spec would run the packages above
         specs = (finder.find_spec(module, [*above] if parent else None) for finder in sys.meta_path)
         spec = next((spec for spec in specs if spec is not None), None)
-    except (
-        ImportError,
-        AttributeError,
-        ValueError,
-        KeyError,
-    ):  # KeyError: a folder without __init__.py in one that is not loaded
+    except (ImportError, AttributeError, ValueError, KeyError):  # the last: no __init__.py, in a folder that is not loaded
         spec = None
     if parent and (spec is None or spec.origin is None):
         return None, tuple(str(Path(place, name)) for place in above if Path(place, name).is_dir())

@@ -21,7 +21,7 @@ HELP = ("-h", "--help")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the short help."""
     parser.add_argument(
-        "run", nargs="?", metavar="RUN", help="a run folder that `research fit` wrote, in place of -c RUN/config.yaml"
+        "folder", nargs="?", metavar="RUN", help="a run folder that `research fit` wrote, in place of -c RUN/config.yaml"
     )
     parser.add_argument(
         "-c", "--config", action="append", metavar="YAML", help="configuration, or an overlay on the one before"

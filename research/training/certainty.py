@@ -33,7 +33,7 @@ def intervals(per_example: Mapping[str, Values], weights: Values | None = None) 
     return out
 
 
-def _interval(values: np.ndarray, weights: np.ndarray | None) -> tuple[float, float]:
+def _interval(values: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, float]:
     samples = int(min(10_000, max(200, MOST // len(values))))
     if weights is None:
         return bootstrap_interval(values, samples=samples)
@@ -80,5 +80,5 @@ def _is_told(a: Values, b: Values) -> bool:
     difference = np.array([a[name] - b[name] for name in a])
     if not np.isfinite(difference).all():
         return True
-    low, high = bootstrap_interval(difference, samples=int(min(10_000, max(200, MOST // len(difference)))))
+    low, high = _interval(difference)
     return not low <= 0 <= high

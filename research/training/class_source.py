@@ -5,8 +5,7 @@ import functools
 import re
 from typing import NamedTuple
 
-from research.runs.fingerprint import imported_names
-from research.runs.modules import module_file
+from research.runs.modules import imported_names, module_file
 
 
 class Source(NamedTuple):
@@ -86,8 +85,7 @@ def _class(class_path: str, depth: int = 8) -> Source | None:
 def _imports(tree: ast.Module, module: str) -> dict[str, str]:
     """Names that a file imports → what they stand for, absolute."""
     path = module_file(module)
-    package = module if path and path.name == "__init__.py" else module.rpartition(".")[0]
-    return dict(imported_names(tree, package))
+    return dict(imported_names(tree, module, path)) if path else {}
 
 
 @functools.cache

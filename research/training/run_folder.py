@@ -55,8 +55,7 @@ def metrics_of(out: Path) -> dict:
     metrics = RunFolder(out).metrics
     if not isinstance(metrics.get("metrics"), dict):
         raise UserError(
-            f"{out / METRICS} is not one that `research fit` wrote; expected an object with metrics. Name "
-            "another --out, or delete this folder."
+            f"{out / METRICS} is not one that `research fit` wrote; expected an object with metrics. Make the run again."
         )
     return metrics
 
