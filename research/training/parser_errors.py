@@ -53,7 +53,7 @@ def _refused_value(text: str) -> str | None:
     value = place and re.search(r"Got value: (\S+)|Given value: (?!NestedArg|\{)(\S+)|: (\S+) does not|: ('.*?')", place[3])
     if not expected or not value or len({*re.findall(r"Expected an? <class '(?!NoneType)(\w+)'>", place[3])}) > 1:
         return None  # a value of several types, whose list the parser gives
-    if place[1] == "trainer" and not expected[2]:
+    if place[1] == "trainer" and (not expected[2] or "Literal" in place[3]):
         return None  # Lightning's options are unions of choices
     name = expected[1] or expected[2]
     choices = expected[3] or RANGES.get(name, name)

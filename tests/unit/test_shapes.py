@@ -474,11 +474,13 @@ def test_random_rows_come_back_as_they_were_written(write, shape, expected):
 @CHECKS
 @given(expected=queries())
 def test_random_triples_come_back_as_they_were_written(write, expected):
-    found = {query: both for query, both in expected.items() if both[1]}
-    lines = [f"{q}\tso: {p}\tso: {n}" for q, (positives, negatives) in found.items() for p in positives for n in negatives]
-    found = {query: tuple({f"so: {text}" for text in texts} for texts in both) for query, both in found.items()}
+    """Each cell begins with `so: `, since a first row with a column's name ("response") is a header."""
+    triples = {
+        f"so: {query}": tuple({f"so: {text}" for text in texts} for texts in both) for query, both in expected.items() if both[1]
+    }
+    lines = [f"{q}\t{p}\t{n}" for q, (positives, negatives) in triples.items() for p in positives for n in negatives]
     if lines:
-        assert said(read(write("\n".join(lines), "t.tsv"))) == found
+        assert said(read(write("\n".join(lines), "t.tsv"))) == triples
 
 
 PASSAGE = st.dictionaries(st.sampled_from(["docid", "text", "title", "x"]), st.one_of(TEXT, st.integers()), max_size=2)
