@@ -35,14 +35,19 @@ def names() -> list[str]:
 def read_script(name: str) -> NotebookNode:
     """The cells of a script, not executed; what does not come from it is the same for all."""
     notebook = jupytext.read(FOLDER / f"{name}.py", fmt="py:percent")
-    notebook.metadata = NotebookNode(
-        kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
-        language_info={"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
-    )
+    notebook.metadata = metadata()
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number}", NotebookNode()
     return notebook
+
+
+def metadata() -> NotebookNode:
+    """What a notebook says of its language; the kernel would add the version of this Python."""
+    return NotebookNode(
+        kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
+        language_info={"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
+    )
 
 
 def execute(notebook: NotebookNode) -> None:
@@ -55,6 +60,7 @@ def execute(notebook: NotebookNode) -> None:
     resources = {"metadata": {"path": str(FOLDER)}}
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", coalesce_streams=True, resources=resources)
     client.execute(env=os.environ | SURROUNDINGS)
+    notebook.metadata = metadata()
     codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for number, cell in enumerate(codes, 1):
         cell.metadata, cell.execution_count = NotebookNode(), number

@@ -13,7 +13,8 @@ NAME = "tandem"
 
 def show_charts() -> None:
     """From here on, draw charts in the report's look, and show them as SVG."""
-    alt.theme.register(NAME, enable=True)(lambda: alt.theme.ThemeConfig(config=CONFIG | {"mark": {"color": COLOURS[0]}}))
+    config = CONFIG | {"mark": {"color": COLOURS[0]}, "legend": {**CONFIG["legend"], "orient": "bottom"}}  # narrow, for phones
+    alt.theme.register(NAME, enable=True)(lambda: alt.theme.ThemeConfig(config=config))
     alt.renderers.register(NAME, shown)
     alt.renderers.enable(NAME)
 
