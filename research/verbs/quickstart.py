@@ -25,14 +25,14 @@ DATA = None  # the embedded collections
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--minutes", type=float, metavar="N", help=f"size the work to about so many minutes ({MINUTES:g})")
-    parser.add_argument("--full", action="store_true", help="leave nothing out, whatever it takes")
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
         help="where the run folders and the page go (runs/quickstart, runs/quickstart-full, runs/quickstart-Nmin)",
     )
+    parser.add_argument("--minutes", type=float, metavar="N", help=f"size the work to about so many minutes ({MINUTES:g})")
+    parser.add_argument("--full", action="store_true", help="leave nothing out, whatever it takes")
 
 
 def run(args: argparse.Namespace, main: Callable[[list[str]], int]) -> int:
