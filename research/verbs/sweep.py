@@ -226,7 +226,7 @@ def run(args: argparse.Namespace, main: Main, parse: Parse) -> int:
         functools.partial(_describe, parse=parse), main, functools.partial(_time_steps, threads=threads, parse=parse)
     )
     if args.step == "submit":
-        return submit.submit_sweep(sweep, program, submit.Options(**options))
+        return submit.submit_sweep(sweep, program, submit.options_from(options))
     steps = {
         "plan": functools.partial(preview.show_plan, program=program),
         "run": functools.partial(run.run_sweep, program=program),

@@ -475,8 +475,11 @@ def test_random_rows_come_back_as_they_were_written(write, shape, expected):
 @given(expected=queries())
 def test_random_triples_come_back_as_they_were_written(write, expected):
     """Each cell begins with `so: `, since a first row with a column's name ("response") is a header."""
-    marked = {q: tuple({f"so: {text}" for text in texts} for texts in both) for q, both in expected.items() if both[1]}
-    triples = {f"so: {query}": both for query, both in marked.items()}
+    triples = {
+        f"so: {query}": tuple({f"so: {text}" for text in texts} for texts in both)
+        for query, both in expected.items()
+        if both[1]
+    }
     lines = [f"{q}\t{p}\t{n}" for q, (positives, negatives) in triples.items() for p in positives for n in negatives]
     if lines:
         assert said(read(write("\n".join(lines), "t.tsv"))) == triples
