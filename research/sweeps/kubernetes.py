@@ -14,7 +14,7 @@ from research.sweeps import directives
 from research.sweeps.secrets import refuse_assignments, refuse_secret
 from research.sweeps.submission import Submission, ranges
 
-TEMPLATE = Path(__file__).with_suffix(".yaml")
+TEMPLATE = Path(__file__).with_name("templates") / "kubernetes.yaml"
 NAME = 52  # characters of a Job's name: a pod's host is the name and its index, and has 63 at most
 QUANTITIES = {"": "Mi", "K": "Ki", "M": "Mi", "G": "Gi", "T": "Ti"}
 """SLURM's units of memory → the same in Kubernetes, whose own M and G are decimal."""
