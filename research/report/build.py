@@ -156,7 +156,8 @@ def _read(paths: list[Path], spec: Spec, claims: Path | None) -> Shown:
         fits += [path for path in points if path not in fits and RunFolder(path).is_training]
     names = name_folders([*fits, *tested])
     runs = [record_of_fit(path, names[path]) for path in fits]
-    trainings = [read_training(run) for run in (study.trainings if study else runs)]
+    labels = study.study.labels if study else spec.labels
+    trainings = [read_training(run, labels) for run in (study.trainings if study else runs)]
     return Shown(runs, tested, study, trainings, systems)
 
 
