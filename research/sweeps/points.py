@@ -17,6 +17,7 @@ from research.sweeps.folder import folder_of, known_ids, owned, refuse_other_swe
 from research.sweeps.plan import describer, is_fit, plan, watched
 from research.sweeps.search import open_search, refuse_other_search
 from research.sweeps.spec import Sweep
+from research.sweeps.standing import note_finished, standings_now
 from research.sweeps.trainer import Program
 
 
@@ -92,8 +93,9 @@ class Again(NamedTuple):
     failed: bool
 
 
-def begin_again(folder: Path, points: list[PlannedPoint], again: Again) -> list[PlannedPoint]:
-    """Note in the ledger which points are run again: the user asks for it, or what they made is gone."""
+def begin_again(sweep: Sweep, folder: Path, points: list[PlannedPoint], again: Again) -> list[PlannedPoint]:
+    """Note in the ledger what is finished, and what runs again: the user asks for it, or what was made is gone."""
+    note_finished(folder, points, sweep)
     ledger, chosen = Ledger(folder), points_again(folder, points, again)
     for planned in chosen:
         run = folder / planned.point
@@ -125,9 +127,9 @@ def task_numbers(sweep: Sweep, points: list[PlannedPoint], is_wanted: Callable[[
 
 def tasks_to_submit(sweep: Sweep, folder: Path, points: list[PlannedPoint], again: Again, dry_run: bool) -> list[int]:
     """Numbers of the tasks of an array; a dry run leaves the ledger as it is."""
-    chosen = (points_again if dry_run else begin_again)(folder, points, again)
+    chosen = points_again(folder, points, again) if dry_run else begin_again(sweep, folder, points, again)
     repeated = {planned.point for planned in chosen}
-    standings = Ledger(folder).standings([planned.point for planned in points])
+    standings = standings_now(folder, points, sweep)
     return task_numbers(sweep, points, lambda planned: standings[planned.point].state in AGAIN or planned.point in repeated)
 
 

@@ -24,7 +24,8 @@ from research.sweeps.points import Again, begin_again, planned_points
 from research.sweeps.process import last_line, on_signals
 from research.sweeps.shown import outcome_text, progress_text, short_options, table
 from research.sweeps.spec import Sweep
-from research.sweeps.status import count, write_report
+from research.sweeps.standing import count
+from research.sweeps.status import write_report
 from research.sweeps.trainer import Program
 
 POLL = 0.5  # seconds
@@ -61,7 +62,7 @@ def run_sweep(
             raise UserError(f"--{name} {value}; expected 1 or more. Correct it.")
     folder = folder_of(sweep)
     points = planned_points(sweep, seed, program)
-    begin_again(folder, points, Again(rerun_stale, retry))
+    begin_again(sweep, folder, points, Again(rerun_stale, retry))
     threads = threads or max(1, len(os.sched_getaffinity(0)) // workers)
     file, plan = copy_plan(folder, sweep.path.name, sweep.text, None if sweep.is_searched else points)
     command = [sys.executable, "-m", "research", "sweep", "worker", str(file), "--seed", str(seed)]
