@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any, NoReturn
 
 from research.errors import UserError, suggest
@@ -195,16 +196,20 @@ def short(text: str, limit: int = 60) -> str:
     return repr(text if len(text) <= limit else text[:limit] + "…")
 
 
-@contextlib.contextmanager
-def importing(what: str) -> Iterator[None]:
-    """Say which package is missing where `datasets` is."""
+def datasets_library(what: str) -> ModuleType:
+    """Load the package datasets, which reads `what`: here alone, since it takes a second and most sources need none of it.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
-        yield
+        import datasets
     except ImportError as error:
         raise UserError(
             f"{what} is read by the package datasets, which is not installed here ({error}); expected it, or a "
             ".jsonl, .json or .csv file. pip install datasets, or convert the data."
         ) from None
+    return datasets
 
 
 def evenly_spaced(items: list, count: int) -> list:

@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from research.data.rows import BadRows, importing, open_unpacked, read_jsonl, read_lines, short
+from research.data.rows import BadRows, datasets_library, open_unpacked, read_jsonl, read_lines, short
 from research.data.splits import Rows, whole_or_slice
 from research.errors import UserError
 from research.progress import say
@@ -162,21 +162,19 @@ def read_text(path: Path) -> str:
 
 
 def _parquet(path: Path) -> Rows:
-    with importing(str(path)):
-        from datasets import load_dataset
+    datasets = datasets_library(str(path))
     name = glob.escape(str(path.absolute()))
-    yield from _arrow(str(path), lambda: load_dataset("parquet", data_files=[name], split="train", streaming=True))
+    yield from _arrow(str(path), lambda: datasets.load_dataset("parquet", data_files=[name], split="train", streaming=True))
 
 
 def read_saved(folder: Path, split: str | None) -> Rows:
     """Rows of a folder that save_to_disk wrote."""
-    with importing(str(folder)):
-        from datasets import load_from_disk
-    return whole_or_slice(_arrow(str(folder), lambda: load_from_disk(str(folder))), split, folder)
+    datasets = datasets_library(str(folder))
+    return whole_or_slice(_arrow(str(folder), lambda: datasets.load_from_disk(str(folder))), split, folder)
 
 
 def _arrow(name: str, load: Any) -> Rows:
-    import pyarrow
+    import pyarrow  # here: datasets has loaded it, and help does not wait for it
 
     number = 0
     try:

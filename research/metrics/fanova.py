@@ -31,7 +31,7 @@ def main_effects(columns: np.ndarray, bounds: np.ndarray, values: np.ndarray, tr
 
     Source: Hutter, Hoos & Leyton-Brown 2014, Algorithm 1; the forest grown as Optuna grows it.
     """
-    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.ensemble import RandomForestRegressor  # here: an extra of the package, and a second for these forests alone
 
     forest = RandomForestRegressor(n_estimators=trees, max_depth=64, random_state=seed).fit(columns, values)
     found = [_tree(one.tree_, np.asarray(bounds, dtype=np.float64)) for one in forest.estimators_]

@@ -107,6 +107,6 @@ def _reads_bytes(folder: Path) -> bool:
     name = read_config(path).get("tokenizer_class") if path.exists() else None
     if not isinstance(name, str) or not name.isidentifier():
         return False
-    import transformers
+    import transformers  # here: seconds, and names are checked before anything heavy is loaded
 
     return getattr(getattr(transformers, name, None), "vocab_files_names", None) == {}

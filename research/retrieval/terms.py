@@ -101,7 +101,7 @@ class Terms(NamedTuple):
         if self.stemmer is None:
             return str
         try:
-            import Stemmer
+            import Stemmer  # here: BM25 without stems needs no such package
         except ImportError:
             raise UserError(
                 f"--bm25-stemmer {self.stemmer} needs the package PyStemmer, which is not installed here. "
@@ -160,6 +160,6 @@ def _pieces(found: re.Match, size: int) -> list[str]:
 
 
 def _stopwords(language: str) -> tuple[str, ...] | list[str]:
-    from bm25s.tokenization import _infer_stopwords  # its lists by name; there is no public function
+    from bm25s.tokenization import _infer_stopwords  # here: it loads scipy; there is no public function
 
     return [] if language == "none" else _infer_stopwords(language)

@@ -67,7 +67,7 @@ def _in_hub_cache(name: str) -> Path | None:
     repo, _, revision = name.partition("@")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo) or repo.startswith("."):
         return None
-    from huggingface_hub import try_to_load_from_cache  # a quarter of a second, where a hub's model was trained
+    from huggingface_hub import try_to_load_from_cache  # here: a quarter of a second, for models of a hub alone
 
     for file in ("config.json", ADAPTER):
         if isinstance(found := try_to_load_from_cache(repo, file, revision=revision or None), str):

@@ -78,7 +78,7 @@ def has_router_loss(config: dict) -> bool | None:
 
 def _config_class(base: dict) -> Any:
     """transformers' configuration of that type, with its defaults; None of a type that it has not."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # a second, for mixtures of experts alone
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # here: a second, for mixtures of experts alone
 
     try:
         return CONFIG_MAPPING[base.get("model_type")]()

@@ -47,7 +47,7 @@ class Tracker:
             return
         os.environ.setdefault("WANDB_SILENT", "true")
         try:
-            import wandb
+            import wandb  # here: a second, none where it is disabled, and a broken installation is one warning
 
             # W&B's own limit is none: until there is a network again
             limit = os.environ.get("WANDB_FINISH_TIMEOUT") or UPLOAD
@@ -128,6 +128,6 @@ def _hosts() -> list[str]:
     """Names under which `wandb login` may have left the key: the address of W&B's cloud has changed between versions."""
     if base := os.environ.get("WANDB_BASE_URL"):
         return [urlparse(base).hostname or ""]
-    import wandb
+    import wandb  # here, as in Tracker
 
     return [urlparse(wandb.Settings().base_url).hostname or "", "api.wandb.ai"]

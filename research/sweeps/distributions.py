@@ -7,6 +7,8 @@ import math
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
+import numpy as np
+
 BOUNDED = (
     "uniform",
     "q_uniform",
@@ -89,8 +91,6 @@ class Parameter(NamedTuple):
         if self.distribution == "int_uniform":
             values: list = list(range(facts["min"], facts["max"] + 1))
         elif self.distribution == "q_uniform":
-            import numpy as np
-
             values = np.arange(facts["min"], facts["max"], facts["q"]).tolist()
             if all(float(facts[name]).is_integer() for name in ("min", "q")):  # 4.0 is no value of a whole option
                 values = [int(value) for value in values]
@@ -126,6 +126,6 @@ def _normal(kind: str, facts: dict, u: float) -> float:
 
 
 def _beta(facts: dict, u: float) -> float:
-    from scipy.stats import beta
+    from scipy.stats import beta  # here: a second, for this distribution alone
 
     return float(beta.ppf(u, facts.get("a", 1.0), facts.get("b", 1.0)))

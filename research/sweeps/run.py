@@ -13,6 +13,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from rich.console import Console, Group
+from rich.live import Live
+
 from research.errors import INTERRUPTED, PREEMPTED, UserError
 from research.progress import say
 from research.runs.ledger import AGAIN, Ledger, Standing
@@ -190,8 +193,6 @@ class Shown(NamedTuple):
 @contextlib.contextmanager
 def _watch(ledger: Ledger, points: Callable[[], list[PlannedPoint]], shown: Shown) -> Iterator[Callable[[], None]]:
     """A live table on a terminal; elsewhere a line for each point that begins or ends."""
-    from rich.console import Console, Group
-    from rich.live import Live
 
     def standings() -> dict[str, Standing]:
         return ledger.standings([planned.point for planned in points()])

@@ -147,11 +147,18 @@ def propose(sweep: Sweep, seed: int, tried: list[Tried]) -> Draw:
         seed: of the search; with as many points before, the same proposal.
         tried: the points before, those that are running too.
     """
+    # here: a second, for searches alone
     import optuna
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
     from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    spaces = {parameter.name: _space(parameter) for parameter in sweep.parameters}
+    spaces = {
+        parameter.name: CategoricalDistribution(tuple(range(len(parameter.values))))
+        if _is_listed(parameter)
+        else FloatDistribution(0.0, 1.0)
+        for parameter in sweep.parameters
+    }
     startup = max(1, min(STARTUP, (sweep.run_cap or STARTUP) // 3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # multivariate is called experimental
@@ -198,11 +205,3 @@ def _value_of(parameter: Parameter, drawn: float) -> Any:
 def _is_listed(parameter: Parameter) -> bool:
     """Values that are told apart, and have no order; with odds, the quantile carries them."""
     return parameter.distribution in ("categorical", "constant")
-
-
-def _space(parameter: Parameter) -> Any:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    if _is_listed(parameter):
-        return CategoricalDistribution(tuple(range(len(parameter.values))))
-    return FloatDistribution(0.0, 1.0)

@@ -102,6 +102,7 @@ def read_log(path: Path) -> Log:
     Raises:
         UserError: the file cannot be read, is empty, is no log of W&B's, or one of another version.
     """
+    # here: wandb takes a second, and telling its logs from other files (is_logged) needs none of it
     from google.protobuf.message import DecodeError
     from wandb.proto.wandb_internal_pb2 import Record
 

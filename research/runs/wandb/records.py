@@ -19,7 +19,6 @@ from research.runs.options import SEED, options_from
 from research.runs.record import FACTS, FINISHED, RunRecord
 from research.runs.wandb.log import STEPS, is_logged, is_number
 from research.runs.wandb.offline import read_logs
-from research.runs.wandb.server import read_api
 from research.runs.wandb.source import API, WandbRun
 
 SEEDS = (SEED, "seed")
@@ -47,7 +46,10 @@ def read_wandb(paths: Sequence[Path], seed: str | None = None, taken: Iterable[s
     logs = [path for path in paths if not str(path).startswith(API)]
     sources = read_logs(logs) if logs else []
     for path in paths:
-        sources += read_api(str(path)) if str(path).startswith(API) else []
+        if str(path).startswith(API):
+            from research.runs.wandb.server import read_api  # here: wandb takes a second, and most reports read folders
+
+            sources += read_api(str(path))
     runs = [_record(run, name, seed) for run, name in zip(sources, _names(sources, set(taken)), strict=True)]
     if seed is not None and all(run.seed is None for run in runs):
         options = dict.fromkeys(name for run in runs for name in run.options)

@@ -5,7 +5,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
+
+import wandb
+from wandb.apis.public import Run
+from wandb.errors import AuthenticationError, Error
+from wandb.sdk.lib import wbauth
+from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from research.errors import UserError, suggest
 from research.progress import say
@@ -72,16 +78,13 @@ def read_api(source: str) -> list[WandbRun]:
     return [_known(run, sweeps.get(run.sweep_name) or {}, histories) for run in runs]
 
 
-def _connected(source: str) -> Any:
+def _connected(source: str) -> wandb.Api:
     """W&B's client.
 
     Raises:
         UserError: no key; W&B's client would ask for one where there is a terminal.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
-    import wandb
-    from wandb.sdk.lib import wbauth
-
     # scans of a history have no timeout of their own: a server that went away would be waited for many minutes
     wandb.setup(wandb.Settings(x_graphql_retry_max=TRIES, x_graphql_retry_wait_max_seconds=WAIT))
     base = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
@@ -96,7 +99,7 @@ def _connected(source: str) -> Any:
         leave_in_time()
 
 
-def _known(run: Any, sweep: dict[str, Any], histories: "Histories") -> WandbRun:
+def _known(run: Run, sweep: dict[str, object], histories: "Histories") -> WandbRun:
     state, error = STATES.get(run.state, "half-written"), ""
     if state != "done":
         error = f"W&B has it as {run.state}"
@@ -135,7 +138,7 @@ class Histories:
     def __init__(self, source: str):
         self.source, self.is_lost = source, False
 
-    def of(self, run: Any, metric: str) -> list[tuple[int, float]]:
+    def of(self, run: Run, metric: str) -> list[tuple[int, float]]:
         """(step, value) of one metric of a run; [] where the server does not give it."""
         if self.is_lost:
             return []
@@ -170,9 +173,6 @@ def _tried(source: str, action: Callable[[], Result]) -> Result:
     Raises:
         UserError: there is none.
     """
-    from wandb.errors import AuthenticationError, Error
-    from wandb.sdk.lib.service.service_connection import WandbApiFailedError
-
     for left in reversed(range(TRIES)):
         try:
             return action()
