@@ -5,7 +5,7 @@ Without TRL and without a table: a row keeps its own keys. tests/parity compares
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from research.data.conversations import FLAGS
 from research.errors import UserError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # rows are read where no model is, and transformers takes sec
     from transformers import PreTrainedTokenizerBase
 
 
-def row_ids(tokenizer: "PreTrainedTokenizerBase", value: str | list[dict], row: dict, **options: Any) -> dict:
+def row_ids(tokenizer: "PreTrainedTokenizerBase", value: str | list[dict], row: dict, **options: object) -> dict:
     """What the tokenizer makes of a text as it is, or of messages by the chat template with the row's tools and options."""
     if isinstance(value, str):
         return tokenizer(text=value)
@@ -210,7 +210,7 @@ def _without(key: str, messages: list[dict], row: dict) -> tuple[list[dict], dic
     return [{name: value for name, value in one.items() if name != key} for one in messages], row
 
 
-def _rendered(tokenizer: "PreTrainedTokenizerBase", messages: list[dict], row: dict, **options: Any) -> str:
+def _rendered(tokenizer: "PreTrainedTokenizerBase", messages: list[dict], row: dict, **options: object) -> str:
     return tokenizer.apply_chat_template(
         messages, tokenize=False, tools=row.get("tools"), **row.get("chat_template_kwargs", {}), **options
     )

@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
 from research.errors import UserError, suggest
 from research.progress import say
+from research.types import Json
 
 SKIPPING = "--skip-bad-rows"  # of the verbs
 SKIPPING_IN_TRAINING = "--data.skip_bad_rows true"
@@ -62,7 +63,7 @@ class BadRows:
                 say(f"{name}: {title}: " + ", ".join(f"{n:,} {reason}" for reason, n in counts.items()))
 
 
-def read_jsonl(path: Path, bad: BadRows, arrays: bool = False) -> Iterator[tuple[str, Any]]:
+def read_jsonl(path: Path, bad: BadRows, arrays: bool = False) -> Iterator[tuple[str, Json]]:
     """(`file:line`, object) for each non-blank line.
 
     Args:
@@ -134,7 +135,7 @@ def _missing(path: Path) -> NoReturn:
 
 def identifier(row: dict, keys: tuple[str, ...], where: str, bad: BadRows) -> str | None:
     """The row's id as a string; whole numbers are accepted, since datasets store numeric ids."""
-    value: Any = next((row[key] for key in keys if key in row), None)
+    value: Json = next((row[key] for key in keys if key in row), None)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or value.split() != [value] or broken(value):
@@ -174,7 +175,7 @@ def broken(text: str) -> bool:
     return False
 
 
-def integer(value: Any) -> int | None:
+def integer(value: Json) -> int | None:
     """A whole number, from a number or a text; None of anything else."""
     if isinstance(value, float) and value.is_integer():  # the hub keeps some grades as floats
         return int(value)

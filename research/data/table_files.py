@@ -10,13 +10,14 @@ import io
 import json
 import re
 import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from research.data.rows import BadRows, datasets_library, open_unpacked, read_jsonl, read_lines, short
 from research.data.splits import Rows, whole_or_slice
 from research.errors import UserError
 from research.progress import say
+from research.types import Json
 
 LINES, ARRAY, SEPARATED, PARQUET = (".jsonl", ".ndjson"), ".json", {".csv": ",", ".tsv": "\t"}, ".parquet"
 ENDINGS = (*LINES, ARRAY, *SEPARATED, PARQUET)
@@ -173,7 +174,7 @@ def read_saved(folder: Path, split: str | None) -> Rows:
     return whole_or_slice(_arrow(str(folder), lambda: datasets.load_from_disk(str(folder))), split, folder)
 
 
-def _arrow(name: str, load: Any) -> Rows:
+def _arrow(name: str, load: Callable[[], Iterable[dict]]) -> Rows:
     import pyarrow  # here: datasets has loaded it, and help does not wait for it
 
     number = 0
@@ -190,7 +191,7 @@ def _arrow(name: str, load: Any) -> Rows:
         ) from None
 
 
-def without_nulls(value: Any, depth: int = 0) -> Any:
+def without_nulls(value: Json, depth: int = 0) -> Json:
     """Drop the nulls that Arrow writes for keys which only other rows have.
 
     A null of a message itself stays: it says the same as no key, and is part of fingerprints that were made before.

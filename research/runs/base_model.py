@@ -4,11 +4,11 @@ import importlib.util
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from research.runs.layout import MODEL_FACTS
+from research.types import Json
 
 ADAPTER = "adapter_config.json"
 COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef")
@@ -16,9 +16,9 @@ GGUF = {"router_aux_loss_coef": b".expert_count", "sliding_window": b".attention
 """Name in config.json → the key of a GGUF file where it is set."""
 
 
-def option(config: dict, name: str) -> Any:
+def option(config: dict, name: str) -> Json:
     """An option by its dotted name, init_args left out; None where it is not there."""
-    value: Any = config
+    value: Json = config
     for key in name.split("."):
         value = value.get("init_args", value) if isinstance(value, dict) else None
         value = value.get(key) if isinstance(value, dict) else None

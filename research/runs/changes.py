@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from research.runs.base_model import ADAPTER, COEFFICIENTS, base_config, base_folder, folder_of, option, read, template
+
+if TYPE_CHECKING:  # see _config_class
+    from transformers import PreTrainedConfig
 
 OUTPUT_LAYERS = ("lm_head", "embed_out")  # by transformers' names
 WRITES_ANSWERS = {"exact_match", "token_f1", "rouge_l"}
@@ -76,7 +79,7 @@ def has_router_loss(config: dict) -> bool | None:
     return bool(asked and any(values[name] for name in COEFFICIENTS))
 
 
-def _config_class(base: dict) -> Any:
+def _config_class(base: dict) -> "PreTrainedConfig | None":
     """transformers' configuration of that type, with its defaults; None of a type that it has not."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # here: a second, for mixtures of experts alone
 

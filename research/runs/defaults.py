@@ -7,14 +7,15 @@ import importlib
 import inspect
 import json
 from pathlib import Path
-from typing import Any
+
+from research.types import Json
 
 KNOWN: dict[str, list[str]] = json.loads(Path(__file__).with_name("known_options.json").read_text(encoding="utf-8"))
 """Class path, "" for the whole → the options that are always spelled."""
-DROPPED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("known_defaults.json").read_text(encoding="utf-8"))
+DROPPED: dict[str, dict[str, Json]] = json.loads(Path(__file__).with_name("known_defaults.json").read_text(encoding="utf-8"))
 """Class path of a library's → default of each option in KNOWN: what is spelled where another release of it lacks the option."""
 ROW_OPTIONS = {"columns": None, "positive_from": None, "corpus_file": None, "queries_file": None}
-SINCE: dict[str, dict[str, Any]] = {
+SINCE: dict[str, dict[str, Json]] = {
     "research.data.pairs.PairData": ROW_OPTIONS | {"test": None},
     "research.data.candidates.CandidateData": ROW_OPTIONS | {"train_split": None, "test": None},
     "research.data.instructions.InstructionData": {"columns": None},
@@ -32,7 +33,7 @@ AGREED = {
 """Those that came with one default, whatever the class."""
 
 
-def spelled(value: Any, everything: bool = False, name: str = "") -> Any:
+def spelled(value: Json, everything: bool = False, name: str = "") -> Json:
     """Return the configuration less options that are not KNOWN and stand at their defaults.
 
     Args:
@@ -70,10 +71,10 @@ def _options(options: dict, owner: str, everything: bool, name: str, group: str 
     return out
 
 
-def _is_default(value: Any, owner: str, place: str) -> bool:
+def _is_default(value: object, owner: str, place: str) -> bool:
     if place in (later := _later(owner)):
         return _plain(value) == later[place]
-    default: Any = _defaults(owner)
+    default: object = _defaults(owner)
     for key in place.split("."):
         default = _plain(default)
         if not isinstance(default, dict) or key not in default:
@@ -83,7 +84,7 @@ def _is_default(value: Any, owner: str, place: str) -> bool:
 
 
 @functools.cache
-def _later(class_path: str) -> dict[str, Any]:
+def _later(class_path: str) -> dict[str, Json]:
     """Options of a class, and of the classes of ours that it is made from, that came later → the default they came with."""
     bases = [f"{base.__module__}.{base.__qualname__}" for base in _class(class_path).__mro__ if class_path]
     return {name: first for path in (*reversed(bases), class_path) for name, first in SINCE.get(path, {}).items()}
@@ -106,7 +107,7 @@ def _of_ours(class_path: str) -> frozenset[str]:
     return frozenset(names | (_known(class_path) or frozenset()))
 
 
-def imported(class_path: str) -> Any:
+def imported(class_path: str) -> object:
     """What a configuration names.
 
     Raises:
@@ -125,11 +126,11 @@ def _class(class_path: str) -> type:
 
 
 @functools.cache
-def _defaults(class_path: str) -> dict[str, Any]:
+def _defaults(class_path: str) -> dict[str, object]:
     """Option → default, of a class and of those that its **kwargs go to."""
     if not class_path:
         return {"trainer": _defaults("lightning.Trainer")}
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for base in _class(class_path).__mro__:
         if "__init__" not in vars(base) or base is object:
             continue
@@ -142,7 +143,7 @@ def _defaults(class_path: str) -> dict[str, Any]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Json:
     """As YAML has it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -155,7 +156,7 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def without_later_defaults(value: Any) -> Any:
+def without_later_defaults(value: Json) -> Json:
     """A configuration without the options that came later and stand at the defaults they came with.
 
     No class is imported: of one that SINCE lacks, as a user's own, an option goes where all classes that have it agree.

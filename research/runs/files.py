@@ -9,9 +9,10 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from research.runs.disk import disk_error, disk_errors
+from research.types import Json
 
 
 @contextlib.contextmanager
@@ -40,14 +41,14 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
             handle.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
+def write_json(path: Path, value: Json, indent: int | None = 1) -> None:
     """Write a file of JSON that every reader takes: see `strict`."""
     with atomic_write(path) as stream:
         json.dump(strict(value), stream, indent=indent, ensure_ascii=False, allow_nan=False)
         stream.write("\n")
 
 
-def strict(value: Any) -> Any:
+def strict(value: Json) -> Json:
     """The value with null for what is no number (NaN, ±infinity), for which JSON has no word."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None

@@ -10,12 +10,11 @@ The id is the hash of the resolved configuration, the base model's hash and the 
 `ids_of` also gives the names by which earlier versions knew the same point: what was done under one of them is done.
 """
 
-from typing import Any
-
 from research.runs.changes import COUNTED, has_router_loss
 from research.runs.defaults import spelled
 from research.runs.hashes import hash_json
 from research.runs.spelling import BATCH, how, one_spelling, value_at, without
+from research.types import Json
 
 PLACE = "{point}"  # in --out: becomes the point id
 LENGTH = 16  # hexadecimal digits
@@ -85,7 +84,7 @@ def differences(a: dict, b: dict) -> dict[str, tuple]:
     return found
 
 
-def _differences(a: Any, b: Any, name: str = "") -> dict[str, tuple]:
+def _differences(a: Json, b: Json, name: str = "") -> dict[str, tuple]:
     if isinstance(a, dict) and isinstance(b, dict):
         found = {}
         for key in sorted({*a, *b}):

@@ -5,13 +5,14 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.errors import UserError
 from research.runs.files import atomic_write, write_json
 from research.runs.hashes import hash_strings
 from research.runs.identity import PLACE
 from research.runs.layout import is_name
+from research.types import Json
 
 FILE, KEY = "plan.jsonl", "plan.key"
 COPIES, VALUE_FILES = "plans", "args"
@@ -33,9 +34,9 @@ class PlannedPoint(NamedTuple):
     """
 
     point: str
-    values: dict[str, Any]
+    values: dict[str, Json]
     argv: list[str]
-    facts: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+    facts: dict[str, Json] = {}  # noqa: RUF012 (never changed)
 
 
 def read_plan(folder: Path, path: Path | None = None) -> list[PlannedPoint]:

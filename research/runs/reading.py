@@ -2,14 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from research.errors import UserError, suggest_file
+from research.types import Json
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> Json:
     """Read one of our own JSON files.
 
     Raises:
@@ -29,7 +29,7 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
-def read_yaml(path: Path, what: str) -> Any:
+def read_yaml(path: Path, what: str) -> Json:
     """Read a YAML file that a user has written.
 
     Args:

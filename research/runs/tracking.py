@@ -6,11 +6,11 @@ Everything a report needs is in the run folder as well; W&B is a second place to
 import netrc
 import os
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlparse
 
 from research.progress import say
 from research.runs.wandb_service import leave_in_time
+from research.types import Json
 
 UPLOAD = 30.0  # seconds for what W&B has not uploaded at the end; WANDB_FINISH_TIMEOUT says otherwise
 
@@ -77,7 +77,7 @@ class Tracker:
         """Log values to W&B; a failure is a warning."""
         self._try(lambda: self.run.log(values, step=step))
 
-    def summary(self, values: dict[str, Any]) -> None:
+    def summary(self, values: dict[str, Json]) -> None:
         """What W&B's table shows of the run, whatever was logged last."""
         self._try(lambda: self.run.log({}, commit=True))  # the last step is else written after it, and over it
         self._try(lambda: self.run.summary.update(values))

@@ -8,11 +8,12 @@ task that was stopped resumes the trial that it has, from what the agent wrote d
 import os
 import re
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 from research.errors import UserError
 from research.runs.plan import fill_in
 from research.sweeps.spec import Sweep, read_mapping
+from research.types import Json
 
 
 class Target(NamedTuple):
@@ -77,7 +78,7 @@ def handed_out(folder: Path, of: Target, sweep: Sweep) -> Trial:
             f"{files[-1]} and {sweep.path} differ in {', '.join(other)}; expected the file that `wandb sweep` was "
             "given. Submit that one."
         )
-    values: dict[str, Any] = {name: facts[name]["value"] for name in names}
+    values: dict[str, Json] = {name: facts[name]["value"] for name in names}
     return Trial(
         files[-1].stem.removeprefix("config-"), fill_in(*sweep.command_of(values), str(files[-1].with_suffix(".json")))
     )

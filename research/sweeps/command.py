@@ -4,10 +4,10 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from research.errors import UserError, suggest
 from research.runs.plan import JSON_FILE, VARIABLE
+from research.types import Json
 
 COMMAND = ["${env}", "${interpreter}", "${program}", "${args}"]  # W&B's own
 MACROS = (  # W&B's
@@ -24,7 +24,7 @@ MACROS = (  # W&B's
     "args_override_hydra",
 )
 
-Point = dict[str, Any]
+Point = dict[str, Json]
 """Parameter → value."""
 
 

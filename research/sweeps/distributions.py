@@ -5,9 +5,11 @@ Source: the schema and the percentage points of W&B's package `sweeps` (tests/pa
 
 import math
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from research.types import Json
 
 BOUNDED = (
     "uniform",
@@ -46,7 +48,7 @@ class Parameter(NamedTuple):
 
     name: str
     distribution: str
-    facts: dict[str, Any]
+    facts: dict[str, Json]
     path: tuple[str, ...] = ()
 
     @property
@@ -56,7 +58,7 @@ class Parameter(NamedTuple):
             return [self.facts["value"]]
         return list(self.facts["values"]) if self.distribution.startswith("categorical") else None
 
-    def quantile(self, u: float) -> Any:
+    def quantile(self, u: float) -> Json:
         """The value below which a share u of the draws lies, 0 ≤ u ≤ 1; of a list, the value whose turn it is."""
         facts, kind = self.facts, self.distribution
         if (values := self.values) is not None:

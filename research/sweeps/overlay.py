@@ -8,7 +8,7 @@ W&B's agents run that one, and are told nothing else.
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
@@ -115,7 +115,7 @@ def _plain(name: str) -> str:
     return ".".join(part for part in name.split(".") if part != "init_args")
 
 
-def _options_of(name: str, values: list[Any] | None) -> Iterator[str]:
+def _options_of(name: str, values: list[object] | None) -> Iterator[str]:
     """The options that a swept parameter sets: those of its mappings, where its values are mappings."""
     for value in values or [None]:
         if isinstance(value, dict) and value:

@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from research.errors import INTERRUPTED, PREEMPTED, WRONG_INPUT, UserError
 from research.runs.disk import disk_errors
@@ -80,7 +79,7 @@ class _Lossy:
         with contextlib.suppress(OSError):
             self.stream.flush()
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self.stream, name)
 
 

@@ -12,7 +12,7 @@ import random
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.errors import UserError
 from research.progress import say
@@ -26,6 +26,7 @@ from research.sweeps.folder import known_ids
 from research.sweeps.parameters import assembled
 from research.sweeps.plan import Describe, plan_point
 from research.sweeps.spec import Sweep
+from research.types import Json
 
 KEY, LOCK = "search.key", "search.lock"
 STARTUP = 10  # points that are drawn at random before the first is proposed, as Optuna's default
@@ -167,7 +168,7 @@ def propose(sweep: Sweep, seed: int, tried: list[Tried]) -> Draw:
         )
     study = optuna.create_study(direction=sweep.goal, sampler=sampler)
     for trial in tried:
-        facts: dict[str, Any] = {"params": trial.draw, "distributions": spaces}
+        facts: dict[str, object] = {"params": trial.draw, "distributions": spaces}
         if trial.state == "done" and trial.value is not None:
             study.add_trial(create_trial(value=trial.value, **facts))
         elif trial.state == "pruned" and trial.value is not None:  # ranked below those that were not
@@ -188,7 +189,7 @@ def rolled(sweep: Sweep, name: str) -> Draw:
     }
 
 
-def values_of(sweep: Sweep, draw: Draw) -> dict[str, Any]:
+def values_of(sweep: Sweep, draw: Draw) -> dict[str, Json]:
     """Parameter → value."""
     values = [_value_of(parameter, draw[parameter.name]) for parameter in sweep.parameters]
     return assembled(sweep.parameters, values)
@@ -198,7 +199,7 @@ def _tried(planned: PlannedPoint, standing: Standing) -> Tried:
     return Tried(planned.facts["draw"], standing.state, standing.last.get("value"))
 
 
-def _value_of(parameter: Parameter, drawn: float) -> Any:
+def _value_of(parameter: Parameter, drawn: float) -> Json:
     return parameter.values[int(drawn)] if _is_listed(parameter) else parameter.quantile(drawn)
 
 

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Iterable
-from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -12,6 +11,7 @@ from research.runs.ledger import AGAIN, Standing
 from research.runs.plan import PlannedPoint
 from research.sweeps.command import Point
 from research.sweeps.sampling import SEED
+from research.types import Json
 
 VALUE = 18  # characters of a value that is shown short
 ENDED = ("done", "pruned")
@@ -26,7 +26,7 @@ def short_options(points: Iterable[Point]) -> list[str]:
     return [" ".join(f"{labels[name]}={_short(point[name])}" for name in varied if name in point) for point in options]
 
 
-def _leaves(name: str, value: Any) -> Iterable[tuple[str, Any]]:
+def _leaves(name: str, value: Json) -> Iterable[tuple[str, Json]]:
     """The options that a parameter sets: a mapping's own."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
@@ -42,7 +42,7 @@ def _ending(name: str, names: list[str]) -> str:
     return next((e for e in endings if sum(other == e or other.endswith(f".{e}") for other in names) == 1), name)
 
 
-def _short(value: Any) -> str:
+def _short(value: Json) -> str:
     """A value in a few characters: a class by its name, a path by its end, a drawn rate by four digits."""
     if isinstance(value, float):
         return f"{value:.4g}"

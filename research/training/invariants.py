@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning as L
 import torch
@@ -25,8 +25,8 @@ class Difference(NamedTuple):
     """One value, as the configuration has it and as it was used."""
 
     name: str
-    asked: Any
-    used: Any
+    asked: object
+    used: object
 
     def __str__(self) -> str:
         return f"{self.name} was asked as {self.asked}, and {self.used} was used"
@@ -224,7 +224,7 @@ class Invariants(L.Callback):
         return not averaged and type(module).configure_optimizers.__module__.startswith("research.training.")
 
 
-def rows_of(batch: Any) -> int | None:
+def rows_of(batch: object) -> int | None:
     """Examples of a micro-batch (rows, where packed); None of packed rows end to end in one, which do not say how many."""
     if isinstance(batch, PairBatch):
         return len(batch.positive_ids)
@@ -242,7 +242,7 @@ def _types(module: L.LightningModule, trained: bool) -> set[torch.dtype]:
     return {p.dtype for p in module.parameters() if p.requires_grad == trained and p.is_floating_point()}
 
 
-def _same(asked: Any, used: Any) -> bool:
+def _same(asked: object, used: object) -> bool:
     """Equal, numbers to float32's rounding."""
     if isinstance(asked, list | tuple) and isinstance(used, list | tuple):
         return len(asked) == len(used) and all(map(_same, asked, used))

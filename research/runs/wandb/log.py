@@ -9,15 +9,16 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from research.runs.layout import CURVES, PROVENANCE, WANDB
 from research.runs.plan import FILE as PLAN
 from research.runs.printable import is_deep
 from research.runs.wandb.frames import read_bytes, unframe
+from research.types import Json
 
 if TYPE_CHECKING:
-    from wandb.proto.wandb_internal_pb2 import HistoryRecord
+    from wandb.proto.wandb_internal_pb2 import ConfigItem, ConfigRecord, HistoryItem, HistoryRecord, SummaryItem, SummaryRecord
 
 FOLDER = re.compile(r"(offline-)?run-\d{8}_\d{6}-.")
 STEPS = ("trainer/global_step", "train/global_step")
@@ -50,8 +51,8 @@ class Log(NamedTuple):
     sweep: str
     host: str
     commit: str
-    config: dict[str, Any]
-    summary: dict[str, Any]
+    config: dict[str, Json]
+    summary: dict[str, Json]
     history: "list[HistoryRecord]"
     exit_code: int | None
     preempting: bool
@@ -107,8 +108,8 @@ def read_log(path: Path) -> Log:
     from wandb.proto.wandb_internal_pb2 import Record
 
     records, damage = unframe(read_bytes(path))
-    config: dict[str, Any] = {}
-    summary: dict[str, Any] = {}
+    config: dict[str, Json] = {}
+    summary: dict[str, Json] = {}
     facts = dict.fromkeys(("id", "project", "name", "group", "sweep", "host", "commit"), "")
     history, exit_code, preempting, started = [], None, False, 0.0
     for number, data in enumerate(records, 1):
@@ -167,7 +168,7 @@ def read_log(path: Path) -> Log:
     )
 
 
-def _update(values: dict[str, Any], record: Any) -> None:
+def _update(values: dict[str, Json], record: "SummaryRecord | ConfigRecord") -> None:
     """Apply what a record says is new and what is gone; values stay JSON: of a summary the last alone is ever wanted."""
     for item in record.update:
         inside, name = _within(values, item)
@@ -177,7 +178,7 @@ def _update(values: dict[str, Any], record: Any) -> None:
         inside.pop(name, None)
 
 
-def _within(values: dict[str, Any], item: Any) -> tuple[dict[str, Any], str]:
+def _within(values: dict[str, Json], item: "SummaryItem | ConfigItem") -> tuple[dict[str, Json], str]:
     if item.key:
         return values, item.key
     *outer, name = item.nested_key or [""]
@@ -191,11 +192,11 @@ def _within(values: dict[str, Any], item: Any) -> tuple[dict[str, Any], str]:
     return values, name
 
 
-def _decoded(values: dict[str, Any]) -> dict[str, Any]:
+def _decoded(values: dict[str, Json]) -> dict[str, Json]:
     return {name: json.loads(value) if isinstance(value, str) else _decoded(value) for name, value in values.items()}
 
 
-def _json(text: str) -> Any:
+def _json(text: str) -> Json:
     """None of what is no JSON, or nested too deeply to be read."""
     try:
         value = json.loads(text)
@@ -224,19 +225,19 @@ def curve(logs: Sequence[Log], metric: str) -> list[tuple[int, float]]:
     return sorted(found.items())
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether this is a finite number: W&B writes nan and inf as texts, and pictures and tables as mappings."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _wanted(record: "HistoryRecord", names: set[str]) -> Iterator[tuple[str, Any]]:
+def _wanted(record: "HistoryRecord", names: set[str]) -> Iterator[tuple[str, Json]]:
     for item in record.item:
         name = item.key or ".".join(item.nested_key)
         if name in names:
             yield name, _value(item)
 
 
-def _value(item: Any) -> Any:
+def _value(item: "HistoryItem") -> Json:
     """Of a history item, which newer versions of W&B may write by its type."""
     if item.value_json or "value" not in item.DESCRIPTOR.oneofs_by_name:
         return _json(item.value_json or "null")

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from research.errors import UserError
 from research.progress import say
 from research.runs.wandb.log import Log, curve, find_logs, read_log
 from research.runs.wandb.source import WandbRun
+from research.types import Json
 
 PREEMPTED, SIGNALLED = 85, 128  # our exit code; a shell's, of a process that signal N ended, is 128 + N
 
@@ -49,8 +49,8 @@ def _begun(logs: list[Log]) -> tuple[float, str]:
 
 def _logged(logs: list[Log]) -> WandbRun:
     last = logs[-1]
-    config: dict[str, Any] = {}
-    summary: dict[str, Any] = {}
+    config: dict[str, Json] = {}
+    summary: dict[str, Json] = {}
     for log in logs:
         config |= log.config
         summary |= log.summary

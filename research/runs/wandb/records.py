@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from research.errors import UserError, suggest
 from research.runs.curves import Curve
@@ -20,6 +19,7 @@ from research.runs.record import FACTS, FINISHED, RunRecord
 from research.runs.wandb.log import STEPS, is_logged, is_number
 from research.runs.wandb.offline import read_logs
 from research.runs.wandb.source import API, WandbRun
+from research.types import Json
 
 SEEDS = (SEED, "seed")
 OUTPUTS = ("output_dir", "logging_dir", "run_name")  # Hugging Face's Trainer gives W&B its places as options too
@@ -127,7 +127,7 @@ def _record(run: WandbRun, name: str, seed: str | None) -> RunRecord:
     )
 
 
-def origin_facts(made_of: tuple[str, str, str], host: str) -> dict[str, Any]:
+def origin_facts(made_of: tuple[str, str, str], host: str) -> dict[str, Json]:
     """Where a run came from, by the names of provenance.json: our trainings tell their code, others a commit."""
     data, code, base = made_of
     ours = bool(data or base)
@@ -145,7 +145,7 @@ def _history(run: WandbRun, metric: str) -> Curve:
     return run.history(metric) or (run.history(stem) if f".{how}" in SUMMARISED else [])
 
 
-def _seed(options: dict[str, Any], name: str | None) -> int | None:
+def _seed(options: dict[str, Json], name: str | None) -> int | None:
     """The seed, which then is no option any more but by our own name."""
     for one in SEEDS if name is None else (name,):
         value = options.get(one)
@@ -159,7 +159,7 @@ def _seed(options: dict[str, Any], name: str | None) -> int | None:
     return None
 
 
-def _numbers(summary: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, float]]:
+def _numbers(summary: dict[str, Json], prefix: str = "") -> Iterable[tuple[str, float]]:
     """Metrics by their names in W&B's table; its own begin with _, pictures and tables have a _type."""
     for key, value in summary.items():
         name = f"{prefix}.{key}" if prefix else key
