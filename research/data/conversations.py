@@ -148,12 +148,12 @@ def _calls(name: str, value: Json) -> list[dict]:
     try:
         calls = json.loads(value) if isinstance(value, str) else value
         calls = calls if isinstance(calls, list) else [calls]
-        made = []
+        functions = []
         for call in calls:
             arguments = call["arguments"]
             arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
-            made.append({"type": "function", "function": {"name": call["name"], "arguments": arguments}})
-        return made
+            functions.append({"type": "function", "function": {"name": call["name"], "arguments": arguments}})
+        return functions
     except (ValueError, RecursionError, KeyError, TypeError):
         raise Malformed(f"a call of {name} is {shown(value)}, expected {{name, arguments}} or its JSON") from None
 

@@ -175,7 +175,7 @@ def _answers(row: dict) -> dict[str, list[Message]]:
 def _common(sides: dict[str, list[Message]]) -> list[Message]:
     """The messages that both sides begin with."""
     pairs = zip(sides["chosen"], sides["rejected"], strict=False)
-    count = next((at for at, (one, other) in enumerate(pairs) if one != other), min(map(len, sides.values())))
+    count = next((at for at, (message, other) in enumerate(pairs) if message != other), min(map(len, sides.values())))
     return sides["chosen"][:count]
 
 

@@ -128,7 +128,7 @@ def join_known(queries: list[TrainingQuery], corpus: Corpus) -> list[TrainingQue
     )
     copies, joined = Copies(named), []
     for i, query in enumerate(queries):
-        known = frozenset(copies.of(relevant[i].own | relevant[i].shared) | relevant[i].same)
+        known = frozenset(copies.of(relevant[i].judged | relevant[i].shared) | relevant[i].same)
         contents = {corpus[doc].content for doc in query.positives}
         by_text = any(named[doc].content not in contents for doc in known)
         negatives = [doc for doc in query.negatives if doc not in known]

@@ -87,7 +87,7 @@ def _packed(rows: list[dict[str, list[int]]], index: list[int], counts: dict[str
     arrays = {f"count.{name}": np.array(value) for name, value in counts.items()} | {"index": np.array(index, dtype=np.int64)}
     for name in rows[0]:
         values = [row[name] for row in rows]
-        arrays[f"values.{name}"] = np.array([one for value in values for one in value], dtype=np.int64)
+        arrays[f"values.{name}"] = np.array([token for value in values for token in value], dtype=np.int64)
         arrays[f"lengths.{name}"] = np.array([len(value) for value in values], dtype=np.int64)
     return arrays
 

@@ -98,7 +98,7 @@ def mining_of(
     data = with_positives(data)
     first, last = parse_ranks(given["ranks"])
     retrievers = given["retriever"]
-    own = any(query in data.corpus for query in data.queries)  # one place more, for the document that is left out
+    has_query_ids = any(query in data.corpus for query in data.queries)  # one place more, for the document that is left out
     fused = len(retrievers) > 1 and not folds  # drops it before fusing: after it, it has moved the others' scores
     return Mining(
         data=data,
@@ -109,8 +109,8 @@ def mining_of(
         retrievers=retrievers,
         reranker=given.get("reranker"),
         options=Options(
-            top_k=max(TOP_K, last + (own and not fused)),
-            drop_self=own and fused,
+            top_k=max(TOP_K, last + (has_query_ids and not fused)),
+            drop_self=has_query_ids and fused,
             reranker_max_length=given.get("reranker_max_length"),
             **named_options(**{name: given[name] for name in RetrievalOptions.__annotations__ if name in given}),
         ),

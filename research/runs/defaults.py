@@ -42,32 +42,32 @@ def spelled(value: Json, everything: bool = False, name: str = "") -> Json:
         name: of this part, dotted, with a dot at its end.
     """
     if isinstance(value, list):
-        return [spelled(one, everything, f"{name}{i}.") for i, one in enumerate(value)]
+        return [spelled(inner, everything, f"{name}{i}.") for i, inner in enumerate(value)]
     if not isinstance(value, dict):
         return value
     if not name:
         return _options(value, "", everything, name)
     if isinstance(value.get("class_path"), str) and isinstance(value.get("init_args"), dict):
         return value | {"init_args": _options(value["init_args"], value["class_path"], everything, f"{name}init_args.")}
-    return {key: spelled(one, everything, f"{name}{key}.") for key, one in value.items()}
+    return {key: spelled(inner, everything, f"{name}{key}.") for key, inner in value.items()}
 
 
 def _options(options: dict, owner: str, everything: bool, name: str, group: str = "") -> dict:
     """Options of a class; `group` is the one of them that they are together, with a dot at its end."""
     known = _known(owner)
-    out = {} if group else {key: one for key, one in DROPPED.get(owner, {}).items() if key not in options}
-    for key, one in options.items():
+    out = {} if group else {key: value for key, value in DROPPED.get(owner, {}).items() if key not in options}
+    for key, value in options.items():
         if everything and (known is None or f"{group}{key}".split(".")[0] not in _of_ours(owner)):
-            out[key] = spelled(one, everything, f"{name}{key}.")
+            out[key] = spelled(value, everything, f"{name}{key}.")
         elif known is not None and f"{group}{key}" in known:
-            is_group = isinstance(one, dict) and any(other.startswith(f"{group}{key}.") for other in known)
+            is_group = isinstance(value, dict) and any(other.startswith(f"{group}{key}.") for other in known)
             out[key] = (
-                _options(one, owner, everything, f"{name}{key}.", f"{group}{key}.")
+                _options(value, owner, everything, f"{name}{key}.", f"{group}{key}.")
                 if is_group
-                else spelled(one, everything, f"{name}{key}.")
+                else spelled(value, everything, f"{name}{key}.")
             )
-        elif not _is_default(one, owner, f"{group}{key}"):
-            out[key] = spelled(one, everything, f"{name}{key}.")
+        elif not _is_default(value, owner, f"{group}{key}"):
+            out[key] = spelled(value, everything, f"{name}{key}.")
     return out
 
 
@@ -119,10 +119,10 @@ def imported(class_path: str) -> object:
 
 def _class(class_path: str) -> type:
     try:
-        found = imported(class_path)
+        named = imported(class_path)
     except (ImportError, AttributeError, ValueError):
-        found = object  # a configuration of elsewhere: it is compared as it stands
-    return found if isinstance(found, type) else object
+        named = object  # a configuration of elsewhere: it is compared as it stands
+    return named if isinstance(named, type) else object
 
 
 @functools.cache
@@ -130,17 +130,17 @@ def _defaults(class_path: str) -> dict[str, object]:
     """Option → default, of a class and of those that its **kwargs go to."""
     if not class_path:
         return {"trainer": _defaults("lightning.Trainer")}
-    found: dict[str, object] = {}
+    defaults: dict[str, object] = {}
     for base in _class(class_path).__mro__:
         if "__init__" not in vars(base) or base is object:
             continue
-        for one in inspect.signature(base.__init__).parameters.values():
-            if one.default is not one.empty:
-                found.setdefault(one.name, one.default)
+        for parameter in inspect.signature(base.__init__).parameters.values():
+            if parameter.default is not parameter.empty:
+                defaults.setdefault(parameter.name, parameter.default)
     for field in dataclasses.fields(_class(class_path)) if dataclasses.is_dataclass(_class(class_path)) else ():
         if field.default_factory is not dataclasses.MISSING:
-            found[field.name] = field.default_factory()
-    return found
+            defaults[field.name] = field.default_factory()
+    return defaults
 
 
 def _plain(value: object) -> Json:
@@ -150,10 +150,10 @@ def _plain(value: object) -> Json:
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, set | frozenset):
         return sorted(map(_plain, value), key=repr)
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def without_later_defaults(value: Json) -> Json:
@@ -163,9 +163,9 @@ def without_later_defaults(value: Json) -> Json:
     """
     if not isinstance(value, dict):
         return value
-    value = {key: without_later_defaults(one) for key, one in value.items()}
+    value = {key: without_later_defaults(inner) for key, inner in value.items()}
     path, options = value.get("class_path"), value.get("init_args")
     if isinstance(path, str) and isinstance(options, dict):
         later = SINCE.get(path, {} if path.startswith("research.") else AGREED)
-        value["init_args"] = {key: one for key, one in options.items() if key not in later or _plain(one) != later[key]}
+        value["init_args"] = {key: inner for key, inner in options.items() if key not in later or _plain(inner) != later[key]}
     return value

@@ -106,12 +106,12 @@ def replace_files(out: Path, first: str, former: Iterable[str] = ()) -> Iterator
         raise disk_error(error, out) from error
     try:
         yield new
-        made = [path.relative_to(new) for path in sorted(new.rglob("*")) if path.is_file()]
+        written = [path.relative_to(new) for path in sorted(new.rglob("*")) if path.is_file()]
         with disk_errors(out):
-            for name in sorted(made, key=lambda name: (name != Path(first), name)):
+            for name in sorted(written, key=lambda name: (name != Path(first), name)):
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(new / name, out / name)
-            for name in {Path(one) for one in former} - {*made}:
+            for name in {Path(file) for file in former} - {*written}:
                 if not name.is_absolute() and ".." not in name.parts:
                     (out / name).unlink(missing_ok=True)
     finally:

@@ -74,7 +74,7 @@ class RunFolder:
         if not isinstance(earlier, list | None):
             raise _wrong(path, "earlier_fingerprints", earlier, "a list")
         fingerprints = [facts.get("fingerprint"), *(earlier or [])]
-        if not all(isinstance(one, str | None) for one in fingerprints):
+        if not all(isinstance(digest, str | None) for digest in fingerprints):
             raise _wrong(path, "fingerprint", fingerprints, "hashes of code")
         return facts
 
@@ -169,13 +169,13 @@ class RunFolder:
         path = self.path / WANDB
         if not path.exists():
             return {}
-        noted = read_json(path)
-        if not isinstance(noted, dict) or not isinstance(noted.get("id"), str):
+        facts = read_json(path)
+        if not isinstance(facts, dict) or not isinstance(facts.get("id"), str):
             raise UserError(
                 f"{path} is not one this tool wrote; expected an object with the id of the W&B run. Delete it, and "
                 "a new W&B run begins."
             )
-        return noted
+        return facts
 
     @functools.cached_property
     def checkpoints(self) -> list[dict[str, Json]]:
@@ -269,10 +269,10 @@ def _checked(path: Path, value: object) -> dict[str, Json]:
     _numbers(path, "trained", result.get("trained"))
     for name in COUNTS:
         _number(path, name, result.get(name))
-    for example, one in _mapping(path, "answers", result.get("answers"), "examples with answers").items():
-        prompt = one.get("prompt") if isinstance(one, dict) else None
-        if not isinstance(one, dict) or (isinstance(prompt, list) and not all(isinstance(turn, dict) for turn in prompt)):
-            raise _wrong(path, f"answers.{example}", one, "a prompt, a reference and an answer")
+    for example, answer in _mapping(path, "answers", result.get("answers"), "examples with answers").items():
+        prompt = answer.get("prompt") if isinstance(answer, dict) else None
+        if not isinstance(answer, dict) or (isinstance(prompt, list) and not all(isinstance(turn, dict) for turn in prompt)):
+            raise _wrong(path, f"answers.{example}", answer, "a prompt, a reference and an answer")
     monitor = result.get("monitor")
     if not isinstance(monitor, str | None):
         raise _wrong(path, "monitor", monitor, "a metric, such as val/loss")
@@ -289,8 +289,8 @@ def _mapping(path: Path, where: str, value: object, expected: str = "names with 
 
 
 def _numbers(path: Path, where: str, value: object) -> None:
-    for name, one in _mapping(path, where, value).items():
-        _number(path, f"{where}.{name}", one)
+    for name, number in _mapping(path, where, value).items():
+        _number(path, f"{where}.{name}", number)
 
 
 def _number(path: Path, where: str, value: object) -> None:

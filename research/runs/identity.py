@@ -45,12 +45,12 @@ def ids_of(resolved: dict, base_hash: str, data: dict) -> tuple[str, ...]:
     """
     before = without(spelled(resolved, everything=True), (*how(resolved), *PATHS))
     trainer = before.get("trainer")
-    typed = [before | {"trainer": one} for one in _as_typed(trainer)] if isinstance(trainer, dict) else [before]
+    typed = [before | {"trainer": variant} for variant in _as_typed(trainer)] if isinstance(trainer, dict) else [before]
     documented = without(one_spelling(spelled(resolved), {}, _are_free(resolved)), (*how(resolved), *PATHS))  # as typed once
     forms = (what_is_computed(resolved), documented, *typed)
     facts = known_facts(data)
     uncounted = {name: value for name, value in facts.items() if name not in COUNTED}  # as before each was counted
-    ids = (hash_json([form, base_hash, one])[:LENGTH] for one in (facts, uncounted) for form in forms)
+    ids = (hash_json([form, base_hash, variant])[:LENGTH] for variant in (facts, uncounted) for form in forms)
     return tuple(dict.fromkeys(ids))
 
 
@@ -75,21 +75,23 @@ def _are_free(resolved: dict) -> bool:
 
 def differences(a: dict, b: dict) -> dict[str, tuple]:
     """Dotted name → (value in a, value in b), where two configurations differ in what is computed; in PATHS too."""
-    found = _differences(*(without(one_spelling(spelled(one)), how(one)) for one in (a, b)))
-    if BATCH in found:  # of all processes together: named is what the user has changed
-        typed = {name: tuple(value_at(one, name) for one in (a, b)) for name in (BATCH, "trainer.devices", "trainer.num_nodes")}
-        found = {name: pair for name, pair in found.items() if name != BATCH} | {
+    changed = _differences(*(without(one_spelling(spelled(config)), how(config)) for config in (a, b)))
+    if BATCH in changed:  # of all processes together: named is what the user has changed
+        typed = {
+            name: tuple(value_at(config, name) for config in (a, b)) for name in (BATCH, "trainer.devices", "trainer.num_nodes")
+        }
+        changed = {name: pair for name, pair in changed.items() if name != BATCH} | {
             name: pair for name, pair in typed.items() if pair[0] != pair[1]
         }
-    return found
+    return changed
 
 
 def _differences(a: Json, b: Json, name: str = "") -> dict[str, tuple]:
     if isinstance(a, dict) and isinstance(b, dict):
-        found = {}
+        changed = {}
         for key in sorted({*a, *b}):
-            found |= _differences(a.get(key), b.get(key), f"{name}{key}.")
-        return found
+            changed |= _differences(a.get(key), b.get(key), f"{name}{key}.")
+        return changed
     return {} if a == b else {name.rstrip("."): (a, b)}
 
 

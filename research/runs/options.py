@@ -60,9 +60,9 @@ def _writable(value: Json) -> Json:
     if isinstance(value, str):
         return printable(value.encode("utf-8", "replace").decode())
     if isinstance(value, list | tuple | set):
-        return [_writable(one) for one in (sorted(value, key=str) if isinstance(value, set) else value)]
+        return [_writable(inner) for inner in (sorted(value, key=str) if isinstance(value, set) else value)]
     if isinstance(value, dict):
-        return {_writable(name): _writable(one) for name, one in value.items()}
+        return {_writable(name): _writable(inner) for name, inner in value.items()}
     return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
@@ -82,4 +82,4 @@ def as_key(value: Json) -> str:
 def _whole(value: Json) -> Json:
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    return [_whole(one) for one in value] if isinstance(value, list) else value
+    return [_whole(inner) for inner in value] if isinstance(value, list) else value

@@ -145,10 +145,10 @@ def fill_in(argv: list[str], later: Iterable[int], json_file: str) -> list[str]:
         later: numbers of the words that are filled in.
         json_file: what stands for ${args_json_file}.
     """
-    words = list(argv)
+    filled = list(argv)
     for i in later:
-        words[i] = json_file if argv[i] == JSON_FILE else VARIABLE.sub(lambda m: os.environ.get(m[1], m[1]), argv[i])
-    return words
+        filled[i] = json_file if argv[i] == JSON_FILE else VARIABLE.sub(lambda m: os.environ.get(m[1], m[1]), argv[i])
+    return filled
 
 
 def as_written(planned: PlannedPoint) -> list[str]:

@@ -26,8 +26,8 @@ def printed(value: Json) -> Json:
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
-        return {printable(name) if isinstance(name, str) else name: printed(one) for name, one in value.items()}
-    return [printed(one) for one in value] if isinstance(value, list | tuple) else value
+        return {printable(name) if isinstance(name, str) else name: printed(inner) for name, inner in value.items()}
+    return [printed(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def is_deep(value: Json) -> bool:
@@ -35,10 +35,10 @@ def is_deep(value: Json) -> bool:
     level = [value]
     for _ in range(DEEPEST):
         level = [
-            one
+            inner
             for part in level
             if isinstance(part, dict | list)
-            for one in (part.values() if isinstance(part, dict) else part)
+            for inner in (part.values() if isinstance(part, dict) else part)
         ]
         if not level:
             return False

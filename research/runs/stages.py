@@ -37,9 +37,9 @@ class Stages:
 
     def finish(self, name: str, key: str, file: str, facts: dict) -> None:
         """Record a finished stage: its key, its file's hash, its facts, and when and where it ran."""
-        made = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "cpus": cpu_count(), **git_state()}
+        origin = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "cpus": cpu_count(), **git_state()}
         digest = hash_file(self.out / file)
-        self.done[name] = {"key": key, "file": file, "sha256": digest, "facts": facts, "made": made}
+        self.done[name] = {"key": key, "file": file, "sha256": digest, "facts": facts, "made": origin}
         write_json(self.out / self.FILE, self.done)
 
     def made(self) -> dict[str, dict]:

@@ -120,7 +120,10 @@ def in_one_spelling(runs: list[RunRecord]) -> list[RunRecord]:
     A batch size is then that of all processes. Where a sweep has such an option for a parameter, all stay as typed.
     """
     differ = {
-        name for run in runs for name in run.how if len({as_key(one.options[name]) for one in runs if name in one.options}) > 1
+        name
+        for run in runs
+        for name in run.how
+        if len({as_key(other.options[name]) for other in runs if name in other.options}) > 1
     }
     if not differ or any(name in run.swept for run in runs for name in differ):
         return runs
@@ -153,7 +156,7 @@ def is_sweep(path: Path) -> bool:
 
 def with_inner(paths: Sequence[Path]) -> list[Path]:
     """The paths, a folder that only holds run folders or sweeps replaced by them, by name; what else lies there is said."""
-    found: list[Path] = []
+    runs: list[Path] = []
     for path in paths:
         children = sorted(path.iterdir()) if path.is_dir() and not is_sweep(path) and not (path / PROVENANCE).is_file() else []
         inner = [child for child in children if is_sweep(child) or (child / PROVENANCE).is_file()]
@@ -161,8 +164,8 @@ def with_inner(paths: Sequence[Path]) -> list[Path]:
             rest = [child.name for child in children if child not in inner and not child.name.startswith(".")]
             left = f"; not read: {', '.join(rest)}" if rest else ""
             say(f"{path} holds {len(inner)} {'run' if len(inner) == 1 else 'runs'}: {', '.join(c.name for c in inner)}{left}")
-        found += inner or [path]
-    return found
+        runs += inner or [path]
+    return runs
 
 
 def points_in(folder: Path) -> list[SweepPoint]:

@@ -109,11 +109,11 @@ class Judged(NamedTuple):
         )
 
 
-def judged(own: list[float], others: list[list[float]], rule: dict[str, Json], goal: str) -> Judged | None:
+def judged(history: list[float], others: list[list[float]], rule: dict[str, Json], goal: str) -> Judged | None:
     """A run as the rule sees it now; None before the first band.
 
     Args:
-        own: its values of the metric so far, in order.
+        history: its values of the metric so far, in order.
         others: those of the other runs of the sweep, whatever has become of them.
         rule: a sweep's early_terminate.
         goal: minimize | maximize.
@@ -121,7 +121,7 @@ def judged(own: list[float], others: list[list[float]], rule: dict[str, Json], g
     rule = DEFAULTS | rule
     sign = -1 if goal == "maximize" else 1
     # a value that is no number was never the best, and must not move those that are
-    histories = [[sign * value for value in history if math.isfinite(value)] for history in (own, *others)]
+    histories = [[sign * value for value in run if math.isfinite(value)] for run in (history, *others)]
     reached = [band for band in bands(rule) if band <= len(histories[0])]
     if not reached:
         return None
@@ -132,7 +132,7 @@ def judged(own: list[float], others: list[list[float]], rule: dict[str, Json], g
     return Judged(band, sign * value, sign * threshold, len(values), rule["eta"], value > threshold)
 
 
-def is_stopped(own: list[float], others: list[list[float]], rule: dict[str, Json], goal: str) -> bool:
+def is_stopped(history: list[float], others: list[list[float]], rule: dict[str, Json], goal: str) -> bool:
     """Whether a run is to be stopped now; see `judged`."""
-    judgement = judged(own, others, rule, goal)
+    judgement = judged(history, others, rule, goal)
     return judgement is not None and judgement.stop

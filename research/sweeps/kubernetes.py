@@ -148,9 +148,9 @@ def name_of(sweep: str, folder: Path) -> str:
 
 
 def _named(sweep: str, n: int) -> str:
-    words = re.sub(r"[^a-z0-9]+", "-", sweep.lower()).strip("-") or "sweep"
-    words = words if words[0].isalpha() else f"s-{words}"
-    return f"{words[: NAME - len(str(n)) - 1].rstrip('-')}-{n}"
+    label = re.sub(r"[^a-z0-9]+", "-", sweep.lower()).strip("-") or "sweep"
+    label = label if label[0].isalpha() else f"s-{label}"
+    return f"{label[: NAME - len(str(n)) - 1].rstrip('-')}-{n}"
 
 
 def _variables(asked: directives.Options, options: Options) -> list[dict[str, str]]:

@@ -113,8 +113,8 @@ class Invariants(L.Callback):
         frozen = self.model.get("frozen_precision")
         adapted = hasattr(module, "language") and module.model.adapted
         narrow = adapted and (frozen == "bf16" or (frozen == "auto" and trainer.precision == "bf16-mixed"))
-        if held := _types(module, trained=False):
-            yield Difference("the precision of frozen weights", {torch.bfloat16 if narrow else wide}, held)
+        if frozen_types := _types(module, trained=False):
+            yield Difference("the precision of frozen weights", {torch.bfloat16 if narrow else wide}, frozen_types)
         devices = self.trainer.get("devices")
         devices = len(devices) if isinstance(devices, list) else devices
         if isinstance(devices, int) and devices > 0:
@@ -188,7 +188,7 @@ class Invariants(L.Callback):
                 yield Difference(f"the learning rate at step {line['step']}", self.optimisation["lr"] * share, line["train/lr"])
         if "temperature" in self.model:
             yield from self._of_temperature([line["train/temperature"] for line in steps] + [metrics["temperature"]])
-        if self.parameters is not None and not any(isinstance(one, BaseFinetuning) for one in trainer.callbacks):
+        if self.parameters is not None and not any(isinstance(callback, BaseFinetuning) for callback in trainer.callbacks):
             recorded = (metrics.get("trained") or {}).get("trained_parameters", self.parameters)
             now = sum(p.numel() for p in module.parameters() if p.requires_grad)
             yield Difference("the number of trained parameters", [self.parameters] * 2, [recorded, now])
@@ -220,7 +220,7 @@ class Invariants(L.Callback):
     @staticmethod
     def _steps_as_ours(trainer: L.Trainer, module: L.LightningModule) -> bool:
         """Whether optimizer and schedule are this tool's: a subclass may make others, and averaging changes the schedule."""
-        averaged = any(isinstance(one, StochasticWeightAveraging) for one in trainer.callbacks)
+        averaged = any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks)
         return not averaged and type(module).configure_optimizers.__module__.startswith("research.training.")
 
 

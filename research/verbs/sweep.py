@@ -54,13 +54,13 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
 
 def _with_values(argv: list[str]) -> list[str]:
     """`--sbatch --constraint=a100` as `--sbatch=--constraint=a100`: argparse takes a value that begins with - so alone."""
-    words: list[str] = []
-    for word in argv:
-        if words and words[-1] in LINES and word.startswith("-"):
-            words[-1] += f"={word}"
+    joined: list[str] = []
+    for argument in argv:
+        if joined and joined[-1] in LINES and argument.startswith("-"):
+            joined[-1] += f"={argument}"
         else:
-            words.append(word)
-    return words
+            joined.append(argument)
+    return joined
 
 
 def _add_compile(parser: argparse.ArgumentParser) -> None:

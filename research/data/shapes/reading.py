@@ -92,7 +92,7 @@ def _check_seen(columns: Columns | None, seen: dict[str, None], source: str) -> 
     """
     for name in named(columns or {}) if seen else ():
         if name not in seen:
-            others = [one for one in seen if one not in named(columns or {})]
+            others = [column for column in seen if column not in named(columns or {})]
             raise UserError(
                 f"data.columns: no row of {source} has the column {name!r}; {suggest(name, others or seen)}. "
                 "Correct it, or leave it out."

@@ -73,15 +73,15 @@ def find_logs(path: Path) -> list[Path]:
     """
     if path.suffix == ".wandb" and not path.is_dir():
         return [path]
-    found = []
+    logs = []
     for folder, folders, files in os.walk(path):
         # of hidden folders W&B writes into .wandb alone
         folders[:] = sorted(name for name in folders if not name.startswith(".") or name == ".wandb")
         if Path(folder) != path and ({PROVENANCE, PLAN} & {*files}):
             folders.clear()
             continue
-        found += [Path(folder) / name for name in sorted(files) if name.endswith(".wandb")]
-    return found
+        logs += [Path(folder) / name for name in sorted(files) if name.endswith(".wandb")]
+    return logs
 
 
 def is_logged(path: Path) -> bool:
@@ -91,7 +91,7 @@ def is_logged(path: Path) -> bool:
     # ours, also a copy that lacks its provenance: it is damaged, and its log is no replacement
     if not path.is_dir() or any((path / name).is_file() for name in (PROVENANCE, PLAN, WANDB, CURVES)):
         return False
-    return any(FOLDER.match(one.name) for one in (path, *path.iterdir())) or bool(find_logs(path))
+    return any(FOLDER.match(folder.name) for folder in (path, *path.iterdir())) or bool(find_logs(path))
 
 
 # ---- one log --------------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def read_log(path: Path) -> Log:
             _update(config, run.config)
             _update(summary, run.summary)
             started = started or run.start_time.seconds + run.start_time.nanos / 1e9
-            told = {
+            named = {
                 "id": run.run_id,
                 "project": run.project,
                 "name": run.display_name,
@@ -139,10 +139,10 @@ def read_log(path: Path) -> Log:
                 "host": run.host,
                 "commit": run.git.commit,
             }
-            facts |= {name: value for name, value in told.items() if value}  # a later record may repeat only a part
+            facts |= {name: value for name, value in named.items() if value}  # a later record may repeat only a part
         elif kind == "environment":
-            told = {"host": record.environment.host, "commit": record.environment.git.commit}
-            facts |= {name: value for name, value in told.items() if value}
+            named = {"host": record.environment.host, "commit": record.environment.git.commit}
+            facts |= {name: value for name, value in named.items() if value}
         elif kind == "exit":
             exit_code = record.exit.exit_code
         elif kind == "preempting":
@@ -182,13 +182,13 @@ def _within(values: dict[str, Json], item: "SummaryItem | ConfigItem") -> tuple[
     if item.key:
         return values, item.key
     *outer, name = item.nested_key or [""]
-    for one in outer:
-        inner = values.get(one)
+    for section in outer:
+        inner = values.get(section)
         if isinstance(inner, str) and isinstance(whole := _json(inner), dict):  # once given as one value
-            values[one] = {key: json.dumps(value) for key, value in whole.items()}
+            values[section] = {key: json.dumps(value) for key, value in whole.items()}
         elif not isinstance(inner, dict):
-            values[one] = {}
-        values = values[one]
+            values[section] = {}
+        values = values[section]
     return values, name
 
 
@@ -215,14 +215,14 @@ def curve(logs: Sequence[Log], metric: str) -> list[tuple[int, float]]:
         logs: of one run, the earliest first.
         metric: as W&B shows it; of a nested one, `val.loss`.
     """
-    found: dict[int, float] = {}
+    values: dict[int, float] = {}
     for log in logs:
         for record in log.history:
             row = dict(_wanted(record, {metric, "_step", *STEPS}))
             if is_number(value := row.get(metric)):
                 step = next((row[name] for name in (*STEPS, "_step") if name in row), record.step.num)
-                found[int(step)] = float(value)
-    return sorted(found.items())
+                values[int(step)] = float(value)
+    return sorted(values.items())
 
 
 def is_number(value: object) -> bool:

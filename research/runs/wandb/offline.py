@@ -38,9 +38,9 @@ def read_logs(paths: Sequence[Path]) -> list[WandbRun]:
     if not runs:
         raise UserError(f"none of {len(files)} logs can be read: {broken[0][1]}")
     begun = sorted(([*sorted(logs, key=lambda log: log.started)] for logs in runs.values()), key=_begun)
-    found = [_logged(logs) for logs in begun]
-    found += [_broken(file, why) for file, why in broken]
-    return found
+    all_runs = [_logged(logs) for logs in begun]
+    all_runs += [_broken(file, why) for file, why in broken]
+    return all_runs
 
 
 def _begun(logs: list[Log]) -> tuple[float, str]:

@@ -87,7 +87,7 @@ def _record(run: WandbRun, name: str, seed: str | None) -> RunRecord:
     metrics = {
         metric: value
         for metric, value in sorted(
-            _numbers(summary), key=lambda one: (order.index(one[0]) if one[0] in order else len(order), one)
+            _numbers(summary), key=lambda item: (order.index(item[0]) if item[0] in order else len(order), item)
         )
         if run.state in FINISHED and not (ours and (metric in ours or metric.startswith("train/")))
     }
@@ -131,12 +131,12 @@ def origin_facts(made_of: tuple[str, str, str], host: str) -> dict[str, Json]:
     """Where a run came from, by the names of provenance.json: our trainings tell their code, others a commit."""
     data, code, base = made_of
     ours = bool(data or base)
-    told = {"fingerprint" if ours else "git_commit": "" if code == UNSAID else code, "host": host}
+    facts = {"fingerprint" if ours else "git_commit": "" if code == UNSAID else code, "host": host}
     if ours:
         hashes = json.loads(data) if data.startswith("{") else {"": data}
-        told |= {"data": ", ".join(f"{name} {value}".strip() for name, value in hashes.items() if isinstance(value, str))}
-        told |= {"models": {"base": base}} if base else {}
-    return {name: value for name, value in told.items() if value}
+        facts |= {"data": ", ".join(f"{name} {value}".strip() for name, value in hashes.items() if isinstance(value, str))}
+        facts |= {"models": {"base": base}} if base else {}
+    return {name: value for name, value in facts.items() if value}
 
 
 def _history(run: WandbRun, metric: str) -> Curve:
@@ -147,13 +147,13 @@ def _history(run: WandbRun, metric: str) -> Curve:
 
 def _seed(options: dict[str, Json], name: str | None) -> int | None:
     """The seed, which then is no option any more but by our own name."""
-    for one in SEEDS if name is None else (name,):
-        value = options.get(one)
+    for option in SEEDS if name is None else (name,):
+        value = options.get(option)
         if isinstance(value, str) and value.lstrip("-").isdigit():
             value = int(value)
         if is_number(value) and value == int(value):
-            if one != SEED:
-                del options[one]
+            if option != SEED:
+                del options[option]
             options[SEED] = int(value)
             return int(value)
     return None
