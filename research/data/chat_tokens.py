@@ -63,10 +63,10 @@ def learned_ids(tokenizer: "PreTrainedTokenizerBase", row: dict, loss_on: str) -
     options = {"return_assistant_tokens_mask": True} if loss_on == "assistant" else {}
     if "prompt" in row:
         prompt, completion = row["prompt"], row["completion"]
-        text = prompt + (completion if isinstance(prompt, list) else ended(completion, tokenizer))
+        whole = prompt + (completion if isinstance(prompt, list) else ended(completion, tokenizer))
     else:
-        text = row["messages"] if "messages" in row else ended(row["text"], tokenizer)
-    tokens = row_ids(tokenizer, text, row, **options)
+        whole = row["messages"] if "messages" in row else ended(row["text"], tokenizer)
+    tokens = row_ids(tokenizer, whole, row, **options)
     ids = list(tokens["input_ids"])
     mask = [1] * len(ids)
     if loss_on == "completion":
@@ -74,34 +74,34 @@ def learned_ids(tokenizer: "PreTrainedTokenizerBase", row: dict, loss_on: str) -
         mask[:start] = [0] * start
     if loss_on == "assistant":
         mask = list(tokens.get("assistant_masks") or [0])
-        if 1 not in mask and not any(one["role"] == "assistant" for one in text):
+        if 1 not in mask and not any(message["role"] == "assistant" for message in whole):
             raise RuntimeError("no message is the assistant's: there is nothing to learn of it")
         if 1 not in mask:
-            mask = _answered(tokenizer, text, row, ids)
-        mask = _flagged(mask, text)
-    return ids, [one if learned else IGNORE for one, learned in zip(ids, mask, strict=True)]
+            mask = _answered(tokenizer, whole, row, ids)
+        mask = _flagged(mask, whole)
+    return ids, [token if learned else IGNORE for token, learned in zip(ids, mask, strict=True)]
 
 
-def _answered(tokenizer: "PreTrainedTokenizerBase", talk: list[dict], row: dict, ids: list[int]) -> list[int]:
+def _answered(tokenizer: "PreTrainedTokenizerBase", messages: list[dict], row: dict, ids: list[int]) -> list[int]:
     """The assistant's tokens by a template that does not mark them: what each of its messages adds, up to its end token.
 
     Raises:
         RuntimeError: the template writes a message differently when others follow it; then its tokens are unknown.
     """
-    mask, whole, special = [0] * len(ids), _rendered(tokenizer, talk, row), {*tokenizer.all_special_ids}
-    for i, message in enumerate(talk):
+    mask, whole, special = [0] * len(ids), _rendered(tokenizer, messages, row), {*tokenizer.all_special_ids}
+    for i, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        asked = _rendered(tokenizer, talk[:i], row, add_generation_prompt=True) if i else ""
-        answered = _rendered(tokenizer, talk[: i + 1], row)
+        asked = _rendered(tokenizer, messages[:i], row, add_generation_prompt=True) if i else ""
+        answered = _rendered(tokenizer, messages[: i + 1], row)
         if not (i and whole.startswith(answered) and answered.startswith(asked)):
             raise RuntimeError(
                 "the chat template marks no token as the assistant's: it lacks {% generation %} around what the "
                 "assistant says, and writes the beginning of a conversation otherwise than alone (message "
                 f"{i + 1})"
             )
-        first = common_length(row_ids(tokenizer, talk[:i], row, add_generation_prompt=True)["input_ids"], ids)
-        last = common_length(row_ids(tokenizer, talk[: i + 1], row)["input_ids"], ids)
+        first = common_length(row_ids(tokenizer, messages[:i], row, add_generation_prompt=True)["input_ids"], ids)
+        last = common_length(row_ids(tokenizer, messages[: i + 1], row)["input_ids"], ids)
         end = max((at + 1 for at in range(first, last) if ids[at] in special), default=last)
         if not tokenizer.decode(ids[end:last]).strip():
             last = end  # the end of a line after the end token is the template's

@@ -149,8 +149,8 @@ def packed(rows: list[dict], length: int) -> list[dict]:
                 with_room.setdefault(room - needed, deque()).append(row)
         rows_of_texts += [
             {
-                "input_ids": [length_left for text in row for length_left in text["input_ids"]],
-                "labels": [length_left for text in row for length_left in text["labels"]],
+                "input_ids": [token for text in row for token in text["input_ids"]],
+                "labels": [token for text in row for token in text["labels"]],
                 "seq_lengths": [len(text["input_ids"]) for text in row],
             }
             for row in begun
