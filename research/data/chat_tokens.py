@@ -195,11 +195,7 @@ def _first_rows(rows: list[dict]) -> Iterator[tuple[str, dict, list[dict]]]:
     for row in rows:
         parts = [value for name, value in row.items() if isinstance(value, list) and name not in ("tools", "rejected")]
         messages = [message for part in parts for message in part]
-        keys = {key for message in messages for key, value in message.items() if value is not None} - {
-            "role",
-            "content",
-            *FLAGS,
-        }
+        keys = {key for message in messages for key in message if message[key] is not None} - {"role", "content", *FLAGS}
         keys |= {"system"} if any(message["role"] == "system" for message in messages) else set()
         for key in sorted((keys | ({"tools"} if row.get("tools") else set())) - seen):
             seen.add(key)

@@ -1,4 +1,7 @@
-"""What both retrieval trainers read: training queries with their documents, and the collections to validate on."""
+"""What both retrieval trainers read: training queries with their documents, and the collections to validate on.
+
+Longer than most files: which documents are relevant to a query, and which queries are left out, is decided here alone.
+"""
 
 import abc
 import math

@@ -2,6 +2,7 @@
 
 A difference is a bug of this tool (a rule of one mode that acts in another, a value that stands in two places), which no loss
 curve shows. Before the first step nothing is lost by stopping; later the training goes on, and its run is not called finished.
+Longer than most files: all values that are compared, and where each is taken from, are read here side by side.
 """
 
 import dataclasses
