@@ -217,8 +217,8 @@ def _rendered(tokenizer: "PreTrainedTokenizerBase", messages: list[dict], row: d
 
 
 def _say_escaped(source: str, text: str, messages: list[dict]) -> None:
-    calls = [call.get("function", call).get("arguments") for one in messages for call in one.get("tool_calls") or []]
-    if any(isinstance(one, str) and '"' in one and json.dumps(one) in text for one in calls):
+    calls = [call.get("function", call).get("arguments") for message in messages for call in message.get("tool_calls") or []]
+    if any(isinstance(call, str) and '"' in call and json.dumps(call) in text for call in calls):
         say(
             f"warning: {source}: arguments of tool calls are texts, and the chat template writes them as such, with their "
             "quotes escaped; write them as objects to have them written as a call's arguments are"

@@ -86,7 +86,7 @@ def tokenise(
         check_template(examples, tokenizer)
     else:
         say_endless(tokenizer)
-    make = functools.partial(_made, examples, tokenizer, max_length, loss_on, packing)
+    make = functools.partial(_tokenised, examples, tokenizer, max_length, loss_on, packing)
     rows, index, counts = cached(
         make,
         tokenizer,
@@ -100,7 +100,7 @@ def tokenise(
     return Tokenised(rows, index, **counts)
 
 
-def _made(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, loss_on: str, packing: bool) -> Made:
+def _tokenised(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, loss_on: str, packing: bool) -> Made:
     quiet(tokenizer)
     rows, index, truncated = [], [], 0
     for number, row in enumerate(each(examples.rows, "tokenise", "row")):

@@ -69,14 +69,14 @@ def tokenise_preferences(examples: Examples, tokenizer: PreTrainedTokenizerBase,
         check_template(examples, tokenizer)
     else:
         say_endless(tokenizer)
-    make = functools.partial(_made, examples, tokenizer, max_length)
+    make = functools.partial(_tokenised, examples, tokenizer, max_length)
     rows, index, counts = cached(
         make, tokenizer, len(examples.rows), form="preferences", texts=examples.fingerprint, max_length=max_length
     )
     return PreferenceRows(rows, index, **counts, fingerprint=hash_json(rows))
 
 
-def _made(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Made:
+def _tokenised(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Made:
     quiet(tokenizer)
     rows, index, truncated, equal = [], [], 0, 0
     for number, row in enumerate(each(examples.rows, "tokenise", "row")):

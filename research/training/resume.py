@@ -92,7 +92,7 @@ class Resume(Checkpoint):
         self.saved = trainer.global_step
         trainer.should_stop = trainer.should_stop or self.ended
         for number in self.stop_on:
-            self.previous[number] = signal.signal(number, self._asked)
+            self.previous[number] = signal.signal(number, self._on_signal)
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
         seed_step(module.seed, trainer.global_rank, self.micro, module.bits)
@@ -116,7 +116,7 @@ class Resume(Checkpoint):
             signal.signal(number, handler)
         self.previous = {}
 
-    def _asked(self, number: int, frame) -> None:
+    def _on_signal(self, number: int, frame) -> None:
         if self.signal is not None and number == signal.SIGINT:
             raise Stopped(number)  # asked twice: at once, back to the checkpoint before
         self.signal = number
