@@ -7,7 +7,7 @@ The Python API is what stands in `__all__`; docs/python.md shows it. Each name i
 import functools
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from research.errors import UserError
 from research.errors import as_arguments as _as_arguments
@@ -71,7 +71,7 @@ _HOMES = {
 """Name of the API → where it lives; the verbs take it from there."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'research' has no attribute {name!r}")
     module, _, inner = _HOMES[name].rpartition(".")
@@ -88,7 +88,7 @@ def _with_argument_names(name: str, function: Callable) -> Callable:
     """The function, whose refusals name arguments where the verbs' name options: top_k=0 for --top-k 0."""
 
     @functools.wraps(function)
-    def called(*args: Any, **more: Any) -> Any:
+    def called(*args: object, **more: object) -> object:
         try:
             return function(*args, **more)
         except UserError as error:
