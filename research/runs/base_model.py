@@ -1,4 +1,4 @@
-"""What the files of a trained model say, read without loading it: its configuration, template and what an adapter lies on."""
+"""Read a model's files without loading it: its configuration, its chat template, and the base of an adapter."""
 
 import importlib.util
 import json

@@ -11,9 +11,9 @@ from pathlib import Path
 from research.types import Json
 
 KNOWN: dict[str, list[str]] = json.loads(Path(__file__).with_name("known_options.json").read_text(encoding="utf-8"))
-"""Class path, "" for the whole → the options that are always spelled."""
+"""Class path ("" for the whole configuration) → the options that are always part of an id."""
 DROPPED: dict[str, dict[str, Json]] = json.loads(Path(__file__).with_name("known_defaults.json").read_text(encoding="utf-8"))
-"""Class path of a library's → default of each option in KNOWN: what is spelled where another release of it lacks the option."""
+"""Class path of a library → defaults of its options in KNOWN, used where another release lacks the option."""
 ROW_OPTIONS = {"columns": None, "positive_from": None, "corpus_file": None, "queries_file": None}
 SINCE: dict[str, dict[str, Json]] = {
     "research.data.pairs.PairData": ROW_OPTIONS | {"test": None},
@@ -30,7 +30,7 @@ AGREED = {
     for name, first in options.items()
     if all(other.get(name, first) == first for other in SINCE.values())
 }
-"""Those that came with one default, whatever the class."""
+"""Later options that came with the same default in every class."""
 
 
 def spelled(value: Json, everything: bool = False, name: str = "") -> Json:
@@ -53,7 +53,7 @@ def spelled(value: Json, everything: bool = False, name: str = "") -> Json:
 
 
 def _options(options: dict, owner: str, everything: bool, name: str, group: str = "") -> dict:
-    """Options of a class; `group` is the one of them that they are together, with a dot at its end."""
+    """Options of a class; `group` is the dotted prefix, with a dot at its end, where they are fields of one of its options."""
     known = _known(owner)
     out = {} if group else {key: value for key, value in DROPPED.get(owner, {}).items() if key not in options}
     for key, value in options.items():
@@ -108,7 +108,7 @@ def _of_ours(class_path: str) -> frozenset[str]:
 
 
 def imported(class_path: str) -> object:
-    """What a configuration names.
+    """Import the object that a class path names.
 
     Raises:
         ImportError, AttributeError, ValueError: it is not there.
@@ -144,7 +144,7 @@ def _defaults(class_path: str) -> dict[str, object]:
 
 
 def _plain(value: object) -> Json:
-    """As YAML has it."""
+    """A Python value as YAML writes it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):

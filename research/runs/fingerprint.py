@@ -81,7 +81,7 @@ _say_once = functools.cache(say)
 
 
 def counted_since(fingerprints: set[str | None], config: dict) -> list[str]:
-    """Packages that count since, where runs have noted the fingerprint without what the user's classes import from others."""
+    """Packages that the fingerprint covers now and did not cover when these runs were made."""
     if fingerprints != {fingerprint(config, helpers=False)}:
         return []
     newer = _users_code(config).keys() - _users_code(config, helpers=False).keys()
@@ -127,7 +127,7 @@ def files_of_classes(config: dict) -> list[Path]:
 
 
 def forget() -> None:
-    """Read files anew: within a process each is read once."""
+    """Forget the files that this process has read, so that they are read again."""
     for function in (code_fingerprint, plan_fingerprint, _reached, _source, _path):
         function.cache_clear()
     modules.forget()
@@ -224,7 +224,7 @@ def _digest(tree: ast.Module) -> str:
 
 
 def _is_text(node: object) -> bool:
-    """Whether a statement is a text alone: a docstring, or one after an attribute."""
+    """Whether a statement is only a string: a docstring, or the text after an attribute."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 

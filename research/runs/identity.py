@@ -30,9 +30,9 @@ PATHS = (
     "data.init_args.queries_file",
     "trainer.default_root_dir",
 )
-"""Where things lie, for which the hashes of what is there stand in."""
+"""Options that are paths: an id has the hash of the content instead."""
 KNOWN_FACTS = ("train", "queries", "examples", "pairs", "val", "test", "other", "val_run", "test_run")
-"""Facts of data that are part of an id whatever they say; others only where they say something."""
+"""Facts of data that are always part of an id; other facts only where they are not empty."""
 
 
 def ids_of(resolved: dict, base_hash: str, data: dict) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ def ids_of(resolved: dict, base_hash: str, data: dict) -> tuple[str, ...]:
 
 
 def _as_typed(trainer: dict) -> list[dict]:
-    """A trainer section as it is now, and with devices and precision as ids had them once where a user typed them."""
+    """The trainer section now, and with devices and precision in the forms that earlier ids had for typed values."""
     devices, precision = trainer.get("devices"), trainer.get("precision")
     bits = str(precision).removesuffix("-true")
     counts = [devices, str(devices)] if isinstance(devices, int) else [devices]
@@ -96,5 +96,5 @@ def _differences(a: Json, b: Json, name: str = "") -> dict[str, tuple]:
 
 
 def known_facts(data: dict) -> dict:
-    """The data's facts without those that came later and say nothing."""
+    """The data's facts without later ones that are empty."""
     return {name: value for name, value in data.items() if name in KNOWN_FACTS or value}

@@ -66,7 +66,7 @@ def stale_because(
 
 
 def numbers_key(fingerprints: Iterable[str | None], config: dict, run: Path | None = None) -> str:
-    """Equal for runs of one configuration whose numbers may be averaged, whatever published code computed them."""
+    """A text that is equal for runs of one configuration whose numbers may be averaged, whichever code computed them."""
     computed_by = {*fingerprints} - {None, ""}
     published = {held_by(code) for code in computed_by}
     if not computed_by or None in published or not _have_same_classes(computed_by):
@@ -80,5 +80,5 @@ def numbers_key(fingerprints: Iterable[str | None], config: dict, run: Path | No
 
 
 def _have_same_classes(fingerprints: Iterable[str | None]) -> bool:
-    """Whether the user's own classes are the same in all; runs of before did not note them."""
+    """Whether the user's own classes are the same in all; older runs did not record them."""
     return len({(code or "").partition("+")[2] for code in fingerprints} - {""}) <= 1

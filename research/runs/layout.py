@@ -67,7 +67,7 @@ def check_store_folder(out: Path, option: str = "--out") -> None:
 
 
 def leftover(path: Path) -> bool:
-    """What a command that was killed at its start leaves: the lock, and a file that was not renamed yet."""
+    """Whether a path is one that a command leaves when it is killed at its start: the lock, or a temporary file."""
     return path.name == "lock" or (path.name.startswith(".") and path.name.endswith(".tmp"))
 
 

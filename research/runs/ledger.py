@@ -94,7 +94,7 @@ class Ledger:
             os.fsync(stream.fileno())
 
     def events(self) -> list[dict[str, Json]]:
-        """All whole lines, in order."""
+        """All complete events, in order."""
         events = []
         for line in self.path.read_bytes().splitlines() if self.path.exists() else ():
             with contextlib.suppress(ValueError, RecursionError):
@@ -133,7 +133,7 @@ class Ledger:
             yield self._lock_claim(stream, path)
 
     def _lock_claim(self, stream: IO[bytes], path: Path) -> bool:
-        """Whether the claim is had; is_claimed of other processes holds it for a moment, so it is asked for more than once."""
+        """Whether this process got the claim. It tries again: is_claimed of another process locks for a moment."""
         for attempt in range(TRIES):
             try:
                 lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
@@ -159,7 +159,7 @@ class Ledger:
 
 
 def _is_read(name: str, value: Json) -> bool:
-    """Whether a field of an event has its type; another one is of another program, and not read."""
+    """Whether a field of an event has its type; a field of another type was written by another program and is left out."""
     return name not in FIELDS or (isinstance(value, FIELDS[name]) and not isinstance(value, bool))
 
 

@@ -108,7 +108,7 @@ def _line(planned: PlannedPoint) -> str:
 
 
 def is_planned(folder: Path, key: str) -> bool:
-    """Whether the plan there was made from what hashes to `key`."""
+    """Whether the plan in this folder was made from inputs with this hash."""
     try:
         return (folder / KEY).read_text(encoding="utf-8") == key and (folder / FILE).exists()
     except OSError:

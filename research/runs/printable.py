@@ -17,7 +17,7 @@ DEEPEST = 100  # levels of a configuration
 
 
 def printable(text: str) -> str:
-    """The text with what cannot be printed written out."""
+    """The text with every unprintable character written as its escape."""
     return LACKING.sub(lambda match: match[0].encode("unicode_escape", "backslashreplace").decode("ascii"), text)
 
 

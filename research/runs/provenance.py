@@ -67,7 +67,7 @@ def _is_uncommitted(path: Path) -> bool:
 
 
 def _git(folder: Path, *args: str) -> str | None:
-    """What git says in a folder; None where it cannot."""
+    """The output of a git command in a folder; None where it fails."""
     try:
         result = subprocess.run(["git", "-C", folder, *args], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

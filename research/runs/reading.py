@@ -58,7 +58,7 @@ def read_yaml(path: Path, what: str) -> Json:
 
 
 class _Unique(yaml.SafeLoader):
-    """A name given twice is an error, not the last one."""
+    """Refuse a key that is given twice, where YAML would take the last."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)  # as it is written: `<<: *other` puts names in that may stand here too

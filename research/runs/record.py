@@ -160,7 +160,7 @@ def _made_of(provenance: dict[str, Json]) -> tuple[str, str, str]:
 
 
 def _as_run(config: dict[str, Json], processes: Json) -> dict[str, Json]:
-    """With the number of processes that trained in the place of "auto"."""
+    """The configuration with the number of processes that trained in place of devices: auto."""
     trainer = config.get("trainer")
     if not isinstance(processes, int) or not isinstance(trainer, dict):
         return config
@@ -168,7 +168,7 @@ def _as_run(config: dict[str, Json], processes: Json) -> dict[str, Json]:
 
 
 def _state(begun: bool, metrics: dict[str, Json], event: dict[str, Json]) -> tuple[str, str]:
-    """State and error of a run: its folder has the first word, its sweep's ledger the second."""
+    """State and error of a run: by its folder, else by its sweep's ledger."""
     if metrics.get("finished"):
         return ("pruned" if metrics.get("pruned") else "done"), ""
     state = event.get("state", "half-written" if begun else "missing")

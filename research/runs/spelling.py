@@ -1,4 +1,4 @@
-"""One spelling of what says how a training is computed, and not what: devices, precision's names, faster parts."""
+"""One form for options that say how a training is computed and not what: devices, names of precisions, faster parts."""
 
 import json
 
@@ -6,7 +6,7 @@ from research.runs.class_source import is_ours
 from research.types import Json
 
 HOW = ("out", "wandb", "save_every", "keep_checkpoints", "data.init_args.workers")
-"""Options that a run may go on without or with, and that were never part of an id; see `how`."""
+"""Options that may change when a run is resumed, and that were never part of an id; see `how`."""
 ONE_SPELLING: dict[str, Json] = {
     "trainer.deterministic": None,
     "trainer.benchmark": None,
@@ -32,7 +32,7 @@ BATCH = "data.init_args.batch_size"
 
 
 def how(resolved: Json) -> tuple[str, ...]:
-    """Options of this configuration that say how and not what: those of HOW, but for one of another class that is called so."""
+    """Options of this configuration that say how and not what: those of HOW, but none of a foreign class."""
     return tuple(name for name in HOW if _is_ours(resolved, name))
 
 

@@ -43,7 +43,7 @@ class Stages:
         write_json(self.out / self.FILE, self.entries)
 
     def origins(self) -> dict[str, dict]:
-        """When, by which commit and on how many processors each stage was computed: a later command may only keep it."""
+        """When, by which commit and on how many processors each stage was computed; a later command may reuse a stage."""
         return {name: entry.get("made", {}) for name, entry in self.entries.items()}
 
     def keep_only(self, names: Iterable[str]) -> None:

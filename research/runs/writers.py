@@ -1,4 +1,4 @@
-"""The files that every run folder holds, written: config.yaml, provenance.json, metrics.json. Their names are layout's."""
+"""Write the files that every run folder holds: config.yaml, provenance.json, metrics.json (named in layout.py)."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,13 +12,13 @@ from research.types import Json
 
 
 def write_config(out: Path, config: dict[str, Json]) -> None:
-    """Write the resolved configuration of a run, every default spelled."""
+    """Write the resolved configuration of a run, with every default."""
     with atomic_write(out / CONFIG) as stream:
         yaml.safe_dump(config, stream, sort_keys=False, allow_unicode=True)
 
 
 def write_provenance(out: Path, command: list[str], classes: Iterable[Path] = (), **facts: Json) -> None:
-    """Write where a run's numbers come from. It is the first file of a folder: by it the next command knows its own.
+    """Write where a run's numbers come from. It is the first file of a folder: later commands recognise a run folder by it.
 
     Args:
         out: the run folder.
