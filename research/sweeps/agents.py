@@ -1,4 +1,4 @@
-"""A trial that W&B's agent was handed, run again without the agent.
+"""Resume a trial that W&B's server gave to an agent, without the agent.
 
 W&B's server hands a run out once. A run that calls `mark_preempting` is handed out again, but with its whole configuration as
 arguments, not the sweep's parameters alone (wandb/wandb#9143), which no typed command takes. So nothing here calls it: a
@@ -28,7 +28,7 @@ class Target(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """What the agent was handed.
+    """A trial as the agent received it.
 
     Attributes:
         run: id of the W&B run.
@@ -40,7 +40,7 @@ class Trial(NamedTuple):
 
 
 def target(text: str) -> Target:
-    """ENTITY/PROJECT/SWEEP_ID, taken apart.
+    """Parse ENTITY/PROJECT/SWEEP_ID.
 
     Raises:
         UserError: it is not that.
@@ -85,7 +85,7 @@ def handed_out(folder: Path, of: Target, sweep: Sweep) -> Trial:
 
 
 def resume_trial(sweep: Sweep, folder: Path, wandb: str) -> NoReturn:
-    """Become the trial that this task's agent was handed.
+    """Resume the trial that this task's agent received.
 
     Args:
         sweep: as it was handed to W&B.

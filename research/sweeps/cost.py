@@ -59,7 +59,7 @@ def measured(
 
 
 def _kind(planned: PlannedPoint) -> str:
-    """Points of one kind take as long."""
+    """A key that is equal for points that take equally long."""
     return json.dumps(_without_free(planned.values), sort_keys=True)
 
 

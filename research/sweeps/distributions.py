@@ -53,13 +53,13 @@ class Parameter(NamedTuple):
 
     @property
     def values(self) -> list | None:
-        """All of them, where it is a list."""
+        """All values, where the parameter is a list; else None."""
         if self.distribution == "constant":
             return [self.facts["value"]]
         return list(self.facts["values"]) if self.distribution.startswith("categorical") else None
 
     def quantile(self, u: float) -> Json:
-        """The value below which a share u of the draws lies, 0 ≤ u ≤ 1; of a list, the value whose turn it is."""
+        """The value below which a share u of the draws lies, 0 ≤ u ≤ 1; of a list, the value at that quantile."""
         facts, kind = self.facts, self.distribution
         if (values := self.values) is not None:
             if kind != "categorical_w_probabilities":

@@ -1,4 +1,4 @@
-"""Options that hang together in a source: ties, zips and cases as rows of options, and the one parameter that they become."""
+"""Options of a source that vary together (ties, zips, cases): rows of options, and the one parameter made of them."""
 
 import itertools
 from pathlib import Path
@@ -58,7 +58,7 @@ def of_cases(cases: Json, path: Path) -> list[dict[str, Json]]:
 
 
 def one_parameter(rows: list[dict[str, Json]], path: Path) -> tuple[str, list]:
-    """Make one parameter of options that hang together: their common section, and a mapping for each row."""
+    """Make one parameter of options that vary together: their common section, and a mapping for each row."""
     options = sorted({option for row in rows for option in row})
     if len(options) == 1:
         return options[0], [row[options[0]] for row in rows]

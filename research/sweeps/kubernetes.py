@@ -56,7 +56,7 @@ class Options(NamedTuple):
 
 
 def claim(text: str) -> Claim:
-    """NAME:/path or NAME/folder:/path, taken apart.
+    """Parse NAME:/path or NAME/folder:/path.
 
     Raises:
         UserError: it is not that.
@@ -131,7 +131,7 @@ def text_of(job: dict[str, Json]) -> str:
 
 
 def write(folder: Path, job: dict[str, Json]) -> Path:
-    """Its file, beside what else was submitted."""
+    """Write the job's file beside the sweep's other submissions."""
     path = folder / "submit" / f"{job['metadata']['name']}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as stream:

@@ -50,7 +50,7 @@ def parameters_of(facts: dict[Json, Json], where: str, within: tuple[str, ...] =
 
 
 def assembled(parameters: Iterable[Parameter], values: Iterable[Json]) -> dict[str, Json]:
-    """Parameter → value; what is nested is one mapping, as W&B's agent passes it."""
+    """Parameter → value; nested parameters become one mapping, as W&B's agent passes them."""
     point: dict[str, Json] = {}
     for parameter, value in zip(parameters, values, strict=True):
         *outer, last = parameter.path or (parameter.name,)
@@ -177,7 +177,7 @@ def _check(parameter: Parameter, where: str) -> None:
 
 
 def _texts(value: Json) -> Iterable[str]:
-    """All texts in a value, names too."""
+    """All strings in a value, keys too."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | dict):

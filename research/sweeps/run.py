@@ -154,7 +154,7 @@ def _start(command: list[str], i: int, gpus: list[str], threads: int, folder: Pa
 
 
 def _repeat_warnings(folder: Path, points: list[PlannedPoint]) -> None:
-    """What points were warned of, once each: nobody reads the logs of points that went well."""
+    """Print each warning of the points once: nobody reads the logs of points that succeeded."""
     warnings: dict[str, int] = {}
     for planned in points:
         log = folder / "logs" / f"{planned.point}.log"

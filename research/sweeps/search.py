@@ -51,7 +51,7 @@ class Tried(NamedTuple):
 
 
 def refuse_other_search(folder: Path, sweep: Sweep, seed: int) -> None:
-    """Refuse a search that is another one, or without an end.
+    """Refuse a search other than the folder's, or one without an end.
 
     Raises:
         UserError: it cannot be searched here, or the folder holds another search.
@@ -181,7 +181,7 @@ def propose(sweep: Sweep, seed: int, tried: list[Tried]) -> Draw:
 
 
 def rolled(sweep: Sweep, name: str) -> Draw:
-    """A draw by the dice."""
+    """Draw a point at random."""
     dice = random.Random(f"search {sweep.name} {name}")
     return {
         parameter.name: dice.randrange(len(parameter.values)) if _is_listed(parameter) else dice.random()
@@ -204,5 +204,5 @@ def _value_of(parameter: Parameter, drawn: float) -> Json:
 
 
 def _is_listed(parameter: Parameter) -> bool:
-    """Values that are told apart, and have no order; with odds, the quantile carries them."""
+    """Whether the values are categories without an order; with probabilities, a quantile stands for the value."""
     return parameter.distribution in ("categorical", "constant")

@@ -18,7 +18,7 @@ ENDED = ("done", "pruned")
 
 
 def short_options(points: Iterable[Point]) -> list[str]:
-    """What tells points apart: `r=4 lora_alpha=8 seed=0`, by the ends of the options' names; "" where nothing does."""
+    """The options that differ between points: `r=4 lora_alpha=8 seed=0`, by the ends of their names; "" where none differs."""
     options = [{name: value for key, inner in point.items() for name, value in _leaves(key, inner)} for point in points]
     names = list(dict.fromkeys(name for point in options for name in point))
     varied = [name for name in names if len({json.dumps(point.get(name), sort_keys=True) for point in options}) > 1]
@@ -27,7 +27,7 @@ def short_options(points: Iterable[Point]) -> list[str]:
 
 
 def _leaves(name: str, value: Json) -> Iterable[tuple[str, Json]]:
-    """The options that a parameter sets: a mapping's own."""
+    """The options that a parameter sets: those in its mapping, or itself."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves(name if key == "init_args" else f"{name}.{key}", inner)
@@ -85,7 +85,7 @@ def table(points: list[PlannedPoint], standings: dict[str, Standing], is_wide: b
 
 
 def errors(points: list[PlannedPoint], standings: dict[str, Standing]) -> list[str]:
-    """What points ended with, each error once."""
+    """The errors that points ended with, each once."""
     by_error: dict[str, list[str]] = {}
     for planned in points:
         if error := standings[planned.point].last.get("error"):

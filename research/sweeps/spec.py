@@ -51,7 +51,7 @@ ELSEWHERE = {
     "scheduler": "a scheduler of W&B's chooses",
     "metrics": "W&B's method custom weighs",
 }
-"""Keys that hand the sweep to another program → what it would do."""
+"""Keys by which W&B gives a sweep to another program → what that program would do."""
 COPY = "sweep.yaml"  # the sweep, in its folder
 CONTENT = ("method", "program", "command", "parameters")
 
@@ -108,7 +108,7 @@ class Sweep(NamedTuple):
 
     @property
     def content(self) -> str:
-        """Hash of what is swept, whatever it is called and however far it goes."""
+        """Hash of what is swept, without the sweep's name and its number of trials."""
         return hash_json({name: self.facts.get(name) for name in CONTENT})
 
     @property
