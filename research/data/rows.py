@@ -104,7 +104,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
                 if text.strip():
                     yield f"{path}:{number}", text
     except (FileNotFoundError, NotADirectoryError):
-        _missing(path)
+        refuse_missing(path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path}: damaged after line {number} ({error}); expected a whole gzip file. Copy it again.") from None
     except UnicodeDecodeError as error:
@@ -123,7 +123,12 @@ def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
         yield gzip.GzipFile(fileobj=stream) if packed else stream
 
 
-def _missing(path: Path) -> NoReturn:
+def refuse_missing(path: Path) -> NoReturn:
+    """Say that a file does not exist, and what does beside it.
+
+    Raises:
+        UserError: always.
+    """
     parent = Path(path).parent
     there = (
         suggest(Path(path).name, [p.name for p in parent.iterdir()], paths=True)

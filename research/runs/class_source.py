@@ -50,6 +50,23 @@ def derives(class_path: str, ancestor: str) -> bool:
     )
 
 
+def classes_beside(class_path: str) -> list[str] | None:
+    """Class paths in the module of a class that is certainly not there; None where it is, or where the source does not tell."""
+    module, _, name = class_path.rpartition(".")
+    if (tree := _tree(module) if module else None) is None:
+        return [] if module.partition(".")[0] in ("research", "peft") and module_file(module) is None else None
+    nodes = [*ast.walk(tree)]
+    names = {
+        alias.asname or alias.name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names
+    }
+    names |= {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    names |= {node.id for node in nodes if isinstance(node, ast.Name)}
+    names |= {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}  # made by name
+    if {name, "*", "__getattr__"} & names:
+        return None
+    return [f"{module}.{node.name}" for node in nodes if isinstance(node, ast.ClassDef)]
+
+
 def is_ours(class_path: str) -> bool:
     """Whether a class is of this package, or inherits one of it."""
     if class_path.partition(".")[0] == "research":

@@ -13,7 +13,7 @@ import jsonargparse
 import lightning as L
 import torch
 
-from research.errors import UserError
+from research.errors import UserError, did_you_mean
 from research.models.adapter_rules import LORA
 from research.models.adapters import effective_scale
 from research.models.folder import without_weights
@@ -113,8 +113,8 @@ def _check_metric(metric: str, module: L.LightningModule, data: L.LightningDataM
     known = [f"val/{name}" for name in module.metrics]
     if metric not in known:
         raise UserError(
-            f"the sweep's metric {metric!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
-            "add it to model.metrics."
+            f"the sweep's metric {metric!r} is not computed; expected one of {', '.join(known)}."
+            f"{did_you_mean(metric, known)} Correct it, or add it to model.metrics."
         )
     if "val" not in data.collections:
         raise UserError(

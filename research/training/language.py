@@ -12,7 +12,7 @@ import torch
 from peft import PeftConfig
 from torch import Tensor, nn
 
-from research.errors import UserError
+from research.errors import UserError, did_you_mean
 from research.models import adapters
 from research.models.adapter_fields import check_fields
 from research.models.base_cache import release_cached_base
@@ -249,7 +249,8 @@ class LanguageModule(TrainingModule):
         for name in metrics:
             if name not in cls.directions:
                 raise UserError(
-                    f"metric {name!r} is not known here; expected {', '.join(cls.directions)}. Correct model.metrics."
+                    f"metric {name!r} is not known here; expected {', '.join(cls.directions)}."
+                    f"{did_you_mean(name, cls.directions)} Correct model.metrics."
                 )
 
     def restore(self, folder: Path) -> None:
