@@ -217,8 +217,8 @@ def _run_of(folder: Path) -> RunFacts:
 def _license(folder: Path, base: str | None, run: RunFacts) -> License | None:
     """What the model's own card states, or that of its base, of the base's base …: of those that lie on this machine."""
     base = base or (run.get("config", {}).get("model") or {}).get("init_args", {}).get("model")
-    if (own := read_license(folder)) or not isinstance(base, str) or base.startswith(RANDOM):
-        return own
+    if (stated := read_license(folder)) or not isinstance(base, str) or base.startswith(RANDOM):
+        return stated
     try:
         place = cached_folder(base) if hub_id(base) else resolve(base)
     except UserError:  # a folder or package that is gone

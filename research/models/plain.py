@@ -49,18 +49,20 @@ class Comparison(NamedTuple):
         """What a reader must know: whether the two agree, and what must not be used."""
         shown = " and ".join(f"encode_{TASKS[role]}" for role in self.by_role)
         if self.is_equal:
-            said = [f"plain sentence-transformers' {shown} give these embeddings (to {self.difference:.1g} of their length)"]
+            sentences = [
+                f"plain sentence-transformers' {shown} give these embeddings (to {self.difference:.1g} of their length)"
+            ]
         else:
             worst = ", ".join(f"encode_{TASKS[role]} by {value:.2g}" for role, value in self.by_role.items())
-            said = [f"plain sentence-transformers differs from these embeddings ({worst} of their length)"]
+            sentences = [f"plain sentence-transformers differs from these embeddings ({worst} of their length)"]
         for role, cosine in self.without_role.items():
             if cosine < 1 - TOLERANCE:
-                said.append(
+                sentences.append(
                     f"encode, which knows no role, gives other embeddings of {'queries' if role == 'query' else 'documents'} "
                     f"(cosine down to {cosine:.2f}): it leaves out the role's prompt and its length of {self.lengths[role]} "
                     f"tokens; use encode_{TASKS[role]}"
                 )
-        return said
+        return sentences
 
 
 @torch.no_grad()
