@@ -27,7 +27,8 @@ AGAIN = ("missing", "preempted", "failed", "killed")
 ATTEMPTS = 3  # of a point that crashes
 FILE = "ledger.jsonl"
 TRIES = 10  # for a claim that is held, half a second together
-FIELDS: dict[str, Any] = {"seconds": int | float, "value": int | float, "code": int, "error": str, "pid": int}
+NUMBER = int | float
+FIELDS: dict[str, Any] = {"seconds": NUMBER, "cpu_seconds": NUMBER, "value": NUMBER, "code": int, "error": str, "pid": int}
 """Fields of an event that are read, with their types."""
 
 
