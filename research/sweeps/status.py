@@ -16,7 +16,7 @@ from research.runs.plan import PlannedPoint, is_planned, read_plan
 from research.runs.state import is_finished, stale_reason
 from research.sweeps.folder import folder_of, refuse_other_sweep
 from research.sweeps.plan import is_fit
-from research.sweeps.points import plan_key
+from research.sweeps.points import found_finished, plan_key
 from research.sweeps.shown import errors, table
 from research.sweeps.spec import Sweep
 from research.sweeps.trainer import Program
@@ -60,6 +60,8 @@ def show_status(sweep: Sweep, seed: int = 0, wide: bool = False, as_json: bool =
 def standings_now(folder: Path, points: list[PlannedPoint]) -> dict[str, Standing]:
     """Where each point stands, by the ledger and by the run that it has made, which may be gone or of other code."""
     standings = Ledger(folder).standings([planned.point for planned in points])
+    for planned in found_finished(folder, points, standings):
+        standings[planned.point] = standings[planned.point]._replace(state="done")
     for planned in points:
         state = standings[planned.point].state
         if state in ("done", "pruned") and is_fit(planned):
