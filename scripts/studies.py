@@ -87,7 +87,8 @@ def main(argv: list[str] | None = None) -> int:
         study = Study(sweep, folder_of(sweep), STUDIES / name)
         put_back(study)
         trains = len(study.committed) < sweep.size and not args.report and not (has_trained and time.monotonic() > limit)
-        plan(study, args.threads, measure=trains)
+        if trains or study.committed:  # what a report has of points that are not begun, is their plan
+            plan(study, args.threads, measure=trains)
         if trains:
             has_trained, code = True, train(study, args.threads, limit)
             if code not in (0, PREEMPTED):

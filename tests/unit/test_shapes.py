@@ -476,7 +476,9 @@ def test_random_rows_come_back_as_they_were_written(write, shape, expected):
 def test_random_triples_come_back_as_they_were_written(write, expected):
     """Each cell begins with `so: `, since a first row with a column's name ("response") is a header."""
     triples = {
-        f"so: {query}": tuple({f"so: {text}" for text in texts} for texts in both) for query, both in expected.items() if both[1]
+        f"so: {query}": tuple({f"so: {text}" for text in texts} for texts in both)
+        for query, both in expected.items()
+        if both[1]
     }
     lines = [f"{q}\t{p}\t{n}" for q, (positives, negatives) in triples.items() for p in positives for n in negatives]
     if lines:
