@@ -67,6 +67,12 @@ def suggest(name: str, known: Iterable[str], paths: bool = False) -> str:
     return (f"did you mean {near!r}? " if near else "") + f"known: {names or 'none'}"
 
 
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """` Did you mean 'b'?` behind a message that lists the known names; "" where none is alike."""
+    near = nearest(str(name), known)
+    return f" Did you mean {near!r}?" if near else ""
+
+
 def suggest_file(path: str | Path) -> str:
     """` Did you mean configs/lora.yaml?` for a path that does not exist: the most alike beside it, or beside its folder."""
     path = Path(path)

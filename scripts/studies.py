@@ -33,7 +33,7 @@ from research.runs.files import replace_folder, write_json
 from research.runs.layout import CONFIG, CURVES, METRICS, PROVENANCE
 from research.runs.ledger import Ledger
 from research.runs.plan import read_plan
-from research.runs.state import is_of_point
+from research.runs.state import is_finished
 from research.sweeps.folder import folder_of
 from research.sweeps.shown import short_options
 from research.sweeps.spec import Sweep, read_sweep
@@ -114,7 +114,7 @@ def keep(study: Study) -> int:
     count = 0
     for planned in read_plan(study.folder):
         point, place = planned.point, study.home / "points" / planned.point
-        if place.exists() or not is_of_point(study.folder / point, point):
+        if place.exists() or not is_finished(study.folder / point):
             continue
         ends = [event for event in Ledger(study.folder).events() if event["point"] == point and "seconds" in event]
         if not ends:  # its worker is about to note it

@@ -18,12 +18,12 @@ from research.data.queries import (
     load_training,
     load_validation,
 )
-from research.data.ranges import NonNegativeInt, PositiveInt, TwoOrMore
 from research.data.rankings import check_run, read_run
 from research.data.rows import SKIPPING_IN_TRAINING, BadRows, evenly_spaced
 from research.data.shapes.columns import check_columns
 from research.errors import UserError
 from research.progress import say
+from research.ranges import NonNegativeInt, PositiveInt, TwoOrMore
 from research.runs.folder import RunFolder
 from research.runs.hashes import hash_file
 from research.runs.layout import CONFIG

@@ -35,6 +35,17 @@ class Tokenised(NamedTuple):
     truncated: int
     dropped: int
 
+    @staticmethod
+    def padded(rows: list[dict], pad: int, length: int) -> dict[str, Tensor]:
+        """Rows as (b, length) tensors, padded on the right."""
+        fill = {"input_ids": pad, "labels": IGNORE}
+        batch = {
+            name: torch.tensor([row[name] + [value] * (length - len(row[name])) for row in rows])
+            for name, value in fill.items()
+        }
+        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+        return batch | {"attention_mask": (torch.arange(length) < lengths[:, None]).long()}
+
 
 def tokenise(
     examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, loss_on: str, packing: bool = False
@@ -187,7 +198,7 @@ class InstructionCollate:
     def _padded(self, rows: list[dict]) -> dict[str, Tensor]:
         longest = max(len(row["input_ids"]) for row in rows)
         rounded = -(-longest // MULTIPLE) * MULTIPLE
-        return padded(rows, self.pad, longest if rounded > self.room else rounded)
+        return Tokenised.padded(rows, self.pad, longest if rounded > self.room else rounded)
 
     def _packed(self, rows: list[dict]) -> dict[str, Tensor]:
         """Padding has position 0: each of it is a text of its own, which nothing sees."""
@@ -197,16 +208,6 @@ class InstructionCollate:
         width = batch["input_ids"].shape[1]
         batch["position_ids"] = torch.tensor([row + [0] * (width - len(row)) for row in positions])
         return _first_unlabelled(batch)
-
-
-def padded(rows: list[dict], pad: int, length: int) -> dict[str, Tensor]:
-    """Rows as (b, length) tensors, padded on the right."""
-    fill = {"input_ids": pad, "labels": IGNORE}
-    batch = {
-        name: torch.tensor([row[name] + [value] * (length - len(row[name])) for row in rows]) for name, value in fill.items()
-    }
-    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-    return batch | {"attention_mask": (torch.arange(length) < lengths[:, None]).long()}
 
 
 def joined(rows: list[dict]) -> dict[str, Tensor]:

@@ -22,10 +22,10 @@ from research.data.language import (
     to_examples,
 )
 from research.data.language_shapes import check_columns, shape_rows
-from research.data.ranges import NonNegativeInt, PositiveInt, TwoOrMore
 from research.data.rows import SKIPPING_IN_TRAINING, BadRows, evenly_spaced
 from research.data.stdlib import reference_pages
 from research.errors import UserError
+from research.ranges import NonNegativeInt, PositiveInt, TwoOrMore
 from research.types import Examples, InstructionBatch
 
 

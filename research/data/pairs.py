@@ -17,9 +17,9 @@ from research.data.queries import (
     load_training,
     load_validation,
 )
-from research.data.ranges import NonNegativeInt, PositiveInt, TwoOrMore
 from research.data.shapes.columns import check_columns
 from research.errors import UserError
+from research.ranges import NonNegativeInt, PositiveInt, TwoOrMore
 from research.types import NO_ID, Collection, Corpus, Pair, PairBatch
 
 NEGATIVES = (

@@ -22,11 +22,11 @@ from research.data.language import (
 from research.data.language_shapes import check_columns, shape_rows
 from research.data.preference_shapes import read_preference
 from research.data.preference_tokens import PreferenceCollate, PreferenceRows, tokenise_preferences
-from research.data.ranges import ClosedUnitInterval, NonNegativeInt, PositiveInt, TwoOrMore
 from research.data.rows import SKIPPING_IN_TRAINING, BadRows, evenly_spaced
 from research.data.stdlib import normalise
 from research.errors import UserError
 from research.progress import say
+from research.ranges import ClosedUnitInterval, NonNegativeInt, PositiveInt, TwoOrMore
 from research.types import Examples, PreferenceBatch
 
 

@@ -1,11 +1,20 @@
-"""Model cards: what a model is, how it is loaded, what it was trained on, and what it measured."""
+"""Model cards: what a model is, how it is loaded, what it was trained on, and what it measured.
 
+huggingface_hub makes the header that the hub reads; the text below it is TEMPLATE. The network is never asked.
+"""
+
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 import yaml
-from huggingface_hub import ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
+CARD = "README.md"
+HUB = "hf:"  # before a data source of the hub
 ENCODING = (
     "from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer({name!r})\n"
     'queries = model.encode_query(["a question"])\ndocs = model.encode_document(["a text"])'
@@ -19,13 +28,66 @@ LOADING = {
     "transformers": "from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained({name!r})",
 }
 LIBRARIES = {"adapter": "peft", "causal-lm": "transformers", "transformers": "transformers"}
-TAGS = {
+TASKS = {
     "adapter": "text-generation",
     "causal-lm": "text-generation",
     "cross-encoder": "text-ranking",
     "sentence-transformers": "sentence-similarity",
     "two-towers": "sentence-similarity",
+    "transformers": "feature-extraction",
 }
+TEMPLATE = """---
+{{ card_data }}
+---
+
+# {{ name }}
+{% if base %}
+Trained from `{{ base }}`.
+{% endif %}
+```python
+{{ loading }}
+```
+{% for sentence in sentences %}
+{{ sentence[0] | upper }}{{ sentence[1:] }}.
+{% endfor %}
+{%- if is_local_adapter %}
+`adapter_config.json` names the base by a folder of the machine that exported it: elsewhere, load the base yourself and put \
+the adapter on it with `PeftModel.from_pretrained(base, ...)`.
+{% endif %}
+{%- if not is_run %}
+No run folder lay beside this model: its training is not known.
+{% endif %}
+{%- if data %}
+## Data
+{% for part, source, split in data %}
+- {{ part }}: `{{ source }}`{% if split %}, split `{{ split }}`{% endif %}
+{%- endfor %}
+{% endif %}
+{%- if measured %}
+## On the validation data
+
+| metric | before | after |
+| --- | --- | --- |
+{%- for metric, value in measured.items() %}
+| {{ metric }} | {{ number(untrained.get(metric)) }} | {{ number(value) }} |
+{%- endfor %}
+
+Measured at step {{ step }}, the best of this run by `{{ monitor }}`: chosen on these data, so a test on others will be a \
+little worse.
+{% endif %}
+{%- if is_run %}
+## Configuration
+
+```yaml
+{{ config }}```
+
+## Provenance
+
+{% if provenance.git_commit -%}
+Code: commit {{ provenance.git_commit }}{{ " with local changes" if provenance.git_dirty }}. {% endif -%}
+Base weights: sha256 of {{ (provenance.model_hash | string)[:16] }}….{% if packages %} {{ packages }}.{% endif %}
+{% endif %}
+"""
 
 
 class RunFacts(TypedDict, total=False):
@@ -36,8 +98,18 @@ class RunFacts(TypedDict, total=False):
     provenance: dict[str, Any]
 
 
-def model_card(kind: str, name: str, base: str | None, run: RunFacts, sentences: Sequence[str] = ()) -> str:
-    """Write the card of a model folder: Markdown with the hub's header.
+class License(TypedDict, total=False):
+    """A licence in a card's header: the hub's id, and of `other` its name and address."""
+
+    license: str
+    license_name: str
+    license_link: str
+
+
+def model_card(
+    kind: str, name: str, base: str | None, run: RunFacts, sentences: Sequence[str] = (), license: License | None = None
+) -> ModelCard:
+    """Make the card of a model folder: Markdown with the hub's header.
 
     Args:
         kind: adapter | causal-lm | sentence-transformers | two-towers | cross-encoder | transformers.
@@ -45,84 +117,128 @@ def model_card(kind: str, name: str, base: str | None, run: RunFacts, sentences:
         base: what an adapter was trained on.
         run: config, metrics and provenance of the training; {} where they are not known.
         sentences: how its library gives its numbers.
+        license: of the model; None where it is not known.
     """
-    config = run.get("config") or {}
-    module = (config.get("model") or {}).get("init_args", {})
-    base = base or module.get("model")
-    on_hub = base is not None and not str(base).startswith(("pkg:", "random:", "/", "./", "../"))
+    config, metrics, provenance = run.get("config") or {}, run.get("metrics") or {}, run.get("provenance") or {}
+    module, data = config.get("model") or {}, (config.get("data") or {}).get("init_args", {})
+    base = base or module.get("init_args", {}).get("model")
+    base_id = hub_id(base)
+    results = _results(TASKS[kind], data, metrics)
     header = ModelCardData(
-        base_model=str(base).partition("@")[0] if on_hub else None,
+        base_model=base_id,
+        base_model_relation=base_id and ("adapter" if kind == "adapter" else "finetune"),
+        datasets=_hub_datasets(data.get("train")) or None,
         library_name=LIBRARIES.get(kind, "sentence-transformers"),
-        pipeline_tag=TAGS.get(kind),
-        tags=["tandem"],
+        pipeline_tag=TASKS[kind],
+        tags=["tandem", *_trainer(module.get("class_path"))],
+        metrics=[result.metric_type for result in results] or None,
+        model_name=name if results else None,
+        eval_results=results or None,
+        **(license or {}),
     )
-    parts = [f"---\n{header}\n---", f"# {name}"]
-    if base is not None:
-        parts.append(f"Trained from `{base}`.")
-    parts.append(f"```python\n{LOADING[kind].format(name=name)}\n```")
-    parts += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences]
-    if kind == "adapter" and not on_hub:
-        parts.append(
-            "`adapter_config.json` names the base by a folder of the machine that exported it: elsewhere, load the "
-            "base yourself and put the adapter on it with `PeftModel.from_pretrained(base, ...)`."
-        )
-    if run:
-        parts += [_data(config), _metrics(run.get("metrics") or {}), _training(config), _provenance(run["provenance"])]
-    else:
-        parts.append("No run folder lay beside this model: its training is not known.")
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _data(config: dict) -> str:
-    values = (config.get("data") or {}).get("init_args", {})
-    named = []
-    for name in ("train", "val"):
-        source, split = values.get(name), values.get(f"{name}_split")
-        if source:
-            file = str(source).endswith((".jsonl", ".json"))  # which has no splits
-            named.append(f"- {name}: `{source}`" + (f", split `{split}`" if split and not file else ""))
-    return "\n".join(["## Data", "", *named]) if named else ""
-
-
-def _metrics(metrics: dict) -> str:
-    after, before = metrics.get("metrics") or {}, metrics.get("untrained") or {}
-    if not after:
-        return ""
-    rows = [f"| {name} | {_number(before.get(name))} | {_number(value)} |" for name, value in after.items()]
-    return "\n".join(
-        [
-            "## On the validation data",
-            "",
-            "| metric | before | after |",
-            "| --- | --- | --- |",
-            *rows,
-            "",
-            f"Measured at step {metrics.get('step')}, the best of this run by `{metrics.get('monitor')}`: "
-            "chosen on these data, so a test on others will be a little worse.",
-        ]
+    shown = {section: config.get(section) for section in ("seed_everything", "model", "data", "trainer")}
+    return ModelCard.from_template(
+        header,
+        template_str=TEMPLATE,
+        name=name,
+        base=base,
+        loading=LOADING[kind].format(name=name),
+        sentences=sentences,
+        is_local_adapter=kind == "adapter" and base_id is None,
+        is_run=bool(run),
+        data=[(part, data[part], _split(data[part], data.get(f"{part}_split"))) for part in ("train", "val") if data.get(part)],
+        measured=metrics.get("metrics") or {},
+        untrained=metrics.get("untrained") or {},
+        step=metrics.get("step"),
+        monitor=metrics.get("monitor"),
+        number=lambda value: "" if value is None else f"{value:.4f}",
+        config=yaml.safe_dump(_without_nulls(shown), sort_keys=False, allow_unicode=True),
+        provenance=provenance,
+        packages=", ".join(f"{name} {version}" for name, version in (provenance.get("packages") or {}).items() if version),
     )
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def hub_id(name: str | None) -> str | None:
+    """The hub's id of a model or dataset, without its revision; None of a folder, a package, random weights, or no name."""
+    if name is None or name.startswith(("pkg:", "random:")) or Path(name).expanduser().exists():
+        return None
+    repository = name.partition("@")[0]
+    try:
+        validate_repo_id(repository)
+    except HFValidationError:
+        return None
+    return repository
 
 
-def _training(config: dict) -> str:
-    shown = {name: config.get(name) for name in ("seed_everything", "model", "data", "trainer")}
-    return f"## Configuration\n\n```yaml\n{yaml.safe_dump(_set(shown), sort_keys=False, allow_unicode=True)}```"
+def read_license(folder: Path) -> License | None:
+    """The licence that the card in a model's folder states; None where there is no card, or it states none."""
+    try:
+        header = metadata_load(folder / CARD) or {}
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    stated = {name: header[name] for name in License.__annotations__ if header.get(name)}
+    return License(**stated) if "license" in stated else None
 
 
-def _set(value: Any) -> Any:
-    """Without what is null."""
+def cached_folder(model: str) -> Path | None:
+    """The folder of a hub's model in this machine's cache, if its card is there."""
+    name, _, revision = model.partition("@")
+    path = try_to_load_from_cache(name, CARD, revision=revision or None)
+    return Path(path).parent if isinstance(path, str) else None
+
+
+# ---- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _results(task: str, data: dict[str, Any], metrics: dict[str, Any]) -> list[EvalResult]:
+    """The best model's metrics on the validation data; what is null or not finite is no result."""
+    source = data.get("val") or data.get("train")
+    values = metrics.get("metrics") or {}
+    if not isinstance(source, str):  # several sources are no dataset that the hub could name
+        return []
+    dataset = _dataset(source, data.get("val_split"))
+    return [
+        EvalResult(task_type=task, **dataset, metric_type=name, metric_value=value)
+        for name, value in values.items()
+        if value is not None and math.isfinite(value)
+    ]
+
+
+def _dataset(source: str, split: str | None) -> dict[str, str | None]:
+    """The fields of EvalResult that name a data source: hf:NAME[:CONFIG][@REVISION], another source, or a file."""
+    if not source.startswith(HUB):
+        name = Path(source).name if _is_file(source) else source
+        return {"dataset_type": name, "dataset_name": name, "dataset_split": _split(source, split)}
+    name, _, revision = source.removeprefix(HUB).partition("@")
+    name, _, config = name.partition(":")
+    place = {"dataset_config": config or None, "dataset_split": split, "dataset_revision": revision or None}
+    return {"dataset_type": name, "dataset_name": name, **place}
+
+
+def _hub_datasets(source: object) -> list[str]:
+    """The id of a source that is a dataset of the hub."""
+    if not isinstance(source, str) or not source.startswith(HUB):
+        return []
+    name = hub_id(str(_dataset(source, None)["dataset_type"]))
+    return [] if name is None else [name]
+
+
+def _split(source: object, split: str | None) -> str | None:
+    """The split of a source; None of files, which have none."""
+    return None if not isinstance(source, str) or _is_file(source) else split
+
+
+def _is_file(source: str) -> bool:
+    return ":" not in source and bool(Path(source).suffix)
+
+
+def _trainer(class_path: str | None) -> list[str]:
+    """`dual-encoder`, `cross-encoder`, `sft` or `dpo` as a tag; none of a class of the user's."""
+    room, _, name = str(class_path).rpartition(".")[0].rpartition(".")
+    return [name.replace("_", "-")] if room == "research.training" else []
+
+
+def _without_nulls(value: object) -> object:
     if not isinstance(value, dict):
         return value
-    return {name: _set(inner) for name, inner in value.items() if inner is not None}
-
-
-def _provenance(facts: dict) -> str:
-    packages = ", ".join(f"{name} {version}" for name, version in (facts.get("packages") or {}).items() if version)
-    commit = facts.get("git_commit")
-    code = f"Code: commit {commit}{' with local changes' if facts.get('git_dirty') else ''}." if commit else ""
-    return f"## Provenance\n\n{code} Base weights: sha256 of {str(facts.get('model_hash'))[:16]}…. {packages}.".replace(
-        "  ", " "
-    )
+    return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}

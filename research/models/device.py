@@ -11,7 +11,7 @@ chosen: contextvars.ContextVar[str] = contextvars.ContextVar("device", default="
 """What the running command was given; inference.best_device makes a torch.device of it."""
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Declare --device."""
     parser.add_argument("--device", type=device_name, default="auto", metavar="NAME", help=HELP)
 

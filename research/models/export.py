@@ -11,14 +11,14 @@ from transformers import AutoModelForCausalLM
 
 from research.errors import UserError
 from research.models.adapter_rules import LORA
-from research.models.card import RunFacts, model_card
+from research.models.card import License, RunFacts, cached_folder, hub_id, model_card, read_license
 from research.models.contents import ADAPTER_CONFIG, everything_in, read_config
 from research.models.cross_encoder import load_cross_encoder
 from research.models.dual_encoder import DualEncoder
 from research.models.plain import compare
 from research.models.policy import load_policy, save_policy
 from research.models.saving import save_cross_encoder, save_dual_encoder, write_router
-from research.models.sources import adapter_base, base_name, resolve
+from research.models.sources import RANDOM, adapter_base, base_name, resolve
 from research.runs.disk import require_space, write_errors
 from research.runs.files import atomic_write, replace_folder, write_json
 from research.runs.folder import RunFolder
@@ -46,13 +46,14 @@ class Exported(NamedTuple):
     sentences: list[str]
 
 
-def export(name: str, out: Path, merge: bool) -> Exported:
+def export(name: str, out: Path, merge: bool, license: str | None = None) -> Exported:
     """Write a model as a folder for sentence-transformers, transformers or PEFT.
 
     Args:
         name: as `sources.resolve` takes it.
         out: a new folder.
         merge: make a LoRA adapter part of its base's weights.
+        license: the hub's id of a licence; None: what the model's own card or its base's states, where that lies here.
 
     Raises:
         UserError: not found, nothing to merge, or no room.
@@ -87,7 +88,9 @@ def export(name: str, out: Path, merge: bool) -> Exported:
                 comparison = compare(new)
             difference, sentences = comparison.difference, comparison.sentences()
         with atomic_write(new / "README.md") as stream:
-            stream.write(model_card(kind, out.resolve().name, base, _run_of(folder), sentences))
+            run = _run_of(folder)
+            stated = License(license=license) if license else _license(folder, base, run)
+            stream.write(model_card(kind, out.resolve().name, base, run, sentences, stated).content)
     return Exported(kind, base, difference, sentences)
 
 
@@ -139,7 +142,7 @@ def _copy(folder: Path, new: Path, adapter: str | None) -> str | None:
         return None
     policy = load_policy(adapter)
     # a name that others can resolve where there is one; a package or a merged adapter is a folder of this machine
-    hub = not policy.base.startswith(("pkg:", "random:")) and not Path(policy.base).exists()
+    hub = hub_id(policy.base) is not None
     base, _, revision = policy.base.partition("@") if hub else (str(policy.base_folder.resolve()), "", "")
     config = json.loads((new / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     write_json(new / ADAPTER_CONFIG, config | {"base_model_name_or_path": base, "revision": revision or None})
@@ -202,3 +205,15 @@ def _run_of(folder: Path) -> RunFacts:
         return {}
     facts: RunFacts = {"provenance": run.provenance, "config": run.config}
     return facts | {"metrics": run.metrics} if run.metrics else facts
+
+
+def _license(folder: Path, base: str | None, run: RunFacts) -> License | None:
+    """What the model's own card states, or that of its base, of the base's base …: of those that lie on this machine."""
+    base = base or (run.get("config", {}).get("model") or {}).get("init_args", {}).get("model")
+    if (own := read_license(folder)) or not isinstance(base, str) or base.startswith(RANDOM):
+        return own
+    try:
+        place = cached_folder(base) if hub_id(base) else resolve(base)
+    except UserError:  # a folder or package that is gone
+        return None
+    return _license(place, None, _run_of(place)) if place else None

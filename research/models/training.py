@@ -2,22 +2,14 @@
 
 from torch import nn
 
-from research.errors import UserError
-
 RATES = ("attention_dropout", "dropout_prob", "dropout_p", "dropout", "hidden_dropout", "activation_dropout")
 """Attributes of modules that call functional dropout."""
 
 
 def set_dropout(model: nn.Module, p: float | None) -> None:
-    """Give every dropout layer, and attention, the probability `p`; None leaves the model's own.
-
-    Raises:
-        UserError: p is not in [0, 1).
-    """
+    """Give every dropout layer, and attention, the probability `p` in [0, 1); None leaves the model's own."""
     if p is None:
         return
-    if not 0 <= p < 1:
-        raise UserError(f"dropout={p}; expected 0 to below 1, or null for the model's own. Correct it in the configuration.")
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = p

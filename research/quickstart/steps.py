@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+from research.errors import UserError
 from research.quickstart.plan import LM_VALIDATED, VALIDATED, Sizes
 from research.runs.layout import METRICS
 
@@ -146,6 +147,19 @@ STEPS = {
         "report/index.html",
     ),
 }
+
+
+def check_configs() -> None:
+    """Refuse to begin without the configurations, which a checkout has and an installed package has not.
+
+    Raises:
+        UserError: they are not there.
+    """
+    if not CONFIGS.is_dir():
+        raise UserError(
+            f"there is no {CONFIGS}: this package was installed without its repository; expected a checkout, which has the "
+            "configurations. Clone it, and run scripts/quickstart.sh there."
+        )
 
 
 def argv(name: str, sizes: Sizes, names: Names) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from research.runs.changes import COUNTED, has_router_loss
 from research.runs.defaults import spelled
 from research.runs.hashes import hash_json
-from research.runs.spelling import BATCH, HOW, one_spelling, value_at, without
+from research.runs.spelling import BATCH, how, one_spelling, value_at, without
 
 PLACE = "{point}"  # in --out: becomes the point id
 LENGTH = 16  # hexadecimal digits
@@ -44,10 +44,10 @@ def ids_of(resolved: dict, base_hash: str, data: dict) -> tuple[str, ...]:
         base_hash: of the model that is trained.
         data: the DataModule's describe(): fingerprints and counts of what is read.
     """
-    before = without(spelled(resolved, everything=True), (*HOW, *PATHS))
+    before = without(spelled(resolved, everything=True), (*how(resolved), *PATHS))
     trainer = before.get("trainer")
     typed = [before | {"trainer": one} for one in _as_typed(trainer)] if isinstance(trainer, dict) else [before]
-    documented = without(one_spelling(spelled(resolved), {}, _are_free(resolved)), (*HOW, *PATHS))  # as typed once
+    documented = without(one_spelling(spelled(resolved), {}, _are_free(resolved)), (*how(resolved), *PATHS))  # as typed once
     forms = (what_is_computed(resolved), documented, *typed)
     facts = known_facts(data)
     uncounted = {name: value for name, value in facts.items() if name not in COUNTED}  # as before each was counted
@@ -66,7 +66,7 @@ def _as_typed(trainer: dict) -> list[dict]:
 
 def what_is_computed(resolved: dict) -> dict:
     """A configuration without what says where or how, and without options at their defaults."""
-    return without(one_spelling(spelled(resolved), processes=_are_free(resolved)), (*HOW, *PATHS))
+    return without(one_spelling(spelled(resolved), processes=_are_free(resolved)), (*how(resolved), *PATHS))
 
 
 def _are_free(resolved: dict) -> bool:
@@ -76,7 +76,7 @@ def _are_free(resolved: dict) -> bool:
 
 def differences(a: dict, b: dict) -> dict[str, tuple]:
     """Dotted name → (value in a, value in b), where two configurations differ in what is computed; in PATHS too."""
-    found = _differences(*(without(one_spelling(spelled(one)), HOW) for one in (a, b)))
+    found = _differences(*(without(one_spelling(spelled(one)), how(one)) for one in (a, b)))
     if BATCH in found:  # of all processes together: named is what the user has changed
         typed = {name: tuple(value_at(one, name) for one in (a, b)) for name in (BATCH, "trainer.devices", "trainer.num_nodes")}
         found = {name: pair for name, pair in found.items() if name != BATCH} | {

@@ -2,10 +2,12 @@
 
 import json
 
+from research.runs.class_source import is_ours
+
 Plain = bool | int | float | str | list | dict | None
 """What YAML and JSON hold."""
 HOW = ("out", "wandb", "save_every", "keep_checkpoints", "data.init_args.workers")
-"""Options that a run may go on without or with, and that were never part of an id."""
+"""Options that a run may go on without or with, and that were never part of an id; see `how`."""
 ONE_SPELLING: dict[str, Plain] = {
     "trainer.deterministic": None,
     "trainer.benchmark": None,
@@ -17,7 +19,7 @@ ONE_SPELLING: dict[str, Plain] = {
     "data.init_args.chunk_overhead": 512,
     "data.init_args.share_prompt": None,
 }
-"""Options that change speed, memory or rounding alone → the value that stands for all of theirs."""
+"""Options that change speed, memory or rounding alone → the value that stands for all of theirs; of classes of ours."""
 DOCUMENTED: dict[str, Plain] = {
     "trainer.precision": "32-true",
     "trainer.limit_train_batches": 1.0,
@@ -28,6 +30,18 @@ DOCUMENTED: dict[str, Plain] = {
 }
 """What Lightning makes of its own default, None; 1.0 is all of the batches, and 1 is one of them."""
 BATCH = "data.init_args.batch_size"
+
+
+def how(resolved: Plain) -> tuple[str, ...]:
+    """Options of this configuration that say how and not what: those of HOW, but for one of another class that is called so."""
+    return tuple(name for name in HOW if _is_ours(resolved, name))
+
+
+def _is_ours(resolved: Plain, name: str) -> bool:
+    """Whether an option is the run's, Lightning's, or of a class of ours or one that inherits it."""
+    section, _, option = name.partition(".init_args.")
+    path = value_at(resolved, f"{section}.class_path") if option else None
+    return not isinstance(path, str) or is_ours(path)
 
 
 def one_spelling(resolved: dict, documented: dict[str, Plain] = DOCUMENTED, processes: bool = True) -> dict:
@@ -45,7 +59,7 @@ def one_spelling(resolved: dict, documented: dict[str, Plain] = DOCUMENTED, proc
             part[option] = None
     for name, value in ONE_SPELLING.items():
         section, _, option = name.rpartition(".")
-        if (part := _section(out, section)) is not None and option in part:
+        if (part := _section(out, section)) is not None and option in part and _is_ours(out, name):
             part[option] = value
     trainer, data, model = (_section(out, name) for name in ("trainer", "data.init_args", "model.init_args"))
     count = _processes(trainer) if trainer is not None and "devices" in trainer else None

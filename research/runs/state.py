@@ -12,14 +12,6 @@ def is_finished(run: Path) -> bool:
     return bool(RunFolder(run).result.get("finished"))
 
 
-def is_of_point(run: Path, point: str) -> bool:
-    """Whether a run folder holds the finished training of a point: its model is not asked for, nor who has run it."""
-    try:
-        return is_finished(run) and RunFolder(run).provenance.get("point") == point
-    except UserError:
-        return False
-
-
 def stale_reason(run: Path, data: dict | None = None) -> str:
     """Why a finished run does not have the numbers that this code would give it; "" where it has them.
 

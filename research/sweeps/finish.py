@@ -13,7 +13,8 @@ from research.sweeps.outcome import is_reached, sweep_exit_code
 from research.sweeps.points import task_numbers
 from research.sweeps.slurm import ROUNDS, submit
 from research.sweeps.spec import Sweep
-from research.sweeps.status import count, write_report
+from research.sweeps.standing import count
+from research.sweeps.status import write_report
 from research.sweeps.submission import Submission
 from research.sweeps.trainer import Program
 

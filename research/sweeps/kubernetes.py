@@ -10,10 +10,11 @@ import yaml
 from research.errors import DIVERGED, PREEMPTED, WRONG_INPUT, UserError
 from research.runs.files import atomic_write
 from research.runs.ledger import ATTEMPTS
+from research.sweeps import directives
 from research.sweeps.secrets import refuse_assignments, refuse_secret
 from research.sweeps.submission import Submission, ranges
 
-TEMPLATE = Path(__file__).with_suffix(".yaml")
+TEMPLATE = Path(__file__).with_name("templates") / "kubernetes.yaml"
 NAME = 52  # characters of a Job's name: a pod's host is the name and its index, and has 63 at most
 QUANTITIES = {"": "Mi", "K": "Ki", "M": "Mi", "G": "Gi", "T": "Ti"}
 """SLURM's units of memory → the same in Kubernetes, whose own M and G are decimal."""
@@ -34,32 +35,22 @@ class Claim(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What the user says of the cluster.
+    """What the user says of Kubernetes alone; tasks, processors, memory and set-up are in directives.Options.
 
     Attributes:
         image: with this package and its dependencies.
-        claim: holds the folder that the command is typed in.
-        throttle: pods at a time; 0 for as many as there are points.
-        cpus, gpus, mem: of a pod; mem as SLURM writes it (16G), or Kubernetes (16Gi).
+        claim: NAME:/path of the PersistentVolumeClaim that holds the folder that the command is typed in; see `claim`.
         namespace: of the Job; None leaves it to kubectl.
         env: NAME=VALUE.
         secret: names of Secrets whose keys become variables.
-        setup: shell lines before the command.
-        warning: seconds from SIGTERM to SIGKILL, in which a training saves.
         max_failed: points that may fail before the others are given up; None lets all of them run.
     """
 
-    image: str
-    claim: Claim
-    throttle: int = 0
-    cpus: int | None = None
-    gpus: int | None = None
-    mem: str | None = None
+    image: str | None = None
+    claim: str | None = None
     namespace: str | None = None
     env: tuple[str, ...] = ()
     secret: tuple[str, ...] = ()
-    setup: tuple[str, ...] = ()
-    warning: int = 120
     max_failed: int | None = None
 
 
@@ -78,46 +69,48 @@ def claim(text: str) -> Claim:
     return Claim(match[1], match[2] or "", match[3])
 
 
-def job(name: str, of: Submission, indices: Iterable[int], options: Options) -> dict[str, Any]:
+def job(name: str, of: Submission, indices: Iterable[int], asked: directives.Options, options: Options) -> dict[str, Any]:
     """The Job that runs the points with these numbers; the n-th completion index is the n-th of them.
 
     Args:
         name: of the Job.
         of: what the pods read, relative to the folder that the command is typed in, which the claim holds.
         indices: numbers of points in the plan.
-        options: see there.
+        asked: of a pod: throttle, cpus, gpus, setup, warning, and mem as SLURM writes it (16G), or Kubernetes (16Gi).
+        options: of the Job; with an image and a claim.
 
     Raises:
         UserError: an option that Kubernetes would not take.
     """
-    refuse_assignments("--setup", options.setup)
+    refuse_assignments("--setup", asked.setup)
     chosen = sorted(indices)
     options_of_worker = {"--folder": of.folder, "--plan": of.plan, "--seed": of.seed, "--of": ranges(chosen)}
     command = ["python", "-m", "research", "sweep", "worker", str(of.file)]
     command += [str(word) for option in options_of_worker.items() for word in option] + ["--index"]
-    if options.setup:  # exec: the signal before the end must reach Python
-        command = ["/bin/bash", "-c", "\n".join(["set -e", *options.setup, 'exec "$@"']), "bash", *command]
+    if asked.setup:  # exec: the signal before the end must reach Python
+        command = ["/bin/bash", "-c", "\n".join(["set -e", *asked.setup, 'exec "$@"']), "bash", *command]
     # $(NAME) is Kubernetes' own, also in a folder's name; $$( is the text $(
     command = [*(word.replace("$(", "$$(") for word in command), "$(JOB_COMPLETION_INDEX)"]
+    volume = claim(options.claim)
     values = {
         "name": name,
         "label": name.rpartition("-")[0],
         "namespace": options.namespace or None,
         "completions": len(chosen),
-        "parallelism": min(options.throttle or len(chosen), len(chosen)),
+        "parallelism": min(asked.throttle or len(chosen), len(chosen)),
         "retries": ATTEMPTS - 1,
         "max_failed": None if options.max_failed is None else min(options.max_failed, len(chosen)),
         "preempted": [PREEMPTED],
         "final": [WRONG_INPUT, DIVERGED],  # the same command would end so again
-        "warning": options.warning,
+        "warning": asked.warning,
         "image": options.image,
         "command": command,
-        "claim": options.claim.name,
-        "path": options.claim.path,
-        "within": options.claim.within or None,
-        "env": _variables(options),
+        "claim": volume.name,
+        "path": volume.path,
+        "within": volume.within or None,
+        "env": _variables(asked, options),
         "secrets": [{"secretRef": {"name": secret}} for secret in options.secret] or None,
-        "resources": _resources(options),
+        "resources": _resources(asked),
     }
     return _filled(yaml.safe_load(TEMPLATE.read_text(encoding="utf-8")), values)
 
@@ -159,7 +152,7 @@ def _named(sweep: str, n: int) -> str:
     return f"{words[: NAME - len(str(n)) - 1].rstrip('-')}-{n}"
 
 
-def _variables(options: Options) -> list[dict[str, str]]:
+def _variables(asked: directives.Options, options: Options) -> list[dict[str, str]]:
     variables = []
     for text in options.env:
         name, equals, value = text.partition("=")
@@ -168,21 +161,21 @@ def _variables(options: Options) -> list[dict[str, str]]:
         refuse_secret(f"--env {name}", name, value)
         variables.append({"name": name, "value": value})
     ours = {"PYTHONUNBUFFERED": "1"}
-    if options.cpus and not options.gpus:
-        ours["OMP_NUM_THREADS"] = str(options.cpus)  # torch would count the node's processors
+    if asked.cpus and not asked.gpus:
+        ours["OMP_NUM_THREADS"] = str(asked.cpus)  # torch would count the node's processors
     names = {variable["name"] for variable in variables}
     return [{"name": name, "value": value} for name, value in ours.items() if name not in names] + variables
 
 
-def _resources(options: Options) -> dict[str, dict[str, str]]:
-    asked = {}
-    if options.cpus:
-        asked["cpu"] = str(options.cpus)
-    if options.mem:
-        match = re.fullmatch(r"([1-9]\d*)([KMGT]?)(i?)", options.mem)
+def _resources(asked: directives.Options) -> dict[str, dict[str, str]]:
+    resources = {}
+    if asked.cpus:
+        resources["cpu"] = str(asked.cpus)
+    if asked.mem:
+        match = re.fullmatch(r"([1-9]\d*)([KMGT]?)(i?)", asked.mem)
         if not match or (match[3] and not match[2]):
-            raise UserError(f"--mem {options.mem!r}; expected a number with K, M, G or T, such as 16G. Correct it.")
-        asked["memory"] = match[1] + QUANTITIES[match[2]]
-    if options.gpus:
-        asked["nvidia.com/gpu"] = str(options.gpus)
-    return {"requests": asked, "limits": dict(asked)} if asked else {}
+            raise UserError(f"--mem {asked.mem!r}; expected a number with K, M, G or T, such as 16G. Correct it.")
+        resources["memory"] = match[1] + QUANTITIES[match[2]]
+    if asked.gpus:
+        resources["nvidia.com/gpu"] = str(asked.gpus)
+    return {"requests": resources, "limits": dict(resources)} if resources else {}

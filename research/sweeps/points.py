@@ -8,21 +8,17 @@ from typing import NamedTuple
 from research.errors import UserError
 from research.progress import say
 from research.runs.fingerprint import plan_fingerprint
-from research.runs.folder import RunFolder
 from research.runs.hashes import hash_json
-from research.runs.ledger import AGAIN, Ledger, Standing
+from research.runs.ledger import AGAIN, Ledger
 from research.runs.plan import PlannedPoint, is_planned, points_so_far, read_plan, write_plan
-from research.runs.state import is_finished, is_of_point, stale_reason
+from research.runs.state import is_finished, stale_reason
 from research.sweeps.command import ours
 from research.sweeps.folder import folder_of, known_ids, owned, refuse_other_sweep, with_earlier_ids
-from research.sweeps.outcome import outcome_of
 from research.sweeps.plan import describer, is_fit, plan, watched
 from research.sweeps.search import open_search, refuse_other_search
 from research.sweeps.spec import Sweep
+from research.sweeps.standing import note_finished, standings_now
 from research.sweeps.trainer import Program
-
-OPEN = ("missing", "preempted", "killed")
-"""States of points that nobody is known to have ended."""
 
 
 def planned_points(sweep: Sweep, seed: int, program: Program) -> list[PlannedPoint]:
@@ -97,25 +93,9 @@ class Again(NamedTuple):
     failed: bool
 
 
-def found_finished(folder: Path, points: list[PlannedPoint], standings: dict[str, Standing]) -> list[PlannedPoint]:
-    """Points that are finished here and not in the ledger: their runs were brought without it, or killed after their end."""
-    open_points = [planned for planned in points if standings[planned.point].state in OPEN and is_fit(planned)]
-    return [planned for planned in open_points if is_of_point(folder / planned.point, planned.point)]
-
-
-def take_over(folder: Path, sweep: Sweep, points: list[PlannedPoint]) -> None:
-    """Note in the ledger the points that are found finished: no process is begun for them."""
-    ledger, outcome = Ledger(folder), outcome_of(folder, sweep)
-    found = found_finished(folder, points, ledger.standings([planned.point for planned in points]))
-    for planned in found:
-        seconds = RunFolder(folder / planned.point).result.get("seconds")
-        ledger.append(planned.point, **{"state": "done", "seconds": seconds, "reason": "found finished"} | outcome(planned))
-    if found:
-        say(f"{len(found)} points are found finished in {folder}")
-
-
-def begin_again(folder: Path, points: list[PlannedPoint], again: Again) -> list[PlannedPoint]:
-    """Note in the ledger which points are run again: the user asks for it, or what they made is gone."""
+def begin_again(sweep: Sweep, folder: Path, points: list[PlannedPoint], again: Again) -> list[PlannedPoint]:
+    """Note in the ledger what is finished, and what runs again: the user asks for it, or what was made is gone."""
+    note_finished(folder, points, sweep)
     ledger, chosen = Ledger(folder), points_again(folder, points, again)
     for planned in chosen:
         run = folder / planned.point
@@ -147,14 +127,10 @@ def task_numbers(sweep: Sweep, points: list[PlannedPoint], is_wanted: Callable[[
 
 def tasks_to_submit(sweep: Sweep, folder: Path, points: list[PlannedPoint], again: Again, dry_run: bool) -> list[int]:
     """Numbers of the tasks of an array; a dry run leaves the ledger as it is."""
-    if not dry_run:
-        take_over(folder, sweep, points)
-    chosen = (points_again if dry_run else begin_again)(folder, points, again)
+    chosen = points_again(folder, points, again) if dry_run else begin_again(sweep, folder, points, again)
     repeated = {planned.point for planned in chosen}
-    standings = Ledger(folder).standings([planned.point for planned in points])
-    found = {planned.point for planned in found_finished(folder, points, standings)}
-    wanted = {point for point, standing in standings.items() if standing.state in AGAIN} - found | repeated
-    return task_numbers(sweep, points, lambda planned: planned.point in wanted)
+    standings = standings_now(folder, points, sweep)
+    return task_numbers(sweep, points, lambda planned: standings[planned.point].state in AGAIN or planned.point in repeated)
 
 
 def _move_aside(run: Path) -> None:

@@ -16,7 +16,7 @@ from research.sweeps.plan import Describe, describer, plan, watched
 from research.sweeps.points import plan_key
 from research.sweeps.sampling import count_text, settings_and_seeds
 from research.sweeps.spec import COPY, Sweep
-from research.sweeps.status import counted, standings_now
+from research.sweeps.standing import counted, standings_now
 from research.sweeps.trainer import Description, Program
 
 
@@ -63,11 +63,11 @@ def show_plan(sweep: Sweep, program: Program, seed: int = 0, measure: int | None
         # `written` has no variables
         rows = [{"point": planned.point, "values": planned.values, **planned.facts} for planned in points]
         settings, seeds = settings_and_seeds([planned.values for planned in points])
-        counts = {"settings": settings, "seeds": seeds, "states": counted(standings_now(folder, points))}
+        counts = {"settings": settings, "seeds": seeds, "states": counted(standings_now(folder, points, sweep))}
         facts = {"sweep": sweep.name, "method": sweep.method, "points": rows, **counts, "cost": cost, "out": str(folder)}
         print(json.dumps(facts))
         return 0
-    standings = standings_now(folder, points)
+    standings = standings_now(folder, points, sweep)
     for planned in points:
         state = standings[planned.point].state
         texts = [*_facts(planned.facts), *([] if state == "missing" else [state])]

@@ -20,11 +20,12 @@ from research.runs.plan import PlannedPoint, copy_plan, points_so_far
 from research.sweeps.folder import folder_of
 from research.sweeps.outcome import sweep_exit_code
 from research.sweeps.plan import WARNING, say_counted
-from research.sweeps.points import Again, begin_again, planned_points, take_over
+from research.sweeps.points import Again, begin_again, planned_points
 from research.sweeps.process import last_line, on_signals
 from research.sweeps.shown import outcome_text, progress_text, short_options, table
 from research.sweeps.spec import Sweep
-from research.sweeps.status import count, write_report
+from research.sweeps.standing import count
+from research.sweeps.status import write_report
 from research.sweeps.trainer import Program
 
 POLL = 0.5  # seconds
@@ -42,8 +43,6 @@ def run_sweep(
     as_json: bool = False,
 ) -> int:
     """Run what is missing, failed or was stopped, on this machine; the exit code.
-
-    Finished runs of its points that were brought into its folder are done, with their models or without.
 
     Args:
         sweep: see spec.
@@ -63,8 +62,7 @@ def run_sweep(
             raise UserError(f"--{name} {value}; expected 1 or more. Correct it.")
     folder = folder_of(sweep)
     points = planned_points(sweep, seed, program)
-    take_over(folder, sweep, points)
-    begin_again(folder, points, Again(rerun_stale, retry))
+    begin_again(sweep, folder, points, Again(rerun_stale, retry))
     threads = threads or max(1, len(os.sched_getaffinity(0)) // workers)
     file, plan = copy_plan(folder, sweep.path.name, sweep.text, None if sweep.is_searched else points)
     command = [sys.executable, "-m", "research", "sweep", "worker", str(file), "--seed", str(seed)]

@@ -21,7 +21,7 @@ from research.sweeps.directives import Options, array_lines, finish_lines, quote
 from research.sweeps.spec import Sweep
 from research.sweeps.submission import Submission, ranges
 
-TEMPLATES = Path(__file__).parents[2] / "scripts" / "slurm"
+TEMPLATES = Path(__file__).with_name("templates")
 ROUNDS = 3  # submissions of what is missing
 ARRAY_OPTIONS = "--partition, --account, --qos, --time, --gpus-per-node, …"
 FINISH_OPTIONS = "of the job after the array: --account, --finish-sbatch=--partition=NAME, --finish-sbatch=--time=1:00:00, …"
@@ -35,7 +35,7 @@ def array_script(of: Submission, indices: Iterable[int], options: Options) -> st
     many = options.nodes * options.tasks_per_node > 1
     counted = f"--of {ranges(numbers)}" if is_far else ""
     return _filled(
-        "array.sh",
+        "slurm_array.sh",
         options.setup,
         **of._asdict(),
         indices=chosen,
@@ -61,7 +61,7 @@ def agents_script(name: str, file: Path, folder: Path, target: Target, count: in
     """
     chosen = ranges(range(count)) + (f"%{options.throttle}" if options.throttle else "")
     return _filled(
-        "agent.sh",
+        "slurm_agent.sh",
         options.setup,
         name=name,
         indices=chosen,
@@ -79,7 +79,7 @@ def agents_script(name: str, file: Path, folder: Path, target: Target, count: in
 def finish_script(of: Submission, array: str, round: int, options: Options) -> str:
     """The script of the job after an array."""
     return _filled(
-        "finish.sh",
+        "slurm_finish.sh",
         options.setup,
         **of._asdict(),
         array=array,

@@ -4,21 +4,22 @@ import contextlib
 import io
 import json
 import sys
-from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
 
 from research.errors import UserError
 from research.progress import say
-from research.runs.ledger import STATES, Ledger, Standing
+from research.runs.folder import RunFolder
+from research.runs.plan import FILE as PLAN
 from research.runs.plan import PlannedPoint, is_planned, read_plan
-from research.runs.state import is_finished, stale_reason
+from research.runs.state import is_finished
 from research.sweeps.folder import folder_of, refuse_other_sweep
 from research.sweeps.plan import is_fit
-from research.sweeps.points import found_finished, plan_key
+from research.sweeps.points import plan_key
 from research.sweeps.shown import errors, table
 from research.sweeps.spec import Sweep
+from research.sweeps.standing import counted, standings_now
 from research.sweeps.trainer import Program
 
 WIDTH, WIDEST = 80, 10_000  # columns, where there is no terminal; of --wide
@@ -38,10 +39,12 @@ def show_status(sweep: Sweep, seed: int = 0, wide: bool = False, as_json: bool =
     """
     folder = folder_of(sweep)
     refuse_other_sweep(folder, sweep, seed)
+    if not sweep.is_exhaustive and not (folder / PLAN).exists():
+        return _show_runs(sweep, folder, as_json)
     points = read_plan(folder)
     if not sweep.is_searched and not is_planned(folder, plan_key(sweep, seed)):
         say(f"{sweep.path}, its configurations or the code have changed since the plan that is shown; plan or run it again")
-    standings = standings_now(folder, points)
+    standings = standings_now(folder, points, sweep)
     if as_json:
         rows = [{"point": planned.point, "values": planned.values, **standings[planned.point]._asdict()} for planned in points]
         print(json.dumps({"out": str(folder), "states": counted(standings), "points": rows}))
@@ -57,18 +60,20 @@ def show_status(sweep: Sweep, seed: int = 0, wide: bool = False, as_json: bool =
     return 0
 
 
-def standings_now(folder: Path, points: list[PlannedPoint]) -> dict[str, Standing]:
-    """Where each point stands, by the ledger and by the run that it has made, which may be gone or of other code."""
-    standings = Ledger(folder).standings([planned.point for planned in points])
-    for planned in found_finished(folder, points, standings):
-        standings[planned.point] = standings[planned.point]._replace(state="done")
-    for planned in points:
-        state = standings[planned.point].state
-        if state in ("done", "pruned") and is_fit(planned):
-            run, data = folder / planned.point, planned.facts.get("data")
-            state = "stale" if stale_reason(run, data) else state if is_finished(run) else "missing"
-            standings[planned.point] = standings[planned.point]._replace(state=state)
-    return standings
+def _show_runs(sweep: Sweep, folder: Path, as_json: bool) -> int:
+    """Count the runs of a sweep without a plan, whose points W&B's server or a search proposes one by one; 0."""
+    runs = [path for path in sorted(folder.iterdir()) if RunFolder(path).is_training] if folder.is_dir() else []
+    finished = sum(map(is_finished, runs))
+    if as_json:
+        states = {state: count for state, count in (("done", finished), ("unfinished", len(runs) - finished)) if count}
+        print(json.dumps({"out": str(folder), "states": states, "points": []}))
+        return 0
+    print(f"{sweep.path}: points of a {sweep.method} sweep are proposed one by one, so none is planned")
+    print(
+        f"{folder} holds {len(runs)} runs, {finished} of them finished"
+        + (f"; `research report {folder}` shows them" if runs else "")
+    )
+    return 0
 
 
 def write_report(folder: Path, points: list[PlannedPoint], program: Program) -> Path | None:
@@ -83,14 +88,3 @@ def write_report(folder: Path, points: list[PlannedPoint], program: Program) -> 
         say(f"warning: no report ({error})")
         return None
     return out / "index.html" if code == 0 else None
-
-
-def count(ledger: Ledger, points: list[PlannedPoint]) -> dict[str, int]:
-    """State → how many points, in the order of STATES."""
-    return counted(ledger.standings([planned.point for planned in points]))
-
-
-def counted(standings: dict[str, Standing]) -> dict[str, int]:
-    """State → how many points, in the order of STATES."""
-    numbers = Counter(standing.state for standing in standings.values())
-    return {state: numbers[state] for state in STATES if numbers[state]}

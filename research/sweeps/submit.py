@@ -1,7 +1,7 @@
 """`sweep submit`: a sweep as a SLURM array, as W&B's agents on SLURM, or as a Kubernetes Job."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ from research.errors import UserError
 from research.sweeps import directives, kubernetes, slurm
 from research.sweeps.agents import copy_of_sweep, target
 from research.sweeps.folder import as_text, folder_of
+from research.sweeps.kubernetes import Options as Pods
 from research.sweeps.plan import describer, plan, watched
 from research.sweeps.points import Again, planned_points, tasks_to_submit
 from research.sweeps.spec import Sweep
@@ -32,12 +33,11 @@ class Options(NamedTuple):
         as_json: print one JSON line.
         seed: of a random sweep's draws.
         rerun_stale, retry: see Again.
-        throttle, cpus, gpus, mem, warning, setup: of SLURM and of Kubernetes, see directives.Options and kubernetes.Options.
-        time, partition, account, qos, nodes, tasks_per_node, sbatch, finish_sbatch: see directives.Options.
         wandb: a sweep on W&B's server, ENTITY/PROJECT/SWEEP_ID, whose trials its agents run on SLURM.
         count: trials of `wandb`; None: the sweep's grid or its run_cap.
         kubernetes: write a Job.
-        image, claim, namespace, env, secret, max_failed: see kubernetes.Options; claim is NAME:/path.
+        cluster: of a task, on SLURM and on Kubernetes.
+        pods: of Kubernetes alone.
     """
 
     dry_run: bool = False
@@ -45,29 +45,21 @@ class Options(NamedTuple):
     seed: int = 0
     rerun_stale: bool = False
     retry: bool = False
-    throttle: int = 0
-    cpus: int | None = None
-    gpus: int | None = None
-    mem: str | None = None
-    warning: int = 120
-    setup: Sequence[str] = ()
-    time: str | None = None
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    nodes: int = 1
-    tasks_per_node: int = 1
-    sbatch: Sequence[str] = ()
-    finish_sbatch: Sequence[str] = ()
     wandb: str | None = None
     count: int | None = None
     kubernetes: bool = False
-    image: str | None = None
-    claim: str | None = None
-    namespace: str | None = None
-    env: Sequence[str] = ()
-    secret: Sequence[str] = ()
-    max_failed: int | None = None
+    cluster: directives.Options = directives.Options()
+    pods: Pods = Pods()
+
+
+def options_from(values: Mapping[str, Any]) -> Options:
+    """Sort the options that were typed by what they are of."""
+    left = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    parts = {
+        part: kind(**{name: left.pop(name) for name in kind._fields if name in left})
+        for part, kind in (("cluster", directives.Options), ("pods", Pods))
+    }
+    return Options(**left, **parts)
 
 
 def submit_sweep(sweep: Sweep, program: Program, options: Options) -> int:
@@ -78,15 +70,14 @@ def submit_sweep(sweep: Sweep, program: Program, options: Options) -> int:
     """
     _refuse_other_options(options)
     for name, least in LEAST.items():
-        if (value := getattr(options, name)) is not None and value < least:
+        if (value := getattr(options.cluster, name)) is not None and value < least:
             raise UserError(f"{_flag(name)} {value}; expected {least} or more. Correct it.")
-    cluster = directives.Options(**_chosen(options, directives.Options._fields))
-    directives.check(cluster)
+    directives.check(options.cluster)
     if options.kubernetes:
         return _write_job(sweep, program, options)
     if options.wandb:
-        return _submit_agents(sweep, program, options, cluster)
-    return _submit_array(sweep, program, options, cluster)
+        return _submit_agents(sweep, program, options)
+    return _submit_array(sweep, program, options)
 
 
 def _refuse_other_options(options: Options) -> None:
@@ -98,8 +89,9 @@ def _refuse_other_options(options: Options) -> None:
     if options.kubernetes and options.wandb:
         raise UserError(f"--kubernetes with --wandb {options.wandb}; expected one of them: agents run on SLURM. Leave one out.")
     place = "--kubernetes" if options.kubernetes else "--wandb" if options.wandb else "SLURM"
+    values = options._asdict() | options.cluster._asdict() | options.pods._asdict()
     for name in OTHERS[place]:
-        if getattr(options, name) not in (None, False, [], (), NEUTRAL.get(name)):
+        if values[name] not in (None, False, (), NEUTRAL.get(name)):
             why = "a trial is one process there" if place == "--wandb" and name in RANKS else "it would change nothing"
             raise UserError(f"{_flag(name)} with {place}; expected options of {place}: {why}. Leave it out.")
 
@@ -108,22 +100,17 @@ def _flag(name: str) -> str:
     return {"gpus": "--gpus-per-node", "cpus": "--cpus-per-task"}.get(name, f"--{name.replace('_', '-')}")
 
 
-def _chosen(options: Options, names: tuple[str, ...]) -> dict[str, Any]:
-    """Name → value, of some of the options."""
-    values = {name: getattr(options, name) for name in names}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-
-
 # ---- SLURM ----------------------------------------------------------------------------------------------------------
 
 
-def _submit_array(sweep: Sweep, program: Program, options: Options, cluster: directives.Options) -> int:
+def _submit_array(sweep: Sweep, program: Program, options: Options) -> int:
+    cluster = options.cluster
     folder = folder_of(sweep).resolve()
     directives.quoted_folder(str(folder))  # before anything is written
     points = planned_points(sweep, options.seed, program)
     if sweep.is_searched and cluster.nodes * cluster.tasks_per_node > 1:
         raise UserError(
-            f"{sweep.path}: bayes with --nodes {options.nodes} --tasks-per-node {options.tasks_per_node}: each task "
+            f"{sweep.path}: bayes with --nodes {cluster.nodes} --tasks-per-node {cluster.tasks_per_node}: each task "
             "would propose a point of its own; expected one task a point. Use the GPUs of one task, or a grid or "
             "random sweep."
         )
@@ -148,7 +135,7 @@ def _submit_array(sweep: Sweep, program: Program, options: Options, cluster: dir
 # ---- W&B's agents ---------------------------------------------------------------------------------------------------
 
 
-def _submit_agents(sweep: Sweep, program: Program, options: Options, cluster: directives.Options) -> int:
+def _submit_agents(sweep: Sweep, program: Program, options: Options) -> int:
     """Submit as many agents as the sweep has trials; the exit code."""
     of = target(options.wandb)
     count = _trials(sweep, options.count)
@@ -156,9 +143,9 @@ def _submit_agents(sweep: Sweep, program: Program, options: Options, cluster: di
     slurm.check_array(count, f"the trials of {sweep.path}")
     folder = folder_of(sweep).resolve()
     if options.dry_run:
-        print(slurm.agents_script(sweep.name, copy_of_sweep(folder, of), folder, of, count, cluster))
+        print(slurm.agents_script(sweep.name, copy_of_sweep(folder, of), folder, of, count, options.cluster))
         return 0
-    array = slurm.submit_agents(sweep, folder, of, count, cluster)
+    array = slurm.submit_agents(sweep, folder, of, count, options.cluster)
     facts = {"array": array, "trials": count, "sweep": str(of), "out": str(folder)}
     print(json.dumps(facts) if options.as_json else f"{count} trials of {of} are array {array}; W&B shows where they stand")
     return 0
@@ -200,14 +187,13 @@ def _check_trials(sweep: Sweep, program: Program, seed: int) -> None:
 def _write_job(sweep: Sweep, program: Program, options: Options) -> int:
     """Write the Job of what is to be run, for `kubectl apply`; the exit code."""
     for name, example in (("image", "IMAGE"), ("claim", "NAME:/path")):
-        if not getattr(options, name):
+        if not getattr(options.pods, name):
             raise UserError(
                 f"--kubernetes without --{name}; expected --{name} {example}: a pod has no file of this machine. Name it."
             )
-    if options.max_failed is not None and options.max_failed < 0:
-        raise UserError(f"--max-failed {options.max_failed}; expected 0 or more. Correct it.")
-    values = _chosen(options, kubernetes.Options._fields)
-    cluster = kubernetes.Options(**values | {"claim": kubernetes.claim(options.claim)})
+    if options.pods.max_failed is not None and options.pods.max_failed < 0:
+        raise UserError(f"--max-failed {options.pods.max_failed}; expected 0 or more. Correct it.")
+    kubernetes.claim(options.pods.claim)  # before points are checked, which takes longer
     _from_here(sweep.path)
     folder = _from_here(folder_of(sweep))
     points = planned_points(sweep, options.seed, program)
@@ -216,7 +202,7 @@ def _write_job(sweep: Sweep, program: Program, options: Options) -> int:
         print(f"all {len(points)} points are done or running")
         return 0
     copies = submission(sweep, folder, options.seed, write=not options.dry_run)
-    job = kubernetes.job(kubernetes.name_of(sweep.name, folder), copies, tasks, cluster)
+    job = kubernetes.job(kubernetes.name_of(sweep.name, folder), copies, tasks, options.cluster, options.pods)
     if options.dry_run:
         print(kubernetes.text_of(job), end="")
         return 0

@@ -8,7 +8,7 @@ from typing import ClassVar
 import lightning as L
 from torch import nn
 
-from research.errors import UserError
+from research.errors import UserError, did_you_mean
 from research.models.adapters import keep_trained
 from research.models.cpu.dropout import DropoutBits
 from research.models.cpu.training import for_training
@@ -115,4 +115,5 @@ def check_choice(name: str, value: str, known: Iterable[str]) -> None:
         UserError: the value of an option is not among the known ones.
     """
     if value not in (known := list(known)):
-        raise UserError(f"{name}={value!r}; expected {' | '.join(known)}. Correct it in the configuration.")
+        near = did_you_mean(value, known)
+        raise UserError(f"{name}={value!r}; expected {' | '.join(known)}.{near} Correct it in the configuration.")

@@ -10,7 +10,6 @@ import lightning as L
 from research.errors import UserError
 from research.models.sources import check_name
 from research.runs.defaults import imported
-from research.training.monitor import SIDES
 from research.training.normal_form import listed
 from research.training.supported import check_named
 
@@ -27,14 +26,6 @@ def check_values(config: jsonargparse.Namespace) -> None:
     trainer = config.trainer
     if not config.out.strip():
         raise UserError(f"--out: {config.out!r} is empty; expected a path, for example ./out")
-    if config.wandb not in ("auto", "online", "offline", "disabled"):
-        raise UserError(f"wandb={config.wandb!r}; expected auto, online, offline or disabled. Correct it.")
-    if config.mode not in (None, *SIDES):
-        raise UserError(f"mode={config.mode!r}; expected min or max, which value of the monitor is the best. Correct it.")
-    if config.save_every < 1:
-        raise UserError(f"save_every={config.save_every}; expected 1 step or more. Correct it.")
-    if not 0 <= config.seed_everything < 2**32:
-        raise UserError(f"seed_everything={config.seed_everything}; expected 0 to 4294967295. Correct it.")
     if trainer.precision not in PRECISIONS:
         raise UserError(
             f"trainer.precision={trainer.precision!r}; expected 32-true, bf16-mixed or 64-true: fp16 scales "

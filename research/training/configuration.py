@@ -10,6 +10,7 @@ import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import jsonargparse
 import lightning as L
@@ -17,6 +18,7 @@ import yaml
 
 from research.errors import UserError
 from research.models.inference import use_device
+from research.ranges import PositiveInt, Seed
 from research.runs.folder import RunFolder
 from research.runs.layout import CONFIG, PROVENANCE
 from research.training.checks import check_nulls, check_values
@@ -91,12 +93,13 @@ def _parser(prog: str) -> jsonargparse.ArgumentParser:
     parser.add_argument("-c", "--config", action="config", help="configuration, or an overlay on the one before")
     parser.add_argument("--out", type=str, required=True, help=RUN_OPTIONS["out"])
     parser.add_argument("--monitor", type=str, default="val/mrr@10", help=RUN_OPTIONS["monitor"])
-    parser.add_argument("--mode", type=str | None, help=RUN_OPTIONS["mode"])
-    parser.add_argument("--save_every", type=int, default=200, help=RUN_OPTIONS["save_every"])
+    parser.add_argument("--mode", type=Literal["min", "max"] | None, help=RUN_OPTIONS["mode"])
+    parser.add_argument("--save_every", type=PositiveInt, default=200, help=RUN_OPTIONS["save_every"])
     parser.add_argument("--keep_checkpoints", type=bool, default=False, help=RUN_OPTIONS["keep_checkpoints"])
-    parser.add_argument("--wandb", type=str, default="auto", help=RUN_OPTIONS["wandb"])
+    tracked = Literal["auto", "online", "offline", "disabled"]
+    parser.add_argument("--wandb", type=tracked, default="auto", help=RUN_OPTIONS["wandb"])
     parser.add_argument("--json", action="store_true", help=RUN_OPTIONS["json"])
-    parser.add_argument("--seed_everything", type=int, default=0, help=RUN_OPTIONS["seed_everything"])
+    parser.add_argument("--seed_everything", type=Seed, default=0, help=RUN_OPTIONS["seed_everything"])
     parser.add_class_arguments(L.Trainer, "trainer", skip=LEFT_OUT, instantiate=False)
     for action in parser._actions:
         if hasattr(action, "_typehint"):

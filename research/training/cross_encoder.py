@@ -13,6 +13,7 @@ from research.models.cross_encoder import Reranker, load_cross_encoder
 from research.models.saving import save_cross_encoder
 from research.models.sources import MINILM, hash_with_base, resolve
 from research.models.training import set_dropout
+from research.ranges import BelowOne, check_types
 from research.training.base import TrainingModule, check_choice
 from research.training.optimisation import Optimisation
 from research.training.validation import evaluate_reranking
@@ -28,7 +29,7 @@ class CrossEncoderModule(TrainingModule):
         loss: a name of losses.ranking.LOSSES; "softmax": the positive against the query's other candidates, "bce": every
             candidate by itself.
         max_length: tokens of a pair; null takes the model's own. Saved with the model.
-        dropout: of every layer and of attention, 0 to below 1; null keeps the model's own.
+        dropout: of every layer and of attention; null keeps the model's own.
         adapter: peft.LoraConfig by class_path: the update is trained, the encoder frozen (and a new head trained); model/ is
             saved with the update merged.
         optimisation: see Optimisation.
@@ -45,13 +46,14 @@ class CrossEncoderModule(TrainingModule):
         model: str = MINILM,
         loss: str = "softmax",
         max_length: int | None = None,
-        dropout: float | None = None,
+        dropout: BelowOne | None = None,
         adapter: peft.LoraConfig | None = None,
         optimisation: Optimisation = Optimisation(),  # noqa: B008 (jsonargparse's default)
         metrics: list[str] = ["mrr@10", "ndcg@10"],  # noqa: B006
         fast: bool = True,
         seed: int = 0,
     ):
+        check_types(CrossEncoderModule.__init__, locals())
         self.check_options(loss, metrics)
         super().__init__(optimisation, metrics, fast, seed)
         folder = resolve(model)

@@ -6,6 +6,7 @@ Longer than most files: what a step computes of a batch is read here from top to
 import contextlib
 import copy
 import functools
+from typing import Literal
 
 import numpy as np
 import peft
@@ -18,16 +19,15 @@ from research.losses.preference import LOSSES, takes_smoothing
 from research.metrics.language import PREFERENCES
 from research.models.causal_lm import CausalLM
 from research.progress import say
+from research.ranges import BelowHalf, FiniteNonNegative, FinitePositive, check_types
 from research.training.base import check_choice
-from research.training.language import PRECISIONS, Language, LanguageModule, say_steps
+from research.training.language import Language, LanguageModule, Precision, say_steps
 from research.training.optimisation import Optimisation
 from research.training.packing import shares_prompt
 from research.training.preference_validation import METRICS, evaluate_preferences
 from research.training.reference import attach_reference
 from research.training.sft import SMOLLM2
 from research.types import PreferenceBatch
-
-REFERENCES = ("adapter_off", "copy", "cached")
 
 
 class DPOModule(LanguageModule):
@@ -45,8 +45,8 @@ class DPOModule(LanguageModule):
         train_layers, train_pattern: see SFTModule.
         loss: a name of losses.preference.LOSSES: sigmoid (DPO; with label_smoothing cDPO), hinge, ipo, sigmoid_norm
             (length-normalised).
-        beta: > 0, how strongly the policy is held to the reference.
-        label_smoothing: ε in [0, .5), of the sigmoid loss.
+        beta: how strongly the policy is held to the reference.
+        label_smoothing: ε of the sigmoid loss: the share of pairs that are labelled the wrong way round.
         sft_weight: adds that many times the chosen completion's mean negative log-likelihood (RPO).
         reference: "adapter_off": the model without its adapter, computed at every step; "copy": a frozen copy of the model as
             it was loaded; "cached": that copy's log-probabilities, computed once and kept on disk for every run on the same
@@ -69,18 +69,19 @@ class DPOModule(LanguageModule):
         train_layers: int | None = None,
         train_pattern: str | None = None,
         loss: str = "sigmoid",
-        beta: float = 0.1,
-        label_smoothing: float = 0.0,
-        sft_weight: float = 0.0,
-        reference: str = "cached",
-        frozen_precision: str = "auto",
+        beta: FinitePositive = 0.1,
+        label_smoothing: BelowHalf = 0.0,
+        sft_weight: FiniteNonNegative = 0.0,
+        reference: Literal["adapter_off", "copy", "cached"] = "cached",
+        frozen_precision: Precision = "auto",
         init_scale: float | None = None,
         optimisation: Optimisation = Optimisation(lr=5e-5),  # noqa: B008 (jsonargparse's default)
         metrics: list[str] = list(METRICS),  # noqa: B006
         fast: bool = True,
         seed: int = 0,
     ):
-        self.check_options(loss, beta, label_smoothing, sft_weight, reference, frozen_precision, metrics)
+        check_types(DPOModule.__init__, locals())
+        self.check_options(loss, label_smoothing, metrics)
         language = Language(model, adapter, train_layers, train_pattern, frozen_precision, reference, init_scale=init_scale)
         super().__init__(language, lambda chunk: len(chunk["number"]), optimisation, metrics, fast, seed)
         self.loss = functools.partial(LOSSES[loss], smoothing=label_smoothing) if label_smoothing else LOSSES[loss]
@@ -90,32 +91,9 @@ class DPOModule(LanguageModule):
             self.frozen = [copy.deepcopy(self.model).requires_grad_(False).eval()]
 
     @classmethod
-    def check_options(
-        cls,
-        loss: str,
-        beta: float,
-        label_smoothing: float,
-        sft_weight: float,
-        reference: str,
-        frozen_precision: str,
-        metrics: list[str],
-    ) -> None:
-        """Refuse options outside their ranges and choices."""
+    def check_options(cls, loss: str, label_smoothing: float, metrics: list[str]) -> None:
+        """Refuse an unknown loss or metric, and smoothing that the loss does not know."""
         check_choice("loss", loss, LOSSES)
-        check_choice("reference", reference, REFERENCES)
-        check_choice("frozen_precision", frozen_precision, PRECISIONS)
-        ranges = {
-            "beta": (0 < beta < float("inf"), beta, "a finite number above 0"),
-            "label_smoothing": (
-                0 <= label_smoothing < 0.5,
-                label_smoothing,
-                "0 to below .5: the share of pairs labelled the wrong way round",
-            ),
-            "sft_weight": (0 <= sft_weight < float("inf"), sft_weight, "a finite number, 0 or more"),
-        }
-        for name, (good, value, expected) in ranges.items():
-            if not good:
-                raise UserError(f"{name}={value}; expected {expected}. Correct it in the configuration.")
         if label_smoothing and not takes_smoothing(loss):
             losses = " or ".join(filter(takes_smoothing, LOSSES))
             raise UserError(

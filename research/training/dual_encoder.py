@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import lightning as L
 import peft
@@ -17,6 +18,7 @@ from research.models.plain import compare
 from research.models.saving import save_dual_encoder
 from research.models.sources import MINILM, hash_with_base, resolve
 from research.models.training import freeze_pooler, set_dropout
+from research.ranges import BelowOne, FinitePositive, check_types
 from research.training.base import TrainingModule, check_choice
 from research.training.optimisation import Optimisation
 from research.training.validation import evaluate_retrieval
@@ -30,7 +32,7 @@ class DualEncoderModule(TrainingModule):
         model: folder, hub id, run folder or pkg:PACKAGE/PATH to start from.
         towers: "shared": one encoder for both roles; "separate": two, which start equal.
         loss: a name of losses.contrastive.LOSSES.
-        temperature: τ of the softmax, above 0, usually 0.01 to 0.1; if it is learned, where it starts, within its range.
+        temperature: τ of the softmax, usually 0.01 to 0.1; if it is learned, where it starts, within its range.
         learn_temperature: make log τ a parameter, clamped into `temperature_range` after every step.
         temperature_range: least and largest learned τ; a τ that is not learned stays what it is.
         temperature_lr: learning rate of log τ: the encoder's own would not move it.
@@ -38,7 +40,7 @@ class DualEncoderModule(TrainingModule):
         gather: documents of all ranks are negatives; False keeps to the rank's own.
         query_max_length, doc_max_length: tokens; null takes the model's own. Saved with the model.
         query_prompt, doc_prompt, pooling: null takes the model's own. Saved with the model.
-        dropout: of every layer and of attention, 0 to below 1; null keeps the model's own.
+        dropout: of every layer and of attention; null keeps the model's own.
         adapter: peft.LoraConfig by class_path: the update is trained, the encoder frozen (and a new head trained); model/ is
             saved with the update merged.
         optimisation: see Optimisation.
@@ -53,12 +55,12 @@ class DualEncoderModule(TrainingModule):
     def __init__(
         self,
         model: str = MINILM,
-        towers: str = "shared",
+        towers: Literal["shared", "separate"] = "shared",
         loss: str = "info_nce",
-        temperature: float = 0.05,
+        temperature: FinitePositive = 0.05,
         learn_temperature: bool = False,
         temperature_range: tuple[float, float] = (0.01, 0.5),
-        temperature_lr: float = 1e-3,
+        temperature_lr: FinitePositive = 1e-3,
         symmetric: bool = False,
         gather: bool = True,
         query_max_length: int | None = None,
@@ -66,14 +68,15 @@ class DualEncoderModule(TrainingModule):
         query_prompt: str | None = None,
         doc_prompt: str | None = None,
         pooling: str | None = None,
-        dropout: float | None = None,
+        dropout: BelowOne | None = None,
         adapter: peft.LoraConfig | None = None,
         optimisation: Optimisation = Optimisation(),  # noqa: B008 (jsonargparse's default)
         metrics: list[str] = ["mrr@10", "ndcg@10", "recall@100"],  # noqa: B006
         fast: bool = True,
         seed: int = 0,
     ):
-        self.check_options(towers, loss, temperature, learn_temperature, temperature_range, temperature_lr, metrics)
+        check_types(DualEncoderModule.__init__, locals())
+        self.check_options(loss, temperature, learn_temperature, temperature_range, metrics)
         super().__init__(optimisation, metrics, fast, seed)
         folder = resolve(model)
         self.base_hash = hash_with_base(folder)
@@ -99,30 +102,16 @@ class DualEncoderModule(TrainingModule):
 
     @staticmethod
     def check_options(
-        towers: str,
-        loss: str,
-        temperature: float,
-        learn_temperature: bool,
-        temperature_range: tuple[float, float],
-        temperature_lr: float,
-        metrics: list[str],
+        loss: str, temperature: float, learn_temperature: bool, temperature_range: tuple[float, float], metrics: list[str]
     ) -> None:
-        """Refuse options outside their ranges and choices."""
+        """Refuse an unknown loss or metric, and a learned temperature outside its range."""
         check_choice("loss", loss, LOSSES)
         low, high = temperature_range
-        if not learn_temperature and not 0 < temperature < math.inf:
-            raise UserError(f"temperature={temperature}; expected a finite number above 0, usually .01 to .1. Correct it.")
         if learn_temperature and not 0 < low <= temperature <= high < math.inf:
             raise UserError(
                 f"temperature={temperature}, temperature_range=[{low}, {high}]; expected 0 < least ≤ temperature ≤ "
                 "largest. Correct them in the configuration."
             )
-        if not 0 < temperature_lr < math.inf:
-            raise UserError(
-                f"temperature_lr={temperature_lr}; expected a finite number above 0. Correct it in the configuration."
-            )
-        if towers not in ("shared", "separate"):
-            raise UserError(f"towers={towers!r}; expected shared or separate. Correct it in the configuration.")
         for name in metrics:
             parse_metric(name)
 

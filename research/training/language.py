@@ -5,7 +5,7 @@ Longer than most files: loading, placing, saving and restoring a policy have one
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -32,7 +32,8 @@ from research.training.packing import packing_is_exact
 from research.training.starts import Start, check_reference, check_virtual, start_of
 from research.training.step import PostponedBatches
 
-PRECISIONS = ("auto", "fp32", "bf16")
+Precision = Literal["auto", "fp32", "bf16"]
+"""Of the weights under an adapter."""
 
 
 class Language:
@@ -56,7 +57,7 @@ class Language:
         adapter: PeftConfig | None,
         train_layers: int | None,
         train_pattern: str | None,
-        frozen_precision: str,
+        frozen_precision: Precision,
         reference: str | None = None,
         init_scale: float | None = None,
     ):

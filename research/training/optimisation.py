@@ -2,14 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import lightning as L
 import torch
 from torch import nn
 
 from research.errors import UserError
-
-DECAYS = ("linear", "cosine", "constant")
+from research.ranges import BelowOne, FiniteNonNegative, FinitePositive, PositiveFloat, PositiveInt, check_types
 
 
 @dataclass
@@ -17,40 +17,26 @@ class Optimisation:
     """AdamW and its schedule.
 
     Args:
-        lr: > 0, at its highest.
-        weight_decay: ≥ 0; norms, biases and other vectors have none.
-        warmup: share of all steps, 0 to 1, over which the rate rises.
-        decay: linear | cosine | constant, after the warmup.
+        lr: at its highest.
+        weight_decay: norms, biases and other vectors have none.
+        warmup: share of all steps over which the rate rises.
+        decay: of the rate, after the warmup.
         clip: largest L2 norm of the gradient; null for no limit.
-        accumulate: micro-batches of one step, 1 or more.
+        accumulate: micro-batches of one step.
         betas, eps: AdamW's.
     """
 
-    lr: float = 2e-5
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    decay: str = "linear"
-    clip: float | None = 1.0
-    accumulate: int = 1
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
+    lr: FinitePositive = 2e-5
+    weight_decay: FiniteNonNegative = 0.01
+    warmup: BelowOne = 0.1
+    decay: Literal["linear", "cosine", "constant"] = "linear"
+    clip: PositiveFloat | None = 1.0
+    accumulate: PositiveInt = 1
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    eps: FinitePositive = 1e-8
 
     def __post_init__(self):
-        ranges = {
-            "lr": (0 < self.lr < math.inf, "a finite number above 0"),
-            "weight_decay": (0 <= self.weight_decay < math.inf, "a finite number, 0 or more"),
-            "warmup": (0 <= self.warmup < 1, "0 to below 1, the share of all steps"),
-            "decay": (self.decay in DECAYS, " | ".join(DECAYS)),
-            "clip": (self.clip is None or self.clip > 0, "above 0, or null for no limit"),
-            "accumulate": (self.accumulate >= 1, "1 or more"),
-            "betas": (all(0 <= beta < 1 for beta in self.betas), "two numbers, 0 to below 1"),
-            "eps": (0 < self.eps < math.inf, "a finite number above 0"),
-        }
-        for name, (good, expected) in ranges.items():
-            if not good:
-                raise UserError(
-                    f"optimisation.{name}={getattr(self, name)}; expected {expected}. Correct it in the configuration."
-                )
+        check_types(Optimisation, vars(self), "optimisation.")
 
 
 def build_optimizer(module: nn.Module, settings: Optimisation, steps: int, rates: dict[str, float] | None = None) -> dict:

@@ -8,7 +8,7 @@ which checks every name again.
 from collections.abc import Iterable, Iterator
 
 from research.errors import UserError, suggest
-from research.training.class_source import derives, nested, parameters
+from research.runs.class_source import derives, nested, parameters
 
 RUN_OPTIONS = {
     "out": "the run folder",

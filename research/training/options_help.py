@@ -13,11 +13,11 @@ from typing import NamedTuple
 import docstring_parser
 import lightning as L
 
+from research.ranges import expected
 from research.runs.defaults import imported
 from research.training import configuration
 from research.training.arguments import HELP
 from research.training.option_names import RUN_OPTIONS
-from research.training.parser_errors import RANGES
 
 LONGEST = 60
 """Characters of a value, and of a type, that are shown."""
@@ -111,21 +111,8 @@ def _types(kind: type) -> dict[str, object]:
 
 def _type(kind: object) -> str:
     """` (int | null)`; nothing where a type says nothing to a reader."""
-    kinds = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, type(int | str)) else (kind,)
-    names = []
-    for each in kinds:
-        if typing.get_origin(each) is typing.Literal:
-            names += map(str, typing.get_args(each))
-        elif each in (str, int, float, bool):
-            names.append(each.__name__)
-        elif each is type(None):
-            names.append("null")
-        elif (name := getattr(each, "__name__", "")) in RANGES:
-            names.append(RANGES[name])
-        else:
-            return ""
-    text = " | ".join(names)
-    return f" ({text})" if len(text) <= LONGEST else ""
+    text = expected(kind)
+    return f" ({text})" if text and len(text) <= LONGEST else ""
 
 
 def _first_sentence(text: str) -> str:

@@ -1,21 +1,15 @@
 """What jsonargparse finds wrong with a configuration, in one paragraph with the cure."""
 
+import ast
 import inspect
 import re
 
-from research.errors import suggest
+from research.errors import did_you_mean, suggest
+from research.ranges import EXPECTED
 from research.runs.defaults import imported
-from research.training.option_names import REPLACED, TOP
+from research.training.option_names import REPLACED, RUN_OPTIONS, TOP
 
-RANGES = {
-    "NonNegativeInt": "0 or more (a whole number)",
-    "PositiveInt": "1 or more (a whole number)",
-    "TwoOrMore": "2 or more (a whole number)",
-    "ClosedUnitInterval": "0 to 1",
-    "int": "a whole number",
-    "float": "a finite number",
-}
-"""Number types of options → what they take, for messages."""
+NUMBERS = {"int": "a whole number", "float": "a finite number"}
 
 
 def explained(message: str, prog: str) -> str:
@@ -25,7 +19,7 @@ def explained(message: str, prog: str) -> str:
         if f"trainer.{name}" in text or f"'{name}'" in text:
             return f"trainer.{name} is not an option here; expected {instead}, which has taken its place. Use that."
     if refused := _refused_value(text):
-        return f"{refused}. Correct the configuration or the option."
+        return f"{refused} Correct the configuration or the option."
     known = ""
     if match := re.search(r".*class_path '([\w.]+)':.*?Option '([\w.]+)' is not accepted", text):
         known = suggest(match[2], inspect.signature(imported(match[1]).__init__).parameters.keys() - {"self", "seed"})
@@ -47,15 +41,19 @@ def _refused_value(text: str) -> str | None:
     """`data.limit=0; expected 1 or more, or null`, where a value is not of its option's range or choices; else None."""
     place = re.search(r'Parser key "(model|data)": .*?Parser key "([\w.]+)": (.*)', text)
     place = place or re.search(r'Parser key "(trainer)\.([\w.]+)": (.*)', text)
-    expected = place and re.search(
+    place = place or re.search(rf'Parser key "()({"|".join(RUN_OPTIONS)})": (.*)', text)
+    refused = place and re.search(
         r"Not of type (\w+): |Expected an? <class '(int|float)'>|Expected a typing\.Literal\[(.+?)\]", place[3]
     )
-    value = place and re.search(r"Got value: (\S+)|Given value: (?!NestedArg|\{)(\S+)|: (\S+) does not|: ('.*?')", place[3])
-    if not expected or not value or len({*re.findall(r"Expected an? <class '(?!NoneType)(\w+)'>", place[3])}) > 1:
+    value = place and re.search(
+        r"Got value: (?!- )(\S+)|Given value: (?!NestedArg|\{)(\S+)|: (\S+) does not|: ('.*?')", place[3]
+    )
+    if not refused or not value or len({*re.findall(r"Expected an? <class '(?!NoneType)(\w+)'>", place[3])}) > 1:
         return None  # a value of several types, whose list the parser gives
-    if place[1] == "trainer" and (not expected[2] or "Literal" in place[3]):
+    if place[1] == "trainer" and (not refused[2] or "Literal" in place[3]):
         return None  # Lightning's options are unions of choices
-    name = expected[1] or expected[2]
-    choices = expected[3] or RANGES.get(name, name)
+    given = next(filter(None, value.groups()))
+    choices = [*ast.literal_eval(f"[{refused[3]}]")] if refused[3] else []
+    expected = " | ".join(choices) or (NUMBERS | EXPECTED)[refused[1] or refused[2]]
     null = ", or null" if re.search(r"Subtypes: \[[^]]*NoneType", place[3]) else ""
-    return f"{place[1]}.{place[2]}={next(filter(None, value.groups()))}; expected {choices}{null}"
+    return f"{'.'.join(filter(None, place.groups()[:2]))}={given}; expected {expected}{null}.{did_you_mean(given, choices)}"

@@ -5,14 +5,14 @@ import math
 import peft
 from torch import Tensor
 
-from research.errors import UserError
 from research.losses.language import LOSSES
 from research.metrics.generation import DIRECTIONS as ANSWERS
 from research.metrics.language import TOKENS
 from research.progress import say
+from research.ranges import BelowOne, PositiveInt, check_types
 from research.training.answers import answer_sample
 from research.training.base import check_choice
-from research.training.language import PRECISIONS, Language, LanguageModule, say_steps
+from research.training.language import Language, LanguageModule, Precision, say_steps
 from research.training.optimisation import Optimisation
 from research.training.token_validation import evaluate_tokens
 from research.types import IGNORE, InstructionBatch
@@ -34,13 +34,13 @@ class SFTModule(LanguageModule):
         train_layers: of the model itself train the last so many blocks and the final norm only.
         train_pattern: of the model itself train the parameters whose name holds this regular expression.
         loss: a name of losses.language.LOSSES.
-        label_smoothing: ε in [0, 1).
-        frozen_precision: of the weights under an adapter: "auto" (bf16 under bf16-mixed), "fp32" or "bf16".
+        label_smoothing: ε.
+        frozen_precision: of the weights under an adapter; "auto" is bf16 under bf16-mixed.
         init_scale: factor on the virtual tokens as PEFT draws them; null: .1 for prefix tuning without projection, else 1.
         optimisation: see Optimisation.
         metrics: of validation. loss, perplexity, token_accuracy: over all labelled tokens; exact_match, token_f1, rouge_l: of
             greedy answers to a fixed sample; other_loss: forgetting, the loss on data.other, text that is not trained.
-        answers: how many validation prompts are answered for those three.
+        answers: how many validation prompts are answered for those three; for none leave the three out of metrics.
         max_new_tokens: the longest of these answers.
         fast: on a CPU, train through models/cpu's cheaper parts; False takes transformers' own.
         seed: of dropout (and, by the verb, of the adapter's initialisation).
@@ -56,37 +56,27 @@ class SFTModule(LanguageModule):
         train_layers: int | None = None,
         train_pattern: str | None = None,
         loss: str = "cross_entropy",
-        label_smoothing: float = 0.0,
-        frozen_precision: str = "auto",
+        label_smoothing: BelowOne = 0.0,
+        frozen_precision: Precision = "auto",
         init_scale: float | None = None,
         optimisation: Optimisation = Optimisation(lr=2e-4),  # noqa: B008 (jsonargparse's default)
         metrics: list[str] = ["loss", "perplexity", "token_accuracy"],  # noqa: B006
-        answers: int = 32,
-        max_new_tokens: int = 64,
+        answers: PositiveInt = 32,
+        max_new_tokens: PositiveInt = 64,
         fast: bool = True,
         seed: int = 0,
     ):
-        self.check_options(loss, label_smoothing, frozen_precision, metrics, answers, max_new_tokens)
+        check_types(SFTModule.__init__, locals())
+        self.check_options(loss, metrics)
         language = Language(model, adapter, train_layers, train_pattern, frozen_precision, init_scale=init_scale)
         super().__init__(language, labelled_tokens, optimisation, metrics, fast, seed)
         self.loss, self.smoothing = LOSSES[loss], label_smoothing
         self.sample, self.max_new_tokens = answers, max_new_tokens
 
     @classmethod
-    def check_options(
-        cls, loss: str, label_smoothing: float, frozen_precision: str, metrics: list[str], answers: int, max_new_tokens: int
-    ) -> None:
-        """Refuse options outside their ranges and choices."""
+    def check_options(cls, loss: str, metrics: list[str]) -> None:
+        """Refuse an unknown loss or metric."""
         check_choice("loss", loss, LOSSES)
-        check_choice("frozen_precision", frozen_precision, PRECISIONS)
-        if not 0 <= label_smoothing < 1:
-            raise UserError(f"label_smoothing={label_smoothing}; expected 0 to below 1. Correct it.")
-        for name, value in {"answers": answers, "max_new_tokens": max_new_tokens}.items():
-            if value < 1:
-                raise UserError(
-                    f"{name}={value}; expected 1 or more. Correct it in the configuration; without answers leave "
-                    f"{', '.join(ANSWERS)} out of model.metrics."
-                )
         cls.check_metrics(metrics)
 
     def setup(self, stage: str) -> None:

@@ -11,16 +11,18 @@ from torch import Tensor
 from research.losses.language import token_losses
 from research.progress import bar
 from research.training.ranks import all_gather_rows
-from research.types import IGNORE
 
 BATCH_TOKENS = 4096  # padded tokens of a batch
 
 
 class TokenRows(Protocol):
-    """Tokenised examples: input_ids and labels of each, and what it is called."""
+    """Tokenised examples: input_ids and labels of each, what it is called, and some of them as tensors of one length."""
 
     rows: Sequence[dict]
     index: Sequence[object]
+
+    def padded(self, rows: list[dict], pad: int, length: int) -> dict[str, Tensor]:
+        """(b, length) tensors: input_ids, labels, attention_mask."""
 
 
 class Measured(NamedTuple):
@@ -70,7 +72,7 @@ def evaluate_tokens(module: L.LightningModule, data: TokenRows) -> Measured:
         longest = min(-(-len(mine[order[0]]["input_ids"]) // 16) * 16, module.model.positions - module.model.virtual_tokens)
         count = max(1, BATCH_TOKENS // longest)
         chosen, order = order[:count], order[count:]
-        batch = {name: value.to(device) for name, value in padded([mine[i] for i in chosen], pad, longest).items()}
+        batch = {name: value.to(device) for name, value in data.padded([mine[i] for i in chosen], pad, longest).items()}
         at = module.model.labelled(**batch)
         tokens = token_losses(at.hidden, labels=at.labels, **module.model.head)
         columns = torch.stack([tokens.nll.double(), torch.ones_like(tokens.nll).double(), tokens.correct.double()], 1)
@@ -80,11 +82,3 @@ def evaluate_tokens(module: L.LightningModule, data: TokenRows) -> Measured:
     progress.close()
     rows = all_gather_rows(module, out, len(data.rows))
     return Measured(rows[:, 0], rows[:, 1], rows[:, 2], [str(i) for i in data.index])
-
-
-def padded(rows: list[dict], pad: int, length: int) -> dict[str, Tensor]:
-    """Token rows as (b, length) tensors, padded on the right."""
-    ids = torch.tensor([row["input_ids"] + [pad] * (length - len(row["input_ids"])) for row in rows])
-    labels = torch.tensor([row["labels"] + [IGNORE] * (length - len(row["labels"])) for row in rows])
-    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-    return {"input_ids": ids, "labels": labels, "attention_mask": (torch.arange(length) < lengths[:, None]).long()}

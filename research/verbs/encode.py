@@ -13,7 +13,6 @@ from pathlib import Path
 from research.data.sources import check_split, parse_source
 from research.data.unjudged import load_texts
 from research.errors import UserError
-from research.models.device import add_device
 from research.models.sources import check_name
 from research.retrieval.named import check_encoder, encoder_settings
 from research.runs.layout import check_store_folder
@@ -22,13 +21,14 @@ from research.verbs import options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    options.add_data(parser, split=False)
-    parser.add_argument("--model", required=True, help="run folder, model folder, hub id, or pkg:PACKAGE/PATH")
-    parser.add_argument("--tower", choices=["doc", "query"], default="doc", help="which tower, and so which texts")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the store")
+    group = options.add_data(parser, split=False)
+    group.add_argument("--model", required=True, help="run folder, model folder, hub id, or pkg:PACKAGE/PATH")
+    group.add_argument("--tower", choices=["doc", "query"], default="doc", help="which tower, and so which texts")
+    group = parser.add_argument_group(options.OUTPUT)
+    group.add_argument("--out", required=True, type=Path, metavar="DIR", help="the store")
     options.add_encoder(parser)
-    add_device(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
+    options.add_computation(parser)
+    options.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

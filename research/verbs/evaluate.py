@@ -21,10 +21,12 @@ from research.verbs import options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    options.add_data(parser)
-    parser.add_argument("--runs", nargs="+", required=True, type=Path, metavar="FILE", help="TREC run files")
-    options.add_metrics(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="also write metrics.json (per query too) there")
+    group = options.add_data(parser)
+    group.add_argument("--runs", nargs="+", required=True, type=Path, metavar="FILE", help="TREC run files")
+    group = parser.add_argument_group(options.OUTPUT)
+    group.add_argument("--out", type=Path, metavar="DIR", help="also write metrics.json (per query too) there")
+    options.add_metrics(parser.add_argument_group(options.CHOICES))
+    options.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from research.models.sources import check_name
 from research.rag.checks import check_generation
 from research.runs.disk import require_space
 from research.runs.layout import open_run_folder
-from research.verbs.options import named_columns
+from research.verbs import options
 
 if TYPE_CHECKING:  # it imports torch
     from research.rag.answers import Answers, Question
@@ -27,30 +27,34 @@ if TYPE_CHECKING:  # it imports torch
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
+    group = parser.add_argument_group(options.INPUT)
+    group.add_argument(
         "--model",
         required=True,
         action="append",
         metavar="MODEL",
         help="run folder, model or adapter folder, hub id, or pkg:PACKAGE/PATH; once or more",
     )
-    parser.add_argument("--data", metavar="SOURCE", help="instruction data: FILE.jsonl | hf:NAME | builtin:stdlib")
-    parser.add_argument("--split", help="of a hub dataset, a folder or a builtin source; a slice, of a file too: train[:100]")
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt a line, each a user's turn")
-    parser.add_argument("--raw", action="store_true", help="--prompts as they stand, without the chat template")
-    parser.add_argument("--limit", type=int, help="so many examples, spread evenly")
-    parser.add_argument("--max-new-tokens", type=int, default=64, help="the longest answer (64)")
-    parser.add_argument("--max-prompt-tokens", type=int, default=1024, help="longer prompts are left out, counted (1024)")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0: the most likely token; above: draws (0)")
-    parser.add_argument("--top-p", type=float, default=1.0, help="of a draw (1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
-    parser.add_argument("--batch-size", type=int, default=16, help="prompts of equal length at a time (16)")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the weights (fp32)")
-    add_device(parser)
-    parser.add_argument("--columns", metavar="JSON", help='role → column, where the names do not say it: {"question": "ask"}')
-    parser.add_argument("--skip-bad-rows", action="store_true", help="leave malformed rows out, counted")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="answers.jsonl and metrics.json")
-    parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
+    group.add_argument("--data", metavar="SOURCE", help="instruction data: FILE.jsonl | hf:NAME | builtin:stdlib")
+    group.add_argument("--split", help="of a hub dataset, a folder or a builtin source; a slice, of a file too: train[:100]")
+    group.add_argument("--columns", metavar="JSON", help='role → column, where the names do not say it: {"question": "ask"}')
+    options.add_skipping(group)
+    group.add_argument("--limit", type=int, help="so many examples, spread evenly")
+    group.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt a line, each a user's turn")
+    group.add_argument("--raw", action="store_true", help="--prompts as they stand, without the chat template")
+    group = parser.add_argument_group(options.OUTPUT)
+    group.add_argument("--out", type=Path, metavar="DIR", help="answers.jsonl and metrics.json")
+    group = parser.add_argument_group(options.CHOICES)
+    group.add_argument("--max-new-tokens", type=int, default=64, help="the longest answer (64)")
+    group.add_argument("--max-prompt-tokens", type=int, default=1024, help="longer prompts are left out, counted (1024)")
+    group.add_argument("--temperature", type=float, default=0.0, help="0: the most likely token; above: draws (0)")
+    group.add_argument("--top-p", type=float, default=1.0, help="of a draw (1)")
+    group.add_argument("--seed", type=int, default=0, help="of the draws (0)")
+    group = parser.add_argument_group(options.COMPUTATION)
+    group.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the weights (fp32)")
+    group.add_argument("--batch-size", type=int, default=16, help="prompts of equal length at a time (16)")
+    add_device(group)
+    options.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     for name in args.model:
         check_name(name)
-    columns = named_columns(args.columns) if args.data is not None else None
+    columns = options.named_columns(args.columns) if args.data is not None else None
 
     # torch takes seconds to import: only once the command is known to be right
     from research.models.generate import Decoding

@@ -24,7 +24,6 @@ from research.data.rows import BadRows
 from research.data.shapes.reading import queries_trained_on
 from research.data.sources import check_relevant, check_split, load_source, take
 from research.errors import UserError
-from research.models.device import add_device
 from research.models.sources import check_name
 from research.retrieval.ancestry import check_tested, check_training
 from research.retrieval.candidates import known_relevant
@@ -36,27 +35,28 @@ from research.verbs import options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    options.add_data(parser)
-    options.add_retriever(parser, "several are fused, or take a fold each")
-    parser.add_argument(
+    group = options.add_data(parser)
+    options.add_retriever(group, "several are fused, or take a fold each")
+    group = parser.add_argument_group(options.OUTPUT)
+    group.add_argument(
         "--out", required=True, type=Path, metavar="FILE.jsonl", help="the triplets; facts go to FILE.jsonl.json"
     )
-    parser.add_argument("--ranks", default="1-30", metavar="FIRST-LAST", help="positions of the ranking to take from (1-30)")
-    parser.add_argument("--negatives", type=int, metavar="N", help="negatives a query, the highest ranked (all)")
-    parser.add_argument("--margin", type=float, metavar="X", help="keep what scores at most the best positive − X")
-    parser.add_argument(
+    group = parser.add_argument_group(options.CHOICES)
+    group.add_argument("--ranks", default="1-30", metavar="FIRST-LAST", help="positions of the ranking to take from (1-30)")
+    group.add_argument("--negatives", type=int, metavar="N", help="negatives a query, the highest ranked (all)")
+    group.add_argument("--margin", type=float, metavar="X", help="keep what scores at most the best positive − X")
+    group.add_argument(
         "--relative-margin",
         type=float,
         metavar="R",
         help="keep what scores at most R × the best positive, 0 to 1; 0.95 is usual",
     )
-    parser.add_argument("--folds", action="store_true", help="retriever i of N mines fold i of N, which it was not trained on")
-    options.add_reranker(parser, "whose logits replace the retriever's scores")
+    group.add_argument("--folds", action="store_true", help="retriever i of N mines fold i of N, which it was not trained on")
+    options.add_reranker(group, "whose logits replace the retriever's scores")
     options.add_index(parser)
     options.add_encoder(parser)
-    add_device(parser)
-    options.add_cache(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
+    options.add_cache(options.add_computation(parser))
+    options.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

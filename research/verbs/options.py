@@ -1,19 +1,28 @@
-"""Options that several verbs share."""
+"""Options that several verbs share, and the one order in which every verb lists its options.
+
+What it works on, where the result goes, choices, how it computes, W&B, and the rest. A verb with many options lists them under
+these titles.
+"""
 
 import argparse
 import json
 from pathlib import Path
 
 from research.errors import UserError
+from research.models.device import add_device
 from research.retrieval.named import RetrievalOptions, named_options
 
+INPUT, OUTPUT, CHOICES, COMPUTATION, WANDB, OTHER = "input", "output", "choices", "computation", "W&B", "other"
+"""Titles of options, in their order; titles of a verb's own stand after CHOICES."""
 
-def add_data(parser: argparse.ArgumentParser, split: bool = True) -> None:
-    """Declare the options of a data source."""
-    group = parser.add_argument_group("data")
+
+def add_data(parser: argparse.ArgumentParser, split: bool = True) -> argparse._ArgumentGroup:
+    """Declare the options of a data source; a verb may add to the group what else it works on."""
+    group = parser.add_argument_group(INPUT)
     add_source(group)
     group.add_argument("--split", required=split, help="name of a qrels file of the source: train, dev, test, …")
     add_skipping(group)
+    return group
 
 
 def add_source(group: argparse._ArgumentGroup, required: bool = True) -> None:
@@ -29,16 +38,16 @@ def add_skipping(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_retriever(parser: argparse.ArgumentParser, several: str, default: str | None = None) -> None:
+def add_retriever(group: argparse._ArgumentGroup, several: str, default: str | None = None) -> None:
     """Declare --retriever.
 
     Args:
-        parser: of a verb.
+        group: of what the verb works on.
         several: what more than one are for.
         default: what the verb takes where none is named; None: one must be.
     """
     kinds = f"bm25, run folder, model folder, hub id or pkg:PACKAGE/PATH; {several}{f' ({default})' if default else ''}"
-    parser.add_argument("--retriever", action="append", required=default is None, metavar="MODEL|bm25", help=kinds)
+    group.add_argument("--retriever", action="append", required=default is None, metavar="MODEL|bm25", help=kinds)
 
 
 def add_reranker(group: argparse._ArgumentGroup | argparse.ArgumentParser, purpose: str) -> None:
@@ -60,13 +69,20 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
         "--normalize", action=argparse.BooleanOptionalAction, default=None, help="divide embeddings by their norm, or do not"
     )
     group.add_argument("--similarity", choices=["cosine", "dot"])
-    group.add_argument("--token-budget", type=int, help="tokens of one batch, padding included (4096 on a CPU, 65536 on a GPU)")
+
+
+def add_computation(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Declare how an encoder computes, and where; a verb may add options of its own to the group."""
+    group = parser.add_argument_group(COMPUTATION)
     group.add_argument(
         "--precision",
         choices=["fp32", "bf16"],
         default="fp32",
         help="fp32 (default, for reported numbers) or bf16 (faster where the hardware has it)",
     )
+    group.add_argument("--token-budget", type=int, help="tokens of one batch, padding included (4096 on a CPU, 65536 on a GPU)")
+    add_device(group)
+    return group
 
 
 def add_index(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -117,9 +133,9 @@ def retrieval_settings(args: argparse.Namespace) -> dict:
     return named_options(**retrieval_options(args))
 
 
-def add_cache(parser: argparse.ArgumentParser) -> None:
+def add_cache(group: argparse._ArgumentGroup) -> None:
     """Declare --cache."""
-    parser.add_argument(
+    group.add_argument(
         "--cache",
         type=Path,
         metavar="DIR",
@@ -127,16 +143,16 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_metrics(parser: argparse.ArgumentParser) -> None:
-    """Declare metrics, the mean and --json."""
-    parser.add_argument(
+def add_metrics(group: argparse._ArgumentGroup) -> None:
+    """Declare metrics and their mean."""
+    group.add_argument(
         "--metrics",
         nargs="+",
         metavar="NAME@K",
         help="ndcg, mrr, map, recall, precision at any K; the first one is tested for significance "
         "(default: ndcg@10 mrr@10 map@100 recall@10 recall@100 precision@10)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--mean",
         choices=["scorable", "trec_eval", "trec_eval-c"],
         default="scorable",
@@ -144,7 +160,11 @@ def add_metrics(parser: argparse.ArgumentParser) -> None:
         "(default); those that the run has, as trec_eval and BEIR; every judged one, as trec_eval -c. In the "
         "last two one without a relevant document counts 0",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON line on stdout instead of a table")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Declare --json, the last option of a verb that has titles."""
+    parser.add_argument_group(OTHER).add_argument("--json", action="store_true", help="one JSON line on stdout")
 
 
 def named_columns(text: str | None) -> dict[str, str] | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from research.errors import UserError
 from research.models.sources import check_name
-from research.quickstart.steps import SMOLLM2, Names
+from research.quickstart.steps import SMOLLM2, Names, check_configs
 
 MINUTES = 5.0
 DATA = None  # the embedded collections
@@ -25,14 +25,14 @@ DATA = None  # the embedded collections
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--minutes", type=float, metavar="N", help=f"size the work to about so many minutes ({MINUTES:g})")
-    parser.add_argument("--full", action="store_true", help="leave nothing out, whatever it takes")
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
         help="where the run folders and the page go (runs/quickstart, runs/quickstart-full, runs/quickstart-Nmin)",
     )
+    parser.add_argument("--minutes", type=float, metavar="N", help=f"size the work to about so many minutes ({MINUTES:g})")
+    parser.add_argument("--full", action="store_true", help="leave nothing out, whatever it takes")
 
 
 def run(args: argparse.Namespace, main: Callable[[list[str]], int]) -> int:
@@ -43,6 +43,7 @@ def run(args: argparse.Namespace, main: Callable[[list[str]], int]) -> int:
     minutes = None if args.full else MINUTES if args.minutes is None else args.minutes
     if minutes is not None and not 0 < minutes < math.inf:
         raise UserError(f"--minutes {minutes:g}; expected a number above 0. Pass --minutes 5, say.")
+    check_configs()
     check_name(SMOLLM2)
 
     # torch takes seconds to import: only once the command is known to be right

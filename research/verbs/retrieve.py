@@ -16,7 +16,6 @@ from research.data.sources import check_relevant, check_split, load
 from research.errors import UserError
 from research.metrics import scores
 from research.metrics.retrieval import evaluate, mean
-from research.models.device import add_device
 from research.models.sources import check_name
 from research.progress import say
 from research.retrieval.ancestry import check_tested
@@ -35,27 +34,30 @@ LATER = {"mean": "scorable", "bm25_tokenizer": "words", "bm25_stemmer": None, "b
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    options.add_data(parser)
-    options.add_retriever(parser, "several are fused")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the run folder")
-    parser.add_argument("--top-k", type=int, default=100, help="documents kept a query (100)")
-    parser.add_argument(
+    group = options.add_data(parser)
+    options.add_retriever(group, "several are fused")
+    group = parser.add_argument_group(options.OUTPUT)
+    group.add_argument("--out", required=True, type=Path, metavar="DIR", help="the run folder")
+    group = parser.add_argument_group(options.CHOICES)
+    group.add_argument("--top-k", type=int, default=100, help="documents kept a query (100)")
+    group.add_argument(
         "--drop-self", action="store_true", help="leave out the document whose id is the query's (ArguAna, Quora)"
     )
+    options.add_metrics(group)
     group = options.add_index(parser)
     group.add_argument("--embeddings", type=Path, metavar="DIR", help="document embeddings that `encode` made")
     group = options.add_reranking(parser, "100, at most top-k")
     group.add_argument("--mix-split", metavar="NAME", help="choose λ on this split, by the first metric, instead of --mix")
     options.add_encoder(parser)
-    add_device(parser)
-    options.add_cache(parser)
-    options.add_metrics(parser)
-    parser.add_argument(
+    options.add_cache(options.add_computation(parser))
+    group = parser.add_argument_group(options.WANDB)
+    group.add_argument(
         "--wandb",
         choices=["auto", "online", "offline", "disabled"],
         default="auto",
         help="auto: online where a key is found, else offline; never asks",
     )
+    options.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -20,7 +20,6 @@ from research.data.passages import Cut
 from research.data.sources import check_split, parse_source
 from research.data.unjudged import load_unjudged, read_corpus, read_queries
 from research.errors import UserError
-from research.models.device import add_device
 from research.models.sources import MINILM, check_name
 from research.progress import say
 from research.retrieval.named import check_retrieval, named_options
@@ -31,7 +30,7 @@ from research.verbs import options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    group = parser.add_argument_group("corpus and queries")
+    group = parser.add_argument_group(options.INPUT)
     group.add_argument("--corpus", metavar="FILE", help="a file, or a folder of .txt and .md files")
     options.add_source(group, required=False)
     group.add_argument("--split", help="of --data: its queries, where no others are given (all of them)")
@@ -44,17 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--passage-words", type=int, default=Cut().words, help="words of a document's passages (150)")
     group.add_argument("--passage-overlap", type=int, default=Cut().overlap, help="words that follow each other share (30)")
     options.add_skipping(group)
-    options.add_retriever(parser, "several are fused", MINILM)
-    parser.add_argument("--top-k", type=int, default=10, help="documents a query (10)")
-    parser.add_argument("--texts", action="store_true", help="documents' texts too")
-    parser.add_argument("--pretty", action="store_true", help="results to be read, instead of JSON lines")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the results there, instead of stdout")
-    options.add_reranking(parser, "100")
+    options.add_retriever(group, "several are fused", MINILM)
+    group = parser.add_argument_group(options.OUTPUT)
+    group.add_argument("--out", type=Path, metavar="FILE", help="write the results there, instead of stdout")
+    group = parser.add_argument_group(options.CHOICES)
+    group.add_argument("--top-k", type=int, default=10, help="documents a query (10)")
+    group.add_argument("--texts", action="store_true", help="documents' texts too")
+    group.add_argument("--pretty", action="store_true", help="results to be read, instead of JSON lines")
     group = options.add_index(parser)
     group.add_argument("--store", type=Path, metavar="DIR", help="keep the documents' embeddings there, and use them again")
+    options.add_reranking(parser, "100")
     options.add_encoder(parser)
-    add_device(parser)
-    options.add_cache(parser)
+    options.add_cache(options.add_computation(parser))
 
 
 def run(args: argparse.Namespace) -> int:

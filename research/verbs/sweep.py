@@ -15,6 +15,8 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
+from research.verbs.options import CHOICES, COMPUTATION, INPUT, OTHER, OUTPUT, WANDB
+
 Main = Callable[[list[str]], int]
 Parse = Callable[[list[str]], argparse.Namespace | None]
 LINES = ("--sbatch", "--finish-sbatch", "--setup")
@@ -68,65 +70,73 @@ def _add_compile(parser: argparse.ArgumentParser) -> None:
 def _add_plan(parser: argparse.ArgumentParser) -> None:
     _add_overlay(parser)
     steps = "time some steps of each kind of point (8), and say what the sweep costs"
-    parser.add_argument("--measure", nargs="?", type=int, const=8, metavar="STEPS", help=steps)
-    parser.add_argument("--threads", type=int, help="of a worker on a CPU, with --measure (torch's own number)")
-    _add_seed(parser)
-    _add_json(parser)
+    group = parser.add_argument_group(CHOICES)
+    group.add_argument("--measure", nargs="?", type=int, const=8, metavar="STEPS", help=steps)
+    _add_seed(group)
+    group = parser.add_argument_group(COMPUTATION)
+    group.add_argument("--threads", type=int, help="of a worker on a CPU, with --measure (torch's own number)")
+    _add_json(parser.add_argument_group(OTHER))
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_overlay(parser)
-    parser.add_argument("--workers", type=int, default=1, help="processes at a time (1)")
-    parser.add_argument("--gpus", default="", metavar="IDS", help="GPUs to share out among them, as 0,1")
-    parser.add_argument("--threads", type=int, help="threads of each worker on a CPU (the processors, shared out)")
-    _add_again(parser)
-    _add_seed(parser)
-    _add_json(parser)
+    _add_again(parser.add_argument_group(CHOICES))
+    group = parser.add_argument_group(COMPUTATION)
+    group.add_argument("--workers", type=int, default=1, help="processes at a time (1)")
+    group.add_argument("--gpus", default="", metavar="IDS", help="GPUs to share out among them, as 0,1")
+    group.add_argument("--threads", type=int, help="threads of each worker on a CPU (the processors, shared out)")
+    _add_json(parser.add_argument_group(OTHER))
 
 
 def _add_submit(parser: argparse.ArgumentParser) -> None:
     _add_overlay(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print the scripts, and submit nothing")
-    parser.add_argument("--throttle", type=int, default=0, help="tasks at a time (as many as there is room for)")
-    parser.add_argument("--cpus-per-task", "--cpus", type=int, dest="cpus", metavar="N", help="of a task")
-    parser.add_argument("--gpus-per-node", type=int, dest="gpus", metavar="N", help="of a point, on each of its nodes")
-    parser.add_argument("--mem", help="of a point, on each of its nodes: 16G")
-    parser.add_argument(
+    group = parser.add_argument_group(CHOICES)
+    _add_again(group)
+    group.add_argument("--throttle", type=int, default=0, help="tasks at a time (as many as there is room for)")
+    group.add_argument(
         "--warning", type=int, default=120, help="seconds before the limit or the end at which a point saves (120)"
     )
-    parser.add_argument("--setup", action="append", default=[], metavar="LINE", help="a shell line before the command")
-    _add_again(parser)
-    _add_seed(parser)
-    _add_json(parser)
-    cluster = parser.add_argument_group("to SLURM")
-    cluster.add_argument("--time", help="limit of a point, as SLURM writes it: 2:00:00")
-    cluster.add_argument("--partition")
-    cluster.add_argument("--account")
-    cluster.add_argument("--qos")
-    cluster.add_argument("--nodes", type=int, default=1, help="of a point that DDP trains (1)")
-    cluster.add_argument("--tasks-per-node", type=int, default=1, help="processes of DDP on a node (1)")
+    group.add_argument("--setup", action="append", default=[], metavar="LINE", help="a shell line before the command")
+    group = parser.add_argument_group("on SLURM")
+    group.add_argument("--time", help="limit of a point, as SLURM writes it: 2:00:00")
+    group.add_argument("--partition")
+    group.add_argument("--account")
+    group.add_argument("--qos")
+    group.add_argument("--nodes", type=int, default=1, help="of a point that DDP trains (1)")
+    group.add_argument("--tasks-per-node", type=int, default=1, help="processes of DDP on a node (1)")
     further = "a further #SBATCH line of the points, such as --constraint=a100"
-    cluster.add_argument("--sbatch", action="append", default=[], metavar="LINE", help=further)
+    group.add_argument("--sbatch", action="append", default=[], metavar="LINE", help=further)
     after = "a line of the job after the points, such as --partition=cpu: it submits again, reports, and asks for no GPU"
-    cluster.add_argument("--finish-sbatch", action="append", default=[], metavar="LINE", help=after)
-    agents = "W&B's agents instead, one trial a task: the server chooses. A stopped task goes on with its trial and W&B run"
-    cluster.add_argument("--wandb", metavar="ENTITY/PROJECT/SWEEP_ID", help=agents)
-    cluster.add_argument("--count", type=int, metavar="N", help="trials, with --wandb (the sweep's grid or run_cap)")
-    pods = parser.add_argument_group("to Kubernetes")
-    pods.add_argument("--kubernetes", action="store_true", help="write an Indexed Job, one point an index, for kubectl apply")
-    pods.add_argument("--image", help="with this package; `python -m research` runs there")
-    pods.add_argument("--claim", metavar="NAME:/path", help="PersistentVolumeClaim (NAME/folder: of it) that holds this folder")
-    pods.add_argument("--namespace")
-    pods.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="of the pods")
-    pods.add_argument("--secret", action="append", default=[], metavar="NAME", help="a Secret, as variables: W&B's key")
-    pods.add_argument("--max-failed", type=int, metavar="N", help="points that may fail before the others are given up (all)")
+    group.add_argument("--finish-sbatch", action="append", default=[], metavar="LINE", help=after)
+    group = parser.add_argument_group("on Kubernetes")
+    group.add_argument("--kubernetes", action="store_true", help="write an Indexed Job, one point an index, for kubectl apply")
+    group.add_argument("--image", help="with this package; `python -m research` runs there")
+    group.add_argument(
+        "--claim", metavar="NAME:/path", help="PersistentVolumeClaim (NAME/folder: of it) that holds this folder"
+    )
+    group.add_argument("--namespace")
+    group.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="of the pods")
+    group.add_argument("--secret", action="append", default=[], metavar="NAME", help="a Secret, as variables: W&B's key")
+    group.add_argument("--max-failed", type=int, metavar="N", help="points that may fail before the others are given up (all)")
+    group = parser.add_argument_group(COMPUTATION)
+    group.add_argument("--cpus-per-task", "--cpus", type=int, dest="cpus", metavar="N", help="processors of a task")
+    group.add_argument("--gpus-per-node", type=int, dest="gpus", metavar="N", help="GPUs of a point, on each of its nodes")
+    group.add_argument("--mem", help="memory of a point, on each of its nodes: 16G")
+    group = parser.add_argument_group(WANDB)
+    agents = "W&B's agents on SLURM, one trial a task: the server chooses. A stopped task goes on with its trial and W&B run"
+    group.add_argument("--wandb", metavar="ENTITY/PROJECT/SWEEP_ID", help=agents)
+    group.add_argument("--count", type=int, metavar="N", help="trials, with --wandb (the sweep's grid or run_cap)")
+    group = parser.add_argument_group(OTHER)
+    group.add_argument("--dry-run", action="store_true", help="print the scripts, and submit nothing")
+    _add_json(group)
 
 
 def _add_status(parser: argparse.ArgumentParser) -> None:
     _add_overlay(parser)
-    parser.add_argument("--wide", action="store_true", help="options by their whole names and values (80 columns)")
-    _add_seed(parser)
-    _add_json(parser)
+    group = parser.add_argument_group(CHOICES)
+    group.add_argument("--wide", action="store_true", help="options by their whole names and values (80 columns)")
+    _add_seed(group)
+    _add_json(parser.add_argument_group(OTHER))
 
 
 def _add_worker(parser: argparse.ArgumentParser) -> None:
@@ -151,28 +161,30 @@ def _add_finish(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_overlay(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("on data and a model of your own: the same for every point")
+    group = parser.add_argument_group(INPUT, "data and a model of your own, the same for every point")
     group.add_argument(
         "-c", "--config", action="append", default=[], metavar="YAML", help="a configuration, after those of the command"
     )
     group.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="an option of `fit`: data.train=mine.jsonl"
     )
+    group = parser.add_argument_group(OUTPUT)
     group.add_argument("--name", help="of the sweep that comes out (the file's, with what --config and --set say)")
     group.add_argument("--out", type=Path, metavar="DIR", help="its folder (beside the sweep's own, by its name)")
 
 
-def _add_seed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, help="of a random sweep's draws (0)")
+def _add_seed(group: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    group.add_argument("--seed", type=int, default=0, help="of a random sweep's draws (0)")
 
 
-def _add_again(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rerun-stale", action="store_true", help="points that were done by other code, again")
-    parser.add_argument("--retry", action="store_true", help="points that have failed three times, again")
+def _add_again(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--rerun-stale", action="store_true", help="points that were done by other code, again")
+    group.add_argument("--retry", action="store_true", help="points that have failed three times, again")
+    _add_seed(group)
 
 
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", dest="as_json", help="one JSON line on stdout")
+def _add_json(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--json", action="store_true", dest="as_json", help="one JSON line on stdout")
 
 
 STEPS = {
@@ -214,7 +226,7 @@ def run(args: argparse.Namespace, main: Main, parse: Parse) -> int:
         functools.partial(_describe, parse=parse), main, functools.partial(_time_steps, threads=threads, parse=parse)
     )
     if args.step == "submit":
-        return submit.submit_sweep(sweep, program, submit.Options(**options))
+        return submit.submit_sweep(sweep, program, submit.options_from(options))
     steps = {
         "plan": functools.partial(preview.show_plan, program=program),
         "run": functools.partial(run.run_sweep, program=program),

@@ -13,7 +13,7 @@ from research.errors import UserError
 from research.models.device import add_device
 from research.models.sources import check_name
 from research.types import IGNORE
-from research.verbs.options import named_columns
+from research.verbs import options
 
 if TYPE_CHECKING:  # it imports torch
     from research.models.visible import Visible
@@ -21,30 +21,32 @@ if TYPE_CHECKING:  # it imports torch
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--model", required=True, help="run folder, model or adapter folder, hub id, or pkg:PACKAGE/PATH")
-    parser.add_argument("--text", help="a user's turn (with --raw: the text as it is)")
-    parser.add_argument("--raw", action="store_true", help="no chat template")
-    parser.add_argument(
+    group = parser.add_argument_group(options.INPUT)
+    group.add_argument("--model", required=True, help="run folder, model or adapter folder, hub id, or pkg:PACKAGE/PATH")
+    group.add_argument("--text", help="a user's turn (with --raw: the text as it is)")
+    group.add_argument("--raw", action="store_true", help="no chat template")
+    group.add_argument(
         "--data", metavar="SOURCE", help="instruction data: a file or folder | hf:NAME[:CONFIG] | builtin:stdlib"
     )
-    parser.add_argument("--split", help="of a hub dataset, a folder or a builtin source")
-    parser.add_argument("--columns", metavar="JSON", help='role → column, where the names do not say it: {"question": "ask"}')
-    parser.add_argument("--skip-bad-rows", action="store_true", help="leave malformed rows out, counted")
-    parser.add_argument("--row", type=int, default=0, help="which example of the data, from 0 (0)")
-    parser.add_argument(
+    group.add_argument("--split", help="of a hub dataset, a folder or a builtin source")
+    group.add_argument("--columns", metavar="JSON", help='role → column, where the names do not say it: {"question": "ask"}')
+    options.add_skipping(group)
+    group.add_argument("--row", type=int, default=0, help="which example of the data, from 0 (0)")
+    group = parser.add_argument_group(options.CHOICES)
+    group.add_argument(
         "--loss-on", default="completion", choices=["completion", "assistant", "all"], help="which tokens training would learn"
     )
-    parser.add_argument("--max-length", type=int, default=512, help="tokens that training would keep (512)")
-    parser.add_argument("--limit", type=int, default=200, help="tokens shown (200)")
-    add_device(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
+    group.add_argument("--max-length", type=int, default=512, help="tokens that training would keep (512)")
+    group.add_argument("--limit", type=int, default=200, help="tokens shown (200)")
+    add_device(parser.add_argument_group(options.COMPUTATION))
+    options.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Show what a model reads; the exit code."""
     _check(args)
     check_name(args.model)
-    columns = named_columns(args.columns) if args.data is not None else None
+    columns = options.named_columns(args.columns) if args.data is not None else None
 
     # torch takes seconds to import: only once the command is known to be right
     from research.data.instruction_tokens import tokenise

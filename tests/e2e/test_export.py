@@ -8,6 +8,7 @@ import peft
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM
 
 from research.models import adapters
@@ -115,6 +116,7 @@ def test_an_export_that_is_another_model_is_not_written(base, research, tmp_path
 def test_a_run_s_card_says_data_metrics_and_configuration(base, research, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(16)))
+    Path("base/README.md").write_text("---\nlicense: apache-2.0\n---\n# Base\n")
     Path("sft.yaml").write_text(
         "seed_everything: 0\nout: run\nmonitor: val/loss\n"
         "model:\n  class_path: research.training.sft.SFTModule\n  init_args:\n    model: ./base\n"
@@ -133,6 +135,12 @@ def test_a_run_s_card_says_data_metrics_and_configuration(base, research, tmp_pa
     assert "- train: `rows.jsonl`" in card
     assert "r: 2" in card
     assert "null" not in card
+    header = ModelCard.load("out/README.md").data
+    [result] = [result for result in header.eval_results if result.metric_type == "loss"]
+    assert (result.dataset_name, result.metric_value) == ("rows.jsonl", found["loss"])
+    assert (header.license, header.tags) == ("apache-2.0", ["tandem", "sft"])  # of the base's card
+    assert research("export", "run", "--out", "mine", "--license", "mit").code == 0
+    assert ModelCard.load("mine/README.md").data.license == "mit"
     assert oct(os.stat("run/model/adapter_model.safetensors").st_mode & 0o777) != "0o600"  # others of the group read it
 
 
@@ -249,6 +257,7 @@ def test_a_retriever_s_lengths_are_exported_and_the_card_says_how_to_encode(tiny
         (("base", "--merge"), "holds no adapter"),
         (("nowhere/at/all",), "does not exist"),
         (("base", "--out", "base"), "not an empty"),
+        (("base", "--license", "MIT License"), "--license 'MIT License'; expected the hub's id"),
     ],
 )
 def test_wrong_options_are_refused(options, says, base, research, monkeypatch, tmp_path):

@@ -349,9 +349,9 @@ TRAINING = [
     fit(
         "wrong value",
         "beta is 0",
-        "beta=0.0",
+        "model.beta=0;",
         "expected a finite number above 0",
-        "Correct it",
+        "Correct the configuration",
         "--model.beta 0",
         file="dpo.yaml",
     ),

@@ -123,19 +123,11 @@ def test_points_are_planned_run_once_and_are_those_of_fit(place, research):
     Path("runs/ledger.jsonl").unlink()
     for one in planned:
         shutil.rmtree(Path("runs") / one["point"] / "model")
-    assert research("sweep", "plan", file, "--json").json["states"] == {"done": 4}
-    assert research("sweep", "submit", file, "--dry-run").out.startswith("all 4 points are done")
-    assert not Path("runs/ledger.jsonl").exists()
     brought = research("sweep", "run", file, "--json")
     assert (brought.code, brought.json["states"]) == (0, {"done": 4}), brought.err
-    assert "4 points are found finished in runs" in brought.err
     rows = research("sweep", "status", file, "--json").json["points"]
     assert {row["attempts"] for row in rows} == {0}
     assert {row["last"]["value"] for row in rows} == {row["last"]["value"] for row in states["points"]}
-    facts = Path("runs") / planned[0]["point"] / "provenance.json"
-    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"point": "0" * 16}))  # somebody else's run of that name
-    Path("runs/ledger.jsonl").unlink()
-    assert research("sweep", "plan", file, "--json").json["states"] == {"missing": 1, "done": 3}
 
 
 @pytest.mark.thorough
@@ -725,6 +717,48 @@ def test_a_run_says_which_point_ended_with_what_and_how_long_the_rest_takes(plac
     assert max(map(len, lines)) <= 80
     assert lines[-1] == "2 done"
     assert "{'r': 2, 'lora_alpha': 4}" in research("sweep", "status", file, "--wide").out
+
+
+def test_a_point_that_another_command_has_finished_is_done(place, research):
+    """As W&B's agents finish them: `fit --out …/{point}`, which notes nothing in the ledger."""
+    file = sweep({"model.adapter.r": {"values": [2, 4]}}, metric={"name": "val/loss", "goal": "minimize"})
+    _, second = [one["point"] for one in research("sweep", "plan", file, "--json").json["points"]]
+    assert research("fit", "-c", "sft.yaml", "--out", "runs/{point}", "--model.adapter.r=4").code == 0
+    told = research("sweep", "status", file, "--json").json
+    assert told["states"] == {"missing": 1, "done": 1}
+    assert [one["point"] for one in told["points"] if one["state"] == "done"] == [second]
+    (noted,) = [one["last"] for one in told["points"] if one["state"] == "done"]
+    loss = json.loads(Path("runs", second, "metrics.json").read_text())["metrics"]["loss"]
+    assert noted["value"] == pytest.approx(loss)
+    assert not Path("runs/ledger.jsonl").exists()  # to look changes nothing
+    assert "1 done, 1 to run; " in research("sweep", "plan", file).out
+    assert "#SBATCH --array=0\n" in research("sweep", "submit", file, "--dry-run").out
+    assert not Path("runs/ledger.jsonl").exists()
+    facts = json.loads(Path("runs", second, "provenance.json").read_text())
+    Path("runs", second, "provenance.json").write_text(json.dumps(facts | {"fingerprint": "0" * 16}))
+    assert research("sweep", "status", file, "--json").json["states"] == {"missing": 1, "stale": 1}
+    Path("runs", second, "provenance.json").write_text(json.dumps(facts))
+    # `run` and `submit` note it, and leave it alone
+    from research.runs.plan import read_plan
+    from research.sweeps.points import Again, begin_again
+    from research.sweeps.spec import read_sweep
+
+    assert begin_again(read_sweep(Path(file)), Path("runs"), read_plan(Path("runs")), Again(False, False)) == []
+    (event,) = map(json.loads, Path("runs/ledger.jsonl").read_text().splitlines())
+    assert (event["point"], event["state"], event["reason"]) == (second, "done", "finished by another command")
+    assert research("sweep", "worker", file).code == 0
+    assert research("sweep", "status", file, "--json").json["states"] == {"done": 2}
+    assert [p["attempts"] for p in research("sweep", "status", file, "--json").json["points"]] == [1, 0]
+
+
+def test_status_of_points_that_w_and_b_s_server_chooses_counts_the_runs(place, research):
+    choosing = {"method": "random", "parameters": {"model.optimisation.lr": {"min": 1e-4, "max": 1e-2}}}
+    Path("sweep.yaml").write_text(yaml.safe_dump(choosing | {"command": COMMAND}))
+    assert "runs holds 0 runs" in research("sweep", "status", "sweep.yaml").out
+    assert research("fit", "-c", "sft.yaml", "--out", "runs/{point}", "--model.optimisation.lr=3e-3").code == 0
+    told = research("sweep", "status", "sweep.yaml")
+    assert (told.code, "runs holds 1 runs, 1 of them finished; `research report runs`" in told.out) == (0, True), told.err
+    assert research("sweep", "status", "sweep.yaml", "--json").json["states"] == {"done": 1}
 
 
 def test_status_says_that_the_sweep_has_changed(place, research):

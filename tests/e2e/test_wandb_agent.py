@@ -125,3 +125,5 @@ def test_the_agent_runs_the_points_of_the_plan_under_the_server_s_runs(place, re
     ids = {point: json.loads((Path("agent") / point / "wandb.json").read_text())["id"] for point in planned}
     assert [ids[point] for point in planned] == [f"server{i}" for i in range(4)]  # the runs that the server has made
     assert all(any((Path("agent") / point).glob(f"wandb/offline-run-*-{ids[point]}")) for point in planned)
+    assert research("sweep", "status", "sweep.yaml", "--json").json["states"] == {"done": 4}
+    assert "4 done, 0 to run" in research("sweep", "plan", "sweep.yaml").out

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from research.data.pairs import PairData
 from research.losses import contrastive, language, preference, ranking
 from research.runs import defaults, identity, known_code
 from research.runs.changes import CHANGES, Change, has_router_loss
@@ -186,6 +187,30 @@ def test_an_option_of_the_user_s_own_is_dropped_at_its_own_default_alone(optimis
     )
     shown = [without_later_defaults(optimised("Separate", loss=value)) for value in ids]
     assert all(one not in shown[:i] for i, one in enumerate(shown))
+
+
+class Calling:
+    """Stands for a user's class that inherits nothing of ours: options of the same names say what is computed."""
+
+    def __init__(self, fast: int = 0, workers: int = 0, chunk_overhead: int = 0): ...
+
+
+class Inheriting(PairData):
+    """Stands for a user's subclass, which hands these options on."""
+
+
+@pytest.mark.parametrize(("section", "option"), [("model", "fast"), ("data", "workers"), ("data", "chunk_overhead")])
+def test_an_option_of_another_class_is_not_mistaken_for_ours_of_that_name(section, option):
+    def config(owner: str, value: int) -> dict:
+        return {section: {"class_path": owner, "init_args": {option: value}}}
+
+    one, other = (config(f"{__name__}.Calling", value) for value in (1, 2))
+    assert not {*ids_of(one, "base", {})} & {*ids_of(other, "base", {})}
+    assert differences(one, other) == {f"{section}.init_args.{option}": (1, 2)}
+    for owner in ("research.data.pairs.PairData", f"{__name__}.Inheriting"):
+        one, other = (config(owner, value) for value in (1, 2))
+        assert differences(one, other) == {}
+        assert point_of(one, "base", {}) == point_of(other, "base", {})
 
 
 def test_a_users_subclass_drops_what_its_trainer_drops(optimised, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 import research
 
 PACKAGE = Path(research.__file__).parent
-EVERYWHERE = {"errors", "types", "runs", "progress", "prompts"}  # these import no room
+EVERYWHERE = {"errors", "types", "ranges", "runs", "progress", "prompts"}  # these import no room
 ROOMS = {
     "losses": set(),
     "models": set(),

@@ -10,8 +10,8 @@ import pytest
 
 from research.cli import Parser, main
 from research.errors import UserError, nearest, suggest, suggest_file
+from research.runs.class_source import parameters
 from research.runs.defaults import imported
-from research.training.class_source import parameters
 from research.training.option_names import check_names
 from tests.conftest import ROOT, write_collection
 

@@ -9,53 +9,64 @@ import pytest
 import yaml
 
 from research.errors import UserError
-from research.sweeps.kubernetes import Claim, Options, claim, job, name_of, text_of, write
+from research.sweeps import directives
+from research.sweeps.kubernetes import Options, claim, job, name_of, text_of, write
 from research.sweeps.submission import Submission, numbers, ranges
+from research.sweeps.submit import options_from
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "kubernetes"
 VERSIONS = ("1.29", "1.33", kubernetes_validate.latest_version())  # failures per index: on by default, final, now
-FULL = Options(
-    "registry.example/tandem:1",
-    Claim("team", "me/tandem", "/mnt/team"),
+Asked = tuple[directives.Options, Options]
+
+
+def asked(**values: object) -> Asked:
+    """Least options, but for these: of a task, and of the Job."""
+    options = options_from({"image": "tandem", "claim": "team:/mnt/team", "kubernetes": True} | values)
+    return options.cluster, options.pods
+
+
+FULL = asked(
+    image="registry.example/tandem:1",
+    claim="team/me/tandem:/mnt/team",
     throttle=2,
     cpus=4,
     gpus=1,
     mem="16G",
     namespace="research",
-    env=("HF_HUB_OFFLINE=1", "EMPTY="),
-    secret=("wandb",),
-    setup=("source env.sh",),
+    env=["HF_HUB_OFFLINE=1", "EMPTY="],
+    secret=["wandb"],
+    setup=["source env.sh"],
     warning=90,
     max_failed=5,
 )
-LEAST = Options("tandem", Claim("team", "", "/mnt/team"))
+LEAST = asked()
 
 
 def kept(file: str, folder: str) -> Submission:
     return Submission("lora", Path(file), Path(folder) / "plan.jsonl", Path(folder), 0)
 
 
-def made(options: Options = FULL, indices: tuple[int, ...] = (0, 2, 3)) -> dict:
+def made(options: Asked = FULL, indices: tuple[int, ...] = (0, 2, 3)) -> dict:
     """As kubectl reads it."""
-    return yaml.safe_load(text_of(job("lora-1", kept("sweeps/lora.yaml", "runs/lora"), indices, options)))
+    return yaml.safe_load(text_of(job("lora-1", kept("sweeps/lora.yaml", "runs/lora"), indices, *options)))
 
 
 GOLDEN = {
     "full": (FULL, [0, 2, 3]),
     "least": (LEAST, [0, 2, 3]),
-    "cpus": (LEAST._replace(cpus=2, setup=("cd $(pwd)", 'echo "$X"')), range(0, 300, 7)),
+    "cpus": (asked(cpus=2, setup=("cd $(pwd)", 'echo "$X"')), range(0, 300, 7)),
 }
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_file_is_written_byte_for_byte_as_it_was(name):
     options, indices = GOLDEN[name]
-    text = text_of(job("lora-1", kept("sweeps/$(HOME).yaml", "runs/a\nb: c"), indices, options))
+    text = text_of(job("lora-1", kept("sweeps/$(HOME).yaml", "runs/a\nb: c"), indices, *options))
     assert text == (FIXTURES / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("options", [FULL, LEAST, LEAST._replace(cpus=2)], ids=["full", "least", "cpus"])
+@pytest.mark.parametrize("options", [FULL, LEAST, asked(cpus=2)], ids=["full", "least", "cpus"])
 def test_kubernetes_schema_takes_the_job(options, version):
     kubernetes_validate.validate(made(options), version, strict=True)
 
@@ -138,16 +149,16 @@ def test_options_arrive_in_the_pod():
     least = made(LEAST)["spec"]
     assert least["parallelism"] == 3
     assert least["template"]["spec"]["containers"][0]["resources"] == {}
-    (small,) = made(LEAST._replace(cpus=2))["spec"]["template"]["spec"]["containers"]
+    (small,) = made(asked(cpus=2))["spec"]["template"]["spec"]["containers"]
     assert {"name": "OMP_NUM_THREADS", "value": "2"} in small["env"]
-    (own,) = made(LEAST._replace(cpus=2, env=("OMP_NUM_THREADS=1",)))["spec"]["template"]["spec"]["containers"]
+    (own,) = made(asked(cpus=2, env=("OMP_NUM_THREADS=1",)))["spec"]["template"]["spec"]["containers"]
     assert [one["value"] for one in own["env"] if one["name"] == "OMP_NUM_THREADS"] == ["1"]
 
 
 def test_a_folder_s_name_is_no_variable_of_kubernetes():
     """It expands $(NAME) in a command; $$( is how it writes the text $(."""
-    options = LEAST._replace(setup=("cd $(pwd)",))
-    spec = job("lora-1", kept("sweeps/$(HOME).yaml", "runs/a\nb: c"), [0], options)
+    options = asked(setup=("cd $(pwd)",))
+    spec = job("lora-1", kept("sweeps/$(HOME).yaml", "runs/a\nb: c"), [0], *options)
     (container,) = yaml.safe_load(text_of(spec))["spec"]["template"]["spec"]["containers"]
     assert "sweeps/$$(HOME).yaml" in container["command"]
     assert "runs/a\nb: c" in container["command"]  # YAML quotes it
@@ -166,20 +177,20 @@ def test_completion_indices_are_the_points_that_are_left(indices):
 
 @pytest.mark.parametrize(("text", "memory"), [("512", "512Mi"), ("16G", "16Gi"), ("16Gi", "16Gi"), ("2T", "2Ti")])
 def test_memory_is_written_as_for_slurm(text, memory):
-    (container,) = made(LEAST._replace(mem=text))["spec"]["template"]["spec"]["containers"]
+    (container,) = made(asked(mem=text))["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"] == {"memory": memory}
 
 
 @pytest.mark.parametrize("text", ["16GB", "lots", "-1G", "1.5G", "0", "5i"])
 def test_other_memory_is_refused(text):
     with pytest.raises(UserError, match=r"--mem .*; expected a number with K, M, G or T.*Correct it"):
-        made(LEAST._replace(mem=text))
+        made(asked(mem=text))
 
 
 @pytest.mark.parametrize("text", ["KEY", "=x", "1A=x", "A-B=x", "Ä=x"])
 def test_variables_without_a_name_are_refused(text):
     with pytest.raises(UserError, match="expected NAME=VALUE"):
-        made(LEAST._replace(env=(text,)))
+        made(asked(env=(text,)))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +213,7 @@ def test_names_are_dns_labels_and_new_ones(tmp_path):
         # a pod's host name is the Job's name, a dash and the index: 63 characters at most
         assert re.fullmatch(r"[a-z]([-a-z0-9]{0,51})", name), name
         assert not name.endswith("-")
-        found = job(name, kept("s.yaml", "runs"), [0], LEAST)
+        found = job(name, kept("s.yaml", "runs"), [0], *LEAST)
         label = found["spec"]["template"]["metadata"]["labels"]["sweep"]
         assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", label), label
         write(tmp_path, found)

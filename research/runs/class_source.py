@@ -48,6 +48,14 @@ def derives(class_path: str, ancestor: str) -> bool:
     return found is not None and any(derives(_resolve(ast.unparse(base), found), ancestor) for base in found.node.bases)
 
 
+def is_ours(class_path: str) -> bool:
+    """Whether a class is of this package, or inherits one of it."""
+    if class_path.partition(".")[0] == "research":
+        return True
+    found = _class(class_path)
+    return found is not None and any(is_ours(_resolve(ast.unparse(base), found)) for base in found.node.bases)
+
+
 def nested(source: tuple[str, str]) -> str:
     """The class with options of its own that an annotation names, if there is one: Optimisation, `peft.LoraConfig | None`."""
     annotation, owner = source
