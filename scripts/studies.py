@@ -93,8 +93,7 @@ def main(argv: list[str] | None = None) -> int:
             has_trained, code = True, train(study, args.threads, limit)
             if code not in (0, PREEMPTED):
                 return code
-        if study.committed:
-            write(study)
+        write(study)
         missing += sweep.size - len(study.committed)
     list_studies()
     return PREEMPTED if missing else 0
@@ -169,34 +168,39 @@ def train(study: Study, threads: int, limit: float) -> int:
 
 def write(study: Study) -> None:
     """Write page, tables, W&B's report (dry run) and README.md of the points that are there."""
-    left = study.sweep.size - len(study.committed)
+    name, size, count = study.home.name, study.sweep.size, len(study.committed)
+    parts = [f"**{count} of {size} points**, {study.core_hours:.2f} core-hours of processor time."]
+    if count:
+        parts += report(study)
+    parts.append(
+        f"Made by `python scripts/studies.py {name}`: `research sweep run {study.sweep.path}`, then `research report`."
+    )
+    below_mark(study.home / "README.md", f"# {study.sweep.facts.get('description', name)}", parts)
+
+
+def report(study: Study) -> list[str]:
+    """Make the report of the points that are there and copy its files; what README.md says of it."""
+    points = {planned.point: planned.values for planned in read_plan(study.folder)}
+    gone = [
+        options for point, options in zip(points, short_options(points.values()), strict=True) if point not in study.committed
+    ]
     words = [str(study.folder), "--out", str(study.folder / "report"), "--wandb", "tandem/studies", "--dry-run"]
-    for option in ("spec",) if left else ("spec", "claims"):
-        file = study.home / {"spec": "report.yaml", "claims": "claims.yaml"}[option]
-        words += [f"--{option}", str(file)] if file.exists() else []
-    research("report", *words)
-    made = study.folder / "report"
+    given = {"--spec": study.home / "report.yaml"} | ({} if gone else {"--claims": study.home / "claims.yaml"})
+    research("report", *words, *(word for option, file in given.items() if file.exists() for word in (option, str(file))))
+    made, figures = study.folder / "report", study.home / "figures"
     for source, target in COPIED.items():
         shutil.copyfile(made / source, study.home / target)
-    figures = [path for path in sorted((made / "figures").glob("*.svg")) if not path.stem.endswith("-column")]
-    shutil.rmtree(study.home / "figures", ignore_errors=True)
-    for path in figures:
-        (study.home / "figures").mkdir(exist_ok=True)
-        shutil.copyfile(path, study.home / "figures" / path.name)
-    name = study.home.name
-    points = {planned.point: planned.values for planned in read_plan(study.folder)}
-    options = dict(zip(points, short_options(points.values()), strict=True))
-    gone = [options[point] for point in points if point not in study.committed]
-    parts = [
-        f"**{len(study.committed)} of {study.sweep.size} points**, {study.core_hours:.2f} core-hours of processor time."
-        + (f" Missing: {'; '.join(gone)}." if gone else ""),
-        (made / "tables/results.md").read_text().strip(),
-        *([(made / "tables/claims.md").read_text().strip()] if (made / "tables/claims.md").exists() else []),
-        *(f"![{path.stem}](figures/{path.name})" for path in figures),
+    shutil.rmtree(figures, ignore_errors=True)
+    figures.mkdir()
+    for path in made.glob("figures/*.svg"):
+        if not path.stem.endswith("-column"):  # the same as narrow as a column
+            shutil.copyfile(path, figures / path.name)
+    return [
+        *([f"Missing: {'; '.join(gone)}."] if gone else []),
+        *(path.read_text().strip() for path in (made / "tables/results.md", made / "tables/claims.md") if path.exists()),
+        *(f"![{path.stem}](figures/{path.name})" for path in sorted(figures.iterdir())),
         "[Page](page.html) · [LaTeX](table.tex) · [CSV](table.csv) · [W&B Report, dry run](wandb_report.json)",
-        f"Made by `python scripts/studies.py {name}`: `research sweep run {study.sweep.path}`, then `research report`.",
     ]
-    below_mark(study.home / "README.md", f"# {study.sweep.facts.get('description', name)}", parts)
 
 
 def list_studies() -> None:
@@ -205,9 +209,8 @@ def list_studies() -> None:
     for file in sorted(SWEEPS.glob("*.yaml")):
         sweep = read_sweep(file)
         study = Study(sweep, folder_of(sweep), STUDIES / file.stem)
-        name = f"[{file.stem}]({file.stem}/README.md)" if (study.home / "README.md").exists() else file.stem
-        question = sweep.facts.get("description", "")
-        rows.append(f"| {name} | {question} | {len(study.committed)} of {sweep.size} | {study.core_hours:.2f} |")
+        cells = [sweep.facts.get("description", ""), f"{len(study.committed)} of {sweep.size}", f"{study.core_hours:.2f}"]
+        rows.append(f"| [{file.stem}]({file.stem}/README.md) | {' | '.join(cells)} |")
     below_mark(STUDIES / "README.md", "# Studies", ["\n".join(rows)])
 
 
