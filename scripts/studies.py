@@ -172,6 +172,8 @@ def write(study: Study) -> None:
     parts = [f"**{count} of {size} points**, {study.core_hours:.2f} core-hours of processor time."]
     if count:
         parts += report(study)
+    if (study.home / "claims.yaml").exists():
+        parts.append("[Claims](claims.yaml), checked once every point is done.")
     parts.append(
         f"Made by `python scripts/studies.py {name}`: `research sweep run {study.sweep.path}`, then `research report`."
     )

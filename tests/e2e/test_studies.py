@@ -44,8 +44,11 @@ def place(tmp_path, monkeypatch) -> Path:
 def test_a_study_goes_on_from_the_repository_alone(place, capfd):
     pytest.importorskip("wandb_workspaces", reason="the extra `report` is not installed")
     home = Path("docs/studies/tiny")
-    assert studies.main(["--threads", "1", "--minutes", "0"]) == 85
-    (first,) = [path.name for path in home.glob("points/*")]
+    assert studies.main(["--threads", "1", "--minutes", "0"]) in (0, 85)
+    first, *others = [event["point"] for event in Ledger(Path("runs/sweeps/tiny-quick")).events() if event["state"] == "done"]
+    for point in others:  # on a machine so busy that the second point had ended before it was told to stop
+        shutil.rmtree(home / "points" / point)
+    assert studies.main(["--report"]) == 85
     assert sorted(path.name for path in (home / "points" / first).iterdir()) == sorted([*studies.SMALL, studies.COST])
     assert json.loads((home / "points" / first / studies.COST).read_text())["cpu_seconds"] > 0
     assert "**1 of 2 points**" in (home / "README.md").read_text()

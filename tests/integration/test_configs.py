@@ -268,11 +268,16 @@ def deep_lm(tmp_path_factory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("lm") / "deep", layers=30)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_every_point_of_every_shipped_sweep_can_be_run(
+def test_every_setting_of_every_shipped_sweep_can_be_run(
     path, research, tiny_bert, deep_lm, training_data, language_data, tmp_path, monkeypatch
 ):
-    (config, *_) = [Path(word).stem for word in yaml.safe_load(path.read_text())["command"] if word.endswith(".yaml")]
+    """Of one seed: another changes nothing that a plan checks."""
+    facts = yaml.safe_load(path.read_text())
+    facts["parameters"]["seed_everything"] = {"values": [0]}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(facts, sort_keys=False))
+    (config, *_) = [Path(word).stem for word in facts["command"] if word.endswith(".yaml")]
     model, data = (deep_lm, language_data) if config in LANGUAGE else (tiny_bert, training_data)
     small = SMALL_OF[config].format(model=model, data=data).split()
     options = [f"{name.removeprefix('--')}={value}" for name, value in zip(small[::2], small[1::2], strict=True)]
@@ -280,6 +285,6 @@ def test_every_point_of_every_shipped_sweep_can_be_run(
     monkeypatch.setenv("TANDEM_CACHE", str(tmp_path / "cache"))
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     sets = [word for option in options for word in ("--set", option)]
-    result = research("sweep", "plan", path, *sets, "--out", tmp_path / "out", "--json")
+    result = research("sweep", "plan", "sweep.yaml", *sets, "--out", tmp_path / "out", "--json")
     assert result.code == 0, result.err
-    assert result.json["settings"] * result.json["seeds"] == len(result.json["points"])
+    assert result.json["settings"] == len(result.json["points"]) >= 3
