@@ -243,15 +243,14 @@ alt.Chart(pd.DataFrame(pairs)).mark_point(filled=True, size=70, opacity=0.7).enc
 # An instruction-tuned model reads turns between special tokens. The template is part of the model: it adds a system
 # message where the row has none, and writes the line that opens the assistant's turn (`add_generation_prompt`). Labels
 # of supervised fine-tuning begin after that line and end **with** the end token; the place is found by comparing ids,
-# not texts. The figure shows each token's probability before training. The line that opens the answer is certain, but
-# the system message is not: nobody trained the model to write it, and a loss over all tokens would spend most of its
-# sum on what no user asks it for.
+# not texts. The figure shows each token's probability before training. The line that opens the answer is certain. Most
+# of the system message is not, nor is the question, so a loss over all tokens spends more of its sum on them than on
+# the answer.
 #
-# A model that never saw an end token in its labels never stops. Three ways to lose it: (1) This tokenizer pads with its
-# end token, and a collator that masks labels *by id* masks the real end too; Tandem masks by length. (2) Truncation
-# cuts at the end of the row, where the end token is. (3) A pad token of one's own gets the next free id, for which the
-# embedding table has no row: it must be resized, and an adapter of the old size no longer fits. No such token is
-# needed, since the mask hides whatever stands there.
+# A model that never saw an end token in its labels does not learn to stop. Three ways to lose it: (1) This tokenizer
+# pads with its end token, and a collator that masks labels *by id* masks the real end too; Tandem masks by length. (2)
+# Truncation cuts at the end of the row, where the end token is. (3) A pad token of one's own gets the next free id, for
+# which the embedding table has no row. No such token is needed, since the mask hides whatever stands there.
 
 # %%
 row = {"prompt": [user("What is a mutex?")], "completion": [assistant("A lock that one thread holds at a time.")]}

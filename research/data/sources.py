@@ -8,7 +8,8 @@ from research.data import stdlib
 from research.data.beir import beir_splits, read_beir
 from research.data.hub import load_hub
 from research.data.qrels import check_qrels
-from research.data.rows import SKIPPING, BadRows
+from research.data.rows import SKIPPING, BadRows, refuse_missing
+from research.data.tables import is_table, parts_of
 from research.errors import UserError, suggest, suggest_file
 from research.progress import say
 from research.runs.hashes import hash_strings
@@ -52,6 +53,20 @@ def parse_source(name: str) -> tuple[str, str]:
             f"{suggest_file(rest)}"
         )
     return kind, rest
+
+
+def check_source(name: str) -> None:
+    """Refuse what a training names as its data and what is not on this machine, without reading it or loading torch.
+
+    Raises:
+        UserError: no such BEIR folder, or no such file of rows.
+    """
+    if name.startswith("beir:"):
+        parse_source(name)
+    elif is_table(name):
+        for part in parts_of(name) or [name]:
+            if not part.startswith(("hf:", "builtin:")) and not Path(part).exists():
+                refuse_missing(Path(part))
 
 
 def check_split(name: str, split: str) -> None:

@@ -38,7 +38,7 @@ def read_table(source: str | Sequence[str], split: str | None = None, bad: BadRo
     if isinstance(source, str) and (Path(source) / "state.json").is_file():
         _check_usual(source, split)
         return read_saved(Path(source), split)
-    if (several := _items(source)) is not None:
+    if (several := parts_of(source)) is not None:
         return _of_several(several, source, split, bad, arrays)
     if splits_of(source):
         return _of_splits(source, split, bad, arrays)
@@ -61,7 +61,7 @@ def is_table(source: str | Sequence[str]) -> bool:
 def splits_of(source: str | Sequence[str]) -> list[str]:
     """Splits of a local folder (saved by save_to_disk, or with files named after splits), or those that all of several
     folders have; none for everything else."""
-    if (several := _items(source)) is not None:
+    if (several := parts_of(source)) is not None:
         known = [splits_of(item) for item in several]
         return [split for split in known[0] if all(split in others for others in known)]
     if not Path(source).is_dir():
@@ -77,7 +77,7 @@ def splits_of(source: str | Sequence[str]) -> list[str]:
     return list(_by_split(Path(source)))
 
 
-def _items(source: str | Sequence[str]) -> list[str] | None:
+def parts_of(source: str | Sequence[str]) -> list[str] | None:
     """The parts of a list, a pattern or names with commas between, in a fixed order; None for one file or folder.
 
     Raises:

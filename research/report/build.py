@@ -1,5 +1,6 @@
 """What `research report` does: run folders → tables, figures and texts → the files of a report, and a W&B Report."""
 
+import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ from research.progress import say
 from research.report import explain, markdown, tables, training_words
 from research.report.entries import of_row, of_run
 from research.report.export import as_markdown, write_sheets, write_tidy
-from research.report.figures import of_latency
+from research.report.figures import of_latency, training_curves
 from research.report.figures.fit import COLUMN, PAGE, fitted
 from research.report.figures.render import MISSING, can_draw, svg, write_figures
 from research.report.figures.theme import Figure
@@ -69,6 +70,7 @@ class Parts(NamedTuple):
         drawn: a study's figures with their SVG.
         columns: the same as narrow as a column of a paper, where they can be.
         latency: the figure of the retrievals for paper and phone, with its SVG.
+        curves: of each training that is shown by itself.
         latex: booktabs | plain.
     """
 
@@ -82,7 +84,13 @@ class Parts(NamedTuple):
     drawn: Drawn
     columns: list[tuple[Figure, str] | None]
     latency: Drawn
+    curves: list[Drawn]
     latex: str
+
+    @property
+    def figures(self) -> Drawn:
+        """Each figure once, in the width of a page."""
+        return [*self.drawn, *self.latency[:1], *itertools.chain(*self.curves)]
 
 
 class Built(NamedTuple):
@@ -128,7 +136,7 @@ def build(paths: list[Path], spec: Spec, claims: Path | None, out: Path, publica
     open_target(out, REPORT, "report", "a report", "empty folder, or an earlier report")
     parts = _parts(shown, spec)
     _write(out, shown, parts, summary(shown.systems, parts.lines, shown.trainings) | _record(shown, spec))
-    sent, refused = send(publication, out, _content(shown, parts), parts.drawn + parts.latency[:1])
+    sent, refused = send(publication, out, _content(shown, parts), parts.figures)
     counts = {"rows": len(parts.lines), "trainings": len(shown.trainings)} | (study.counts if study else {})
     stated = study.summary["study"]["claims"] if study else []
     return Built(out / "index.html", counts, stated, sent, refused, study.exit_code if study else 0)
@@ -148,7 +156,8 @@ def _read(paths: list[Path], spec: Spec, claims: Path | None) -> Shown:
         fits += [path for path in points if path not in fits and RunFolder(path).is_training]
     names = name_folders([*fits, *tested])
     runs = [record_of_fit(path, names[path]) for path in fits]
-    trainings = [read_training(run) for run in (study.trainings if study else runs)]
+    labels = study.study.labels if study else spec.labels
+    trainings = [read_training(run, labels) for run in (study.trainings if study else runs)]
     return Shown(runs, tested, study, trainings, systems)
 
 
@@ -194,6 +203,7 @@ def _parts(shown: Shown, spec: Spec) -> Parts:
         drawn=[fitted(figure, PAGE) or (figure, svg(figure)) for figure in study.figures] if study else [],
         columns=[fitted(figure, COLUMN, f"{figure.name}-column") for figure in study.figures] if study else [],
         latency=[(figure, svg(figure)) for figure in of_latency(lines, systems.metric)] if systems else [],
+        curves=[[(figure, svg(figure)) for figure in figures] for figures in training_curves(shown.trainings)],
         latex=spec.latex,
     )
 
@@ -217,13 +227,14 @@ def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Any]) -> Non
         browsed,
         parts.made_from,
         parts.latency,
+        parts.curves,
     )
     with replace_files(out, REPORT, files_of(out / REPORT)) as new:
         if study:
             write_tidy(new, study.runs)
         of_systems = tables.sheets(parts.lines, systems.metric) if systems else []
         write_sheets(new, distinct([*parts.sheets, *of_systems]), parts.title, parts.latex == PLAIN)
-        write_figures(new, [*parts.drawn, *filter(None, parts.columns), *parts.latency])
+        write_figures(new, [*parts.figures, *filter(None, parts.columns), *parts.latency[1:]])
         for name, content in (("report.md", text), ("index.html", page)):
             with atomic_write(new / name) as stream:
                 stream.write(content)
@@ -241,7 +252,7 @@ def _content(shown: Shown, parts: Parts) -> Content:
         parts.remarks,
         [*((table.title, markdown.render(table, parts.lines)) for table in parts.tables), *of_trainings],
         [(sheet, as_markdown(sheet)) for sheet in parts.sheets],
-        [(figure.name, figure.title, figure.caption) for figure, _ in parts.drawn + parts.latency[:1]],
+        [(figure.name, figure.title, figure.caption) for figure, _ in parts.figures],
         study.study if study else None,
         [*(run.path for run in (study.runs if study else shown.fits)), *shown.tested],
         list(dict.fromkeys([*(f"val/{training.monitor}" for training in shown.trainings), "train/loss"])),

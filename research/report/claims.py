@@ -156,7 +156,7 @@ def _verdict(claim: Claim, study: Study, a: dict, b: dict, test: Any, against: f
     difference = means[0] - means[1]
     digits = max(4, decimals(study.groups))
     words = (
-        f"{study.metric} {number(means[0], digits)} and {number(means[1], digits)}, difference "
+        f"{study.metric_name} {number(means[0], digits)} and {number(means[1], digits)}, difference "
         f"{number(difference, digits, plus=True)}"
     )
     if math.isnan(p):

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ class Training(NamedTuple):
         lr: the peak.
         temperature: of the first and of the last step; None where there is none.
         not_finite: steps whose loss was nan or inf.
+        labels: metric → the words of the report's spec for it.
     """
 
     run: RunRecord
@@ -41,6 +43,7 @@ class Training(NamedTuple):
     lr: float | None
     temperature: tuple[float, float] | None
     not_finite: int
+    labels: Mapping[str, str] = {}
 
     @property
     def monitor(self) -> str:
@@ -74,8 +77,12 @@ def record_of_fit(path: Path, name: str) -> RunRecord:
     return read_record(folder)
 
 
-def read_training(run: RunRecord) -> Training:
+def read_training(run: RunRecord, labels: Mapping[str, str] = {}) -> Training:
     """Read the curves of a folder of `research fit`, finished or not.
+
+    Args:
+        run: its record.
+        labels: metric → the words of the report's spec for it.
 
     Raises:
         UserError: config, curves or metrics are missing, damaged, or of different runs.
@@ -97,6 +104,7 @@ def read_training(run: RunRecord) -> Training:
         lr=max((value for _, value in lr), default=None),
         temperature=_ends(_curve(lines, "train/temperature")),
         not_finite=sum(not math.isfinite(line.get("train/loss", 0)) for line in lines),
+        labels=labels,
     )
     return training._replace(best=_best(training, metrics))
 

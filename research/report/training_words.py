@@ -12,8 +12,9 @@ from research.report.training import Training
 
 
 def metric(training: Training) -> str:
-    """`MRR@10 on dev`."""
+    """`MRR@10 on dev`, or the spec's words for the metric."""
     name = title(training.monitor) if "@" in training.monitor else training.monitor
+    name = training.labels.get(f"val/{training.monitor}", name)
     where = validated_on(training)
     return f"{name} on {where}" if where else name
 

@@ -16,10 +16,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from types import UnionType
+from typing import IO, NamedTuple
 
 from research.errors import WRONG_INPUT
 from research.runs.locks import lock, open_lock
+from research.types import Json
 
 STATES = ("missing", "running", "preempted", "failed", "diverged", "killed", "pruned", "done", "stale")
 AGAIN = ("missing", "preempted", "failed", "killed")
@@ -28,7 +30,10 @@ ATTEMPTS = 3  # of a point that crashes
 FILE = "ledger.jsonl"
 TRIES = 10  # for a claim that is held, half a second together
 NUMBER = int | float
-FIELDS: dict[str, Any] = {"seconds": NUMBER, "cpu_seconds": NUMBER, "value": NUMBER, "code": int, "error": str, "pid": int}
+FIELDS: dict[str, type | UnionType] = {
+    **dict.fromkeys(("seconds", "cpu_seconds", "value"), NUMBER),
+    **{"code": int, "error": str, "pid": int},
+}
 """Fields of an event that are read, with their types."""
 
 
@@ -45,7 +50,7 @@ class Standing(NamedTuple):
     state: str
     attempts: int
     failures: int
-    last: dict[str, Any]
+    last: dict[str, Json]
 
 
 def is_due(standing: Standing) -> bool:
@@ -65,7 +70,7 @@ class Ledger:
     def __init__(self, folder: Path):
         self.folder, self.path = Path(folder), Path(folder) / FILE
 
-    def append(self, point: str, state: str, **more: Any) -> None:
+    def append(self, point: str, state: str, **more: Json) -> None:
         """Add an event.
 
         Raises:
@@ -92,8 +97,8 @@ class Ledger:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def events(self) -> list[dict[str, Any]]:
-        """All whole lines, in order."""
+    def events(self) -> list[dict[str, Json]]:
+        """All complete events, in order."""
         events = []
         for line in self.path.read_bytes().splitlines() if self.path.exists() else ():
             with contextlib.suppress(ValueError, RecursionError):
@@ -132,7 +137,7 @@ class Ledger:
             yield self._lock_claim(stream, path)
 
     def _lock_claim(self, stream: IO[bytes], path: Path) -> bool:
-        """Whether the claim is had; is_claimed of other processes holds it for a moment, so it is asked for more than once."""
+        """Whether this process got the claim. It tries again: is_claimed of another process locks for a moment."""
         for attempt in range(TRIES):
             try:
                 lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
@@ -157,8 +162,8 @@ class Ledger:
         return self.folder / "claims" / f"{point}.lock"
 
 
-def _is_read(name: str, value: Any) -> bool:
-    """Whether a field of an event has its type; another one is of another program, and not read."""
+def _is_read(name: str, value: Json) -> bool:
+    """Whether a field of an event has its type; a field of another type was written by another program and is left out."""
     return name not in FIELDS or (isinstance(value, FIELDS[name]) and not isinstance(value, bool))
 
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from research.errors import DIVERGED, INTERRUPTED, PREEMPTED, UserError
 from research.progress import say
@@ -98,7 +97,7 @@ def run_point(
     planned: PlannedPoint,
     run: Callable[[list[str]], int],
     variables: dict[str, str],
-    outcome: Callable[[PlannedPoint], dict[str, Any]] = lambda planned: {},
+    outcome: Callable[[PlannedPoint], dict[str, object]] = lambda planned: {},
 ) -> int | None:
     """Run a point that nobody else runs and that is not done.
 
@@ -149,7 +148,7 @@ def work(
     points: Iterable[PlannedPoint],
     run: Callable[[list[str]], int],
     variables: dict[str, str],
-    outcome: Callable[[PlannedPoint], dict[str, Any]] = lambda planned: {},
+    outcome: Callable[[PlannedPoint], dict[str, object]] = lambda planned: {},
 ) -> int:
     """Run all that is to be run, until nothing is left or this process is told to stop; the exit code."""
     with stoppable():

@@ -14,6 +14,7 @@ from research.errors import UserError, suggest, suggest_file
 from research.models.device import add_device, trainer_options
 from research.runs.layout import CONFIG, PROVENANCE
 from research.training.option_names import TOP, check_names
+from research.training.places import values_of
 
 HELP = ("-h", "--help")
 
@@ -59,10 +60,13 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
             "before the options. Move it to the front."
         )
     written = [file for file in files if (Path(file).parent / PROVENANCE).exists()]  # by `fit`, or another verb
-    check_names(sections, written, _typed(argv), parser.prog)
+    typed = _typed(argv)
+    check_names(sections, written, typed, parser.prog)
     asked = {name: bool({*flags} & {*argv}) for name, flags in (("json", ("--json",)), ("help", HELP))}
     argv = [*argv, *trainer_options(device)]
-    return argparse.Namespace(run=parser.get_default("run"), argv=argv, prog=parser.prog, device=device, **asked)
+    goes_on = bool(written) and "out" not in dict(typed)
+    own = {"argv": argv, "prog": parser.prog, "device": device, "goes_on": goes_on, "values": values_of(sections, typed)}
+    return argparse.Namespace(run=parser.get_default("run"), **own, **asked)
 
 
 def _taken_device(argv: list[str]) -> tuple[str, list[str]]:

@@ -5,14 +5,14 @@ Longer than most files: loading, placing, saving and restoring a policy have one
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import lightning as L
 import torch
 from peft import PeftConfig
 from torch import Tensor, nn
 
-from research.errors import UserError
+from research.errors import UserError, did_you_mean
 from research.models import adapters
 from research.models.adapter_fields import check_fields
 from research.models.base_cache import release_cached_base
@@ -249,7 +249,8 @@ class LanguageModule(TrainingModule):
         for name in metrics:
             if name not in cls.directions:
                 raise UserError(
-                    f"metric {name!r} is not known here; expected {', '.join(cls.directions)}. Correct model.metrics."
+                    f"metric {name!r} is not known here; expected {', '.join(cls.directions)}."
+                    f"{did_you_mean(name, cls.directions)} Correct model.metrics."
                 )
 
     def restore(self, folder: Path) -> None:
@@ -267,7 +268,7 @@ class LanguageModule(TrainingModule):
         self.language.save(folder)
 
 
-def say_steps(trainer: L.Trainer, data: Any) -> None:
+def say_steps(trainer: L.Trainer, data: L.LightningDataModule) -> None:
     """Say how many steps the rows make, where a good part of them is left out of each epoch."""
     rows, step = len(data.dataset), data.batch_size * trainer.world_size
     if data.drop_last and rows % step and trainer.is_global_zero and rows % step > rows / 10:

@@ -3,7 +3,7 @@
 import jsonargparse
 import lightning as L
 
-from research.errors import UserError
+from research.errors import UserError, did_you_mean
 from research.runs.defaults import imported
 from research.training.base import TrainingModule
 from research.types import Direction
@@ -33,8 +33,8 @@ def check_monitor(
     known = [f"val/{name}" for name in metrics]
     if config.monitor not in known and "val" in data.collections:
         raise UserError(
-            f"monitor={config.monitor!r} is not computed; expected one of {', '.join(known)}. Correct it, or "
-            "add it to model.metrics."
+            f"monitor={config.monitor!r} is not computed; expected one of {', '.join(known)}."
+            f"{did_you_mean(config.monitor, known)} Correct it, or add it to model.metrics."
         )
     if config.monitor in known:
         _check_mode(config.monitor, config.mode, kind)

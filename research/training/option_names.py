@@ -8,7 +8,8 @@ which checks every name again.
 from collections.abc import Iterable, Iterator
 
 from research.errors import UserError, suggest
-from research.runs.class_source import derives, nested, parameters
+from research.runs.class_source import classes_beside, derives, nested, parameters
+from research.runs.defaults import KNOWN
 
 RUN_OPTIONS = {
     "out": "the run folder",
@@ -65,11 +66,12 @@ def check_names(files: dict[str, dict], written: list[str], typed: list[tuple[st
         prog: the command, for the message.
 
     Raises:
-        UserError: an option that a class which the configuration names does not have, or no class where one is needed.
+        UserError: an option that a class which the configuration names does not have, a class that is not there, or none
+            where one is needed.
     """
     classes = {"trainer": "lightning.Trainer"}
     for file, sections in files.items():
-        options = list(_flat(sections))
+        options = list(dotted(sections))
         _take_classes(classes, options)
         for name, _ in options if file not in written else ():
             if (unknown := _unknown(name, classes)) is not None:
@@ -79,6 +81,8 @@ def check_names(files: dict[str, dict], written: list[str], typed: list[tuple[st
     for name, _ in options:
         if (unknown := _unknown(name, classes)) is not None:
             raise _error("", f"--{unknown}", f"--{unknown}", classes, prog)
+    for section in CLASSES:
+        _check_class(section, classes.get(section, ""))
     missing = [section for section in ("model", "data") if section not in classes]
     if missing and not written:
         raise UserError(
@@ -88,14 +92,22 @@ def check_names(files: dict[str, dict], written: list[str], typed: list[tuple[st
         )
 
 
-def _flat(value: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+def _check_class(section: str, path: str) -> None:
+    """Refuse a class that is not there, as far as the source tells; its import takes seconds."""
+    if (beside := classes_beside(path)) is not None:
+        home = {"model": "research.training.", "data": "research.data.", "model.adapter": "peft."}[section]
+        known = {*beside, *(other for other in KNOWN if other.startswith(home))}
+        raise UserError(f"{section}.class_path={path} does not exist; {suggest(path, known)}. Correct it in the configuration.")
+
+
+def dotted(value: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Every key by its dotted name, sections and what is in them."""
     for key, inner in value.items():
         name = f"{prefix}{key}" if key != "init_args" else prefix.rstrip(".")
         if key != "init_args":
             yield name, inner
         if isinstance(inner, dict):
-            yield from _flat(inner, f"{name}.")
+            yield from dotted(inner, f"{name}.")
 
 
 def _take_classes(classes: dict[str, str], options: Iterable[tuple[str, object]]) -> None:

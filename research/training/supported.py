@@ -9,7 +9,7 @@ from lightning.pytorch import callbacks, strategies
 from lightning.pytorch.plugins import CheckpointIO, DoublePrecision, MixedPrecision, Precision
 from torch import nn
 
-from research.errors import UserError
+from research.errors import UserError, did_you_mean
 from research.types import Direction
 
 MODES: dict[Direction | None, str] = {"lower": "min", "higher": "max"}
@@ -93,8 +93,8 @@ def check_monitors(trainer: L.Trainer, directions: Mapping[str, Direction | None
         if callback.monitor not in directions and callback.strict and not str(callback.monitor).startswith("train/"):
             raise UserError(
                 f"trainer.callbacks: EarlyStopping of {callback.monitor!r}, which is not computed; expected one of "
-                f"{', '.join(directions) or 'the metrics of a validation, and there is none'}. Correct its monitor, or "
-                "leave it out."
+                f"{', '.join(directions) or 'the metrics of a validation, and there is none'}."
+                f"{did_you_mean(callback.monitor, directions)} Correct its monitor, or leave it out."
             )
         mode = MODES.get(directions.get(str(callback.monitor)), callback.mode)
         if callback.mode != mode:

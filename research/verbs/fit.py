@@ -10,8 +10,10 @@ A later -c changes what an earlier one says; options after them change single va
 import argparse
 from pathlib import Path
 
+from research.data.sources import check_source
 from research.runs.fingerprint import code_fingerprint
 from research.training.arguments import add_arguments, parse
+from research.training.places import check_places
 from research.training.stop import stop_at_once
 
 __all__ = ["add_arguments", "parse", "run"]
@@ -23,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
         from research.training.options_help import print_options  # torch, to read the classes' options
 
         return print_options(args)
+    check_places(args, check_source)
     with stop_at_once():  # while torch is loaded, too
         code_fingerprint()  # reads the code that is loaded next, and not what it is edited to meanwhile
         from research.sweeps.outcome import early_termination

@@ -12,7 +12,9 @@ read it here is to run it. Look into it first.
 
 import argparse
 
+from research.data.sources import check_source
 from research.training.arguments import add_arguments, parse
+from research.training.places import check_places
 
 __all__ = ["add_arguments", "parse", "run"]
 
@@ -23,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
         from research.training.options_help import print_options  # torch, to read the classes' options
 
         return print_options(args)
+    check_places(args, check_source)
     from research.training.run import test  # torch and Lightning take seconds, and the short help needs neither
 
     return test(args)

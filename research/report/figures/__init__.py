@@ -4,11 +4,14 @@ A file is a family of figures. Altair and vl-convert come with the extra `report
 door is the one place that imports the families, when something is drawn.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from research.report.figures.names import brief
 from research.report.figures.render import can_draw
 from research.report.figures.theme import Figure
+from research.report.sheets import distinct
 
 if TYPE_CHECKING:
     from research.report.importance import Importance
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 Curves = Callable[[Any], Sequence[tuple[int, float]]]
 TRAIN = "train/loss"
+LONGEST_FILE = 120  # characters of a run's name in that of a file
 
 
 def of_study(
@@ -61,13 +65,18 @@ def of_latency(lines: Sequence["Line"], metric: str) -> list[Figure]:
     return [figure for figure in figures if figure is not None]
 
 
-def of_training(training: "Training", i: int) -> dict[str, Figure]:
-    """{"loss": …, "value": …} of the page's i-th training: what was recorded of it."""
+def training_curves(trainings: Sequence["Training"]) -> list[list[Figure]]:
+    """What was recorded of each training: its loss, and the metric that chose its model. Nothing where it cannot be drawn."""
     if not can_draw():
-        return {}
+        return [[] for _ in trainings]
     from research.report.figures.curves import loss_figure, value_figure
 
-    figures = {"loss": loss_figure(training, f"loss-{i}")} if training.loss else {}
-    if training.values or training.best:
-        figures["value"] = value_figure(training, f"value-{i}")
-    return figures
+    names = brief([training.run.name for training in trainings], LONGEST_FILE)
+    figures = []
+    for training in trainings:
+        name = f"training-{names[training.run.name]}"
+        loss = [loss_figure(training, f"{name}-loss")] if training.loss else []
+        value = [value_figure(training, f"{name}-value")] if training.values or training.best else []
+        figures.append([*loss, *value])
+    named = iter(distinct([figure for each in figures for figure in each]))
+    return [list(itertools.islice(named, len(each))) for each in figures]

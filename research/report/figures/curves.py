@@ -12,12 +12,14 @@ from research.report.figures.names import brief
 from research.report.figures.parts import MOST_LINES, data, domain, figure, metric_axis, round_values, told_apart
 from research.report.figures.theme import COLOURS, INK, PAPER, SOFT, Figure
 from research.report.numbers import plain, share
-from research.report.study import Study
+from research.report.study import Group, Study
 from research.report.training import Training
 from research.report.training_words import metric, result
 from research.runs.curves import Curve
 
+TRAIN = "train/loss"
 STEPS = "optimizer steps"
+MOST_GREY = 64  # settings that are drawn at all
 SIZE = (290, 160)  # px of a plot of one training: two stand side by side, one fills a phone
 EDGE = 18  # px of it above and below the values
 MOST = 400  # points of a line: more than a figure has px
@@ -37,38 +39,45 @@ def learning_curves(
     known = [g for g in study.groups if g.values]
     known.sort(key=lambda g: summarise(list(g.values.values())).mean, reverse=study.higher)
     best = {id(group) for group in known[:MOST_LINES]}
-    chosen = [group for group in study.groups if id(group) in best]  # in their order: colours are those of other figures
-    rows, texts = [], brief(group.label for group in chosen)
-    for group in chosen:
-        at: dict[int, list[float]] = {}
-        runs = group.counted
-        for run in runs:
-            for step, value in dict(curves(run)).items():  # of a step that was taken again, the last
-                at.setdefault(step, []).append(value)
-        for step, values in sorted(at.items()):
-            if len(values) == len(runs) and all(map(math.isfinite, values)):
-                row = {"mean": sum(values) / len(values), "low": min(values), "high": max(values)}
-                rows.append({"x": step, "line": texts[group.label], **row})
+    chosen = [group for group in study.groups if id(group) in best]
+    texts = brief(group.label for group in chosen)
+    rows = [row | {"line": texts[group.label]} for group in chosen for row in _over_seeds(group, curves)]
     if len({row["x"] for row in rows}) < 3:
         return None
     name = study.labels.get(name, name) if name else None
     title = f"↓ {name}" if name else None
     lines = list(dict.fromkeys(row["line"] for row in rows))
+    # each setting has its colour and shape by its place among all, whichever are the best and whichever have no curve
     places = {texts[group.label]: i for i, group in enumerate(study.groups) if group.label in texts}
-    # of few settings each looks as it does elsewhere, whichever have no curve
-    looks = [places[line] for line in lines] if len(study.groups) <= MOST_LINES else None
-    colour, shape = told_apart("line", lines, "setting", looks)
+    colour, shape = told_apart("line", lines, "setting", [places[line] for line in lines])
     chart, mean = alt.Chart(), metric_axis(study, title=title)
+    others = [row | {"line": group.label} for group in known[MOST_LINES:MOST_GREY] for row in _over_seeds(group, curves)]
+    grey = alt.Chart(data(others)).mark_line(strokeWidth=1, opacity=0.3)
     layers = [
+        *([grey.encode(y=mean, detail="line:N", color=alt.value(SOFT))] if others else []),
         chart.mark_area(opacity=0.18).encode(y=metric_axis(study, "low", title), y2="high"),
         chart.mark_line().encode(y=mean),
         chart.mark_point(filled=True, opacity=1).encode(y=mean, shape=shape),
     ]
     x = alt.X("x:Q", title=STEPS, axis=alt.Axis(grid=False, format="~s"))
     chart = alt.layer(*layers, data=data(rows)).encode(x=x, color=colour).properties(width=460, height=280)
-    more = f" The best {MOST_LINES} of {len(known)} settings." if len(known) > MOST_LINES else ""
+    drawn = "the others" if len(known) <= MOST_GREY else f"the next {MOST_GREY - MOST_LINES}"
+    more = f" The best {MOST_LINES} of {len(known)} settings, {drawn} in grey." if others else ""
     caption = f"Mean over seeds; the band is from the lowest to the highest.{more}"
     return figure("curves", f"{name or study.metric_name} along training", caption, chart)
+
+
+def _over_seeds(group: Group, curves: Callable[[Any], Sequence[tuple[int, float]]]) -> list[dict[str, Any]]:
+    """Mean and range over the group's seeds, at the steps that each of them has."""
+    at: dict[int, list[float]] = {}
+    for run in group.counted:
+        for step, value in dict(curves(run)).items():  # of a step that was taken again, the last
+            at.setdefault(step, []).append(value)
+    return [
+        {"x": step, "mean": sum(values) / len(values), "low": min(values), "high": max(values)}
+        for step, values in sorted(at.items())
+        if len(values) == len(group.counted) and all(map(math.isfinite, values))
+    ]
 
 
 # ---- one training ---------------------------------------------------------------------------------------------------
@@ -90,8 +99,9 @@ def loss_figure(training: Training, name: str) -> Figure:
     ]
     ends = [f"{plain(value)} at step {step:,}" for step, value in (smooth[0], smooth[-1])]
     caption = f"The mean of {n} steps goes from {ends[0]} to {ends[1]}."
-    chart = _sized(alt.layer(*layers).encode(x=x, y=y), "training loss")
-    return figure(name, f"Training loss of {training.run.name} over steps", caption, chart)
+    called = training.labels.get(TRAIN, "training loss")
+    chart = _sized(alt.layer(*layers).encode(x=x, y=y), called)
+    return figure(name, f"{called[0].upper()}{called[1:]} of {training.run.name} over steps", caption, chart)
 
 
 def value_figure(training: Training, name: str) -> Figure:

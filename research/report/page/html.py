@@ -1,13 +1,13 @@
 """The page: one self-contained HTML file made by jinja2 with autoescape, the same bytes for the same runs."""
 
+import itertools
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from research.report import explain, provenance, tables, training_words
-from research.report.figures import of_training
-from research.report.figures.render import MISSING, can_draw, svg
+from research.report.figures.render import MISSING, can_draw
 from research.report.figures.theme import SIGNS, Figure, for_page, look
 from research.report.notes import notes
 from research.report.numbers import plain
@@ -44,6 +44,7 @@ def page(
     explorer: Explorer | None = None,
     made_from: list[tuple[str, str]] = (),
     latency: list[tuple[Figure, str]] = (),
+    curves: list[list[tuple[Figure, str]]] = (),
 ) -> str:
     """index.html as text.
 
@@ -59,6 +60,7 @@ def page(
         explorer: of all runs; None where there is nothing to compare.
         made_from: (what, value) of a study's runs, for its head.
         latency: quality against time with their SVG: for a wide page and for a phone.
+        curves: of each training, with their SVG; without any, each says what it lacks.
     """
     folders = runs.folders if runs else []
     values = _tested(runs, lines, latency) if runs else {"lines": lines}
@@ -79,7 +81,7 @@ def page(
             drawn=[(figure, *(Markup(for_page(one)) for one in drawings)) for figure, *drawings in drawn],
             finding=found,
             **values,
-            trainings=[_training(training, i, runs) for i, training in enumerate(trainings)],
+            trainings=[_training(*each, runs) for each in itertools.zip_longest(trainings, curves, fillvalue=())],
             folders=[
                 (one.name, provenance.facts(one.provenance)) for one in [*folders, *(training.run for training in trainings)]
             ],
@@ -115,9 +117,8 @@ def _tested(runs: Systems, lines: list[Line], latency: list[tuple[Figure, str]])
     }
 
 
-def _training(training: Training, i: int, runs: Systems | None) -> dict:
+def _training(training: Training, curves: list[tuple[Figure, str]], runs: Systems | None) -> dict:
     """One training's figures and its words."""
-    figures = of_training(training, i)
     recorded = (
         ("loss", training.loss, "No training step was logged."),
         ("value", training.values or training.best, "Nothing was validated."),
@@ -128,7 +129,7 @@ def _training(training: Training, i: int, runs: Systems | None) -> dict:
         "result": training_words.result(training),
         "facts": training_words.facts(training),
         "used": training_words.used_in(training, runs.rows) if runs else [],
-        "figures": _in_page([(figure, svg(figure)) for figure in figures.values()]),
+        "figures": _in_page(curves),
         "absent": [text for _, values, text in recorded if not values],
     }
 
