@@ -32,7 +32,9 @@ TRIES = 10  # for a claim that is held, half a second together
 NUMBER = int | float
 FIELDS: dict[str, type | UnionType] = {
     **dict.fromkeys(("seconds", "cpu_seconds", "value"), NUMBER),
-    **{"code": int, "error": str, "pid": int},
+    "code": int,
+    "error": str,
+    "pid": int,
 }
 """Fields of an event that are read, with their types."""
 
