@@ -7,8 +7,6 @@ import math
 from statistics import NormalDist
 from typing import NamedTuple
 
-import numpy as np
-
 from research.types import Json
 
 BOUNDED = (
@@ -93,6 +91,8 @@ class Parameter(NamedTuple):
         if self.distribution == "int_uniform":
             values: list = list(range(facts["min"], facts["max"] + 1))
         elif self.distribution == "q_uniform":
+            import numpy as np  # here: every worker reads the sweep as it starts, and few sweeps list a q_uniform
+
             values = np.arange(facts["min"], facts["max"], facts["q"]).tolist()
             if all(float(facts[name]).is_integer() for name in ("min", "q")):  # 4.0 is no value of a whole option
                 values = [int(value) for value in values]

@@ -51,7 +51,7 @@ LATE = {
     "runs.tracking": "wandb takes a second, none where it is disabled; a broken installation is a warning",
     "runs.wandb.log": "wandb takes a second; telling its logs from other files needs none of it",
     "runs.wandb.records": "wandb takes a second; most reports read folders",
-    "sweeps.distributions": "scipy.stats takes a second, for one distribution",
+    "sweeps.distributions": "numpy and scipy.stats, for one distribution each: workers start without them",
     "sweeps.search": "optuna takes a second, for searches alone",
 }
 """Module outside of verbs/ that imports within functions → why; what a verb needs it imports within `run`."""
