@@ -29,7 +29,13 @@ AGAIN = ("missing", "preempted", "failed", "killed")
 ATTEMPTS = 3  # of a point that crashes
 FILE = "ledger.jsonl"
 TRIES = 10  # for a claim that is held, half a second together
-FIELDS: dict[str, type | UnionType] = {"seconds": int | float, "value": int | float, "code": int, "error": str, "pid": int}
+NUMBER = int | float
+FIELDS: dict[str, type | UnionType] = {
+    **dict.fromkeys(("seconds", "cpu_seconds", "value"), NUMBER),
+    "code": int,
+    "error": str,
+    "pid": int,
+}
 """Fields of an event that are read, with their types."""
 
 

@@ -114,7 +114,7 @@ def _with_nulls(argv: list[str]) -> list[str]:
     for arg in argv:
         if arg == "null" and joined and re.fullmatch(r"--[\w.]+", joined[-1]):
             arg = f"{joined.pop()}=null"
-        nested = re.fullmatch(r"(--\w+\.(?:init_args\.)?\w+)\.(\w+)=null", arg)
+        nested = re.fullmatch(r"(--\w+\.(?:init_args\.)?\w+)\.(?:init_args\.)?(\w+)=null", arg)
         inner = nested and not nested[1].endswith(".init_args")
         joined.append(f"{nested[1]}={{{nested[2]}: null}}" if inner else arg)
     return joined
