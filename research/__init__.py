@@ -7,14 +7,16 @@ The Python API is what stands in `__all__`; docs/python.md shows it. Each name i
 import functools
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from research.errors import UserError
+from research.errors import as_arguments as _as_arguments
 
 if TYPE_CHECKING:
     from research.data.rankings import read_run as read_run
     from research.data.sources import load as load_data
     from research.data.unjudged import read_corpus as read_corpus
     from research.data.unjudged import read_queries as read_queries
-    from research.errors import UserError as UserError
     from research.metrics.scores import evaluate_runs as evaluate
     from research.models.inference import use_device as use_device
     from research.rag.generate import generate as generate
@@ -49,7 +51,6 @@ __all__ = [
     "use_device",
 ]
 _HOMES = {
-    "UserError": "errors.UserError",
     "encode": "retrieval.embedder.encode",
     "evaluate": "metrics.scores.evaluate_runs",
     "fit": "training.fit.fit",
@@ -70,7 +71,7 @@ _HOMES = {
 """Name of the API → where it lives; the verbs take it from there."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'research' has no attribute {name!r}")
     module, _, inner = _HOMES[name].rpartition(".")
@@ -85,14 +86,13 @@ def __dir__() -> list[str]:
 
 def _with_argument_names(name: str, function: Callable) -> Callable:
     """The function, whose refusals name arguments where the verbs' name options: top_k=0 for --top-k 0."""
-    from research.errors import UserError, as_arguments
 
     @functools.wraps(function)
-    def called(*args: Any, **more: Any) -> Any:
+    def called(*args: object, **more: object) -> object:
         try:
             return function(*args, **more)
         except UserError as error:
-            raise UserError(as_arguments(str(error), function)) from error
+            raise UserError(_as_arguments(str(error), function)) from error
 
     called.__name__ = called.__qualname__ = name
     called.__module__ = __name__  # where pickle finds it

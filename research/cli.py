@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from research import __version__
 from research.errors import INTERRUPTED, WRONG_INPUT, UserError, suggest
@@ -57,7 +57,7 @@ class Help(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are UserErrors: one paragraph, with the cure."""
 
-    def __init__(self, *args: Any, **options: Any):
+    def __init__(self, *args: object, **options: object):
         super().__init__(*args, **options)
         self.register("type", Path, _path)
 

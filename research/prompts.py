@@ -1,6 +1,6 @@
 """Prompts of the tasks: what a language model is asked, in one place for training, generation and pages."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from research.errors import UserError
 
@@ -41,7 +41,7 @@ class Asked(list):
         options: tools and the template's own arguments.
     """
 
-    def __init__(self, messages: list[Message], options: dict[str, Any]):
+    def __init__(self, messages: list[Message], options: dict[str, object]):
         super().__init__(messages)
         self.options = options
 

@@ -14,6 +14,10 @@ Direction = Literal["lower", "higher"]
 """The better side of a metric."""
 
 
+Json = dict[str, object] | list[object] | str | int | float | bool | None
+"""A value of a JSON or YAML file; who reads a nested one looks at what it is."""
+
+
 class Document(NamedTuple):
     """One document of a corpus. Its searchable text is the title, a space, and the text."""
 

@@ -1,7 +1,6 @@
 """What a row says beside its conversation: a system text, earlier turns, tools, and arguments of the chat template."""
 
 import json
-from typing import Any
 
 from research import prompts
 from research.data.conversations import (
@@ -14,6 +13,7 @@ from research.data.conversations import (
     tools_of,
     with_system,
 )
+from research.types import Json
 
 SYSTEMS = ("system", "system_prompt", "system_message")
 BESIDE = (*SYSTEMS, "history", "tools", "chat_template_kwargs")
@@ -77,12 +77,12 @@ def refuse_beside(row: dict, shaped: dict, used: set[str]) -> None:
         )
 
 
-def says_nothing(value: Any) -> bool:
+def says_nothing(value: Json) -> bool:
     """Whether a value is empty, as itself or as JSON."""
     return value in ("", "[]", "{}", [], {})
 
 
-def _arguments(value: Any) -> dict:
+def _arguments(value: Json) -> dict:
     """The template's arguments: an object, or its JSON text; {} where there are none."""
     arguments = value
     if isinstance(value, str):
@@ -101,7 +101,7 @@ def named(form: dict) -> str:
     return ", ".join(sorted(form)) + (" as messages" if talk else "")
 
 
-def _history(value: Any) -> list[Message]:
+def _history(value: Json) -> list[Message]:
     """LLaMA-Factory's [question, answer] pairs, or messages."""
     if isinstance(value, str) and value.strip():
         try:
@@ -117,7 +117,7 @@ def _history(value: Any) -> list[Message]:
     return messages_of("history", value)
 
 
-def _functions(value: Any) -> list[dict]:
+def _functions(value: Json) -> list[dict]:
     """OpenAI's functions of before `tools`, as tools; [] where the column has something else."""
     try:
         functions = json.loads(value) if isinstance(value, str) else value

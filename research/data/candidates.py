@@ -182,11 +182,11 @@ class CandidateData(RetrievalData):
 
     def notes(self) -> list[str]:
         """How many negatives a query's group takes, of how many that the rows hold; queries that are left out."""
-        held, taken = [len(query.negatives) for query in self.queries], self.group_size - 1
-        fewer, most = sum(count < taken for count in held), max(held)
+        counts, taken = [len(query.negatives) for query in self.queries], self.group_size - 1
+        fewer, most = sum(count < taken for count in counts), max(counts)
         notes = [
             f"{(taken := min(taken, most))} negative{'s' if taken > 1 else ''} a query"
-            + (f" (fewer for {fewer:,} that have fewer)" if fewer and min(held) < most else "")
+            + (f" (fewer for {fewer:,} that have fewer)" if fewer and min(counts) < most else "")
             + (f", drawn in each epoch of the up to {most} that the rows hold (data.group_size)" if most > taken else "")
         ]
         return notes + ([f"left out: {self.left_out:,} without a negative"] if self.left_out else [])

@@ -5,7 +5,7 @@ Without TRL and without a table: a row keeps its own keys. tests/parity compares
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from research.data.conversations import FLAGS
 from research.errors import UserError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # rows are read where no model is, and transformers takes sec
     from transformers import PreTrainedTokenizerBase
 
 
-def row_ids(tokenizer: "PreTrainedTokenizerBase", value: str | list[dict], row: dict, **options: Any) -> dict:
+def row_ids(tokenizer: "PreTrainedTokenizerBase", value: str | list[dict], row: dict, **options: object) -> dict:
     """What the tokenizer makes of a text as it is, or of messages by the chat template with the row's tools and options."""
     if isinstance(value, str):
         return tokenizer(text=value)
@@ -31,7 +31,7 @@ def common_length(ids: list[int], others: list[int]) -> int:
     A completion begins there, and not always where the prompt ends: a template may write a prompt differently alone.
     """
     pairs = enumerate(zip(ids, others, strict=False))
-    return next((at for at, (one, other) in pairs if one != other), min(len(ids), len(others)))
+    return next((at for at, (token, other) in pairs if token != other), min(len(ids), len(others)))
 
 
 def ended(text: str, tokenizer: "PreTrainedTokenizerBase") -> str:
@@ -63,45 +63,45 @@ def learned_ids(tokenizer: "PreTrainedTokenizerBase", row: dict, loss_on: str) -
     options = {"return_assistant_tokens_mask": True} if loss_on == "assistant" else {}
     if "prompt" in row:
         prompt, completion = row["prompt"], row["completion"]
-        talk = prompt + (completion if isinstance(prompt, list) else ended(completion, tokenizer))
+        whole = prompt + (completion if isinstance(prompt, list) else ended(completion, tokenizer))
     else:
-        talk = row["messages"] if "messages" in row else ended(row["text"], tokenizer)
-    made = row_ids(tokenizer, talk, row, **options)
-    ids = list(made["input_ids"])
+        whole = row["messages"] if "messages" in row else ended(row["text"], tokenizer)
+    tokens = row_ids(tokenizer, whole, row, **options)
+    ids = list(tokens["input_ids"])
     mask = [1] * len(ids)
     if loss_on == "completion":
         start = common_length(row_ids(tokenizer, prompt, row, add_generation_prompt=True)["input_ids"], ids)
         mask[:start] = [0] * start
     if loss_on == "assistant":
-        mask = list(made.get("assistant_masks") or [0])
-        if 1 not in mask and not any(one["role"] == "assistant" for one in talk):
+        mask = list(tokens.get("assistant_masks") or [0])
+        if 1 not in mask and not any(message["role"] == "assistant" for message in whole):
             raise RuntimeError("no message is the assistant's: there is nothing to learn of it")
         if 1 not in mask:
-            mask = _answered(tokenizer, talk, row, ids)
-        mask = _flagged(mask, talk)
-    return ids, [one if learned else IGNORE for one, learned in zip(ids, mask, strict=True)]
+            mask = _answered(tokenizer, whole, row, ids)
+        mask = _flagged(mask, whole)
+    return ids, [token if learned else IGNORE for token, learned in zip(ids, mask, strict=True)]
 
 
-def _answered(tokenizer: "PreTrainedTokenizerBase", talk: list[dict], row: dict, ids: list[int]) -> list[int]:
+def _answered(tokenizer: "PreTrainedTokenizerBase", messages: list[dict], row: dict, ids: list[int]) -> list[int]:
     """The assistant's tokens by a template that does not mark them: what each of its messages adds, up to its end token.
 
     Raises:
         RuntimeError: the template writes a message differently when others follow it; then its tokens are unknown.
     """
-    mask, whole, special = [0] * len(ids), _rendered(tokenizer, talk, row), {*tokenizer.all_special_ids}
-    for i, one in enumerate(talk):
-        if one["role"] != "assistant":
+    mask, whole, special = [0] * len(ids), _rendered(tokenizer, messages, row), {*tokenizer.all_special_ids}
+    for i, message in enumerate(messages):
+        if message["role"] != "assistant":
             continue
-        asked = _rendered(tokenizer, talk[:i], row, add_generation_prompt=True) if i else ""
-        told = _rendered(tokenizer, talk[: i + 1], row)
-        if not (i and whole.startswith(told) and told.startswith(asked)):
+        asked = _rendered(tokenizer, messages[:i], row, add_generation_prompt=True) if i else ""
+        answered = _rendered(tokenizer, messages[: i + 1], row)
+        if not (i and whole.startswith(answered) and answered.startswith(asked)):
             raise RuntimeError(
                 "the chat template marks no token as the assistant's: it lacks {% generation %} around what the "
                 "assistant says, and writes the beginning of a conversation otherwise than alone (message "
                 f"{i + 1})"
             )
-        first = common_length(row_ids(tokenizer, talk[:i], row, add_generation_prompt=True)["input_ids"], ids)
-        last = common_length(row_ids(tokenizer, talk[: i + 1], row)["input_ids"], ids)
+        first = common_length(row_ids(tokenizer, messages[:i], row, add_generation_prompt=True)["input_ids"], ids)
+        last = common_length(row_ids(tokenizer, messages[: i + 1], row)["input_ids"], ids)
         end = max((at + 1 for at in range(first, last) if ids[at] in special), default=last)
         if not tokenizer.decode(ids[end:last]).strip():
             last = end  # the end of a line after the end token is the template's
@@ -111,7 +111,7 @@ def _answered(tokenizer: "PreTrainedTokenizerBase", talk: list[dict], row: dict,
 
 def _flagged(mask: list[int], messages: list[dict]) -> list[int]:
     """The mask without the assistant's messages that are flagged as not to be learned."""
-    flags = [flag_of(one) for one in messages if one["role"] == "assistant"]
+    flags = [flag_of(message) for message in messages if message["role"] == "assistant"]
     if all(flag in (None, 1) for flag in flags):
         return mask
     starts = {at for at, bit in enumerate(mask) if bit and not (at and mask[at - 1])}
@@ -120,11 +120,11 @@ def _flagged(mask: list[int], messages: list[dict]) -> list[int]:
             f"the chat template marks {len(starts)} stretches of tokens for {len(flags)} messages of the "
             "assistant, and some of them have weight 0: which, cannot be told"
         )
-    turn, kept = -1, []
+    turn, learned = -1, []
     for at, bit in enumerate(mask):
         turn += at in starts
-        kept.append(int(bit and flags[turn] != 0))
-    return kept
+        learned.append(int(bit and flags[turn] != 0))
+    return learned
 
 
 def flag_of(message: dict) -> int | None:
@@ -143,12 +143,12 @@ def check_flags(examples: Examples, loss_on: str) -> None:
     """
     for number, row in enumerate(examples.rows):
         for name, messages in row.items():
-            for one in messages if isinstance(messages, list) and name not in ("tools",) else ():
-                if (flag := flag_of(one)) is None or (loss_on == "assistant" and one["role"] == "assistant"):
+            for message in messages if isinstance(messages, list) and name not in ("tools",) else ():
+                if (flag := flag_of(message)) is None or (loss_on == "assistant" and message["role"] == "assistant"):
                     continue
                 learned = {"completion": name == "completion", "assistant": False, "all": True, "sides": name != "prompt"}
-                if flag != learned[loss_on] and not (flag and one["role"] != "assistant"):
-                    key = next(key for key in FLAGS if one.get(key) is not None)
+                if flag != learned[loss_on] and not (flag and message["role"] != "assistant"):
+                    key = next(key for key in FLAGS if message.get(key) is not None)
                     place = examples.places[number] if examples.places else examples.source
                     cure = (
                         "Take them out"
@@ -156,8 +156,8 @@ def check_flags(examples: Examples, loss_on: str) -> None:
                         else ("Set data.loss_on to assistant, which honours them, or take them out")
                     )
                     raise UserError(
-                        f"{place}: {key} {one[key]} of a message ({one['role']}: "
-                        f"{str(one.get('content'))[:40]!r}) is against what is learned ({loss_on}); expected "
+                        f"{place}: {key} {message[key]} of a message ({message['role']}: "
+                        f"{str(message.get('content'))[:40]!r}) is against what is learned ({loss_on}); expected "
                         f"weights that agree. {cure} of the rows."
                     )
 
@@ -194,9 +194,9 @@ def _first_rows(rows: list[dict]) -> Iterator[tuple[str, dict, list[dict]]]:
     seen = set()
     for row in rows:
         parts = [value for name, value in row.items() if isinstance(value, list) and name not in ("tools", "rejected")]
-        messages = [one for part in parts for one in part]
-        keys = {key for one in messages for key, value in one.items() if value is not None} - {"role", "content", *FLAGS}
-        keys |= {"system"} if any(one["role"] == "system" for one in messages) else set()
+        messages = [message for part in parts for message in part]
+        keys = {key for message in messages for key in message if message[key] is not None} - {"role", "content", *FLAGS}
+        keys |= {"system"} if any(message["role"] == "system" for message in messages) else set()
         for key in sorted((keys | ({"tools"} if row.get("tools") else set())) - seen):
             seen.add(key)
             yield key, row, messages
@@ -206,19 +206,19 @@ def _without(key: str, messages: list[dict], row: dict) -> tuple[list[dict], dic
     if key == "tools":
         return messages, {name: value for name, value in row.items() if name != "tools"}
     if key == "system":
-        return [one for one in messages if one["role"] != "system"], row
-    return [{name: value for name, value in one.items() if name != key} for one in messages], row
+        return [message for message in messages if message["role"] != "system"], row
+    return [{name: value for name, value in message.items() if name != key} for message in messages], row
 
 
-def _rendered(tokenizer: "PreTrainedTokenizerBase", messages: list[dict], row: dict, **options: Any) -> str:
+def _rendered(tokenizer: "PreTrainedTokenizerBase", messages: list[dict], row: dict, **options: object) -> str:
     return tokenizer.apply_chat_template(
         messages, tokenize=False, tools=row.get("tools"), **row.get("chat_template_kwargs", {}), **options
     )
 
 
 def _say_escaped(source: str, text: str, messages: list[dict]) -> None:
-    calls = [call.get("function", call).get("arguments") for one in messages for call in one.get("tool_calls") or []]
-    if any(isinstance(one, str) and '"' in one and json.dumps(one) in text for one in calls):
+    calls = [call.get("function", call).get("arguments") for message in messages for call in message.get("tool_calls") or []]
+    if any(isinstance(call, str) and '"' in call and json.dumps(call) in text for call in calls):
         say(
             f"warning: {source}: arguments of tool calls are texts, and the chat template writes them as such, with their "
             "quotes escaped; write them as objects to have them written as a call's arguments are"
@@ -237,8 +237,8 @@ def refused(examples: Examples, number: int, error: Exception, cure: str) -> Use
 
 def quiet(tokenizer: "PreTrainedTokenizerBase") -> None:
     """Silence the tokenizer's warning of long texts: they are cut, and counted."""
-    if isinstance(said := getattr(tokenizer, "deprecation_warnings", None), dict):
-        said["sequence-length-is-longer-than-the-specified-maximum"] = True
+    if isinstance(warnings := getattr(tokenizer, "deprecation_warnings", None), dict):
+        warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
 
 
 def say_endless(tokenizer: "PreTrainedTokenizerBase") -> None:

@@ -1,7 +1,7 @@
 """A batch of texts as chunks of similar length: less padding, the same loss."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 import torch
 
@@ -11,8 +11,11 @@ CHUNK_TOKENS = 512  # what one more chunk costs on a CPU, in tokens of work: its
 LENGTH_MULTIPLE = 16  # models/folder.py pads to it
 
 
+Row = TypeVar("Row")
+
+
 def chunked(
-    rows: Sequence[Any], length: Callable[[Any], int], collate: Callable[[list], dict], overhead: int | None
+    rows: Sequence[Row], length: Callable[[Row], int], collate: Callable[[list], dict], overhead: int | None
 ) -> TokenBatch:
     """Tokenised texts as chunks of similar length.
 

@@ -6,10 +6,10 @@ Longer than most files: every value that a message may have is read, or refused,
 
 import json
 import re
-from typing import Any
 
 from research import prompts
 from research.data.rows import broken
+from research.types import Json
 
 ROLES = ("system", "user", "assistant", "tool")
 NAMES = {  # of the same roles, as ShareGPT's data and other tools write them
@@ -32,7 +32,7 @@ CALL = ("function_call", "tool_call")  # ShareGPT's roles of an assistant's call
 FLAGS = ("weight", "train", "training", "loss")  # of an assistant's message: whether it is learned
 MEDIA = ("image", "images", "image_url", "input_image", "video", "videos", "audio", "audios", "input_audio", "file")
 
-Message = dict[str, Any]
+Message = dict[str, Json]
 WRITTEN = re.compile(r"""\s*\[\s*\{\s*["'](role|content|from|value)["']\s*:""")
 """A text that is the JSON of messages, or Python's own way to write them, as tables of cells have them."""
 
@@ -41,7 +41,7 @@ class Malformed(ValueError):
     """What is wrong with a value: the value and what was expected."""
 
 
-def messages_of(name: str, value: Any) -> list[Message]:
+def messages_of(name: str, value: Json) -> list[Message]:
     """The messages of a conversation.
 
     Args:
@@ -63,12 +63,12 @@ def messages_of(name: str, value: Any) -> list[Message]:
     return [_message(name, message) for message in value]
 
 
-def is_conversation(value: Any) -> bool:
+def is_conversation(value: Json) -> bool:
     """Whether a value is meant as messages, right or wrong, and not as a text."""
     return isinstance(value, (list, dict))
 
 
-def turns_of(name: str, value: Any) -> list[Message]:
+def turns_of(name: str, value: Json) -> list[Message]:
     """`messages_of`; texts without roles are the user's and the assistant's in turn, as in LIMA and the first UltraChat."""
     if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
         return [(prompts.assistant if at % 2 else prompts.user)(text) for at, text in enumerate(value)]
@@ -129,11 +129,11 @@ def _message(name: str, message: dict) -> Message:
     return message if changed.items() <= message.items() else {**message, **changed}
 
 
-def _is_call(value: Any) -> bool:
+def _is_call(value: Json) -> bool:
     return isinstance(value, dict) and isinstance(value.get("function", value), dict)
 
 
-def _part(name: str, part: Any) -> str:
+def _part(name: str, part: Json) -> str:
     """The text of one part of a content."""
     text = part if isinstance(part, str) else None
     if isinstance(part, dict) and part.get("type", "text") in ("text", "input_text", "output_text"):
@@ -143,22 +143,22 @@ def _part(name: str, part: Any) -> str:
     return text
 
 
-def _calls(name: str, value: Any) -> list[dict]:
+def _calls(name: str, value: Json) -> list[dict]:
     """Calls of functions as OpenAI's tool_calls."""
     try:
         calls = json.loads(value) if isinstance(value, str) else value
         calls = calls if isinstance(calls, list) else [calls]
-        made = []
+        functions = []
         for call in calls:
             arguments = call["arguments"]
             arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
-            made.append({"type": "function", "function": {"name": call["name"], "arguments": arguments}})
-        return made
+            functions.append({"type": "function", "function": {"name": call["name"], "arguments": arguments}})
+        return functions
     except (ValueError, RecursionError, KeyError, TypeError):
         raise Malformed(f"a call of {name} is {shown(value)}, expected {{name, arguments}} or its JSON") from None
 
 
-def tools_of(value: Any) -> list[dict]:
+def tools_of(value: Json) -> list[dict]:
     """The tools that a row offers: a list, or its JSON text; [] where there are none.
 
     Raises:
@@ -178,7 +178,7 @@ def tools_of(value: Any) -> list[dict]:
     return tools
 
 
-def with_system(messages: list[Message], system: Any) -> list[Message]:
+def with_system(messages: list[Message], system: Json) -> list[Message]:
     """A row's own system text before a conversation.
 
     Raises:
@@ -195,7 +195,7 @@ def with_system(messages: list[Message], system: Any) -> list[Message]:
     return [{"role": "system", "content": system}, *messages]
 
 
-def text_of(name: str, value: Any) -> str:
+def text_of(name: str, value: Json) -> str:
     """A value that must be a text.
 
     Raises:
@@ -217,7 +217,7 @@ def check_types(row: dict, *names: str) -> None:
             raise Malformed(f"{name} is {shown(row[name])}, expected a text or a list of {{role, content}}")
 
 
-def check_value(name: str, value: Any, expected: str, needed: bool, last: bool = False) -> None:
+def check_value(name: str, value: Json, expected: str, needed: bool, last: bool = False) -> None:
     """Refuse a text or a conversation that holds nothing to learn.
 
     Args:
@@ -240,7 +240,7 @@ def has_text(messages: list[Message]) -> bool:
     return any((message.get("content") or "").strip() or message.get("tool_calls") for message in messages)
 
 
-def text_problem(name: str, value: Any) -> str | None:
+def text_problem(name: str, value: Json) -> str | None:
     """Why a text or a conversation cannot be written as JSON in UTF-8."""
     try:
         text = json.dumps(value, ensure_ascii=False)
@@ -249,6 +249,6 @@ def text_problem(name: str, value: Any) -> str | None:
     return f"{name} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text" if broken(text) else None
 
 
-def shown(value: Any) -> str:
+def shown(value: Json) -> str:
     """A value for a message, cut short."""
     return f"{str(value)[:60]!r}"

@@ -11,12 +11,12 @@ class Known(NamedTuple):
     """Documents known to be relevant to a query.
 
     Attributes:
-        own: by judgements of the query itself.
-        shared: by judgements of other queries of equal text, where not in `own`.
+        judged: by judgements of the query itself.
+        shared: by judgements of other queries of equal text, where not in `judged`.
         same: whose text is the query's, where in neither.
     """
 
-    own: frozenset[str]
+    judged: frozenset[str]
     shared: frozenset[str]
     same: frozenset[str] = frozenset()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from research.data.beir import collect_corpus, collect_queries
 from research.data.qrels import HEADER, collect_qrels
-from research.data.rows import BadRows, importing
+from research.data.rows import BadRows, datasets_library
 from research.data.splits import split_names
 from research.data.table_files import without_nulls
 from research.errors import UserError, suggest
@@ -85,8 +85,7 @@ def read_rows(name: str, split: str | None) -> Iterator[tuple[str, dict]]:
     Raises:
         UserError: not found, no network, no such split, or one of several configurations is meant and none is named.
     """
-    with importing(f"hf:{name}"):
-        import datasets
+    datasets = datasets_library(f"hf:{name}")
     repo, config, revision = parse_name(name)
     with _errors(name, "a JSONL file"), _cache_for(repo) as cache:
         tables = _Tables(repo, revision, cache)
@@ -134,11 +133,10 @@ def is_collection(name: str) -> bool:
 @contextlib.contextmanager
 def _errors(name: str, instead: str) -> Iterator[None]:
     """What the hub's libraries raise, as a UserError that names what works without a network."""
-    from datasets.exceptions import DatasetsError
-
+    datasets_error = datasets_library(f"hf:{name}").exceptions.DatasetsError
     try:
         yield
-    except (DatasetsError, OSError, ValueError, ImportError) as error:  # ConnectionError and the hub's errors are OSErrors
+    except (datasets_error, OSError, ValueError, ImportError) as error:  # ConnectionError and the hub's errors are OSErrors
         if isinstance(error, UserError):
             raise
         reason = (str(error).strip().splitlines() or [""])[0][:200]
@@ -153,21 +151,18 @@ class _Tables:
     """The configurations of one dataset repository."""
 
     def __init__(self, repo: str, revision: str | None, cache: str | None):
-        import datasets
-
         self.repo, self.revision, self.cache = repo, revision, cache
-        self.configs = datasets.get_dataset_config_names(repo, revision=revision)
+        self.datasets = datasets_library(f"hf:{repo}")
+        self.configs = self.datasets.get_dataset_config_names(repo, revision=revision)
 
     def load(self, config: str | None, split: str | None = None):
         """{split: table} of one configuration; the table of a slice where one is named."""
-        import datasets
-
         if config is not None and config not in self.configs:
             raise UserError(
                 f"hf:{self.repo} has no configuration {config} (it has {', '.join(self.configs)}); expected "
                 "BEIR's layout: corpus, queries, and judgements in default or qrels."
             )
-        return datasets.load_dataset(self.repo, config, revision=self.revision, cache_dir=self.cache, split=split)
+        return self.datasets.load_dataset(self.repo, config, revision=self.revision, cache_dir=self.cache, split=split)
 
 
 def _cache_for(repo: str) -> contextlib.AbstractContextManager[str | None]:

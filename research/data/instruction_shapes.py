@@ -1,7 +1,6 @@
 """Rows of supervised fine-tuning: one function for each shape that people bring, and the table of them."""
 
 from collections.abc import Callable
-from typing import Any
 
 from research import prompts
 from research.data.beside import BESIDE, take_beside
@@ -16,6 +15,7 @@ from research.data.conversations import (
     turns_of,
 )
 from research.data.language_shapes import Shaped
+from research.types import Json
 
 FORMS = (
     "prompt and completion, messages, instruction and response, text, conversations, question and answer, or input and output"
@@ -119,7 +119,7 @@ SHAPES: tuple[tuple[Callable[[dict], bool], Callable[[dict], Shaped]], ...] = (
 """(whether a row has it, how it is read): the first that fits is a row's shape."""
 
 
-def _is_undesired(label: Any) -> bool:
+def _is_undesired(label: Json) -> bool:
     """Whether KTO's label is false: as JSON and Parquet have it, or as the text of a CSV cell."""
     if isinstance(label, str):
         return label.strip().lower() in ("false", "f", "no", "n", "0", "0.0", "-1")

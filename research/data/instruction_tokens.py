@@ -86,9 +86,9 @@ def tokenise(
         check_template(examples, tokenizer)
     else:
         say_endless(tokenizer)
-    made = functools.partial(_made, examples, tokenizer, max_length, loss_on, packing)
+    make = functools.partial(_tokenised, examples, tokenizer, max_length, loss_on, packing)
     rows, index, counts = cached(
-        made,
+        make,
         tokenizer,
         len(examples.rows),
         form="instructions",
@@ -100,7 +100,7 @@ def tokenise(
     return Tokenised(rows, index, **counts)
 
 
-def _made(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, loss_on: str, packing: bool) -> Made:
+def _tokenised(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, loss_on: str, packing: bool) -> Made:
     quiet(tokenizer)
     rows, index, truncated = [], [], 0
     for number, row in enumerate(each(examples.rows, "tokenise", "row")):
@@ -130,14 +130,14 @@ def packed(rows: list[dict], length: int) -> list[dict]:
     Returns:
         {"input_ids", "labels", "seq_lengths"}: the texts of a row end to end, and the length of each.
     """
-    made = []
+    rows_of_texts = []
     for start in range(0, len(rows), PACKED_AT_ONCE):
         texts = sorted(rows[start : start + PACKED_AT_ONCE], key=lambda row: -len(row["input_ids"]))
         with_room: dict[int, deque[list[dict]]] = {}  # rows by the tokens that are left in them
         begun: list[list[dict]] = []
         for text in texts:
             needed = len(text["input_ids"])
-            room = min((one for one in with_room if one >= needed), default=length)
+            room = min((length_left for length_left in with_room if length_left >= needed), default=length)
             if room < length:
                 row = with_room[room].popleft()
                 if not with_room[room]:
@@ -147,15 +147,15 @@ def packed(rows: list[dict], length: int) -> list[dict]:
             row.append(text)
             if room > needed:
                 with_room.setdefault(room - needed, deque()).append(row)
-        made += [
+        rows_of_texts += [
             {
-                "input_ids": [one for text in row for one in text["input_ids"]],
-                "labels": [one for text in row for one in text["labels"]],
+                "input_ids": [token for text in row for token in text["input_ids"]],
+                "labels": [token for text in row for token in text["labels"]],
                 "seq_lengths": [len(text["input_ids"]) for text in row],
             }
             for row in begun
         ]
-    return made
+    return rows_of_texts
 
 
 class TokenRows(Dataset):
@@ -213,7 +213,7 @@ class InstructionCollate:
 def joined(rows: list[dict]) -> dict[str, Tensor]:
     """Packed rows as one (1, T) row without padding."""
     lengths = [length for row in rows for length in row["seq_lengths"]]
-    batch = {name: torch.tensor([[one for row in rows for one in row[name]]]) for name in ("input_ids", "labels")}
+    batch = {name: torch.tensor([[token for row in rows for token in row[name]]]) for name in ("input_ids", "labels")}
     return _first_unlabelled(batch | {"position_ids": torch.cat([torch.arange(length) for length in lengths])[None]})
 
 

@@ -6,13 +6,14 @@ each. A column of a row is part of its shape, or is named once as not read, or i
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
 
 from research.data.beside import BESIDE, named, refuse_beside, says_nothing
 from research.data.conversations import Malformed, is_conversation
 from research.data.rows import BadRows
 from research.errors import UserError, suggest
 from research.progress import say
+from research.types import Json
 
 SIDES = ("chosen", "rejected")
 ROLES = (
@@ -39,7 +40,7 @@ def shape_rows(
     rows: Iterator[tuple[str, dict]],
     read: Callable[[dict], Shaped],
     bad: BadRows,
-    source: Any,
+    source: str | Path,
     columns: dict[str, str] | None = None,
 ) -> Iterator[tuple[str, dict]]:
     """(where, row in one of TRL's forms), all in the form of the first.
@@ -108,7 +109,7 @@ def shape_rows(
         say(f"{source}: skipped rows: " + ", ".join(f"{n} {reason}" for reason, n in bad.counts.items()))
 
 
-def is_absent(value: Any) -> bool:
+def is_absent(value: Json) -> bool:
     """JSON's null, and the NaN that pandas writes for a cell without a value."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 

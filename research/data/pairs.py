@@ -190,12 +190,12 @@ class PairData(RetrievalData):
 
     def notes(self) -> list[str]:
         """How many hard negatives a query takes, of how many that the rows hold."""
-        held, taken = [len(query.negatives) for query in self.queries], self.hard_negatives
-        if not (most := max(held)):
+        counts, taken = [len(query.negatives) for query in self.queries], self.hard_negatives
+        if not (most := max(counts)):
             return []
         if not taken:
             return [f"no hard negatives: data.hard_negatives is 0, and the rows hold up to {most} a query that are not used"]
-        fewer = sum(count < taken for count in held)
+        fewer = sum(count < taken for count in counts)
         return [
             f"{taken} hard negative{'s' if taken > 1 else ''} a query"
             + (f" (fewer for {fewer:,} that have fewer)" if fewer else "")

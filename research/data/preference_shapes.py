@@ -76,7 +76,7 @@ def messages(row: dict) -> Shaped:
 
 def question(row: dict) -> Shaped:
     """A question, perhaps with a passage, and what answers it: texts, messages, or conversations that begin with it."""
-    ask = _asked(row)
+    ask = _question_column(row)
     question_text, passage = text_of(ask, row[ask]), context_of(row, ask)
     texts = not is_conversation(row["chosen"])
     if texts and question_text.strip() and question_text.strip() in extract_prompt(_sides(row))["prompt"]:
@@ -99,7 +99,7 @@ def question(row: dict) -> Shaped:
 
 def conversation(row: dict) -> Shaped:
     """LLaMA-Factory's: a conversation, and two messages that go on with it."""
-    name = _talk(row)
+    name = _conversation_column(row)
     shaped = {"prompt": turns_of(name, row[name]), **_answers(row)}
     if shaped["prompt"][-1]["role"] == "assistant":
         raise Malformed(
@@ -142,12 +142,12 @@ def common_texts(row: dict) -> Shaped:
     return _sides(row), set()
 
 
-def _asked(row: dict) -> str | None:
+def _question_column(row: dict) -> str | None:
     """The column of the question; `prompt` before others."""
     return "prompt" if "prompt" in row else next((name for name in ASKED if name in row), None)
 
 
-def _talk(row: dict) -> str | None:
+def _conversation_column(row: dict) -> str | None:
     return next((name for name in TALKS if name in row), None)
 
 
@@ -157,7 +157,7 @@ def _has_raw_texts(row: dict) -> bool:
 
 def _goes_on(row: dict) -> bool:
     """Whether a conversation is the prompt, and not what its own sides begin with."""
-    return _talk(row) is not None and (not is_conversation(row["chosen"]) or not _common(_answers(row)))
+    return _conversation_column(row) is not None and (not is_conversation(row["chosen"]) or not _common(_answers(row)))
 
 
 def _sides(row: dict) -> dict:
@@ -175,14 +175,14 @@ def _answers(row: dict) -> dict[str, list[Message]]:
 def _common(sides: dict[str, list[Message]]) -> list[Message]:
     """The messages that both sides begin with."""
     pairs = zip(sides["chosen"], sides["rejected"], strict=False)
-    count = next((at for at, (one, other) in enumerate(pairs) if one != other), min(map(len, sides.values())))
+    count = next((at for at, (message, other) in enumerate(pairs) if message != other), min(map(len, sides.values())))
     return sides["chosen"][:count]
 
 
 SHAPES: tuple[tuple[Callable[[dict], bool], Callable[[dict], Shaped]], ...] = (
     (_has_raw_texts, raw_texts),
     (lambda row: is_conversation(row.get("prompt")), messages),
-    (lambda row: _asked(row) is not None, question),
+    (lambda row: _question_column(row) is not None, question),
     (_goes_on, conversation),
     (lambda row: is_conversation(row["chosen"]), common_messages),
     (lambda row: True, common_texts),

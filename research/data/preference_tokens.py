@@ -69,29 +69,29 @@ def tokenise_preferences(examples: Examples, tokenizer: PreTrainedTokenizerBase,
         check_template(examples, tokenizer)
     else:
         say_endless(tokenizer)
-    made = functools.partial(_made, examples, tokenizer, max_length)
+    make = functools.partial(_tokenised, examples, tokenizer, max_length)
     rows, index, counts = cached(
-        made, tokenizer, len(examples.rows), form="preferences", texts=examples.fingerprint, max_length=max_length
+        make, tokenizer, len(examples.rows), form="preferences", texts=examples.fingerprint, max_length=max_length
     )
     return PreferenceRows(rows, index, **counts, fingerprint=hash_json(rows))
 
 
-def _made(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Made:
+def _tokenised(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Made:
     quiet(tokenizer)
     rows, index, truncated, equal = [], [], 0, 0
     for number, row in enumerate(each(examples.rows, "tokenise", "row")):
         try:
-            made = pair_ids(tokenizer, extract_prompt(row))
+            sides = pair_ids(tokenizer, extract_prompt(row))
         except Exception as error:  # jinja's errors, and what a template's own fields raise
             raise refused(examples, number, error, "Correct the rows or the template") from error
-        room = max_length - len(made["prompt_ids"])
-        if room < 1 or not made["prompt_ids"] or not all(made[f"{side}_ids"] for side in SIDES):
+        room = max_length - len(sides["prompt_ids"])
+        if room < 1 or not sides["prompt_ids"] or not all(sides[f"{side}_ids"] for side in SIDES):
             continue
-        cut = made | {f"{side}_ids": made[f"{side}_ids"][:room] for side in SIDES}
+        cut = sides | {f"{side}_ids": sides[f"{side}_ids"][:room] for side in SIDES}
         if cut["chosen_ids"] == cut["rejected_ids"]:
             equal += 1
             continue
-        truncated += cut != made
+        truncated += cut != sides
         rows.append(cut)
         index.append(number)
     dropped = len(examples.rows) - len(rows) - equal

@@ -82,8 +82,10 @@ def _builtin(source: str, split: str | None) -> list[dict]:
     rows = []
     for pair in pairs:
         others = [other for other in modules[pair.module] if other.id != pair.id] or [o for o in pairs if o.id != pair.id]
-        words = word_sets[pair.id]
-        near = max(others, key=lambda other: (len(words & word_sets[other.id]) / len(words | word_sets[other.id]), other.id))
+        pair_words = word_sets[pair.id]
+        near = max(
+            others, key=lambda other: (len(pair_words & word_sets[other.id]) / len(pair_words | word_sets[other.id]), other.id)
+        )
         rows.append(
             {
                 "prompt": prompts.docstring(pair.code),

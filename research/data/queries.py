@@ -1,4 +1,7 @@
-"""What both retrieval trainers read: training queries with their documents, and the collections to validate on."""
+"""What both retrieval trainers read: training queries with their documents, and the collections to validate on.
+
+Longer than most files: which documents are relevant to a query, and which queries are left out, is decided here alone.
+"""
 
 import abc
 import math
@@ -128,7 +131,7 @@ def join_known(queries: list[TrainingQuery], corpus: Corpus) -> list[TrainingQue
     )
     copies, joined = Copies(named), []
     for i, query in enumerate(queries):
-        known = frozenset(copies.of(relevant[i].own | relevant[i].shared) | relevant[i].same)
+        known = frozenset(copies.of(relevant[i].judged | relevant[i].shared) | relevant[i].same)
         contents = {corpus[doc].content for doc in query.positives}
         by_text = any(named[doc].content not in contents for doc in known)
         negatives = [doc for doc in query.negatives if doc not in known]

@@ -8,10 +8,12 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from types import ModuleType
+from typing import IO, NoReturn
 
 from research.errors import UserError, suggest
 from research.progress import say
+from research.types import Json
 
 SKIPPING = "--skip-bad-rows"  # of the verbs
 SKIPPING_IN_TRAINING = "--data.skip_bad_rows true"
@@ -61,7 +63,7 @@ class BadRows:
                 say(f"{name}: {title}: " + ", ".join(f"{n:,} {reason}" for reason, n in counts.items()))
 
 
-def read_jsonl(path: Path, bad: BadRows, arrays: bool = False) -> Iterator[tuple[str, Any]]:
+def read_jsonl(path: Path, bad: BadRows, arrays: bool = False) -> Iterator[tuple[str, Json]]:
     """(`file:line`, object) for each non-blank line.
 
     Args:
@@ -138,7 +140,7 @@ def refuse_missing(path: Path) -> NoReturn:
 
 def identifier(row: dict, keys: tuple[str, ...], where: str, bad: BadRows) -> str | None:
     """The row's id as a string; whole numbers are accepted, since datasets store numeric ids."""
-    value: Any = next((row[key] for key in keys if key in row), None)
+    value: Json = next((row[key] for key in keys if key in row), None)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or value.split() != [value] or broken(value):
@@ -178,7 +180,7 @@ def broken(text: str) -> bool:
     return False
 
 
-def integer(value: Any) -> int | None:
+def integer(value: Json) -> int | None:
     """A whole number, from a number or a text; None of anything else."""
     if isinstance(value, float) and value.is_integer():  # the hub keeps some grades as floats
         return int(value)
@@ -200,16 +202,20 @@ def short(text: str, limit: int = 60) -> str:
     return repr(text if len(text) <= limit else text[:limit] + "…")
 
 
-@contextlib.contextmanager
-def importing(what: str) -> Iterator[None]:
-    """Say which package is missing where `datasets` is."""
+def datasets_library(what: str) -> ModuleType:
+    """Load the package datasets, which reads `what`: here alone, since it takes a second and most sources need none of it.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
-        yield
+        import datasets
     except ImportError as error:
         raise UserError(
             f"{what} is read by the package datasets, which is not installed here ({error}); expected it, or a "
             ".jsonl, .json or .csv file. pip install datasets, or convert the data."
         ) from None
+    return datasets
 
 
 def evenly_spaced(items: list, count: int) -> list:

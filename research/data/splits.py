@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from research.data.rows import importing
+from research.data.rows import datasets_library
 from research.errors import UserError
 
 # as datasets tells splits by file names; in any case, and with what people put behind: Train, testset, devData
@@ -27,10 +27,9 @@ def take_slice(parts: dict[str, list[tuple[str, dict]]], split: str, source: str
         return iter(parts[split])
     if set(parts) == {"train"} and (names := split_names(split)) != ["train"] and len({*names}) == 1:
         parts = {names[0]: parts["train"]}  # a file is all of one split, whatever it is called
-    with importing("a slice of a split"):
-        from datasets import ReadInstruction
+    datasets = datasets_library("a slice of a split")
     try:
-        chosen = ReadInstruction.from_spec(split).to_absolute({name: len(rows) for name, rows in parts.items()})
+        chosen = datasets.ReadInstruction.from_spec(split).to_absolute({name: len(rows) for name, rows in parts.items()})
     except (ValueError, AssertionError) as error:
         raise UserError(
             f"split {split!r} of {source} cannot be taken ({error}); expected NAME, NAME[:100], NAME[10%:20%] or a "

@@ -92,7 +92,7 @@ def reference_pages() -> list[str]:
         UserError: this Python was installed without them.
     """
     try:
-        from pydoc_data.topics import topics
+        from pydoc_data.topics import topics  # here: some Pythons lack it, and only this source reads it
     except ImportError:
         raise UserError(
             "this Python has no pydoc_data.topics; expected the language reference that CPython installs. Name other text."

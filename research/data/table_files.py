@@ -10,13 +10,14 @@ import io
 import json
 import re
 import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
-from research.data.rows import BadRows, importing, open_unpacked, read_jsonl, read_lines, short
+from research.data.rows import BadRows, datasets_library, open_unpacked, read_jsonl, read_lines, short
 from research.data.splits import Rows, whole_or_slice
 from research.errors import UserError
 from research.progress import say
+from research.types import Json
 
 LINES, ARRAY, SEPARATED, PARQUET = (".jsonl", ".ndjson"), ".json", {".csv": ",", ".tsv": "\t"}, ".parquet"
 ENDINGS = (*LINES, ARRAY, *SEPARATED, PARQUET)
@@ -162,21 +163,19 @@ def read_text(path: Path) -> str:
 
 
 def _parquet(path: Path) -> Rows:
-    with importing(str(path)):
-        from datasets import load_dataset
+    datasets = datasets_library(str(path))
     name = glob.escape(str(path.absolute()))
-    yield from _arrow(str(path), lambda: load_dataset("parquet", data_files=[name], split="train", streaming=True))
+    yield from _arrow(str(path), lambda: datasets.load_dataset("parquet", data_files=[name], split="train", streaming=True))
 
 
 def read_saved(folder: Path, split: str | None) -> Rows:
     """Rows of a folder that save_to_disk wrote."""
-    with importing(str(folder)):
-        from datasets import load_from_disk
-    return whole_or_slice(_arrow(str(folder), lambda: load_from_disk(str(folder))), split, folder)
+    datasets = datasets_library(str(folder))
+    return whole_or_slice(_arrow(str(folder), lambda: datasets.load_from_disk(str(folder))), split, folder)
 
 
-def _arrow(name: str, load: Any) -> Rows:
-    import pyarrow
+def _arrow(name: str, load: Callable[[], Iterable[dict]]) -> Rows:
+    import pyarrow  # here: datasets has loaded it, and help does not wait for it
 
     number = 0
     try:
@@ -192,7 +191,7 @@ def _arrow(name: str, load: Any) -> Rows:
         ) from None
 
 
-def without_nulls(value: Any, depth: int = 0) -> Any:
+def without_nulls(value: Json, depth: int = 0) -> Json:
     """Drop the nulls that Arrow writes for keys which only other rows have.
 
     A null of a message itself stays: it says the same as no key, and is part of fingerprints that were made before.

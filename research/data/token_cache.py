@@ -9,9 +9,9 @@ import inspect
 import sys
 import zipfile
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from transformers import PreTrainedTokenizerBase
 
 from research.data import chat_tokens
@@ -21,6 +21,7 @@ from research.runs.files import atomic_write
 from research.runs.fingerprint import code_digest
 from research.runs.hashes import hash_json
 from research.runs.layout import cache_folder
+from research.types import Json
 
 MADE_BY = ("transformers", "tokenizers", "jinja2")
 """Packages whose version can change the tokens of a text."""
@@ -30,7 +31,7 @@ Made = tuple[list[dict[str, list[int]]], list[int], dict[str, int]]
 """Rows, all of the same fields; which example each is of; counts."""
 
 
-def cached(make: functools.partial, tokenizer: PreTrainedTokenizerBase, rows: int, **settings: Any) -> Made:
+def cached(make: functools.partial, tokenizer: PreTrainedTokenizerBase, rows: int, **settings: Json) -> Made:
     """What `make` returns, from the disk where it was made before.
 
     Args:
@@ -86,12 +87,12 @@ def _packed(rows: list[dict[str, list[int]]], index: list[int], counts: dict[str
     arrays = {f"count.{name}": np.array(value) for name, value in counts.items()} | {"index": np.array(index, dtype=np.int64)}
     for name in rows[0]:
         values = [row[name] for row in rows]
-        arrays[f"values.{name}"] = np.array([one for value in values for one in value], dtype=np.int64)
+        arrays[f"values.{name}"] = np.array([token for value in values for token in value], dtype=np.int64)
         arrays[f"lengths.{name}"] = np.array([len(value) for value in values], dtype=np.int64)
     return arrays
 
 
-def _unpacked(arrays: Any) -> Made:
+def _unpacked(arrays: NpzFile) -> Made:
     names = [name.removeprefix("values.") for name in arrays.files if name.startswith("values.")]
     fields = {}
     for name in names:

@@ -9,8 +9,8 @@ from research.types import Examples
 
 def count_trained(trained: Examples, collections: dict[str, Examples]) -> dict[str, int]:
     """How many rows of each collection are trained on too, said where there are any; the retrieval trainers say it as well."""
-    known = {_said(row) for row in trained.rows} if collections else set()
-    shared = {f"{name}_trained": sum(_said(row) in known for row in data.rows) for name, data in collections.items()}
+    known = {_content_hash(row) for row in trained.rows} if collections else set()
+    shared = {f"{name}_trained": sum(_content_hash(row) in known for row in data.rows) for name, data in collections.items()}
     for name, data in collections.items():
         if count := shared[f"{name}_trained"]:
             split = f" split {data.split!r}" if data.split and _has(data.source, data.split) else ""
@@ -25,7 +25,7 @@ def _has(source: str, split: str) -> bool:
     return "[" in split or not is_table(source) or bool(splits_of(source))
 
 
-def _said(row: dict) -> str:
+def _content_hash(row: dict) -> str:
     """A row by what it says: a pair is the same with its sides swapped, and with its prompt as a column or as a beginning."""
     if "chosen" not in row:
         return hash_json(row)

@@ -31,14 +31,14 @@ def main_effects(columns: np.ndarray, bounds: np.ndarray, values: np.ndarray, tr
 
     Source: Hutter, Hoos & Leyton-Brown 2014, Algorithm 1; the forest grown as Optuna grows it.
     """
-    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.ensemble import RandomForestRegressor  # here: an extra of the package, and a second for these forests alone
 
     forest = RandomForestRegressor(n_estimators=trees, max_depth=64, random_state=seed).fit(columns, values)
-    found = [_tree(one.tree_, np.asarray(bounds, dtype=np.float64)) for one in forest.estimators_]
-    found = [shares for shares in found if shares is not None]
-    if not found:
+    shares_of_trees = [_tree(tree.tree_, np.asarray(bounds, dtype=np.float64)) for tree in forest.estimators_]
+    shares_of_trees = [shares for shares in shares_of_trees if shares is not None]
+    if not shares_of_trees:
         raise UserError(f"{len(values)} runs whose values do not depend on their parameters; expected some that differ.")
-    return np.mean(found, axis=0)
+    return np.mean(shares_of_trees, axis=0)
 
 
 def _tree(tree, bounds: np.ndarray) -> np.ndarray | None:

@@ -34,7 +34,7 @@ def rouge_l(answer: str, references: Sequence[str]) -> float:
 
     Source: Lin 2004, §3; the package rouge-score.
     """
-    from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.rouge_scorer import RougeScorer  # here: it loads nltk, for this metric alone
 
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
     return max(scorer.score(reference, answer)["rougeL"].fmeasure for reference in references)

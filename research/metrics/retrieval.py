@@ -46,11 +46,11 @@ def mrr(gains: Sequence[int], judged: Sequence[int], k: int) -> float:
 
 def average_precision(gains: Sequence[int], judged: Sequence[int], k: int) -> float:
     """Precision at each relevant rank ≤ k, summed, over the number of all relevant documents."""
-    found, total = 0, 0.0
+    relevant, total = 0, 0.0
     for i, gain in enumerate(gains[:k], 1):
         if gain > 0:
-            found += 1
-            total += found / i
+            relevant += 1
+            total += relevant / i
     return total / _relevant(judged)
 
 

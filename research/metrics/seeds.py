@@ -11,6 +11,8 @@ The second is the claim of most tables: the benchmark's test set is what it is, 
 A value is a run's mean over the same queries in every run. A method without seeds (BM25, an untrained model) is a plain
 number in place of its sequence of values: it is known without error.
 
+Longer than most files: the two tests share moments, rounding, effect size and degrees of freedom, and are read against them.
+
 `welch_test` is for runs whose seeds have nothing in common across methods, and stays below its level when they have.
 `paired_test` is for runs that were launched in pairs: run i of both methods shares something that its seed fixes, such as
 the initial weights or the order of the data. Which of the two applies is a fact of the launch, settled before any value

@@ -27,11 +27,11 @@ def false_positives(n: int, m: int, ratio: float, level: float = 0.05) -> float:
     a, b = n - 1, m - 1
     share = special.betaincinv(a / 2, b / 2, (NODES + 1) / 2)  # by its quantiles: the integrand stays smooth at 0 and 1
     share = np.clip(share, 1e-300, 1 - 1e-16)
-    own = ratio * share / (a * n)  # of a in the squared error, in units of R σ_b²
-    other = (1 - share) / (b * m)
-    df = (own + other) ** 2 / (own**2 / a + other**2 / b)
+    part_of_a = ratio * share / (a * n)  # of a in the squared error, in units of R σ_b²
+    part_of_b = (1 - share) / (b * m)
+    df = (part_of_a + part_of_b) ** 2 / (part_of_a**2 / a + part_of_b**2 / b)
     critical = special.stdtrit(df, 1 - level / 2)
-    scaled = critical * np.sqrt((a + b) * (own + other) / (ratio / n + 1 / m))
+    scaled = critical * np.sqrt((a + b) * (part_of_a + part_of_b) / (ratio / n + 1 / m))
     return float(WEIGHTS @ special.stdtr(a + b, -scaled))  # two sides, over weights that add up to 2
 
 
@@ -42,5 +42,7 @@ def most_false_positives(n: int, m: int, level: float = 0.05) -> float:
     rates = [false_positives(n, m, math.exp(x), level) for x in grid]
     best = int(np.argmax(rates))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    found = optimize.minimize_scalar(lambda x: -false_positives(n, m, math.exp(x), level), bounds=(low, high), method="bounded")
-    return max(rates[best], -float(found.fun))
+    optimum = optimize.minimize_scalar(
+        lambda x: -false_positives(n, m, math.exp(x), level), bounds=(low, high), method="bounded"
+    )
+    return max(rates[best], -float(optimum.fun))

@@ -11,7 +11,6 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import peft
 
@@ -123,7 +122,7 @@ def peft_warnings(of: str = "the adapter's configuration") -> Iterator[None]:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
-def check_loftq(arguments: Any) -> None:
+def check_loftq(arguments: object) -> None:
     """PEFT empties loftq_config before anyone sees what was written there; a parser fills it with the defaults of its class.
 
     Args:
@@ -221,7 +220,7 @@ def _check_lora_fields(config: peft.PeftConfig) -> None:
             raise UserError(f"adapter.trainable_token_indices has {token!r}; expected token ids, 0 or more. Correct it.")
 
 
-def _same(value: Any, default: Any) -> bool:
+def _same(value: object, default: object) -> bool:
     if dataclasses.is_dataclass(value) and type(value) is type(default):
         return dataclasses.asdict(value) == dataclasses.asdict(default)
     return value == default or (value in (None, {}, []) and default in (None, {}, []))

@@ -6,12 +6,14 @@ huggingface_hub makes the header that the hub reads; the text below it is TEMPLA
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+
+from research.types import Json
 
 CARD = "README.md"
 HUB = "hf:"  # before a data source of the hub
@@ -93,9 +95,9 @@ Base weights: sha256 of {{ (provenance.model_hash | string)[:16] }}….{% if pac
 class RunFacts(TypedDict, total=False):
     """What the run folder around a model says, file by file."""
 
-    config: dict[str, Any]
-    metrics: dict[str, Any]
-    provenance: dict[str, Any]
+    config: dict[str, Json]
+    metrics: dict[str, Json]
+    provenance: dict[str, Json]
 
 
 class License(TypedDict, total=False):
@@ -190,7 +192,7 @@ def cached_folder(model: str) -> Path | None:
 # ---- parts ----------------------------------------------------------------------------------------------------------
 
 
-def _results(task: str, data: dict[str, Any], metrics: dict[str, Any]) -> list[EvalResult]:
+def _results(task: str, data: dict[str, Json], metrics: dict[str, Json]) -> list[EvalResult]:
     """The best model's metrics on the validation data; what is null or not finite is no result."""
     source = data.get("val") or data.get("train")
     values = metrics.get("metrics") or {}

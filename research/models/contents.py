@@ -3,10 +3,11 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from research.errors import UserError
 
+Kind = TypeVar("Kind", dict, list)
 ADAPTER_CONFIG = "adapter_config.json"  # what tells an adapter's folder, as PEFT writes it
 ADAPTER_WEIGHTS = "adapter_model.safetensors"  # PEFT's other name, adapter_model.bin, is a pickle and never read
 TOKENIZER_FILES = (
@@ -27,7 +28,7 @@ LATER_VOCABULARIES = ("spm.model", "sentencepiece.model")
 VOCABULARY_FILES = (*FIRST_VOCABULARIES, *LATER_VOCABULARIES)
 
 
-def read_config(path: Path, kind: type = dict) -> Any:
+def read_config(path: Path, kind: type[Kind] = dict) -> Kind:
     """A model folder's JSON file, which holds a `kind`: a dict, or the list of modules.json.
 
     Raises:
@@ -107,6 +108,6 @@ def _reads_bytes(folder: Path) -> bool:
     name = read_config(path).get("tokenizer_class") if path.exists() else None
     if not isinstance(name, str) or not name.isidentifier():
         return False
-    import transformers
+    import transformers  # here: seconds, and names are checked before anything heavy is loaded
 
     return getattr(getattr(transformers, name, None), "vocab_files_names", None) == {}

@@ -15,7 +15,7 @@ from research.models.card import License, RunFacts, cached_folder, hub_id, model
 from research.models.contents import ADAPTER_CONFIG, everything_in, read_config
 from research.models.cross_encoder import load_cross_encoder
 from research.models.dual_encoder import DualEncoder
-from research.models.plain import compare
+from research.models.plain import compare, compare_reranker
 from research.models.policy import load_policy, save_policy
 from research.models.saving import save_cross_encoder, save_dual_encoder, write_router
 from research.models.sources import RANDOM, adapter_base, base_name, resolve
@@ -35,9 +35,10 @@ class Exported(NamedTuple):
     Attributes:
         kind: adapter | causal-lm | sentence-transformers | two-towers | cross-encoder | transformers.
         base: the model that an adapter was trained on; None for a model without one.
-        difference: as plain libraries load the folder: of the logits, or of an encoder's embeddings over their length; None
+        difference: as plain libraries load the folder: of the logits, of an encoder's embeddings over their length, or of a
+            reranker's scores over the largest; None
             for models that are not compared.
-        sentences: of an encoder, how plain sentence-transformers gives its embeddings.
+        sentences: how plain sentence-transformers gives an encoder's embeddings or a reranker's scores.
     """
 
     kind: str
@@ -87,6 +88,12 @@ def export(name: str, out: Path, merge: bool, license: str | None = None) -> Exp
                 save_dual_encoder(DualEncoder.load(folder), new)
                 comparison = compare(new)
             difference, sentences = comparison.difference, comparison.sentences()
+        elif kind == "cross-encoder":
+            scores = compare_reranker(new)
+            if not scores.is_equal:  # an older folder, whose length stands where the library does not look
+                save_cross_encoder(load_cross_encoder(folder), new)
+                scores = compare_reranker(new)
+            difference, sentences = scores.difference, scores.sentences()
         with atomic_write(new / "README.md") as stream:
             run = _run_of(folder)
             stated = License(license=license) if license else _license(folder, base, run)
@@ -210,8 +217,8 @@ def _run_of(folder: Path) -> RunFacts:
 def _license(folder: Path, base: str | None, run: RunFacts) -> License | None:
     """What the model's own card states, or that of its base, of the base's base …: of those that lie on this machine."""
     base = base or (run.get("config", {}).get("model") or {}).get("init_args", {}).get("model")
-    if (own := read_license(folder)) or not isinstance(base, str) or base.startswith(RANDOM):
-        return own
+    if (stated := read_license(folder)) or not isinstance(base, str) or base.startswith(RANDOM):
+        return stated
     try:
         place = cached_folder(base) if hub_id(base) else resolve(base)
     except UserError:  # a folder or package that is gone

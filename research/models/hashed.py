@@ -8,7 +8,6 @@ that (a truncation, a template's arguments, a reranker's prompt, a module of ano
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from research.models.contents import (
     ADAPTER_CONFIG,
@@ -20,6 +19,7 @@ from research.models.contents import (
 )
 from research.runs.hashes import hash_file, hash_json
 from research.runs.layout import MODEL_FACTS
+from research.types import Json
 
 HASHED = ("config.json", ADAPTER_CONFIG, "chat_template.jinja", *TOKENIZER_FILES)
 FIRST_CONFIGS = (
@@ -47,7 +47,7 @@ def hash_model(folder: Path) -> str:
     return hash_json(hash_folder_files(folder))
 
 
-def hash_folder_files(folder: Path) -> dict[str, Any]:
+def hash_folder_files(folder: Path) -> dict[str, Json]:
     """{file: its hash, or what it says} of all that counts."""
     weight_files(folder)
     files = [p for p in everything_in(folder) if p.suffix == ".safetensors" or p.name in HASHED or _is_only_vocabulary(p)]
@@ -58,9 +58,9 @@ def _is_only_vocabulary(path: Path) -> bool:
     return path.name in LATER_VOCABULARIES and not any((path.parent / name).exists() for name in FIRST_VOCABULARIES)
 
 
-def further_settings(folder: Path) -> dict[str, Any]:
+def further_settings(folder: Path) -> dict[str, Json]:
     """{file: what it says that no setting holds}; {} for folders as transformers or our own `fit` write them."""
-    facts: dict[str, Any] = {}
+    facts: dict[str, Json] = {}
     for role in ("", "query", "doc"):  # towers of their own lie in folders of their own
         if not role and all((folder / name).is_dir() for name in ("query", "doc")):
             continue  # a Router over both, which says nothing that they do not say
@@ -76,7 +76,7 @@ def further_settings(folder: Path) -> dict[str, Any]:
     return facts | {str(p.relative_to(folder)): _text(p) for p in templates}
 
 
-def _usual(modules: Any, reranker: bool) -> bool:
+def _usual(modules: Json, reranker: bool) -> bool:
     """Whether the stack is one whose parts are all in the settings."""
     try:
         types = [module["type"] for module in modules]
@@ -120,7 +120,7 @@ def _first(config: dict, reranker: bool) -> dict:
     return {n: v for n, v in config.items() if n not in read and v not in (None, {}, False) and called.get(n) != v}
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> Json:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # absent, or damaged, and then refused when it is read

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from safetensors import safe_open
 from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -133,7 +133,7 @@ def head_labels(folder: Path) -> int | None:
     return rows[-1] if rows else len((read_config(base) if base.exists() else {}).get("id2label") or [0])
 
 
-def _load_options(precision: str) -> dict[str, Any]:
+def _load_options(precision: str) -> dict[str, object]:
     model = {"dtype": DTYPES[precision], "use_safetensors": True}
     placed = (
         {"model_kwargs": model | {"device_map": "meta"}} if is_without_weights() else {"model_kwargs": model, "device": "cpu"}

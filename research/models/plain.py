@@ -1,4 +1,4 @@
-"""What plain sentence-transformers makes of a saved dual encoder: its embeddings beside ours, on texts of every length.
+"""What plain sentence-transformers makes of a saved encoder or reranker: its numbers beside ours, on texts of every length.
 
 A role has a length and a prompt of its own. `encode_query` and `encode_document` follow both; `encode` knows no role.
 """
@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
 
+from research.models.cross_encoder import Reranker, load_cross_encoder
 from research.models.dual_encoder import DualEncoder, Encoder
 from research.models.folder import quiet
 from research.models.guard import listening
@@ -48,18 +49,20 @@ class Comparison(NamedTuple):
         """What a reader must know: whether the two agree, and what must not be used."""
         shown = " and ".join(f"encode_{TASKS[role]}" for role in self.by_role)
         if self.is_equal:
-            said = [f"plain sentence-transformers' {shown} give these embeddings (to {self.difference:.1g} of their length)"]
+            sentences = [
+                f"plain sentence-transformers' {shown} give these embeddings (to {self.difference:.1g} of their length)"
+            ]
         else:
             worst = ", ".join(f"encode_{TASKS[role]} by {value:.2g}" for role, value in self.by_role.items())
-            said = [f"plain sentence-transformers differs from these embeddings ({worst} of their length)"]
+            sentences = [f"plain sentence-transformers differs from these embeddings ({worst} of their length)"]
         for role, cosine in self.without_role.items():
             if cosine < 1 - TOLERANCE:
-                said.append(
+                sentences.append(
                     f"encode, which knows no role, gives other embeddings of {'queries' if role == 'query' else 'documents'} "
                     f"(cosine down to {cosine:.2f}): it leaves out the role's prompt and its length of {self.lengths[role]} "
                     f"tokens; use encode_{TASKS[role]}"
                 )
-        return said
+        return sentences
 
 
 @torch.no_grad()
@@ -82,6 +85,64 @@ def compare(folder: Path) -> Comparison:
         other = theirs.encode(texts, **options)
         without_role[role] = float(((other * expected).sum(1) / norms / np.linalg.norm(other, axis=1)).min())
     return Comparison(by_role, without_role, {role: ours.tower(role).settings.max_length(role) for role in ROLES})
+
+
+class Scores(NamedTuple):
+    """Scores of one folder by this tool and by plain sentence-transformers' CrossEncoder.
+
+    Attributes:
+        difference: the largest of a pair, over the largest score (1 where all are smaller).
+        columns: numbers that `predict` gives for a pair.
+        relevant: of two columns, the one that says relevant.
+    """
+
+    difference: float
+    columns: int
+    relevant: int
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the two agree but for rounding."""
+        return self.difference <= TOLERANCE
+
+    def sentences(self) -> list[str]:
+        """What a reader must know: whether the two agree, and how a score is read."""
+        call = "CrossEncoder.predict(pairs, activation_fn=torch.nn.Identity())"
+        if not self.is_equal:
+            return [f"plain sentence-transformers' {call} differs from these scores (by {self.difference:.2g} of the largest)"]
+        gives = f"plain sentence-transformers' {call} gives these scores (to {self.difference:.1g} of the largest)"
+        if self.columns == 1:
+            return [gives]
+        return [f"{gives}, as two columns: the score of a pair is column {self.relevant} minus column {1 - self.relevant}"]
+
+
+@torch.no_grad()
+def compare_reranker(folder: Path) -> Scores:
+    """Load a saved reranker by this tool and by plain sentence-transformers, and score the same pairs by both.
+
+    Args:
+        folder: as save_cross_encoder writes it, or any that `load_cross_encoder` takes.
+    """
+    ours = load_cross_encoder(folder)
+    with quiet(), listening([]):
+        theirs = CrossEncoder(str(folder), device="cpu", trust_remote_code=False, local_files_only=True)
+    pairs = _pairs_of_all_lengths(ours)
+    singly = [ours(**ours.collate(ours.tokenize([query], [doc]), [0])) for query, doc in pairs]
+    expected = torch.cat(singly).float()
+    options = {"activation_fn": torch.nn.Identity(), "convert_to_tensor": True, "show_progress_bar": False, "batch_size": 1}
+    found = theirs.predict(pairs, **options).float().reshape(len(pairs), -1)
+    difference = (ours.relevance(found) - expected).abs().max() / expected.abs().max().clamp(min=1)
+    return Scores(float(difference), found.shape[1], ours.relevance.relevant)
+
+
+def _pairs_of_all_lengths(model: Reranker) -> list[tuple[str, str]]:
+    """Pairs that fit, and pairs that are cut: the document is the longer one, the query, and both alike."""
+    words, limit = _words(model.tokenizer), min(model.max_length, LONGEST)
+    sizes = [(3, 5), (3, limit + 8), (limit + 8, 3), (limit, limit)]
+    return [
+        tuple(" ".join(words[(i + start) % len(words)] for i in range(size)) for start, size in enumerate(pair))
+        for pair in sizes
+    ]
 
 
 def texts_of_all_lengths(model: DualEncoder, role: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense as DenseModule
@@ -14,6 +13,7 @@ from research.models.contents import read_config
 from research.models.pooling import POOLINGS
 from research.models.stack import MODES, ROLES, calls, names
 from research.runs.layout import MODEL_FACTS
+from research.types import Json
 
 SIMILARITIES = ("cosine", "dot")
 LATER = {"truncate_dim": None, "modules": ""}  # settings that came later: at these values they are no part of any key
@@ -85,11 +85,11 @@ class EncoderSettings:
         """Tokens of a text of a role."""
         return self.query_max_length if role == "query" else self.doc_max_length
 
-    def override(self, **changes: Any) -> "EncoderSettings":
+    def override(self, **changes: object) -> "EncoderSettings":
         """A copy with the values that are not None changed."""
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
 
-    def identity(self, role: str) -> dict[str, Any]:
+    def identity(self, role: str) -> dict[str, Json]:
         """What a key says of them: those of one role, without settings that came later and are not in use."""
         other = next(f"{name}_" for name in ROLES if name != role)
         return {

@@ -71,7 +71,7 @@ def resolve(name: str) -> Path:
         _check_pinned(name, path)
         return _local_folder(path)
     if name.startswith(RANDOM):
-        from research.models.random_weights import with_random_weights  # transformers: only where a model is made
+        from research.models.random_weights import with_random_weights  # here: torch, and only where a model is made
 
         return with_random_weights(Path(name.removeprefix(RANDOM)), resolve)
     local = Path(name).expanduser()
@@ -167,7 +167,7 @@ def _check_pinned(name: str, path: Path) -> None:
 
 def _local_folder(path: Path) -> Path:
     if path.suffix == ".gguf" and path.is_file():
-        from research.models.gguf import dequantised  # transformers: only where a model is made
+        from research.models.gguf import dequantised  # here: torch, and only where a model is made
 
         return dequantised(path)
     if path.is_file():
@@ -184,6 +184,7 @@ def _local_folder(path: Path) -> Path:
 
 
 def _download(name: str) -> Path:
+    # here: half a second, and names are checked before anything heavy is loaded
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

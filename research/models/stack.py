@@ -1,11 +1,10 @@
 """What a stack of sentence-transformers is: its modules, how it is called, whether its parts are known exactly."""
 
-from typing import Any
-
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense as DenseModule
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
+from torch.nn import Module
 
 ROLES = ("query", "doc")
 MODES = {"mean": "mean", "cls": "cls", "last": "lasttoken"}  # our names of its pooling modes
@@ -32,7 +31,7 @@ def calls(stack: SentenceTransformer) -> dict[str, dict]:
     return {role: {"prompt": named[role] or "", "task": how["task"]} for role, how in options.items()}
 
 
-def is_plain(first: Any, task: str, output: str, name: str) -> bool:
+def is_plain(first: Module, task: str, output: str, name: str) -> bool:
     """Whether a Transformer module does nothing but tokenise texts and call its model with ids and mask."""
     return (
         type(first) is Transformer

@@ -1,12 +1,11 @@
 """Options of generation, checked before a model is loaded."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from research.errors import UserError
 
 
-def check_generation(given: Mapping[str, Any]) -> None:
+def check_generation(given: Mapping[str, object]) -> None:
     """Refuse options out of their range.
 
     Args:

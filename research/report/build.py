@@ -4,7 +4,7 @@ import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from research.errors import UserError, suggest
+from research.errors import UserError
 from research.progress import say
 from research.report import explain, markdown, tables, training_words
 from research.report.entries import of_row, of_run
@@ -20,42 +20,18 @@ from research.report.page import html
 from research.report.page.explorer import Explorer, explorer
 from research.report.provenance import facts
 from research.report.sheets import Sheet, distinct
+from research.report.shown import Shown, read_shown
 from research.report.spec import Spec
-from research.report.study_report import StudyReport, study_report
 from research.report.subject import record_of
 from research.report.summary import summary
-from research.report.systems import Systems, read_systems
 from research.report.target import REPORT, files_of, open_target
-from research.report.training import Training, read_training, record_of_fit
 from research.report.wandb import Content, Drawn, Publication, send
 from research.runs.curves import read_lines
 from research.runs.files import atomic_write, replace_files, write_json
-from research.runs.folder import RunFolder
 from research.runs.printable import printable
-from research.runs.record import RunRecord
-from research.runs.table import is_sweep, name_folders, points_in, with_inner
-from research.runs.wandb.records import is_wandb
 
 EVERY_RUN, PLAIN = "runs", "plain"
 ANSWERED = 60  # trainings of which a page holds what they answered
-
-
-class Shown(NamedTuple):
-    """What a report shows.
-
-    Attributes:
-        fits: trainings that are no study.
-        tested: folders of retrievals.
-        study: of trainings that are compared over seeds.
-        trainings: that are drawn one by one.
-        systems: the retrievals.
-    """
-
-    fits: list[RunRecord]
-    tested: list[Path]
-    study: StudyReport | None
-    trainings: list[Training]
-    systems: Systems | None
 
 
 class Parts(NamedTuple):
@@ -126,7 +102,7 @@ def build(paths: list[Path], spec: Spec, claims: Path | None, out: Path, publica
     Raises:
         UserError: runs that cannot be read or compared, or a folder that is not ours.
     """
-    shown = _read(paths, spec, claims)
+    shown = read_shown(paths, spec, claims)
     study = shown.study
     if publication is not None and study and (foreign := [run.name for run in study.runs if run.history is not None]):
         raise UserError(
@@ -140,41 +116,6 @@ def build(paths: list[Path], spec: Spec, claims: Path | None, out: Path, publica
     counts = {"rows": len(parts.lines), "trainings": len(shown.trainings)} | (study.counts if study else {})
     stated = study.summary["study"]["claims"] if study else []
     return Built(out / "index.html", counts, stated, sent, refused, study.exit_code if study else 0)
-
-
-def _read(paths: list[Path], spec: Spec, claims: Path | None) -> Shown:
-    """The runs by what they are, read."""
-    paths = with_inner(paths)
-    sweeps = [path for path in paths if is_sweep(path)]
-    fits = [path for path in paths if path not in sweeps and RunFolder(path).is_training]
-    wandb = [path for path in paths if is_wandb(path)]
-    tested = [path for path in paths if path not in [*fits, *sweeps, *wandb]]
-    systems, spec = _systems(tested, name_folders([*fits, *tested]), spec, len(tested) < len(paths)) if tested else (None, spec)
-    study = study_report([path for path in paths if path not in tested], spec, bool(sweeps or wandb), claims)
-    if study is None:  # a sweep that nothing was measured in
-        points = [path / planned.point for path in sweeps for planned in points_in(path)]
-        fits += [path for path in points if path not in fits and RunFolder(path).is_training]
-    names = name_folders([*fits, *tested])
-    runs = [record_of_fit(path, names[path]) for path in fits]
-    labels = study.study.labels if study else spec.labels
-    trainings = [read_training(run, labels) for run in (study.trainings if study else runs)]
-    return Shown(runs, tested, study, trainings, systems)
-
-
-def _systems(tested: list[Path], names: dict[Path, str], spec: Spec, is_mixed: bool) -> tuple[Systems, Spec]:
-    """The retrievals, tested against the spec's baseline where it is one of them; and the spec without it.
-
-    Raises:
-        UserError: the baseline is none of them, and there is no training that it may be of.
-    """
-    systems = read_systems(tested, names)
-    if spec.baseline is None:
-        return systems, spec
-    label = systems.label_of(spec.baseline)
-    if label is None and not is_mixed:
-        known = [row.label for row in systems.rows]
-        raise UserError(f"baseline {spec.baseline!r} is no system; {suggest(spec.baseline, known)}. Name one of them.")
-    return (systems, spec) if label is None else (systems._replace(baseline=label), spec._replace(baseline=None))
 
 
 def _parts(shown: Shown, spec: Spec) -> Parts:

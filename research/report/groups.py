@@ -1,4 +1,8 @@
-"""Runs that differ by their seed alone → groups, whose values over seeds are compared."""
+"""Runs that differ by their seed alone → groups, whose values over seeds are compared.
+
+Groups hold records, not rows of the frame: an option may be a list, which pandas cannot group by; a run is kept apart by what
+it was made of; and what follows asks the runs of a group for their paths, states, errors and curves, which are no cells.
+"""
 
 import math
 from collections.abc import Mapping, Sequence

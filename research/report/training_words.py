@@ -40,15 +40,15 @@ def _slice(split: Any) -> str:
 
 def state(training: Training) -> str:
     """What is to be known before the numbers are trusted; "" where nothing is."""
-    said = []
+    remarks = []
     if not training.finished:
-        said.append(f"unfinished at step {training.steps:,}")
+        remarks.append(f"unfinished at step {training.steps:,}")
     if training.drawn < training.steps:
-        said.append(f"its curves end at step {training.drawn:,} of {training.steps:,}")
+        remarks.append(f"its curves end at step {training.drawn:,} of {training.steps:,}")
     if training.not_finite:
         steps = "1 step" if training.not_finite == 1 else f"{training.not_finite:,} steps"
-        said.append(f"{steps} without a finite loss, not drawn")
-    return ", ".join(said)
+        remarks.append(f"{steps} without a finite loss, not drawn")
+    return ", ".join(remarks)
 
 
 def result(training: Training) -> str:
@@ -68,7 +68,7 @@ def result(training: Training) -> str:
 def facts(training: Training) -> list[str]:
     """Base model, data, steps, time, learning rate, temperature, seed; what the run does not say is left out."""
     size, seed = training.run.options.get("data.batch_size"), training.run.provenance.get("seed")
-    found = [
+    stated = [
         f"from {base(training)}",
         f"on {data(training)}",
         f"{training.steps:,} step{'' if training.steps == 1 else 's'}" + (f" of {size:,}" if isinstance(size, int) else ""),
@@ -78,7 +78,7 @@ def facts(training: Training) -> list[str]:
         f"temperature {temperature(training)}" if training.temperature else None,
         None if seed is None else f"seed {seed}",
     ]
-    return [fact for fact in found if fact]
+    return [fact for fact in stated if fact]
 
 
 def base(training: Training) -> str:

@@ -80,11 +80,11 @@ def known_relevant(
         corpus: documents, among which those of a query's text are looked for.
     """
     chosen = list(chosen)
-    own: dict[str, set[str]] = {query: set() for query in chosen}
+    judged: dict[str, set[str]] = {query: set() for query in chosen}
     for qrels in splits:
         for query, docs in qrels.items():
-            own.setdefault(query, set()).update(doc for doc, grade in docs.items() if grade > 0)
-    known = equality.known_relevant(own, queries, corpus or {})
+            judged.setdefault(query, set()).update(doc for doc, grade in docs.items() if grade > 0)
+    known = equality.known_relevant(judged, queries, corpus or {})
     return {query: known[query] for query in chosen}
 
 
@@ -111,15 +111,15 @@ def find_candidates(
             forms[doc] = texts_of(corpus[doc])
         return forms[doc]
 
-    for query, (own, shared, same) in known.items():
+    for query, (judged, shared, same) in known.items():
         ranked = list(run.get(query, {}).items())
         if query in dict(ranked[:last]):
             counts["own_id"] += 1
         others = [pair for pair in ranked if pair[0] != query][first - 1 : last]
-        relevant_texts = frozenset[str]().union(*(texts(doc) for doc in own | shared if doc in corpus))
+        relevant_texts = frozenset[str]().union(*(texts(doc) for doc in judged | shared if doc in corpus))
         candidates[query] = []
         for position, (doc, score) in enumerate(others, first):
-            if doc in own:
+            if doc in judged:
                 counts["relevant"] += 1
             elif doc in shared:
                 counts["relevant_to_equal_query"] += 1

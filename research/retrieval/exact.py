@@ -85,19 +85,19 @@ def pair_scores(queries: np.ndarray, docs: np.ndarray, cosine: bool = False) -> 
     return (q * d).sum(dim=1).numpy()
 
 
-def ann_recall(found: np.ndarray, exact: np.ndarray) -> float:
+def ann_recall(approximate: np.ndarray, exact: np.ndarray) -> float:
     """Measure the share of the approximate top k that is as good as the exact top k, over all queries.
 
     Scores are compared, not positions: of equal documents either is right.
 
     Args:
-        found: (Q, K) scores of the approximate search.
+        approximate: (Q, K) scores of the approximate search.
         exact: (Q, K) scores of the exact search, descending.
 
     Source: ann-benchmarks' recall by threshold, Aumüller et al. 2020, §2.2.
     """
     threshold = exact[:, -1:] - SCORE_ROUNDING * np.maximum(1, np.abs(exact[:, -1:]))
-    return float((found >= threshold).mean())
+    return float((approximate >= threshold).mean())
 
 
 def to_run(query_ids: Sequence[str], doc_ids: Sequence[str], scores: np.ndarray, positions: np.ndarray) -> Ranking:

@@ -89,8 +89,8 @@ class Miner:
         if mining.reranker is not None:
             self.scorer = Scorer(mining.reranker, options.precision, options.reranker_max_length, options.token_budget)
         judged = hash_strings(  # what has the query's text is named only where there is such a document
-            repr([query, sorted(own), sorted(shared), *([sorted(same)] if same else [])])
-            for query, (own, shared, same) in mining.known.items()
+            repr([query, sorted(of_query), sorted(shared), *([sorted(same)] if same else [])])
+            for query, (of_query, shared, same) in mining.known.items()
         )
         self.key = hash_json(
             [

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.data.equality import Known
 from research.data.positives import in_folds, positives_of, with_positives
@@ -80,7 +80,9 @@ class Mining(NamedTuple):
     command: Sequence[str] = ()
 
 
-def mining_of(data: Collection, known: dict[str, Known], given: Mapping[str, Any], cache: Path, folds: bool = False) -> Mining:
+def mining_of(
+    data: Collection, known: dict[str, Known], given: Mapping[str, object], cache: Path, folds: bool = False
+) -> Mining:
     """Fill in what to mine.
 
     Args:
@@ -96,7 +98,7 @@ def mining_of(data: Collection, known: dict[str, Known], given: Mapping[str, Any
     data = with_positives(data)
     first, last = parse_ranks(given["ranks"])
     retrievers = given["retriever"]
-    own = any(query in data.corpus for query in data.queries)  # one place more, for the document that is left out
+    has_query_ids = any(query in data.corpus for query in data.queries)  # one place more, for the document that is left out
     fused = len(retrievers) > 1 and not folds  # drops it before fusing: after it, it has moved the others' scores
     return Mining(
         data=data,
@@ -107,8 +109,8 @@ def mining_of(data: Collection, known: dict[str, Known], given: Mapping[str, Any
         retrievers=retrievers,
         reranker=given.get("reranker"),
         options=Options(
-            top_k=max(TOP_K, last + (own and not fused)),
-            drop_self=own and fused,
+            top_k=max(TOP_K, last + (has_query_ids and not fused)),
+            drop_self=has_query_ids and fused,
             reranker_max_length=given.get("reranker_max_length"),
             **named_options(**{name: given[name] for name in RetrievalOptions.__annotations__ if name in given}),
         ),
@@ -116,7 +118,7 @@ def mining_of(data: Collection, known: dict[str, Known], given: Mapping[str, Any
     )
 
 
-def check_mining(given: Mapping[str, Any]) -> tuple[int, int]:
+def check_mining(given: Mapping[str, object]) -> tuple[int, int]:
     """Refuse options of mining that nothing need be read for to be wrong; the first and last of --ranks.
 
     Args:
@@ -151,7 +153,7 @@ def check_mining(given: Mapping[str, Any]) -> tuple[int, int]:
     return first, last
 
 
-def _check_margins(given: Mapping[str, Any]) -> None:
+def _check_margins(given: Mapping[str, object]) -> None:
     if given.get("margin") is not None and not math.isfinite(given.get("margin")):
         raise UserError(
             f"--margin {given.get('margin')}; expected a finite number, in units of the score. Pass --margin 0.05, say."

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from research.errors import UserError, suggest
 from research.retrieval.options import Options
@@ -76,7 +76,7 @@ BOUNDS = {
 }
 
 
-def named_options(**given: Unpack[RetrievalOptions]) -> dict[str, Any]:
+def named_options(**given: Unpack[RetrievalOptions]) -> dict[str, object]:
     """Turn the users' names into fields of Options.
 
     Raises:
@@ -93,13 +93,13 @@ def named_options(**given: Unpack[RetrievalOptions]) -> dict[str, Any]:
     return fields | {"terms": Terms(*terms), "settings": encoder_settings(settings)}
 
 
-def check_known(given: Mapping[str, Any], known: type[EncoderOptions]) -> None:
+def check_known(given: Mapping[str, object], known: type[EncoderOptions]) -> None:
     """Refuse an option that a TypedDict does not name."""
     if unknown := [name for name in given if name not in known.__annotations__]:
         raise UserError(f"option {unknown[0]!r} is not known; {suggest(unknown[0], known.__annotations__)}. Correct it.")
 
 
-def encoder_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+def encoder_settings(given: Mapping[str, object]) -> dict[str, object]:
     """Collect the EncoderSettings that the users' options change; None keeps the model's own."""
     return {
         "query_max_length": given.get("query_max_length") or given.get("max_length"),
@@ -108,7 +108,7 @@ def encoder_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_range(given: Mapping[str, Any], bounds: Mapping[str, tuple[int, int]]) -> None:
+def check_range(given: Mapping[str, object], bounds: Mapping[str, tuple[int, int]]) -> None:
     """Refuse a number outside {option: (least, most)}; what was not given is right."""
     for name, (least, most) in bounds.items():
         if (value := given.get(name)) is not None and not least <= value <= most:
@@ -117,7 +117,7 @@ def check_range(given: Mapping[str, Any], bounds: Mapping[str, tuple[int, int]])
             )
 
 
-def check_encoder(given: Mapping[str, Any]) -> None:
+def check_encoder(given: Mapping[str, object]) -> None:
     """Refuse what needs no model to be wrong; the upper limit of a length is the model's."""
     if (budget := given.get("token_budget")) is not None and budget < 1:
         raise UserError(f"--token-budget {budget}; expected 1 or more tokens. Leave it out to take the default.")
@@ -129,7 +129,7 @@ def check_encoder(given: Mapping[str, Any]) -> None:
             )
 
 
-def check_bm25(given: Mapping[str, Any]) -> None:
+def check_bm25(given: Mapping[str, object]) -> None:
     """Refuse BM25's options out of their range."""
     k1, b = given.get("bm25_k1", Options.k1), given.get("bm25_b", Options.b)
     if not 0 <= k1 <= 1000 or not 0 <= b <= 1:  # NaN is in neither range
@@ -154,7 +154,7 @@ def check_retrievers(names: Sequence[str]) -> None:
         seen.add(model)
 
 
-def check_reranking(given: Mapping[str, Any], names: Sequence[str] = ("depth", "mix", "reranker_max_length")) -> None:
+def check_reranking(given: Mapping[str, object], names: Sequence[str] = ("depth", "mix", "reranker_max_length")) -> None:
     """Refuse options of a reranker without one, and λ outside of 0 to 1.
 
     Args:
@@ -173,7 +173,7 @@ def check_reranking(given: Mapping[str, Any], names: Sequence[str] = ("depth", "
         raise UserError(f"--mix {mix}; expected 0 (reranker alone) to 1 (retriever alone). Pass --mix 0.2, say.")
 
 
-def check_retrieval(retrievers: Sequence[object], **given: Any) -> None:
+def check_retrieval(retrievers: Sequence[object], **given: object) -> None:
     """Refuse what no model is needed for to be wrong.
 
     Args:

@@ -135,7 +135,7 @@ def _run(retrieval: Retrieval, pipeline: Pipeline, measure: Measure, mix: Mix | 
             "comparisons": measure.compare(scored),
         },
     )
-    origin = _origin(scored) | {"stages": Stages(out).made(), "seconds": round(time.perf_counter() - started, 3)}
+    origin = _origin(scored) | {"stages": Stages(out).origins(), "seconds": round(time.perf_counter() - started, 3)}
     write_provenance(out, retrieval.command, **facts, **origin)
     return scored
 

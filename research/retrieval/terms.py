@@ -86,7 +86,7 @@ class Terms(NamedTuple):
             return re.compile(WORDS).findall
         if self.tokenizer in ("characters", "bigrams"):
             size = 1 if self.tokenizer == "characters" else 2
-            return lambda text: [term for found in _stretches().finditer(_one_width(text)) for term in _pieces(found, size)]
+            return lambda text: [term for match in _stretches().finditer(_one_width(text)) for term in _pieces(match, size)]
         pattern = self.tokenizer.removeprefix("regex:")
         try:
             compiled = re.compile(pattern)
@@ -95,13 +95,13 @@ class Terms(NamedTuple):
                 f"--bm25-tokenizer regex:{pattern} is no regular expression ({error}); expected one whose matches "
                 r"are the terms. Pass regex:\w+, say."
             ) from None
-        return lambda text: [term for found in compiled.finditer(text) if (term := found.group())]
+        return lambda text: [term for match in compiled.finditer(text) if (term := match.group())]
 
     def _stem(self) -> Callable[[str], str]:
         if self.stemmer is None:
             return str
         try:
-            import Stemmer
+            import Stemmer  # here: BM25 without stems needs no such package
         except ImportError:
             raise UserError(
                 f"--bm25-stemmer {self.stemmer} needs the package PyStemmer, which is not installed here. "
@@ -122,7 +122,7 @@ DEFAULT = Terms()
 
 def _one_width(text: str) -> str:
     """Letters of full width narrow, and kana of half width wide, as Lucene's CJKWidthFilter: they are the same words."""
-    return WIDTHS.sub(lambda found: unicodedata.normalize("NFKC", found.group()), text)
+    return WIDTHS.sub(lambda match: unicodedata.normalize("NFKC", match.group()), text)
 
 
 @functools.cache
@@ -135,9 +135,9 @@ def _stretches() -> re.Pattern:
 def _marks() -> str:
     """Ranges of the characters that stand on letters: vowel signs of India's scripts, accents of their own. To Python's \\w
     they end a word."""
-    found = [code for code in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)) if unicodedata.category(chr(code)) in MARKS]
-    first = [code for i, code in enumerate(found) if i == 0 or found[i - 1] != code - 1]
-    last = [code for i, code in enumerate(found) if i + 1 == len(found) or found[i + 1] != code + 1]
+    codes = [code for code in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)) if unicodedata.category(chr(code)) in MARKS]
+    first = [code for i, code in enumerate(codes) if i == 0 or codes[i - 1] != code - 1]
+    last = [code for i, code in enumerate(codes) if i + 1 == len(codes) or codes[i + 1] != code + 1]
     return "".join(f"\\U{a:08x}-\\U{b:08x}" for a, b in zip(first, last, strict=True))
 
 
@@ -151,15 +151,15 @@ def without_blanks(text: str) -> bool:
     return re.search(f"[{NO_BLANKS}]{{2}}", text) is not None
 
 
-def _pieces(found: re.Match, size: int) -> list[str]:
+def _pieces(match: re.Match, size: int) -> list[str]:
     """A word, or the characters or pairs of a stretch; one character alone is itself."""
-    stretch = found.group(1)
+    stretch = match.group(1)
     if stretch is None:
-        return [found.group()]
+        return [match.group()]
     return [stretch[i : i + size] for i in range(max(1, len(stretch) - size + 1))]
 
 
 def _stopwords(language: str) -> tuple[str, ...] | list[str]:
-    from bm25s.tokenization import _infer_stopwords  # its lists by name; there is no public function
+    from bm25s.tokenization import _infer_stopwords  # here: it loads scipy; there is no public function
 
     return [] if language == "none" else _infer_stopwords(language)

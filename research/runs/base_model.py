@@ -1,14 +1,14 @@
-"""What the files of a trained model say, read without loading it: its configuration, template and what an adapter lies on."""
+"""Read a model's files without loading it: its configuration, its chat template, and the base of an adapter."""
 
 import importlib.util
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from research.runs.layout import MODEL_FACTS
+from research.types import Json
 
 ADAPTER = "adapter_config.json"
 COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef")
@@ -16,9 +16,9 @@ GGUF = {"router_aux_loss_coef": b".expert_count", "sliding_window": b".attention
 """Name in config.json → the key of a GGUF file where it is set."""
 
 
-def option(config: dict, name: str) -> Any:
+def option(config: dict, name: str) -> Json:
     """An option by its dotted name, init_args left out; None where it is not there."""
-    value: Any = config
+    value: Json = config
     for key in name.split("."):
         value = value.get("init_args", value) if isinstance(value, dict) else None
         value = value.get(key) if isinstance(value, dict) else None
@@ -53,13 +53,13 @@ def folder_of(config: dict) -> Path | None:
     path = Path(name.removeprefix("random:")).expanduser()
     if name.startswith("pkg:"):
         package, _, inside = name.removeprefix("pkg:").partition("/")
-        found = importlib.util.find_spec(package)
-        path = Path(found.submodule_search_locations[0], inside) if found and found.submodule_search_locations else path
+        spec = importlib.util.find_spec(package)
+        path = Path(spec.submodule_search_locations[0], inside) if spec and spec.submodule_search_locations else path
     if path.is_file() and (path.suffix == ".gguf" or name.startswith("random:")):
         return path
     cached = None if path.exists() else _in_hub_cache(name)
     places = [cached] if cached else [path / inside for inside in ("", "model")]
-    return next((place for place in places if any((place / one).is_file() for one in ("config.json", ADAPTER))), None)
+    return next((place for place in places if any((place / file).is_file() for file in ("config.json", ADAPTER))), None)
 
 
 def _in_hub_cache(name: str) -> Path | None:
@@ -67,11 +67,11 @@ def _in_hub_cache(name: str) -> Path | None:
     repo, _, revision = name.partition("@")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo) or repo.startswith("."):
         return None
-    from huggingface_hub import try_to_load_from_cache  # a quarter of a second, where a hub's model was trained
+    from huggingface_hub import try_to_load_from_cache  # here: a quarter of a second, for models of a hub alone
 
     for file in ("config.json", ADAPTER):
-        if isinstance(found := try_to_load_from_cache(repo, file, revision=revision or None), str):
-            return Path(found).parent
+        if isinstance(cached_file := try_to_load_from_cache(repo, file, revision=revision or None), str):
+            return Path(cached_file).parent
     return None
 
 
@@ -97,13 +97,13 @@ def base_config(config: dict) -> dict | None:
         return {name: 1 for name, key in GGUF.items() if key in keys}
     if folder.is_file():  # a file of arguments, whose weights are drawn
         try:
-            found = yaml.safe_load(folder.read_text(encoding="utf-8"))
+            settings = yaml.safe_load(folder.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
-            found = {}
+            settings = {}
     else:
-        found = read(folder / "config.json")
-    found = found if isinstance(found, dict) else {}
-    return found | found["text_config"] if isinstance(found.get("text_config"), dict) else found
+        settings = read(folder / "config.json")
+    settings = settings if isinstance(settings, dict) else {}
+    return settings | settings["text_config"] if isinstance(settings.get("text_config"), dict) else settings
 
 
 def read(path: Path) -> dict:

@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from research.runs.base_model import ADAPTER, COEFFICIENTS, base_config, base_folder, folder_of, option, read, template
+
+if TYPE_CHECKING:  # see _config_class
+    from transformers import PreTrainedConfig
 
 OUTPUT_LAYERS = ("lm_head", "embed_out")  # by transformers' names
 WRITES_ANSWERS = {"exact_match", "token_f1", "rouge_l"}
@@ -46,17 +49,17 @@ def _fixed_temperature(config: dict) -> bool:
 def _averaged_weights(config: dict) -> bool:
     callbacks = option(config, "trainer.callbacks")
     return any(
-        "WeightAveraging" in str(one.get("class_path")) and "Stochastic" not in str(one.get("class_path"))
-        for one in (callbacks if isinstance(callbacks, list) else [callbacks])
-        if isinstance(one, dict)
+        "WeightAveraging" in str(callback.get("class_path")) and "Stochastic" not in str(callback.get("class_path"))
+        for callback in (callbacks if isinstance(callbacks, list) else [callbacks])
+        if isinstance(callback, dict)
     )
 
 
 def _scaled_gradients(config: dict) -> bool:
     plugins = option(config, "trainer.plugins")
     return any(
-        name in str(one)
-        for one in (plugins if isinstance(plugins, list) else [plugins])
+        name in str(plugin)
+        for plugin in (plugins if isinstance(plugins, list) else [plugins])
         for name in ("MixedPrecision", "HalfPrecision", "16-mixed", "16-true")
     )
 
@@ -70,15 +73,15 @@ def has_router_loss(config: dict) -> bool | None:
         return None
     if not any("expert" in name or name in COEFFICIENTS for name in base):
         return False
-    own = _config_class(base)
-    values = {name: base.get(name, getattr(own, name, None)) for name in (*COEFFICIENTS, "output_router_logits")}
+    type_defaults = _config_class(base)
+    values = {name: base.get(name, getattr(type_defaults, name, None)) for name in (*COEFFICIENTS, "output_router_logits")}
     asked = values["router_aux_loss_coef"] is not None or values["output_router_logits"]
     return bool(asked and any(values[name] for name in COEFFICIENTS))
 
 
-def _config_class(base: dict) -> Any:
+def _config_class(base: dict) -> "PreTrainedConfig | None":
     """transformers' configuration of that type, with its defaults; None of a type that it has not."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # a second, for mixtures of experts alone
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # here: a second, for mixtures of experts alone
 
     try:
         return CONFIG_MAPPING[base.get("model_type")]()
@@ -95,16 +98,16 @@ def _whole_rate(config: dict) -> bool | None:
     return any(name.endswith("dropout") and type(value) is int for name, value in base.items())
 
 
-def _own_template(config: dict) -> bool | None:
+def _adapter_template(config: dict) -> bool | None:
     if not trains(config, "SFTModule", "DPOModule"):
         return False
     folder = folder_of(config)
     if folder is None:
         return None
-    if not (folder / ADAPTER).is_file() or not (own := template(folder)):
+    if not (folder / ADAPTER).is_file() or not (adapter_template := template(folder)):
         return False
     base = base_folder(config)
-    return None if base is None else own != template(base)
+    return None if base is None else adapter_template != template(base)
 
 
 def _encoder_template(config: dict) -> bool | None:
@@ -134,13 +137,13 @@ def _output_layer(config: dict) -> bool | None:
     saved = read(folder / ADAPTER) if folder is not None and option(config, "model.adapter") is None else {}
     targets = option(config, "model.adapter.target_modules") or saved.get("target_modules") or []
     if isinstance(targets, str) and targets != "all-linear":  # which leaves it out
-        return any(_found(targets, name) for name in OUTPUT_LAYERS)
+        return any(_matches(targets, name) for name in OUTPUT_LAYERS)
     tied = option(config, "model.adapter.ensure_weight_tying") or saved.get("ensure_weight_tying")
     wanted = (*OUTPUT_LAYERS, *(("embed_tokens",) if tied else ()))
-    return isinstance(targets, list) and any(str(one).rpartition(".")[2] in wanted for one in targets)
+    return isinstance(targets, list) and any(str(target).rpartition(".")[2] in wanted for target in targets)
 
 
-def _found(pattern: str, name: str) -> bool:
+def _matches(pattern: str, name: str) -> bool:
     try:
         return re.fullmatch(pattern, name) is not None or pattern == name
     except re.error:
@@ -160,10 +163,10 @@ def _ended_prompts(config: dict) -> bool | None:
     frame = read(folder / "tokenizer.json").get("post_processor")
     frames = [frame, *(frame.get("processors") or [])] if isinstance(frame, dict) else []
     added = [
-        one["SpecialToken"].get("id")
-        for some in frames
-        for one in (some.get("single") or [])[-1:]
-        if isinstance(one, dict) and "SpecialToken" in one
+        last_part["SpecialToken"].get("id")
+        for processor in frames
+        for last_part in (processor.get("single") or [])[-1:]
+        if isinstance(last_part, dict) and "SpecialToken" in last_part
     ]
     return bool(settings.get("add_eos_token")) or (end is not None and end in added)
 
@@ -183,7 +186,7 @@ CHANGES: tuple[Change, ...] = (
         lambda config: trains(config, "DPOModule") and option(config, "model.adapter.layer_replication") is not None,
     ),
     Change("whole-dropout", "model.dropout passed over rates that config.json writes as whole numbers", _whole_rate),
-    Change("own-template", "an adapter's own chat template was passed over for its base's", _own_template),
+    Change("own-template", "an adapter's own chat template was passed over for its base's", _adapter_template),
     Change(
         "prefix-in-a-window",
         "answers after a prefix depended on their neighbours where attention has a window",

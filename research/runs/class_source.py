@@ -19,18 +19,18 @@ class Source(NamedTuple):
 @functools.cache
 def parameters(class_path: str) -> dict[str, tuple[str, str]] | None:
     """Arguments of a class → their annotation and its module; None where the source does not tell all of them."""
-    if (found := _class(class_path)) is None:
+    if (definition := _class(class_path)) is None:
         return None
-    bases = [_resolve(ast.unparse(base), found) for base in found.node.bases]
-    if any("dataclass" in ast.unparse(decorator) for decorator in found.node.decorator_list):
+    bases = [_resolve(ast.unparse(base), definition) for base in definition.node.bases]
+    if any("dataclass" in ast.unparse(decorator) for decorator in definition.node.decorator_list):
         inherited = [parameters(base) or {} for base in bases if base]
-        own = {
+        fields = {
             node.target.id: (ast.unparse(node.annotation), class_path)
-            for node in found.node.body
+            for node in definition.node.body
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
         }
-        return functools.reduce(lambda left, right: left | right, [*inherited, own])
-    inits = [node for node in found.node.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+        return functools.reduce(lambda left, right: left | right, [*inherited, fields])
+    inits = [node for node in definition.node.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
     if not inits:
         return next(filter(None, (parameters(base) for base in bases if base)), None)
     args = inits[0].args
@@ -44,8 +44,10 @@ def derives(class_path: str, ancestor: str) -> bool:
     """Whether a class, or one that it inherits, has this name."""
     if class_path.rpartition(".")[2] == ancestor:
         return True
-    found = _class(class_path)
-    return found is not None and any(derives(_resolve(ast.unparse(base), found), ancestor) for base in found.node.bases)
+    definition = _class(class_path)
+    return definition is not None and any(
+        derives(_resolve(ast.unparse(base), definition), ancestor) for base in definition.node.bases
+    )
 
 
 def classes_beside(class_path: str) -> list[str] | None:
@@ -69,18 +71,18 @@ def is_ours(class_path: str) -> bool:
     """Whether a class is of this package, or inherits one of it."""
     if class_path.partition(".")[0] == "research":
         return True
-    found = _class(class_path)
-    return found is not None and any(is_ours(_resolve(ast.unparse(base), found)) for base in found.node.bases)
+    definition = _class(class_path)
+    return definition is not None and any(is_ours(_resolve(ast.unparse(base), definition)) for base in definition.node.bases)
 
 
 def nested(source: tuple[str, str]) -> str:
     """The class with options of its own that an annotation names, if there is one: Optimisation, `peft.LoraConfig | None`."""
     annotation, owner = source
-    found = _class(owner)
-    if found is None or not annotation or re.search(r"\b[dD]ict\b|Mapping", annotation):  # a mapping may have any key
+    definition = _class(owner)
+    if definition is None or not annotation or re.search(r"\b[dD]ict\b|Mapping", annotation):  # a mapping may have any key
         return ""
     for name in ast.walk(ast.parse(annotation)):
-        path = _resolve(ast.unparse(name), found) if isinstance(name, ast.Name | ast.Attribute) else ""
+        path = _resolve(ast.unparse(name), definition) if isinstance(name, ast.Name | ast.Attribute) else ""
         if path and parameters(path):
             return path
     return ""

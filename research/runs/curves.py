@@ -5,17 +5,17 @@ import math
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from research.errors import UserError
 from research.runs.layout import CURVES
+from research.types import Json
 
 Curve = list[tuple[int, float]]  # (optimizer steps taken, value)
 CURE = "Copy the run folder again, make the run again, or leave it out"
 DAMAGED = object()
 
 
-def read_lines(folder: Path, about: str = "") -> list[dict[str, Any]]:
+def read_lines(folder: Path, about: str = "") -> list[dict[str, Json]]:
     """The lines of a run's curves, in order; one that a killed process left unfinished is dropped.
 
     Args:
@@ -32,7 +32,7 @@ def read_lines(folder: Path, about: str = "") -> list[dict[str, Any]]:
     return [line for line in lines if not about or about in line]
 
 
-def whole_lines(folder: Path, finished: bool, command: str) -> list[dict[str, Any]]:
+def whole_lines(folder: Path, finished: bool, command: str) -> list[dict[str, Json]]:
     """The lines of a run whose page draws its curves: each is there and in order.
 
     Args:
@@ -68,7 +68,7 @@ def history(folder: Path, name: str) -> Curve:
     return [(line["step"], line[name]) for line in read_lines(folder, name)]
 
 
-def curves_of(lines: Iterable[dict[str, Any]]) -> dict[str, Curve]:
+def curves_of(lines: Iterable[dict[str, Json]]) -> dict[str, Curve]:
     """{metric: (step, value)}; of a step that a resumed run took again, the last."""
     curves: dict[str, dict[int, float]] = {}
     for line in lines:
@@ -85,7 +85,7 @@ def _text(file: Path) -> str:
         raise UserError(f"{file} is not UTF-8 ({error}); expected lines of JSON. {CURE}.") from None
 
 
-def _checked(file: Path, number: int, line: Any) -> dict[str, Any]:
+def _checked(file: Path, number: int, line: object) -> dict[str, Json]:
     if isinstance(line, dict) and None in line.values():  # a number that JSON has no word for
         line = {name: math.nan if value is None and name != "step" else value for name, value in line.items()}
     good = isinstance(line, dict) and isinstance(line.get("step"), int) and line["step"] >= 0
@@ -95,7 +95,7 @@ def _checked(file: Path, number: int, line: Any) -> dict[str, Any]:
     return line
 
 
-def _parsed(texts: list[str]) -> list[Any]:
+def _parsed(texts: list[str]) -> list[object]:
     """Each line's value, DAMAGED of one that is no JSON; all at once where none is: a call a line takes twice as long."""
     try:
         whole = json.loads(f"[{','.join(texts)}]")
@@ -104,14 +104,14 @@ def _parsed(texts: list[str]) -> list[Any]:
     return whole if len(whole) == len(texts) else [_parsed_alone(text) for text in texts]
 
 
-def _parsed_alone(text: str) -> Any:
+def _parsed_alone(text: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         return DAMAGED
 
 
-def shortened(value: Any, most: int = 60) -> str:
+def shortened(value: object, most: int = 60) -> str:
     """A value as JSON, for a message."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= most else text[: most - 1] + "…"

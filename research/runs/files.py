@@ -9,9 +9,10 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from research.runs.disk import disk_error, disk_errors
+from research.types import Json
 
 
 @contextlib.contextmanager
@@ -40,15 +41,15 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
             handle.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
+def write_json(path: Path, value: Json, indent: int | None = 1) -> None:
     """Write a file of JSON that every reader takes: see `strict`."""
     with atomic_write(path) as stream:
         json.dump(strict(value), stream, indent=indent, ensure_ascii=False, allow_nan=False)
         stream.write("\n")
 
 
-def strict(value: Any) -> Any:
-    """The value with null for what is no number (NaN, ±infinity), for which JSON has no word."""
+def strict(value: Json) -> Json:
+    """The value with null in place of NaN and ±infinity, which JSON cannot write."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -105,12 +106,12 @@ def replace_files(out: Path, first: str, former: Iterable[str] = ()) -> Iterator
         raise disk_error(error, out) from error
     try:
         yield new
-        made = [path.relative_to(new) for path in sorted(new.rglob("*")) if path.is_file()]
+        written = [path.relative_to(new) for path in sorted(new.rglob("*")) if path.is_file()]
         with disk_errors(out):
-            for name in sorted(made, key=lambda name: (name != Path(first), name)):
+            for name in sorted(written, key=lambda name: (name != Path(first), name)):
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(new / name, out / name)
-            for name in {Path(one) for one in former} - {*made}:
+            for name in {Path(file) for file in former} - {*written}:
                 if not name.is_absolute() and ".." not in name.parts:
                     (out / name).unlink(missing_ok=True)
     finally:

@@ -60,12 +60,12 @@ def fingerprint(config: dict, helpers: bool = True) -> str:
             the fingerprint of runs that were made before these counted.
     """
     trained = [name for section in ("model", "data") if (name := _class_path(config, section))]
-    own = _own(config, helpers)
+    users_code = _users_code(config, helpers)
     ours = _hash(_ours(tuple(trained), helpers))
-    return f"{ours}+{_hash(own)}" if own else ours
+    return f"{ours}+{_hash(users_code)}" if users_code else ours
 
 
-def _own(config: dict, helpers: bool = True) -> dict[str, Source]:
+def _users_code(config: dict, helpers: bool = True) -> dict[str, Source]:
     """Module → its source, of the user's own that a configuration's classes reach; `helpers` as for `fingerprint`."""
     named = tuple(sorted({name for name in _class_paths(config) if not _is_ours(name)}))
     reached, last = _reached(named, helpers)
@@ -81,10 +81,10 @@ _say_once = functools.cache(say)
 
 
 def counted_since(fingerprints: set[str | None], config: dict) -> list[str]:
-    """Packages that count since, where runs have noted the fingerprint without what the user's classes import from others."""
+    """Packages that the fingerprint covers now and did not cover when these runs were made."""
     if fingerprints != {fingerprint(config, helpers=False)}:
         return []
-    newer = _own(config).keys() - _own(config, helpers=False).keys()
+    newer = _users_code(config).keys() - _users_code(config, helpers=False).keys()
     return sorted({name.partition(".")[0] for name in newer})
 
 
@@ -123,11 +123,11 @@ def reached_files(*classes: str) -> list[Path]:
 def files_of_classes(config: dict) -> list[Path]:
     """Files of the classes that a configuration names, with what those of the user import and is not installed."""
     ours = [name.rpartition(".")[0] for name in _class_paths(config) if _is_ours(name)]
-    return sorted({path for path in map(_path, [*_own(config), *ours]) if path is not None})
+    return sorted({path for path in map(_path, [*_users_code(config), *ours]) if path is not None})
 
 
 def forget() -> None:
-    """Read files anew: within a process each is read once."""
+    """Forget the files that this process has read, so that they are read again."""
     for function in (code_fingerprint, plan_fingerprint, _reached, _source, _path):
         function.cache_clear()
     modules.forget()
@@ -153,21 +153,21 @@ def _reached(names: tuple[str, ...], helpers: bool = True) -> tuple[dict[str, So
         names: dotted.
         helpers: follow every package of the user's own; else those of the names alone.
     """
-    found: dict[str, Source] = {}
+    sources: dict[str, Source] = {}
     waiting, size = deque(names), 0
     packages = {name.partition(".")[0] for name in names} | {"research"}
     while waiting:
         for module in _modules(waiting.popleft()):
-            if module in found or not (module in FIT or _computes(module)):
+            if module in sources or not (module in FIT or _computes(module)):
                 continue
             if not (helpers or module.partition(".")[0] in packages) or (source := _source(module)) is None:
                 continue
             if not _is_ours(module) and (size := size + source.size) > LARGEST:
-                return found, module
-            found[module] = source
+                return sources, module
+            sources[module] = source
             # nothing of ours imports the user's own
             waiting.extend(name for name in sorted(source.imports) if _is_ours(name) or not _is_ours(module))
-    return found, ""
+    return sources, ""
 
 
 def _computes(module: str) -> bool:
@@ -224,7 +224,7 @@ def _digest(tree: ast.Module) -> str:
 
 
 def _is_text(node: object) -> bool:
-    """Whether a statement is a text alone: a docstring, or one after an attribute."""
+    """Whether a statement is only a string: a docstring, or the text after an attribute."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 

@@ -7,7 +7,6 @@ its place and its cure. All files and all checks stand in this one file, so that
 import functools
 import shlex
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -17,6 +16,7 @@ from research.runs.curves import shortened
 from research.runs.layout import CHECKPOINTS, CONFIG, EXAMPLES, METRICS, PROVENANCE, SCHEMA, SWEEP, TEST, WANDB
 from research.runs.printable import is_deep
 from research.runs.reading import read_json
+from research.types import Json
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it is there: a thousand configurations in 2 s, not 18
 NESTED = 5_000  # places that may open a level: libyaml ends the process at some 30,000 levels, and SafeLoader raises
@@ -51,7 +51,7 @@ class RunFolder:
         return isinstance(facts, dict) and "made_of" in facts and "verb" not in facts
 
     @functools.cached_property
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Json]:
         """provenance.json; {} of a run that was never begun.
 
         Raises:
@@ -74,7 +74,7 @@ class RunFolder:
         if not isinstance(earlier, list | None):
             raise _wrong(path, "earlier_fingerprints", earlier, "a list")
         fingerprints = [facts.get("fingerprint"), *(earlier or [])]
-        if not all(isinstance(one, str | None) for one in fingerprints):
+        if not all(isinstance(digest, str | None) for digest in fingerprints):
             raise _wrong(path, "fingerprint", fingerprints, "hashes of code")
         return facts
 
@@ -83,7 +83,7 @@ class RunFolder:
         return shlex.join(self.provenance.get("command") or ["research", otherwise, "…"])
 
     @functools.cached_property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Json]:
         """config.yaml of a training.
 
         Raises:
@@ -108,7 +108,7 @@ class RunFolder:
         return config
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Json]:
         """config.yaml of whatever wrote it; {} where there is none that can be read."""
         try:
             return self.config
@@ -121,7 +121,7 @@ class RunFolder:
         return (self.path / CONFIG).is_file()
 
     @functools.cached_property
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Json]:
         """metrics.json: of a training those of its best validation; {} where there is none yet.
 
         Raises:
@@ -130,13 +130,13 @@ class RunFolder:
         return {} if self._metrics is None else _checked(self.path / METRICS, self._metrics)
 
     @functools.cached_property
-    def _metrics(self) -> Any:
+    def _metrics(self) -> Json:
         """What metrics.json holds, unchecked; None where there is none."""
         path = self.path / METRICS
         return read_json(path) if path.exists() else None
 
     @property
-    def result(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Json]:
         """metrics.json, its values unchecked; {} where there is none that can be read."""
         try:
             return self._metrics if isinstance(self._metrics, dict) else {}
@@ -144,7 +144,7 @@ class RunFolder:
             return {}
 
     @functools.cached_property
-    def test(self) -> dict[str, Any]:
+    def test(self) -> dict[str, Json]:
         """test.json, which `research test` writes; {} where there is none.
 
         Raises:
@@ -154,13 +154,13 @@ class RunFolder:
         return _checked(path, read_json(path)) if path.exists() else {}
 
     @functools.cached_property
-    def examples(self) -> dict[str, Any]:
+    def examples(self) -> dict[str, Json]:
         """examples.json: texts of some queries of a retrieval; {} where there are none."""
         path = self.path / EXAMPLES
         return read_json(path) if path.exists() else {}
 
     @functools.cached_property
-    def wandb(self) -> dict[str, Any]:
+    def wandb(self) -> dict[str, Json]:
         """wandb.json of a training: the id of its W&B run, and later the names of the summary; {} where there is none.
 
         Raises:
@@ -169,16 +169,16 @@ class RunFolder:
         path = self.path / WANDB
         if not path.exists():
             return {}
-        noted = read_json(path)
-        if not isinstance(noted, dict) or not isinstance(noted.get("id"), str):
+        facts = read_json(path)
+        if not isinstance(facts, dict) or not isinstance(facts.get("id"), str):
             raise UserError(
                 f"{path} is not one this tool wrote; expected an object with the id of the W&B run. Delete it, and "
                 "a new W&B run begins."
             )
-        return noted
+        return facts
 
     @functools.cached_property
-    def checkpoints(self) -> list[dict[str, Any]]:
+    def checkpoints(self) -> list[dict[str, Json]]:
         """checkpoints.json of a training that is not finished: file, step and sha256 of each; [] where there are none.
 
         Raises:
@@ -242,7 +242,7 @@ class RunFolder:
             )
 
 
-def sweep_owner(folder: Path) -> dict[str, Any]:
+def sweep_owner(folder: Path) -> dict[str, Json]:
     """Whose a sweep's folder is (sweep.json); {} where it notes nothing that can be read."""
     try:
         owner = read_json(folder / SWEEP)
@@ -254,13 +254,13 @@ def sweep_owner(folder: Path) -> dict[str, Any]:
 # ---- what the files may hold ----------------------------------------------------------------------------------------
 
 
-def _object(path: Path, value: Any) -> dict[str, Any]:
+def _object(path: Path, value: object) -> dict[str, Json]:
     if not isinstance(value, dict):
         raise UserError(f"{path} is not one this tool wrote; expected an object. {CURE}.")
     return value
 
 
-def _checked(path: Path, value: Any) -> dict[str, Any]:
+def _checked(path: Path, value: object) -> dict[str, Json]:
     """metrics.json or test.json, if each metric, value of an example and count is a number or null."""
     result = _object(path, value)
     _numbers(path, "metrics", result.get("metrics"))
@@ -269,10 +269,10 @@ def _checked(path: Path, value: Any) -> dict[str, Any]:
     _numbers(path, "trained", result.get("trained"))
     for name in COUNTS:
         _number(path, name, result.get(name))
-    for example, one in _mapping(path, "answers", result.get("answers"), "examples with answers").items():
-        prompt = one.get("prompt") if isinstance(one, dict) else None
-        if not isinstance(one, dict) or (isinstance(prompt, list) and not all(isinstance(turn, dict) for turn in prompt)):
-            raise _wrong(path, f"answers.{example}", one, "a prompt, a reference and an answer")
+    for example, answer in _mapping(path, "answers", result.get("answers"), "examples with answers").items():
+        prompt = answer.get("prompt") if isinstance(answer, dict) else None
+        if not isinstance(answer, dict) or (isinstance(prompt, list) and not all(isinstance(turn, dict) for turn in prompt)):
+            raise _wrong(path, f"answers.{example}", answer, "a prompt, a reference and an answer")
     monitor = result.get("monitor")
     if not isinstance(monitor, str | None):
         raise _wrong(path, "monitor", monitor, "a metric, such as val/loss")
@@ -282,22 +282,22 @@ def _checked(path: Path, value: Any) -> dict[str, Any]:
     return result
 
 
-def _mapping(path: Path, where: str, value: Any, expected: str = "names with numbers") -> dict[str, Any]:
+def _mapping(path: Path, where: str, value: object, expected: str = "names with numbers") -> dict[str, Json]:
     if value is not None and not isinstance(value, dict):
         raise _wrong(path, where, value, expected)
     return value or {}
 
 
-def _numbers(path: Path, where: str, value: Any) -> None:
-    for name, one in _mapping(path, where, value).items():
-        _number(path, f"{where}.{name}", one)
+def _numbers(path: Path, where: str, value: object) -> None:
+    for name, number in _mapping(path, where, value).items():
+        _number(path, f"{where}.{name}", number)
 
 
-def _number(path: Path, where: str, value: Any) -> None:
+def _number(path: Path, where: str, value: object) -> None:
     huge = isinstance(value, int) and abs(value) > LARGEST
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or huge):
         raise _wrong(path, where, value, "a number")
 
 
-def _wrong(path: Path, where: str, value: Any, expected: str) -> UserError:
+def _wrong(path: Path, where: str, value: object, expected: str) -> UserError:
     return UserError(f"{path}: {where} is {shortened(value)}; expected {expected}. {CURE}.")

@@ -6,10 +6,11 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+from research.types import Json
 
 
-def hash_json(value: Any) -> str:
+def hash_json(value: Json) -> str:
     """sha256 of a JSON-able value; dict order does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 

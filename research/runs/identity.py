@@ -10,12 +10,11 @@ The id is the hash of the resolved configuration, the base model's hash and the 
 `ids_of` also gives the names by which earlier versions knew the same point: what was done under one of them is done.
 """
 
-from typing import Any
-
 from research.runs.changes import COUNTED, has_router_loss
 from research.runs.defaults import spelled
 from research.runs.hashes import hash_json
 from research.runs.spelling import BATCH, how, one_spelling, value_at, without
+from research.types import Json
 
 PLACE = "{point}"  # in --out: becomes the point id
 LENGTH = 16  # hexadecimal digits
@@ -31,9 +30,9 @@ PATHS = (
     "data.init_args.queries_file",
     "trainer.default_root_dir",
 )
-"""Where things lie, for which the hashes of what is there stand in."""
+"""Options that are paths: an id has the hash of the content instead."""
 KNOWN_FACTS = ("train", "queries", "examples", "pairs", "val", "test", "other", "val_run", "test_run")
-"""Facts of data that are part of an id whatever they say; others only where they say something."""
+"""Facts of data that are always part of an id; other facts only where they are not empty."""
 
 
 def ids_of(resolved: dict, base_hash: str, data: dict) -> tuple[str, ...]:
@@ -46,17 +45,17 @@ def ids_of(resolved: dict, base_hash: str, data: dict) -> tuple[str, ...]:
     """
     before = without(spelled(resolved, everything=True), (*how(resolved), *PATHS))
     trainer = before.get("trainer")
-    typed = [before | {"trainer": one} for one in _as_typed(trainer)] if isinstance(trainer, dict) else [before]
+    typed = [before | {"trainer": variant} for variant in _as_typed(trainer)] if isinstance(trainer, dict) else [before]
     documented = without(one_spelling(spelled(resolved), {}, _are_free(resolved)), (*how(resolved), *PATHS))  # as typed once
     forms = (what_is_computed(resolved), documented, *typed)
     facts = known_facts(data)
     uncounted = {name: value for name, value in facts.items() if name not in COUNTED}  # as before each was counted
-    ids = (hash_json([form, base_hash, one])[:LENGTH] for one in (facts, uncounted) for form in forms)
+    ids = (hash_json([form, base_hash, variant])[:LENGTH] for variant in (facts, uncounted) for form in forms)
     return tuple(dict.fromkeys(ids))
 
 
 def _as_typed(trainer: dict) -> list[dict]:
-    """A trainer section as it is now, and with devices and precision as ids had them once where a user typed them."""
+    """The trainer section now, and with devices and precision in the forms that earlier ids had for typed values."""
     devices, precision = trainer.get("devices"), trainer.get("precision")
     bits = str(precision).removesuffix("-true")
     counts = [devices, str(devices)] if isinstance(devices, int) else [devices]
@@ -76,24 +75,26 @@ def _are_free(resolved: dict) -> bool:
 
 def differences(a: dict, b: dict) -> dict[str, tuple]:
     """Dotted name → (value in a, value in b), where two configurations differ in what is computed; in PATHS too."""
-    found = _differences(*(without(one_spelling(spelled(one)), how(one)) for one in (a, b)))
-    if BATCH in found:  # of all processes together: named is what the user has changed
-        typed = {name: tuple(value_at(one, name) for one in (a, b)) for name in (BATCH, "trainer.devices", "trainer.num_nodes")}
-        found = {name: pair for name, pair in found.items() if name != BATCH} | {
+    changed = _differences(*(without(one_spelling(spelled(config)), how(config)) for config in (a, b)))
+    if BATCH in changed:  # of all processes together: named is what the user has changed
+        typed = {
+            name: tuple(value_at(config, name) for config in (a, b)) for name in (BATCH, "trainer.devices", "trainer.num_nodes")
+        }
+        changed = {name: pair for name, pair in changed.items() if name != BATCH} | {
             name: pair for name, pair in typed.items() if pair[0] != pair[1]
         }
-    return found
+    return changed
 
 
-def _differences(a: Any, b: Any, name: str = "") -> dict[str, tuple]:
+def _differences(a: Json, b: Json, name: str = "") -> dict[str, tuple]:
     if isinstance(a, dict) and isinstance(b, dict):
-        found = {}
+        changed = {}
         for key in sorted({*a, *b}):
-            found |= _differences(a.get(key), b.get(key), f"{name}{key}.")
-        return found
+            changed |= _differences(a.get(key), b.get(key), f"{name}{key}.")
+        return changed
     return {} if a == b else {name.rstrip("."): (a, b)}
 
 
 def known_facts(data: dict) -> dict:
-    """The data's facts without those that came later and say nothing."""
+    """The data's facts without later ones that are empty."""
     return {name: value for name, value in data.items() if name in KNOWN_FACTS or value}

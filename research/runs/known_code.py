@@ -45,16 +45,16 @@ def stale_because(
         run: its folder, from which relative paths of the configuration are found.
         data: the data's facts as the run has noted them, and as they are counted now.
     """
-    made, now = {*fingerprints}, fingerprint(config)
-    if made == {now}:
+    computed_by, now = {*fingerprints}, fingerprint(config)
+    if computed_by == {now}:
         return ""
-    held, holds = [held_by(one) for one in made], held_by(now)
-    if holds is None or None in held or not _have_same_classes(made | {now}):
-        if packages := counted_since(made, config):
+    published, published_now = [held_by(code) for code in computed_by], held_by(now)
+    if published_now is None or None in published or not _have_same_classes(computed_by | {now}):
+        if packages := counted_since(computed_by, config):
             return f"it was done before what your classes import from {', '.join(packages)} was noted"
-        return f"it was done by other code than this ({', '.join(sorted(map(str, made - {now})))})"
+        return f"it was done by other code than this ({', '.join(sorted(map(str, computed_by - {now})))})"
     config = placed(config, run)
-    touched = {change: change.touches(config) for change in CHANGES[min(held) : holds]}
+    touched = {change: change.touches(config) for change in CHANGES[min(published) : published_now]}
     reasons = [change.what for change, touches in touched.items() if touches]
     then, today = data or ({}, {})
     reasons += [what for fact, what in COUNTED.items() if today.get(fact) and fact not in then]
@@ -66,19 +66,19 @@ def stale_because(
 
 
 def numbers_key(fingerprints: Iterable[str | None], config: dict, run: Path | None = None) -> str:
-    """Equal for runs of one configuration whose numbers may be averaged, whatever published code computed them."""
-    made = {*fingerprints} - {None, ""}
-    held = {held_by(one) for one in made}
-    if not made or None in held or not _have_same_classes(made):
-        return " ".join(sorted(map(str, made)))
+    """A text that is equal for runs of one configuration whose numbers may be averaged, whichever code computed them."""
+    computed_by = {*fingerprints} - {None, ""}
+    published = {held_by(code) for code in computed_by}
+    if not computed_by or None in published or not _have_same_classes(computed_by):
+        return " ".join(sorted(map(str, computed_by)))
     config = placed(config, run)
-    touched = [(change.name, change.touches(config)) for change in CHANGES[: max(held)]]
-    words = ["" if touches is False else name if touches else f"{name}?" for name, touches in touched]
-    names = [" ".join(filter(None, words[:count])) for count in sorted(held)]
-    own = " ".join({one.partition("+")[2] for one in made if "+" in one})
-    return f"known: {' / '.join(dict.fromkeys(names))}" + (f" with {own}" if own else "")
+    touched = [(change.name, change.touches(config)) for change in CHANGES[: max(published)]]
+    change_names = ["" if touches is False else name if touches else f"{name}?" for name, touches in touched]
+    names = [" ".join(filter(None, change_names[:count])) for count in sorted(published)]
+    users_classes = " ".join({code.partition("+")[2] for code in computed_by if "+" in code})
+    return f"known: {' / '.join(dict.fromkeys(names))}" + (f" with {users_classes}" if users_classes else "")
 
 
 def _have_same_classes(fingerprints: Iterable[str | None]) -> bool:
-    """Whether the user's own classes are the same in all; runs of before did not note them."""
-    return len({(one or "").partition("+")[2] for one in fingerprints} - {""}) <= 1
+    """Whether the user's own classes are the same in all; older runs did not record them."""
+    return len({(code or "").partition("+")[2] for code in fingerprints} - {""}) <= 1

@@ -4,7 +4,6 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from research.errors import UserError
 from research.runs.disk import disk_error
@@ -68,11 +67,11 @@ def check_store_folder(out: Path, option: str = "--out") -> None:
 
 
 def leftover(path: Path) -> bool:
-    """What a command that was killed at its start leaves: the lock, and a file that was not renamed yet."""
+    """Whether a path is one that a command leaves when it is killed at its start: the lock, or a temporary file."""
     return path.name == "lock" or (path.name.startswith(".") and path.name.endswith(".tmp"))
 
 
-def is_name(text: Any) -> bool:
+def is_name(text: object) -> bool:
     """Whether a text can name a folder within another: no path, no control characters, not too long for a disk."""
     if not isinstance(text, str) or text in ("", ".", "..") or re.search(r"[/\x00-\x1f\x7f\ud800-\udfff]", text):
         return False

@@ -16,10 +16,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from types import UnionType
+from typing import IO, NamedTuple
 
 from research.errors import WRONG_INPUT
 from research.runs.locks import lock, open_lock
+from research.types import Json
 
 STATES = ("missing", "running", "preempted", "failed", "diverged", "killed", "pruned", "done", "stale")
 AGAIN = ("missing", "preempted", "failed", "killed")
@@ -27,7 +29,13 @@ AGAIN = ("missing", "preempted", "failed", "killed")
 ATTEMPTS = 3  # of a point that crashes
 FILE = "ledger.jsonl"
 TRIES = 10  # for a claim that is held, half a second together
-FIELDS: dict[str, Any] = {"seconds": int | float, "value": int | float, "code": int, "error": str, "pid": int}
+NUMBER = int | float
+FIELDS: dict[str, type | UnionType] = {
+    **dict.fromkeys(("seconds", "cpu_seconds", "value"), NUMBER),
+    "code": int,
+    "error": str,
+    "pid": int,
+}
 """Fields of an event that are read, with their types."""
 
 
@@ -44,7 +52,7 @@ class Standing(NamedTuple):
     state: str
     attempts: int
     failures: int
-    last: dict[str, Any]
+    last: dict[str, Json]
 
 
 def is_due(standing: Standing) -> bool:
@@ -64,7 +72,7 @@ class Ledger:
     def __init__(self, folder: Path):
         self.folder, self.path = Path(folder), Path(folder) / FILE
 
-    def append(self, point: str, state: str, **more: Any) -> None:
+    def append(self, point: str, state: str, **more: Json) -> None:
         """Add an event.
 
         Raises:
@@ -91,8 +99,8 @@ class Ledger:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def events(self) -> list[dict[str, Any]]:
-        """All whole lines, in order."""
+    def events(self) -> list[dict[str, Json]]:
+        """All complete events, in order."""
         events = []
         for line in self.path.read_bytes().splitlines() if self.path.exists() else ():
             with contextlib.suppress(ValueError, RecursionError):
@@ -131,7 +139,7 @@ class Ledger:
             yield self._lock_claim(stream, path)
 
     def _lock_claim(self, stream: IO[bytes], path: Path) -> bool:
-        """Whether the claim is had; is_claimed of other processes holds it for a moment, so it is asked for more than once."""
+        """Whether this process got the claim. It tries again: is_claimed of another process locks for a moment."""
         for attempt in range(TRIES):
             try:
                 lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
@@ -156,8 +164,8 @@ class Ledger:
         return self.folder / "claims" / f"{point}.lock"
 
 
-def _is_read(name: str, value: Any) -> bool:
-    """Whether a field of an event has its type; another one is of another program, and not read."""
+def _is_read(name: str, value: Json) -> bool:
+    """Whether a field of an event has its type; a field of another type was written by another program and is left out."""
     return name not in FIELDS or (isinstance(value, FIELDS[name]) and not isinstance(value, bool))
 
 

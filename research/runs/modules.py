@@ -27,7 +27,7 @@ def imported_names(tree: ast.Module, module: str, path: Path) -> Iterator[tuple[
 
 
 def is_installed(path: Path) -> bool:
-    """Whether it is Python's own, or of a package whose version says what it is; an editable one's files lie elsewhere."""
+    """Whether a module is of Python itself or of an installed package with a version; an editable install is not."""
     paths = sysconfig.get_paths()
     if {"site-packages", "dist-packages"} & {*path.parts} or any(map(_has_records, path.parents)):
         return True
@@ -35,7 +35,7 @@ def is_installed(path: Path) -> bool:
 
 
 def forget() -> None:
-    """Look anew: within a process each module is looked for once."""
+    """Forget the modules that this process has found, so that they are looked up again."""
     _places.cache_clear()
     _has_records.cache_clear()
 

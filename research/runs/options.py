@@ -1,10 +1,10 @@
 """Configurations and points of sweeps → options by dotted name, as a user types them."""
 
 import json
-from typing import Any
 
 from research.runs.printable import printable
 from research.runs.spelling import HOW
+from research.types import Json
 
 NO_FACTORS = {
     *(name.replace(".init_args", "") for name in HOW),
@@ -18,19 +18,19 @@ SEED = "seed_everything"
 ADAPTER = "model.adapter"
 
 
-def options_from(config: dict[str, Any]) -> dict[str, Any]:
+def options_from(config: dict[str, Json]) -> dict[str, Json]:
     """A configuration's options by dotted name; a training without an adapter says what it trains."""
     return with_method(flat(config))
 
 
-def with_method(options: dict[str, Any]) -> dict[str, Any]:
+def with_method(options: dict[str, Json]) -> dict[str, Json]:
     """Add what is trained (the method), where there is no adapter."""
     if options.get(ADAPTER, "") is None:
         options[ADAPTER] = _without_adapter(options)
     return options
 
 
-def _without_adapter(options: dict[str, Any]) -> str:
+def _without_adapter(options: dict[str, Json]) -> str:
     """What is trained where there is no adapter."""
     if options.get("model.train_layers") is not None:
         return f"last {options['model.train_layers']} layers"
@@ -39,9 +39,9 @@ def _without_adapter(options: dict[str, Any]) -> str:
     return "full fine-tuning"
 
 
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(config: dict[str, Json], prefix: str = "") -> dict[str, Json]:
     """Options by dotted name, as a user types them: `model.adapter.r`; a class is its own option (`model.adapter`)."""
-    options: dict[str, Any] = {}
+    options: dict[str, Json] = {}
     for key, value in config.items():
         name = printable(f"{prefix}.{key}" if prefix else str(key))
         if key == "class_path":
@@ -55,31 +55,31 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in NO_FACTORS}
 
 
-def _writable(value: Any) -> Any:
+def _writable(value: Json) -> Json:
     """What JSON, UTF-8 and XML can hold: YAML reads dates and sets, a program may log half of a surrogate pair, or colours."""
     if isinstance(value, str):
         return printable(value.encode("utf-8", "replace").decode())
     if isinstance(value, list | tuple | set):
-        return [_writable(one) for one in (sorted(value, key=str) if isinstance(value, set) else value)]
+        return [_writable(inner) for inner in (sorted(value, key=str) if isinstance(value, set) else value)]
     if isinstance(value, dict):
-        return {_writable(name): _writable(one) for name, one in value.items()}
+        return {_writable(name): _writable(inner) for name, inner in value.items()}
     return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
-def options_of(values: dict[str, Any]) -> dict[str, Any]:
+def options_of(values: dict[str, Json]) -> dict[str, Json]:
     """The values of a sweep's point as options: a mapping stands for the options under its name."""
-    options: dict[str, Any] = {}
+    options: dict[str, Json] = {}
     for name, value in values.items():
         options |= flat({name: value}) if isinstance(value, dict) else {printable(name): _writable(value)}
     return options
 
 
-def as_key(value: Any) -> str:
+def as_key(value: Json) -> str:
     """Equal for equal values: W&B's server gives a 1.0 of a configuration back as 1."""
     return json.dumps(_whole(value), sort_keys=True, default=str)
 
 
-def _whole(value: Any) -> Any:
+def _whole(value: Json) -> Json:
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    return [_whole(one) for one in value] if isinstance(value, list) else value
+    return [_whole(inner) for inner in value] if isinstance(value, list) else value

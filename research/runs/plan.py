@@ -5,13 +5,14 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.errors import UserError
 from research.runs.files import atomic_write, write_json
 from research.runs.hashes import hash_strings
 from research.runs.identity import PLACE
 from research.runs.layout import is_name
+from research.types import Json
 
 FILE, KEY = "plan.jsonl", "plan.key"
 COPIES, VALUE_FILES = "plans", "args"
@@ -33,9 +34,9 @@ class PlannedPoint(NamedTuple):
     """
 
     point: str
-    values: dict[str, Any]
+    values: dict[str, Json]
     argv: list[str]
-    facts: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+    facts: dict[str, Json] = {}  # noqa: RUF012 (never changed)
 
 
 def read_plan(folder: Path, path: Path | None = None) -> list[PlannedPoint]:
@@ -107,7 +108,7 @@ def _line(planned: PlannedPoint) -> str:
 
 
 def is_planned(folder: Path, key: str) -> bool:
-    """Whether the plan there was made from what hashes to `key`."""
+    """Whether the plan in this folder was made from inputs with this hash."""
     try:
         return (folder / KEY).read_text(encoding="utf-8") == key and (folder / FILE).exists()
     except OSError:
@@ -144,10 +145,10 @@ def fill_in(argv: list[str], later: Iterable[int], json_file: str) -> list[str]:
         later: numbers of the words that are filled in.
         json_file: what stands for ${args_json_file}.
     """
-    words = list(argv)
+    filled = list(argv)
     for i in later:
-        words[i] = json_file if argv[i] == JSON_FILE else VARIABLE.sub(lambda m: os.environ.get(m[1], m[1]), argv[i])
-    return words
+        filled[i] = json_file if argv[i] == JSON_FILE else VARIABLE.sub(lambda m: os.environ.get(m[1], m[1]), argv[i])
+    return filled
 
 
 def as_written(planned: PlannedPoint) -> list[str]:

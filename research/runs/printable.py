@@ -5,7 +5,8 @@ A renderer that meets one ends the whole process, and two names that differ by o
 """
 
 import re
-from typing import Any
+
+from research.types import Json
 
 LACKING = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]"
@@ -16,28 +17,28 @@ DEEPEST = 100  # levels of a configuration
 
 
 def printable(text: str) -> str:
-    """The text with what cannot be printed written out."""
+    """The text with every unprintable character written as its escape."""
     return LACKING.sub(lambda match: match[0].encode("unicode_escape", "backslashreplace").decode("ascii"), text)
 
 
-def printed(value: Any) -> Any:
+def printed(value: Json) -> Json:
     """JSON with all its texts printable, names too."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
-        return {printable(name) if isinstance(name, str) else name: printed(one) for name, one in value.items()}
-    return [printed(one) for one in value] if isinstance(value, list | tuple) else value
+        return {printable(name) if isinstance(name, str) else name: printed(inner) for name, inner in value.items()}
+    return [printed(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def is_deep(value: Any) -> bool:
+def is_deep(value: Json) -> bool:
     """Whether JSON is nested deeper than anything a program is configured by; to walk it would end in a RecursionError."""
     level = [value]
     for _ in range(DEEPEST):
         level = [
-            one
+            inner
             for part in level
             if isinstance(part, dict | list)
-            for one in (part.values() if isinstance(part, dict) else part)
+            for inner in (part.values() if isinstance(part, dict) else part)
         ]
         if not level:
             return False

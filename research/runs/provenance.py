@@ -7,13 +7,14 @@ import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+from research.types import Json
 
 PACKAGE = Path(__file__).parents[1]
 PACKAGES = "torch lightning transformers tokenizers sentence-transformers peft trl hnswlib bm25s numpy datasets".split()
 
 
-def provenance(command: list[str], classes: Iterable[Path] = (), **extra: Any) -> dict:
+def provenance(command: list[str], classes: Iterable[Path] = (), **extra: Json) -> dict:
     """Where a number came from: command, code, packages, machine.
 
     Args:
@@ -66,7 +67,7 @@ def _is_uncommitted(path: Path) -> bool:
 
 
 def _git(folder: Path, *args: str) -> str | None:
-    """What git says in a folder; None where it cannot."""
+    """The output of a git command in a folder; None where it fails."""
     try:
         result = subprocess.run(["git", "-C", folder, *args], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -2,14 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from research.errors import UserError, suggest_file
+from research.types import Json
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> Json:
     """Read one of our own JSON files.
 
     Raises:
@@ -29,7 +29,7 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
-def read_yaml(path: Path, what: str) -> Any:
+def read_yaml(path: Path, what: str) -> Json:
     """Read a YAML file that a user has written.
 
     Args:
@@ -58,7 +58,7 @@ def read_yaml(path: Path, what: str) -> Any:
 
 
 class _Unique(yaml.SafeLoader):
-    """A name given twice is an error, not the last one."""
+    """Refuse a key that is given twice, where YAML would take the last."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)  # as it is written: `<<: *other` puts names in that may stand here too

@@ -6,7 +6,7 @@ A run that failed, was pruned, or is missing is a record as well: a table that l
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.runs.curves import Curve
 from research.runs.defaults import without_later_defaults
@@ -15,7 +15,7 @@ from research.runs.identity import known_facts
 from research.runs.known_code import fingerprints_of, numbers_key
 from research.runs.options import SEED, options_from, options_of, with_method
 from research.runs.spelling import one_spelling
-from research.types import Direction
+from research.types import Direction, Json
 
 FACTS = ("trained_parameters", "adapter_parameters", "adapter_bytes", "effective_scale", "virtual_tokens", "parameters")
 COUNTED = ("trained_parameters", "adapter_bytes")  # before the training, by the plan of its sweep
@@ -56,7 +56,7 @@ class RunRecord(NamedTuple):
     sweep: str
     point: str
     seed: int | None
-    options: dict[str, Any]
+    options: dict[str, Json]
     metrics: dict[str, float]
     facts: dict[str, float]
     examples: dict[str, dict[str, dict[str, float]]]
@@ -66,8 +66,8 @@ class RunRecord(NamedTuple):
     goal: str | None = None
     host: str = ""
     numbers: str = ""
-    how: dict[str, tuple[Any, Any]] = {}  # noqa: RUF012 (never changed)
-    provenance: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+    how: dict[str, tuple[Json, Json]] = {}  # noqa: RUF012 (never changed)
+    provenance: dict[str, Json] = {}  # noqa: RUF012 (never changed)
     directions: dict[str, Direction] = {}  # noqa: RUF012 (never changed)
     history: Callable[[str], Curve] | None = None
 
@@ -95,10 +95,10 @@ class SweepPoint(NamedTuple):
     """
 
     point: str = ""
-    values: dict[str, Any] = {}  # noqa: RUF012 (never changed)
-    facts: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+    values: dict[str, Json] = {}  # noqa: RUF012 (never changed)
+    facts: dict[str, Json] = {}  # noqa: RUF012 (never changed)
     sweep: str = ""
-    event: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+    event: dict[str, Json] = {}  # noqa: RUF012 (never changed)
 
 
 def read_record(folder: RunFolder, planned: SweepPoint | None = None) -> RunRecord:
@@ -147,28 +147,28 @@ def read_record(folder: RunFolder, planned: SweepPoint | None = None) -> RunReco
     )
 
 
-def data_key(facts: Any) -> str:
+def data_key(facts: Json) -> str:
     """The data's facts as one text, equal for equal data; "" where nothing is known of it."""
     known = known_facts(facts) if isinstance(facts, dict) else {}
     return json.dumps(known, sort_keys=True) if known else ""
 
 
-def _made_of(provenance: dict[str, Any]) -> tuple[str, str, str]:
+def _made_of(provenance: dict[str, Json]) -> tuple[str, str, str]:
     """(data, code, base model) by hash."""
     code = provenance.get("fingerprint") or provenance.get("git_commit") or ""
     return data_key(provenance.get("data")), str(code), str(provenance.get("model_hash") or "")
 
 
-def _as_run(config: dict[str, Any], processes: Any) -> dict[str, Any]:
-    """With the number of processes that trained in the place of "auto"."""
+def _as_run(config: dict[str, Json], processes: Json) -> dict[str, Json]:
+    """The configuration with the number of processes that trained in place of devices: auto."""
     trainer = config.get("trainer")
     if not isinstance(processes, int) or not isinstance(trainer, dict):
         return config
     return config | {"trainer": trainer | {"devices": processes, "num_nodes": 1}}
 
 
-def _state(begun: bool, metrics: dict[str, Any], event: dict[str, Any]) -> tuple[str, str]:
-    """State and error of a run: its folder has the first word, its sweep's ledger the second."""
+def _state(begun: bool, metrics: dict[str, Json], event: dict[str, Json]) -> tuple[str, str]:
+    """State and error of a run: by its folder, else by its sweep's ledger."""
     if metrics.get("finished"):
         return ("pruned" if metrics.get("pruned") else "done"), ""
     state = event.get("state", "half-written" if begun else "missing")

@@ -1,14 +1,13 @@
-"""One spelling of what says how a training is computed, and not what: devices, precision's names, faster parts."""
+"""One form for options that say how a training is computed and not what: devices, names of precisions, faster parts."""
 
 import json
 
 from research.runs.class_source import is_ours
+from research.types import Json
 
-Plain = bool | int | float | str | list | dict | None
-"""What YAML and JSON hold."""
 HOW = ("out", "wandb", "save_every", "keep_checkpoints", "data.init_args.workers")
-"""Options that a run may go on without or with, and that were never part of an id; see `how`."""
-ONE_SPELLING: dict[str, Plain] = {
+"""Options that may change when a run is resumed, and that were never part of an id; see `how`."""
+ONE_SPELLING: dict[str, Json] = {
     "trainer.deterministic": None,
     "trainer.benchmark": None,
     "trainer.inference_mode": True,
@@ -20,7 +19,7 @@ ONE_SPELLING: dict[str, Plain] = {
     "data.init_args.share_prompt": None,
 }
 """Options that change speed, memory or rounding alone → the value that stands for all of theirs; of classes of ours."""
-DOCUMENTED: dict[str, Plain] = {
+DOCUMENTED: dict[str, Json] = {
     "trainer.precision": "32-true",
     "trainer.limit_train_batches": 1.0,
     "trainer.limit_val_batches": 1.0,
@@ -32,19 +31,19 @@ DOCUMENTED: dict[str, Plain] = {
 BATCH = "data.init_args.batch_size"
 
 
-def how(resolved: Plain) -> tuple[str, ...]:
-    """Options of this configuration that say how and not what: those of HOW, but for one of another class that is called so."""
+def how(resolved: Json) -> tuple[str, ...]:
+    """Options of this configuration that say how and not what: those of HOW, but none of a foreign class."""
     return tuple(name for name in HOW if _is_ours(resolved, name))
 
 
-def _is_ours(resolved: Plain, name: str) -> bool:
+def _is_ours(resolved: Json, name: str) -> bool:
     """Whether an option is the run's, Lightning's, or of a class of ours or one that inherits it."""
     section, _, option = name.partition(".init_args.")
     path = value_at(resolved, f"{section}.class_path") if option else None
     return not isinstance(path, str) or is_ours(path)
 
 
-def one_spelling(resolved: dict, documented: dict[str, Plain] = DOCUMENTED, processes: bool = True) -> dict:
+def one_spelling(resolved: dict, documented: dict[str, Json] = DOCUMENTED, processes: bool = True) -> dict:
     """Return the configuration with one spelling of what says how, and not what, is computed.
 
     Args:
@@ -74,13 +73,13 @@ def one_spelling(resolved: dict, documented: dict[str, Plain] = DOCUMENTED, proc
     return out
 
 
-def _section(value: Plain, name: str) -> dict | None:
+def _section(value: Json, name: str) -> dict | None:
     """A section by its dotted name; None where a configuration of elsewhere has none."""
-    found = value_at(value, name)
-    return found if isinstance(found, dict) else None
+    section = value_at(value, name)
+    return section if isinstance(section, dict) else None
 
 
-def value_at(value: Plain, name: str) -> Plain:
+def value_at(value: Json, name: str) -> Json:
     """Return the value of a dotted name; None where it is absent."""
     for key in name.split("."):
         value = value.get(key) if isinstance(value, dict) else None
@@ -95,14 +94,14 @@ def _processes(trainer: dict) -> int | None:
     if devices == "auto" and trainer.get("accelerator") == "cpu":
         devices = 1
     if isinstance(devices, str) and "," in devices:
-        devices = [one for one in devices.split(",") if one.strip()]
+        devices = [device for device in devices.split(",") if device.strip()]
     if isinstance(devices, list):
         devices = len(devices)
     known = isinstance(devices, int) and not isinstance(devices, bool) and devices > 0 and isinstance(nodes, int)
     return devices * nodes if known else None
 
 
-def without(value: Plain, names: tuple[str, ...], name: str = "") -> Plain:
+def without(value: Json, names: tuple[str, ...], name: str = "") -> Json:
     """Return the configuration without the options of these dotted names."""
     if not isinstance(value, dict):
         return value

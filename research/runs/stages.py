@@ -23,13 +23,13 @@ class Stages:
     def __init__(self, out: Path):
         self.out = out
         path = out / self.FILE
-        self.done: dict[str, dict] = read_json(path) if path.exists() else {}
-        if not isinstance(self.done, dict):
+        self.entries: dict[str, dict] = read_json(path) if path.exists() else {}
+        if not isinstance(self.entries, dict):
             raise UserError(f"{path} is not one this tool wrote; expected an object. Delete it, and the stages are made again.")
 
     def finished(self, name: str, key: str) -> dict | None:
         """The recorded facts of stage `name` if it still stands for `key`, else None."""
-        entry = self.done.get(name)
+        entry = self.entries.get(name)
         if not entry or entry["key"] != key:
             return None
         path = self.out / entry["file"]
@@ -37,19 +37,19 @@ class Stages:
 
     def finish(self, name: str, key: str, file: str, facts: dict) -> None:
         """Record a finished stage: its key, its file's hash, its facts, and when and where it ran."""
-        made = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "cpus": cpu_count(), **git_state()}
+        origin = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "cpus": cpu_count(), **git_state()}
         digest = hash_file(self.out / file)
-        self.done[name] = {"key": key, "file": file, "sha256": digest, "facts": facts, "made": made}
-        write_json(self.out / self.FILE, self.done)
+        self.entries[name] = {"key": key, "file": file, "sha256": digest, "facts": facts, "made": origin}
+        write_json(self.out / self.FILE, self.entries)
 
-    def made(self) -> dict[str, dict]:
-        """When, by which commit and on how many processors each stage was computed: a later command may only keep it."""
-        return {name: entry.get("made", {}) for name, entry in self.done.items()}
+    def origins(self) -> dict[str, dict]:
+        """When, by which commit and on how many processors each stage was computed; a later command may reuse a stage."""
+        return {name: entry.get("made", {}) for name, entry in self.entries.items()}
 
     def keep_only(self, names: Iterable[str]) -> None:
         """Remove the files of stages that this command does not have: a stale run must not reach a report."""
-        for name in sorted(set(self.done) - set(names)):
-            file = self.done.pop(name)["file"]
+        for name in sorted(set(self.entries) - set(names)):
+            file = self.entries.pop(name)["file"]
             say(f"{name}: not part of this command; {file}, which an earlier one made, is removed")
             (self.out / file).unlink(missing_ok=True)
-        write_json(self.out / self.FILE, self.done)
+        write_json(self.out / self.FILE, self.entries)

@@ -6,9 +6,8 @@ frame = as_frame(runs)                            # the same as a pandas frame: 
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -23,6 +22,7 @@ from research.runs.plan import read_plan
 from research.runs.printable import is_deep
 from research.runs.record import RunRecord, SweepPoint, read_record
 from research.runs.wandb.records import is_wandb, read_wandb
+from research.types import Json
 
 
 def read_runs(paths: Sequence[Path], seed: str | None = None) -> list[RunRecord]:
@@ -83,7 +83,7 @@ def as_frame(runs: Sequence[RunRecord]) -> pd.DataFrame:
 
     Cells hold what the run says (None where it says nothing), in columns of objects: pandas would make 2.0 of a 2 beside a gap.
     """
-    columns: dict[str, list[Any]] = {
+    columns: dict[str, list[object]] = {
         name: [getattr(run, name) for run in runs] for name in ("name", "sweep", "point", "state", "error", "seed")
     }
     columns = {"run": columns.pop("name"), **columns}
@@ -105,11 +105,11 @@ def option_keys(runs: Sequence[RunRecord]) -> pd.DataFrame:
     return pd.DataFrame([{name: as_key(value) for name, value in run.options.items()} for run in runs])
 
 
-def _names(parts: Any) -> list[str]:
+def _names(parts: Iterable[Iterable[str]]) -> list[str]:
     return list(dict.fromkeys(name for part in parts for name in part))
 
 
-def plain_cell(value: Any) -> Any:
+def plain_cell(value: Json) -> Json:
     """The value, as JSON where it is a list or a mapping."""
     return value if value is None or isinstance(value, str | int | float | bool) else json.dumps(value)
 
@@ -120,7 +120,10 @@ def in_one_spelling(runs: list[RunRecord]) -> list[RunRecord]:
     A batch size is then that of all processes. Where a sweep has such an option for a parameter, all stay as typed.
     """
     differ = {
-        name for run in runs for name in run.how if len({as_key(one.options[name]) for one in runs if name in one.options}) > 1
+        name
+        for run in runs
+        for name in run.how
+        if len({as_key(other.options[name]) for other in runs if name in other.options}) > 1
     }
     if not differ or any(name in run.swept for run in runs for name in differ):
         return runs
@@ -153,7 +156,7 @@ def is_sweep(path: Path) -> bool:
 
 def with_inner(paths: Sequence[Path]) -> list[Path]:
     """The paths, a folder that only holds run folders or sweeps replaced by them, by name; what else lies there is said."""
-    found: list[Path] = []
+    runs: list[Path] = []
     for path in paths:
         children = sorted(path.iterdir()) if path.is_dir() and not is_sweep(path) and not (path / PROVENANCE).is_file() else []
         inner = [child for child in children if is_sweep(child) or (child / PROVENANCE).is_file()]
@@ -161,8 +164,8 @@ def with_inner(paths: Sequence[Path]) -> list[Path]:
             rest = [child.name for child in children if child not in inner and not child.name.startswith(".")]
             left = f"; not read: {', '.join(rest)}" if rest else ""
             say(f"{path} holds {len(inner)} {'run' if len(inner) == 1 else 'runs'}: {', '.join(c.name for c in inner)}{left}")
-        found += inner or [path]
-    return found
+        runs += inner or [path]
+    return runs
 
 
 def points_in(folder: Path) -> list[SweepPoint]:

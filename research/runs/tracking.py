@@ -6,11 +6,11 @@ Everything a report needs is in the run folder as well; W&B is a second place to
 import netrc
 import os
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlparse
 
 from research.progress import say
 from research.runs.wandb_service import leave_in_time
+from research.types import Json
 
 UPLOAD = 30.0  # seconds for what W&B has not uploaded at the end; WANDB_FINISH_TIMEOUT says otherwise
 
@@ -47,7 +47,7 @@ class Tracker:
             return
         os.environ.setdefault("WANDB_SILENT", "true")
         try:
-            import wandb
+            import wandb  # here: a second, none where it is disabled, and a broken installation is one warning
 
             # W&B's own limit is none: until there is a network again
             limit = os.environ.get("WANDB_FINISH_TIMEOUT") or UPLOAD
@@ -77,7 +77,7 @@ class Tracker:
         """Log values to W&B; a failure is a warning."""
         self._try(lambda: self.run.log(values, step=step))
 
-    def summary(self, values: dict[str, Any]) -> None:
+    def summary(self, values: dict[str, Json]) -> None:
         """What W&B's table shows of the run, whatever was logged last."""
         self._try(lambda: self.run.log({}, commit=True))  # the last step is else written after it, and over it
         self._try(lambda: self.run.summary.update(values))
@@ -128,6 +128,6 @@ def _hosts() -> list[str]:
     """Names under which `wandb login` may have left the key: the address of W&B's cloud has changed between versions."""
     if base := os.environ.get("WANDB_BASE_URL"):
         return [urlparse(base).hostname or ""]
-    import wandb
+    import wandb  # here, as in Tracker
 
     return [urlparse(wandb.Settings().base_url).hostname or "", "api.wandb.ai"]

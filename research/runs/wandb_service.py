@@ -1,4 +1,4 @@
-"""The process beside ours in which W&B's client does its work: how we part from it."""
+"""End the background process of W&B's client in time."""
 
 import atexit
 import contextlib

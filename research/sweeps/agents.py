@@ -1,4 +1,4 @@
-"""A trial that W&B's agent was handed, run again without the agent.
+"""Resume a trial that W&B's server gave to an agent, without the agent.
 
 W&B's server hands a run out once. A run that calls `mark_preempting` is handed out again, but with its whole configuration as
 arguments, not the sweep's parameters alone (wandb/wandb#9143), which no typed command takes. So nothing here calls it: a
@@ -8,11 +8,12 @@ task that was stopped resumes the trial that it has, from what the agent wrote d
 import os
 import re
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 from research.errors import UserError
 from research.runs.plan import fill_in
 from research.sweeps.spec import Sweep, read_mapping
+from research.types import Json
 
 
 class Target(NamedTuple):
@@ -27,7 +28,7 @@ class Target(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """What the agent was handed.
+    """A trial as the agent received it.
 
     Attributes:
         run: id of the W&B run.
@@ -39,7 +40,7 @@ class Trial(NamedTuple):
 
 
 def target(text: str) -> Target:
-    """ENTITY/PROJECT/SWEEP_ID, taken apart.
+    """Parse ENTITY/PROJECT/SWEEP_ID.
 
     Raises:
         UserError: it is not that.
@@ -77,14 +78,14 @@ def handed_out(folder: Path, of: Target, sweep: Sweep) -> Trial:
             f"{files[-1]} and {sweep.path} differ in {', '.join(other)}; expected the file that `wandb sweep` was "
             "given. Submit that one."
         )
-    values: dict[str, Any] = {name: facts[name]["value"] for name in names}
+    values: dict[str, Json] = {name: facts[name]["value"] for name in names}
     return Trial(
         files[-1].stem.removeprefix("config-"), fill_in(*sweep.command_of(values), str(files[-1].with_suffix(".json")))
     )
 
 
 def resume_trial(sweep: Sweep, folder: Path, wandb: str) -> NoReturn:
-    """Become the trial that this task's agent was handed.
+    """Resume the trial that this task's agent received.
 
     Args:
         sweep: as it was handed to W&B.

@@ -4,10 +4,10 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from research.errors import UserError, suggest
 from research.runs.plan import JSON_FILE, VARIABLE
+from research.types import Json
 
 COMMAND = ["${env}", "${interpreter}", "${program}", "${args}"]  # W&B's own
 MACROS = (  # W&B's
@@ -24,7 +24,7 @@ MACROS = (  # W&B's
     "args_override_hydra",
 )
 
-Point = dict[str, Any]
+Point = dict[str, Json]
 """Parameter → value."""
 
 
@@ -41,28 +41,28 @@ def checked_command(facts: dict, path: Path) -> tuple[str, ...]:
     command = facts.get("command") or COMMAND
     if not isinstance(command, list):
         raise UserError(f"{path}: command is {str(command)[:60]!r}; expected a list of words. Correct it.")
-    words = [str(word) for word in [*command, facts.get("program", "")]]
-    if "${program}" in words and not facts.get("program"):
+    arguments = [str(argument) for argument in [*command, facts.get("program", "")]]
+    if "${program}" in arguments and not facts.get("program"):
         raise UserError(
             f"{path}: the command has ${{program}} and there is no program; expected one of them. Name the "
             "program, or write the command out."
         )
-    for word in words:
-        whole = word[2:-1] if word.startswith("${") and word.endswith("}") else None
-        if whole is not None and whole not in MACROS and not VARIABLE.search(word):
+    for argument in arguments:
+        whole = argument[2:-1] if argument.startswith("${") and argument.endswith("}") else None
+        if whole is not None and whole not in MACROS and not VARIABLE.search(argument):
             known = [*MACROS, "envvar:NAME"]  # W&B's agent leaves such a word out; NAME has capitals, digits and _
-            raise UserError(f"{path}: command has {word}; {suggest(whole, known)}. Correct it.")
-        if whole is None and (macro := re.search(r"\$\{(" + "|".join(MACROS[1:]) + r")\}", word)):
+            raise UserError(f"{path}: command has {argument}; {suggest(whole, known)}. Correct it.")
+        if whole is None and (macro := re.search(r"\$\{(" + "|".join(MACROS[1:]) + r")\}", argument)):
             raise UserError(
-                f"{path}: the command has {macro[0]} within the word {word[:60]!r}, where W&B's agent does not "
+                f"{path}: the command has {macro[0]} within the word {argument[:60]!r}, where W&B's agent does not "
                 "fill it in; expected a word of its own. Write it as one: in a shell, [bash, -c, "
                 '\'python "$0" "$@"\', "${program}", "${args}"].'
             )
-        if lost := re.search(r"[\0\ud800-\udfff]", word):
+        if lost := re.search(r"[\0\ud800-\udfff]", argument):
             raise UserError(f"{path}: the command has {lost[0]!r} in a word; expected text. Leave that character out.")
-    if not any(word.startswith("${args") for word in words[:-1]):
+    if not any(argument.startswith("${args") for argument in arguments[:-1]):
         raise UserError(f"{path}: the command has no ${{args}}: every point would be the same; expected it at its end. Add it.")
-    return tuple(words[:-1])
+    return tuple(arguments[:-1])
 
 
 def rendered(command: Sequence[str], program: str, point: Point) -> tuple[list[str], list[int]]:
@@ -93,22 +93,24 @@ def rendered(command: Sequence[str], program: str, point: Point) -> tuple[list[s
     }
     argv: list[str] = []
     later: list[int] = []
-    for word in command:
-        if word == JSON_FILE or VARIABLE.search(word):
+    for argument in command:
+        if argument == JSON_FILE or VARIABLE.search(argument):
             later.append(len(argv))
-            argv.append(word)
+            argv.append(argument)
         else:
-            argv += expanded.get(word[2:-1], [word]) if word.startswith("${") and word.endswith("}") else [word]
+            argv += (
+                expanded.get(argument[2:-1], [argument]) if argument.startswith("${") and argument.endswith("}") else [argument]
+            )
     return argv, later
 
 
 def ours(argv: list[str]) -> list[str] | None:
     """The arguments of our own verb in a command (`fit -c …`); None of a foreign one."""
-    words = argv[1:] if argv and argv[0].endswith("/env") else argv
-    if words and Path(words[0]).name == "research":
-        return words[1:]
-    python = bool(words) and re.fullmatch(r"python[\d.]*", Path(words[0]).name) is not None
-    return words[3:] if python and words[1:3] == ["-m", "research"] else None
+    arguments = argv[1:] if argv and argv[0].endswith("/env") else argv
+    if arguments and Path(arguments[0]).name == "research":
+        return arguments[1:]
+    python = bool(arguments) and re.fullmatch(r"python[\d.]*", Path(arguments[0]).name) is not None
+    return arguments[3:] if python and arguments[1:3] == ["-m", "research"] else None
 
 
 def lost_in_text(point: Point, command: Sequence[str] = ()) -> list[str]:
@@ -117,7 +119,7 @@ def lost_in_text(point: Point, command: Sequence[str] = ()) -> list[str]:
     JSON carries it; so does a mapping, whose text our own verbs read again.
     """
     if {"${args_json}", JSON_FILE} & {*command} and not any(
-        word.startswith("${args") and word not in ("${args_json}", JSON_FILE) for word in command
+        argument.startswith("${args") and argument not in ("${args_json}", JSON_FILE) for argument in command
     ):
         return []
     return [name for name, value in point.items() if value is None]

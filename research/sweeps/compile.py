@@ -9,6 +9,7 @@ A W&B grid is a product of independent lists: it cannot say alpha = 2r, nor virt
   sizes      further sizes of the same question: {quick: {configs: [configs/trainer/quick.yaml]}}; parameters, let and tie of
              a size are merged with those above by their names (null drops one), configs are added, all else is replaced
   configs    what the command names by -c, in order
+  name       of the sweep and its folder (the file's name); a size adds its own to it, unless it has a name itself
 
 Options that hang together become one parameter, named by what their names have in common, whose values are mappings:
 `model.adapter: [{r: 4, lora_alpha: 8}, {r: 8, lora_alpha: 16}]`. W&B shows a mapping's keys as model.adapter.r and
@@ -147,8 +148,9 @@ def _plain(path: Path, source: dict, size: str, full: dict) -> dict:
             raise UserError(
                 f"{path}: {name} is an axis of its own and part of a group; expected one place for it. Leave one out."
             )
-    title = path.stem
-    place = f"{title}-{size}" if size else title
+    title = full.get("name") or path.stem
+    names_itself = source.get("name") not in (None, full.get("name"))
+    place = source["name"] if names_itself else f"{title}-{size}" if size else title
     plain = {key: value for key, value in source.items() if key not in (*SOURCE_KEYS, "parameters")}
     command = plain.pop("command", None) or _command(configs, place, path)
     return {

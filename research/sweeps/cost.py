@@ -1,7 +1,6 @@
 """What a sweep costs, from a few real steps of its points (`sweep plan --measure`)."""
 
 import json
-from typing import Any
 
 from research.errors import UserError
 from research.runs.plan import PlannedPoint, with_id
@@ -9,6 +8,7 @@ from research.sweeps.command import ours
 from research.sweeps.folder import as_text
 from research.sweeps.plan import is_fit, watched
 from research.sweeps.trainer import Program
+from research.types import Json
 
 FREE = ("seed_everything", "lr", "weight_decay", "warmup", "decay", "lora_alpha", "beta", "temperature", "label_smoothing")
 """Last parts of option names that change what is computed and not how long it takes: one point stands for all of them."""
@@ -16,7 +16,7 @@ FREE = ("seed_everything", "lr", "weight_decay", "warmup", "decay", "lora_alpha"
 
 def measured(
     points: list[PlannedPoint], steps: int, start: float, program: Program, trials: int | None = None
-) -> tuple[list[PlannedPoint], dict[str, Any]]:
+) -> tuple[list[PlannedPoint], dict[str, Json]]:
     """The points with `seconds` and `devices`, and what they come to.
 
     Args:
@@ -37,7 +37,7 @@ def measured(
     samples: dict[str, PlannedPoint] = {}
     for planned in points:
         samples.setdefault(_kind(planned), planned)
-    costs: dict[str, dict[str, Any]] = {}
+    costs: dict[str, dict[str, Json]] = {}
     for kind in watched(samples):
         sample = samples[kind]
         try:
@@ -59,11 +59,11 @@ def measured(
 
 
 def _kind(planned: PlannedPoint) -> str:
-    """Points of one kind take as long."""
+    """A key that is equal for points that take equally long."""
     return json.dumps(_without_free(planned.values), sort_keys=True)
 
 
-def _without_free(values: Any) -> Any:
+def _without_free(values: Json) -> Json:
     if not isinstance(values, dict):
         return values
     return {name: _without_free(value) for name, value in values.items() if name.rpartition(".")[2] not in FREE}

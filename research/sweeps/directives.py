@@ -100,9 +100,9 @@ def array_lines(options: Options) -> str:
 
 def finish_lines(options: Options) -> str:
     """The #SBATCH lines of the job after an array: no GPU, no partition of GPUs, and a time of its own."""
-    own = {name for line in options.finish_sbatch for name in _names(line)}
-    asked = {name: value for name, value in FINISH.items() if name not in own}
-    if "account" not in own:
+    named = {name for line in options.finish_sbatch for name in _names(line)}
+    asked = {name: value for name, value in FINISH.items() if name not in named}
+    if "account" not in named:
         asked["account"] = options.account
     return _lines(asked, options.finish_sbatch)
 
@@ -149,15 +149,15 @@ def _check_line(flag: str, line: str, written: dict[str, str]) -> None:
 def _names(line: str) -> Iterator[str]:
     """The options in a line, by their whole names; sbatch takes several in a line, letters, and the beginnings of names."""
     try:
-        words = shlex.split(line)
+        arguments = shlex.split(line)
     except ValueError:
         raise UserError(f"--sbatch {line!r} has a quote without its other; expected both. Correct it.") from None
     known = {*WRITTEN, *FINISH, "dependency", *(name for names in ASKED.values() for name in names)}
-    for word in words:
-        if match := re.match(r"--([\w-]+)", word):
+    for argument in arguments:
+        if match := re.match(r"--([\w-]+)", argument):
             longer = sorted((name for name in known if name.startswith(match[1])), key=len)
             yield longer[0] if longer else match[1]
-        elif match := re.match(r"-(\w)", word):
+        elif match := re.match(r"-(\w)", argument):
             yield SHORT.get(match[1], match[1])
 
 

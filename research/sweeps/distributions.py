@@ -5,7 +5,9 @@ Source: the schema and the percentage points of W&B's package `sweeps` (tests/pa
 
 import math
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from research.types import Json
 
 BOUNDED = (
     "uniform",
@@ -44,18 +46,18 @@ class Parameter(NamedTuple):
 
     name: str
     distribution: str
-    facts: dict[str, Any]
+    facts: dict[str, Json]
     path: tuple[str, ...] = ()
 
     @property
     def values(self) -> list | None:
-        """All of them, where it is a list."""
+        """All values, where the parameter is a list; else None."""
         if self.distribution == "constant":
             return [self.facts["value"]]
         return list(self.facts["values"]) if self.distribution.startswith("categorical") else None
 
-    def quantile(self, u: float) -> Any:
-        """The value below which a share u of the draws lies, 0 ≤ u ≤ 1; of a list, the value whose turn it is."""
+    def quantile(self, u: float) -> Json:
+        """The value below which a share u of the draws lies, 0 ≤ u ≤ 1; of a list, the value at that quantile."""
         facts, kind = self.facts, self.distribution
         if (values := self.values) is not None:
             if kind != "categorical_w_probabilities":
@@ -89,7 +91,7 @@ class Parameter(NamedTuple):
         if self.distribution == "int_uniform":
             values: list = list(range(facts["min"], facts["max"] + 1))
         elif self.distribution == "q_uniform":
-            import numpy as np
+            import numpy as np  # here: every worker reads the sweep as it starts, and few sweeps list a q_uniform
 
             values = np.arange(facts["min"], facts["max"], facts["q"]).tolist()
             if all(float(facts[name]).is_integer() for name in ("min", "q")):  # 4.0 is no value of a whole option
@@ -126,6 +128,6 @@ def _normal(kind: str, facts: dict, u: float) -> float:
 
 
 def _beta(facts: dict, u: float) -> float:
-    from scipy.stats import beta
+    from scipy.stats import beta  # here: a second, for this distribution alone
 
     return float(beta.ppf(u, facts.get("a", 1.0), facts.get("b", 1.0)))

@@ -4,9 +4,9 @@ import ast
 import operator
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from research.errors import UserError
+from research.types import Json
 
 OPERATORS = {
     ast.Add: operator.add,
@@ -18,7 +18,7 @@ OPERATORS = {
 }
 
 
-def parse_expression(text: Any, name: str, path: Path) -> ast.expr:
+def parse_expression(text: object, name: str, path: Path) -> ast.expr:
     """Parse a tie's expression; UserError where it is none."""
     try:
         return ast.parse(str(text), mode="eval").body
@@ -39,10 +39,10 @@ def names_in(tree: ast.expr) -> Iterable[str]:
                 yield from names_in(child)
 
 
-def evaluate(tree: ast.expr, known: dict[str, Any], name: str, path: Path) -> int | float:
+def evaluate(tree: ast.expr, known: dict[str, Json], name: str, path: Path) -> int | float:
     """Compute an expression's value from known options; UserError where it is not finite arithmetic."""
 
-    def value(node: ast.expr) -> Any:
+    def value(node: ast.expr) -> int | float:
         if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
             return node.value
         if isinstance(node, ast.Name | ast.Attribute):

@@ -23,11 +23,11 @@ LOCK = "sweep.lock"
 
 def folder_of(sweep: Sweep) -> Path:
     """Where a sweep's points lie: what --out of its command says before {point}; else runs/sweeps/NAME."""
-    words = sweep.argv_of({})
-    if (ours(words) or [""])[0] != "fit":
+    arguments = sweep.argv_of({})
+    if (ours(arguments) or [""])[0] != "fit":
         return Path("runs/sweeps") / sweep.name
-    places = [value for flag, value in itertools.pairwise(words) if flag == "--out"]
-    places += [word.partition("=")[2] for word in words if word.startswith("--out=")]
+    places = [value for flag, value in itertools.pairwise(arguments) if flag == "--out"]
+    places += [argument.partition("=")[2] for argument in arguments if argument.startswith("--out=")]
     if not places or not places[-1].endswith(f"/{PLACE}"):
         what = f"--out {places[-1]}" if places else "no --out"
         raise UserError(
@@ -78,7 +78,7 @@ def refuse_other_sweep(folder: Path, sweep: Sweep, seed: int) -> None:
     if (name := owner.get("name")) is None:
         return
     if (before := owner.get("overlay", [])) != list(sweep.overlay) and owner.get("content") != sweep.content:
-        theirs, ours = (" ".join(words) or "the options of its file alone" for words in (before, sweep.overlay))
+        theirs, ours = (" ".join(settings) or "the options of its file alone" for settings in (before, sweep.overlay))
         raise UserError(
             f"{folder} holds the points of {name} with {theirs}, and {sweep.path} comes with {ours}; expected a folder "
             "each. Pass another --out or --name, or those options."
@@ -142,5 +142,5 @@ def known_ids(point: str, facts: dict) -> list[str]:
 
 def as_text(values: Point) -> str:
     """A point as a user reads it."""
-    words = (f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items())
-    return " ".join(words) or "the only point"
+    settings = (f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items())
+    return " ".join(settings) or "the only point"

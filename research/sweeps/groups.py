@@ -1,15 +1,15 @@
-"""Options that hang together in a source: ties, zips and cases as rows of options, and the one parameter that they become."""
+"""Options of a source that vary together (ties, zips, cases): rows of options, and the one parameter made of them."""
 
 import itertools
 from pathlib import Path
-from typing import Any
 
 from research.errors import UserError, suggest
 from research.sweeps.expressions import evaluate, names_in, parse_expression
 from research.sweeps.spec import check_mapping
+from research.types import Json
 
 
-def tied(source: dict, parameters: dict, path: Path) -> list[dict[str, Any]]:
+def tied(source: dict, parameters: dict, path: Path) -> list[dict[str, Json]]:
     """Rows of the options that a tie joins: the product of what drives it, with what follows."""
     let = check_mapping(source.get("let") or {}, "let", path)
     ties = check_mapping(source.get("tie") or {}, "tie", path)
@@ -35,7 +35,7 @@ def tied(source: dict, parameters: dict, path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def zipped(group: Any, path: Path) -> list[dict[str, Any]]:
+def zipped(group: Json, path: Path) -> list[dict[str, Json]]:
     """Rows of lists that go together, value by value."""
     lists = {name: _list(values, name, path) for name, values in check_mapping(group, "zip", path).items()}
     if len({len(values) for values in lists.values()}) != 1:
@@ -46,7 +46,7 @@ def zipped(group: Any, path: Path) -> list[dict[str, Any]]:
     return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
 
 
-def of_cases(cases: Any, path: Path) -> list[dict[str, Any]]:
+def of_cases(cases: Json, path: Path) -> list[dict[str, Json]]:
     """Rows of alternatives: the product of the lists in each of them."""
     rows = []
     for case in _list(cases, "cases", path):
@@ -57,8 +57,8 @@ def of_cases(cases: Any, path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def one_parameter(rows: list[dict[str, Any]], path: Path) -> tuple[str, list]:
-    """Make one parameter of options that hang together: their common section, and a mapping for each row."""
+def one_parameter(rows: list[dict[str, Json]], path: Path) -> tuple[str, list]:
+    """Make one parameter of options that vary together: their common section, and a mapping for each row."""
     options = sorted({option for row in rows for option in row})
     if len(options) == 1:
         return options[0], [row[options[0]] for row in rows]
@@ -74,13 +74,13 @@ def one_parameter(rows: list[dict[str, Any]], path: Path) -> tuple[str, list]:
     return prefix, [{option[len(prefix) + 1 :]: value for option, value in row.items()} for row in rows]
 
 
-def _list(value: Any, what: str, path: Path) -> list:
+def _list(value: Json, what: str, path: Path) -> list:
     if not isinstance(value, list) or not value:
         raise UserError(f"{path}: {what} is {str(value)[:60]!r}; expected a list of values. Correct it.")
     return value
 
 
-def _values(parameter: Any, name: str, path: Path) -> list:
+def _values(parameter: Json, name: str, path: Path) -> list:
     if isinstance(parameter, dict) and set(parameter) == {"value"}:
         return [parameter["value"]]
     if not isinstance(parameter, dict) or set(parameter) != {"values"}:

@@ -10,9 +10,10 @@ one bracket.
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.errors import UserError
+from research.types import Json
 
 DEFAULTS = {"eta": 3, "strict": True}
 BANDS = 100
@@ -69,7 +70,7 @@ def checked_rule(facts: dict, metric: dict, path: Path) -> dict | None:
     return dict(rule)
 
 
-def bands(rule: dict[str, Any]) -> list[int]:
+def bands(rule: dict[str, Json]) -> list[int]:
     """Numbers of values at which runs are compared, ascending.
 
     Args:
@@ -108,11 +109,11 @@ class Judged(NamedTuple):
         )
 
 
-def judged(own: list[float], others: list[list[float]], rule: dict[str, Any], goal: str) -> Judged | None:
+def judged(history: list[float], others: list[list[float]], rule: dict[str, Json], goal: str) -> Judged | None:
     """A run as the rule sees it now; None before the first band.
 
     Args:
-        own: its values of the metric so far, in order.
+        history: its values of the metric so far, in order.
         others: those of the other runs of the sweep, whatever has become of them.
         rule: a sweep's early_terminate.
         goal: minimize | maximize.
@@ -120,7 +121,7 @@ def judged(own: list[float], others: list[list[float]], rule: dict[str, Any], go
     rule = DEFAULTS | rule
     sign = -1 if goal == "maximize" else 1
     # a value that is no number was never the best, and must not move those that are
-    histories = [[sign * value for value in history if math.isfinite(value)] for history in (own, *others)]
+    histories = [[sign * value for value in run if math.isfinite(value)] for run in (history, *others)]
     reached = [band for band in bands(rule) if band <= len(histories[0])]
     if not reached:
         return None
@@ -131,7 +132,7 @@ def judged(own: list[float], others: list[list[float]], rule: dict[str, Any], go
     return Judged(band, sign * value, sign * threshold, len(values), rule["eta"], value > threshold)
 
 
-def is_stopped(own: list[float], others: list[list[float]], rule: dict[str, Any], goal: str) -> bool:
+def is_stopped(history: list[float], others: list[list[float]], rule: dict[str, Json], goal: str) -> bool:
     """Whether a run is to be stopped now; see `judged`."""
-    judgement = judged(own, others, rule, goal)
+    judgement = judged(history, others, rule, goal)
     return judgement is not None and judgement.stop

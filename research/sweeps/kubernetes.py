@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
@@ -13,6 +13,7 @@ from research.runs.ledger import ATTEMPTS
 from research.sweeps import directives
 from research.sweeps.secrets import refuse_assignments, refuse_secret
 from research.sweeps.submission import Submission, ranges
+from research.types import Json
 
 TEMPLATE = Path(__file__).with_name("templates") / "kubernetes.yaml"
 NAME = 52  # characters of a Job's name: a pod's host is the name and its index, and has 63 at most
@@ -55,7 +56,7 @@ class Options(NamedTuple):
 
 
 def claim(text: str) -> Claim:
-    """NAME:/path or NAME/folder:/path, taken apart.
+    """Parse NAME:/path or NAME/folder:/path.
 
     Raises:
         UserError: it is not that.
@@ -69,7 +70,7 @@ def claim(text: str) -> Claim:
     return Claim(match[1], match[2] or "", match[3])
 
 
-def job(name: str, of: Submission, indices: Iterable[int], asked: directives.Options, options: Options) -> dict[str, Any]:
+def job(name: str, of: Submission, indices: Iterable[int], asked: directives.Options, options: Options) -> dict[str, Json]:
     """The Job that runs the points with these numbers; the n-th completion index is the n-th of them.
 
     Args:
@@ -115,7 +116,7 @@ def job(name: str, of: Submission, indices: Iterable[int], asked: directives.Opt
     return _filled(yaml.safe_load(TEMPLATE.read_text(encoding="utf-8")), values)
 
 
-def _filled(node: Any, values: dict[str, Any]) -> Any:
+def _filled(node: Json, values: dict[str, Json]) -> Json:
     """The template with its values; a key whose value is None is left out."""
     if isinstance(node, dict):
         return {key: value for key, inner in node.items() if (value := _filled(inner, values)) is not None}
@@ -124,13 +125,13 @@ def _filled(node: Any, values: dict[str, Any]) -> Any:
     return values[node[2:-1]] if isinstance(node, str) and node.startswith("${") else node
 
 
-def text_of(job: dict[str, Any]) -> str:
+def text_of(job: dict[str, Json]) -> str:
     """Write a job as the YAML that `kubectl apply` takes."""
     return yaml.safe_dump(job, sort_keys=False, width=1000)
 
 
-def write(folder: Path, job: dict[str, Any]) -> Path:
-    """Its file, beside what else was submitted."""
+def write(folder: Path, job: dict[str, Json]) -> Path:
+    """Write the job's file beside the sweep's other submissions."""
     path = folder / "submit" / f"{job['metadata']['name']}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as stream:
@@ -147,9 +148,9 @@ def name_of(sweep: str, folder: Path) -> str:
 
 
 def _named(sweep: str, n: int) -> str:
-    words = re.sub(r"[^a-z0-9]+", "-", sweep.lower()).strip("-") or "sweep"
-    words = words if words[0].isalpha() else f"s-{words}"
-    return f"{words[: NAME - len(str(n)) - 1].rstrip('-')}-{n}"
+    label = re.sub(r"[^a-z0-9]+", "-", sweep.lower()).strip("-") or "sweep"
+    label = label if label[0].isalpha() else f"s-{label}"
+    return f"{label[: NAME - len(str(n)) - 1].rstrip('-')}-{n}"
 
 
 def _variables(asked: directives.Options, options: Options) -> list[dict[str, str]]:

@@ -5,7 +5,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from research.progress import say
 from research.runs.curves import history
@@ -57,10 +56,10 @@ def early_termination(out: Path) -> tuple[str, Callable[[list[float]], str | Non
     return facts["metric"], reason_to_stop
 
 
-def outcome_of(folder: Path, sweep: Sweep) -> Callable[[PlannedPoint], dict[str, Any]]:
+def outcome_of(folder: Path, sweep: Sweep) -> Callable[[PlannedPoint], dict[str, object]]:
     """What a point that ended well adds to its event: the best value of the sweep's metric, and whether it was pruned."""
 
-    def outcome(planned: PlannedPoint) -> dict[str, Any]:
+    def outcome(planned: PlannedPoint) -> dict[str, object]:
         if not is_fit(planned):
             return {}
         run = folder / planned.point

@@ -8,7 +8,7 @@ W&B's agents run that one, and are told nothing else.
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
@@ -64,12 +64,12 @@ def overlaid(sweep: Sweep, overlay: Overlay) -> Sweep:
     names = [name for name, _ in settings]
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
         raise UserError(f"--set has {twice[0]} twice; expected each option once. Leave one out.")
-    added = [word for config in overlay.configs for word in ("-c", str(config))]
+    added = [argument for config in overlay.configs for argument in ("-c", str(config))]
     options = [f"--{setting}" for setting in overlay.settings]
     label = _label(overlay) if added or options else ""
     name = overlay.name or sweep.name + label
     command = [*sweep.command]
-    first = next(i for i, word in enumerate(command) if word.startswith("${args"))
+    first = next(i for i, argument in enumerate(command) if argument.startswith("${args"))
     command[first:first] = options  # before the swept parameters, which are options too
     place = _after_configs(command[:first])
     command[place:place] = added
@@ -101,8 +101,8 @@ def _checked(sweep: Sweep, setting: str) -> tuple[str, str]:
                     f"--set {setting}: the sweep varies {option} ({sweep.path}), which would win over it; expected an option "
                     "that is not swept. Leave it out, or change the sweep's parameters."
                 )
-    behind = sweep.command[max(i for i, word in enumerate(sweep.command) if word.startswith("${args")) + 1 :]
-    if any(_plain(word.removeprefix("--").partition("=")[0]) == plain for word in behind if word.startswith("--")):
+    behind = sweep.command[max(i for i, argument in enumerate(sweep.command) if argument.startswith("${args")) + 1 :]
+    if any(_plain(argument.removeprefix("--").partition("=")[0]) == plain for argument in behind if argument.startswith("--")):
         raise UserError(
             f"--set {setting}: the command of {sweep.path} sets {name} after ${{args}}, which would win over it; expected it "
             "before. Take it out of the command."
@@ -115,7 +115,7 @@ def _plain(name: str) -> str:
     return ".".join(part for part in name.split(".") if part != "init_args")
 
 
-def _options_of(name: str, values: list[Any] | None) -> Iterator[str]:
+def _options_of(name: str, values: list[object] | None) -> Iterator[str]:
     """The options that a swept parameter sets: those of its mappings, where its values are mappings."""
     for value in values or [None]:
         if isinstance(value, dict) and value:
@@ -127,32 +127,32 @@ def _options_of(name: str, values: list[Any] | None) -> Iterator[str]:
 
 def _after_configs(command: list[str]) -> int:
     """Where a further -c stands: after the last one, since `fit` refuses a configuration behind options."""
-    after = [i + 2 for i, word in enumerate(command) if word in ("-c", "--config")]
-    after += [i + 1 for i, word in enumerate(command) if word.startswith("--config=")]
+    after = [i + 2 for i, argument in enumerate(command) if argument in ("-c", "--config")]
+    after += [i + 1 for i, argument in enumerate(command) if argument.startswith("--config=")]
     return max(after, default=command.index("fit") + 1)
 
 
 def _label(overlay: Overlay) -> str:
     """What a name says of an overlay: values and names of files, and a hash that tells files of one name apart."""
-    words = [Path(config).stem for config in overlay.configs]
+    parts = [Path(config).stem for config in overlay.configs]
     for setting in overlay.settings:
         name, _, value = setting.partition("=")
         if re.fullmatch(r"[-+.\de]+|true|false|null", value):
-            words.append(name.rpartition(".")[2] + value)
+            parts.append(name.rpartition(".")[2] + value)
         else:
-            words.append(Path(value).stem if "/" in value or Path(value).suffix else value)
-    words = [re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words]
-    text = "-".join(word for word in dict.fromkeys(words) if word)[:LENGTH].strip("-.")
+            parts.append(Path(value).stem if "/" in value or Path(value).suffix else value)
+    parts = [re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts]
+    text = "-".join(part for part in dict.fromkeys(parts) if part)[:LENGTH].strip("-.")
     digits = hash_json([[str(config) for config in overlay.configs], list(overlay.settings)])[:DIGITS]
     return "-".join(["", *([text] if text else []), digits])
 
 
 def _with_out(command: list[str], folder: Path) -> list[str]:
     """The command with another folder of the points."""
-    words, place = list(command), f"{folder}/{PLACE}"
-    for i, word in enumerate(command):
+    arguments, place = list(command), f"{folder}/{PLACE}"
+    for i, argument in enumerate(command):
         if i and command[i - 1] == "--out":
-            words[i] = place
-        elif word.startswith("--out="):
-            words[i] = f"--out={place}"
-    return words
+            arguments[i] = place
+        elif argument.startswith("--out="):
+            arguments[i] = f"--out={place}"
+    return arguments

@@ -4,13 +4,13 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from research.errors import UserError, suggest
 from research.sweeps.distributions import BOUNDED, FIELDS, Parameter
+from research.types import Json
 
 
-def parameters_of(facts: dict[Any, Any], where: str, within: tuple[str, ...] = ()) -> list[Parameter]:
+def parameters_of(facts: dict[Json, Json], where: str, within: tuple[str, ...] = ()) -> list[Parameter]:
     """All parameters of a sweep, those within `parameters:` of another too.
 
     Raises:
@@ -49,9 +49,9 @@ def parameters_of(facts: dict[Any, Any], where: str, within: tuple[str, ...] = (
     return parameters
 
 
-def assembled(parameters: Iterable[Parameter], values: Iterable[Any]) -> dict[str, Any]:
-    """Parameter → value; what is nested is one mapping, as W&B's agent passes it."""
-    point: dict[str, Any] = {}
+def assembled(parameters: Iterable[Parameter], values: Iterable[Json]) -> dict[str, Json]:
+    """Parameter → value; nested parameters become one mapping, as W&B's agent passes them."""
+    point: dict[str, Json] = {}
     for parameter, value in zip(parameters, values, strict=True):
         *outer, last = parameter.path or (parameter.name,)
         place = point
@@ -61,7 +61,7 @@ def assembled(parameters: Iterable[Parameter], values: Iterable[Any]) -> dict[st
     return point
 
 
-def read_parameter(name: str, facts: Any, where: str) -> Parameter:
+def read_parameter(name: str, facts: Json, where: str) -> Parameter:
     """A parameter as the YAML has it.
 
     Raises:
@@ -176,8 +176,8 @@ def _check(parameter: Parameter, where: str) -> None:
             raise UserError(f"{where}: {name}.{field}={facts[field]}; expected above 0. Correct it.")
 
 
-def _texts(value: Any) -> Iterable[str]:
-    """All texts in a value, names too."""
+def _texts(value: Json) -> Iterable[str]:
+    """All strings in a value, keys too."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | dict):

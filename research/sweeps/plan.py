@@ -28,7 +28,7 @@ WARNING = "warning:"  # begins what a point is warned of
 
 
 class Problem(NamedTuple):
-    """A point that cannot be run, and why."""
+    """A point that cannot run, with the reason."""
 
     values: Point
     reason: str
@@ -103,7 +103,7 @@ def plan(
 
 
 def say_counted(warnings: Mapping[str, int], points: int) -> None:
-    """Say each warning once, and of how many points it was said."""
+    """Print each warning once, with the number of points that it concerns."""
     for line, times in warnings.items():
         say(f"{times} of {points} points: {line}")
 

@@ -75,7 +75,7 @@ def _are_current(points: list[PlannedPoint], program: Program) -> bool:
 
 def plan_key(sweep: Sweep, seed: int) -> str:
     """Hash of the sweep, its command as it stands now, the configurations that this names, the seed and the code."""
-    files = [Path(word) for word in sweep.command if word.endswith((".yaml", ".yml")) and Path(word).is_file()]
+    files = [Path(argument) for argument in sweep.command if argument.endswith((".yaml", ".yml")) and Path(argument).is_file()]
     command = sweep.argv_of({})  # with the variables of the environment
     texts = [path.read_text(encoding="utf-8") for path in files]
     return hash_json([sweep.facts, command, seed, plan_fingerprint(), texts])

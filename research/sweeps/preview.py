@@ -3,7 +3,6 @@
 import json
 import statistics
 import time
-from typing import Any
 
 from research.errors import UserError
 from research.progress import say
@@ -18,6 +17,7 @@ from research.sweeps.sampling import count_text, settings_and_seeds
 from research.sweeps.spec import COPY, Sweep
 from research.sweeps.standing import counted, standings_now
 from research.sweeps.trainer import Description, Program
+from research.types import Json
 
 
 def show_plan(sweep: Sweep, program: Program, seed: int = 0, measure: int | None = None, as_json: bool = False) -> int:
@@ -117,7 +117,7 @@ def _timed(describe: Describe, seconds: list[float]) -> Describe:
     return timed
 
 
-def _facts(facts: dict[str, Any]) -> list[str]:
+def _facts(facts: dict[str, Json]) -> list[str]:
     if "trained_parameters" not in facts:
         return []
     texts = [f"{facts['trained_parameters']:,} parameters"]

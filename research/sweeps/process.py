@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from research.errors import INTERRUPTED, PREEMPTED, WRONG_INPUT, UserError
 from research.runs.disk import disk_errors
@@ -62,7 +61,7 @@ def run_command(
 
 
 class _Lossy:
-    """A log that a full disk cuts short: what a training says must not end it.
+    """A log that drops what a full disk does not take: an error of the log must not end a training.
 
     Args:
         stream: the file.
@@ -80,7 +79,7 @@ class _Lossy:
         with contextlib.suppress(OSError):
             self.stream.flush()
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self.stream, name)
 
 
@@ -114,13 +113,13 @@ def _run_child(argv: list[str], stream: io.TextIOBase, variables: dict[str, str]
 
 
 def _signal_group(child: subprocess.Popen, number: int) -> None:
-    """A signal to the command and to all that it has started."""
+    """Send a signal to the command and to all processes that it has started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, number)
 
 
 def _await_group(group: int) -> None:
-    """What the command has started ends with it, or the point would be run twice at a time."""
+    """End the processes that the command has started, or the point would run twice at a time."""
     limit = time.monotonic() + GRACE
     with contextlib.suppress(ProcessLookupError, PermissionError):
         while time.monotonic() < limit:
@@ -182,7 +181,7 @@ def _run_in_process(argv: list[str], stream: io.TextIOBase, run: Callable[[list[
 
 @contextlib.contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """With these variables, and afterwards as it was: a point must not see what the one before has set."""
+    """Set these variables, and restore the environment afterwards: a point must not see those of the point before."""
     earlier = dict(os.environ)
     os.environ.update(variables)
     try:

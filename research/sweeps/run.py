@@ -13,6 +13,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from rich.console import Console, Group
+from rich.live import Live
+
 from research.errors import INTERRUPTED, PREEMPTED, UserError
 from research.progress import say
 from research.runs.ledger import AGAIN, Ledger, Standing
@@ -151,7 +154,7 @@ def _start(command: list[str], i: int, gpus: list[str], threads: int, folder: Pa
 
 
 def _repeat_warnings(folder: Path, points: list[PlannedPoint]) -> None:
-    """What points were warned of, once each: nobody reads the logs of points that went well."""
+    """Print each warning of the points once: nobody reads the logs of points that succeeded."""
     warnings: dict[str, int] = {}
     for planned in points:
         log = folder / "logs" / f"{planned.point}.log"
@@ -190,8 +193,6 @@ class Shown(NamedTuple):
 @contextlib.contextmanager
 def _watch(ledger: Ledger, points: Callable[[], list[PlannedPoint]], shown: Shown) -> Iterator[Callable[[], None]]:
     """A live table on a terminal; elsewhere a line for each point that begins or ends."""
-    from rich.console import Console, Group
-    from rich.live import Live
 
     def standings() -> dict[str, Standing]:
         return ledger.standings([planned.point for planned in points()])

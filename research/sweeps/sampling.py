@@ -14,7 +14,7 @@ DRAWS = 100  # for each point of a random sweep
 
 
 def sampled_points(sweep: Sweep, seed: int) -> list[Point]:
-    """The points of a grid or a random sweep; of one without an end, samples."""
+    """The points of a grid or a random sweep; samples where a sweep has no end."""
     if sweep.method == "grid":
         return list(grid(sweep))
     return drawn(sweep, seed, sweep.run_cap) if sweep.is_exhaustive else probes(sweep, seed)
@@ -30,7 +30,7 @@ def size_text(sweep: Sweep) -> str:
 
 
 def count_text(points: list[Point]) -> str:
-    """18 points: 6 settings × 3 seeds."""
+    """Counts as text, such as `18 points: 6 settings × 3 seeds`."""
     settings, seeds = settings_and_seeds(points)
     if not seeds:
         return f"{_count(len(points), 'point')}, a seed each ({SEED} is not swept)"
@@ -71,7 +71,7 @@ def drawn(sweep: Sweep, seed: int, count: int) -> list[Point]:
 
 
 def probes(sweep: Sweep, seed: int, count: int = 8) -> list[Point]:
-    """Points that show what a sweep without an end can ask for: each parameter's extremes, and some draws."""
+    """Sample points of a sweep without an end: each parameter's extremes, and some draws."""
     middle = [parameter.quantile(0.5) for parameter in sweep.parameters]
     points = [assembled(sweep.parameters, middle)]
     for i, parameter in enumerate(sweep.parameters):

@@ -12,7 +12,7 @@ import random
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.errors import UserError
 from research.progress import say
@@ -26,6 +26,7 @@ from research.sweeps.folder import known_ids
 from research.sweeps.parameters import assembled
 from research.sweeps.plan import Describe, plan_point
 from research.sweeps.spec import Sweep
+from research.types import Json
 
 KEY, LOCK = "search.key", "search.lock"
 STARTUP = 10  # points that are drawn at random before the first is proposed, as Optuna's default
@@ -50,7 +51,7 @@ class Tried(NamedTuple):
 
 
 def refuse_other_search(folder: Path, sweep: Sweep, seed: int) -> None:
-    """Refuse a search that is another one, or without an end.
+    """Refuse a search other than the folder's, or one without an end.
 
     Raises:
         UserError: it cannot be searched here, or the folder holds another search.
@@ -147,11 +148,18 @@ def propose(sweep: Sweep, seed: int, tried: list[Tried]) -> Draw:
         seed: of the search; with as many points before, the same proposal.
         tried: the points before, those that are running too.
     """
+    # here: a second, for searches alone
     import optuna
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
     from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    spaces = {parameter.name: _space(parameter) for parameter in sweep.parameters}
+    spaces = {
+        parameter.name: CategoricalDistribution(tuple(range(len(parameter.values))))
+        if _is_listed(parameter)
+        else FloatDistribution(0.0, 1.0)
+        for parameter in sweep.parameters
+    }
     startup = max(1, min(STARTUP, (sweep.run_cap or STARTUP) // 3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # multivariate is called experimental
@@ -160,7 +168,7 @@ def propose(sweep: Sweep, seed: int, tried: list[Tried]) -> Draw:
         )
     study = optuna.create_study(direction=sweep.goal, sampler=sampler)
     for trial in tried:
-        facts: dict[str, Any] = {"params": trial.draw, "distributions": spaces}
+        facts: dict[str, object] = {"params": trial.draw, "distributions": spaces}
         if trial.state == "done" and trial.value is not None:
             study.add_trial(create_trial(value=trial.value, **facts))
         elif trial.state == "pruned" and trial.value is not None:  # ranked below those that were not
@@ -173,7 +181,7 @@ def propose(sweep: Sweep, seed: int, tried: list[Tried]) -> Draw:
 
 
 def rolled(sweep: Sweep, name: str) -> Draw:
-    """A draw by the dice."""
+    """Draw a point at random."""
     dice = random.Random(f"search {sweep.name} {name}")
     return {
         parameter.name: dice.randrange(len(parameter.values)) if _is_listed(parameter) else dice.random()
@@ -181,7 +189,7 @@ def rolled(sweep: Sweep, name: str) -> Draw:
     }
 
 
-def values_of(sweep: Sweep, draw: Draw) -> dict[str, Any]:
+def values_of(sweep: Sweep, draw: Draw) -> dict[str, Json]:
     """Parameter → value."""
     values = [_value_of(parameter, draw[parameter.name]) for parameter in sweep.parameters]
     return assembled(sweep.parameters, values)
@@ -191,18 +199,10 @@ def _tried(planned: PlannedPoint, standing: Standing) -> Tried:
     return Tried(planned.facts["draw"], standing.state, standing.last.get("value"))
 
 
-def _value_of(parameter: Parameter, drawn: float) -> Any:
+def _value_of(parameter: Parameter, drawn: float) -> Json:
     return parameter.values[int(drawn)] if _is_listed(parameter) else parameter.quantile(drawn)
 
 
 def _is_listed(parameter: Parameter) -> bool:
-    """Values that are told apart, and have no order; with odds, the quantile carries them."""
+    """Whether the values are categories without an order; with probabilities, a quantile stands for the value."""
     return parameter.distribution in ("categorical", "constant")
-
-
-def _space(parameter: Parameter) -> Any:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    if _is_listed(parameter):
-        return CategoricalDistribution(tuple(range(len(parameter.values))))
-    return FloatDistribution(0.0, 1.0)

@@ -1,4 +1,4 @@
-"""Keys that would be written into scripts and manifests, which others can read and which are kept."""
+"""Refuse keys in scripts and manifests: others can read these files, and they stay on the disk."""
 
 import re
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ SECRET = re.compile(
     r"|(^|_)(KEY|PASS|PAT|JWT|CREDS|AUTH|AUTHORIZATION|BEARER|COOKIE)$|.+_PWD$",
     re.IGNORECASE,
 )
-"""Names, without a number or PEM or BASE64 behind them; MAX_TOKENS is none, and MONKEY neither."""
+"""Names of variables that hold a key, without what BEHIND matches; MAX_TOKENS and MONKEY are no keys."""
 BEHIND = re.compile(r"(_?\d+|_PEM|_B64|_BASE64)+$", re.IGNORECASE)
 COUNTS = re.compile(r"(^|_)(MAX|MIN|NUM|N|NEW)(_\w+)?_TOKENS$", re.IGNORECASE)
 WITHIN = re.compile(r"://[^/\s:@]*:[^/\s@]+@")

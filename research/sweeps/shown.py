@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Iterable
-from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -12,13 +11,14 @@ from research.runs.ledger import AGAIN, Standing
 from research.runs.plan import PlannedPoint
 from research.sweeps.command import Point
 from research.sweeps.sampling import SEED
+from research.types import Json
 
 VALUE = 18  # characters of a value that is shown short
 ENDED = ("done", "pruned")
 
 
 def short_options(points: Iterable[Point]) -> list[str]:
-    """What tells points apart: `r=4 lora_alpha=8 seed=0`, by the ends of the options' names; "" where nothing does."""
+    """The options that differ between points: `r=4 lora_alpha=8 seed=0`, by the ends of their names; "" where none differs."""
     options = [{name: value for key, inner in point.items() for name, value in _leaves(key, inner)} for point in points]
     names = list(dict.fromkeys(name for point in options for name in point))
     varied = [name for name in names if len({json.dumps(point.get(name), sort_keys=True) for point in options}) > 1]
@@ -26,8 +26,8 @@ def short_options(points: Iterable[Point]) -> list[str]:
     return [" ".join(f"{labels[name]}={_short(point[name])}" for name in varied if name in point) for point in options]
 
 
-def _leaves(name: str, value: Any) -> Iterable[tuple[str, Any]]:
-    """The options that a parameter sets: a mapping's own."""
+def _leaves(name: str, value: Json) -> Iterable[tuple[str, Json]]:
+    """The options that a parameter sets: those in its mapping, or itself."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves(name if key == "init_args" else f"{name}.{key}", inner)
@@ -42,7 +42,7 @@ def _ending(name: str, names: list[str]) -> str:
     return next((e for e in endings if sum(other == e or other.endswith(f".{e}") for other in names) == 1), name)
 
 
-def _short(value: Any) -> str:
+def _short(value: Json) -> str:
     """A value in a few characters: a class by its name, a path by its end, a drawn rate by four digits."""
     if isinstance(value, float):
         return f"{value:.4g}"
@@ -85,7 +85,7 @@ def table(points: list[PlannedPoint], standings: dict[str, Standing], is_wide: b
 
 
 def errors(points: list[PlannedPoint], standings: dict[str, Standing]) -> list[str]:
-    """What points ended with, each error once."""
+    """The errors that points ended with, each once."""
     by_error: dict[str, list[str]] = {}
     for planned in points:
         if error := standings[planned.point].last.get("error"):

@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.errors import UserError, suggest
 from research.runs.hashes import hash_json
@@ -14,6 +14,7 @@ from research.sweeps.command import Point, checked_command, rendered
 from research.sweeps.distributions import Parameter
 from research.sweeps.hyperband import checked_rule
 from research.sweeps.parameters import listed, parameters_of
+from research.types import Json
 
 SOURCE_KEYS = ("let", "tie", "zip", "cases", "sizes", "configs")
 """Keys of a source, from which `compile` makes a plain sweep."""
@@ -50,7 +51,7 @@ ELSEWHERE = {
     "scheduler": "a scheduler of W&B's chooses",
     "metrics": "W&B's method custom weighs",
 }
-"""Keys that hand the sweep to another program → what it would do."""
+"""Keys by which W&B gives a sweep to another program → what that program would do."""
 COPY = "sweep.yaml"  # the sweep, in its folder
 CONTENT = ("method", "program", "command", "parameters")
 
@@ -107,7 +108,7 @@ class Sweep(NamedTuple):
 
     @property
     def content(self) -> str:
-        """Hash of what is swept, whatever it is called and however far it goes."""
+        """Hash of what is swept, without the sweep's name and its number of trials."""
         return hash_json({name: self.facts.get(name) for name in CONTENT})
 
     @property
@@ -137,7 +138,7 @@ def read_sweep(path: Path) -> Sweep:
     return sweep_of(facts, path)._replace(text=path.read_text(encoding="utf-8"))
 
 
-def sweep_of(facts: dict[str, Any], path: Path) -> Sweep:
+def sweep_of(facts: dict[str, Json], path: Path) -> Sweep:
     """Check a sweep.
 
     Args:
@@ -218,7 +219,7 @@ def read_mapping(path: Path) -> dict:
     return check_mapping(read_yaml(path, "sweep"), "the file", path)
 
 
-def check_mapping(value: Any, what: str, path: Path) -> dict:
+def check_mapping(value: Json, what: str, path: Path) -> dict:
     """The value, a mapping.
 
     Raises:

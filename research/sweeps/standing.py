@@ -7,7 +7,6 @@ known by its folder, whose name is the point's id.
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from research.runs.folder import RunFolder
 from research.runs.ledger import STATES, Ledger, Standing
@@ -16,6 +15,7 @@ from research.runs.state import is_finished, stale_reason
 from research.sweeps.outcome import outcome_of
 from research.sweeps.plan import is_fit
 from research.sweeps.spec import Sweep
+from research.types import Json
 
 UNFINISHED = ("missing", "preempted", "killed")
 """States of a point that another command may have finished since."""
@@ -37,7 +37,7 @@ def standings_now(folder: Path, points: list[PlannedPoint], sweep: Sweep) -> dic
 
 
 def _finished_elsewhere(
-    planned: PlannedPoint, run: Path, standing: Standing, outcome: Callable[[PlannedPoint], dict[str, Any]]
+    planned: PlannedPoint, run: Path, standing: Standing, outcome: Callable[[PlannedPoint], dict[str, Json]]
 ) -> Standing:
     """The standing of a point whose run no worker has noted as finished."""
     seconds = RunFolder(run).result.get("seconds")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.errors import UserError
 from research.sweeps import directives, kubernetes, slurm
@@ -52,7 +52,7 @@ class Options(NamedTuple):
     pods: Pods = Pods()
 
 
-def options_from(values: Mapping[str, Any]) -> Options:
+def options_from(values: Mapping[str, object]) -> Options:
     """Sort the options that were typed by what they are of."""
     left = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     parts = {

@@ -1,9 +1,11 @@
 """What a sweep is told of the program whose trainings it runs: it knows no trainer itself."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Description = dict[str, Any]
+from research.types import Json
+
+Description = dict[str, Json]
 """A command's point id and what it would compute: `point`, and of a training `former` ids, `data`, `trained_parameters`, …"""
 
 
@@ -19,4 +21,4 @@ class Program(NamedTuple):
 
     describe: Callable[[list[str], str | None, str | None], Description]
     run: Callable[[list[str]], int]
-    time_steps: Callable[[list[str], int], dict[str, Any]]
+    time_steps: Callable[[list[str], int], dict[str, Json]]

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from research.errors import DIVERGED, INTERRUPTED, PREEMPTED, UserError
 from research.progress import say
@@ -98,7 +97,7 @@ def run_point(
     planned: PlannedPoint,
     run: Callable[[list[str]], int],
     variables: dict[str, str],
-    outcome: Callable[[PlannedPoint], dict[str, Any]] = lambda planned: {},
+    outcome: Callable[[PlannedPoint], dict[str, object]] = lambda planned: {},
 ) -> int | None:
     """Run a point that nobody else runs and that is not done.
 
@@ -122,7 +121,7 @@ def run_point(
             return None
         with disk_errors(ledger.path):  # at its start a point costs nothing yet
             ledger.append(planned.point, "running", attempt=standing.attempts + 1)
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), _cpu_seconds()
         log = ledger.folder / "logs" / f"{planned.point}.log"
         planned = startable(ledger.folder, planned)
         shown = with_id(as_written(planned), planned.point)
@@ -132,10 +131,16 @@ def run_point(
             state = "failed"
         more = {"state": state} | (outcome(planned) if code == 0 else {"code": code, "error": error})
         try:
-            ledger.append(planned.point, seconds=round(time.perf_counter() - started, 3), **more)
+            seconds, cpu = round(time.perf_counter() - started, 3), round(_cpu_seconds() - cpu, 3)
+            ledger.append(planned.point, seconds=seconds, cpu_seconds=cpu, **more)
         except OSError as error:  # it counts as killed, and is found finished when the sweep is run again
             say(f"warning: {ledger.path} does not take what became of {planned.point} ({error.strerror})")
         return code
+
+
+def _cpu_seconds() -> float:
+    """Processor time of this process and of those that it has waited for: what a point costs on a machine that others use."""
+    return sum(os.times()[:4])
 
 
 def work(
@@ -143,7 +148,7 @@ def work(
     points: Iterable[PlannedPoint],
     run: Callable[[list[str]], int],
     variables: dict[str, str],
-    outcome: Callable[[PlannedPoint], dict[str, Any]] = lambda planned: {},
+    outcome: Callable[[PlannedPoint], dict[str, object]] = lambda planned: {},
 ) -> int:
     """Run all that is to be run, until nothing is left or this process is told to stop; the exit code."""
     with stoppable():

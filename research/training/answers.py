@@ -1,6 +1,6 @@
 """Answers of a language model in training to a fixed sample of validation prompts, and how they are measured."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning as L
 import numpy as np
@@ -10,6 +10,7 @@ from research.metrics import generation
 from research.models.generate import Decoding, generate
 from research.prompts import prompt_ids
 from research.training.ranks import all_gather_rows
+from research.types import Json
 
 METRICS = tuple(generation.METRICS)  # exact_match, token_f1, rouge_l
 
@@ -23,10 +24,12 @@ class Answered(NamedTuple):
     """
 
     per_example: dict[str, dict[str, float]]
-    answers: dict[str, dict[str, Any]]
+    answers: dict[str, dict[str, Json]]
 
 
-def answer_sample(module: L.LightningModule, questions: list[tuple[str, Any, str]], max_new_tokens: int) -> Answered:
+def answer_sample(
+    module: L.LightningModule, questions: list[tuple[str, str | list[dict], str]], max_new_tokens: int
+) -> Answered:
     """Greedy answers, the same decoding for every method; ranks share the prompts.
 
     Args:

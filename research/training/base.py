@@ -90,8 +90,8 @@ class TrainingModule(L.LightningModule):
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """95% bootstrap intervals of the last evaluation's metrics over its examples."""
-        found = intervals(self.per_query, self.weights)
-        return {name: found[name] for name in self.means() if name in found}
+        by_metric = intervals(self.per_query, self.weights)
+        return {name: by_metric[name] for name in self.means() if name in by_metric}
 
     def configure_optimizers(self) -> dict:
         return build_optimizer(self, self.settings, total_steps(self.trainer, self.settings.accumulate), self.rates)

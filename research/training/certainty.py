@@ -60,20 +60,20 @@ def doubts(metric: str, best: int, checkpoints: Mapping[int, Values], untrained:
         checkpoints: step → values of the metric, of each validation.
         untrained: values before the training; None where they are not known.
     """
-    chosen, said = checkpoints.get(best), []
+    chosen, warnings = checkpoints.get(best), []
     if chosen is None or len(chosen) < 2:
-        return said
+        return warnings
     others = {step: values for step, values in checkpoints.items() if step != best and values.keys() == chosen.keys()}
     count, steps = f"{len(chosen):,} examples", ", ".join(map(str, sorted(others)))
     if others and not any(_is_told(chosen, values) for values in others.values()):
-        said.append(
+        warnings.append(
             f"the validation's {count} are too few to choose a model by {metric}: step {best} is kept, and within chance of "
             f"{'each other checkpoint' if len(others) > 1 else 'the other checkpoint'} (step {steps}). Validate on more, or "
             "fix the number of steps beforehand"
         )
     if untrained is not None and untrained.keys() == chosen.keys() and not _is_told(chosen, untrained):
-        said.append(f"on the validation's {count} the change in {metric} since the untrained model is within chance")
-    return said
+        warnings.append(f"on the validation's {count} the change in {metric} since the untrained model is within chance")
+    return warnings
 
 
 def _is_told(a: Values, b: Values) -> bool:

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jsonargparse
 import lightning as L
@@ -23,12 +22,13 @@ from research.runs.identity import LENGTH, ids_of, what_is_computed
 from research.training import configuration
 from research.training.measuring import Measuring
 from research.training.run import build, build_data, fit
+from research.types import Json
 
 SETS = ("target_modules", "exclude_modules", "modules_to_save")
 Parse = Callable[[list[str]], argparse.Namespace]
 
 
-def describe(arguments: list[str], metric: str | None, goal: str | None, parse: Parse) -> dict[str, Any]:
+def describe(arguments: list[str], metric: str | None, goal: str | None, parse: Parse) -> dict[str, Json]:
     """What `fit` would compute, without computing it: its model is built without weights.
 
     Args:
@@ -73,7 +73,7 @@ def describe(arguments: list[str], metric: str | None, goal: str | None, parse: 
     }
 
 
-def time_steps(arguments: list[str], steps: int, threads: int | None, parse: Parse) -> dict[str, Any]:
+def time_steps(arguments: list[str], steps: int, threads: int | None, parse: Parse) -> dict[str, Json]:
     """`seconds` of the whole training, told from its first steps, and its `devices`.
 
     Args:

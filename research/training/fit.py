@@ -6,15 +6,14 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from research.errors import DIVERGED, PREEMPTED
 from research.training import arguments, run
 
 
 def fit(
-    config: str | Path | Sequence[str | Path], overrides: Mapping[str, Any] | None = None, out: str | Path | None = None
-) -> dict[str, Any]:
+    config: str | Path | Sequence[str | Path], overrides: Mapping[str, object] | None = None, out: str | Path | None = None
+) -> dict[str, object]:
     """Train what a configuration says, or resume it where it stopped; as `research fit -c CONFIG --NAME VALUE`.
 
     Args:

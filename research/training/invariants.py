@@ -2,6 +2,7 @@
 
 A difference is a bug of this tool (a rule of one mode that acts in another, a value that stands in two places), which no loss
 curve shows. Before the first step nothing is lost by stopping; later the training goes on, and its run is not called finished.
+Longer than most files: all values that are compared, and where each is taken from, are read here side by side.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning as L
 import torch
@@ -25,8 +26,8 @@ class Difference(NamedTuple):
     """One value, as the configuration has it and as it was used."""
 
     name: str
-    asked: Any
-    used: Any
+    asked: object
+    used: object
 
     def __str__(self) -> str:
         return f"{self.name} was asked as {self.asked}, and {self.used} was used"
@@ -113,8 +114,8 @@ class Invariants(L.Callback):
         frozen = self.model.get("frozen_precision")
         adapted = hasattr(module, "language") and module.model.adapted
         narrow = adapted and (frozen == "bf16" or (frozen == "auto" and trainer.precision == "bf16-mixed"))
-        if held := _types(module, trained=False):
-            yield Difference("the precision of frozen weights", {torch.bfloat16 if narrow else wide}, held)
+        if frozen_types := _types(module, trained=False):
+            yield Difference("the precision of frozen weights", {torch.bfloat16 if narrow else wide}, frozen_types)
         devices = self.trainer.get("devices")
         devices = len(devices) if isinstance(devices, list) else devices
         if isinstance(devices, int) and devices > 0:
@@ -188,7 +189,7 @@ class Invariants(L.Callback):
                 yield Difference(f"the learning rate at step {line['step']}", self.optimisation["lr"] * share, line["train/lr"])
         if "temperature" in self.model:
             yield from self._of_temperature([line["train/temperature"] for line in steps] + [metrics["temperature"]])
-        if self.parameters is not None and not any(isinstance(one, BaseFinetuning) for one in trainer.callbacks):
+        if self.parameters is not None and not any(isinstance(callback, BaseFinetuning) for callback in trainer.callbacks):
             recorded = (metrics.get("trained") or {}).get("trained_parameters", self.parameters)
             now = sum(p.numel() for p in module.parameters() if p.requires_grad)
             yield Difference("the number of trained parameters", [self.parameters] * 2, [recorded, now])
@@ -220,11 +221,11 @@ class Invariants(L.Callback):
     @staticmethod
     def _steps_as_ours(trainer: L.Trainer, module: L.LightningModule) -> bool:
         """Whether optimizer and schedule are this tool's: a subclass may make others, and averaging changes the schedule."""
-        averaged = any(isinstance(one, StochasticWeightAveraging) for one in trainer.callbacks)
+        averaged = any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks)
         return not averaged and type(module).configure_optimizers.__module__.startswith("research.training.")
 
 
-def rows_of(batch: Any) -> int | None:
+def rows_of(batch: object) -> int | None:
     """Examples of a micro-batch (rows, where packed); None of packed rows end to end in one, which do not say how many."""
     if isinstance(batch, PairBatch):
         return len(batch.positive_ids)
@@ -242,7 +243,7 @@ def _types(module: L.LightningModule, trained: bool) -> set[torch.dtype]:
     return {p.dtype for p in module.parameters() if p.requires_grad == trained and p.is_floating_point()}
 
 
-def _same(asked: Any, used: Any) -> bool:
+def _same(asked: object, used: object) -> bool:
     """Equal, numbers to float32's rounding."""
     if isinstance(asked, list | tuple) and isinstance(used, list | tuple):
         return len(asked) == len(used) and all(map(_same, asked, used))

@@ -5,7 +5,7 @@ Longer than most files: loading, placing, saving and restoring a policy have one
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import lightning as L
 import torch
@@ -268,7 +268,7 @@ class LanguageModule(TrainingModule):
         self.language.save(folder)
 
 
-def say_steps(trainer: L.Trainer, data: Any) -> None:
+def say_steps(trainer: L.Trainer, data: L.LightningDataModule) -> None:
     """Say how many steps the rows make, where a good part of them is left out of each epoch."""
     rows, step = len(data.dataset), data.batch_size * trainer.world_size
     if data.drop_last and rows % step and trainer.is_global_zero and rows % step > rows / 10:

@@ -7,16 +7,17 @@ import inspect
 import json
 import re
 import types
-from typing import Any, Union, get_args, get_origin
+from typing import Union, get_args, get_origin
 
 import jsonargparse
 import yaml
 
 from research.runs.defaults import imported
+from research.types import Json
 
 MAPPINGS = ("_pattern", "_config", "_kwargs")
 """Ends of options whose values are mappings: PEFT's rank_pattern, loftq_config, …"""
-Section = jsonargparse.Namespace | dict[str, Any]
+Section = jsonargparse.Namespace | dict[str, object]
 """A part of a configuration, as it was parsed or as a config.yaml has it."""
 
 
@@ -25,12 +26,12 @@ def as_written(argv: list[str]) -> list[str]:
     return _with_nulls(_unfolded(argv))
 
 
-def listed(value: Any) -> list:
+def listed(value: object) -> list:
     """Make a list of one callback or plugin, of several, or of none."""
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
-def in_order(kind: Any) -> Any:
+def in_order(kind: object) -> object:
     """Order a type that takes several plain values so that a typed value means what it means in a YAML file.
 
     str comes last: `--trainer.devices 2` is the number. A timedelta stays behind str: it would take Lightning's DD:HH:MM:SS
@@ -90,7 +91,7 @@ def _unfolded(argv: list[str]) -> list[str]:
     return out
 
 
-def _read(text: str) -> Any:
+def _read(text: str) -> Json:
     try:
         return ast.literal_eval(text)  # None and True, which YAML takes for texts or not at all
     except (ValueError, SyntaxError):
@@ -100,7 +101,7 @@ def _read(text: str) -> Any:
             return text
 
 
-def _leaves(name: str, value: Any) -> list[str]:
+def _leaves(name: str, value: object) -> list[str]:
     if isinstance(value, dict) and value and "class_path" not in value and not name.endswith(MAPPINGS):
         return [leaf for key, inner in value.items() for leaf in _leaves(f"{name}.{key}", inner)]
     return [f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
@@ -113,7 +114,7 @@ def _with_nulls(argv: list[str]) -> list[str]:
     for arg in argv:
         if arg == "null" and joined and re.fullmatch(r"--[\w.]+", joined[-1]):
             arg = f"{joined.pop()}=null"
-        nested = re.fullmatch(r"(--\w+\.(?:init_args\.)?\w+)\.(\w+)=null", arg)
+        nested = re.fullmatch(r"(--\w+\.(?:init_args\.)?\w+)\.(?:init_args\.)?(\w+)=null", arg)
         inner = nested and not nested[1].endswith(".init_args")
         joined.append(f"{nested[1]}={{{nested[2]}: null}}" if inner else arg)
     return joined

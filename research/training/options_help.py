@@ -84,8 +84,8 @@ def _of_class(name: str, kind: type, values: dict, short: bool = False) -> Itera
             inner += _of_class(option, imported(value["class_path"]), value["init_args"], short=True)
             group.options.append(Option(option, value["class_path"], _first_sentence(text)))
         elif key != "seed":  # it is seed_everything's
-            said = _type(types.get(key))
-            group.options.append(Option(option, value, (_first_sentence(text) if short else text) + said))
+            type_text = _type(types.get(key))
+            group.options.append(Option(option, value, (_first_sentence(text) if short else text) + type_text))
     yield group
     yield from inner
 

@@ -7,12 +7,14 @@ each written whole, so that an interrupted computation goes on at its last part.
 
 import contextlib
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import lightning as L
 import numpy as np
 import torch
+from peft import PeftConfig
 
 from research.models.adapter_rules import plain
 from research.models.cpu import attention
@@ -102,14 +104,14 @@ def _off(module: L.LightningModule) -> bool:
     return not module.language.continued and module.language.start.off_is_base
 
 
-def _plain(config: Any) -> dict | None:
+def _plain(config: PeftConfig | None) -> dict | None:
     """An adapter's configuration as JSON takes it."""
     if config is None:
         return None
     return {name: sorted(value) if isinstance(value, set) else str(value) for name, value in plain(config).items()}
 
 
-def _collate(module: L.LightningModule) -> Any:
+def _collate(module: L.LightningModule) -> Callable[[list], NamedTuple]:
     collate = module.trainer.datamodule.collate(module.model)
     if module.model.virtual_tokens and _off(module):
         collate.shared = True  # the reference has no virtual tokens

@@ -14,7 +14,6 @@ import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import numpy as np
@@ -64,7 +63,7 @@ class Resume(Checkpoint):
         self.signal: int | None = None
         self.ended = False  # an early stop came before the signal
         self.lines = 0  # of the curves
-        self.previous: dict[int, Any] = {}
+        self.previous: dict[int, object] = {}
         self.file = AtomicFile()
 
     def state_dict(self) -> dict:
@@ -93,7 +92,7 @@ class Resume(Checkpoint):
         self.saved = trainer.global_step
         trainer.should_stop = trainer.should_stop or self.ended
         for number in self.stop_on:
-            self.previous[number] = signal.signal(number, self._asked)
+            self.previous[number] = signal.signal(number, self._on_signal)
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
         seed_step(module.seed, trainer.global_rank, self.micro, module.bits)
@@ -117,7 +116,7 @@ class Resume(Checkpoint):
             signal.signal(number, handler)
         self.previous = {}
 
-    def _asked(self, number: int, frame) -> None:
+    def _on_signal(self, number: int, frame) -> None:
         if self.signal is not None and number == signal.SIGINT:
             raise Stopped(number)  # asked twice: at once, back to the checkpoint before
         self.signal = number
@@ -172,13 +171,13 @@ class AtomicFile(TorchCheckpointIO):
         self.is_blocked: Callable[[], bool] = lambda: False  # whether no checkpoint may be taken now
         self.weights: Callable[[], dict] = dict  # the model's, for those that a checkpoint leaves out
 
-    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict:
+    def load_checkpoint(self, path: str | Path, *args: object, **kwargs: object) -> dict:
         checkpoint = super().load_checkpoint(path, *args, **kwargs)
         for name in ("state_dict", AVERAGED) if AVERAGED in checkpoint else ():  # WeightAveraging wants them all
             checkpoint[name] = self.weights() | checkpoint[name]
         return checkpoint
 
-    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: object = None) -> None:
         self.error = None
         if self.is_blocked():
             self.error = UserError(f"{path} is not written, since the best model before it is not on the disk yet.")

@@ -62,7 +62,7 @@ def metrics_of(out: Path) -> dict:
 
 def place_of(out: str, ids: tuple[str, ...]) -> str:
     """--out of a point: under the id by which it was begun, else under the one that it has now."""
-    places = [out.replace(PLACE, one) for one in ids]
+    places = [out.replace(PLACE, point) for point in ids]
     return next((place for place in places if (Path(place) / PROVENANCE).exists()), places[0])
 
 

@@ -40,7 +40,7 @@ def start_of(model: CausalLM, base: Tensor) -> Start:
             reached = [model.hidden(ids, torch.ones_like(ids)), head["weight"], head["bias"]]
     on = model.probe()
     near = off.shape == base.shape == on.shape and float((on - base).abs().max()) <= SAME * float(base.abs().max())
-    return Start(torch.equal(off, base), near, any(one is not None and one.requires_grad for one in reached))
+    return Start(torch.equal(off, base), near, any(part is not None and part.requires_grad for part in reached))
 
 
 def check_virtual(model: CausalLM) -> None:

@@ -18,8 +18,12 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from research.errors import UserError
+
+if TYPE_CHECKING:  # it imports pandas
+    from research.report.diff_build import Difference
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,21 +85,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make a report, or compare two; the exit code, 1 if a claim is broken."""
-    if args.diff:
-        return _compare(args)
-    if args.out is None:
-        raise UserError("the following arguments are required: --out. See `research report --help`.")
-    _require_jinja()
-    place = _place(args)
+    place = _check_diff(args) if args.diff else _check_report(args)
 
     # pandas, scipy and the writer of figures take a second to import: only once the command is known to be right
-    from research.report.build import build
+    from research.report.diff_build import compare
     from research.report.spec import read_spec
+
+    spec = read_spec(args.spec)
+    if args.diff:
+        return _print_difference(
+            args, compare(args.runs, spec._replace(metric=args.metric or spec.metric), args.claims, args.out)
+        )
+
+    from research.report.build import build  # jinja2, without which two reports can be compared
     from research.report.wandb import Publication
 
     given = {name: value for name in ("metric", "baseline", "latex") if (value := getattr(args, name)) is not None}
     publication = Publication(*place, args.dry_run, args.command) if place is not None else None
-    report = build(args.runs, read_spec(args.spec)._replace(**given), args.claims, args.out, publication)
+    report = build(args.runs, spec._replace(**given), args.claims, args.out, publication)
     if args.json:
         print(json.dumps({"out": str(args.out), "page": str(report.page), **report.counts, **report.sent}))
     else:
@@ -108,8 +115,7 @@ def run(args: argparse.Namespace) -> int:
     return report.exit_code
 
 
-def _compare(args: argparse.Namespace) -> int:
-    """--diff: 1 if a claim that held is broken, or a value of an identical run is another."""
+def _check_diff(args: argparse.Namespace) -> None:
     if len(args.runs) != 2:
         raise UserError(
             f"--diff has {len(args.runs)} folder{'s' * (len(args.runs) != 1)}; expected two, the earlier and the "
@@ -125,17 +131,22 @@ def _compare(args: argparse.Namespace) -> int:
             "--wandb and --dry-run are of one report; expected neither with --diff, which publishes nothing. Leave them out."
         )
 
-    # pandas and scipy, as in run
-    from research.report.diff_build import compare
-    from research.report.spec import read_spec
 
-    spec = read_spec(args.spec)
-    difference = compare(args.runs, spec._replace(metric=args.metric or spec.metric), args.claims, args.out)
+def _print_difference(args: argparse.Namespace, difference: "Difference") -> int:
+    """The exit code: 1 if a claim that held is broken, or a value of an identical run is another."""
     if args.json:
         print(json.dumps({**difference.summary, "out": str(args.out) if args.out else None}))
     else:
         print(difference.text.rstrip("\n"))
     return 0 if difference.same else 1
+
+
+def _check_report(args: argparse.Namespace) -> tuple[str, str] | None:
+    """Entity and project of the W&B Report; None where none is asked for."""
+    if args.out is None:
+        raise UserError("the following arguments are required: --out. See `research report --help`.")
+    _require_jinja()
+    return _place(args)
 
 
 def _place(args: argparse.Namespace) -> tuple[str, str] | None:

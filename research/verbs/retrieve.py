@@ -136,10 +136,10 @@ def _check_sources(args: argparse.Namespace) -> None:
 
 def _check_same_data(args: argparse.Namespace) -> None:
     """An earlier run on other data or another split is not replaced in passing."""
-    held = [RunFolder(args.out).provenance.get(name) for name in ("source", "split")]
-    if all(held) and held != [args.data, args.split]:
+    earlier = [RunFolder(args.out).provenance.get(name) for name in ("source", "split")]
+    if all(earlier) and earlier != [args.data, args.split]:
         raise UserError(
-            f"--out {args.out} holds a run on {held[0]} split {held[1]}, expected one on {args.data} split "
+            f"--out {args.out} holds a run on {earlier[0]} split {earlier[1]}, expected one on {args.data} split "
             f"{args.split}; nothing was touched. Name another folder, or delete this one."
         )
 

@@ -94,11 +94,11 @@ def run(args: argparse.Namespace) -> int:
 def _read(args: argparse.Namespace) -> tuple[Corpus, Queries]:
     """Corpus and queries, checked as far as it goes before either is read."""
     _one_of(args, ("corpus", "data"), "the texts to search")
-    own = args.queries is not None or args.query is not None
-    if own or args.corpus is not None:
+    has_queries = args.queries is not None or args.query is not None
+    if has_queries or args.corpus is not None:
         _one_of(args, ("queries", "query"), "what is asked")
     for name, needed in (("split", "data"), ("columns", "corpus"), ("query_columns", "queries")):
-        if getattr(args, name) is not None and (getattr(args, needed) is None or (name == "split" and own)):
+        if getattr(args, name) is not None and (getattr(args, needed) is None or (name == "split" and has_queries)):
             option = f"--{name.replace('_', '-')}"
             alone = ", and without --queries and --query" if name == "split" else ""
             raise UserError(f"{option} {getattr(args, name)}; expected it with --{needed}{alone}. Leave {option} out.")
@@ -115,7 +115,7 @@ def _read(args: argparse.Namespace) -> tuple[Corpus, Queries]:
         asked = read_queries(args.queries, query_columns, args.skip_bad_rows)
     if args.corpus is not None:
         return read_corpus(args.corpus, columns, cut, args.skip_bad_rows), asked
-    corpus, judged = load_unjudged(args.data, args.split, args.skip_bad_rows, queries=not own)
+    corpus, judged = load_unjudged(args.data, args.split, args.skip_bad_rows, queries=not has_queries)
     return corpus, asked or judged
 
 

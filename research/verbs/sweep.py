@@ -14,6 +14,7 @@ import argparse
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 from research.verbs.options import CHOICES, COMPUTATION, INPUT, OTHER, OUTPUT, WANDB
 
@@ -53,13 +54,13 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
 
 def _with_values(argv: list[str]) -> list[str]:
     """`--sbatch --constraint=a100` as `--sbatch=--constraint=a100`: argparse takes a value that begins with - so alone."""
-    words: list[str] = []
-    for word in argv:
-        if words and words[-1] in LINES and word.startswith("-"):
-            words[-1] += f"={word}"
+    joined: list[str] = []
+    for argument in argv:
+        if joined and joined[-1] in LINES and argument.startswith("-"):
+            joined[-1] += f"={argument}"
         else:
-            words.append(word)
-    return words
+            joined.append(argument)
+    return joined
 
 
 def _add_compile(parser: argparse.ArgumentParser) -> None:
@@ -204,8 +205,8 @@ STEPS = {
 
 
 def run(args: argparse.Namespace, main: Main, parse: Parse) -> int:
-    # here: the help needs none of it
     """Run a step of a sweep; the exit code."""
+    # here: the help needs none of it
     from research.sweeps import agents, compile, finish, preview, run, status, submit, worker
     from research.sweeps.overlay import Overlay, overlaid
     from research.sweeps.spec import read_sweep
@@ -218,12 +219,20 @@ def run(args: argparse.Namespace, main: Main, parse: Parse) -> int:
     if args.step in ("plan", "run", "submit", "status"):
         sweep = overlaid(sweep, Overlay(*(options.pop(name) for name in ("config", "set", "name", "out"))))
     if args.step == "worker":
-        from research.models.base_cache import cache_bases  # loads torch
+        from research.models.base_cache import cache_bases  # torch: a worker trains here
 
         cache_bases()
     threads = options.pop("threads", None) if args.step == "plan" else None
+
+    def trainer() -> ModuleType:
+        from research.training import describe  # torch, once a point is described: a sweep of other programs needs none
+
+        return describe
+
     program = Program(
-        functools.partial(_describe, parse=parse), main, functools.partial(_time_steps, threads=threads, parse=parse)
+        lambda arguments, metric, goal: trainer().describe(arguments, metric, goal, parse),
+        main,
+        lambda arguments, steps: trainer().time_steps(arguments, steps, threads, parse),
     )
     if args.step == "submit":
         return submit.submit_sweep(sweep, program, submit.options_from(options))
@@ -236,18 +245,3 @@ def run(args: argparse.Namespace, main: Main, parse: Parse) -> int:
         "finish": functools.partial(finish.finish_array, program=program),
     }
     return steps[args.step](sweep, **options)
-
-
-# these two load torch when they are called: a sweep of other programs needs none
-
-
-def _describe(arguments: list[str], metric: str | None, goal: str | None, parse: Parse) -> dict:
-    from research.training.describe import describe
-
-    return describe(arguments, metric, goal, parse)
-
-
-def _time_steps(arguments: list[str], steps: int, threads: int | None, parse: Parse) -> dict:
-    from research.training.describe import time_steps
-
-    return time_steps(arguments, steps, threads, parse)

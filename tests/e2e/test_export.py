@@ -222,6 +222,42 @@ def test_retrieval_models_are_loaded_by_sentence_transformers(tiny_bert, researc
     result = research("export", "cross", "--out", "reranker", "--json")
     assert result.json["kind"] == "cross-encoder"
     assert len(CrossEncoder("reranker").predict([("a", "b")])) == 1
+    assert result.json["difference"] < 1e-5
+    assert "CrossEncoder.predict(pairs, activation_fn=torch.nn.Identity()) gives these scores" in result.err
+    assert "gives these scores" in Path("reranker/README.md").read_text()
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+def test_an_exported_reranker_scores_short_and_long_pairs_as_plain_cross_encoder(labels, tiny_reranker, research, tmp_path):
+    from sentence_transformers import CrossEncoder
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from research.models.cross_encoder import load_cross_encoder
+
+    config = {"num_labels": labels, "ignore_mismatched_sizes": True}
+    AutoModelForSequenceClassification.from_pretrained(tiny_reranker, **config).save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(tiny_reranker).save_pretrained(tmp_path / "model")
+    result = research("export", tmp_path / "model", "--out", tmp_path / "out", "--json")
+    assert result.code == 0, result.err
+    assert result.json["difference"] < 1e-4
+    pairs = [("the of", "and a in"), ("the of", "and a in " * 60), ("and a in " * 60, "the"), ("and a " * 60, "in to " * 60)]
+    ours = load_cross_encoder(tmp_path / "model")
+    with torch.no_grad():
+        expected = [float(ours(**ours.collate(ours.tokenize([q], [d]), [0]))) for q, d in pairs]
+    found = CrossEncoder(str(tmp_path / "out")).predict(pairs, activation_fn=torch.nn.Identity())
+    found = found if labels == 1 else found[:, 1] - found[:, 0]  # as the card says
+    assert list(found) == pytest.approx(expected, abs=1e-4)
+    assert ("column 1 minus column 0" in result.err) == (labels == 2)
+
+
+def test_an_export_says_that_plain_cross_encoder_scores_otherwise(tiny_reranker, research, tmp_path, monkeypatch):
+    from sentence_transformers import CrossEncoder
+
+    predict = CrossEncoder.predict
+    monkeypatch.setattr(CrossEncoder, "predict", lambda self, pairs, **more: predict(self, pairs, **more) + 1)
+    result = research("export", tiny_reranker, "--out", tmp_path / "out")
+    assert "differs from these scores" in result.err
+    assert "differs from these scores" in (tmp_path / "out/README.md").read_text()
 
 
 def test_a_retriever_s_lengths_are_exported_and_the_card_says_how_to_encode(tiny_bert, research, tmp_path, monkeypatch):

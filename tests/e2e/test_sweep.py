@@ -1,6 +1,7 @@
 """sweep plan, run and status as a user types them, on a tiny language model."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def test_a_sweep_without_validation_is_finished_and_has_a_page(place):
 
 
 def test_points_are_planned_run_once_and_are_those_of_fit(place, research):
-    file = sweep(R_ALPHA)
+    file = sweep(R_ALPHA, metric={"name": "val/loss", "goal": "minimize"})
     planned = research("sweep", "plan", file, "--json").json["points"]
     assert [p["values"]["model.adapter"]["r"] for p in planned] == [2, 2, 4, 4]
     result = research("sweep", "run", file, "--workers", "2", "--threads", "1", "--json")
@@ -118,6 +119,15 @@ def test_points_are_planned_run_once_and_are_those_of_fit(place, research):
     states = research("sweep", "status", file, "--json").json
     assert {p["attempts"] for p in states["points"]} == {1}
     assert "4" in research("sweep", "status", file).out
+    # the same runs brought to another machine, without their models and without the ledger
+    Path("runs/ledger.jsonl").unlink()
+    for one in planned:
+        shutil.rmtree(Path("runs") / one["point"] / "model")
+    brought = research("sweep", "run", file, "--json")
+    assert (brought.code, brought.json["states"]) == (0, {"done": 4}), brought.err
+    rows = research("sweep", "status", file, "--json").json["points"]
+    assert {row["attempts"] for row in rows} == {0}
+    assert {row["last"]["value"] for row in rows} == {row["last"]["value"] for row in states["points"]}
 
 
 @pytest.mark.thorough
@@ -132,8 +142,6 @@ def test_what_has_failed_or_is_gone_is_run_again_alone(place, research):
     assert [states[p]["state"] for p in points] == ["done", "failed", "done"]
     assert "is a file" in states[points[1]]["last"]["error"]
     (Path("runs") / points[1]).unlink()
-    import shutil
-
     shutil.rmtree(Path("runs") / points[2])
     second = research("sweep", "run", file, "--threads", "1", "--retry", "--json")
     assert second.code == 0, second.err

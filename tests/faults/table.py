@@ -415,8 +415,8 @@ FAULTS = [
     Fault(
         "a report on the GPUs",
         "sweeps/directives.py",
-        "asked = {name: value for name, value in FINISH.items() if name not in own}",
-        'own, asked = {*own, "account"}, {"partition": options.partition, "gres": options.gpus and f"gpu:{options.gpus}"}',
+        "asked = {name: value for name, value in FINISH.items() if name not in named}",
+        'named, asked = {*named, "account"}, {"partition": options.partition, "gres": options.gpus and f"gpu:{options.gpus}"}',
         "tests/e2e/test_sweep_submit.py::test_the_last_job_asks_for_no_gpu_and_has_a_time",
     ),
     Fault(

@@ -142,7 +142,7 @@ FAULTS = [
     ),
     Fault(
         "the last value for a stretch's mean",
-        "report/page/explorer.py",
+        "report/page/explorer_curves.py",
         "np.add.reduceat(values, edges[:-1]) / np.diff(edges)",
         "values[edges[1:] - 1]",
         f"{EXPLORER}::test_a_thinned_curve_holds_the_mean_of_each_stretch",
@@ -192,7 +192,7 @@ FAULTS = [
     Fault(
         "curve over other seeds at each step",
         "report/figures/curves.py",
-        "if len(values) == len(runs) and all(",
+        "if len(values) == len(group.counted) and all(",
         "if all(",
         f"{PLOTS}::test_curves_are_means_over_the_seeds_that_have_a_step",
     ),

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.lm import save_tiny
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 ADAPTERS = sorted((ROOT / "configs/adapter").glob("*.yaml"))
@@ -256,3 +257,34 @@ def test_missing_input_is_refused_with_the_command_that_makes_it(
     from research.cli import parse
 
     parse(argv)  # every option is one that the verb has
+
+
+SWEEPS = sorted([*(ROOT / "sweeps").glob("*.yaml"), *(ROOT / "sweeps/quick").glob("*.yaml")])
+
+
+@pytest.fixture(scope="module")
+def deep_lm(tmp_path_factory) -> Path:
+    """As many layers as SmolLM2-135M has: a sweep names the last of them."""
+    return save_tiny(tmp_path_factory.mktemp("lm") / "deep", layers=30)
+
+
+@pytest.mark.sample(4)
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_setting_of_every_shipped_sweep_can_be_run(
+    path, research, tiny_bert, deep_lm, training_data, language_data, tmp_path, monkeypatch
+):
+    """Of one seed: another changes nothing that a plan checks."""
+    facts = yaml.safe_load(path.read_text())
+    facts["parameters"]["seed_everything"] = {"values": [0]}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(facts, sort_keys=False))
+    (config, *_) = [Path(word).stem for word in facts["command"] if word.endswith(".yaml")]
+    model, data = (deep_lm, language_data) if config in LANGUAGE else (tiny_bert, training_data)
+    small = SMALL_OF[config].format(model=model, data=data).split()
+    options = [f"{name.removeprefix('--')}={value}" for name, value in zip(small[::2], small[1::2], strict=True)]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TANDEM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    sets = [word for option in options for word in ("--set", option)]
+    result = research("sweep", "plan", "sweep.yaml", *sets, "--out", tmp_path / "out", "--json")
+    assert result.code == 0, result.err
+    assert result.json["settings"] == len(result.json["points"]) >= 3

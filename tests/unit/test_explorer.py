@@ -10,7 +10,9 @@ from research.report import outputs as kept
 from research.report.entries import Entry, Shown
 from research.report.outputs import outputs
 from research.report.page import explorer as explorers
-from research.report.page.explorer import data, explorer, thin
+from research.report.page import explorer_curves
+from research.report.page.explorer import data, explorer
+from research.report.page.explorer_curves import thin
 from research.runs.curves import curves_of
 from research.runs.record import RunRecord
 
@@ -94,7 +96,7 @@ def test_of_a_step_taken_twice_the_last_counts():
 
 
 def test_curves_share_their_steps_and_fit_the_page(monkeypatch):
-    monkeypatch.setattr(explorers, "CURVES", 4000)
+    monkeypatch.setattr(explorer_curves, "CURVES", 4000)
     curves = {name: [(i, 1.234 + i) for i in range(200)] for name in ("train/lr", "val/loss", "train/loss")}
     found = data([entry("a", curves=curves), entry("b", curves=curves), entry("c")], "val/loss", False, [], [[], [], []])
     assert len(found["steps"]) == 1
@@ -105,7 +107,7 @@ def test_curves_share_their_steps_and_fit_the_page(monkeypatch):
 
 
 def test_curves_least_asked_for_are_left_out_first(monkeypatch):
-    monkeypatch.setattr(explorers, "CURVES", 800)
+    monkeypatch.setattr(explorer_curves, "CURVES", 800)
     curves = {name: [(i, 1.234 + i) for i in range(200)] for name in ("train/a", "train/b", "val/loss", "train/loss", "val/f1")}
     found = data([entry("a", curves=curves), entry("b", curves=curves)], "val/loss", False, [], [[], []])
     assert next(iter(found["curves"])) == "val/loss"

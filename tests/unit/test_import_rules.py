@@ -32,6 +32,29 @@ LIBRARIES = {
     "wandb_workspaces": {"report"},
     "hnswlib": {"retrieval.index"},
 }
+LATE = {
+    "data.rows": "datasets takes a second, and most sources need none of it",
+    "data.stdlib": "some Pythons lack the pages",
+    "data.table_files": "pyarrow, behind datasets",
+    "metrics.fanova": "scikit-learn is an extra and takes a second",
+    "metrics.generation": "rouge-score loads nltk, for one metric",
+    "models.contents": "transformers takes seconds; names are checked before",
+    "models.sources": "torch and the hub's client take seconds; names are checked before",
+    "report.figures": "altair is an extra and takes a second",
+    "report.figures.render": "vl_convert is an extra, for LaTeX and W&B alone",
+    "report.page.explorer": "vl_convert, as above",
+    "report.wandb": "wandb_workspaces takes seconds, for W&B Reports alone",
+    "retrieval.index": "hnswlib has to be compiled; exact search needs none",
+    "retrieval.terms": "PyStemmer and bm25s, where stems and stop words are asked for",
+    "runs.base_model": "the hub's client, for models of a hub alone",
+    "runs.changes": "transformers, for mixtures of experts alone",
+    "runs.tracking": "wandb takes a second, none where it is disabled; a broken installation is a warning",
+    "runs.wandb.log": "wandb takes a second; telling its logs from other files needs none of it",
+    "runs.wandb.records": "wandb takes a second; most reports read folders",
+    "sweeps.distributions": "numpy and scipy.stats, for one distribution each: workers start without them",
+    "sweeps.search": "optuna takes a second, for searches alone",
+}
+"""Module outside of verbs/ that imports within functions → why; what a verb needs it imports within `run`."""
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".") for path in PACKAGE.rglob("*.py"))
 
 
@@ -132,6 +155,57 @@ def test_a_circle_is_found():
     arrows = {"a": {"b"}, "b": {"c", "d"}, "c": {"b"}, "d": set(), "e": {"a"}, "f": {"g", "h"}, "g": {"h"}, "h": {"f"}}
     assert circles(arrows) == [["b", "c"], ["f", "g", "h"]]
     assert circles({name: targets - {"b", "f"} for name, targets in arrows.items()}) == []
+
+
+def late_imports(source: str) -> list[str]:
+    """Imports within functions, each with the outermost function that it stands in."""
+    late = []
+
+    def visit(node: ast.AST, function: str | None) -> None:
+        if isinstance(node, ast.Import | ast.ImportFrom) and function is not None:
+            late.append(f"{function}: {ast.unparse(node)}")
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            function = function or getattr(node, "name", "lambda")
+        for child in ast.iter_child_nodes(node):
+            visit(child, function)
+
+    visit(ast.parse(source), None)
+    return late
+
+
+def misplaced_imports(module: str, source: str) -> list[str]:
+    """Imports within functions that are neither in a verb's `run` nor of a module that has a reason."""
+    if module.removesuffix(".__init__") in LATE:
+        return []
+    is_verb = module.startswith("verbs.")
+    return [late for late in late_imports(source) if not (is_verb and late.startswith("run: "))]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_within_functions_for_a_reason_alone(module):
+    source = (PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+    assert misplaced_imports(module, source) == [], "import it at the head of the file, or say in LATE why not"
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("sweeps.plan", "def plan():\n    import torch"),
+        ("models.pooling", "class Pooling:\n    def forward(self):\n        from transformers import AutoModel"),
+        ("training.run", "if True:\n    def fit():\n        def inner():\n            import wandb"),
+        ("verbs.search", "def run(args):\n    check(args)\n\ndef check(args):\n    import torch"),
+        ("verbs.options", "def add_data():\n    import torch"),
+    ],
+)
+def test_a_new_import_within_a_function_is_caught(module, source):
+    assert misplaced_imports(module, source) != []
+    assert misplaced_imports("verbs.fit", "import ast\n\ndef run(args):\n    def inner():\n        import torch") == []
+
+
+def test_every_reason_for_a_late_import_is_needed():
+    named = {module.removesuffix(".__init__"): module for module in MODULES}
+    for module in LATE:
+        assert late_imports((PACKAGE / f"{named[module].replace('.', '/')}.py").read_text(encoding="utf-8")), module
 
 
 def test_losses_and_metrics_do_not_import_what_they_must_not():

@@ -165,3 +165,18 @@ def test_a_callback_s_default_that_is_an_enumeration_is_written_as_its_text(tmp_
     (one,) = first["trainer"]["callbacks"]
     assert one["init_args"]["interval"] == "step"
     assert resolved(tmp_path / "d.yaml", first) == first
+
+
+@pytest.mark.parametrize(
+    "name", ["model.adapter", "model.init_args.adapter", "model.adapter.init_args", "model.init_args.adapter.init_args"]
+)
+def test_the_null_of_an_adapters_option_is_none_however_its_place_is_written(name, tmp_path, sft):
+    overlay = yaml.safe_load((ROOT / "configs/adapter/prefix_tuning.yaml").read_text())
+    sft["model"]["init_args"]["adapter"] = overlay["model"]["init_args"]["adapter"]
+    for argv in (
+        [f"--{name}.encoder_hidden_size=null"],
+        [f"--{name}.encoder_hidden_size", "null"],
+        [f"--{name}={{'encoder_hidden_size': None}}"],
+    ):
+        adapter = resolved(tmp_path / "sft.yaml", sft, *argv)["model"]["init_args"]["adapter"]
+        assert (adapter["init_args"]["encoder_hidden_size"], adapter["init_args"]["prefix_projection"]) == (None, True)

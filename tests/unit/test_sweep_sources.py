@@ -113,6 +113,14 @@ sizes:
 """
 
 
+def test_a_source_s_own_name_is_that_of_its_sweeps_and_folders(tmp_path):
+    text = "name: mine\nparameters: {seed_everything: {values: [0, 1]}}\nsizes: {quick: {}, tiny: {name: other}}\n"
+    made = compile_source(source(tmp_path, text))
+    assert [one["name"] for one in made.values()] == ["mine", "mine-quick", "other"]
+    folders = [f"runs/sweeps/{name}/{{point}}" for name in ("mine", "mine-quick", "other")]
+    assert [one["command"][one["command"].index("--out") + 1] for one in made.values()] == folders
+
+
 def test_a_size_changes_the_parameters_that_it_names_and_keeps_the_others(tmp_path):
     quick, narrow, one = (points(tmp_path, SIZED, size) for size in ("quick", "narrow", "one"))
     assert [(p["model.adapter"]["lora_alpha"], p["seed_everything"]) for p in quick] == [

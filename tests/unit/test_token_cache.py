@@ -105,4 +105,4 @@ def test_our_own_code_is_part_of_the_name(cache, monkeypatch):
         monkeypatch.setattr(token_cache.inspect, "getsource", lambda part, added=added: getsource(part) + added)
         tokenise(examples(), byte_tokenizer(), 64, "completion")
         assert len(list(cache.iterdir())) == files
-    assert instruction_tokens._made is not preference_tokens._made
+    assert instruction_tokens._tokenised is not preference_tokens._tokenised

@@ -1,17 +1,17 @@
 """Lines of sentence-transformers' embedding-training-data: ["anchor", "positive", "negative" …], and {"set": [text, …]}."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from research.data.rows import short
 from research.data.shapes import llama_index
 from research.data.shapes.texts import BadRow, many_texts
+from research.types import Json
 
 PAIR, SET = ["a bee", "bees make honey", "flour is ground"], {"set": ["a bee", "bees", "an insect that makes honey"]}
 """Examples."""
 
 
-def unfolded(row: Any) -> Iterator[dict]:
+def unfolded(row: Json) -> Iterator[dict]:
     """The rows of columns that a row stands for: of an array one; of a set one a text, with all others as its positives; of
     LlamaIndex's object one a query; any other row is its own.
 

@@ -58,7 +58,7 @@ def read(row: dict, columns: Columns, positive_from: float | None) -> Triplets:
             )
     texts = many_texts(row, columns["positive"])
     value = row[columns["label"]]
-    labels = [_number(one, columns["label"]) for one in (value if isinstance(value, list) else [value])]
+    labels = [_number(label, columns["label"]) for label in (value if isinstance(value, list) else [value])]
     if len(labels) != len(texts):
         raise BadRow(
             "wrong type", f"{columns['label']} has {len(labels)} numbers, expected {len(texts)}, one a text", "Mend the row"

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from research.data.rows import BadRows
 from research.data.shapes import triples
@@ -17,7 +16,7 @@ from research.data.splits import whole_or_slice
 from research.data.tables import read_table
 from research.errors import UserError, suggest
 from research.progress import say
-from research.types import Triplets
+from research.types import Json, Triplets
 
 Rows = Iterable[tuple[str, dict]]
 ID_TRIPLES = Shape("triples of ids", frozenset(triples.ROLES), triples.read_ids, by_ids=True)
@@ -79,7 +78,7 @@ def read_training(
     return triplets
 
 
-def _noted(rows: Rows, seen: dict[str, None]) -> Iterator[tuple[str, Any]]:
+def _noted(rows: Rows, seen: dict[str, None]) -> Iterator[tuple[str, Json]]:
     """The rows; their columns are in `seen` afterwards."""
     for where, row in rows:
         seen |= dict.fromkeys(row if isinstance(row, dict) else ())
@@ -93,7 +92,7 @@ def _check_seen(columns: Columns | None, seen: dict[str, None], source: str) -> 
     """
     for name in named(columns or {}) if seen else ():
         if name not in seen:
-            others = [one for one in seen if one not in named(columns or {})]
+            others = [column for column in seen if column not in named(columns or {})]
             raise UserError(
                 f"data.columns: no row of {source} has the column {name!r}; {suggest(name, others or seen)}. "
                 "Correct it, or leave it out."
@@ -188,7 +187,7 @@ def _usable(by_query: dict[str, Triplets], source: str) -> list[Triplets]:
     return usable
 
 
-def queries_trained_on(options: Mapping[str, Any]) -> set[str]:
+def queries_trained_on(options: Mapping[str, object]) -> set[str]:
     """Texts of the queries that a training took from rows; none where they are no rows of a file that is there.
 
     Args:

@@ -3,10 +3,9 @@
 import hashlib
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from research.data.rows import broken, is_finite, short
-from research.types import Document, Triplets
+from research.types import Document, Json, Triplets
 
 
 class BadRow(Exception):
@@ -127,7 +126,7 @@ def not_both(triplets: Triplets) -> Triplets:
     return triplets
 
 
-def shown_row(value: Any) -> str:
+def shown_row(value: Json) -> str:
     """An example or a row, as messages show it."""
     text = repr(value)
     return text if len(text) <= 200 else text[:200] + "…"

@@ -93,8 +93,8 @@ class _DroppedAttention(torch.autograd.Function):
         grad, bits = _flat(grad), signed.view(BITS[signed.dtype])
         grad_value = _scaled_bmm(signed.clamp_min(0).transpose(1, 2), grad, ctx.factor)
         grad_probabilities = _scaled_bmm(grad, value.transpose(1, 2), ctx.factor)
-        kept = (bits >> torch.iinfo(bits.dtype).bits - 1).bitwise_not_()
-        grad_probabilities.view(bits.dtype).bitwise_and_(kept)
+        mask = (bits >> torch.iinfo(bits.dtype).bits - 1).bitwise_not_()
+        grad_probabilities.view(bits.dtype).bitwise_and_(mask)
         probabilities = bits.bitwise_and(torch.iinfo(bits.dtype).max).view(signed.dtype)
         grads = _grads(query, key, probabilities, grad_probabilities, ctx.scaling, *ctx.shapes)
         return *grads, grad_value.view(ctx.shapes[1]), None, None, None, None

@@ -59,18 +59,18 @@ class FastDropout(nn.Dropout):
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, dropped: Tensor, factor: float) -> Tensor:
-        kept = dropped.bitwise_not_()
-        ctx.save_for_backward(kept)
+        mask = dropped.bitwise_not_()
+        ctx.save_for_backward(mask)
         ctx.factor = factor
-        return _keep(x, kept).mul_(factor)
+        return _keep(x, mask).mul_(factor)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        (kept,) = ctx.saved_tensors
-        return _keep(grad, kept).mul_(ctx.factor), None, None
+        (mask,) = ctx.saved_tensors
+        return _keep(grad, mask).mul_(ctx.factor), None, None
 
 
-def _keep(x: Tensor, kept: Tensor) -> Tensor:
-    """x where `kept` has all bits, 0 where it has none: on bits, since masked products of bf16 are 5 times slower."""
+def _keep(x: Tensor, mask: Tensor) -> Tensor:
+    """x where `mask` has all bits, 0 where it has none: on bits, since masked products of bf16 are 5 times slower."""
     as_int = BITS[x.dtype]
-    return x.view(as_int).bitwise_and(kept.to(as_int)).view(x.dtype)
+    return x.view(as_int).bitwise_and(mask.to(as_int)).view(x.dtype)

@@ -12,7 +12,7 @@ NAME = "tandem"
 
 
 def show_charts() -> None:
-    """From here on, draw charts in the report's look, and show them as SVG."""
+    """Draw the charts that follow in the report's look, and show them as SVG."""
     config = CONFIG | {"mark": {"color": COLOURS[0]}, "legend": {**CONFIG["legend"], "orient": "bottom"}}  # narrow, for phones
     alt.theme.register(NAME, enable=True)(lambda: alt.theme.ThemeConfig(config=config))
     alt.renderers.register(NAME, shown)

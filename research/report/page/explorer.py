@@ -8,25 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from research.report.entries import Entry
 from research.report.factors import named, shown
 from research.report.figures.render import VERSION, can_draw
 from research.report.figures.theme import COLOURS, CONFIG, SHAPES, Figure, for_page
 from research.report.goals import declaration, direction, recorded
 from research.report.outputs import outputs
-from research.runs.curves import Curve
+from research.report.page.explorer_curves import thinned_curves
 from research.runs.options import SEED
 from research.types import Direction
 
 SCRIPTS = ("elements", "data", "view", "filter", "table", "chart", "figures", "run", "compare", "main")
 """Files of page/, in the order in which each needs the one before; they share one scope."""
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-CURVES = 1_600_000  # bytes of a page for learning curves
-POINTS = (200, 100, 60, 40, 25, 15)  # of a curve; the first number with which all of them fit
-LEAST = 5.5  # bytes of a value, or more
-FIRST = ("train/loss",)
 OURS = ("run", "kind", "state", "error", "system")
 """Ids of columns that the scripts ask for."""
 
@@ -94,7 +88,7 @@ def data(
         "names": [entry.run.name for entry in entries],
         "columns": columns,
         "same": same,
-        **_curves(entries, metric),
+        **thinned_curves([entry.curves for entry in entries], metric),
         "provenance": _provenance(facts),
         "outputs": outputs(entries, metric),
         "style": json.loads(for_page(json.dumps({"colours": COLOURS, "shapes": SHAPES, "config": CONFIG})))
@@ -177,58 +171,6 @@ def _number(value: Any) -> Any:
     if not isinstance(value, float):
         return value
     return float(f"{value:.10g}") if math.isfinite(value) else None
-
-
-# ---- curves ---------------------------------------------------------------------------------------------------------
-
-
-def _curves(entries: Sequence[Entry], metric: str | None) -> dict[str, Any]:
-    """{"curves": {metric: for each entry [number of its steps, values] or null}, "steps": …, "thinned": points of the longest}.
-
-    Steps that many curves share are there once. What does not fit with the fewest points is left out, the least asked for
-    first.
-    """
-    names = list(dict.fromkeys(name for entry in entries for name in entry.curves))
-    names.sort(key=lambda name: (name != metric, name not in FIRST, not name.startswith("val/"), name))
-    lengths = [len(curve) for entry in entries for curve in entry.curves.values()]
-    made: dict[str, Any] = {}
-    for most in POINTS:
-        if sum(min(length, most) for length in lengths) * LEAST > CURVES:  # not even so many values fit
-            continue
-        made = _thinned(entries, names, most)
-        if _size(made) <= CURVES:
-            return made | {"thinned": most}
-    made = made or _thinned(entries, names, POINTS[-1])
-    while names and _size(made) > CURVES:
-        names = names[:-1]
-        made = _thinned(entries, names, POINTS[-1])
-    return made | {"thinned": POINTS[-1]}
-
-
-def _thinned(entries: Sequence[Entry], names: list[str], most: int) -> dict[str, Any]:
-    grids: dict[tuple[int, ...], int] = {}
-    found: dict[str, list] = {}
-    for name in names:
-        found[name] = []
-        for entry in entries:
-            curve = thin(entry.curves[name], most) if name in entry.curves else []
-            steps = tuple(step for step, _ in curve)
-            found[name].append([grids.setdefault(steps, len(grids)), [value for _, value in curve]] if curve else None)
-    return {"curves": found, "steps": [list(steps) for steps in grids]}
-
-
-def thin(curve: Curve, most: int) -> list[tuple[int, float]]:
-    """Keep at most so many points: the mean of each of `most` equal stretches, at its last step; values to four digits."""
-    steps, values = np.array(curve, dtype=np.float64).reshape(-1, 2).T
-    steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
-    if values.size > most:
-        edges = values.size * np.arange(most + 1) // most
-        steps, values = steps[edges[1:] - 1], np.add.reduceat(values, edges[:-1]) / np.diff(edges)
-    return [(int(step), float(f"{value:.4g}")) for step, value in zip(steps.tolist(), values.tolist(), strict=True)]
-
-
-def _size(value: Any) -> int:
-    return len(json.dumps(value, separators=(",", ":")))
 
 
 def _provenance(facts: list[list]) -> dict[str, Any]:

@@ -9,15 +9,16 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from research.runs.layout import CURVES, PROVENANCE, WANDB
 from research.runs.plan import FILE as PLAN
 from research.runs.printable import is_deep
 from research.runs.wandb.frames import read_bytes, unframe
+from research.types import Json
 
 if TYPE_CHECKING:
-    from wandb.proto.wandb_internal_pb2 import HistoryRecord
+    from wandb.proto.wandb_internal_pb2 import ConfigItem, ConfigRecord, HistoryItem, HistoryRecord, SummaryItem, SummaryRecord
 
 FOLDER = re.compile(r"(offline-)?run-\d{8}_\d{6}-.")
 STEPS = ("trainer/global_step", "train/global_step")
@@ -50,8 +51,8 @@ class Log(NamedTuple):
     sweep: str
     host: str
     commit: str
-    config: dict[str, Any]
-    summary: dict[str, Any]
+    config: dict[str, Json]
+    summary: dict[str, Json]
     history: "list[HistoryRecord]"
     exit_code: int | None
     preempting: bool
@@ -72,15 +73,15 @@ def find_logs(path: Path) -> list[Path]:
     """
     if path.suffix == ".wandb" and not path.is_dir():
         return [path]
-    found = []
+    logs = []
     for folder, folders, files in os.walk(path):
         # of hidden folders W&B writes into .wandb alone
         folders[:] = sorted(name for name in folders if not name.startswith(".") or name == ".wandb")
         if Path(folder) != path and ({PROVENANCE, PLAN} & {*files}):
             folders.clear()
             continue
-        found += [Path(folder) / name for name in sorted(files) if name.endswith(".wandb")]
-    return found
+        logs += [Path(folder) / name for name in sorted(files) if name.endswith(".wandb")]
+    return logs
 
 
 def is_logged(path: Path) -> bool:
@@ -90,7 +91,7 @@ def is_logged(path: Path) -> bool:
     # ours, also a copy that lacks its provenance: it is damaged, and its log is no replacement
     if not path.is_dir() or any((path / name).is_file() for name in (PROVENANCE, PLAN, WANDB, CURVES)):
         return False
-    return any(FOLDER.match(one.name) for one in (path, *path.iterdir())) or bool(find_logs(path))
+    return any(FOLDER.match(folder.name) for folder in (path, *path.iterdir())) or bool(find_logs(path))
 
 
 # ---- one log --------------------------------------------------------------------------------------------------------
@@ -102,12 +103,13 @@ def read_log(path: Path) -> Log:
     Raises:
         UserError: the file cannot be read, is empty, is no log of W&B's, or one of another version.
     """
+    # here: wandb takes a second, and telling its logs from other files (is_logged) needs none of it
     from google.protobuf.message import DecodeError
     from wandb.proto.wandb_internal_pb2 import Record
 
     records, damage = unframe(read_bytes(path))
-    config: dict[str, Any] = {}
-    summary: dict[str, Any] = {}
+    config: dict[str, Json] = {}
+    summary: dict[str, Json] = {}
     facts = dict.fromkeys(("id", "project", "name", "group", "sweep", "host", "commit"), "")
     history, exit_code, preempting, started = [], None, False, 0.0
     for number, data in enumerate(records, 1):
@@ -128,7 +130,7 @@ def read_log(path: Path) -> Log:
             _update(config, run.config)
             _update(summary, run.summary)
             started = started or run.start_time.seconds + run.start_time.nanos / 1e9
-            told = {
+            named = {
                 "id": run.run_id,
                 "project": run.project,
                 "name": run.display_name,
@@ -137,10 +139,10 @@ def read_log(path: Path) -> Log:
                 "host": run.host,
                 "commit": run.git.commit,
             }
-            facts |= {name: value for name, value in told.items() if value}  # a later record may repeat only a part
+            facts |= {name: value for name, value in named.items() if value}  # a later record may repeat only a part
         elif kind == "environment":
-            told = {"host": record.environment.host, "commit": record.environment.git.commit}
-            facts |= {name: value for name, value in told.items() if value}
+            named = {"host": record.environment.host, "commit": record.environment.git.commit}
+            facts |= {name: value for name, value in named.items() if value}
         elif kind == "exit":
             exit_code = record.exit.exit_code
         elif kind == "preempting":
@@ -166,7 +168,7 @@ def read_log(path: Path) -> Log:
     )
 
 
-def _update(values: dict[str, Any], record: Any) -> None:
+def _update(values: dict[str, Json], record: "SummaryRecord | ConfigRecord") -> None:
     """Apply what a record says is new and what is gone; values stay JSON: of a summary the last alone is ever wanted."""
     for item in record.update:
         inside, name = _within(values, item)
@@ -176,25 +178,25 @@ def _update(values: dict[str, Any], record: Any) -> None:
         inside.pop(name, None)
 
 
-def _within(values: dict[str, Any], item: Any) -> tuple[dict[str, Any], str]:
+def _within(values: dict[str, Json], item: "SummaryItem | ConfigItem") -> tuple[dict[str, Json], str]:
     if item.key:
         return values, item.key
     *outer, name = item.nested_key or [""]
-    for one in outer:
-        inner = values.get(one)
+    for section in outer:
+        inner = values.get(section)
         if isinstance(inner, str) and isinstance(whole := _json(inner), dict):  # once given as one value
-            values[one] = {key: json.dumps(value) for key, value in whole.items()}
+            values[section] = {key: json.dumps(value) for key, value in whole.items()}
         elif not isinstance(inner, dict):
-            values[one] = {}
-        values = values[one]
+            values[section] = {}
+        values = values[section]
     return values, name
 
 
-def _decoded(values: dict[str, Any]) -> dict[str, Any]:
+def _decoded(values: dict[str, Json]) -> dict[str, Json]:
     return {name: json.loads(value) if isinstance(value, str) else _decoded(value) for name, value in values.items()}
 
 
-def _json(text: str) -> Any:
+def _json(text: str) -> Json:
     """None of what is no JSON, or nested too deeply to be read."""
     try:
         value = json.loads(text)
@@ -213,29 +215,29 @@ def curve(logs: Sequence[Log], metric: str) -> list[tuple[int, float]]:
         logs: of one run, the earliest first.
         metric: as W&B shows it; of a nested one, `val.loss`.
     """
-    found: dict[int, float] = {}
+    values: dict[int, float] = {}
     for log in logs:
         for record in log.history:
             row = dict(_wanted(record, {metric, "_step", *STEPS}))
             if is_number(value := row.get(metric)):
                 step = next((row[name] for name in (*STEPS, "_step") if name in row), record.step.num)
-                found[int(step)] = float(value)
-    return sorted(found.items())
+                values[int(step)] = float(value)
+    return sorted(values.items())
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether this is a finite number: W&B writes nan and inf as texts, and pictures and tables as mappings."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _wanted(record: "HistoryRecord", names: set[str]) -> Iterator[tuple[str, Any]]:
+def _wanted(record: "HistoryRecord", names: set[str]) -> Iterator[tuple[str, Json]]:
     for item in record.item:
         name = item.key or ".".join(item.nested_key)
         if name in names:
             yield name, _value(item)
 
 
-def _value(item: Any) -> Any:
+def _value(item: "HistoryItem") -> Json:
     """Of a history item, which newer versions of W&B may write by its type."""
     if item.value_json or "value" not in item.DESCRIPTOR.oneofs_by_name:
         return _json(item.value_json or "null")

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from research.errors import UserError
 from research.progress import say
 from research.runs.wandb.log import Log, curve, find_logs, read_log
 from research.runs.wandb.source import WandbRun
+from research.types import Json
 
 PREEMPTED, SIGNALLED = 85, 128  # our exit code; a shell's, of a process that signal N ended, is 128 + N
 
@@ -38,9 +38,9 @@ def read_logs(paths: Sequence[Path]) -> list[WandbRun]:
     if not runs:
         raise UserError(f"none of {len(files)} logs can be read: {broken[0][1]}")
     begun = sorted(([*sorted(logs, key=lambda log: log.started)] for logs in runs.values()), key=_begun)
-    found = [_logged(logs) for logs in begun]
-    found += [_broken(file, why) for file, why in broken]
-    return found
+    all_runs = [_logged(logs) for logs in begun]
+    all_runs += [_broken(file, why) for file, why in broken]
+    return all_runs
 
 
 def _begun(logs: list[Log]) -> tuple[float, str]:
@@ -49,8 +49,8 @@ def _begun(logs: list[Log]) -> tuple[float, str]:
 
 def _logged(logs: list[Log]) -> WandbRun:
     last = logs[-1]
-    config: dict[str, Any] = {}
-    summary: dict[str, Any] = {}
+    config: dict[str, Json] = {}
+    summary: dict[str, Json] = {}
     for log in logs:
         config |= log.config
         summary |= log.summary

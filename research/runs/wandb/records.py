@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from research.errors import UserError, suggest
 from research.runs.curves import Curve
@@ -19,8 +18,8 @@ from research.runs.options import SEED, options_from
 from research.runs.record import FACTS, FINISHED, RunRecord
 from research.runs.wandb.log import STEPS, is_logged, is_number
 from research.runs.wandb.offline import read_logs
-from research.runs.wandb.server import read_api
 from research.runs.wandb.source import API, WandbRun
+from research.types import Json
 
 SEEDS = (SEED, "seed")
 OUTPUTS = ("output_dir", "logging_dir", "run_name")  # Hugging Face's Trainer gives W&B its places as options too
@@ -47,7 +46,10 @@ def read_wandb(paths: Sequence[Path], seed: str | None = None, taken: Iterable[s
     logs = [path for path in paths if not str(path).startswith(API)]
     sources = read_logs(logs) if logs else []
     for path in paths:
-        sources += read_api(str(path)) if str(path).startswith(API) else []
+        if str(path).startswith(API):
+            from research.runs.wandb.server import read_api  # here: wandb takes a second, and most reports read folders
+
+            sources += read_api(str(path))
     runs = [_record(run, name, seed) for run, name in zip(sources, _names(sources, set(taken)), strict=True)]
     if seed is not None and all(run.seed is None for run in runs):
         options = dict.fromkeys(name for run in runs for name in run.options)
@@ -85,7 +87,7 @@ def _record(run: WandbRun, name: str, seed: str | None) -> RunRecord:
     metrics = {
         metric: value
         for metric, value in sorted(
-            _numbers(summary), key=lambda one: (order.index(one[0]) if one[0] in order else len(order), one)
+            _numbers(summary), key=lambda item: (order.index(item[0]) if item[0] in order else len(order), item)
         )
         if run.state in FINISHED and not (ours and (metric in ours or metric.startswith("train/")))
     }
@@ -125,16 +127,16 @@ def _record(run: WandbRun, name: str, seed: str | None) -> RunRecord:
     )
 
 
-def origin_facts(made_of: tuple[str, str, str], host: str) -> dict[str, Any]:
+def origin_facts(made_of: tuple[str, str, str], host: str) -> dict[str, Json]:
     """Where a run came from, by the names of provenance.json: our trainings tell their code, others a commit."""
     data, code, base = made_of
     ours = bool(data or base)
-    told = {"fingerprint" if ours else "git_commit": "" if code == UNSAID else code, "host": host}
+    facts = {"fingerprint" if ours else "git_commit": "" if code == UNSAID else code, "host": host}
     if ours:
         hashes = json.loads(data) if data.startswith("{") else {"": data}
-        told |= {"data": ", ".join(f"{name} {value}".strip() for name, value in hashes.items() if isinstance(value, str))}
-        told |= {"models": {"base": base}} if base else {}
-    return {name: value for name, value in told.items() if value}
+        facts |= {"data": ", ".join(f"{name} {value}".strip() for name, value in hashes.items() if isinstance(value, str))}
+        facts |= {"models": {"base": base}} if base else {}
+    return {name: value for name, value in facts.items() if value}
 
 
 def _history(run: WandbRun, metric: str) -> Curve:
@@ -143,21 +145,21 @@ def _history(run: WandbRun, metric: str) -> Curve:
     return run.history(metric) or (run.history(stem) if f".{how}" in SUMMARISED else [])
 
 
-def _seed(options: dict[str, Any], name: str | None) -> int | None:
+def _seed(options: dict[str, Json], name: str | None) -> int | None:
     """The seed, which then is no option any more but by our own name."""
-    for one in SEEDS if name is None else (name,):
-        value = options.get(one)
+    for option in SEEDS if name is None else (name,):
+        value = options.get(option)
         if isinstance(value, str) and value.lstrip("-").isdigit():
             value = int(value)
         if is_number(value) and value == int(value):
-            if one != SEED:
-                del options[one]
+            if option != SEED:
+                del options[option]
             options[SEED] = int(value)
             return int(value)
     return None
 
 
-def _numbers(summary: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, float]]:
+def _numbers(summary: dict[str, Json], prefix: str = "") -> Iterable[tuple[str, float]]:
     """Metrics by their names in W&B's table; its own begin with _, pictures and tables have a _type."""
     for key, value in summary.items():
         name = f"{prefix}.{key}" if prefix else key

@@ -5,7 +5,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
+
+import wandb
+from wandb.apis.public import Run
+from wandb.errors import AuthenticationError, Error
+from wandb.sdk.lib import wbauth
+from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from research.errors import UserError, suggest
 from research.progress import say
@@ -41,10 +47,10 @@ def read_api(source: str) -> list[WandbRun]:
         UserError: another form; no key; no answer; no such project, sweep or group; no runs.
     """
     entity, project, part = _parsed(source)
-    api = _tried(source, lambda: _connected(source))
+    api = _retried(source, lambda: _connect(source))
     filters = {"$or": [{"sweep": part}, {"group": part}]} if part else {}
     try:
-        runs = _tried(source, lambda: list(api.runs(f"{entity}/{project}", filters, per_page=100, lazy=False)))
+        runs = _retried(source, lambda: list(api.runs(f"{entity}/{project}", filters, per_page=100, lazy=False)))
     except ValueError as error:  # W&B's client has no error of its own for it
         if isinstance(error, UserError):
             raise
@@ -54,7 +60,7 @@ def read_api(source: str) -> list[WandbRun]:
             "key."
         ) from None
     if not runs and part:
-        others = _tried(source, lambda: list(api.runs(f"{entity}/{project}", per_page=100)))
+        others = _retried(source, lambda: list(api.runs(f"{entity}/{project}", per_page=100)))
         names = dict.fromkeys(name for run in others for name in (run.sweep_name, run._attrs.get("group")) if name)
         raise UserError(
             f"{source}: no run of {entity}/{project} is in a sweep or group {part!r}; {suggest(part, names)}. "
@@ -64,24 +70,21 @@ def read_api(source: str) -> list[WandbRun]:
         raise UserError(f"{source}: the project has no runs; expected one or more. Check the name.")
     runs.sort(key=lambda run: (str(run._attrs.get("createdAt")), run.id))
     sweeps = {
-        name: _tried(source, lambda name=name: api.sweep(f"{entity}/{project}/{name}").config)
+        name: _retried(source, lambda name=name: api.sweep(f"{entity}/{project}/{name}").config)
         for name in dict.fromkeys(run.sweep_name for run in runs)
         if name
     }
     histories = Histories(source)
-    return [_known(run, sweeps.get(run.sweep_name) or {}, histories) for run in runs]
+    return [_as_run(run, sweeps.get(run.sweep_name) or {}, histories) for run in runs]
 
 
-def _connected(source: str) -> Any:
+def _connect(source: str) -> wandb.Api:
     """W&B's client.
 
     Raises:
         UserError: no key; W&B's client would ask for one where there is a terminal.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
-    import wandb
-    from wandb.sdk.lib import wbauth
-
     # scans of a history have no timeout of their own: a server that went away would be waited for many minutes
     wandb.setup(wandb.Settings(x_graphql_retry_max=TRIES, x_graphql_retry_wait_max_seconds=WAIT))
     base = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
@@ -96,7 +99,7 @@ def _connected(source: str) -> Any:
         leave_in_time()
 
 
-def _known(run: Any, sweep: dict[str, Any], histories: "Histories") -> WandbRun:
+def _as_run(run: Run, sweep: dict[str, object], histories: "Histories") -> WandbRun:
     state, error = STATES.get(run.state, "half-written"), ""
     if state != "done":
         error = f"W&B has it as {run.state}"
@@ -135,13 +138,13 @@ class Histories:
     def __init__(self, source: str):
         self.source, self.is_lost = source, False
 
-    def of(self, run: Any, metric: str) -> list[tuple[int, float]]:
+    def of(self, run: Run, metric: str) -> list[tuple[int, float]]:
         """(step, value) of one metric of a run; [] where the server does not give it."""
         if self.is_lost:
             return []
         step = next((name for name in STEPS if name in run.summary_metrics), "_step")
         try:
-            rows = _tried(self.source, lambda: list(run.scan_history([step, metric])))
+            rows = _retried(self.source, lambda: list(run.scan_history([step, metric])))
         except UserError as error:
             self.is_lost = isinstance(error, Lost)
             say(f"warning: run {run.id}{' and those after it are' if self.is_lost else ' is'} without a curve: {error}")
@@ -164,15 +167,12 @@ def _parsed(source: str) -> tuple[str, str, str]:
     return parts[0], parts[1], parts[2] if len(parts) == 3 else ""
 
 
-def _tried(source: str, action: Callable[[], Result]) -> Result:
+def _retried(source: str, action: Callable[[], Result]) -> Result:
     """The action's result; a lost answer is asked for again.
 
     Raises:
         UserError: there is none.
     """
-    from wandb.errors import AuthenticationError, Error
-    from wandb.sdk.lib.service.service_connection import WandbApiFailedError
-
     for left in reversed(range(TRIES)):
         try:
             return action()

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from research.types import Json
 
 API = "wandb:"  # what the address of a project on the server begins with
 
@@ -30,8 +32,8 @@ class WandbRun(NamedTuple):
     error: str
     commit: str
     host: str
-    config: dict[str, Any]
-    summary: dict[str, Any]
+    config: dict[str, Json]
+    summary: dict[str, Json]
     history: Callable[[str], list[tuple[int, float]]]
     monitor: str = ""
     goal: str | None = None
