@@ -154,6 +154,21 @@ def check_retrievers(names: Sequence[str]) -> None:
         seen.add(model)
 
 
+def check_one_dense(option: str, retrievers: Sequence[str | object]) -> None:
+    """Refuse a store of embeddings beside other than one model.
+
+    Args:
+        option: with its value, for the message.
+        retrievers: "bm25" or models.
+    """
+    if (dense := sum(name != "bm25" for name in retrievers)) != 1:
+        given = f"{dense} are named" if dense else "bm25 alone is named, which has no embeddings"
+        raise UserError(
+            f"{option} keeps the embeddings of one model, and {given}; expected exactly one dense --retriever. Name "
+            f"one, or leave {option.partition(' ')[0]} out."
+        )
+
+
 def check_reranking(given: Mapping[str, object], names: Sequence[str] = ("depth", "mix", "reranker_max_length")) -> None:
     """Refuse options of a reranker without one, and λ outside of 0 to 1.
 
@@ -190,10 +205,7 @@ def check_retrieval(retrievers: Sequence[object], **given: object) -> None:
     if (top_k := given["top_k"]) < 1:
         raise UserError(f"--top-k {top_k}; expected 1 or more. Pass --top-k 10, say.")
     store = given.get("store")
-    if store is not None and sum(name != "bm25" for name in retrievers) != 1:
-        raise UserError(
-            f"--store {store} holds one model's documents; expected exactly one dense --retriever with it. Remove the "
-            "others, or --store."
-        )
+    if store is not None:
+        check_one_dense(f"--store {store}", retrievers)
     if store is not None:
         check_store_folder(Path(store), option="--store")

@@ -81,19 +81,29 @@ def named(columns: Columns) -> list[str]:
     return [name for names in columns.values() for name in ([names] if isinstance(names, str) else names)]
 
 
+def refuse_missing(row: dict, names: list[str]) -> None:
+    """Refuse a row that lacks one of these columns.
+
+    Raises:
+        BadRow: with the column that was meant, or those that are there.
+    """
+    for name in names:
+        if name not in row:
+            others = [column for column in row if column not in names]
+            raise BadRow(
+                "missing column",
+                f"the row has no column {name!r}; {suggest(name, others or row)}",
+                "Correct data.columns, or mend the row",
+            )
+
+
 def read(row: dict, columns: Columns) -> Triplets:
     """Read one row of a query, its positives and negatives.
 
     Raises:
         BadRow: a named column is absent, or holds no text.
     """
-    for name in named({role: names for role, names in columns.items() if role != "negative"}):
-        if name not in row:
-            raise BadRow(
-                "missing column",
-                f"the row has no column {name!r}, expected it beside {', '.join(row) or 'others'}",
-                "Mend the row, or data.columns",
-            )
+    refuse_missing(row, named({role: names for role, names in columns.items() if role != "negative"}))
     positives = [text for name in named({"positive": columns["positive"]}) for text in many_texts(row, name)]
     others = [
         name for name in named({"negative": columns.get("negative", [])}) if row.get(name) not in (None, "")
