@@ -2,7 +2,7 @@
 
 import itertools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.errors import UserError
 from research.progress import say
@@ -29,6 +29,7 @@ from research.report.wandb import Content, Drawn, Publication, send
 from research.runs.curves import read_lines
 from research.runs.files import atomic_write, replace_files, write_json
 from research.runs.printable import printable
+from research.types import Json
 
 EVERY_RUN, PLAIN = "runs", "plain"
 ANSWERED = 60  # trainings of which a page holds what they answered
@@ -82,7 +83,7 @@ class Built(NamedTuple):
     """
 
     page: Path
-    counts: dict[str, Any]
+    counts: dict[str, Json]
     claims: list[dict[str, str]]
     sent: dict[str, str]
     refused: UserError | None
@@ -149,7 +150,7 @@ def _parts(shown: Shown, spec: Spec) -> Parts:
     )
 
 
-def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Any]) -> None:
+def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Json]) -> None:
     """Write the files of a report, in place of an earlier one's."""
     study, systems = shown.study, shown.systems
     of_trainings = training_words.table(shown.trainings) if shown.trainings else ""
@@ -214,11 +215,11 @@ def _explorer(shown: Shown) -> Explorer | None:
     else:
         metric = systems.metric if systems else next((name for run in runs for name in run.metrics), None)
         higher, factors, figures = not is_lower(metric or "", recorded(runs)), (), ()
-    words = study.study.labels if study else {}
-    return explorer(entries, metric, higher, factors, [facts(entry.run.provenance) for entry in entries], figures, words)
+    labels = study.study.labels if study else {}
+    return explorer(entries, metric, higher, factors, [facts(entry.run.provenance) for entry in entries], figures, labels)
 
 
-def _record(shown: Shown, spec: Spec) -> dict[str, Any]:
+def _record(shown: Shown, spec: Spec) -> dict[str, Json]:
     """The study for a later --diff, also of trainings that are none; nothing where they cannot be compared at all."""
     if shown.study:
         return shown.study.summary

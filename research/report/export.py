@@ -6,7 +6,6 @@ import io
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -16,9 +15,10 @@ from research.report.sheets import Cell, Sheet, slug
 from research.runs.files import atomic_write
 from research.runs.record import RunRecord
 from research.runs.table import as_frame, plain_cell
+from research.types import Json
 
 
-def inert(value: Any) -> Any:
+def inert(value: Json) -> Json:
     """A cell that no spreadsheet takes for a formula: texts are of whoever named an option, and `=HYPERLINK(…)` would run."""
     if not isinstance(value, str):
         return value
@@ -44,7 +44,7 @@ def write_tidy(out: Path, runs: Sequence[RunRecord]) -> None:
         frame.apply(_one_type).to_parquet(stream, engine="pyarrow", index=False)
 
 
-def _csv_cell(value: Any) -> str:
+def _csv_cell(value: Json) -> str:
     """As the file has it; as a text, since pandas would make 2.0 of a 2 beside a gap."""
     return "" if value is None else str(inert(value))
 
@@ -100,7 +100,7 @@ def _headings(name: str, pair: bool, spread: bool) -> list[str]:
     return [name, f"{name} sd"] if spread else [name]
 
 
-def _values(cell: Cell, pair: bool, spread: bool) -> list[Any]:
+def _values(cell: Cell, pair: bool, spread: bool) -> list[Json]:
     if pair:
         return cell.value if isinstance(cell.value, list) else ["", ""]
     values = [plain_cell(cell.value), *([cell.sd] if spread else [])]

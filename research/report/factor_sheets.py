@@ -12,7 +12,7 @@ from research.report.factors import short_names, shown
 from research.report.importance import EXACT, Importance, Share
 from research.report.numbers import p_value, plain
 from research.report.sheets import MARK, NOTHING, Cell, Sheet, decimals, difference_cells, mean_cells, ranks
-from research.report.study import Study, marginal
+from research.report.study import Group, Study, marginal
 
 
 def by_factor(study: Study, factor: str, paired: bool = False) -> Sheet | None:
@@ -35,7 +35,7 @@ def by_factor(study: Study, factor: str, paired: bool = False) -> Sheet | None:
     means = [summarise(list(by_seed.values())) for by_seed in values.values()]
     places = ranks([round(mean.mean, digits) for mean in means], study.higher)
     first = next(iter(values))
-    paired = paired and len({frozenset(one) for one in values.values()}) == 1
+    paired = paired and len({frozenset(by_seed) for by_seed in values.values()}) == 1
     pairs = {pair.b: pair for pair in (compare_paired_methods if paired else compare_methods)(values, first)}
     rows = []
     for level, mean, place in zip(values, means, places, strict=True):
@@ -121,16 +121,16 @@ def shares(importance: Importance, metric: str, no_test: str = "") -> Sheet:
     """
     if importance.kind == EXACT:
         columns = ["factor", "share of variance", "of noise alone"]
-        rows = [[Cell(one.label, one.label), _share(one.share), _share(one.chance)] for one in importance.shares]
+        rows = [[Cell(part.label, part.label), _share(part.share), _share(part.chance)] for part in importance.shares]
         if importance.seed is not None:
             rows.append([Cell("seed × factors", "seed × factors"), _share(importance.rest), Cell(NOTHING)])
-            what = "Of noise alone: the share that an effect without any influence would have on average."
-            notes = [*importance.notes, what]
+            meaning = "Of noise alone: the share that an effect without any influence would have on average."
+            notes = [*importance.notes, meaning]
         else:
             rows, columns, notes = [row[:2] for row in rows], columns[:2], importance.notes
     else:
         columns = ["factor", "share of variance", "over forests"]
-        rows = [[Cell(one.label, one.label), _share(one.share), _range(one)] for one in importance.shares]
+        rows = [[Cell(part.label, part.label), _share(part.share), _range(part)] for part in importance.shares]
         rows.append([Cell("interactions", "interactions"), _share(importance.rest), Cell(NOTHING)])
         notes = importance.notes
     if no_test:
@@ -138,10 +138,10 @@ def shares(importance: Importance, metric: str, no_test: str = "") -> Sheet:
     return Sheet("importance", f"What explains {metric}", columns, rows, notes)
 
 
-def _full_design(study: Study, factor: str) -> tuple[dict | None, list]:
+def _full_design(study: Study, factor: str) -> tuple[dict[str, dict[tuple[str, ...], Group]] | None, list[tuple[str, ...]]]:
     """Level → setting of the other factors → group, of a full factorial design; (None, []) of another."""
     rest = [name for name in study.factors if name != factor]
-    levels: dict[str, dict] = {}
+    levels: dict[str, dict[tuple[str, ...], Group]] = {}
     for group in study.groups:
         other = tuple(shown(group.factors[name]) for name in rest)
         if not group.values or other in levels.setdefault(shown(group.factors[factor]), {}):
@@ -193,5 +193,5 @@ def _share(value: float) -> Cell:
     return Cell(NOTHING) if math.isnan(value) else Cell(_percent(value), value)
 
 
-def _range(one: Share) -> Cell:
-    return Cell(f"[{_percent(one.low)}, {_percent(one.high)}]", [one.low, one.high])
+def _range(share: Share) -> Cell:
+    return Cell(f"[{_percent(share.low)}, {_percent(share.high)}]", [share.low, share.high])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from research.metrics.families import holm
+from research.metrics.families import Pair, holm
 from research.metrics.seeds import summarise
 from research.report.factors import shown
 from research.report.numbers import plain
@@ -37,13 +37,13 @@ def main_results(studies: Sequence[Study], baseline: str | None = None, paired: 
         cells.append({})
         for group in study.groups:
             mark = MARK if adjusted.get((i, group.label), 1.0) < alpha else ""  # NaN is below nothing
-            found = means.get(group.label)
-            cells[-1][group.label] = mean_cells(found, digits, order.get(group.label, 0), mark)[0]
+            mean = means.get(group.label)
+            cells[-1][group.label] = mean_cells(mean, digits, order.get(group.label, 0), mark)[0]
     rows = []
     for group in first.groups:
         factors = [Cell(shown(group.factors[name]), group.factors[name]) for name in first.factors]
         seeds = Cell(str(len(group.values)), len(group.values))
-        rows.append([*factors, seeds, *(found[group.label] for found in cells)])
+        rows.append([*factors, seeds, *(by_group[group.label] for by_group in cells)])
     arrows = [f"{study.metric_name} {'↑' if study.higher else '↓'}" for study in studies]
     test = "the paired t test" if paired else "Welch's t test"
     notes = [
@@ -55,7 +55,7 @@ def main_results(studies: Sequence[Study], baseline: str | None = None, paired: 
     return Sheet("main", "Main results", columns, rows, notes, len(first.factors))
 
 
-def _against(study: Study, baseline: str, paired: bool, alpha: float) -> dict:
+def _against(study: Study, baseline: str, paired: bool, alpha: float) -> dict[str, Pair]:
     """Comparisons on one metric; none where the baseline was not measured by it."""
     known = {group.label for group in study.groups if group.values}
     return against(study, baseline, paired, alpha) if baseline in known else {}

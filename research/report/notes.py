@@ -9,11 +9,11 @@ NAMED = 12  # runs likewise
 
 
 def notes(folders: list[RunFolder], trainings: list[Training]) -> list[str]:
-    """Notes of every run, each said once; what concerns single runs names them."""
+    """Notes on every run, each once; a note about single runs names them."""
     about_data = [note for folder in folders for note in _data_notes(folder.metrics)]
     return (
         list(dict.fromkeys(about_data))
-        + code_notes({one.name: one.provenance for one in [*folders, *(training.run for training in trainings)]})
+        + code_notes({run.name: run.provenance for run in [*folders, *(training.run for training in trainings)]})
         + _machine_notes(folders)
     )
 
@@ -59,7 +59,7 @@ def _leak_notes(split: str, leaks: dict[str, dict[str, int]]) -> list[str]:
 
 
 def code_notes(runs: dict[str, dict]) -> list[str]:
-    """What weakens the commit that the runs name.
+    """Notes on runs whose commit does not tell their code.
 
     Args:
         runs: name → provenance.
@@ -80,5 +80,5 @@ def _machine_notes(folders: list[RunFolder]) -> list[str]:
     return []
 
 
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def _count(number: int, singular: str, plural: str | None = None) -> str:
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

@@ -39,9 +39,9 @@ def facts(provenance: dict) -> list[tuple[str, str, bool]]:
         ("Seed", "" if facts.get("seed") is None else str(facts["seed"]), False),
     ]
     # the other verbs do not note a fingerprint, their code is the commit's; W&B holds little, and is not asked for the rest
-    known = [one for one in asked if one[1] or ("command" in facts and not (one[0] == "Code, sha256" and "verb" in facts))]
+    known = [row for row in asked if row[1] or ("command" in facts and not (row[0] == "Code, sha256" and "verb" in facts))]
     return [(name, str(value or UNKNOWN), code and bool(value)) for name, value, code in known] + [
-        one for one in times if one[1]
+        row for row in times if row[1]
     ]
 
 

@@ -3,13 +3,18 @@
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from research.metrics.families import Pair
 from research.metrics.seeds import SeedSummary, summarise
 from research.report.numbers import p_value
 from research.report.study import Group
+from research.types import Json
 
+if TYPE_CHECKING:
+    from research.report.figures.theme import Figure
+
+Part = TypeVar("Part", "Sheet", "Figure")
 NOTHING = "–"
 MARK = "†"
 
@@ -26,7 +31,7 @@ class Cell(NamedTuple):
     """
 
     text: str
-    value: Any = None
+    value: Json = None
     rank: int = 0
     mark: str = ""
     sd: float | None = None
@@ -109,17 +114,17 @@ def ranks(values: Sequence[float | None], higher: bool) -> list[int]:
 
 def slug(name: str) -> str:
     """The name as a file has it."""
-    return "".join(one if one.isascii() and one.isalnum() else "-" for one in name)
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)
 
 
-def distinct(parts: list[Any]) -> list[Any]:
+def distinct(parts: list[Part]) -> list[Part]:
     """Sheets or figures with names whose files are not each other's: by α and by β are `by--` and `by---2`."""
-    found, taken = [], set()
+    renamed, taken = [], set()
     for part in parts:
         name, i = part.name, 1
         while slug(name).lower() in taken:  # some disks take A and a for one
             i += 1
             name = f"{part.name}-{i}"
         taken.add(slug(name).lower())
-        found.append(part._replace(name=name))
-    return found
+        renamed.append(part._replace(name=name))
+    return renamed

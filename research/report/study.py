@@ -1,10 +1,11 @@
 """A study: groups of runs that differ by their seed alone, with the values that tables, figures and claims are made from."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.report.factors import named
 from research.runs.record import RunRecord
+from research.types import Json
 
 
 class Group(NamedTuple):
@@ -21,7 +22,7 @@ class Group(NamedTuple):
     """
 
     label: str
-    factors: dict[str, Any]
+    factors: dict[str, Json]
     runs: list[RunRecord]
     values: dict[int, float]
     numbers: dict[str, float]

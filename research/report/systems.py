@@ -25,7 +25,7 @@ class Row(NamedTuple):
         facts: what the stage recorded: model, hash, index, timings.
         means: {metric: mean over queries}.
         per_query: {metric: {query id: value}}.
-        top: {query id: the documents ranked first}, for the queries whose texts the run kept.
+        top: {query id: the documents ranked first}, for the queries whose texts the run saved.
         also: other `run/stage` that hold the same stage with the same values.
     """
 
@@ -84,9 +84,9 @@ def read_systems(paths: list[Path], names: dict[Path, str] | None = None) -> Sys
     rows = _distinct_labels(_merge([row for folder in folders for row in _rows(folder)]))
     metric = next((name for name in rows[0].means if all(name in row.means for row in rows)), None)
     if metric is None:
-        held = "; ".join(f"{row.label}: {', '.join(row.means)}" for row in rows)
+        known = "; ".join(f"{row.label}: {', '.join(row.means)}" for row in rows)
         raise UserError(
-            f"the runs have no metric in common ({held}); expected one of each or more. Run `research "
+            f"the runs have no metric in common ({known}); expected one of each or more. Run `research "
             "retrieve` again with the same --metrics."
         )
     if any(row.per_query[metric].keys() != rows[0].per_query[metric].keys() for row in rows):
@@ -114,13 +114,14 @@ def _read(path: Path, name: str) -> RunFolder:
 
 
 def _refuse_mixed(folders: list[RunFolder]) -> None:
-    held: dict[tuple, list[str]] = {}
+    by_data: dict[tuple[str, str], list[str]] = {}
     for folder in folders:
-        held.setdefault((folder.metrics["data"], folder.metrics["split"]), []).append(folder.name)
-    if len(held) > 1:
+        by_data.setdefault((folder.metrics["data"], folder.metrics["split"]), []).append(folder.name)
+    if len(by_data) > 1:
         source = {folder.name: folder.metrics["source"] for folder in folders}
         lines = (
-            f"{', '.join(names)}: {source[names[0]]} split {split} (data {data[:12]})" for (data, split), names in held.items()
+            f"{', '.join(names)}: {source[names[0]]} split {split} (data {data[:12]})"
+            for (data, split), names in by_data.items()
         )
         raise UserError(
             "the runs hold different data, whose numbers cannot be compared: "

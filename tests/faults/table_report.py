@@ -106,8 +106,8 @@ FAULTS = [
     Fault(
         "the worst setting praised",
         "report/study_sheets.py",
-        "known.sort(key=lambda one: one[0].mean, reverse=study.higher)",
-        "known.sort(key=lambda one: one[0].mean, reverse=not study.higher)",
+        "known.sort(key=lambda entry: entry[0].mean, reverse=study.higher)",
+        "known.sort(key=lambda entry: entry[0].mean, reverse=not study.higher)",
         f"{STUDY}::test_results_by_hand",
     ),
     Fault(
@@ -324,8 +324,8 @@ FAULTS = [
     Fault(
         "means that moved without Holm",
         "report/diff.py",
-        "adjusted = iter(holm([one.test.p for one in moved if one.test is not None]))",
-        "adjusted = iter([one.test.p for one in moved if one.test is not None])",
+        "adjusted = iter(holm([change.test.p for change in moved if change.test is not None]))",
+        "adjusted = iter([change.test.p for change in moved if change.test is not None])",
         f"{DIFF}::test_settings_trained_again_are_tested_by_welch_after_holm",
     ),
     Fault(
