@@ -11,7 +11,7 @@ from research.report.design import Design, design
 from research.report.factors import short_names, shown
 from research.report.importance import EXACT, Importance, Share
 from research.report.numbers import p_value, plain
-from research.report.sheets import MARK, NOTHING, Cell, Sheet, decimals, difference_cells, mean_cells, ranks
+from research.report.sheets import ALPHA, MARK, NOTHING, Cell, Sheet, decimals, difference_cells, mean_cells, ranks
 from research.report.study import Group, Study, marginal
 
 
@@ -60,13 +60,12 @@ def by_factor(study: Study, factor: str, paired: bool = False) -> Sheet | None:
     )
 
 
-def factorial(study: Study, paired: bool = False, alpha: float = 0.05) -> Sheet | None:
+def factorial(study: Study, paired: bool = False) -> Sheet | None:
     """Main effects and interactions with F tests over seeds; None where `not_factorial` gives a reason.
 
     Args:
         study: groups.
         paired: runs of one seed belong together: the seed is a block.
-        alpha: of the table's rows together.
     """
     full, _ = design(study)
     if full is None or not_factorial(study, paired):
@@ -76,11 +75,11 @@ def factorial(study: Study, paired: bool = False, alpha: float = 0.05) -> Sheet 
     tested = [*variance.effects]
     adjusted = holm([effect.p for effect in tested])
     rows = [
-        _row(_name(effect, full), effect, variance.squares, variance.total, p, alpha)
+        _row(_name(effect, full), effect, variance.squares, variance.total, p)
         for effect, p in zip(tested, adjusted, strict=True)
     ]
     if variance.block:  # a nuisance, not a finding: it is in no family
-        rows.append(_row("seed (block)", variance.block, variance.squares, variance.total, math.nan, alpha))
+        rows.append(_row("seed (block)", variance.block, variance.squares, variance.total, math.nan))
     for name, df, squares in (("residual: seeds", variance.df, variance.squares), ("total", values.size - 1, variance.total)):
         share = _share(squares / variance.total) if name != "total" else Cell(NOTHING)
         rows.append([Cell(name, name), Cell(str(df), df), Cell(plain(squares), squares), share, *[Cell(NOTHING)] * 4])
@@ -90,15 +89,15 @@ def factorial(study: Study, paired: bool = False, alpha: float = 0.05) -> Sheet 
         f"{study.metric_name}: effects of the full factorial design",
         columns,
         rows,
-        _factorial_notes(full, n, paired, len(tested), alpha, math.isnan(tested[0].f)),
+        _factorial_notes(full, n, paired, len(tested), math.isnan(tested[0].f)),
     )
 
 
 def not_factorial(study: Study, paired: bool = False) -> str:
     """Why there is no F test, in words; "" where there is one."""
-    full, why = design(study)
+    full, reason = design(study)
     if full is None:
-        return why
+        return reason
     if full.nested() is None:
         counts = sorted({len(group.values) for group in full.cells.values()})
         return f"the design is not balanced, settings have {' and '.join(map(str, counts))} seeds"
@@ -152,10 +151,10 @@ def _full_design(study: Study, factor: str) -> tuple[dict[str, dict[tuple[str, .
     return (levels, others) if full else (None, [])
 
 
-def _row(name: str, effect: Effect, residual: float, total: float, adjusted: float, alpha: float) -> list[Cell]:
+def _row(name: str, effect: Effect, residual: float, total: float, adjusted: float) -> list[Cell]:
     partial = effect.squares / (effect.squares + residual) if effect.squares + residual else 0.0
     ps = [Cell(NOTHING) if math.isnan(p) else Cell(p_value(p), p) for p in (effect.p, adjusted)]
-    if adjusted < alpha:
+    if adjusted < ALPHA:
         ps[1] = ps[1]._replace(mark=MARK)
     f = Cell(NOTHING) if math.isnan(effect.f) else Cell(f"{effect.f:,.2f}", effect.f)
     return [
@@ -173,13 +172,13 @@ def _name(effect: Effect, full: Design) -> str:
     return " × ".join(full.names[full.factors[axis]] for axis in effect.axes) or "three factors and more"
 
 
-def _factorial_notes(full: Design, n: int, paired: bool, tests: int, alpha: float, no_spread: bool) -> list[str]:
+def _factorial_notes(full: Design, n: int, paired: bool, tests: int, no_spread: bool) -> list[str]:
     model = "the seed as a block" if paired else "seeds as replicates"
     notes = [
         f"ANOVA of the {' × '.join(map(str, full.shape))} settings with {n} seeds each, {model}; the design is balanced, so "
         "that sums of squares of type I, II and III are one. η² is the share of all squares, partial η² that of an effect's "
         "and the residual's.",
-        f"p after Holm over {tests} effects; {MARK} p < {plain(alpha)}. The F test supposes equal spreads over seeds in all "
+        f"p after Holm over {tests} effects; {MARK} p < {plain(ALPHA)}. The F test supposes equal spreads over seeds in all "
         "settings.",
     ]
     return [*notes, "Not estimable: every seed gave the same value."] if no_spread else notes

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Part = TypeVar("Part", "Sheet", "Figure")
 NOTHING = "–"
 MARK = "†"
+ALPHA = 0.05  # level of the marks, after Holm over a table's comparisons
 
 
 class Cell(NamedTuple):
@@ -79,12 +80,12 @@ def mean_cells(mean: SeedSummary | None, digits: int, rank: int = 0, mark: str =
     """Mean ± standard deviation, and the interval of the mean."""
     if mean is None:
         return [Cell(NOTHING)] * 2
-    alone = math.isnan(mean.sd)
-    spread = "" if alone else f" ± {number(mean.sd, digits)}"
-    interval = NOTHING if alone else f"[{number(mean.low, digits)}, {number(mean.high, digits)}]"
+    no_spread = math.isnan(mean.sd)
+    spread = "" if no_spread else f" ± {number(mean.sd, digits)}"
+    interval = NOTHING if no_spread else f"[{number(mean.low, digits)}, {number(mean.high, digits)}]"
     return [
-        Cell(f"{number(mean.mean, digits)}{spread}", mean.mean, rank, mark, None if alone else mean.sd),
-        Cell(interval, None if alone else [mean.low, mean.high]),
+        Cell(f"{number(mean.mean, digits)}{spread}", mean.mean, rank, mark, None if no_spread else mean.sd),
+        Cell(interval, None if no_spread else [mean.low, mean.high]),
     ]
 
 

@@ -9,23 +9,34 @@ from research.metrics.planning import noise_floor, pooled_spread
 from research.metrics.seeds import summarise
 from research.report.factors import shown, some
 from research.report.numbers import MOST, column, counted, decimals_of, p_phrase, plain
-from research.report.sheets import MARK, NOTHING, Cell, Sheet, count_cell, decimals, difference_cells, mean_cells, number, ranks
+from research.report.sheets import (
+    ALPHA,
+    MARK,
+    NOTHING,
+    Cell,
+    Sheet,
+    count_cell,
+    decimals,
+    difference_cells,
+    mean_cells,
+    number,
+    ranks,
+)
 from research.report.study import Group, Study
 
 PLANNED = 5  # seeds from which the power of a planned study is what the noncentral t says
 MATCHED = 0.1  # trainable parameters within a tenth of each other count as equal
 
 
-def results(study: Study, baseline: str | None = None, paired: bool = False, alpha: float = 0.05) -> Sheet:
+def results(study: Study, baseline: str | None = None, paired: bool = False) -> Sheet:
     """Mean ± spread over seeds of each group, its interval, and its difference from the baseline.
 
     Args:
         study: groups.
         baseline: label that the others are compared with; None: the first with a value.
         paired: runs of one seed belong together (see metrics.seeds.paired_test).
-        alpha: of the table's family of comparisons.
     """
-    pairs = against(study, baseline, paired, alpha)
+    pairs = against(study, baseline, paired)
     first = next(iter(pairs.values())).a if pairs else None
     names, digits = study.names, decimals(study.groups)
     means = [summarise(list(group.values.values())) if group.values else None for group in study.groups]
@@ -63,7 +74,7 @@ def results(study: Study, baseline: str | None = None, paired: bool = False, alp
         f"{study.metric_name} by setting",
         [columns[i] for i in visible],
         [[row[i] for i in visible] for row in rows],
-        _notes(study, pairs, first, paired, alpha, digits),
+        _notes(study, pairs, first, paired, digits),
         len(study.factors),
     )
 
@@ -75,17 +86,17 @@ def _times(seconds: list[float | None]) -> list[Cell]:
     return [Cell(NOTHING) if value is None else Cell(next(texts), round(value) if whole else value) for value in seconds]
 
 
-def against(study: Study, baseline: str | None, paired: bool, alpha: float) -> dict[str, Pair]:
+def against(study: Study, baseline: str | None, paired: bool) -> dict[str, Pair]:
     """Label → its comparison with the baseline, over the seeds."""
     compared = {group.label: group.values for group in study.groups if group.values}
     if len(compared) < 2:
         return {}
     baseline = baseline or next(iter(compared))
     if not paired:
-        return {pair.b: pair for pair in compare_methods(compared, baseline, alpha)}
+        return {pair.b: pair for pair in compare_methods(compared, baseline, ALPHA)}
     seeds = compared[baseline].keys()
     complete = {label: values for label, values in compared.items() if values.keys() == seeds}
-    return {pair.b: pair for pair in compare_paired_methods(complete, baseline, alpha)}
+    return {pair.b: pair for pair in compare_paired_methods(complete, baseline, ALPHA)}
 
 
 def finding(study: Study, paired: bool = False) -> str:
@@ -197,7 +208,7 @@ def every_run(study: Study) -> Sheet:
     return Sheet("runs", "Every run", columns, rows, [], 1 + len(study.factors))
 
 
-def _notes(study: Study, pairs: dict[str, Pair], first: str | None, paired: bool, alpha: float, digits: int) -> list[str]:
+def _notes(study: Study, pairs: dict[str, Pair], first: str | None, paired: bool, digits: int) -> list[str]:
     better = "higher" if study.higher else "lower"
     notes = [
         f"Mean ± standard deviation over seeds ({better} is better), 95% t interval of the mean. Best bold, second underlined."
@@ -209,7 +220,7 @@ def _notes(study: Study, pairs: dict[str, Pair], first: str | None, paired: bool
     test = "the paired t test over seeds" if paired else "Welch's t test over seeds"
     comparisons = counted(len(pairs), "comparison")
     notes.append(
-        f"Difference from {first} by {test}, p after Holm over {comparisons}; {MARK} p < {plain(alpha)}. It speaks "
+        f"Difference from {first} by {test}, p after Holm over {comparisons}; {MARK} p < {plain(ALPHA)}. It speaks "
         "of the method trained again with other seeds, on these examples."
     )
     tested = {first, *pairs}
@@ -221,7 +232,7 @@ def _notes(study: Study, pairs: dict[str, Pair], first: str | None, paired: bool
     sd = pooled_spread(spread)[0] if spread else 0.0
     if sd > 0 and not paired:  # pairs have a spread of their own
         n = statistics.mode(map(len, spread))
-        floor = noise_floor(sd, n, len(pairs), alpha=alpha)
+        floor = noise_floor(sd, n, len(pairs), alpha=ALPHA)
         # the plan's power is that of Welch's test from about five seeds on (LOG.md): below, it would promise too much
         power = f"; a true one of {number(floor.detectable, digits)} is found in 4 of 5 such studies" if n >= PLANNED else ""
         below = sum(pair.verdict == DIFFERS and abs(pair.comparison.difference) < floor.critical for pair in pairs.values())

@@ -61,13 +61,13 @@ def record_of(paths: list[Path], spec: Spec) -> dict[str, Json]:
     return study_record(grouped(read_runs(paths, spec.seed), paths, spec)[2])
 
 
-def label_of(wanted: str | None, labels: list[str]) -> str | None:
+def label_of(wanted: str, labels: list[str]) -> str:
     """Find a setting by its label, whose parts may stand in any order.
 
     Raises:
-        UserError: none of them.
+        UserError: no setting, or several, have this label.
     """
-    if wanted is None or wanted in labels:
+    if wanted in labels:
         return wanted
     matches = [label for label in labels if sorted(label.lower().split()) == sorted(wanted.lower().split())]
     if len(matches) != 1:

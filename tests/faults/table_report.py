@@ -85,15 +85,15 @@ FAULTS = [
     Fault(
         "Holm not applied in the table of results",
         "report/study_sheets.py",
-        "{pair.b: pair for pair in compare_methods(compared, baseline, alpha)}",
-        "{pair.b: pair._replace(p_holm=pair.comparison.p) for pair in compare_methods(compared, baseline, alpha)}",
+        "{pair.b: pair for pair in compare_methods(compared, baseline, ALPHA)}",
+        "{pair.b: pair._replace(p_holm=pair.comparison.p) for pair in compare_methods(compared, baseline, ALPHA)}",
         SIXTY,
     ),
     Fault(
         "noise floor of one comparison",
         "report/study_sheets.py",
-        "noise_floor(sd, n, len(pairs), alpha=alpha)",
-        "noise_floor(sd, n, 1, alpha=alpha)",
+        "noise_floor(sd, n, len(pairs), alpha=ALPHA)",
+        "noise_floor(sd, n, 1, alpha=ALPHA)",
         f"{STUDY}::test_the_noise_floor_is_that_of_the_usual_seeds_and_of_holm_s_first_step",
     ),
     Fault(
