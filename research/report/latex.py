@@ -163,24 +163,24 @@ def _wraps(widths: list[float]) -> dict[int, float]:
 
 def _blocks(sheet: Sheet, widths: list[float]) -> list[list[int]]:
     """Columns that stand beside each other; each block begins with those that say what a row is."""
-    everything = list(range(len(widths)))
+    all_columns = list(range(len(widths)))
     if sum(widths) <= WIDTH / SMALLEST:
-        return [everything]
-    keys, rest = everything[: sheet.texts], everything[sheet.texts :]
+        return [all_columns]
+    keys, rest = all_columns[: sheet.texts], all_columns[sheet.texts :]
     if not rest:
-        keys, rest = everything[:1], everything[1:]
+        keys, rest = all_columns[:1], all_columns[1:]
     room = max(NARROW, WIDTH / SMALLEST - sum(widths[i] for i in keys))
     total = sum(widths[i] for i in rest)
-    blocks = _filled(rest, widths, room)
+    blocks = _fill_blocks(rest, widths, room)
     for share in range(len(blocks), 4 * len(blocks) + 1):  # as few, and of equal width
         even = min(room, total / len(blocks) * share / len(blocks))
-        if len(tried := _filled(rest, widths, even)) == len(blocks):
-            blocks = tried
+        if len(balanced := _fill_blocks(rest, widths, even)) == len(blocks):
+            blocks = balanced
             break
     return [[*keys, *block] for block in blocks]
 
 
-def _filled(columns: list[int], widths: list[float], room: float) -> list[list[int]]:
+def _fill_blocks(columns: list[int], widths: list[float], room: float) -> list[list[int]]:
     blocks: list[list[int]] = [[]]
     for i in columns:
         if blocks[-1] and sum(widths[j] for j in blocks[-1]) + widths[i] > room:

@@ -8,6 +8,7 @@ from research.errors import UserError, suggest_file
 from research.runs.folder import RunFolder
 from research.runs.layout import PROVENANCE
 from research.runs.table import name_folders
+from research.types import Json
 
 MEASURED = (
     "seconds",
@@ -32,7 +33,7 @@ class Row(NamedTuple):
     run: str
     stage: str
     label: str
-    facts: dict
+    facts: dict[str, Json]
     means: dict[str, float]
     per_query: dict[str, dict[str, float]]
     top: dict[str, list[str]]
@@ -54,16 +55,16 @@ class Systems(NamedTuple):
     baseline: str | None = None
 
     def label_of(self, wanted: str) -> str | None:
-        """The label of the one row that is called so: by its label, its run and stage, or its run; None where none is."""
+        """Find a row's label by its label, its run and stage, or its run; None where no row, or several, have that name."""
         names = {row.label: (row.label, f"{row.run}/{row.stage}", row.run) for row in self.rows}
-        for same in (lambda name: name == wanted, lambda name: name.lower() == wanted.lower()):
-            matches = [label for label, ways in names.items() if any(map(same, ways))]
+        for matches_name in (lambda name: name == wanted, lambda name: name.lower() == wanted.lower()):
+            matches = [label for label, row_names in names.items() if any(map(matches_name, row_names))]
             if len(matches) == 1:
                 return matches[0]
         return None
 
     @property
-    def data(self) -> dict:
+    def data(self) -> dict[str, Json]:
         """source, split, queries, documents: equal in every folder but for the spelling of the source."""
         return self.folders[0].metrics
 
@@ -151,10 +152,10 @@ def _rows(folder: RunFolder) -> list[Row]:
 
 
 def _merge(rows: list[Row]) -> list[Row]:
-    """A stage that several runs hold with the same settings and values stays once, where it first stood."""
+    """Keep a stage that several runs hold with the same settings and values once, at its first place."""
     distinct: list[Row] = []
     for row in rows:
-        twin = next((i for i, other in enumerate(distinct) if other.run != row.run and _same(other, row)), None)
+        twin = next((i for i, other in enumerate(distinct) if other.run != row.run and _same_stage(other, row)), None)
         if twin is None:
             distinct.append(row)
         else:
@@ -162,25 +163,26 @@ def _merge(rows: list[Row]) -> list[Row]:
     return distinct
 
 
-def settings(facts: dict) -> dict:
+def settings(facts: dict[str, Json]) -> dict[str, Json]:
     """The facts that decide what a stage is; the others were measured, and differ each time."""
     return {key: value for key, value in facts.items() if not key.endswith(MEASURED)}
 
 
 def code_of(folder: RunFolder, stage: str) -> str | None:
-    """The commit that made a stage, which a later command may only have kept; None where it is unknown or was changed."""
+    """The commit that made a stage, also where a later command wrote the folder; None where it is unknown or was changed."""
     stages = folder.provenance.get("stages")
     origin = (stages.get(stage) if isinstance(stages, dict) else None) or folder.provenance
     return origin.get("git_commit") if origin.get("git_dirty") is False else None
 
 
-def _same(a: Row, b: Row) -> bool:
+def _same_stage(a: Row, b: Row) -> bool:
+    """Whether two rows are one stage: the same settings, label and values."""
     return settings(a.facts) == settings(b.facts) and a.label == b.label and a.per_query == b.per_query
 
 
 def _distinct_labels(rows: list[Row]) -> list[Row]:
     """A label that two rows share is followed by the run's name, and by the stage's where that is not enough."""
     for suffix in ("run", "stage"):
-        times = Counter(row.label for row in rows)
-        rows = [row._replace(label=f"{row.label} · {getattr(row, suffix)}") if times[row.label] > 1 else row for row in rows]
+        counts = Counter(row.label for row in rows)
+        rows = [row._replace(label=f"{row.label} · {getattr(row, suffix)}") if counts[row.label] > 1 else row for row in rows]
     return rows
