@@ -120,7 +120,7 @@ def build(paths: list[Path], spec: Spec, claims: Path | None, out: Path, publica
 
 
 def _parts(shown: Shown, spec: Spec) -> Parts:
-    """Measure, draw and word what is shown."""
+    """Compute the numbers, figures and texts that page, Markdown and W&B Report share."""
     study, systems = shown.study, shown.systems
     lines = tables.measure(systems) if systems else []
     pairs = tables.compare_pairs(lines, systems.metric) if systems else {}

@@ -21,9 +21,9 @@ class Claim(NamedTuple):
         text: the line.
         a, b: conditions of its sides.
         equivalent: whether it claims no difference; else that a is better.
-        metric: that it is about.
-        margin: by how much better; within what equivalent.
-        alpha: level.
+        metric: the metric it is about; None where neither line nor file names one.
+        margin: by how much a is better, or within which difference the sides are equivalent.
+        alpha: level of its test.
         goal: maximize | minimize, where the file says it.
     """
 
@@ -38,7 +38,7 @@ class Claim(NamedTuple):
 
 
 def sides(claim: Claim, study: Study, where: str) -> tuple[dict[int, float], dict[int, float]]:
-    """Seed → value of both sides."""
+    """Seed → value, for each of the two sides of a claim."""
     (a, names_a), (b, names_b) = (_named_groups(text, claim, study, where) for text in (claim.a, claim.b))
     rest = [name for name in study.factors if name not in names_a | names_b]
     settings = [sorted(str([shown(g.factors[name]) for name in rest]) for g in groups) for groups in (a, b)]

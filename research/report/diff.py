@@ -63,7 +63,7 @@ class Diff(NamedTuple):
     """What changed.
 
     Attributes:
-        metric: that means are of.
+        metric: whose means are compared.
         settings: those that both have.
         identical: runs that were compared exactly.
         added, removed: labels of settings.
@@ -72,8 +72,8 @@ class Diff(NamedTuple):
         states: (run, setting, before, after), of runs with one id.
         runs: ids that only the earlier, only the later has.
         claims: (text, before, after, words) whose verdict changed.
-        best: labels of the best setting before and after, where it is another.
-        options: those of all runs of both reports that have other values: name → before and after.
+        best: labels of the best setting before and after, where it changed.
+        options: those that all runs of a report share and whose value changed: name → before and after.
         hashes: what the runs were made of: part → hashes before and after, where they differ.
         notes: what could not be compared.
         compared: settings and claims that could have contradicted: with identical runs, equal values or a test; held or broken
@@ -106,8 +106,8 @@ def compare(old: StudyRecord, new: StudyRecord, metric: str | None = None) -> Di
     """Compare two reports' studies.
 
     Args:
-        old, new: as reports keep them.
-        metric: to compare means of; None: the later report's, or one that both have.
+        old, new: the studies of the earlier and the later report.
+        metric: whose means are compared; None takes the later report's, or one that both have.
 
     Raises:
         UserError: no metric or no setting in common.

@@ -122,11 +122,11 @@ def breaks_sheet(name: str, breaks: list[Break]) -> Sheet:
 
 
 def document(old: str, new: str, head: str, lines: list[str], tables: list[Sheet], notes: list[str]) -> str:
-    """All of it as Markdown.
+    """Return the whole comparison as Markdown.
 
     Args:
         old, new: names of the two reports.
-        head: the verdict.
+        head: the verdict on the conclusions.
         lines: what changed besides the tables.
         tables: what changed.
         notes: what was not compared.

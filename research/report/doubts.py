@@ -55,8 +55,8 @@ def aside(firsts: list[RunRecord], columns: Sequence[str], labels: Mapping[str, 
     """Options that differ between settings and are in no column, such as a rate that each method has of its own.
 
     Args:
-        firsts: a run of each group.
-        columns: options that are in the table.
+        firsts: one run of each group.
+        columns: options that have a column in the table.
         labels: option → what tables call it.
     """
     # what a method's name says already, and alpha beside r and alpha / r

@@ -74,7 +74,7 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def named(names: Sequence[str], labels: Mapping[str, str]) -> dict[str, str]:
-    """What tables call each option: the spec's words, else its short name."""
+    """Option → its name in tables: the spec's label, else its short name."""
     return {name: labels.get(name, short) for name, short in short_names(names).items()}
 
 
@@ -92,7 +92,7 @@ def _is_kind(value: Json) -> bool:
 
 
 def telling(firsts: list[RunRecord], factors: Sequence[str]) -> list[str]:
-    """Few options that tell all settings apart: classes first, then whatever splits most."""
+    """Choose few options that tell all settings apart: classes first, then the option that splits most."""
     chosen: list[str] = []
     keys = option_keys(firsts).reindex(columns=list(factors)).fillna(ABSENT)
 
@@ -109,12 +109,12 @@ def telling(firsts: list[RunRecord], factors: Sequence[str]) -> list[str]:
 
 
 def setting_labels(split: list[list[RunRecord]], chosen: list[str], short: Mapping[str, str]) -> list[str]:
-    """What each setting is called: its values of the chosen options, unlike every other's.
+    """Label each setting by its values of the chosen options; no two settings share a label.
 
     Args:
         split: runs of each setting.
         chosen: options that the label shows.
-        short: option → what it is called.
+        short: option → its name in the label.
     """
     between, texts = (", " if any(" " in short[name] for name in chosen) else " "), []
     for runs in split:

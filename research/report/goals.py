@@ -110,5 +110,5 @@ def recorded(runs: Iterable[RunRecord]) -> dict[str, Direction]:
 
 
 def is_lower(metric: str, declared: Mapping[str, Direction] | None = None) -> bool:
-    """Whether less of a metric is better; of one that is not known, more is taken for better."""
+    """Whether less of a metric is better; more is taken for better where nothing tells its side."""
     return direction(metric, declared) == "lower"

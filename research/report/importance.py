@@ -171,7 +171,7 @@ def forest(study: Study, factors: list[str], reason: str) -> Importance | None:
 
 
 def _names(factors: list[str], labels: Mapping[str, str]) -> dict[str, str]:
-    """Short names, none of which is the seed's: that is a row of its own."""
+    """Factor → its name in tables; a factor called `seed` gets its short name, since the seed has a row of its own."""
     names = short_names([*factors, SEED])
     return {name: names[name] if labels[name] == SEED else labels[name] for name in factors}
 

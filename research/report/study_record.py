@@ -202,7 +202,7 @@ def read_study_record(value: Any, where: str) -> StudyRecord:
 
 
 def _numbers(metrics: dict[str, Json]) -> dict[str, float]:
-    """JSON has no nan: what is not finite is null there."""
+    """Read null as NaN: JSON has none, so that values that are not finite are null there."""
     for name, value in metrics.items():
         if not isinstance(value, int | float | None):
             raise ValueError(f"{name} is {json.dumps(value)[:40]}")

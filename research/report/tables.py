@@ -19,7 +19,7 @@ MOST_PAIRED = 20  # systems; more make a table that nobody reads
 
 
 class Line(NamedTuple):
-    """A row with what was computed from its per-query values of the tested metric."""
+    """A row, and the numbers computed from its per-query values of the tested metric."""
 
     row: Row
     mean: float
@@ -184,7 +184,7 @@ def repeated(rows: list[Row]) -> list[str]:
 
 
 def _reference_label(lines: list[Line], above: str = "row above") -> str:
-    """What the rows are tested against."""
+    """Name what the rows are tested against."""
     return lines[0].baseline or above
 
 

@@ -68,7 +68,7 @@ class Training(NamedTuple):
 
 
 def record_of_fit(path: Path, name: str) -> RunRecord:
-    """Read the record of a folder that is drawn by itself.
+    """Read the record of a training that is drawn by itself.
 
     Raises:
         UserError: a file is damaged, or its metrics.json is no training's.
