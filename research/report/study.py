@@ -30,7 +30,7 @@ class Group(NamedTuple):
     key: str = ""
 
     def called(self, run: RunRecord) -> str:
-        """Name one of its runs for a reader: by its folder, or by setting and seed where the folder's name is a point's hash."""
+        """Name a run for a reader: by its folder, or by setting and seed where the folder's name is a point's hash."""
         return run.name if run.name != run.point else self.label if run.seed is None else f"{self.label} seed {run.seed}"
 
     @property
@@ -50,7 +50,7 @@ class Study(NamedTuple):
         warnings: what a reader must know before the numbers.
         aside: what the settings differ in besides their factors, in words; "" where in nothing.
         labels: option or metric → the words that tables and figures have for it.
-        guessed: the better side is a guess: no run records it, and the metric's name does not tell.
+        guessed: whether the better side is a guess: no run records it, and the name does not tell.
     """
 
     metric: str
