@@ -59,7 +59,7 @@ class _Product:
 def _slowness() -> float:
     source = inspect.getsource(argparse)
     collecting = gc.isenabled()
-    gc.disable()  # a collection visits all objects of torch: three of them made twenty parsings three times as slow
+    gc.disable()  # a collection visits all objects that torch has created: three made twenty parsings three times as slow
     try:
         started = time.perf_counter()
         for _ in range(PARSINGS):

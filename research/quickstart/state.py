@@ -16,7 +16,7 @@ class State(NamedTuple):
     """A quickstart that has begun.
 
     Attributes:
-        minutes: that it was sized to; None for the whole road.
+        minutes: that it was sized to; None for --full.
         speed: of the machine that planned it.
         plan: the sizes at its start.
         sizes: step that has begun → its sizes.
@@ -43,7 +43,7 @@ def read_state(out: Path, minutes: float | None, typed: str) -> State | None:
 
     Args:
         out: the quickstart's folder.
-        minutes: that are asked for; None for the whole road.
+        minutes: that are asked for; None for --full.
         typed: the option as users type it.
 
     Raises:
@@ -55,8 +55,8 @@ def read_state(out: Path, minutes: float | None, typed: str) -> State | None:
         others = [path.name for path in out.iterdir() if not leftover(path)] if out.is_dir() else []
         if others and minutes is not None:  # earlier versions wrote no state: --full resumes there too
             raise UserError(
-                f"--out {out} holds files of something else ({others[0]}); expected an empty folder, or a quickstart of the same "
-                "size. Nothing was touched. Name another --out, or delete the folder."
+                f"--out {out} holds files of something else ({others[0]}); expected an empty folder, or a quickstart of the "
+                "same size. Nothing was touched. Name another --out, or delete the folder."
             )
         return None
     values = read_json(out / FILE)

@@ -68,7 +68,7 @@ def blocks(
     configs = {run.path: keys.config_of(run) for run in runs}
     by = keys.factor_keys(list(configs.values()), study.factors)
     numbers = numbers_of(study.metric, runs, configs)
-    content: list["BlockTypes"] = []
+    content: list[BlockTypes] = []
     if runs:
         names = ["settings", *(f"settings again, of other data or code ({i})" for i in range(1, len(groups)))]
         sets = [
@@ -98,7 +98,7 @@ def blocks(
 def over_settings(numbers: Numbers, settings: int) -> list["PanelTypes"]:
     """Lines over steps and bars, of run sets that are grouped by the factors."""
     limit = min(LIMIT, max(10, settings))
-    panels: list["PanelTypes"] = [
+    panels: list[PanelTypes] = [
         wr.LinePlot(
             title=f"{name} over steps",
             x="Step",
@@ -132,7 +132,7 @@ def over_runs(numbers: Numbers, factors: list[Axis], runs: int) -> list["PanelTy
         factors: that settings differ by; [] where nothing is compared.
         runs: how many there are.
     """
-    panels: list["PanelTypes"] = []
+    panels: list[PanelTypes] = []
     value, title = wr.SummaryMetric(numbers.summary or ""), _title(numbers)
     if numbers.summary and factors:
         axes = [

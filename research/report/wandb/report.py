@@ -45,7 +45,7 @@ def build(content: Content, place: Place, online: bool = False) -> wr.Report:
             **where,
         )
 
-    blocks: list["BlockTypes"] = [wr.TableOfContents(), wr.P(content.finding)]
+    blocks: list[BlockTypes] = [wr.TableOfContents(), wr.P(content.finding)]
     if content.notes:
         blocks += [wr.H2("Before the numbers"), wr.UnorderedList(list(content.notes))]
     sheets = sorted(content.sheets, key=lambda item: (item[0].name not in FIRST, item[0].name in FOLDED))
