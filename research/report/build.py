@@ -160,11 +160,11 @@ def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Json]) -> No
     page = html.page(
         systems,
         parts.lines,
+        parts.title,
+        parts.finding,
         shown.trainings,
         [sheet for sheet in parts.sheets if sheet.name != EVERY_RUN or explorer_data is None],  # the explorer has them
         study.warnings if study else [],
-        parts.title,
-        parts.finding,
         [(*wide, narrow[1] if narrow else "") for wide, narrow in zip(parts.drawn, parts.columns, strict=True)],
         explorer_data,
         parts.made_from,

@@ -143,7 +143,7 @@ def _check_sources(args: argparse.Namespace) -> None:
 
 
 def _check_same_data(args: argparse.Namespace) -> None:
-    """An earlier run on other data or another split is not replaced in passing."""
+    """Refuse to replace an earlier run on other data or another split."""
     earlier = [RunFolder(args.out).provenance.get(name) for name in ("source", "split")]
     if all(earlier) and earlier != [args.data, args.split]:
         raise UserError(
@@ -153,7 +153,7 @@ def _check_same_data(args: argparse.Namespace) -> None:
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
-    """Ranges that need no model: refused before the seconds of heavy imports."""
+    """Refuse numbers out of range before the heavy imports, which take seconds."""
     check_range(vars(args), {"top_k": (1, 10**9), **BOUNDS, "depth": (1, 10**9)})
     check_encoder(vars(args))
     for name in args.metrics or ():

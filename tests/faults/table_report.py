@@ -128,8 +128,8 @@ FAULTS = [
     Fault(
         "front of the worst",
         "report/figures/cost.py",
-        "(point.y > found[-1].y if higher else point.y < found[-1].y)",
-        "(point.y < found[-1].y if higher else point.y > found[-1].y)",
+        "(point.y > best[-1].y if higher else point.y < best[-1].y)",
+        "(point.y < best[-1].y if higher else point.y > best[-1].y)",
         f"{PLOTS}::test_the_front_holds_what_nothing_smaller_beats",
     ),
     # the page's explorer

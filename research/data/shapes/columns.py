@@ -36,7 +36,7 @@ Columns = dict[str, str | list[str]]
 
 
 def columns_of(row: dict) -> Columns | None:
-    """Role → column(s), by names that are in use; None where a query or a positive is not there."""
+    """Map roles to columns by the usual names; None if there is no query or no positive."""
     query = next((name for name in QUERY if name in row), None)
     positive = next((name for name in POSITIVE if name in row and name != query), None)
     if query is None or positive is None:
@@ -77,7 +77,7 @@ def check_columns(columns: Columns | None) -> None:
 
 
 def named(columns: Columns) -> list[str]:
-    """Every column that a mapping names."""
+    """List every column that a mapping names."""
     return [name for names in columns.values() for name in ([names] if isinstance(names, str) else names)]
 
 
@@ -116,5 +116,5 @@ def read(row: dict, columns: Columns) -> Triplets:
 
 
 def _in_order(name: str) -> tuple[str, int]:
-    """negative_2 before negative_10."""
+    """Sort columns by number: negative_2 before negative_10."""
     return re.sub(r"\d+$", "", name), int((re.search(r"\d+$", name) or ["-1"])[0])
