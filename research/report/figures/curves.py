@@ -47,9 +47,9 @@ def learning_curves(study: Study, curves: Curves, name: str | None = None) -> Fi
     name = study.labels.get(name, name) if name else None
     title = f"↓ {name}" if name else None
     lines = list(dict.fromkeys(row["line"] for row in rows))
-    # each setting has its colour and shape by its place among all, whichever are the best and whichever have no curve
+    # a setting has its colour and shape by its place among all, whichever are the best and whichever have no curve
     places = {texts[group.label]: i for i, group in enumerate(study.groups) if group.label in texts}
-    colour, shape = told_apart("line", lines, "setting", [places[line] for line in lines])
+    colour, shape = told_apart("line", lines, "setting", _looks([places[line] for line in lines]))
     chart, mean = alt.Chart(), metric_axis(study, title=title)
     others = [row | {"line": group.label} for group in known[MOST_LINES:MOST_GREY] for row in _over_seeds(group, curves)]
     grey = alt.Chart(data(others)).mark_line(strokeWidth=1, opacity=0.3)
@@ -65,6 +65,14 @@ def learning_curves(study: Study, curves: Curves, name: str | None = None) -> Fi
     more = f" The best {MOST_LINES} of {len(known)} settings, {drawn} in grey." if others else ""
     caption = f"Mean over seeds; the band is from the lowest to the highest.{more}"
     return figure("curves", f"{name or study.metric_name} along training", caption, chart)
+
+
+def _looks(places: list[int]) -> list[int]:
+    """Give each of up to MOST_LINES places a look of its own: that of its place, or the next one that is free."""
+    looks: list[int] = []
+    for place in places:
+        looks.append(next(n % MOST_LINES for n in range(place, place + MOST_LINES) if n % MOST_LINES not in looks))
+    return looks
 
 
 def _over_seeds(group: Group, curves: Curves) -> list[Row]:
