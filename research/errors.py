@@ -10,6 +10,8 @@ from typing import get_args
 
 WRONG_INPUT, DIVERGED, PREEMPTED, INTERRUPTED = 2, 3, 85, 130
 """Exit codes that say more than 0 (done) and 1 (a bug, or a check that did not hold); 85: run the same command again."""
+CHECKOUT = Path(__file__).parents[1]
+"""Where configs/ and sweeps/ lie, if this is a checkout."""
 ELSEWHERE = {
     "alpha": "lora_alpha",
     "batch": "batch_size",
@@ -74,8 +76,10 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
 
 def suggest_file(path: str | Path) -> str:
-    """` Did you mean configs/lora.yaml?` for a path that does not exist: the most alike beside it, or beside its folder."""
+    """` Did you mean configs/lora.yaml?` for a path that does not exist: that of the repository, or the most alike."""
     path = Path(path)
+    if not path.is_absolute() and (shipped := CHECKOUT / path).is_file():  # configs/sft.yaml, typed in a folder of one's own
+        return f" Did you mean {shipped}?"
     for folder, rest in ((path.parent, ()), (path.parent.parent, (path.name,))):
         missing = path.name if not rest else path.parent.name
         try:

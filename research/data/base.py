@@ -55,15 +55,15 @@ class BaseDataModule(L.LightningDataModule):
 
     @abc.abstractmethod
     def describe(self) -> dict[str, str | int]:
-        """What the training reads, for provenance: fingerprints and counts."""
+        """Describe what the training reads, for provenance: fingerprints and counts."""
 
     @abc.abstractmethod
     def collate(self, model: nn.Module) -> Callable[[list], NamedTuple]:
-        """Makes a batch for the model of a list of examples."""
+        """Return what makes a batch for the model from a list of examples."""
 
     @abc.abstractmethod
     def load_test(self) -> Collection | Examples:
-        """What `research test` measures on.
+        """Load what `research test` measures on.
 
         Raises:
             UserError: none is named.
@@ -71,10 +71,10 @@ class BaseDataModule(L.LightningDataModule):
 
     @abc.abstractmethod
     def count_shared(self, collections: dict) -> dict[str, int]:
-        """How many rows of each collection are trained on too, said where there are any."""
+        """Count the rows of each collection that are also trained on, and report them if there are any."""
 
     def notes(self) -> list[str]:
-        """What the start of a training says of its data besides `describe`: what was brought, and how much of it is used."""
+        """Return what a training reports about its data at the start, besides `describe`: what was given, how much is used."""
         return []
 
     def check_batches(self, world_size: int) -> None:
@@ -87,7 +87,7 @@ class BaseDataModule(L.LightningDataModule):
             StatefulBatchSampler(len(self.dataset), self.batch_size, 0, world_size=world_size, drop_last=self.drop_last)
 
     def train_dataloader(self) -> DataLoader:
-        """Batches from the place on; the new sampler says where that is.
+        """Make the loader of batches from the present place on; the new sampler keeps that place.
 
         A generator of its own leaves the global ones alone.
         """
@@ -116,18 +116,18 @@ class BaseDataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> list[str]:
-        """The name of the validation's collection, where there is one."""
+        """Give the name of the validation's collection, if there is one."""
         return ["val"] if "val" in self.collections else []
 
     def test_dataloader(self) -> list[str]:
-        """The name of the test's collection, which is read now."""
+        """Read the test's collection now, and give its name."""
         if "test" not in self.collections:
             self.collections["test"] = test = self.load_test()
             self.shared |= self.count_shared({"test": test})
         return ["test"]
 
     def state_dict(self) -> dict:
-        """The place in the data, for a checkpoint."""
+        """Return the place in the data, for a checkpoint."""
         return self.sampler.state_dict() if self.sampler else {}
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -136,6 +136,6 @@ class BaseDataModule(L.LightningDataModule):
 
 
 def ignore_signals(_worker: int) -> None:
-    """A cluster signals every process of a job: workers outlive it, so that the step can end and be saved."""
+    """Ignore signals in data workers: a cluster signals every process of a job, and the step must end and be saved first."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

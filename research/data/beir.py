@@ -16,12 +16,12 @@ QUERY_IDS, DOC_IDS = ("_id", "id", "query_id", "qid"), ("_id", "id", "docid", "d
 
 
 def read_corpus(path: Path, bad: BadRows) -> Corpus:
-    """corpus.jsonl of a BEIR folder: {"_id", "title" (may be absent or empty), "text"}."""
+    """Read corpus.jsonl of a BEIR folder: {"_id", "title" (may be absent or empty), "text"}."""
     return collect_corpus(read_jsonl(path, bad), bad)
 
 
 def collect_corpus(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Corpus:
-    """Checked documents from (where, row) pairs: unique ids, string fields, a title or a text."""
+    """Collect checked documents from (where, row) pairs: unique ids, string fields, a title or a text."""
     corpus: Corpus = {}
     for where, row in rows:
         doc_id = identifier(row, DOC_IDS, where, bad)
@@ -62,12 +62,12 @@ def collect_corpus(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Corpus:
 
 
 def read_queries(path: Path, bad: BadRows) -> Queries:
-    """queries.jsonl of a BEIR folder: {"_id", "text"}."""
+    """Read queries.jsonl of a BEIR folder: {"_id", "text"}."""
     return collect_queries(read_jsonl(path, bad), bad)
 
 
 def collect_queries(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Queries:
-    """Checked queries from (where, row) pairs: unique ids, a text that is not empty."""
+    """Collect checked queries from (where, row) pairs: unique ids, a text that is not empty."""
     queries: Queries = {}
     for where, row in rows:
         query_id = identifier(row, QUERY_IDS, where, bad)
@@ -91,14 +91,14 @@ def collect_queries(rows: Iterable[tuple[str, dict]], bad: BadRows) -> Queries:
 
 
 def beir_splits(folder: Path) -> list[str]:
-    """Splits that a BEIR folder has judgements of."""
+    """List the splits for which a BEIR folder has judgements."""
     files = [path for ending in ("*.tsv", "*.tsv.gz") for path in (folder / "qrels").glob(ending)]
     names = (path.name for path in files if path.name[0] not in "._")  # such as macOS puts into archives
     return sorted({name.removesuffix(".gz").removesuffix(".tsv") for name in names})
 
 
 def read_beir(folder: Path, bad: BadRows) -> tuple[Corpus, Queries, dict[str, Qrels]]:
-    """Corpus, queries, and the judgements of every split of a BEIR folder.
+    """Read corpus, queries, and the judgements of every split of a BEIR folder.
 
     Raises:
         UserError: a file is missing, or (unless skipped) a row is malformed.
@@ -111,7 +111,7 @@ def read_beir(folder: Path, bad: BadRows) -> tuple[Corpus, Queries, dict[str, Qr
 
 
 def read_beir_texts(folder: Path, bad: BadRows, queries: bool = True) -> tuple[Corpus, Queries]:
-    """Corpus and queries of a BEIR folder, judged or not.
+    """Read corpus and queries of a BEIR folder, judged or not.
 
     Args:
         folder: of the files.
@@ -126,6 +126,6 @@ def read_beir_texts(folder: Path, bad: BadRows, queries: bool = True) -> tuple[C
 
 
 def _packed_or_not(path: Path) -> Path:
-    """The file, or the one with .gz behind its name where only that is there."""
+    """Return the file, or the one with .gz after its name if only that exists."""
     packed = path.with_name(f"{path.name}.gz")
     return packed if packed.exists() and not path.exists() else path

@@ -1,4 +1,4 @@
-"""What a row says beside its conversation: a system text, earlier turns, tools, and arguments of the chat template."""
+"""Other columns of a row with a conversation: a system text, earlier turns, tools, and arguments of the chat template."""
 
 import json
 
@@ -22,7 +22,7 @@ SEEN_OR_HEARD = ("image", "images", "video", "videos", "audio", "audios")  # col
 
 
 def take_beside(row: dict, shaped: dict, used: set[str]) -> tuple[dict, set[str]]:
-    """The row in its form, with what stands beside it, where the form is a conversation.
+    """Return the row in its form; if that is a conversation, with the system text, earlier turns and tools of other columns.
 
     Raises:
         Malformed: a value that is not what its column has.
@@ -78,12 +78,12 @@ def refuse_beside(row: dict, shaped: dict, used: set[str]) -> None:
 
 
 def says_nothing(value: Json) -> bool:
-    """Whether a value is empty, as itself or as JSON."""
+    """Return whether a value is empty, as itself or as JSON."""
     return value in ("", "[]", "{}", [], {})
 
 
 def _arguments(value: Json) -> dict:
-    """The template's arguments: an object, or its JSON text; {} where there are none."""
+    """Read the chat template's arguments: an object, or its JSON text; {} if there are none."""
     arguments = value
     if isinstance(value, str):
         try:
@@ -96,13 +96,13 @@ def _arguments(value: Json) -> dict:
 
 
 def named(form: dict) -> str:
-    """The names of a form, for messages."""
+    """Return the names of a form, for messages."""
     talk = any(value is True or is_conversation(value) for value in form.values())
     return ", ".join(sorted(form)) + (" as messages" if talk else "")
 
 
 def _history(value: Json) -> list[Message]:
-    """LLaMA-Factory's [question, answer] pairs, or messages."""
+    """Read earlier turns: LLaMA-Factory's [question, answer] pairs, or messages."""
     if isinstance(value, str) and value.strip():
         try:
             value = json.loads(value)
@@ -118,7 +118,7 @@ def _history(value: Json) -> list[Message]:
 
 
 def _functions(value: Json) -> list[dict]:
-    """OpenAI's functions of before `tools`, as tools; [] where the column has something else."""
+    """Read OpenAI's older `functions` as tools; [] if the column has something else."""
     try:
         functions = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):

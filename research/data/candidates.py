@@ -181,7 +181,7 @@ class CandidateData(RetrievalData):
         return facts
 
     def notes(self) -> list[str]:
-        """How many negatives a query's group takes, of how many that the rows hold; queries that are left out."""
+        """Return lines that say how many of the rows' negatives a query's group takes, and how many queries are left out."""
         counts, taken = [len(query.negatives) for query in self.queries], self.group_size - 1
         fewer, most = sum(count < taken for count in counts), max(counts)
         notes = [
@@ -196,7 +196,7 @@ class CandidateData(RetrievalData):
         return CandidateCollate(model, self.group_size, self.chunk_overhead)
 
     def _retriever(self) -> tuple[str, str]:
-        """What made the validation's run, where its folder says so, and the name of the run that it leaves last."""
+        """Return what made the validation's run, if its folder says so, and the name of the folder's last run."""
         names = RunFolder(Path(self.files["val"]).parent).settings.get("retriever") if self.files["val"] else None
         if not isinstance(names, list) or not names:
             return RETRIEVER, "dense"
@@ -204,7 +204,7 @@ class CandidateData(RetrievalData):
         return " --retriever ".join(map(str, names)), last
 
     def load(self, name: str, split: str) -> Collection:
-        """The judgements of a split, with the run that is re-ordered.
+        """Load the judgements of a split, with the run to re-order.
 
         Raises:
             UserError: there is no run, or it is of other data.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # rows are read where no model is, and transformers takes sec
 
 
 def row_ids(tokenizer: "PreTrainedTokenizerBase", value: str | list[dict], row: dict, **options: object) -> dict:
-    """What the tokenizer makes of a text as it is, or of messages by the chat template with the row's tools and options."""
+    """Tokenise a raw text, or messages by the chat template with the row's tools and options."""
     if isinstance(value, str):
         return tokenizer(text=value)
     return tokenizer.apply_chat_template(
@@ -26,7 +26,7 @@ def row_ids(tokenizer: "PreTrainedTokenizerBase", value: str | list[dict], row: 
 
 
 def common_length(ids: list[int], others: list[int]) -> int:
-    """How many tokens two sequences begin with in common.
+    """Return the length of the common beginning of two token sequences.
 
     A completion begins there, and not always where the prompt ends: a template may write a prompt differently alone.
     """
@@ -35,13 +35,13 @@ def common_length(ids: list[int], others: list[int]) -> int:
 
 
 def ended(text: str, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """A text with the end token, which a model learns to write; a tokenizer without one adds none."""
+    """Append the end token, which a model learns to write; nothing if the tokenizer has none."""
     end = tokenizer.eos_token or ""
     return text if text.endswith(end) else text + end
 
 
 def extract_prompt(row: dict) -> dict:
-    """Prompt, chosen and rejected of a row whose sides begin with the prompt; character by character for texts, as TRL does."""
+    """Split a row whose sides begin with the prompt into prompt, chosen and rejected; texts by character, as TRL does."""
     if "prompt" in row:
         return row
     chosen, rejected = (row[side] for side in ("chosen", "rejected"))
@@ -55,7 +55,7 @@ def extract_prompt(row: dict) -> dict:
 
 
 def learned_ids(tokenizer: "PreTrainedTokenizerBase", row: dict, loss_on: str) -> tuple[list[int], list[int]]:
-    """Token ids and labels of an instruction row.
+    """Compute token ids and labels of an instruction row.
 
     Raises:
         Exception: of the template (jinja's own); RuntimeError where it marks no token of the assistant.
@@ -83,7 +83,7 @@ def learned_ids(tokenizer: "PreTrainedTokenizerBase", row: dict, loss_on: str) -
 
 
 def _answered(tokenizer: "PreTrainedTokenizerBase", messages: list[dict], row: dict, ids: list[int]) -> list[int]:
-    """The assistant's tokens by a template that does not mark them: what each of its messages adds, up to its end token.
+    """Find the assistant's tokens for a template that does not mark them: what each of its messages adds, up to its end token.
 
     Raises:
         RuntimeError: the template writes a message differently when others follow it; then its tokens are unknown.
@@ -110,7 +110,7 @@ def _answered(tokenizer: "PreTrainedTokenizerBase", messages: list[dict], row: d
 
 
 def _flagged(mask: list[int], messages: list[dict]) -> list[int]:
-    """The mask without the assistant's messages that are flagged as not to be learned."""
+    """Remove from the mask the assistant's messages that are flagged as not to be learned."""
     flags = [flag_of(message) for message in messages if message["role"] == "assistant"]
     if all(flag in (None, 1) for flag in flags):
         return mask
@@ -128,7 +128,7 @@ def _flagged(mask: list[int], messages: list[dict]) -> list[int]:
 
 
 def flag_of(message: dict) -> int | None:
-    """Whether a message says of itself that it is learned: 1, 0, or None."""
+    """Read a message's own flag whether it is learned: 1, 0, or None."""
     return next((int(message[flag]) for flag in FLAGS if message.get(flag) is not None), None)
 
 
@@ -226,7 +226,7 @@ def _say_escaped(source: str, text: str, messages: list[dict]) -> None:
 
 
 def refused(examples: Examples, number: int, error: Exception, cure: str) -> UserError:
-    """Why row `number` (from 0) cannot be tokenised, and what to do about it."""
+    """Return the error that says why row `number` (from 0) cannot be tokenised, and what to do about it."""
     reason = " ".join(str(error).split())[:300]
     place = examples.places[number] if examples.places else f"row {number + 1}"
     return UserError(
@@ -242,6 +242,6 @@ def quiet(tokenizer: "PreTrainedTokenizerBase") -> None:
 
 
 def say_endless(tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Say that nothing ends a text."""
+    """Warn that no token ends a text."""
     if not tokenizer.eos_token:
         say("the tokenizer has no end token: texts are learned without one, and an answer has no end but its length")

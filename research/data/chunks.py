@@ -17,7 +17,7 @@ Row = TypeVar("Row")
 def chunked(
     rows: Sequence[Row], length: Callable[[Row], int], collate: Callable[[list], dict], overhead: int | None
 ) -> TokenBatch:
-    """Tokenised texts as chunks of similar length.
+    """Put tokenised texts into chunks of similar length.
 
     Args:
         rows: one a text.

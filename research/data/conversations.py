@@ -1,4 +1,4 @@
-"""Conversations as people write them → messages that a chat template takes; what no template could take is refused by name.
+"""Turns conversations of the usual formats into messages for a chat template; what no template can take is refused by name.
 
 OpenAI's (role, content, tool_calls, parts) and ShareGPT's (from, value). A message that is one already stays as it is.
 Longer than most files: every value that a message may have is read, or refused, in one place.
@@ -42,7 +42,7 @@ class Malformed(ValueError):
 
 
 def messages_of(name: str, value: Json) -> list[Message]:
-    """The messages of a conversation.
+    """Read the messages of a conversation.
 
     Args:
         name: of the column, for errors.
@@ -64,7 +64,7 @@ def messages_of(name: str, value: Json) -> list[Message]:
 
 
 def is_conversation(value: Json) -> bool:
-    """Whether a value is meant as messages, right or wrong, and not as a text."""
+    """Return whether a value is meant as messages (even malformed ones) and not as a text."""
     return isinstance(value, (list, dict))
 
 
@@ -76,7 +76,7 @@ def turns_of(name: str, value: Json) -> list[Message]:
 
 
 def read_written(row: dict, *names: str) -> dict:
-    """The row; messages that a cell has as a text are messages.
+    """Return the row, with messages that are written as JSON text in a cell read as messages.
 
     Raises:
         Malformed: a text that looks so, and is no JSON.
@@ -134,7 +134,7 @@ def _is_call(value: Json) -> bool:
 
 
 def _part(name: str, part: Json) -> str:
-    """The text of one part of a content."""
+    """Read the text of one part of a message's content."""
     text = part if isinstance(part, str) else None
     if isinstance(part, dict) and part.get("type", "text") in ("text", "input_text", "output_text"):
         text = part.get("text")
@@ -144,7 +144,7 @@ def _part(name: str, part: Json) -> str:
 
 
 def _calls(name: str, value: Json) -> list[dict]:
-    """Calls of functions as OpenAI's tool_calls."""
+    """Read function calls in the form of OpenAI's tool_calls."""
     try:
         calls = json.loads(value) if isinstance(value, str) else value
         calls = calls if isinstance(calls, list) else [calls]
@@ -159,7 +159,7 @@ def _calls(name: str, value: Json) -> list[dict]:
 
 
 def tools_of(value: Json) -> list[dict]:
-    """The tools that a row offers: a list, or its JSON text; [] where there are none.
+    """Read the tools of a row: a list, or its JSON text; [] if there are none.
 
     Raises:
         Malformed: anything else.
@@ -179,7 +179,7 @@ def tools_of(value: Json) -> list[dict]:
 
 
 def with_system(messages: list[Message], system: Json) -> list[Message]:
-    """A row's own system text before a conversation.
+    """Put a row's own system text before its conversation.
 
     Raises:
         Malformed: it is no text, or the conversation has another one.
@@ -196,7 +196,7 @@ def with_system(messages: list[Message], system: Json) -> list[Message]:
 
 
 def text_of(name: str, value: Json) -> str:
-    """A value that must be a text.
+    """Return a value that must be a text, or refuse it.
 
     Raises:
         Malformed: it is no text.
@@ -218,7 +218,7 @@ def check_types(row: dict, *names: str) -> None:
 
 
 def check_value(name: str, value: Json, expected: str, needed: bool, last: bool = False) -> None:
-    """Refuse a text or a conversation that holds nothing to learn.
+    """Refuse a text or a conversation with nothing to learn.
 
     Args:
         needed: whether there must be some text.
@@ -236,12 +236,12 @@ def check_value(name: str, value: Json, expected: str, needed: bool, last: bool 
 
 
 def has_text(messages: list[Message]) -> bool:
-    """Whether any message says or calls something."""
+    """Return whether any message has a text or a call."""
     return any((message.get("content") or "").strip() or message.get("tool_calls") for message in messages)
 
 
 def text_problem(name: str, value: Json) -> str | None:
-    """Why a text or a conversation cannot be written as JSON in UTF-8."""
+    """Return why a text or a conversation cannot be written as JSON in UTF-8."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -250,5 +250,5 @@ def text_problem(name: str, value: Json) -> str | None:
 
 
 def shown(value: Json) -> str:
-    """A value for a message, cut short."""
+    """Shorten a value for a message."""
     return f"{str(value)[:60]!r}"

@@ -1,4 +1,4 @@
-"""When two texts are one, and what is therefore known to be relevant to a query: one rule for mining and for training."""
+"""Decides when two texts count as equal, and which documents are therefore known to be relevant: for mining and training."""
 
 import hashlib
 from collections.abc import Hashable, Iterable, Mapping
@@ -27,14 +27,14 @@ def normalise(text: str) -> str:
 
 
 def texts_of(doc: Document) -> frozenset[str]:
-    """The texts by which a document is known again: with its title and without it."""
+    """Return the texts by which a document is recognised: with its title and without it."""
     return frozenset(filter(None, (normalise(doc.content), normalise(doc.text))))
 
 
 def known_relevant(
     positives: Mapping[Hashable, Iterable[str]], texts: Mapping[Hashable, str], corpus: Corpus
 ) -> dict[Hashable, Known]:
-    """What is relevant to each query: by its own judgements, by those of queries of equal text, or by being its text.
+    """Find what is relevant to each query: by its judgements, by those of queries with equal text, or as a copy of its text.
 
     Args:
         positives: query id → documents judged relevant to it.
@@ -57,7 +57,7 @@ def known_relevant(
 
 
 class Copies:
-    """Which documents of a corpus have equal texts, each read once."""
+    """Finds documents of a corpus with equal texts; reads each document once."""
 
     def __init__(self, corpus: Corpus):
         self.forms = {doc_id: [_digest(text) for text in texts_of(doc)] for doc_id, doc in corpus.items()}
@@ -67,7 +67,7 @@ class Copies:
                 self.by_form.setdefault(form, []).append(doc_id)
 
     def of(self, docs: Iterable[str]) -> set[str]:
-        """The documents, those that the corpus has, and every other one that has the text of one of them."""
+        """Return those of the documents that the corpus has, and all others with the text of one of them."""
         return {copy for doc in docs for form in self.forms.get(doc, ()) for copy in self.by_form[form]} | {*docs}
 
 

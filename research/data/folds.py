@@ -10,7 +10,7 @@ from research.progress import say
 
 
 def assign_folds(positives: Mapping[str, Iterable[str]], texts: Mapping[str, str], folds: int) -> dict[str, int]:
-    """The fold of every query, so that all queries of a document, and all of one text, lie in one fold.
+    """Assign a fold to every query, so that all queries of one document, and all with one text, are in the same fold.
 
     Queries that share a document or their text, also by way of others, are one group. A group's fold follows from the smallest
     of its doc ids, and so for a query whose documents nobody shares from its own.
@@ -51,7 +51,7 @@ def assign_folds(positives: Mapping[str, Iterable[str]], texts: Mapping[str, str
 
 
 def fold_of(relevant: dict[str, int], folds: int) -> int:
-    """The fold of a group of queries: by its smallest relevant doc id.
+    """Return the fold of a group of queries, from its smallest relevant doc id.
 
     Args:
         relevant: judgements; one is > 0.

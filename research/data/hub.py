@@ -21,7 +21,7 @@ QRELS_COLUMNS = ("query-id", "corpus-id", "score")
 
 
 def load_hub(name: str, bad: BadRows) -> tuple[Corpus, Queries, dict[str, Qrels]]:
-    """Corpus, queries, and the judgements of every split.
+    """Load corpus, queries, and the judgements of every split.
 
     Args:
         name: what stands after `hf:`.
@@ -40,7 +40,7 @@ def load_hub(name: str, bad: BadRows) -> tuple[Corpus, Queries, dict[str, Qrels]
 
 
 def load_hub_texts(name: str, bad: BadRows, queries: bool = True) -> tuple[Corpus, Queries]:
-    """Corpus and queries, judged or not.
+    """Load corpus and queries, judged or not.
 
     Args:
         name: what stands after `hf:`.
@@ -119,7 +119,7 @@ def parse_name(name: str) -> tuple[str, str | None, str | None]:
 
 
 def is_collection(name: str) -> bool:
-    """Whether a dataset is in BEIR's layout, with a corpus and queries; else its rows are training data themselves.
+    """Return whether a dataset is in BEIR's layout, with corpus and queries; otherwise its rows are training data.
 
     Raises:
         UserError: not found, or no network.
@@ -132,7 +132,7 @@ def is_collection(name: str) -> bool:
 
 @contextlib.contextmanager
 def _errors(name: str, instead: str) -> Iterator[None]:
-    """What the hub's libraries raise, as a UserError that names what works without a network."""
+    """Turn errors of the hub's libraries into a UserError that names what works without a network."""
     datasets_error = datasets_library(f"hf:{name}").exceptions.DatasetsError
     try:
         yield
@@ -156,7 +156,7 @@ class _Tables:
         self.configs = self.datasets.get_dataset_config_names(repo, revision=revision)
 
     def load(self, config: str | None, split: str | None = None):
-        """{split: table} of one configuration; the table of a slice where one is named."""
+        """Load {split: table} of one configuration; the table of a slice if one is named."""
         if config is not None and config not in self.configs:
             raise UserError(
                 f"hf:{self.repo} has no configuration {config} (it has {', '.join(self.configs)}); expected "
@@ -166,7 +166,7 @@ class _Tables:
 
 
 def _cache_for(repo: str) -> contextlib.AbstractContextManager[str | None]:
-    """The hub's own cache; for a local folder one that is thrown away.
+    """Return the hub's own cache; for a local folder a temporary one.
 
     The library's cache knows a local folder by its last name alone, and would hand out what another folder of that name,
     or the same one before a change, held.
@@ -175,7 +175,7 @@ def _cache_for(repo: str) -> contextlib.AbstractContextManager[str | None]:
 
 
 def _only(name: str, config: str, tables):
-    """BEIR keeps corpus and queries in one split each, named after themselves."""
+    """Return the table of the only split: BEIR keeps corpus and queries in one split each, named after themselves."""
     if len(tables) != 1:
         raise UserError(
             f"hf:{name} has its {config} in the splits {', '.join(tables)}; expected one, as BEIR publishes it. "

@@ -1,4 +1,4 @@
-"""Rows of supervised fine-tuning: one function for each shape that people bring, and the table of them."""
+"""Rows of supervised fine-tuning: one function for each shape, and a table of the shapes."""
 
 from collections.abc import Callable
 
@@ -28,7 +28,7 @@ UNDESIRED = ("label", "kto_tag")  # of KTO's rows: false marks an answer that is
 
 
 def read_instruction(row: dict) -> Shaped:
-    """A row of supervised fine-tuning: {"prompt", "completion"} (texts or messages), {"messages"} or {"text"}.
+    """Read a row of supervised fine-tuning as {"prompt", "completion"} (texts or messages), {"messages"} or {"text"}.
 
     Raises:
         Malformed: it is in no shape, or a value is not what its shape has.
@@ -55,7 +55,7 @@ def read_instruction(row: dict) -> Shaped:
 
 
 def prompt_and_completion(row: dict) -> Shaped:
-    """TRL's: two texts as they stand, or messages; a text after messages is the assistant's."""
+    """Read TRL's shape: two raw texts, or messages; a text after messages is the assistant's."""
     shaped = {"prompt": row["prompt"], "completion": row["completion"]}
     check_types(row, *shaped)
     talk = [is_conversation(value) for value in shaped.values()]
@@ -71,7 +71,7 @@ def prompt_and_completion(row: dict) -> Shaped:
 
 
 def conversation(row: dict) -> Shaped:
-    """OpenAI's messages, and ShareGPT's."""
+    """Read OpenAI's messages, and ShareGPT's."""
     name = next(name for name in TALKS if name in row)
     return {"messages": turns_of(name, row[name])}, {name}
 
@@ -82,7 +82,7 @@ def text(row: dict) -> Shaped:
 
 
 def question_and_answer(row: dict) -> Shaped:
-    """Alpaca's, Dolly's and others': a question, perhaps with the passage that it is about, and its answer."""
+    """Read Alpaca's, Dolly's and similar shapes: a question, perhaps with the passage that it is about, and its answer."""
     ask, answer = asked_and_answered(row)
     if is_conversation(row[ask]):
         completion = row[answer]
@@ -96,12 +96,12 @@ def question_and_answer(row: dict) -> Shaped:
 
 
 def asked_and_answered(row: dict) -> tuple[str, str] | None:
-    """The columns of the question and of its answer."""
+    """Return the columns of the question and of its answer."""
     return next(((ask, answer) for ask in ASKED for answer in ANSWERS if ask in row and answer in row), None)
 
 
 def context_of(row: dict, ask: str) -> dict[str, str]:
-    """{column: text} of the passage that a question is about; at most one."""
+    """Return {column: text} of the passage that a question is about; at most one."""
     name = next((name for name in CONTEXT if name in row and name != ask), None)
     if name is None or ask in ("input", "prompt"):
         return {}
@@ -120,7 +120,7 @@ SHAPES: tuple[tuple[Callable[[dict], bool], Callable[[dict], Shaped]], ...] = (
 
 
 def _is_undesired(label: Json) -> bool:
-    """Whether KTO's label is false: as JSON and Parquet have it, or as the text of a CSV cell."""
+    """Return whether KTO's label is false: as a boolean in JSON or Parquet, or as the text of a CSV cell."""
     if isinstance(label, str):
         return label.strip().lower() in ("false", "f", "no", "n", "0", "0.0", "-1")
     return isinstance(label, bool | int | float) and label in (0, -1)

@@ -21,7 +21,7 @@ PACKED_AT_ONCE = 1000  # texts, as TRL packs them
 
 
 class Tokenised(NamedTuple):
-    """Token rows and what was lost on the way.
+    """Token rows, and counts of what was cut or dropped.
 
     Attributes:
         rows: {"input_ids", "labels"} (and "seq_lengths" where packed).
@@ -37,7 +37,7 @@ class Tokenised(NamedTuple):
 
     @staticmethod
     def padded(rows: list[dict], pad: int, length: int) -> dict[str, Tensor]:
-        """Rows as (b, length) tensors, padded on the right."""
+        """Make (b, length) tensors of rows, padded on the right."""
         fill = {"input_ids": pad, "labels": IGNORE}
         batch = {
             name: torch.tensor([row[name] + [value] * (length - len(row[name])) for row in rows])
@@ -50,7 +50,7 @@ class Tokenised(NamedTuple):
 def tokenise(
     examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, loss_on: str, packing: bool = False
 ) -> Tokenised:
-    """Token ids and labels, as TRL prepares data of SFT.
+    """Compute token ids and labels, as TRL prepares data for SFT.
 
     Args:
         examples: rows.
@@ -125,7 +125,7 @@ def _tokenised(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_lengt
 
 
 def packed(rows: list[dict], length: int) -> list[dict]:
-    """Whole texts in rows of up to `length` tokens: best fit, longest first, as trl.pack_dataset's "bfd", 1,000 texts at once.
+    """Pack whole texts into rows of up to `length` tokens: best fit, longest first, as trl.pack_dataset's "bfd", 1,000 at once.
 
     Returns:
         {"input_ids", "labels", "seq_lengths"}: the texts of a row end to end, and the length of each.
@@ -201,7 +201,7 @@ class InstructionCollate:
         return Tokenised.padded(rows, self.pad, longest if rounded > self.room else rounded)
 
     def _packed(self, rows: list[dict]) -> dict[str, Tensor]:
-        """Padding has position 0: each of it is a text of its own, which nothing sees."""
+        """Make tensors of packed rows; each padding token has position 0, as a text of its own that no token attends to."""
         batch = self._padded(rows)
         del batch["attention_mask"]  # with one, transformers would not look where positions begin anew
         positions = [[at for length in row["seq_lengths"] for at in range(length)] for row in rows]
@@ -211,12 +211,12 @@ class InstructionCollate:
 
 
 def joined(rows: list[dict]) -> dict[str, Tensor]:
-    """Packed rows as one (1, T) row without padding."""
+    """Join packed rows into one (1, T) row without padding."""
     lengths = [length for row in rows for length in row["seq_lengths"]]
     batch = {name: torch.tensor([[token for row in rows for token in row[name]]]) for name in ("input_ids", "labels")}
     return _first_unlabelled(batch | {"position_ids": torch.cat([torch.arange(length) for length in lengths])[None]})
 
 
 def _first_unlabelled(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A text's first token has no label: what stands before it is another text."""
+    """Remove the label of each text's first token, which follows another text."""
     return batch | {"labels": batch["labels"].masked_fill(batch["position_ids"] == 0, IGNORE)}

@@ -37,7 +37,7 @@ def read_examples(
     columns: dict[str, str] | None = None,
     option: str | None = SKIPPING_IN_TRAINING,
 ) -> Examples:
-    """Instruction rows of a source.
+    """Read the instruction rows of a source.
 
     Args:
         source: a table (data/tables.py), builtin:stdlib or builtin:packages (code → first docstring paragraph, splits by
@@ -67,7 +67,7 @@ def read_examples(
 
 
 def reference(row: dict) -> str:
-    """The text of a row's completion."""
+    """Return the text of a row's completion."""
     completion = row["completion"]
     return completion if isinstance(completion, str) else completion[-1].get("content") or ""
 
@@ -157,7 +157,7 @@ class InstructionData(LanguageData):
         return tokenise(examples, tokenizer, self.max_length, loss_on, self.packing and name == "train")
 
     def collate(self, model: nn.Module) -> InstructionCollate:
-        """Packed rows end to end where the model's attention kernel takes them so."""
+        """Return what makes batches; packed rows are joined end to end if the model's attention kernel supports it."""
         self.prepare(model.tokenizer)
         room = model.positions - model.virtual_tokens
         flat = "flash" in str(getattr(model.base.config, "_attn_implementation", None))

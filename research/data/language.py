@@ -1,4 +1,4 @@
-"""What both trainers of language models read: tables and built-in rows, their splits, and what is held out of them."""
+"""Data of both language-model trainers: tables and built-in rows, their splits, and the held-out rows."""
 
 import abc
 import os
@@ -29,7 +29,7 @@ Source = str | list[str]
 
 
 def check_columns_used(columns: dict[str, str] | None, *sources: Source | None, option: str = "data.columns") -> None:
-    """Refuse names of columns where no source has any.
+    """Refuse data.columns if no source has columns.
 
     Raises:
         UserError: columns are named, and none of the sources has any.
@@ -42,7 +42,7 @@ def check_columns_used(columns: dict[str, str] | None, *sources: Source | None, 
 
 
 def table_rows(source: Source, split: str | None, bad: BadRows, kind: str, builtin: Iterable[str]) -> Rows:
-    """Rows of a table.
+    """Read the rows of a table.
 
     Raises:
         UserError: the source is none, or as `read_table`.
@@ -53,7 +53,7 @@ def table_rows(source: Source, split: str | None, bad: BadRows, kind: str, built
 
 
 def builtin_pairs(source: str, split: str | None) -> list[Pair]:
-    """Docstrings and code of a built-in source, of one split.
+    """Return docstrings and code of one split of a built-in source.
 
     Raises:
         UserError: it has no such split.
@@ -64,7 +64,7 @@ def builtin_pairs(source: str, split: str | None) -> list[Pair]:
 
 
 def to_examples(source: Source, split: str | None, located: list[tuple[str, dict]], what: str) -> Examples:
-    """Rows with their fingerprint, from (where, row).
+    """Collect rows with their fingerprint, from (where, row).
 
     Raises:
         UserError: there is none.
@@ -78,17 +78,17 @@ def to_examples(source: Source, split: str | None, located: list[tuple[str, dict
 
 
 def name_of(source: Source) -> str:
-    """A source as one name, for messages and facts."""
+    """Return a source as one name, for messages and facts."""
     return source if isinstance(source, str) else ", ".join(source)
 
 
 def is_file(source: Source) -> bool:
-    """Whether it is a local table without splits."""
+    """Return whether it is a local table without splits."""
     return is_table(source) and not splits_of(source)
 
 
 def held_out(train: Source, val: Source | None, val_split: str | None) -> Source | None:
-    """The source to validate on; None where there is none: rows that are trained on would choose the best model by heart."""
+    """Return the source to validate on; None if there is none: validating on trained rows would reward memorising."""
     source = val or train
     if val is None and (is_file(train) or train == REFERENCE) and not (is_file(train) and val_split and "[" in val_split):
         if val_split is not None:
@@ -101,7 +101,7 @@ def held_out(train: Source, val: Source | None, val_split: str | None) -> Source
 
 
 def say_form(examples: Examples, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Say where texts are trained as they stand although the model has a chat template: it answers another form then."""
+    """Warn if raw texts are trained although the model has a chat template: it then expects another form of prompt."""
     texts = [value for value in examples.rows[0].values() if isinstance(value, str)]
     if texts and "prompt" in examples.rows[0] and getattr(tokenizer, "chat_template", None):
         prompt, answer = texts[:2]
@@ -115,7 +115,7 @@ def say_form(examples: Examples, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def say_cut(name: str, cut: int, dropped: int, count: int, max_length: int, why: str) -> None:
-    """What max_length does to the rows of `name`; a warning where it is most of what is learned."""
+    """Report how many rows of `name` max_length cuts or drops; warn if these are more than half of the rows."""
     parts = [f"{cut:,} of {count:,} are cut at max_length={max_length}"] if cut else []
     parts += [f"{dropped:,} of {count:,} {why} at max_length={max_length} and are dropped"] if dropped else []
     most = "warning: " if name != "other" and 2 * (cut + dropped) > count else ""
@@ -123,7 +123,7 @@ def say_cut(name: str, cut: int, dropped: int, count: int, max_length: int, why:
 
 
 class LanguageData(BaseDataModule):
-    """What the DataModules of both trainers of language models have in common.
+    """The common part of both language-model DataModules.
 
     Attributes:
         examples: that are trained on.
@@ -148,14 +148,14 @@ class LanguageData(BaseDataModule):
 
     @abc.abstractmethod
     def read(self, source: Source, split: str | None, limit: int | None) -> Examples:
-        """Examples to validate or test on."""
+        """Read the examples to validate or test on."""
 
     @abc.abstractmethod
     def tokenise(self, name: str, examples: Examples, tokenizer: PreTrainedTokenizerBase) -> Tokenised | PreferenceRows:
-        """Token rows of examples by their name."""
+        """Tokenise the examples of that name."""
 
     def prepare(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Tokenise what is read and not tokenised yet, and say what was cut.
+        """Tokenise what is read but not tokenised yet, and report what was cut.
 
         Raises:
             UserError: as `tokenise`.
@@ -171,12 +171,12 @@ class LanguageData(BaseDataModule):
         self.dataset = TokenRows(self.tokens["train"].rows)
 
     def say_lost(self, name: str, count: int, tokens: Tokenised | PreferenceRows) -> None:
-        """Say what was cut or dropped of `count` examples."""
+        """Report what was cut or dropped of `count` examples."""
         if tokens.truncated or tokens.dropped:
             say_cut(name, tokens.truncated, tokens.dropped, count, self.max_length, self.lost)
 
     def load_test(self) -> Examples:
-        """The examples of test, or of the test split."""
+        """Load the examples of `test`, or of the test split."""
         if self.test is None and (self.test_split is None or (is_file(self.source) and "[" not in self.test_split)):
             raise UserError(
                 f"{name_of(self.source)} has no test split {self.test_split!r}; expected a file or a source to test "
@@ -185,5 +185,5 @@ class LanguageData(BaseDataModule):
         return self.read(self.test or self.source, self.test_split, None)
 
     def count_shared(self, collections: dict[str, Examples]) -> dict[str, int]:
-        """Count examples of other collections that training has too."""
+        """Count the examples of other collections that are also trained on."""
         return count_trained(self.examples, collections)

@@ -1,4 +1,4 @@
-"""Rows of instructions and of preferences, in any of the shapes that people bring → TRL's forms, which everything after reads.
+"""Turns rows of instructions and preferences, in any known shape, into TRL's forms, which all later code reads.
 
 docs/language-data.md has the table, with an example of each; instruction_shapes.py and preference_shapes.py have a function for
 each. A column of a row is part of its shape, or is named once as not read, or is refused where it would change what is learned.
@@ -43,7 +43,7 @@ def shape_rows(
     source: str | Path,
     columns: dict[str, str] | None = None,
 ) -> Iterator[tuple[str, dict]]:
-    """(where, row in one of TRL's forms), all in the form of the first.
+    """Yield (where, row in one of TRL's forms), all in the form of the first row.
 
     Args:
         rows: (where, row).
@@ -110,7 +110,7 @@ def shape_rows(
 
 
 def is_absent(value: Json) -> bool:
-    """JSON's null, and the NaN that pandas writes for a cell without a value."""
+    """Return whether a value is JSON's null, or the NaN that pandas writes for an empty cell."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 

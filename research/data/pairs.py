@@ -1,4 +1,4 @@
-"""Query-document pairs for the dual encoder: one example a judged pair, in-batch ids for masking, hard negatives."""
+"""Query-document pairs for the dual encoder: one example for each judged pair, in-batch ids for masking, hard negatives."""
 
 import random
 
@@ -63,7 +63,7 @@ class PairDataset(Dataset):
         return Pair(query.text, self.number[doc], chosen, known)
 
     def _numbers(self, query: TrainingQuery) -> list[int]:
-        """Of all documents known to be relevant, the query's positives first."""
+        """Return the numbers of all documents known to be relevant, the query's positives first."""
         others = sorted(self.number[doc] for doc in query.known or () if doc in self.number)
         return list(dict.fromkeys([*map(self.number.__getitem__, query.positives), *others]))
 
@@ -189,7 +189,7 @@ class PairData(RetrievalData):
         return facts | {name: data.fingerprint for name, data in self.collections.items()} | self.shared
 
     def notes(self) -> list[str]:
-        """How many hard negatives a query takes, of how many that the rows hold."""
+        """Return lines that say how many of the rows' hard negatives a query takes."""
         counts, taken = [len(query.negatives) for query in self.queries], self.hard_negatives
         if not (most := max(counts)):
             return []
@@ -207,5 +207,5 @@ class PairData(RetrievalData):
         return PairCollate(self.dataset.texts, model.query, model.doc, self.dataset.widest, self.chunk_overhead)
 
     def load(self, name: str, split: str) -> Collection:
-        """The collection of a split; in validation a sample of its documents, where val_documents says so."""
+        """Load the collection of a split; for validation with val_documents only a sample of its documents."""
         return load_validation(self.sources[name], split, self.val_documents if name == "val" else None, self.skip_bad_rows)

@@ -1,4 +1,4 @@
-"""Text files as a corpus: a line a passage (.txt), or documents cut to passages that an encoder reads whole (.md, folders)."""
+"""Text files as a corpus: each line of a .txt is a passage; .md files and folders are cut into passages for an encoder."""
 
 import re
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class Cut(NamedTuple):
     overlap: int = 30
 
     def check(self) -> "Cut":
-        """Itself, if passages move on.
+        """Return itself, or refuse an overlap with which passages would not advance.
 
         Raises:
             UserError: no word, or as much overlap.
@@ -45,12 +45,12 @@ class Cut(NamedTuple):
 
 
 def is_text(source: Path) -> bool:
-    """Whether it is a .txt or .md file, or a folder that has one somewhere."""
+    """Return whether it is a .txt or .md file, or a folder that has one somewhere."""
     return _is_text_file(source) or (source.is_dir() and next(_texts_in(source), None) is not None)
 
 
 def read_passages(source: Path, cut: Cut, bad: BadRows) -> Corpus:
-    """Passages of text files, known by `file#n`: n is the line of a .txt file, and the passage of any other document.
+    """Read passages of text files with ids `file#n`: n counts the lines of a .txt file, and the passages of other documents.
 
     Args:
         source: a .txt file (a line a passage), an .md file, or a folder of both (each file a document).
@@ -103,7 +103,7 @@ def cut_passages(text: str, cut: Cut) -> list[str]:
 
 
 def name_of(file: str, where: str) -> str:
-    """The id of a line or row that has none: its file's name and its number, without blanks, as TREC's files ask."""
+    """Make an id for a line or row without one: the file's name and a number, without blanks, as TREC's files need."""
     return f"{_plain(file)}#{re.findall(r'[0-9]+', where)[-1]}"
 
 
@@ -112,7 +112,7 @@ def _plain(name: str) -> str:
 
 
 def _title(path: Path, text: str) -> str:
-    """The first heading of a Markdown file; else the file's name."""
+    """Return the first heading of a Markdown file; else the file's name."""
     heading = HEADING.search(text) if path.suffix.lower() == ".md" else None
     return heading[1] if heading else path.stem
 
@@ -132,7 +132,7 @@ def _texts_in(folder: Path) -> Iterator[Path]:
 
 
 def _visible(folder: Path) -> Iterator[Path]:
-    """Files within a folder and its folders, but for hidden ones."""
+    """List the files in a folder and its subfolders, except hidden ones."""
     for path in folder.rglob("*"):
         if not any(part[0] == "." for part in path.relative_to(folder).parts) and path.is_file():
             yield path

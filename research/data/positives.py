@@ -1,4 +1,4 @@
-"""Queries that a triplet can be made of: those with a relevant document that has a text, all of them or fold by fold."""
+"""Queries that can make a triplet: those with a relevant document that has a text, all of them or fold by fold."""
 
 from research.data.folds import assign_folds
 from research.errors import UserError
@@ -7,7 +7,7 @@ from research.types import Collection
 
 
 def positives_of(data: Collection) -> dict[str, list[str]]:
-    """Query → its relevant documents that the corpus has and that have a text; no query without one.
+    """Map each query to its relevant documents that the corpus has and that have a text; queries without one are left out.
 
     For mining and training alike: they must put a query in the same fold, which follows from its positives.
     """
@@ -23,7 +23,7 @@ def positives_of(data: Collection) -> dict[str, list[str]]:
 
 
 def with_positives(data: Collection) -> Collection:
-    """Leave out the queries that nothing is relevant to: a triplet needs a positive, with a text. How many is said and noted.
+    """Leave out queries without a relevant document that has a text; their number is reported and noted.
 
     Raises:
         UserError: no query is left.

@@ -1,4 +1,4 @@
-"""Rows of preferences: one function for each shape that people bring, and the table of them."""
+"""Rows of preferences: one function for each shape, and a table of the shapes."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ FORMS = "prompt, chosen and rejected, or chosen and rejected conversations with 
 
 
 def read_preference(row: dict) -> Shaped:
-    """A row of preferences: {"prompt", "chosen", "rejected"}, or without a prompt that both sides begin with.
+    """Read a row of preferences as {"prompt", "chosen", "rejected"}, or without the prompt if both sides begin with it.
 
     Raises:
         Malformed: it is in no shape, or a value is not what its shape has.
@@ -58,12 +58,12 @@ def read_preference(row: dict) -> Shaped:
 
 
 def raw_texts(row: dict) -> Shaped:
-    """TRL's: three texts as they stand."""
+    """Read TRL's shape of three raw texts."""
     return {"prompt": row["prompt"], **_sides(row)}, {"prompt"}
 
 
 def messages(row: dict) -> Shaped:
-    """TRL's: a prompt of messages; sides that repeat it hold their own part alone, or it would be asked twice."""
+    """Read TRL's shape with a prompt of messages; if both sides repeat the prompt, it is removed from them."""
     shaped = {"prompt": messages_of("prompt", row["prompt"]), **_answers(row)}
     count = len(shaped["prompt"])
     again = [shaped[side][:count] == shaped["prompt"] and len(shaped[side]) > count for side in SIDES]
@@ -75,7 +75,7 @@ def messages(row: dict) -> Shaped:
 
 
 def question(row: dict) -> Shaped:
-    """A question, perhaps with a passage, and what answers it: texts, messages, or conversations that begin with it."""
+    """Read a question, perhaps with a passage, and its answers: texts, messages, or conversations that begin with it."""
     ask = _question_column(row)
     question_text, passage = text_of(ask, row[ask]), context_of(row, ask)
     texts = not is_conversation(row["chosen"])
@@ -98,7 +98,7 @@ def question(row: dict) -> Shaped:
 
 
 def conversation(row: dict) -> Shaped:
-    """LLaMA-Factory's: a conversation, and two messages that go on with it."""
+    """Read LLaMA-Factory's shape: a conversation, and two messages that continue it."""
     name = _conversation_column(row)
     shaped = {"prompt": turns_of(name, row[name]), **_answers(row)}
     if shaped["prompt"][-1]["role"] == "assistant":
@@ -111,7 +111,7 @@ def conversation(row: dict) -> Shaped:
 
 
 def common_messages(row: dict) -> Shaped:
-    """Two conversations; the prompt is what both begin with."""
+    """Read two conversations; the prompt is their common beginning."""
     shaped = _answers(row)
     if not _common(shaped):
         raise Malformed(
@@ -123,7 +123,7 @@ def common_messages(row: dict) -> Shaped:
 
 
 def common_texts(row: dict) -> Shaped:
-    """Anthropic's: two texts; the prompt is what both begin with, and no sentence stands in another column."""
+    """Read Anthropic's shape: two texts, whose common beginning is the prompt; no other column may hold text of the row."""
     texts = [text_of(side, row[side]) for side in SIDES]
     for name, value in row.items():
         spoken = isinstance(value, str) and len(value.split()) > 1 and name not in (*SIDES, *BESIDE)
@@ -143,7 +143,7 @@ def common_texts(row: dict) -> Shaped:
 
 
 def _question_column(row: dict) -> str | None:
-    """The column of the question; `prompt` before others."""
+    """Return the column of the question; `prompt` before others."""
     return "prompt" if "prompt" in row else next((name for name in ASKED if name in row), None)
 
 
@@ -156,7 +156,7 @@ def _has_raw_texts(row: dict) -> bool:
 
 
 def _goes_on(row: dict) -> bool:
-    """Whether a conversation is the prompt, and not what its own sides begin with."""
+    """Return whether a conversation is the prompt that the sides continue, and not their own beginning."""
     return _conversation_column(row) is not None and (not is_conversation(row["chosen"]) or not _common(_answers(row)))
 
 
@@ -165,7 +165,7 @@ def _sides(row: dict) -> dict:
 
 
 def _answers(row: dict) -> dict[str, list[Message]]:
-    """Both sides as messages; a text is an assistant's."""
+    """Return both sides as messages; a text is the assistant's."""
     return {
         side: messages_of(side, value) if is_conversation(value) else [prompts.assistant(text_of(side, value))]
         for side, value in _sides(row).items()
@@ -173,7 +173,7 @@ def _answers(row: dict) -> dict[str, list[Message]]:
 
 
 def _common(sides: dict[str, list[Message]]) -> list[Message]:
-    """The messages that both sides begin with."""
+    """Return the messages with which both sides begin."""
     pairs = zip(sides["chosen"], sides["rejected"], strict=False)
     count = next((at for at, (message, other) in enumerate(pairs) if message != other), min(map(len, sides.values())))
     return sides["chosen"][:count]

@@ -28,7 +28,7 @@ from research.types import Examples, PreferenceBatch
 
 
 class PreferenceRows(NamedTuple):
-    """Token rows and what was lost on the way.
+    """Token rows, and counts of what was cut or dropped.
 
     Attributes:
         rows: {"prompt_ids", "chosen_ids", "rejected_ids"}.
@@ -48,7 +48,7 @@ class PreferenceRows(NamedTuple):
 
 
 def tokenise_preferences(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> PreferenceRows:
-    """Token ids of prompts and completions, as TRL prepares data of preferences.
+    """Compute token ids of prompts and completions, as TRL prepares data of preferences.
 
     Args:
         examples: rows.
@@ -111,7 +111,7 @@ def _tokenised(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_lengt
 
 
 def pair_ids(tokenizer: PreTrainedTokenizerBase, row: dict) -> dict[str, list[int]]:
-    """Token ids of a pair; both completions begin where one of them leaves the prompt."""
+    """Compute the token ids of a pair; both completions begin at the first token where one differs from the prompt."""
     talk = isinstance(row["prompt"], list)
     prompt = row_ids(tokenizer, row["prompt"], row, add_generation_prompt=True)["input_ids"]
     whole = {
@@ -149,7 +149,7 @@ class PreferenceCollate:
         return PreferenceBatch(batch.chunks)
 
     def collate(self, numbered: list[tuple[int, dict]]) -> dict[str, Tensor]:
-        """Make one chunk's tensors of numbered rows."""
+        """Make the tensors of one chunk from the rows of these numbers."""
         rows = [row for _, row in numbered]
         chunk = self._shared(rows) if self.shared else self._apart(rows)
         chunk["number"] = torch.tensor([number for number, _ in numbered])
@@ -159,7 +159,7 @@ class PreferenceCollate:
         return chunk
 
     def _apart(self, rows: list[dict]) -> dict[str, Tensor]:
-        """Two rows a pair, chosen first."""
+        """Make two rows for each pair, chosen first."""
         layout = [(row["prompt_ids"], row[f"{side}_ids"]) for row in rows for side in SIDES]
         texts = [prompt + answer for prompt, answer in layout]
         at = [(i, len(prompt) - 1 + k, token, i) for i, (prompt, answer) in enumerate(layout) for k, token in enumerate(answer)]
@@ -168,7 +168,7 @@ class PreferenceCollate:
         return {"input_ids": ids, "attention_mask": mask, **_targets(at)}
 
     def _shared(self, rows: list[dict]) -> dict[str, Tensor]:
-        """One row a pair."""
+        """Make one row for each pair, with a shared prompt."""
         ids, lengths = self._padded([row["prompt_ids"] + row["chosen_ids"] + row["rejected_ids"] for row in rows])
         total = ids.shape[1]
         prompt = torch.tensor([len(row["prompt_ids"]) for row in rows])[:, None]

@@ -39,7 +39,7 @@ def read_preferences(
     seed: int = 0,
     columns: dict[str, str] | None = None,
 ) -> Examples:
-    """Preference rows of a source.
+    """Read the preference rows of a source.
 
     Args:
         source: a table (data/tables.py), builtin:stdlib or builtin:packages (a function's docstring against the most similar
@@ -73,7 +73,7 @@ def read_preferences(
 
 
 def _builtin(source: str, split: str | None) -> list[dict]:
-    """The true docstring against the one that shares most words with it, of the same module where it has another."""
+    """Pair each true docstring with the one most similar in words, of the same module if that has another."""
     pairs = builtin_pairs(source, split)
     word_sets = {pair.id: {*normalise(pair.query).split()} for pair in pairs}
     modules = defaultdict(list)
@@ -171,7 +171,7 @@ class PreferenceData(LanguageData):
         return tokenise_preferences(examples, tokenizer, self.max_length)
 
     def say_lost(self, name: str, count: int, tokens: PreferenceRows) -> None:
-        """Say what was cut, dropped, or left out as equal."""
+        """Report what was cut, dropped, or left out as equal."""
         super().say_lost(name, count, tokens)
         if tokens.equal:
             say(

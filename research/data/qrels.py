@@ -20,7 +20,7 @@ HEADER = (
 
 
 def read_qrels(path: Path, bad: BadRows) -> Qrels:
-    """BEIR's three tab-separated columns, with their header or without, or TREC's `query 0 doc grade`.
+    """Read BEIR's three tab-separated columns, with or without header, or TREC's `query 0 doc grade`.
 
     Raises:
         UserError: the first line is none of these, or (unless skipped) a row is malformed or judged twice.
@@ -47,7 +47,7 @@ def read_qrels(path: Path, bad: BadRows) -> Qrels:
 
 
 def collect_qrels(rows: Iterable[tuple[str, list]], bad: BadRows) -> Qrels:
-    """Checked judgements from (where, [query id, doc id, whole-number grade]) pairs."""
+    """Collect checked judgements from (where, [query id, doc id, whole-number grade]) pairs."""
     qrels: Qrels = {}
     for where, fields in rows:
         grade = integer(fields[2]) if len(fields) == 3 else None
@@ -80,7 +80,7 @@ def collect_qrels(rows: Iterable[tuple[str, list]], bad: BadRows) -> Qrels:
 
 
 def check_qrels(where: str, qrels: Qrels, corpus: Corpus, queries: Queries, bad: BadRows) -> Qrels:
-    """`qrels` when every id is known; with skipping, without the queries that have no text.
+    """Return `qrels` if every id is known; with skipping, without the queries that have no text.
 
     A judged document that the corpus lacks stays judged: it cannot be found, and leaving it out of the ideal ranking would
     raise every number above trec_eval's.
@@ -110,7 +110,7 @@ def check_qrels(where: str, qrels: Qrels, corpus: Corpus, queries: Queries, bad:
 
 
 def _is_header(fields: list[str]) -> bool:
-    """Whether the fields name BEIR's three columns, or TREC's four, as people call them, in that order."""
+    """Return whether the fields are a header: names in use for BEIR's three columns, or TREC's four, in that order."""
     names = [*HEADER[:1], *HEADER[2:]] if len(fields) == 3 else HEADER
     return len(fields) == len(names) and all(
         name.fullmatch(field.strip().lower()) for name, field in zip(names, fields, strict=True)
@@ -118,7 +118,7 @@ def _is_header(fields: list[str]) -> bool:
 
 
 def _columns(line: str) -> list[str]:
-    """The fields of a line that tabs separate, without the quotes that csv writers put around some."""
+    """Split a line at its tabs, and remove the quotes that CSV writers put around some fields."""
     if '"' not in line:
         return line.split("\t")
     try:

@@ -1,4 +1,4 @@
-"""What both retrieval trainers read: training queries with their documents, and the collections to validate on.
+"""Data of both retrieval trainers: training queries with their documents, and the collections to validate on.
 
 Longer than most files: which documents are relevant to a query, and which queries are left out, is decided here alone.
 """
@@ -57,7 +57,7 @@ class RowOptions(NamedTuple):
 
 
 def holds_rows(train: str) -> bool:
-    """Whether `train` is a table of training rows (a file, files, a hub set), and no collection with corpus and judgements.
+    """Return whether `train` is a table of training rows (files, a hub set) instead of a collection with judgements.
 
     Raises:
         UserError: a hub set that is not found.
@@ -75,7 +75,7 @@ def load_training(
     skip_bad_rows: bool,
     options: RowOptions = RowOptions(),  # noqa: B008 (it cannot be changed)
 ) -> tuple[list[TrainingQuery], Corpus, str]:
-    """Training queries and the documents that they name.
+    """Load training queries and the documents that they name.
 
     Args:
         train: a data source, or training rows: of `research mine`, or in a shape of docs/retrieval-data.md.
@@ -118,7 +118,7 @@ def load_training(
 
 
 def join_known(queries: list[TrainingQuery], corpus: Corpus) -> list[TrainingQuery]:
-    """The queries with all documents known to be relevant to them, none of which stays among their negatives.
+    """Add all documents known to be relevant to each query, and remove them from its negatives.
 
     Known are a query's positives, those of queries of equal text, copies of such documents, and documents whose text is the
     query's: by the rule of `research mine`.
@@ -140,13 +140,13 @@ def join_known(queries: list[TrainingQuery], corpus: Corpus) -> list[TrainingQue
 
 
 def count_by_text(queries: list[TrainingQuery]) -> dict[str, int]:
-    """How many queries have a document known by text alone; {} for none, so that facts of such data stay as they were."""
+    """Count queries with a relevant document known by text alone; {} if none, so that the facts of such data do not change."""
     count = sum(query.by_text for query in queries)
     return {"known_by_text": count} if count else {}
 
 
 def load_validation(source: str, split: str, documents: int | None, skip_bad_rows: bool) -> Collection:
-    """The collection to validate on; `documents` keeps the judged ones and a sample of the others, up to that number.
+    """Load the collection to validate on; `documents` keeps the judged ones and a sample of the others, up to that number.
 
     The sample is the same for all seeds, so that their validations compare.
 
@@ -177,7 +177,7 @@ def load_validation(source: str, split: str, documents: int | None, skip_bad_row
 
 
 def _from_collection(data: Collection) -> list[TrainingQuery]:
-    """Queries with the relevant documents that the corpus has, and that have a text."""
+    """Return queries with their relevant documents that the corpus has and that have a text."""
     positives = positives_of(data)
     queries = [TrainingQuery(query, data.queries[query], docs, []) for query, docs in positives.items()]
     relevant = sum(grade > 0 for query in data.queries for grade in data.qrels[query].values())
@@ -221,7 +221,7 @@ def _add(corpus: dict[str, Document], row: Triplets, source: str) -> None:
 
 
 class RetrievalData(BaseDataModule):
-    """What the DataModules of both retrieval trainers have in common.
+    """The common part of both retrieval DataModules.
 
     Attributes:
         queries: that are trained on.
@@ -233,16 +233,16 @@ class RetrievalData(BaseDataModule):
 
     @abc.abstractmethod
     def load(self, name: str, split: str) -> Collection:
-        """The collection "val" or "test"."""
+        """Load the collection "val" or "test"."""
 
     def load_test(self) -> Collection:
-        """The collection of test_split."""
+        """Load the collection of test_split."""
         if self.test_split is None:
             raise UserError("test_split is null; expected a split to test on. Name one: --data.test_split test.")
         return self.load("test", self.test_split)
 
     def count_shared(self, collections: dict[str, Collection]) -> dict[str, int]:
-        """How many queries of each collection are trained on too, said where there are any: its numbers are too high then."""
+        """Count the queries of each collection that are also trained on; report them, as its numbers are then too high."""
         trained = {query.text for query in self.queries}
         counts = {name: sum(text in trained for text in data.queries.values()) for name, data in collections.items()}
         for name, data in collections.items():

@@ -99,7 +99,7 @@ def write_run(path: Path, run: Ranking, tag: str) -> None:
 
 
 def _ranked(path: Path) -> Iterator[tuple[str, str, tuple[str, str, float]]]:
-    """(where, what stands there, (query id, doc id, score)) of each line; a score of NaN where it is none."""
+    """Yield (where, the line, (query id, doc id, score)) of each line; the score is NaN if it is no number."""
     lines = read_lines(path)
     where, first = next(lines, (str(path), ""))
     if first.lstrip().startswith("{"):
@@ -121,7 +121,7 @@ def _ranked(path: Path) -> Iterator[tuple[str, str, tuple[str, str, float]]]:
 
 
 def _three_columns(path: Path, lines: list[tuple[str, str]]) -> Iterator[tuple[str, str, tuple[str, str, float]]]:
-    """tevatron's `query doc score`, or MS MARCO's `query doc rank`: whole numbers that count up from 0 or 1 are ranks.
+    """Read tevatron's `query doc score`, or MS MARCO's `query doc rank`: whole numbers that count up from 0 or 1 are ranks.
 
     Raises:
         UserError: whole numbers that may be either, or are neither.
@@ -171,7 +171,7 @@ def _json_run(path: Path, text: str) -> Iterator[tuple[str, str, tuple[str, str,
 
 
 def _score(text: str) -> float:
-    """NaN where it is no number; Python alone reads 1_000 as 1000."""
+    """Read a score; NaN if it is no number. 1_000 is no number here: only Python reads it as 1000."""
     try:
         return math.nan if "_" in text else float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Rows of a data file, one at a time, and what to do with a bad one; all readers of files stand on this."""
+"""Reads the rows of a data file one at a time, and handles bad rows; all readers of files use this."""
 
 import contextlib
 import gzip
@@ -47,7 +47,7 @@ class BadRows:
         self.counts[reason] += 1
 
     def offer(self, effect: str) -> str:
-        """The end of a refusal: the option, where there is one that is not given yet, and what it does."""
+        """Return the end of a refusal: the option that skips bad rows, if there is one and it is not set yet."""
         return f", or pass {self.option} to {effect}" if self.option and not self.skip else ""
 
     def keep(self, where: str, what: str, detail: str) -> None:
@@ -57,14 +57,14 @@ class BadRows:
         self.kept[what] += 1
 
     def say_counts(self, name: str) -> None:
-        """Tell what was skipped, and what was kept, of a source or file."""
+        """Report what was skipped and what was kept of a source or file."""
         for title, counts in (("skipped rows", self.counts), ("kept rows", self.kept)):
             if counts:
                 say(f"{name}: {title}: " + ", ".join(f"{n:,} {reason}" for reason, n in counts.items()))
 
 
 def read_jsonl(path: Path, bad: BadRows, arrays: bool = False) -> Iterator[tuple[str, Json]]:
-    """(`file:line`, object) for each non-blank line.
+    """Yield (`file:line`, object) for each non-blank line.
 
     Args:
         path: of the file.
@@ -117,14 +117,14 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 @contextlib.contextmanager
 def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked where it begins or is named as gzip's files are."""
+    """Open the bytes of a file, unpacked if its first bytes or its name are those of gzip."""
     with open(path, "rb") as stream:
         packed = str(path).lower().endswith(".gz") or stream.peek(2)[:2] == b"\x1f\x8b"
         yield gzip.GzipFile(fileobj=stream) if packed else stream
 
 
 def refuse_missing(path: Path) -> NoReturn:
-    """Say that a file does not exist, and what does beside it.
+    """Raise an error that a file does not exist, with similar names that do exist there.
 
     Raises:
         UserError: always.
@@ -139,7 +139,7 @@ def refuse_missing(path: Path) -> NoReturn:
 
 
 def identifier(row: dict, keys: tuple[str, ...], where: str, bad: BadRows) -> str | None:
-    """The row's id as a string; whole numbers are accepted, since datasets store numeric ids."""
+    """Return the row's id as a string; whole numbers are accepted, since datasets store numeric ids."""
     value: Json = next((row[key] for key in keys if key in row), None)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -156,7 +156,7 @@ def identifier(row: dict, keys: tuple[str, ...], where: str, bad: BadRows) -> st
 
 
 def string(row: dict, key: str, where: str, bad: BadRows) -> str | None:
-    """A text of the row, "" where it is absent; None where it is refused."""
+    """Return a text of the row, "" if it is absent; None if it is refused."""
     value = row.get(key)
     if value is None:
         value = ""
@@ -172,7 +172,7 @@ def string(row: dict, key: str, where: str, bad: BadRows) -> str | None:
 
 
 def broken(text: str) -> bool:
-    """JSON can spell half a surrogate pair, which no tokenizer and no UTF-8 file can hold."""
+    """Return whether a text has half a surrogate pair, which JSON can write but no tokenizer and no UTF-8 file can hold."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -181,7 +181,7 @@ def broken(text: str) -> bool:
 
 
 def integer(value: Json) -> int | None:
-    """A whole number, from a number or a text; None of anything else."""
+    """Return a whole number from a number or a text; None for anything else."""
     if isinstance(value, float) and value.is_integer():  # the hub keeps some grades as floats
         return int(value)
     if isinstance(value, str) and (whole := re.fullmatch(r"(-?\d+)\.0*", value.strip())):  # and so do some files: 2.0
@@ -193,12 +193,12 @@ def integer(value: Json) -> int | None:
 
 
 def is_finite(value: object) -> bool:
-    """Whether it is a number, and neither NaN nor beyond what a float can hold."""
+    """Return whether it is a number, and neither NaN nor too large for a float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def short(text: str, limit: int = 60) -> str:
-    """A text for a message, quoted and cut."""
+    """Quote and shorten a text for a message."""
     return repr(text if len(text) <= limit else text[:limit] + "…")
 
 
@@ -219,6 +219,6 @@ def datasets_library(what: str) -> ModuleType:
 
 
 def evenly_spaced(items: list, count: int) -> list:
-    """`count` of the items (all, where there are fewer), evenly over their order."""
+    """Take `count` of the items (all, if there are fewer), evenly spaced in their order."""
     count = min(count, len(items))
     return [items[i * len(items) // count] for i in range(count)]

@@ -1,4 +1,4 @@
-"""Batches whose order is a function of (seed, epoch) and whose place is (epoch, consumed): a stopped run goes on there."""
+"""Batches whose order is a function of (seed, epoch) and whose place is (epoch, consumed): a stopped run continues there."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from research.errors import UserError
 
 
 class StatefulBatchSampler(Sampler[list[tuple[int, int]]]):
-    """Lists of (epoch, index), the same global batches whatever the number of processes.
+    """Yields lists of (epoch, index): the same global batches whatever the number of processes.
 
     Every epoch is a permutation drawn from its own generator, seeded by (seed, epoch) alone: nothing that the model or
     an adapter draws can change the order of the data. A global batch is a stretch of that permutation, and process
@@ -78,7 +78,7 @@ class StatefulBatchSampler(Sampler[list[tuple[int, int]]]):
             self.epoch, self.consumed = self.epoch + 1, 0
 
     def state_dict(self) -> dict:
-        """The place, and what the order depends on."""
+        """Return the place, and what the order depends on."""
         return {
             "epoch": self.epoch,
             "consumed": self.consumed,

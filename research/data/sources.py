@@ -56,7 +56,7 @@ def parse_source(name: str) -> tuple[str, str]:
 
 
 def check_source(name: str) -> None:
-    """Refuse what a training names as its data and what is not on this machine, without reading it or loading torch.
+    """Refuse data of a training that are not on this machine, without reading them or loading torch.
 
     Raises:
         UserError: no such BEIR folder, or no such file of rows.
@@ -108,7 +108,7 @@ def load(name: str, split: str, skip_bad_rows: bool = False, option: str = SKIPP
 
 
 def take(source: Source, name: str, split: str, bad: BadRows) -> Collection:
-    """Return one split of a source that is read already.
+    """Return one split of a source that has been read.
 
     Args:
         source: as `load_source` read it.
@@ -147,7 +147,7 @@ def take(source: Source, name: str, split: str, bad: BadRows) -> Collection:
 
 
 def check_relevant(data: Collection) -> Collection:
-    """`data`, unless no query has a relevant document: then no metric is defined.
+    """Return `data`, or refuse it if no query has a relevant document: then no metric is defined.
 
     Raises:
         UserError: every grade is 0 or less.
@@ -161,7 +161,7 @@ def check_relevant(data: Collection) -> Collection:
 
 
 def load_source(name: str, bad: BadRows) -> Source:
-    """Every split of a source, read and checked."""
+    """Read and check every split of a source."""
     kind, rest = parse_source(name)
     if kind == "builtin":
         return Source(*stdlib.collection(BUILTIN[rest]()))
@@ -174,7 +174,7 @@ def load_source(name: str, bad: BadRows) -> Source:
 
 
 def leaks(source: Source, split: str) -> dict[str, dict[str, int]]:
-    """What `split` shares with each other split: query ids, normalised query texts, relevant documents.
+    """Count what `split` shares with each other split: query ids, normalised query texts, relevant documents.
 
     Shared documents are usual in retrieval (one corpus for all); shared queries make a test meaningless.
     """

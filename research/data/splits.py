@@ -12,7 +12,7 @@ Rows = Iterator[tuple[str, dict]]
 
 
 def split_names(split: str) -> list[str]:
-    """Names of the splits in a slice or sum of slices: `train[:10%]+test` → train, test."""
+    """Return the names of the splits in a slice or sum of slices: `train[:10%]+test` → train, test."""
     return [part.strip().split("[")[0] for part in split.split("+")]
 
 
@@ -22,7 +22,7 @@ def whole_or_slice(rows: Iterable[tuple[str, dict]], split: str | None, source: 
 
 
 def take_slice(parts: dict[str, list[tuple[str, dict]]], split: str, source: str | Path | Sequence[str]) -> Rows:
-    """Rows of `train`, `train[:10%]`, `train[5:]+test`, by the rules of `datasets`."""
+    """Take the rows of `train`, `train[:10%]`, `train[5:]+test`, by the rules of `datasets`."""
     if split in parts:
         return iter(parts[split])
     if set(parts) == {"train"} and (names := split_names(split)) != ["train"] and len({*names}) == 1:

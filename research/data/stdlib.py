@@ -36,27 +36,27 @@ class Pair(NamedTuple):
 
 @functools.lru_cache(maxsize=2)
 def cut_once(root: Path) -> tuple[Pair, ...]:
-    """`cut`, kept for this process: the files of a Python do not change while it runs."""
+    """Call `cut` once, and keep its result for this process: Python's files do not change while it runs."""
     return tuple(cut(root))
 
 
 def stdlib_pairs() -> Sequence[Pair]:
-    """Every usable function of the running Python's standard library."""
+    """Return every usable function of the running Python's standard library."""
     return cut_once(stdlib_root())
 
 
 def small_stdlib_pairs() -> Sequence[Pair]:
-    """Half of those, chosen by a hash of the function's name: the same functions on every machine."""
+    """Return half of `stdlib_pairs`, chosen by a hash of the function's name: the same functions on every machine."""
     return [pair for pair in stdlib_pairs() if _digest(pair.id) % SMALL_SHARE == 0]
 
 
 def package_pairs() -> Sequence[Pair]:
-    """Every usable function of the installed packages."""
+    """Return every usable function of the installed packages."""
     return cut_once(packages_root())
 
 
 def cut(root: Path) -> list[Pair]:
-    """Every usable function under `root`, in a stable order.
+    """Cut every usable function under `root`, in a stable order.
 
     Kept: queries of 4 to 40 words without doctest prompts, bodies of two or more non-blank lines. A query or a code that
     occurs more than once after normalising (lower case, words only) is dropped with all its copies: no copy is the right
@@ -80,13 +80,13 @@ def collection(pairs: Sequence[Pair]) -> tuple[Corpus, Queries, dict[str, Qrels]
 
 
 def split_of(module: str) -> str:
-    """The split of a module: train, dev or test, about 60/10/30."""
+    """Return the split of a module: train, dev or test, about 60/10/30."""
     percent = _digest(module) % 100
     return "train" if percent < 60 else "dev" if percent < 70 else "test"
 
 
 def reference_pages() -> list[str]:
-    """Pages of the running Python's language reference, English prose about what the functions are not.
+    """Return pages of the running Python's language reference: English prose on other subjects than the functions.
 
     Raises:
         UserError: this Python was installed without them.
@@ -101,17 +101,17 @@ def reference_pages() -> list[str]:
 
 
 def stdlib_root() -> Path:
-    """Where the running Python's standard library lies."""
+    """Return the folder of the running Python's standard library."""
     return Path(sysconfig.get_paths()["stdlib"])
 
 
 def packages_root() -> Path:
-    """Where the installed packages lie."""
+    """Return the folder of the installed packages."""
     return Path(sysconfig.get_paths()["purelib"])
 
 
 def normalise(text: str) -> str:
-    """A text in lower case, words only."""
+    """Return a text's words in lower case."""
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
@@ -149,7 +149,7 @@ def _cut_file(path: Path, module: str) -> Iterator[Pair]:
 
 
 def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    """Functions and methods with their qualified names; closures belong to the function around them."""
+    """Yield functions and methods with their qualified names; closures belong to the function around them."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
             yield f"{prefix}{child.name}", child
@@ -160,7 +160,7 @@ def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDe
 
 
 def _with_unique_ids(pairs: list[Pair]) -> list[Pair]:
-    """Platform branches define one name twice; the second becomes name#2."""
+    """Make ids unique: platform branches may define one name twice; the second becomes name#2."""
     seen: Counter[str] = Counter()
     out = []
     for pair in pairs:

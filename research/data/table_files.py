@@ -25,7 +25,7 @@ EXPECTED = "a .jsonl, .json, .csv, .tsv (each also .gz) or .parquet file, a fold
 
 
 def read_file(path: Path, bad: BadRows, arrays: bool) -> Rows:
-    """Rows of one file, in the format that its ending says."""
+    """Read the rows of one file, in the format of its ending."""
     name = path.name.lower().removesuffix(".gz")
     ending = next((known for known in ENDINGS if name.endswith(known)), None)
     if not path.exists() or ending in LINES:
@@ -40,7 +40,7 @@ def read_file(path: Path, bad: BadRows, arrays: bool) -> Rows:
 
 
 def _json(path: Path, bad: BadRows, arrays: bool) -> Rows:
-    """A JSON array of objects; JSON lines under this ending too, as they are as common."""
+    """Read a JSON array of objects, or JSON lines, which are as common under this ending."""
     text, blank, decode = read_text(path), re.compile(r"[ \t\n\r]*").match, json.JSONDecoder().raw_decode
     at = blank(text).end()
     lines = arrays and text[blank(text, at + 1).end() :][:1] == '"'  # each line an array of texts
@@ -84,7 +84,7 @@ def _json(path: Path, bad: BadRows, arrays: bool) -> Rows:
 
 
 def _one_object(text: str) -> dict | None:
-    """The only object of a file, over several lines; None of any other file."""
+    """Return the only object of a file, written over several lines; None for any other file."""
     if "\n" not in text.strip():
         return None
     try:
@@ -95,7 +95,7 @@ def _one_object(text: str) -> dict | None:
 
 
 def _separated(path: Path, separator: str, bad: BadRows) -> Rows:
-    """CSV or TSV with a header; every cell is a text as it stands, `NA`, `null` and numbers too."""
+    """Read CSV or TSV with a header; every cell is an unchanged text, also `NA`, `null` and numbers."""
     csv.field_size_limit(2**31 - 1)
     text = read_text(path)
     plain = separator == "\t" and '"' in text and _without_quoting(text)
@@ -152,7 +152,7 @@ def _twice(names: list[str]) -> str:
 
 
 def read_text(path: Path) -> str:
-    """A file's text; its errors are those of `read_lines`."""
+    """Return a file's text, with the same errors as `read_lines`."""
     try:
         with open_unpacked(path) as stream:
             return stream.read().decode("utf-8-sig")
@@ -169,7 +169,7 @@ def _parquet(path: Path) -> Rows:
 
 
 def read_saved(folder: Path, split: str | None) -> Rows:
-    """Rows of a folder that save_to_disk wrote."""
+    """Read the rows of a folder that save_to_disk wrote."""
     datasets = datasets_library(str(folder))
     return whole_or_slice(_arrow(str(folder), lambda: datasets.load_from_disk(str(folder))), split, folder)
 

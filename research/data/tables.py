@@ -19,7 +19,7 @@ BESIDE_ROWS = ("dataset_infos.json", "dataset_info.json")  # what tools write ab
 
 
 def read_table(source: str | Sequence[str], split: str | None = None, bad: BadRows | None = None, arrays: bool = False) -> Rows:
-    """(where, row) of each row; `where` is `file:line`, or `file row N` where a format has no lines.
+    """Yield (where, row) of each row; `where` is `file:line`, or `file row N` if a format has no lines.
 
     Args:
         source: a file, a folder, a pattern (`data/*.jsonl`), several of them (a list, or with commas between), or
@@ -49,7 +49,7 @@ def read_table(source: str | Sequence[str], split: str | None = None, bad: BadRo
 
 
 def is_table(source: str | Sequence[str]) -> bool:
-    """Whether it is a table on this machine, by its name: not the hub's, and no built-in one."""
+    """Return whether a name means a table on this machine: neither the hub's nor a built-in one."""
     if not isinstance(source, str):
         return True
     named = source.lower().removesuffix(".gz").endswith(ENDINGS) or glob.has_magic(source) or Path(source).is_dir()
@@ -78,7 +78,7 @@ def splits_of(source: str | Sequence[str]) -> list[str]:
 
 
 def parts_of(source: str | Sequence[str]) -> list[str] | None:
-    """The parts of a list, a pattern or names with commas between, in a fixed order; None for one file or folder.
+    """Return the parts of a list, a pattern or names with commas between, in a fixed order; None for one file or folder.
 
     Raises:
         UserError: there are none.
@@ -98,7 +98,7 @@ def parts_of(source: str | Sequence[str]) -> list[str] | None:
 
 
 def _of_several(items: list[str], source: str | Sequence[str], split: str | None, bad: BadRows, arrays: bool) -> Rows:
-    """The rows of each, one after the other; a slice is taken of all of them together."""
+    """Yield the rows of all sources, one after the other; a slice is taken from all of them together."""
     if not split or "[" not in split:
         return (row for item in items for row in read_table(item, split, bad, arrays))
     names = [*dict.fromkeys(split_names(split))]
@@ -128,7 +128,7 @@ def _check_usual(folder: str, split: str | None) -> None:
 
 
 def local_files(source: str) -> list[Path]:
-    """The files of a file's or folder's name, in a fixed order.
+    """List the files that a file's or folder's name means, in a fixed order.
 
     Raises:
         UserError: a folder without any.
@@ -153,7 +153,7 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _by_split(folder: Path) -> dict[str, list[Path]]:
-    """Files of each split, where their names say one; else nothing, and all of them are one table.
+    """Group files by the split in their names; empty if the names have none, and all files are one table.
 
     Raises:
         UserError: some names say a split and some do not.

@@ -1,4 +1,4 @@
-"""Tokenised rows on the disk, by what they were made from: every point of a sweep reads the same ones.
+"""Caches tokenised rows on the disk by what they were made from, so that all points of a sweep read the same ones.
 
 A damaged file is made again, and a disk that takes none is a warning: tokenising is only slower.
 """
@@ -32,7 +32,7 @@ Made = tuple[list[dict[str, list[int]]], list[int], dict[str, int]]
 
 
 def cached(make: functools.partial, tokenizer: PreTrainedTokenizerBase, rows: int, **settings: Json) -> Made:
-    """What `make` returns, from the disk where it was made before.
+    """Return the result of `make`, from the disk if it was made before.
 
     Args:
         make: () → Made: tokenises.

@@ -1,4 +1,4 @@
-"""Rows that are measured on and trained on too: numbers of memory, which choose the best model by heart."""
+"""Finds rows that are both measured and trained on: their metrics reward memorising, also in the choice of the best model."""
 
 from research.data.chat_tokens import extract_prompt
 from research.data.tables import is_table, splits_of
@@ -8,7 +8,7 @@ from research.types import Examples
 
 
 def count_trained(trained: Examples, collections: dict[str, Examples]) -> dict[str, int]:
-    """How many rows of each collection are trained on too, said where there are any; the retrieval trainers say it as well."""
+    """Count the rows of each collection that are also trained on, and report them if there are any."""
     known = {_content_hash(row) for row in trained.rows} if collections else set()
     shared = {f"{name}_trained": sum(_content_hash(row) in known for row in data.rows) for name, data in collections.items()}
     for name, data in collections.items():
@@ -26,7 +26,7 @@ def _has(source: str, split: str) -> bool:
 
 
 def _content_hash(row: dict) -> str:
-    """A row by what it says: a pair is the same with its sides swapped, and with its prompt as a column or as a beginning."""
+    """Hash a row's content: equal for a pair with swapped sides, and for a prompt in a column or as a common beginning."""
     if "chosen" not in row:
         return hash_json(row)
     row = extract_prompt(row)

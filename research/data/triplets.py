@@ -1,4 +1,4 @@
-"""tevatron's training JSONL, which `research mine` writes: a query with positive and negative passages a line."""
+"""tevatron's training JSONL, which `research mine` writes: one query with positive and negative passages on each line."""
 
 import json
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from research.types import Document, Triplets
 
 
 def read_triplet(row: dict, where: str, bad: BadRows) -> Triplets | None:
-    """Read one row of tevatron's training JSONL; None where it is skipped."""
+    """Read one row of tevatron's training JSONL; None if it is skipped."""
     scores: dict[str, float] = {}
     positions: dict[str, int] = {}
     query_id = identifier(row, ("query_id",), where, bad)
@@ -38,7 +38,7 @@ def read_triplet(row: dict, where: str, bad: BadRows) -> Triplets | None:
 def _passages(
     row: dict, key: str, where: str, bad: BadRows, scores: dict[str, float], positions: dict[str, int]
 ) -> dict[str, Document] | None:
-    """The passages of one list by id; their scores and ranks go into `scores` and `positions`."""
+    """Read the passages of one list by id; put their scores and ranks into `scores` and `positions`."""
     passages = row.get(key, [])
     if not isinstance(passages, list) or not all(isinstance(p, dict) for p in passages):
         bad.report(where, "wrong type", f"{key} is {short(repr(passages))}, expected a list of objects", "Mend the row")

@@ -1,4 +1,4 @@
-"""A corpus and queries that nobody judged, as people have them: tables, text files, folders of notes, or a data source."""
+"""A corpus and queries without judgements, from tables, text files, folders of notes, or a data source."""
 
 import difflib
 import itertools
@@ -107,7 +107,7 @@ def read_queries(source: str | Path, columns: dict[str, str] | None = None, skip
 
 
 def load_texts(name: str, role: str, split: str | None, skip_bad_rows: bool = False) -> tuple[list[str], list[str]]:
-    """Ids and texts to encode: every document of a source, or the queries of a split.
+    """Load ids and texts to encode: every document of a source, or the queries of a split.
 
     Raises:
         UserError: as `load`.
@@ -118,7 +118,7 @@ def load_texts(name: str, role: str, split: str | None, skip_bad_rows: bool = Fa
 
 
 def load_unjudged(name: str, split: str | None, skip_bad_rows: bool = False, queries: bool = False) -> tuple[Corpus, Queries]:
-    """Corpus and queries of a source, for which no judgement is needed.
+    """Load corpus and queries of a source; no judgements are needed.
 
     Args:
         name: builtin:stdlib | builtin:stdlib-small | builtin:packages | beir:PATH | hf:NAME[@REVISION].
@@ -146,7 +146,7 @@ def load_unjudged(name: str, split: str | None, skip_bad_rows: bool = False, que
 
 
 def _rows(source: str | Path, known: dict[str, tuple[str, ...]], columns: dict[str, str] | None, bad: BadRows) -> Rows:
-    """Rows with the names that BEIR's readers know, and an id each."""
+    """Yield rows with BEIR's column names, each with an id."""
     if not Path(source).exists() and not is_table(str(source)):
         raise UserError(f"{source} does not exist; expected {FORMATS}.{suggest_file(source)} Check the path.")
     if Path(source).is_file() and not is_table(str(source)):
@@ -167,7 +167,7 @@ def _rows(source: str | Path, known: dict[str, tuple[str, ...]], columns: dict[s
 
 
 def _without_header(path: Path, roles: list[str], bad: BadRows) -> Rows:
-    """Rows of `id TAB text` (of a corpus also `id TAB title TAB text`), as MS MARCO has them."""
+    """Read rows of `id TAB text` (for a corpus also `id TAB title TAB text`), as in MS MARCO."""
     count = 0
     for where, line in read_lines(path):
         cells = line.split("\t")
@@ -185,7 +185,7 @@ def _without_header(path: Path, roles: list[str], bad: BadRows) -> Rows:
 
 
 def _columns_of(where: str, row: dict, known: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """Role → column of a first row; a row without an id has none for it.
+    """Map roles to columns by the first row; without an id column the role id is missing.
 
     Raises:
         UserError: no column for the text, or one for the id or title that is spelt in another way.
@@ -214,7 +214,7 @@ def _near(role: str, row: dict, taken: dict[str, str]) -> str | None:
 
 
 def _renamed(rows: Rows, source: str, columns: dict[str, str], bad: BadRows) -> Iterator[tuple[str, dict]]:
-    """Rows of the named columns alone, by the names that BEIR's readers know."""
+    """Yield rows of only the named columns, with BEIR's column names."""
     file = local_files(source)[0].name if Path(source).exists() else Path(source).name
     for number, (where, row) in enumerate(rows, 1):
         for role in ("id", "text"):

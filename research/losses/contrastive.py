@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def known_positives(doc_ids: Tensor, positive_ids: Tensor, positives: Tensor) -> Tensor:
-    """Columns that are no negatives of a query, beside the one of its positive: it is relevant to them as well.
+    """Mark the columns that must not count as negatives of a query, because their documents are relevant to it too.
 
     A duplicate of the positive left among the negatives costs a perfect encoder ln 2 a query.
 
@@ -67,7 +67,7 @@ def both_directions(
     query_rows: Tensor | None = None,
     masked_queries: Tensor | None = None,
 ) -> Tensor:
-    """Mean of a loss in both directions: each query finds its document, and each such document its query.
+    """Average a loss over both directions: each query against all documents, and each positive document against all queries.
 
     Only the queries' positives are matched against queries; hard negatives have no query of their own.
 

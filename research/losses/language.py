@@ -1,4 +1,4 @@
-"""Losses of a causal language model's labelled tokens, from hidden states: only labelled positions meet the output layer.
+"""Losses of a causal language model's labelled tokens, from hidden states: the output layer runs on labelled positions only.
 
 A loss is a function of `token_losses`'s signature with a row in LOSSES; a configuration names it (`model.loss`).
 """

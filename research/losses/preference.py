@@ -62,5 +62,5 @@ LOSSES: dict[str, Callable[..., Tensor]] = {"sigmoid": sigmoid, "hinge": hinge, 
 
 
 def takes_smoothing(name: str) -> bool:
-    """Whether a loss knows what to do with labels that may be the wrong way round."""
+    """Return whether a loss accepts label smoothing, that is, labels that may be swapped."""
     return "smoothing" in inspect.signature(LOSSES[name]).parameters

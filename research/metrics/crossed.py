@@ -1,4 +1,4 @@
-"""Does this method differ, trained again and asked other queries? Seeds and queries both drawn again.
+"""Test whether two methods differ when both the seeds and the queries are drawn again.
 
 The wider claim, and the dearer one. Of the components of a run's value on a query,
 
@@ -109,7 +109,7 @@ def _over_seeds(x: np.ndarray) -> np.ndarray:
 
 
 def _residual(x: np.ndarray) -> float:
-    """MS_e / (n · Q) of an (n, Q) table: what is left after its row and column means."""
+    """MS_e / (n · Q) of an (n, Q) table: the variance that remains after its row and column means are removed."""
     n, queries = x.shape
     left = x - x.mean(axis=1, keepdims=True) - x.mean(axis=0, keepdims=True) + x.mean()
     return float((left**2).sum()) / ((n - 1) * (queries - 1)) / (n * queries)

@@ -1,4 +1,4 @@
-"""Which side of a metric is the better one: the tables of all metrics, read by whoever compares values of a run."""
+"""Whether higher or lower is better, for every metric; all code that compares values of runs reads these tables."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ DIRECTIONS: dict[str, Direction | None] = {
 
 
 def direction(metric: str, directions: Mapping[str, Direction | None] = DIRECTIONS) -> Direction | None:
-    """The better side of a metric as it is declared; None: no side is better, or the metric is not known.
+    """Return which side of a metric is declared as better; None if neither is, or if the metric is unknown.
 
     Args:
         metric: with its split and its cut or without: val/ndcg@10, ndcg@10, ndcg.

@@ -1,4 +1,4 @@
-"""Are two methods the same, up to a margin? The only way to say `no difference`; these queries, other seeds, as seeds.py."""
+"""Test whether two methods are equal up to a margin, over seeds on fixed queries: what a claim of `no difference` needs."""
 
 import math
 from collections.abc import Sequence

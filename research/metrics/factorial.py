@@ -35,7 +35,7 @@ class Effect(NamedTuple):
 
 
 class Anova(NamedTuple):
-    """An ANOVA table: effects in the order of the factors, then what the replicates' spread is.
+    """An ANOVA table: effects in the order of the factors, then the residual from the spread of the replicates.
 
     Attributes:
         effects: main effects, interactions of two, …

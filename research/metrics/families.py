@@ -35,7 +35,7 @@ class Pair(NamedTuple):
 
 
 def compare_methods(groups: Means, baseline: str | None = None, alpha: float = 0.05) -> list[Pair]:
-    """`welch_test` on every pair of methods, or on each against the baseline: these queries, other seeds.
+    """Run `welch_test` on every pair of methods, or on each against the baseline: over seeds, on fixed queries.
 
     Args:
         groups: {method: {seed: mean}}; a number in place of {seed: mean} for a method without seeds.
@@ -65,7 +65,7 @@ def compare_pair(groups: Means, a: str, b: str, alpha: float = 0.05) -> Pair:
 
 
 def compare_paired_methods(groups: Means, baseline: str | None = None, alpha: float = 0.05) -> list[Pair]:
-    """`paired_test` likewise, for methods whose runs share something by seed; every method has the same seeds.
+    """Do the same with `paired_test`, for methods whose runs with equal seeds share something; all methods need the same seeds.
 
     Against a method without seeds there is nothing to pair: that line is `welch_test`'s.
     """

@@ -11,7 +11,7 @@ from research.errors import UserError
 
 
 def main_effects(columns: np.ndarray, bounds: np.ndarray, values: np.ndarray, trees: int, seed: int) -> np.ndarray:
-    """Share of each parameter's main effect in the forest's variance over the whole space, uniform within the bounds.
+    """Compute each parameter's main effect as a share of the forest's variance over the space, uniform within the bounds.
 
     A tree is constant on its leaves, which are boxes: f = Σ_l v_l · 1[x ∈ box_l]. Its marginal over all but parameter j is
     a_j(x_j) = Σ_l v_l · vol_{−j}(box_l) · 1[x_j ∈ box_l], and the share is Var a_j / Var f; the mean over trees.
@@ -42,7 +42,7 @@ def main_effects(columns: np.ndarray, bounds: np.ndarray, values: np.ndarray, tr
 
 
 def _tree(tree, bounds: np.ndarray) -> np.ndarray | None:
-    """(d,) shares in one tree; None where it is constant."""
+    """Compute the (d,) shares of one tree; None if the tree is constant."""
     low, high = (np.repeat(bounds[None, :, i], tree.node_count, axis=0) for i in (0, 1))  # (nodes, d): boxes
     for node in range(tree.node_count):  # a parent stands before its children
         left, right, axis = tree.children_left[node], tree.children_right[node], tree.feature[node]

@@ -1,4 +1,4 @@
-"""Names of what a language model's training measures, and which side of each is the better one; None: neither.
+"""Names of the metrics that a language model's training measures, with their better side; None if neither side is better.
 
 training/sft.py and training/dpo.py compute them from losses; here stands what a report of their runs must know.
 """

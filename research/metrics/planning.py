@@ -24,7 +24,7 @@ MOST_SEEDS = 10_000  # whoever needs more has no difference worth finding
 
 
 class NoiseFloor(NamedTuple):
-    """What n seeds a method resolve when both methods spread by `sd`."""
+    """The smallest differences that n seeds for each method resolve, if both methods have the standard deviation `sd`."""
 
     n: int
     sd: float
@@ -35,7 +35,7 @@ class NoiseFloor(NamedTuple):
 
 
 def pooled_spread(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
-    """√(Σ (n_i − 1) s_i² / Σ (n_i − 1)) and its degrees of freedom, over methods that are taken to spread alike.
+    """√(Σ (n_i − 1) s_i² / Σ (n_i − 1)) and its degrees of freedom, over methods that are assumed to have equal variance.
 
     Args:
         groups: a method's values, one a seed, each; those of one seed add nothing.
@@ -51,7 +51,7 @@ def pooled_spread(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
 
 
 def spread_interval(sd: float, df: int, level: float = 0.95) -> tuple[float, float]:
-    """Between which spreads the true one lies: sd · √(df / χ²_{df}), for normal runs.
+    """Compute the confidence interval of a standard deviation: sd · √(df / χ²_{df}), for normally distributed runs.
 
     Args:
         sd: from `pooled_spread`, or of one method.
@@ -78,13 +78,13 @@ def power(difference: float, sd_a: float, sd_b: float, n: int, alpha: float = 0.
 
 
 def critical_difference(sd_a: float, sd_b: float, n: int, alpha: float = 0.05) -> float:
-    """The smallest observed difference with p < alpha, were these the observed spreads: t_{1−α/2, ν} · SE."""
+    """Compute the smallest observed difference with p < alpha, given these observed spreads: t_{1−α/2, ν} · SE."""
     error, df = _error(sd_a, sd_b, n)
     return float(special.stdtrit(df, 1 - fraction(alpha, "alpha") / 2)) * error
 
 
 def detectable_difference(sd_a: float, sd_b: float, n: int, aimed_power: float = 0.8, alpha: float = 0.05) -> float:
-    """The true difference at which `power` reaches `aimed_power` (above alpha)."""
+    """Compute the true difference at which `power` reaches `aimed_power` (above alpha)."""
     if not alpha < fraction(aimed_power, "aimed_power"):
         raise UserError(f"aimed_power={aimed_power} must be above alpha={alpha}, which chance alone reaches")
     error, _ = _error(sd_a, sd_b, n)
@@ -95,7 +95,7 @@ def detectable_difference(sd_a: float, sd_b: float, n: int, aimed_power: float =
 
 
 def noise_floor(sd: float, n: int, comparisons: int = 1, aimed_power: float = 0.8, alpha: float = 0.05) -> NoiseFloor:
-    """Both floors of a table whose methods spread by `sd`, on n seeds each.
+    """Compute both floors of a table whose methods have standard deviation `sd` and n seeds each.
 
     Args:
         sd: > 0, from `pooled_spread`.
@@ -112,7 +112,7 @@ def noise_floor(sd: float, n: int, comparisons: int = 1, aimed_power: float = 0.
 
 
 def seeds_needed(difference: float, sd_a: float, sd_b: float, aimed_power: float = 0.8, alpha: float = 0.05) -> int | None:
-    """Seeds of each method, at least 3, with which `welch_test` finds a true difference with probability `aimed_power`.
+    """Compute the seeds (at least 3) that each method needs so that `welch_test` finds a true difference with `aimed_power`.
 
     For the difference that matters, not for the one observed: an observed difference that was picked because it looks
     good is too large on average, and n from it too small. An answer of 3 or 4 is about one short (see `power`); 2 is never

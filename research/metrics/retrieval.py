@@ -122,7 +122,7 @@ def evaluate(
 
 
 def missing(qrels: Qrels, run: Ranking) -> list[str]:
-    """Queries with a relevant document that the run has no document for: they count 0, but for trec_eval's own mean."""
+    """List the queries with a relevant document that are missing from the run: they count 0, except in trec_eval's own mean."""
     return [query for query, docs in qrels.items() if _relevant(list(docs.values())) and not run.get(query)]
 
 

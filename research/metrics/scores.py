@@ -49,7 +49,7 @@ def score(label: object, qrels: Qrels, run: Ranking, metrics: Sequence[str], ove
 
 
 def report_unscorable(qrels: Qrels, over: str = "scorable") -> list[str]:
-    """Report the queries that no metric is defined on, and how means count them."""
+    """Report the queries on which no metric is defined, and how the means count them."""
     left_out = unscorable(qrels)
     if left_out:
         effect = "are left out of every mean" if over == "scorable" else "count 0, as trec_eval has it"
@@ -149,7 +149,7 @@ def comparisons(scored: dict[str, Scores], metric: str) -> list[dict]:
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """Lay out numbers as plain text, one row a system."""
+    """Lay out numbers as plain text, one row for each system."""
     columns = list(dict.fromkeys(name for values in rows.values() for name in values))
     width = max(map(len, rows))
     lines = [" " * width + "".join(f"{name:>14}" for name in columns)]

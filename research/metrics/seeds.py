@@ -1,4 +1,4 @@
-"""Does this method differ, trained again with other seeds? Tests on one value a seed, on a fixed set of queries.
+"""Test whether two methods differ when they are trained again with other seeds: one value for each seed, on fixed queries.
 
 Three claims, three populations; a test of one says nothing of another (tests/parity/test_claims_simulated.py):
 
@@ -114,7 +114,7 @@ def welch_test(a: Sequence[float] | float, b: Sequence[float] | float, level: fl
 
 
 class Moments(NamedTuple):
-    """What Welch's test takes of one method."""
+    """The numbers of one method that Welch's test needs."""
 
     n: int  # seeds; 0: a method without seeds
     mean: float
@@ -123,7 +123,7 @@ class Moments(NamedTuple):
 
 
 def moments(values: Sequence[float] | float) -> Moments:
-    """Return what Welch's test needs of one method's values.
+    """Compute the numbers of one method that Welch's test needs.
 
     Raises:
         UserError: no value, or one that is not finite.
@@ -135,13 +135,13 @@ def moments(values: Sequence[float] | float) -> Moments:
 
 
 def welch_p(a: Moments, b: Moments) -> float:
-    """The p of `welch_test`, alone: for the thousands of pairs of a large table. NaN where nothing can be tested."""
+    """Compute only the p of `welch_test`, for the thousands of pairs of a large table. NaN where nothing can be tested."""
     error, df, why = _welch(a, b)
     return NAN if why else _two_sided(b.mean - a.mean, error, df)
 
 
 def _welch(a: Moments, b: Moments) -> tuple[float, float, str]:
-    """Standard error, degrees of freedom, and why there are none."""
+    """Compute the standard error and degrees of freedom, or the reason why there are none."""
     if 1 in (a.n, b.n):
         return NAN, NAN, ONE_SEED
     error = math.sqrt(a.part + b.part)
@@ -186,7 +186,7 @@ def paired_test(a: Mapping, b: Mapping, level: float = 0.95) -> MethodComparison
 
 
 def checked(values: Sequence[float] | float) -> np.ndarray:
-    """float64, finite, not empty; a plain number stays 0-dimensional."""
+    """Return the values as float64, checked to be finite and not empty; a plain number stays 0-dimensional."""
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
         raise UserError("a method without any run; train it, or leave it out of the comparison")
@@ -199,19 +199,19 @@ def checked(values: Sequence[float] | float) -> np.ndarray:
 
 
 def fraction(value: float, name: str, below: float = 1.0) -> float:
-    """`value` if it lies strictly between 0 and `below`."""
+    """Return `value` if it lies strictly between 0 and `below`; else refuse it."""
     if not 0 < value < below:
         raise UserError(f"{name}={value} must lie between 0 and {below}")
     return value
 
 
 def negligible(error: float, *values: np.ndarray) -> bool:
-    """Whether a standard error is only the rounding of the values that it was computed from."""
+    """Return whether a standard error is no more than the rounding error of the values."""
     return error <= ROUNDING * max(float(np.abs(x).max()) for x in values)
 
 
 def t_quantile(level: float, df: float) -> float:
-    """The t that a two-sided interval of this level reaches to."""
+    """Return the t quantile of a two-sided interval of this level."""
     return float(special.stdtrit(df, (1 + fraction(level, "level")) / 2))
 
 
@@ -247,7 +247,7 @@ def unequal(seeds: tuple[int, int]) -> str:
 
 
 def standardised(a: np.ndarray, b: np.ndarray) -> float:
-    """Hedges' g by the pooled spread of the sides that have one; NaN without any."""
+    """Compute Hedges' g with the spread pooled over the sides that have one; NaN if neither has."""
     spread = [x for x in (a, b) if x.ndim and x.size > 1]
     nu = sum(x.size - 1 for x in spread)
     pooled = math.sqrt(sum(float(x.var(ddof=1)) * (x.size - 1) for x in spread) / nu)

@@ -1,4 +1,4 @@
-"""Do two systems differ on this population of queries? Paired permutation test and bootstrap intervals.
+"""Test whether two systems differ on this population of queries: paired permutation test and bootstrap intervals.
 
 Both answer for *these checkpoints* over queries like these. They say nothing of how a method would do with other seeds:
 used for that claim, this test rejected 82% of true nulls in simulation, where three seeds spread widely. That claim is
@@ -30,7 +30,7 @@ class Comparison(NamedTuple):
 
     @property
     def share_better(self) -> float:
-        """Probability that b is higher on a query, ties counted half: .5 for none better, 1 for better on every one.
+        """Compute the probability that b is higher on a query, ties counted half: .5 if neither is better, 1 if b always is.
 
         The effect size to stand beside `difference`: a mean can be moved by a few queries. Vargha & Delaney 2000, paired.
         """
@@ -137,6 +137,6 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _chunks(samples: int, width: int) -> list[int]:
-    """`samples` cut into pieces whose width × size fits CHUNK."""
+    """Cut `samples` into pieces whose width × size fits CHUNK."""
     size = max(1, CHUNK // width)
     return [min(size, samples - start) for start in range(0, samples, size)]

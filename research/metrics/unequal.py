@@ -1,4 +1,4 @@
-"""How often Welch's test of unequal numbers of seeds finds a difference that is not there.
+"""The false positive rate of Welch's test with unequal numbers of seeds.
 
     t = (b̄ − ā) / √(s_a²/n + s_b²/m),   df by Satterthwaite, a function of the two variances' ratio alone
 
@@ -17,7 +17,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(1500)
 
 
 def false_positives(n: int, m: int, ratio: float, level: float = 0.05) -> float:
-    """Rate at which Welch's test rejects where the means are equal, under normal values.
+    """Compute how often Welch's test rejects although the means are equal, for normal values.
 
     Args:
         n, m: values of a and of b, 2 or more.
@@ -37,7 +37,7 @@ def false_positives(n: int, m: int, ratio: float, level: float = 0.05) -> float:
 
 @functools.cache
 def most_false_positives(n: int, m: int, level: float = 0.05) -> float:
-    """The largest of these rates, over all ratios of the variances."""
+    """Compute the largest false positive rate over all ratios of the variances."""
     grid = np.linspace(-12, 12, 97)  # of log ratio; beyond, one side is as good as known
     rates = [false_positives(n, m, math.exp(x), level) for x in grid]
     best = int(np.argmax(rates))

@@ -1,4 +1,4 @@
-"""Every field of an adapter's configuration is honoured, or refused by name, where PEFT alone would pass over some of them.
+"""Makes every field of an adapter's configuration have its effect, or refuses it by name; PEFT alone ignores some fields.
 
 What PEFT warns of while a configuration or an adapter is made is listened to: what it says to have ignored is refused, the rest
 is said.
@@ -96,7 +96,7 @@ DROPPED = (
 
 @contextlib.contextmanager
 def peft_warnings(of: str = "the adapter's configuration") -> Iterator[None]:
-    """PEFT's warnings, refused where it drops what was asked for and said otherwise.
+    """Turn PEFT's warnings into refusals where PEFT drops a requested setting; pass the other warnings on.
 
     Args:
         of: what a part may be dropped of.
@@ -123,7 +123,7 @@ def peft_warnings(of: str = "the adapter's configuration") -> Iterator[None]:
 
 
 def check_loftq(arguments: object) -> None:
-    """PEFT empties loftq_config before anyone sees what was written there; a parser fills it with the defaults of its class.
+    """Check loftq_config as it was written: PEFT empties it later, and a parser fills it with the defaults of its class.
 
     Args:
         arguments: of an adapter's class, as they were parsed; None for no adapter.
@@ -137,7 +137,7 @@ def check_loftq(arguments: object) -> None:
 
 
 def check_fields(config: peft.PeftConfig, base: Iterable[str] = ()) -> None:
-    """What can be said of the fields before a model is there.
+    """Check what can be checked of the fields without a model.
 
     Args:
         config: peft.PeftConfig as the user gave it.
@@ -227,7 +227,7 @@ def _same(value: object, default: object) -> bool:
 
 
 def compiled(text: str, where: str) -> re.Pattern:
-    """A regular expression of a configuration."""
+    """Compile a regular expression of a configuration."""
     try:
         return re.compile(text)
     except re.error as error:

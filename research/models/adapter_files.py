@@ -1,4 +1,4 @@
-"""What lies in an adapter's folder beside its configuration: weights, and the tokenizer that it was trained with."""
+"""The files of an adapter's folder beside its configuration: weights, and the tokenizer that it was trained with."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from research.models.folder import unreadable
 
 
 def check_weights(folder: Path) -> None:
-    """Refuse an adapter whose weights are no safetensors.
+    """Refuse an adapter whose weights are not safetensors.
 
     Raises:
         UserError: the adapter's weights are absent, or in a pickle only.
@@ -57,7 +57,7 @@ def take_tokenizer(model: CausalLM, folder: Path) -> None:
 
 
 def _saved_rows(model: CausalLM, folder: Path) -> int:
-    """Rows of the embedding table that the adapter was saved with; 0 where it has none."""
+    """Count the rows of the embedding table that the adapter was saved with; 0 if it has none."""
     names = [name for name, module in model.transformer.named_modules() if module is model.base.get_input_embeddings()]
     try:
         with safe_open(folder / ADAPTER_WEIGHTS, "pt") as file:

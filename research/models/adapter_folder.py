@@ -29,7 +29,7 @@ STACK = ("modules.json", "config_sentence_transformers.json", "sentence_bert_con
 
 @contextlib.contextmanager
 def with_base_files(folder: Path) -> Iterator[Path]:
-    """The folder itself; of an adapter's one that has its base's weights, configuration and, if need be, tokenizer as well.
+    """Return the folder itself; for an adapter, one that also has its base's weights, configuration and, if needed, tokenizer.
 
     Raises:
         UserError: pickled adapter weights, or a base that is not to be had.
@@ -60,7 +60,7 @@ def with_base_files(folder: Path) -> Iterator[Path]:
 
 
 def check_saved(values: dict, folder: Path) -> None:
-    """What a saved configuration says and this PEFT would not do, or would do otherwise than when it was saved.
+    """Refuse a saved configuration that this version of PEFT would ignore, or apply otherwise than when it was saved.
 
     Args:
         values: of adapter_config.json.

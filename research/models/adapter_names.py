@@ -1,4 +1,4 @@
-"""Names in an adapter's configuration that must be names of the model: modules, parameters, tokens, layers."""
+"""Checks names in an adapter's configuration against the model: modules, parameters, tokens, layers."""
 
 import copy
 import re
@@ -14,7 +14,7 @@ from research.models.adapter_fields import OF_THE_MODEL, compiled
 
 
 def check_names(config: peft.PeftConfig, model: nn.Module) -> peft.PeftConfig:
-    """A copy of the configuration for this model, a single module's name as a list of it; every name in it is one of the model.
+    """Copy the configuration for this model; a single module name becomes a list. Every name must exist in the model.
 
     Args:
         config: peft.PeftConfig; it is not changed.
@@ -82,7 +82,7 @@ def _check_facts(config: peft.PeftConfig, model: nn.Module) -> None:
 
 
 def check_patterns(config: peft.PeftConfig, model: nn.Module) -> None:
-    """Refuse patterns of ranks that find no adapted module.
+    """Refuse patterns of ranks that match no adapted module.
 
     Args:
         config: as the user gave it: PEFT adds ranks of its own for experts.
@@ -106,7 +106,7 @@ def check_patterns(config: peft.PeftConfig, model: nn.Module) -> None:
 
 
 def _ends(name: str, names: Iterable[str]) -> bool:
-    """Whether a module is called that, as PEFT compares names in a list."""
+    """Return whether a module has that name, compared as PEFT compares the names of a list."""
     return any(candidate == name or candidate.endswith(f".{name}") for candidate in names)
 
 

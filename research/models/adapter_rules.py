@@ -18,7 +18,7 @@ BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")  # LoRA inits th
 
 
 def plain(config: peft.PeftConfig | None) -> dict:
-    """A peft.PeftConfig as plain values; {} for None."""
+    """Return a peft.PeftConfig as plain values; {} for None."""
     if config is None:
         return {}
     values = config.to_dict()
@@ -41,7 +41,7 @@ def check(
     modules: Iterable[str] = (),
     init_scale: float | None = None,
 ) -> None:
-    """Refuse what PEFT would do wrongly, or only complain of after the model is loaded and the compute is spent.
+    """Refuse combinations that PEFT would compute wrongly, or would refuse only after the model is loaded and compute is spent.
 
     Args:
         adapter: `plain(config)`; {} for none.

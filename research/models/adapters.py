@@ -1,4 +1,4 @@
-"""PEFT's adapters on a model, and what of it is trained."""
+"""Puts PEFT's adapters on a model, and tells which of its parameters are trained."""
 
 import contextlib
 import copy
@@ -28,7 +28,7 @@ OWN = "model"  # as tokenizer_name_or_path: the tokenizer of the model that the 
 
 
 class Parts(NamedTuple):
-    """How many parameters a training has, apart.
+    """Counts of a training's parameters, by kind.
 
     Attributes:
         adapter: of LoRA matrices, virtual tokens and their projections.
@@ -44,14 +44,14 @@ class Parts(NamedTuple):
 
     @property
     def trained(self) -> int:
-        """All trained parameters."""
+        """Return the number of all trained parameters."""
         return self.adapter + self.saved_modules + self.base
 
 
 def attach(
     model: nn.Module, config: peft.PeftConfig, tokenizer_folder: str | None = None, init_scale: float | None = None
 ) -> nn.Module:
-    """`model` with the adapter, in training mode's state: everything else is frozen.
+    """Put the adapter on `model`, and freeze everything else.
 
     Args:
         model: a transformers model.
@@ -82,7 +82,7 @@ def attach(
 
 @contextlib.contextmanager
 def _refused() -> Iterator[None]:
-    """PEFT's errors of a configuration become UserErrors."""
+    """Turn PEFT's errors about a configuration into UserErrors."""
     try:
         yield
     except UserError:
@@ -98,14 +98,14 @@ def _refused() -> Iterator[None]:
 
 
 def _scale_virtual(encoder: nn.Module, factor: float) -> None:
-    """What PEFT's prompt encoder gives, by `factor`: through the last layer, where there is a projection."""
+    """Multiply the output of PEFT's prompt encoder by `factor`: in the last layer, if there is a projection."""
     layers = [m for m in encoder.modules() if isinstance(m, nn.Linear | nn.Embedding)]
     for parameter in layers[-1].parameters():
         parameter.data.mul_(factor)
 
 
 def inject(model: nn.Module, config: peft.PeftConfig, trained: tuple[str, ...] = ()) -> None:
-    """LoRA inside an encoder, in place, all else frozen; the model stays of its class.
+    """Put LoRA layers into an encoder, in place, and freeze all else; the model keeps its class.
 
     Args:
         model: a transformers encoder or classifier.
@@ -142,14 +142,14 @@ def inject(model: nn.Module, config: peft.PeftConfig, trained: tuple[str, ...] =
 
 
 def keep_trained(checkpoint: dict, module: nn.Module) -> None:
-    """Leave frozen weights out of a Lightning checkpoint where an adapter is trained: they are the base's."""
+    """Leave frozen weights out of a Lightning checkpoint if an adapter is trained: they are the base's."""
     names = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     if any("lora_" in name for name in names):
         checkpoint["state_dict"] = {n: v for n, v in checkpoint["state_dict"].items() if n in names or "temperature" in n}
 
 
 def merged(model: nn.Module) -> nn.Module:
-    """A copy of the model with its injected adapter as part of the weights; the model itself where it has none."""
+    """Return a copy of the model with its injected adapter merged into the weights; the model itself if it has none."""
     if not any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         return model
     model = copy.deepcopy(model)
@@ -165,7 +165,7 @@ def merged(model: nn.Module) -> nn.Module:
 
 
 def parts(model: nn.Module) -> Parts:
-    """Trained parameters by kind."""
+    """Count the trained parameters by kind."""
     counts = {"adapter": 0, "saved_modules": 0, "base": 0}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -174,14 +174,14 @@ def parts(model: nn.Module) -> Parts:
 
 
 def kind_of(parameter: str) -> str:
-    """What a parameter of PEFT's naming belongs to: "adapter", "saved_modules" or "base"."""
+    """Tell from a parameter's name in PEFT what it belongs to: "adapter", "saved_modules" or "base"."""
     if "modules_to_save." in parameter:
         return "saved_modules"
     return "adapter" if any(part in parameter for part in ADAPTER_PARTS) else "base"
 
 
 def effective_scale(config: peft.PeftConfig | dict) -> float | None:
-    """What LoRA's update is multiplied by: lora_alpha / r, or lora_alpha / √r for rsLoRA. None for other methods.
+    """Return the factor of LoRA's update: lora_alpha / r, or lora_alpha / √r for rsLoRA. None for other methods.
 
     Args:
         config: peft.PeftConfig, or its `plain` values.
@@ -193,23 +193,23 @@ def effective_scale(config: peft.PeftConfig | dict) -> float | None:
 
 
 def linear_names(model: nn.Module) -> list[str]:
-    """Modules that LoRA can target (Conv1D is GPT-2's linear layer)."""
+    """List the modules that LoRA can target (Conv1D is GPT-2's linear layer)."""
     return [
         name for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Embedding) or type(m).__name__ == "Conv1D"
     ]
 
 
 def layer_count(model: nn.Module) -> int:
-    """How many blocks a transformer has."""
+    """Count the blocks of a transformer."""
     return len(blocks_of(model))
 
 
 def context_of(model: nn.Module) -> int | None:
-    """Tokens that a model's positions hold; None where its configuration says no number."""
+    """Return how many tokens a model's positions hold; None if its configuration gives no number."""
     return getattr(model.config, "max_position_embeddings", None)
 
 
 def blocks_of(model: nn.Module) -> nn.ModuleList:
-    """The transformer's blocks: the longest list of modules."""
+    """Return the transformer's blocks: the longest list of modules."""
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
     return max(lists, key=len, default=nn.ModuleList())

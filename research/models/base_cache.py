@@ -39,7 +39,7 @@ def cache_bases() -> None:
 
 
 def load_cached(key: Hashable, load: Callable[[], nn.Module]) -> nn.Module:
-    """The model of `load`, or a new one around its cached weights.
+    """Return the model that `load` gives, or a new one around its cached weights.
 
     Args:
         key: of the weights: folder, content, precision.
@@ -73,7 +73,7 @@ def release_cached_base(model: nn.Module, changed: bool = True) -> None:
 
 
 def _around(model: nn.Module) -> nn.Module:
-    """A deep copy whose weights are the same memory; buffers, settings and hooks are copied."""
+    """Make a deep copy that shares the memory of the weights; buffers, settings and hooks are copied."""
     memo = {id(p): nn.Parameter(p.data, requires_grad=p.requires_grad) for p in model.parameters()}
     return copy.deepcopy(model, memo)
 

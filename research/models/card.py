@@ -93,7 +93,7 @@ Base weights: sha256 of {{ (provenance.model_hash | string)[:16] }}….{% if pac
 
 
 class RunFacts(TypedDict, total=False):
-    """What the run folder around a model says, file by file."""
+    """The contents of the run folder around a model, file by file."""
 
     config: dict[str, Json]
     metrics: dict[str, Json]
@@ -111,7 +111,7 @@ class License(TypedDict, total=False):
 def model_card(
     kind: str, name: str, base: str | None, run: RunFacts, sentences: Sequence[str] = (), license: License | None = None
 ) -> ModelCard:
-    """Make the card of a model folder: Markdown with the hub's header.
+    """Write the text of a model folder's card: Markdown with the hub's header.
 
     Args:
         kind: adapter | causal-lm | sentence-transformers | two-towers | cross-encoder | transformers.
@@ -161,7 +161,7 @@ def model_card(
 
 
 def hub_id(name: str | None) -> str | None:
-    """The hub's id of a model or dataset, without its revision; None of a folder, a package, random weights, or no name."""
+    """Return the hub id of a model or dataset, without revision; None for a folder, a package, random weights, or no name."""
     if name is None or name.startswith(("pkg:", "random:")) or Path(name).expanduser().exists():
         return None
     repository = name.partition("@")[0]
@@ -173,7 +173,7 @@ def hub_id(name: str | None) -> str | None:
 
 
 def read_license(folder: Path) -> License | None:
-    """The licence that the card in a model's folder states; None where there is no card, or it states none."""
+    """Read the licence from the card in a model's folder; None if there is no card, or it states none."""
     try:
         header = metadata_load(folder / CARD) or {}
     except (OSError, ValueError, yaml.YAMLError):
@@ -183,7 +183,7 @@ def read_license(folder: Path) -> License | None:
 
 
 def cached_folder(model: str) -> Path | None:
-    """The folder of a hub's model in this machine's cache, if its card is there."""
+    """Return the folder of a hub model in this machine's cache, if its card is there."""
     name, _, revision = model.partition("@")
     path = try_to_load_from_cache(name, CARD, revision=revision or None)
     return Path(path).parent if isinstance(path, str) else None
@@ -193,7 +193,7 @@ def cached_folder(model: str) -> Path | None:
 
 
 def _results(task: str, data: dict[str, Json], metrics: dict[str, Json]) -> list[EvalResult]:
-    """The best model's metrics on the validation data; what is null or not finite is no result."""
+    """List the best model's metrics on the validation data; values that are null or not finite are left out."""
     source = data.get("val") or data.get("train")
     values = metrics.get("metrics") or {}
     if not isinstance(source, str):  # several sources are no dataset that the hub could name

@@ -58,33 +58,33 @@ class CausalLM(nn.Module):
 
     @property
     def base(self) -> nn.Module:
-        """The language model itself; LoRA's layers are inside it."""
+        """Return the language model without PEFT's wrapper; LoRA's layers are inside it."""
         return self.transformer.get_base_model() if self.adapted else self.transformer
 
     @property
     def table(self) -> Tensor:
-        """The embedding table (V, H), whatever an adapter has put around it."""
+        """Return the embedding table (V, H), whatever an adapter has put around it."""
         return max(self.base.get_input_embeddings().parameters(), key=Tensor.numel)
 
     @property
     def vocabulary(self) -> int:
-        """Rows of the embedding table."""
+        """Count the rows of the embedding table."""
         return len(self.table)
 
     @property
     def pad_token_id(self) -> int:
-        """What padding is filled with. Any token will do: the attention mask hides it."""
+        """Return the token id for padding. Any token is correct, since the attention mask hides it."""
         pad = self.tokenizer.pad_token_id
         return 0 if pad is None else pad
 
     @property
     def adapted(self) -> bool:
-        """Whether an adapter lies on the model."""
+        """Return whether the model has an adapter."""
         return hasattr(self.transformer, "peft_config")
 
     @property
     def virtual_tokens(self) -> int:
-        """Tokens of the context that the adapter takes."""
+        """Count the tokens of the context that the adapter uses."""
         if not self.adapted or self.off:
             return 0
         config = self.transformer.active_peft_config
@@ -92,12 +92,12 @@ class CausalLM(nn.Module):
 
     @property
     def prefix(self) -> bool:
-        """Whether the virtual tokens are keys and values of every layer."""
+        """Return whether the virtual tokens are keys and values of every layer (prefix tuning)."""
         return bool(self.virtual_tokens) and plain(self.transformer.active_peft_config)["peft_type"] == PREFIX
 
     @contextlib.contextmanager
     def adapter_off(self) -> Iterator[None]:
-        """The model as it is without its adapter."""
+        """Switch the adapter off within this context."""
         self.off = True
         try:
             with self.transformer.disable_adapter() if self.adapted else contextlib.nullcontext():
@@ -106,7 +106,7 @@ class CausalLM(nn.Module):
             self.off = False
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor | None = None, **more: Tensor) -> Tensor:
-        """`run`'s last hidden states."""
+        """Return `run`'s last hidden states."""
         return self.run(input_ids, attention_mask, **more)[0]
 
     def run(
@@ -174,12 +174,12 @@ class CausalLM(nn.Module):
 
     @property
     def head(self) -> dict:
-        """What token_losses needs of the output layer: see `output_layer.head_of`."""
+        """Return what token_losses needs of the output layer; see `output_layer.head_of`."""
         return head_of(self.base, self.adapted, self.off)
 
     @torch.no_grad()
     def probe(self) -> Tensor:
-        """Logits (T, V) of a few tokens all over the vocabulary, without dropout: they tell whether two models are the same."""
+        """Compute logits (T, V) of a few tokens from all over the vocabulary, without dropout, to compare two models."""
         was_training = self.training
         self.eval()
         count = max(1, min(PROBE, self.positions - self.virtual_tokens))
@@ -217,7 +217,7 @@ class CausalLM(nn.Module):
 
 
 def load_causal_lm(folder: Path, precision: str = "fp32") -> CausalLM:
-    """A language model without adapter, in eval mode, on the CPU.
+    """Load a language model without adapter, in eval mode, on the CPU.
 
     Args:
         folder: as `sources.resolve` gives it.
@@ -231,7 +231,7 @@ def load_causal_lm(folder: Path, precision: str = "fp32") -> CausalLM:
 
 
 def with_padding(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The tokenizer, padding by its end token where it has no other; one without an end stays as it is: see pad_token_id."""
+    """Return the tokenizer, with its end token for padding if it has no padding token; without both see pad_token_id."""
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -29,7 +29,7 @@ VOCABULARY_FILES = (*FIRST_VOCABULARIES, *LATER_VOCABULARIES)
 
 
 def read_config(path: Path, kind: type[Kind] = dict) -> Kind:
-    """A model folder's JSON file, which holds a `kind`: a dict, or the list of modules.json.
+    """Read a JSON file of a model folder; it must hold a `kind`: a dict, or the list of modules.json.
 
     Raises:
         UserError: missing, malformed, or of another type.
@@ -53,7 +53,7 @@ def read_config(path: Path, kind: type[Kind] = dict) -> Kind:
 
 
 def everything_in(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
-    """What lies below a folder, sorted; in linked folders too, where libraries look and `Path.rglob` does not.
+    """List everything below a folder, sorted; also in linked folders, where libraries look but `Path.rglob` does not.
 
     Args:
         folder: of a model.
@@ -68,7 +68,7 @@ def everything_in(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors of a model folder (a sentence-transformers folder may hold more in its module folders).
+    """List the safetensors of a model folder (a sentence-transformers folder may hold more in its module folders).
 
     Raises:
         UserError: there are none.
@@ -85,12 +85,12 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def has_own_weights(folder: Path) -> bool:
-    """Whether an adapter's folder holds the weights of its base as well."""
+    """Return whether an adapter's folder also holds the weights of its base."""
     return any(path.name != ADAPTER_WEIGHTS for path in folder.glob("*.safetensors"))
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Refuse a folder without a vocabulary: transformers would make a tokenizer to which every word is unknown.
+    """Refuse a folder without a vocabulary: transformers would make a tokenizer that knows no word.
 
     Raises:
         UserError: none of the vocabulary files is there.
@@ -103,7 +103,7 @@ def check_tokenizer(folder: Path) -> None:
 
 
 def _reads_bytes(folder: Path) -> bool:
-    """Whether the folder names a tokenizer of bytes or characters, which needs no vocabulary (ByT5, CANINE)."""
+    """Return whether the folder names a tokenizer of bytes or characters, which needs no vocabulary (ByT5, CANINE)."""
     path = folder / "tokenizer_config.json"
     name = read_config(path).get("tokenizer_class") if path.exists() else None
     if not isinstance(name, str) or not name.isidentifier():

@@ -1,4 +1,4 @@
-"""A query and a document read together: full attention between them, one score out."""
+"""A model that reads query and document together, with full attention between them, and gives one score."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from research.progress import say
 
 
 class CrossEncoder(nn.Module):
-    """A Hugging Face sequence classifier that sentence-transformers would run as it is. Equal to it, and faster.
+    """A Hugging Face sequence classifier with the same scores as sentence-transformers gives, computed faster.
 
     Args:
         stack: as sentence-transformers loaded it: one Transformer module.
@@ -43,7 +43,7 @@ class CrossEncoder(nn.Module):
 
     @property
     def identity(self) -> dict:
-        """What its scores depend on beside folder, length and precision; {} where that is what it always was."""
+        """Return the settings that scores depend on besides folder, length and precision; {} for those of earlier versions."""
         plain = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         return {} if self.pad == plain and self.relevance.labels == 1 else {"pad": self.pad, "labels": self.relevance.labels}
 
@@ -63,7 +63,7 @@ class CrossEncoder(nn.Module):
         return self.relevance(logits)
 
     def tokenize(self, queries: list[str], docs: list[str]) -> dict[str, list[list[int]]]:
-        """Token ids (and token types, where the tokenizer gives them) of query-document pairs, not padded."""
+        """Tokenise query-document pairs, without padding: token ids, and token types if the tokenizer gives them."""
         queries = [self.prompt + query for query in queries] if self.prompt else queries
         pairs: dict[str, list[list[int]]] = {}
         for part in stretches([len(query) + len(doc) for query, doc in zip(queries, docs, strict=True)]):
@@ -80,11 +80,11 @@ class CrossEncoder(nn.Module):
         return pairs
 
     def padded_length(self, length: int) -> int:
-        """Tokens that a pair of `length` takes in a batch."""
+        """Return how many tokens a pair of `length` takes in a batch."""
         return padded_length(length, self.positions)
 
     def collate(self, pairs: dict[str, list[list[int]]], chosen: list[int]) -> dict[str, Tensor]:
-        """The chosen pairs as (B, T) tensors, padded on the right."""
+        """Make (B, T) tensors of the chosen pairs, padded on the right."""
         rows = {name: [values[i] for i in chosen] for name, values in pairs.items()}
         longest = self.padded_length(max(map(len, rows["input_ids"])))
         fill = {"input_ids": self.pad}
@@ -148,7 +148,7 @@ Reranker = CrossEncoder | StackReranker
 def load_cross_encoder(
     folder: Path, precision: str = "fp32", max_length: int | None = None, new_head: bool = False
 ) -> Reranker:
-    """A reranker, in eval mode, on the CPU, checked on a padded and an unpadded pair.
+    """Load a reranker, in eval mode, on the CPU, and check it on a padded and an unpadded pair.
 
     Args:
         folder: as `sources.resolve` gives it.
@@ -213,7 +213,7 @@ def _carries(stack: Stack) -> bool:
 
 
 def has_head(folder: Path) -> bool:
-    """Whether the folder's model scores pairs: a sequence classifier, a language model, or what the library saved as one."""
+    """Return whether the folder's model scores pairs: a classifier, a language model, or one that the library saved as such."""
     saved = folder / "config_sentence_transformers.json"
     if saved.exists() and read_config(saved).get("model_type") == "CrossEncoder":
         return True
@@ -221,7 +221,7 @@ def has_head(folder: Path) -> bool:
 
 
 def is_language_model(folder: Path) -> bool:
-    """Whether a plain folder holds a language model: as a reranker it answers yes or no, in training it gets a head."""
+    """Return whether a plain folder holds a language model: as a reranker it answers yes or no; in training it gets a head."""
     return not (folder / "modules.json").exists() and any(name.endswith("ForCausalLM") for name in _architectures(folder))
 
 

@@ -1,4 +1,4 @@
-"""The device that a command names: how it is written, and which one it means; torch is loaded where one is asked for."""
+"""The device that a command names: how it is written, and which one it means; torch is loaded only if one is requested."""
 
 import argparse
 import contextvars
@@ -17,7 +17,7 @@ def add_device(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> Non
 
 
 def device_name(text: str) -> str:
-    """Check how a device is written; whether it is there is known once torch is loaded.
+    """Check how a device is written; whether it exists is checked once torch is loaded.
 
     Raises:
         ArgumentTypeError: no possible name.
@@ -28,7 +28,7 @@ def device_name(text: str) -> str:
 
 
 def trainer_options(name: str) -> list[str]:
-    """The options of Lightning's Trainer that mean a device; none for auto, which leaves the configuration's own."""
+    """Return the options of Lightning's Trainer for a device; none for auto, which keeps the configuration's."""
     if name == "auto":
         return []
     kind, _, number = name.partition(":")

@@ -1,4 +1,4 @@
-"""Two towers that turn queries and documents into vectors of one space; the towers may be one and the same."""
+"""Two towers that turn queries and documents into vectors of one space; both may be the same module."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from research.progress import say
 
 
 class TextEncoder(nn.Module):
-    """A stack that is known exactly: a Hugging Face model, pooled, projected, normalised. Equal to the library, and faster.
+    """A Hugging Face model with pooling, projection and normalisation: the same numbers as sentence-transformers, faster.
 
     Args:
         stack: as sentence-transformers loaded it; its modules are this encoder's own, and are saved with what they become.
@@ -51,7 +51,7 @@ class TextEncoder(nn.Module):
 
     @property
     def dim(self) -> int:
-        """Numbers of an embedding."""
+        """Return the dimension of an embedding."""
         width = self.settings.dense[-1].out_features if self.settings.dense else self.library[0][1].embedding_dimension
         return min(width, self.settings.truncate_dim or width)
 
@@ -77,7 +77,7 @@ class TextEncoder(nn.Module):
         return embedding if self.settings.truncate_dim is None else embedding[:, : self.settings.truncate_dim]
 
     def tokenize(self, texts: list[str], role: str) -> list[list[int]]:
-        """Token ids with prompt and special tokens, cut to the role's length, not padded."""
+        """Tokenise texts with prompt and special tokens, cut to the role's length, without padding."""
         prompt = self.settings.prompt(role)
         texts = [prompt + text for text in texts]
         ids: list[list[int]] = []
@@ -93,7 +93,7 @@ class TextEncoder(nn.Module):
         return ids
 
     def prompt_tokens(self, role: str) -> int:
-        """Leading tokens that pooling leaves out: the prompt and what the tokenizer puts before it."""
+        """Count the leading tokens that pooling leaves out: the prompt and what the tokenizer puts before it."""
         prompt = self.settings.prompt(role)
         if self.settings.include_prompt or not prompt:
             return 0
@@ -101,11 +101,11 @@ class TextEncoder(nn.Module):
         return len(ids) - (ids[-1] in self.tokenizer.all_special_ids)  # a closing [SEP] is not part of the prompt
 
     def padded_length(self, length: int) -> int:
-        """Tokens that a row of `length` takes in a batch."""
+        """Return how many tokens a row of `length` takes in a batch."""
         return padded_length(length, self.positions)
 
     def collate(self, ids: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """(B, T) input_ids and attention_mask, padded on the right.
+        """Make (B, T) input_ids and attention_mask, padded on the right.
 
         Always on the right, whatever the tokenizer prefers: absolute positions then count from the first real token,
         and a causal model never sees the padding.
@@ -117,7 +117,7 @@ class TextEncoder(nn.Module):
         return input_ids, (torch.arange(longest) < lengths).long()
 
     def features(self, ids: list[list[int]]) -> dict[str, Tensor]:
-        """`collate` as the arguments of `forward`."""
+        """Return `collate`'s result as the arguments of `forward`."""
         input_ids, attention_mask = self.collate(ids)
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
@@ -152,7 +152,7 @@ class DualEncoder(nn.Module):
         return cls(shared, load_encoder(folder, precision, **settings) if separate else shared)
 
     def tower(self, role: str) -> Encoder:
-        """The encoder of a role."""
+        """Return the encoder of a role."""
         return self.query if role == "query" else self.doc
 
 
@@ -227,7 +227,7 @@ def _say_of_prompts(stack: SentenceTransformer, folder: Path) -> None:
 
 @torch.no_grad()
 def _embeddings(encoder: TextEncoder) -> Tensor:
-    """Of the texts of `unpadded`, in one batch, without prompts."""
+    """Embed the texts of `unpadded` in one batch, without prompts."""
     rows = encoder.tokenizer(TEXTS, truncation=True)["input_ids"]  # at the library's length, not the user's
     return encoder(*encoder.collate(rows))
 

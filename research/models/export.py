@@ -1,4 +1,4 @@
-"""What `research export` does: a trained model as a folder that plain libraries load, checked, with a model card."""
+"""Exports a trained model as a folder that plain libraries load, checked, with a model card (`research export`)."""
 
 import json
 import shutil
@@ -179,7 +179,7 @@ def _trained_from(folder: Path) -> str:
 
 
 def _check(name: str, new: Path, kind: str, merged: bool) -> float | None:
-    """Load the export as a stranger would, and compare its logits with those of the model as Tandem loads it.
+    """Load the export by the plain library, and compare its logits with those of the model as Tandem loads it.
 
     Raises:
         Differs: the export would be another model.

@@ -1,4 +1,4 @@
-"""Where only the first token's last hidden state is read, the last layer need not compute the others.
+"""Saves work in the last layer where only the first token's last hidden state is read.
 
 Of that layer only keys and values of the other tokens matter; queries, output projection and the feed-forward block, ten
 twelfths of its matrix products, are then one row a text. Exact: the row is the same, and so is every gradient.

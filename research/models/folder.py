@@ -1,4 +1,4 @@
-"""A Hugging Face folder → transformer and tokenizer, complete or refused; and the lengths that it can take."""
+"""Loads transformer and tokenizer of a Hugging Face folder, or refuses an incomplete one; tells which lengths it can take."""
 
 import contextlib
 import contextvars
@@ -30,7 +30,7 @@ transformers_logging.disable_progress_bar()  # loading takes a tenth of a second
 
 @contextlib.contextmanager
 def without_weights() -> Iterator[None]:
-    """Models that are loaded inside have shapes and no numbers (torch's meta device): to count, not to compute."""
+    """Within this context models are loaded without weights (torch's meta device): to count parameters, not to compute."""
     token = _META.set(True)
     try:
         yield
@@ -39,13 +39,13 @@ def without_weights() -> Iterator[None]:
 
 
 def is_without_weights() -> bool:
-    """Whether models that are loaded here have no numbers."""
+    """Return whether models are loaded without weights here."""
     return _META.get()
 
 
 @contextlib.contextmanager
 def loading(loaded: list[tuple[PreTrainedModel, dict]]) -> Iterator[None]:
-    """Every transformers model that is loaded inside is put on the list, with what its files lacked.
+    """Within this context list every transformers model that is loaded, with the weights that its files lacked.
 
     sentence-transformers loads models without asking for that, and transformers then only warns of weights left random.
     """
@@ -65,7 +65,7 @@ def loading(loaded: list[tuple[PreTrainedModel, dict]]) -> Iterator[None]:
 
 
 def load_transformer(folder: Path, auto_class, precision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model of a folder, on the CPU, and its tokenizer.
+    """Load the model of a folder, on the CPU, and its tokenizer.
 
     Args:
         folder: as `sources.resolve` gives it.
@@ -153,7 +153,7 @@ def quiet() -> Iterator[None]:
 
 
 def unreadable(folder: Path, error: Exception) -> UserError:
-    """What a library's error about a model folder means, with a cure."""
+    """Explain a library's error about a model folder, with a cure."""
     if "trust_remote_code" in str(error):
         return UserError(
             f"model folder {folder} needs code of its own, which is never run here; expected an architecture that "
@@ -174,7 +174,7 @@ def unreadable(folder: Path, error: Exception) -> UserError:
 
 
 def position_count(transformer: nn.Module) -> int:
-    """Tokens that the position table can hold."""
+    """Return how many tokens the position table can hold."""
     positions = getattr(transformer.config, "max_position_embeddings", None) or NO_LIMIT
     if positions < 1:  # XLNet says -1 for no limit
         return NO_LIMIT
@@ -186,7 +186,7 @@ def position_count(transformer: nn.Module) -> int:
 
 
 def default_length(positions: int, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The model's own limit in tokens: the tokenizer's, within what the position table holds."""
+    """Return the model's own limit in tokens: the tokenizer's, but no more than the position table holds."""
     limit = min(tokenizer.model_max_length, positions)
     return DEFAULT_LENGTH if limit >= NO_LIMIT else limit
 
@@ -204,5 +204,5 @@ def stretches(sizes: Sequence[int], limit: int = TOKENIZE_CHARACTERS) -> Iterato
 
 
 def padded_length(length: int, positions: int) -> int:
-    """The next multiple of 16 that the position table holds: bf16 attention on a CPU is 1.5× slower off it."""
+    """Round up to a multiple of 16 that the position table holds: at other lengths bf16 attention on a CPU is 1.5× slower."""
     return max(length, min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, positions))

@@ -165,7 +165,7 @@ def _ends(model: CausalLM) -> list[int]:
 
 @contextlib.contextmanager
 def _same_decoding(base: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
-    """Without the model's own penalties and temperatures: decoding is the same for every model."""
+    """Remove the model's own penalties and temperatures, so that decoding is the same for every model."""
     before, base.generation_config = base.generation_config, settings
     try:
         yield

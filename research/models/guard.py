@@ -1,4 +1,4 @@
-"""What is refused of a model folder before sentence-transformers opens it, and while it does: own code, pickles, no texts."""
+"""Refuses unsafe or unfit model folders before and while sentence-transformers opens them: own code, pickles, no texts."""
 
 import contextlib
 import logging
@@ -15,7 +15,7 @@ NAMESPACE = "sentence_transformers."
 
 
 def check(folder: Path) -> None:
-    """What is refused before the library opens anything.
+    """Refuse a folder before the library opens anything.
 
     Raises:
         UserError: a module that is the folder's own code, weights as pickles, no weights, no vocabulary.
@@ -40,7 +40,7 @@ def check(folder: Path) -> None:
 
 
 def module_paths(folder: Path) -> list[str]:
-    """Where the modules of a stack lie in its folder, in order; [] of a plain Hugging Face folder.
+    """List the folders of a stack's modules, in order; [] for a plain Hugging Face folder.
 
     Raises:
         UserError: modules.json is damaged, or has a module that sentence-transformers does not have.
@@ -75,7 +75,7 @@ def _module_places(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def no_pickles() -> Iterator[None]:
-    """Inside, whatever tries to open a pickle is stopped: `check` knows where the library looks, this is for the rest."""
+    """Within this context stop any attempt to open a pickle that `check` did not foresee."""
 
     def refused(file, *_, **__):
         raise UserError(
@@ -92,7 +92,7 @@ def no_pickles() -> Iterator[None]:
 
 @contextlib.contextmanager
 def listening(warned: list[str]) -> Iterator[None]:
-    """Warnings of sentence-transformers are gathered, not printed."""
+    """Collect the warnings of sentence-transformers instead of printing them."""
     logger = logging.getLogger("sentence_transformers")
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: warned.append(" ".join(record.getMessage().split()))

@@ -1,4 +1,4 @@
-"""The hash of a model folder: weights, configurations, tokenizers, and what else of its JSON files changes what it computes.
+"""The hash of a model folder: weights, configurations, tokenizers, and other JSON settings that change what it computes.
 
 Prompts, lengths and the like are part of every key by their resolved values (EncoderSettings), so the files that only hold
 those leave the hash alone, as they always did: stores and caches of such folders stay found. What such a file says beyond
@@ -40,7 +40,7 @@ TASKS = {"feature-extraction": "last_hidden_state", "sequence-classification": "
 
 
 def hash_model(folder: Path) -> str:
-    """sha256 over weights, config and tokenizer files, and whatever else of the folder changes what it computes.
+    """Hash (sha256) the weights, config and tokenizer files, and all else in the folder that changes what it computes.
 
     The folder's name has no part in it; nor has an adapter's base: see `hash_with_base`.
     """
@@ -48,7 +48,7 @@ def hash_model(folder: Path) -> str:
 
 
 def hash_folder_files(folder: Path) -> dict[str, Json]:
-    """{file: its hash, or what it says} of all that counts."""
+    """Map every file that counts to its hash, or to its contents."""
     weight_files(folder)
     files = [p for p in everything_in(folder) if p.suffix == ".safetensors" or p.name in HASHED or _is_only_vocabulary(p)]
     return {str(path.relative_to(folder)): hash_file(path) for path in files} | further_settings(folder)
@@ -59,7 +59,7 @@ def _is_only_vocabulary(path: Path) -> bool:
 
 
 def further_settings(folder: Path) -> dict[str, Json]:
-    """{file: what it says that no setting holds}; {} for folders as transformers or our own `fit` write them."""
+    """Map files to the contents that no setting holds; {} for folders as transformers or our own `fit` write them."""
     facts: dict[str, Json] = {}
     for role in ("", "query", "doc"):  # towers of their own lie in folders of their own
         if not role and all((folder / name).is_dir() for name in ("query", "doc")):
@@ -77,7 +77,7 @@ def further_settings(folder: Path) -> dict[str, Json]:
 
 
 def _usual(modules: Json, reranker: bool) -> bool:
-    """Whether the stack is one whose parts are all in the settings."""
+    """Return whether all parts of the stack are in the settings."""
     try:
         types = [module["type"] for module in modules]
         extra = any(module.get("kwargs") for module in modules) or modules[0]["path"]

@@ -1,4 +1,4 @@
-"""Where a model runs when no gradient is wanted: the best device, and the fastest layers there."""
+"""Device and layers for inference: the best device, and the fastest layers on it."""
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ from research.models.device import chosen
 
 
 def use_device(name: str) -> None:
-    """Compute on a device from here on: all that this process does not train.
+    """Set the device of all later inference in this process.
 
     Args:
         name: auto | cpu | cuda | cuda:1 | mps.
@@ -29,20 +29,20 @@ def use_device(name: str) -> None:
 
 
 def best_device() -> torch.device:
-    """The device that the command names; where it names none the GPU if there is one, else the CPU."""
+    """Return the device that the command names; if none, the GPU if there is one, else the CPU."""
     name = chosen.get()
     return torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def has_fast_bf16() -> bool:
-    """Whether bf16 is a gain on the best device: any GPU of this decade, and CPUs with bf16 matrix instructions."""
+    """Return whether bf16 is faster on the best device: any GPU of this decade, and CPUs with bf16 matrix instructions."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def for_inference(model: nn.Module, device: torch.device) -> nn.Module:
-    """`model` on `device`, in eval mode, with its linear layers packed where that is possible. Not for training.
+    """Move `model` to `device`, in eval mode, and pack its linear layers if possible. Not for training.
 
     Args:
         model: changed in place.

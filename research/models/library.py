@@ -1,4 +1,4 @@
-"""Model folders opened by sentence-transformers itself: never a pickle, never code of the folder's own, nothing left random.
+"""Opens model folders by sentence-transformers itself, without pickles, without the folder's code, without random weights.
 
 What a folder is, is read off the loaded stack of modules. What the library would pass over with a warning is refused here.
 """
@@ -42,7 +42,7 @@ Stack = TypeVar("Stack", SentenceTransformer, CrossEncoder)
 
 
 def open_encoder(folder: Path, precision: str) -> SentenceTransformer:
-    """The stack of an encoder's folder, in eval mode, on the CPU; without numbers inside `without_weights`.
+    """Open the stack of an encoder's folder, in eval mode, on the CPU; without weights within `without_weights`.
 
     Args:
         folder: as `sources.resolve` gives it.
@@ -78,7 +78,7 @@ def open_encoder(folder: Path, precision: str) -> SentenceTransformer:
 
 
 def open_reranker(folder: Path, precision: str, new_head: bool = False) -> CrossEncoder:
-    """The stack of a reranker's folder, in eval mode, on the CPU; without numbers inside `without_weights`.
+    """Open the stack of a reranker's folder, in eval mode, on the CPU; without weights within `without_weights`.
 
     Args:
         folder: as `sources.resolve` gives it.
@@ -119,7 +119,7 @@ def open_reranker(folder: Path, precision: str, new_head: bool = False) -> Cross
 
 
 def head_labels(folder: Path) -> int | None:
-    """How many labels the head has that lies in a classifier's adapter; None of any other folder, which says it itself."""
+    """Count the labels of the head in a classifier's adapter; None for other folders, whose configuration says it."""
     if not (folder / ADAPTER_CONFIG).exists() or has_own_weights(folder) or (folder / "modules.json").exists():
         return None
     if read_config(folder / ADAPTER_CONFIG).get("task_type") != "SEQ_CLS":
@@ -221,7 +221,7 @@ def _finished(stack: Stack, folder: Path, precision: str, loaded: list[tuple[Pre
 
 
 def float_projections(stack: SentenceTransformer, folder: Path) -> None:
-    """Dense modules with the digits of their files: they are few, and applied to float32 whatever the transformer is in."""
+    """Load the Dense modules' weights in their files' own precision: they are small, and applied to float32 in any case."""
     for module, path in zip(stack, module_paths(folder), strict=False):
         if type(module) is Dense:
             read = Dense.load(str(folder), subfolder=path, local_files_only=True)
@@ -229,10 +229,10 @@ def float_projections(stack: SentenceTransformer, folder: Path) -> None:
 
 
 def uses_pooler(module: Transformer) -> bool:
-    """Whether the model's own pooler, and not its last hidden states, goes on."""
+    """Return whether the stack uses the model's own pooler instead of its last hidden states."""
     return any("pooler" in str(call["method_output_name"]) for call in module.modality_config.values())
 
 
 def transformers_of(stack: nn.Module) -> list[Transformer]:
-    """Every Transformer module of a stack."""
+    """List every Transformer module of a stack."""
     return [module for module in stack.modules() if isinstance(module, Transformer)]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def faster_lora(model: nn.Module) -> int:
-    """Give plain LoRA layers this forward, in place; returns how many.
+    """Give plain LoRA layers this forward, in place; return how many.
 
     Left alone: DoRA and other variants, a bias of the update, several active adapters, merged or disabled adapters, and
     dropout while training; these are looked at again at every call.

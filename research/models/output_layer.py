@@ -18,7 +18,7 @@ SCALES = ("logit_scale", "lm_head_multiplier", "output_multiplier")  # what conf
 
 
 def head_of(model: nn.Module, adapted: bool, off: bool) -> dict:
-    """What `losses.language.token_losses` needs of the output layer: weight, bias, scale and softcap.
+    """Return what `losses.language.token_losses` needs of the output layer: weight, bias, scale and softcap.
 
     Args:
         model: a transformers causal language model; PEFT's layers are inside it.
@@ -39,7 +39,7 @@ def head_of(model: nn.Module, adapted: bool, off: bool) -> dict:
 
 
 def widened(hidden: Tensor, layer: nn.Module, off: bool) -> Tensor:
-    """(…, H) → (…, H + r) where LoRA's update lies on the output layer; see `head_of`."""
+    """Widen (…, H) to (…, H + r) if LoRA adapts the output layer; see `head_of`."""
     if type(layer) is nn.Linear or off or not hasattr(layer, "lora_A") or layer.merged:
         return hidden
     _check_lora(layer)

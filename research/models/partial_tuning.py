@@ -10,7 +10,7 @@ from research.models.adapters import blocks_of, layer_count
 
 
 def freeze(model: nn.Module, train_layers: int | None, train_pattern: str | None) -> None:
-    """Partial fine-tuning: only the last layers, or the parameters that a regular expression finds, keep a gradient.
+    """Freeze all parameters except the last layers, or those that a regular expression matches.
 
     Args:
         model: a transformers model without an adapter.
@@ -48,7 +48,7 @@ def freeze(model: nn.Module, train_layers: int | None, train_pattern: str | None
 
 
 def _final_norm(model: nn.Module) -> list[nn.Parameter]:
-    """Parameters of the norm after the last block: the body's own children that are norms."""
+    """Return the parameters of the norm after the last block: the body's own children that are norms."""
     body = model.base_model if hasattr(model, "base_model") else model
     norms = [m for name, m in body.named_children() if "norm" in type(m).__name__.lower() or name in ("norm", "ln_f")]
     return [p for norm in norms for p in norm.parameters()]

@@ -1,4 +1,4 @@
-"""What plain sentence-transformers makes of a saved encoder or reranker: its numbers beside ours, on texts of every length.
+"""Compares plain sentence-transformers with this tool on a saved encoder or reranker, on texts of every length.
 
 A role has a length and a prompt of its own. `encode_query` and `encode_document` follow both; `encode` knows no role.
 """
@@ -37,7 +37,7 @@ class Comparison(NamedTuple):
 
     @property
     def difference(self) -> float:
-        """The largest of by_role."""
+        """Return the largest difference of by_role."""
         return max(self.by_role.values())
 
     @property
@@ -46,7 +46,7 @@ class Comparison(NamedTuple):
         return self.difference <= TOLERANCE
 
     def sentences(self) -> list[str]:
-        """What a reader must know: whether the two agree, and what must not be used."""
+        """Write what a reader must know: whether the two agree, and which method must not be used."""
         shown = " and ".join(f"encode_{TASKS[role]}" for role in self.by_role)
         if self.is_equal:
             sentences = [
@@ -106,7 +106,7 @@ class Scores(NamedTuple):
         return self.difference <= TOLERANCE
 
     def sentences(self) -> list[str]:
-        """What a reader must know: whether the two agree, and how a score is read."""
+        """Write what a reader must know: whether the two agree, and how a score is to be read."""
         call = "CrossEncoder.predict(pairs, activation_fn=torch.nn.Identity())"
         if not self.is_equal:
             return [f"plain sentence-transformers' {call} differs from these scores (by {self.difference:.2g} of the largest)"]
@@ -136,7 +136,7 @@ def compare_reranker(folder: Path) -> Scores:
 
 
 def _pairs_of_all_lengths(model: Reranker) -> list[tuple[str, str]]:
-    """Pairs that fit, and pairs that are cut: the document is the longer one, the query, and both alike."""
+    """Make pairs that fit, and pairs that are cut: with a longer document, a longer query, and both equally long."""
     words, limit = _words(model.tokenizer), min(model.max_length, LONGEST)
     sizes = [(3, 5), (3, limit + 8), (limit + 8, 3), (limit, limit)]
     return [
@@ -146,7 +146,7 @@ def _pairs_of_all_lengths(model: Reranker) -> list[tuple[str, str]]:
 
 
 def texts_of_all_lengths(model: DualEncoder, role: str) -> list[str]:
-    """Texts of the tokenizer's own words: a short one, and ones just above each role's length."""
+    """Make texts from the tokenizer's own words: a short one, and one just above each role's length."""
     words = _words(getattr(model.tower(role), "tokenizer", None))
     lengths = {model.tower(name).settings.max_length(name) for name in ROLES}
     sizes = [3, *(min(length, LONGEST) + 8 for length in sorted(lengths - {None}))]
@@ -154,7 +154,7 @@ def texts_of_all_lengths(model: DualEncoder, role: str) -> list[str]:
 
 
 def _words(tokenizer: object) -> list[str]:
-    """Words of a vocabulary, evenly over it; English ones where it has none."""
+    """Take words evenly from a vocabulary; English ones if it has none."""
     tokens = sorted(tokenizer.get_vocab()) if hasattr(tokenizer, "get_vocab") else []
     words = [token for token in (token.lstrip("▁Ġ") for token in tokens) if token.isalpha() and len(token) > 1]
     words = words[:: max(1, len(words) // 50)]

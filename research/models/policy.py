@@ -1,4 +1,4 @@
-"""A language model by name, with the adapter that lies in its folder; and back into a folder."""
+"""Loads a language model by name, with the adapter in its folder, and saves it into a folder."""
 
 import functools
 import json
@@ -51,7 +51,7 @@ class Policy(NamedTuple):
 def load_policy(
     name: str, precision: str = "fp32", merge: bool = False, trainable: bool = False, above: tuple[Path, ...] = ()
 ) -> Policy:
-    """A base model, or an adapter on its base.
+    """Load a base model, or an adapter on its base.
 
     Args:
         name: as `sources.resolve` takes it; an adapter's folder brings its base along.
@@ -117,7 +117,7 @@ def check_base(folder: Path, base_hash: str) -> None:
 
 
 def _base_of(folder: Path, precision: str, above: tuple[Path, ...]) -> Policy:
-    """What an adapter was trained on; a base that is an adapter itself (SFT before DPO) is merged.
+    """Load the base of an adapter; a base that has an adapter itself (SFT before DPO) is merged.
 
     Raises:
         UserError: it cannot be found, or is another model now.
@@ -128,7 +128,7 @@ def _base_of(folder: Path, precision: str, above: tuple[Path, ...]) -> Policy:
 
 
 def _absolute(name: str) -> str:
-    """A local folder by its whole path: an adapter remembers its base by it."""
+    """Return a local folder's absolute path, by which an adapter remembers its base."""
     return str(Path(name).expanduser().resolve()) if Path(name).expanduser().is_dir() else name
 
 
@@ -171,7 +171,7 @@ def attach_saved(model: CausalLM, folder: Path, name: str = "default", trainable
 
 
 def merge_adapter(model: CausalLM, folder: Path) -> None:
-    """Make the adapter part of the weights.
+    """Merge the adapter into the weights.
 
     PEFT adds a replicated layer's update to weights that other layers share, and warns of nothing: so the outcome is asked.
 
@@ -201,7 +201,7 @@ def merge_adapter(model: CausalLM, folder: Path) -> None:
 
 
 def take_saved(model: CausalLM, folder: Path) -> None:
-    """Give a LoRA adapter that is attached the weights of a saved one of the same configuration.
+    """Load the weights of a saved LoRA adapter into an attached one with the same configuration.
 
     Raises:
         UserError: it is damaged, or of another shape.
@@ -223,7 +223,7 @@ def take_saved(model: CausalLM, folder: Path) -> None:
 
 
 def save_policy(model: CausalLM, folder: Path, policy: Policy) -> None:
-    """An adapter as PEFT loads it, with the base's name and hash; a whole model as transformers does.
+    """Save an adapter in PEFT's format, with the base's name and hash, or a whole model in transformers' format.
 
     Args:
         folder: made if absent; its files are replaced.

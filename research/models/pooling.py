@@ -1,4 +1,4 @@
-"""From token vectors to one vector a text."""
+"""Pools token vectors into one vector for each text."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ POOLINGS = ("mean", "cls", "last")
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """Pool the hidden states of real tokens; padding, on either side, has no part in it.
+    """Pool the hidden states of real tokens; padding, on either side, is ignored.
 
     Args:
         hidden: (B, T, D) last hidden states.

@@ -22,7 +22,7 @@ SEED = 0
 
 
 def with_random_weights(file: Path, resolve: Callable[[str], Path]) -> Path:
-    """The folder of the model that a JSON file describes.
+    """Return the folder of the model that a JSON file describes.
 
     Args:
         file: arguments of transformers' configuration class, with model_type, and `tokenizer`, the model whose tokenizer is

@@ -1,4 +1,4 @@
-"""Logits of a classifier → one score a pair."""
+"""Turns a classifier's logits into one score for each pair."""
 
 import re
 from types import SimpleNamespace
@@ -40,7 +40,7 @@ class Relevance:
 
 
 def _relevant(names: dict[int, str]) -> int:
-    """Which of two labels is the relevant one: the second, unless their names say otherwise."""
+    """Return which of two labels means relevant: the second, unless their names say otherwise."""
     labels = [str(names.get(i, f"LABEL_{i}")).strip().lower() for i in (0, 1)]
     if labels == ["label_0", "label_1"]:
         return 1

@@ -15,7 +15,7 @@ COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef")  # of transformers' cla
 
 
 def router_coefficient(model: nn.Module) -> float:
-    """What the router's loss is multiplied by; 0 where there is none.
+    """Return the factor of the router's loss; 0 if the model has no router.
 
     It is there where the config names router_aux_loss_coef (whatever output_router_logits says: TRL trains so), or where
     output_router_logits is true under another name of the coefficient; and where the model gives such a loss.
@@ -41,7 +41,7 @@ def router_loss(
     attention_mask: Tensor | None,
     embedded: Tensor | None = None,
 ) -> Tensor:
-    """The model's own aux_loss, (), of states that its body has computed: its forward is run on them, for one token's logits.
+    """Compute the model's own aux_loss, (), from states of its body; runs the model's forward on them, for one token's logits.
 
     Args:
         model: a transformers causal language model.
@@ -56,14 +56,14 @@ def router_loss(
 
 
 def packed_tokens(input_ids: Tensor, position_ids: Tensor, pad: int) -> Tensor:
-    """(B, T) 1 for the tokens of rows that hold several texts, 0 for the padding at their ends, which has position 0."""
+    """Return a (B, T) mask for rows of several texts: 1 for tokens, 0 for the padding at the end, which has position 0."""
     padding = (input_ids == pad) & (position_ids == 0)
     return 1 - padding.long().flip(1).cumprod(1).flip(1)
 
 
 @contextlib.contextmanager
 def _given(body: nn.Module, states: ModelOutput) -> Iterator[None]:
-    """The body gives `states`, and computes nothing."""
+    """Within this context the body returns `states` and computes nothing."""
     body.forward = lambda *_, **__: states
     try:
         yield

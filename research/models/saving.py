@@ -1,4 +1,4 @@
-"""Models as folders, written by sentence-transformers itself: what it loads from them is what was trained."""
+"""Writes models as folders by sentence-transformers itself, so that it loads exactly what was trained."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ def save_dual_encoder(model: DualEncoder, folder: Path) -> None:
 
 
 def write_router(folder: Path) -> None:
-    """Make one SentenceTransformer of a folder with query/ and doc/: a Router over the modules that lie there, no file twice.
+    """Make a folder with query/ and doc/ one SentenceTransformer: a Router over the modules there, without copying files.
 
     Args:
         folder: with both towers, each as sentence-transformers saved it.
@@ -68,7 +68,7 @@ def save_text_encoder(encoder: Encoder, folder: Path) -> None:
 
 
 def _set_lengths(stack: SentenceTransformer, encoder: Encoder) -> None:
-    """The longer role's length as the tokenizer's, and where the roles differ each one's own."""
+    """Set the longer role's length as the tokenizer's, and each role's own length if they differ."""
     settings = encoder.settings
     lengths = {role: settings.max_length(role) for role in ROLES}
     if isinstance(encoder, TextEncoder):
@@ -84,7 +84,7 @@ def _set_lengths(stack: SentenceTransformer, encoder: Encoder) -> None:
 
 @contextlib.contextmanager
 def _whole_weights(stack: SentenceTransformer | RerankerStack) -> Iterator[None]:
-    """Inside, every transformer of a stack has its adapter merged: a copy, since training may go on with the adapter."""
+    """Within this context a stack's transformers are copies with merged adapters; training may go on with the originals."""
     trained: list[tuple[Transformer, object]] = [(module, module.model) for module in transformers_of(stack)]
     try:
         for module, model in trained:

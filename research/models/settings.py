@@ -1,4 +1,4 @@
-"""How an encoder is used: pooling, normalisation, prompts, lengths. Taken from the stack that sentence-transformers loaded."""
+"""An encoder's settings (pooling, normalisation, prompts, lengths), read from the stack that sentence-transformers loaded."""
 
 import dataclasses
 from pathlib import Path
@@ -78,19 +78,19 @@ class EncoderSettings:
         return self.similarity == "cosine" and (not self.normalize or self.truncate_dim is not None)
 
     def prompt(self, role: str) -> str:
-        """What is put before every text of a role."""
+        """Return the text that is put before every text of a role."""
         return self.query_prompt if role == "query" else self.doc_prompt
 
     def max_length(self, role: str) -> int | None:
-        """Tokens of a text of a role."""
+        """Return the maximum length of a role's texts, in tokens."""
         return self.query_max_length if role == "query" else self.doc_max_length
 
     def override(self, **changes: object) -> "EncoderSettings":
-        """A copy with the values that are not None changed."""
+        """Return a copy in which the values that are not None are changed."""
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
 
     def identity(self, role: str) -> dict[str, Json]:
-        """What a key says of them: those of one role, without settings that came later and are not in use."""
+        """Return the settings that go into a cache key: those of one role, without later settings that are not in use."""
         other = next(f"{name}_" for name in ROLES if name != role)
         return {
             name: value
@@ -108,7 +108,7 @@ def change(
     query_prompt: str | None = None,
     doc_prompt: str | None = None,
 ) -> None:
-    """Set on a loaded stack what the user asks for instead of the folder's own; None keeps that.
+    """Set the user's settings on a loaded stack; None keeps the folder's own setting.
 
     Raises:
         UserError: the stack has no place for it.
@@ -138,7 +138,7 @@ def change(
 
 
 def role_lengths(stack: SentenceTransformer, folder: Path) -> dict[str, int | None]:
-    """Tokens of each role where the stack, or the file of an older folder of ours, has a number for it."""
+    """Read each role's length in tokens from the stack, or from the file of an older folder of ours, if there is one."""
     facts = read_config(folder / MODEL_FACTS) if (folder / MODEL_FACTS).exists() else {}
     first = stack[0]
     modules = {"query": getattr(first, "query_length", None), "doc": getattr(first, "document_length", None)}
@@ -153,7 +153,7 @@ def role_lengths(stack: SentenceTransformer, folder: Path) -> dict[str, int | No
 
 
 def settings_of(stack: SentenceTransformer, folder: Path, known: bool, paths: list[str]) -> EncoderSettings:
-    """The settings of a loaded stack; lengths only where it has a role's own.
+    """Read the settings of a loaded stack; lengths only if it has one for each role.
 
     Args:
         stack: with the user's changes.

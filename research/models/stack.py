@@ -18,7 +18,7 @@ def names(stack) -> str:
 
 
 def calls(stack: SentenceTransformer) -> dict[str, dict]:
-    """{role: prompt and task} with which encode_query and encode_document encode: they are asked, not imitated."""
+    """Ask encode_query and encode_document for their {role: prompt and task}, instead of imitating them."""
     options: dict[str, dict] = {}
     for role, method in zip(ROLES, (stack.encode_query, stack.encode_document), strict=True):
         stack.encode = lambda role=role, **how: options.update({role: how})  # shadows the method, of this object alone
@@ -32,7 +32,7 @@ def calls(stack: SentenceTransformer) -> dict[str, dict]:
 
 
 def is_plain(first: Module, task: str, output: str, name: str) -> bool:
-    """Whether a Transformer module does nothing but tokenise texts and call its model with ids and mask."""
+    """Return whether a Transformer module only tokenises texts and calls its model with ids and mask."""
     return (
         type(first) is Transformer
         and first.transformer_task == task
@@ -48,14 +48,14 @@ def is_plain(first: Module, task: str, output: str, name: str) -> bool:
 
 
 def takes_ids_alone(first: Transformer) -> bool:
-    """Whether a text's ids and mask are all that its tokenizer has to say of it."""
+    """Return whether the tokenizer gives nothing for a text but ids and mask."""
     encoded = dict(first.tokenizer("a b"))
     types = encoded.pop("token_type_ids", [])
     return encoded.keys() <= {"input_ids", "attention_mask"} and not any(types)
 
 
 def is_known(stack: SentenceTransformer) -> bool:
-    """Whether a stack is exactly Transformer, Pooling of one known mode, any Dense, and Normalize last or nowhere."""
+    """Return whether a stack is exactly Transformer, Pooling of one known mode, any Dense, and at the end perhaps Normalize."""
     modules = list(stack)
     dense = modules[2:-1] if type(modules[-1]) is Normalize else modules[2:]
     ends = [module for module in (*dense, modules[-1]) if type(module) in (DenseModule, Normalize)]

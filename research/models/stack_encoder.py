@@ -1,4 +1,4 @@
-"""Any stack of sentence-transformers that gives one embedding a text, run through the library's own forward."""
+"""Runs any sentence-transformers stack that gives one embedding for each text, through the library's own forward."""
 
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ class Text:
 
 
 class Call(NamedTuple):
-    """How the library is called for a role."""
+    """The library's arguments for a role."""
 
     prompt: str
     task: str
@@ -34,7 +34,7 @@ class Call(NamedTuple):
 
 
 class StackEncoder(nn.Module):
-    """The same to its callers as TextEncoder.
+    """An encoder with the same interface as TextEncoder.
 
     Args:
         stack: as sentence-transformers loaded it.
@@ -71,7 +71,7 @@ class StackEncoder(nn.Module):
 
     @property
     def transformer(self) -> nn.Module:
-        """The one Hugging Face model of the stack.
+        """Return the only Hugging Face model of the stack.
 
         Raises:
             UserError: there are none or several.
@@ -85,7 +85,7 @@ class StackEncoder(nn.Module):
         return models[0].model
 
     def tokenize(self, texts: list[str], role: str) -> list[Text]:
-        """Texts with an estimate of their tokens; 0 of a blank one to which the tokenizer adds none."""
+        """Return the texts, each with an estimate of its tokens; 0 for a blank one to which the tokenizer adds none."""
         prompt, limit = self.settings.prompt(role), self.settings.max_length(role) or NO_LIMIT
         first = input_module(self.stack, self.calls[role].task)
         plain = isinstance(first, Transformer) and "message" not in first.modality_config
@@ -98,7 +98,7 @@ class StackEncoder(nn.Module):
         return [Text(text, role, min(size, limit)) for text, size in zip(texts, sizes, strict=True)]
 
     def prompt_tokens(self, role: str) -> int:
-        """None: the library counts them for itself."""
+        """Return None: the library counts these tokens itself."""
         return 0
 
     def padded_length(self, length: int) -> int:
@@ -106,7 +106,7 @@ class StackEncoder(nn.Module):
         return NO_LIMIT if self.singly else length
 
     def features(self, rows: list[Text]) -> dict:
-        """A batch as the library's preprocess makes it, with the role in it."""
+        """Make a batch by the library's preprocess, with the role in it."""
         role = rows[0].role
         call = self.calls[role]
         features = self.stack.preprocess([row.text for row in rows], prompt=call.prompt or None, task=call.task, **call.options)
@@ -120,7 +120,7 @@ class StackEncoder(nn.Module):
 
 
 def input_module(stack: SentenceTransformer, task: str) -> nn.Module:
-    """The module that reads the texts of a role."""
+    """Return the module that reads the texts of a role."""
     first = stack[0]
     while isinstance(first, Router):
         first = first.sub_modules[first._resolve_route(task=task, modality="text")][0]
@@ -128,7 +128,7 @@ def input_module(stack: SentenceTransformer, task: str) -> nn.Module:
 
 
 def checked_length(wanted: int | None, role: str, positions: int, default: int | None) -> int | None:
-    """A role's length in tokens: what the user wants, or the model's default.
+    """Return a role's length in tokens: the user's value if it fits the model, or the model's default.
 
     Raises:
         UserError: a length that the position table does not have.
@@ -142,6 +142,6 @@ def checked_length(wanted: int | None, role: str, positions: int, default: int |
 
 
 def checked_lengths(settings: EncoderSettings, positions: int, default: int) -> EncoderSettings:
-    """Settings with the model's own limits filled in."""
+    """Return the settings with the model's own limits filled in."""
     lengths = {f"{role}_max_length": checked_length(settings.max_length(role), role, positions, default) for role in ROLES}
     return settings.override(**lengths)

@@ -13,7 +13,7 @@ from research.models.stack_encoder import CHARACTERS
 
 
 def checked_length(wanted: int | None, positions: int) -> int | None:
-    """A pair's length in tokens, if it fits the model.
+    """Return a pair's length in tokens, or refuse it if it does not fit the model.
 
     Raises:
         UserError: a length of pairs that the position table does not have.
@@ -27,7 +27,7 @@ def checked_length(wanted: int | None, positions: int) -> int | None:
 
 
 class StackReranker(nn.Module):
-    """The same to its callers as CrossEncoder.
+    """A reranker with the same interface as CrossEncoder.
 
     Args:
         stack: as sentence-transformers loaded it.
@@ -55,16 +55,16 @@ class StackReranker(nn.Module):
 
     @property
     def transformer(self) -> nn.Module:
-        """The Hugging Face model within the stack."""
+        """Return the Hugging Face model within the stack."""
         return self.stack.transformers_model
 
     @property
     def identity(self) -> dict:
-        """What its scores depend on beside folder, length and precision."""
+        """Return the settings that scores depend on besides folder, length and precision."""
         return {"modules": [type(module).__name__ for module in self.stack], "labels": self.relevance.labels}
 
     def tokenize(self, queries: list[str], docs: list[str]) -> dict[str, list]:
-        """Pairs with an estimate of their tokens: the library tokenises each batch itself."""
+        """Return the pairs with an estimate of their tokens: the library tokenises each batch itself."""
         pairs = list(zip(queries, docs, strict=True))
         sizes = [len(f"{self.prompt}{q}{d}".encode("utf-8", "surrogatepass")) // CHARACTERS + 8 for q, d in pairs]
         return {"input_ids": [range(min(size, self.max_length)) for size in sizes], "pairs": pairs}
@@ -74,7 +74,7 @@ class StackReranker(nn.Module):
         return NO_LIMIT if self.singly else length
 
     def collate(self, pairs: dict[str, list], chosen: list[int]) -> dict:
-        """The chosen pairs as the library's preprocess makes them."""
+        """Make a batch of the chosen pairs by the library's preprocess."""
         batch = [pairs["pairs"][i] for i in chosen]
         return dict(self.stack.preprocess(batch, prompt=self.prompt or None, **self.options))
 
@@ -85,5 +85,5 @@ class StackReranker(nn.Module):
 
 
 def prompt_of(stack: Stack) -> str:
-    """The prompt that the library puts before every query: the default one, if the folder names it."""
+    """Return the prompt that the library puts before every query: the default one, if the folder names it."""
     return (stack.prompts.get(stack.default_prompt_name) or "") if stack.default_prompt_name else ""

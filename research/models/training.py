@@ -1,4 +1,4 @@
-"""Preparing a model for training on any device: dropout is set, and what never gets a gradient is frozen."""
+"""Prepares a model for training on any device: sets dropout, and freezes parameters that never get a gradient."""
 
 from torch import nn
 

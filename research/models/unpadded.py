@@ -1,4 +1,4 @@
-"""What a stack of sentence-transformers gives for a text, or a pair, that stands alone: the reference for any faster way.
+"""The output of a sentence-transformers stack for a single text or pair, without padding: the reference for faster code.
 
 Whether padding, a padding token or inputs that are left out change a number is asked of the model, not looked up in a list.
 """
@@ -55,7 +55,7 @@ def scores_of(stack: CrossEncoder, pairs: list[tuple[str, str]], prompt: str | N
 
 
 def differs(reference: Tensor, other: Tensor, precision: str) -> bool:
-    """Whether two tensors of numbers are apart by more than rounding."""
+    """Return whether two tensors differ by more than rounding."""
     if reference.shape != other.shape:
         return True
     if not reference.isfinite().all():

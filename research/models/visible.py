@@ -1,4 +1,4 @@
-"""What a language model makes of token ids, made visible: pieces of text, shapes of tensors, probabilities."""
+"""Shows what a language model makes of token ids: pieces of text, shapes of tensors, probabilities."""
 
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ class Visible(NamedTuple):
 
 @torch.inference_mode()
 def make_visible(model: CausalLM, ids: list[int]) -> Visible:
-    """Run the model over one row of ids, and tell what comes out on the way.
+    """Run the model over one row of ids, and report its intermediate results.
 
     Args:
         model: in eval mode.

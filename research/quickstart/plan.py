@@ -1,4 +1,4 @@
-"""How much of the road fits into the minutes: the machine's speed → sizes, estimated seconds, and what is left out.
+"""How much of the quickstart fits into the minutes: the machine's speed → sizes, estimated seconds, and what is left out.
 
 Work is counted in floating-point operations, from the texts' mean lengths, and in seconds of the reference machine for what is
 no matrix product (imports, tokenising, reports). Both were measured there: two cores of an AMD EPYC 9004, 2026-11-28 (LOG.md).
@@ -41,7 +41,7 @@ class Speed(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How much is done.
+    """How much a quickstart does.
 
     Attributes:
         hnsw: search a graph too.
@@ -106,13 +106,13 @@ def ladder() -> list[Sizes]:
 
 
 def encoding(sizes: Sizes, documents: int, queries: int) -> float:
-    """Operations of encoding them once, in 1e9."""
+    """Operations of encoding the documents and queries once, in 1e9."""
     tokens = documents * (LONG_DOC_TOKENS if sizes.whole else DOC_TOKENS) + queries * QUERY_TOKENS
     return tokens * MINILM_GFLOP
 
 
 def reading(pairs: int) -> float:
-    """Operations of a cross-encoder that reads so many pairs, in 1e9."""
+    """Operations of a cross-encoder that reads `pairs` pairs, in 1e9."""
     return pairs * (QUERY_TOKENS + DOC_TOKENS) * MINILM_GFLOP
 
 
@@ -121,7 +121,7 @@ def work(sizes: Sizes) -> dict[str, Work]:
     documents, queries = DOCUMENTS[sizes.data], QUERIES[sizes.data]
     validated = documents if sizes.whole else min(documents, VALIDATED[sizes.data])
     validations = (1 + sizes.epochs) * encoding(sizes, validated, queries["dev"])
-    again = documents if sizes.whole else 0  # in another precision than the first time
+    again = documents if sizes.whole else 0  # encoded again, in another precision
     steps = {
         "bm25": Work(7),
         "exact": Work(7, encoding(sizes, documents, queries["test"])),
@@ -147,33 +147,33 @@ def estimate(sizes: Sizes, speed: Speed) -> dict[str, float]:
 
 
 def choose(seconds: float, speed: Speed) -> Sizes:
-    """The largest sizes whose estimate fits into so many seconds; the smallest of all where none does."""
-    sizes = ladder()
-    return next((each for each in sizes if sum(estimate(each, speed).values()) <= seconds), sizes[-1])
+    """The largest sizes whose estimate fits into the seconds; the smallest of all if none fits."""
+    rungs = ladder()
+    return next((rung for rung in rungs if sum(estimate(rung, speed).values()) <= seconds), rungs[-1])
 
 
 def shrink(sizes: Sizes, begun: set[str], seconds: float, speed: Speed, slower: float) -> Sizes:
-    """Less training, so that what has not begun fits into the seconds left; the collection stays, and a whole training.
+    """Reduce training until the steps that have not begun fit into the seconds left; a full-size training is never reduced.
 
     Args:
         sizes: of the plan so far.
-        begun: steps that have begun, or are done.
+        begun: steps that have begun or are finished.
         seconds: that are left.
-        speed: as it was measured.
+        speed: of the machine, as measured.
         slower: how many times as long as estimated the steps so far have taken, 1 or more.
     """
     if sizes.share == 1 and sizes.data == FULL_DATA:
         return sizes
     smaller = [sizes._replace(share=max(LEAST, sizes.share * (1 - i / 20))) for i in range(20)]
 
-    def left(each: Sizes) -> float:
-        return slower * sum(taken for name, taken in estimate(each, speed).items() if name not in begun)
+    def left(rung: Sizes) -> float:
+        return slower * sum(taken for name, taken in estimate(rung, speed).items() if name not in begun)
 
-    return next((each for each in smaller if left(each) <= seconds), smaller[-1])
+    return next((rung for rung in smaller if left(rung) <= seconds), smaller[-1])
 
 
 def left_out(sizes: Sizes) -> list[str]:
-    """What the whole road has and these sizes have not, a line each."""
+    """What --full does and these sizes leave out, one line each."""
     lines = [] if sizes.hnsw else ["HNSW, the graph that searches millions of documents"]
     if not sizes.fused:
         lines.append("fusion of BM25's ranking with the encoder's")

@@ -1,4 +1,4 @@
-"""The end of the road in a terminal: who found more, by how much, is it chance; a language model's answers before and after."""
+"""What a quickstart prints at its end: which system is better, by how much, is it chance; a language model's answers."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def print_results(out: Path, state: State) -> None:
 
 
 def systems(out: Path) -> list[Row]:
-    """The systems that were measured, in the order of the road."""
+    """The systems that were measured, in the order of the steps."""
     rows = []
     for folder, stage, name, against in (
         ("bm25", "bm25", "BM25", None),
@@ -98,7 +98,7 @@ def _line(row: Row, rows: list[Row]) -> str:
     values = np.array(list(row.values.values()))
     low, high = bootstrap_interval(values)
     line = f"{row.name:34} {values.mean():.4f} [{low:.3f}, {high:.3f}]"
-    other = next((each for each in rows if each.name == row.against), None)
+    other = next((system for system in rows if system.name == row.against), None)
     if other is None:
         return line
     test = compare(other.values, row.values)
@@ -107,5 +107,5 @@ def _line(row: Row, rows: list[Row]) -> str:
 
 
 def _short(text: str | None) -> str:
-    words = " ".join((text or "(nothing)").split())
-    return words if len(words) <= 100 else words[:99] + "…"
+    line = " ".join((text or "(nothing)").split())
+    return line if len(line) <= 100 else line[:99] + "…"

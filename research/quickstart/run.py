@@ -1,4 +1,4 @@
-"""The whole road on the embedded data and models: plan it, run each step as a command, say where it stands, sum it up."""
+"""Run a quickstart on the embedded data and models: plan it, run each step as a command, report progress, print results."""
 
 import time
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class Road(NamedTuple):
 
 
 def travel(road: Road, measure: Callable[[], Speed]) -> int:
-    """Run every step that is not finished; the exit code.
+    """Run every step that is not finished, and return the exit code.
 
     Raises:
         UserError: the folder holds a quickstart of another size.
@@ -49,7 +49,7 @@ def travel(road: Road, measure: Callable[[], Speed]) -> int:
     _say_plan(state, road)
     steps = [name for name in estimate(state.plan, state.speed) if name in STEPS]
     before = sum(state.seconds.values())  # of earlier processes
-    changed = False  # whether a step has run: what follows it runs too
+    changed = False  # whether a step has run: then all later steps run too
     for number, name in enumerate(steps, 1):
         clock = before + time.perf_counter() - road.started
         state, remaining = _resized(state, name, steps[number - 1 :], clock)
@@ -60,14 +60,14 @@ def travel(road: Road, measure: Callable[[], Speed]) -> int:
             continue
         say(f"{place}: {reason(name, sizes)}\n$ {text(name, sizes, names)}")
         state.write(road.out)
-        began = time.perf_counter(), time.process_time()
+        clocks = time.perf_counter(), time.process_time()
         code = road.command(argv(name, sizes, names))
         if code:
             if fresh and not state.seconds and code == WRONG_INPUT:  # nothing has begun
                 (road.out / FILE).unlink(missing_ok=True)
             return code
         changed = True
-        taken = time.perf_counter() - began[0], time.process_time() - began[1]
+        taken = time.perf_counter() - clocks[0], time.process_time() - clocks[1]
         state = state._replace(
             seconds=state.seconds | {name: round(taken[0], 1)}, cpu_seconds=state.cpu_seconds | {name: round(taken[1], 1)}
         )
@@ -98,7 +98,7 @@ def _say_plan(state: State, road: Road) -> None:
 
 
 def _resized(state: State, name: str, ahead: list[str], clock: float) -> tuple[State, float]:
-    """The state with the sizes of the step `name`, and the seconds that it and the steps after it may take."""
+    """Return the state with the sizes of the step `name`, and the estimated seconds of that step and those after it."""
     planned = estimate(state.plan, state.speed)
     estimated = {step: estimate(state.sizes[step], state.speed)[step] for step in state.seconds}
     slower = max(1.0, sum(state.seconds.values()) / sum(estimated.values())) if estimated else 1.0

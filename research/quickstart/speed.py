@@ -14,7 +14,7 @@ from research.quickstart.plan import Speed
 ROWS, INPUTS, OUTPUTS = 2048, 384, 1536  # of a layer of MiniLM with a batch of tokens
 SECONDS = 0.5  # a precision
 PARSINGS = 20
-REFERENCE_PARSING = 0.012  # seconds of one on the reference machine, with nothing beside it
+REFERENCE_PARSING = 0.012  # seconds of one parsing on the idle reference machine
 
 
 def measure() -> Speed:
@@ -25,7 +25,7 @@ def measure() -> Speed:
         products["bf16"] = _Product(device, torch.bfloat16)
     for product in products.values():
         product.run()
-        product.seconds, product.count = 0.0, 0  # the first pays for what later ones find ready
+        product.seconds, product.count = 0.0, 0  # the first product includes one-time costs
     while max(product.seconds for product in products.values()) < SECONDS:
         for product in products.values():
             product.run()
@@ -59,7 +59,7 @@ class _Product:
 def _slowness() -> float:
     source = inspect.getsource(argparse)
     collecting = gc.isenabled()
-    gc.disable()  # a collection walks over all that torch has loaded: three made twenty parsings three times as slow
+    gc.disable()  # a collection visits all objects that torch has created: three made twenty parsings three times as slow
     try:
         started = time.perf_counter()
         for _ in range(PARSINGS):

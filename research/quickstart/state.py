@@ -1,4 +1,4 @@
-"""What a quickstart remembers in its folder, so that it goes on where it stopped and mixes no two sizes."""
+"""What a quickstart notes in its folder, so that it resumes where it stopped and never mixes two sizes."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class State(NamedTuple):
     """A quickstart that has begun.
 
     Attributes:
-        minutes: that it was sized to; None for the whole road.
+        minutes: that it was sized to; None for --full.
         speed: of the machine that planned it.
         plan: the sizes at its start.
         sizes: step that has begun → its sizes.
@@ -32,18 +32,18 @@ class State(NamedTuple):
     cpu_seconds: dict[str, float]
 
     def write(self, out: Path) -> None:
-        """Keep it in the folder of the road."""
+        """Write the state into the quickstart's folder."""
         values = self._asdict() | {"speed": self.speed._asdict(), "plan": self.plan._asdict()}
         values["sizes"] = {name: sizes._asdict() for name, sizes in self.sizes.items()}
         write_json(out / FILE, values)
 
 
 def read_state(out: Path, minutes: float | None, typed: str) -> State | None:
-    """What an earlier quickstart of the same size left in `out`; None where it begins.
+    """What an earlier quickstart of the same size left in `out`; None if there is none.
 
     Args:
-        out: the folder of the road.
-        minutes: that are asked for; None for the whole road.
+        out: the quickstart's folder.
+        minutes: that are asked for; None for --full.
         typed: the option as users type it.
 
     Raises:
@@ -52,16 +52,16 @@ def read_state(out: Path, minutes: float | None, typed: str) -> State | None:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; expected a directory. Name another folder.")
     if not (out / FILE).exists():
-        held = [path.name for path in out.iterdir() if not leftover(path)] if out.is_dir() else []
-        if held and minutes is not None:  # the whole road goes on in a folder of earlier versions, which kept no file
+        others = [path.name for path in out.iterdir() if not leftover(path)] if out.is_dir() else []
+        if others and minutes is not None:  # earlier versions wrote no state: --full resumes there too
             raise UserError(
-                f"--out {out} holds files of something else ({held[0]}); expected an empty folder, or a quickstart of the same "
-                "size. Nothing was touched. Name another --out, or delete the folder."
+                f"--out {out} holds files of something else ({others[0]}); expected an empty folder, or a quickstart of the "
+                "same size. Nothing was touched. Name another --out, or delete the folder."
             )
         return None
     values = read_json(out / FILE)
     try:
-        sizes = {name: Sizes(**each) for name, each in values["sizes"].items()}
+        sizes = {name: Sizes(**fields) for name, fields in values["sizes"].items()}
         values = values | {"speed": Speed(**values["speed"]), "plan": Sizes(**values["plan"]), "sizes": sizes}
         state = State(**values)
     except (TypeError, KeyError, AttributeError):

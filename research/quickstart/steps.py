@@ -1,4 +1,4 @@
-"""The steps of the road: each is a command that users can type themselves, with what it is for and where its result lies."""
+"""The steps of a quickstart: each is a command that users can type themselves, with its purpose and its result."""
 
 import shlex
 from pathlib import Path
@@ -13,14 +13,14 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 class Step(NamedTuple):
-    """A command of the road.
+    """A command of the quickstart.
 
     Attributes:
         title: in a few words, for the plan.
-        why: what it is for, said before it runs.
-        whole: the command of the whole road; names in braces are filled in.
-        sized: what is added to it where the road is made shorter; a later option replaces an earlier one.
-        result: a file below the folder that is there once it is finished.
+        why: what it is for, printed before it runs.
+        whole: the command of --full; names in braces are filled in.
+        sized: options that are added for smaller sizes; a later option replaces an earlier one.
+        result: a file in the quickstart's folder that exists once the step is finished.
     """
 
     title: str
@@ -34,9 +34,9 @@ class Names(NamedTuple):
     """What stands in the commands.
 
     Attributes:
-        out: the folder of the road.
+        out: the quickstart's folder.
         precision: "fp32" | "bf16".
-        encoder, language_model: the models that it begins with.
+        encoder, language_model: the models before training.
         data: in place of the embedded collections; None for those.
     """
 

@@ -43,7 +43,7 @@ class Answers(NamedTuple):
     facts: dict
 
     def text(self, number: int) -> str | None:
-        """The text of an answer; None without one."""
+        """Return the text of an answer; None if there is none."""
         answer = self.answers.get(str(number))
         return None if answer is None else answer.text
 
@@ -65,7 +65,7 @@ class Asking(NamedTuple):
 
 
 def read_prompts(path: Path, raw: bool, limit: int | None) -> list[Question]:
-    """Read one prompt a line.
+    """Read one prompt from each line.
 
     Args:
         path: a text file.
@@ -147,7 +147,7 @@ def write_answers(
 
 
 def _answer(name: str, questions: list[Question], asking: Asking) -> tuple[dict[str, Answer], dict]:
-    """One model's answers by the number of the question, and facts about the model."""
+    """Compute one model's answers, by question number, and facts about the model."""
     policy = load_lm(name, asking.precision)
     model = policy.model
     ids = [prompts.prompt_ids(model.tokenizer, row["prompt"], name) for row in questions]
@@ -187,7 +187,7 @@ def _answer(name: str, questions: list[Question], asking: Asking) -> tuple[dict[
 
 
 def _label(name: str, taken: dict[str, Answers]) -> str:
-    """A short name of a model, told apart from those before."""
+    """Return a short name of a model that differs from those before."""
     path = Path(name.rstrip("/"))
     short = path.parent.name if path.name == "model" and path.parent.name else path.name
     return short if short not in taken else f"{short}#{len(taken) + 1}"

@@ -94,5 +94,5 @@ def generate(
 
 
 def prompt_room(policy: Policy, max_prompt_tokens: int, max_new_tokens: int) -> int:
-    """Say how many tokens a prompt can have, so that the longest answer still fits the model's context."""
+    """Return how many tokens a prompt can have so that the longest answer still fits the model's context."""
     return min(max_prompt_tokens, policy.model.positions - policy.model.virtual_tokens - max_new_tokens)

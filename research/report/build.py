@@ -2,7 +2,7 @@
 
 import itertools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.errors import UserError
 from research.progress import say
@@ -29,9 +29,10 @@ from research.report.wandb import Content, Drawn, Publication, send
 from research.runs.curves import read_lines
 from research.runs.files import atomic_write, replace_files, write_json
 from research.runs.printable import printable
+from research.types import Json
 
 EVERY_RUN, PLAIN = "runs", "plain"
-ANSWERED = 60  # trainings of which a page holds what they answered
+ANSWERED = 60  # trainings at most, for a page to hold their answers
 
 
 class Parts(NamedTuple):
@@ -70,19 +71,19 @@ class Parts(NamedTuple):
 
 
 class Built(NamedTuple):
-    """What was written.
+    """A report that was written.
 
     Attributes:
-        page: to open.
+        page: the HTML file to open.
         counts: for programs.
         claims: as report.json has them.
-        sent: what became of the W&B Report, by name.
-        refused: what kept it from being published; the local report is whole.
+        sent: facts about the W&B Report, by name.
+        refused: why it was not published; the local report is complete.
         exit_code: 1 where a claim is broken.
     """
 
     page: Path
-    counts: dict[str, Any]
+    counts: dict[str, Json]
     claims: list[dict[str, str]]
     sent: dict[str, str]
     refused: UserError | None
@@ -114,33 +115,33 @@ def build(paths: list[Path], spec: Spec, claims: Path | None, out: Path, publica
     _write(out, shown, parts, summary(shown.systems, parts.lines, shown.trainings) | _record(shown, spec))
     sent, refused = send(publication, out, _content(shown, parts), parts.figures)
     counts = {"rows": len(parts.lines), "trainings": len(shown.trainings)} | (study.counts if study else {})
-    stated = study.summary["study"]["claims"] if study else []
-    return Built(out / "index.html", counts, stated, sent, refused, study.exit_code if study else 0)
+    claim_records = study.summary["study"]["claims"] if study else []
+    return Built(out / "index.html", counts, claim_records, sent, refused, study.exit_code if study else 0)
 
 
 def _parts(shown: Shown, spec: Spec) -> Parts:
-    """Measure, draw and word what is shown."""
+    """Compute the numbers, figures and texts that page, Markdown and W&B Report share."""
     study, systems = shown.study, shown.systems
     lines = tables.measure(systems) if systems else []
     pairs = tables.compare_pairs(lines, systems.metric) if systems else {}
-    paired = tables.pairs_sheet(lines, systems.metric, pairs) if systems else None
-    of_systems = []
+    pairs_sheet = tables.pairs_sheet(lines, systems.metric, pairs) if systems else None
+    system_tables = []
     if systems:
         first, metrics = tables.systems_table(lines, systems.metric), tables.metrics_table(systems.rows)
-        of_systems = [table for table in (first, metrics, tables.cost_table(systems.rows)) if table is not None]
+        system_tables = [table for table in (first, metrics, tables.cost_table(systems.rows)) if table is not None]
     if systems and not study and not can_draw():
         say(f"warning: {MISSING}")
-    of_trainings = study.finding if study else explain.untested(shown.trainings)
+    training_finding = study.finding if study else explain.untested(shown.trainings)
     made_from = origin(study.runs) if study else []
     remarks = [*(study.warnings if study else []), *notes(systems.folders if systems else [], shown.trainings)]
     return Parts(
         title=printable(spec.title or (html.heading(systems) if systems or not study else study.title)),
-        finding=explain.finding(lines, systems.metric, pairs) if systems else of_trainings,
+        finding=explain.finding(lines, systems.metric, pairs) if systems else training_finding,
         remarks=[*remarks, *(["; ".join(f"{label}: {value}" for label, value in made_from)] if made_from else [])],
         made_from=made_from,
         lines=lines,
-        tables=of_systems,
-        sheets=[*([paired] if paired else []), *(study.sheets if study else [])],
+        tables=system_tables,
+        sheets=[*([pairs_sheet] if pairs_sheet else []), *(study.sheets if study else [])],
         drawn=[fitted(figure, PAGE) or (figure, svg(figure)) for figure in study.figures] if study else [],
         columns=[fitted(figure, COLUMN, f"{figure.name}-column") for figure in study.figures] if study else [],
         latency=[(figure, svg(figure)) for figure in of_latency(lines, systems.metric)] if systems else [],
@@ -149,23 +150,23 @@ def _parts(shown: Shown, spec: Spec) -> Parts:
     )
 
 
-def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Any]) -> None:
+def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Json]) -> None:
     """Write the files of a report, in place of an earlier one's."""
     study, systems = shown.study, shown.systems
-    of_trainings = training_words.table(shown.trainings) if shown.trainings else ""
-    as_text = [(sheet.title, as_markdown(sheet)) for sheet in parts.sheets]
-    text = markdown.document(parts.title, parts.finding, parts.remarks, parts.lines, parts.tables, of_trainings, as_text)
-    browsed = _explorer(shown)
+    training_table = training_words.table(shown.trainings) if shown.trainings else ""
+    sheet_texts = [(sheet.title, as_markdown(sheet)) for sheet in parts.sheets]
+    text = markdown.document(parts.title, parts.finding, parts.remarks, parts.lines, parts.tables, training_table, sheet_texts)
+    explorer_data = _explorer(shown)
     page = html.page(
         systems,
         parts.lines,
-        shown.trainings,
-        [sheet for sheet in parts.sheets if sheet.name != EVERY_RUN or browsed is None],  # the explorer has them
-        study.warnings if study else [],
         parts.title,
         parts.finding,
+        shown.trainings,
+        [sheet for sheet in parts.sheets if sheet.name != EVERY_RUN or explorer_data is None],  # the explorer has them
+        study.warnings if study else [],
         [(*wide, narrow[1] if narrow else "") for wide, narrow in zip(parts.drawn, parts.columns, strict=True)],
-        browsed,
+        explorer_data,
         parts.made_from,
         parts.latency,
         parts.curves,
@@ -173,8 +174,8 @@ def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Any]) -> Non
     with replace_files(out, REPORT, files_of(out / REPORT)) as new:
         if study:
             write_tidy(new, study.runs)
-        of_systems = tables.sheets(parts.lines, systems.metric) if systems else []
-        write_sheets(new, distinct([*parts.sheets, *of_systems]), parts.title, parts.latex == PLAIN)
+        system_sheets = tables.sheets(parts.lines, systems.metric) if systems else []
+        write_sheets(new, distinct([*parts.sheets, *system_sheets]), parts.title, parts.latex == PLAIN)
         write_figures(new, [*parts.figures, *filter(None, parts.columns), *parts.latency[1:]])
         for name, content in (("report.md", text), ("index.html", page)):
             with atomic_write(new / name) as stream:
@@ -184,14 +185,14 @@ def _write(out: Path, shown: Shown, parts: Parts, record: dict[str, Any]) -> Non
 
 
 def _content(shown: Shown, parts: Parts) -> Content:
-    """The same for W&B."""
+    """Return the content of the W&B Report."""
     study = shown.study
-    of_trainings = [("Training", training_words.table(shown.trainings))] if shown.trainings else []
+    training_sections = [("Training", training_words.table(shown.trainings))] if shown.trainings else []
     return Content(
         parts.title,
         parts.finding,
         parts.remarks,
-        [*((table.title, markdown.render(table, parts.lines)) for table in parts.tables), *of_trainings],
+        [*((table.title, markdown.render(table, parts.lines)) for table in parts.tables), *training_sections],
         [(sheet, as_markdown(sheet)) for sheet in parts.sheets],
         [(figure.name, figure.title, figure.caption) for figure, _ in parts.figures],
         study.study if study else None,
@@ -214,12 +215,12 @@ def _explorer(shown: Shown) -> Explorer | None:
     else:
         metric = systems.metric if systems else next((name for run in runs for name in run.metrics), None)
         higher, factors, figures = not is_lower(metric or "", recorded(runs)), (), ()
-    words = study.study.labels if study else {}
-    return explorer(entries, metric, higher, factors, [facts(entry.run.provenance) for entry in entries], figures, words)
+    labels = study.study.labels if study else {}
+    return explorer(entries, metric, higher, factors, [facts(entry.run.provenance) for entry in entries], figures, labels)
 
 
-def _record(shown: Shown, spec: Spec) -> dict[str, Any]:
-    """The study for a later --diff, also of trainings that are none; nothing where they cannot be compared at all."""
+def _record(shown: Shown, spec: Spec) -> dict[str, Json]:
+    """Record the study, or the trainings that form none, for a later --diff; {} where they cannot be compared."""
     if shown.study:
         return shown.study.summary
     try:

@@ -4,11 +4,12 @@ import ast
 import math
 import operator
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.errors import UserError, suggest
 from research.report.factors import short_names, shown
 from research.report.study import Group, Study, marginal
+from research.types import Json
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
@@ -20,9 +21,9 @@ class Claim(NamedTuple):
         text: the line.
         a, b: conditions of its sides.
         equivalent: whether it claims no difference; else that a is better.
-        metric: that it is about.
-        margin: by how much better; within what equivalent.
-        alpha: level.
+        metric: the metric it is about; None where neither line nor file names one.
+        margin: by how much a is better, or within which difference the sides are equivalent.
+        alpha: level of its test.
         goal: maximize | minimize, where the file says it.
     """
 
@@ -37,21 +38,8 @@ class Claim(NamedTuple):
 
 
 def sides(claim: Claim, study: Study, where: str) -> tuple[dict[int, float], dict[int, float]]:
-    """Seed → value of both sides."""
-    found = []
-    for text in (claim.a, claim.b):
-        words = sorted(text.split())
-        named = [g for g in study.groups if g.values and words in (sorted(g.label.split()), sorted(g.key.split()))]
-        if named:  # a setting as the tables call it
-            found.append((named, set(study.factors)))
-            continue
-        conditions = [_condition(part, study, f"{where}: {claim.text!r}") for part in re.split(r"\s+and\s+|\s*&\s*", text)]
-        groups = [g for g in study.groups if g.values and all(_holds(one, g) for one in conditions)]
-        if not groups:
-            known = "; ".join(g.label for g in study.groups if g.values)
-            raise UserError(f"{where}: {claim.text!r}: no setting has {text!r}; expected one of {known}. Correct it.")
-        found.append((groups, {name for one in conditions for name in one.names}))
-    (a, names_a), (b, names_b) = found
+    """Seed → value, for each of the two sides of a claim."""
+    (a, names_a), (b, names_b) = (_named_groups(text, claim, study, where) for text in (claim.a, claim.b))
     rest = [name for name in study.factors if name not in names_a | names_b]
     settings = [sorted(str([shown(g.factors[name]) for name in rest]) for g in groups) for groups in (a, b)]
     if settings[0] != settings[1] and (len(a) > 1 or len(b) > 1):
@@ -68,6 +56,21 @@ def sides(claim: Claim, study: Study, where: str) -> tuple[dict[int, float], dic
     return values[0], values[1]
 
 
+def _named_groups(side: str, claim: Claim, study: Study, where: str) -> tuple[list[Group], set[str]]:
+    """The groups that one side of a claim names, and the factors that it names them by."""
+    groups = [group for group in study.groups if group.values]
+    parts = sorted(side.split())
+    labelled = [group for group in groups if parts in (sorted(group.label.split()), sorted(group.key.split()))]
+    if labelled:  # a setting as the tables call it
+        return labelled, set(study.factors)
+    conditions = [_parse_condition(part, study, f"{where}: {claim.text!r}") for part in re.split(r"\s+and\s+|\s*&\s*", side)]
+    matching = [group for group in groups if all(_holds(condition, group) for condition in conditions)]
+    if not matching:
+        known = "; ".join(group.label for group in groups)
+        raise UserError(f"{where}: {claim.text!r}: no setting has {side!r}; expected one of {known}. Correct it.")
+    return matching, {name for condition in conditions for name in condition.names}
+
+
 class Condition(NamedTuple):
     """`lora_alpha / r = 2`: an expression over factors, the names in it, and its value as text."""
 
@@ -76,25 +79,26 @@ class Condition(NamedTuple):
     value: str
 
 
-def _condition(text: str, study: Study, where: str) -> Condition:
+def _parse_condition(text: str, study: Study, where: str) -> Condition:
     left, equals, right = text.partition("=")
     known = {short: name for name, short in short_names(study.factors).items()} | {name: name for name in study.factors}
-    known |= {words: name for name, words in study.names.items()}
-    whole = left.strip()
+    known |= {label: name for name, label in study.names.items()}
+    expression = left.strip()
     if any(name.endswith("lora_alpha") or "lora_alpha/" in name for name in known):
-        whole = re.sub(r"\balpha\b", "lora_alpha", whole)
-    whole = next((name for name in known if name == whole.replace(" ", "")), whole)
+        expression = re.sub(r"\balpha\b", "lora_alpha", expression)
+    expression = next((name for name in known if name == expression.replace(" ", "")), expression)
     if not equals:  # a kind, such as LoRA
         for name in study.factors:
-            if any(shown(g.factors[name]) == whole for g in study.groups):
-                return Condition(ast.Name(name), {name: name}, whole)
-        raise UserError(f"{where}: {whole!r} is no condition; expected factor=value ({', '.join(known)}). Correct it.")
-    if whole in known:  # also names that hold a slash, such as lora_alpha/r
-        return Condition(ast.Name(known[whole]), {known[whole]: known[whole]}, right.strip())
+            if any(shown(g.factors[name]) == expression for g in study.groups):
+                return Condition(ast.Name(name), {name: name}, expression)
+        raise UserError(f"{where}: {expression!r} is no condition; expected factor=value ({', '.join(known)}). Correct it.")
+    if expression in known:  # also names that hold a slash, such as lora_alpha/r
+        factor = known[expression]
+        return Condition(ast.Name(factor), {factor: factor}, right.strip())
     try:
-        tree = ast.parse(whole, mode="eval").body
+        tree = ast.parse(expression, mode="eval").body
     except SyntaxError:
-        raise UserError(f"{where}: {whole!r} is no factor; {suggest(whole, list(known))}. Correct it.") from None
+        raise UserError(f"{where}: {expression!r} is no factor; {suggest(expression, list(known))}. Correct it.") from None
     names = {ast.unparse(node): "" for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute)}
     names = {name: "" for name in names if not any(other != name and other.startswith(f"{name}.") for other in names)}
     for name in names:
@@ -105,23 +109,27 @@ def _condition(text: str, study: Study, where: str) -> Condition:
 
 
 def _holds(condition: Condition, group: Group) -> bool:
+    """Whether a group's factors meet a condition: equal as numbers, or as the tables show them."""
     if isinstance(condition.tree, ast.Name):
         value = group.factors.get(next(iter(condition.names.values())))
     else:
-        value = _computed(condition.tree, {name: group.factors.get(factor) for name, factor in condition.names.items()})
+        value = _evaluate(condition.tree, {name: group.factors.get(factor) for name, factor in condition.names.items()})
     try:
         return value is not None and math.isclose(float(value), float(condition.value), rel_tol=1e-9)
     except (TypeError, ValueError):
         return shown(value) == condition.value
 
 
-def _computed(tree: ast.expr, known: dict[str, Any]) -> float | None:
+def _evaluate(tree: ast.expr, values: dict[str, Json]) -> Json:
+    """The value of an expression over factors; None where it has none."""
     if isinstance(tree, ast.Name | ast.Attribute):
-        return known[ast.unparse(tree)]
+        return values[ast.unparse(tree)]
     if isinstance(tree, ast.Constant):
         return tree.value
     if isinstance(tree, ast.BinOp) and type(tree.op) in OPERATORS:
-        sides = [_computed(side, known) for side in (tree.left, tree.right)]
-        if all(isinstance(side, int | float) for side in sides) and not (isinstance(tree.op, ast.Div) and not sides[1]):
-            return OPERATORS[type(tree.op)](*sides)
+        operands = [_evaluate(side, values) for side in (tree.left, tree.right)]
+        if all(isinstance(operand, int | float) for operand in operands) and not (
+            isinstance(tree.op, ast.Div) and not operands[1]
+        ):
+            return OPERATORS[type(tree.op)](*operands)
     return None

@@ -14,15 +14,15 @@ several, each seed's value is its mean over them, and both sides must have the s
 import math
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scipy import special
 
 from research.errors import UserError
-from research.metrics.equivalence import equivalence_test
+from research.metrics.equivalence import Equivalence, equivalence_test
 from research.metrics.families import holm
 from research.metrics.planning import seeds_needed
-from research.metrics.seeds import paired_test, summarise, welch_test
+from research.metrics.seeds import MethodComparison, paired_test, summarise, welch_test
 from research.report.claim_sides import Claim, sides
 from research.report.numbers import p_phrase
 from research.report.sheets import Cell, Sheet, decimals, number
@@ -42,13 +42,13 @@ EXAMPLE = "`r=16 beats r=4 on val/loss, p < .05` or `r=8 is equivalent to r=16 w
 
 
 class Verdict(NamedTuple):
-    """What became of a claim.
+    """The result of testing a claim.
 
     Attributes:
-        claim: see there.
+        claim: the claim that was tested.
         state: held: shown at its level, after Holm over the claims of the file. broken: the opposite is shown. underpowered:
             neither.
-        words: the numbers.
+        words: the numbers, as a sentence.
     """
 
     claim: Claim
@@ -71,15 +71,15 @@ def read_claims(path: Path) -> list[Claim]:
     metric = value.get("metric")
     if not isinstance(metric, str | None):
         raise UserError(f"{path}: metric is {str(metric)[:60]}; expected a metric, such as val/loss. Correct it.")
-    stated = [parse(str(line), metric, str(path)) for line in lines]
+    claims = [parse(str(line), metric, str(path)) for line in lines]
     goal = value.get("goal")
     goals = goal if isinstance(goal, dict) else {metric: goal}
-    if wrong := [one for one in goals.values() if one not in (None, *GOALS)]:
+    if unknown_goals := [side for side in goals.values() if side not in (None, *GOALS)]:
         raise UserError(
-            f"{path}: goal is {str(wrong[0])[:60]!r}; expected minimize or maximize, or one for each metric: "
+            f"{path}: goal is {str(unknown_goals[0])[:60]!r}; expected minimize or maximize, or one for each metric: "
             "{val/x: minimize}. Correct it."
         )
-    return [claim._replace(goal=goals.get(claim.metric)) for claim in stated]
+    return [claim._replace(goal=goals.get(claim.metric)) for claim in claims]
 
 
 def parse(text: str, metric: str | None, where: str) -> Claim:
@@ -132,25 +132,34 @@ def check(claims: list[Claim], studies: dict[str, Study], where: str = "claims",
             )
         if claim.equivalent:
             test = equivalence_test(list(b.values()), list(a.values()), claim.margin, claim.alpha)
-            tested.append((claim, study, a, b, test, _apart(a, b, claim.margin), test.p))
+            tested.append((claim, study, a, b, test, _p_apart(a, b, claim.margin), test.p))
         else:
             # better by `margin`: shift the other side by it
             shift = claim.margin if study.higher else -claim.margin
             shifted = {seed: value + shift for seed, value in b.items()}
-            pair = paired and a.keys() == b.keys()
-            test = paired_test(shifted, a) if pair else welch_test(list(shifted.values()), list(a.values()))
+            same_seeds = paired and a.keys() == b.keys()
+            test = paired_test(shifted, a) if same_seeds else welch_test(list(shifted.values()), list(a.values()))
             tested.append((claim, study, a, b, test, test.p, test.p))  # of both sides: it shows the opposite too
     adjusted = [holm([row[i] for row in tested]) for i in (-2, -1)]
     return [_verdict(*row[:-2], *p) for row, p in zip(tested, zip(*adjusted, strict=True), strict=True)]
 
 
-def _apart(a: dict, b: dict, margin: float) -> float:
+def _p_apart(a: dict[int, float], b: dict[int, float], margin: float) -> float:
     """p of the opposite of an equivalence: the means are more than a margin apart; NaN without a spread."""
     test = welch_test(list(b.values()), list(a.values()))
     return math.nan if math.isnan(test.p) else float(special.stdtr(test.df, (margin - abs(test.difference)) / test.error))
 
 
-def _verdict(claim: Claim, study: Study, a: dict, b: dict, test: Any, against: float, p: float) -> Verdict:
+def _verdict(
+    claim: Claim,
+    study: Study,
+    a: dict[int, float],
+    b: dict[int, float],
+    test: MethodComparison | Equivalence,
+    p_opposite: float,
+    p: float,
+) -> Verdict:
+    """Decide one claim by the adjusted p of it and of its opposite."""
     counts = f"n = {len(a)} and {len(b)}"
     means = [summarise(list(side.values())).mean for side in (a, b)]
     difference = means[0] - means[1]
@@ -160,26 +169,29 @@ def _verdict(claim: Claim, study: Study, a: dict, b: dict, test: Any, against: f
         f"{number(difference, digits, plus=True)}"
     )
     if math.isnan(p):
-        return Verdict(claim, UNDERPOWERED, f"{words}, {counts}: {getattr(test, 'note', '') or 'not estimable'}")
+        return Verdict(claim, UNDERPOWERED, f"{words}, {counts}: {test.note or 'not estimable'}")
     words += f", {p_phrase(p)} after Holm, {counts}"
     if claim.equivalent:
         low, high = (number(end, digits, plus=True) for end in (test.low, test.high))
         inside = f"{100 * (1 - 2 * claim.alpha):.4g}% interval [{low}, {high}]"
         if p < claim.alpha:
             return Verdict(claim, HELD, f"{words}; {inside}")
-        return Verdict(claim, BROKEN if against < claim.alpha else UNDERPOWERED, f"{words}; {inside}, margin {claim.margin:g}")
+        return Verdict(
+            claim, BROKEN if p_opposite < claim.alpha else UNDERPOWERED, f"{words}; {inside}, margin {claim.margin:g}"
+        )
     right = (test.difference > 0) == study.higher
     if p < claim.alpha:
         return Verdict(claim, HELD if right else BROKEN, words)
     spreads = [summarise(list(side.values())).sd for side in (a, b)]
     needed = seeds_needed(test.difference, *spreads, alpha=claim.alpha) if right and test.difference else None
-    more = f"; about {needed} seeds each would show it" if needed else ""
-    return Verdict(claim, UNDERPOWERED, words + more)
+    advice = f"; about {needed} seeds each would show it" if needed else ""
+    return Verdict(claim, UNDERPOWERED, words + advice)
 
 
 def sheet(verdicts: list[Verdict]) -> Sheet:
-    """Claims as a table."""
-    rows = [[Cell(one.claim.text, one.claim.text), Cell(one.state, one.state), Cell(one.words, one.words)] for one in verdicts]
+    """Show verdicts as a table."""
+    texts = [(verdict.claim.text, verdict.state, verdict.words) for verdict in verdicts]
+    rows = [[Cell(text, text) for text in row] for row in texts]
     notes = [
         "Held: shown at its level, after Holm over these claims. Broken: the opposite is shown. Underpowered: neither; "
         "more seeds are needed. Tests are over seeds: Welch's, or paired where the spec says so; for equivalence two "

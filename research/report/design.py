@@ -2,12 +2,13 @@
 
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from research.report.factors import shown
 from research.report.study import Group, Study
+from research.types import Json
 
 
 class Design(NamedTuple):
@@ -31,7 +32,7 @@ class Design(NamedTuple):
         return tuple(map(len, self.levels))
 
     @property
-    def seeds(self) -> list[Any]:
+    def seeds(self) -> list[int | None]:
         """Seeds that every combination has a value of, in order."""
         first, *rest = self.cells.values()
         return sorted((seed for seed in first.values if all(seed in group.values for group in rest)), key=_order)
@@ -50,15 +51,15 @@ class Design(NamedTuple):
 
 
 def design(study: Study) -> tuple[Design | None, str]:
-    """The study as a full factorial design; or None, and in words why it is none.
+    """Return the study as a full factorial design; or None, and the reason why it is none.
 
     An option that some settings have not (r beside full fine-tuning) is a level of its own, –; where it goes with another
     option, combinations are missing, and the design is not full.
     """
     names = study.names
     levels = [_levels(study, name) for name in study.factors]
-    factors = [name for name, found in zip(study.factors, levels, strict=True) if len(found) > 1]
-    levels = [found for found in levels if len(found) > 1]
+    factors = [name for name, texts in zip(study.factors, levels, strict=True) if len(texts) > 1]
+    levels = [texts for texts in levels if len(texts) > 1]
     if len(factors) < 2:
         return None, "the study has fewer than two factors"
     groups: dict[tuple[str, ...], Group] = {}
@@ -67,14 +68,14 @@ def design(study: Study) -> tuple[Design | None, str]:
         if key in groups:
             return None, f"two groups have {_setting(factors, key, names)}, of other data or code"
         groups[key] = group
-    wanted = itertools.product(*levels)  # of a random search too many to list
+    combinations = itertools.product(*levels)  # of a random search too many to list
     size, known = math.prod(map(len, levels)), sum(bool(group.values) for group in groups.values())
     if known < size:
-        first = next(key for key in wanted if key not in groups or not groups[key].values)
+        first = next(key for key in combinations if key not in groups or not groups[key].values)
         return None, (
             f"{size - known:,} of {size:,} combinations of the factors have no value, such as {_setting(factors, first, names)}"
         )
-    return Design(factors, levels, {key: groups[key] for key in wanted}, names), ""
+    return Design(factors, levels, {key: groups[key] for key in combinations}, names), ""
 
 
 def _levels(study: Study, factor: str) -> list[str]:
@@ -83,7 +84,7 @@ def _levels(study: Study, factor: str) -> list[str]:
     return sorted(values, key=lambda text: _order(values[text]))
 
 
-def _order(value: Any) -> tuple[int, float, str]:
+def _order(value: Json) -> tuple[int, float, str]:
     if value is None:
         return (0, 0.0, "")
     number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -5,7 +5,7 @@ code: then every value must be the same to the last bit. Where all runs of a set
 other code, the means are compared by Welch's test, after Holm over the settings so compared.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.errors import UserError
 from research.metrics.families import DIFFERS, UNRESOLVED, UNTESTABLE, holm
@@ -14,6 +14,7 @@ from research.report.claims import BROKEN, HELD
 from research.report.diff_match import hashes, match
 from research.report.study_record import Setting, StudyRecord, equal
 from research.runs.record import RunRecord
+from research.types import Json
 
 ALPHA = 0.05
 REPEATED, EXTENDED, AGAIN = "the same runs", "some of the same runs", "trained again"
@@ -21,7 +22,7 @@ ABSENT = "not claimed"  # a claim that one side does not make
 
 
 class Moved(NamedTuple):
-    """One setting whose mean is another.
+    """One setting whose mean changed.
 
     Attributes:
         label: in the later report.
@@ -49,7 +50,7 @@ class Moved(NamedTuple):
 
 
 class Break(NamedTuple):
-    """A value of an identical run, or of an identical system, that is another."""
+    """A value of an identical run, or of an identical system, that changed."""
 
     run: str
     setting: str
@@ -62,7 +63,7 @@ class Diff(NamedTuple):
     """What changed.
 
     Attributes:
-        metric: that means are of.
+        metric: whose means are compared.
         settings: those that both have.
         identical: runs that were compared exactly.
         added, removed: labels of settings.
@@ -71,8 +72,8 @@ class Diff(NamedTuple):
         states: (run, setting, before, after), of runs with one id.
         runs: ids that only the earlier, only the later has.
         claims: (text, before, after, words) whose verdict changed.
-        best: labels of the best setting before and after, where it is another.
-        options: those of all runs of both reports that have other values: name → before and after.
+        best: labels of the best setting before and after, where it changed.
+        options: those that all runs of a report share and whose value changed: name → before and after.
         hashes: what the runs were made of: part → hashes before and after, where they differ.
         notes: what could not be compared.
         compared: settings and claims that could have contradicted: with identical runs, equal values or a test; held or broken
@@ -90,7 +91,7 @@ class Diff(NamedTuple):
     runs: tuple[list[str], list[str]]
     claims: list[tuple[str, str, str, str]]
     best: tuple[str, str] | None
-    options: dict[str, tuple[Any, Any]]
+    options: dict[str, tuple[Json, Json]]
     hashes: dict[str, tuple[list[str], list[str]]]
     notes: list[str]
     compared: int
@@ -105,8 +106,8 @@ def compare(old: StudyRecord, new: StudyRecord, metric: str | None = None) -> Di
     """Compare two reports' studies.
 
     Args:
-        old, new: as reports keep them.
-        metric: to compare means of; None: the later report's, or one that both have.
+        old, new: the studies of the earlier and the later report.
+        metric: whose means are compared; None takes the later report's, or one that both have.
 
     Raises:
         UserError: no metric or no setting in common.
@@ -116,16 +117,16 @@ def compare(old: StudyRecord, new: StudyRecord, metric: str | None = None) -> Di
     pairs, added, removed = match(old, new, notes)
     if old.higher_is_better(metric) != new.higher_is_better(metric):
         notes.append(f"{metric} is to be {_goal(old, metric)} before and {_goal(new, metric)} after")
-    moved, breaks, identical, compared = [], [], 0, _claims_decided(old, new)
+    moved, breaks, identical, compared = [], [], 0, _count_decided_claims(old, new)
     for a, b in pairs:
         same = _identical(a, b)
         identical += len(same)
-        breaks += [found for one, other in same for found in _breaks(one, other, b.label)]
-        if (change := _moved(a, b, metric, len(same))) is not None:
+        breaks += [changed for before, after in same for changed in _breaks(before, after, b.label)]
+        if (change := _mean_change(a, b, metric, len(same))) is not None:
             moved.append(change)
         compared += bool(same or (change is None and b.values(metric)))
-    moved = _tested(moved)
-    compared += sum(one.verdict in (DIFFERS, UNRESOLVED) for one in moved)
+    moved = _adjust_tests(moved)
+    compared += sum(change.verdict in (DIFFERS, UNRESOLVED) for change in moved)
     before, after = ({run.id: (run, setting) for setting in side.settings for run in setting.runs} for side in (old, new))
     states = [
         (run.name, setting.label, before[id][0].state, run.state)
@@ -137,13 +138,13 @@ def compare(old: StudyRecord, new: StudyRecord, metric: str | None = None) -> Di
         metric,
         len(pairs),
         identical,
-        [one.label for one in added],
-        [one.label for one in removed],
+        [setting.label for setting in added],
+        [setting.label for setting in removed],
         moved,
         breaks,
         states,
         runs,
-        _claims(old, new),
+        _changed_claims(old, new),
         _best(old, new, metric, pairs),
         _options(old, new),
         hashes(old.runs, new.runs, notes),
@@ -168,9 +169,9 @@ def _metric(old: StudyRecord, new: StudyRecord, wanted: str | None, notes: list[
     return metric
 
 
-def _options(old: StudyRecord, new: StudyRecord) -> dict[str, tuple[Any, Any]]:
-    """An option that one side has in no run is None there."""
-    varied = {name for side in (old, new) for one in side.settings for name in one.options}
+def _options(old: StudyRecord, new: StudyRecord) -> dict[str, tuple[Json, Json]]:
+    """Options of all runs that changed; None stands for an option that no run of a side has."""
+    varied = {name for side in (old, new) for setting in side.settings for name in setting.options}
     names = [name for name in {**old.options, **new.options} if name not in varied]
     return {
         name: (old.options.get(name), new.options.get(name)) for name in names if old.options.get(name) != new.options.get(name)
@@ -187,16 +188,18 @@ def _identical(a: Setting, b: Setting) -> list[tuple[RunRecord, RunRecord]]:
     return [(before[key], run) for run in b.runs if run.state == "done" and (key := (run.id, run.made_of)) in before]
 
 
-def _breaks(one: RunRecord, other: RunRecord, label: str) -> list[Break]:
-    both = [name for name in one.metrics if name in other.metrics]
+def _breaks(before: RunRecord, after: RunRecord, label: str) -> list[Break]:
+    """Metrics of one run that have another value in the later report."""
+    both = [name for name in before.metrics if name in after.metrics]
     return [
-        Break(other.name, label, name, one.metrics[name], other.metrics[name])
+        Break(after.name, label, name, before.metrics[name], after.metrics[name])
         for name in both
-        if not equal(one.metrics[name], other.metrics[name])
+        if not equal(before.metrics[name], after.metrics[name])
     ]
 
 
-def _moved(a: Setting, b: Setting, metric: str, same: int) -> Moved | None:
+def _mean_change(a: Setting, b: Setting, metric: str, same: int) -> Moved | None:
+    """How a setting's mean changed; None where every value is the same. `same` counts its identical runs."""
     before, after = a.values(metric), b.values(metric)
     if before.keys() == after.keys() and all(equal(before[seed], after[seed]) for seed in before):
         return None
@@ -208,19 +211,20 @@ def _moved(a: Setting, b: Setting, metric: str, same: int) -> Moved | None:
     return Moved(b.label, seeds, old, new, AGAIN, test)
 
 
-def _tested(moved: list[Moved]) -> list[Moved]:
-    """With Holm's p, the largest change first; what has no value on a side comes last."""
-    adjusted = iter(holm([one.test.p for one in moved if one.test is not None]))
-    out = []
-    for one in moved:
-        if one.test is not None:
+def _adjust_tests(moved: list[Moved]) -> list[Moved]:
+    """Add Holm's p, and sort by the size of the change; a setting without a value on one side comes last."""
+    adjusted = iter(holm([change.test.p for change in moved if change.test is not None]))
+    changes = []
+    for change in moved:
+        if change.test is not None:
             p = next(adjusted)
-            one = one._replace(p_holm=p, verdict=UNTESTABLE if p != p else DIFFERS if p < ALPHA else UNRESOLVED)
-        out.append(one)
-    return sorted(out, key=lambda one: -abs(one.difference) if one.difference is not None else 1)
+            verdict = UNTESTABLE if p != p else DIFFERS if p < ALPHA else UNRESOLVED
+            change = change._replace(p_holm=p, verdict=verdict)
+        changes.append(change)
+    return sorted(changes, key=lambda change: -abs(change.difference) if change.difference is not None else 1)
 
 
-def _claims(old: StudyRecord, new: StudyRecord) -> list[tuple[str, str, str, str]]:
+def _changed_claims(old: StudyRecord, new: StudyRecord) -> list[tuple[str, str, str, str]]:
     changed = []
     for text in dict.fromkeys([*new.claims, *old.claims]):
         (before, _), (after, words) = (side.claims.get(text, (ABSENT, "")) for side in (old, new))
@@ -229,21 +233,21 @@ def _claims(old: StudyRecord, new: StudyRecord) -> list[tuple[str, str, str, str
     return changed
 
 
-def _claims_decided(old: StudyRecord, new: StudyRecord) -> int:
-    """Claims that held or are broken on both sides: those of which a side could not decide contradict nothing."""
+def _count_decided_claims(old: StudyRecord, new: StudyRecord) -> int:
+    """Count the claims that both sides decided (held or broken); an undecided one contradicts nothing."""
     both = [{old.claims[text][0], new.claims[text][0]} for text in new.claims if text in old.claims]
     return sum(states <= {HELD, BROKEN} for states in both)
 
 
 def _best(old: StudyRecord, new: StudyRecord, metric: str, pairs: list[tuple[Setting, Setting]]) -> tuple[str, str] | None:
     a, b = (best(side, metric) for side in (old, new))
-    if a is None or b is None or any(one is a and other is b for one, other in pairs):
+    if a is None or b is None or any(before is a and after is b for before, after in pairs):
         return None
     return a.label, b.label
 
 
 def best(side: StudyRecord, metric: str) -> Setting | None:
     """The setting with the best mean; the first of equals."""
-    known = [one for one in side.settings if one.values(metric)]
+    measured = [setting for setting in side.settings if setting.values(metric)]
     choose = max if side.higher_is_better(metric) else min
-    return choose(known, key=lambda one: summarise(list(one.values(metric).values())).mean) if known else None
+    return choose(measured, key=lambda setting: summarise(list(setting.values(metric).values())).mean) if measured else None

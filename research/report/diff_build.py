@@ -23,19 +23,20 @@ from research.runs.layout import PROVENANCE
 from research.runs.reading import read_json
 from research.runs.table import is_sweep
 from research.runs.wandb.records import is_wandb
+from research.types import Json
 
 OURS = "diff.json"  # a folder that holds this file is ours to write into again
 VERB = "report --diff"
-UNCHECKED = "cannot be checked"  # a claim about settings that one side has not
+UNCHECKED = "cannot be checked"  # a claim about settings that are missing on one side
 
 
 class Side(NamedTuple):
-    """One of the two.
+    """The earlier or the later report.
 
     Attributes:
         name: as the user gave it.
         study: its trainings; None of systems alone.
-        systems: report.json's part about retrievals; None without any.
+        systems: report.json's part about retrievals; None where it has none.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Difference(NamedTuple):
     """What changed.
 
     Attributes:
-        same: no claim is broken, and no value of an identical run is another.
+        same: no claim is broken, and no value of an identical run changed.
         text: Markdown, for people.
         summary: for programs.
         sheets: tables for a paper.
@@ -55,7 +56,7 @@ class Difference(NamedTuple):
 
     same: bool
     text: str
-    summary: dict[str, Any]
+    summary: dict[str, Json]
     sheets: list[Sheet]
 
 
@@ -63,7 +64,7 @@ def compare(paths: list[Path], spec: Spec, claims: Path | None, out: Path | None
     """Compare an earlier and a later report, sweep or run, and write what changed.
 
     Args:
-        paths: the two.
+        paths: the earlier and the later.
         spec: metric and goal.
         claims: a file of claims, checked on both sides in place of those that were made with the reports.
         out: a folder for Markdown and tables; None writes none.
@@ -75,7 +76,7 @@ def compare(paths: list[Path], spec: Spec, claims: Path | None, out: Path | None
         open_target(out, OURS, VERB, "an earlier --diff", "empty folder")
     old, new = (read_side(path, spec) for path in paths)
     if claims is not None:
-        old, new = _claimed(old, new, claims, spec.metric)
+        old, new = _with_claims(old, new, claims, spec.metric)
     difference = _difference(old, new, spec.metric)
     if out is not None:
         with replace_files(out, OURS, files_of(out / OURS)) as folder:
@@ -102,8 +103,8 @@ def _difference(old: Side, new: Side, metric: str | None) -> Difference:
         facts, sheets, notes = diff_words.facts(study), diff_words.sheets(study), list(study.notes)
     if systems is not None:
         facts += system_facts(systems)
-        more = [system_sheet(systems), diff_words.breaks_sheet("identical_systems", systems.breaks)]
-        sheets, notes = [*sheets, *(sheet for sheet in more if sheet.rows)], [*notes, *systems.notes]
+        system_sheets = [system_sheet(systems), diff_words.breaks_sheet("identical_systems", systems.breaks)]
+        sheets, notes = [*sheets, *(sheet for sheet in system_sheets if sheet.rows)], [*notes, *systems.notes]
     notes += [f"{side.name} holds {_kind(side)}" for side in (old, new) if _kind(old) != _kind(new)]
     summary = {
         "verb": VERB,
@@ -113,7 +114,7 @@ def _difference(old: Side, new: Side, metric: str | None) -> Difference:
         "verdict": verdict,
         "compared": sum(count for count in compared if count),
         "study": diff_words.summary(study) if study else None,
-        "systems": _systems(systems) if systems else None,
+        "systems": _systems_summary(systems) if systems else None,
     }
     return Difference(same, diff_words.document(old.name, new.name, verdict, facts, sheets, notes), summary, sheets)
 
@@ -139,30 +140,30 @@ def read_side(path: Path, spec: Spec) -> Side:
             )
         return Side(str(path), study, value if value.get("rows") else None)
     if is_sweep(path) or RunFolder(path).is_training or is_wandb(path):
-        recorded = json.loads(json.dumps(record_of([path], spec), default=str))  # in the types that a report's file gives
-        return Side(str(path), read_study_record(recorded, str(path)), None)
+        record = json.loads(json.dumps(record_of([path], spec), default=str))  # in the types that a report's file gives
+        return Side(str(path), read_study_record(record, str(path)), None)
     if (path / PROVENANCE).is_file():
         return Side(str(path), None, json.loads(json.dumps(rows_of([path]))))
-    what = "does not exist" if not path.exists() else "is a file" if path.is_file() else "is no report, sweep or run"
+    problem = "does not exist" if not path.exists() else "is a file" if path.is_file() else "is no report, sweep or run"
     raise UserError(
-        f"{path} {what}; expected a folder that `research report`, `sweep`, `fit` or `retrieve` wrote. Check the path."
+        f"{path} {problem}; expected a folder that `research report`, `sweep`, `fit` or `retrieve` wrote. Check the path."
     )
 
 
-def _claimed(old: Side, new: Side, path: Path, metric: str | None) -> tuple[Side, Side]:
-    """Both with the verdicts on the claims of a file, in place of those that were made with the reports.
+def _with_claims(old: Side, new: Side, path: Path, metric: str | None) -> tuple[Side, Side]:
+    """Both sides with verdicts on the claims of a file, in place of those that the reports hold.
 
     Raises:
         UserError: claims that cannot be read, or that neither side can check.
     """
     if old.study is None or new.study is None:
-        bare = (old if old.study is None else new).name
+        without_study = (old if old.study is None else new).name
         raise UserError(
-            f"--claims {path} is about trainings, and {bare} has none; expected a study on both sides. Leave it out."
+            f"--claims {path} is about trainings, and {without_study} has none; expected a study on both sides. Leave it out."
         )
-    stated = [claim._replace(metric=claim.metric or metric) for claim in dict.fromkeys(read_claims(path))]
-    verdicts = [_verdicts(side.study, stated, str(path)) for side in (old, new)]
-    for claim in stated:
+    file_claims = [claim._replace(metric=claim.metric or metric) for claim in dict.fromkeys(read_claims(path))]
+    verdicts = [_verdicts(side.study, file_claims, str(path)) for side in (old, new)]
+    for claim in file_claims:
         if all(side[claim.text][0] == UNCHECKED for side in verdicts):
             raise UserError(verdicts[1][claim.text][1])
     return tuple(
@@ -170,12 +171,12 @@ def _claimed(old: Side, new: Side, path: Path, metric: str | None) -> tuple[Side
     )
 
 
-def _verdicts(study: StudyRecord, stated: list[Claim], where: str) -> dict[str, tuple[str, str]]:
-    """Text → (state, words); a claim whose settings one side has not is said, and is in no family."""
+def _verdicts(study: StudyRecord, claims: list[Claim], where: str) -> dict[str, tuple[str, str]]:
+    """Text → (state, words). A claim whose settings are missing on one side cannot be checked, and is in no family."""
     studies: dict[str, Study] = {}
     verdicts: dict[str, tuple[str, str]] = {}
     checkable: list[Claim] = []
-    for claim in stated:
+    for claim in claims:
         claim = claim._replace(metric=claim.metric or study.metric)
         studies[claim.metric] = study.study(claim.metric)
         try:
@@ -183,8 +184,8 @@ def _verdicts(study: StudyRecord, stated: list[Claim], where: str) -> dict[str, 
             checkable.append(claim)
         except UserError as error:
             verdicts[claim.text] = (UNCHECKED, str(error))
-    verdicts |= {v.claim.text: (v.state, v.words) for v in check(checkable, studies, where)}
-    return {claim.text: verdicts[claim.text] for claim in stated}
+    verdicts |= {verdict.claim.text: (verdict.state, verdict.words) for verdict in check(checkable, studies, where)}
+    return {claim.text: verdicts[claim.text] for claim in claims}
 
 
 def _kind(side: Side) -> str:
@@ -192,6 +193,7 @@ def _kind(side: Side) -> str:
     return " and ".join(kinds) or "nothing"
 
 
-def _systems(systems: Systems) -> dict[str, Any]:
+def _systems_summary(systems: Systems) -> dict[str, Json]:
+    """Return the comparison of systems as JSON, for programs."""
     moved = [dict(zip(("system", "metric", "old", "new"), row, strict=True)) for row in systems.moved]
-    return systems._asdict() | {"moved": moved, "breaks": [broken._asdict() for broken in systems.breaks]}
+    return systems._asdict() | {"moved": moved, "breaks": [changed._asdict() for changed in systems.breaks]}

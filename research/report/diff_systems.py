@@ -43,17 +43,17 @@ def compare_systems(old: dict[str, Any], new: dict[str, Any], where: tuple[str, 
         where: names of the two, for messages.
 
     Raises:
-        UserError: other data or another split, or rows that are none.
+        UserError: the reports are of different data or splits, or their rows cannot be read.
     """
     try:
         if (old["data"], old["split"]) != (new["data"], new["split"]):
-            shown = [f"{one['source']} split {one['split']} (data {one['data'][:12]})" for one in (old, new)]
+            shown = [f"{report['source']} split {report['split']} (data {report['data'][:12]})" for report in (old, new)]
             raise UserError(
                 f"the systems were measured on different data: {shown[0]} in {where[0]}, {shown[1]} in {where[1]}; "
                 "expected the same, since their numbers cannot be compared. Compare reports of one "
                 "collection."
             )
-        sides = [{row["label"]: row for row in one["rows"]} for one in (old, new)]
+        sides = [{row["label"]: row for row in report["rows"]} for report in (old, new)]
         both = [label for label in sides[1] if label in sides[0]]
         same = [label for label in both if _identical(sides[0][label], sides[1][label])]
         changed = [
@@ -70,16 +70,16 @@ def compare_systems(old: dict[str, Any], new: dict[str, Any], where: tuple[str, 
     notes = []
     if both and not same:
         notes.append("no system of both has the same settings, models and clean commit, so none was compared to the last bit")
-    if moved := [one for one in changed if one[0] not in same]:
+    if moved := [change for change in changed if change[0] not in same]:
         notes.append(
             "differences between systems that are not identical are not tested here: name both run folders in one report"
         )
-    compared = sum(label in same or all(one[0] != label for one in changed) for label in shared)
+    compared = sum(label in same or all(change[0] != label for change in changed) for label in shared)
     return Systems(
         len(both),
         len(same),
-        [one for one in sides[1] if one not in sides[0]],
-        [one for one in sides[0] if one not in sides[1]],
+        [label for label in sides[1] if label not in sides[0]],
+        [label for label in sides[0] if label not in sides[1]],
         moved,
         [Break(label, label, *rest) for label, *rest in changed if label in same],
         notes,
@@ -92,16 +92,16 @@ def _identical(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return known and (a["code"], a["settings"]) == (b.get("code"), b.get("settings"))
 
 
-def system_facts(found: Systems) -> list[str]:
+def system_facts(systems: Systems) -> list[str]:
     """A line each: what changed besides the table's numbers."""
-    lines = [f"systems: {found.both} in both, {found.identical} of them identical"]
-    for labels, word in ((found.added, "new"), (found.removed, "gone")):
+    lines = [f"systems: {systems.both} in both, {systems.identical} of them identical"]
+    for labels, word in ((systems.added, "new"), (systems.removed, "gone")):
         if labels:
             lines.append(f"systems {word}: {', '.join(labels)}")
     return lines
 
 
-def system_sheet(found: Systems) -> Sheet:
+def system_sheet(systems: Systems) -> Sheet:
     """Metrics of systems before and after."""
     rows = [
         [
@@ -111,7 +111,7 @@ def system_sheet(found: Systems) -> Sheet:
             Cell(number(b, 4), b),
             Cell(number(b - a, 4, plus=True), b - a),
         ]
-        for label, metric, a, b in found.moved
+        for label, metric, a, b in systems.moved
     ]
     columns = ["system", "metric", "before", "after", "difference"]
     return Sheet("systems", "Systems before and after", columns, rows, [], 2)

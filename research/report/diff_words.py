@@ -1,7 +1,6 @@
 """What changed between two reports, in words: Markdown, tables, and the numbers for programs."""
 
 import math
-from typing import Any
 
 from research.report.diff import AGAIN, Break, Diff, Moved
 from research.report.diff_match import SHORT
@@ -10,6 +9,7 @@ from research.report.factors import shown, some
 from research.report.markdown import escape
 from research.report.numbers import counted, p_value
 from research.report.sheets import NOTHING, Cell, Sheet, number
+from research.types import Json
 
 LISTED = 10  # names before the rest are counted
 
@@ -19,36 +19,36 @@ def verdict(broken: list[str], breaks: list[Break], study: int | None, systems: 
 
     Args:
         broken: claims that held and are broken.
-        breaks: values of identical runs that are another.
+        breaks: values of identical runs that changed.
         study, systems: how many settings and claims, how many systems could have contradicted; None where there are none.
     """
-    found = []
+    changes = []
     if broken:
-        found.append(f"{counted(len(broken), 'claim')} that held {'is' if len(broken) == 1 else 'are'} broken")
+        changes.append(f"{counted(len(broken), 'claim')} that held {'is' if len(broken) == 1 else 'are'} broken")
     if breaks:
-        runs = len({one.run for one in breaks})
-        found.append(
+        runs = len({changed.run for changed in breaks})
+        changes.append(
             f"{counted(len(breaks), 'value')} of {counted(runs, 'identical run')} {'is' if len(breaks) == 1 else 'are'} another"
         )
-    if found:
-        return f"Not the same: {'; '.join(found)}."
+    if changes:
+        return f"Not the same: {'; '.join(changes)}."
     if study or systems:
         return "The same conclusions."
-    why = ["no identical run is in both, and no setting can be tested"] if study is not None else []
-    why += ["no identical system is in both"] if systems is not None else []
-    return f"Nothing could be contradicted: {'; '.join(why)}."
+    reasons = ["no identical run is in both, and no setting can be tested"] if study is not None else []
+    reasons += ["no identical system is in both"] if systems is not None else []
+    return f"Nothing could be contradicted: {'; '.join(reasons)}."
 
 
 def facts(diff: Diff) -> list[str]:
     """What changed besides the tables' numbers, a line each."""
-    resolved = sum(one.verdict == "differs" for one in diff.moved)
-    again = sum(one.kind == AGAIN for one in diff.moved)
+    resolved = sum(change.verdict == "differs" for change in diff.moved)
+    again = sum(change.kind == AGAIN for change in diff.moved)
     more = f" ({again} of them trained again, {resolved} of these resolved over seeds)" if again else ""
     lines = [f"{counted(diff.settings, 'setting')} in both; {diff.metric} moved in {len(diff.moved)}{more}"]
     if diff.identical:
-        wrong = len({one.run for one in diff.breaks})
+        changed_runs = len({changed.run for changed in diff.breaks})
         lines.append(
-            f"{counted(diff.identical, 'identical run')}: {diff.identical - wrong} with the same values to the last bit"
+            f"{counted(diff.identical, 'identical run')}: {diff.identical - changed_runs} with the same values to the last bit"
         )
     for names, word in ((diff.added, "new"), (diff.removed, "gone")):
         if names:
@@ -60,18 +60,18 @@ def facts(diff: Diff) -> list[str]:
         lines.append(f"best setting: {diff.best[0]} → {diff.best[1]}")
     lines += [f"{name}: {shown(before)} → {shown(after)} in every run" for name, (before, after) in diff.options.items()]
     for name, (before, after) in diff.hashes.items():
-        lines.append(f"{name}: {_hashes(before)} → {_hashes(after)}")
+        lines.append(f"{name}: {_short_hashes(before)} → {_short_hashes(after)}")
     return lines
 
 
 def sheets(diff: Diff) -> list[Sheet]:
     """Tables of what changed; only those with a row."""
-    made = [
+    tables = [
         Sheet(
             "claims",
             "Claims whose verdict changed",
             ["claim", "before", "after", "numbers"],
-            [[Cell(one, one) for one in row] for row in diff.claims],
+            [[Cell(text, text) for text in row] for row in diff.claims],
             [],
             4,
         ),
@@ -80,7 +80,7 @@ def sheets(diff: Diff) -> list[Sheet]:
             "moved",
             f"{diff.metric} before and after",
             ["setting", "runs", "before", "after", "difference", "p (Holm)", "verdict"],
-            [_moved(one) for one in diff.moved],
+            [_moved_row(change) for change in diff.moved],
             [
                 "Means over seeds. Settings trained again: Welch's t test over the runs before and after, p after Holm over "
                 "these settings. Runs that are there before and after are no new draw, and are not tested."
@@ -91,19 +91,19 @@ def sheets(diff: Diff) -> list[Sheet]:
             "states",
             "Runs whose state changed",
             ["run", "setting", "before", "after"],
-            [[Cell(one, one) for one in row] for row in diff.states],
+            [[Cell(text, text) for text in row] for row in diff.states],
             [],
             4,
         ),
     ]
-    return [sheet for sheet in made if sheet.rows]
+    return [sheet for sheet in tables if sheet.rows]
 
 
 def breaks_sheet(name: str, breaks: list[Break]) -> Sheet:
-    """Values that should have been the same, with all their digits."""
+    """Show the values that should have been the same, with all their digits."""
     rows = [
         [
-            *(Cell(one, one) for one in row[:3]),
+            *(Cell(text, text) for text in row[:3]),
             Cell(_minus(repr(row.old)), row.old),
             Cell(_minus(repr(row.new)), row.new),
             Cell(_minus(f"{row.new - row.old:+.3g}"), row.new - row.old),
@@ -122,11 +122,11 @@ def breaks_sheet(name: str, breaks: list[Break]) -> Sheet:
 
 
 def document(old: str, new: str, head: str, lines: list[str], tables: list[Sheet], notes: list[str]) -> str:
-    """All of it as Markdown.
+    """Return the whole comparison as Markdown.
 
     Args:
-        old, new: names of the two.
-        head: the verdict.
+        old, new: names of the two reports.
+        head: the verdict on the conclusions.
         lines: what changed besides the tables.
         tables: what changed.
         notes: what was not compared.
@@ -138,21 +138,21 @@ def document(old: str, new: str, head: str, lines: list[str], tables: list[Sheet
     return "\n\n".join(parts) + "\n"
 
 
-def summary(diff: Diff) -> dict[str, Any]:
+def summary(diff: Diff) -> dict[str, Json]:
     """Return the comparison as JSON, for programs."""
     moved = [
         {
-            "setting": one.label,
-            "seeds": list(one.seeds),
-            "old": one.old,
-            "new": one.new,
-            "difference": one.difference,
-            "kind": one.kind,
-            "p": None if one.test is None else _known(one.test.p),
-            "p_holm": _known(one.p_holm),
-            "verdict": one.verdict or None,
+            "setting": change.label,
+            "seeds": list(change.seeds),
+            "old": change.old,
+            "new": change.new,
+            "difference": change.difference,
+            "kind": change.kind,
+            "p": None if change.test is None else _or_none(change.test.p),
+            "p_holm": _or_none(change.p_holm),
+            "verdict": change.verdict or None,
         }
-        for one in diff.moved
+        for change in diff.moved
     ]
     return {
         "metric": diff.metric,
@@ -161,7 +161,7 @@ def summary(diff: Diff) -> dict[str, Any]:
         "added": diff.added,
         "removed": diff.removed,
         "moved": moved,
-        "breaks": [one._asdict() for one in diff.breaks],
+        "breaks": [changed._asdict() for changed in diff.breaks],
         "states": [dict(zip(("run", "setting", "old", "new"), row, strict=True)) for row in diff.states],
         "runs": {"removed": diff.runs[0], "added": diff.runs[1]},
         "claims": [dict(zip(("claim", "old", "new", "words"), row, strict=True)) for row in diff.claims],
@@ -173,20 +173,23 @@ def summary(diff: Diff) -> dict[str, Any]:
     }
 
 
-def _moved(one: Moved) -> list[Cell]:
+def _moved_row(change: Moved) -> list[Cell]:
+    """A row of the table of means before and after."""
     # two digits of the difference at least
-    digits = min(12, max(4, 1 - math.floor(math.log10(abs(one.difference))))) if one.difference else 4
-    seeds = f"{one.seeds[0]} → {one.seeds[1]}" if one.seeds[0] != one.seeds[1] else str(one.seeds[0])
-    means = [Cell(NOTHING) if value is None else Cell(number(value, digits), value) for value in (one.old, one.new)]
-    change = Cell(NOTHING) if one.difference is None else Cell(number(one.difference, digits, plus=True), one.difference)
-    p, word = _known(one.p_holm), one.verdict or one.kind
+    digits = min(12, max(4, 1 - math.floor(math.log10(abs(change.difference))))) if change.difference else 4
+    seeds = f"{change.seeds[0]} → {change.seeds[1]}" if change.seeds[0] != change.seeds[1] else str(change.seeds[0])
+    means = [Cell(NOTHING) if value is None else Cell(number(value, digits), value) for value in (change.old, change.new)]
+    difference = (
+        Cell(NOTHING) if change.difference is None else Cell(number(change.difference, digits, plus=True), change.difference)
+    )
+    p, verdict = _or_none(change.p_holm), change.verdict or change.kind
     return [
-        Cell(one.label, one.label),
+        Cell(change.label, change.label),
         Cell(seeds, seeds),
         *means,
-        change,
+        difference,
         Cell(NOTHING) if p is None else Cell(p_value(p), p),
-        Cell(word, word),
+        Cell(verdict, verdict),
     ]
 
 
@@ -194,11 +197,12 @@ def _minus(text: str) -> str:
     return text.replace("-", "−")
 
 
-def _known(value: float | None) -> float | None:
+def _or_none(value: float | None) -> float | None:
+    """The value; None in place of NaN, which JSON does not have."""
     return None if value is None or value != value else value
 
 
-def _hashes(values: list[str]) -> str:
+def _short_hashes(values: list[str]) -> str:
     return (
         " and ".join(value[:SHORT] for value in values[:3]) + (f" and {len(values) - 3} more" if len(values) > 3 else "") or "–"
     )

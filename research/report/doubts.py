@@ -24,24 +24,24 @@ def doubts(groups: Sequence[Group], metric: str) -> list[str]:
         notes.append(f"{len(empty)} of {len(groups)} groups have no value of {metric} ({some([g.label for g in empty])})")
     for state in dict.fromkeys(run.state for group in groups for run in group.missing if run.state != "done"):
         rows = [run for group in groups for run in group.missing if run.state == state]
-        why = {run.error for run in rows if run.error}
-        are = "runs are" if len(rows) > 1 else "run is"
+        errors = {run.error for run in rows if run.error}
+        subject = "runs are" if len(rows) > 1 else "run is"
         notes.append(
-            f"{len(rows)} {are} {state} and in no mean: {some([called[id(run)] for run in rows])}"
-            + (f" ({some(sorted(why))})" if why else "")
+            f"{len(rows)} {subject} {state} and in no mean: {some([called[id(run)] for run in rows])}"
+            + (f" ({some(sorted(errors))})" if errors else "")
         )
-    if bare := [run for group in groups for run in group.runs if run.state == "done" and metric not in run.metrics]:
-        notes.append(f"{len(bare)} finished runs have no {metric}: {some([called[id(run)] for run in bare])}")
-    if lost := [run for group in groups for run in group.missing if run.state == "done" and run not in bare]:
+    if without := [run for group in groups for run in group.runs if run.state == "done" and metric not in run.metrics]:
+        notes.append(f"{len(without)} finished runs have no {metric}: {some([called[id(run)] for run in without])}")
+    if not_finite := [run for group in groups for run in group.missing if run.state == "done" and run not in without]:
         notes.append(
-            f"{len(lost)} finished runs have a {metric} that is not finite and are in no mean: "
-            f"{some([called[id(run)] for run in lost])}"
+            f"{len(not_finite)} finished runs have a {metric} that is not finite and are in no mean: "
+            f"{some([called[id(run)] for run in not_finite])}"
         )
     return notes
 
 
 def unmeasured(runs: Sequence[RunRecord]) -> str:
-    """What is said of trainings that are finished and were never measured; "" where one was, or none is finished."""
+    """The message about finished trainings without any metric; "" where one has a metric, or none is finished."""
     done = [run.name for run in runs if run.state == "done"]
     if not done or any(run.metrics for run in runs):
         return ""
@@ -51,13 +51,13 @@ def unmeasured(runs: Sequence[RunRecord]) -> str:
     )
 
 
-def aside(firsts: list[RunRecord], columns: Sequence[str], words: Mapping[str, str]) -> str:
+def aside(firsts: list[RunRecord], columns: Sequence[str], labels: Mapping[str, str]) -> str:
     """Options that differ between settings and are in no column, such as a rate that each method has of its own.
 
     Args:
-        firsts: a run of each group.
-        columns: options that are in the table.
-        words: option → what tables call it.
+        firsts: one run of each group.
+        columns: options that have a column in the table.
+        labels: option → what tables call it.
     """
     # what a method's name says already, and alpha beside r and alpha / r
     implied = (
@@ -70,9 +70,9 @@ def aside(firsts: list[RunRecord], columns: Sequence[str], words: Mapping[str, s
         for name in factors(firsts)
         if name not in columns
         and not name.endswith(implied)
-        and not any(name.startswith(f"{one}.") for one in columns if one.endswith("adapter"))
+        and not any(name.startswith(f"{column}.") for column in columns if column.endswith("adapter"))
     ]
-    short = named([*columns, *names], words)
+    short = named([*columns, *names], labels)
     parts = []
     for name in names[:ASIDE]:
         values = list(dict.fromkeys(shown(run.options.get(name)) for run in firsts))

@@ -2,19 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.report.page.examples import SNIPPET
 from research.report.systems import Row, Systems
 from research.runs.curves import Curve, curves_of
 from research.runs.folder import RunFolder
 from research.runs.record import FINISHED, RunRecord
+from research.types import Json
 
-Lines = Callable[[Path], list[dict[str, Any]]]
+Lines = Callable[[Path], list[dict[str, Json]]]
 
 
 class Shown(NamedTuple):
-    """What was asked, and what is right.
+    """The text of an example, and its reference.
 
     Attributes:
         text: query or prompt.
@@ -26,13 +27,13 @@ class Shown(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One line of the explorer.
+    """One line of the explorer: a training, or a system.
 
     Attributes:
         run: a training; of a system its stage in the same shape, without a state and a seed. Its examples are known by
             `val/3` or `test/3` where it is a training, since both splits count from 0.
-        asked: {id: what was asked}, of the examples whose texts were kept.
-        answers: {id: what it answered, or ranked first}.
+        asked: {id: query or prompt, with its reference}, of the examples whose texts the run saved.
+        answers: {id: the answer, or the document ranked first}.
         curves: {metric: (step, value)}, a step once.
     """
 
@@ -54,7 +55,7 @@ def of_run(run: RunRecord, lines: Lines, answered: bool, metric: str = "") -> En
         run: as runs.table has it.
         lines: a run folder → lines of its curves, `{"step": 3, "train/loss": 2.1, …}`.
         answered: whether its answers are read.
-        metric: of which a run that W&B keeps has a curve; each one more would be asked for.
+        metric: the one whose curve is read of a W&B run; W&B would be asked for each further curve.
     """
     if run.history is not None:
         curve = run.history(metric) if metric else []
@@ -74,13 +75,13 @@ def _answers(folder: RunFolder) -> tuple[dict[str, Shown], dict[str, str]]:
     """Generated answers of a run's validation, and of its test where there was one."""
     asked, answers = {}, {}
     for split, result in (("val", folder.metrics), ("test", folder.test)):
-        for example, one in (result.get("answers") or {}).items():
-            asked[f"{split}/{example}"] = Shown(_text(one.get("prompt")), str(one.get("reference") or ""))
-            answers[f"{split}/{example}"] = str(one.get("answer") or "")
+        for example, answer in (result.get("answers") or {}).items():
+            asked[f"{split}/{example}"] = Shown(_text(answer.get("prompt")), str(answer.get("reference") or ""))
+            answers[f"{split}/{example}"] = str(answer.get("answer") or "")
     return asked, answers
 
 
-def _text(prompt: Any) -> str:
+def _text(prompt: Json) -> str:
     """A prompt as it is read: turns of a conversation below each other."""
     if not isinstance(prompt, list):
         return str(prompt or "")
@@ -92,17 +93,17 @@ def _text(prompt: Any) -> str:
 def of_row(row: Row, runs: Systems) -> Entry:
     """A system: a stage of a retrieval."""
     folder = next(folder for folder in runs.folders if folder.name == row.run)
-    kept = folder.examples or {"queries": {}, "docs": {}, "relevant": {}}
+    examples = folder.examples or {"queries": {}, "docs": {}, "relevant": {}}
     asked, answers = {}, {}
-    for query, found in row.top.items():
-        relevant = kept["relevant"].get(query, [])
-        titles = [_document(doc, kept["docs"]) for doc in relevant[:3]]
-        asked[query] = Shown(kept["queries"].get(query, ""), "\n".join(titles))
-        first = next(iter(found), None)
+    for query, ranked in row.top.items():
+        relevant = examples["relevant"].get(query, [])
+        titles = [_document(doc, examples["docs"]) for doc in relevant[:3]]
+        asked[query] = Shown(examples["queries"].get(query, ""), "\n".join(titles))
+        first = next(iter(ranked), None)
         verdict = "✓ relevant" if first in relevant else "✗ not relevant"
-        answers[query] = f"{verdict}: {_document(first, kept['docs'])}" if first is not None else "found no document"
-    options = {name: value for name, value in row.facts.items() if not _measured(name)}
-    facts = {name: value for name, value in row.facts.items() if _measured(name) and isinstance(value, int | float)}
+        answers[query] = f"{verdict}: {_document(first, examples['docs'])}" if first is not None else "found no document"
+    options = {name: value for name, value in row.facts.items() if not _is_measured(name)}
+    facts = {name: value for name, value in row.facts.items() if _is_measured(name) and isinstance(value, int | float)}
     record = RunRecord(
         name=f"{row.run}/{row.stage}",
         path=folder.path,
@@ -121,12 +122,12 @@ def of_row(row: Row, runs: Systems) -> Entry:
     return Entry(record, asked, answers, {})
 
 
-def _measured(name: str) -> bool:
+def _is_measured(name: str) -> bool:
     return name.endswith(("seconds", "ms_per_query", "per_second"))
 
 
 def _document(doc: str, docs: dict[str, dict[str, str]]) -> str:
     """A document in a line or two."""
-    known = docs.get(doc, {"title": "", "text": ""})
-    text = known["text"][: SNIPPET // 2]
-    return " – ".join(part for part in (known["title"], text) if part) or doc
+    document = docs.get(doc, {"title": "", "text": ""})
+    text = document["text"][: SNIPPET // 2]
+    return " – ".join(part for part in (document["title"], text) if part) or doc

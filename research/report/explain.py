@@ -52,7 +52,7 @@ def finding(lines: list[Line], metric: str, pairs: dict[tuple[int, int], tuple[C
     following = max((line for line in lines if line is not best), key=lambda line: line.mean)
     # the two were chosen by their values: their p is one of all pairs'
     pairs = compare_pairs(lines, metric) if pairs is None else pairs
-    i, j = sorted(next(k for k, line in enumerate(lines) if line is one) for one in (best, following))
+    i, j = sorted(next(k for k, line in enumerate(lines) if line is system) for system in (best, following))
     test, p = pairs[i, j]
     phrase = p_phrase(p) + (" after Holm over all pairs" if len(pairs) > 1 else "")
     verdict = "too little to tell the two apart" if p >= 0.05 else "more than chance would give"

@@ -6,7 +6,6 @@ import io
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -16,10 +15,11 @@ from research.report.sheets import Cell, Sheet, slug
 from research.runs.files import atomic_write
 from research.runs.record import RunRecord
 from research.runs.table import as_frame, plain_cell
+from research.types import Json
 
 
-def inert(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: texts are of whoever named an option, and `=HYPERLINK(…)` would run."""
+def inert(value: Json) -> Json:
+    """Return a cell that no spreadsheet takes for a formula: users name options, and `=HYPERLINK(…)` would run."""
     if not isinstance(value, str):
         return value
     value = value.replace("\r\n", "\n").replace("\r", "\n")  # csv does not quote a lone one, which ends the line
@@ -44,13 +44,13 @@ def write_tidy(out: Path, runs: Sequence[RunRecord]) -> None:
         frame.apply(_one_type).to_parquet(stream, engine="pyarrow", index=False)
 
 
-def _csv_cell(value: Any) -> str:
-    """As the file has it; as a text, since pandas would make 2.0 of a 2 beside a gap."""
+def _csv_cell(value: Json) -> str:
+    """A cell of the CSV file, as text: pandas would write a 2 beside a gap as 2.0."""
     return "" if value is None else str(inert(value))
 
 
 def _one_type(column: pd.Series) -> pd.Series:
-    """The column with one type, as Parquet wants it: an option that is 2 here and "auto" there is a text."""
+    """Give a column one type, as Parquet wants it: an option that is 2 here and "auto" there becomes text."""
     values = [value for value in column if value is not None]
     kinds = {type(value) for value in values}
     if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in values):
@@ -59,7 +59,7 @@ def _one_type(column: pd.Series) -> pd.Series:
 
 
 def write_sheets(out: Path, sheets: list[Sheet], title: str = "", plain: bool = False) -> None:
-    """tables/NAME.tex, .csv and .md; the title of the report is in the labels, where LaTeX's tables are not plain."""
+    """Write tables/NAME.tex, .csv and .md; the labels of LaTeX tables hold the report's title, unless they are plain."""
     for sheet in sheets:
         name = slug(sheet.name)
         tex = latex.render_plain(sheet) if plain else latex.render(sheet, title)
@@ -70,7 +70,7 @@ def write_sheets(out: Path, sheets: list[Sheet], title: str = "", plain: bool = 
 
 
 def as_csv(sheet: Sheet) -> str:
-    """The numbers behind the cells; an interval is two columns, and a mean's standard deviation one behind it."""
+    """Return the numbers behind the cells; an interval has two columns, and a mean is followed by its standard deviation."""
     columns = [[row[i] for row in sheet.rows] for i in range(len(sheet.columns))]
     pairs = [any(isinstance(cell.value, list) for cell in column) for column in columns]
     spreads = [any(cell.sd is not None for cell in column) for column in columns]
@@ -100,7 +100,7 @@ def _headings(name: str, pair: bool, spread: bool) -> list[str]:
     return [name, f"{name} sd"] if spread else [name]
 
 
-def _values(cell: Cell, pair: bool, spread: bool) -> list[Any]:
+def _values(cell: Cell, pair: bool, spread: bool) -> list[Json]:
     if pair:
         return cell.value if isinstance(cell.value, list) else ["", ""]
     values = [plain_cell(cell.value), *([cell.sd] if spread else [])]
@@ -108,7 +108,7 @@ def _values(cell: Cell, pair: bool, spread: bool) -> list[Any]:
 
 
 def as_markdown(sheet: Sheet) -> str:
-    """The table in Markdown, with its notes below."""
+    """Return the table in Markdown, with its notes below."""
     align = [":--"] * sheet.texts + ["--:"] * (len(sheet.columns) - sheet.texts)
     rows = [[_marked(cell) for cell in row] for row in sheet.rows]
     lines = ["| " + " | ".join(row) + " |" for row in [[escape(name) for name in sheet.columns], align, *rows]]

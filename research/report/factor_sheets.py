@@ -11,8 +11,8 @@ from research.report.design import Design, design
 from research.report.factors import short_names, shown
 from research.report.importance import EXACT, Importance, Share
 from research.report.numbers import p_value, plain
-from research.report.sheets import MARK, NOTHING, Cell, Sheet, decimals, difference_cells, mean_cells, ranks
-from research.report.study import Study, marginal
+from research.report.sheets import ALPHA, MARK, NOTHING, Cell, Sheet, decimals, difference_cells, mean_cells, ranks
+from research.report.study import Group, Study, marginal
 
 
 def by_factor(study: Study, factor: str, paired: bool = False) -> Sheet | None:
@@ -35,7 +35,7 @@ def by_factor(study: Study, factor: str, paired: bool = False) -> Sheet | None:
     means = [summarise(list(by_seed.values())) for by_seed in values.values()]
     places = ranks([round(mean.mean, digits) for mean in means], study.higher)
     first = next(iter(values))
-    paired = paired and len({frozenset(one) for one in values.values()}) == 1
+    paired = paired and len({frozenset(by_seed) for by_seed in values.values()}) == 1
     pairs = {pair.b: pair for pair in (compare_paired_methods if paired else compare_methods)(values, first)}
     rows = []
     for level, mean, place in zip(values, means, places, strict=True):
@@ -60,13 +60,12 @@ def by_factor(study: Study, factor: str, paired: bool = False) -> Sheet | None:
     )
 
 
-def factorial(study: Study, paired: bool = False, alpha: float = 0.05) -> Sheet | None:
+def factorial(study: Study, paired: bool = False) -> Sheet | None:
     """Main effects and interactions with F tests over seeds; None where `not_factorial` gives a reason.
 
     Args:
         study: groups.
         paired: runs of one seed belong together: the seed is a block.
-        alpha: of the table's rows together.
     """
     full, _ = design(study)
     if full is None or not_factorial(study, paired):
@@ -76,11 +75,11 @@ def factorial(study: Study, paired: bool = False, alpha: float = 0.05) -> Sheet 
     tested = [*variance.effects]
     adjusted = holm([effect.p for effect in tested])
     rows = [
-        _row(_name(effect, full), effect, variance.squares, variance.total, p, alpha)
+        _row(_name(effect, full), effect, variance.squares, variance.total, p)
         for effect, p in zip(tested, adjusted, strict=True)
     ]
     if variance.block:  # a nuisance, not a finding: it is in no family
-        rows.append(_row("seed (block)", variance.block, variance.squares, variance.total, math.nan, alpha))
+        rows.append(_row("seed (block)", variance.block, variance.squares, variance.total, math.nan))
     for name, df, squares in (("residual: seeds", variance.df, variance.squares), ("total", values.size - 1, variance.total)):
         share = _share(squares / variance.total) if name != "total" else Cell(NOTHING)
         rows.append([Cell(name, name), Cell(str(df), df), Cell(plain(squares), squares), share, *[Cell(NOTHING)] * 4])
@@ -90,15 +89,15 @@ def factorial(study: Study, paired: bool = False, alpha: float = 0.05) -> Sheet 
         f"{study.metric_name}: effects of the full factorial design",
         columns,
         rows,
-        _factorial_notes(full, n, paired, len(tested), alpha, math.isnan(tested[0].f)),
+        _factorial_notes(full, n, paired, len(tested), math.isnan(tested[0].f)),
     )
 
 
 def not_factorial(study: Study, paired: bool = False) -> str:
     """Why there is no F test, in words; "" where there is one."""
-    full, why = design(study)
+    full, reason = design(study)
     if full is None:
-        return why
+        return reason
     if full.nested() is None:
         counts = sorted({len(group.values) for group in full.cells.values()})
         return f"the design is not balanced, settings have {' and '.join(map(str, counts))} seeds"
@@ -121,16 +120,16 @@ def shares(importance: Importance, metric: str, no_test: str = "") -> Sheet:
     """
     if importance.kind == EXACT:
         columns = ["factor", "share of variance", "of noise alone"]
-        rows = [[Cell(one.label, one.label), _share(one.share), _share(one.chance)] for one in importance.shares]
+        rows = [[Cell(part.label, part.label), _share(part.share), _share(part.chance)] for part in importance.shares]
         if importance.seed is not None:
             rows.append([Cell("seed × factors", "seed × factors"), _share(importance.rest), Cell(NOTHING)])
-            what = "Of noise alone: the share that an effect without any influence would have on average."
-            notes = [*importance.notes, what]
+            meaning = "Of noise alone: the share that an effect without any influence would have on average."
+            notes = [*importance.notes, meaning]
         else:
             rows, columns, notes = [row[:2] for row in rows], columns[:2], importance.notes
     else:
         columns = ["factor", "share of variance", "over forests"]
-        rows = [[Cell(one.label, one.label), _share(one.share), _range(one)] for one in importance.shares]
+        rows = [[Cell(part.label, part.label), _share(part.share), _range(part)] for part in importance.shares]
         rows.append([Cell("interactions", "interactions"), _share(importance.rest), Cell(NOTHING)])
         notes = importance.notes
     if no_test:
@@ -138,10 +137,10 @@ def shares(importance: Importance, metric: str, no_test: str = "") -> Sheet:
     return Sheet("importance", f"What explains {metric}", columns, rows, notes)
 
 
-def _full_design(study: Study, factor: str) -> tuple[dict | None, list]:
+def _full_design(study: Study, factor: str) -> tuple[dict[str, dict[tuple[str, ...], Group]] | None, list[tuple[str, ...]]]:
     """Level → setting of the other factors → group, of a full factorial design; (None, []) of another."""
     rest = [name for name in study.factors if name != factor]
-    levels: dict[str, dict] = {}
+    levels: dict[str, dict[tuple[str, ...], Group]] = {}
     for group in study.groups:
         other = tuple(shown(group.factors[name]) for name in rest)
         if not group.values or other in levels.setdefault(shown(group.factors[factor]), {}):
@@ -152,10 +151,10 @@ def _full_design(study: Study, factor: str) -> tuple[dict | None, list]:
     return (levels, others) if full else (None, [])
 
 
-def _row(name: str, effect: Effect, residual: float, total: float, adjusted: float, alpha: float) -> list[Cell]:
+def _row(name: str, effect: Effect, residual: float, total: float, adjusted: float) -> list[Cell]:
     partial = effect.squares / (effect.squares + residual) if effect.squares + residual else 0.0
     ps = [Cell(NOTHING) if math.isnan(p) else Cell(p_value(p), p) for p in (effect.p, adjusted)]
-    if adjusted < alpha:
+    if adjusted < ALPHA:
         ps[1] = ps[1]._replace(mark=MARK)
     f = Cell(NOTHING) if math.isnan(effect.f) else Cell(f"{effect.f:,.2f}", effect.f)
     return [
@@ -173,13 +172,13 @@ def _name(effect: Effect, full: Design) -> str:
     return " × ".join(full.names[full.factors[axis]] for axis in effect.axes) or "three factors and more"
 
 
-def _factorial_notes(full: Design, n: int, paired: bool, tests: int, alpha: float, no_spread: bool) -> list[str]:
+def _factorial_notes(full: Design, n: int, paired: bool, tests: int, no_spread: bool) -> list[str]:
     model = "the seed as a block" if paired else "seeds as replicates"
     notes = [
         f"ANOVA of the {' × '.join(map(str, full.shape))} settings with {n} seeds each, {model}; the design is balanced, so "
         "that sums of squares of type I, II and III are one. η² is the share of all squares, partial η² that of an effect's "
         "and the residual's.",
-        f"p after Holm over {tests} effects; {MARK} p < {plain(alpha)}. The F test supposes equal spreads over seeds in all "
+        f"p after Holm over {tests} effects; {MARK} p < {plain(ALPHA)}. The F test supposes equal spreads over seeds in all "
         "settings.",
     ]
     return [*notes, "Not estimable: every seed gave the same value."] if no_spread else notes
@@ -193,5 +192,5 @@ def _share(value: float) -> Cell:
     return Cell(NOTHING) if math.isnan(value) else Cell(_percent(value), value)
 
 
-def _range(one: Share) -> Cell:
-    return Cell(f"[{_percent(one.low)}, {_percent(one.high)}]", [one.low, one.high])
+def _range(share: Share) -> Cell:
+    return Cell(f"[{_percent(share.low)}, {_percent(share.high)}]", [share.low, share.high])

@@ -1,11 +1,11 @@
 """Which options tell a study's runs apart, and how settings are called by them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from research.runs.options import SEED, as_key
 from research.runs.record import RunRecord
 from research.runs.table import option_keys
+from research.types import Json
 
 KINDS = {
     "LoraConfig": "LoRA",
@@ -25,8 +25,8 @@ def factors(runs: Iterable[RunRecord]) -> list[str]:
     """
     runs = [run for run in runs if run.options]
     keys, begun = option_keys(runs), [any(run.made_of) for run in runs]
-    whole = keys[begun] if any(begun) else keys  # a point that was never begun has the options of its sweep only
-    differ = (whole.fillna(ABSENT).nunique() > 1) | (keys.nunique() > 1)
+    complete = keys[begun] if any(begun) else keys  # a point that was never begun has only the options of its sweep
+    differ = (complete.fillna(ABSENT).nunique() > 1) | (keys.nunique() > 1)
     return [name for name in keys if differ[name] and name != SEED]
 
 
@@ -50,7 +50,7 @@ def with_scale(runs: list[RunRecord], names: list[str]) -> tuple[list[RunRecord]
     return runs, names
 
 
-def _ratio(alpha: Any, r: Any) -> float | int | None:
+def _ratio(alpha: Json, r: Json) -> float | int | None:
     if not isinstance(alpha, int | float) or not isinstance(r, int | float) or not r:
         return None
     ratio = alpha / r
@@ -63,22 +63,22 @@ def _ratio(alpha: Any, r: Any) -> float | int | None:
 def short_names(names: Sequence[str]) -> dict[str, str]:
     """The shortest end of each dotted name that no other one has: model.adapter.r → r."""
     parts = {name: name.split(".") for name in names}
-    out = {}
-    for name, words in parts.items():
-        for length in range(1, len(words) + 1):
-            end = words[-length:]
+    short = {}
+    for name, segments in parts.items():
+        for length in range(1, len(segments) + 1):
+            end = segments[-length:]
             if sum(other[-length:] == end for other in parts.values()) == 1:
                 break
-        out[name] = ".".join(end)
-    return out
+        short[name] = ".".join(end)
+    return short
 
 
 def named(names: Sequence[str], labels: Mapping[str, str]) -> dict[str, str]:
-    """What tables call each option: the spec's words, else its short name."""
+    """Option → its name in tables: the spec's label, else its short name."""
     return {name: labels.get(name, short) for name, short in short_names(names).items()}
 
 
-def shown(value: Any) -> str:
+def shown(value: Json) -> str:
     """A factor's value as a table has it."""
     if isinstance(value, str):
         return KINDS.get(value, value)
@@ -87,12 +87,12 @@ def shown(value: Any) -> str:
     return "–" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _is_kind(value: Any) -> bool:
+def _is_kind(value: Json) -> bool:
     return isinstance(value, str) and value in KINDS
 
 
 def telling(firsts: list[RunRecord], factors: Sequence[str]) -> list[str]:
-    """Few options that tell all settings apart: classes first, then whatever splits most."""
+    """Choose few options that tell all settings apart: classes first, then the option that splits most."""
     chosen: list[str] = []
     keys = option_keys(firsts).reindex(columns=list(factors)).fillna(ABSENT)
 
@@ -108,24 +108,24 @@ def telling(firsts: list[RunRecord], factors: Sequence[str]) -> list[str]:
     return [name for name in factors if name in chosen]
 
 
-def labels(split: list[list[RunRecord]], chosen: list[str], short: Mapping[str, str]) -> list[str]:
-    """What each setting is called: its values of the chosen options, unlike every other's.
+def setting_labels(split: list[list[RunRecord]], chosen: list[str], short: Mapping[str, str]) -> list[str]:
+    """Label each setting by its values of the chosen options; no two settings share a label.
 
     Args:
         split: runs of each setting.
-        chosen: options that are said.
-        short: option → what it is called.
+        chosen: options that the label shows.
+        short: option → its name in the label.
     """
     between, texts = (", " if any(" " in short[name] for name in chosen) else " "), []
     for runs in split:
-        words = []
+        values = []
         for name in chosen:
             value = runs[0].options.get(name)
             if value is None:
                 continue
-            words.append(shown(value) if name.endswith("adapter") else f"{short[name]}={shown(value)}")
+            values.append(shown(value) if name.endswith("adapter") else f"{short[name]}={shown(value)}")
         absent = [f"no {short[name]}" for name in chosen if runs[0].options.get(name) is None]
-        texts.append(between.join(words) or ", ".join(absent[:1]) or "all runs")
+        texts.append(between.join(values) or ", ".join(absent[:1]) or "all runs")
     for i, label in enumerate(texts):
         if texts.count(label) > 1:  # other data or code
             code = split[i][0].made_of[1][:6] or "not begun"

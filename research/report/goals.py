@@ -35,14 +35,14 @@ positive, true negative, throughput, speed, fps, qps, mfu, improvement, gain, sp
     .strip()
     .split(", ")
 )
-"""The same of which the highest is."""
+"""Last words of metrics of which the highest value is the best."""
 SPLITS = ("train", "training", "val", "valid", "validation", "dev", "eval", "test")
 UNTELLING = {*SPLITS} | set(
     "min max mean avg average median best last final epoch step steps total sum overall macro micro weighted "
     "norm normalized normalised ema smooth smoothed score scores value rate ratio count percent pct at cut top "
     "fmeasure raw ".split()
 )
-"""Words after a metric's name that say of what or when it is, or in what unit; numbers, top5 and p95 too."""
+"""Words after a metric's name that tell its split, time or unit, and not its better side; numbers, top5 and p95 too."""
 NUMBERS = re.compile(r"(top|p|k)?\d+")
 SETTINGS = ("scale", "weight", "fn", "type")  # of a loss
 TIMES = ("s", "sec", "second", "seconds", "minute", "hour")
@@ -52,7 +52,7 @@ def direction(metric: str, declared: Mapping[str, Direction] | None = None) -> D
     """The better side of a metric, with its split or without: val/loss, loss/val, val_loss_epoch; None: it is not known.
 
     Args:
-        declared: metric → better side, as its run says it.
+        declared: metric → better side, as its run records it.
     """
     return declaration(metric, declared) or convention(metric)
 
@@ -77,7 +77,8 @@ def _words(name: str) -> list[str]:
 
 
 def _side(words: list[str]) -> Direction | None:
-    whole = words
+    """The better side that the last known words of a metric's name tell; None where they tell none."""
+    all_words = words
     while words:
         matches = [
             (len(name), side, name[-1])
@@ -88,7 +89,7 @@ def _side(words: list[str]) -> Direction | None:
         if matches:
             _, side, last = max(matches)
             # scikit-learn's neg_mean_squared_error; a negative_recall is the recall of a class
-            if whole[0] in ("neg", "negative", "minus") and (side == "lower" or last == "likelihood"):
+            if all_words[0] in ("neg", "negative", "minus") and (side == "lower" or last == "likelihood"):
                 return "higher" if side == "lower" else "lower"
             return side
         if "per" in words[:-1]:  # tokens per second; ms per query
@@ -100,7 +101,7 @@ def _side(words: list[str]) -> Direction | None:
             words = words[:-1]
         else:
             break
-    return "lower" if len(whole) == 2 and whole[0] == "loss" and whole[1] not in SETTINGS else None  # loss_bbox
+    return "lower" if len(all_words) == 2 and all_words[0] == "loss" and all_words[1] not in SETTINGS else None  # loss_bbox
 
 
 def recorded(runs: Iterable[RunRecord]) -> dict[str, Direction]:
@@ -109,5 +110,5 @@ def recorded(runs: Iterable[RunRecord]) -> dict[str, Direction]:
 
 
 def is_lower(metric: str, declared: Mapping[str, Direction] | None = None) -> bool:
-    """Whether less of a metric is better; of one that is not known, more is taken for better."""
+    """Whether less of a metric is better; more is taken for better where nothing tells its side."""
     return direction(metric, declared) == "lower"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from research.errors import UserError
 from research.report.doubts import aside, doubts, unmeasured
-from research.report.factors import labels, named, short_names, shown, some, telling
+from research.report.factors import named, setting_labels, short_names, shown, some, telling
 from research.report.goals import convention, declaration, recorded
 from research.report.study import Group, Study
 from research.runs.options import SEED, as_key
@@ -25,7 +25,7 @@ def study(
     factors: Sequence[str],
     higher: bool | None = None,
     every: bool = False,
-    words: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Study:
     """Group the runs by everything but the seed.
 
@@ -35,13 +35,13 @@ def study(
         factors: options that differ.
         higher: whether more of the metric is better; None decides by its name.
         every: whether each factor is a column, also one that follows from others.
-        words: option or metric → what tables and figures call it.
+        labels: option or metric → what tables and figures call it.
 
     Raises:
         UserError: no finished run has the metric, or two runs of one setting and seed have different values.
     """
-    if bare := unmeasured(runs):
-        raise UserError(bare)
+    if reason := unmeasured(runs):
+        raise UserError(reason)
     done = [run for run in runs if run.state == "done"]
     if not any(math.isfinite(run.metrics.get(metric, math.nan)) for run in done):
         known = sorted({name for run in done for name in run.metrics})
@@ -60,12 +60,12 @@ def study(
     # draws of a random sweep tell each other by accident: what was swept for itself is shown
     swept = {name for run in runs for name in run.swept}
     columns = [name for name in factors if every or name in shortest or name in swept]
-    words = dict(words or {})
-    keys = labels(split, columns, short_names(factors))
-    names = labels(split, columns, named(factors, words)) if words else keys
+    labels = dict(labels or {})
+    keys = setting_labels(split, columns, short_names(factors))
+    names = setting_labels(split, columns, named(factors, labels)) if labels else keys
     parts = zip(names, split, keys, strict=True)
     groups = [_group(label, part, metric, factors, warnings)._replace(key=key) for label, part, key in parts]
-    beside = aside([run for group in groups for run in group.counted[:1]], columns, words)
+    beside = aside([run for group in groups for run in group.counted[:1]], columns, labels)
     warnings += [*doubts(groups, metric), *([beside] if beside else [])]
     declared = declaration(metric, recorded(runs))
     side = declared or convention(metric)
@@ -79,21 +79,21 @@ def study(
             f"whether more of {metric} is better is a guess, since its name does not tell: say `goal: minimize` or "
             "`goal: maximize` in --spec"
         )
-    return Study(metric, side != "lower" if higher is None else higher, groups, columns, warnings, beside, guessed, words)
+    return Study(metric, side != "lower" if higher is None else higher, groups, columns, warnings, beside, guessed, labels)
 
 
 def _same_origin(bucket: list[RunRecord], warnings: list[str]) -> list[list[RunRecord]]:
-    """Runs of other data, code or base model are groups of their own: they are never averaged."""
+    """Split a setting's runs by data, code and base model: runs of different ones are never averaged."""
     parts: dict[tuple, list[RunRecord]] = {}
     unknown = []  # points that were never begun
     for run in bucket:
         parts.setdefault(run.origin, []).append(run) if any(run.made_of) else unknown.append(run)
     groups = list(parts.values()) or [[]]
     if len(groups) > 1:
-        what = [name for i, name in enumerate(("data", "code", "base model")) if len({one[i] for one in parts}) > 1]
+        differing = [name for i, name in enumerate(("data", "code", "base model")) if len({origin[i] for origin in parts}) > 1]
         parts_named = [some([run.name for run in part]) for part in groups]
         warnings.append(
-            f"runs of one setting have other {' and '.join(what)} ({'; '.join(parts_named)}): "
+            f"runs of one setting have other {' and '.join(differing)} ({'; '.join(parts_named)}): "
             "they are shown as groups of their own, and not averaged"
         )
     groups[0] += unknown
@@ -101,24 +101,25 @@ def _same_origin(bucket: list[RunRecord], warnings: list[str]) -> list[list[RunR
 
 
 def _group(label: str, runs: list[RunRecord], metric: str, factors: Sequence[str], warnings: list[str]) -> Group:
+    """Make a group of runs of one setting: a value for each seed, of copies the first run's."""
     values: dict[int, float] = {}
-    owner: dict[int, RunRecord] = {}
+    counted: dict[int, RunRecord] = {}
     for run in runs:
         if run.state != "done" or metric not in run.metrics:
             continue
         if not abs(run.metrics[metric]) < LARGEST:  # diverged, or NaN: no mean and no spread can hold it
             continue
-        if run.seed in owner:
-            first = owner[run.seed]
-            if not _same(run, first, metric):
+        if run.seed in counted:
+            first = counted[run.seed]
+            if not _equal_metric(run, first, metric):
                 if run.how == first.how:
                     raise UserError(
                         f"{first.name} and {run.name} are of one setting and seed ({label}, seed {run.seed}) "
                         f"and have different {metric} ({values[run.seed]:g}, {run.metrics[metric]:g})"
-                        f"{_difference(first, run)}"
+                        f"{_expectation(first, run)}"
                     )
                 ways = [
-                    f"{name} {_typed(first, name)} and {_typed(run, name)}"
+                    f"{name} {_setting_of(first, name)} and {_setting_of(run, name)}"
                     for name in sorted({*first.how, *run.how})
                     if first.how.get(name) != run.how.get(name)
                 ]
@@ -127,29 +128,30 @@ def _group(label: str, runs: list[RunRecord], metric: str, factors: Sequence[str
                     f"{metric} is {first.metrics[metric]:g} and {run.metrics[metric]:g}, and the first is counted"
                 )
                 continue
-            warnings.append(f"{run.name} is a copy of {owner[run.seed].name} (same setting, seed and {metric}): counted once")
+            warnings.append(f"{run.name} is a copy of {counted[run.seed].name} (same setting, seed and {metric}): counted once")
             continue
-        values[run.seed], owner[run.seed] = run.metrics[metric], run
-    names = dict.fromkeys(name for run in owner.values() for name in run.facts)
+        values[run.seed], counted[run.seed] = run.metrics[metric], run
+    names = dict.fromkeys(name for run in counted.values() for name in run.facts)
     numbers = {}
     for name in names:
-        known = [run.facts[name] for run in owner.values() if name in run.facts]
-        numbers[name] = sum(known) / len(known)
-    return Group(label, {name: runs[0].options.get(name) for name in factors}, runs, values, numbers, tuple(owner.values()))
+        recorded_values = [run.facts[name] for run in counted.values() if name in run.facts]
+        numbers[name] = sum(recorded_values) / len(recorded_values)
+    return Group(label, {name: runs[0].options.get(name) for name in factors}, runs, values, numbers, tuple(counted.values()))
 
 
-def _typed(run: RunRecord, name: str) -> str:
+def _setting_of(run: RunRecord, name: str) -> str:
+    """The value of an option that says how a run was computed, as a table has it."""
     return shown(run.how[name][0] if name in run.how else run.options.get(name))
 
 
-def _same(a: RunRecord, b: RunRecord, metric: str) -> bool:
+def _equal_metric(a: RunRecord, b: RunRecord, metric: str) -> bool:
     """Whether two runs have one value: to the last bit, or within rounding where two states of the code computed it."""
     x, y = a.metrics[metric], b.metrics[metric]
     return x == y or (a.made_of[1] != b.made_of[1] and math.isclose(x, y, rel_tol=ROUNDING, abs_tol=ROUNDING))
 
 
-def _difference(a: RunRecord, b: RunRecord) -> str:
-    """The rest of a sentence about two runs that should be of one setting: expectation and cure."""
+def _expectation(a: RunRecord, b: RunRecord) -> str:
+    """The end of a message about two runs of one setting and seed: expectation and cure."""
     options = [
         name for name in dict.fromkeys([*a.options, *b.options]) if name != SEED and a.options.get(name) != b.options.get(name)
     ]

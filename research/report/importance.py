@@ -5,7 +5,7 @@ The seed is a factor of its own: what it explains is noise, and a factor that ex
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from research.progress import say
 from research.report.design import Design, design
 from research.report.factors import short_names, shown
 from research.report.study import Study
+from research.types import Json
 
 EXACT, FOREST = "exact", "forest"
 SEED = "seed"
@@ -62,7 +63,7 @@ class Importance(NamedTuple):
     @property
     def seed(self) -> float | None:
         """What the seed alone explains; None where the runs do not tell."""
-        return next((one.share for one in self.shares if not one.order), None)
+        return next((share.share for share in self.shares if not share.order), None)
 
 
 def importance(study: Study) -> Importance | None:
@@ -71,14 +72,14 @@ def importance(study: Study) -> Importance | None:
     values = [value for group in study.groups for value in group.values.values()]
     if len(varied) < 2 or len(values) < 3 or np.ptp(values) <= 1e-12 * np.abs(values).max():
         return None
-    full, why = design(study)
-    explained = exact(full) if full else forest(study, varied, why)
-    if explained is None or explained.seed is None:
-        return explained
-    weak = [one.label for one in explained.shares if one.order == 1 and one.share <= explained.seed]
+    full, reason = design(study)
+    result = exact(full) if full else forest(study, varied, reason)
+    if result is None or result.seed is None:
+        return result
+    weak = [share.label for share in result.shares if share.order == 1 and share.share <= result.seed]
     verb = "explains" if len(weak) == 1 else "explain"
-    doubt = [f"Noise floor: {', '.join(weak)} {verb} no more than the seed alone ({explained.seed:.1%})."] if weak else []
-    return explained._replace(notes=[*explained.notes, *doubt])
+    doubt = [f"Noise floor: {', '.join(weak)} {verb} no more than the seed alone ({result.seed:.1%})."] if weak else []
+    return result._replace(notes=[*result.notes, *doubt])
 
 
 def exact(design: Design) -> Importance:
@@ -99,41 +100,45 @@ def exact(design: Design) -> Importance:
         label = " × ".join(names[design.factors[axis]] for axis in axes if axis < k)
         chance = df * noise / total if crossed else math.nan
         if k in axes:
-            shares += [_exactly(SEED, 0, part / total)] if axes == (k,) else []
+            shares += [_exact_share(SEED, 0, part / total)] if axes == (k,) else []
         elif len(axes) < 3:
-            shares.append(_exactly(label, len(axes), part / total, chance))
+            shares.append(_exact_share(label, len(axes), part / total, chance))
         else:
             higher.append((part / total, chance))
     if higher:
         label = "three factors and more" if k > 3 else "all three factors"
-        shares.append(_exactly(label, 3, *map(sum, zip(*higher, strict=True))))
+        shares.append(_exact_share(label, 3, *map(sum, zip(*higher, strict=True))))
     # what is left of 1 by rounding is nothing
     rest = max(0.0, sum(part for axes, part in parts.items() if k in axes and len(axes) > 1) / total)
-    how = f"Exact decomposition of the full factorial design, {' × '.join(map(str, design.shape))} settings" + (
+    method = f"Exact decomposition of the full factorial design, {' × '.join(map(str, design.shape))} settings" + (
         f" × {len(seeds)} seeds." if crossed else "."
     )
-    notes = [how] + ([f"The remaining {rest:.1%} are the seeds' interactions with the factors: noise too."] if crossed else [])
+    notes = [method] + (
+        [f"The remaining {rest:.1%} are the seeds' interactions with the factors: noise too."] if crossed else []
+    )
     if not crossed:
-        what = "the settings have one seed in common" if seeds else "the settings have no seed in common, means are compared"
-        notes.append(f"No noise floor: {what}; train each with the same two or more.")
+        reason = "the settings have one seed in common" if seeds else "the settings have no seed in common, means are compared"
+        notes.append(f"No noise floor: {reason}; train each with the same two or more.")
     elif dropped := sum(len(group.values) - len(seeds) for group in design.cells.values()):
         notes.append(f"Of the seeds that every setting has; values of others ({dropped}) are left out.")
     return Importance(EXACT, _sorted(shares), rest, notes)
 
 
-def forest(study: Study, factors: list[str], why: str) -> Importance | None:
+def forest(study: Study, factors: list[str], reason: str) -> Importance | None:
     """fANOVA: the main effects of random forests that were fitted to the runs.
 
     Args:
         study: groups.
         factors: those that vary.
-        why: the design is not full, in words.
+        reason: why the design is not full.
     """
     rows = [(group, seed, value) for group in study.groups for seed, value in group.values.items()]
     seeds = sorted({str(seed) for _, seed, _ in rows})
     use_seed = 1 < len(seeds) <= MOST_SEEDS and len(seeds) < len(rows)
     names = _names(factors, study.names)
-    columns = {names[name]: _coded([group.factors[name] for group, _, _ in rows], _has_levels(study, name)) for name in factors}
+    columns = {
+        names[name]: _encode([group.factors[name] for group, _, _ in rows], _has_levels(study, name)) for name in factors
+    }
     if use_seed:
         columns[SEED] = _categories([str(seed) for _, seed, _ in rows])
     values = np.array([value for _, _, value in rows])
@@ -142,42 +147,42 @@ def forest(study: Study, factors: list[str], why: str) -> Importance | None:
     order = np.lexsort([values, *(codes for codes, _, _ in columns.values())])
     columns = {label: (codes[order], low, high) for label, (codes, low, high) in columns.items()}
     table, bounds = (np.stack([codes for codes, _, _ in columns.values()], axis=1), [ends for _, *ends in columns.values()])
-    grown = (main_effects(table, np.array(bounds), values[order], TREES, seed) for seed in range(FORESTS))
+    effects = (main_effects(table, np.array(bounds), values[order], TREES, seed) for seed in range(FORESTS))
     # the last digits of a matrix product depend on the number of threads; a report may not
     try:
-        found = [[round(share, 12) for share in shares.tolist()] for shares in grown]
+        by_forest = [[round(share, 12) for share in shares.tolist()] for shares in effects]
     except ModuleNotFoundError as error:
         say(f"warning: no fANOVA: {error.name} is not installed (pip install 'tandem-research[report]')")
         return None
     shares = [
-        Share(label, int(label != SEED), math.fsum(ones) / FORESTS, min(ones), max(ones))
-        for label, ones in zip(columns, zip(*found, strict=True), strict=True)
+        Share(label, int(label != SEED), math.fsum(values) / FORESTS, min(values), max(values))
+        for label, values in zip(columns, zip(*by_forest, strict=True), strict=True)
     ]
-    rest = max(0.0, 1 - sum(one.share for one in shares))
+    rest = max(0.0, 1 - sum(share.share for share in shares))
     notes = [
         f"fANOVA: main effects of {FORESTS} random forests of {TREES} trees on {len(rows)} runs, and their range; the "
-        f"remaining {rest:.1%} are interactions. It is an estimate: {why}."
+        f"remaining {rest:.1%} are interactions. It is an estimate: {reason}."
     ]
     if not use_seed:
         notes.append(
             "No noise floor: " + ("all runs have one seed." if len(seeds) < 2 else "nearly every run has a seed of its own.")
         )
-    return Importance(FOREST, _sorted(shares), rest, [*notes, *_conditional(study, factors, names)])
+    return Importance(FOREST, _sorted(shares), rest, [*notes, *_dependence_notes(study, factors, names)])
 
 
-def _names(factors: list[str], words: Mapping[str, str]) -> dict[str, str]:
-    """Short names, none of which is the seed's: that is a row of its own."""
+def _names(factors: list[str], labels: Mapping[str, str]) -> dict[str, str]:
+    """Factor → its name in tables; a factor called `seed` gets its short name, since the seed has a row of its own."""
     names = short_names([*factors, SEED])
-    return {name: names[name] if words[name] == SEED else words[name] for name in factors}
+    return {name: names[name] if labels[name] == SEED else labels[name] for name in factors}
 
 
-def _exactly(label: str, order: int, share: float, chance: float = math.nan) -> Share:
+def _exact_share(label: str, order: int, share: float, chance: float = math.nan) -> Share:
     return Share(label, order, share, share, share, chance)
 
 
 def _sorted(shares: list[Share]) -> list[Share]:
     """Factors, then interactions, the largest first; the seed last."""
-    return sorted(shares, key=lambda one: (not one.order, one.order, -one.share, one.label))
+    return sorted(shares, key=lambda share: (not share.order, share.order, -share.share, share.label))
 
 
 def _means(design: Design) -> np.ndarray:
@@ -185,8 +190,8 @@ def _means(design: Design) -> np.ndarray:
     return np.array(means).reshape(design.shape)
 
 
-def _conditional(study: Study, factors: list[str], names: dict[str, str]) -> list[str]:
-    """Options that some settings have not, and factors that follow from another."""
+def _dependence_notes(study: Study, factors: list[str], names: dict[str, str]) -> list[str]:
+    """Notes on options that some settings lack, and on factors that follow from another."""
     notes = []
     groups = [group for group in study.groups if group.values]
     texts = {name: [shown(group.factors[name]) for group in groups] for name in factors}
@@ -206,11 +211,13 @@ def _conditional(study: Study, factors: list[str], names: dict[str, str]) -> lis
 def _has_levels(study: Study, factor: str) -> bool:
     """Whether a factor is a list of values, each in two settings or more on average, and no number drawn from a range."""
     known = [group.factors[factor] for group in study.groups if group.values and group.factors[factor] is not None]
-    numbers = [one for one in known if isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one)]
+    numbers = [
+        value for value in known if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    ]
     return len(numbers) < len(known) or 2 * len({*numbers}) <= len(known)
 
 
-def _coded(values: list[Any], has_levels: bool) -> tuple[np.ndarray, float, float]:
+def _encode(values: list[Json], has_levels: bool) -> tuple[np.ndarray, float, float]:
     """A factor's values as numbers, and the range that a forest integrates over.
 
     Levels become 0, 1, …, each with the same weight; that the option does not exist is one of them. Other numbers stay where

@@ -63,34 +63,34 @@ def render(sheet: Sheet, prefix: str = "") -> str:
         sheet: the table.
         prefix: of its label, so that the tables of two reports can stand in one paper: the report's title.
     """
-    sheet = _told_apart(sheet)
+    sheet = _distinguish_texts(sheet)
     widths = [_natural(sheet, i) for i in range(len(sheet.columns))]
     wraps = _wraps(widths)
     blocks = _blocks(sheet, [wraps.get(i, width) for i, width in enumerate(widths)])
     parts = _parts(sheet, widths, wraps, blocks)
     label = re.sub("-+", "-", f"{slug(prefix).lower()}-{slug(sheet.name)}").strip("-")
-    out = [r"% needs \usepackage{booktabs,graphicx}"]
+    lines = [r"% needs \usepackage{booktabs,graphicx}"]
     for i, rows in enumerate(parts):
-        out += [r"\clearpage"] if i and i % FLOATS == 0 else []
-        out += [r"\begin{table}[tp]", r"\centering", rf"\setlength{{\tabcolsep}}{{{GAP}pt}}"]
+        lines += [r"\clearpage"] if i and i % FLOATS == 0 else []
+        lines += [r"\begin{table}[tp]", r"\centering", rf"\setlength{{\tabcolsep}}{{{GAP}pt}}"]
         if i:
-            out += [r"\addtocounter{table}{-1}", rf"\caption{{{_breakable(sheet.title)} (continued)}}"]
+            lines += [r"\addtocounter{table}{-1}", rf"\caption{{{_breakable(sheet.title)} (continued)}}"]
         else:
-            out += [rf"\caption{{{_breakable(sheet.title)}}}", rf"\label{{tab:{label}}}"]
-        out += [r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"]
+            lines += [rf"\caption{{{_breakable(sheet.title)}}}", rf"\label{{tab:{label}}}"]
+        lines += [r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"]
         tables = [_tabular(sheet, columns, rows, wraps) for columns in blocks]
         if len(tables) > 1:
             tables = [r"\begin{tabular}{@{}l@{}}", "\\\\[2ex]\n".join(tables), r"\end{tabular}"]
-        out += ["\n".join(tables) + "}"]
+        lines += ["\n".join(tables) + "}"]
         if sheet.notes and rows is parts[-1]:
-            out += [r"\par\smallskip{\footnotesize\raggedright " + _breakable(" ".join(sheet.notes)) + r"\par}"]
-        out += [r"\end{table}"]
-    return "\n".join([*out, ""])
+            lines += [r"\par\smallskip{\footnotesize\raggedright " + _breakable(" ".join(sheet.notes)) + r"\par}"]
+        lines += [r"\end{table}"]
+    return "\n".join([*lines, ""])
 
 
 def render_plain(sheet: Sheet) -> str:
     """A bare tabular with \\hline, which needs no package. Title and notes are comments."""
-    sheet = _told_apart(sheet)
+    sheet = _distinguish_texts(sheet)
     align = "".join("l" if i < sheet.texts else "r" for i in range(len(sheet.columns)))
     lines = [" & ".join(map(_cell, row)) + r" \\" for row in [[Cell(name) for name in sheet.columns], *sheet.rows]]
     lines = ["{}" + line if line[0] in "[*" else line for line in lines]
@@ -101,16 +101,16 @@ def render_plain(sheet: Sheet) -> str:
 
 def escape(text: str) -> str:
     """Names come from users: nothing in them may be a command. What pdfLaTeX has no glyph for becomes a question mark."""
-    whole = unicodedata.normalize("NFC", " ".join(text.split()))
-    return "".join(SPECIAL.get(one) or LETTERS.get(one) or ("?" if _is_lost(one) else one) for one in whole)
+    normal = unicodedata.normalize("NFC", " ".join(text.split()))
+    return "".join(SPECIAL.get(letter) or LETTERS.get(letter) or ("?" if _is_lost(letter) else letter) for letter in normal)
 
 
-def _is_lost(one: str) -> bool:
+def _is_lost(letter: str) -> bool:
     """Whether pdfLaTeX's own fonts (OT1, TS1) have no glyph for it."""
-    return one in LETTERS or (one not in SPECIAL and not (" " <= one <= "~" or "\xa0" <= one <= "\xff"))
+    return letter in LETTERS or (letter not in SPECIAL and not (" " <= letter <= "~" or "\xa0" <= letter <= "\xff"))
 
 
-def _told_apart(sheet: Sheet) -> Sheet:
+def _distinguish_texts(sheet: Sheet) -> Sheet:
     """The sheet where two texts that LaTeX would set alike (of Chinese, say) have the codes of the letters that it lacks."""
     texts = {*sheet.columns, *(cell.text for row in sheet.rows for cell in row)}
     first: dict[str, str] = {}
@@ -121,7 +121,7 @@ def _told_apart(sheet: Sheet) -> Sheet:
         if " ".join(text.split()) != " ".join(other.split())
     }
     alike |= {first[escape(text)] for text in alike}
-    codes = {text: "".join(f"U+{ord(one):04X}" if _is_lost(one) else one for one in text) for text in alike}
+    codes = {text: "".join(f"U+{ord(letter):04X}" if _is_lost(letter) else letter for letter in text) for text in alike}
     if not codes:
         return sheet
     rows = [[cell._replace(text=codes.get(cell.text, cell.text)) for cell in row] for row in sheet.rows]
@@ -141,8 +141,14 @@ def _natural(sheet: Sheet, i: int) -> float:
 def _points(text: str) -> float:
     """Width in Computer Modern of 10 pt, about."""
     return sum(
-        3.2 if one in " .,:;|!'()[]/ijlft-" else 8 if one in "mwMW%±−→×@" or one == "\u2013" else 7.2 if one.isupper() else 5.2
-        for one in text
+        3.2
+        if letter in " .,:;|!'()[]/ijlft-"
+        else 8
+        if letter in "mwMW%±−→×@" or letter == "\u2013"
+        else 7.2
+        if letter.isupper()
+        else 5.2
+        for letter in text
     )
 
 
@@ -157,24 +163,24 @@ def _wraps(widths: list[float]) -> dict[int, float]:
 
 def _blocks(sheet: Sheet, widths: list[float]) -> list[list[int]]:
     """Columns that stand beside each other; each block begins with those that say what a row is."""
-    everything = list(range(len(widths)))
+    all_columns = list(range(len(widths)))
     if sum(widths) <= WIDTH / SMALLEST:
-        return [everything]
-    keys, rest = everything[: sheet.texts], everything[sheet.texts :]
+        return [all_columns]
+    keys, rest = all_columns[: sheet.texts], all_columns[sheet.texts :]
     if not rest:
-        keys, rest = everything[:1], everything[1:]
+        keys, rest = all_columns[:1], all_columns[1:]
     room = max(NARROW, WIDTH / SMALLEST - sum(widths[i] for i in keys))
     total = sum(widths[i] for i in rest)
-    blocks = _filled(rest, widths, room)
+    blocks = _fill_blocks(rest, widths, room)
     for share in range(len(blocks), 4 * len(blocks) + 1):  # as few, and of equal width
         even = min(room, total / len(blocks) * share / len(blocks))
-        if len(tried := _filled(rest, widths, even)) == len(blocks):
-            blocks = tried
+        if len(balanced := _fill_blocks(rest, widths, even)) == len(blocks):
+            blocks = balanced
             break
     return [[*keys, *block] for block in blocks]
 
 
-def _filled(columns: list[int], widths: list[float], room: float) -> list[list[int]]:
+def _fill_blocks(columns: list[int], widths: list[float], room: float) -> list[list[int]]:
     blocks: list[list[int]] = [[]]
     for i in columns:
         if blocks[-1] and sum(widths[j] for j in blocks[-1]) + widths[i] > room:
@@ -225,16 +231,16 @@ def _wrapped(cell: Cell) -> str:
 
 def _breakable(text: str) -> str:
     """As `escape`; a long word (a path, a hash, a list) may break after a sign, and within what has none."""
-    words = []
+    parts = []
     for word in text.split():
         if len(word) <= WORD:
-            words.append(escape(word))
+            parts.append(escape(word))
             continue
         pieces = re.findall(r".+?(?:[/_=:;+-]|[.,](?!\d)|$)", word)  # not within a number
         steps = [8 if len(piece) > WORD else WORD for piece in pieces]
         cut = [piece[i : i + step] for piece, step in zip(pieces, steps, strict=True) for i in range(0, len(piece), step)]
-        words.append(r"\allowbreak{}".join(map(escape, cut)))
-    return " ".join(words)
+        parts.append(r"\allowbreak{}".join(map(escape, cut)))
+    return " ".join(parts)
 
 
 def _cell(cell: Cell) -> str:

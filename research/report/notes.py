@@ -3,22 +3,23 @@
 from research.report.factors import some
 from research.report.training import Training
 from research.runs.folder import RunFolder
+from research.types import Json
 
 LISTED = 5  # ids named before the rest are counted
 NAMED = 12  # runs likewise
 
 
 def notes(folders: list[RunFolder], trainings: list[Training]) -> list[str]:
-    """Notes of every run, each said once; what concerns single runs names them."""
+    """Notes on every run, each once; a note about single runs names them."""
     about_data = [note for folder in folders for note in _data_notes(folder.metrics)]
     return (
         list(dict.fromkeys(about_data))
-        + code_notes({one.name: one.provenance for one in [*folders, *(training.run for training in trainings)]})
+        + code_notes({run.name: run.provenance for run in [*folders, *(training.run for training in trainings)]})
         + _machine_notes(folders)
     )
 
 
-def _data_notes(metrics: dict) -> list[str]:
+def _data_notes(metrics: dict[str, Json]) -> list[str]:
     split, notes = metrics["split"], []
     if left_out := metrics.get("unscorable"):
         more = f" and {len(left_out) - LISTED:,} more" if len(left_out) > LISTED else ""
@@ -39,11 +40,11 @@ def _data_notes(metrics: dict) -> list[str]:
 
 
 def _leak_notes(split: str, leaks: dict[str, dict[str, int]]) -> list[str]:
-    leaking, clean = [], []
+    notes, clean = [], []
     for other, shared in leaks.items():
         ids, texts, documents = (shared.get(key, 0) for key in ("query_ids", "query_texts", "documents"))
         if ids or texts:
-            leaking.append(
+            notes.append(
                 f"Leak: {split} shares {_count(ids, 'query id')} and {_count(texts, 'query text')} with "
                 f"{other}. What was trained on {other} may not be judged by these numbers."
             )
@@ -51,15 +52,15 @@ def _leak_notes(split: str, leaks: dict[str, dict[str, int]]) -> list[str]:
             clean.append(other)
         if documents:
             verb = "is" if documents == 1 else "are"
-            leaking.append(
+            notes.append(
                 f"{_count(documents, 'document')} relevant in {split} {verb} also relevant to queries of "
                 f"{other}, as is usual where all splits search one corpus."
             )
-    return leaking + ([f"No query of {split} occurs in the collection's {' or '.join(clean)}."] if clean else [])
+    return notes + ([f"No query of {split} occurs in the collection's {' or '.join(clean)}."] if clean else [])
 
 
-def code_notes(runs: dict[str, dict]) -> list[str]:
-    """What weakens the commit that the runs name.
+def code_notes(runs: dict[str, dict[str, Json]]) -> list[str]:
+    """Notes on runs whose commit does not tell their code.
 
     Args:
         runs: name → provenance.
@@ -80,5 +81,5 @@ def _machine_notes(folders: list[RunFolder]) -> list[str]:
     return []
 
 
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def _count(number: int, singular: str, plural: str | None = None) -> str:
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

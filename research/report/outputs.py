@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from research.report.entries import Entry
+from research.types import Json
 
 VALUES = 1_400_000  # bytes of a page for values, and
 TEXTS = 1_000_000  # for texts
@@ -13,7 +13,7 @@ LONGEST = 1_200  # characters of a text
 DIGITS = 4  # significant
 
 
-def outputs(entries: Sequence[Entry], metric: str | None) -> dict[str, Any]:
+def outputs(entries: Sequence[Entry], metric: str | None) -> dict[str, Json]:
     """What the explorer compares example by example.
 
     All examples of the first metric of each split where they fit; else those that come first by a hash of their id, so that no
@@ -43,17 +43,17 @@ def outputs(entries: Sequence[Entry], metric: str | None) -> dict[str, Any]:
     if cost > VALUES:
         keep = set(sorted(ids, key=_hash)[: max(1, len(ids) * VALUES // cost)])
         ids = [example for example in ids if example in keep]
-    found, left, spent = {}, [], 0
+    by_metric, left, spent = {}, [], 0
     for name in names:
         values = _values(entries, name, ids)
         spent += _size(values)
-        if spent > VALUES and found:
+        if spent > VALUES and by_metric:
             left.append(name)
             spent -= _size(values)
         else:
-            found[name] = values
-    texts = _texts(entries, ids, [line for name in first.values() for line in found.get(name, ())])
-    return {"ids": ids, "of": len(known), "metrics": found, "left": left, **texts}
+            by_metric[name] = values
+    texts = _texts(entries, ids, [line for name in first.values() for line in by_metric.get(name, ())])
+    return {"ids": ids, "of": len(known), "metrics": by_metric, "left": left, **texts}
 
 
 def _values(entries: Sequence[Entry], name: str, ids: list[str]) -> list[list[float | None] | None]:
@@ -63,7 +63,7 @@ def _values(entries: Sequence[Entry], name: str, ids: list[str]) -> list[list[fl
     ]
 
 
-def _texts(entries: Sequence[Entry], ids: list[str], values: list) -> dict[str, Any]:
+def _texts(entries: Sequence[Entry], ids: list[str], values: list[list[float | None] | None]) -> dict[str, Json]:
     """Questions and answers, each text once."""
     asked: dict[int, list[str]] = {}
     answers: list[dict[int, int]] = [{} for _ in entries]
@@ -73,21 +73,21 @@ def _texts(entries: Sequence[Entry], ids: list[str], values: list) -> dict[str, 
         shown = next((entry.asked[ids[i]] for entry in entries if ids[i] in entry.asked), None)
         if shown is None:
             continue
-        mine = [(k, _cut(entry.answers[ids[i]])) for k, entry in enumerate(entries) if ids[i] in entry.answers]
-        new = dict.fromkeys(text for _, text in mine if text not in texts)
+        answered = [(k, _cut(entry.answers[ids[i]])) for k, entry in enumerate(entries) if ids[i] in entry.answers]
+        new = dict.fromkeys(text for _, text in answered if text not in texts)
         question = [_cut(shown.text), _cut(shown.reference)]
-        spent += _size(question) + sum(map(_size, new)) + 10 * len(mine)
+        spent += _size(question) + sum(map(_size, new)) + 10 * len(answered)
         if spent > TEXTS:
             break
         asked[i] = question
         for text in new:
             texts[text] = len(texts)
-        for k, text in mine:
+        for k, text in answered:
             answers[k][i] = texts[text]
     return {"asked": asked, "answers": answers, "texts": list(texts)}
 
 
-def _in_turn(ids: list[str], values: list) -> list[int]:
+def _in_turn(ids: list[str], values: list[list[float | None] | None]) -> list[int]:
     """Positions: that on which the runs differ most, the first by hash, the second most, …"""
     columns = [[line[i] for line in values if line is not None and line[i] is not None] for i in range(len(ids))]
     spread = [max(column) - min(column) if column else 0.0 for column in columns]
@@ -111,5 +111,5 @@ def _hash(example: str) -> str:
     return hashlib.sha256(example.encode("utf-8", "replace")).hexdigest()
 
 
-def _size(value: Any) -> int:
+def _size(value: Json) -> int:
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))

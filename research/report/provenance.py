@@ -2,11 +2,13 @@
 
 import shlex
 
+from research.types import Json
+
 UNKNOWN = "unknown"
 
 
-def facts(provenance: dict) -> list[tuple[str, str, bool]]:
-    """(name, value, is it code) of where a run's numbers came from, in the order of asking; "unknown" of what it does not say.
+def facts(provenance: dict[str, Json]) -> list[tuple[str, str, bool]]:
+    """(name, value, is it code) of where a run's numbers came from, in the order of asking; "unknown" where it is not recorded.
 
     Args:
         provenance: as a run folder of any verb has it; {} of a point that was never begun.
@@ -39,18 +41,18 @@ def facts(provenance: dict) -> list[tuple[str, str, bool]]:
         ("Seed", "" if facts.get("seed") is None else str(facts["seed"]), False),
     ]
     # the other verbs do not note a fingerprint, their code is the commit's; W&B holds little, and is not asked for the rest
-    known = [one for one in asked if one[1] or ("command" in facts and not (one[0] == "Code, sha256" and "verb" in facts))]
+    known = [row for row in asked if row[1] or ("command" in facts and not (row[0] == "Code, sha256" and "verb" in facts))]
     return [(name, str(value or UNKNOWN), code and bool(value)) for name, value, code in known] + [
-        one for one in times if one[1]
+        row for row in times if row[1]
     ]
 
 
-def _commit(facts: dict) -> str:
+def _commit(facts: dict[str, Json]) -> str:
     commit = facts.get("git_commit") or ""
     return f"{commit} with uncommitted changes" if commit and facts.get("git_dirty") else commit
 
 
-def _as_run(facts: dict) -> dict:
+def _as_run(facts: dict[str, Json]) -> dict[str, Json]:
     """A training's provenance under the names of a retrieval's; its time is that of the start."""
     data = facts.get("data") if isinstance(facts.get("data"), dict) else {}
     hashes = ", ".join(f"{name} {value}" for name, value in data.items() if isinstance(value, str))

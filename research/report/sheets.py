@@ -3,15 +3,21 @@
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from research.metrics.families import Pair
 from research.metrics.seeds import SeedSummary, summarise
 from research.report.numbers import p_value
 from research.report.study import Group
+from research.types import Json
 
+if TYPE_CHECKING:
+    from research.report.figures.theme import Figure
+
+Part = TypeVar("Part", "Sheet", "Figure")
 NOTHING = "–"
 MARK = "†"
+ALPHA = 0.05  # level of the marks, after Holm over a table's comparisons
 
 
 class Cell(NamedTuple):
@@ -26,7 +32,7 @@ class Cell(NamedTuple):
     """
 
     text: str
-    value: Any = None
+    value: Json = None
     rank: int = 0
     mark: str = ""
     sd: float | None = None
@@ -74,12 +80,12 @@ def mean_cells(mean: SeedSummary | None, digits: int, rank: int = 0, mark: str =
     """Mean ± standard deviation, and the interval of the mean."""
     if mean is None:
         return [Cell(NOTHING)] * 2
-    alone = math.isnan(mean.sd)
-    spread = "" if alone else f" ± {number(mean.sd, digits)}"
-    interval = NOTHING if alone else f"[{number(mean.low, digits)}, {number(mean.high, digits)}]"
+    no_spread = math.isnan(mean.sd)
+    spread = "" if no_spread else f" ± {number(mean.sd, digits)}"
+    interval = NOTHING if no_spread else f"[{number(mean.low, digits)}, {number(mean.high, digits)}]"
     return [
-        Cell(f"{number(mean.mean, digits)}{spread}", mean.mean, rank, mark, None if alone else mean.sd),
-        Cell(interval, None if alone else [mean.low, mean.high]),
+        Cell(f"{number(mean.mean, digits)}{spread}", mean.mean, rank, mark, None if no_spread else mean.sd),
+        Cell(interval, None if no_spread else [mean.low, mean.high]),
     ]
 
 
@@ -109,17 +115,17 @@ def ranks(values: Sequence[float | None], higher: bool) -> list[int]:
 
 def slug(name: str) -> str:
     """The name as a file has it."""
-    return "".join(one if one.isascii() and one.isalnum() else "-" for one in name)
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)
 
 
-def distinct(parts: list[Any]) -> list[Any]:
+def distinct(parts: list[Part]) -> list[Part]:
     """Sheets or figures with names whose files are not each other's: by α and by β are `by--` and `by---2`."""
-    found, taken = [], set()
+    renamed, taken = [], set()
     for part in parts:
         name, i = part.name, 1
         while slug(name).lower() in taken:  # some disks take A and a for one
             i += 1
             name = f"{part.name}-{i}"
         taken.add(slug(name).lower())
-        found.append(part._replace(name=name))
-    return found
+        renamed.append(part._replace(name=name))
+    return renamed

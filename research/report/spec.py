@@ -1,7 +1,7 @@
 """report.yaml: what a study's report compares; all of it may be left out."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.errors import UserError, suggest
 from research.runs.reading import read_yaml
@@ -61,16 +61,16 @@ def read_spec(path: Path | None) -> Spec:
     """
     if path is None:
         return Spec()
-    value: Any = read_yaml(path, "spec") or {}
+    value = read_yaml(path, "spec") or {}
     if not isinstance(value, dict):
         raise UserError(f"{path} holds {type(value).__name__}; expected a mapping such as `metric: val/loss`. Correct it.")
-    for name, one in value.items():
+    for name, setting in value.items():
         if name not in TYPES:
             raise UserError(f"{path} has {str(name)!r}; {suggest(str(name), list(TYPES))}. Correct it.")
         kind, expected = TYPES[name]
-        if not isinstance(one, kind) or one not in CHOICES.get(name, (one,)):
-            raise UserError(f"{path}: {name} is {str(one)[:60]!r}; expected {expected}. Correct it.")
-    if bad := [name for name, words in (value.get("labels") or {}).items() if not isinstance(words, str) or not words.strip()]:
+        if not isinstance(setting, kind) or setting not in CHOICES.get(name, (setting,)):
+            raise UserError(f"{path}: {name} is {str(setting)[:60]!r}; expected {expected}. Correct it.")
+    if bad := [name for name, label in (value.get("labels") or {}).items() if not isinstance(label, str) or not label.strip()]:
         raise UserError(f"{path}: labels: {bad[0]} is {str(value['labels'][bad[0]])[:60]!r}; expected words. Correct it.")
     for name in ("factors", "metrics"):
         if name in value:

@@ -1,10 +1,11 @@
 """A study: groups of runs that differ by their seed alone, with the values that tables, figures and claims are made from."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.report.factors import named
 from research.runs.record import RunRecord
+from research.types import Json
 
 
 class Group(NamedTuple):
@@ -12,7 +13,7 @@ class Group(NamedTuple):
 
     Attributes:
         label: unlike every other group's.
-        key: the same by names of options, where the label has a spec's words.
+        key: the label with names of options in place of the spec's labels.
         factors: option → value, of the options that differ between groups.
         runs: all of them, finished or not, in the order of the table.
         values: seed → value of the metric, of the runs that are done.
@@ -21,7 +22,7 @@ class Group(NamedTuple):
     """
 
     label: str
-    factors: dict[str, Any]
+    factors: dict[str, Json]
     runs: list[RunRecord]
     values: dict[int, float]
     numbers: dict[str, float]
@@ -29,7 +30,7 @@ class Group(NamedTuple):
     key: str = ""
 
     def called(self, run: RunRecord) -> str:
-        """What a reader calls one of its runs: its folder's name, or its setting and seed where that is a point's hash."""
+        """Name a run for a reader: by its folder, or by setting and seed where the folder's name is a point's hash."""
         return run.name if run.name != run.point else self.label if run.seed is None else f"{self.label} seed {run.seed}"
 
     @property
@@ -39,7 +40,7 @@ class Group(NamedTuple):
 
 
 class Study(NamedTuple):
-    """Groups and what is to be said of them.
+    """Groups of runs, and what a reader must know about them.
 
     Attributes:
         metric: such as val/loss.
@@ -49,7 +50,7 @@ class Study(NamedTuple):
         warnings: what a reader must know before the numbers.
         aside: what the settings differ in besides their factors, in words; "" where in nothing.
         labels: option or metric → the words that tables and figures have for it.
-        guessed: nobody has said which side of the metric is better, and its name does not tell.
+        guessed: whether the better side is a guess: no run records it, and the name does not tell.
     """
 
     metric: str

@@ -17,7 +17,7 @@ from research.report.goals import direction, is_lower, recorded
 from research.report.study import Group, Study
 from research.runs.options import SEED
 from research.runs.record import RunRecord
-from research.types import Direction
+from research.types import Direction, Json
 
 MADE_OF = ("data", "code", "base")
 
@@ -26,19 +26,19 @@ class Setting(NamedTuple):
     """One group of a study: runs that differ by their seed.
 
     Attributes:
-        label, factors: as in groups.Group.
+        label, factors: as in study.Group.
         options: that not all runs of the study share, of this group.
         runs: finished or not.
     """
 
     label: str
-    factors: dict[str, Any]
-    options: dict[str, Any]
+    factors: dict[str, Json]
+    options: dict[str, Json]
     runs: list[RunRecord]
 
-    def values(self, metric: str) -> dict[Any, float]:
+    def values(self, metric: str) -> dict[int | None, float]:
         """Seed → value, of the runs that are done; of copies the first, as a study counts them."""
-        by_seed: dict[Any, float] = {}
+        by_seed: dict[int | None, float] = {}
         for run in self.runs:
             if run.state == "done" and math.isfinite(run.metrics.get(metric, math.nan)):
                 by_seed.setdefault(run.seed, run.metrics[metric])
@@ -52,7 +52,7 @@ class StudyRecord(NamedTuple):
         metric: that it was about.
         higher: whether more of it is better.
         factors: options that differ.
-        telling: those of them that tell the settings apart, as groups.Study has them.
+        telling: those of them that tell the settings apart, as study.Study has them.
         options: those that all runs share.
         settings: its groups.
         claims: text → (state, words).
@@ -63,7 +63,7 @@ class StudyRecord(NamedTuple):
     higher: bool
     factors: list[str]
     telling: list[str]
-    options: dict[str, Any]
+    options: dict[str, Json]
     settings: list[Setting]
     claims: dict[str, tuple[str, str]]
     directions: dict[str, Direction] = {}  # noqa: RUF012 (never changed)
@@ -84,13 +84,13 @@ class StudyRecord(NamedTuple):
 
     def study(self, metric: str) -> Study:
         """The groups again, for what works on them: claims."""
-        groups = [Group(one.label, one.factors, [], one.values(metric), {}) for one in self.settings]
+        groups = [Group(setting.label, setting.factors, [], setting.values(metric), {}) for setting in self.settings]
         guessed = metric != self.metric and direction(metric, self.directions) is None
         return Study(metric, self.higher_is_better(metric), groups, self.telling, [], guessed=guessed)
 
 
-def study_record(study: Study, claims: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
-    """The part of report.json.
+def study_record(study: Study, claims: Sequence[dict[str, str]] = ()) -> dict[str, Json]:
+    """Return the part of report.json that holds a study.
 
     Args:
         study: with its runs.
@@ -102,8 +102,8 @@ def study_record(study: Study, claims: Sequence[dict[str, str]] = ()) -> dict[st
         {
             "label": group.label,
             "factors": group.factors,
-            "options": _own(group, alike),
-            "runs": [_saved(run, origins) for run in group.runs],
+            "options": _further_options(group, alike),
+            "runs": [_run_entry(run, origins) for run in group.runs],
         }
         for group in study.groups
     ]
@@ -119,7 +119,7 @@ def study_record(study: Study, claims: Sequence[dict[str, str]] = ()) -> dict[st
     } | ({"directions": sides} if (sides := recorded(runs)) else {})
 
 
-def shared(runs: Sequence[RunRecord]) -> dict[str, Any]:
+def shared(runs: Sequence[RunRecord]) -> dict[str, Json]:
     """Options that all runs have alike; points that were never begun have only those of their sweep, and are not asked."""
     runs = [run for run in runs if any(run.made_of)]
     if not runs:
@@ -132,13 +132,14 @@ def shared(runs: Sequence[RunRecord]) -> dict[str, Any]:
     }
 
 
-def _own(group: Group, alike: dict[str, Any]) -> dict[str, Any]:
-    """Options of the group; a point that was never begun knows only some of them."""
+def _further_options(group: Group, alike: dict[str, Json]) -> dict[str, Json]:
+    """The group's options that not all runs share; a point that was never begun knows only some of them."""
     first = next((run for run in group.runs if any(run.made_of)), group.runs[0])
     return {name: value for name, value in first.options.items() if name != SEED and name not in alike}
 
 
-def _saved(run: RunRecord, origins: list[tuple[str, ...]]) -> dict[str, Any]:
+def _run_entry(run: RunRecord, origins: list[tuple[str, ...]]) -> dict[str, Json]:
+    """One run as report.json keeps it; `made_of` is the place of its origin in the list of all."""
     return {
         "run": run.name,
         "id": run.id,
@@ -151,37 +152,37 @@ def _saved(run: RunRecord, origins: list[tuple[str, ...]]) -> dict[str, Any]:
 
 
 def read_study_record(value: Any, where: str) -> StudyRecord:
-    """Read what a report has kept of its study.
+    """Read the study that a report holds.
 
     Args:
-        value: what `study_record` made, through JSON.
+        value: the record that `study_record` returned, read from JSON.
         where: the file, for messages.
 
     Raises:
-        UserError: something else.
+        UserError: the value is not such a record.
     """
     try:
         settings = []
         for group in value["groups"]:
             runs = [
                 RunRecord(
-                    name=one["run"],
+                    name=entry["run"],
                     path=Path(),
-                    state=one["state"],
-                    error=one["error"],
+                    state=entry["state"],
+                    error=entry["error"],
                     sweep="",
-                    point=one["id"],
-                    seed=one["seed"],
+                    point=entry["id"],
+                    seed=entry["seed"],
                     options={},
-                    metrics=_numbers(one["metrics"]),
+                    metrics=_numbers(entry["metrics"]),
                     facts={},
                     examples={},
-                    made_of=tuple(value["made_of"][one["made_of"]]),
+                    made_of=tuple(value["made_of"][entry["made_of"]]),
                 )
-                for one in group["runs"]
+                for entry in group["runs"]
             ]
             settings.append(Setting(group["label"], dict(group["factors"]), dict(group["options"]), runs))
-        claims = {one["claim"]: (one["state"], one["words"]) for one in value["claims"]}
+        claims = {claim["claim"]: (claim["state"], claim["words"]) for claim in value["claims"]}
         return StudyRecord(
             str(value["metric"]),
             bool(value["higher"]),
@@ -200,8 +201,8 @@ def read_study_record(value: Any, where: str) -> StudyRecord:
         ) from None
 
 
-def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
-    """JSON has no nan: what is not finite is null there."""
+def _numbers(metrics: dict[str, Json]) -> dict[str, float]:
+    """Read null as NaN: JSON has none, so that values that are not finite are null there."""
     for name, value in metrics.items():
         if not isinstance(value, int | float | None):
             raise ValueError(f"{name} is {json.dumps(value)[:40]}")

@@ -3,7 +3,7 @@
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.errors import UserError
 from research.progress import say
@@ -28,6 +28,7 @@ from research.report.subject import grouped, is_ablation, label_of, title_of
 from research.runs.curves import Curve, history
 from research.runs.record import RunRecord
 from research.runs.table import read_runs
+from research.types import Json
 
 DRAWN = 12  # trainings whose curves a page draws one by one; of more, its explorer does
 
@@ -53,8 +54,8 @@ class StudyReport(NamedTuple):
     warnings: list[str]
     runs: list[RunRecord]
     trainings: list[RunRecord]
-    summary: dict[str, Any]
-    counts: dict[str, Any]
+    summary: dict[str, Json]
+    counts: dict[str, Json]
     exit_code: int
     study: Study
 
@@ -82,72 +83,74 @@ def study_report(paths: list[Path], spec: Spec, has_sweep: bool, claims: Path | 
     names = factors(runs)
     if not (has_sweep or asked or is_ablation(runs, names)):
         return None
-    if not asked and (bare := unmeasured(runs)):
-        say(f"warning: {bare}")
+    if not asked and (reason := unmeasured(runs)):
+        say(f"warning: {reason}")
         return None
     runs, names, main = grouped(runs, paths, spec)
     spec = spec._replace(baseline=_baseline(spec.baseline, names, main))
-    explained = importance(main)
-    sheets = _sheets(main, spec, explained)
+    factor_shares = importance(main)
+    sheets = _sheets(main, spec, factor_shares)
     studies = {main.metric: main}
 
-    def by(metric: str) -> Study:
+    def study_of(metric: str) -> Study:
         """The same runs, judged by another metric."""
         if metric not in studies:
-            studies[metric] = study(runs, metric, names, every=spec.factors is not None, words=main.labels)
+            studies[metric] = study(runs, metric, names, every=spec.factors is not None, labels=main.labels)
         return studies[metric]
 
     if len(spec.metrics) > 1 or (spec.metrics and spec.metrics != (main.metric,)):
-        columns = [by(metric) for metric in spec.metrics]
+        columns = [study_of(metric) for metric in spec.metrics]
         sheets.insert(0, main_results(columns, spec.baseline, spec.pair_by_seed))
-        others = [warning for column in columns for warning in column.warnings if warning not in main.warnings]
-        main.warnings.extend(dict.fromkeys(others))
+        new_warnings = [warning for column in columns for warning in column.warnings if warning not in main.warnings]
+        main.warnings.extend(dict.fromkeys(new_warnings))
     verdicts: list[Verdict] = []
     if claims is not None:
-        stated = [claim._replace(metric=claim.metric or main.metric) for claim in dict.fromkeys(claiming.read_claims(claims))]
-        judged = {claim.metric: by(claim.metric) for claim in stated}
-        verdicts = claiming.check(stated, judged, str(claims), spec.pair_by_seed)
+        file_claims = [
+            claim._replace(metric=claim.metric or main.metric) for claim in dict.fromkeys(claiming.read_claims(claims))
+        ]
+        by_metric = {claim.metric: study_of(claim.metric) for claim in file_claims}
+        verdicts = claiming.check(file_claims, by_metric, str(claims), spec.pair_by_seed)
         sheets.append(claiming.sheet(verdicts))
-    trained = [run for run in runs if run.state in ("done", "pruned") and run.history is None]
-    if len(trained) > DRAWN:  # of few, the page's trainings say it themselves
-        main.warnings.extend(code_notes({run.name: run.provenance for run in trained}))
-    called = {run.name: group.called(run) for group in main.groups for run in group.runs}
+    local_runs = [run for run in runs if run.state in ("done", "pruned") and run.history is None]
+    if len(local_runs) > DRAWN:  # of few, the page's trainings say it themselves
+        main.warnings.extend(code_notes({run.name: run.provenance for run in local_runs}))
+    display_names = {run.name: group.called(run) for group in main.groups for run in group.runs}
     if not can_draw():
         say(f"warning: {MISSING}")
     curves = [partial(_curve, metric) for metric in (main.metric, "train/loss")]
     states: dict[str, int] = {}
     for run in runs:
         states[run.state] = states.get(run.state, 0) + 1
-    stated_claims = [{"claim": verdict.claim.text, "state": verdict.state, "words": verdict.words} for verdict in verdicts]
+    claim_records = [{"claim": verdict.claim.text, "state": verdict.state, "words": verdict.words} for verdict in verdicts]
     broken = sum(verdict.state == claiming.BROKEN for verdict in verdicts)
     return StudyReport(
         title=title_of(paths, runs),
         finding=study_sheets.finding(main, spec.pair_by_seed),
         sheets=distinct([*sheets, study_sheets.every_run(main)]),
-        figures=distinct(of_study(main, curves[0], explained, curves[1])),
+        figures=distinct(of_study(main, curves[0], factor_shares, curves[1])),
         warnings=main.warnings,
         runs=runs,
-        trainings=[run._replace(name=called[run.name]) for run in trained] if len(trained) <= DRAWN else [],
-        summary={"study": {**study_record(main, stated_claims), "states": states, "warnings": main.warnings}},
+        trainings=[run._replace(name=display_names[run.name]) for run in local_runs] if len(local_runs) <= DRAWN else [],
+        summary={"study": {**study_record(main, claim_records), "states": states, "warnings": main.warnings}},
         counts={"runs": len(runs), "states": states, **({"broken": broken} if verdicts else {})},
         exit_code=int(broken > 0),
         study=main,
     )
 
 
-def _baseline(wanted: str | None, names: list[str], main: Study) -> str | None:
+def _baseline(baseline: str | None, names: list[str], main: Study) -> str | None:
     """The label of the setting that others are compared with, its options in short or in whole."""
     keys = {group.key: group.label for group in main.groups if group.values}
-    if wanted is None or wanted in keys.values():
-        return wanted
-    for name, words in main.labels.items():
-        wanted = re.sub(rf"(?<![\w./]){re.escape(words)}=", f"{name}=", wanted)
+    if baseline is None or baseline in keys.values():
+        return baseline
+    for name, label in main.labels.items():
+        baseline = re.sub(rf"(?<![\w./]){re.escape(label)}=", f"{name}=", baseline)
     for name, short in short_names(names).items():
-        wanted = re.sub(rf"(?<![\w./]){re.escape(name)}=", f"{short}=", wanted)
-    return keys[label_of(wanted, list(keys))]
+        baseline = re.sub(rf"(?<![\w./]){re.escape(name)}=", f"{short}=", baseline)
+    return keys[label_of(baseline, list(keys))]
 
 
-def _sheets(main: Study, spec: Spec, explained: Importance | None) -> list[Sheet]:
+def _sheets(main: Study, spec: Spec, factor_shares: Importance | None) -> list[Sheet]:
     """The tables on the study's own metric."""
     sheets = [
         study_sheets.results(main, spec.baseline, spec.pair_by_seed),
@@ -155,7 +158,7 @@ def _sheets(main: Study, spec: Spec, explained: Importance | None) -> list[Sheet
         *(by_factor(main, name, spec.pair_by_seed) for name in main.factors),
         factorial(main, spec.pair_by_seed),
         study_sheets.matched(main),
-        shares(explained, main.metric_name, not_factorial(main, spec.pair_by_seed)) if explained else None,
+        shares(factor_shares, main.metric_name, not_factorial(main, spec.pair_by_seed)) if factor_shares else None,
     ]
     return [sheet for sheet in sheets if sheet is not None]
 

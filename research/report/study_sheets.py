@@ -9,23 +9,34 @@ from research.metrics.planning import noise_floor, pooled_spread
 from research.metrics.seeds import summarise
 from research.report.factors import shown, some
 from research.report.numbers import MOST, column, counted, decimals_of, p_phrase, plain
-from research.report.sheets import MARK, NOTHING, Cell, Sheet, count_cell, decimals, difference_cells, mean_cells, number, ranks
+from research.report.sheets import (
+    ALPHA,
+    MARK,
+    NOTHING,
+    Cell,
+    Sheet,
+    count_cell,
+    decimals,
+    difference_cells,
+    mean_cells,
+    number,
+    ranks,
+)
 from research.report.study import Group, Study
 
 PLANNED = 5  # seeds from which the power of a planned study is what the noncentral t says
 MATCHED = 0.1  # trainable parameters within a tenth of each other count as equal
 
 
-def results(study: Study, baseline: str | None = None, paired: bool = False, alpha: float = 0.05) -> Sheet:
+def results(study: Study, baseline: str | None = None, paired: bool = False) -> Sheet:
     """Mean ± spread over seeds of each group, its interval, and its difference from the baseline.
 
     Args:
         study: groups.
         baseline: label that the others are compared with; None: the first with a value.
         paired: runs of one seed belong together (see metrics.seeds.paired_test).
-        alpha: of the table's family of comparisons.
     """
-    pairs = against(study, baseline, paired, alpha)
+    pairs = against(study, baseline, paired)
     first = next(iter(pairs.values())).a if pairs else None
     names, digits = study.names, decimals(study.groups)
     means = [summarise(list(group.values.values())) if group.values else None for group in study.groups]
@@ -44,12 +55,12 @@ def results(study: Study, baseline: str | None = None, paired: bool = False, alp
     times = _times([group.numbers.get("seconds") for group in study.groups])
     for group, mean, place, time in zip(study.groups, means, places, times, strict=True):
         pair = pairs.get(group.label)
-        counted = str(len(group.values)) if not group.missing else f"{len(group.values)} of {len(group.runs)}"
+        seeds = str(len(group.values)) if not group.missing else f"{len(group.values)} of {len(group.runs)}"
         mark = MARK if pair is not None and pair.verdict == DIFFERS else ""
         rows.append(
             [
                 *(Cell(shown(group.factors[name]), group.factors[name]) for name in study.factors),
-                Cell(counted, len(group.values)),
+                Cell(seeds, len(group.values)),
                 *mean_cells(mean, digits, place, mark),
                 *difference_cells(pair, digits, group.label == first),
                 count_cell(group.numbers.get("trained_parameters")),
@@ -57,35 +68,35 @@ def results(study: Study, baseline: str | None = None, paired: bool = False, alp
             ]
         )
     always = len(study.factors) + 2
-    keep = [i for i in range(len(columns)) if i < always or any(row[i].text != NOTHING for row in rows)]
+    visible = [i for i in range(len(columns)) if i < always or any(row[i].text != NOTHING for row in rows)]
     return Sheet(
         "results",
         f"{study.metric_name} by setting",
-        [columns[i] for i in keep],
-        [[row[i] for i in keep] for row in rows],
-        _notes(study, pairs, first, paired, alpha, digits),
+        [columns[i] for i in visible],
+        [[row[i] for i in visible] for row in rows],
+        _notes(study, pairs, first, paired, digits),
         len(study.factors),
     )
 
 
 def _times(seconds: list[float | None]) -> list[Cell]:
     """Whole seconds, or as many digits as the smallest needs."""
-    known = [one for one in seconds if one is not None]
+    known = [value for value in seconds if value is not None]
     texts, whole = iter(column(known, 0)), not decimals_of(known, 0)
-    return [Cell(NOTHING) if one is None else Cell(next(texts), round(one) if whole else one) for one in seconds]
+    return [Cell(NOTHING) if value is None else Cell(next(texts), round(value) if whole else value) for value in seconds]
 
 
-def against(study: Study, baseline: str | None, paired: bool, alpha: float) -> dict[str, Pair]:
+def against(study: Study, baseline: str | None, paired: bool) -> dict[str, Pair]:
     """Label → its comparison with the baseline, over the seeds."""
     compared = {group.label: group.values for group in study.groups if group.values}
     if len(compared) < 2:
         return {}
     baseline = baseline or next(iter(compared))
     if not paired:
-        return {pair.b: pair for pair in compare_methods(compared, baseline, alpha)}
+        return {pair.b: pair for pair in compare_methods(compared, baseline, ALPHA)}
     seeds = compared[baseline].keys()
-    whole = {label: values for label, values in compared.items() if values.keys() == seeds}
-    return {pair.b: pair for pair in compare_paired_methods(whole, baseline, alpha)}
+    complete = {label: values for label, values in compared.items() if values.keys() == seeds}
+    return {pair.b: pair for pair in compare_paired_methods(complete, baseline, ALPHA)}
 
 
 def finding(study: Study, paired: bool = False) -> str:
@@ -96,7 +107,7 @@ def finding(study: Study, paired: bool = False) -> str:
         paired: runs of one seed belong together; used where all settings have the same seeds.
     """
     known = [(summarise(list(group.values.values())), group) for group in study.groups if group.values]
-    known.sort(key=lambda one: one[0].mean, reverse=study.higher)
+    known.sort(key=lambda entry: entry[0].mean, reverse=study.higher)
     digits, (mean, best) = decimals(study.groups), known[0]
     spread = "" if math.isnan(mean.sd) else f" ± {number(mean.sd, digits)}"
     seeds = "1 seed" if mean.n == 1 else f"{mean.n} seeds"
@@ -106,9 +117,9 @@ def finding(study: Study, paired: bool = False) -> str:
     text = f"{best.label} has the best {study.metric_name} of {len(known)} settings: {value}"
     second = known[1][1]
     values = {group.label: group.values for _, group in known}
-    if paired and len({frozenset(one) for one in values.values()}) == 1:
-        both, test = {best.label, second.label}, "paired"
-        pair = next(one for one in compare_paired_methods(values) if {one.a, one.b} == both)
+    if paired and len({frozenset(by_seed) for by_seed in values.values()}) == 1:
+        labels, test = {best.label, second.label}, "paired"
+        pair = next(pair for pair in compare_paired_methods(values) if {pair.a, pair.b} == labels)
     else:
         pair, test = compare_pair(values, best.label, second.label), "Welch's"
     pairs = math.comb(len(known), 2)
@@ -133,8 +144,8 @@ def grid(study: Study) -> Sheet | None:
     keys = list(itertools.product(lines, heads))
     means = [summarise(list(cells[key].values.values())) if key in cells and cells[key].values else None for key in keys]
     places = ranks([None if mean is None else round(mean.mean, digits) for mean in means], study.higher)
-    found = {key: mean_cells(mean, digits, place)[0] for key, mean, place in zip(keys, means, places, strict=True)}
-    rows = [[Cell(line, line), *(found[line, head] for head in heads)] for line in lines]
+    by_key = {key: mean_cells(mean, digits, place)[0] for key, mean, place in zip(keys, means, places, strict=True)}
+    rows = [[Cell(line, line), *(by_key[line, head] for head in heads)] for line in lines]
     note = "Mean ± standard deviation over seeds; – where nothing was trained. Best bold, second underlined."
     columns = [f"{names[down]} ↓  {names[across]} →", *heads]
     return Sheet("grid", f"{study.metric_name} by {names[down]} and {names[across]}", columns, rows, [note])
@@ -197,7 +208,7 @@ def every_run(study: Study) -> Sheet:
     return Sheet("runs", "Every run", columns, rows, [], 1 + len(study.factors))
 
 
-def _notes(study: Study, pairs: dict[str, Pair], first: str | None, paired: bool, alpha: float, digits: int) -> list[str]:
+def _notes(study: Study, pairs: dict[str, Pair], first: str | None, paired: bool, digits: int) -> list[str]:
     better = "higher" if study.higher else "lower"
     notes = [
         f"Mean ± standard deviation over seeds ({better} is better), 95% t interval of the mean. Best bold, second underlined."
@@ -207,27 +218,27 @@ def _notes(study: Study, pairs: dict[str, Pair], first: str | None, paired: bool
     if not pairs:
         return notes
     test = "the paired t test over seeds" if paired else "Welch's t test over seeds"
-    made = counted(len(pairs), "comparison")
+    comparisons = counted(len(pairs), "comparison")
     notes.append(
-        f"Difference from {first} by {test}, p after Holm over {made}; {MARK} p < {plain(alpha)}. It speaks "
+        f"Difference from {first} by {test}, p after Holm over {comparisons}; {MARK} p < {plain(ALPHA)}. It speaks "
         "of the method trained again with other seeds, on these examples."
     )
     tested = {first, *pairs}
-    if other := [group.label for group in study.groups if group.values and group.label not in tested]:
-        notes.append(f"Not tested, since a pair of runs is lacking (other seeds than {first}): {some(other)}.")
+    if untested := [group.label for group in study.groups if group.values and group.label not in tested]:
+        notes.append(f"Not tested, since a pair of runs is lacking (other seeds than {first}): {some(untested)}.")
     weak = dict.fromkeys(pair.comparison.note for pair in pairs.values() if pair.comparison.note)
     notes += [f"{note[0].upper()}{note[1:]}." for note in weak]
     spread = [list(group.values.values()) for group in study.groups if len(group.values) > 1]
     sd = pooled_spread(spread)[0] if spread else 0.0
     if sd > 0 and not paired:  # pairs have a spread of their own
         n = statistics.mode(map(len, spread))
-        floor = noise_floor(sd, n, len(pairs), alpha=alpha)
+        floor = noise_floor(sd, n, len(pairs), alpha=ALPHA)
         # the plan's power is that of Welch's test from about five seeds on (LOG.md): below, it would promise too much
-        found = f"; a true one of {number(floor.detectable, digits)} is found in 4 of 5 such studies" if n >= PLANNED else ""
+        power = f"; a true one of {number(floor.detectable, digits)} is found in 4 of 5 such studies" if n >= PLANNED else ""
         below = sum(pair.verdict == DIFFERS and abs(pair.comparison.difference) < floor.critical for pair in pairs.values())
         quiet = f"; the {counted(below, 'marked row')} below it {'has' if below == 1 else 'have'} less spread" if below else ""
         notes.append(
             f"Noise floor: between settings of n = {n} and the usual spread ({number(sd, digits)}) differences below "
-            f"{number(floor.critical, digits)} are not resolved{quiet}{found}."
+            f"{number(floor.critical, digits)} are not resolved{quiet}{power}."
         )
     return notes

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from research.errors import UserError, suggest
 from research.report.doubts import unmeasured
@@ -15,6 +14,7 @@ from research.runs.folder import sweep_owner
 from research.runs.record import RunRecord
 from research.runs.table import read_runs
 from research.runs.wandb.records import is_wandb
+from research.types import Json
 
 
 def grouped(runs: list[RunRecord], paths: list[Path], spec: Spec) -> tuple[list[RunRecord], list[str], Study]:
@@ -34,8 +34,8 @@ def grouped(runs: list[RunRecord], paths: list[Path], spec: Spec) -> tuple[list[
     metric = spec.metric or _monitored(runs, paths)
     goal = spec.goal or next((run.goal for run in runs if run.goal and run.monitor == metric), None)  # of W&B's sweeps
     higher = None if goal is None else goal == "maximize"
-    words = _words(spec.labels, runs, names)
-    return runs, names, study(runs, metric, names, higher, every=spec.factors is not None, words=words)
+    labels = _labels(spec.labels, runs, names)
+    return runs, names, study(runs, metric, names, higher, every=spec.factors is not None, labels=labels)
 
 
 def _refuse_mixed(runs: list[RunRecord]) -> None:
@@ -52,7 +52,7 @@ def _refuse_mixed(runs: list[RunRecord]) -> None:
         )
 
 
-def record_of(paths: list[Path], spec: Spec) -> dict[str, Any]:
+def record_of(paths: list[Path], spec: Spec) -> dict[str, Json]:
     """Record trainings for report.json, also those that are no study (see study_record.py).
 
     Raises:
@@ -61,13 +61,13 @@ def record_of(paths: list[Path], spec: Spec) -> dict[str, Any]:
     return study_record(grouped(read_runs(paths, spec.seed), paths, spec)[2])
 
 
-def label_of(wanted: str | None, labels: list[str]) -> str | None:
+def label_of(wanted: str, labels: list[str]) -> str:
     """Find a setting by its label, whose parts may stand in any order.
 
     Raises:
-        UserError: none of them.
+        UserError: no setting, or several, have this label.
     """
-    if wanted is None or wanted in labels:
+    if wanted in labels:
         return wanted
     matches = [label for label in labels if sorted(label.lower().split()) == sorted(wanted.lower().split())]
     if len(matches) != 1:
@@ -98,26 +98,26 @@ def _chosen(wanted: tuple[str, ...] | None, runs: list[RunRecord], names: list[s
     return chosen
 
 
-def _words(labels: Mapping[str, str], runs: list[RunRecord], names: list[str]) -> dict[str, str]:
+def _labels(labels: Mapping[str, str], runs: list[RunRecord], names: list[str]) -> dict[str, str]:
     """Option or metric by its whole name → the spec's words for it.
 
     Raises:
         UserError: a name of no option and no metric, or of several; one word for two things.
     """
     known = list(dict.fromkeys([*names, *(name for run in runs for name in [*run.options, *run.metrics]), "train/loss"]))
-    words: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for name, word in labels.items():
-        matches = [one for one in known if one == name] or [one for one in known if one.endswith(f".{name}")]
+        matches = [full for full in known if full == name] or [full for full in known if full.endswith(f".{name}")]
         if len(matches) != 1:
-            what = (
+            problem = (
                 "is an option or metric of no run" if not matches else f"is {len(matches)} options ({', '.join(matches[:3])})"
             )
             telling = [*short_names(names).values(), *dict.fromkeys(name for run in runs for name in run.metrics)]
-            raise UserError(f"labels: {name!r} {what}; {suggest(name, telling)}. Correct the spec.")
-        if word in words.values():
+            raise UserError(f"labels: {name!r} {problem}; {suggest(name, telling)}. Correct the spec.")
+        if word in by_name.values():
             raise UserError(f"labels: {word!r} is there for two; expected a word for each. Correct the spec.")
-        words[matches[0]] = word
-    return words
+        by_name[matches[0]] = word
+    return by_name
 
 
 def _monitored(runs: list[RunRecord], paths: list[Path]) -> str:
@@ -135,8 +135,8 @@ def _monitored(runs: list[RunRecord], paths: list[Path]) -> str:
             f"the runs have several metrics and do not say which one they are about; expected one of {known}. Name "
             "it by --metric."
         )
-    if bare := unmeasured(runs):
-        raise UserError(bare)
+    if reason := unmeasured(runs):
+        raise UserError(reason)
     states = some([f"{run.name} {run.state}" for run in runs])
     raise UserError(
         f"none of {len(runs)} runs in {', '.join(map(str, paths[:3]))} is finished ({states}); expected one or "

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from research.report import tables, training_words
 from research.report.systems import Systems, code_of, read_systems, settings
 from research.report.tables import Line
 from research.report.training import Training
+from research.types import Json
 
 
-def summary(runs: Systems | None, lines: Sequence[Line], trainings: Sequence[Training]) -> dict[str, Any]:
+def summary(runs: Systems | None, lines: Sequence[Line], trainings: Sequence[Training]) -> dict[str, Json]:
     """Collect the page's numbers for programs, as report.json has them."""
     folders = {folder.name: folder for folder in runs.folders} if runs else {}
     rows = [
@@ -21,7 +21,7 @@ def summary(runs: Systems | None, lines: Sequence[Line], trainings: Sequence[Tra
             "also": line.row.also,
             "metrics": line.row.means,
             "interval": [line.low, line.high],
-            _other(line): line.against._asdict() | {"p_holm": line.p_holm} if line.against else None,
+            _comparison_key(line): line.against._asdict() | {"p_holm": line.p_holm} if line.against else None,
             "ms_per_query": line.row.facts.get("ms_per_query"),
             "settings": settings(line.row.facts),
             "code": code_of(folders[line.row.run], line.row.stage),
@@ -39,12 +39,12 @@ def summary(runs: Systems | None, lines: Sequence[Line], trainings: Sequence[Tra
     }
 
 
-def _other(line: Line) -> str:
+def _comparison_key(line: Line) -> str:
     """What a row's test is against, as report.json names it."""
     return "against_baseline" if line.baseline else "against_row_above"
 
 
-def rows_of(paths: list[Path]) -> dict[str, Any]:
+def rows_of(paths: list[Path]) -> dict[str, Json]:
     """Collect what report.json would hold of these retrievals.
 
     Raises:

@@ -8,6 +8,7 @@ from research.errors import UserError, suggest_file
 from research.runs.folder import RunFolder
 from research.runs.layout import PROVENANCE
 from research.runs.table import name_folders
+from research.types import Json
 
 MEASURED = (
     "seconds",
@@ -25,14 +26,14 @@ class Row(NamedTuple):
         facts: what the stage recorded: model, hash, index, timings.
         means: {metric: mean over queries}.
         per_query: {metric: {query id: value}}.
-        top: {query id: the documents ranked first}, for the queries whose texts the run kept.
+        top: {query id: the documents ranked first}, for the queries whose texts the run saved.
         also: other `run/stage` that hold the same stage with the same values.
     """
 
     run: str
     stage: str
     label: str
-    facts: dict
+    facts: dict[str, Json]
     means: dict[str, float]
     per_query: dict[str, dict[str, float]]
     top: dict[str, list[str]]
@@ -54,16 +55,16 @@ class Systems(NamedTuple):
     baseline: str | None = None
 
     def label_of(self, wanted: str) -> str | None:
-        """The label of the one row that is called so: by its label, its run and stage, or its run; None where none is."""
+        """Find a row's label by its label, its run and stage, or its run; None where no row, or several, have that name."""
         names = {row.label: (row.label, f"{row.run}/{row.stage}", row.run) for row in self.rows}
-        for same in (lambda name: name == wanted, lambda name: name.lower() == wanted.lower()):
-            matches = [label for label, ways in names.items() if any(map(same, ways))]
+        for matches_name in (lambda name: name == wanted, lambda name: name.lower() == wanted.lower()):
+            matches = [label for label, row_names in names.items() if any(map(matches_name, row_names))]
             if len(matches) == 1:
                 return matches[0]
         return None
 
     @property
-    def data(self) -> dict:
+    def data(self) -> dict[str, Json]:
         """source, split, queries, documents: equal in every folder but for the spelling of the source."""
         return self.folders[0].metrics
 
@@ -84,9 +85,9 @@ def read_systems(paths: list[Path], names: dict[Path, str] | None = None) -> Sys
     rows = _distinct_labels(_merge([row for folder in folders for row in _rows(folder)]))
     metric = next((name for name in rows[0].means if all(name in row.means for row in rows)), None)
     if metric is None:
-        held = "; ".join(f"{row.label}: {', '.join(row.means)}" for row in rows)
+        known = "; ".join(f"{row.label}: {', '.join(row.means)}" for row in rows)
         raise UserError(
-            f"the runs have no metric in common ({held}); expected one of each or more. Run `research "
+            f"the runs have no metric in common ({known}); expected one of each or more. Run `research "
             "retrieve` again with the same --metrics."
         )
     if any(row.per_query[metric].keys() != rows[0].per_query[metric].keys() for row in rows):
@@ -114,13 +115,14 @@ def _read(path: Path, name: str) -> RunFolder:
 
 
 def _refuse_mixed(folders: list[RunFolder]) -> None:
-    held: dict[tuple, list[str]] = {}
+    by_data: dict[tuple[str, str], list[str]] = {}
     for folder in folders:
-        held.setdefault((folder.metrics["data"], folder.metrics["split"]), []).append(folder.name)
-    if len(held) > 1:
+        by_data.setdefault((folder.metrics["data"], folder.metrics["split"]), []).append(folder.name)
+    if len(by_data) > 1:
         source = {folder.name: folder.metrics["source"] for folder in folders}
         lines = (
-            f"{', '.join(names)}: {source[names[0]]} split {split} (data {data[:12]})" for (data, split), names in held.items()
+            f"{', '.join(names)}: {source[names[0]]} split {split} (data {data[:12]})"
+            for (data, split), names in by_data.items()
         )
         raise UserError(
             "the runs hold different data, whose numbers cannot be compared: "
@@ -150,10 +152,10 @@ def _rows(folder: RunFolder) -> list[Row]:
 
 
 def _merge(rows: list[Row]) -> list[Row]:
-    """A stage that several runs hold with the same settings and values stays once, where it first stood."""
+    """Keep a stage that several runs hold with the same settings and values once, at its first place."""
     distinct: list[Row] = []
     for row in rows:
-        twin = next((i for i, other in enumerate(distinct) if other.run != row.run and _same(other, row)), None)
+        twin = next((i for i, other in enumerate(distinct) if other.run != row.run and _same_stage(other, row)), None)
         if twin is None:
             distinct.append(row)
         else:
@@ -161,25 +163,26 @@ def _merge(rows: list[Row]) -> list[Row]:
     return distinct
 
 
-def settings(facts: dict) -> dict:
+def settings(facts: dict[str, Json]) -> dict[str, Json]:
     """The facts that decide what a stage is; the others were measured, and differ each time."""
     return {key: value for key, value in facts.items() if not key.endswith(MEASURED)}
 
 
 def code_of(folder: RunFolder, stage: str) -> str | None:
-    """The commit that made a stage, which a later command may only have kept; None where it is unknown or was changed."""
+    """The commit that made a stage, also where a later command wrote the folder; None where it is unknown or was changed."""
     stages = folder.provenance.get("stages")
     origin = (stages.get(stage) if isinstance(stages, dict) else None) or folder.provenance
     return origin.get("git_commit") if origin.get("git_dirty") is False else None
 
 
-def _same(a: Row, b: Row) -> bool:
+def _same_stage(a: Row, b: Row) -> bool:
+    """Whether two rows are one stage: the same settings, label and values."""
     return settings(a.facts) == settings(b.facts) and a.label == b.label and a.per_query == b.per_query
 
 
 def _distinct_labels(rows: list[Row]) -> list[Row]:
     """A label that two rows share is followed by the run's name, and by the stage's where that is not enough."""
     for suffix in ("run", "stage"):
-        times = Counter(row.label for row in rows)
-        rows = [row._replace(label=f"{row.label} · {getattr(row, suffix)}") if times[row.label] > 1 else row for row in rows]
+        counts = Counter(row.label for row in rows)
+        rows = [row._replace(label=f"{row.label} · {getattr(row, suffix)}") if counts[row.label] > 1 else row for row in rows]
     return rows

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ MOST_PAIRED = 20  # systems; more make a table that nobody reads
 
 
 class Line(NamedTuple):
-    """A row with what was computed from its per-query values of the tested metric."""
+    """A row, and the numbers computed from its per-query values of the tested metric."""
 
     row: Row
     mean: float
@@ -104,31 +104,33 @@ def systems_table(lines: list[Line], metric: str) -> Table:
     """The page's first table: quality with its interval, the test against the row above, and the time."""
     means = [
         cell._replace(detail=f"[{share(line.low)}, {share(line.high)}]")
-        for cell, line in zip(_shares([line.mean for line in lines]), lines, strict=True)
+        for cell, line in zip(_share_cells([line.mean for line in lines]), lines, strict=True)
     ]
-    tests = [_test(line) for line in lines]
-    times = _plain([line.row.facts.get("ms_per_query") for line in lines], least_is_best=True)
-    columns = [title(metric), f"Difference from {_other(lines)}", "p (Holm)", "Queries better / worse", "ms a query"]
+    tests = [_test_columns(line) for line in lines]
+    times = _number_cells([line.row.facts.get("ms_per_query") for line in lines], least_is_best=True)
+    columns = [title(metric), f"Difference from {_reference_label(lines)}", "p (Holm)", "Queries better / worse", "ms a query"]
     return Table("Systems", columns, [[a, *b, c] for a, b, c in zip(means, tests, times, strict=True)])
 
 
 def metrics_table(rows: list[Row]) -> Table:
     """Every metric that some row has."""
     names = list(dict.fromkeys(name for row in rows for name in row.means))
-    columns = [_shares([row.means.get(name) for row in rows]) for name in names]
+    columns = [_share_cells([row.means.get(name) for row in rows]) for name in names]
     return Table("Every metric", [title(name) for name in names], [list(cells) for cells in zip(*columns, strict=True)])
 
 
 def cost_table(rows: list[Row]) -> Table | None:
     """Where the time goes, and what an approximate index gives up; only the columns that some row has."""
     columns = {
-        "ms a query": _plain([row.facts.get("ms_per_query") for row in rows], least_is_best=True),
-        "of which search": _plain([row.facts.get("search_ms_per_query") for row in rows], least_is_best=True),
-        "Index build, s": _plain([row.facts.get("index_seconds") for row in rows], least_is_best=True),
-        "Encoding, documents/s": _plain([row.facts.get("documents_per_second") for row in rows], decimals=1),
+        "ms a query": _number_cells([row.facts.get("ms_per_query") for row in rows], least_is_best=True),
+        "of which search": _number_cells([row.facts.get("search_ms_per_query") for row in rows], least_is_best=True),
+        "Index build, s": _number_cells([row.facts.get("index_seconds") for row in rows], least_is_best=True),
+        "Encoding, documents/s": _number_cells([row.facts.get("documents_per_second") for row in rows], decimals=1),
     }
     recalls = list(dict.fromkeys(name for row in rows for name in row.facts if name.startswith("ann_recall@")))
-    columns |= {name.replace("ann_recall", "ANN recall"): _shares([row.facts.get(name) for row in rows]) for name in recalls}
+    columns |= {
+        name.replace("ann_recall", "ANN recall"): _share_cells([row.facts.get(name) for row in rows]) for name in recalls
+    }
     columns = {name: cells for name, cells in columns.items() if any(cell.text != NOTHING for cell in cells)}
     if not columns:
         return None
@@ -138,10 +140,10 @@ def cost_table(rows: list[Row]) -> Table | None:
 def sheets(lines: list[Line], metric: str) -> list[sheet.Sheet]:
     """The page's tables for a paper and for programs: systems, metrics, cost."""
     rows = [line.row for line in lines]
-    names, count = [sheet.Cell(row.label, row.label) for row in rows], len(rows[0].per_query[metric])
+    name_cells, count = [sheet.Cell(row.label, row.label) for row in rows], len(rows[0].per_query[metric])
     means, *_, times = zip(*systems_table(lines, metric).body, strict=True)
     columns: dict[str, list[sheet.Cell]] = {
-        "system": names,
+        "system": name_cells,
         title(metric): [_sheet_cell(cell) for cell in means],
         "95% interval": [sheet.Cell(f"[{share(line.low)}, {share(line.high)}]", [line.low, line.high]) for line in lines],
     }
@@ -151,13 +153,13 @@ def sheets(lines: list[Line], metric: str) -> list[sheet.Sheet]:
     columns = {name: cells for name, cells in columns.items() if any(cell.text != NOTHING for cell in cells)}
     notes = [f"Means over {count:,} {'query' if count == 1 else 'queries'} with 95% bootstrap intervals. Best bold."]
     if len(lines) > 1:
-        made = "1 comparison" if len(lines) == 2 else f"{len(lines) - 1} comparisons"
+        comparisons = "1 comparison" if len(lines) == 2 else f"{len(lines) - 1} comparisons"
         notes.append(
-            f"Difference from {_other(lines, 'the row above')} by the paired permutation test over queries, on so many of "
-            f"which the system is better or worse; p after Holm over {made}. It speaks of these trained models on queries like "
-            "these."
+            f"Difference from {_reference_label(lines, 'the row above')} by the paired permutation test over queries, on "
+            f"so many of which the system is better or worse; p after Holm over {comparisons}. It speaks of these trained "
+            "models on queries like these."
         )
-    found = [
+    tables = [
         sheet.Sheet(
             "systems",
             f"{title(metric)} by system",
@@ -171,9 +173,9 @@ def sheets(lines: list[Line], metric: str) -> list[sheet.Sheet]:
         ("cost", cost_table(rows), "Best bold."),
     ):
         if table is not None:
-            body = [[who, *map(_sheet_cell, cells)] for who, cells in zip(names, table.body, strict=True)]
-            found.append(sheet.Sheet(name, table.title, ["system", *table.columns], body, [note]))
-    return found
+            body = [[name_cell, *map(_sheet_cell, cells)] for name_cell, cells in zip(name_cells, table.body, strict=True)]
+            tables.append(sheet.Sheet(name, table.title, ["system", *table.columns], body, [note]))
+    return tables
 
 
 def repeated(rows: list[Row]) -> list[str]:
@@ -181,8 +183,8 @@ def repeated(rows: list[Row]) -> list[str]:
     return [f"{row.label} of {row.run}/{row.stage} is the same in {', '.join(row.also)}." for row in rows if row.also]
 
 
-def _other(lines: list[Line], above: str = "row above") -> str:
-    """What the rows are tested against."""
+def _reference_label(lines: list[Line], above: str = "row above") -> str:
+    """Name what the rows are tested against."""
     return lines[0].baseline or above
 
 
@@ -195,7 +197,7 @@ def _test_cells(line: Line) -> list[sheet.Cell]:
     against = line.against
     if against is None:
         return [sheet.Cell("baseline" if line.baseline else NOTHING), *[sheet.Cell(NOTHING)] * 4]
-    values: list[tuple[str, Any]] = [
+    values: list[tuple[str, float | list[float] | None]] = [
         (signed(against.difference), against.difference),
         (f"[{signed(against.low)}, {signed(against.high)}]", [against.low, against.high]),
         (p_value(line.p_holm), line.p_holm),
@@ -205,7 +207,7 @@ def _test_cells(line: Line) -> list[sheet.Cell]:
     return [sheet.Cell(*value) for value in values]
 
 
-def _test(line: Line) -> list[Cell]:
+def _test_columns(line: Line) -> list[Cell]:
     against = line.against
     if against is None:
         return [Cell("baseline" if line.baseline else NOTHING), *[Cell(NOTHING)] * 2]
@@ -214,16 +216,16 @@ def _test(line: Line) -> list[Cell]:
     return [Cell(signed(against.difference), interval), Cell(p_value(line.p_holm)), Cell(counts)]
 
 
-def _shares(values: list[float | None]) -> list[Cell]:
-    return _mark([NOTHING if value is None else share(value) for value in values], values, max)
+def _share_cells(values: list[float | None]) -> list[Cell]:
+    return _mark_best([NOTHING if value is None else share(value) for value in values], values, max)
 
 
-def _plain(values: list[float | None], least_is_best: bool = False, decimals: int = 2) -> list[Cell]:
+def _number_cells(values: list[float | None], least_is_best: bool = False, decimals: int = 2) -> list[Cell]:
     texts = iter(column([value for value in values if value is not None], decimals))
-    return _mark([NOTHING if value is None else next(texts) for value in values], values, min if least_is_best else max)
+    return _mark_best([NOTHING if value is None else next(texts) for value in values], values, min if least_is_best else max)
 
 
-def _mark(texts: list[str], values: list[float | None], choose: Callable) -> list[Cell]:
+def _mark_best(texts: list[str], values: list[float | None], choose: Callable[[list[float]], float]) -> list[Cell]:
     """Cells with the best marked: what looks equal to it is as good, and a column of one value has no best."""
     known = [value for value in values if value is not None]
     best = texts[values.index(choose(known))] if known else None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from research.errors import UserError
 from research.runs.layout import leftover
+from research.types import Json
 
 REPORT = "report.json"  # a folder that holds this file is a report: the verb may write into it again
 
@@ -33,8 +34,8 @@ def files_of(marker: Path) -> list[str]:
     return [str(name) for name in files] if isinstance(files, list) else []
 
 
-def _read(marker: Path) -> dict:
-    """What the marker says; {} where it is damaged or missing."""
+def _read(marker: Path) -> dict[str, Json]:
+    """Read the marker; {} where it is damaged or missing."""
     try:
         value = json.loads(marker.read_text(encoding="utf-8"))
     except (OSError, ValueError):

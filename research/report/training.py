@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.errors import UserError
 from research.report.goals import is_lower
@@ -13,6 +13,7 @@ from research.runs.curves import CURE, Curve, whole_lines
 from research.runs.folder import RunFolder
 from research.runs.layout import CURVES
 from research.runs.record import FINISHED, RunRecord, read_record
+from research.types import Json
 
 
 class Training(NamedTuple):
@@ -21,7 +22,7 @@ class Training(NamedTuple):
     Attributes:
         run: the record.
         loss, values: training loss, and the monitored metric from the untrained model at step 0 on.
-        best: (step, value) of the model that was kept; None before the first validation.
+        best: (step, value) of the model that was saved; None before the first validation.
         steps: taken; of an unfinished run, so far.
         drawn: the last step of the curves; below `steps` where a full disk lost some.
         seconds: until the last step, over all processes of a run that was stopped and went on.
@@ -67,7 +68,7 @@ class Training(NamedTuple):
 
 
 def record_of_fit(path: Path, name: str) -> RunRecord:
-    """Read the record of a folder that is drawn by itself.
+    """Read the record of a training that is drawn by itself.
 
     Raises:
         UserError: a file is damaged, or its metrics.json is no training's.
@@ -112,40 +113,40 @@ def read_training(run: RunRecord, labels: Mapping[str, str] = {}) -> Training:
 # ---- values ---------------------------------------------------------------------------------------------------------
 
 
-def _curve(lines: list[dict], name: str) -> Curve:
+def _curve(lines: list[dict[str, float]], name: str) -> Curve:
     return [(line["step"], line[name]) for line in lines if name in line and math.isfinite(line[name])]
 
 
-def _best(training: Training, metrics: dict) -> tuple[int, float] | None:
+def _best(training: Training, metrics: dict[str, Json]) -> tuple[int, float] | None:
     """The best of the curve, the first of equals; a finished run's metrics.json has the last word on which it is.
 
     Raises:
         UserError: metrics.json and the curve hold different values for one step.
     """
     if not training.finished:  # a resumed run's metrics.json may be ahead of its curves
-        choose: Any = min if training.lower else max
+        choose = min if training.lower else max
         return choose((point for point in training.values if point[0] > 0), key=lambda point: point[1], default=None)
     value = metrics["metrics"].get(training.monitor)
     if not isinstance(value, int | float):
         return None
-    there = [other for step, other in training.values if step == metrics["step"]]
-    if there and not any(math.isclose(value, other, abs_tol=1e-5) for other in there):
+    in_curve = [other for step, other in training.values if step == metrics["step"]]
+    if in_curve and not any(math.isclose(value, other, abs_tol=1e-5) for other in in_curve):
         raise UserError(
-            f"training {training.run.path} has {training.monitor} {there[0]:.4f} at step {metrics['step']} in {CURVES} and "
+            f"training {training.run.path} has {training.monitor} {in_curve[0]:.4f} at step {metrics['step']} in {CURVES} and "
             f"{value:.4f} in metrics.json; expected the files of one run. {CURE}."
         )
     return metrics["step"], value
 
 
-def _seconds(lines: list[dict], metrics: dict) -> float:
+def _seconds(lines: list[dict[str, float]], metrics: dict[str, Json]) -> float:
     """Each process counts from its own start: the clock's last value before every fall, summed."""
     clock = [line["seconds"] for line in lines if "seconds" in line]
     falls = [before for before, after in pairwise(clock) if after < before]
-    alone = metrics.get("finished") and not falls and "seconds" in metrics
-    return metrics["seconds"] if alone else sum(falls) + (clock[-1] if clock else 0)
+    one_process = metrics.get("finished") and not falls and "seconds" in metrics
+    return metrics["seconds"] if one_process else sum(falls) + (clock[-1] if clock else 0)
 
 
-def _per_second(run: RunRecord, lines: list[dict]) -> float | None:
+def _per_second(run: RunRecord, lines: list[dict[str, float]]) -> float | None:
     """Examples of a step over the median time between two steps, which no validation or checkpoint moves."""
     accumulate = run.options.get("model.optimisation.accumulate", 1)
     factors = [run.options.get("data.batch_size"), accumulate, run.options.get("trainer.devices")]

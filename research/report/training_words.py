@@ -2,13 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 from research.report.markdown import escape
 from research.report.numbers import plain, share, signed
 from research.report.systems import Row
 from research.report.tables import NOTHING, title
 from research.report.training import Training
+from research.types import Json
 
 
 def metric(training: Training) -> str:
@@ -21,19 +21,19 @@ def metric(training: Training) -> str:
 
 def validated_on(training: Training) -> str:
     """The set that chose the model: `dev` of the training data, `dev of beir:other`, or a file, which has no splits."""
-    given, split = training.run.options.get("data.val"), training.run.options.get("data.val_split")
-    source = given or training.run.options.get("data.train")
+    val, split = training.run.options.get("data.val"), training.run.options.get("data.val_split")
+    source = val or training.run.options.get("data.train")
     if is_file(source):
         return Path(source).name + _slice(split)
-    return f"{split} of {given}" if given and split else str(given or split or "")
+    return f"{split} of {val}" if val and split else str(val or split or "")
 
 
-def is_file(source: Any) -> bool:
-    """Whether a source is a table on the disk, of which a split's name is not asked for."""
+def is_file(source: Json) -> bool:
+    """Whether a source is a file on the disk, which has no named splits."""
     return isinstance(source, str) and ":" not in source and bool(Path(source).suffix)
 
 
-def _slice(split: Any) -> str:
+def _slice(split: Json) -> str:
     part = re.search(r"\[.*\]", str(split or ""))
     return part[0] if part else ""
 
@@ -66,9 +66,9 @@ def result(training: Training) -> str:
 
 
 def facts(training: Training) -> list[str]:
-    """Base model, data, steps, time, learning rate, temperature, seed; what the run does not say is left out."""
+    """Base model, data, steps, time, learning rate, temperature, seed; what the run does not record is left out."""
     size, seed = training.run.options.get("data.batch_size"), training.run.provenance.get("seed")
-    stated = [
+    phrases = [
         f"from {base(training)}",
         f"on {data(training)}",
         f"{training.steps:,} step{'' if training.steps == 1 else 's'}" + (f" of {size:,}" if isinstance(size, int) else ""),
@@ -78,7 +78,7 @@ def facts(training: Training) -> list[str]:
         f"temperature {temperature(training)}" if training.temperature else None,
         None if seed is None else f"seed {seed}",
     ]
-    return [fact for fact in stated if fact]
+    return [phrase for phrase in phrases if phrase]
 
 
 def base(training: Training) -> str:
@@ -88,11 +88,11 @@ def base(training: Training) -> str:
 
 def data(training: Training) -> str:
     """`builtin:stdlib train, 1,814 examples`."""
-    given, split = (training.run.options.get(f"data.{key}") for key in ("train", "train_split"))
-    source = f"{given}{_slice(split)}" if is_file(given) else " ".join(str(part) for part in (given, split) if part)
-    counted = training.run.provenance.get("data")
-    counted = counted if isinstance(counted, dict) else {}
-    count = next((counted[name] for name in ("examples", "queries") if isinstance(counted.get(name), int)), None)
+    train, split = (training.run.options.get(f"data.{key}") for key in ("train", "train_split"))
+    source = f"{train}{_slice(split)}" if is_file(train) else " ".join(str(part) for part in (train, split) if part)
+    recorded = training.run.provenance.get("data")
+    sizes = recorded if isinstance(recorded, dict) else {}
+    count = next((sizes[name] for name in ("examples", "queries") if isinstance(sizes.get(name), int)), None)
     return (source or "unnamed data") + ("" if count is None else f", {count:,} examples")
 
 
@@ -148,8 +148,8 @@ def table(trainings: list[Training]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, align, *([*map(escape, row)] for row in rows)])
 
 
-def summary(training: Training) -> dict:
-    """A training's numbers for programs."""
+def summary(training: Training) -> dict[str, Json]:
+    """Return a training's numbers for programs."""
     step, value = training.best or (None, None)
     return {
         "run": training.run.name,

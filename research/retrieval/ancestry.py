@@ -1,4 +1,4 @@
-"""What a retriever was trained on, and what that started from: a `research fit` writes it into config.yaml."""
+"""Finds what a retriever, and the model that it started from, were trained on: `research fit` writes it into config.yaml."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ class Trained(NamedTuple):
     model: str | None = None
 
     def on(self, source: str, split: str) -> bool:
-        """Test whether that is the training data, under whatever spelling of its path."""
+        """Test whether a source is the training data, however its path is written."""
         return self.split == split and self.source is not None and _place(self.source) == _place(source)
 
 
@@ -51,7 +51,7 @@ def trained_on(name: str) -> Trained | None:
 
 
 def _config_of(name: str) -> dict | None:
-    """The configuration of the training that made a model; None where there is none."""
+    """Read the configuration of the training that made a model; None if there is none."""
     folder = Path(name).expanduser()
     if name == "bm25" or not folder.is_dir():
         return None
@@ -71,7 +71,7 @@ def _options(section: object) -> dict:
 
 
 def ancestors(trained: Trained | None) -> list[Trained]:
-    """List the trainings before it, newest first: what its model started from, and what that model started from, …"""
+    """List the earlier trainings, newest first: that of the model it started from, that of the model before, and so on."""
     before: list[Trained] = []
     while trained is not None and trained.model is not None and len(before) < 100:  # a folder may start from itself
         trained = trained_on(trained.model)
@@ -80,7 +80,7 @@ def ancestors(trained: Trained | None) -> list[Trained]:
 
 
 def check_training(retrievers: list[str], folds: bool, source: str, split: str) -> list[str]:
-    """Say which retrievers know the queries that they are to mine.
+    """Report which retrievers were trained on the queries for which they mine.
 
     Args:
         retrievers: in order.
@@ -116,7 +116,7 @@ def check_training(retrievers: list[str], folds: bool, source: str, split: str) 
 
 
 def check_tested(models: list[str], source: str, split: str, queries: Queries, read: Callable[[dict], set[str]]) -> list[str]:
-    """Say which models know the queries that they are to be measured on: their own training, or one that it started from.
+    """Report which models were trained on the queries on which they are measured, in their own training or in an earlier one.
 
     Args:
         models: retrievers and rerankers.

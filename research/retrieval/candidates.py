@@ -70,7 +70,7 @@ def parse_ranks(text: str) -> tuple[int, int]:
 def known_relevant(
     chosen: Iterable[str], queries: Queries, splits: Iterable[Qrels], corpus: Corpus | None = None
 ) -> dict[str, Known]:
-    """Collect what is known to be relevant to each chosen query: judged so (grade > 0) for it or for a query of equal text,
+    """Collect the known relevant documents of each chosen query: judged so (grade > 0) for it or for a query of equal text,
     in any split, or having its text.
 
     Args:
@@ -174,12 +174,12 @@ def keep_below(
 
 
 def keep_first(candidates: CandidateLists, most: int | None) -> CandidateLists:
-    """Keep at most that many candidates a query, those ranked highest; None keeps all."""
+    """Keep at most that many candidates for each query, those ranked highest; None keeps all."""
     return {query: row[:most] for query, row in candidates.items()}
 
 
 def shortfall(candidates: CandidateLists, wanted: int) -> dict:
-    """Count how many negatives queries got, of those wanted.
+    """Count how many of the requested negatives the queries got.
 
     Args:
         candidates: negatives.

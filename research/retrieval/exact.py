@@ -117,7 +117,7 @@ def _blocks(docs: np.ndarray, cosine: bool, device: torch.device) -> Iterator[tu
 def _settle_tie(
     query: torch.Tensor, docs: np.ndarray, top_k: int, cosine: bool, ids: Sequence[str] | None, exactly: bool
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Scores and positions of one query's top_k where documents tie at the cut: the larger ids are kept.
+    """Return scores and positions of one query's top_k; of documents that tie at the cut, keep the larger ids.
 
     Args:
         exactly: the scores at the cut are equal; else they are so but for rounding, which counts where the documents are equal.
@@ -156,7 +156,7 @@ def _level_copies(scores: np.ndarray, positions: np.ndarray, docs: np.ndarray) -
 
 
 def _level(scores: np.ndarray, positions: np.ndarray, docs: np.ndarray) -> tuple[np.ndarray, bool]:
-    """The scores (K,), of equal documents the first one's, and whether there are equal ones."""
+    """Return the scores (K,), with equal documents at the first one's score, and whether there are equal documents."""
     first: dict[bytes, float] = {}
     rows = [np.ascontiguousarray(docs[position]).tobytes() for position in positions]
     levelled = [first.setdefault(row, score) for row, score in zip(rows, scores, strict=True)]
@@ -164,7 +164,7 @@ def _level(scores: np.ndarray, positions: np.ndarray, docs: np.ndarray) -> tuple
 
 
 def _stretches(close: np.ndarray) -> Iterator[tuple[int, int]]:
-    """[start, end) of each longest stretch of places, two or more, each of which is close to the next."""
+    """List [start, end) of each maximal stretch of two or more places in which each is close to the next."""
     start = 0
     for at in range(1, len(close) + 2):
         if at == len(close) + 1 or not close[at - 1]:
@@ -174,7 +174,7 @@ def _stretches(close: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def _rounding(scores: Scores) -> Scores:
-    """By how much scores may differ that are equal but for rounding."""
+    """Return the largest difference of scores that is only rounding."""
     return SCORE_ROUNDING * abs(scores).clip(1)
 
 

@@ -1,4 +1,4 @@
-"""The index: HNSW, with a sidecar that refuses a mismatched graph.
+"""The HNSW index, with a sidecar file by which a mismatched graph is refused.
 
 Scores are similarities (dot product or cosine, higher is better); hnswlib's distances do not leave this file.
 """
@@ -55,7 +55,7 @@ class HnswIndex:
         threads: int = 1,
         facts: dict | None = None,
     ) -> "HnswIndex":
-        """Build and save, or open what an earlier build of the same facts left in `folder`.
+        """Build and save the index, or open an earlier one that was built from the same facts in `folder`.
 
         Args:
             folder: receives index.bin and index.json.
@@ -172,7 +172,7 @@ class HnswIndex:
 
 
 def _graph(space: str, dim: int) -> "Index":
-    """An empty hnswlib.Index. Imported here: exact search and training need no hnswlib, which has to be compiled."""
+    """Make an empty hnswlib.Index. Imported here: hnswlib must be compiled, and exact search and training do not need it."""
     import hnswlib
 
     return hnswlib.Index(space=space, dim=dim)

@@ -1,4 +1,4 @@
-"""A store while it is written: rows of embeddings, and the journal of finished batches, which survive a kill."""
+"""A store that is being written: rows of embeddings, and a journal of finished batches; both survive a kill."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ SYNC_SECONDS = 2.0  # a batch counts as done once its rows are on the disk; a cr
 
 
 def device_name(device: torch.device) -> str:
-    """Name what the numbers were computed on: the GPU's name, or the CPU's vector instructions."""
+    """Return the device's name for the journal: the GPU's name, or the CPU's vector instructions."""
     if device.type == "mps":
         return "Apple GPU"
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {torch.backends.cpu.get_cpu_capability()}"
@@ -79,7 +79,7 @@ class Journal:
                 raise
 
     def add(self, batch: int, count: int) -> None:
-        """Note a batch; it counts as finished once its rows are on the disk."""
+        """Record a batch; it counts as finished once its rows are on the disk."""
         self.waiting.append([batch, count])
         if time.monotonic() - self.synced > SYNC_SECONDS:
             self.flush()
@@ -104,7 +104,7 @@ class Journal:
 
 
 def journal_header(key: str, encoder: Encoder, token_budget: int | None) -> dict:
-    """What embeddings depend on: they are the same bit for bit only under the same batches, kernels and threads."""
+    """Return what embeddings depend on: they are equal bit for bit only with the same batches, kernels and threads."""
     device = next(encoder.parameters()).device
     environment = {
         "torch": torch.__version__,

@@ -68,7 +68,7 @@ class Bm25(NamedTuple):
 
     @staticmethod
     def say_unmatched(queries: Queries, run: Ranking, terms: Terms) -> int:
-        """Report how many queries found nothing, and what helps."""
+        """Report how many queries found nothing, and how to correct it."""
         unmatched = [text for query, text in queries.items() if not run.get(query)]
         if unmatched:
             cure = "another --bm25-tokenizer, or a --bm25-stemmer, may find more"
@@ -83,7 +83,7 @@ class Bm25(NamedTuple):
         return len(unmatched)
 
     def score_pairs(self, queries: Queries, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Score (query id, doc id) pairs, those of a query one after the other; 0 without a common term."""
+        """Score (query id, doc id) pairs, grouped by query; 0 without a common term."""
         rows = {doc: row for row, doc in enumerate(self.doc_ids)}
         pair_scores: list[float] = []
         for query, group in itertools.groupby(pairs, key=lambda pair: pair[0]):

@@ -33,7 +33,7 @@ FORMAT = 1  # to be raised when code changes what is mined: older files are then
 
 
 def mine(mining: Mining, earlier: dict) -> dict:
-    """Mine and write, unless the file is already what it would be; return the facts beside it.
+    """Mine and write, unless the file is already up to date; return the facts beside it.
 
     Args:
         mining: see there.
@@ -50,7 +50,7 @@ def mine(mining: Mining, earlier: dict) -> dict:
 
 
 class Mined(NamedTuple):
-    """Negatives of each query, and how they came about.
+    """The negatives of each query, and how they were chosen.
 
     Attributes:
         candidates: the negatives.
@@ -124,7 +124,7 @@ class Miner:
         return Mined(candidates, positive_scores, stages, excluded, counts, warnings)
 
     def triplets(self, mined: Mined) -> Iterator[Triplets]:
-        """A row a query, as the file has them."""
+        """Yield one row for each query, as in the file."""
         data = self.mining.data
         return to_triplets(mined.candidates, data.queries, self.mining.positives, data.corpus, mined.positive_scores)
 
@@ -164,7 +164,7 @@ class Miner:
         return facts
 
     def _score(self, candidates: CandidateLists, ranked: Ranking) -> tuple[CandidateLists, Ranking]:
-        """Candidates with the scores that count, and those of the positives: {} where nothing asks for them."""
+        """Give candidates the scores that decide; return also the positives' scores, {} if no option needs them."""
         positives = self.mining.positives
         if self.scorer is not None:
             pairs = [(q, doc) for q, row in candidates.items() for doc in (*positives[q], *(c.doc for c in row))]
@@ -184,7 +184,7 @@ class Miner:
         return candidates, scores
 
     def _retrievers(self, stages: list[Stage]) -> list[dict]:
-        """A line a retriever: what it is, what it was trained on, which queries it mined."""
+        """Describe each retriever: what it is, what it was trained on, and for which queries it mined."""
         lines = []
         names = iter(self.mining.retrievers)
         for fold, (pipeline, stage) in enumerate(zip(self.pipelines, stages, strict=True)):

@@ -25,7 +25,7 @@ def mined_from(triplets: Path) -> tuple[str | None, str | None]:
 
 
 def open_out(out: Path, source: str, split: str) -> dict:
-    """Check the place of a triplets file, and read what an earlier `mine` wrote beside it; {} where it is new.
+    """Check the path of a triplets file, and read what an earlier `mine` wrote beside it; {} if the file is new.
 
     Raises:
         UserError: no file of triplets, one that is not ours to replace, or a place that cannot be written.

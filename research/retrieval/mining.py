@@ -1,4 +1,4 @@
-"""What to mine: queries with what is known of them, and rules, by the users' names; checked before a model is loaded."""
+"""What to mine: queries with their known documents, and the users' options; checked before a model is loaded."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ class Rules(NamedTuple):
 
     @property
     def margins(self) -> bool:
-        """Whether scores decide."""
+        """Return whether a margin is set, so that scores decide."""
         return self.margin is not None or self.relative_margin is not None
 
 
@@ -119,7 +119,7 @@ def mining_of(
 
 
 def check_mining(given: Mapping[str, object]) -> tuple[int, int]:
-    """Refuse options of mining that nothing need be read for to be wrong; the first and last of --ranks.
+    """Refuse options of mining that are wrong whatever the data are; return the first and last of --ranks.
 
     Args:
         given: retriever, ranks, negatives, margin, relative_margin, folds, reranker, reranker_max_length, and the options of

@@ -1,4 +1,4 @@
-"""λ, the retriever's share beside the reranker's score, chosen on a split that is not the one reported."""
+"""Chooses λ, the weight of the retriever's score beside the reranker's, on another split than the reported one."""
 
 from collections.abc import Callable
 from pathlib import Path

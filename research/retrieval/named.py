@@ -109,7 +109,7 @@ def encoder_settings(given: Mapping[str, object]) -> dict[str, object]:
 
 
 def check_range(given: Mapping[str, object], bounds: Mapping[str, tuple[int, int]]) -> None:
-    """Refuse a number outside {option: (least, most)}; what was not given is right."""
+    """Refuse a number outside {option: (least, most)}; an option that was not given passes."""
     for name, (least, most) in bounds.items():
         if (value := given.get(name)) is not None and not least <= value <= most:
             raise UserError(
@@ -118,7 +118,7 @@ def check_range(given: Mapping[str, object], bounds: Mapping[str, tuple[int, int
 
 
 def check_encoder(given: Mapping[str, object]) -> None:
-    """Refuse what needs no model to be wrong; the upper limit of a length is the model's."""
+    """Refuse an encoder's options that are wrong whatever the model is; the model sets the upper limit of a length."""
     if (budget := given.get("token_budget")) is not None and budget < 1:
         raise UserError(f"--token-budget {budget}; expected 1 or more tokens. Leave it out to take the default.")
     for name in LENGTHS:
@@ -140,7 +140,7 @@ def check_bm25(given: Mapping[str, object]) -> None:
 
 
 def check_retrievers(names: Sequence[str]) -> None:
-    """Refuse a misspelt bm25, and a retriever that is given twice, under whatever spelling of its path."""
+    """Refuse a misspelt bm25, and a retriever that is given twice, however its path is written."""
     seen = set()
     for name in names:
         if name.lower() == "bm25" and name != "bm25":
@@ -152,6 +152,21 @@ def check_retrievers(names: Sequence[str]) -> None:
                 "changes nothing. Remove one."
             )
         seen.add(model)
+
+
+def check_one_dense(option: str, retrievers: Sequence[str | object]) -> None:
+    """Refuse a store of embeddings unless there is exactly one embedding model.
+
+    Args:
+        option: with its value, for the message.
+        retrievers: "bm25" or models.
+    """
+    if (dense := sum(name != "bm25" for name in retrievers)) != 1:
+        given = f"{dense} are named" if dense else "bm25 alone is named, which has no embeddings"
+        raise UserError(
+            f"{option} keeps the embeddings of one model, and {given}; expected exactly one dense --retriever. Name "
+            f"one, or leave {option.partition(' ')[0]} out."
+        )
 
 
 def check_reranking(given: Mapping[str, object], names: Sequence[str] = ("depth", "mix", "reranker_max_length")) -> None:
@@ -174,7 +189,7 @@ def check_reranking(given: Mapping[str, object], names: Sequence[str] = ("depth"
 
 
 def check_retrieval(retrievers: Sequence[object], **given: object) -> None:
-    """Refuse what no model is needed for to be wrong.
+    """Refuse options of retrieval that are wrong whatever the model is.
 
     Args:
         retrievers: "bm25" or models.
@@ -190,10 +205,7 @@ def check_retrieval(retrievers: Sequence[object], **given: object) -> None:
     if (top_k := given["top_k"]) < 1:
         raise UserError(f"--top-k {top_k}; expected 1 or more. Pass --top-k 10, say.")
     store = given.get("store")
-    if store is not None and sum(name != "bm25" for name in retrievers) != 1:
-        raise UserError(
-            f"--store {store} holds one model's documents; expected exactly one dense --retriever with it. Remove the "
-            "others, or --store."
-        )
+    if store is not None:
+        check_one_dense(f"--store {store}", retrievers)
     if store is not None:
         check_store_folder(Path(store), option="--store")

@@ -1,4 +1,4 @@
-"""How to retrieve: what every stage of one command is told."""
+"""The settings of retrieval that all stages of one command share."""
 
 import dataclasses
 from pathlib import Path
@@ -59,5 +59,5 @@ class Options:
 
     @property
     def retrieved(self) -> int:
-        """Documents that a retriever returns a query, with the one that may be dropped."""
+        """Return how many documents a retriever gives for each query, with the one that may be dropped."""
         return self.top_k + self.spare

@@ -87,7 +87,7 @@ class Pipeline:
         return {name: dataclasses.asdict(part.model.doc.settings) for name, part in dense.items()}
 
     def run(self, out: Path) -> Iterator[Stage]:
-        """Compute every stage that is not finished in the run folder `out`, yielding each as it is there.
+        """Compute every stage that is not finished in the run folder `out`; yield each as soon as it is finished.
 
         Raises:
             UserError: an index or store that does not match, or a full disk.
@@ -97,7 +97,7 @@ class Pipeline:
         return self._each(functools.partial(self._stage, stages, out))
 
     def compute(self) -> Iterator[Stage]:
-        """Compute every stage in memory, yielding each as it is there; embeddings and indexes alone stay in the cache.
+        """Compute every stage in memory, and yield each when it is finished; only embeddings and indexes stay in the cache.
 
         Raises:
             UserError: as `run`.
@@ -105,7 +105,7 @@ class Pipeline:
         return self._each(self._computed)
 
     def _each(self, stage: Callable[[str, Part, Compute], Stage]) -> Iterator[Stage]:
-        """Every stage in order, each from those before it."""
+        """Compute every stage in order, each from those before it."""
         finished: list[Stage] = []
         for name, part in self.parts.items():
             finished.append(stage(name, part, part.compute))
@@ -119,7 +119,7 @@ class Pipeline:
             yield stage("reranked", self.reranked, lambda: self.reranked.compute(last.run, last.facts))
 
     def rank(self, cache: Path) -> Stage:
-        """Compute the last ranking; it stays in the cache under what it depends on: other margins need no other retrieval.
+        """Compute the last ranking; it is cached by what it depends on, so that other margins need no new retrieval.
 
         Raises:
             UserError: as `run`.
@@ -181,7 +181,7 @@ def without(docs: dict[str, float], left_out: str, top_k: int) -> dict[str, floa
 
 
 def _names(retrievers: Sequence[str | Embedder]) -> list[str]:
-    """bm25, and dense, dense2, … in the order given."""
+    """Name the stages: bm25, and dense, dense2, … in the given order."""
     names: list[str] = []
     for retriever in retrievers:
         dense = sum(name.startswith("dense") for name in names)
@@ -190,7 +190,7 @@ def _names(retrievers: Sequence[str | Embedder]) -> list[str]:
 
 
 def _fit(options: Options, collection: Collection, dense: bool) -> Options:
-    """Fill in what depends on the corpus, and say so."""
+    """Fill in the options that depend on the corpus, and report them."""
     documents = len(collection.corpus)
     if options.top_k > documents:
         say(f"top_k={options.top_k} exceeds the {documents} documents; every document is ranked")

@@ -37,7 +37,7 @@ class Scorer:
 
     @property
     def identity(self) -> list:
-        """What a logit depends on, beside the two texts."""
+        """Return what a logit depends on, besides the two texts."""
         return [self.model_hash, self.model.max_length, self.precision, *([self.model.identity] if self.model.identity else [])]
 
     def score(self, queries: Sequence[str], docs: Sequence[str]) -> np.ndarray:
@@ -161,7 +161,7 @@ def reorder(run: Ranking, scores: dict[str, dict[str, float]], mix: float = 0.0)
 def choose_mix(
     run: Ranking, scores: dict[str, dict[str, float]], quality: Callable[[Ranking], float], grid: Sequence[float]
 ) -> tuple[float, list[float]]:
-    """Find the λ of `grid` with the highest quality, the smallest of equals; and the quality of each.
+    """Find the λ of `grid` with the highest quality (of equals the smallest), and the quality of each.
 
     Args:
         run, scores: of a split that is not the one to be reported.

@@ -147,14 +147,14 @@ def _say_stage(name: str, metric: str, means: dict[str, float], facts: dict) -> 
 
 
 def _resolved(given: dict[str, object], pipeline: Pipeline) -> dict[str, object]:
-    """The command's options with every default filled in, those that depend on model and corpus too."""
+    """Return the command's options with every default filled in, also those that depend on model and corpus."""
     filled = dataclasses.asdict(pipeline.options)
     given = given | {name: filled[name] for name in ("top_k", "index", "depth", "mix")} | {"encoders": pipeline.encoders()}
     return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
 
 
 def _origin(scored: dict[str, Scores]) -> dict[str, object]:
-    """What the stages say of the models and the device that made them."""
+    """Collect what the stages report about their models and device."""
     facts = {name: stage["facts"] for name, stage in scored.items()}
     return {
         "models": {name: stage["model_hash"] for name, stage in facts.items() if "model_hash" in stage},
@@ -164,7 +164,7 @@ def _origin(scored: dict[str, Scores]) -> dict[str, object]:
 
 
 def _examples(data: Collection, runs: dict[str, Ranking]) -> dict[str, dict]:
-    """Texts of some queries and of what each stage ranked first, for the report.
+    """Collect the texts of some queries and of each stage's first documents, for the report.
 
     The choice hashes the query id, so that runs on the same split show the same queries.
     """

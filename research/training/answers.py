@@ -1,4 +1,4 @@
-"""Answers of a language model in training to a fixed sample of validation prompts, and how they are measured."""
+"""Generate and measure a language model's answers to a fixed sample of validation prompts during training."""
 
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class Answered(NamedTuple):
 def answer_sample(
     module: L.LightningModule, questions: list[tuple[str, str | list[dict], str]], max_new_tokens: int
 ) -> Answered:
-    """Greedy answers, the same decoding for every method; ranks share the prompts.
+    """Generate greedy answers, with the same decoding for every method; the prompts are divided among the ranks.
 
     Args:
         module: with a CausalLM as `model`.

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace | None:
-    """Print the short help, or take the options as typed: which there are depends on the classes of the configuration."""
+    """Print the short help, or collect the options as typed; the configuration's classes decide which options exist."""
     if argv and not argv[0].startswith("-"):  # a run folder
         _check_run(argv[0])
         argv = ["-c", str(Path(argv[0]) / CONFIG), *argv[1:]]
@@ -70,7 +70,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
 
 
 def _taken_device(argv: list[str]) -> tuple[str, list[str]]:
-    """The device that is named, and the other arguments."""
+    """Split off --device: return the named device and the other arguments."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     add_device(parser)
     try:
@@ -101,7 +101,7 @@ def _check_run(folder: str) -> None:
 
 
 def _read(file: str) -> dict:
-    """The sections of a configuration's file.
+    """Read the sections of a configuration file.
 
     Raises:
         UserError: it cannot be read, or is no mapping.

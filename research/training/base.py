@@ -55,7 +55,7 @@ class TrainingModule(L.LightningModule):
 
     @staticmethod
     def check_options() -> None:
-        """Refuse options that need no model to be wrong; its arguments are some of the class's own.
+        """Refuse options that are wrong whatever the model is; the arguments are some of the class's own.
 
         Raises:
             UserError: such an option.
@@ -63,7 +63,7 @@ class TrainingModule(L.LightningModule):
 
     @classmethod
     def better(cls, metric: str) -> Direction | None:
-        """Which side of a metric is declared the better one."""
+        """Return the side of a metric that is declared as better."""
         name = metric.removeprefix("val/")
         return cls.directions.get(name) or cls.directions.get(name.partition("@")[0])
 
@@ -81,11 +81,11 @@ class TrainingModule(L.LightningModule):
     test_step = validation_step
 
     def evaluate(self, name: str) -> dict[str, float]:
-        """Mean metrics of the DataModule's examples of that name."""
+        """Compute the mean metrics of the DataModule's examples of that name."""
         raise NotImplementedError
 
     def means(self) -> dict[str, float]:
-        """Metrics of the last evaluation, unrounded: what is logged goes through float32."""
+        """Return the unrounded metrics of the last evaluation; logged values are rounded to float32."""
         return {metric: math.fsum(values.values()) / len(values) for metric, values in self.per_query.items()}
 
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -100,11 +100,11 @@ class TrainingModule(L.LightningModule):
         keep_trained(checkpoint, self)
 
     def save(self, folder: Path) -> None:
-        """Write the model as other verbs, and its library, load it."""
+        """Write the model in the format that other verbs, and its library, load."""
         raise NotImplementedError
 
     def compare_saved(self, folder: Path) -> list[str]:
-        """What a user of the plain library must know of the model that `save` wrote."""
+        """Return what a user of the plain library must know about the model that `save` wrote."""
         return []
 
 

@@ -19,7 +19,7 @@ from research.types import Direction
 
 
 def log_values(module: L.LightningModule, values: dict[str, float]) -> None:
-    """Numbers of a step that was just taken: to callbacks, and at once to the loggers; validations to the best model too.
+    """Pass the numbers of the last step to the callbacks and loggers; pass validation metrics to the best model, too.
 
     Lightning would write them after the callbacks of the step, one of which takes the checkpoint: a run stopped there
     would lose a line of its curve for ever. And callbacks change the weights around a validation (WeightAveraging measures
@@ -65,14 +65,14 @@ class BestModel(L.Callback):
         self.first_per_query = state_dict.get("first_per_query")  # checkpoints of earlier versions have none
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """A new curve begins with the untrained model."""
+        """Validate the untrained model, with which a new curve begins."""
         if trainer.global_step or not self._can_validate(trainer):
             return
         self.first = self._validate(trainer, module, "untrained")
         self.first_per_query = module.per_query
 
     def judge(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Keep the model if the validation that it has just had is the best."""
+        """Keep the model if its latest validation is the best so far."""
         if trainer.sanity_checking:
             return
         self.validated = trainer.global_step
@@ -94,7 +94,7 @@ class BestModel(L.Callback):
         return self.sign * value if math.isfinite(value) else -math.inf
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """A training that ends between two validations is validated where it ends."""
+        """Validate at the end of a training that ends between two validations."""
         if self.validated != trainer.global_step and self._can_validate(trainer):
             self._validate(trainer, module, f"step {trainer.global_step}")
             self.judge(trainer, module)
@@ -112,7 +112,7 @@ class BestModel(L.Callback):
 
     @staticmethod
     def _validate(trainer: L.Trainer, module: L.LightningModule, when: str) -> dict[str, float]:
-        """A validation outside Lightning's own: said, and logged at this step."""
+        """Run a validation outside Lightning's loop; it is announced, and logged at this step."""
         module.eval()
         with torch.no_grad(), trainer.precision_plugin.val_step_context():
             values = module.evaluate("val")
@@ -124,7 +124,7 @@ class BestModel(L.Callback):
         return values
 
     def finish(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Write what is not written yet: the best model that found no room, or the last where nothing was validated.
+        """Write what is not written yet: a best model that the disk had no room for, or the last one if nothing was validated.
 
         Lightning calls this at the end of a training; a run that is resumed at its very end has none.
 
@@ -140,7 +140,7 @@ class BestModel(L.Callback):
             self.pending = None
 
     def doubts(self) -> list[str]:
-        """Whether the validation tells the best model from the others, and from the untrained one."""
+        """Return doubts whether the validation can tell the best model from the others and from the untrained one."""
         name = self.monitor.removeprefix("val/")
         untrained = (self.first_per_query or {}).get(name)
         return [] if self.best is None else doubts(name, self.best["step"], self.checkpoints, untrained)
@@ -154,7 +154,7 @@ class BestModel(L.Callback):
             self.pending = weights or _copied(module), facts
 
     def _write(self, module: L.LightningModule, weights: dict | None, facts: dict) -> None:
-        """model/, of `weights` or of the module's as they are, and metrics.json.
+        """Write metrics.json, and model/ from `weights` or from the module's present weights.
 
         Raises:
             UserError: they cannot be written.
@@ -172,7 +172,7 @@ class BestModel(L.Callback):
                 module.load_state_dict(now)
 
     def _directions(self, module: L.LightningModule) -> dict[str, Direction]:
-        """Metric → better side, for the reports of this run; without metrics that have none."""
+        """Map each metric to its better side, for reports of this run; metrics without one are left out."""
         monitored = {self.monitor.removeprefix("val/"): "lower" if self.sign < 0 else "higher"}
         sides = {name: monitored.get(name) or module.better(name) for name in (self.best or {}).get("metrics", {})}
         return {name: side for name, side in sides.items() if side is not None}
@@ -195,7 +195,7 @@ class BestModel(L.Callback):
 
 @contextlib.contextmanager
 def _as_stored(module: L.LightningModule) -> Iterator[None]:
-    """Without the precision of a validation's step: autocast would round what is merged for saving."""
+    """Switch off the validation's autocast: it would round the weights that are merged for saving."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:

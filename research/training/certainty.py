@@ -1,4 +1,4 @@
-"""How sure a validation is: an interval of each metric over its examples, and whether these tell the best checkpoint apart.
+"""The certainty of a validation: an interval for each metric over its examples, and whether they single out one checkpoint.
 
 Both are about these checkpoints on examples like these, and say nothing of other seeds.
 """
@@ -48,7 +48,7 @@ def _interval(values: np.ndarray, weights: np.ndarray | None = None) -> tuple[fl
 
 
 def doubts(metric: str, best: int, checkpoints: Mapping[int, Values], untrained: Values | None) -> list[str]:
-    """What is to be said of the choice of a model.
+    """List the sentences that the user must read about the choice of the best model.
 
     A checkpoint is told from the best one where the 95% bootstrap interval of their paired difference over the examples does
     not hold 0. The sample is too small to choose by where that is so of no other checkpoint; and to see a gain where it is

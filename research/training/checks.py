@@ -1,4 +1,4 @@
-"""What a configuration must not say: values, classes and metrics that do not go together, refused before anything is built."""
+"""Checks of a configuration before anything is built: values, classes and metrics that do not fit together are refused."""
 
 import inspect
 import re
@@ -18,7 +18,7 @@ PRECISIONS = (None, "32-true", "bf16-mixed", "64-true")
 
 
 def check_values(config: jsonargparse.Namespace) -> None:
-    """Refuse values that Lightning takes and this tool does not.
+    """Refuse values that Lightning accepts but this tool does not.
 
     Raises:
         UserError: such a value.
@@ -45,7 +45,7 @@ def check_values(config: jsonargparse.Namespace) -> None:
 
 
 def check_classes(config: jsonargparse.Namespace) -> None:
-    """Refuse classes that do not go together.
+    """Refuse classes that do not fit together.
 
     Raises:
         UserError: a model that is no training of this tool, or data of another training.
@@ -64,7 +64,7 @@ def check_classes(config: jsonargparse.Namespace) -> None:
 
 
 def check_options(config: jsonargparse.Namespace) -> None:
-    """Refuse a model's name and options that are wrong whatever its weights and the data are.
+    """Refuse a model name and options that are wrong whatever the weights and the data are.
 
     Raises:
         UserError: as the class's `check_options` does.
@@ -78,13 +78,13 @@ def check_options(config: jsonargparse.Namespace) -> None:
 
 
 def leaves_to_data(config: jsonargparse.Namespace) -> bool:
-    """Whether an option is left to the data to decide: what is computed is then known once they are read."""
+    """Return whether the data decide an option's value; the computation is then known only after they are read."""
     options, decides = config.data.get("init_args"), getattr(imported(config.data.class_path), "decides", ())
     return any(options[name] is None for name in decides)
 
 
 def split_of(data: L.LightningDataModule, options: jsonargparse.Namespace, verb: str) -> str:
-    """The split that a verb measures on: val or test.
+    """Return the split that a verb measures on: val or test.
 
     Raises:
         UserError: the configuration names no such data.
@@ -101,7 +101,7 @@ def split_of(data: L.LightningDataModule, options: jsonargparse.Namespace, verb:
 
 
 def check_nulls(section: str, config: jsonargparse.Namespace) -> None:
-    """Refuse a null for an option that needs a value: jsonargparse takes it whatever the type says.
+    """Refuse a null for an option that needs a value: jsonargparse accepts null whatever the type is.
 
     Raises:
         UserError: such a null.

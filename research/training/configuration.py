@@ -38,7 +38,7 @@ OWN_NAMES = {
 
 
 def read(args: argparse.Namespace) -> tuple[jsonargparse.Namespace, dict]:
-    """Parse what files and options say together: the configuration, and the same with every default as plain values.
+    """Parse files and options together; return the configuration, and the same as plain values with every default.
 
     Raises:
         UserError: an unknown name, a value of a wrong type, or out of its range.
@@ -68,7 +68,7 @@ def read(args: argparse.Namespace) -> tuple[jsonargparse.Namespace, dict]:
 
 
 def _run_folder(argv: list[str]) -> Path | None:
-    """The folder whose own config.yaml is named, wherever it lies now; not where --out says another."""
+    """Return the run folder whose own config.yaml is named, wherever it lies now; none if --out names another."""
     if any(arg.partition("=")[0] == "--out" for arg in argv):
         return None
     files = [Path(value) for flag, value in itertools.pairwise(argv) if flag in ("-c", "--config")]
@@ -78,7 +78,7 @@ def _run_folder(argv: list[str]) -> Path | None:
 
 @functools.lru_cache(maxsize=4)
 def _whole_parser(prog: str) -> jsonargparse.ArgumentParser:
-    """Kept: a sweep's worker reads hundreds of configurations."""
+    """Build the parser once and keep it: a sweep's worker reads hundreds of configurations."""
     parser = _parser(prog)
     parser.add_subclass_arguments(L.LightningModule, "model", required=True)
     parser.add_subclass_arguments(L.LightningDataModule, "data", required=True)
@@ -88,7 +88,7 @@ def _whole_parser(prog: str) -> jsonargparse.ArgumentParser:
 
 
 def _parser(prog: str) -> jsonargparse.ArgumentParser:
-    """All options but those of the classes that a configuration names."""
+    """Build a parser with all options except those of the classes that a configuration names."""
     parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, description="every option of this configuration")
     parser.add_argument("-c", "--config", action="config", help="configuration, or an overlay on the one before")
     parser.add_argument("--out", type=str, required=True, help=RUN_OPTIONS["out"])
@@ -109,7 +109,7 @@ def _parser(prog: str) -> jsonargparse.ArgumentParser:
 
 @contextlib.contextmanager
 def own_names() -> Iterator[None]:
-    """Name the options of these verbs in cures of messages."""
+    """Make messages name these verbs' options in their cures."""
     try:
         yield
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What fit, validate and test tell the user: results on stdout, facts and errors on stderr."""
+"""Output of fit, validate and test: results on stdout, facts and errors on stderr."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from research.training.invariants import Difference
 
 
 def say_what(config: jsonargparse.Namespace, module: TrainingModule, data: L.LightningDataModule, trainer: L.Trainer) -> None:
-    """Say what is about to be trained, on which data and devices."""
+    """Print what is about to be trained, on which data and devices."""
     facts = data.describe()
     counts = ", ".join(f"{value:,} {name}" for name, value in facts.items() if isinstance(value, int))
     measured = [f"{'validation' if name == 'val' else name} on {what}" for name, what in data.collections.items()]
@@ -31,7 +31,7 @@ def say_what(config: jsonargparse.Namespace, module: TrainingModule, data: L.Lig
 
 
 def _say_trained(facts: dict) -> None:
-    """Say which parameters of a language model are trained."""
+    """Print which parameters of a language model are trained."""
     kinds = {
         "adapter": facts["adapter_parameters"],
         "saved modules": facts["saved_module_parameters"],
@@ -49,7 +49,7 @@ def _say_trained(facts: dict) -> None:
 
 
 def say_kept(folder: Path, module: TrainingModule, doubts: list[str]) -> None:
-    """Say what a user must know of the model that was kept: how plain libraries use it, and how sure its choice is."""
+    """Print what a user must know about the kept model: how plain libraries use it, and how certain its choice is."""
     for sentence in module.compare_saved(folder):
         say(f"{folder}: {sentence}")
     for doubt in doubts:
@@ -57,7 +57,7 @@ def say_kept(folder: Path, module: TrainingModule, doubts: list[str]) -> None:
 
 
 def say_broken(out: Path, differences: list[Difference], tracker: Tracker) -> int:
-    """Say where a training was another one than was asked for, W&B too; the exit code.
+    """Print (and log to W&B) where a training differed from what was asked for; return the exit code.
 
     Its folder stays, and is not called finished.
     """
@@ -71,7 +71,7 @@ def say_broken(out: Path, differences: list[Difference], tracker: Tracker) -> in
 
 
 def print_result(out: Path | None, result: dict, as_json: bool) -> int:
-    """Print the metrics of a run, as a table or in a line of JSON; the exit code.
+    """Print the metrics of a run, as a table or in a line of JSON; return the exit code.
 
     Args:
         out: the folder that they are written to; None where nothing was written.

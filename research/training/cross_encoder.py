@@ -82,18 +82,18 @@ class CrossEncoderModule(TrainingModule):
             self.log_split("train", step)
 
     def evaluate(self, name: str) -> dict[str, float]:
-        """Mean metrics of a run of the DataModule, its top re-ordered by the model as it is now."""
+        """Compute the mean metrics of one of the DataModule's runs after the present model has re-ordered its top."""
         data = self.trainer.datamodule
         evaluation = evaluate_reranking(self, data.collections[name], data.runs[name], data.depth, self.metrics)
         self.per_query, self.answers = evaluation
         return self.means()
 
     def save(self, folder: Path) -> None:
-        """The model as `retrieve --reranker`, and sentence-transformers' CrossEncoder, load it."""
+        """Write the model in the format that `retrieve --reranker` and sentence-transformers' CrossEncoder load."""
         save_cross_encoder(self.model, folder)
 
 
 def score(model: Reranker, pairs: TokenBatch, present: Tensor) -> Tensor:
-    """(B, N) scores of the pairs that are present, query after query; 0 elsewhere."""
+    """Compute the (B, N) scores of the pairs that are present, query after query; 0 elsewhere."""
     flat = torch.cat([model(**chunk) for chunk in pairs.chunks])[pairs.rows]  # (pairs,)
     return flat.new_zeros(present.shape).masked_scatter(present, flat)

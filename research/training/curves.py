@@ -1,4 +1,4 @@
-"""Every number that a training logs, in its run folder: curves.jsonl, one line a logged step."""
+"""Writes every number that a training logs to curves.jsonl in its run folder, one line for each logged step."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from research.runs.layout import CURVES
 
 
 class Curves(Logger):
-    """Writes every logged number to curves.jsonl, and hands it to W&B.
+    """Writes every logged number to curves.jsonl, and passes it to W&B.
 
     A line is {"step": optimizer steps taken, name: value, …, "seconds": since the process began}; what is no number is null.
     On resuming, lines after the checkpoint are dropped: they are computed again.
@@ -42,7 +42,7 @@ class Curves(Logger):
         return ""
 
     def log_hyperparams(self, *args: object, **kwargs: object) -> None:
-        """The configuration is in config.yaml."""
+        """Do nothing: the configuration is in config.yaml."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         values = {name: float(value) for name, value in metrics.items()}

@@ -29,7 +29,7 @@ Parse = Callable[[list[str]], argparse.Namespace]
 
 
 def describe(arguments: list[str], metric: str | None, goal: str | None, parse: Parse) -> dict[str, Json]:
-    """What `fit` would compute, without computing it: its model is built without weights.
+    """Describe what `fit` would compute, without computing it; the model is built without weights.
 
     Args:
         arguments: of the command line, from `fit` on.
@@ -74,7 +74,7 @@ def describe(arguments: list[str], metric: str | None, goal: str | None, parse: 
 
 
 def time_steps(arguments: list[str], steps: int, threads: int | None, parse: Parse) -> dict[str, Json]:
-    """`seconds` of the whole training, told from its first steps, and its `devices`.
+    """Estimate the `seconds` of the whole training from its first steps; return also its `devices`.
 
     Args:
         arguments: of the command line, from `fit` on.

@@ -92,7 +92,7 @@ class DPOModule(LanguageModule):
 
     @classmethod
     def check_options(cls, loss: str, label_smoothing: float, metrics: list[str]) -> None:
-        """Refuse an unknown loss or metric, and smoothing that the loss does not know."""
+        """Refuse an unknown loss or metric, and label smoothing with a loss that does not support it."""
         check_choice("loss", loss, LOSSES)
         if label_smoothing and not takes_smoothing(loss):
             losses = " or ".join(filter(takes_smoothing, LOSSES))
@@ -140,14 +140,14 @@ class DPOModule(LanguageModule):
             self.log_split("train", step | means)
 
     def part(self, chunk: dict[str, Tensor], share: float = 0.0) -> tuple[Tensor, dict]:
-        """Losses (b,) of a chunk's pairs, the router's loss among them (PostponedBatches), and the sums of what is reported."""
+        """Compute the losses (b,) of a chunk's pairs, the router's loss included (PostponedBatches), and sums to report."""
         hidden, router = completion_run(self.model, chunk, bool(self.language.router))
         logps, tokens = sequence_sums(self.model, hidden, chunk)  # (b, 2)
         losses, sums = self.losses(logps, self.reference_logps(chunk), tokens)
         return self.batches.with_router(losses, sums, router, share)
 
     def losses(self, logps: Tensor, reference: Tensor, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Losses (b,), and numbers (b,) to report, from (b, 2) log-probabilities, chosen first."""
+        """Compute the losses (b,), and the numbers (b,) to report, from (b, 2) log-probabilities, chosen first."""
         chosen, rejected = (logps - reference).unbind(1)
         lengths = tokens.unbind(1)
         losses = self.loss(chosen, rejected, self.beta, *lengths)
@@ -162,11 +162,11 @@ class DPOModule(LanguageModule):
 
     @torch.no_grad()
     def logps(self, chunk: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of a chunk's completions under the model as it stands: see sequence_logps."""
+        """Compute the log-probabilities of a chunk's completions under the present model; see sequence_logps."""
         return sequence_logps(self.model, chunk)
 
     def reference_logps(self, chunk: dict[str, Tensor]) -> Tensor:
-        """(b, 2) of the chunk's pairs under the reference."""
+        """Compute the (b, 2) log-probabilities of the chunk's pairs under the reference."""
         if "reference_chosen" in chunk:
             return torch.stack([chunk["reference_chosen"], chunk["reference_rejected"]], 1).float()
         if self.frozen:
@@ -180,7 +180,7 @@ class DPOModule(LanguageModule):
         return logps
 
     def reference_model(self) -> tuple[CausalLM, contextlib.AbstractContextManager] | None:
-        """The reference as a model, to be run in the context; None where only its log-probabilities are there."""
+        """Give the reference as a model to run within the context; None if only its log-probabilities are there."""
         if self.frozen:
             return self.frozen[0], contextlib.nullcontext()
         start = self.language.start
@@ -190,7 +190,7 @@ class DPOModule(LanguageModule):
 
     @torch.no_grad()
     def evaluate(self, name: str) -> dict[str, float]:
-        """Means over the named pairs; ranks share them."""
+        """Compute the means over the named pairs, which are divided among the ranks."""
         self.trainer.datamodule.prepare(self.model.tokenizer)
         measure_kl = "kl" in self.metrics and self.reference_model() is not None
         values = evaluate_preferences(self, self.trainer.datamodule.tokens[name], measure_kl)
@@ -198,7 +198,7 @@ class DPOModule(LanguageModule):
         return self.means()
 
     def kl(self, chunk: dict[str, Tensor]) -> Tensor:
-        """(b,) KL(π ‖ π_ref), mean over the tokens of both completions of each pair."""
+        """Compute KL(π ‖ π_ref), (b,), as the mean over the tokens of both completions of each pair."""
         ours, head = completion_hidden(self.model, chunk), self.model.head
         model, off = self.reference_model()
         with off:
@@ -213,7 +213,7 @@ class DPOModule(LanguageModule):
 
 
 def sequence_logps(model: CausalLM, chunk: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of a chunk's completions.
+    """Compute the log-probabilities of a chunk's completions.
 
     Args:
         model: policy or reference.
@@ -226,7 +226,7 @@ def sequence_logps(model: CausalLM, chunk: dict[str, Tensor]) -> tuple[Tensor, T
 
 
 def sequence_sums(model: CausalLM, hidden: Tensor, chunk: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """`sequence_logps` of hidden states (N, H) that are there."""
+    """Compute `sequence_logps` from hidden states (N, H) that are already there."""
     losses = token_losses(hidden, labels=chunk["label"], **model.head).losses
     pairs = len(chunk["number"])
     sums = losses.new_zeros(2 * pairs).index_add(0, chunk["sequence"], -losses)
@@ -235,12 +235,12 @@ def sequence_sums(model: CausalLM, hidden: Tensor, chunk: dict[str, Tensor]) -> 
 
 
 def completion_hidden(model: CausalLM, chunk: dict[str, Tensor]) -> Tensor:
-    """(N, H) where each completion token is predicted."""
+    """Compute the hidden states (N, H) at the positions that predict a completion token."""
     return completion_run(model, chunk)[0]
 
 
 def completion_run(model: CausalLM, chunk: dict[str, Tensor], router: bool = False) -> tuple[Tensor, Tensor | None]:
-    """`completion_hidden`, and the router's loss where it is asked for."""
+    """Compute `completion_hidden`, and the router's loss if it is requested."""
     places = {name: chunk[name] for name in ("attention_mask", "position_ids") if name in chunk}
     hidden, loss = model.run(chunk["input_ids"], router=router, **places)
     return hidden[chunk["row"], chunk["place"]], loss

@@ -124,7 +124,7 @@ class DualEncoderModule(TrainingModule):
             self.log_split("train", step | {"temperature": float(self.log_temperature.detach().exp())})
 
     def contrast(self, query: Tensor, docs: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """Losses (B,) of this rank's queries against the documents of all ranks, and how many columns were masked."""
+        """Compute the losses (B,) of this rank's queries against the documents of all ranks; count the masked columns."""
         temperature = self.log_temperature.exp()
         number = torch.arange(len(query), device=query.device)
         doc_ids, first_doc = self.all_rows(batch.doc_ids)
@@ -142,7 +142,7 @@ class DualEncoderModule(TrainingModule):
         return losses, masked.sum() + masked_queries.sum()
 
     def all_rows(self, rows: Tensor) -> tuple[Tensor, int]:
-        """Rows of all ranks, where their documents are negatives of each other, and where this rank's begin."""
+        """Gather the rows of all ranks, if ranks share their negatives; return also where this rank's rows begin."""
         return gather_rows(self, rows) if self.gather else (rows, 0)
 
     @torch.no_grad()
@@ -152,21 +152,21 @@ class DualEncoderModule(TrainingModule):
             self.log_temperature.clamp_(*map(math.log, self.temperature_range))
 
     def evaluate(self, name: str) -> dict[str, float]:
-        """Mean metrics on a collection of the DataModule, by exact search over all of its documents."""
+        """Compute the mean metrics on a collection of the DataModule, by exact search over all of its documents."""
         self.per_query, self.answers = evaluate_retrieval(self, self.trainer.datamodule.collections[name], self.metrics)
         return self.means()
 
     def save(self, folder: Path) -> None:
-        """The model as other verbs, and sentence-transformers, load it."""
+        """Write the model in the format that other verbs and sentence-transformers load."""
         save_dual_encoder(self.model, folder)
 
     def compare_saved(self, folder: Path) -> list[str]:
-        """Whether plain sentence-transformers gives the same embeddings, and by which of its methods."""
+        """Check whether plain sentence-transformers gives the same embeddings, and with which of its methods."""
         return compare(folder).sentences()
 
 
 def embed(encoder: Encoder, texts: TokenBatch, role: str) -> Tensor:
-    """(B, D) embeddings of B texts, chunk by chunk: what one big batch gives, with less padding.
+    """Compute (B, D) embeddings of B texts, chunk by chunk: the same as in one large batch, with less padding.
 
     Of norm 1 wherever search will compare by cosine, also for models that leave the division to the search.
     """
@@ -176,7 +176,7 @@ def embed(encoder: Encoder, texts: TokenBatch, role: str) -> Tensor:
 
 
 def gather_rows(module: L.LightningModule, rows: Tensor) -> tuple[Tensor, int]:
-    """The rows of every rank with their gradient, one rank after the other, whatever their numbers.
+    """Gather the rows of all ranks with their gradient, in rank order; ranks may have different numbers of rows.
 
     The gradient of a gathered row flows back to the rank that made it, summed over the losses of all ranks. DDP then
     averages the ranks, so that with each rank's loss over its own queries the result is the single process's gradient:

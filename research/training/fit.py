@@ -1,4 +1,4 @@
-"""A training in Python: what `research fit` does, with a mapping of options, and its metrics as the result."""
+"""Training from Python: does what `research fit` does, takes a mapping of options, and returns the metrics."""
 
 import argparse
 import contextlib
@@ -14,7 +14,7 @@ from research.training import arguments, run
 def fit(
     config: str | Path | Sequence[str | Path], overrides: Mapping[str, object] | None = None, out: str | Path | None = None
 ) -> dict[str, object]:
-    """Train what a configuration says, or resume it where it stopped; as `research fit -c CONFIG --NAME VALUE`.
+    """Train a configuration, or resume it where it stopped, like `research fit -c CONFIG --NAME VALUE`.
 
     Args:
         config: a YAML file, or several, each an overlay on those before.

@@ -1,4 +1,4 @@
-"""What a configuration asked for, held against what was computed and written: before the first step, and at the end.
+"""Compares what a configuration asked for with what was computed and written, before the first step and at the end.
 
 A difference is a bug of this tool (a rule of one mode that acts in another, a value that stands in two places), which no loss
 curve shows. Before the first step nothing is lost by stopping; later the training goes on, and its run is not called finished.
@@ -23,7 +23,7 @@ from research.types import CandidateBatch, InstructionBatch, PairBatch, Preferen
 
 
 class Difference(NamedTuple):
-    """One value, as the configuration has it and as it was used."""
+    """One value that differs: as the configuration has it, and as it was used."""
 
     name: str
     asked: object
@@ -34,7 +34,7 @@ class Difference(NamedTuple):
 
 
 class Broken(AssertionError):
-    """Differences that are known before the first step."""
+    """Raised for differences that are known before the first step."""
 
     def __init__(self, differences: list[Difference]):
         super().__init__("; ".join(map(str, differences)))
@@ -42,7 +42,7 @@ class Broken(AssertionError):
 
 
 class Invariants(L.Callback):
-    """Watches a training; `differences` and `check` say where it was another one than was asked for.
+    """Watches a training; `differences` and `check` report where it differed from what was asked for.
 
     Args:
         resolved: the configuration with every default, as config.yaml has it.
@@ -83,7 +83,7 @@ class Invariants(L.Callback):
         self.ended_early = trainer.should_stop
 
     def check(self, out: Path, metrics: dict, trainer: L.Trainer, module: L.LightningModule, higher: bool) -> list[Difference]:
-        """Every difference of a training that has ended.
+        """List every difference of a training that has ended.
 
         Args:
             out: its folder.
@@ -204,7 +204,7 @@ class Invariants(L.Callback):
             yield Difference("model.temperature", asked, value)
 
     def _of_selection(self, lines: list[dict], metrics: dict, higher: bool) -> Iterator[Difference]:
-        """The kept model is the best of the curve, and metrics.json has its numbers."""
+        """Check that the kept model is the best of the curve, and that metrics.json has its numbers."""
         monitor = metrics["monitor"]
         validated = [(line["step"], line[monitor]) for line in lines if monitor in line and line["step"] > 0]
         if not validated:
@@ -220,7 +220,7 @@ class Invariants(L.Callback):
 
     @staticmethod
     def _steps_as_ours(trainer: L.Trainer, module: L.LightningModule) -> bool:
-        """Whether optimizer and schedule are this tool's: a subclass may make others, and averaging changes the schedule."""
+        """Return whether optimizer and schedule are ours: a subclass may make others, and averaging changes the schedule."""
         averaged = any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks)
         return not averaged and type(module).configure_optimizers.__module__.startswith("research.training.")
 
@@ -244,7 +244,7 @@ def _types(module: L.LightningModule, trained: bool) -> set[torch.dtype]:
 
 
 def _same(asked: object, used: object) -> bool:
-    """Equal, numbers to float32's rounding."""
+    """Return whether two values are equal, numbers up to float32's rounding."""
     if isinstance(asked, list | tuple) and isinstance(used, list | tuple):
         return len(asked) == len(used) and all(map(_same, asked, used))
     if isinstance(asked, float) and isinstance(used, int | float):

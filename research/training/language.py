@@ -1,4 +1,4 @@
-"""What trainings of causal language models share: the policy on its base, and checkpoints without frozen weights.
+"""Common parts of the trainings of causal language models: the policy on its base, and checkpoints without frozen weights.
 
 Longer than most files: loading, placing, saving and restoring a policy have one order, which is read here in one place.
 """
@@ -131,7 +131,7 @@ class Language:
         return hash_json([self.base_hash, self.policy.adapter_hash if self.continued else None])
 
     def check(self, max_length: int, packing: bool) -> None:
-        """The guard, with what the data are.
+        """Run the guard with what the data are.
 
         Raises:
             UserError: lengths beyond the context, or packing with virtual tokens.
@@ -154,7 +154,7 @@ class Language:
             )
 
     def place(self, trainer: L.Trainer, stage: str, fast: bool) -> DropoutBits | None:
-        """The base under an adapter in its precision, and the CPU's cheaper parts; the generator of its dropout masks.
+        """Set the precision of the base under an adapter and the CPU's cheaper parts; return the generator of dropout masks.
 
         Only under an adapter: a partly trained model is saved whole, and must not lose digits where it is frozen.
         """
@@ -269,7 +269,7 @@ class LanguageModule(TrainingModule):
 
 
 def say_steps(trainer: L.Trainer, data: L.LightningDataModule) -> None:
-    """Say how many steps the rows make, where a good part of them is left out of each epoch."""
+    """Print how many steps the rows make, if many of the rows are left out of each epoch."""
     rows, step = len(data.dataset), data.batch_size * trainer.world_size
     if data.drop_last and rows % step and trainer.is_global_zero and rows % step > rows / 10:
         say(

@@ -1,4 +1,4 @@
-"""What Lightning and PEFT find wrong with a configuration, as UserErrors."""
+"""Turns errors that Lightning and PEFT raise about a configuration into UserErrors."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from research.errors import UserError
 
 @contextlib.contextmanager
 def lightning_errors() -> Iterator[None]:
-    """Make a UserError of what Lightning finds wrong with the configuration; Ctrl-C, of which it makes exit code 1, stays."""
+    """Turn Lightning's errors about the configuration into UserErrors; keep Ctrl-C, which Lightning turns into exit code 1."""
     try:
         yield
     except SystemExit as end:
@@ -36,7 +36,7 @@ def lightning_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def peft_errors() -> Iterator[None]:
-    """Make a UserError of what PEFT finds wrong with an adapter.
+    """Turn PEFT's errors about an adapter into UserErrors.
 
     jsonargparse raises an error of its own where a class of several possible ones cannot be made.
     """
@@ -54,7 +54,7 @@ def peft_errors() -> Iterator[None]:
 
 
 def _callback_in(error: BaseException) -> str | None:
-    """Class of Lightning's callback in which it was raised, there or in what it called."""
+    """Return the class of the Lightning callback that raised the error, itself or in a function that it called."""
     trace, name = error.__traceback__, None
     while trace is not None:
         module = trace.tb_frame.f_globals.get("__name__", "")
@@ -67,7 +67,7 @@ def _callback_in(error: BaseException) -> str | None:
 
 
 def _raised_in(error: BaseException, package: str) -> bool:
-    """Whether it was the package itself that complained, and not something beneath it."""
+    """Return whether the package itself raised the error, and not code that it called."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,4 +1,4 @@
-"""How long a training would take, from its first steps."""
+"""Estimates how long a training would take from its first steps."""
 
 import math
 import time
@@ -43,7 +43,7 @@ class Measuring(L.Callback):
         self.validating += self.validation
 
     def whole(self, seconds: float) -> float:
-        """Seconds of the whole training.
+        """Estimate the seconds of the whole training.
 
         Args:
             seconds: of this one, from its command to its end: start, untrained model, the timed steps, one validation.
@@ -58,7 +58,7 @@ class Measuring(L.Callback):
 
     @staticmethod
     def _validations(trainer: L.Trainer, steps: int, accumulate: int) -> int:
-        """Validations of the whole training, but for the untrained model's."""
+        """Count the validations of the whole training, without that of the untrained model."""
         if "val" not in trainer.datamodule.collections or not trainer.limit_val_batches:
             return 0
         epoch, every = trainer.num_training_batches, trainer.check_val_every_n_epoch
@@ -81,6 +81,6 @@ class Measuring(L.Callback):
 
 
 def _batches(steps: int, epoch: int, accumulate: int) -> int:
-    """Micro-batches of that many steps."""
+    """Return how many micro-batches that many steps have."""
     whole, rest = divmod(steps, -(-epoch // accumulate))
     return whole * epoch + min(rest * accumulate, epoch)

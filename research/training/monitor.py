@@ -1,4 +1,4 @@
-"""The metric whose best value makes model/: whether it is measured, and which side of it is the better one."""
+"""The metric that decides which weights become model/: checks that it is measured, and which side is better."""
 
 import jsonargparse
 import lightning as L
@@ -15,7 +15,7 @@ SIDES: dict[str, Direction] = {"min": "lower", "max": "higher"}
 def check_monitor(
     config: jsonargparse.Namespace, kind: type[TrainingModule], metrics: list[str] | None, data: L.LightningDataModule
 ) -> None:
-    """Refuse a training whose best model nothing would tell.
+    """Refuse a training whose monitor is not measured, so that no best model could be chosen.
 
     Args:
         config: of the training.
@@ -41,7 +41,7 @@ def check_monitor(
 
 
 def _check_mode(monitor: str, mode: str | None, kind: type[TrainingModule]) -> None:
-    """Refuse a best model that would be the worst.
+    """Refuse a `mode` that would choose the worst model as the best.
 
     Raises:
         UserError: nobody says which side of the monitor is better, or two say it differently.
@@ -60,14 +60,14 @@ def _check_mode(monitor: str, mode: str | None, kind: type[TrainingModule]) -> N
 
 
 def directions_of(config: jsonargparse.Namespace, module: TrainingModule) -> dict[str, Direction | None]:
-    """Metric of the validation → its better side: as its trainer declares it, and of the monitor as `mode` says."""
+    """Map each validation metric to its better side: as its trainer declares it, and for the monitor as `mode` says."""
     directions = {f"val/{name}": module.better(name) for name in module.metrics}
     stated = SIDES.get(config.mode or "")
     return directions | {config.monitor: stated or directions.get(config.monitor)}
 
 
 def says_more(config: jsonargparse.Namespace) -> bool:
-    """Whether `mode` says more than the trainer's class declares.
+    """Return whether `mode` says more than the trainer's class declares.
 
     Where it does not, runs and ids are those of a configuration without it.
     """

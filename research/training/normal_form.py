@@ -1,4 +1,4 @@
-"""One value for one meaning, typed on the command line or written in YAML: else a run has two ids."""
+"""Brings equal settings to one form, typed or written in YAML: otherwise one run would have two ids."""
 
 import ast
 import datetime

@@ -116,7 +116,7 @@ def _type(kind: object) -> str:
 
 
 def _first_sentence(text: str) -> str:
-    """A library's docstring explains at length; the option's name and its first sentence remind."""
+    """Return the first sentence of a docstring: a library's is long, and with the option's name it is enough."""
     plain = re.sub(r":\w+:`~?([^`]*)`", r"\1", text).replace("`", "").removeprefix("Default: None.")
     return textwrap.shorten(re.split(r"(?<=[.?!])\s", plain)[0], 120, placeholder=" …")
 

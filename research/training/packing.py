@@ -1,4 +1,4 @@
-"""Layouts that save time, and whether a model gives a text the same numbers in them.
+"""Batch layouts that save time, with tests whether a model gives the same numbers in them.
 
 Several texts in one row need attention that can be masked at will and positions that are given: most decoders have both; ALiBi,
 recurrent states, convolutions and attention sinks do not. So it is asked of the model itself, on a few tokens, before training.
@@ -19,7 +19,7 @@ TOLERANCE = 1e-3  # of the largest value: rounding is 1e-6 in float32, a token t
 
 @torch.no_grad()
 def packing_is_exact(model: CausalLM) -> bool:
-    """Whether texts in rows with others, and with padding, have the hidden states that they have alone."""
+    """Test whether texts packed with others and with padding have the same hidden states as alone."""
     first, second = _ids(model, 12, 0), _ids(model, 9, 1)
     rows = [torch.cat([first, second], 1), torch.cat([second, first], 1)]
     positions = [[*range(12), *range(9)], [*range(9), *range(9), 0, 0, 0]]  # the second row ends with three of padding
@@ -38,7 +38,7 @@ def packing_is_exact(model: CausalLM) -> bool:
 
 
 def sharing_is_exact(model: CausalLM, logps: Callable[[list[dict], bool], Tensor], longest: int) -> bool:
-    """Whether a pair has the log-probabilities with its prompt computed once that it has with the prompt computed twice.
+    """Test whether a pair has the same log-probabilities when its prompt is computed once as when it is computed twice.
 
     Args:
         model: in float32.
@@ -57,7 +57,7 @@ def sharing_is_exact(model: CausalLM, logps: Callable[[list[dict], bool], Tensor
 
 
 def shares_prompt(module: L.LightningModule, chunk_logps: Callable[[dict[str, Tensor]], Tensor]) -> bool:
-    """Whether a pair's prompt is computed once, as data.share_prompt says; null asks the model whether that is exact.
+    """Decide whether a pair's prompt is computed once, as data.share_prompt says; for null, if that is exact with this model.
 
     Args:
         module: a DPOModule in its setup.

@@ -1,4 +1,4 @@
-"""What jsonargparse finds wrong with a configuration, in one paragraph with the cure."""
+"""Turns jsonargparse's errors about a configuration into one paragraph with the cure."""
 
 import ast
 import inspect
@@ -13,7 +13,7 @@ NUMBERS = {"int": "a whole number", "float": "a finite number"}
 
 
 def explained(message: str, prog: str) -> str:
-    """Say jsonargparse's error in one paragraph, with the cure where another name has taken over."""
+    """Rewrite jsonargparse's error as one paragraph, with the cure if an option has been renamed."""
     text = " ".join(message.split())
     for name, instead in REPLACED.items():
         if f"trainer.{name}" in text or f"'{name}'" in text:

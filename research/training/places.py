@@ -1,4 +1,4 @@
-"""Where a configuration says that models and data lie: what is not there is refused before torch is loaded."""
+"""Checks the places of models and data that a configuration names, before torch is loaded."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ COMMAND = "research.data.candidates.CandidateData"
 
 
 def values_of(files: Mapping[str, dict], typed: list[tuple[str, str]]) -> dict[str, Any]:
-    """Option by its dotted name → its value, as far as files and options tell it without the classes.
+    """Map each option's dotted name to its value, as far as it is known without importing the classes.
 
     Args:
         files: configuration → its sections, in the order in which they are read.
@@ -38,7 +38,7 @@ def values_of(files: Mapping[str, dict], typed: list[tuple[str, str]]) -> dict[s
 
 
 def check_places(args: argparse.Namespace, check_source: Callable[[str], None]) -> None:
-    """Refuse a model or data that are not there; a run that has begun may do without what it began from.
+    """Refuse a model or data that are not there; a run that has begun does not need the model from which it started.
 
     Args:
         args: as arguments.parse gives them.

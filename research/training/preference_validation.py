@@ -26,7 +26,7 @@ class PairRows(Protocol):
 
 @torch.no_grad()
 def evaluate_preferences(module: L.LightningModule, pairs: PairRows, measure_kl: bool) -> dict[str, dict[str, float]]:
-    """{metric: {pair: value}} of every pair, kl of a sample; ranks share them.
+    """Compute {metric: {pair: value}} for every pair, kl for a sample; the pairs are divided among the ranks.
 
     Args:
         module: a DPOModule.

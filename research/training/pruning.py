@@ -1,4 +1,4 @@
-"""A training that somebody else ends after a validation: the early termination of a sweep."""
+"""Early termination of a sweep's trainings after a validation."""
 
 from collections.abc import Callable
 from pathlib import Path

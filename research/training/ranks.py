@@ -1,4 +1,4 @@
-"""What the ranks of a training compute in parts, put together."""
+"""Collects what the ranks of a training compute in parts."""
 
 import lightning as L
 import numpy as np
@@ -6,7 +6,7 @@ import torch
 
 
 def all_gather_rows(module: L.LightningModule, mine: np.ndarray, count: int) -> np.ndarray:
-    """All ranks' rows in their common order."""
+    """Gather the rows of all ranks in their common order."""
     world = module.trainer.world_size
     if world == 1:
         return mine

@@ -49,7 +49,7 @@ def attach_reference(module: L.LightningModule, names: list[str]) -> None:
 
 
 def reference_of(module: L.LightningModule, name: str, pairs) -> np.ndarray:
-    """(P, 2) float64, chosen first."""
+    """Return the reference's log-probabilities (P, 2), float64, chosen first."""
     made_of = {
         "weights": module.language.reference_hash,
         "rows": pairs.fingerprint,
@@ -96,7 +96,7 @@ def _exact(module: L.LightningModule) -> bool:
 
 
 def _off(module: L.LightningModule) -> bool:
-    """Whether the reference is the model without its adapter.
+    """Return whether the reference is the model without its adapter.
 
     Not where an adapter is trained on, which is part of its own reference; nor where the model without the adapter is another
     one than the base (PiSSA): there the base is both of them, as long as nothing is trained.
@@ -105,7 +105,7 @@ def _off(module: L.LightningModule) -> bool:
 
 
 def _plain(config: PeftConfig | None) -> dict | None:
-    """An adapter's configuration as JSON takes it."""
+    """Return an adapter's configuration as values for JSON."""
     if config is None:
         return None
     return {name: sorted(value) if isinstance(value, set) else str(value) for name, value in plain(config).items()}
@@ -119,12 +119,12 @@ def _collate(module: L.LightningModule) -> Callable[[list], NamedTuple]:
 
 
 def by_length(rows: list[dict]) -> list[int]:
-    """Positions of the pairs, the longest first."""
+    """List the positions of the pairs, the longest first."""
     return sorted(range(len(rows)), key=lambda i: -sum(map(len, (rows[i]["prompt_ids"], rows[i]["chosen_ids"]))))
 
 
 def _load_part(path: Path, rows: list[dict]) -> np.ndarray | None:
-    """A part of the cache; None where it is absent, damaged, or of other rows."""
+    """Load a part of the cache; None if it is absent, damaged, or made from other rows."""
     try:
         cached = np.load(path, allow_pickle=False)
     except (OSError, ValueError):

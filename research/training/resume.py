@@ -1,4 +1,4 @@
-"""Stop at any step, go on there: the resumed training equals the straight one, bit for bit on one machine.
+"""Stops at any step and resumes there: the result equals an uninterrupted training, bit for bit on one machine.
 
 What a step computes is a function of the weights, the optimizer's state, the batch and the random numbers of the step.
 Weights, optimizer, schedule and Lightning's loops are in the checkpoint. The batch is a function of (seed, epoch, consumed),
@@ -37,7 +37,7 @@ KEEP = 2  # the last one, and the one before in case the last is damaged
 
 
 def seed_step(seed: int, global_rank: int, micro: int, bits: DropoutBits | None = None) -> None:
-    """Seed every generator that a training step may draw from; `bits` is the one of the CPU's dropout masks."""
+    """Seed every random generator that a training step may use; `bits` generates the CPU's dropout masks."""
     digest = hashlib.sha256(f"{seed} {global_rank} {micro}".encode()).digest()
     value = int.from_bytes(digest[:8], "big")
     random.seed(value)
@@ -83,7 +83,7 @@ class Resume(Checkpoint):
             checkpoint[AVERAGED] = trained["state_dict"]
 
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Curves go on from the checkpoint's place."""
+        """Continue the curves from the checkpoint's place."""
         for curves in _curves(trainer):
             curves.trainer = trainer
             curves.rewind(self.lines)
@@ -130,7 +130,7 @@ class Resume(Checkpoint):
             raise Stopped(asked)
 
     def _any_rank(self, trainer: L.Trainer) -> int:
-        """The signal that any rank was sent: all stop at the same step."""
+        """Return the signal that any rank received, so that all ranks stop at the same step."""
         if trainer.world_size == 1:
             return self.signal or 0
         number = torch.tensor(self.signal or 0, device=trainer.strategy.root_device)
@@ -190,7 +190,7 @@ class AtomicFile(TorchCheckpointIO):
 
 
 def _record(folder: Path, name: str, step: int) -> None:
-    """List the new checkpoint with its sha256, then remove the older ones, and later ones that were passed over."""
+    """List the new checkpoint with its sha256; then remove older ones, and later ones that were skipped."""
     known = [entry for entry in RunFolder(folder).checkpoints if entry["step"] < step]
     known = [*known, {"file": name, "step": step, "sha256": hash_file(folder / name)}]
     write_json(folder / CHECKPOINTS, known[-KEEP:])
@@ -213,7 +213,7 @@ def drop_checkpoints(folder: Path) -> None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is what was written; a damaged one is passed over, loudly.
+    """Return the newest intact checkpoint; a damaged one is skipped with a warning.
 
     Raises:
         UserError: there are checkpoints, and all are damaged.

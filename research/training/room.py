@@ -1,4 +1,4 @@
-"""What a training takes of the disk, counted before it begins."""
+"""Counts the disk space that a training needs, before it begins."""
 
 import lightning as L
 import peft

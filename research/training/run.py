@@ -46,7 +46,7 @@ Watchers = Callable[[Path], list[L.Callback]]
 
 @configuration.own_names()
 def fit(args: argparse.Namespace, watchers: Watchers = lambda out: []) -> int:
-    """Train what a configuration says, or resume it; the exit code.
+    """Train a configuration, or resume it; return the exit code.
 
     Args:
         args: as arguments.parse gives them.
@@ -63,7 +63,7 @@ def fit(args: argparse.Namespace, watchers: Watchers = lambda out: []) -> int:
 
 
 def validate(args: argparse.Namespace) -> int:
-    """Measure a run's best model, or the configuration's own where none is trained yet, on the validation data."""
+    """Measure a run's best model on the validation data; if none is trained yet, the model that the configuration names."""
     return _measure(args, "validate")
 
 
@@ -73,7 +73,7 @@ def test(args: argparse.Namespace) -> int:
 
 
 def build_data(config: jsonargparse.Namespace, resolved: dict | None = None) -> L.LightningDataModule:
-    """Make the data, once all that needs neither data nor weights is checked.
+    """Build the data, after everything is checked that needs neither data nor weights.
 
     Args:
         config: of the training.
@@ -90,7 +90,7 @@ def build_data(config: jsonargparse.Namespace, resolved: dict | None = None) -> 
 
 
 def build(config: jsonargparse.Namespace, data: L.LightningDataModule) -> TrainingModule:
-    """Make the model, refused before anything is written; its initialisation has a seed of its own.
+    """Build the model; a wrong one is refused before anything is written. Its initialisation has a seed of its own.
 
     Raises:
         UserError: as its class does.
@@ -103,7 +103,7 @@ def build(config: jsonargparse.Namespace, data: L.LightningDataModule) -> Traini
 
 
 def _instance(section: jsonargparse.Namespace) -> L.LightningModule | L.LightningDataModule:
-    """The object that a section describes.
+    """Build the object that a section of the configuration describes.
 
     Not by the parser that read it: for a class among several possible ones it makes a ValueError of its own of whatever
     the class raises, and a UserError would lose its name.
@@ -194,7 +194,7 @@ def _fit(args: argparse.Namespace, config: jsonargparse.Namespace, resolved: dic
 
 
 def _results(module: TrainingModule, trainer: L.Trainer, seconds: float) -> dict:
-    """What metrics.json says of a finished training, besides the best model's metrics."""
+    """Return what metrics.json says about a finished training, besides the best model's metrics."""
     temperature = float(module.log_temperature.detach().exp()) if hasattr(module, "log_temperature") else None
     results = {"finished": True, "steps": trainer.global_step, "seconds": round(seconds, 3), "temperature": temperature}
     if hasattr(module, "language"):

@@ -1,4 +1,4 @@
-"""The folder of a training: whether it is done, and what it is made of."""
+"""The folder of a training: whether it is finished, and what it was made from."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ from research.training.normal_form import take_normal_form
 
 
 def has_finished(out: Path, resolved: dict) -> bool:
-    """Whether a folder holds the finished training of this configuration.
+    """Return whether a folder holds the finished training of this configuration.
 
     Raises:
         UserError: the folder holds another run.
@@ -47,7 +47,7 @@ def has_finished(out: Path, resolved: dict) -> bool:
 
 
 def metrics_of(out: Path) -> dict:
-    """A run's metrics.json.
+    """Read a run's metrics.json.
 
     Raises:
         UserError: it is not one that fit wrote.
@@ -61,13 +61,13 @@ def metrics_of(out: Path) -> dict:
 
 
 def place_of(out: str, ids: tuple[str, ...]) -> str:
-    """--out of a point: under the id by which it was begun, else under the one that it has now."""
+    """Return --out of a point: under the id with which it was begun, else under its present id."""
     places = [out.replace(PLACE, point) for point in ids]
     return next((place for place in places if (Path(place) / PROVENANCE).exists()), places[0])
 
 
 def point_of(ids: tuple[str, ...]) -> str:
-    """The id of a training: the one that its sweep has planned, where a sweep runs it.
+    """Return the id of a training; if a sweep runs it, the id in the sweep's plan.
 
     Raises:
         UserError: the sweep has planned another one.
@@ -91,7 +91,7 @@ def write_origin(
     point: str,
     code: str,
 ) -> None:
-    """Write what a new run is made of: provenance.json first, by which the folder is known as a run's, then config.yaml.
+    """Write what a new run is made from: first provenance.json, which marks the folder as a run's, then config.yaml.
 
     Args:
         out: its folder.
@@ -118,7 +118,7 @@ def write_origin(
 
 
 def check_origin(out: Path, resolved: dict, module: TrainingModule, data: L.LightningDataModule, code: str) -> None:
-    """Check that a run is resumed with what it was begun with; other code is said, and noted in provenance.json.
+    """Check that a run is resumed with the settings of its start; changed code is reported and noted in provenance.json.
 
     Raises:
         UserError: data or base model have changed.

@@ -101,14 +101,14 @@ class SFTModule(LanguageModule):
             self.log_split("train", step | means)
 
     def part(self, chunk: dict[str, Tensor], share: float = 0.0) -> tuple[Tensor, dict]:
-        """Losses (N,) of a chunk's labelled tokens, the router's loss among them; see PostponedBatches."""
+        """Compute the losses (N,) of a chunk's labelled tokens, with the router's loss in them; see PostponedBatches."""
         at = self.model.labelled(**chunk, router=bool(self.language.router))
         tokens = self.loss(at.hidden, labels=at.labels, smoothing=self.smoothing, **self.model.head)
         sums = {"token_accuracy": tokens.correct.sum(), "tokens": real_tokens(chunk)}
         return self.batches.with_router(tokens.losses, sums, at.router, share)
 
     def evaluate(self, name: str) -> dict[str, float]:
-        """Metrics over all labelled tokens of the named examples."""
+        """Compute the metrics over all labelled tokens of the named examples."""
         data = self.trainer.datamodule
         data.prepare(self.model.tokenizer)
         measured = evaluate_tokens(self, data.tokens[name])
@@ -131,12 +131,12 @@ class SFTModule(LanguageModule):
 
 
 def labelled_tokens(chunk: dict[str, Tensor]) -> int:
-    """Losses of a chunk: the first token of a row has no prediction."""
+    """Compute the token losses of a chunk; the first token of a row has no prediction."""
     return int((chunk["labels"][:, 1:] != IGNORE).sum())
 
 
 def real_tokens(chunk: dict[str, Tensor]) -> Tensor:
-    """Tokens of a chunk, padding not counted: in a row of several texts, of two tokens or more, it has position 0."""
+    """Count a chunk's tokens without padding, which has position 0 in rows of several texts (of two tokens or more)."""
     if "attention_mask" in chunk:
         return chunk["attention_mask"].sum()
     return (chunk["position_ids"] > 0).sum() + (chunk["position_ids"] == 1).sum()

@@ -1,4 +1,4 @@
-"""What a new adapter has made of its base: asked of the model, since an initialisation or a variant can do anything."""
+"""Compares a model that has a new adapter with its base, by running both: an initialisation or variant may change anything."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ SAME = 1e-3  # of the largest logit: what a decomposition of the weights rounds
 
 
 class Start(NamedTuple):
-    """A model with a new adapter, against its base.
+    """How a model with a new adapter differs from its base.
 
     Attributes:
         off_is_base: without the adapter it is the base, to the bit.
@@ -26,7 +26,7 @@ class Start(NamedTuple):
 
 
 def start_of(model: CausalLM, base: Tensor) -> Start:
-    """Compare a model that has just got its adapter with what it was.
+    """Compare a model that has just got its adapter with the model before.
 
     Args:
         model: with the adapter.

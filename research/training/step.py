@@ -34,18 +34,18 @@ class Window:
 
     @property
     def open(self) -> bool:
-        """Whether gradients of an unfinished step are waiting."""
+        """Return whether gradients of an unfinished step are accumulated."""
         return self.micro > 0
 
     def postpone(self) -> bool:
-        """Count a micro-batch whose losses are added with those of the window's last one; False for that one."""
+        """Count a micro-batch whose losses are added with those of the window's last one; return False for that last one."""
         if self._is_last():
             return False
         self.micro += 1
         return True
 
     def backward_and_step(self, losses: Tensor, **sums: Tensor | float) -> dict[str, float] | None:
-        """Differentiate the losses of a micro-batch; the last one of the window steps.
+        """Run the backward pass of a micro-batch's losses; after the window's last one, take the optimizer step.
 
         Args:
             losses: (B,) per-example losses.
@@ -58,7 +58,7 @@ class Window:
         return self.backward_parts_and_step([lambda: (losses, sums)])
 
     def backward_parts_and_step(self, parts: Sequence[Callable[[], tuple[Tensor, dict]]]) -> dict[str, float] | None:
-        """Differentiate a micro-batch in parts that do not depend on each other: only one part's graph is held at a time.
+        """Run the backward pass of a micro-batch in independent parts, so that memory holds only one part's graph at a time.
 
         Args:
             parts: each computes its losses (b,) and its sums.
@@ -96,7 +96,7 @@ class Window:
         return {"loss": totals.pop("loss") / count, "grad_norm": norm, "lr": lr} | totals
 
     def _totals(self) -> dict[str, float]:
-        """Every sum of the window and its count, over all ranks."""
+        """Sum the window's numbers and its count over all ranks."""
         names = ["count", *self.sums]
         values = torch.tensor(
             [float(self.count), *map(float, self.sums.values())],
@@ -112,7 +112,7 @@ class Window:
 
     @contextlib.contextmanager
     def _synchronised(self, last: bool) -> Iterator[None]:
-        """Ranks exchange gradients once a window, not once a micro-batch."""
+        """Make ranks exchange gradients once for each window, not once for each micro-batch."""
         model = self.module.trainer.model
         if last or not hasattr(model, "no_sync"):
             yield
@@ -144,7 +144,7 @@ class PostponedBatches:
         self.batches: list[Chunks] = []
 
     def parts(self, batch: Chunks, part: Callable[..., tuple[Tensor, dict]]) -> list[partial] | None:
-        """The parts of a micro-batch, or of all that have waited; None where this one waits too.
+        """Return the parts of a micro-batch and of all postponed ones; None if this one is postponed, too.
 
         Args:
             batch: with chunks; one, where there is a router's loss.
@@ -165,7 +165,7 @@ class PostponedBatches:
         return [partial(part, chunk, share) for chunk in chunks]
 
     def with_router(self, losses: Tensor, sums: dict, loss: Tensor | None, share: float) -> tuple[Tensor, dict]:
-        """Losses whose sum holds the router's too, and router_loss among the sums."""
+        """Add the router's loss to the losses' sum, and router_loss to the sums to report."""
         if loss is None:
             return losses, sums
         # the sum over a window is divided by all of its losses: what is left is the coefficient times the mean

@@ -29,7 +29,7 @@ class Stopped(BaseException):  # as KeyboardInterrupt: no `except Exception` on 
 
 
 def end_of(stopped: Stopped, checkpoint: Path | None = None) -> int:
-    """Say where the same command begins; the exit code.
+    """Print where the same command will continue; return the exit code.
 
     Args:
         stopped: of this process.
@@ -42,14 +42,14 @@ def end_of(stopped: Stopped, checkpoint: Path | None = None) -> int:
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that writes: DDP's other ranks run the same command."""
+    """Return whether this is the process that writes: DDP's other ranks run the same command."""
     ranks = [os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")]
     return all(value == "0" for value in ranks)
 
 
 @contextlib.contextmanager
 def stop_at_once() -> Iterator[None]:
-    """A signal raises Stopped wherever the program is; the handlers before are put back at the end.
+    """Within this context a signal raises Stopped at once; the former handlers are restored at the end.
 
     Not in the middle of an import, though: half a module would be left, and libraries make other errors of what ends theirs.
     There the signal comes again until the import is through.

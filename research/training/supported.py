@@ -105,7 +105,7 @@ def check_monitors(trainer: L.Trainer, directions: Mapping[str, Direction | None
 
 
 def _computes(plugin: Precision, device: str) -> tuple[torch.dtype, torch.dtype | None]:
-    """What the plugin makes of a layer's weights, and what autocast computes in on the device: tried, not looked up."""
+    """Try out to which type the plugin converts a layer's weights, and in which type autocast computes on the device."""
     weights = plugin.convert_module(nn.Linear(1, 1)).weight.dtype
     with plugin.forward_context():
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

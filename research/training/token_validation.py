@@ -40,7 +40,7 @@ class Measured(NamedTuple):
 
     @property
     def loss(self) -> float:
-        """Mean over all labelled tokens."""
+        """Return the mean loss over all labelled tokens."""
         return float(self.nll.sum() / self.tokens.sum())
 
     @property

@@ -1,4 +1,4 @@
-"""Lightning's Trainer as a configuration asks for it, in a process that other trainings use after it."""
+"""Builds Lightning's Trainer from a configuration, in a process that later trainings use too."""
 
 import contextlib
 import logging
@@ -60,7 +60,7 @@ def make_trainer(config: jsonargparse.Namespace, callbacks: list[L.Callback], lo
 
 @contextlib.contextmanager
 def restored_process() -> Iterator[None]:
-    """Put back what a training sets for its whole process: a sweep's worker trains other points after it."""
+    """Restore what a training sets for the whole process: a sweep's worker trains other points after it."""
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     backend, matmul = torch.backends.cudnn, torch.get_float32_matmul_precision()
     cudnn = backend.benchmark, backend.deterministic

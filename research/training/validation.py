@@ -1,4 +1,4 @@
-"""Validation of the retrieval trainers: exact search and the house's metrics, on the weights as they are now."""
+"""Validation of the retrieval trainers: exact search and our own metrics, with the present weights."""
 
 import hashlib
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class Retrieved(NamedTuple):
 
 
 def evaluate_retrieval(module: L.LightningModule, data: Collection, metrics: list[str]) -> Retrieved:
-    """Metrics per query of a dual encoder over all documents of a collection; ranks share the encoding."""
+    """Compute a dual encoder's metrics per query over all documents of a collection; encoding is divided among the ranks."""
     docs = _encode(module, module.model.doc, [doc.content for doc in data.corpus.values()], "doc")
     queries = _encode(module, module.model.query, list(data.queries.values()), "query")
     settings, doc_ids = module.model.doc.settings, list(data.corpus)
@@ -44,7 +44,7 @@ def evaluate_retrieval(module: L.LightningModule, data: Collection, metrics: lis
 
 
 def evaluate_reranking(module: L.LightningModule, data: Collection, run: Ranking, depth: int, metrics: list[str]) -> Retrieved:
-    """Metrics per query of a run whose top `depth` the cross-encoder re-orders; ranks share the pairs."""
+    """Compute metrics per query of a run whose top `depth` the cross-encoder re-orders; pairs are divided among the ranks."""
     pairs = top_pairs(run, depth)
     mine = pairs[module.trainer.global_rank :: module.trainer.world_size]
     texts = [data.queries[query] for query, _ in mine], [data.corpus[doc].content for _, doc in mine]
@@ -57,7 +57,7 @@ def evaluate_reranking(module: L.LightningModule, data: Collection, run: Ranking
 
 
 def first_documents(data: Collection, run: Ranking) -> dict[str, dict[str, str]]:
-    """What a run ranks first, for reports: of the queries that come first by a hash of their id, the same in every run."""
+    """List the first documents of some queries, for reports; a hash of the ids chooses the same queries in every run."""
     chosen = sorted(data.qrels, key=lambda query: hashlib.sha256(query.encode("utf-8", "surrogatepass")).digest())[:TOLD]
     texts = {}
     for query in chosen:
@@ -80,7 +80,7 @@ def _snippet(data: Collection, doc: str | None) -> str:
 
 
 def _encode(module: L.LightningModule, encoder: Encoder, texts: list[str], role: str) -> np.ndarray:
-    """(N, D) embeddings, each rank encoding every world_size-th text."""
+    """Compute (N, D) embeddings; each rank encodes every world_size-th text."""
     mine = texts[module.trainer.global_rank :: module.trainer.world_size]
     out = np.empty((len(mine), encoder.dim), np.float32)
     with bar(len(mine), f"validate: encode {role}", "text", quiet=not module.trainer.is_global_zero) as progress:

@@ -1,4 +1,4 @@
-"""A training in W&B: one run however often it is stopped, and what W&B's tables take from it."""
+"""Logs a training to W&B: one run, however often it is stopped, with results for W&B's tables."""
 
 import os
 import uuid
@@ -51,5 +51,5 @@ def summarise(tracker: Tracker, out: Path, metrics: dict, module: TrainingModule
 
 
 def exit_code(error: BaseException | None) -> int:
-    """The exit code that a training ends with, which W&B is told."""
+    """Return the exit code that is reported to W&B at the end of a training."""
     return error.exit_code if isinstance(error, Stopped) else 0 if error is None else 1

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _labels(paths: list[Path]) -> dict[str, Path]:
-    """File stems as names; whole paths where two stems are equal."""
+    """Name runs by their file stems; by whole paths if two stems are equal."""
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
         raise UserError(f"--runs names {twice} twice; expected different runs. Remove one.")

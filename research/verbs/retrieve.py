@@ -19,7 +19,15 @@ from research.metrics.retrieval import evaluate, mean
 from research.models.sources import check_name
 from research.progress import say
 from research.retrieval.ancestry import check_tested
-from research.retrieval.named import BOUNDS, check_bm25, check_encoder, check_range, check_reranking, check_retrievers
+from research.retrieval.named import (
+    BOUNDS,
+    check_bm25,
+    check_encoder,
+    check_one_dense,
+    check_range,
+    check_reranking,
+    check_retrievers,
+)
 from research.retrieval.options import Options
 from research.runs.disk import require_space
 from research.runs.folder import RunFolder
@@ -135,7 +143,7 @@ def _check_sources(args: argparse.Namespace) -> None:
 
 
 def _check_same_data(args: argparse.Namespace) -> None:
-    """An earlier run on other data or another split is not replaced in passing."""
+    """Refuse to replace an earlier run on other data or another split."""
     earlier = [RunFolder(args.out).provenance.get(name) for name in ("source", "split")]
     if all(earlier) and earlier != [args.data, args.split]:
         raise UserError(
@@ -145,7 +153,7 @@ def _check_same_data(args: argparse.Namespace) -> None:
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
-    """Ranges that need no model: refused before the seconds of heavy imports."""
+    """Refuse numbers out of range before the heavy imports, which take seconds."""
     check_range(vars(args), {"top_k": (1, 10**9), **BOUNDS, "depth": (1, 10**9)})
     check_encoder(vars(args))
     for name in args.metrics or ():
@@ -170,11 +178,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
             f"--depth {args.depth} exceeds --top-k {args.top_k}; expected at most the documents that are "
             f"retrieved. Pass --top-k {args.depth}, or a smaller depth."
         )
-    if args.embeddings is not None and sum(name != "bm25" for name in args.retriever) != 1:
-        raise UserError(
-            f"--embeddings {args.embeddings} holds one model's documents; expected exactly one dense "
-            "--retriever with it. Remove the others, or --embeddings."
-        )
+    if args.embeddings is not None:
+        check_one_dense(f"--embeddings {args.embeddings}", args.retriever)
     if args.embeddings is not None and not args.embeddings.is_dir():
         raise UserError(
             f"--embeddings {args.embeddings} does not exist; expected a store that `research encode` made. Check the path."

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read(args: argparse.Namespace) -> tuple[Corpus, Queries]:
-    """Corpus and queries, checked as far as it goes before either is read."""
+    """Read corpus and queries, after all checks that need neither."""
     _one_of(args, ("corpus", "data"), "the texts to search")
     has_queries = args.queries is not None or args.query is not None
     if has_queries or args.corpus is not None:

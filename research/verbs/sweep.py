@@ -208,6 +208,7 @@ def run(args: argparse.Namespace, main: Main, parse: Parse) -> int:
     """Run a step of a sweep; the exit code."""
     # here: the help needs none of it
     from research.sweeps import agents, compile, finish, preview, run, status, submit, worker
+    from research.sweeps.command import ours
     from research.sweeps.overlay import Overlay, overlaid
     from research.sweeps.spec import read_sweep
     from research.sweeps.trainer import Program
@@ -218,6 +219,8 @@ def run(args: argparse.Namespace, main: Main, parse: Parse) -> int:
     sweep = read_sweep(args.file)
     if args.step in ("plan", "run", "submit", "status"):
         sweep = overlaid(sweep, Overlay(*(options.pop(name) for name in ("config", "set", "name", "out"))))
+        if sweep.overlay:
+            parse(ours(sweep.argv_of({})))  # refuses a misspelt --set before torch is loaded
     if args.step == "worker":
         from research.models.base_cache import cache_bases  # torch: a worker trains here
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from benching.language_data import data_of, token_rows
 from benching.ours import fit_in_turns, gpu_overlay
 from benching.turns import Turns
-from research.data.instruction_tokens import padded
+from research.data.instruction_tokens import Tokenised
 from research.models.sources import resolve
 
 BETA = 0.1
@@ -162,7 +162,7 @@ def batches(count: int, size: int) -> Iterator[list[int]]:
 def batch_of(rows: list[dict], device: str) -> dict[str, torch.Tensor]:
     """Right-padded tensors of rows with input_ids and labels."""
     longest = max(len(row["input_ids"]) for row in rows)
-    return {name: value.to(device, non_blocking=True) for name, value in padded(rows, 0, longest).items()}
+    return {name: value.to(device, non_blocking=True) for name, value in Tokenised.padded(rows, 0, longest).items()}
 
 
 def pair_logps(model, pairs: list[dict], device: str) -> torch.Tensor:

@@ -289,7 +289,14 @@ TRAINING = [
         "--data.max_length 600",
     ),
     fit("wrong value", "unknown metric", "'bleu'", "expected loss", "Correct model.metrics", "--model.metrics [bleu]"),
-    fit("wrong value", "unknown tokens to learn", "loss_on=answer", "'assistant', 'all'", "Correct", "--data.loss_on answer"),
+    fit(
+        "wrong value",
+        "unknown tokens to learn",
+        "loss_on=answer",
+        "completion | assistant | all",
+        "Correct",
+        "--data.loss_on answer",
+    ),
     fit("wrong value", "length of one token", "max_length=1", "expected 2 or more", "Correct", "--data.max_length 1"),
     fit(
         "wrong value",

@@ -150,7 +150,7 @@ ROWS = [
         "sweep",
         "seed_everything=-1",
         "expected 0 to",
-        "Correct it",
+        "Correct the configuration",
         breaks=(replace("sweep.yaml", "[0, 1]", "[-1]"),),
     ),
     Row(

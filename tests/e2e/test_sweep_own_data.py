@@ -76,9 +76,12 @@ def test_clusters_get_the_command_with_own_data(shipped, research, tmp_path, mon
         assert command[-2:] == ["--data.train=mine.jsonl", "${args}"], copy
 
 
-def test_what_is_swept_and_what_fit_does_not_know_is_refused(shipped, research):
+def test_what_is_swept_and_what_fit_does_not_know_is_refused(shipped, research, monkeypatch):
     swept = research("sweep", "run", shipped, "--set", "seed_everything=3")
     assert (swept.code, "the sweep varies seed_everything" in swept.err) == (2, True)
-    unknown = research("sweep", "plan", shipped, "--set", "data.trian=mine.jsonl")
-    assert (unknown.code, "trian" in unknown.err) == (2, True)
+    for step in ("plan", "run", "status"):  # before a point is described, which takes torch
+        with monkeypatch.context() as patch:
+            patch.setattr("research.training.describe.describe", lambda *_: pytest.fail("a point was described"))
+            unknown = research("sweep", step, shipped, "--set", "data.trian=mine.jsonl")
+        assert (unknown.code, "--data.trian; did you mean '--data.train'?" in unknown.err) == (2, True)
     assert sorted(Path().glob("runs*")) == []

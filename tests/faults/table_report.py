@@ -85,15 +85,15 @@ FAULTS = [
     Fault(
         "Holm not applied in the table of results",
         "report/study_sheets.py",
-        "{pair.b: pair for pair in compare_methods(compared, baseline, alpha)}",
-        "{pair.b: pair._replace(p_holm=pair.comparison.p) for pair in compare_methods(compared, baseline, alpha)}",
+        "{pair.b: pair for pair in compare_methods(compared, baseline, ALPHA)}",
+        "{pair.b: pair._replace(p_holm=pair.comparison.p) for pair in compare_methods(compared, baseline, ALPHA)}",
         SIXTY,
     ),
     Fault(
         "noise floor of one comparison",
         "report/study_sheets.py",
-        "noise_floor(sd, n, len(pairs), alpha=alpha)",
-        "noise_floor(sd, n, 1, alpha=alpha)",
+        "noise_floor(sd, n, len(pairs), alpha=ALPHA)",
+        "noise_floor(sd, n, 1, alpha=ALPHA)",
         f"{STUDY}::test_the_noise_floor_is_that_of_the_usual_seeds_and_of_holm_s_first_step",
     ),
     Fault(
@@ -106,8 +106,8 @@ FAULTS = [
     Fault(
         "the worst setting praised",
         "report/study_sheets.py",
-        "known.sort(key=lambda one: one[0].mean, reverse=study.higher)",
-        "known.sort(key=lambda one: one[0].mean, reverse=not study.higher)",
+        "known.sort(key=lambda entry: entry[0].mean, reverse=study.higher)",
+        "known.sort(key=lambda entry: entry[0].mean, reverse=not study.higher)",
         f"{STUDY}::test_results_by_hand",
     ),
     Fault(
@@ -128,8 +128,8 @@ FAULTS = [
     Fault(
         "front of the worst",
         "report/figures/cost.py",
-        "(point.y > found[-1].y if higher else point.y < found[-1].y)",
-        "(point.y < found[-1].y if higher else point.y > found[-1].y)",
+        "(point.y > best[-1].y if higher else point.y < best[-1].y)",
+        "(point.y < best[-1].y if higher else point.y > best[-1].y)",
         f"{PLOTS}::test_the_front_holds_what_nothing_smaller_beats",
     ),
     # the page's explorer
@@ -324,8 +324,8 @@ FAULTS = [
     Fault(
         "means that moved without Holm",
         "report/diff.py",
-        "adjusted = iter(holm([one.test.p for one in moved if one.test is not None]))",
-        "adjusted = iter([one.test.p for one in moved if one.test is not None])",
+        "adjusted = iter(holm([change.test.p for change in moved if change.test is not None]))",
+        "adjusted = iter([change.test.p for change in moved if change.test is not None])",
         f"{DIFF}::test_settings_trained_again_are_tested_by_welch_after_holm",
     ),
     Fault(

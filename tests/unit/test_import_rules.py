@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import pkgutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import research
+from tests.conftest import ROOT
 
 PACKAGE = Path(research.__file__).parent
 EVERYWHERE = {"errors", "types", "ranges", "runs", "progress", "prompts"}  # these import no room
@@ -227,6 +229,16 @@ def test_every_module_imports():
     for info in pkgutil.walk_packages(research.__path__, "research."):
         if not info.name.endswith("__main__"):
             importlib.import_module(info.name)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts").rglob("*.py")), ids=lambda path: path.name)
+def test_scripts_import_what_the_package_has(path):
+    """Benches import within processes of their own, where a missing name is an entry in a table of results."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "research":
+            module = importlib.import_module(node.module)
+            for name in (alias.name for alias in node.names):
+                assert hasattr(module, name) or importlib.util.find_spec(f"{node.module}.{name}"), f"{node.module}.{name}"
 
 
 def test_data_and_metrics_load_without_torch():

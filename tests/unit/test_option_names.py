@@ -59,6 +59,11 @@ def test_a_missing_file_names_its_sibling(tmp_path):
     assert suggest_file(tmp_path / "adapter" / "something.else") == ""
 
 
+def test_a_file_of_the_repository_is_named_where_another_folder_is_stood_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert suggest_file("configs/sft.yaml") == f" Did you mean {ROOT}/configs/sft.yaml?"
+
+
 @pytest.mark.parametrize(
     "class_path",
     [

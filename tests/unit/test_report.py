@@ -297,7 +297,7 @@ def test_rows_without_a_time_are_named_not_drawn(two, tmp_path):
     lines = tables.measure(runs)
     for figure in of_latency(lines, runs.metric):
         assert "Timeless" not in json.dumps(figure.spec)
-    assert "Without a time, so not drawn: Timeless" in html.page(runs, lines)
+    assert "Without a time, so not drawn: Timeless" in html.page(runs, lines, "Two systems", "None was faster.")
 
 
 # ---- the page -------------------------------------------------------------------------------------------------------

@@ -246,7 +246,7 @@ def test_mapping_of_columns(write):
     [
         ({"query": "q", "positiv": "p"}, "did you mean 'positive'"),
         ({"query": "q"}, "no column for positive"),
-        ({"query": "q", "positive": "p"}, "no column 'q', expected it beside anchor, positive"),
+        ({"query": "q", "positive": "p"}, "no column 'q'; known: anchor, positive. Correct data.columns"),
         # what nothing would read
         ({"query": ["anchor", "q"], "positive": "positive"}, "columns.query is .*expected the name of one column. Correct"),
         ({"query": "anchor", "positive": "positive", "query_id": ["a", "b"]}, "columns.query_id is .*one column. Correct"),

@@ -9,6 +9,7 @@ import yaml
 from research.errors import UserError
 from research.sweeps.folder import folder_of
 from research.sweeps.overlay import Overlay, overlaid
+from research.sweeps.preview import scale_varies
 from research.sweeps.sampling import sampled_points
 from research.sweeps.spec import Sweep, read_sweep
 
@@ -119,3 +120,21 @@ def test_what_the_command_would_win_over_is_refused():
 def test_an_option_beside_those_of_a_swept_mapping_can_be_set():
     changed = overlaid(sweep(), Overlay((), ["model.adapter.lora_dropout=0.1"]))
     assert "--model.adapter.lora_dropout=0.1" in changed.command
+
+
+@pytest.mark.parametrize(
+    ("points", "noted"),
+    [
+        ([{"model.adapter.init_args.r": 4}, {"model.adapter.init_args.r": 8}], True),
+        ([{"model": {"adapter.init_args.r": 4}}, {"model": {"adapter.init_args.r": 8}}], True),
+        ([{"model.adapter.r": 4, "seed_everything": 0}, {"model.adapter.r": 4, "seed_everything": 1}], False),
+        (
+            [{"model.adapter.r": 4, "model.adapter.lora_alpha": 8}, {"model.adapter.r": 8, "model.adapter.lora_alpha": 16}],
+            False,
+        ),
+        ([{"model.adapter.r": 4, "model.adapter.alpha": 4}, {"model.adapter.r": 8, "model.adapter.alpha": 4}], False),
+        ([{"model.optimisation.lr": 0.1}, {"model.optimisation.lr": 0.2}], False),
+    ],
+)
+def test_a_rank_that_varies_with_its_scale_is_noted(points, noted):
+    assert scale_varies(points).startswith("note: model.adapter.r varies and lora_alpha does not") == noted

@@ -1,1 +1,1 @@
-"""Rows of retrieval training as people have them, one reader a shape; `table.py` lists them."""
+"""Rows of retrieval training in the usual shapes, one reader for each shape; `table.py` lists them."""

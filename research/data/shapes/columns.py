@@ -36,7 +36,7 @@ Columns = dict[str, str | list[str]]
 
 
 def columns_of(row: dict) -> Columns | None:
-    """Role → column(s), by names that are in use; None where a query or a positive is not there."""
+    """Map roles to columns by the usual names; None if there is no query or no positive."""
     query = next((name for name in QUERY if name in row), None)
     positive = next((name for name in POSITIVE if name in row and name != query), None)
     if query is None or positive is None:
@@ -77,8 +77,24 @@ def check_columns(columns: Columns | None) -> None:
 
 
 def named(columns: Columns) -> list[str]:
-    """Every column that a mapping names."""
+    """List every column that a mapping names."""
     return [name for names in columns.values() for name in ([names] if isinstance(names, str) else names)]
+
+
+def refuse_missing(row: dict, names: list[str]) -> None:
+    """Refuse a row that lacks one of these columns.
+
+    Raises:
+        BadRow: with the column that was meant, or those that are there.
+    """
+    for name in names:
+        if name not in row:
+            others = [column for column in row if column not in names]
+            raise BadRow(
+                "missing column",
+                f"the row has no column {name!r}; {suggest(name, others or row)}",
+                "Correct data.columns, or mend the row",
+            )
 
 
 def read(row: dict, columns: Columns) -> Triplets:
@@ -87,13 +103,7 @@ def read(row: dict, columns: Columns) -> Triplets:
     Raises:
         BadRow: a named column is absent, or holds no text.
     """
-    for name in named({role: names for role, names in columns.items() if role != "negative"}):
-        if name not in row:
-            raise BadRow(
-                "missing column",
-                f"the row has no column {name!r}, expected it beside {', '.join(row) or 'others'}",
-                "Mend the row, or data.columns",
-            )
+    refuse_missing(row, named({role: names for role, names in columns.items() if role != "negative"}))
     positives = [text for name in named({"positive": columns["positive"]}) for text in many_texts(row, name)]
     others = [
         name for name in named({"negative": columns.get("negative", [])}) if row.get(name) not in (None, "")
@@ -106,5 +116,5 @@ def read(row: dict, columns: Columns) -> Triplets:
 
 
 def _in_order(name: str) -> tuple[str, int]:
-    """negative_2 before negative_10."""
+    """Sort columns by number: negative_2 before negative_10."""
     return re.sub(r"\d+$", "", name), int((re.search(r"\d+$", name) or ["-1"])[0])

@@ -3,7 +3,7 @@
 import contextlib
 
 from research.data.rows import is_finite, short
-from research.data.shapes.columns import Columns, columns_of, named
+from research.data.shapes.columns import Columns, columns_of, named, refuse_missing
 from research.data.shapes.texts import BadRow, by_text, many_texts, one_text
 from research.errors import UserError
 from research.types import Triplets
@@ -49,13 +49,7 @@ def read(row: dict, columns: Columns, positive_from: float | None) -> Triplets:
         BadRow: a named column is absent or holds something else.
         UserError: other labels, and no `positive_from`.
     """
-    for name in named(columns):
-        if name not in row:
-            raise BadRow(
-                "missing column",
-                f"the row has no column {name!r}, expected it beside {', '.join(row) or 'others'}",
-                "Mend the row, or data.columns",
-            )
+    refuse_missing(row, named(columns))
     texts = many_texts(row, columns["positive"])
     value = row[columns["label"]]
     labels = [_number(label, columns["label"]) for label in (value if isinstance(value, list) else [value])]

@@ -11,7 +11,7 @@ from research.types import Corpus, Document, Triplets
 
 
 def with_texts(rows: list[Triplets], source: str, corpus: str | None, queries: str | None, bad: BadRows) -> list[Triplets]:
-    """The rows with the texts that their ids stand for."""
+    """Replace the ids in the rows by their texts."""
     if corpus is None:
         raise UserError(
             f"the rows of {source} name documents by id; expected the file of their texts. Pass --data.corpus_file "
@@ -42,7 +42,7 @@ def with_texts(rows: list[Triplets], source: str, corpus: str | None, queries: s
 
 
 def _documents(source: str, wanted: set[str], bad: BadRows) -> Corpus:
-    """The texts of the ids wanted: `id TAB text` lines, or rows with docid, _id, id or query_id and a text."""
+    """Read the texts of the wanted ids: `id TAB text` lines, or rows with docid, _id, id or query_id and a text."""
     documents: Corpus = {}
     for where, doc_id, document in _entries(source, bad):
         if doc_id in wanted and documents.setdefault(doc_id, document) != document:

@@ -8,7 +8,7 @@ EXAMPLE = {"queries": {"q1": "a bee"}, "corpus": {"d1": "bees make honey"}, "rel
 
 
 def rows_of(row: dict) -> list[dict]:
-    """A row of columns for each query.
+    """Make a row of columns for each query.
 
     Raises:
         BadRow: not of this shape, or an id without a text.

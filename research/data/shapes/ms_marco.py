@@ -9,7 +9,7 @@ EXAMPLE = {"query": "a bee", "passages": {"passage_text": ["bees make honey", "f
 
 
 def is_one(row: dict) -> bool:
-    """Whether a row is of this shape."""
+    """Return whether a row has this shape."""
     return "query" in row and isinstance(row.get("passages"), dict)
 
 

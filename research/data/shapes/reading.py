@@ -1,4 +1,4 @@
-"""A source of training rows → one Triplets a query, whatever shape its rows have."""
+"""Reads a source of training rows into one Triplets for each query, whatever the shape of its rows."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,7 +32,7 @@ def read_training(
     corpus_file: str | None = None,
     queries_file: str | None = None,
 ) -> list[Triplets]:
-    """Training queries of files or of a hub set.
+    """Read training queries from files or a hub set.
 
     Args:
         source: as `tables.read_table` takes it.
@@ -79,7 +79,7 @@ def read_training(
 
 
 def _noted(rows: Rows, seen: dict[str, None]) -> Iterator[tuple[str, Json]]:
-    """The rows; their columns are in `seen` afterwards."""
+    """Yield the rows, and add their columns to `seen`."""
     for where, row in rows:
         seen |= dict.fromkeys(row if isinstance(row, dict) else ())
         yield where, row
@@ -107,7 +107,7 @@ def read_rows(
     positive_from: float | None = None,
     shape: Shape | None = None,
 ) -> tuple[list[Triplets], Shape | None]:
-    """Read rows into one Triplets a query, in the order of their first rows; return also the shape, that of the first row.
+    """Read rows into one Triplets for each query, in the order of their first rows; return also the first row's shape.
 
     Raises:
         UserError: (unless skipped) a malformed row.
@@ -146,7 +146,7 @@ def read_rows(
 
 
 def _put(by_query: dict[str, Triplets], triplets: Triplets, shape: Shape, where: str, bad: BadRows) -> None:
-    """Add a row to those of its query.
+    """Add a row to the other rows of its query.
 
     Raises:
         BadRow: a query id is there twice.
@@ -169,7 +169,7 @@ def _put(by_query: dict[str, Triplets], triplets: Triplets, shape: Shape, where:
 
 
 def _usable(by_query: dict[str, Triplets], source: str) -> list[Triplets]:
-    """Queries that have a positive; what one row has as a positive of the query is no negative by another."""
+    """Return queries that have a positive; a positive in one row is removed from the negatives of the query's other rows."""
     without = [query for query in by_query.values() if not query.positives]
     if without:
         say(
@@ -188,7 +188,7 @@ def _usable(by_query: dict[str, Triplets], source: str) -> list[Triplets]:
 
 
 def queries_trained_on(options: Mapping[str, object]) -> set[str]:
-    """Texts of the queries that a training took from rows; none where they are no rows of a file that is there.
+    """Return the query texts of a training's rows; none if the rows are not from a file that still exists.
 
     Args:
         options: of its data section.

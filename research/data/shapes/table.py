@@ -1,4 +1,4 @@
-"""The shapes of training rows: how each is known, what it reads, and an example, which docs and messages show."""
+"""The shapes of training rows: how each is recognised, its reader, and an example for docs and messages."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -94,7 +94,7 @@ EXAMPLES = (
 
 
 def shape_of(row: dict, mapping: Columns | None, positive_from: float | None) -> Shape | None:
-    """The shape of a row by its columns, or by data.columns; None where it is in none."""
+    """Return the shape of a row, by its columns or by data.columns; None if it has no known shape."""
     if mapping is not None:
         return _mapped(mapping, positive_from)
     for needs, shape, _ in TABLE:
@@ -109,7 +109,7 @@ def shape_of(row: dict, mapping: Columns | None, positive_from: float | None) ->
 
 
 def expected(row: dict, shape: Shape | None) -> str:
-    """What a message says of a row that is in no shape, or in another one than the rows before it."""
+    """Return the message for a row that has no known shape, or another shape than the rows before it."""
     if shape is not None:
         return (
             f"{shown_row(row)} has the columns {', '.join(row) or 'none'}, expected those of the rows before it "
@@ -123,7 +123,7 @@ def expected(row: dict, shape: Shape | None) -> str:
 
 
 def header_names() -> list[str]:
-    """What the header of a table can name."""
+    """Return the names that the header of a table may have."""
     return sorted(
         {
             *columns.QUERY,

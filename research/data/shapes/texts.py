@@ -1,4 +1,4 @@
-"""What the readers of shapes share: the error of a row, texts of a column, and ids for texts that have none."""
+"""Shared by the readers of shapes: the error of a row, texts of a column, and ids for texts that have none."""
 
 import hashlib
 import re
@@ -9,16 +9,16 @@ from research.types import Document, Json, Triplets
 
 
 class BadRow(Exception):
-    """A row that is not what its shape promises: (reason, detail, cure), as `BadRows.report` takes them."""
+    """Raised for a row that breaks its shape: (reason, detail, cure), as `BadRows.report` takes them."""
 
 
 def text_id(text: str) -> str:
-    """The id of a text that has none: equal texts have equal ids, on every machine."""
+    """Make the id of a text that has none: equal texts have equal ids, on every machine."""
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
 def one_text(row: dict, column: str) -> str:
-    """The text of a column, not blank.
+    """Return the text of a column, which must not be blank.
 
     Raises:
         BadRow: absent, no text, or blank.
@@ -32,7 +32,7 @@ def one_text(row: dict, column: str) -> str:
 
 
 def many_texts(row: dict, column: str) -> list[str]:
-    """The texts of a column: a list of them, or one; empty where the column is absent.
+    """Return the texts of a column: a list, or one text; empty if the column is absent.
 
     Raises:
         BadRow: something else, or a blank one.
@@ -64,7 +64,7 @@ def listed(row: dict, column: str) -> list[str]:
 
 
 def checked(text: str, column: str) -> str:
-    """The text, unless UTF-8 cannot hold it."""
+    """Return the text, or refuse it if UTF-8 cannot hold it."""
     if broken(text):
         raise BadRow(
             "broken text", f"{column} has half a surrogate pair (\\ud800 to \\udfff), expected Unicode text", "Mend the row"
@@ -73,7 +73,7 @@ def checked(text: str, column: str) -> str:
 
 
 def numbers(row: dict, column: str, count: int) -> list[float]:
-    """`count` finite numbers; [] where the column is absent.
+    """Return `count` finite numbers; [] if the column is absent.
 
     Raises:
         BadRow: something else.
@@ -95,7 +95,7 @@ def by_text(
     scores: dict[str, float] | None = None,
     query_id: str | None = None,
 ) -> Triplets:
-    """A row of texts without ids.
+    """Make a row from texts without ids.
 
     Args:
         scores: of texts.
@@ -113,7 +113,7 @@ def by_text(
 
 
 def not_both(triplets: Triplets) -> Triplets:
-    """The row, if it has a positive or a negative, and no passage is both.
+    """Return the row, or refuse it if it has no passage, or one that is both positive and negative.
 
     Raises:
         BadRow: else.
@@ -127,6 +127,6 @@ def not_both(triplets: Triplets) -> Triplets:
 
 
 def shown_row(value: Json) -> str:
-    """An example or a row, as messages show it."""
+    """Format an example or a row for messages."""
     text = repr(value)
     return text if len(text) <= 200 else text[:200] + "…"

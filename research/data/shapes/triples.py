@@ -14,7 +14,7 @@ ROLES = ("query", "positive", "negative")
 
 
 def is_triples(path: Path, columns: list[str]) -> bool:
-    """Whether a .tsv file begins with a row instead of a header.
+    """Return whether a .tsv file begins with a row instead of a header.
 
     Args:
         columns: what a header could name, beside the names that shapes know.
@@ -27,7 +27,7 @@ def is_triples(path: Path, columns: list[str]) -> bool:
 
 
 def read_triples(path: Path, bad: BadRows) -> Iterator[tuple[str, dict]]:
-    """(`file:line`, row) of a file whose first row says how many columns it has."""
+    """Yield (`file:line`, row) of a file; the first row decides the number of columns."""
     count = 0
     for where, line in read_lines(path):
         fields = line.split("\t")  # MS MARCO writes no quotes around its texts
@@ -60,7 +60,7 @@ def refuse_header(first: tuple[str, dict] | None) -> None:
 
 
 def are_ids(row: dict) -> bool:
-    """Whether a row holds numbers alone, which are ids."""
+    """Return whether a row holds only numbers, which are ids."""
     return all(isinstance(value, str) and value.isdecimal() for value in row.values())
 
 

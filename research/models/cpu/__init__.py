@@ -1,1 +1,1 @@
-"""What makes models faster on a CPU: the same numbers from cheaper kernels."""
+"""Faster models on a CPU: the same numbers from cheaper kernels."""

@@ -151,7 +151,7 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def _one_dtype(*tensors: Tensor) -> list[Tensor]:
-    """What autocast would do to the operands of a matrix product."""
+    """Convert the operands of a matrix product to one dtype, as autocast would."""
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         return [x.to(dtype) if x.dtype == torch.float32 else x for x in tensors]

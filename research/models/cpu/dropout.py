@@ -21,7 +21,7 @@ class DropoutBits:
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
-        """Begin anew: at every training step, and before a forward that is to be replayed with equal masks."""
+        """Restart the masks from the seed: at every training step, and before a forward that is replayed with equal masks."""
         self.generator = np.random.Generator(np.random.SFC64(seed))
 
     def dropped(self, shape: Sequence[int], p: float) -> tuple[Tensor, float]:

@@ -1,4 +1,4 @@
-"""Faster linear layers where no gradient is wanted: bf16 on a CPU.
+"""Faster linear layers for inference: bf16 on a CPU.
 
 PyTorch's bf16 linear repacks the weight and copies the bias at every call. Here the weight is packed once for oneDNN's
 kernels, and a GELU that follows a layer is applied while the product is still in registers. Measured on
@@ -15,7 +15,7 @@ FUSABLE = (("dense", "intermediate_act_fn"), ("lin1", "activation"))
 
 
 def pack(model: nn.Module) -> None:
-    """Put packed layers in the place of the model's bf16 linear layers, where this CPU has kernels for them."""
+    """Replace the model's bf16 linear layers by packed ones, if this CPU has kernels for them."""
     if _can_pack():
         for module in list(model.modules()):
             _pack_children(module)

@@ -1,12 +1,12 @@
 """Figures of a report as Vega-Lite, written by Altair: one specification serves the paper (SVG, PDF) and the page.
 
 A file is a family of figures. Altair and vl-convert come with the extra `report`; without them there are no figures, so this
-door is the one place that imports the families, when something is drawn.
+file is the one place that imports the families, when something is drawn.
 """
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from research.report.figures.names import brief
 from research.report.figures.render import can_draw
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from research.report.study import Study
     from research.report.tables import Line
     from research.report.training import Training
+    from research.runs.record import RunRecord
 
-Curves = Callable[[Any], Sequence[tuple[int, float]]]
+Curves = Callable[["RunRecord"], Sequence[tuple[int, float]]]
+"""A run → (step, value) of one of its metrics."""
 TRAIN = "train/loss"
 LONGEST_FILE = 120  # characters of a run's name in that of a file
 
@@ -66,7 +68,7 @@ def of_latency(lines: Sequence["Line"], metric: str) -> list[Figure]:
 
 
 def training_curves(trainings: Sequence["Training"]) -> list[list[Figure]]:
-    """What was recorded of each training: its loss, and the metric that chose its model. Nothing where it cannot be drawn."""
+    """Figures of each training: its loss, and the metric that chose its model. None where nothing can be drawn here."""
     if not can_draw():
         return [[] for _ in trainings]
     from research.report.figures.curves import loss_figure, value_figure
@@ -78,5 +80,5 @@ def training_curves(trainings: Sequence["Training"]) -> list[list[Figure]]:
         loss = [loss_figure(training, f"{name}-loss")] if training.loss else []
         value = [value_figure(training, f"{name}-value")] if training.values or training.best else []
         figures.append([*loss, *value])
-    named = iter(distinct([figure for each in figures for figure in each]))
-    return [list(itertools.islice(named, len(each))) for each in figures]
+    named = iter(distinct([figure for of_training in figures for figure in of_training]))
+    return [list(itertools.islice(named, len(of_training))) for of_training in figures]

@@ -73,7 +73,7 @@ def against_factor(study: Study, factor: str) -> Figure | None:
     is_log = low > 0 and high / low >= 4
     texts, rows = brief(lines), []
     for i, (line, members) in enumerate(lines.items()):
-        # moved by a share of the axis: bars of different lines would else lie on one another
+        # moved by a share of the axis: the bars of different lines would overlap otherwise
         share = (i - (len(lines) - 1) / 2) * APART / (WIDTH - 2 * PADDING)
         for group in members:
             x = group.factors[factor]
@@ -84,10 +84,10 @@ def against_factor(study: Study, factor: str) -> Figure | None:
     )
     axis = alt.Axis(grid=False, format="~r", **({"values": sorted(levels)} if len(levels) <= MOST_LINES else {}))
     methods = list(dict.fromkeys(map(method, study.groups)))
-    by = [list(dict.fromkeys(map(method, members))) for members in lines.values()]
+    line_methods = [list(dict.fromkeys(map(method, members))) for members in lines.values()]
     # lines that are methods look as they do in every figure
-    own = len(methods) > 1 and all(len(one) == 1 for one in by) and len({one[0] for one in by}) == len(by)
-    looks = [methods.index(one[0]) for one in by] if own else None
+    is_method = all(len(of_line) == 1 for of_line in line_methods) and len({first for first, *_ in line_methods}) == len(lines)
+    looks = [methods.index(first) for first, *_ in line_methods] if len(methods) > 1 and is_method else None
     colour, shape = told_apart("line", texts.values(), "setting", looks)
     chart, mean = alt.Chart(), metric_axis(study)
     layers = [

@@ -10,7 +10,7 @@ from research.metrics.seeds import summarise
 from research.report.figures.names import brief
 from research.report.figures.parts import MOST_LINES, arrowed, data, domain, figure, method, side, statistics, told_apart
 from research.report.figures.theme import COLOURS, SOFT, Figure
-from research.report.study import Study
+from research.report.study import Group, Study
 from research.report.tables import Line, title
 
 WIDTH, HEIGHT, FONT, LINE = 460, 280, 11, 15  # px
@@ -18,6 +18,10 @@ NARROW = 270  # px of a plot on a phone
 EDGE = 24  # px between the outermost points and the frame
 MOST, MOST_SYSTEMS = 200, 64  # points; so many systems have a colour and a shape that no other has
 LOG_FROM = 4  # an axis whose values span so many times the least is logarithmic
+
+
+Cost = tuple[float, float, float, Group]
+"""What the runs of a group cost: mean, lower and upper end of its bar."""
 
 
 class Point(NamedTuple):
@@ -35,7 +39,7 @@ class Point(NamedTuple):
 
 def against_parameters(study: Study) -> Figure | None:
     """The metric against trainable parameters, with the front of those that none with fewer parameters beats."""
-    points = [
+    costs = [
         (size, size, size, group)
         for group in study.groups
         if group.values and (size := group.numbers.get("trained_parameters"))
@@ -44,23 +48,23 @@ def against_parameters(study: Study) -> Figure | None:
         f"Mean over seeds, ± one standard deviation; the {side(study)} is better. Joined, and named where there is room: "
         "no setting with as many parameters or fewer is better."
     )
-    return _of_study(study, points, "parameters", "trainable parameters", "trained parameters", caption, "~s", True)
+    return _of_study(study, costs, "parameters", "trainable parameters", "trained parameters", caption, "~s", True)
 
 
 def against_seconds(study: Study) -> Figure | None:
     """The metric against the seconds that a training took, both with bars over seeds."""
-    points = []
+    costs = []
     for group in study.groups:
         seconds = [run.facts["seconds"] for run in group.counted if run.facts.get("seconds")]
         if group.values and seconds:
             mean = summarise(seconds)
             sd = 0.0 if math.isnan(mean.sd) else mean.sd
-            points.append((mean.mean, mean.mean - sd, mean.mean + sd, group))
+            costs.append((mean.mean, mean.mean - sd, mean.mean + sd, group))
     caption = (
         f"Means over seeds, ± one standard deviation both ways; the {side(study)} is better, left is faster, as "
         "measured on the machine of each run. Joined, and named where there is room: no setting as fast or faster is better."
     )
-    return _of_study(study, points, "seconds", "seconds of training", "seconds of training", caption, "~r", False)
+    return _of_study(study, costs, "seconds", "seconds of training", "seconds of training", caption, "~r", False)
 
 
 def against_latency(lines: Sequence[Line], metric: str, narrow: bool = False) -> Figure | None:
@@ -77,7 +81,7 @@ def against_latency(lines: Sequence[Line], metric: str, narrow: bool = False) ->
     points = [Point(ms, ms, ms, line.mean, line.low, line.high, line.row.label, line.row.label) for ms, _, line in timed]
     place = {"orient": "bottom", "columns": 1, "labelLimit": NARROW} if narrow else {}
     width = NARROW if narrow else WIDTH
-    texts = brief(one.label for one in points)
+    texts = brief(point.label for point in points)
     looks = {texts[line.row.label]: i for _, i, line in timed}  # by the rows of the tables, whose signs these are
     signs = told_apart("kind", looks, None, looks.values(), **place)
     chart = scatter(points, signs, "milliseconds a query", f"↑ {title(metric)}", True, "~r", True, width, named=False)
@@ -89,23 +93,23 @@ def against_latency(lines: Sequence[Line], metric: str, narrow: bool = False) ->
 
 
 def is_timed(line: Line) -> bool:
-    """Whether it has a time, which a logarithmic axis needs to be above 0."""
+    """Whether the system has a time above 0, as a logarithmic axis needs it."""
     return (line.row.facts.get("ms_per_query") or 0) > 0
 
 
 def _of_study(
-    study: Study, found: list, name: str, what: str, axis: str, caption: str, form: str, is_log: bool
+    study: Study, costs: list[Cost], name: str, what: str, axis: str, caption: str, form: str, is_log: bool
 ) -> Figure | None:
-    if len({x for x, *_ in found}) < 2 or len(found) > MOST:
+    if len({x for x, *_ in costs}) < 2 or len(costs) > MOST:
         return None
-    few = len({method(group) for *_, group in found}) <= MOST_LINES
+    few = len({method(group) for *_, group in costs}) <= MOST_LINES
     points = []
-    for x, low, high, group in found:
+    for x, low, high, group in costs:
         mean = statistics(group)
         kind = method(group) if few else "all settings"
         points.append(Point(x, low, high, mean["mean"], mean["low"], mean["high"], group.label, kind))
-    least = min(low for _, low, *_ in found)
-    is_log = is_log or max(x for x, *_ in found) >= LOG_FROM * least > 0
+    least = min(low for _, low, *_ in costs)
+    is_log = is_log or max(x for x, *_ in costs) >= LOG_FROM * least > 0
     kinds, methods = brief(point.kind for point in points), list(dict.fromkeys(map(method, study.groups)))
     looks = [methods.index(kind) for kind in kinds] if few else None  # the method's in every figure, whatever is left out here
     signs = told_apart("kind", kinds.values(), "method", looks, orient="bottom", columns=2)
@@ -115,11 +119,11 @@ def _of_study(
 
 def front(points: Sequence[Point], higher: bool) -> list[Point]:
     """Points that none of equal or less cost beats, by cost."""
-    found: list[Point] = []
-    for point in sorted(points, key=lambda one: (one.x, -one.y if higher else one.y)):
-        if not found or (point.y > found[-1].y if higher else point.y < found[-1].y):
-            found.append(point)
-    return found
+    best: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.x, -point.y if higher else point.y)):
+        if not best or (point.y > best[-1].y if higher else point.y < best[-1].y):
+            best.append(point)
+    return best
 
 
 def scatter(
@@ -148,21 +152,21 @@ def scatter(
     best, kinds = front(points, higher), brief(point.kind for point in points)
     rows = [
         {
-            "x": one.x,
-            "x_low": one.x_low,
-            "x_high": one.x_high,
-            "mean": one.y,
-            "low": one.low,
-            "high": one.high,
-            "label": one.label,
-            "kind": kinds[one.kind],
-            "front": one in best,
+            "x": point.x,
+            "x_low": point.x_low,
+            "x_high": point.x_high,
+            "mean": point.y,
+            "low": point.low,
+            "high": point.high,
+            "label": point.label,
+            "kind": kinds[point.kind],
+            "front": point in best,
         }
-        for one in points
+        for point in points
     ]
     height = max(HEIGHT, LINE * len(best) * named)
-    across = domain((one.x_low for one in points), (one.x_high for one in points), width, EDGE, is_log)
-    up = domain((one.low for one in points), (one.high for one in points), height, EDGE)
+    across = domain((point.x_low for point in points), (point.x_high for point in points), width, EDGE, is_log)
+    up = domain((point.low for point in points), (point.high for point in points), height, EDGE)
 
     def x(field: str = "x") -> alt.X:
         scale = alt.Scale(domain=across, nice=False, **({"type": "log"} if is_log else {"zero": False}))
@@ -176,15 +180,15 @@ def scatter(
     steps = chart.transform_filter("datum.front").mark_line(strokeDash=[4, 3], interpolate="step-after")
     layers = [steps.encode(x=x(), y=y(), color=alt.value(COLOURS[7]))]  # the front is no method's
     layers.append(chart.mark_rule().encode(x=x(), y=y("low"), y2="high", color=colour))
-    if any(one.x_low < one.x_high for one in points):
+    if any(point.x_low < point.x_high for point in points):
         layers.append(chart.mark_rule().encode(x=x("x_low"), x2="x_high", y=y(), color=colour))
     if named:
-        texts = brief(one.label for one in best)
-        best = sorted(best, key=lambda one: -one.y)
-        places = spaced([(up[1] - one.y) / (up[1] - up[0]) * height for one in best], LINE, height)
+        texts = brief(point.label for point in best)
+        best = sorted(best, key=lambda point: -point.y)
+        places = spaced([(up[1] - point.y) / (up[1] - up[0]) * height for point in best], LINE, height)
         beside = [
-            {"x": one.x, "mean": one.y, "at": up[1] - place / height * (up[1] - up[0]), "text": texts[one.label]}
-            for one, place in zip(best, places, strict=True)
+            {"x": point.x, "mean": point.y, "at": up[1] - place / height * (up[1] - up[0]), "text": texts[point.label]}
+            for point, place in zip(best, places, strict=True)
         ]
         name = alt.Chart(data(beside))
         leader = name.mark_rule(strokeWidth=0.6, color=SOFT)

@@ -3,20 +3,22 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Any
 
 import altair as alt
 
 from research.metrics.seeds import summarise
 from research.report.figures.names import brief
-from research.report.figures.parts import MOST_LINES, data, domain, figure, metric_axis, round_values, told_apart
+from research.report.figures.parts import MOST_LINES, Row, data, domain, figure, metric_axis, round_values, told_apart
 from research.report.figures.theme import COLOURS, INK, PAPER, SOFT, Figure
 from research.report.numbers import plain, share
 from research.report.study import Group, Study
 from research.report.training import Training
 from research.report.training_words import metric, result
 from research.runs.curves import Curve
+from research.runs.record import RunRecord
 
+Curves = Callable[[RunRecord], Sequence[tuple[int, float]]]
+"""A run → (step, value) of one of its metrics."""
 TRAIN = "train/loss"
 STEPS = "optimizer steps"
 MOST_GREY = 64  # settings that are drawn at all
@@ -26,9 +28,7 @@ MOST = 400  # points of a line: more than a figure has px
 SIGNS = 30  # validations that each get a sign; more would hide the line
 
 
-def learning_curves(
-    study: Study, curves: Callable[[Any], Sequence[tuple[int, float]]], name: str | None = None
-) -> Figure | None:
+def learning_curves(study: Study, curves: Curves, name: str | None = None) -> Figure | None:
     """A number along training: mean over seeds, and their range as a band; of the best groups where there are many.
 
     Args:
@@ -47,9 +47,9 @@ def learning_curves(
     name = study.labels.get(name, name) if name else None
     title = f"↓ {name}" if name else None
     lines = list(dict.fromkeys(row["line"] for row in rows))
-    # each setting has its colour and shape by its place among all, whichever are the best and whichever have no curve
+    # a setting has its colour and shape by its place among all, whichever are the best and whichever have no curve
     places = {texts[group.label]: i for i, group in enumerate(study.groups) if group.label in texts}
-    colour, shape = told_apart("line", lines, "setting", [places[line] for line in lines])
+    colour, shape = told_apart("line", lines, "setting", _looks([places[line] for line in lines]))
     chart, mean = alt.Chart(), metric_axis(study, title=title)
     others = [row | {"line": group.label} for group in known[MOST_LINES:MOST_GREY] for row in _over_seeds(group, curves)]
     grey = alt.Chart(data(others)).mark_line(strokeWidth=1, opacity=0.3)
@@ -67,15 +67,23 @@ def learning_curves(
     return figure("curves", f"{name or study.metric_name} along training", caption, chart)
 
 
-def _over_seeds(group: Group, curves: Callable[[Any], Sequence[tuple[int, float]]]) -> list[dict[str, Any]]:
+def _looks(places: list[int]) -> list[int]:
+    """Give each of up to MOST_LINES places a look of its own: that of its place, or the next one that is free."""
+    looks: list[int] = []
+    for place in places:
+        looks.append(next(n % MOST_LINES for n in range(place, place + MOST_LINES) if n % MOST_LINES not in looks))
+    return looks
+
+
+def _over_seeds(group: Group, curves: Curves) -> list[Row]:
     """Mean and range over the group's seeds, at the steps that each of them has."""
-    at: dict[int, list[float]] = {}
+    by_step: dict[int, list[float]] = {}
     for run in group.counted:
-        for step, value in dict(curves(run)).items():  # of a step that was taken again, the last
-            at.setdefault(step, []).append(value)
+        for step, value in dict(curves(run)).items():  # of a repeated step the last value counts
+            by_step.setdefault(step, []).append(value)
     return [
         {"x": step, "mean": sum(values) / len(values), "low": min(values), "high": max(values)}
-        for step, values in sorted(at.items())
+        for step, values in sorted(by_step.items())
         if len(values) == len(group.counted) and all(map(math.isfinite, values))
     ]
 
@@ -99,9 +107,9 @@ def loss_figure(training: Training, name: str) -> Figure:
     ]
     ends = [f"{plain(value)} at step {step:,}" for step, value in (smooth[0], smooth[-1])]
     caption = f"The mean of {n} steps goes from {ends[0]} to {ends[1]}."
-    called = training.labels.get(TRAIN, "training loss")
-    chart = _sized(alt.layer(*layers).encode(x=x, y=y), called)
-    return figure(name, f"{called[0].upper()}{called[1:]} of {training.run.name} over steps", caption, chart)
+    loss_name = training.labels.get(TRAIN, "training loss")
+    chart = _sized(alt.layer(*layers).encode(x=x, y=y), loss_name)
+    return figure(name, f"{loss_name[0].upper()}{loss_name[1:]} of {training.run.name} over steps", caption, chart)
 
 
 def value_figure(training: Training, name: str) -> Figure:
@@ -137,8 +145,8 @@ def value_figure(training: Training, name: str) -> Figure:
         ]
         layers.append(marks.encode(x, y, *channels))
     arrow = "↓" if training.lower else "↑"
-    named = next(iter(brief([metric(training)]).values()))
-    chart = _sized(alt.layer(*layers), f"{arrow} {named}")
+    short_name = next(iter(brief([metric(training)]).values()))
+    chart = _sized(alt.layer(*layers), f"{arrow} {short_name}")
     return figure(name, f"{metric(training)} of {training.run.name} over steps", result(training), chart)
 
 

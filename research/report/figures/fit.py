@@ -1,10 +1,10 @@
 """Figures in the widths of a paper: a column of two, and a page. The first is what a phone shows, too."""
 
 import re
-from typing import Any
 
 from research.report.figures.render import svg
 from research.report.figures.theme import Figure
+from research.types import Json
 
 COLUMN, PAGE = 320, 672  # px at 96 an inch: 3⅓ and 7 inches
 LEAST = 150  # px of a plot; in fewer nothing can be read
@@ -12,14 +12,14 @@ LEGEND = 300  # px of one column of a legend
 
 
 def fitted(figure: Figure, px: int, name: str = "") -> tuple[Figure, str] | None:
-    """The figure and its SVG, at most so wide, with texts as large as they were; None where that is not possible.
+    """The figure and its SVG, at most `px` wide, with texts as large as before; None where that is not possible.
 
-    Its legend goes below the plot, names in its margin go, and then the plot is made narrower.
+    Its legend moves below the plot, names in its margin are left out, and then the plot is made narrower.
 
     Args:
         figure: of any width.
         px: of the whole drawing.
-        name: of the narrower one; "": as it was.
+        name: of the narrower figure; "" keeps its name.
     """
     figure = figure._replace(name=name or figure.name)
     drawing = svg(figure)
@@ -29,7 +29,7 @@ def fitted(figure: Figure, px: int, name: str = "") -> tuple[Figure, str] | None
     if figure.is_rigid or not isinstance(plot, int | float):  # steps of a heatmap are as narrow as their texts allow
         return None
     margin = plot if px < PAGE else None
-    spec: Any = _below(figure.spec, max(1, px // LEGEND), margin)
+    spec = _below(figure.spec, max(1, px // LEGEND), margin)
     legend = {"orient": "bottom", "columns": max(1, px // LEGEND), "labelLimit": min(px, LEGEND) - 30}
     spec |= {"config": spec["config"] | {"legend": spec["config"].get("legend", {}) | legend}}
     for _ in range(2):  # ticks change with the width
@@ -49,33 +49,34 @@ def width(drawing: str) -> float:
     return float(re.search(r'<svg[^>]*?\bwidth="([\d.]+)"', drawing)[1])
 
 
-def _below(spec: Any, columns: int, margin: float | None) -> Any:
+def _below(spec: Json, columns: int, margin: float | None) -> Json:
     """The specification with each legend below the plot, and without layers whose marks stand right of `margin` px."""
     if isinstance(spec, list):
-        return [_below(one, columns, margin) for one in spec if not _is_beside(one, margin)]
+        return [_below(part, columns, margin) for part in spec if not _is_beside(part, margin)]
     if not isinstance(spec, dict):
         return spec
-    found = {key: value if key in ("data", "datasets") else _below(value, columns, margin) for key, value in spec.items()}
-    if isinstance(found.get("legend"), dict):
-        found["legend"] = found["legend"] | {"orient": "bottom", "columns": columns, "labelLimit": LEGEND - 30}
-    return found
+    changed = {key: value if key in ("data", "datasets") else _below(value, columns, margin) for key, value in spec.items()}
+    if isinstance(changed.get("legend"), dict):
+        changed["legend"] = changed["legend"] | {"orient": "bottom", "columns": columns, "labelLimit": LEGEND - 30}
+    return changed
 
 
-def _is_beside(layer: Any, margin: float | None) -> bool:
+def _is_beside(layer: Json, margin: float | None) -> bool:
+    """Whether the marks of a layer stand right of `margin` px."""
     channels = layer.get("encoding", {}) if isinstance(layer, dict) else {}
     places = [channels[name].get("value") for name in ("x", "x2") if isinstance(channels.get(name), dict)]
     return margin is not None and any(isinstance(place, int | float) and place >= margin for place in places)
 
 
-def _moved(spec: Any, edge: float, by: float) -> Any:
+def _moved(spec: Json, edge: float, by: float) -> Json:
     """The specification with places right of the plot moved along with its edge."""
     if isinstance(spec, list):
-        return [_moved(one, edge, by) for one in spec]
+        return [_moved(part, edge, by) for part in spec]
     if not isinstance(spec, dict):
         return spec
-    found = {key: value if key in ("data", "datasets") else _moved(value, edge, by) for key, value in spec.items()}
+    changed = {key: value if key in ("data", "datasets") else _moved(value, edge, by) for key, value in spec.items()}
     for name in ("x", "x2"):
-        place = found.get(name)
+        place = changed.get(name)
         if isinstance(place, dict) and isinstance(place.get("value"), int | float) and place["value"] >= edge:
-            found[name] = place | {"value": place["value"] + by}
-    return found
+            changed[name] = place | {"value": place["value"] + by}
+    return changed

@@ -1,12 +1,11 @@
 """Altair's charts in a notebook: in the look of the report's figures, as SVG, which forges and browsers show."""
 
-from typing import Any
-
 import altair as alt
 
 from research.report.figures.render import svg
 from research.report.figures.theme import COLOURS, CONFIG, Figure
 from research.runs.hashes import hash_json
+from research.types import Json
 
 NAME = "tandem"
 
@@ -19,7 +18,7 @@ def show_charts() -> None:
     alt.renderers.enable(NAME)
 
 
-def shown(spec: dict[str, Any], **_: Any) -> dict[str, str]:
-    """A chart's specification as what a notebook shows: MIME type → text, the same each time."""
+def shown(spec: dict[str, Json], **_: Json) -> dict[str, str]:
+    """Draw a specification for a notebook: MIME type → text, the same bytes each time."""
     name = hash_json(spec)[:12]  # ids within a drawing begin with it, and a page holds several drawings
     return {"image/svg+xml": svg(Figure(name, "", "", spec)), "text/plain": "a chart"}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import altair as alt
 
@@ -12,6 +12,7 @@ from research.report.figures.parts import Row, arrowed, data, figure, is_number,
 from research.report.figures.theme import INK, PAPER, SOFT, Figure
 from research.report.sheets import number
 from research.report.study import Group, Study
+from research.types import Json
 
 HEIGHT, FONT, APART = 260, 11, 16  # px; APART between two tick labels
 NARROW, WIDE = 110, 230  # px between two axes
@@ -34,7 +35,7 @@ class Axis(NamedTuple):
     """
 
     title: str
-    place: Callable[[Any], float]
+    place: Callable[[Json], float]
     ticks: list[tuple[float, str]]
 
 
@@ -74,9 +75,9 @@ def parallel(study: Study) -> Figure | None:
     return figure("parallel", title, caption, chart)._replace(is_rigid=True)
 
 
-def _line(axes: list[Axis], factors: list[str], group: Group, value: float, more: Row) -> list[Row]:
-    values = [*(group.factors[name] for name in factors), value]
-    return [{"axis": i, "at": axis.place(one), **more} for i, (axis, one) in enumerate(zip(axes, values, strict=True))]
+def _line(axes: list[Axis], factors: list[str], group: Group, metric: float, more: Row) -> list[Row]:
+    values = [*(group.factors[name] for name in factors), metric]
+    return [{"axis": i, "at": axis.place(value), **more} for i, (axis, value) in enumerate(zip(axes, values, strict=True))]
 
 
 def _chart(axes: list[Axis], lines: list[Row], runs: list[Row], higher: bool) -> alt.LayerChart:
@@ -116,13 +117,13 @@ def _chart(axes: list[Axis], lines: list[Row], runs: list[Row], higher: bool) ->
 # ---- axes -----------------------------------------------------------------------------------------------------------
 
 
-def _factor_axis(name: str, values: list[Any]) -> Axis:
+def _factor_axis(name: str, values: list[Json]) -> Axis:
     """Numbers along a scale, by their logarithm where they span LOG_FROM times the least; others one below the other."""
     known = [value for value in values if value is not None]
     if all(map(is_number, known)) and len({*known}) > 1:
         return _number_axis(name, known, None in values)
     texts = brief(sorted({shown(value) for value in values}), NAME)
-    places = {text: 1 - i / max(1, len(texts) - 1) for i, text in enumerate(texts)}  # the lines drawn may have one alone
+    places = {text: 1 - i / max(1, len(texts) - 1) for i, text in enumerate(texts)}  # all lines drawn may have one value
     ticks = [(place, texts[text]) for text, place in places.items()]
     return Axis(name, lambda value: places[shown(value)], _apart(ticks))
 
@@ -160,12 +161,12 @@ def _metric_axis(name: str, values: list[float]) -> Axis:
 
 
 def _apart(ticks: list[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Those whose texts do not touch the one before: from the bottom, and the top in any case."""
-    kept: list[tuple[float, str]] = []
+    """Ticks whose texts do not touch the text below; the top one is always among them."""
+    readable: list[tuple[float, str]] = []
     ticks = sorted(ticks)
     for tick in ticks:
-        if not kept or (tick[0] - kept[-1][0]) * HEIGHT >= APART:
-            kept.append(tick)
-    if kept[-1] != ticks[-1]:
-        kept[-1] = ticks[-1]
-    return kept
+        if not readable or (tick[0] - readable[-1][0]) * HEIGHT >= APART:
+            readable.append(tick)
+    if readable[-1] != ticks[-1]:
+        readable[-1] = ticks[-1]
+    return readable

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import altair as alt
 
@@ -10,13 +9,14 @@ from research.metrics.seeds import summarise
 from research.report.factors import shown
 from research.report.figures.theme import CONFIG, Figure, look
 from research.report.study import Group, Study
+from research.types import Json
 
-Row = dict[str, Any]
+Row = dict[str, Json]
 MOST_LINES = 8  # more groups than colours would look alike
 
 
 def data(rows: Sequence[Row]) -> alt.Data:
-    """Rows as they stand in the specification."""
+    """Rows as Vega-Lite's data, written into the specification."""
     return alt.Data(values=list(rows))
 
 
@@ -28,7 +28,7 @@ def figure(name: str, title: str, caption: str, chart: alt.LayerChart) -> Figure
 
 
 def told_apart(
-    field: str, names: Iterable[str], title: str | None, looks: Iterable[int] | None = None, **legend: Any
+    field: str, names: Iterable[str], title: str | None, looks: Iterable[int] | None = None, **legend: Json
 ) -> tuple[alt.Color, alt.Shape]:
     """Colour for all marks, and shape for points: of one field, title and domain, so that they share a legend.
 
@@ -37,7 +37,7 @@ def told_apart(
         names: its values.
         title: of the legend.
         looks: number of each name's colour and shape; None: in order.
-        legend: where it stands.
+        legend: options of Altair's Legend, such as `orient`.
     """
     names = list(dict.fromkeys(names))
     colours, shapes = zip(*map(look, range(len(names)) if looks is None else looks), strict=True)
@@ -76,8 +76,8 @@ def method(group: Group) -> str:
     return next((shown(value) for name, value in group.factors.items() if name.endswith("adapter")), "all settings")
 
 
-def is_number(value: Any) -> bool:
-    """Whether an axis has a place for it; an infinity is no JSON either, and would end the page's scripts."""
+def is_number(value: Json) -> bool:
+    """Whether a value is a finite number, which an axis can show: an infinity is no JSON, and would stop the page's scripts."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

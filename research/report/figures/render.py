@@ -24,22 +24,24 @@ def svg(figure: Figure) -> str:
     import vl_convert
 
     text = vl_convert.vegalite_to_svg(printed(figure.spec), vl_version=VERSION)
-    found = list(dict.fromkeys(re.findall(r'\bid="([^"]+)"', text)))
-    for i, name in enumerate(found):
-        text = re.sub(rf'(id="|#){re.escape(name)}\b', rf"\g<1>{slug(figure.name)}-{i}", text)
+    ids = list(dict.fromkeys(re.findall(r'\bid="([^"]+)"', text)))
+    for i, old_id in enumerate(ids):
+        text = re.sub(rf'(id="|#){re.escape(old_id)}\b', rf"\g<1>{slug(figure.name)}-{i}", text)
     return text
 
 
 def pdf(drawing: str) -> bytes:
-    """An SVG as PDF, without the time that it was made."""
+    """An SVG as PDF, without the time of its making."""
     import vl_convert
 
-    made = vl_convert.svg_to_pdf(drawing)
+    content = vl_convert.svg_to_pdf(drawing)
     # entries of a dictionary come in any order; sorted they take as many bytes, so that the table of offsets stays right
-    made = re.sub(rb"(?:^ +/\w+ \d+ 0 R\n){2,}", lambda match: b"".join(sorted(match[0].splitlines(True))), made, flags=re.M)
-    made = re.sub(rb"(/(?:CreationDate|ModDate) ?\(D:)\d{14}", rb"\g<1>20000101000000", made)
-    # as long as it was: the table at the end counts bytes
-    return re.sub(rb"(/ID ?\[)(.*?)\]", lambda match: match[1] + b"<00><00>".ljust(len(match[2])) + b"]", made, flags=re.S)
+    content = re.sub(
+        rb"(?:^ +/\w+ \d+ 0 R\n){2,}", lambda match: b"".join(sorted(match[0].splitlines(True))), content, flags=re.M
+    )
+    content = re.sub(rb"(/(?:CreationDate|ModDate) ?\(D:)\d{14}", rb"\g<1>20000101000000", content)
+    # of the same length: the table at the end counts bytes
+    return re.sub(rb"(/ID ?\[)(.*?)\]", lambda match: match[1] + b"<00><00>".ljust(len(match[2])) + b"]", content, flags=re.S)
 
 
 def png(drawing: str) -> bytes:

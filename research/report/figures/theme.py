@@ -1,9 +1,11 @@
 """What all figures share: their look in a paper, and the CSS variables that take its place on the page, light or dark."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from research.types import Json
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]
-"""Okabe and Ito's, told apart by the colour-blind; with shapes, by a printer too."""
+"""Okabe and Ito's colours: the colour-blind can distinguish them; with shapes, so can readers of a black and white print."""
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"]
 INK, PAPER, SOFT, GRID, PALE, EDGE = "#111111", "#ffffff", "#555555", "#e4e4e4", "#B7D3E8", "#004a75"
 VARIABLES = {colour: f"var(--s{i})" for i, colour in enumerate(COLOURS)} | {
@@ -11,13 +13,13 @@ VARIABLES = {colour: f"var(--s{i})" for i, colour in enumerate(COLOURS)} | {
     for name, colour in (("ink", INK), ("paper", PAPER), ("soft", SOFT), ("line", GRID), ("pale", PALE), ("edge", EDGE))
 }
 """A colour → the variable of page.css."""
-_WORDS = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "labelColor": INK, "titleColor": INK}
+_LABELS = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "labelColor": INK, "titleColor": INK}
 CONFIG = {
     "font": "Liberation Sans, Arial, Helvetica, sans-serif",
     "background": PAPER,
     "view": {"stroke": None},
-    "axis": {**_WORDS, "gridColor": GRID, "domainColor": SOFT, "tickColor": SOFT},
-    "legend": {**_WORDS, "labelLimit": 320},
+    "axis": {**_LABELS, "gridColor": GRID, "domainColor": SOFT, "tickColor": SOFT},
+    "legend": {**_LABELS, "labelLimit": 320},
     "title": {"color": INK, "fontSize": 12, "fontWeight": "normal", "anchor": "start"},
     "text": {"color": INK},
     "rule": {"color": INK},
@@ -39,7 +41,7 @@ class Figure(NamedTuple):
     name: str
     title: str
     caption: str
-    spec: dict[str, Any]
+    spec: dict[str, Json]
     is_rigid: bool = False
 
 

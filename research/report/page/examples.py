@@ -9,10 +9,12 @@ SHOWN = 5
 DIFFER = 3  # of which: queries on which the systems differ
 SNIPPET = 400  # characters of a document that `retrieve` keeps; a text of this length goes on
 RELEVANT_SHOWN = 3
+Docs = dict[str, dict[str, str]]
+"""document id → {"title": …, "text": …}"""
 KINDS = {"differ": "Systems differ", "none": "No system succeeds", "all": "Every system succeeds"}
 
 
-class Found(NamedTuple):
+class RankedDoc(NamedTuple):
     """A document, and the systems that ranked it first: (position of the row, rank phrase)."""
 
     doc: str
@@ -29,29 +31,38 @@ class Found(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One query; `missed` are relevant documents that no system ranked first, `more` counts those not shown."""
+    """One query.
+
+    Attributes:
+        query_id, query: its id and text.
+        kind: a key of KINDS.
+        found: documents that a system ranked first.
+        silent: rows that found no document.
+        missed: relevant documents that no system ranked first.
+        more: how many of these are not shown.
+    """
 
     query_id: str
     query: str
     kind: str
-    found: list[Found]
+    found: list[RankedDoc]
     silent: list[int]
-    missed: list[Found]
+    missed: list[RankedDoc]
     more: int
 
 
 def examples(runs: Systems) -> tuple[list[Example], str]:
-    """The chosen queries and the sentence that states the rule; no examples if the runs kept no texts in common."""
-    kept = [folder.examples for folder in runs.folders if folder.examples]
+    """Choose the queries, and state the rule in a sentence; no examples if the runs kept no texts in common."""
+    texts = [folder.examples for folder in runs.folders if folder.examples]
     rows = [(i, row) for i, row in enumerate(runs.rows) if row.top]
-    if not kept or not rows:
+    if not texts or not rows:
         return [], "The runs kept no texts of queries, so there is nothing to show."
-    relevant = kept[0]["relevant"]
-    pool = [query for query in kept[0]["queries"] if relevant.get(query) and all(query in row.top for _, row in rows)]
-    docs = {doc: text for part in reversed(kept) for doc, text in part["docs"].items()}
+    relevant = texts[0]["relevant"]
+    pool = [query for query in texts[0]["queries"] if relevant.get(query) and all(query in row.top for _, row in rows)]
+    docs = {doc: text for of_run in reversed(texts) for doc, text in of_run["docs"].items()}
     hits = {query: tuple(_first(row, query) in relevant[query] for _, row in rows) for query in pool}
     chosen = [
-        _example(query, kept[0]["queries"][query], _kind(hits[query]), rows, relevant[query], docs) for query in choose(hits)
+        _example(query, texts[0]["queries"][query], _kind(hits[query]), rows, relevant[query], docs) for query in choose(hits)
     ]
     silent = [row.label for row in runs.rows if not row.top]
     return chosen, (
@@ -89,18 +100,18 @@ def _first(row: Row, query: str) -> str | None:
     return next(iter(row.top[query]), None)
 
 
-def _example(query: str, text: str, kind: str, rows: list, relevant: list[str], docs: dict) -> Example:
+def _example(query: str, text: str, kind: str, rows: list[tuple[int, Row]], relevant: list[str], docs: Docs) -> Example:
     by_doc: dict[str | None, list[tuple[int, str]]] = {}
     for i, row in rows:
         by_doc.setdefault(_first(row, query), []).append((i, rank_phrase(row.per_query, query)))
     silent = [i for i, _ in by_doc.pop(None, [])]
-    found = [_found(doc, docs, doc in relevant, systems) for doc, systems in by_doc.items()]
+    ranked = [_ranked_doc(doc, docs, doc in relevant, systems) for doc, systems in by_doc.items()]
     missing = [doc for doc in relevant if doc not in by_doc]
     known = [doc for doc in missing if doc in docs][:RELEVANT_SHOWN]
-    missed = [_found(doc, docs, True, []) for doc in known]
-    return Example(query, text, kind, found, silent, missed, len(missing) - len(known))
+    missed = [_ranked_doc(doc, docs, True, []) for doc in known]
+    return Example(query, text, kind, ranked, silent, missed, len(missing) - len(known))
 
 
-def _found(doc: str, docs: dict, relevant: bool, systems: list[tuple[int, str]]) -> Found:
+def _ranked_doc(doc: str, docs: Docs, relevant: bool, systems: list[tuple[int, str]]) -> RankedDoc:
     entry = docs.get(doc, {"title": "", "text": ""})
-    return Found(doc, entry["title"], entry["text"], len(entry["text"]) >= SNIPPET, relevant, systems)
+    return RankedDoc(doc, entry["title"], entry["text"], len(entry["text"]) >= SNIPPET, relevant, systems)

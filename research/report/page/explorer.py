@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.report.entries import Entry
 from research.report.factors import named, shown
@@ -16,24 +16,26 @@ from research.report.goals import declaration, direction, recorded
 from research.report.outputs import outputs
 from research.report.page.explorer_curves import thinned_curves
 from research.runs.options import SEED
-from research.types import Direction
+from research.types import Direction, Json
 
 SCRIPTS = ("elements", "data", "view", "filter", "table", "chart", "figures", "run", "compare", "main")
 """Files of page/, in the order in which each needs the one before; they share one scope."""
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+Provenance = Sequence[tuple[str, str, bool]]
+"""(name, value, is it code) of where a run's numbers came from."""
 OURS = ("run", "kind", "state", "error", "system")
 """Ids of columns that the scripts ask for."""
 
 
 class Explorer(NamedTuple):
-    """What the page's template sets in.
+    """What the page's template inserts.
 
     Attributes:
         data: JSON, safe inside a script element.
         library: of the charts; "" where vl-convert is not installed.
         script: of the explorer.
         hashes: of both scripts, for the page's Content-Security-Policy: no other script runs.
-        fields: how many entries there are of each kind.
+        count: how many entries there are.
     """
 
     data: str
@@ -48,9 +50,9 @@ def explorer(
     metric: str | None,
     higher: bool,
     factors: Sequence[str],
-    facts: list[list],
+    facts: Sequence[Provenance],
     figures: Sequence[Figure] = (),
-    words: Mapping[str, str] = {},
+    labels: Mapping[str, str] = {},
 ) -> Explorer:
     """The explorer of these runs.
 
@@ -59,14 +61,14 @@ def explorer(
         metric: that they are judged by.
         higher: whether its highest value is the best.
         factors: options that the study varies.
-        facts: (name, value, is it code) of each entry's provenance.
-        figures: of the page, that a pointer wakes.
-        words: option or metric → what the page calls it.
+        facts: each entry's provenance.
+        figures: of the page; they react to the pointer.
+        labels: option or metric → what the page calls it.
     """
     specs = {"figures": json.loads(for_page(json.dumps({figure.name: figure.spec for figure in figures})))}
-    text = json.dumps(data(entries, metric, higher, factors, facts, words) | specs, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(data(entries, metric, higher, factors, facts, labels) | specs, ensure_ascii=False, separators=(",", ":"))
     scripts = [library(), script()]
-    hashes = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts if one]
+    hashes = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in scripts if code]
     return Explorer(text.replace("<", "\\u003c"), *scripts, hashes, len(entries))
 
 
@@ -75,11 +77,11 @@ def data(
     metric: str | None,
     higher: bool,
     factors: Sequence[str],
-    facts: list[list],
-    words: Mapping[str, str] = {},
+    facts: Sequence[Provenance],
+    labels: Mapping[str, str] = {},
 ) -> dict:
     """What the scripts read; see page/data.js for its use."""
-    columns, same = _columns(entries, factors, metric, higher, words)
+    columns, same = _columns(entries, factors, metric, higher, labels)
     options = {column.pop("name"): column["id"] for column in columns if column["kind"] == "option"}
     judged = {column.pop("name"): column["id"] for column in columns if column["kind"] == "metric"}
     return {
@@ -97,8 +99,8 @@ def data(
 
 
 def _columns(
-    entries: Sequence[Entry], factors: Sequence[str], metric: str | None, higher: bool, words: Mapping[str, str]
-) -> tuple[list[dict], dict[str, Any]]:
+    entries: Sequence[Entry], factors: Sequence[str], metric: str | None, higher: bool, labels: Mapping[str, str]
+) -> tuple[list[dict], dict[str, Json]]:
     """Columns of the table, the options that vary first; and the options that all entries have in common.
 
     An id is a column's alone: W&B's programs have an option `loss` beside a metric `loss`, and a metric `error`.
@@ -106,9 +108,9 @@ def _columns(
     taken = {*OURS} - ({"system"} if any(entry.kind == "system" for entry in entries) else set())
 
     def id_of(kind: str, name: str) -> str:
-        found = f"{kind}.{name}" if name in taken else name
-        taken.add(found)
-        return found
+        id = f"{kind}.{name}" if name in taken else name
+        taken.add(id)
+        return id
 
     metrics = list(dict.fromkeys(name for entry in entries for name in entry.run.metrics))
     sides = recorded(entry.run for entry in entries)
@@ -123,21 +125,21 @@ def _columns(
             varied.append((name, values))
         else:
             same[name] = values[known[0]]
-    labels = named([name for name, _ in varied], {SEED: "seed"} | words)
+    option_labels = named([name for name, _ in varied], {SEED: "seed"} | labels)
     columns: list[dict] = []
     for kind in ("kind", "state", "error"):
         values = [entry.kind if kind == "kind" else getattr(entry.run, kind) for entry in entries]
         if len(set(values)) > 1 or (kind == "state" and any(values)):
             columns.append({"id": kind, "label": kind, "kind": "state", "values": values})
     columns += [
-        {"id": id_of("option", name), "name": name, "label": labels[name], "kind": "option", "values": values}
+        {"id": id_of("option", name), "name": name, "label": option_labels[name], "kind": "option", "values": values}
         for name, values in varied
     ]
     columns += [
         {
             "id": ids[name],
             "name": name,
-            "label": words.get(name, name),
+            "label": labels.get(name, name),
             "kind": "metric",
             "values": [_number(entry.run.metrics.get(name)) for entry in entries],
             **({"lower": not higher} if name == metric else _better(name, sides)),
@@ -151,7 +153,7 @@ def _columns(
 
 
 def _better(metric: str, sides: dict[str, Direction]) -> dict[str, bool | None]:
-    """Whether less of a metric is better: as runs or this code say it; else by its name, which is told; null: not known."""
+    """`lower`: whether less of a metric is better, None if unknown; `named`: whether only the metric's name says so."""
     side = direction(metric, sides)
     return {
         "lower": None if side is None else side == "lower",
@@ -159,24 +161,24 @@ def _better(metric: str, sides: dict[str, Direction]) -> dict[str, bool | None]:
     }
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Json) -> Json:
     """An option as the table has it: a number, a truth value, or a text."""
     if value is None or isinstance(value, bool | str):
         return shown(value) if isinstance(value, str) else value
     return _number(value) if isinstance(value, int | float) else json.dumps(value, ensure_ascii=False)
 
 
-def _number(value: Any) -> Any:
+def _number(value: Json) -> Json:
     """JSON has no nan and no infinity; ten digits are as many as a table can show."""
     if not isinstance(value, float):
         return value
     return float(f"{value:.10g}") if math.isfinite(value) else None
 
 
-def _provenance(facts: list[list]) -> dict[str, Any]:
-    """{"values": …, "runs": for each entry (name, number of its value, is it code)}: what many runs share is there once."""
+def _provenance(facts: Sequence[Provenance]) -> dict[str, Json]:
+    """{"values": …, "runs": for each entry (name, index of its value, is it code)}: a value that runs share is stored once."""
     values: dict[str, int] = {}
-    runs = [[[term, values.setdefault(value, len(values)), code] for term, value, code in one] for one in facts]
+    runs = [[[term, values.setdefault(value, len(values)), code] for term, value, code in of_run] for of_run in facts]
     return {"values": list(values), "runs": runs}
 
 

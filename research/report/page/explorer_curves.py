@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from research.runs.curves import Curve
+from research.types import Json
 
 CURVES = 1_600_000  # bytes of a page for learning curves
 POINTS = (200, 100, 60, 40, 25, 15)  # of a curve; the first number with which all of them fit
 LEAST = 5.5  # bytes of a value, or more
 FIRST = "train/loss"
 
-Thinned = dict[str, object]
+Thinned = dict[str, Json]
 """{"curves": {metric: for each run [number of its steps, values] or null}, "steps": lists of steps}, as JSON has it."""
 
 

@@ -1,6 +1,7 @@
 """The page: one self-contained HTML file made by jinja2 with autoescape, the same bytes for the same runs."""
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -35,27 +36,27 @@ def heading(runs: Systems | None) -> str:
 def page(
     runs: Systems | None,
     lines: list[Line],
-    trainings: list[Training] = (),
-    sheets: list[Sheet] = (),
-    warnings: list[str] = (),
-    title: str | None = None,
-    found: str | None = None,
-    drawn: list[tuple[Figure, str, str]] = (),
+    title: str,
+    finding: str,
+    trainings: Sequence[Training] = (),
+    sheets: Sequence[Sheet] = (),
+    warnings: Sequence[str] = (),
+    drawn: Sequence[tuple[Figure, str, str]] = (),
     explorer: Explorer | None = None,
-    made_from: list[tuple[str, str]] = (),
-    latency: list[tuple[Figure, str]] = (),
-    curves: list[list[tuple[Figure, str]]] = (),
+    made_from: Sequence[tuple[str, str]] = (),
+    latency: Sequence[tuple[Figure, str]] = (),
+    curves: Sequence[Sequence[tuple[Figure, str]]] = (),
 ) -> str:
     """index.html as text.
 
     Args:
         runs: as `systems.read_systems` gives them; None shows the trainings alone.
         lines: as `tables.measure` computed them.
+        title: of the page.
+        finding: the sentence at its head.
         trainings: as `training.read_training` read them.
         sheets: tables of a study.
         warnings: what must be known before its numbers.
-        title: of the page; None: by what is in it.
-        found: the sentence at its head; None: by what is in it.
         drawn: figures of a study with their SVG, and another for a phone; "" where the same serves.
         explorer: of all runs; None where there is nothing to compare.
         made_from: (what, value) of a study's runs, for its head.
@@ -64,7 +65,6 @@ def page(
     """
     folders = runs.folders if runs else []
     values = _tested(runs, lines, latency) if runs else {"lines": lines}
-    found = found or (explain.finding(lines, runs.metric) if runs else explain.untested(trainings))
     text = (
         _environment()
         .get_template("page.html.j2")
@@ -73,24 +73,28 @@ def page(
             explorer=explorer,
             made_from=made_from,
             tested=runs is not None,
-            heading=title or heading(runs),
+            heading=title,
             notes=[*warnings, *notes(folders, trainings)],
             sheets=sheets,
             lead=sum(sheet.name in LEAD for sheet in sheets),
             warnings=warnings,
-            drawn=[(figure, *(Markup(for_page(one)) for one in drawings)) for figure, *drawings in drawn],
-            finding=found,
+            drawn=[(figure, *(Markup(for_page(drawing)) for drawing in drawings)) for figure, *drawings in drawn],
+            finding=finding,
             **values,
-            trainings=[_training(*each, runs) for each in itertools.zip_longest(trainings, curves, fillvalue=())],
+            trainings=[
+                _training(training, figures, runs)
+                for training, figures in itertools.zip_longest(trainings, curves, fillvalue=())
+            ],
             folders=[
-                (one.name, provenance.facts(one.provenance)) for one in [*folders, *(training.run for training in trainings)]
+                (folder.name, provenance.facts(folder.provenance))
+                for folder in [*folders, *(training.run for training in trainings)]
             ],
         )
     )
     return text.encode("utf-8", "replace").decode()  # a lone surrogate in somebody's document cannot be written
 
 
-def _tested(runs: Systems, lines: list[Line], latency: list[tuple[Figure, str]]) -> dict:
+def _tested(runs: Systems, lines: list[Line], latency: Sequence[tuple[Figure, str]]) -> dict:
     """What the sections of a comparison are made from."""
     shown, rule = examples.examples(runs)
     metrics = list(dict.fromkeys(name for row in runs.rows for name in row.means))
@@ -117,8 +121,8 @@ def _tested(runs: Systems, lines: list[Line], latency: list[tuple[Figure, str]])
     }
 
 
-def _training(training: Training, curves: list[tuple[Figure, str]], runs: Systems | None) -> dict:
-    """One training's figures and its words."""
+def _training(training: Training, curves: Sequence[tuple[Figure, str]], runs: Systems | None) -> dict:
+    """One training's figures and sentences."""
     recorded = (
         ("loss", training.loss, "No training step was logged."),
         ("value", training.values or training.best, "Nothing was validated."),
@@ -134,7 +138,7 @@ def _training(training: Training, curves: list[tuple[Figure, str]], runs: System
     }
 
 
-def _in_page(drawn: list[tuple[Figure, str]]) -> list[tuple[Figure, Markup]]:
+def _in_page(drawn: Sequence[tuple[Figure, str]]) -> list[tuple[Figure, Markup]]:
     """Figures with their SVG, whose texts the renderer has escaped, in the page's colours."""
     return [(figure, Markup(for_page(svg))) for figure, svg in drawn]
 
@@ -148,7 +152,7 @@ def _environment() -> Environment:
 
 
 def _settings(facts: dict) -> str:
-    """What tells this system from one with the same name, in a few words."""
+    """Settings that distinguish a system from another of the same name, in a few words."""
     parts = [form.format(facts[name]) for name, form in SETTINGS.items() if name in facts]
     if "depth" in facts:
         parts.append(f"depth {facts['depth']}" + _mix(facts))

@@ -1,15 +1,16 @@
-"""What a W&B Report is made from, and the names that it goes by: known without W&B's client."""
+"""What a W&B Report is made from, and the names that it has in W&B: known without W&B's client."""
 
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from research.report.sheets import Sheet, slug
 from research.report.study import Study
 from research.report.wandb import keys
 from research.runs.folder import RunFolder
 from research.runs.hashes import hash_json
+from research.types import Json
 
 MOST_TITLE = 128  # characters that W&B takes
 
@@ -52,8 +53,8 @@ def run_ids(folders: Iterable[Path]) -> dict[str, Path]:
 
 
 def report_run(content: Content) -> str:
-    """The id of the W&B run that carries tables and figures: the same report's is the same run again."""
-    made = [
+    """The id of the W&B run that carries tables and figures; the same report gets the same id."""
+    identity = [
         content.title,
         content.finding,
         content.notes,
@@ -61,7 +62,7 @@ def report_run(content: Content) -> str:
         [text for _, text in content.sheets],
         sorted(run_ids(content.folders)),
     ]
-    return f"report-{hash_json(made)[:12]}"
+    return f"report-{hash_json(identity)[:12]}"
 
 
 def artifact_name(content: Content) -> str:
@@ -70,27 +71,29 @@ def artifact_name(content: Content) -> str:
 
 
 def media_key(name: str) -> str:
-    """Under which a figure is logged."""
+    """The key under which a figure is logged."""
     return f"figures/{slug(name)}"
 
 
-def provenance(folders: Iterable[Path]) -> dict[str, Any]:
+def provenance(folders: Iterable[Path]) -> dict[str, Json]:
     """What the runs were made from, each value once: commits (+ where the code had uncommitted changes), data, models, ids."""
     folders = list(folders)
-    made = [run.provenance for run in map(RunFolder, folders) if run.is_begun]
+    records = [run.provenance for run in map(RunFolder, folders) if run.is_begun]
 
-    def values(of: Callable[[dict], Any]) -> list[str]:
-        return list(dict.fromkeys(value for one in made if (value := of(one))))
+    def values(of: Callable[[dict], str | None]) -> list[str]:
+        return list(dict.fromkeys(value for record in records if (value := of(record))))
 
-    def data(one: dict) -> str:
-        held = one.get("data")
-        return json.dumps(held, sort_keys=True) if isinstance(held, dict) else str(held or "")
+    def data(record: dict) -> str:
+        hashes = record.get("data")
+        return json.dumps(hashes, sort_keys=True) if isinstance(hashes, dict) else str(hashes or "")
 
     return {
         "runs": len(folders),
         "run_ids": sorted(run_ids(folders)),
-        "git_commits": values(lambda one: one.get("git_commit") and one["git_commit"] + "+" * bool(one.get("git_dirty"))),
+        "git_commits": values(
+            lambda record: record.get("git_commit") and record["git_commit"] + "+" * bool(record.get("git_dirty"))
+        ),
         "data": values(data),
-        "models": values(lambda one: one.get("model_hash") or ", ".join(map(str, (one.get("models") or {}).values()))),
-        "packages": values(lambda one: ", ".join(f"{name} {v}" for name, v in (one.get("packages") or {}).items() if v)),
+        "models": values(lambda record: record.get("model_hash") or ", ".join(map(str, (record.get("models") or {}).values()))),
+        "packages": values(lambda record: ", ".join(f"{name} {v}" for name, v in (record.get("packages") or {}).items() if v)),
     }

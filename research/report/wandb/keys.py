@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from research.runs.curves import read_lines
 from research.runs.folder import RunFolder
 from research.runs.options import ADAPTER
 from research.runs.record import RunRecord
+from research.types import Json
 
 WITHOUT_ADAPTER = ("model.train_layers", "model.train_pattern")  # what tells such runs apart, see runs.options.with_method
 SCALE = "/r"  # ending of factors.with_scale's factor, which no configuration holds
@@ -19,8 +19,8 @@ def run_id(folder: Path) -> str | None:
 
     A training keeps its id in wandb.json; of the other verbs, the newest folder of W&B's own files has it in its name.
     """
-    if noted := RunFolder(folder).wandb:
-        return noted.get("id")
+    if record := RunFolder(folder).wandb:
+        return record.get("id")
     names = sorted(path.name.partition("run-")[2] for path in folder.glob("wandb/*run-*-*"))  # TIME-ID
     return names[-1].partition("-")[2] if names else None
 
@@ -30,38 +30,38 @@ def offline_logs(folder: Path) -> list[Path]:
     return sorted(folder.glob("wandb/offline-run-*"))
 
 
-def paths(config: dict[str, Any], name: str = "", place: str = "") -> dict[str, str]:
+def paths(config: dict[str, Json], name: str = "", place: str = "") -> dict[str, str]:
     """Option, as a user types it (`model.adapter.r`) → where W&B has it (`model.init_args.adapter.init_args.r`).
 
     Args:
-        config: as config.yaml has it, which W&B was sent.
-        name, place: of the part that is walked through.
+        config: of config.yaml, as it was sent to W&B.
+        name, place: prefix of the option and of W&B's path, of the part that is read.
     """
     places: dict[str, str] = {}
     for key, value in config.items():
-        inner, there = (f"{name}.{key}" if name else key), (f"{place}.{key}" if place else key)
+        option, path = (f"{name}.{key}" if name else key), (f"{place}.{key}" if place else key)
         if key == "class_path":
-            places[name] = there
+            places[name] = path
         elif key == "init_args":
-            places |= paths(value or {}, name, there)
+            places |= paths(value or {}, name, path)
         elif isinstance(value, dict):
-            places |= paths(value, inner, there)
+            places |= paths(value, option, path)
         else:
-            places[inner] = there
+            places[option] = path
     return places
 
 
-def config_of(run: RunRecord) -> dict[str, Any]:
-    """The run's config.yaml; {} of one that was never begun."""
+def config_of(run: RunRecord) -> dict[str, Json]:
+    """The run's config.yaml; {} if the run was never begun."""
     folder = RunFolder(run.path)
     return folder.config if folder.has_config else {}
 
 
-def factor_keys(configs: Sequence[dict[str, Any]], factors: Sequence[str]) -> dict[str, str]:
-    """W&B's path of an option → the option, of those that the factors are made of and that differ between the runs.
+def factor_keys(configs: Sequence[dict[str, Json]], factors: Sequence[str]) -> dict[str, str]:
+    """W&B's path of an option → the option, of the options that make up the factors and differ between the runs.
 
-    alpha / r is no option: the two that it is made of stand for it. "No adapter" is not one either: what is trained
-    without one stands beside the adapter's class.
+    alpha / r is no option: its two options take its place. "No adapter" is no option either: the options that say what is
+    trained without an adapter are added to the adapter's class.
 
     Args:
         configs: of the runs, as config_of gives them.
@@ -88,15 +88,15 @@ def factor_keys(configs: Sequence[dict[str, Any]], factors: Sequence[str]) -> di
     return keys
 
 
-def value_at(config: dict[str, Any], path: str) -> Any:
-    """The value at a dotted path; None where there is none, as W&B groups it."""
-    value: Any = config
+def value_at(config: dict[str, Json], path: str) -> Json:
+    """The value at a dotted path; None if there is none, as W&B groups runs."""
+    value: Json = config
     for key in path.split("."):
         value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
-def signature(config: dict[str, Any], keys: Iterable[str]) -> str:
+def signature(config: dict[str, Json], keys: Iterable[str]) -> str:
     """What W&B groups a run by."""
     return _key([value_at(config, key) for key in keys])
 
@@ -112,5 +112,5 @@ def summarised(folder: Path) -> set[str]:
     return {*names} if isinstance(names, list) else set()
 
 
-def _key(value: Any) -> str:
+def _key(value: Json) -> str:
     return json.dumps(value, sort_keys=True, default=str)

@@ -1,8 +1,8 @@
-"""Panels of a W&B Report: settings over their seeds, and runs one by one, under the names that W&B has them by."""
+"""Panels of a W&B Report: settings over their seeds, and runs one by one, under the names that they have in W&B."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import wandb_workspaces.reports.v2 as wr
 
@@ -11,8 +11,11 @@ from research.report.study import Study
 from research.report.wandb import keys
 from research.runs.record import RunRecord
 
+if TYPE_CHECKING:
+    from wandb_workspaces.reports.v2.interface import BlockTypes, PanelTypes
+
 WIDE, HALF, HIGH = 24, 12, 8  # W&B's grid has 24 columns
-LIMIT = 100  # runs or settings of a panel that W&B takes; without a word it draws 10
+LIMIT = 100  # runs or settings of a panel that W&B takes; without a limit it draws 10
 LOG = 30  # from this ratio of the largest to the smallest value on, an axis is logarithmic
 
 
@@ -31,18 +34,20 @@ class Numbers(NamedTuple):
         name: the metric that the panels show; "" where there is none.
         over_steps: metrics that were logged over the steps.
         summary: its name in W&B's summary of a run; None where it is not there.
-        kept: whether its value there is the kept model's; W&B by itself keeps the last.
+        of_kept_model: whether its value there is the kept model's; W&B by itself keeps the last.
         parameters: whether the summary has the trained parameters.
     """
 
     name: str
     over_steps: list[str]
     summary: str | None
-    kept: bool
+    of_kept_model: bool
     parameters: bool
 
 
-def blocks(study: Study | None, folders: list[Path], metrics: list[str], run_set: Callable[..., wr.Runset]) -> list:
+def blocks(
+    study: Study | None, folders: list[Path], metrics: list[str], run_set: Callable[..., wr.Runset]
+) -> list["BlockTypes"]:
     """Headings and panel grids of a report.
 
     Args:
@@ -63,37 +68,37 @@ def blocks(study: Study | None, folders: list[Path], metrics: list[str], run_set
     configs = {run.path: keys.config_of(run) for run in runs}
     by = keys.factor_keys(list(configs.values()), study.factors)
     numbers = numbers_of(study.metric, runs, configs)
-    found: list = []
+    content: list[BlockTypes] = []
     if runs:
         names = ["settings", *(f"settings again, of other data or code ({i})" for i in range(1, len(groups)))]
         sets = [
             run_set(name, [keys.run_id(run.path) for run in layer], by)
             for name, layer in zip(names, layers(groups, configs, by), strict=False)
         ]
-        found += [
+        content += [
             wr.H2("Settings, over their seeds"),
             wr.P(
                 "Runs are grouped by what the study compares. Lines and bars are means over seeds, bands their standard "
-                "deviation. Only runs that the tables count are here." + _instead(study.metric, numbers.name)
+                "deviation. Only runs that the tables count are here." + _substitute(study.metric, numbers.name)
             ),
             wr.PanelGrid(runsets=sets, panels=over_settings(numbers, sum(map(bool, groups)))),
         ]
     panels = over_runs(numbers, _axes(by, configs.values(), study.labels), len(ids))
-    found.append(wr.H2("Runs, one by one"))
+    content.append(wr.H2("Runs, one by one"))
     if not numbers.parameters:
-        found.append(
+        content.append(
             wr.P(
                 "Not every run has told W&B how many parameters it trains, so nothing is drawn against them here; "
                 "the tables have them."
             )
         )
-    return [*found, wr.PanelGrid(runsets=[run_set("all runs", ids)], panels=panels)]
+    return [*content, wr.PanelGrid(runsets=[run_set("all runs", ids)], panels=panels)]
 
 
-def over_settings(numbers: Numbers, settings: int) -> list:
+def over_settings(numbers: Numbers, settings: int) -> list["PanelTypes"]:
     """Lines over steps and bars, of run sets that are grouped by the factors."""
     limit = min(LIMIT, max(10, settings))
-    panels: list = [
+    panels: list[PanelTypes] = [
         wr.LinePlot(
             title=f"{name} over steps",
             x="Step",
@@ -119,7 +124,7 @@ def over_settings(numbers: Numbers, settings: int) -> list:
     return _placed(panels)
 
 
-def over_runs(numbers: Numbers, factors: list[Axis], runs: int) -> list:
+def over_runs(numbers: Numbers, factors: list[Axis], runs: int) -> list["PanelTypes"]:
     """Factors → metric, importance, metric against parameters, and what differs; of run sets that are not grouped.
 
     Args:
@@ -127,11 +132,12 @@ def over_runs(numbers: Numbers, factors: list[Axis], runs: int) -> list:
         factors: that settings differ by; [] where nothing is compared.
         runs: how many there are.
     """
-    panels: list = []
+    panels: list[PanelTypes] = []
     value, title = wr.SummaryMetric(numbers.summary or ""), _title(numbers)
     if numbers.summary and factors:
         axes = [
-            wr.ParallelCoordinatesPlotColumn(wr.Config(one.path), display_name=one.name, log=one.log or None) for one in factors
+            wr.ParallelCoordinatesPlotColumn(wr.Config(axis.path), display_name=axis.name, log=axis.log or None)
+            for axis in factors
         ]
         axes.append(wr.ParallelCoordinatesPlotColumn(value, display_name=numbers.name))
         panels += [
@@ -144,7 +150,7 @@ def over_runs(numbers: Numbers, factors: list[Axis], runs: int) -> list:
                 title=f"{title}, against trained parameters", x=wr.SummaryMetric("trained_parameters"), y=value, log_x=True
             )
         )
-    if not factors:  # nobody compares settings: the curves are here
+    if not factors:  # settings are not compared: the curves are here
         panels += [
             wr.LinePlot(title=f"{name} over steps", x="Step", y=[name], max_runs_to_show=min(LIMIT, max(10, runs)))
             for name in numbers.over_steps
@@ -161,44 +167,46 @@ def numbers_of(metric: str, runs: list[RunRecord], configs: dict[Path, dict]) ->
         configs: of each run's path.
     """
     monitored = [config.get("monitor") for config in configs.values()]
-    name = next((one for one in (metric, *monitored) if one and any(keys.logged(run.path, [one]) for run in runs)), "")
-    over_steps = [one for one in dict.fromkeys((name, "train/loss")) if any(keys.logged(run.path, [one]) for run in runs)]
-    given = set.intersection(*(keys.summarised(run.path) for run in runs)) if runs else set()
-    return Numbers(name, over_steps, name or None, name in given, "trained_parameters" in given)
+    candidates = [name for name in (metric, *monitored) if name]
+    name = next((name for name in candidates if any(keys.logged(run.path, [name]) for run in runs)), "")
+    over_steps = [key for key in dict.fromkeys((name, "train/loss")) if any(keys.logged(run.path, [key]) for run in runs)]
+    summary = set.intersection(*(keys.summarised(run.path) for run in runs)) if runs else set()
+    return Numbers(name, over_steps, name or None, name in summary, "trained_parameters" in summary)
 
 
 def layers(groups: list[list[RunRecord]], configs: dict[Path, dict], by: Iterable[str]) -> list[list[RunRecord]]:
     """Runs of run sets in which W&B's grouping is the study's.
 
-    Groups that have the same options and yet are kept apart (runs of other data or code) would be one group there, and
-    their values averaged: the second of them goes into a run set of its own.
+    W&B would join groups that have the same options but differ in data or code, and average their values: the second of
+    them goes into a run set of its own.
     """
-    by, seen, found = list(by), {}, []
+    by, levels, run_sets = list(by), {}, []
     for group in filter(None, groups):
-        mark = keys.signature(configs[group[0].path], by)
-        level = seen[mark] = seen.get(mark, -1) + 1
-        if level == len(found):
-            found.append([])
-        found[level] += group
-    return found
+        signature = keys.signature(configs[group[0].path], by)
+        level = levels[signature] = levels.get(signature, -1) + 1
+        if level == len(run_sets):
+            run_sets.append([])
+        run_sets[level] += group
+    return run_sets
 
 
 def _axes(by: dict[str, str], configs: Iterable[dict], labels: dict[str, str]) -> list[Axis]:
     configs, names = list(configs), named(list(by.values()), labels)
-    found = []
+    axes = []
     for path, option in by.items():
         values = [value for config in configs if (value := keys.value_at(config, path)) is not None]
         numeric = all(isinstance(value, int | float) and not isinstance(value, bool) and value > 0 for value in values)
-        found.append(Axis(path, names[option], numeric and max(values) >= LOG * min(values)))
-    return found
+        axes.append(Axis(path, names[option], numeric and max(values) >= LOG * min(values)))
+    return axes
 
 
 def _title(numbers: Numbers) -> str:
-    """Of a panel over single values: the kept model's, where the training has sent it; W&B keeps the last by itself."""
-    return f"{numbers.name} of the {'kept model' if numbers.kept else 'last validation'}"
+    """The title of a panel over single values: of the kept model if the training sent it; W&B by itself keeps the last."""
+    return f"{numbers.name} of the {'kept model' if numbers.of_kept_model else 'last validation'}"
 
 
-def _instead(metric: str, shown: str) -> str:
+def _substitute(metric: str, shown: str) -> str:
+    """A sentence on the metric that stands in for a study's, which W&B does not have; "" if W&B has it."""
     if shown == metric:
         return ""
     return f" {metric} is in the run folders and not in W&B; " + (
@@ -206,8 +214,8 @@ def _instead(metric: str, shown: str) -> str:
     )
 
 
-def _placed(panels: list) -> list:
-    """Two to a row; what holds many columns takes a row of its own."""
+def _placed(panels: list["PanelTypes"]) -> list["PanelTypes"]:
+    """Place two panels in a row; a panel with many columns gets a row of its own."""
     x = y = 0
     for panel in panels:
         wide = isinstance(panel, wr.ParallelCoordinatesPlot | wr.RunComparer)

@@ -1,14 +1,14 @@
 """Send a W&B Report, and the local report's files as an artifact of a W&B run of its own.
 
 The local report is written before any of this, and none of it can lose it. The network is asked in this order: login,
-the study's runs, the report, then the files; what was published and what was not is said by name.
+the study's runs, the report, then the files; messages name what was published and what was not.
 """
 
 import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import wandb
 
@@ -22,6 +22,7 @@ from research.report.wandb.report import build
 from research.runs.files import write_json
 from research.runs.reading import read_json
 from research.runs.wandb_service import leave_in_time
+from research.types import Json
 
 FILE = "wandb_published.json"  # of the report folder: which W&B Report a later one replaces
 TIMEOUT = 20  # seconds of a question to the server
@@ -36,7 +37,7 @@ class Published(NamedTuple):
 
 
 def publish(
-    out: Path, content: Content, place: Place, files: list[Path], drawn: list[tuple[Figure, str]], facts: dict[str, Any]
+    out: Path, content: Content, place: Place, files: list[Path], drawn: list[tuple[Figure, str]], facts: dict[str, Json]
 ) -> Published:
     """Upload the report to W&B: its artifact, its figures and the page.
 
@@ -51,58 +52,58 @@ def publish(
     Raises:
         UserError: no login, no network, runs that are not there, or a failure half-way; the local report stays.
     """
-    kept = f"The local report in {out} is whole"
-    api = connect(kept)
+    note = f"The local report in {out} is whole"
+    api = connect(note)
     try:
         place = place._replace(entity=place.entity or api.settings["entity"] or api.default_entity or "")
     except Exception as error:
         raise UserError(
             f"W&B does not say who is logged in ({_why(error)}); expected a default entity. Name one by --wandb "
-            f"ENTITY/PROJECT. {kept}."
+            f"ENTITY/PROJECT. {note}."
         ) from error
     if not place.entity:
-        raise UserError(f"this W&B account has no default entity; expected one. Name one by --wandb ENTITY/PROJECT. {kept}.")
-    url = _save(out, content, place, kept, api)
+        raise UserError(f"this W&B account has no default entity; expected one. Name one by --wandb ENTITY/PROJECT. {note}.")
+    url = _save(out, content, place, note, api)
     try:
         artifact = log_files(out, content, place, files, drawn, facts)
     except Exception as error:
-        raise _without_files(url, error, kept) from error
+        raise _without_files(url, error, note) from error
     return Published(url, artifact)
 
 
-def _save(out: Path, content: Content, place: Place, kept: str, api: Any) -> str:
+def _save(out: Path, content: Content, place: Place, note: str, api: wandb.Api) -> str:
     """Save the report, keep its id in the report folder, and give its address."""
     report, earlier = None, _earlier(out, place)
-    known = {"entity": place.entity, "project": place.project}
+    target = {"entity": place.entity, "project": place.project}
     try:
-        check_runs(api, content, place, kept)
+        check_runs(api, content, place, note)
         report = build(content, place, online=True)
         report.id = earlier
         report.save()
-        url = report.url  # asks the server once more, as save does for its own last words
+        url = report.url  # asks the server once more, as save does for its last message
     except UserError:
         raise
     except Exception as error:
         if report is not None and report.id != earlier:
-            write_json(out / FILE, known | {"report": report.id})
-            raise _without_files(f"({report.id})", error, kept) from error
+            write_json(out / FILE, target | {"report": report.id})
+            raise _without_files(f"({report.id})", error, note) from error
         raise UserError(
-            f"nothing was published: W&B refused the report ({_why(error)}). {kept}; run the same command again, "
+            f"nothing was published: W&B refused the report ({_why(error)}). {note}; run the same command again, "
             f"or delete {out / FILE} if that report was deleted in W&B."
         ) from error
-    write_json(out / FILE, known | {"report": report.id, "url": url})
+    write_json(out / FILE, target | {"report": report.id, "url": url})
     return url
 
 
-def _without_files(report: str, error: Exception, kept: str) -> UserError:
+def _without_files(report: str, error: Exception, note: str) -> UserError:
     return UserError(
         f"published: the report {report}. Not published: its artifact and the figures that its panels show "
-        f"({_why(error)}). {kept}; run the same command again, which replaces that report."
+        f"({_why(error)}). {note}; run the same command again, which replaces that report."
     )
 
 
-def connect(kept: str) -> Any:
-    """A wandb.Api that has been answered.
+def connect(note: str) -> wandb.Api:
+    """Return a wandb.Api that the server has answered.
 
     Raises:
         UserError: the server cannot be reached, or does not take the key.
@@ -113,17 +114,17 @@ def connect(kept: str) -> Any:
         raise UserError(
             f"nothing was published: W&B's server does not take the login or cannot be reached ({_why(error)}); "
             "expected a network and a key. Check both (`wandb login --verify`), or write the report's "
-            f"specification by --wandb --dry-run. {kept}."
+            f"specification by --wandb --dry-run. {note}."
         ) from error
     finally:
         leave_in_time()
 
 
-def check_runs(api: Any, content: Content, place: Place, kept: str) -> None:
-    """Whether the runs are where the panels will look for them: some missing is a warning.
+def check_runs(api: wandb.Api, content: Content, place: Place, note: str) -> None:
+    """Check that the project has the runs that the panels show; warn if some are missing.
 
     Raises:
-        UserError: none is there.
+        UserError: all are missing.
     """
     ids = run_ids(content.folders)
     if not ids:
@@ -131,11 +132,11 @@ def check_runs(api: Any, content: Content, place: Place, kept: str) -> None:
         return
     where = f"{place.entity}/{place.project}"
     try:
-        found = api.runs(where, filters={"name": {"$in": sorted(ids)}}, per_page=500)
-        there = {run.id for run in found}
+        runs = api.runs(where, filters={"name": {"$in": sorted(ids)}}, per_page=500)
+        present = {run.id for run in runs}
     except ValueError:  # no such project
-        there = set()
-    missing = {id: folder for id, folder in ids.items() if id not in there}
+        present = set()
+    missing = {id: folder for id, folder in ids.items() if id not in present}
     if not missing:
         return
     logs = [log for folder in missing.values() for log in keys.offline_logs(folder)]
@@ -144,17 +145,17 @@ def check_runs(api: Any, content: Content, place: Place, kept: str) -> None:
         if logs
         else "name the project that they are in by --wandb ENTITY/PROJECT"
     )
-    counted = f"{len(missing)} of {len(ids)} runs are not in {where} ({', '.join(list(missing)[:3])}"
-    counted += f" and {len(missing) - 3} more)" if len(missing) > 3 else ")"
+    count = f"{len(missing)} of {len(ids)} runs are not in {where} ({', '.join(list(missing)[:3])}"
+    count += f" and {len(missing) - 3} more)" if len(missing) > 3 else ")"
     if len(missing) == len(ids):
         raise UserError(
-            f"nothing was published: {counted}; expected the runs there, or the panels would be empty. First {cure}. {kept}."
+            f"nothing was published: {count}; expected the runs there, or the panels would be empty. First {cure}. {note}."
         )
-    say(f"warning: {counted}, so the panels lack them; {cure}")
+    say(f"warning: {count}, so the panels lack them; {cure}")
 
 
 def log_files(
-    out: Path, content: Content, place: Place, files: list[Path], drawn: list[tuple[Figure, str]], facts: dict[str, Any]
+    out: Path, content: Content, place: Place, files: list[Path], drawn: list[tuple[Figure, str]], facts: dict[str, Json]
 ) -> str:
     """The files as an artifact of type report, and the figures as images, in a W&B run of the report's own.
 
@@ -188,7 +189,7 @@ def log_files(
 
 
 def _log(
-    run: Any, out: Path, content: Content, files: list[Path], drawn: list[tuple[Figure, str]], facts: dict[str, Any]
+    run: wandb.Run, out: Path, content: Content, files: list[Path], drawn: list[tuple[Figure, str]], facts: dict[str, Json]
 ) -> str:
     artifact = wandb.Artifact(artifact_name(content), type="report", description=content.finding, metadata=facts)
     for file in files:
@@ -206,16 +207,16 @@ def _log(
 
 
 def _earlier(out: Path, place: Place) -> str:
-    """The id of the W&B Report that this folder was published as, there; else ""."""
+    """The id of the W&B Report that this folder was published as in `place`; "" if there is none."""
     if not (out / FILE).is_file():
         return ""
-    known = read_json(out / FILE)
-    same = isinstance(known, dict) and (known.get("entity"), known.get("project")) == tuple(place)
-    return str(known.get("report") or "") if same else ""
+    record = read_json(out / FILE)
+    same = isinstance(record, dict) and (record.get("entity"), record.get("project")) == tuple(place)
+    return str(record.get("report") or "") if same else ""
 
 
 def _globs(logs: Iterable[Path]) -> list[str]:
-    """Few patterns for many logs: a sweep's points lie side by side."""
+    """Patterns that match all logs: a sweep's points share one."""
     return list(dict.fromkeys(f"{log.parents[2]}/*/wandb/offline-run-*" for log in logs))
 
 

@@ -1,4 +1,4 @@
-"""A report as a W&B Report: the page's words and tables, and panels over the very runs that they are made from.
+"""A report as a W&B Report: the page's words and tables, and panels over the runs that they are made from.
 
 It is built without a network; see publish.py for what sends it. Ids that the client would draw at random are made
 from their places, so that the same runs give the same bytes.
@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import wandb_workspaces.reports.v2 as wr
 from wandb_workspaces import expr
@@ -16,13 +16,17 @@ from wandb_workspaces import expr
 from research.report.markdown import escape
 from research.report.wandb import panels
 from research.report.wandb.content import MOST_TITLE, Content, Place, media_key, provenance, report_run
+from research.types import Json
+
+if TYPE_CHECKING:
+    from wandb_workspaces.reports.v2.interface import BlockTypes
 
 FOLDED = ("runs",)  # sheets that are long: under a heading that opens
 FIRST = ("claims",)
 
 
 def build(content: Content, place: Place, online: bool = False) -> wr.Report:
-    """The report as W&B's client has it.
+    """Build the report with W&B's client.
 
     Args:
         content: what is in it.
@@ -41,10 +45,10 @@ def build(content: Content, place: Place, online: bool = False) -> wr.Report:
             **where,
         )
 
-    blocks: list = [wr.TableOfContents(), wr.P(content.finding)]
+    blocks: list[BlockTypes] = [wr.TableOfContents(), wr.P(content.finding)]
     if content.notes:
         blocks += [wr.H2("Before the numbers"), wr.UnorderedList(list(content.notes))]
-    sheets = sorted(content.sheets, key=lambda one: (one[0].name not in FIRST, one[0].name in FOLDED))
+    sheets = sorted(content.sheets, key=lambda item: (item[0].name not in FIRST, item[0].name in FOLDED))
     for sheet, text in sheets:
         block = wr.MarkdownBlock(_markdown(text))
         if sheet.name in FOLDED:
@@ -78,7 +82,7 @@ def build(content: Content, place: Place, online: bool = False) -> wr.Report:
     return report
 
 
-def serialised(report: wr.Report) -> dict[str, Any]:
+def serialised(report: wr.Report) -> dict[str, Json]:
     """What the client sends, with the specification as an object: `spec` is what upsertView gets as text."""
     model = report._to_model()
     spec = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
@@ -95,10 +99,10 @@ def serialised(report: wr.Report) -> dict[str, Any]:
 
 
 def _provenance_table(folders: list[Path]) -> str:
-    found = provenance(folders)
-    rows = [("runs", str(found["runs"])), ("W&B ids", ", ".join(found["run_ids"]) or "none")]
+    facts = provenance(folders)
+    rows = [("runs", str(facts["runs"])), ("W&B ids", ", ".join(facts["run_ids"]) or "none")]
     names = {"git_commits": "git commit", "data": "data", "models": "base model, sha256", "packages": "packages"}
-    rows += [(title, value) for name, title in names.items() for value in found[name]]
+    rows += [(title, value) for name, title in names.items() for value in facts[name]]
     return "\n".join(["| what | value |", "| :-- | :-- |", *(f"| {name} | {escape(value)} |" for name, value in rows)])
 
 
