@@ -230,7 +230,9 @@ table
 # %% [markdown]
 # ## What it costs
 #
-# The ratios that the cells print are of one machine; their form is not. N documents, c_p the time of a pair, c_q of a query, c_d of a document:
+# The ratios that the cells print are of one machine; their form is not.
+#
+# N documents, c_p the time of a pair, c_q of a query, c_d of a document:
 #
 # | | once | a query |
 # |---|---|---|
