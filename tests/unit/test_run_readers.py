@@ -24,6 +24,7 @@ OTHER_FILES = {
     "retrieval.journal": "an unfinished store's",
     "retrieval.mined_file": "what lies beside mined triplets",
     "training.arguments": "configurations that users write, before they are parsed",
+    "training.places": "what those configurations, and the command line, name as files",
     "training.normal_form": "options on the command line",
     "training.configuration": "what the parser dumped just now",
     "training.describe": "a copy of a configuration",
